@@ -1,0 +1,1 @@
+"""The models under test. Each module beside `base` is a built-in kind."""

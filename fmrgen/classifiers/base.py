@@ -1,0 +1,82 @@
+"""The classifier θ: images in [0, 1] to logits over the job's labels. Resizing and normalisation live in it."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as transforms
+
+from fmrgen.errors import UserError
+from fmrgen.labels import Labels
+
+
+class Classifier(nn.Module):
+    """A network behind its own preprocessing.
+
+    `forward` takes images [B, 3, H, W] in [0, 1] of any size and returns logits [B, K]; gradients reach the images.
+    `preprocess` is differentiable and treats every image by itself.
+    """
+
+    def __init__(self, network: nn.Module, preprocess: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        self.preprocess = preprocess
+
+    def forward(self, images: Tensor) -> Tensor:
+        output = self.network(self.preprocess(images))
+        return getattr(output, "logits", output)  # transformers' models wrap them
+
+
+class Normalize:
+    """Resizes the shorter side to `size` and crops the centre (None keeps the size), then (x - mean) / std."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], size: int | None = None) -> None:
+        self.mean, self.std, self.size = list(mean), list(std), size
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if self.size is not None and images.shape[-2:] != (self.size, self.size):
+            images = transforms.center_crop(transforms.resize(images, [self.size], antialias=True), [self.size])
+        return transforms.normalize(images, self.mean, self.std)
+
+
+class GroupedClassifier(nn.Module):
+    """A classifier over source classes, answering over groups of them: logit = log of the group's summed exp(logit).
+
+    After softmax this is the sum of the probabilities in each group, over the groups alone.
+    """
+
+    def __init__(self, classifier: nn.Module, groups: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.groups = [list(group) for group in groups]
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.classifier(images)
+        return torch.stack([logits[:, group].logsumexp(dim=1) for group in self.groups], dim=1)
+
+
+def freeze(module: nn.Module, device: torch.device | str) -> nn.Module:
+    """`module` on `device`, in evaluation mode, its weights out of the gradient."""
+    return module.to(device).eval().requires_grad_(False)
+
+
+def answer_in_labels(classifier: nn.Module, labels: Labels, image: Tensor, what: str) -> nn.Module:
+    """`classifier`, made to answer in `labels`; grouped where it knows the source's own classes.
+
+    `image` [1, 3, H, W] is what it is tried on, `what` names its section in the error.
+    Raises UserError where its number of outputs fits neither the labels nor the source's classes.
+    """
+    with torch.no_grad():
+        logits = classifier(image)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(f"{what}: must return logits of shape [B, K], one image gave {shape}")
+    outputs = logits.shape[1]
+    if outputs == len(labels):
+        return classifier
+    if labels.groups is not None:
+        needed = 1 + max(max(group) for group in labels.groups)
+        if outputs == labels.source_size or (labels.source_size is None and outputs >= needed):
+            return GroupedClassifier(classifier, labels.groups)
+    also = f" (or the source's {labels.source_size} classes)" if labels.groups is not None and labels.source_size else ""
+    raise UserError(f"{what}: has {outputs} outputs for {len(labels)} labels{also}; choose weights trained for these labels")

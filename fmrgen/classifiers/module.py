@@ -1,0 +1,41 @@
+"""Any torch module by import path, with its own weights and normalisation."""
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from fmrgen.errors import UserError
+from fmrgen.imports import import_object
+from fmrgen.recipe import ComponentConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class Config(ComponentConfig):
+    """`target` (`package.module:Class`, a class or function) is called with `args` and must return a torch module.
+
+    The module gets images (x - mean) / std, resized to `size` where one is given, and returns logits.
+    """
+
+    kind: str = "module"
+    target: str = Field(pattern=r"^[\w.]+:\w+$")
+    args: dict[str, Any] = {}
+    checkpoint: str | None = None
+    mean: list[float] = Field([0.0, 0.0, 0.0], min_length=3, max_length=3)
+    std: list[float] = Field([1.0, 1.0, 1.0], min_length=3, max_length=3)
+    size: int | None = Field(None, ge=1)
+
+    def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
+        from torch import nn
+
+        from fmrgen.classifiers._checkpoint import load_checkpoint
+        from fmrgen.classifiers.base import Classifier, Normalize, freeze
+
+        network = import_object(self.target)(**self.args)
+        if not isinstance(network, nn.Module):
+            raise UserError(f"classifier.target: {self.target} made a {type(network).__name__}, not a torch module")
+        if self.checkpoint is not None:
+            load_checkpoint(network, self.checkpoint)
+        return freeze(Classifier(network, Normalize(self.mean, self.std, self.size)), device)

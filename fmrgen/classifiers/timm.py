@@ -1,0 +1,48 @@
+"""Any model of timm, behind timm's own evaluation transform for it."""
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from fmrgen.errors import UserError
+from fmrgen.recipe import ComponentConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class Config(ComponentConfig):
+    """`model` is a timm name; give its tag too (`resnet50.tv_in1k`), a bare name loads timm's default weights."""
+
+    kind: str = "timm"
+    model: str
+    pretrained: bool = True
+    checkpoint: str | None = Field(None, description="a file of one's own weights, instead of the pretrained ones")
+    model_args: dict[str, Any] = Field({}, description="passed to timm.create_model, for example num_heads")
+    data_config: dict[str, Any] = Field({}, description="overrides of timm's data config, for example mean and std")
+
+    def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
+        import timm
+        from timm.data import create_transform, resolve_data_config
+
+        from fmrgen.classifiers._checkpoint import load_checkpoint
+        from fmrgen.classifiers.base import Classifier, freeze
+
+        if self.model.partition(".")[0] not in timm.list_models():
+            near = timm.list_models(f"*{self.model.partition('.')[0][:6]}*")[:3]
+            raise UserError(f"classifier.model: timm has no {self.model}; see timm.list_models(){_such_as(near)}")
+        pretrained = self.pretrained and self.checkpoint is None
+        try:
+            model = timm.create_model(self.model, pretrained=pretrained, **self.model_args)
+        except (RuntimeError, TypeError, ValueError, OSError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"classifier.model: timm can't make {self.model} of {self.model_args}: {reason}") from None
+        if self.checkpoint is not None:
+            load_checkpoint(model, self.checkpoint)
+        preprocess = create_transform(**resolve_data_config(self.data_config, model=model), is_training=False)
+        return freeze(Classifier(model, preprocess), device)
+
+
+def _such_as(names: list[str]) -> str:
+    return f", such as {', '.join(names)}" if names else ""

@@ -1,0 +1,38 @@
+"""Any image classifier of transformers, behind its own image processor."""
+
+from typing import TYPE_CHECKING, Any
+
+from fmrgen.recipe import ComponentConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+class Config(ComponentConfig):
+    """`model` is a folder or a Hub id."""
+
+    kind: str = "transformers"
+    model: str
+    revision: str | None = None
+
+    def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
+        from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+        from fmrgen.classifiers.base import Classifier, freeze
+        from fmrgen.hub import from_pretrained
+
+        load = {"reference": self.model, "what": "classifier.model", "revision": self.revision}
+        model = from_pretrained(AutoModelForImageClassification, **load)
+        processor = from_pretrained(AutoImageProcessor, **load)
+        return freeze(Classifier(model, _Processor(processor)), device)
+
+
+class _Processor:
+    """The image processor on a batch of float tensors; its torchvision backend keeps the gradient."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+
+    def __call__(self, images: "Tensor") -> "Tensor":
+        return self.processor(images=images, do_rescale=False, return_tensors="pt")["pixel_values"]

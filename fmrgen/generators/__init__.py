@@ -1,0 +1,1 @@
+"""What makes the perturbed images. Each module beside `base` is a built-in kind."""

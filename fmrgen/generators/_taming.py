@@ -1,0 +1,165 @@
+"""taming-transformers' original VQGAN files as a diffusers VQModel, without running what their pickles say."""
+
+import pickle
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import yaml
+from diffusers import VQModel
+from torch import Tensor
+
+from fmrgen.errors import UserError
+
+_PARTS = ("encoder.", "decoder.", "quantize.", "quant_conv.", "post_quant_conv.")
+
+
+def load_taming(checkpoint: str, config: str) -> VQModel:
+    """The model of a lightning `.ckpt` and its `.yaml`, with random weights nowhere. Raises UserError."""
+    model = VQModel(**_vqmodel_config(config))
+    state = _read_weights(checkpoint)
+    last = len(model.config.block_out_channels) - 1
+    own = model.state_dict()
+    renamed = {_diffusers_key(key, last): value for key, value in state.items() if key.startswith(_PARTS)}
+    for key, value in renamed.items():
+        if key in own and value.ndim == 4 and own[key].ndim == 2:  # attention: 1×1 convolutions there, linear here
+            renamed[key] = value[:, :, 0, 0]
+    missing = sorted(own.keys() - renamed.keys())
+    unknown = sorted(renamed.keys() - own.keys())
+    shapes = [key for key in own.keys() & renamed.keys() if own[key].shape != renamed[key].shape]
+    if missing or unknown or shapes:
+        first = (missing or unknown or shapes)[0]
+        problem = "is missing" if missing else "is unknown" if unknown else "has another shape"
+        raise UserError(f"generator.checkpoint: {checkpoint} does not fit {config}: {first} {problem}")
+    model.load_state_dict(renamed)
+    return model
+
+
+def _vqmodel_config(path: str) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        params = tree["model"]["params"]
+        dd = params["ddconfig"]
+        widths = [dd["ch"] * multiple for multiple in dd["ch_mult"]]
+        sides = [dd["resolution"] // 2**level for level in range(len(widths))]
+        attends = [side in dd["attn_resolutions"] for side in sides]
+        if dd.get("double_z") or not dd.get("resamp_with_conv", True) or params.get("remap"):
+            raise UserError(f"generator.config: {path}: double_z, resamp_with_conv off and remap are not VQGAN's and not read")
+        return {
+            "in_channels": dd["in_channels"],
+            "out_channels": dd["out_ch"],
+            "block_out_channels": widths,
+            "down_block_types": ["AttnDownEncoderBlock2D" if a else "DownEncoderBlock2D" for a in attends],
+            "up_block_types": ["AttnUpDecoderBlock2D" if a else "UpDecoderBlock2D" for a in reversed(attends)],
+            "layers_per_block": dd["num_res_blocks"],
+            "latent_channels": dd["z_channels"],
+            "num_vq_embeddings": params["n_embed"],
+            "vq_embed_dim": params["embed_dim"],
+            "sample_size": dd["resolution"],
+        }
+    except OSError:
+        raise UserError(f"generator.config: {path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"generator.config: {path} is not a taming VQGAN config: {' '.join(str(error).split())}") from None
+
+
+def _diffusers_key(key: str, last: int) -> str:
+    """The VQModel key of a taming key; `last` is the highest level, where taming's decoder counts from the other end."""
+    level = re.compile(r"\b(down|up)\.(\d+)\.")
+
+    def block(match: re.Match[str]) -> str:
+        side, index = match[1], int(match[2])
+        return f"{side}_blocks.{index if side == 'down' else last - index}."
+
+    key = level.sub(block, key)
+    for pattern, replacement in (
+        (r"\bblock\.(\d+)\.", r"resnets.\1."),
+        (r"\battn\.(\d+)\.", r"attentions.\1."),
+        (r"\bdownsample\.conv", "downsamplers.0.conv"),
+        (r"\bupsample\.conv", "upsamplers.0.conv"),
+        (r"\bmid\.block_1\.", "mid_block.resnets.0."),
+        (r"\bmid\.block_2\.", "mid_block.resnets.1."),
+        (r"\bmid\.attn_1\.", "mid_block.attentions.0."),
+        (r"\bnin_shortcut\b", "conv_shortcut"),
+        (r"(encoder|decoder)\.norm_out\b", r"\1.conv_norm_out"),
+    ):
+        key = re.sub(pattern, replacement, key)
+    if ".attentions." in key:
+        for old, new in ((".norm.", ".group_norm."), (".q.", ".to_q."), (".k.", ".to_k."), (".v.", ".to_v."), (".proj_out.", ".to_out.0.")):
+            key = key.replace(old, new)
+    return key
+
+
+def _read_weights(path: str) -> dict[str, Tensor]:
+    if not Path(path).is_file():
+        raise UserError(f"generator.checkpoint: {path}: no such file")
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                    raise UserError(f"generator.checkpoint: {path} is a TorchScript program, not weights; it was not run")
+        loaded = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_INERT_PICKLE)
+    except UserError:
+        raise
+    except Exception as error:
+        # A broken or hostile stream can fail anywhere in unpickling, in any way; none of it has run anything.
+        raise UserError(f"generator.checkpoint: {path} is not a readable checkpoint: {type(error).__name__}") from None
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
+    if not isinstance(state, Mapping):
+        raise UserError(f"generator.checkpoint: {path} holds no state dict")
+    return {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+class _Inert:
+    """Stands for every class and function that a checkpoint names and weights do not need. Does nothing, ever."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "_Inert":
+        return object.__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+    def append(self, value: Any) -> None: ...
+
+    def extend(self, values: Any) -> None: ...
+
+    def add(self, value: Any) -> None: ...
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+    ("torch", "Size"): torch.Size,
+}
+
+
+class _InertUnpickler(pickle.Unpickler):
+    """Builds tensors and plain containers; every other global is `_Inert`. torch adds the storages by itself."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
+            return found
+        if module in ("torch", "torch.storage") and name.endswith("Storage"):
+            return getattr(torch.storage if module == "torch.storage" else torch, name, _Inert)
+        return _ALLOWED.get((module, name), _Inert)
+
+
+def _inert_load(file: Any, **options: Any) -> Any:
+    return _InertUnpickler(file, **options).load()
+
+
+_INERT_PICKLE: Any = SimpleNamespace(
+    __name__="inert_pickle", Unpickler=_InertUnpickler, load=_inert_load, UnpicklingError=pickle.UnpicklingError
+)

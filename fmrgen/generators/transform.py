@@ -1,0 +1,60 @@
+"""The paper's "basic transformations" (§3.1): rotation, translation, scale, brightness, contrast and additive noise."""
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from fmrgen.generators.base import Generator, GeneratorConfig, Latents
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+# What one unit of each free parameter does, so that one step size suits them all.
+_ROTATION = 0.5  # radians
+_TRANSLATION = 0.2  # of the image's side
+_LOG_SCALE = 0.3
+_BRIGHTNESS = 0.3  # of the white level
+_LOG_CONTRAST = 0.5
+_NOISE = 0.2  # standard deviation
+
+
+class Config(GeneratorConfig):
+    """`image_size` is any."""
+
+    kind: str = "transform"
+    image_size: int = Field(224, ge=8)
+
+    def build(self, device: "torch.device | str" = "cpu") -> "Transform":
+        return Transform(self.image_size)
+
+
+class Transform(Generator):
+    """`free` [B, 7]: rotation, translation (x, y), log scale, brightness, log contrast, noise; zero is no change.
+
+    `fixed` [B, 6, H, W] is the image and its own noise pattern.
+    """
+
+    def __init__(self, image_size: int) -> None:
+        self.image_size = image_size
+
+    def encode(self, images: "Tensor", labels: "Tensor") -> Latents:
+        import torch
+
+        return Latents(images.new_zeros(len(images), 7), torch.cat([images, self.noise(images)], dim=1))
+
+    def decode(self, latents: Latents) -> "Tensor":
+        import torch
+        from torch.nn.functional import affine_grid, grid_sample
+
+        assert latents.fixed is not None
+        image, noise = latents.fixed.split(3, dim=1)
+        angle, x, y, scale, brightness, contrast, amount = latents.free.unbind(dim=1)
+        shrink = (-scale * _LOG_SCALE).exp()
+        cos, sin = (angle * _ROTATION).cos() * shrink, (angle * _ROTATION).sin() * shrink
+        rows = [cos, -sin, -2 * _TRANSLATION * x, sin, cos, -2 * _TRANSLATION * y]
+        grid = affine_grid(torch.stack(rows, dim=1).view(-1, 2, 3), list(image.shape), align_corners=False)
+        moved = grid_sample(image, grid, padding_mode="border", align_corners=False)
+        brightness, contrast, amount = (v.view(-1, 1, 1, 1) for v in (brightness, contrast, amount))
+        toned = (moved - 0.5) * (contrast * _LOG_CONTRAST).exp() + 0.5 + _BRIGHTNESS * brightness
+        return (toned + _NOISE * amount * noise).clamp(0, 1)

@@ -1,0 +1,78 @@
+"""The labels of a job: their names and, where source classes are grouped, which source classes each one gathers."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fmrgen.errors import UserError
+
+ClassRange = int | str
+Classes = list[str] | dict[str, ClassRange | list[ClassRange]]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The K labels that classifier and oracle answer in.
+
+    `names[k]` is the name of label k. `groups` is None where labels are the source's own classes; otherwise
+    `groups[k]` holds the source's class indices that make up label k, and a source class of no group is left out of
+    the job. `source_size` is the number of classes in the source, where the source knows it.
+    """
+
+    names: tuple[str, ...]
+    groups: tuple[tuple[int, ...], ...] | None = None
+    source_size: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def from_source(self, source_class: int) -> int | None:
+        """The label of a source class, None where no group holds it.
+
+        Raises UserError for an index that is not a class at all.
+        """
+        classes = self.source_size if self.groups is not None else len(self.names)
+        if source_class < 0 or (classes is not None and source_class >= classes):
+            raise UserError(
+                f"label {source_class} is outside the {classes} classes; set source.label_column to a column of class "
+                "indices, or list every class under source.classes"
+            )
+        if self.groups is None:
+            return source_class
+        return next((label for label, group in enumerate(self.groups) if source_class in group), None)
+
+
+def make_labels(classes: Classes | None, source_names: Sequence[str] | None) -> Labels:
+    """Labels from a recipe's `classes` (names, or a mapping of name to class ranges) and the source's own names."""
+    if isinstance(classes, Mapping):
+        groups = tuple(tuple(expand_ranges(name, ranges)) for name, ranges in classes.items())
+        owner: dict[int, str] = {}
+        for name, group in zip(classes, groups, strict=True):
+            for index in group:
+                if index in owner:
+                    raise UserError(f"source.classes: class {index} is in both {owner[index]!r} and {name!r}")
+                if source_names is not None and index >= len(source_names):
+                    raise UserError(
+                        f"source.classes.{name}: class {index} does not exist, the source has {len(source_names)}"
+                    )
+                owner[index] = name
+        return Labels(tuple(classes), groups, None if source_names is None else len(source_names))
+    if classes is not None:
+        if source_names is not None and len(classes) != len(source_names):
+            raise UserError(f"source.classes: {len(classes)} names for the source's {len(source_names)} classes")
+        return Labels(tuple(classes), source_size=len(classes))
+    if source_names is None:
+        raise UserError("source.classes: the source has no class names, list them here")
+    return Labels(tuple(source_names), source_size=len(source_names))
+
+
+def expand_ranges(name: str, ranges: ClassRange | Iterable[ClassRange]) -> list[int]:
+    """The class indices of `151-268`, `30`, or a list of such; both ends are included."""
+    indices: list[int] = []
+    for item in [ranges] if isinstance(ranges, int | str) else ranges:
+        first, dash, last = str(item).strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or int(last or first) < int(first):
+            raise UserError(f"source.classes.{name}: {item!r} is not a class index or a range such as 151-268")
+        indices += range(int(first), int(last or first) + 1)
+    if not indices:
+        raise UserError(f"source.classes.{name}: no class index; give an index or a range such as 151-268")
+    return indices

@@ -1,0 +1,45 @@
+"""Any classifier as the oracle."""
+
+from typing import TYPE_CHECKING
+
+from fmrgen.labels import Labels
+from fmrgen.oracles.base import Judgement, Oracle
+from fmrgen.recipe import ClassifierSection, ComponentConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+class Config(ComponentConfig):
+    """`classifier` is any classifier section."""
+
+    kind: str = "classifier"
+    classifier: ClassifierSection
+
+    def build(self, device: "torch.device | str" = "cpu") -> "ClassifierOracle":
+        return ClassifierOracle(self.classifier.build(device))
+
+
+class ClassifierOracle(Oracle):
+    """Judges by softmax probabilities; they are the score too."""
+
+    def __init__(self, classifier: "nn.Module") -> None:
+        self.classifier = classifier
+        self._unfitted_labels: Labels | None = None
+
+    def set_labels(self, labels: Labels) -> None:
+        self._unfitted_labels = labels
+
+    def judge(self, images: "Tensor") -> Judgement:
+        import torch
+
+        from fmrgen.classifiers.base import answer_in_labels
+
+        if self._unfitted_labels is not None:
+            what = "oracle.classifier"
+            self.classifier = answer_in_labels(self.classifier, self._unfitted_labels, images[:1], what)
+            self._unfitted_labels = None
+        with torch.no_grad():
+            probabilities = self.classifier(images).softmax(dim=1)
+        return Judgement(probabilities, probabilities)

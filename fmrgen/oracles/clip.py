@@ -1,0 +1,76 @@
+"""Zero-shot CLIP (paper §3.2): the probability of each label's prompt given the image."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from fmrgen.errors import UserError
+from fmrgen.labels import Labels
+from fmrgen.oracles.base import Judgement, Oracle
+from fmrgen.recipe import ComponentConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+def _names_the_class(template: str) -> str:
+    if "{class}" not in template:
+        raise ValueError(f"the prompt {template!r} has no {{class}} in it")
+    return template
+
+
+class Config(ComponentConfig):
+    """`model` is a folder, an asset or a Hub id. Several prompts are averaged as CLIP's authors do."""
+
+    kind: str = "clip"
+    model: str = "openai/clip-vit-base-patch32"
+    revision: str | None = None
+    prompts: list[Annotated[str, AfterValidator(_names_the_class)]] = Field(["an image of {class}"], min_length=1)
+
+    def build(self, device: "torch.device | str" = "cpu") -> "ClipOracle":
+        from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+
+        from fmrgen.classifiers.base import freeze
+        from fmrgen.hub import from_pretrained
+
+        load = {"reference": self.model, "what": "oracle.model", "revision": self.revision}
+        model = freeze(from_pretrained(CLIPModel, **load).float(), device)
+        return ClipOracle(model, from_pretrained(AutoTokenizer, **load), from_pretrained(AutoImageProcessor, **load), self.prompts)
+
+
+class ClipOracle(Oracle):
+    """Runs in float32 on the 8-bit image, prepared by CLIP's own processor: what anyone gets from the stored PNG."""
+
+    def __init__(self, model: Any, tokenizer: Any, processor: Any, prompts: list[str]) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.processor = processor
+        self.prompts = prompts
+
+    def set_labels(self, labels: Labels) -> None:
+        import torch
+        from torch.nn.functional import normalize
+
+        limit = self.model.config.text_config.max_position_embeddings
+        features = []
+        for prompt in self.prompts:
+            texts = [prompt.replace("{class}", name) for name in labels.names]
+            tokens = self.tokenizer(texts, padding=True, return_tensors="pt")
+            if tokens["input_ids"].shape[1] > limit:
+                longest = max(texts, key=len)
+                raise UserError(f"oracle.prompts: {longest!r} is longer than the {limit} tokens that this CLIP reads")
+            with torch.no_grad():
+                output = self.model.get_text_features(**tokens.to(self.model.device)).pooler_output
+            features.append(normalize(output, dim=-1))
+        self._text = normalize(torch.stack(features).mean(dim=0), dim=-1)
+
+    def judge(self, images: "Tensor") -> Judgement:
+        import torch
+        from torch.nn.functional import normalize
+
+        pixels = self.processor(images=(images * 255).round().to(torch.uint8), return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            output = self.model.get_image_features(pixel_values=pixels.to(self.model.device)).pooler_output
+        score = normalize(output, dim=-1) @ self._text.T
+        return Judgement((score * self.model.logit_scale.exp()).softmax(dim=-1), score)

@@ -1,0 +1,267 @@
+"""Recipes: what a job is made of, as YAML, with inheritance, overrides and a fingerprint.
+
+Nothing here imports torch, and component modules import it only when they build: a mistake in a recipe is told at once.
+"""
+
+import difflib
+import hashlib
+import importlib
+import json
+import pkgutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from fmrgen.errors import UserError
+from fmrgen.imports import import_object
+
+if TYPE_CHECKING:
+    import torch
+
+    from fmrgen.generators.base import Generator
+    from fmrgen.oracles.base import Oracle
+    from fmrgen.sources.base import Source
+
+
+class Section(BaseModel):
+    """A part of a recipe. Unknown keys are refused, with the nearest known one in the message."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict) and (unknown := [key for key in data if key not in cls.model_fields]):
+            raise ValidationError.from_exception_data(
+                cls.__name__,
+                [
+                    InitErrorDetails(
+                        type=PydanticCustomError("unknown_key", "{text}", {"text": _unknown("key", key, cls.model_fields)}),
+                        loc=(key,),
+                        input=data[key],
+                    )
+                    for key in unknown
+                ],
+            )
+        return data
+
+
+class ComponentConfig(Section):
+    """The section of one component: what it is (`kind`) and how to make it (`build`).
+
+    `kind` is a built-in name (the module of that name beside the component's base) or `package.module:Class`.
+    """
+
+    kind: str
+
+    def build(self, device: "torch.device | str" = "cpu") -> Any:
+        """The component itself, its weights loaded and on `device`. Raises UserError for what a user can mend."""
+        raise NotImplementedError
+
+
+def _unknown(what: str, name: object, known: Any) -> str:
+    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
+    return f"unknown {what}, " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(map(str, known))}")
+
+
+def _config_class(package: str, kind: object) -> type[ComponentConfig]:
+    if not isinstance(kind, str):
+        raise PydanticCustomError("kind", "kind must be a name or package.module:Class")
+    if ":" not in kind:
+        paths = importlib.import_module(package).__path__
+        kinds = sorted(m.name for m in pkgutil.iter_modules(paths) if m.name != "base" and not m.name.startswith("_"))
+        if kind not in kinds:
+            text = f"{kind!r}: {_unknown('kind', kind, kinds)} (anyone's own is package.module:Class)"
+            raise PydanticCustomError("kind", "{text}", {"text": text})
+    try:
+        config = import_object(kind if ":" in kind else f"{package}.{kind}:Config")
+    except UserError as error:
+        raise PydanticCustomError("kind", "{text}", {"text": str(error)}) from None
+    if not (isinstance(config, type) and issubclass(config, ComponentConfig)):
+        raise PydanticCustomError("kind", "{text}", {"text": f"{kind!r} is not a fmrgen.recipe.ComponentConfig"})
+    return config
+
+
+def component(package: str) -> Any:
+    """The field type of a component whose built-in kinds are the modules of `package`."""
+
+    def resolve(value: Any) -> ComponentConfig:
+        if isinstance(value, ComponentConfig):
+            return value
+        if not isinstance(value, dict) or "kind" not in value:
+            raise PydanticCustomError("kind", "needs a mapping with a kind")
+        return _config_class(package, value["kind"]).model_validate(value)
+
+    return Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(resolve)]
+
+
+SourceSection = component("fmrgen.sources")
+ClassifierSection = component("fmrgen.classifiers")
+GeneratorSection = component("fmrgen.generators")
+OracleSection = component("fmrgen.oracles")
+
+
+class PerturbSection(Section):
+    """How Algorithm 1 runs."""
+
+    budget: int = Field(50, ge=1, description="B: the most guided steps per image")
+    step_size: float = Field(0.001, gt=0, allow_inf_nan=False, description="length of one step in latent units")
+    update: Literal["sign", "l2", "adam"] = "sign"
+    reencode: bool = Field(False, description="encode the last image anew before each step, the literal g(x_t-1)")
+    oracle_rule: Literal["label", "consistent"] = Field(
+        "label", description="accept h(x_t) = y (Algorithm 1), or h(x_t) = h(x) where the oracle itself is weak"
+    )
+    seed: int = Field(0, ge=0, description="with the example's id, the seed of anything random")
+    slots: int = Field(32, ge=1, description="images in flight on each process; does not change the result")
+
+
+class OutputSection(Section):
+    """How the perturbed split is stored."""
+
+    config: str = Field(pattern=r"^\w[\w.-]*$", description="names the source, generator and oracle")
+    split: str = Field(pattern=r"^\w+(\.\w+)*$", description="names the classifier")
+    shard_size: int = Field(500, ge=1, description="rows in a shard, the unit of work and of resume")
+    keep_original: bool = True
+
+
+class Components(NamedTuple):
+    """What a recipe builds."""
+
+    source: "Source"
+    classifier: "torch.nn.Module"
+    generator: "Generator"
+    oracle: "Oracle"
+
+
+class Recipe(Section):
+    """A whole job: which images, perturbed by which generator against which classifier, under which oracle."""
+
+    description: str = ""
+    source: SourceSection
+    classifier: ClassifierSection
+    generator: GeneratorSection
+    oracle: OracleSection
+    perturb: PerturbSection = PerturbSection()
+    output: OutputSection
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over everything that can change a stored row or the plan of shards."""
+        return fingerprint(self.model_dump(mode="json", exclude={"description": True, "perturb": {"slots"}}))
+
+    def build(self, device: "torch.device | str" = "cpu") -> Components:
+        """Builds all four components and proves on one blank image that they fit each other.
+
+        Raises UserError where they do not: before any work, not in the middle of it.
+        """
+        from fmrgen.components import build_components
+
+        return build_components(self, device)
+
+
+def fingerprint(canonical: Any) -> str:
+    """16 hex digits of the canonical JSON of `canonical`."""
+    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def recipes_folder() -> Path:
+    """The shipped recipes: inside an installed package, beside it in a checkout."""
+    installed = Path(__file__).parent / "recipes"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "recipes"
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name → file of every shipped recipe; names of bases that only others extend start with an underscore."""
+    root = recipes_folder()
+    return {str(path.relative_to(root).with_suffix("")): path for path in sorted(root.rglob("*.yaml"))}
+
+
+def load_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from a file or a shipped name, with `section.key=value` overrides (values are YAML).
+
+    Raises UserError, naming the file and the key, for anything that is not right in it.
+    """
+    return load_section(Recipe, reference, overrides)
+
+
+def load_section(section: type[AnySection], reference: str | Path, overrides: Sequence[str] = ()) -> AnySection:
+    """`load_recipe` for any kind of recipe."""
+    tree = _read(reference, seen=())
+    changes: dict[str, Any] = {}
+    for override in overrides:
+        changes = _merge(changes, _parse_override(override))
+    return validate(section, _merge(tree, changes), str(reference))
+
+
+def validate(section: type[AnySection], tree: Any, name: str) -> AnySection:
+    """`tree` as a `section`; a mistake in it is one UserError line that starts with `name` and the key."""
+    try:
+        return section.model_validate(tree)
+    except ValidationError as error:
+        first, *others = error.errors()
+        key = ".".join(str(part) for part in first["loc"])
+        text = "is missing" if first["type"] == "missing" else _lower_first(first["msg"])
+        more = f" (and {len(others)} more)" if others else ""
+        raise UserError(f"{name}: {key or 'recipe'}: {text}{more}") from None
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _read(reference: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = Path(reference)
+    if not path.is_file():
+        shipped = shipped_recipes()
+        if str(reference) not in shipped:
+            raise UserError(f"{reference}: neither a recipe file nor a shipped recipe: {_unknown('recipe', reference, shipped)}")
+        path = shipped[str(reference)]
+    path = path.resolve()
+    if path in seen:
+        raise UserError(f"{reference}: extends itself: {' > '.join(p.name for p in (*seen, path))}")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{reference}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{reference}: a recipe is a mapping of sections, this is {type(tree).__name__}")
+    base = tree.pop("extends", None)
+    if base is None:
+        return tree
+    beside = path.parent / f"{base}.yaml"
+    return _merge(_read(beside if beside.is_file() else base, (*seen, path)), tree)
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, mapping by mapping; a section of another `kind` replaces the old one."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        same_kind = isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        merged[key] = _merge(old, value) if same_kind and isinstance(old, dict) else value
+    return merged
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    path, equals, text = override.partition("=")
+    if not equals or not all(path.split(".")):
+        raise UserError(f"{override}: an override is section.key=value, for example perturb.budget=20")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{override}: the value is not YAML: {' '.join(str(error).split())}") from None
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return value
+
+

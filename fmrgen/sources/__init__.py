@@ -1,0 +1,1 @@
+"""Where original images and labels come from. Each module beside `base` is a built-in kind."""

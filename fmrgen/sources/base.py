@@ -1,0 +1,84 @@
+"""The source (X, Y): examples with stable ids, in a fixed order, readable from any position."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from pydantic import Field
+
+from fmrgen.errors import UserError
+from fmrgen.labels import Classes, Labels
+from fmrgen.recipe import ComponentConfig
+from fmrgen.sources.images import Fit, open_rgb, resize
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+
+class SourceConfig(ComponentConfig):
+    """What every source understands."""
+
+    classes: Classes | None = Field(None, description="names for the classes, or a mapping of name to class ranges")
+    limit: int | None = Field(None, ge=1, description="only the first so many examples")
+    on_error: Literal["fail", "skip"] = Field("fail", description="what an unreadable image does")
+    fit: Fit = Field("crop", description="shorter side to size, then the centre; or squash to the square")
+
+
+class RawExample(NamedTuple):
+    """An example as its source holds it: the image opened or still as the bytes of its file."""
+
+    id: int
+    image: "bytes | Image.Image"
+    label: int
+
+
+class LoadedExample(NamedTuple):
+    """An example at the generator's size: `image` is uint8 RGB, [size, size, 3]."""
+
+    id: int
+    image: "np.ndarray"
+    label: int
+
+
+class SkippedExample(NamedTuple):
+    """An example that could not be read, and why."""
+
+    id: int
+    reason: str
+
+
+class Source(ABC):
+    """Examples in a fixed order: position i is the same example, with the same id, each time.
+
+    `len(source)` is the number of examples in the job, `labels` what they are labelled with.
+    """
+
+    labels: Labels
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, start: int, stop: int) -> Iterator[RawExample]:
+        """The examples at positions start ≤ i < stop, labels already in terms of `self.labels`."""
+
+    def load(
+        self, start: int, stop: int, size: int, fit: Fit, on_error: Literal["fail", "skip"]
+    ) -> Iterator[LoadedExample | SkippedExample]:
+        """`read`, with every image as uint8 RGB of `size`×`size` pixels.
+
+        An image that can't be decoded raises UserError with its id, or yields SkippedExample where `on_error` is
+        `skip`.
+        """
+        for example in self.read(start, stop):
+            try:
+                image = resize(open_rgb(example.image), size, fit)
+            except UserError as error:
+                if on_error == "fail":
+                    raise UserError(
+                        f"source: image of id {example.id} is unreadable ({error}); repair it, or set source.on_error=skip"
+                    ) from None
+                yield SkippedExample(example.id, str(error))
+            else:
+                yield LoadedExample(example.id, image, example.label)

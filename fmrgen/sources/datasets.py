@@ -1,0 +1,168 @@
+"""Any dataset that the `datasets` library opens: a Hub id, a local folder, or files of a packaged format."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import model_validator
+
+from fmrgen.errors import UserError
+from fmrgen.labels import Labels, make_labels
+from fmrgen.sources.base import RawExample, Source, SourceConfig
+
+
+class Config(SourceConfig):
+    """`path` is what `load_dataset` takes (or a folder of `save_to_disk`); ids are row numbers within the split.
+
+    The image and label columns are found by their types where they are not named. A streamed dataset is read without
+    downloading it first; where its length is not on record, `limit` must say how much of it to take.
+    """
+
+    kind: str = "datasets"
+    path: str
+    name: str | None = None
+    data_files: str | list[str] | None = None
+    revision: str | None = None
+    split: str = "test"
+    image_column: str | None = None
+    label_column: str | None = None
+    streaming: bool = False
+
+    @model_validator(mode="after")
+    def _sliced_streams_do_not_exist(self) -> "Config":
+        if self.streaming and "[" in self.split:
+            raise ValueError(f"split {self.split!r}: a streamed split can't be sliced, use limit")
+        return self
+
+    def build(self, device: object = "cpu") -> Source:
+        return self.open(_load(self))
+
+    def open(self, dataset: Any) -> Source:
+        """The source of an opened dataset or stream, its columns found and its labels named."""
+        from datasets import ClassLabel, Image, IterableDataset
+
+        if dataset.features is None:
+            dataset = dataset._resolve_features()
+        features = dataset.features
+        image = _column(features, self.image_column, Image, "image")
+        label = _column(features, self.label_column, ClassLabel, "label")
+        feature = features[label]
+        labels = make_labels(self.classes, feature.names if isinstance(feature, ClassLabel) else None)
+        dataset = dataset.cast_column(image, Image(decode=False)).select_columns([image, label])
+        if isinstance(dataset, IterableDataset):
+            return StreamedDataset(dataset, image, label, labels, self._length_of(dataset, labels))
+        return StoredDataset(dataset, image, label, labels, self.limit)
+
+    def _length_of(self, stream: Any, labels: Labels) -> int:
+        known = (stream.info.splits or {}).get(self.split)
+        total = known.num_examples if known is not None and labels.groups is None else None
+        if total is None and self.limit is None:
+            raise UserError(f"source.limit: the length of {self.path} is not known while streaming; set it, or streaming=false")
+        return min(x for x in (total, self.limit) if x is not None)
+
+
+def _load(config: Config) -> Any:
+    import datasets
+
+    try:
+        folder = Path(config.path)
+        if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+            loaded = datasets.load_from_disk(config.path)
+            if isinstance(loaded, datasets.Dataset):
+                return loaded
+            if config.split not in loaded:
+                raise UserError(f"source.split: {config.path} has no split {config.split!r}, it has {', '.join(loaded)}")
+            return loaded[config.split]
+        return datasets.load_dataset(
+            config.path,
+            config.name,
+            split=config.split,
+            data_files=config.data_files,
+            revision=config.revision,
+            streaming=config.streaming,
+        )
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"source: {config.path}, split {config.split!r}, can't be opened: {reason}") from None
+
+
+def _column(features: Any, wanted: str | None, feature_type: type, role: str) -> str:
+    if wanted is not None:
+        if wanted not in features:
+            raise UserError(f"source.{role}_column: no column {wanted!r}, there are {', '.join(features)}")
+        return wanted
+    found = [name for name, feature in features.items() if isinstance(feature, feature_type)]
+    if not found and role in features:
+        found = [role]
+    if len(found) != 1:
+        which = f"{', '.join(found)} all could be" if found else f"none of {', '.join(features)} looks like one"
+        raise UserError(f"source.{role}_column: name the column of the {role}s, {which}")
+    return found[0]
+
+
+def _label(labels: Labels, value: Any, example_id: int) -> int | None:
+    """The job's label of a stored label, None where no group holds it."""
+    try:
+        if isinstance(value, str):
+            if labels.groups is None and value in labels.names:
+                return labels.names.index(value)
+            raise UserError(f"label {value!r} is not one of the {len(labels)} classes; list them under source.classes")
+        if value is None:
+            raise UserError("has no label; choose a split with labels")
+        return labels.from_source(int(value))
+    except UserError as error:
+        raise UserError(f"source: id {example_id}: {error}") from None
+
+
+class StoredDataset(Source):
+    """A dataset on disk, any row at any time."""
+
+    def __init__(self, dataset: Any, image: str, label: str, labels: Labels, limit: int | None) -> None:
+        self.labels = labels
+        self._dataset, self._image = dataset, image
+        column = enumerate(dataset.with_format(None)[label])
+        found = ((row, _label(labels, value, row)) for row, value in column)
+        kept = list(islice(((row, value) for row, value in found if value is not None), limit))
+        self._rows = np.array([row for row, _ in kept], dtype=np.int64)
+        self._labels = [value for _, value in kept]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, start: int, stop: int) -> Iterator[RawExample]:
+        for position in range(start, min(stop, len(self))):
+            row = int(self._rows[position])
+            yield RawExample(row, _file_bytes(self._dataset[row][self._image]), self._labels[position])
+
+
+class StreamedDataset(Source):
+    """A stream: position i is found by passing over the ones before it."""
+
+    def __init__(self, stream: Any, image: str, label: str, labels: Labels, length: int) -> None:
+        self.labels = labels
+        self._stream, self._image, self._label, self._length = stream, image, label, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self, start: int, stop: int) -> Iterator[RawExample]:
+        stop = min(stop, self._length)
+        skipped = 0 if self.labels.groups is not None else start  # with groups, only reading tells which rows count
+        rows = ((row, entry) for row, entry in enumerate(self._stream.skip(skipped), skipped))
+        labelled = ((row, entry, _label(self.labels, entry[self._label], row)) for row, entry in rows)
+        wanted = ((row, entry, label) for row, entry, label in labelled if label is not None)
+        position = start
+        for row, entry, label in islice(wanted, start - skipped, stop - skipped):
+            yield RawExample(row, _file_bytes(entry[self._image]), label)
+            position += 1
+        if position < stop:
+            raise UserError(f"source.limit: the stream ends after {position} examples; set limit to that")
+
+
+def _file_bytes(image: dict[str, Any]) -> bytes:
+    """The bytes of an undecoded image, from the table or from its file; empty where there is neither."""
+    if image["bytes"] is not None:
+        return image["bytes"]
+    return Path(image["path"]).read_bytes() if image["path"] else b""

@@ -1,0 +1,51 @@
+"""Any image file as 8-bit RGB at a wanted size."""
+
+import io
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from fmrgen.errors import UserError
+
+Fit = Literal["crop", "squash"]
+
+
+def open_rgb(image: bytes | Image.Image) -> Image.Image:
+    """`image` as 8-bit RGB: EXIF rotation applied, transparency laid on white, 16-bit greys scaled to 8.
+
+    Raises UserError for bytes that are no image, or end too early.
+    """
+    try:
+        opened = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
+        opened = ImageOps.exif_transpose(opened)
+        opened.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(" ".join(str(error).replace(str(io.BytesIO), "bytes").split())) from None
+    if opened.mode.startswith("I;16") or opened.mode in ("I", "F"):
+        opened = _to_8_bits(opened)
+    if opened.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in opened.info:
+        opened = opened.convert("RGBA")
+        white = Image.new("RGBA", opened.size, "white")
+        opened = Image.alpha_composite(white, opened)
+    return opened.convert("RGB")
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    pixels = np.asarray(image).astype(np.float64)
+    # Pillow opens 16-bit greys as I;16 or, from older files, as 32-bit I; floats are either 0..1 or 0..255.
+    if image.mode == "F":
+        top = 1.0 if pixels.max(initial=0.0) <= 1.0 else 255.0
+    else:
+        top = 65535.0 if image.mode.startswith("I;16") or pixels.max(initial=0.0) > 255 else 255.0
+    return Image.fromarray(np.clip(np.rint(pixels / top * 255), 0, 255).astype(np.uint8))
+
+
+def resize(image: Image.Image, size: int, fit: Fit) -> np.ndarray:
+    """An RGB image as uint8 [size, size, 3]; bicubic, untouched where it already has that size."""
+    if image.size != (size, size):
+        if fit == "crop":
+            image = ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
+        else:
+            image = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(image, dtype=np.uint8)

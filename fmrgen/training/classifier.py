@@ -1,0 +1,51 @@
+"""A small classifier, from any classifier section whose network is built with random weights."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from fmrgen.labels import Labels
+from fmrgen.recipe import ClassifierSection, ComponentConfig
+from fmrgen.training.base import Trainee
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from fmrgen.classifiers.base import Classifier
+
+
+class Config(ComponentConfig):
+    """`classifier` is a section of kind lenet, timm or module, without a checkpoint."""
+
+    kind: str = "classifier"
+    classifier: ClassifierSection
+    image_size: int = Field(ge=8)
+    label_smoothing: float = Field(0.05, ge=0, lt=1)
+
+    def build(self, device: "torch.device | str" = "cpu", labels: Labels | None = None) -> "ClassifierTrainee":
+        classifier = self.classifier.build(device).requires_grad_(True)
+        return ClassifierTrainee(classifier, self.image_size, self.label_smoothing)
+
+
+class ClassifierTrainee(Trainee):
+    """Learns by cross-entropy; saves the network's state dict, without the preprocessing."""
+
+    def __init__(self, classifier: "Classifier", image_size: int, label_smoothing: float) -> None:
+        self.network = classifier
+        self.image_size = image_size
+        self.label_smoothing = label_smoothing
+
+    def loss(self, images: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(self.network(images), labels, label_smoothing=self.label_smoothing)
+
+    def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
+        return {"accuracy": self.network(images).argmax(1) == labels}
+
+    def save(self, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        save_file(self.network.network.state_dict(), folder / "model.safetensors")
