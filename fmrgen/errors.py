@@ -5,5 +5,8 @@ class UserError(Exception):
     """A mistake that the user can mend.
 
     The message is one line that names the thing and the cure. The command line prints it on stderr and exits with
-    status 2; in Python it is an ordinary exception.
+    status 2; in Python it is an ordinary exception. `of_one_process` tells that other processes of the job do not
+    raise it too.
     """
+
+    of_one_process = False

@@ -1,5 +1,6 @@
 """Pretrained parts from a folder, an asset or the Hub, with errors that a user can act on."""
 
+from pathlib import Path
 from typing import Any
 
 from fmrgen.assets import resolve_path
@@ -16,3 +17,25 @@ def from_pretrained(loader: Any, reference: str, what: str, revision: str | None
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split("\n\n")[0].split())
         raise UserError(f"{what}: {reference} can't be loaded: {reason[:300]}") from None
+
+
+def local_file(reference: str, what: str) -> Path:
+    """A file given as a path, as `asset:…`, or as `hf:owner/repo/path/in/repo` on the Hub (downloaded once).
+
+    Raises UserError, starting with `what`, where it is not there.
+    """
+    if reference.startswith("hf:"):
+        owner, repo, file = (reference.removeprefix("hf:").split("/", 2) + ["", ""])[:3]
+        if not file:
+            raise UserError(f"{what}: {reference} is not hf:owner/repo/file")
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+        try:
+            return Path(hf_hub_download(f"{owner}/{repo}", file))
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            raise UserError(f"{what}: {reference} can't be had: {' '.join(str(error).split())[:200]}") from None
+    path = Path(resolve_path(reference))
+    if not path.is_file():
+        raise UserError(f"{what}: no such file as {reference}")
+    return path

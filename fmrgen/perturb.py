@@ -19,6 +19,7 @@ from fmrgen.oracles.base import Oracle
 from fmrgen.updates import UPDATES
 
 _ENCODE_ROWS = 16  # at most so many images are encoded together
+_FEWEST_SLOTS = 8  # below this, kernels round a row's last bits differently
 
 
 class StopReason(StrEnum):
@@ -108,11 +109,13 @@ def perturb(
     rule = UPDATES[update]()
     queue = bench.prepare(iter(examples), min(slots, _ENCODE_ROWS))
     while True:
-        if filled := state.refill(queue):
-            rule.reset(torch.tensor(filled, device=device))
+        filled = state.refill(queue)
         active = state.active
         if not active:
             return
+        rule.reset(torch.tensor(filled, device=device, dtype=torch.int64))
+        if (kept := state.shrink()) is not None:
+            rule.keep(kept)
         judged = bench.judge(state.latents, state["label"])
         ends, moving = state.accept(judged, budget, reencode)
         state.move(step_size * rule.direction(judged.gradient, moving), moving)
@@ -217,6 +220,7 @@ class _Slots:
         self.size = size
         self.occupied = [False] * size
         self.rows: dict[str, Tensor] = {}
+        self.drained = False  # no more images will come
 
     def __getitem__(self, name: str) -> Tensor:
         return self.rows[name]
@@ -237,6 +241,7 @@ class _Slots:
         """Puts waiting rows into empty slots; returns which slots."""
         empty = [slot for slot in range(self.size) if not self.occupied[slot]]
         incoming = list(islice(queue, len(empty)))
+        self.drained = len(incoming) < len(empty)
         if not incoming:
             return []
         filled = empty[: len(incoming)]
@@ -256,6 +261,19 @@ class _Slots:
         for slot in filled:
             self.occupied[slot] = True
         return filled
+
+    def shrink(self) -> Tensor | None:
+        """Halves the slots for as long as the last images fit; returns which slots are kept, None where all are."""
+        size = self.size
+        while self.drained and size // 2 >= max(self.active, _FEWEST_SLOTS):
+            size //= 2
+        if size == self.size:
+            return None
+        order = sorted(range(self.size), key=lambda slot: not self.occupied[slot])[:size]
+        self.rows = {name: values[order] for name, values in self.rows.items()}
+        self.occupied = [self.occupied[slot] for slot in order]
+        self.size = size
+        return torch.tensor(order, device=self["free"].device)
 
     def accept(self, judged: _Judged, budget: int, reencode: bool) -> tuple[list[StopReason | None], Tensor]:
         """Keeps what the oracle accepted. Returns why each slot ends (None: it goes on) and which rows step, [S] bool."""

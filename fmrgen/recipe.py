@@ -184,6 +184,12 @@ def shipped_recipes() -> dict[str, Path]:
     return {str(path.relative_to(root).with_suffix("")): path for path in sorted(root.rglob("*.yaml"))}
 
 
+def describe_recipes() -> dict[str, str]:
+    """Name → description of every shipped recipe that can be run."""
+    names = [name for name in shipped_recipes() if not name.startswith("_")]
+    return {name: str(_read(name, seen=()).get("description", "")) for name in names}
+
+
 def load_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe from a file or a shipped name, with `section.key=value` overrides (values are YAML).
 

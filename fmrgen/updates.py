@@ -12,6 +12,9 @@ class Update(ABC):
     def reset(self, rows: Tensor) -> None:  # noqa: B027 - most rules remember nothing
         """Forgets what it knows of `rows` (indices): another image is in them."""
 
+    def keep(self, rows: Tensor) -> None:  # noqa: B027
+        """From now on only `rows` (indices) are there, in this order."""
+
     @abstractmethod
     def direction(self, gradient: Tensor, moving: Tensor) -> Tensor:
         """[S, …]; only the rows where `moving` [S] is True will be moved."""
@@ -39,21 +42,22 @@ class Adam(Update):
     _decay_mean, _decay_square, _epsilon = 0.9, 0.999, 1e-8
 
     def __init__(self) -> None:
-        self._fresh: Tensor | None = None
         self._mean = self._square = self._steps = torch.empty(0)
 
     def reset(self, rows: Tensor) -> None:
-        self._fresh = rows if self._fresh is None else torch.cat([self._fresh, rows])
+        if self._mean.numel():
+            for memory in (self._mean, self._square, self._steps):
+                memory[rows] = 0
+
+    def keep(self, rows: Tensor) -> None:
+        if self._mean.numel():
+            self._mean, self._square, self._steps = self._mean[rows], self._square[rows], self._steps[rows]
 
     def direction(self, gradient: Tensor, moving: Tensor) -> Tensor:
-        if self._mean.numel() == 0:
+        moves = moving.view(-1, *[1] * (gradient.ndim - 1))
+        if not self._mean.numel():
             self._mean, self._square = torch.zeros_like(gradient), torch.zeros_like(gradient)
             self._steps = torch.zeros_like(gradient[(slice(None), *[slice(0, 1)] * (gradient.ndim - 1))])
-        if self._fresh is not None:
-            for memory in (self._mean, self._square, self._steps):
-                memory[self._fresh] = 0
-            self._fresh = None
-        moves = moving.view_as(self._steps)
         self._steps = self._steps + moves
         self._mean = torch.where(moves, self._mean.lerp(gradient, 1 - self._decay_mean), self._mean)
         self._square = torch.where(moves, self._square.lerp(gradient.square(), 1 - self._decay_square), self._square)

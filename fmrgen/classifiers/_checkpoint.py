@@ -3,15 +3,14 @@
 import pickle
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fmrgen.assets import resolve_path
 from fmrgen.errors import UserError
+from fmrgen.hub import local_file
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
@@ -30,27 +29,25 @@ def load_checkpoint(network: nn.Module, reference: str) -> None:
         if keys:
             shapes = f" ({list(state[keys[0]].shape)}, not {list(own[keys[0]].shape)})" if keys is wrong else ""
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise UserError(f"{reference}: not weights of this model: {keys[0]}{shapes}{more} {problem}")
+            raise UserError(f"classifier.checkpoint: {reference}: not weights of this model: {keys[0]}{shapes}{more} {problem}")
     network.load_state_dict(state)
 
 
 def _read_state(reference: str) -> dict[str, Tensor]:
-    path = Path(resolve_path(reference))
-    if not path.is_file():
-        raise UserError(f"{reference}: no such checkpoint file")
+    path = local_file(reference, "classifier.checkpoint")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
-            f"{reference}: holds more than tensors, and nothing in it is run; save its state_dict alone"
+            f"classifier.checkpoint: {reference}: holds more than tensors, and nothing in it is run; save its state_dict alone"
         ) from None
     except (SafetensorError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        raise UserError(f"{reference}: not a readable checkpoint: {str(error).splitlines()[0]}") from None
+        raise UserError(f"classifier.checkpoint: {reference}: not a readable checkpoint: {str(error).splitlines()[0]}") from None
     for wrapper in _WRAPPERS:
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{reference}: holds no state dict of tensors")
+        raise UserError(f"classifier.checkpoint: {reference}: holds no state dict of tensors")
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return dict(state)

@@ -5,7 +5,6 @@ import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +14,7 @@ from diffusers import VQModel
 from torch import Tensor
 
 from fmrgen.errors import UserError
+from fmrgen.hub import local_file
 
 _PARTS = ("encoder.", "decoder.", "quantize.", "quant_conv.", "post_quant_conv.")
 
@@ -42,7 +42,7 @@ def load_taming(checkpoint: str, config: str) -> VQModel:
 
 def _vqmodel_config(path: str) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        tree = yaml.safe_load(local_file(path, "generator.config").read_text(encoding="utf-8"))
         params = tree["model"]["params"]
         dd = params["ddconfig"]
         widths = [dd["ch"] * multiple for multiple in dd["ch_mult"]]
@@ -62,8 +62,6 @@ def _vqmodel_config(path: str) -> dict[str, Any]:
             "vq_embed_dim": params["embed_dim"],
             "sample_size": dd["resolution"],
         }
-    except OSError:
-        raise UserError(f"generator.config: {path}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise UserError(f"generator.config: {path} is not a taming VQGAN config: {' '.join(str(error).split())}") from None
 
@@ -95,9 +93,8 @@ def _diffusers_key(key: str, last: int) -> str:
     return key
 
 
-def _read_weights(path: str) -> dict[str, Tensor]:
-    if not Path(path).is_file():
-        raise UserError(f"generator.checkpoint: {path}: no such file")
+def _read_weights(reference: str) -> dict[str, Tensor]:
+    path = local_file(reference, "generator.checkpoint")
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:

@@ -27,6 +27,7 @@ class Config(ComponentConfig):
     model: str = "openai/clip-vit-base-patch32"
     revision: str | None = None
     prompts: list[Annotated[str, AfterValidator(_names_the_class)]] = Field(["an image of {class}"], min_length=1)
+    first_synonym: bool = Field(False, description="of a name such as `tench, Tinca tinca` take what is before the comma")
 
     def build(self, device: "torch.device | str" = "cpu") -> "ClipOracle":
         from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
@@ -36,26 +37,30 @@ class Config(ComponentConfig):
 
         load = {"reference": self.model, "what": "oracle.model", "revision": self.revision}
         model = freeze(from_pretrained(CLIPModel, **load).float(), device)
-        return ClipOracle(model, from_pretrained(AutoTokenizer, **load), from_pretrained(AutoImageProcessor, **load), self.prompts)
+        tokenizer = from_pretrained(AutoTokenizer, **load)
+        processor = from_pretrained(AutoImageProcessor, **load)
+        return ClipOracle(model, tokenizer, processor, self.prompts, self.first_synonym)
 
 
 class ClipOracle(Oracle):
     """Runs in float32 on the 8-bit image, prepared by CLIP's own processor: what anyone gets from the stored PNG."""
 
-    def __init__(self, model: Any, tokenizer: Any, processor: Any, prompts: list[str]) -> None:
+    def __init__(self, model: Any, tokenizer: Any, processor: Any, prompts: list[str], first_synonym: bool) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.processor = processor
         self.prompts = prompts
+        self.first_synonym = first_synonym
 
     def set_labels(self, labels: Labels) -> None:
         import torch
         from torch.nn.functional import normalize
 
         limit = self.model.config.text_config.max_position_embeddings
+        names = [name.partition(",")[0] if self.first_synonym else name for name in labels.names]
         features = []
         for prompt in self.prompts:
-            texts = [prompt.replace("{class}", name) for name in labels.names]
+            texts = [prompt.replace("{class}", name) for name in names]
             tokens = self.tokenizer(texts, padding=True, return_tensors="pt")
             if tokens["input_ids"].shape[1] > limit:
                 longest = max(texts, key=len)

@@ -1,0 +1,73 @@
+"""Model-conditioned perturbed test sets as Hugging Face datasets, and Foundation Model-oriented Robustness from them."""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fmrgen.classifiers.base import Classifier
+    from fmrgen.errors import UserError
+    from fmrgen.generate import generate
+    from fmrgen.generators.base import Generator, Latents
+    from fmrgen.oracles.base import Judgement, Oracle
+    from fmrgen.perturb import Example, Perturbed, perturb
+    from fmrgen.recipe import ComponentConfig, Recipe, load_recipe
+    from fmrgen.verify import verify
+
+__all__ = [
+    "Classifier",
+    "ComponentConfig",
+    "Example",
+    "Generator",
+    "Judgement",
+    "Latents",
+    "Oracle",
+    "Perturbed",
+    "Recipe",
+    "UserError",
+    "generate",
+    "load_recipe",
+    "perturb",
+    "verify",
+]
+
+_HOME = {
+    "Classifier": "fmrgen.classifiers.base",
+    "ComponentConfig": "fmrgen.recipe",
+    "Example": "fmrgen.perturb",
+    "Generator": "fmrgen.generators.base",
+    "Judgement": "fmrgen.oracles.base",
+    "Latents": "fmrgen.generators.base",
+    "Oracle": "fmrgen.oracles.base",
+    "Perturbed": "fmrgen.perturb",
+    "Recipe": "fmrgen.recipe",
+    "UserError": "fmrgen.errors",
+    "generate": "fmrgen.generate",
+    "load_recipe": "fmrgen.recipe",
+    "perturb": "fmrgen.perturb",
+    "verify": "fmrgen.verify",
+}
+
+
+class _PublicApi(ModuleType):
+    """Imports each name when it is first used: torch takes seconds, and `fmrgen --help` must not wait for it.
+
+    Some functions share their module's name. Importing a submodule sets it as an attribute here; the function is set
+    in its stead, so that `fmrgen.perturb` is the same thing whatever was imported before.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _HOME:
+            raise AttributeError(f"module 'fmrgen' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_HOME[name]), name)
+        setattr(self, name, value)
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and name in _HOME:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _PublicApi

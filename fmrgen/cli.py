@@ -1,0 +1,123 @@
+"""The commands: parse, call the API, print."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fmrgen.errors import UserError
+
+app = typer.Typer(
+    name="fmrgen",
+    help="Model-conditioned perturbed test sets, and Foundation Model-oriented Robustness from them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a shipped recipe's name.")]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Changes to the recipe, values in YAML.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")]
+
+
+@app.command()
+def generate(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The dataset folder; an unfinished split goes on.")] = Path("out"),
+    limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many examples.")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Make the perturbed split of a recipe; start it with `accelerate launch` for many GPUs."""
+    from fmrgen.recipe import load_recipe
+
+    limited = [] if limit is None else [f"source.limit={limit}"]
+    loaded = load_recipe(recipe, [*limited, *(overrides or [])])
+
+    from fmrgen import display
+    from fmrgen.generate import generate as run
+
+    show = not quiet and os.environ.get("RANK", "0") == "0"
+    with display.job_progress(loaded, show) as on_progress:
+        summary = run(loaded, output, on_progress=on_progress)
+    if show and summary is not None:
+        display.print_summary(summary, f"{output}:{loaded.output.config}/{loaded.output.split}")
+
+
+@app.command()
+def verify(
+    split: Annotated[str, typer.Argument(metavar="SPLIT", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]")],
+    quiet: QuietOption = False,
+) -> None:
+    """Judge every stored image again; exit 1 with a list where the metadata is not true."""
+    from fmrgen import display
+    from fmrgen.verify import verify as run
+
+    with display.row_progress("verify", not quiet) as on_rows:
+        verification = run(split, on_rows=on_rows)
+    display.print_verification(verification, split)
+    if verification.disagreements:
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write the weights to.")] = Path("trained"),
+    quiet: QuietOption = False,
+) -> None:
+    """Train a small classifier, CLIP or VQGAN: what made the shipped assets."""
+    from fmrgen.training.base import load_train_recipe
+
+    loaded = load_train_recipe(recipe, overrides or [])
+
+    from fmrgen import display
+    from fmrgen.training.base import train as run
+
+    with display.row_progress("train", not quiet) as on_step:
+        metrics = run(loaded, output, lambda step, steps, loss: on_step(step, steps))
+    print(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+
+
+@app.command()
+def recipes() -> None:
+    """What can be run, one line each."""
+    from fmrgen.recipe import describe_recipes
+
+    described = describe_recipes()
+    width = max(len(name) for name in described)
+    for name, description in described.items():
+        print(f"{name:{width}}  {description}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a command; a user's mistake is one line on stderr and exit status 2."""
+    command: Any = typer.main.get_command(app)
+    try:
+        status = command.main(arguments, prog_name="fmrgen", standalone_mode=False)
+    except UserError as error:
+        status = _complain(str(error), error.of_one_process)
+    except KeyboardInterrupt:
+        status = _complain("interrupted; the same command again goes on") and 130
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what typer raises for a bad option or argument
+            raise
+        context = getattr(error, "ctx", None)
+        hint = f"; see {context.command_path} --help" if context else ""
+        status = _complain(error.format_message().rstrip(".?") + hint)
+    sys.exit(status or 0)
+
+
+def _complain(text: str, of_one_process: bool = False) -> int:
+    """One line on stderr, from the first process alone where all make the same mistake. Returns the exit status."""
+    rank = os.environ.get("RANK", "0")
+    if rank == "0" or of_one_process:
+        where = f"fmrgen (process {rank})" if of_one_process and rank != "0" else "fmrgen"
+        print(f"{where}: {' '.join(text.split())}", file=sys.stderr)
+    return 2

@@ -1,0 +1,83 @@
+"""What a terminal shows: progress bars and tables."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fmrgen.recipe import Recipe
+
+if TYPE_CHECKING:
+    from fmrgen.generate import Progress as JobProgress
+    from fmrgen.statistics import Summary
+    from fmrgen.verify import Verification
+
+_LISTED = 20  # disagreements that are printed one by one
+
+
+def _bar(show: bool, *columns: TextColumn) -> Progress:
+    described = TextColumn("{task.description}")
+    console = Console(stderr=True)
+    return Progress(described, BarColumn(), MofNCompleteColumn(), *columns, TimeRemainingColumn(), console=console, disable=not show)
+
+
+@contextmanager
+def job_progress(recipe: Recipe, show: bool) -> "Iterator[Callable[[JobProgress], None]]":
+    """A bar of images, with images/s, what the oracle accepted and mean iterations."""
+    name = f"{recipe.output.config}/{recipe.output.split}"
+    measures = TextColumn("{task.fields[rate]} images/s · accepted {task.fields[accepted]} · iterations {task.fields[iterations]}")
+    with _bar(show, measures) as bar:
+        task = bar.add_task(name, total=None, rate="–", accepted="–", iterations="–")
+
+        def update(progress: "JobProgress") -> None:
+            elapsed = bar.tasks[0].elapsed or 0
+            made = progress.done - progress.resumed
+            bar.update(
+                task,
+                total=progress.total,
+                completed=progress.done,
+                rate=f"{made / elapsed:.1f}" if elapsed and made else "–",
+                accepted=f"{progress.accepted / progress.done:.1%}" if progress.done else "–",
+                iterations=f"{progress.iterations / progress.accepted:.1f}" if progress.accepted else "–",
+            )
+
+        yield update
+
+
+@contextmanager
+def row_progress(name: str, show: bool) -> Iterator[Callable[[int, int], None]]:
+    """A plain bar: the yielded function takes (done, total)."""
+    with _bar(show) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_summary(summary: "Summary", split: str) -> None:
+    """The table at the end of a job."""
+    table = Table(title=split, title_justify="left", show_header=False)
+    rates = {
+        "SA, standard accuracy": summary.standard_accuracy,
+        "PA, perturbed accuracy over valid rows": summary.perturbed_accuracy,
+        "VR, validation rate": summary.validation_rate,
+        "FMR = PA / SA": summary.fmr,
+        "classifier accuracy on plain reconstructions": summary.reconstruction_accuracy,
+        "oracle accuracy on originals": summary.oracle_accuracy,
+    }
+    table.add_row("rows", str(summary.rows))
+    for name, value in rates.items():
+        table.add_row(name, "n/a" if value is None else f"{value:.2f} %")
+    mean = summary.mean_iterations
+    table.add_row("mean iterations of valid rows", "n/a" if mean is None else f"{mean:.2f}")
+    Console().print(table)
+
+
+def print_verification(verification: "Verification", split: str) -> None:
+    """How many rows are true, and the first of what is not."""
+    print(f"{split}: {verification.true_rows} of {verification.rows} rows are true of their stored images")
+    for entry in verification.disagreements[:_LISTED]:
+        print(f"  id {entry.id}: {entry.column} is stored as {entry.stored}, found {entry.found}")
+    if (more := len(verification.disagreements) - _LISTED) > 0:
+        print(f"  and {more} more")

@@ -1,0 +1,38 @@
+"""The dataset card of a folder of perturbed splits."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import DatasetCard, DatasetCardData
+
+from fmrgen.split import read_json, write_atomically
+
+
+def write_card(root: Path) -> None:
+    """Writes README.md from the provenance of every finished split in `root`.
+
+    Its `configs` are what `load_dataset(root, config, split=…)` goes by.
+    """
+    splits: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted((root / "provenance").glob("*/*.json")):
+        provenance = read_json(path)
+        if provenance["finished"]:
+            splits.setdefault(path.parent.name, []).append({"name": path.stem, **provenance})
+    configs = [
+        {
+            "config_name": config,
+            "data_files": [{"split": s["name"], "path": f"{config}/{s['name']}-*.parquet"} for s in entries],
+        }
+        for config, entries in splits.items()
+    ]
+    data = DatasetCardData(
+        task_categories=["image-classification"], tags=["fmrgen", "robustness", "perturbed"], configs=configs
+    )
+    card = DatasetCard.from_template(data, template_path=str(cards_folder() / "perturbed_split.md"), splits=splits)
+    write_atomically(root / "README.md", str(card).encode())
+
+
+def cards_folder() -> Path:
+    """The card templates: inside an installed package, beside it in a checkout."""
+    installed = Path(__file__).parent / "dataset_cards"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "dataset_cards"

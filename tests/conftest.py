@@ -1,0 +1,72 @@
+"""Small models and real parts for all tests."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import VQModel
+from torch import nn
+
+from fmrgen.generators.vqgan import Vqgan
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+SIZE = 16
+LABELS = 4
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def double():
+    """Everything that the test makes is float64."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def tiny_network(seed, labels=LABELS):
+    """A smooth random network over 16 px images."""
+    torch.manual_seed(seed)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2), nn.Tanh(), nn.Conv2d(8, 8, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(72, labels)
+    )
+    return network.eval().requires_grad_(False)
+
+
+def tiny_vqgan():
+    torch.manual_seed(0)
+    model = VQModel(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=3,
+        num_vq_embeddings=32,
+        norm_num_groups=4,
+    )
+    model.quantize.embedding.weight.data.normal_(0, 0.5)
+    return Vqgan(model.eval().requires_grad_(False), SIZE)
+
+
+def smooth_images(count, seed=3):
+    """Random smooth images [count, 3, 16, 16] on the 8-bit grid."""
+    noise = torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    images = nn.functional.interpolate(noise, (SIZE, SIZE), mode="bilinear")
+    return (images * 255).round() / 255
+
+
+def fmrgen(*arguments, launcher=("-m", "fmrgen"), cwd=None, **environment):
+    """Runs the command in a process of its own; returns it with stdout and stderr."""
+    env = {**os.environ, "COLUMNS": "120", **environment}
+    return subprocess.run(
+        [sys.executable, *launcher, *map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True, timeout=300
+    )
+
+
+def parts(folder, pattern="**/*.parquet"):
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).glob(pattern))

@@ -1,0 +1,260 @@
+"""The engine against Algorithm 1 written literally, and what the engine promises of every row."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+from conftest import LABELS, SIZE, smooth_images, tiny_network, tiny_vqgan
+from reference import reference_perturb
+from torch import nn
+
+from fmrgen.generators.base import Generator, Latents
+from fmrgen.generators.transform import Transform
+from fmrgen.oracles.base import Judgement, Oracle
+from fmrgen.oracles.classifier import ClassifierOracle
+from fmrgen.perturb import Example, StopReason, _row_seed, perturb
+
+COUNT = 24
+BUDGET = 12
+
+
+def examples(images, labels):
+    return [Example(i, image, label) for i, (image, label) in enumerate(zip(images, labels, strict=True))]
+
+
+def by_id(rows):
+    rows = list(rows)
+    assert len({row.id for row in rows}) == len(rows)
+    return {row.id: row for row in rows}
+
+
+class Fixture:
+    """One generator against one classifier under one oracle, in float64."""
+
+    def __init__(self, generator, step_size):
+        self.generator, self.step_size = generator, step_size
+        self.classifier, self.oracle = tiny_network(1), ClassifierOracle(tiny_network(2))
+        self.images = smooth_images(COUNT)
+        self.labels = self.oracle.judge(self.images).probabilities.argmax(1).tolist()
+        self.labels[5] = (self.labels[5] + 1) % LABELS  # one that the oracle gets wrong
+
+    def engine(self, **options):
+        settings = {"budget": BUDGET, "step_size": self.step_size, **options}
+        rows = perturb(
+            examples(self.images, self.labels), self.classifier, self.generator, self.oracle, **settings
+        )
+        return by_id(rows)
+
+    def reference(self, i, **options):
+        self.generator.row_seeds = [_row_seed(0, i)]
+        settings = {"budget": BUDGET, "step_size": self.step_size, **options}
+        return reference_perturb(
+            self.images[i : i + 1], self.labels[i], self.classifier, self.generator, self.oracle, **settings
+        )
+
+
+@pytest.fixture(params=["vqgan", "transform"])
+def setting(request, double):
+    return Fixture(tiny_vqgan(), 0.05) if request.param == "vqgan" else Fixture(Transform(SIZE), 0.02)
+
+
+@pytest.mark.parametrize("reencode", [False, True], ids=["carry", "reencode"])
+@pytest.mark.parametrize("update", ["sign", "l2", "adam"])
+def test_engine_equals_the_literal_algorithm(setting, update, reencode):
+    expected = {i: setting.reference(i, update=update, reencode=reencode) for i in range(COUNT)}
+    reasons = Counter(row.stop_reason for row in expected.values())
+    assert len(reasons) >= 2, reasons  # a test in which every row ends alike would show little
+    for slots in (1, 3, 32):
+        rows = setting.engine(update=update, reencode=reencode, slots=slots)
+        assert rows.keys() == expected.keys()
+        for i, row in rows.items():
+            literal = expected[i]
+            found = (row.valid, row.iterations, row.stop_reason)
+            assert found == (literal.valid, literal.iterations, literal.stop_reason), (slots, i)
+            assert torch.equal(row.image, literal.image), (slots, i)
+
+
+def test_consistent_rule_equals_the_literal_algorithm(setting):
+    rows = setting.engine(oracle_rule="consistent", slots=3)
+    for i, row in rows.items():
+        literal = setting.reference(i, oracle_rule="consistent")
+        assert (row.valid, row.iterations, row.stop_reason) == (literal.valid, literal.iterations, literal.stop_reason)
+        assert torch.equal(row.image, literal.image)
+    assert rows[5].stop_reason != StopReason.REJECTED  # its label is not the oracle's, but the oracle stays with its own
+
+
+def test_every_measure_is_of_the_stored_bytes(setting):
+    for row in setting.engine(slots=3).values():
+        label = torch.tensor([row.label])
+        for image, prefix in ((row.image, ""), (row.original, "original_")):
+            pixels = image.double().unsqueeze(0) / 255
+            logits, judgement = setting.classifier(pixels), setting.oracle.judge(pixels)
+            assert logits.argmax() == getattr(row, f"{prefix}prediction")
+            assert judgement.probabilities.argmax() == getattr(row, f"{prefix}oracle_label")
+            if not prefix:
+                assert row.loss == pytest.approx(nn.functional.cross_entropy(logits, label).item(), abs=1e-9)
+                assert row.score == pytest.approx(judgement.score[0, row.label].item(), abs=1e-9)
+                assert row.probability == pytest.approx(judgement.probabilities[0, row.label].item(), abs=1e-9)
+        assert row.original.equal((setting.images[row.id] * 255).round().to(torch.uint8))
+        assert row.valid == (row.iterations > 0)
+        if not row.valid:
+            assert row.image.equal(row.original)
+            assert row.latent_shift == 0
+
+
+def test_reconstruction_labels_are_of_the_plain_reconstruction(setting):
+    rows = setting.engine(slots=3)
+    for i, row in rows.items():
+        setting.generator.row_seeds = [_row_seed(0, i)]
+        latents = setting.generator.encode(setting.images[i : i + 1], torch.tensor([row.label]))
+        plain = (setting.generator.decode(latents) * 255).round() / 255
+        assert setting.classifier(plain).argmax() == row.reconstruction_prediction
+        assert setting.oracle.judge(plain).probabilities.argmax() == row.reconstruction_oracle_label
+
+
+def test_latent_shift_of_a_sign_step_is_its_length(double):
+    setting = Fixture(tiny_vqgan(), 0.05)
+    once = [row for row in setting.engine(budget=1).values() if row.valid]
+    assert once
+    assert all(row.latent_shift == pytest.approx(0.05) for row in once)
+
+
+def test_a_row_depends_on_neither_neighbours_nor_order(setting):
+    alone = setting.engine(slots=8)
+    shuffled = [Example(i, setting.images[i], setting.labels[i]) for i in torch.randperm(COUNT).tolist()[: COUNT // 2]]
+    rows = perturb(
+        shuffled,
+        setting.classifier,
+        setting.generator,
+        setting.oracle,
+        budget=BUDGET,
+        step_size=setting.step_size,
+        slots=5,
+    )
+    for row in rows:
+        assert torch.equal(row.image, alone[row.id].image)
+        assert row.iterations == alone[row.id].iterations
+
+
+class Identity(Generator):
+    """The image is its own latent."""
+
+    image_size = SIZE
+
+    def encode(self, images, labels):
+        return Latents(images.clone())
+
+    def decode(self, latents):
+        return latents.free.clamp(0, 1)
+
+
+class Patient(Oracle):
+    """Says 0 until the mean of an image has passed a limit."""
+
+    def __init__(self, limit):
+        self.limit = limit
+
+    def judge(self, images):
+        refuses = (images.flatten(1).mean(1) > self.limit).to(images.dtype)
+        probabilities = torch.stack([1 - refuses, refuses], 1)
+        return Judgement(probabilities, probabilities)
+
+
+class Brightness(nn.Module):
+    """Two logits; the loss of label 0 rises with the brightness, by NaN gradients or logits where asked."""
+
+    def __init__(self, nan_logits_above=2.0, nan_gradient_above=2.0):
+        super().__init__()
+        self.nan_logits_above, self.nan_gradient_above = nan_logits_above, nan_gradient_above
+
+    def forward(self, images):
+        mean = images.flatten(1).mean(1)
+        if images.requires_grad:
+            mean.register_hook(lambda g: torch.where(mean.detach() > self.nan_gradient_above, float("nan"), g))
+        logit = torch.where(mean > self.nan_logits_above, float("nan"), mean)
+        return torch.stack([torch.zeros_like(logit), logit], 1)
+
+
+def grey(*levels):
+    return [Example(i, torch.full((3, SIZE, SIZE), level), 0) for i, level in enumerate(levels)]
+
+
+STEP = 8 / 255
+
+
+def test_stop_reasons_and_iterations_at_their_edges():
+    rows = by_id(perturb(grey(0.2, 0.6, 0.69, 0.9), Brightness(), Identity(), Patient(0.7), budget=5, step_size=STEP))
+    assert (rows[0].stop_reason, rows[0].iterations) == (StopReason.BUDGET, 5)
+    assert (rows[1].stop_reason, rows[1].iterations) == (StopReason.ORACLE, 3)  # 0.6 + 3 steps = 0.694, a 4th is 0.725
+    assert (rows[2].stop_reason, rows[2].iterations, rows[2].valid) == (StopReason.REJECTED, 0, False)
+    assert (rows[3].stop_reason, rows[3].iterations, rows[3].valid) == (StopReason.REJECTED, 0, False)
+    assert rows[3].original_oracle_label == 1
+    assert rows[0].image.unique().tolist() == [51 + 5 * 8]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 32])
+def test_a_gradient_that_is_not_finite_ends_its_row_alone(slots):
+    """The image at 0.4 or above is accepted, but there is no way on from it."""
+    classifier = Brightness(nan_gradient_above=0.4)
+    rows = by_id(perturb(grey(0.2, 0.36, 0.5, 0.1), classifier, Identity(), Patient(2), budget=5, step_size=STEP, slots=slots))
+    assert [rows[i].stop_reason for i in range(4)] == ["budget", "nonfinite", "nonfinite", "budget"]
+    assert [rows[i].iterations for i in range(4)] == [5, 2, 0, 5]
+    assert [rows[i].valid for i in range(4)] == [True, True, False, True]
+    assert rows[2].image.equal(rows[2].original)
+    assert all(math.isfinite(row.loss) for row in rows.values())
+
+
+@pytest.mark.parametrize("slots", [1, 2, 32])
+def test_logits_that_are_not_finite_end_the_row_with_the_image_before(slots):
+    classifier = Brightness(nan_logits_above=0.4)
+    rows = by_id(perturb(grey(0.2, 0.36), classifier, Identity(), Patient(2), budget=5, step_size=STEP, slots=slots))
+    assert (rows[0].stop_reason, rows[0].iterations) == (StopReason.BUDGET, 5)
+    assert (rows[1].stop_reason, rows[1].iterations) == (StopReason.NONFINITE, 1)
+    assert math.isfinite(rows[1].loss)
+
+
+def test_one_decode_per_step_and_full_slots():
+    """Every slot works until the images run out; a row of n steps takes n + 1 passes, the last slots fewer and fewer."""
+    decoded = []
+
+    class Counting(Identity):
+        def decode(self, latents):
+            decoded.append(len(latents.free))
+            return super().decode(latents)
+
+    active = []
+    levels = [0.1 + 0.5 * (i * 37 % 64) / 63 for i in range(64)]
+    rows = list(
+        perturb(
+            grey(*levels), Brightness(), Counting(), Patient(0.65), budget=20, step_size=STEP, slots=16, on_pass=active.append
+        )
+    )
+    passes_needed = sum(row.iterations + (1 if row.stop_reason == "budget" else 2) for row in rows)
+    assert sum(active) == passes_needed
+    assert len(decoded) == len(active)
+    while_full = next((i for i, count in enumerate(active) if count < 16), len(active))
+    assert while_full > 0.7 * len(active)
+    assert decoded[0] == 16
+    assert decoded[-1] == 8  # shrunk to what is left
+
+
+def test_randomness_is_seeded_by_seed_and_id():
+    images = smooth_images(3)
+    first, again, other = Transform(SIZE), Transform(SIZE), Transform(SIZE)
+    seeds = [_row_seed(0, 7), _row_seed(0, 8)]
+    first.row_seeds, again.row_seeds, other.row_seeds = seeds, seeds[::-1], [_row_seed(1, 7), _row_seed(1, 8)]
+    labels = torch.zeros(2, dtype=torch.int64)
+    noise = [generator.encode(images[:2], labels).fixed[:, 3:] for generator in (first, again, other)]
+    assert torch.equal(noise[0], noise[1].flip(0))
+    assert not torch.equal(noise[0], noise[2])
+
+
+@pytest.mark.parametrize("wrong", [{"budget": 0}, {"step_size": 0.0}, {"step_size": float("nan")}, {"slots": 0}])
+def test_senseless_settings_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"at least 1|positive"):
+        list(perturb([], Brightness(), Identity(), Patient(1), **{"budget": 1, "step_size": 0.1, **wrong}))
+
+
+def test_no_examples_no_rows():
+    assert list(perturb([], Brightness(), Identity(), Patient(1), budget=1, step_size=0.1)) == []
