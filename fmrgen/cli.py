@@ -42,6 +42,7 @@ def generate(
     from fmrgen import display
     from fmrgen.generate import generate as run
 
+    display.quiet_libraries()
     show = not quiet and os.environ.get("RANK", "0") == "0"
     with display.job_progress(loaded, show) as on_progress:
         summary = run(loaded, output, on_progress=on_progress)
@@ -58,6 +59,7 @@ def verify(
     from fmrgen import display
     from fmrgen.verify import verify as run
 
+    display.quiet_libraries()
     with display.row_progress("verify", not quiet) as on_rows:
         verification = run(split, on_rows=on_rows)
     display.print_verification(verification, split)
@@ -80,6 +82,7 @@ def train(
     from fmrgen import display
     from fmrgen.training.base import train as run
 
+    display.quiet_libraries()
     with display.row_progress("train", not quiet) as on_step:
         metrics = run(loaded, output, lambda step, steps, loss: on_step(step, steps))
     print(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from fmrgen.recipe import Recipe
 
@@ -19,16 +19,33 @@ _LISTED = 20  # disagreements that are printed one by one
 
 
 def _bar(show: bool, *columns: TextColumn) -> Progress:
-    described = TextColumn("{task.description}")
-    console = Console(stderr=True)
-    return Progress(described, BarColumn(), MofNCompleteColumn(), *columns, TimeRemainingColumn(), console=console, disable=not show)
+    bar = BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4))  # the one that gives way
+    return Progress(
+        TextColumn("{task.description}"),
+        bar,
+        MofNCompleteColumn(),
+        *columns,
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        expand=True,
+        disable=not show,
+    )
+
+
+def quiet_libraries() -> None:
+    """No progress bars of the libraries' own for work of a moment; downloads keep theirs."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
 
 
 @contextmanager
 def job_progress(recipe: Recipe, show: bool) -> "Iterator[Callable[[JobProgress], None]]":
     """A bar of images, with images/s, what the oracle accepted and mean iterations."""
     name = f"{recipe.output.config}/{recipe.output.split}"
-    measures = TextColumn("{task.fields[rate]} images/s · accepted {task.fields[accepted]} · iterations {task.fields[iterations]}")
+    measures = TextColumn("{task.fields[rate]} images/s, {task.fields[accepted]} accepted, ø {task.fields[iterations]}")
     with _bar(show, measures) as bar:
         task = bar.add_task(name, total=None, rate="–", accepted="–", iterations="–")
 

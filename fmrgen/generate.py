@@ -86,7 +86,10 @@ def generate(
 def _accelerator() -> Accelerator:
     """An Accelerator on the GPUs where there are any, else on the CPU, with all of the machine's cores shared out."""
     gpu = torch.cuda.is_available()
-    accelerator = Accelerator(cpu=not gpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)])
+    try:
+        accelerator = Accelerator(cpu=not gpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)])
+    except ValueError as error:
+        raise UserError(f"the processes can't find each other, start them with accelerate launch: {error}") from None
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:
         raise UserError(

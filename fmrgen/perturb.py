@@ -19,7 +19,7 @@ from fmrgen.oracles.base import Oracle
 from fmrgen.updates import UPDATES
 
 _ENCODE_ROWS = 16  # at most so many images are encoded together
-_FEWEST_SLOTS = 8  # below this, kernels round a row's last bits differently
+_FEWEST_SLOTS = 16  # with fewer, kernels round the last bits of a row differently
 
 
 class StopReason(StrEnum):

@@ -5,6 +5,7 @@ from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from fmrgen.recipe import fingerprint
 from fmrgen.split import read_json, write_atomically
 
 
@@ -21,6 +22,9 @@ def write_card(root: Path) -> None:
     configs = [
         {
             "config_name": config,
+            # load_dataset keys its cache by this mapping and not by the files: without their digest in it, the rows of
+            # another folder of the same name, or of an earlier split in this one, would be loaded from the cache.
+            "description": f"fmrgen split files {fingerprint([s['files'] for s in entries])}",
             "data_files": [{"split": s["name"], "path": f"{config}/{s['name']}-*.parquet"} for s in entries],
         }
         for config, entries in splits.items()

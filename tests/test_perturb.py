@@ -224,19 +224,19 @@ def test_one_decode_per_step_and_full_slots():
             return super().decode(latents)
 
     active = []
-    levels = [0.1 + 0.5 * (i * 37 % 64) / 63 for i in range(64)]
+    levels = [0.1 + 0.5 * (i * 37 % 160) / 159 for i in range(160)]
     rows = list(
         perturb(
-            grey(*levels), Brightness(), Counting(), Patient(0.65), budget=20, step_size=STEP, slots=16, on_pass=active.append
+            grey(*levels), Brightness(), Counting(), Patient(0.65), budget=20, step_size=STEP, slots=32, on_pass=active.append
         )
     )
     passes_needed = sum(row.iterations + (1 if row.stop_reason == "budget" else 2) for row in rows)
     assert sum(active) == passes_needed
     assert len(decoded) == len(active)
-    while_full = next((i for i, count in enumerate(active) if count < 16), len(active))
+    while_full = next((i for i, count in enumerate(active) if count < 32), len(active))
     assert while_full > 0.7 * len(active)
-    assert decoded[0] == 16
-    assert decoded[-1] == 8  # shrunk to what is left
+    assert decoded[0] == 32
+    assert decoded[-1] == 16  # shrunk to what is left
 
 
 def test_randomness_is_seeded_by_seed_and_id():

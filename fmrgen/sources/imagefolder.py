@@ -19,9 +19,9 @@ class Config(SourceConfig):
         root = Path(self.path)
         if not root.is_dir() or not any(entry.is_dir() for entry in root.iterdir()):
             raise UserError(f"source.path: {self.path} is no folder of class folders")
-        files = {"all": str(root / "*" / "**")}
+        files = {"images": str(root / "*" / "**")}
         try:
-            dataset = load_dataset("imagefolder", data_files=files, split="all", drop_labels=False)
+            dataset = load_dataset("imagefolder", data_files=files, split="images", drop_labels=False)
         except (OSError, ValueError) as error:
             raise UserError(f"source.path: {self.path} can't be read: {' '.join(str(error).split())[:300]}") from None
         shared = self.model_dump(include=set(SourceConfig.model_fields) - {"kind"})

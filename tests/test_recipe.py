@@ -1,0 +1,124 @@
+"""Recipes: inheritance, overrides, fingerprints, and what a mistake in one says."""
+
+import pytest
+
+from fmrgen.errors import UserError
+from fmrgen.recipe import describe_recipes, load_recipe, shipped_recipes
+
+BASE = """
+source: {kind: mnist}
+classifier: {kind: lenet}
+generator: {kind: transform, image_size: 32}
+oracle: {kind: classifier, classifier: {kind: lenet}}
+output: {config: c, split: s}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text=BASE, name="x.yaml"):
+        path = tmp_path / name
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_defaults_are_the_papers(write):
+    perturb = load_recipe(write()).perturb
+    assert (perturb.budget, perturb.step_size, perturb.update, perturb.reencode) == (50, 0.001, "sign", False)
+
+
+def test_extends_merges_key_by_key_and_replaces_a_section_of_another_kind(write):
+    write(BASE + "perturb: {budget: 7, step_size: 0.5}\n", "base.yaml")
+    child = load_recipe(write("extends: base\nperturb: {budget: 9}\ngenerator: {kind: vqgan, model: m, image_size: 8}"))
+    assert (child.perturb.budget, child.perturb.step_size) == (9, 0.5)
+    assert child.generator.model_dump(exclude_none=True) == {"kind": "vqgan", "model": "m", "image_size": 8}
+
+
+def test_overrides_are_yaml_and_reach_any_depth(write):
+    overrides = ["perturb.step_size=1e-2", "perturb.reencode=true", "oracle.classifier.num_classes=3", "source.classes=[a, b]"]
+    recipe = load_recipe(write(), overrides)
+    assert recipe.perturb.step_size == 0.01
+    assert recipe.perturb.reencode is True
+    assert recipe.oracle.classifier.num_classes == 3
+    assert recipe.source.classes == ["a", "b"]
+
+
+def test_an_override_of_the_kind_takes_its_keys_with_it(write):
+    recipe = load_recipe(write(), ["generator.kind=vae", "generator.model=m", "generator.image_size=64"])
+    assert type(recipe.generator).__module__ == "fmrgen.generators.vae"
+
+
+def test_fingerprint_is_of_what_changes_a_row(write):
+    recipe = load_recipe(write())
+    same = load_recipe(write(), ["perturb.slots=3", "description=other", "perturb.budget=50"])
+    assert same.fingerprint == recipe.fingerprint
+    assert len(recipe.fingerprint) == 16
+    for override in ("perturb.budget=49", "source.limit=5", "output.shard_size=3", "oracle.classifier.num_classes=9"):
+        assert load_recipe(write(), [override]).fingerprint != recipe.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["generator.step_sise=1"], r"x.yaml: generator.step_sise: unknown key"),
+        (["perturb.step_sise=1"], r"x.yaml: perturb.step_sise: unknown key, did you mean step_size\?"),
+        (["oracle.classifier.num_clases=1"], r"oracle.classifier.num_clases: unknown key, did you mean num_classes\?"),
+        (["genrator.kind=vqgan"], r"genrator: unknown key, did you mean generator\?"),
+        (["generator.kind=vqgann"], r"generator: 'vqgann': unknown kind, did you mean vqgan\?"),
+        (["generator.kind=base"], r"'base': unknown kind"),
+        (["generator.kind=no_such_package:Config"], r"generator: no_such_package:Config can't be imported"),
+        (["generator.kind=fmrgen.recipe:Nothing"], r"the module has no Nothing"),
+        (["generator.kind=pathlib:Path"], r"'pathlib:Path' is not a fmrgen.recipe.ComponentConfig"),
+        (["generator=3"], r"generator: needs a mapping with a kind"),
+        (["generator.kind=vqgan"], r"generator: value error, give either model, or checkpoint and config|image_size"),
+        (["perturb.budget=0"], r"perturb.budget: input should be greater than or equal to 1"),
+        (["perturb.budget=many"], r"perturb.budget: input should be a valid integer"),
+        (["perturb.step_size=0"], r"perturb.step_size: input should be greater than 0"),
+        (["perturb.step_size=.inf"], r"perturb.step_size: input should be a finite number"),
+        (["perturb.slots=-1"], r"perturb.slots"),
+        (["perturb.update=sgd"], r"perturb.update: input should be 'sign', 'l2' or 'adam'"),
+        (["output.shard_size=0"], r"output.shard_size"),
+        (["output.split=a/b"], r"output.split"),
+        (["output.config=../x"], r"output.config"),
+        (["source.limit=0"], r"source.limit"),
+        (["oracle.kind=clip", "oracle.prompts=[a cat]"], r"oracle.prompts.0: value error, the prompt 'a cat' has no \{class\}"),
+        (["perturb"], r"an override is section.key=value"),
+        (["=3"], r"an override is section.key=value"),
+        (["perturb.budget=[1"], r"the value is not YAML"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_the_key(write, overrides, message):
+    with pytest.raises(UserError, match=message) as error:
+        load_recipe(write(), overrides)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b", "a recipe is a mapping of sections, this is list"),
+        ("", "a recipe is a mapping of sections, this is NoneType"),
+        ("a: [", "not YAML"),
+        ("source: {kind: mnist}", r"classifier: is missing \(and 3 more\)"),
+        ("extends: nowhere", "nowhere: neither a recipe file nor a shipped recipe"),
+        ("extends: x", "extends itself"),
+    ],
+)
+def test_broken_files(write, text, message):
+    with pytest.raises(UserError, match=message) as error:
+        load_recipe(write(text))
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(UserError, match=r"did you mean mnist-lenet\?"):
+        load_recipe("mnist-lenett")
+
+
+def test_every_shipped_recipe_is_described_once():
+    described = describe_recipes()
+    assert {"mnist-lenet", "cifar10-resnet18", "imagenet9-resnet18", "train/mnist-clip"} <= described.keys()
+    assert all(described.values())
+    assert set(shipped_recipes()) - set(described) == {"_paper", "_imagenet"}

@@ -1,0 +1,225 @@
+"""Images of every sort, and every way to name a source."""
+
+import io
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image, Value
+from PIL import Image as PILImage
+
+from fmrgen.errors import UserError
+from fmrgen.labels import Labels, make_labels
+from fmrgen.recipe import _config_class
+from fmrgen.sources.base import LoadedExample, SkippedExample
+from fmrgen.sources.images import open_rgb, resize
+
+RED = (255, 0, 0)
+
+
+def encode(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def rgb(image):
+    return np.asarray(open_rgb(image))
+
+
+def test_grey_palette_and_one_bit():
+    assert rgb(encode(PILImage.new("L", (4, 4), 100)))[0, 0].tolist() == [100] * 3
+    assert rgb(encode(PILImage.new("RGB", (4, 4), RED).convert("P")))[0, 0].tolist() == [255, 0, 0]
+    assert rgb(encode(PILImage.new("1", (4, 4), 1)))[0, 0].tolist() == [255] * 3
+    assert rgb(encode(PILImage.new("CMYK", (8, 8), (0, 255, 255, 0)), "TIFF"))[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("value", [0, 257, 25700, 65535])
+def test_16_bit_grey_is_scaled_not_clipped(value):
+    image = PILImage.fromarray(np.full((4, 4), value, dtype=np.uint16))
+    assert rgb(encode(image))[0, 0].tolist() == [round(value / 257)] * 3
+
+
+def test_transparency_lies_on_white():
+    clear = PILImage.new("RGBA", (4, 4), (255, 0, 0, 0))
+    assert rgb(encode(clear))[0, 0].tolist() == [255, 255, 255]
+    assert rgb(encode(PILImage.new("LA", (4, 4), (0, 128))))[0, 0].tolist() == [127] * 3
+    palette = PILImage.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 255, 0, 0])
+    assert rgb(encode(palette, transparency=1))[0, 0].tolist() == [255, 255, 255]
+
+
+def test_exif_rotation_is_applied():
+    image = PILImage.new("RGB", (20, 10), "black")
+    image.paste("white", (0, 0, 10, 10))
+    exif = PILImage.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    turned = rgb(encode(image, "JPEG", exif=exif, quality=95))
+    assert turned.shape == (20, 10, 3)
+    assert turned[:8].mean() > 250
+    assert turned[12:].mean() < 5
+
+
+def test_fit_crops_or_squashes_and_leaves_the_right_size_alone():
+    image = PILImage.new("RGB", (40, 20), "black")
+    image.paste("white", (0, 0, 10, 20))
+    assert resize(image, 20, "crop").mean() == pytest.approx(0, abs=2)
+    assert resize(image, 20, "squash")[:, :4].min() > 200
+    exact = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    assert np.array_equal(resize(PILImage.fromarray(exact), 20, "crop"), exact)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", encode(PILImage.new("RGB", (50, 50), RED))[:60]], ids=["empty", "text", "cut"])
+def test_unreadable_bytes_are_one_line(content):
+    with pytest.raises(UserError) as error:
+        open_rgb(content)
+    assert "\n" not in str(error.value)
+
+
+# --- datasets -------------------------------------------------------------------------------------------------------
+
+CLASSES = ["ant", "bee", "cat", "dog", "eel", "fox"]
+
+
+def pictures(count=12):
+    return [encode(PILImage.new("RGB", (16, 16), (20 * i, 0, 0))) for i in range(count)]
+
+
+def dataset(**extra):
+    features = {"image": Image(), "label": ClassLabel(names=CLASSES), **{name: Value("string") for name in extra}}
+    columns = {"image": [{"bytes": p, "path": None} for p in pictures()], "label": [i % 6 for i in range(12)], **extra}
+    return Dataset.from_dict(columns, features=Features(features))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    dataset().to_parquet(tmp_path / "d" / "test.parquet")
+    return tmp_path / "d"
+
+
+def build(kind, **options):
+    return _config_class("fmrgen.sources", kind).model_validate({"kind": kind, **options}).build()
+
+
+def rows(source, start=0, stop=None):
+    return [(e.id, int(e.image[0, 0, 0]), e.label) for e in source.load(start, stop or len(source), 16, "crop", "fail")]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_local_folder_of_parquet(folder, streaming):
+    source = build("datasets", path=str(folder), streaming=streaming, limit=12 if streaming else None)
+    assert len(source) == 12
+    assert source.labels.names == tuple(CLASSES)
+    assert rows(source) == [(i, 20 * i, i % 6) for i in range(12)]
+    assert rows(source, 7, 9) == [(7, 140, 1), (8, 160, 2)]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_grouped_classes_keep_the_ids_and_leave_the_rest_out(folder, streaming):
+    classes = {"insects": "0-1", "pets": [2, "3"]}
+    source = build("datasets", path=str(folder), classes=classes, streaming=streaming, limit=5)
+    assert len(source) == 5
+    assert source.labels == Labels(("insects", "pets"), ((0, 1), (2, 3)), 6)
+    assert [(i, label) for i, _, label in rows(source)] == [(0, 0), (1, 0), (2, 1), (3, 1), (6, 0)]
+    assert [i for i, _, _ in rows(source, 3, 5)] == [3, 6]
+
+
+def test_save_to_disk_folder_and_names_for_plain_integers(tmp_path):
+    plain = dataset().cast_column("label", Value("int64"))
+    plain.save_to_disk(tmp_path / "saved")
+    with pytest.raises(UserError, match=r"source.classes: the source has no class names"):
+        build("datasets", path=str(tmp_path / "saved"))
+    assert build("datasets", path=str(tmp_path / "saved"), classes=CLASSES).labels.names == tuple(CLASSES)
+
+
+def test_string_labels_are_looked_up(tmp_path):
+    named = dataset(kind=[CLASSES[i % 6] for i in range(12)])
+    named.to_parquet(tmp_path / "s" / "test.parquet")
+    source = build("datasets", path=str(tmp_path / "s"), label_column="kind", classes=CLASSES)
+    assert [label for _, _, label in rows(source)] == [i % 6 for i in range(12)]
+    with pytest.raises(UserError, match=r"id 5: label 'fox' is not one of the 6 classes"):
+        build("datasets", path=str(tmp_path / "s"), label_column="kind", classes=[*CLASSES[:5], "wolf"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "tset"}, "source: .*split 'tset', can't be opened"),
+        ({"path": "no/such/dataset"}, "source: no/such/dataset, split 'test', can't be opened"),
+        ({"image_column": "img"}, "source.image_column: no column 'img', there are image, label"),
+        ({"label_column": "y"}, "source.label_column: no column 'y'"),
+        ({"classes": ["a", "b"]}, "source.classes: 2 names for the source's 6 classes"),
+        ({"classes": {"a": "0-9", "b": 1}}, "source.classes.a: class 6 does not exist, the source has 6"),
+        ({"classes": {"a": "0-2", "b": 1}}, "class 1 is in both 'a' and 'b'"),
+        ({"classes": {"a": "2-0", "b": 1}}, "source.classes.a: '2-0' is not a class index or a range"),
+        ({"classes": {"a": [], "b": 1}}, "source.classes.a: no class index"),
+        ({"streaming": True, "split": "test"}, "source.limit: the length of .* is not known while streaming"),
+    ],
+)
+def test_mistakes_name_the_key(folder, options, message):
+    with pytest.raises(UserError, match=message) as error:
+        build("datasets", **{"path": str(folder), **options})
+    assert "\n" not in str(error.value)
+
+
+def test_a_label_outside_the_classes_is_named_by_its_id(tmp_path):
+    wrong = dataset().cast_column("label", Value("int64")).map(lambda row, i: {"label": 9 if i == 4 else 0}, with_indices=True)
+    wrong.to_parquet(tmp_path / "w" / "test.parquet")
+    with pytest.raises(UserError, match=r"source: id 4: label 9 is outside the 6 classes"):
+        build("datasets", path=str(tmp_path / "w"), classes=CLASSES)
+
+
+def test_a_stream_that_ends_early_says_so(folder):
+    source = build("datasets", path=str(folder), streaming=True, limit=20)
+    with pytest.raises(UserError, match=r"source.limit: the stream ends after 12 examples"):
+        rows(source)
+
+
+def test_an_unreadable_image_fails_by_its_id_or_is_skipped(tmp_path):
+    broken = pictures()
+    broken[3] = broken[3][:40]
+    features = Features({"image": Image(), "label": ClassLabel(names=CLASSES)})
+    columns = {"image": [{"bytes": p, "path": None} for p in broken], "label": [0] * 12}
+    Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "b" / "test.parquet")
+    source = build("datasets", path=str(tmp_path / "b"))
+    with pytest.raises(UserError, match=r"image of id 3 is unreadable .* source.on_error=skip"):
+        list(source.load(0, 12, 16, "crop", "fail"))
+    loaded = list(source.load(0, 12, 16, "crop", "skip"))
+    assert [type(entry) for entry in loaded].count(LoadedExample) == 11
+    assert isinstance(loaded[3], SkippedExample)
+    assert loaded[3].id == 3
+    assert loaded[3].reason
+
+
+def test_imagefolder(tmp_path):
+    for i, picture in enumerate(pictures(6)):
+        path = tmp_path / "photos" / CLASSES[i % 2] / "test" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture)
+    (tmp_path / "photos" / "ant" / "test" / "notes.txt").write_text("not a picture")
+    with pytest.raises(UserError, match=r"source.path: .* is no folder of class folders"):
+        build("imagefolder", path=str(tmp_path / "photos" / "ant" / "test"))
+    flat = tmp_path / "flat"
+    for i, picture in enumerate(pictures(6)):
+        path = flat / CLASSES[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture)
+    source = build("imagefolder", path=str(flat))
+    assert source.labels.names == ("ant", "bee")
+    assert rows(source) == [(0, 0, 0), (1, 40, 0), (2, 80, 0), (3, 20, 1), (4, 60, 1), (5, 100, 1)]
+
+
+def test_mnist_takes_turns_and_its_splits_share_no_digit():
+    test, train = build("mnist"), build("mnist", split="train", limit=50)
+    assert (len(test), len(train)) == (1000, 50)
+    assert [e.label for e in test.read(0, 12)] == [*range(10), 0, 1]
+    digits = {np.asarray(e.image).tobytes() for e in test.read(0, 1000)}
+    assert not digits & {np.asarray(e.image).tobytes() for e in train.read(0, 50)}
+    odd = build("mnist", classes={"odd": [1, 3, 5], "even": [0, 2, 4]}, limit=7)
+    assert [(e.id, e.label) for e in odd.read(0, 7)] == [(0, 1), (1, 0), (2, 1), (3, 0), (4, 1), (5, 0), (10, 1)]
+
+
+def test_labels_refuse_what_is_no_class():
+    labels = make_labels({"a": 3, "b": "5-6"}, None)
+    assert (labels.from_source(6), labels.from_source(100)) == (1, None)
+    with pytest.raises(UserError, match="label -1 is outside"):
+        labels.from_source(-1)
