@@ -1,4 +1,4 @@
-"""Model-conditioned perturbed test sets as Hugging Face datasets, and Foundation Model-oriented Robustness from them."""
+"""Model-conditioned perturbed test sets as Hugging Face datasets, and Foundation Model-oriented Robustness."""
 
 import importlib
 import sys

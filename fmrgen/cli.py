@@ -29,7 +29,9 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress an
 def generate(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The dataset folder; an unfinished split goes on.")] = Path("out"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The dataset folder; an unfinished split goes on.")
+    ] = Path("out"),
     limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many examples.")] = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -71,7 +73,9 @@ def verify(
 def train(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write the weights to.")] = Path("trained"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write the weights to.")] = Path(
+        "trained"
+    ),
     quiet: QuietOption = False,
 ) -> None:
     """Train a small classifier, CLIP or VQGAN: what made the shipped assets."""

@@ -42,17 +42,22 @@ def _try_out(components: Components, blank: torch.Tensor) -> None:
     judgement = oracle.judge(blank)
     for name, values in judgement._asdict().items():
         if tuple(values.shape) != (1, len(source.labels)):
-            raise UserError(f"oracle: its {name} have shape {tuple(values.shape)} for one image and {len(source.labels)} labels")
+            raise UserError(
+                f"oracle: its {name} have shape {tuple(values.shape)} for one image and {len(source.labels)} labels"
+            )
     generator.row_seeds = [0]
     with torch.no_grad():
         latents = generator.encode(blank, label)
+    generator.row_seeds = ()
     free = latents.free.detach().requires_grad_(True)
     image = generator.decode(Latents(free, latents.fixed))
     if image.shape != blank.shape:
         raise UserError(f"generator: decodes {tuple(blank.shape)} to {tuple(image.shape)}; check generator.image_size")
     loss = classifier(image).logsumexp(1).sum()
     if not loss.requires_grad or torch.autograd.grad(loss, free, allow_unused=True)[0] is None:
-        raise UserError("generator: no gradient reaches the latent through decode and classifier; neither may detach it")
+        raise UserError(
+            "generator: no gradient reaches the latent through decode and classifier; neither may detach it"
+        )
 
 
 def weights_sha256(component: object) -> str | None:

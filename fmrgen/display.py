@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 _LISTED = 20  # disagreements that are printed one by one
 
 
-def _bar(show: bool, *columns: TextColumn) -> Progress:
+@contextmanager
+def _bar(show: bool, *columns: TextColumn) -> Iterator[Progress]:
+    """A bar that the caller starts with its first news, so that a mistake found before it is the only line."""
     bar = BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4))  # the one that gives way
-    return Progress(
+    progress = Progress(
         TextColumn("{task.description}"),
         bar,
         MofNCompleteColumn(),
@@ -30,6 +32,11 @@ def _bar(show: bool, *columns: TextColumn) -> Progress:
         expand=True,
         disable=not show,
     )
+    try:
+        yield progress
+    finally:
+        if progress.live.is_started:
+            progress.stop()
 
 
 def quiet_libraries() -> None:
@@ -47,9 +54,12 @@ def job_progress(recipe: Recipe, show: bool) -> "Iterator[Callable[[JobProgress]
     name = f"{recipe.output.config}/{recipe.output.split}"
     measures = TextColumn("{task.fields[rate]} images/s, {task.fields[accepted]} accepted, ø {task.fields[iterations]}")
     with _bar(show, measures) as bar:
-        task = bar.add_task(name, total=None, rate="–", accepted="–", iterations="–")
+        task = bar.add_task(name, start=False, total=None, rate="–", accepted="–", iterations="–")
 
         def update(progress: "JobProgress") -> None:
+            if not bar.tasks[0].started:
+                bar.start()
+                bar.start_task(task)
             elapsed = bar.tasks[0].elapsed or 0
             made = progress.done - progress.resumed
             bar.update(
@@ -69,7 +79,12 @@ def row_progress(name: str, show: bool) -> Iterator[Callable[[int, int], None]]:
     """A plain bar: the yielded function takes (done, total)."""
     with _bar(show) as bar:
         task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+        def update(done: int, total: int) -> None:
+            bar.start()
+            bar.update(task, completed=done, total=total)
+
+        yield update
 
 
 def print_summary(summary: "Summary", split: str) -> None:

@@ -10,3 +10,9 @@ class UserError(Exception):
     """
 
     of_one_process = False
+
+
+def one_line(error: BaseException, length: int = 240) -> str:
+    """What `error` says, on one line and not without end; its type where it says nothing."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= length else f"{text[:length].rstrip()}…"

@@ -146,7 +146,9 @@ def _claim(folder: SplitFolder, provenance: dict[str, Any]) -> dict[str, Any]:
             )
         for name, digest in provenance["weights_sha256"].items():
             if earlier["weights_sha256"][name] != digest:
-                raise UserError(f"{where} was begun with other {name} weights; put them back, or choose another --output")
+                raise UserError(
+                    f"{where} was begun with other {name} weights; put them back, or choose another --output"
+                )
         if earlier["examples"] != provenance["examples"]:
             raise UserError(
                 f"{where} was begun on {earlier['examples']} examples, the source has {provenance['examples']} now; "

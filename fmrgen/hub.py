@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fmrgen.assets import resolve_path
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, one_line
 
 
 def from_pretrained(loader: Any, reference: str, what: str, revision: str | None = None, **options: Any) -> Any:
@@ -15,8 +15,7 @@ def from_pretrained(loader: Any, reference: str, what: str, revision: str | None
     try:
         return loader.from_pretrained(resolve_path(reference), revision=revision, trust_remote_code=False, **options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split("\n\n")[0].split())
-        raise UserError(f"{what}: {reference} can't be loaded: {reason[:300]}") from None
+        raise UserError(f"{what}: {reference} can't be loaded: {one_line(error)}") from None
 
 
 def local_file(reference: str, what: str) -> Path:
@@ -25,7 +24,7 @@ def local_file(reference: str, what: str) -> Path:
     Raises UserError, starting with `what`, where it is not there.
     """
     if reference.startswith("hf:"):
-        owner, repo, file = (reference.removeprefix("hf:").split("/", 2) + ["", ""])[:3]
+        owner, repo, file = [*reference.removeprefix("hf:").split("/", 2), "", ""][:3]
         if not file:
             raise UserError(f"{what}: {reference} is not hf:owner/repo/file")
         from huggingface_hub import hf_hub_download
@@ -34,7 +33,7 @@ def local_file(reference: str, what: str) -> Path:
         try:
             return Path(hf_hub_download(f"{owner}/{repo}", file))
         except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise UserError(f"{what}: {reference} can't be had: {' '.join(str(error).split())[:200]}") from None
+            raise UserError(f"{what}: {reference} can't be had: {one_line(error)}") from None
     path = Path(resolve_path(reference))
     if not path.is_file():
         raise UserError(f"{what}: no such file as {reference}")

@@ -91,7 +91,7 @@ def perturb(
     device: torch.device | str = "cpu",
     on_pass: Callable[[int], None] = lambda active: None,
 ) -> Iterator[Perturbed]:
-    """Perturbs every example as far as the oracle allows (paper §3.1, Algorithm 1); yields each as it ends, in any order.
+    """Perturbs every example as far as the oracle allows (paper §3.1, Algorithm 1); yields each one as it ends.
 
     `slots` images are in flight; a slot whose image ends takes the next example at once. One pass decodes all slots,
     rounds to 8 bits, judges and classifies those very images, and moves the latents one step of `step_size` up the
@@ -103,7 +103,9 @@ def perturb(
     Raises ValueError for a budget, step size or number of slots that makes no sense.
     """
     if budget < 1 or slots < 1 or not step_size > 0:
-        raise ValueError(f"budget and slots must be at least 1 and step_size positive: {budget=}, {slots=}, {step_size=}")
+        raise ValueError(
+            f"budget and slots must be at least 1 and step_size positive: {budget=}, {slots=}, {step_size=}"
+        )
     bench = _Bench(classifier, generator, oracle, oracle_rule, seed, torch.device(device))
     state = _Slots(slots)
     rule = UPDATES[update]()
@@ -276,7 +278,7 @@ class _Slots:
         return torch.tensor(order, device=self["free"].device)
 
     def accept(self, judged: _Judged, budget: int, reencode: bool) -> tuple[list[StopReason | None], Tensor]:
-        """Keeps what the oracle accepted. Returns why each slot ends (None: it goes on) and which rows step, [S] bool."""
+        """Keeps what the oracle accepted. Returns why each slot ends (None: it goes on) and which rows step [S]."""
         rows, measures = self.rows, judged.measures
         probing = rows["probing"]
         for name in ("oracle_label", "prediction"):
@@ -295,7 +297,7 @@ class _Slots:
         spent = accepted & (rows["accepted"] == budget)
         refused = ~probing & ~agrees
         never = refused & (rows["accepted"] == 0)
-        # Of several ends the last one here holds: numbers that are not finite decide before the oracle, it before the rest.
+        # Of several ends the last one here holds: numbers that are not finite decide before the oracle does.
         for reason, ended in (
             (StopReason.NONFINITE, lost),
             (StopReason.BUDGET, spent),

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, one_line
 from fmrgen.imports import import_object
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ class Section(BaseModel):
                 cls.__name__,
                 [
                     InitErrorDetails(
-                        type=PydanticCustomError("unknown_key", "{text}", {"text": _unknown("key", key, cls.model_fields)}),
+                        type=PydanticCustomError(
+                            "unknown_key", "{text}", {"text": _unknown("key", key, cls.model_fields)}
+                        ),
                         loc=(key,),
                         input=data[key],
                     )
@@ -86,8 +88,8 @@ def _config_class(package: str, kind: object) -> type[ComponentConfig]:
     return config
 
 
-def component(package: str) -> Any:
-    """The field type of a component whose built-in kinds are the modules of `package`."""
+def component(package: str) -> BeforeValidator:
+    """Makes a section the config of its kind; built-in kinds are the modules of `package`."""
 
     def resolve(value: Any) -> ComponentConfig:
         if isinstance(value, ComponentConfig):
@@ -96,13 +98,13 @@ def component(package: str) -> Any:
             raise PydanticCustomError("kind", "needs a mapping with a kind")
         return _config_class(package, value["kind"]).model_validate(value)
 
-    return Annotated[SerializeAsAny[ComponentConfig], BeforeValidator(resolve)]
+    return BeforeValidator(resolve)
 
 
-SourceSection = component("fmrgen.sources")
-ClassifierSection = component("fmrgen.classifiers")
-GeneratorSection = component("fmrgen.generators")
-OracleSection = component("fmrgen.oracles")
+SourceSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.sources")]
+ClassifierSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.classifiers")]
+GeneratorSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.generators")]
+OracleSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.oracles")]
 
 
 class PerturbSection(Section):
@@ -230,7 +232,9 @@ def _read(reference: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if not path.is_file():
         shipped = shipped_recipes()
         if str(reference) not in shipped:
-            raise UserError(f"{reference}: neither a recipe file nor a shipped recipe: {_unknown('recipe', reference, shipped)}")
+            raise UserError(
+                f"{reference}: neither a recipe file nor a shipped recipe: {_unknown('recipe', reference, shipped)}"
+            )
         path = shipped[str(reference)]
     path = path.resolve()
     if path in seen:
@@ -238,7 +242,7 @@ def _read(reference: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{reference}: not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{reference}: not YAML: {one_line(error)}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{reference}: a recipe is a mapping of sections, this is {type(tree).__name__}")
     base = tree.pop("extends", None)
@@ -253,7 +257,9 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
-        same_kind = isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        same_kind = (
+            isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        )
         merged[key] = _merge(old, value) if same_kind and isinstance(old, dict) else value
     return merged
 
@@ -265,9 +271,7 @@ def _parse_override(override: str) -> dict[str, Any]:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"{override}: the value is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{override}: the value is not YAML: {one_line(error)}") from None
     for key in reversed(path.split(".")):
         value = {key: value}
     return value
-
-

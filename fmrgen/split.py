@@ -6,16 +6,17 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value, load_dataset
 from PIL import Image as PILImage
 
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, one_line
 from fmrgen.perturb import Perturbed, StopReason
 
 _SHARD_KEY = b"fmrgen"  # of the parquet metadata: the recipe's fingerprint and the skipped ids of the shard
@@ -141,7 +142,9 @@ class SplitFolder:
             here = [Skipped(**entry) for entry in said["skipped"]]
             found = {*ids, *(entry.id for entry in here)}
             if said["fingerprint"] != fingerprint or len(found) != len(self.positions(shard)) or found & seen:
-                raise UserError(f"{path}: is not the shard that this recipe makes; delete it and run the same command again")
+                raise UserError(
+                    f"{path}: is not the shard that this recipe makes; delete it and run the same command again"
+                )
             if len(ids) + len(here) != len(found):
                 raise UserError(f"{path}: holds an example twice; delete it and run the same command again")
             seen |= found
@@ -166,7 +169,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """The file is there with all of `content`, or not at all, whenever the machine stops. Raises UserError on a full disk."""
+    """The file is there with all of `content`, or not at all, whenever the machine stops.
+
+    Raises UserError where it can't be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +187,8 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         finally:
             os.close(directory)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise UserError(f"{path}: can't be written: {error.strerror}") from None
 
 
@@ -211,14 +218,17 @@ def parse_reference(text: str) -> SplitReference:
 
 
 class OpenedSplit(NamedTuple):
-    """A split's rows and its provenance."""
+    """A split's rows, as a stream of what its files hold now, and its provenance."""
 
-    dataset: Dataset
+    dataset: IterableDataset
     provenance: dict[str, Any]
 
 
 def open_split(text: str) -> OpenedSplit:
-    """The finished split that `text` names, in a folder or on the Hub. Raises UserError where there is none, or several."""
+    """The finished split that `text` names, in a folder or on the Hub.
+
+    Raises UserError where there is none, or several and `text` does not say which.
+    """
     reference = parse_reference(text)
     local = Path(reference.repo).is_dir()
     config, split = reference.config, reference.split
@@ -241,7 +251,9 @@ def open_split(text: str) -> OpenedSplit:
     provenance = read_json(file)
     if not provenance.get("finished"):
         raise UserError(f"{text}: not finished; run the same generate command again")
-    return OpenedSplit(load_dataset(reference.repo, config, split=split, revision=reference.revision), provenance)
+    # Streamed, because the rows that load_dataset would keep in its cache are not looked up by the files' content.
+    rows = load_dataset(reference.repo, config, split=split, revision=reference.revision, streaming=True)
+    return OpenedSplit(rows, provenance)
 
 
 def _local_splits(root: Path) -> list[tuple[str, str]]:
@@ -255,7 +267,8 @@ def _hub_splits(reference: SplitReference) -> list[tuple[str, str]]:
     try:
         files = HfApi().list_repo_files(reference.repo, repo_type="dataset", revision=reference.revision)
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{reference.repo}: neither a folder here nor a dataset repo to be read: {reason}") from None
+        raise UserError(
+            f"{reference.repo}: neither a folder here nor a dataset repo to be read: {one_line(error)}"
+        ) from None
     parts = [Path(file).parts for file in files if file.startswith("provenance/") and file.endswith(".json")]
     return sorted((config, Path(name).stem) for _, config, name in (p for p in parts if len(p) == 3))

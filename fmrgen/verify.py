@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fmrgen.components import weights_sha256
 from fmrgen.errors import UserError
+from fmrgen.oracles.base import Oracle
 from fmrgen.recipe import Recipe, validate
 from fmrgen.split import open_split
 
@@ -42,7 +42,10 @@ class Verification:
 
 
 def verify(
-    split: str, *, device: torch.device | str | None = None, on_rows: Callable[[int, int], None] = lambda done, rows: None
+    split: str,
+    *,
+    device: torch.device | str | None = None,
+    on_rows: Callable[[int, int], None] = lambda done, rows: None,
 ) -> Verification:
     """Judges and classifies every stored image of `split` (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`) again.
 
@@ -55,26 +58,36 @@ def verify(
     components = recipe.build(device)
     for name in ("classifier", "oracle"):
         if weights_sha256(getattr(components, name)) != provenance["weights_sha256"][name]:
-            raise UserError(f"{split}: the {name} that the recipe loads now has other weights than the one that made it")
+            raise UserError(
+                f"{split}: the {name} that the recipe loads now has other weights than the one that made it"
+            )
     disagreements: list[Disagreement] = []
-    for start in range(0, len(dataset), _BATCH):
-        rows = dataset.select(range(start, min(start + _BATCH, len(dataset))))
-        found = _measure(rows, "image", "", components.classifier, components.oracle, device)
-        if "original" in rows.features:
-            found |= _measure(rows, "original", "original_", components.classifier, components.oracle, device)
+    rows, seen = provenance["examples"] - len(provenance["skipped"]), 0
+    for batch in dataset.iter(batch_size=_BATCH):
+        found = _measure(batch, "image", "", components.classifier, components.oracle, device)
+        if "original" in batch:
+            found |= _measure(batch, "original", "original_", components.classifier, components.oracle, device)
         for column, values in found.items():
-            disagreements += _compare(rows, column, values)
-        disagreements += _check_invalid_rows(rows)
-        on_rows(start + len(rows), len(dataset))
-    return Verification(len(dataset), disagreements)
+            disagreements += _compare(batch, column, values)
+        disagreements += _check_invalid_rows(batch)
+        seen += len(batch["id"])
+        on_rows(seen, rows)
+    if seen != rows:
+        raise UserError(f"{split}: holds {seen} rows, its provenance says {rows}; make it again")
+    return Verification(rows, disagreements)
 
 
 def _measure(
-    rows: Dataset, column: str, prefix: str, classifier: torch.nn.Module, oracle: Any, device: torch.device | str
+    batch: dict[str, list[Any]],
+    column: str,
+    prefix: str,
+    classifier: torch.nn.Module,
+    oracle: Oracle,
+    device: torch.device | str,
 ) -> dict[str, Tensor]:
-    pixels = np.stack([np.asarray(image) for image in rows[column]])
+    pixels = np.stack([np.asarray(image) for image in batch[column]])
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device).float() / 255
-    labels = torch.tensor(rows["label"], device=device)
+    labels = torch.tensor(batch["label"], device=device)
     with torch.no_grad():
         logits = classifier(images)
         probabilities, score = oracle.judge(images)
@@ -86,26 +99,22 @@ def _measure(
     return found
 
 
-def _compare(rows: Dataset, column: str, found: Tensor) -> list[Disagreement]:
-    stored, now = np.asarray(rows[column]), found.cpu().numpy()
+def _compare(batch: dict[str, list[Any]], column: str, found: Tensor) -> list[Disagreement]:
+    stored, now = np.asarray(batch[column]), found.cpu().numpy()
     if np.issubdtype(stored.dtype, np.floating):
         same = np.isclose(now, stored, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
     else:
         same = now == stored
-    ids = rows["id"]
-    return [Disagreement(ids[i], column, stored[i].item(), now[i].item()) for i in np.flatnonzero(~same)]
+    return [Disagreement(batch["id"][i], column, stored[i].item(), now[i].item()) for i in np.flatnonzero(~same)]
 
 
-def _check_invalid_rows(rows: Dataset) -> list[Disagreement]:
+def _check_invalid_rows(batch: dict[str, list[Any]]) -> list[Disagreement]:
     """An invalid row has taken no step, and its image is the original."""
-    wrong = [
-        Disagreement(example_id, "iterations", iterations, "0 where and only where invalid")
-        for example_id, valid, iterations in zip(rows["id"], rows["valid"], rows["iterations"], strict=True)
-        if valid != (iterations > 0)
-    ]
-    if "original" not in rows.features:
-        return wrong
-    for row in rows.select([i for i, valid in enumerate(rows["valid"]) if not valid]):
-        if not np.array_equal(np.asarray(row["image"]), np.asarray(row["original"])):
-            wrong.append(Disagreement(row["id"], "image", "another image", "the original, as the row is invalid"))
+    wrong = []
+    for i, example_id in enumerate(batch["id"]):
+        valid, iterations = batch["valid"][i], batch["iterations"][i]
+        if valid != (iterations > 0):
+            wrong.append(Disagreement(example_id, "valid", valid, f"iterations {iterations}"))
+        if not valid and "original" in batch and not np.array_equal(batch["image"][i], batch["original"][i]):
+            wrong.append(Disagreement(example_id, "image", "another image", "the original, as the row is invalid"))
     return wrong

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the libraries read it
+
 import pytest
 import torch
 from diffusers import VQModel
@@ -12,7 +14,6 @@ from torch import nn
 
 from fmrgen.generators.vqgan import Vqgan
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 SIZE = 16
 LABELS = 4
 
@@ -34,7 +35,12 @@ def tiny_network(seed, labels=LABELS):
     """A smooth random network over 16 px images."""
     torch.manual_seed(seed)
     network = nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=2), nn.Tanh(), nn.Conv2d(8, 8, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(72, labels)
+        nn.Conv2d(3, 8, 3, stride=2),
+        nn.Tanh(),
+        nn.Conv2d(8, 8, 3, stride=2),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(72, labels),
     )
     return network.eval().requires_grad_(False)
 

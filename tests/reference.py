@@ -74,8 +74,9 @@ class ReferenceGenerator:
             return to_bytes(self.decode(self.z)).double() / 255
 
 
-def reference_perturb(x, label, classifier, generator, oracle, *, budget, step_size, update="sign", reencode=False,
-                      oracle_rule="label"):
+def reference_perturb(
+    x, label, classifier, generator, oracle, *, budget, step_size, update="sign", reencode=False, oracle_rule="label"
+):
     """One image [1, 3, H, W] on the 8-bit grid → ReferenceRow."""
 
     def h(image):

@@ -1,7 +1,7 @@
 """Whole jobs in processes of their own: every way to launch, kills, resumption, and what a folder refuses."""
 
-import json
 import io
+import json
 import signal
 import subprocess
 import sys
@@ -146,7 +146,14 @@ def test_killed_and_gone_on_with_other_processes_and_slots(whole, tmp_path):
     with pytest.raises(UserError, match=r"not finished; run the same generate command again"):
         open_split(f"{out}:mnist/lenet")
     result = fmrgen(
-        "generate", *RECIPE, "--output", out, "perturb.slots=16", launcher=(*MULTI, "fmrgen"), cwd=ROOT, ACCELERATE_USE_CPU="true"
+        "generate",
+        *RECIPE,
+        "--output",
+        out,
+        "perturb.slots=16",
+        launcher=(*MULTI, "fmrgen"),
+        cwd=ROOT,
+        ACCELERATE_USE_CPU="true",
     )
     assert result.returncode == 0, result.stderr
     assert_same_rows(rows(out), rows(whole))
@@ -166,7 +173,10 @@ def recipe(tmp_path):
 
     def make(pictures, *overrides, **sections):
         features = Features({"image": Image(), "label": ClassLabel(names=["a", "b"])})
-        columns = {"image": [{"bytes": p, "path": None} for p in pictures], "label": [i % 2 for i in range(len(pictures))]}
+        columns = {
+            "image": [{"bytes": p, "path": None} for p in pictures],
+            "label": [i % 2 for i in range(len(pictures))],
+        }
         Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "data" / "test.parquet")
         tree = {
             "source": {"kind": "datasets", "path": str(tmp_path / "data")},
@@ -253,7 +263,9 @@ def test_an_altered_shard_is_found_before_the_split_is_called_finished(recipe, t
 
 def test_progress_counts_every_row(recipe, tmp_path):
     seen = []
-    generate(recipe([picture(i) for i in range(5)]), tmp_path / "out", on_progress=lambda p: seen.append((p.done, p.total)))
+    generate(
+        recipe([picture(i) for i in range(5)]), tmp_path / "out", on_progress=lambda p: seen.append((p.done, p.total))
+    )
     assert seen[0] == (0, 5)
     assert seen[-1] == (5, 5)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)

@@ -41,9 +41,7 @@ class Fixture:
 
     def engine(self, **options):
         settings = {"budget": BUDGET, "step_size": self.step_size, **options}
-        rows = perturb(
-            examples(self.images, self.labels), self.classifier, self.generator, self.oracle, **settings
-        )
+        rows = perturb(examples(self.images, self.labels), self.classifier, self.generator, self.oracle, **settings)
         return by_id(rows)
 
     def reference(self, i, **options):
@@ -81,7 +79,9 @@ def test_consistent_rule_equals_the_literal_algorithm(setting):
         literal = setting.reference(i, oracle_rule="consistent")
         assert (row.valid, row.iterations, row.stop_reason) == (literal.valid, literal.iterations, literal.stop_reason)
         assert torch.equal(row.image, literal.image)
-    assert rows[5].stop_reason != StopReason.REJECTED  # its label is not the oracle's, but the oracle stays with its own
+    assert (
+        rows[5].stop_reason != StopReason.REJECTED
+    )  # its label is not the oracle's, but the oracle stays with its own
 
 
 def test_every_measure_is_of_the_stored_bytes(setting):
@@ -197,7 +197,9 @@ def test_stop_reasons_and_iterations_at_their_edges():
 def test_a_gradient_that_is_not_finite_ends_its_row_alone(slots):
     """The image at 0.4 or above is accepted, but there is no way on from it."""
     classifier = Brightness(nan_gradient_above=0.4)
-    rows = by_id(perturb(grey(0.2, 0.36, 0.5, 0.1), classifier, Identity(), Patient(2), budget=5, step_size=STEP, slots=slots))
+    rows = by_id(
+        perturb(grey(0.2, 0.36, 0.5, 0.1), classifier, Identity(), Patient(2), budget=5, step_size=STEP, slots=slots)
+    )
     assert [rows[i].stop_reason for i in range(4)] == ["budget", "nonfinite", "nonfinite", "budget"]
     assert [rows[i].iterations for i in range(4)] == [5, 2, 0, 5]
     assert [rows[i].valid for i in range(4)] == [True, True, False, True]
@@ -227,7 +229,14 @@ def test_one_decode_per_step_and_full_slots():
     levels = [0.1 + 0.5 * (i * 37 % 160) / 159 for i in range(160)]
     rows = list(
         perturb(
-            grey(*levels), Brightness(), Counting(), Patient(0.65), budget=20, step_size=STEP, slots=32, on_pass=active.append
+            grey(*levels),
+            Brightness(),
+            Counting(),
+            Patient(0.65),
+            budget=20,
+            step_size=STEP,
+            slots=32,
+            on_pass=active.append,
         )
     )
     passes_needed = sum(row.iterations + (1 if row.stop_reason == "budget" else 2) for row in rows)

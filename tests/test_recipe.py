@@ -37,7 +37,12 @@ def test_extends_merges_key_by_key_and_replaces_a_section_of_another_kind(write)
 
 
 def test_overrides_are_yaml_and_reach_any_depth(write):
-    overrides = ["perturb.step_size=1e-2", "perturb.reencode=true", "oracle.classifier.num_classes=3", "source.classes=[a, b]"]
+    overrides = [
+        "perturb.step_size=1e-2",
+        "perturb.reencode=true",
+        "oracle.classifier.num_classes=3",
+        "source.classes=[a, b]",
+    ]
     recipe = load_recipe(write(), overrides)
     assert recipe.perturb.step_size == 0.01
     assert recipe.perturb.reencode is True
@@ -83,7 +88,10 @@ def test_fingerprint_is_of_what_changes_a_row(write):
         (["output.split=a/b"], r"output.split"),
         (["output.config=../x"], r"output.config"),
         (["source.limit=0"], r"source.limit"),
-        (["oracle.kind=clip", "oracle.prompts=[a cat]"], r"oracle.prompts.0: value error, the prompt 'a cat' has no \{class\}"),
+        (
+            ["oracle.kind=clip", "oracle.prompts=[a cat]"],
+            r"oracle.prompts.0: value error, the prompt 'a cat' has no \{class\}",
+        ),
         (["perturb"], r"an override is section.key=value"),
         (["=3"], r"an override is section.key=value"),
         (["perturb.budget=[1"], r"the value is not YAML"),

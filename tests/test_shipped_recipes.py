@@ -42,7 +42,15 @@ def test_imagenet_recipes_share_one_config_and_differ_in_the_classifier_alone():
     recipes = [load_recipe(name) for name in IMAGENET]
     assert len({recipe.output.config for recipe in recipes}) == 1
     assert len({recipe.output.split for recipe in recipes}) == 7
-    assert len({recipe.model_copy(update={"classifier": None, "output": None, "description": ""}).model_dump_json() for recipe in recipes}) == 1
+    assert (
+        len(
+            {
+                recipe.model_copy(update={"classifier": None, "output": None, "description": ""}).model_dump_json()
+                for recipe in recipes
+            }
+        )
+        == 1
+    )
     assert all("." in recipe.classifier.model for recipe in recipes)  # a tag that pins the weights
 
 

@@ -68,7 +68,9 @@ def test_fit_crops_or_squashes_and_leaves_the_right_size_alone():
     assert np.array_equal(resize(PILImage.fromarray(exact), 20, "crop"), exact)
 
 
-@pytest.mark.parametrize("content", [b"", b"no image", encode(PILImage.new("RGB", (50, 50), RED))[:60]], ids=["empty", "text", "cut"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no image", encode(PILImage.new("RGB", (50, 50), RED))[:60]], ids=["empty", "text", "cut"]
+)
 def test_unreadable_bytes_are_one_line(content):
     with pytest.raises(UserError) as error:
         open_rgb(content)
@@ -162,7 +164,11 @@ def test_mistakes_name_the_key(folder, options, message):
 
 
 def test_a_label_outside_the_classes_is_named_by_its_id(tmp_path):
-    wrong = dataset().cast_column("label", Value("int64")).map(lambda row, i: {"label": 9 if i == 4 else 0}, with_indices=True)
+    wrong = (
+        dataset()
+        .cast_column("label", Value("int64"))
+        .map(lambda row, i: {"label": 9 if i == 4 else 0}, with_indices=True)
+    )
     wrong.to_parquet(tmp_path / "w" / "test.parquet")
     with pytest.raises(UserError, match=r"source: id 4: label 9 is outside the 6 classes"):
         build("datasets", path=str(tmp_path / "w"), classes=CLASSES)

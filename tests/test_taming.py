@@ -29,7 +29,9 @@ DDCONFIG = {
     "attn_resolutions": [8],
     "dropout": 0.0,
 }
-CONFIG = {"model": {"target": "taming.models.vqgan.VQModel", "params": {"embed_dim": 8, "n_embed": 64, "ddconfig": DDCONFIG}}}
+CONFIG = {
+    "model": {"target": "taming.models.vqgan.VQModel", "params": {"embed_dim": 8, "n_embed": 64, "ddconfig": DDCONFIG}}
+}
 
 
 class Taming(nn.Module):
@@ -129,7 +131,9 @@ def test_wrong_files_are_one_line(official, tmp_path):
     model, folder = official
     (folder / "cut.ckpt").write_bytes((folder / "last.ckpt").read_bytes()[:5000])
     (folder / "empty.ckpt").write_bytes(b"")
-    torch.save({"state_dict": {**model.state_dict(), "quant_conv.weight": torch.zeros(4, 16, 1, 1)}}, folder / "shape.ckpt")
+    torch.save(
+        {"state_dict": {**model.state_dict(), "quant_conv.weight": torch.zeros(4, 16, 1, 1)}}, folder / "shape.ckpt"
+    )
     torch.save({"state_dict": {"encoder.conv_in.weight": torch.zeros(1)}}, folder / "few.ckpt")
     torch.jit.script(nn.Linear(2, 2)).save(str(folder / "script.ckpt"))
     for name, text in {
@@ -149,10 +153,21 @@ def test_wrong_files_are_one_line(official, tmp_path):
 
 def test_the_published_imagenet_configuration_has_its_known_size(tmp_path):
     """vqgan_imagenet_f16_16384: 76,073,859 weights under 343 keys."""
-    ddconfig = {**DDCONFIG, "z_channels": 256, "resolution": 256, "ch": 128, "ch_mult": [1, 1, 2, 2, 4], "attn_resolutions": [16]}
+    ddconfig = {
+        **DDCONFIG,
+        "z_channels": 256,
+        "resolution": 256,
+        "ch": 128,
+        "ch_mult": [1, 1, 2, 2, 4],
+        "attn_resolutions": [16],
+    }
     config = {"model": {"params": {"embed_dim": 256, "n_embed": 16384, "ddconfig": ddconfig}}}
     (tmp_path / "model.yaml").write_text(yaml.safe_dump(config))
-    parts = {"encoder": Encoder(**ddconfig), "decoder": Decoder(**ddconfig), "quantize": VectorQuantizer2(16384, 256, beta=0.25)}
+    parts = {
+        "encoder": Encoder(**ddconfig),
+        "decoder": Decoder(**ddconfig),
+        "quantize": VectorQuantizer2(16384, 256, beta=0.25),
+    }
     parts |= {"quant_conv": nn.Conv2d(256, 256, 1), "post_quant_conv": nn.Conv2d(256, 256, 1)}
     state = nn.ModuleDict(parts).state_dict()
     torch.save({"state_dict": state}, tmp_path / "last.ckpt")

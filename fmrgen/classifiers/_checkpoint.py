@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, one_line
 from fmrgen.hub import local_file
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -25,11 +25,17 @@ def load_checkpoint(network: nn.Module, reference: str) -> None:
     own = network.state_dict()
     wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
     missing, unexpected = [key for key in own if key not in state], [key for key in state if key not in own]
-    for keys, problem in ((wrong, "has another shape"), (missing, "is missing"), (unexpected, "is unknown to the model")):
+    for keys, problem in (
+        (wrong, "has another shape"),
+        (missing, "is missing"),
+        (unexpected, "is unknown to the model"),
+    ):
         if keys:
             shapes = f" ({list(state[keys[0]].shape)}, not {list(own[keys[0]].shape)})" if keys is wrong else ""
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise UserError(f"classifier.checkpoint: {reference}: not weights of this model: {keys[0]}{shapes}{more} {problem}")
+            raise UserError(
+                f"classifier.checkpoint: {reference}: not weights of this model: {keys[0]}{shapes}{more} {problem}"
+            )
     network.load_state_dict(state)
 
 
@@ -37,12 +43,15 @@ def _read_state(reference: str) -> dict[str, Tensor]:
     path = local_file(reference, "classifier.checkpoint")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        if "global" not in str(error).lower():
+            raise UserError(f"classifier.checkpoint: {reference}: not a readable checkpoint") from None
         raise UserError(
-            f"classifier.checkpoint: {reference}: holds more than tensors, and nothing in it is run; save its state_dict alone"
+            f"classifier.checkpoint: {reference}: holds more than tensors, and nothing in it is run; "
+            "save its state_dict alone"
         ) from None
     except (SafetensorError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        raise UserError(f"classifier.checkpoint: {reference}: not a readable checkpoint: {str(error).splitlines()[0]}") from None
+        raise UserError(f"classifier.checkpoint: {reference}: not a readable checkpoint: {one_line(error)}") from None
     for wrapper in _WRAPPERS:
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]

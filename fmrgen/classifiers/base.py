@@ -78,5 +78,9 @@ def answer_in_labels(classifier: nn.Module, labels: Labels, image: Tensor, what:
         needed = 1 + max(max(group) for group in labels.groups)
         if outputs == labels.source_size or (labels.source_size is None and outputs >= needed):
             return GroupedClassifier(classifier, labels.groups)
-    also = f" (or the source's {labels.source_size} classes)" if labels.groups is not None and labels.source_size else ""
-    raise UserError(f"{what}: has {outputs} outputs for {len(labels)} labels{also}; choose weights trained for these labels")
+    also = (
+        f" (or the source's {labels.source_size} classes)" if labels.groups is not None and labels.source_size else ""
+    )
+    raise UserError(
+        f"{what}: has {outputs} outputs for {len(labels)} labels{also}; choose weights trained for these labels"
+    )

@@ -21,7 +21,7 @@ class Config(ComponentConfig):
 
     kind: str = "module"
     target: str = Field(pattern=r"^[\w.]+:\w+$")
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field({}, description="keyword arguments of the target")
     checkpoint: str | None = None
     mean: list[float] = Field([0.0, 0.0, 0.0], min_length=3, max_length=3)
     std: list[float] = Field([1.0, 1.0, 1.0], min_length=3, max_length=3)

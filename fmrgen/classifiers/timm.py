@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, one_line
 from fmrgen.recipe import ComponentConfig
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class Config(ComponentConfig):
         try:
             model = timm.create_model(self.model, pretrained=pretrained, **self.model_args)
         except (RuntimeError, TypeError, ValueError, OSError, AssertionError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"classifier.model: timm can't make {self.model} of {self.model_args}: {reason}") from None
+            what = f"classifier.model: timm can't make {self.model} of {self.model_args}"
+            raise UserError(f"{what}: {one_line(error)}") from None
         if self.checkpoint is not None:
             load_checkpoint(model, self.checkpoint)
         preprocess = create_transform(**resolve_data_config(self.data_config, model=model), is_training=False)

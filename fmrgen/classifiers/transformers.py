@@ -22,7 +22,7 @@ class Config(ComponentConfig):
         from fmrgen.classifiers.base import Classifier, freeze
         from fmrgen.hub import from_pretrained
 
-        load = {"reference": self.model, "what": "classifier.model", "revision": self.revision}
+        load: dict[str, Any] = {"reference": self.model, "what": "classifier.model", "revision": self.revision}
         model = from_pretrained(AutoModelForImageClassification, **load)
         processor = from_pretrained(AutoImageProcessor, **load)
         return freeze(Classifier(model, _Processor(processor)), device)

@@ -13,7 +13,7 @@ import yaml
 from diffusers import VQModel
 from torch import Tensor
 
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, one_line
 from fmrgen.hub import local_file
 
 _PARTS = ("encoder.", "decoder.", "quantize.", "quant_conv.", "post_quant_conv.")
@@ -49,7 +49,9 @@ def _vqmodel_config(path: str) -> dict[str, Any]:
         sides = [dd["resolution"] // 2**level for level in range(len(widths))]
         attends = [side in dd["attn_resolutions"] for side in sides]
         if dd.get("double_z") or not dd.get("resamp_with_conv", True) or params.get("remap"):
-            raise UserError(f"generator.config: {path}: double_z, resamp_with_conv off and remap are not VQGAN's and not read")
+            raise UserError(
+                f"generator.config: {path}: double_z, remap and resampling without convolution are not read"
+            )
         return {
             "in_channels": dd["in_channels"],
             "out_channels": dd["out_ch"],
@@ -63,11 +65,11 @@ def _vqmodel_config(path: str) -> dict[str, Any]:
             "sample_size": dd["resolution"],
         }
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"generator.config: {path} is not a taming VQGAN config: {' '.join(str(error).split())}") from None
+        raise UserError(f"generator.config: {path} is not a taming VQGAN config: {one_line(error)}") from None
 
 
 def _diffusers_key(key: str, last: int) -> str:
-    """The VQModel key of a taming key; `last` is the highest level, where taming's decoder counts from the other end."""
+    """The VQModel key of a taming key; `last` is the highest level, and taming's decoder counts from there."""
     level = re.compile(r"\b(down|up)\.(\d+)\.")
 
     def block(match: re.Match[str]) -> str:
@@ -88,7 +90,13 @@ def _diffusers_key(key: str, last: int) -> str:
     ):
         key = re.sub(pattern, replacement, key)
     if ".attentions." in key:
-        for old, new in ((".norm.", ".group_norm."), (".q.", ".to_q."), (".k.", ".to_k."), (".v.", ".to_v."), (".proj_out.", ".to_out.0.")):
+        for old, new in (
+            (".norm.", ".group_norm."),
+            (".q.", ".to_q."),
+            (".k.", ".to_k."),
+            (".v.", ".to_v."),
+            (".proj_out.", ".to_out.0."),
+        ):
             key = key.replace(old, new)
     return key
 
@@ -99,7 +107,9 @@ def _read_weights(reference: str) -> dict[str, Tensor]:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                    raise UserError(f"generator.checkpoint: {path} is a TorchScript program, not weights; it was not run")
+                    raise UserError(
+                        f"generator.checkpoint: {path} is a TorchScript program, not weights; it was not run"
+                    )
         loaded = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_INERT_PICKLE)
     except UserError:
         raise

@@ -9,7 +9,6 @@ from pydantic import Field
 from fmrgen.recipe import ComponentConfig
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 
@@ -45,12 +44,13 @@ class Generator(ABC):
         """Images [B, 3, H, W] in [0, 1]; gradients reach `latents.free`."""
 
     def noise(self, like: "Tensor") -> "Tensor":
-        """Standard normal noise of the shape of `like` [B, …], row i from `row_seeds[i]` alone."""
+        """Standard normal noise of the shape of `like` [B, …], row i from `row_seeds[i]` alone (from i where unset)."""
         import torch
 
+        seeds = self.row_seeds or range(len(like))
         rows = [
             torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(seed), dtype=like.dtype)
-            for seed in self.row_seeds
+            for _, seed in zip(like, seeds, strict=True)
         ]
         return torch.stack(rows).to(like.device)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Config(GeneratorConfig):
-    """Either `model`, a diffusers folder, asset or Hub id, or taming's `checkpoint` (.ckpt) with its `config` (.yaml)."""
+    """Either `model` (a diffusers folder, asset or Hub id), or taming's `checkpoint` (.ckpt) and `config` (.yaml)."""
 
     kind: str = "vqgan"
     model: str | None = None

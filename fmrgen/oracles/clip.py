@@ -27,7 +27,9 @@ class Config(ComponentConfig):
     model: str = "openai/clip-vit-base-patch32"
     revision: str | None = None
     prompts: list[Annotated[str, AfterValidator(_names_the_class)]] = Field(["an image of {class}"], min_length=1)
-    first_synonym: bool = Field(False, description="of a name such as `tench, Tinca tinca` take what is before the comma")
+    first_synonym: bool = Field(
+        False, description="of a name such as `tench, Tinca tinca` take what is before the comma"
+    )
 
     def build(self, device: "torch.device | str" = "cpu") -> "ClipOracle":
         from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
@@ -35,7 +37,7 @@ class Config(ComponentConfig):
         from fmrgen.classifiers.base import freeze
         from fmrgen.hub import from_pretrained
 
-        load = {"reference": self.model, "what": "oracle.model", "revision": self.revision}
+        load: dict[str, Any] = {"reference": self.model, "what": "oracle.model", "revision": self.revision}
         model = freeze(from_pretrained(CLIPModel, **load).float(), device)
         tokenizer = from_pretrained(AutoTokenizer, **load)
         processor = from_pretrained(AutoImageProcessor, **load)

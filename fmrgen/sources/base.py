@@ -77,7 +77,8 @@ class Source(ABC):
             except UserError as error:
                 if on_error == "fail":
                     raise UserError(
-                        f"source: image of id {example.id} is unreadable ({error}); repair it, or set source.on_error=skip"
+                        f"source: image of id {example.id} is unreadable ({error}); "
+                        "repair it, or set source.on_error=skip"
                     ) from None
                 yield SkippedExample(example.id, str(error))
             else:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import model_validator
 
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 
@@ -59,7 +59,9 @@ class Config(SourceConfig):
         known = (stream.info.splits or {}).get(self.split)
         total = known.num_examples if known is not None and labels.groups is None else None
         if total is None and self.limit is None:
-            raise UserError(f"source.limit: the length of {self.path} is not known while streaming; set it, or streaming=false")
+            raise UserError(
+                f"source.limit: the length of {self.path} is not known while streaming; set it, or streaming=false"
+            )
         return min(x for x in (total, self.limit) if x is not None)
 
 
@@ -73,7 +75,9 @@ def _load(config: Config) -> Any:
             if isinstance(loaded, datasets.Dataset):
                 return loaded
             if config.split not in loaded:
-                raise UserError(f"source.split: {config.path} has no split {config.split!r}, it has {', '.join(loaded)}")
+                raise UserError(
+                    f"source.split: {config.path} has no split {config.split!r}, it has {', '.join(loaded)}"
+                )
             return loaded[config.split]
         return datasets.load_dataset(
             config.path,
@@ -84,8 +88,7 @@ def _load(config: Config) -> Any:
             streaming=config.streaming,
         )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"source: {config.path}, split {config.split!r}, can't be opened: {reason}") from None
+        raise UserError(f"source: {config.path}, split {config.split!r}, can't be opened: {one_line(error)}") from None
 
 
 def _column(features: Any, wanted: str | None, feature_type: type, role: str) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, one_line
 from fmrgen.sources.base import Source, SourceConfig
 from fmrgen.sources.datasets import Config as DatasetsConfig
 
@@ -23,6 +23,6 @@ class Config(SourceConfig):
         try:
             dataset = load_dataset("imagefolder", data_files=files, split="images", drop_labels=False)
         except (OSError, ValueError) as error:
-            raise UserError(f"source.path: {self.path} can't be read: {' '.join(str(error).split())[:300]}") from None
+            raise UserError(f"source.path: {self.path} can't be read: {one_line(error)}") from None
         shared = self.model_dump(include=set(SourceConfig.model_fields) - {"kind"})
         return DatasetsConfig(path=self.path, **shared).open(dataset)

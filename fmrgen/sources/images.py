@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, one_line
 
 Fit = Literal["crop", "squash"]
 
@@ -21,7 +21,7 @@ def open_rgb(image: bytes | Image.Image) -> Image.Image:
         opened = ImageOps.exif_transpose(opened)
         opened.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(" ".join(str(error).replace(str(io.BytesIO), "bytes").split())) from None
+        raise UserError(one_line(error)) from None
     if opened.mode.startswith("I;16") or opened.mode in ("I", "F"):
         opened = _to_8_bits(opened)
     if opened.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in opened.info:

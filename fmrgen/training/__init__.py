@@ -1,1 +1,1 @@
-"""Training of small classifiers, CLIPs and VQGANs: what made the shipped assets. Each module beside `base` is a kind."""
+"""Training of small classifiers, CLIPs and VQGANs: what made the shipped assets."""

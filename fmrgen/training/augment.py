@@ -40,7 +40,9 @@ def _warp(images: Tensor, strength: float) -> Tensor:
     scale = (1 + _uniform(rows, _SCALE, images)) ** strength
     rotation = torch.stack([angle.cos(), -angle.sin() + shear, angle.sin(), angle.cos()], 1).view(-1, 2, 2)
     shift = torch.stack([_uniform(rows, _SHIFT * strength, images) for _ in "xy"], 1).unsqueeze(2)
-    grid = F.affine_grid(torch.cat([rotation * scale.view(-1, 1, 1), shift], 2), list(images.shape), align_corners=False)
+    grid = F.affine_grid(
+        torch.cat([rotation * scale.view(-1, 1, 1), shift], 2), list(images.shape), align_corners=False
+    )
     wave = torch.randn(rows, 2, 4, 4, device=images.device) * _WAVE * strength
     grid = grid + F.interpolate(wave, images.shape[-2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, align_corners=False)

@@ -3,21 +3,29 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
 from fmrgen.errors import UserError
-from fmrgen.recipe import GeneratorSection, Section, SourceSection, component, load_section
+from fmrgen.labels import Labels
+from fmrgen.recipe import ComponentConfig, GeneratorSection, Section, SourceSection, component, load_section
 from fmrgen.sources.base import LoadedExample, Source, SourceConfig
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-TraineeSection = component("fmrgen.training")
 _TEST_BATCH = 250
+
+
+class TraineeConfig(ComponentConfig):
+    """What is to be trained, with random weights at first."""
+
+    def trainee(self, device: "torch.device", labels: Labels) -> "Trainee":
+        """A `Trainee` on `device` for images of `labels`."""
+        raise NotImplementedError
 
 
 class ScheduleSection(Section):
@@ -46,7 +54,7 @@ class TrainRecipe(Section):
     description: str = ""
     source: SourceSection
     test: SourceSection
-    model: TraineeSection
+    model: Annotated[SerializeAsAny[TraineeConfig], component("fmrgen.training")]
     schedule: ScheduleSection
     augment: AugmentSection = AugmentSection()
     generator: GeneratorSection | None = None
@@ -55,7 +63,7 @@ class TrainRecipe(Section):
 class Trainee(ABC):
     """Something that learns: `network` holds the weights, `image_size` is the side of its images."""
 
-    network: "torch.nn.Module"
+    network: Any
     image_size: int
 
     @abstractmethod
@@ -79,7 +87,10 @@ def load_train_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> T
 def train(
     recipe: TrainRecipe, output: Path, progress: Callable[[int, int, float], None] = lambda step, steps, loss: None
 ) -> dict[str, float]:
-    """Trains, writes the weights into `output` and returns the test metrics. `progress(step, steps, loss)` each step."""
+    """Trains, writes the weights into `output` and returns the test metrics.
+
+    `progress(step, steps, loss)` is called after each step. Raises UserError where the recipe can't be trained.
+    """
     import torch
 
     from fmrgen.training.augment import augment
@@ -87,7 +98,7 @@ def train(
     torch.manual_seed(recipe.schedule.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     source = recipe.source.build()
-    trainee: Trainee = recipe.model.build(device, source.labels)
+    trainee = recipe.model.trainee(device, source.labels)
     if recipe.augment.reconstruct and recipe.generator is None:
         raise UserError("augment.reconstruct: needs a generator section to reconstruct with")
     generator = recipe.generator.build(device) if recipe.generator is not None else None

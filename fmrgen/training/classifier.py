@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from fmrgen.labels import Labels
-from fmrgen.recipe import ClassifierSection, ComponentConfig
-from fmrgen.training.base import Trainee
+from fmrgen.recipe import ClassifierSection
+from fmrgen.training.base import Trainee, TraineeConfig
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fmrgen.classifiers.base import Classifier
 
 
-class Config(ComponentConfig):
+class Config(TraineeConfig):
     """`classifier` is a section of kind lenet, timm or module, without a checkpoint."""
 
     kind: str = "classifier"
@@ -24,7 +24,7 @@ class Config(ComponentConfig):
     image_size: int = Field(ge=8)
     label_smoothing: float = Field(0.05, ge=0, lt=1)
 
-    def build(self, device: "torch.device | str" = "cpu", labels: Labels | None = None) -> "ClassifierTrainee":
+    def trainee(self, device: "torch.device", labels: Labels) -> "ClassifierTrainee":
         classifier = self.classifier.build(device).requires_grad_(True)
         return ClassifierTrainee(classifier, self.image_size, self.label_smoothing)
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from fmrgen.labels import Labels
-from fmrgen.recipe import ComponentConfig
-from fmrgen.training.base import Trainee
+from fmrgen.training.base import Trainee, TraineeConfig
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
-class Config(ComponentConfig):
+class Config(TraineeConfig):
     """The two towers, and the prompts that the text tower learns; the first prompt is the one that is tested."""
 
     kind: str = "clip"
@@ -29,10 +28,9 @@ class Config(ComponentConfig):
     prompts: list[str] = Field(min_length=1)
     label_smoothing: float = Field(0.05, ge=0, lt=1)
 
-    def build(self, device: "torch.device | str" = "cpu", labels: Labels | None = None) -> "ClipTrainee":
+    def trainee(self, device: "torch.device", labels: Labels) -> "ClipTrainee":
         from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-        assert labels is not None
         tokenizer = _letter_tokenizer()
         text = {
             "hidden_size": self.text_width,

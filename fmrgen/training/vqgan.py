@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from fmrgen.labels import Labels
-from fmrgen.recipe import ComponentConfig
-from fmrgen.training.base import Trainee
+from fmrgen.training.base import Trainee, TraineeConfig
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 _VQ_STARTS, _GAN_STARTS = 0.1, 0.5  # share of the run without quantiser, and without discriminator
 
 
-class Config(ComponentConfig):
+class Config(TraineeConfig):
     """The architecture; the downsampling factor is 2 to the number of widths less one."""
 
     kind: str = "vqgan"
@@ -28,7 +27,7 @@ class Config(ComponentConfig):
     norm_groups: int = Field(8, ge=1)
     adversarial_weight: float = Field(0.02, ge=0)
 
-    def build(self, device: "torch.device | str" = "cpu", labels: Labels | None = None) -> "VqganTrainee":
+    def trainee(self, device: "torch.device", labels: Labels) -> "VqganTrainee":
         from diffusers import VQModel
 
         model = VQModel(

@@ -1,0 +1,63 @@
+"""A classifier, a generator and an oracle that live outside the package: all that anyone's own need to be."""
+
+import torch
+from torch import nn
+
+from fmrgen import ComponentConfig, Generator, Judgement, Latents, Oracle
+
+
+class SmallNet(nn.Module):
+    """Images in [0, 1] to logits of ten digits, from the means of a 4×4 grid."""
+
+    def __init__(self, width=16):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, width), nn.Tanh(), nn.Linear(width, 10)
+        )
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+class SmallNetConfig(ComponentConfig):
+    kind: str = "outside_components:SmallNetConfig"
+    width: int = 16
+
+    def build(self, device="cpu"):
+        return SmallNet(self.width).to(device).eval().requires_grad_(False)
+
+
+class Tint(Generator):
+    """Adds one free colour to the whole image."""
+
+    image_size = 32
+
+    def encode(self, images, labels):
+        return Latents(images.new_zeros(len(images), 3, 1, 1), images)
+
+    def decode(self, latents):
+        return (latents.fixed + latents.free).clamp(0, 1)
+
+
+class TintConfig(ComponentConfig):
+    kind: str = "outside_components:TintConfig"
+
+    def build(self, device="cpu"):
+        return Tint()
+
+
+class NotTooBright(Oracle):
+    """Accepts whatever label an image has until it gets bright."""
+
+    def judge(self, images):
+        bright = (images.flatten(1).mean(1) > 0.3).to(images.dtype)
+        probabilities = torch.stack([1 - bright, *[bright / 9] * 9], dim=1)
+        return Judgement(probabilities, probabilities)
+
+
+class NotTooBrightConfig(ComponentConfig):
+    kind: str = "outside_components:NotTooBrightConfig"
+
+    def build(self, device="cpu"):
+        return NotTooBright()

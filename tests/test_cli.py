@@ -1,0 +1,59 @@
+"""The command line: help without torch, mistakes in one line with exit status 2."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import fmrgen
+
+import fmrgen as package
+
+
+def test_help_and_recipe_mistakes_import_no_torch():
+    code = "import sys; from fmrgen.cli import main\ntry: main({!r})\nexcept SystemExit: print('torch' in sys.modules)"
+    for arguments in (["--help"], ["recipes"], ["generate", "mnist-lenet", "generator.image_sise=3"]):
+        result = subprocess.run(
+            [sys.executable, "-c", code.format(arguments)], capture_output=True, text=True, timeout=60
+        )
+        assert result.stdout.strip().endswith("False"), result
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "mnist-lenat"], "mnist-lenat: neither a recipe file nor a shipped recipe: unknown recipe, did you mean mnist-lenet?"),
+        (["generate", "mnist-lenet", "perturb.step_sise=1"], "mnist-lenet: perturb.step_sise: unknown key, did you mean step_size?"),
+        (["generate", "mnist-lenet", "--limit", "0"], "mnist-lenet: source.limit: input should be greater than or equal to 1"),
+        (["generate", "mnist-lenet", "--limit", "some"], "Invalid value for '--limit'"),
+        (["generate", "mnist-lenet", "--ouput", "x"], "No such option: --ouput"),
+        (["generate"], "Missing argument 'RECIPE'; see fmrgen generate --help"),
+        (["genrate"], "No such command 'genrate'"),
+        (["verify", "no/where:a/b"], "no/where: neither a folder here nor a dataset repo"),
+        (["train", "train/mnist-lent"], "did you mean train/mnist-lenet?"),
+        (["generate", "train/mnist-lenet"], "train/mnist-lenet: test: unknown key"),
+        (["generate", "mnist-lenet", "classifier.checkpoint=gone.pth"], "classifier.checkpoint: no such file as gone.pth"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line_and_exit_2(arguments, message, tmp_path):
+    result = fmrgen(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("fmrgen: ")
+    assert result.stderr.count("\n") == 1
+    assert not result.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_recipes_lists_what_can_be_run():
+    result = fmrgen("recipes")
+    names = [line.split()[0] for line in result.stdout.splitlines()]
+    assert "mnist-lenet" in names
+    assert not [name for name in names if name.startswith("_")]
+
+
+def test_public_names_are_there_and_are_what_they_say():
+    code = "import fmrgen.generate, fmrgen; assert callable(fmrgen.generate) and callable(fmrgen.perturb) and callable(fmrgen.verify)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert all(getattr(package, name) for name in package.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        package.nothing  # noqa: B018

@@ -1,0 +1,316 @@
+"""Components: anyone's own by import path, each built-in kind, and what does not fit is told before any work."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from conftest import tiny_network
+from diffusers import AutoencoderKL, AutoencoderTiny
+from safetensors.torch import save_file
+from torch import nn
+from transformers import (
+    AutoModelForImageClassification,
+    ConvNextImageProcessor,
+    ResNetConfig,
+    ResNetForImageClassification,
+)
+
+from fmrgen.classifiers.base import Classifier, GroupedClassifier, Normalize, answer_in_labels
+from fmrgen.components import weights_sha256
+from fmrgen.errors import UserError
+from fmrgen.generate import generate
+from fmrgen.generators.base import Latents
+from fmrgen.generators.vae import Config as VaeConfig
+from fmrgen.generators.vqgan import Config as VqganConfig
+from fmrgen.labels import Labels
+from fmrgen.oracles.classifier import ClassifierOracle
+from fmrgen.oracles.clip import Config as ClipConfig
+from fmrgen.oracles.ensemble import EnsembleOracle
+from fmrgen.recipe import _config_class, load_recipe
+
+DIGITS = Labels(tuple("0123456789"), source_size=10)
+SECTIONS = {
+    "source": {"kind": "mnist", "limit": 12},
+    "classifier": {"kind": "lenet"},
+    "generator": {"kind": "transform", "image_size": 32},
+    "oracle": {"kind": "classifier", "classifier": {"kind": "lenet"}},
+    "perturb": {"budget": 4, "step_size": 0.05, "oracle_rule": "consistent"},
+    "output": {"config": "c", "split": "s"},
+}
+
+
+def recipe(tmp_path, **sections):
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({**SECTIONS, **sections}))
+    return load_recipe(tmp_path / "r.yaml")
+
+
+def classifier(kind, **options):
+    return _config_class("fmrgen.classifiers", kind).model_validate({"kind": kind, **options}).build()
+
+
+def test_components_from_outside_the_package_run_unchanged(tmp_path):
+    sections = {name: {"kind": f"outside_components:{kind}Config"} for name, kind in
+                {"classifier": "SmallNet", "generator": "Tint", "oracle": "NotTooBright"}.items()}  # fmt: skip
+    sections["classifier"]["width"] = 8
+    summary = generate(recipe(tmp_path, **sections), tmp_path / "out")
+    assert summary.rows == 12
+    assert summary.validation_rate == 100
+    told = json.loads((tmp_path / "out/provenance/c/s.json").read_text())
+    assert told["recipe"]["classifier"] == sections["classifier"]
+    assert told["weights_sha256"]["classifier"]
+    assert told["weights_sha256"]["generator"] is None
+
+
+def test_build_returns_the_four(tmp_path):
+    built = recipe(tmp_path).build()
+    assert len(built.source) == 12
+    image = torch.rand(2, 3, 32, 32)
+    assert built.classifier(image).shape == (2, 10)
+    assert built.generator.decode(built.generator.encode(image, torch.zeros(2))).allclose(image, atol=1e-5)
+    assert built.oracle.judge(image).probabilities.sum(1).allclose(torch.ones(2))
+
+
+class Detached(nn.Module):
+    def __init__(self, outputs=10):
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, images):
+        return torch.zeros(len(images), self.outputs)
+
+
+class Wrong(nn.Module):
+    def forward(self, images):
+        return {"logits_of": images}
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"classifier": {"kind": "lenet", "num_classes": 7}}, "classifier: has 7 outputs for 10 labels"),
+        ({"oracle": {"kind": "classifier", "classifier": {"kind": "lenet", "num_classes": 7}}}, "oracle.classifier: has 7 outputs"),
+        ({"classifier": {"kind": "module", "target": "test_components:Detached"}}, "no gradient reaches the latent"),
+        ({"classifier": {"kind": "module", "target": "test_components:Wrong"}}, r"must return logits of shape \[B, K\], one image gave dict"),
+        ({"classifier": {"kind": "module", "target": "test_components:DIGITS.names"}}, "classifier.target"),
+        ({"classifier": {"kind": "module", "target": "test_components:NoSuch"}}, "the module has no NoSuch"),
+        ({"classifier": {"kind": "lenet", "checkpoint": "nowhere.pth"}}, "classifier.checkpoint: no such file as nowhere.pth"),
+        ({"classifier": {"kind": "lenet", "checkpoint": "asset:mnist/lenat"}}, "no such asset; shipped are asset:mnist/clip"),
+        ({"generator": {"kind": "vqgan", "model": "asset:mnist/vqgan", "image_size": 30}}, "30 is no multiple of 4; 32 would be"),
+        ({"generator": {"kind": "vqgan", "model": "no/such-folder", "image_size": 32}}, "generator.model: no/such-folder can't be loaded"),
+        ({"oracle": {"kind": "clip", "model": "./no/such"}}, "oracle.model: ./no/such can't be loaded"),
+        ({"classifier": {"kind": "timm", "model": "resnet5000"}}, "timm has no resnet5000"),
+        ({"classifier": {"kind": "timm", "model": "resnet18", "pretrained": False, "model_args": {"heads": 3}}}, "timm can't make resnet18"),
+        ({"source": {"kind": "mnist", "classes": {"all": "0-9"}}}, "1 class leaves nothing to tell apart"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_told_before_any_work(tmp_path, sections, message):
+    with pytest.raises(UserError, match=message) as error:
+        recipe(tmp_path, **sections).build()
+    assert "\n" not in str(error.value)
+
+
+# --- classifiers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s}, lambda s: {"model_state_dict": s},
+                                  lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}}])  # fmt: skip
+def test_checkpoints_of_every_layout(tmp_path, wrap):
+    made = classifier("lenet")
+    torch.save(wrap(made.network.state_dict()), tmp_path / "w.pth")
+    save_file(made.network.state_dict(), tmp_path / "w.safetensors")
+    image = torch.rand(1, 3, 32, 32)
+    for name in ("w.pth", "w.safetensors"):
+        assert torch.equal(classifier("lenet", checkpoint=str(tmp_path / name))(image), made(image))
+
+
+class Executes:
+    def __reduce__(self):
+        return (print, ("this must not run",))
+
+
+def test_broken_foreign_and_hostile_checkpoints_are_one_line(tmp_path, capsys):
+    state = classifier("lenet").network.state_dict()
+    good = tmp_path / "good.pth"
+    torch.save(state, good)
+    (tmp_path / "cut.pth").write_bytes(good.read_bytes()[:3000])
+    (tmp_path / "empty.pth").write_bytes(b"")
+    (tmp_path / "text.safetensors").write_text("hello")
+    (tmp_path / "text.pth").write_text("hello")
+    torch.save({"state_dict": state, "more": Executes()}, tmp_path / "code.pth")
+    torch.save({"epoch": 3}, tmp_path / "none.pth")
+    torch.save({**state, "5.weight": torch.zeros(7, 84)}, tmp_path / "shape.pth")
+    torch.save({key: value for key, value in state.items() if key != "5.bias"}, tmp_path / "missing.pth")
+    torch.save({**state, "extra": torch.zeros(1)}, tmp_path / "extra.pth")
+    for name, message in {
+        "cut.pth": "not a readable checkpoint",
+        "empty.pth": "not a readable checkpoint",
+        "text.safetensors": "not a readable checkpoint",
+        "text.pth": "not a readable checkpoint",
+        "code.pth": "holds more than tensors, and nothing in it is run",
+        "none.pth": "holds no state dict",
+        "shape.pth": r"5.weight \(\[7, 84\], not \[10, 84\]\) has another shape",
+        "missing.pth": "5.bias is missing",
+        "extra.pth": "extra is unknown to the model",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            classifier("lenet", checkpoint=str(tmp_path / name))
+    assert "must not run" not in capsys.readouterr().out
+
+
+def test_timm_uses_its_own_transform_and_arguments():
+    made = classifier(
+        "timm", model="vit_tiny_patch16_224.augreg_in21k_ft_in1k", pretrained=False, model_args={"num_classes": 5}
+    )
+    image = torch.rand(1, 3, 64, 64, requires_grad=True)
+    assert made(image).shape == (1, 5)
+    grey = made.preprocess(torch.full((1, 3, 64, 64), 0.5))
+    assert grey.shape == (1, 3, 224, 224)
+    assert grey.abs().max() < 1e-5  # mean and std of these weights are 0.5, not ImageNet's
+    made(image).sum().backward()
+    assert image.grad.abs().sum() > 0
+
+
+def test_transformers_classifier_uses_its_processor(tmp_path):
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], num_labels=10)
+    ResNetForImageClassification(config).save_pretrained(tmp_path)
+    ConvNextImageProcessor(
+        size={"shortest_edge": 32}, crop_pct=1.0, image_mean=[0.5] * 3, image_std=[0.25] * 3
+    ).save_pretrained(tmp_path)
+    made = classifier("transformers", model=str(tmp_path))
+    image = torch.rand(2, 3, 32, 32, requires_grad=True)
+    network = AutoModelForImageClassification.from_pretrained(tmp_path)
+    with torch.no_grad():
+        expected = network((image - 0.5) / 0.25).logits
+    assert made(image).allclose(expected, atol=1e-5)
+    made(image).sum().backward()
+    assert image.grad.abs().sum() > 0
+
+
+def test_module_by_import_path_with_its_own_normalisation():
+    made = classifier(
+        "module", target="outside_components:SmallNet", args={"width": 4}, mean=[0.5] * 3, std=[0.5] * 3, size=32
+    )
+    image = torch.rand(2, 3, 48, 48)
+    assert made(image).shape == (2, 10)
+    same_size = torch.rand(2, 3, 32, 32)
+    assert made(same_size).allclose(made.network((same_size - 0.5) / 0.5))
+
+
+def test_grouped_classes_sum_their_probabilities():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 6))
+    labels = Labels(("a", "b"), ((0, 1, 2), (4,)), 6)
+    image = torch.rand(1, 3, 2, 2)
+    grouped = answer_in_labels(network, labels, image, "classifier")
+    assert isinstance(grouped, GroupedClassifier)
+    source = network(image).softmax(1)
+    expected = torch.stack([source[:, :3].sum(1), source[:, 4]], 1)
+    assert grouped(image).softmax(1).allclose(expected / expected.sum(1, keepdim=True))
+    assert answer_in_labels(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), labels, image, "c")(image).shape == (1, 2)
+    with pytest.raises(UserError, match=r"has 5 outputs for 2 labels \(or the source's 6 classes\)"):
+        answer_in_labels(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), labels, image, "classifier")
+
+
+# --- generators -----------------------------------------------------------------------------------------------------
+
+
+def tiny_kl():
+    return AutoencoderKL(block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
+                         up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4)  # fmt: skip
+
+
+def tiny_taesd():
+    torch.manual_seed(0)
+    tiny = AutoencoderTiny(encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8),
+                           num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1))  # fmt: skip
+    tiny.decoder.layers[-1].bias.data.fill_(0.5)  # mid-grey: random weights alone give images out of range
+    return tiny
+
+
+@pytest.mark.parametrize("make", [tiny_kl, tiny_taesd])
+def test_vae_of_diffusers(tmp_path, make):
+    make().save_pretrained(tmp_path)
+    vae = VaeConfig(model=str(tmp_path), image_size=24).build()
+    images = torch.rand(2, 3, 24, 24)
+    with torch.no_grad():
+        latents, again = (vae.encode(images, torch.zeros(2)) for _ in range(2))
+    assert latents.free.shape == (2, 4, 12, 12)
+    assert torch.equal(latents.free, again.free)
+    free = latents.free.requires_grad_(True)
+    decoded = vae.decode(Latents(free))
+    assert decoded.shape == images.shape
+    assert 0 <= decoded.min() <= decoded.max() <= 1
+    decoded.sum().backward()
+    assert free.grad.abs().sum() > 0
+    with pytest.raises(UserError, match="25 is no multiple of 2; 24 would be"):
+        VaeConfig(model=str(tmp_path), image_size=25).build()
+
+
+def test_vqgan_of_diffusers_reconstructs_digits():
+    vqgan = VqganConfig(model="asset:mnist/vqgan", image_size=32).build()
+    image = torch.zeros(1, 3, 32, 32)
+    image[:, :, 8:24, 14:18] = 1
+    with torch.no_grad():
+        assert (vqgan.decode(vqgan.encode(image, torch.zeros(1))) - image).abs().mean() < 0.03
+
+
+# --- oracles --------------------------------------------------------------------------------------------------------
+
+
+def test_clip_is_the_librarys_own_zero_shot():
+    from transformers import CLIPModel, CLIPProcessor
+
+    from fmrgen.assets import resolve_path
+
+    folder = resolve_path("asset:mnist/clip")
+    oracle = ClipConfig(model="asset:mnist/clip").build()
+    oracle.set_labels(DIGITS)
+    images = (torch.rand(3, 3, 32, 32) * 255).round() / 255
+    model, processor = CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)
+    texts = [f"an image of {digit}" for digit in range(10)]
+    inputs = processor(text=texts, images=(images * 255).to(torch.uint8), return_tensors="pt", padding=True)
+    with torch.no_grad():
+        output = model(**inputs)
+    judgement = oracle.judge(images)
+    assert judgement.probabilities.allclose(output.logits_per_image.softmax(1), atol=1e-6)
+    assert judgement.score.allclose(output.logits_per_image / model.logit_scale.exp(), atol=1e-6)
+
+
+def test_clip_prompts_are_averaged_and_long_ones_refused():
+    several = ClipConfig(model="asset:mnist/clip", prompts=["an image of {class}", "the digit {class}"]).build()
+    several.set_labels(DIGITS)
+    singles = []
+    for prompt in several.prompts:
+        single = ClipConfig(model="asset:mnist/clip", prompts=[prompt]).build()
+        single.set_labels(DIGITS)
+        singles.append(single._text)
+    mean = torch.stack(singles).mean(0)
+    assert several._text.allclose(mean / mean.norm(dim=1, keepdim=True), atol=1e-6)
+    long = ClipConfig(model="asset:mnist/clip", prompts=["an image of {class}" + " really" * 20]).build()
+    with pytest.raises(UserError, match="is longer than the 64 tokens that this CLIP reads"):
+        long.set_labels(DIGITS)
+
+
+def test_clip_takes_the_first_synonym():
+    named, whole = (ClipConfig(model="asset:mnist/clip", first_synonym=first).build() for first in (True, False))
+    named.set_labels(Labels(("tench, Tinca tinca", "eel, snake")))
+    whole.set_labels(Labels(("tench", "eel")))
+    assert torch.equal(named._text, whole._text)
+
+
+def test_ensemble_is_the_mean():
+    members = [ClassifierOracle(tiny_network(seed)) for seed in (1, 2)]
+    ensemble = EnsembleOracle(members)
+    ensemble.set_labels(Labels(tuple("abcd")))
+    images = torch.rand(3, 3, 16, 16)
+    expected = sum(member.judge(images).probabilities for member in members) / 2
+    assert ensemble.judge(images).probabilities.allclose(expected)
+    assert len(weights_sha256(ensemble)) == 64
+
+
+def test_weights_digest_is_of_the_numbers_alone(tmp_path):
+    one, other = classifier("lenet"), classifier("lenet")
+    assert weights_sha256(one) != weights_sha256(other)
+    torch.save(one.network.state_dict(), tmp_path / "w.pth")
+    assert weights_sha256(classifier("lenet", checkpoint=str(tmp_path / "w.pth"))) == weights_sha256(one)
+    assert weights_sha256(Classifier(nn.Identity(), Normalize([0], [1]))) is None
