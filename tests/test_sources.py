@@ -201,7 +201,6 @@ def test_imagefolder(tmp_path):
         path = tmp_path / "photos" / CLASSES[i % 2] / "test" / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(picture)
-    (tmp_path / "photos" / "ant" / "test" / "notes.txt").write_text("not a picture")
     with pytest.raises(UserError, match=r"source.path: .* is no folder of class folders"):
         build("imagefolder", path=str(tmp_path / "photos" / "ant" / "test"))
     flat = tmp_path / "flat"
@@ -229,3 +228,14 @@ def test_labels_refuse_what_is_no_class():
     assert (labels.from_source(6), labels.from_source(100)) == (1, None)
     with pytest.raises(UserError, match="label -1 is outside"):
         labels.from_source(-1)
+
+
+def test_a_file_that_is_gone_is_named_by_its_id(tmp_path):
+    for i, picture in enumerate(pictures(4)):
+        path = tmp_path / "photos" / CLASSES[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture)
+    source = build("imagefolder", path=str(tmp_path / "photos"))
+    (tmp_path / "photos" / "ant" / "2.png").unlink()
+    with pytest.raises(UserError, match=r"image of id 1 is unreadable .*No such file"):
+        rows(source)

@@ -26,10 +26,10 @@ class SourceConfig(ComponentConfig):
 
 
 class RawExample(NamedTuple):
-    """An example as its source holds it: the image opened or still as the bytes of its file."""
+    """An example as its source holds it: the image opened, or the bytes, path or address of its file."""
 
     id: int
-    image: "bytes | Image.Image"
+    image: "bytes | str | Image.Image"
     label: int
 
 

@@ -137,7 +137,7 @@ class StoredDataset(Source):
     def read(self, start: int, stop: int) -> Iterator[RawExample]:
         for position in range(start, min(stop, len(self))):
             row = int(self._rows[position])
-            yield RawExample(row, _file_bytes(self._dataset[row][self._image]), self._labels[position])
+            yield RawExample(row, _undecoded(self._dataset[row][self._image]), self._labels[position])
 
 
 class StreamedDataset(Source):
@@ -158,14 +158,14 @@ class StreamedDataset(Source):
         wanted = ((row, entry, label) for row, entry, label in labelled if label is not None)
         position = start
         for row, entry, label in islice(wanted, start - skipped, stop - skipped):
-            yield RawExample(row, _file_bytes(entry[self._image]), label)
+            yield RawExample(row, _undecoded(entry[self._image]), label)
             position += 1
         if position < stop:
             raise UserError(f"source.limit: the stream ends after {position} examples; set limit to that")
 
 
-def _file_bytes(image: dict[str, Any]) -> bytes:
-    """The bytes of an undecoded image, from the table or from its file; empty where there is neither."""
-    if image["bytes"] is not None:
-        return image["bytes"]
-    return Path(image["path"]).read_bytes() if image["path"] else b""
+def _undecoded(image: dict[str, Any] | None) -> bytes | str:
+    """The bytes of an image, or the path or address of its file; no bytes where there is neither."""
+    if image is None:
+        return b""
+    return image["bytes"] if image["bytes"] is not None else image["path"] or b""

@@ -11,12 +11,18 @@ from fmrgen.errors import UserError, one_line
 Fit = Literal["crop", "squash"]
 
 
-def open_rgb(image: bytes | Image.Image) -> Image.Image:
-    """`image` as 8-bit RGB: EXIF rotation applied, transparency laid on white, 16-bit greys scaled to 8.
+def open_rgb(image: bytes | str | Image.Image) -> Image.Image:
+    """`image` (bytes, a path or address, or opened) as 8-bit RGB.
 
-    Raises UserError for bytes that are no image, or end too early.
+    EXIF rotation is applied, transparency laid on white, 16-bit greys are scaled to 8. Raises UserError for a file that
+    is not there, is no image, or ends too early.
     """
     try:
+        if isinstance(image, str):
+            from datasets.utils.file_utils import xopen
+
+            with xopen(image, "rb") as file:
+                image = file.read()
         opened = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
         opened = ImageOps.exif_transpose(opened)
         opened.load()
