@@ -22,8 +22,8 @@ def open_rgb(image: bytes | str | Image.Image) -> Image.Image:
             from datasets.utils.file_utils import xopen
 
             with xopen(image, "rb") as file:
-                image = file.read()
-        opened = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
+                return open_rgb(file.read())
+        opened: Image.Image = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
         opened = ImageOps.exif_transpose(opened)
         opened.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
