@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from fmrgen.generators.base import Generator, Latents
     from fmrgen.oracles.base import Judgement, Oracle
     from fmrgen.perturb import Example, Perturbed, perturb
-    from fmrgen.recipe import ComponentConfig, Recipe, load_recipe
+    from fmrgen.recipe import Recipe, load_recipe
+    from fmrgen.sections import ComponentConfig
     from fmrgen.verify import verify
 
 __all__ = [
@@ -34,7 +35,7 @@ __all__ = [
 
 _HOME = {
     "Classifier": "fmrgen.classifiers.base",
-    "ComponentConfig": "fmrgen.recipe",
+    "ComponentConfig": "fmrgen.sections",
     "Example": "fmrgen.perturb",
     "Generator": "fmrgen.generators.base",
     "Judgement": "fmrgen.oracles.base",

@@ -79,12 +79,12 @@ def train(
     quiet: QuietOption = False,
 ) -> None:
     """Train a small classifier, CLIP or VQGAN: what made the shipped assets."""
-    from fmrgen.training.base import load_train_recipe
+    from fmrgen.training.recipe import load_train_recipe
 
     loaded = load_train_recipe(recipe, overrides or [])
 
     from fmrgen import display
-    from fmrgen.training.base import train as run
+    from fmrgen.training.loop import train as run
 
     display.quiet_libraries()
     with display.row_progress("train", not quiet) as on_step:

@@ -1,35 +1,49 @@
 """The four components of a recipe, built and proved to fit each other."""
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from fmrgen.classifiers.base import answer_in_labels
 from fmrgen.errors import UserError
-from fmrgen.generators.base import Latents
-from fmrgen.recipe import Components
+from fmrgen.generators.base import Generator, Latents
+from fmrgen.oracles.base import Oracle
+from fmrgen.sections import ComponentConfig
+from fmrgen.sources.base import Source
 
-if TYPE_CHECKING:
-    from fmrgen.recipe import Recipe
+
+class Components(NamedTuple):
+    """What a recipe builds."""
+
+    source: Source
+    classifier: nn.Module
+    generator: Generator
+    oracle: Oracle
 
 
-def build_components(recipe: "Recipe", device: torch.device | str) -> Components:
-    """Builds what `recipe` names, the cheap parts first, and tries them on one blank image.
+def build_components(
+    source_config: ComponentConfig,
+    classifier_config: ComponentConfig,
+    generator_config: ComponentConfig,
+    oracle_config: ComponentConfig,
+    device: torch.device | str,
+) -> Components:
+    """Builds the four, the cheap ones first, and tries them on one blank image.
 
     Raises UserError where a component can't be built or does what the engine can't use.
     """
-    source = recipe.source.build()
+    source = source_config.build()
     if len(source.labels) < 2:
         raise UserError(f"source: {len(source.labels)} class leaves nothing to tell apart; a job needs at least 2")
     if len(source) == 0:
         raise UserError("source: no examples in it; check source.split and source.classes")
-    generator = recipe.generator.build(device)
+    generator = generator_config.build(device)
     size = generator.image_size
     blank = torch.full((1, 3, size, size), 0.5, device=device)
-    classifier = answer_in_labels(recipe.classifier.build(device), source.labels, blank, "classifier")
-    oracle = recipe.oracle.build(device)
+    classifier = answer_in_labels(classifier_config.build(device), source.labels, blank, "classifier")
+    oracle = oracle_config.build(device)
     oracle.set_labels(source.labels)
     components = Components(source, classifier, generator, oracle)
     _try_out(components, blank)
@@ -83,7 +97,4 @@ def _weights(component: object, prefix: str) -> list[tuple[str, torch.Tensor]]:
 
 
 def _is_component(value: object) -> bool:
-    from fmrgen.generators.base import Generator
-    from fmrgen.oracles.base import Oracle
-
     return isinstance(value, Generator | Oracle)

@@ -18,11 +18,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
-from fmrgen.components import weights_sha256
+from fmrgen.components import Components, weights_sha256
 from fmrgen.errors import UserError
 from fmrgen.perturb import Example, Perturbed, perturb
 from fmrgen.publish import write_card
-from fmrgen.recipe import Components, Recipe
+from fmrgen.recipe import Recipe
 from fmrgen.sources.base import LoadedExample, Source, SourceConfig
 from fmrgen.split import Skipped, SplitFolder, provenance_path, read_json, split_features
 from fmrgen.statistics import SUMMARY_COLUMNS, Summary, summarise

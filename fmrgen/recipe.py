@@ -1,110 +1,33 @@
 """Recipes: what a job is made of, as YAML, with inheritance, overrides and a fingerprint.
 
-Nothing here imports torch, and component modules import it only when they build: a mistake in a recipe is told at once.
+Nothing here imports torch before something is built.
 """
 
-import difflib
 import hashlib
-import importlib
 import json
-import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import Field
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.imports import import_object
+from fmrgen.sections import (
+    AnySection,
+    ClassifierSection,
+    GeneratorSection,
+    OracleSection,
+    Section,
+    SourceSection,
+    unknown_message,
+    validate,
+)
 
 if TYPE_CHECKING:
     import torch
 
-    from fmrgen.generators.base import Generator
-    from fmrgen.oracles.base import Oracle
-    from fmrgen.sources.base import Source
-
-
-class Section(BaseModel):
-    """A part of a recipe. Unknown keys are refused, with the nearest known one in the message."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, data: Any) -> Any:
-        if isinstance(data, dict) and (unknown := [key for key in data if key not in cls.model_fields]):
-            raise ValidationError.from_exception_data(
-                cls.__name__,
-                [
-                    InitErrorDetails(
-                        type=PydanticCustomError(
-                            "unknown_key", "{text}", {"text": _unknown("key", key, cls.model_fields)}
-                        ),
-                        loc=(key,),
-                        input=data[key],
-                    )
-                    for key in unknown
-                ],
-            )
-        return data
-
-
-class ComponentConfig(Section):
-    """The section of one component: what it is (`kind`) and how to make it (`build`).
-
-    `kind` is a built-in name (the module of that name beside the component's base) or `package.module:Class`.
-    """
-
-    kind: str
-
-    def build(self, device: "torch.device | str" = "cpu") -> Any:
-        """The component itself, its weights loaded and on `device`. Raises UserError for what a user can mend."""
-        raise NotImplementedError
-
-
-def _unknown(what: str, name: object, known: Any) -> str:
-    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
-    return f"unknown {what}, " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(map(str, known))}")
-
-
-def _config_class(package: str, kind: object) -> type[ComponentConfig]:
-    if not isinstance(kind, str):
-        raise PydanticCustomError("kind", "kind must be a name or package.module:Class")
-    if ":" not in kind:
-        paths = importlib.import_module(package).__path__
-        kinds = sorted(m.name for m in pkgutil.iter_modules(paths) if m.name != "base" and not m.name.startswith("_"))
-        if kind not in kinds:
-            text = f"{kind!r}: {_unknown('kind', kind, kinds)} (anyone's own is package.module:Class)"
-            raise PydanticCustomError("kind", "{text}", {"text": text})
-    try:
-        config = import_object(kind if ":" in kind else f"{package}.{kind}:Config")
-    except UserError as error:
-        raise PydanticCustomError("kind", "{text}", {"text": str(error)}) from None
-    if not (isinstance(config, type) and issubclass(config, ComponentConfig)):
-        raise PydanticCustomError("kind", "{text}", {"text": f"{kind!r} is not a fmrgen.recipe.ComponentConfig"})
-    return config
-
-
-def component(package: str) -> BeforeValidator:
-    """Makes a section the config of its kind; built-in kinds are the modules of `package`."""
-
-    def resolve(value: Any) -> ComponentConfig:
-        if isinstance(value, ComponentConfig):
-            return value
-        if not isinstance(value, dict) or "kind" not in value:
-            raise PydanticCustomError("kind", "needs a mapping with a kind")
-        return _config_class(package, value["kind"]).model_validate(value)
-
-    return BeforeValidator(resolve)
-
-
-SourceSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.sources")]
-ClassifierSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.classifiers")]
-GeneratorSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.generators")]
-OracleSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.oracles")]
+    from fmrgen.components import Components
 
 
 class PerturbSection(Section):
@@ -130,15 +53,6 @@ class OutputSection(Section):
     keep_original: bool = True
 
 
-class Components(NamedTuple):
-    """What a recipe builds."""
-
-    source: "Source"
-    classifier: "torch.nn.Module"
-    generator: "Generator"
-    oracle: "Oracle"
-
-
 class Recipe(Section):
     """A whole job: which images, perturbed by which generator against which classifier, under which oracle."""
 
@@ -155,23 +69,20 @@ class Recipe(Section):
         """16 hex digits over everything that can change a stored row or the plan of shards."""
         return fingerprint(self.model_dump(mode="json", exclude={"description": True, "perturb": {"slots"}}))
 
-    def build(self, device: "torch.device | str" = "cpu") -> Components:
+    def build(self, device: "torch.device | str" = "cpu") -> "Components":
         """Builds all four components and proves on one blank image that they fit each other.
 
         Raises UserError where they do not: before any work, not in the middle of it.
         """
         from fmrgen.components import build_components
 
-        return build_components(self, device)
+        return build_components(self.source, self.classifier, self.generator, self.oracle, device)
 
 
 def fingerprint(canonical: Any) -> str:
     """16 hex digits of the canonical JSON of `canonical`."""
     text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-AnySection = TypeVar("AnySection", bound=Section)
 
 
 def recipes_folder() -> Path:
@@ -209,31 +120,13 @@ def load_section(section: type[AnySection], reference: str | Path, overrides: Se
     return validate(section, _merge(tree, changes), str(reference))
 
 
-def validate(section: type[AnySection], tree: Any, name: str) -> AnySection:
-    """`tree` as a `section`; a mistake in it is one UserError line that starts with `name` and the key."""
-    try:
-        return section.model_validate(tree)
-    except ValidationError as error:
-        first, *others = error.errors()
-        key = ".".join(str(part) for part in first["loc"])
-        text = "is missing" if first["type"] == "missing" else _lower_first(first["msg"])
-        more = f" (and {len(others)} more)" if others else ""
-        raise UserError(f"{name}: {key or 'recipe'}: {text}{more}") from None
-    except UserError as error:
-        raise UserError(f"{name}: {error}") from None
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
-
-
 def _read(reference: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = Path(reference)
     if not path.is_file():
         shipped = shipped_recipes()
         if str(reference) not in shipped:
             raise UserError(
-                f"{reference}: neither a recipe file nor a shipped recipe: {_unknown('recipe', reference, shipped)}"
+                f"{reference}: neither a recipe file nor a shipped recipe: {unknown_message('recipe', reference, shipped)}"
             )
         path = shipped[str(reference)]
     path = path.resolve()

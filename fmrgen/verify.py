@@ -12,7 +12,8 @@ from torch.nn.functional import cross_entropy
 from fmrgen.components import weights_sha256
 from fmrgen.errors import UserError
 from fmrgen.oracles.base import Oracle
-from fmrgen.recipe import Recipe, validate
+from fmrgen.recipe import Recipe
+from fmrgen.sections import validate
 from fmrgen.split import open_split
 
 _BATCH = 64

@@ -27,7 +27,8 @@ from fmrgen.labels import Labels
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.oracles.clip import Config as ClipConfig
 from fmrgen.oracles.ensemble import EnsembleOracle
-from fmrgen.recipe import _config_class, load_recipe
+from fmrgen.recipe import load_recipe
+from fmrgen.sections import _config_class
 
 DIGITS = Labels(tuple("0123456789"), source_size=10)
 SECTIONS = {

@@ -75,7 +75,7 @@ def test_fingerprint_is_of_what_changes_a_row(write):
         (["generator.kind=base"], r"'base': unknown kind"),
         (["generator.kind=no_such_package:Config"], r"generator: no_such_package:Config can't be imported"),
         (["generator.kind=fmrgen.recipe:Nothing"], r"the module has no Nothing"),
-        (["generator.kind=pathlib:Path"], r"'pathlib:Path' is not a fmrgen.recipe.ComponentConfig"),
+        (["generator.kind=pathlib:Path"], r"'pathlib:Path' is not a fmrgen.ComponentConfig"),
         (["generator=3"], r"generator: needs a mapping with a kind"),
         (["generator.kind=vqgan"], r"generator: value error, give either model, or checkpoint and config|image_size"),
         (["perturb.budget=0"], r"perturb.budget: input should be greater than or equal to 1"),

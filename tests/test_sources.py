@@ -9,7 +9,7 @@ from PIL import Image as PILImage
 
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels, make_labels
-from fmrgen.recipe import _config_class
+from fmrgen.sections import _config_class
 from fmrgen.sources.base import LoadedExample, SkippedExample
 from fmrgen.sources.images import open_rgb, resize
 

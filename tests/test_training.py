@@ -10,7 +10,8 @@ from fmrgen.errors import UserError
 from fmrgen.generators.vqgan import Config as VqganConfig
 from fmrgen.oracles.clip import Config as ClipConfig
 from fmrgen.recipe import load_recipe
-from fmrgen.training.base import load_train_recipe, train
+from fmrgen.training.loop import train
+from fmrgen.training.recipe import load_train_recipe
 
 QUICK = ["schedule.batch_size=16", "source.limit=64", "test.limit=32"]
 

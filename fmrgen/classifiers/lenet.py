@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from fmrgen.recipe import ComponentConfig
+from fmrgen.sections import ComponentConfig
 
 if TYPE_CHECKING:
     import torch

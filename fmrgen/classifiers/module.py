@@ -6,7 +6,7 @@ from pydantic import Field
 
 from fmrgen.errors import UserError
 from fmrgen.imports import import_object
-from fmrgen.recipe import ComponentConfig
+from fmrgen.sections import ComponentConfig
 
 if TYPE_CHECKING:
     import torch

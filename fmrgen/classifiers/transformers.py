@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from fmrgen.recipe import ComponentConfig
+from fmrgen.sections import ComponentConfig
 
 if TYPE_CHECKING:
     import torch

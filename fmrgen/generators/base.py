@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import Field
 
-from fmrgen.recipe import ComponentConfig
+from fmrgen.sections import ComponentConfig
 
 if TYPE_CHECKING:
     from torch import Tensor

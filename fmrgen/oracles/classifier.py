@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import Judgement, Oracle
-from fmrgen.recipe import ClassifierSection, ComponentConfig
+from fmrgen.sections import ClassifierSection, ComponentConfig
 
 if TYPE_CHECKING:
     import torch

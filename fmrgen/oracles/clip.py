@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import Judgement, Oracle
-from fmrgen.recipe import ComponentConfig
+from fmrgen.sections import ComponentConfig
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import Judgement, Oracle
-from fmrgen.recipe import ComponentConfig, OracleSection
+from fmrgen.sections import ComponentConfig, OracleSection
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from fmrgen.errors import UserError
 from fmrgen.labels import Classes, Labels
-from fmrgen.recipe import ComponentConfig
+from fmrgen.sections import ComponentConfig
 from fmrgen.sources.images import Fit, open_rgb, resize
 
 if TYPE_CHECKING:

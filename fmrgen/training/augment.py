@@ -1,22 +1,19 @@
 """Random changes that leave the class alone, drawn for each image by itself."""
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fmrgen.generators.base import Generator, Latents
-
-if TYPE_CHECKING:
-    from fmrgen.training.base import AugmentSection
+from fmrgen.training.recipe import AugmentSection
 
 _ROTATION, _SCALE, _SHEAR, _SHIFT, _WAVE = math.radians(12), 0.12, 0.15, 0.1, 0.08
 
 
 @torch.no_grad()
-def augment(images: Tensor, labels: Tensor, config: "AugmentSection", generator: Generator | None) -> Tensor:
+def augment(images: Tensor, labels: Tensor, config: AugmentSection, generator: Generator | None) -> Tensor:
     """Images [B, 3, H, W] in [0, 1], warped, reconstructed, blurred and made noisy as `config` says."""
     if config.warp:
         images = _warp(images, config.warp)
@@ -48,7 +45,7 @@ def _warp(images: Tensor, strength: float) -> Tensor:
     return F.grid_sample(images, grid, align_corners=False)
 
 
-def _reconstruct(images: Tensor, labels: Tensor, config: "AugmentSection", generator: Generator) -> Tensor:
+def _reconstruct(images: Tensor, labels: Tensor, config: AugmentSection, generator: Generator) -> Tensor:
     latents = generator.encode(images, labels)
     strength = torch.rand(len(images), *[1] * (latents.free.ndim - 1), device=images.device).square()
     moved = latents.free + strength * config.latent_noise * torch.randn_like(latents.free)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from fmrgen.labels import Labels
-from fmrgen.training.base import Trainee, TraineeConfig
+from fmrgen.training.trainees.base import Trainee, TraineeConfig
 
 if TYPE_CHECKING:
     import torch

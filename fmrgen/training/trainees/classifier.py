@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from fmrgen.labels import Labels
-from fmrgen.recipe import ClassifierSection
-from fmrgen.training.base import Trainee, TraineeConfig
+from fmrgen.sections import ClassifierSection
+from fmrgen.training.trainees.base import Trainee, TraineeConfig
 
 if TYPE_CHECKING:
     import torch

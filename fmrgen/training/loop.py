@@ -1,0 +1,75 @@
+"""The training loop. What is trained is a `Trainee`; the loop knows nothing of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fmrgen.errors import UserError
+from fmrgen.sources.base import LoadedExample, Source, SourceConfig
+from fmrgen.training.augment import augment
+from fmrgen.training.recipe import TrainRecipe
+from fmrgen.training.trainees.base import Trainee
+
+_TEST_BATCH = 250
+
+
+def train(
+    recipe: TrainRecipe, output: Path, progress: Callable[[int, int, float], None] = lambda step, steps, loss: None
+) -> dict[str, float]:
+    """Trains, writes the weights into `output` and returns the test metrics.
+
+    `progress(step, steps, loss)` is called after each step. Raises UserError where the recipe can't be trained.
+    """
+    torch.manual_seed(recipe.schedule.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    source = recipe.source.build()
+    trainee = recipe.model.trainee(device, source.labels)
+    if recipe.augment.reconstruct and recipe.generator is None:
+        raise UserError("augment.reconstruct: needs a generator section to reconstruct with")
+    generator = recipe.generator.build(device) if recipe.generator is not None else None
+    images, labels = _load_all(source, recipe.source, trainee.image_size)
+    optimizer = torch.optim.AdamW(
+        trainee.network.parameters(), recipe.schedule.learning_rate, weight_decay=recipe.schedule.weight_decay
+    )
+    steps = recipe.schedule.steps
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.schedule.learning_rate, total_steps=steps)
+    trainee.network.train()
+    for step in range(steps):
+        rows = torch.randint(len(images), (recipe.schedule.batch_size,))
+        batch, targets = (images[rows].to(device) / 255), labels[rows].to(device)
+        loss = trainee.loss(augment(batch, targets, recipe.augment, generator), targets, step / steps)
+        if not torch.isfinite(loss):
+            raise UserError(f"training diverged at step {step}; lower schedule.learning_rate")
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trainee.network.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        progress(step + 1, steps, loss.item())
+    trainee.network.eval()
+    output.mkdir(parents=True, exist_ok=True)
+    trainee.save(output)
+    return _test(trainee, recipe.test.build(), recipe.test, device)
+
+
+def _load_all(source: Source, config: Any, size: int) -> tuple[Tensor, Tensor]:
+    assert isinstance(config, SourceConfig)
+    examples = [
+        e for e in source.load(0, len(source), size, config.fit, config.on_error) if isinstance(e, LoadedExample)
+    ]
+    images = torch.from_numpy(np.stack([example.image for example in examples])).permute(0, 3, 1, 2)
+    return images, torch.tensor([example.label for example in examples])
+
+
+def _test(trainee: Trainee, source: Source, config: Any, device: torch.device) -> dict[str, float]:
+    images, labels = _load_all(source, config, trainee.image_size)
+    with torch.no_grad():
+        batches = [
+            trainee.metrics(batch.to(device) / 255, targets.to(device))
+            for batch, targets in zip(images.split(_TEST_BATCH), labels.split(_TEST_BATCH), strict=True)
+        ]
+    return {name: torch.cat([batch[name].float() for batch in batches]).mean().item() for name in batches[0]}

@@ -1,0 +1,1 @@
+"""What can be trained. Each module beside `base` is a built-in kind."""
