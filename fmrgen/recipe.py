@@ -125,9 +125,8 @@ def _read(reference: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if not path.is_file():
         shipped = shipped_recipes()
         if str(reference) not in shipped:
-            raise UserError(
-                f"{reference}: neither a recipe file nor a shipped recipe: {unknown_message('recipe', reference, shipped)}"
-            )
+            near = unknown_message("recipe", reference, shipped)
+            raise UserError(f"{reference}: neither a recipe file nor a shipped recipe: {near}")
         path = shipped[str(reference)]
     path = path.resolve()
     if path in seen:
