@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fmrgen.perturb import Example, Perturbed, perturb
     from fmrgen.recipe import Recipe, load_recipe
     from fmrgen.sections import ComponentConfig
+    from fmrgen.sources.base import RawExample, Source, SourceConfig
     from fmrgen.verify import verify
 
 __all__ = [
@@ -25,7 +26,10 @@ __all__ = [
     "Latents",
     "Oracle",
     "Perturbed",
+    "RawExample",
     "Recipe",
+    "Source",
+    "SourceConfig",
     "UserError",
     "generate",
     "load_recipe",
@@ -42,7 +46,10 @@ _HOME = {
     "Latents": "fmrgen.generators.base",
     "Oracle": "fmrgen.oracles.base",
     "Perturbed": "fmrgen.perturb",
+    "RawExample": "fmrgen.sources.base",
     "Recipe": "fmrgen.recipe",
+    "Source": "fmrgen.sources.base",
+    "SourceConfig": "fmrgen.sources.base",
     "UserError": "fmrgen.errors",
     "generate": "fmrgen.generate",
     "load_recipe": "fmrgen.recipe",

@@ -18,6 +18,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
+
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a shipped recipe's name.")]
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Changes to the recipe, values in YAML.")
@@ -55,6 +57,9 @@ def generate(
 @app.command()
 def verify(
     split: Annotated[str, typer.Argument(metavar="SPLIT", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]")],
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the code that the split's recipe names by import path.")
+    ] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Judge every stored image again; exit 1 with a list where the metadata is not true."""
@@ -63,7 +68,7 @@ def verify(
 
     display.quiet_libraries()
     with display.row_progress("verify", not quiet) as on_rows:
-        verification = run(split, on_rows=on_rows)
+        verification = run(split, trust=trust, on_rows=on_rows)
     display.print_verification(verification, split)
     if verification.disagreements:
         raise typer.Exit(1)
@@ -110,21 +115,21 @@ def main(arguments: list[str] | None = None) -> None:
         status = command.main(arguments, prog_name="fmrgen", standalone_mode=False)
     except UserError as error:
         status = _complain(str(error), error.of_one_process)
-    except KeyboardInterrupt:
-        status = _complain("interrupted; the same command again goes on") and 130
     except Exception as error:
         if not hasattr(error, "format_message"):  # what typer raises for a bad option or argument
             raise
         context = getattr(error, "ctx", None)
         hint = f"; see {context.command_path} --help" if context else ""
         status = _complain(error.format_message().rstrip(".?") + hint)
+    if status == _INTERRUPTED:
+        _complain("interrupted; the same command again goes on")
     sys.exit(status or 0)
 
 
 def _complain(text: str, of_one_process: bool = False) -> int:
-    """One line on stderr, from the first process alone where all make the same mistake. Returns the exit status."""
+    """One line on stderr, from the first process of a machine alone where all make the same mistake. Exit status 2."""
     rank = os.environ.get("RANK", "0")
-    if rank == "0" or of_one_process:
-        where = f"fmrgen (process {rank})" if of_one_process and rank != "0" else "fmrgen"
+    if os.environ.get("LOCAL_RANK", "0") == "0" or of_one_process:
+        where = "fmrgen" if rank == "0" else f"fmrgen (process {rank})"
         print(f"{where}: {' '.join(text.split())}", file=sys.stderr)
     return 2

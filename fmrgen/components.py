@@ -1,17 +1,20 @@
 """The four components of a recipe, built and proved to fit each other."""
 
 import hashlib
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from fmrgen.classifiers.base import answer_in_labels
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, one_line
 from fmrgen.generators.base import Generator, Latents
+from fmrgen.labels import Labels
 from fmrgen.oracles.base import Oracle
 from fmrgen.sections import ComponentConfig
-from fmrgen.sources.base import Source
+from fmrgen.sources.base import Source, SourceConfig
 
 
 class Components(NamedTuple):
@@ -34,40 +37,84 @@ def build_components(
 
     Raises UserError where a component can't be built or does what the engine can't use.
     """
-    source = source_config.build()
+    if not isinstance(source_config, SourceConfig):
+        raise UserError(f"source: {source_config.kind} does not derive from fmrgen.SourceConfig")
+    source = _built(source_config, "source", Source)
     if len(source.labels) < 2:
         raise UserError(f"source: {len(source.labels)} class leaves nothing to tell apart; a job needs at least 2")
     if len(source) == 0:
         raise UserError("source: no examples in it; check source.split and source.classes")
-    generator = generator_config.build(device)
-    size = generator.image_size
-    blank = torch.full((1, 3, size, size), 0.5, device=device)
-    classifier = answer_in_labels(classifier_config.build(device), source.labels, blank, "classifier")
-    oracle = oracle_config.build(device)
-    oracle.set_labels(source.labels)
-    components = Components(source, classifier, generator, oracle)
-    _try_out(components, blank)
+    generator = _built(generator_config, "generator", Generator, device)
+    blank = blank_image(generator.image_size, device)
+    judges = build_judges(classifier_config, oracle_config, source.labels, blank)
+    components = Components(source, judges.classifier, generator, judges.oracle)
+    with _told_of("generator", blank):
+        _try_gradient(components, blank)
     return components
 
 
-def _try_out(components: Components, blank: torch.Tensor) -> None:
-    source, classifier, generator, oracle = components
-    label = torch.zeros(1, dtype=torch.int64, device=blank.device)
-    judgement = oracle.judge(blank)
-    for name, values in judgement._asdict().items():
-        if tuple(values.shape) != (1, len(source.labels)):
-            raise UserError(
-                f"oracle: its {name} have shape {tuple(values.shape)} for one image and {len(source.labels)} labels"
-            )
+class Judges(NamedTuple):
+    """The two that look at images."""
+
+    classifier: nn.Module
+    oracle: Oracle
+
+
+def build_judges(
+    classifier_config: ComponentConfig, oracle_config: ComponentConfig, labels: Labels, blank: torch.Tensor
+) -> Judges:
+    """Classifier and oracle on the device of the image `blank` [1, 3, H, W], proved to answer in `labels` on it."""
+    classifier = _built(classifier_config, "classifier", nn.Module, blank.device)
+    with _told_of("classifier", blank):
+        classifier = answer_in_labels(classifier, labels, blank, "classifier")
+    oracle = _built(oracle_config, "oracle", Oracle, blank.device)
+    with _told_of("oracle", blank):
+        oracle.set_labels(labels)
+        judgement = oracle.judge(blank)
+        for name, values in judgement._asdict().items():
+            if tuple(values.shape) != (1, len(labels)):
+                found = f"{tuple(values.shape)} for one image and {len(labels)} labels"
+                raise UserError(f"oracle: its {name} have shape {found}")
+    return Judges(classifier, oracle)
+
+
+def blank_image(size: int, device: torch.device | str) -> torch.Tensor:
+    """A grey image [1, 3, size, size]."""
+    return torch.full((1, 3, size, size), 0.5, device=device)
+
+
+def _built(config: ComponentConfig, section: str, role: type, *device: torch.device | str) -> Any:
+    component = config.build(*device)
+    if not isinstance(component, role):
+        raise UserError(f"{section}: {config.kind} builds a {type(component).__name__}, not a {role.__name__}")
+    return component
+
+
+@contextmanager
+def _told_of(section: str, image: torch.Tensor) -> Iterator[None]:
+    """Makes whatever a component throws at its first image an error of that section; anyone's code may stand there."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        size = image.shape[-1]
+        raise UserError(
+            f"{section}: fails on an image of {size} px: {type(error).__name__}: {one_line(error)}"
+        ) from error
+
+
+def _try_gradient(components: Components, blank: torch.Tensor) -> None:
+    generator = components.generator
     generator.row_seeds = [0]
     with torch.no_grad():
-        latents = generator.encode(blank, label)
+        latents = generator.encode(blank, torch.zeros(1, dtype=torch.int64, device=blank.device))
     generator.row_seeds = ()
     free = latents.free.detach().requires_grad_(True)
     image = generator.decode(Latents(free, latents.fixed))
     if image.shape != blank.shape:
         raise UserError(f"generator: decodes {tuple(blank.shape)} to {tuple(image.shape)}; check generator.image_size")
-    loss = classifier(image).logsumexp(1).sum()
+    loss = components.classifier(image).logsumexp(1).sum()
     if not loss.requires_grad or torch.autograd.grad(loss, free, allow_unused=True)[0] is None:
         raise UserError(
             "generator: no gradient reaches the latent through decode and classifier; neither may detach it"
@@ -75,7 +122,7 @@ def _try_out(components: Components, blank: torch.Tensor) -> None:
 
 
 def weights_sha256(component: object) -> str | None:
-    """A digest of every weight in `component`, None where it has none; independent of the file they came from."""
+    """A digest of the weights of the modules in `component`, None where it has none; whatever file they came from."""
     digest = hashlib.sha256()
     found = 0
     for name, tensor in sorted(_weights(component, "")):
@@ -88,13 +135,9 @@ def weights_sha256(component: object) -> str | None:
 def _weights(component: object, prefix: str) -> list[tuple[str, torch.Tensor]]:
     if isinstance(component, nn.Module):
         return [(f"{prefix}{name}", tensor) for name, tensor in component.state_dict().items()]
+    members: dict[str, object] = {}
     if isinstance(component, list | tuple):
         members = {str(i): member for i, member in enumerate(component)}
-    else:
-        members = dict(vars(component)) if hasattr(component, "__dict__") and not isinstance(component, type) else {}
-    parts = {n: m for n, m in members.items() if isinstance(m, nn.Module | list | tuple) or _is_component(m)}
-    return [entry for name, member in parts.items() for entry in _weights(member, f"{prefix}{name}.")]
-
-
-def _is_component(value: object) -> bool:
-    return isinstance(value, Generator | Oracle)
+    elif isinstance(component, Generator | Oracle):
+        members = vars(component)
+    return [entry for name, member in members.items() for entry in _weights(member, f"{prefix}{name}.")]

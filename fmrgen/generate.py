@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 
 from fmrgen.components import Components, weights_sha256
 from fmrgen.errors import UserError
@@ -62,18 +62,22 @@ def generate(
     options = recipe.output
     folder = SplitFolder(Path(output), options.config, options.split, len(components.source), options.shard_size)
     provenance = _claim(folder, _new_provenance(recipe, components, folder))
-    finished = folder.finished_shards()
-    todo = [[shard for shard in range(folder.shards) if shard not in set(finished)]]
-    broadcast_object_list(todo)  # what the first process saw: another one might look when a shard has been added
-    mine = todo[0][accelerator.process_index :: accelerator.num_processes]
+    _refuse_unlike_processes(provenance)
+    todo: list[Any] = [None]
     watch = None
     if accelerator.is_main_process:
-        watch = _Watch(folder, Progress(folder.examples), on_progress, finished, mine)
+        finished = folder.finished_shards()
+        watch = _Watch(folder, Progress(folder.examples), on_progress, finished)
+        todo = [[shard for shard in range(folder.shards) if shard not in watch.counted]]
         if todo[0] or not provenance["finished"]:
             provenance["runs"].append(_new_run(accelerator))
             provenance["finished"] = False
             folder.remove_leftovers()
             folder.write_provenance(provenance)
+    broadcast_object_list(todo)  # no process starts before the first one has looked and the folder is claimed
+    mine = todo[0][accelerator.process_index :: accelerator.num_processes]
+    if watch is not None:
+        watch.begin(mine)
     try:
         _perturb_shards(recipe, components, folder, mine, accelerator.device, watch)
     except UserError as error:
@@ -98,7 +102,8 @@ def _accelerator() -> Accelerator:
         )
     if not gpu:  # accelerate launch leaves one thread to each process, however many cores there are
         here = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // here))
     return accelerator
 
 
@@ -121,7 +126,9 @@ def _new_provenance(recipe: Recipe, components: Components, folder: SplitFolder)
         "recipe": recipe.model_dump(mode="json"),
         "labels": list(labels.names),
         "groups": None if labels.groups is None else [list(group) for group in labels.groups],
+        "source_classes": labels.source_size,
         "examples": len(components.source),
+        "image_size": components.generator.image_size,
         "shards": folder.shards,
         "weights_sha256": {name: weights_sha256(getattr(components, name)) for name in models},
         "seed": recipe.perturb.seed,
@@ -129,6 +136,19 @@ def _new_provenance(recipe: Recipe, components: Components, folder: SplitFolder)
         "runs": [],
         "files": {},
     }
+
+
+def _refuse_unlike_processes(provenance: dict[str, Any]) -> None:
+    """Raises UserError, on every process, where they did not load the same things: their rows must not be mixed."""
+    mine = {name: provenance[name] for name in ("fingerprint", "weights_sha256", "examples", "labels")}
+    everyones = gather_object([mine])
+    for name, value in everyones[0].items():
+        unlike = [process for process, other in enumerate(everyones) if other[name] != value]
+        if unlike:
+            raise UserError(
+                f"process {unlike[0]} has other {name} than process 0; give every node the same recipe and files, and "
+                "a classifier that has a checkpoint"
+            )
 
 
 def _claim(folder: SplitFolder, provenance: dict[str, Any]) -> dict[str, Any]:
@@ -144,6 +164,9 @@ def _claim(folder: SplitFolder, provenance: dict[str, Any]) -> dict[str, Any]:
                 f"{where} was made by another recipe (fingerprint {earlier.get('fingerprint')}, not "
                 f"{provenance['fingerprint']}); choose another --output or output.split, or delete it"
             )
+        for name in ("labels", "groups"):
+            if earlier[name] != provenance[name]:
+                raise UserError(f"{where} was begun with other {name}; choose another --output")
         for name, digest in provenance["weights_sha256"].items():
             if earlier["weights_sha256"][name] != digest:
                 raise UserError(
@@ -157,14 +180,20 @@ def _claim(folder: SplitFolder, provenance: dict[str, Any]) -> dict[str, Any]:
     elif any((folder.root / folder.config).glob(f"{folder.split}-*.parquet")):
         raise UserError(f"{where} holds shards without a provenance file; delete them or choose another --output")
     for path in provenance_path(folder.root, folder.config, "x").parent.glob("*.json"):
-        other = read_json(path)["recipe"] if path != folder.provenance_path else None
+        other = read_json(path) if path != folder.provenance_path else provenance
         for section in ("source", "generator", "oracle"):
-            if other is not None and other[section] != provenance["recipe"][section]:
+            if _identity(other, section) != _identity(provenance, section):
                 raise UserError(
                     f"{folder.root}: config {folder.config} has another {section} in its split {path.stem}; "
                     "a config is one source, generator and oracle: choose another output.config"
                 )
     return earlier or provenance
+
+
+def _identity(provenance: dict[str, Any], section: str) -> Any:
+    """What makes the section the same in two splits of one config."""
+    told = {name: value for name, value in provenance["recipe"][section].items() if name != "on_error"}
+    return (told, provenance["labels"]) if section == "source" else (told, provenance["weights_sha256"][section])
 
 
 class _Watch:
@@ -176,15 +205,19 @@ class _Watch:
         progress: Progress,
         on_progress: Callable[[Progress], None],
         finished: list[int],
-        mine: list[int],
     ) -> None:
         self.folder, self.progress, self.on_progress = folder, progress, on_progress
-        self.counted = {*finished, *mine}
+        self.counted = set(finished)  # shards whose rows are counted, or will be one by one
         for shard in finished:
             self._count_shard(shard)
         progress.resumed = progress.done
         self.started = self.looked = time.monotonic()
-        on_progress(progress)
+
+    def begin(self, mine: list[int]) -> None:
+        """From now on this process makes the shards `mine`."""
+        self.counted |= set(mine)
+        self.started = self.looked = time.monotonic()
+        self.on_progress(self.progress)
 
     @property
     def made(self) -> int:
@@ -236,12 +269,17 @@ def _perturb_shards(
     device: torch.device,
     watch: _Watch | None,
 ) -> None:
-    """Perturbs the examples of the shards `mine` as one stream and writes each shard when its last row ends."""
+    """Perturbs the examples of the shards `mine` as one stream and writes each shard when its last row ends.
+
+    A source that fails is told after the images before it are through and the shards that they complete are written.
+    """
     features = split_features(components.source.labels.names, recipe.output.keep_original)
     size = components.generator.image_size
+    loads = _load_shards(components.source, cast(SourceConfig, recipe.source), folder, mine, size)
     home: dict[int, _OpenShard] = {}  # example id → its shard
     writer = ThreadPoolExecutor(1, thread_name_prefix="shards")
     written: list[Future[None]] = []
+    failures: list[UserError] = []
 
     def write_if_complete(shard: _OpenShard) -> None:
         if shard.complete:
@@ -250,7 +288,10 @@ def _perturb_shards(
 
     def examples() -> Iterator[Example]:
         shard = None
-        for number, loaded in _read_ahead(_load_shards(components.source, recipe.source, folder, mine, size)):
+        for number, loaded in _read_ahead(loads):
+            if isinstance(loaded, UserError):
+                failures.append(loaded)
+                return
             if shard is None or number != shard.number:
                 shard = _OpenShard(number)
             if loaded is None:
@@ -278,17 +319,22 @@ def _perturb_shards(
                 watch.row(row)
     for future in written:
         future.result()
+    if failures:
+        raise failures[0]
 
 
 def _load_shards(
-    source: Source, config: Any, folder: SplitFolder, shards: list[int], size: int
+    source: Source, config: SourceConfig, folder: SplitFolder, shards: list[int], size: int
 ) -> Iterator[tuple[int, Any]]:
-    """(shard, example) for every example of the shards, and (shard, None) at the end of each."""
-    assert isinstance(config, SourceConfig)
+    """(shard, example) for every example of the shards, (shard, None) after each, (shard, error) where it must end."""
     for shard in shards:
         positions = folder.positions(shard)
-        for loaded in source.load(positions.start, positions.stop, size, config.fit, config.on_error):
-            yield shard, loaded
+        try:
+            for loaded in source.load(positions.start, positions.stop, size, config.fit, config.on_error):
+                yield shard, loaded
+        except UserError as error:
+            yield shard, error
+            return
         yield shard, None
 
 
@@ -313,7 +359,7 @@ def _read_ahead(items: Iterator[Any]) -> Iterator[Any]:
 
 
 def _finish(folder: SplitFolder, provenance: dict[str, Any], watch: _Watch) -> Summary:
-    """Checks the whole split, marks it finished, writes the card; the mark comes last."""
+    """Checks the whole split, marks it finished and writes the card; a card that a killed run did not write, too."""
     watch.look_around()
     watch.on_progress(watch.progress)
     if not provenance["finished"]:
@@ -321,6 +367,6 @@ def _finish(folder: SplitFolder, provenance: dict[str, Any], watch: _Watch) -> S
         provenance["runs"][-1] |= {"finished": _now(), "seconds": round(watch.seconds, 1), "images": watch.made}
         provenance |= {"files": digests, "skipped": [entry._asdict() for entry in skipped], "finished": True}
         folder.write_provenance(provenance)
-        write_card(folder.root)
+    write_card(folder.root)
     table = pa.concat_tables([folder.read_columns(shard, SUMMARY_COLUMNS) for shard in range(folder.shards)])
     return summarise({name: table[name].to_numpy() for name in SUMMARY_COLUMNS})

@@ -14,8 +14,18 @@ def from_pretrained(loader: Any, reference: str, what: str, revision: str | None
     """
     try:
         return loader.from_pretrained(resolve_path(reference), revision=revision, trust_remote_code=False, **options)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise UserError(f"{what}: {reference} can't be loaded: {one_line(error)}") from None
+    except Exception as error:  # a broken or foreign folder can fail anywhere in the libraries
+        raise UserError(f"{what}: {reference} can't be loaded: {one_line(error)}") from error
+
+
+def pretrained_model(loader: Any, reference: str, what: str, revision: str | None = None, **options: Any) -> Any:
+    """`from_pretrained` for a model: a weight that the files lack is an error too, not a random weight."""
+    model, loaded = from_pretrained(loader, reference, what, revision, output_loading_info=True, **options)
+    for problem in ("missing_keys", "mismatched_keys"):
+        if keys := sorted(map(str, loaded.get(problem) or [])):
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise UserError(f"{what}: {reference} lacks weights of a {type(model).__name__}: {keys[0]}{more}")
+    return model
 
 
 def local_file(reference: str, what: str) -> Path:

@@ -15,7 +15,7 @@ def import_object(path: str) -> Any:
         sys.path.append(os.getcwd())  # a console script does not see the folder that it is called from
     try:
         return getattr(importlib.import_module(module_name), name)
-    except ImportError as error:
+    except (ImportError, TypeError, ValueError) as error:
         raise UserError(f"{path} can't be imported: {error}") from None
     except AttributeError:
         raise UserError(f"{path}: the module has no {name}") from None

@@ -109,7 +109,8 @@ def perturb(
     bench = _Bench(classifier, generator, oracle, oracle_rule, seed, torch.device(device))
     state = _Slots(slots)
     rule = UPDATES[update]()
-    queue = bench.prepare(iter(examples), min(slots, _ENCODE_ROWS))
+    together = min(slots, _ENCODE_ROWS)
+    queue = bench.prepare(iter(examples), together)
     while True:
         filled = state.refill(queue)
         active = state.active
@@ -122,7 +123,7 @@ def perturb(
         ends, moving = state.accept(judged, budget, reencode)
         state.move(step_size * rule.direction(judged.gradient, moving), moving)
         if reencode:
-            state.replace_latents(bench.encode(state["image"], state["label"], state.ids), ~moving)
+            bench.encode_again(state, [slot for slot in state.going_on(ends) if not moving[slot]], together)
         on_pass(active)
         yield from state.take(ends)
 
@@ -191,6 +192,16 @@ class _Bench:
         with torch.no_grad():
             return self.generator.encode(images, labels)
 
+    def encode_again(self, state: "_Slots", slots: list[int], together: int) -> None:
+        """Puts the latents of their last accepted images into `slots`, `together` at a time."""
+        for start in range(0, len(slots), together):
+            rows = slots[start : start + together]
+            padded = rows + [rows[-1]] * (together - len(rows))
+            latents = self.encode(state["image"][padded], state["label"][padded], state["id"][padded].tolist())
+            for name, values in (("free", latents.free), ("fixed", latents.fixed)):
+                if values is not None:
+                    state[name][rows] = values[: len(rows)]
+
     def judge(self, latents: Latents, labels: Tensor) -> _Judged:
         with torch.enable_grad():
             free = latents.free.detach().requires_grad_(True)
@@ -230,10 +241,6 @@ class _Slots:
     @property
     def active(self) -> int:
         return sum(self.occupied)
-
-    @property
-    def ids(self) -> list[int]:
-        return self["id"].tolist()
 
     @property
     def latents(self) -> Latents:
@@ -318,29 +325,29 @@ class _Slots:
     def move(self, delta: Tensor, moving: Tensor) -> None:
         self.rows["free"] = torch.where(_as_column(moving, delta), self["free"] + delta, self["free"])
 
-    def replace_latents(self, latents: Latents, rows: Tensor) -> None:
-        for name, values in (("free", latents.free), ("fixed", latents.fixed)):
-            if values is not None:
-                self.rows[name] = torch.where(_as_column(rows, values), values, self[name])
+    def going_on(self, ends: list[StopReason | None]) -> list[int]:
+        """The slots whose image does not end."""
+        return [slot for slot in range(self.size) if self.occupied[slot] and ends[slot] is None]
 
     def take(self, ends: list[StopReason | None]) -> Iterator[Perturbed]:
         """The finished rows; their slots are empty afterwards."""
-        done = [slot for slot, reason in enumerate(ends) if reason is not None]
+        done = [(slot, reason) for slot, reason in enumerate(ends) if reason is not None]
         if not done:
             return
+        slots = [slot for slot, _ in done]
         inner = {"free", "start", "fixed", "target", "fresh", "probing"}
-        out = {name: values[done].cpu() for name, values in self.rows.items() if name not in inner}
+        out = {name: values[slots].cpu() for name, values in self.rows.items() if name not in inner}
         images = {name: (out.pop(name) * 255).round().to(torch.uint8) for name in ("image", "original")}
         columns = {name: values.tolist() for name, values in out.items()}
         iterations = columns.pop("accepted")
-        for row, slot in enumerate(done):
+        for row, (slot, reason) in enumerate(done):
             self.occupied[slot] = False
             yield Perturbed(
                 image=images["image"][row],
                 original=images["original"][row],
                 valid=iterations[row] > 0,
                 iterations=iterations[row],
-                stop_reason=ends[slot] or StopReason.BUDGET,
+                stop_reason=reason,
                 **{name: values[row] for name, values in columns.items()},
             )
 

@@ -33,7 +33,10 @@ def write_card(root: Path) -> None:
         task_categories=["image-classification"], tags=["fmrgen", "robustness", "perturbed"], configs=configs
     )
     card = DatasetCard.from_template(data, template_path=str(cards_folder() / "perturbed_split.md"), splits=splits)
-    write_atomically(root / "README.md", str(card).encode())
+    path = root / "README.md"
+    content = str(card).encode()
+    if not path.exists() or path.read_bytes() != content:
+        write_atomically(path, content)
 
 
 def cards_folder() -> Path:

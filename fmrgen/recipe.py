@@ -67,7 +67,11 @@ class Recipe(Section):
     @property
     def fingerprint(self) -> str:
         """16 hex digits over everything that can change a stored row or the plan of shards."""
-        return fingerprint(self.model_dump(mode="json", exclude={"description": True, "perturb": {"slots"}}))
+        idle: Any = {"description": True, "source": {"on_error"}, "perturb": {"slots"}}
+        # The order of `classes` numbers the labels, and sorted JSON does not show it.
+        return fingerprint(
+            [self.model_dump(mode="json", exclude=idle), list(getattr(self.source, "classes", None) or [])]
+        )
 
     def build(self, device: "torch.device | str" = "cpu") -> "Components":
         """Builds all four components and proves on one blank image that they fit each other.
@@ -133,15 +137,17 @@ def _read(reference: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(f"{reference}: extends itself: {' > '.join(p.name for p in (*seen, path))}")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{reference}: not YAML: {one_line(error)}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{reference}: a recipe is a mapping of sections, this is {type(tree).__name__}")
     base = tree.pop("extends", None)
     if base is None:
         return tree
-    beside = path.parent / f"{base}.yaml"
-    return _merge(_read(beside if beside.is_file() else base, (*seen, path)), tree)
+    if not isinstance(base, str):
+        raise UserError(f"{reference}: extends: must be one recipe's file or name")
+    beside = [file for file in (path.parent / base, path.parent / f"{base}.yaml") if file.is_file()]
+    return _merge(_read(beside[0] if beside else base, (*seen, path)), tree)
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -150,7 +156,9 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     for key, value in changes.items():
         old = merged.get(key)
         same_kind = (
-            isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+            isinstance(old, dict)
+            and isinstance(value, dict)
+            and ("kind" not in value or old.get("kind", value["kind"]) == value["kind"])
         )
         merged[key] = _merge(old, value) if same_kind and isinstance(old, dict) else value
     return merged
@@ -162,7 +170,7 @@ def _parse_override(override: str) -> dict[str, Any]:
         raise UserError(f"{override}: an override is section.key=value, for example perturb.budget=20")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{override}: the value is not YAML: {one_line(error)}") from None
     for key in reversed(path.split(".")):
         value = {key: value}

@@ -19,6 +19,7 @@ from PIL import Image as PILImage
 from fmrgen.errors import UserError, one_line
 from fmrgen.perturb import Perturbed, StopReason
 
+_NO_SHARD = "is not the shard that this recipe makes; delete it and run the same command again"
 _SHARD_KEY = b"fmrgen"  # of the parquet metadata: the recipe's fingerprint and the skipped ids of the shard
 
 # The column of each of Perturbed's values that is not called the same.
@@ -99,9 +100,10 @@ class SplitFolder:
 
     def remove_leftovers(self) -> None:
         """Deletes the temporary files of a run that was killed while it wrote."""
-        for folder in (self.root / self.config, self.provenance_path.parent):
-            for path in folder.glob(f".{self.split}*.tmp"):
-                path.unlink(missing_ok=True)
+        shards = (self.root / self.config).glob(f".{self.split}-*-of-*.parquet.*.tmp")
+        provenances = self.provenance_path.parent.glob(f".{self.split}.json.*.tmp")
+        for path in (*shards, *provenances):
+            path.unlink(missing_ok=True)
 
     def write_shard(
         self, shard: int, rows: Iterable[Perturbed], skipped: Sequence[Skipped], features: Features, fingerprint: str
@@ -122,8 +124,18 @@ class SplitFolder:
         write_atomically(self.shard_path(shard), buffer.getbuffer())
 
     def read_columns(self, shard: int, columns: Sequence[str]) -> pa.Table:
-        """Some columns of a finished shard; images that are not asked for are not read."""
-        return pq.read_table(self.shard_path(shard), columns=list(columns))
+        """Some columns of a finished shard; images that are not asked for are not read. Raises UserError."""
+        try:
+            return pq.read_table(self.shard_path(shard), columns=list(columns))
+        except (pa.ArrowException, OSError):
+            raise UserError(f"{self.shard_path(shard)}: {_NO_SHARD}") from None
+
+    def _read_said(self, shard: int) -> dict[str, Any]:
+        """What the shard says of itself besides its rows."""
+        try:
+            return json.loads(pq.read_schema(self.shard_path(shard)).metadata[_SHARD_KEY])
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+            raise UserError(f"{self.shard_path(shard)}: {_NO_SHARD}") from None
 
     def check_complete(self, fingerprint: str) -> tuple[dict[str, str], list[Skipped]]:
         """Proves that every example is there once and only once; returns each shard's sha256 and what was skipped.
@@ -137,16 +149,14 @@ class SplitFolder:
             path = self.shard_path(shard)
             if not path.exists():
                 raise UserError(f"{path}: missing after the run; run the same command again")
-            said = json.loads(pq.read_schema(path).metadata[_SHARD_KEY])
+            said = self._read_said(shard)
             ids = self.read_columns(shard, ["id"])["id"].to_pylist()
             here = [Skipped(**entry) for entry in said["skipped"]]
             found = {*ids, *(entry.id for entry in here)}
             if said["fingerprint"] != fingerprint or len(found) != len(self.positions(shard)) or found & seen:
-                raise UserError(
-                    f"{path}: is not the shard that this recipe makes; delete it and run the same command again"
-                )
+                raise UserError(f"{path}: {_NO_SHARD}")
             if len(ids) + len(here) != len(found):
-                raise UserError(f"{path}: holds an example twice; delete it and run the same command again")
+                raise UserError(f"{path}: {_NO_SHARD}")
             seen |= found
             skipped += here
             digests[str(path.relative_to(self.root))] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -208,12 +218,15 @@ class SplitReference(NamedTuple):
 
 
 def parse_reference(text: str) -> SplitReference:
-    """Raises UserError for text that names no split."""
+    """What `text` names; a folder that is there goes before a repository. Raises UserError where it names no split."""
+    if Path(text).is_dir():
+        return SplitReference(text, None, None, None)
+    folder, _, place = text.rpartition(":")
+    if Path(folder).is_dir() and (named := re.fullmatch(r"([\w.-]+)/([\w.]+)", place)):
+        return SplitReference(folder, None, named[1], named[2])
     match = re.fullmatch(r"(?P<repo>.+?)(@(?P<revision>[^:@]+))?(:(?P<config>[\w.-]+)/(?P<split>[\w.]+))?", text)
     if match is None:
         raise UserError(f"{text}: a split is PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], for example out:mnist/lenet")
-    if Path(text).is_dir():
-        return SplitReference(text, None, None, None)
     return SplitReference(match["repo"], match["revision"], match["config"], match["split"])
 
 

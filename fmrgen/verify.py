@@ -4,16 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from fmrgen.components import weights_sha256
-from fmrgen.errors import UserError
-from fmrgen.oracles.base import Oracle
-from fmrgen.recipe import Recipe
-from fmrgen.sections import validate
+from fmrgen.components import Judges, blank_image, build_judges, weights_sha256
+from fmrgen.errors import UserError, one_line
+from fmrgen.labels import Labels
+from fmrgen.sections import ClassifierSection, OracleSection, Section, validate
 from fmrgen.split import open_split
 
 _BATCH = 64
@@ -42,56 +43,85 @@ class Verification:
         return self.rows - len({entry.id for entry in self.disagreements})
 
 
+class _JudgesOfRecipe(Section):
+    classifier: ClassifierSection
+    oracle: OracleSection
+
+
 def verify(
     split: str,
     *,
+    trust: bool = False,
     device: torch.device | str | None = None,
     on_rows: Callable[[int, int], None] = lambda done, rows: None,
 ) -> Verification:
     """Judges and classifies every stored image of `split` (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`) again.
 
-    Uses the oracle and the classifier of the recipe in the split's provenance. `on_rows(done, rows)` tells how far it
-    is. Raises UserError where the split or its models can't be had, or are not the ones that made it.
+    Uses the oracle and the classifier of the recipe in the split's provenance, which may be a stranger's: one that
+    names code by import path is refused unless `trust` is given. `on_rows(done, rows)` tells how far it is. Raises
+    UserError where the split or its models can't be had, or are not the ones that made it.
     """
     dataset, provenance = open_split(split)
+    tree = {name: provenance["recipe"][name] for name in ("classifier", "oracle")}
+    if not trust and (code := _code_named_in(tree)):
+        raise UserError(f"{split}: its recipe runs {code}; if you know that code, verify with --trust")
+    recipe = validate(_JudgesOfRecipe, tree, f"{split}: recipe in the provenance")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    recipe = validate(Recipe, provenance["recipe"], f"{split}: recipe in the provenance")
-    components = recipe.build(device)
-    for name in ("classifier", "oracle"):
-        if weights_sha256(getattr(components, name)) != provenance["weights_sha256"][name]:
+    groups = provenance["groups"] and tuple(tuple(group) for group in provenance["groups"])
+    labels = Labels(tuple(provenance["labels"]), groups, provenance["source_classes"])
+    blank = blank_image(provenance["image_size"], device)
+    judges = build_judges(recipe.classifier, recipe.oracle, labels, blank)
+    for name, judge in judges._asdict().items():
+        if weights_sha256(judge) != provenance["weights_sha256"][name]:
             raise UserError(
                 f"{split}: the {name} that the recipe loads now has other weights than the one that made it"
             )
+    rows = provenance["examples"] - len(provenance["skipped"])
+    try:
+        return _verify_rows(dataset, rows, judges, device, on_rows)
+    except (pa.ArrowException, OSError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"{split}: a file of it can't be read: {one_line(error)}") from error
+
+
+def _code_named_in(tree: Any) -> str | None:
+    """The first import path in a recipe's sections, None where only built-in kinds are named."""
+    if isinstance(tree, list):
+        return next((code for entry in tree if (code := _code_named_in(entry))), None)
+    if not isinstance(tree, dict):
+        return None
+    if ":" in str(tree.get("kind", "")) or tree.get("kind") == "module":
+        return str(tree.get("target") or tree["kind"])
+    return _code_named_in(list(tree.values()))
+
+
+def _verify_rows(
+    dataset: Any, rows: int, judges: Judges, device: torch.device | str, on_rows: Callable[[int, int], None]
+) -> Verification:
     disagreements: list[Disagreement] = []
-    rows, seen = provenance["examples"] - len(provenance["skipped"]), 0
-    for batch in dataset.iter(batch_size=_BATCH):
-        found = _measure(batch, "image", "", components.classifier, components.oracle, device)
+    seen = 0
+    for batch in dataset.iter(batch_size=_BATCH) if rows else ():
+        found = _measure(batch, "image", "", judges, device)
         if "original" in batch:
-            found |= _measure(batch, "original", "original_", components.classifier, components.oracle, device)
+            found |= _measure(batch, "original", "original_", judges, device)
         for column, values in found.items():
             disagreements += _compare(batch, column, values)
         disagreements += _check_invalid_rows(batch)
         seen += len(batch["id"])
         on_rows(seen, rows)
     if seen != rows:
-        raise UserError(f"{split}: holds {seen} rows, its provenance says {rows}; make it again")
+        raise UserError(f"the files hold {seen} rows and the provenance says {rows}; make the split again")
     return Verification(rows, disagreements)
 
 
 def _measure(
-    batch: dict[str, list[Any]],
-    column: str,
-    prefix: str,
-    classifier: torch.nn.Module,
-    oracle: Oracle,
-    device: torch.device | str,
+    batch: dict[str, list[Any]], column: str, prefix: str, judges: Judges, device: torch.device | str
 ) -> dict[str, Tensor]:
     pixels = np.stack([np.asarray(image) for image in batch[column]])
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device).float() / 255
     labels = torch.tensor(batch["label"], device=device)
     with torch.no_grad():
-        logits = classifier(images)
-        probabilities, score = oracle.judge(images)
+        logits = judges.classifier(images)
+        probabilities, score = judges.oracle.judge(images)
     found = {f"{prefix}prediction": logits.argmax(1), f"{prefix}oracle_label": probabilities.argmax(1)}
     if not prefix:
         found["clip_score"] = score.gather(1, labels.unsqueeze(1)).squeeze(1)

@@ -134,12 +134,13 @@ def test_wrong_files_are_one_line(official, tmp_path):
     torch.save(
         {"state_dict": {**model.state_dict(), "quant_conv.weight": torch.zeros(4, 16, 1, 1)}}, folder / "shape.ckpt"
     )
-    torch.save({"state_dict": {"encoder.conv_in.weight": torch.zeros(1)}}, folder / "few.ckpt")
+    few = {"encoder.conv_in.bias": model.encoder.conv_in.bias}
+    torch.save({"state_dict": few}, folder / "few.ckpt")
     torch.jit.script(nn.Linear(2, 2)).save(str(folder / "script.ckpt"))
     for name, text in {
         "cut.ckpt": "not a readable checkpoint",
         "empty.ckpt": "not a readable checkpoint",
-        "shape.ckpt": "quant_conv.weight has another shape",
+        "shape.ckpt": r"quant_conv.weight .* has another shape",
         "few.ckpt": "is missing",
         "script.ckpt": "TorchScript",
         "none.ckpt": "no such file",

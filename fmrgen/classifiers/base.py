@@ -72,12 +72,12 @@ def answer_in_labels(classifier: nn.Module, labels: Labels, image: Tensor, what:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(f"{what}: must return logits of shape [B, K], one image gave {shape}")
     outputs = logits.shape[1]
+    if labels.groups is not None and outputs == labels.source_size:
+        return GroupedClassifier(classifier, labels.groups)
     if outputs == len(labels):
         return classifier
-    if labels.groups is not None:
-        needed = 1 + max(max(group) for group in labels.groups)
-        if outputs == labels.source_size or (labels.source_size is None and outputs >= needed):
-            return GroupedClassifier(classifier, labels.groups)
+    if labels.groups is not None and labels.source_size is None and outputs > max(map(max, labels.groups)):
+        return GroupedClassifier(classifier, labels.groups)
     also = (
         f" (or the source's {labels.source_size} classes)" if labels.groups is not None and labels.source_size else ""
     )

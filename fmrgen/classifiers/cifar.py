@@ -22,7 +22,7 @@ class Config(ComponentConfig):
     num_classes: int = Field(10, ge=2)
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
-        from fmrgen.classifiers._checkpoint import load_checkpoint
+        from fmrgen.checkpoint import load_checkpoint
         from fmrgen.classifiers.base import Classifier, Normalize, freeze
 
         network = _resnet18(self.num_classes)

@@ -30,10 +30,14 @@ class Config(ComponentConfig):
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         from torch import nn
 
-        from fmrgen.classifiers._checkpoint import load_checkpoint
+        from fmrgen.checkpoint import load_checkpoint
         from fmrgen.classifiers.base import Classifier, Normalize, freeze
 
-        network = import_object(self.target)(**self.args)
+        target = import_object(self.target)
+        try:
+            network = target(**self.args)
+        except TypeError as error:
+            raise UserError(f"classifier.args: {self.target} can't be called with {self.args}: {error}") from error
         if not isinstance(network, nn.Module):
             raise UserError(f"classifier.target: {self.target} made a {type(network).__name__}, not a torch module")
         if self.checkpoint is not None:

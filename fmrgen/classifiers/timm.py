@@ -26,7 +26,7 @@ class Config(ComponentConfig):
         import timm
         from timm.data import create_transform, resolve_data_config
 
-        from fmrgen.classifiers._checkpoint import load_checkpoint
+        from fmrgen.checkpoint import load_checkpoint
         from fmrgen.classifiers.base import Classifier, freeze
 
         if self.model.partition(".")[0] not in timm.list_models():

@@ -20,10 +20,10 @@ class Config(ComponentConfig):
         from transformers import AutoImageProcessor, AutoModelForImageClassification
 
         from fmrgen.classifiers.base import Classifier, freeze
-        from fmrgen.hub import from_pretrained
+        from fmrgen.hub import from_pretrained, pretrained_model
 
         load: dict[str, Any] = {"reference": self.model, "what": "classifier.model", "revision": self.revision}
-        model = from_pretrained(AutoModelForImageClassification, **load)
+        model = pretrained_model(AutoModelForImageClassification, **load)
         processor = from_pretrained(AutoImageProcessor, **load)
         return freeze(Classifier(model, _Processor(processor)), device)
 

@@ -13,6 +13,7 @@ import yaml
 from diffusers import VQModel
 from torch import Tensor
 
+from fmrgen.checkpoint import load_exactly
 from fmrgen.errors import UserError, one_line
 from fmrgen.hub import local_file
 
@@ -29,14 +30,7 @@ def load_taming(checkpoint: str, config: str) -> VQModel:
     for key, value in renamed.items():
         if key in own and value.ndim == 4 and own[key].ndim == 2:  # attention: 1×1 convolutions there, linear here
             renamed[key] = value[:, :, 0, 0]
-    missing = sorted(own.keys() - renamed.keys())
-    unknown = sorted(renamed.keys() - own.keys())
-    shapes = [key for key in own.keys() & renamed.keys() if own[key].shape != renamed[key].shape]
-    if missing or unknown or shapes:
-        first = (missing or unknown or shapes)[0]
-        problem = "is missing" if missing else "is unknown" if unknown else "has another shape"
-        raise UserError(f"generator.checkpoint: {checkpoint} does not fit {config}: {first} {problem}")
-    model.load_state_dict(renamed)
+    load_exactly(model, renamed, f"generator.checkpoint: {checkpoint} with {config}")
     return model
 
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from fmrgen.errors import UserError, one_line
 from fmrgen.generators.base import Generator, GeneratorConfig, Latents, check_image_size
 
 if TYPE_CHECKING:
@@ -18,16 +19,29 @@ class Config(GeneratorConfig):
     revision: str | None = None
 
     def build(self, device: "torch.device | str" = "cpu") -> "Vae":
-        from diffusers import AutoModel
-
         from fmrgen.classifiers.base import freeze
-        from fmrgen.hub import from_pretrained
+        from fmrgen.hub import pretrained_model
 
         options = {} if self.subfolder is None else {"subfolder": self.subfolder}
-        model = from_pretrained(AutoModel, self.model, "generator.model", self.revision, **options)
+        loader = self._autoencoder_class(options)
+        model = pretrained_model(loader, self.model, "generator.model", self.revision, **options)
         vae = Vae(freeze(model, device), self.image_size)
         check_image_size(self.image_size, vae.downsampling)
         return vae
+
+    def _autoencoder_class(self, options: dict[str, str]) -> Any:
+        import diffusers
+
+        from fmrgen.assets import resolve_path
+
+        try:
+            config = diffusers.AutoencoderKL.load_config(resolve_path(self.model), revision=self.revision, **options)
+        except OSError as error:
+            raise UserError(f"generator.model: {self.model} can't be loaded: {one_line(error)}") from error
+        name = str(config.get("_class_name"))
+        if not name.startswith("Autoencoder") or not hasattr(diffusers, name):
+            raise UserError(f"generator.model: {self.model} is not one of diffusers' autoencoders")
+        return getattr(diffusers, name)
 
 
 class Vae(Generator):

@@ -31,12 +31,12 @@ class Config(GeneratorConfig):
 
         from fmrgen.classifiers.base import freeze
         from fmrgen.generators._taming import load_taming
-        from fmrgen.hub import from_pretrained
+        from fmrgen.hub import pretrained_model
 
         if self.checkpoint is not None and self.config is not None:
             model = load_taming(self.checkpoint, self.config)
         else:
-            model = from_pretrained(VQModel, str(self.model), "generator.model", self.revision)
+            model = pretrained_model(VQModel, str(self.model), "generator.model", self.revision)
         check_image_size(self.image_size, 2 ** (len(model.config.block_out_channels) - 1))
         return Vqgan(freeze(model, device), self.image_size)
 

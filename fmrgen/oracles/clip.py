@@ -35,10 +35,10 @@ class Config(ComponentConfig):
         from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
         from fmrgen.classifiers.base import freeze
-        from fmrgen.hub import from_pretrained
+        from fmrgen.hub import from_pretrained, pretrained_model
 
         load: dict[str, Any] = {"reference": self.model, "what": "oracle.model", "revision": self.revision}
-        model = freeze(from_pretrained(CLIPModel, **load).float(), device)
+        model = freeze(pretrained_model(CLIPModel, **load).float(), device)
         tokenizer = from_pretrained(AutoTokenizer, **load)
         processor = from_pretrained(AutoImageProcessor, **load)
         return ClipOracle(model, tokenizer, processor, self.prompts, self.first_synonym)

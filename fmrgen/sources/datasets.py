@@ -50,7 +50,10 @@ class Config(SourceConfig):
         label = _column(features, self.label_column, ClassLabel, "label")
         feature = features[label]
         labels = make_labels(self.classes, feature.names if isinstance(feature, ClassLabel) else None)
-        dataset = dataset.cast_column(image, Image(decode=False)).select_columns([image, label])
+        try:
+            dataset = dataset.cast_column(image, Image(decode=False)).select_columns([image, label])
+        except Exception as error:
+            raise UserError(f"source.image_column: {image} holds no images: {one_line(error)}") from error
         if isinstance(dataset, IterableDataset):
             return StreamedDataset(dataset, image, label, labels, self._length_of(dataset, labels))
         return StoredDataset(dataset, image, label, labels, self.limit)
@@ -87,7 +90,9 @@ def _load(config: Config) -> Any:
             revision=config.revision,
             streaming=config.streaming,
         )
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # loaders of so many formats fail in as many ways
         raise UserError(f"source: {config.path}, split {config.split!r}, can't be opened: {one_line(error)}") from None
 
 
@@ -114,6 +119,8 @@ def _label(labels: Labels, value: Any, example_id: int) -> int | None:
             raise UserError(f"label {value!r} is not one of the {len(labels)} classes; list them under source.classes")
         if value is None:
             raise UserError("has no label; choose a split with labels")
+        if not isinstance(value, int | np.integer):
+            raise UserError(f"label {value!r} is no class index; set source.label_column")
         return labels.from_source(int(value))
     except UserError as error:
         raise UserError(f"source: id {example_id}: {error}") from None
@@ -141,27 +148,39 @@ class StoredDataset(Source):
 
 
 class StreamedDataset(Source):
-    """A stream: position i is found by passing over the ones before it."""
+    """A stream: position i is found by passing over the ones before it, once for all reads that go upwards."""
 
     def __init__(self, stream: Any, image: str, label: str, labels: Labels, length: int) -> None:
         self.labels = labels
         self._stream, self._image, self._label, self._length = stream, image, label, length
+        self._position = 0  # of the next example that `_opened` gives
+        self._opened: Iterator[RawExample] | None = None
 
     def __len__(self) -> int:
         return self._length
 
     def read(self, start: int, stop: int) -> Iterator[RawExample]:
-        stop = min(stop, self._length)
+        if self._opened is None or start < self._position:
+            self._opened = self._examples(start)
+            self._position = 0 if self.labels.groups is not None else start
+        for _ in islice(self._opened, start - self._position):
+            self._position += 1
+        while self._position < min(stop, self._length):
+            example = next(self._opened, None)
+            if example is None:
+                raise UserError(
+                    f"source.limit: the stream ends after {self._position} examples; start again with that limit"
+                )
+            self._position += 1
+            yield example
+
+    def _examples(self, start: int) -> Iterator[RawExample]:
+        """The stream's examples from position `start` on."""
         skipped = 0 if self.labels.groups is not None else start  # with groups, only reading tells which rows count
-        rows = ((row, entry) for row, entry in enumerate(self._stream.skip(skipped), skipped))
-        labelled = ((row, entry, _label(self.labels, entry[self._label], row)) for row, entry in rows)
-        wanted = ((row, entry, label) for row, entry, label in labelled if label is not None)
-        position = start
-        for row, entry, label in islice(wanted, start - skipped, stop - skipped):
-            yield RawExample(row, _undecoded(entry[self._image]), label)
-            position += 1
-        if position < stop:
-            raise UserError(f"source.limit: the stream ends after {position} examples; set limit to that")
+        for row, entry in enumerate(self._stream.skip(skipped), skipped):
+            label = _label(self.labels, entry[self._label], row)
+            if label is not None:
+                yield RawExample(row, _undecoded(entry[self._image]), label)
 
 
 def _undecoded(image: dict[str, Any] | None) -> bytes | str:

@@ -2,27 +2,33 @@
 
 from pathlib import Path
 
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError
 from fmrgen.sources.base import Source, SourceConfig
 from fmrgen.sources.datasets import Config as DatasetsConfig
 
 
 class Config(SourceConfig):
-    """`path` holds the class folders; classes are in the order of their names, ids in the order of the files."""
+    """`path` holds the class folders, with images at any depth; classes and files are in the order of their names."""
 
     kind: str = "imagefolder"
     path: str
 
     def build(self, device: object = "cpu") -> Source:
-        from datasets import load_dataset
+        from datasets import ClassLabel, Dataset, Features, Image
+        from PIL import Image as PILImage
 
         root = Path(self.path)
-        if not root.is_dir() or not any(entry.is_dir() for entry in root.iterdir()):
+        names = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
+        if not names:
             raise UserError(f"source.path: {self.path} is no folder of class folders")
-        files = {"images": str(root / "*" / "**")}
-        try:
-            dataset = load_dataset("imagefolder", data_files=files, split="images", drop_labels=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"source.path: {self.path} can't be read: {one_line(error)}") from None
+        suffixes = PILImage.registered_extensions()
+        files = [
+            (str(file), label)
+            for label, name in enumerate(names)
+            for file in sorted((root / name).rglob("*"))
+            if file.suffix.lower() in suffixes and file.is_file()
+        ]
+        columns = {"image": [file for file, _ in files], "label": [label for _, label in files]}
+        dataset = Dataset.from_dict(columns, features=Features({"image": Image(), "label": ClassLabel(names=names)}))
         shared = self.model_dump(include=set(SourceConfig.model_fields) - {"kind"})
         return DatasetsConfig(path=self.path, **shared).open(dataset)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,13 +25,17 @@ def train(
     `progress(step, steps, loss)` is called after each step. Raises UserError where the recipe can't be trained.
     """
     torch.manual_seed(recipe.schedule.seed)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output}: can't be a folder for the weights: {error.strerror}") from None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     source = recipe.source.build()
     trainee = recipe.model.trainee(device, source.labels)
     if recipe.augment.reconstruct and recipe.generator is None:
         raise UserError("augment.reconstruct: needs a generator section to reconstruct with")
     generator = recipe.generator.build(device) if recipe.generator is not None else None
-    images, labels = _load_all(source, recipe.source, trainee.image_size)
+    images, labels = _load_all(source, cast(SourceConfig, recipe.source), trainee.image_size)
     optimizer = torch.optim.AdamW(
         trainee.network.parameters(), recipe.schedule.learning_rate, weight_decay=recipe.schedule.weight_decay
     )
@@ -51,13 +55,11 @@ def train(
         schedule.step()
         progress(step + 1, steps, loss.item())
     trainee.network.eval()
-    output.mkdir(parents=True, exist_ok=True)
     trainee.save(output)
-    return _test(trainee, recipe.test.build(), recipe.test, device)
+    return _test(trainee, recipe.test.build(), cast(SourceConfig, recipe.test), device)
 
 
-def _load_all(source: Source, config: Any, size: int) -> tuple[Tensor, Tensor]:
-    assert isinstance(config, SourceConfig)
+def _load_all(source: Source, config: SourceConfig, size: int) -> tuple[Tensor, Tensor]:
     examples = [
         e for e in source.load(0, len(source), size, config.fit, config.on_error) if isinstance(e, LoadedExample)
     ]
@@ -65,7 +67,7 @@ def _load_all(source: Source, config: Any, size: int) -> tuple[Tensor, Tensor]:
     return images, torch.tensor([example.label for example in examples])
 
 
-def _test(trainee: Trainee, source: Source, config: Any, device: torch.device) -> dict[str, float]:
+def _test(trainee: Trainee, source: Source, config: SourceConfig, device: torch.device) -> dict[str, float]:
     images, labels = _load_all(source, config, trainee.image_size)
     with torch.no_grad():
         batches = [

@@ -25,7 +25,12 @@ class Config(TraineeConfig):
     label_smoothing: float = Field(0.05, ge=0, lt=1)
 
     def trainee(self, device: "torch.device", labels: Labels) -> "ClassifierTrainee":
-        classifier = self.classifier.build(device).requires_grad_(True)
+        from fmrgen.classifiers.base import answer_in_labels
+        from fmrgen.components import blank_image
+
+        classifier = self.classifier.build(device)
+        answer_in_labels(classifier, labels, blank_image(self.image_size, device), "model.classifier")
+        classifier.requires_grad_(True)
         return ClassifierTrainee(classifier, self.image_size, self.label_smoothing)
 
 
