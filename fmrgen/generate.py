@@ -181,6 +181,11 @@ def _claim(folder: SplitFolder, provenance: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"{where} holds shards without a provenance file; delete them or choose another --output")
     for path in provenance_path(folder.root, folder.config, "x").parent.glob("*.json"):
         other = read_json(path) if path != folder.provenance_path else provenance
+        if other["recipe"]["output"]["keep_original"] != provenance["recipe"]["output"]["keep_original"]:
+            raise UserError(
+                f"{folder.root}: config {folder.config} has another output.keep_original in its split {path.stem}; "
+                "the splits of a config have the same columns"
+            )
         for section in ("source", "generator", "oracle"):
             if _identity(other, section) != _identity(provenance, section):
                 raise UserError(

@@ -123,7 +123,8 @@ def perturb(
         ends, moving = state.accept(judged, budget, reencode)
         state.move(step_size * rule.direction(judged.gradient, moving), moving)
         if reencode:
-            bench.encode_again(state, [slot for slot in state.going_on(ends) if not moving[slot]], together)
+            moves = moving.tolist()
+            bench.encode_again(state, [slot for slot in state.going_on(ends) if not moves[slot]], together)
         on_pass(active)
         yield from state.take(ends)
 

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from datasets import DatasetInfo, Features
+from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from fmrgen.recipe import fingerprint
-from fmrgen.split import read_json, write_atomically
+from fmrgen.split import read_json, split_features, write_atomically
 
 
 def write_card(root: Path) -> None:
@@ -29,14 +31,22 @@ def write_card(root: Path) -> None:
         }
         for config, entries in splits.items()
     ]
+    infos = {
+        config: DatasetInfo(features=_features(entries[0]), config_name=config) for config, entries in splits.items()
+    }
     data = DatasetCardData(
         task_categories=["image-classification"], tags=["fmrgen", "robustness", "perturbed"], configs=configs
     )
+    DatasetInfosDict(infos).to_dataset_card_data(data)
     card = DatasetCard.from_template(data, template_path=str(cards_folder() / "perturbed_split.md"), splits=splits)
     path = root / "README.md"
     content = str(card).encode()
     if not path.exists() or path.read_bytes() != content:
         write_atomically(path, content)
+
+
+def _features(provenance: dict[str, Any]) -> Features:
+    return split_features(provenance["labels"], provenance["recipe"]["output"]["keep_original"])
 
 
 def cards_folder() -> Path:

@@ -1,7 +1,9 @@
 """The command line: help without torch, mistakes in one line with exit status 2."""
 
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import fmrgen
@@ -42,6 +44,25 @@ def test_mistakes_are_one_line_and_exit_2(arguments, message, tmp_path):
     assert result.stderr.count("\n") == 1
     assert not result.stdout
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("rank", "local_rank", "told"), [("8", "0", True), ("1", "1", False), ("0", "0", True)])
+def test_the_first_process_of_each_machine_tells_a_mistake(rank, local_rank, told):
+    result = fmrgen("generate", "mnist-lenat", RANK=rank, LOCAL_RANK=local_rank)
+    assert result.returncode == 2
+    assert ("did you mean mnist-lenet?" in result.stderr) == told
+
+
+def test_ctrl_c_is_one_line(tmp_path):
+    command = [sys.executable, "-m", "fmrgen", "generate", "mnist-lenet", "--output", str(tmp_path / "out"), "-q"]
+    job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("out/mnist/*.parquet")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    job.send_signal(signal.SIGINT)
+    assert job.communicate(timeout=30)[1] == "fmrgen: interrupted; the same command again goes on\n"
+    assert job.returncode == 130
 
 
 def test_recipes_lists_what_can_be_run():

@@ -81,6 +81,11 @@ class Detached(nn.Module):
         return torch.zeros(len(images), self.outputs)
 
 
+class Picky(nn.Module):
+    def forward(self, images):
+        raise RuntimeError("only 77 px")
+
+
 class Wrong(nn.Module):
     def forward(self, images):
         return {"logits_of": images}
@@ -102,6 +107,12 @@ class Wrong(nn.Module):
         ({"oracle": {"kind": "clip", "model": "./no/such"}}, "oracle.model: ./no/such can't be loaded"),
         ({"classifier": {"kind": "timm", "model": "resnet5000"}}, "timm has no resnet5000"),
         ({"classifier": {"kind": "timm", "model": "resnet18", "pretrained": False, "model_args": {"heads": 3}}}, "timm can't make resnet18"),
+        ({"classifier": {"kind": "module", "target": "outside_components:SmallNet", "args": {"widht": 3}}}, "classifier.args: .* unexpected keyword argument 'widht'"),
+        ({"classifier": {"kind": "module", "target": "test_components:Picky"}}, "classifier: fails on an image of 32 px: RuntimeError: only 77 px"),
+        ({"oracle": {"kind": "outside_components:TintConfig"}}, "oracle: outside_components:TintConfig builds a Tint, not a Oracle"),
+        ({"source": {"kind": "outside_components:TintConfig"}}, "source: outside_components:TintConfig does not derive from fmrgen.SourceConfig"),
+        ({"generator": {"kind": "vae", "model": "asset:mnist/clip", "image_size": 32}}, "generator.model: asset:mnist/clip is not one of diffusers' autoencoders"),
+        ({"generator": {"kind": "vqgan", "model": "asset:mnist/clip", "image_size": 32}}, "generator.model: asset:mnist/clip can't be loaded"),
         ({"source": {"kind": "mnist", "classes": {"all": "0-9"}}}, "1 class leaves nothing to tell apart"),
     ],
 )  # fmt: skip
@@ -188,6 +199,22 @@ def test_transformers_classifier_uses_its_processor(tmp_path):
     assert image.grad.abs().sum() > 0
 
 
+def test_weights_that_the_files_lack_are_not_made_up(tmp_path):
+    from safetensors.torch import load_file
+
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], num_labels=10)
+    ResNetForImageClassification(config).save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    kept = {key: value for key, value in state.items() if not key.startswith("classifier")}
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    ConvNextImageProcessor(size={"shortest_edge": 32}).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="lacks weights of a ResNetForImageClassification: classifier"):
+        classifier("transformers", model=str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:900])
+    with pytest.raises(UserError, match="classifier.model: .* can't be loaded"):
+        classifier("transformers", model=str(tmp_path))
+
+
 def test_module_by_import_path_with_its_own_normalisation():
     made = classifier(
         "module", target="outside_components:SmallNet", args={"width": 4}, mean=[0.5] * 3, std=[0.5] * 3, size=32
@@ -196,6 +223,13 @@ def test_module_by_import_path_with_its_own_normalisation():
     assert made(image).shape == (2, 10)
     same_size = torch.rand(2, 3, 32, 32)
     assert made(same_size).allclose(made.network((same_size - 0.5) / 0.5))
+
+
+def test_groups_that_only_reorder_the_classes_reorder_the_logits():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    image = torch.rand(1, 3, 2, 2)
+    turned = answer_in_labels(network, Labels(("b", "a"), ((1,), (0,)), 2), image, "classifier")
+    assert turned(image).allclose(network(image).flip(1))
 
 
 def test_grouped_classes_sum_their_probabilities():

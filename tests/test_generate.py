@@ -122,6 +122,8 @@ def test_every_launcher_makes_the_same_rows_once(whole, tmp_path, launcher, envi
     out = tmp_path / "out"
     result = fmrgen("generate", *RECIPE, "--output", out, launcher=launcher, cwd=ROOT, **environment)
     assert result.returncode == 0, result.stderr
+    if len(launcher) <= 4:  # one process: to the last bit
+        assert rows(out) == rows(whole)
     assert_same_rows(rows(out), rows(whole))
     (run,) = provenance(out)["runs"]
     assert run["processes"] == (2 if len(launcher) > 4 else 1)
@@ -215,6 +217,63 @@ def test_an_unreadable_image_stops_the_job_by_its_id_and_loses_nothing(recipe, t
     with pytest.raises(UserError, match="image of id 3 is unreadable"):
         generate(recipe(pictures, "perturb.slots=1"), tmp_path / "out")
     assert parts(tmp_path / "out") == ["mnist/lenet-00000-of-00002.parquet"]
+
+
+def test_every_shard_before_an_unreadable_image_is_kept_and_skipping_goes_on(recipe, tmp_path):
+    pictures = [picture(0), picture(1), picture(2), picture(3), picture(4), b"broken"]
+    with pytest.raises(UserError, match="image of id 5 is unreadable .* set source.on_error=skip"):
+        generate(recipe(pictures), tmp_path / "out")
+    assert len(parts(tmp_path / "out")) == 2
+    torch.manual_seed(0)
+    assert generate(recipe(pictures, "source.on_error=skip"), tmp_path / "out").rows == 5
+    assert len(provenance(tmp_path / "out")["runs"]) == 2
+
+
+def test_processes_that_loaded_different_weights_are_refused(tmp_path):
+    command = ("generate", *RECIPE, "classifier.checkpoint=null", "--output", tmp_path / "out")
+    result = fmrgen(*command, launcher=(*MULTI, "fmrgen"), cwd=ROOT, ACCELERATE_USE_CPU="true")
+    assert result.returncode != 0
+    assert "process 1 has other weights_sha256 than process 0" in result.stderr
+    assert not parts(tmp_path / "out")
+
+
+def test_leftovers_are_removed_and_those_of_another_split_are_not(tmp_path):
+    folder = SplitFolder(tmp_path, "c", "s", 4, 2)
+    (tmp_path / "c").mkdir()
+    own, other = tmp_path / "c/.s-00000-of-00002.parquet.7.tmp", tmp_path / "c/.s2-00000-of-00002.parquet.7.tmp"
+    for path in (own, other):
+        path.touch()
+    folder.remove_leftovers()
+    assert not own.exists()
+    assert other.exists()
+
+
+def test_a_card_that_a_killed_run_did_not_write_is_written_by_the_next(recipe, tmp_path):
+    job = recipe([picture(0), picture(1)])
+    generate(job, tmp_path / "out")
+    (tmp_path / "out/README.md").unlink()
+    torch.manual_seed(0)
+    generate(recipe([picture(0), picture(1)]), tmp_path / "out")
+    assert len(load_dataset(str(tmp_path / "out"), "mnist", split="lenet")) == 2
+
+
+def test_a_cut_shard_is_named(recipe, tmp_path):
+    job = recipe([picture(i) for i in range(4)])
+    generate(job, tmp_path / "out")
+    shard = tmp_path / "out/mnist/lenet-00001-of-00002.parquet"
+    shard.write_bytes(shard.read_bytes()[:500])
+    torch.manual_seed(0)
+    with pytest.raises(
+        UserError, match=r"lenet-00001-of-00002.parquet: is not the shard that this recipe makes; delete it"
+    ):
+        generate(recipe([picture(i) for i in range(4)]), tmp_path / "out")
+
+
+def test_two_numberings_of_the_same_classes_are_two_recipes(recipe, tmp_path):
+    pictures = [picture(i) for i in range(4)]
+    one = recipe(pictures, "source.classes={x: 0, y: 1}")
+    other = recipe(pictures, "source.classes={y: 1, x: 0}")
+    assert one.fingerprint != other.fingerprint
 
 
 def test_a_folder_of_another_recipe_is_refused(recipe, tmp_path):

@@ -248,6 +248,22 @@ def test_one_decode_per_step_and_full_slots():
     assert decoded[-1] == 16  # shrunk to what is left
 
 
+def test_reencode_encodes_once_for_each_step_and_image():
+    encoded = []
+
+    class Counting(Identity):
+        def encode(self, images, labels):
+            encoded.append(len(images))
+            return super().encode(images, labels)
+
+    levels = [0.1 + 0.5 * i / 31 for i in range(32)]
+    settings = {"budget": 20, "step_size": STEP, "slots": 16, "reencode": True}
+    rows = list(perturb(grey(*levels), Brightness(), Counting(), Patient(0.65), **settings))
+    needed = len(rows) + sum(row.iterations - (row.stop_reason == "budget") for row in rows)
+    assert set(encoded) == {16}  # always the same shape
+    assert needed <= sum(encoded) < 2.5 * needed
+
+
 def test_randomness_is_seeded_by_seed_and_id():
     images = smooth_images(3)
     first, again, other = Transform(SIZE), Transform(SIZE), Transform(SIZE)

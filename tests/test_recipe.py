@@ -36,6 +36,12 @@ def test_extends_merges_key_by_key_and_replaces_a_section_of_another_kind(write)
     assert child.generator.model_dump(exclude_none=True) == {"kind": "vqgan", "model": "m", "image_size": 8}
 
 
+def test_extends_names_a_file_beside_the_recipe(write, tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    write(BASE + "perturb: {budget: 7}", "base.yaml")
+    assert load_recipe(write("extends: base.yaml")).perturb.budget == 7
+
+
 def test_overrides_are_yaml_and_reach_any_depth(write):
     overrides = [
         "perturb.step_size=1e-2",
@@ -51,13 +57,15 @@ def test_overrides_are_yaml_and_reach_any_depth(write):
 
 
 def test_an_override_of_the_kind_takes_its_keys_with_it(write):
-    recipe = load_recipe(write(), ["generator.kind=vae", "generator.model=m", "generator.image_size=64"])
-    assert type(recipe.generator).__module__ == "fmrgen.generators.vae"
+    for overrides in (["generator.kind=vae", "generator.model=m"], ["generator.model=m", "generator.kind=vae"]):
+        recipe = load_recipe(write(), [*overrides, "generator.image_size=64"])
+        assert type(recipe.generator).__module__ == "fmrgen.generators.vae"
+        assert recipe.generator.model == "m"
 
 
 def test_fingerprint_is_of_what_changes_a_row(write):
     recipe = load_recipe(write())
-    same = load_recipe(write(), ["perturb.slots=3", "description=other", "perturb.budget=50"])
+    same = load_recipe(write(), ["perturb.slots=3", "source.on_error=skip", "description=other", "perturb.budget=50"])
     assert same.fingerprint == recipe.fingerprint
     assert len(recipe.fingerprint) == 16
     for override in ("perturb.budget=49", "source.limit=5", "output.shard_size=3", "oracle.classifier.num_classes=9"):
@@ -92,6 +100,8 @@ def test_fingerprint_is_of_what_changes_a_row(write):
             ["oracle.kind=clip", "oracle.prompts=[a cat]"],
             r"oracle.prompts.0: value error, the prompt 'a cat' has no \{class\}",
         ),
+        (["output.split=2024-13-01"], r"the value is not YAML"),
+        (["generator.kind=.x:Config"], r"generator: .x:Config can't be imported"),
         (["perturb"], r"an override is section.key=value"),
         (["=3"], r"an override is section.key=value"),
         (["perturb.budget=[1"], r"the value is not YAML"),
@@ -112,6 +122,7 @@ def test_mistakes_are_one_line_that_names_the_key(write, overrides, message):
         ("source: {kind: mnist}", r"classifier: is missing \(and 3 more\)"),
         ("extends: nowhere", "nowhere: neither a recipe file nor a shipped recipe"),
         ("extends: x", "extends itself"),
+        ("extends: [a, b]", "extends: must be one recipe's file or name"),
     ],
 )
 def test_broken_files(write, text, message):

@@ -196,21 +196,53 @@ def test_an_unreadable_image_fails_by_its_id_or_is_skipped(tmp_path):
     assert loaded[3].reason
 
 
-def test_imagefolder(tmp_path):
+def test_imagefolder_takes_images_at_any_depth(tmp_path):
     for i, picture in enumerate(pictures(6)):
-        path = tmp_path / "photos" / CLASSES[i % 2] / "test" / f"{i}.png"
+        path = tmp_path / "[photos]" / CLASSES[i % 2] / ("deep" if i > 3 else ".") / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(picture)
-    with pytest.raises(UserError, match=r"source.path: .* is no folder of class folders"):
-        build("imagefolder", path=str(tmp_path / "photos" / "ant" / "test"))
-    flat = tmp_path / "flat"
-    for i, picture in enumerate(pictures(6)):
-        path = flat / CLASSES[i % 2] / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture)
-    source = build("imagefolder", path=str(flat))
+    (tmp_path / "[photos]" / "ant" / "notes.txt").write_text("not a picture")
+    source = build("imagefolder", path=str(tmp_path / "[photos]"))
     assert source.labels.names == ("ant", "bee")
     assert rows(source) == [(0, 0, 0), (1, 40, 0), (2, 80, 0), (3, 20, 1), (4, 60, 1), (5, 100, 1)]
+    with pytest.raises(UserError, match=r"source.path: .* is no folder of class folders"):
+        build("imagefolder", path=str(tmp_path / "[photos]" / "ant" / "deep"))
+
+
+def test_a_stream_is_passed_over_once(folder):
+    source = build("datasets", path=str(folder), streaming=True, limit=12)
+    opened = []
+    examples = source._examples
+    source._examples = lambda start: opened.append(start) or examples(start)
+    assert [i for start in (2, 4, 8) for i, _, _ in rows(source, start, start + 2)] == [2, 3, 4, 5, 8, 9]
+    assert opened == [2]
+    assert [i for i, _, _ in rows(source, 0, 2)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        (
+            {"image": [1], "label": [0]},
+            {"classes": ["a", "b"], "image_column": "image"},
+            "source.image_column: image holds no images",
+        ),
+        ({"label": [[0]]}, {"classes": ["a", "b"]}, r"id 0: label \[0\] is no class index; set source.label_column"),
+        ({"label": [None]}, {"classes": ["a", "b"]}, "id 0: has no label; choose a split with labels"),
+    ],
+)
+def test_columns_of_the_wrong_sort(tmp_path, columns, options, message):
+    features = {"image": Image()} if "image" not in columns else {}
+    table = {"image": [{"bytes": pictures(1)[0], "path": None}], **columns}
+    dataset = Dataset.from_dict(
+        table,
+        features=None
+        if not features
+        else Features({**features, "label": Dataset.from_dict(columns).features["label"]}),
+    )
+    dataset.to_parquet(tmp_path / "odd" / "test.parquet")
+    with pytest.raises(UserError, match=message):
+        build("datasets", path=str(tmp_path / "odd"), label_column="label", **options)
 
 
 def test_mnist_takes_turns_and_its_splits_share_no_digit():

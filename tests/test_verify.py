@@ -1,5 +1,6 @@
 """Verification finds every sort of untruth; and anyone's own script finds what is stored."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,7 @@ def test_the_command_lists_what_is_not_true_and_exits_1(split):
         ("out:mnist/lenet", ("out", None, "mnist", "lenet")),
         ("owner/name@v1:imagenet-vqgan-clip/resnet50", ("owner/name", "v1", "imagenet-vqgan-clip", "resnet50")),
         ("owner/name@refs/pr/3", ("owner/name", "refs/pr/3", None, None)),
+        ("/some@where/out:mnist/lenet", ("/some", "where/out", "mnist", "lenet")),  # unless that folder is there
     ],
 )
 def test_split_references(reference, parsed):
@@ -120,3 +122,58 @@ def test_a_split_that_is_not_there(split, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no perturbed split"):
         verify(str(tmp_path / "empty"))
+
+
+def test_a_folder_that_is_there_goes_before_a_revision(tmp_path):
+    (tmp_path / "a@b").mkdir()
+    assert tuple(parse_reference(f"{tmp_path}/a@b:mnist/lenet")) == (f"{tmp_path}/a@b", None, "mnist", "lenet")
+
+
+@pytest.mark.parametrize(
+    "classifier",
+    [
+        {"kind": "module", "target": "os:system", "args": {"command": "touch ran"}},
+        {"kind": "os:system"},
+    ],
+)
+def test_code_that_a_split_names_is_not_run(split, classifier, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = split / "provenance/mnist/lenet.json"
+    told = json.loads(path.read_text())
+    nested = {"kind": "ensemble", "oracles": [{"kind": "classifier", "classifier": classifier}]}
+    for altered in ({"classifier": classifier}, {"oracle": nested}):
+        path.write_text(json.dumps({**told, "recipe": {**told["recipe"], **altered}}))
+        with pytest.raises(UserError, match=r"its recipe runs os:system; if you know that code, verify with --trust"):
+            verify(str(split))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_trusted_code_is_run(tmp_path):
+    overrides = ["source.limit=10", "perturb.budget=2", "classifier.kind=outside_components:SmallNetConfig"]
+    generate(load_recipe("mnist-lenet", overrides), tmp_path / "out")
+    outcome = verify(str(tmp_path / "out"), trust=True)
+    assert outcome.true_rows == outcome.rows == 10
+
+
+def test_neither_source_nor_generator_is_needed(split):
+    path = split / "provenance/mnist/lenet.json"
+    told = json.loads(path.read_text())
+    gone = {
+        "source": {"kind": "datasets", "path": "no/where"},
+        "generator": {"kind": "vqgan", "checkpoint": "gone", "config": "gone"},
+    }
+    path.write_text(json.dumps({**told, "recipe": {**told["recipe"], **gone}}))
+    assert verify(str(split)).true_rows == 40
+
+
+def test_other_weights_and_broken_files_are_one_line(split):
+    path = split / "provenance/mnist/lenet.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "weights_sha256": {**told["weights_sha256"], "oracle": "0" * 64}}))
+    with pytest.raises(UserError, match="the oracle that the recipe loads now has other weights"):
+        verify(str(split))
+    path.write_text(json.dumps(told))
+    shard = next(split.glob("mnist/lenet-00001-*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:3000])
+    with pytest.raises(UserError, match="a file of it can't be read"):
+        verify(str(split))

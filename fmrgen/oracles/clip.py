@@ -77,7 +77,8 @@ class ClipOracle(Oracle):
         from torch.nn.functional import normalize
 
         pixels = self.processor(images=(images * 255).round().to(torch.uint8), return_tensors="pt")["pixel_values"]
-        with torch.no_grad():
+        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # GPUs would round the patches to 10 bits
+        with torch.no_grad(), exact:
             output = self.model.get_image_features(pixel_values=pixels.to(self.model.device)).pooler_output
         score = normalize(output, dim=-1) @ self._text.T
         return Judgement((score * self.model.logit_scale.exp()).softmax(dim=-1), score)
