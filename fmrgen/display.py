@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from fmrgen.recipe import Recipe
 
 if TYPE_CHECKING:
-    from fmrgen.generate import Progress as JobProgress
+    from fmrgen.progress import Progress as JobProgress
     from fmrgen.statistics import Summary
     from fmrgen.verify import Verification
 

@@ -3,50 +3,32 @@
 import os
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pyarrow as pa
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 
-from fmrgen.components import Components, weights_sha256
+from fmrgen.components import Components
 from fmrgen.errors import UserError
 from fmrgen.perturb import Example, Perturbed, perturb
+from fmrgen.progress import Progress, Watch
+from fmrgen.provenance import claim, new_provenance, new_run, now
 from fmrgen.publish import write_card
 from fmrgen.recipe import Recipe
 from fmrgen.sources.base import LoadedExample, Source, SourceConfig
-from fmrgen.split import Skipped, SplitFolder, provenance_path, read_json, split_features
+from fmrgen.split import Skipped, SplitFolder, split_features
 from fmrgen.statistics import SUMMARY_COLUMNS, Summary, summarise
 
 _READ_AHEAD = 64  # images decoded and waiting for a slot
-_LOOK_AROUND = 1.0  # seconds between two looks at what other processes have finished
+
 _LONGEST_WAIT = timedelta(days=7)  # a process that is done waits for the others as long as a job may take
-_VERSIONS = ("fmrgen", "torch", "transformers", "diffusers", "timm", "datasets", "accelerate")
-
-
-@dataclass
-class Progress:
-    """How far a job is, over all processes."""
-
-    total: int
-    done: int = 0
-    accepted: int = 0
-    iterations: int = 0
-    resumed: int = 0  # of `done`, the rows that an earlier run made
-
-    def count(self, valid: np.ndarray | list[bool], iterations: np.ndarray | list[int]) -> None:
-        self.done += len(valid)
-        self.accepted += int(sum(valid))
-        self.iterations += int(sum(iterations))
 
 
 def generate(
@@ -61,16 +43,16 @@ def generate(
     components = recipe.build(accelerator.device)
     options = recipe.output
     folder = SplitFolder(Path(output), options.config, options.split, len(components.source), options.shard_size)
-    provenance = _claim(folder, _new_provenance(recipe, components, folder))
+    provenance = claim(folder, new_provenance(recipe, components, folder))
     _refuse_unlike_processes(provenance)
     todo: list[Any] = [None]
     watch = None
     if accelerator.is_main_process:
         finished = folder.finished_shards()
-        watch = _Watch(folder, Progress(folder.examples), on_progress, finished)
+        watch = Watch(folder, Progress(folder.examples), on_progress, finished)
         todo = [[shard for shard in range(folder.shards) if shard not in watch.counted]]
         if todo[0] or not provenance["finished"]:
-            provenance["runs"].append(_new_run(accelerator))
+            provenance["runs"].append(new_run(accelerator.num_processes, _device_name(accelerator.device)))
             provenance["finished"] = False
             folder.remove_leftovers()
             folder.write_provenance(provenance)
@@ -107,35 +89,8 @@ def _accelerator() -> Accelerator:
     return accelerator
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _new_run(accelerator: Accelerator) -> dict[str, Any]:
-    device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type
-    versions = {name: version(name) for name in _VERSIONS}
-    return {"started": _now(), "processes": accelerator.num_processes, "device": device, "versions": versions}
-
-
-def _new_provenance(recipe: Recipe, components: Components, folder: SplitFolder) -> dict[str, Any]:
-    labels = components.source.labels
-    models = ("classifier", "generator", "oracle")
-    return {
-        "fingerprint": recipe.fingerprint,
-        "finished": False,
-        "recipe": recipe.model_dump(mode="json"),
-        "labels": list(labels.names),
-        "groups": None if labels.groups is None else [list(group) for group in labels.groups],
-        "source_classes": labels.source_size,
-        "examples": len(components.source),
-        "image_size": components.generator.image_size,
-        "shards": folder.shards,
-        "weights_sha256": {name: weights_sha256(getattr(components, name)) for name in models},
-        "seed": recipe.perturb.seed,
-        "skipped": [],
-        "runs": [],
-        "files": {},
-    }
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _refuse_unlike_processes(provenance: dict[str, Any]) -> None:
@@ -149,106 +104,6 @@ def _refuse_unlike_processes(provenance: dict[str, Any]) -> None:
                 f"process {unlike[0]} has other {name} than process 0; give every node the same recipe and files, and "
                 "a classifier that has a checkpoint"
             )
-
-
-def _claim(folder: SplitFolder, provenance: dict[str, Any]) -> dict[str, Any]:
-    """The provenance to go on with: the folder's own where this very recipe began the split, else the new one.
-
-    Raises UserError where something else is in its place.
-    """
-    earlier = folder.read_provenance()
-    where = f"{folder.root}:{folder.config}/{folder.split}"
-    if earlier is not None:
-        if earlier.get("fingerprint") != provenance["fingerprint"]:
-            raise UserError(
-                f"{where} was made by another recipe (fingerprint {earlier.get('fingerprint')}, not "
-                f"{provenance['fingerprint']}); choose another --output or output.split, or delete it"
-            )
-        for name in ("labels", "groups"):
-            if earlier[name] != provenance[name]:
-                raise UserError(f"{where} was begun with other {name}; choose another --output")
-        for name, digest in provenance["weights_sha256"].items():
-            if earlier["weights_sha256"][name] != digest:
-                raise UserError(
-                    f"{where} was begun with other {name} weights; put them back, or choose another --output"
-                )
-        if earlier["examples"] != provenance["examples"]:
-            raise UserError(
-                f"{where} was begun on {earlier['examples']} examples, the source has {provenance['examples']} now; "
-                "choose another --output"
-            )
-    elif any((folder.root / folder.config).glob(f"{folder.split}-*.parquet")):
-        raise UserError(f"{where} holds shards without a provenance file; delete them or choose another --output")
-    for path in provenance_path(folder.root, folder.config, "x").parent.glob("*.json"):
-        other = read_json(path) if path != folder.provenance_path else provenance
-        if other["recipe"]["output"]["keep_original"] != provenance["recipe"]["output"]["keep_original"]:
-            raise UserError(
-                f"{folder.root}: config {folder.config} has another output.keep_original in its split {path.stem}; "
-                "the splits of a config have the same columns"
-            )
-        for section in ("source", "generator", "oracle"):
-            if _identity(other, section) != _identity(provenance, section):
-                raise UserError(
-                    f"{folder.root}: config {folder.config} has another {section} in its split {path.stem}; "
-                    "a config is one source, generator and oracle: choose another output.config"
-                )
-    return earlier or provenance
-
-
-def _identity(provenance: dict[str, Any], section: str) -> Any:
-    """What makes the section the same in two splits of one config."""
-    told = {name: value for name, value in provenance["recipe"][section].items() if name != "on_error"}
-    return (told, provenance["labels"]) if section == "source" else (told, provenance["weights_sha256"][section])
-
-
-class _Watch:
-    """Counts what all processes have done: this one's rows as they end, the others' by the shards that appear."""
-
-    def __init__(
-        self,
-        folder: SplitFolder,
-        progress: Progress,
-        on_progress: Callable[[Progress], None],
-        finished: list[int],
-    ) -> None:
-        self.folder, self.progress, self.on_progress = folder, progress, on_progress
-        self.counted = set(finished)  # shards whose rows are counted, or will be one by one
-        for shard in finished:
-            self._count_shard(shard)
-        progress.resumed = progress.done
-        self.started = self.looked = time.monotonic()
-
-    def begin(self, mine: list[int]) -> None:
-        """From now on this process makes the shards `mine`."""
-        self.counted |= set(mine)
-        self.started = self.looked = time.monotonic()
-        self.on_progress(self.progress)
-
-    @property
-    def made(self) -> int:
-        return self.progress.done - self.progress.resumed
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
-
-    def _count_shard(self, shard: int) -> None:
-        table = self.folder.read_columns(shard, ["valid", "iterations"])
-        self.progress.count(table["valid"].to_numpy(), table["iterations"].to_numpy())
-
-    def row(self, row: Perturbed) -> None:
-        self.progress.count([row.valid], [row.iterations])
-        now = time.monotonic()
-        if now - self.looked > _LOOK_AROUND:
-            self.looked = now
-            self.look_around()
-        self.on_progress(self.progress)
-
-    def look_around(self) -> None:
-        for shard in set(range(self.folder.shards)) - self.counted:
-            if self.folder.shard_path(shard).exists():
-                self._count_shard(shard)
-                self.counted.add(shard)
 
 
 @dataclass
@@ -272,7 +127,7 @@ def _perturb_shards(
     folder: SplitFolder,
     mine: list[int],
     device: torch.device,
-    watch: _Watch | None,
+    watch: Watch | None,
 ) -> None:
     """Perturbs the examples of the shards `mine` as one stream and writes each shard when its last row ends.
 
@@ -363,13 +218,13 @@ def _read_ahead(items: Iterator[Any]) -> Iterator[Any]:
         yield item
 
 
-def _finish(folder: SplitFolder, provenance: dict[str, Any], watch: _Watch) -> Summary:
+def _finish(folder: SplitFolder, provenance: dict[str, Any], watch: Watch) -> Summary:
     """Checks the whole split, marks it finished and writes the card; a card that a killed run did not write, too."""
     watch.look_around()
     watch.on_progress(watch.progress)
     if not provenance["finished"]:
         digests, skipped = folder.check_complete(provenance["fingerprint"])
-        provenance["runs"][-1] |= {"finished": _now(), "seconds": round(watch.seconds, 1), "images": watch.made}
+        provenance["runs"][-1] |= {"finished": now(), "seconds": round(watch.seconds, 1), "images": watch.made}
         provenance |= {"files": digests, "skipped": [entry._asdict() for entry in skipped], "finished": True}
         folder.write_provenance(provenance)
     write_card(folder.root)

@@ -1,0 +1,95 @@
+"""Where a split comes from: what made it, and whether a folder may go on with it."""
+
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from fmrgen.components import Components, weights_sha256
+from fmrgen.errors import UserError
+from fmrgen.recipe import Recipe
+from fmrgen.split import SplitFolder, provenance_path, read_json
+
+_VERSIONS = ("fmrgen", "torch", "transformers", "diffusers", "timm", "datasets", "accelerate")
+
+
+def new_provenance(recipe: Recipe, components: Components, folder: SplitFolder) -> dict[str, Any]:
+    """What is known of a split before its first row."""
+    labels = components.source.labels
+    models = ("classifier", "generator", "oracle")
+    return {
+        "fingerprint": recipe.fingerprint,
+        "finished": False,
+        "recipe": recipe.model_dump(mode="json"),
+        "labels": list(labels.names),
+        "groups": None if labels.groups is None else [list(group) for group in labels.groups],
+        "source_classes": labels.source_size,
+        "examples": len(components.source),
+        "image_size": components.generator.image_size,
+        "shards": folder.shards,
+        "weights_sha256": {name: weights_sha256(getattr(components, name)) for name in models},
+        "seed": recipe.perturb.seed,
+        "skipped": [],
+        "runs": [],
+        "files": {},
+    }
+
+
+def claim(folder: SplitFolder, provenance: dict[str, Any]) -> dict[str, Any]:
+    """The provenance to go on with: the folder's own where this very recipe began the split, else the new one.
+
+    Raises UserError where something else is in its place.
+    """
+    earlier = folder.read_provenance()
+    where = f"{folder.root}:{folder.config}/{folder.split}"
+    if earlier is not None:
+        if earlier.get("fingerprint") != provenance["fingerprint"]:
+            raise UserError(
+                f"{where} was made by another recipe (fingerprint {earlier.get('fingerprint')}, not "
+                f"{provenance['fingerprint']}); choose another --output or output.split, or delete it"
+            )
+        for name in ("labels", "groups"):
+            if earlier[name] != provenance[name]:
+                raise UserError(f"{where} was begun with other {name}; choose another --output")
+        for name, digest in provenance["weights_sha256"].items():
+            if earlier["weights_sha256"][name] != digest:
+                raise UserError(
+                    f"{where} was begun with other {name} weights; put them back, or choose another --output"
+                )
+        if earlier["examples"] != provenance["examples"]:
+            raise UserError(
+                f"{where} was begun on {earlier['examples']} examples, the source has {provenance['examples']} now; "
+                "choose another --output"
+            )
+    elif any((folder.root / folder.config).glob(f"{folder.split}-*.parquet")):
+        raise UserError(f"{where} holds shards without a provenance file; delete them or choose another --output")
+    for path in provenance_path(folder.root, folder.config, "x").parent.glob("*.json"):
+        other = read_json(path) if path != folder.provenance_path else provenance
+        if other["recipe"]["output"]["keep_original"] != provenance["recipe"]["output"]["keep_original"]:
+            raise UserError(
+                f"{folder.root}: config {folder.config} has another output.keep_original in its split {path.stem}; "
+                "the splits of a config have the same columns"
+            )
+        for section in ("source", "generator", "oracle"):
+            if _identity(other, section) != _identity(provenance, section):
+                raise UserError(
+                    f"{folder.root}: config {folder.config} has another {section} in its split {path.stem}; "
+                    "a config is one source, generator and oracle: choose another output.config"
+                )
+    return earlier or provenance
+
+
+def _identity(provenance: dict[str, Any], section: str) -> Any:
+    """What makes the section the same in two splits of one config."""
+    told = {name: value for name, value in provenance["recipe"][section].items() if name != "on_error"}
+    return (told, provenance["labels"]) if section == "source" else (told, provenance["weights_sha256"][section])
+
+
+def new_run(processes: int, device: str) -> dict[str, Any]:
+    """The record of a run that begins now."""
+    versions = {name: version(name) for name in _VERSIONS}
+    return {"started": now(), "processes": processes, "device": device, "versions": versions}
+
+
+def now() -> str:
+    """The time, in UTC and whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
