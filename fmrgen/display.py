@@ -89,7 +89,7 @@ def row_progress(name: str, show: bool) -> Iterator[Callable[[int, int], None]]:
 
 def print_summary(summary: "Summary", split: str) -> None:
     """The table at the end of a job."""
-    table = Table(title=split, title_justify="left", show_header=False)
+    table = Table("", "", "95 % interval", title=split, title_justify="left")
     rates = {
         "SA, standard accuracy": summary.standard_accuracy,
         "PA, perturbed accuracy over valid rows": summary.perturbed_accuracy,
@@ -99,8 +99,9 @@ def print_summary(summary: "Summary", split: str) -> None:
         "oracle accuracy on originals": summary.oracle_accuracy,
     }
     table.add_row("rows", str(summary.rows))
-    for name, value in rates.items():
-        table.add_row(name, "n/a" if value is None else f"{value:.2f} %")
+    for name, rate in rates.items():
+        known = ("n/a", "") if rate is None else (f"{rate.value:.2f} %", f"{rate.low:.1f} – {rate.high:.1f}")
+        table.add_row(name, *known)
     mean = summary.mean_iterations
     table.add_row("mean iterations of valid rows", "n/a" if mean is None else f"{mean:.2f}")
     Console().print(table)
