@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
@@ -89,7 +90,7 @@ def row_progress(name: str, show: bool) -> Iterator[Callable[[int, int], None]]:
 
 def print_summary(summary: "Summary", split: str) -> None:
     """The table at the end of a job."""
-    table = Table("", "", "95 % interval", title=split, title_justify="left")
+    table = Table("", "", "95 % interval", title=split, title_justify="left", box=box.SQUARE)
     rates = {
         "SA, standard accuracy": summary.standard_accuracy,
         "PA, perturbed accuracy over valid rows": summary.perturbed_accuracy,
