@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from fmrgen.classifiers.base import Classifier
     from fmrgen.errors import UserError
     from fmrgen.generate import generate
-    from fmrgen.generators.base import Generator, Latents
+    from fmrgen.generators.base import Generator, GeneratorConfig, Latents
     from fmrgen.oracles.base import Judgement, Oracle
     from fmrgen.perturb import Example, Perturbed, perturb
     from fmrgen.recipe import Recipe, load_recipe
@@ -22,6 +22,7 @@ __all__ = [
     "ComponentConfig",
     "Example",
     "Generator",
+    "GeneratorConfig",
     "Judgement",
     "Latents",
     "Oracle",
@@ -42,6 +43,7 @@ _HOME = {
     "ComponentConfig": "fmrgen.sections",
     "Example": "fmrgen.perturb",
     "Generator": "fmrgen.generators.base",
+    "GeneratorConfig": "fmrgen.generators.base",
     "Judgement": "fmrgen.oracles.base",
     "Latents": "fmrgen.generators.base",
     "Oracle": "fmrgen.oracles.base",

@@ -84,7 +84,14 @@ def blank_image(size: int, device: torch.device | str) -> torch.Tensor:
 
 
 def _built(config: ComponentConfig, section: str, role: type, *device: torch.device | str) -> Any:
-    component = config.build(*device)
+    try:
+        component = config.build(*device)
+    except UserError:
+        raise
+    except Exception as error:  # anyone's code may stand there
+        raise UserError(
+            f"{section}: {config.kind} can't be built: {type(error).__name__}: {one_line(error)}"
+        ) from error
     if not isinstance(component, role):
         raise UserError(f"{section}: {config.kind} builds a {type(component).__name__}, not a {role.__name__}")
     return component

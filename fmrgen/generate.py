@@ -224,6 +224,10 @@ def _finish(folder: SplitFolder, provenance: dict[str, Any], watch: Watch) -> Su
     watch.on_progress(watch.progress)
     if not provenance["finished"]:
         digests, skipped = folder.check_complete(provenance["fingerprint"])
+        if len(skipped) == folder.examples:
+            raise UserError(
+                f"source: all {len(skipped)} images were unreadable and skipped; first: {skipped[0].reason}"
+            )
         provenance["runs"][-1] |= {"finished": now(), "seconds": round(watch.seconds, 1), "images": watch.made}
         provenance |= {"files": digests, "skipped": [entry._asdict() for entry in skipped], "finished": True}
         folder.write_provenance(provenance)

@@ -39,7 +39,8 @@ def claim(folder: SplitFolder, provenance: dict[str, Any]) -> dict[str, Any]:
 
     Raises UserError where something else is in its place.
     """
-    earlier = folder.read_provenance()
+    rows = any((folder.root / folder.config).glob(f"{folder.split}-*.parquet"))
+    earlier = folder.read_provenance() if rows else None  # a run that stored nothing yet has claimed nothing
     where = f"{folder.root}:{folder.config}/{folder.split}"
     if earlier is not None:
         if earlier.get("fingerprint") != provenance["fingerprint"]:
@@ -60,7 +61,7 @@ def claim(folder: SplitFolder, provenance: dict[str, Any]) -> dict[str, Any]:
                 f"{where} was begun on {earlier['examples']} examples, the source has {provenance['examples']} now; "
                 "choose another --output"
             )
-    elif any((folder.root / folder.config).glob(f"{folder.split}-*.parquet")):
+    elif rows:
         raise UserError(f"{where} holds shards without a provenance file; delete them or choose another --output")
     for path in provenance_path(folder.root, folder.config, "x").parent.glob("*.json"):
         other = read_json(path) if path != folder.provenance_path else provenance

@@ -146,6 +146,7 @@ def _read(reference: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         return tree
     if not isinstance(base, str):
         raise UserError(f"{reference}: extends: must be one recipe's file or name")
+    tree.setdefault("description", "")  # a base's description is not that of what extends it
     beside = [file for file in (path.parent / base, path.parent / f"{base}.yaml") if file.is_file()]
     return _merge(_read(beside[0] if beside else base, (*seen, path)), tree)
 

@@ -54,9 +54,19 @@ def test_the_first_process_of_each_machine_tells_a_mistake(rank, local_rank, tol
 
 
 def test_ctrl_c_is_one_line(tmp_path):
-    command = [sys.executable, "-m", "fmrgen", "generate", "mnist-lenet", "--output", str(tmp_path / "out"), "-q"]
+    command = [
+        sys.executable,
+        "-m",
+        "fmrgen",
+        "generate",
+        "mnist-lenet",
+        "output.shard_size=4",
+        "--output",
+        str(tmp_path / "out"),
+        "-q",
+    ]
     job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while not list(tmp_path.glob("out/mnist/*.parquet")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
