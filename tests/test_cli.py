@@ -65,14 +65,17 @@ def test_ctrl_c_is_one_line(tmp_path):
         str(tmp_path / "out"),
         "-q",
     ]
-    job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 150
-    while not list(tmp_path.glob("out/mnist/*.parquet")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    job.send_signal(signal.SIGINT)
-    assert job.communicate(timeout=30)[1] == "fmrgen: interrupted; the same command again goes on\n"
-    assert job.returncode == 130
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as job:
+        try:
+            deadline = time.monotonic() + 150
+            while not list(tmp_path.glob("out/mnist/*.parquet")):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            job.send_signal(signal.SIGINT)
+            assert job.communicate(timeout=60)[1] == "fmrgen: interrupted; the same command again goes on\n"
+            assert job.returncode == 130
+        finally:
+            job.kill()
 
 
 def test_recipes_lists_what_can_be_run():

@@ -269,6 +269,17 @@ def test_a_cut_shard_is_named(recipe, tmp_path):
         generate(recipe([picture(i) for i in range(4)]), tmp_path / "out")
 
 
+def test_a_run_that_stored_nothing_has_claimed_nothing(recipe, tmp_path):
+    with pytest.raises(UserError, match="image of id 0 is unreadable"):
+        generate(recipe([b"broken", picture(1)]), tmp_path / "out")
+    assert generate(recipe([picture(0), picture(1)], "perturb.budget=2"), tmp_path / "out").rows == 2
+
+
+def test_a_source_of_which_nothing_can_be_read_is_an_error(recipe, tmp_path):
+    with pytest.raises(UserError, match="source: all 3 images were unreadable and skipped"):
+        generate(recipe([b"a", b"b", b"c"], "source.on_error=skip"), tmp_path / "out")
+
+
 def test_two_numberings_of_the_same_classes_are_two_recipes(recipe, tmp_path):
     pictures = [picture(i) for i in range(4)]
     one = recipe(pictures, "source.classes={x: 0, y: 1}")
