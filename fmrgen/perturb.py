@@ -71,9 +71,6 @@ class Perturbed:
 _ENDS = (StopReason.BUDGET, StopReason.ORACLE, StopReason.REJECTED, StopReason.NONFINITE)
 _GOES_ON = -1
 
-# What a slot holds besides its latent: the measures of its last accepted image, under Perturbed's names.
-_MEASURES = ("score", "probability", "oracle_label", "prediction", "loss")
-
 
 def perturb(
     examples: Iterable[Example],
@@ -129,12 +126,17 @@ def perturb(
         yield from state.take(ends)
 
 
+def _on_byte_grid(images: Tensor) -> Tensor:
+    """The nearest images that 8 bits can store, still in [0, 1]."""
+    return (images * 255).round().clamp(0, 255) / 255
+
+
 class _StraightThroughBytes(torch.autograd.Function):
     """Rounds [0, 1] to multiples of 1/255; the gradient passes as if it did not."""
 
     @staticmethod
     def forward(ctx: object, images: Tensor) -> Tensor:
-        return (images * 255).round().clamp(0, 255) / 255
+        return _on_byte_grid(images)
 
     @staticmethod
     def backward(ctx: object, *gradients: Tensor) -> Tensor:
@@ -176,7 +178,7 @@ class _Bench:
             images = torch.stack([example.image for example in padded]).to(self.device)
             labels = torch.tensor([example.label for example in padded], device=self.device)
             ids = [example.id for example in padded]
-            grid = (images * 255).round().clamp(0, 255) / 255
+            grid = _on_byte_grid(images)
             latents = self.encode(grid, labels, ids)
             with torch.no_grad():
                 measures, _ = self._measure(grid, labels, self.classifier(grid))
