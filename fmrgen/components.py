@@ -39,12 +39,12 @@ def build_components(
     """
     if not isinstance(source_config, SourceConfig):
         raise UserError(f"source: {source_config.kind} does not derive from fmrgen.SourceConfig")
-    source = _built(source_config, "source", Source)
+    source = built(source_config, "source", Source)
     if len(source.labels) < 2:
         raise UserError(f"source: {len(source.labels)} class leaves nothing to tell apart; a job needs at least 2")
     if len(source) == 0:
         raise UserError("source: no examples in it; check source.split and source.classes")
-    generator = _built(generator_config, "generator", Generator, device)
+    generator = built(generator_config, "generator", Generator, device)
     blank = blank_image(generator.image_size, device)
     judges = build_judges(classifier_config, oracle_config, source.labels, blank)
     components = Components(source, judges.classifier, generator, judges.oracle)
@@ -64,10 +64,10 @@ def build_judges(
     classifier_config: ComponentConfig, oracle_config: ComponentConfig, labels: Labels, blank: torch.Tensor
 ) -> Judges:
     """Classifier and oracle on the device of the image `blank` [1, 3, H, W], proved to answer in `labels` on it."""
-    classifier = _built(classifier_config, "classifier", nn.Module, blank.device)
+    classifier = built(classifier_config, "classifier", nn.Module, blank.device)
     with _told_of("classifier", blank):
         classifier = answer_in_labels(classifier, labels, blank, "classifier")
-    oracle = _built(oracle_config, "oracle", Oracle, blank.device)
+    oracle = built(oracle_config, "oracle", Oracle, blank.device)
     with _told_of("oracle", blank):
         oracle.set_labels(labels)
         judgement = oracle.judge(blank)
@@ -83,7 +83,8 @@ def blank_image(size: int, device: torch.device | str) -> torch.Tensor:
     return torch.full((1, 3, size, size), 0.5, device=device)
 
 
-def _built(config: ComponentConfig, section: str, role: type, *device: torch.device | str) -> Any:
+def built(config: ComponentConfig, section: str, role: type, *device: torch.device | str) -> Any:
+    """The component that `config` builds, a `role`. Raises UserError, starting with `section`, for all else."""
     try:
         component = config.build(*device)
     except UserError:

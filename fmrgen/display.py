@@ -104,7 +104,7 @@ def print_summary(summary: "Summary", split: str) -> None:
         known = ("n/a", "") if rate is None else (f"{rate.value:.2f} %", f"{rate.low:.1f} – {rate.high:.1f}")
         table.add_row(name, *known)
     mean = summary.mean_iterations
-    table.add_row("mean iterations of valid rows", "n/a" if mean is None else f"{mean:.2f}")
+    table.add_row("mean iterations of valid rows", "n/a" if mean is None else f"{mean.value:.2f}")
     Console().print(table)
 
 

@@ -1,23 +1,20 @@
 """The job: source → perturb → split, in one or many accelerate processes."""
 
-import os
-import queue
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
 import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 
+from fmrgen.background import read_ahead
 from fmrgen.components import Components
 from fmrgen.errors import UserError
 from fmrgen.perturb import Example, Perturbed, perturb
+from fmrgen.processes import device_name, start_processes
 from fmrgen.progress import Progress, Watch
 from fmrgen.provenance import claim, new_provenance, new_run, now
 from fmrgen.publish import write_card
@@ -28,8 +25,6 @@ from fmrgen.statistics import SUMMARY_COLUMNS, Summary, summarise
 
 _READ_AHEAD = 64  # images decoded and waiting for a slot
 
-_LONGEST_WAIT = timedelta(days=7)  # a process that is done waits for the others as long as a job may take
-
 
 def generate(
     recipe: Recipe, output: str | Path, *, on_progress: Callable[[Progress], None] = lambda progress: None
@@ -39,7 +34,7 @@ def generate(
     Runs on every process of `accelerate launch`; `on_progress` is called on the first one. Returns the split's summary
     there, None on the others. Raises UserError for what a user can mend: before any work where it can be known.
     """
-    accelerator = _accelerator()
+    accelerator = start_processes()
     components = recipe.build(accelerator.device)
     options = recipe.output
     folder = SplitFolder(Path(output), options.config, options.split, len(components.source), options.shard_size)
@@ -52,7 +47,7 @@ def generate(
         watch = Watch(folder, Progress(folder.examples), on_progress, finished)
         todo = [[shard for shard in range(folder.shards) if shard not in watch.counted]]
         if todo[0] or not provenance["finished"]:
-            provenance["runs"].append(new_run(accelerator.num_processes, _device_name(accelerator.device)))
+            provenance["runs"].append(new_run(accelerator.num_processes, device_name(accelerator.device)))
             provenance["finished"] = False
             folder.remove_leftovers()
             folder.write_provenance(provenance)
@@ -67,30 +62,6 @@ def generate(
         raise
     accelerator.wait_for_everyone()
     return _finish(folder, provenance, watch) if watch is not None else None
-
-
-def _accelerator() -> Accelerator:
-    """An Accelerator on the GPUs where there are any, else on the CPU, with all of the machine's cores shared out."""
-    gpu = torch.cuda.is_available()
-    try:
-        accelerator = Accelerator(cpu=not gpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)])
-    except ValueError as error:
-        raise UserError(f"the processes can't find each other, start them with accelerate launch: {error}") from None
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched != accelerator.num_processes:
-        raise UserError(
-            f"launched as {launched} processes but accelerate sees {accelerator.num_processes}; each would do all the "
-            "work. On CPUs launch with ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N"
-        )
-    if not gpu:  # accelerate launch leaves one thread to each process, however many cores there are
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // here))
-    return accelerator
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _refuse_unlike_processes(provenance: dict[str, Any]) -> None:
@@ -148,7 +119,7 @@ def _perturb_shards(
 
     def examples() -> Iterator[Example]:
         shard = None
-        for number, loaded in _read_ahead(loads):
+        for number, loaded in read_ahead(loads, _READ_AHEAD):
             if isinstance(loaded, UserError):
                 failures.append(loaded)
                 return
@@ -196,26 +167,6 @@ def _load_shards(
             yield shard, error
             return
         yield shard, None
-
-
-def _read_ahead(items: Iterator[Any]) -> Iterator[Any]:
-    """`items`, drawn by a thread of their own so that decoding images does not hold up the models."""
-    ready: queue.Queue[Any] = queue.Queue(_READ_AHEAD)
-    end = object()
-
-    def draw() -> None:
-        try:
-            for item in items:
-                ready.put(item)
-            ready.put(end)
-        except BaseException as error:
-            ready.put(error)
-
-    threading.Thread(target=draw, daemon=True, name="source").start()
-    while (item := ready.get()) is not end:
-        if isinstance(item, BaseException):
-            raise item
-        yield item
 
 
 def _finish(folder: SplitFolder, provenance: dict[str, Any], watch: Watch) -> Summary:

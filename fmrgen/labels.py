@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fmrgen.errors import UserError
 
@@ -39,6 +40,50 @@ class Labels:
         if self.groups is None:
             return source_class
         return next((label for label, group in enumerate(self.groups) if source_class in group), None)
+
+
+def recorded_labels(provenance: Mapping[str, Any]) -> Labels:
+    """The labels of the job that a split's provenance tells of."""
+    groups = provenance["groups"] and tuple(tuple(group) for group in provenance["groups"])
+    return Labels(tuple(provenance["labels"]), groups, provenance["source_classes"])
+
+
+def match_classes(class_names: Sequence[str], names: Sequence[str]) -> list[int] | None:
+    """For each of `names`, which of a classifier's classes it is; None where that can't be told.
+
+    Names are compared without case, then by their first synonym (`tench` is `tench, Tinca tinca`); a name that stands
+    for several is no evidence. Equally long lists are in the same order where at least half of the names agree and
+    none of these stands at another place. Otherwise every name has to be found.
+    """
+    found: dict[int, int] = {}
+    for key in (plain, _first_synonym):
+        theirs, ours = _places(map(key, class_names)), _places(map(key, names))
+        for name, place in ours.items():
+            if name in theirs:
+                found.setdefault(place, theirs[name])
+    same_order = all(place == theirs for place, theirs in found.items()) and 2 * len(found) >= len(names)
+    if same_order and len(class_names) == len(names):
+        return list(range(len(names)))
+    if len(set(found.values())) == len(names):
+        return [found[place] for place in range(len(names))]
+    return None
+
+
+def plain(name: str) -> str:
+    """A class name without what is only spelling: case, underscores, hyphens, doubled spaces."""
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _first_synonym(name: str) -> str:
+    return plain(name.partition(",")[0])
+
+
+def _places(names: Iterable[str]) -> dict[str, int]:
+    """Name → place, of the names that stand at one place alone."""
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name, []).append(place)
+    return {name: found[0] for name, found in places.items() if len(found) == 1}
 
 
 def make_labels(classes: Classes | None, source_names: Sequence[str] | None) -> Labels:

@@ -5,6 +5,7 @@ Nothing here imports torch before something is built.
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +17,7 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.sections import (
     AnySection,
     ClassifierSection,
+    ComponentConfig,
     GeneratorSection,
     OracleSection,
     Section,
@@ -124,6 +126,59 @@ def load_section(section: type[AnySection], reference: str | Path, overrides: Se
     return validate(section, _merge(tree, changes), str(reference))
 
 
+class _ClassifierOnly(Section):
+    classifier: ClassifierSection
+
+
+class _SourceOnly(Section):
+    source: SourceSection
+
+
+def load_classifier(text: str) -> tuple[str, ComponentConfig]:
+    """A classifier that is given in one word, and its name: `[NAME=]` and then
+
+    a recipe whose classifier is meant, a section as inline YAML (`{kind: timm, …}`), or a short form: `timm:NAME`,
+    `hf:REPO`, `asset:NAME`, `package.module:Name`, or the folder of a classifier that `fmrgen train` made.
+    Raises UserError.
+    """
+    named = re.fullmatch(r"([\w.-]+)=(.+)", text, re.DOTALL)
+    name, reference = (named[1], named[2]) if named else (None, text)
+    tree: Any = {"classifier": reference}
+    if reference.lstrip().startswith("{"):
+        tree = {"classifier": _yaml(reference, reference)}
+        name = name or "classifier"
+    elif _is_recipe(reference):
+        recipe = _read(reference, seen=())
+        tree = {key: value for key, value in recipe.items() if key == "classifier"}
+        name = name or (recipe.get("output") or {}).get("split") or Path(reference).stem
+    prefix, _, rest = reference.partition(":")
+    default = {"timm": rest, "hf": rest, "asset": rest}.get(prefix) or rest or Path(reference).name
+    return str(name or default), validate(_ClassifierOnly, tree, reference).classifier
+
+
+def load_source(text: str) -> ComponentConfig:
+    """The source of a recipe, or a source section as inline YAML. Raises UserError."""
+    if text.lstrip().startswith("{"):
+        return source_section(_yaml(text, text), text)
+    return source_section(_read(text, seen=()).get("source"), text)
+
+
+def source_section(tree: Any, name: str) -> ComponentConfig:
+    """A source section from its mapping; a mistake in it is a UserError that starts with `name`."""
+    return validate(_SourceOnly, {"source": tree}, name).source
+
+
+def _is_recipe(reference: str) -> bool:
+    return Path(reference).is_file() or reference in shipped_recipes()
+
+
+def _yaml(text: str, name: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{name}: not YAML: {one_line(error)}") from None
+
+
 def _read(reference: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = Path(reference)
     if not path.is_file():
@@ -136,9 +191,10 @@ def _read(reference: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise UserError(f"{reference}: extends itself: {' > '.join(p.name for p in (*seen, path))}")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:
+        text = path.read_text(encoding="utf-8")
+    except ValueError as error:
         raise UserError(f"{reference}: not YAML: {one_line(error)}") from None
+    tree = _yaml(text, str(reference))
     if not isinstance(tree, dict):
         raise UserError(f"{reference}: a recipe is a mapping of sections, this is {type(tree).__name__}")
     base = tree.pop("extends", None)
@@ -169,10 +225,7 @@ def _parse_override(override: str) -> dict[str, Any]:
     path, equals, text = override.partition("=")
     if not equals or not all(path.split(".")):
         raise UserError(f"{override}: an override is section.key=value, for example perturb.budget=20")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{override}: the value is not YAML: {one_line(error)}") from None
+    value = _yaml(text, override)
     for key in reversed(path.split(".")):
         value = {key: value}
     return value

@@ -6,16 +6,23 @@ Nothing here imports torch, and component modules import it only when they build
 import difflib
 import importlib
 import pkgutil
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, model_validator
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from fmrgen.assets import resolve_path
 from fmrgen.errors import UserError
 from fmrgen.imports import import_object
 
 if TYPE_CHECKING:
     import torch
+
+TRAINED_CLASSIFIER = "classifier.yaml"  # beside model.safetensors: the section that builds the network
 
 
 class Section(BaseModel):
@@ -56,6 +63,14 @@ class ComponentConfig(Section):
         raise NotImplementedError
 
 
+class ClassifierConfig(ComponentConfig):
+    """What every built-in classifier understands."""
+
+    class_names: list[str] | None = Field(
+        None, description="names of its outputs in their order, where it does not know them itself"
+    )
+
+
 def unknown_message(what: str, name: object, known: Any) -> str:
     """`unknown key, did you mean …?`, or all that is known where nothing is near."""
     near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
@@ -80,12 +95,20 @@ def _config_class(package: str, kind: object) -> type[ComponentConfig]:
     return config
 
 
-def component(package: str) -> BeforeValidator:
-    """Makes a section the config of its kind; built-in kinds are the modules of `package`."""
+def component(package: str, short_form: Callable[[str], dict[str, Any]] | None = None) -> BeforeValidator:
+    """Makes a section the config of its kind; built-in kinds are the modules of `package`.
+
+    `short_form` makes a mapping of a section that is written as one word.
+    """
 
     def resolve(value: Any) -> ComponentConfig:
         if isinstance(value, ComponentConfig):
             return value
+        if isinstance(value, str) and short_form is not None:
+            try:
+                value = short_form(value)
+            except UserError as error:
+                raise PydanticCustomError("short_form", "{text}", {"text": str(error)}) from None
         if not isinstance(value, dict) or "kind" not in value:
             raise PydanticCustomError("kind", "needs a mapping with a kind")
         return _config_class(package, value["kind"]).model_validate(value)
@@ -93,8 +116,52 @@ def component(package: str) -> BeforeValidator:
     return BeforeValidator(resolve)
 
 
+def _classifier_of_short_form(text: str) -> dict[str, Any]:
+    """The section that `timm:NAME`, `hf:REPO`, a trained folder, an asset or an import path stands for."""
+    prefix, _, name = text.partition(":")
+    if prefix == "timm":
+        return {"kind": "timm", "model": name}
+    if prefix == "hf":
+        repo, _, revision = name.partition("@")
+        return {"kind": "transformers", "model": repo, "revision": revision or None}
+    if Path(folder := resolve_path(text)).is_dir():
+        return _trained_classifier(text, Path(folder) / TRAINED_CLASSIFIER)
+    if re.fullmatch(r"\w+(\.\w+)*:\w+", text):
+        target = import_object(text)
+        is_config = isinstance(target, type) and issubclass(target, ComponentConfig)
+        return {"kind": text} if is_config else {"kind": "module", "target": text}
+    raise UserError(
+        f"{text}: no classifier; say timm:NAME, hf:REPO, asset:NAME, package.module:Name or a folder of fmrgen train"
+    )
+
+
+def _trained_classifier(text: str, path: Path) -> dict[str, Any]:
+    try:
+        section = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        section = None
+    if not isinstance(section, dict):
+        raise UserError(f"{text}: no folder of a trained classifier, it holds no {path.name}")
+    if code := code_named_in(section):
+        raise UserError(f"{text}: its {path.name} names code, {code}; if you know it, write the section yourself")
+    return {**section, "checkpoint": f"{text}/model.safetensors"}
+
+
+def code_named_in(tree: Any) -> str | None:
+    """The first import path in a recipe's sections, None where only built-in kinds are named."""
+    if isinstance(tree, list):
+        return next((code for entry in tree if (code := code_named_in(entry))), None)
+    if not isinstance(tree, dict):
+        return None
+    if ":" in str(tree.get("kind", "")) or tree.get("kind") == "module":
+        return str(tree.get("target") or tree["kind"])
+    return code_named_in(list(tree.values()))
+
+
 SourceSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.sources")]
-ClassifierSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.classifiers")]
+ClassifierSection = Annotated[
+    SerializeAsAny[ComponentConfig], component("fmrgen.classifiers", _classifier_of_short_form)
+]
 GeneratorSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.generators")]
 OracleSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.oracles")]
 

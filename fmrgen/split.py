@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import os
-import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value, load_dataset
+from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PILImage
 
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError
 from fmrgen.perturb import Perturbed, StopReason
 
 _NO_SHARD = "is not the shard that this recipe makes; delete it and run the same command again"
@@ -206,81 +205,3 @@ def _png(image: Any) -> bytes:
     buffer = io.BytesIO()
     PILImage.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-class SplitReference(NamedTuple):
-    """`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`; None where it is not said."""
-
-    repo: str
-    revision: str | None
-    config: str | None
-    split: str | None
-
-
-def parse_reference(text: str) -> SplitReference:
-    """What `text` names; a folder that is there goes before a repository. Raises UserError where it names no split."""
-    if Path(text).is_dir():
-        return SplitReference(text, None, None, None)
-    folder, _, place = text.rpartition(":")
-    if Path(folder).is_dir() and (named := re.fullmatch(r"([\w.-]+)/([\w.]+)", place)):
-        return SplitReference(folder, None, named[1], named[2])
-    match = re.fullmatch(r"(?P<repo>.+?)(@(?P<revision>[^:@]+))?(:(?P<config>[\w.-]+)/(?P<split>[\w.]+))?", text)
-    if match is None:
-        raise UserError(f"{text}: a split is PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], for example out:mnist/lenet")
-    return SplitReference(match["repo"], match["revision"], match["config"], match["split"])
-
-
-class OpenedSplit(NamedTuple):
-    """A split's rows, as a stream of what its files hold now, and its provenance."""
-
-    dataset: IterableDataset
-    provenance: dict[str, Any]
-
-
-def open_split(text: str) -> OpenedSplit:
-    """The finished split that `text` names, in a folder or on the Hub.
-
-    Raises UserError where there is none, or several and `text` does not say which.
-    """
-    reference = parse_reference(text)
-    local = Path(reference.repo).is_dir()
-    config, split = reference.config, reference.split
-    available = _local_splits(Path(reference.repo)) if local else _hub_splits(reference)
-    if config is None or split is None:
-        if len(available) != 1:
-            names = ", ".join(f"{reference.repo}:{c}/{s}" for c, s in available)
-            raise UserError(f"{text}: " + (f"say which: {names}" if available else "holds no perturbed split"))
-        config, split = available[0]
-    elif (config, split) not in available:
-        names = ", ".join(f"{c}/{s}" for c, s in available)
-        raise UserError(f"{text}: no split {config}/{split}" + (f"; there is {names}" if available else " in it"))
-    path = f"provenance/{config}/{split}.json"
-    if local:
-        file = Path(reference.repo) / path
-    else:
-        from huggingface_hub import hf_hub_download
-
-        file = Path(hf_hub_download(reference.repo, path, repo_type="dataset", revision=reference.revision))
-    provenance = read_json(file)
-    if not provenance.get("finished"):
-        raise UserError(f"{text}: not finished; run the same generate command again")
-    # Streamed, because the rows that load_dataset would keep in its cache are not looked up by the files' content.
-    rows = load_dataset(reference.repo, config, split=split, revision=reference.revision, streaming=True)
-    return OpenedSplit(rows, provenance)
-
-
-def _local_splits(root: Path) -> list[tuple[str, str]]:
-    return sorted((path.parent.name, path.stem) for path in (root / "provenance").glob("*/*.json"))
-
-
-def _hub_splits(reference: SplitReference) -> list[tuple[str, str]]:
-    from huggingface_hub import HfApi
-
-    try:
-        files = HfApi().list_repo_files(reference.repo, repo_type="dataset", revision=reference.revision)
-    except Exception as error:  # the Hub's client and the network under it fail in many ways
-        raise UserError(
-            f"{reference.repo}: neither a folder here nor a dataset repo to be read: {one_line(error)}"
-        ) from None
-    parts = [Path(file).parts for file in files if file.startswith("provenance/") and file.endswith(".json")]
-    return sorted((config, Path(name).stem) for _, config, name in (p for p in parts if len(p) == 3))

@@ -1,10 +1,10 @@
 """SA, PA, VR and FMR (paper §3.3 and App. J) from the columns of a split, each with its 95 % interval."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 # What `summarise` reads; none of it is an image.
 SUMMARY_COLUMNS = (
@@ -18,50 +18,107 @@ SUMMARY_COLUMNS = (
 )
 
 _CONFIDENCE = 0.95
+_TAILS = (50 * (1 - _CONFIDENCE), 50 * (1 + _CONFIDENCE))  # percentiles
 _RESAMPLES = 10_000
+_RESAMPLES_OF_A_CLASS = 2_000  # a split may have a thousand classes
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A rate in percent and its 95 % interval."""
+    """A figure (a rate in percent, or steps) and its 95 % interval; a single example's has no ends."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a split says of its own classifier; None where there is nothing to divide by."""
+    """What is known of a classifier on some rows; None where a column is not there or there is nothing to divide by.
+
+    `standard_accuracy` (SA) is over all originals, `perturbed_accuracy` (PA) over the valid rows, `validation_rate`
+    (VR) the share of valid rows, `fmr` PA / SA × 100 (paper §3.3). `valid_standard_accuracy` is SA on the originals of
+    the valid rows alone and `valid_fmr` the FMR made with it: what the oracle's choice of rows does to the figures.
+    `mean_iterations` is over the valid rows, `reconstruction_accuracy` and `oracle_accuracy` (on originals) over all.
+    """
 
     rows: int
+    valid_rows: int
     standard_accuracy: Estimate | None
     perturbed_accuracy: Estimate | None
     validation_rate: Estimate | None
     fmr: Estimate | None
-    mean_iterations: float | None
+    valid_standard_accuracy: Estimate | None
+    valid_fmr: Estimate | None
+    mean_iterations: Estimate | None
     reconstruction_accuracy: Estimate | None
     oracle_accuracy: Estimate | None
 
 
-def summarise(columns: Mapping[str, np.ndarray]) -> Summary:
+@dataclass(frozen=True)
+class Difference:
+    """`first` less `second` on the rows of one split, in points, with paired intervals."""
+
+    first: str
+    second: str
+    standard_accuracy: Estimate | None
+    perturbed_accuracy: Estimate | None
+    fmr: Estimate | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """A classifier's place in a ranking.
+
+    `tied_with_next` says that the interval of the difference to the next one contains zero; None for the last, and
+    where either has no figure.
+    """
+
+    rank: int
+    classifier: str
+    value: Estimate | None
+    tied_with_next: bool | None
+
+
+def summarise(columns: Mapping[str, np.ndarray], *, resamples: int = _RESAMPLES) -> Summary:
     """The summary of rows given as arrays [N] under the split's column names.
 
-    SA is over all originals, PA over the valid rows, VR the share of valid rows, FMR = PA / SA × 100. Iterations are
-    those of the valid rows; reconstruction and oracle accuracy are over all rows.
+    `label` and `prediction` must be there. Without `valid` all rows count; without another column, what needs it is
+    None.
     """
-    label, valid = columns["label"], columns["valid"].astype(bool)
-    perturbed_hit, original_hit = columns["prediction"] == label, columns["original_prediction"] == label
+    label = columns["label"]
+    valid = columns["valid"].astype(bool) if "valid" in columns else np.ones(len(label), dtype=bool)
+    hits = {
+        name: columns[name] == label
+        for name in ("prediction", "original_prediction", "reconstruction_prediction", "original_oracle_label")
+        if name in columns
+    }
+    original = hits.get("original_prediction")
+    fmr, valid_fmr = (None, None)
+    if original is not None:
+        fmr, valid_fmr = foundation_model_robustness(hits["prediction"], valid, original, resamples=resamples)
     return Summary(
         rows=len(label),
-        standard_accuracy=proportion(original_hit),
-        perturbed_accuracy=proportion(perturbed_hit[valid]),
-        validation_rate=proportion(valid),
-        fmr=foundation_model_robustness(perturbed_hit, valid, original_hit),
-        mean_iterations=float(columns["iterations"][valid].mean()) if valid.any() else None,
-        reconstruction_accuracy=proportion(columns["reconstruction_prediction"] == label),
-        oracle_accuracy=proportion(columns["original_oracle_label"] == label),
+        valid_rows=int(valid.sum()),
+        standard_accuracy=None if original is None else proportion(original),
+        perturbed_accuracy=proportion(hits["prediction"][valid]),
+        validation_rate=proportion(valid) if "valid" in columns else None,
+        fmr=fmr,
+        valid_standard_accuracy=None if original is None else proportion(original[valid]),
+        valid_fmr=valid_fmr,
+        mean_iterations=mean(columns["iterations"][valid]) if "iterations" in columns else None,
+        reconstruction_accuracy=_proportion_of(hits, "reconstruction_prediction"),
+        oracle_accuracy=_proportion_of(hits, "original_oracle_label"),
     )
+
+
+def summarise_classes(columns: Mapping[str, np.ndarray], classes: int) -> list[Summary]:
+    """A summary for the rows of each label (paper App. J, Tables 13 and 14); the intervals are of fewer resamples."""
+    members = [columns["label"] == label for label in range(classes)]
+    return [
+        summarise({name: values[rows] for name, values in columns.items()}, resamples=_RESAMPLES_OF_A_CLASS)
+        for rows in members
+    ]
 
 
 def proportion(hits: np.ndarray) -> Estimate | None:
@@ -72,6 +129,56 @@ def proportion(hits: np.ndarray) -> Estimate | None:
     return Estimate(100 * float(hits.mean()), 100 * float(interval.low), 100 * float(interval.high))
 
 
+def _proportion_of(hits: Mapping[str, np.ndarray], name: str) -> Estimate | None:
+    return proportion(hits[name]) if name in hits else None
+
+
+def mean(values: np.ndarray) -> Estimate | None:
+    """The mean with Student's interval, None for no values."""
+    if not len(values):
+        return None
+    middle = float(values.mean())
+    if len(values) == 1:
+        return Estimate(middle, None, None)
+    margin = float(t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return Estimate(middle, middle - margin, middle + margin)
+
+
+class _Resampled:
+    """N examples, and the same drawn again with replacement many times, as numbers of examples of each sort.
+
+    An example counts only through which of its answers are True. So drawing N examples anew is drawing how many there
+    are of each combination of answers, whatever N is; and the answers of one example stay together: the bootstrap is
+    paired.
+    """
+
+    def __init__(self, answers: Mapping[str, np.ndarray], resamples: int, seed: int = 0) -> None:
+        combination = sum(answer.astype(np.int64) << bit for bit, answer in enumerate(answers.values()))
+        present, counts = np.unique(combination, return_counts=True)
+        drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=resamples)
+        self._counts = np.vstack([counts, drawn])  # the first row is what was observed
+        self._is = {name: (present >> bit & 1).astype(bool) for bit, name in enumerate(answers)}
+
+    def rate(self, answer: str, among: str | None = None) -> np.ndarray:
+        """Percent of the examples (those with `among`) that have `answer`: observed, then of each resample; or NaN."""
+        base = np.ones_like(self._is[answer]) if among is None else self._is[among]
+        total = self._counts[:, base].sum(1)
+        hits = self._counts[:, base & self._is[answer]].sum(1)
+        return np.where(total > 0, 100 * hits / np.maximum(total, 1), np.nan)
+
+
+def _estimate(values: np.ndarray) -> Estimate | None:
+    """The first value, with the percentiles of the others; None where it is undefined."""
+    if np.isnan(values[0]):
+        return None
+    low, high = np.nanpercentile(values[1:], _TAILS)
+    return Estimate(float(values[0]), float(low), float(high))
+
+
+def _in_percent_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.where(whole > 0, 100 * part / np.where(whole > 0, whole, 1), np.nan)
+
+
 def foundation_model_robustness(
     perturbed_hit: np.ndarray,
     valid: np.ndarray,
@@ -79,28 +186,87 @@ def foundation_model_robustness(
     *,
     resamples: int = _RESAMPLES,
     seed: int = 0,
-) -> Estimate | None:
-    """FMR = PA / SA × 100 of N examples, bool [N] each: PA over the valid ones, SA over all.
+) -> tuple[Estimate | None, Estimate | None]:
+    """FMR = PA / SA × 100 of N examples, bool [N] each, with SA over all of them, and with SA over the valid ones.
 
-    The interval is the paired bootstrap's: PA and SA come from the same examples, so whole examples are drawn again.
-    An example counts only through which of its three answers are True, so drawing N examples is drawing how many fall
-    in each of the eight cases, whatever N. None where no row is valid or SA is zero.
+    PA is over the valid ones. The intervals are the paired bootstrap's, since PA and SA come from the same examples.
+    Where none or all of the valid rows are hits there is nothing to resample, and the interval is Wilson's ends of PA
+    divided by those of SA. None where no row is valid or SA is zero.
     """
-    case = 4 * valid.astype(int) + 2 * perturbed_hit.astype(int) + original_hit.astype(int)
-    counts = np.bincount(case, minlength=8)
-    value = _fmr(counts[None])[0]
-    if np.isnan(value):
+    if not valid.any() or not original_hit.any():
+        return None, None
+    drawn = _Resampled({"valid": valid, "perturbed": perturbed_hit, "original": original_hit}, resamples, seed)
+    perturbed_accuracy = drawn.rate("perturbed", among="valid")
+    estimates = []
+    for among, hits in ((None, original_hit), ("valid", original_hit[valid])):
+        estimate = _estimate(_in_percent_of(perturbed_accuracy, drawn.rate("original", among)))
+        if estimate is not None and len(np.unique(perturbed_hit[valid])) == 1:
+            estimate = _ratio_of_proportions(perturbed_hit[valid], hits)
+        estimates.append(estimate)
+    return estimates[0], estimates[1]
+
+
+def _ratio_of_proportions(part: np.ndarray, whole: np.ndarray) -> Estimate | None:
+    over, under = proportion(part), proportion(whole)
+    if over is None or under is None or not over.high or not under.low or over.low is None or under.high is None:
         return None
-    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=resamples)
-    tail = 100 * (1 - _CONFIDENCE) / 2
-    low, high = np.nanpercentile(_fmr(drawn), [tail, 100 - tail])
-    return Estimate(float(value), float(low), float(high))
+    return Estimate(100 * over.value / under.value, 100 * over.low / under.high, 100 * over.high / under.low)
 
 
-def _fmr(counts: np.ndarray) -> np.ndarray:
-    """FMR of counts [R, 8] of examples by case (valid, perturbed hit, original hit as bits); NaN where undefined."""
-    perturbed_hits, valid = counts[:, 6:].sum(1), counts[:, 4:].sum(1)
-    original_hits, rows = counts[:, 1::2].sum(1), counts.sum(1)
-    defined = (valid > 0) & (original_hits > 0)
-    divisor = np.where(defined, valid * original_hits, 1)
-    return np.where(defined, 100 * perturbed_hits * rows / divisor, np.nan)
+def difference(
+    first: str,
+    second: str,
+    first_columns: Mapping[str, np.ndarray],
+    second_columns: Mapping[str, np.ndarray],
+    *,
+    resamples: int = _RESAMPLES,
+) -> Difference:
+    """How two classifiers differ on the same rows; columns as for `summarise`, their rows in the same order."""
+    label = first_columns["label"]
+    pair = {"first": first_columns, "second": second_columns}
+    answers = {"valid": first_columns["valid"].astype(bool) if "valid" in first_columns else np.ones(len(label), bool)}
+    for who, columns in pair.items():
+        answers[f"{who} perturbed"] = columns["prediction"] == label
+        if "original_prediction" in columns:
+            answers[f"{who} original"] = columns["original_prediction"] == label
+    if not len(label):
+        return Difference(first, second, None, None, None)
+    drawn = _Resampled(answers, resamples)
+    perturbed = {who: drawn.rate(f"{who} perturbed", among="valid") for who in pair}
+    fmr = standard = None
+    if all(f"{who} original" in answers for who in pair):
+        originals = {who: drawn.rate(f"{who} original") for who in pair}
+        standard = _estimate(originals["first"] - originals["second"])
+        ratios = {who: _in_percent_of(perturbed[who], originals[who]) for who in pair}
+        fmr = _estimate(ratios["first"] - ratios["second"])
+    return Difference(first, second, standard, _estimate(perturbed["first"] - perturbed["second"]), fmr)
+
+
+def rank(summaries: Mapping[str, Summary], differences: Sequence[Difference], measure: str) -> list[Place]:
+    """Classifiers by falling `measure` (a field of Summary and of Difference), those without one last."""
+    figures: dict[str, Estimate | None] = {name: getattr(summary, measure) for name, summary in summaries.items()}
+    apart = {frozenset((pair.first, pair.second)): getattr(pair, measure) for pair in differences}
+    order = sorted(figures, key=lambda name: -np.inf if (e := figures[name]) is None else e.value, reverse=True)
+    places = []
+    for place, name in enumerate(order):
+        gap = apart.get(frozenset(order[place : place + 2]))
+        places.append(Place(place + 1, name, figures[name], None if gap is None else gap.low <= 0 <= gap.high))
+    return places
+
+
+def outputs_in_another_order(label: np.ndarray, prediction: np.ndarray, classes: int) -> bool:
+    """Whether predictions fit the labels well, but only after the classes are put in another order.
+
+    The best order for the even rows is tried on the odd ones, so that chance can't make one. It speaks only where that
+    order is right more often than not, and more than twice as often as the order as it stands.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    known = (prediction >= 0) & (prediction < classes)
+    fit, trial = known & (np.arange(len(label)) % 2 == 0), np.arange(len(label)) % 2 == 1
+    together = np.zeros((classes, classes))
+    np.add.at(together, (prediction[fit], label[fit]), 1)
+    _, order = linear_sum_assignment(together, maximize=True)
+    reordered = np.append(order, -1)[np.where(known, prediction, -1)]
+    as_it_stands, better = (prediction == label)[trial].sum(), (reordered == label)[trial].sum()
+    return bool(better >= 10 and better > trial.sum() / 2 and better > 2 * as_it_stands)

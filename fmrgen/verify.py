@@ -13,9 +13,9 @@ from torch.nn.functional import cross_entropy
 
 from fmrgen.components import Judges, blank_image, build_judges, weights_sha256
 from fmrgen.errors import UserError, one_line
-from fmrgen.labels import Labels
-from fmrgen.sections import ClassifierSection, OracleSection, Section, validate
-from fmrgen.split import open_split
+from fmrgen.labels import recorded_labels
+from fmrgen.reading import open_own_split
+from fmrgen.sections import ClassifierSection, OracleSection, Section, code_named_in, validate
 
 _BATCH = 64
 _TOLERANCE = 1e-4  # of clip_score, oracle_probability and loss: float noise between batch sizes and devices
@@ -61,14 +61,13 @@ def verify(
     names code by import path is refused unless `trust` is given. `on_rows(done, rows)` tells how far it is. Raises
     UserError where the split or its models can't be had, or are not the ones that made it.
     """
-    dataset, provenance = open_split(split)
+    opened, provenance = open_own_split(split)
     tree = {name: provenance["recipe"][name] for name in ("classifier", "oracle")}
-    if not trust and (code := _code_named_in(tree)):
+    if not trust and (code := code_named_in(tree)):
         raise UserError(f"{split}: its recipe runs {code}; if you know that code, verify with --trust")
     recipe = validate(_JudgesOfRecipe, tree, f"{split}: recipe in the provenance")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    groups = provenance["groups"] and tuple(tuple(group) for group in provenance["groups"])
-    labels = Labels(tuple(provenance["labels"]), groups, provenance["source_classes"])
+    labels = recorded_labels(provenance)
     blank = blank_image(provenance["image_size"], device)
     judges = build_judges(recipe.classifier, recipe.oracle, labels, blank)
     for name, judge in judges._asdict().items():
@@ -78,20 +77,9 @@ def verify(
             )
     rows = provenance["examples"] - len(provenance["skipped"])
     try:
-        return _verify_rows(dataset, rows, judges, device, on_rows)
+        return _verify_rows(opened.dataset, rows, judges, device, on_rows)
     except (pa.ArrowException, OSError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"{split}: a file of it can't be read: {one_line(error)}") from error
-
-
-def _code_named_in(tree: Any) -> str | None:
-    """The first import path in a recipe's sections, None where only built-in kinds are named."""
-    if isinstance(tree, list):
-        return next((code for entry in tree if (code := _code_named_in(entry))), None)
-    if not isinstance(tree, dict):
-        return None
-    if ":" in str(tree.get("kind", "")) or tree.get("kind") == "module":
-        return str(tree.get("target") or tree["kind"])
-    return _code_named_in(list(tree.values()))
 
 
 def _verify_rows(

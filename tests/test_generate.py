@@ -20,7 +20,8 @@ from PIL import Image as PILImage
 from fmrgen.errors import UserError
 from fmrgen.generate import generate
 from fmrgen.recipe import load_recipe
-from fmrgen.split import SplitFolder, open_split
+from fmrgen.reading import open_split
+from fmrgen.split import SplitFolder
 
 ROOT = Path(__file__).parent.parent
 RECIPE = ("mnist-lenet", "--limit", "60", "output.shard_size=10", "perturb.budget=20")

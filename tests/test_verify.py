@@ -14,7 +14,7 @@ from fmrgen import verify
 from fmrgen.errors import UserError
 from fmrgen.generate import generate
 from fmrgen.recipe import load_recipe
-from fmrgen.split import parse_reference
+from fmrgen.reading import parse_reference
 
 # What a reader of the split would write; it knows nothing of fmrgen.
 RECOMPUTE = """

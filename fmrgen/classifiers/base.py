@@ -7,20 +7,27 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from fmrgen.errors import UserError
-from fmrgen.labels import Labels
+from fmrgen.labels import Labels, match_classes
 
 
 class Classifier(nn.Module):
     """A network behind its own preprocessing.
 
     `forward` takes images [B, 3, H, W] in [0, 1] of any size and returns logits [B, K]; gradients reach the images.
-    `preprocess` is differentiable and treats every image by itself.
+    `preprocess` is differentiable and treats every image by itself. `class_names` are those of the outputs, None where
+    they are not known.
     """
 
-    def __init__(self, network: nn.Module, preprocess: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocess: Callable[[Tensor], Tensor],
+        class_names: Sequence[str] | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.preprocess = preprocess
+        self.class_names = class_names
 
     def forward(self, images: Tensor) -> Tensor:
         output = self.network(self.preprocess(images))
@@ -42,7 +49,8 @@ class Normalize:
 class GroupedClassifier(nn.Module):
     """A classifier over source classes, answering over groups of them: logit = log of the group's summed exp(logit).
 
-    After softmax this is the sum of the probabilities in each group, over the groups alone.
+    After softmax this is the sum of the probabilities in each group, over the groups alone. Groups of one class each
+    are a choice of classes, or another order.
     """
 
     def __init__(self, classifier: nn.Module, groups: Sequence[Sequence[int]]) -> None:
@@ -52,6 +60,8 @@ class GroupedClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         logits = self.classifier(images)
+        if all(len(group) == 1 for group in self.groups):
+            return logits[:, [group[0] for group in self.groups]]
         return torch.stack([logits[:, group].logsumexp(dim=1) for group in self.groups], dim=1)
 
 
@@ -61,10 +71,11 @@ def freeze(module: nn.Module, device: torch.device | str) -> nn.Module:
 
 
 def answer_in_labels(classifier: nn.Module, labels: Labels, image: Tensor, what: str) -> nn.Module:
-    """`classifier`, made to answer in `labels`; grouped where it knows the source's own classes.
+    """`classifier`, made to answer in `labels`: in their order, and grouped where it knows the source's own classes.
 
-    `image` [1, 3, H, W] is what it is tried on, `what` names its section in the error.
-    Raises UserError where its number of outputs fits neither the labels nor the source's classes.
+    Where the classifier has `class_names`, its outputs are matched to the labels by name; otherwise as many outputs as
+    labels are taken to be in their order. `image` [1, 3, H, W] is what it is tried on, `what` names its section in the
+    error. Raises UserError where its outputs fit neither the labels nor the source's classes.
     """
     with torch.no_grad():
         logits = classifier(image)
@@ -74,6 +85,18 @@ def answer_in_labels(classifier: nn.Module, labels: Labels, image: Tensor, what:
     outputs = logits.shape[1]
     if labels.groups is not None and outputs == labels.source_size:
         return GroupedClassifier(classifier, labels.groups)
+    class_names = getattr(classifier, "class_names", None)
+    if class_names is not None and len(class_names) != outputs:
+        raise UserError(f"{what}: has {outputs} outputs, and {len(class_names)} class_names")
+    if class_names is not None and (labels.groups is None or outputs == len(labels)):
+        order = match_classes(class_names, labels.names)
+        if order is None:
+            raise UserError(
+                f"{what}: its classes ({_few(class_names)}) can't be matched to the labels ({_few(labels.names)}) by "
+                "name; list its classes in the labels' words, in the order of its outputs, as class_names of its "
+                "section"
+            )
+        return classifier if order == list(range(outputs)) else GroupedClassifier(classifier, [[i] for i in order])
     if outputs == len(labels):
         return classifier
     if labels.groups is not None and labels.source_size is None and outputs > max(map(max, labels.groups)):
@@ -84,3 +107,7 @@ def answer_in_labels(classifier: nn.Module, labels: Labels, image: Tensor, what:
     raise UserError(
         f"{what}: has {outputs} outputs for {len(labels)} labels{also}; choose weights trained for these labels"
     )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from fmrgen.sections import ComponentConfig
+from fmrgen.sections import ClassifierConfig
 
 if TYPE_CHECKING:
     import torch
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of CIFAR-10's training images
 
 
-class Config(ComponentConfig):
+class Config(ClassifierConfig):
     """`checkpoint` is a file, an asset or `hf:owner/repo/file`; without one the weights are random."""
 
     kind: str = "cifar"
@@ -28,7 +28,7 @@ class Config(ComponentConfig):
         network = _resnet18(self.num_classes)
         if self.checkpoint is not None:
             load_checkpoint(network, self.checkpoint)
-        return freeze(Classifier(network, Normalize(_MEAN, _STD, size=32)), device)
+        return freeze(Classifier(network, Normalize(_MEAN, _STD, size=32), self.class_names), device)
 
 
 def _resnet18(num_classes: int) -> "nn.Module":

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from fmrgen.sections import ComponentConfig
+from fmrgen.sections import ClassifierConfig
 
 if TYPE_CHECKING:
     import torch
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _MEAN, _STD = 0.1, 0.28  # of MNIST on its 32 px canvas
 
 
-class Config(ComponentConfig):
+class Config(ClassifierConfig):
     """`checkpoint` is a file or an asset; without one the weights are random."""
 
     kind: str = "lenet"
@@ -27,7 +27,7 @@ class Config(ComponentConfig):
         network = lenet(self.num_classes)
         if self.checkpoint is not None:
             load_checkpoint(network, self.checkpoint)
-        return freeze(Classifier(network, Normalize([_MEAN] * 3, [_STD] * 3, size=32)), device)
+        return freeze(Classifier(network, Normalize([_MEAN] * 3, [_STD] * 3, size=32), self.class_names), device)
 
 
 def lenet(num_classes: int) -> "nn.Module":

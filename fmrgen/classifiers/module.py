@@ -6,14 +6,14 @@ from pydantic import Field
 
 from fmrgen.errors import UserError
 from fmrgen.imports import import_object
-from fmrgen.sections import ComponentConfig
+from fmrgen.sections import ClassifierConfig
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 
-class Config(ComponentConfig):
+class Config(ClassifierConfig):
     """`target` (`package.module:Class`, a class or function) is called with `args` and must return a torch module.
 
     The module gets images (x - mean) / std, resized to `size` where one is given, and returns logits.
@@ -42,4 +42,4 @@ class Config(ComponentConfig):
             raise UserError(f"classifier.target: {self.target} made a {type(network).__name__}, not a torch module")
         if self.checkpoint is not None:
             load_checkpoint(network, self.checkpoint)
-        return freeze(Classifier(network, Normalize(self.mean, self.std, self.size)), device)
+        return freeze(Classifier(network, Normalize(self.mean, self.std, self.size), self.class_names), device)

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.sections import ComponentConfig
+from fmrgen.sections import ClassifierConfig
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 
-class Config(ComponentConfig):
+class Config(ClassifierConfig):
     """`model` is a timm name; give its tag too (`resnet50.tv_in1k`), a bare name loads timm's default weights."""
 
     kind: str = "timm"
@@ -41,7 +41,16 @@ class Config(ComponentConfig):
         if self.checkpoint is not None:
             load_checkpoint(model, self.checkpoint)
         preprocess = create_transform(**resolve_data_config(self.data_config, model=model), is_training=False)
-        return freeze(Classifier(model, preprocess), device)
+        names = self.class_names or (_imagenet_names(model) if pretrained else None)
+        return freeze(Classifier(model, preprocess, names), device)
+
+
+def _imagenet_names(model: Any) -> list[str] | None:
+    """The names of a pretrained model's classes where they are one of the ImageNets."""
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    subset = infer_imagenet_subset(model)
+    return ImageNetInfo(subset).label_descriptions() if subset else None
 
 
 def _such_as(names: list[str]) -> str:

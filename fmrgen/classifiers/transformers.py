@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from fmrgen.sections import ComponentConfig
+from fmrgen.sections import ClassifierConfig
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
 
-class Config(ComponentConfig):
+class Config(ClassifierConfig):
     """`model` is a folder or a Hub id."""
 
     kind: str = "transformers"
@@ -25,7 +25,14 @@ class Config(ComponentConfig):
         load: dict[str, Any] = {"reference": self.model, "what": "classifier.model", "revision": self.revision}
         model = pretrained_model(AutoModelForImageClassification, **load)
         processor = from_pretrained(AutoImageProcessor, **load)
-        return freeze(Classifier(model, _Processor(processor)), device)
+        names = self.class_names or _class_names(model.config.id2label)
+        return freeze(Classifier(model, _Processor(processor), names), device)
+
+
+def _class_names(id2label: dict[int, str]) -> list[str] | None:
+    """The names in a model's config; None where they are only transformers' placeholders."""
+    names = [str(name) for _, name in sorted(id2label.items())]
+    return None if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
 
 
 class _Processor:

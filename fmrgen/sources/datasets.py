@@ -11,6 +11,7 @@ from pydantic import model_validator
 from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources.base import RawExample, Source, SourceConfig
+from fmrgen.sources.images import stored_image
 
 
 class Config(SourceConfig):
@@ -144,7 +145,7 @@ class StoredDataset(Source):
     def read(self, start: int, stop: int) -> Iterator[RawExample]:
         for position in range(start, min(stop, len(self))):
             row = int(self._rows[position])
-            yield RawExample(row, _undecoded(self._dataset[row][self._image]), self._labels[position])
+            yield RawExample(row, stored_image(self._dataset[row][self._image]), self._labels[position])
 
 
 class StreamedDataset(Source):
@@ -180,11 +181,4 @@ class StreamedDataset(Source):
         for row, entry in enumerate(self._stream.skip(skipped), skipped):
             label = _label(self.labels, entry[self._label], row)
             if label is not None:
-                yield RawExample(row, _undecoded(entry[self._image]), label)
-
-
-def _undecoded(image: dict[str, Any] | None) -> bytes | str:
-    """The bytes of an image, or the path or address of its file; no bytes where there is neither."""
-    if image is None:
-        return b""
-    return image["bytes"] if image["bytes"] is not None else image["path"] or b""
+                yield RawExample(row, stored_image(entry[self._image]), label)

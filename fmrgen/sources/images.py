@@ -1,7 +1,7 @@
 """Any image file as 8-bit RGB at a wanted size."""
 
 import io
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -9,6 +9,13 @@ from PIL import Image, ImageOps
 from fmrgen.errors import UserError, one_line
 
 Fit = Literal["crop", "squash"]
+
+
+def stored_image(image: dict[str, Any] | None) -> bytes | str:
+    """The bytes of an undecoded image of `datasets`, or its file's path or address; no bytes where it is neither."""
+    if image is None:
+        return b""
+    return image["bytes"] if image["bytes"] is not None else image["path"] or b""
 
 
 def open_rgb(image: bytes | str | Image.Image) -> Image.Image:

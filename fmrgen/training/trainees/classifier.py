@@ -1,12 +1,14 @@
 """A small classifier, from any classifier section whose network is built with random weights."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import yaml
 from pydantic import Field
 
 from fmrgen.labels import Labels
-from fmrgen.sections import ClassifierSection
+from fmrgen.sections import TRAINED_CLASSIFIER, ClassifierSection
+from fmrgen.split import write_atomically
 from fmrgen.training.trainees.base import Trainee, TraineeConfig
 
 if TYPE_CHECKING:
@@ -31,13 +33,18 @@ class Config(TraineeConfig):
         classifier = self.classifier.build(device)
         answer_in_labels(classifier, labels, blank_image(self.image_size, device), "model.classifier")
         classifier.requires_grad_(True)
-        return ClassifierTrainee(classifier, self.image_size, self.label_smoothing)
+        section = self.classifier.model_dump(mode="json", exclude_defaults=True, exclude={"kind", "checkpoint"})
+        told = {"kind": self.classifier.kind, **section, "class_names": list(labels.names)}
+        return ClassifierTrainee(classifier, self.image_size, self.label_smoothing, told)
 
 
 class ClassifierTrainee(Trainee):
-    """Learns by cross-entropy; saves the network's state dict, without the preprocessing."""
+    """Learns by cross-entropy; saves the network's state dict, and `section`, which builds the network around it."""
 
-    def __init__(self, classifier: "Classifier", image_size: int, label_smoothing: float) -> None:
+    def __init__(
+        self, classifier: "Classifier", image_size: int, label_smoothing: float, section: dict[str, Any]
+    ) -> None:
+        self.section = section
         self.network = classifier
         self.image_size = image_size
         self.label_smoothing = label_smoothing
@@ -54,3 +61,5 @@ class ClassifierTrainee(Trainee):
         from safetensors.torch import save_file
 
         save_file(self.network.network.state_dict(), folder / "model.safetensors")
+        told = yaml.safe_dump(self.section, sort_keys=False, allow_unicode=True)
+        write_atomically(folder / TRAINED_CLASSIFIER, told.encode())

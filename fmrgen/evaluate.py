@@ -1,0 +1,175 @@
+"""SA, PA, VR, FMR (paper §3.3) and transfer (App. C) of any classifiers on any splits."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from fmrgen.classifiers.base import answer_in_labels
+from fmrgen.components import built
+from fmrgen.errors import UserError
+from fmrgen.evaluation.classify import classify
+from fmrgen.evaluation.figures import Result
+from fmrgen.evaluation.originals import classify_originals
+from fmrgen.evaluation.results import Evaluation, figures_of
+from fmrgen.evaluation.rows import ClassifiedSplit, NamedClassifier, SplitRows, check_columns
+from fmrgen.evaluation.samples import Sampler
+from fmrgen.labels import Labels
+from fmrgen.processes import start_processes
+from fmrgen.reading import OpenedSplit, open_split
+from fmrgen.recipe import load_classifier
+from fmrgen.sections import ComponentConfig
+from fmrgen.sources.base import SourceConfig
+from fmrgen.sources.images import open_rgb, stored_image
+
+AnySplit = Any  # str | Dataset | IterableDataset; `datasets` has no types
+AnyClassifier = str | ComponentConfig | nn.Module
+
+
+def evaluate(
+    splits: Mapping[str, AnySplit] | Sequence[str],
+    classifiers: Mapping[str, AnyClassifier] | Sequence[str],
+    *,
+    source: str | SourceConfig | None = None,
+    download: bool = False,
+    trust: bool = False,
+    batch_size: int = 64,
+    shown: int = 240,
+    on_rows: Callable[[str, int, int | None], None] = lambda split, done, total: None,
+) -> Evaluation | None:
+    """Every classifier on every split, with 95 % intervals.
+
+    A split is a reference (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`), a parquet file, or an opened dataset with columns
+    `image` and `label`; a classifier is a short form (`timm:resnet50.a1_in1k`), a recipe whose classifier is meant, a
+    section, or a torch module from images [B, 3, H, W] in [0, 1] to logits [B, K] (put in evaluation mode). Mappings
+    give them names of one's own.
+
+    Where a split has no `original` column, SA comes from `source`, else from the source in the split's provenance; one
+    that names code by import path is used only with `trust`. With `download`, a split on the Hub is fetched whole
+    first. About `shown` rows of each split are kept for a gallery.
+
+    Runs on every process of `accelerate launch` and shares the batches out; the result is the same whatever their
+    number, and the first process's alone: the others get None. `on_rows(split, done, total)` is called there. Raises
+    UserError for what a user can mend.
+    """
+    accelerator = start_processes()
+    models = [_model(name, given, accelerator.device) for name, given in _named(classifiers, "classifier")]
+    with accelerator.main_process_first():  # one download for all processes of a machine
+        opened = [open_split(cast(Any, given), name=name, download=download) for name, given in _named(splits, "split")]
+    for split in opened:
+        check_columns(split)
+    _refuse_repeated("split", [split.name for split in opened])
+    _refuse_repeated("classifier", [model.name for model in models])
+    evaluated = []
+    for split in opened:
+        sampler = Sampler(shown, 1) if accelerator.is_main_process else None
+        progress = on_rows if accelerator.is_main_process else lambda split, done, total: None
+        passed = _classify_split(split, models, accelerator, sampler, batch_size, progress)
+        if "original" not in split.features:
+            classify_originals(passed, accelerator, source, trust, batch_size)
+        evaluated.append(passed)
+    if not accelerator.is_main_process:
+        return None
+    return figures_of(models, evaluated)
+
+
+def _named(given: Mapping[str, Any] | Sequence[str], what: str) -> list[tuple[str | None, Any]]:
+    if isinstance(given, str):
+        raise UserError(f"{what}s: give a list, or a mapping of names, not one string")
+    named: list[tuple[str | None, Any]] = [(None, entry) for entry in given]
+    if isinstance(given, Mapping):
+        named = list(given.items())
+    if not named:
+        raise UserError(f"{what}s: give at least one")
+    return named
+
+
+def _refuse_repeated(what: str, names: list[str]) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise UserError(f"{what} {name} is given {count} times; give each another name (NAME=…), or leave one out")
+
+
+def _model(name: str | None, given: AnyClassifier, device: torch.device) -> NamedClassifier:
+    section, module = None, given
+    if isinstance(given, str):
+        short_name, section = load_classifier(given)
+        name = name or short_name
+    elif isinstance(given, ComponentConfig):
+        section = given
+    if section is not None:
+        module = built(section, f"classifier {name}", nn.Module, device)
+    if not isinstance(module, nn.Module):
+        raise UserError(f"classifier {name}: is a {type(given).__name__}, not a reference, a section or a torch module")
+    return NamedClassifier(str(name), module.to(device).eval(), section)
+
+
+def _labels_of(split: OpenedSplit, models: list[NamedClassifier], image: torch.Tensor) -> Labels:
+    """The split's labels; where it does not name them, in the words of the first classifier that does."""
+    if split.labels is not None:
+        return split.labels
+    named = next((model for model in models if model.names_its_classes), None)
+    if named is not None:
+        return Labels(tuple(named.module.class_names))  # type: ignore[arg-type]
+    if "string" in split.features["label"].dtype:
+        raise UserError(
+            f"{split.name}: its labels are words, and no classifier says what its classes are called; list them, in "
+            "the order of its outputs, as class_names of its section"
+        )
+    with torch.no_grad():
+        return Labels(tuple(map(str, range(models[0].module(image).shape[1]))))
+
+
+def _first_image(split: OpenedSplit, device: torch.device) -> torch.Tensor:
+    """An image [1, 3, H, W] of the split's size."""
+    row = next(iter(split.dataset.select_columns(["image"]).take(1)), None)
+    if row is None:
+        raise UserError(f"{split.name}: holds no rows")
+    value = row["image"]
+    image = open_rgb(stored_image(value) if isinstance(value, dict) else value)
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).unsqueeze(0).to(device).float() / 255
+
+
+def _classify_split(
+    split: OpenedSplit,
+    models: list[NamedClassifier],
+    accelerator: Accelerator,
+    sampler: Sampler | None,
+    batch_size: int,
+    on_rows: Callable[[str, int, int | None], None],
+) -> ClassifiedSplit:
+    image = _first_image(split, accelerator.device)
+    labels = _labels_of(split, models, image)
+    answering = {
+        model.name: answer_in_labels(model.module, labels, image, f"classifier {model.name} on {split.name}")
+        for model in models
+    }
+    if sampler is not None:
+        sampler.labels = len(labels)
+    rows = SplitRows(split, labels, sampler)
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        on_rows(split.name, done, split.rows)
+
+    predictions = classify(rows.batches(batch_size), answering, accelerator, count)
+    return ClassifiedSplit(split, labels, rows, answering, predictions, (image.shape[2], image.shape[3]))
+
+
+def transfer(
+    splits: Mapping[str, AnySplit] | Sequence[str],
+    classifiers: Mapping[str, AnyClassifier] | Sequence[str],
+    **options: Any,
+) -> list[list[Result]] | None:
+    """The transfer matrix (paper Tables 6, 8 and 10): a row for each split, a column for each classifier.
+
+    Arguments as for `evaluate`; the cells are its results.
+    """
+    evaluation = evaluate(splits, classifiers, **options)
+    return None if evaluation is None else evaluation.matrix

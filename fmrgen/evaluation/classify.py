@@ -1,0 +1,118 @@
+"""Classifiers over a stream of images: decoded once for all of them, shared over the processes, gathered by row."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from fmrgen.background import read_ahead
+from fmrgen.errors import UserError, one_line
+
+NO_ANSWER = -1  # the prediction of a classifier whose logits are not finite
+
+_DECODERS = 8  # threads, where there are as many cores
+_WAITING = 2  # batches that are read ahead of those being decoded
+
+Pixels = np.ndarray  # uint8 RGB [H, W, 3]
+
+
+class Batch(NamedTuple):
+    """Images that are classified together: `decode` gives B images for each name, `rows` [B] says whose they are."""
+
+    rows: np.ndarray
+    decode: Callable[[], dict[str, list[Pixels]]]
+
+
+Predictions = dict[str, dict[str, np.ndarray]]  # classifier → name of the images → int32 [N]
+
+
+def classify(
+    batches: Iterator[Batch],
+    classifiers: Mapping[str, nn.Module],
+    accelerator: Accelerator,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> Predictions:
+    """What each classifier says of every image, by row; -1 where its logits are not finite.
+
+    All processes draw all `batches`, and each decodes and classifies its own: batch i is made up the same however many
+    processes there are, and so are the last bits of its logits. Every process gets all predictions. `on_rows(n)` is
+    called as rows go by. Raises UserError for what `decode` or a classifier throws.
+    """
+    found: dict[str, dict[str, list[Tensor]]] = {name: {} for name in classifiers}
+    rows: dict[str, list[np.ndarray]] = {}
+    try:
+        for batch_rows, decoded in read_ahead(_decode(batches, accelerator), _WAITING):
+            if decoded is not None:
+                for images_name, images in decoded.result().items():
+                    rows.setdefault(images_name, []).append(batch_rows)
+                    for name, said in _ask(images, classifiers, accelerator.device).items():
+                        found[name].setdefault(images_name, []).append(said)
+            on_rows(len(batch_rows))
+    except UserError as error:
+        error.of_one_process = True
+        raise
+    mine = {
+        name: {
+            images_name: (np.concatenate(rows[images_name]), torch.cat(said).cpu().numpy())
+            for images_name, said in of_classifier.items()
+        }
+        for name, of_classifier in found.items()
+    }
+    return _by_row(gather_object([mine]))
+
+
+def _decode(
+    batches: Iterator[Batch], accelerator: Accelerator
+) -> Iterator[tuple[np.ndarray, Future[dict[str, list[Pixels]]] | None]]:
+    """The rows of every batch in turn, with the images of this process's own, some batches ahead."""
+    workers = max(1, min(_DECODERS, torch.get_num_threads() // 2)) if accelerator.device.type == "cpu" else _DECODERS
+    waiting: deque[Any] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        for number, batch in enumerate(batches):
+            own = number % accelerator.num_processes == accelerator.process_index
+            waiting.append((batch.rows, pool.submit(batch.decode) if own else None))
+            if len(waiting) > workers:
+                yield waiting.popleft()
+        yield from waiting
+
+
+def _ask(images: list[Pixels], classifiers: Mapping[str, nn.Module], device: torch.device) -> dict[str, Tensor]:
+    """What each classifier says of the images, int32 [B]; images of one size go through together."""
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for place, image in enumerate(images):
+        sizes.setdefault(image.shape, []).append(place)
+    answers = {name: torch.empty(len(images), dtype=torch.int32, device=device) for name in classifiers}
+    with torch.inference_mode():
+        for places in sizes.values():
+            pixels = torch.from_numpy(np.stack([images[place] for place in places])).to(device)
+            batch = pixels.permute(0, 3, 1, 2).float() / 255
+            for name, classifier in classifiers.items():
+                try:
+                    logits = classifier(batch)
+                except Exception as error:  # anyone's code may stand there
+                    size = "×".join(map(str, batch.shape))
+                    what = f"classifier {name}: fails on images [{size}]"
+                    raise UserError(f"{what}: {type(error).__name__}: {one_line(error)}") from error
+                said = torch.where(logits.isfinite().all(1), logits.argmax(1), NO_ANSWER)
+                answers[name][places] = said.to(torch.int32)
+    return answers
+
+
+def _by_row(everyones: list[dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]]) -> Predictions:
+    """The processes' shares put together by row, whichever process had which."""
+    together: Predictions = {}
+    for name in everyones[0]:
+        together[name] = {}
+        for images_name in sorted({images_name for one in everyones for images_name in one[name]}):
+            shares = [one[name][images_name] for one in everyones if images_name in one[name]]
+            rows, said = (np.concatenate(parts) for parts in zip(*shares, strict=True))
+            if not np.array_equal(np.sort(rows), np.arange(len(rows))):
+                raise RuntimeError(f"{images_name}: a row was classified twice, or not at all")
+            together[name][images_name] = said[np.argsort(rows)]
+    return together

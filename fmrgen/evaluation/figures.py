@@ -1,0 +1,116 @@
+"""What an evaluation found, as data: the schema of `evaluation.json`."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from fmrgen.errors import UserError
+from fmrgen.split import read_json
+from fmrgen.statistics import Difference, Place, Summary
+
+SCHEMA: Literal["fmrgen-evaluation/1"] = "fmrgen-evaluation/1"
+
+
+@dataclass(frozen=True)
+class SplitFigures:
+    """A split, whoever looks at it.
+
+    `fingerprint` is its recipe's, `classifier_sha256` that of the weights of the classifier it was made for, `revision`
+    the commit on the Hub; None where there is none. `iterations` maps a number of guided steps to the valid rows that
+    took it, `stop_reasons` a reason to its rows; None where the split has no such column. `notes` say in words what a
+    reader of the figures must know.
+    """
+
+    name: str
+    class_names: list[str]
+    rows: int
+    fingerprint: str | None
+    classifier_sha256: str | None
+    revision: str | None
+    iterations: dict[int, int] | None
+    stop_reasons: dict[str, int] | None
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class ClassifierFigures:
+    """A classifier: its section where it has one, and the sha256 of its weights where it has any."""
+
+    name: str
+    section: dict[str, Any] | None
+    weights_sha256: str | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One classifier on one split: over all rows and for each class, in the order of the split's class names.
+
+    `conditioned` marks the classifier that the split was made for: it has the same weights, and says of the stored
+    images what the split says it said.
+    """
+
+    split: str
+    classifier: str
+    conditioned: bool
+    total: Summary
+    classes: list[Summary]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The classifiers on one split: ranked by `measure`, FMR or where there are no originals PA, and each pair."""
+
+    split: str
+    measure: Literal["fmr", "perturbed_accuracy"]
+    ranking: list[Place]
+    differences: list[Difference]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Everything of an evaluation that is a figure. Rates are in percent; `results` are row by row of the matrix."""
+
+    schema: Literal["fmrgen-evaluation/1"]
+    splits: list[SplitFigures]
+    classifiers: list[ClassifierFigures]
+    results: list[Result]
+    comparisons: list[Comparison]
+
+    @property
+    def matrix(self) -> list[list[Result]]:
+        """The transfer matrix: a row for each split, a column for each classifier, in the order they were given."""
+        columns = len(self.classifiers)
+        return [self.results[start : start + columns] for start in range(0, len(self.results), columns)]
+
+    def result(self, split: str, classifier: str) -> Result:
+        """The result of that name. Raises KeyError where there is none."""
+        for result in self.results:
+            if (result.split, result.classifier) == (split, classifier):
+                return result
+        raise KeyError((split, classifier))
+
+    def to_json(self) -> str:
+        """The text of `evaluation.json`."""
+        told = asdict(Figures(**{field.name: getattr(self, field.name) for field in fields(Figures)}))
+        return json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_figures(path: Path) -> Figures:
+    """The figures of an `evaluation.json`. Raises UserError where it is none, or of another schema."""
+    tree = read_json(path)
+    if tree.get("schema") != SCHEMA:
+        raise UserError(f"{path}: has schema {tree.get('schema')!r}, this fmrgen reads {SCHEMA}")
+    try:
+        return TypeAdapter(Figures).validate_python(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of `evaluation.json`."""
+    return TypeAdapter(Figures).json_schema()

@@ -1,0 +1,117 @@
+"""Originals that a split does not hold, from the source that it was made of."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import cast
+
+import numpy as np
+from accelerate import Accelerator
+
+from fmrgen.components import built
+from fmrgen.errors import UserError
+from fmrgen.evaluation.classify import Batch, classify
+from fmrgen.evaluation.rows import ClassifiedSplit
+from fmrgen.reading import OpenedSplit
+from fmrgen.recipe import load_source, source_section
+from fmrgen.sections import code_named_in
+from fmrgen.sources.base import RawExample, Source, SourceConfig
+from fmrgen.sources.images import Fit, open_rgb, resize
+
+
+def classify_originals(
+    passed: ClassifiedSplit,
+    accelerator: Accelerator,
+    given: str | SourceConfig | None,
+    trust: bool,
+    batch_size: int,
+) -> None:
+    """Adds the predictions on the originals of a split that has none, or a note that says why there are none.
+
+    They come from the source `given`, else from the one in the split's provenance. Raises UserError where a source that
+    was given can't be used, or is not the one that the split was made of.
+    """
+    columns, notes = passed.rows.columns, passed.notes
+    config = _source_section(given, passed.split, trust, notes)
+    if config is None:
+        return
+    if "id" not in columns:
+        raise UserError(
+            f"{passed.split.name}: has no column of distinct ids, so its originals can't be found in a source"
+        )
+    if passed.image_size[0] != passed.image_size[1]:
+        raise UserError(f"{passed.split.name}: its images are not square, so its originals can't be made from a source")
+    try:
+        source = cast(Source, built(config, "source", Source))
+    except UserError as error:
+        if given is not None:
+            raise
+        notes.append(f"SA and FMR can't be had: there is no column original, and {error}; pass another --source")
+        return
+    batches = _source_batches(source, config, columns, passed, batch_size)
+    originals = classify(batches, passed.answering, accelerator)
+    for name, found in originals.items():
+        passed.predictions[name] |= found
+
+
+def _source_section(
+    given: str | SourceConfig | None, split: OpenedSplit, trust: bool, notes: list[str]
+) -> SourceConfig | None:
+    if given is not None:
+        config = load_source(given) if isinstance(given, str) else given
+    elif split.provenance is None:
+        notes.append("SA and FMR can't be had: there is no column original and no provenance; pass --source")
+        return None
+    else:
+        tree = split.provenance["recipe"]["source"]
+        if not trust and (code := code_named_in(tree)):
+            notes.append(
+                f"SA and FMR can't be had: the originals' source in the provenance runs {code}; if you know that code, "
+                "pass --trust"
+            )
+            return None
+        config = source_section(tree, f"{split.name}: recipe in the provenance")
+    if not isinstance(config, SourceConfig):
+        raise UserError(f"source: {config.kind} does not derive from fmrgen.SourceConfig")
+    return config
+
+
+def _source_batches(
+    source: Source, config: SourceConfig, columns: dict[str, np.ndarray], passed: ClassifiedSplit, batch_size: int
+) -> Iterator[Batch]:
+    """The source's images of the split's rows, at the split's size."""
+    row_of = {int(example_id): row for row, example_id in enumerate(columns["id"])}
+    waiting: list[tuple[int, RawExample]] = []
+
+    def batch() -> Batch:
+        numbers, examples = zip(*waiting, strict=True)
+        waiting.clear()
+        return Batch(np.array(numbers), partial(_load_originals, examples, passed.image_size[0], config.fit))
+
+    for example in source.read(0, len(source)):
+        row = row_of.pop(example.id, None)
+        if row is None:
+            continue
+        if source.labels.names[example.label] != passed.labels.names[columns["label"][row]]:
+            raise UserError(
+                f"source: id {example.id} is a {source.labels.names[example.label]!r} there and a "
+                f"{passed.labels.names[columns['label'][row]]!r} in {passed.split.name}; it is another source"
+            )
+        waiting.append((row, example))
+        if len(waiting) == batch_size:
+            yield batch()
+        if not row_of:
+            break
+    if row_of:
+        raise UserError(f"source: has no id {next(iter(row_of))} (nor {len(row_of) - 1} more) of {passed.split.name}")
+    if waiting:
+        yield batch()
+
+
+def _load_originals(examples: Sequence[RawExample], size: int, fit: Fit) -> dict[str, list[np.ndarray]]:
+    images = []
+    for example in examples:
+        try:
+            images.append(resize(open_rgb(example.image), size, fit))
+        except UserError as error:
+            raise UserError(f"source: image of id {example.id} is unreadable ({error})") from None
+    return {"original": images}

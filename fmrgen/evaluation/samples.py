@@ -1,0 +1,54 @@
+"""The rows of a split that a gallery shows."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from fmrgen.sources.images import stored_image
+
+_OF_EACH_REASON = 3  # rows of each label and stop reason that are taken even where the label has its share
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A row that is shown: its number in the split, its images as stored (bytes, a path or an address), and the rest
+    of its columns under their names."""
+
+    row: int
+    image: bytes | str
+    original: bytes | str | None
+    columns: dict[str, Any]
+
+
+@dataclass
+class Sampler:
+    """Takes about `wanted` rows as a split goes by, evenly by label and some of each stop reason; always the same."""
+
+    wanted: int
+    labels: int
+    samples: list[Sample] = field(default_factory=list)
+    _taken: Counter[Any] = field(default_factory=Counter)
+
+    @property
+    def full(self) -> bool:
+        return len(self.samples) >= self.wanted
+
+    def look(self, first_row: int, table: pa.Table, labels: list[int]) -> None:
+        """Takes what it wants of some rows; `labels` are theirs, `table` has `image` and what else is to be shown."""
+        share = max(1, self.wanted // self.labels)
+        reasons = table["stop_reason"].to_pylist() if "stop_reason" in table.column_names else [None] * len(labels)
+        for i, (label, reason) in enumerate(zip(labels, reasons, strict=True)):
+            enough = self.full or self._taken[label] >= share
+            if enough and (reason is None or self._taken[label, reason] >= _OF_EACH_REASON):
+                continue
+            if len(self.samples) >= 2 * self.wanted:
+                return
+            self._taken[label] += 1
+            self._taken[label, reason] += 1
+            values = table.slice(i, 1).to_pylist()[0]
+            image, original = (
+                stored_image(values.pop(name)) if name in values else None for name in ("image", "original")
+            )
+            self.samples.append(Sample(first_row + i, image or b"", original, values))

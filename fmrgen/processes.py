@@ -1,0 +1,40 @@
+"""The processes of a job, and the devices they run on."""
+
+import os
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+
+from fmrgen.errors import UserError
+
+_LONGEST_WAIT = timedelta(days=7)  # a process that is done waits for the others as long as a job may take
+
+
+def start_processes() -> Accelerator:
+    """An Accelerator on the GPUs where there are any, else on the CPU, with all of the machine's cores shared out.
+
+    Raises UserError where the processes that were launched don't see each other.
+    """
+    gpu = torch.cuda.is_available()
+    try:
+        accelerator = Accelerator(cpu=not gpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)])
+    except ValueError as error:
+        raise UserError(f"the processes can't find each other, start them with accelerate launch: {error}") from None
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != accelerator.num_processes:
+        raise UserError(
+            f"launched as {launched} processes but accelerate sees {accelerator.num_processes}; each would do all the "
+            "work. On CPUs launch with ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N"
+        )
+    if not gpu:  # accelerate launch leaves one thread to each process, however many cores there are
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // here))
+    return accelerator
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the device's type."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

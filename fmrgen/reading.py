@@ -1,0 +1,203 @@
+"""Opening a split to read it: one that fmrgen made, or anyone's rows of images and labels."""
+
+import glob
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+from datasets import ClassLabel, Dataset, Features, IterableDataset, load_dataset
+
+from fmrgen.errors import UserError, one_line
+from fmrgen.labels import Labels, recorded_labels
+from fmrgen.split import provenance_path, read_json
+
+
+class SplitReference(NamedTuple):
+    """`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`; None where it is not said."""
+
+    repo: str
+    revision: str | None
+    config: str | None
+    split: str | None
+
+
+def parse_reference(text: str) -> SplitReference:
+    """What `text` names; a folder that is there goes before a repository. Raises UserError where it names no split."""
+    if Path(text).is_dir():
+        return SplitReference(text, None, None, None)
+    folder, _, place = text.rpartition(":")
+    if Path(folder).is_dir() and (named := re.fullmatch(r"([\w.-]+)/([\w.]+)", place)):
+        return SplitReference(folder, None, named[1], named[2])
+    match = re.fullmatch(r"(?P<repo>.+?)(@(?P<revision>[^:@]+))?(:(?P<config>[\w.-]+)/(?P<split>[\w.]+))?", text)
+    if match is None:
+        raise UserError(f"{text}: a split is PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], for example out:mnist/lenet")
+    return SplitReference(match["repo"], match["revision"], match["config"], match["split"])
+
+
+@dataclass(frozen=True)
+class OpenedSplit:
+    """A split's rows, as a stream of what its files hold now, and where they come from.
+
+    `name` is how the split is called from here on. `provenance` is None where fmrgen did not make it. `repo` is the
+    folder or the Hub repo that holds it, None for single files and datasets in memory; `revision` is the commit on
+    the Hub, None for a folder.
+    """
+
+    name: str
+    dataset: IterableDataset
+    provenance: dict[str, Any] | None = None
+    repo: str | None = None
+    revision: str | None = None
+    config: str | None = None
+    split: str | None = None
+
+    @property
+    def features(self) -> Features:
+        return self.dataset.features
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows it has, where that is on record."""
+        if self.provenance is not None:
+            return self.provenance["examples"] - len(self.provenance["skipped"])
+        known = (self.dataset.info.splits or {}).get(str(self.dataset.split))
+        return known.num_examples if known is not None and known.num_examples else None
+
+    @property
+    def labels(self) -> Labels | None:
+        """What its label column says; None where the labels have no names."""
+        feature = self.features.get("label")
+        if not isinstance(feature, ClassLabel):
+            return None
+        if self.provenance is None or list(feature.names) != self.provenance["labels"]:
+            return Labels(tuple(feature.names))
+        return recorded_labels(self.provenance)
+
+
+def open_split(
+    split: str | Dataset | IterableDataset, *, name: str | None = None, download: bool = False
+) -> OpenedSplit:
+    """The split that a reference names, a parquet file (a pattern or an address of such), or a dataset in memory.
+
+    With `download`, what is on the Hub is fetched whole before it is read; otherwise it is streamed. Raises UserError
+    where there is none, it is not finished, or there are several and the reference does not say which.
+    """
+    if not isinstance(split, str):
+        stream = split.to_iterable_dataset() if isinstance(split, Dataset) else split
+        return OpenedSplit(name or str(split.split or "dataset"), _with_features(stream, str(name)))
+    try:
+        opened = _open_files(split) if split.endswith(".parquet") else _open_reference(split, download)
+    except UserError:
+        raise
+    except Exception as error:  # readers of so many formats, and the network under them, fail in as many ways
+        raise UserError(f"{split}: can't be opened: {one_line(error)}") from error
+    return opened if name is None else OpenedSplit(**{**vars(opened), "name": name})
+
+
+def open_own_split(text: str) -> tuple[OpenedSplit, dict[str, Any]]:
+    """A split that fmrgen made, and its provenance. Raises UserError where `text` names none."""
+    opened = open_split(text)
+    if opened.provenance is None:
+        raise UserError(f"{text}: holds no perturbed split: no provenance of fmrgen's beside it")
+    return opened, opened.provenance
+
+
+def _open_files(pattern: str) -> OpenedSplit:
+    if "://" not in pattern and not glob.glob(pattern):
+        raise UserError(f"{pattern}: no such file")
+    stream = load_dataset("parquet", data_files=pattern, split="train", streaming=True)
+    return OpenedSplit(pattern, _with_features(stream, pattern))
+
+
+def _open_reference(text: str, download: bool) -> OpenedSplit:
+    reference = parse_reference(text)
+    repo, revision = reference.repo, None
+    if Path(repo).is_dir():
+        if (Path(repo) / "state.json").is_file() or (Path(repo) / "dataset_dict.json").is_file():
+            return _open_saved(text, reference)
+        own = [(path.parent.name, path.stem) for path in (Path(repo) / "provenance").glob("*/*.json")]
+    else:
+        own, revision = _look_on_the_hub(reference)
+    named = (reference.config, reference.split)
+    if own and (named in own or named == (None, None)):
+        place = _choose(text, reference, sorted(own))
+    else:
+        place = _choose(text, reference, sorted({*own, *_foreign_places(repo, revision)}))
+    provenance = _read_provenance(repo, revision, *place) if place in own else None
+    if provenance is not None and not provenance.get("finished"):
+        raise UserError(f"{text}: not finished; run the same generate command again")
+    # A folder is streamed always: the rows that load_dataset would keep of it are not looked up by the files' content.
+    stream = load_dataset(repo, place[0], split=place[1], revision=revision, streaming=revision is None or not download)
+    if isinstance(stream, Dataset):
+        stream = stream.to_iterable_dataset()
+    name = f"{repo}{f'@{reference.revision}' if reference.revision else ''}:{place[0]}/{place[1]}"
+    return OpenedSplit(name, _with_features(stream, text), provenance, repo, revision, *place)
+
+
+def _open_saved(text: str, reference: SplitReference) -> OpenedSplit:
+    """A folder of `save_to_disk`."""
+    loaded = datasets.load_from_disk(reference.repo)
+    if isinstance(loaded, Mapping):
+        _, split = _choose(text, reference, [("default", str(name)) for name in loaded])
+        loaded = loaded[split]
+    return OpenedSplit(text, loaded.to_iterable_dataset(), repo=reference.repo)
+
+
+def _choose(text: str, reference: SplitReference, available: list[tuple[str, str]]) -> tuple[str, str]:
+    """The config and split that `text` says, or the only ones."""
+    names = ", ".join(f"{reference.repo}:{config}/{split}" for config, split in available)
+    if reference.config is not None and reference.split is not None:
+        place = (reference.config, reference.split)
+        if place not in available:
+            raise UserError(f"{text}: no split {place[0]}/{place[1]}" + (f"; there is {names}" if names else " in it"))
+        return place
+    if len(available) != 1:
+        raise UserError(f"{text}: " + (f"say which: {names}" if available else "holds no perturbed split"))
+    return available[0]
+
+
+def _foreign_places(repo: str, revision: str | None) -> list[tuple[str, str]]:
+    """Configs and splits of a dataset that fmrgen did not make."""
+    try:
+        return [
+            (config, split)
+            for config in datasets.get_dataset_config_names(repo, revision=revision)
+            for split in datasets.get_dataset_split_names(repo, config, revision=revision)
+        ]
+    except (datasets.exceptions.DatasetsError, FileNotFoundError):
+        return []  # a folder without data files
+
+
+def _look_on_the_hub(reference: SplitReference) -> tuple[list[tuple[str, str]], str]:
+    """The splits that fmrgen made in a repo on the Hub, and the commit that is looked at."""
+    from huggingface_hub import HfApi
+
+    try:
+        info = HfApi().dataset_info(reference.repo, revision=reference.revision)
+    except Exception as error:  # the Hub's client and the network under it fail in many ways
+        raise UserError(
+            f"{reference.repo}: neither a folder here nor a dataset repo to be read: {one_line(error)}"
+        ) from None
+    parts = [Path(file.rfilename).parts for file in info.siblings or []]
+    named = [part for part in parts if len(part) == 3 and part[0] == "provenance" and part[2].endswith(".json")]
+    return [(config, Path(file).stem) for _, config, file in named], str(info.sha)
+
+
+def _read_provenance(repo: str, revision: str | None, config: str, split: str) -> dict[str, Any]:
+    if revision is None:
+        return read_json(provenance_path(Path(repo), config, split))
+    from huggingface_hub import hf_hub_download
+
+    path = provenance_path(Path(), config, split).as_posix()
+    return read_json(Path(hf_hub_download(repo, path, repo_type="dataset", revision=revision)))
+
+
+def _with_features(stream: IterableDataset, name: str) -> IterableDataset:
+    """`stream`, its columns known."""
+    known = stream if stream.features is not None else stream._resolve_features()
+    if known.features is None:
+        raise UserError(f"{name}: holds no rows")
+    return known

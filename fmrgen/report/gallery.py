@@ -1,0 +1,96 @@
+"""Rows of a split as a gallery shows them: small images as text, and who said what."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from PIL import Image
+
+from fmrgen.evaluation.results import Evaluation
+from fmrgen.evaluation.samples import Sample
+from fmrgen.sources.images import open_rgb
+
+_THUMBNAIL = 224  # pixels; larger images are shown smaller
+_AS_STORED = 96  # pixels; images up to this side are shown as they are, every pixel of them
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The shown rows of a split, as the page's script reads them.
+
+    Each row has `id`, `label`, `image` and `original` (data addresses), `said` (classifier → class before and after,
+    None where not known), and where the split has them `reason`, `iterations`, `probability`, `score`, `valid`.
+    """
+
+    split: str
+    class_names: list[str]
+    classifiers: list[str]
+    rows: list[dict[str, Any]]
+
+
+def galleries(evaluation: Evaluation) -> list[Gallery]:
+    """A gallery for every split, with what each classifier said."""
+    names = [classifier.name for classifier in evaluation.classifiers]
+    found = []
+    for split in evaluation.splits:
+        of_split = evaluation.predictions.filter(pc.equal(evaluation.predictions["split"].cast("string"), split.name))
+        said = {}
+        for name in names:
+            table = of_split.filter(pc.equal(of_split["classifier"].cast("string"), name))
+            said[name] = (table["original_prediction"].to_pylist(), table["prediction"].to_pylist())
+        rows = [
+            _row(sample, {name: [before[sample.row], after[sample.row]] for name, (before, after) in said.items()})
+            for sample in evaluation.samples[split.name]
+        ]
+        found.append(Gallery(split.name, split.class_names, names, rows))
+    return found
+
+
+def stored_gallery(split: str, class_names: Sequence[str], classifier: str, samples: Sequence[Sample]) -> Gallery:
+    """A gallery with what the split itself says that its classifier said."""
+    rows = []
+    for sample in samples:
+        known = {classifier: [sample.columns.get(name) for name in ("original_prediction", "prediction")]}
+        rows.append(_row(sample, known if "prediction" in sample.columns else {}))
+    return Gallery(split, list(class_names), [classifier] if any(row["said"] for row in rows) else [], rows)
+
+
+def _row(sample: Sample, said: Mapping[str, list[int | None]]) -> dict[str, Any]:
+    columns = sample.columns
+    return {
+        "id": columns.get("id", sample.row),
+        "label": columns["label"],
+        "image": data_address(sample.image),
+        "original": None if sample.original is None else data_address(sample.original),
+        "said": said,
+        "reason": columns.get("stop_reason"),
+        "iterations": columns.get("iterations"),
+        "probability": _rounded(columns.get("oracle_probability")),
+        "score": _rounded(columns.get("clip_score")),
+        "valid": None if columns.get("valid") is None else bool(columns["valid"]),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else round(value, 4)
+
+
+def data_address(image: bytes | str) -> str:
+    """An image inside a `data:` address: a small PNG as it is stored, a larger one as a WebP thumbnail."""
+    opened = open_rgb(image)
+    if max(opened.size) <= _AS_STORED:
+        stored = image if isinstance(image, bytes) and image.startswith(_PNG) else _encoded(opened, "PNG")
+        return f"data:image/png;base64,{base64.b64encode(stored).decode()}"
+    opened.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
+    return f"data:image/webp;base64,{base64.b64encode(_encoded(opened, 'WEBP')).decode()}"
+
+
+def _encoded(image: Image.Image, form: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, quality=82)
+    return buffer.getvalue()

@@ -1,0 +1,46 @@
+"""An evaluation as Markdown, to be pasted."""
+
+from fmrgen.evaluation.figures import Figures
+from fmrgen.report.tables import (
+    CONDITIONED,
+    EXPLAINED,
+    Table,
+    all_notes,
+    neighbours,
+    ranked,
+    split_table,
+    transfer_table,
+)
+
+
+def to_markdown(figures: Figures) -> str:
+    """Every split's table with its ranking, and the transfer matrix where there is more than one cell."""
+    parts = []
+    for split, row, comparison in zip(figures.splits, figures.matrix, figures.comparisons, strict=True):
+        table = split_table(ranked(row, comparison))
+        parts += [f"## {_escape(split.name)}", f"{split.rows} rows", _table(table)]
+        if lines := neighbours(comparison):
+            parts.append("\n".join(f"* {_escape(line)}" for line in lines))
+    if len(figures.results) > 1:
+        parts.append("## Transfer")
+        parts += [_table(transfer_table(figures, "fmr")), _table(transfer_table(figures, "perturbed_accuracy"))]
+    if notes := all_notes(figures):
+        parts += ["## Notes", "\n".join(f"* {_escape(note)}" for note in notes)]
+    parts.append("\n".join(f"* {name}: {text}" for name, text in EXPLAINED.items()))
+    parts.append(
+        "Percent, with 95 % intervals: Wilson's for accuracies and VR, the paired bootstrap's over examples for FMR "
+        f"and differences, Student's for iterations. {CONDITIONED} marks the classifier that the split was made for."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(table: Table) -> str:
+    lines = [table.header, ["---", *["---:"] * (len(table.header) - 1)], *table.rows]
+    return "\n".join(f"| {' | '.join(_escape(cell) for cell in line)} |" for line in lines)
+
+
+def _escape(text: str) -> str:
+    """Text that Markdown shows as it is; names come from anyone."""
+    for character in "\\`*_<>|":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())

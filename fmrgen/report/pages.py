@@ -1,0 +1,91 @@
+"""Self-contained pages: no network, all images inside."""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from fmrgen.evaluation.figures import Figures
+from fmrgen.report.gallery import Gallery
+from fmrgen.report.tables import (
+    CONDITIONED,
+    EXPLAINED,
+    all_notes,
+    class_table,
+    neighbours,
+    ranked,
+    short_names,
+    split_table,
+    transfer_table,
+)
+
+_PLOTS = {
+    "transfer.png": "Transfer: splits down, classifiers across",
+    "accuracy.png": "SA on originals and PA on perturbed images, with 95 % intervals",
+    "iterations.png": "Guided steps in the stored images of valid rows",
+    "classes.png": "Accuracy by class",
+}
+
+
+def report_page(figures: Figures, plots: dict[str, bytes], galleries: Sequence[Gallery]) -> str:
+    """The whole evaluation as one page of HTML."""
+    short = short_names([split.name for split in figures.splits])
+    sections = []
+    for split, row, comparison in zip(figures.splits, figures.matrix, figures.comparisons, strict=True):
+        sections.append(
+            {
+                "name": split.name,
+                "split": split,
+                "table": split_table(ranked(row, comparison)),
+                "neighbours": neighbours(comparison),
+                "classes": [(result.classifier, class_table(result, split)) for result in row],
+            }
+        )
+    shown = [(caption, _png_address(plots[name]), name) for name, caption in _PLOTS.items() if name in plots]
+    return _render(
+        "report.html",
+        title="Robustness report",
+        figures=figures,
+        sections=sections,
+        transfer=[transfer_table(figures, "fmr"), transfer_table(figures, "perturbed_accuracy")]
+        if len(figures.results) > 1
+        else [],
+        plots=shown,
+        notes=all_notes(figures),
+        explained=EXPLAINED,
+        mark=CONDITIONED,
+        gallery=_script_data(galleries, short),
+    )
+
+
+def gallery_page(gallery: Gallery) -> str:
+    """One split's rows as a page of HTML."""
+    return _render("gallery.html", title=gallery.split, gallery=_script_data([gallery], {gallery.split: gallery.split}))
+
+
+def _render(template: str, **values: Any) -> str:
+    folder = Path(__file__).parent / "templates"
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
+
+
+def _script_data(galleries: Sequence[Gallery], short: dict[str, str]) -> Markup:
+    """The galleries as JSON that no name in it can break out of."""
+    told = [asdict(gallery) | {"short": short[gallery.split]} for gallery in galleries]
+    text = json.dumps(told, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _png_address(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

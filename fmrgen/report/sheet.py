@@ -1,0 +1,57 @@
+"""A contact sheet of originals beside perturbed images, as in the paper's Figure 2."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from fmrgen.evaluation.samples import Sample
+from fmrgen.sources.images import open_rgb
+
+_ACROSS = 6  # pairs
+_RIGHT, _WRONG, _PALE = "#22303c", "#c8472f", "#8a949d"
+
+
+def contact_sheet(title: str, class_names: Sequence[str], samples: Sequence[Sample]) -> bytes:
+    """A PNG: each original with its label, the perturbed image right of it with what the classifier says of it.
+
+    A wrong answer is red; the oracle's answer stands there where no classifier's is known. A row without an original
+    shows its perturbed image alone.
+    """
+    down = -(-len(samples) // _ACROSS)
+    with rc_context({"savefig.dpi": 150, "savefig.facecolor": "white", "font.size": 8}):
+        figure = Figure(figsize=(1.9 * _ACROSS, 0.5 + 1.16 * down))
+        # Two images close together, then a gap: the pairs are seen as pairs.
+        grid = figure.add_gridspec(
+            down, 3 * _ACROSS, width_ratios=[1, 1, 0.18] * _ACROSS, wspace=0.04, hspace=0.32, left=0, right=1, bottom=0
+        )
+        for place, sample in enumerate(samples):
+            row, column = divmod(place, _ACROSS)
+            label = sample.columns["label"]
+            answer = sample.columns.get("prediction", sample.columns.get("oracle_label"))
+            shown = [(sample.original, class_names[label], _RIGHT), (sample.image, *_told(answer, label, class_names))]
+            for side, (image, caption, colour) in enumerate(shown):
+                axes = figure.add_subplot(grid[row, 3 * column + side])
+                axes.set_axis_off()
+                if image is not None:
+                    pixels = np.asarray(open_rgb(image))
+                    axes.imshow(pixels, interpolation="nearest" if len(pixels) <= 64 else "antialiased")
+                    axes.set_title(_shortened(caption), color=colour, fontsize=8, pad=2.5)
+        figure.suptitle(title, x=0.004, ha="left", y=1 + 0.12 / (0.5 + 1.16 * down), fontsize=10, color=_RIGHT)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.12)
+        return buffer.getvalue()
+
+
+def _told(answer: int | None, label: int, class_names: Sequence[str]) -> tuple[str, str]:
+    if answer is None:
+        return "", _PALE
+    name = class_names[answer] if 0 <= answer < len(class_names) else "no answer"
+    return name, _RIGHT if answer == label else _WRONG
+
+
+def _shortened(name: str) -> str:
+    name = name.partition(",")[0]
+    return name if len(name) <= 16 else f"{name[:15]}…"

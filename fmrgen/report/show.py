@@ -1,0 +1,48 @@
+"""A look at a split: its gallery and a contact sheet."""
+
+from pathlib import Path
+from typing import Any
+
+from fmrgen.errors import UserError
+from fmrgen.evaluation.rows import SplitRows, check_columns
+from fmrgen.evaluation.samples import Sampler
+from fmrgen.labels import Labels
+from fmrgen.reading import OpenedSplit, open_split
+from fmrgen.report.gallery import stored_gallery
+from fmrgen.report.pages import gallery_page
+from fmrgen.report.sheet import contact_sheet
+from fmrgen.split import write_atomically
+
+_ON_THE_SHEET = 36  # rows
+_BATCH = 256
+
+
+def show(split: str, folder: str | Path, *, rows: int = 240, download: bool = False) -> int:
+    """Writes `gallery.html` and the contact sheet `sheet.png` of a split into `folder`; returns how many rows are shown.
+
+    What the classifier said is what the split says it said; nothing is run. Raises UserError.
+    """
+    opened = open_split(split, download=download)
+    check_columns(opened)
+    labels = opened.labels or _observed_labels(opened)
+    sampler = Sampler(rows, len(labels))
+    for _ in SplitRows(opened, labels, sampler).batches(_BATCH):
+        if sampler.full:
+            break
+    if not sampler.samples:
+        raise UserError(f"{split}: holds no rows")
+    gallery = stored_gallery(opened.name, labels.names, opened.split or "its classifier", sampler.samples)
+    write_atomically(Path(folder) / "gallery.html", gallery_page(gallery).encode())
+    sheet = contact_sheet(opened.name, labels.names, sampler.samples[:_ON_THE_SHEET])
+    write_atomically(Path(folder) / "sheet.png", sheet)
+    return len(sampler.samples)
+
+
+def _observed_labels(opened: OpenedSplit) -> Labels:
+    """Labels that have no names: the words in the column, or as many numbers as there are."""
+    found: set[Any] = set()
+    for table in opened.dataset.select_columns(["label"]).with_format("arrow").iter(_BATCH):
+        found.update(table["label"].unique().to_pylist())
+    numbers = [label for label in found if isinstance(label, int)]
+    names = map(str, range(max(numbers) + 1)) if numbers else sorted(map(str, found))
+    return Labels(tuple(names))
