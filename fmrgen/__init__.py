@@ -8,18 +8,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fmrgen.classifiers.base import Classifier
     from fmrgen.errors import UserError
+    from fmrgen.evaluate import evaluate, transfer
+    from fmrgen.evaluation.figures import read_figures
+    from fmrgen.evaluation.results import Evaluation
     from fmrgen.generate import generate
     from fmrgen.generators.base import Generator, GeneratorConfig, Latents
     from fmrgen.oracles.base import Judgement, Oracle
     from fmrgen.perturb import Example, Perturbed, perturb
     from fmrgen.recipe import Recipe, load_recipe
-    from fmrgen.sections import ComponentConfig
+    from fmrgen.report.show import show
+    from fmrgen.report.write import write_report
+    from fmrgen.sections import ClassifierConfig, ComponentConfig
     from fmrgen.sources.base import RawExample, Source, SourceConfig
     from fmrgen.verify import verify
 
 __all__ = [
     "Classifier",
+    "ClassifierConfig",
     "ComponentConfig",
+    "Evaluation",
     "Example",
     "Generator",
     "GeneratorConfig",
@@ -32,15 +39,22 @@ __all__ = [
     "Source",
     "SourceConfig",
     "UserError",
+    "evaluate",
     "generate",
     "load_recipe",
     "perturb",
+    "read_figures",
+    "show",
+    "transfer",
     "verify",
+    "write_report",
 ]
 
 _HOME = {
     "Classifier": "fmrgen.classifiers.base",
+    "ClassifierConfig": "fmrgen.sections",
     "ComponentConfig": "fmrgen.sections",
+    "Evaluation": "fmrgen.evaluation.results",
     "Example": "fmrgen.perturb",
     "Generator": "fmrgen.generators.base",
     "GeneratorConfig": "fmrgen.generators.base",
@@ -53,10 +67,15 @@ _HOME = {
     "Source": "fmrgen.sources.base",
     "SourceConfig": "fmrgen.sources.base",
     "UserError": "fmrgen.errors",
+    "evaluate": "fmrgen.evaluate",
     "generate": "fmrgen.generate",
     "load_recipe": "fmrgen.recipe",
     "perturb": "fmrgen.perturb",
+    "read_figures": "fmrgen.evaluation.figures",
+    "show": "fmrgen.report.show",
+    "transfer": "fmrgen.evaluate",
     "verify": "fmrgen.verify",
+    "write_report": "fmrgen.report.write",
 }
 
 

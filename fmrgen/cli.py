@@ -3,11 +3,14 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fmrgen.errors import UserError
+
+if TYPE_CHECKING:
+    from fmrgen.evaluation.results import Evaluation
 
 app = typer.Typer(
     name="fmrgen",
@@ -72,6 +75,125 @@ def verify(
     display.print_verification(verification, split)
     if verification.disagreements:
         raise typer.Exit(1)
+
+
+SplitsArgument = Annotated[
+    list[str], typer.Argument(metavar="SPLIT...", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], or a parquet file.")
+]
+ClassifiersOption = Annotated[
+    list[str],
+    typer.Option(
+        "--classifier",
+        "-c",
+        metavar="[NAME=]C",
+        help="timm:NAME, hf:REPO, asset:NAME, module:Name, a trained folder, a recipe, or {kind: …}; may be repeated.",
+    ),
+]
+ReportOption = Annotated[Path, typer.Option("--output", "-o", help="The folder to write the report to.")]
+SourceOption = Annotated[
+    str | None, typer.Option("--source", metavar="RECIPE", help="Where originals come from if the split has none.")
+]
+DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch a split on the Hub whole before reading it.")]
+BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images that a classifier gets at once.")]
+TrustSourceOption = Annotated[
+    bool, typer.Option("--trust", help="Run the code that the source in a split's provenance names by import path.")
+]
+
+
+@app.command()
+def evaluate(
+    splits: SplitsArgument,
+    classifiers: ClassifiersOption,
+    output: ReportOption = Path("evaluation"),
+    source: SourceOption = None,
+    download: DownloadOption = False,
+    batch_size: BatchOption = 64,
+    trust: TrustSourceOption = False,
+    model_card: Annotated[
+        bool,
+        typer.Option("--model-card", help="Write model-index results for model pages, and the splits' leaderboards."),
+    ] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """SA, PA, VR and FMR of classifiers on splits, with intervals, and a report."""
+    from fmrgen import display
+
+    evaluation = _evaluate(splits, classifiers, output, source, download, batch_size, trust, quiet)
+    if evaluation is None:
+        return
+    display.print_evaluation(evaluation)
+    if model_card:
+        from fmrgen.sharing import record_results, write_model_cards
+
+        for line in (*map(str, write_model_cards(evaluation, output / "model-cards")), *record_results(evaluation)):
+            print(line)
+    print(output / "report.html")
+
+
+@app.command()
+def transfer(
+    splits: SplitsArgument,
+    classifiers: ClassifiersOption,
+    output: ReportOption = Path("transfer"),
+    source: SourceOption = None,
+    download: DownloadOption = False,
+    batch_size: BatchOption = 64,
+    trust: TrustSourceOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """The matrix of splits and classifiers: how images made for one classifier do on another."""
+    from fmrgen import display
+
+    evaluation = _evaluate(splits, classifiers, output, source, download, batch_size, trust, quiet)
+    if evaluation is not None:
+        display.print_transfer(evaluation)
+        print(output / "report.html")
+
+
+def _evaluate(
+    splits: list[str],
+    classifiers: list[str],
+    output: Path,
+    source: str | None,
+    download: bool,
+    batch_size: int,
+    trust: bool,
+    quiet: bool,
+) -> "Evaluation | None":
+    """The evaluation, its report written; None on all processes but the first."""
+    from fmrgen import display
+    from fmrgen.evaluate import evaluate as run
+    from fmrgen.report.write import write_report
+
+    display.quiet_libraries()
+    with display.split_progress(not quiet and os.environ.get("RANK", "0") == "0") as on_rows:
+        evaluation = run(
+            splits,
+            classifiers,
+            source=source,
+            download=download,
+            batch_size=batch_size,
+            trust=trust,
+            on_rows=on_rows,
+        )
+    if evaluation is not None:
+        write_report(evaluation, output)
+    return evaluation
+
+
+@app.command()
+def show(
+    split: Annotated[str, typer.Argument(metavar="SPLIT", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")] = Path("gallery"),
+    rows: Annotated[int, typer.Option("--rows", min=1, help="About how many rows to show.")] = 240,
+) -> None:
+    """A gallery page of originals beside perturbed images, and a contact sheet."""
+    from fmrgen import display
+    from fmrgen.report.show import show as run
+
+    display.quiet_libraries()
+    shown = run(split, output, rows=rows)
+    print(f"{shown} rows: {output / 'gallery.html'}, {output / 'sheet.png'}")
 
 
 @app.command()

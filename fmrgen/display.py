@@ -6,12 +6,24 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from fmrgen.recipe import Recipe
+from fmrgen.report.tables import (
+    CONDITIONED,
+    all_notes,
+    neighbours,
+    ranked,
+    split_facts,
+    split_table,
+    transfer_table,
+)
+from fmrgen.report.tables import Table as TextTable
 
 if TYPE_CHECKING:
+    from fmrgen.evaluation.figures import Figures
     from fmrgen.progress import Progress as JobProgress
     from fmrgen.statistics import Summary
     from fmrgen.verify import Verification
@@ -106,6 +118,59 @@ def print_summary(summary: "Summary", split: str) -> None:
     mean = summary.mean_iterations
     table.add_row("mean iterations of valid rows", "n/a" if mean is None else f"{mean.value:.2f}")
     Console().print(table)
+
+
+@contextmanager
+def split_progress(show: bool) -> Iterator[Callable[[str, int, int | None], None]]:
+    """A bar for each split: the yielded function takes (split, done, total or None)."""
+    with _bar(show) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def update(split: str, done: int, total: int | None) -> None:
+            bar.start()
+            if split not in tasks:
+                tasks[split] = bar.add_task(split, total=total)
+            bar.update(tasks[split], completed=done, total=total)
+
+        yield update
+
+
+def print_evaluation(figures: "Figures") -> None:
+    """A table for each split, its ranking, and what must be known with it."""
+    for split, row, comparison in zip(figures.splits, figures.matrix, figures.comparisons, strict=True):
+        _print_table(split_table(ranked(row, comparison)), split.name)
+        for line in (split_facts(split, row), *neighbours(comparison)):
+            print(line)
+    _print_notes(figures)
+
+
+def print_transfer(figures: "Figures") -> None:
+    """The transfer matrix, in FMR where there are originals, and in PA."""
+    if any(result.total.fmr for result in figures.results):
+        _print_table(transfer_table(figures, "fmr"), "FMR, splits down, classifiers across")
+    _print_table(transfer_table(figures, "perturbed_accuracy"), "PA")
+    _print_notes(figures)
+
+
+def _print_table(content: "TextTable", title: str) -> None:
+    first, *others = content.header
+    columns = [Column(first, overflow="fold"), *(Column(name, justify="right", no_wrap=True) for name in others)]
+    table = Table(*columns, title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for row in content.rows:
+        table.add_row(*map(_stacked, row))
+    Console().print(table)
+
+
+def _stacked(cell: str) -> Text:
+    """A figure over its interval: side by side they are too wide for most terminals."""
+    value, bracket, interval = cell.partition(" [")
+    return Text(f"{value}\n{interval.rstrip(']').replace(', ', '–')}" if bracket else cell)
+
+
+def _print_notes(figures: "Figures") -> None:
+    for note in all_notes(figures):
+        print(f"note: {note}")
+    print(f"percent with 95 % intervals; {CONDITIONED} the classifier that the split was made for")
 
 
 def print_verification(verification: "Verification", split: str) -> None:

@@ -8,7 +8,12 @@ from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from fmrgen.recipe import fingerprint
+from fmrgen.report.markdown import escape
+from fmrgen.report.tables import figure
 from fmrgen.split import read_json, split_features, write_atomically
+from fmrgen.statistics import Estimate
+
+RESULT_SCHEMA = "fmrgen-result/1"  # of the files under results/
 
 
 def write_card(root: Path) -> None:
@@ -20,7 +25,8 @@ def write_card(root: Path) -> None:
     for path in sorted((root / "provenance").glob("*/*.json")):
         provenance = read_json(path)
         if provenance["finished"]:
-            splits.setdefault(path.parent.name, []).append({"name": path.stem, **provenance})
+            told = {"name": path.stem, "leaderboard": _leaderboard(root, path.parent.name, path.stem, provenance)}
+            splits.setdefault(path.parent.name, []).append({**told, **provenance})
     configs = [
         {
             "config_name": config,
@@ -38,11 +44,23 @@ def write_card(root: Path) -> None:
         task_categories=["image-classification"], tags=["fmrgen", "robustness", "perturbed"], configs=configs
     )
     DatasetInfosDict(infos).to_dataset_card_data(data)
-    card = DatasetCard.from_template(data, template_path=str(cards_folder() / "perturbed_split.md"), splits=splits)
+    template = str(cards_folder() / "perturbed_split.md")
+    card = DatasetCard.from_template(data, template_path=template, splits=splits, figure=figure, escape=escape)
     path = root / "README.md"
     content = str(card).encode()
     if not path.exists() or path.read_bytes() != content:
         write_atomically(path, content)
+
+
+def _leaderboard(root: Path, config: str, split: str, provenance: dict[str, Any]) -> list[dict[str, Any]]:
+    """The results that were found on the split as it is now, by falling FMR; those on earlier files are passed over."""
+    entries = []
+    for path in sorted((root / "results" / config / split).glob("*.json")):
+        told = read_json(path)
+        if told.get("schema") == RESULT_SCHEMA and told.get("files") == fingerprint(provenance["files"]):
+            estimates = ("standard_accuracy", "perturbed_accuracy", "fmr")
+            entries.append(told | {name: told[name] and Estimate(**told[name]) for name in estimates})
+    return sorted(entries, key=lambda told: told["fmr"].value if told["fmr"] else -1, reverse=True)
 
 
 def _features(provenance: dict[str, Any]) -> Features:

@@ -126,7 +126,7 @@ def proportion(hits: np.ndarray) -> Estimate | None:
     if not len(hits):
         return None
     interval = binomtest(int(hits.sum()), len(hits)).proportion_ci(_CONFIDENCE, method="wilson")
-    return Estimate(100 * float(hits.mean()), 100 * float(interval.low), 100 * float(interval.high))
+    return Estimate(100 * int(hits.sum()) / len(hits), 100 * float(interval.low), 100 * float(interval.high))
 
 
 def _proportion_of(hits: Mapping[str, np.ndarray], name: str) -> Estimate | None:

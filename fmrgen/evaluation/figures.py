@@ -18,18 +18,23 @@ SCHEMA: Literal["fmrgen-evaluation/1"] = "fmrgen-evaluation/1"
 class SplitFigures:
     """A split, whoever looks at it.
 
-    `fingerprint` is its recipe's, `classifier_sha256` that of the weights of the classifier it was made for, `revision`
-    the commit on the Hub; None where there is none. `iterations` maps a number of guided steps to the valid rows that
-    took it, `stop_reasons` a reason to its rows; None where the split has no such column. `notes` say in words what a
-    reader of the figures must know.
+    `repo` is the folder or Hub repo that holds it as `config` and `split`, `revision` the commit on the Hub.
+    `fingerprint` is its recipe's, `files` that of its files, `classifier_sha256` that of the weights of the classifier
+    it was made for. All of these are None where there is none. `iterations` maps a number of guided steps to the valid
+    rows that took it, `stop_reasons` a reason to its rows; None where the split has no such column. `notes` say in
+    words what a reader of the figures must know.
     """
 
     name: str
     class_names: list[str]
     rows: int
-    fingerprint: str | None
-    classifier_sha256: str | None
+    repo: str | None
+    config: str | None
+    split: str | None
     revision: str | None
+    fingerprint: str | None
+    files: str | None
+    classifier_sha256: str | None
     iterations: dict[int, int] | None
     stop_reasons: dict[str, int] | None
     notes: list[str]

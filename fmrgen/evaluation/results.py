@@ -14,6 +14,7 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.figures import SCHEMA, ClassifierFigures, Comparison, Figures, Result, SplitFigures
 from fmrgen.evaluation.rows import ClassifiedSplit, NamedClassifier
 from fmrgen.evaluation.samples import Sample
+from fmrgen.recipe import fingerprint
 from fmrgen.statistics import difference, outputs_in_another_order, rank, summarise, summarise_classes
 
 _SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
@@ -149,9 +150,13 @@ def _split_figures(passed: ClassifiedSplit, columns: dict[str, np.ndarray]) -> S
         name=split.name,
         class_names=list(passed.labels.names),
         rows=len(columns["label"]),
-        fingerprint=provenance.get("fingerprint"),
-        classifier_sha256=provenance.get("weights_sha256", {}).get("classifier"),
+        repo=split.repo,
+        config=split.config,
+        split=split.split,
         revision=split.revision,
+        fingerprint=provenance.get("fingerprint"),
+        files=fingerprint(provenance["files"]) if provenance else None,
+        classifier_sha256=provenance.get("weights_sha256", {}).get("classifier"),
         iterations=_counted(taken) if "iterations" in columns else None,
         stop_reasons=_counted(columns["stop_reason"]) if "stop_reason" in columns else None,
         notes=notes,

@@ -8,6 +8,7 @@ from fmrgen.report.tables import (
     all_notes,
     neighbours,
     ranked,
+    split_facts,
     split_table,
     transfer_table,
 )
@@ -16,16 +17,18 @@ from fmrgen.report.tables import (
 def to_markdown(figures: Figures) -> str:
     """Every split's table with its ranking, and the transfer matrix where there is more than one cell."""
     parts = []
-    for split, row, comparison in zip(figures.splits, figures.matrix, figures.comparisons, strict=True):
-        table = split_table(ranked(row, comparison))
-        parts += [f"## {_escape(split.name)}", f"{split.rows} rows", _table(table)]
-        if lines := neighbours(comparison):
-            parts.append("\n".join(f"* {_escape(line)}" for line in lines))
+    comparisons = {comparison.split: comparison for comparison in figures.comparisons}
+    for split, row in zip(figures.splits, figures.matrix, strict=True):
+        comparison = comparisons.get(split.name)
+        table = split_table(ranked(row, comparison) if comparison else row)
+        parts += [f"## {escape(split.name)}", escape(split_facts(split, row)), _table(table)]
+        if comparison and (lines := neighbours(comparison)):
+            parts.append("\n".join(f"* {escape(line)}" for line in lines))
     if len(figures.results) > 1:
         parts.append("## Transfer")
         parts += [_table(transfer_table(figures, "fmr")), _table(transfer_table(figures, "perturbed_accuracy"))]
     if notes := all_notes(figures):
-        parts += ["## Notes", "\n".join(f"* {_escape(note)}" for note in notes)]
+        parts += ["## Notes", "\n".join(f"* {escape(note)}" for note in notes)]
     parts.append("\n".join(f"* {name}: {text}" for name, text in EXPLAINED.items()))
     parts.append(
         "Percent, with 95 % intervals: Wilson's for accuracies and VR, the paired bootstrap's over examples for FMR "
@@ -36,10 +39,10 @@ def to_markdown(figures: Figures) -> str:
 
 def _table(table: Table) -> str:
     lines = [table.header, ["---", *["---:"] * (len(table.header) - 1)], *table.rows]
-    return "\n".join(f"| {' | '.join(_escape(cell) for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(escape(cell) for cell in line)} |" for line in lines)
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Text that Markdown shows as it is; names come from anyone."""
     for character in "\\`*_<>|":
         text = text.replace(character, f"\\{character}")

@@ -20,6 +20,7 @@ from fmrgen.report.tables import (
     neighbours,
     ranked,
     short_names,
+    split_facts,
     split_table,
     transfer_table,
 )
@@ -40,7 +41,7 @@ def report_page(figures: Figures, plots: dict[str, bytes], galleries: Sequence[G
         sections.append(
             {
                 "name": split.name,
-                "split": split,
+                "facts": split_facts(split, row),
                 "table": split_table(ranked(row, comparison)),
                 "neighbours": neighbours(comparison),
                 "classes": [(result.classifier, class_table(result, split)) for result in row],

@@ -22,10 +22,19 @@ def contact_sheet(title: str, class_names: Sequence[str], samples: Sequence[Samp
     """
     down = -(-len(samples) // _ACROSS)
     with rc_context({"savefig.dpi": 150, "savefig.facecolor": "white", "font.size": 8}):
-        figure = Figure(figsize=(1.9 * _ACROSS, 0.5 + 1.16 * down))
+        height = 0.6 + 1.16 * down
+        figure = Figure(figsize=(1.9 * _ACROSS, height))
         # Two images close together, then a gap: the pairs are seen as pairs.
         grid = figure.add_gridspec(
-            down, 3 * _ACROSS, width_ratios=[1, 1, 0.18] * _ACROSS, wspace=0.04, hspace=0.32, left=0, right=1, bottom=0
+            down,
+            3 * _ACROSS,
+            width_ratios=[1, 1, 0.18] * _ACROSS,
+            wspace=0.04,
+            hspace=0.32,
+            left=0,
+            right=1,
+            bottom=0,
+            top=1 - 0.5 / height,
         )
         for place, sample in enumerate(samples):
             row, column = divmod(place, _ACROSS)
@@ -39,7 +48,7 @@ def contact_sheet(title: str, class_names: Sequence[str], samples: Sequence[Samp
                     pixels = np.asarray(open_rgb(image))
                     axes.imshow(pixels, interpolation="nearest" if len(pixels) <= 64 else "antialiased")
                     axes.set_title(_shortened(caption), color=colour, fontsize=8, pad=2.5)
-        figure.suptitle(title, x=0.004, ha="left", y=1 + 0.12 / (0.5 + 1.16 * down), fontsize=10, color=_RIGHT)
+        figure.suptitle(title, x=0.004, ha="left", y=1, fontsize=10, color=_RIGHT)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.12)
         return buffer.getvalue()

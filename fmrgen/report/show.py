@@ -17,12 +17,11 @@ _ON_THE_SHEET = 36  # rows
 _BATCH = 256
 
 
-def show(split: str, folder: str | Path, *, rows: int = 240, download: bool = False) -> int:
-    """Writes `gallery.html` and the contact sheet `sheet.png` of a split into `folder`; returns how many rows are shown.
-
-    What the classifier said is what the split says it said; nothing is run. Raises UserError.
+def show(split: str, folder: str | Path, *, rows: int = 240) -> int:
+    """Writes `gallery.html` and the contact sheet `sheet.png` of a split into `folder`; returns how many rows they
+    show. What the classifier said is what the split says it said; nothing is run. Raises UserError.
     """
-    opened = open_split(split, download=download)
+    opened = open_split(split)
     check_columns(opened)
     labels = opened.labels or _observed_labels(opened)
     sampler = Sampler(rows, len(labels))

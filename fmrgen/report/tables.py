@@ -12,17 +12,16 @@ Measure = Literal["standard_accuracy", "perturbed_accuracy", "fmr"]
 SHORT: dict[str, str] = {"standard_accuracy": "SA", "perturbed_accuracy": "PA", "fmr": "FMR"}
 CONDITIONED = "◆"  # marks a split's own classifier
 
-_COLUMNS = {
+_OF_CLASSIFIER = {
     "SA": "standard_accuracy",
     "PA": "perturbed_accuracy",
-    "VR": "validation_rate",
     "FMR": "fmr",
     "SA valid": "valid_standard_accuracy",
     "FMR valid": "valid_fmr",
-    "reconstructed": "reconstruction_accuracy",
-    "oracle": "oracle_accuracy",
-    "iterations": "mean_iterations",
+    "recon.": "reconstruction_accuracy",
 }
+_OF_SPLIT = {"VR": "validation_rate", "oracle": "oracle_accuracy", "iterations": "mean_iterations"}
+_COLUMNS = _OF_CLASSIFIER | _OF_SPLIT
 EXPLAINED = {
     "SA": "accuracy on all originals",
     "PA": "accuracy on the perturbed images of valid rows",
@@ -30,7 +29,7 @@ EXPLAINED = {
     "FMR": "PA / SA × 100",
     "SA valid": "accuracy on the originals of valid rows alone",
     "FMR valid": "PA / SA valid × 100: FMR without the effect of which rows the oracle let through",
-    "reconstructed": "accuracy of the split's own classifier on images that only went through the generator",
+    "recon.": "accuracy of the split's own classifier on images that only went through the generator",
     "oracle": "the oracle's own accuracy on all originals",
     "iterations": "mean guided steps of valid rows",
 }
@@ -61,9 +60,19 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 
 def split_table(results: Sequence[Result]) -> Table:
     """The classifiers on one split, those figures that any of them has."""
-    names = [name for name, field in _COLUMNS.items() if any(getattr(result.total, field) for result in results)]
+    names = [name for name, field in _OF_CLASSIFIER.items() if any(getattr(result.total, field) for result in results)]
     rows = [[_marked(result), *_cells(result.total, names)] for result in results]
     return Table(["classifier", *names], rows)
+
+
+def split_facts(split: SplitFigures, results: Sequence[Result]) -> str:
+    """What holds of the split whatever classifier looks at it, on one line."""
+    total = results[0].total
+    facts = [f"{total.rows} rows, {total.valid_rows} valid"]
+    facts += [f"{name} {figure(value)}" for name, field in _OF_SPLIT.items() if (value := getattr(total, field))]
+    if split.stop_reasons:
+        facts.append("stopped by " + ", ".join(f"{reason} {rows}" for reason, rows in split.stop_reasons.items()))
+    return "; ".join(facts)
 
 
 def class_table(result: Result, split: SplitFigures) -> Table:

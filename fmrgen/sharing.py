@@ -1,0 +1,142 @@
+"""Results that travel: `model-index` metadata for a model's page, and rows of a split's leaderboard."""
+
+import json
+import re
+import tempfile
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCard, ModelCardData, snapshot_download
+
+from fmrgen.errors import one_line
+from fmrgen.evaluation.figures import ClassifierFigures, Figures, Result, SplitFigures
+from fmrgen.publish import RESULT_SCHEMA, write_card
+from fmrgen.report.markdown import to_markdown
+from fmrgen.report.tables import SHORT
+from fmrgen.split import write_atomically
+
+_METRICS = {"standard_accuracy": "accuracy", "perturbed_accuracy": "accuracy", "fmr": "fmr"}  # field → metric type
+
+
+def write_model_cards(figures: Figures, folder: Path) -> list[Path]:
+    """Writes a model card with `model-index` results for each classifier into `folder`; returns their paths."""
+    paths = []
+    for place, classifier in enumerate(figures.classifiers):
+        pairs = [(split, row[place]) for split, row in zip(figures.splits, figures.matrix, strict=True)]
+        data = ModelCardData(
+            model_name=classifier.name,
+            pipeline_tag="image-classification",
+            tags=["robustness", "fmrgen"],
+            eval_results=[entry for split, result in pairs for entry in eval_results(split, result)],
+        )
+        alone = Figures(
+            schema=figures.schema,
+            splits=[replace(split, name=_public_name(split)) for split, _ in pairs],
+            classifiers=[classifier],
+            results=[replace(result, split=_public_name(split)) for split, result in pairs],
+            comparisons=[],
+        )
+        card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {classifier.name}\n\n{to_markdown(alone)}")
+        paths.append(folder / f"{_file_name(classifier)}.md")
+        write_atomically(paths[-1], str(card).encode())
+    return paths
+
+
+def eval_results(split: SplitFigures, result: Result) -> list[EvalResult]:
+    """SA, PA and FMR of one result as the Hub's evaluation results, in percent, with their intervals."""
+    name = _dataset(split)
+    described: dict[str, Any] = {
+        "task_type": "image-classification",
+        "task_name": "Image classification",
+        "dataset_type": name,
+        "dataset_name": f"{name} {split.config}/{split.split}" if split.config else name,
+        "dataset_config": split.config,
+        "dataset_split": split.split,
+        "dataset_revision": split.revision,
+        "dataset_args": {"fingerprint": split.fingerprint} if split.fingerprint else None,
+    }
+    found = []
+    for field, metric in _METRICS.items():
+        if (estimate := getattr(result.total, field)) is not None:
+            interval = {"low": estimate.low, "high": estimate.high, "confidence": 0.95}
+            measure: dict[str, Any] = {"metric_type": metric, "metric_name": SHORT[field], "metric_args": interval}
+            found.append(EvalResult(**described, **measure, metric_value=estimate.value))
+    return found
+
+
+def record_results(figures: Figures) -> list[str]:
+    """Adds each result to the leaderboard of its split, where that is one of fmrgen's in a folder or on the Hub.
+
+    Returns a line for each split that was written to, or could not be.
+    """
+    told = []
+    for split, results in zip(figures.splits, figures.matrix, strict=True):
+        if split.files is None or split.repo is None:
+            told.append(f"{split.name}: no split of fmrgen's, so it has no leaderboard")
+            continue
+        entries = {
+            f"results/{split.config}/{split.split}/{_file_name(classifier)}.json": _entry(split, classifier, result)
+            for classifier, result in zip(figures.classifiers, results, strict=True)
+        }
+        try:
+            if split.revision is None:
+                _write_entries(Path(split.repo), entries)
+            else:
+                _commit_entries(split, entries)
+            told.append(f"{split.name}: {len(entries)} rows in its leaderboard")
+        except Exception as error:  # the Hub says no in many ways; the evaluation itself is safe
+            told.append(f"{split.name}: leaderboard not written: {one_line(error)}")
+    return told
+
+
+def _write_entries(root: Path, entries: dict[str, str]) -> None:
+    for path, text in entries.items():
+        write_atomically(root / path, text.encode())
+    write_card(root)
+
+
+def _commit_entries(split: SplitFigures, entries: dict[str, str]) -> None:
+    """One commit with the entries and the card that shows them."""
+    repo = str(split.repo)
+    with tempfile.TemporaryDirectory() as folder:
+        kept = ["README.md", "provenance/**", "results/**"]
+        snapshot_download(repo, repo_type="dataset", allow_patterns=kept, local_dir=folder)
+        _write_entries(Path(folder), entries)
+        files = {path: Path(folder) / path for path in (*entries, "README.md")}
+        HfApi().create_commit(
+            repo,
+            [CommitOperationAdd(path, file.read_bytes()) for path, file in files.items()],
+            commit_message=f"Results of {len(entries)} classifiers on {split.config}/{split.split}",
+            repo_type="dataset",
+        )
+
+
+def _entry(split: SplitFigures, classifier: ClassifierFigures, result: Result) -> str:
+    told: dict[str, Any] = {
+        "schema": RESULT_SCHEMA,
+        "files": split.files,
+        "classifier": classifier.name,
+        "weights_sha256": classifier.weights_sha256,
+        "conditioned": result.conditioned,
+        "fmrgen": version("fmrgen"),
+        **asdict(result.total),
+    }
+    return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+
+
+def _public_name(split: SplitFigures) -> str:
+    return f"{_dataset(split)}:{split.config}/{split.split}" if split.config else _dataset(split)
+
+
+def _dataset(split: SplitFigures) -> str:
+    """The dataset's name without the way to it on this machine."""
+    name = split.repo or split.name
+    return name if split.revision else Path(name).resolve().name
+
+
+def _file_name(classifier: ClassifierFigures) -> str:
+    """A name for files: of two classifiers with one name, the weights tell."""
+    plain = re.sub(r"[^\w.-]+", "-", classifier.name).strip("-.") or "classifier"
+    return plain if classifier.weights_sha256 is None else f"{plain}-{classifier.weights_sha256[:8]}"
