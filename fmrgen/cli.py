@@ -161,6 +161,10 @@ def _evaluate(
     quiet: bool,
 ) -> "Evaluation | None":
     """The evaluation, its report written; None on all processes but the first."""
+    from fmrgen.recipe import load_classifiers, load_source
+
+    named, originals = load_classifiers(classifiers), load_source(source) if source else None
+
     from fmrgen import display
     from fmrgen.evaluate import evaluate as run
     from fmrgen.report.write import write_report
@@ -169,8 +173,8 @@ def _evaluate(
     with display.split_progress(not quiet and os.environ.get("RANK", "0") == "0") as on_rows:
         evaluation = run(
             splits,
-            classifiers,
-            source=source,
+            named,
+            source=originals,
             download=download,
             batch_size=batch_size,
             trust=trust,

@@ -1,8 +1,7 @@
 """SA, PA, VR, FMR (paper §3.3) and transfer (App. C) of any classifiers on any splits."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from fmrgen.classifiers.base import answer_in_labels
-from fmrgen.components import built
+from fmrgen.components import built, weights_sha256
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import classify
 from fmrgen.evaluation.figures import Result
@@ -19,11 +18,10 @@ from fmrgen.evaluation.results import Evaluation, figures_of
 from fmrgen.evaluation.rows import ClassifiedSplit, NamedClassifier, SplitRows, check_columns
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.labels import Labels
-from fmrgen.processes import start_processes
+from fmrgen.processes import refuse_unlike_processes, start_processes
 from fmrgen.reading import OpenedSplit, open_split
-from fmrgen.recipe import load_classifier
+from fmrgen.recipe import load_classifier, load_classifiers
 from fmrgen.sections import ComponentConfig
-from fmrgen.sources.base import SourceConfig
 from fmrgen.sources.images import open_rgb, stored_image
 
 AnySplit = Any  # str | Dataset | IterableDataset; `datasets` has no types
@@ -34,7 +32,7 @@ def evaluate(
     splits: Mapping[str, AnySplit] | Sequence[str],
     classifiers: Mapping[str, AnyClassifier] | Sequence[str],
     *,
-    source: str | SourceConfig | None = None,
+    source: str | ComponentConfig | None = None,
     download: bool = False,
     trust: bool = False,
     batch_size: int = 64,
@@ -57,13 +55,18 @@ def evaluate(
     UserError for what a user can mend.
     """
     accelerator = start_processes()
-    models = [_model(name, given, accelerator.device) for name, given in _named(classifiers, "classifier")]
+    _refuse_few("classifiers", classifiers)
+    _refuse_few("splits", splits)
+    named = classifiers if isinstance(classifiers, Mapping) else load_classifiers(classifiers)
+    models = [_model(name, given, accelerator.device) for name, given in named.items()]
+    refuse_unlike_processes({f"weights of classifier {model.name}": weights_sha256(model.module) for model in models})
+    references = list(splits.items()) if isinstance(splits, Mapping) else [(None, split) for split in splits]
     with accelerator.main_process_first():  # one download for all processes of a machine
-        opened = [open_split(cast(Any, given), name=name, download=download) for name, given in _named(splits, "split")]
+        opened = [open_split(split, name=name, download=download) for name, split in references]
     for split in opened:
         check_columns(split)
-    _refuse_repeated("split", [split.name for split in opened])
-    _refuse_repeated("classifier", [model.name for model in models])
+        if [other.name for other in opened].count(split.name) > 1:
+            raise UserError(f"split {split.name} is given twice")
     evaluated = []
     for split in opened:
         sampler = Sampler(shown, 1) if accelerator.is_main_process else None
@@ -77,35 +80,20 @@ def evaluate(
     return figures_of(models, evaluated)
 
 
-def _named(given: Mapping[str, Any] | Sequence[str], what: str) -> list[tuple[str | None, Any]]:
+def _refuse_few(what: str, given: Mapping[str, Any] | Sequence[str]) -> None:
     if isinstance(given, str):
-        raise UserError(f"{what}s: give a list, or a mapping of names, not one string")
-    named: list[tuple[str | None, Any]] = [(None, entry) for entry in given]
-    if isinstance(given, Mapping):
-        named = list(given.items())
-    if not named:
-        raise UserError(f"{what}s: give at least one")
-    return named
+        raise UserError(f"{what}: give a list, or a mapping of names, not one string")
+    if not given:
+        raise UserError(f"{what}: give at least one")
 
 
-def _refuse_repeated(what: str, names: list[str]) -> None:
-    for name, count in Counter(names).items():
-        if count > 1:
-            raise UserError(f"{what} {name} is given {count} times; give each another name (NAME=…), or leave one out")
-
-
-def _model(name: str | None, given: AnyClassifier, device: torch.device) -> NamedClassifier:
-    section, module = None, given
-    if isinstance(given, str):
-        short_name, section = load_classifier(given)
-        name = name or short_name
-    elif isinstance(given, ComponentConfig):
-        section = given
-    if section is not None:
-        module = built(section, f"classifier {name}", nn.Module, device)
-    if not isinstance(module, nn.Module):
+def _model(name: str, given: AnyClassifier, device: torch.device) -> NamedClassifier:
+    section = load_classifier(given)[1] if isinstance(given, str) else given
+    if isinstance(section, nn.Module):
+        return NamedClassifier(name, section.to(device).eval(), None)
+    if not isinstance(section, ComponentConfig):
         raise UserError(f"classifier {name}: is a {type(given).__name__}, not a reference, a section or a torch module")
-    return NamedClassifier(str(name), module.to(device).eval(), section)
+    return NamedClassifier(name, built(section, f"classifier {name}", nn.Module, device).eval(), section)
 
 
 def _labels_of(split: OpenedSplit, models: list[NamedClassifier], image: torch.Tensor) -> Labels:

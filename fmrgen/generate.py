@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import pyarrow as pa
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list
 
 from fmrgen.background import read_ahead
 from fmrgen.components import Components
 from fmrgen.errors import UserError
 from fmrgen.perturb import Example, Perturbed, perturb
-from fmrgen.processes import device_name, start_processes
+from fmrgen.processes import device_name, refuse_unlike_processes, start_processes
 from fmrgen.progress import Progress, Watch
 from fmrgen.provenance import claim, new_provenance, new_run, now
 from fmrgen.publish import write_card
@@ -39,7 +39,9 @@ def generate(
     options = recipe.output
     folder = SplitFolder(Path(output), options.config, options.split, len(components.source), options.shard_size)
     provenance = claim(folder, new_provenance(recipe, components, folder))
-    _refuse_unlike_processes(provenance)
+    refuse_unlike_processes(
+        {name: provenance[name] for name in ("fingerprint", "weights_sha256", "examples", "labels")}
+    )
     todo: list[Any] = [None]
     watch = None
     if accelerator.is_main_process:
@@ -62,19 +64,6 @@ def generate(
         raise
     accelerator.wait_for_everyone()
     return _finish(folder, provenance, watch) if watch is not None else None
-
-
-def _refuse_unlike_processes(provenance: dict[str, Any]) -> None:
-    """Raises UserError, on every process, where they did not load the same things: their rows must not be mixed."""
-    mine = {name: provenance[name] for name in ("fingerprint", "weights_sha256", "examples", "labels")}
-    everyones = gather_object([mine])
-    for name, value in everyones[0].items():
-        unlike = [process for process, other in enumerate(everyones) if other[name] != value]
-        if unlike:
-            raise UserError(
-                f"process {unlike[0]} has other {name} than process 0; give every node the same recipe and files, and "
-                "a classifier that has a checkpoint"
-            )
 
 
 @dataclass

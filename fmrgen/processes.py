@@ -2,10 +2,11 @@
 
 import os
 from datetime import timedelta
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 
 from fmrgen.errors import UserError
 
@@ -38,3 +39,15 @@ def start_processes() -> Accelerator:
 def device_name(device: torch.device) -> str:
     """The GPU's name, or the device's type."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def refuse_unlike_processes(loaded: dict[str, Any]) -> None:
+    """Raises UserError, on every process, where they did not load the same things: their rows must not be mixed."""
+    everyones = gather_object([loaded])
+    for name, value in everyones[0].items():
+        unlike = [process for process, other in enumerate(everyones) if other[name] != value]
+        if unlike:
+            raise UserError(
+                f"process {unlike[0]} has other {name} than process 0; give every node the same recipe and files, and "
+                "a classifier that has a checkpoint"
+            )

@@ -29,7 +29,7 @@ def parse_reference(text: str) -> SplitReference:
     if Path(text).is_dir():
         return SplitReference(text, None, None, None)
     folder, _, place = text.rpartition(":")
-    if Path(folder).is_dir() and (named := re.fullmatch(r"([\w.-]+)/([\w.]+)", place)):
+    if folder and Path(folder).is_dir() and (named := re.fullmatch(r"([\w.-]+)/([\w.]+)", place)):
         return SplitReference(folder, None, named[1], named[2])
     match = re.fullmatch(r"(?P<repo>.+?)(@(?P<revision>[^:@]+))?(:(?P<config>[\w.-]+)/(?P<split>[\w.]+))?", text)
     if match is None:
@@ -86,6 +86,8 @@ def open_split(
     where there is none, it is not finished, or there are several and the reference does not say which.
     """
     if not isinstance(split, str):
+        if isinstance(split, Dataset) and not len(split):
+            raise UserError(f"{name}: holds no rows")
         stream = split.to_iterable_dataset() if isinstance(split, Dataset) else split
         return OpenedSplit(name or str(split.split or "dataset"), _with_features(stream, str(name)))
     try:

@@ -156,6 +156,16 @@ def load_classifier(text: str) -> tuple[str, ComponentConfig]:
     return str(name or default), validate(_ClassifierOnly, tree, reference).classifier
 
 
+def load_classifiers(texts: Sequence[str]) -> dict[str, ComponentConfig]:
+    """Classifiers by their names, each as `load_classifier` reads it. Raises UserError for two of one name."""
+    found: dict[str, ComponentConfig] = {}
+    for name, section in map(load_classifier, texts):
+        if name in found:
+            raise UserError(f"two classifiers are called {name}; give one another name, NAME=…, or leave it out")
+        found[name] = section
+    return found
+
+
 def load_source(text: str) -> ComponentConfig:
     """The source of a recipe, or a source section as inline YAML. Raises UserError."""
     if text.lstrip().startswith("{"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCard, ModelCardData, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 
 from fmrgen.errors import one_line
 from fmrgen.evaluation.figures import ClassifierFigures, Figures, Result, SplitFigures
@@ -16,6 +17,9 @@ from fmrgen.publish import RESULT_SCHEMA, write_card
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.tables import SHORT
 from fmrgen.split import write_atomically
+
+_ATTEMPTS = 5
+_CONFLICTS = (409, 412)  # what the Hub answers where another commit came first
 
 _METRICS = {"standard_accuracy": "accuracy", "perturbed_accuracy": "accuracy", "fmr": "fmr"}  # field → metric type
 
@@ -98,19 +102,28 @@ def _write_entries(root: Path, entries: dict[str, str]) -> None:
 
 
 def _commit_entries(split: SplitFigures, entries: dict[str, str]) -> None:
-    """One commit with the entries and the card that shows them."""
-    repo = str(split.repo)
-    with tempfile.TemporaryDirectory() as folder:
-        kept = ["README.md", "provenance/**", "results/**"]
-        snapshot_download(repo, repo_type="dataset", allow_patterns=kept, local_dir=folder)
-        _write_entries(Path(folder), entries)
-        files = {path: Path(folder) / path for path in (*entries, "README.md")}
-        HfApi().create_commit(
-            repo,
-            [CommitOperationAdd(path, file.read_bytes()) for path, file in files.items()],
-            commit_message=f"Results of {len(entries)} classifiers on {split.config}/{split.split}",
-            repo_type="dataset",
-        )
+    """One commit with the entries and the card that shows them, made anew where somebody else's came between."""
+    repo, api = str(split.repo), HfApi()
+    kept = ["README.md", "provenance/**", "results/**"]
+    for attempt in range(_ATTEMPTS):
+        with tempfile.TemporaryDirectory() as folder:
+            parent = api.dataset_info(repo).sha
+            snapshot_download(repo, repo_type="dataset", revision=parent, allow_patterns=kept, local_dir=folder)
+            _write_entries(Path(folder), entries)
+            files = {path: Path(folder) / path for path in (*entries, "README.md")}
+            try:
+                api.create_commit(
+                    repo,
+                    [CommitOperationAdd(path, file.read_bytes()) for path, file in files.items()],
+                    commit_message=f"Results of {len(entries)} classifiers on {split.config}/{split.split}",
+                    repo_type="dataset",
+                    parent_commit=parent,
+                )
+            except HfHubHTTPError as error:
+                if error.response.status_code not in _CONFLICTS or attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                return
 
 
 def _entry(split: SplitFigures, classifier: ClassifierFigures, result: Result) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest, norm, t
 
 # What `summarise` reads; none of it is an image.
 SUMMARY_COLUMNS = (
@@ -18,7 +18,6 @@ SUMMARY_COLUMNS = (
 )
 
 _CONFIDENCE = 0.95
-_TAILS = (50 * (1 - _CONFIDENCE), 50 * (1 + _CONFIDENCE))  # percentiles
 _RESAMPLES = 10_000
 _RESAMPLES_OF_A_CLASS = 2_000  # a split may have a thousand classes
 
@@ -149,30 +148,44 @@ class _Resampled:
 
     An example counts only through which of its answers are True. So drawing N examples anew is drawing how many there
     are of each combination of answers, whatever N is; and the answers of one example stay together: the bootstrap is
-    paired.
+    paired. A statistic is an array over what was observed, the resamples, and what is left without one example of each
+    sort.
     """
 
     def __init__(self, answers: Mapping[str, np.ndarray], resamples: int, seed: int = 0) -> None:
         combination = sum(answer.astype(np.int64) << bit for bit, answer in enumerate(answers.values()))
-        present, counts = np.unique(combination, return_counts=True)
-        drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=resamples)
-        self._counts = np.vstack([counts, drawn])  # the first row is what was observed
+        present, self._observed = np.unique(combination, return_counts=True)
+        rows = self._observed.sum()
+        drawn = np.random.default_rng(seed).multinomial(rows, self._observed / rows, size=resamples)
+        self._counts = np.vstack([self._observed, drawn, self._observed - np.eye(len(present), dtype=np.int64)])
         self._is = {name: (present >> bit & 1).astype(bool) for bit, name in enumerate(answers)}
 
     def rate(self, answer: str, among: str | None = None) -> np.ndarray:
-        """Percent of the examples (those with `among`) that have `answer`: observed, then of each resample; or NaN."""
+        """Percent of the examples (those with `among`) that have `answer`; NaN where there are none."""
         base = np.ones_like(self._is[answer]) if among is None else self._is[among]
         total = self._counts[:, base].sum(1)
         hits = self._counts[:, base & self._is[answer]].sum(1)
         return np.where(total > 0, 100 * hits / np.maximum(total, 1), np.nan)
 
+    def estimate(self, statistic: np.ndarray) -> Estimate | None:
+        """What was observed with its BCa interval (Efron 1987); None where it is undefined.
 
-def _estimate(values: np.ndarray) -> Estimate | None:
-    """The first value, with the percentiles of the others; None where it is undefined."""
-    if np.isnan(values[0]):
-        return None
-    low, high = np.nanpercentile(values[1:], _TAILS)
-    return Estimate(float(values[0]), float(low), float(high))
+        Plain percentiles of the resamples miss a rare hit's truth more often above than below; BCa corrects for it.
+        """
+        value, drawn, without = np.split(statistic, [1, len(statistic) - len(self._observed)])
+        if np.isnan(value[0]):
+            return None
+        drawn = drawn[~np.isnan(drawn)]
+        below = ((drawn < value).sum() + 0.5 * (drawn == value).sum()) / len(drawn)
+        weights = np.where(np.isnan(without), 0, self._observed)
+        without = np.nan_to_num(without)
+        shift = np.average(without, weights=weights) - without if weights.any() else without
+        spread = (weights * shift**2).sum() ** 1.5
+        skew = (weights * shift**3).sum() / (6 * spread) if spread > 0 else 0.0
+        bias = norm.ppf(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn)))
+        ends = bias + norm.ppf([(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+        low, high = np.percentile(drawn, 100 * norm.cdf(bias + ends / (1 - skew * ends)))
+        return Estimate(float(value[0]), float(low), float(high))
 
 
 def _in_percent_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -199,7 +212,7 @@ def foundation_model_robustness(
     perturbed_accuracy = drawn.rate("perturbed", among="valid")
     estimates = []
     for among, hits in ((None, original_hit), ("valid", original_hit[valid])):
-        estimate = _estimate(_in_percent_of(perturbed_accuracy, drawn.rate("original", among)))
+        estimate = drawn.estimate(_in_percent_of(perturbed_accuracy, drawn.rate("original", among)))
         if estimate is not None and len(np.unique(perturbed_hit[valid])) == 1:
             estimate = _ratio_of_proportions(perturbed_hit[valid], hits)
         estimates.append(estimate)
@@ -220,6 +233,7 @@ def difference(
     second_columns: Mapping[str, np.ndarray],
     *,
     resamples: int = _RESAMPLES,
+    seed: int = 0,
 ) -> Difference:
     """How two classifiers differ on the same rows; columns as for `summarise`, their rows in the same order."""
     label = first_columns["label"]
@@ -231,15 +245,15 @@ def difference(
             answers[f"{who} original"] = columns["original_prediction"] == label
     if not len(label):
         return Difference(first, second, None, None, None)
-    drawn = _Resampled(answers, resamples)
+    drawn = _Resampled(answers, resamples, seed)
     perturbed = {who: drawn.rate(f"{who} perturbed", among="valid") for who in pair}
     fmr = standard = None
     if all(f"{who} original" in answers for who in pair):
         originals = {who: drawn.rate(f"{who} original") for who in pair}
-        standard = _estimate(originals["first"] - originals["second"])
+        standard = drawn.estimate(originals["first"] - originals["second"])
         ratios = {who: _in_percent_of(perturbed[who], originals[who]) for who in pair}
-        fmr = _estimate(ratios["first"] - ratios["second"])
-    return Difference(first, second, standard, _estimate(perturbed["first"] - perturbed["second"]), fmr)
+        fmr = drawn.estimate(ratios["first"] - ratios["second"])
+    return Difference(first, second, standard, drawn.estimate(perturbed["first"] - perturbed["second"]), fmr)
 
 
 def rank(summaries: Mapping[str, Summary], differences: Sequence[Difference], measure: str) -> list[Place]:
@@ -257,13 +271,15 @@ def rank(summaries: Mapping[str, Summary], differences: Sequence[Difference], me
 def outputs_in_another_order(label: np.ndarray, prediction: np.ndarray, classes: int) -> bool:
     """Whether predictions fit the labels well, but only after the classes are put in another order.
 
-    The best order for the even rows is tried on the odd ones, so that chance can't make one. It speaks only where that
+    The best order for half of the rows is tried on the others, so that chance can't make one. It speaks only where that
     order is right more often than not, and more than twice as often as the order as it stands.
     """
     from scipy.optimize import linear_sum_assignment
 
     known = (prediction >= 0) & (prediction < classes)
-    fit, trial = known & (np.arange(len(label)) % 2 == 0), np.arange(len(label)) % 2 == 1
+    # Not every other row: where classes take turns, one half would lack half of the classes.
+    trial = np.random.default_rng(0).random(len(label)) < 0.5
+    fit = known & ~trial
     together = np.zeros((classes, classes))
     np.add.at(together, (prediction[fit], label[fit]), 1)
     _, order = linear_sum_assignment(together, maximize=True)

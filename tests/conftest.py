@@ -1,6 +1,7 @@
 """Small models and real parts for all tests."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,25 @@ LABELS = 4
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def finished_split(tmp_path_factory):
+    """A folder with the split mnist/lenet, 120 rows; to be read only."""
+    from fmrgen.generate import generate
+    from fmrgen.recipe import load_recipe
+
+    folder = tmp_path_factory.mktemp("finished") / "out"
+    overrides = ["source.limit=120", "output.shard_size=40", "perturb.budget=8", "perturb.step_size=0.1"]
+    generate(load_recipe("mnist-lenet", overrides), folder)
+    return folder
+
+
+@pytest.fixture
+def split(finished_split, tmp_path):
+    """A copy of it, to be changed."""
+    shutil.copytree(finished_split, tmp_path / "out")
+    return tmp_path / "out"
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from PIL import Image as PILImage
 
 from fmrgen.errors import UserError
 from fmrgen.generate import generate
-from fmrgen.recipe import load_recipe
 from fmrgen.reading import open_split
+from fmrgen.recipe import load_recipe
 from fmrgen.split import SplitFolder
 
 ROOT = Path(__file__).parent.parent

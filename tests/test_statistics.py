@@ -2,9 +2,18 @@
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, ttest_1samp
 
-from fmrgen.statistics import foundation_model_robustness, proportion, summarise
+from fmrgen.statistics import (
+    difference,
+    foundation_model_robustness,
+    mean,
+    outputs_in_another_order,
+    proportion,
+    rank,
+    summarise,
+    summarise_classes,
+)
 
 
 def columns(**changed):
@@ -29,7 +38,10 @@ def test_figures_worked_by_hand():
     assert summary.perturbed_accuracy.value == pytest.approx(100 / 3)  # the invalid row's hit does not count
     assert summary.validation_rate.value == 75
     assert summary.fmr.value == pytest.approx(100 / 3 / 75 * 100)
-    assert summary.mean_iterations == 3
+    assert summary.mean_iterations.value == 3
+    assert summary.valid_rows == 3
+    assert summary.valid_standard_accuracy.value == pytest.approx(200 / 3)
+    assert summary.valid_fmr.value == pytest.approx(50)
     assert summary.reconstruction_accuracy.value == 50
     assert summary.oracle_accuracy.value == 100
 
@@ -43,6 +55,50 @@ def test_what_has_no_divisor_is_none_without_a_warning():
     assert empty.rows == 0
     assert empty.standard_accuracy is None
     assert empty.fmr is None
+
+
+def test_columns_that_are_not_there_make_figures_that_are_not_there():
+    few = {name: values for name, values in columns().items() if name in ("label", "prediction")}
+    summary = summarise(few)
+    assert (summary.rows, summary.valid_rows) == (4, 4)  # without valid, all rows count
+    assert summary.perturbed_accuracy.value == 50
+    assert summary.validation_rate is None
+    assert summary.standard_accuracy is None
+    assert summary.fmr is None
+    assert summary.mean_iterations is None
+
+
+def test_classes_sum_back_to_the_totals():
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 7, 500)
+    table = {
+        "label": label,
+        "valid": rng.random(500) < 0.9,
+        "iterations": rng.integers(1, 50, 500),
+        **{
+            name: np.where(rng.random(500) < share, label, 6)
+            for name, share in (("prediction", 0.3), ("original_prediction", 0.9), ("original_oracle_label", 0.8))
+        },
+    }
+    total, classes = summarise(table), summarise_classes(table, 8)  # there is no row of class 7
+
+    def hits(field, rows):
+        return sum(round(getattr(c, field).value * getattr(c, rows) / 100) for c in classes if getattr(c, field))
+
+    assert sum(c.rows for c in classes) == total.rows == 500
+    assert sum(c.valid_rows for c in classes) == total.valid_rows == table["valid"].sum()
+    assert hits("standard_accuracy", "rows") == (table["original_prediction"] == label).sum()
+    assert hits("perturbed_accuracy", "valid_rows") == ((table["prediction"] == label) & table["valid"]).sum()
+    assert hits("validation_rate", "rows") == total.valid_rows
+    assert hits("oracle_accuracy", "rows") == (table["original_oracle_label"] == label).sum()
+    steps = sum(c.mean_iterations.value * c.valid_rows for c in classes if c.mean_iterations)
+    assert steps == pytest.approx(table["iterations"][table["valid"]].sum())
+    assert (classes[7].rows, classes[7].standard_accuracy, classes[7].fmr, classes[7].mean_iterations) == (
+        0,
+        None,
+        None,
+        None,
+    )
 
 
 def test_wilson_interval_worked_by_hand():
@@ -63,25 +119,141 @@ def simulate(rng, size):
 
 def test_paired_bootstrap_agrees_with_scipy():
     perturbed, valid, original = simulate(np.random.default_rng(1), 400)
-    estimate = foundation_model_robustness(perturbed, valid, original)
+    estimate, over_valid = foundation_model_robustness(perturbed, valid, original)
+
+    def fmr_over_valid(perturbed, valid, original):
+        return 100 * (perturbed & valid).sum() / (original & valid).sum()
 
     def fmr(perturbed, valid, original):
         return 100 * (perturbed & valid).sum() / valid.sum() / original.mean()
 
-    interval = bootstrap(
-        (perturbed, valid, original), fmr, paired=True, vectorized=False, method="percentile", n_resamples=4000, rng=2
-    ).confidence_interval
-    assert estimate.value == pytest.approx(fmr(perturbed, valid, original))
-    assert (estimate.low, estimate.high) == pytest.approx((interval.low, interval.high), abs=0.5)
+    for found, statistic in ((estimate, fmr), (over_valid, fmr_over_valid)):
+        interval = of_scipy((perturbed, valid, original), statistic)
+        assert found.value == pytest.approx(statistic(perturbed, valid, original))
+        assert (found.low, found.high) == pytest.approx(interval, abs=0.5)
+
+
+def of_scipy(examples, statistic):
+    options = {"paired": True, "vectorized": False, "method": "BCa", "n_resamples": 4000, "rng": 2}
+    interval = bootstrap(examples, statistic, **options).confidence_interval
+    return interval.low, interval.high
+
+
+def test_mean_agrees_with_scipy():
+    values = np.array([3, 5, 1, 12, 7, 7])
+    interval = ttest_1samp(values, 0).confidence_interval()
+    found = mean(values)
+    assert (found.value, found.low, found.high) == pytest.approx((35 / 6, interval.low, interval.high))
+    assert (mean(values[:1]).value, mean(values[:1]).low, mean(values[:1]).high) == (3, None, None)
+    assert mean(values[:0]) is None
+    assert (mean(np.array([2, 2])).low, mean(np.array([2, 2])).high) == (2, 2)
+
+
+def pair(rng, size):
+    """Two classifiers on the same rows, the second right less often; as columns, all of class 0.
+
+    Where the first is right on a perturbed image, the second is in 60 % of the cases, else in 5 %.
+    """
+    first, valid, original = simulate(rng, size)
+    second = rng.random(size) < np.where(first, 0.6, 0.05)
+    second_original = original & (rng.random(size) < 0.95)
+    shared = {"label": np.zeros(size, int), "valid": valid}
+    a = shared | {"prediction": (~first).astype(int), "original_prediction": (~original).astype(int)}
+    b = shared | {"prediction": (~second).astype(int), "original_prediction": (~second_original).astype(int)}
+    return a, b
+
+
+def test_differences_agree_with_scipy_and_are_paired():
+    a, b = pair(np.random.default_rng(3), 400)
+    found = difference("a", "b", a, b)
+
+    def fmr(prediction, original, valid):
+        return 100 * ((prediction == 0) & valid).sum() / valid.sum() / (original == 0).mean()
+
+    def apart(p, q, o, r, valid):
+        return fmr(p, o, valid) - fmr(q, r, valid)
+
+    columns = (a["prediction"], b["prediction"], a["original_prediction"], b["original_prediction"], a["valid"])
+    assert found.fmr.value == pytest.approx(apart(*columns))
+    assert (found.fmr.low, found.fmr.high) == pytest.approx(of_scipy(columns, apart), abs=0.6)
+    assert found.perturbed_accuracy.value == pytest.approx(
+        summarise(a).perturbed_accuracy.value - summarise(b).perturbed_accuracy.value
+    )
+    assert found.standard_accuracy.low > 0  # b misses some that a gets, and gets none that a misses
+    turned = difference("b", "a", b, a)
+    assert turned.fmr.value == pytest.approx(-found.fmr.value)
+    same = difference("a", "a", a, a)
+    assert (same.fmr.value, same.fmr.low, same.fmr.high) == (0, 0, 0)
+
+
+def test_the_interval_of_a_difference_contains_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = 0.9 * 0.22 + 0.1 * 0.02
+    truth = 100 * (hits / 0.9 - (0.6 * hits + 0.05 * (1 - hits)) / (0.95 * 0.9))
+    within = 0
+    for seed in range(2000):
+        a, b = pair(rng, 1000)
+        found = difference("a", "b", a, b, resamples=2000, seed=seed).fmr
+        within += found.low <= truth <= found.high
+    assert 0.94 <= within / 2000 <= 0.96, within
+
+
+def test_a_ranking_says_which_neighbours_are_tied():
+    a, b = pair(np.random.default_rng(3), 1000)
+    c = dict(a, prediction=np.where(np.arange(1000) % 400 == 0, 1 - a["prediction"], a["prediction"]))
+    tables = {"b": b, "a": a, "c": c}
+    summaries = {name: summarise(table) for name, table in tables.items()}
+    names = [("b", "a"), ("b", "c"), ("a", "c")]
+    pairs = [difference(x, y, tables[x], tables[y]) for x, y in names]
+    places = rank(summaries, pairs, "fmr")
+    assert [place.rank for place in places] == [1, 2, 3]
+    assert {places[0].classifier, places[1].classifier} == {"a", "c"}
+    assert [place.tied_with_next for place in places] == [True, False, None]
+    nothing = summarise({name: values[:0] for name, values in a.items()})
+    places = rank({"empty": nothing, **summaries}, pairs, "fmr")
+    assert (places[3].classifier, places[3].value, places[2].tied_with_next) == ("empty", None, None)
+
+
+@pytest.mark.parametrize(("hits", "value"), [(0, 0), (50, 100)])
+def test_none_or_all_hits_still_leave_an_interval(hits, value):
+    perturbed = np.arange(50) < hits
+    all_true = np.ones(50, dtype=bool)
+    fmr, over_valid = foundation_model_robustness(perturbed, all_true, all_true)
+    wilson = proportion(perturbed)
+    for found in (fmr, over_valid):
+        assert found.value == value
+        assert found.low <= value <= found.high
+        assert found.high - found.low >= wilson.high - wilson.low - 1e-9
+    assert foundation_model_robustness(perturbed, ~all_true, all_true) == (None, None)
+    assert foundation_model_robustness(perturbed, all_true, ~all_true) == (None, None)
+    half = np.arange(50) < 25  # the originals of the valid rows are all wrong: one ratio has nothing to divide by
+    fmr, over_valid = foundation_model_robustness(perturbed, half, ~half)
+    assert fmr is not None
+    assert over_valid is None
+
+
+def test_outputs_in_another_order_are_noticed_and_weak_classifiers_are_not():
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 10, 300)
+    good = np.where(rng.random(300) < 0.9, label, rng.integers(0, 10, 300))
+    assert outputs_in_another_order(label, (good + 3) % 10, 10)
+    assert not outputs_in_another_order(label, good, 10)
+    assert not outputs_in_another_order(label, rng.integers(0, 10, 300), 10)
+    assert not outputs_in_another_order(label, np.full(300, 4), 10)
+    assert not outputs_in_another_order(label, np.full(300, -1), 10)
+    many = rng.integers(0, 1000, 300)  # fewer rows than classes: chance finds an order, and it must not count
+    assert not outputs_in_another_order(many, rng.integers(0, 1000, 300), 1000)
+    swapped = np.where(good == 3, 5, np.where(good == 5, 3, good))  # two classes mistaken for each other: a weakness
+    assert not outputs_in_another_order(label, swapped, 10)
 
 
 def test_the_intervals_contain_the_truth_as_often_as_they_say():
     rng = np.random.default_rng(0)
     truth = 100 * (0.9 * 0.22 + 0.1 * 0.02) / 0.9
     within = {"fmr": 0, "sa": 0}
-    for _ in range(2000):
+    for seed in range(2000):
         perturbed, valid, original = simulate(rng, 1000)
-        fmr = foundation_model_robustness(perturbed, valid, original, resamples=1000)
+        fmr, _ = foundation_model_robustness(perturbed, valid, original, resamples=2000, seed=seed)
         sa = proportion(original)
         within["fmr"] += fmr.low <= truth <= fmr.high
         within["sa"] += sa.low <= 90 <= sa.high

@@ -13,7 +13,7 @@ from fmrgen.evaluation.classify import Batch, classify
 from fmrgen.evaluation.rows import ClassifiedSplit
 from fmrgen.reading import OpenedSplit
 from fmrgen.recipe import load_source, source_section
-from fmrgen.sections import code_named_in
+from fmrgen.sections import ComponentConfig, code_named_in
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 from fmrgen.sources.images import Fit, open_rgb, resize
 
@@ -21,7 +21,7 @@ from fmrgen.sources.images import Fit, open_rgb, resize
 def classify_originals(
     passed: ClassifiedSplit,
     accelerator: Accelerator,
-    given: str | SourceConfig | None,
+    given: str | ComponentConfig | None,
     trust: bool,
     batch_size: int,
 ) -> None:
@@ -54,7 +54,7 @@ def classify_originals(
 
 
 def _source_section(
-    given: str | SourceConfig | None, split: OpenedSplit, trust: bool, notes: list[str]
+    given: str | ComponentConfig | None, split: OpenedSplit, trust: bool, notes: list[str]
 ) -> SourceConfig | None:
     if given is not None:
         config = load_source(given) if isinstance(given, str) else given

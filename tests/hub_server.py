@@ -1,0 +1,346 @@
+"""A small Hub on loopback: repos, commits and files on disk, over the HTTP that the Hub's clients speak.
+
+It keeps every commit, so that a revision can be read again. Tokens: `writer` may write, any other may only read.
+Started by tests as `python hub_server.py FOLDER`; prints its address.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+
+class Repos:
+    """All repos: per repo its refs and its commits, each a mapping of path to (blob, is it LFS)."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.lock = threading.RLock()
+        self.state = root / "repos.json"
+        self.blobs = root / "blobs"
+        self.blobs.mkdir(parents=True, exist_ok=True)
+        self.repos = json.loads(self.state.read_text()) if self.state.exists() else {}
+
+    def save(self) -> None:
+        self.state.write_text(json.dumps(self.repos))
+
+    def create(self, name: str, private: bool) -> bool:
+        with self.lock:
+            if name in self.repos:
+                return False
+            first = hashlib.sha1(name.encode()).hexdigest()
+            files = {".gitattributes": [self.keep(b"*.parquet filter=lfs diff=lfs merge=lfs -text\n"), False]}
+            commit = {"files": files, "message": "initial commit", "parent": None}
+            self.repos[name] = {"refs": {"main": first}, "tags": {}, "commits": {first: commit}, "private": private}
+            self.save()
+            return True
+
+    def keep(self, content: bytes) -> str:
+        oid = hashlib.sha256(content).hexdigest()
+        path = self.blobs / oid
+        if not path.exists():
+            path.write_bytes(content)
+        return oid
+
+    def resolve(self, name: str, revision: str) -> str | None:
+        repo = self.repos[name]
+        known = {**{oid: oid for oid in repo["commits"]}, **repo["tags"], **repo["refs"]}
+        return known.get(revision)
+
+    def commit(self, name: str, branch: str, lines: list[dict]) -> str:
+        repo = self.repos[name]
+        parent = repo["refs"][branch]
+        files = dict(repo["commits"][parent]["files"])
+        header: dict = {}
+        for line in lines:
+            key, value = line["key"], line["value"]
+            if key == "header":
+                header = value
+            elif key == "file":
+                files[value["path"]] = [self.keep(base64.b64decode(value["content"])), False]
+            elif key == "lfsFile":
+                files[value["path"]] = [value["oid"], True]
+            elif key == "deletedFile":
+                files.pop(value["path"], None)
+            elif key == "deletedFolder":
+                folder = value["path"].rstrip("/") + "/"
+                files = {path: blob for path, blob in files.items() if not path.startswith(folder)}
+        oid = hashlib.sha1(json.dumps([parent, files, header.get("summary")]).encode()).hexdigest()
+        repo["commits"][oid] = {"files": files, "message": header.get("summary"), "parent": parent}
+        repo["refs"][branch] = oid
+        self.save()
+        return oid
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    repos: Repos
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def body(self) -> bytes:
+        if "chunked" in self.headers.get("Transfer-Encoding", ""):
+            parts = []
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(parts)
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def answer(self, status: int, content: object = None, headers: dict[str, str] | None = None) -> None:
+        body = content if isinstance(content, bytes) else json.dumps(content if content is not None else {}).encode()
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        if "Content-Length" not in (headers or {}):
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def refuse(self, status: int, code: str, message: str) -> None:
+        self.answer(status, {"error": message}, {"X-Error-Code": code, "X-Error-Message": message})
+
+    def may_write(self) -> bool:
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token == "writer":
+            return True
+        self.refuse(403 if token else 401, "Forbidden" if token else "", "you may not write here")
+        return False
+
+    def handle_request(self) -> None:
+        url = urlsplit(self.path)
+        path = unquote(url.path)
+        query = parse_qs(url.query)
+        content = self.body() if self.command in ("POST", "PUT", "DELETE") else b""
+        for method, pattern, function in ROUTES:
+            match = re.fullmatch(pattern, path)
+            if match and self.command in method:
+                groups = match.groupdict()
+                repo = groups.get("repo")
+                if repo is not None and repo not in self.repos.repos:
+                    self.refuse(404, "RepoNotFound", f"no repo {repo}")
+                    return
+                with self.repos.lock:
+                    function(self, content, query, **groups)
+                return
+        self.refuse(404, "", f"no such address: {self.command} {path}")
+        return
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_request  # noqa: N815
+
+    def files_at(self, repo: str, revision: str) -> tuple[str, dict] | None:
+        oid = self.repos.resolve(repo, revision)
+        if oid is None:
+            self.refuse(404, "RevisionNotFound", f"no revision {revision}")
+            return None
+        return oid, self.repos.repos[repo]["commits"][oid]["files"]
+
+    # What the clients call
+
+    def whoami(self, content: bytes, query: dict) -> None:
+        self.answer(200, {"name": "someone", "type": "user", "orgs": [], "auth": {}})
+
+    def create(self, content: bytes, query: dict) -> None:
+        if not self.may_write():
+            return
+        told = json.loads(content)
+        name = f"{told.get('organization') or 'someone'}/{told['name'].split('/')[-1]}"
+        made = self.repos.create(name, bool(told.get("private")))
+        self.answer(200 if made else 409, {"url": f"{self.server.address}/datasets/{name}", "id": name, "name": name})
+
+    def info(self, content: bytes, query: dict, repo: str, revision: str = "main") -> None:
+        found = self.files_at(repo, revision)
+        if found is not None:
+            oid, files = found
+            told = {"id": repo, "sha": oid, "private": self.repos.repos[repo]["private"], "tags": [], "downloads": 0}
+            self.answer(200, told | {"siblings": [{"rfilename": name} for name in sorted(files)], "gated": False})
+
+    def entry(self, name: str, blob: list) -> dict:
+        size = (self.repos.blobs / blob[0]).stat().st_size
+        told = {"type": "file", "path": name, "size": size, "oid": blob[0][:40]}
+        return told | ({"lfs": {"oid": blob[0], "size": size, "pointerSize": 130}} if blob[1] else {})
+
+    def tree(self, content: bytes, query: dict, repo: str, revision: str, folder: str | None = None) -> None:
+        found = self.files_at(repo, revision)
+        if found is None:
+            return
+        prefix = f"{folder.strip('/')}/" if folder and folder.strip("/") else ""
+        below = {name: blob for name, blob in found[1].items() if name.startswith(prefix)}
+        if prefix and not below:
+            self.refuse(404, "EntryNotFound", f"no folder {folder}")
+            return
+        folders = {prefix + name.removeprefix(prefix).split("/")[0] for name in below if "/" in name[len(prefix) :]}
+        recursive = query.get("recursive", ["false"])[0].lower() in ("true", "1")
+        if recursive:
+            folders = {parent for name in below for parent in parents(name) if len(parent) > len(prefix)}
+        else:
+            below = {name: blob for name, blob in below.items() if "/" not in name[len(prefix) :]}
+        listed = [{"type": "directory", "path": name, "size": 0, "oid": "0" * 40} for name in sorted(folders)]
+        self.answer(200, listed + [self.entry(name, blob) for name, blob in sorted(below.items())])
+
+    def paths_info(self, content: bytes, query: dict, repo: str, revision: str) -> None:
+        found = self.files_at(repo, revision)
+        if found is None:
+            return
+        if "json" in self.headers.get("Content-Type", ""):
+            paths = json.loads(content)["paths"]
+        else:
+            paths = parse_qs(content.decode()).get("paths", [])
+        listed = []
+        for path in [paths] if isinstance(paths, str) else paths:
+            if path in found[1]:
+                listed.append(self.entry(path, found[1][path]))
+            elif any(name.startswith(f"{path.rstrip('/')}/") for name in found[1]):
+                listed.append({"type": "directory", "path": path, "size": 0, "oid": "0" * 40})
+        self.answer(200, listed)
+
+    def refs(self, content: bytes, query: dict, repo: str) -> None:
+        known = self.repos.repos[repo]
+        branches = [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": c} for n, c in known["refs"].items()]
+        tags = [{"name": n, "ref": f"refs/tags/{n}", "targetCommit": c} for n, c in known["tags"].items()]
+        self.answer(200, {"branches": branches, "tags": tags, "converts": [], "pullRequests": []})
+
+    def branch(self, content: bytes, query: dict, repo: str, name: str) -> None:
+        if self.may_write():
+            told = json.loads(content or b"{}")
+            known = self.repos.repos[repo]
+            if name in known["refs"]:
+                self.refuse(409, "", f"branch {name} exists")
+                return
+            known["refs"][name] = self.repos.resolve(repo, told.get("startingPoint") or "main")
+            self.repos.save()
+            self.answer(200)
+
+    def tag(self, content: bytes, query: dict, repo: str, revision: str) -> None:
+        if self.may_write():
+            told = json.loads(content)
+            known = self.repos.repos[repo]
+            if told["tag"] in known["tags"]:
+                self.refuse(409, "", f"tag {told['tag']} exists")
+                return
+            known["tags"][told["tag"]] = self.repos.resolve(repo, revision)
+            self.repos.save()
+            self.answer(200)
+
+    def validate_yaml(self, content: bytes, query: dict) -> None:
+        self.answer(200, {"errors": [], "warnings": []})
+
+    def preupload(self, content: bytes, query: dict, repo: str, revision: str) -> None:
+        if self.may_write():
+            files = json.loads(content)["files"]
+            modes = [{"path": f["path"], "uploadMode": "lfs" if is_lfs(f["path"]) else "regular"} for f in files]
+            self.answer(200, {"files": [mode | {"shouldIgnore": False, "oid": None} for mode in modes]})
+
+    def lfs_batch(self, content: bytes, query: dict, repo: str) -> None:
+        if self.may_write():
+            objects = []
+            for wanted in json.loads(content)["objects"]:
+                told = {"oid": wanted["oid"], "size": wanted["size"], "authenticated": True}
+                if not (self.repos.blobs / wanted["oid"]).exists():
+                    told["actions"] = {"upload": {"href": f"{self.server.address}/lfs/{wanted['oid']}"}}
+                objects.append(told)
+            self.answer(200, {"transfer": "basic", "objects": objects})
+
+    def lfs_put(self, content: bytes, query: dict, oid: str) -> None:
+        if hashlib.sha256(content).hexdigest() != oid:
+            self.refuse(422, "", "the content has another sha256")
+            return
+        self.repos.keep(content)
+        self.answer(200)
+
+    def commit(self, content: bytes, query: dict, repo: str, revision: str) -> None:
+        if not self.may_write():
+            return
+        lines = [json.loads(line) for line in content.splitlines() if line.strip()]
+        known = self.repos.repos[repo]
+        if revision not in known["refs"]:
+            self.refuse(404, "RevisionNotFound", f"no branch {revision}")
+            return
+        parent = next((line["value"].get("parentCommit") for line in lines if line["key"] == "header"), None)
+        if parent and parent != known["refs"][revision]:
+            self.refuse(412, "", "a commit has happened since")
+            return
+        for line in lines:
+            if line["key"] == "lfsFile" and not (self.repos.blobs / line["value"]["oid"]).exists():
+                self.refuse(400, "", f"{line['value']['path']} was not uploaded")
+                return
+        oid = self.repos.commit(repo, revision, lines)
+        url = f"{self.server.address}/datasets/{repo}/commit/{oid}"
+        self.answer(200, {"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
+
+    def download(self, content: bytes, query: dict, repo: str, revision: str, file: str) -> None:
+        found = self.files_at(repo, revision)
+        if found is None:
+            return
+        oid, files = found
+        if file not in files:
+            self.refuse(404, "EntryNotFound", f"no file {file}")
+            return
+        blob, is_large = files[file]
+        body = (self.repos.blobs / blob).read_bytes()
+        headers = {"ETag": f'"{blob}"', "X-Repo-Commit": oid, "Accept-Ranges": "bytes"}
+        if is_large:
+            headers |= {"X-Linked-Etag": f'"{blob}"', "X-Linked-Size": str(len(body))}
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if span and self.command == "GET":
+            start, stop = int(span[1]), min(int(span[2] or len(body) - 1), len(body) - 1)
+            if start >= len(body):
+                self.answer(416, b"", headers | {"Content-Range": f"bytes */{len(body)}"})
+                return
+            headers["Content-Range"] = f"bytes {start}-{stop}/{len(body)}"
+            self.answer(206, body[start : stop + 1], headers)
+            return
+        self.answer(200, body, headers | {"Content-Length": str(len(body))})
+        return
+
+
+def parents(name: str) -> list[str]:
+    parts = name.split("/")[:-1]
+    return ["/".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def is_lfs(path: str) -> bool:
+    return path.endswith((".parquet", ".tar", ".png", ".arrow"))
+
+
+_REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
+_REV = r"(?P<revision>refs/[^/]+/[^/]+|[^/]+)"
+ROUTES = [
+    ("GET", r"/api/whoami-v2", Handler.whoami),
+    ("POST", r"/api/repos/create", Handler.create),
+    ("POST", r"/api/validate-yaml", Handler.validate_yaml),
+    ("GET", rf"/api/datasets/{_REPO}/refs", Handler.refs),
+    ("GET", rf"/api/datasets/{_REPO}/revision/{_REV}", Handler.info),
+    ("GET", rf"/api/datasets/{_REPO}/tree/{_REV}(?P<folder>/.*)?", Handler.tree),
+    ("POST", rf"/api/datasets/{_REPO}/paths-info/{_REV}", Handler.paths_info),
+    ("POST", rf"/api/datasets/{_REPO}/branch/(?P<name>.+)", Handler.branch),
+    ("POST", rf"/api/datasets/{_REPO}/tag/{_REV}", Handler.tag),
+    ("POST", rf"/api/datasets/{_REPO}/preupload/{_REV}", Handler.preupload),
+    ("POST", rf"/api/datasets/{_REPO}/commit/{_REV}", Handler.commit),
+    ("GET", rf"/api/datasets/{_REPO}", Handler.info),
+    ("POST", rf"/datasets/{_REPO}\.git/info/lfs/objects/batch", Handler.lfs_batch),
+    ("PUT", r"/lfs/(?P<oid>\w+)", Handler.lfs_put),
+    (("GET", "HEAD"), rf"/datasets/{_REPO}/resolve/{_REV}/(?P<file>.+)", Handler.download),
+]
+
+
+def serve(root: Path) -> ThreadingHTTPServer:
+    """A server on a free port, its address in `.address`; the caller runs `serve_forever`."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"repos": Repos(root)}))
+    server.daemon_threads = True
+    server.address = f"http://127.0.0.1:{server.server_port}"
+    return server
+
+
+if __name__ == "__main__":
+    running = serve(Path(sys.argv[1]))
+    print(running.address, flush=True)
+    running.serve_forever()

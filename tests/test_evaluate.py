@@ -1,0 +1,476 @@
+"""Evaluation of splits: ours to the last digit, anyone's correctly or not at all, by any number of processes."""
+
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import fmrgen
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset
+from PIL import Image as PILImage
+from torch import nn
+
+from fmrgen import UserError, evaluate, transfer
+from fmrgen.classifiers.lenet import Config as LenetConfig
+from fmrgen.evaluation.figures import read_figures
+from fmrgen.generate import generate
+from fmrgen.recipe import load_classifier, load_recipe
+from fmrgen.report.write import write_report
+from fmrgen.statistics import SUMMARY_COLUMNS, summarise
+
+LENET = "asset:mnist/lenet"
+DIGITS = [str(digit) for digit in range(10)]
+
+
+@pytest.fixture(scope="module")
+def rows(finished_split):
+    """The finished split as an ordinary dataset in memory, as somebody else would load it."""
+    return load_dataset("parquet", data_files=str(finished_split / "mnist/lenet-*.parquet"), split="train")
+
+
+def stored_columns(rows):
+    return {name: np.array(rows[name]) for name in SUMMARY_COLUMNS}
+
+
+def one(split, classifier=LENET, **options):
+    return evaluate([split] if isinstance(split, str) else {"split": split}, [classifier], **options).results[0]
+
+
+def remade(rows, features=None, **changed):
+    """The rows with some columns made anew."""
+    columns = {name: rows[name] for name in rows.column_names} | changed
+    kept = {name: feature for name, feature in rows.features.items() if name in columns and name not in changed}
+    return Dataset.from_dict(columns, features=Features({**kept, **(features or {})}))
+
+
+# The split that fmrgen made
+
+
+def test_it_gives_what_the_stored_columns_give(finished_split, rows):
+    result = one(f"{finished_split}:mnist/lenet")
+    assert result.total == summarise(stored_columns(rows))
+    assert result.conditioned
+    assert result.notes == []
+    assert [summary.rows for summary in result.classes] == [12] * 10
+
+
+def test_a_classifier_is_known_by_its_weights_and_answers_not_by_its_name(finished_split, tmp_path):
+    shutil.copytree("fmrgen/assets/mnist/lenet", tmp_path / "copy")
+    generate(load_recipe("mnist-lenet", ["source.limit=40"]), tmp_path / "other")
+    evaluation = evaluate(
+        [str(finished_split)],
+        [
+            f"another={tmp_path / 'copy'}",
+            "lenet={kind: lenet}",
+            "shifted={kind: module, target: 'test_evaluate:shifted'}",
+        ],
+    )
+    assert [result.conditioned for result in evaluation.results] == [True, False, False]
+    assert "has the weights of the classifier that the split was made for" in evaluation.results[2].notes[-1]
+
+
+def shifted():
+    """The shipped LeNet without its normalisation."""
+    return load_classifier(LENET)[1].build().network
+
+
+def test_modules_sections_and_names_of_ones_own(finished_split):
+    module = load_classifier(LENET)[1].build()
+    section = LenetConfig(checkpoint="asset:mnist/lenet/model.safetensors")
+    evaluation = evaluate({"mine": str(finished_split)}, {"a": module, "b": section, "c": LENET})
+    a, b, c = evaluation.results
+    assert a.total == b.total == c.total
+    assert evaluation.splits[0].name == "mine"
+    assert evaluation.result("mine", "b") is b
+    assert "does not name its classes" in b.notes[0]
+    assert a.notes == []
+    assert [place.tied_with_next for place in evaluation.comparisons[0].ranking] == [True, True, None]
+
+
+def test_the_transfer_matrix(finished_split, tmp_path):
+    other = {"classifier.kind": "outside_components:SmallNetConfig", "output.split": "small"}
+    overrides = ["source.limit=40", "perturb.budget=2", *(f"{key}={value}" for key, value in other.items())]
+    generate(load_recipe("mnist-lenet", overrides), tmp_path / "out")
+    splits = {"lenet": str(finished_split), "small": str(tmp_path / "out")}
+    matrix = transfer(splits, {"small": "outside_components:SmallNetConfig", "lenet": LENET})
+    assert [[(cell.split, cell.classifier) for cell in row] for row in matrix] == [
+        [("lenet", "small"), ("lenet", "lenet")],
+        [("small", "small"), ("small", "lenet")],
+    ]
+    assert [[cell.conditioned for cell in row] for row in matrix] == [[False, True], [True, False]]
+    assert matrix[0][1].total.fmr.value < matrix[1][1].total.fmr.value
+
+
+# Ways to the rows
+
+
+def test_the_same_rows_from_everywhere(finished_split, rows, tmp_path):
+    rows.save_to_disk(tmp_path / "saved")
+    DatasetDict({"a": rows, "b": rows}).save_to_disk(tmp_path / "several")
+    rows.to_parquet(tmp_path / "one.parquet")
+    ways = [
+        str(finished_split),
+        f"{finished_split}/mnist/lenet-*.parquet",
+        str(tmp_path / "one.parquet"),
+        str(tmp_path / "saved"),
+        f"{tmp_path / 'several'}:default/b",
+        rows,
+        rows.to_iterable_dataset(),
+    ]
+    expected = summarise(stored_columns(rows))
+    for way in ways:
+        total = one(way).total
+        for name in ("standard_accuracy", "perturbed_accuracy", "validation_rate", "fmr", "mean_iterations"):
+            assert getattr(total, name) == getattr(expected, name), way
+
+
+def test_a_folder_of_somebody_elses(rows, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    rows.to_parquet(tmp_path / "theirs" / "test-00000-of-00001.parquet")
+    result = one(str(tmp_path / "theirs"))
+    assert result.total.perturbed_accuracy == summarise(stored_columns(rows)).perturbed_accuracy
+    assert not result.conditioned
+    assert result.total.oracle_accuracy is None  # whose numbers are these? nobody says
+
+
+# Splits that somebody else made
+
+
+def as_jpeg(images):
+    encoded = []
+    for image in images:
+        buffer = io.BytesIO()
+        image.convert("L").save(buffer, "JPEG", quality=90)
+        encoded.append({"bytes": buffer.getvalue(), "path": None})
+    return encoded
+
+
+def by_hand(images, labels, valid):
+    """PA as anyone would compute it, image by image."""
+    network = load_classifier(LENET)[1].build()
+    hits = []
+    for image, label in zip(images, labels, strict=True):
+        pixels = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)[None] / 255
+        with torch.no_grad():
+            hits.append(network(pixels).argmax().item() == label)
+    return 100 * np.mean(np.array(hits)[np.array(valid)])
+
+
+def test_jpeg_other_column_order_and_extra_columns(rows):
+    jpeg = as_jpeg(rows["image"])
+    theirs = remade(
+        rows,
+        {"image": Image(), "remark": Value("string"), "numbers": [Value("int32")]},
+        image=jpeg,
+        remark=["<b>x"] * len(rows),
+        numbers=[[1, 2]] * len(rows),
+    )
+    theirs = theirs.select_columns(["numbers", "valid", "remark", "original", "label", "image"])
+    result = one(theirs)
+    decoded = [PILImage.open(io.BytesIO(image["bytes"])) for image in jpeg]
+    assert result.total.perturbed_accuracy.value == pytest.approx(by_hand(decoded, rows["label"], rows["valid"]))
+    assert result.total.perturbed_accuracy.value != one(rows).total.perturbed_accuracy.value  # JPEG is not lossless
+    assert result.total.mean_iterations is None
+
+
+def test_labels_in_another_order_of_names(rows):
+    names = list(reversed(DIGITS))
+    theirs = remade(rows, {"label": ClassLabel(names=names)}, label=[9 - label for label in rows["label"]])
+    result = one(theirs)
+    assert result.total.perturbed_accuracy == one(rows).total.perturbed_accuracy
+    assert [s.standard_accuracy for s in result.classes] == [s.standard_accuracy for s in reversed(one(rows).classes)]
+    with pytest.raises(
+        UserError, match="fit the labels only when its classes are put in another order; list its classes"
+    ):
+        one(theirs, "{kind: lenet, checkpoint: 'asset:mnist/lenet/model.safetensors'}")
+    told = f"{{kind: lenet, checkpoint: 'asset:mnist/lenet/model.safetensors', class_names: {DIGITS}}}"
+    assert one(theirs, told).total == result.total
+
+
+def test_labels_as_numbers(rows):
+    theirs = remade(rows, {"label": Value("int64")}, label=rows["label"])
+    result = one(theirs)
+    assert result.total.perturbed_accuracy == one(rows).total.perturbed_accuracy
+    assert result.notes == ["the labels have no names: outputs are taken to be in the labels' order"]
+    shuffled = remade(rows, {"label": Value("int32")}, label=[(label + 3) % 10 for label in rows["label"]])
+    with pytest.raises(UserError, match="and give the split's label column its names"):
+        one(shuffled)
+
+
+def test_labels_as_words(rows):
+    theirs = remade(rows, {"label": Value("string")}, label=[DIGITS[label] for label in rows["label"]])
+    assert one(theirs).total.perturbed_accuracy == one(rows).total.perturbed_accuracy
+    with pytest.raises(UserError, match="its labels are words, and no classifier says what its classes are called"):
+        one(theirs, "{kind: lenet}")
+    strange = remade(rows, {"label": Value("string")}, label=["seven"] * len(rows))
+    with pytest.raises(UserError, match=r"row 0: label 'seven' is none of the 10 classes \(0, 1, 2, …\)"):
+        one(strange)
+
+
+def test_names_that_are_not_the_classifiers(rows):
+    theirs = remade(
+        rows,
+        {
+            "label": ClassLabel(
+                names=["null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"]
+            )
+        },
+        label=rows["label"],
+    )
+    with pytest.raises(
+        UserError, match=r"its classes \(0, 1, 2, …\) can't be matched to the labels \(null, eins, zwei, …\)"
+    ):
+        one(theirs)
+    with pytest.raises(UserError, match="has 4 outputs for 10 labels"):
+        one(theirs, "{kind: lenet, num_classes: 4}")
+
+
+def test_grey_and_differently_sized_images(rows):
+    def resized(image, size):
+        return image.convert("L").resize((size, size), PILImage.Resampling.BICUBIC)
+
+    images = [resized(image, 32 if i % 3 else 40) for i, image in enumerate(rows["image"])]
+    theirs = remade(rows, {"image": Image()}, image=images)
+    expected = by_hand(images, rows["label"], rows["valid"])
+    assert one(theirs).total.perturbed_accuracy.value == pytest.approx(expected)
+
+
+def test_ids_that_repeat_are_row_numbers_instead(rows):
+    evaluation = evaluate({"split": remade(rows, {"id": Value("int64")}, id=[7] * len(rows))}, [LENET])
+    assert evaluation.predictions["id"].to_pylist() == list(range(len(rows)))
+
+
+def test_without_valid_all_rows_count(rows):
+    result = evaluate({"split": rows.remove_columns("valid")}, [LENET])
+    assert result.results[0].total.valid_rows == len(rows)
+    assert result.results[0].total.validation_rate is None
+    assert result.splits[0].notes == ["there is no column valid: all rows count in PA, and VR is not known"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows.rename_column("label", "y"), "split: has no column label, only image, y,"),
+        (lambda rows: rows.rename_column("image", "picture"), "split: has no column image, only picture, label,"),
+        (
+            lambda rows: remade(rows, {"label": Value("float64")}, label=[0.5] * len(rows)),
+            "column label holds no class indices",
+        ),
+        (
+            lambda rows: remade(rows, {"image": Value("string")}, image=["x"] * len(rows)),
+            "column image holds string, no images",
+        ),
+        (
+            lambda rows: remade(rows, {"label": Value("int64")}, label=[0, None, *[1] * (len(rows) - 2)]),
+            "row 1 has no label",
+        ),
+        (
+            lambda rows: remade(rows, {"label": Value("int64")}, label=[0, 1, -1, *[1] * (len(rows) - 3)]),
+            "row 2: label -1 is none of",
+        ),
+        (lambda rows: remade(rows, {"valid": Value("bool")}, valid=[None] * len(rows)), "row 0 has no valid"),
+        (
+            lambda rows: remade(
+                rows,
+                {"image": Image()},
+                image=[*rows["image"][:5], {"bytes": b"not an image", "path": None}, *rows["image"][6:]],
+            ),
+            "row 5: its image is unreadable",
+        ),
+        (lambda rows: rows.select([]), "holds no rows"),
+    ],
+)
+def test_rows_that_can_not_be_used(rows, change, message):
+    with pytest.raises(UserError, match=message):
+        one(change(rows))
+
+
+@pytest.mark.parametrize(
+    ("splits", "classifiers", "message"),
+    [
+        (["nowhere.parquet"], [LENET], "nowhere.parquet: no such file"),
+        ([], [LENET], "splits: give at least one"),
+        ("out", [LENET], "give a list, or a mapping of names, not one string"),
+        (["out"], [LENET, LENET], "two classifiers are called mnist/lenet; give one another name"),
+        (["out"], ["lenet"], "lenet: classifier: lenet: no classifier; say timm:NAME"),
+        (["out"], ["asset:mnist/vgg"], "no such asset; shipped are"),
+        (["out"], ["asset:mnist/clip"], "no folder of a trained classifier, it holds no classifier.yaml"),
+        (["out"], ["timm:no_such_model"], "timm has no no_such_model"),
+        (["out"], ["{kind: lenet, colour: 3}"], "unknown key"),
+        (["out"], ["{kind: ["], "not YAML"),
+        (["out"], ["os:nothing"], "the module has no nothing"),
+        (["out"], {"a": ["b"]}, "is a list, not a reference"),
+        (["out", "out"], [LENET], "is given twice"),
+    ],
+)  # fmt: skip
+def test_what_is_no_split_or_no_classifier(finished_split, splits, classifiers, message):
+    given = [str(finished_split) if split == "out" else split for split in splits] if splits != "out" else splits
+    with pytest.raises(UserError, match=message):
+        evaluate(given, classifiers)
+
+
+def test_a_trained_folder_that_names_code_is_refused(finished_split, tmp_path):
+    (tmp_path / "classifier.yaml").write_text("kind: module\ntarget: os:system\nargs: {command: touch ran}\n")
+    with pytest.raises(UserError, match="its classifier.yaml names code, os:system"):
+        evaluate([str(finished_split)], [str(tmp_path)])
+    assert not (tmp_path / "ran").exists()
+
+
+# Originals from the source
+
+
+@pytest.fixture
+def without_originals(tmp_path):
+    overrides = ["source.limit=60", "perturb.budget=3", "output.keep_original=false", "perturb.step_size=0.1"]
+    generate(load_recipe("mnist-lenet", overrides), tmp_path / "without")
+    return tmp_path / "without"
+
+
+def test_originals_come_from_the_source_in_the_provenance(without_originals, rows):
+    result = one(str(without_originals))
+    stored = Dataset.from_parquet(str(without_originals / "mnist/lenet-*.parquet"))
+    assert result.total == summarise(stored_columns(stored))
+    assert result.conditioned
+
+
+def test_originals_from_a_source_that_is_given(without_originals):
+    stored = Dataset.from_parquet(str(without_originals / "mnist/lenet-*.parquet"))
+    nobodys = {"theirs": stored}
+    bare = evaluate(nobodys, [LENET])
+    assert bare.results[0].total.standard_accuracy is None
+    assert bare.results[0].total.fmr is None
+    assert bare.comparisons[0].measure == "perturbed_accuracy"
+    assert "no column original and no provenance; pass --source" in bare.splits[0].notes[0]
+    given = evaluate(nobodys, [LENET], source="mnist-lenet").results[0]
+    assert given.total.fmr == one(str(without_originals)).total.fmr
+    with pytest.raises(UserError, match=r"id 0 is a '0' there and a '1' in theirs; it is another source"):
+        evaluate(
+            {"theirs": remade(stored, {"label": ClassLabel(names=DIGITS)}, label=[1] * 60)},
+            [LENET],
+            source="mnist-lenet",
+        )
+    with pytest.raises(UserError, match=r"source: has no id 3 \(nor 56 more\)"):
+        evaluate(nobodys, [LENET], source="{kind: mnist, limit: 3}")
+    with pytest.raises(UserError, match="has no column of distinct ids"):
+        evaluate({"theirs": stored.remove_columns("id")}, [LENET], source="mnist-lenet")
+
+
+def test_a_source_that_is_gone_or_names_code_is_a_note(without_originals):
+    path = without_originals / "provenance/mnist/lenet.json"
+    told = json.loads(path.read_text())
+    for source, message in (
+        ({"kind": "imagefolder", "path": "no/where"}, "no/where is no folder of class folders; pass another --source"),
+        ({"kind": "somebody.elses:Source"}, "runs somebody.elses:Source; if you know that code, pass --trust"),
+    ):
+        path.write_text(json.dumps({**told, "recipe": {**told["recipe"], "source": source}}))
+        evaluation = evaluate([str(without_originals)], [LENET])
+        assert evaluation.results[0].total.standard_accuracy is None
+        assert message in evaluation.splits[0].notes[0]
+
+
+# Classifiers that do not behave
+
+
+class Silent(nn.Module):
+    def forward(self, images):
+        logits = torch.zeros(len(images), 10)
+        logits[::2] = torch.nan
+        return logits
+
+
+class Broken(nn.Module):
+    def forward(self, images):
+        if len(images) > 1:
+            raise ValueError("out of ideas")
+        return torch.zeros(1, 10)
+
+
+def test_logits_that_are_not_finite_are_wrong_and_told_of(rows):
+    evaluation = evaluate({"split": rows}, {"silent": Silent()})
+    assert "its logits are not finite on 60 of the column image; these count as wrong" in evaluation.results[0].notes
+    assert evaluation.predictions["prediction"].to_pylist().count(-1) == 60
+
+
+def test_a_classifier_that_throws_is_one_line(rows):
+    with pytest.raises(UserError, match="classifier broken: fails on images .*: ValueError: out of ideas"):
+        evaluate({"split": rows}, {"broken": Broken()})
+
+
+# What is written
+
+
+def test_the_files_hold_what_was_found(finished_split, tmp_path):
+    evaluation = evaluate([str(finished_split)], ["a=asset:mnist/lenet", "b={kind: lenet}"])
+    write_report(evaluation, tmp_path)
+    read = read_figures(tmp_path / "evaluation.json")
+    assert read.results == evaluation.results
+    assert read.comparisons == evaluation.comparisons
+    assert read.splits == evaluation.splits
+    table = pq.read_table(tmp_path / "predictions.parquet").to_pandas()
+    assert len(table) == 240
+    own = table[table.classifier == "a"]
+    valid = own[own.valid]
+    assert 100 * (valid.prediction == valid.label).mean() == pytest.approx(
+        read.results[0].total.perturbed_accuracy.value
+    )
+    (tmp_path / "evaluation.json").write_text('{"schema": "fmrgen-evaluation/9"}')
+    with pytest.raises(UserError, match="has schema 'fmrgen-evaluation/9', this fmrgen reads fmrgen-evaluation/1"):
+        read_figures(tmp_path / "evaluation.json")
+
+
+def test_the_schema_is_the_documented_one():
+    from fmrgen.evaluation.figures import json_schema
+
+    documented = Path(__file__).parent.parent / "docs/evaluation.schema.json"
+    assert json.loads(documented.read_text()) == json_schema()
+
+
+# Processes
+
+
+@pytest.mark.job
+def test_any_number_of_processes_find_the_same(finished_split, tmp_path):
+    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes")
+    command = (
+        "evaluate",
+        finished_split,
+        "-c",
+        LENET,
+        "-c",
+        "outside_components:SmallNetConfig",
+        "-q",
+        "--batch-size",
+        16,
+        "-o",
+    )
+    here = str(Path(__file__).parent)
+    assert fmrgen(*command, tmp_path / "1", PYTHONPATH=here).returncode == 0
+    for processes in ("2", "3"):  # 120 rows are 7 batches and a half
+        environment = {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": here}
+        result = fmrgen(*command, tmp_path / processes, launcher=(*launcher, processes, "-m", "fmrgen"), **environment)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.count("report.html") == 1  # the first process alone prints
+        for name in ("evaluation.json", "predictions.parquet", "report.html", "evaluation.md"):
+            assert (tmp_path / processes / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
+    random_weights = ("evaluate", finished_split, "-c", "{kind: lenet}", "-q", "-o", tmp_path / "unlike")
+    result = fmrgen(*random_weights, launcher=(*launcher, "2", "-m", "fmrgen"), ACCELERATE_USE_CPU="true")
+    assert "process 1 has other weights of classifier classifier than process 0" in result.stderr
+
+
+@pytest.mark.job
+def test_a_mistake_is_one_line(finished_split, tmp_path):
+    result = fmrgen("evaluate", finished_split, "-c", "lenett", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("fmrgen: lenett: classifier: lenett: no classifier; say timm:NAME")
+    assert result.stderr.count("\n") == 1
+    assert os.listdir(tmp_path) == []
+    result = fmrgen("evaluate", finished_split, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (
+        2,
+        "fmrgen: Missing option '--classifier' / '-c'; see fmrgen evaluate --help\n",
+    )
