@@ -116,11 +116,11 @@ def evaluate(
     quiet: QuietOption = False,
 ) -> None:
     """SA, PA, VR and FMR of classifiers on splits, with intervals, and a report."""
-    from fmrgen import display
-
     evaluation = _evaluate(splits, classifiers, output, source, download, batch_size, trust, quiet)
     if evaluation is None:
         return
+    from fmrgen import display
+
     display.print_evaluation(evaluation)
     if model_card:
         from fmrgen.sharing import record_results, write_model_cards
@@ -142,10 +142,10 @@ def transfer(
     quiet: QuietOption = False,
 ) -> None:
     """The matrix of splits and classifiers: how images made for one classifier do on another."""
-    from fmrgen import display
-
     evaluation = _evaluate(splits, classifiers, output, source, download, batch_size, trust, quiet)
     if evaluation is not None:
+        from fmrgen import display
+
         display.print_transfer(evaluation)
         print(output / "report.html")
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from datasets import Image
 from torch import nn
 
 from fmrgen.classifiers.base import answer_in_labels
@@ -19,7 +20,7 @@ from fmrgen.evaluation.rows import ClassifiedSplit, NamedClassifier, SplitRows, 
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.labels import Labels
 from fmrgen.processes import refuse_unlike_processes, start_processes
-from fmrgen.reading import OpenedSplit, open_split
+from fmrgen.reading import OpenedSplit, open_split, reading
 from fmrgen.recipe import load_classifier, load_classifiers
 from fmrgen.sections import ComponentConfig
 from fmrgen.sources.images import open_rgb, stored_image
@@ -114,11 +115,15 @@ def _labels_of(split: OpenedSplit, models: list[NamedClassifier], image: torch.T
 
 def _first_image(split: OpenedSplit, device: torch.device) -> torch.Tensor:
     """An image [1, 3, H, W] of the split's size."""
-    row = next(iter(split.dataset.select_columns(["image"]).take(1)), None)
+    with reading(split.name):
+        images = split.dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
+        row = next(iter(images.take(1)), None)
     if row is None:
         raise UserError(f"{split.name}: holds no rows")
-    value = row["image"]
-    image = open_rgb(stored_image(value) if isinstance(value, dict) else value)
+    try:
+        image = open_rgb(stored_image(row["image"]))
+    except UserError as error:
+        raise UserError(f"{split.name}: row 0: its image is unreadable ({error})") from None
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).unsqueeze(0).to(device).float() / 255
 
 

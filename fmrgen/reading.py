@@ -2,12 +2,14 @@
 
 import glob
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
+import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, IterableDataset, load_dataset
 
 from fmrgen.errors import UserError, one_line
@@ -105,6 +107,15 @@ def open_own_split(text: str) -> tuple[OpenedSplit, dict[str, Any]]:
     if opened.provenance is None:
         raise UserError(f"{text}: holds no perturbed split: no provenance of fmrgen's beside it")
     return opened, opened.provenance
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Makes what goes wrong in reading the rows of the split `name` an error of its files."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"{name}: a file of it can't be read: {one_line(error)}") from error
 
 
 def _open_files(pattern: str) -> OpenedSplit:

@@ -22,6 +22,7 @@ from fmrgen.sections import (
     OracleSection,
     Section,
     SourceSection,
+    classifier_of_short_form,
     unknown_message,
     validate,
 )
@@ -143,7 +144,6 @@ def load_classifier(text: str) -> tuple[str, ComponentConfig]:
     """
     named = re.fullmatch(r"([\w.-]+)=(.+)", text, re.DOTALL)
     name, reference = (named[1], named[2]) if named else (None, text)
-    tree: Any = {"classifier": reference}
     if reference.lstrip().startswith("{"):
         tree = {"classifier": _yaml(reference, reference)}
         name = name or "classifier"
@@ -151,6 +151,8 @@ def load_classifier(text: str) -> tuple[str, ComponentConfig]:
         recipe = _read(reference, seen=())
         tree = {key: value for key, value in recipe.items() if key == "classifier"}
         name = name or (recipe.get("output") or {}).get("split") or Path(reference).stem
+    else:
+        tree = {"classifier": classifier_of_short_form(reference)}
     prefix, _, rest = reference.partition(":")
     default = {"timm": rest, "hf": rest, "asset": rest}.get(prefix) or rest or Path(reference).name
     return str(name or default), validate(_ClassifierOnly, tree, reference).classifier

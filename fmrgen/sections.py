@@ -116,7 +116,7 @@ def component(package: str, short_form: Callable[[str], dict[str, Any]] | None =
     return BeforeValidator(resolve)
 
 
-def _classifier_of_short_form(text: str) -> dict[str, Any]:
+def classifier_of_short_form(text: str) -> dict[str, Any]:
     """The section that `timm:NAME`, `hf:REPO`, a trained folder, an asset or an import path stands for."""
     prefix, _, name = text.partition(":")
     if prefix == "timm":
@@ -131,7 +131,7 @@ def _classifier_of_short_form(text: str) -> dict[str, Any]:
         is_config = isinstance(target, type) and issubclass(target, ComponentConfig)
         return {"kind": text} if is_config else {"kind": "module", "target": text}
     raise UserError(
-        f"{text}: no classifier; say timm:NAME, hf:REPO, asset:NAME, package.module:Name or a folder of fmrgen train"
+        f"{text}: no classifier; say timm:NAME, hf:REPO, asset:NAME, package.module:Name, a recipe or a folder of fmrgen train"
     )
 
 
@@ -160,7 +160,7 @@ def code_named_in(tree: Any) -> str | None:
 
 SourceSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.sources")]
 ClassifierSection = Annotated[
-    SerializeAsAny[ComponentConfig], component("fmrgen.classifiers", _classifier_of_short_form)
+    SerializeAsAny[ComponentConfig], component("fmrgen.classifiers", classifier_of_short_form)
 ]
 GeneratorSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.generators")]
 OracleSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.oracles")]

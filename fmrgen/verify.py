@@ -4,17 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import datasets
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fmrgen.components import Judges, blank_image, build_judges, weights_sha256
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError
 from fmrgen.labels import recorded_labels
-from fmrgen.reading import open_own_split
+from fmrgen.reading import open_own_split, reading
 from fmrgen.sections import ClassifierSection, OracleSection, Section, code_named_in, validate
 
 _BATCH = 64
@@ -76,10 +74,8 @@ def verify(
                 f"{split}: the {name} that the recipe loads now has other weights than the one that made it"
             )
     rows = provenance["examples"] - len(provenance["skipped"])
-    try:
+    with reading(split):
         return _verify_rows(opened.dataset, rows, judges, device, on_rows)
-    except (pa.ArrowException, OSError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"{split}: a file of it can't be read: {one_line(error)}") from error
 
 
 def _verify_rows(

@@ -297,7 +297,7 @@ def test_rows_that_can_not_be_used(rows, change, message):
         ([], [LENET], "splits: give at least one"),
         ("out", [LENET], "give a list, or a mapping of names, not one string"),
         (["out"], [LENET, LENET], "two classifiers are called mnist/lenet; give one another name"),
-        (["out"], ["lenet"], "lenet: classifier: lenet: no classifier; say timm:NAME"),
+        (["out"], ["lenet"], "lenet: no classifier; say timm:NAME"),
         (["out"], ["asset:mnist/vgg"], "no such asset; shipped are"),
         (["out"], ["asset:mnist/clip"], "no folder of a trained classifier, it holds no classifier.yaml"),
         (["out"], ["timm:no_such_model"], "timm has no no_such_model"),
@@ -466,7 +466,7 @@ def test_any_number_of_processes_find_the_same(finished_split, tmp_path):
 def test_a_mistake_is_one_line(finished_split, tmp_path):
     result = fmrgen("evaluate", finished_split, "-c", "lenett", cwd=tmp_path)
     assert result.returncode == 2
-    assert result.stderr.startswith("fmrgen: lenett: classifier: lenett: no classifier; say timm:NAME")
+    assert result.stderr.startswith("fmrgen: lenett: no classifier; say timm:NAME")
     assert result.stderr.count("\n") == 1
     assert os.listdir(tmp_path) == []
     result = fmrgen("evaluate", finished_split, cwd=tmp_path)

@@ -5,17 +5,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Image, Value
 from torch import nn
 
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import Batch, Pixels, Predictions
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.labels import Labels, plain
-from fmrgen.reading import OpenedSplit
+from fmrgen.reading import OpenedSplit, reading
 from fmrgen.sections import ComponentConfig
 from fmrgen.sources.images import open_rgb, stored_image
 
@@ -55,7 +54,7 @@ class SplitRows:
     def batches(self, size: int) -> Iterator[Batch]:
         """The images of all rows, `size` rows at a time."""
         stream = self.opened.dataset
-        try:
+        with reading(self.opened.name):
             for name in self.images:
                 stream = stream.cast_column(name, Image(decode=False))
             row = 0
@@ -68,8 +67,6 @@ class SplitRows:
                 images = {name: table[name] for name in self.images}
                 yield Batch(np.arange(row, row + len(table)), partial(_decode, images, self.opened.name, row))
                 row += len(table)
-        except (pa.ArrowException, OSError, datasets.exceptions.DatasetsError) as error:
-            raise UserError(f"{self.opened.name}: a file of it can't be read: {one_line(error)}") from error
 
     def _read_column(self, table: pa.Table, name: str, first_row: int) -> np.ndarray:
         column = table[name]

@@ -7,7 +7,7 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.rows import SplitRows, check_columns
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.labels import Labels
-from fmrgen.reading import OpenedSplit, open_split
+from fmrgen.reading import OpenedSplit, open_split, reading
 from fmrgen.report.gallery import stored_gallery
 from fmrgen.report.pages import gallery_page
 from fmrgen.report.sheet import contact_sheet
@@ -30,7 +30,10 @@ def show(split: str, folder: str | Path, *, rows: int = 240) -> int:
             break
     if not sampler.samples:
         raise UserError(f"{split}: holds no rows")
-    gallery = stored_gallery(opened.name, labels.names, opened.split or "its classifier", sampler.samples)
+    try:
+        gallery = stored_gallery(opened.name, labels.names, opened.split or "its classifier", sampler.samples)
+    except UserError as error:
+        raise UserError(f"{split}: an image of it is unreadable ({error})") from None
     write_atomically(Path(folder) / "gallery.html", gallery_page(gallery).encode())
     sheet = contact_sheet(opened.name, labels.names, sampler.samples[:_ON_THE_SHEET])
     write_atomically(Path(folder) / "sheet.png", sheet)
@@ -40,8 +43,9 @@ def show(split: str, folder: str | Path, *, rows: int = 240) -> int:
 def _observed_labels(opened: OpenedSplit) -> Labels:
     """Labels that have no names: the words in the column, or as many numbers as there are."""
     found: set[Any] = set()
-    for table in opened.dataset.select_columns(["label"]).with_format("arrow").iter(_BATCH):
-        found.update(table["label"].unique().to_pylist())
+    with reading(opened.name):
+        for table in opened.dataset.select_columns(["label"]).with_format("arrow").iter(_BATCH):
+            found.update(table["label"].unique().to_pylist())
     numbers = [label for label in found if isinstance(label, int)]
     names = map(str, range(max(numbers) + 1)) if numbers else sorted(map(str, found))
     return Labels(tuple(names))

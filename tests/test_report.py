@@ -1,0 +1,233 @@
+"""What people look at: pages in a real browser, pictures that open, tables that say what was found."""
+
+import io
+import json
+import re
+import shutil
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import fmrgen
+from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
+from PIL import Image as PILImage
+from torch import nn
+
+from fmrgen import evaluate, show
+from fmrgen.evaluation.samples import Sampler
+from fmrgen.report.gallery import data_address, galleries
+from fmrgen.report.markdown import to_markdown
+from fmrgen.report.plots import all_plots
+from fmrgen.report.write import write_report
+
+LENET = "asset:mnist/lenet"
+HOSTILE = "</script><img src=x onerror=document.title='ran'>|`_*"
+
+
+@pytest.fixture(scope="module")
+def evaluation(finished_split):
+    return evaluate(
+        {"first": str(finished_split), "again": str(finished_split)}, {"lenet": LENET, "none": "{kind: lenet}"}
+    )
+
+
+@pytest.fixture(scope="module")
+def report(evaluation, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    write_report(evaluation, folder)
+    return folder
+
+
+@contextmanager
+def browser(width=1200, height=900):
+    """A page of a real headless Chromium; leaving it fails where the page complained or asked the network."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    complaints, asked = [], []
+    with playwright.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = opened.new_page(viewport={"width": width, "height": height})
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        yield page
+        opened.close()
+    assert complaints == []
+    assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
+
+
+def shown(page):
+    """How many cards there are; the line above them must say the same."""
+    cards = page.locator(".card").count()
+    assert page.locator("#count").inner_text().split(" of ")[0] == str(cards)
+    return cards
+
+
+@pytest.mark.browser
+def test_the_report_in_a_browser(report, evaluation):
+    rows = galleries(evaluation)[0].rows
+    with browser() as page:
+        page.goto(f"file://{report / 'report.html'}")
+        assert page.title() == "Robustness report"
+        assert shown(page) == len(rows) > 100
+        loaded = "images => images.every(image => image.complete && image.naturalWidth > 0)"
+        page.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
+        page.wait_for_function(f"({loaded})([...document.images])")
+        assert page.locator(".card img").count() == 2 * len(rows)
+
+        page.select_option("#class", "3")
+        assert shown(page) == sum(row["label"] == 3 for row in rows)
+        assert set(page.locator(".card .true").all_inner_texts()) == {"3"}
+        page.select_option("#class", "")
+
+        fooled = [row for row in rows if row["said"]["lenet"][0] == row["label"] != row["said"]["lenet"][1]]
+        kept = [row for row in rows if row["said"]["lenet"][1] == row["label"]]
+        page.select_option("#answer", "fooled")
+        assert shown(page) == len(fooled) > 0
+        page.select_option("#answer", "kept")
+        assert shown(page) == len(kept) > 0
+        page.select_option("#classifier", "none")
+        assert shown(page) == sum(row["said"]["none"][1] == row["label"] for row in rows)
+        page.select_option("#answer", "")
+
+        for reason in {row["reason"] for row in rows}:
+            page.select_option("#reason", reason)
+            assert shown(page) == sum(row["reason"] == reason for row in rows)
+        page.select_option("#reason", "")
+        page.select_option("#split", "1")
+        assert shown(page) == len(galleries(evaluation)[1].rows)
+
+        first = page.locator(".card").first.inner_text()
+        row = galleries(evaluation)[1].rows[0]
+        assert f"id {row['id']}" in first
+        assert f"oracle {100 * row['probability']:.1f} %" in first
+
+
+@pytest.mark.browser
+def test_the_report_fits_a_phone(report):
+    with browser(width=390, height=800) as page:
+        page.goto(f"file://{report / 'report.html'}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.locator(".card").first.bounding_box()["width"] >= 150
+
+
+@pytest.mark.browser
+def test_names_are_shown_and_not_run(finished_split, tmp_path):
+    rows = load_dataset("parquet", data_files=str(finished_split / "mnist/lenet-*.parquet"), split="train")
+    names = [f"{HOSTILE}{digit}" for digit in range(10)]
+    hostile = rows.cast_column("label", ClassLabel(names=names))
+    evaluation = evaluate({HOSTILE: hostile}, {HOSTILE: f"{{kind: lenet, class_names: {json.dumps(names)}}}"})
+    write_report(evaluation, tmp_path)
+    with browser() as page:
+        page.goto(f"file://{tmp_path / 'report.html'}")
+        assert page.title() == "Robustness report"
+        assert page.locator("h2").first.inner_text() == HOSTILE
+        assert page.locator(".card .true").first.inner_text() == names[0]
+        assert page.evaluate("document.querySelectorAll('img[src=x]').length") == 0
+    text = (tmp_path / "evaluation.md").read_text()
+    assert "<img" not in text.replace("\\<img", "")
+    row = next(line for line in text.splitlines() if "onerror" in line and line.startswith("|"))
+    assert len(re.findall(r"(?<!\\)\|", row)) == len(
+        re.findall(r"(?<!\\)\|", text.splitlines()[text.splitlines().index(row) - 1])
+    )
+
+
+@pytest.mark.browser
+def test_the_gallery_of_a_split(finished_split, tmp_path):
+    assert show(str(finished_split), tmp_path, rows=50) >= 50
+    with browser() as page:
+        page.goto(f"file://{tmp_path / 'gallery.html'}")
+        assert shown(page) >= 50
+        page.select_option("#answer", "fooled")
+        assert 0 < shown(page) < 50
+    sheet = PILImage.open(tmp_path / "sheet.png")
+    assert sheet.width > 1000
+    assert len(sheet.convert("RGB").getcolors(1 << 24)) > 50
+
+
+@pytest.mark.job
+def test_the_command_show(finished_split, tmp_path):
+    result = fmrgen("show", finished_split, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert re.fullmatch(r"\d+ rows: gallery/gallery.html, gallery/sheet.png\n", result.stdout)
+
+
+def test_a_gallery_of_rows_that_say_little(tmp_path):
+    pixels = [PILImage.fromarray(np.full((300, 200, 3), 20 * i, np.uint8)) for i in range(8)]
+    for labels, feature in (([3, 1] * 4, Value("int64")), (["cat", "dog"] * 4, Value("string"))):
+        features = Features({"image": Image(), "label": feature})
+        Dataset.from_dict({"image": pixels, "label": labels}, features=features).to_parquet(tmp_path / "few.parquet")
+        assert show(str(tmp_path / "few.parquet"), tmp_path / "out") == 8
+        assert (tmp_path / "out/sheet.png").stat().st_size > 5000
+
+
+def test_samples_are_even_over_classes_and_have_every_reason():
+    def look(sampler):
+        labels = [0] * 90 + [1] * 10
+        reasons = ["oracle"] * 95 + ["rejected"] * 5
+        table = pa.table({"image": [{"bytes": b"x", "path": None}] * 100, "stop_reason": reasons})
+        sampler.look(0, table, labels)
+        sampler.look(100, table, labels)
+        return sampler.samples
+
+    samples = look(Sampler(20, 2))
+    assert [s.row for s in samples] == [*range(10), *range(90, 98)][:10] + [s.row for s in samples[10:]]
+    taken = [(s.row % 100 >= 90, s.columns["stop_reason"]) for s in samples]
+    assert taken.count((False, "oracle")) == 10
+    assert taken.count((True, "rejected")) >= 3
+    assert [s.row for s in look(Sampler(20, 2))] == [s.row for s in samples]
+
+
+def test_small_images_are_shown_as_stored_and_large_ones_smaller():
+    def png(size, mode="RGB"):
+        buffer = io.BytesIO()
+        PILImage.new(mode, (size, size), 7).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    assert data_address(png(32)).startswith("data:image/png;base64,")
+    assert data_address(png(600)).startswith("data:image/webp;base64,")
+    assert len(data_address(png(600))) < 4000
+
+
+def test_the_plots_are_pictures(evaluation):
+    plots = all_plots(evaluation)
+    assert set(plots) == {"accuracy.png", "transfer.png", "iterations.png", "classes.png"}
+    for png in plots.values():
+        picture = PILImage.open(io.BytesIO(png)).convert("RGB")
+        assert picture.width > 600
+        assert len(picture.getcolors(1 << 24)) > 20
+
+
+def test_plots_of_very_little(finished_split):
+    rows = load_dataset("parquet", data_files=str(finished_split / "mnist/lenet-*.parquet"), split="train")
+    bare = rows.select_columns(["image", "label"])
+    plots = all_plots(evaluate({"bare": bare}, [LENET]))
+    assert set(plots) == {"accuracy.png", "classes.png"}
+    nothing_valid = rows.remove_columns("valid").add_column("valid", [False] * len(rows))
+    evaluation = evaluate({"invalid": nothing_valid}, {"a": LENET, "b": LENET})
+    assert evaluation.results[0].total.perturbed_accuracy is None
+    assert set(all_plots(evaluation)) == {"accuracy.png", "transfer.png", "classes.png"}
+    assert "| a | " in to_markdown(evaluation)
+    assert "n/a" in to_markdown(evaluation)
+
+
+def test_many_classes_show_the_lowest(finished_split):
+    rows = load_dataset("parquet", data_files=str(finished_split / "mnist/lenet-*.parquet"), split="train")
+    names = [str(i) for i in range(100)]
+    many = rows.cast_column("label", ClassLabel(names=names))
+    many = many.remove_columns("label").add_column(
+        "label", list(range(100)) + [0] * 20, feature=ClassLabel(names=names)
+    )
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 100))
+    assert all_plots(evaluate({"many": many}, {"net": network}))["classes.png"]
+
+
+def test_markdown_says_what_was_found(evaluation):
+    text = to_markdown(evaluation)
+    total = evaluation.result("first", "lenet").total
+    assert f"| lenet ◆ | {total.standard_accuracy.value:.2f} [" in text
+    assert "lenet – none: FMR differs by" in text or "none – lenet: FMR differs by" in text
+    assert "## Transfer" in text

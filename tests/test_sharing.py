@@ -1,0 +1,151 @@
+"""Results that travel: model cards that the Hub's library reads, leaderboards in folders and on a (real, small) Hub."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import fmrgen
+from datasets import load_dataset
+from hub_server import serve
+from huggingface_hub import DatasetCard, ModelCard
+
+from fmrgen import evaluate
+from fmrgen.sharing import record_results, write_model_cards
+
+LENET = "asset:mnist/lenet"
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A Hub on this machine, and the environment in which the Hub's clients use it."""
+    server = serve(tmp_path / "hub")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.environment = {
+        "HF_ENDPOINT": server.address,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_TOKEN": "writer",
+    }
+    yield server
+    server.shutdown()
+
+
+def upload(hub, folder, repo, **environment):
+    script = (
+        "import sys; from huggingface_hub import HfApi; api = HfApi();"
+        "api.create_repo(sys.argv[2], repo_type='dataset', exist_ok=True);"
+        "print(api.upload_folder(repo_id=sys.argv[2], repo_type='dataset', folder_path=sys.argv[1]).oid)"
+    )
+    env = {**os.environ, **hub.environment, **environment}
+    done = subprocess.run([sys.executable, "-c", script, str(folder), repo], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_model_cards_are_read_by_the_hubs_library(split, tmp_path):
+    evaluation = evaluate([str(split)], [f"mine={LENET}"])
+    (path,) = write_model_cards(evaluation, tmp_path / "cards")
+    card = ModelCard.load(path)
+    results = card.data.eval_results
+    total = evaluation.results[0].total
+    assert [(entry.metric_name, entry.metric_type) for entry in results] == [
+        ("SA", "accuracy"),
+        ("PA", "accuracy"),
+        ("FMR", "fmr"),
+    ]
+    assert [entry.metric_value for entry in results] == [
+        total.standard_accuracy.value,
+        total.perturbed_accuracy.value,
+        total.fmr.value,
+    ]
+    assert results[2].metric_args == {"low": total.fmr.low, "high": total.fmr.high, "confidence": 0.95}
+    assert (results[0].dataset_config, results[0].dataset_split) == ("mnist", "lenet")
+    assert card.data.model_name == "mine"
+    assert str(tmp_path) not in path.read_text()  # a model page is no place for paths
+
+
+def test_a_leaderboard_in_a_folder(split):
+    evaluation = evaluate([str(split)], [f"mine={LENET}", "other=outside_components:SmallNetConfig"])
+    assert record_results(evaluation) == [f"{split}:mnist/lenet: 2 rows in its leaderboard"]
+    files = sorted((split / "results/mnist/lenet").glob("*.json"))
+    assert [path.name.rpartition("-")[0] for path in files] == ["mine", "other"]
+    told = json.loads(files[0].read_text())
+    assert told["fmr"]["value"] == evaluation.result(f"{split}:mnist/lenet", "mine").total.fmr.value
+    card = (split / "README.md").read_text()
+    assert "| mine ◆ |" in card
+    assert "| other |" in card
+    assert DatasetCard.load(split / "README.md").data.configs[0]["config_name"] == "mnist"
+    assert len(load_dataset(str(split), "mnist", split="lenet")) == 120
+    record_results(evaluation)  # again: the same rows, not more
+    assert len(list((split / "results/mnist/lenet").glob("*.json"))) == 2
+    provenance = split / "provenance/mnist/lenet.json"
+    told = json.loads(provenance.read_text())
+    provenance.write_text(json.dumps(told | {"files": dict.fromkeys(told["files"], "0" * 64)}))
+    record_results(evaluate([str(split)], ["new=outside_components:SmallNetConfig"]))
+    card = (split / "README.md").read_text()
+    assert "| new |" in card
+    assert "| mine ◆ |" not in card  # it was found on files that are no more
+
+
+def test_what_has_no_leaderboard(split):
+    evaluation = evaluate([f"{split}/mnist/lenet-*.parquet"], [LENET])
+    (line,) = record_results(evaluation)
+    assert "no split of fmrgen's, so it has no leaderboard" in line
+
+
+@pytest.mark.job
+def test_evaluating_straight_from_the_hub(hub, split, tmp_path):
+    first = upload(hub, split, "someone/splits")
+    assert fmrgen("evaluate", split, "-c", LENET, "-q", "-o", tmp_path / "local").returncode == 0
+    local = json.loads((tmp_path / "local/evaluation.json").read_text())
+    (split / "mnist").joinpath("lenet-00000-of-00003.parquet").write_bytes(b"broken later")
+    upload(hub, split, "someone/splits")
+    for number, options in enumerate(([], ["--download"])):
+        out = tmp_path / f"hub{number}"
+        result = fmrgen(
+            "evaluate", f"someone/splits@{first}:mnist/lenet", "-c", LENET, "-q", *options, "-o", out, **hub.environment
+        )
+        assert result.returncode == 0, result.stderr
+        found = json.loads((out / "evaluation.json").read_text())
+        assert found["splits"][0]["revision"] == first
+        for name in ("total", "classes", "conditioned", "notes"):
+            assert found["results"][0][name] == local["results"][0][name]
+    result = fmrgen(
+        "evaluate", "someone/splits:mnist/lenet", "-c", LENET, "-q", "-o", tmp_path / "x", **hub.environment
+    )
+    assert result.returncode == 2
+    assert "a file of it can't be read" in result.stderr
+    for reference, message in (
+        ("someone/nothing", "neither a folder here nor a dataset repo to be read: 404"),
+        (f"someone/splits@{first}:mnist/vgg", "no split mnist/vgg; there is someone/splits:mnist/lenet"),
+        ("someone/splits@v9:mnist/lenet", "neither a folder here nor a dataset repo to be read: 404"),
+    ):
+        result = fmrgen("evaluate", reference, "-c", LENET, "-o", tmp_path / "x", **hub.environment)
+        assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+        assert message in result.stderr
+
+
+@pytest.mark.job
+def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
+    upload(hub, split, "someone/splits")
+    command = ("evaluate", "someone/splits", "-q", "--model-card")
+    result = fmrgen(*command, "-c", f"mine={LENET}", "-o", tmp_path / "a", **hub.environment)
+    assert "someone/splits:mnist/lenet: 1 rows in its leaderboard" in result.stdout, result.stderr
+    result = fmrgen(*command, "-c", "other={kind: lenet}", "-o", tmp_path / "b", **hub.environment)
+    assert result.returncode == 0, result.stderr
+    script = "from huggingface_hub import DatasetCard; print(DatasetCard.load('someone/splits').text)"
+    env = {**os.environ, **hub.environment}
+    card = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True).stdout
+    assert "| mine ◆ |" in card
+    assert "| other |" in card
+    reader = {**hub.environment, "HF_TOKEN": "reader"}
+    result = fmrgen(*command, "-c", LENET, "-o", tmp_path / "c", **reader)
+    assert result.returncode == 0
+    assert "leaderboard not written: 403 Forbidden" in result.stdout
+    assert (tmp_path / "c/report.html").exists()
+    assert len(list(Path(tmp_path / "c/model-cards").glob("*.md"))) == 1
