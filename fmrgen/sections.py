@@ -131,7 +131,8 @@ def classifier_of_short_form(text: str) -> dict[str, Any]:
         is_config = isinstance(target, type) and issubclass(target, ComponentConfig)
         return {"kind": text} if is_config else {"kind": "module", "target": text}
     raise UserError(
-        f"{text}: no classifier; say timm:NAME, hf:REPO, asset:NAME, package.module:Name, a recipe or a folder of fmrgen train"
+        f"{text}: no classifier; say timm:NAME, hf:REPO, asset:NAME, package.module:Name, a recipe, or a folder of "
+        "fmrgen train"
     )
 
 

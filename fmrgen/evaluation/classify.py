@@ -91,7 +91,8 @@ def _ask(images: list[Pixels], classifiers: Mapping[str, nn.Module], device: tor
     with torch.inference_mode():
         for places in sizes.values():
             pixels = torch.from_numpy(np.stack([images[place] for place in places])).to(device)
-            batch = pixels.permute(0, 3, 1, 2).float() / 255
+            # Contiguous, as in the engine: another memory format takes other kernels, and gives other last bits.
+            batch = pixels.permute(0, 3, 1, 2).contiguous().float() / 255
             for name, classifier in classifiers.items():
                 try:
                     logits = classifier(batch)

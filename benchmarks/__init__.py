@@ -1,0 +1,1 @@
+"""Measurements, not tests: ratios taken in one run, since machines and their neighbours differ."""
