@@ -9,7 +9,7 @@ from fmrgen.classifiers.lenet import Config as LenetConfig
 from fmrgen.errors import UserError
 from fmrgen.generators.vqgan import Config as VqganConfig
 from fmrgen.oracles.clip import Config as ClipConfig
-from fmrgen.recipe import load_recipe
+from fmrgen.recipe import load_classifier, load_recipe
 from fmrgen.training.loop import train
 from fmrgen.training.recipe import load_train_recipe
 
@@ -23,6 +23,18 @@ def test_lenet_learns_and_loads(tmp_path):
         1,
         10,
     )
+
+
+@pytest.mark.parametrize("name", ["mnist-lenet", "mnist-vit"])
+def test_a_trained_folder_is_a_classifier_in_one_word(name, tmp_path):
+    train(load_train_recipe(f"train/{name}", [*QUICK, "schedule.steps=3"]), tmp_path / "trained")
+    _, section = load_classifier(str(tmp_path / "trained"))
+    classifier = section.build()
+    assert classifier(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+    assert list(classifier.class_names) == [str(digit) for digit in range(10)]
+    recipe = load_recipe("mnist-lenet", [f"classifier={tmp_path / 'trained'}"])
+    assert recipe.classifier == section
+    assert recipe.fingerprint != load_recipe("mnist-lenet").fingerprint
 
 
 def test_vqgan_trains_through_all_its_phases_and_loads(tmp_path):
