@@ -119,9 +119,10 @@ def evaluate(
     evaluation = _evaluate(splits, classifiers, output, source, download, batch_size, trust, quiet)
     if evaluation is None:
         return
-    from fmrgen import display
+    if not quiet:
+        from fmrgen import display
 
-    display.print_evaluation(evaluation)
+        display.print_evaluation(evaluation)
     if model_card:
         from fmrgen.sharing import record_results, write_model_cards
 
@@ -143,11 +144,13 @@ def transfer(
 ) -> None:
     """The matrix of splits and classifiers: how images made for one classifier do on another."""
     evaluation = _evaluate(splits, classifiers, output, source, download, batch_size, trust, quiet)
-    if evaluation is not None:
+    if evaluation is None:
+        return
+    if not quiet:
         from fmrgen import display
 
         display.print_transfer(evaluation)
-        print(output / "report.html")
+    print(output / "report.html")
 
 
 def _evaluate(
@@ -167,9 +170,10 @@ def _evaluate(
 
     from fmrgen import display
     from fmrgen.evaluate import evaluate as run
-    from fmrgen.report.write import write_report
+    from fmrgen.report.write import prepare_folder, write_report
 
     display.quiet_libraries()
+    prepare_folder(output)
     with display.split_progress(not quiet and os.environ.get("RANK", "0") == "0") as on_rows:
         evaluation = run(
             splits,

@@ -48,7 +48,7 @@ def build_components(
     blank = blank_image(generator.image_size, device)
     judges = build_judges(classifier_config, oracle_config, source.labels, blank)
     components = Components(source, judges.classifier, generator, judges.oracle)
-    with _told_of("generator", blank):
+    with told_of("generator", blank):
         _try_gradient(components, blank)
     return components
 
@@ -65,10 +65,10 @@ def build_judges(
 ) -> Judges:
     """Classifier and oracle on the device of the image `blank` [1, 3, H, W], proved to answer in `labels` on it."""
     classifier = built(classifier_config, "classifier", nn.Module, blank.device)
-    with _told_of("classifier", blank):
+    with told_of("classifier", blank):
         classifier = answer_in_labels(classifier, labels, blank, "classifier")
     oracle = built(oracle_config, "oracle", Oracle, blank.device)
-    with _told_of("oracle", blank):
+    with told_of("oracle", blank):
         oracle.set_labels(labels)
         judgement = oracle.judge(blank)
         for name, values in judgement._asdict().items():
@@ -99,7 +99,7 @@ def built(config: ComponentConfig, section: str, role: type, *device: torch.devi
 
 
 @contextmanager
-def _told_of(section: str, image: torch.Tensor) -> Iterator[None]:
+def told_of(section: str, image: torch.Tensor) -> Iterator[None]:
     """Makes whatever a component throws at its first image an error of that section; anyone's code may stand there."""
     try:
         yield

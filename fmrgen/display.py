@@ -53,11 +53,12 @@ def _bar(show: bool, *columns: TextColumn) -> Iterator[Progress]:
 
 
 def quiet_libraries() -> None:
-    """No progress bars of the libraries' own for work of a moment; downloads keep theirs."""
+    """No progress bars and no log of the libraries' own for work of a moment; downloads keep theirs."""
     import datasets
     import transformers
 
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is raised, and told in one line
     transformers.utils.logging.disable_progress_bar()
 
 

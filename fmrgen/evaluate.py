@@ -10,7 +10,7 @@ from datasets import Image
 from torch import nn
 
 from fmrgen.classifiers.base import answer_in_labels
-from fmrgen.components import built, weights_sha256
+from fmrgen.components import built, told_of, weights_sha256
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import classify
 from fmrgen.evaluation.figures import Result
@@ -19,11 +19,11 @@ from fmrgen.evaluation.results import Evaluation, figures_of
 from fmrgen.evaluation.rows import ClassifiedSplit, NamedClassifier, SplitRows, check_columns
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.labels import Labels
-from fmrgen.processes import refuse_unlike_processes, start_processes
+from fmrgen.processes import refuse_unlike_processes, start_processes, waiting_for_others
 from fmrgen.reading import OpenedSplit, open_split, reading
 from fmrgen.recipe import load_classifier, load_classifiers
 from fmrgen.sections import ComponentConfig
-from fmrgen.sources.images import open_rgb, stored_image
+from fmrgen.sources.images import open_rgb
 
 AnySplit = Any  # str | Dataset | IterableDataset; `datasets` has no types
 AnyClassifier = str | ComponentConfig | nn.Module
@@ -62,8 +62,13 @@ def evaluate(
     models = [_model(name, given, accelerator.device) for name, given in named.items()]
     refuse_unlike_processes({f"weights of classifier {model.name}": weights_sha256(model.module) for model in models})
     references = list(splits.items()) if isinstance(splits, Mapping) else [(None, split) for split in splits]
-    with accelerator.main_process_first():  # one download for all processes of a machine
-        opened = [open_split(split, name=name, download=download) for name, split in references]
+    if not accelerator.is_main_process:
+        with waiting_for_others():
+            accelerator.wait_for_everyone()  # one download for all processes of a machine
+    opened = [open_split(split, name=name, download=download) for name, split in references]
+    if accelerator.is_main_process:
+        with waiting_for_others():
+            accelerator.wait_for_everyone()
     for split in opened:
         check_columns(split)
         if [other.name for other in opened].count(split.name) > 1:
@@ -101,15 +106,15 @@ def _labels_of(split: OpenedSplit, models: list[NamedClassifier], image: torch.T
     """The split's labels; where it does not name them, in the words of the first classifier that does."""
     if split.labels is not None:
         return split.labels
-    named = next((model for model in models if model.names_its_classes), None)
-    if named is not None:
-        return Labels(tuple(named.module.class_names))  # type: ignore[arg-type]
+    for model in models:
+        if (class_names := getattr(model.module, "class_names", None)) is not None:
+            return Labels(tuple(class_names))
     if "string" in split.features["label"].dtype:
         raise UserError(
             f"{split.name}: its labels are words, and no classifier says what its classes are called; list them, in "
             "the order of its outputs, as class_names of its section"
         )
-    with torch.no_grad():
+    with told_of(f"classifier {models[0].name}", image), torch.no_grad():
         return Labels(tuple(map(str, range(models[0].module(image).shape[1]))))
 
 
@@ -121,7 +126,7 @@ def _first_image(split: OpenedSplit, device: torch.device) -> torch.Tensor:
     if row is None:
         raise UserError(f"{split.name}: holds no rows")
     try:
-        image = open_rgb(stored_image(row["image"]))
+        image = open_rgb(split.image_of(row["image"]))
     except UserError as error:
         raise UserError(f"{split.name}: row 0: its image is unreadable ({error})") from None
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).unsqueeze(0).to(device).float() / 255
@@ -137,10 +142,11 @@ def _classify_split(
 ) -> ClassifiedSplit:
     image = _first_image(split, accelerator.device)
     labels = _labels_of(split, models, image)
-    answering = {
-        model.name: answer_in_labels(model.module, labels, image, f"classifier {model.name} on {split.name}")
-        for model in models
-    }
+    answering = {}
+    for model in models:
+        with told_of(f"classifier {model.name}", image):
+            what = f"classifier {model.name} on {split.name}"
+            answering[model.name] = answer_in_labels(model.module, labels, image, what)
     if sampler is not None:
         sampler.labels = len(labels)
     rows = SplitRows(split, labels, sampler)

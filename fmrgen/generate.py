@@ -11,13 +11,13 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from fmrgen.background import read_ahead
+from fmrgen.card import write_card
 from fmrgen.components import Components
 from fmrgen.errors import UserError
 from fmrgen.perturb import Example, Perturbed, perturb
-from fmrgen.processes import device_name, refuse_unlike_processes, start_processes
+from fmrgen.processes import device_name, refuse_unlike_processes, start_processes, waiting_for_others
 from fmrgen.progress import Progress, Watch
 from fmrgen.provenance import claim, new_provenance, new_run, now
-from fmrgen.publish import write_card
 from fmrgen.recipe import Recipe
 from fmrgen.sources.base import LoadedExample, Source, SourceConfig
 from fmrgen.split import Skipped, SplitFolder, split_features
@@ -53,7 +53,8 @@ def generate(
             provenance["finished"] = False
             folder.remove_leftovers()
             folder.write_provenance(provenance)
-    broadcast_object_list(todo)  # no process starts before the first one has looked and the folder is claimed
+    with waiting_for_others():
+        broadcast_object_list(todo)  # no process starts before the first one has looked and the folder is claimed
     mine = todo[0][accelerator.process_index :: accelerator.num_processes]
     if watch is not None:
         watch.begin(mine)
@@ -62,7 +63,8 @@ def generate(
     except UserError as error:
         error.of_one_process = True
         raise
-    accelerator.wait_for_everyone()
+    with waiting_for_others():
+        accelerator.wait_for_everyone()
     return _finish(folder, provenance, watch) if watch is not None else None
 
 

@@ -1,8 +1,9 @@
 """The labels of a job: their names and, where source classes are grouped, which source classes each one gathers."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fmrgen.errors import UserError
 
@@ -48,24 +49,38 @@ def recorded_labels(provenance: Mapping[str, Any]) -> Labels:
     return Labels(tuple(provenance["labels"]), groups, provenance["source_classes"])
 
 
-def match_classes(class_names: Sequence[str], names: Sequence[str]) -> list[int] | None:
-    """For each of `names`, which of a classifier's classes it is; None where that can't be told.
+class Match(NamedTuple):
+    """For each label, which of a classifier's classes it is; `by_name` says whether every one was found by its name."""
 
-    Names are compared without case, then by their first synonym (`tench` is `tench, Tinca tinca`); a name that stands
-    for several is no evidence. Equally long lists are in the same order where at least half of the names agree and
-    none of these stands at another place. Otherwise every name has to be found.
+    order: list[int]
+    by_name: bool
+
+
+def match_classes(class_names: Sequence[str], names: Sequence[str]) -> Match | None:
+    """The classes of a classifier that stand for the labels `names`; None where that can't be told.
+
+    A name is one class's if it is the same, or if that class alone is the same but for spelling or a first synonym
+    (`tench` is `tench, Tinca tinca`); a name that could be several classes is no evidence. Equally long lists are in
+    the same order where at least half of the names agree and none of these stands at another place. Otherwise every
+    name has to be found.
     """
+    exact = _places(class_names)
+    alike = [_places(map(key, class_names)) for key in (plain, _first_synonym)]
     found: dict[int, int] = {}
-    for key in (plain, _first_synonym):
-        theirs, ours = _places(map(key, class_names)), _places(map(key, names))
-        for name, place in ours.items():
-            if name in theirs:
-                found.setdefault(place, theirs[name])
-    same_order = all(place == theirs for place, theirs in found.items()) and 2 * len(found) >= len(names)
-    if same_order and len(class_names) == len(names):
-        return list(range(len(names)))
-    if len(set(found.values())) == len(names):
-        return [found[place] for place in range(len(names))]
+    for place, name in enumerate(names):
+        candidates = exact.get(name, [])
+        if len(candidates) != 1:
+            keys = (plain(name), _first_synonym(name))
+            candidates = list({c for places, key in zip(alike, keys, strict=True) for c in places.get(key, [])})
+        if len(candidates) == 1:
+            found[place] = candidates[0]
+    taken = Counter(found.values())
+    found = {place: theirs for place, theirs in found.items() if taken[theirs] == 1}
+    if len(found) == len(names):
+        return Match([found[place] for place in range(len(names))], by_name=True)
+    in_place = all(place == theirs for place, theirs in found.items())
+    if len(class_names) == len(names) and in_place and 2 * len(found) >= len(names):
+        return Match(list(range(len(names))), by_name=False)
     return None
 
 
@@ -78,12 +93,19 @@ def _first_synonym(name: str) -> str:
     return plain(name.partition(",")[0])
 
 
-def _places(names: Iterable[str]) -> dict[str, int]:
-    """Name → place, of the names that stand at one place alone."""
+def _places(names: Iterable[str]) -> dict[str, list[int]]:
+    """Name → the places where it stands."""
     places: dict[str, list[int]] = {}
     for place, name in enumerate(names):
         places.setdefault(name, []).append(place)
-    return {name: found[0] for name, found in places.items() if len(found) == 1}
+    return places
+
+
+def find_label(word: str, labels: Labels) -> int | None:
+    """The label that a word names: the same one, or the only one that differs but in spelling; None where none does."""
+    same = [place for place, name in enumerate(labels.names) if name == word]
+    alike = [place for place, name in enumerate(labels.names) if plain(name) == plain(word)]
+    return next((found[0] for found in (same, alike) if len(found) == 1), None)
 
 
 def make_labels(classes: Classes | None, source_names: Sequence[str] | None) -> Labels:

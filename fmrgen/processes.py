@@ -1,6 +1,8 @@
 """The processes of a job, and the devices they run on."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -43,7 +45,8 @@ def device_name(device: torch.device) -> str:
 
 def refuse_unlike_processes(loaded: dict[str, Any]) -> None:
     """Raises UserError, on every process, where they did not load the same things: their rows must not be mixed."""
-    everyones = gather_object([loaded])
+    with waiting_for_others():
+        everyones = gather_object([loaded])
     for name, value in everyones[0].items():
         unlike = [process for process, other in enumerate(everyones) if other[name] != value]
         if unlike:
@@ -51,3 +54,14 @@ def refuse_unlike_processes(loaded: dict[str, Any]) -> None:
                 f"process {unlike[0]} has other {name} than process 0; give every node the same recipe and files, and "
                 "a classifier that has a checkpoint"
             )
+
+
+@contextmanager
+def waiting_for_others() -> Iterator[None]:
+    """Around what all processes do together: where another one is gone, that is one line and no traceback."""
+    try:
+        yield
+    except (RuntimeError, torch.distributed.DistError) as error:
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            raise
+        raise UserError("another process of the job has stopped; its own line says why") from error

@@ -14,6 +14,7 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, load_datase
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels, recorded_labels
+from fmrgen.sources.images import stored_image
 from fmrgen.split import provenance_path, read_json
 
 
@@ -55,10 +56,29 @@ class OpenedSplit:
     revision: str | None = None
     config: str | None = None
     split: str | None = None
+    opened_by_caller: bool = False
 
     @property
     def features(self) -> Features:
         return self.dataset.features
+
+    def image_of(self, stored: dict[str, Any] | None) -> bytes | str:
+        """The bytes of a stored image, or the address of its file where that lies in the split's own folder or repo.
+
+        Raises UserError for any other address: a stranger's rows must not name files of this machine. Datasets that
+        were opened by the caller are the caller's.
+        """
+        image = stored_image(stored)
+        if isinstance(image, str) and not self.opened_by_caller:
+            place = image.rpartition("::")[2]
+            inside = self.repo is not None and (
+                place.startswith(f"hf://datasets/{self.repo}@")
+                if self.revision is not None
+                else Path(self.repo).resolve() in Path(place).resolve().parents
+            )
+            if not inside:
+                raise UserError(f"it is stored as {image}, which is not in the split")
+        return image
 
     @property
     def rows(self) -> int | None:
@@ -80,20 +100,25 @@ class OpenedSplit:
 
 
 def open_split(
-    split: str | Dataset | IterableDataset, *, name: str | None = None, download: bool = False
+    split: str | Path | Dataset | IterableDataset, *, name: str | None = None, download: bool = False
 ) -> OpenedSplit:
     """The split that a reference names, a parquet file (a pattern or an address of such), or a dataset in memory.
 
     With `download`, what is on the Hub is fetched whole before it is read; otherwise it is streamed. Raises UserError
     where there is none, it is not finished, or there are several and the reference does not say which.
     """
-    if not isinstance(split, str):
+    if isinstance(split, Mapping):
+        raise UserError(f"{name}: holds several splits, {', '.join(split)}; give one of them")
+    if not isinstance(split, str | Path):
         if isinstance(split, Dataset) and not len(split):
             raise UserError(f"{name}: holds no rows")
         stream = split.to_iterable_dataset() if isinstance(split, Dataset) else split
-        return OpenedSplit(name or str(split.split or "dataset"), _with_features(stream, str(name)))
+        name = name or str(split.split or "dataset")
+        return OpenedSplit(name, _with_features(stream, name), opened_by_caller=True)
+    split = str(split)
     try:
-        opened = _open_files(split) if split.endswith(".parquet") else _open_reference(split, download)
+        is_file = split.endswith(".parquet") and not Path(split).is_dir()
+        opened = _open_files(split) if is_file else _open_reference(split, download)
     except UserError:
         raise
     except Exception as error:  # readers of so many formats, and the network under them, fail in as many ways
@@ -143,7 +168,13 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
     if provenance is not None and not provenance.get("finished"):
         raise UserError(f"{text}: not finished; run the same generate command again")
     # A folder is streamed always: the rows that load_dataset would keep of it are not looked up by the files' content.
-    stream = load_dataset(repo, place[0], split=place[1], revision=revision, streaming=revision is None or not download)
+    streaming = revision is None or not download
+    if provenance is not None:  # its very files, whatever the card says
+        base = repo if revision is None else f"hf://datasets/{repo}@{revision}"
+        files = [f"{glob.escape(base)}/{file}" for file in provenance["files"]]
+        stream = load_dataset("parquet", data_files=files, split="train", streaming=streaming)
+    else:
+        stream = load_dataset(repo, place[0], split=place[1], revision=revision, streaming=streaming)
     if isinstance(stream, Dataset):
         stream = stream.to_iterable_dataset()
     name = f"{repo}{f'@{reference.revision}' if reference.revision else ''}:{place[0]}/{place[1]}"

@@ -150,11 +150,14 @@ def load_classifier(text: str) -> tuple[str, ComponentConfig]:
     elif _is_recipe(reference):
         recipe = _read(reference, seen=())
         tree = {key: value for key, value in recipe.items() if key == "classifier"}
-        name = name or (recipe.get("output") or {}).get("split") or Path(reference).stem
+        output = recipe.get("output")
+        name = name or (output.get("split") if isinstance(output, dict) else None) or Path(reference).stem
     else:
         tree = {"classifier": classifier_of_short_form(reference)}
     prefix, _, rest = reference.partition(":")
-    default = {"timm": rest, "hf": rest, "asset": rest}.get(prefix) or rest or Path(reference).name
+    default = rest if prefix in ("timm", "hf", "asset") else rest or Path(reference).name
+    if Path(default).exists():
+        default = Path(default).resolve().name  # the way to it is nobody's business
     return str(name or default), validate(_ClassifierOnly, tree, reference).classifier
 
 

@@ -11,12 +11,13 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCard, ModelCardData, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from fmrgen.errors import one_line
+from fmrgen.card import RESULT_SCHEMA, write_card
+from fmrgen.errors import UserError, one_line
 from fmrgen.evaluation.figures import ClassifierFigures, Figures, Result, SplitFigures
-from fmrgen.publish import RESULT_SCHEMA, write_card
-from fmrgen.report.markdown import to_markdown
+from fmrgen.recipe import fingerprint
+from fmrgen.report.markdown import escape, to_markdown
 from fmrgen.report.tables import SHORT
-from fmrgen.split import write_atomically
+from fmrgen.split import provenance_path, read_json, write_atomically
 
 _ATTEMPTS = 5
 _CONFLICTS = (409, 412)  # what the Hub answers where another commit came first
@@ -42,14 +43,14 @@ def write_model_cards(figures: Figures, folder: Path) -> list[Path]:
             results=[replace(result, split=_public_name(split)) for split, result in pairs],
             comparisons=[],
         )
-        card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {classifier.name}\n\n{to_markdown(alone)}")
+        card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {escape(classifier.name)}\n\n{to_markdown(alone)}")
         paths.append(folder / f"{_file_name(classifier)}.md")
         write_atomically(paths[-1], str(card).encode())
     return paths
 
 
 def eval_results(split: SplitFigures, result: Result) -> list[EvalResult]:
-    """SA, PA and FMR of one result as the Hub's evaluation results, in percent, with their intervals."""
+    """SA, PA and FMR of one result as the Hub's evaluation results, in percent."""
     name = _dataset(split)
     described: dict[str, Any] = {
         "task_type": "image-classification",
@@ -64,8 +65,8 @@ def eval_results(split: SplitFigures, result: Result) -> list[EvalResult]:
     found = []
     for field, metric in _METRICS.items():
         if (estimate := getattr(result.total, field)) is not None:
-            interval = {"low": estimate.low, "high": estimate.high, "confidence": 0.95}
-            measure: dict[str, Any] = {"metric_type": metric, "metric_name": SHORT[field], "metric_args": interval}
+            # Without the interval: an entry with other arguments is not updated on a model's page, it is put beside.
+            measure: dict[str, Any] = {"metric_type": metric, "metric_name": SHORT[field]}
             found.append(EvalResult(**described, **measure, metric_value=estimate.value))
     return found
 
@@ -95,6 +96,12 @@ def record_results(figures: Figures) -> list[str]:
     return told
 
 
+def _refuse_other_files(root: Path, split: SplitFigures) -> None:
+    provenance = read_json(provenance_path(root, str(split.config), str(split.split)))
+    if fingerprint(provenance["files"]) != split.files:
+        raise UserError("the split has been made anew since the revision that was evaluated; evaluate it as it is now")
+
+
 def _write_entries(root: Path, entries: dict[str, str]) -> None:
     for path, text in entries.items():
         write_atomically(root / path, text.encode())
@@ -109,6 +116,7 @@ def _commit_entries(split: SplitFigures, entries: dict[str, str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             parent = api.dataset_info(repo).sha
             snapshot_download(repo, repo_type="dataset", revision=parent, allow_patterns=kept, local_dir=folder)
+            _refuse_other_files(Path(folder), split)
             _write_entries(Path(folder), entries)
             files = {path: Path(folder) / path for path in (*entries, "README.md")}
             try:

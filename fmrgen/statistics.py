@@ -250,10 +250,28 @@ def difference(
     fmr = standard = None
     if all(f"{who} original" in answers for who in pair):
         originals = {who: drawn.rate(f"{who} original") for who in pair}
-        standard = drawn.estimate(originals["first"] - originals["second"])
+        standard = _apart(drawn, originals, len(label), limit=100)
         ratios = {who: _in_percent_of(perturbed[who], originals[who]) for who in pair}
-        fmr = drawn.estimate(ratios["first"] - ratios["second"])
-    return Difference(first, second, standard, drawn.estimate(perturbed["first"] - perturbed["second"]), fmr)
+        fmr = _apart(drawn, ratios, int(answers["valid"].sum()))
+    accuracy = _apart(drawn, perturbed, int(answers["valid"].sum()), limit=100)
+    return Difference(first, second, standard, accuracy, fmr)
+
+
+def _apart(
+    drawn: _Resampled, statistics: Mapping[str, np.ndarray], rows: int, limit: float = np.inf
+) -> Estimate | None:
+    """`first` less `second`; where all resamples agree, as far from that as Wilson lets `rows` rows of one sort be."""
+    apart = statistics["first"] - statistics["second"]
+    found = drawn.estimate(apart)
+    if found is not None and found.low == found.high and rows:
+        margin = _upper_limit_of_none(rows)
+        return Estimate(found.value, max(found.value - margin, -limit), min(found.value + margin, limit))
+    return found
+
+
+def _upper_limit_of_none(rows: int) -> float:
+    """The upper end of Wilson's interval, in percent, where none of the rows is a hit."""
+    return 100 * float(binomtest(0, rows).proportion_ci(_CONFIDENCE, method="wilson").high)
 
 
 def rank(summaries: Mapping[str, Summary], differences: Sequence[Difference], measure: str) -> list[Place]:

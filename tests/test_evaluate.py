@@ -4,9 +4,13 @@ import io
 import json
 import os
 import shutil
+import threading
+import time
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -15,7 +19,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, l
 from PIL import Image as PILImage
 from torch import nn
 
-from fmrgen import UserError, evaluate, transfer
+from fmrgen import UserError, evaluate, show, transfer
+from fmrgen.classifiers.base import Classifier
 from fmrgen.classifiers.lenet import Config as LenetConfig
 from fmrgen.evaluation.figures import read_figures
 from fmrgen.generate import generate
@@ -87,7 +92,7 @@ def test_modules_sections_and_names_of_ones_own(finished_split):
     assert a.total == b.total == c.total
     assert evaluation.splits[0].name == "mine"
     assert evaluation.result("mine", "b") is b
-    assert "does not name its classes" in b.notes[0]
+    assert b.notes == ["its classes are not all matched by name: its outputs are taken to be in the labels' order"]
     assert a.notes == []
     assert [place.tied_with_next for place in evaluation.comparisons[0].ranking] == [True, True, None]
 
@@ -196,7 +201,7 @@ def test_labels_as_numbers(rows):
     theirs = remade(rows, {"label": Value("int64")}, label=rows["label"])
     result = one(theirs)
     assert result.total.perturbed_accuracy == one(rows).total.perturbed_accuracy
-    assert result.notes == ["the labels have no names: outputs are taken to be in the labels' order"]
+    assert "not all matched by name" in result.notes[0]
     shuffled = remade(rows, {"label": Value("int32")}, label=[(label + 3) % 10 for label in rows["label"]])
     with pytest.raises(UserError, match="and give the split's label column its names"):
         one(shuffled)
@@ -208,7 +213,7 @@ def test_labels_as_words(rows):
     with pytest.raises(UserError, match="its labels are words, and no classifier says what its classes are called"):
         one(theirs, "{kind: lenet}")
     strange = remade(rows, {"label": Value("string")}, label=["seven"] * len(rows))
-    with pytest.raises(UserError, match=r"row 0: label 'seven' is none of the 10 classes \(0, 1, 2, …\)"):
+    with pytest.raises(UserError, match=r"row 0: label 'seven' is none, or not one alone, of the 10 classes \(0, 1,"):
         one(strange)
 
 
@@ -271,9 +276,13 @@ def test_without_valid_all_rows_count(rows):
         ),
         (
             lambda rows: remade(rows, {"label": Value("int64")}, label=[0, 1, -1, *[1] * (len(rows) - 3)]),
-            "row 2: label -1 is none of",
+            "row 2: label -1 is none",
         ),
         (lambda rows: remade(rows, {"valid": Value("bool")}, valid=[None] * len(rows)), "row 0 has no valid"),
+        (
+            lambda rows: remade(rows, {"valid": Value("int32")}, valid=[1, 2] * 60),
+            "row 1: valid is 2, neither true nor false",
+        ),
         (
             lambda rows: remade(
                 rows,
@@ -319,6 +328,83 @@ def test_a_trained_folder_that_names_code_is_refused(finished_split, tmp_path):
     with pytest.raises(UserError, match="its classifier.yaml names code, os:system"):
         evaluate([str(finished_split)], [str(tmp_path)])
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_grouped_split_whose_classifier_has_another_order(tmp_path):
+    groups = ["source.classes={low: 0-4, high: 5-9}", "source.limit=60", "perturb.budget=2", "output.split=grouped"]
+    generate(load_recipe("mnist-lenet", groups), tmp_path / "grouped")
+    own = one(str(tmp_path / "grouped"))
+    assert own.conditioned
+    assert own.total.standard_accuracy.value > 95
+
+    network = load_classifier(LENET)[1].build()
+    turned = Classifier(nn.Sequential(network, Reversed()), lambda images: images, list(reversed(DIGITS)))
+    with pytest.raises(UserError, match="fit the labels only when its classes are put in another order"):
+        evaluate([str(tmp_path / "grouped")], {"turned": turned})
+
+
+class Reversed(nn.Module):
+    def forward(self, logits):
+        return logits.flip(1)
+
+
+# Columns of no use, and what must not be read
+
+
+def test_columns_of_other_types_are_not_used_and_told_of(rows):
+    strange = {
+        "iterations": (Value("string"), ["3"] * 120),
+        "clip_score": (Value("string"), ["high"] * 120),
+        "stop_reason": (Value("int64"), [1] * 120),
+        "id": (Value("timestamp[s]"), [datetime(2026, 1, 1)] * 120),
+    }
+    theirs = remade(rows, {n: f for n, (f, _) in strange.items()}, **{n: values for n, (_, values) in strange.items()})
+    evaluation = evaluate({"split": theirs}, [LENET])
+    assert [note.split(" is not used")[0] for note in evaluation.splits[0].notes] == [
+        "the column id",
+        "the column iterations",
+        "the column stop_reason",
+        "the column clip_score",
+    ]
+    assert evaluation.results[0].total.mean_iterations is None
+    assert evaluation.results[0].total.perturbed_accuracy == one(rows).total.perturbed_accuracy
+
+
+def test_unsigned_ids_and_valid_as_numbers(rows):
+    ids = [i + 1000 for i in rows["id"]]
+    theirs = remade(
+        rows, {"id": Value("uint32"), "valid": Value("int8")}, id=ids, valid=[int(v) for v in rows["valid"]]
+    )
+    evaluation = evaluate({"split": theirs}, [LENET])
+    assert evaluation.predictions["id"].to_pylist() == ids
+    assert evaluation.results[0].total.validation_rate == one(rows).total.validation_rate
+
+
+def test_files_of_this_machine_that_rows_name_are_not_read(rows, tmp_path):
+    rows["image"][0].save(tmp_path / "secret.png")
+    table = pa.table(
+        {"image": [{"bytes": None, "path": str(tmp_path / "secret.png")}], "label": pa.array([0])},
+        schema=pa.schema({"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "label": pa.int64()}),
+    )
+    (tmp_path / "theirs").mkdir()
+    pq.write_table(table, tmp_path / "theirs" / "test.parquet")
+    for way in (str(tmp_path / "theirs"), str(tmp_path / "theirs/test.parquet")):
+        with pytest.raises(UserError, match="secret.png, which is not in the split"):
+            one(way)
+        with pytest.raises(UserError, match="secret.png, which is not in the split"):
+            show(way, tmp_path / "gallery")
+
+
+def test_a_folder_of_images_is_read(rows, tmp_path):
+    for row in range(20):
+        folder = tmp_path / "photos" / "test" / DIGITS[rows[row]["label"]]
+        folder.mkdir(parents=True, exist_ok=True)
+        rows[row]["image"].save(folder / f"{row}.png")
+    result = one(str(tmp_path / "photos"))
+    assert result.total.rows == 20
+    assert result.total.perturbed_accuracy.value == pytest.approx(
+        by_hand(rows[:20]["image"], rows[:20]["label"], [True] * 20)
+    )
 
 
 # Originals from the source
@@ -384,21 +470,53 @@ class Silent(nn.Module):
 
 
 class Broken(nn.Module):
+    def __init__(self, at_once):
+        super().__init__()
+        self.at_once = at_once
+
     def forward(self, images):
-        if len(images) > 1:
+        if len(images) > 1 or self.at_once:
             raise ValueError("out of ideas")
         return torch.zeros(1, 10)
 
 
+class Masked(nn.Module):
+    """Never says 9."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = load_classifier(LENET)[1].build()
+
+    def forward(self, images):
+        logits = self.network(images)
+        logits[:, 9] = -torch.inf
+        return logits
+
+
 def test_logits_that_are_not_finite_are_wrong_and_told_of(rows):
     evaluation = evaluate({"split": rows}, {"silent": Silent()})
-    assert "its logits are not finite on 60 of the column image; these count as wrong" in evaluation.results[0].notes
+    assert (
+        "its highest logit is not finite on 60 of the column image; these count as wrong" in evaluation.results[0].notes
+    )
     assert evaluation.predictions["prediction"].to_pylist().count(-1) == 60
 
 
-def test_a_classifier_that_throws_is_one_line(rows):
-    with pytest.raises(UserError, match="classifier broken: fails on images .*: ValueError: out of ideas"):
-        evaluate({"split": rows}, {"broken": Broken()})
+def test_classes_may_be_left_out_by_infinite_logits(rows):
+    result = evaluate({"split": rows}, {"masked": Masked()}).results[0]
+    assert 80 < result.total.standard_accuracy.value <= 90
+    assert not any("finite" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_classifier_that_throws_is_one_line_and_leaves_no_threads(rows, at_once):
+    before = threading.active_count()
+    for _ in range(3):
+        with pytest.raises(UserError, match="classifier broken: fails on .*image.*: ValueError: out of ideas"):
+            evaluate({"split": rows}, {"broken": Broken(at_once)}, batch_size=8)
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert threading.active_count() <= before
 
 
 # What is written
@@ -454,12 +572,18 @@ def test_any_number_of_processes_find_the_same(finished_split, tmp_path):
         environment = {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": here}
         result = fmrgen(*command, tmp_path / processes, launcher=(*launcher, processes, "-m", "fmrgen"), **environment)
         assert result.returncode == 0, result.stderr
-        assert result.stdout.count("report.html") == 1  # the first process alone prints
+        assert result.stdout == f"{tmp_path / processes / 'report.html'}\n"  # the first process alone prints
         for name in ("evaluation.json", "predictions.parquet", "report.html", "evaluation.md"):
             assert (tmp_path / processes / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
     random_weights = ("evaluate", finished_split, "-c", "{kind: lenet}", "-q", "-o", tmp_path / "unlike")
     result = fmrgen(*random_weights, launcher=(*launcher, "2", "-m", "fmrgen"), ACCELERATE_USE_CPU="true")
     assert "process 1 has other weights of classifier classifier than process 0" in result.stderr
+    result = fmrgen(
+        "evaluate", "no.parquet", "-c", LENET, launcher=(*launcher, "2", "-m", "fmrgen"), ACCELERATE_USE_CPU="true"
+    )
+    told = result.stderr[: result.stderr.index("Traceback")]  # the launcher's own, below ours
+    assert told.count("fmrgen: no.parquet: no such file") == 1
+    assert "gloo" not in result.stderr
 
 
 @pytest.mark.job

@@ -6,7 +6,7 @@ from torch import nn
 
 from fmrgen.classifiers.base import Classifier, answer_in_labels
 from fmrgen.errors import UserError
-from fmrgen.labels import Labels, match_classes
+from fmrgen.labels import Labels, find_label, match_classes
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,33 @@ from fmrgen.labels import Labels, match_classes
     ],
 )
 def test_matching(class_names, names, order):
-    assert match_classes(class_names, names) == order
+    match = match_classes(class_names, names)
+    assert (match and match.order) == order
+
+
+def test_names_as_they_are_go_before_names_as_they_sound():
+    imagenet = [
+        "cardigan",
+        "Cardigan, Cardigan Welsh corgi",
+        "maillot",
+        "maillot, tank suit",
+        "missile",
+        "projectile, missile",
+    ]
+    assert match_classes(imagenet, imagenet) == (list(range(6)), True)
+    assert match_classes(imagenet, ["maillot, tank suit", "missile"]) == ([3, 4], True)
+    assert match_classes(imagenet, ["Cardigan", "missile"]) is None  # the dog or the jacket
+
+
+def test_an_order_that_only_half_of_the_names_tell_is_no_proof():
+    match = match_classes(["0", "1", "neun", "acht"], ["0", "1", "2", "3"])
+    assert match == ([0, 1, 2, 3], False)
+
+
+def test_words_that_name_a_label():
+    labels = Labels(("crane", "Owl", "crane", "sea_lion", "Cardigan", "cardigan"))
+    words = ("Owl", "owl", "sea lion", "crane", "cardigan", "CARDIGAN", "fox")
+    assert [find_label(word, labels) for word in words] == [1, 1, 3, None, 5, None, None]
 
 
 def fixed_logits(class_names, outputs=3):

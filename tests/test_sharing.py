@@ -63,7 +63,6 @@ def test_model_cards_are_read_by_the_hubs_library(split, tmp_path):
         total.perturbed_accuracy.value,
         total.fmr.value,
     ]
-    assert results[2].metric_args == {"low": total.fmr.low, "high": total.fmr.high, "confidence": 0.95}
     assert (results[0].dataset_config, results[0].dataset_split) == ("mnist", "lenet")
     assert card.data.model_name == "mine"
     assert str(tmp_path) not in path.read_text()  # a model page is no place for paths
@@ -90,6 +89,34 @@ def test_a_leaderboard_in_a_folder(split):
     card = (split / "README.md").read_text()
     assert "| new |" in card
     assert "| mine ◆ |" not in card  # it was found on files that are no more
+
+
+def test_what_others_wrote_in_the_card_stays(split):
+    (split / "README.md").write_text(
+        "---\nlicense: mit\ntags: [digits]\nconfigs:\n- config_name: other\n  data_files: other/*.parquet\n---\n# Ours\n\nBy hand.\n"
+    )
+    evaluation = evaluate([str(split)], [f"mine={LENET}"])
+    for _ in range(2):
+        record_results(evaluation)
+        card = DatasetCard.load(split / "README.md")
+        assert card.data.license == "mit"
+        assert card.data.tags == ["digits", "fmrgen", "robustness", "perturbed"]
+        assert [config["config_name"] for config in card.data.configs] == ["other", "mnist"]
+        assert card.text.strip().startswith("# Ours\n\nBy hand.\n\n<!-- fmrgen")
+        assert card.text.count("| mine ◆ |") == 1
+    text = (split / "README.md").read_text()
+    (split / "README.md").write_text(text + "\nAfterwards.\n")
+    record_results(evaluation)
+    assert (split / "README.md").read_text().endswith("<!-- fmrgen: to here -->\n\nAfterwards.\n")
+
+
+def test_files_among_the_results_that_are_none_stop_nobody(split):
+    folder = split / "results/mnist/lenet"
+    folder.mkdir(parents=True)
+    for name, text in (("a", "[1]"), ("b", "{"), ("c", '{"schema": "fmrgen-result/1"}')):
+        (folder / f"{name}.json").write_text(text)
+    assert "1 rows" in record_results(evaluate([str(split)], [f"mine={LENET}"]))[0]
+    assert "| mine ◆ |" in (split / "README.md").read_text()
 
 
 def test_what_has_no_leaderboard(split):
@@ -119,7 +146,8 @@ def test_evaluating_straight_from_the_hub(hub, split, tmp_path):
         "evaluate", "someone/splits:mnist/lenet", "-c", LENET, "-q", "-o", tmp_path / "x", **hub.environment
     )
     assert result.returncode == 2
-    assert "a file of it can't be read" in result.stderr
+    assert result.stderr.startswith("fmrgen: someone/splits:mnist/lenet: can't be opened: Parquet magic bytes")
+    assert result.stderr.count("\n") == 1
     for reference, message in (
         ("someone/nothing", "neither a folder here nor a dataset repo to be read: 404"),
         (f"someone/splits@{first}:mnist/vgg", "no split mnist/vgg; there is someone/splits:mnist/lenet"),
@@ -143,6 +171,24 @@ def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
     card = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True).stdout
     assert "| mine ◆ |" in card
     assert "| other |" in card
+    path = split / "provenance/mnist/lenet.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"files": dict.fromkeys(told["files"], "0" * 64)}))
+    first = upload(hub, split, "someone/splits")
+    path.write_text(json.dumps(told))
+    upload(hub, split, "someone/splits")
+    result = fmrgen(
+        "evaluate",
+        f"someone/splits@{first}",
+        "-q",
+        "--model-card",
+        "-c",
+        LENET,
+        "-o",
+        tmp_path / "old",
+        **hub.environment,
+    )
+    assert "leaderboard not written: the split has been made anew since the revision" in result.stdout
     reader = {**hub.environment, "HF_TOKEN": "reader"}
     result = fmrgen(*command, "-c", LENET, "-o", tmp_path / "c", **reader)
     assert result.returncode == 0

@@ -183,7 +183,12 @@ def test_differences_agree_with_scipy_and_are_paired():
     turned = difference("b", "a", b, a)
     assert turned.fmr.value == pytest.approx(-found.fmr.value)
     same = difference("a", "a", a, a)
-    assert (same.fmr.value, same.fmr.low, same.fmr.high) == (0, 0, 0)
+    assert same.fmr.value == 0
+    assert -2 < same.fmr.low < 0 < same.fmr.high < 2  # no row tells them apart, of 400
+    one_row = {"label": np.array([0]), "original_prediction": np.array([0])}
+    alone = difference("a", "b", one_row | {"prediction": np.array([0])}, one_row | {"prediction": np.array([1])})
+    assert alone.perturbed_accuracy.value == alone.perturbed_accuracy.high == 100
+    assert alone.perturbed_accuracy.low < 25
 
 
 def test_the_interval_of_a_difference_contains_the_truth_as_often_as_it_says():

@@ -89,14 +89,15 @@ def answer_in_labels(classifier: nn.Module, labels: Labels, image: Tensor, what:
     if class_names is not None and len(class_names) != outputs:
         raise UserError(f"{what}: has {outputs} outputs, and {len(class_names)} class_names")
     if class_names is not None and (labels.groups is None or outputs == len(labels)):
-        order = match_classes(class_names, labels.names)
-        if order is None:
+        match = match_classes(class_names, labels.names)
+        if match is None:
             raise UserError(
                 f"{what}: its classes ({_few(class_names)}) can't be matched to the labels ({_few(labels.names)}) by "
                 "name; list its classes in the labels' words, in the order of its outputs, as class_names of its "
                 "section"
             )
-        return classifier if order == list(range(outputs)) else GroupedClassifier(classifier, [[i] for i in order])
+        in_order = match.order == list(range(outputs))
+        return classifier if in_order else GroupedClassifier(classifier, [[place] for place in match.order])
     if outputs == len(labels):
         return classifier
     if labels.groups is not None and labels.source_size is None and outputs > max(map(max, labels.groups)):

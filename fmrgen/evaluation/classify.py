@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from fmrgen.background import read_ahead
 from fmrgen.errors import UserError, one_line
+from fmrgen.processes import waiting_for_others
 
-NO_ANSWER = -1  # the prediction of a classifier whose logits are not finite
+NO_ANSWER = -1  # the prediction where the highest logit is not finite
 
 _DECODERS = 8  # threads, where there are as many cores
 _WAITING = 2  # batches that are read ahead of those being decoded
@@ -38,7 +39,7 @@ def classify(
     accelerator: Accelerator,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Predictions:
-    """What each classifier says of every image, by row; -1 where its logits are not finite.
+    """What each classifier says of every image, by row; -1 where its highest logit is not finite.
 
     All processes draw all `batches`, and each decodes and classifies its own: batch i is made up the same however many
     processes there are, and so are the last bits of its logits. Every process gets all predictions. `on_rows(n)` is
@@ -64,7 +65,9 @@ def classify(
         }
         for name, of_classifier in found.items()
     }
-    return _by_row(gather_object([mine]))
+    with waiting_for_others():
+        everyones = gather_object([mine])
+    return _by_row(everyones)
 
 
 def _decode(
@@ -100,7 +103,8 @@ def _ask(images: list[Pixels], classifiers: Mapping[str, nn.Module], device: tor
                     size = "×".join(map(str, batch.shape))
                     what = f"classifier {name}: fails on images [{size}]"
                     raise UserError(f"{what}: {type(error).__name__}: {one_line(error)}") from error
-                said = torch.where(logits.isfinite().all(1), logits.argmax(1), NO_ANSWER)
+                # The highest is NaN where any is; -inf is how classes are left out, and no reason to doubt the rest.
+                said = torch.where(logits.amax(1).isfinite(), logits.argmax(1), NO_ANSWER)
                 answers[name][places] = said.to(torch.int32)
     return answers
 

@@ -11,6 +11,7 @@ from fmrgen.components import built
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import Batch, classify
 from fmrgen.evaluation.rows import ClassifiedSplit
+from fmrgen.labels import plain
 from fmrgen.reading import OpenedSplit
 from fmrgen.recipe import load_source, source_section
 from fmrgen.sections import ComponentConfig, code_named_in
@@ -91,10 +92,13 @@ def _source_batches(
         row = row_of.pop(example.id, None)
         if row is None:
             continue
-        if source.labels.names[example.label] != passed.labels.names[columns["label"][row]]:
+        label = int(columns["label"][row])
+        theirs, ours = source.labels.names[example.label], passed.labels.names[label]
+        # Labels without names are numbers of the source's classes.
+        if plain(theirs) != plain(ours) if passed.split.labels else example.label != label:
             raise UserError(
-                f"source: id {example.id} is a {source.labels.names[example.label]!r} there and a "
-                f"{passed.labels.names[columns['label'][row]]!r} in {passed.split.name}; it is another source"
+                f"source: id {example.id} is a {theirs!r} there and a {ours!r} in {passed.split.name}; it is another "
+                "source"
             )
         waiting.append((row, example))
         if len(waiting) == batch_size:

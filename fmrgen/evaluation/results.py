@@ -14,6 +14,7 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.figures import SCHEMA, ClassifierFigures, Comparison, Figures, Result, SplitFigures
 from fmrgen.evaluation.rows import ClassifiedSplit, NamedClassifier
 from fmrgen.evaluation.samples import Sample
+from fmrgen.labels import match_classes
 from fmrgen.recipe import fingerprint
 from fmrgen.statistics import difference, outputs_in_another_order, rank, summarise, summarise_classes
 
@@ -77,8 +78,6 @@ def _columns_of(
     said = passed.predictions[model.name]
     shared = ("label", "valid", "iterations", "original_oracle_label")
     found = {name: columns[name] for name in shared if name in columns}
-    if "valid" in found:
-        found["valid"] = found["valid"].astype(bool)
     found["prediction"] = said["image"]
     if "original" in said:
         found["original_prediction"] = said["original"]
@@ -90,10 +89,7 @@ def _result(
 ) -> Result:
     notes: list[str] = []
     split, labels = passed.split, passed.labels
-    order_is_known = model.names_its_classes and (
-        isinstance(split.features["label"], ClassLabel) or "string" in split.features["label"].dtype
-    )
-    if not order_is_known:
+    if not _order_is_known(passed, model):
         seen = of_model.get("original_prediction", of_model["prediction"])
         if outputs_in_another_order(of_model["label"], seen, len(labels)):
             raise UserError(
@@ -101,16 +97,24 @@ def _result(
                 "another order; list its classes, in the order of its outputs, as class_names of its section"
                 + ("" if split.labels else ", and give the split's label column its names (ClassLabel)")
             )
-        unnamed = "the classifier does not name its classes" if split.labels else "the labels have no names"
-        notes.append(f"{unnamed}: outputs are taken to be in the labels' order")
+        notes.append("its classes are not all matched by name: its outputs are taken to be in the labels' order")
     for name, said in passed.predictions[model.name].items():
         if silent := int((said < 0).sum()):
-            notes.append(f"its logits are not finite on {silent} of the column {name}; these count as wrong")
+            notes.append(f"its highest logit is not finite on {silent} of the column {name}; these count as wrong")
     conditioned = _is_own_classifier(passed, model, of_model, columns, notes)
     if conditioned and "reconstruction_prediction" in columns:
         of_model = {**of_model, "reconstruction_prediction": columns["reconstruction_prediction"]}
     classes = summarise_classes(of_model, len(labels))
     return Result(split.name, model.name, conditioned, summarise(of_model), classes, notes)
+
+
+def _order_is_known(passed: ClassifiedSplit, model: NamedClassifier) -> bool:
+    """Whether every label was found among the classifier's classes by its name."""
+    feature, class_names = passed.split.features["label"], getattr(model.module, "class_names", None)
+    if class_names is None or not (isinstance(feature, ClassLabel) or "string" in feature.dtype):
+        return False
+    match = match_classes(class_names, passed.labels.names)
+    return match is not None and match.by_name
 
 
 def _is_own_classifier(
@@ -138,14 +142,14 @@ def _is_own_classifier(
 
 
 def _split_figures(passed: ClassifiedSplit, columns: dict[str, np.ndarray]) -> SplitFigures:
-    split, notes = passed.split, list(passed.notes)
+    split, notes = passed.split, [*passed.rows.notes, *passed.notes]
     provenance = split.provenance or {}
     if "valid" not in columns:
         notes.append("there is no column valid: all rows count in PA, and VR is not known")
     if provenance and not passed.rows.has_own_classes:
         notes.append("its label names are not those of its provenance: what it says of predictions is not used")
     if "iterations" in columns:
-        taken = columns["iterations"][columns["valid"].astype(bool)] if "valid" in columns else columns["iterations"]
+        taken = columns["iterations"][columns["valid"]] if "valid" in columns else columns["iterations"]
     return SplitFigures(
         name=split.name,
         class_names=list(passed.labels.names),

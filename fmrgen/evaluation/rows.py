@@ -13,16 +13,28 @@ from torch import nn
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import Batch, Pixels, Predictions
 from fmrgen.evaluation.samples import Sampler
-from fmrgen.labels import Labels, plain
+from fmrgen.labels import Labels, find_label
 from fmrgen.reading import OpenedSplit, reading
 from fmrgen.sections import ComponentConfig
-from fmrgen.sources.images import open_rgb, stored_image
+from fmrgen.sources.images import open_rgb
 
 IMAGES = ("image", "original")
 # Columns whose numbers are classes; they are used only where it is certain that they number the split's labels.
 _CLASSES = ("oracle_label", "original_oracle_label", "prediction", "original_prediction", "reconstruction_prediction")
-_MEASURES = ("clip_score", "oracle_probability", "loss")
 _NEEDED_WHOLE = ("label", "valid", "iterations")  # where they are there, every row has a value
+
+_INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+_WORDS = ("string", "large_string")
+# The columns that may be there, and the types of which they are of use.
+_OPTIONAL = {
+    "id": _INTEGERS,
+    "valid": ("bool", *_INTEGERS),
+    "iterations": _INTEGERS,
+    "stop_reason": _WORDS,
+    "clip_score": ("float32", "float64"),
+    "oracle_probability": ("float32", "float64"),
+    **dict.fromkeys(_CLASSES, _INTEGERS),
+}
 
 
 class SplitRows:
@@ -33,9 +45,17 @@ class SplitRows:
         self.images = [name for name in IMAGES if name in opened.features]
         own = opened.provenance is not None and opened.labels is not None
         self.has_own_classes = own and list(labels.names) == opened.provenance["labels"]  # type: ignore[index]
-        wanted = ["label", "id", "valid", "iterations", "stop_reason", *_MEASURES]
-        wanted += _CLASSES if self.has_own_classes else ()
-        self._wanted = [name for name in wanted if name in opened.features]
+        self._wanted, self.notes = ["label"], list[str]()
+        for name, types in _OPTIONAL.items():
+            feature = opened.features.get(name)
+            if feature is None or (name in _CLASSES and not self.has_own_classes):
+                continue
+            if (isinstance(feature, Value) and feature.dtype in types) or (
+                name == "stop_reason" and isinstance(feature, ClassLabel)
+            ):
+                self._wanted.append(name)
+            else:
+                self.notes.append(f"the column {name} is not used, it holds {feature}")
         self._parts: list[dict[str, np.ndarray]] = []
 
     @property
@@ -47,8 +67,8 @@ class SplitRows:
         if not self._parts:
             raise UserError(f"{self.opened.name}: holds no rows")
         columns = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
-        if "id" in columns and (columns["id"].dtype.kind != "i" or len(np.unique(columns["id"])) < len(columns["id"])):
-            del columns["id"]
+        if "id" in columns and (columns["id"].dtype.kind == "f" or len(np.unique(columns["id"])) < len(columns["id"])):
+            del columns["id"]  # nulls make floats of it
         return columns
 
     def batches(self, size: int) -> Iterator[Batch]:
@@ -63,9 +83,9 @@ class SplitRows:
                 self._parts.append(part)
                 if self.sampler is not None:
                     shown = pa.table({n: table[n] for n in self.images} | {n: pa.array(v) for n, v in part.items()})
-                    self.sampler.look(row, shown, part["label"].tolist())
+                    self.sampler.look(row, shown, part["label"].tolist(), self.opened.image_of)
                 images = {name: table[name] for name in self.images}
-                yield Batch(np.arange(row, row + len(table)), partial(_decode, images, self.opened.name, row))
+                yield Batch(np.arange(row, row + len(table)), partial(_decode, images, self.opened, row))
                 row += len(table)
 
     def _read_column(self, table: pa.Table, name: str, first_row: int) -> np.ndarray:
@@ -77,16 +97,22 @@ class SplitRows:
             return self._read_labels(column.to_pylist(), first_row)
         if name == "stop_reason":
             return self._read_words(column.to_pylist(), name)
-        return column.to_numpy()
+        values = column.to_numpy()
+        if name == "valid" and not np.isin(values, (0, 1)).all():
+            row = first_row + int(np.flatnonzero(~np.isin(values, (0, 1)))[0])
+            raise UserError(
+                f"{self.opened.name}: row {row}: valid is {values[row - first_row]}, neither true nor false"
+            )
+        return values.astype(bool) if name == "valid" else values
 
     def _read_labels(self, values: list[Any], first_row: int) -> np.ndarray:
-        place = {plain(name): index for index, name in enumerate(self.labels.names)}
-        found = [place.get(plain(value), -1) if isinstance(value, str) else value for value in values]
+        words = {value: find_label(value, self.labels) for value in set(values) if isinstance(value, str)}
+        found = [words.get(value, value) for value in values]
         for row, (label, value) in enumerate(zip(found, values, strict=True), first_row):
             if not isinstance(label, int) or not 0 <= label < len(self.labels):
                 raise UserError(
-                    f"{self.opened.name}: row {row}: label {value!r} is none of the {len(self.labels)} classes "
-                    f"({', '.join(self.labels.names[:3])}, …)"
+                    f"{self.opened.name}: row {row}: label {value!r} is none, or not one alone, of the "
+                    f"{len(self.labels)} classes ({', '.join(self.labels.names[:3])}, …)"
                 )
         return np.array(found, dtype=np.int64)
 
@@ -104,10 +130,6 @@ class NamedClassifier:
     name: str
     module: nn.Module
     section: ComponentConfig | None
-
-    @property
-    def names_its_classes(self) -> bool:
-        return getattr(self.module, "class_names", None) is not None
 
 
 @dataclass
@@ -127,15 +149,15 @@ class ClassifiedSplit:
     notes: list[str] = field(default_factory=list)
 
 
-def _decode(images: Mapping[str, pa.ChunkedArray], split: str, first_row: int) -> dict[str, list[Pixels]]:
+def _decode(images: Mapping[str, pa.ChunkedArray], opened: OpenedSplit, first_row: int) -> dict[str, list[Pixels]]:
     decoded: dict[str, list[Pixels]] = {}
     for name, column in images.items():
         decoded[name] = []
         for row, value in enumerate(column.to_pylist(), first_row):
             try:
-                decoded[name].append(np.asarray(open_rgb(stored_image(value))))
+                decoded[name].append(np.asarray(open_rgb(opened.image_of(value))))
             except UserError as error:
-                raise UserError(f"{split}: row {row}: its {name} is unreadable ({error})") from None
+                raise UserError(f"{opened.name}: row {row}: its {name} is unreadable ({error})") from None
     return decoded
 
 
@@ -148,10 +170,8 @@ def check_columns(opened: OpenedSplit) -> None:
                 f"{opened.name}: has no column {name}, only {', '.join(features)}; rename the one that is meant"
             )
     for name in ("image", "original"):
-        if isinstance(features.get(name), Value) and features[name].dtype != "binary":
+        if isinstance(features.get(name), Value) and "binary" not in features[name].dtype:
             raise UserError(f"{opened.name}: column {name} holds {features[name].dtype}, no images")
     label = features["label"]
-    if not isinstance(label, ClassLabel) and not (
-        isinstance(label, Value) and label.dtype.startswith(("int", "uint", "string", "large_string"))
-    ):
+    if not isinstance(label, ClassLabel) and not (isinstance(label, Value) and label.dtype in _INTEGERS + _WORDS):
         raise UserError(f"{opened.name}: column label holds no class indices and no names of classes")

@@ -1,6 +1,7 @@
 """The rows of a split that a gallery shows."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,8 +36,17 @@ class Sampler:
     def full(self) -> bool:
         return len(self.samples) >= self.wanted
 
-    def look(self, first_row: int, table: pa.Table, labels: list[int]) -> None:
-        """Takes what it wants of some rows; `labels` are theirs, `table` has `image` and what else is to be shown."""
+    def look(
+        self,
+        first_row: int,
+        table: pa.Table,
+        labels: list[int],
+        image_of: Callable[[dict[str, Any] | None], bytes | str] = stored_image,
+    ) -> None:
+        """Takes what it wants of some rows; `labels` are theirs, `table` has `image` and what else is to be shown.
+
+        `image_of` gives the bytes or the address of an image as it is stored.
+        """
         share = max(1, self.wanted // self.labels)
         reasons = table["stop_reason"].to_pylist() if "stop_reason" in table.column_names else [None] * len(labels)
         for i, (label, reason) in enumerate(zip(labels, reasons, strict=True)):
@@ -48,7 +58,5 @@ class Sampler:
             self._taken[label] += 1
             self._taken[label, reason] += 1
             values = table.slice(i, 1).to_pylist()[0]
-            image, original = (
-                stored_image(values.pop(name)) if name in values else None for name in ("image", "original")
-            )
+            image, original = (image_of(values.pop(name)) if name in values else None for name in ("image", "original"))
             self.samples.append(Sample(first_row + i, image or b"", original, values))

@@ -38,12 +38,13 @@ def to_markdown(figures: Figures) -> str:
 
 
 def _table(table: Table) -> str:
-    lines = [table.header, ["---", *["---:"] * (len(table.header) - 1)], *table.rows]
-    return "\n".join(f"| {' | '.join(escape(cell) for cell in line)} |" for line in lines)
+    header = [escape(cell) for cell in table.header]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *([escape(name), *cells] for name, *cells in table.rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def escape(text: str) -> str:
     """Text that Markdown shows as it is; names come from anyone."""
-    for character in "\\`*_<>|":
+    for character in "\\`*_<>|[]&#~":
         text = text.replace(character, f"\\{character}")
     return " ".join(text.split())

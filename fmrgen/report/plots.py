@@ -1,6 +1,7 @@
 """The figures of an evaluation as pictures, each a PNG."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ _STYLE: Any = {
     "axes.titlesize": 11,
     "axes.titlecolor": _INK,
     "text.color": _INK,
+    "text.parse_math": False,  # a class may be called b$_$c
     "xtick.color": _INK,
     "ytick.color": _INK,
     "legend.frameon": False,
@@ -39,7 +41,8 @@ _MOST_CLASSES = 30  # that a chart by class shows; of more, those with the lowes
 
 def all_plots(figures: Figures) -> dict[str, bytes]:
     """File name → PNG of every plot that the figures allow."""
-    with rc_context(_STYLE):
+    with rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names may be in any script
         plots = {"accuracy.png": _accuracy(figures)}
         if len(figures.results) > 1:
             plots["transfer.png"] = _transfer(figures)

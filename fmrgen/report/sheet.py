@@ -1,6 +1,7 @@
 """A contact sheet of originals beside perturbed images, as in the paper's Figure 2."""
 
 import io
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,7 +22,11 @@ def contact_sheet(title: str, class_names: Sequence[str], samples: Sequence[Samp
     shows its perturbed image alone.
     """
     down = -(-len(samples) // _ACROSS)
-    with rc_context({"savefig.dpi": 150, "savefig.facecolor": "white", "font.size": 8}):
+    with (
+        rc_context({"savefig.dpi": 150, "savefig.facecolor": "white", "font.size": 8, "text.parse_math": False}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         height = 0.6 + 1.16 * down
         figure = Figure(figsize=(1.9 * _ACROSS, height))
         # Two images close together, then a gap: the pairs are seen as pairs.

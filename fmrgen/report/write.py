@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from fmrgen.errors import UserError
 from fmrgen.evaluation.results import Evaluation
 from fmrgen.report.gallery import galleries
 from fmrgen.report.markdown import to_markdown
@@ -13,18 +14,28 @@ from fmrgen.report.plots import all_plots
 from fmrgen.split import write_atomically
 
 
+def prepare_folder(folder: Path) -> None:
+    """Makes the folder of a report. Raises UserError where it can't be one: before the work, not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".fmrgen").touch()
+        (folder / ".fmrgen").unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: can't be a folder for the report: {error.strerror}") from None
+
+
 def write_report(evaluation: Evaluation, folder: str | Path) -> None:
     """Writes `evaluation.json`, `predictions.parquet`, `evaluation.md`, the plots and `report.html` into `folder`.
 
     Raises UserError where it can't be written to.
     """
     folder = Path(folder)
-    plots = all_plots(evaluation)
     table = io.BytesIO()
     pq.write_table(evaluation.predictions, table, compression="zstd")
     write_atomically(folder / "evaluation.json", evaluation.to_json().encode())
     write_atomically(folder / "predictions.parquet", table.getvalue())
     write_atomically(folder / "evaluation.md", to_markdown(evaluation).encode())
+    plots = all_plots(evaluation)
     for name, png in plots.items():
         write_atomically(folder / name, png)
     write_atomically(folder / "report.html", report_page(evaluation, plots, galleries(evaluation)).encode())
