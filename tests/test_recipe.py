@@ -100,11 +100,11 @@ def test_fingerprint_is_of_what_changes_a_row(write):
             ["oracle.kind=clip", "oracle.prompts=[a cat]"],
             r"oracle.prompts.0: value error, the prompt 'a cat' has no \{class\}",
         ),
-        (["output.split=2024-13-01"], r"the value is not YAML"),
+        (["output.split=2024-13-01"], r"=.*: not YAML: "),
         (["generator.kind=.x:Config"], r"generator: .x:Config can't be imported"),
         (["perturb"], r"an override is section.key=value"),
         (["=3"], r"an override is section.key=value"),
-        (["perturb.budget=[1"], r"the value is not YAML"),
+        (["perturb.budget=[1"], r"=.*: not YAML: "),
     ],
 )
 def test_mistakes_are_one_line_that_names_the_key(write, overrides, message):
