@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from fmrgen.generate import generate
     from fmrgen.generators.base import Generator, GeneratorConfig, Latents
     from fmrgen.oracles.base import Judgement, Oracle
-    from fmrgen.perturb import Example, Perturbed, perturb
+    from fmrgen.perturb import perturb
+    from fmrgen.publish import Pushed, push
     from fmrgen.recipe import Recipe, load_recipe
     from fmrgen.report.show import show
     from fmrgen.report.write import write_report
+    from fmrgen.rows import Example, Perturbed
     from fmrgen.sections import ClassifierConfig, ComponentConfig
     from fmrgen.sources.base import RawExample, Source, SourceConfig
     from fmrgen.verify import verify
@@ -34,6 +36,7 @@ __all__ = [
     "Latents",
     "Oracle",
     "Perturbed",
+    "Pushed",
     "RawExample",
     "Recipe",
     "Source",
@@ -43,6 +46,7 @@ __all__ = [
     "generate",
     "load_recipe",
     "perturb",
+    "push",
     "read_figures",
     "show",
     "transfer",
@@ -55,13 +59,14 @@ _HOME = {
     "ClassifierConfig": "fmrgen.sections",
     "ComponentConfig": "fmrgen.sections",
     "Evaluation": "fmrgen.evaluation.results",
-    "Example": "fmrgen.perturb",
+    "Example": "fmrgen.rows",
     "Generator": "fmrgen.generators.base",
     "GeneratorConfig": "fmrgen.generators.base",
     "Judgement": "fmrgen.oracles.base",
     "Latents": "fmrgen.generators.base",
     "Oracle": "fmrgen.oracles.base",
-    "Perturbed": "fmrgen.perturb",
+    "Perturbed": "fmrgen.rows",
+    "Pushed": "fmrgen.publish",
     "RawExample": "fmrgen.sources.base",
     "Recipe": "fmrgen.recipe",
     "Source": "fmrgen.sources.base",
@@ -71,6 +76,7 @@ _HOME = {
     "generate": "fmrgen.generate",
     "load_recipe": "fmrgen.recipe",
     "perturb": "fmrgen.perturb",
+    "push": "fmrgen.publish",
     "read_figures": "fmrgen.evaluation.figures",
     "show": "fmrgen.report.show",
     "transfer": "fmrgen.evaluate",

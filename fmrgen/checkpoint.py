@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.hub import local_file
+from fmrgen.pretrained import local_file
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 

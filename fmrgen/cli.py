@@ -28,6 +28,12 @@ OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Changes to the recipe, values in YAML.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")]
+PublicOption = Annotated[
+    bool, typer.Option("--public", help="Let everyone see the repo: only if the images may be published.")
+]
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help="Replace a split of the same name that is on the Hub with other files.")
+]
 
 
 @app.command()
@@ -38,6 +44,11 @@ def generate(
         Path, typer.Option("--output", "-o", help="The dataset folder; an unfinished split goes on.")
     ] = Path("out"),
     limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many examples.")] = None,
+    push: Annotated[
+        str | None, typer.Option("--push", metavar="REPO", help="Then push the split to this dataset repo on the Hub.")
+    ] = None,
+    public: PublicOption = False,
+    replace: ReplaceOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Make the perturbed split of a recipe; start it with `accelerate launch` for many GPUs."""
@@ -50,11 +61,48 @@ def generate(
     from fmrgen.generate import generate as run
 
     display.quiet_libraries()
-    show = not quiet and os.environ.get("RANK", "0") == "0"
+    is_first = os.environ.get("RANK", "0") == "0"
+    if push is not None and is_first:
+        from fmrgen.publish import check_push
+
+        check_push(push, public=public)
+    show = not quiet and is_first
     with display.job_progress(loaded, show) as on_progress:
         summary = run(loaded, output, on_progress=on_progress)
-    if show and summary is not None:
-        display.print_summary(summary, f"{output}:{loaded.output.config}/{loaded.output.split}")
+    if summary is None:
+        return
+    split = f"{output}:{loaded.output.config}/{loaded.output.split}"
+    if show:
+        display.print_summary(summary, split)
+    if push is not None:
+        _push(split, push, public, replace, None, quiet)
+
+
+@app.command()
+def push(
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR[:CONFIG/SPLIT]", help="What generate wrote: all finished splits, or one.")
+    ],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="A dataset repo on the Hub; made if it is not there.")],
+    public: PublicOption = False,
+    replace: ReplaceOption = False,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="A branch, or a pull request (refs/pr/3), instead of main.")
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Put finished splits on the Hub, beside what is there; the same command again goes on."""
+    _push(folder, repo, public, replace, revision, quiet)
+
+
+def _push(folder: str, repo: str, public: bool, replace: bool, revision: str | None, quiet: bool) -> None:
+    from fmrgen import display
+    from fmrgen.publish import push as run
+
+    with display.hub_progress(not quiet):
+        pushed = run(folder, repo, public=public, replace=replace, revision=revision, on_wait=display.print_wait)
+    if not quiet:
+        display.print_pushed(pushed)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """What a terminal shows: progress bars and tables."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from fmrgen.report.tables import Table as TextTable
 if TYPE_CHECKING:
     from fmrgen.evaluation.figures import Figures
     from fmrgen.progress import Progress as JobProgress
+    from fmrgen.publish import Pushed
     from fmrgen.statistics import Summary
     from fmrgen.verify import Verification
 
@@ -119,6 +121,38 @@ def print_summary(summary: "Summary", split: str) -> None:
     mean = summary.mean_iterations
     table.add_row("mean iterations of valid rows", "n/a" if mean is None else f"{mean.value:.2f}")
     Console().print(table)
+
+
+@contextmanager
+def hub_progress(show: bool) -> Iterator[None]:
+    """The bars of the Hub's client, or none."""
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, logging
+
+    logging.set_verbosity_error()  # what goes wrong is tried again or raised, and told in one line
+    if not show:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not show:
+            enable_progress_bars()
+
+
+def print_wait(line: str) -> None:
+    """What makes a push wait."""
+    print(line, file=sys.stderr)
+
+
+def print_pushed(pushed: "Pushed") -> None:
+    """Where the splits are now, how to cite them, and what their owner should know."""
+    seen = "private" if pushed.private else "public"
+    print(f"{pushed.repo} ({seen}): {'pushed ' + ', '.join(pushed.new) if pushed.new else 'nothing new'}")
+    if pushed.url is not None:
+        print(pushed.url)
+    for tag in pushed.tags:
+        print(f"cite as {pushed.repo}@{tag}")
+    for note in pushed.notes:
+        print(f"note: {note}")
 
 
 @contextmanager

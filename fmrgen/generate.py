@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,13 +14,15 @@ from fmrgen.background import read_ahead
 from fmrgen.card import write_card
 from fmrgen.components import Components
 from fmrgen.errors import UserError
-from fmrgen.perturb import Example, Perturbed, perturb
+from fmrgen.perturb import perturb
 from fmrgen.processes import device_name, refuse_unlike_processes, start_processes, waiting_for_others
 from fmrgen.progress import Progress, Watch
 from fmrgen.provenance import claim, new_provenance, new_run, now
 from fmrgen.recipe import Recipe
+from fmrgen.report.show import write_picture
+from fmrgen.rows import Example, Perturbed
 from fmrgen.sources.base import LoadedExample, Source, SourceConfig
-from fmrgen.split import Skipped, SplitFolder, split_features
+from fmrgen.split import Skipped, SplitFolder, picture_path, split_features
 from fmrgen.statistics import SUMMARY_COLUMNS, Summary, summarise
 
 _READ_AHEAD = 64  # images decoded and waiting for a slot
@@ -161,18 +163,22 @@ def _load_shards(
 
 
 def _finish(folder: SplitFolder, provenance: dict[str, Any], watch: Watch) -> Summary:
-    """Checks the whole split, marks it finished and writes the card; a card that a killed run did not write, too."""
+    """Checks the whole split, marks it finished and writes its picture and the card; those that a killed
+    run did not write, too."""
     watch.look_around()
     watch.on_progress(watch.progress)
-    if not provenance["finished"]:
-        digests, skipped = folder.check_complete(provenance["fingerprint"])
-        if len(skipped) == folder.examples:
-            raise UserError(
-                f"source: all {len(skipped)} images were unreadable and skipped; first: {skipped[0].reason}"
-            )
-        provenance["runs"][-1] |= {"finished": now(), "seconds": round(watch.seconds, 1), "images": watch.made}
-        provenance |= {"files": digests, "skipped": [entry._asdict() for entry in skipped], "finished": True}
-        folder.write_provenance(provenance)
-    write_card(folder.root)
+    checked = None if provenance["finished"] else folder.check_complete(provenance["fingerprint"])
+    if checked is not None and len(checked.skipped) == folder.examples:
+        first = checked.skipped[0].reason
+        raise UserError(f"source: all {len(checked.skipped)} images were unreadable and skipped; first: {first}")
     table = pa.concat_tables([folder.read_columns(shard, SUMMARY_COLUMNS) for shard in range(folder.shards)])
-    return summarise({name: table[name].to_numpy() for name in SUMMARY_COLUMNS})
+    summary = summarise({name: table[name].to_numpy() for name in SUMMARY_COLUMNS})
+    if checked is not None:
+        provenance["runs"][-1] |= {"finished": now(), "seconds": round(watch.seconds, 1), "images": watch.made}
+        provenance |= checked._asdict() | {"skipped": [entry._asdict() for entry in checked.skipped]}
+        provenance |= {"summary": asdict(summary), "finished": True}
+        folder.write_provenance(provenance)
+    if checked is not None or not picture_path(folder.root, folder.config, folder.split).exists():
+        write_picture(folder.root, folder.config, folder.split)
+    write_card(folder.root)
+    return summary

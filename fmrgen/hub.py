@@ -1,50 +1,268 @@
-"""Pretrained parts from a folder, an asset or the Hub, with errors that a user can act on."""
+"""A dataset repo on the Hub: what it holds, and commits that are laid on what others committed in between."""
 
+import random
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from fmrgen.assets import resolve_path
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, hf_hub_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+    parse_ratelimit_headers,
+)
+
+from fmrgen.card import write_card
 from fmrgen.errors import UserError, one_line
 
+_ATTEMPTS = 6
+_LONGEST_WAIT = 300.0  # seconds; the Hub counts requests in windows of five minutes
+_CONFLICTS = (409, 412)  # another commit came first
+_TRANSIENT = (408, 429, 500, 502, 503, 504)
+# Small files that a new commit is made from, beside the card. None of these paths leads out of a folder.
+_MERGED = r"(provenance/\w[\w.-]*/\w[\w.]*|results/\w[\w.-]*/\w[\w.]*/\w[\w.-]*)\.json"
 
-def from_pretrained(loader: Any, reference: str, what: str, revision: str | None = None, **options: Any) -> Any:
-    """`loader.from_pretrained(reference)`, never running code from the repo.
+# What asking the Hub raises, the plainest first: what the server says comes wrapped in what the client makes of it.
+_OF_THE_HUB = (HTTPError, ConnectionError, TimeoutError, HFValidationError, LocalTokenNotFoundError)
 
-    Raises UserError, starting with `what`, where there is nothing to load or it can't be reached.
+Operation = CommitOperationAdd | CommitOperationDelete
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class RepoState:
+    """A dataset repo as it was at one commit: the paths of its files."""
+
+    name: str
+    commit: str
+    private: bool
+    files: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A commit to be: its message, and what it does beside the small files that were changed in the folder."""
+
+    message: str
+    operations: list[Operation]
+
+
+class HubRepo:
+    """A dataset repo on the Hub, at the head of a branch.
+
+    All that is asked of the Hub is asked again, a bounded number of times, where it is busy, fails or can't be reached;
+    `on_wait` is told so in a line. What it refuses for good is a UserError that never holds the token.
     """
-    try:
-        return loader.from_pretrained(resolve_path(reference), revision=revision, trust_remote_code=False, **options)
-    except Exception as error:  # a broken or foreign folder can fail anywhere in the libraries
-        raise UserError(f"{what}: {reference} can't be loaded: {one_line(error)}") from error
 
+    def __init__(self, name: str, revision: str | None, on_wait: Callable[[str], None]) -> None:
+        self._api, self._revision, self._on_wait = HfApi(), revision or "main", on_wait
+        self.name = name
 
-def pretrained_model(loader: Any, reference: str, what: str, revision: str | None = None, **options: Any) -> Any:
-    """`from_pretrained` for a model: a weight that the files lack is an error too, not a random weight."""
-    model, loaded = from_pretrained(loader, reference, what, revision, output_loading_info=True, **options)
-    for problem in ("missing_keys", "mismatched_keys"):
-        if keys := sorted(map(str, loaded.get(problem) or [])):
-            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise UserError(f"{what}: {reference} lacks weights of a {type(model).__name__}: {keys[0]}{more}")
-    return model
+    @property
+    def is_pull_request(self) -> bool:
+        return self._revision.startswith("refs/pr/")
 
+    def log_in(self) -> None:
+        """Proves that the Hub knows the caller; a name without a namespace is one of theirs from here on."""
+        account = self._asked(self._api.whoami)
+        if "/" not in self.name:
+            self.name = f"{account['name']}/{self.name}"
 
-def local_file(reference: str, what: str) -> Path:
-    """A file given as a path, as `asset:…`, or as `hf:owner/repo/path/in/repo` on the Hub (downloaded once).
-
-    Raises UserError, starting with `what`, where it is not there.
-    """
-    if reference.startswith("hf:"):
-        owner, repo, file = [*reference.removeprefix("hf:").split("/", 2), "", ""][:3]
-        if not file:
-            raise UserError(f"{what}: {reference} is not hf:owner/repo/file")
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
+    def look(self) -> RepoState | None:
+        """The repo at the branch's head, None where there is no such repo or branch."""
         try:
-            return Path(hf_hub_download(f"{owner}/{repo}", file))
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise UserError(f"{what}: {reference} can't be had: {one_line(error)}") from None
-    path = Path(resolve_path(reference))
-    if not path.is_file():
-        raise UserError(f"{what}: no such file as {reference}")
-    return path
+            return self._asked(self._look)
+        except _MissingError:
+            return None
+
+    def create(self, private: bool) -> None:
+        """Makes the repo, and the branch, where they are not there."""
+        make = partial(self._api.create_repo, self.name, repo_type="dataset", private=private, exist_ok=True)
+        self._asked(make)
+        if self._revision != "main" and not self.is_pull_request:
+            branch = partial(self._api.create_branch, self.name, branch=self._revision, repo_type="dataset")
+            self._asked(partial(branch, exist_ok=True))
+
+    def update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str] | None:
+        """Commits what `change` makes of the repo; returns the commit and its address, None where there is nothing to.
+
+        `change` gets a folder with the repo's small files (the card, provenance, results) as they are now, changes and
+        adds such, and returns the rest. The card is made anew from the folder. Where another commit comes first, all of
+        it is done again on that one.
+        """
+        return self._asked(partial(self._update, change))
+
+    def tag(self, name: str, commit: str, message: str) -> None:
+        make = partial(self._api.create_tag, self.name, tag=name, tag_message=message, revision=commit)
+        self._asked(partial(make, repo_type="dataset", exist_ok=True))
+
+    def tags(self) -> set[str]:
+        refs = self._asked(partial(self._api.list_repo_refs, self.name, repo_type="dataset"))
+        return {tag.name for tag in refs.tags}
+
+    def _look(self) -> RepoState:
+        info = self._api.dataset_info(self.name, revision=self._revision)
+        files = frozenset(file.rfilename for file in info.siblings or [])
+        return RepoState(self.name, str(info.sha), bool(info.private), files)
+
+    def _update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str] | None:
+        state = self._look()
+        before = self._read_small_files(state)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for path, content in before.items():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_bytes(content)
+            changed = change(folder, state)
+            write_card(folder, self.name)
+            small = [
+                CommitOperationAdd(path, content)
+                for path, content in _contents(folder).items()
+                if before.get(path) != content
+            ]
+            if not small and not changed.operations:
+                return None
+            _refuse_token(small)
+            done = self._api.create_commit(
+                self.name,
+                [*changed.operations, *small],
+                commit_message=changed.message,
+                repo_type="dataset",
+                revision=self._revision,
+                parent_commit=state.commit,
+            )
+        return done.oid, str(done.commit_url)
+
+    def _read_small_files(self, state: RepoState) -> dict[str, bytes]:
+        """The card, provenance and results by their paths, as they are in that commit."""
+        paths = [path for path in state.files if path == "README.md" or re.fullmatch(_MERGED, path)]
+        read = partial(hf_hub_download, state.name, repo_type="dataset", revision=state.commit)
+        with ThreadPoolExecutor(8) as pool, _no_bars():
+            return dict(zip(paths, pool.map(lambda path: Path(read(path)).read_bytes(), paths), strict=True))
+
+    def _asked(self, ask: Callable[[], Found]) -> Found:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return ask()
+            except UserError:
+                raise
+            except Exception as error:
+                cause = next((link for link in _chain(error) if isinstance(link, _OF_THE_HUB)), None)
+                if cause is None:
+                    raise
+                status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
+                wait = _seconds_to_wait(cause, attempt)
+                if wait is None or attempt == _ATTEMPTS:
+                    raise self._told(cause, status) from None
+                what = f"the Hub answered {status}" if status else f"the Hub can't be reached ({one_line(cause, 80)})"
+                self._on_wait(f"{what}; trying again in {wait:.0f} s ({attempt} of {_ATTEMPTS - 1})")
+                time.sleep(wait)
+        raise AssertionError("every attempt returns or raises")
+
+    def _told(self, error: BaseException, status: int | None) -> UserError:
+        """What the Hub said, and the cure."""
+        said = one_line(getattr(error, "server_message", None) or error, 160)
+        if isinstance(error, OfflineModeIsEnabled):
+            return UserError(f"{self.name}: HF_HUB_OFFLINE is set; unset it to reach the Hub")
+        if isinstance(error, HFValidationError):
+            return UserError(f"{self.name}: no name for a repo on the Hub, choose another: {said}")
+        if isinstance(error, LocalTokenNotFoundError) or (
+            status == 401 and not isinstance(error, RepositoryNotFoundError)
+        ):
+            return UserError("the Hub does not know you: log in with `hf auth login`, or set HF_TOKEN to a valid token")
+        if isinstance(error, GatedRepoError):
+            return UserError(f"{self.name}: is gated, and you have no access: ask for it on its page on the Hub")
+        if isinstance(error, RevisionNotFoundError):
+            return _MissingError(f"{self.name}: has no revision {self._revision}")
+        if isinstance(error, RepositoryNotFoundError):
+            return _MissingError(f"{self.name}: no such dataset repo, or none that your token may read")
+        if status == 403:
+            return UserError(
+                f"{self.name}: your token may not do this; use one with write access to {self.name.partition('/')[0]}, "
+                f"or another name ({said})"
+            )
+        if status in _CONFLICTS:
+            return UserError(
+                f"{self.name}: others committed {_ATTEMPTS} times in between; the same command again goes on"
+            )
+        if status is not None:
+            again = "; the same command again goes on" if status in _TRANSIENT else ""
+            return UserError(f"{self.name}: the Hub refuses with {status}{again}: {said}")
+        return UserError(f"{self.name}: the Hub can't be reached; the same command again goes on ({said})")
+
+
+class _MissingError(UserError):
+    """The repo or the branch is not there."""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _seconds_to_wait(error: BaseException, attempt: int) -> float | None:
+    """How long to wait before asking again; None where asking again is of no use."""
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if status in _CONFLICTS:
+        return random.uniform(0, 2 * attempt)  # those who met once should not meet again
+    backoff = 2.0 ** (attempt - 1) * random.uniform(0.5, 1)
+    if isinstance(error, HfHubHTTPError) and status in _TRANSIENT:
+        return min(_asked_seconds(error.response.headers) or backoff, _LONGEST_WAIT)
+    permanent = isinstance(error, OfflineModeIsEnabled | LocalTokenNotFoundError | HFValidationError)
+    return backoff if status is None and not permanent else None
+
+
+def _asked_seconds(headers: Mapping[str, str]) -> float | None:
+    """How long the Hub asks to wait, where it does."""
+    window = parse_ratelimit_headers(headers)
+    if window is not None and window.remaining == 0:
+        return window.reset_in_seconds + 1
+    asked = headers.get("Retry-After", "")
+    return float(asked) if asked.isdigit() else None
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """No progress bars of the Hub's client for the work of a moment."""
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder by its path in it."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def _refuse_token(operations: list[CommitOperationAdd]) -> None:
+    token = get_token()
+    for operation in operations:
+        content = operation.path_or_fileobj
+        if token and isinstance(content, bytes) and token.encode() in content:
+            raise UserError(
+                f"{operation.path_in_repo}: holds your token and would show it to readers; take it out of the recipe"
+            )

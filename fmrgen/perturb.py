@@ -6,7 +6,6 @@ Knows no files, no recipe and no command line; it can be lifted out and used alo
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import islice
 from typing import Literal
 
@@ -16,56 +15,11 @@ from torch.nn.functional import cross_entropy
 
 from fmrgen.generators.base import Generator, Latents
 from fmrgen.oracles.base import Oracle
+from fmrgen.rows import Example, Perturbed, StopReason
 from fmrgen.updates import UPDATES
 
 _ENCODE_ROWS = 16  # at most so many images are encoded together
 _FEWEST_SLOTS = 16  # with fewer, kernels round the last bits of a row differently
-
-
-class StopReason(StrEnum):
-    """Why a row ended."""
-
-    BUDGET = "budget"  # the oracle accepted every step
-    ORACLE = "oracle"  # the oracle rejected the step after the stored image
-    REJECTED = "rejected"  # the oracle rejected the first step: invalid
-    NONFINITE = "nonfinite"  # the next step, or what judges it, is not a number
-
-
-@dataclass(frozen=True)
-class Example:
-    """A source example: `image` [3, H, W] in [0, 1]."""
-
-    id: int
-    image: Tensor
-    label: int
-
-
-@dataclass(frozen=True)
-class Perturbed:
-    """The result for one example. Images are uint8 [3, H, W] on the CPU; every value is true of exactly these bytes.
-
-    `image` is the last image that the oracle accepted, the original where `valid` is False. `score`, `probability`,
-    `oracle_label`, `prediction` and `loss` are of `image`; `score` and `probability` are the oracle's for `label`.
-    `latent_shift` is the root mean square of the change in the free latent.
-    """
-
-    id: int
-    label: int
-    image: Tensor
-    original: Tensor
-    valid: bool
-    iterations: int
-    stop_reason: StopReason
-    score: float
-    probability: float
-    oracle_label: int
-    original_oracle_label: int
-    reconstruction_oracle_label: int
-    prediction: int
-    original_prediction: int
-    reconstruction_prediction: int
-    loss: float
-    latent_shift: float
 
 
 _ENDS = (StopReason.BUDGET, StopReason.ORACLE, StopReason.REJECTED, StopReason.NONFINITE)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fmrgen.perturb import Perturbed
+from fmrgen.rows import Perturbed
 from fmrgen.split import SplitFolder
 
 _LOOK_AROUND = 1.0  # seconds between two looks at what other processes have finished

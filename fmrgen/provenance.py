@@ -2,18 +2,23 @@
 
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from fmrgen.components import Components, weights_sha256
 from fmrgen.errors import UserError
 from fmrgen.recipe import Recipe
 from fmrgen.split import SplitFolder, provenance_path, read_json
 
+if TYPE_CHECKING:
+    from fmrgen.components import Components
+
 _VERSIONS = ("fmrgen", "torch", "transformers", "diffusers", "timm", "datasets", "accelerate")
 
 
-def new_provenance(recipe: Recipe, components: Components, folder: SplitFolder) -> dict[str, Any]:
+def new_provenance(recipe: Recipe, components: "Components", folder: SplitFolder) -> dict[str, Any]:
     """What is known of a split before its first row."""
+    from fmrgen.components import weights_sha256  # brings torch, which a push does not need
+
     labels = components.source.labels
     models = ("classifier", "generator", "oracle")
     return {
@@ -63,25 +68,30 @@ def claim(folder: SplitFolder, provenance: dict[str, Any]) -> dict[str, Any]:
             )
     elif rows:
         raise UserError(f"{where} holds shards without a provenance file; delete them or choose another --output")
-    for path in provenance_path(folder.root, folder.config, "x").parent.glob("*.json"):
-        other = read_json(path) if path != folder.provenance_path else provenance
+    refuse_mixed_config(folder.root, folder.config, folder.split, provenance, str(folder.root))
+    return earlier or provenance
+
+
+def refuse_mixed_config(root: Path, config: str, split: str, provenance: dict[str, Any], where: str) -> None:
+    """Raises UserError, starting with `where`, if other splits of the config in `root` are not of its kind."""
+    for path in provenance_path(root, config, split).parent.glob("*.json"):
+        other = read_json(path) if path.stem != split else provenance
         if other["recipe"]["output"]["keep_original"] != provenance["recipe"]["output"]["keep_original"]:
             raise UserError(
-                f"{folder.root}: config {folder.config} has another output.keep_original in its split {path.stem}; "
+                f"{where}: config {config} has another output.keep_original in its split {path.stem}; "
                 "the splits of a config have the same columns"
             )
         for section in ("source", "generator", "oracle"):
             if _identity(other, section) != _identity(provenance, section):
                 raise UserError(
-                    f"{folder.root}: config {folder.config} has another {section} in its split {path.stem}; "
+                    f"{where}: config {config} has another {section} in its split {path.stem}; "
                     "a config is one source, generator and oracle: choose another output.config"
                 )
-    return earlier or provenance
 
 
 def _identity(provenance: dict[str, Any], section: str) -> Any:
     """What makes the section the same in two splits of one config."""
-    told = {name: value for name, value in provenance["recipe"][section].items() if name != "on_error"}
+    told = {name: value for name, value in provenance["recipe"][section].items() if name not in ("on_error", "license")}
     return (told, provenance["labels"]) if section == "source" else (told, provenance["weights_sha256"][section])
 
 

@@ -70,7 +70,7 @@ class Recipe(Section):
     @property
     def fingerprint(self) -> str:
         """16 hex digits over everything that can change a stored row or the plan of shards."""
-        idle: Any = {"description": True, "source": {"on_error"}, "perturb": {"slots"}}
+        idle: Any = {"description": True, "source": {"on_error", "license"}, "perturb": {"slots"}}
         # The order of `classes` numbers the labels, and sorted JSON does not show it.
         return fingerprint(
             [self.model_dump(mode="json", exclude=idle), list(getattr(self.source, "classes", None) or [])]

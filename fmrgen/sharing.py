@@ -2,25 +2,21 @@
 
 import json
 import re
-import tempfile
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCard, ModelCardData, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from fmrgen.card import RESULT_SCHEMA, write_card
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError
 from fmrgen.evaluation.figures import ClassifierFigures, Figures, Result, SplitFigures
+from fmrgen.hub import Change, HubRepo, RepoState
 from fmrgen.recipe import fingerprint
 from fmrgen.report.markdown import escape, to_markdown
 from fmrgen.report.tables import SHORT
 from fmrgen.split import provenance_path, read_json, write_atomically
-
-_ATTEMPTS = 5
-_CONFLICTS = (409, 412)  # what the Hub answers where another commit came first
 
 _METRICS = {"standard_accuracy": "accuracy", "perturbed_accuracy": "accuracy", "fmr": "fmr"}  # field → metric type
 
@@ -87,12 +83,14 @@ def record_results(figures: Figures) -> list[str]:
         }
         try:
             if split.revision is None:
-                _write_entries(Path(split.repo), entries)
+                for path, text in entries.items():
+                    write_atomically(Path(split.repo) / path, text.encode())
+                write_card(Path(split.repo))
             else:
                 _commit_entries(split, entries)
             told.append(f"{split.name}: {len(entries)} rows in its leaderboard")
-        except Exception as error:  # the Hub says no in many ways; the evaluation itself is safe
-            told.append(f"{split.name}: leaderboard not written: {one_line(error)}")
+        except UserError as error:  # the evaluation itself is safe
+            told.append(f"{split.name}: leaderboard not written: {error}")
     return told
 
 
@@ -102,36 +100,16 @@ def _refuse_other_files(root: Path, split: SplitFigures) -> None:
         raise UserError("the split has been made anew since the revision that was evaluated; evaluate it as it is now")
 
 
-def _write_entries(root: Path, entries: dict[str, str]) -> None:
-    for path, text in entries.items():
-        write_atomically(root / path, text.encode())
-    write_card(root)
-
-
 def _commit_entries(split: SplitFigures, entries: dict[str, str]) -> None:
-    """One commit with the entries and the card that shows them, made anew where somebody else's came between."""
-    repo, api = str(split.repo), HfApi()
-    kept = ["README.md", "provenance/**", "results/**"]
-    for attempt in range(_ATTEMPTS):
-        with tempfile.TemporaryDirectory() as folder:
-            parent = api.dataset_info(repo).sha
-            snapshot_download(repo, repo_type="dataset", revision=parent, allow_patterns=kept, local_dir=folder)
-            _refuse_other_files(Path(folder), split)
-            _write_entries(Path(folder), entries)
-            files = {path: Path(folder) / path for path in (*entries, "README.md")}
-            try:
-                api.create_commit(
-                    repo,
-                    [CommitOperationAdd(path, file.read_bytes()) for path, file in files.items()],
-                    commit_message=f"Results of {len(entries)} classifiers on {split.config}/{split.split}",
-                    repo_type="dataset",
-                    parent_commit=parent,
-                )
-            except HfHubHTTPError as error:
-                if error.response.status_code not in _CONFLICTS or attempt == _ATTEMPTS - 1:
-                    raise
-            else:
-                return
+    """One commit with the entries and the card that shows them."""
+
+    def change(folder: Path, state: RepoState) -> Change:
+        _refuse_other_files(folder, split)
+        for path, text in entries.items():
+            write_atomically(folder / path, text.encode())
+        return Change(f"Results of {len(entries)} classifiers on {split.config}/{split.split}", [])
+
+    HubRepo(str(split.repo), None, lambda line: None).update(change)
 
 
 def _entry(split: SplitFigures, classifier: ClassifierFigures, result: Result) -> str:

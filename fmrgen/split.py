@@ -16,7 +16,7 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PILImage
 
 from fmrgen.errors import UserError
-from fmrgen.perturb import Perturbed, StopReason
+from fmrgen.rows import Perturbed, StopReason
 
 _NO_SHARD = "is not the shard that this recipe makes; delete it and run the same command again"
 _SHARD_KEY = b"fmrgen"  # of the parquet metadata: the recipe's fingerprint and the skipped ids of the shard
@@ -51,6 +51,15 @@ def split_features(label_names: Sequence[str], keep_original: bool) -> Features:
             "latent_shift": Value("float32"),
         }
     )
+
+
+class CheckedSplit(NamedTuple):
+    """A split that is whole: sha256 of each shard by its path in the folder, and sizes in bytes."""
+
+    files: dict[str, str]
+    skipped: "list[Skipped]"
+    num_bytes: int  # of the uncompressed columns
+    download_size: int
 
 
 class Skipped(NamedTuple):
@@ -136,13 +145,14 @@ class SplitFolder:
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
             raise UserError(f"{self.shard_path(shard)}: {_NO_SHARD}") from None
 
-    def check_complete(self, fingerprint: str) -> tuple[dict[str, str], list[Skipped]]:
-        """Proves that every example is there once and only once; returns each shard's sha256 and what was skipped.
+    def check_complete(self, fingerprint: str) -> "CheckedSplit":
+        """Proves that every example is there once and only once.
 
         Raises UserError with the first shard that is not right.
         """
         digests: dict[str, str] = {}
         skipped: list[Skipped] = []
+        num_bytes, download_size = 0, 0
         seen: set[int] = set()
         for shard in range(self.shards):
             path = self.shard_path(shard)
@@ -159,11 +169,18 @@ class SplitFolder:
             seen |= found
             skipped += here
             digests[str(path.relative_to(self.root))] = hashlib.sha256(path.read_bytes()).hexdigest()
-        return digests, skipped
+            groups = pq.read_metadata(path)
+            num_bytes += sum(groups.row_group(group).total_byte_size for group in range(groups.num_row_groups))
+            download_size += path.stat().st_size
+        return CheckedSplit(digests, skipped, num_bytes, download_size)
 
 
 def provenance_path(root: Path, config: str, split: str) -> Path:
     return root / "provenance" / config / f"{split}.json"
+
+
+def picture_path(root: Path, config: str, split: str) -> Path:
+    return root / "pictures" / config / f"{split}.png"
 
 
 def read_json(path: Path) -> dict[str, Any]:

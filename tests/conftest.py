@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the libraries read it
@@ -11,6 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the libraries read it
 import pytest
 import torch
 from diffusers import VQModel
+from hub_server import HubServer
 from torch import nn
 
 from fmrgen.generators.vqgan import Vqgan
@@ -41,6 +43,23 @@ def split(finished_split, tmp_path):
     """A copy of it, to be changed."""
     shutil.copytree(finished_split, tmp_path / "out")
     return tmp_path / "out"
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A Hub on this machine, and the environment in which the Hub's clients use it."""
+    server = HubServer(tmp_path / "hub")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.environment = {
+        "HF_ENDPOINT": server.address,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_TOKEN": "writer",
+    }
+    yield server
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture
@@ -92,6 +111,19 @@ def fmrgen(*arguments, launcher=("-m", "fmrgen"), cwd=None, **environment):
     return subprocess.run(
         [sys.executable, *launcher, *map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True, timeout=300
     )
+
+
+def upload(hub, folder, repo, **environment):
+    """Uploads a folder as it is with the Hub's own client; returns the commit."""
+    script = (
+        "import sys; from huggingface_hub import HfApi; api = HfApi();"
+        "api.create_repo(sys.argv[2], repo_type='dataset', exist_ok=True);"
+        "print(api.upload_folder(repo_id=sys.argv[2], repo_type='dataset', folder_path=sys.argv[1]).oid)"
+    )
+    env = {**os.environ, **hub.environment, **environment}
+    done = subprocess.run([sys.executable, "-c", script, str(folder), repo], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def parts(folder, pattern="**/*.parquet"):

@@ -1,26 +1,59 @@
 """A small Hub on loopback: repos, commits and files on disk, over the HTTP that the Hub's clients speak.
 
-It keeps every commit, so that a revision can be read again. Tokens: `writer` may write, any other may only read.
-Started by tests as `python hub_server.py FOLDER`; prints its address.
+It keeps every commit, so that a revision can be read again. The token says who asks: `writer` may write in the
+namespaces `someone` and `team`, `reader` may only read, no token sees only what is public, and any other token is invalid.
+After a dash stands a world: `writer-7` writes to repos of its own, which no other world's tokens see.
+
+Any request can be made to fail: `fail` says which request of a world, counted from 0, and how.
 """
 
 import base64
 import hashlib
 import json
+import os
 import re
-import sys
+import shutil
+import signal
+import socket
 import threading
+import time
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 
-class Repos:
-    """All repos: per repo its refs and its commits, each a mapping of path to (blob, is it LFS)."""
+@dataclass
+class Fault:
+    """What happens to one request instead of, or beside, its answer.
+
+    `status` answers with that, `headers` and `message`. `drop` closes the connection: `before` the request has any effect,
+    in the `middle` of its body or of the answer's, or `after` the effect and without an answer. `kill` is a process to end
+    at that moment. `slow` are seconds to wait, `etag` is told in place of the right one.
+    """
+
+    at: int
+    match: str = ""  # part of the request line; then `at` counts only such requests
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    message: str = "made to fail"
+    drop: str | None = None
+    kill: int | None = None
+    slow: float = 0
+    etag: str | None = None
+
+
+class World:
+    """All repos of a world: per repo its refs and its commits, each a mapping of path to (blob, is it LFS)."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.lock = threading.RLock()
+        self.requests: list[str] = []  # the request lines
+        self.uploads: list[str] = []  # sha256 of each large file that came whole, in the order of their coming
+        self.sent = 0  # bytes of answers
+        self.faults: list[Fault] = []
         self.state = root / "repos.json"
         self.blobs = root / "blobs"
         self.blobs.mkdir(parents=True, exist_ok=True)
@@ -36,7 +69,8 @@ class Repos:
             first = hashlib.sha1(name.encode()).hexdigest()
             files = {".gitattributes": [self.keep(b"*.parquet filter=lfs diff=lfs merge=lfs -text\n"), False]}
             commit = {"files": files, "message": "initial commit", "parent": None}
-            self.repos[name] = {"refs": {"main": first}, "tags": {}, "commits": {first: commit}, "private": private}
+            told = {"private": private, "gated": False, "received": []}
+            self.repos[name] = {"refs": {"main": first}, "tags": {}, "commits": {first: commit}, **told}
             self.save()
             return True
 
@@ -46,6 +80,29 @@ class Repos:
         if not path.exists():
             path.write_bytes(content)
         return oid
+
+    def take_fault(self, line: str) -> Fault | None:
+        """Notes a request, and finds what is to happen to it."""
+        with self.lock:
+            self.requests.append(line)
+            matched = [fault for fault in self.faults if fault.match in line]
+            for fault in matched:
+                fault.at -= 1
+            return next((fault for fault in matched if fault.at == -1), None)
+
+    def files(self, name: str, revision: str = "main") -> dict[str, str]:
+        """The sha256 of every file of a repo."""
+        commit = self.repos[name]["commits"][self.resolve(name, revision)]
+        return {path: blob for path, (blob, _) in commit["files"].items()}
+
+    def history(self, name: str, branch: str = "main") -> list[str]:
+        """The messages of a branch's commits, the first one first."""
+        repo, messages = self.repos[name], []
+        oid = repo["refs"][branch]
+        while oid is not None:
+            messages.append(repo["commits"][oid]["message"])
+            oid = repo["commits"][oid]["parent"]
+        return messages[::-1]
 
     def resolve(self, name: str, revision: str) -> str | None:
         repo = self.repos[name]
@@ -79,12 +136,22 @@ class Repos:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    repos: Repos
 
     def log_message(self, *arguments: object) -> None:
         pass
 
-    def body(self) -> bytes:
+    @property
+    def token(self) -> str:
+        return self.headers.get("Authorization", "").removeprefix("Bearer ").partition("-")[0]
+
+    @property
+    def world(self) -> World:
+        name = self.headers.get("Authorization", "").partition("-")[2] or "0"
+        if uploading := re.match(r"/lfs/([\w]*)/", self.path):
+            name = uploading[1]
+        return self.server.world(name)
+
+    def read_body(self) -> bytes:
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
             parts = []
             while size := int(self.rfile.readline().split(b";")[0], 16):
@@ -96,75 +163,126 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, status: int, content: object = None, headers: dict[str, str] | None = None) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content if content is not None else {}).encode()
+        fault, headers = self.fault, dict(headers or {})
+        if fault and fault.etag and "ETag" in headers:
+            headers |= {name: f'"{fault.etag}"' for name in ("ETag", "X-Linked-Etag") if name in headers}
+        if fault and fault.drop == "after":
+            self.drop()
+            return
         self.send_response(status)
-        for name, value in (headers or {}).items():
+        for name, value in headers.items():
             self.send_header(name, value)
-        if "Content-Length" not in (headers or {}):
+        if "Content-Length" not in headers:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.world.sent += len(body)
+            half = fault is not None and fault.drop == "middle"
+            self.wfile.write(body[: len(body) // 2] if half else body)
+            if half:
+                self.drop()
+
+    def drop(self) -> None:
+        """Ends the connection, and first the process that is to die at this moment."""
+        if self.fault is not None and self.fault.kill is not None:
+            os.kill(self.fault.kill, signal.SIGKILL)
+        self.close_connection = True
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def refuse(self, status: int, code: str, message: str) -> None:
         self.answer(status, {"error": message}, {"X-Error-Code": code, "X-Error-Message": message})
 
     def may_write(self) -> bool:
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        if token == "writer":
+        if self.token == "writer":
             return True
-        self.refuse(403 if token else 401, "Forbidden" if token else "", "you may not write here")
+        self.refuse(403 if self.token else 401, "Forbidden" if self.token else "", "you may not write here")
         return False
+
+    def may_read(self, repo: str) -> bool:
+        known = self.world.repos.get(repo)
+        if known is None or (known["private"] and not self.token):
+            # A private repo is not told of: the real Hub answers 401 to those it does not know.
+            self.refuse(404 if self.token else 401, "RepoNotFound", f"no repo {repo}")
+            return False
+        return True
 
     def handle_request(self) -> None:
         url = urlsplit(self.path)
         path = unquote(url.path)
         query = parse_qs(url.query)
-        content = self.body() if self.command in ("POST", "PUT", "DELETE") else b""
+        self.fault = fault = self.world.take_fault(f"{self.command} {path}")
+        if fault is not None:
+            time.sleep(fault.slow)
+            if fault.drop == "before":
+                self.drop()
+                return
+            if fault.drop == "middle" and self.command in ("POST", "PUT"):
+                self.rfile.read(int(self.headers.get("Content-Length", 0)) // 2)
+                self.drop()
+                return
+        content = self.read_body() if self.command in ("POST", "PUT", "DELETE") else b""
+        if fault is not None and fault.status is not None:
+            self.answer(fault.status, {"error": fault.message}, {"X-Error-Message": fault.message, **fault.headers})
+            return
+        if self.token not in ("writer", "reader", ""):
+            self.refuse(401, "", "Invalid credentials in Authorization header")
+            return
         for method, pattern, function in ROUTES:
             match = re.fullmatch(pattern, path)
             if match and self.command in method:
                 groups = match.groupdict()
-                repo = groups.get("repo")
-                if repo is not None and repo not in self.repos.repos:
-                    self.refuse(404, "RepoNotFound", f"no repo {repo}")
-                    return
-                with self.repos.lock:
-                    function(self, content, query, **groups)
+                with self.world.lock:
+                    if groups.get("repo") is None or self.may_read(groups["repo"]):
+                        function(self, content, query, **groups)
                 return
         self.refuse(404, "", f"no such address: {self.command} {path}")
-        return
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_request  # noqa: N815
 
     def files_at(self, repo: str, revision: str) -> tuple[str, dict] | None:
-        oid = self.repos.resolve(repo, revision)
+        oid = self.world.resolve(repo, revision)
         if oid is None:
             self.refuse(404, "RevisionNotFound", f"no revision {revision}")
             return None
-        return oid, self.repos.repos[repo]["commits"][oid]["files"]
+        return oid, self.world.repos[repo]["commits"][oid]["files"]
+
+    def fail(self, content: bytes, query: dict) -> None:
+        """For processes that can't call `HubServer.fail`."""
+        told = json.loads(content)
+        self.server.fail(told.pop("world"), **told)
+        self.answer(200)
 
     # What the clients call
 
     def whoami(self, content: bytes, query: dict) -> None:
-        self.answer(200, {"name": "someone", "type": "user", "orgs": [], "auth": {}})
+        if self.token:
+            self.answer(200, {"name": "someone", "type": "user", "orgs": [{"name": "team"}], "auth": {}})
+        else:
+            self.refuse(401, "", "Invalid username or password.")
 
     def create(self, content: bytes, query: dict) -> None:
         if not self.may_write():
             return
         told = json.loads(content)
-        name = f"{told.get('organization') or 'someone'}/{told['name'].split('/')[-1]}"
-        made = self.repos.create(name, bool(told.get("private")))
+        namespace = told.get("organization") or "someone"
+        if namespace not in ("someone", "team"):
+            self.refuse(403, "", f'You don\'t have the rights to create a dataset under the namespace "{namespace}"')
+            return
+        name = f"{namespace}/{told['name'].split('/')[-1]}"
+        made = self.world.create(name, told.get("visibility") == "private" or bool(told.get("private")))
         self.answer(200 if made else 409, {"url": f"{self.server.address}/datasets/{name}", "id": name, "name": name})
 
     def info(self, content: bytes, query: dict, repo: str, revision: str = "main") -> None:
         found = self.files_at(repo, revision)
         if found is not None:
             oid, files = found
-            told = {"id": repo, "sha": oid, "private": self.repos.repos[repo]["private"], "tags": [], "downloads": 0}
-            self.answer(200, told | {"siblings": [{"rfilename": name} for name in sorted(files)], "gated": False})
+            told = {"id": repo, "sha": oid, "private": self.world.repos[repo]["private"], "tags": [], "downloads": 0}
+            told["gated"] = "manual" if self.world.repos[repo]["gated"] else False
+            self.answer(200, told | {"siblings": [{"rfilename": name} for name in sorted(files)]})
 
     def entry(self, name: str, blob: list) -> dict:
-        size = (self.repos.blobs / blob[0]).stat().st_size
+        size = (self.world.blobs / blob[0]).stat().st_size
         told = {"type": "file", "path": name, "size": size, "oid": blob[0][:40]}
         return told | ({"lfs": {"oid": blob[0], "size": size, "pointerSize": 130}} if blob[1] else {})
 
@@ -203,7 +321,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, listed)
 
     def refs(self, content: bytes, query: dict, repo: str) -> None:
-        known = self.repos.repos[repo]
+        known = self.world.repos[repo]
         branches = [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": c} for n, c in known["refs"].items()]
         tags = [{"name": n, "ref": f"refs/tags/{n}", "targetCommit": c} for n, c in known["tags"].items()]
         self.answer(200, {"branches": branches, "tags": tags, "converts": [], "pullRequests": []})
@@ -211,23 +329,23 @@ class Handler(BaseHTTPRequestHandler):
     def branch(self, content: bytes, query: dict, repo: str, name: str) -> None:
         if self.may_write():
             told = json.loads(content or b"{}")
-            known = self.repos.repos[repo]
+            known = self.world.repos[repo]
             if name in known["refs"]:
                 self.refuse(409, "", f"branch {name} exists")
                 return
-            known["refs"][name] = self.repos.resolve(repo, told.get("startingPoint") or "main")
-            self.repos.save()
+            known["refs"][name] = self.world.resolve(repo, told.get("startingPoint") or "main")
+            self.world.save()
             self.answer(200)
 
     def tag(self, content: bytes, query: dict, repo: str, revision: str) -> None:
         if self.may_write():
             told = json.loads(content)
-            known = self.repos.repos[repo]
+            known = self.world.repos[repo]
             if told["tag"] in known["tags"]:
                 self.refuse(409, "", f"tag {told['tag']} exists")
                 return
-            known["tags"][told["tag"]] = self.repos.resolve(repo, revision)
-            self.repos.save()
+            known["tags"][told["tag"]] = self.world.resolve(repo, revision)
+            self.world.save()
             self.answer(200)
 
     def validate_yaml(self, content: bytes, query: dict) -> None:
@@ -244,23 +362,27 @@ class Handler(BaseHTTPRequestHandler):
             objects = []
             for wanted in json.loads(content)["objects"]:
                 told = {"oid": wanted["oid"], "size": wanted["size"], "authenticated": True}
-                if not (self.repos.blobs / wanted["oid"]).exists():
-                    told["actions"] = {"upload": {"href": f"{self.server.address}/lfs/{wanted['oid']}"}}
+                if wanted["oid"] not in self.world.repos[repo]["received"]:
+                    where = f"{self.server.address}/lfs/{self.world.root.name}/{repo}/{wanted['oid']}"
+                    told["actions"] = {"upload": {"href": where}}
                 objects.append(told)
             self.answer(200, {"transfer": "basic", "objects": objects})
 
-    def lfs_put(self, content: bytes, query: dict, oid: str) -> None:
+    def lfs_put(self, content: bytes, query: dict, world: str, holder: str, oid: str) -> None:
         if hashlib.sha256(content).hexdigest() != oid:
             self.refuse(422, "", "the content has another sha256")
             return
-        self.repos.keep(content)
+        self.world.keep(content)
+        self.world.uploads.append(oid)
+        self.world.repos[holder]["received"].append(oid)
+        self.world.save()
         self.answer(200)
 
     def commit(self, content: bytes, query: dict, repo: str, revision: str) -> None:
         if not self.may_write():
             return
         lines = [json.loads(line) for line in content.splitlines() if line.strip()]
-        known = self.repos.repos[repo]
+        known = self.world.repos[repo]
         if revision not in known["refs"]:
             self.refuse(404, "RevisionNotFound", f"no branch {revision}")
             return
@@ -269,14 +391,17 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(412, "", "a commit has happened since")
             return
         for line in lines:
-            if line["key"] == "lfsFile" and not (self.repos.blobs / line["value"]["oid"]).exists():
+            if line["key"] == "lfsFile" and line["value"]["oid"] not in known["received"]:
                 self.refuse(400, "", f"{line['value']['path']} was not uploaded")
                 return
-        oid = self.repos.commit(repo, revision, lines)
+        oid = self.world.commit(repo, revision, lines)
         url = f"{self.server.address}/datasets/{repo}/commit/{oid}"
         self.answer(200, {"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
 
     def download(self, content: bytes, query: dict, repo: str, revision: str, file: str) -> None:
+        if self.world.repos[repo]["gated"]:
+            self.refuse(403, "GatedRepo", f"Access to dataset {repo} is restricted and you are not in the list")
+            return
         found = self.files_at(repo, revision)
         if found is None:
             return
@@ -285,7 +410,7 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(404, "EntryNotFound", f"no file {file}")
             return
         blob, is_large = files[file]
-        body = (self.repos.blobs / blob).read_bytes()
+        body = (self.world.blobs / blob).read_bytes()
         headers = {"ETag": f'"{blob}"', "X-Repo-Commit": oid, "Accept-Ranges": "bytes"}
         if is_large:
             headers |= {"X-Linked-Etag": f'"{blob}"', "X-Linked-Size": str(len(body))}
@@ -326,21 +451,38 @@ ROUTES = [
     ("POST", rf"/api/datasets/{_REPO}/preupload/{_REV}", Handler.preupload),
     ("POST", rf"/api/datasets/{_REPO}/commit/{_REV}", Handler.commit),
     ("GET", rf"/api/datasets/{_REPO}", Handler.info),
+    ("POST", r"/control/fail", Handler.fail),
     ("POST", rf"/datasets/{_REPO}\.git/info/lfs/objects/batch", Handler.lfs_batch),
-    ("PUT", r"/lfs/(?P<oid>\w+)", Handler.lfs_put),
+    ("PUT", r"/lfs/(?P<world>\w*)/(?P<holder>[\w.-]+/[\w.-]+)/(?P<oid>\w+)", Handler.lfs_put),
     (("GET", "HEAD"), rf"/datasets/{_REPO}/resolve/{_REV}/(?P<file>.+)", Handler.download),
 ]
 
 
-def serve(root: Path) -> ThreadingHTTPServer:
-    """A server on a free port, its address in `.address`; the caller runs `serve_forever`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"repos": Repos(root)}))
-    server.daemon_threads = True
-    server.address = f"http://127.0.0.1:{server.server_port}"
-    return server
+class HubServer(ThreadingHTTPServer):
+    """A Hub on a free port; the caller runs `serve_forever`."""
 
+    daemon_threads = True
 
-if __name__ == "__main__":
-    running = serve(Path(sys.argv[1]))
-    print(running.address, flush=True)
-    running.serve_forever()
+    def __init__(self, root: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.root = root
+        self.address = f"http://127.0.0.1:{self.server_port}"
+        self._worlds: dict[str, World] = {}
+        self._lock = threading.Lock()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass  # connections end here in every way
+
+    def world(self, name: str = "0") -> World:
+        with self._lock:
+            if name not in self._worlds:
+                self._worlds[name] = World(self.root / name)
+            return self._worlds[name]
+
+    def copy_world(self, name: str, new: str) -> World:
+        """A world that begins as another one is."""
+        shutil.copytree(self.world(name).root, self.root / new)
+        return self.world(new)
+
+    def fail(self, world: str = "0", **fault: Any) -> None:
+        self.world(world).faults.append(Fault(**fault))

@@ -13,7 +13,8 @@ from fmrgen.generators.base import Generator, Latents
 from fmrgen.generators.transform import Transform
 from fmrgen.oracles.base import Judgement, Oracle
 from fmrgen.oracles.classifier import ClassifierOracle
-from fmrgen.perturb import Example, StopReason, _row_seed, perturb
+from fmrgen.perturb import _row_seed, perturb
+from fmrgen.rows import Example, StopReason
 
 COUNT = 24
 BUDGET = 12

@@ -2,49 +2,28 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from conftest import fmrgen
+import yaml
+from conftest import fmrgen, upload
 from datasets import load_dataset
-from hub_server import serve
+from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard, ModelCard
+from PIL import Image as PILImage
 
 from fmrgen import evaluate
+from fmrgen.card import write_card
+from fmrgen.report.tables import figure
 from fmrgen.sharing import record_results, write_model_cards
+from fmrgen.statistics import SUMMARY_COLUMNS, summarise
 
 LENET = "asset:mnist/lenet"
-
-
-@pytest.fixture
-def hub(tmp_path):
-    """A Hub on this machine, and the environment in which the Hub's clients use it."""
-    server = serve(tmp_path / "hub")
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    server.environment = {
-        "HF_ENDPOINT": server.address,
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_OFFLINE": "0",
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_TOKEN": "writer",
-    }
-    yield server
-    server.shutdown()
-
-
-def upload(hub, folder, repo, **environment):
-    script = (
-        "import sys; from huggingface_hub import HfApi; api = HfApi();"
-        "api.create_repo(sys.argv[2], repo_type='dataset', exist_ok=True);"
-        "print(api.upload_folder(repo_id=sys.argv[2], repo_type='dataset', folder_path=sys.argv[1]).oid)"
-    )
-    env = {**os.environ, **hub.environment, **environment}
-    done = subprocess.run([sys.executable, "-c", script, str(folder), repo], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def test_model_cards_are_read_by_the_hubs_library(split, tmp_path):
@@ -99,7 +78,7 @@ def test_what_others_wrote_in_the_card_stays(split):
     for _ in range(2):
         record_results(evaluation)
         card = DatasetCard.load(split / "README.md")
-        assert card.data.license == "mit"
+        assert card.data.license == ["mit", "cc-by-sa-3.0"]
         assert card.data.tags == ["digits", "fmrgen", "robustness", "perturbed"]
         assert [config["config_name"] for config in card.data.configs] == ["other", "mnist"]
         assert card.text.strip().startswith("# Ours\n\nBy hand.\n\n<!-- fmrgen")
@@ -192,6 +171,47 @@ def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
     reader = {**hub.environment, "HF_TOKEN": "reader"}
     result = fmrgen(*command, "-c", LENET, "-o", tmp_path / "c", **reader)
     assert result.returncode == 0
-    assert "leaderboard not written: 403 Forbidden" in result.stdout
+    assert "leaderboard not written: someone/splits: your token may not do this" in result.stdout
     assert (tmp_path / "c/report.html").exists()
     assert len(list(Path(tmp_path / "c/model-cards").glob("*.md"))) == 1
+
+
+def test_names_in_a_card_are_shown_and_do_nothing(split):
+    path = split / "provenance/mnist/lenet.json"
+    told = json.loads(path.read_text())
+    told["recipe"]["description"] = (
+        "{{ 7 * 7 }} {% include 'x' %} <img src=x onerror=alert(1)> [a](javascript:alert(1))"
+    )
+    told["recipe"]["classifier"]["checkpoint"] = "a|b`c`\n# Heading\n</details>"
+    told["recipe"]["oracle"]["prompts"] = ["````\n</details><script>alert(1)</script>\n{class}"]
+    path.write_text(json.dumps(told))
+    write_card(split)
+    card = DatasetCard.load(split / "README.md")
+    assert "{{ 7" in card.text  # shown, not run
+    assert "\n# Heading" not in card.text
+    below = card.text.partition("</summary>")[0] + card.text.partition("</details>\n\n#")[2]
+    assert "<img" not in below.replace("\\<img", "")
+    assert "](javascript" not in below.replace("\\](javascript", "")
+    fence = re.search(r"\n(`{3,})yaml\n(.*?)\n\1\n", card.text, re.DOTALL)
+    assert yaml.safe_load(fence[2])["oracle"]["prompts"] == told["recipe"]["oracle"]["prompts"]
+    assert len(load_dataset(str(split), "mnist", split="lenet")) == 120
+
+
+def test_the_card_holds_the_figures_that_the_columns_give(split):
+    table = pa.concat_tables([pq.read_table(path) for path in sorted(split.glob("mnist/*.parquet"))])
+    summary = summarise({name: table[name].to_numpy() for name in SUMMARY_COLUMNS})
+    card = DatasetCard.load(split / "README.md")
+    row = next(line for line in card.text.splitlines() if line.startswith(f"| {figure(summary.standard_accuracy)} |"))
+    for estimate in (summary.perturbed_accuracy, summary.validation_rate, summary.fmr, summary.oracle_accuracy):
+        assert f"| {figure(estimate)} |" in row
+    data = card.data.to_dict()
+    assert data["size_categories"] == ["n<1K"]
+    assert data["license"] == "cc-by-sa-3.0"
+    assert data["task_categories"] == ["image-classification"]
+    (info,) = DatasetInfosDict.from_dataset_card_data(card.data).values()
+    assert info.splits["lenet"].num_examples == len(table)
+    assert info.download_size == sum(path.stat().st_size for path in split.glob("mnist/*.parquet"))
+    assert dict(info.features) == dict(load_dataset(str(split), "mnist", split="lenet").features)
+    picture = PILImage.open(split / "pictures/mnist/lenet.png")
+    assert picture.width > 600
+    assert "(pictures/mnist/lenet.png)" in card.text

@@ -20,7 +20,7 @@ class Config(ClassifierConfig):
         from transformers import AutoImageProcessor, AutoModelForImageClassification
 
         from fmrgen.classifiers.base import Classifier, freeze
-        from fmrgen.hub import from_pretrained, pretrained_model
+        from fmrgen.pretrained import from_pretrained, pretrained_model
 
         load: dict[str, Any] = {"reference": self.model, "what": "classifier.model", "revision": self.revision}
         model = pretrained_model(AutoModelForImageClassification, **load)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fmrgen.checkpoint import load_exactly
 from fmrgen.errors import UserError, one_line
-from fmrgen.hub import local_file
+from fmrgen.pretrained import local_file
 
 _PARTS = ("encoder.", "decoder.", "quantize.", "quant_conv.", "post_quant_conv.")
 

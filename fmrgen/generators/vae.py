@@ -20,7 +20,7 @@ class Config(GeneratorConfig):
 
     def build(self, device: "torch.device | str" = "cpu") -> "Vae":
         from fmrgen.classifiers.base import freeze
-        from fmrgen.hub import pretrained_model
+        from fmrgen.pretrained import pretrained_model
 
         options = {} if self.subfolder is None else {"subfolder": self.subfolder}
         loader = self._autoencoder_class(options)

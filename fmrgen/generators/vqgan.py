@@ -31,7 +31,7 @@ class Config(GeneratorConfig):
 
         from fmrgen.classifiers.base import freeze
         from fmrgen.generators._taming import load_taming
-        from fmrgen.hub import pretrained_model
+        from fmrgen.pretrained import pretrained_model
 
         if self.checkpoint is not None and self.config is not None:
             model = load_taming(self.checkpoint, self.config)

@@ -35,7 +35,7 @@ class Config(ComponentConfig):
         from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
         from fmrgen.classifiers.base import freeze
-        from fmrgen.hub import from_pretrained, pretrained_model
+        from fmrgen.pretrained import from_pretrained, pretrained_model
 
         load: dict[str, Any] = {"reference": self.model, "what": "oracle.model", "revision": self.revision}
         model = freeze(pretrained_model(CLIPModel, **load).float(), device)

@@ -1,4 +1,4 @@
-"""A look at a split: its gallery and a contact sheet."""
+"""A look at a split: its gallery, a contact sheet, and the picture of its card."""
 
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from fmrgen.reading import OpenedSplit, open_split, reading
 from fmrgen.report.gallery import stored_gallery
 from fmrgen.report.pages import gallery_page
 from fmrgen.report.sheet import contact_sheet
-from fmrgen.split import write_atomically
+from fmrgen.split import picture_path, write_atomically
 
 _ON_THE_SHEET = 36  # rows
+_ON_THE_PICTURE = 12
 _BATCH = 256
 
 
@@ -22,14 +23,7 @@ def show(split: str, folder: str | Path, *, rows: int = 240) -> int:
     show. What the classifier said is what the split says it said; nothing is run. Raises UserError.
     """
     opened = open_split(split)
-    check_columns(opened)
-    labels = opened.labels or _observed_labels(opened)
-    sampler = Sampler(rows, len(labels))
-    for _ in SplitRows(opened, labels, sampler).batches(_BATCH):
-        if sampler.full:
-            break
-    if not sampler.samples:
-        raise UserError(f"{split}: holds no rows")
+    labels, sampler = _look(opened, rows)
     try:
         gallery = stored_gallery(opened.name, labels.names, opened.split or "its classifier", sampler.samples)
     except UserError as error:
@@ -38,6 +32,26 @@ def show(split: str, folder: str | Path, *, rows: int = 240) -> int:
     sheet = contact_sheet(opened.name, labels.names, sampler.samples[:_ON_THE_SHEET])
     write_atomically(Path(folder) / "sheet.png", sheet)
     return len(sampler.samples)
+
+
+def write_picture(root: Path, config: str, split: str) -> None:
+    """Writes the small contact sheet that the card in `root` shows of a finished split."""
+    labels, sampler = _look(open_split(f"{root}:{config}/{split}"), _ON_THE_PICTURE)
+    sheet = contact_sheet(f"{config}/{split}", labels.names, sampler.samples[:_ON_THE_PICTURE])
+    write_atomically(picture_path(root, config, split), sheet)
+
+
+def _look(opened: OpenedSplit, rows: int) -> tuple[Labels, Sampler]:
+    """The split's labels, and about `rows` of its rows."""
+    check_columns(opened)
+    labels = opened.labels or _observed_labels(opened)
+    sampler = Sampler(rows, len(labels))
+    for _ in SplitRows(opened, labels, sampler).batches(_BATCH):
+        if sampler.full:
+            break
+    if not sampler.samples:
+        raise UserError(f"{opened.name}: holds no rows")
+    return labels, sampler
 
 
 def _observed_labels(opened: OpenedSplit) -> Labels:

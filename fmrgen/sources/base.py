@@ -21,6 +21,9 @@ class SourceConfig(ComponentConfig):
 
     classes: Classes | None = Field(None, description="names for the classes, or a mapping of name to class ranges")
     limit: int | None = Field(None, ge=1, description="only the first so many examples")
+    license: str | None = Field(
+        None, pattern=r"^[a-z0-9][a-z0-9.+-]*$", description="of its images, as the Hub calls it: cc-by-4.0, other, …"
+    )
     on_error: Literal["fail", "skip"] = Field("fail", description="what an unreadable image does")
     fit: Fit = Field("crop", description="shorter side to size, then the centre; or squash to the square")
 

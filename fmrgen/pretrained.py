@@ -1,0 +1,50 @@
+"""Pretrained parts from a folder, an asset or the Hub, with errors that a user can act on."""
+
+from pathlib import Path
+from typing import Any
+
+from fmrgen.assets import resolve_path
+from fmrgen.errors import UserError, one_line
+
+
+def from_pretrained(loader: Any, reference: str, what: str, revision: str | None = None, **options: Any) -> Any:
+    """`loader.from_pretrained(reference)`, never running code from the repo.
+
+    Raises UserError, starting with `what`, where there is nothing to load or it can't be reached.
+    """
+    try:
+        return loader.from_pretrained(resolve_path(reference), revision=revision, trust_remote_code=False, **options)
+    except Exception as error:  # a broken or foreign folder can fail anywhere in the libraries
+        raise UserError(f"{what}: {reference} can't be loaded: {one_line(error)}") from error
+
+
+def pretrained_model(loader: Any, reference: str, what: str, revision: str | None = None, **options: Any) -> Any:
+    """`from_pretrained` for a model: a weight that the files lack is an error too, not a random weight."""
+    model, loaded = from_pretrained(loader, reference, what, revision, output_loading_info=True, **options)
+    for problem in ("missing_keys", "mismatched_keys"):
+        if keys := sorted(map(str, loaded.get(problem) or [])):
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise UserError(f"{what}: {reference} lacks weights of a {type(model).__name__}: {keys[0]}{more}")
+    return model
+
+
+def local_file(reference: str, what: str) -> Path:
+    """A file given as a path, as `asset:…`, or as `hf:owner/repo/path/in/repo` on the Hub (downloaded once).
+
+    Raises UserError, starting with `what`, where it is not there.
+    """
+    if reference.startswith("hf:"):
+        owner, repo, file = [*reference.removeprefix("hf:").split("/", 2), "", ""][:3]
+        if not file:
+            raise UserError(f"{what}: {reference} is not hf:owner/repo/file")
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+        try:
+            return Path(hf_hub_download(f"{owner}/{repo}", file))
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            raise UserError(f"{what}: {reference} can't be had: {one_line(error)}") from None
+    path = Path(resolve_path(reference))
+    if not path.is_file():
+        raise UserError(f"{what}: no such file as {reference}")
+    return path

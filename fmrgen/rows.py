@@ -1,0 +1,54 @@
+"""What goes into the engine and what comes out of it, row by row. Nothing here imports torch when it is loaded."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class StopReason(StrEnum):
+    """Why a row ended."""
+
+    BUDGET = "budget"  # the oracle accepted every step
+    ORACLE = "oracle"  # the oracle rejected the step after the stored image
+    REJECTED = "rejected"  # the oracle rejected the first step: invalid
+    NONFINITE = "nonfinite"  # the next step, or what judges it, is not a number
+
+
+@dataclass(frozen=True)
+class Example:
+    """A source example: `image` [3, H, W] in [0, 1]."""
+
+    id: int
+    image: "Tensor"
+    label: int
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """The result for one example. Images are uint8 [3, H, W] on the CPU; every value is true of exactly these bytes.
+
+    `image` is the last image that the oracle accepted, the original where `valid` is False. `score`, `probability`,
+    `oracle_label`, `prediction` and `loss` are of `image`; `score` and `probability` are the oracle's for `label`.
+    `latent_shift` is the root mean square of the change in the free latent.
+    """
+
+    id: int
+    label: int
+    image: "Tensor"
+    original: "Tensor"
+    valid: bool
+    iterations: int
+    stop_reason: StopReason
+    score: float
+    probability: float
+    oracle_label: int
+    original_oracle_label: int
+    reconstruction_oracle_label: int
+    prediction: int
+    original_prediction: int
+    reconstruction_prediction: int
+    loss: float
+    latent_shift: float

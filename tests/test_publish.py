@@ -1,0 +1,472 @@
+"""Pushing to a (real, small) Hub: what is there afterwards, whatever goes wrong on the way."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import fmrgen, upload
+
+from fmrgen.card import write_card
+from fmrgen.rows import Perturbed, StopReason
+from fmrgen.split import SplitFolder, split_features
+
+pytestmark = pytest.mark.job
+REPO = "someone/digits"
+LENET = "asset:mnist/lenet"
+
+
+def push_all(hub, tmp_path, jobs):
+    """Runs the jobs of `push_driver`; returns the calls of each."""
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    driver = Path(__file__).parent / "push_driver.py"
+    done = subprocess.run(
+        [sys.executable, str(driver), str(tmp_path / "jobs.json")],
+        env={**os.environ, **hub.environment},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def push(hub, *arguments, **environment):
+    return fmrgen("push", *arguments, **{**hub.environment, **environment})
+
+
+def run_python(hub, script, *arguments):
+    env = {**os.environ, **hub.environment}
+    done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def edit_json(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.fixture
+def other(finished_split, tmp_path):
+    """A folder with the same rows as another split of the same config, in two shards."""
+    folder = tmp_path / "other"
+    shutil.copytree(finished_split, folder)
+    told = json.loads((folder / "provenance/mnist/lenet.json").read_text())
+    files = {}
+    for path in sorted((folder / "mnist").glob("*.parquet")):
+        renamed = path.with_name(path.name.replace("lenet-", "twin-"))
+        path.rename(renamed)
+        files[f"mnist/{renamed.name}"] = hashlib.sha256(renamed.read_bytes()).hexdigest()
+    told["recipe"]["output"]["split"] = "twin"
+    (folder / "provenance/mnist/lenet.json").unlink()
+    (folder / "provenance/mnist/twin.json").write_text(json.dumps(told | {"files": files, "fingerprint": "f" * 16}))
+    (folder / "pictures/mnist/lenet.png").rename(folder / "pictures/mnist/twin.png")
+    return folder
+
+
+def shortened(folder):
+    """Writes the first shard of the split in `folder` in other bytes, and takes the last one away."""
+    path = folder / "provenance/mnist/lenet.json"
+    told = json.loads(path.read_text())
+    first, _, last = told["files"]
+    pq.write_table(pq.read_table(folder / first), folder / first, compression="none")
+    told["files"][first] = hashlib.sha256((folder / first).read_bytes()).hexdigest()
+    (folder / last).unlink()
+    del told["files"][last]
+    edit_json(path, files=told["files"], examples=80, fingerprint="0" * 16, summary=told["summary"] | {"rows": 80})
+
+
+FAULTS = {
+    "500": {"status": 500},
+    "429": {"status": 429, "headers": {"Retry-After": "1"}},
+    "dropped": {"drop": "before"},
+    "cut": {"drop": "middle"},
+    "unanswered": {"drop": "after"},
+    "killed": {"drop": "before", "killed": True},
+    "killed after": {"drop": "after", "killed": True},
+}
+
+
+@pytest.mark.parametrize("scene", ["new repo", "replaced beside another"])
+def test_a_push_ends_the_same_whichever_request_of_it_fails(hub, split, other, tmp_path, scene):
+    arguments = [str(split), REPO]
+    if scene == "replaced beside another":
+        for folder in (split, other):
+            (calls,) = push_all(hub, tmp_path, [{"world": "begin", "arguments": [str(folder), REPO]}])
+            assert calls == [[0, ""]]
+        shortened(split)
+        arguments.append("--replace")
+        begin = "begin"
+    else:
+        begin = "nothing"
+        hub.world(begin)
+    expected = hub.copy_world(begin, "expected")
+    (calls,) = push_all(hub, tmp_path, [{"world": "expected", "arguments": arguments}])
+    assert calls == [[0, ""]], expected.requests
+    requests = expected.requests
+    jobs = []
+    for position in range(len(requests)):
+        for name, fault in FAULTS.items():
+            world = f"{name}{position}".replace(" ", "")
+            hub.copy_world(begin, world)
+            jobs.append({"world": world, "arguments": arguments, "fault": {"at": position, **fault}})
+    done = push_all(hub, tmp_path, jobs)
+    for job, calls in zip(jobs, done, strict=True):
+        world = hub.world(job["world"])
+        met = f"{job['fault']}: {world.requests} {calls}"
+        assert [status for status, _ in calls][-1] == 0, met
+        assert len(calls) == (2 if job["fault"].get("killed") else 1), met
+        assert not any("Traceback" in stderr or "writer-" in stderr for _, stderr in calls), met
+        assert world.files(REPO) == expected.files(REPO), met
+        assert world.repos[REPO]["tags"].keys() == expected.repos[REPO]["tags"].keys(), met
+        assert world.history(REPO) == expected.history(REPO), met
+        # No finished file is sent twice, but for one whose receipt was lost on the way.
+        lost_receipt = (
+            job["fault"] == {"at": job["fault"]["at"], "drop": "after"} and "PUT" in requests[job["fault"]["at"]]
+        )
+        assert set(world.uploads) == set(expected.uploads), met
+        assert len(world.uploads) <= len(expected.uploads) + lost_receipt, met
+    print(f"{scene}: {len(requests)} positions, {len(jobs)} pushes")
+
+
+SPLITS = """
+import sys, hashlib
+from datasets import Image, load_dataset
+for name in sys.argv[2:]:
+    config, _, split = name.partition("/")
+    rows = load_dataset(sys.argv[1], config, split=split)
+    digest = hashlib.sha256()
+    for column in ("image", "original"):
+        for row in rows.cast_column(column, Image(decode=False))[column]:
+            digest.update(row["bytes"])
+    print(name, len(rows), digest.hexdigest())
+"""
+
+
+def loaded(hub, repo, *names):
+    """What `load_dataset` finds: rows and a digest of all images, for each split."""
+    return dict(line.split(" ", 1) for line in run_python(hub, SPLITS, repo, *names).splitlines())
+
+
+def test_pushed_splits_load_and_evaluate_as_from_the_folder(hub, split, other, tmp_path):
+    shutil.copytree(other, split, dirs_exist_ok=True)
+    write_card(split)
+    pushed = push(hub, split, REPO)
+    assert pushed.returncode == 0, pushed.stderr
+    assert "someone/digits (private): pushed mnist/lenet, mnist/twin\n" in pushed.stdout
+    files = hub.world().files(REPO)
+    for path in split.rglob("*.parquet"):
+        assert files[str(path.relative_to(split))] == hashlib.sha256(path.read_bytes()).hexdigest()
+    names = ("mnist/lenet", "mnist/twin")
+    assert loaded(hub, REPO, *names) == loaded(hub, str(split), *names)
+    for command in ("evaluate", "transfer"):
+        figures = {}
+        for where in (str(split), REPO):
+            out = tmp_path / f"{command}-{len(figures)}"
+            references = [f"{where}:{name}" for name in names]
+            result = fmrgen(command, *references, "-c", LENET, "-q", "-o", out, **hub.environment)
+            assert result.returncode == 0, result.stderr
+            figures[where] = json.loads((out / "evaluation.json").read_text())["results"]
+        here, there = figures.values()
+        assert [{**result, "split": ""} for result in here] == [{**result, "split": ""} for result in there]
+    tag = next(line for line in pushed.stdout.splitlines() if "cite as" in line and "-lenet-" in line).split("@")[1]
+    script = """
+import sys
+from datasets import load_dataset
+stream = load_dataset(sys.argv[1], "mnist", split="lenet", revision=sys.argv[2], streaming=True)
+print(sum(row["valid"] for row in stream.select_columns(["valid"])))
+"""
+    valid = sum(pq.read_table(path)["valid"].to_pylist().count(True) for path in split.glob("mnist/lenet-*"))
+    before = len(hub.world().requests)
+    assert run_python(hub, script, REPO, tag) == str(valid)
+    assert len(hub.world().requests) - before < 40
+
+
+def test_reading_some_columns_does_not_fetch_the_images(hub, split):
+    noise = torch.randint(0, 256, (200, 3, 160, 160), dtype=torch.uint8)
+    columns = pq.read_table(split / "mnist/lenet-00000-of-00003.parquet").to_pylist()[0]
+    columns |= {"score": 0.5, "probability": 0.5}
+    values = {name: value for name, value in columns.items() if name in Perturbed.__dataclass_fields__}
+    values["stop_reason"] = StopReason.BUDGET
+    rows = [Perturbed(**{**values, "id": i, "image": image, "original": image}) for i, image in enumerate(noise)]
+    folder = SplitFolder(split, "mnist", "big", 200, 200)
+    folder.write_shard(0, rows, [], split_features([str(i) for i in range(10)], True), "f")
+    size = folder.shard_path(0).stat().st_size
+    upload(hub, split, REPO)
+    script = """
+import sys
+from datasets import load_dataset
+address = f"hf://datasets/{sys.argv[1]}/mnist/big-*.parquet"
+rows = load_dataset("parquet", data_files=address, split="train", columns=["id", "valid"], streaming=True)
+print(len(list(rows)))
+"""
+    before = hub.world().sent
+    assert run_python(hub, script, REPO) == "200"
+    assert size > 25e6
+    assert hub.world().sent - before < size / 2
+
+
+def test_two_pushes_at_once_both_succeed(hub, split, other, tmp_path):
+    assert push(hub, split, REPO, HF_TOKEN="writer-w").returncode == 0
+    third = tmp_path / "third"
+    shutil.copytree(other, third)
+    text = (third / "provenance/mnist/twin.json").read_text().replace("mnist/twin-", "mnist/third-")
+    (third / "provenance/mnist/third.json").write_text(text)
+    (third / "provenance/mnist/twin.json").unlink()
+    for path in third.glob("*/mnist/twin*"):
+        path.rename(path.with_name(path.name.replace("twin", "third")))
+    for path in (third / "mnist").glob("twin-*"):
+        path.rename(path.with_name(path.name.replace("twin", "third")))
+    hub.fail("w", at=0, match="/commit/", slow=3)
+    jobs = [{"world": "w", "arguments": [str(folder), REPO], "calls": 1} for folder in (other, third)]
+    assert [[status for status, _ in calls] for calls in push_all(hub, tmp_path, jobs)] == [[0], [0]]
+    world = hub.world("w")
+    assert sum("/commit/" in request for request in world.requests) == 4  # one of them came too late, once
+    assert len(world.history(REPO)) == 4
+    hub.environment["HF_TOKEN"] = "writer-w"
+    found = loaded(hub, REPO, "mnist/lenet", "mnist/twin", "mnist/third")
+    assert found == {name: f"120 {found['mnist/lenet'].split()[1]}" for name in found}
+    assert len(world.repos[REPO]["tags"]) == 3
+
+
+def test_a_split_is_replaced_only_when_told_and_nothing_else_changes(hub, split, other, tmp_path):
+    card = "---\nlicense: mit\npretty_name: Digits\n---\n\n# Ours\n\nWritten by hand.\n"
+    upload = "import sys; from huggingface_hub import HfApi; api = HfApi(); api.create_repo(sys.argv[1], repo_type='dataset', private=True); api.upload_file(path_or_fileobj=sys.argv[2].encode(), path_in_repo='README.md', repo_id=sys.argv[1], repo_type='dataset')"
+    run_python(hub, upload, REPO, card)
+    assert push(hub, split, REPO).returncode == 0
+    assert push(hub, other, REPO).returncode == 0
+    before, first = hub.world().files(REPO), loaded(hub, REPO, "mnist/twin")
+    shortened(split)
+    refused = push(hub, split, REPO)
+    assert refused.returncode == 2
+    assert "someone/digits: holds another mnist/lenet already (recipe" in refused.stderr
+    assert "say --replace" in refused.stderr
+    assert hub.world().files(REPO) == before
+    replaced = push(hub, split, REPO, "--replace")
+    assert replaced.returncode == 0, replaced.stderr
+    after = hub.world().files(REPO)
+    changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    assert changed == {
+        "README.md",
+        "provenance/mnist/lenet.json",
+        "mnist/lenet-00000-of-00003.parquet",
+        "mnist/lenet-00002-of-00003.parquet",
+    }
+    assert "mnist/lenet-00002-of-00003.parquet" not in after
+    assert loaded(hub, REPO, "mnist/twin") == first
+    assert loaded(hub, REPO, "mnist/lenet")["mnist/lenet"].startswith("80 ")
+    text = (hub.world().blobs / after["README.md"]).read_text()
+    assert "# Ours\n\nWritten by hand.\n\n<!-- fmrgen" in text
+    assert "pretty_name: Digits" in text
+    assert "license:\n- mit\n- cc-by-sa-3.0\n" in text
+    assert len(hub.world().repos[REPO]["tags"]) == 3  # the replaced one can still be cited
+    assert "nothing new" in push(hub, split, REPO).stdout
+    edit_json(other / "provenance/mnist/twin.json", weights_sha256={"generator": "x", "oracle": "x", "classifier": "x"})
+    mixed = push(hub, other, REPO, "--replace")
+    assert mixed.returncode == 0  # the very same files: only its record changed
+
+
+def test_configs_are_not_mixed(hub, split, other):
+    assert push(hub, split, REPO).returncode == 0
+    told = json.loads((other / "provenance/mnist/twin.json").read_text())
+    told["recipe"]["oracle"]["prompts"] = ["a digit {class}"]
+    (other / "provenance/mnist/twin.json").write_text(json.dumps(told))
+    result = push(hub, other, REPO)
+    assert result.returncode == 2
+    assert "someone/digits: config mnist has another oracle in its split lenet" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("repo", "environment", "message"),
+    [
+        (REPO, {"HF_TOKEN": "nobody"}, "the Hub does not know you: log in with `hf auth login`, or set HF_TOKEN"),
+        (REPO, {"HF_TOKEN": ""}, "the Hub does not know you"),
+        (REPO, {"HF_TOKEN": "reader"}, "your token may not do this; use one with write access to someone"),
+        ("elsewhere/digits", {}, "use one with write access to elsewhere, or another name (You don't have the rights"),
+        (f"someone/{'x' * 100}", {}, "no name for a repo on the Hub, choose another"),
+        ("someone/a b", {}, "no name for a repo on the Hub, choose another"),
+        ("a/b/c", {}, "no name for a repo on the Hub, choose another"),
+        (REPO, {"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set; unset it"),
+    ],
+)
+def test_refusals_are_one_line_and_leave_nothing(hub, split, repo, environment, message):
+    result = push(hub, split, repo, **environment)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert message in result.stderr
+    assert not hub.world().repos
+    assert not hub.world().uploads
+
+
+def test_no_network_is_waited_for_and_then_told(hub, split):
+    result = push(hub, split, REPO, HF_ENDPOINT="http://127.0.0.1:9")
+    assert result.returncode == 2
+    *waits, last = result.stderr.splitlines()
+    assert len(waits) == 5
+    assert all("the Hub can't be reached" in line and "trying again in" in line for line in waits)
+    assert last.startswith("fmrgen: someone/digits: the Hub can't be reached; the same command again goes on")
+
+
+def test_a_gated_repo_and_a_full_one(hub, split, other):
+    assert push(hub, split, REPO).returncode == 0
+    world = hub.world()
+    world.repos[REPO]["gated"] = True
+    before = world.files(REPO)
+    result = push(hub, other, REPO)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert "someone/digits: is gated, and you have no access" in result.stderr
+    world.repos[REPO]["gated"] = False
+    hub.fail(at=0, match="/lfs/objects/batch", status=403, message="Private repository storage limit reached")
+    result = push(hub, other, REPO)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert "Private repository storage limit reached" in result.stderr
+    assert world.files(REPO) == before
+    assert push(hub, other, REPO).returncode == 0
+
+
+def test_what_the_server_does_wrong_for_a_moment_is_got_over(hub, split, other):
+    assert push(hub, split, REPO).returncode == 0
+    for fault in (
+        {"match": "/commit/", "status": 412, "message": "a commit has happened since"},
+        {"match": "/resolve/", "etag": "0" * 64},
+        {"match": "PUT /lfs/", "slow": 2},
+    ):
+        hub.fail(at=0, **fault)
+    result = push(hub, other, REPO)
+    assert result.returncode == 0, result.stderr
+    assert "the Hub answered 412; trying again" in result.stderr
+    assert loaded(hub, REPO, "mnist/twin")["mnist/twin"].startswith("120 ")
+    for number in range(6):
+        hub.fail(at=number, match="/refs", status=429, headers={"Retry-After": "1"})
+    result = push(hub, split, REPO)
+    assert result.returncode == 2
+    assert result.stderr.count("the Hub answered 429; trying again in 1 s") == 5
+    assert "the Hub refuses with 429; the same command again goes on" in result.stderr.splitlines()[-1]
+
+
+def test_branches_and_pull_requests(hub, split, other):
+    assert push(hub, split, REPO).returncode == 0
+    assert push(hub, other, REPO, "--revision", "next").returncode == 0
+    world = hub.world()
+    assert not any("twin" in path for path in world.files(REPO))
+    assert any("twin" in path for path in world.files(REPO, "next"))
+    world.repos[REPO]["refs"]["refs/pr/1"] = world.repos[REPO]["refs"]["main"]
+    result = push(hub, other, REPO, "--revision", "refs/pr/1")
+    assert result.returncode == 0, result.stderr
+    assert "cite as" not in result.stdout
+    assert any("twin" in path for path in world.files(REPO, "refs/pr/1"))
+    result = push(hub, other, REPO, "--revision", "refs/pr/7")
+    assert result.returncode == 2
+    assert "someone/digits: has no revision refs/pr/7" in result.stderr
+
+
+def test_a_repo_is_private_unless_told(hub, split):
+    assert push(hub, split, REPO).returncode == 0
+    assert hub.world().repos[REPO]["private"]
+    result = push(hub, split, "someone/open", "--public")
+    assert result.returncode == 0
+    assert not hub.world().repos["someone/open"]["private"]
+    assert "note" not in result.stdout  # the recipe says a licence under which one may share
+    result = push(hub, split, "someone/open")
+    assert result.returncode == 2
+    assert "someone/open: is a public repo; if these images may be published, say --public" in result.stderr
+    path = split / "provenance/mnist/lenet.json"
+    told = json.loads(path.read_text())
+    for licence, message in (("other", "is other"), (None, "is not said (source.license)")):
+        told["recipe"]["source"]["license"] = licence
+        path.write_text(json.dumps(told))
+        result = push(hub, split, "someone/open", "--public")
+        assert f"note: mnist/lenet is public, and the licence of its source {message}: make sure" in result.stdout
+
+
+def test_only_what_is_finished_and_as_it_was_checked_is_pushed(hub, split, other):
+    shutil.copytree(other, split, dirs_exist_ok=True)
+    edit_json(split / "provenance/mnist/twin.json", finished=False)
+    for folder, message in (
+        (f"{split}:mnist/twin", "mnist/twin is not finished and stays here; run the same generate command again"),
+        (f"{split}:mnist/vgg", "holds no perturbed split"),
+        (split / "nowhere", "no such folder; push the --output of a generate command"),
+        (split / "mnist", "holds no perturbed split"),
+    ):
+        result = push(hub, folder, REPO)
+        assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+        assert message in result.stderr
+    shard = split / "mnist/lenet-00001-of-00003.parquet"
+    content = shard.read_bytes()
+    shard.write_bytes(content + b" ")
+    assert "is not the file that was checked; delete it, and run the same generate" in push(hub, split, REPO).stderr
+    shard.unlink()
+    assert f"{shard}: is gone; run the same generate command again" in push(hub, split, REPO).stderr
+    assert not hub.world().repos
+    shard.write_bytes(content)
+    result = push(hub, split, REPO)
+    assert result.returncode == 0
+    assert "note: mnist/twin is not finished and stays here" in result.stdout
+    assert not any("twin" in path for path in hub.world().files(REPO))
+
+
+def test_the_token_is_told_to_nobody(hub, split, tmp_path):
+    secret = "writer-w_Sup3rS3cretT0ken"
+    path = split / "provenance/mnist/lenet.json"
+    clean = path.read_text()
+    edit_json(path, recipe=json.loads(clean)["recipe"] | {"description": f"read with {secret}"})
+    result = push(hub, split, REPO, HF_TOKEN=secret)
+    assert result.returncode == 2
+    assert "provenance/mnist/lenet.json: holds your token" in result.stderr or "README.md: holds" in result.stderr
+    assert secret not in result.stderr + result.stdout
+    path.write_text(clean)
+    world = hub.world(secret.partition("-")[2])
+    hub.fail(world.root.name, at=0, match="/commit/", status=500)
+    hub.fail(world.root.name, at=0, match="/tag/", status=403)
+    result = push(hub, split, REPO, HF_TOKEN=secret)
+    assert result.returncode == 2
+    told = [
+        result.stdout,
+        result.stderr,
+        *(path.read_bytes().decode(errors="ignore") for path in world.blobs.iterdir()),
+    ]
+    told += [file.read_bytes().decode(errors="ignore") for file in split.rglob("*") if file.is_file()]
+    assert not any(secret in text for text in told)
+
+
+def test_generating_and_pushing_in_one_command(hub, tmp_path):
+    job = ("generate", "mnist-lenet", "--limit", "20", "perturb.budget=3", "--output", tmp_path / "out", "--push", REPO)
+    refused = fmrgen(*job, **{**hub.environment, "HF_TOKEN": "nobody"})
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+    assert not (tmp_path / "out").exists()  # told before the work, not after it
+    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "-m", "fmrgen")
+    result = fmrgen(*job, launcher=launcher, ACCELERATE_USE_CPU="true", **hub.environment)
+    assert result.returncode == 0, result.stderr
+    assert "someone/digits (private): pushed mnist/lenet" in result.stdout
+    assert loaded(hub, REPO, "mnist/lenet")["mnist/lenet"].startswith("20 ")
+
+
+@pytest.mark.skipif(
+    not (os.environ.get("HF_TOKEN") and os.environ.get("FMRGEN_TEST_NAMESPACE")),
+    reason="needs HF_TOKEN and FMRGEN_TEST_NAMESPACE: writes to the real Hub",
+)
+def test_the_real_hub(split, other):
+    from huggingface_hub import HfApi
+
+    repo = f"{os.environ['FMRGEN_TEST_NAMESPACE']}/fmrgen-test-{os.getpid()}"
+    online = {"HF_HUB_OFFLINE": "0"}
+    try:
+        for folder in (split, other):
+            result = fmrgen("push", folder, repo, **online)
+            assert result.returncode == 0, result.stderr
+        names = ("mnist/lenet", "mnist/twin")
+        script_env = {**os.environ, **online}
+        found = subprocess.run(
+            [sys.executable, "-c", SPLITS, repo, *names], env=script_env, capture_output=True, text=True
+        )
+        here = subprocess.run(
+            [sys.executable, "-c", SPLITS, str(split), names[0]], env=script_env, capture_output=True, text=True
+        )
+        assert found.stdout.splitlines()[0] == here.stdout.strip()
+    finally:
+        HfApi().delete_repo(repo, repo_type="dataset", missing_ok=True)
