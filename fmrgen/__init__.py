@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fmrgen.evaluate import evaluate, transfer
     from fmrgen.evaluation.figures import read_figures
     from fmrgen.evaluation.results import Evaluation
+    from fmrgen.export import export
     from fmrgen.generate import generate
     from fmrgen.generators.base import Generator, GeneratorConfig, Latents
     from fmrgen.oracles.base import Judgement, Oracle
@@ -43,6 +44,7 @@ __all__ = [
     "SourceConfig",
     "UserError",
     "evaluate",
+    "export",
     "generate",
     "load_recipe",
     "perturb",
@@ -73,6 +75,7 @@ _HOME = {
     "SourceConfig": "fmrgen.sources.base",
     "UserError": "fmrgen.errors",
     "evaluate": "fmrgen.evaluate",
+    "export": "fmrgen.export",
     "generate": "fmrgen.generate",
     "load_recipe": "fmrgen.recipe",
     "perturb": "fmrgen.perturb",

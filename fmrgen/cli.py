@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -250,6 +250,26 @@ def show(
     display.quiet_libraries()
     shown = run(split, output, rows=rows)
     print(f"{shown} rows: {output / 'gallery.html'}, {output / 'sheet.png'}")
+
+
+@app.command()
+def export(
+    split: Annotated[str, typer.Argument(metavar="SPLIT", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write to.")],
+    form: Annotated[
+        Literal["webdataset", "imagefolder"], typer.Option("--format", "-f", help="Tars, or folders of classes.")
+    ],
+    tar_size: Annotated[int, typer.Option("--tar-size", min=1, help="Rows in a tar.")] = 1000,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a split for other tools: tars of webdataset, or folders of images."""
+    from fmrgen import display
+    from fmrgen.export import export as run
+
+    display.quiet_libraries()
+    with display.row_progress("export", not quiet) as on_rows:
+        rows = run(split, folder, form, tar_size=tar_size, on_rows=on_rows)
+    print(f"{folder}: {rows} rows")
 
 
 @app.command()

@@ -91,12 +91,12 @@ def job_progress(recipe: Recipe, show: bool) -> "Iterator[Callable[[JobProgress]
 
 
 @contextmanager
-def row_progress(name: str, show: bool) -> Iterator[Callable[[int, int], None]]:
-    """A plain bar: the yielded function takes (done, total)."""
+def row_progress(name: str, show: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """A plain bar: the yielded function takes (done, total or None)."""
     with _bar(show) as bar:
         task = bar.add_task(name, total=None)
 
-        def update(done: int, total: int) -> None:
+        def update(done: int, total: int | None) -> None:
             bar.start()
             bar.update(task, completed=done, total=total)
 

@@ -149,7 +149,9 @@ def _trained_classifier(text: str, path: Path) -> dict[str, Any]:
 
 
 def code_named_in(tree: Any) -> str | None:
-    """The first import path in a recipe's sections, None where only built-in kinds are named."""
+    """The first import path or command in a recipe's sections, None where only built-in kinds are named."""
+    if isinstance(tree, str) and tree.startswith("pipe:"):
+        return tree
     if isinstance(tree, list):
         return next((code for entry in tree if (code := code_named_in(entry))), None)
     if not isinstance(tree, dict):

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from conftest import fmrgen, parts
+from conftest import assert_same_rows, fmrgen, parts
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
 from PIL import Image as PILImage
 
@@ -37,22 +37,6 @@ def rows(folder, split="lenet"):
             assert row["id"] not in found
             found[row["id"]] = row
     return found
-
-
-def assert_same_rows(found, expected):
-    """The same rows: integers and images equal, floats within float noise.
-
-    On a processor whose kernels round differently for other numbers of threads, a gradient within that noise of zero
-    may tip its sign step, and the image with it: one row in thirty may.
-    """
-    assert found.keys() == expected.keys()
-    tipped = []
-    for i, row in found.items():
-        floats = {name for name, value in row.items() if isinstance(value, float)}
-        exact = all(row[name] == expected[i][name] for name in row.keys() - floats)
-        if not exact or any(row[name] != pytest.approx(expected[i][name], abs=1e-4) for name in floats):
-            tipped.append(i)
-    assert len(tipped) <= len(found) // 30, tipped
 
 
 @pytest.fixture(scope="module")

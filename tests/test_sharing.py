@@ -201,9 +201,17 @@ def test_the_card_holds_the_figures_that_the_columns_give(split):
     table = pa.concat_tables([pq.read_table(path) for path in sorted(split.glob("mnist/*.parquet"))])
     summary = summarise({name: table[name].to_numpy() for name in SUMMARY_COLUMNS})
     card = DatasetCard.load(split / "README.md")
-    row = next(line for line in card.text.splitlines() if line.startswith(f"| {figure(summary.standard_accuracy)} |"))
-    for estimate in (summary.perturbed_accuracy, summary.validation_rate, summary.fmr, summary.oracle_accuracy):
-        assert f"| {figure(estimate)} |" in row
+    for name, estimate in (
+        ("**FMR**", summary.fmr),
+        ("SA", summary.standard_accuracy),
+        ("PA", summary.perturbed_accuracy),
+        ("VR", summary.validation_rate),
+        ("reconstructions", summary.reconstruction_accuracy),
+        ("oracle's accuracy", summary.oracle_accuracy),
+        ("iterations", summary.mean_iterations),
+    ):
+        (line,) = [line for line in card.text.splitlines() if line.startswith(f"| {name} |")]
+        assert line.split("|")[2].strip(" *") == figure(estimate)
     data = card.data.to_dict()
     assert data["size_categories"] == ["n<1K"]
     assert data["license"] == "cc-by-sa-3.0"

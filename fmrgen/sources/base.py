@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -49,6 +50,22 @@ class SkippedExample(NamedTuple):
 
     id: int
     reason: str
+
+
+def label_of_source(labels: Labels, value: Any, example_id: int) -> int | None:
+    """The job's label of a stored label (a class's number or name), None where no group holds it. Raises UserError."""
+    try:
+        if isinstance(value, str):
+            if labels.groups is None and value in labels.names:
+                return labels.names.index(value)
+            raise UserError(f"label {value!r} is not one of the {len(labels)} classes; list them under source.classes")
+        if value is None:
+            raise UserError("has no label; choose a split with labels")
+        if not isinstance(value, Integral):
+            raise UserError(f"label {value!r} is no class index; set source.label_column")
+        return labels.from_source(int(value))
+    except UserError as error:
+        raise UserError(f"source: id {example_id}: {error}") from None
 
 
 class Source(ABC):

@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels, make_labels
-from fmrgen.sources.base import RawExample, Source, SourceConfig
+from fmrgen.sources.base import RawExample, Source, SourceConfig, label_of_source
 from fmrgen.sources.images import stored_image
 
 
@@ -111,22 +111,6 @@ def _column(features: Any, wanted: str | None, feature_type: type, role: str) ->
     return found[0]
 
 
-def _label(labels: Labels, value: Any, example_id: int) -> int | None:
-    """The job's label of a stored label, None where no group holds it."""
-    try:
-        if isinstance(value, str):
-            if labels.groups is None and value in labels.names:
-                return labels.names.index(value)
-            raise UserError(f"label {value!r} is not one of the {len(labels)} classes; list them under source.classes")
-        if value is None:
-            raise UserError("has no label; choose a split with labels")
-        if not isinstance(value, int | np.integer):
-            raise UserError(f"label {value!r} is no class index; set source.label_column")
-        return labels.from_source(int(value))
-    except UserError as error:
-        raise UserError(f"source: id {example_id}: {error}") from None
-
-
 class StoredDataset(Source):
     """A dataset on disk, any row at any time."""
 
@@ -134,7 +118,7 @@ class StoredDataset(Source):
         self.labels = labels
         self._dataset, self._image = dataset, image
         column = enumerate(dataset.with_format(None)[label])
-        found = ((row, _label(labels, value, row)) for row, value in column)
+        found = ((row, label_of_source(labels, value, row)) for row, value in column)
         kept = list(islice(((row, value) for row, value in found if value is not None), limit))
         self._rows = np.array([row for row, _ in kept], dtype=np.int64)
         self._labels = [value for _, value in kept]
@@ -179,6 +163,6 @@ class StreamedDataset(Source):
         """The stream's examples from position `start` on."""
         skipped = 0 if self.labels.groups is not None else start  # with groups, only reading tells which rows count
         for row, entry in enumerate(self._stream.skip(skipped), skipped):
-            label = _label(self.labels, entry[self._label], row)
+            label = label_of_source(self.labels, entry[self._label], row)
             if label is not None:
                 yield RawExample(row, stored_image(entry[self._image]), label)

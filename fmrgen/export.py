@@ -1,0 +1,218 @@
+"""A split in the formats of other tools: tars for webdataset, folders of images for everything else."""
+
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from datasets import ClassLabel, Image
+from datasets.utils.file_utils import xopen
+from PIL import Image as PILImage
+
+from fmrgen.errors import UserError, one_line
+from fmrgen.reading import OpenedSplit, open_split, reading
+from fmrgen.split import write_atomically
+
+Format = Literal["webdataset", "imagefolder"]
+
+
+class _Row(NamedTuple):
+    """A row as any format takes it: `images` are (file extension, bytes) by column, `told` what JSON can say."""
+
+    key: str
+    images: dict[str, tuple[str, bytes]]
+    told: dict[str, Any]
+
+
+def export(
+    split: str,
+    folder: str | Path,
+    form: Format,
+    *,
+    tar_size: int = 1000,
+    on_rows: Callable[[int, int | None], None] = lambda done, total: None,
+) -> int:
+    """Writes a split into `folder` in another format; the images' bytes stay as they are. Returns the number of rows.
+
+    `webdataset`: `SPLIT-000000.tar` with `tar_size` rows each, of every row `KEY.image.png`, `KEY.original.png`,
+    `KEY.cls` and `KEY.json`, and `SPLIT.json` beside them. `imagefolder`: `image/CLASS/KEY.png`,
+    `original/CLASS/KEY.png`, `metadata.jsonl` and `split.json`. `KEY` is the row's id. The JSON beside the rows holds
+    the names of the classes and the provenance. Raises UserError, also where there is something in the place.
+    """
+    opened = open_split(split)
+    for name in ("image", "label"):
+        if name not in opened.features:
+            raise UserError(f"{split}: has no column {name}, only {', '.join(opened.features)}")
+    writers: dict[Format, type[_Writer]] = {"webdataset": _Tars, "imagefolder": _Folders}
+    writer = writers[form](Path(folder), opened, tar_size)
+    done = 0
+    for row in _rows(opened):
+        writer.write(row)
+        done += 1
+        on_rows(done, opened.rows)
+    writer.finish(done)
+    return done
+
+
+def _rows(opened: OpenedSplit) -> Iterator[_Row]:
+    features, stream = opened.features, opened.dataset
+    images = [name for name, feature in features.items() if isinstance(feature, Image)]
+    for name in images:
+        stream = stream.cast_column(name, Image(decode=False))
+    # Where fmrgen made the split its ids tell rows apart; anyone else's may not.
+    has_ids = opened.provenance is not None
+    with reading(opened.name):
+        for number, row in enumerate(stream):
+            told = {name: _plain(value, features[name], name) for name, value in row.items() if name not in images}
+            found = {name: _image(opened, row[name], f"row {number}: its {name}") for name in images if row[name]}
+            yield _Row(f"{row['id'] if has_ids else number:08d}", found, told)
+
+
+def _image(opened: OpenedSplit, stored: dict[str, Any], what: str) -> tuple[str, bytes]:
+    """The extension of an image's format, and its bytes as they are stored."""
+    try:
+        image = opened.image_of(stored)
+        if isinstance(image, str):
+            with xopen(image, "rb") as file:
+                image = file.read()
+        with PILImage.open(io.BytesIO(image)) as known:
+            form = str(known.format).lower()
+    except (UserError, OSError) as error:
+        raise UserError(f"{opened.name}: {what} is unreadable ({one_line(error)})") from None
+    return {"jpeg": "jpg", "tiff": "tif"}.get(form, form), image
+
+
+def _plain(value: Any, feature: Any, name: str) -> Any:
+    """A value as JSON holds it: reasons and the like by name, labels by number, what is not finite as null."""
+    if isinstance(feature, ClassLabel) and name != "label" and value is not None:
+        return feature.int2str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is not None and not isinstance(value, str | int | float | bool | list | dict):
+        raise UserError(f"the column {name} holds {type(value).__name__}, which JSON can't; remove it and export again")
+    return value
+
+
+def _class_names(opened: OpenedSplit) -> list[str] | None:
+    feature = opened.features["label"]
+    return list(feature.names) if isinstance(feature, ClassLabel) else None
+
+
+class _Writer(ABC):
+    """Writes rows in one format. What is there half when it is interrupted is made anew by the next one."""
+
+    def __init__(self, folder: Path, opened: OpenedSplit, tar_size: int) -> None:
+        self.folder, self.opened, self.tar_size = folder, opened, tar_size
+        self.classes = _class_names(opened)
+
+    @abstractmethod
+    def write(self, row: _Row) -> None: ...
+
+    @abstractmethod
+    def finish(self, rows: int) -> None: ...
+
+    def description(self, rows: int) -> dict[str, Any]:
+        """What a reader of the rows must know besides them."""
+        opened = self.opened
+        name = f"{opened.config}/{opened.split}" if opened.split else Path(opened.name).name
+        told = {"split": name, "rows": rows, "classes": self.classes, "columns": opened.features.to_dict()}
+        return told | {"provenance": opened.provenance}
+
+
+class _Tars(_Writer):
+    def __init__(self, folder: Path, opened: OpenedSplit, tar_size: int) -> None:
+        super().__init__(folder, opened, tar_size)
+        self.name = opened.split or "split"
+        self.beside = folder / f"{self.name}.json"
+        if self.beside.exists():
+            raise UserError(f"{self.beside}: is there already; choose another folder, or delete that export")
+        for tar in folder.glob(f"{self.name}-*.tar"):
+            tar.unlink()  # of an export that was interrupted
+        self.waiting: list[_Row] = []
+        self.tars: list[dict[str, Any]] = []
+
+    def write(self, row: _Row) -> None:
+        self.waiting.append(row)
+        if len(self.waiting) == self.tar_size:
+            self._write_tar()
+
+    def _write_tar(self) -> None:
+        from webdataset import TarWriter
+
+        buffer = io.BytesIO()
+        # Without times and users, the same rows make the same bytes.
+        with TarWriter(buffer, encoder=False, mtime=0, user="", group="") as tar:
+            for row in self.waiting:
+                sample: dict[str, Any] = {"__key__": row.key, "json": json.dumps(row.told, ensure_ascii=False).encode()}
+                sample |= {f"{name}.{extension}": content for name, (extension, content) in row.images.items()}
+                if isinstance(row.told["label"], int):
+                    sample["cls"] = str(row.told["label"]).encode()
+                tar.write(sample)
+        path = self.folder / f"{self.name}-{len(self.tars):06d}.tar"
+        write_atomically(path, buffer.getbuffer())
+        digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
+        self.tars.append({"name": path.name, "rows": len(self.waiting), "sha256": digest})
+        self.waiting = []
+
+    def finish(self, rows: int) -> None:
+        if self.waiting:
+            self._write_tar()
+        write_atomically(self.beside, _json({**self.description(rows), "tars": self.tars}))
+
+
+class _Folders(_Writer):
+    """Writes into a folder beside the wanted one, which takes its place when it is whole."""
+
+    def __init__(self, folder: Path, opened: OpenedSplit, tar_size: int) -> None:
+        super().__init__(folder, opened, tar_size)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder}: is not empty; choose another folder")
+        self.partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.metadata: list[bytes] = []
+        self.class_folders = None if self.classes is None else _class_folders(self.classes)
+
+    def write(self, row: _Row) -> None:
+        label = row.told["label"]
+        home = (
+            self.class_folders[label]
+            if self.class_folders and isinstance(label, int)
+            else _class_folders([str(label)])[0]
+        )
+        told: dict[str, Any] = {}
+        for name, (extension, content) in row.images.items():
+            path = self.partial / name / home / f"{row.key}.{extension}"
+            told[f"{name}_file_name"] = path.relative_to(self.partial).as_posix()
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            except OSError as error:
+                raise UserError(f"{path}: can't be written: {error.strerror}") from None
+        self.metadata.append(_json({**told, **row.told}, indent=None))
+
+    def finish(self, rows: int) -> None:
+        write_atomically(self.partial / "metadata.jsonl", b"".join(self.metadata))
+        write_atomically(self.partial / "split.json", _json(self.description(rows)))
+        if self.folder.exists():
+            self.folder.rmdir()
+        os.replace(self.partial, self.folder)
+
+
+def _class_folders(classes: list[str]) -> list[str]:
+    """A folder's name for each class, in an order that is the labels': tools number folders by their names."""
+    plain = [re.sub(r"[^\w ,.()'+&-]", "_", name).strip(". ") for name in classes]
+    if plain == sorted(set(plain)) and all(plain):
+        return plain
+    width = len(str(len(classes) - 1))
+    return [f"{label:0{width}d} {name}".strip() for label, name in enumerate(plain)]
+
+
+def _json(tree: Any, indent: int | None = 2) -> bytes:
+    return json.dumps(tree, indent=indent, ensure_ascii=False).encode() + b"\n"

@@ -1,0 +1,225 @@
+"""Tars in the format of webdataset as they are: in a folder, on the web, or from a command; nothing is converted."""
+
+import json
+import re
+import tarfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from fmrgen.errors import UserError, one_line
+from fmrgen.labels import Labels, make_labels
+from fmrgen.sources.base import RawExample, Source, SourceConfig, label_of_source
+
+_MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")  # a sample's key, and what the member is of it
+
+
+class Config(SourceConfig):
+    """`urls` are paths, addresses or `pipe:` commands, with braces for numbers: `val-{000000..000049}.tar`.
+
+    A sample is the members of a tar whose names are the same up to their first dot. `image` are the endings that an
+    image may have, the first one found is taken; `label` is the ending of its label, a class's number or name
+    (`json.KEY` reads a key of a JSON member). Ids count the samples through all tars in the order of `urls`.
+
+    Tars in files, uncompressed, are looked through before the work. Of others `limit` must say how many samples to
+    take, and `tar_size`, how many each but the last holds, saves the processes of a job from reading each other's.
+    """
+
+    kind: str = "webdataset"
+    urls: str | list[str] = Field(min_length=1)
+    image: list[str] = Field(["jpg", "jpeg", "png", "webp", "original.png", "original.jpg"], min_length=1)
+    label: str = "cls"
+    tar_size: int | None = Field(None, ge=1)
+
+    def build(self, device: object = "cpu") -> Source:
+        from braceexpand import braceexpand
+
+        patterns = [self.urls] if isinstance(self.urls, str) else self.urls
+        urls = [url for pattern in patterns for url in ([pattern] if _is_command(pattern) else braceexpand(pattern))]
+        files = [url for url in urls if "://" not in url and not _is_command(url)]
+        if missing := [url for url in files if not Path(url).is_file()]:
+            raise UserError(f"source.urls: {missing[0]}: no such file, nor {len(missing) - 1} others")
+        labels = make_labels(self.classes, _names_beside(files))
+        if len(files) == len(urls):
+            return TarFiles(files, self, labels)
+        if self.limit is None:
+            raise UserError("source.limit: how many samples the tars hold is known of files only; set it")
+        return TarStreams(urls, self, labels, self.limit)
+
+
+class _Sample(NamedTuple):
+    """Some members of a tar that belong together, by their endings."""
+
+    members: dict[str, tarfile.TarInfo]
+    contents: dict[str, bytes]
+
+    def first(self, endings: list[str]) -> str | None:
+        return next((ending for ending in endings if ending in self.members), None)
+
+
+def _samples(tar: tarfile.TarFile, read: list[str], skip: int = 0) -> Iterator[_Sample]:
+    """The samples of a tar, with the contents of the endings to read but for the first `skip`. Only files count."""
+    key, number, sample = None, -1, _Sample({}, {})
+    for member in tar:
+        named = _MEMBER.fullmatch(member.name)
+        if not member.isfile() or named is None:
+            continue
+        if named[1] != key:
+            if number >= 0:
+                yield sample
+            key, number, sample = named[1], number + 1, _Sample({}, {})
+        sample.members[named[2]] = member
+        if number >= skip and named[2] in read and (content := tar.extractfile(member)) is not None:
+            sample.contents[named[2]] = content.read()
+    if number >= 0:
+        yield sample
+
+
+def _label(config: Config, sample: _Sample) -> Any:
+    """What a sample says of its label; None where it has no such member."""
+    ending, _, key = config.label.partition(".") if config.label.startswith("json.") else (config.label, "", "")
+    content = sample.contents.get(ending)
+    if content is None:
+        return None
+    if key:
+        with suppress(ValueError, KeyError, TypeError):
+            return json.loads(content)[key]
+        return None
+    text = content.decode(errors="replace").strip()
+    return int(text) if re.fullmatch(r"-?\d+", text) else text
+
+
+@contextmanager
+def _opened(url: str, mode: str) -> Iterator[tarfile.TarFile]:
+    """A tar, opened to be read. Raises UserError where it is none, also while it is read."""
+    try:
+        with (
+            closing(_stream(url)) as stream,
+            tarfile.open(fileobj=stream, mode=mode) as tar,  # type: ignore[call-overload]
+        ):
+            yield tar
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise UserError(f"source.urls: {_shown(url)}: can't be read as a tar: {one_line(error, 120)}") from None
+
+
+def _stream(url: str) -> Any:
+    if _is_command(url):
+        from webdataset.gopen import gopen
+
+        return gopen(url)
+    from datasets.utils.file_utils import xopen
+
+    return xopen(url, "rb")
+
+
+def _shown(url: str) -> str:
+    """An address or a command as messages show it: without what may be secret in it."""
+    if _is_command(url):
+        return f"{' '.join(url.split()[:1])} …"
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.scheme else url
+
+
+def _is_command(url: str) -> bool:
+    return url.startswith("pipe:")
+
+
+def _names_beside(files: list[str]) -> list[str] | None:
+    """The class names that an export of fmrgen put beside its tars."""
+    for path in sorted(Path(files[0]).parent.glob("*.json")) if files else []:
+        with suppress(ValueError, KeyError, TypeError, OSError):
+            told = json.loads(path.read_text(encoding="utf-8"))
+            if Path(files[0]).name in [tar["name"] for tar in told["tars"]]:
+                return told["classes"]
+    return None
+
+
+class _Place(NamedTuple):
+    """Where an image lies."""
+
+    file: str
+    offset: int
+    size: int
+
+
+class TarFiles(Source):
+    """Tars in files, looked through once: each image is then read from where it lies."""
+
+    def __init__(self, files: list[str], config: Config, labels: Labels) -> None:
+        self.labels = labels
+        self._examples: list[tuple[int, _Place, int]] = []
+        number = 0
+        for file in files:
+            with _opened(file, "r:") as tar:
+                for sample in _samples(tar, [config.label.partition(".")[0], config.label]):
+                    label = label_of_source(labels, _label(config, sample), number)
+                    if label is not None and len(self._examples) != config.limit:
+                        member = sample.members.get(sample.first(config.image) or "")
+                        place = _Place(file, member.offset_data, member.size) if member else _Place(file, 0, 0)
+                        self._examples.append((number, place, label))
+                    number += 1
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def read(self, start: int, stop: int) -> Iterator[RawExample]:
+        for number, place, label in self._examples[start:stop]:
+            with open(place.file, "rb") as file:
+                file.seek(place.offset)
+                yield RawExample(number, file.read(place.size), label)
+
+
+class TarStreams(Source):
+    """Tars that can only be read from their beginning on, one after another."""
+
+    def __init__(self, urls: list[str], config: Config, labels: Labels, length: int) -> None:
+        self.labels, self._urls, self._config, self._length = labels, urls, config, length
+        self._position = 0  # of the next example that `_examples` gives
+        self._examples: Iterator[RawExample] = iter(())
+        self._tar_size = config.tar_size if labels.groups is None else None  # with groups, only reading tells
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self, start: int, stop: int) -> Iterator[RawExample]:
+        ahead = start // self._tar_size > self._position // self._tar_size if self._tar_size else False
+        if self._position == 0 or start < self._position or ahead:
+            skipped = start if self.labels.groups is None else 0
+            self._examples, self._position = self._from(skipped), skipped
+        for _ in islice(self._examples, start - self._position):
+            self._position += 1
+        while self._position < min(stop, self._length):
+            example = next(self._examples, None)
+            if example is None:
+                raise UserError(
+                    f"source.limit: the tars end after {self._position} samples; start again with that limit"
+                )
+            self._position += 1
+            yield example
+
+    def _from(self, number: int) -> Iterator[RawExample]:
+        """The examples from the sample `number` on."""
+        config = self._config
+        first = min(number // self._tar_size, len(self._urls) - 1) if self._tar_size else 0
+        counted = first * (self._tar_size or 0)
+        endings = [config.label.partition(".")[0], config.label, *config.image]
+        for tar, url in enumerate(self._urls[first:], first):
+            begin = counted
+            with _opened(url, "r|*") as opened:
+                for sample in _samples(opened, endings, number - begin):
+                    counted += 1
+                    if counted <= number:
+                        continue
+                    label = label_of_source(self.labels, _label(config, sample), counted - 1)
+                    if label is not None:
+                        image = sample.contents.get(sample.first(config.image) or "", b"")
+                        yield RawExample(counted - 1, image, label)
+            if self._tar_size and counted - begin != self._tar_size and tar + 1 < len(self._urls):
+                raise UserError(
+                    f"source.tar_size: {_shown(url)} holds {counted - begin} samples, not {self._tar_size}; mend it"
+                )
