@@ -128,7 +128,9 @@ class SplitFolder:
         said = {"fingerprint": fingerprint, "skipped": [entry._asdict() for entry in skipped]}
         table = table.replace_schema_metadata({**table.schema.metadata, _SHARD_KEY: json.dumps(said).encode()})
         buffer = io.BytesIO()
-        pq.write_table(table, buffer, row_group_size=100, write_page_index=True, use_content_defined_chunking=True)
+        with pq.ParquetWriter(buffer, table.schema, write_page_index=True, use_content_defined_chunking=True) as writer:
+            if len(table):  # readers of `datasets` stumble over a row group without rows
+                writer.write_table(table, row_group_size=100)
         write_atomically(self.shard_path(shard), buffer.getbuffer())
 
     def read_columns(self, shard: int, columns: Sequence[str]) -> pa.Table:

@@ -195,6 +195,8 @@ def test_skipped_images_are_listed_and_have_no_row(recipe, tmp_path):
     assert sorted(rows(tmp_path / "out")) == [0, 2, 3]
     assert [entry["id"] for entry in provenance(tmp_path / "out")["skipped"]] == [1, 4, 5]
     assert all(entry["reason"] for entry in provenance(tmp_path / "out")["skipped"])
+    assert len(load_dataset(str(tmp_path / "out"), "mnist", split="lenet")) == 3  # though one shard has no rows
+    assert sum(1 for _ in open_split(str(tmp_path / "out")).dataset) == 3
 
 
 def test_an_unreadable_image_stops_the_job_by_its_id_and_loses_nothing(recipe, tmp_path):
