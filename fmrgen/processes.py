@@ -1,5 +1,6 @@
 """The processes of a job, and the devices they run on."""
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,11 +32,19 @@ def start_processes() -> Accelerator:
             f"launched as {launched} processes but accelerate sees {accelerator.num_processes}; each would do all the "
             "work. On CPUs launch with ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N"
         )
+    atexit.unregister(_leave)  # once, however many jobs a process runs
+    atexit.register(_leave)
     if not gpu:  # accelerate launch leaves one thread to each process, however many cores there are
         here = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // here))
     return accelerator
+
+
+def _leave() -> None:
+    """Ends the talk between processes: its threads would now and then abort an interpreter that ends before them."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def device_name(device: torch.device) -> str:
