@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -125,17 +125,14 @@ def print_summary(summary: "Summary", split: str) -> None:
 
 @contextmanager
 def hub_progress(show: bool) -> Iterator[None]:
-    """The bars of the Hub's client, or none."""
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, logging
+    """The bars of the Hub's client where there is a terminal to draw them on, or none."""
+    from huggingface_hub.utils import logging
+
+    from fmrgen.hub import no_bars
 
     logging.set_verbosity_error()  # what goes wrong is tried again or raised, and told in one line
-    if not show:
-        disable_progress_bars()
-    try:
+    with nullcontext() if show and sys.stderr.isatty() else no_bars():
         yield
-    finally:
-        if not show:
-            enable_progress_bars()
 
 
 def print_wait(line: str) -> None:

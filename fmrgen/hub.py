@@ -155,7 +155,7 @@ class HubRepo:
         """The card, provenance and results by their paths, as they are in that commit."""
         paths = [path for path in state.files if path == "README.md" or re.fullmatch(_MERGED, path)]
         read = partial(hf_hub_download, state.name, repo_type="dataset", revision=state.commit)
-        with ThreadPoolExecutor(8) as pool, _no_bars():
+        with ThreadPoolExecutor(8) as pool, no_bars():
             return dict(zip(paths, pool.map(lambda path: Path(read(path)).read_bytes(), paths), strict=True))
 
     def _asked(self, ask: Callable[[], Found]) -> Found:
@@ -241,8 +241,8 @@ def _asked_seconds(headers: Mapping[str, str]) -> float | None:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
-    """No progress bars of the Hub's client for the work of a moment."""
+def no_bars() -> Iterator[None]:
+    """Without the progress bars of the Hub's client, for the work of a moment."""
     shown = not are_progress_bars_disabled()
     disable_progress_bars()
     try:
