@@ -15,6 +15,7 @@ from jinja2 import StrictUndefined, Template
 from pydantic import TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError, one_line
+from fmrgen.provenance import is_finished, read_all
 from fmrgen.recipe import fingerprint
 from fmrgen.report.markdown import escape
 from fmrgen.report.tables import figure
@@ -36,47 +37,83 @@ def write_card(root: Path, repo: str | None = None) -> None:
     called where the card is read; by default the folder's name.
     """
     splits: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted((root / "provenance").glob("*/*.json")):
-        provenance = read_json(path)
-        if provenance["finished"]:
-            told = {"name": path.stem, "leaderboard": _leaderboard(root, path.parent.name, path.stem, provenance)}
-            splits.setdefault(path.parent.name, []).append({**told, **provenance})
+    for (config, split), provenance in read_all(root).items():
+        if is_finished(provenance):
+            told = {"name": split, "leaderboard": _leaderboard(root, config, split, provenance)}
+            splits.setdefault(config, []).append({**told, **provenance})
     path = root / "README.md"
-    data, before, after = _read_card(path, set(splits))
+    where = f"{repo}: README.md" if repo else str(path)
+    card = _read_card(path, where)
     text = _render(splits, repo or root.resolve().name)
-    _describe(data, splits)
-    parts = [f"---\n{DatasetCardData(**data).to_yaml()}\n---", before, f"{_BEGIN}\n{text}\n{_END}", after]
+    data = _describe(card, splits, where)
+    parts = [f"---\n{DatasetCardData(**data).to_yaml()}\n---", card.before, f"{_BEGIN}\n{text}\n{_END}", card.after]
     content = "\n\n".join(part for part in parts if part).encode() + b"\n"
     if not path.exists() or path.read_bytes() != content:
         write_atomically(path, content)
 
 
-def _read_card(path: Path, own_configs: set[str]) -> tuple[dict[str, Any], str, str]:
-    """The metadata of a card without what fmrgen will write anew, and its text before and after fmrgen's own."""
+def data_named(path: Path, repo: str) -> list[str] | None:
+    """The files and patterns that the configs of the card at `path` name; None where it has no configs."""
+    configs = _read_card(path, f"{repo}: README.md").configs
+    return [name for entry in configs.values() for name in _names(entry.get("data_files"))] if configs else None
+
+
+def _names(data_files: Any) -> list[str]:
+    """All patterns in the `data_files` of a config: one, a list of them, or of mappings with a path."""
+    if isinstance(data_files, dict):
+        return _names(data_files.get("path"))
+    if isinstance(data_files, list):
+        return [name for entry in data_files for name in _names(entry)]
+    return [data_files] if isinstance(data_files, str) else []
+
+
+@dataclass(frozen=True)
+class _Card:
+    """A card as it was found: its metadata, what it says of each config, and its text around fmrgen's own."""
+
+    data: dict[str, Any]
+    configs: dict[str, dict[str, Any]]
+    infos: dict[str, dict[str, Any]]
+    before: str
+    after: str
+
+
+def _read_card(path: Path, where: str) -> _Card:
     if not path.exists():
-        return {}, "", ""
+        return _Card({}, {}, {}, "", "")
     try:
         card = DatasetCard.load(path)
         data = card.data.to_dict()
     except Exception as error:  # anyone may have written it
-        raise UserError(f"{path}: its metadata can't be read, mend it by hand: {one_line(error)}") from None
-    configs = [
-        entry for entry in data.pop("configs", []) if not _is_own(entry) and entry["config_name"] not in own_configs
-    ]
-    kept = {entry["config_name"] for entry in configs}
-    infos = data.pop("dataset_info", [])
-    infos = [entry for entry in ([infos] if isinstance(infos, dict) else infos) if entry.get("config_name") in kept]
-    data |= {name: entries for name, entries in (("configs", configs), ("dataset_info", infos)) if entries}
-    before, _, rest = card.text.partition(_BEGIN)
-    return data, before.strip(), rest.partition(_END)[2].strip()
+        raise UserError(f"{where}: its metadata can't be read, mend it by hand: {one_line(error)}") from None
+    configs = _by_config(data.pop("configs", []), "configs", where)
+    infos = _by_config(data.pop("dataset_info", []), "dataset_info", where)
+    before, begin, rest = card.text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    marks = card.text.count(_BEGIN), card.text.count(_END)
+    if marks not in ((0, 0), (1, 1)) or bool(begin) != bool(end):
+        raise UserError(
+            f"{where}: between {_BEGIN} and {_END} stands what is written anew, and the two do not stand there once "
+            "each, in this order; mend that by hand"
+        )
+    return _Card(data, configs, infos, before.strip(), after.strip())
+
+
+def _by_config(entries: Any, name: str, where: str) -> dict[str, dict[str, Any]]:
+    """A card's entries by the config that they are of; one without a name is of the default config."""
+    entries = [entries] if isinstance(entries, dict) else entries
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(f"{where}: its {name} is no list of mappings; mend it by hand")
+    return {str(entry.get("config_name", "default")): entry for entry in entries}
 
 
 def _is_own(config: dict[str, Any]) -> bool:
     return str(config.get("description", "")).startswith(_DESCRIBED)
 
 
-def _config(config: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
+def _config(config: str, entries: list[dict[str, Any]], earlier: dict[str, Any]) -> dict[str, Any]:
     return {
+        **earlier,
         "config_name": config,
         # load_dataset keys its cache by this mapping and not by the files: without their digest in it, the rows of
         # another folder of the same name, or of an earlier split in this one, would be loaded from the cache.
@@ -100,8 +137,9 @@ def _info(config: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
     return data.to_dict()["dataset_info"]
 
 
-def _describe(data: dict[str, Any], splits: dict[str, list[dict[str, Any]]]) -> None:
-    """Adds what the Hub understands of the splits to a card's metadata."""
+def _describe(card: _Card, splits: dict[str, list[dict[str, Any]]], where: str) -> dict[str, Any]:
+    """The card's metadata with all that the Hub understands of the splits; what others said of other things stays."""
+    data = dict(card.data)
     every = [split for entries in splits.values() for split in entries]
     sources = [split["recipe"]["source"] for split in every]
     hub_ids = [s["path"] for s in sources if s["kind"] == "datasets" and re.fullmatch(r"[\w.-]+/[\w.-]+", s["path"])]
@@ -112,14 +150,21 @@ def _describe(data: dict[str, Any], splits: dict[str, list[dict[str, Any]]]) -> 
         "tags": _TAGS,
     }.items():
         before = data.get(name) or []
-        known = dict.fromkeys([*([before] if isinstance(before, str) else before), *values])
+        before = [before] if isinstance(before, str) else before
+        if not isinstance(before, list) or not all(isinstance(value, str) for value in before):
+            raise UserError(f"{where}: its {name} is neither a word nor a list of words; mend it by hand")
+        known = dict.fromkeys([*before, *values])
         if len(known) > 1:
             known.pop("unknown", None)
         if known:
             data[name] = list(known) if name != "license" or len(known) > 1 else next(iter(known))
     data["size_categories"] = [_size_category(sum(split["summary"]["rows"] for split in every))]
-    data["configs"] = data.get("configs", []) + [_config(config, entries) for config, entries in splits.items()]
-    data["dataset_info"] = data.get("dataset_info", []) + [_info(config, entries) for config, entries in splits.items()]
+    others = {name for name, entry in card.configs.items() if not _is_own(entry) and name not in splits}
+    data["configs"] = [{**entry, "config_name": name} for name, entry in card.configs.items() if name in others]
+    data["configs"] += [_config(name, entries, card.configs.get(name, {})) for name, entries in splits.items()]
+    data["dataset_info"] = [{**entry, "config_name": name} for name, entry in card.infos.items() if name in others]
+    data["dataset_info"] += [_info(name, entries) for name, entries in splits.items()]
+    return data
 
 
 def _size_category(rows: int) -> str:

@@ -54,6 +54,8 @@ def generate(
     """Make the perturbed split of a recipe; start it with `accelerate launch` for many GPUs."""
     from fmrgen.recipe import load_recipe
 
+    if push is None and (public or replace):
+        raise UserError(f"{'--public' if public else '--replace'} is of a push: say --push REPO too")
     limited = [] if limit is None else [f"source.limit={limit}"]
     loaded = load_recipe(recipe, [*limited, *(overrides or [])])
 
@@ -65,7 +67,7 @@ def generate(
     if push is not None and is_first:
         from fmrgen.publish import check_push
 
-        check_push(push, public=public)
+        check_push(push, loaded, public=public, replace=replace)
     show = not quiet and is_first
     with display.job_progress(loaded, show) as on_progress:
         summary = run(loaded, output, on_progress=on_progress)

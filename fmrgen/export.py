@@ -20,6 +20,8 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.reading import OpenedSplit, open_split, reading
 from fmrgen.split import write_atomically
 
+_LONGEST_NAME = 200  # bytes; file systems allow 255
+
 Format = Literal["webdataset", "imagefolder"]
 
 
@@ -50,6 +52,10 @@ def export(
     for name in ("image", "label"):
         if name not in opened.features:
             raise UserError(f"{split}: has no column {name}, only {', '.join(opened.features)}")
+    for name, feature in opened.features.items():
+        # Such a name is a folder's in one format and an ending in the other; a stranger may have chosen it.
+        if isinstance(feature, Image) and not re.fullmatch(r"[\w-]+", name):
+            raise UserError(f"{split}: the image column {name!r} has a name that no file can have; rename it")
     writers: dict[Format, type[_Writer]] = {"webdataset": _Tars, "imagefolder": _Folders}
     writer = writers[form](Path(folder), opened, tar_size)
     done = 0
@@ -71,6 +77,10 @@ def _rows(opened: OpenedSplit) -> Iterator[_Row]:
     with reading(opened.name):
         for number, row in enumerate(stream):
             told = {name: _plain(value, features[name], name) for name, value in row.items() if name not in images}
+            if row["label"] is None or (isinstance(features["label"], ClassLabel) and row["label"] < 0):
+                raise UserError(f"{opened.name}: row {number} has no label; export a split whose rows have one")
+            if row["image"] is None:
+                raise UserError(f"{opened.name}: row {number} has no image; export a split whose rows have one")
             found = {name: _image(opened, row[name], f"row {number}: its {name}") for name in images if row[name]}
             yield _Row(f"{row['id'] if has_ids else number:08d}", found, told)
 
@@ -93,9 +103,17 @@ def _plain(value: Any, feature: Any, name: str) -> Any:
     """A value as JSON holds it: reasons and the like by name, labels by number, what is not finite as null."""
     if isinstance(feature, ClassLabel) and name != "label" and value is not None:
         return feature.int2str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is not None and not isinstance(value, str | int | float | bool | list | dict):
+    return _as_json(value, name)
+
+
+def _as_json(value: Any, name: str) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_as_json(entry, name) for entry in value]
+    if isinstance(value, dict):
+        return {str(key): _as_json(entry, name) for key, entry in value.items()}
+    if value is not None and not isinstance(value, str | int | bool):
         raise UserError(f"the column {name} holds {type(value).__name__}, which JSON can't; remove it and export again")
     return value
 
@@ -106,11 +124,24 @@ def _class_names(opened: OpenedSplit) -> list[str] | None:
 
 
 class _Writer(ABC):
-    """Writes rows in one format. What is there half when it is interrupted is made anew by the next one."""
+    """Writes rows in one format, beside the wanted folder; what is there takes its place when it is whole."""
 
     def __init__(self, folder: Path, opened: OpenedSplit, tar_size: int) -> None:
-        self.folder, self.opened, self.tar_size = folder, opened, tar_size
+        self.folder, self.opened, self.tar_size = folder.resolve(), opened, tar_size
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise UserError(f"{folder}: is not empty; choose another folder")
+        self.partial = self.folder.with_name(f".{self.folder.name}.partial")
+        shutil.rmtree(self.partial, ignore_errors=True)  # of an export that was interrupted
         self.classes = _class_names(opened)
+
+    def take_its_place(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in sorted(self.partial.iterdir()):
+                os.replace(path, self.folder / path.name)
+            self.partial.rmdir()
+        except OSError as error:
+            raise UserError(f"{self.folder}: can't be written: {error.strerror}") from None
 
     @abstractmethod
     def write(self, row: _Row) -> None: ...
@@ -130,15 +161,17 @@ class _Tars(_Writer):
     def __init__(self, folder: Path, opened: OpenedSplit, tar_size: int) -> None:
         super().__init__(folder, opened, tar_size)
         self.name = opened.split or "split"
-        self.beside = folder / f"{self.name}.json"
-        if self.beside.exists():
-            raise UserError(f"{self.beside}: is there already; choose another folder, or delete that export")
-        for tar in folder.glob(f"{self.name}-*.tar"):
-            tar.unlink()  # of an export that was interrupted
+        self.images: set[str] | None = None
         self.waiting: list[_Row] = []
         self.tars: list[dict[str, Any]] = []
 
     def write(self, row: _Row) -> None:
+        self.images = self.images or set(row.images)
+        if unlike := self.images ^ set(row.images):
+            raise UserError(
+                f"{self.opened.name}: some rows have no {min(unlike)}, and tars whose samples differ can't be loaded; "
+                "take that column out of the split, or export an imagefolder"
+            )
         self.waiting.append(row)
         if len(self.waiting) == self.tar_size:
             self._write_tar()
@@ -155,7 +188,7 @@ class _Tars(_Writer):
                 if isinstance(row.told["label"], int):
                     sample["cls"] = str(row.told["label"]).encode()
                 tar.write(sample)
-        path = self.folder / f"{self.name}-{len(self.tars):06d}.tar"
+        path = self.partial / f"{self.name}-{len(self.tars):06d}.tar"
         write_atomically(path, buffer.getbuffer())
         digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
         self.tars.append({"name": path.name, "rows": len(self.waiting), "sha256": digest})
@@ -164,28 +197,18 @@ class _Tars(_Writer):
     def finish(self, rows: int) -> None:
         if self.waiting:
             self._write_tar()
-        write_atomically(self.beside, _json({**self.description(rows), "tars": self.tars}))
+        write_atomically(self.partial / f"{self.name}.json", _json({**self.description(rows), "tars": self.tars}))
+        self.take_its_place()
 
 
 class _Folders(_Writer):
-    """Writes into a folder beside the wanted one, which takes its place when it is whole."""
-
     def __init__(self, folder: Path, opened: OpenedSplit, tar_size: int) -> None:
         super().__init__(folder, opened, tar_size)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder}: is not empty; choose another folder")
-        self.partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(self.partial, ignore_errors=True)
         self.metadata: list[bytes] = []
-        self.class_folders = None if self.classes is None else _class_folders(self.classes)
+        self.homes: dict[Any, str] = dict(enumerate(_class_folders(self.classes))) if self.classes else {}
 
     def write(self, row: _Row) -> None:
-        label = row.told["label"]
-        home = (
-            self.class_folders[label]
-            if self.class_folders and isinstance(label, int)
-            else _class_folders([str(label)])[0]
-        )
+        home = self._home(row.told["label"])
         told: dict[str, Any] = {}
         for name, (extension, content) in row.images.items():
             path = self.partial / name / home / f"{row.key}.{extension}"
@@ -200,18 +223,31 @@ class _Folders(_Writer):
     def finish(self, rows: int) -> None:
         write_atomically(self.partial / "metadata.jsonl", b"".join(self.metadata))
         write_atomically(self.partial / "split.json", _json(self.description(rows)))
-        if self.folder.exists():
-            self.folder.rmdir()
-        os.replace(self.partial, self.folder)
+        self.take_its_place()
+
+    def _home(self, label: Any) -> str:
+        """The folder of a class; where the split does not say what classes there are, they come as they come."""
+        if label not in self.homes:
+            name = f"{label:06d}" if isinstance(label, int) else _as_folder(str(label))
+            taken = set(self.homes.values())
+            while name in taken or not name:
+                name = f"{name} {len(taken)}".strip()
+            self.homes[label] = name
+        return self.homes[label]
 
 
 def _class_folders(classes: list[str]) -> list[str]:
     """A folder's name for each class, in an order that is the labels': tools number folders by their names."""
-    plain = [re.sub(r"[^\w ,.()'+&-]", "_", name).strip(". ") for name in classes]
+    plain = [_as_folder(name) for name in classes]
     if plain == sorted(set(plain)) and all(plain):
         return plain
     width = len(str(len(classes) - 1))
     return [f"{label:0{width}d} {name}".strip() for label, name in enumerate(plain)]
+
+
+def _as_folder(name: str) -> str:
+    plain = re.sub(r"[^\w ,.()'+&-]", "_", name).encode()[:_LONGEST_NAME].decode(errors="ignore")
+    return plain.strip(". ")
 
 
 def _json(tree: Any, indent: int | None = 2) -> bytes:

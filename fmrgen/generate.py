@@ -17,7 +17,7 @@ from fmrgen.errors import UserError
 from fmrgen.perturb import perturb
 from fmrgen.processes import device_name, refuse_unlike_processes, start_processes, waiting_for_others
 from fmrgen.progress import Progress, Watch
-from fmrgen.provenance import claim, new_provenance, new_run, now
+from fmrgen.provenance import claim, is_finished, new_provenance, new_run, now
 from fmrgen.recipe import Recipe
 from fmrgen.report.show import write_picture
 from fmrgen.rows import Example, Perturbed
@@ -50,7 +50,7 @@ def generate(
         finished = folder.finished_shards()
         watch = Watch(folder, Progress(folder.examples), on_progress, finished)
         todo = [[shard for shard in range(folder.shards) if shard not in watch.counted]]
-        if todo[0] or not provenance["finished"]:
+        if todo[0] or not is_finished(provenance):
             provenance["runs"].append(new_run(accelerator.num_processes, device_name(accelerator.device)))
             provenance["finished"] = False
             folder.remove_leftovers()
@@ -167,7 +167,7 @@ def _finish(folder: SplitFolder, provenance: dict[str, Any], watch: Watch) -> Su
     run did not write, too."""
     watch.look_around()
     watch.on_progress(watch.progress)
-    checked = None if provenance["finished"] else folder.check_complete(provenance["fingerprint"])
+    checked = None if is_finished(provenance) else folder.check_complete(provenance["fingerprint"])
     if checked is not None and len(checked.skipped) == folder.examples:
         first = checked.skipped[0].reason
         raise UserError(f"source: all {len(checked.skipped)} images were unreadable and skipped; first: {first}")

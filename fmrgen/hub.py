@@ -4,11 +4,13 @@ import random
 import re
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from json import JSONDecodeError
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,6 +44,8 @@ _MERGED = r"(provenance/\w[\w.-]*/\w[\w.]*|results/\w[\w.-]*/\w[\w.]*/\w[\w.-]*)
 
 # What asking the Hub raises, the plainest first: what the server says comes wrapped in what the client makes of it.
 _OF_THE_HUB = (HTTPError, ConnectionError, TimeoutError, HFValidationError, LocalTokenNotFoundError)
+# How hf_xet, which sends large files, says what a server answered.
+_STATUS_IN_WORDS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")
 
 Operation = CommitOperationAdd | CommitOperationDelete
 Found = TypeVar("Found")
@@ -49,12 +53,12 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class RepoState:
-    """A dataset repo as it was at one commit: the paths of its files."""
+    """A dataset repo as it was at one commit: its files, with the sha256 of the large ones."""
 
     name: str
     commit: str
     private: bool
-    files: frozenset[str]
+    files: Mapping[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -82,27 +86,40 @@ class HubRepo:
 
     def log_in(self) -> None:
         """Proves that the Hub knows the caller; a name without a namespace is one of theirs from here on."""
+        if not (get_token() or "").isascii():
+            raise UserError(
+                "the token has a character in it that no token has; copy it again (HF_TOKEN, hf auth login)"
+            )
         account = self._asked(self._api.whoami)
         if "/" not in self.name:
             self.name = f"{account['name']}/{self.name}"
 
     def look(self) -> RepoState | None:
         """The repo at the branch's head, None where there is no such repo or branch."""
-        try:
-            return self._asked(self._look)
-        except _MissingError:
-            return None
+        return self._look_if_there(self._revision)
+
+    def is_private(self) -> bool | None:
+        """Whether the repo is private, whatever its branches; None where there is none."""
+        state = self._look_if_there(None)
+        return None if state is None else state.private
+
+    def read(self, path: str, state: RepoState) -> bytes:
+        """A small file of the repo as it was."""
+        return self._asked(partial(self._read, [path], state))[path]
 
     def create(self, private: bool) -> None:
         """Makes the repo, and the branch, where they are not there."""
+        if self.is_pull_request:
+            raise UserError(f"{self.name}: has no pull request {self._revision}; open one on its page, or leave it out")
         make = partial(self._api.create_repo, self.name, repo_type="dataset", private=private, exist_ok=True)
         self._asked(make)
-        if self._revision != "main" and not self.is_pull_request:
+        if self._revision != "main":
             branch = partial(self._api.create_branch, self.name, branch=self._revision, repo_type="dataset")
             self._asked(partial(branch, exist_ok=True))
 
-    def update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str] | None:
-        """Commits what `change` makes of the repo; returns the commit and its address, None where there is nothing to.
+    def update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str | None]:
+        """Commits what `change` makes of the repo; returns the commit and its address. Where there is nothing to
+        commit, the commit is the one that was found, without an address.
 
         `change` gets a folder with the repo's small files (the card, provenance, results) as they are now, changes and
         adds such, and returns the rest. The card is made anew from the folder. Where another commit comes first, all of
@@ -118,14 +135,20 @@ class HubRepo:
         refs = self._asked(partial(self._api.list_repo_refs, self.name, repo_type="dataset"))
         return {tag.name for tag in refs.tags}
 
-    def _look(self) -> RepoState:
-        info = self._api.dataset_info(self.name, revision=self._revision)
-        files = frozenset(file.rfilename for file in info.siblings or [])
+    def _look_if_there(self, revision: str | None) -> RepoState | None:
+        try:
+            return self._asked(partial(self._look, revision))
+        except _MissingError:
+            return None
+
+    def _look(self, revision: str | None) -> RepoState:
+        info = self._api.dataset_info(self.name, revision=revision, files_metadata=True)
+        files = {file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or []}
         return RepoState(self.name, str(info.sha), bool(info.private), files)
 
-    def _update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str] | None:
-        state = self._look()
-        before = self._read_small_files(state)
+    def _update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str | None]:
+        state = self._look(self._revision)
+        before = self._read([path for path in state.files if path == "README.md" or re.fullmatch(_MERGED, path)], state)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             for path, content in before.items():
@@ -139,21 +162,21 @@ class HubRepo:
                 if before.get(path) != content
             ]
             if not small and not changed.operations:
-                return None
+                return state.commit, None
             _refuse_token(small)
-            done = self._api.create_commit(
-                self.name,
-                [*changed.operations, *small],
-                commit_message=changed.message,
-                repo_type="dataset",
-                revision=self._revision,
-                parent_commit=state.commit,
-            )
+            with _sending(self.name):
+                done = self._api.create_commit(
+                    self.name,
+                    [*changed.operations, *small],
+                    commit_message=changed.message,
+                    repo_type="dataset",
+                    revision=self._revision,
+                    parent_commit=state.commit,
+                )
         return done.oid, str(done.commit_url)
 
-    def _read_small_files(self, state: RepoState) -> dict[str, bytes]:
-        """The card, provenance and results by their paths, as they are in that commit."""
-        paths = [path for path in state.files if path == "README.md" or re.fullmatch(_MERGED, path)]
+    def _read(self, paths: list[str], state: RepoState) -> dict[str, bytes]:
+        """Small files by their paths, as they are in that commit."""
         read = partial(hf_hub_download, state.name, repo_type="dataset", revision=state.commit)
         with ThreadPoolExecutor(8) as pool, no_bars():
             return dict(zip(paths, pool.map(lambda path: Path(read(path)).read_bytes(), paths), strict=True))
@@ -168,8 +191,8 @@ class HubRepo:
                 cause = next((link for link in _chain(error) if isinstance(link, _OF_THE_HUB)), None)
                 if cause is None:
                     raise
-                status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
-                wait = _seconds_to_wait(cause, attempt)
+                status = _status(cause)
+                wait = _seconds_to_wait(cause, status, attempt)
                 if wait is None or attempt == _ATTEMPTS:
                     raise self._told(cause, status) from None
                 what = f"the Hub answered {status}" if status else f"the Hub can't be reached ({one_line(cause, 80)})"
@@ -196,8 +219,8 @@ class HubRepo:
             return _MissingError(f"{self.name}: no such dataset repo, or none that your token may read")
         if status == 403:
             return UserError(
-                f"{self.name}: your token may not do this; use one with write access to {self.name.partition('/')[0]}, "
-                f"or another name ({said})"
+                f"{self.name}: the Hub refuses: {said}; if that is for want of rights, use a token with write access "
+                f"to {self.name.partition('/')[0]}, or another name"
             )
         if status in _CONFLICTS:
             return UserError(
@@ -219,14 +242,39 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _seconds_to_wait(error: BaseException, attempt: int) -> float | None:
+def _status(error: BaseException) -> int | None:
+    """What the Hub answered, where it did."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code
+    found = _STATUS_IN_WORDS.search(str(error))
+    return int(found[1]) if found else None
+
+
+@contextmanager
+def _sending(name: str) -> Iterator[None]:
+    """Makes what the client throws while it sends, and what is no answer of the Hub's, one that can be told."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the Hub's advice on metadata that others wrote
+            yield
+    except UserError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        if any(isinstance(link, _OF_THE_HUB) for link in _chain(error)):
+            raise
+        if isinstance(error, ValueError) and not isinstance(error, JSONDecodeError):
+            raise UserError(f"{name}: the Hub does not take the files: {one_line(error, 160)}") from error
+        raise ConnectionError(f"while sending: {one_line(error)}") from error
+
+
+def _seconds_to_wait(error: BaseException, status: int | None, attempt: int) -> float | None:
     """How long to wait before asking again; None where asking again is of no use."""
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if status in _CONFLICTS:
         return random.uniform(0, 2 * attempt)  # those who met once should not meet again
     backoff = 2.0 ** (attempt - 1) * random.uniform(0.5, 1)
-    if isinstance(error, HfHubHTTPError) and status in _TRANSIENT:
-        return min(_asked_seconds(error.response.headers) or backoff, _LONGEST_WAIT)
+    if status in _TRANSIENT:
+        asked = _asked_seconds(error.response.headers) if isinstance(error, HfHubHTTPError) else None
+        return min(asked or backoff, _LONGEST_WAIT)
     permanent = isinstance(error, OfflineModeIsEnabled | LocalTokenNotFoundError | HFValidationError)
     return backoff if status is None and not permanent else None
 

@@ -1,5 +1,6 @@
 """Where a split comes from: what made it, and whether a folder may go on with it."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fmrgen.errors import UserError
 from fmrgen.recipe import Recipe
-from fmrgen.split import SplitFolder, provenance_path, read_json
+from fmrgen.split import SplitFolder, read_json
 
 if TYPE_CHECKING:
     from fmrgen.components import Components
@@ -37,6 +38,39 @@ def new_provenance(recipe: Recipe, components: "Components", folder: SplitFolder
         "runs": [],
         "files": {},
     }
+
+
+# What every reader of a split's provenance takes from it, and of a finished one's besides.
+_KEYS = {"fingerprint": str, "recipe": dict, "labels": list, "examples": int, "image_size": int, "weights_sha256": dict}
+_KEYS_AT_THE_END = {"skipped": list, "files": dict, "num_bytes": int, "download_size": int, "summary": dict}
+_SECTIONS = ("source", "classifier", "generator", "oracle", "perturb", "output")
+
+
+def is_finished(provenance: dict[str, Any]) -> bool:
+    """Whether this is the provenance of a finished split, with all that its readers need.
+
+    False for what others put there, and for that of a version of fmrgen that told less.
+    """
+    at_the_end = all(isinstance(provenance.get(key), kind) for key, kind in _KEYS_AT_THE_END.items())
+    return _is_provenance(provenance) and at_the_end and provenance.get("finished") is True
+
+
+def _is_provenance(tree: dict[str, Any]) -> bool:
+    known = all(isinstance(tree.get(key), kind) for key, kind in _KEYS.items())
+    return known and all(isinstance(tree["recipe"].get(section), dict) for section in _SECTIONS)
+
+
+def read_all(root: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """The provenance of every split in `root`, finished or not, by config and split; files that are none do not count.
+
+    On the Hub others may have put them there.
+    """
+    found = {}
+    for path in sorted((root / "provenance").glob("*/*.json")):
+        with suppress(UserError):
+            if _is_provenance(tree := read_json(path)):
+                found[path.parent.name, path.stem] = tree
+    return found
 
 
 def claim(folder: SplitFolder, provenance: dict[str, Any]) -> dict[str, Any]:
@@ -74,17 +108,18 @@ def claim(folder: SplitFolder, provenance: dict[str, Any]) -> dict[str, Any]:
 
 def refuse_mixed_config(root: Path, config: str, split: str, provenance: dict[str, Any], where: str) -> None:
     """Raises UserError, starting with `where`, if other splits of the config in `root` are not of its kind."""
-    for path in provenance_path(root, config, split).parent.glob("*.json"):
-        other = read_json(path) if path.stem != split else provenance
+    for (home, name), other in read_all(root).items():
+        if home != config or name == split:
+            continue
         if other["recipe"]["output"]["keep_original"] != provenance["recipe"]["output"]["keep_original"]:
             raise UserError(
-                f"{where}: config {config} has another output.keep_original in its split {path.stem}; "
+                f"{where}: config {config} has another output.keep_original in its split {name}; "
                 "the splits of a config have the same columns"
             )
         for section in ("source", "generator", "oracle"):
             if _identity(other, section) != _identity(provenance, section):
                 raise UserError(
-                    f"{where}: config {config} has another {section} in its split {path.stem}; "
+                    f"{where}: config {config} has another {section} in its split {name}; "
                     "a config is one source, generator and oracle: choose another output.config"
                 )
 

@@ -1,21 +1,26 @@
 """Perturbed splits on the Hub: pushed as they are, beside what the repo holds already."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
+from fmrgen.card import data_named
 from fmrgen.errors import UserError
 from fmrgen.hub import Change, HubRepo, Operation, RepoState
-from fmrgen.provenance import refuse_mixed_config
+from fmrgen.provenance import is_finished, refuse_mixed_config
 from fmrgen.reading import parse_reference
-from fmrgen.recipe import fingerprint
+from fmrgen.recipe import Recipe, fingerprint
 from fmrgen.split import picture_path, provenance_path, read_json
 
+# What `load_dataset` takes for data where no card says what is.
+_DATA = re.compile(r"\.(csv|tsv|jsonl?|parquet|arrow|txt|xml|tar|zip|gz|png|jpe?g|webp|bmp|tiff?)$", re.IGNORECASE)
 _FREE = re.compile(r"(cc-by|cc0|mit|apache|bsd|pddl|odc|odbl|cdla|unlicense|openrail|gpl|lgpl)", re.IGNORECASE)
 
 
@@ -43,7 +48,6 @@ class _Local:
     config: str
     split: str
     provenance: dict[str, Any]
-    operations: list[Operation] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -55,20 +59,25 @@ class _Local:
         files = fingerprint(self.provenance["files"])[:8]
         return f"{self.config}-{self.split}-{self.provenance['fingerprint']}-{files}".replace("..", "-")
 
-    def read_files(self) -> None:
-        """Makes the operations that add its files. Raises UserError where these are not the ones that were checked."""
+    def operations(self) -> list[Operation]:
+        """Operations that add its files. Raises UserError where these are not the ones that were checked."""
         again = "run the same generate command again"
+        operations: list[Operation] = []
         for path, digest in self.provenance["files"].items():
             if not (self.root / path).is_file():
                 raise UserError(f"{self.root / path}: is gone; {again}")
             operation = CommitOperationAdd(path, self.root / path)
             if operation.upload_info.sha256.hex() != digest:
                 raise UserError(f"{self.root / path}: is not the file that was checked; delete it, and {again}")
-            self.operations.append(operation)
-        picture = picture_path(self.root, self.config, self.split)
+            operations.append(operation)
+        picture = self.root / self.picture
         if not picture.is_file():
             raise UserError(f"{picture}: is gone; {again}")
-        self.operations.append(CommitOperationAdd(picture.relative_to(self.root).as_posix(), picture))
+        return [*operations, CommitOperationAdd(self.picture, picture)]
+
+    @property
+    def picture(self) -> str:
+        return picture_path(self.root, self.config, self.split).relative_to(self.root).as_posix()
 
 
 def push(
@@ -91,46 +100,58 @@ def push(
     found, notes = _finished_splits(str(folder))
     hub = HubRepo(repo, revision, on_wait)
     hub.log_in()
-    state = hub.look()
-    if state is not None:
-        _refuse_unasked_publication(state, public)
+    _refuse_unasked_publication(hub.name, hub.is_private(), public)
     for local in found:
-        local.read_files()
-    if state is None:
+        local.operations()  # before anything is made on the Hub
+    if hub.look() is None:
         hub.create(private=not public)
-    new: list[str] = []
+    new: dict[str, None] = {}
 
     def change(small: Path, state: RepoState) -> Change:
-        new.clear()
+        _refuse_unasked_publication(hub.name, state.private, public)
+        _refuse_to_hide_data(hub.name, small, state)
         operations: list[Operation] = []
+        if "README.md" not in state.files and (found[0].root / "README.md").is_file():
+            shutil.copyfile(found[0].root / "README.md", small / "README.md")  # for what was written into it by hand
         for local in found:
             if not _is_there(local, small, state):
                 _refuse_to_lose(local, small, state, replace)
                 refuse_mixed_config(small, local.config, local.split, local.provenance, hub.name)
-                new.append(local.name)
-                operations += [*local.operations, *_old_shards(local, state)]
+                new[local.name] = None
+                # Made anew for each attempt: the client keeps in them what it found on the Hub at the last one.
+                operations += [*local.operations(), *_old_shards(local, state)]
             _add_small_files(local, small)
         listed = ", ".join(f"{split.name} (recipe {split.provenance['fingerprint']})" for split in found)
         return Change(f"{'Add' if new else 'Update the card of'} {listed}", operations)
 
-    done = hub.update(change)
+    commit, url = hub.update(change)
     state = hub.look()
     if state is None:
         raise UserError(f"{hub.name}: is gone from the Hub")
-    commit = state.commit if done is None else done[0]
+    _refuse_missing_files(found, state, commit)
     tags = [] if hub.is_pull_request else _add_tags(hub, found, commit)
-    return Pushed(
-        hub.name, state.private, commit, None if done is None else done[1], new, tags, notes + _warn(found, state)
-    )
+    return Pushed(hub.name, state.private, commit, url, list(new), tags, notes + _warn(found, state))
 
 
-def check_push(repo: str, *, public: bool = False) -> None:
-    """Proves, before a long job, that the Hub knows the caller and the repo is one to push to. Raises UserError."""
+def check_push(repo: str, recipe: Recipe, *, public: bool = False, replace: bool = False) -> None:
+    """Proves, before a long job, that what `recipe` makes may be pushed to the dataset repo. Raises UserError.
+
+    The Hub must know the caller, a public repo needs `public`, and another split of the same name `replace`.
+    """
     hub = HubRepo(repo, None, lambda line: None)
     hub.log_in()
     state = hub.look()
-    if state is not None:
-        _refuse_unasked_publication(state, public)
+    if state is None:
+        return
+    _refuse_unasked_publication(hub.name, state.private, public)
+    path = provenance_path(Path(), recipe.output.config, recipe.output.split).as_posix()
+    if path in state.files and not replace:
+        with suppress(ValueError, AttributeError):
+            there = json.loads(hub.read(path, state)).get("fingerprint")
+            if there != recipe.fingerprint:
+                raise _another_split(
+                    hub.name, f"{recipe.output.config}/{recipe.output.split}", there, recipe.fingerprint
+                )
 
 
 def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
@@ -145,8 +166,7 @@ def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
         place = (path.parent.name, path.stem)
         if wanted not in ((None, None), place):
             continue
-        provenance = read_json(path)
-        if provenance.get("finished"):
+        if is_finished(provenance := read_json(path)):
             found.append(_Local(root, *place, provenance))
         else:
             notes.append(f"{'/'.join(place)} is not finished and stays here; run the same generate command again")
@@ -155,27 +175,67 @@ def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
     return found, notes
 
 
-def _refuse_unasked_publication(state: RepoState, public: bool) -> None:
-    if not state.private and not public:
-        raise UserError(f"{state.name}: is a public repo; if these images may be published, say --public")
+def _refuse_unasked_publication(name: str, private: bool | None, public: bool) -> None:
+    if private is False and not public:
+        raise UserError(f"{name}: is a public repo; if these images may be published, say --public")
+
+
+def _refuse_to_hide_data(name: str, small: Path, state: RepoState) -> None:
+    """Raises UserError for data that `load_dataset` could not read any more beside a perturbed split."""
+    named = data_named(small / "README.md", name)
+    if named is None:
+        own = ("provenance/", "results/", "pictures/")
+        unnamed = [path for path in sorted(state.files) if _DATA.search(path) and not path.startswith(own)]
+        if unnamed:
+            raise UserError(
+                f"{name}: holds data that its card does not name ({unnamed[0]}), and load_dataset would lose it: name "
+                "it in the card's `configs` first, or choose another repo"
+            )
+    elif others := [path for path in named if (found := _DATA.search(path)) and found[1].lower() != "parquet"]:
+        raise UserError(
+            f"{name}: holds data that is no parquet ({others[0]}), and load_dataset reads a repo in one format; choose "
+            "another repo"
+        )
+
+
+def _refuse_missing_files(found: list[_Local], state: RepoState, commit: str) -> None:
+    """The Hub's client leaves out without a word what a .gitignore in the repo matches."""
+    for local in found:
+        missing = [path for path in (*local.provenance["files"], local.picture) if path not in state.files]
+        if missing and state.commit == commit:
+            raise UserError(f"{state.name}: does not take {missing[0]}; a .gitignore in it may match, mend that there")
 
 
 def _is_there(local: _Local, small: Path, state: RepoState) -> bool:
     """Whether the repo holds the very files of the split."""
-    path = provenance_path(small, local.config, local.split)
-    if not path.exists() or not state.files.issuperset(local.provenance["files"]):
+    if local.picture not in state.files or _told_there(local, small).get("files") != local.provenance["files"]:
         return False
-    return read_json(path).get("files") == local.provenance["files"]
+    # The sha256 of a small file that the repo keeps in git is not known: its name must do.
+    files = {
+        path: state.files[path] or digest for path, digest in local.provenance["files"].items() if path in state.files
+    }
+    return files == local.provenance["files"]
+
+
+def _told_there(local: _Local, small: Path) -> dict[str, Any]:
+    """What the repo says of a split of that name; nothing where it says nothing that can be read."""
+    with suppress(UserError):
+        return read_json(provenance_path(small, local.config, local.split))
+    return {}
 
 
 def _refuse_to_lose(local: _Local, small: Path, state: RepoState, replace: bool) -> None:
-    path = provenance_path(small, local.config, local.split)
-    if replace or not (path.exists() or _old_shards(local, state)):
+    there = _told_there(local, small)
+    if replace or there.get("files") == local.provenance["files"]:
         return
-    recipe = f"recipe {read_json(path).get('fingerprint')}" if path.exists() else "no provenance"
-    raise UserError(
-        f"{state.name}: holds another {local.name} already ({recipe}, yours {local.provenance['fingerprint']}); say "
-        "--replace, or choose another output.split"
+    if there or _old_shards(local, state):
+        raise _another_split(state.name, local.name, there.get("fingerprint"), local.provenance["fingerprint"])
+
+
+def _another_split(repo: str, name: str, there: Any, own: str) -> UserError:
+    recipe = "no provenance" if there is None else f"recipe {there}"
+    return UserError(
+        f"{repo}: holds another {name} already ({recipe}, yours {own}); say --replace, or choose another output.split"
     )
 
 

@@ -28,7 +28,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 class Fault:
     """What happens to one request instead of, or beside, its answer.
 
-    `status` answers with that, `headers` and `message`. `drop` closes the connection: `before` the request has any effect,
+    `status` answers with that, `headers` and `message` (or `body`). `drop` closes the connection: `before` the request has any effect,
     in the `middle` of its body or of the answer's, or `after` the effect and without an answer. `kill` is a process to end
     at that moment. `slow` are seconds to wait, `etag` is told in place of the right one.
     """
@@ -38,6 +38,7 @@ class Fault:
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     message: str = "made to fail"
+    body: str | None = None  # in place of a message
     drop: str | None = None
     kill: int | None = None
     slow: float = 0
@@ -222,6 +223,9 @@ class Handler(BaseHTTPRequestHandler):
                 self.drop()
                 return
         content = self.read_body() if self.command in ("POST", "PUT", "DELETE") else b""
+        if fault is not None and fault.body is not None:
+            self.answer(fault.status, fault.body.encode(), fault.headers)
+            return
         if fault is not None and fault.status is not None:
             self.answer(fault.status, {"error": fault.message}, {"X-Error-Message": fault.message, **fault.headers})
             return
@@ -279,7 +283,11 @@ class Handler(BaseHTTPRequestHandler):
             oid, files = found
             told = {"id": repo, "sha": oid, "private": self.world.repos[repo]["private"], "tags": [], "downloads": 0}
             told["gated"] = "manual" if self.world.repos[repo]["gated"] else False
-            self.answer(200, told | {"siblings": [{"rfilename": name} for name in sorted(files)]})
+            siblings = [
+                {"rfilename": name} | ({"lfs": {"sha256": oid, "size": 1, "pointerSize": 130}} if lfs else {})
+                for name, (oid, lfs) in sorted(files.items())
+            ]
+            self.answer(200, told | {"siblings": siblings})
 
     def entry(self, name: str, blob: list) -> dict:
         size = (self.world.blobs / blob[0]).stat().st_size
@@ -354,8 +362,15 @@ class Handler(BaseHTTPRequestHandler):
     def preupload(self, content: bytes, query: dict, repo: str, revision: str) -> None:
         if self.may_write():
             files = json.loads(content)["files"]
-            modes = [{"path": f["path"], "uploadMode": "lfs" if is_lfs(f["path"]) else "regular"} for f in files]
-            self.answer(200, {"files": [mode | {"shouldIgnore": False, "oid": None} for mode in modes]})
+            here = self.files_at(repo, revision)[1]
+            ignored = self.world.repos[repo].get("ignored", "(?!)")
+            told = []
+            for path in (file["path"] for file in files):
+                lfs = is_lfs(path)
+                known = here[path][0] if lfs and path in here else None
+                mode = {"path": path, "uploadMode": "lfs" if lfs else "regular", "oid": known}
+                told.append(mode | {"shouldIgnore": re.search(ignored, path) is not None})
+            self.answer(200, {"files": told})
 
     def lfs_batch(self, content: bytes, query: dict, repo: str) -> None:
         if self.may_write():

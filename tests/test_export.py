@@ -1,10 +1,12 @@
 """Exports are read by the tools that they are for, with everything in them; tars serve as sources as they are."""
 
 import functools
+import gzip
 import io
 import json
 import tarfile
 import threading
+from datetime import datetime
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow.parquet as pq
@@ -12,7 +14,7 @@ import pytest
 import webdataset
 import yaml
 from conftest import assert_same_rows, fmrgen
-from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
+from datasets import ClassLabel, Dataset, Features, Image, List, Value, load_dataset
 from PIL import Image as PILImage
 from torchvision.datasets import ImageFolder
 
@@ -136,10 +138,64 @@ def test_what_is_in_the_place_is_not_overwritten_and_what_was_interrupted_is(fin
     (tmp_path / "new").mkdir()
     export(str(finished_split), tmp_path / "new", "imagefolder")
     assert not list((tmp_path / "new").rglob("old.png"))
-    (tmp_path / "tars/lenet.json").unlink()
-    (tmp_path / "tars/lenet-000009.tar").write_bytes(b"half")
-    export(str(finished_split), tmp_path / "tars", "webdataset")
-    assert not (tmp_path / "tars/lenet-000009.tar").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/lenet-imagenet.tar").write_bytes(b"precious")
+    for form in ("imagefolder", "webdataset"):
+        with pytest.raises(UserError, match="is not empty; choose another folder"):
+            export(str(finished_split), tmp_path / "mine", form)
+    assert (tmp_path / "mine/lenet-imagenet.tar").read_bytes() == b"precious"
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    export(str(finished_split), tmp_path / "link", "webdataset")
+    assert (tmp_path / "real/lenet.json").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+PNG = io.BytesIO()
+PILImage.new("L", (4, 4)).save(PNG, "PNG")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"label": (ClassLabel(names=["a"]), [-1, 0])}, "row 0 has no label"),
+        ({"label": (Value("int64"), [1, None])}, "row 1 has no label"),
+        ({"image": (Image(), [PNG.getvalue(), None])}, "row 1 has no image"),
+        ({"../../evil": (Image(), [PNG.getvalue()] * 2)}, "the image column '../../evil' has a name that no file can"),
+        ({"when": (List(Value("timestamp[s]")), [[datetime(2026, 1, 1)]] * 2)}, "the column when holds datetime"),
+        ({"views": (List(Image()), [[PNG.getvalue()]] * 2)}, "the column views holds"),
+    ],
+)
+def test_what_no_format_can_hold_is_one_line(tmp_path, columns, message):
+    told = {"image": (Image(), [PNG.getvalue()] * 2), "label": (Value("int64"), [0, 1]), **columns}
+    data = {name: values for name, (_, values) in told.items()}
+    dataset = Dataset.from_dict(data, Features({name: feature for name, (feature, _) in told.items()}))
+    dataset.to_parquet(str(tmp_path / "x.parquet"))
+    for form in ("imagefolder", "webdataset"):
+        with pytest.raises(UserError) as error:
+            export(f"{tmp_path}/x.parquet", tmp_path / form, form)
+        assert message in str(error.value)
+        assert not (tmp_path / form).exists()
+
+
+def test_labels_without_names_keep_their_order_and_their_folders_apart(tmp_path):
+    def folders(labels):
+        data = {"image": [PNG.getvalue()] * len(labels), "label": labels, "n": [[1.0, float("nan")]] * len(labels)}
+        features = {"image": Image(), "label": Value("int64" if isinstance(labels[0], int) else "string")}
+        dataset = Dataset.from_dict(data, Features(features | {"n": List(Value("float32"))}))
+        dataset.to_parquet(str(tmp_path / "x.parquet"))
+        out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        export(f"{tmp_path}/x.parquet", out, "imagefolder")
+        rows = [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
+        assert all(row["n"] == [1.0, None] for row in rows)
+        return [row["image_file_name"].split("/")[1] for row in rows]
+
+    numbers = folders([10, 2, 0])
+    assert sorted(numbers) == [numbers[2], numbers[1], numbers[0]]
+    words = folders(["a/b", "a_b", "..", "x" * 300, "a/b"])
+    assert words[0] == words[4]
+    assert len(set(words)) == 4
+    assert all(0 < len(word) < 255 for word in words)
 
 
 # Tars as sources
@@ -262,7 +318,7 @@ def test_only_files_of_a_tar_are_read(tmp_path):
         add(tar, "b.png", buffer.getvalue())
         add(tar, "b.cls", b"", type=tarfile.SYMTYPE, linkname=str(secret))
         add(tar, "b.txt", b"", type=tarfile.CHRTYPE, devmajor=1, devminor=5)
-    with pytest.raises(UserError, match="id 1: has no label"):
+    with pytest.raises(UserError, match="sample 1 has no member cls, only png"):
         tars(tmp_path / "x.tar")
     with tarfile.open(tmp_path / "x.tar", "a") as tar:
         add(tar, "b.cls", b"4")
@@ -287,11 +343,33 @@ def test_only_files_of_a_tar_are_read(tmp_path):
         (
             "{served}/d-{{0..3}}.tar",
             {"limit": 60, "tar_size": 10},
-            "source.tar_size: {served}/d-0.tar holds 16 samples",
+            "source.tar_size: {served}/d-0.tar holds more samples than 10",
         ),
         ("pipe:exit 3", {"limit": 5}, "source.urls: pipe:exit …: can't be read as a tar"),
-        ("{root}/tars/d-0.tar", {"label": "txt"}, "id 0: has no label"),
-        ("{root}/tars/d-0.tar", {"label": "json.nothing"}, "id 0: has no label"),
+        ("pipe:cat {root}/tars/d-0.tar; exit 3 # SECRET", {"limit": 16}, "the command ends with 3"),
+        ("{served}/d-{{0..3}}.tar", {"limit": 16, "tar_size": 10}, "d-0.tar holds more samples than 10"),
+        ("{served}/d-{{0..3}}.tar", {"limit": 60, "tar_size": 20}, "d-0.tar holds 16 samples, not 20"),
+        (
+            "{root}/tars/d-0.tar",
+            {"label": "txt"},
+            "source.label: sample 0 has no member txt, only cls, json, png; name",
+        ),
+        ("{root}/tars/d-0.tar", {"label": "json.nothing"}, "source.label: the json of sample 0 has no nothing in it"),
+        ("{root}/tars/d-0.tar", {"image": ["tif"]}, "source.image: sample 0 has no member tif, only cls, json, png"),
+        ("{root}/tars/d-{{0..3.tar", {}, "source.urls: a brace in it is not closed"),
+        ("{root}/tars/corrupt.tar", {}, "corrupt.tar: can't be read as a tar: at byte"),
+        ("{root}/tars/edge.tar", {}, "edge.tar: can't be read as a tar: at byte"),
+        ("{root}/tars/zeros.tar", {}, "zeros.tar: can't be read as a tar: there is more behind its end"),
+        ("pipe:cat {root}/tars/edge.tar", {"limit": 16}, "source.urls: pipe:cat …: can't be read as a tar: at byte"),
+        ("pipe:cat {root}/tars/zeros.tar", {"limit": 16}, "can't be read as a tar: there is more behind its end"),
+        ("{root}/tars/twice.tar", {}, "two members are called x.png"),
+        ("{root}/tars/d-0.tar.gz", {}, "is it compressed? pipe:gzip -dc"),
+        (
+            "http://me:SECRET@127.0.0.1:9/x.tar?token=SECRET",
+            {"limit": 5},
+            "source.urls: http://127.0.0.1:9/x.tar: can't",
+        ),
+        ("nowhere://x.tar", {"limit": 5}, "no way to read nowhere:// here"),
         ("{root}/tars/d-3.tar", {"classes": ["a"]}, "outside the 1 classes"),
         ("{root}/tars/d-0.tar", {"classes": None}, "source.classes: the source has no class names, list them here"),
         ("{root}/tars/d-0.tar", {"image": []}, "source.image: list should have at least 1 item"),
@@ -300,12 +378,23 @@ def test_only_files_of_a_tar_are_read(tmp_path):
 )
 def test_mistakes_with_tars_are_one_line(digits, served, urls, options, message):
     (digits / "tars/text.tar").write_text("no tar\n" * 200)
-    (digits / "tars/cut.tar").write_bytes((digits / "tars/d-0.tar").read_bytes()[:5000])
+    good = (digits / "tars/d-0.tar").read_bytes()
+    third = good.index(b"0002.", 512) if b"0002." in good else 3 * 1536
+    third -= third % 512
+    (digits / "tars/cut.tar").write_bytes(good[:5000])
+    (digits / "tars/corrupt.tar").write_bytes(good[:third] + b"x" * 512 + good[third + 512 :])
+    (digits / "tars/zeros.tar").write_bytes(good[:third] + bytes(1024) + good[third + 1024 :])
+    (digits / "tars/edge.tar").write_bytes(good[:third])
+    (digits / "tars/d-0.tar.gz").write_bytes(gzip.compress(good))
+    with tarfile.open(digits / "tars/twice.tar", "w") as tar:
+        for name in ("x.png", "x.cls", "x.png"):
+            add(tar, name, b"1")
     names = {"root": digits, "served": served}
     with pytest.raises(UserError) as error:
         examples(tars(urls.format(**names), **options))
     assert message.format(**names) in str(error.value)
     assert "\n" not in str(error.value)
+    assert "SECRET" not in str(error.value)
 
 
 @pytest.mark.job

@@ -6,8 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -46,6 +49,14 @@ def run_python(hub, script, *arguments):
     done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def wait_for(condition, seconds=60):
+    for _ in range(seconds * 20):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
 
 
 def edit_json(path, **changes):
@@ -287,8 +298,8 @@ def test_configs_are_not_mixed(hub, split, other):
     [
         (REPO, {"HF_TOKEN": "nobody"}, "the Hub does not know you: log in with `hf auth login`, or set HF_TOKEN"),
         (REPO, {"HF_TOKEN": ""}, "the Hub does not know you"),
-        (REPO, {"HF_TOKEN": "reader"}, "your token may not do this; use one with write access to someone"),
-        ("elsewhere/digits", {}, "use one with write access to elsewhere, or another name (You don't have the rights"),
+        (REPO, {"HF_TOKEN": "reader"}, "use a token with write access to someone, or another name"),
+        ("elsewhere/digits", {}, "the Hub refuses: You don't have the rights"),
         (f"someone/{'x' * 100}", {}, "no name for a repo on the Hub, choose another"),
         ("someone/a b", {}, "no name for a repo on the Hub, choose another"),
         ("a/b/c", {}, "no name for a repo on the Hub, choose another"),
@@ -362,7 +373,10 @@ def test_branches_and_pull_requests(hub, split, other):
     assert any("twin" in path for path in world.files(REPO, "refs/pr/1"))
     result = push(hub, other, REPO, "--revision", "refs/pr/7")
     assert result.returncode == 2
-    assert "someone/digits: has no revision refs/pr/7" in result.stderr
+    assert "someone/digits: has no pull request refs/pr/7; open one on its page" in result.stderr
+    result = push(hub, other, "someone/none", "--revision", "refs/pr/7")
+    assert result.returncode == 2
+    assert "someone/none" not in world.repos
 
 
 def test_a_repo_is_private_unless_told(hub, split):
@@ -375,6 +389,9 @@ def test_a_repo_is_private_unless_told(hub, split):
     result = push(hub, split, "someone/open")
     assert result.returncode == 2
     assert "someone/open: is a public repo; if these images may be published, say --public" in result.stderr
+    result = push(hub, split, "someone/open", "--revision", "next")  # nor through a new branch
+    assert result.returncode == 2
+    assert "someone/open: is a public repo" in result.stderr
     path = split / "provenance/mnist/lenet.json"
     told = json.loads(path.read_text())
     for licence, message in (("other", "is other"), (None, "is not said (source.license)")):
@@ -410,6 +427,128 @@ def test_only_what_is_finished_and_as_it_was_checked_is_pushed(hub, split, other
     assert not any("twin" in path for path in hub.world().files(REPO))
 
 
+def commit_by_hand(hub, repo, **files):
+    """A commit of somebody else's: contents by path, None deletes."""
+    script = """
+import sys, json
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+api, files = HfApi(), json.loads(sys.argv[2])
+api.create_repo(sys.argv[1], repo_type="dataset", private=True, exist_ok=True)
+operations = [
+    CommitOperationDelete(path) if content is None else CommitOperationAdd(path, content.encode())
+    for path, content in files.items()
+]
+api.create_commit(sys.argv[1], operations, commit_message="By hand", repo_type="dataset")
+"""
+    run_python(hub, script, repo, json.dumps(files))
+
+
+def test_answers_that_are_no_answers(hub, split, other):
+    """A proxy's page, an error inside an answer, a token with a stray character: a line, not a traceback."""
+    assert push(hub, split, REPO).returncode == 0
+    page = {"status": 502, "body": "<html>Bad gateway</html>"}
+    hub.fail(at=0, match="/validate-yaml", **page)
+    hub.fail(at=0, match="/commit/", **page)
+    result = push(hub, other, REPO)
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    shortened(split)
+    error = {"objects": [{"oid": "0", "error": {"code": 422, "message": "Quota exceeded"}}]}
+    hub.fail(at=0, match="/lfs/objects/batch", status=200, body=json.dumps(error))
+    result = push(hub, split, REPO, "--replace")
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert "someone/digits: the Hub does not take the files" in result.stderr
+    result = push(hub, split, REPO, HF_TOKEN="hf_secret\u200babc")
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert "the token has a character in it that no token has" in result.stderr
+
+
+def test_what_xet_is_refused_is_told_as_that(hub, split):
+    """With Xet on, as it is by default: the client's other way to send files."""
+    hub.fail(at=0, match="xet-write-token", status=403, message="Your storage is full")
+    result = push(hub, split, REPO, HF_HUB_DISABLE_XET="")
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert "someone/digits: the Hub refuses" in result.stderr
+
+
+def test_a_shard_that_somebody_takes_away_meanwhile_is_sent_again(hub, split, tmp_path):
+    assert push(hub, split, REPO).returncode == 0
+    before = hub.world().files(REPO)
+    kept = "mnist/lenet-00001-of-00003.parquet"
+    shortened(split)
+    hub.fail(at=0, match="/commit/", slow=4)
+    pushing = threading.Thread(target=lambda: done.append(push(hub, split, REPO, "--replace")))
+    done = []
+    pushing.start()
+    wait_for(lambda: any("preupload" in request for request in hub.world().requests[-3:]))
+    world = hub.world()
+    commit = [{"key": "header", "value": {"summary": "By hand"}}, {"key": "deletedFile", "value": {"path": kept}}]
+    with world.lock:
+        world.commit(REPO, "main", commit)
+    pushing.join()
+    assert done[0].returncode == 0, done[0].stderr
+    assert hub.world().files(REPO)[kept] == before[kept]
+
+
+def test_a_damaged_split_is_mended_by_pushing_it_again(hub, split):
+    assert push(hub, split, REPO).returncode == 0
+    before = hub.world().files(REPO)
+    shard, picture = "mnist/lenet-00001-of-00003.parquet", "pictures/mnist/lenet.png"
+    commit_by_hand(hub, REPO, **{shard: "junk", picture: None})
+    result = push(hub, split, REPO)
+    assert result.returncode == 0, result.stderr
+    assert "pushed mnist/lenet" in result.stdout
+    assert hub.world().files(REPO) == before
+
+
+def test_data_that_could_not_be_loaded_any_more_is_not_joined(hub, split, tmp_path):
+    commit_by_hand(hub, REPO, **{"train.csv": "a\n1\n"})
+    result = push(hub, split, REPO)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert "holds data that its card does not name (train.csv), and load_dataset would lose it" in result.stderr
+    card = "---\nconfigs:\n- data_files: train.csv\n---\n"
+    commit_by_hand(hub, REPO, **{"README.md": card})
+    result = push(hub, split, REPO)
+    assert result.returncode == 2
+    assert "holds data that is no parquet (train.csv), and load_dataset reads a repo in one format" in result.stderr
+    (tmp_path / "plain").mkdir()
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "plain/train.parquet")
+    card = "---\nconfigs:\n- data_files: train.parquet\ndataset_info:\n  features:\n  - {name: a, dtype: int64}\n---\n"
+    (tmp_path / "plain/README.md").write_text(card)
+    upload(hub, tmp_path / "plain", "someone/plain")
+    result = push(hub, split, "someone/plain", "--public")
+    assert result.returncode == 0, result.stderr
+    script = "import sys; from datasets import load_dataset; print(load_dataset(sys.argv[1], 'default')['train'][0])"
+    assert run_python(hub, script, "someone/plain") == "{'a': 1}"
+    assert loaded(hub, "someone/plain", "mnist/lenet")["mnist/lenet"].startswith("120 ")
+
+
+def test_what_others_put_where_fmrgen_reads_is_passed_over(hub, split):
+    strangers = {"provenance/other/x.json": "{}", "provenance/other/y.json": "[]", "provenance/mnist/z.json": "{"}
+    strangers["provenance/other/w.json"] = '{"finished": true}'
+    commit_by_hand(hub, REPO, **strangers)
+    result = push(hub, split, REPO)
+    assert result.returncode == 0, result.stderr
+    assert loaded(hub, REPO, "mnist/lenet")["mnist/lenet"].startswith("120 ")
+
+
+def test_text_in_the_card_of_the_folder_arrives(hub, split):
+    card = split / "README.md"
+    card.write_text(card.read_text().replace("license:", "pretty_name: Ours\nlicense:", 1) + "\n# By hand\n")
+    assert push(hub, split, REPO).returncode == 0
+    text = (hub.world().blobs / hub.world().files(REPO)["README.md"]).read_text()
+    assert "pretty_name: Ours" in text
+    assert "# By hand" in text
+
+
+def test_files_that_the_repo_ignores_are_missed(hub, split):
+    commit_by_hand(hub, REPO, **{"README.md": "Mine\n"})
+    hub.world().repos[REPO]["ignored"] = r"\.png$"
+    result = push(hub, split, REPO)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert "does not take pictures/mnist/lenet.png; a .gitignore in it may match" in result.stderr
+
+
 def test_the_token_is_told_to_nobody(hub, split, tmp_path):
     secret = "writer-w_Sup3rS3cretT0ken"
     path = split / "provenance/mnist/lenet.json"
@@ -439,11 +578,17 @@ def test_generating_and_pushing_in_one_command(hub, tmp_path):
     refused = fmrgen(*job, **{**hub.environment, "HF_TOKEN": "nobody"})
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
     assert not (tmp_path / "out").exists()  # told before the work, not after it
+    told = fmrgen(*job[:-2], "--public", **hub.environment)
+    assert told.stderr == "fmrgen: --public is of a push: say --push REPO too\n"
     launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "-m", "fmrgen")
     result = fmrgen(*job, launcher=launcher, ACCELERATE_USE_CPU="true", **hub.environment)
     assert result.returncode == 0, result.stderr
     assert "someone/digits (private): pushed mnist/lenet" in result.stdout
     assert loaded(hub, REPO, "mnist/lenet")["mnist/lenet"].startswith("20 ")
+    again = fmrgen(*job, "perturb.budget=4", "--output", tmp_path / "more", **hub.environment)
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1), again.stderr
+    assert "someone/digits: holds another mnist/lenet already" in again.stderr
+    assert not (tmp_path / "more").exists()
 
 
 @pytest.mark.skipif(

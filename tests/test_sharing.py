@@ -171,7 +171,7 @@ def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
     reader = {**hub.environment, "HF_TOKEN": "reader"}
     result = fmrgen(*command, "-c", LENET, "-o", tmp_path / "c", **reader)
     assert result.returncode == 0
-    assert "leaderboard not written: someone/splits: your token may not do this" in result.stdout
+    assert "leaderboard not written: someone/splits: the Hub refuses: " in result.stdout
     assert (tmp_path / "c/report.html").exists()
     assert len(list(Path(tmp_path / "c/model-cards").glob("*.md"))) == 1
 

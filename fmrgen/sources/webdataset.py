@@ -5,26 +5,28 @@ import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from itertools import islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources.base import RawExample, Source, SourceConfig, label_of_source
 
+_BLOCK = 1 << 20
 _MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")  # a sample's key, and what the member is of it
 
 
 class Config(SourceConfig):
     """`urls` are paths, addresses or `pipe:` commands, with braces for numbers: `val-{000000..000049}.tar`.
 
-    A sample is the members of a tar whose names are the same up to their first dot. `image` are the endings that an
-    image may have, the first one found is taken; `label` is the ending of its label, a class's number or name
-    (`json.KEY` reads a key of a JSON member). Ids count the samples through all tars in the order of `urls`.
+    A sample is the members of a tar whose names are the same up to their first dot; capitals in what follows do not
+    count. `image` are the endings that an image may have, the first one found is taken; `label` is the ending of its
+    label, a class's number or name (`json.KEY` reads a key of a JSON member). Ids count the samples through all tars
+    in the order of `urls`.
 
     Tars in files, uncompressed, are looked through before the work. Of others `limit` must say how many samples to
     take, and `tar_size`, how many each but the last holds, saves the processes of a job from reading each other's.
@@ -32,18 +34,24 @@ class Config(SourceConfig):
 
     kind: str = "webdataset"
     urls: str | list[str] = Field(min_length=1)
-    image: list[str] = Field(["jpg", "jpeg", "png", "webp", "original.png", "original.jpg"], min_length=1)
-    label: str = "cls"
+    image: list[Annotated[str, AfterValidator(str.lower)]] = Field(
+        ["jpg", "jpeg", "png", "webp", "original.png", "original.jpg"], min_length=1
+    )
+    label: Annotated[str, AfterValidator(lambda ending: ending if "." in ending else ending.lower())] = "cls"
     tar_size: int | None = Field(None, ge=1)
 
     def build(self, device: object = "cpu") -> Source:
         from braceexpand import braceexpand
 
         patterns = [self.urls] if isinstance(self.urls, str) else self.urls
-        urls = [url for pattern in patterns for url in ([pattern] if _is_command(pattern) else braceexpand(pattern))]
+        try:
+            urls = [url for text in patterns for url in ([text] if _is_command(text) else braceexpand(text))]
+        except ValueError as error:
+            raise UserError(f"source.urls: a brace in it is not closed: {_shown(str(error))}") from None
         files = [url for url in urls if "://" not in url and not _is_command(url)]
         if missing := [url for url in files if not Path(url).is_file()]:
-            raise UserError(f"source.urls: {missing[0]}: no such file, nor {len(missing) - 1} others")
+            others = f", nor {len(missing) - 1} others" if len(missing) > 1 else ""
+            raise UserError(f"source.urls: {missing[0]}: no such file{others}")
         labels = make_labels(self.classes, _names_beside(files))
         if len(files) == len(urls):
             return TarFiles(files, self, labels)
@@ -73,25 +81,57 @@ def _samples(tar: tarfile.TarFile, read: list[str], skip: int = 0) -> Iterator[_
             if number >= 0:
                 yield sample
             key, number, sample = named[1], number + 1, _Sample({}, {})
-        sample.members[named[2]] = member
-        if number >= skip and named[2] in read and (content := tar.extractfile(member)) is not None:
-            sample.contents[named[2]] = content.read()
+        ending = named[2].lower()
+        if ending in sample.members:
+            raise tarfile.ReadError(f"two members are called {member.name}")
+        sample.members[ending] = member
+        if number >= skip and ending in read and (content := tar.extractfile(member)) is not None:
+            sample.contents[ending] = content.read()
+    while rest := tar.fileobj.read(_BLOCK):
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError("there is more behind its end, as of two tars in one file")
     if number >= 0:
         yield sample
 
 
-def _label(config: Config, sample: _Sample) -> Any:
-    """What a sample says of its label; None where it has no such member."""
+class _Member(tarfile.TarInfo):
+    """A member whose header is right, or the end of a tar: tarfile itself takes whatever it can't read for the end."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> "_Member":
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"at byte {tar.offset}: {error}") from None
+
+
+def _image_ending(config: Config, sample: _Sample, number: int) -> str | None:
+    """The ending of a sample's image; None where it has none and such are skipped, else that is a UserError."""
+    ending = sample.first(config.image)
+    if ending is None and config.on_error == "fail":
+        raise _lacking("image", ", ".join(config.image), sample, number)
+    return ending
+
+
+def _label(config: Config, sample: _Sample, number: int) -> Any:
+    """What a sample says of its label. Raises UserError where it says nothing."""
     ending, _, key = config.label.partition(".") if config.label.startswith("json.") else (config.label, "", "")
     content = sample.contents.get(ending)
     if content is None:
-        return None
+        raise _lacking("label", ending, sample, number)
     if key:
         with suppress(ValueError, KeyError, TypeError):
             return json.loads(content)[key]
-        return None
+        raise UserError(f"source.label: the json of sample {number} has no {key} in it")
     text = content.decode(errors="replace").strip()
     return int(text) if re.fullmatch(r"-?\d+", text) else text
+
+
+def _lacking(what: str, wanted: str, sample: _Sample, number: int) -> UserError:
+    there = ", ".join(sorted(sample.members))
+    return UserError(f"source.{what}: sample {number} has no member {wanted}, only {there}; name its {what}'s ending")
 
 
 @contextmanager
@@ -100,11 +140,25 @@ def _opened(url: str, mode: str) -> Iterator[tarfile.TarFile]:
     try:
         with (
             closing(_stream(url)) as stream,
-            tarfile.open(fileobj=stream, mode=mode) as tar,  # type: ignore[call-overload]
+            tarfile.open(fileobj=stream, mode=mode, tarinfo=_Member) as tar,  # type: ignore[call-overload]
         ):
             yield tar
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(f"source.urls: {_shown(url)}: can't be read as a tar: {one_line(error, 120)}") from None
+        raise UserError(f"source.urls: {_shown(url)}: can't be read as a tar: {_why(error, url)}") from None
+
+
+def _why(error: Exception, url: str) -> str:
+    """What went wrong, in words without an address's or a command's secrets."""
+    if isinstance(error, tarfile.TarError):
+        cure = f"; is it compressed? pipe:gzip -dc {url} reads it" if url.endswith(("gz", ".tgz")) else ""
+        return one_line(error, 120) + cure
+    if _is_command(url):
+        status = re.search(r"exit (-?\d+)", str(error))
+        return f"the command ends with {status[1]}" if status else "the command fails"
+    if "://" not in url:
+        return str(getattr(error, "strerror", None) or one_line(error, 120))
+    status = getattr(error, "status", None)
+    return f"{type(error).__name__}{f', status {status}' if status else ''}"
 
 
 def _stream(url: str) -> Any:
@@ -114,7 +168,11 @@ def _stream(url: str) -> Any:
         return gopen(url)
     from datasets.utils.file_utils import xopen
 
-    return xopen(url, "rb")
+    try:
+        return xopen(url, "rb")
+    except (ImportError, ValueError) as error:  # what fsspec says of a protocol that it does not know
+        name = type(error).__name__
+        raise UserError(f"source.urls: {_shown(url)}: {name}: no way to read {url.partition(':')[0]}:// here") from None
 
 
 def _shown(url: str) -> str:
@@ -157,9 +215,11 @@ class TarFiles(Source):
         for file in files:
             with _opened(file, "r:") as tar:
                 for sample in _samples(tar, [config.label.partition(".")[0], config.label]):
-                    label = label_of_source(labels, _label(config, sample), number)
-                    if label is not None and len(self._examples) != config.limit:
-                        member = sample.members.get(sample.first(config.image) or "")
+                    if len(self._examples) == config.limit:
+                        return
+                    label = label_of_source(labels, _label(config, sample, number), number)
+                    if label is not None:
+                        member = sample.members.get(_image_ending(config, sample, number) or "")
                         place = _Place(file, member.offset_data, member.size) if member else _Place(file, 0, 0)
                         self._examples.append((number, place, label))
                     number += 1
@@ -211,15 +271,17 @@ class TarStreams(Source):
         for tar, url in enumerate(self._urls[first:], first):
             begin = counted
             with _opened(url, "r|*") as opened:
-                for sample in _samples(opened, endings, number - begin):
+                # One sample ahead: whoever stops at the end of this tar must know that it is the end.
+                for sample, following in pairwise(chain(_samples(opened, endings, number - begin), [None])):
+                    assert sample is not None
                     counted += 1
+                    if following is not None and counted - begin == self._tar_size and tar + 1 < len(self._urls):
+                        raise UserError(f"source.tar_size: {_shown(url)} holds more samples than {counted - begin}")
                     if counted <= number:
                         continue
-                    label = label_of_source(self.labels, _label(config, sample), counted - 1)
+                    label = label_of_source(self.labels, _label(config, sample, counted - 1), counted - 1)
                     if label is not None:
-                        image = sample.contents.get(sample.first(config.image) or "", b"")
+                        image = sample.contents.get(_image_ending(config, sample, counted - 1) or "", b"")
                         yield RawExample(counted - 1, image, label)
-            if self._tar_size and counted - begin != self._tar_size and tar + 1 < len(self._urls):
-                raise UserError(
-                    f"source.tar_size: {_shown(url)} holds {counted - begin} samples, not {self._tar_size}; mend it"
-                )
+            if self._tar_size and counted - begin < self._tar_size and tar + 1 < len(self._urls):
+                raise UserError(f"source.tar_size: {_shown(url)} holds {counted - begin} samples, not {self._tar_size}")
