@@ -19,6 +19,7 @@ from PIL import Image as PILImage
 
 from fmrgen import evaluate
 from fmrgen.card import write_card
+from fmrgen.errors import UserError
 from fmrgen.report.tables import figure
 from fmrgen.sharing import record_results, write_model_cards
 from fmrgen.statistics import SUMMARY_COLUMNS, summarise
@@ -87,6 +88,41 @@ def test_what_others_wrote_in_the_card_stays(split):
     (split / "README.md").write_text(text + "\nAfterwards.\n")
     record_results(evaluation)
     assert (split / "README.md").read_text().endswith("<!-- fmrgen: to here -->\n\nAfterwards.\n")
+
+
+BEGIN, END = "<!-- fmrgen: written by a machine from here -->", "<!-- fmrgen: to here -->"
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        ("---\nconfigs: {a: b}\n---\n", None),
+        ("---\nconfigs: [a]\n---\n", "its configs is no list of mappings; mend it by hand"),
+        ("---\ndataset_info: [a]\n---\n", "its dataset_info is no list of mappings"),
+        ("---\ntags: [[a, b]]\n---\n", "its tags is neither a word nor a list of words"),
+        ("---\nlicense: {name: mit}\n---\n", "its license is neither a word nor a list of words"),
+        ("---\na: [\n---\n", "its metadata can't be read, mend it by hand"),
+        (f"Mine.\n\n{BEGIN}\nold\n", f"between {BEGIN} and {END} stands what is written anew"),
+        (f"Mine.\n\n{END}\n", "do not stand there once each, in this order"),
+        (f"{END}\n{BEGIN}\n", "do not stand there once each, in this order"),
+        (f"{BEGIN}\nold\n{END}\nMine.\n{BEGIN}\nold\n{END}\n", "do not stand there once each"),
+        ("Mine, without metadata.\r\n\r\nBy hand.\r\n", None),
+        ("", None),
+    ],
+)
+def test_cards_that_somebody_wrote_otherwise(split, card, message):
+    path = split / "README.md"
+    path.write_bytes(card.encode())
+    if message is None:
+        write_card(split)
+        assert all(word in path.read_text() for word in re.findall(r"Mine, without metadata\.|By hand\.", card))
+        assert "mnist" in [config["config_name"] for config in DatasetCard.load(path).data.configs]
+        return
+    with pytest.raises(UserError) as error:
+        write_card(split, "someone/digits")
+    assert str(error.value).startswith("someone/digits: README.md: ")
+    assert message in str(error.value)
+    assert path.read_bytes() == card.encode()
 
 
 def test_files_among_the_results_that_are_none_stop_nobody(split):
