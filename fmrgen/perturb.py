@@ -4,10 +4,10 @@ Knows no files, no recipe and no command line; it can be lifted out and used alo
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
-from typing import Literal
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +15,14 @@ from torch.nn.functional import cross_entropy
 
 from fmrgen.generators.base import Generator, Latents
 from fmrgen.oracles.base import Oracle
-from fmrgen.rows import Example, Perturbed, StopReason
-from fmrgen.updates import UPDATES
+from fmrgen.rows import Example, Perturbed
+from fmrgen.slots import Judged, Row, Slots, all_finite, new_rows
+from fmrgen.updates import UPDATES, Update
 
 _ENCODE_ROWS = 16  # at most so many images are encoded together
-_FEWEST_SLOTS = 16  # with fewer, kernels round the last bits of a row differently
-
-
-_ENDS = (StopReason.BUDGET, StopReason.ORACLE, StopReason.REJECTED, StopReason.NONFINITE)
-_GOES_ON = -1
+_SLOTS_TRIED = tuple(2**power for power in range(11))  # by `slots="auto"`
+_GAIN = 1.05  # by which more slots must be faster to be worth their memory
+_TIMED_SECONDS = 0.5  # at least so long is each number of slots timed
 
 
 def perturb(
@@ -37,7 +36,9 @@ def perturb(
     update: Literal["sign", "l2", "adam"] = "sign",
     reencode: bool = False,
     oracle_rule: Literal["label", "consistent"] = "label",
-    slots: int = 32,
+    slots: int | Literal["auto"] = 32,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    compile: bool = False,
     seed: int = 0,
     device: torch.device | str = "cpu",
     on_pass: Callable[[int], None] = lambda active: None,
@@ -48,34 +49,45 @@ def perturb(
     rounds to 8 bits, judges and classifies those very images, and moves the latents one step of `step_size` up the
     gradient of the summed cross-entropy. A row's result depends on neither its neighbours nor their number. With
     `reencode` the last image is encoded anew before each step, which costs a second decode. The oracle accepts where
-    its label is the example's (`label`) or what it said of the original (`consistent`). `on_pass` is called after
-    each pass with the number of slots that held an image.
+    its label is the example's (`label`) or what it said of the original (`consistent`).
+
+    `slots="auto"` times the models on the first example and takes the fewest slots that are about as fast as any; where
+    a GPU's memory runs out, the slots are halved and nothing is lost. `precision="bf16"` decodes and classifies under
+    autocast; the oracle judges, and the measures of stored images are taken, in full precision. `compile` runs both
+    through `torch.compile` at one shape. `on_pass` is called after each pass with the number of slots that held an
+    image.
 
     Raises ValueError for a budget, step size or number of slots that makes no sense.
     """
-    if budget < 1 or slots < 1 or not step_size > 0:
+    if budget < 1 or (slots != "auto" and slots < 1) or not step_size > 0:
         raise ValueError(
             f"budget and slots must be at least 1 and step_size positive: {budget=}, {slots=}, {step_size=}"
         )
-    bench = _Bench(classifier, generator, oracle, oracle_rule, seed, torch.device(device))
-    state = _Slots(slots)
     rule = UPDATES[update]()
-    together = min(slots, _ENCODE_ROWS)
-    queue = bench.prepare(iter(examples), together)
-    while True:
-        filled = state.refill(queue)
-        active = state.active
-        if not active:
+    bench = _Bench(classifier, generator, oracle, rule, oracle_rule, precision, compile, seed, torch.device(device))
+    if slots != "auto":
+        bench.together = min(slots, _ENCODE_ROWS)
+    queue = bench.prepare(iter(examples))
+    if slots == "auto":
+        if (first := next(queue, None)) is None:
             return
-        rule.reset(torch.tensor(filled, device=device, dtype=torch.int64))
-        if (kept := state.shrink()) is not None:
-            rule.keep(kept)
-        judged = bench.judge(state.latents, state["label"])
+        slots = bench.fastest_slots(first)
+        queue = chain([first], queue)
+    state = Slots(slots, shrinks=not compile)  # a compiled pass has one shape
+    while True:
+        state.refill(queue)
+        if not (active := state.active):
+            return
+        judged = bench.judge_if_it_fits(state.latents, state["label"])
+        if judged is None:
+            state.halve()
+            continue
         ends, moving = state.accept(judged, budget, reencode)
-        state.move(step_size * rule.direction(judged.gradient, moving), moving)
+        state.move(step_size * rule.direction(judged.gradient, moving, state.rows), moving)
         if reencode:
             moves = moving.tolist()
-            bench.encode_again(state, [slot for slot in state.going_on(ends) if not moves[slot]], together)
+            bench.encode_again(state, [slot for slot in state.going_on(ends) if not moves[slot]])
+        bench.measure_exactly(state, [slot for slot, reason in enumerate(ends) if reason is not None])
         on_pass(active)
         yield from state.take(ends)
 
@@ -97,16 +109,6 @@ class _StraightThroughBytes(torch.autograd.Function):
         return gradients[0]
 
 
-@dataclass
-class _Judged:
-    """One pass over the slots: images [S, 3, H, W] in [0, 1] on the 8-bit grid, their measures [S], the gradient."""
-
-    images: Tensor
-    measures: dict[str, Tensor]
-    finite: Tensor
-    gradient: Tensor
-
-
 class _Bench:
     """The three models at work on a batch, and how examples come to it."""
 
@@ -115,61 +117,131 @@ class _Bench:
         classifier: nn.Module,
         generator: Generator,
         oracle: Oracle,
+        rule: Update,
         oracle_rule: str,
+        precision: str,
+        compiled: bool,
         seed: int,
         device: torch.device,
     ) -> None:
         self.classifier, self.generator, self.oracle = classifier, generator, oracle
-        self.oracle_rule, self.seed, self.device = oracle_rule, seed, device
+        self.rule, self.oracle_rule, self.seed, self.device = rule, oracle_rule, seed, device
+        self.reduced = precision == "bf16"
+        self.together = _ENCODE_ROWS
+        # CUDA graphs come with this mode; elsewhere it is the default one.
+        options: Any = {"dynamic": False, "fullgraph": False, "mode": "reduce-overhead"}
+        self.forward = torch.compile(self._forward, **options) if compiled else self._forward
 
-    def prepare(self, examples: Iterator[Example], together: int) -> Iterator[dict[str, Tensor]]:
+    def prepare(self, examples: Iterator[Example]) -> Iterator[Row]:
         """Examples as rows ready for a slot, encoded `together` at a time.
 
         A short batch is padded: kernels differ in the last bits between batch sizes, and a row must not.
         """
-        while batch := list(islice(examples, together)):
-            padded = batch + [batch[-1]] * (together - len(batch))
+        while batch := list(islice(examples, self.together)):
+            padded = batch + [batch[-1]] * (self.together - len(batch))
             images = torch.stack([example.image for example in padded]).to(self.device)
             labels = torch.tensor([example.label for example in padded], device=self.device)
             ids = [example.id for example in padded]
             grid = _on_byte_grid(images)
             latents = self.encode(grid, labels, ids)
             with torch.no_grad():
-                measures, _ = self._measure(grid, labels, self.classifier(grid))
+                logits = self.classifier(grid)
+                losses = cross_entropy(logits, labels, reduction="none")
+                measures, _ = self._measure(grid, labels, logits, losses)
             target = labels if self.oracle_rule == "label" else measures["oracle_label"]
-            rows = {"free": latents.free, "start": latents.free.clone(), "label": labels, "target": target}
-            rows |= {} if latents.fixed is None else {"fixed": latents.fixed}
-            rows |= {"id": torch.tensor(ids), "original": grid, "image": grid, **measures}
-            rows |= {f"original_{name}": measures[name] for name in ("oracle_label", "prediction")}
+            rows = new_rows(latents, grid, torch.tensor(ids), labels, target, measures)
+            rows |= self.rule.memory(latents.free)
             for row in range(len(batch)):
                 yield {name: values[row] for name, values in rows.items()}
 
-    def encode(self, images: Tensor, labels: Tensor, ids: list[int]) -> Latents:
-        self.generator.row_seeds = [_row_seed(self.seed, example_id) for example_id in ids]
-        with torch.no_grad():
-            return self.generator.encode(images, labels)
+    def encode(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> Latents:
+        """The latents, in full precision; in halves where they do not fit into memory together."""
+        if (latents := _if_it_fits(self._encode, images, labels, ids)) is not None:
+            return latents
+        halves = [slice(len(ids) // 2), slice(len(ids) // 2, None)]
+        free, fixed = zip(*(self.encode(images[half], labels[half], ids[half]) for half in halves), strict=True)
+        return Latents(torch.cat(free), None if fixed[0] is None else torch.cat(fixed))
 
-    def encode_again(self, state: "_Slots", slots: list[int], together: int) -> None:
-        """Puts the latents of their last accepted images into `slots`, `together` at a time."""
-        for start in range(0, len(slots), together):
-            rows = slots[start : start + together]
-            padded = rows + [rows[-1]] * (together - len(rows))
+    def _encode(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> Latents:
+        self.generator.row_seeds = [_row_seed(self.seed, example_id) for example_id in ids]
+        with torch.no_grad(), self._precision():
+            free, fixed = self.generator.encode(images, labels)
+        return Latents(_full(free), None if fixed is None else _full(fixed))
+
+    def encode_again(self, state: Slots, slots: list[int]) -> None:
+        """Puts the latents of their last accepted images into `slots`."""
+        for rows, padded in self._in_groups(slots):
             latents = self.encode(state["image"][padded], state["label"][padded], state["id"][padded].tolist())
             for name, values in (("free", latents.free), ("fixed", latents.fixed)):
                 if values is not None:
                     state[name][rows] = values[: len(rows)]
 
-    def judge(self, latents: Latents, labels: Tensor) -> _Judged:
+    def measure_exactly(self, state: Slots, slots: list[int]) -> None:
+        """Classifies the stored images of `slots` in full precision, where the passes do not."""
+        if not self.reduced:
+            return
+        for rows, padded in self._in_groups(slots):
+            labels = state["label"][padded]
+            with torch.no_grad():
+                logits = self.classifier(state["image"][padded])
+            losses = cross_entropy(logits, labels, reduction="none")
+            state["prediction"][rows] = logits.argmax(1)[: len(rows)]
+            state["loss"][rows] = losses[: len(rows)]
+
+    def _in_groups(self, slots: list[int]) -> Iterator[tuple[list[int], list[int]]]:
+        """`slots`, `together` at a time, and the same padded to that many."""
+        for start in range(0, len(slots), self.together):
+            rows = slots[start : start + self.together]
+            yield rows, rows + [rows[-1]] * (self.together - len(rows))
+
+    def fastest_slots(self, row: Row) -> int:
+        """The fewest slots that make about as many image-passes per second as any number of them."""
+        tried: list[float] = []  # rates of 1, 2, 4, … slots
+        for slots in _SLOTS_TRIED:
+            fixed = _repeated(row["fixed"], slots) if "fixed" in row else None
+            latents, labels = Latents(_repeated(row["free"], slots), fixed), _repeated(row["label"], slots)
+            seconds = _if_it_fits(self._seconds_of_a_pass, latents, labels)
+            if seconds is None:
+                break
+            tried.append(slots / seconds)
+            if len(tried) > 2 and max(tried) <= _GAIN * max(tried[:-2]):
+                break
+        return next(slots for slots, rate in zip(_SLOTS_TRIED, tried, strict=False) if _GAIN * rate >= max(tried))
+
+    def _seconds_of_a_pass(self, latents: Latents, labels: Tensor) -> float:
+        self._judge(latents, labels, self._forward)  # what is done but once
+        passes, started = 0, time.perf_counter()
+        while not passes or time.perf_counter() - started < _TIMED_SECONDS:
+            self._judge(latents, labels, self._forward).gradient.sum().item()  # waits for the device
+            passes += 1
+        return (time.perf_counter() - started) / passes
+
+    def judge_if_it_fits(self, latents: Latents, labels: Tensor) -> Judged | None:
+        """One pass over the slots; None where memory is too small for so many."""
+        return _if_it_fits(self._judge, latents, labels, self.forward)
+
+    def _judge(self, latents: Latents, labels: Tensor, forward: Callable[..., Any]) -> Judged:
         with torch.enable_grad():
             free = latents.free.detach().requires_grad_(True)
-            decoded = self.generator.decode(Latents(free, latents.fixed))
-            images = _StraightThroughBytes.apply(decoded)
-            logits = self.classifier(images)
-            (gradient,) = torch.autograd.grad(cross_entropy(logits, labels, reduction="sum"), free)
-        measures, finite = self._measure(images.detach(), labels, logits.detach())
-        return _Judged(images.detach(), measures, finite & _all_finite(decoded.detach()), gradient)
+            decoded, images, logits, losses = forward(free, latents.fixed, labels)
+            (gradient,) = torch.autograd.grad(losses.sum(), free)
+        decoded, images, logits, losses = (values.detach() for values in (decoded, images, logits, losses))
+        measures, finite = self._measure(images, labels, logits, losses)
+        return Judged(images, measures, finite & all_finite(decoded), gradient)
 
-    def _measure(self, images: Tensor, labels: Tensor, logits: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def _forward(self, free: Tensor, fixed: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        with self._precision():
+            decoded = _full(self.generator.decode(Latents(free, fixed)))
+            images = _StraightThroughBytes.apply(decoded)
+            logits = _full(self.classifier(images))
+        return decoded, images, logits, cross_entropy(logits, labels, reduction="none")
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced)
+
+    def _measure(
+        self, images: Tensor, labels: Tensor, logits: Tensor, losses: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """The measures of images, and whether all that they rest on is finite, [B] bool."""
         probabilities, score = self.oracle.judge(images)
         of_label = labels.unsqueeze(1)
@@ -178,143 +250,29 @@ class _Bench:
             "probability": probabilities.gather(1, of_label).squeeze(1),
             "oracle_label": probabilities.argmax(1),
             "prediction": logits.argmax(1),
-            "loss": cross_entropy(logits, labels, reduction="none"),
+            "loss": losses,
         }
-        return measures, _all_finite(probabilities) & _all_finite(score) & _all_finite(measures["loss"])
+        return measures, all_finite(probabilities) & all_finite(score) & all_finite(losses)
 
 
-class _Slots:
-    """The images in flight: one tensor [S, …] for each quantity, one row for each slot."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.occupied = [False] * size
-        self.rows: dict[str, Tensor] = {}
-        self.drained = False  # no more images will come
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.rows[name]
-
-    @property
-    def active(self) -> int:
-        return sum(self.occupied)
-
-    @property
-    def latents(self) -> Latents:
-        return Latents(self["free"], self.rows.get("fixed"))
-
-    def refill(self, queue: Iterator[dict[str, Tensor]]) -> list[int]:
-        """Puts waiting rows into empty slots; returns which slots."""
-        empty = [slot for slot in range(self.size) if not self.occupied[slot]]
-        incoming = list(islice(queue, len(empty)))
-        self.drained = len(incoming) < len(empty)
-        if not incoming:
-            return []
-        filled = empty[: len(incoming)]
-        new = {name: torch.stack([row[name] for row in incoming]) for name in incoming[0]}
-        count = len(filled)
-        device = new["free"].device
-        new["accepted"] = torch.zeros(count, dtype=torch.int64, device=device)
-        new["fresh"] = torch.ones(count, dtype=torch.bool, device=device)  # not decoded yet: pass 0
-        new["probing"] = torch.ones(count, dtype=torch.bool, device=device)  # decoded for its gradient, not judged
-        new["latent_shift"] = torch.zeros(count, dtype=new["free"].dtype, device=device)
-        for name in ("oracle_label", "prediction"):
-            new[f"reconstruction_{name}"] = torch.full((count,), -1, device=device)
-        for name, values in new.items():
-            if name not in self.rows:  # empty slots carry a copy of a real row, never garbage
-                self.rows[name] = values[:1].expand(self.size, *values.shape[1:]).clone()
-            self.rows[name][filled] = values
-        for slot in filled:
-            self.occupied[slot] = True
-        return filled
-
-    def shrink(self) -> Tensor | None:
-        """Halves the slots for as long as the last images fit; returns which slots are kept, None where all are."""
-        size = self.size
-        while self.drained and size // 2 >= max(self.active, _FEWEST_SLOTS):
-            size //= 2
-        if size == self.size:
-            return None
-        order = sorted(range(self.size), key=lambda slot: not self.occupied[slot])[:size]
-        self.rows = {name: values[order] for name, values in self.rows.items()}
-        self.occupied = [self.occupied[slot] for slot in order]
-        self.size = size
-        return torch.tensor(order, device=self["free"].device)
-
-    def accept(self, judged: _Judged, budget: int, reencode: bool) -> tuple[list[StopReason | None], Tensor]:
-        """Keeps what the oracle accepted. Returns why each slot ends (None: it goes on) and which rows step [S]."""
-        rows, measures = self.rows, judged.measures
-        probing = rows["probing"]
-        for name in ("oracle_label", "prediction"):
-            key = f"reconstruction_{name}"
-            rows[key] = torch.where(rows["fresh"], measures[name], rows[key])
-        agrees = measures["oracle_label"] == rows["target"]
-        accepted = ~probing & agrees & judged.finite
-        shift = (rows["free"] - rows["start"]).flatten(1).square().mean(1).sqrt()
-        for name, values in {**measures, "image": judged.images, "latent_shift": shift}.items():
-            rows[name] = torch.where(_as_column(accepted, values), values, rows[name])
-        rows["accepted"] = rows["accepted"] + accepted
-
-        steps_now = probing if reencode else torch.ones_like(probing)
-        codes = torch.full_like(rows["accepted"], _GOES_ON)
-        lost = steps_now & ~_all_finite(judged.gradient)
-        spent = accepted & (rows["accepted"] == budget)
-        refused = ~probing & ~agrees
-        never = refused & (rows["accepted"] == 0)
-        # Of several ends the last one here holds: numbers that are not finite decide before the oracle does.
-        for reason, ended in (
-            (StopReason.NONFINITE, lost),
-            (StopReason.BUDGET, spent),
-            (StopReason.ORACLE, refused),
-            (StopReason.REJECTED, never),
-            (StopReason.NONFINITE, ~judged.finite),
-        ):
-            codes = codes.masked_fill(ended, _ENDS.index(reason))
-        rows["fresh"] = torch.zeros_like(rows["fresh"])
-        moving = steps_now & (codes == _GOES_ON)
-        rows["probing"] = ~moving
-        ends = [
-            _ENDS[code] if occupied and code != _GOES_ON else None
-            for code, occupied in zip(codes.tolist(), self.occupied, strict=True)
-        ]
-        return ends, moving
-
-    def move(self, delta: Tensor, moving: Tensor) -> None:
-        self.rows["free"] = torch.where(_as_column(moving, delta), self["free"] + delta, self["free"])
-
-    def going_on(self, ends: list[StopReason | None]) -> list[int]:
-        """The slots whose image does not end."""
-        return [slot for slot in range(self.size) if self.occupied[slot] and ends[slot] is None]
-
-    def take(self, ends: list[StopReason | None]) -> Iterator[Perturbed]:
-        """The finished rows; their slots are empty afterwards."""
-        done = [(slot, reason) for slot, reason in enumerate(ends) if reason is not None]
-        if not done:
-            return
-        slots = [slot for slot, _ in done]
-        inner = {"free", "start", "fixed", "target", "fresh", "probing"}
-        out = {name: values[slots].cpu() for name, values in self.rows.items() if name not in inner}
-        images = {name: (out.pop(name) * 255).round().to(torch.uint8) for name in ("image", "original")}
-        columns = {name: values.tolist() for name, values in out.items()}
-        iterations = columns.pop("accepted")
-        for row, (slot, reason) in enumerate(done):
-            self.occupied[slot] = False
-            yield Perturbed(
-                image=images["image"][row],
-                original=images["original"][row],
-                valid=iterations[row] > 0,
-                iterations=iterations[row],
-                stop_reason=reason,
-                **{name: values[row] for name, values in columns.items()},
-            )
+def _if_it_fits(work: Callable[..., Any], latents_or_images: Any, labels: Tensor, *arguments: Any) -> Any:
+    """What `work` returns for the rows; None where a GPU's memory is too small for them and there are fewer to try."""
+    try:
+        return work(latents_or_images, labels, *arguments)
+    except torch.OutOfMemoryError:
+        if len(labels) == 1:
+            raise
+    if torch.cuda.is_available():  # here the traceback, which held the tensors, is gone
+        torch.cuda.empty_cache()
+    return None
 
 
-def _as_column(mask: Tensor, values: Tensor) -> Tensor:
-    return mask.view(-1, *[1] * (values.ndim - 1))
+def _repeated(value: Tensor, rows: int) -> Tensor:
+    return value.unsqueeze(0).expand(rows, *value.shape).contiguous()
 
 
-def _all_finite(values: Tensor) -> Tensor:
-    return values.isfinite().flatten(1).all(1) if values.ndim > 1 else values.isfinite()
+def _full(values: Tensor) -> Tensor:
+    return values.float() if values.dtype is torch.bfloat16 else values
 
 
 def _row_seed(seed: int, example_id: int) -> int:

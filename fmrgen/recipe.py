@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import Field
@@ -44,7 +44,11 @@ class PerturbSection(Section):
         "label", description="accept h(x_t) = y (Algorithm 1), or h(x_t) = h(x) where the oracle itself is weak"
     )
     seed: int = Field(0, ge=0, description="with the example's id, the seed of anything random")
-    slots: int = Field(32, ge=1, description="images in flight on each process; does not change the result")
+    slots: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        32, description="images in flight on each process, or found by timing; does not change the result"
+    )
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of generator and classifier; the oracle has fp32")
+    compile: bool = Field(False, description="run generator and classifier through torch.compile")
 
 
 class OutputSection(Section):
@@ -70,7 +74,7 @@ class Recipe(Section):
     @property
     def fingerprint(self) -> str:
         """16 hex digits over everything that can change a stored row or the plan of shards."""
-        idle: Any = {"description": True, "source": {"on_error", "license"}, "perturb": {"slots"}}
+        idle: Any = {"description": True, "source": {"on_error", "license"}, "perturb": {"slots", "compile"}}
         # The order of `classes` numbers the labels, and sorted JSON does not show it.
         return fingerprint(
             [self.model_dump(mode="json", exclude=idle), list(getattr(self.source, "classes", None) or [])]

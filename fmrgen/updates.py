@@ -9,28 +9,26 @@ from torch import Tensor
 class Update(ABC):
     """The direction in which a latent moves; gradients are [S, …], every row is treated by itself."""
 
-    def reset(self, rows: Tensor) -> None:  # noqa: B027 - most rules remember nothing
-        """Forgets what it knows of `rows` (indices): another image is in them."""
-
-    def keep(self, rows: Tensor) -> None:  # noqa: B027
-        """From now on only `rows` (indices) are there, in this order."""
+    def memory(self, free: Tensor) -> dict[str, Tensor]:
+        """What the rule remembers of each of the new rows `free` [B, …], by names of its own; it stays with the row."""
+        return {}
 
     @abstractmethod
-    def direction(self, gradient: Tensor, moving: Tensor) -> Tensor:
-        """[S, …]; only the rows where `moving` [S] is True will be moved."""
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        """[S, …]; only the rows where `moving` [S] is True will be moved, and remember it: in `memory`, [S, …] each."""
 
 
 class Sign(Update):
     """Every latent dimension by the same amount."""
 
-    def direction(self, gradient: Tensor, moving: Tensor) -> Tensor:
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor]) -> Tensor:
         return gradient.sign()
 
 
 class L2(Update):
     """Along the gradient, as long as a sign step: √d for d dimensions. A zero gradient stays where it is."""
 
-    def direction(self, gradient: Tensor, moving: Tensor) -> Tensor:
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor]) -> Tensor:
         rows = gradient.flatten(1)
         norm = rows.norm(dim=1, keepdim=True)
         return (rows / norm.where(norm > 0, 1.0) * rows.shape[1] ** 0.5).view_as(gradient)
@@ -41,29 +39,19 @@ class Adam(Update):
 
     _decay_mean, _decay_square, _epsilon = 0.9, 0.999, 1e-8
 
-    def __init__(self) -> None:
-        self._mean = self._square = self._steps = torch.empty(0)
+    def memory(self, free: Tensor) -> dict[str, Tensor]:
+        steps = free.new_zeros(len(free), *[1] * (free.ndim - 1))
+        return {"adam_mean": torch.zeros_like(free), "adam_square": torch.zeros_like(free), "adam_steps": steps}
 
-    def reset(self, rows: Tensor) -> None:
-        if self._mean.numel():
-            for memory in (self._mean, self._square, self._steps):
-                memory[rows] = 0
-
-    def keep(self, rows: Tensor) -> None:
-        if self._mean.numel():
-            self._mean, self._square, self._steps = self._mean[rows], self._square[rows], self._steps[rows]
-
-    def direction(self, gradient: Tensor, moving: Tensor) -> Tensor:
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor]) -> Tensor:
         moves = moving.view(-1, *[1] * (gradient.ndim - 1))
-        if not self._mean.numel():
-            self._mean, self._square = torch.zeros_like(gradient), torch.zeros_like(gradient)
-            self._steps = torch.zeros_like(gradient[(slice(None), *[slice(0, 1)] * (gradient.ndim - 1))])
-        self._steps = self._steps + moves
-        self._mean = torch.where(moves, self._mean.lerp(gradient, 1 - self._decay_mean), self._mean)
-        self._square = torch.where(moves, self._square.lerp(gradient.square(), 1 - self._decay_square), self._square)
-        steps = self._steps.clamp(min=1)
-        mean = self._mean / (1 - self._decay_mean**steps)
-        square = self._square / (1 - self._decay_square**steps)
+        mean, square = memory["adam_mean"], memory["adam_square"]
+        memory["adam_steps"] = memory["adam_steps"] + moves
+        memory["adam_mean"] = torch.where(moves, mean.lerp(gradient, 1 - self._decay_mean), mean)
+        memory["adam_square"] = torch.where(moves, square.lerp(gradient.square(), 1 - self._decay_square), square)
+        steps = memory["adam_steps"].clamp(min=1)
+        mean = memory["adam_mean"] / (1 - self._decay_mean**steps)
+        square = memory["adam_square"] / (1 - self._decay_square**steps)
         return mean / (square.sqrt() + self._epsilon)
 
 

@@ -1,0 +1,250 @@
+"""The engine against Algorithm 1 as it is written, against batches that wait, and against the bare models.
+
+    python -m benchmarks.throughput --recipe mnist-lenet --limit 1000 --literal 100
+    python -m benchmarks.throughput --recipe benchmarks/imagenet_shapes.yaml --limit 8 --slots 4
+
+The ways take turns on the same images and models; medians of the rounds are compared. An image-iteration is one guided
+step of one image, judged: the same number for every way.
+
+- literal: one image at a time, two decodes a step (on the first `--literal` images);
+- static: the same in batches that wait for their slowest image;
+- engine: `fmrgen.perturb`;
+- limit: the bare models, for as many image-passes as the images need, at the batch size that is best for them: decode
+  and classify with the gradient to the latent, judge; no logic;
+- limit with encode: also the one encode, classification and judgement of each original, which every way needs.
+"""
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from benchmarks.plain import Outcome, plain_perturb
+from fmrgen import perturb
+from fmrgen.components import Components
+from fmrgen.generators.base import Latents
+from fmrgen.recipe import Recipe, load_recipe
+from fmrgen.rows import Example, StopReason
+from fmrgen.sources.base import LoadedExample
+
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_SWEEP_SECONDS = 1.0  # at least so long at each batch size
+_FEWEST_EQUAL = 0.9  # of the rows; float noise tips a sign here and there, and with it a row
+
+
+def load_examples(recipe: Recipe, components: Components) -> list[Example]:
+    """Every example of the recipe's source, decoded."""
+    source: Any = recipe.source
+    loaded = components.source.load(
+        0, len(components.source), components.generator.image_size, source.fit, source.on_error
+    )
+    return [
+        Example(each.id, torch.from_numpy(each.image.copy()).permute(2, 0, 1).float() / 255, each.label)
+        for each in loaded
+        if isinstance(each, LoadedExample)
+    ]
+
+
+def run_engine(
+    recipe: Recipe, components: Components, examples: Sequence[Example], device: torch.device
+) -> dict[int, Outcome]:
+    _, classifier, generator, oracle = components
+    rows = perturb(iter(examples), classifier, generator, oracle, device=device, **recipe.perturb.model_dump())
+    return {row.id: Outcome(row.image, row.iterations, row.stop_reason) for row in rows}
+
+
+def run_plain(
+    recipe: Recipe, components: Components, examples: Sequence[Example], batch_size: int, device: torch.device
+) -> dict[int, Outcome]:
+    _, classifier, generator, oracle = components
+    return dict(plain_perturb(examples, classifier, generator, oracle, recipe.perturb, batch_size, device))
+
+
+def iterations_of(outcomes: dict[int, Outcome]) -> int:
+    """Guided steps that were judged: those in the images, and the rejected ones after them."""
+    rejected = (StopReason.ORACLE, StopReason.REJECTED)
+    return sum(outcome.iterations + (outcome.stop_reason in rejected) for outcome in outcomes.values())
+
+
+class BareModels:
+    """The models alone on batches of one size."""
+
+    def __init__(self, components: Components, examples: Sequence[Example], batch_size: int, device: torch.device):
+        _, self.classifier, self.generator, self.oracle = components
+        batch = [examples[i % len(examples)] for i in range(batch_size)]
+        self.batch_size = batch_size
+        self.images = torch.stack([example.image for example in batch]).to(device)
+        self.labels = torch.tensor([example.label for example in batch], device=device)
+        self.latents = self.encode()
+
+    @torch.no_grad()
+    def encode(self) -> Latents:
+        return self.generator.encode(self.images, self.labels)
+
+    def one_pass(self) -> None:
+        free = self.latents.free.detach().requires_grad_(True)
+        images = self.generator.decode(Latents(free, self.latents.fixed))
+        loss = cross_entropy(self.classifier(images), self.labels, reduction="sum")
+        torch.autograd.grad(loss, free)
+        with torch.no_grad():
+            self.oracle.judge(images.detach())
+
+    @torch.no_grad()
+    def originals(self, images: int) -> None:
+        for _ in range(-(-images // self.batch_size)):
+            self.encode()
+            self.classifier(self.images)
+            self.oracle.judge(self.images)
+
+    def passes(self, image_passes: int) -> None:
+        for _ in range(round(image_passes / self.batch_size)):
+            self.one_pass()
+
+
+def seconds(device: torch.device, work: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
+    started = time.perf_counter()
+    result = work(*arguments)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started, result
+
+
+def best_bare_models(components: Components, examples: Sequence[Example], device: torch.device) -> BareModels:
+    """At the batch size of the most image-passes per second; no larger than the job is."""
+    best, best_rate = None, 0.0
+    for batch_size in _BATCH_SIZES:
+        if batch_size > len(examples):
+            break
+        try:
+            bare = BareModels(components, examples, batch_size, device)
+            bare.one_pass()
+            once, _ = seconds(device, bare.one_pass)
+            passes = max(2, round(_SWEEP_SECONDS / once))
+            took, _ = seconds(device, bare.passes, passes * batch_size)
+        except torch.OutOfMemoryError:
+            break
+        rate = passes * batch_size / took
+        print(f"bare models, batches of {batch_size}: {rate:.1f} image-passes/s", flush=True)
+        if rate > best_rate:
+            best, best_rate = bare, rate
+    assert best is not None
+    return best
+
+
+@dataclass
+class Agreement:
+    """How far two ways come to the same rows."""
+
+    rows: int
+    same_end: int  # in steps and stop reason
+    same_bytes: int
+
+    @property
+    def holds(self) -> bool:
+        return self.same_end >= _FEWEST_EQUAL * self.rows
+
+
+def agreement(ours: dict[int, Outcome], theirs: dict[int, Outcome]) -> Agreement:
+    pairs = [(ours[i], theirs[i]) for i in theirs]
+    return Agreement(
+        len(pairs),
+        sum((a.iterations, a.stop_reason) == (b.iterations, b.stop_reason) for a, b in pairs),
+        sum(torch.equal(a.image, b.image) for a, b in pairs),
+    )
+
+
+def measure(
+    recipe: Recipe, components: Components, examples: list[Example], literal: int, rounds: int, device: torch.device
+) -> dict[str, Any]:
+    """Runs every way `rounds` times in turn. Raises SystemExit where they do not agree."""
+    slots = recipe.perturb.slots
+    bare = best_bare_models(components, examples, device)
+    run_engine(recipe, components, examples[: 2 * slots], device)  # warm
+    outcomes: dict[str, dict[int, Outcome]] = {}
+    rates: dict[str, list[float]] = {}
+
+    def time_way(name: str, way: Callable[..., dict[int, Outcome]], *arguments: Any) -> None:
+        took, outcomes[name] = seconds(device, way, recipe, components, *arguments, device)
+        rates.setdefault(name, []).append(iterations_of(outcomes[name]) / took)
+        print(f"{name}: {took:.1f} s, {rates[name][-1]:.1f} image-iterations/s", flush=True)
+
+    for _ in range(rounds):
+        time_way("engine", run_engine, examples)
+        iterations = iterations_of(outcomes["engine"])
+        took, _ = seconds(device, bare.passes, iterations + len(examples))
+        more, _ = seconds(device, bare.originals, len(examples))
+        rates.setdefault("limit", []).append(iterations / took)
+        rates.setdefault("limit with encode", []).append(iterations / (took + more))
+        print(f"limit: {took:.1f} s, and {more:.1f} s for the originals", flush=True)
+        time_way("static", run_plain, examples, slots)
+        if literal:
+            time_way("literal", run_plain, examples[:literal], 1)
+    ways = {name: round(median(values), 2) for name, values in rates.items()}
+    ratios = {
+        f"engine/{name}": [round(e / r, 3) for e, r in zip(rates["engine"], values, strict=True)]
+        for name, values in rates.items()
+        if name != "engine"
+    }
+    agreements = {name: agreement(outcomes["engine"], rows) for name, rows in outcomes.items() if name != "engine"}
+    return {
+        "recipe": recipe.description,
+        "images": len(examples),
+        "slots": slots,
+        "precision": recipe.perturb.precision,
+        "compile": recipe.perturb.compile,
+        "image_iterations": iterations_of(outcomes["engine"]),
+        "best_batch_of_bare_models": bare.batch_size,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "image_iterations_per_second": ways,
+        "ratios": {name: {"median": median(values), "rounds": values} for name, values in ratios.items()},
+        "agreement_with_engine": {name: vars(found) | {"holds": found.holds} for name, found in agreements.items()},
+    }
+
+
+def print_table(result: dict[str, Any]) -> None:
+    print(f"\n{result['images']} images, {result['image_iterations']} image-iterations, {result['slots']} slots")
+    print(f"{'':20}{'image-iterations/s':>20}{'engine / it':>14}   rounds")
+    for name, rate in result["image_iterations_per_second"].items():
+        ratio = result["ratios"].get(f"engine/{name}")
+        told = f"{ratio['median']:>14.3f}   {ratio['rounds']}" if ratio else ""
+        print(f"{name:20}{rate:>20.1f}{told}")
+    for name, found in result["agreement_with_engine"].items():
+        same = f"{found['same_end']} end alike, {found['same_bytes']} in every byte"
+        print(f"engine and {name}: of {found['rows']} rows {same}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="mnist-lenet")
+    parser.add_argument("--limit", type=int, default=1000, help="images")
+    parser.add_argument("--literal", type=int, default=100, help="images for the literal algorithm; 0 leaves it out")
+    parser.add_argument("--slots", type=int, help="also the size of static batches")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    options = parser.parse_args()
+    slots = [] if options.slots is None else [f"perturb.slots={options.slots}"]
+    recipe = load_recipe(options.recipe, [f"source.limit={options.limit}", *slots, *options.overrides])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    components = recipe.build(device)
+    examples = load_examples(recipe, components)
+    result = measure(recipe, components, examples, min(options.literal, len(examples)), options.rounds, device)
+    print_table(result)
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    if not all(found["holds"] for found in result["agreement_with_engine"].values()):
+        raise SystemExit("the ways do not agree")
+
+
+if __name__ == "__main__":
+    main()
