@@ -42,6 +42,7 @@ def perturb(
     seed: int = 0,
     device: torch.device | str = "cpu",
     on_pass: Callable[[int], None] = lambda active: None,
+    on_slots: Callable[[int], None] = lambda slots: None,
 ) -> Iterator[Perturbed]:
     """Perturbs every example as far as the oracle allows (paper §3.1, Algorithm 1); yields each one as it ends.
 
@@ -55,7 +56,7 @@ def perturb(
     a GPU's memory runs out, the slots are halved and nothing is lost. `precision="bf16"` decodes and classifies under
     autocast; the oracle judges, and the measures of stored images are taken, in full precision. `compile` runs both
     through `torch.compile` at one shape. `on_pass` is called after each pass with the number of slots that held an
-    image.
+    image, `on_slots` with the number of slots at the start and when memory has run out.
 
     Raises ValueError for a budget, step size or number of slots that makes no sense.
     """
@@ -74,6 +75,7 @@ def perturb(
         slots = bench.fastest_slots(first)
         queue = chain([first], queue)
     state = Slots(slots, shrinks=not compile)  # a compiled pass has one shape
+    on_slots(slots)
     while True:
         state.refill(queue)
         if not (active := state.active):
@@ -81,6 +83,7 @@ def perturb(
         judged = bench.judge_if_it_fits(state.latents, state["label"])
         if judged is None:
             state.halve()
+            on_slots(state.size)
             continue
         ends, moving = state.accept(judged, budget, reencode)
         state.move(step_size * rule.direction(judged.gradient, moving, state.rows), moving)
