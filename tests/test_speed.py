@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from conftest import tiny_vqgan
+from conftest import SIZE, tiny_vqgan
 from test_perturb import STEP, Brightness, Fixture, Identity, Patient, by_id, grey
 from torch import nn
 
+from fmrgen.generators.transform import Transform
 from fmrgen.perturb import perturb
 from fmrgen.rows import StopReason
 
@@ -115,14 +116,13 @@ def test_a_compiled_pass_makes_the_same_rows_and_is_compiled_once(double):
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()
-    setting = Fixture(tiny_vqgan(), 0.05)
+    setting = Fixture(Transform(SIZE), 0.02)
     expected = setting.engine(slots=4)
     counters.clear()
     same_rows(setting.engine(slots=4, compile=True), expected)
-    graphs = counters["stats"]["unique_graphs"]
-    assert 0 < graphs
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
     assert not counters["recompiles"]
-    same_rows(setting.engine(slots=4, compile=True), expected)
 
 
 def test_stop_reasons_survive_in_the_last_slots():
