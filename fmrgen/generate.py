@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -9,13 +10,20 @@ from typing import Any, cast
 import pyarrow as pa
 import torch
 from accelerate.utils import broadcast_object_list
+from torch._dynamo.exc import BackendCompilerFailed
 
 from fmrgen.background import read_ahead
 from fmrgen.card import write_card
 from fmrgen.components import Components
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, one_line
 from fmrgen.perturb import perturb
-from fmrgen.processes import device_name, refuse_unlike_processes, start_processes, waiting_for_others
+from fmrgen.processes import (
+    device_name,
+    launched_precision,
+    refuse_unlike_processes,
+    start_processes,
+    waiting_for_others,
+)
 from fmrgen.progress import Progress, Watch
 from fmrgen.provenance import claim, is_finished, new_provenance, new_run, now
 from fmrgen.recipe import Recipe
@@ -37,6 +45,7 @@ def generate(
     there, None on the others. Raises UserError for what a user can mend: before any work where it can be known.
     """
     accelerator = start_processes()
+    recipe = _in_launched_precision(recipe)
     components = recipe.build(accelerator.device)
     options = recipe.output
     folder = SplitFolder(Path(output), options.config, options.split, len(components.source), options.shard_size)
@@ -60,14 +69,39 @@ def generate(
     mine = todo[0][accelerator.process_index :: accelerator.num_processes]
     if watch is not None:
         watch.begin(mine)
+    slots: list[int] = []
     try:
-        _perturb_shards(recipe, components, folder, mine, accelerator.device, watch)
+        with _told_of_device():
+            _perturb_shards(recipe, components, folder, mine, accelerator.device, watch, slots.append)
     except UserError as error:
         error.of_one_process = True
         raise
+    if watch is not None and slots:
+        provenance["runs"][-1]["slots"] = slots[-1]
     with waiting_for_others():
         accelerator.wait_for_everyone()
     return _finish(folder, provenance, watch) if watch is not None else None
+
+
+def _in_launched_precision(recipe: Recipe) -> Recipe:
+    """The recipe with the precision that `accelerate launch` asks for, where it asks for one."""
+    if launched_precision() == "no":
+        return recipe
+    return recipe.model_copy(update={"perturb": recipe.perturb.model_copy(update={"precision": "bf16"})})
+
+
+@contextmanager
+def _told_of_device() -> Iterator[None]:
+    """Makes what a device can't do an error that says what could be changed."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            "the GPU's memory is too small for a single image in flight; perturb.precision=bf16 or a smaller "
+            f"generator.image_size needs less ({one_line(error, 120)})"
+        ) from error
+    except BackendCompilerFailed as error:
+        raise UserError(f"perturb.compile: torch can't compile here, leave it out: {one_line(error, 160)}") from error
 
 
 @dataclass
@@ -92,6 +126,7 @@ def _perturb_shards(
     mine: list[int],
     device: torch.device,
     watch: Watch | None,
+    on_slots: Callable[[int], None],
 ) -> None:
     """Perturbs the examples of the shards `mine` as one stream and writes each shard when its last row ends.
 
@@ -132,7 +167,7 @@ def _perturb_shards(
     options = recipe.perturb.model_dump()
     with writer:
         _, classifier, generator, oracle = components
-        for row in perturb(examples(), classifier, generator, oracle, device=device, **options):
+        for row in perturb(examples(), classifier, generator, oracle, device=device, on_slots=on_slots, **options):
             shard = home.pop(row.id)
             shard.waiting.remove(row.id)
             shard.rows.append(row)

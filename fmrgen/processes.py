@@ -22,8 +22,10 @@ def start_processes() -> Accelerator:
     Raises UserError where the processes that were launched don't see each other.
     """
     gpu = torch.cuda.is_available()
+    options = [InitProcessGroupKwargs(timeout=_LONGEST_WAIT)]
     try:
-        accelerator = Accelerator(cpu=not gpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)])
+        # The launched precision is for `launched_precision` to say: accelerate's own is of models that it prepares.
+        accelerator = Accelerator(cpu=not gpu, mixed_precision="no", kwargs_handlers=options)
     except ValueError as error:
         raise UserError(f"the processes can't find each other, start them with accelerate launch: {error}") from None
     launched = int(os.environ.get("WORLD_SIZE", "1"))
@@ -39,6 +41,14 @@ def start_processes() -> Accelerator:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // here))
     return accelerator
+
+
+def launched_precision() -> str:
+    """What `accelerate launch --mixed_precision` asks for: `no` or `bf16`. Raises UserError for what can't be had."""
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if asked not in ("no", "bf16"):
+        raise UserError(f"--mixed_precision {asked}: gradients of such images need more; launch with bf16, or with no")
+    return asked
 
 
 def _leave() -> None:

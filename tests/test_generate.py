@@ -256,6 +256,39 @@ def test_what_an_earlier_version_did_not_tell_is_told_by_the_next_run(recipe, tm
     assert (again["summary"], again["files"], again["finished"]) == (told["summary"], told["files"], True)
 
 
+@pytest.mark.parametrize("way", ["recipe", "launcher"])
+def test_bf16_by_recipe_and_by_launcher_is_the_same_and_true(tmp_path, way):
+    job = ["generate", "mnist-lenet", "--limit", "20", "perturb.budget=4", "--output", tmp_path / "out", "-q"]
+    environment = {"ACCELERATE_MIXED_PRECISION": "bf16"} if way == "launcher" else {}
+    done = fmrgen(*job, *([] if environment else ["perturb.precision=bf16", "perturb.slots=auto"]), **environment)
+    assert done.returncode == 0, done.stderr
+    told = provenance(tmp_path / "out")
+    assert told["recipe"]["perturb"]["precision"] == "bf16"
+    assert told["runs"][0]["slots"] >= 1
+    assert "20 of 20 rows are true" in fmrgen("verify", tmp_path / "out").stdout
+    refused = fmrgen(*job, ACCELERATE_MIXED_PRECISION="fp16")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+    assert "--mixed_precision fp16: gradients of such images need more; launch with bf16" in refused.stderr
+
+
+def test_a_machine_without_a_compiler_is_told(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "/nowhere/c++")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/nowhere/c++"))
+    with pytest.raises(UserError, match="perturb.compile: torch can't compile here, leave it out: "):
+        generate(recipe([picture(0), picture(1)], "perturb.compile=true"), tmp_path / "out")
+
+
+def test_memory_too_small_for_one_image_is_told(recipe, tmp_path, monkeypatch):
+    def run_out(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("fmrgen.generators.transform.Transform.encode", run_out)
+    monkeypatch.setattr("fmrgen.components._try_gradient", lambda components, blank: None)
+    with pytest.raises(UserError, match="the GPU's memory is too small for a single image in flight; perturb.precis"):
+        generate(recipe([picture(0), picture(1)]), tmp_path / "out")
+
+
 def test_a_cut_shard_is_named(recipe, tmp_path):
     job = recipe([picture(i) for i in range(4)])
     generate(job, tmp_path / "out")
