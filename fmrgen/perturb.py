@@ -132,7 +132,7 @@ class _Bench:
         self.reduced = precision == "bf16"
         self.together = _ENCODE_ROWS
         # CUDA graphs come with this mode; elsewhere it is the default one.
-        options: Any = {"dynamic": False, "fullgraph": False, "mode": "reduce-overhead"}
+        options: Any = {"dynamic": False, "mode": "reduce-overhead"}
         self.forward = torch.compile(self._forward, **options) if compiled else self._forward
 
     def prepare(self, examples: Iterator[Example]) -> Iterator[Row]:

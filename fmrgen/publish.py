@@ -5,7 +5,9 @@ import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +61,11 @@ class _Local:
         files = fingerprint(self.provenance["files"])[:8]
         return f"{self.config}-{self.split}-{self.provenance['fingerprint']}-{files}".replace("..", "-")
 
-    def operations(self) -> list[Operation]:
+    @cached_property
+    def operations(self) -> list[CommitOperationAdd]:
         """Operations that add its files. Raises UserError where these are not the ones that were checked."""
         again = "run the same generate command again"
-        operations: list[Operation] = []
+        operations = []
         for path, digest in self.provenance["files"].items():
             if not (self.root / path).is_file():
                 raise UserError(f"{self.root / path}: is gone; {again}")
@@ -102,7 +105,7 @@ def push(
     hub.log_in()
     _refuse_unasked_publication(hub.name, hub.is_private(), public)
     for local in found:
-        local.operations()  # before anything is made on the Hub
+        _ = local.operations  # before anything is made on the Hub
     if hub.look() is None:
         hub.create(private=not public)
     new: dict[str, None] = {}
@@ -118,8 +121,8 @@ def push(
                 _refuse_to_lose(local, small, state, replace)
                 refuse_mixed_config(small, local.config, local.split, local.provenance, hub.name)
                 new[local.name] = None
-                # Made anew for each attempt: the client keeps in them what it found on the Hub at the last one.
-                operations += [*local.operations(), *_old_shards(local, state)]
+                # Copies for each attempt: the client keeps in them what it found on the Hub at that one.
+                operations += [*map(copy, local.operations), *_old_shards(local, state)]
             _add_small_files(local, small)
         listed = ", ".join(f"{split.name} (recipe {split.provenance['fingerprint']})" for split in found)
         return Change(f"{'Add' if new else 'Update the card of'} {listed}", operations)

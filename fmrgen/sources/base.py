@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from itertools import islice
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -103,3 +104,41 @@ class Source(ABC):
                 yield SkippedExample(example.id, str(error))
             else:
                 yield LoadedExample(example.id, image, example.label)
+
+
+class StreamedSource(Source):
+    """Examples that come one after another: position i is found by passing over those before it, once for all reads
+    that go upwards.
+    """
+
+    called = ("the stream ends", "examples")  # in the error, where there are fewer than `length`
+
+    def __init__(self, labels: Labels, length: int) -> None:
+        self.labels, self._length = labels, length
+        self._position = 0  # of the next example that `_opened` gives
+        self._opened: Iterator[RawExample] | None = None
+
+    def __len__(self) -> int:
+        return self._length
+
+    @abstractmethod
+    def _examples(self, start: int) -> Iterator[RawExample]:
+        """The examples from the row `start` of the stream on."""
+
+    def _leaps(self, start: int) -> bool:
+        """Whether `_examples` reaches the position `start` sooner than reading on does."""
+        return False
+
+    def read(self, start: int, stop: int) -> Iterator[RawExample]:
+        if self._opened is None or start < self._position or self._leaps(start):
+            skipped = start if self.labels.groups is None else 0  # with groups, only reading tells which rows count
+            self._opened, self._position = self._examples(skipped), skipped
+        for _ in islice(self._opened, start - self._position):
+            self._position += 1
+        while self._position < min(stop, self._length):
+            example = next(self._opened, None)
+            if example is None:
+                ends, examples = self.called
+                raise UserError(f"source.limit: {ends} after {self._position} {examples}; start again with that limit")
+            self._position += 1
+            yield example

@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels, make_labels
-from fmrgen.sources.base import RawExample, Source, SourceConfig, label_of_source
+from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
 from fmrgen.sources.images import stored_image
 
 
@@ -132,37 +132,15 @@ class StoredDataset(Source):
             yield RawExample(row, stored_image(self._dataset[row][self._image]), self._labels[position])
 
 
-class StreamedDataset(Source):
-    """A stream: position i is found by passing over the ones before it, once for all reads that go upwards."""
+class StreamedDataset(StreamedSource):
+    """A dataset that is streamed."""
 
     def __init__(self, stream: Any, image: str, label: str, labels: Labels, length: int) -> None:
-        self.labels = labels
-        self._stream, self._image, self._label, self._length = stream, image, label, length
-        self._position = 0  # of the next example that `_opened` gives
-        self._opened: Iterator[RawExample] | None = None
-
-    def __len__(self) -> int:
-        return self._length
-
-    def read(self, start: int, stop: int) -> Iterator[RawExample]:
-        if self._opened is None or start < self._position:
-            self._opened = self._examples(start)
-            self._position = 0 if self.labels.groups is not None else start
-        for _ in islice(self._opened, start - self._position):
-            self._position += 1
-        while self._position < min(stop, self._length):
-            example = next(self._opened, None)
-            if example is None:
-                raise UserError(
-                    f"source.limit: the stream ends after {self._position} examples; start again with that limit"
-                )
-            self._position += 1
-            yield example
+        super().__init__(labels, length)
+        self._stream, self._image, self._label = stream, image, label
 
     def _examples(self, start: int) -> Iterator[RawExample]:
-        """The stream's examples from position `start` on."""
-        skipped = 0 if self.labels.groups is not None else start  # with groups, only reading tells which rows count
-        for row, entry in enumerate(self._stream.skip(skipped), skipped):
+        for row, entry in enumerate(self._stream.skip(start), start):
             label = label_of_source(self.labels, entry[self._label], row)
             if label is not None:
                 yield RawExample(row, stored_image(entry[self._image]), label)

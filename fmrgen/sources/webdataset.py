@@ -5,7 +5,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from itertools import chain, islice, pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels, make_labels
-from fmrgen.sources.base import RawExample, Source, SourceConfig, label_of_source
+from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
 
 _BLOCK = 1 << 20
 _MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")  # a sample's key, and what the member is of it
@@ -234,50 +234,34 @@ class TarFiles(Source):
                 yield RawExample(number, file.read(place.size), label)
 
 
-class TarStreams(Source):
+class TarStreams(StreamedSource):
     """Tars that can only be read from their beginning on, one after another."""
 
+    called = ("the tars end", "samples")
+
     def __init__(self, urls: list[str], config: Config, labels: Labels, length: int) -> None:
-        self.labels, self._urls, self._config, self._length = labels, urls, config, length
-        self._position = 0  # of the next example that `_examples` gives
-        self._examples: Iterator[RawExample] = iter(())
+        super().__init__(labels, length)
+        self._urls, self._config = urls, config
         self._tar_size = config.tar_size if labels.groups is None else None  # with groups, only reading tells
 
-    def __len__(self) -> int:
-        return self._length
+    def _leaps(self, start: int) -> bool:
+        return self._tar_size is not None and start // self._tar_size > self._position // self._tar_size
 
-    def read(self, start: int, stop: int) -> Iterator[RawExample]:
-        ahead = start // self._tar_size > self._position // self._tar_size if self._tar_size else False
-        if self._position == 0 or start < self._position or ahead:
-            skipped = start if self.labels.groups is None else 0
-            self._examples, self._position = self._from(skipped), skipped
-        for _ in islice(self._examples, start - self._position):
-            self._position += 1
-        while self._position < min(stop, self._length):
-            example = next(self._examples, None)
-            if example is None:
-                raise UserError(
-                    f"source.limit: the tars end after {self._position} samples; start again with that limit"
-                )
-            self._position += 1
-            yield example
-
-    def _from(self, number: int) -> Iterator[RawExample]:
-        """The examples from the sample `number` on."""
+    def _examples(self, start: int) -> Iterator[RawExample]:
         config = self._config
-        first = min(number // self._tar_size, len(self._urls) - 1) if self._tar_size else 0
+        first = min(start // self._tar_size, len(self._urls) - 1) if self._tar_size else 0
         counted = first * (self._tar_size or 0)
         endings = [config.label.partition(".")[0], config.label, *config.image]
         for tar, url in enumerate(self._urls[first:], first):
             begin = counted
             with _opened(url, "r|*") as opened:
                 # One sample ahead: whoever stops at the end of this tar must know that it is the end.
-                for sample, following in pairwise(chain(_samples(opened, endings, number - begin), [None])):
+                for sample, following in pairwise(chain(_samples(opened, endings, start - begin), [None])):
                     assert sample is not None
                     counted += 1
                     if following is not None and counted - begin == self._tar_size and tar + 1 < len(self._urls):
                         raise UserError(f"source.tar_size: {_shown(url)} holds more samples than {counted - begin}")
-                    if counted <= number:
+                    if counted <= start:
                         continue
                     label = label_of_source(self.labels, _label(config, sample, counted - 1), counted - 1)
                     if label is not None:
