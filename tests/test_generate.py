@@ -271,12 +271,11 @@ def test_bf16_by_recipe_and_by_launcher_is_the_same_and_true(tmp_path, way):
     assert "--mixed_precision fp16: gradients of such images need more; launch with bf16" in refused.stderr
 
 
-def test_a_machine_without_a_compiler_is_told(recipe, tmp_path, monkeypatch):
-    monkeypatch.setenv("CXX", "/nowhere/c++")
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/nowhere/c++"))
-    with pytest.raises(UserError, match="perturb.compile: torch can't compile here, leave it out: "):
-        generate(recipe([picture(0), picture(1)], "perturb.compile=true"), tmp_path / "out")
+def test_a_machine_without_a_compiler_is_told(tmp_path):
+    job = ("generate", "mnist-lenet", "perturb.compile=true", "--limit", "2", "--output", tmp_path / "out")
+    refused = fmrgen(*job, CXX="/nowhere/c++", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
+    assert refused.returncode == 2, refused.stderr
+    assert "fmrgen: perturb.compile: torch can't compile here, leave it out: " in refused.stderr.splitlines()[-1]
 
 
 def test_memory_too_small_for_one_image_is_told(recipe, tmp_path, monkeypatch):
