@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest, norm, t
+from scipy.special import ndtr, ndtri, stdtrit
 
 # What `summarise` reads; none of it is an image.
 SUMMARY_COLUMNS = (
@@ -124,8 +124,7 @@ def proportion(hits: np.ndarray) -> Estimate | None:
     """The share of True with Wilson's interval, None for no rows."""
     if not len(hits):
         return None
-    interval = binomtest(int(hits.sum()), len(hits)).proportion_ci(_CONFIDENCE, method="wilson")
-    return Estimate(100 * int(hits.sum()) / len(hits), 100 * float(interval.low), 100 * float(interval.high))
+    return Estimate(100 * int(hits.sum()) / len(hits), *_wilson(int(hits.sum()), len(hits)))
 
 
 def _proportion_of(hits: Mapping[str, np.ndarray], name: str) -> Estimate | None:
@@ -139,7 +138,7 @@ def mean(values: np.ndarray) -> Estimate | None:
     middle = float(values.mean())
     if len(values) == 1:
         return Estimate(middle, None, None)
-    margin = float(t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    margin = float(stdtrit(len(values) - 1, (1 + _CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
     return Estimate(middle, middle - margin, middle + margin)
 
 
@@ -182,9 +181,9 @@ class _Resampled:
         shift = np.average(without, weights=weights) - without if weights.any() else without
         spread = (weights * shift**2).sum() ** 1.5
         skew = (weights * shift**3).sum() / (6 * spread) if spread > 0 else 0.0
-        bias = norm.ppf(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn)))
-        ends = bias + norm.ppf([(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
-        low, high = np.percentile(drawn, 100 * norm.cdf(bias + ends / (1 - skew * ends)))
+        bias = ndtri(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn)))
+        ends = bias + ndtri([(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+        low, high = np.percentile(drawn, 100 * ndtr(bias + ends / (1 - skew * ends)))
         return Estimate(float(value[0]), float(low), float(high))
 
 
@@ -271,7 +270,15 @@ def _apart(
 
 def _upper_limit_of_none(rows: int) -> float:
     """The upper end of Wilson's interval, in percent, where none of the rows is a hit."""
-    return 100 * float(binomtest(0, rows).proportion_ci(_CONFIDENCE, method="wilson").high)
+    return _wilson(0, rows)[1]
+
+
+def _wilson(hits: int, rows: int) -> tuple[float, float]:
+    """The ends of Wilson's interval for a proportion, in percent."""
+    z = float(ndtri((1 + _CONFIDENCE) / 2))
+    middle, margin = 2 * hits + z**2, z * np.sqrt(4 * hits * (rows - hits) / rows + z**2)
+    low, high = ((middle + sign * margin) / (2 * (rows + z**2)) for sign in (-1, 1))
+    return 100 * float(low) if hits else 0.0, 100 * float(high) if hits < rows else 100.0
 
 
 def rank(summaries: Mapping[str, Summary], differences: Sequence[Difference], measure: str) -> list[Place]:

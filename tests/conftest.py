@@ -12,6 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the libraries read it
 import pytest
 import torch
 from diffusers import VQModel
+from filelock import FileLock
 from hub_server import HubServer
 from torch import nn
 
@@ -27,14 +28,16 @@ def _one_thread():
 
 
 @pytest.fixture(scope="session")
-def finished_split(tmp_path_factory):
-    """A folder with the split mnist/lenet, 120 rows; to be read only."""
+def finished_split(tmp_path_factory, worker_id):
+    """A folder with the split mnist/lenet, 120 rows, made once for all workers; to be read only."""
     from fmrgen.generate import generate
     from fmrgen.recipe import load_recipe
 
-    folder = tmp_path_factory.mktemp("finished") / "out"
+    root = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    folder = root / "finished" / "out"
     overrides = ["source.limit=120", "output.shard_size=40", "perturb.budget=8", "perturb.step_size=0.1"]
-    generate(load_recipe("mnist-lenet", overrides), folder)
+    with FileLock(root / "finished.lock"):
+        generate(load_recipe("mnist-lenet", overrides), folder)  # does nothing where it is done
     return folder
 
 

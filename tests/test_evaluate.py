@@ -568,13 +568,12 @@ def test_any_number_of_processes_find_the_same(finished_split, tmp_path):
     )
     here = str(Path(__file__).parent)
     assert fmrgen(*command, tmp_path / "1", PYTHONPATH=here).returncode == 0
-    for processes in ("2", "3"):  # 120 rows are 7 batches and a half
-        environment = {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": here}
-        result = fmrgen(*command, tmp_path / processes, launcher=(*launcher, processes, "-m", "fmrgen"), **environment)
-        assert result.returncode == 0, result.stderr
-        assert result.stdout == f"{tmp_path / processes / 'report.html'}\n"  # the first process alone prints
-        for name in ("evaluation.json", "predictions.parquet", "report.html", "evaluation.md"):
-            assert (tmp_path / processes / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
+    environment = {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": here}
+    result = fmrgen(*command, tmp_path / "3", launcher=(*launcher, "3", "-m", "fmrgen"), **environment)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{tmp_path / '3/report.html'}\n"  # the first process alone prints
+    for name in ("evaluation.json", "predictions.parquet", "report.html", "evaluation.md"):  # 7 batches and a half
+        assert (tmp_path / "3" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
     random_weights = ("evaluate", finished_split, "-c", "{kind: lenet}", "-q", "-o", tmp_path / "unlike")
     result = fmrgen(*random_weights, launcher=(*launcher, "2", "-m", "fmrgen"), ACCELERATE_USE_CPU="true")
     assert "process 1 has other weights of classifier classifier than process 0" in result.stderr

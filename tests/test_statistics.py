@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, ttest_1samp
+from scipy.stats import binomtest, bootstrap, ttest_1samp
 
 from fmrgen.statistics import (
     difference,
@@ -108,6 +108,10 @@ def test_wilson_interval_worked_by_hand():
     certain = proportion(np.ones(1000, dtype=bool))
     assert (certain.value, certain.high) == (100, 100)
     assert 99.5 < certain.low < 100
+    for hits, rows in ((0, 1), (1, 1), (0, 7), (7, 7), (3, 7), (999, 1000)):
+        theirs = binomtest(hits, rows).proportion_ci(method="wilson")
+        found = proportion(np.arange(rows) < hits)
+        assert (found.low, found.high) == pytest.approx((100 * theirs.low, 100 * theirs.high), abs=1e-10)
 
 
 def simulate(rng, size):
