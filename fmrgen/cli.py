@@ -81,6 +81,38 @@ def generate(
 
 
 @app.command()
+def sparsify(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write the mask to.")] = Path(
+        "mask.safetensors"
+    ),
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Images to perturb and learn from.")] = 1000,
+    regularization: Annotated[
+        float | None,
+        typer.Option("--regularization", help="Strength of the l1 norm (the paper's is 36.36); default: by a path."),
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Find the few dimensions of the latent that perturbation uses: a mask for `generator.mask`."""
+    from fmrgen.recipe import load_recipe
+
+    if regularization is not None and not 0 < regularization < float("inf"):
+        raise UserError("--regularization: must be a positive number")
+    loaded = load_recipe(recipe, [f"source.limit={samples}", *(overrides or [])])
+
+    from fmrgen import display
+    from fmrgen.sparsify import sparsify as run
+
+    display.quiet_libraries()
+    with display.row_progress("sparsify", not quiet) as on_images:
+        found = run(loaded, output, regularization=regularization, on_images=on_images)
+    if not quiet:
+        display.print_sparse_mask(found, f"{loaded.output.config}/{loaded.output.split}")
+    print(output)
+
+
+@app.command()
 def push(
     folder: Annotated[
         str, typer.Argument(metavar="DIR[:CONFIG/SPLIT]", help="What generate wrote: all finished splits, or one.")

@@ -10,7 +10,8 @@ from torch import nn
 
 from fmrgen.classifiers.base import answer_in_labels
 from fmrgen.errors import UserError, one_line
-from fmrgen.generators.base import Generator, Latents
+from fmrgen.generators._mask import masked
+from fmrgen.generators.base import Generator, GeneratorConfig, Latents
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import Oracle
 from fmrgen.sections import ComponentConfig
@@ -46,6 +47,9 @@ def build_components(
         raise UserError("source: no examples in it; check source.split and source.classes")
     generator = built(generator_config, "generator", Generator, device)
     blank = blank_image(generator.image_size, device)
+    if isinstance(generator_config, GeneratorConfig) and generator_config.mask is not None:
+        with told_of("generator", blank):
+            generator = masked(generator, generator_config.mask, blank)
     judges = build_judges(classifier_config, oracle_config, source.labels, blank)
     components = Components(source, judges.classifier, generator, judges.oracle)
     with told_of("generator", blank):

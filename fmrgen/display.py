@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fmrgen.evaluation.figures import Figures
     from fmrgen.progress import Progress as JobProgress
     from fmrgen.publish import Pushed
+    from fmrgen.sparsify import SparseMask
     from fmrgen.statistics import Summary
     from fmrgen.verify import Verification
 
@@ -120,6 +121,21 @@ def print_summary(summary: "Summary", split: str) -> None:
         table.add_row(name, *known)
     mean = summary.mean_iterations
     table.add_row("mean iterations of valid rows", "n/a" if mean is None else f"{mean.value:.2f}")
+    Console().print(table)
+
+
+def print_sparse_mask(found: "SparseMask", split: str) -> None:
+    """The paper's Table 11, for one mask."""
+    table = Table(title=f"{split}, {found.images} images", title_justify="left", box=box.SQUARE)
+    columns = {
+        "sparsity": f"{found.sparsity:.2%}",
+        "test score": f"{found.test_score:.2%}",
+        "dimensions that move": f"{int(found.mask.sum())} of {found.mask.numel()}",
+        "regularization": f"{found.regularization:.4g}",
+    }
+    for name in columns:
+        table.add_column(name)
+    table.add_row(*columns.values())
     Console().print(table)
 
 

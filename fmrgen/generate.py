@@ -159,8 +159,7 @@ def _perturb_shards(
             elif isinstance(loaded, LoadedExample):
                 shard.waiting.add(loaded.id)
                 home[loaded.id] = shard
-                image = torch.from_numpy(loaded.image.copy()).permute(2, 0, 1).float() / 255
-                yield Example(loaded.id, image, loaded.label)
+                yield loaded.for_engine()
             else:
                 shard.skipped.append(Skipped(loaded.id, loaded.reason))
 

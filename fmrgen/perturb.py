@@ -40,6 +40,7 @@ def perturb(
     precision: Literal["fp32", "bf16"] = "fp32",
     compile: bool = False,
     seed: int = 0,
+    keep_latents: bool = False,
     device: torch.device | str = "cpu",
     on_pass: Callable[[int], None] = lambda active: None,
     on_slots: Callable[[int], None] = lambda slots: None,
@@ -55,8 +56,9 @@ def perturb(
     `slots="auto"` times the models on the first example and takes the fewest slots that are about as fast as any; where
     a GPU's memory runs out, the slots are halved and nothing is lost. `precision="bf16"` decodes and classifies under
     autocast; the oracle judges, and the measures of stored images are taken, in full precision. `compile` runs both
-    through `torch.compile` at one shape. `on_pass` is called after each pass with the number of slots that held an
-    image, `on_slots` with the number of slots at the start and when memory has run out.
+    through `torch.compile` at one shape. `keep_latents` puts their latents into the rows. `on_pass` is called after
+    each pass with the number of slots that held an image, `on_slots` with the number of slots at the start and when
+    memory has run out.
 
     Raises ValueError for a budget, step size or number of slots that makes no sense.
     """
@@ -68,7 +70,7 @@ def perturb(
     bench = _Bench(classifier, generator, oracle, rule, oracle_rule, precision, compile, seed, torch.device(device))
     if slots != "auto":
         bench.together = min(slots, _ENCODE_ROWS)
-    queue = bench.prepare(iter(examples))
+    queue = bench.prepare(iter(examples), keep_latents)
     if slots == "auto":
         if (first := next(queue, None)) is None:
             return
@@ -135,7 +137,7 @@ class _Bench:
         options: Any = {"dynamic": False, "mode": "reduce-overhead"}
         self.forward = torch.compile(self._forward, **options) if compiled else self._forward
 
-    def prepare(self, examples: Iterator[Example]) -> Iterator[Row]:
+    def prepare(self, examples: Iterator[Example], keep_latents: bool) -> Iterator[Row]:
         """Examples as rows ready for a slot, encoded `together` at a time.
 
         A short batch is padded: kernels differ in the last bits between batch sizes, and a row must not.
@@ -152,7 +154,7 @@ class _Bench:
                 losses = cross_entropy(logits, labels, reduction="none")
                 measures, _ = self._measure(grid, labels, logits, losses)
             target = labels if self.oracle_rule == "label" else measures["oracle_label"]
-            rows = new_rows(latents, grid, torch.tensor(ids), labels, target, measures)
+            rows = new_rows(latents, grid, torch.tensor(ids), labels, target, measures, keep_latents)
             rows |= self.rule.memory(latents.free)
             for row in range(len(batch)):
                 yield {name: values[row] for name, values in rows.items()}

@@ -32,7 +32,8 @@ class Perturbed:
 
     `image` is the last image that the oracle accepted, the original where `valid` is False. `score`, `probability`,
     `oracle_label`, `prediction` and `loss` are of `image`; `score` and `probability` are the oracle's for `label`.
-    `latent_shift` is the root mean square of the change in the free latent.
+    `latent_shift` is the root mean square of the change in the free latent. `latents` are the free latents of the
+    original and of `image`, where the engine was asked to keep them.
     """
 
     id: int
@@ -52,3 +53,4 @@ class Perturbed:
     reconstruction_prediction: int
     loss: float
     latent_shift: float
+    latents: "tuple[Tensor, Tensor] | None" = None

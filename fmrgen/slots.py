@@ -33,13 +33,21 @@ class Judged:
 
 
 def new_rows(
-    latents: Latents, originals: Tensor, ids: Tensor, labels: Tensor, target: Tensor, measures: dict[str, Tensor]
+    latents: Latents,
+    originals: Tensor,
+    ids: Tensor,
+    labels: Tensor,
+    target: Tensor,
+    measures: dict[str, Tensor],
+    keep_latents: bool,
 ) -> dict[str, Tensor]:
     """The state of images before their first pass; nothing is accepted yet, so the stored image is the original."""
     count, device = len(ids), originals.device
     rows = {"free": latents.free, "start": latents.free.clone(), "label": labels, "target": target, "id": ids}
     if latents.fixed is not None:
         rows["fixed"] = latents.fixed
+    if keep_latents:
+        rows["latent"] = latents.free.clone()  # of the stored image
     rows |= {"original": originals, "image": originals, **measures}
     for name in _LABELS:
         rows[f"original_{name}"] = measures[name]
@@ -121,7 +129,10 @@ class Slots:
         agrees = measures["oracle_label"] == rows["target"]
         accepted = ~probing & agrees & judged.finite
         shift = (rows["free"] - rows["start"]).flatten(1).square().mean(1).sqrt()
-        for name, values in {**measures, "image": judged.images, "latent_shift": shift}.items():
+        stored = {**measures, "image": judged.images, "latent_shift": shift}
+        if "latent" in rows:
+            stored["latent"] = rows["free"]
+        for name, values in stored.items():
             rows[name] = torch.where(as_column(accepted, values), values, rows[name])
         rows["accepted"] = rows["accepted"] + accepted
 
@@ -164,6 +175,7 @@ class Slots:
         slots = [slot for slot, _ in done]
         columns = {name: self[name][slots].tolist() for name in _COLUMNS}
         images = {name: (self[name][slots] * 255).round().to(torch.uint8).cpu() for name in ("image", "original")}
+        kept = [self[name][slots].cpu() for name in ("start", "latent")] if "latent" in self.rows else None
         iterations = columns.pop("accepted")
         for row, (slot, reason) in enumerate(done):
             self.occupied[slot] = False
@@ -173,6 +185,7 @@ class Slots:
                 valid=iterations[row] > 0,
                 iterations=iterations[row],
                 stop_reason=reason,
+                latents=None if kept is None else (kept[0][row], kept[1][row]),
                 **{name: values[row] for name, values in columns.items()},
             )
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from fmrgen.errors import UserError
 from fmrgen.labels import Classes, Labels
+from fmrgen.rows import Example
 from fmrgen.sections import ComponentConfig
 from fmrgen.sources.images import Fit, open_rgb, resize
 
@@ -44,6 +45,12 @@ class LoadedExample(NamedTuple):
     id: int
     image: "np.ndarray"
     label: int
+
+    def for_engine(self) -> Example:
+        """The same with a float image [3, size, size] in [0, 1]."""
+        import torch
+
+        return Example(self.id, torch.from_numpy(self.image.copy()).permute(2, 0, 1).float() / 255, self.label)
 
 
 class SkippedExample(NamedTuple):

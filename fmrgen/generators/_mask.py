@@ -1,0 +1,74 @@
+"""Sparse generators (paper §3.2.1): of the latent only the dimensions of a mask move."""
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fmrgen.errors import UserError, one_line
+from fmrgen.generators.base import Generator, Latents
+from fmrgen.pretrained import local_file
+
+
+def masked(generator: Generator, reference: str, blank: Tensor) -> "MaskedGenerator":
+    """`generator` with the mask file `reference`, tried on the image `blank` [1, 3, H, W].
+
+    Raises UserError where the file is no mask, or one for latents of another shape.
+    """
+    mask = _read_mask(reference)
+    generator.row_seeds = [0]
+    with torch.no_grad():
+        latents = generator.encode(blank, torch.zeros(1, dtype=torch.int64, device=blank.device))
+    if mask.shape != latents.free.shape[1:]:
+        shapes = f"{list(mask.shape)}, this generator's are {list(latents.free.shape[1:])}"
+        raise UserError(f"generator.mask: {reference} is for latents of {shapes}; make one with fmrgen sparsify")
+    return MaskedGenerator(generator, mask.to(blank.device), latents)
+
+
+def _read_mask(reference: str) -> Tensor:
+    path = local_file(reference, "generator.mask")
+    try:
+        mask = load_file(path)["mask"]
+    except Exception as error:  # a broken file can fail anywhere in the reader, which runs nothing that it says
+        raise UserError(
+            f"generator.mask: {reference} is no mask, fmrgen sparsify makes one: {one_line(error)}"
+        ) from None
+    if mask.dtype is not torch.bool or not mask.any():
+        raise UserError(f"generator.mask: {reference} lets no dimension move; make one with fmrgen sparsify")
+    return mask
+
+
+class _Mask(nn.Module):
+    """The flat indices of the dimensions that move, as a buffer: so they count among the generator's weights."""
+
+    kept: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("kept", mask.flatten().nonzero().squeeze(1))
+
+
+class MaskedGenerator(Generator):
+    """Another generator, of whose latent `free` holds the dimensions in the mask alone, [B, n].
+
+    All of the latent, and the inner generator's own context, lie flat in `fixed`.
+    """
+
+    def __init__(self, generator: Generator, mask: Tensor, like: Latents) -> None:
+        self.generator, self.image_size = generator, generator.image_size
+        self.mask = _Mask(mask)
+        self.shape, self.size = mask.shape, mask.numel()
+        self.fixed_shape = None if like.fixed is None else like.fixed.shape[1:]
+
+    def encode(self, images: Tensor, labels: Tensor) -> Latents:
+        self.generator.row_seeds = self.row_seeds
+        free, fixed = self.generator.encode(images, labels)
+        whole = free.flatten(1)
+        context = whole if fixed is None else torch.cat([whole, fixed.flatten(1)], 1)
+        return Latents(whole[:, self.mask.kept], context)
+
+    def decode(self, latents: Latents) -> Tensor:
+        context = latents.fixed
+        assert context is not None
+        whole = context[:, : self.size].index_copy(1, self.mask.kept, latents.free)
+        fixed = None if self.fixed_shape is None else context[:, self.size :].unflatten(1, self.fixed_shape)
+        return self.generator.decode(Latents(whole.unflatten(1, self.shape), fixed))
