@@ -3,8 +3,8 @@
     python -m benchmarks.sparse --recipe mnist-lenet --samples 1000 --from source.split=train --limit 300
 
 Masks are found on other images than those that are perturbed: `--from` says where. Every mask also has a control, a
-random one of as many dimensions. `--steps` multiplies the step size: a step in few dimensions is a short one, and what a
-mask gains has to be more than what the dense generator gains by longer steps. Time is that of the engine, to the same
+random one of as many dimensions. `--steps` multiplies the step size: a step in few dimensions is a short one, and what
+a mask gains has to be more than what the dense generator gains by longer steps. Time is that of the engine, to the same
 number of valid images for all ways.
 """
 

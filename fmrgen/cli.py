@@ -61,7 +61,9 @@ def generate(
 
     from fmrgen import display
     from fmrgen.generate import generate as run
+    from fmrgen.processes import in_launched_precision
 
+    loaded = in_launched_precision(loaded)
     display.quiet_libraries()
     is_first = os.environ.get("RANK", "0") == "0"
     if push is not None and is_first:
@@ -356,7 +358,8 @@ def main(arguments: list[str] | None = None) -> None:
         hint = f"; see {context.command_path} --help" if context else ""
         status = _complain(error.format_message().rstrip(".?") + hint)
     if status == _INTERRUPTED:
-        _complain("interrupted; the same command again goes on")
+        resumes = (sys.argv[1:] if arguments is None else arguments)[:1] in (["generate"], ["push"])
+        _complain("interrupted" + ("; the same command again goes on" if resumes else ""))
     sys.exit(status or 0)
 
 

@@ -1,6 +1,5 @@
 """The four components of a recipe, built and proved to fit each other."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -131,25 +130,3 @@ def _try_gradient(components: Components, blank: torch.Tensor) -> None:
         raise UserError(
             "generator: no gradient reaches the latent through decode and classifier; neither may detach it"
         )
-
-
-def weights_sha256(component: object) -> str | None:
-    """A digest of the weights of the modules in `component`, None where it has none; whatever file they came from."""
-    digest = hashlib.sha256()
-    found = 0
-    for name, tensor in sorted(_weights(component, "")):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        found += 1
-    return digest.hexdigest() if found else None
-
-
-def _weights(component: object, prefix: str) -> list[tuple[str, torch.Tensor]]:
-    if isinstance(component, nn.Module):
-        return [(f"{prefix}{name}", tensor) for name, tensor in component.state_dict().items()]
-    members: dict[str, object] = {}
-    if isinstance(component, list | tuple):
-        members = {str(i): member for i, member in enumerate(component)}
-    elif isinstance(component, Generator | Oracle):
-        members = vars(component)
-    return [entry for name, member in members.items() for entry in _weights(member, f"{prefix}{name}.")]

@@ -10,7 +10,8 @@ from datasets import Image
 from torch import nn
 
 from fmrgen.classifiers.base import answer_in_labels
-from fmrgen.components import built, told_of, weights_sha256
+from fmrgen.components import built, told_of
+from fmrgen.digest import weights_sha256
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import classify
 from fmrgen.evaluation.figures import Result

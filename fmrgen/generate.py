@@ -19,7 +19,7 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.perturb import perturb
 from fmrgen.processes import (
     device_name,
-    launched_precision,
+    in_launched_precision,
     refuse_unlike_processes,
     start_processes,
     waiting_for_others,
@@ -45,7 +45,7 @@ def generate(
     there, None on the others. Raises UserError for what a user can mend: before any work where it can be known.
     """
     accelerator = start_processes()
-    recipe = _in_launched_precision(recipe)
+    recipe = in_launched_precision(recipe)
     components = recipe.build(accelerator.device)
     options = recipe.output
     folder = SplitFolder(Path(output), options.config, options.split, len(components.source), options.shard_size)
@@ -81,13 +81,6 @@ def generate(
     with waiting_for_others():
         accelerator.wait_for_everyone()
     return _finish(folder, provenance, watch) if watch is not None else None
-
-
-def _in_launched_precision(recipe: Recipe) -> Recipe:
-    """The recipe with the precision that `accelerate launch` asks for, where it asks for one."""
-    if launched_precision() == "no":
-        return recipe
-    return recipe.model_copy(update={"perturb": recipe.perturb.model_copy(update={"precision": "bf16"})})
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from fmrgen.updates import UPDATES, Update
 _ENCODE_ROWS = 16  # at most so many images are encoded together
 _SLOTS_TRIED = tuple(2**power for power in range(11))  # by `slots="auto"`
 _GAIN = 1.05  # by which more slots must be faster to be worth their memory
+_MEASURES = ("score", "probability", "oracle_label", "prediction", "loss")
 _TIMED_SECONDS = 0.5  # at least so long is each number of slots timed
 
 
@@ -60,8 +61,10 @@ def perturb(
     each pass with the number of slots that held an image, `on_slots` with the number of slots at the start and when
     memory has run out.
 
-    Raises ValueError for a budget, step size or number of slots that makes no sense.
+    Raises ValueError for a budget, step size, precision or number of slots that makes no sense.
     """
+    if precision not in ("fp32", "bf16"):
+        raise ValueError(f"precision must be fp32 or bf16: {precision=}")
     if budget < 1 or (slots != "auto" and slots < 1) or not step_size > 0:
         raise ValueError(
             f"budget and slots must be at least 1 and step_size positive: {budget=}, {slots=}, {step_size=}"
@@ -149,10 +152,7 @@ class _Bench:
             ids = [example.id for example in padded]
             grid = _on_byte_grid(images)
             latents = self.encode(grid, labels, ids)
-            with torch.no_grad():
-                logits = self.classifier(grid)
-                losses = cross_entropy(logits, labels, reduction="none")
-                measures, _ = self._measure(grid, labels, logits, losses)
+            measures = dict(zip(_MEASURES, _in_parts_that_fit(self._look, grid, labels), strict=True))
             target = labels if self.oracle_rule == "label" else measures["oracle_label"]
             rows = new_rows(latents, grid, torch.tensor(ids), labels, target, measures, keep_latents)
             rows |= self.rule.memory(latents.free)
@@ -160,18 +160,22 @@ class _Bench:
                 yield {name: values[row] for name, values in rows.items()}
 
     def encode(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> Latents:
-        """The latents, in full precision; in halves where they do not fit into memory together."""
-        if (latents := _if_it_fits(self._encode, images, labels, ids)) is not None:
-            return latents
-        halves = [slice(len(ids) // 2), slice(len(ids) // 2, None)]
-        free, fixed = zip(*(self.encode(images[half], labels[half], ids[half]) for half in halves), strict=True)
-        return Latents(torch.cat(free), None if fixed[0] is None else torch.cat(fixed))
+        """The latents, in full precision."""
+        free, *fixed = _in_parts_that_fit(self._encode, images, labels, ids)
+        return Latents(free, *fixed)
 
-    def _encode(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> Latents:
+    def _encode(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> list[Tensor]:
         self.generator.row_seeds = [_row_seed(self.seed, example_id) for example_id in ids]
         with torch.no_grad(), self._precision():
             free, fixed = self.generator.encode(images, labels)
-        return Latents(_full(free), None if fixed is None else _full(fixed))
+        return [_full(free)] if fixed is None else [_full(free), _full(fixed)]
+
+    @torch.no_grad()
+    def _look(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+        """The measures of given images, in full precision."""
+        logits = self.classifier(images)
+        measures, _ = self._measure(images, labels, logits, cross_entropy(logits, labels, reduction="none"))
+        return [measures[name] for name in _MEASURES]
 
     def encode_again(self, state: Slots, slots: list[int]) -> None:
         """Puts the latents of their last accepted images into `slots`."""
@@ -186,12 +190,14 @@ class _Bench:
         if not self.reduced:
             return
         for rows, padded in self._in_groups(slots):
-            labels = state["label"][padded]
-            with torch.no_grad():
-                logits = self.classifier(state["image"][padded])
-            losses = cross_entropy(logits, labels, reduction="none")
-            state["prediction"][rows] = logits.argmax(1)[: len(rows)]
-            state["loss"][rows] = losses[: len(rows)]
+            found = _in_parts_that_fit(self._classify, state["image"][padded], state["label"][padded])
+            for name, values in zip(("prediction", "loss"), found, strict=True):
+                state[name][rows] = values[: len(rows)]
+
+    @torch.no_grad()
+    def _classify(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+        logits = self.classifier(images)
+        return [logits.argmax(1), cross_entropy(logits, labels, reduction="none")]
 
     def _in_groups(self, slots: list[int]) -> Iterator[tuple[list[int], list[int]]]:
         """`slots`, `together` at a time, and the same padded to that many."""
@@ -270,6 +276,17 @@ def _if_it_fits(work: Callable[..., Any], latents_or_images: Any, labels: Tensor
     if torch.cuda.is_available():  # here the traceback, which held the tensors, is gone
         torch.cuda.empty_cache()
     return None
+
+
+def _in_parts_that_fit(work: Callable[..., list[Tensor]], images: Tensor, *columns: Any) -> list[Tensor]:
+    """What `work` returns for the rows, in halves, and halves of them, where they do not fit into memory together."""
+    if (found := _if_it_fits(work, images, *columns)) is not None:
+        return found
+    parts = [
+        _in_parts_that_fit(work, images[half], *(column[half] for column in columns))
+        for half in (slice(len(images) // 2), slice(len(images) // 2, None))
+    ]
+    return [torch.cat(values) for values in zip(*parts, strict=True)]
 
 
 def _repeated(value: Tensor, rows: int) -> Tensor:

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, gather_object
 
 from fmrgen.errors import UserError
+from fmrgen.recipe import Recipe
 
 _LONGEST_WAIT = timedelta(days=7)  # a process that is done waits for the others as long as a job may take
 
@@ -24,7 +25,7 @@ def start_processes() -> Accelerator:
     gpu = torch.cuda.is_available()
     options = [InitProcessGroupKwargs(timeout=_LONGEST_WAIT)]
     try:
-        # The launched precision is for `launched_precision` to say: accelerate's own is of models that it prepares.
+        # The launched precision is for `in_launched_precision` to say: accelerate's own is of models that it prepares.
         accelerator = Accelerator(cpu=not gpu, mixed_precision="no", kwargs_handlers=options)
     except ValueError as error:
         raise UserError(f"the processes can't find each other, start them with accelerate launch: {error}") from None
@@ -43,12 +44,17 @@ def start_processes() -> Accelerator:
     return accelerator
 
 
-def launched_precision() -> str:
-    """What `accelerate launch --mixed_precision` asks for: `no` or `bf16`. Raises UserError for what can't be had."""
+def in_launched_precision(recipe: Recipe) -> Recipe:
+    """The recipe with the precision that `accelerate launch --mixed_precision` asks for, where it asks for one.
+
+    Raises UserError for what can't be had.
+    """
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     if asked not in ("no", "bf16"):
         raise UserError(f"--mixed_precision {asked}: gradients of such images need more; launch with bf16, or with no")
-    return asked
+    if asked == "no":
+        return recipe
+    return recipe.model_copy(update={"perturb": recipe.perturb.model_copy(update={"precision": "bf16"})})
 
 
 def _leave() -> None:

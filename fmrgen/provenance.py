@@ -18,7 +18,7 @@ _VERSIONS = ("fmrgen", "torch", "transformers", "diffusers", "timm", "datasets",
 
 def new_provenance(recipe: Recipe, components: "Components", folder: SplitFolder) -> dict[str, Any]:
     """What is known of a split before its first row."""
-    from fmrgen.components import weights_sha256  # brings torch, which a push does not need
+    from fmrgen.digest import weights_sha256  # brings torch, which a push does not need
 
     labels = components.source.labels
     models = ("classifier", "generator", "oracle")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.sections import (
@@ -70,6 +70,14 @@ class Recipe(Section):
     oracle: OracleSection
     perturb: PerturbSection = PerturbSection()
     output: OutputSection
+
+    @model_validator(mode="after")
+    def _no_drift_beside_a_mask(self) -> "Recipe":
+        if self.perturb.reencode and getattr(self.generator, "mask", None) is not None:
+            raise ValueError(
+                "perturb.reencode moves all of the latent, generator.mask lets only a part of it move; leave one out"
+            )
+        return self
 
     @property
     def fingerprint(self) -> str:

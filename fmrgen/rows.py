@@ -32,8 +32,8 @@ class Perturbed:
 
     `image` is the last image that the oracle accepted, the original where `valid` is False. `score`, `probability`,
     `oracle_label`, `prediction` and `loss` are of `image`; `score` and `probability` are the oracle's for `label`.
-    `latent_shift` is the root mean square of the change in the free latent. `latents` are the free latents of the
-    original and of `image`, where the engine was asked to keep them.
+    `latent_shift` is the root mean square of the change in the free latent (of a sparse generator, of what moves).
+    `latents` are the free latents of the original and of `image`, where the engine was asked to keep them.
     """
 
     id: int

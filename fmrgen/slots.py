@@ -68,7 +68,6 @@ class Slots:
         self.occupied = [False] * size
         self.rows: dict[str, Tensor] = {}
         self.parked: list[Row] = []  # in flight, without a slot since memory ran out
-        self.drained = False  # no more images will come
 
     def __getitem__(self, name: str) -> Tensor:
         return self.rows[name]
@@ -86,7 +85,7 @@ class Slots:
         empty = [slot for slot in range(self.size) if not self.occupied[slot]]
         incoming = [self.parked.pop() for _ in range(min(len(self.parked), len(empty)))]
         incoming += islice(queue, len(empty) - len(incoming))
-        self.drained = len(incoming) < len(empty)
+        drained = len(incoming) < len(empty)
         if incoming:
             filled = empty[: len(incoming)]
             for name in incoming[0]:
@@ -96,7 +95,7 @@ class Slots:
                 self.rows[name][filled] = values
             for slot in filled:
                 self.occupied[slot] = True
-        if self.drained and self.shrinks:
+        if drained and self.shrinks:
             self._shrink()
 
     def _shrink(self) -> None:

@@ -5,6 +5,8 @@ perturbed images made from them.
 """
 
 import json
+import os
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,15 +15,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fmrgen.components import Components, weights_sha256
+from fmrgen.components import Components
+from fmrgen.digest import weights_sha256
 from fmrgen.errors import UserError
 from fmrgen.perturb import perturb
-from fmrgen.processes import start_processes
+from fmrgen.processes import in_launched_precision, start_processes
 from fmrgen.recipe import Recipe
 from fmrgen.rows import Example
 from fmrgen.sources.base import LoadedExample, SourceConfig
@@ -77,11 +81,14 @@ def sparsify(
     path = Path(output)
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: a mask is a .safetensors file; name it so")
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: no such folder as {path.parent}")
+    if path.exists():
+        raise UserError(f"{path}: is there already; choose another --output, or delete it")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path}: no file can be written there; choose another --output")
     accelerator = start_processes()
     if accelerator.num_processes > 1:
         raise UserError("sparsify runs in one process; start it without accelerate launch")
+    recipe = in_launched_precision(recipe)
     components = recipe.build(accelerator.device)
     pairs = latent_pairs(recipe, components, accelerator.device, on_images)
     found = fit_mask(pairs, regularization)
@@ -95,7 +102,9 @@ def sparsify(
         "test_score": repr(found.test_score),
         "versions": json.dumps({name: version(name) for name in ("fmrgen", "torch", "scikit-learn")}),
     }
-    save_file({"mask": found.mask}, path, told)
+    unfinished = path.with_name(f".{path.name}")
+    save_file({"mask": found.mask}, unfinished, told)
+    unfinished.replace(path)
     return found
 
 
@@ -115,21 +124,21 @@ def latent_pairs(
             if isinstance(loaded, LoadedExample):
                 yield loaded.for_engine()
 
-    pairs = []
+    pairs = {}
     rows = perturb(
         examples(), classifier, generator, oracle, device=device, keep_latents=True, **recipe.perturb.model_dump()
     )
     for done, row in enumerate(rows, 1):
         on_images(done, len(source))
         if row.valid and row.latents is not None:
-            pairs.append(row.latents)
+            pairs[row.id] = row.latents
     if len(pairs) < _FEWEST_IMAGES:
         raise UserError(
             f"the oracle accepted {len(pairs)} perturbed images, a mask needs {_FEWEST_IMAGES}; take more samples, or "
             "a smaller perturb.step_size"
         )
-    originals, perturbed = (torch.stack(latents).float().numpy() for latents in zip(*pairs, strict=True))
-    return LatentPairs(originals, perturbed)
+    in_order = [pairs[i] for i in sorted(pairs)]  # whatever order they ended in
+    return LatentPairs(*(torch.stack(latents).float().numpy() for latents in zip(*in_order, strict=True)))
 
 
 def fit_mask(pairs: LatentPairs, regularization: float | None = None) -> SparseMask:
@@ -169,12 +178,15 @@ def _choose(features: np.ndarray, labels: np.ndarray) -> float:
     scaled = StandardScaler().fit_transform(features)
     nothing_left = np.abs(scaled.T @ (labels - 0.5)).max()
     path = nothing_left * np.geomspace(*_PATH_ENDS, _STRENGTHS)
-    scores = np.array(
-        [
-            cross_val_score(_regression(strength), features, labels, groups=groups, cv=GroupKFold(_FOLDS))
-            for strength in path
-        ]
-    )
+    share = 1 - 1 / _FOLDS  # of the rows that a fold fits, and so of the loss that the strength stands beside
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # at the weak end, which is rarely the best
+        scores = np.array(
+            [
+                cross_val_score(_regression(share * strength), features, labels, groups=groups, cv=GroupKFold(_FOLDS))
+                for strength in path
+            ]
+        )
     means = scores.mean(1)
     best = means.argmax()
     error = scores[best].std(ddof=1) / np.sqrt(_FOLDS)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from fmrgen.components import Judges, blank_image, build_judges, weights_sha256
+from fmrgen.components import Judges, blank_image, build_judges
+from fmrgen.digest import weights_sha256
 from fmrgen.errors import UserError
 from fmrgen.labels import recorded_labels
 from fmrgen.reading import open_own_split, reading

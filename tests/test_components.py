@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from fmrgen.classifiers.base import Classifier, GroupedClassifier, Normalize, answer_in_labels
-from fmrgen.components import weights_sha256
+from fmrgen.digest import weights_sha256
 from fmrgen.errors import UserError
 from fmrgen.generate import generate
 from fmrgen.generators.base import Latents

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from test_perturb import Fixture
 
-from fmrgen.components import weights_sha256
+from fmrgen.digest import weights_sha256
 from fmrgen.errors import UserError
 from fmrgen.generators._mask import masked
 from fmrgen.generators.base import Generator, Latents
@@ -38,15 +38,16 @@ def mask_file(path, mask, **metadata):
     return str(path)
 
 
+@pytest.mark.parametrize("update", ["sign", "adam"])
 @pytest.mark.parametrize("make", [tiny_vqgan, Tinted])
-def test_a_mask_of_everything_changes_nothing_and_of_a_few_moves_those(make, double, tmp_path):
+def test_a_mask_of_everything_changes_nothing_and_of_a_few_moves_those(make, update, double, tmp_path):
     blank = BLANK.double()
     dense = Fixture(make(), 0.05)
-    expected = dense.engine(slots=5, keep_latents=True)
+    expected = dense.engine(slots=5, keep_latents=True, update=update)
     shape = expected[0].latents[0].shape
     everything = masked(make(), mask_file(tmp_path / "all.safetensors", torch.ones(shape, dtype=torch.bool)), blank)
     dense.generator = everything
-    for i, row in dense.engine(slots=5).items():
+    for i, row in dense.engine(slots=5, update=update).items():
         assert (row.iterations, row.stop_reason) == (expected[i].iterations, expected[i].stop_reason)
         assert torch.equal(row.image, expected[i].image)
         assert row.latent_shift == pytest.approx(expected[i].latent_shift)
@@ -85,6 +86,20 @@ def test_kept_latents_are_those_of_the_stored_images(double):
             assert torch.equal((decoded * 255).round().to(torch.uint8), row.image)
 
 
+def test_masks_go_with_bf16(tmp_path):
+    mask = torch.zeros(3, 8, 8, dtype=torch.bool)
+    mask[1] = True
+    setting = Fixture(masked(tiny_vqgan(), mask_file(tmp_path / "mask.safetensors", mask), BLANK), 0.05)
+    rows = setting.engine(slots=4, precision="bf16", keep_latents=True)
+    assert any(row.valid for row in rows.values())
+    assert all(end.shape == (64,) and end.dtype is torch.float32 for _, end in (row.latents for row in rows.values()))
+
+
+def test_a_mask_and_reencode_exclude_each_other():
+    with pytest.raises(UserError, match="perturb.reencode moves all of the latent, generator.mask lets only a part"):
+        load_recipe("mnist-lenet", ["generator.mask=mask.safetensors", "perturb.reencode=true"])
+
+
 def test_the_mask_counts_among_the_weights(tmp_path):
     shape = tiny_vqgan().encode(BLANK, torch.zeros(1)).free.shape[1:]
     found = set()
@@ -100,9 +115,13 @@ def test_the_mask_counts_among_the_weights(tmp_path):
     [
         (lambda path: None, "no such file as "),
         (lambda path: path.write_bytes(b"\x80"), "is no mask, fmrgen sparsify makes one: "),
-        (lambda path: save_file({"weights": torch.ones(3)}, path), "is no mask, fmrgen sparsify makes one: 'mask'"),
+        (lambda path: save_file({"weights": torch.ones(3)}, path), "is no mask, fmrgen sparsify makes one: "),
         (lambda path: save_file({"mask": torch.ones(3, 8, 8)}, path), "lets no dimension move; "),
         (lambda path: mask_file(path, torch.zeros(3, 8, 8, dtype=torch.bool)), "lets no dimension move; "),
+        (
+            lambda path: mask_file(path, torch.ones(3, 8, 8, dtype=torch.bool), generator_sha256="0" * 64),
+            "was found for other weights; make one with fmrgen sparsify",
+        ),
         (
             lambda path: mask_file(path, torch.ones(3, 4, 4, dtype=torch.bool)),
             r"is for latents of \[3, 4, 4\], this generator's are \[3, 8, 8\]; make one with fmrgen sparsify",
@@ -166,16 +185,24 @@ def test_a_mask_is_made_and_a_sparse_split_is_true(tmp_path):
     assert made.returncode == 0, made.stderr
     assert "12 of 12 rows are true" in fmrgen("verify", "out", cwd=tmp_path).stdout
     assert json.loads((tmp_path / "out/provenance/mnist/lenet.json").read_text())["recipe"]["generator"]["mask"]
-    again = fmrgen("sparsify", *job, "generator.mask=mask.safetensors", cwd=tmp_path)
-    assert (again.returncode, again.stderr.count("\n")) == (2, 1), again.stderr
-    assert "generator.mask: this recipe is sparse already; leave it out to find another mask" in again.stderr
+    for more, message in (
+        (["generator.mask=mask.safetensors"], "generator.mask: this recipe is sparse already; leave it out to find"),
+        ([], "mask.safetensors: is there already; choose another --output, or delete it"),
+    ):
+        again = fmrgen("sparsify", *job, *more, cwd=tmp_path)
+        assert (again.returncode, again.stderr.count("\n")) == (2, 1), again.stderr
+        assert message in again.stderr
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"output": "."}, "a mask is a .safetensors file; name it so"),
         ({"output": "mask.pt"}, "mask.pt: a mask is a .safetensors file; name it so"),
-        ({"output": "no/where.safetensors"}, "no such folder as .*no"),
+        (
+            {"output": "no/where.safetensors"},
+            "where.safetensors: no file can be written there; choose another --output",
+        ),
         ({"samples": 8}, r"the oracle accepted \d perturbed images, a mask needs 20; take more samples"),
     ],
 )

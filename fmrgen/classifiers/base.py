@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as transforms
 
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels, match_classes
@@ -42,8 +41,11 @@ class Normalize:
 
     def __call__(self, images: Tensor) -> Tensor:
         if self.size is not None and images.shape[-2:] != (self.size, self.size):
+            from torchvision.transforms.v2 import functional as transforms  # a second's import that many can do without
+
             images = transforms.center_crop(transforms.resize(images, [self.size], antialias=True), [self.size])
-        return transforms.normalize(images, self.mean, self.std)
+        mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        return (images - mean) / std
 
 
 class GroupedClassifier(nn.Module):

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel
 
-from fmrgen.components import weights_sha256
+from fmrgen.digest import weights_sha256
 from fmrgen.errors import UserError
 from fmrgen.evaluation.figures import SCHEMA, ClassifierFigures, Comparison, Figures, Result, SplitFigures
 from fmrgen.evaluation.rows import ClassifiedSplit, NamedClassifier

@@ -1,9 +1,10 @@
 """Sparse generators (paper §3.2.1): of the latent only the dimensions of a mask move."""
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
+from fmrgen.digest import weights_sha256
 from fmrgen.errors import UserError, one_line
 from fmrgen.generators.base import Generator, Latents
 from fmrgen.pretrained import local_file
@@ -14,27 +15,33 @@ def masked(generator: Generator, reference: str, blank: Tensor) -> "MaskedGenera
 
     Raises UserError where the file is no mask, or one for latents of another shape.
     """
-    mask = _read_mask(reference)
+    mask, of_weights = _read_mask(reference)
+    if of_weights not in (None, weights_sha256(generator)):
+        raise UserError(f"generator.mask: {reference} was found for other weights; make one with fmrgen sparsify")
     generator.row_seeds = [0]
     with torch.no_grad():
         latents = generator.encode(blank, torch.zeros(1, dtype=torch.int64, device=blank.device))
+    if latents.fixed is not None and not latents.fixed.is_floating_point():
+        raise UserError(f"generator.mask: the context of this generator is {latents.fixed.dtype}, it can't be masked")
     if mask.shape != latents.free.shape[1:]:
         shapes = f"{list(mask.shape)}, this generator's are {list(latents.free.shape[1:])}"
         raise UserError(f"generator.mask: {reference} is for latents of {shapes}; make one with fmrgen sparsify")
     return MaskedGenerator(generator, mask.to(blank.device), latents)
 
 
-def _read_mask(reference: str) -> Tensor:
+def _read_mask(reference: str) -> tuple[Tensor, str | None]:
+    """The mask, and the digest of the generator's weights that it was found for, where the file tells."""
     path = local_file(reference, "generator.mask")
     try:
-        mask = load_file(path)["mask"]
+        with safe_open(path, "pt") as file:
+            mask, told = file.get_tensor("mask"), file.metadata() or {}
     except Exception as error:  # a broken file can fail anywhere in the reader, which runs nothing that it says
         raise UserError(
             f"generator.mask: {reference} is no mask, fmrgen sparsify makes one: {one_line(error)}"
         ) from None
     if mask.dtype is not torch.bool or not mask.any():
         raise UserError(f"generator.mask: {reference} lets no dimension move; make one with fmrgen sparsify")
-    return mask
+    return mask, told.get("generator_sha256")
 
 
 class _Mask(nn.Module):
@@ -63,12 +70,12 @@ class MaskedGenerator(Generator):
         self.generator.row_seeds = self.row_seeds
         free, fixed = self.generator.encode(images, labels)
         whole = free.flatten(1)
-        context = whole if fixed is None else torch.cat([whole, fixed.flatten(1)], 1)
+        context = whole if fixed is None else torch.cat([whole, fixed.reshape(len(fixed), -1)], 1)
         return Latents(whole[:, self.mask.kept], context)
 
     def decode(self, latents: Latents) -> Tensor:
         context = latents.fixed
         assert context is not None
-        whole = context[:, : self.size].index_copy(1, self.mask.kept, latents.free)
-        fixed = None if self.fixed_shape is None else context[:, self.size :].unflatten(1, self.fixed_shape)
+        whole = context[:, : self.size].to(latents.free.dtype).index_copy(1, self.mask.kept, latents.free)
+        fixed = None if self.fixed_shape is None else context[:, self.size :].reshape(-1, *self.fixed_shape)
         return self.generator.decode(Latents(whole.unflatten(1, self.shape), fixed))
