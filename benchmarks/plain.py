@@ -55,17 +55,22 @@ def _perturb_batch(
     images = torch.stack([example.image for example in batch]).to(device)
     labels = torch.tensor([example.label for example in batch], device=device)
     outcomes = [Outcome(image) for image in _bytes(images)]
+    reduced = torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16")
     with torch.no_grad():
-        free, fixed = generator.encode(images, labels)
+        with reduced:
+            free, fixed = generator.encode(images, labels)
         target = labels if options.oracle_rule == "label" else oracle.judge(images).probabilities.argmax(1)
     alive = [True] * len(batch)
     for step in range(1, options.budget + 1):
-        free = free.detach().requires_grad_(True)
-        loss = cross_entropy(classifier(_rounded(generator.decode(Latents(free, fixed)))), labels, reduction="sum")
+        free = free.detach().float().requires_grad_(True)
+        with reduced:
+            logits = classifier(_rounded(generator.decode(Latents(free, fixed)).float()))
+        loss = cross_entropy(logits.float(), labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, free)
         with torch.no_grad():
             free = free + options.step_size * gradient.sign()
-            new = _rounded(generator.decode(Latents(free, fixed)))
+            with reduced:
+                new = _rounded(generator.decode(Latents(free, fixed)).float())
             accepted = (oracle.judge(new).probabilities.argmax(1) == target).tolist()
         stored = _bytes(new)
         for row, outcome in enumerate(outcomes):

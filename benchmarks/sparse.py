@@ -117,7 +117,7 @@ def told(value: Estimate | None, digits: int = 1) -> str:
 
 def print_table(ways: list[Way]) -> None:
     valid = min(way.valid for way in ways)
-    print(f"\ntime to {valid} valid images")
+    print(f"\nseconds for {valid} valid images, at the pace of each way")
     head = (
         f"{'':32}{'dims':>6}{'seconds':>9}{'/ dense':>9}{'VR':>7}{'PA':>7}{'FMR':>7}  {'FMR 95 %':14}{'iterations':>10}"
     )
@@ -151,16 +151,24 @@ def main() -> None:
         overrides = [*options.overrides, f"source.limit={options.limit}"]
         ways = ways_of(options.recipe, overrides, masks, options.steps, Path(folder))
         for number in range(options.rounds):
-            for way in ways:
+            for way in ways if number % 2 == 0 else reversed(ways):
                 way.run(device)
+                if not way.valid:
+                    raise SystemExit(f"{way.name}: no valid image; choose smaller --steps")
                 print(
                     f"round {number + 1}: {way.name}: {way.valid} valid in {way.valid_after[-1][-1]:.1f} s", flush=True
                 )
     print_table(ways)
     if options.json:
         figures: dict[str, Any] = {
-            way.name: {"dimensions": way.dimensions, "valid_after": way.valid_after, "summary": asdict(way.summary())}
-            for way in ways
+            "masks": {
+                name: {"sparsity": found.sparsity, "test_score": found.test_score, "lambda": found.regularization}
+                for name, found in masks.items()
+            },
+            "ways": {
+                way.name: {"dimensions": way.dimensions, "valid_after": way.valid_after, "of": asdict(way.summary())}
+                for way in ways
+            },
         }
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 

@@ -1,7 +1,7 @@
 """The engine against Algorithm 1 as it is written, against batches that wait, and against the bare models.
 
     python -m benchmarks.throughput --recipe mnist-lenet --limit 1000 --literal 100
-    python -m benchmarks.throughput --recipe benchmarks/imagenet_shapes.yaml --limit 8 --slots 4
+    python -m benchmarks.throughput --recipe benchmarks/imagenet_shapes.yaml --limit 2 --slots 1 perturb.budget=12
 
 The ways take turns on the same images and models; medians of the rounds are compared. An image-iteration is one guided
 step of one image, judged: the same number for every way. Engine and limit take turns every few passes: they differ by
@@ -16,6 +16,7 @@ less than a machine's speed does from one minute to the next.
 """
 
 import argparse
+import functools
 import json
 import platform
 import time
@@ -36,12 +37,12 @@ from fmrgen.recipe import Recipe, load_recipe
 from fmrgen.rows import Example, StopReason
 from fmrgen.sources.base import LoadedExample
 
-_BATCH_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256)
+_BATCH_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024)
 _SWEEPS = 3
 _SWEEP_SECONDS = 1.0  # at least so long at each batch size
-_NEAR = 0.85  # of the best rate
-_IMAGE_PASSES_IN_TURN = 640  # that engine and bare models make before the other goes on
-_FEWEST_EQUAL = 0.9  # of the rows; float noise tips a sign here and there, and with it a row
+_NEAR, _FAR = 0.85, 0.6  # of the best rate: worth another look, and past the best
+_BATCHES_IN_TURN = 16  # of the bare models, after as many image-passes of the engine
+_FEWEST_EQUAL = 0.96  # of the rows; float noise tips a sign here and there, and with it a row
 
 
 def load_examples(recipe: Recipe, components: Components) -> list[Example]:
@@ -79,11 +80,40 @@ def iterations_of(outcomes: dict[int, Outcome]) -> int:
     return sum(outcome.iterations + (outcome.stop_reason in rejected) for outcome in outcomes.values())
 
 
+def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """The precision of generator and classifier."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.perturb.precision == "bf16")
+
+
+def with_slots_found(
+    recipe: Recipe, components: Components, examples: Sequence[Example], device: torch.device
+) -> Recipe:
+    """The recipe with a number of slots, found by timing where it says `auto`."""
+    if recipe.perturb.slots != "auto":
+        return recipe
+    _, classifier, generator, oracle = components
+    found: list[int] = []
+    options = recipe.perturb.model_dump() | {"budget": 1}
+    for _ in perturb(examples[:1], classifier, generator, oracle, device=device, on_slots=found.append, **options):
+        pass
+    return recipe.model_copy(update={"perturb": recipe.perturb.model_copy(update={"slots": found[0]})})
+
+
 class BareModels:
     """The models alone on batches of one size."""
 
-    def __init__(self, components: Components, examples: Sequence[Example], batch_size: int, device: torch.device):
+    def __init__(
+        self,
+        recipe: Recipe,
+        components: Components,
+        examples: Sequence[Example],
+        batch_size: int,
+        device: torch.device,
+    ):
         _, self.classifier, self.generator, self.oracle = components
+        self.precision = functools.partial(autocast, recipe, device)
+        options: Any = {"dynamic": False, "mode": "reduce-overhead"}
+        self.forward = torch.compile(self._forward, **options) if recipe.perturb.compile else self._forward
         batch = [examples[i % len(examples)] for i in range(batch_size)]
         self.batch_size = batch_size
         self.images = torch.stack([example.image for example in batch]).to(device)
@@ -92,12 +122,18 @@ class BareModels:
 
     @torch.no_grad()
     def encode(self) -> Latents:
-        return self.generator.encode(self.images, self.labels)
+        with self.precision():
+            return self.generator.encode(self.images, self.labels)
+
+    def _forward(self, free: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with self.precision():
+            images = self.generator.decode(Latents(free, self.latents.fixed))
+            logits = self.classifier(images)
+        return images.float(), cross_entropy(logits.float(), self.labels, reduction="sum")
 
     def one_pass(self) -> None:
-        free = self.latents.free.detach().requires_grad_(True)
-        images = self.generator.decode(Latents(free, self.latents.fixed))
-        loss = cross_entropy(self.classifier(images), self.labels, reduction="sum")
+        free = self.latents.free.detach().float().requires_grad_(True)
+        images, loss = self.forward(free)
         torch.autograd.grad(loss, free)
         with torch.no_grad():
             self.oracle.judge(images.detach())
@@ -109,8 +145,8 @@ class BareModels:
             self.classifier(self.images)
             self.oracle.judge(self.images)
 
-    def passes(self, image_passes: int) -> None:
-        for _ in range(round(image_passes / self.batch_size)):
+    def passes(self, batches: int) -> None:
+        for _ in range(batches):
             self.one_pass()
 
 
@@ -121,17 +157,23 @@ class InTurns:
         self.bare, self.device = bare, device
         self.due = 0  # image-passes that the engine has made and the bare models have not
         self.seconds = 0.0
+        self.spent = 0.0  # of the engine's time, on turns of the bare models
 
     def on_pass(self, active: int) -> None:
         self.due += active
-        if self.due >= _IMAGE_PASSES_IN_TURN:
+        if self.due >= _BATCHES_IN_TURN * self.bare.batch_size:
+            started = time.perf_counter()
             self.catch_up()
+            self.spent += time.perf_counter() - started
 
     def catch_up(self) -> None:
+        """As many image-passes as are due: the seconds of whole batches, in proportion."""
         wait_for(self.device)
-        passes = round(self.due / self.bare.batch_size)
-        self.seconds += seconds(self.device, self.bare.passes, passes * self.bare.batch_size)[0]
-        self.due -= passes * self.bare.batch_size
+        batches = -(-self.due // self.bare.batch_size)
+        if batches:
+            took, _ = seconds(self.device, self.bare.passes, batches)
+            self.seconds += took * self.due / (batches * self.bare.batch_size)
+        self.due = 0
 
 
 def seconds(device: torch.device, work: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
@@ -146,28 +188,32 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def best_bare_models(components: Components, examples: Sequence[Example], device: torch.device) -> BareModels:
+def best_bare_models(
+    recipe: Recipe, components: Components, examples: Sequence[Example], device: torch.device
+) -> BareModels:
     """At the batch size of the most image-passes per second in the median of the sweeps; no larger than the job is."""
     tried: dict[int, list[float]] = {size: [] for size in _BATCH_SIZES if size <= len(examples)}
     for sweep in range(_SWEEPS):
         for batch_size in list(tried):
             try:
-                bare = BareModels(components, examples, batch_size, device)
+                bare = BareModels(recipe, components, examples, batch_size, device)
                 bare.one_pass()
                 once, _ = seconds(device, bare.one_pass)
                 passes = max(2, round(_SWEEP_SECONDS / once))
-                took, _ = seconds(device, bare.passes, passes * batch_size)
+                took, _ = seconds(device, bare.passes, passes)
             except torch.OutOfMemoryError:
                 del tried[batch_size]
             else:
                 tried[batch_size].append(passes * batch_size / took)
-        best = max(median(rates) for rates in tried.values())
+                if sweep == 0 and tried[batch_size][0] < _FAR * max(rates[0] for rates in tried.values() if rates):
+                    break  # larger ones are no better, smaller ones are behind us
+        best = max(median(rates) for rates in tried.values() if rates)
         if sweep == 0:  # only those that are near need another look
-            tried = {size: rates for size, rates in tried.items() if rates[0] > _NEAR * best}
+            tried = {size: rates for size, rates in tried.items() if rates and rates[0] > _NEAR * best}
     for batch_size, rates in tried.items():
         told = ", ".join(f"{rate:.1f}" for rate in rates)
         print(f"bare models, batches of {batch_size}: {told} image-passes/s", flush=True)
-    return BareModels(components, examples, max(tried, key=lambda size: median(tried[size])), device)
+    return BareModels(recipe, components, examples, max(tried, key=lambda size: median(tried[size])), device)
 
 
 @dataclass
@@ -202,8 +248,9 @@ def measure(
     device: torch.device,
 ) -> dict[str, Any]:
     """Runs every way `rounds` times in turn. Raises SystemExit where they do not agree."""
-    slots = recipe.perturb.slots
-    bare = best_bare_models(components, examples, device)
+    bare = best_bare_models(recipe, components, examples, device)
+    recipe = with_slots_found(recipe, components, examples, device)
+    slots = int(recipe.perturb.slots)
     run_engine(recipe, components, examples[: 2 * slots], device)  # warm
     outcomes: dict[str, dict[int, Outcome]] = {}
     rates: dict[str, list[float]] = {}
@@ -216,7 +263,7 @@ def measure(
     for _ in range(rounds):
         limit = InTurns(bare, device)
         took, outcomes["engine"] = seconds(device, run_engine, recipe, components, examples, device, limit.on_pass)
-        took -= limit.seconds
+        took -= limit.spent
         limit.catch_up()
         more, _ = seconds(device, bare.originals, len(examples))
         iterations = iterations_of(outcomes["engine"])
@@ -269,7 +316,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1000, help="images")
     parser.add_argument("--literal", type=int, default=100, help="images for the literal algorithm; 0 leaves it out")
     parser.add_argument("--no-static", action="store_true", help="leave out the batches that wait")
-    parser.add_argument("--slots", type=int, help="also the size of static batches")
+    parser.add_argument("--slots", help="a number or auto; also the size of static batches")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
