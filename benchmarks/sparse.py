@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 
 from benchmarks.throughput import load_examples, wait_for
 from fmrgen import Perturbed, perturb
+from fmrgen.errors import UserError
 from fmrgen.recipe import Recipe, load_recipe
 from fmrgen.sparsify import SparseMask, fit_mask, latent_pairs
 from fmrgen.statistics import SUMMARY_COLUMNS, Estimate, Summary, summarise
@@ -72,8 +73,11 @@ def find_masks(recipe: Recipe, device: torch.device) -> dict[str, SparseMask]:
     masks = {}
     for name, strength in {"path": None, "paper": _PAPER}.items():
         fitting = time.perf_counter()
-        masks[name] = fit_mask(pairs, strength)
-        found = masks[name]
+        try:
+            found = masks[name] = fit_mask(pairs, strength)
+        except UserError as error:  # of few images, a strength may leave nothing
+            print(f"mask {name}: {error}", flush=True)
+            continue
         print(
             f"mask {name}: lambda {found.regularization:.4g}, sparsity {found.sparsity:.2%}, "
             f"test score {found.test_score:.2%}, {int(found.mask.sum())} of {found.mask.numel()} dimensions, "

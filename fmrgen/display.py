@@ -137,6 +137,8 @@ def print_sparse_mask(found: "SparseMask", split: str) -> None:
         table.add_column(name)
     table.add_row(*columns.values())
     Console().print(table)
+    if not found.tells_apart:
+        print("the test score is that of a coin: these latents can't be told apart, and the mask means little")
 
 
 @contextmanager

@@ -51,6 +51,11 @@ class SparseMask:
     test_score: float
 
     @property
+    def tells_apart(self) -> bool:
+        """Whether the test score is more than two standard errors above a coin's: else the mask means little."""
+        return self.test_score > 0.5 + 1 / np.sqrt(2 * _held_out(self.images))
+
+    @property
     def sparsity(self) -> float:
         """The share of dimensions that do not move."""
         return 1 - int(self.mask.sum()) / self.mask.numel()
@@ -150,8 +155,7 @@ def fit_mask(pairs: LatentPairs, regularization: float | None = None) -> SparseM
     """
     images = len(pairs.originals)
     order = np.random.default_rng(0).permutation(images)
-    held_out = round(_TEST_SHARE * images)
-    test, train = _stacked(pairs, order[:held_out]), _stacked(pairs, order[held_out:])
+    test, train = (_stacked(pairs, part) for part in np.split(order, [_held_out(images)]))
     if regularization is None:
         regularization = _choose(*train)
     model = _regression(regularization).fit(*train)
@@ -159,6 +163,10 @@ def fit_mask(pairs: LatentPairs, regularization: float | None = None) -> SparseM
     if not kept.any():
         raise UserError(f"no dimension is left at regularization {regularization:g}; choose a smaller one")
     return SparseMask(torch.from_numpy(kept), images, regularization, float(model.score(*test)))
+
+
+def _held_out(images: int) -> int:
+    return round(_TEST_SHARE * images)
 
 
 def _stacked(pairs: LatentPairs, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -150,6 +150,7 @@ def test_the_dimensions_that_move_are_found():
     assert found.sparsity == pytest.approx(37 / 40)
     assert 0.8 < found.test_score < 1
     assert found.images == 200
+    assert found.tells_apart
     again = fit_mask(made_up_pairs(), found.regularization)
     assert torch.equal(again.mask, found.mask)
     assert again.test_score == found.test_score
@@ -164,6 +165,7 @@ def test_nothing_to_find_scores_like_a_coin():
     originals = rng.normal(0, 1, (300, 40)).astype(np.float32)
     found = fit_mask(LatentPairs(originals, originals + rng.normal(0, 0.05, originals.shape).astype(np.float32)))
     assert 0.3 < found.test_score < 0.7
+    assert not found.tells_apart
 
 
 @pytest.mark.job
