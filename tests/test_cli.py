@@ -1,5 +1,6 @@
 """The command line: help without torch, mistakes in one line with exit status 2."""
 
+import functools
 import signal
 import subprocess
 import sys
@@ -65,7 +66,9 @@ def test_ctrl_c_is_one_line(tmp_path):
         str(tmp_path / "out"),
         "-q",
     ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as job:
+    # A shell's background jobs ignore Ctrl-C, and what they start inherits that.
+    listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as job:
         try:
             deadline = time.monotonic() + 150
             while not list(tmp_path.glob("out/mnist/*.parquet")):
