@@ -26,6 +26,11 @@ class Outcome:
     stop_reason: StopReason = StopReason.BUDGET
 
 
+def autocast(options: PerturbSection, device: torch.device) -> torch.autocast:
+    """The precision of generator and classifier."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16")
+
+
 def plain_perturb(
     examples: Sequence[Example],
     classifier: nn.Module,
@@ -55,7 +60,7 @@ def _perturb_batch(
     images = torch.stack([example.image for example in batch]).to(device)
     labels = torch.tensor([example.label for example in batch], device=device)
     outcomes = [Outcome(image) for image in _bytes(images)]
-    reduced = torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16")
+    reduced = autocast(options, device)
     with torch.no_grad():
         with reduced:
             free, fixed = generator.encode(images, labels)

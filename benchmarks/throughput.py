@@ -29,13 +29,12 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.plain import Outcome, plain_perturb
+from benchmarks.plain import Outcome, autocast, plain_perturb
 from fmrgen import perturb
 from fmrgen.components import Components
 from fmrgen.generators.base import Latents
 from fmrgen.recipe import Recipe, load_recipe
 from fmrgen.rows import Example, StopReason
-from fmrgen.sources.base import LoadedExample
 
 _BATCH_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024)
 _SWEEPS = 3
@@ -48,10 +47,7 @@ _FEWEST_EQUAL = 0.96  # of the rows; float noise tips a sign here and there, and
 def load_examples(recipe: Recipe, components: Components) -> list[Example]:
     """Every example of the recipe's source, decoded."""
     source: Any = recipe.source
-    loaded = components.source.load(
-        0, len(components.source), components.generator.image_size, source.fit, source.on_error
-    )
-    return [each.for_engine() for each in loaded if isinstance(each, LoadedExample)]
+    return list(components.source.load_all(components.generator.image_size, source.fit, source.on_error))
 
 
 def run_engine(
@@ -80,11 +76,6 @@ def iterations_of(outcomes: dict[int, Outcome]) -> int:
     return sum(outcome.iterations + (outcome.stop_reason in rejected) for outcome in outcomes.values())
 
 
-def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """The precision of generator and classifier."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.perturb.precision == "bf16")
-
-
 def with_slots_found(
     recipe: Recipe, components: Components, examples: Sequence[Example], device: torch.device
 ) -> Recipe:
@@ -111,7 +102,7 @@ class BareModels:
         device: torch.device,
     ):
         _, self.classifier, self.generator, self.oracle = components
-        self.precision = functools.partial(autocast, recipe, device)
+        self.precision = functools.partial(autocast, recipe.perturb, device)
         options: Any = {"dynamic": False, "mode": "reduce-overhead"}
         self.forward = torch.compile(self._forward, **options) if recipe.perturb.compile else self._forward
         batch = [examples[i % len(examples)] for i in range(batch_size)]

@@ -61,15 +61,14 @@ def generate(
 
     from fmrgen import display
     from fmrgen.generate import generate as run
-    from fmrgen.processes import in_launched_precision
 
-    loaded = in_launched_precision(loaded)
     display.quiet_libraries()
     is_first = os.environ.get("RANK", "0") == "0"
     if push is not None and is_first:
+        from fmrgen.processes import in_launched_precision
         from fmrgen.publish import check_push
 
-        check_push(push, loaded, public=public, replace=replace)
+        check_push(push, in_launched_precision(loaded), public=public, replace=replace)
     show = not quiet and is_first
     with display.job_progress(loaded, show) as on_progress:
         summary = run(loaded, output, on_progress=on_progress)

@@ -10,7 +10,7 @@ from torch import nn
 from fmrgen.classifiers.base import answer_in_labels
 from fmrgen.errors import UserError, one_line
 from fmrgen.generators._mask import masked
-from fmrgen.generators.base import Generator, GeneratorConfig, Latents
+from fmrgen.generators.base import Generator, Latents, encode_blank, mask_of
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import Oracle
 from fmrgen.sections import ComponentConfig
@@ -46,9 +46,9 @@ def build_components(
         raise UserError("source: no examples in it; check source.split and source.classes")
     generator = built(generator_config, "generator", Generator, device)
     blank = blank_image(generator.image_size, device)
-    if isinstance(generator_config, GeneratorConfig) and generator_config.mask is not None:
+    if (mask := mask_of(generator_config)) is not None:
         with told_of("generator", blank):
-            generator = masked(generator, generator_config.mask, blank)
+            generator = masked(generator, mask, blank)
     judges = build_judges(classifier_config, oracle_config, source.labels, blank)
     components = Components(source, judges.classifier, generator, judges.oracle)
     with told_of("generator", blank):
@@ -117,10 +117,7 @@ def told_of(section: str, image: torch.Tensor) -> Iterator[None]:
 
 def _try_gradient(components: Components, blank: torch.Tensor) -> None:
     generator = components.generator
-    generator.row_seeds = [0]
-    with torch.no_grad():
-        latents = generator.encode(blank, torch.zeros(1, dtype=torch.int64, device=blank.device))
-    generator.row_seeds = ()
+    latents = encode_blank(generator, blank)
     free = latents.free.detach().requires_grad_(True)
     image = generator.decode(Latents(free, latents.fixed))
     if image.shape != blank.shape:

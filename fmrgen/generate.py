@@ -10,7 +10,6 @@ from typing import Any, cast
 import pyarrow as pa
 import torch
 from accelerate.utils import broadcast_object_list
-from torch._dynamo.exc import BackendCompilerFailed
 
 from fmrgen.background import read_ahead
 from fmrgen.card import write_card
@@ -93,7 +92,7 @@ def _told_of_device() -> Iterator[None]:
             "the GPU's memory is too small for a single image in flight; perturb.precision=bf16 or a smaller "
             f"generator.image_size needs less ({one_line(error, 120)})"
         ) from error
-    except BackendCompilerFailed as error:
+    except torch._dynamo.exc.BackendCompilerFailed as error:  # a second's import, and only where something failed
         raise UserError(f"perturb.compile: torch can't compile here, leave it out: {one_line(error, 160)}") from error
 
 

@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from fmrgen.errors import UserError, one_line
+from fmrgen.generators.base import mask_of
 from fmrgen.sections import (
     AnySection,
     ClassifierSection,
@@ -73,7 +74,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _no_drift_beside_a_mask(self) -> "Recipe":
-        if self.perturb.reencode and getattr(self.generator, "mask", None) is not None:
+        if self.perturb.reencode and mask_of(self.generator) is not None:
             raise ValueError(
                 "perturb.reencode moves all of the latent, generator.mask lets only a part of it move; leave one out"
             )

@@ -7,7 +7,7 @@ perturbed images made from them.
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,11 +24,11 @@ from sklearn.preprocessing import StandardScaler
 from fmrgen.components import Components
 from fmrgen.digest import weights_sha256
 from fmrgen.errors import UserError
+from fmrgen.generators.base import mask_of
 from fmrgen.perturb import perturb
 from fmrgen.processes import in_launched_precision, start_processes
 from fmrgen.recipe import Recipe
-from fmrgen.rows import Example
-from fmrgen.sources.base import LoadedExample, SourceConfig
+from fmrgen.sources.base import SourceConfig
 
 _TEST_SHARE = 0.2
 _FOLDS = 3
@@ -81,7 +81,7 @@ def sparsify(
     `regularization` is lambda (36.36 in the paper's App. I); None finds it on a path (see `fit_mask`). Raises UserError
     where the recipe has a mask already, too few images were accepted, or nothing is left of the latent.
     """
-    if getattr(recipe.generator, "mask", None) is not None:
+    if mask_of(recipe.generator) is not None:
         raise UserError("generator.mask: this recipe is sparse already; leave it out to find another mask")
     path = Path(output)
     if path.suffix != ".safetensors":
@@ -124,15 +124,10 @@ def latent_pairs(
     config = recipe.source
     assert isinstance(config, SourceConfig)
 
-    def examples() -> Iterator[Example]:
-        for loaded in source.load(0, len(source), generator.image_size, config.fit, config.on_error):
-            if isinstance(loaded, LoadedExample):
-                yield loaded.for_engine()
-
     pairs = {}
-    rows = perturb(
-        examples(), classifier, generator, oracle, device=device, keep_latents=True, **recipe.perturb.model_dump()
-    )
+    examples = source.load_all(generator.image_size, config.fit, config.on_error)
+    options = recipe.perturb.model_dump()
+    rows = perturb(examples, classifier, generator, oracle, device=device, keep_latents=True, **options)
     for done, row in enumerate(rows, 1):
         on_images(done, len(source))
         if row.valid and row.latents is not None:

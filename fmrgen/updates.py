@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from fmrgen.slots import as_column
+
 
 class Update(ABC):
     """The direction in which a latent moves; gradients are [S, …], every row is treated by itself."""
@@ -44,7 +46,7 @@ class Adam(Update):
         return {"adam_mean": torch.zeros_like(free), "adam_square": torch.zeros_like(free), "adam_steps": steps}
 
     def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        moves = moving.view(-1, *[1] * (gradient.ndim - 1))
+        moves = as_column(moving, gradient)
         mean, square = memory["adam_mean"], memory["adam_square"]
         memory["adam_steps"] = memory["adam_steps"] + moves
         memory["adam_mean"] = torch.where(moves, mean.lerp(gradient, 1 - self._decay_mean), mean)

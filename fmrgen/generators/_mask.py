@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fmrgen.digest import weights_sha256
 from fmrgen.errors import UserError, one_line
-from fmrgen.generators.base import Generator, Latents
+from fmrgen.generators.base import Generator, Latents, encode_blank
 from fmrgen.pretrained import local_file
 
 
@@ -18,9 +18,7 @@ def masked(generator: Generator, reference: str, blank: Tensor) -> "MaskedGenera
     mask, of_weights = _read_mask(reference)
     if of_weights not in (None, weights_sha256(generator)):
         raise UserError(f"generator.mask: {reference} was found for other weights; make one with fmrgen sparsify")
-    generator.row_seeds = [0]
-    with torch.no_grad():
-        latents = generator.encode(blank, torch.zeros(1, dtype=torch.int64, device=blank.device))
+    latents = encode_blank(generator, blank)
     if latents.fixed is not None and not latents.fixed.is_floating_point():
         raise UserError(f"generator.mask: the context of this generator is {latents.fixed.dtype}, it can't be masked")
     if mask.shape != latents.free.shape[1:]:

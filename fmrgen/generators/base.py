@@ -19,6 +19,11 @@ class GeneratorConfig(ComponentConfig):
     mask: str | None = Field(None, description="file of fmrgen sparsify: the dimensions of the latent that may move")
 
 
+def mask_of(config: ComponentConfig) -> str | None:
+    """The mask of a generator's config; None where it has none, or is of anyone's own making."""
+    return config.mask if isinstance(config, GeneratorConfig) else None
+
+
 class Latents(NamedTuple):
     """`free` [B, …] is what a step may move; `fixed` [B, …] or None is context of each image that it may not."""
 
@@ -54,6 +59,17 @@ class Generator(ABC):
             for _, seed in zip(like, seeds, strict=True)
         ]
         return torch.stack(rows).to(like.device)
+
+
+def encode_blank(generator: Generator, blank: "Tensor") -> Latents:
+    """The latents of the image `blank` [1, 3, H, W], to see what they are like."""
+    import torch
+
+    generator.row_seeds = [0]
+    with torch.no_grad():
+        latents = generator.encode(blank, torch.zeros(1, dtype=torch.int64, device=blank.device))
+    generator.row_seeds = ()
+    return latents
 
 
 def check_image_size(image_size: int, factor: int) -> None:

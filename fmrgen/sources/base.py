@@ -112,6 +112,12 @@ class Source(ABC):
             else:
                 yield LoadedExample(example.id, image, example.label)
 
+    def load_all(self, size: int, fit: Fit, on_error: Literal["fail", "skip"]) -> Iterator[Example]:
+        """All of `load` that could be read, as the engine takes it."""
+        for loaded in self.load(0, len(self), size, fit, on_error):
+            if isinstance(loaded, LoadedExample):
+                yield loaded.for_engine()
+
 
 class StreamedSource(Source):
     """Examples that come one after another: position i is found by passing over those before it, once for all reads
