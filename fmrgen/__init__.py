@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fmrgen.export import export
     from fmrgen.generate import generate
     from fmrgen.generators.base import Generator, GeneratorConfig, Latents
+    from fmrgen.merge import merge
     from fmrgen.oracles.base import Judgement, Oracle
     from fmrgen.perturb import perturb
     from fmrgen.publish import Pushed, push
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fmrgen.sections import ClassifierConfig, ComponentConfig
     from fmrgen.sources.base import RawExample, Source, SourceConfig
     from fmrgen.verify import verify
+    from fmrgen.verify_files import verify_files
 
 __all__ = [
     "Classifier",
@@ -47,12 +49,14 @@ __all__ = [
     "export",
     "generate",
     "load_recipe",
+    "merge",
     "perturb",
     "push",
     "read_figures",
     "show",
     "transfer",
     "verify",
+    "verify_files",
     "write_report",
 ]
 
@@ -78,12 +82,14 @@ _HOME = {
     "export": "fmrgen.export",
     "generate": "fmrgen.generate",
     "load_recipe": "fmrgen.recipe",
+    "merge": "fmrgen.merge",
     "perturb": "fmrgen.perturb",
     "push": "fmrgen.publish",
     "read_figures": "fmrgen.evaluation.figures",
     "show": "fmrgen.report.show",
     "transfer": "fmrgen.evaluate",
     "verify": "fmrgen.verify",
+    "verify_files": "fmrgen.verify_files",
     "write_report": "fmrgen.report.write",
 }
 

@@ -15,11 +15,12 @@ from jinja2 import StrictUndefined, Template
 from pydantic import TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError, one_line
+from fmrgen.files import read_json, write_atomically
 from fmrgen.provenance import is_finished, read_all
 from fmrgen.recipe import fingerprint
 from fmrgen.report.markdown import escape
 from fmrgen.report.tables import figure
-from fmrgen.split import read_json, split_features, write_atomically
+from fmrgen.split import split_features
 from fmrgen.statistics import Estimate
 
 RESULT_SCHEMA = "fmrgen-result/1"  # of the files under results/

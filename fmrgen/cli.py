@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fmrgen.errors import UserError
+from fmrgen import signals
+from fmrgen.errors import Terminated, UserError
 
 if TYPE_CHECKING:
     from fmrgen.evaluation.results import Evaluation
@@ -20,8 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-_INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a shipped recipe's name.")]
 OverridesArgument = Annotated[
@@ -71,7 +70,7 @@ def generate(
         check_push(push, in_launched_precision(loaded), public=public, replace=replace)
     show = not quiet and is_first
     with display.job_progress(loaded, show) as on_progress:
-        summary = run(loaded, output, on_progress=on_progress)
+        summary = run(loaded, output, on_progress=on_progress, on_note=display.print_note)
     if summary is None:
         return
     split = f"{output}:{loaded.output.config}/{loaded.output.split}"
@@ -135,14 +134,35 @@ def _push(folder: str, repo: str, public: bool, replace: bool, revision: str | N
     from fmrgen.publish import push as run
 
     with display.hub_progress(not quiet):
-        pushed = run(folder, repo, public=public, replace=replace, revision=revision, on_wait=display.print_wait)
+        pushed = run(folder, repo, public=public, replace=replace, revision=revision, on_wait=display.print_note)
     if not quiet:
         display.print_pushed(pushed)
 
 
 @app.command()
+def merge(
+    parts: Annotated[
+        list[str], typer.Argument(metavar="DIR[:CONFIG/SPLIT]...", help="What generate wrote on each machine.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The dataset folder to bring them together in.")],
+    quiet: QuietOption = False,
+) -> None:
+    """Make one split of the parts that machines without a common file system wrote."""
+    from fmrgen import display
+    from fmrgen.merge import merge as run
+
+    display.quiet_libraries()
+    for split, summary in run(parts, output, on_note=display.print_note).items():
+        if not quiet:
+            display.print_summary(summary, f"{output}:{split}")
+
+
+@app.command()
 def verify(
     split: Annotated[str, typer.Argument(metavar="SPLIT", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]")],
+    files: Annotated[
+        bool, typer.Option("--files", help="Only compare the files with their digests; no model is needed.")
+    ] = False,
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the code that the split's recipe names by import path.")
     ] = False,
@@ -150,9 +170,17 @@ def verify(
 ) -> None:
     """Judge every stored image again; exit 1 with a list where the metadata is not true."""
     from fmrgen import display
-    from fmrgen.verify import verify as run
 
     display.quiet_libraries()
+    if files:
+        from fmrgen.verify_files import verify_files
+
+        found = verify_files(split)
+        display.print_files_verification(found, split)
+        raise typer.Exit(1 if found.wrong else 0)
+
+    from fmrgen.verify import verify as run
+
     with display.row_progress("verify", not quiet) as on_rows:
         verification = run(split, trust=trust, on_rows=on_rows)
     display.print_verification(verification, split)
@@ -345,20 +373,30 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs a command; a user's mistake is one line on stderr and exit status 2."""
     # Before torch is imported: threads that spin while they wait slow a job many times over on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what a lost process does to torch is told in a line
+    if arguments is None:
+        signals.listen()
     command: Any = typer.main.get_command(app)
+    goes_on = (sys.argv[1:] if arguments is None else arguments)[:1] in (["generate"], ["push"], ["merge"])
+    again = "; the same command again goes on" if goes_on else ""
     try:
         status = command.main(arguments, prog_name="fmrgen", standalone_mode=False)
     except UserError as error:
         status = _complain(str(error), error.of_one_process)
+    except Terminated as error:
+        _complain(error.why or f"terminated{again}", error.of_one_process)
+        status = signals.TERMINATED
+    except BrokenPipeError:  # who reads the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = signals.BROKEN_PIPE
     except Exception as error:
         if not hasattr(error, "format_message"):  # what typer raises for a bad option or argument
             raise
         context = getattr(error, "ctx", None)
         hint = f"; see {context.command_path} --help" if context else ""
         status = _complain(error.format_message().rstrip(".?") + hint)
-    if status == _INTERRUPTED:
-        resumes = (sys.argv[1:] if arguments is None else arguments)[:1] in (["generate"], ["push"])
-        _complain("interrupted" + ("; the same command again goes on" if resumes else ""))
+    if status == signals.INTERRUPTED:  # what typer makes of Ctrl-C
+        _complain(f"interrupted{again}")
     sys.exit(status or 0)
 
 

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from fmrgen.sparsify import SparseMask
     from fmrgen.statistics import Summary
     from fmrgen.verify import Verification
+    from fmrgen.verify_files import FilesVerification
 
-_LISTED = 20  # disagreements that are printed one by one
+_LISTED = 20  # of what is wrong, printed line by line
 
 
 @contextmanager
@@ -153,8 +154,8 @@ def hub_progress(show: bool) -> Iterator[None]:
         yield
 
 
-def print_wait(line: str) -> None:
-    """What makes a push wait."""
+def print_note(line: str) -> None:
+    """What a user should know of work that goes on."""
     print(line, file=sys.stderr)
 
 
@@ -223,10 +224,22 @@ def _print_notes(figures: "Figures") -> None:
     print(f"percent with 95 % intervals; {CONDITIONED} the classifier that the split was made for")
 
 
+def print_files_verification(found: "FilesVerification", split: str) -> None:
+    """How many files are right, and the first of what is not."""
+    of = "those of its provenance" if found.finished else "whole; the split is not finished"
+    print(f"{split}: {found.sound} of {found.shards} files are {of}")
+    _print_list(found.wrong)
+
+
 def print_verification(verification: "Verification", split: str) -> None:
     """How many rows are true, and the first of what is not."""
     print(f"{split}: {verification.true_rows} of {verification.rows} rows are true of their stored images")
-    for entry in verification.disagreements[:_LISTED]:
-        print(f"  id {entry.id}: {entry.column} is stored as {entry.stored}, found {entry.found}")
-    if (more := len(verification.disagreements) - _LISTED) > 0:
+    wrong = verification.disagreements
+    _print_list([f"id {entry.id}: {entry.column} is stored as {entry.stored}, found {entry.found}" for entry in wrong])
+
+
+def _print_list(lines: list[str]) -> None:
+    for line in lines[:_LISTED]:
+        print(f"  {line}")
+    if (more := len(lines) - _LISTED) > 0:
         print(f"  and {more} more")

@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to see."""
+"""What ends a command before its time, and is told in one line."""
 
 
 class UserError(Exception):
@@ -10,6 +10,19 @@ class UserError(Exception):
     """
 
     of_one_process = False
+
+
+class Terminated(SystemExit):
+    """Somebody asked the process to end (SIGTERM); raised where the main thread is.
+
+    `why` is another process's death where that was the cause; `of_one_process` as for UserError.
+    """
+
+    why: str | None = None
+    of_one_process = False
+
+    def __init__(self) -> None:
+        super().__init__(143)
 
 
 def one_line(error: BaseException, length: int = 240) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from datasets import Image
 from torch import nn
 
@@ -61,7 +62,9 @@ def evaluate(
     _refuse_few("splits", splits)
     named = classifiers if isinstance(classifiers, Mapping) else load_classifiers(classifiers)
     models = [_model(name, given, accelerator.device) for name, given in named.items()]
-    refuse_unlike_processes({f"weights of classifier {model.name}": weights_sha256(model.module) for model in models})
+    loaded = {f"weights of classifier {model.name}": weights_sha256(model.module) for model in models}
+    with waiting_for_others():
+        refuse_unlike_processes(gather_object([loaded]))
     references = list(splits.items()) if isinstance(splits, Mapping) else [(None, split) for split in splits]
     if not accelerator.is_main_process:
         with waiting_for_others():

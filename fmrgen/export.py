@@ -17,8 +17,8 @@ from datasets.utils.file_utils import xopen
 from PIL import Image as PILImage
 
 from fmrgen.errors import UserError, one_line
+from fmrgen.files import write_atomically
 from fmrgen.reading import OpenedSplit, open_split, reading
-from fmrgen.split import write_atomically
 
 _LONGEST_NAME = 200  # bytes; file systems allow 255
 

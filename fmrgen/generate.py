@@ -1,85 +1,115 @@
 """The job: source → perturb → split, in one or many accelerate processes."""
 
+import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any, cast
 
-import pyarrow as pa
 import torch
-from accelerate.utils import broadcast_object_list
 
 from fmrgen.background import read_ahead
-from fmrgen.card import write_card
 from fmrgen.components import Components
 from fmrgen.errors import UserError, one_line
+from fmrgen.files import refuse_unwritable
+from fmrgen.making import complete, nothing_finite, take
 from fmrgen.perturb import perturb
-from fmrgen.processes import (
-    device_name,
-    in_launched_precision,
-    refuse_unlike_processes,
-    start_processes,
-    waiting_for_others,
-)
+from fmrgen.processes import device_name, in_launched_precision, refuse_unlike_processes, start_processes
 from fmrgen.progress import Progress, Watch
-from fmrgen.provenance import claim, is_finished, new_provenance, new_run, now
+from fmrgen.provenance import is_finished, new_provenance, new_run, now
 from fmrgen.recipe import Recipe
-from fmrgen.report.show import write_picture
-from fmrgen.rows import Example, Perturbed
+from fmrgen.rows import Example, Perturbed, StopReason
 from fmrgen.sources.base import LoadedExample, Source, SourceConfig
-from fmrgen.split import Skipped, SplitFolder, picture_path, split_features
-from fmrgen.statistics import SUMMARY_COLUMNS, Summary, summarise
+from fmrgen.split import Skipped, SplitFolder, Tally, split_features
+from fmrgen.statistics import Summary
+from fmrgen.team import Team
 
 _READ_AHEAD = 64  # images decoded and waiting for a slot
+_HOPELESS = 64  # rows from the start without one finite number, and the job ends
+_LATEST_SIGHT = 60.0  # seconds within which a shared file system shows one machine what another has written
 
 
 def generate(
-    recipe: Recipe, output: str | Path, *, on_progress: Callable[[Progress], None] = lambda progress: None
+    recipe: Recipe,
+    output: str | Path,
+    *,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_note: Callable[[str], None] = lambda line: None,
 ) -> Summary | None:
     """Makes the perturbed split of `recipe` in the dataset folder `output`, going on where an earlier run stopped.
 
-    Runs on every process of `accelerate launch`; `on_progress` is called on the first one. Returns the split's summary
-    there, None on the others. Raises UserError for what a user can mend: before any work where it can be known.
+    Runs on every process of `accelerate launch`. Machines that do not see the same folder each get a part, for
+    `fmrgen.merge`. `on_progress` is called on the first process; `on_note`, with a line on what was found or is left to
+    do, on the first of each folder. Returns the split's summary on the first process, None on the others and where
+    there are parts. Raises UserError for what a user can mend: before any work where it can be known.
     """
+    refuse_unwritable(Path(output))
     accelerator = start_processes()
     recipe = in_launched_precision(recipe)
     components = recipe.build(accelerator.device)
     options = recipe.output
     folder = SplitFolder(Path(output), options.config, options.split, len(components.source), options.shard_size)
-    provenance = claim(folder, new_provenance(recipe, components, folder))
-    refuse_unlike_processes(
-        {name: provenance[name] for name in ("fingerprint", "weights_sha256", "examples", "labels")}
-    )
-    todo: list[Any] = [None]
-    watch = None
-    if accelerator.is_main_process:
-        finished = folder.finished_shards()
-        watch = Watch(folder, Progress(folder.examples), on_progress, finished)
-        todo = [[shard for shard in range(folder.shards) if shard not in watch.counted]]
-        if todo[0] or not is_finished(provenance):
-            provenance["runs"].append(new_run(accelerator.num_processes, device_name(accelerator.device)))
-            provenance["finished"] = False
-            folder.remove_leftovers()
-            folder.write_provenance(provenance)
-    with waiting_for_others():
-        broadcast_object_list(todo)  # no process starts before the first one has looked and the folder is claimed
-    mine = todo[0][accelerator.process_index :: accelerator.num_processes]
-    if watch is not None:
-        watch.begin(mine)
-    slots: list[int] = []
-    try:
-        with _told_of_device():
-            _perturb_shards(recipe, components, folder, mine, accelerator.device, watch, slots.append)
-    except UserError as error:
-        error.of_one_process = True
-        raise
-    if watch is not None and slots:
-        provenance["runs"][-1]["slots"] = slots[-1]
-    with waiting_for_others():
-        accelerator.wait_for_everyone()
-    return _finish(folder, provenance, watch) if watch is not None else None
+    provenance = new_provenance(recipe, components, folder)
+    with Team(accelerator) as team, ExitStack() as locks:
+        compared = ("fingerprint", "weights_sha256", "examples", "labels")
+        refuse_unlike_processes(team.exchange("loaded", {name: provenance[name] for name in compared}))
+        run = new_run(team.job, team.size, device_name(accelerator.device))
+        mine = take(folder, provenance, [run], locks, on_note) if team.is_first else None
+        nothing_to_do = team.exchange("claimed", mine is not None and is_finished(mine.provenance))[0]
+        if team.leads_machine and not team.is_first and not nothing_to_do and not _is_shared(folder, team.job):
+            mine = take(folder, provenance, [run], locks, on_note)
+        parts = [part for part in team.exchange("sound", None if mine is None else mine.sound) if part is not None]
+        sound = {int(shard): Tally(*tally) for part in parts for shard, tally in part.items()}
+        missing = [shard for shard in range(folder.shards) if shard not in sound]
+        watch = Watch(team, folder.examples, reduce(Tally.plus, sound.values(), Tally()), on_progress)
+        slots: list[int] = []
+        try:
+            with _told_of_device():
+                share = missing[team.number :: team.size]
+                _perturb_shards(recipe, components, folder, share, accelerator.device, watch, slots.append)
+        except UserError as error:
+            error.of_one_process = True
+            raise
+        team.exchange("done", True, meanwhile=watch.show)
+        watch.show()
+        if mine is None:
+            return None
+        if not is_finished(mine.provenance):
+            run |= {"finished": now(), "seconds": round(watch.seconds, 1), "images": watch.made.rows}
+            run |= {"slots": slots[-1]} if slots else {}
+        if len(parts) > 1 and not folder.is_whole:
+            folder.write_provenance(mine.provenance)
+            on_note(
+                f"{folder.root}: holds a part of {folder.config}/{folder.split}, the others are on other machines; "
+                "bring their folders here, and fmrgen merge makes one of them"
+            )
+            return None
+        if len(missing) > 0 and len(parts) == 1:
+            _wait_for_sight(folder)
+        summary = complete(folder, mine.provenance)
+        return summary if team.is_first else None
+
+
+def _is_shared(folder: SplitFolder, job: str) -> bool:
+    """Whether this machine sees in its folder that the first one has claimed it."""
+    for _ in range(20):
+        with suppress(UserError, IndexError, KeyError):
+            if (provenance := folder.read_provenance()) is not None and provenance["runs"][-1]["job"] == job:
+                return True
+        time.sleep(0.2)
+    return False
+
+
+def _wait_for_sight(folder: SplitFolder) -> None:
+    """Waits until a shared file system shows all that other machines have written."""
+    deadline = time.monotonic() + _LATEST_SIGHT
+    while not folder.is_whole and time.monotonic() < deadline:
+        os.listdir(folder.root / folder.config)  # makes it look anew
+        time.sleep(0.5)
 
 
 @contextmanager
@@ -115,18 +145,18 @@ def _perturb_shards(
     recipe: Recipe,
     components: Components,
     folder: SplitFolder,
-    mine: list[int],
+    share: list[int],
     device: torch.device,
-    watch: Watch | None,
+    watch: Watch,
     on_slots: Callable[[int], None],
 ) -> None:
-    """Perturbs the examples of the shards `mine` as one stream and writes each shard when its last row ends.
+    """Perturbs the examples of the shards `share` as one stream and writes each shard when its last row ends.
 
     A source that fails is told after the images before it are through and the shards that they complete are written.
     """
     features = split_features(components.source.labels.names, recipe.output.keep_original)
     size = components.generator.image_size
-    loads = _load_shards(components.source, cast(SourceConfig, recipe.source), folder, mine, size)
+    loads = _load_shards(components.source, cast(SourceConfig, recipe.source), folder, share, size)
     home: dict[int, _OpenShard] = {}  # example id → its shard
     writer = ThreadPoolExecutor(1, thread_name_prefix="shards")
     written: list[Future[None]] = []
@@ -155,18 +185,30 @@ def _perturb_shards(
             else:
                 shard.skipped.append(Skipped(loaded.id, loaded.reason))
 
-    options = recipe.perturb.model_dump()
+    rows = perturb(
+        examples(),
+        components.classifier,
+        components.generator,
+        components.oracle,
+        device=device,
+        on_slots=on_slots,
+        on_pass=lambda active: watch.team.check(),
+        **recipe.perturb.model_dump(),
+    )
+    hopeless: int | None = 0  # rows without a finite number so far, None once there was one with
     with writer:
-        _, classifier, generator, oracle = components
-        for row in perturb(examples(), classifier, generator, oracle, device=device, on_slots=on_slots, **options):
+        for row in rows:
+            if hopeless is not None:
+                hopeless = hopeless + 1 if row.stop_reason is StopReason.NONFINITE and not row.valid else None
+                if hopeless == _HOPELESS:
+                    raise nothing_finite(hopeless, row.loss, row.score)
             shard = home.pop(row.id)
             shard.waiting.remove(row.id)
             shard.rows.append(row)
             write_if_complete(shard)
             while written and written[0].done():
                 written.pop(0).result()  # a failed write stops the job here
-            if watch is not None:
-                watch.row(row)
+            watch.row(row)
     for future in written:
         future.result()
     if failures:
@@ -186,25 +228,3 @@ def _load_shards(
             yield shard, error
             return
         yield shard, None
-
-
-def _finish(folder: SplitFolder, provenance: dict[str, Any], watch: Watch) -> Summary:
-    """Checks the whole split, marks it finished and writes its picture and the card; those that a killed
-    run did not write, too."""
-    watch.look_around()
-    watch.on_progress(watch.progress)
-    checked = None if is_finished(provenance) else folder.check_complete(provenance["fingerprint"])
-    if checked is not None and len(checked.skipped) == folder.examples:
-        first = checked.skipped[0].reason
-        raise UserError(f"source: all {len(checked.skipped)} images were unreadable and skipped; first: {first}")
-    table = pa.concat_tables([folder.read_columns(shard, SUMMARY_COLUMNS) for shard in range(folder.shards)])
-    summary = summarise({name: table[name].to_numpy() for name in SUMMARY_COLUMNS})
-    if checked is not None:
-        provenance["runs"][-1] |= {"finished": now(), "seconds": round(watch.seconds, 1), "images": watch.made}
-        provenance |= checked._asdict() | {"skipped": [entry._asdict() for entry in checked.skipped]}
-        provenance |= {"summary": asdict(summary), "finished": True}
-        folder.write_provenance(provenance)
-    if checked is not None or not picture_path(folder.root, folder.config, folder.split).exists():
-        write_picture(folder.root, folder.config, folder.split)
-    write_card(folder.root)
-    return summary

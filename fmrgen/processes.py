@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, gather_object
+from accelerate.utils import InitProcessGroupKwargs
 
 from fmrgen.errors import UserError
 from fmrgen.recipe import Recipe
@@ -68,10 +68,8 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def refuse_unlike_processes(loaded: dict[str, Any]) -> None:
+def refuse_unlike_processes(everyones: list[dict[str, Any]]) -> None:
     """Raises UserError, on every process, where they did not load the same things: their rows must not be mixed."""
-    with waiting_for_others():
-        everyones = gather_object([loaded])
     for name, value in everyones[0].items():
         unlike = [process for process, other in enumerate(everyones) if other[name] != value]
         if unlike:

@@ -3,76 +3,50 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
+from functools import reduce
 
 from fmrgen.rows import Perturbed
-from fmrgen.split import SplitFolder
+from fmrgen.split import Tally
+from fmrgen.team import Team
 
-_LOOK_AROUND = 1.0  # seconds between two looks at what other processes have finished
 
-
-@dataclass
+@dataclass(frozen=True)
 class Progress:
-    """How far a job is, over all processes."""
+    """How far a job is, over all processes; `resumed` are the rows of `done` that an earlier run made."""
 
     total: int
-    done: int = 0
-    accepted: int = 0
-    iterations: int = 0
-    resumed: int = 0  # of `done`, the rows that an earlier run made
-
-    def count(self, valid: np.ndarray | list[bool], iterations: np.ndarray | list[int]) -> None:
-        self.done += len(valid)
-        self.accepted += int(sum(valid))
-        self.iterations += int(sum(iterations))
+    done: int
+    accepted: int
+    iterations: int
+    resumed: int
 
 
 class Watch:
-    """Counts what all processes have done: this one's rows as they end, the others' by the shards that appear."""
+    """Counts the rows of this process as they end, and hears of those of the others."""
 
-    def __init__(
-        self,
-        folder: SplitFolder,
-        progress: Progress,
-        on_progress: Callable[[Progress], None],
-        finished: list[int],
-    ) -> None:
-        self.folder, self.progress, self.on_progress = folder, progress, on_progress
-        self.counted = set(finished)  # shards whose rows are counted, or will be one by one
-        for shard in finished:
-            self._count_shard(shard)
-        progress.resumed = progress.done
-        self.started = self.looked = time.monotonic()
-
-    def begin(self, mine: list[int]) -> None:
-        """From now on this process makes the shards `mine`."""
-        self.counted |= set(mine)
-        self.started = self.looked = time.monotonic()
-        self.on_progress(self.progress)
+    def __init__(self, team: Team, total: int, resumed: Tally, on_progress: Callable[[Progress], None]) -> None:
+        self.team, self.total, self.resumed, self._on_progress = team, total, resumed, on_progress
+        self.own = Tally()
+        self.started = time.monotonic()
+        self.show()
 
     @property
-    def made(self) -> int:
-        return self.progress.done - self.progress.resumed
+    def made(self) -> Tally:
+        """What all processes have made in this run."""
+        others = [told for told in self.team.heard("made") if told is not None]
+        return reduce(Tally.plus, others, Tally())
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.started
 
-    def _count_shard(self, shard: int) -> None:
-        table = self.folder.read_columns(shard, ["valid", "iterations"])
-        self.progress.count(table["valid"].to_numpy(), table["iterations"].to_numpy())
-
     def row(self, row: Perturbed) -> None:
-        self.progress.count([row.valid], [row.iterations])
-        now = time.monotonic()
-        if now - self.looked > _LOOK_AROUND:
-            self.looked = now
-            self.look_around()
-        self.on_progress(self.progress)
+        """Counts a row of this process."""
+        self.own = self.own.plus((1, row.valid, row.iterations))
+        self.team.tell("made", self.own)
+        self.show()
 
-    def look_around(self) -> None:
-        for shard in set(range(self.folder.shards)) - self.counted:
-            if self.folder.shard_path(shard).exists():
-                self._count_shard(shard)
-                self.counted.add(shard)
+    def show(self) -> None:
+        if self.team.is_first:
+            rows, accepted, iterations = self.resumed.plus(self.made)
+            self._on_progress(Progress(self.total, rows, accepted, iterations, self.resumed.rows))

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmrgen.errors import UserError
-from fmrgen.recipe import Recipe
-from fmrgen.split import SplitFolder, read_json
+from fmrgen.files import read_json
+from fmrgen.recipe import IDLE_KEYS, Recipe
+from fmrgen.split import SplitFolder, split_features
 
 if TYPE_CHECKING:
+    from datasets import Features
+
     from fmrgen.components import Components
 
 _VERSIONS = ("fmrgen", "torch", "transformers", "diffusers", "timm", "datasets", "accelerate")
@@ -52,12 +55,18 @@ def is_finished(provenance: dict[str, Any]) -> bool:
     False for what others put there, and for that of a version of fmrgen that told less.
     """
     at_the_end = all(isinstance(provenance.get(key), kind) for key, kind in _KEYS_AT_THE_END.items())
-    return _is_provenance(provenance) and at_the_end and provenance.get("finished") is True
+    return is_provenance(provenance) and at_the_end and provenance.get("finished") is True
 
 
-def _is_provenance(tree: dict[str, Any]) -> bool:
+def is_provenance(tree: dict[str, Any]) -> bool:
+    """Whether a JSON mapping is the provenance of a split, finished or not."""
     known = all(isinstance(tree.get(key), kind) for key, kind in _KEYS.items())
     return known and all(isinstance(tree["recipe"].get(section), dict) for section in _SECTIONS)
+
+
+def features_of(provenance: dict[str, Any]) -> "Features":
+    """The columns of the split."""
+    return split_features(provenance["labels"], provenance["recipe"]["output"]["keep_original"])
 
 
 def read_all(root: Path) -> dict[tuple[str, str], dict[str, Any]]:
@@ -68,9 +77,44 @@ def read_all(root: Path) -> dict[tuple[str, str], dict[str, Any]]:
     found = {}
     for path in sorted((root / "provenance").glob("*/*.json")):
         with suppress(UserError):
-            if _is_provenance(tree := read_json(path)):
+            if is_provenance(tree := read_json(path)):
                 found[path.parent.name, path.stem] = tree
     return found
+
+
+def refuse_other(where: str, earlier: dict[str, Any], provenance: dict[str, Any]) -> None:
+    """Raises UserError, starting with `where`, if the split of `earlier` was not begun as that of `provenance` is."""
+    if earlier.get("fingerprint") != provenance["fingerprint"]:
+        raise UserError(
+            f"{where} was made by another recipe: {_difference(earlier, provenance)}; choose another --output or "
+            "output.split, or delete it"
+        )
+    for name in ("labels", "groups"):
+        if earlier.get(name) != provenance[name]:
+            raise UserError(f"{where} was begun with other {name}; choose another --output")
+    for name, digest in provenance["weights_sha256"].items():
+        if earlier["weights_sha256"].get(name) != digest:
+            raise UserError(f"{where} was begun with other {name} weights; put them back, or choose another --output")
+    if earlier["examples"] != provenance["examples"]:
+        raise UserError(
+            f"{where} was begun on {earlier['examples']} examples, the source has {provenance['examples']} now; "
+            "choose another --output"
+        )
+
+
+def _difference(earlier: dict[str, Any], provenance: dict[str, Any]) -> str:
+    """The first key in which two recipes differ, as `section.key was A, is B`."""
+
+    def leaves(tree: Any, *keys: str) -> dict[str, Any]:
+        if not isinstance(tree, dict) or not tree:
+            return {".".join(keys): tree}
+        return {name: leaf for key, value in tree.items() for name, leaf in leaves(value, *keys, str(key)).items()}
+
+    old, new = leaves(earlier["recipe"]), leaves(provenance["recipe"])
+    for key in dict.fromkeys((*old, *new)):
+        if key not in IDLE_KEYS and old.get(key) != new.get(key):
+            return f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
+    return f"fingerprint {earlier.get('fingerprint')}, not {provenance['fingerprint']}"
 
 
 def claim(folder: SplitFolder, provenance: dict[str, Any]) -> dict[str, Any]:
@@ -81,25 +125,12 @@ def claim(folder: SplitFolder, provenance: dict[str, Any]) -> dict[str, Any]:
     rows = any((folder.root / folder.config).glob(f"{folder.split}-*.parquet"))
     earlier = folder.read_provenance() if rows else None  # a run that stored nothing yet has claimed nothing
     where = f"{folder.root}:{folder.config}/{folder.split}"
+    if earlier is not None and not is_provenance(earlier):
+        raise UserError(
+            f"{folder.provenance_path}: is no provenance of fmrgen's; delete it, or choose another --output"
+        )
     if earlier is not None:
-        if earlier.get("fingerprint") != provenance["fingerprint"]:
-            raise UserError(
-                f"{where} was made by another recipe (fingerprint {earlier.get('fingerprint')}, not "
-                f"{provenance['fingerprint']}); choose another --output or output.split, or delete it"
-            )
-        for name in ("labels", "groups"):
-            if earlier[name] != provenance[name]:
-                raise UserError(f"{where} was begun with other {name}; choose another --output")
-        for name, digest in provenance["weights_sha256"].items():
-            if earlier["weights_sha256"][name] != digest:
-                raise UserError(
-                    f"{where} was begun with other {name} weights; put them back, or choose another --output"
-                )
-        if earlier["examples"] != provenance["examples"]:
-            raise UserError(
-                f"{where} was begun on {earlier['examples']} examples, the source has {provenance['examples']} now; "
-                "choose another --output"
-            )
+        refuse_other(where, earlier, provenance)
     elif rows:
         raise UserError(f"{where} holds shards without a provenance file; delete them or choose another --output")
     refuse_mixed_config(folder.root, folder.config, folder.split, provenance, str(folder.root))
@@ -130,10 +161,10 @@ def _identity(provenance: dict[str, Any], section: str) -> Any:
     return (told, provenance["labels"]) if section == "source" else (told, provenance["weights_sha256"][section])
 
 
-def new_run(processes: int, device: str) -> dict[str, Any]:
-    """The record of a run that begins now."""
+def new_run(job: str, processes: int, device: str) -> dict[str, Any]:
+    """The record of a run that begins now; `job` names it on all of its machines."""
     versions = {name: version(name) for name in _VERSIONS}
-    return {"started": now(), "processes": processes, "device": device, "versions": versions}
+    return {"started": now(), "job": job, "processes": processes, "device": device, "versions": versions}
 
 
 def now() -> str:

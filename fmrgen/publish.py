@@ -15,11 +15,12 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from fmrgen.card import data_named
 from fmrgen.errors import UserError
+from fmrgen.files import read_json
 from fmrgen.hub import Change, HubRepo, Operation, RepoState
 from fmrgen.provenance import is_finished, refuse_mixed_config
 from fmrgen.reading import parse_reference
 from fmrgen.recipe import Recipe, fingerprint
-from fmrgen.split import picture_path, provenance_path, read_json
+from fmrgen.split import picture_path, provenance_path
 
 # What `load_dataset` takes for data where no card says what is.
 _DATA = re.compile(r"\.(csv|tsv|jsonl?|parquet|arrow|txt|xml|tar|zip|gz|png|jpe?g|webp|bmp|tiff?)$", re.IGNORECASE)

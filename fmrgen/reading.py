@@ -13,9 +13,10 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, IterableDataset, load_dataset
 
 from fmrgen.errors import UserError, one_line
+from fmrgen.files import read_json
 from fmrgen.labels import Labels, recorded_labels
 from fmrgen.sources.images import stored_image
-from fmrgen.split import provenance_path, read_json
+from fmrgen.split import provenance_path
 
 
 class SplitReference(NamedTuple):
@@ -161,9 +162,9 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
         own, revision = _look_on_the_hub(reference)
     named = (reference.config, reference.split)
     if own and (named in own or named == (None, None)):
-        place = _choose(text, reference, sorted(own))
+        place = choose_place(text, reference, sorted(own))
     else:
-        place = _choose(text, reference, sorted({*own, *_foreign_places(repo, revision)}))
+        place = choose_place(text, reference, sorted({*own, *_foreign_places(repo, revision)}))
     provenance = _read_provenance(repo, revision, *place) if place in own else None
     if provenance is not None and not provenance.get("finished"):
         raise UserError(f"{text}: not finished; run the same generate command again")
@@ -185,13 +186,13 @@ def _open_saved(text: str, reference: SplitReference) -> OpenedSplit:
     """A folder of `save_to_disk`."""
     loaded = datasets.load_from_disk(reference.repo)
     if isinstance(loaded, Mapping):
-        _, split = _choose(text, reference, [("default", str(name)) for name in loaded])
+        _, split = choose_place(text, reference, [("default", str(name)) for name in loaded])
         loaded = loaded[split]
     return OpenedSplit(text, loaded.to_iterable_dataset(), repo=reference.repo)
 
 
-def _choose(text: str, reference: SplitReference, available: list[tuple[str, str]]) -> tuple[str, str]:
-    """The config and split that `text` says, or the only ones."""
+def choose_place(text: str, reference: SplitReference, available: list[tuple[str, str]]) -> tuple[str, str]:
+    """The config and split that `text` says, or the only ones. Raises UserError where that can't be told."""
     names = ", ".join(f"{reference.repo}:{config}/{split}" for config, split in available)
     if reference.config is not None and reference.split is not None:
         place = (reference.config, reference.split)

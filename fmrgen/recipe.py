@@ -7,13 +7,14 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from fmrgen.errors import UserError, one_line
+from fmrgen.files import parse_yaml
 from fmrgen.generators.base import mask_of
 from fmrgen.sections import (
     AnySection,
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     import torch
 
     from fmrgen.components import Components
+
+
+IDLE_KEYS = ("description", "source.on_error", "source.license", "perturb.slots", "perturb.compile")  # change no row
 
 
 class PerturbSection(Section):
@@ -83,11 +87,12 @@ class Recipe(Section):
     @property
     def fingerprint(self) -> str:
         """16 hex digits over everything that can change a stored row or the plan of shards."""
-        idle: Any = {"description": True, "source": {"on_error", "license"}, "perturb": {"slots", "compile"}}
+        tree = self.model_dump(mode="json")
+        for key in IDLE_KEYS:
+            *sections, name = key.split(".")
+            reduce(dict.__getitem__, sections, tree).pop(name, None)
         # The order of `classes` numbers the labels, and sorted JSON does not show it.
-        return fingerprint(
-            [self.model_dump(mode="json", exclude=idle), list(getattr(self.source, "classes", None) or [])]
-        )
+        return fingerprint([tree, list(getattr(self.source, "classes", None) or [])])
 
     def build(self, device: "torch.device | str" = "cpu") -> "Components":
         """Builds all four components and proves on one blank image that they fit each other.
@@ -158,7 +163,7 @@ def load_classifier(text: str) -> tuple[str, ComponentConfig]:
     named = re.fullmatch(r"([\w.-]+)=(.+)", text, re.DOTALL)
     name, reference = (named[1], named[2]) if named else (None, text)
     if reference.lstrip().startswith("{"):
-        tree = {"classifier": _yaml(reference, reference)}
+        tree = {"classifier": parse_yaml(reference, reference)}
         name = name or "classifier"
     elif _is_recipe(reference):
         recipe = _read(reference, seen=())
@@ -187,7 +192,7 @@ def load_classifiers(texts: Sequence[str]) -> dict[str, ComponentConfig]:
 def load_source(text: str) -> ComponentConfig:
     """The source of a recipe, or a source section as inline YAML. Raises UserError."""
     if text.lstrip().startswith("{"):
-        return source_section(_yaml(text, text), text)
+        return source_section(parse_yaml(text, text), text)
     return source_section(_read(text, seen=()).get("source"), text)
 
 
@@ -198,13 +203,6 @@ def source_section(tree: Any, name: str) -> ComponentConfig:
 
 def _is_recipe(reference: str) -> bool:
     return Path(reference).is_file() or reference in shipped_recipes()
-
-
-def _yaml(text: str, name: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{name}: not YAML: {one_line(error)}") from None
 
 
 def _read(reference: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -222,7 +220,7 @@ def _read(reference: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except ValueError as error:
         raise UserError(f"{reference}: not YAML: {one_line(error)}") from None
-    tree = _yaml(text, str(reference))
+    tree = parse_yaml(text, str(reference))
     if not isinstance(tree, dict):
         raise UserError(f"{reference}: a recipe is a mapping of sections, this is {type(tree).__name__}")
     base = tree.pop("extends", None)
@@ -253,7 +251,7 @@ def _parse_override(override: str) -> dict[str, Any]:
     path, equals, text = override.partition("=")
     if not equals or not all(path.split(".")):
         raise UserError(f"{override}: an override is section.key=value, for example perturb.budget=20")
-    value = _yaml(text, override)
+    value = parse_yaml(text, override)
     for key in reversed(path.split(".")):
         value = {key: value}
     return value

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from fmrgen.assets import resolve_path
 from fmrgen.errors import UserError
+from fmrgen.files import parse_yaml
 from fmrgen.imports import import_object
 
 if TYPE_CHECKING:
@@ -138,8 +138,8 @@ def classifier_of_short_form(text: str) -> dict[str, Any]:
 
 def _trained_classifier(text: str, path: Path) -> dict[str, Any]:
     try:
-        section = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        section = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, ValueError):
         section = None
     if not isinstance(section, dict):
         raise UserError(f"{text}: no folder of a trained classifier, it holds no {path.name}")

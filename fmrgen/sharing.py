@@ -12,11 +12,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from fmrgen.card import RESULT_SCHEMA, write_card
 from fmrgen.errors import UserError
 from fmrgen.evaluation.figures import ClassifierFigures, Figures, Result, SplitFigures
+from fmrgen.files import read_json, write_atomically
 from fmrgen.hub import Change, HubRepo, RepoState
 from fmrgen.recipe import fingerprint
 from fmrgen.report.markdown import escape, to_markdown
 from fmrgen.report.tables import SHORT
-from fmrgen.split import provenance_path, read_json, write_atomically
+from fmrgen.split import provenance_path
 
 _METRICS = {"standard_accuracy": "accuracy", "perturbed_accuracy": "accuracy", "fmr": "fmr"}  # field → metric type
 

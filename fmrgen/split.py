@@ -1,10 +1,9 @@
 """The perturbed split on disk: its schema, its shards, and what is finished."""
 
-import hashlib
 import io
 import json
-import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,12 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PILImage
 
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, one_line
+from fmrgen.files import read_json, sha256_of, write_atomically
 from fmrgen.rows import Perturbed, StopReason
 
-_NO_SHARD = "is not the shard that this recipe makes; delete it and run the same command again"
+_LOOKERS = 4  # threads that check files at once
+_KEPT = ["id", "valid", "iterations"]
 _SHARD_KEY = b"fmrgen"  # of the parquet metadata: the recipe's fingerprint and the skipped ids of the shard
 
 # The column of each of Perturbed's values that is not called the same.
@@ -53,20 +54,49 @@ def split_features(label_names: Sequence[str], keep_original: bool) -> Features:
     )
 
 
-class CheckedSplit(NamedTuple):
-    """A split that is whole: sha256 of each shard by its path in the folder, and sizes in bytes."""
-
-    files: dict[str, str]
-    skipped: "list[Skipped]"
-    num_bytes: int  # of the uncompressed columns
-    download_size: int
-
-
 class Skipped(NamedTuple):
     """An example that has no row, because its image could not be read."""
 
     id: int
     reason: str
+
+
+class Tally(NamedTuple):
+    """How many rows there are, how many of them the oracle accepted, and their iterations in all."""
+
+    rows: int = 0
+    accepted: int = 0
+    iterations: int = 0
+
+    def plus(self, other: "Tally | Sequence[int]") -> "Tally":
+        return Tally(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class SoundShard(NamedTuple):
+    """What a shard holds that was found to be whole and its recipe's: ids of its rows in order, sizes in bytes."""
+
+    ids: list[int]
+    skipped: list[Skipped]
+    tally: Tally
+    num_bytes: int  # of the uncompressed columns
+    file_size: int
+
+
+class CheckedSplit(NamedTuple):
+    """A split that is whole: sha256 of each shard by its path in the folder, and sizes in bytes."""
+
+    files: dict[str, str]
+    skipped: list[Skipped]
+    num_bytes: int
+    download_size: int
+
+
+class ShardError(UserError):
+    """A shard's file is not what its recipe makes; `reason` says why."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}; the same generate command again makes it anew")
+        self.path, self.reason = path, reason
 
 
 @dataclass(frozen=True)
@@ -92,9 +122,6 @@ class SplitFolder:
     def shard_path(self, shard: int) -> Path:
         return self.root / self.config / f"{self.split}-{shard:05d}-of-{self.shards:05d}.parquet"
 
-    def finished_shards(self) -> list[int]:
-        return [shard for shard in range(self.shards) if self.shard_path(shard).exists()]
-
     @property
     def provenance_path(self) -> Path:
         return provenance_path(self.root, self.config, self.split)
@@ -102,6 +129,17 @@ class SplitFolder:
     def read_provenance(self) -> dict[str, Any] | None:
         """What the folder says of this split, None where it holds none. Raises UserError where it can't be read."""
         return read_json(self.provenance_path) if self.provenance_path.exists() else None
+
+    @property
+    def lock_path(self) -> Path:
+        """Held by the one job that makes the split."""
+        return self.provenance_path.with_name(f".{self.split}.lock")
+
+    def begin(self, provenance: dict[str, Any]) -> None:
+        """Makes the folder, and writes the provenance of a split in the making."""
+        self.write_provenance(provenance)
+        with suppress(FileExistsError):
+            (self.root / self.config).mkdir()
 
     def write_provenance(self, provenance: dict[str, Any]) -> None:
         write_atomically(self.provenance_path, json.dumps(provenance, indent=2, ensure_ascii=False).encode() + b"\n")
@@ -125,56 +163,108 @@ class SplitFolder:
             for name, column in columns.items():
                 column.append(values[name])
         table = Dataset.from_dict(columns, features=features).data.table
-        said = {"fingerprint": fingerprint, "skipped": [entry._asdict() for entry in skipped]}
+        said = {"fingerprint": fingerprint, "shard": shard, "skipped": [entry._asdict() for entry in skipped]}
         table = table.replace_schema_metadata({**table.schema.metadata, _SHARD_KEY: json.dumps(said).encode()})
         buffer = io.BytesIO()
-        with pq.ParquetWriter(buffer, table.schema, write_page_index=True, use_content_defined_chunking=True) as writer:
+        options = {"write_page_index": True, "use_content_defined_chunking": True, "write_page_checksum": True}
+        with pq.ParquetWriter(buffer, table.schema, **options) as writer:
             if len(table):  # readers of `datasets` stumble over a row group without rows
                 writer.write_table(table, row_group_size=100)
+        if not self.provenance_path.exists():  # nothing is begun anew in another folder of that name
+            raise UserError(f"{self.root}: is gone, or another folder; bring it back, and the same command goes on")
         write_atomically(self.shard_path(shard), buffer.getbuffer())
 
-    def read_columns(self, shard: int, columns: Sequence[str]) -> pa.Table:
-        """Some columns of a finished shard; images that are not asked for are not read. Raises UserError."""
+    def read_columns(self, columns: Sequence[str]) -> pa.Table:
+        """Some columns of all shards; images that are not asked for are not read."""
+        return pa.concat_tables(pq.read_table(self.shard_path(n), columns=list(columns)) for n in range(self.shards))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every shard is there."""
+        return all(self.shard_path(shard).exists() for shard in range(self.shards))
+
+    def inspect(self, shard: int, features: Features, fingerprint: str, sha256: str | None = None) -> SoundShard:
+        """Reads every byte of a shard. Raises ShardError where it is not there, or not what the recipe makes.
+
+        The file has to be the one of the digest `sha256` where that is known; else the checksums in it must be right.
+        """
+        path = self.shard_path(shard)
+        if not path.exists():
+            raise ShardError(path, "is missing")
+        if sha256 is not None and sha256_of(path) != sha256:
+            raise ShardError(path, "holds other bytes than when the split was finished")
         try:
-            return pq.read_table(self.shard_path(shard), columns=list(columns))
-        except (pa.ArrowException, OSError):
-            raise UserError(f"{self.shard_path(shard)}: {_NO_SHARD}") from None
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                metadata, schema = file.metadata, file.schema_arrow
+                kept = [batch.select(_KEPT) for batch in file.iter_batches()]  # of all columns: reads the images too
+            said = json.loads(metadata.metadata.get(_SHARD_KEY, b"{}"))
+            skipped = [Skipped(**entry) for entry in said["skipped"]]
+            found = Features.from_arrow_schema(schema)
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            raise ShardError(path, f"is damaged ({one_line(error, 100)})") from None
+        if said.get("fingerprint") != fingerprint:
+            raise ShardError(path, f"is of another recipe (fingerprint {said.get('fingerprint')})")
+        if said.get("shard", shard) != shard:
+            raise ShardError(path, f"is shard {said['shard']} under another name")
+        if found != features:
+            raise ShardError(path, "has other columns than the recipe's")
+        rows = pa.Table.from_batches(kept, pa.schema([schema.field(name) for name in _KEPT]))
+        ids = rows["id"].to_pylist()
+        all_ids = {*ids, *(entry.id for entry in skipped)}
+        if ids != sorted(ids) or not len(all_ids) == len(ids) + len(skipped) == len(self.positions(shard)):
+            raise ShardError(path, f"holds {len(ids)} rows and {len(skipped)} skipped ids, or some of them twice")
+        groups = [metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)]
+        tally = Tally(len(ids), sum(rows["valid"].to_pylist()), sum(rows["iterations"].to_pylist()))
+        return SoundShard(ids, skipped, tally, sum(groups), path.stat().st_size)
 
-    def _read_said(self, shard: int) -> dict[str, Any]:
-        """What the shard says of itself besides its rows."""
-        try:
-            return json.loads(pq.read_schema(self.shard_path(shard)).metadata[_SHARD_KEY])
-        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
-            raise UserError(f"{self.shard_path(shard)}: {_NO_SHARD}") from None
+    def sound_shards(
+        self, features: Features, fingerprint: str, digests: dict[str, str]
+    ) -> tuple[dict[int, SoundShard], list[ShardError]]:
+        """What is there and right, by shard, and what is wrong with the other files that are there.
 
-    def check_complete(self, fingerprint: str) -> "CheckedSplit":
-        """Proves that every example is there once and only once.
+        `digests` are the sha256 of those whose bytes are on record.
+        """
 
-        Raises UserError with the first shard that is not right.
+        def look(shard: int) -> SoundShard | ShardError:
+            try:
+                return self.inspect(shard, features, fingerprint, digests.get(self._name(shard)))
+            except ShardError as error:
+                return error
+
+        there = [shard for shard in range(self.shards) if self.shard_path(shard).exists()]
+        with ThreadPoolExecutor(_LOOKERS) as pool:
+            found = dict(zip(there, pool.map(look, there), strict=True))
+        sound = {shard: seen for shard, seen in found.items() if isinstance(seen, SoundShard)}
+        return sound, [seen for seen in found.values() if isinstance(seen, ShardError)]
+
+    def check_complete(self, features: Features, fingerprint: str) -> CheckedSplit:
+        """Proves that every example is there once and only once, in files that are right.
+
+        Raises ShardError with the first shard that is not.
         """
         digests: dict[str, str] = {}
         skipped: list[Skipped] = []
         num_bytes, download_size = 0, 0
         seen: set[int] = set()
-        for shard in range(self.shards):
-            path = self.shard_path(shard)
-            if not path.exists():
-                raise UserError(f"{path}: missing after the run; run the same command again")
-            said = self._read_said(shard)
-            ids = self.read_columns(shard, ["id"])["id"].to_pylist()
-            here = [Skipped(**entry) for entry in said["skipped"]]
-            found = {*ids, *(entry.id for entry in here)}
-            if said["fingerprint"] != fingerprint or len(found) != len(self.positions(shard)) or found & seen:
-                raise UserError(f"{path}: {_NO_SHARD}")
-            if len(ids) + len(here) != len(found):
-                raise UserError(f"{path}: {_NO_SHARD}")
-            seen |= found
-            skipped += here
-            digests[str(path.relative_to(self.root))] = hashlib.sha256(path.read_bytes()).hexdigest()
-            groups = pq.read_metadata(path)
-            num_bytes += sum(groups.row_group(group).total_byte_size for group in range(groups.num_row_groups))
-            download_size += path.stat().st_size
+
+        def look(shard: int) -> tuple[SoundShard, str]:
+            return self.inspect(shard, features, fingerprint), sha256_of(self.shard_path(shard))
+
+        with ThreadPoolExecutor(_LOOKERS) as pool:
+            shards = list(pool.map(look, range(self.shards)))
+        for shard, (found, digest) in enumerate(shards):
+            ids = {*found.ids, *(entry.id for entry in found.skipped)}
+            if twice := ids & seen:
+                raise ShardError(self.shard_path(shard), f"holds id {min(twice)}, which another shard holds too")
+            seen |= ids
+            skipped += found.skipped
+            digests[self._name(shard)] = digest
+            num_bytes += found.num_bytes
+            download_size += found.file_size
         return CheckedSplit(digests, skipped, num_bytes, download_size)
+
+    def _name(self, shard: int) -> str:
+        return self.shard_path(shard).relative_to(self.root).as_posix()
 
 
 def provenance_path(root: Path, config: str, split: str) -> Path:
@@ -183,41 +273,6 @@ def provenance_path(root: Path, config: str, split: str) -> Path:
 
 def picture_path(root: Path, config: str, split: str) -> Path:
     return root / "pictures" / config / f"{split}.png"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON mapping from a file. Raises UserError where it is none."""
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: can't be read as JSON: {error}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: holds no JSON mapping")
-    return tree
-
-
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """The file is there with all of `content`, or not at all, whenever the machine stops.
-
-    Raises UserError where it can't be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise UserError(f"{path}: can't be written: {error.strerror}") from None
 
 
 def _png(image: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -293,16 +294,46 @@ def test_memory_too_small_for_one_image_is_told(recipe, tmp_path, monkeypatch):
         generate(recipe([picture(0), picture(1)]), tmp_path / "out")
 
 
-def test_a_cut_shard_is_named(recipe, tmp_path):
-    job = recipe([picture(i) for i in range(4)])
-    generate(job, tmp_path / "out")
-    shard = tmp_path / "out/mnist/lenet-00001-of-00002.parquet"
+def cut(shard, other):
     shard.write_bytes(shard.read_bytes()[:500])
+
+
+def flip_a_bit(shard, other):
+    content = bytearray(shard.read_bytes())
+    content[content.index(b"\x89PNG") + 60] ^= 1
+    shard.write_bytes(content)
+
+
+def swap(shard, other):
+    shard.write_bytes(other.read_bytes())
+
+
+def drop_a_row(shard, other):
+    table = pq.read_table(shard)
+    pq.write_table(table.slice(1), shard)
+
+
+def drop_a_column(shard, other):
+    pq.write_table(pq.read_table(shard).drop_columns(["loss"]), shard)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("harm", [cut, flip_a_bit, swap, drop_a_row, drop_a_column])
+def test_a_shard_that_was_harmed_is_made_anew(recipe, tmp_path, harm, finished):
+    pictures = [picture(i) for i in range(4)]
+    generate(recipe(pictures), tmp_path / "out")
+    before = rows(tmp_path / "out")
+    folder = SplitFolder(tmp_path / "out", "mnist", "lenet", 4, 2)
+    if not finished:
+        folder.provenance_path.write_text(json.dumps({**folder.read_provenance(), "finished": False}))
+    harm(folder.shard_path(1), folder.shard_path(0))
     torch.manual_seed(0)
-    with pytest.raises(
-        UserError, match=r"lenet-00001-of-00002.parquet: is not the shard that this recipe makes; delete it"
-    ):
-        generate(recipe([picture(i) for i in range(4)]), tmp_path / "out")
+    notes = []
+    generate(recipe(pictures), tmp_path / "out", on_note=notes.append)
+    assert rows(tmp_path / "out") == before
+    (note,) = notes
+    assert re.search(r"lenet-00001-of-00002.parquet: (is|holds|has) .*; it is made anew", note)
+    assert provenance(tmp_path / "out")["runs"][-1]["images"] == 2
 
 
 def test_a_run_that_stored_nothing_has_claimed_nothing(recipe, tmp_path):
@@ -354,17 +385,6 @@ def test_a_second_classifier_is_a_second_split_of_the_config(recipe, tmp_path):
 def test_originals_can_be_left_out(recipe, tmp_path):
     generate(recipe([picture(0), picture(1)], "output.keep_original=false"), tmp_path / "out")
     assert "original" not in load_dataset(str(tmp_path / "out"), "mnist", split="lenet").features
-
-
-def test_an_altered_shard_is_found_before_the_split_is_called_finished(recipe, tmp_path):
-    job = recipe([picture(i) for i in range(4)])
-    generate(job, tmp_path / "out")
-    folder = SplitFolder(tmp_path / "out", "mnist", "lenet", 4, 2)
-    folder.shard_path(1).write_bytes(folder.shard_path(0).read_bytes())
-    folder.provenance_path.write_text(json.dumps({**folder.read_provenance(), "finished": False}))
-    torch.manual_seed(0)
-    with pytest.raises(UserError, match=r"lenet-00001-of-00002.parquet: is not the shard that this recipe makes"):
-        generate(recipe([picture(i) for i in range(4)]), tmp_path / "out")
 
 
 def test_progress_counts_every_row(recipe, tmp_path):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError
-from fmrgen.split import read_json
+from fmrgen.files import read_json
 from fmrgen.statistics import Difference, Place, Summary
 
 SCHEMA: Literal["fmrgen-evaluation/1"] = "fmrgen-evaluation/1"

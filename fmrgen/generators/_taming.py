@@ -9,12 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-import yaml
 from diffusers import VQModel
 from torch import Tensor
 
 from fmrgen.checkpoint import load_exactly
 from fmrgen.errors import UserError, one_line
+from fmrgen.files import parse_yaml
 from fmrgen.pretrained import local_file
 
 _PARTS = ("encoder.", "decoder.", "quantize.", "quant_conv.", "post_quant_conv.")
@@ -36,7 +36,8 @@ def load_taming(checkpoint: str, config: str) -> VQModel:
 
 def _vqmodel_config(path: str) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(local_file(path, "generator.config").read_text(encoding="utf-8"))
+        text = local_file(path, "generator.config").read_text(encoding="utf-8")
+        tree = parse_yaml(text, f"generator.config: {path}")
         params = tree["model"]["params"]
         dd = params["ddconfig"]
         widths = [dd["ch"] * multiple for multiple in dd["ch_mult"]]
@@ -58,7 +59,7 @@ def _vqmodel_config(path: str) -> dict[str, Any]:
             "vq_embed_dim": params["embed_dim"],
             "sample_size": dd["resolution"],
         }
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (UnicodeDecodeError, KeyError, TypeError) as error:
         raise UserError(f"generator.config: {path} is not a taming VQGAN config: {one_line(error)}") from None
 
 

@@ -6,12 +6,13 @@ from typing import Any
 from fmrgen.errors import UserError
 from fmrgen.evaluation.rows import SplitRows, check_columns
 from fmrgen.evaluation.samples import Sampler
+from fmrgen.files import write_atomically
 from fmrgen.labels import Labels
 from fmrgen.reading import OpenedSplit, open_split, reading
 from fmrgen.report.gallery import stored_gallery
 from fmrgen.report.pages import gallery_page
 from fmrgen.report.sheet import contact_sheet
-from fmrgen.split import picture_path, write_atomically
+from fmrgen.split import picture_path
 
 _ON_THE_SHEET = 36  # rows
 _ON_THE_PICTURE = 12

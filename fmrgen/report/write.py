@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 
 from fmrgen.errors import UserError
 from fmrgen.evaluation.results import Evaluation
+from fmrgen.files import write_atomically
 from fmrgen.report.gallery import galleries
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.pages import report_page
 from fmrgen.report.plots import all_plots
-from fmrgen.split import write_atomically
 
 
 def prepare_folder(folder: Path) -> None:

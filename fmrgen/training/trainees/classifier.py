@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import Field
 
+from fmrgen.files import write_atomically
 from fmrgen.labels import Labels
 from fmrgen.sections import TRAINED_CLASSIFIER, ClassifierSection
-from fmrgen.split import write_atomically
 from fmrgen.training.trainees.base import Trainee, TraineeConfig
 
 if TYPE_CHECKING:

@@ -1,0 +1,113 @@
+"""Files that are there whole or not at all, what others wrote in them, and who may write."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fmrgen.errors import UserError, one_line
+
+_MOST_ENTRIES = 1_000_000  # of a YAML text: some lines of aliases can stand for more than any memory holds
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON mapping from a file. Raises UserError where it is none."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: can't be read as JSON: {one_line(error)}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: holds no JSON mapping")
+    return tree
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """What a YAML text says, tags that build objects refused. Raises UserError, starting with `name`."""
+    try:
+        tree = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{name}: not YAML: {one_line(error)}") from None
+    except RecursionError:
+        raise UserError(f"{name}: not YAML that can be read: it is nested too deeply") from None
+    waiting, entries = [tree], 0
+    while waiting:
+        entry = waiting.pop()
+        children = [*entry, *entry.values()] if isinstance(entry, dict) else entry if isinstance(entry, list) else []
+        waiting += children
+        entries += len(children)
+        if entries > _MOST_ENTRIES:
+            raise UserError(
+                f"{name}: its aliases stand for more than {_MOST_ENTRIES:,} entries; write out what is meant"
+            )
+    return tree
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """The file is there with all of `content`, or not at all, whenever the machine stops.
+
+    Raises UserError where it can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise UserError(f"{path}: can't be written: {error.strerror}") from None
+        raise
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file. Raises UserError where it can't be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {error.strerror}") from None
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Raises UserError where a folder is not there and can't be made, or nothing can be written in it."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
+    if not there.is_dir():
+        raise UserError(f"{folder}: can't be written: {there} is not a folder; choose another --output")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: can't be written: {there} is read-only; choose another --output")
+
+
+@contextmanager
+def held(lock: Path, busy: str | None = None) -> Iterator[None]:
+    """Holds the lock file `lock`, which ends with the process however it ends.
+
+    Where another process holds it, waits, or raises UserError with the message `busy`.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        taken = FileLock(lock)
+        taken.acquire(timeout=-1 if busy is None else 0)
+    except Timeout:
+        raise UserError(str(busy)) from None
+    except OSError as error:
+        raise UserError(f"{lock.parent}: can't be written: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        taken.release()

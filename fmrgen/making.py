@@ -1,0 +1,89 @@
+"""A split in the making: a folder taken for it by one job alone, and its end, when it is proved whole."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fmrgen.card import write_card
+from fmrgen.errors import UserError
+from fmrgen.files import held
+from fmrgen.provenance import claim, features_of, is_finished
+from fmrgen.report.show import write_picture
+from fmrgen.rows import StopReason
+from fmrgen.split import SplitFolder, Tally, picture_path
+from fmrgen.statistics import SUMMARY_COLUMNS, Summary, summarise
+
+_MEASURES = ("loss", "clip_score")
+
+
+@dataclass
+class Taken:
+    """A folder taken by this process: the split's provenance, and what was right in it by shard."""
+
+    provenance: dict[str, Any]
+    sound: dict[int, Tally]
+
+
+def take(
+    folder: SplitFolder,
+    fresh: dict[str, Any],
+    runs: list[dict[str, Any]],
+    locks: ExitStack,
+    on_note: Callable[[str], None],
+) -> Taken:
+    """Takes the folder, for as long as `locks` are held, and looks what is in it; what is wrong is deleted and noted.
+
+    `fresh` is the provenance of a split that is begun here, `runs` are added to it where something is to be done.
+    Raises UserError where another job is at work on the folder, or another recipe's split is in it.
+    """
+    where = f"{folder.root}:{folder.config}/{folder.split}"
+    busy = f"{where}: another job is at work on it; wait until it ends, or choose another --output"
+    locks.enter_context(held(folder.lock_path, busy))
+    provenance = claim(folder, fresh)
+    digests = provenance["files"] if is_finished(provenance) else {}
+    sound, wrong = folder.sound_shards(features_of(provenance), provenance["fingerprint"], digests)
+    for error in wrong:
+        error.path.unlink()
+        on_note(f"{error.path}: {error.reason}; it is made anew")
+    if len(sound) < folder.shards or not is_finished(provenance):
+        provenance["runs"] += runs
+        provenance["finished"] = False
+        folder.remove_leftovers()
+        folder.begin(provenance)
+    return Taken(provenance, {shard: found.tally for shard, found in sound.items()})
+
+
+def complete(folder: SplitFolder, provenance: dict[str, Any]) -> Summary:
+    """Checks the whole split, marks `provenance` finished and writes the picture and the card; of a split that is
+    finished only what a killed run did not write.
+
+    Raises UserError where a row is missing or wrong, and where no row is worth anything.
+    """
+    checked = None
+    if not is_finished(provenance):
+        checked = folder.check_complete(features_of(provenance), provenance["fingerprint"])
+        if len(checked.skipped) == folder.examples:
+            first = checked.skipped[0].reason
+            raise UserError(f"source: all {len(checked.skipped)} images were unreadable and skipped; first: {first}")
+    table = folder.read_columns([*dict.fromkeys([*SUMMARY_COLUMNS, *_MEASURES, "stop_reason"])])
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    if (columns["stop_reason"] == list(StopReason).index(StopReason.NONFINITE)).all() and not columns["valid"].any():
+        raise nothing_finite(len(table), columns["loss"][0], columns["clip_score"][0])
+    summary = summarise({name: columns[name] for name in SUMMARY_COLUMNS})
+    if checked is not None:
+        provenance |= checked._asdict() | {"skipped": [entry._asdict() for entry in checked.skipped]}
+        provenance |= {"summary": asdict(summary), "finished": True}
+        folder.write_provenance(provenance)
+    if checked is not None or not picture_path(folder.root, folder.config, folder.split).exists():
+        write_picture(folder.root, folder.config, folder.split)
+    with held(folder.root / "provenance" / ".card.lock"):  # jobs of other splits write it too
+        write_card(folder.root)
+    return summary
+
+
+def nothing_finite(images: int, loss: float, score: float) -> UserError:
+    """The error of a job in which all of `images` images ended for want of numbers; the measures are of an original."""
+    which = "classifier" if loss != loss else "oracle" if score != score else "generator"
+    what = "no finite output or gradient" if which == "generator" else "NaN"
+    return UserError(f"{which}: gives {what} for every one of {images} images; check its weights and its preprocessing")

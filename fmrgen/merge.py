@@ -1,0 +1,82 @@
+"""One split of its parts, as machines without a common file system leave them."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from fmrgen.errors import UserError
+from fmrgen.files import refuse_unwritable, write_atomically
+from fmrgen.making import complete, take
+from fmrgen.provenance import features_of, read_all, refuse_other
+from fmrgen.reading import parse_reference
+from fmrgen.split import SplitFolder
+from fmrgen.statistics import Summary
+
+_Part = tuple[Path, dict[str, Any]]
+
+
+def merge(
+    parts: Sequence[str | Path],
+    output: str | Path,
+    *,
+    on_note: Callable[[str], None] = lambda line: None,
+) -> dict[str, Summary]:
+    """Copies the shards of the folders `parts` (`FOLDER[:CONFIG/SPLIT]`) into the folder `output` and completes the
+    splits that are whole there. Returns their summaries by CONFIG/SPLIT.
+
+    Every part must have been made by the same recipe, from the same examples and with the same weights. A shard that
+    several parts hold is taken once, one that is damaged not at all. Raises UserError also where shards are missing at
+    the end: what there is has been copied then, and `generate` makes the rest.
+    """
+    refuse_unwritable(Path(output))
+    found: dict[tuple[str, str], list[_Part]] = {}
+    for part in map(str, parts):
+        for place, provenance in _splits_of(part).items():
+            found.setdefault(place, []).append((Path(parse_reference(part).repo), provenance))
+    for (config, split), shares in found.items():
+        for root, provenance in shares[1:]:
+            refuse_other(f"{root}:{config}/{split}", provenance, shares[0][1])
+    return {
+        f"{config}/{split}": _merge(shares, Path(output), config, split, on_note)
+        for (config, split), shares in found.items()
+    }
+
+
+def _splits_of(part: str) -> dict[tuple[str, str], dict[str, Any]]:
+    reference = parse_reference(part)
+    if not Path(reference.repo).is_dir():
+        raise UserError(f"{part}: no such folder; merge the --output folders of generate commands")
+    wanted = (reference.config, reference.split)
+    found = {
+        place: provenance
+        for place, provenance in read_all(Path(reference.repo)).items()
+        if wanted in ((None, None), place)
+    }
+    if not found:
+        raise UserError(f"{part}: holds no perturbed split; merge the --output folders of generate commands")
+    return found
+
+
+def _merge(parts: list[_Part], output: Path, config: str, split: str, on_note: Callable[[str], None]) -> Summary:
+    first = parts[0][1]
+    runs = {(run.get("job"), run["started"]): run for _, provenance in parts for run in provenance["runs"]}
+    fresh = {**first, "finished": False, "runs": [], "files": {}, "skipped": []}
+    plan = (config, split, first["examples"], first["recipe"]["output"]["shard_size"])
+    target, features = SplitFolder(output, *plan), features_of(first)
+    with ExitStack() as locks:
+        taken = take(target, fresh, list(runs.values()), locks, on_note)
+        for root, provenance in parts:
+            folder = SplitFolder(root, *plan)
+            sound, wrong = folder.sound_shards(features, provenance["fingerprint"], {})
+            for error in wrong:
+                on_note(f"{error.path}: {error.reason}; it is left out")
+            for shard in sorted(sound.keys() - taken.sound.keys()):
+                write_atomically(target.shard_path(shard), folder.shard_path(shard).read_bytes())
+                taken.sound[shard] = sound[shard].tally
+        if missing := target.shards - len(taken.sound):
+            raise UserError(
+                f"{output}:{config}/{split}: {missing} of {target.shards} shards are in none of the parts; their "
+                f"generate command with --output {output} makes them"
+            )
+        return complete(target, taken.provenance)
