@@ -20,6 +20,7 @@ from fmrgen.provenance import is_finished, read_all
 from fmrgen.recipe import fingerprint
 from fmrgen.report.markdown import escape
 from fmrgen.report.tables import figure
+from fmrgen.sections import code_named_in
 from fmrgen.split import split_features
 from fmrgen.statistics import Estimate
 
@@ -51,6 +52,11 @@ def write_card(root: Path, repo: str | None = None) -> None:
     content = "\n\n".join(part for part in parts if part).encode() + b"\n"
     if not path.exists() or path.read_bytes() != content:
         write_atomically(path, content)
+
+
+def refuse_unreadable_card(root: Path) -> None:
+    """Raises UserError where `root` has a README.md that `write_card` could not go on from."""
+    _read_card(root / "README.md", str(root / "README.md"))
 
 
 def data_named(path: Path, repo: str) -> list[str] | None:
@@ -209,6 +215,7 @@ def _render(splits: dict[str, list[dict[str, Any]]], repo: str) -> str:
         trim_blocks=True,
     )
     helpers = {"figure": _figure, "escape": escape, "part": _part, "digest": _digest, "fenced": _fenced}
+    helpers["code_named_in"] = code_named_in
     return template.render(splits=splits, repo=repo, recipe_yaml=_yaml, **helpers).strip()
 
 

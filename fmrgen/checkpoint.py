@@ -1,7 +1,10 @@
 """Weights from a file, without running anything that the file says."""
 
 import pickle
+import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
@@ -36,8 +39,16 @@ def load_exactly(network: nn.Module, state: Mapping[str, Tensor], what: str) -> 
     network.load_state_dict(state)
 
 
+def refuse_program(path: Path, what: str) -> None:
+    """Raises UserError, starting with `what`, for a TorchScript file: it is code, and torch would load it as such."""
+    with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            raise UserError(f"{what}: is a TorchScript program, not weights; it was not run")
+
+
 def _read_state(reference: str, what: str) -> dict[str, Tensor]:
     path = local_file(reference, "classifier.checkpoint")
+    refuse_program(path, what)
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -82,8 +82,11 @@ def build_judges(
 
 
 def blank_image(size: int, device: torch.device | str) -> torch.Tensor:
-    """A grey image [1, 3, size, size]."""
-    return torch.full((1, 3, size, size), 0.5, device=device)
+    """A grey image [1, 3, size, size]. Raises UserError where memory is too small for one."""
+    try:
+        return torch.full((1, 3, size, size), 0.5, device=device)
+    except RuntimeError:
+        raise UserError(f"generator.image_size: no memory holds an image of {size} px; choose a smaller one") from None
 
 
 def built(config: ComponentConfig, section: str, role: type, *device: torch.device | str) -> Any:

@@ -1,6 +1,9 @@
 """What a terminal shows: progress bars and tables."""
 
+import logging
+import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
@@ -57,10 +60,15 @@ def _bar(show: bool, *columns: TextColumn) -> Iterator[Progress]:
 
 
 def quiet_libraries() -> None:
-    """No progress bars and no log of the libraries' own for work of a moment; downloads keep theirs."""
+    """No progress bars and no log of the libraries' own for work of a moment; downloads keep theirs. What fmrgen logs
+    is told by one process of each machine.
+    """
     import datasets
     import transformers
 
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        logging.getLogger("fmrgen").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # broken or huge images: told where they can't be read
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is raised, and told in one line
     transformers.utils.logging.disable_progress_bar()

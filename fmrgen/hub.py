@@ -30,6 +30,7 @@ from huggingface_hub.utils import (
     disable_progress_bars,
     enable_progress_bars,
     parse_ratelimit_headers,
+    validate_repo_id,
 )
 
 from fmrgen.card import write_card
@@ -79,6 +80,10 @@ class HubRepo:
     def __init__(self, name: str, revision: str | None, on_wait: Callable[[str], None]) -> None:
         self._api, self._revision, self._on_wait = HfApi(), revision or "main", on_wait
         self.name = name
+        try:
+            validate_repo_id(name)
+        except HFValidationError as error:
+            raise self._told(error, None) from None
 
     @property
     def is_pull_request(self) -> bool:

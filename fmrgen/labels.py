@@ -122,14 +122,25 @@ def make_labels(classes: Classes | None, source_names: Sequence[str] | None) -> 
                         f"source.classes.{name}: class {index} does not exist, the source has {len(source_names)}"
                     )
                 owner[index] = name
-        return Labels(tuple(classes), groups, None if source_names is None else len(source_names))
-    if classes is not None:
-        if source_names is not None and len(classes) != len(source_names):
-            raise UserError(f"source.classes: {len(classes)} names for the source's {len(source_names)} classes")
-        return Labels(tuple(classes), source_size=len(classes))
-    if source_names is None:
+        names = tuple(classes)
+        _refuse_unclear(names)
+        return Labels(names, groups, None if source_names is None else len(source_names))
+    if classes is not None and source_names is not None and len(classes) != len(source_names):
+        raise UserError(f"source.classes: {len(classes)} names for the source's {len(source_names)} classes")
+    names = tuple(source_names or ()) if classes is None else tuple(classes)
+    if not names:
         raise UserError("source.classes: the source has no class names, list them here")
-    return Labels(tuple(source_names), source_size=len(source_names))
+    _refuse_unclear(names)
+    return Labels(names, source_size=len(names))
+
+
+def _refuse_unclear(names: tuple[str, ...]) -> None:
+    """Raises UserError for names that could not be told apart in a prompt or in the dataset's label column."""
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"source.classes: {count} classes are called {name!r}; list names that differ")
+    if nameless := [place for place, name in enumerate(names) if not name.strip()]:
+        raise UserError(f"source.classes: class {nameless[0]} has no name; list a name for each")
 
 
 def expand_ranges(name: str, ranges: ClassRange | Iterable[ClassRange]) -> list[int]:

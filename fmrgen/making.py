@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fmrgen.card import write_card
+from fmrgen.card import refuse_unreadable_card, write_card
 from fmrgen.errors import UserError
 from fmrgen.files import held
 from fmrgen.provenance import claim, features_of, is_finished
@@ -40,6 +40,7 @@ def take(
     where = f"{folder.root}:{folder.config}/{folder.split}"
     busy = f"{where}: another job is at work on it; wait until it ends, or choose another --output"
     locks.enter_context(held(folder.lock_path, busy))
+    refuse_unreadable_card(folder.root)
     provenance = claim(folder, fresh)
     digests = provenance["files"] if is_finished(provenance) else {}
     sound, wrong = folder.sound_shards(features_of(provenance), provenance["fingerprint"], digests)

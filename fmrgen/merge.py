@@ -36,7 +36,7 @@ def merge(
             found.setdefault(place, []).append((Path(parse_reference(part).repo), provenance))
     for (config, split), shares in found.items():
         for root, provenance in shares[1:]:
-            refuse_other(f"{root}:{config}/{split}", provenance, shares[0][1])
+            refuse_other(f"{root}:{config}/{split}", provenance, shares[0][1], f"not a part of {shares[0][0]}'s split")
     return {
         f"{config}/{split}": _merge(shares, Path(output), config, split, on_note)
         for (config, split), shares in found.items()

@@ -7,13 +7,16 @@ from fmrgen.assets import resolve_path
 from fmrgen.errors import UserError, one_line
 
 
-def from_pretrained(loader: Any, reference: str, what: str, revision: str | None = None, **options: Any) -> Any:
-    """`loader.from_pretrained(reference)`, never running code from the repo.
+def from_pretrained(
+    loader: Any, reference: str, what: str, revision: str | None = None, trust_remote_code: bool = False, **options: Any
+) -> Any:
+    """`loader.from_pretrained(reference)`, running code from the repo only where it is trusted.
 
     Raises UserError, starting with `what`, where there is nothing to load or it can't be reached.
     """
+    options |= {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
-        return loader.from_pretrained(resolve_path(reference), revision=revision, trust_remote_code=False, **options)
+        return loader.from_pretrained(resolve_path(reference), **options)
     except Exception as error:  # a broken or foreign folder can fail anywhere in the libraries
         raise UserError(f"{what}: {reference} can't be loaded: {one_line(error)}") from error
 

@@ -1,5 +1,6 @@
 """Where a split comes from: what made it, and whether a folder may go on with it."""
 
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -44,8 +45,17 @@ def new_provenance(recipe: Recipe, components: "Components", folder: SplitFolder
 
 
 # What every reader of a split's provenance takes from it, and of a finished one's besides.
-_KEYS = {"fingerprint": str, "recipe": dict, "labels": list, "examples": int, "image_size": int, "weights_sha256": dict}
+_KEYS = {
+    "fingerprint": str,
+    "recipe": dict,
+    "labels": list,
+    "examples": int,
+    "image_size": int,
+    "weights_sha256": dict,
+    "runs": list,
+}
 _KEYS_AT_THE_END = {"skipped": list, "files": dict, "num_bytes": int, "download_size": int, "summary": dict}
+_SHARD = re.compile(r"\w[\w.-]*/\w[\w.]*-\d+-of-\d+\.parquet")
 _SECTIONS = ("source", "classifier", "generator", "oracle", "perturb", "output")
 
 
@@ -55,13 +65,19 @@ def is_finished(provenance: dict[str, Any]) -> bool:
     False for what others put there, and for that of a version of fmrgen that told less.
     """
     at_the_end = all(isinstance(provenance.get(key), kind) for key, kind in _KEYS_AT_THE_END.items())
-    return is_provenance(provenance) and at_the_end and provenance.get("finished") is True
+    if not (is_provenance(provenance) and at_the_end and provenance.get("finished") is True):
+        return False
+    # Nobody's provenance leads a reader out of the folder that it lies in.
+    return all(_SHARD.fullmatch(file) and isinstance(digest, str) for file, digest in provenance["files"].items())
 
 
 def is_provenance(tree: dict[str, Any]) -> bool:
     """Whether a JSON mapping is the provenance of a split, finished or not."""
     known = all(isinstance(tree.get(key), kind) for key, kind in _KEYS.items())
-    return known and all(isinstance(tree["recipe"].get(section), dict) for section in _SECTIONS)
+    if not known or not all(isinstance(tree["recipe"].get(section), dict) for section in _SECTIONS):
+        return False
+    shard_size = tree["recipe"]["output"].get("shard_size")
+    return isinstance(shard_size, int) and shard_size > 0 and tree["examples"] >= 0
 
 
 def features_of(provenance: dict[str, Any]) -> "Features":
@@ -82,24 +98,18 @@ def read_all(root: Path) -> dict[tuple[str, str], dict[str, Any]]:
     return found
 
 
-def refuse_other(where: str, earlier: dict[str, Any], provenance: dict[str, Any]) -> None:
-    """Raises UserError, starting with `where`, if the split of `earlier` was not begun as that of `provenance` is."""
+def refuse_other(where: str, earlier: dict[str, Any], provenance: dict[str, Any], cure: str) -> None:
+    """Raises UserError, from `where` to `cure`, if the split of `earlier` was not begun as that of `provenance` is."""
     if earlier.get("fingerprint") != provenance["fingerprint"]:
-        raise UserError(
-            f"{where} was made by another recipe: {_difference(earlier, provenance)}; choose another --output or "
-            "output.split, or delete it"
-        )
+        raise UserError(f"{where} was made by another recipe: {_difference(earlier, provenance)}; {cure}")
     for name in ("labels", "groups"):
         if earlier.get(name) != provenance[name]:
-            raise UserError(f"{where} was begun with other {name}; choose another --output")
+            raise UserError(f"{where} was begun with other {name}; {cure}")
     for name, digest in provenance["weights_sha256"].items():
         if earlier["weights_sha256"].get(name) != digest:
-            raise UserError(f"{where} was begun with other {name} weights; put them back, or choose another --output")
+            raise UserError(f"{where} was begun with other {name} weights; put them back, or {cure}")
     if earlier["examples"] != provenance["examples"]:
-        raise UserError(
-            f"{where} was begun on {earlier['examples']} examples, the source has {provenance['examples']} now; "
-            "choose another --output"
-        )
+        raise UserError(f"{where} was begun on {earlier['examples']} examples, not {provenance['examples']}; {cure}")
 
 
 def _difference(earlier: dict[str, Any], provenance: dict[str, Any]) -> str:
@@ -130,7 +140,7 @@ def claim(folder: SplitFolder, provenance: dict[str, Any]) -> dict[str, Any]:
             f"{folder.provenance_path}: is no provenance of fmrgen's; delete it, or choose another --output"
         )
     if earlier is not None:
-        refuse_other(where, earlier, provenance)
+        refuse_other(where, earlier, provenance, "choose another --output or output.split, or delete it")
     elif rows:
         raise UserError(f"{where} holds shards without a provenance file; delete them or choose another --output")
     refuse_mixed_config(folder.root, folder.config, folder.split, provenance, str(folder.root))

@@ -15,6 +15,7 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, load_datase
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import read_json
 from fmrgen.labels import Labels, recorded_labels
+from fmrgen.provenance import is_finished
 from fmrgen.sources.images import stored_image
 from fmrgen.split import provenance_path
 
@@ -30,14 +31,14 @@ class SplitReference(NamedTuple):
 
 def parse_reference(text: str) -> SplitReference:
     """What `text` names; a folder that is there goes before a repository. Raises UserError where it names no split."""
-    if Path(text).is_dir():
+    if text.strip() and Path(text).is_dir():
         return SplitReference(text, None, None, None)
     folder, _, place = text.rpartition(":")
     if folder and Path(folder).is_dir() and (named := re.fullmatch(r"([\w.-]+)/([\w.]+)", place)):
         return SplitReference(folder, None, named[1], named[2])
     match = re.fullmatch(r"(?P<repo>.+?)(@(?P<revision>[^:@]+))?(:(?P<config>[\w.-]+)/(?P<split>[\w.]+))?", text)
-    if match is None:
-        raise UserError(f"{text}: a split is PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], for example out:mnist/lenet")
+    if match is None or not text.strip():
+        raise UserError(f"{text!r}: a split is PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], for example out:mnist/lenet")
     return SplitReference(match["repo"], match["revision"], match["config"], match["split"])
 
 
@@ -166,7 +167,9 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
     else:
         place = choose_place(text, reference, sorted({*own, *_foreign_places(repo, revision)}))
     provenance = _read_provenance(repo, revision, *place) if place in own else None
-    if provenance is not None and not provenance.get("finished"):
+    if provenance is not None and not is_finished(provenance):
+        if provenance.get("finished"):
+            raise UserError(f"{text}: its provenance is not that of a finished split; make it again")
         raise UserError(f"{text}: not finished; run the same generate command again")
     # A folder is streamed always: the rows that load_dataset would keep of it are not looked up by the files' content.
     streaming = revision is None or not download

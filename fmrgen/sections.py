@@ -22,6 +22,7 @@ from fmrgen.imports import import_object
 if TYPE_CHECKING:
     import torch
 
+_UNION_PART = re.compile(r"(constrained-|list\[|dict\[|literal\[|(str|int|float|bool)$)")  # pydantic's, no key
 TRAINED_CLASSIFIER = "classifier.yaml"  # beside model.safetensors: the section that builds the network
 
 
@@ -158,6 +159,8 @@ def code_named_in(tree: Any) -> str | None:
         return None
     if ":" in str(tree.get("kind", "")) or tree.get("kind") == "module":
         return str(tree.get("target") or tree["kind"])
+    if tree.get("trust_remote_code") is True:
+        return f"that of {tree.get('model')} (trust_remote_code)"
     return code_named_in(list(tree.values()))
 
 
@@ -178,7 +181,7 @@ def validate(section: type[AnySection], tree: Any, name: str) -> AnySection:
         return section.model_validate(tree)
     except ValidationError as error:
         first, *others = error.errors()
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in first["loc"] if not _UNION_PART.match(str(part)))
         text = "is missing" if first["type"] == "missing" else _lower_first(first["msg"])
         more = f" (and {len(others)} more)" if others else ""
         raise UserError(f"{name}: {key or 'recipe'}: {text}{more}") from None

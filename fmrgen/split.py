@@ -19,6 +19,7 @@ from fmrgen.files import read_json, sha256_of, write_atomically
 from fmrgen.rows import Perturbed, StopReason
 
 _LOOKERS = 4  # threads that check files at once
+_MOST_SHARDS = 1_000_000
 _KEPT = ["id", "valid", "iterations"]
 _SHARD_KEY = b"fmrgen"  # of the parquet metadata: the recipe's fingerprint and the skipped ids of the shard
 
@@ -111,6 +112,10 @@ class SplitFolder:
     split: str
     examples: int
     shard_size: int
+
+    def __post_init__(self) -> None:
+        if self.shards > _MOST_SHARDS:
+            raise UserError(f"output.shard_size: {self.shards} shards are too many files; choose a larger one")
 
     @property
     def shards(self) -> int:

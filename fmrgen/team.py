@@ -49,6 +49,7 @@ class Team:
         self._own: Entry = {"beat": 0, "told": {}, "end": None, "place": place, "pid": os.getpid()}
         self._entries: dict[int, Entry] = {self.number: self._own}
         self._heard = dict.fromkeys(range(self.size), time.monotonic())  # when each one's count grew last
+        self._met = time.monotonic()  # when the store answered last
         self._lost: tuple[int, str] | None = None  # who is gone, and why
         self._lock, self._news, self._over = threading.Lock(), threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
@@ -68,7 +69,9 @@ class Team:
             return
         self._over.set()
         self._news.set()
-        self._thread.join(_SILENCE)
+        self._thread.join(_BEAT)
+        if self._thread.is_alive():  # waits for an answer of the store that will not come
+            return
         if error is None:
             self._own["end"] = {}
             deadline = time.monotonic() + _FAREWELL
@@ -109,6 +112,8 @@ class Team:
 
     def check(self) -> None:
         """Raises UserError where another process of the job is gone."""
+        if self._lost is None and self._thread is not None and time.monotonic() - self._met > _SILENCE:
+            self._lost = 0, f"has not answered for {_SILENCE:.0f} seconds"  # it, or its machine, keeps the store
         if self._lost is not None:
             raise self._error()
 
@@ -160,7 +165,7 @@ class Team:
         keys = {number: f"{self.job}/{number}" for number in range(self.size) if number != self.number}
         if not self._store.check(list(keys.values())):  # at the start
             keys = {number: key for number, key in keys.items() if self._store.check([key])}
-        now = time.monotonic()
+        now = self._met = time.monotonic()
         for number, told in zip(keys, self._store.multi_get(list(keys.values())), strict=True):
             entry = json.loads(told)
             if number not in self._entries or entry["beat"] != self._entries[number]["beat"]:

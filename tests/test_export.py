@@ -305,25 +305,6 @@ def test_an_export_is_a_source_with_its_classes(finished_split, tmp_path):
     assert examples(source) == [(i, expected[i]["original"], expected[i]["label"]) for i in range(120)]
 
 
-def test_only_files_of_a_tar_are_read(tmp_path):
-    secret = tmp_path / "secret"
-    secret.write_text("7")
-    buffer = io.BytesIO()
-    PILImage.new("RGB", (4, 4)).save(buffer, "PNG")
-    with tarfile.open(tmp_path / "x.tar", "w") as tar:
-        add(tar, "../../../tmp/out.png", buffer.getvalue())
-        add(tar, "../../../tmp/out.cls", b"3")
-        add(tar, "b.png", buffer.getvalue())
-        add(tar, "b.cls", b"", type=tarfile.SYMTYPE, linkname=str(secret))
-        add(tar, "b.txt", b"", type=tarfile.CHRTYPE, devmajor=1, devminor=5)
-    with pytest.raises(UserError, match="sample 1 has no member cls, only png"):
-        tars(tmp_path / "x.tar")
-    with tarfile.open(tmp_path / "x.tar", "a") as tar:
-        add(tar, "b.cls", b"4")
-    assert examples(tars(tmp_path / "x.tar")) == [(0, buffer.getvalue(), 3), (1, buffer.getvalue(), 4)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["secret", "x.tar"]
-
-
 @pytest.mark.parametrize(
     ("urls", "options", "message"),
     [

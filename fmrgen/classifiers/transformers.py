@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from fmrgen.sections import ClassifierConfig
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ class Config(ClassifierConfig):
     kind: str = "transformers"
     model: str
     revision: str | None = None
+    trust_remote_code: bool = Field(False, description="run the code that the repo brings; read it before you do")
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         from transformers import AutoImageProcessor, AutoModelForImageClassification
@@ -22,7 +25,8 @@ class Config(ClassifierConfig):
         from fmrgen.classifiers.base import Classifier, freeze
         from fmrgen.pretrained import from_pretrained, pretrained_model
 
-        load: dict[str, Any] = {"reference": self.model, "what": "classifier.model", "revision": self.revision}
+        load: dict[str, Any] = self.model_dump(include={"revision", "trust_remote_code"})
+        load |= {"reference": self.model, "what": "classifier.model"}
         model = pretrained_model(AutoModelForImageClassification, **load)
         processor = from_pretrained(AutoImageProcessor, **load)
         names = self.class_names or _class_names(model.config.id2label)

@@ -1,8 +1,8 @@
 """taming-transformers' original VQGAN files as a diffusers VQModel, without running what their pickles say."""
 
+import logging
 import pickle
 import re
-import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -12,11 +12,12 @@ import torch
 from diffusers import VQModel
 from torch import Tensor
 
-from fmrgen.checkpoint import load_exactly
+from fmrgen.checkpoint import load_exactly, refuse_program
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import parse_yaml
 from fmrgen.pretrained import local_file
 
+_log = logging.getLogger(__name__)
 _PARTS = ("encoder.", "decoder.", "quantize.", "quant_conv.", "post_quant_conv.")
 
 
@@ -98,19 +99,16 @@ def _diffusers_key(key: str, last: int) -> str:
 
 def _read_weights(reference: str) -> dict[str, Tensor]:
     path = local_file(reference, "generator.checkpoint")
+    refuse_program(path, f"generator.checkpoint: {path}")
+    left_aside: set[str] = set()
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                    raise UserError(
-                        f"generator.checkpoint: {path} is a TorchScript program, not weights; it was not run"
-                    )
-        loaded = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_INERT_PICKLE)
-    except UserError:
-        raise
+        loaded = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_inert_pickle(left_aside))
     except Exception as error:
         # A broken or hostile stream can fail anywhere in unpickling, in any way; none of it has run anything.
         raise UserError(f"generator.checkpoint: {path} is not a readable checkpoint: {type(error).__name__}") from None
+    if left_aside:
+        first = ", ".join(sorted(left_aside)[:3]) + (", …" if len(left_aside) > 3 else "")
+        _log.warning("generator.checkpoint: %s: only its tensors were read; left aside, and not run: %s", path, first)
     state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
     if not isinstance(state, Mapping):
         raise UserError(f"generator.checkpoint: {path} holds no state dict")
@@ -147,21 +145,24 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-class _InertUnpickler(pickle.Unpickler):
-    """Builds tensors and plain containers; every other global is `_Inert`. torch adds the storages by itself."""
+def _inert_pickle(left_aside: set[str]) -> Any:
+    """A stand-in for the pickle module, as torch.load takes it: builds tensors and plain containers, and every other
+    global is `_Inert`, its name added to `left_aside`. torch adds the storages by itself.
+    """
 
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
-            return found
-        if module in ("torch", "torch.storage") and name.endswith("Storage"):
-            return getattr(torch.storage if module == "torch.storage" else torch, name, _Inert)
-        return _ALLOWED.get((module, name), _Inert)
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
+                return found
+            if module in ("torch", "torch.storage") and name.endswith("Storage"):
+                return getattr(torch.storage if module == "torch.storage" else torch, name, _Inert)
+            if (module, name) not in _ALLOWED:
+                left_aside.add(f"{module}.{name}")
+            return _ALLOWED.get((module, name), _Inert)
 
+    def load(file: Any, **options: Any) -> Any:
+        return Unpickler(file, **options).load()
 
-def _inert_load(file: Any, **options: Any) -> Any:
-    return _InertUnpickler(file, **options).load()
-
-
-_INERT_PICKLE: Any = SimpleNamespace(
-    __name__="inert_pickle", Unpickler=_InertUnpickler, load=_inert_load, UnpicklingError=pickle.UnpicklingError
-)
+    return SimpleNamespace(
+        __name__="inert_pickle", Unpickler=Unpickler, load=load, UnpicklingError=pickle.UnpicklingError
+    )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class GeneratorConfig(ComponentConfig):
     """What every generator understands."""
 
-    image_size: int = Field(ge=8, description="side of the images in pixels")
+    image_size: int = Field(ge=8, le=8192, description="side of the images in pixels")
     mask: str | None = Field(None, description="file of fmrgen sparsify: the dimensions of the latent that may move")
 
 

@@ -23,7 +23,7 @@ class SourceConfig(ComponentConfig):
     """What every source understands."""
 
     classes: Classes | None = Field(None, description="names for the classes, or a mapping of name to class ranges")
-    limit: int | None = Field(None, ge=1, description="only the first so many examples")
+    limit: int | None = Field(None, ge=1, le=10**12, description="only the first so many examples")
     license: str | None = Field(
         None, pattern=r"^[a-z0-9][a-z0-9.+-]*$", description="of its images, as the Hub calls it: cc-by-4.0, other, …"
     )
@@ -103,9 +103,10 @@ class Source(ABC):
             try:
                 image = resize(open_rgb(example.image), size, fit)
             except UserError as error:
+                file = f" ({example.image})" if isinstance(example.image, str) else ""
                 if on_error == "fail":
                     raise UserError(
-                        f"source: image of id {example.id} is unreadable ({error}); "
+                        f"source: image of id {example.id}{file} is unreadable ({error}); "
                         "repair it, or set source.on_error=skip"
                     ) from None
                 yield SkippedExample(example.id, str(error))

@@ -26,7 +26,7 @@ class Config(SourceConfig):
             (str(file), label)
             for label, name in enumerate(names)
             for file in sorted((root / name).rglob("*"))
-            if file.suffix.lower() in suffixes and file.is_file()
+            if file.suffix.lower() in suffixes and not file.is_dir()  # a link that leads nowhere is told, not lost
         ]
         columns = {"image": [file for file, _ in files], "label": [label for _, label in files]}
         dataset = Dataset.from_dict(columns, features=Features({"image": Image(), "label": ClassLabel(names=names)}))

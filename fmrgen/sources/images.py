@@ -4,7 +4,7 @@ import io
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fmrgen.errors import UserError, one_line
 
@@ -31,10 +31,16 @@ def open_rgb(image: bytes | str | Image.Image) -> Image.Image:
             with xopen(image, "rb") as file:
                 return open_rgb(file.read())
         opened: Image.Image = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
+        if opened.format == "EPS":  # Pillow would hand it to Ghostscript
+            raise UserError("an EPS is a program, and is not run; convert it")
         opened = ImageOps.exif_transpose(opened)
         opened.load()
+    except UnidentifiedImageError:
+        raise UserError("no image" if image else "no bytes") from None
+    except UserError:
+        raise
     except Exception as error:  # anyone's bytes can fail anywhere in the decoders
-        raise UserError(one_line(error)) from None
+        raise UserError(getattr(error, "strerror", None) or one_line(error)) from None
     if opened.mode.startswith("I;16") or opened.mode in ("I", "F"):
         opened = _to_8_bits(opened)
     if opened.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in opened.info:

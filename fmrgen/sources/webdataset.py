@@ -71,9 +71,18 @@ class _Sample(NamedTuple):
 
 
 def _samples(tar: tarfile.TarFile, read: list[str], skip: int = 0) -> Iterator[_Sample]:
-    """The samples of a tar, with the contents of the endings to read but for the first `skip`. Only files count."""
+    """The samples of a tar, with the contents of the endings to read but for the first `skip`.
+
+    Nothing is unpacked; what could lead elsewhere if it were (links, devices, paths upwards) is refused all the same.
+    """
     key, number, sample = None, -1, _Sample({}, {})
     for member in tar:
+        if not member.isfile() and not member.isdir():
+            raise tarfile.ReadError(
+                f"{member.name} is a link or a device, and only plain files are read (tar --dereference makes such)"
+            )
+        if member.name.startswith("/") or ".." in member.name.split("/"):
+            raise tarfile.ReadError(f"{member.name} leads out of the tar")
         named = _MEMBER.fullmatch(member.name)
         if not member.isfile() or named is None:
             continue

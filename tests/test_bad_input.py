@@ -1,0 +1,318 @@
+"""What users get wrong, over all commands: one line that names the thing and the cure, exit status 2, nothing lost."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+
+from fmrgen.cli import app, main
+
+LENET = "{kind: lenet, num_classes: 2}"
+RECIPE = {
+    "source": {"kind": "imagefolder", "path": "photos"},
+    "classifier": {"kind": "lenet", "num_classes": 2},
+    "generator": {"kind": "transform", "image_size": 32},
+    "oracle": {"kind": "classifier", "classifier": {"kind": "lenet", "num_classes": 2}},
+    "perturb": {"budget": 2, "step_size": 0.05, "oracle_rule": "consistent"},
+    "output": {"config": "c", "split": "s"},
+}
+PROVENANCE = "provenance/c/s.json"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a recipe, two classes of photos, a finished split `out`, and things that are broken."""
+    root = tmp_path_factory.mktemp("bad")
+    before = os.getcwd()
+    os.chdir(root)
+    for name, color in (("a", "red"), ("b", "blue")):
+        for number in range(2):
+            photo(root / "photos" / name / f"{number}.png", color=color)
+    photo(root / "one/a/0.png")
+    (root / "none/a").mkdir(parents=True)
+    (root / "none/b").mkdir()
+    (root / "r.yaml").write_text(yaml.safe_dump(RECIPE))
+    for name, text in YAMLS.items():
+        (root / f"{name}.yaml").write_bytes(text)
+    torch.manual_seed(0)
+    assert run("generate", "r.yaml", "-o", "out", "-q") == 0
+    torch.manual_seed(0)
+    assert run("generate", "r.yaml", "perturb.budget=3", "-o", "out3", "-q") == 0
+    for name, mask in MASKS.items():
+        save_file({"mask": mask}, root / f"{name}.safetensors")
+    save_file({"other": torch.ones(2)}, root / "other.safetensors")
+    (root / "empty.safetensors").touch()
+    (root / "text.pth").write_text("hello")
+    (root / "broken_code.py").write_text("raise RuntimeError('at import')\n")
+    (root / "card").mkdir()
+    (root / "card/README.md").write_text("---\nconfigs: [\n---\n")
+    (root / "junk.tar").write_text("no tar")
+    table = pq.read_table("out/c/s-00000-of-00001.parquet")
+    for column in ("image", "label"):
+        pq.write_table(table.drop_columns([column]), root / f"no_{column}.parquet")
+    pq.write_table(pa.table({"image": [b"x"], "label": ["q"]}), root / "no_image_in_it.parquet")
+    (root / "junk.parquet").write_text("junk")
+    for name, change in PROVENANCES.items():
+        shutil.copytree("out", name)
+        told = json.loads((root / name / PROVENANCE).read_text())
+        (root / name / PROVENANCE).write_text(change(told))
+    shutil.copytree("out", "cut")
+    shard = root / "cut/c/s-00000-of-00001.parquet"
+    shard.write_bytes(shard.read_bytes()[:300])
+    yield root
+    os.chdir(before)
+
+
+def photo(path, mode="RGB", size=(40, 40), color=1, kind=None, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, color).save(path, kind, **options)
+
+
+def run(*arguments):
+    try:
+        main(list(map(str, arguments)))
+    except SystemExit as end:
+        return end.code
+
+
+def digest(root):
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def bomb():
+    lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x,x]"]
+    lines += [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
+    return "\n".join(lines).encode()
+
+
+YAMLS = {
+    "bomb": bomb(),
+    "deep": b"[" * 5000,
+    "itself": b"a: &a [*a]",
+    "tag": b"a: !!python/object/apply:os.system ['touch ran']",
+    "binary": b"\xff\xfe\x00a",
+    "list": b"- a\n- b",
+}
+MASKS = {"still": torch.zeros(7, dtype=torch.bool), "shape": torch.ones(3, dtype=torch.bool), "floats": torch.ones(7)}
+PROVENANCES = {
+    "no_provenance": lambda told: "",
+    "list_provenance": lambda told: "[]",
+    "empty_provenance": lambda told: "{}",
+    "deep_provenance": lambda told: '{"a":' + "[" * 100_000,
+    "lacking": lambda told: json.dumps({name: told[name] for name in told if name != "labels"}),
+    "outside": lambda told: json.dumps({**told, "files": {"../../etc/passwd.parquet": "0" * 64}}),
+    "unfinished": lambda told: json.dumps({**told, "finished": False}),
+    "unknown_kind": lambda told: json.dumps({**told, "recipe": {**told["recipe"], "classifier": {"kind": "nope"}}}),
+    "huge": lambda told: json.dumps({**told, "examples": 10**15}),
+}
+
+GENERATE = ["generate", "r.yaml", "-o", "new", "-q"]
+EVALUATE = ["-c", LENET, "-o", "e", "-q"]
+CASES = [
+    # recipes
+    (["generate", "nowhere.yaml"], "nowhere.yaml: neither a recipe file nor a shipped recipe"),
+    (["generate", "photos"], "photos: neither a recipe file nor a shipped recipe"),
+    (["generate", "photos/a/0.png"], "photos/a/0.png: not YAML: 'utf-8' codec can't decode"),
+    (["generate", "bomb.yaml"], "bomb.yaml: its aliases stand for more than 1,000,000 entries; write out"),
+    (["generate", "itself.yaml"], "itself.yaml: its aliases stand for more than"),
+    (["generate", "deep.yaml"], "deep.yaml: not YAML that can be read: it is nested too deeply"),
+    (["generate", "tag.yaml"], "tag.yaml: not YAML: could not determine a constructor for the tag"),
+    (["generate", "binary.yaml"], "binary.yaml: not YAML"),
+    (["generate", "list.yaml"], "list.yaml: a recipe is a mapping of sections, this is list"),
+    ([*GENERATE, "perturb.slots=0"], "r.yaml: perturb.slots: input should be greater than or equal to 1"),
+    ([*GENERATE, "perturb.step_size=nan"], "r.yaml: perturb.step_size: input should be a finite number"),
+    ([*GENERATE, "perturb.seed=-1"], "r.yaml: perturb.seed: input should be greater than or equal to 0"),
+    ([*GENERATE, "perturb.bugdet=3"], "r.yaml: perturb.bugdet: unknown key, did you mean budget?"),
+    ([*GENERATE, "output.config=a b"], "r.yaml: output.config: string should match pattern"),
+    ([*GENERATE, "output.config=../up"], "r.yaml: output.config: string should match pattern"),
+    ([*GENERATE, "output.split=.."], "r.yaml: output.split: string should match pattern"),
+    ([*GENERATE, "--limit", "-1"], "r.yaml: source.limit: input should be greater than or equal to 1"),
+    ([*GENERATE, "--limit", str(10**20)], "r.yaml: source.limit: input should be less than or equal to"),
+    ([*GENERATE, "generator.image_size=7"], "r.yaml: generator.image_size: input should be greater than or equal to 8"),
+    ([*GENERATE, "generator.image_size=1000000"], "generator.image_size: no memory holds an image of 1000000 px"),
+    # sources, labels and class names
+    ([*GENERATE, "source.path=gone"], "source.path: gone is no folder of class folders"),
+    ([*GENERATE, "source.path=one"], "source: 1 class leaves nothing to tell apart"),
+    ([*GENERATE, "source.path=none"], "source: no examples in it"),
+    ([*GENERATE, "source.classes=[x]"], "source.classes: 1 names for the source's 2 classes"),
+    ([*GENERATE, "source.classes=[x, x]"], "source.classes: 2 classes are called 'x'; list names that differ"),
+    ([*GENERATE, "source.classes=['', y]"], "source.classes: class 0 has no name"),
+    ([*GENERATE, "source.classes={x: a, y: 1}"], "source.classes.x: 'a' is not a class index or a range"),
+    ([*GENERATE, "source.classes={x: 0, y: 7}"], "source.classes.y: class 7 does not exist, the source has 2"),
+    ([*GENERATE, "source={kind: webdataset, urls: gone.tar}"], "source.urls: gone.tar: no such file"),
+    ([*GENERATE, "source={kind: webdataset, urls: junk.tar, classes: [a, b]}"], "source.urls: junk.tar: can't be read as a tar"),
+    ([*GENERATE, "source={kind: datasets, path: owner/name}"], "source: owner/name, split 'test', can't be opened"),
+    # checkpoints, models and masks
+    ([*GENERATE, "classifier.checkpoint=gone.pth"], "classifier.checkpoint: no such file as gone.pth"),
+    ([*GENERATE, "classifier.checkpoint=text.pth"], "classifier.checkpoint: text.pth: not a readable checkpoint"),
+    ([*GENERATE, "classifier.checkpoint=empty.safetensors"], "empty.safetensors: not a readable checkpoint"),
+    ([*GENERATE, "classifier.checkpoint=other.safetensors"], "other.safetensors: not weights of this model: 0.0.weight and 9 more is missing"),
+    ([*GENERATE, "classifier.checkpoint=hf:owner"], "classifier.checkpoint: hf:owner is not hf:owner/repo/file"),
+    ([*GENERATE, "classifier.num_classes=5"], "classifier: has 5 outputs for 2 labels"),
+    ([*GENERATE, "classifier=nothing"], "classifier: nothing: no classifier; say timm:NAME, hf:REPO"),
+    ([*GENERATE, "classifier={kind: timm, model: resnet5000}"], "classifier.model: timm has no resnet5000"),
+    ([*GENERATE, "classifier={kind: module, target: 'gone:Net'}"], "gone:Net can't be imported: No module named 'gone'"),
+    ([*GENERATE, "classifier={kind: module, target: 'broken_code:Net'}"], "classifier: module can't be built: RuntimeError: at import"),
+    ([*GENERATE, "generator={kind: vqgan, model: photos, image_size: 32}"], "generator.model: photos can't be loaded"),
+    ([*GENERATE, "generator={kind: vqgan, checkpoint: text.pth, config: list.yaml, image_size: 32}"], "generator.config: list.yaml is not a taming VQGAN config"),
+    ([*GENERATE, "oracle={kind: clip, model: photos}"], "oracle.model: photos can't be loaded"),
+    ([*GENERATE, "generator.mask=gone.safetensors"], "generator.mask: no such file as gone.safetensors"),
+    ([*GENERATE, "generator.mask=text.pth"], "generator.mask: text.pth is no mask, fmrgen sparsify makes one"),
+    ([*GENERATE, "generator.mask=still.safetensors"], "generator.mask: still.safetensors lets no dimension move"),
+    ([*GENERATE, "generator.mask=shape.safetensors"], "generator.mask: shape.safetensors is for latents of [3], this generator's are [7]"),
+    ([*GENERATE, "generator.mask=floats.safetensors"], "generator.mask: floats.safetensors lets no dimension move"),
+    # where to write
+    (["generate", "r.yaml", "-o", "r.yaml"], "r.yaml: can't be written: r.yaml is not a folder"),
+    (["generate", "r.yaml", "-o", "r.yaml/in"], "r.yaml is not a folder; choose another --output"),
+    (["generate", "r.yaml", "-o", "/proc/new"], "/proc/new"),
+    (["generate", "r.yaml", "-o", "card"], "card/README.md: its metadata can't be read, mend it by hand"),
+    (["generate", "r.yaml", "perturb.budget=3", "-o", "out"], "out:c/s was made by another recipe: perturb.budget was 2, is 3; choose another"),
+    (["generate", "r.yaml", "-o", "out"], "out:c/s was begun with other classifier weights; put them back"),
+    (["generate", "r.yaml", "-o", "empty_provenance"], f"empty_provenance/{PROVENANCE}: is no provenance of fmrgen's"),
+    (["generate", "r.yaml", "--public"], "--public is of a push: say --push REPO too"),
+    (["generate", "r.yaml", "--push", "a b"], "a b: no name for a repo on the Hub"),
+    # splits
+    (["verify", ""], "'': a split is PATH_OR_REPO"),
+    (["verify", "gone"], "gone: neither a folder here nor a dataset repo"),
+    (["verify", "out:c/x"], "out:c/x: no split c/x; there is out:c/s"),
+    (["verify", "out", "--fils"], "No such option: --fils"),
+    (["verify", "unfinished"], "unfinished: not finished; run the same generate command again"),
+    (["verify", "no_provenance"], f"no_provenance/{PROVENANCE}: can't be read as JSON"),
+    (["verify", "deep_provenance"], f"deep_provenance/{PROVENANCE}: can't be read as JSON"),
+    (["verify", "list_provenance", "--files"], "holds no JSON mapping"),
+    (["verify", "lacking"], "lacking: its provenance is not that of a finished split"),
+    (["verify", "huge", "--files"], "shards are too many files"),
+    (["verify", "unknown_kind"], "unknown_kind: recipe in the provenance: classifier: 'nope': unknown kind"),
+    (["show", "outside"], "outside: its provenance is not that of a finished split"),
+    (["show", "out", "--rows", "0"], "Invalid value for '--rows'"),
+    (["show", "out", "-o", "r.yaml"], "r.yaml/gallery.html: can't be written"),
+    (["export", "cut", "x", "-f", "imagefolder", "-q"], "cut: can't be opened"),
+    (["export", "out", "photos", "-f", "imagefolder"], "photos: is not empty; choose another folder"),
+    (["export", "out", "x", "-f", "zip"], "Invalid value for '--format'"),
+    (["evaluate", "gone.parquet", *EVALUATE], "gone.parquet: no such file"),
+    (["evaluate", "junk.parquet", *EVALUATE], "junk.parquet: can't be opened"),
+    (["evaluate", "no_image.parquet", *EVALUATE], "no_image.parquet: has no column image, only label"),
+    (["evaluate", "no_label.parquet", *EVALUATE], "no_label.parquet: has no column label, only image"),
+    (["evaluate", "no_image_in_it.parquet", *EVALUATE], "row 0: its image is unreadable (no image)"),
+    (["evaluate", "out", "-c", "nope"], "nope: no classifier; say timm:NAME"),
+    (["evaluate", "out", "-c", "{kind: ["], "{kind: [: not YAML"),
+    (["evaluate", "out", "-c", LENET, "-c", LENET], "two classifiers are called classifier"),
+    (["evaluate", "out", "out", *EVALUATE], "split out:c/s is given twice"),
+    (["evaluate", "out", "-c", LENET, "-o", "r.yaml"], "r.yaml: can't be a folder for the report"),
+    (["transfer", "-c", LENET], "Missing argument 'SPLIT...'"),
+    (["push", "gone", "a/b"], "gone: no such folder; push the --output of a generate command"),
+    (["push", "photos", "a/b"], "photos: holds no perturbed split"),
+    (["push", "unfinished", "a/b"], "c/s is not finished and stays here"),
+    (["push", "out", "a b"], "a b: no name for a repo on the Hub"),
+    (["merge", "out"], "Missing option '--output'"),
+    (["merge", "gone", "-o", "m"], "gone: no such folder; merge the --output folders"),
+    (["merge", "photos", "-o", "m"], "photos: holds no perturbed split"),
+    (["merge", "out", "out3", "-o", "m"], "out3:c/s was made by another recipe: perturb.budget was 3, is 2; not a part of out's split"),
+    (["sparsify", "r.yaml", "-o", "m.txt"], "m.txt: a mask is a .safetensors file"),
+    (["sparsify", "r.yaml", "-o", "gone/m.safetensors"], "gone/m.safetensors: no file can be written there"),
+    (["sparsify", "r.yaml", "-q", "-o", "m.safetensors"], "the oracle accepted 4 perturbed images, a mask needs 20"),
+    (["train", "r.yaml"], "r.yaml: classifier: unknown key"),
+    (["recipes", "more"], "Got unexpected extra argument"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "message"), CASES, ids=[" ".join(case[0])[:60] for case in CASES])
+def test_a_mistake_is_one_line_and_costs_nothing(place, arguments, message, capsys):
+    before = digest(place / "out")
+    torch.manual_seed(1)
+    status = run(*arguments)
+    output = capsys.readouterr()
+    assert status == 2, output.err
+    assert message in output.err
+    assert re.fullmatch(r"fmrgen: [^\n]+\n", output.err), output.err
+    assert not output.out
+    assert digest(place / "out") == before
+    assert not (place / "new").exists() or not list((place / "new").glob("c/*"))
+    assert not (place / "ran").exists()
+
+
+def test_there_are_at_least_sixty_over_all_commands():
+    assert len(CASES) + len(BROKEN) >= 60
+    commands = {case[0][0] for case in CASES}
+    assert commands == {command.name or command.callback.__name__ for command in app.registered_commands}
+
+
+def write(name, content):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452000000280000002808020000000303a3")
+BROKEN = {
+    "cut short": (write("9.png", PNG), "image file is truncated|no image"),
+    "empty": (write("9.png", b""), "no bytes"),
+    "text": (write("9.png", b"hello"), "no image"),
+    "bomb": (lambda folder: photo(folder / "9.png", "1", (20_000, 20_000)), "could be decompression bomb"),
+    "postscript": (write("9.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(ran) (w) file\n"), "is a program, and is not run"),
+    "link to nowhere": (lambda folder: (folder / "9.png").symlink_to("gone.png"), "No such file or directory"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_image_is_named_and_can_be_skipped(place, name, capsys):
+    spoil, message = BROKEN[name]
+    shutil.copytree(place / "photos", place / name)
+    spoil(place / name / "a")
+    job = ["generate", "r.yaml", f"source.path={name}", "-o", f"out {name}", "-q"]
+    torch.manual_seed(0)
+    assert run(*job) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(
+        rf"fmrgen: source: image of id 2 \({name}/a/9.\w+\) is unreadable \(.*({message}).*\); repair it, or set "
+        r"source.on_error=skip\n",
+        error,
+    ), error
+    torch.manual_seed(0)
+    assert run(*job, "source.on_error=skip") == 0
+    assert pq.read_table(place / f"out {name}/c/s-00000-of-00001.parquet")["id"].to_pylist() == [0, 1, 3, 4]
+
+
+ODD = {
+    "wrong extension": lambda folder: photo(folder / "9.png", kind="JPEG"),
+    "cmyk": lambda folder: photo(folder / "9.jpg", "CMYK", color=(1, 2, 3, 4)),
+    "1 x 1": lambda folder: photo(folder / "9.png", size=(1, 1)),
+    "30000 x 2": lambda folder: photo(folder / "9.png", size=(30_000, 2)),
+    "animated": lambda folder: Image.new("P", (40, 40)).save(
+        folder / "9.gif", save_all=True, append_images=[Image.new("P", (40, 40), 1)]
+    ),
+    "ünï cödé..png": lambda folder: photo(folder / "ünï cödé..png"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_images_are_images(place, name, capsys):
+    shutil.copytree(place / "photos", place / name)
+    ODD[name](place / name / "a")
+    assert run("generate", "r.yaml", f"source.path={name}", "-o", f"out {name}", "-q") == 0, capsys.readouterr().err
+    assert pq.read_metadata(place / f"out {name}/c/s-00000-of-00001.parquet").num_rows == 5
+
+
+class OnlyNan(torch.nn.Module):
+    def forward(self, images):
+        return images.flatten(1)[:, :2] * float("nan")
+
+
+def test_a_classifier_that_gives_only_nan_stops_the_job(place, capsys):
+    for limit in (4, 100):  # found at the end of a short job, and early in a long one
+        photos = place / f"nan{limit}"
+        for number in range(limit):
+            photo(photos / "ab"[number % 2] / f"{number}.png")
+        job = ["generate", "r.yaml", f"source.path={photos.name}", "-o", f"out {photos.name}", "-q"]
+        assert run(*job, "classifier={kind: module, target: 'test_bad_input:OnlyNan'}") == 2
+        assert (
+            f"fmrgen: classifier: gives NaN for every one of {min(limit, 64)} images; check" in capsys.readouterr().err
+        )
