@@ -22,6 +22,11 @@ SIZE = 16
 LABELS = 4
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=3, help="SIGKILLs in test_killed_again_and_again")
+    parser.addoption("--kill-seed", type=int, default=0, help="of their moments")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     torch.set_num_threads(1)

@@ -3,10 +3,6 @@
 import io
 import json
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -116,41 +112,6 @@ def test_every_launcher_makes_the_same_rows_once(whole, tmp_path, launcher, envi
     assert result.stdout.count("FMR = PA / SA") == 1
 
 
-def test_killed_and_gone_on_with_other_processes_and_slots(whole, tmp_path):
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "fmrgen", "generate", *RECIPE, "--output", str(out), "-q"]
-    job = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while len(parts(out)) < 2:
-        assert job.poll() is None, "finished before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    job.send_signal(signal.SIGKILL)
-    job.wait()
-    kept = {path: (out / path).read_bytes() for path in parts(out)}
-    assert 2 <= len(kept) < 6
-    (out / "mnist" / ".lenet-00005-of-00006.parquet.123.tmp").write_bytes(b"half a shard")
-    with pytest.raises(UserError, match=r"not finished; run the same generate command again"):
-        open_split(f"{out}:mnist/lenet")
-    result = fmrgen(
-        "generate",
-        *RECIPE,
-        "--output",
-        out,
-        "perturb.slots=16",
-        launcher=(*MULTI, "fmrgen"),
-        cwd=ROOT,
-        ACCELERATE_USE_CPU="true",
-    )
-    assert result.returncode == 0, result.stderr
-    assert_same_rows(rows(out), rows(whole))
-    assert {path: (out / path).read_bytes() for path in kept} == kept
-    first, second = provenance(out)["runs"]
-    assert "finished" not in first
-    assert second["images"] == 60 - 10 * len(kept)
-    assert not list(out.glob("**/*.tmp"))
-
-
 # --- in this process, on models without weights ---------------------------------------------------------------------
 
 
@@ -214,14 +175,6 @@ def test_every_shard_before_an_unreadable_image_is_kept_and_skipping_goes_on(rec
     torch.manual_seed(0)
     assert generate(recipe(pictures, "source.on_error=skip"), tmp_path / "out").rows == 5
     assert len(provenance(tmp_path / "out")["runs"]) == 2
-
-
-def test_processes_that_loaded_different_weights_are_refused(tmp_path):
-    command = ("generate", *RECIPE, "classifier.checkpoint=null", "--output", tmp_path / "out")
-    result = fmrgen(*command, launcher=(*MULTI, "fmrgen"), cwd=ROOT, ACCELERATE_USE_CPU="true")
-    assert result.returncode != 0
-    assert "process 1 has other weights_sha256 than process 0" in result.stderr
-    assert not parts(tmp_path / "out")
 
 
 def test_leftovers_are_removed_and_those_of_another_split_are_not(tmp_path):

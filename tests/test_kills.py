@@ -1,0 +1,220 @@
+"""Jobs that are killed, starved of disk or robbed of their folder go on as if nothing had been: with real processes."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from conftest import assert_same_rows, fmrgen, parts
+from test_bad_input import RECIPE, photo
+
+from fmrgen.errors import UserError
+from fmrgen.files import held
+from fmrgen.generate import generate
+from fmrgen.recipe import load_recipe
+from fmrgen.split import SplitFolder
+from fmrgen.verify_files import verify_files
+
+MNIST = ["generate", "mnist-lenet", "source.limit=160", "output.shard_size=4", "perturb.budget=20", "-q"]
+SHARDS = 40
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Job:
+    """The processes of one run, started without a launcher: nobody but they themselves ends them."""
+
+    def __init__(self, output, processes, slots):
+        port = str(free_port())
+        command = [sys.executable, "-m", "fmrgen", *MNIST, f"perturb.slots={slots}", "-o", str(output)]
+        self.processes = []
+        for rank in map(str, range(processes)):
+            place = {"RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            size = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+            env = {**os.environ, **(place | size if processes > 1 else {})}
+            self.processes.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
+
+    def wait(self, seconds=300):
+        """The exit statuses and what was said."""
+        deadline = time.monotonic() + seconds
+        said = [process.communicate(timeout=max(0.1, deadline - time.monotonic()))[1] for process in self.processes]
+        return [process.returncode for process in self.processes], said
+
+    def end(self):
+        for process in self.processes:
+            process.kill()
+
+
+def rows(folder):
+    found = {}
+    for path in sorted(Path(folder).glob("mnist/lenet-*.parquet")):
+        for row in pq.read_table(path).to_pylist():
+            assert row["id"] not in found, "doubled"
+            found[row["id"]] = row
+    return found
+
+
+@pytest.mark.job
+def test_killed_again_and_again(tmp_path, pytestconfig):
+    """SIGKILL at random moments, to all processes or to one that the others have to miss; then any other number goes on."""
+    kills, dice = pytestconfig.getoption("--kills"), random.Random(pytestconfig.getoption("--kill-seed"))
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert fmrgen(*MNIST, "-o", whole).returncode == 0
+    killed = missed = attempts = 0
+    while killed < kills and len(parts(out)) < SHARDS:
+        attempts += 1
+        processes, slots = dice.choice([1, 2, 3]), dice.choice([1, 7, 16, 32, 48])
+        before = len(parts(out))
+        job = Job(out, processes, slots)
+        try:
+            # Most moments fall into the work, some into its beginning; none waits for more than some shards.
+            begun = dice.random() < 0.8
+            deadline = time.monotonic() + 120
+            while begun and len(parts(out)) == before and time.monotonic() < deadline:
+                if all(process.poll() is not None for process in job.processes):
+                    break
+                time.sleep(0.02)
+            time.sleep(dice.uniform(0, 1.5 if begun else 6))
+            victims = job.processes if processes == 1 or dice.random() < 0.5 else [dice.choice(job.processes)]
+            if any(process.poll() is not None for process in victims):
+                continue
+            for process in victims:
+                process.send_signal(signal.SIGKILL)
+            killed += 1
+            started = time.monotonic()
+            statuses, said = job.wait(60)
+            if len(victims) < processes and 2 in statuses:
+                missed += 1
+                assert time.monotonic() - started < 60
+                number = job.processes.index(victims[0])
+                assert any(f"process {number} on " in text or "process 0" in text for text in said), said
+        finally:
+            job.end()
+    result = fmrgen(*MNIST, "-o", out)
+    assert result.returncode == 0, result.stderr
+    found, expected = rows(out), rows(whole)
+    lost, tipped = expected.keys() - found.keys(), [i for i in found if found[i]["image"] != expected[i]["image"]]
+    runs = json.loads((out / "provenance/mnist/lenet.json").read_text())["runs"]
+    print(
+        f"{killed} kills in {attempts} runs, {missed} of one process that others missed; {len(runs)} runs on record; "
+        f"{len(lost)} rows lost, {len(found) - len(expected)} doubled, {len(tipped)} of {len(found)} images by a tie"
+    )
+    assert killed >= min(kills, 1)
+    assert_same_rows(found, expected)
+    assert verify_files(str(out)).sound == SHARDS
+    assert not list(out.rglob("*.tmp"))
+
+
+@pytest.mark.job
+def test_sigterm_ends_a_job_soon_with_143(tmp_path):
+    job = Job(tmp_path / "out", 2, 16)
+    try:
+        while not parts(tmp_path / "out"):
+            time.sleep(0.05)
+        started = time.monotonic()
+        for process in job.processes:
+            process.send_signal(signal.SIGTERM)
+        statuses, said = job.wait(60)
+        assert time.monotonic() - started < 30
+        assert statuses == [143, 143]
+        assert said[0].splitlines()[-1].startswith("fmrgen: ")
+        assert "Traceback" not in "".join(said)
+    finally:
+        job.end()
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert all(pq.read_table(tmp_path / "out" / path).num_rows == 4 for path in parts(tmp_path / "out"))
+
+
+# --- in this process, on models without weights ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """A quick job over twelve photos, two to a shard, with the same random models each time."""
+    for number in range(12):
+        photo(tmp_path / "photos" / "ab"[number % 2] / f"{number}.png", size=(200, 200), color=(20 * number, 0, 9))
+    tree = RECIPE | {"source": {"kind": "imagefolder", "path": str(tmp_path / "photos")}}
+    tree["output"] = {"config": "c", "split": "s", "shard_size": 2}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(tree))
+
+    def make(*overrides):
+        torch.manual_seed(0)
+        return load_recipe(tmp_path / "r.yaml", overrides)
+
+    return make
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a file system of some size; skips where that is not allowed."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(*options):
+        return subprocess.run(["mount", *options, "-t", "tmpfs", "tmpfs", place], capture_output=True, text=True)
+
+    if os.geteuid() != 0 or mount("-o", "size=24k").returncode != 0:
+        pytest.skip("may not mount a file system here")
+    yield place, lambda options: subprocess.run(["mount", "-o", f"remount,{options}", place], check=True)
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_a_full_disk_is_a_line_and_after_making_room_the_job_goes_on(recipe, small_disk):
+    disk, remount = small_disk
+    with pytest.raises(UserError, match=r"disk/out/.*: can't be written: No space left on device"):
+        generate(recipe(), disk / "out")
+    kept = {path: (disk / "out" / path).read_bytes() for path in parts(disk / "out")}
+    assert not list(disk.rglob("*.tmp"))
+    remount("size=4m")
+    assert generate(recipe(), disk / "out").rows == 12
+    assert kept
+    assert {path: (disk / "out" / path).read_bytes() for path in kept} == kept
+
+
+def test_a_read_only_folder_is_told_before_any_work(recipe, small_disk):
+    disk, remount = small_disk
+    remount("ro")
+    with pytest.raises(UserError, match=r"disk/out: can't be written: .*/disk is read-only; choose another --output"):
+        generate(recipe(), disk / "out")
+
+
+@pytest.mark.parametrize("instead", [False, True], ids=["gone", "another in its place"])
+def test_a_folder_that_vanishes_ends_the_job_and_brought_back_it_goes_on(recipe, tmp_path, instead):
+    out, away = tmp_path / "out", tmp_path / "away"
+
+    def move(progress):
+        if parts(out) and not away.exists():
+            out.rename(away)
+            if instead:
+                out.mkdir()
+
+    with pytest.raises(UserError, match="out: is gone, or another folder; bring it back, and the same command goes on"):
+        generate(recipe("perturb.slots=1"), out, on_progress=move)
+    assert not parts(out)
+    shutil.rmtree(out, ignore_errors=True)
+    away.rename(out)
+    assert generate(recipe(), out).rows == 12
+
+
+def test_a_second_job_on_a_folder_is_refused(recipe, tmp_path):
+    folder = SplitFolder(tmp_path / "out", "c", "s", 12, 2)
+    with held(folder.lock_path), pytest.raises(UserError, match="out:c/s: another job is at work on it; wait until"):
+        generate(recipe(), tmp_path / "out")
+    assert generate(recipe(), tmp_path / "out").rows == 12
+    # Another split of the same folder is another job.
+    with held(folder.lock_path):
+        assert generate(recipe("output.split=other"), tmp_path / "out").rows == 12
