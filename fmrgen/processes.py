@@ -87,4 +87,6 @@ def waiting_for_others() -> Iterator[None]:
     except (RuntimeError, torch.distributed.DistError) as error:
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             raise
-        raise UserError("another process of the job has stopped; its own line says why") from error
+        gone = UserError("another process of the job has stopped; its own line says why, if it had time for one")
+        gone.of_one_process = os.environ.get("LOCAL_RANK") == "1"  # it may have been the one that tells
+        raise gone from error
