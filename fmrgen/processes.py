@@ -14,7 +14,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from fmrgen.errors import UserError
 from fmrgen.recipe import Recipe
 
-_LONGEST_WAIT = timedelta(days=7)  # a process that is done waits for the others as long as a job may take
+_LONGEST_WAIT = timedelta(hours=1)  # for the last process to come, and in an evaluation for a download
 
 
 def start_processes() -> Accelerator:
