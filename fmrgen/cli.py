@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fmrgen import signals
-from fmrgen.errors import Terminated, UserError
+from fmrgen import endings
+from fmrgen.errors import UserError
 
 if TYPE_CHECKING:
     from fmrgen.evaluation.results import Evaluation
@@ -375,35 +375,16 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what a lost process does to torch is told in a line
     if arguments is None:
-        signals.listen()
+        endings.listen()
     command: Any = typer.main.get_command(app)
     goes_on = (sys.argv[1:] if arguments is None else arguments)[:1] in (["generate"], ["push"], ["merge"])
     again = "; the same command again goes on" if goes_on else ""
     try:
         status = command.main(arguments, prog_name="fmrgen", standalone_mode=False)
-    except UserError as error:
-        status = _complain(str(error), error.of_one_process)
-    except Terminated as error:
-        _complain(error.why or f"terminated{again}", error.of_one_process)
-        status = signals.TERMINATED
-    except BrokenPipeError:  # who reads the output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = signals.BROKEN_PIPE
-    except Exception as error:
-        if not hasattr(error, "format_message"):  # what typer raises for a bad option or argument
+    except BaseException as error:
+        status = endings.tell(error, again)
+        if status is None:
             raise
-        context = getattr(error, "ctx", None)
-        hint = f"; see {context.command_path} --help" if context else ""
-        status = _complain(error.format_message().rstrip(".?") + hint)
-    if status == signals.INTERRUPTED:  # what typer makes of Ctrl-C
-        _complain(f"interrupted{again}")
+    if status == endings.INTERRUPTED:  # what typer makes of Ctrl-C
+        endings.complain(f"interrupted{again}")
     sys.exit(status or 0)
-
-
-def _complain(text: str, of_one_process: bool = False) -> int:
-    """One line on stderr, from the first process of a machine alone where all make the same mistake. Exit status 2."""
-    rank = os.environ.get("RANK", "0")
-    if os.environ.get("LOCAL_RANK", "0") == "0" or of_one_process:
-        where = "fmrgen" if rank == "0" else f"fmrgen (process {rank})"
-        print(f"{where}: {' '.join(text.split())}", file=sys.stderr)
-    return 2

@@ -1,0 +1,71 @@
+"""How a command ends before its time: with one line and an exit status, and soon where it is asked to."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+
+from fmrgen.errors import Terminated, UserError
+
+INTERRUPTED = 128 + signal.SIGINT
+_TERMINATED = 128 + signal.SIGTERM
+_BROKEN_PIPE = 128 + signal.SIGPIPE
+_GRACE = 10.0  # seconds from the signal to the end, where the main thread can't hear it
+
+
+def tell(error: BaseException, again: str) -> int | None:
+    """Says in a line why a command ends by `error`, and returns the exit status; None for what only a traceback tells.
+
+    `again` is what to say of going on.
+    """
+    if isinstance(error, UserError):
+        return complain(str(error), error.of_one_process)
+    if isinstance(error, Terminated):
+        complain(error.why or f"terminated{again}", error.of_one_process)
+        return _TERMINATED
+    if isinstance(error, BrokenPipeError):  # who reads the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    if isinstance(error, Exception) and hasattr(error, "format_message"):  # what typer raises for a bad option
+        context = getattr(error, "ctx", None)
+        hint = f"; see {context.command_path} --help" if context else ""
+        return complain(error.format_message().rstrip(".?") + hint)
+    return None
+
+
+def complain(text: str, of_one_process: bool = False) -> int:
+    """One line on stderr, from the first process of a machine alone where all make the same mistake. Exit status 2."""
+    rank = os.environ.get("RANK", "0")
+    if os.environ.get("LOCAL_RANK", "0") == "0" or of_one_process:
+        where = "fmrgen" if rank == "0" else f"fmrgen (process {rank})"
+        print(f"{where}: {' '.join(text.split())}", file=sys.stderr)
+    return 2
+
+
+def listen() -> None:
+    """Makes SIGTERM an exception of the main thread, as Ctrl-C is one, and sees to it that both end the process.
+
+    Python runs its handlers between two of its own instructions: a main thread that is inside a long computation or a
+    stuck file system would never come to them.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    threading.Thread(target=_end_in_any_case, args=(heard,), daemon=True, name="signals").start()
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process as it stands
+    raise Terminated
+
+
+def _end_in_any_case(heard: int) -> None:
+    while (number := os.read(heard, 1)[0]) not in (signal.SIGTERM, signal.SIGINT):
+        pass
+    time.sleep(_GRACE)
+    complain("ended in the middle of a computation; what was whole is kept")
+    sys.stderr.flush()
+    os._exit(128 + number)
