@@ -1,6 +1,7 @@
 """Weights from a file, without running anything that the file says."""
 
 import pickle
+import tarfile
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -40,10 +41,14 @@ def load_exactly(network: nn.Module, state: Mapping[str, Tensor], what: str) -> 
 
 
 def refuse_program(path: Path, what: str) -> None:
-    """Raises UserError, starting with `what`, for a TorchScript file: it is code, and torch would load it as such."""
+    """Raises UserError, starting with `what`, for files that torch would run or unpack: TorchScript, and its oldest
+    format, a tar that can hold links and pipes.
+    """
     with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
         if any(name.endswith("/constants.pkl") for name in archive.namelist()):
             raise UserError(f"{what}: is a TorchScript program, not weights; it was not run")
+    if tarfile.is_tarfile(path):
+        raise UserError(f"{what}: is a tar, and is not unpacked; save the state_dict anew with torch.save")
 
 
 def _read_state(reference: str, what: str) -> dict[str, Tensor]:

@@ -28,6 +28,8 @@ def tell(error: BaseException, again: str) -> int | None:
     if isinstance(error, BrokenPipeError):  # who reads the output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return complain(f"{str(error.filename)[:80]}: {error.strerror}")
     if isinstance(error, Exception) and hasattr(error, "format_message"):  # what typer raises for a bad option
         context = getattr(error, "ctx", None)
         hint = f"; see {context.command_path} --help" if context else ""
@@ -54,12 +56,19 @@ def listen() -> None:
     heard, told = os.pipe()
     os.set_blocking(told, False)
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=_forget)
     threading.Thread(target=_end_in_any_case, args=(heard,), daemon=True, name="signals").start()
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process as it stands
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # launchers send several; the end is near in any case
     raise Terminated
+
+
+def _forget() -> None:
+    """A forked child is its own: its signals are not its parent's."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _end_in_any_case(heard: int) -> None:

@@ -18,11 +18,19 @@ _MOST_ENTRIES = 1_000_000  # of a YAML text: some lines of aliases can stand for
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON mapping from a file. Raises UserError where it is none."""
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: can't be read as JSON: {one_line(error)}") from None
+        return parse_json(path.read_bytes(), str(path))
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {error.strerror}") from None
+
+
+def parse_json(text: bytes, name: str) -> dict[str, Any]:
+    """The JSON mapping that a text is. Raises UserError, starting with `name`, where it is none."""
+    try:
+        tree = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name}: can't be read as JSON: {one_line(error)}") from None
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: holds no JSON mapping")
+        raise UserError(f"{name}: holds no JSON mapping")
     return tree
 
 

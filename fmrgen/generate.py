@@ -26,10 +26,11 @@ from fmrgen.rows import Example, Perturbed, StopReason
 from fmrgen.sources.base import LoadedExample, Source, SourceConfig
 from fmrgen.split import Skipped, SplitFolder, Tally, split_features
 from fmrgen.statistics import Summary
-from fmrgen.team import Team
+from fmrgen.team import GoneError, Team
 
 _READ_AHEAD = 64  # images decoded and waiting for a slot
 _HOPELESS = 64  # rows from the start without one finite number, and the job ends
+_SEEN_WITHIN = 10.0  # seconds within which a machine sees that its folder is the first one's
 _LATEST_SIGHT = 60.0  # seconds within which a shared file system shows one machine what another has written
 
 
@@ -49,12 +50,12 @@ def generate(
     """
     refuse_unwritable(Path(output))
     accelerator = start_processes()
-    recipe = in_launched_precision(recipe)
-    components = recipe.build(accelerator.device)
-    options = recipe.output
-    folder = SplitFolder(Path(output), options.config, options.split, len(components.source), options.shard_size)
-    provenance = new_provenance(recipe, components, folder)
     with Team(accelerator) as team, ExitStack() as locks:
+        recipe = in_launched_precision(recipe)
+        components = recipe.build(accelerator.device)
+        options = recipe.output
+        folder = SplitFolder(Path(output), options.config, options.split, len(components.source), options.shard_size)
+        provenance = new_provenance(recipe, components, folder)
         compared = ("fingerprint", "weights_sha256", "examples", "labels")
         refuse_unlike_processes(team.exchange("loaded", {name: provenance[name] for name in compared}))
         run = new_run(team.job, team.size, device_name(accelerator.device))
@@ -71,6 +72,8 @@ def generate(
             with _told_of_device():
                 share = missing[team.number :: team.size]
                 _perturb_shards(recipe, components, folder, share, accelerator.device, watch, slots.append)
+        except GoneError:
+            raise
         except UserError as error:
             error.of_one_process = True
             raise
@@ -96,7 +99,11 @@ def generate(
 
 def _is_shared(folder: SplitFolder, job: str) -> bool:
     """Whether this machine sees in its folder that the first one has claimed it."""
-    for _ in range(20):
+    deadline = time.monotonic() + _SEEN_WITHIN
+    while time.monotonic() < deadline:
+        for place in reversed(folder.provenance_path.parents[:4]):
+            with suppress(OSError):
+                os.listdir(place)  # makes a network file system look anew
         with suppress(UserError, IndexError, KeyError):
             if (provenance := folder.read_provenance()) is not None and provenance["runs"][-1]["job"] == job:
                 return True
@@ -164,7 +171,7 @@ def _perturb_shards(
 
     def write_if_complete(shard: _OpenShard) -> None:
         if shard.complete:
-            arguments = (shard.number, shard.rows, shard.skipped, features, recipe.fingerprint)
+            arguments = (shard.number, shard.rows, shard.skipped, features, recipe.fingerprint, watch.team.job)
             written.append(writer.submit(folder.write_shard, *arguments))
 
     def examples() -> Iterator[Example]:

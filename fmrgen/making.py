@@ -32,7 +32,7 @@ def take(
     locks: ExitStack,
     on_note: Callable[[str], None],
 ) -> Taken:
-    """Takes the folder, for as long as `locks` are held, and looks what is in it; what is wrong is deleted and noted.
+    """Takes the folder, for as long as `locks` are held, and looks what is in it; what is wrong is put aside and noted.
 
     `fresh` is the provenance of a split that is begun here, `runs` are added to it where something is to be done.
     Raises UserError where another job is at work on the folder, or another recipe's split is in it.
@@ -42,14 +42,17 @@ def take(
     locks.enter_context(held(folder.lock_path, busy))
     refuse_unreadable_card(folder.root)
     provenance = claim(folder, fresh)
-    digests = provenance["files"] if is_finished(provenance) else {}
+    digests = dict(provenance.get("files", {}))  # of an earlier end, whether or not something was remade since
     sound, wrong = folder.sound_shards(features_of(provenance), provenance["fingerprint"], digests)
     for error in wrong:
-        error.path.unlink()
-        on_note(f"{error.path}: {error.reason}; it is made anew")
+        aside = error.path.with_name(f".{error.path.name}.damaged")
+        error.path.replace(aside)
+        on_note(f"{error.path}: {error.reason}; it is made anew, the file is kept as {aside.name}")
     if len(sound) < folder.shards or not is_finished(provenance):
-        provenance["runs"] += runs
-        provenance["finished"] = False
+        known = {(run.get("job"), run["started"]) for run in provenance["runs"]}
+        provenance["runs"] += [run for run in runs if (run["job"], run["started"]) not in known]
+        names = {folder.name_of(shard) for shard in sound}
+        provenance |= {"finished": False, "files": {n: digest for n, digest in digests.items() if n in names}}
         folder.remove_leftovers()
         folder.begin(provenance)
     return Taken(provenance, {shard: found.tally for shard, found in sound.items()})

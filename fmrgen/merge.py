@@ -37,10 +37,19 @@ def merge(
     for (config, split), shares in found.items():
         for root, provenance in shares[1:]:
             refuse_other(f"{root}:{config}/{split}", provenance, shares[0][1], f"not a part of {shares[0][0]}'s split")
-    return {
-        f"{config}/{split}": _merge(shares, Path(output), config, split, on_note)
-        for (config, split), shares in found.items()
-    }
+    summaries, missing = {}, []
+    for (config, split), shares in found.items():
+        try:
+            summaries[f"{config}/{split}"] = _merge(shares, Path(output), config, split, on_note)
+        except _IncompleteError as error:
+            missing.append(error)
+    if missing:
+        raise missing[0]
+    return summaries
+
+
+class _IncompleteError(UserError):
+    """Some shards of a split are in none of its parts."""
 
 
 def _splits_of(part: str) -> dict[tuple[str, str], dict[str, Any]]:
@@ -68,14 +77,14 @@ def _merge(parts: list[_Part], output: Path, config: str, split: str, on_note: C
         taken = take(target, fresh, list(runs.values()), locks, on_note)
         for root, provenance in parts:
             folder = SplitFolder(root, *plan)
-            sound, wrong = folder.sound_shards(features, provenance["fingerprint"], {})
+            sound, wrong = folder.sound_shards(features, provenance["fingerprint"], provenance.get("files", {}))
             for error in wrong:
                 on_note(f"{error.path}: {error.reason}; it is left out")
             for shard in sorted(sound.keys() - taken.sound.keys()):
                 write_atomically(target.shard_path(shard), folder.shard_path(shard).read_bytes())
                 taken.sound[shard] = sound[shard].tally
         if missing := target.shards - len(taken.sound):
-            raise UserError(
+            raise _IncompleteError(
                 f"{output}:{config}/{split}: {missing} of {target.shards} shards are in none of the parts; their "
                 f"generate command with --output {output} makes them"
             )

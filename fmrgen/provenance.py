@@ -1,16 +1,27 @@
 """Where a split comes from: what made it, and whether a folder may go on with it."""
 
-import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from fmrgen.errors import UserError
 from fmrgen.files import read_json
 from fmrgen.recipe import IDLE_KEYS, Recipe
 from fmrgen.split import SplitFolder, split_features
+from fmrgen.statistics import Summary
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -44,19 +55,81 @@ def new_provenance(recipe: Recipe, components: "Components", folder: SplitFolder
     }
 
 
-# What every reader of a split's provenance takes from it, and of a finished one's besides.
-_KEYS = {
-    "fingerprint": str,
-    "recipe": dict,
-    "labels": list,
-    "examples": int,
-    "image_size": int,
-    "weights_sha256": dict,
-    "runs": list,
-}
-_KEYS_AT_THE_END = {"skipped": list, "files": dict, "num_bytes": int, "download_size": int, "summary": dict}
-_SHARD = re.compile(r"\w[\w.-]*/\w[\w.]*-\d+-of-\d+\.parquet")
-_SECTIONS = ("source", "classifier", "generator", "oracle", "perturb", "output")
+class _Told(BaseModel):
+    """A part of a provenance, of which readers take what is named here."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _Output(_Told):
+    keep_original: bool
+    shard_size: PositiveInt
+
+
+class _Sections(_Told):
+    source: dict[str, Any]
+    classifier: dict[str, Any]
+    generator: dict[str, Any]
+    oracle: dict[str, Any]
+    perturb: dict[str, Any]
+    output: _Output
+
+
+class _Weights(_Told):
+    classifier: str | None
+    generator: str | None
+    oracle: str | None
+
+
+class _Run(_Told):
+    started: str
+
+
+# Nobody's provenance leads a reader out of the folder that it lies in.
+_ShardName = Annotated[str, Field(pattern=r"^\w[\w.-]*/\w[\w.]*-\d+-of-\d+\.parquet$")]
+
+
+class _Begun(_Told):
+    """What every reader takes from the provenance of a split."""
+
+    fingerprint: str
+    recipe: _Sections
+    labels: list[str]
+    groups: list[list[int]] | None
+    source_classes: int | None
+    examples: PositiveInt
+    image_size: PositiveInt
+    weights_sha256: _Weights
+    runs: list[_Run]
+    files: dict[_ShardName, str] = Field(default={}, description="sha256 of shards, of an earlier end if unfinished")
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> "_Begun":
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError("two labels are the same")
+        return self
+
+
+class _Finished(_Begun):
+    """What readers of a finished split take besides."""
+
+    finished: Literal[True]
+    skipped: list[dict[str, Any]]
+    num_bytes: int
+    download_size: int
+    summary: dict[str, Any]
+
+    @field_validator("summary")
+    @classmethod
+    def _is_a_summary(cls, summary: dict[str, Any]) -> dict[str, Any]:
+        TypeAdapter(Summary).validate_python(summary)
+        return summary
+
+    @model_validator(mode="after")
+    def _files_are_all(self) -> "_Finished":
+        if len(self.files) != -(-self.examples // self.recipe.output.shard_size):
+            raise ValueError("not a file for each shard")
+        return self
 
 
 def is_finished(provenance: dict[str, Any]) -> bool:
@@ -64,20 +137,20 @@ def is_finished(provenance: dict[str, Any]) -> bool:
 
     False for what others put there, and for that of a version of fmrgen that told less.
     """
-    at_the_end = all(isinstance(provenance.get(key), kind) for key, kind in _KEYS_AT_THE_END.items())
-    if not (is_provenance(provenance) and at_the_end and provenance.get("finished") is True):
-        return False
-    # Nobody's provenance leads a reader out of the folder that it lies in.
-    return all(_SHARD.fullmatch(file) and isinstance(digest, str) for file, digest in provenance["files"].items())
+    return _is_valid(_Finished, provenance)
 
 
 def is_provenance(tree: dict[str, Any]) -> bool:
     """Whether a JSON mapping is the provenance of a split, finished or not."""
-    known = all(isinstance(tree.get(key), kind) for key, kind in _KEYS.items())
-    if not known or not all(isinstance(tree["recipe"].get(section), dict) for section in _SECTIONS):
+    return _is_valid(_Begun, tree)
+
+
+def _is_valid(model: type[BaseModel], tree: dict[str, Any]) -> bool:
+    try:
+        model.model_validate(tree)
+    except ValidationError:
         return False
-    shard_size = tree["recipe"]["output"].get("shard_size")
-    return isinstance(shard_size, int) and shard_size > 0 and tree["examples"] >= 0
+    return True
 
 
 def features_of(provenance: dict[str, Any]) -> "Features":

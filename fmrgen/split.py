@@ -4,7 +4,6 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,8 +142,10 @@ class SplitFolder:
     def begin(self, provenance: dict[str, Any]) -> None:
         """Makes the folder, and writes the provenance of a split in the making."""
         self.write_provenance(provenance)
-        with suppress(FileExistsError):
-            (self.root / self.config).mkdir()
+        try:
+            (self.root / self.config).mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.root / self.config}: can't be made a folder: {error.strerror}") from None
 
     def write_provenance(self, provenance: dict[str, Any]) -> None:
         write_atomically(self.provenance_path, json.dumps(provenance, indent=2, ensure_ascii=False).encode() + b"\n")
@@ -157,9 +158,17 @@ class SplitFolder:
             path.unlink(missing_ok=True)
 
     def write_shard(
-        self, shard: int, rows: Iterable[Perturbed], skipped: Sequence[Skipped], features: Features, fingerprint: str
+        self,
+        shard: int,
+        rows: Iterable[Perturbed],
+        skipped: Sequence[Skipped],
+        features: Features,
+        fingerprint: str,
+        job: str,
     ) -> None:
-        """Writes a shard whole, its rows in the order of their ids."""
+        """Writes a shard whole, its rows in the order of their ids; where `job` is not the one that has the folder any
+        more, that is a UserError.
+        """
         columns: dict[str, list[Any]] = {name: [] for name in features}
         for row in sorted(rows, key=lambda row: row.id):
             values = {_COLUMNS.get(name, name): value for name, value in vars(row).items()}
@@ -175,8 +184,9 @@ class SplitFolder:
         with pq.ParquetWriter(buffer, table.schema, **options) as writer:
             if len(table):  # readers of `datasets` stumble over a row group without rows
                 writer.write_table(table, row_group_size=100)
-        if not self.provenance_path.exists():  # nothing is begun anew in another folder of that name
-            raise UserError(f"{self.root}: is gone, or another folder; bring it back, and the same command goes on")
+        provenance = self.read_provenance() or {"runs": []}
+        if [run.get("job") for run in provenance["runs"][-1:]] != [job]:
+            raise UserError(f"{self.root}: is gone, or another job's; bring it back, and the same command goes on")
         write_atomically(self.shard_path(shard), buffer.getbuffer())
 
     def read_columns(self, columns: Sequence[str]) -> pa.Table:
@@ -189,7 +199,8 @@ class SplitFolder:
         return all(self.shard_path(shard).exists() for shard in range(self.shards))
 
     def inspect(self, shard: int, features: Features, fingerprint: str, sha256: str | None = None) -> SoundShard:
-        """Reads every byte of a shard. Raises ShardError where it is not there, or not what the recipe makes.
+        """Reads every byte of a shard. Raises ShardError where it is not there, or not what the recipe makes, and
+        UserError where it can't be read, which says nothing about it.
 
         The file has to be the one of the digest `sha256` where that is known; else the checksums in it must be right.
         """
@@ -205,7 +216,11 @@ class SplitFolder:
             said = json.loads(metadata.metadata.get(_SHARD_KEY, b"{}"))
             skipped = [Skipped(**entry) for entry in said["skipped"]]
             found = Features.from_arrow_schema(schema)
-        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        except (MemoryError, OSError) as error:
+            if isinstance(error, MemoryError) or error.errno is not None:
+                raise UserError(f"{path}: can't be read: {one_line(error, 160)}") from None
+            raise ShardError(path, f"is damaged ({one_line(error, 100)})") from None
+        except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
             raise ShardError(path, f"is damaged ({one_line(error, 100)})") from None
         if said.get("fingerprint") != fingerprint:
             raise ShardError(path, f"is of another recipe (fingerprint {said.get('fingerprint')})")
@@ -232,7 +247,7 @@ class SplitFolder:
 
         def look(shard: int) -> SoundShard | ShardError:
             try:
-                return self.inspect(shard, features, fingerprint, digests.get(self._name(shard)))
+                return self.inspect(shard, features, fingerprint, digests.get(self.name_of(shard)))
             except ShardError as error:
                 return error
 
@@ -263,12 +278,13 @@ class SplitFolder:
                 raise ShardError(self.shard_path(shard), f"holds id {min(twice)}, which another shard holds too")
             seen |= ids
             skipped += found.skipped
-            digests[self._name(shard)] = digest
+            digests[self.name_of(shard)] = digest
             num_bytes += found.num_bytes
             download_size += found.file_size
         return CheckedSplit(digests, skipped, num_bytes, download_size)
 
-    def _name(self, shard: int) -> str:
+    def name_of(self, shard: int) -> str:
+        """The shard's path in the folder, as the provenance calls it."""
         return self.shard_path(shard).relative_to(self.root).as_posix()
 
 

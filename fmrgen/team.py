@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import count
 from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch.distributed import TCPStore
 
 from fmrgen.errors import Terminated, UserError, one_line
@@ -23,9 +23,15 @@ _BEAT = 2.0  # seconds between two signs of life
 _SILENCE = 30.0  # seconds after which a process that gives none is taken for dead
 _GRACE = 15.0  # seconds that a process has for its end when another one is gone
 _LONGEST_POLL = 1.0  # seconds between two looks while waiting
+_LEAVE = 5.0  # seconds for the thread to come back from the store
 _FAREWELL = 10.0  # seconds for which the first process waits until the others have heard that all is done
 
 Entry = dict[str, Any]
+_teams = count()
+
+
+class GoneError(UserError):
+    """Another process of the job is gone."""
 
 
 class Team:
@@ -40,10 +46,10 @@ class Team:
     def __init__(self, accelerator: Accelerator) -> None:
         self.number, self.size = accelerator.process_index, accelerator.num_processes
         self.is_first, self.leads_machine = accelerator.is_main_process, accelerator.is_local_main_process
-        name = [uuid4().hex]
-        with waiting_for_others():
-            broadcast_object_list(name)
-        self.job: str = name[0]
+        self.job = uuid4().hex  # of the first process, when all have met
+        # All processes make their teams in the same order; a launcher that starts them anew keeps its store.
+        launch = [os.environ.get(f"TORCHELASTIC_{name}", "") for name in ("RUN_ID", "RESTART_COUNT")]
+        self._prefix = "/".join(["fmrgen", *launch, str(next(_teams))])
         # Siblings under one launcher see each other's process ids; machines alone may share a name.
         place = [socket.gethostname(), os.getppid(), os.environ.get("GROUP_RANK", "0")]
         self._own: Entry = {"beat": 0, "told": {}, "end": None, "place": place, "pid": os.getpid()}
@@ -57,9 +63,15 @@ class Team:
     def __enter__(self) -> "Team":
         if self.size > 1:
             address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            self._store = TCPStore(*address, timeout=timedelta(seconds=_SILENCE), wait_for_workers=False)
+            with waiting_for_others():
+                self._store = TCPStore(*address, timeout=timedelta(seconds=_SILENCE), wait_for_workers=False)
             self._thread = threading.Thread(target=self._live, daemon=True, name="team")
             self._thread.start()
+            try:
+                self.job = self.exchange("job", self.job)[0]
+            except BaseException as error:
+                self.__exit__(type(error), error, None)
+                raise
         return self
 
     def __exit__(
@@ -69,7 +81,7 @@ class Team:
             return
         self._over.set()
         self._news.set()
-        self._thread.join(_BEAT)
+        self._thread.join(_LEAVE)
         if self._thread.is_alive():  # waits for an answer of the store that will not come
             return
         if error is None:
@@ -98,7 +110,7 @@ class Team:
     def exchange(self, name: str, value: Any, meanwhile: Callable[[], None] = lambda: None) -> list[Any]:
         """What every process told under `name`, once all have; `meanwhile` is called now and then while waiting.
 
-        Raises UserError where another process is gone.
+        Raises GoneError where another process is gone.
         """
         self.tell(name, [value])
         poll = 0.02
@@ -111,17 +123,17 @@ class Team:
         return [told for [told] in found]
 
     def check(self) -> None:
-        """Raises UserError where another process of the job is gone."""
+        """Raises GoneError where another process of the job is gone."""
         if self._lost is None and self._thread is not None and time.monotonic() - self._met > _SILENCE:
             self._lost = 0, f"has not answered for {_SILENCE:.0f} seconds"  # it, or its machine, keeps the store
         if self._lost is not None:
             raise self._error()
 
-    def _error(self) -> UserError:
+    def _error(self) -> GoneError:
         assert self._lost is not None
         number, why = self._lost
         host = f" on {self._entries[number]['place'][0]}" if number in self._entries else ""
-        error = UserError(f"process {number}{host} {why}; the same command again goes on")
+        error = GoneError(f"process {number}{host} {why}; the same command again goes on")
         # Of each machine the first process tells a mistake: where that one is gone without a word, the next one.
         silent = number in (siblings := self._siblings()) and self._entries[number]["end"] is None
         error.of_one_process = silent and self.number == min({*siblings} - {number}, default=self.number)
@@ -161,8 +173,8 @@ class Team:
         with self._lock:
             self._own["beat"] += 1
             text = json.dumps(self._own)
-        self._store.set(f"{self.job}/{self.number}", text)
-        keys = {number: f"{self.job}/{number}" for number in range(self.size) if number != self.number}
+        self._store.set(f"{self._prefix}/{self.number}", text)
+        keys = {number: f"{self._prefix}/{number}" for number in range(self.size) if number != self.number}
         if not self._store.check(list(keys.values())):  # at the start
             keys = {number: key for number, key in keys.items() if self._store.check([key])}
         now = self._met = time.monotonic()

@@ -1,12 +1,11 @@
 """Whether the files of a split are whole, and those that were checked when it was finished; no image is judged."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fmrgen.errors import UserError
-from fmrgen.files import read_json
+from fmrgen.files import parse_json, read_json
 from fmrgen.hub import HubRepo
 from fmrgen.provenance import features_of, is_finished, is_provenance
 from fmrgen.reading import choose_place, parse_reference
@@ -35,6 +34,8 @@ def verify_files(split: str) -> FilesVerification:
         own = [(path.parent.name, path.stem) for path in (root / "provenance").glob("*/*.json")]
         config, name = choose_place(split, reference, sorted(own))
         return _in_folder(root, config, name, read_json(provenance_path(root, config, name)))
+    if root.exists():
+        raise UserError(f"{split}: is a file; verify the folder of a generate command, or a repo on the Hub")
     hub = HubRepo(reference.repo, reference.revision, lambda line: None)
     state = hub.look()
     if state is None:
@@ -42,8 +43,9 @@ def verify_files(split: str) -> FilesVerification:
     paths = [Path(file).parts for file in state.files]
     own = [(p[1], Path(p[2]).stem) for p in paths if len(p) == 3 and p[0] == "provenance" and p[2].endswith(".json")]
     config, name = choose_place(split, reference, sorted(own))
-    provenance = json.loads(hub.read(provenance_path(Path(), config, name).as_posix(), state))
-    if not isinstance(provenance, dict) or not is_finished(provenance):
+    path = provenance_path(Path(), config, name).as_posix()
+    provenance = parse_json(hub.read(path, state), f"{reference.repo}: {path}")
+    if not is_finished(provenance):
         raise UserError(f"{split}: its provenance is not that of a finished split; push it again")
     wrong = [
         f"{file}: {'is missing' if file not in state.files else 'holds other bytes than when the split was finished'}"
@@ -58,7 +60,7 @@ def _in_folder(root: Path, config: str, split: str, provenance: dict[str, Any]) 
         raise UserError(f"{provenance_path(root, config, split)}: is no provenance of fmrgen's")
     finished = is_finished(provenance)
     folder = SplitFolder(root, config, split, provenance["examples"], provenance["recipe"]["output"]["shard_size"])
-    digests = provenance["files"] if finished else {}
+    digests = provenance.get("files", {})
     sound, errors = folder.sound_shards(features_of(provenance), provenance["fingerprint"], digests)
     wrong = [f"{error.path}: {error.reason}" for error in errors]
     if finished:

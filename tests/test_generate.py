@@ -1,5 +1,6 @@
 """Whole jobs in processes of their own: every way to launch, kills, resumption, and what a folder refuses."""
 
+import errno
 import io
 import json
 import re
@@ -285,8 +286,40 @@ def test_a_shard_that_was_harmed_is_made_anew(recipe, tmp_path, harm, finished):
     generate(recipe(pictures), tmp_path / "out", on_note=notes.append)
     assert rows(tmp_path / "out") == before
     (note,) = notes
-    assert re.search(r"lenet-00001-of-00002.parquet: (is|holds|has) .*; it is made anew", note)
+    assert re.search(r"lenet-00001-of-00002.parquet: (is|holds|has) .*; it is made anew, the file is kept as \.", note)
+    assert len(list((tmp_path / "out/mnist").glob(".*.damaged"))) == 1
     assert provenance(tmp_path / "out")["runs"][-1]["images"] == 2
+
+
+def test_a_shard_that_can_not_be_read_now_is_not_taken_for_a_damaged_one(recipe, tmp_path, monkeypatch):
+    pictures = [picture(i) for i in range(4)]
+    generate(recipe(pictures), tmp_path / "out")
+    folder = SplitFolder(tmp_path / "out", "mnist", "lenet", 4, 2)
+    folder.provenance_path.write_text(json.dumps({**folder.read_provenance(), "finished": False, "files": {}}))
+    before = rows(tmp_path / "out")
+
+    def fails(*arguments, **options):
+        raise OSError(errno.EIO, "Input/output error")
+
+    torch.manual_seed(0)
+    with monkeypatch.context() as patched:
+        patched.setattr("fmrgen.split.pq.ParquetFile", fails)
+        with pytest.raises(UserError, match=r"lenet-0000\d-of-00002.parquet: can't be read: .*Input/output error"):
+            generate(recipe(pictures), tmp_path / "out")
+    assert rows(tmp_path / "out") == before
+
+
+def test_a_repair_that_was_killed_forgets_no_digest(recipe, tmp_path):
+    pictures = [picture(i) for i in range(4)]
+    generate(recipe(pictures), tmp_path / "out")
+    folder = SplitFolder(tmp_path / "out", "mnist", "lenet", 4, 2)
+    folder.provenance_path.write_text(json.dumps({**folder.read_provenance(), "finished": False}))
+    table = pq.read_table(folder.shard_path(0))
+    pq.write_table(table.set_column(1, "label", [[1, 1]]).cast(table.schema), folder.shard_path(0))  # well formed
+    torch.manual_seed(0)
+    notes = []
+    generate(recipe(pictures), tmp_path / "out", on_note=notes.append)
+    assert "lenet-00000-of-00002.parquet: holds other bytes than when the split was finished" in notes[0]
 
 
 def test_a_run_that_stored_nothing_has_claimed_nothing(recipe, tmp_path):

@@ -132,6 +132,19 @@ def test_code_in_a_zip_that_is_a_program(place, capsys):
     )
 
 
+@pytest.mark.parametrize("kind", [tarfile.FIFOTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE])
+@pytest.mark.parametrize("key", ["classifier.checkpoint=w.pth", "generator={kind: vqgan, checkpoint: w.pth, config: model.yaml, image_size: 32}"])  # fmt: skip
+def test_the_oldest_format_of_torch_is_not_unpacked(place, capsys, key, kind):
+    (place / "model.yaml").write_text(yaml.safe_dump(CONFIG))
+    with tarfile.open("w.pth", "w") as tar:
+        for name in ("storages", "tensors", "pickle"):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.devmajor, member.devminor = kind, "/etc/passwd", 1, 5
+            tar.addfile(member)
+    assert run("generate", "r.yaml", key, "-o", "out", "-q") == 2
+    assert "checkpoint: w.pth: is a tar, and is not unpacked; save the state_dict anew" in capsys.readouterr().err
+
+
 def with_pickled_weights(model, folder, weights):
     """A saved model whose weights are a pickle that runs a command."""
     model.save_pretrained(folder)

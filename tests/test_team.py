@@ -1,5 +1,6 @@
 """What the processes of a job hear of each other, over torch's real store; the processes are threads of this one."""
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ def teams(monkeypatch):
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(store.port))
-    monkeypatch.setattr(team_module, "uuid4", lambda: SimpleNamespace(hex="job"))
+    monkeypatch.setattr(team_module, "_teams", itertools.repeat(0))  # all of one job
     monkeypatch.setattr(team_module, "_BEAT", 0.05)
 
     def make(size, places=None):
@@ -61,6 +62,14 @@ def together(*works):
     return outcomes
 
 
+def fall_silent_after_the_beginning(team):
+    try:
+        team.__enter__()
+        team.exchange("begun", 1)
+    finally:
+        team._over.set()
+
+
 def wait(team, seconds=20):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -74,10 +83,11 @@ def test_everyone_hears_what_everyone_tells(teams):
         with team:
             first = team.exchange("first", {"n": team.number})
             team.tell("now and then", team.number)
-            return first, team.exchange("second", None), team.heard("now and then")
+            return first, team.exchange("second", None), team.heard("now and then"), team.job
 
-    for found in together(*[lambda team=team: work(team) for team in teams(3)]):
-        assert found == ([{"n": 0}, {"n": 1}, {"n": 2}], [None] * 3, [0, 1, 2])
+    found = together(*[lambda team=team: work(team) for team in teams(3)])
+    assert [told[:3] for told in found] == [([{"n": 0}, {"n": 1}, {"n": 2}], [None] * 3, [0, 1, 2])] * 3
+    assert len({job for *_, job in found}) == 1
 
 
 def test_one_process_needs_no_store(teams, monkeypatch):
@@ -125,9 +135,7 @@ def test_a_process_of_this_machine_that_died_is_missed_and_told_by_one_of_the_ot
 
     def die():
         first._own["pid"] = dead.pid
-        first.__enter__()  # and says no more
-        first.exchange("begun", 1)
-        first._over.set()
+        fall_silent_after_the_beginning(first)
 
     def stay(team):
         with team:
@@ -144,29 +152,24 @@ def test_a_silent_process_of_another_machine_is_given_up(teams, monkeypatch):
     monkeypatch.setattr(team_module, "_SILENCE", 1.0)
     here, there = teams(2, places=[["a", 1, "0"], ["b", 1, "1"]])
 
-    def fall_silent():
-        there.__enter__()
-        there.exchange("begun", 1)
-        there._over.set()
-
     def stay():
         with here:
             here.exchange("begun", 1)
             wait(here)
 
-    outcomes = together(stay, fall_silent)
+    outcomes = together(stay, lambda: fall_silent_after_the_beginning(there))
     assert outcomes[0].args[0] == "process 1 on b has not answered for 1 seconds; the same command again goes on"
 
 
 def test_a_stuck_process_is_ended_when_another_is_gone(tmp_path):
     script = """
-import os, sys, time, threading
+import itertools, os, sys, time, threading
 from types import SimpleNamespace
 from torch.distributed import TCPStore
 from fmrgen import team as m
 store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
-m.uuid4 = lambda: SimpleNamespace(hex="job")
+m._teams = itertools.repeat(0)
 m._BEAT, m._GRACE = 0.05, 0.5
 make = lambda n: m.Team(SimpleNamespace(process_index=n, num_processes=2, is_main_process=n == 0, is_local_main_process=n == 0))
 stuck, other = make(0), make(1)
