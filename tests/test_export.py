@@ -373,21 +373,3 @@ def test_mistakes_with_tars_are_one_line(digits, served, urls, options, message)
     assert message.format(**names) in str(error.value)
     assert "\n" not in str(error.value)
     assert "SECRET" not in str(error.value)
-
-
-@pytest.mark.job
-def test_a_strangers_command_is_not_run(split, tmp_path):
-    canary = tmp_path / "canary"
-    path = split / "provenance/mnist/lenet.json"
-    told = json.loads(path.read_text())
-    source = {"kind": "webdataset", "urls": f"pipe:touch {canary}", "limit": 5, "classes": told["labels"]}
-    told["recipe"]["source"] = source
-    path.write_text(json.dumps(told))
-    for shard in split.glob("mnist/*.parquet"):
-        table = pq.read_table(shard)
-        pq.write_table(table.drop_columns(["original"]), shard)
-    evaluated = fmrgen("evaluate", split, "-c", "asset:mnist/lenet", "-o", tmp_path / "x")
-    assert "the originals' source in the provenance runs pipe:touch" in evaluated.stdout
-    assert "if you know that code, pass --trust" in evaluated.stdout
-    fmrgen("verify", split)
-    assert not canary.exists()
