@@ -14,12 +14,19 @@ import torch
 from diffusers import VQModel
 from filelock import FileLock
 from hub_server import HubServer
+from hypothesis import HealthCheck, settings
 from torch import nn
 
 from fmrgen.generators.vqgan import Vqgan
 
 SIZE = 16
 LABELS = 4
+
+
+everyday = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("everyday", everyday, max_examples=300)
+settings.register_profile("thorough", everyday, max_examples=5000)
+settings.load_profile("everyday")
 
 
 def pytest_addoption(parser):

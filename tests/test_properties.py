@@ -17,7 +17,7 @@ from unittest.mock import patch
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from reference import reference_perturb
@@ -36,11 +36,6 @@ from fmrgen.sources.base import RawExample, Source, SourceConfig
 SIZE = 16
 STEP = 8 / 255
 MODELS = {"classifier": Brightness(nan_gradient_above=0.85), "generator": Identity(), "oracle": Patient(0.7)}
-
-everyday = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
-settings.register_profile("everyday", everyday, max_examples=300)
-settings.register_profile("thorough", everyday, max_examples=5000)
-settings.load_profile("everyday")
 
 
 class Greys(SourceConfig):

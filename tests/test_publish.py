@@ -206,7 +206,8 @@ def test_reading_some_columns_does_not_fetch_the_images(hub, split):
     values["stop_reason"] = StopReason.BUDGET
     rows = [Perturbed(**{**values, "id": i, "image": image, "original": image}) for i, image in enumerate(noise)]
     folder = SplitFolder(split, "mnist", "big", 200, 200)
-    folder.write_shard(0, rows, [], split_features([str(i) for i in range(10)], True), "f")
+    folder.begin({"runs": [{"job": "j"}]})
+    folder.write_shard(0, rows, [], split_features([str(i) for i in range(10)], True), "f", "j")
     size = folder.shard_path(0).stat().st_size
     upload(hub, split, REPO)
     script = """
