@@ -39,6 +39,8 @@ def ip(*arguments, check=True):
 def machines():
     """Two namespaces, each with one end of a wire; skips where they may not be made."""
     try:
+        for name, _ in MACHINES:
+            ip("netns", "del", name, check=False)  # of a run that was killed
         if ip("netns", "add", MACHINES[0][0], check=False).returncode != 0:
             pytest.skip("may not make network namespaces here")
     except FileNotFoundError:
