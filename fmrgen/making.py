@@ -49,8 +49,9 @@ def take(
         error.path.replace(aside)
         on_note(f"{error.path}: {error.reason}; it is made anew, the file is kept as {aside.name}")
     if len(sound) < folder.shards or not is_finished(provenance):
-        known = {(run.get("job"), run["started"]) for run in provenance["runs"]}
-        provenance["runs"] += [run for run in runs if (run["job"], run["started"]) not in known]
+        # Parts tell of the same runs: of several records of one, the folder's own stays.
+        known = {(run.get("job"), run["started"]): run for run in [*runs, *provenance["runs"]]}
+        provenance["runs"] += [run for run in known.values() if run not in provenance["runs"]]
         names = {folder.name_of(shard) for shard in sound}
         provenance |= {"finished": False, "files": {n: digest for n, digest in digests.items() if n in names}}
         folder.remove_leftovers()

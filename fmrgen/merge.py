@@ -31,9 +31,9 @@ def merge(
     """
     refuse_unwritable(Path(output))
     found: dict[tuple[str, str], list[_Part]] = {}
-    for part in map(str, parts):
-        for place, provenance in _splits_of(part).items():
-            found.setdefault(place, []).append((Path(parse_reference(part).repo), provenance))
+    for root, splits in map(_splits_of, map(str, parts)):
+        for place, provenance in splits.items():
+            found.setdefault(place, []).append((root, provenance))
     for (config, split), shares in found.items():
         for root, provenance in shares[1:]:
             refuse_other(f"{root}:{config}/{split}", provenance, shares[0][1], f"not a part of {shares[0][0]}'s split")
@@ -52,29 +52,25 @@ class _IncompleteError(UserError):
     """Some shards of a split are in none of its parts."""
 
 
-def _splits_of(part: str) -> dict[tuple[str, str], dict[str, Any]]:
+def _splits_of(part: str) -> tuple[Path, dict[tuple[str, str], dict[str, Any]]]:
     reference = parse_reference(part)
-    if not Path(reference.repo).is_dir():
+    root, wanted = Path(reference.repo), (reference.config, reference.split)
+    if not root.is_dir():
         raise UserError(f"{part}: no such folder; merge the --output folders of generate commands")
-    wanted = (reference.config, reference.split)
-    found = {
-        place: provenance
-        for place, provenance in read_all(Path(reference.repo)).items()
-        if wanted in ((None, None), place)
-    }
+    found = {place: told for place, told in read_all(root).items() if wanted in ((None, None), place)}
     if not found:
         raise UserError(f"{part}: holds no perturbed split; merge the --output folders of generate commands")
-    return found
+    return root, found
 
 
 def _merge(parts: list[_Part], output: Path, config: str, split: str, on_note: Callable[[str], None]) -> Summary:
     first = parts[0][1]
-    runs = {(run.get("job"), run["started"]): run for _, provenance in parts for run in provenance["runs"]}
+    runs = [run for _, provenance in parts for run in provenance["runs"]]
     fresh = {**first, "finished": False, "runs": [], "files": {}, "skipped": []}
     plan = (config, split, first["examples"], first["recipe"]["output"]["shard_size"])
     target, features = SplitFolder(output, *plan), features_of(first)
     with ExitStack() as locks:
-        taken = take(target, fresh, list(runs.values()), locks, on_note)
+        taken = take(target, fresh, runs, locks, on_note)
         for root, provenance in parts:
             folder = SplitFolder(root, *plan)
             sound, wrong = folder.sound_shards(features, provenance["fingerprint"], provenance.get("files", {}))

@@ -2,7 +2,7 @@
 
 import glob
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +158,7 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
     if Path(repo).is_dir():
         if (Path(repo) / "state.json").is_file() or (Path(repo) / "dataset_dict.json").is_file():
             return _open_saved(text, reference)
-        own = [(path.parent.name, path.stem) for path in (Path(repo) / "provenance").glob("*/*.json")]
+        own = splits_in(repo)
     else:
         own, revision = _look_on_the_hub(reference)
     named = (reference.config, reference.split)
@@ -207,6 +207,18 @@ def choose_place(text: str, reference: SplitReference, available: list[tuple[str
     return available[0]
 
 
+def splits_in(folder: str | Path) -> list[tuple[str, str]]:
+    """Configs and splits in a folder that fmrgen made, finished or not."""
+    return [(path.parent.name, path.stem) for path in (Path(folder) / "provenance").glob("*/*.json")]
+
+
+def splits_among(files: Iterable[str]) -> list[tuple[str, str]]:
+    """`splits_in`, of a repo by the paths of its files."""
+    parts = [Path(file).parts for file in files]
+    named = [part for part in parts if len(part) == 3 and part[0] == "provenance" and part[2].endswith(".json")]
+    return [(config, Path(file).stem) for _, config, file in named]
+
+
 def _foreign_places(repo: str, revision: str | None) -> list[tuple[str, str]]:
     """Configs and splits of a dataset that fmrgen did not make."""
     try:
@@ -229,9 +241,7 @@ def _look_on_the_hub(reference: SplitReference) -> tuple[list[tuple[str, str]], 
         raise UserError(
             f"{reference.repo}: neither a folder here nor a dataset repo to be read: {one_line(error)}"
         ) from None
-    parts = [Path(file.rfilename).parts for file in info.siblings or []]
-    named = [part for part in parts if len(part) == 3 and part[0] == "provenance" and part[2].endswith(".json")]
-    return [(config, Path(file).stem) for _, config, file in named], str(info.sha)
+    return splits_among(file.rfilename for file in info.siblings or []), str(info.sha)
 
 
 def _read_provenance(repo: str, revision: str | None, config: str, split: str) -> dict[str, Any]:

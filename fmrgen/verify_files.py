@@ -1,6 +1,6 @@
 """Whether the files of a split are whole, and those that were checked when it was finished; no image is judged."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from fmrgen.errors import UserError
 from fmrgen.files import parse_json, read_json
 from fmrgen.hub import HubRepo
 from fmrgen.provenance import features_of, is_finished, is_provenance
-from fmrgen.reading import choose_place, parse_reference
+from fmrgen.reading import choose_place, parse_reference, splits_among, splits_in
 from fmrgen.split import SplitFolder, provenance_path
 
 
@@ -19,7 +19,7 @@ class FilesVerification:
     sound: int
     shards: int
     finished: bool
-    wrong: list[str] = field(default_factory=list)
+    wrong: list[str]
 
 
 def verify_files(split: str) -> FilesVerification:
@@ -31,8 +31,7 @@ def verify_files(split: str) -> FilesVerification:
     reference = parse_reference(split)
     root = Path(reference.repo)
     if root.is_dir():
-        own = [(path.parent.name, path.stem) for path in (root / "provenance").glob("*/*.json")]
-        config, name = choose_place(split, reference, sorted(own))
+        config, name = choose_place(split, reference, sorted(splits_in(root)))
         return _in_folder(root, config, name, read_json(provenance_path(root, config, name)))
     if root.exists():
         raise UserError(f"{split}: is a file; verify the folder of a generate command, or a repo on the Hub")
@@ -40,9 +39,7 @@ def verify_files(split: str) -> FilesVerification:
     state = hub.look()
     if state is None:
         raise UserError(f"{reference.repo}: neither a folder here nor a dataset repo that can be read")
-    paths = [Path(file).parts for file in state.files]
-    own = [(p[1], Path(p[2]).stem) for p in paths if len(p) == 3 and p[0] == "provenance" and p[2].endswith(".json")]
-    config, name = choose_place(split, reference, sorted(own))
+    config, name = choose_place(split, reference, sorted(splits_among(state.files)))
     path = provenance_path(Path(), config, name).as_posix()
     provenance = parse_json(hub.read(path, state), f"{reference.repo}: {path}")
     if not is_finished(provenance):

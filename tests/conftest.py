@@ -5,10 +5,12 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the libraries read it
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers import VQModel
@@ -126,6 +128,23 @@ def fmrgen(*arguments, launcher=("-m", "fmrgen"), cwd=None, **environment):
     return subprocess.run(
         [sys.executable, *launcher, *map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True, timeout=300
     )
+
+
+def rows(folder, split="lenet"):
+    """Every stored value of a split of the config mnist by id, images as their bytes."""
+    found = {}
+    for path in sorted(Path(folder).glob(f"mnist/{split}-*.parquet")):
+        for row in pq.read_table(path).to_pylist():
+            assert row["id"] not in found, "doubled"
+            found[row["id"]] = row
+    return found
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
 
 
 def assert_same_rows(found, expected):

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from conftest import assert_same_rows, fmrgen, parts
+from conftest import assert_same_rows, fmrgen, parts, rows
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
 from PIL import Image as PILImage
 
@@ -25,16 +25,6 @@ from fmrgen.verify import verify
 ROOT = Path(__file__).parent.parent
 RECIPE = ("mnist-lenet", "--limit", "60", "output.shard_size=10", "perturb.budget=20")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-
-
-def rows(folder, split="lenet"):
-    """Every stored value by id, images as their bytes."""
-    found = {}
-    for path in sorted(Path(folder).glob(f"mnist/{split}-*.parquet")):
-        for row in pq.read_table(path).to_pylist():
-            assert row["id"] not in found
-            found[row["id"]] = row
-    return found
 
 
 @pytest.fixture(scope="module")

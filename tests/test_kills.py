@@ -10,14 +10,13 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from conftest import assert_same_rows, fmrgen, parts
+from conftest import assert_same_rows, fmrgen, parts, rows, wait_for
 from PIL import Image
 from test_bad_input import RECIPE, photo
 
@@ -63,15 +62,6 @@ class Job:
 
 def pixels(row):
     return np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))).astype(int)
-
-
-def rows(folder):
-    found = {}
-    for path in sorted(Path(folder).glob("mnist/lenet-*.parquet")):
-        for row in pq.read_table(path).to_pylist():
-            assert row["id"] not in found, "doubled"
-            found[row["id"]] = row
-    return found
 
 
 @pytest.mark.job
@@ -142,10 +132,7 @@ def test_killed_again_and_again(tmp_path, pytestconfig):
 def test_sigterm_ends_a_job_soon_with_143(tmp_path):
     job = Job(tmp_path / "out", ["--limit", "160"], 2, 16)
     try:
-        deadline = time.monotonic() + 120
-        while not parts(tmp_path / "out"):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(lambda: parts(tmp_path / "out"))
         started = time.monotonic()
         for process in job.processes:
             process.send_signal(signal.SIGTERM)

@@ -6,8 +6,7 @@ import sys
 import time
 
 import pytest
-from conftest import assert_same_rows, fmrgen, parts
-from test_kills import rows
+from conftest import assert_same_rows, fmrgen, parts, rows, wait_for
 
 from fmrgen.verify_files import verify_files
 
@@ -75,13 +74,6 @@ def start(machine, job, output, port):
 def kill(machine):
     """All processes of a machine at once, launcher and all."""
     subprocess.run(f"ip netns pids {MACHINES[machine][0]} | xargs kill -9", shell=True, check=True)
-
-
-def wait_for(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.job

@@ -7,14 +7,13 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import fmrgen, upload
+from conftest import fmrgen, upload, wait_for
 
 from fmrgen.card import write_card
 from fmrgen.rows import Perturbed, StopReason
@@ -49,14 +48,6 @@ def run_python(hub, script, *arguments):
     done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
-
-
-def wait_for(condition, seconds=60):
-    for _ in range(seconds * 20):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("waited in vain")
 
 
 def edit_json(path, **changes):
@@ -480,7 +471,7 @@ def test_a_shard_that_somebody_takes_away_meanwhile_is_sent_again(hub, split, tm
     pushing = threading.Thread(target=lambda: done.append(push(hub, split, REPO, "--replace")))
     done = []
     pushing.start()
-    wait_for(lambda: any("preupload" in request for request in hub.world().requests[-3:]))
+    wait_for(lambda: any("preupload" in request for request in hub.world().requests[-3:]), seconds=60)
     world = hub.world()
     commit = [{"key": "header", "value": {"summary": "By hand"}}, {"key": "deletedFile", "value": {"path": kept}}]
     with world.lock:
