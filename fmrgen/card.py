@@ -15,7 +15,7 @@ from jinja2 import StrictUndefined, Template
 from pydantic import TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import read_json, write_atomically
+from fmrgen.files import held, read_json, write_atomically
 from fmrgen.provenance import is_finished, read_all
 from fmrgen.recipe import fingerprint
 from fmrgen.report.markdown import escape
@@ -52,6 +52,12 @@ def write_card(root: Path, repo: str | None = None) -> None:
     content = "\n\n".join(part for part in parts if part).encode() + b"\n"
     if not path.exists() or path.read_bytes() != content:
         write_atomically(path, content)
+
+
+def renew_card(root: Path) -> None:
+    """Writes the card of a folder in which others may write it too: jobs of other splits, and evaluations."""
+    with held(root / "provenance" / ".card.lock"):
+        write_card(root)
 
 
 def refuse_unreadable_card(root: Path) -> None:

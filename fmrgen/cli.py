@@ -2,6 +2,8 @@
 
 import os
 import sys
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="fmrgen",
     help="Model-conditioned perturbed test sets, and Foundation Model-oriented Robustness from them.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -33,6 +34,21 @@ PublicOption = Annotated[
 ReplaceOption = Annotated[
     bool, typer.Option("--replace", help="Replace a split of the same name that is on the Hub with other files.")
 ]
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"fmrgen {version('fmrgen')}")
+        raise typer.Exit
+
+
+@app.callback()
+def fmrgen(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -376,15 +392,8 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what a lost process does to torch is told in a line
     if arguments is None:
         endings.listen()
+    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     command: Any = typer.main.get_command(app)
-    goes_on = (sys.argv[1:] if arguments is None else arguments)[:1] in (["generate"], ["push"], ["merge"])
-    again = "; the same command again goes on" if goes_on else ""
-    try:
-        status = command.main(arguments, prog_name="fmrgen", standalone_mode=False)
-    except BaseException as error:
-        status = endings.tell(error, again)
-        if status is None:
-            raise
-    if status == endings.INTERRUPTED:  # what typer makes of Ctrl-C
-        endings.complain(f"interrupted{again}")
-    sys.exit(status or 0)
+    goes_on = arguments[:1] in (["generate"], ["push"], ["merge"])
+    run = partial(command.main, arguments, prog_name="fmrgen", standalone_mode=False)
+    sys.exit(endings.status_of(run, "; the same command again goes on" if goes_on else ""))

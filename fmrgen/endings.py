@@ -5,21 +5,35 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 from fmrgen.errors import Terminated, UserError
 
-INTERRUPTED = 128 + signal.SIGINT
+_INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
 _BROKEN_PIPE = 128 + signal.SIGPIPE
 _GRACE = 10.0  # seconds from the signal to the end, where the main thread can't hear it
 
 
-def tell(error: BaseException, again: str) -> int | None:
-    """Says in a line why a command ends by `error`, and returns the exit status; None for what only a traceback tells.
+def status_of(run: Callable[[], int | None], again: str) -> int:
+    """Runs a command and returns its exit status; where it is ended, a line says why, with `again` on how to go on.
 
-    `again` is what to say of going on.
+    What only a traceback can tell is raised.
     """
+    try:
+        status = run()
+    except BaseException as error:
+        status = _tell(error, again)
+        if status is None:
+            raise
+    if status == _INTERRUPTED:  # what typer makes of Ctrl-C
+        complain(f"interrupted{again}")
+    return status or 0
+
+
+def _tell(error: BaseException, again: str) -> int | None:
+    """Says in a line why a command ends by `error`, and returns the exit status; None for what needs a traceback."""
     if isinstance(error, UserError):
         return complain(str(error), error.of_one_process)
     if isinstance(error, Terminated):

@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 from datasets import Image
 from torch import nn
 
@@ -21,11 +19,12 @@ from fmrgen.evaluation.results import Evaluation, figures_of
 from fmrgen.evaluation.rows import ClassifiedSplit, NamedClassifier, SplitRows, check_columns
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.labels import Labels
-from fmrgen.processes import refuse_unlike_processes, start_processes, waiting_for_others
+from fmrgen.processes import refuse_unlike_processes, start_processes
 from fmrgen.reading import OpenedSplit, open_split, reading
 from fmrgen.recipe import load_classifier, load_classifiers
 from fmrgen.sections import ComponentConfig
 from fmrgen.sources.images import open_rgb
+from fmrgen.team import Team
 
 AnySplit = Any  # str | Dataset | IterableDataset; `datasets` has no types
 AnyClassifier = str | ComponentConfig | nn.Module
@@ -57,37 +56,34 @@ def evaluate(
     number, and the first process's alone: the others get None. `on_rows(split, done, total)` is called there. Raises
     UserError for what a user can mend.
     """
-    accelerator = start_processes()
     _refuse_few("classifiers", classifiers)
     _refuse_few("splits", splits)
+    accelerator = start_processes()
+    device = accelerator.device
     named = classifiers if isinstance(classifiers, Mapping) else load_classifiers(classifiers)
-    models = [_model(name, given, accelerator.device) for name, given in named.items()]
-    loaded = {f"weights of classifier {model.name}": weights_sha256(model.module) for model in models}
-    with waiting_for_others():
-        refuse_unlike_processes(gather_object([loaded]))
     references = list(splits.items()) if isinstance(splits, Mapping) else [(None, split) for split in splits]
-    if not accelerator.is_main_process:
-        with waiting_for_others():
-            accelerator.wait_for_everyone()  # one download for all processes of a machine
-    opened = [open_split(split, name=name, download=download) for name, split in references]
-    if accelerator.is_main_process:
-        with waiting_for_others():
-            accelerator.wait_for_everyone()
-    for split in opened:
-        check_columns(split)
-        if [other.name for other in opened].count(split.name) > 1:
-            raise UserError(f"split {split.name} is given twice")
-    evaluated = []
-    for split in opened:
-        sampler = Sampler(shown, 1) if accelerator.is_main_process else None
-        progress = on_rows if accelerator.is_main_process else lambda split, done, total: None
-        passed = _classify_split(split, models, accelerator, sampler, batch_size, progress)
-        if "original" not in split.features:
-            classify_originals(passed, accelerator, source, trust, batch_size)
-        evaluated.append(passed)
-    if not accelerator.is_main_process:
-        return None
-    return figures_of(models, evaluated)
+    with Team(accelerator) as team:
+        models = [_model(name, given, device) for name, given in named.items()]
+        loaded = {f"weights of classifier {model.name}": weights_sha256(model.module) for model in models}
+        refuse_unlike_processes(team.exchange("loaded", loaded))
+        if not team.is_first:
+            team.exchange("fetched", True)  # one download for all processes of a machine
+        opened = [open_split(split, name=name, download=download) for name, split in references]
+        if team.is_first:
+            team.exchange("fetched", True)
+        for split in opened:
+            check_columns(split)
+            if [other.name for other in opened].count(split.name) > 1:
+                raise UserError(f"split {split.name} is given twice")
+        evaluated = []
+        for split in opened:
+            sampler = Sampler(shown, 1) if team.is_first else None
+            progress = on_rows if team.is_first else lambda split, done, total: None
+            passed = _classify_split(split, models, team, device, sampler, batch_size, progress)
+            if "original" not in split.features:
+                classify_originals(passed, team, device, source, trust, batch_size)
+            evaluated.append(passed)
+    return figures_of(models, evaluated) if team.is_first else None
 
 
 def _refuse_few(what: str, given: Mapping[str, Any] | Sequence[str]) -> None:
@@ -139,12 +135,13 @@ def _first_image(split: OpenedSplit, device: torch.device) -> torch.Tensor:
 def _classify_split(
     split: OpenedSplit,
     models: list[NamedClassifier],
-    accelerator: Accelerator,
+    team: Team,
+    device: torch.device,
     sampler: Sampler | None,
     batch_size: int,
     on_rows: Callable[[str, int, int | None], None],
 ) -> ClassifiedSplit:
-    image = _first_image(split, accelerator.device)
+    image = _first_image(split, device)
     labels = _labels_of(split, models, image)
     answering = {}
     for model in models:
@@ -161,7 +158,7 @@ def _classify_split(
         done += more
         on_rows(split.name, done, split.rows)
 
-    predictions = classify(rows.batches(batch_size), answering, accelerator, count)
+    predictions = classify(rows.batches(batch_size), answering, team, device, count)
     return ClassifiedSplit(split, labels, rows, answering, predictions, (image.shape[2], image.shape[3]))
 
 

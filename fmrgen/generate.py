@@ -16,7 +16,7 @@ from fmrgen.background import read_ahead
 from fmrgen.components import Components
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import refuse_unwritable
-from fmrgen.making import complete, nothing_finite, take
+from fmrgen.making import Taken, complete, nothing_finite, take
 from fmrgen.perturb import perturb
 from fmrgen.processes import device_name, in_launched_precision, refuse_unlike_processes, start_processes
 from fmrgen.progress import Progress, Watch
@@ -26,7 +26,7 @@ from fmrgen.rows import Example, Perturbed, StopReason
 from fmrgen.sources.base import LoadedExample, Source, SourceConfig
 from fmrgen.split import Skipped, SplitFolder, Tally, split_features
 from fmrgen.statistics import Summary
-from fmrgen.team import GoneError, Team
+from fmrgen.team import Team, own_work
 
 _READ_AHEAD = 64  # images decoded and waiting for a slot
 _HOPELESS = 64  # rows from the start without one finite number, and the job ends
@@ -49,9 +49,9 @@ def generate(
     there are parts. Raises UserError for what a user can mend: before any work where it can be known.
     """
     refuse_unwritable(Path(output))
+    recipe = in_launched_precision(recipe)
     accelerator = start_processes()
     with Team(accelerator) as team, ExitStack() as locks:
-        recipe = in_launched_precision(recipe)
         components = recipe.build(accelerator.device)
         options = recipe.output
         folder = SplitFolder(Path(output), options.config, options.split, len(components.source), options.shard_size)
@@ -59,24 +59,15 @@ def generate(
         compared = ("fingerprint", "weights_sha256", "examples", "labels")
         refuse_unlike_processes(team.exchange("loaded", {name: provenance[name] for name in compared}))
         run = new_run(team.job, team.size, device_name(accelerator.device))
-        mine = take(folder, provenance, [run], locks, on_note) if team.is_first else None
-        nothing_to_do = team.exchange("claimed", mine is not None and is_finished(mine.provenance))[0]
-        if team.leads_machine and not team.is_first and not nothing_to_do and not _is_shared(folder, team.job):
-            mine = take(folder, provenance, [run], locks, on_note)
+        mine = _take_once_each(folder, team, lambda: take(folder, provenance, [run], locks, on_note))
         parts = [part for part in team.exchange("sound", None if mine is None else mine.sound) if part is not None]
         sound = {int(shard): Tally(*tally) for part in parts for shard, tally in part.items()}
         missing = [shard for shard in range(folder.shards) if shard not in sound]
         watch = Watch(team, folder.examples, reduce(Tally.plus, sound.values(), Tally()), on_progress)
         slots: list[int] = []
-        try:
-            with _told_of_device():
-                share = missing[team.number :: team.size]
-                _perturb_shards(recipe, components, folder, share, accelerator.device, watch, slots.append)
-        except GoneError:
-            raise
-        except UserError as error:
-            error.of_one_process = True
-            raise
+        share = missing[team.number :: team.size]
+        with own_work(), _told_of_device():
+            _perturb_shards(recipe, components, folder, share, accelerator.device, watch, slots.append)
         team.exchange("done", True, meanwhile=watch.show)
         watch.show()
         if mine is None:
@@ -91,10 +82,22 @@ def generate(
                 "bring their folders here, and fmrgen merge makes one of them"
             )
             return None
-        if len(missing) > 0 and len(parts) == 1:
+        if missing and len(parts) == 1:
             _wait_for_sight(folder)
         summary = complete(folder, mine.provenance)
         return summary if team.is_first else None
+
+
+def _take_once_each(folder: SplitFolder, team: Team, take_it: Callable[[], Taken]) -> Taken | None:
+    """The folder, taken by the first process, and on each machine that sees another folder by the first one there.
+
+    None for all other processes.
+    """
+    mine = take_it() if team.is_first else None
+    nothing_to_do = team.exchange("claimed", mine is not None and is_finished(mine.provenance))[0]
+    if team.leads_machine and not team.is_first and not nothing_to_do and not _is_shared(folder, team.job):
+        return take_it()
+    return mine
 
 
 def _is_shared(folder: SplitFolder, job: str) -> bool:

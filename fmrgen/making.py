@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fmrgen.card import refuse_unreadable_card, write_card
+from fmrgen.card import refuse_unreadable_card, renew_card
 from fmrgen.errors import UserError
 from fmrgen.files import held
 from fmrgen.provenance import claim, features_of, is_finished
@@ -82,8 +82,7 @@ def complete(folder: SplitFolder, provenance: dict[str, Any]) -> Summary:
         folder.write_provenance(provenance)
     if checked is not None or not picture_path(folder.root, folder.config, folder.split).exists():
         write_picture(folder.root, folder.config, folder.split)
-    with held(folder.root / "provenance" / ".card.lock"):  # jobs of other splits write it too
-        write_card(folder.root)
+    renew_card(folder.root)
     return summary
 
 

@@ -2,8 +2,6 @@
 
 import atexit
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +16,8 @@ _LONGEST_WAIT = timedelta(hours=1)  # for the last process to come, and in an ev
 
 
 def start_processes() -> Accelerator:
-    """An Accelerator on the GPUs where there are any, else on the CPU, with all of the machine's cores shared out.
+    """An Accelerator on the GPUs where there are any, else on the CPU, with the cores of the machine shared out
+    among the processes that a launcher started on it.
 
     Raises UserError where the processes that were launched don't see each other.
     """
@@ -37,8 +36,9 @@ def start_processes() -> Accelerator:
         )
     atexit.unregister(_leave)  # once, however many jobs a process runs
     atexit.register(_leave)
-    if not gpu:  # accelerate launch leaves one thread to each process, however many cores there are
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if not gpu and (here > 1 or "ACCELERATE_MIXED_PRECISION" in os.environ):
+        # Launchers leave one thread to each process, however many cores there are; without one, that is the caller's.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // here))
     return accelerator
@@ -77,16 +77,3 @@ def refuse_unlike_processes(everyones: list[dict[str, Any]]) -> None:
                 f"process {unlike[0]} has other {name} than process 0; give every node the same recipe and files, and "
                 "a classifier that has a checkpoint"
             )
-
-
-@contextmanager
-def waiting_for_others() -> Iterator[None]:
-    """Around what all processes do together: where another one is gone, that is one line and no traceback."""
-    try:
-        yield
-    except (RuntimeError, torch.distributed.DistError) as error:
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            raise
-        gone = UserError("another process of the job has stopped; its own line says why, if it had time for one")
-        gone.of_one_process = os.environ.get("LOCAL_RANK") == "1"  # it may have been the one that tells
-        raise gone from error

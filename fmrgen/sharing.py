@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from fmrgen.card import RESULT_SCHEMA, write_card
+from fmrgen.card import RESULT_SCHEMA, renew_card
 from fmrgen.errors import UserError
 from fmrgen.evaluation.figures import ClassifierFigures, Figures, Result, SplitFigures
 from fmrgen.files import read_json, write_atomically
@@ -86,7 +86,7 @@ def record_results(figures: Figures) -> list[str]:
             if split.revision is None:
                 for path, text in entries.items():
                     write_atomically(Path(split.repo) / path, text.encode())
-                write_card(Path(split.repo))
+                renew_card(Path(split.repo))
             else:
                 _commit_entries(split, entries)
             told.append(f"{split.name}: {len(entries)} rows in its leaderboard")

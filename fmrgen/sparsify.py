@@ -90,10 +90,10 @@ def sparsify(
         raise UserError(f"{path}: is there already; choose another --output, or delete it")
     if not os.access(path.parent, os.W_OK):
         raise UserError(f"{path}: no file can be written there; choose another --output")
+    recipe = in_launched_precision(recipe)
     accelerator = start_processes()
     if accelerator.num_processes > 1:
         raise UserError("sparsify runs in one process; start it without accelerate launch")
-    recipe = in_launched_precision(recipe)
     components = recipe.build(accelerator.device)
     pairs = latent_pairs(recipe, components, accelerator.device, on_images)
     found = fit_mask(pairs, regularization)

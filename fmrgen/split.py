@@ -2,11 +2,11 @@
 
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +16,8 @@ from PIL import Image as PILImage
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import read_json, sha256_of, write_atomically
 from fmrgen.rows import Perturbed, StopReason
+
+Seen = TypeVar("Seen")
 
 _LOOKERS = 4  # threads that check files at once
 _MOST_SHARDS = 1_000_000
@@ -212,7 +214,9 @@ class SplitFolder:
         try:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 metadata, schema = file.metadata, file.schema_arrow
-                kept = [batch.select(_KEPT) for batch in file.iter_batches()]  # of all columns: reads the images too
+                # With the images, so that their checksums are looked at, unless the digest has vouched for all.
+                batches = file.iter_batches(columns=None if sha256 is None else _KEPT)
+                kept = [batch.select(_KEPT) for batch in batches]
             said = json.loads(metadata.metadata.get(_SHARD_KEY, b"{}"))
             skipped = [Skipped(**entry) for entry in said["skipped"]]
             found = Features.from_arrow_schema(schema)
@@ -252,8 +256,7 @@ class SplitFolder:
                 return error
 
         there = [shard for shard in range(self.shards) if self.shard_path(shard).exists()]
-        with ThreadPoolExecutor(_LOOKERS) as pool:
-            found = dict(zip(there, pool.map(look, there), strict=True))
+        found = dict(zip(there, _at_once(look, there), strict=True))
         sound = {shard: seen for shard, seen in found.items() if isinstance(seen, SoundShard)}
         return sound, [seen for seen in found.values() if isinstance(seen, ShardError)]
 
@@ -270,9 +273,7 @@ class SplitFolder:
         def look(shard: int) -> tuple[SoundShard, str]:
             return self.inspect(shard, features, fingerprint), sha256_of(self.shard_path(shard))
 
-        with ThreadPoolExecutor(_LOOKERS) as pool:
-            shards = list(pool.map(look, range(self.shards)))
-        for shard, (found, digest) in enumerate(shards):
+        for shard, (found, digest) in enumerate(_at_once(look, range(self.shards))):
             ids = {*found.ids, *(entry.id for entry in found.skipped)}
             if twice := ids & seen:
                 raise ShardError(self.shard_path(shard), f"holds id {min(twice)}, which another shard holds too")
@@ -286,6 +287,12 @@ class SplitFolder:
     def name_of(self, shard: int) -> str:
         """The shard's path in the folder, as the provenance calls it."""
         return self.shard_path(shard).relative_to(self.root).as_posix()
+
+
+def _at_once(look: Callable[[int], Seen], shards: Iterable[int]) -> list[Seen]:
+    """What `look` sees of each shard, some files at once."""
+    with ThreadPoolExecutor(_LOOKERS) as pool:
+        return list(pool.map(look, shards))
 
 
 def provenance_path(root: Path, config: str, split: str) -> Path:

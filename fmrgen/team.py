@@ -6,7 +6,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
 from types import TracebackType
@@ -14,10 +15,10 @@ from typing import Any
 from uuid import uuid4
 
 from accelerate import Accelerator
-from torch.distributed import TCPStore
+from accelerate.utils import gather_object
+from torch.distributed import DistError, TCPStore
 
 from fmrgen.errors import Terminated, UserError, one_line
-from fmrgen.processes import waiting_for_others
 
 _BEAT = 2.0  # seconds between two signs of life
 _SILENCE = 30.0  # seconds after which a process that gives none is taken for dead
@@ -32,6 +33,18 @@ _teams = count()
 
 class GoneError(UserError):
     """Another process of the job is gone."""
+
+
+@contextmanager
+def own_work() -> Iterator[None]:
+    """Around what one process does alone: its mistakes are its own, and it tells them itself."""
+    try:
+        yield
+    except GoneError:
+        raise
+    except UserError as error:
+        error.of_one_process = True
+        raise
 
 
 class Team:
@@ -63,7 +76,7 @@ class Team:
     def __enter__(self) -> "Team":
         if self.size > 1:
             address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            with waiting_for_others():
+            with self._waiting():
                 self._store = TCPStore(*address, timeout=timedelta(seconds=_SILENCE), wait_for_workers=False)
             self._thread = threading.Thread(target=self._live, daemon=True, name="team")
             self._thread.start()
@@ -121,6 +134,32 @@ class Team:
             self.check()
             meanwhile()
         return [told for [told] in found]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's `value`, whatever can be pickled: for what is too large for `exchange`.
+
+        Waits inside a collective. Raises GoneError where another process is gone.
+        """
+        with self._waiting():
+            return gather_object([value])
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Around what torch does for all processes together: where another one is gone, that is a GoneError."""
+        try:
+            yield
+        except (RuntimeError, DistError) as error:
+            if self.size == 1:
+                raise
+            deadline = time.monotonic() + _LEAVE
+            while self._thread is not None and self._lost is None and time.monotonic() < deadline:
+                self._news.set()
+                time.sleep(0.05)
+            if self._lost is not None:
+                raise self._error() from error
+            gone = GoneError("another process of the job has stopped; its own line says why, if it had time for one")
+            gone.of_one_process = os.environ.get("LOCAL_RANK") == "1"  # it may have been the one that tells
+            raise gone from error
 
     def check(self) -> None:
         """Raises GoneError where another process of the job is gone."""

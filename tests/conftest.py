@@ -8,7 +8,8 @@ import threading
 import time
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the libraries read it
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # both before the libraries read them
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # many tests share few cores
 
 import pyarrow.parquet as pq
 import pytest
@@ -23,7 +24,14 @@ from fmrgen.generators.vqgan import Vqgan
 
 SIZE = 16
 LABELS = 4
-
+LONGEST = (
+    "test_publish.py",
+    "test_nodes.py",
+    "test_kills.py",
+    "test_generate.py",
+    "test_evaluate.py",
+    "test_sharing.py",
+)
 
 everyday = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("everyday", everyday, max_examples=300)
@@ -36,9 +44,10 @@ def pytest_addoption(parser):
     parser.addoption("--kill-seed", type=int, default=0, help="of their moments")
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread():
-    torch.set_num_threads(1)
+def pytest_collection_modifyitems(items):
+    """The longest files first: else the last worker is alone with one of them."""
+    names = [*LONGEST, *sorted({item.path.name for item in items} - {*LONGEST})]
+    items.sort(key=lambda item: names.index(item.path.name))
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import pytest
 from conftest import fmrgen
 
 import fmrgen as package
+from fmrgen.cli import main
 
 
 def test_help_and_recipe_mistakes_import_no_torch():
@@ -45,6 +47,19 @@ def test_mistakes_are_one_line_and_exit_2(arguments, message, tmp_path):
     assert result.stderr.count("\n") == 1
     assert not result.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_help_without_arguments_and_the_version(capsys):
+    for arguments in ([], ["--help"]):
+        with pytest.raises(SystemExit, match="0"):
+            main(arguments)
+    help_twice = capsys.readouterr().out
+    half = len(help_twice) // 2
+    assert "  verify " in help_twice
+    assert help_twice[:half] == help_twice[half:]
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"fmrgen {version('fmrgen')}\n"
 
 
 @pytest.mark.parametrize(("rank", "local_rank", "told"), [("8", "0", True), ("1", "1", False), ("0", "0", True)])

@@ -39,9 +39,9 @@ def free_port():
 class Job:
     """The processes of one run, started without a launcher: nobody but they themselves ends them."""
 
-    def __init__(self, output, images, processes, slots):
+    def __init__(self, arguments, processes):
         port = str(free_port())
-        command = [sys.executable, "-m", "fmrgen", *MNIST, *images, f"perturb.slots={slots}", "-o", str(output)]
+        command = [sys.executable, *map(str, arguments)]
         self.processes = []
         for rank in map(str, range(processes)):
             place = {"RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -60,6 +60,10 @@ class Job:
             process.kill()
 
 
+def generating(output, images, processes, slots):
+    return Job(["-m", "fmrgen", *MNIST, *images, f"perturb.slots={slots}", "-o", output], processes)
+
+
 def pixels(row):
     return np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))).astype(int)
 
@@ -68,7 +72,7 @@ def pixels(row):
 def test_killed_again_and_again(tmp_path, pytestconfig):
     """SIGKILL at random moments, to all processes or to one that the others have to miss; then any other number goes on."""
     kills, dice = pytestconfig.getoption("--kills"), random.Random(pytestconfig.getoption("--kill-seed"))
-    shards = 8 * kills
+    shards = 12 * kills
     images = ["--limit", str(4 * shards)]
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert fmrgen(*MNIST, *images, "-o", whole).returncode == 0
@@ -77,7 +81,7 @@ def test_killed_again_and_again(tmp_path, pytestconfig):
         attempts += 1
         processes, slots = dice.choice([1, 2, 3]), dice.choice([1, 7, 16, 32, 48])
         before = len(parts(out))
-        job = Job(out, images, processes, slots)
+        job = generating(out, images, processes, slots)
         try:
             # Most moments fall into the work, some into its beginning; none waits for more than some shards.
             begun = dice.random() < 0.8
@@ -130,7 +134,7 @@ def test_killed_again_and_again(tmp_path, pytestconfig):
 
 @pytest.mark.job
 def test_sigterm_ends_a_job_soon_with_143(tmp_path):
-    job = Job(tmp_path / "out", ["--limit", "160"], 2, 16)
+    job = generating(tmp_path / "out", ["--limit", "160"], 2, 16)
     try:
         wait_for(lambda: parts(tmp_path / "out"))
         started = time.monotonic()
@@ -145,6 +149,40 @@ def test_sigterm_ends_a_job_soon_with_143(tmp_path):
         job.end()
     assert not list(tmp_path.rglob("*.tmp"))
     assert all(pq.read_table(tmp_path / "out" / path).num_rows == 4 for path in parts(tmp_path / "out"))
+
+
+EVALUATE = """
+import os, sys, time
+from pathlib import Path
+from torch import nn
+from fmrgen import endings
+from fmrgen.evaluate import evaluate
+
+class Slow(nn.Module):
+    def forward(self, images):
+        Path(sys.argv[2]).touch()
+        time.sleep(3600 * int(os.environ["RANK"]))
+        return images.flatten(1)[:, :10]
+
+sys.exit(endings.status_of(lambda: evaluate([sys.argv[1]], {"slow": Slow()}), ""))
+"""
+
+
+@pytest.mark.job
+def test_an_evaluation_misses_a_process_that_dies(finished_split, tmp_path):
+    job = Job(["-c", EVALUATE, finished_split, tmp_path / "begun"], 2)
+    try:
+        wait_for((tmp_path / "begun").exists)
+        job.processes[1].kill()
+        job.processes[1].wait()
+        started = time.monotonic()
+        statuses, said = job.wait(60)
+        assert statuses == [2, -signal.SIGKILL]
+        assert time.monotonic() - started < 40
+        assert "fmrgen: process 1 on " in said[0]
+        assert said[0].endswith("has died; the same command again goes on\n")
+    finally:
+        job.end()
 
 
 # --- in this process, on models without weights ---------------------------------------------------------------------

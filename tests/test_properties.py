@@ -160,7 +160,7 @@ def run(recipe, folders, processes, kill_after, separate):
             "fmrgen.generate.Team": lambda accelerator: local.team,
             "fmrgen.generate._is_shared": lambda folder, job: not separate,
             "fmrgen.making.write_picture": lambda *arguments: None,
-            "fmrgen.making.write_card": lambda *arguments: None,
+            "fmrgen.making.renew_card": lambda *arguments: None,
         }.items():
             stack.enter_context(patch(name, stand_in))
         workers = [threading.Thread(target=process, args=(number,)) for number in range(processes)]
@@ -238,7 +238,7 @@ def test_the_finished_split_is_the_references(levels, budget, shard_size, killed
             whole = folders[0]
             if separate:
                 whole = Path(root) / "merged"
-                with patch("fmrgen.making.write_picture"), patch("fmrgen.making.write_card"):
+                with patch("fmrgen.making.write_picture"), patch("fmrgen.making.renew_card"):
                     merge([folder for folder in folders if folder.exists()], whole)
         except UserError:
             if hopeless:  # nothing was readable, or nothing was a number: the job ends with a line

@@ -172,14 +172,16 @@ os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
 m._teams = itertools.repeat(0)
 m._BEAT, m._GRACE = 0.05, 0.5
 make = lambda n: m.Team(SimpleNamespace(process_index=n, num_processes=2, is_main_process=n == 0, is_local_main_process=n == 0))
-stuck, other = make(0), make(1)
+stuck, other, both_begun = make(0), make(1), threading.Event()
 def leave():
     with other:
         other.exchange("begun", 1)
+        both_begun.wait()
         raise KeyboardInterrupt
 threading.Thread(target=leave).start()
 with stuck:
     stuck.exchange("begun", 1)
+    both_begun.set()
     time.sleep(100)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)

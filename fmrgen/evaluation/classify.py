@@ -7,13 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from fmrgen.background import read_ahead
 from fmrgen.errors import UserError, one_line
-from fmrgen.processes import waiting_for_others
+from fmrgen.team import Team, own_work
 
 NO_ANSWER = -1  # the prediction where the highest logit is not finite
 
@@ -36,7 +34,8 @@ Predictions = dict[str, dict[str, np.ndarray]]  # classifier → name of the ima
 def classify(
     batches: Iterator[Batch],
     classifiers: Mapping[str, nn.Module],
-    accelerator: Accelerator,
+    team: Team,
+    device: torch.device,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Predictions:
     """What each classifier says of every image, by row; -1 where its highest logit is not finite.
@@ -47,17 +46,15 @@ def classify(
     """
     found: dict[str, dict[str, list[Tensor]]] = {name: {} for name in classifiers}
     rows: dict[str, list[np.ndarray]] = {}
-    try:
-        for batch_rows, decoded in read_ahead(_decode(batches, accelerator), _WAITING):
+    with own_work():
+        for batch_rows, decoded in read_ahead(_decode(batches, team, device), _WAITING):
+            team.check()
             if decoded is not None:
                 for images_name, images in decoded.result().items():
                     rows.setdefault(images_name, []).append(batch_rows)
-                    for name, said in _ask(images, classifiers, accelerator.device).items():
+                    for name, said in _ask(images, classifiers, device).items():
                         found[name].setdefault(images_name, []).append(said)
             on_rows(len(batch_rows))
-    except UserError as error:
-        error.of_one_process = True
-        raise
     mine = {
         name: {
             images_name: (np.concatenate(rows[images_name]), torch.cat(said).cpu().numpy())
@@ -65,20 +62,18 @@ def classify(
         }
         for name, of_classifier in found.items()
     }
-    with waiting_for_others():
-        everyones = gather_object([mine])
-    return _by_row(everyones)
+    return _by_row(team.gather(mine))
 
 
 def _decode(
-    batches: Iterator[Batch], accelerator: Accelerator
+    batches: Iterator[Batch], team: Team, device: torch.device
 ) -> Iterator[tuple[np.ndarray, Future[dict[str, list[Pixels]]] | None]]:
     """The rows of every batch in turn, with the images of this process's own, some batches ahead."""
-    workers = max(1, min(_DECODERS, torch.get_num_threads() // 2)) if accelerator.device.type == "cpu" else _DECODERS
+    workers = max(1, min(_DECODERS, torch.get_num_threads() // 2)) if device.type == "cpu" else _DECODERS
     waiting: deque[Any] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         for number, batch in enumerate(batches):
-            own = number % accelerator.num_processes == accelerator.process_index
+            own = number % team.size == team.number
             waiting.append((batch.rows, pool.submit(batch.decode) if own else None))
             if len(waiting) > workers:
                 yield waiting.popleft()

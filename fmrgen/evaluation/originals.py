@@ -5,7 +5,7 @@ from functools import partial
 from typing import cast
 
 import numpy as np
-from accelerate import Accelerator
+import torch
 
 from fmrgen.components import built
 from fmrgen.errors import UserError
@@ -17,11 +17,13 @@ from fmrgen.recipe import load_source, source_section
 from fmrgen.sections import ComponentConfig, code_named_in
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 from fmrgen.sources.images import Fit, open_rgb, resize
+from fmrgen.team import Team
 
 
 def classify_originals(
     passed: ClassifiedSplit,
-    accelerator: Accelerator,
+    team: Team,
+    device: torch.device,
     given: str | ComponentConfig | None,
     trust: bool,
     batch_size: int,
@@ -49,7 +51,7 @@ def classify_originals(
         notes.append(f"SA and FMR can't be had: there is no column original, and {error}; pass another --source")
         return
     batches = _source_batches(source, config, columns, passed, batch_size)
-    originals = classify(batches, passed.answering, accelerator)
+    originals = classify(batches, passed.answering, team, device)
     for name, found in originals.items():
         passed.predictions[name] |= found
 
