@@ -20,6 +20,7 @@ from hub_server import HubServer
 from hypothesis import HealthCheck, settings
 from torch import nn
 
+from fmrgen.cli import main
 from fmrgen.generators.vqgan import Vqgan
 
 SIZE = 16
@@ -137,6 +138,14 @@ def fmrgen(*arguments, launcher=("-m", "fmrgen"), cwd=None, **environment):
     return subprocess.run(
         [sys.executable, *launcher, *map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True, timeout=300
     )
+
+
+def run(*arguments):
+    """Runs the command in this process; returns its exit status."""
+    try:
+        main(list(map(str, arguments)))
+    except SystemExit as end:
+        return end.code
 
 
 def rows(folder, split="lenet"):

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from conftest import run
 from PIL import Image
 from safetensors.torch import save_file
 
-from fmrgen.cli import app, main
+from fmrgen.cli import app
 
 LENET = "{kind: lenet, num_classes: 2}"
 RECIPE = {
@@ -75,13 +76,6 @@ def place(tmp_path_factory):
 def photo(path, mode="RGB", size=(40, 40), color=1, kind=None, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, color).save(path, kind, **options)
-
-
-def run(*arguments):
-    try:
-        main(list(map(str, arguments)))
-    except SystemExit as end:
-        return end.code
 
 
 def digest(root):

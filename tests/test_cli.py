@@ -8,10 +8,9 @@ import time
 from importlib.metadata import version
 
 import pytest
-from conftest import fmrgen
+from conftest import fmrgen, run
 
 import fmrgen as package
-from fmrgen.cli import main
 
 
 def test_help_and_recipe_mistakes_import_no_torch():
@@ -39,26 +38,24 @@ def test_help_and_recipe_mistakes_import_no_torch():
         (["generate", "mnist-lenet", "classifier.checkpoint=gone.pth"], "classifier.checkpoint: no such file as gone.pth"),
     ],
 )  # fmt: skip
-def test_mistakes_are_one_line_and_exit_2(arguments, message, tmp_path):
-    result = fmrgen(*arguments, cwd=tmp_path)
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert result.stderr.startswith("fmrgen: ")
-    assert result.stderr.count("\n") == 1
-    assert not result.stdout
+def test_mistakes_are_one_line_and_exit_2(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    out, told = capsys.readouterr()
+    assert message in told
+    assert told.startswith("fmrgen: ")
+    assert told.count("\n") == 1
+    assert not out
     assert not list(tmp_path.iterdir())
 
 
 def test_help_without_arguments_and_the_version(capsys):
-    for arguments in ([], ["--help"]):
-        with pytest.raises(SystemExit, match="0"):
-            main(arguments)
+    assert run() == run("--help") == 0
     help_twice = capsys.readouterr().out
     half = len(help_twice) // 2
     assert "  verify " in help_twice
     assert help_twice[:half] == help_twice[half:]
-    with pytest.raises(SystemExit, match="0"):
-        main(["--version"])
+    assert run("--version") == 0
     assert capsys.readouterr().out == f"fmrgen {version('fmrgen')}\n"
 
 
@@ -96,9 +93,9 @@ def test_ctrl_c_is_one_line(tmp_path):
             job.kill()
 
 
-def test_recipes_lists_what_can_be_run():
-    result = fmrgen("recipes")
-    names = [line.split()[0] for line in result.stdout.splitlines()]
+def test_recipes_lists_what_can_be_run(capsys):
+    assert run("recipes") == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert "mnist-lenet" in names
     assert not [name for name in names if name.startswith("_")]
 

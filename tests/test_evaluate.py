@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import fmrgen
+from conftest import fmrgen, run
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset
 from PIL import Image as PILImage
 from torch import nn
@@ -585,15 +585,12 @@ def test_any_number_of_processes_find_the_same(finished_split, tmp_path):
     assert "gloo" not in result.stderr
 
 
-@pytest.mark.job
-def test_a_mistake_is_one_line(finished_split, tmp_path):
-    result = fmrgen("evaluate", finished_split, "-c", "lenett", cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stderr.startswith("fmrgen: lenett: no classifier; say timm:NAME")
-    assert result.stderr.count("\n") == 1
+def test_a_mistake_is_one_line(finished_split, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("evaluate", finished_split, "-c", "lenett") == 2
+    told = capsys.readouterr().err
+    assert told.startswith("fmrgen: lenett: no classifier; say timm:NAME")
+    assert told.count("\n") == 1
     assert os.listdir(tmp_path) == []
-    result = fmrgen("evaluate", finished_split, cwd=tmp_path)
-    assert (result.returncode, result.stderr) == (
-        2,
-        "fmrgen: Missing option '--classifier' / '-c'; see fmrgen evaluate --help\n",
-    )
+    assert run("evaluate", finished_split) == 2
+    assert capsys.readouterr().err == "fmrgen: Missing option '--classifier' / '-c'; see fmrgen evaluate --help\n"

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from conftest import fmrgen, upload
+from conftest import fmrgen, run, upload
 from diffusers import VQModel
-from test_bad_input import RECIPE, photo, run
+from test_bad_input import RECIPE, photo
 from test_taming import CONFIG, Taming
 from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClassification
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import fmrgen
+from conftest import run
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
 from PIL import Image as PILImage
 from torch import nn
@@ -150,11 +150,10 @@ def test_the_gallery_of_a_split(finished_split, tmp_path):
     assert len(sheet.convert("RGB").getcolors(1 << 24)) > 50
 
 
-@pytest.mark.job
-def test_the_command_show(finished_split, tmp_path):
-    result = fmrgen("show", finished_split, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert re.fullmatch(r"\d+ rows: gallery/gallery.html, gallery/sheet.png\n", result.stdout)
+def test_the_command_show(finished_split, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("show", finished_split) == 0
+    assert re.fullmatch(r"\d+ rows: gallery/gallery.html, gallery/sheet.png\n", capsys.readouterr().out)
 
 
 def test_a_gallery_of_rows_that_say_little(tmp_path):

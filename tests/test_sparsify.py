@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import SIZE, fmrgen, tiny_vqgan
+from conftest import SIZE, run, tiny_vqgan
 from safetensors import safe_open
 from safetensors.torch import save_file
 from test_perturb import Fixture
@@ -169,12 +169,13 @@ def test_nothing_to_find_scores_like_a_coin():
 
 
 @pytest.mark.job
-def test_a_mask_is_made_and_a_sparse_split_is_true(tmp_path):
+def test_a_mask_is_made_and_a_sparse_split_is_true(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     job = ("mnist-lenet", "perturb.budget=4", "source.split=train")
-    found = fmrgen("sparsify", *job, "--samples", 48, "-o", tmp_path / "mask.safetensors", cwd=tmp_path)
-    assert found.returncode == 0, found.stderr
-    assert "sparsity" in found.stdout
-    assert "test score" in found.stdout
+    assert run("sparsify", *job, "--samples", 48, "-o", tmp_path / "mask.safetensors") == 0, capsys.readouterr().err
+    found = capsys.readouterr().out
+    assert "sparsity" in found
+    assert "test score" in found
     with safe_open(tmp_path / "mask.safetensors", "pt") as file:
         told, mask = file.metadata(), file.get_tensor("mask")
     assert 0 < mask.sum() < mask.numel()
@@ -183,17 +184,18 @@ def test_a_mask_is_made_and_a_sparse_split_is_true(tmp_path):
     assert told["fingerprint"] == load_recipe(job[0], ["source.limit=48", *job[1:]]).fingerprint
 
     sparse = ("mnist-lenet", "--limit", "12", "perturb.budget=4", "generator.mask=mask.safetensors")
-    made = fmrgen("generate", *sparse, cwd=tmp_path)
-    assert made.returncode == 0, made.stderr
-    assert "12 of 12 rows are true" in fmrgen("verify", "out", cwd=tmp_path).stdout
+    assert run("generate", *sparse) == 0, capsys.readouterr().err
+    assert run("verify", "out") == 0
+    assert "12 of 12 rows are true" in capsys.readouterr().out
     assert json.loads((tmp_path / "out/provenance/mnist/lenet.json").read_text())["recipe"]["generator"]["mask"]
     for more, message in (
         (["generator.mask=mask.safetensors"], "generator.mask: this recipe is sparse already; leave it out to find"),
         ([], "mask.safetensors: is there already; choose another --output, or delete it"),
     ):
-        again = fmrgen("sparsify", *job, *more, cwd=tmp_path)
-        assert (again.returncode, again.stderr.count("\n")) == (2, 1), again.stderr
-        assert message in again.stderr
+        assert run("sparsify", *job, *more) == 2
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1, told
+        assert message in told
 
 
 @pytest.mark.parametrize(
