@@ -41,7 +41,7 @@ settings.load_profile("everyday")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=2, help="SIGKILLs in test_killed_again_and_again")
+    parser.addoption("--kills", type=int, default=3, help="SIGKILLs in test_killed_again_and_again")
     parser.addoption("--kill-seed", type=int, default=0, help="of their moments")
 
 

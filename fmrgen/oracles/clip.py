@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+_TEXTS_AT_ONCE = 32  # always filled: few at a time would get other last bits on another number of threads
+
 
 def _names_the_class(template: str) -> str:
     if "{class}" not in template:
@@ -63,13 +65,15 @@ class ClipOracle(Oracle):
         features = []
         for prompt in self.prompts:
             texts = [prompt.replace("{class}", name) for name in names]
-            tokens = self.tokenizer(texts, padding=True, return_tensors="pt")
+            filled = texts + texts[-1:] * (-len(texts) % _TEXTS_AT_ONCE)
+            tokens = self.tokenizer(filled, padding=True, return_tensors="pt").to(self.model.device)
             if tokens["input_ids"].shape[1] > limit:
                 longest = max(texts, key=len)
                 raise UserError(f"oracle.prompts: {longest!r} is longer than the {limit} tokens that this CLIP reads")
+            ids, mask = (tokens[name].split(_TEXTS_AT_ONCE) for name in ("input_ids", "attention_mask"))
             with torch.no_grad():
-                output = self.model.get_text_features(**tokens.to(self.model.device)).pooler_output
-            features.append(normalize(output, dim=-1))
+                outputs = [self.model.get_text_features(*batch).pooler_output for batch in zip(ids, mask, strict=True)]
+            features.append(normalize(torch.cat(outputs)[: len(texts)], dim=-1))
         self._text = normalize(torch.stack(features).mean(dim=0), dim=-1)
 
     def judge(self, images: "Tensor") -> Judgement:
