@@ -18,6 +18,7 @@ from PIL import Image as PILImage
 
 from fmrgen.errors import UserError
 from fmrgen.generate import generate
+from fmrgen.processes import start_processes
 from fmrgen.reading import open_split
 from fmrgen.recipe import load_recipe
 from fmrgen.split import SplitFolder
@@ -213,6 +214,22 @@ def test_bf16_by_launcher_is_bf16_by_recipe_and_true(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
     with pytest.raises(UserError, match="--mixed_precision fp16: gradients of such images need more; launch with bf16"):
         generate(load_recipe("mnist-lenet", overrides), tmp_path / "out")
+
+
+def test_threads_are_the_callers_unless_a_launcher_took_them(monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        start_processes()
+        assert torch.get_num_threads() == 3
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # as accelerate launch does, with OMP_NUM_THREADS=1
+        start_processes()
+        assert torch.get_num_threads() == len(os.sched_getaffinity(0))
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
+        start_processes()
+        assert torch.get_num_threads() == max(1, len(os.sched_getaffinity(0)) // 64)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_slots_found_by_timing_are_told(recipe, tmp_path):
