@@ -8,6 +8,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from conftest import wait_for
 from torch.distributed import TCPStore
 
 from fmrgen import team as team_module
@@ -134,8 +135,11 @@ def test_a_process_of_this_machine_that_died_is_missed_and_told_by_one_of_the_ot
     first, second, third = teams(3)
 
     def die():
+        first.__enter__()
+        first.exchange("begun", 1)
         first._own["pid"] = dead.pid
-        fall_silent_after_the_beginning(first)
+        wait_for(lambda: all(team._entries[0]["pid"] == dead.pid for team in (second, third)))
+        first._over.set()
 
     def stay(team):
         with team:
