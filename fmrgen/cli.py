@@ -100,9 +100,7 @@ def generate(
 def sparsify(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write the mask to.")] = Path(
-        "mask.safetensors"
-    ),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The mask's file.")] = Path("mask.safetensors"),
     samples: Annotated[int, typer.Option("--samples", min=1, help="Images to perturb and learn from.")] = 1000,
     regularization: Annotated[
         float | None,
@@ -221,7 +219,9 @@ SourceOption = Annotated[
     str | None, typer.Option("--source", metavar="RECIPE", help="Where originals come from if the split has none.")
 ]
 DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch a split on the Hub whole before reading it.")]
-BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images that a classifier gets at once.")]
+BatchOption = Annotated[
+    int, typer.Option("--batch-size", min=1, max=65_536, help="Images that a classifier gets at once.")
+]
 TrustSourceOption = Annotated[
     bool, typer.Option("--trust", help="Run the code that the source in a split's provenance names by import path.")
 ]
@@ -391,7 +391,7 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what a lost process does to torch is told in a line
     if arguments is None:
-        endings.listen()
+        endings.prepare()
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     command: Any = typer.main.get_command(app)
     goes_on = arguments[:1] in (["generate"], ["push"], ["merge"])

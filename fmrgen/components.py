@@ -95,7 +95,7 @@ def built(config: ComponentConfig, section: str, role: type, *device: torch.devi
         component = config.build(*device)
     except UserError:
         raise
-    except Exception as error:  # anyone's code may stand there
+    except (Exception, SystemExit) as error:  # anyone's code may stand there
         raise UserError(
             f"{section}: {config.kind} can't be built: {type(error).__name__}: {one_line(error)}"
         ) from error
@@ -111,7 +111,7 @@ def told_of(section: str, image: torch.Tensor) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         size = image.shape[-1]
         raise UserError(
             f"{section}: fails on an image of {size} px: {type(error).__name__}: {one_line(error)}"

@@ -1,5 +1,7 @@
 """How a command ends before its time: with one line and an exit status, and soon where it is asked to."""
 
+import errno
+import io
 import os
 import signal
 import sys
@@ -23,6 +25,7 @@ def status_of(run: Callable[[], int | None], again: str) -> int:
     """
     try:
         status = run()
+        sys.stdout.flush()
     except BaseException as error:
         status = _tell(error, again)
         if status is None:
@@ -42,6 +45,9 @@ def _tell(error: BaseException, again: str) -> int | None:
     if isinstance(error, BrokenPipeError):  # who reads the output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
+    if isinstance(error, OSError) and not error.filename and error.errno in (errno.ENOSPC, errno.EIO):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return complain(f"the output can't be written: {error.strerror}")
     if isinstance(error, OSError) and error.filename and error.strerror:
         return complain(f"{str(error.filename)[:80]}: {error.strerror}")
     if isinstance(error, Exception) and hasattr(error, "format_message"):  # what typer raises for a bad option
@@ -60,13 +66,19 @@ def complain(text: str, of_one_process: bool = False) -> int:
     return 2
 
 
-def listen() -> None:
-    """Makes SIGTERM an exception of the main thread, as Ctrl-C is one, and sees to it that both end the process.
+def prepare() -> None:
+    """Makes SIGTERM an exception of the main thread, as Ctrl-C is one, and sees to it that both end the process. A
+    terminal without UTF-8 gets question marks where its alphabet has no character of a table.
 
     Python runs its handlers between two of its own instructions: a main thread that is inside a long computation or a
     stuck file system would never come to them.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as of a shell's background jobs
+        signal.signal(signal.SIGINT, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     heard, told = os.pipe()
     os.set_blocking(told, False)
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)
@@ -79,16 +91,23 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def _forget() -> None:
     """A forked child is its own: its signals are not its parent's."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is _interrupt:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _end_in_any_case(heard: int) -> None:
     while (number := os.read(heard, 1)[0]) not in (signal.SIGTERM, signal.SIGINT):
         pass
     time.sleep(_GRACE)
-    complain("ended in the middle of a computation; what was whole is kept")
+    complain("ended in the middle of a computation that did not return")
     sys.stderr.flush()
     os._exit(128 + number)

@@ -18,7 +18,7 @@ from PIL import Image as PILImage
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import write_atomically
-from fmrgen.reading import OpenedSplit, open_split, reading
+from fmrgen.reading import OpenedSplit, open_split, reading, refuse_other_rows
 
 _LONGEST_NAME = 200  # bytes; file systems allow 255
 
@@ -74,15 +74,23 @@ def _rows(opened: OpenedSplit) -> Iterator[_Row]:
         stream = stream.cast_column(name, Image(decode=False))
     # Where fmrgen made the split its ids tell rows apart; anyone else's may not.
     has_ids = opened.provenance is not None
+    ids: list[int] = []
     with reading(opened.name):
         for number, row in enumerate(stream):
             told = {name: _plain(value, features[name], name) for name, value in row.items() if name not in images}
-            if row["label"] is None or (isinstance(features["label"], ClassLabel) and row["label"] < 0):
+            names = getattr(features["label"], "names", None)
+            if row["label"] is None or (names and not 0 <= row["label"] < len(names)):
                 raise UserError(f"{opened.name}: row {number} has no label; export a split whose rows have one")
+            if has_ids and (gaps := [name for name, value in row.items() if value is None]):
+                raise UserError(
+                    f"{opened.name}: row {number} has no {gaps[0]}; fmrgen verify --files tells what was changed"
+                )
             if row["image"] is None:
                 raise UserError(f"{opened.name}: row {number} has no image; export a split whose rows have one")
             found = {name: _image(opened, row[name], f"row {number}: its {name}") for name in images if row[name]}
-            yield _Row(f"{row['id'] if has_ids else number:08d}", found, told)
+            ids.append(row["id"] if has_ids else number)
+            yield _Row(f"{ids[-1]:08d}", found, told)
+    refuse_other_rows(opened, ids)
 
 
 def _image(opened: OpenedSplit, stored: dict[str, Any], what: str) -> tuple[str, bytes]:
@@ -102,6 +110,8 @@ def _image(opened: OpenedSplit, stored: dict[str, Any], what: str) -> tuple[str,
 def _plain(value: Any, feature: Any, name: str) -> Any:
     """A value as JSON holds it: reasons and the like by name, labels by number, what is not finite as null."""
     if isinstance(feature, ClassLabel) and name != "label" and value is not None:
+        if not 0 <= value < len(feature.names):
+            raise UserError(f"a {name} is {value}, none of its {len(feature.names)} classes; mend it and export again")
         return feature.int2str(value)
     return _as_json(value, name)
 

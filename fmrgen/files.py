@@ -12,6 +12,8 @@ import yaml
 
 from fmrgen.errors import UserError, one_line
 
+_YAML = (dict, list, str, int, float, type(None))
+_LARGEST = 10**1000  # Python itself writes out no more than 4,300 digits
 _MOST_ENTRIES = 1_000_000  # of a YAML text: some lines of aliases can stand for more than any memory holds
 
 
@@ -27,6 +29,7 @@ def parse_json(text: bytes, name: str) -> dict[str, Any]:
     """The JSON mapping that a text is. Raises UserError, starting with `name`, where it is none."""
     try:
         tree = json.loads(text)
+        json.dumps(tree, ensure_ascii=False).encode()  # fails where a character is only half there
     except (ValueError, RecursionError) as error:
         raise UserError(f"{name}: can't be read as JSON: {one_line(error)}") from None
     if not isinstance(tree, dict):
@@ -46,6 +49,12 @@ def parse_yaml(text: str, name: str) -> Any:
     while waiting:
         entry = waiting.pop()
         children = [*entry, *entry.values()] if isinstance(entry, dict) else entry if isinstance(entry, list) else []
+        if not isinstance(entry, _YAML):
+            raise UserError(f"{name}: holds a {type(entry).__name__}, no word and no number; put it in quotes")
+        if isinstance(entry, int) and abs(entry) > _LARGEST:
+            raise UserError(f"{name}: holds a number of more than 1,000 digits; put it in quotes")
+        if isinstance(entry, str) and not _is_text(entry):
+            raise UserError(f"{name}: {entry!r} holds half a character; mend it")
         waiting += children
         entries += len(children)
         if entries > _MOST_ENTRIES:
@@ -53,6 +62,14 @@ def parse_yaml(text: str, name: str) -> Any:
                 f"{name}: its aliases stand for more than {_MOST_ENTRIES:,} entries; write out what is meant"
             )
     return tree
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -92,6 +109,8 @@ def sha256_of(path: Path) -> str:
 
 def refuse_unwritable(folder: Path) -> None:
     """Raises UserError where a folder is not there and can't be made, or nothing can be written in it."""
+    if not _is_text(str(folder)):
+        raise UserError(f"{str(folder)!r}: its name is no UTF-8, and parquet can't be written there; choose another")
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
     if not there.is_dir():
         raise UserError(f"{folder}: can't be written: {there} is not a folder; choose another --output")

@@ -51,7 +51,7 @@ def generate(
     refuse_unwritable(Path(output))
     recipe = in_launched_precision(recipe)
     accelerator = start_processes()
-    with Team(accelerator) as team, ExitStack() as locks:
+    with Team(accelerator, again="; the same command again goes on") as team, ExitStack() as locks:
         components = recipe.build(accelerator.device)
         options = recipe.output
         folder = SplitFolder(Path(output), options.config, options.split, len(components.source), options.shard_size)

@@ -2,7 +2,8 @@
 
 import glob
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from fmrgen.files import read_json
 from fmrgen.labels import Labels, recorded_labels
 from fmrgen.provenance import is_finished
 from fmrgen.sources.images import stored_image
-from fmrgen.split import provenance_path
+from fmrgen.split import provenance_path, split_features
+
+_CURE = "fmrgen verify --files tells which file was changed"
 
 
 class SplitReference(NamedTuple):
@@ -145,6 +148,20 @@ def reading(name: str) -> Iterator[None]:
         raise UserError(f"{name}: a file of it can't be read: {one_line(error)}") from error
 
 
+def refuse_other_rows(opened: OpenedSplit, ids: Sequence[int]) -> None:
+    """Raises UserError where the files of a split that fmrgen made hold other rows than its provenance says.
+
+    `ids` are those of all its rows.
+    """
+    if opened.provenance is None:
+        return
+    if len(ids) != opened.rows:
+        raise UserError(f"{opened.name}: its files hold {len(ids)} rows and its provenance says {opened.rows}; {_CURE}")
+    if len(set(ids)) < len(ids):
+        twice = next(example_id for example_id, count in Counter(ids).items() if count > 1)
+        raise UserError(f"{opened.name}: its files hold id {twice} twice; {_CURE}")
+
+
 def _open_files(pattern: str) -> OpenedSplit:
     if "://" not in pattern and not glob.glob(pattern):
         raise UserError(f"{pattern}: no such file")
@@ -181,6 +198,10 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
         stream = load_dataset(repo, place[0], split=place[1], revision=revision, streaming=streaming)
     if isinstance(stream, Dataset):
         stream = stream.to_iterable_dataset()
+    if provenance is not None:
+        keeps = provenance["recipe"]["output"]["keep_original"]
+        if (stream.features or {}).items() != split_features(provenance["labels"], keeps).items():
+            raise UserError(f"{text}: its columns are not those that its provenance says; {_CURE}")
     name = f"{repo}{f'@{reference.revision}' if reference.revision else ''}:{place[0]}/{place[1]}"
     return OpenedSplit(name, _with_features(stream, text), provenance, repo, revision, *place)
 

@@ -11,7 +11,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import parse_yaml
@@ -35,13 +35,14 @@ if TYPE_CHECKING:
     from fmrgen.components import Components
 
 
+_RESERVED = ("all", "provenance", "pictures", "results", "README.md")  # `all` is a word of load_dataset's
 IDLE_KEYS = ("description", "source.on_error", "source.license", "perturb.slots", "perturb.compile")  # change no row
 
 
 class PerturbSection(Section):
     """How Algorithm 1 runs."""
 
-    budget: int = Field(50, ge=1, description="B: the most guided steps per image")
+    budget: int = Field(50, ge=1, le=1_000_000, description="B: the most guided steps per image")
     step_size: float = Field(0.001, gt=0, allow_inf_nan=False, description="length of one step in latent units")
     update: Literal["sign", "l2", "adam"] = "sign"
     reencode: bool = Field(False, description="encode the last image anew before each step, the literal g(x_t-1)")
@@ -49,7 +50,7 @@ class PerturbSection(Section):
         "label", description="accept h(x_t) = y (Algorithm 1), or h(x_t) = h(x) where the oracle itself is weak"
     )
     seed: int = Field(0, ge=0, description="with the example's id, the seed of anything random")
-    slots: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+    slots: Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"] = Field(
         32, description="images in flight on each process, or found by timing; does not change the result"
     )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of generator and classifier; the oracle has fp32")
@@ -63,6 +64,13 @@ class OutputSection(Section):
     split: str = Field(pattern=r"^\w+(\.\w+)*$", description="names the classifier")
     shard_size: int = Field(500, ge=1, description="rows in a shard, the unit of work and of resume")
     keep_original: bool = True
+
+    @field_validator("config", "split")
+    @classmethod
+    def _is_nobody_elses(cls, name: str) -> str:
+        if name in _RESERVED:
+            raise ValueError(f"{name!r} has a meaning of its own in a dataset folder; choose another name")
+        return name
 
 
 class Recipe(Section):

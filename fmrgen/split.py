@@ -186,8 +186,8 @@ class SplitFolder:
         with pq.ParquetWriter(buffer, table.schema, **options) as writer:
             if len(table):  # readers of `datasets` stumble over a row group without rows
                 writer.write_table(table, row_group_size=100)
-        provenance = self.read_provenance() or {"runs": []}
-        if [run.get("job") for run in provenance["runs"][-1:]] != [job]:
+        runs = (self.read_provenance() or {}).get("runs", [])
+        if [run.get("job") for run in runs[-1:]] != [job]:
             raise UserError(f"{self.root}: is gone, or another job's; bring it back, and the same command goes on")
         write_atomically(self.shard_path(shard), buffer.getbuffer())
 
@@ -215,11 +215,13 @@ class SplitFolder:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 metadata, schema = file.metadata, file.schema_arrow
                 # With the images, so that their checksums are looked at, unless the digest has vouched for all.
-                batches = file.iter_batches(columns=None if sha256 is None else _KEPT)
-                kept = [batch.select(_KEPT) for batch in batches]
+                batches = list(file.iter_batches(columns=None if sha256 is None else _KEPT))
             said = json.loads(metadata.metadata.get(_SHARD_KEY, b"{}"))
-            skipped = [Skipped(**entry) for entry in said["skipped"]]
+            skipped = [Skipped(int(entry["id"]), str(entry["reason"])) for entry in said["skipped"]]
             found = Features.from_arrow_schema(schema)
+            if any(map(_has_gaps, batches)):
+                raise ValueError("a value is missing")
+            rows = pa.Table.from_batches(batches, None if batches else schema).select(_KEPT)
         except (MemoryError, OSError) as error:
             if isinstance(error, MemoryError) or error.errno is not None:
                 raise UserError(f"{path}: can't be read: {one_line(error, 160)}") from None
@@ -232,7 +234,6 @@ class SplitFolder:
             raise ShardError(path, f"is shard {said['shard']} under another name")
         if found != features:
             raise ShardError(path, "has other columns than the recipe's")
-        rows = pa.Table.from_batches(kept, pa.schema([schema.field(name) for name in _KEPT]))
         ids = rows["id"].to_pylist()
         all_ids = {*ids, *(entry.id for entry in skipped)}
         if ids != sorted(ids) or not len(all_ids) == len(ids) + len(skipped) == len(self.positions(shard)):
@@ -287,6 +288,12 @@ class SplitFolder:
     def name_of(self, shard: int) -> str:
         """The shard's path in the folder, as the provenance calls it."""
         return self.shard_path(shard).relative_to(self.root).as_posix()
+
+
+def _has_gaps(batch: pa.RecordBatch) -> bool:
+    """Whether a value is missing, or the bytes of an image."""
+    columns = [column.field("bytes") if pa.types.is_struct(column.type) else column for column in batch.columns]
+    return any(column.null_count for column in (*batch.columns, *columns))
 
 
 def _at_once(look: Callable[[int], Seen], shards: Iterable[int]) -> list[Seen]:

@@ -56,9 +56,11 @@ class Team:
     is missed by the processes beside it at once, and by those of other machines after half a minute.
     """
 
-    def __init__(self, accelerator: Accelerator) -> None:
+    def __init__(self, accelerator: Accelerator, again: str = "") -> None:
+        """`again` is what the error that another process is gone says of going on."""
         self.number, self.size = accelerator.process_index, accelerator.num_processes
         self.is_first, self.leads_machine = accelerator.is_main_process, accelerator.is_local_main_process
+        self._again = again
         self.job = uuid4().hex  # of the first process, when all have met
         # All processes make their teams in the same order; a launcher that starts them anew keeps its store.
         launch = [os.environ.get(f"TORCHELASTIC_{name}", "") for name in ("RUN_ID", "RESTART_COUNT")]
@@ -172,7 +174,7 @@ class Team:
         assert self._lost is not None
         number, why = self._lost
         host = f" on {self._entries[number]['place'][0]}" if number in self._entries else ""
-        error = GoneError(f"process {number}{host} {why}; the same command again goes on")
+        error = GoneError(f"process {number}{host} {why}{self._again}")
         # Of each machine the first process tells a mistake: where that one is gone without a word, the next one.
         silent = number in (siblings := self._siblings()) and self._entries[number]["end"] is None
         error.of_one_process = silent and self.number == min({*siblings} - {number}, default=self.number)

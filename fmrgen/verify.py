@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Image
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -13,8 +14,10 @@ from fmrgen.components import Judges, blank_image, build_judges
 from fmrgen.digest import weights_sha256
 from fmrgen.errors import UserError
 from fmrgen.labels import recorded_labels
-from fmrgen.reading import open_own_split, reading
+from fmrgen.reading import OpenedSplit, open_own_split, reading, refuse_other_rows
+from fmrgen.rows import StopReason
 from fmrgen.sections import ClassifierSection, OracleSection, Section, code_named_in, validate
+from fmrgen.sources.images import open_rgb
 
 _BATCH = 64
 _TOLERANCE = 1e-4  # of clip_score, oracle_probability and loss: float noise between batch sizes and devices
@@ -74,36 +77,69 @@ def verify(
             raise UserError(
                 f"{split}: the {name} that the recipe loads now has other weights than the one that made it"
             )
-    rows = provenance["examples"] - len(provenance["skipped"])
     with reading(split):
-        return _verify_rows(opened.dataset, rows, judges, device, on_rows)
+        return _verify_rows(opened, len(labels), provenance["image_size"], judges, device, on_rows)
 
 
 def _verify_rows(
-    dataset: Any, rows: int, judges: Judges, device: torch.device | str, on_rows: Callable[[int, int], None]
+    opened: OpenedSplit,
+    labels: int,
+    size: int,
+    judges: Judges,
+    device: torch.device | str,
+    on_rows: Callable[[int, int], None],
 ) -> Verification:
+    rows = opened.rows or 0
+    stream = opened.dataset
+    columns = [name for name in ("image", "original") if name in opened.features]
+    for name in columns:
+        stream = stream.cast_column(name, Image(decode=False))
     disagreements: list[Disagreement] = []
-    seen = 0
-    for batch in dataset.iter(batch_size=_BATCH) if rows else ():
-        found = _measure(batch, "image", "", judges, device)
-        if "original" in batch:
-            found |= _measure(batch, "original", "original_", judges, device)
+    ids: list[int] = []
+    for batch in stream.iter(batch_size=_BATCH) if rows else ():
+        _refuse_gaps(opened.name, batch, labels)
+        pixels = {name: _decode(opened, batch, name, size) for name in columns}
+        found = _measure(pixels["image"], batch["label"], "", judges, device)
+        if "original" in pixels:
+            found |= _measure(pixels["original"], batch["label"], "original_", judges, device)
         for column, values in found.items():
             disagreements += _compare(batch, column, values)
-        disagreements += _check_invalid_rows(batch)
-        seen += len(batch["id"])
-        on_rows(seen, rows)
-    if seen != rows:
-        raise UserError(f"the files hold {seen} rows and the provenance says {rows}; make the split again")
+        disagreements += _check_reasons_and_invalid_rows(batch, pixels)
+        ids += batch["id"]
+        on_rows(len(ids), rows)
+    refuse_other_rows(opened, ids)
     return Verification(rows, disagreements)
 
 
+def _refuse_gaps(name: str, batch: dict[str, list[Any]], labels: int) -> None:
+    for i, example_id in enumerate(batch["id"]):
+        for column, values in batch.items():
+            if values[i] is None:
+                raise UserError(f"{name}: id {example_id}: has no {column}; every row needs one")
+        if not 0 <= batch["label"][i] < labels:
+            raise UserError(f"{name}: id {example_id}: label {batch['label'][i]} is none of the {labels} classes")
+
+
+def _decode(opened: OpenedSplit, batch: dict[str, list[Any]], column: str, size: int) -> np.ndarray:
+    """The images of a column, uint8 [B, size, size, 3]."""
+    images = []
+    for example_id, stored in zip(batch["id"], batch[column], strict=True):
+        try:
+            image = open_rgb(opened.image_of(stored))
+        except UserError as error:
+            raise UserError(f"{opened.name}: id {example_id}: its {column} is unreadable ({error})") from None
+        if image.size != (size, size):
+            found = "×".join(map(str, image.size))
+            raise UserError(f"{opened.name}: id {example_id}: its {column} has {found} pixels, not {size}×{size}")
+        images.append(np.asarray(image))
+    return np.stack(images)
+
+
 def _measure(
-    batch: dict[str, list[Any]], column: str, prefix: str, judges: Judges, device: torch.device | str
+    pixels: np.ndarray, stored_labels: list[int], prefix: str, judges: Judges, device: torch.device | str
 ) -> dict[str, Tensor]:
-    pixels = np.stack([np.asarray(image) for image in batch[column]])
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device).float() / 255
-    labels = torch.tensor(batch["label"], device=device)
+    labels = torch.tensor(stored_labels, device=device)
     with torch.no_grad():
         logits = judges.classifier(images)
         probabilities, score = judges.oracle.judge(images)
@@ -124,13 +160,15 @@ def _compare(batch: dict[str, list[Any]], column: str, found: Tensor) -> list[Di
     return [Disagreement(batch["id"][i], column, stored[i].item(), now[i].item()) for i in np.flatnonzero(~same)]
 
 
-def _check_invalid_rows(batch: dict[str, list[Any]]) -> list[Disagreement]:
-    """An invalid row has taken no step, and its image is the original."""
+def _check_reasons_and_invalid_rows(batch: dict[str, list[Any]], pixels: dict[str, np.ndarray]) -> list[Disagreement]:
+    """There are so many reasons to stop; an invalid row has taken no step, and its image is the original."""
     wrong = []
     for i, example_id in enumerate(batch["id"]):
+        if not 0 <= (reason := batch["stop_reason"][i]) < len(StopReason):
+            wrong.append(Disagreement(example_id, "stop_reason", reason, f"one of 0 to {len(StopReason) - 1}"))
         valid, iterations = batch["valid"][i], batch["iterations"][i]
         if valid != (iterations > 0):
             wrong.append(Disagreement(example_id, "valid", valid, f"iterations {iterations}"))
-        if not valid and "original" in batch and not np.array_equal(batch["image"][i], batch["original"][i]):
+        if not valid and "original" in pixels and not np.array_equal(pixels["image"][i], pixels["original"][i]):
             wrong.append(Disagreement(example_id, "image", "another image", "the original, as the row is invalid"))
     return wrong

@@ -46,15 +46,15 @@ def classify(
     """
     found: dict[str, dict[str, list[Tensor]]] = {name: {} for name in classifiers}
     rows: dict[str, list[np.ndarray]] = {}
-    with own_work():
-        for batch_rows, decoded in read_ahead(_decode(batches, team, device), _WAITING):
-            team.check()
-            if decoded is not None:
+    for batch_rows, decoded in read_ahead(_decode(batches, team, device), _WAITING):
+        team.check()
+        if decoded is not None:
+            with own_work():
                 for images_name, images in decoded.result().items():
                     rows.setdefault(images_name, []).append(batch_rows)
                     for name, said in _ask(images, classifiers, device).items():
                         found[name].setdefault(images_name, []).append(said)
-            on_rows(len(batch_rows))
+        on_rows(len(batch_rows))
     mine = {
         name: {
             images_name: (np.concatenate(rows[images_name]), torch.cat(said).cpu().numpy())

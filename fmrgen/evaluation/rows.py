@@ -14,7 +14,7 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import Batch, Pixels, Predictions
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.labels import Labels, find_label
-from fmrgen.reading import OpenedSplit, reading
+from fmrgen.reading import OpenedSplit, reading, refuse_other_rows
 from fmrgen.sections import ComponentConfig
 from fmrgen.sources.images import open_rgb
 
@@ -87,10 +87,12 @@ class SplitRows:
                 images = {name: table[name] for name in self.images}
                 yield Batch(np.arange(row, row + len(table)), partial(_decode, images, self.opened, row))
                 row += len(table)
+        if self.opened.provenance is not None:
+            refuse_other_rows(self.opened, [example_id for part in self._parts for example_id in part["id"].tolist()])
 
     def _read_column(self, table: pa.Table, name: str, first_row: int) -> np.ndarray:
         column = table[name]
-        if name in _NEEDED_WHOLE and column.null_count:
+        if column.null_count and (name in _NEEDED_WHOLE or self.opened.provenance is not None):
             row = first_row + column.is_null().to_pylist().index(True)
             raise UserError(f"{self.opened.name}: row {row} has no {name}; every row needs one")
         if name == "label":
@@ -119,6 +121,8 @@ class SplitRows:
     def _read_words(self, values: list[Any], name: str) -> np.ndarray:
         feature = self.opened.features[name]
         names = feature.names if isinstance(feature, ClassLabel) else None
+        if names and not all(value is None or 0 <= value < len(names) for value in values):
+            raise UserError(f"{self.opened.name}: a {name} is none of {', '.join(names)}")
         words = [names[value] if names and isinstance(value, int) else str(value) for value in values]
         return np.array(words, dtype=np.str_)
 

@@ -5,7 +5,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from fmrgen.labels import Labels, make_labels
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
 
 _BLOCK = 1 << 20
+_MOST_TARS = 1_000_000
 _MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")  # a sample's key, and what the member is of it
 
 
@@ -41,13 +42,7 @@ class Config(SourceConfig):
     tar_size: int | None = Field(None, ge=1)
 
     def build(self, device: object = "cpu") -> Source:
-        from braceexpand import braceexpand
-
-        patterns = [self.urls] if isinstance(self.urls, str) else self.urls
-        try:
-            urls = [url for text in patterns for url in ([text] if _is_command(text) else braceexpand(text))]
-        except ValueError as error:
-            raise UserError(f"source.urls: a brace in it is not closed: {_shown(str(error))}") from None
+        urls = _expanded([self.urls] if isinstance(self.urls, str) else self.urls)
         files = [url for url in urls if "://" not in url and not _is_command(url)]
         if missing := [url for url in files if not Path(url).is_file()]:
             others = f", nor {len(missing) - 1} others" if len(missing) > 1 else ""
@@ -58,6 +53,22 @@ class Config(SourceConfig):
         if self.limit is None:
             raise UserError("source.limit: how many samples the tars hold is known of files only; set it")
         return TarStreams(urls, self, labels, self.limit)
+
+
+def _expanded(patterns: list[str]) -> list[str]:
+    """Every address that the patterns stand for, commands as they are."""
+    from braceexpand import braceexpand
+
+    ranges = [map(int, span) for text in patterns for span in re.findall(r"\{(-?\d+)\.\.(-?\d+)", text)]
+    too_many = any(abs(end - begin) >= _MOST_TARS for begin, end in ranges)  # the library makes a list of each
+    expanded = (url for text in patterns for url in ([text] if _is_command(text) else braceexpand(text)))
+    try:
+        urls = [] if too_many else list(islice(expanded, _MOST_TARS + 1))
+    except ValueError as error:
+        raise UserError(f"source.urls: a brace in it is not closed: {_shown(str(error))}") from None
+    if too_many or len(urls) > _MOST_TARS:
+        raise UserError(f"source.urls: they stand for more than {_MOST_TARS:,} tars; check the braces")
+    return urls
 
 
 class _Sample(NamedTuple):
