@@ -182,7 +182,7 @@ def validate(section: type[AnySection], tree: Any, name: str) -> AnySection:
     except ValidationError as error:
         first, *others = error.errors()
         key = ".".join(str(part) for part in first["loc"] if not _UNION_PART.match(str(part)))
-        text = "is missing" if first["type"] == "missing" else _lower_first(first["msg"])
+        text = "is missing" if first["type"] == "missing" else _lower_first(first["msg"].removeprefix("Value error, "))
         more = f" (and {len(others)} more)" if others else ""
         raise UserError(f"{name}: {key or 'recipe'}: {text}{more}") from None
     except UserError as error:

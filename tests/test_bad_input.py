@@ -54,6 +54,7 @@ def place(tmp_path_factory):
     (root / "empty.safetensors").touch()
     (root / "text.pth").write_text("hello")
     (root / "broken_code.py").write_text("raise RuntimeError('at import')\n")
+    (root / "exits.py").write_text("raise SystemExit(0)\n")
     (root / "card").mkdir()
     (root / "card/README.md").write_text("---\nconfigs: [\n---\n")
     (root / "junk.tar").write_text("no tar")
@@ -111,6 +112,7 @@ PROVENANCES = {
     "no_examples": lambda told: json.dumps({**told, "examples": 0}),
     "unfinished": lambda told: json.dumps({**told, "finished": False}),
     "unknown_kind": lambda told: json.dumps({**told, "recipe": {**told["recipe"], "classifier": {"kind": "nope"}}}),
+    "half_character": lambda told: json.dumps({**told, "fingerprint": "\ud800"}),
     "huge": lambda told: json.dumps({**told, "examples": 10**15}),
 }
 
@@ -131,6 +133,13 @@ CASES = [
     ([*GENERATE, "perturb.step_size=nan"], "r.yaml: perturb.step_size: input should be a finite number"),
     ([*GENERATE, "perturb.seed=-1"], "r.yaml: perturb.seed: input should be greater than or equal to 0"),
     ([*GENERATE, "perturb.bugdet=3"], "r.yaml: perturb.bugdet: unknown key, did you mean budget?"),
+    ([*GENERATE, f"perturb.budget={10**19}"], "r.yaml: perturb.budget: input should be less than or equal to 1000000"),
+    ([*GENERATE, "perturb.slots=3000000"], "r.yaml: perturb.slots: input should be less than or equal to 65536"),
+    ([*GENERATE, "output.split=all"], "r.yaml: output.split: 'all' has a meaning of its own in a dataset folder; choose another name"),
+    ([*GENERATE, "output.config=README.md"], "r.yaml: output.config: 'README.md' has a meaning of its own"),
+    ([*GENERATE, "description=!!binary aGVsbG8="], "holds a bytes, no word and no number; put it in quotes"),
+    ([*GENERATE, f"description=0x{'f' * 5000}"], "holds a number of more than 1,000 digits; put it in quotes"),
+    ([*GENERATE, 'description="\\ud800"'], "holds half a character; mend it"),
     ([*GENERATE, "output.config=a b"], "r.yaml: output.config: string should match pattern"),
     ([*GENERATE, "output.config=../up"], "r.yaml: output.config: string should match pattern"),
     ([*GENERATE, "output.split=.."], "r.yaml: output.split: string should match pattern"),
@@ -148,6 +157,8 @@ CASES = [
     ([*GENERATE, "source.classes={x: a, y: 1}"], "source.classes.x: 'a' is not a class index or a range"),
     ([*GENERATE, "source.classes={x: 0, y: 7}"], "source.classes.y: class 7 does not exist, the source has 2"),
     ([*GENERATE, "source={kind: webdataset, urls: gone.tar}"], "source.urls: gone.tar: no such file"),
+    ([*GENERATE, "source={kind: webdataset, urls: 'd-{0..99999999999}.tar', classes: [a, b]}"], "source.urls: they stand for more than 1,000,000 tars; check the braces"),
+    ([*GENERATE, "source={kind: webdataset, urls: 'd-{0..9999}-{0..9999}.tar', classes: [a, b]}"], "source.urls: they stand for more than 1,000,000 tars"),
     ([*GENERATE, "source={kind: webdataset, urls: junk.tar, classes: [a, b]}"], "source.urls: junk.tar: can't be read as a tar"),
     ([*GENERATE, "source={kind: datasets, path: owner/name}"], "source: owner/name, split 'test', can't be opened"),
     # checkpoints, models and masks
@@ -161,6 +172,7 @@ CASES = [
     ([*GENERATE, "classifier={kind: timm, model: resnet5000}"], "classifier.model: timm has no resnet5000"),
     ([*GENERATE, "classifier={kind: module, target: 'gone:Net'}"], "gone:Net can't be imported: No module named 'gone'"),
     ([*GENERATE, "classifier={kind: module, target: 'broken_code:Net'}"], "classifier: module can't be built: RuntimeError: at import"),
+    ([*GENERATE, "classifier={kind: module, target: 'exits:Net'}"], "classifier: module can't be built: SystemExit: 0"),
     ([*GENERATE, "generator={kind: vqgan, model: photos, image_size: 32}"], "generator.model: photos can't be loaded"),
     ([*GENERATE, "generator={kind: vqgan, checkpoint: text.pth, config: list.yaml, image_size: 32}"], "generator.config: list.yaml is not a taming VQGAN config"),
     ([*GENERATE, "oracle={kind: clip, model: photos}"], "oracle.model: photos can't be loaded"),
@@ -173,6 +185,7 @@ CASES = [
     (["generate", "r.yaml", "-o", "r.yaml"], "r.yaml: can't be written: r.yaml is not a folder"),
     (["generate", "r.yaml", "-o", "r.yaml/in"], "r.yaml is not a folder; choose another --output"),
     (["generate", "r.yaml", "-o", "/proc/new"], "/proc/new"),
+    (["generate", "r.yaml", "-o", "new\udcff"], "its name is no UTF-8, and parquet can't be written there; choose another"),
     (["generate", "r.yaml", "-o", "card"], "card/README.md: its metadata can't be read, mend it by hand"),
     (["generate", "r.yaml", "perturb.budget=3", "-o", "out"], "out:c/s was made by another recipe: perturb.budget was 2, is 3; choose another"),
     (["generate", "r.yaml", "-o", "out"], "out:c/s was begun with other classifier weights; put them back"),
@@ -190,6 +203,7 @@ CASES = [
     (["verify", "list_provenance", "--files"], "holds no JSON mapping"),
     (["verify", "lacking"], "lacking: its provenance is not that of a finished split"),
     (["verify", "huge", "--files"], "shards are too many files"),
+    (["verify", "half_character", "--files"], f"half_character/{PROVENANCE}: can't be read as JSON"),
     (["verify", "no_groups", "--files"], f"no_groups/{PROVENANCE}: is no provenance of fmrgen's"),
     (["verify", "no_summary"], "no_summary: its provenance is not that of a finished split"),
     (["verify", "no_digests"], "no_digests: its provenance is not that of a finished split"),
@@ -213,6 +227,7 @@ CASES = [
     (["evaluate", "out", "-c", LENET, "-c", LENET], "two classifiers are called classifier"),
     (["evaluate", "out", "out", *EVALUATE], "split out:c/s is given twice"),
     (["evaluate", "out", "-c", LENET, "-o", "r.yaml"], "r.yaml: can't be a folder for the report"),
+    (["evaluate", "out", "-c", LENET, "--batch-size", str(10**20)], "Invalid value for '--batch-size'"),
     (["transfer", "-c", LENET], "Missing argument 'SPLIT...'"),
     (["push", "gone", "a/b"], "gone: no such folder; push the --output of a generate command"),
     (["push", "photos", "a/b"], "photos: holds no perturbed split"),

@@ -98,7 +98,7 @@ def test_fingerprint_is_of_what_changes_a_row(write):
         (["source.limit=0"], r"source.limit"),
         (
             ["oracle.kind=clip", "oracle.prompts=[a cat]"],
-            r"oracle.prompts.0: value error, the prompt 'a cat' has no \{class\}",
+            r"oracle.prompts.0: the prompt 'a cat' has no \{class\}",
         ),
         (["output.split=2024-13-01"], r"=.*: not YAML: "),
         (["generator.kind=.x:Config"], r"generator: .x:Config can't be imported"),

@@ -1,5 +1,6 @@
 """Verification finds every sort of untruth; and anyone's own script finds what is stored."""
 
+import io
 import json
 import subprocess
 import sys
@@ -9,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import run
+from PIL import Image
 
-from fmrgen import verify
+from fmrgen import evaluate, export, verify, verify_files
 from fmrgen.errors import UserError
 from fmrgen.generate import generate
 from fmrgen.reading import parse_reference
@@ -88,6 +90,61 @@ def test_the_command_lists_what_is_not_true_and_exits_1(split, capsys):
     told = capsys.readouterr().out
     assert "119 of 120" in told
     assert "id 43: oracle_label is stored as" in told
+
+
+def png(*size):
+    buffer = io.BytesIO()
+    Image.new("RGB", size).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda rows: rows[3].update(image={"bytes": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"}),
+            r"id 43: its image is unreadable \(an EPS is a program, and is not run; convert it\)",
+        ),
+        (
+            lambda rows: rows[3].update(image={"bytes": None, "path": "/etc/secret.png"}),
+            r"id 43: its image is unreadable \(it is stored as /etc/secret.png, which is not in the split\)",
+        ),
+        (
+            lambda rows: rows[3].update(image={"bytes": b"", "path": None}),
+            r"id 43: its image is unreadable \(no bytes\)",
+        ),
+        (
+            lambda rows: rows[3].update(original={"bytes": png(5, 7)}),
+            "id 43: its original has 5×7 pixels, not 32×32",
+        ),
+        (lambda rows: rows[3].update(label=99), "id 43: label 99 is none of the 10 classes"),
+        (lambda rows: rows[3].update(prediction=None), "id 43: has no prediction; every row needs one"),
+        (lambda rows: rows.__setitem__(3, rows[2]), "its files hold id 42 twice; fmrgen verify --files tells which"),
+        (lambda rows: rows.pop(), "its files hold 119 rows and its provenance says 120; fmrgen verify --files tells"),
+    ],
+)
+def test_what_no_run_can_have_written_is_told_and_of_no_use(split, tmp_path, change, message):
+    path = next(split.glob("mnist/lenet-00001-*.parquet"))
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    change(rows)
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
+    with pytest.raises(UserError, match=message):
+        verify(str(split))
+    if "original has" not in message:  # another size is no matter to a classifier
+        with pytest.raises(UserError):
+            evaluate([str(split)], ["asset:mnist/lenet"])
+    if "hold" in message or "has no" in message:
+        with pytest.raises(UserError):
+            export(str(split), tmp_path / "tars", "webdataset")
+    assert verify_files(str(split)).sound == 2
+
+
+def test_columns_that_are_not_the_provenances_are_told(split):
+    for path in split.glob("mnist/*.parquet"):
+        pq.write_table(pq.read_table(path).drop_columns(["loss"]), path)
+    with pytest.raises(UserError, match="its columns are not those that its provenance says; fmrgen verify --files"):
+        verify(str(split))
 
 
 @pytest.mark.parametrize(
