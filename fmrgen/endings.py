@@ -15,7 +15,9 @@ from fmrgen.errors import Terminated, UserError
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
 _BROKEN_PIPE = 128 + signal.SIGPIPE
-_GRACE = 10.0  # seconds from the signal to the end, where the main thread can't hear it
+_GRACE = 10.0  # seconds from the signal to the end, where the main thread can't hear it, and from an error to the end
+
+_prepared = threading.Event()  # the process is the command's own
 
 
 def status_of(run: Callable[[], int | None], again: str) -> int:
@@ -32,6 +34,10 @@ def status_of(run: Callable[[], int | None], again: str) -> int:
             raise
     if status == _INTERRUPTED:  # what typer makes of Ctrl-C
         complain(f"interrupted{again}")
+    if status and _prepared.is_set():  # what libraries do at the exit may wait for a process that is gone
+        late = threading.Timer(_GRACE, os._exit, [status])
+        late.daemon = True
+        late.start()
     return status or 0
 
 
@@ -79,6 +85,7 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    _prepared.set()
     heard, told = os.pipe()
     os.set_blocking(told, False)
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import count
 from typing import Any
 
 from fmrgen.card import refuse_unreadable_card, renew_card
@@ -45,7 +46,8 @@ def take(
     digests = dict(provenance.get("files", {}))  # of an earlier end, whether or not something was remade since
     sound, wrong = folder.sound_shards(features_of(provenance), provenance["fingerprint"], digests)
     for error in wrong:
-        aside = error.path.with_name(f".{error.path.name}.damaged")
+        places = (error.path.with_name(f".{error.path.name}.damaged{number or ''}") for number in count())
+        aside = next(place for place in places if not place.exists())
         error.path.replace(aside)
         on_note(f"{error.path}: {error.reason}; it is made anew, the file is kept as {aside.name}")
     if len(sound) < folder.shards or not is_finished(provenance):

@@ -66,7 +66,7 @@ def test_the_first_process_of_each_machine_tells_a_mistake(rank, local_rank, tol
     assert ("did you mean mnist-lenet?" in result.stderr) == told
 
 
-def test_ctrl_c_is_one_line(tmp_path):
+def test_ctrl_c_is_one_line_however_often(tmp_path):
     command = [
         sys.executable,
         "-m",
@@ -86,11 +86,28 @@ def test_ctrl_c_is_one_line(tmp_path):
             while not list(tmp_path.glob("out/mnist/*.parquet")):
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-            job.send_signal(signal.SIGINT)
+            for _ in range(3):
+                job.send_signal(signal.SIGINT)
+                time.sleep(0.1)
             assert job.communicate(timeout=60)[1] == "fmrgen: interrupted; the same command again goes on\n"
             assert job.returncode == 130
         finally:
             job.kill()
+
+
+def test_an_end_after_a_mistake_waits_for_no_library():
+    code = "import atexit, sys, time; from fmrgen import cli, endings; endings._GRACE = 0.5; sys.argv[1:] = ['genrate']; atexit.register(time.sleep, 100); cli.main()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result
+
+
+@pytest.mark.parametrize("command", ["recipes", "--help"])
+def test_output_that_can_not_be_written_is_a_line(command):
+    with open("/dev/full", "w") as full:
+        script = [sys.executable, "-m", "fmrgen", command]
+        result = subprocess.run(script, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert result.returncode == 2
+    assert result.stderr == "fmrgen: the output can't be written: No space left on device\n"
 
 
 def test_recipes_lists_what_can_be_run(capsys):
