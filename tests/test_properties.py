@@ -157,7 +157,7 @@ def run(recipe, folders, processes, kill_after, separate):
     with ExitStack() as stack:
         for name, stand_in in {
             "fmrgen.generate.start_processes": lambda: started,
-            "fmrgen.generate.Team": lambda accelerator: local.team,
+            "fmrgen.generate.Team": lambda accelerator, again: local.team,
             "fmrgen.generate._is_shared": lambda folder, job: not separate,
             "fmrgen.making.write_picture": lambda *arguments: None,
             "fmrgen.making.renew_card": lambda *arguments: None,
