@@ -49,10 +49,10 @@ def _tell(error: BaseException, again: str) -> int | None:
         complain(error.why or f"terminated{again}", error.of_one_process)
         return _TERMINATED
     if isinstance(error, BrokenPipeError):  # who reads the output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         return _BROKEN_PIPE
     if isinstance(error, OSError) and not error.filename and error.errno in (errno.ENOSPC, errno.EIO):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         return complain(f"the output can't be written: {error.strerror}")
     if isinstance(error, OSError) and error.filename and error.strerror:
         return complain(f"{str(error.filename)[:80]}: {error.strerror}")
@@ -61,6 +61,11 @@ def _tell(error: BaseException, again: str) -> int | None:
         hint = f"; see {context.command_path} --help" if context else ""
         return complain(error.format_message().rstrip(".?") + hint)
     return None
+
+
+def _write_no_more() -> None:
+    """What is still to be written goes nowhere, so that the interpreter's end does not stumble over it again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(text: str, of_one_process: bool = False) -> int:

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Image
 from torch import nn
 
 from fmrgen.classifiers.base import answer_in_labels
@@ -23,7 +22,6 @@ from fmrgen.processes import refuse_unlike_processes, start_processes
 from fmrgen.reading import OpenedSplit, open_split, reading
 from fmrgen.recipe import load_classifier, load_classifiers
 from fmrgen.sections import ComponentConfig
-from fmrgen.sources.images import open_rgb
 from fmrgen.team import Team
 
 AnySplit = Any  # str | Dataset | IterableDataset; `datasets` has no types
@@ -121,14 +119,11 @@ def _labels_of(split: OpenedSplit, models: list[NamedClassifier], image: torch.T
 def _first_image(split: OpenedSplit, device: torch.device) -> torch.Tensor:
     """An image [1, 3, H, W] of the split's size."""
     with reading(split.name):
-        images = split.dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
+        images = split.undecoded(["image"]).select_columns(["image"])
         row = next(iter(images.take(1)), None)
     if row is None:
         raise UserError(f"{split.name}: holds no rows")
-    try:
-        image = open_rgb(split.image_of(row["image"]))
-    except UserError as error:
-        raise UserError(f"{split.name}: row 0: its image is unreadable ({error})") from None
+    image = split.decode(row["image"], "row 0: its image")
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).unsqueeze(0).to(device).float() / 255
 
 

@@ -68,15 +68,13 @@ def export(
 
 
 def _rows(opened: OpenedSplit) -> Iterator[_Row]:
-    features, stream = opened.features, opened.dataset
+    features = opened.features
     images = [name for name, feature in features.items() if isinstance(feature, Image)]
-    for name in images:
-        stream = stream.cast_column(name, Image(decode=False))
     # Where fmrgen made the split its ids tell rows apart; anyone else's may not.
     has_ids = opened.provenance is not None
     ids: list[int] = []
     with reading(opened.name):
-        for number, row in enumerate(stream):
+        for number, row in enumerate(opened.undecoded(images)):
             told = {name: _plain(value, features[name], name) for name, value in row.items() if name not in images}
             names = getattr(features["label"], "names", None)
             if row["label"] is None or (names and not 0 <= row["label"] < len(names)):

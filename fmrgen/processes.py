@@ -12,7 +12,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from fmrgen.errors import UserError
 from fmrgen.recipe import Recipe
 
-_LONGEST_WAIT = timedelta(hours=1)  # for the last process to come, and in an evaluation for a download
+_LONGEST_WAIT = timedelta(hours=1)  # for the last process to come, and in an evaluation for its answers
 
 
 def start_processes() -> Accelerator:

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 import datasets
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, Features, IterableDataset, load_dataset
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, load_dataset
+from PIL import Image as PILImage
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import read_json
 from fmrgen.labels import Labels, recorded_labels
 from fmrgen.provenance import is_finished
-from fmrgen.sources.images import stored_image
+from fmrgen.sources.images import open_rgb, stored_image
 from fmrgen.split import provenance_path, split_features
 
 _CURE = "fmrgen verify --files tells which file was changed"
@@ -84,6 +85,20 @@ class OpenedSplit:
             if not inside:
                 raise UserError(f"it is stored as {image}, which is not in the split")
         return image
+
+    def undecoded(self, columns: Iterable[str]) -> IterableDataset:
+        """Its rows, the images of `columns` as they are stored: for `image_of`, or `decode`."""
+        stream = self.dataset
+        for name in columns:
+            stream = stream.cast_column(name, Image(decode=False))
+        return stream
+
+    def decode(self, stored: dict[str, Any] | None, what: str) -> PILImage.Image:
+        """A stored image as 8-bit RGB. Raises UserError, which calls it `what`, where it is none or lies elsewhere."""
+        try:
+            return open_rgb(self.image_of(stored))
+        except UserError as error:
+            raise UserError(f"{self.name}: {what} is unreadable ({error})") from None
 
     @property
     def rows(self) -> int | None:

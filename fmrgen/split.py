@@ -215,13 +215,16 @@ class SplitFolder:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 metadata, schema = file.metadata, file.schema_arrow
                 # With the images, so that their checksums are looked at, unless the digest has vouched for all.
-                batches = list(file.iter_batches(columns=None if sha256 is None else _KEPT))
+                kept, gaps = [], False
+                for batch in file.iter_batches(columns=None if sha256 is None else _KEPT):
+                    kept.append(batch.select(_KEPT))
+                    gaps |= _has_gaps(batch)
             said = json.loads(metadata.metadata.get(_SHARD_KEY, b"{}"))
             skipped = [Skipped(int(entry["id"]), str(entry["reason"])) for entry in said["skipped"]]
             found = Features.from_arrow_schema(schema)
-            if any(map(_has_gaps, batches)):
+            if gaps:
                 raise ValueError("a value is missing")
-            rows = pa.Table.from_batches(batches, None if batches else schema).select(_KEPT)
+            rows = pa.Table.from_batches(kept, pa.schema([schema.field(name) for name in _KEPT]))
         except (MemoryError, OSError) as error:
             if isinstance(error, MemoryError) or error.errno is not None:
                 raise UserError(f"{path}: can't be read: {one_line(error, 160)}") from None

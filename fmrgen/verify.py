@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Image
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -17,7 +16,6 @@ from fmrgen.labels import recorded_labels
 from fmrgen.reading import OpenedSplit, open_own_split, reading, refuse_other_rows
 from fmrgen.rows import StopReason
 from fmrgen.sections import ClassifierSection, OracleSection, Section, code_named_in, validate
-from fmrgen.sources.images import open_rgb
 
 _BATCH = 64
 _TOLERANCE = 1e-4  # of clip_score, oracle_probability and loss: float noise between batch sizes and devices
@@ -90,13 +88,10 @@ def _verify_rows(
     on_rows: Callable[[int, int], None],
 ) -> Verification:
     rows = opened.rows or 0
-    stream = opened.dataset
     columns = [name for name in ("image", "original") if name in opened.features]
-    for name in columns:
-        stream = stream.cast_column(name, Image(decode=False))
     disagreements: list[Disagreement] = []
     ids: list[int] = []
-    for batch in stream.iter(batch_size=_BATCH) if rows else ():
+    for batch in opened.undecoded(columns).iter(batch_size=_BATCH) if rows else ():
         _refuse_gaps(opened.name, batch, labels)
         pixels = {name: _decode(opened, batch, name, size) for name in columns}
         found = _measure(pixels["image"], batch["label"], "", judges, device)
@@ -124,10 +119,7 @@ def _decode(opened: OpenedSplit, batch: dict[str, list[Any]], column: str, size:
     """The images of a column, uint8 [B, size, size, 3]."""
     images = []
     for example_id, stored in zip(batch["id"], batch[column], strict=True):
-        try:
-            image = open_rgb(opened.image_of(stored))
-        except UserError as error:
-            raise UserError(f"{opened.name}: id {example_id}: its {column} is unreadable ({error})") from None
+        image = opened.decode(stored, f"id {example_id}: its {column}")
         if image.size != (size, size):
             found = "×".join(map(str, image.size))
             raise UserError(f"{opened.name}: id {example_id}: its {column} has {found} pixels, not {size}×{size}")

@@ -168,7 +168,6 @@ def test_nothing_to_find_scores_like_a_coin():
     assert not found.tells_apart
 
 
-@pytest.mark.job
 def test_a_mask_is_made_and_a_sparse_split_is_true(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     job = ("mnist-lenet", "perturb.budget=4", "source.split=train")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import ClassLabel, Image, Value
+from datasets import ClassLabel, Value
 from torch import nn
 
 from fmrgen.errors import UserError
@@ -16,7 +16,6 @@ from fmrgen.evaluation.samples import Sampler
 from fmrgen.labels import Labels, find_label
 from fmrgen.reading import OpenedSplit, reading, refuse_other_rows
 from fmrgen.sections import ComponentConfig
-from fmrgen.sources.images import open_rgb
 
 IMAGES = ("image", "original")
 # Columns whose numbers are classes; they are used only where it is certain that they number the split's labels.
@@ -73,10 +72,8 @@ class SplitRows:
 
     def batches(self, size: int) -> Iterator[Batch]:
         """The images of all rows, `size` rows at a time."""
-        stream = self.opened.dataset
         with reading(self.opened.name):
-            for name in self.images:
-                stream = stream.cast_column(name, Image(decode=False))
+            stream = self.opened.undecoded(self.images)
             row = 0
             for table in stream.select_columns([*self.images, *self._wanted]).with_format("arrow").iter(size):
                 part = {name: self._read_column(table, name, row) for name in self._wanted}
@@ -158,10 +155,7 @@ def _decode(images: Mapping[str, pa.ChunkedArray], opened: OpenedSplit, first_ro
     for name, column in images.items():
         decoded[name] = []
         for row, value in enumerate(column.to_pylist(), first_row):
-            try:
-                decoded[name].append(np.asarray(open_rgb(opened.image_of(value))))
-            except UserError as error:
-                raise UserError(f"{opened.name}: row {row}: its {name} is unreadable ({error})") from None
+            decoded[name].append(np.asarray(opened.decode(value, f"row {row}: its {name}")))
     return decoded
 
 
