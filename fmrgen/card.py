@@ -15,14 +15,15 @@ from jinja2 import StrictUndefined, Template
 from pydantic import TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import held, read_json, write_atomically
+from fmrgen.files import held, open_plain, read_json, refuse_outside, write_atomically
+from fmrgen.kinds import ComponentSections
 from fmrgen.provenance import is_finished, read_all
 from fmrgen.recipe import fingerprint
 from fmrgen.report.markdown import escape
 from fmrgen.report.tables import figure
-from fmrgen.sections import code_named_in
 from fmrgen.split import split_features
 from fmrgen.statistics import Estimate
+from fmrgen.trust import strangers_code
 
 RESULT_SCHEMA = "fmrgen-result/1"  # of the files under results/
 
@@ -71,6 +72,19 @@ def data_named(path: Path, repo: str) -> list[str] | None:
     return [name for entry in configs.values() for name in _names(entry.get("data_files"))] if configs else None
 
 
+def places_named(text: str, is_card: bool, where: str) -> list[str]:
+    """Everywhere that the configs of a card (or of the YAML alone, in a file of its own) take data from."""
+    try:
+        data = DatasetCard(text, ignore_metadata_errors=True).data.to_dict() if is_card else yaml.safe_load(text)
+        configs = (data if isinstance(data, dict) else {}).get("configs", [])
+    except Exception as error:  # anyone may have written it
+        raise UserError(f"{where}: its metadata can't be read: {one_line(error)}") from None
+    places = []
+    for entry in _by_config(configs, "configs", where).values():
+        places += _names(entry.get("data_files")) + [str(entry[name]) for name in ("data_dir",) if entry.get(name)]
+    return places
+
+
 def _names(data_files: Any) -> list[str]:
     """All patterns in the `data_files` of a config: one, a list of them, or of mappings with a path."""
     if isinstance(data_files, dict):
@@ -92,10 +106,12 @@ class _Card:
 
 
 def _read_card(path: Path, where: str) -> _Card:
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return _Card({}, {}, {}, "", "")
+    refuse_outside(path, path.parent)
     try:
-        card = DatasetCard.load(path)
+        with open_plain(path) as file:
+            card = DatasetCard(file.read().decode())
         data = card.data.to_dict()
     except Exception as error:  # anyone may have written it
         raise UserError(f"{where}: its metadata can't be read, mend it by hand: {one_line(error)}") from None
@@ -207,6 +223,7 @@ def _leaderboard(root: Path, config: str, split: str, provenance: dict[str, Any]
     entries = []
     for path in sorted((root / "results" / config / split).glob("*.json")):
         with suppress(UserError, ValidationError):
+            refuse_outside(path, root)
             entry = TypeAdapter(_Entry).validate_python(read_json(path))
             if entry.files == fingerprint(provenance["files"]):
                 entries.append(entry)
@@ -221,7 +238,7 @@ def _render(splits: dict[str, list[dict[str, Any]]], repo: str) -> str:
         trim_blocks=True,
     )
     helpers = {"figure": _figure, "escape": escape, "part": _part, "digest": _digest, "fenced": _fenced}
-    helpers["code_named_in"] = code_named_in
+    helpers["code_of"] = _code_of
     return template.render(splits=splits, repo=repo, recipe_yaml=_yaml, **helpers).strip()
 
 
@@ -235,6 +252,16 @@ def _part(section: dict[str, Any]) -> str:
         (section[name] for name in ("model", "target", "path", "urls", "checkpoint") if section.get(name)), None
     )
     return f"{escape(section['kind'])} {escape(str(named))}" if named else escape(section["kind"])
+
+
+def _code_of(recipe: dict[str, Any]) -> str:
+    """All code of others that a recipe runs; nothing where it runs none."""
+    try:
+        return ", ".join(
+            strangers_code(ComponentSections, {name: recipe[name] for name in ComponentSections.model_fields}, "recipe")
+        )
+    except UserError as error:  # of another version, or of nobody's
+        return f"of a kind that this version of fmrgen can't tell ({error})"
 
 
 def _digest(sha256: str | None) -> str:

@@ -1,6 +1,6 @@
 """The four components of a recipe, built and proved to fit each other."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -15,6 +15,8 @@ from fmrgen.labels import Labels
 from fmrgen.oracles.base import Oracle
 from fmrgen.sections import ComponentConfig
 from fmrgen.sources.base import Source, SourceConfig
+
+_NOTICED = 0.01  # of the range of answers: more than rounding differs between two places in a batch
 
 
 class Components(NamedTuple):
@@ -69,16 +71,57 @@ def build_judges(
     """Classifier and oracle on the device of the image `blank` [1, 3, H, W], proved to answer in `labels` on it."""
     classifier = built(classifier_config, "classifier", nn.Module, blank.device)
     with told_of("classifier", blank):
-        classifier = answer_in_labels(classifier, labels, blank, "classifier")
+        classifier = proved(classifier, labels, blank, "classifier")
     oracle = built(oracle_config, "oracle", Oracle, blank.device)
     with told_of("oracle", blank):
         oracle.set_labels(labels)
-        judgement = oracle.judge(blank)
+        judgement = oracle.judge(blank.clone())
         for name, values in judgement._asdict().items():
             if tuple(values.shape) != (1, len(labels)):
                 found = f"{tuple(values.shape)} for one image and {len(labels)} labels"
                 raise UserError(f"oracle: its {name} have shape {found}")
+        _refuse_company(lambda images: torch.cat(oracle.judge(images), 1), blank, "oracle")
     return Judges(classifier, oracle)
+
+
+def proved(classifier: nn.Module, labels: Labels, image: torch.Tensor, what: str) -> nn.Module:
+    """`classifier`, made to answer in `labels` and proved to judge each image by itself.
+
+    `image` [1, 3, H, W] is what it is tried on, `what` names it in the error. Raises UserError.
+    """
+    answering = answer_in_labels(classifier, labels, image.clone(), what)
+    _refuse_company(answering, image, what)
+    return answering
+
+
+@torch.no_grad()
+def _refuse_company(ask: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor, what: str) -> None:
+    """Raises UserError where the answer [K] for an image hangs on those beside it, on chance, or on earlier ones.
+
+    A split is made in batches of its own making: such answers would be true of no image. `image` [1, 3, H, W] and some
+    of noise are asked of in two orders and companies, twice.
+    """
+    noise = torch.rand(3, *image.shape[1:], generator=torch.Generator().manual_seed(0)).to(image)
+    batches = torch.cat([image, noise[:2]]), torch.cat([noise[1:].flip(0), image])
+    first, second, *again = (ask(batch.clone()) for batch in (*batches, *batches))
+    if not len(first) == len(second) == len(noise):
+        raise UserError(f"{what}: answers with {len(first)} rows for {len(noise)} images")
+    finite = torch.cat([first, second]).nan_to_num(0, 0, 0)
+    noticed = _NOTICED * float(finite.max() - finite.min()) + 1e-6
+
+    def differ(one: torch.Tensor, other: torch.Tensor) -> bool:
+        return not torch.allclose(one, other, rtol=0, atol=noticed, equal_nan=True)
+
+    if any(map(differ, (first, second), again)):
+        raise UserError(
+            f"{what}: does not say the same of the same images twice; switch off what is random in it or remembers "
+            "(eval(), no dropout)"
+        )
+    if differ(first[[0, 2]], second[[2, 1]]):
+        raise UserError(
+            f"{what}: what it says of an image hangs on the images beside it; batch norm needs running statistics and "
+            "eval(), and nothing may be taken over the batch"
+        )
 
 
 def blank_image(size: int, device: torch.device | str) -> torch.Tensor:
@@ -125,7 +168,7 @@ def _try_gradient(components: Components, blank: torch.Tensor) -> None:
     image = generator.decode(Latents(free, latents.fixed))
     if image.shape != blank.shape:
         raise UserError(f"generator: decodes {tuple(blank.shape)} to {tuple(image.shape)}; check generator.image_size")
-    loss = components.classifier(image).logsumexp(1).sum()
+    loss = components.classifier(image.clone()).logsumexp(1).sum()
     if not loss.requires_grad or torch.autograd.grad(loss, free, allow_unused=True)[0] is None:
         raise UserError(
             "generator: no gradient reaches the latent through decode and classifier; neither may detach it"

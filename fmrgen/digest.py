@@ -5,6 +5,7 @@ import hashlib
 import torch
 from torch import nn
 
+from fmrgen.errors import UserError
 from fmrgen.generators.base import Generator
 from fmrgen.oracles.base import Oracle
 
@@ -18,6 +19,15 @@ def weights_sha256(component: object) -> str | None:
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         found += 1
     return digest.hexdigest() if found else None
+
+
+def refuse_changed_weights(what: str, component: object, before: str | None) -> None:
+    """Raises UserError where the weights in `component`, called `what`, are not those of the digest `before`."""
+    if weights_sha256(component) != before:
+        raise UserError(
+            f"{what}: its weights changed while it worked, as those of a network in training mode do; let its forward "
+            "leave them alone (eval(), and no train() in it)"
+        )
 
 
 def _weights(component: object, prefix: str) -> list[tuple[str, torch.Tensor]]:

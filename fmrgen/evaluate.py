@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from fmrgen.classifiers.base import answer_in_labels
-from fmrgen.components import built, told_of
-from fmrgen.digest import weights_sha256
+from fmrgen.components import built, proved, told_of
+from fmrgen.digest import refuse_changed_weights, weights_sha256
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import classify
 from fmrgen.evaluation.figures import Result
@@ -81,6 +80,9 @@ def evaluate(
             if "original" not in split.features:
                 classify_originals(passed, team, device, source, trust, batch_size)
             evaluated.append(passed)
+        for model in models:
+            what = f"classifier {model.name}"
+            refuse_changed_weights(what, model.module, loaded[f"weights of {what}"])
     return figures_of(models, evaluated) if team.is_first else None
 
 
@@ -113,7 +115,7 @@ def _labels_of(split: OpenedSplit, models: list[NamedClassifier], image: torch.T
             "the order of its outputs, as class_names of its section"
         )
     with told_of(f"classifier {models[0].name}", image), torch.no_grad():
-        return Labels(tuple(map(str, range(models[0].module(image).shape[1]))))
+        return Labels(tuple(map(str, range(models[0].module(image.clone()).shape[1]))))
 
 
 def _first_image(split: OpenedSplit, device: torch.device) -> torch.Tensor:
@@ -142,7 +144,7 @@ def _classify_split(
     for model in models:
         with told_of(f"classifier {model.name}", image):
             what = f"classifier {model.name} on {split.name}"
-            answering[model.name] = answer_in_labels(model.module, labels, image, what)
+            answering[model.name] = proved(model.module, labels, image, what)
     if sampler is not None:
         sampler.labels = len(labels)
     rows = SplitRows(split, labels, sampler)

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from datasets import ClassLabel, Image
-from datasets.utils.file_utils import xopen
 from PIL import Image as PILImage
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import write_atomically
 from fmrgen.reading import OpenedSplit, open_split, reading, refuse_other_rows
+from fmrgen.sources.images import read_image
 
 _LONGEST_NAME = 200  # bytes; file systems allow 255
 
@@ -96,8 +96,7 @@ def _image(opened: OpenedSplit, stored: dict[str, Any], what: str) -> tuple[str,
     try:
         image = opened.image_of(stored)
         if isinstance(image, str):
-            with xopen(image, "rb") as file:
-                image = file.read()
+            image = read_image(image)
         with PILImage.open(io.BytesIO(image)) as known:
             form = str(known.format).lower()
     except (UserError, OSError) as error:

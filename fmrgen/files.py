@@ -1,8 +1,11 @@
 """Files that are there whole or not at all, what others wrote in them, and who may write."""
 
+import errno
 import hashlib
+import io
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,10 +20,38 @@ _LARGEST = 10**1000  # Python itself writes out no more than 4,300 digits
 _MOST_ENTRIES = 1_000_000  # of a YAML text: some lines of aliases can stand for more than any memory holds
 
 
+def open_plain(path: Path) -> io.BufferedReader:
+    """A file opened to be read. Raises OSError, also for pipes, sockets and devices: one may never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise OSError(errno.EINVAL, "is a pipe, a socket or a device, and no file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def is_inside(path: Path, root: Path) -> bool:
+    """Whether `path` lies in the folder `root`, wherever links lead."""
+    root = root.resolve()
+    roots = [root]
+    if root.parent.name == "snapshots":  # of the Hub's cache, which is all links to the files beside it
+        roots.append(root.parent.parent / "blobs")
+    return any(folder in path.resolve().parents for folder in roots)
+
+
+def refuse_outside(path: Path, root: Path) -> None:
+    """Raises UserError where `path` is led out of the folder `root` by a link."""
+    if not is_inside(path, root):
+        raise UserError(f"{path}: is a link out of the folder, and is not followed; put a file there")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON mapping from a file. Raises UserError where it is none."""
     try:
-        return parse_json(path.read_bytes(), str(path))
+        with open_plain(path) as file:
+            return parse_json(file.read(), str(path))
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}") from None
 
@@ -101,7 +132,7 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
 def sha256_of(path: Path) -> str:
     """The digest of a file. Raises UserError where it can't be read."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}") from None
@@ -111,11 +142,18 @@ def refuse_unwritable(folder: Path) -> None:
     """Raises UserError where a folder is not there and can't be made, or nothing can be written in it."""
     if not _is_text(str(folder)):
         raise UserError(f"{str(folder)!r}: its name is no UTF-8, and parquet can't be written there; choose another")
+    refuse_chain(folder)
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
     if not there.is_dir():
         raise UserError(f"{folder}: can't be written: {there} is not a folder; choose another --output")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{folder}: can't be written: {there} is read-only; choose another --output")
+
+
+def refuse_chain(folder: Path) -> None:
+    """Raises UserError for a folder whose name the readers of datasets take for two places."""
+    if "::" in str(folder.absolute()):
+        raise UserError(f"{folder}: datasets can't read from a path with :: in it; use a folder of another name")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,6 +15,7 @@ import torch
 
 from fmrgen.background import read_ahead
 from fmrgen.components import Components
+from fmrgen.digest import refuse_changed_weights
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import refuse_unwritable
 from fmrgen.making import Taken, complete, nothing_finite, take
@@ -22,9 +24,9 @@ from fmrgen.processes import device_name, in_launched_precision, refuse_unlike_p
 from fmrgen.progress import Progress, Watch
 from fmrgen.provenance import is_finished, new_provenance, new_run, now
 from fmrgen.recipe import Recipe
-from fmrgen.rows import Example, Perturbed, StopReason
+from fmrgen.rows import Example, Perturbed
 from fmrgen.sources.base import LoadedExample, Source, SourceConfig
-from fmrgen.split import Skipped, SplitFolder, Tally, split_features
+from fmrgen.split import Skipped, SplitFolder, Tally, put_aside, split_features
 from fmrgen.statistics import Summary
 from fmrgen.team import Team, own_work
 
@@ -67,7 +69,9 @@ def generate(
         slots: list[int] = []
         share = missing[team.number :: team.size]
         with own_work(), _told_of_device():
-            _perturb_shards(recipe, components, folder, share, accelerator.device, watch, slots.append)
+            faults = _perturb_shards(recipe, components, folder, share, accelerator.device, watch, slots.append)
+            if share:
+                _refuse_changed_weights(components, folder, provenance["weights_sha256"])
         team.exchange("done", True, meanwhile=watch.show)
         watch.show()
         if mine is None:
@@ -84,7 +88,7 @@ def generate(
             return None
         if missing and len(parts) == 1:
             _wait_for_sight(folder)
-        summary = complete(folder, mine.provenance)
+        summary = complete(folder, mine.provenance, faults)
         return summary if team.is_first else None
 
 
@@ -159,8 +163,9 @@ def _perturb_shards(
     device: torch.device,
     watch: Watch,
     on_slots: Callable[[int], None],
-) -> None:
-    """Perturbs the examples of the shards `share` as one stream and writes each shard when its last row ends.
+) -> Counter[str | None]:
+    """Perturbs the examples of the shards `share` as one stream and writes each shard when its last row ends. Returns
+    what was not finite in rows, by how often; `None` counts the others.
 
     A source that fails is told after the images before it are through and the shards that they complete are written.
     """
@@ -205,13 +210,12 @@ def _perturb_shards(
         on_pass=lambda active: watch.team.check(),
         **recipe.perturb.model_dump(),
     )
-    hopeless: int | None = 0  # rows without a finite number so far, None once there was one with
+    faults: Counter[str | None] = Counter()
     with writer:
         for row in rows:
-            if hopeless is not None:
-                hopeless = hopeless + 1 if row.stop_reason is StopReason.NONFINITE and not row.valid else None
-                if hopeless == _HOPELESS:
-                    raise nothing_finite(hopeless, row.loss, row.score)
+            faults[None if row.valid else row.fault] += 1
+            if faults.total() == _HOPELESS and not faults[None]:
+                raise nothing_finite(_HOPELESS, faults)
             shard = home.pop(row.id)
             shard.waiting.remove(row.id)
             shard.rows.append(row)
@@ -223,6 +227,20 @@ def _perturb_shards(
         future.result()
     if failures:
         raise failures[0]
+    return faults
+
+
+def _refuse_changed_weights(components: Components, folder: SplitFolder, before: dict[str, str | None]) -> None:
+    """Raises UserError where a model is not any more what it was before the job. The shards are put aside then: they
+    are not of one network."""
+    try:
+        for name, digest in before.items():
+            refuse_changed_weights(name, getattr(components, name), digest)
+    except UserError:
+        for path in filter(Path.exists, map(folder.shard_path, range(folder.shards))):
+            with suppress(FileNotFoundError):  # by another process of the job
+                put_aside(path)
+        raise
 
 
 def _load_shards(

@@ -1,10 +1,12 @@
 """A split in the making: a folder taken for it by one job alone, and its end, when it is proved whole."""
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from itertools import count
 from typing import Any
+
+import numpy as np
 
 from fmrgen.card import refuse_unreadable_card, renew_card
 from fmrgen.errors import UserError
@@ -12,7 +14,7 @@ from fmrgen.files import held
 from fmrgen.provenance import claim, features_of, is_finished
 from fmrgen.report.show import write_picture
 from fmrgen.rows import StopReason
-from fmrgen.split import SplitFolder, Tally, picture_path
+from fmrgen.split import SplitFolder, Tally, picture_path, put_aside
 from fmrgen.statistics import SUMMARY_COLUMNS, Summary, summarise
 
 _MEASURES = ("loss", "clip_score")
@@ -46,10 +48,7 @@ def take(
     digests = dict(provenance.get("files", {}))  # of an earlier end, whether or not something was remade since
     sound, wrong = folder.sound_shards(features_of(provenance), provenance["fingerprint"], digests)
     for error in wrong:
-        places = (error.path.with_name(f".{error.path.name}.damaged{number or ''}") for number in count())
-        aside = next(place for place in places if not place.exists())
-        error.path.replace(aside)
-        on_note(f"{error.path}: {error.reason}; it is made anew, the file is kept as {aside.name}")
+        on_note(f"{error.path}: {error.reason}; it is made anew, the file is kept as {put_aside(error.path).name}")
     if len(sound) < folder.shards or not is_finished(provenance):
         # Parts tell of the same runs: of several records of one, the folder's own stays.
         known = {(run.get("job"), run["started"]): run for run in [*runs, *provenance["runs"]]}
@@ -61,9 +60,9 @@ def take(
     return Taken(provenance, {shard: found.tally for shard, found in sound.items()})
 
 
-def complete(folder: SplitFolder, provenance: dict[str, Any]) -> Summary:
+def complete(folder: SplitFolder, provenance: dict[str, Any], faults: Counter[str | None] | None = None) -> Summary:
     """Checks the whole split, marks `provenance` finished and writes the picture and the card; of a split that is
-    finished only what a killed run did not write.
+    finished only what a killed run did not write. `faults` counts what was not finite in the rows of this run.
 
     Raises UserError where a row is missing or wrong, and where no row is worth anything.
     """
@@ -76,7 +75,9 @@ def complete(folder: SplitFolder, provenance: dict[str, Any]) -> Summary:
     table = folder.read_columns([*dict.fromkeys([*SUMMARY_COLUMNS, *_MEASURES, "stop_reason"])])
     columns = {name: table[name].to_numpy() for name in table.column_names}
     if (columns["stop_reason"] == list(StopReason).index(StopReason.NONFINITE)).all() and not columns["valid"].any():
-        raise nothing_finite(len(table), columns["loss"][0], columns["clip_score"][0])
+        told = {"classifier": columns["loss"], "oracle": columns["clip_score"]}  # of the originals
+        stored: Counter[str | None] = Counter({part: int(np.isnan(values).sum()) for part, values in told.items()})
+        raise nothing_finite(len(table), faults or +stored)
     summary = summarise({name: columns[name] for name in SUMMARY_COLUMNS})
     if checked is not None:
         provenance |= checked._asdict() | {"skipped": [entry._asdict() for entry in checked.skipped]}
@@ -88,8 +89,9 @@ def complete(folder: SplitFolder, provenance: dict[str, Any]) -> Summary:
     return summary
 
 
-def nothing_finite(images: int, loss: float, score: float) -> UserError:
-    """The error of a job in which all of `images` images ended for want of numbers; the measures are of an original."""
-    which = "classifier" if loss != loss else "oracle" if score != score else "generator"
-    what = "no finite output or gradient" if which == "generator" else "NaN"
+def nothing_finite(images: int, faults: Counter[str | None]) -> UserError:
+    """The error of a job in which all of `images` images ended for want of numbers; `faults` counts what was none."""
+    part = next((part for part, _ in faults.most_common() if part), None)
+    which = part if part in ("generator", "classifier", "oracle") else "generator or classifier"
+    what = "no finite gradient" if part == "gradient" else "NaN" if part else "no finite output or gradient"
     return UserError(f"{which}: gives {what} for every one of {images} images; check its weights and its preprocessing")

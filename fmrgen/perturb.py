@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fmrgen.errors import UserError, one_line
 from fmrgen.generators.base import Generator, Latents
 from fmrgen.oracles.base import Oracle
 from fmrgen.rows import Example, Perturbed
-from fmrgen.slots import Judged, Row, Slots, all_finite, new_rows
+from fmrgen.slots import Judged, Row, Slots, first_fault, new_rows
 from fmrgen.updates import UPDATES, Update
 
 _ENCODE_ROWS = 16  # at most so many images are encoded together
@@ -61,7 +62,8 @@ def perturb(
     each pass with the number of slots that held an image, `on_slots` with the number of slots at the start and when
     memory has run out.
 
-    Raises ValueError for a budget, step size, precision or number of slots that makes no sense.
+    Raises ValueError for a budget, step size, precision or number of slots that makes no sense, and UserError where a
+    model fails on a batch or answers for another number of images.
     """
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"precision must be fp32 or bf16: {precision=}")
@@ -135,6 +137,7 @@ class _Bench:
         self.classifier, self.generator, self.oracle = classifier, generator, oracle
         self.rule, self.oracle_rule, self.seed, self.device = rule, oracle_rule, seed, device
         self.reduced = precision == "bf16"
+        self.at_work = "generator"  # whose mistake it is where something is thrown
         self.together = _ENCODE_ROWS
         # CUDA graphs come with this mode; elsewhere it is the default one.
         options: Any = {"dynamic": False, "mode": "reduce-overhead"}
@@ -152,7 +155,7 @@ class _Bench:
             ids = [example.id for example in padded]
             grid = _on_byte_grid(images)
             latents = self.encode(grid, labels, ids)
-            measures = dict(zip(_MEASURES, _in_parts_that_fit(self._look, grid, labels), strict=True))
+            measures = dict(zip(_MEASURES, self._in_parts_that_fit(self._look, grid, labels), strict=True))
             target = labels if self.oracle_rule == "label" else measures["oracle_label"]
             rows = new_rows(latents, grid, torch.tensor(ids), labels, target, measures, keep_latents)
             rows |= self.rule.memory(latents.free)
@@ -161,11 +164,12 @@ class _Bench:
 
     def encode(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> Latents:
         """The latents, in full precision."""
-        free, *fixed = _in_parts_that_fit(self._encode, images, labels, ids)
+        free, *fixed = self._in_parts_that_fit(self._encode, images, labels, ids)
         return Latents(free, *fixed)
 
     def _encode(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> list[Tensor]:
         self.generator.row_seeds = [_row_seed(self.seed, example_id) for example_id in ids]
+        self.at_work = "generator"
         with torch.no_grad(), self._precision():
             free, fixed = self.generator.encode(images, labels)
         return [_full(free)] if fixed is None else [_full(free), _full(fixed)]
@@ -173,8 +177,8 @@ class _Bench:
     @torch.no_grad()
     def _look(self, images: Tensor, labels: Tensor) -> list[Tensor]:
         """The measures of given images, in full precision."""
-        logits = self.classifier(images)
-        measures, _ = self._measure(images, labels, logits, cross_entropy(logits, labels, reduction="none"))
+        logits = self._logits(images)
+        measures, *_ = self._measure(images, labels, logits, cross_entropy(logits, labels, reduction="none"))
         return [measures[name] for name in _MEASURES]
 
     def encode_again(self, state: Slots, slots: list[int]) -> None:
@@ -190,14 +194,25 @@ class _Bench:
         if not self.reduced:
             return
         for rows, padded in self._in_groups(slots):
-            found = _in_parts_that_fit(self._classify, state["image"][padded], state["label"][padded])
+            found = self._in_parts_that_fit(self._classify, state["image"][padded], state["label"][padded])
             for name, values in zip(("prediction", "loss"), found, strict=True):
                 state[name][rows] = values[: len(rows)]
 
     @torch.no_grad()
     def _classify(self, images: Tensor, labels: Tensor) -> list[Tensor]:
-        logits = self.classifier(images)
+        logits = self._logits(images)
         return [logits.argmax(1), cross_entropy(logits, labels, reduction="none")]
+
+    def _logits(self, images: Tensor) -> Tensor:
+        """What the classifier says of images [B, 3, H, W]: [B, K], as exact as the images are.
+
+        It gets a copy: what is stored and judged is nobody's to write into.
+        """
+        self.at_work = "classifier"
+        logits = self.classifier(images.clone())
+        if len(logits) != len(images):
+            raise UserError(f"classifier: gives {len(logits)} rows of logits for {len(images)} images")
+        return _full(logits)
 
     def _in_groups(self, slots: list[int]) -> Iterator[tuple[list[int], list[int]]]:
         """`slots`, `together` at a time, and the same padded to that many."""
@@ -211,7 +226,7 @@ class _Bench:
         for slots in _SLOTS_TRIED:
             fixed = _repeated(row["fixed"], slots) if "fixed" in row else None
             latents, labels = Latents(_repeated(row["free"], slots), fixed), _repeated(row["label"], slots)
-            seconds = _if_it_fits(self._seconds_of_a_pass, latents, labels)
+            seconds = self._if_it_fits(self._seconds_of_a_pass, latents, labels)
             if seconds is None:
                 break
             tried.append(slots / seconds)
@@ -229,7 +244,7 @@ class _Bench:
 
     def judge_if_it_fits(self, latents: Latents, labels: Tensor) -> Judged | None:
         """One pass over the slots; None where memory is too small for so many."""
-        return _if_it_fits(self._judge, latents, labels, self.forward)
+        return self._if_it_fits(self._judge, latents, labels, self.forward)
 
     def _judge(self, latents: Latents, labels: Tensor, forward: Callable[..., Any]) -> Judged:
         with torch.enable_grad():
@@ -237,14 +252,16 @@ class _Bench:
             decoded, images, logits, losses = forward(free, latents.fixed, labels)
             (gradient,) = torch.autograd.grad(losses.sum(), free)
         decoded, images, logits, losses = (values.detach() for values in (decoded, images, logits, losses))
-        measures, finite = self._measure(images, labels, logits, losses)
-        return Judged(images, measures, finite & all_finite(decoded), gradient)
+        measures, probabilities, score = self._measure(images, labels, logits, losses)
+        fault = first_fault(decoded, losses, torch.cat([probabilities, score], 1))
+        return Judged(images, measures, fault, gradient)
 
     def _forward(self, free: Tensor, fixed: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        self.at_work = "generator"
         with self._precision():
             decoded = _full(self.generator.decode(Latents(free, fixed)))
             images = _StraightThroughBytes.apply(decoded)
-            logits = _full(self.classifier(images))
+            logits = self._logits(images)
         return decoded, images, logits, cross_entropy(logits, labels, reduction="none")
 
     def _precision(self) -> torch.autocast:
@@ -252,9 +269,12 @@ class _Bench:
 
     def _measure(
         self, images: Tensor, labels: Tensor, logits: Tensor, losses: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """The measures of images, and whether all that they rest on is finite, [B] bool."""
-        probabilities, score = self.oracle.judge(images)
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """The measures of images, and the oracle's probabilities and score [B, K] that they rest on."""
+        self.at_work = "oracle"
+        probabilities, score = (_full(values) for values in self.oracle.judge(images.clone()))
+        if not len(probabilities) == len(score) == len(images):
+            raise UserError(f"oracle: judges {len(probabilities)} images where there are {len(images)}")
         of_label = labels.unsqueeze(1)
         measures = {
             "score": score.gather(1, of_label).squeeze(1),
@@ -263,30 +283,39 @@ class _Bench:
             "prediction": logits.argmax(1),
             "loss": losses,
         }
-        return measures, all_finite(probabilities) & all_finite(score) & all_finite(losses)
+        return measures, probabilities, score
 
+    def _if_it_fits(self, work: Callable[..., Any], latents_or_images: Any, labels: Tensor, *arguments: Any) -> Any:
+        """What `work` returns for the rows; None where a GPU's memory is too small for them and there are fewer to try.
 
-def _if_it_fits(work: Callable[..., Any], latents_or_images: Any, labels: Tensor, *arguments: Any) -> Any:
-    """What `work` returns for the rows; None where a GPU's memory is too small for them and there are fewer to try."""
-    try:
-        return work(latents_or_images, labels, *arguments)
-    except torch.OutOfMemoryError:
-        if len(labels) == 1:
+        Raises UserError, with the part that was at work, for whatever else is thrown: anyone's code may stand there.
+        """
+        try:
+            return work(latents_or_images, labels, *arguments)
+        except torch.OutOfMemoryError:
+            if len(labels) == 1:
+                raise
+        except UserError:
             raise
-    if torch.cuda.is_available():  # here the traceback, which held the tensors, is gone
-        torch.cuda.empty_cache()
-    return None
+        except (Exception, SystemExit) as error:
+            if isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                raise
+            raise UserError(
+                f"{self.at_work}: fails on a batch of {len(labels)} images: {type(error).__name__}: {one_line(error)}"
+            ) from error
+        if torch.cuda.is_available():  # here the traceback, which held the tensors, is gone
+            torch.cuda.empty_cache()
+        return None
 
-
-def _in_parts_that_fit(work: Callable[..., list[Tensor]], images: Tensor, *columns: Any) -> list[Tensor]:
-    """What `work` returns for the rows, in halves, and halves of them, where they do not fit into memory together."""
-    if (found := _if_it_fits(work, images, *columns)) is not None:
-        return found
-    parts = [
-        _in_parts_that_fit(work, images[half], *(column[half] for column in columns))
-        for half in (slice(len(images) // 2), slice(len(images) // 2, None))
-    ]
-    return [torch.cat(values) for values in zip(*parts, strict=True)]
+    def _in_parts_that_fit(self, work: Callable[..., list[Tensor]], images: Tensor, *columns: Any) -> list[Tensor]:
+        """What `work` returns for the rows, in halves, and halves of them, where they do not fit together."""
+        if (found := self._if_it_fits(work, images, *columns)) is not None:
+            return found
+        parts = [
+            self._in_parts_that_fit(work, images[half], *(column[half] for column in columns))
+            for half in (slice(len(images) // 2), slice(len(images) // 2, None))
+        ]
+        return [torch.cat(values) for values in zip(*parts, strict=True)]
 
 
 def _repeated(value: Tensor, rows: int) -> Tensor:
@@ -294,7 +323,7 @@ def _repeated(value: Tensor, rows: int) -> Tensor:
 
 
 def _full(values: Tensor) -> Tensor:
-    return values.float() if values.dtype is torch.bfloat16 else values
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def _row_seed(seed: int, example_id: int) -> int:

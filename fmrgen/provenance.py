@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from fmrgen.errors import UserError
-from fmrgen.files import read_json
+from fmrgen.files import read_json, refuse_outside
 from fmrgen.recipe import IDLE_KEYS, Recipe
 from fmrgen.split import SplitFolder, split_features
 from fmrgen.statistics import Summary
@@ -98,7 +98,7 @@ class _Begun(_Told):
     groups: list[list[int]] | None
     source_classes: int | None
     examples: PositiveInt
-    image_size: PositiveInt
+    image_size: Annotated[int, Field(ge=1, le=8192)]  # the largest that a generator may have
     weights_sha256: _Weights
     runs: list[_Run]
     files: dict[_ShardName, str] = Field(default={}, description="sha256 of shards, of an earlier end if unfinished")
@@ -166,6 +166,7 @@ def read_all(root: Path) -> dict[tuple[str, str], dict[str, Any]]:
     found = {}
     for path in sorted((root / "provenance").glob("*/*.json")):
         with suppress(UserError):
+            refuse_outside(path, root)
             if is_provenance(tree := read_json(path)):
                 found[path.parent.name, path.stem] = tree
     return found

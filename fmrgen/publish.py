@@ -15,7 +15,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from fmrgen.card import data_named
 from fmrgen.errors import UserError
-from fmrgen.files import read_json
+from fmrgen.files import read_json, refuse_outside
 from fmrgen.hub import Change, HubRepo, Operation, RepoState
 from fmrgen.provenance import is_finished, refuse_mixed_config
 from fmrgen.reading import parse_reference
@@ -77,6 +77,7 @@ class _Local:
         picture = self.root / self.picture
         if not picture.is_file():
             raise UserError(f"{picture}: is gone; {again}")
+        refuse_outside(picture, self.root)
         return [*operations, CommitOperationAdd(self.picture, picture)]
 
     @property
@@ -116,6 +117,7 @@ def push(
         _refuse_to_hide_data(hub.name, small, state)
         operations: list[Operation] = []
         if "README.md" not in state.files and (found[0].root / "README.md").is_file():
+            refuse_outside(found[0].root / "README.md", found[0].root)
             shutil.copyfile(found[0].root / "README.md", small / "README.md")  # for what was written into it by hand
         for local in found:
             if not _is_there(local, small, state):
@@ -170,6 +172,7 @@ def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
         place = (path.parent.name, path.stem)
         if wanted not in ((None, None), place):
             continue
+        refuse_outside(path, root)
         if is_finished(provenance := read_json(path)):
             found.append(_Local(root, *place, provenance))
         else:
@@ -256,6 +259,7 @@ def _add_small_files(local: _Local, small: Path) -> None:
         provenance_path(local.root, local.config, local.split),
         *(local.root / "results" / local.config / local.split).glob("*.json"),
     ):
+        refuse_outside(path, local.root)
         target = small / path.relative_to(local.root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)

@@ -11,17 +11,22 @@ from typing import Any, NamedTuple
 
 import datasets
 import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, load_dataset
 from PIL import Image as PILImage
 
+from fmrgen.card import places_named
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import read_json
+from fmrgen.files import is_inside, open_plain, read_json, refuse_chain, refuse_outside
 from fmrgen.labels import Labels, recorded_labels
 from fmrgen.provenance import is_finished
-from fmrgen.sources.images import open_rgb, stored_image
+from fmrgen.sources.images import open_rgb, place_inside, stored_image
 from fmrgen.split import provenance_path, split_features
+from fmrgen.trust import is_on_the_hub, is_within
 
 _CURE = "fmrgen verify --files tells which file was changed"
+_LARGEST = 1 << 30  # bytes that a column of a row group may unpack to, where it is packed more than images can be
+_LEAST_COMPRESSED = 20  # times
 
 
 class SplitReference(NamedTuple):
@@ -69,22 +74,26 @@ class OpenedSplit:
         return self.dataset.features
 
     def image_of(self, stored: dict[str, Any] | None) -> bytes | str:
-        """The bytes of a stored image, or the address of its file where that lies in the split's own folder or repo.
+        """The bytes of a stored image, or the place of its file where that lies in the split's own folder, or in the
+        commit of its repo.
 
-        Raises UserError for any other address: a stranger's rows must not name files of this machine. Datasets that
-        were opened by the caller are the caller's.
+        Raises UserError for any other: a stranger's rows must not name files of this machine, or other hosts. Datasets
+        that were opened by the caller are the caller's.
         """
         image = stored_image(stored)
-        if isinstance(image, str) and not self.opened_by_caller:
-            place = image.rpartition("::")[2]
-            inside = self.repo is not None and (
-                place.startswith(f"hf://datasets/{self.repo}@")
-                if self.revision is not None
-                else Path(self.repo).resolve() in Path(place).resolve().parents
-            )
-            if not inside:
-                raise UserError(f"it is stored as {image}, which is not in the split")
-        return image
+        if isinstance(image, bytes) or self.opened_by_caller:
+            return image
+        if (place := place_inside(image, self._holds)) is None:
+            raise UserError(f"it is stored as {image}, which is not in the split")
+        return place
+
+    def _holds(self, file: str) -> bool:
+        """Whether a path or an address is that of a file in the split's own folder or commit."""
+        if self.repo is None:
+            return False
+        if self.revision is None:
+            return "://" not in file and is_inside(Path(file), Path(self.repo))
+        return is_on_the_hub(file) and file.startswith(f"hf://datasets/{self.repo}@{self.revision}/")
 
     def undecoded(self, columns: Iterable[str]) -> IterableDataset:
         """Its rows, the images of `columns` as they are stored: for `image_of`, or `decode`."""
@@ -95,8 +104,9 @@ class OpenedSplit:
 
     def decode(self, stored: dict[str, Any] | None, what: str) -> PILImage.Image:
         """A stored image as 8-bit RGB. Raises UserError, which calls it `what`, where it is none or lies elsewhere."""
+        size = None if self.provenance is None else self.provenance["image_size"]
         try:
-            return open_rgb(self.image_of(stored))
+            return open_rgb(self.image_of(stored), size)
         except UserError as error:
             raise UserError(f"{self.name}: {what} is unreadable ({error})") from None
 
@@ -177,11 +187,16 @@ def refuse_other_rows(opened: OpenedSplit, ids: Sequence[int]) -> None:
         raise UserError(f"{opened.name}: its files hold id {twice} twice; {_CURE}")
 
 
-def _open_files(pattern: str) -> OpenedSplit:
-    if "://" not in pattern and not glob.glob(pattern):
-        raise UserError(f"{pattern}: no such file")
+def _open_files(name: str) -> OpenedSplit:
+    pattern = name
+    if "://" not in pattern:
+        if not (files := glob.glob(pattern)):
+            raise UserError(f"{pattern}: no such file")
+        refuse_chain(Path(pattern))
+        _refuse_odd_files(map(Path, files))
+        pattern = str(Path(pattern).absolute())
     stream = load_dataset("parquet", data_files=pattern, split="train", streaming=True)
-    return OpenedSplit(pattern, _with_features(stream, pattern))
+    return OpenedSplit(name, _with_features(stream, name))
 
 
 def _open_reference(text: str, download: bool) -> OpenedSplit:
@@ -194,9 +209,12 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
     else:
         own, revision = _look_on_the_hub(reference)
     named = (reference.config, reference.split)
+    if revision is None:
+        refuse_chain(Path(repo))
     if own and (named in own or named == (None, None)):
         place = choose_place(text, reference, sorted(own))
     else:
+        _refuse_card_that_leads_out(repo, revision)
         place = choose_place(text, reference, sorted({*own, *_foreign_places(repo, revision)}))
     provenance = _read_provenance(repo, revision, *place) if place in own else None
     if provenance is not None and not is_finished(provenance):
@@ -206,7 +224,9 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
     # A folder is streamed always: the rows that load_dataset would keep of it are not looked up by the files' content.
     streaming = revision is None or not download
     if provenance is not None:  # its very files, whatever the card says
-        base = repo if revision is None else f"hf://datasets/{repo}@{revision}"
+        base = str(Path(repo).absolute()) if revision is None else f"hf://datasets/{repo}@{revision}"
+        if revision is None:
+            _refuse_odd_files([Path(base) / file for file in provenance["files"]])
         files = [f"{glob.escape(base)}/{file}" for file in provenance["files"]]
         stream = load_dataset("parquet", data_files=files, split="train", streaming=streaming)
     else:
@@ -221,8 +241,69 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
     return OpenedSplit(name, _with_features(stream, text), provenance, repo, revision, *place)
 
 
+def _refuse_odd_files(paths: Iterable[Path]) -> None:
+    """Raises UserError for a path of data where no file is, or one whose values fill more memory than images may."""
+    for path in paths:
+        try:
+            with open_plain(path) as file:
+                metadata = pq.read_metadata(file)
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror or one_line(error)}; {_CURE}") from None
+        except pa.ArrowException:
+            continue  # told by who reads it
+        for group in range(metadata.num_row_groups):
+            _refuse_bomb(path, metadata.row_group(group))
+
+
+def _refuse_bomb(path: Path, group: pq.RowGroupMetaData) -> None:
+    """Raises UserError where a few bytes stand for gigabytes, as no images of a split do: they hardly compress."""
+    for number in range(group.num_columns):
+        column = group.column(number)
+        # A dictionary holds a value once, and every row may name it.
+        times = group.num_rows if any("DICTIONARY" in encoding for encoding in column.encodings) else 1
+        whole = column.total_uncompressed_size
+        if whole * times > _LARGEST and whole > _LEAST_COMPRESSED * column.total_compressed_size:
+            raise UserError(
+                f"{path}: {column.total_compressed_size:,} bytes in it stand for up to {whole * times:,} of "
+                f"{column.path_in_schema}; that is no image, and is not unpacked"
+            )
+
+
+def _refuse_card_that_leads_out(repo: str, revision: str | None) -> None:
+    """Raises UserError where a dataset that fmrgen did not make takes its data from elsewhere."""
+    for name in ("README.md", ".huggingface.yaml"):
+        card = _card_of(repo, revision, name)
+        for place in [] if card is None else places_named(card, name == "README.md", f"{repo}: {name}"):
+            if not is_within(place):
+                raise UserError(f"{repo}: its {name} takes data from {place}, which is not in it; it is not read")
+
+
+def _card_of(repo: str, revision: str | None, name: str) -> str | None:
+    """The text of a dataset's card, None where it has none. Raises UserError where it is none, or lies elsewhere."""
+    path = Path(repo) / name
+    if revision is not None:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            path = Path(hf_hub_download(repo, name, repo_type="dataset", revision=revision))
+        except EntryNotFoundError:
+            return None
+    elif path.exists() or path.is_symlink():
+        refuse_outside(path, Path(repo))
+    else:
+        return None
+    with open_plain(path) as file:
+        return file.read().decode(errors="replace")
+
+
 def _open_saved(text: str, reference: SplitReference) -> OpenedSplit:
     """A folder of `save_to_disk`."""
+    for state in Path(reference.repo).glob("**/state.json"):
+        files = read_json(state).get("_data_files")
+        for entry in files if isinstance(files, list) else []:
+            if Path(str(entry.get("filename"))).name != entry.get("filename"):
+                raise UserError(f"{state}: takes data from {entry.get('filename')}, which is not in it; it is not read")
     loaded = datasets.load_from_disk(reference.repo)
     if isinstance(loaded, Mapping):
         _, split = choose_place(text, reference, [("default", str(name)) for name in loaded])
@@ -282,11 +363,13 @@ def _look_on_the_hub(reference: SplitReference) -> tuple[list[tuple[str, str]], 
 
 def _read_provenance(repo: str, revision: str | None, config: str, split: str) -> dict[str, Any]:
     if revision is None:
-        return read_json(provenance_path(Path(repo), config, split))
+        path = provenance_path(Path(repo), config, split)
+        refuse_outside(path, Path(repo))
+        return read_json(path)
     from huggingface_hub import hf_hub_download
 
-    path = provenance_path(Path(), config, split).as_posix()
-    return read_json(Path(hf_hub_download(repo, path, repo_type="dataset", revision=revision)))
+    file = provenance_path(Path(), config, split).as_posix()
+    return read_json(Path(hf_hub_download(repo, file, repo_type="dataset", revision=revision)))
 
 
 def _with_features(stream: IterableDataset, name: str) -> IterableDataset:

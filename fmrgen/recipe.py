@@ -16,18 +16,16 @@ from pydantic import Field, field_validator, model_validator
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import parse_yaml
 from fmrgen.generators.base import mask_of
-from fmrgen.sections import (
-    AnySection,
+from fmrgen.kinds import (
+    ClassifierOnly,
     ClassifierSection,
-    ComponentConfig,
     GeneratorSection,
     OracleSection,
-    Section,
+    SourceOnly,
     SourceSection,
     classifier_of_short_form,
-    unknown_message,
-    validate,
 )
+from fmrgen.sections import AnySection, ComponentConfig, Section, unknown_message, validate
 
 if TYPE_CHECKING:
     import torch
@@ -153,14 +151,6 @@ def load_section(section: type[AnySection], reference: str | Path, overrides: Se
     return validate(section, _merge(tree, changes), str(reference))
 
 
-class _ClassifierOnly(Section):
-    classifier: ClassifierSection
-
-
-class _SourceOnly(Section):
-    source: SourceSection
-
-
 def load_classifier(text: str) -> tuple[str, ComponentConfig]:
     """A classifier that is given in one word, and its name: `[NAME=]` and then
 
@@ -184,7 +174,7 @@ def load_classifier(text: str) -> tuple[str, ComponentConfig]:
     default = rest if prefix in ("timm", "hf", "asset") else rest or Path(reference).name
     if Path(default).exists():
         default = Path(default).resolve().name  # the way to it is nobody's business
-    return str(name or default), validate(_ClassifierOnly, tree, reference).classifier
+    return str(name or default), validate(ClassifierOnly, tree, reference).classifier
 
 
 def load_classifiers(texts: Sequence[str]) -> dict[str, ComponentConfig]:
@@ -206,7 +196,7 @@ def load_source(text: str) -> ComponentConfig:
 
 def source_section(tree: Any, name: str) -> ComponentConfig:
     """A source section from its mapping; a mistake in it is a UserError that starts with `name`."""
-    return validate(_SourceOnly, {"source": tree}, name).source
+    return validate(SourceOnly, {"source": tree}, name).source
 
 
 def _is_recipe(reference: str) -> bool:

@@ -33,6 +33,7 @@ class Perturbed:
     `image` is the last image that the oracle accepted, the original where `valid` is False. `score`, `probability`,
     `oracle_label`, `prediction` and `loss` are of `image`; `score` and `probability` are the oracle's for `label`.
     `latent_shift` is the root mean square of the change in the free latent (of a sparse generator, of what moves).
+    `fault` is what was not finite where that ended the row: generator, classifier, oracle or gradient.
     `latents` are the free latents of the original and of `image`, where the engine was asked to keep them.
     """
 
@@ -53,4 +54,5 @@ class Perturbed:
     reconstruction_prediction: int
     loss: float
     latent_shift: float
+    fault: str | None = None
     latents: "tuple[Tensor, Tensor] | None" = None

@@ -8,22 +8,29 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from fmrgen.assets import resolve_path
 from fmrgen.errors import UserError
-from fmrgen.files import parse_yaml
 from fmrgen.imports import import_object
 
 if TYPE_CHECKING:
     import torch
 
 _UNION_PART = re.compile(r"(constrained-|list\[|dict\[|literal\[|(str|int|float|bool)$)")  # pydantic's, no key
-TRAINED_CLASSIFIER = "classifier.yaml"  # beside model.safetensors: the section that builds the network
+STRANGERS = "of a stranger"  # the context of a validation that imports nothing and reads no file
+_PURE_SHORT_FORMS = ("timm:", "hf:", "asset:")  # that say what they mean without an import or a file of the user's
 
 
 class Section(BaseModel):
@@ -63,6 +70,18 @@ class ComponentConfig(Section):
         """The component itself, its weights loaded and on `device`. Raises UserError for what a user can mend."""
         raise NotImplementedError
 
+    def code_it_runs(self) -> list[str]:
+        """The code of others that building or using it would run: import paths, commands, repos that bring code.
+
+        A component inside this one speaks for itself. A kind is harmless only if it says so here and in
+        `places_it_reads`: what says nothing counts as code.
+        """
+        return [self.kind]
+
+    def places_it_reads(self) -> list[str]:
+        """The files, folders and addresses that it would read, but for repos on the Hub and what fmrgen ships."""
+        return [f"whatever {self.kind} likes"]
+
 
 class ClassifierConfig(ComponentConfig):
     """What every built-in classifier understands."""
@@ -78,19 +97,19 @@ def unknown_message(what: str, name: object, known: Any) -> str:
     return f"unknown {what}, " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(map(str, known))}")
 
 
-def _config_class(package: str, kind: object) -> type[ComponentConfig]:
-    if not isinstance(kind, str):
-        raise PydanticCustomError("kind", "kind must be a name or package.module:Class")
+def _config_class(package: str, kind: str) -> type[ComponentConfig]:
     if ":" not in kind:
         paths = importlib.import_module(package).__path__
         kinds = sorted(m.name for m in pkgutil.iter_modules(paths) if m.name != "base" and not m.name.startswith("_"))
         if kind not in kinds:
             text = f"{kind!r}: {unknown_message('kind', kind, kinds)} (anyone's own is package.module:Class)"
             raise PydanticCustomError("kind", "{text}", {"text": text})
-    try:
-        config = import_object(kind if ":" in kind else f"{package}.{kind}:Config")
-    except UserError as error:
-        raise PydanticCustomError("kind", "{text}", {"text": str(error)}) from None
+        config = importlib.import_module(f"{package}.{kind}").Config
+    else:
+        try:
+            config = import_object(kind)
+        except UserError as error:
+            raise PydanticCustomError("kind", "{text}", {"text": str(error)}) from None
     if not (isinstance(config, type) and issubclass(config, ComponentConfig)):
         raise PydanticCustomError("kind", "{text}", {"text": f"{kind!r} is not a fmrgen.ComponentConfig"})
     return config
@@ -102,83 +121,60 @@ def component(package: str, short_form: Callable[[str], dict[str, Any]] | None =
     `short_form` makes a mapping of a section that is written as one word.
     """
 
-    def resolve(value: Any) -> ComponentConfig:
+    def resolve(value: Any, info: ValidationInfo) -> ComponentConfig:
         if isinstance(value, ComponentConfig):
             return value
+        strangers = info.context == STRANGERS
         if isinstance(value, str) and short_form is not None:
+            if strangers and not value.startswith(_PURE_SHORT_FORMS):
+                return Withheld.of(value)
             try:
                 value = short_form(value)
             except UserError as error:
                 raise PydanticCustomError("short_form", "{text}", {"text": str(error)}) from None
         if not isinstance(value, dict) or "kind" not in value:
             raise PydanticCustomError("kind", "needs a mapping with a kind")
-        return _config_class(package, value["kind"]).model_validate(value)
+        if not isinstance(kind := value["kind"], str):
+            raise PydanticCustomError("kind", "kind must be a name or package.module:Class")
+        if strangers and ":" in kind:
+            return Withheld.of(kind)
+        return _config_class(package, kind).model_validate(value, context=info.context)
 
     return BeforeValidator(resolve)
 
 
-def classifier_of_short_form(text: str) -> dict[str, Any]:
-    """The section that `timm:NAME`, `hf:REPO`, a trained folder, an asset or an import path stands for."""
-    prefix, _, name = text.partition(":")
-    if prefix == "timm":
-        return {"kind": "timm", "model": name}
-    if prefix == "hf":
-        repo, _, revision = name.partition("@")
-        return {"kind": "transformers", "model": repo, "revision": revision or None}
-    if Path(folder := resolve_path(text)).is_dir():
-        return _trained_classifier(text, Path(folder) / TRAINED_CLASSIFIER)
-    if re.fullmatch(r"\w+(\.\w+)*:\w+", text):
-        target = import_object(text)
-        is_config = isinstance(target, type) and issubclass(target, ComponentConfig)
-        return {"kind": text} if is_config else {"kind": "module", "target": text}
-    raise UserError(
-        f"{text}: no classifier; say timm:NAME, hf:REPO, asset:NAME, package.module:Name, a recipe, or a folder of "
-        "fmrgen train"
-    )
+class Withheld(ComponentConfig):
+    """Stands for a stranger's component of which only an import, or a file of this machine, could tell more."""
+
+    code: list[str] = []
+    places: list[str] = []
+
+    @classmethod
+    def of(cls, named: str) -> "Withheld":
+        return cls(kind=named, code=[named]) if ":" in named else cls(kind=named, places=[named])
+
+    def code_it_runs(self) -> list[str]:
+        return self.code
+
+    def places_it_reads(self) -> list[str]:
+        return self.places
 
 
-def _trained_classifier(text: str, path: Path) -> dict[str, Any]:
-    try:
-        section = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, ValueError):
-        section = None
-    if not isinstance(section, dict):
-        raise UserError(f"{text}: no folder of a trained classifier, it holds no {path.name}")
-    if code := code_named_in(section):
-        raise UserError(f"{text}: its {path.name} names code, {code}; if you know it, write the section yourself")
-    return {**section, "checkpoint": f"{text}/model.safetensors"}
+def _is_revision(text: str | None) -> str | None:
+    if text is not None and not re.fullmatch(r"(?!.*\.\.)\w[\w./-]*", text):
+        raise ValueError(f"{text!r} is no branch, tag or commit")
+    return text
 
 
-def code_named_in(tree: Any) -> str | None:
-    """The first import path or command in a recipe's sections, None where only built-in kinds are named."""
-    if isinstance(tree, str) and tree.startswith("pipe:"):
-        return tree
-    if isinstance(tree, list):
-        return next((code for entry in tree if (code := code_named_in(entry))), None)
-    if not isinstance(tree, dict):
-        return None
-    if ":" in str(tree.get("kind", "")) or tree.get("kind") == "module":
-        return str(tree.get("target") or tree["kind"])
-    if tree.get("trust_remote_code") is True:
-        return f"that of {tree.get('model')} (trust_remote_code)"
-    return code_named_in(list(tree.values()))
-
-
-SourceSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.sources")]
-ClassifierSection = Annotated[
-    SerializeAsAny[ComponentConfig], component("fmrgen.classifiers", classifier_of_short_form)
-]
-GeneratorSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.generators")]
-OracleSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.oracles")]
-
+Revision = Annotated[str | None, AfterValidator(_is_revision)]  # of a repo on the Hub
 
 AnySection = TypeVar("AnySection", bound=Section)
 
 
-def validate(section: type[AnySection], tree: Any, name: str) -> AnySection:
+def validate(section: type[AnySection], tree: Any, name: str, context: str | None = None) -> AnySection:
     """`tree` as a `section`; a mistake in it is one UserError line that starts with `name` and the key."""
     try:
-        return section.model_validate(tree)
+        return section.model_validate(tree, context=context)
     except ValidationError as error:
         first, *others = error.errors()
         key = ".".join(str(part) for part in first["loc"] if not _UNION_PART.match(str(part)))

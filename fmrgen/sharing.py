@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from fmrgen.card import RESULT_SCHEMA, renew_card
 from fmrgen.errors import UserError
 from fmrgen.evaluation.figures import ClassifierFigures, Figures, Result, SplitFigures
-from fmrgen.files import read_json, write_atomically
+from fmrgen.files import read_json, refuse_outside, write_atomically
 from fmrgen.hub import Change, HubRepo, RepoState
 from fmrgen.recipe import fingerprint
 from fmrgen.report.markdown import escape, to_markdown
@@ -85,6 +85,7 @@ def record_results(figures: Figures) -> list[str]:
         try:
             if split.revision is None:
                 for path, text in entries.items():
+                    refuse_outside((Path(split.repo) / path).parent, Path(split.repo))
                     write_atomically(Path(split.repo) / path, text.encode())
                 renew_card(Path(split.repo))
             else:

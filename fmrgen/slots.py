@@ -13,9 +13,11 @@ from fmrgen.rows import Perturbed, StopReason
 _FEWEST = 16  # below, kernels round the last bits of a row differently from one batch size to the next
 _ENDS = (StopReason.BUDGET, StopReason.ORACLE, StopReason.REJECTED, StopReason.NONFINITE)
 _GOES_ON = -1
+PARTS = ("generator", "classifier", "oracle", "gradient")  # what may be no number
+_FINE = -1
 _LABELS = ("oracle_label", "prediction")
 _COLUMNS = (
-    *("id", "label", "accepted", "latent_shift", "score", "probability", "loss", *_LABELS),
+    *("id", "fault", "label", "accepted", "latent_shift", "score", "probability", "loss", *_LABELS),
     *(f"{of}_{name}" for of in ("original", "reconstruction") for name in _LABELS),
 )
 
@@ -24,12 +26,18 @@ Row = dict[str, Tensor]
 
 @dataclass
 class Judged:
-    """One pass over the slots: images [S, 3, H, W] in [0, 1] on the 8-bit grid, their measures [S], the gradient."""
+    """One pass over the slots: images [S, 3, H, W] in [0, 1] on the 8-bit grid, their measures [S], the gradient, and
+    the first of `PARTS` that is not finite, [S]."""
 
     images: Tensor
     measures: dict[str, Tensor]
-    finite: Tensor
+    fault: Tensor
     gradient: Tensor
+
+    @property
+    def finite(self) -> Tensor:
+        """Whether images and measures are numbers, [S]."""
+        return self.fault == _FINE
 
 
 def new_rows(
@@ -55,6 +63,7 @@ def new_rows(
     rows["accepted"] = torch.zeros(count, dtype=torch.int64, device=device)
     rows["fresh"] = torch.ones(count, dtype=torch.bool, device=device)  # not decoded yet: pass 0
     rows["probing"] = torch.ones(count, dtype=torch.bool, device=device)  # decoded for its gradient, not judged
+    rows["fault"] = torch.full_like(rows["accepted"], _FINE)
     rows["latent_shift"] = torch.zeros(count, dtype=latents.free.dtype, device=device)
     return rows
 
@@ -138,6 +147,7 @@ class Slots:
         steps_now = probing if reencode else torch.ones_like(probing)
         codes = torch.full_like(rows["accepted"], _GOES_ON)
         lost = steps_now & ~all_finite(judged.gradient)
+        rows["fault"] = judged.fault.masked_fill(judged.finite & lost, PARTS.index("gradient"))
         spent = accepted & (rows["accepted"] == budget)
         refused = ~probing & ~agrees
         never = refused & (rows["accepted"] == 0)
@@ -175,7 +185,7 @@ class Slots:
         columns = {name: self[name][slots].tolist() for name in _COLUMNS}
         images = {name: (self[name][slots] * 255).round().to(torch.uint8).cpu() for name in ("image", "original")}
         kept = [self[name][slots].cpu() for name in ("start", "latent")] if "latent" in self.rows else None
-        iterations = columns.pop("accepted")
+        iterations, faults = columns.pop("accepted"), columns.pop("fault")
         for row, (slot, reason) in enumerate(done):
             self.occupied[slot] = False
             yield Perturbed(
@@ -184,6 +194,7 @@ class Slots:
                 valid=iterations[row] > 0,
                 iterations=iterations[row],
                 stop_reason=reason,
+                fault=PARTS[faults[row]] if reason is StopReason.NONFINITE else None,
                 latents=None if kept is None else (kept[0][row], kept[1][row]),
                 **{name: values[row] for name, values in columns.items()},
             )
@@ -192,6 +203,14 @@ class Slots:
 def as_column(mask: Tensor, values: Tensor) -> Tensor:
     """`mask` [S] so that it broadcasts over `values` [S, …]."""
     return mask.view(-1, *[1] * (values.ndim - 1))
+
+
+def first_fault(*parts: Tensor) -> Tensor:
+    """Of the values [B, …] of the first of `PARTS`, the first that are not finite, [B]; -1 where all are."""
+    fault = torch.full((len(parts[0]),), _FINE, device=parts[0].device)
+    for part, values in reversed(list(enumerate(parts))):
+        fault = fault.masked_fill(~all_finite(values), part)
+    return fault
 
 
 def all_finite(values: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,7 +15,7 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PILImage
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import read_json, sha256_of, write_atomically
+from fmrgen.files import open_plain, read_json, sha256_of, write_atomically
 from fmrgen.rows import Perturbed, StopReason
 
 Seen = TypeVar("Seen")
@@ -193,7 +194,12 @@ class SplitFolder:
 
     def read_columns(self, columns: Sequence[str]) -> pa.Table:
         """Some columns of all shards; images that are not asked for are not read."""
-        return pa.concat_tables(pq.read_table(self.shard_path(n), columns=list(columns)) for n in range(self.shards))
+        tables = []
+        for shard in range(self.shards):
+            # Opened here: pyarrow takes a name with a `~` or a colon in it for another place.
+            with open_plain(self.shard_path(shard)) as file:
+                tables.append(pq.read_table(file, columns=list(columns)))
+        return pa.concat_tables(tables)
 
     @property
     def is_whole(self) -> bool:
@@ -212,7 +218,7 @@ class SplitFolder:
         if sha256 is not None and sha256_of(path) != sha256:
             raise ShardError(path, "holds other bytes than when the split was finished")
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            with open_plain(path) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
                 metadata, schema = file.metadata, file.schema_arrow
                 # With the images, so that their checksums are looked at, unless the digest has vouched for all.
                 kept, gaps = [], False
@@ -303,6 +309,14 @@ def _at_once(look: Callable[[int], Seen], shards: Iterable[int]) -> list[Seen]:
     """What `look` sees of each shard, some files at once."""
     with ThreadPoolExecutor(_LOOKERS) as pool:
         return list(pool.map(look, shards))
+
+
+def put_aside(path: Path) -> Path:
+    """Gives a file that is wrong another name, under which nobody reads it; returns that."""
+    places = (path.with_name(f".{path.name}.damaged{number or ''}") for number in count())
+    aside = next(place for place in places if not place.exists())
+    path.replace(aside)
+    return aside
 
 
 def provenance_path(root: Path, config: str, split: str) -> Path:

@@ -9,15 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from fmrgen.components import Judges, blank_image, build_judges
-from fmrgen.digest import weights_sha256
+from fmrgen.components import Judges, blank_image, build_judges, told_of
+from fmrgen.digest import refuse_changed_weights, weights_sha256
 from fmrgen.errors import UserError
+from fmrgen.kinds import ClassifierSection, OracleSection
 from fmrgen.labels import recorded_labels
 from fmrgen.reading import OpenedSplit, open_own_split, reading, refuse_other_rows
 from fmrgen.rows import StopReason
-from fmrgen.sections import ClassifierSection, OracleSection, Section, code_named_in, validate
+from fmrgen.sections import Section
+from fmrgen.trust import strangers_section
 
 _BATCH = 64
+_MOST_PIXELS = 1 << 25  # of the images of a batch, each of which takes 27 bytes on its way
 _TOLERANCE = 1e-4  # of clip_score, oracle_probability and loss: float noise between batch sizes and devices
 
 
@@ -57,15 +60,14 @@ def verify(
 ) -> Verification:
     """Judges and classifies every stored image of `split` (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`) again.
 
-    Uses the oracle and the classifier of the recipe in the split's provenance, which may be a stranger's: one that
-    names code by import path is refused unless `trust` is given. `on_rows(done, rows)` tells how far it is. Raises
-    UserError where the split or its models can't be had, or are not the ones that made it.
+    Uses the oracle and the classifier of the recipe in the split's provenance, which may be a stranger's: where they
+    run code, or read files of this machine or addresses, that is refused unless `trust` is given. `on_rows(done, rows)`
+    tells how far it is. Raises UserError where the split or its models can't be had, or are not the ones that made it.
     """
     opened, provenance = open_own_split(split)
     tree = {name: provenance["recipe"][name] for name in ("classifier", "oracle")}
-    if not trust and (code := code_named_in(tree)):
-        raise UserError(f"{split}: its recipe runs {code}; if you know that code, verify with --trust")
-    recipe = validate(_JudgesOfRecipe, tree, f"{split}: recipe in the provenance")
+    told = f"{split}: the recipe in its provenance"
+    recipe = strangers_section(_JudgesOfRecipe, tree, told, trust=trust, cure="if you trust it, verify with --trust")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     labels = recorded_labels(provenance)
     blank = blank_image(provenance["image_size"], device)
@@ -76,7 +78,10 @@ def verify(
                 f"{split}: the {name} that the recipe loads now has other weights than the one that made it"
             )
     with reading(split):
-        return _verify_rows(opened, len(labels), provenance["image_size"], judges, device, on_rows)
+        found = _verify_rows(opened, len(labels), provenance["image_size"], judges, device, on_rows)
+    for name, judge in judges._asdict().items():
+        refuse_changed_weights(name, judge, provenance["weights_sha256"][name])
+    return found
 
 
 def _verify_rows(
@@ -91,9 +96,10 @@ def _verify_rows(
     columns = [name for name in ("image", "original") if name in opened.features]
     disagreements: list[Disagreement] = []
     ids: list[int] = []
-    for batch in opened.undecoded(columns).iter(batch_size=_BATCH) if rows else ():
+    batch_size = max(1, min(_BATCH, _MOST_PIXELS // size**2))
+    for batch in opened.undecoded(columns).iter(batch_size=batch_size) if rows else ():
         _refuse_gaps(opened.name, batch, labels)
-        pixels = {name: _decode(opened, batch, name, size) for name in columns}
+        pixels = {name: _decode(opened, batch, name) for name in columns}
         found = _measure(pixels["image"], batch["label"], "", judges, device)
         if "original" in pixels:
             found |= _measure(pixels["original"], batch["label"], "original_", judges, device)
@@ -115,15 +121,11 @@ def _refuse_gaps(name: str, batch: dict[str, list[Any]], labels: int) -> None:
             raise UserError(f"{name}: id {example_id}: label {batch['label'][i]} is none of the {labels} classes")
 
 
-def _decode(opened: OpenedSplit, batch: dict[str, list[Any]], column: str, size: int) -> np.ndarray:
-    """The images of a column, uint8 [B, size, size, 3]."""
+def _decode(opened: OpenedSplit, batch: dict[str, list[Any]], column: str) -> np.ndarray:
+    """The images of a column, uint8 [B, H, W, 3], of the size that the split says."""
     images = []
     for example_id, stored in zip(batch["id"], batch[column], strict=True):
-        image = opened.decode(stored, f"id {example_id}: its {column}")
-        if image.size != (size, size):
-            found = "×".join(map(str, image.size))
-            raise UserError(f"{opened.name}: id {example_id}: its {column} has {found} pixels, not {size}×{size}")
-        images.append(np.asarray(image))
+        images.append(np.asarray(opened.decode(stored, f"id {example_id}: its {column}")))
     return np.stack(images)
 
 
@@ -133,8 +135,11 @@ def _measure(
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device).float() / 255
     labels = torch.tensor(stored_labels, device=device)
     with torch.no_grad():
-        logits = judges.classifier(images)
-        probabilities, score = judges.oracle.judge(images)
+        with told_of("classifier", images):
+            logits = judges.classifier(images.clone())
+            logits = logits.float() if logits.dtype.itemsize < 4 else logits  # as the engine does
+        with told_of("oracle", images):
+            probabilities, score = judges.oracle.judge(images.clone())
     found = {f"{prefix}prediction": logits.argmax(1), f"{prefix}oracle_label": probabilities.argmax(1)}
     if not prefix:
         found["clip_score"] = score.gather(1, labels.unsqueeze(1)).squeeze(1)

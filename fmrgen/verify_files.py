@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fmrgen.errors import UserError
-from fmrgen.files import parse_json, read_json
+from fmrgen.files import parse_json, read_json, refuse_outside
 from fmrgen.hub import HubRepo
 from fmrgen.provenance import features_of, is_finished, is_provenance
 from fmrgen.reading import choose_place, parse_reference, splits_among, splits_in
@@ -32,6 +32,7 @@ def verify_files(split: str) -> FilesVerification:
     root = Path(reference.repo)
     if root.is_dir():
         config, name = choose_place(split, reference, sorted(splits_in(root)))
+        refuse_outside(provenance_path(root, config, name), root)
         return _in_folder(root, config, name, read_json(provenance_path(root, config, name)))
     if root.exists():
         raise UserError(f"{split}: is a file; verify the folder of a generate command, or a repo on the Hub")

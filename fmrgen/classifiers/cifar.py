@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from fmrgen.sections import ClassifierConfig
+from fmrgen.trust import places_among
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,12 @@ class Config(ClassifierConfig):
         if self.checkpoint is not None:
             load_checkpoint(network, self.checkpoint)
         return freeze(Classifier(network, Normalize(_MEAN, _STD, size=32), self.class_names), device)
+
+    def code_it_runs(self) -> list[str]:
+        return []
+
+    def places_it_reads(self) -> list[str]:
+        return places_among(self.checkpoint)
 
 
 def _resnet18(num_classes: int) -> "nn.Module":

@@ -7,6 +7,7 @@ from pydantic import Field
 from fmrgen.errors import UserError
 from fmrgen.imports import import_object
 from fmrgen.sections import ClassifierConfig
+from fmrgen.trust import places_among
 
 if TYPE_CHECKING:
     import torch
@@ -43,3 +44,9 @@ class Config(ClassifierConfig):
         if self.checkpoint is not None:
             load_checkpoint(network, self.checkpoint)
         return freeze(Classifier(network, Normalize(self.mean, self.std, self.size), self.class_names), device)
+
+    def code_it_runs(self) -> list[str]:
+        return [self.target]
+
+    def places_it_reads(self) -> list[str]:
+        return places_among(self.checkpoint)

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from fmrgen.sections import ClassifierConfig
+from fmrgen.sections import ClassifierConfig, Revision
+from fmrgen.trust import places_among
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +17,7 @@ class Config(ClassifierConfig):
 
     kind: str = "transformers"
     model: str
-    revision: str | None = None
+    revision: Revision = None
     trust_remote_code: bool = Field(False, description="run the code that the repo brings; read it before you do")
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
@@ -31,6 +32,12 @@ class Config(ClassifierConfig):
         processor = from_pretrained(AutoImageProcessor, **load)
         names = self.class_names or _class_names(model.config.id2label)
         return freeze(Classifier(model, _Processor(processor), names), device)
+
+    def code_it_runs(self) -> list[str]:
+        return [f"that of {self.model} (trust_remote_code)"] if self.trust_remote_code else []
+
+    def places_it_reads(self) -> list[str]:
+        return places_among(self.model)
 
 
 def _class_names(id2label: dict[int, str]) -> list[str] | None:

@@ -18,14 +18,17 @@ NO_ANSWER = -1  # the prediction where the highest logit is not finite
 _DECODERS = 8  # threads, where there are as many cores
 _WAITING = 2  # batches that are read ahead of those being decoded
 
+MOST_PIXELS = 1 << 25  # of the images that are decoded, or classified, together; each takes 30 bytes on its way
+
 Pixels = np.ndarray  # uint8 RGB [H, W, 3]
+LazyPixels = Pixels | Callable[[], Pixels]  # an image, or what decodes it when it is its turn
 
 
 class Batch(NamedTuple):
     """Images that are classified together: `decode` gives B images for each name, `rows` [B] says whose they are."""
 
     rows: np.ndarray
-    decode: Callable[[], dict[str, list[Pixels]]]
+    decode: Callable[[], dict[str, list[LazyPixels]]]
 
 
 Predictions = dict[str, dict[str, np.ndarray]]  # classifier → name of the images → int32 [N]
@@ -67,7 +70,7 @@ def classify(
 
 def _decode(
     batches: Iterator[Batch], team: Team, device: torch.device
-) -> Iterator[tuple[np.ndarray, Future[dict[str, list[Pixels]]] | None]]:
+) -> Iterator[tuple[np.ndarray, Future[dict[str, list[LazyPixels]]] | None]]:
     """The rows of every batch in turn, with the images of this process's own, some batches ahead."""
     workers = max(1, min(_DECODERS, torch.get_num_threads() // 2)) if device.type == "cpu" else _DECODERS
     waiting: deque[Any] = deque()
@@ -80,24 +83,37 @@ def _decode(
         yield from waiting
 
 
-def _ask(images: list[Pixels], classifiers: Mapping[str, nn.Module], device: torch.device) -> dict[str, Tensor]:
-    """What each classifier says of the images, int32 [B]; images of one size go through together."""
-    sizes: dict[tuple[int, ...], list[int]] = {}
+def _that_fit(images: list[LazyPixels]) -> Iterator[tuple[list[int], list[Pixels]]]:
+    """The images in parts of one size and no more than `MOST_PIXELS`, with their places in the list."""
+    places: list[int] = []
+    decoded: list[Pixels] = []
     for place, image in enumerate(images):
-        sizes.setdefault(image.shape, []).append(place)
+        places.append(place)
+        decoded.append(image if isinstance(image, np.ndarray) else image())
+        if place + 1 == len(images) or sum(pixels.size for pixels in decoded) >= 3 * MOST_PIXELS:
+            for shape in dict.fromkeys(pixels.shape for pixels in decoded):
+                alike = [i for i, pixels in enumerate(decoded) if pixels.shape == shape]
+                yield [places[i] for i in alike], [decoded[i] for i in alike]
+            places, decoded = [], []
+
+
+def _ask(images: list[LazyPixels], classifiers: Mapping[str, nn.Module], device: torch.device) -> dict[str, Tensor]:
+    """What each classifier says of the images, int32 [B]; images of one size go through together."""
     answers = {name: torch.empty(len(images), dtype=torch.int32, device=device) for name in classifiers}
     with torch.inference_mode():
-        for places in sizes.values():
-            pixels = torch.from_numpy(np.stack([images[place] for place in places])).to(device)
+        for places, alike in _that_fit(images):
+            pixels = torch.from_numpy(np.stack(alike)).to(device)
             # Contiguous, as in the engine: another memory format takes other kernels, and gives other last bits.
             batch = pixels.permute(0, 3, 1, 2).contiguous().float() / 255
             for name, classifier in classifiers.items():
+                size = "×".join(map(str, batch.shape))
                 try:
-                    logits = classifier(batch)
-                except Exception as error:  # anyone's code may stand there
-                    size = "×".join(map(str, batch.shape))
+                    logits = classifier(batch.clone())  # it may write into what it gets
+                except (Exception, SystemExit) as error:  # anyone's code may stand there
                     what = f"classifier {name}: fails on images [{size}]"
                     raise UserError(f"{what}: {type(error).__name__}: {one_line(error)}") from error
+                if len(logits) != len(batch):
+                    raise UserError(f"classifier {name}: gives {len(logits)} rows of logits for images [{size}]")
                 # The highest is NaN where any is; -inf is how classes are left out, and no reason to doubt the rest.
                 said = torch.where(logits.amax(1).isfinite(), logits.argmax(1), NO_ANSWER)
                 answers[name][places] = said.to(torch.int32)

@@ -9,15 +9,17 @@ import torch
 
 from fmrgen.components import built
 from fmrgen.errors import UserError
-from fmrgen.evaluation.classify import Batch, classify
+from fmrgen.evaluation.classify import Batch, LazyPixels, classify
 from fmrgen.evaluation.rows import ClassifiedSplit
+from fmrgen.kinds import SourceOnly
 from fmrgen.labels import plain
 from fmrgen.reading import OpenedSplit
-from fmrgen.recipe import load_source, source_section
-from fmrgen.sections import ComponentConfig, code_named_in
+from fmrgen.recipe import load_source
+from fmrgen.sections import ComponentConfig
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 from fmrgen.sources.images import Fit, open_rgb, resize
 from fmrgen.team import Team
+from fmrgen.trust import UntrustedError, strangers_section
 
 
 def classify_originals(
@@ -65,14 +67,15 @@ def _source_section(
         notes.append("SA and FMR can't be had: there is no column original and no provenance; pass --source")
         return None
     else:
-        tree = split.provenance["recipe"]["source"]
-        if not trust and (code := code_named_in(tree)):
-            notes.append(
-                f"SA and FMR can't be had: the originals' source in the provenance runs {code}; if you know that code, "
-                "pass --trust"
-            )
+        tree = {"source": split.provenance["recipe"]["source"]}
+        told, cure = "the originals' source in the provenance", "if you trust it, pass --trust"
+        try:
+            config = strangers_section(SourceOnly, tree, told, trust=trust, cure=cure).source
+        except UntrustedError as error:
+            notes.append(f"SA and FMR can't be had: there is no column original, and {error}")
             return None
-        config = source_section(tree, f"{split.name}: recipe in the provenance")
+        except UserError as error:
+            raise UserError(f"{split.name}: {error}") from None
     if not isinstance(config, SourceConfig):
         raise UserError(f"source: {config.kind} does not derive from fmrgen.SourceConfig")
     return config
@@ -113,8 +116,8 @@ def _source_batches(
         yield batch()
 
 
-def _load_originals(examples: Sequence[RawExample], size: int, fit: Fit) -> dict[str, list[np.ndarray]]:
-    images = []
+def _load_originals(examples: Sequence[RawExample], size: int, fit: Fit) -> dict[str, list[LazyPixels]]:
+    images: list[LazyPixels] = []
     for example in examples:
         try:
             images.append(resize(open_rgb(example.image), size, fit))

@@ -11,7 +11,7 @@ from datasets import ClassLabel, Value
 from torch import nn
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation.classify import Batch, Pixels, Predictions
+from fmrgen.evaluation.classify import MOST_PIXELS, Batch, LazyPixels, Pixels, Predictions
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.labels import Labels, find_label
 from fmrgen.reading import OpenedSplit, reading, refuse_other_rows
@@ -150,13 +150,24 @@ class ClassifiedSplit:
     notes: list[str] = field(default_factory=list)
 
 
-def _decode(images: Mapping[str, pa.ChunkedArray], opened: OpenedSplit, first_row: int) -> dict[str, list[Pixels]]:
-    decoded: dict[str, list[Pixels]] = {}
+def _decode(images: Mapping[str, pa.ChunkedArray], opened: OpenedSplit, first_row: int) -> dict[str, list[LazyPixels]]:
+    """The images of some rows; those that do not fit into `MOST_PIXELS` beside the others are left to be decoded."""
+    decoded: dict[str, list[LazyPixels]] = {}
+    room = MOST_PIXELS
     for name, column in images.items():
         decoded[name] = []
         for row, value in enumerate(column.to_pylist(), first_row):
-            decoded[name].append(np.asarray(opened.decode(value, f"row {row}: its {name}")))
+            decode = partial(_pixels, opened, value, f"row {row}: its {name}")
+            if room > 0:
+                decoded[name].append(image := decode())
+                room -= image.shape[0] * image.shape[1]
+            else:
+                decoded[name].append(decode)
     return decoded
+
+
+def _pixels(opened: OpenedSplit, stored: dict[str, Any] | None, what: str) -> Pixels:
+    return np.asarray(opened.decode(stored, what))
 
 
 def check_columns(opened: OpenedSplit) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from fmrgen.generators.base import Generator, GeneratorConfig, Latents
+from fmrgen.trust import places_among
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,12 @@ class Config(GeneratorConfig):
 
     def build(self, device: "torch.device | str" = "cpu") -> "Transform":
         return Transform(self.image_size)
+
+    def code_it_runs(self) -> list[str]:
+        return []
+
+    def places_it_reads(self) -> list[str]:
+        return places_among(self.mask)
 
 
 class Transform(Generator):

@@ -2,8 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from fmrgen.errors import UserError, one_line
 from fmrgen.generators.base import Generator, GeneratorConfig, Latents, check_image_size
+from fmrgen.sections import Revision
+from fmrgen.trust import places_among
 
 if TYPE_CHECKING:
     import torch
@@ -15,8 +19,8 @@ class Config(GeneratorConfig):
 
     kind: str = "vae"
     model: str
-    subfolder: str | None = None
-    revision: str | None = None
+    subfolder: str | None = Field(None, pattern=r"^\w[\w-]*$")
+    revision: Revision = None
 
     def build(self, device: "torch.device | str" = "cpu") -> "Vae":
         from fmrgen.classifiers.base import freeze
@@ -28,6 +32,12 @@ class Config(GeneratorConfig):
         vae = Vae(freeze(model, device), self.image_size)
         check_image_size(self.image_size, vae.downsampling)
         return vae
+
+    def code_it_runs(self) -> list[str]:
+        return []
+
+    def places_it_reads(self) -> list[str]:
+        return places_among(self.model, self.mask)
 
     def _autoencoder_class(self, options: dict[str, str]) -> Any:
         import diffusers

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import model_validator
 
 from fmrgen.generators.base import Generator, GeneratorConfig, Latents, check_image_size
+from fmrgen.sections import Revision
+from fmrgen.trust import places_among
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +18,7 @@ class Config(GeneratorConfig):
 
     kind: str = "vqgan"
     model: str | None = None
-    revision: str | None = None
+    revision: Revision = None
     checkpoint: str | None = None
     config: str | None = None
 
@@ -39,6 +41,12 @@ class Config(GeneratorConfig):
             model = pretrained_model(VQModel, str(self.model), "generator.model", self.revision)
         check_image_size(self.image_size, 2 ** (len(model.config.block_out_channels) - 1))
         return Vqgan(freeze(model, device), self.image_size)
+
+    def code_it_runs(self) -> list[str]:
+        return []
+
+    def places_it_reads(self) -> list[str]:
+        return places_among(self.model, self.checkpoint, self.config, self.mask)
 
 
 class Vqgan(Generator):

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from fmrgen.kinds import ClassifierSection
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import Judgement, Oracle
-from fmrgen.sections import ClassifierSection, ComponentConfig
+from fmrgen.sections import ComponentConfig
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +20,12 @@ class Config(ComponentConfig):
 
     def build(self, device: "torch.device | str" = "cpu") -> "ClassifierOracle":
         return ClassifierOracle(self.classifier.build(device))
+
+    def code_it_runs(self) -> list[str]:
+        return []
+
+    def places_it_reads(self) -> list[str]:
+        return []
 
 
 class ClassifierOracle(Oracle):

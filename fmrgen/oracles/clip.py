@@ -7,7 +7,8 @@ from pydantic import AfterValidator, Field
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import Judgement, Oracle
-from fmrgen.sections import ComponentConfig
+from fmrgen.sections import ComponentConfig, Revision
+from fmrgen.trust import places_among
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,7 @@ class Config(ComponentConfig):
 
     kind: str = "clip"
     model: str = "openai/clip-vit-base-patch32"
-    revision: str | None = None
+    revision: Revision = None
     prompts: list[Annotated[str, AfterValidator(_names_the_class)]] = Field(["an image of {class}"], min_length=1)
     first_synonym: bool = Field(
         False, description="of a name such as `tench, Tinca tinca` take what is before the comma"
@@ -44,6 +45,12 @@ class Config(ComponentConfig):
         tokenizer = from_pretrained(AutoTokenizer, **load)
         processor = from_pretrained(AutoImageProcessor, **load)
         return ClipOracle(model, tokenizer, processor, self.prompts, self.first_synonym)
+
+    def code_it_runs(self) -> list[str]:
+        return []
+
+    def places_it_reads(self) -> list[str]:
+        return places_among(self.model)
 
 
 class ClipOracle(Oracle):

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from fmrgen.kinds import OracleSection
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import Judgement, Oracle
-from fmrgen.sections import ComponentConfig, OracleSection
+from fmrgen.sections import ComponentConfig
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,12 @@ class Config(ComponentConfig):
 
     def build(self, device: "torch.device | str" = "cpu") -> "EnsembleOracle":
         return EnsembleOracle([oracle.build(device) for oracle in self.oracles])
+
+    def code_it_runs(self) -> list[str]:
+        return []
+
+    def places_it_reads(self) -> list[str]:
+        return []
 
 
 class EnsembleOracle(Oracle):

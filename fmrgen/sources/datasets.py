@@ -10,8 +10,10 @@ from pydantic import model_validator
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels, make_labels
+from fmrgen.sections import Revision
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
 from fmrgen.sources.images import stored_image
+from fmrgen.trust import is_on_the_hub, is_within, places_among
 
 
 class Config(SourceConfig):
@@ -25,7 +27,7 @@ class Config(SourceConfig):
     path: str
     name: str | None = None
     data_files: str | list[str] | None = None
-    revision: str | None = None
+    revision: Revision = None
     split: str = "test"
     image_column: str | None = None
     label_column: str | None = None
@@ -39,6 +41,14 @@ class Config(SourceConfig):
 
     def build(self, device: object = "cpu") -> Source:
         return self.open(_load(self))
+
+    def code_it_runs(self) -> list[str]:
+        return []
+
+    def places_it_reads(self) -> list[str]:
+        files = [self.data_files] if isinstance(self.data_files, str) else self.data_files or []
+        # A name without an owner may be a format's, whose loader reads the folder it is called in.
+        return [*places_among(self.path), *(file for file in files if not is_within(file) and not is_on_the_hub(file))]
 
     def open(self, dataset: Any) -> Source:
         """The source of an opened dataset or stream, its columns found and its labels named."""

@@ -32,3 +32,9 @@ class Config(SourceConfig):
         dataset = Dataset.from_dict(columns, features=Features({"image": Image(), "label": ClassLabel(names=names)}))
         shared = self.model_dump(include=set(SourceConfig.model_fields) - {"kind"})
         return DatasetsConfig(path=self.path, **shared).open(dataset)
+
+    def code_it_runs(self) -> list[str]:
+        return []
+
+    def places_it_reads(self) -> list[str]:
+        return [self.path]

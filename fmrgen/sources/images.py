@@ -1,14 +1,21 @@
 """Any image file as 8-bit RGB at a wanted size."""
 
 import io
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fmrgen.errors import UserError, one_line
+from fmrgen.files import open_plain
 
 Fit = Literal["crop", "squash"]
+
+MOST_PIXELS = 8192 * 8192  # of an image that is decoded: some kilobytes can stand for more than any memory holds
+_ORIENTATION = 0x0112  # in EXIF
+_UPRIGHT = 1
 
 
 def stored_image(image: dict[str, Any] | None) -> bytes | str:
@@ -18,23 +25,46 @@ def stored_image(image: dict[str, Any] | None) -> bytes | str:
     return image["bytes"] if image["bytes"] is not None else image["path"] or b""
 
 
-def open_rgb(image: bytes | str | Image.Image) -> Image.Image:
-    """`image` (bytes, a path or address, or opened) as 8-bit RGB.
+def place_inside(text: str, is_inside: Callable[[str], bool]) -> str | None:
+    """The place that the path or address `text` of an image leads to, None where that is not all inside.
 
-    EXIF rotation is applied, transparency laid on white, 16-bit greys are scaled to 8. Raises UserError for a file that
-    is not there, is no image, or ends too early.
+    `is_inside` is asked of the file at the end of a chain, whose other links may only be members of zips. A path comes
+    back as the very file that was asked about, with no links on its way.
+    """
+    *members, file = text.split("::")
+    if not file or not is_inside(file) or not all(member.startswith("zip://") for member in members):
+        return None
+    return "::".join([*members, file if "://" in file else str(Path(file).resolve())])
+
+
+def read_image(image: str) -> bytes:
+    """The bytes of the file at a path or address. Raises OSError, and whatever else the way to an address may raise."""
+    if "://" not in image:
+        with open_plain(Path(image)) as file:
+            return file.read()
+    from datasets.utils.file_utils import xopen
+
+    with xopen(image, "rb") as file:
+        return file.read()
+
+
+def open_rgb(image: bytes | str | Image.Image, size: int | None = None) -> Image.Image:
+    """`image` (bytes, a path or address, or opened) as 8-bit RGB, a square of `size` pixels where that is given.
+
+    EXIF rotation is applied, transparency laid on white, 16-bit greys are scaled to 8. What the file says of its size
+    is looked at before a pixel is decoded. Raises UserError for a file that is not there, is no image, ends too early,
+    or is too large.
     """
     try:
         if isinstance(image, str):
-            from datasets.utils.file_utils import xopen
-
-            with xopen(image, "rb") as file:
-                return open_rgb(file.read())
+            image = read_image(image)
         opened: Image.Image = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
         if opened.format == "EPS":  # Pillow would hand it to Ghostscript
             raise UserError("an EPS is a program, and is not run; convert it")
-        opened = ImageOps.exif_transpose(opened)
+        _refuse_size(opened.size, size)
         opened.load()
+        if opened.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT:
+            opened = ImageOps.exif_transpose(opened)
     except UnidentifiedImageError:
         raise UserError("no image" if image else "no bytes") from None
     except UserError:
@@ -47,17 +77,39 @@ def open_rgb(image: bytes | str | Image.Image) -> Image.Image:
         opened = opened.convert("RGBA")
         white = Image.new("RGBA", opened.size, "white")
         opened = Image.alpha_composite(white, opened)
-    return opened.convert("RGB")
+    return opened if opened.mode == "RGB" else opened.convert("RGB")
+
+
+def pixels_told(image: bytes) -> int:
+    """How many pixels an image says that it has; 0 where that can't be read."""
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            return opened.width * opened.height
+    except Exception:  # told where it is decoded
+        return 0
+
+
+def _refuse_size(found: tuple[int, int], wanted: int | None) -> None:
+    shown = "×".join(map(str, found))
+    if wanted is not None and found != (wanted, wanted):
+        raise UserError(f"it has {shown} pixels, not {wanted}×{wanted}")
+    if found[0] * found[1] > MOST_PIXELS:
+        raise UserError(f"it has {shown} pixels, and no more than {MOST_PIXELS:,} are decoded; make it smaller")
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    pixels = np.asarray(image).astype(np.float64)
+    pixels = np.asarray(image)
     # Pillow opens 16-bit greys as I;16 or, from older files, as 32-bit I; floats are either 0..1 or 0..255.
     if image.mode == "F":
         top = 1.0 if pixels.max(initial=0.0) <= 1.0 else 255.0
-    else:
-        top = 65535.0 if image.mode.startswith("I;16") or pixels.max(initial=0.0) > 255 else 255.0
-    return Image.fromarray(np.clip(np.rint(pixels / top * 255), 0, 255).astype(np.uint8))
+        return Image.fromarray(np.stack([_scaled(row, top) for row in pixels]))
+    top = 65535.0 if image.mode.startswith("I;16") or pixels.max(initial=0) > 255 else 255.0
+    return Image.fromarray(_scaled(np.arange(int(top) + 1), top)[pixels.clip(0, int(top))])
+
+
+def _scaled(values: np.ndarray, top: float) -> np.ndarray:
+    """uint8 of values from 0 to `top`."""
+    return np.clip(np.rint(values.astype(np.float64) / top * 255), 0, 255).astype(np.uint8)
 
 
 def resize(image: Image.Image, size: int, fit: Fit) -> np.ndarray:

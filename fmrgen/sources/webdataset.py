@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field
 from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
+from fmrgen.trust import is_on_the_hub
 
 _BLOCK = 1 << 20
 _MOST_TARS = 1_000_000
@@ -42,7 +43,7 @@ class Config(SourceConfig):
     tar_size: int | None = Field(None, ge=1)
 
     def build(self, device: object = "cpu") -> Source:
-        urls = _expanded([self.urls] if isinstance(self.urls, str) else self.urls)
+        urls = self._all_urls()
         files = [url for url in urls if "://" not in url and not _is_command(url)]
         if missing := [url for url in files if not Path(url).is_file()]:
             others = f", nor {len(missing) - 1} others" if len(missing) > 1 else ""
@@ -53,6 +54,15 @@ class Config(SourceConfig):
         if self.limit is None:
             raise UserError("source.limit: how many samples the tars hold is known of files only; set it")
         return TarStreams(urls, self, labels, self.limit)
+
+    def code_it_runs(self) -> list[str]:
+        return [url for url in self._all_urls() if _is_command(url)]
+
+    def places_it_reads(self) -> list[str]:
+        return [url for url in self._all_urls() if not _is_command(url) and not is_on_the_hub(url)]
+
+    def _all_urls(self) -> list[str]:
+        return _expanded([self.urls] if isinstance(self.urls, str) else self.urls)
 
 
 def _expanded(patterns: list[str]) -> list[str]:

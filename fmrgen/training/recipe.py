@@ -6,8 +6,9 @@ from typing import Annotated
 
 from pydantic import Field, SerializeAsAny
 
+from fmrgen.kinds import GeneratorSection, SourceSection
 from fmrgen.recipe import load_section
-from fmrgen.sections import GeneratorSection, Section, SourceSection, component
+from fmrgen.sections import Section, component
 from fmrgen.training.trainees.base import TraineeConfig
 
 

@@ -7,8 +7,8 @@ import yaml
 from pydantic import Field
 
 from fmrgen.files import write_atomically
+from fmrgen.kinds import TRAINED_CLASSIFIER, ClassifierSection
 from fmrgen.labels import Labels
-from fmrgen.sections import TRAINED_CLASSIFIER, ClassifierSection
 from fmrgen.training.trainees.base import Trainee, TraineeConfig
 
 if TYPE_CHECKING:

@@ -1,0 +1,85 @@
+"""The sections of a recipe that are components, and the short forms of classifiers."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import SerializeAsAny
+
+from fmrgen.assets import resolve_path
+from fmrgen.errors import UserError
+from fmrgen.files import parse_yaml
+from fmrgen.imports import import_object
+from fmrgen.sections import ComponentConfig, Section, component
+from fmrgen.trust import strangers_section
+
+TRAINED_CLASSIFIER = "classifier.yaml"  # beside model.safetensors: the section that builds the network
+_IMPORT_PATH = re.compile(r"\w+(\.\w+)*:\w+")
+
+
+def classifier_of_short_form(text: str) -> dict[str, Any]:
+    """The section that `timm:NAME`, `hf:REPO`, a trained folder, an asset or an import path stands for."""
+    prefix, _, name = text.partition(":")
+    if prefix == "timm":
+        return {"kind": "timm", "model": name}
+    if prefix == "hf":
+        repo, _, revision = name.partition("@")
+        return {"kind": "transformers", "model": repo, "revision": revision or None}
+    if Path(folder := resolve_path(text)).is_dir():
+        return _trained_classifier(text, Path(folder) / TRAINED_CLASSIFIER)
+    if _IMPORT_PATH.fullmatch(text):
+        target = import_object(text)
+        is_config = isinstance(target, type) and issubclass(target, ComponentConfig)
+        return {"kind": text} if is_config else {"kind": "module", "target": text}
+    raise UserError(
+        f"{text}: no classifier; say timm:NAME, hf:REPO, asset:NAME, package.module:Name, a recipe, or a folder of "
+        "fmrgen train"
+    )
+
+
+def _trained_classifier(text: str, path: Path) -> dict[str, Any]:
+    """The section in a trained folder, which may be a stranger's, with the weights beside it."""
+    try:
+        section = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, ValueError):
+        section = None
+    if not isinstance(section, dict):
+        raise UserError(f"{text}: no folder of a trained classifier, it holds no {path.name}")
+    named = {**section, "checkpoint": "asset:"}  # it is the user who names the folder of the weights
+    strangers_section(
+        ClassifierOnly,
+        {"classifier": named},
+        f"{path}:",
+        trust=False,
+        cure="if you know it, write the section yourself",
+    )
+    return {**section, "checkpoint": f"{text}/model.safetensors"}
+
+
+SourceSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.sources")]
+ClassifierSection = Annotated[
+    SerializeAsAny[ComponentConfig], component("fmrgen.classifiers", classifier_of_short_form)
+]
+GeneratorSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.generators")]
+OracleSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.oracles")]
+
+
+class ComponentSections(Section):
+    """The four components of a job."""
+
+    source: SourceSection
+    classifier: ClassifierSection
+    generator: GeneratorSection
+    oracle: OracleSection
+
+
+class ClassifierOnly(Section):
+    """A classifier's section alone."""
+
+    classifier: ClassifierSection
+
+
+class SourceOnly(Section):
+    """A source's section alone."""
+
+    source: SourceSection
