@@ -123,7 +123,7 @@ def sparsify(
         found = run(loaded, output, regularization=regularization, on_images=on_images)
     if not quiet:
         display.print_sparse_mask(found, f"{loaded.output.config}/{loaded.output.split}")
-    print(output)
+    display.say(output)
 
 
 @app.command()
@@ -246,16 +246,16 @@ def evaluate(
     evaluation = _evaluate(splits, classifiers, output, source, download, batch_size, trust, quiet)
     if evaluation is None:
         return
-    if not quiet:
-        from fmrgen import display
+    from fmrgen import display
 
+    if not quiet:
         display.print_evaluation(evaluation)
     if model_card:
         from fmrgen.sharing import record_results, write_model_cards
 
         for line in (*map(str, write_model_cards(evaluation, output / "model-cards")), *record_results(evaluation)):
-            print(line)
-    print(output / "report.html")
+            display.say(line)
+    display.say(output / "report.html")
 
 
 @app.command()
@@ -273,11 +273,11 @@ def transfer(
     evaluation = _evaluate(splits, classifiers, output, source, download, batch_size, trust, quiet)
     if evaluation is None:
         return
-    if not quiet:
-        from fmrgen import display
+    from fmrgen import display
 
+    if not quiet:
         display.print_transfer(evaluation)
-    print(output / "report.html")
+    display.say(output / "report.html")
 
 
 def _evaluate(
@@ -328,7 +328,7 @@ def show(
 
     display.quiet_libraries()
     shown = run(split, output, rows=rows)
-    print(f"{shown} rows: {output / 'gallery.html'}, {output / 'sheet.png'}")
+    display.say(f"{shown} rows: {output / 'gallery.html'}, {output / 'sheet.png'}")
 
 
 @app.command()
@@ -348,7 +348,7 @@ def export(
     display.quiet_libraries()
     with display.row_progress("export", not quiet) as on_rows:
         rows = run(split, folder, form, tar_size=tar_size, on_rows=on_rows)
-    print(f"{folder}: {rows} rows")
+    display.say(f"{folder}: {rows} rows")
 
 
 @app.command()
@@ -371,7 +371,7 @@ def train(
     display.quiet_libraries()
     with display.row_progress("train", not quiet) as on_step:
         metrics = run(loaded, output, lambda step, steps, loss: on_step(step, steps))
-    print(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    display.say(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
 
 @app.command()
@@ -393,7 +393,9 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments is None:
         endings.prepare()
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    command: Any = typer.main.get_command(app)
     goes_on = arguments[:1] in (["generate"], ["push"], ["merge"])
-    run = partial(command.main, arguments, prog_name="fmrgen", standalone_mode=False)
-    sys.exit(endings.status_of(run, "; the same command again goes on" if goes_on else ""))
+    sys.exit(endings.status_of(partial(_run, arguments), "; the same command again goes on" if goes_on else ""))
+
+
+def _run(arguments: list[str]) -> Any:
+    return typer.main.get_command(app).main(arguments, prog_name="fmrgen", standalone_mode=False)

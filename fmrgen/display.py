@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 from rich.text import Text
 
+from fmrgen.errors import printable
+from fmrgen.hub_http import bound_requests
 from fmrgen.recipe import Recipe
 from fmrgen.report.tables import (
     CONDITIONED,
@@ -43,12 +45,12 @@ def _bar(show: bool, *columns: TextColumn) -> Iterator[Progress]:
     """A bar that the caller starts with its first news, so that a mistake found before it is the only line."""
     bar = BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4))  # the one that gives way
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         bar,
         MofNCompleteColumn(),
         *columns,
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=_console(stderr=True),
         expand=True,
         disable=not show,
     )
@@ -68,6 +70,11 @@ def quiet_libraries() -> None:
 
     if os.environ.get("LOCAL_RANK", "0") != "0":
         logging.getLogger("fmrgen").setLevel(logging.ERROR)
+    ours = logging.getLogger("fmrgen")
+    if not any(isinstance(handler, _Notes) for handler in ours.handlers):
+        ours.addHandler(_Notes())
+    logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # a card without metadata is no news
+    bound_requests()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # broken or huge images: told where they can't be read
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is raised, and told in one line
@@ -78,9 +85,11 @@ def quiet_libraries() -> None:
 def job_progress(recipe: Recipe, show: bool) -> "Iterator[Callable[[JobProgress], None]]":
     """A bar of images, with images/s, what the oracle accepted and mean iterations."""
     name = f"{recipe.output.config}/{recipe.output.split}"
-    measures = TextColumn("{task.fields[rate]} images/s, {task.fields[accepted]} accepted, ø {task.fields[iterations]}")
+    measures = TextColumn(
+        "{task.fields[rate]} images/s, {task.fields[accepted]} accepted, ø {task.fields[iterations]}", markup=False
+    )
     with _bar(show, measures) as bar:
-        task = bar.add_task(name, start=False, total=None, rate="–", accepted="–", iterations="–")
+        task = bar.add_task(printable(name), start=False, total=None, rate="–", accepted="–", iterations="–")
 
         def update(progress: "JobProgress") -> None:
             if not bar.tasks[0].started:
@@ -104,7 +113,7 @@ def job_progress(recipe: Recipe, show: bool) -> "Iterator[Callable[[JobProgress]
 def row_progress(name: str, show: bool) -> Iterator[Callable[[int, int | None], None]]:
     """A plain bar: the yielded function takes (done, total or None)."""
     with _bar(show) as bar:
-        task = bar.add_task(name, total=None)
+        task = bar.add_task(printable(name), total=None)
 
         def update(done: int, total: int | None) -> None:
             bar.start()
@@ -115,7 +124,7 @@ def row_progress(name: str, show: bool) -> Iterator[Callable[[int, int | None], 
 
 def print_summary(summary: "Summary", split: str) -> None:
     """The table at the end of a job."""
-    table = Table("", "", "95 % interval", title=split, title_justify="left", box=box.SQUARE)
+    table = Table("", "", "95 % interval", title=printable(split), title_justify="left", box=box.SQUARE)
     rates = {
         "SA, standard accuracy": summary.standard_accuracy,
         "PA, perturbed accuracy over valid rows": summary.perturbed_accuracy,
@@ -130,12 +139,12 @@ def print_summary(summary: "Summary", split: str) -> None:
         table.add_row(name, *known)
     mean = summary.mean_iterations
     table.add_row("mean iterations of valid rows", "n/a" if mean is None else f"{mean.value:.2f}")
-    Console().print(table)
+    _console().print(table)
 
 
 def print_sparse_mask(found: "SparseMask", split: str) -> None:
     """The paper's Table 11, for one mask."""
-    table = Table(title=f"{split}, {found.images} images", title_justify="left", box=box.SQUARE)
+    table = Table(title=printable(f"{split}, {found.images} images"), title_justify="left", box=box.SQUARE)
     columns = {
         "sparsity": f"{found.sparsity:.2%}",
         "test score": f"{found.test_score:.2%}",
@@ -145,9 +154,9 @@ def print_sparse_mask(found: "SparseMask", split: str) -> None:
     for name in columns:
         table.add_column(name)
     table.add_row(*columns.values())
-    Console().print(table)
+    _console().print(table)
     if not found.tells_apart:
-        print("the test score is that of a coin: these latents can't be told apart, and the mask means little")
+        say("the test score is that of a coin: these latents can't be told apart, and the mask means little")
 
 
 @contextmanager
@@ -162,21 +171,38 @@ def hub_progress(show: bool) -> Iterator[None]:
         yield
 
 
+def say(line: object) -> None:
+    """A line of the outcome. Whatever is printed may come from data: what a terminal would obey is written out."""
+    print(printable(str(line)))
+
+
 def print_note(line: str) -> None:
     """What a user should know of work that goes on."""
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)
+
+
+class _Notes(logging.Handler):
+    """What fmrgen logs, as notes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print_note(record.getMessage())
+
+
+def _console(stderr: bool = False) -> Console:
+    """A terminal that takes text for text: names of folders, splits and classes are no markup."""
+    return Console(stderr=stderr, markup=False, emoji=False)
 
 
 def print_pushed(pushed: "Pushed") -> None:
     """Where the splits are now, how to cite them, and what their owner should know."""
     seen = "private" if pushed.private else "public"
-    print(f"{pushed.repo} ({seen}): {'pushed ' + ', '.join(pushed.new) if pushed.new else 'nothing new'}")
+    say(f"{pushed.repo} ({seen}): {'pushed ' + ', '.join(pushed.new) if pushed.new else 'nothing new'}")
     if pushed.url is not None:
-        print(pushed.url)
+        say(pushed.url)
     for tag in pushed.tags:
-        print(f"cite as {pushed.repo}@{tag}")
+        say(f"cite as {pushed.repo}@{tag}")
     for note in pushed.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
 
 
 @contextmanager
@@ -188,7 +214,7 @@ def split_progress(show: bool) -> Iterator[Callable[[str, int, int | None], None
         def update(split: str, done: int, total: int | None) -> None:
             bar.start()
             if split not in tasks:
-                tasks[split] = bar.add_task(split, total=total)
+                tasks[split] = bar.add_task(printable(split), total=total)
             bar.update(tasks[split], completed=done, total=total)
 
         yield update
@@ -199,7 +225,7 @@ def print_evaluation(figures: "Figures") -> None:
     for split, row, comparison in zip(figures.splits, figures.matrix, figures.comparisons, strict=True):
         _print_table(split_table(ranked(row, comparison)), split.name)
         for line in (split_facts(split, row), *neighbours(comparison)):
-            print(line)
+            say(line)
     _print_notes(figures)
 
 
@@ -212,42 +238,44 @@ def print_transfer(figures: "Figures") -> None:
 
 
 def _print_table(content: "TextTable", title: str) -> None:
-    first, *others = content.header
+    first, *others = map(printable, content.header)
     columns = [Column(first, overflow="fold"), *(Column(name, justify="right", no_wrap=True) for name in others)]
-    table = Table(*columns, title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        *columns, title=Text(printable(title)), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     for row in content.rows:
         table.add_row(*map(_stacked, row))
-    Console().print(table)
+    _console().print(table)
 
 
 def _stacked(cell: str) -> Text:
     """A figure over its interval: side by side they are too wide for most terminals."""
-    value, bracket, interval = cell.partition(" [")
+    value, bracket, interval = printable(cell).partition(" [")
     return Text(f"{value}\n{interval.rstrip(']').replace(', ', '–')}" if bracket else cell)
 
 
 def _print_notes(figures: "Figures") -> None:
     for note in all_notes(figures):
-        print(f"note: {note}")
-    print(f"percent with 95 % intervals; {CONDITIONED} the classifier that the split was made for")
+        say(f"note: {note}")
+    say(f"percent with 95 % intervals; {CONDITIONED} the classifier that the split was made for")
 
 
 def print_files_verification(found: "FilesVerification", split: str) -> None:
     """How many files are right, and the first of what is not."""
     of = "those of its provenance" if found.finished else "whole; the split is not finished"
-    print(f"{split}: {found.sound} of {found.shards} files are {of}")
+    say(f"{split}: {found.sound} of {found.shards} files are {of}")
     _print_list(found.wrong)
 
 
 def print_verification(verification: "Verification", split: str) -> None:
     """How many rows are true, and the first of what is not."""
-    print(f"{split}: {verification.true_rows} of {verification.rows} rows are true of their stored images")
+    say(f"{split}: {verification.true_rows} of {verification.rows} rows are true of their stored images")
     wrong = verification.disagreements
     _print_list([f"id {entry.id}: {entry.column} is stored as {entry.stored}, found {entry.found}" for entry in wrong])
 
 
 def _print_list(lines: list[str]) -> None:
     for line in lines[:_LISTED]:
-        print(f"  {line}")
+        say(f"  {line}")
     if (more := len(lines) - _LISTED) > 0:
-        print(f"  and {more} more")
+        say(f"  and {more} more")

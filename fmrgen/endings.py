@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from fmrgen.errors import Terminated, UserError
+from fmrgen.errors import Terminated, UserError, printable
 
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
@@ -29,9 +29,11 @@ def status_of(run: Callable[[], int | None], again: str) -> int:
         status = run()
         sys.stdout.flush()
     except BaseException as error:
+        _hear_no_more()
         status = _tell(error, again)
         if status is None:
             raise
+    _hear_no_more()
     if status == _INTERRUPTED:  # what typer makes of Ctrl-C
         complain(f"interrupted{again}")
     if status and _prepared.is_set():  # what libraries do at the exit may wait for a process that is gone
@@ -48,6 +50,8 @@ def _tell(error: BaseException, again: str) -> int | None:
     if isinstance(error, Terminated):
         complain(error.why or f"terminated{again}", error.of_one_process)
         return _TERMINATED
+    if isinstance(error, SystemExit):
+        return complain(f"others' code ended the command before its time, exit({error.code!r}){again}")
     if isinstance(error, BrokenPipeError):  # who reads the output has enough
         _write_no_more()
         return _BROKEN_PIPE
@@ -73,7 +77,7 @@ def complain(text: str, of_one_process: bool = False) -> int:
     rank = os.environ.get("RANK", "0")
     if os.environ.get("LOCAL_RANK", "0") == "0" or of_one_process:
         where = "fmrgen" if rank == "0" else f"fmrgen (process {rank})"
-        print(f"{where}: {' '.join(text.split())}", file=sys.stderr)
+        print(f"{where}: {printable(' '.join(text.split()))}", file=sys.stderr)
     return 2
 
 
@@ -106,6 +110,12 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _hear_no_more() -> None:
+    """From here on SIGTERM ends the process at once: nobody would catch the exception any more."""
+    if signal.getsignal(signal.SIGTERM) is _terminate:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _forget() -> None:

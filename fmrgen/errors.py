@@ -1,5 +1,7 @@
 """What ends a command before its time, and is told in one line."""
 
+import unicodedata
+
 
 class UserError(Exception):
     """A mistake that the user can mend.
@@ -12,17 +14,28 @@ class UserError(Exception):
     of_one_process = False
 
 
-class Terminated(SystemExit):
+class Terminated(BaseException):
     """Somebody asked the process to end (SIGTERM); raised where the main thread is.
 
-    `why` is another process's death where that was the cause; `of_one_process` as for UserError.
+    No SystemExit: that is what others' code raises, and what is caught around it. `why` is another process's death
+    where that was the cause; `of_one_process` as for UserError.
     """
 
     why: str | None = None
     of_one_process = False
 
-    def __init__(self) -> None:
-        super().__init__(143)
+
+_JOINERS = ("\u200c", "\u200d")  # of letters in several scripts, and of emoji
+
+
+def printable(text: str) -> str:
+    """`text` with all that a terminal would obey, or that turns its direction, written out: `\\x1b`."""
+    return "".join(
+        char
+        if char in _JOINERS or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        else char.encode("unicode_escape").decode()
+        for char in text
+    )
 
 
 def one_line(error: BaseException, length: int = 240) -> str:

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from json import JSONDecodeError
@@ -35,9 +35,9 @@ from huggingface_hub.utils import (
 
 from fmrgen.card import write_card
 from fmrgen.errors import UserError, one_line
+from fmrgen.hub_http import LONGEST_WAIT, bound_requests
 
 _ATTEMPTS = 6
-_LONGEST_WAIT = 300.0  # seconds; the Hub counts requests in windows of five minutes
 _CONFLICTS = (409, 412)  # another commit came first
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 # Small files that a new commit is made from, beside the card. None of these paths leads out of a folder.
@@ -78,6 +78,7 @@ class HubRepo:
     """
 
     def __init__(self, name: str, revision: str | None, on_wait: Callable[[str], None]) -> None:
+        bound_requests()
         self._api, self._revision, self._on_wait = HfApi(), revision or "main", on_wait
         self.name = name
         try:
@@ -130,7 +131,7 @@ class HubRepo:
         adds such, and returns the rest. The card is made anew from the folder. Where another commit comes first, all of
         it is done again on that one.
         """
-        return self._asked(partial(self._update, change))
+        return self._asked(partial(self._update, change), all_of_the_hub=False)
 
     def tag(self, name: str, commit: str, message: str) -> None:
         make = partial(self._api.create_tag, self.name, tag=name, tag_message=message, revision=commit)
@@ -147,7 +148,8 @@ class HubRepo:
             return None
 
     def _look(self, revision: str | None) -> RepoState:
-        info = self._api.dataset_info(self.name, revision=revision, files_metadata=True)
+        with _understood():
+            info = self._api.dataset_info(self.name, revision=revision, files_metadata=True)
         files = {file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or []}
         return RepoState(self.name, str(info.sha), bool(info.private), files)
 
@@ -183,13 +185,14 @@ class HubRepo:
     def _read(self, paths: list[str], state: RepoState) -> dict[str, bytes]:
         """Small files by their paths, as they are in that commit."""
         read = partial(hf_hub_download, state.name, repo_type="dataset", revision=state.commit)
-        with ThreadPoolExecutor(8) as pool, no_bars():
+        with ThreadPoolExecutor(8) as pool, no_bars(), _understood():
             return dict(zip(paths, pool.map(lambda path: Path(read(path)).read_bytes(), paths), strict=True))
 
-    def _asked(self, ask: Callable[[], Found]) -> Found:
+    def _asked(self, ask: Callable[[], Found], all_of_the_hub: bool = True) -> Found:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return ask()
+                with _understood() if all_of_the_hub else nullcontext():
+                    return ask()
             except UserError:
                 raise
             except Exception as error:
@@ -200,7 +203,7 @@ class HubRepo:
                 wait = _seconds_to_wait(cause, status, attempt)
                 if wait is None or attempt == _ATTEMPTS:
                     raise self._told(cause, status) from None
-                what = f"the Hub answered {status}" if status else f"the Hub can't be reached ({one_line(cause, 80)})"
+                what = f"the Hub answered {status}" if status else f"{_trouble(cause)} ({one_line(cause, 80)})"
                 self._on_wait(f"{what}; trying again in {wait:.0f} s ({attempt} of {_ATTEMPTS - 1})")
                 time.sleep(wait)
         raise AssertionError("every attempt returns or raises")
@@ -234,7 +237,27 @@ class HubRepo:
         if status is not None:
             again = "; the same command again goes on" if status in _TRANSIENT else ""
             return UserError(f"{self.name}: the Hub refuses with {status}{again}: {said}")
-        return UserError(f"{self.name}: the Hub can't be reached; the same command again goes on ({said})")
+        return UserError(f"{self.name}: {_trouble(error)}; the same command again goes on ({said})")
+
+
+class _GarbledError(ConnectionError):
+    """An answer that is cut short, or not what the Hub's client knows."""
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    """Around what the Hub's client does alone: whatever it makes of a broken answer is trouble with the connection."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
+        of_this_machine = isinstance(error, OSError) and error.errno is not None
+        if of_this_machine or any(isinstance(link, _OF_THE_HUB) for link in _chain(error)):
+            raise
+        raise _GarbledError(f"{type(error).__name__}: {one_line(error, 120)}") from error
+
+
+def _trouble(error: BaseException) -> str:
+    return "the Hub gave a broken answer" if isinstance(error, _GarbledError) else "the Hub can't be reached"
 
 
 class _MissingError(UserError):
@@ -279,7 +302,7 @@ def _seconds_to_wait(error: BaseException, status: int | None, attempt: int) -> 
     backoff = 2.0 ** (attempt - 1) * random.uniform(0.5, 1)
     if status in _TRANSIENT:
         asked = _asked_seconds(error.response.headers) if isinstance(error, HfHubHTTPError) else None
-        return min(asked or backoff, _LONGEST_WAIT)
+        return min(asked or backoff, LONGEST_WAIT)
     permanent = isinstance(error, OfflineModeIsEnabled | LocalTokenNotFoundError | HFValidationError)
     return backoff if status is None and not permanent else None
 

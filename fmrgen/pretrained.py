@@ -5,6 +5,8 @@ from typing import Any
 
 from fmrgen.assets import resolve_path
 from fmrgen.errors import UserError, one_line
+from fmrgen.hub_http import bound_requests
+from fmrgen.trust import shapes_a_network
 
 
 def from_pretrained(
@@ -14,6 +16,7 @@ def from_pretrained(
 
     Raises UserError, starting with `what`, where there is nothing to load or it can't be reached.
     """
+    bound_requests()
     options |= {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         return loader.from_pretrained(resolve_path(reference), **options)
@@ -23,12 +26,28 @@ def from_pretrained(
 
 def pretrained_model(loader: Any, reference: str, what: str, revision: str | None = None, **options: Any) -> Any:
     """`from_pretrained` for a model: a weight that the files lack is an error too, not a random weight."""
+    if not options.get("trust_remote_code"):
+        _refuse_loading_config(loader, reference, what, revision)
     model, loaded = from_pretrained(loader, reference, what, revision, output_loading_info=True, **options)
     for problem in ("missing_keys", "mismatched_keys"):
         if keys := sorted(map(str, loaded.get(problem) or [])):
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise UserError(f"{what}: {reference} lacks weights of a {type(model).__name__}: {keys[0]}{more}")
     return model
+
+
+def _refuse_loading_config(loader: Any, reference: str, what: str, revision: str | None) -> None:
+    """Raises UserError where a model's config has timm load weights from elsewhere: transformers would pass it on."""
+    if not loader.__module__.startswith("transformers."):
+        return
+    from transformers import PreTrainedConfig
+
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(resolve_path(reference), revision=revision)
+        for name in ("model_args", "backbone_kwargs"):
+            shapes_a_network(config.get(name) or {})
+    except Exception as error:  # a broken or foreign folder can fail anywhere in the libraries
+        raise UserError(f"{what}: {reference} can't be loaded: {one_line(error)}") from error
 
 
 def local_file(reference: str, what: str) -> Path:
@@ -43,6 +62,7 @@ def local_file(reference: str, what: str) -> Path:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+        bound_requests()
         try:
             return Path(hf_hub_download(f"{owner}/{repo}", file))
         except (HfHubHTTPError, HFValidationError, OSError) as error:

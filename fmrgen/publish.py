@@ -1,6 +1,7 @@
 """Perturbed splits on the Hub: pushed as they are, beside what the repo holds already."""
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from fmrgen.split import picture_path, provenance_path
 # What `load_dataset` takes for data where no card says what is.
 _DATA = re.compile(r"\.(csv|tsv|jsonl?|parquet|arrow|txt|xml|tar|zip|gz|png|jpe?g|webp|bmp|tiff?)$", re.IGNORECASE)
 _FREE = re.compile(r"(cc-by|cc0|mit|apache|bsd|pddl|odc|odbl|cdla|unlicense|openrail|gpl|lgpl)", re.IGNORECASE)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class _Local:
         for path, digest in self.provenance["files"].items():
             if not (self.root / path).is_file():
                 raise UserError(f"{self.root / path}: is gone; {again}")
-            operation = CommitOperationAdd(path, self.root / path)
+            operation = CommitOperationAdd(path, (self.root / path).absolute())  # it would expand a `~`
             if operation.upload_info.sha256.hex() != digest:
                 raise UserError(f"{self.root / path}: is not the file that was checked; delete it, and {again}")
             operations.append(operation)
@@ -78,7 +81,7 @@ class _Local:
         if not picture.is_file():
             raise UserError(f"{picture}: is gone; {again}")
         refuse_outside(picture, self.root)
-        return [*operations, CommitOperationAdd(self.picture, picture)]
+        return [*operations, CommitOperationAdd(self.picture, picture.absolute())]
 
     @property
     def picture(self) -> str:
@@ -144,7 +147,7 @@ def check_push(repo: str, recipe: Recipe, *, public: bool = False, replace: bool
 
     The Hub must know the caller, a public repo needs `public`, and another split of the same name `replace`.
     """
-    hub = HubRepo(repo, None, lambda line: None)
+    hub = HubRepo(repo, None, _log.warning)
     hub.log_in()
     state = hub.look()
     if state is None:

@@ -20,9 +20,9 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.files import is_inside, open_plain, read_json, refuse_chain, refuse_outside
 from fmrgen.labels import Labels, recorded_labels
 from fmrgen.provenance import is_finished
-from fmrgen.sources.images import open_rgb, place_inside, stored_image
+from fmrgen.sources.images import lies_in_repo, open_rgb, place_inside, stored_image
 from fmrgen.split import provenance_path, split_features
-from fmrgen.trust import is_on_the_hub, is_within
+from fmrgen.trust import is_within
 
 _CURE = "fmrgen verify --files tells which file was changed"
 _LARGEST = 1 << 30  # bytes that a column of a row group may unpack to, where it is packed more than images can be
@@ -93,7 +93,7 @@ class OpenedSplit:
             return False
         if self.revision is None:
             return "://" not in file and is_inside(Path(file), Path(self.repo))
-        return is_on_the_hub(file) and file.startswith(f"hf://datasets/{self.repo}@{self.revision}/")
+        return lies_in_repo(file, self.repo, self.revision)
 
     def undecoded(self, columns: Iterable[str]) -> IterableDataset:
         """Its rows, the images of `columns` as they are stored: for `image_of`, or `decode`."""
@@ -352,6 +352,9 @@ def _look_on_the_hub(reference: SplitReference) -> tuple[list[tuple[str, str]], 
     """The splits that fmrgen made in a repo on the Hub, and the commit that is looked at."""
     from huggingface_hub import HfApi
 
+    from fmrgen.hub_http import bound_requests
+
+    bound_requests()
     try:
         info = HfApi().dataset_info(reference.repo, revision=reference.revision)
     except Exception as error:  # the Hub's client and the network under it fail in many ways

@@ -1,6 +1,7 @@
 """Results that travel: `model-index` metadata for a model's page, and rows of a split's leaderboard."""
 
 import json
+import logging
 import re
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -18,6 +19,8 @@ from fmrgen.recipe import fingerprint
 from fmrgen.report.markdown import escape, to_markdown
 from fmrgen.report.tables import SHORT
 from fmrgen.split import provenance_path
+
+_log = logging.getLogger(__name__)
 
 _METRICS = {"standard_accuracy": "accuracy", "perturbed_accuracy": "accuracy", "fmr": "fmr"}  # field → metric type
 
@@ -111,7 +114,7 @@ def _commit_entries(split: SplitFigures, entries: dict[str, str]) -> None:
             write_atomically(folder / path, text.encode())
         return Change(f"Results of {len(entries)} classifiers on {split.config}/{split.split}", [])
 
-    HubRepo(str(split.repo), None, lambda line: None).update(change)
+    HubRepo(str(split.repo), None, _log.warning).update(change)
 
 
 def _entry(split: SplitFigures, classifier: ClassifierFigures, result: Result) -> str:

@@ -1,5 +1,6 @@
 """Whether the files of a split are whole, and those that were checked when it was finished; no image is judged."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from fmrgen.hub import HubRepo
 from fmrgen.provenance import features_of, is_finished, is_provenance
 from fmrgen.reading import choose_place, parse_reference, splits_among, splits_in
 from fmrgen.split import SplitFolder, provenance_path
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def verify_files(split: str) -> FilesVerification:
         return _in_folder(root, config, name, read_json(provenance_path(root, config, name)))
     if root.exists():
         raise UserError(f"{split}: is a file; verify the folder of a generate command, or a repo on the Hub")
-    hub = HubRepo(reference.repo, reference.revision, lambda line: None)
+    hub = HubRepo(reference.repo, reference.revision, _log.warning)
     state = hub.look()
     if state is None:
         raise UserError(f"{reference.repo}: neither a folder here nor a dataset repo that can be read")

@@ -210,7 +210,7 @@ CASES = [
     (["merge", "no_examples", "-o", "m"], "no_examples: holds no perturbed split"),
     (["verify", "r.yaml", "--files"], "r.yaml: is a file; verify the folder of a generate command"),
     (["generate", "x" * 300], f"{'x' * 80}: File name too long"),
-    (["verify", "unknown_kind"], "unknown_kind: recipe in the provenance: classifier: 'nope': unknown kind"),
+    (["verify", "unknown_kind"], "unknown_kind: the recipe in its provenance: classifier: 'nope': unknown kind"),
     (["show", "outside"], "outside: its provenance is not that of a finished split"),
     (["show", "out", "--rows", "0"], "Invalid value for '--rows'"),
     (["show", "out", "-o", "r.yaml"], "r.yaml/gallery.html: can't be written"),

@@ -1,35 +1,16 @@
 """Any model of timm, behind timm's own evaluation transform for it."""
 
-import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.sections import ClassifierConfig
-from fmrgen.trust import places_among
+from fmrgen.trust import places_among, shapes_a_network
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-_LOADING = ("checkpoint_path", "cache_dir", "model_cfg", "feature_cfg", "kwargs_filter")
-
-
-def _shape_the_network(model_args: dict[str, Any]) -> dict[str, Any]:
-    """Refuses the arguments by which timm loads weights: from any file or address, and in old versions pickles."""
-    for name, value in model_args.items():
-        if name in _LOADING or name.startswith("pretrained"):
-            raise ValueError(f"{name} loads weights past fmrgen's checks; use pretrained or checkpoint")
-        if not _is_plain(value):
-            raise ValueError(f"{name} is {value!r}; give numbers and names, a file goes into checkpoint")
-    return model_args
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, int | float) or re.fullmatch(r"\w*", str(value)) is not None
 
 
 class Config(ClassifierConfig):
@@ -39,7 +20,7 @@ class Config(ClassifierConfig):
     model: str
     pretrained: bool = True
     checkpoint: str | None = Field(None, description="a file of one's own weights, instead of the pretrained ones")
-    model_args: Annotated[dict[str, Any], AfterValidator(_shape_the_network)] = Field(
+    model_args: Annotated[dict[str, Any], AfterValidator(shapes_a_network)] = Field(
         {}, description="passed to timm.create_model, for example num_heads"
     )
     data_config: dict[str, Any] = Field({}, description="overrides of timm's data config, for example mean and std")

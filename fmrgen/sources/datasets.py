@@ -1,6 +1,6 @@
 """Any dataset that the `datasets` library opens: a Hub id, a local folder, or files of a packaged format."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sections import Revision
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
-from fmrgen.sources.images import stored_image
+from fmrgen.sources.images import lies_in_repo, place_inside, stored_image
 from fmrgen.trust import is_on_the_hub, is_within, places_among
+
+_ImageOf = Callable[[dict[str, Any] | None, int], bytes | str]  # an undecoded image and its id → bytes or place
 
 
 class Config(SourceConfig):
@@ -66,8 +68,19 @@ class Config(SourceConfig):
         except Exception as error:
             raise UserError(f"source.image_column: {image} holds no images: {one_line(error)}") from error
         if isinstance(dataset, IterableDataset):
-            return StreamedDataset(dataset, image, label, labels, self._length_of(dataset, labels))
-        return StoredDataset(dataset, image, label, labels, self.limit)
+            return StreamedDataset(dataset, image, label, labels, self._length_of(dataset, labels), self._image_of)
+        return StoredDataset(dataset, image, label, labels, self.limit, self._image_of)
+
+    def _image_of(self, stored: dict[str, Any] | None, example_id: int) -> bytes | str:
+        """The bytes of an image, or where its file lies. A dataset of others on the Hub has its images in its repo:
+        rows that name files of this machine or other hosts raise UserError.
+        """
+        image = stored_image(stored)
+        if isinstance(image, bytes) or places_among(self.path):
+            return image
+        if (place := place_inside(image, lambda file: lies_in_repo(file, self.path))) is None:
+            raise UserError(f"source: id {example_id}: its image is {image}, which is not in {self.path}")
+        return place
 
     def _length_of(self, stream: Any, labels: Labels) -> int:
         known = (stream.info.splits or {}).get(self.split)
@@ -124,8 +137,10 @@ def _column(features: Any, wanted: str | None, feature_type: type, role: str) ->
 class StoredDataset(Source):
     """A dataset on disk, any row at any time."""
 
-    def __init__(self, dataset: Any, image: str, label: str, labels: Labels, limit: int | None) -> None:
-        self.labels = labels
+    def __init__(
+        self, dataset: Any, image: str, label: str, labels: Labels, limit: int | None, image_of: _ImageOf
+    ) -> None:
+        self.labels, self._image_of = labels, image_of
         self._dataset, self._image = dataset, image
         column = enumerate(dataset.with_format(None)[label])
         found = ((row, label_of_source(labels, value, row)) for row, value in column)
@@ -139,18 +154,19 @@ class StoredDataset(Source):
     def read(self, start: int, stop: int) -> Iterator[RawExample]:
         for position in range(start, min(stop, len(self))):
             row = int(self._rows[position])
-            yield RawExample(row, stored_image(self._dataset[row][self._image]), self._labels[position])
+            yield RawExample(row, self._image_of(self._dataset[row][self._image], row), self._labels[position])
 
 
 class StreamedDataset(StreamedSource):
     """A dataset that is streamed."""
 
-    def __init__(self, stream: Any, image: str, label: str, labels: Labels, length: int) -> None:
+    def __init__(self, stream: Any, image: str, label: str, labels: Labels, length: int, image_of: _ImageOf) -> None:
         super().__init__(labels, length)
+        self._image_of = image_of
         self._stream, self._image, self._label = stream, image, label
 
     def _examples(self, start: int) -> Iterator[RawExample]:
         for row, entry in enumerate(self._stream.skip(start), start):
             label = label_of_source(self.labels, entry[self._label], row)
             if label is not None:
-                yield RawExample(row, stored_image(entry[self._image]), label)
+                yield RawExample(row, self._image_of(entry[self._image], row), label)

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import open_plain
+from fmrgen.files import is_inside, open_plain
+from fmrgen.trust import is_on_the_hub
 
 Fit = Literal["crop", "squash"]
 
@@ -35,6 +36,23 @@ def place_inside(text: str, is_inside: Callable[[str], bool]) -> str | None:
     if not file or not is_inside(file) or not all(member.startswith("zip://") for member in members):
         return None
     return "::".join([*members, file if "://" in file else str(Path(file).resolve())])
+
+
+def lies_in_repo(file: str, repo: str, revision: str | None = None) -> bool:
+    """Whether a path or address is that of a file in the dataset `repo` on the Hub, or of its copy in the cache here.
+
+    Of the commit `revision` where that is given.
+    """
+    if "://" in file:
+        begin = f"hf://datasets/{repo}@{revision}/" if revision else f"hf://datasets/{repo}@"
+        return is_on_the_hub(file) and file.startswith(begin)
+    from datasets.config import EXTRACTED_DATASETS_PATH
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+
+    copies = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="dataset")
+    of_commit = revision is None or f"/snapshots/{revision}/" in file
+    return (of_commit and is_inside(Path(file), copies)) or is_inside(Path(file), Path(EXTRACTED_DATASETS_PATH))
 
 
 def read_image(image: str) -> bytes:

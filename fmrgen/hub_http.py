@@ -1,0 +1,56 @@
+"""Requests to the Hub that come to an end: each has its time-outs, and no answer can ask for a pause without end."""
+
+import logging
+import re
+from functools import partial
+from typing import Any
+
+from huggingface_hub import set_client_factory
+from huggingface_hub.utils import _http
+
+_log = logging.getLogger(__name__)
+
+LONGEST_WAIT = 300  # seconds; the Hub counts requests in windows of five minutes
+_CONNECT, _ANSWER, _WORK = 10.0, 60.0, 300.0  # seconds: to connect; for what is read, and for what is sent
+_UNHEARD = 5  # seconds of pause that need no line
+
+
+def bound_requests() -> None:
+    """Gives every request that huggingface_hub makes from now on its time-outs, however often it is called.
+
+    The client is the one that huggingface_hub, or the user, would have made.
+    """
+    factory = _http._GLOBAL_CLIENT_FACTORY
+    if getattr(factory, "func", None) is not _bounded_client:
+        set_client_factory(partial(_bounded_client, factory))
+
+
+def _bounded_client(factory: Any) -> Any:
+    client = factory()
+    hooks = client.event_hooks
+    client.event_hooks = {
+        "request": [*hooks["request"], _set_timeouts],
+        "response": [*hooks["response"], _cap_pauses],
+    }
+    return client
+
+
+def _set_timeouts(request: Any) -> None:
+    """Puts a time-out where the request has none: the client's own default is to wait for ever."""
+    longest = _ANSWER if request.method in ("GET", "HEAD") else _WORK
+    bounds = {"connect": _CONNECT, "pool": longest, "read": longest, "write": longest}
+    asked = request.extensions.get("timeout") or {}
+    request.extensions["timeout"] = {name: asked.get(name) or bound for name, bound in bounds.items()}
+
+
+def _cap_pauses(response: Any) -> None:
+    """Cuts the pause that an answer asks for, and tells of it where the client itself keeps it without a word."""
+    if response.status_code not in (429, 503):
+        return
+    if (asked := response.headers.get("Retry-After", "")).isdigit():
+        response.headers["Retry-After"] = str(min(int(asked), LONGEST_WAIT))
+    if window := response.headers.get("RateLimit"):
+        response.headers["RateLimit"] = re.sub(r"\bt=(\d+)", lambda t: f"t={min(int(t[1]), LONGEST_WAIT)}", window)
+    pause = response.headers.get("Retry-After", "0")
+    if "/resolve/" in str(response.url) and pause.isdigit() and int(pause) > _UNHEARD:
+        _log.warning("the Hub asks for a pause of %s s", pause)
