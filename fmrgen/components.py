@@ -98,14 +98,14 @@ def proved(classifier: nn.Module, labels: Labels, image: torch.Tensor, what: str
 def _refuse_company(ask: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor, what: str) -> None:
     """Raises UserError where the answer [K] for an image hangs on those beside it, on chance, or on earlier ones.
 
-    A split is made in batches of its own making: such answers would be true of no image. `image` [1, 3, H, W] and some
-    of noise are asked of in two orders and companies, twice.
+    A split is made in batches of its own making: such answers would be true of no image. `image` [1, 3, H, W] and one
+    of noise are asked of in two orders, in dark and in bright company, twice.
     """
-    noise = torch.rand(3, *image.shape[1:], generator=torch.Generator().manual_seed(0)).to(image)
-    batches = torch.cat([image, noise[:2]]), torch.cat([noise[1:].flip(0), image])
+    noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+    batches = torch.cat([image, noise / 4, noise]), torch.cat([noise, 1 - noise / 4, image])
     first, second, *again = (ask(batch.clone()) for batch in (*batches, *batches))
-    if not len(first) == len(second) == len(noise):
-        raise UserError(f"{what}: answers with {len(first)} rows for {len(noise)} images")
+    if not len(first) == len(second) == len(batches[0]):
+        raise UserError(f"{what}: answers with {len(first)} rows for {len(batches[0])} images")
     finite = torch.cat([first, second]).nan_to_num(0, 0, 0)
     noticed = _NOTICED * float(finite.max() - finite.min()) + 1e-6
 
@@ -117,7 +117,7 @@ def _refuse_company(ask: Callable[[torch.Tensor], torch.Tensor], image: torch.Te
             f"{what}: does not say the same of the same images twice; switch off what is random in it or remembers "
             "(eval(), no dropout)"
         )
-    if differ(first[[0, 2]], second[[2, 1]]):
+    if differ(first[[0, 2]], second[[2, 0]]):
         raise UserError(
             f"{what}: what it says of an image hangs on the images beside it; batch norm needs running statistics and "
             "eval(), and nothing may be taken over the batch"

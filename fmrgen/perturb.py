@@ -172,7 +172,7 @@ class _Bench:
         self.at_work = "generator"
         with torch.no_grad(), self._precision():
             free, fixed = self.generator.encode(images, labels)
-        return [_full(free)] if fixed is None else [_full(free), _full(fixed)]
+        return [in_full(free)] if fixed is None else [in_full(free), in_full(fixed)]
 
     @torch.no_grad()
     def _look(self, images: Tensor, labels: Tensor) -> list[Tensor]:
@@ -212,7 +212,7 @@ class _Bench:
         logits = self.classifier(images.clone())
         if len(logits) != len(images):
             raise UserError(f"classifier: gives {len(logits)} rows of logits for {len(images)} images")
-        return _full(logits)
+        return in_full(logits)
 
     def _in_groups(self, slots: list[int]) -> Iterator[tuple[list[int], list[int]]]:
         """`slots`, `together` at a time, and the same padded to that many."""
@@ -259,7 +259,7 @@ class _Bench:
     def _forward(self, free: Tensor, fixed: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         self.at_work = "generator"
         with self._precision():
-            decoded = _full(self.generator.decode(Latents(free, fixed)))
+            decoded = in_full(self.generator.decode(Latents(free, fixed)))
             images = _StraightThroughBytes.apply(decoded)
             logits = self._logits(images)
         return decoded, images, logits, cross_entropy(logits, labels, reduction="none")
@@ -272,7 +272,7 @@ class _Bench:
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """The measures of images, and the oracle's probabilities and score [B, K] that they rest on."""
         self.at_work = "oracle"
-        probabilities, score = (_full(values) for values in self.oracle.judge(images.clone()))
+        probabilities, score = (in_full(values) for values in self.oracle.judge(images.clone()))
         if not len(probabilities) == len(score) == len(images):
             raise UserError(f"oracle: judges {len(probabilities)} images where there are {len(images)}")
         of_label = labels.unsqueeze(1)
@@ -322,7 +322,8 @@ def _repeated(value: Tensor, rows: int) -> Tensor:
     return value.unsqueeze(0).expand(rows, *value.shape).contiguous()
 
 
-def _full(values: Tensor) -> Tensor:
+def in_full(values: Tensor) -> Tensor:
+    """Values of half precision as float32, others as they are."""
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 

@@ -37,7 +37,7 @@ def pretrained_model(loader: Any, reference: str, what: str, revision: str | Non
 
 
 def _refuse_loading_config(loader: Any, reference: str, what: str, revision: str | None) -> None:
-    """Raises UserError where a model's config has timm load weights from elsewhere: transformers would pass it on."""
+    """Raises UserError where a config has timm load weights from elsewhere: transformers would pass it on."""
     if not loader.__module__.startswith("transformers."):
         return
     from transformers import PreTrainedConfig

@@ -14,6 +14,7 @@ from fmrgen.digest import refuse_changed_weights, weights_sha256
 from fmrgen.errors import UserError
 from fmrgen.kinds import ClassifierSection, OracleSection
 from fmrgen.labels import recorded_labels
+from fmrgen.perturb import in_full
 from fmrgen.reading import OpenedSplit, open_own_split, reading, refuse_other_rows
 from fmrgen.rows import StopReason
 from fmrgen.sections import Section
@@ -136,10 +137,9 @@ def _measure(
     labels = torch.tensor(stored_labels, device=device)
     with torch.no_grad():
         with told_of("classifier", images):
-            logits = judges.classifier(images.clone())
-            logits = logits.float() if logits.dtype.itemsize < 4 else logits  # as the engine does
+            logits = in_full(judges.classifier(images.clone()))
         with told_of("oracle", images):
-            probabilities, score = judges.oracle.judge(images.clone())
+            probabilities, score = map(in_full, judges.oracle.judge(images.clone()))
     found = {f"{prefix}prediction": logits.argmax(1), f"{prefix}oracle_label": probabilities.argmax(1)}
     if not prefix:
         found["clip_score"] = score.gather(1, labels.unsqueeze(1)).squeeze(1)

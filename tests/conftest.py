@@ -196,3 +196,26 @@ def upload(hub, folder, repo, **environment):
 
 def parts(folder, pattern="**/*.parquet"):
     return sorted(str(path.relative_to(folder)) for path in Path(folder).glob(pattern))
+
+
+@pytest.fixture
+def listener():
+    """A host that nobody has reason to ask: `requests` are the paths that somebody did ask for, at `port`."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            server.requests.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.requests, server.port = [], server.server_address[1]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()

@@ -1,0 +1,493 @@
+"""A split of somebody else is data: nothing in it runs, and nothing outside it is read, unless the user trusts it.
+
+Every case has canaries: the file `ran`, which any command or import would leave, and `secret.png`, which nobody may read.
+"""
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from conftest import fmrgen, run, upload
+from datasets import ClassLabel, Dataset, Features, Image
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_bad_input import RECIPE, photo
+
+from fmrgen.errors import UserError
+from fmrgen.kinds import ComponentSections
+from fmrgen.trust import strangers_code, strangers_section
+
+LENET = "{kind: lenet, num_classes: 2}"
+EVIL = "open('ran', 'w')\nimport torch\nclass Net(torch.nn.Linear):\n    def __init__(self): super().__init__(2, 2)\n"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder to work in: somebody's split `theirs` without originals, code of theirs, and a secret of the reader's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in "ab":
+        for number in range(2):
+            photo(tmp_path / "photos" / name / f"{number}.png")
+    photo(tmp_path / "secret.png", color="red")
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(RECIPE))
+    torch.manual_seed(0)
+    assert run("generate", "r.yaml", "output.keep_original=false", "-o", "theirs", "-q") == 0
+    (tmp_path / "evil_code.py").write_text(EVIL)
+    yield tmp_path
+    sys.modules.pop("evil_code", None)
+
+
+def alter(place, **sections):
+    """Writes sections of a recipe into the split's provenance."""
+    path = place / "theirs/provenance/c/s.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "recipe": {**told["recipe"], **sections}}))
+
+
+def webdataset(urls):
+    return {"kind": "webdataset", "urls": urls, "limit": 20, "classes": ["a", "b"]}
+
+
+def remote(place, trust):
+    """A model folder that brings code, and a classifier that asks for it."""
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    ResNetForImageClassification(ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1])).save_pretrained("remote")
+    (place / "remote/custom.py").write_text("open('ran', 'w')\n")
+    told = json.loads((place / "remote/config.json").read_text())
+    auto = {"AutoConfig": "custom.Custom", "AutoModelForImageClassification": "custom.Custom"}
+    (place / "remote/config.json").write_text(json.dumps({**told, "auto_map": auto, "model_type": "strange"}))
+    return {"kind": "transformers", "model": "remote", "trust_remote_code": trust}
+
+
+SOURCES = {
+    "command": webdataset("pipe:touch ran"),
+    "command in braces": webdataset("{pipe:touch ran,pipe:true}"),
+    "command out of braces": webdataset(["p{ipe:touch ran,ipe:true}"]),
+    "files": webdataset(["photos/x.tar"]),
+    "address": webdataset("http://127.0.0.1:9/{0..1}.tar"),
+    "chain": webdataset("hf://datasets/a/b/x.tar::/etc/passwd"),
+    "folder": {"kind": "imagefolder", "path": "photos"},
+    "format": {"kind": "datasets", "path": "imagefolder"},
+    "files of a dataset": {"kind": "datasets", "path": "someone/there", "data_files": ["../../secret.png"]},
+    "code": {"kind": "evil_code:Net"},
+}
+
+
+@pytest.mark.parametrize("command", ["evaluate", "transfer"])
+@pytest.mark.parametrize("case", SOURCES)
+def test_a_source_of_a_stranger_runs_and_reads_nothing(place, case, command):
+    alter(place, source=SOURCES[case])
+    with no_trespass(place):
+        assert run(command, "theirs", "-c", LENET, "-o", "report", "-q") == 0
+    report = (place / "report/evaluation.md").read_text().replace("\\", "")
+    assert "if you trust it, pass --trust" in report
+    assert not (place / "ran").exists()
+
+
+NET = "evil_code:Net"
+JUDGES = {
+    "target": lambda place: {"classifier": {"kind": "module", "target": NET}},
+    "short form in an oracle": lambda place: {"oracle": {"kind": "classifier", "classifier": NET}},
+    "short form in an ensemble": lambda place: {
+        "oracle": {"kind": "ensemble", "oracles": [{"kind": "clip"}, {"kind": "classifier", "classifier": NET}]}
+    },
+    "kind": lambda place: {"oracle": {"kind": "evil_code:Config"}},
+    **{
+        f"remote code, {trust!r}": lambda place, trust=trust: {"classifier": remote(place, trust)}
+        for trust in (True, 1, 1.0, "true", "yes", "on")
+    },
+}
+
+
+@pytest.mark.parametrize("case", JUDGES)
+def test_models_of_a_stranger_run_nothing(place, capsys, case):
+    alter(place, **JUDGES[case](place))
+    capsys.readouterr()
+    with no_trespass(place):
+        assert run("verify", "theirs", "-q") == 2
+    error = capsys.readouterr().err
+    named = "that of remote (trust_remote_code)" if "remote" in case else "evil_code:"
+    assert error.startswith("fmrgen: theirs: the recipe in its provenance runs "), error
+    assert named in error
+    assert error.endswith("; if you trust it, verify with --trust\n")
+    assert not (place / "ran").exists()
+
+
+def test_with_trust_they_run(place, capsys):
+    alter(place, oracle={"kind": "classifier", "classifier": NET})
+    assert run("verify", "theirs", "-q", "--trust") == 2
+    assert (place / "ran").exists()
+
+
+def test_all_code_is_named_in_the_line_and_on_the_card(place, capsys):
+    oracles = [{"kind": "evil:One"}, {"kind": "classifier", "classifier": {"kind": "module", "target": "evil:two"}}]
+    alter(
+        place,
+        source=webdataset(["{pipe:three,pipe:four}", "/x.tar"]),
+        classifier={"kind": "transformers", "model": "some/one", "trust_remote_code": "yes"},
+        oracle={"kind": "ensemble", "oracles": oracles},
+    )
+    assert run("verify", "theirs", "-q") == 2
+    told = "runs that of some/one (trust_remote_code), evil:One, evil:two; if you trust it"
+    assert told in capsys.readouterr().err
+    from fmrgen.card import write_card
+
+    write_card(place / "theirs")
+    card = (place / "theirs/README.md").read_text().replace("\\", "")
+    assert "pipe:three, pipe:four, that of some/one (trust_remote_code), evil:One, evil:two" in card
+
+
+def test_what_says_nothing_of_itself_is_refused():
+    from fmrgen.sections import ComponentConfig
+
+    class New(ComponentConfig):
+        kind: str = "new"
+
+    assert (New().code_it_runs(), New().places_it_reads()) == (["new"], ["whatever new likes"])
+
+
+def test_a_stranger_on_the_hub_runs_nothing(place, hub):
+    alter(place, source=SOURCES["command in braces"], oracle={"kind": "classifier", "classifier": NET})
+    upload(hub, place / "theirs", "someone/theirs")
+    options = {"cwd": place, **hub.environment}
+    shutil.rmtree(place / "theirs")
+    evaluated = fmrgen("evaluate", "someone/theirs", "-c", LENET, "-q", **options)
+    assert evaluated.returncode == 0, evaluated.stderr
+    verified = fmrgen("verify", "someone/theirs", **options)
+    assert (verified.returncode, verified.stderr.count("\n")) == (2, 1), verified.stderr
+    assert "runs evil_code:Net; if you trust it, verify with --trust" in verified.stderr
+    assert not (place / "ran").exists()
+
+
+def test_the_folder_that_one_stands_in_lends_no_modules(place):
+    for name in ("peft", "timm", "datasets", "flash_attn"):
+        (place / f"{name}.py").write_text(EVIL)
+    for launcher in (("-m", "fmrgen"), (str(Path(sys.executable).parent / "fmrgen"),)):
+        done = fmrgen("verify", "theirs", "-q", launcher=launcher, cwd=place)
+        assert "classifier" in done.stderr or done.returncode == 0, done.stderr
+        assert not (place / "ran").exists()
+
+
+# Images that lie elsewhere
+
+
+def with_paths(place, folder, *paths):
+    """A folder whose rows hold paths instead of images."""
+    (place / folder).mkdir(exist_ok=True)
+    columns = {"image": [{"bytes": None, "path": path} for path in paths], "label": [0] * len(paths)}
+    rows = Dataset.from_dict(columns, features=Features({"image": Image(), "label": ClassLabel(names=["a", "b"])}))
+    pq.write_table(rows.data.table, f"{folder}/test.parquet")
+
+
+LEADS = {
+    "absolute": "{place}/secret.png",
+    "upwards": "{place}/leak/../secret.png",
+    "link": "{place}/leak/link.png",
+    "chain that ends inside": "{place}/secret.png::{place}/leak/test.parquet",
+    "zip that ends outside": "zip://secret.png::{place}/secret.zip",
+    "address": "file://{place}/secret.png",
+    "address that a folder swallows": "http://127.0.0.1:{port}/../../leak/x.png",
+    "address of a chain": "zip://x.png::http://127.0.0.1:{port}/x.zip::{place}/leak/test.parquet",
+    "protocol of others": "github://a:b@/x.png::{place}/leak/test.parquet",
+    "pipe": "{place}/leak/pipe.png",
+    "device": "/dev/zero",
+}
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export", "show"])
+@pytest.mark.parametrize("case", LEADS)
+def test_rows_of_a_stranger_read_nothing_outside(place, capsys, listener, case, command):
+    path = LEADS[case].format(place=place, port=listener.port)
+    with_paths(place, "leak", path)
+    os.symlink(place / "secret.png", place / "leak/link.png")
+    os.mkfifo(place / "leak/pipe.png")
+    (place / "secret.zip").write_bytes(b"PK\x05\x06" + bytes(18))
+    arguments = {
+        "evaluate": ["evaluate", "leak", "-c", LENET, "-q"],
+        "export": ["export", "leak", "copied", "-f", "imagefolder", "-q"],
+        "show": ["show", "leak"],
+    }
+    capsys.readouterr()
+    with no_trespass(place):
+        assert run(*arguments[command]) == 2
+    error = capsys.readouterr().err
+    refused = "is a pipe, a socket or a device, and no file" if case == "pipe" else "which is not in the split"
+    assert refused in error, error
+    assert error.count("\n") == 1
+    assert listener.requests == []
+    assert not list((place / "copied").rglob("*.png"))
+
+
+def test_rows_may_name_images_of_their_own_folder_and_zips(place, capsys):
+    import zipfile
+
+    photo(place / "leak/in it.png")
+    with zipfile.ZipFile(place / "leak/some.zip", "w") as file:
+        file.write(place / "secret.png", "member.png")
+    with_paths(place, "leak", f"{place}/leak/in it.png", f"zip://member.png::{place}/leak/some.zip")
+    assert run("export", "leak", "copied", "-f", "imagefolder", "-q") == 0, capsys.readouterr().err
+    copied = sorted((place / "copied").rglob("*.png"))
+    assert [path.read_bytes() for path in copied] == [
+        (place / "leak/in it.png").read_bytes(),
+        (place / "secret.png").read_bytes(),
+    ]
+
+
+def test_rows_on_the_hub_read_nothing_here(place, hub, listener):
+    commit = "0" * 40
+    for number, path in enumerate(
+        (
+            f"{place}/secret.png::hf://datasets/someone/leak@{commit}",
+            f"hf://datasets/someone/leak@{commit}/../../other/secret/x.png",
+            f"http://127.0.0.1:{listener.port}/x.png",
+        )
+    ):
+        with_paths(place, "leak", path)
+        upload(hub, place / "leak", f"someone/leak{number}")
+        for command in (["export", f"someone/leak{number}", "copied", "-f", "imagefolder"],
+                        ["generate", "r.yaml", f"source={{kind: datasets, path: someone/leak{number}, classes: [a, b]}}"]):  # fmt: skip
+            done = fmrgen(*command, "-q", cwd=place, **hub.environment)
+            assert done.returncode == 2, done.stderr
+            assert f"{path}, which is not in " in done.stderr, done.stderr
+    assert listener.requests == []
+
+
+CARDS = {
+    "absolute": "data_files: {place}/photos/a/0.png",
+    "upwards": "data_files: [{{split: test, path: ../photos/a/0.png}}]",
+    "address": "data_files: http://127.0.0.1:{port}/x.parquet",
+    "folder": "data_dir: {place}/photos",
+}
+
+
+@pytest.mark.parametrize("name", ["README.md", ".huggingface.yaml"])
+@pytest.mark.parametrize("case", CARDS)
+def test_a_dataset_whose_card_leads_elsewhere_is_not_read(place, capsys, listener, case, name):
+    with_paths(place, "leak", "x.png")
+    text = f"configs:\n- config_name: default\n  {CARDS[case].format(place=place, port=listener.port)}\n"
+    (place / "leak" / name).write_text(f"---\n{text}---\n" if name == "README.md" else text)
+    with no_trespass(place):
+        assert run("evaluate", "leak", "-c", LENET, "-q") == 2
+    assert f"leak: its {name} takes data from " in capsys.readouterr().err
+    assert listener.requests == []
+
+
+# Files that are links, pipes, or called like something else
+
+
+def test_links_out_of_a_folder_are_not_followed(place, capsys, hub):
+    outside = place / "outside"
+    outside.mkdir()
+    (outside / "note").write_text("---\nlicense: mit\n---\nprivate words")
+    (place / "theirs/README.md").unlink()
+    (place / "theirs/README.md").symlink_to(outside / "note")
+    assert run("generate", "r.yaml", "output.keep_original=false", "-o", "theirs", "-q") == 2
+    assert "theirs/README.md: is a link out of the folder, and is not followed" in capsys.readouterr().err
+    pushed = fmrgen("push", "theirs", "someone/digits", "-q", cwd=place, **hub.environment)
+    assert pushed.returncode == 2
+    assert "is a link out of the folder" in pushed.stderr
+    (place / "theirs/README.md").unlink()
+
+    (place / "theirs/results").symlink_to(outside)
+    assert run("evaluate", "theirs", "-c", LENET, "-q", "--model-card") == 0
+    assert "leaderboard not written: " in capsys.readouterr().out
+    assert sorted(path.name for path in outside.iterdir()) == ["note"]
+    (place / "theirs/results").unlink()
+
+    (place / "theirs/results/c/s").mkdir(parents=True)
+    (place / "theirs/results/c/s/x.json").symlink_to(outside / "note")
+    pushed = fmrgen("push", "theirs", "someone/digits", "-q", cwd=place, **hub.environment)
+    assert pushed.returncode == 2
+    assert "x.json: is a link out of the folder" in pushed.stderr
+    assert "private words" not in "".join(path.read_text(errors="replace") for path in hub.world().blobs.iterdir())
+
+
+@pytest.mark.parametrize("file", ["provenance/c/s.json", "c/s-00000-of-00001.parquet", "README.md"])
+def test_pipes_in_a_folder_are_not_waited_for(place, file):
+    (place / "theirs" / file).unlink()
+    os.mkfifo(place / "theirs" / file)
+    for command in (
+        ["verify", "theirs", "--files"],
+        ["verify", "theirs"],
+        ["evaluate", "theirs", "-c", LENET, "-q"],
+        ["generate", "r.yaml", "output.keep_original=false", "-o", "theirs", "-q"],
+    ):
+        if file == "README.md" and command[0] in ("verify", "evaluate"):
+            continue  # which they do not read
+        # In a process, which can be given up; with the weights that the split was begun with.
+        code = f"import torch; torch.manual_seed(0); from fmrgen.cli import main; main({command})"
+        done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, timeout=60)
+        assert "is a pipe, a socket or a device, and no file" in done.stdout + done.stderr, (command, done)
+        assert done.stderr.count("\n") <= 1
+
+
+@pytest.mark.parametrize("name", ["~", "hf:", "~root", "a b%20#@*?[x]", "\u202e"])
+def test_folders_of_odd_names_work(place, capsys, name):
+    assert run("generate", "r.yaml", "-o", f"./{name}", "-q") == 0, capsys.readouterr().err
+    for command in (["verify", name, "--files"], ["evaluate", name, "-c", LENET, "-q"], ["show", name],
+                    ["export", name, "exported", "-f", "webdataset", "-q"], ["merge", name, "-o", "merged", "-q"]):  # fmt: skip
+        assert run(*command) == 0, (command, capsys.readouterr().err)
+
+
+def test_a_folder_with_two_colons_is_refused_in_a_line(place, capsys):
+    assert run("generate", "r.yaml", "-o", "a::b", "-q") == 2
+    shutil.copytree("theirs", "a::b")
+    assert run("evaluate", "a::b", "-c", LENET, "-q") == 2
+    told = "fmrgen: a::b: datasets can't read from a path with :: in it; use a folder of another name\n"
+    assert capsys.readouterr().err == 2 * told
+
+
+# Weights
+
+
+LOADING = {
+    "checkpoint_path": "evil.pth",
+    "pretrained_cfg": {"file": "evil.pth"},
+    "pretrained_cfg_overlay": {"file": "evil.pth", "source": ""},
+    "cache_dir": "/tmp",
+    "img_size": "http://127.0.0.1:9",
+}
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch ran",)
+
+
+@pytest.mark.parametrize("name", LOADING)
+def test_arguments_of_timm_load_nothing(place, capsys, name):
+    torch.save({"x": Evil()}, "evil.pth")
+    config = {"kind": "timm", "model": "resnet18", "pretrained": False, "model_args": {name: LOADING[name]}}
+    assert run("generate", "r.yaml", f"classifier={json.dumps(config)}", "-o", "out", "-q") == 2
+    assert f"classifier.model_args: {name} " in capsys.readouterr().err
+    alter(place, classifier=config)
+    assert run("verify", "theirs") == 2
+    assert not (place / "ran").exists()
+
+
+def test_a_config_of_transformers_has_timm_load_nothing(place, capsys):
+    from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
+
+    config = TimmWrapperConfig(architecture="resnet18", num_labels=2, do_pooling=True)
+    TimmWrapperForImageClassification(config).save_pretrained("wrapped")
+    told = json.loads((place / "wrapped/config.json").read_text())
+    torch.save({"x": Evil()}, "evil.pth")
+    (place / "wrapped/config.json").write_text(json.dumps({**told, "model_args": {"checkpoint_path": "evil.pth"}}))
+    capsys.readouterr()
+    job = ["generate", "r.yaml", "classifier={kind: transformers, model: ./wrapped}", "-o", "out", "-q"]
+    assert run(*job) == 2
+    assert "./wrapped can't be loaded: checkpoint_path loads weights" in capsys.readouterr().err
+    assert not (place / "ran").exists()
+
+
+@pytest.mark.parametrize("revision", ["../../x", "/abs", "a b"])
+def test_revisions_are_names(place, capsys, revision):
+    config = {"kind": "transformers", "model": "a/b", "revision": revision}
+    assert run("generate", "r.yaml", f"classifier={json.dumps(config)}", "-o", "out", "-q") == 2
+    assert f"{revision!r} is no branch, tag or commit" in capsys.readouterr().err
+
+
+# Anything at all
+
+
+@contextmanager
+def no_trespass(place, reads=True):
+    """Fails where a process is started, a host is asked, a module of the folder is imported, or a secret is opened;
+    without `reads` also where any file of the folder is."""
+    seen = []
+    watched = {"on": True}
+
+    def hook(event, arguments):
+        if not watched["on"]:
+            return
+        if event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"):
+            seen.append((event, arguments[:1]))
+        elif event in ("socket.connect", "socket.getaddrinfo") and "AF_UNIX" not in str(arguments[0]):
+            seen.append((event, str(arguments)))
+        elif (
+            event == "open"
+            and isinstance(arguments[0], str)
+            and ("secret" in arguments[0] or (not reads and str(place) in os.path.abspath(arguments[0])))
+        ):
+            seen.append((event, arguments[0]))
+        elif event == "exec" and str(place) in str(getattr(arguments[0], "co_filename", "")):
+            seen.append((event, arguments[0].co_filename))
+        elif event == "import" and arguments[0].partition(".")[0] in ("evil_code", "evil", "somebody"):
+            seen.append((event, arguments[0]))
+
+    sys.addaudithook(hook)
+    try:
+        yield
+    finally:
+        watched["on"] = False
+    assert seen == []
+
+
+names = st.sampled_from(
+    ["evil_code:Net", "evil:x", "somebody.elses:Config", "os:system", "pipe:touch ran", "{pipe:touch ran,pipe:true}",
+     "p{ipe:touch ran,x}", "secret.png", "/etc/passwd", "../secret", "file://secret.png", "http://127.0.0.1:9/x",
+     "asset:mnist/lenet", "asset:../../secret", "timm:resnet18", "hf:a/b", "hf:a/b/../../secret", "theirs", "remote",
+     "a/b", "~/secret", "x::secret.png", "zip://secret.png::x", "", "\x1b]0;x\x07", "resnet18", "true", "yes"]
+)  # fmt: skip
+scalars = st.one_of(names, st.booleans(), st.integers(-2, 40), st.floats(allow_nan=False), st.none())
+kinds = st.sampled_from(
+    ["mnist", "imagefolder", "datasets", "webdataset", "timm", "transformers", "module", "lenet", "cifar", "vqgan",
+     "vae", "transform", "clip", "classifier", "ensemble", "base", "_mask", "evil_code:Net", "os:system", "a.b:c"]
+)  # fmt: skip
+keys = st.sampled_from(
+    ["path", "urls", "data_files", "name", "revision", "split", "model", "target", "args", "checkpoint", "config",
+     "classifier", "oracles", "prompts", "trust_remote_code", "model_args", "data_config", "image_size", "mask",
+     "subfolder", "classes", "limit", "class_names", "num_classes", "pretrained", "extra"]
+)  # fmt: skip
+trees = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(keys, inner, max_size=3),
+        st.tuples(kinds, st.dictionaries(keys, inner, max_size=4)).map(lambda pair: {"kind": pair[0], **pair[1]}),
+    ),
+    max_leaves=12,
+)
+likely = st.tuples(kinds, st.dictionaries(keys, trees, max_size=5)).map(lambda pair: {"kind": pair[0], **pair[1]})
+VALID = {
+    "source": {"kind": "mnist"},
+    "classifier": {"kind": "lenet", "num_classes": 2},
+    "generator": {"kind": "transform", "image_size": 32},
+    "oracle": {"kind": "classifier", "classifier": {"kind": "lenet", "num_classes": 2}},
+}
+recipes = st.fixed_dictionaries({}, optional=dict.fromkeys(VALID, st.one_of(likely, trees))).map(
+    lambda altered: {**VALID, **altered}
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(tree=recipes)
+def test_no_provenance_does_anything_before_it_is_trusted(place, tree):
+    for module in ("sources", "classifiers", "generators", "oracles"):
+        importlib.import_module(f"fmrgen.{module}")
+    with no_trespass(place, reads=False), suppress(UserError):
+        strangers_code(ComponentSections, tree, "x")
+        found = strangers_section(ComponentSections, tree, "x", trust=False, cure="cure")
+        build_what_is_admitted(found)
+    assert not (place / "ran").exists()
+
+
+def build_what_is_admitted(found):
+    """Offline: what is admitted may be looked for in the caches, and is not there."""
+    for name in VALID:
+        config = getattr(found, name)
+        if config.kind in ("timm", "cifar", "mnist"):  # seconds each, and nothing in them that names anything
+            continue
+        with suppress(Exception):
+            config.build()
