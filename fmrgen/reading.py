@@ -26,7 +26,8 @@ from fmrgen.trust import is_within
 
 _CURE = "fmrgen verify --files tells which file was changed"
 _LARGEST = 1 << 30  # bytes that a column of a row group may unpack to, where it is packed more than images can be
-_LEAST_COMPRESSED = 20  # times
+_LARGEST_ROW = 1 << 23  # and a row of it
+_LEAST_PACKED = 20  # times
 
 
 class SplitReference(NamedTuple):
@@ -261,11 +262,12 @@ def _refuse_bomb(path: Path, group: pq.RowGroupMetaData) -> None:
         column = group.column(number)
         # A dictionary holds a value once, and every row may name it.
         times = group.num_rows if any("DICTIONARY" in encoding for encoding in column.encodings) else 1
-        whole = column.total_uncompressed_size
-        if whole * times > _LARGEST and whole > _LEAST_COMPRESSED * column.total_compressed_size:
+        packed, whole = column.total_compressed_size, column.total_uncompressed_size * times
+        too_much = whole > _LARGEST or whole > _LARGEST_ROW * group.num_rows
+        if too_much and column.total_uncompressed_size > _LEAST_PACKED * packed:
             raise UserError(
-                f"{path}: {column.total_compressed_size:,} bytes in it stand for up to {whole * times:,} of "
-                f"{column.path_in_schema}; that is no image, and is not unpacked"
+                f"{path}: {packed:,} bytes in it stand for up to {whole:,} of {column.path_in_schema}; those are no "
+                "images, and they are not unpacked"
             )
 
 

@@ -1,0 +1,146 @@
+"""Small files that stand for gigabytes: what they say of their size is believed before a pixel is decoded."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import run
+from PIL import Image
+
+from fmrgen.errors import UserError
+from fmrgen.evaluation import classify, rows
+from fmrgen.sources.images import open_rgb
+
+SIDE = 13_000
+LENET = "asset:mnist/lenet"
+# How much memory a command takes beyond what it takes before its first row, in bytes, and how long.
+MEASURE = """
+import json, resource, sys, time
+import fmrgen.evaluate, fmrgen.verify, fmrgen.display
+from fmrgen.cli import main
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before, started = peak(), time.monotonic()
+try: main(json.loads(sys.argv[1]))
+except SystemExit as end: status = end.code
+print(json.dumps([status, peak() - before, time.monotonic() - started]))
+"""
+
+
+def png(mode, size, **options):
+    buffer = io.BytesIO()
+    Image.new(mode, size).save(buffer, options.pop("kind", "PNG"), **options)
+    return buffer.getvalue()
+
+
+def grey16(side):
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((side, side), np.uint16)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def measured(*arguments, cwd):
+    done = subprocess.run([sys.executable, "-c", MEASURE, json.dumps(list(map(str, arguments)))],
+                          cwd=cwd, capture_output=True, text=True, timeout=300)  # fmt: skip
+    status, memory, seconds = json.loads(done.stdout.splitlines()[-1])
+    return status, memory, seconds, done.stderr
+
+
+@pytest.mark.parametrize("mode", ["RGB", "16-bit grey"])
+def test_bombs_in_rows_are_named_and_cost_little(tmp_path, mode):
+    image = png("RGB", (SIDE, SIDE)) if mode == "RGB" else grey16(SIDE)
+    pq.write_table(pa.table({"image": [image] * 24, "label": [0] * 24}), tmp_path / "bombs.parquet")
+    status, memory, seconds, error = measured("evaluate", "bombs.parquet", "-c", LENET, "-q", cwd=tmp_path)
+    assert status == 2
+    assert error == (
+        "fmrgen: bombs.parquet: row 0: its image is unreadable (it has 13000×13000 pixels, and no more than 67,108,864 "
+        "are decoded; make it smaller)\n"
+    )
+    assert memory < 1e9
+    print(f"{memory / 1e6:.0f} MB, {seconds:.1f} s")
+
+
+def test_a_bomb_in_the_place_of_an_image_of_a_split(split, tmp_path):
+    path = next(split.glob("mnist/lenet-00000-*.parquet"))
+    table = pq.read_table(path)
+    images = table["image"].to_pylist()
+    images[5]["bytes"] = png("RGB", (8000, 8000))  # no bomb anywhere else
+    column = table.schema.get_field_index("image")
+    table = table.set_column(column, table.schema.field(column), pa.array(images, table.schema.field(column).type))
+    pq.write_table(table, path)
+    for command in (["verify", split], ["evaluate", split, "-c", LENET]):
+        status, memory, seconds, error = measured(*command, "-q", cwd=tmp_path)
+        assert status == 2
+        assert "is unreadable (it has 8000×8000 pixels, not 32×32)" in error
+        assert memory < 1e9
+        print(f"{memory / 1e6:.0f} MB, {seconds:.1f} s")
+
+
+@pytest.mark.parametrize("groups", [1, 4], ids=["one row group", "a row group for each"])
+def test_bytes_without_end_are_not_unpacked(tmp_path, capsys, groups):
+    zeros = pa.table({"image": pa.array([bytes(100 << 20)], pa.large_binary()), "label": [0]})
+    with pq.ParquetWriter(tmp_path / "zeros.parquet", zeros.schema, compression="zstd") as writer:
+        for _ in range(groups):
+            writer.write_table(zeros)
+    assert (tmp_path / "zeros.parquet").stat().st_size < 100_000
+    assert run("evaluate", tmp_path / "zeros.parquet", "-c", LENET, "-q") == 2
+    assert "of image; those are no images, and they are not unpacked" in capsys.readouterr().err
+
+
+def test_a_value_that_every_row_names_is_counted_for_every_row(tmp_path, capsys):
+    images = pa.DictionaryArray.from_arrays(pa.array([0] * 4000, pa.int32()), pa.array([bytes(900_000)]))
+    pq.write_table(pa.table({"image": images, "label": [0] * 4000}), tmp_path / "x.parquet", row_group_size=4000)
+    assert run("evaluate", tmp_path / "x.parquet", "-c", LENET, "-q") == 2
+    assert "those are no images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("RGB", "PPM"), ("RGBA", "PNG"), ("F", "TIFF"), ("L", "GIF"), ("P", "BMP")])
+def test_the_largest_image_is_decoded_and_a_larger_one_is_not(mode, kind):
+    assert open_rgb(png(mode, (8192, 8192), kind=kind)).size == (8192, 8192)
+    with pytest.raises(UserError, match="it has 8192×8193 pixels, and no more than 67,108,864 are decoded"):
+        open_rgb(png(mode, (8192, 8193), kind=kind))
+
+
+def test_greys_of_16_bits_are_as_before():
+    pixels = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    expected = np.rint(pixels.astype(np.float64) / 65_535 * 255).astype(np.uint8)
+    assert np.array_equal(np.asarray(open_rgb(buffer.getvalue()))[..., 0], expected)
+
+
+def test_batches_of_large_images_are_decoded_and_classified_in_parts(tmp_path, monkeypatch):
+    """The same answers, whatever fits together."""
+    from fmrgen import evaluate
+
+    noise = np.random.default_rng(0)
+    images = [
+        Image.fromarray(noise.integers(0, 256, (side, side, 3), dtype=np.uint8)) for side in (40, 50, 40, 60, 50, 40)
+    ]
+    stored = []
+    for image in images:
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        stored.append(buffer.getvalue())
+    pq.write_table(pa.table({"image": stored, "label": list(range(6))}), tmp_path / "x.parquet")
+
+    sizes = []
+    ask = classify._that_fit
+    monkeypatch.setattr(
+        classify, "_that_fit", lambda images: (sizes.append(len(part[0])) or part for part in ask(images))
+    )
+
+    def answers():
+        return evaluate([str(tmp_path / "x.parquet")], [LENET]).predictions["prediction"].to_pylist()
+
+    together = answers()
+    assert sizes == [3, 2, 1]
+    for module in (classify, rows):
+        monkeypatch.setattr(module, "MOST_PIXELS", 40 * 40 + 1)
+    sizes.clear()
+    assert answers() == together
+    assert sizes == [1, 1, 1, 1, 1, 1]

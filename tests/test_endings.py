@@ -1,0 +1,244 @@
+"""How commands end: on a signal at any moment, before a Hub that keeps them waiting, and what a terminal gets to see."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import fmrgen, run, upload
+from datasets import ClassLabel
+from test_bad_input import RECIPE, photo
+
+from fmrgen.errors import printable
+
+LENET = "{kind: lenet, num_classes: 2}"
+EVIL = "\x1b]0;PWNED\x07\x1b[2J\x9b31m\u202edesrever\r[red]x[/b]"
+# The time-outs of fmrgen.hub_http cut short, and no pauses, so that a test does not take what it tests for.
+HURRY = """
+import sys, time
+import fmrgen.hub_http as waits
+waits._CONNECT = waits._ANSWER = waits._WORK = 0.3
+time.sleep = lambda seconds: None
+from fmrgen.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        for number in range(2):
+            photo(tmp_path / "photos" / name / f"{number}.png")
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(RECIPE))
+    return tmp_path
+
+
+def test_sigterm_is_143_at_every_moment(tmp_path):
+    """From the first instruction over imports, models that load, and work, to the end."""
+    command = [sys.executable, "-m", "fmrgen", "generate", "mnist-lenet", "--limit", "60", "-q"]
+    ends = []
+    for number in range(12):
+        delay = 0.05 + 0.35 * number
+        process = subprocess.Popen([*command, "-o", str(tmp_path / str(number))], stderr=subprocess.PIPE, text=True)
+        time.sleep(delay)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+        ends.append((round(delay, 2), process.returncode, errors))
+    for delay, status, errors in ends:
+        # -15: before Python or after the last line of ours, where the signal itself ends it; a shell says 143 too.
+        assert status in (143, -signal.SIGTERM, 0), (delay, status, errors)
+        told = [line for line in errors.splitlines() if line.startswith("fmrgen: ")]
+        assert told in ([], ["fmrgen: terminated; the same command again goes on"]), (delay, errors)
+        assert "Traceback" not in errors
+    assert 143 in [status for _, status, _ in ends]
+
+
+def test_what_is_printable():
+    assert printable("plain, ärger, 数字, हिन्दी, 👩\u200d🔬") == "plain, ärger, 数字, हिन्दी, 👩\u200d🔬"
+    assert printable("\x1b[2J\x07\x9b\u202e\u2066\ud800\n\r") == r"\x1b[2J\x07\x9b\u202e\u2066\ud800\n\r"
+
+
+def seen(capsys):
+    """What a command has printed; nothing in it may steer a terminal, but for what rich draws with."""
+    output = capsys.readouterr()
+    text = output.out + output.err
+    for steering in ("\x1b]", "\x07", "\x9b", "\x1b[2J", "\u202e", "\r[red]"):
+        assert steering not in text, repr(text)
+    return text
+
+
+def test_nothing_in_data_steers_the_terminal(place, capsys):
+    classes = json.dumps([EVIL, "b"])
+    assert run("generate", "r.yaml", f"source.classes={classes}", "-o", "out") == 0
+    seen(capsys)
+    named = json.dumps({"kind": "lenet", "num_classes": 2, "class_names": [EVIL, "c"]})
+    assert run("evaluate", "out", "-c", f"{EVIL}={LENET}".replace("\x1b", ""), "-c", f"x={named}") == 2
+    assert "desrever" in seen(capsys)
+    assert run("evaluate", "out", "-c", LENET) == 0
+    assert run("transfer", "out", "-c", LENET) == 0
+    seen(capsys)
+
+    path = place / "out/provenance/c/s.json"
+    told = json.loads(path.read_text())
+    for altered in (
+        {"classifier": {"kind": f"{EVIL}:x"}},
+        {"classifier": {"kind": EVIL}},
+        {"classifier": {"kind": "lenet", "checkpoint": EVIL}},
+        {"classifier": {"kind": "module", "target": "a:b", EVIL: 1}},
+    ):
+        path.write_text(json.dumps({**told, "recipe": {**told["recipe"], **altered}}))
+        assert run("verify", "out") == 2
+        assert "PWNED" in seen(capsys)
+    path.write_text(json.dumps(told))
+
+    table = pq.read_table("out/c/s-00000-of-00001.parquet").select(["image", "label"])
+    image = table.schema.field("image")
+    images = pa.array([{"bytes": None, "path": f"/{EVIL}"}] * len(table), image.type)
+    pq.write_table(table.set_column(0, image, images), "paths.parquet")
+    assert run("evaluate", "paths.parquet", "-c", LENET) == 2
+    assert "PWNED" in seen(capsys)
+
+
+@pytest.mark.parametrize("name", ["z[/b]", "[red]w", "[link=x]y", ":boom:"])
+def test_folders_whose_names_are_markup(place, capsys, name):
+    assert run("generate", "r.yaml", "-o", name) == 0, capsys.readouterr().err
+    assert f"{name}:c/s" in capsys.readouterr().out
+    assert run("evaluate", name, "-c", LENET, "-o", f"report {name}") == 0
+    assert f"{name}:c/s" in capsys.readouterr().out
+    assert run("verify", name) == 2  # other random weights
+    assert f"{name}: the classifier" in capsys.readouterr().err
+
+
+def test_labels_of_a_dataset_are_text(place, capsys):
+    from datasets import Dataset, Features, Image
+
+    rows = {"image": [{"bytes": (place / "photos/a/0.png").read_bytes(), "path": None}] * 2, "label": [0, 1]}
+    names = ClassLabel(names=[EVIL.replace("\r", ""), "b"])
+    Dataset.from_dict(rows, features=Features({"image": Image(), "label": names})).to_parquet("x.parquet")
+    named = json.dumps({"kind": "lenet", "num_classes": 2, "class_names": ["c", "d"]})
+    assert run("evaluate", "x.parquet", "-c", named) == 2
+    assert "PWNED" in seen(capsys)
+
+
+# Waiting
+
+
+@pytest.fixture
+def mute():
+    """An address that takes every connection and never answers."""
+    server = socket.create_server(("127.0.0.1", 0))
+    taken = []
+
+    def take():
+        while True:
+            try:
+                taken.append(server.accept())
+            except OSError:
+                return
+
+    threading.Thread(target=take, daemon=True).start()
+    yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    server.close()
+    for connection, _ in taken:
+        connection.close()
+
+
+@pytest.mark.parametrize("command", ["verify --files", "verify", "evaluate", "push"])
+def test_a_hub_that_never_answers_is_given_up(place, mute, command):
+    arguments = {
+        "verify --files": ["verify", "someone/digits:c/s", "--files"],
+        "verify": ["verify", "someone/digits:c/s"],
+        "evaluate": ["evaluate", "someone/digits:c/s", "-c", LENET, "-q"],
+        "push": ["push", "out", "someone/digits", "-q"],
+    }[command]
+    if command == "push":
+        assert run("generate", "r.yaml", "-o", "out", "-q") == 0
+    environment = {"HF_ENDPOINT": mute, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "x"}
+    done = fmrgen(*arguments, launcher=("-c", HURRY), cwd=place, **environment)
+    assert done.returncode == 2, done.stderr
+    *waits, last = done.stderr.splitlines()
+    assert last.startswith("fmrgen: "), done.stderr
+    assert "Traceback" not in done.stderr
+    if command in ("push", "verify --files"):
+        assert len(waits) == 5
+        assert all(line.startswith("the Hub can't be reached (") and "trying again in" in line for line in waits)
+        assert "the Hub can't be reached; the same command again goes on" in last
+
+
+def test_every_request_has_time_outs():
+    import httpx2 as httpx
+    from huggingface_hub.utils import get_session
+
+    from fmrgen.hub_http import bound_requests
+
+    bound_requests()
+    bound_requests()
+    request = httpx.Request("GET", "http://127.0.0.1", extensions={"timeout": {"connect": None, "read": 3.0}})
+    for hook in get_session().event_hooks["request"][1:]:
+        hook(request)
+    assert request.extensions["timeout"] == {"connect": 10.0, "pool": 60.0, "read": 3.0, "write": 60.0}
+
+
+def test_pauses_are_cut_and_told(place, hub):
+    assert run("generate", "r.yaml", "-o", "out", "-q") == 0
+    upload(hub, place / "out", "someone/digits")
+    asked = {"Retry-After": str(10**9), "RateLimit": '"api";r=0;t=1000000000'}
+    hub.fail(at=0, match="/api/datasets/someone/digits", status=429, headers=asked)
+    hub.fail(at=0, match="/resolve/", status=429, headers=asked)
+    command = ["verify", "someone/digits:c/s", "--files"]
+    done = fmrgen(*command, launcher=("-c", HURRY), cwd=place, **hub.environment)
+    assert done.returncode == 0, done.stderr
+    assert "the Hub answered 429; trying again in 300 s (1 of 5)" in done.stderr
+    assert "the Hub asks for a pause of 300 s" in done.stderr
+
+
+BROKEN = {
+    "no id": ("/api/datasets/someone/digits", {"status": 200, "body": "{}"}),
+    "no JSON": ("/api/datasets/someone/digits", {"status": 200, "body": "<html>"}),
+    "a list": ("/api/datasets/someone/digits", {"status": 200, "body": "[]"}),
+    "cut file": ("GET /datasets/someone/digits/resolve/", {"status": 200, "body": "{"}),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_answers_are_one_line(place, hub, case):
+    assert run("generate", "r.yaml", "-o", "out", "-q") == 0
+    upload(hub, place / "out", "someone/digits")
+    match, fault = BROKEN[case]
+    for command in (
+        ["verify", "someone/digits:c/s", "--files"],
+        ["evaluate", "someone/digits:c/s", "-c", LENET, "-q"],
+        ["push", "out", "someone/digits", "-q"],
+    ):
+        if command[0] == "push" and case == "cut file":
+            continue  # which reads nothing that it has in its cache
+        for number in range(40):
+            hub.fail(at=number, match=match, **fault)
+        environment = {**hub.environment, "HF_HOME": str(place / f"home-{command[0]}")}
+        done = fmrgen(*command, launcher=("-c", HURRY), cwd=place, **environment)
+        hub.world().faults.clear()
+        assert done.returncode == 2, (command, done.stderr)
+        assert "Traceback" not in done.stderr
+        assert done.stderr.splitlines()[-1].startswith("fmrgen: ")
+        others = done.stderr.splitlines()[:-1]
+        assert all(line.startswith(("the Hub gave a broken answer (", "the Hub can't be reached (")) for line in others)
+
+
+def test_a_signal_that_comes_while_the_hub_keeps_one_waiting(place, mute):
+    environment = {**os.environ, "HF_ENDPOINT": mute, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "x"}
+    command = [sys.executable, "-m", "fmrgen", "verify", "someone/digits:c/s", "--files"]
+    process = subprocess.Popen(command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True)
+    time.sleep(4)
+    process.terminate()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert errors.splitlines()[-1] == "fmrgen: terminated"
