@@ -44,6 +44,8 @@ def _refuse_loading_config(loader: Any, reference: str, what: str, revision: str
 
     try:
         config, _ = PreTrainedConfig.get_config_dict(resolve_path(reference), revision=revision)
+        if config.get("trust_remote_code"):
+            raise ValueError("its config asks for code of others to be run")
         for name in ("model_args", "backbone_kwargs"):
             shapes_a_network(config.get(name) or {})
     except Exception as error:  # a broken or foreign folder can fail anywhere in the libraries

@@ -175,17 +175,18 @@ def test_a_hub_that_never_answers_is_given_up(place, mute, command):
 
 
 def test_every_request_has_time_outs():
-    import httpx2 as httpx
     from huggingface_hub.utils import get_session
 
     from fmrgen.hub_http import bound_requests
 
     bound_requests()
     bound_requests()
-    request = httpx.Request("GET", "http://127.0.0.1", extensions={"timeout": {"connect": None, "read": 3.0}})
-    for hook in get_session().event_hooks["request"][1:]:
-        hook(request)
-    assert request.extensions["timeout"] == {"connect": 10.0, "pool": 60.0, "read": 3.0, "write": 60.0}
+    for asked, bounds in ((None, {"connect": 10.0, "pool": 60.0, "read": 60.0, "write": 60.0}), (3.0, 3.0)):
+        request = get_session().build_request("GET", "http://127.0.0.1", timeout=asked)
+        get_session().event_hooks["request"][-1](request)
+        expected = bounds if isinstance(bounds, dict) else dict.fromkeys(("connect", "pool", "read", "write"), bounds)
+        assert request.extensions["timeout"] == expected
+    assert len(get_session().event_hooks["response"]) == 1
 
 
 def test_pauses_are_cut_and_told(place, hub):

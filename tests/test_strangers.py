@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -30,19 +30,28 @@ LENET = "{kind: lenet, num_classes: 2}"
 EVIL = "open('ran', 'w')\nimport torch\nclass Net(torch.nn.Linear):\n    def __init__(self): super().__init__(2, 2)\n"
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A folder to work in: somebody's split `theirs` without originals, code of theirs, and a secret of the reader's."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
+@pytest.fixture(scope="module")
+def laid_out(tmp_path_factory):
+    """A folder with somebody's split `theirs` without originals, code of theirs, and a secret of the reader's."""
+    root = tmp_path_factory.mktemp("laid_out")
     for name in "ab":
         for number in range(2):
-            photo(tmp_path / "photos" / name / f"{number}.png")
-    photo(tmp_path / "secret.png", color="red")
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(RECIPE))
+            photo(root / "photos" / name / f"{number}.png")
+    photo(root / "secret.png", color="red")
+    (root / "r.yaml").write_text(yaml.safe_dump(RECIPE))
+    (root / "evil_code.py").write_text(EVIL)
     torch.manual_seed(0)
-    assert run("generate", "r.yaml", "output.keep_original=false", "-o", "theirs", "-q") == 0
-    (tmp_path / "evil_code.py").write_text(EVIL)
+    with chdir(root):
+        assert run("generate", "r.yaml", "output.keep_original=false", "-o", "theirs", "-q") == 0
+    return root
+
+
+@pytest.fixture
+def place(laid_out, tmp_path, monkeypatch):
+    """A copy of it, to work in."""
+    shutil.copytree(laid_out, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
     sys.modules.pop("evil_code", None)
 
@@ -391,6 +400,24 @@ def test_a_config_of_transformers_has_timm_load_nothing(place, capsys):
     assert not (place / "ran").exists()
 
 
+def test_a_config_of_transformers_grants_itself_no_code(place, capsys):
+    for name, told in {
+        "inner": {"model_type": "strange", "auto_map": {"AutoConfig": "custom.Custom"}},
+        "outer": {
+            "model_type": "lightglue",
+            "trust_remote_code": True,
+            "keypoint_detector_config": {"model_type": "strange", "_name_or_path": "./inner"},
+        },
+    }.items():
+        (place / name).mkdir()
+        (place / name / "config.json").write_text(json.dumps(told))
+    (place / "inner/custom.py").write_text("open('ran', 'w')\n")
+    capsys.readouterr()
+    assert run("generate", "r.yaml", "classifier={kind: transformers, model: ./outer}", "-o", "out", "-q") == 2
+    assert "classifier.model: ./outer can't be loaded: " in capsys.readouterr().err
+    assert not (place / "ran").exists()
+
+
 @pytest.mark.parametrize("revision", ["../../x", "/abs", "a b"])
 def test_revisions_are_names(place, capsys, revision):
     config = {"kind": "transformers", "model": "a/b", "revision": revision}
@@ -437,41 +464,73 @@ def no_trespass(place, reads=True):
 names = st.sampled_from(
     ["evil_code:Net", "evil:x", "somebody.elses:Config", "os:system", "pipe:touch ran", "{pipe:touch ran,pipe:true}",
      "p{ipe:touch ran,x}", "secret.png", "/etc/passwd", "../secret", "file://secret.png", "http://127.0.0.1:9/x",
-     "asset:mnist/lenet", "asset:../../secret", "timm:resnet18", "hf:a/b", "hf:a/b/../../secret", "theirs", "remote",
-     "a/b", "~/secret", "x::secret.png", "zip://secret.png::x", "", "\x1b]0;x\x07", "resnet18", "true", "yes"]
+     "asset:mnist/lenet", "asset:mnist/clip", "asset:mnist/vqgan", "asset:../../secret", "timm:resnet18", "hf:a/b",
+     "hf:a/b/c.bin", "hf:a/b/../../secret", "theirs", "remote", "a/b", "photos/a", "~/secret", "x::secret.png",
+     "hf://datasets/a/b/x.tar", "hf://datasets/a/b::secret.png", "zip://secret.png::x", "\x1b]0;x\x07", "resnet18", ""]
 )  # fmt: skip
 scalars = st.one_of(names, st.booleans(), st.integers(-2, 40), st.floats(allow_nan=False), st.none())
-kinds = st.sampled_from(
-    ["mnist", "imagefolder", "datasets", "webdataset", "timm", "transformers", "module", "lenet", "cifar", "vqgan",
-     "vae", "transform", "clip", "classifier", "ensemble", "base", "_mask", "evil_code:Net", "os:system", "a.b:c"]
-)  # fmt: skip
-keys = st.sampled_from(
-    ["path", "urls", "data_files", "name", "revision", "split", "model", "target", "args", "checkpoint", "config",
-     "classifier", "oracles", "prompts", "trust_remote_code", "model_args", "data_config", "image_size", "mask",
-     "subfolder", "classes", "limit", "class_names", "num_classes", "pretrained", "extra"]
-)  # fmt: skip
 trees = st.recursive(
-    scalars,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.dictionaries(keys, inner, max_size=3),
-        st.tuples(kinds, st.dictionaries(keys, inner, max_size=4)).map(lambda pair: {"kind": pair[0], **pair[1]}),
-    ),
-    max_leaves=12,
+    scalars, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(names, inner, max_size=3))
 )
-likely = st.tuples(kinds, st.dictionaries(keys, trees, max_size=5)).map(lambda pair: {"kind": pair[0], **pair[1]})
+# What a key of a component may plausibly hold; all others hold names.
+VALUES = {
+    "classifier": st.deferred(lambda: classifiers),
+    "oracles": st.lists(st.deferred(lambda: oracles), min_size=1, max_size=3),
+    "trust_remote_code": st.sampled_from([True, False, 1, 0, 1.0, "true", "yes", "on", "no"]),
+    "urls": st.one_of(names, st.lists(names, min_size=1, max_size=3)),
+    "data_files": st.one_of(names, st.lists(names, max_size=3)),
+    "image_size": st.just(32),
+    "prompts": st.just(["an image of {class}"]),
+    **dict.fromkeys(("limit", "num_classes", "tar_size", "size"), st.integers(1, 20)),
+    **dict.fromkeys(("pretrained", "streaming", "first_synonym"), st.booleans()),
+    **dict.fromkeys(
+        ("model_args", "args", "data_config"), st.dictionaries(st.sampled_from([*LOADING, "depth"]), trees)
+    ),
+    **dict.fromkeys(("mean", "std"), st.just([0.5, 0.5, 0.5])),
+    "target": st.sampled_from(["evil_code:Net", "os:system", "evil:x"]),
+    "class_names": st.none(),
+    "classes": st.sampled_from([None, ["a", "b"]]),
+    "split": st.sampled_from(["test", "train"]),
+    "fit": st.just("crop"),
+    "on_error": st.just("fail"),
+    "license": st.none(),
+    "label": st.just("cls"),
+    "image": st.just(["png"]),
+}
+
+
+def component(role, kind):
+    """Sections of a built-in kind, with any of its keys, and sometimes anything at all in one of them."""
+    fields = importlib.import_module(f"fmrgen.{role}.{kind}").Config.model_fields
+    values = {name: VALUES.get(name, names) for name in fields if name != "kind"}
+    required = {name: values.pop(name) for name, field in fields.items() if field.is_required() and name in values}
+    plausible = st.fixed_dictionaries({"kind": st.just(kind), **required}, optional=values)
+    odd = st.tuples(plausible, st.sampled_from([*fields, "odd"]), trees).map(lambda t: {**t[0], t[1]: t[2]})
+    return st.one_of(*[plausible] * 7, odd)
+
+
+def sections(role, *kinds):
+    of_others = st.fixed_dictionaries({"kind": names}, optional={"x": trees})
+    return st.one_of(*3 * [component(role, kind) for kind in kinds], of_others, trees)
+
+
+sources = sections("sources", "mnist", "imagefolder", "datasets", "webdataset")
+classifiers = sections("classifiers", "timm", "transformers", "module", "lenet")
+generators = sections("generators", "vqgan", "vae", "transform")
+oracles = sections("oracles", "clip", "classifier", "ensemble")
 VALID = {
     "source": {"kind": "mnist"},
     "classifier": {"kind": "lenet", "num_classes": 2},
     "generator": {"kind": "transform", "image_size": 32},
     "oracle": {"kind": "classifier", "classifier": {"kind": "lenet", "num_classes": 2}},
 }
-recipes = st.fixed_dictionaries({}, optional=dict.fromkeys(VALID, st.one_of(likely, trees))).map(
-    lambda altered: {**VALID, **altered}
+anything = {"source": sources, "classifier": classifiers, "generator": generators, "oracle": oracles}
+recipes = st.one_of(
+    *(strategy.map(lambda told, role=role: {**VALID, role: told}) for role, strategy in anything.items())
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=1500, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(tree=recipes)
 def test_no_provenance_does_anything_before_it_is_trusted(place, tree):
     for module in ("sources", "classifiers", "generators", "oracles"):
