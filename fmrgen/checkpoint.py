@@ -44,10 +44,16 @@ def refuse_program(path: Path, what: str) -> None:
     """Raises UserError, starting with `what`, for files that torch would run or unpack: TorchScript, and its oldest
     format, a tar that can hold links and pipes.
     """
-    with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-            raise UserError(f"{what}: is a TorchScript program, not weights; it was not run")
-    if tarfile.is_tarfile(path):
+    names: list[str] = []
+    try:
+        with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        is_tar = tarfile.is_tarfile(path)
+    except Exception as error:  # a broken file can fail anywhere in the readers
+        raise UserError(f"{what}: not a readable checkpoint: {one_line(error)}") from None
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise UserError(f"{what}: is a TorchScript program, not weights; it was not run")
+    if is_tar:
         raise UserError(f"{what}: is a tar, and is not unpacked; save the state_dict anew with torch.save")
 
 

@@ -178,7 +178,8 @@ def verify(
         bool, typer.Option("--files", help="Only compare the files with their digests; no model is needed.")
     ] = False,
     trust: Annotated[
-        bool, typer.Option("--trust", help="Run the code that the split's recipe names by import path.")
+        bool,
+        typer.Option("--trust", help="Let the split's recipe run the code and read the files and addresses it names."),
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -223,7 +224,8 @@ BatchOption = Annotated[
     int, typer.Option("--batch-size", min=1, max=65_536, help="Images that a classifier gets at once.")
 ]
 TrustSourceOption = Annotated[
-    bool, typer.Option("--trust", help="Run the code that the source in a split's provenance names by import path.")
+    bool,
+    typer.Option("--trust", help="Let the source in a split's provenance run the code and read the places it names."),
 ]
 
 

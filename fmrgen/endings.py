@@ -17,6 +17,8 @@ _TERMINATED = 128 + signal.SIGTERM
 _BROKEN_PIPE = 128 + signal.SIGPIPE
 _GRACE = 10.0  # seconds from the signal to the end, where the main thread can't hear it, and from an error to the end
 
+_SOON = 0.02  # seconds after which what dropped a signal's exception has returned
+
 _prepared = threading.Event()  # the process is the command's own
 
 
@@ -34,7 +36,7 @@ def status_of(run: Callable[[], int | None], again: str) -> int:
         if status is None:
             raise
     _hear_no_more()
-    if status == _INTERRUPTED:  # what typer makes of Ctrl-C
+    if status == _INTERRUPTED:  # also what typer makes of Ctrl-C
         complain(f"interrupted{again}")
     if status and _prepared.is_set():  # what libraries do at the exit may wait for a process that is gone
         late = threading.Timer(_GRACE, os._exit, [status])
@@ -50,6 +52,8 @@ def _tell(error: BaseException, again: str) -> int | None:
     if isinstance(error, Terminated):
         complain(error.why or f"terminated{again}", error.of_one_process)
         return _TERMINATED
+    if isinstance(error, KeyboardInterrupt):
+        return _INTERRUPTED
     if isinstance(error, SystemExit):
         return complain(f"others' code ended the command before its time, exit({error.code!r}){again}")
     if isinstance(error, BrokenPipeError):  # who reads the output has enough
@@ -94,6 +98,7 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    sys.unraisablehook = _ask_again
     _prepared.set()
     heard, told = os.pipe()
     os.set_blocking(told, False)
@@ -110,6 +115,17 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _ask_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Sends the signal anew whose exception came up where Python drops all: in a destructor, in a weak reference."""
+    signals = {Terminated: (signal.SIGTERM, _terminate), KeyboardInterrupt: (signal.SIGINT, _interrupt)}
+    if lost.exc_type not in signals:
+        sys.__unraisablehook__(lost)
+        return
+    number, handler = signals[lost.exc_type]
+    signal.signal(number, handler)
+    threading.Timer(_SOON, os.kill, [os.getpid(), number]).start()
 
 
 def _hear_no_more() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # both before the libraries read them
@@ -156,6 +157,39 @@ def rows(folder, split="lenet"):
             assert row["id"] not in found, "doubled"
             found[row["id"]] = row
     return found
+
+
+@contextmanager
+def no_trespass(place, reads=True):
+    """Fails where a process is started, a host is asked, a module of the folder is imported, or a secret is opened;
+    without `reads` also where any file of the folder is."""
+    seen = []
+    watched = {"on": True}
+
+    def hook(event, arguments):
+        if not watched["on"]:
+            return
+        if event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"):
+            seen.append((event, arguments[:1]))
+        elif event in ("socket.connect", "socket.getaddrinfo") and "AF_UNIX" not in str(arguments[0]):
+            seen.append((event, str(arguments)))
+        elif (
+            event == "open"
+            and isinstance(arguments[0], str)
+            and ("secret" in arguments[0] or (not reads and str(place) in os.path.abspath(arguments[0])))
+        ):
+            seen.append((event, arguments[0]))
+        elif event == "exec" and str(place) in str(getattr(arguments[0], "co_filename", "")):
+            seen.append((event, arguments[0].co_filename))
+        elif event == "import" and arguments[0].partition(".")[0] in ("evil_code", "evil", "somebody"):
+            seen.append((event, arguments[0]))
+
+    sys.addaudithook(hook)
+    try:
+        yield
+    finally:
+        watched["on"] = False
+    assert seen == []
 
 
 def wait_for(condition, seconds=120):

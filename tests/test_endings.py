@@ -62,6 +62,31 @@ def test_sigterm_is_143_at_every_moment(tmp_path):
     assert 143 in [status for _, status, _ in ends]
 
 
+LOST = """
+import os, signal, sys
+from fmrgen import endings
+
+class Drops:
+    def __del__(self):
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        sum(range(100_000))
+
+def run():
+    Drops()
+    for _ in range(1000):
+        sum(range(100_000))
+
+endings.prepare()
+sys.exit(endings.status_of(run, ""))
+"""
+
+
+@pytest.mark.parametrize(("name", "status", "told"), [("SIGTERM", 143, "terminated"), ("SIGINT", 130, "interrupted")])
+def test_a_signal_that_python_drops_is_asked_for_again(name, status, told):
+    done = fmrgen(name, launcher=("-c", LOST))
+    assert (done.returncode, done.stderr) == (status, f"fmrgen: {told}\n")
+
+
 def test_what_is_printable():
     assert printable("plain, ärger, 数字, हिन्दी, 👩\u200d🔬") == "plain, ärger, 数字, हिन्दी, 👩\u200d🔬"
     assert printable("\x1b[2J\x07\x9b\u202e\u2066\ud800\n\r") == r"\x1b[2J\x07\x9b\u202e\u2066\ud800\n\r"
