@@ -14,6 +14,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from jinja2 import StrictUndefined, Template
 from pydantic import TypeAdapter, ValidationError
 
+from fmrgen.card_data import by_config, names_of_data
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import held, open_plain, read_json, refuse_outside, write_atomically
 from fmrgen.kinds import ComponentSections
@@ -69,29 +70,7 @@ def refuse_unreadable_card(root: Path) -> None:
 def data_named(path: Path, repo: str) -> list[str] | None:
     """The files and patterns that the configs of the card at `path` name; None where it has no configs."""
     configs = _read_card(path, f"{repo}: README.md").configs
-    return [name for entry in configs.values() for name in _names(entry.get("data_files"))] if configs else None
-
-
-def places_named(text: str, is_card: bool, where: str) -> list[str]:
-    """Everywhere that the configs of a card (or of the YAML alone, in a file of its own) take data from."""
-    try:
-        data = DatasetCard(text, ignore_metadata_errors=True).data.to_dict() if is_card else yaml.safe_load(text)
-        configs = (data if isinstance(data, dict) else {}).get("configs", [])
-    except Exception as error:  # anyone may have written it
-        raise UserError(f"{where}: its metadata can't be read: {one_line(error)}") from None
-    places = []
-    for entry in _by_config(configs, "configs", where).values():
-        places += _names(entry.get("data_files")) + [str(entry[name]) for name in ("data_dir",) if entry.get(name)]
-    return places
-
-
-def _names(data_files: Any) -> list[str]:
-    """All patterns in the `data_files` of a config: one, a list of them, or of mappings with a path."""
-    if isinstance(data_files, dict):
-        return _names(data_files.get("path"))
-    if isinstance(data_files, list):
-        return [name for entry in data_files for name in _names(entry)]
-    return [data_files] if isinstance(data_files, str) else []
+    return [name for entry in configs.values() for name in names_of_data(entry.get("data_files"))] if configs else None
 
 
 @dataclass(frozen=True)
@@ -115,8 +94,8 @@ def _read_card(path: Path, where: str) -> _Card:
         data = card.data.to_dict()
     except Exception as error:  # anyone may have written it
         raise UserError(f"{where}: its metadata can't be read, mend it by hand: {one_line(error)}") from None
-    configs = _by_config(data.pop("configs", []), "configs", where)
-    infos = _by_config(data.pop("dataset_info", []), "dataset_info", where)
+    configs = by_config(data.pop("configs", []), "configs", where)
+    infos = by_config(data.pop("dataset_info", []), "dataset_info", where)
     before, begin, rest = card.text.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     marks = card.text.count(_BEGIN), card.text.count(_END)
@@ -126,14 +105,6 @@ def _read_card(path: Path, where: str) -> _Card:
             "each, in this order; mend that by hand"
         )
     return _Card(data, configs, infos, before.strip(), after.strip())
-
-
-def _by_config(entries: Any, name: str, where: str) -> dict[str, dict[str, Any]]:
-    """A card's entries by the config that they are of; one without a name is of the default config."""
-    entries = [entries] if isinstance(entries, dict) else entries
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise UserError(f"{where}: its {name} is no list of mappings; mend it by hand")
-    return {str(entry.get("config_name", "default")): entry for entry in entries}
 
 
 def _is_own(config: dict[str, Any]) -> bool:

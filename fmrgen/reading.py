@@ -15,14 +15,13 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, load_dataset
 from PIL import Image as PILImage
 
-from fmrgen.card import places_named
+from fmrgen.card_data import refuse_card_that_leads_out
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import is_inside, open_plain, read_json, refuse_chain, refuse_outside
 from fmrgen.labels import Labels, recorded_labels
 from fmrgen.provenance import is_finished
 from fmrgen.sources.images import lies_in_repo, open_rgb, place_inside, stored_image
 from fmrgen.split import provenance_path, split_features
-from fmrgen.trust import is_within
 
 _CURE = "fmrgen verify --files tells which file was changed"
 _LARGEST = 1 << 30  # bytes that a column of a row group may unpack to, where it is packed more than images can be
@@ -215,7 +214,7 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
     if own and (named in own or named == (None, None)):
         place = choose_place(text, reference, sorted(own))
     else:
-        _refuse_card_that_leads_out(repo, revision)
+        refuse_card_that_leads_out(repo, revision)
         place = choose_place(text, reference, sorted({*own, *_foreign_places(repo, revision)}))
     provenance = _read_provenance(repo, revision, *place) if place in own else None
     if provenance is not None and not is_finished(provenance):
@@ -269,34 +268,6 @@ def _refuse_bomb(path: Path, group: pq.RowGroupMetaData) -> None:
                 f"{path}: {packed:,} bytes in it stand for up to {whole:,} of {column.path_in_schema}; those are no "
                 "images, and they are not unpacked"
             )
-
-
-def _refuse_card_that_leads_out(repo: str, revision: str | None) -> None:
-    """Raises UserError where a dataset that fmrgen did not make takes its data from elsewhere."""
-    for name in ("README.md", ".huggingface.yaml"):
-        card = _card_of(repo, revision, name)
-        for place in [] if card is None else places_named(card, name == "README.md", f"{repo}: {name}"):
-            if not is_within(place):
-                raise UserError(f"{repo}: its {name} takes data from {place}, which is not in it; it is not read")
-
-
-def _card_of(repo: str, revision: str | None, name: str) -> str | None:
-    """The text of a dataset's card, None where it has none. Raises UserError where it is none, or lies elsewhere."""
-    path = Path(repo) / name
-    if revision is not None:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
-
-        try:
-            path = Path(hf_hub_download(repo, name, repo_type="dataset", revision=revision))
-        except EntryNotFoundError:
-            return None
-    elif path.exists() or path.is_symlink():
-        refuse_outside(path, Path(repo))
-    else:
-        return None
-    with open_plain(path) as file:
-        return file.read().decode(errors="replace")
 
 
 def _open_saved(text: str, reference: SplitReference) -> OpenedSplit:

@@ -29,7 +29,8 @@ from safetensors.torch import save
 from torch import nn
 
 from fmrgen import evaluate, export, verify, verify_files
-from fmrgen.card import data_named, places_named, write_card
+from fmrgen.card import data_named, write_card
+from fmrgen.card_data import places_named
 from fmrgen.checkpoint import load_checkpoint
 from fmrgen.errors import UserError
 from fmrgen.files import is_inside

@@ -292,6 +292,19 @@ def test_a_dataset_whose_card_leads_elsewhere_is_not_read(place, capsys, listene
     assert listener.requests == []
 
 
+def test_a_card_on_the_hub_leads_nowhere_else(place, hub, listener):
+    with_paths(place, "leak", "x.png")
+    configs = [{"config_name": "default", "data_files": f"{place}/photos/a/0.png"},
+               {"config_name": "default", "data_files": "test.parquet"}]  # fmt: skip
+    (place / "leak/README.md").write_text(f"---\n{yaml.safe_dump({'configs': configs})}---\n")
+    upload(hub, place / "leak", "someone/leak")
+    for command in (["evaluate", "someone/leak", "-c", LENET],
+                    ["generate", "r.yaml", "source={kind: datasets, path: someone/leak, classes: [a, b]}"]):  # fmt: skip
+        done = fmrgen(*command, "-q", cwd=place, **hub.environment)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert "someone/leak: its README.md takes data from " in done.stderr
+
+
 # Files that are links, pipes, or called like something else
 
 

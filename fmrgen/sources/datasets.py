@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import model_validator
 
+from fmrgen.card_data import refuse_card_that_leads_out
 from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sections import Revision
@@ -106,6 +107,8 @@ def _load(config: Config) -> Any:
                     f"source.split: {config.path} has no split {config.split!r}, it has {', '.join(loaded)}"
                 )
             return loaded[config.split]
+        if not places_among(config.path):  # others' repo on the Hub
+            refuse_card_that_leads_out(config.path, config.revision)
         return datasets.load_dataset(
             config.path,
             config.name,

@@ -119,6 +119,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     pixels = np.asarray(image)
     # Pillow opens 16-bit greys as I;16 or, from older files, as 32-bit I; floats are either 0..1 or 0..255.
     if image.mode == "F":
+        pixels = np.nan_to_num(pixels)
         top = 1.0 if pixels.max(initial=0.0) <= 1.0 else 255.0
         return Image.fromarray(np.stack([_scaled(row, top) for row in pixels]))
     top = 65535.0 if image.mode.startswith("I;16") or pixels.max(initial=0) > 255 else 255.0
