@@ -44,7 +44,7 @@ def write_card(root: Path, repo: str | None = None) -> None:
     for (config, split), provenance in read_all(root).items():
         if is_finished(provenance):
             told = {"name": split, "leaderboard": _leaderboard(root, config, split, provenance)}
-            splits.setdefault(config, []).append({**told, **provenance})
+            splits.setdefault(config, []).append({**provenance, **told})
     path = root / "README.md"
     where = f"{repo}: README.md" if repo else str(path)
     card = _read_card(path, where)

@@ -10,6 +10,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, Literal, NamedTuple
 
 from datasets import ClassLabel, Image
@@ -56,15 +57,31 @@ def export(
         # Such a name is a folder's in one format and an ending in the other; a stranger may have chosen it.
         if isinstance(feature, Image) and not re.fullmatch(r"[\w-]+", name):
             raise UserError(f"{split}: the image column {name!r} has a name that no file can have; rename it")
+        if not isinstance(feature, Image) and _opens_files(feature):
+            raise UserError(f"{split}: the column {name} holds images or sounds in a list; take it out of the split")
     writers: dict[Format, type[_Writer]] = {"webdataset": _Tars, "imagefolder": _Folders}
     writer = writers[form](Path(folder), opened, tar_size)
     done = 0
-    for row in _rows(opened):
-        writer.write(row)
-        done += 1
-        on_rows(done, opened.rows)
-    writer.finish(done)
+    try:
+        for row in _rows(opened):
+            writer.write(row)
+            done += 1
+            on_rows(done, opened.rows)
+        writer.finish(done)
+    finally:
+        shutil.rmtree(writer.partial, ignore_errors=True)
     return done
+
+
+def _opens_files(feature: Any) -> bool:
+    """Whether reading a column of that type opens files, whose places a stranger may have chosen."""
+    if isinstance(feature, dict):
+        return any(map(_opens_files, feature.values()))
+    if isinstance(feature, list):
+        return any(map(_opens_files, feature))
+    if hasattr(feature, "decode") and hasattr(feature, "decode_example"):
+        return True
+    return _opens_files(getattr(feature, "feature", {}))
 
 
 def _rows(opened: OpenedSplit) -> Iterator[_Row]:
@@ -137,8 +154,11 @@ class _Writer(ABC):
         self.folder, self.opened, self.tar_size = folder.resolve(), opened, tar_size
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise UserError(f"{folder}: is not empty; choose another folder")
-        self.partial = self.folder.with_name(f".{self.folder.name}.partial")
-        shutil.rmtree(self.partial, ignore_errors=True)  # of an export that was interrupted
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.partial = Path(mkdtemp(".partial", f".{self.folder.name[:100]}.", self.folder.parent))
+        except OSError as error:
+            raise UserError(f"{folder}: can't be written: {error.strerror}") from None
         self.classes = _class_names(opened)
 
     def take_its_place(self) -> None:
@@ -146,7 +166,6 @@ class _Writer(ABC):
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in sorted(self.partial.iterdir()):
                 os.replace(path, self.folder / path.name)
-            self.partial.rmdir()
         except OSError as error:
             raise UserError(f"{self.folder}: can't be written: {error.strerror}") from None
 

@@ -35,7 +35,7 @@ from huggingface_hub.utils import (
 
 from fmrgen.card import write_card
 from fmrgen.errors import UserError, one_line
-from fmrgen.hub_http import LONGEST_WAIT, bound_requests
+from fmrgen.hub_http import LONGEST_WAIT, bound_requests, checked_commit
 
 _ATTEMPTS = 6
 _CONFLICTS = (409, 412)  # another commit came first
@@ -151,7 +151,7 @@ class HubRepo:
         with _understood():
             info = self._api.dataset_info(self.name, revision=revision, files_metadata=True)
         files = {file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or []}
-        return RepoState(self.name, str(info.sha), bool(info.private), files)
+        return RepoState(self.name, checked_commit(info.sha, self.name), bool(info.private), files)
 
     def _update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str | None]:
         state = self._look(self._revision)

@@ -8,6 +8,8 @@ from typing import Any
 from huggingface_hub import set_client_factory
 from huggingface_hub.utils import _http
 
+from fmrgen.errors import UserError
+
 _log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 300  # seconds; the Hub counts requests in windows of five minutes
@@ -23,6 +25,13 @@ def bound_requests() -> None:
     factory = _http._GLOBAL_CLIENT_FACTORY
     if getattr(factory, "func", None) is not _bounded_client:
         set_client_factory(partial(_bounded_client, factory))
+
+
+def checked_commit(sha: Any, repo: str) -> str:
+    """The commit that a Hub says a repo is at. Raises UserError for what is none: it becomes the name of files here."""
+    if not isinstance(sha, str) or not re.fullmatch(r"[0-9a-f]{40}", sha):
+        raise UserError(f"{repo}: the Hub gave a broken answer: {str(sha)[:80]!r} is no commit")
+    return sha
 
 
 def _bounded_client(factory: Any) -> Any:

@@ -8,7 +8,7 @@ from pydantic import SerializeAsAny
 
 from fmrgen.assets import resolve_path
 from fmrgen.errors import UserError
-from fmrgen.files import parse_yaml
+from fmrgen.files import open_plain, parse_yaml
 from fmrgen.imports import import_object
 from fmrgen.sections import ComponentConfig, Section, component
 from fmrgen.trust import strangers_section
@@ -40,7 +40,8 @@ def classifier_of_short_form(text: str) -> dict[str, Any]:
 def _trained_classifier(text: str, path: Path) -> dict[str, Any]:
     """The section in a trained folder, which may be a stranger's, with the weights beside it."""
     try:
-        section = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        with open_plain(path) as file:
+            section = parse_yaml(file.read().decode(), str(path))
     except (OSError, ValueError):
         section = None
     if not isinstance(section, dict):

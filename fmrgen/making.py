@@ -10,11 +10,11 @@ import numpy as np
 
 from fmrgen.card import refuse_unreadable_card, renew_card
 from fmrgen.errors import UserError
-from fmrgen.files import held
+from fmrgen.files import held, refuse_outside
 from fmrgen.provenance import claim, features_of, is_finished
 from fmrgen.report.show import write_picture
 from fmrgen.rows import StopReason
-from fmrgen.split import SplitFolder, Tally, picture_path, put_aside
+from fmrgen.split import SplitFolder, Tally, put_aside
 from fmrgen.statistics import SUMMARY_COLUMNS, Summary, summarise
 
 _MEASURES = ("loss", "clip_score")
@@ -42,7 +42,10 @@ def take(
     """
     where = f"{folder.root}:{folder.config}/{folder.split}"
     busy = f"{where}: another job is at work on it; wait until it ends, or choose another --output"
+    refuse_outside(folder.provenance_path.parent, folder.root)
     locks.enter_context(held(folder.lock_path, busy))
+    for path in (folder.shard_path(0), folder.picture_path):
+        refuse_outside(path.parent, folder.root)
     refuse_unreadable_card(folder.root)
     provenance = claim(folder, fresh)
     digests = dict(provenance.get("files", {}))  # of an earlier end, whether or not something was remade since
@@ -83,7 +86,7 @@ def complete(folder: SplitFolder, provenance: dict[str, Any], faults: Counter[st
         provenance |= checked._asdict() | {"skipped": [entry._asdict() for entry in checked.skipped]}
         provenance |= {"summary": asdict(summary), "finished": True}
         folder.write_provenance(provenance)
-    if checked is not None or not picture_path(folder.root, folder.config, folder.split).exists():
+    if checked is not None or not folder.picture_path.exists():
         write_picture(folder.root, folder.config, folder.split)
     renew_card(folder.root)
     return summary

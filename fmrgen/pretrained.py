@@ -6,7 +6,7 @@ from typing import Any
 from fmrgen.assets import resolve_path
 from fmrgen.errors import UserError, one_line
 from fmrgen.hub_http import bound_requests
-from fmrgen.trust import shapes_a_network
+from fmrgen.trust import LARGEST_INPUT, shapes_a_network
 
 
 def from_pretrained(
@@ -34,6 +34,21 @@ def pretrained_model(loader: Any, reference: str, what: str, revision: str | Non
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise UserError(f"{what}: {reference} lacks weights of a {type(model).__name__}: {keys[0]}{more}")
     return model
+
+
+def image_processor(reference: str, what: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The image processor of a model. Raises UserError, also for one that makes larger images than networks take."""
+    from transformers import AutoImageProcessor
+
+    processor = from_pretrained(AutoImageProcessor, reference, what, revision, trust_remote_code)
+    told = processor.to_dict()
+    sides = [told.get(name) for name in ("size", "crop_size", "pad_size")]
+    for side in (value for entry in sides if isinstance(entry, dict) for value in entry.values()):
+        if isinstance(side, int | float) and side > LARGEST_INPUT:
+            raise UserError(
+                f"{what}: {reference} brings images to {side} px; no network takes more than {LARGEST_INPUT}"
+            )
+    return processor
 
 
 def _refuse_loading_config(loader: Any, reference: str, what: str, revision: str | None) -> None:

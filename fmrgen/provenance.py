@@ -1,5 +1,6 @@
 """Where a split comes from: what made it, and whether a folder may go on with it."""
 
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,6 +21,7 @@ from pydantic import (
 from fmrgen.errors import UserError
 from fmrgen.files import read_json, refuse_outside
 from fmrgen.recipe import IDLE_KEYS, Recipe
+from fmrgen.sources.images import LARGEST_SIDE
 from fmrgen.split import SplitFolder, split_features
 from fmrgen.statistics import Summary
 
@@ -66,12 +68,23 @@ class _Output(_Told):
     shard_size: PositiveInt
 
 
+class _Component(_Told):
+    kind: str
+
+
+class _Perturb(_Told):
+    budget: int
+    step_size: float
+    update: str
+    oracle_rule: str
+
+
 class _Sections(_Told):
-    source: dict[str, Any]
-    classifier: dict[str, Any]
-    generator: dict[str, Any]
-    oracle: dict[str, Any]
-    perturb: dict[str, Any]
+    source: _Component
+    classifier: _Component
+    generator: _Component
+    oracle: _Component
+    perturb: _Perturb
     output: _Output
 
 
@@ -92,13 +105,13 @@ _ShardName = Annotated[str, Field(pattern=r"^\w[\w.-]*/\w[\w.]*-\d+-of-\d+\.parq
 class _Begun(_Told):
     """What every reader takes from the provenance of a split."""
 
-    fingerprint: str
+    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     recipe: _Sections
     labels: list[str]
     groups: list[list[int]] | None
     source_classes: int | None
     examples: PositiveInt
-    image_size: Annotated[int, Field(ge=1, le=8192)]  # the largest that a generator may have
+    image_size: Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
     weights_sha256: _Weights
     runs: list[_Run]
     files: dict[_ShardName, str] = Field(default={}, description="sha256 of shards, of an earlier end if unfinished")
@@ -165,6 +178,8 @@ def read_all(root: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """
     found = {}
     for path in sorted((root / "provenance").glob("*/*.json")):
+        if not re.fullmatch(r"\w[\w.-]*/\w[\w.]*", f"{path.parent.name}/{path.stem}"):
+            continue  # no name that a recipe can have
         with suppress(UserError):
             refuse_outside(path, root)
             if is_provenance(tree := read_json(path)):

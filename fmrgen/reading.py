@@ -4,6 +4,7 @@ import glob
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,16 @@ from typing import Any, NamedTuple
 
 import datasets
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, load_dataset
+from huggingface_hub import HfFileSystem
 from PIL import Image as PILImage
 
 from fmrgen.card_data import refuse_card_that_leads_out
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import is_inside, open_plain, read_json, refuse_chain, refuse_outside
+from fmrgen.hub_http import bound_requests, checked_commit
 from fmrgen.labels import Labels, recorded_labels
 from fmrgen.provenance import is_finished
 from fmrgen.sources.images import lies_in_repo, open_rgb, place_inside, stored_image
@@ -27,6 +31,7 @@ _CURE = "fmrgen verify --files tells which file was changed"
 _LARGEST = 1 << 30  # bytes that a column of a row group may unpack to, where it is packed more than images can be
 _LARGEST_ROW = 1 << 23  # and a row of it
 _LEAST_PACKED = 20  # times
+_LOOKERS = 8  # files that are looked at, at once
 
 
 class SplitReference(NamedTuple):
@@ -169,7 +174,9 @@ def reading(name: str) -> Iterator[None]:
     """Makes what goes wrong in reading the rows of the split `name` an error of its files."""
     try:
         yield
-    except (pa.ArrowException, OSError, datasets.exceptions.DatasetsError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # readers of so many formats, and the network under them, fail in as many ways
         raise UserError(f"{name}: a file of it can't be read: {one_line(error)}") from error
 
 
@@ -193,7 +200,7 @@ def _open_files(name: str) -> OpenedSplit:
         if not (files := glob.glob(pattern)):
             raise UserError(f"{pattern}: no such file")
         refuse_chain(Path(pattern))
-        _refuse_odd_files(map(Path, files))
+        _refuse_odd_files(files)
         pattern = str(Path(pattern).absolute())
     stream = load_dataset("parquet", data_files=pattern, split="train", streaming=True)
     return OpenedSplit(name, _with_features(stream, name))
@@ -211,6 +218,7 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
     named = (reference.config, reference.split)
     if revision is None:
         refuse_chain(Path(repo))
+        _refuse_links_out(Path(repo))
     if own and (named in own or named == (None, None)):
         place = choose_place(text, reference, sorted(own))
     else:
@@ -225,11 +233,12 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
     streaming = revision is None or not download
     if provenance is not None:  # its very files, whatever the card says
         base = str(Path(repo).absolute()) if revision is None else f"hf://datasets/{repo}@{revision}"
-        if revision is None:
-            _refuse_odd_files([Path(base) / file for file in provenance["files"]])
+        _refuse_odd_files([f"{base}/{file}" for file in provenance["files"]])
         files = [f"{glob.escape(base)}/{file}" for file in provenance["files"]]
         stream = load_dataset("parquet", data_files=files, split="train", streaming=streaming)
     else:
+        if revision is None:
+            _refuse_odd_files(map(str, Path(repo).rglob("*.parquet")))
         stream = load_dataset(repo, place[0], split=place[1], revision=revision, streaming=streaming)
     if isinstance(stream, Dataset):
         stream = stream.to_iterable_dataset()
@@ -241,37 +250,79 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
     return OpenedSplit(name, _with_features(stream, text), provenance, repo, revision, *place)
 
 
-def _refuse_odd_files(paths: Iterable[Path]) -> None:
-    """Raises UserError for a path of data where no file is, or one whose values fill more memory than images may."""
-    for path in paths:
-        try:
-            with open_plain(path) as file:
-                metadata = pq.read_metadata(file)
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror or one_line(error)}; {_CURE}") from None
-        except pa.ArrowException:
-            continue  # told by who reads it
-        for group in range(metadata.num_row_groups):
-            _refuse_bomb(path, metadata.row_group(group))
+def _refuse_links_out(folder: Path) -> None:
+    """Raises UserError where a file that may be data lies in the folder by a link alone."""
+    for path in folder.rglob("[!.]*"):
+        if path.is_symlink() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            refuse_outside(path, folder)
 
 
-def _refuse_bomb(path: Path, group: pq.RowGroupMetaData) -> None:
+def _refuse_odd_files(paths: Iterable[str]) -> None:
+    """Raises UserError for a path of data where no file is, or one whose values fill more memory than images may.
+
+    Addresses on the Hub are looked at as well, some at once.
+    """
+    with ThreadPoolExecutor(_LOOKERS) as pool:
+        for _ in pool.map(_refuse_odd_file, paths):
+            pass
+
+
+def _refuse_odd_file(path: str) -> None:
+    try:
+        with HfFileSystem().open(path, "rb") if "://" in path else open_plain(Path(path)) as file:
+            parquet = pq.ParquetFile(file)
+            for group in range(parquet.metadata.num_row_groups):
+                _refuse_bomb(path, file, parquet.metadata.row_group(group), group)
+    except pa.ArrowException:
+        return  # told by who reads it
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or one_line(error)}; {_CURE}") from None
+
+
+def _refuse_bomb(path: str, file: Any, group: pq.RowGroupMetaData, number: int) -> None:
     """Raises UserError where a few bytes stand for gigabytes, as no images of a split do: they hardly compress."""
-    for number in range(group.num_columns):
-        column = group.column(number)
+    for column in map(group.column, range(group.num_columns)):
+        packed, unpacked = column.total_compressed_size, column.total_uncompressed_size
+        if unpacked > _LARGEST and unpacked > _LEAST_PACKED * packed:
+            raise _bomb(path, column, unpacked)
         # A dictionary holds a value once, and every row may name it.
-        times = group.num_rows if any("DICTIONARY" in encoding for encoding in column.encodings) else 1
-        packed, whole = column.total_compressed_size, column.total_uncompressed_size * times
-        too_much = whole > _LARGEST or whole > _LARGEST_ROW * group.num_rows
-        if too_much and column.total_uncompressed_size > _LEAST_PACKED * packed:
-            raise UserError(
-                f"{path}: {packed:,} bytes in it stand for up to {whole:,} of {column.path_in_schema}; those are no "
-                "images, and they are not unpacked"
-            )
+        if column.physical_type == "BYTE_ARRAY" and any("DICTIONARY" in encoding for encoding in column.encodings):
+            if unpacked * group.num_rows > _LARGEST:
+                unpacked = _length_of(file, column.path_in_schema, number)
+            else:
+                unpacked *= group.num_rows
+        too_much = unpacked > _LARGEST or unpacked > _LARGEST_ROW * group.num_rows
+        if too_much and unpacked > _LEAST_PACKED * packed:
+            raise _bomb(path, column, unpacked)
+
+
+def _bomb(path: str, column: pq.ColumnChunkMetaData, unpacked: int) -> UserError:
+    return UserError(
+        f"{path}: {column.total_compressed_size:,} bytes in it stand for up to {unpacked:,} of "
+        f"{column.path_in_schema}; those are no images, and they are not unpacked"
+    )
+
+
+def _length_of(file: Any, column: str, group: int) -> int:
+    """How many bytes the values of a column come to, counted without writing out those that rows have in common."""
+    found = pq.ParquetFile(file, read_dictionary=[column]).read_row_group(group, columns=[column])
+    total = 0
+    for chunk in found.flatten().column(0).chunks if "." in column else found.column(0).chunks:
+        if pa.types.is_dictionary(chunk.type):
+            lengths = pc.binary_length(chunk.dictionary).take(chunk.indices)
+        else:
+            lengths = pc.binary_length(chunk)
+        total += pc.sum(lengths.cast(pa.int64())).as_py() or 0
+    return total
 
 
 def _open_saved(text: str, reference: SplitReference) -> OpenedSplit:
     """A folder of `save_to_disk`."""
+    if (several := Path(reference.repo) / "dataset_dict.json").is_file():
+        splits = read_json(several).get("splits")
+        for name in splits if isinstance(splits, list) else []:
+            if not re.fullmatch(r"\w[\w.-]*", str(name)):
+                raise UserError(f"{several}: names a split {name}, which is not in it; it is not read")
     for state in Path(reference.repo).glob("**/state.json"):
         files = read_json(state).get("_data_files")
         for entry in files if isinstance(files, list) else []:
@@ -325,8 +376,6 @@ def _look_on_the_hub(reference: SplitReference) -> tuple[list[tuple[str, str]], 
     """The splits that fmrgen made in a repo on the Hub, and the commit that is looked at."""
     from huggingface_hub import HfApi
 
-    from fmrgen.hub_http import bound_requests
-
     bound_requests()
     try:
         info = HfApi().dataset_info(reference.repo, revision=reference.revision)
@@ -334,7 +383,7 @@ def _look_on_the_hub(reference: SplitReference) -> tuple[list[tuple[str, str]], 
         raise UserError(
             f"{reference.repo}: neither a folder here nor a dataset repo to be read: {one_line(error)}"
         ) from None
-    return splits_among(file.rfilename for file in info.siblings or []), str(info.sha)
+    return splits_among(file.rfilename for file in info.siblings or []), checked_commit(info.sha, reference.repo)
 
 
 def _read_provenance(repo: str, revision: str | None, config: str, split: str) -> dict[str, Any]:

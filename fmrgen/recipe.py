@@ -200,18 +200,23 @@ def source_section(tree: Any, name: str) -> ComponentConfig:
 
 
 def _is_recipe(reference: str) -> bool:
-    return Path(reference).is_file() or reference in shipped_recipes()
+    named = reference.partition(":")[0] in ("timm", "hf", "asset")  # whatever files of such names lie about
+    return reference in shipped_recipes() or (not named and Path(reference).is_file())
+
+
+def _find(reference: str | Path) -> Path:
+    """The file of a recipe. A shipped name is that recipe, whatever lies in the folder that one stands in."""
+    shipped = shipped_recipes()
+    if str(reference) in shipped:
+        return shipped[str(reference)]
+    if not Path(reference).is_file():
+        near = unknown_message("recipe", reference, shipped)
+        raise UserError(f"{reference}: neither a recipe file nor a shipped recipe: {near}")
+    return Path(reference)
 
 
 def _read(reference: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    path = Path(reference)
-    if not path.is_file():
-        shipped = shipped_recipes()
-        if str(reference) not in shipped:
-            near = unknown_message("recipe", reference, shipped)
-            raise UserError(f"{reference}: neither a recipe file nor a shipped recipe: {near}")
-        path = shipped[str(reference)]
-    path = path.resolve()
+    path = _find(reference).resolve()
     if path in seen:
         raise UserError(f"{reference}: extends itself: {' > '.join(p.name for p in (*seen, path))}")
     try:
@@ -228,6 +233,8 @@ def _read(reference: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(f"{reference}: extends: must be one recipe's file or name")
     tree.setdefault("description", "")  # a base's description is not that of what extends it
     beside = [file for file in (path.parent / base, path.parent / f"{base}.yaml") if file.is_file()]
+    if not beside and base not in shipped_recipes():
+        raise UserError(f"{reference}: extends: {base} is neither a file beside it nor a shipped recipe")
     return _merge(_read(beside[0] if beside else base, (*seen, path)), tree)
 
 

@@ -133,6 +133,10 @@ class SplitFolder:
     def provenance_path(self) -> Path:
         return provenance_path(self.root, self.config, self.split)
 
+    @property
+    def picture_path(self) -> Path:
+        return picture_path(self.root, self.config, self.split)
+
     def read_provenance(self) -> dict[str, Any] | None:
         """What the folder says of this split, None where it holds none. Raises UserError where it can't be read."""
         return read_json(self.provenance_path) if self.provenance_path.exists() else None
@@ -220,6 +224,9 @@ class SplitFolder:
         try:
             with open_plain(path) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
                 metadata, schema = file.metadata, file.schema_arrow
+                found = Features.from_arrow_schema(schema)
+                if metadata.num_rows > len(self.positions(shard)):
+                    raise ValueError(f"it has {metadata.num_rows} rows")
                 # With the images, so that their checksums are looked at, unless the digest has vouched for all.
                 kept, gaps = [], False
                 for batch in file.iter_batches(columns=None if sha256 is None else _KEPT):
@@ -227,7 +234,6 @@ class SplitFolder:
                     gaps |= _has_gaps(batch)
             said = json.loads(metadata.metadata.get(_SHARD_KEY, b"{}"))
             skipped = [Skipped(int(entry["id"]), str(entry["reason"])) for entry in said["skipped"]]
-            found = Features.from_arrow_schema(schema)
             if gaps:
                 raise ValueError("a value is missing")
             rows = pa.Table.from_batches(kept, pa.schema([schema.field(name) for name in _KEPT]))

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from fmrgen.errors import UserError
 from fmrgen.sections import STRANGERS, AnySection, ComponentConfig, validate
 
+LARGEST_INPUT = 4096  # pixels to which a network's own preprocessing may bring a side
 _LISTED = 20  # of what a component demands, in a message
 _LOADING = ("checkpoint_path", "cache_dir", "model_cfg", "feature_cfg", "kwargs_filter")  # arguments of timm's
 _REPO_ID = re.compile(r"(?!.*\.\.)\w[\w.-]*/[\w.-]+")
@@ -105,20 +106,25 @@ def _is_harmless(reference: str) -> bool:
     return _REPO_ID.fullmatch(reference) is not None and not os.path.lexists(reference)
 
 
-def shapes_a_network(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a network of timm. Raises ValueError for those by which it loads weights.
+def shapes_a_network(arguments: dict[str, Any], largest: int = 65_536) -> dict[str, Any]:
+    """The arguments of a network of timm. Raises ValueError for those by which it loads weights, and for numbers over
+    `largest`, which fill the memory.
 
-    They would come from any file or address, and in old versions as pickles.
+    Weights would come from any file or address, and in old versions as pickles.
     """
     for name, value in arguments.items():
         if name in _LOADING or name.startswith("pretrained"):
             raise ValueError(f"{name} loads weights past fmrgen's checks; use pretrained or checkpoint")
-        if not _is_plain(value):
-            raise ValueError(f"{name} is {value!r}; give numbers and names, a file goes into checkpoint")
+        if not _is_plain(value, largest):
+            raise ValueError(
+                f"{name} is {value!r}; give names and numbers up to {largest}, a file goes into checkpoint"
+            )
     return arguments
 
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, int | float) or re.fullmatch(r"\w*", str(value)) is not None
+def _is_plain(value: Any, largest: int) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_is_plain(entry, largest) for entry in value)
+    if isinstance(value, int | float):
+        return abs(value) <= largest
+    return value is None or re.fullmatch(r"\w*", str(value)) is not None

@@ -120,7 +120,7 @@ def test_mistakes_are_one_line_that_names_the_key(write, overrides, message):
         ("", "a recipe is a mapping of sections, this is NoneType"),
         ("a: [", "not YAML"),
         ("source: {kind: mnist}", r"classifier: is missing \(and 3 more\)"),
-        ("extends: nowhere", "nowhere: neither a recipe file nor a shipped recipe"),
+        ("extends: nowhere", "extends: nowhere is neither a file beside it nor a shipped recipe"),
         ("extends: x", "extends itself"),
         ("extends: [a, b]", "extends: must be one recipe's file or name"),
     ],

@@ -19,7 +19,7 @@ class Config(ClassifierConfig):
 
     kind: str = "lenet"
     checkpoint: str | None = None
-    num_classes: int = Field(10, ge=2)
+    num_classes: int = Field(10, ge=2, le=100_000)
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         from fmrgen.checkpoint import load_checkpoint

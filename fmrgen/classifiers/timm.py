@@ -1,12 +1,13 @@
 """Any model of timm, behind timm's own evaluation transform for it."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.sections import ClassifierConfig
-from fmrgen.trust import places_among, shapes_a_network
+from fmrgen.trust import LARGEST_INPUT, places_among, shapes_a_network
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,9 @@ class Config(ClassifierConfig):
     model_args: Annotated[dict[str, Any], AfterValidator(shapes_a_network)] = Field(
         {}, description="passed to timm.create_model, for example num_heads"
     )
-    data_config: dict[str, Any] = Field({}, description="overrides of timm's data config, for example mean and std")
+    data_config: Annotated[dict[str, Any], AfterValidator(partial(shapes_a_network, largest=LARGEST_INPUT))] = Field(
+        {}, description="overrides of timm's data config, for example mean and std"
+    )
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         import timm

@@ -21,15 +21,15 @@ class Config(ClassifierConfig):
     trust_remote_code: bool = Field(False, description="run the code that the repo brings; read it before you do")
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
-        from transformers import AutoImageProcessor, AutoModelForImageClassification
+        from transformers import AutoModelForImageClassification
 
         from fmrgen.classifiers.base import Classifier, freeze
-        from fmrgen.pretrained import from_pretrained, pretrained_model
+        from fmrgen.pretrained import image_processor, pretrained_model
 
         load: dict[str, Any] = self.model_dump(include={"revision", "trust_remote_code"})
         load |= {"reference": self.model, "what": "classifier.model"}
         model = pretrained_model(AutoModelForImageClassification, **load)
-        processor = from_pretrained(AutoImageProcessor, **load)
+        processor = image_processor(**load)
         names = self.class_names or _class_names(model.config.id2label)
         return freeze(Classifier(model, _Processor(processor), names), device)
 

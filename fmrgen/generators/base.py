@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import Field
 
 from fmrgen.sections import ComponentConfig
+from fmrgen.sources.images import LARGEST_SIDE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 class GeneratorConfig(ComponentConfig):
     """What every generator understands."""
 
-    image_size: int = Field(ge=8, le=8192, description="side of the images in pixels")
+    image_size: int = Field(ge=8, le=LARGEST_SIDE, description="side of the images in pixels")
     mask: str | None = Field(None, description="file of fmrgen sparsify: the dimensions of the latent that may move")
 
 

@@ -35,15 +35,15 @@ class Config(ComponentConfig):
     )
 
     def build(self, device: "torch.device | str" = "cpu") -> "ClipOracle":
-        from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+        from transformers import AutoTokenizer, CLIPModel
 
         from fmrgen.classifiers.base import freeze
-        from fmrgen.pretrained import from_pretrained, pretrained_model
+        from fmrgen.pretrained import from_pretrained, image_processor, pretrained_model
 
         load: dict[str, Any] = {"reference": self.model, "what": "oracle.model", "revision": self.revision}
         model = freeze(pretrained_model(CLIPModel, **load).float(), device)
         tokenizer = from_pretrained(AutoTokenizer, **load)
-        processor = from_pretrained(AutoImageProcessor, **load)
+        processor = image_processor(**load)
         return ClipOracle(model, tokenizer, processor, self.prompts, self.first_synonym)
 
     def code_it_runs(self) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -41,7 +41,7 @@ _MOST_CLASSES = 30  # that a chart by class shows; of more, those with the lowes
 
 def all_plots(figures: Figures) -> dict[str, bytes]:
     """File name → PNG of every plot that the figures allow."""
-    with rc_context(_STYLE), warnings.catch_warnings():
+    with style.context(_STYLE, after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names may be in any script
         plots = {"accuracy.png": _accuracy(figures)}
         if len(figures.results) > 1:

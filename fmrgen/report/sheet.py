@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import style
 from matplotlib.figure import Figure
 
 from fmrgen.evaluation.samples import Sample
@@ -13,6 +13,8 @@ from fmrgen.sources.images import open_rgb
 
 _ACROSS = 6  # pairs
 _RIGHT, _WRONG, _PALE = "#22303c", "#c8472f", "#8a949d"
+
+_STYLE = {"savefig.dpi": 150, "savefig.facecolor": "white", "font.size": 8, "text.parse_math": False}
 
 
 def contact_sheet(title: str, class_names: Sequence[str], samples: Sequence[Sample]) -> bytes:
@@ -23,7 +25,7 @@ def contact_sheet(title: str, class_names: Sequence[str], samples: Sequence[Samp
     """
     down = -(-len(samples) // _ACROSS)
     with (
-        rc_context({"savefig.dpi": 150, "savefig.facecolor": "white", "font.size": 8, "text.parse_math": False}),
+        style.context(_STYLE, after_reset=True),
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("ignore", "Glyph .* missing from font")

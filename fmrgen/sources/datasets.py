@@ -55,7 +55,7 @@ class Config(SourceConfig):
 
     def open(self, dataset: Any) -> Source:
         """The source of an opened dataset or stream, its columns found and its labels named."""
-        from datasets import ClassLabel, Image, IterableDataset
+        from datasets import ClassLabel, Image, IterableDataset, Value
 
         if dataset.features is None:
             dataset = dataset._resolve_features()
@@ -63,6 +63,8 @@ class Config(SourceConfig):
         image = _column(features, self.image_column, Image, "image")
         label = _column(features, self.label_column, ClassLabel, "label")
         feature = features[label]
+        if not isinstance(feature, ClassLabel | Value):
+            raise UserError(f"source.label_column: {label} holds {type(feature).__name__}, no classes")
         labels = make_labels(self.classes, feature.names if isinstance(feature, ClassLabel) else None)
         try:
             dataset = dataset.cast_column(image, Image(decode=False)).select_columns([image, label])

@@ -14,6 +14,8 @@ from fmrgen.trust import is_on_the_hub
 
 Fit = Literal["crop", "squash"]
 
+LARGEST_SIDE = 2048  # in pixels, of the images of a split
+MOST_BYTES = 1 << 28  # of an image's file
 MOST_PIXELS = 8192 * 8192  # of an image that is decoded: some kilobytes can stand for more than any memory holds
 _ORIENTATION = 0x0112  # in EXIF
 _UPRIGHT = 1
@@ -23,6 +25,8 @@ def stored_image(image: dict[str, Any] | None) -> bytes | str:
     """The bytes of an undecoded image of `datasets`, or its file's path or address; no bytes where it is neither."""
     if image is None:
         return b""
+    if isinstance(image, Image.Image):  # as datasets gives them of some repos, whatever it is asked for
+        raise UserError("datasets decodes it before it can be checked; read it without streaming, or with --download")
     return image["bytes"] if image["bytes"] is not None else image["path"] or b""
 
 
@@ -56,14 +60,19 @@ def lies_in_repo(file: str, repo: str, revision: str | None = None) -> bool:
 
 
 def read_image(image: str) -> bytes:
-    """The bytes of the file at a path or address. Raises OSError, and whatever else the way to an address may raise."""
-    if "://" not in image:
-        with open_plain(Path(image)) as file:
-            return file.read()
-    from datasets.utils.file_utils import xopen
+    """The bytes of the file at a path or address. Raises UserError for one without end, OSError, and whatever else the
+    way to an address may raise."""
+    if "://" in image:
+        from datasets.utils.file_utils import xopen
 
-    with xopen(image, "rb") as file:
-        return file.read()
+        opened = xopen(image, "rb")
+    else:
+        opened = open_plain(Path(image))
+    with opened as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise UserError(f"it has more than {MOST_BYTES:,} bytes; make it smaller")
+    return content
 
 
 def open_rgb(image: bytes | str | Image.Image, size: int | None = None) -> Image.Image:

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field
 from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
+from fmrgen.sources.images import MOST_BYTES
 from fmrgen.trust import is_on_the_hub
 
 _BLOCK = 1 << 20
@@ -111,6 +112,10 @@ def _samples(tar: tarfile.TarFile, read: list[str], skip: int = 0) -> Iterator[_
             if number >= 0:
                 yield sample
             key, number, sample = named[1], number + 1, _Sample({}, {})
+        if member.issparse() or member.size > MOST_BYTES:
+            raise tarfile.ReadError(
+                f"{member.name} has {member.size:,} bytes or holes; members have {MOST_BYTES:,} at most"
+            )
         ending = named[2].lower()
         if ending in sample.members:
             raise tarfile.ReadError(f"two members are called {member.name}")

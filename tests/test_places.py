@@ -1,0 +1,275 @@
+"""Standing in a stranger's folder, and writing into one: names are not looked up in it, and links lead nowhere."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from conftest import fmrgen, no_trespass, run, upload
+from datasets import Dataset, Features, Image, List, Value
+from test_bad_input import RECIPE, photo
+
+LENET = "{kind: lenet, num_classes: 2}"
+EVIL = "open('ran', 'w')\nimport torch\nclass Net(torch.nn.Linear):\n    def __init__(self): super().__init__(2, 2)\n"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A stranger's folder that one stands in, with a split `theirs` in it; `outside` is beside it."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/private.png").write_bytes(b"private")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path / "folder")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in "ab":
+        for number in range(2):
+            photo(tmp_path / "folder/photos" / name / f"{number}.png")
+    (tmp_path / "folder/r.yaml").write_text(yaml.safe_dump(RECIPE))
+    torch.manual_seed(0)
+    assert run("generate", "r.yaml", "-o", "theirs", "-q") == 0
+    (tmp_path / "folder/evil_code.py").write_text(EVIL)
+    yield tmp_path / "folder"
+    sys.modules.pop("evil_code", None)
+
+
+def untouched(place):
+    assert [path.name for path in (place.parent / "outside").iterdir()] == ["private.png"]
+    assert (place.parent / "outside/private.png").read_bytes() == b"private"
+    assert not (place / "ran").exists()
+
+
+def test_names_are_not_files_that_lie_about(place, tmp_path, capsys):
+    code = yaml.safe_dump({**RECIPE, "classifier": {"kind": "module", "target": "evil_code:Net"}})
+    for name in ("asset:mnist/lenet", "timm:resnet18", "hf:a/b", "mnist-lenet"):
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text(code)
+    (tmp_path / "mine.yaml").write_text("extends: mnist-lenet\n")
+    assert run("evaluate", "theirs", "-c", "asset:mnist/lenet", "-q") == 2  # ten classes, for two labels
+    assert run("evaluate", "theirs", "-c", "hf:a/b", "-q") == 2
+    for recipe in ("mnist-lenet", str(tmp_path / "mine.yaml")):
+        assert run("generate", recipe, "--limit", "4", "-o", f"out{len(recipe)}", "-q") == 0, capsys.readouterr().err
+    untouched(place)
+
+
+def test_a_name_that_a_recipe_extends_is_not_sought_where_one_stands(place, tmp_path, capsys):
+    (place / "base.yaml").write_text(yaml.safe_dump(RECIPE))
+    (tmp_path / "mine.yaml").write_text("extends: base.yaml\n")
+    assert run("generate", tmp_path / "mine.yaml", "-o", "out") == 2
+    assert "extends: base.yaml is neither a file beside it nor a shipped recipe" in capsys.readouterr().err
+
+
+def test_a_module_from_elsewhere_brings_no_modules_of_the_folder(place, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/my_code.py").write_text(EVIL.replace("open('ran', 'w')", "import importlib.util as u\nassert u.find_spec('pydot') is None"))  # fmt: skip
+    (place / "pydot.py").write_text(EVIL)
+    done = fmrgen("verify", "theirs", "--files", cwd=place, PYTHONPATH=str(tmp_path / "mine"))
+    assert done.returncode == 0, done.stderr
+    job = ["generate", "r.yaml", "classifier={kind: module, target: 'my_code:Net'}", "-o", "out", "-q"]
+    done = fmrgen(*job, cwd=place, PYTHONPATH=str(tmp_path / "mine"))
+    assert "AssertionError" not in done.stderr, done.stderr
+    untouched(place)
+
+
+def test_links_at_the_names_of_temporary_files_are_not_written_through(place):
+    for pid in range(os.getpid(), os.getpid() + 5):
+        (place / f"theirs/.README.md.{pid}.tmp").symlink_to("../../outside/private.png")
+    assert run("evaluate", "theirs", "-c", LENET, "-q", "--model-card") == 0
+    untouched(place)
+
+
+def test_an_export_takes_nothing_for_its_own(place):
+    (place / ".exported.partial").symlink_to("../outside")
+    assert run("export", "theirs", "exported", "-f", "imagefolder", "-q") == 0
+    untouched(place)
+
+
+@pytest.mark.parametrize("name", ["provenance", "c", "pictures"])
+def test_a_job_writes_through_no_link_in_its_folder(place, capsys, name):
+    (place / "mine").mkdir()
+    (place / "mine" / name).symlink_to("../../outside")
+    assert run("generate", "r.yaml", "-o", "mine", "-q") == 2
+    assert "is a link out of the folder, and is not followed" in capsys.readouterr().err
+    untouched(place)
+
+
+def test_a_folder_that_is_a_link_as_a_whole_works(place, capsys):
+    (place / "disk").mkdir()
+    (place / "mine").symlink_to("disk")
+    assert run("generate", "r.yaml", "-o", "mine", "-q") == 0, capsys.readouterr().err
+    assert run("evaluate", "mine", "-c", LENET, "-q") == 0, capsys.readouterr().err
+
+
+def test_data_by_a_link_out_of_a_folder_is_not_read(place, capsys):
+    private = Dataset.from_dict({"image": [b"x"], "label": [0]})
+    private.to_parquet(place.parent / "outside.parquet")
+    (place / "leak").mkdir()
+    (place / "leak/test.parquet").symlink_to("../../outside.parquet")
+    assert run("export", "leak", "copied", "-f", "imagefolder", "-q") == 2
+    assert "leak/test.parquet: is a link out of the folder" in capsys.readouterr().err
+    private.save_to_disk(place.parent / "saved")
+    (place / "several").mkdir()
+    (place / "several/dataset_dict.json").write_text('{"splits": ["../../saved"]}')
+    assert run("export", "several", "copied", "-f", "imagefolder", "-q") == 2
+    assert "names a split ../../saved, which is not in it" in capsys.readouterr().err
+
+
+def test_images_inside_lists_are_not_opened(place, capsys, listener):
+    (place / "nested").mkdir()
+    rows = {"image": [{"bytes": (place / "photos/a/0.png").read_bytes(), "path": None}], "label": [0],
+            "more": [[{"bytes": None, "path": f"http://127.0.0.1:{listener.port}/x.png"}]]}  # fmt: skip
+    features = Features({"image": Image(), "label": Value("int64"), "more": List(Image())})
+    pq.write_table(Dataset.from_dict(rows, features=features).data.table, "nested/test.parquet")
+    assert run("export", "nested", "copied", "-f", "imagefolder", "-q") == 2
+    assert "the column more holds images or sounds in a list" in capsys.readouterr().err
+    assert run("evaluate", "nested", "-c", LENET, "-q") == 0, capsys.readouterr().err
+    assert listener.requests == []
+
+
+def test_a_commit_that_is_none_names_no_file(place, hub):
+    upload(hub, place / "theirs", "someone/theirs")
+    told = {"id": "someone/theirs", "sha": "../../../../../../ran", "siblings": [], "private": False, "tags": []}
+    for number in range(20):
+        hub.fail(at=number, match="/api/datasets/someone/theirs", status=200, body=json.dumps(told))
+    for command in (["verify", "someone/theirs:c/s", "--files"], ["verify", "someone/theirs:c/s"]):
+        done = fmrgen(*command, cwd=place, **hub.environment)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert "is no commit" in done.stderr
+
+
+# What fills the memory
+
+
+def test_zeros_in_a_folder_of_anybody(place, capsys):
+    (place / "zeros").mkdir()
+    table = pa.table({"image": pa.array([bytes(100 << 20)], pa.large_binary()), "label": [0]})
+    pq.write_table(table, "zeros/test.parquet", compression="zstd")
+    assert run("evaluate", "zeros", "-c", LENET, "-q") == 2
+    assert "those are no images, and they are not unpacked" in capsys.readouterr().err
+
+
+def test_one_image_that_many_rows_name_is_counted_as_often(place, capsys):
+    image = np.random.default_rng(0).bytes(8000)
+    images = pa.DictionaryArray.from_arrays(pa.array(np.zeros(400_000, np.int32)), pa.array([image]))
+    pq.write_table(pa.table({"image": images, "label": [0] * 400_000}), "x.parquet", row_group_size=400_000)
+    assert run("evaluate", "x.parquet", "-c", LENET, "-q") == 2
+    assert "stand for up to 3,200,000,000 of image" in capsys.readouterr().err
+
+
+def test_many_different_images_are_many_bytes_and_no_bomb(place, capsys):
+    """Whose dictionary times their number would be more than is unpacked."""
+    from fmrgen.reading import _refuse_odd_files
+
+    images = [np.random.default_rng(number).bytes(4000) for number in range(600)]
+    pq.write_table(pa.table({"image": images}), "many.parquet", row_group_size=600, dictionary_pagesize_limit=1 << 30)
+    metadata = pq.read_metadata("many.parquet").row_group(0).column(0)
+    assert metadata.total_uncompressed_size * 600 > 1 << 30
+    _refuse_odd_files(["many.parquet"])
+
+
+def test_a_tar_with_holes(place, capsys):
+    with open("x.tar", "wb") as file:
+        member = tarfile.TarInfo("0.cls")
+        member.size = 3 << 30
+        file.write(member.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(512 + (3 << 30))
+    source = "source={kind: webdataset, urls: x.tar, classes: [a, b]}"
+    assert run("generate", "r.yaml", source, "-o", "out", "-q") == 2
+    assert "0.cls has 3,221,225,472 bytes or holes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"kind": "lenet", "num_classes": 12_000_000}, "classifier.num_classes: input should be less than or equal to"),
+        ({"kind": "timm", "model": "resnet18", "data_config": {"input_size": [3, 8000, 8000]}}, "numbers up to 4096"),
+        ({"kind": "timm", "model": "resnet18", "model_args": {"embed_dim": 10**9}}, "numbers up to 65536"),
+    ],
+)
+def test_sizes_that_fill_the_memory(place, capsys, config, told):
+    path = place / "theirs/provenance/c/s.json"
+    provenance = json.loads(path.read_text())
+    path.write_text(json.dumps({**provenance, "recipe": {**provenance["recipe"], "classifier": config}}))
+    assert run("verify", "theirs") == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_processor_that_makes_huge_images(place, capsys):
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=2)
+    ResNetForImageClassification(config).save_pretrained("huge")
+    told = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 9000}}
+    (place / "huge/preprocessor_config.json").write_text(json.dumps(told))
+    capsys.readouterr()
+    assert run("generate", "r.yaml", "classifier={kind: transformers, model: ./huge}", "-o", "out", "-q") == 2
+    assert "./huge brings images to 9000 px" in capsys.readouterr().err
+
+
+# What is told
+
+
+def test_a_provenance_writes_nothing_of_its_own_into_the_card(place):
+    path = place / "theirs/provenance/c/s.json"
+    told = json.loads(path.read_text())
+    text = "```\n\n# PHISH ![x](http://evil/t.png)\n"
+    path.write_text(json.dumps({**told, "name": text, "leaderboard": [text]}))
+    assert run("evaluate", "theirs", "-c", LENET, "-q", "--model-card") == 0
+    assert "PHISH" not in (place / "theirs/README.md").read_text()
+    path.write_text(json.dumps({**told, "fingerprint": text}))
+    assert run("evaluate", "theirs", "-c", LENET, "-q") == 2
+
+
+@pytest.mark.parametrize(("section", "value"), [("perturb", {}), ("source", {}), ("oracle", {"kind": 3})])
+def test_a_provenance_that_lacks_what_the_card_shows(place, capsys, section, value):
+    path = place / "theirs/provenance/c/s.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "recipe": {**told["recipe"], section: value}}))
+    assert run("evaluate", "theirs", "-c", LENET, "-q", "--model-card") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_a_model_says_of_itself_is_not_printed(place, capsys):
+    from safetensors.torch import load_file, save_file
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=2)
+    ResNetForImageClassification(config).save_pretrained("named")
+    told = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 32}}
+    (place / "named/preprocessor_config.json").write_text(json.dumps(told))
+    state = load_file("named/model.safetensors") | {"\x1b]0;PWNED\x07\x1b[2Jx": torch.ones(1)}
+    save_file(state, "named/model.safetensors", {"format": "pt"})
+    done = fmrgen("evaluate", "theirs", "-c", "{kind: transformers, model: ./named}", "-q", cwd=place)
+    assert "\x1b]0;PWNED" not in done.stdout + done.stderr
+
+
+def test_a_style_sheet_that_lies_about_is_not_followed(place):
+    (place / "matplotlibrc").write_text("text.usetex: True\nbackend: module://evil_code\n")
+    done = fmrgen("show", "theirs", cwd=place)
+    assert done.returncode == 0, done.stderr
+    untouched(place)
+
+
+def test_a_trained_folder_with_a_pipe(place):
+    (place / "trained").mkdir()
+    os.mkfifo(place / "trained/classifier.yaml")
+    code = "from fmrgen.cli import main; main(['evaluate', 'theirs', '-c', 'trained', '-q'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+
+
+def test_a_dataset_that_its_own_reader_does_not_understand_is_one_line(place, capsys):
+    import zipfile
+
+    (place / "zipped").mkdir()
+    with zipfile.ZipFile("zipped/d.zip", "w") as file:
+        file.writestr("x.png", (place / "photos/a/0.png").read_bytes())
+    with no_trespass(place.parent / "outside"):
+        assert run("evaluate", "zipped", "-c", LENET, "-q") in (0, 2)
+    assert "Traceback" not in capsys.readouterr().err
