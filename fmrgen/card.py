@@ -142,7 +142,9 @@ def _describe(card: _Card, splits: dict[str, list[dict[str, Any]]], where: str) 
     data = dict(card.data)
     every = [split for entries in splits.values() for split in entries]
     sources = [split["recipe"]["source"] for split in every]
-    hub_ids = [s["path"] for s in sources if s["kind"] == "datasets" and re.fullmatch(r"[\w.-]+/[\w.-]+", s["path"])]
+    hub_ids = [
+        s["path"] for s in sources if s["kind"] == "datasets" and re.fullmatch(r"[\w.-]+/[\w.-]+", str(s.get("path")))
+    ]
     for name, values in {
         "license": [source.get("license") or "unknown" for source in sources],
         "task_categories": ["image-classification"],

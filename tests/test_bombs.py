@@ -16,7 +16,7 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation import classify, rows
 from fmrgen.sources.images import open_rgb
 
-SIDE = 13_000
+SIDE = 9_000
 LENET = "asset:mnist/lenet"
 # How much memory a command takes beyond what it takes before its first row, in bytes, and how long.
 MEASURE = """
@@ -57,7 +57,7 @@ def test_bombs_in_rows_are_named_and_cost_little(tmp_path, mode):
     status, memory, seconds, error = measured("evaluate", "bombs.parquet", "-c", LENET, "-q", cwd=tmp_path)
     assert status == 2
     assert error == (
-        "fmrgen: bombs.parquet: row 0: its image is unreadable (it has 13000×13000 pixels, and no more than 67,108,864 "
+        "fmrgen: bombs.parquet: row 0: its image is unreadable (it has 9000×9000 pixels, and no more than 67,108,864 "
         "are decoded; make it smaller)\n"
     )
     assert memory < 1e9

@@ -46,8 +46,8 @@ def test_sigterm_is_143_at_every_moment(tmp_path):
     """From the first instruction over imports, models that load, and work, to the end."""
     command = [sys.executable, "-m", "fmrgen", "generate", "mnist-lenet", "--limit", "60", "-q"]
     ends = []
-    for number in range(12):
-        delay = 0.05 + 0.35 * number
+    for number in range(8):
+        delay = 0.05 + 0.5 * number
         process = subprocess.Popen([*command, "-o", str(tmp_path / str(number))], stderr=subprocess.PIPE, text=True)
         time.sleep(delay)
         process.send_signal(signal.SIGTERM)
@@ -245,8 +245,8 @@ def test_broken_answers_are_one_line(place, hub, case):
         ["evaluate", "someone/digits:c/s", "-c", LENET, "-q"],
         ["push", "out", "someone/digits", "-q"],
     ):
-        if command[0] == "push" and case == "cut file":
-            continue  # which reads nothing that it has in its cache
+        if (command[0] == "push" and case == "cut file") or (command[0] == "evaluate" and case != "cut file"):
+            continue  # which reads nothing that it has in its cache, or asks no more than the others
         for number in range(40):
             hub.fail(at=number, match=match, **fault)
         environment = {**hub.environment, "HF_HOME": str(place / f"home-{command[0]}")}

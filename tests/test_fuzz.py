@@ -340,7 +340,7 @@ opcodes = st.lists(
 ).map(lambda codes: b"\x80\x02" + b"".join(codes) + b".")  # fmt: skip
 
 
-@fuzz()
+@fuzz(0.3)
 @given(st.sampled_from(sorted(CHECKPOINTS)), st.one_of(edits, opcodes))
 def test_checkpoints(tmp_path_factory, name, change):
     root = tmp_path_factory.getbasetemp() / "weights"

@@ -227,7 +227,7 @@ def test_a_stream_is_passed_over_once(folder):
             {"classes": ["a", "b"], "image_column": "image"},
             "source.image_column: image holds no images",
         ),
-        ({"label": [[0]]}, {"classes": ["a", "b"]}, r"id 0: label \[0\] is no class index; set source.label_column"),
+        ({"label": [[0]]}, {"classes": ["a", "b"]}, r"source.label_column: label holds List, no classes"),
         ({"label": [None]}, {"classes": ["a", "b"]}, "id 0: has no label; choose a split with labels"),
     ],
 )
