@@ -3,26 +3,26 @@
 import math
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from datasets import DatasetInfo, SplitDict, SplitInfo
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard, DatasetCardData
 from jinja2 import StrictUndefined, Template
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from fmrgen.card_data import by_config, names_of_data
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import held, open_plain, read_json, refuse_outside, write_atomically
+from fmrgen.files import held, open_plain, read_json, refuse_outside, sha256_of, write_atomically
 from fmrgen.kinds import ComponentSections
-from fmrgen.provenance import is_finished, read_all
+from fmrgen.provenance import is_finished, read_all, summary_of
 from fmrgen.recipe import fingerprint
 from fmrgen.report.markdown import escape
 from fmrgen.report.tables import figure
-from fmrgen.split import split_features
+from fmrgen.split import SplitFolder, provenance_path, split_features
 from fmrgen.statistics import Estimate
 from fmrgen.trust import strangers_code
 
@@ -43,13 +43,18 @@ def write_card(root: Path, repo: str | None = None) -> None:
     splits: dict[str, list[dict[str, Any]]] = {}
     for (config, split), provenance in read_all(root).items():
         if is_finished(provenance):
-            told = {"name": split, "leaderboard": _leaderboard(root, config, split, provenance)}
+            folder = SplitFolder(
+                root, config, split, provenance["examples"], provenance["recipe"]["output"]["shard_size"]
+            )
+            told: dict[str, Any] = {"name": split, "leaderboard": _leaderboard(root, config, split, provenance)}
+            told |= {"summary": asdict(summary_of(provenance, folder)), "skipped": provenance.get("skipped", [])}
+            told |= {name: provenance.get(name, 0) for name in ("num_bytes", "download_size")}
             splits.setdefault(config, []).append({**provenance, **told})
     path = root / "README.md"
     where = f"{repo}: README.md" if repo else str(path)
     card = _read_card(path, where)
     text = _render(splits, repo or root.resolve().name)
-    data = _describe(card, splits, where)
+    data = _describe(card, splits, _unread(root, card, splits), where)
     parts = [f"---\n{DatasetCardData(**data).to_yaml()}\n---", card.before, f"{_BEGIN}\n{text}\n{_END}", card.after]
     content = "\n\n".join(part for part in parts if part).encode() + b"\n"
     if not path.exists() or path.read_bytes() != content:
@@ -111,33 +116,74 @@ def _is_own(config: dict[str, Any]) -> bool:
     return str(config.get("description", "")).startswith(_DESCRIBED)
 
 
-def _config(config: str, entries: list[dict[str, Any]], earlier: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Unread:
+    """A split that the card named before, whose files are there, and whose provenance this version can't read."""
+
+    data_files: dict[str, Any]
+    size: dict[str, Any] | None
+    provenance: str | None  # sha256
+
+
+def _unread(root: Path, card: _Card, splits: dict[str, list[dict[str, Any]]]) -> dict[str, list[_Unread]]:
+    """What fmrgen's own entries of the card named, by config, and is not among the `splits` that could be read.
+
+    It stays in the card as long as its files are there: else `load_dataset` would not find it any more.
+    """
+    found: dict[str, list[_Unread]] = {}
+    for config, entry in card.configs.items():
+        read = {split["name"] for split in splits.get(config, [])}
+        sizes = card.infos.get(config, {}).get("splits")
+        files = entry.get("data_files")
+        for told in files if _is_own(entry) and isinstance(files, list) else []:
+            split = told.get("split") if isinstance(told, dict) else None
+            if not isinstance(split, str) or not re.fullmatch(r"\w[\w.]*", split) or split in read:
+                continue
+            path = provenance_path(root, config, split)
+            if path.is_file() or any((root / config).glob(f"{split}-*.parquet")):
+                size = [size for size in sizes if isinstance(size, dict) and size.get("name") == split] if sizes else []
+                digest = sha256_of(path) if path.is_file() else None
+                found.setdefault(config, []).append(_Unread(told, size[0] if size else None, digest))
+    return found
+
+
+def _config(
+    config: str, entries: list[dict[str, Any]], unread: list[_Unread], earlier: dict[str, Any]
+) -> dict[str, Any]:
+    digests = [split["files"] for split in entries] + [split.provenance for split in unread]
     return {
         **earlier,
         "config_name": config,
         # load_dataset keys its cache by this mapping and not by the files: without their digest in it, the rows of
         # another folder of the same name, or of an earlier split in this one, would be loaded from the cache.
-        "description": f"{_DESCRIBED} {fingerprint([s['files'] for s in entries])}",
-        "data_files": [{"split": s["name"], "path": f"{config}/{s['name']}-*.parquet"} for s in entries],
+        "description": f"{_DESCRIBED} {fingerprint(digests)}",
+        "data_files": [{"split": s["name"], "path": f"{config}/{s['name']}-*.parquet"} for s in entries]
+        + [split.data_files for split in unread],
     }
 
 
-def _info(config: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
+def _info(config: str, entries: list[dict[str, Any]], unread: list[_Unread]) -> dict[str, Any]:
     """The columns and sizes of a config, as `datasets` reads them."""
     sizes = {s["name"]: SplitInfo(s["name"], s["num_bytes"], s["summary"]["rows"]) for s in entries}
+    for split in unread:
+        if split.size is not None:
+            known = {name: split.size.get(name, 0) for name in ("num_bytes", "num_examples")}
+            sizes[split.size["name"]] = SplitInfo(split.size["name"], **known)
     described = DatasetInfo(
         features=split_features(entries[0]["labels"], entries[0]["recipe"]["output"]["keep_original"]),
         config_name=config,
         splits=SplitDict(sizes),
         download_size=sum(s["download_size"] for s in entries),
-        dataset_size=sum(s["num_bytes"] for s in entries),
+        dataset_size=sum(size.num_bytes for size in sizes.values()),
     )
     data = DatasetCardData()
     DatasetInfosDict({config: described}).to_dataset_card_data(data)
     return data.to_dict()["dataset_info"]
 
 
-def _describe(card: _Card, splits: dict[str, list[dict[str, Any]]], where: str) -> dict[str, Any]:
+def _describe(
+    card: _Card, splits: dict[str, list[dict[str, Any]]], unread: dict[str, list[_Unread]], where: str
+) -> dict[str, Any]:
     """The card's metadata with all that the Hub understands of the splits; what others said of other things stays."""
     data = dict(card.data)
     every = [split for entries in splits.values() for split in entries]
@@ -161,11 +207,14 @@ def _describe(card: _Card, splits: dict[str, list[dict[str, Any]]], where: str) 
         if known:
             data[name] = list(known) if name != "license" or len(known) > 1 else next(iter(known))
     data["size_categories"] = [_size_category(sum(split["summary"]["rows"] for split in every))]
-    others = {name for name, entry in card.configs.items() if not _is_own(entry) and name not in splits}
+    kept = (name for name, entry in card.configs.items() if not _is_own(entry) or name in unread)
+    others = {name for name in kept if name not in splits}
     data["configs"] = [{**entry, "config_name": name} for name, entry in card.configs.items() if name in others]
-    data["configs"] += [_config(name, entries, card.configs.get(name, {})) for name, entries in splits.items()]
+    data["configs"] += [
+        _config(name, entries, unread.get(name, []), card.configs.get(name, {})) for name, entries in splits.items()
+    ]
     data["dataset_info"] = [{**entry, "config_name": name} for name, entry in card.infos.items() if name in others]
-    data["dataset_info"] += [_info(name, entries) for name, entries in splits.items()]
+    data["dataset_info"] += [_info(name, entries, unread.get(name, [])) for name, entries in splits.items()]
     return data
 
 
@@ -179,7 +228,7 @@ def _size_category(rows: int) -> str:
 class _Entry:
     """What the leaderboard shows of a file under results/."""
 
-    schema: Literal["fmrgen-result/1"]
+    schema: Annotated[str, Field(pattern=r"^fmrgen-result/\d+$")]
     files: str
     classifier: str
     conditioned: bool

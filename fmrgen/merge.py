@@ -8,7 +8,7 @@ from typing import Any
 from fmrgen.errors import UserError
 from fmrgen.files import refuse_unwritable, write_atomically
 from fmrgen.making import complete, take
-from fmrgen.provenance import features_of, read_all, refuse_other
+from fmrgen.provenance import features_of, read_all, refuse_newer, refuse_other
 from fmrgen.reading import parse_reference
 from fmrgen.split import SplitFolder
 from fmrgen.statistics import Summary
@@ -58,6 +58,8 @@ def _splits_of(part: str) -> tuple[Path, dict[tuple[str, str], dict[str, Any]]]:
     if not root.is_dir():
         raise UserError(f"{part}: no such folder; merge the --output folders of generate commands")
     found = {place: told for place, told in read_all(root).items() if wanted in ((None, None), place)}
+    for (config, split), told in found.items():
+        refuse_newer(f"{part}: {config}/{split}", told)
     if not found:
         raise UserError(f"{part}: holds no perturbed split; merge the --output folders of generate commands")
     return root, found

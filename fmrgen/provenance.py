@@ -2,10 +2,11 @@
 
 import re
 from contextlib import suppress
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -14,7 +15,6 @@ from pydantic import (
     PositiveInt,
     TypeAdapter,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -23,14 +23,19 @@ from fmrgen.files import read_json, refuse_outside
 from fmrgen.recipe import IDLE_KEYS, Recipe
 from fmrgen.sources.images import LARGEST_SIDE
 from fmrgen.split import SplitFolder, split_features
-from fmrgen.statistics import Summary
+from fmrgen.statistics import SUMMARY_COLUMNS, Summary, summarise
 
 if TYPE_CHECKING:
     from datasets import Features
 
     from fmrgen.components import Components
 
+_SCHEMA = "fmrgen-provenance/"  # and the version; a provenance that says none is of fmrgen 0.1.0
+_VERSION = 1
 _VERSIONS = ("fmrgen", "torch", "transformers", "diffusers", "timm", "datasets", "accelerate")
+
+
+_FIGURES = {name: TypeAdapter(kind) for name, kind in get_type_hints(Summary).items()}
 
 
 def new_provenance(recipe: Recipe, components: "Components", folder: SplitFolder) -> dict[str, Any]:
@@ -40,6 +45,7 @@ def new_provenance(recipe: Recipe, components: "Components", folder: SplitFolder
     labels = components.source.labels
     models = ("classifier", "generator", "oracle")
     return {
+        "schema": f"{_SCHEMA}{_VERSION}",
         "fingerprint": recipe.fingerprint,
         "finished": False,
         "recipe": recipe.model_dump(mode="json"),
@@ -105,6 +111,7 @@ _ShardName = Annotated[str, Field(pattern=r"^\w[\w.-]*/\w[\w.]*-\d+-of-\d+\.parq
 class _Begun(_Told):
     """What every reader takes from the provenance of a split."""
 
+    version: Annotated[str | None, Field(alias="schema", pattern=rf"^{_SCHEMA}\d+$")] = None
     fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     recipe: _Sections
     labels: list[str]
@@ -127,16 +134,10 @@ class _Finished(_Begun):
     """What readers of a finished split take besides."""
 
     finished: Literal[True]
-    skipped: list[dict[str, Any]]
-    num_bytes: int
-    download_size: int
-    summary: dict[str, Any]
-
-    @field_validator("summary")
-    @classmethod
-    def _is_a_summary(cls, summary: dict[str, Any]) -> dict[str, Any]:
-        TypeAdapter(Summary).validate_python(summary)
-        return summary
+    skipped: list[dict[str, Any]] = []
+    num_bytes: int = 0
+    download_size: int = 0
+    summary: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _files_are_all(self) -> "_Finished":
@@ -148,7 +149,7 @@ class _Finished(_Begun):
 def is_finished(provenance: dict[str, Any]) -> bool:
     """Whether this is the provenance of a finished split, with all that its readers need.
 
-    False for what others put there, and for that of a version of fmrgen that told less.
+    False for what others put there. Figures are no part of it: versions of fmrgen differ in what they tell.
     """
     return _is_valid(_Finished, provenance)
 
@@ -164,6 +165,36 @@ def _is_valid(model: type[BaseModel], tree: dict[str, Any]) -> bool:
     except ValidationError:
         return False
     return True
+
+
+def is_newer(tree: dict[str, Any]) -> bool:
+    """Whether a provenance says that a later version of fmrgen wrote it, whatever else it says."""
+    told = re.fullmatch(rf"{_SCHEMA}(\d+)", str(tree.get("schema")))
+    return told is not None and int(told[1]) > _VERSION
+
+
+def refuse_newer(where: str, tree: dict[str, Any]) -> None:
+    """Raises UserError, starting with `where`, for a split that a later version of fmrgen made: it is not rewritten."""
+    if is_newer(tree):
+        raise UserError(
+            f"{where} was made by a newer fmrgen ({tree['schema']}); update fmrgen, or choose another folder"
+        )
+
+
+def summary_of(provenance: dict[str, Any], folder: SplitFolder | None = None) -> Summary:
+    """The figures of a finished split. What an earlier version did not tell is found from the rows where the `folder`
+    has them, and None where not; what a later one tells besides is passed over.
+    """
+    told = provenance.get("summary", {})
+    known = {field.name for field in fields(Summary)}
+    summary = Summary(rows=provenance["examples"] - len(provenance.get("skipped", [])), valid_rows=0)
+    if not known <= told.keys() and folder is not None and folder.is_whole:
+        table = folder.read_columns(SUMMARY_COLUMNS)
+        summary = summarise({name: table[name].to_numpy() for name in table.column_names})
+    for name in known & told.keys():
+        with suppress(ValidationError):  # anyone may have written it
+            summary = replace(summary, **{name: _FIGURES[name].validate_python(told[name])})
+    return summary
 
 
 def features_of(provenance: dict[str, Any]) -> "Features":
@@ -224,6 +255,8 @@ def claim(folder: SplitFolder, provenance: dict[str, Any]) -> dict[str, Any]:
     rows = any((folder.root / folder.config).glob(f"{folder.split}-*.parquet"))
     earlier = folder.read_provenance() if rows else None  # a run that stored nothing yet has claimed nothing
     where = f"{folder.root}:{folder.config}/{folder.split}"
+    if earlier is not None:
+        refuse_newer(where, earlier)
     if earlier is not None and not is_provenance(earlier):
         raise UserError(
             f"{folder.provenance_path}: is no provenance of fmrgen's; delete it, or choose another --output"
@@ -241,6 +274,7 @@ def refuse_mixed_config(root: Path, config: str, split: str, provenance: dict[st
     for (home, name), other in read_all(root).items():
         if home != config or name == split:
             continue
+        refuse_newer(f"{where}: the split {name} of config {config}", other)
         if other["recipe"]["output"]["keep_original"] != provenance["recipe"]["output"]["keep_original"]:
             raise UserError(
                 f"{where}: config {config} has another output.keep_original in its split {name}; "

@@ -119,7 +119,7 @@ class OpenedSplit:
     def rows(self) -> int | None:
         """How many rows it has, where that is on record."""
         if self.provenance is not None:
-            return self.provenance["examples"] - len(self.provenance["skipped"])
+            return self.provenance["examples"] - len(self.provenance.get("skipped", []))
         known = (self.dataset.info.splits or {}).get(str(self.dataset.split))
         return known.num_examples if known is not None and known.num_examples else None
 

@@ -23,6 +23,7 @@ Seen = TypeVar("Seen")
 _LOOKERS = 4  # threads that check files at once
 _MOST_SHARDS = 1_000_000
 _KEPT = ["id", "valid", "iterations"]
+_SHARD_SCHEMA = "fmrgen-shard/1"  # those of fmrgen 0.1.0 say none
 _SHARD_KEY = b"fmrgen"  # of the parquet metadata: the recipe's fingerprint and the skipped ids of the shard
 
 # The column of each of Perturbed's values that is not called the same.
@@ -184,7 +185,12 @@ class SplitFolder:
             for name, column in columns.items():
                 column.append(values[name])
         table = Dataset.from_dict(columns, features=features).data.table
-        said = {"fingerprint": fingerprint, "shard": shard, "skipped": [entry._asdict() for entry in skipped]}
+        said = {
+            "schema": _SHARD_SCHEMA,
+            "fingerprint": fingerprint,
+            "shard": shard,
+            "skipped": [entry._asdict() for entry in skipped],
+        }
         table = table.replace_schema_metadata({**table.schema.metadata, _SHARD_KEY: json.dumps(said).encode()})
         buffer = io.BytesIO()
         options = {"write_page_index": True, "use_content_defined_chunking": True, "write_page_checksum": True}

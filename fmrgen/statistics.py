@@ -43,15 +43,15 @@ class Summary:
 
     rows: int
     valid_rows: int
-    standard_accuracy: Estimate | None
-    perturbed_accuracy: Estimate | None
-    validation_rate: Estimate | None
-    fmr: Estimate | None
-    valid_standard_accuracy: Estimate | None
-    valid_fmr: Estimate | None
-    mean_iterations: Estimate | None
-    reconstruction_accuracy: Estimate | None
-    oracle_accuracy: Estimate | None
+    standard_accuracy: Estimate | None = None
+    perturbed_accuracy: Estimate | None = None
+    validation_rate: Estimate | None = None
+    fmr: Estimate | None = None
+    valid_standard_accuracy: Estimate | None = None
+    valid_fmr: Estimate | None = None
+    mean_iterations: Estimate | None = None
+    reconstruction_accuracy: Estimate | None = None
+    oracle_accuracy: Estimate | None = None
 
 
 @dataclass(frozen=True)

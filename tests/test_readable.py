@@ -1,0 +1,195 @@
+"""Splits of earlier and of later versions: read as far as they can be, kept in cards, never rewritten.
+
+`data/split-0.1.0` is a folder as fmrgen 0.1.0 wrote it, with two splits of 20 digits.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import fmrgen, parts, run
+from datasets import load_dataset
+
+from fmrgen import evaluate, export, merge, verify, verify_files
+from fmrgen.card import renew_card
+from fmrgen.errors import UserError
+from fmrgen.files import read_json
+from fmrgen.generate import generate
+from fmrgen.provenance import is_finished, summary_of
+from fmrgen.recipe import load_recipe
+from fmrgen.report.show import show
+from fmrgen.split import SplitFolder
+
+LENET = "asset:mnist/lenet"
+PATH = "provenance/mnist/lenet.json"
+
+
+@pytest.fixture
+def old(tmp_path):
+    shutil.copytree(Path(__file__).parent / "data/split-0.1.0", tmp_path / "old")
+    return tmp_path / "old"
+
+
+def configs(folder):
+    """What the card of a folder names: config → its splits."""
+    metadata = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+    return {entry["config_name"]: [data["split"] for data in entry["data_files"]] for entry in metadata["configs"]}
+
+
+def alter(folder, change):
+    path = folder / PATH
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def with_other_split(folder):
+    """Another split is made in the folder, which writes its card anew."""
+    generate(load_recipe("mnist-lenet", ["source.limit=4", "output.config=other", "perturb.budget=1"]), folder)
+
+
+def test_a_split_of_0_1_0_is_read_by_all(old, tmp_path):
+    assert "schema" not in read_json(old / PATH)
+    assert load_dataset(str(old), "mnist", split="lenet").num_rows == 20
+    outcome = verify(f"{old}:mnist/lenet")
+    assert (outcome.true_rows, outcome.rows) == (20, 20)
+    files = verify_files(f"{old}:mnist/lenet")
+    assert (files.sound, files.shards, files.wrong) == (2, 2, [])
+    result = evaluate([f"{old}:mnist/lenet"], [LENET]).results[0]
+    assert result.conditioned
+    assert result.total.fmr.value == pytest.approx(read_json(old / PATH)["summary"]["fmr"]["value"])
+    assert show(f"{old}:mnist/lenet", tmp_path / "shown") == 20
+    assert export(f"{old}:mnist/lenet", tmp_path / "exported", "webdataset") == 20
+    merged = merge([f"{old}:mnist/lenet"], tmp_path / "merged")
+    assert merged["mnist/lenet"].rows == 20
+    assert configs(tmp_path / "merged") == {"mnist": ["lenet"]}
+
+
+def test_it_is_left_as_it_is_and_listed_beside_a_new_one(old):
+    before = {name: (old / name).read_bytes() for name in (*parts(old), PATH, "provenance/mnist/second.json")}
+    with_other_split(old)
+    assert {name: (old / name).read_bytes() for name in before} == before
+    assert configs(old) == {"mnist": ["lenet", "second"], "other": ["lenet"]}
+    assert load_dataset(str(old), "mnist", split="second").num_rows == 20
+    assert load_dataset(str(old), "other", split="lenet").num_rows == 4
+    card = (old / "README.md").read_text()
+    assert read_json(old / PATH)["fingerprint"] in card
+
+
+def test_it_is_pushed_and_stays_in_the_card_when_another_follows(old, tmp_path, hub):
+    with_other_split(tmp_path / "new")
+    for folder in (old, tmp_path / "new"):
+        done = fmrgen("push", folder, "someone/digits", "-q", **hub.environment)
+        assert done.returncode == 0, done.stderr
+    world = hub.world()
+    card = (world.blobs / world.files("someone/digits")["README.md"]).read_text()
+    (tmp_path / "README.md").write_text(card)
+    assert configs(tmp_path) == {"mnist": ["lenet", "second"], "other": ["lenet"]}
+    for split in ("mnist/second", "other/lenet"):
+        done = fmrgen("verify", f"someone/digits:{split}", **hub.environment)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_job_of_0_1_0_is_done_and_goes_on(old):
+    """The recipe in its provenance still has its fingerprint, so the same command finds all of it there."""
+    recipe = load_recipe("mnist-lenet", ["source.limit=20", "output.shard_size=10"])
+    assert recipe.fingerprint == read_json(old / PATH)["fingerprint"]
+    before = (old / PATH).read_bytes()
+    assert generate(recipe, old).rows == 20
+    assert (old / PATH).read_bytes() == before
+    next(old.glob("mnist/lenet-00001-*.parquet")).unlink()
+    assert generate(recipe, old).rows == 20
+    assert verify_files(f"{old}:mnist/lenet").wrong == []
+
+
+def test_figures_that_a_version_did_not_tell_are_found_from_the_rows(old):
+    told = read_json(old / PATH)
+    whole = summary_of(told)
+    assert whole.fmr is not None
+    assert whole.valid_rows > 0
+    fewer = {**told, "summary": {name: told["summary"][name] for name in ("rows", "standard_accuracy")}}
+    assert is_finished(fewer)
+    assert is_finished({**told, "summary": {}})
+    folder = SplitFolder(old, "mnist", "lenet", 20, 10)
+    assert summary_of(fewer, folder) == whole
+    assert summary_of(fewer).fmr is None
+    strange = {**told, "summary": {**told["summary"], "fmr": "high", "new_figure": 3}}
+    assert summary_of(strange).fmr is None
+    assert summary_of(strange).standard_accuracy == whole.standard_accuracy
+
+
+def newer(told):
+    return {
+        **told,
+        "schema": "fmrgen-provenance/99",
+        "of_tomorrow": [1],
+        "summary": {**told["summary"], "x": {"value": 1}},
+    }
+
+
+def unreadable(told):
+    return {"schema": "fmrgen-provenance/99", "everything": "is elsewhere"}
+
+
+def test_a_split_of_a_newer_version_is_read_and_not_rewritten(old, tmp_path):
+    alter(old, newer)
+    before = {name: (old / name).read_bytes() for name in (*parts(old), PATH)}
+    assert verify(f"{old}:mnist/lenet").true_rows == 20
+    assert evaluate([f"{old}:mnist/lenet"], [LENET]).results[0].total.rows == 20
+    with_other_split(old)
+    recipe = load_recipe("mnist-lenet", ["source.limit=20", "output.shard_size=10"])
+    with pytest.raises(UserError, match=r"was made by a newer fmrgen \(fmrgen-provenance/99\); update fmrgen"):
+        generate(recipe, old)
+    with pytest.raises(UserError, match="the split lenet of config mnist was made by a newer fmrgen"):
+        generate(load_recipe("mnist-lenet", ["source.limit=20", "output.shard_size=10", "output.split=third"]), old)
+    with pytest.raises(UserError, match="was made by a newer fmrgen"):
+        merge([str(old)], tmp_path / "merged")
+    assert {name: (old / name).read_bytes() for name in before} == before
+    assert configs(old) == {"mnist": ["lenet", "second"], "other": ["lenet"]}
+
+
+@pytest.mark.parametrize("change", [newer, unreadable])
+def test_whatever_a_newer_version_says_its_split_stays_in_the_card(old, change):
+    alter(old, change)
+    with_other_split(old)
+    assert {name: sorted(splits) for name, splits in configs(old).items()} == {
+        "mnist": ["lenet", "second"],
+        "other": ["lenet"],
+    }
+    assert load_dataset(str(old), "mnist", split="lenet").num_rows == 20
+    alter(old, lambda told: {**told, "more": 1})
+    digest = (old / "README.md").read_text()
+    renew_card(old)
+    assert (change is newer) == ((old / "README.md").read_text() == digest)  # its cache key follows the files
+
+
+def test_a_split_whose_files_are_gone_leaves_the_card(old):
+    alter(old, unreadable)
+    (old / PATH).unlink()
+    for path in old.glob("mnist/lenet-*"):
+        path.unlink()
+    renew_card(old)
+    assert configs(old) == {"mnist": ["second"]}
+
+
+def test_on_the_hub_it_stays_too(old, tmp_path, hub):
+    assert fmrgen("push", old, "someone/digits", "-q", **hub.environment).returncode == 0
+    world = hub.world()
+    repo = world.repos["someone/digits"]
+    commit = repo["commits"][repo["refs"]["main"]]
+    commit["files"][PATH] = [world.keep(json.dumps(unreadable({})).encode()), False]
+    world.save()
+    with_other_split(tmp_path / "new")
+    done = fmrgen("push", tmp_path / "new", "someone/digits", "-q", **hub.environment)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "README.md").write_text((world.blobs / hub.world().files("someone/digits")["README.md"]).read_text())
+    assert {name: sorted(splits) for name, splits in configs(tmp_path).items()} == {
+        "mnist": ["lenet", "second"],
+        "other": ["lenet"],
+    }
+
+
+def test_new_splits_say_their_version(tmp_path):
+    with_other_split(tmp_path / "new")
+    assert read_json(tmp_path / "new/provenance/other/lenet.json")["schema"] == "fmrgen-provenance/1"
+    assert run("verify", tmp_path / "new", "-q") == 0
