@@ -193,3 +193,15 @@ def test_new_splits_say_their_version(tmp_path):
     with_other_split(tmp_path / "new")
     assert read_json(tmp_path / "new/provenance/other/lenet.json")["schema"] == "fmrgen-provenance/1"
     assert run("verify", tmp_path / "new", "-q") == 0
+
+
+def test_a_snapshot_in_the_hubs_cache_is_a_folder_though_it_is_all_links(old, tmp_path):
+    root = tmp_path / "datasets--someone--digits"
+    snapshot = root / "snapshots" / ("a" * 40)
+    (root / "blobs").mkdir(parents=True)
+    for number, path in enumerate(path for path in sorted(old.rglob("*")) if path.is_file()):
+        link = snapshot / path.relative_to(old)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(shutil.copy(path, root / "blobs" / str(number)))
+    assert verify_files(f"{snapshot}:mnist/lenet").sound == 2
+    assert evaluate([f"{snapshot}:mnist/lenet"], [LENET]).results[0].total.rows == 20
