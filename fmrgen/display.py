@@ -68,9 +68,9 @@ def quiet_libraries() -> None:
     import datasets
     import transformers
 
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        logging.getLogger("fmrgen").setLevel(logging.ERROR)
     ours = logging.getLogger("fmrgen")
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        ours.setLevel(logging.ERROR)
     if not any(isinstance(handler, _Notes) for handler in ours.handlers):
         ours.addHandler(_Notes())
     logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # a card without metadata is no news
@@ -251,7 +251,8 @@ def _print_table(content: "TextTable", title: str) -> None:
 
 def _stacked(cell: str) -> Text:
     """A figure over its interval: side by side they are too wide for most terminals."""
-    value, bracket, interval = printable(cell).partition(" [")
+    cell = printable(cell)
+    value, bracket, interval = cell.partition(" [")
     return Text(f"{value}\n{interval.rstrip(']').replace(', ', '–')}" if bracket else cell)
 
 

@@ -167,15 +167,10 @@ def _is_valid(model: type[BaseModel], tree: dict[str, Any]) -> bool:
     return True
 
 
-def is_newer(tree: dict[str, Any]) -> bool:
-    """Whether a provenance says that a later version of fmrgen wrote it, whatever else it says."""
-    told = re.fullmatch(rf"{_SCHEMA}(\d+)", str(tree.get("schema")))
-    return told is not None and int(told[1]) > _VERSION
-
-
 def refuse_newer(where: str, tree: dict[str, Any]) -> None:
     """Raises UserError, starting with `where`, for a split that a later version of fmrgen made: it is not rewritten."""
-    if is_newer(tree):
+    told = re.fullmatch(rf"{_SCHEMA}(\d+)", str(tree.get("schema")))
+    if told is not None and int(told[1]) > _VERSION:
         raise UserError(
             f"{where} was made by a newer fmrgen ({tree['schema']}); update fmrgen, or choose another folder"
         )

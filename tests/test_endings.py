@@ -17,6 +17,7 @@ from conftest import fmrgen, run, upload
 from datasets import ClassLabel
 from test_bad_input import RECIPE, photo
 
+from fmrgen.display import _stacked
 from fmrgen.errors import printable
 
 LENET = "{kind: lenet, num_classes: 2}"
@@ -89,6 +90,7 @@ def test_a_signal_that_python_drops_is_asked_for_again(name, status, told):
 
 def test_what_is_printable():
     assert printable("plain, ärger, 数字, हिन्दी, 👩\u200d🔬") == "plain, ärger, 数字, हिन्दी, 👩\u200d🔬"
+    assert "\x1b" not in _stacked("\x1b[2J name without an interval").plain
     assert printable("\x1b[2J\x07\x9b\u202e\u2066\ud800\n\r") == r"\x1b[2J\x07\x9b\u202e\u2066\ud800\n\r"
 
 

@@ -87,14 +87,16 @@ def _that_fit(images: list[LazyPixels]) -> Iterator[tuple[list[int], list[Pixels
     """The images in parts of one size and no more than `MOST_PIXELS`, with their places in the list."""
     places: list[int] = []
     decoded: list[Pixels] = []
+    taken = 0
     for place, image in enumerate(images):
         places.append(place)
         decoded.append(image if isinstance(image, np.ndarray) else image())
-        if place + 1 == len(images) or sum(pixels.size for pixels in decoded) >= 3 * MOST_PIXELS:
+        taken += decoded[-1].shape[0] * decoded[-1].shape[1]
+        if place + 1 == len(images) or taken >= MOST_PIXELS:
             for shape in dict.fromkeys(pixels.shape for pixels in decoded):
                 alike = [i for i, pixels in enumerate(decoded) if pixels.shape == shape]
                 yield [places[i] for i in alike], [decoded[i] for i in alike]
-            places, decoded = [], []
+            places, decoded, taken = [], [], 0
 
 
 def _ask(images: list[LazyPixels], classifiers: Mapping[str, nn.Module], device: torch.device) -> dict[str, Tensor]:

@@ -107,15 +107,6 @@ def open_rgb(image: bytes | str | Image.Image, size: int | None = None) -> Image
     return opened if opened.mode == "RGB" else opened.convert("RGB")
 
 
-def pixels_told(image: bytes) -> int:
-    """How many pixels an image says that it has; 0 where that can't be read."""
-    try:
-        with Image.open(io.BytesIO(image)) as opened:
-            return opened.width * opened.height
-    except Exception:  # told where it is decoded
-        return 0
-
-
 def _refuse_size(found: tuple[int, int], wanted: int | None) -> None:
     shown = "×".join(map(str, found))
     if wanted is not None and found != (wanted, wanted):
