@@ -12,10 +12,9 @@ import time
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from conftest import fmrgen, run, upload
 from datasets import ClassLabel
-from test_bad_input import RECIPE, photo
+from test_bad_input import lay_out
 
 from fmrgen.display import _stacked
 from fmrgen.errors import printable
@@ -36,10 +35,7 @@ main(sys.argv[1:])
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in "ab":
-        for number in range(2):
-            photo(tmp_path / "photos" / name / f"{number}.png")
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(RECIPE))
+    lay_out(tmp_path)
     return tmp_path
 
 

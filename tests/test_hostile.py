@@ -17,7 +17,7 @@ import torch
 import yaml
 from conftest import fmrgen, run, upload
 from diffusers import VQModel
-from test_bad_input import RECIPE, photo
+from test_bad_input import lay_out
 from test_taming import CONFIG, Taming
 from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClassification
 
@@ -33,10 +33,7 @@ COMMAND = "touch ran"
 def place(tmp_path, monkeypatch):
     """A folder to work in, with a recipe and photos of two classes."""
     monkeypatch.chdir(tmp_path)
-    for name in "ab":
-        for number in range(2):
-            photo(tmp_path / "photos" / name / f"{number}.png")
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(RECIPE))
+    lay_out(tmp_path)
     torch.manual_seed(0)
     return tmp_path
 

@@ -14,7 +14,7 @@ import torch
 import yaml
 from conftest import fmrgen, no_trespass, run, upload
 from datasets import Dataset, Features, Image, List, Value
-from test_bad_input import RECIPE, photo
+from test_bad_input import RECIPE, lay_out
 
 LENET = "{kind: lenet, num_classes: 2}"
 EVIL = "open('ran', 'w')\nimport torch\nclass Net(torch.nn.Linear):\n    def __init__(self): super().__init__(2, 2)\n"
@@ -28,10 +28,7 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path / "folder")
     monkeypatch.setattr(sys, "path", [*sys.path])
-    for name in "ab":
-        for number in range(2):
-            photo(tmp_path / "folder/photos" / name / f"{number}.png")
-    (tmp_path / "folder/r.yaml").write_text(yaml.safe_dump(RECIPE))
+    lay_out(tmp_path / "folder")
     torch.manual_seed(0)
     assert run("generate", "r.yaml", "-o", "theirs", "-q") == 0
     (tmp_path / "folder/evil_code.py").write_text(EVIL)

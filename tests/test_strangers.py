@@ -20,7 +20,7 @@ from conftest import fmrgen, no_trespass, run, upload
 from datasets import ClassLabel, Dataset, Features, Image
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_bad_input import RECIPE, photo
+from test_bad_input import lay_out, photo
 
 from fmrgen.errors import UserError
 from fmrgen.kinds import ComponentSections
@@ -34,11 +34,8 @@ EVIL = "open('ran', 'w')\nimport torch\nclass Net(torch.nn.Linear):\n    def __i
 def laid_out(tmp_path_factory):
     """A folder with somebody's split `theirs` without originals, code of theirs, and a secret of the reader's."""
     root = tmp_path_factory.mktemp("laid_out")
-    for name in "ab":
-        for number in range(2):
-            photo(root / "photos" / name / f"{number}.png")
+    lay_out(root)
     photo(root / "secret.png", color="red")
-    (root / "r.yaml").write_text(yaml.safe_dump(RECIPE))
     (root / "evil_code.py").write_text(EVIL)
     torch.manual_seed(0)
     with chdir(root):
