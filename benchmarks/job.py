@@ -60,7 +60,7 @@ def overhead(recipe: str, limit: int, rounds: int, overrides: list[str]) -> dict
 
     from benchmarks.throughput import load_examples, run_engine
     from fmrgen import generate, load_recipe
-    from fmrgen.processes import start_processes
+    from fmrgen.distributed.launch import start_processes
 
     loaded = load_recipe(recipe, [f"source.limit={limit}", *overrides])
     device = start_processes().device  # the threads and the device of a job

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from fmrgen.generators.base import Generator, Latents
 from fmrgen.oracles.base import Oracle
 from fmrgen.recipe import PerturbSection
-from fmrgen.rows import Example, StopReason
+from fmrgen.records import Example, StopReason
 
 
 @dataclass

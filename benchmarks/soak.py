@@ -11,9 +11,9 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
 
-from fmrgen.display import quiet_libraries
-from fmrgen.generate import generate
-from fmrgen.progress import Progress
+from fmrgen.cli.display import quiet_libraries
+from fmrgen.jobs.generate import generate
+from fmrgen.jobs.progress import Progress
 from fmrgen.recipe import Recipe
 
 _LOOKS = 10

@@ -34,7 +34,7 @@ from fmrgen import perturb
 from fmrgen.components import Components
 from fmrgen.generators.base import Latents
 from fmrgen.recipe import Recipe, load_recipe
-from fmrgen.rows import Example, StopReason
+from fmrgen.records import Example, StopReason
 
 _BATCH_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024)
 _SWEEPS = 3

@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fmrgen.classifiers.base import Classifier
+    from fmrgen.config import ClassifierConfig, ComponentConfig
+    from fmrgen.engine.perturb import perturb
     from fmrgen.errors import UserError
-    from fmrgen.evaluate import evaluate, transfer
-    from fmrgen.evaluation.figures import read_figures
-    from fmrgen.evaluation.results import Evaluation
-    from fmrgen.export import export
-    from fmrgen.generate import generate
+    from fmrgen.evaluation.evaluate import evaluate, transfer
+    from fmrgen.evaluation.results import read_figures
+    from fmrgen.evaluation.summarise import Evaluation
     from fmrgen.generators.base import Generator, GeneratorConfig, Latents
-    from fmrgen.merge import merge
+    from fmrgen.hub.push import Pushed, push
+    from fmrgen.jobs.export import export
+    from fmrgen.jobs.generate import generate
+    from fmrgen.jobs.merge import merge
+    from fmrgen.jobs.verify import verify
+    from fmrgen.jobs.verify_files import verify_files
     from fmrgen.oracles.base import Judgement, Oracle
-    from fmrgen.perturb import perturb
-    from fmrgen.publish import Pushed, push
     from fmrgen.recipe import Recipe, load_recipe
+    from fmrgen.records import Example, Perturbed
     from fmrgen.report.show import show
     from fmrgen.report.write import write_report
-    from fmrgen.rows import Example, Perturbed
-    from fmrgen.sections import ClassifierConfig, ComponentConfig
     from fmrgen.sources.base import RawExample, Source, SourceConfig
-    from fmrgen.verify import verify
-    from fmrgen.verify_files import verify_files
 
 __all__ = [
     "Classifier",
@@ -62,34 +62,34 @@ __all__ = [
 
 _HOME = {
     "Classifier": "fmrgen.classifiers.base",
-    "ClassifierConfig": "fmrgen.sections",
-    "ComponentConfig": "fmrgen.sections",
-    "Evaluation": "fmrgen.evaluation.results",
-    "Example": "fmrgen.rows",
+    "ClassifierConfig": "fmrgen.config",
+    "ComponentConfig": "fmrgen.config",
+    "Evaluation": "fmrgen.evaluation.summarise",
+    "Example": "fmrgen.records",
     "Generator": "fmrgen.generators.base",
     "GeneratorConfig": "fmrgen.generators.base",
     "Judgement": "fmrgen.oracles.base",
     "Latents": "fmrgen.generators.base",
     "Oracle": "fmrgen.oracles.base",
-    "Perturbed": "fmrgen.rows",
-    "Pushed": "fmrgen.publish",
+    "Perturbed": "fmrgen.records",
+    "Pushed": "fmrgen.hub.push",
     "RawExample": "fmrgen.sources.base",
     "Recipe": "fmrgen.recipe",
     "Source": "fmrgen.sources.base",
     "SourceConfig": "fmrgen.sources.base",
     "UserError": "fmrgen.errors",
-    "evaluate": "fmrgen.evaluate",
-    "export": "fmrgen.export",
-    "generate": "fmrgen.generate",
+    "evaluate": "fmrgen.evaluation.evaluate",
+    "export": "fmrgen.jobs.export",
+    "generate": "fmrgen.jobs.generate",
     "load_recipe": "fmrgen.recipe",
-    "merge": "fmrgen.merge",
-    "perturb": "fmrgen.perturb",
-    "push": "fmrgen.publish",
-    "read_figures": "fmrgen.evaluation.figures",
+    "merge": "fmrgen.jobs.merge",
+    "perturb": "fmrgen.engine.perturb",
+    "push": "fmrgen.hub.push",
+    "read_figures": "fmrgen.evaluation.results",
     "show": "fmrgen.report.show",
-    "transfer": "fmrgen.evaluate",
-    "verify": "fmrgen.verify",
-    "verify_files": "fmrgen.verify_files",
+    "transfer": "fmrgen.evaluation.evaluate",
+    "verify": "fmrgen.jobs.verify",
+    "verify_files": "fmrgen.jobs.verify_files",
     "write_report": "fmrgen.report.write",
 }
 

@@ -14,7 +14,7 @@ if sys.path and sys.path[0] and Path(sys.path[0]).resolve() == _here:
 elif sys.path and sys.path[0] == os.getcwd() and not sys.flags.safe_path:
     del sys.path[0]
 
-from fmrgen.cli import main  # noqa: E402
+from fmrgen.cli.app import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

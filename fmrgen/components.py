@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from fmrgen.classifiers.base import answer_in_labels
+from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError, one_line
 from fmrgen.generators._mask import masked
 from fmrgen.generators.base import Generator, Latents, encode_blank, mask_of
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import Oracle
-from fmrgen.sections import ComponentConfig
 from fmrgen.sources.base import Source, SourceConfig
 
 _NOTICED = 0.01  # of the range of answers: more than rounding differs between two places in a batch

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import SerializeAsAny
 
-from fmrgen.assets import resolve_path
+from fmrgen.config import ComponentConfig, Section, component
 from fmrgen.errors import UserError
 from fmrgen.files import open_plain, parse_yaml
 from fmrgen.imports import import_object
-from fmrgen.sections import ComponentConfig, Section, component
-from fmrgen.trust import strangers_section
+from fmrgen.trust.recipes import strangers_section
+from fmrgen.weights.assets import resolve_path
 
 TRAINED_CLASSIFIER = "classifier.yaml"  # beside model.safetensors: the section that builds the network
 _IMPORT_PATH = re.compile(r"\w+(\.\w+)*:\w+")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fmrgen.config import AnySection, ComponentConfig, Section, unknown_message, validate
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import parse_yaml
 from fmrgen.generators.base import mask_of
@@ -25,7 +26,6 @@ from fmrgen.kinds import (
     SourceSection,
     classifier_of_short_form,
 )
-from fmrgen.sections import AnySection, ComponentConfig, Section, unknown_message, validate
 
 if TYPE_CHECKING:
     import torch

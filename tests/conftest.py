@@ -21,7 +21,7 @@ from hub_server import HubServer
 from hypothesis import HealthCheck, settings
 from torch import nn
 
-from fmrgen.cli import main
+from fmrgen.cli.app import main
 from fmrgen.generators.vqgan import Vqgan
 
 SIZE = 16
@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def finished_split(tmp_path_factory, worker_id):
     """A folder with the split mnist/lenet, 120 rows, made once for all workers; to be read only."""
-    from fmrgen.generate import generate
+    from fmrgen.jobs.generate import generate
     from fmrgen.recipe import load_recipe
 
     root = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent

@@ -16,8 +16,8 @@ import httpx2
 from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars
 
-import fmrgen.publish  # noqa: F401
-from fmrgen import cli, display  # noqa: F401
+import fmrgen.hub.push  # noqa: F401
+from fmrgen.cli import app, display  # noqa: F401
 
 disable_progress_bars()
 
@@ -36,7 +36,7 @@ def push(job, first):
                 httpx2.post(f"{os.environ['HF_ENDPOINT']}/control/fail", json=fault)
             status = 1
             try:
-                cli.main(["push", *job["arguments"], "--quiet"])
+                app.main(["push", *job["arguments"], "--quiet"])
             except SystemExit as end:
                 status = int(end.code or 0)
             except BaseException as error:

@@ -15,7 +15,7 @@ from conftest import run
 from PIL import Image
 from safetensors.torch import save_file
 
-from fmrgen.cli import app
+from fmrgen.cli.app import app
 
 LENET = "{kind: lenet, num_classes: 2}"
 RECIPE = {

@@ -14,7 +14,9 @@ import fmrgen as package
 
 
 def test_help_and_recipe_mistakes_import_no_torch():
-    code = "import sys; from fmrgen.cli import main\ntry: main({!r})\nexcept SystemExit: print('torch' in sys.modules)"
+    code = (
+        "import sys; from fmrgen.cli.app import main\ntry: main({!r})\nexcept SystemExit: print('torch' in sys.modules)"
+    )
     for arguments in (["--help"], ["recipes"], ["generate", "mnist-lenet", "generator.image_sise=3"]):
         result = subprocess.run(
             [sys.executable, "-c", code.format(arguments)], capture_output=True, text=True, timeout=60
@@ -96,7 +98,7 @@ def test_ctrl_c_is_one_line_however_often(tmp_path):
 
 
 def test_an_end_after_a_mistake_waits_for_no_library():
-    code = "import atexit, sys, time; from fmrgen import cli, endings; endings._GRACE = 0.5; sys.argv[1:] = ['genrate']; atexit.register(time.sleep, 100); cli.main()"
+    code = "import atexit, sys, time; from fmrgen.cli import app, exit; exit._GRACE = 0.5; sys.argv[1:] = ['genrate']; atexit.register(time.sleep, 100); app.main()"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result
 
@@ -118,7 +120,7 @@ def test_recipes_lists_what_can_be_run(capsys):
 
 
 def test_public_names_are_there_and_are_what_they_say():
-    code = "import fmrgen.generate, fmrgen; assert callable(fmrgen.generate) and callable(fmrgen.perturb) and callable(fmrgen.verify)"
+    code = "import fmrgen.jobs.generate, fmrgen; assert callable(fmrgen.generate) and callable(fmrgen.perturb) and callable(fmrgen.verify)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     assert all(getattr(package, name) for name in package.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -17,18 +17,18 @@ from transformers import (
 )
 
 from fmrgen.classifiers.base import Classifier, GroupedClassifier, Normalize, answer_in_labels
-from fmrgen.digest import weights_sha256
+from fmrgen.config import _config_class
 from fmrgen.errors import UserError
-from fmrgen.generate import generate
 from fmrgen.generators.base import Latents
 from fmrgen.generators.vae import Config as VaeConfig
 from fmrgen.generators.vqgan import Config as VqganConfig
+from fmrgen.jobs.generate import generate
 from fmrgen.labels import Labels
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.oracles.clip import Config as ClipConfig
 from fmrgen.oracles.ensemble import EnsembleOracle
 from fmrgen.recipe import load_recipe
-from fmrgen.sections import _config_class
+from fmrgen.weights.digest import weights_sha256
 
 DIGITS = Labels(tuple("0123456789"), source_size=10)
 SECTIONS = {
@@ -296,7 +296,7 @@ def test_vqgan_of_diffusers_reconstructs_digits():
 def test_clip_is_the_librarys_own_zero_shot(count):
     from transformers import CLIPModel, CLIPProcessor
 
-    from fmrgen.assets import resolve_path
+    from fmrgen.weights.assets import resolve_path
 
     folder = resolve_path("asset:mnist/clip")
     oracle = ClipConfig(model="asset:mnist/clip").build()

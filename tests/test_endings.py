@@ -16,7 +16,7 @@ from conftest import fmrgen, run, upload
 from datasets import ClassLabel
 from test_bad_input import lay_out
 
-from fmrgen.display import _stacked
+from fmrgen.cli.display import _stacked
 from fmrgen.errors import printable
 
 LENET = "{kind: lenet, num_classes: 2}"
@@ -27,7 +27,7 @@ import sys, time
 import fmrgen.hub_http as waits
 waits._CONNECT = waits._ANSWER = waits._WORK = 0.3
 time.sleep = lambda seconds: None
-from fmrgen.cli import main
+from fmrgen.cli.app import main
 main(sys.argv[1:])
 """
 
@@ -61,7 +61,7 @@ def test_sigterm_is_143_at_every_moment(tmp_path):
 
 LOST = """
 import os, signal, sys
-from fmrgen import endings
+from fmrgen.cli.exit import prepare, status_of
 
 class Drops:
     def __del__(self):
@@ -73,8 +73,8 @@ def run():
     for _ in range(1000):
         sum(range(100_000))
 
-endings.prepare()
-sys.exit(endings.status_of(run, ""))
+prepare()
+sys.exit(status_of(run, ""))
 """
 
 

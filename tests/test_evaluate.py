@@ -22,11 +22,11 @@ from torch import nn
 from fmrgen import UserError, evaluate, show, transfer
 from fmrgen.classifiers.base import Classifier
 from fmrgen.classifiers.lenet import Config as LenetConfig
-from fmrgen.evaluation.figures import read_figures
-from fmrgen.generate import generate
+from fmrgen.evaluation.results import read_figures
+from fmrgen.jobs.generate import generate
+from fmrgen.metrics import SUMMARY_COLUMNS, summarise
 from fmrgen.recipe import load_classifier, load_recipe
 from fmrgen.report.write import write_report
-from fmrgen.statistics import SUMMARY_COLUMNS, summarise
 
 LENET = "asset:mnist/lenet"
 DIGITS = [str(digit) for digit in range(10)]
@@ -65,7 +65,7 @@ def test_it_gives_what_the_stored_columns_give(finished_split, rows):
 
 
 def test_a_classifier_is_known_by_its_weights_and_answers_not_by_its_name(finished_split, tmp_path):
-    shutil.copytree("fmrgen/assets/mnist/lenet", tmp_path / "copy")
+    shutil.copytree("fmrgen/weights/assets/mnist/lenet", tmp_path / "copy")
     generate(load_recipe("mnist-lenet", ["source.limit=40"]), tmp_path / "other")
     evaluation = evaluate(
         [str(finished_split)],
@@ -549,7 +549,7 @@ def test_the_files_hold_what_was_found(finished_split, tmp_path):
 
 
 def test_the_schema_is_the_documented_one():
-    from fmrgen.evaluation.figures import json_schema
+    from fmrgen.evaluation.results import json_schema
 
     documented = Path(__file__).parent.parent / "docs/evaluation.schema.json"
     assert json.loads(documented.read_text()) == json_schema()

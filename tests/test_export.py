@@ -19,7 +19,7 @@ from PIL import Image as PILImage
 from torchvision.datasets import ImageFolder
 
 from fmrgen.errors import UserError
-from fmrgen.export import export
+from fmrgen.jobs.export import export
 from fmrgen.recipe import load_recipe, source_section
 
 

@@ -29,16 +29,16 @@ from safetensors.torch import save
 from torch import nn
 
 from fmrgen import evaluate, export, verify, verify_files
-from fmrgen.card import data_named, write_card
-from fmrgen.card_data import places_named
-from fmrgen.checkpoint import load_checkpoint
 from fmrgen.errors import UserError
 from fmrgen.files import is_inside
 from fmrgen.generators._taming import _read_weights
+from fmrgen.hub.card import data_named, write_card
 from fmrgen.recipe import source_section
 from fmrgen.report.show import show
 from fmrgen.sources.base import LoadedExample, SkippedExample
 from fmrgen.sources.images import MOST_PIXELS, open_rgb, place_inside
+from fmrgen.trust.cards import places_named
+from fmrgen.weights.checkpoint import load_checkpoint
 
 LENET = "asset:mnist/lenet"
 _SLOWEST = 5.0  # seconds that anything of some kilobytes may take
@@ -434,7 +434,7 @@ INFO = {
 def test_answers_of_a_hub(nonsense, monkeypatch, status, answer, headers):
     from huggingface_hub import constants
 
-    from fmrgen import hub as hub_module
+    from fmrgen.hub import repo as hub_module
 
     body = answer if isinstance(answer, bytes) else json.dumps(with_value(INFO, *answer)).encode()
     nonsense.status, nonsense.body, nonsense.headers = status, body, headers

@@ -16,13 +16,13 @@ from conftest import assert_same_rows, fmrgen, parts, rows
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
 from PIL import Image as PILImage
 
+from fmrgen.distributed.launch import start_processes
 from fmrgen.errors import UserError
-from fmrgen.generate import generate
-from fmrgen.processes import start_processes
-from fmrgen.reading import open_split
+from fmrgen.jobs.generate import generate
+from fmrgen.jobs.verify import verify
 from fmrgen.recipe import load_recipe
-from fmrgen.split import SplitFolder
-from fmrgen.verify import verify
+from fmrgen.storage.open import open_split
+from fmrgen.storage.shards import SplitFolder
 
 ROOT = Path(__file__).parent.parent
 RECIPE = ("mnist-lenet", "--limit", "60", "output.shard_size=10", "perturb.budget=20")
@@ -311,7 +311,7 @@ def test_a_shard_that_can_not_be_read_now_is_not_taken_for_a_damaged_one(recipe,
 
     torch.manual_seed(0)
     with monkeypatch.context() as patched:
-        patched.setattr("fmrgen.split.pq.ParquetFile", fails)
+        patched.setattr("fmrgen.storage.shards.pq.ParquetFile", fails)
         with pytest.raises(UserError, match=r"lenet-0000\d-of-00002.parquet: can't be read: .*Input/output error"):
             generate(recipe(pictures), tmp_path / "out")
     assert rows(tmp_path / "out") == before

@@ -21,8 +21,8 @@ from test_bad_input import lay_out
 from test_taming import CONFIG, Taming
 from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClassification
 
-from fmrgen.assets import resolve_path
 from fmrgen.recipe import load_recipe
+from fmrgen.weights.assets import resolve_path
 
 LENET = "{kind: lenet, num_classes: 2}"
 TIMM = "{kind: timm, model: resnet18, model_args: {num_classes: 2}, checkpoint: w.pth}"

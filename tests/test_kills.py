@@ -22,10 +22,10 @@ from test_bad_input import RECIPE, photo
 
 from fmrgen.errors import UserError
 from fmrgen.files import held
-from fmrgen.generate import generate
+from fmrgen.jobs.generate import generate
+from fmrgen.jobs.verify_files import verify_files
 from fmrgen.recipe import load_recipe
-from fmrgen.split import SplitFolder
-from fmrgen.verify_files import verify_files
+from fmrgen.storage.shards import SplitFolder
 
 MNIST = ["generate", "mnist-lenet", "output.shard_size=4", "perturb.budget=20", "-q"]
 
@@ -155,8 +155,8 @@ EVALUATE = """
 import os, sys, time
 from pathlib import Path
 from torch import nn
-from fmrgen import endings
-from fmrgen.evaluate import evaluate
+from fmrgen.cli.exit import prepare, status_of
+from fmrgen.evaluation.evaluate import evaluate
 
 class Slow(nn.Module):
     def forward(self, images):
@@ -164,7 +164,7 @@ class Slow(nn.Module):
         time.sleep(3600 * int(os.environ["RANK"]))
         return images.flatten(1)[:, :10]
 
-sys.exit(endings.status_of(lambda: evaluate([sys.argv[1]], {"slow": Slow()}), ""))
+sys.exit(status_of(lambda: evaluate([sys.argv[1]], {"slow": Slow()}), ""))
 """
 
 

@@ -16,12 +16,12 @@ from torch.nn import functional as F
 
 from fmrgen import evaluate
 from fmrgen.classifiers.base import freeze
+from fmrgen.config import ClassifierConfig, ComponentConfig
+from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
 from fmrgen.generators.transform import Transform
 from fmrgen.oracles.base import Judgement, Oracle
-from fmrgen.perturb import perturb
 from fmrgen.recipe import load_classifier
-from fmrgen.sections import ClassifierConfig, ComponentConfig
 
 
 class Net(nn.Module):

@@ -8,7 +8,7 @@ import time
 import pytest
 from conftest import assert_same_rows, fmrgen, parts, rows, wait_for
 
-from fmrgen.verify_files import verify_files
+from fmrgen.jobs.verify_files import verify_files
 
 SHARDS = 12
 SHORT_JOB = [

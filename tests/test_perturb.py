@@ -9,12 +9,12 @@ from conftest import LABELS, SIZE, smooth_images, tiny_network, tiny_vqgan
 from reference import reference_perturb
 from torch import nn
 
+from fmrgen.engine.perturb import _row_seed, perturb
 from fmrgen.generators.base import Generator, Latents
 from fmrgen.generators.transform import Transform
 from fmrgen.oracles.base import Judgement, Oracle
 from fmrgen.oracles.classifier import ClassifierOracle
-from fmrgen.perturb import _row_seed, perturb
-from fmrgen.rows import Example, StopReason
+from fmrgen.records import Example, StopReason
 
 COUNT = 24
 BUDGET = 12

@@ -161,7 +161,7 @@ def test_one_image_that_many_rows_name_is_counted_as_often(place, capsys):
 
 def test_many_different_images_are_many_bytes_and_no_bomb(place, capsys):
     """Whose dictionary times their number would be more than is unpacked."""
-    from fmrgen.reading import _refuse_odd_files
+    from fmrgen.storage.open import _refuse_odd_files
 
     images = [np.random.default_rng(number).bytes(4000) for number in range(600)]
     pq.write_table(pa.table({"image": images}), "many.parquet", row_group_size=600, dictionary_pagesize_limit=1 << 30)
@@ -256,7 +256,7 @@ def test_a_style_sheet_that_lies_about_is_not_followed(place):
 def test_a_trained_folder_with_a_pipe(place):
     (place / "trained").mkdir()
     os.mkfifo(place / "trained/classifier.yaml")
-    code = "from fmrgen.cli import main; main(['evaluate', 'theirs', '-c', 'trained', '-q'])"
+    code = "from fmrgen.cli.app import main; main(['evaluate', 'theirs', '-c', 'trained', '-q'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
 

@@ -23,14 +23,14 @@ from PIL import Image
 from reference import reference_perturb
 from test_perturb import Brightness, Identity, Patient
 
+from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError
-from fmrgen.generate import generate
 from fmrgen.generators.base import GeneratorConfig
+from fmrgen.jobs.generate import generate
+from fmrgen.jobs.merge import merge
 from fmrgen.labels import make_labels
-from fmrgen.merge import merge
 from fmrgen.recipe import Recipe
-from fmrgen.rows import StopReason
-from fmrgen.sections import ComponentConfig
+from fmrgen.records import StopReason
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 
 SIZE = 16
@@ -156,11 +156,11 @@ def run(recipe, folders, processes, kill_after, separate):
     started = SimpleNamespace(device=torch.device("cpu"))
     with ExitStack() as stack:
         for name, stand_in in {
-            "fmrgen.generate.start_processes": lambda: started,
-            "fmrgen.generate.Team": lambda accelerator, again: local.team,
-            "fmrgen.generate._is_shared": lambda folder, job: not separate,
-            "fmrgen.making.write_picture": lambda *arguments: None,
-            "fmrgen.making.renew_card": lambda *arguments: None,
+            "fmrgen.jobs.generate.start_processes": lambda: started,
+            "fmrgen.jobs.generate.Team": lambda accelerator, again: local.team,
+            "fmrgen.jobs.generate._is_shared": lambda folder, job: not separate,
+            "fmrgen.jobs.lifecycle.write_picture": lambda *arguments: None,
+            "fmrgen.jobs.lifecycle.renew_card": lambda *arguments: None,
         }.items():
             stack.enter_context(patch(name, stand_in))
         workers = [threading.Thread(target=process, args=(number,)) for number in range(processes)]
@@ -238,7 +238,7 @@ def test_the_finished_split_is_the_references(levels, budget, shard_size, killed
             whole = folders[0]
             if separate:
                 whole = Path(root) / "merged"
-                with patch("fmrgen.making.write_picture"), patch("fmrgen.making.renew_card"):
+                with patch("fmrgen.jobs.lifecycle.write_picture"), patch("fmrgen.jobs.lifecycle.renew_card"):
                     merge([folder for folder in folders if folder.exists()], whole)
         except UserError:
             if hopeless:  # nothing was readable, or nothing was a number: the job ends with a line

@@ -15,9 +15,9 @@ import pytest
 import torch
 from conftest import fmrgen, upload, wait_for
 
-from fmrgen.card import write_card
-from fmrgen.rows import Perturbed, StopReason
-from fmrgen.split import SplitFolder, split_features
+from fmrgen.hub.card import write_card
+from fmrgen.records import Perturbed, StopReason
+from fmrgen.storage.shards import SplitFolder, split_features
 
 pytestmark = pytest.mark.job
 REPO = "someone/digits"

@@ -13,14 +13,14 @@ from conftest import fmrgen, parts, run
 from datasets import load_dataset
 
 from fmrgen import evaluate, export, merge, verify, verify_files
-from fmrgen.card import renew_card
 from fmrgen.errors import UserError
 from fmrgen.files import read_json
-from fmrgen.generate import generate
-from fmrgen.provenance import is_finished, summary_of
+from fmrgen.hub.card import renew_card
+from fmrgen.jobs.generate import generate
 from fmrgen.recipe import load_recipe
 from fmrgen.report.show import show
-from fmrgen.split import SplitFolder
+from fmrgen.storage.provenance import is_finished, summary_of
+from fmrgen.storage.shards import SplitFolder
 
 LENET = "asset:mnist/lenet"
 PATH = "provenance/mnist/lenet.json"

@@ -18,11 +18,11 @@ from huggingface_hub import DatasetCard, ModelCard
 from PIL import Image as PILImage
 
 from fmrgen import evaluate
-from fmrgen.card import write_card
 from fmrgen.errors import UserError
+from fmrgen.hub.card import write_card
+from fmrgen.hub.results import record_results, write_model_cards
+from fmrgen.metrics import SUMMARY_COLUMNS, summarise
 from fmrgen.report.tables import figure
-from fmrgen.sharing import record_results, write_model_cards
-from fmrgen.statistics import SUMMARY_COLUMNS, summarise
 
 LENET = "asset:mnist/lenet"
 

@@ -7,9 +7,9 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PILImage
 
+from fmrgen.config import _config_class
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels, make_labels
-from fmrgen.sections import _config_class
 from fmrgen.sources.base import LoadedExample, SkippedExample
 from fmrgen.sources.images import open_rgb, resize
 

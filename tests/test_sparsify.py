@@ -10,12 +10,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from test_perturb import Fixture
 
-from fmrgen.digest import weights_sha256
 from fmrgen.errors import UserError
 from fmrgen.generators._mask import masked
 from fmrgen.generators.base import Generator, Latents
+from fmrgen.jobs.sparsify import LatentPairs, fit_mask, sparsify
 from fmrgen.recipe import load_recipe
-from fmrgen.sparsify import LatentPairs, fit_mask, sparsify
+from fmrgen.weights.digest import weights_sha256
 
 BLANK = torch.full((1, 3, SIZE, SIZE), 0.5)
 

@@ -6,9 +6,9 @@ from conftest import SIZE, tiny_vqgan
 from test_perturb import STEP, Brightness, Fixture, Identity, Patient, by_id, grey
 from torch import nn
 
+from fmrgen.engine.perturb import perturb
 from fmrgen.generators.transform import Transform
-from fmrgen.perturb import perturb
-from fmrgen.rows import StopReason
+from fmrgen.records import StopReason
 
 
 def same_rows(ours, theirs):

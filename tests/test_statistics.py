@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap, ttest_1samp
 
-from fmrgen.statistics import (
+from fmrgen.metrics import (
     difference,
     foundation_model_robustness,
     mean,

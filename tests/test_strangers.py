@@ -24,7 +24,7 @@ from test_bad_input import lay_out, photo
 
 from fmrgen.errors import UserError
 from fmrgen.kinds import ComponentSections
-from fmrgen.trust import strangers_code, strangers_section
+from fmrgen.trust.recipes import strangers_code, strangers_section
 
 LENET = "{kind: lenet, num_classes: 2}"
 EVIL = "open('ran', 'w')\nimport torch\nclass Net(torch.nn.Linear):\n    def __init__(self): super().__init__(2, 2)\n"
@@ -147,7 +147,7 @@ def test_all_code_is_named_in_the_line_and_on_the_card(place, capsys):
     assert run("verify", "theirs", "-q") == 2
     told = "runs that of some/one (trust_remote_code), evil:One, evil:two; if you trust it"
     assert told in capsys.readouterr().err
-    from fmrgen.card import write_card
+    from fmrgen.hub.card import write_card
 
     write_card(place / "theirs")
     card = (place / "theirs/README.md").read_text().replace("\\", "")
@@ -155,7 +155,7 @@ def test_all_code_is_named_in_the_line_and_on_the_card(place, capsys):
 
 
 def test_what_says_nothing_of_itself_is_refused():
-    from fmrgen.sections import ComponentConfig
+    from fmrgen.config import ComponentConfig
 
     class New(ComponentConfig):
         kind: str = "new"

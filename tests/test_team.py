@@ -11,10 +11,10 @@ import pytest
 from conftest import wait_for
 from torch.distributed import TCPStore
 
-from fmrgen import team as team_module
+from fmrgen.distributed import group as team_module
+from fmrgen.distributed.group import Team
+from fmrgen.distributed.launch import refuse_unlike_processes
 from fmrgen.errors import Terminated, UserError
-from fmrgen.processes import refuse_unlike_processes
-from fmrgen.team import Team
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_a_stuck_process_is_ended_when_another_is_gone(tmp_path):
 import itertools, os, sys, time, threading
 from types import SimpleNamespace
 from torch.distributed import TCPStore
-from fmrgen import team as m
+from fmrgen.distributed import group as m
 store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
 m._teams = itertools.repeat(0)

@@ -14,9 +14,9 @@ from PIL import Image
 
 from fmrgen import evaluate, export, verify, verify_files
 from fmrgen.errors import UserError
-from fmrgen.generate import generate
-from fmrgen.reading import parse_reference
+from fmrgen.jobs.generate import generate
 from fmrgen.recipe import load_recipe
+from fmrgen.storage.open import parse_reference
 
 # What a reader of the split would write; it knows nothing of fmrgen.
 RECOMPUTE = """
@@ -54,7 +54,7 @@ def alter(split, column, change):
 def test_a_fresh_split_is_true_and_anyone_finds_the_same(split):
     outcome = verify(f"{split}:mnist/lenet")
     assert (outcome.true_rows, outcome.rows, outcome.disagreements) == (120, 120, [])
-    clip = Path(__file__).parent.parent / "fmrgen/assets/mnist/clip"
+    clip = Path(__file__).parent.parent / "fmrgen/weights/assets/mnist/clip"
     result = subprocess.run([sys.executable, "-c", RECOMPUTE, split, clip], capture_output=True, text=True, timeout=120)
     assert result.stdout.strip() == "120 of 120", result.stderr
 

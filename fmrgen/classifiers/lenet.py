@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from fmrgen.sections import ClassifierConfig
-from fmrgen.trust import places_among
+from fmrgen.config import ClassifierConfig
+from fmrgen.trust.recipes import places_among
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +22,8 @@ class Config(ClassifierConfig):
     num_classes: int = Field(10, ge=2, le=100_000)
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
-        from fmrgen.checkpoint import load_checkpoint
         from fmrgen.classifiers.base import Classifier, Normalize, freeze
+        from fmrgen.weights.checkpoint import load_checkpoint
 
         network = lenet(self.num_classes)
         if self.checkpoint is not None:

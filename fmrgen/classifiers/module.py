@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from fmrgen.config import ClassifierConfig
 from fmrgen.errors import UserError
 from fmrgen.imports import import_object
-from fmrgen.sections import ClassifierConfig
-from fmrgen.trust import places_among
+from fmrgen.trust.recipes import places_among
 
 if TYPE_CHECKING:
     import torch
@@ -31,8 +31,8 @@ class Config(ClassifierConfig):
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         from torch import nn
 
-        from fmrgen.checkpoint import load_checkpoint
         from fmrgen.classifiers.base import Classifier, Normalize, freeze
+        from fmrgen.weights.checkpoint import load_checkpoint
 
         target = import_object(self.target)
         try:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from fmrgen.config import ClassifierConfig
 from fmrgen.errors import UserError, one_line
-from fmrgen.sections import ClassifierConfig
-from fmrgen.trust import LARGEST_INPUT, places_among, shapes_a_network
+from fmrgen.trust.recipes import LARGEST_INPUT, places_among, shapes_a_network
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +32,8 @@ class Config(ClassifierConfig):
         import timm
         from timm.data import create_transform, resolve_data_config
 
-        from fmrgen.checkpoint import load_checkpoint
         from fmrgen.classifiers.base import Classifier, freeze
+        from fmrgen.weights.checkpoint import load_checkpoint
 
         if self.model.partition(".")[0] not in timm.list_models():
             near = timm.list_models(f"*{self.model.partition('.')[0][:6]}*")[:3]

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from fmrgen.sections import ClassifierConfig, Revision
-from fmrgen.trust import places_among
+from fmrgen.config import ClassifierConfig, Revision
+from fmrgen.trust.recipes import places_among
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ class Config(ClassifierConfig):
         from transformers import AutoModelForImageClassification
 
         from fmrgen.classifiers.base import Classifier, freeze
-        from fmrgen.pretrained import image_processor, pretrained_model
+        from fmrgen.weights.pretrained import image_processor, pretrained_model
 
         load: dict[str, Any] = self.model_dump(include={"revision", "trust_remote_code"})
         load |= {"reference": self.model, "what": "classifier.model"}

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmrgen.background import read_ahead
+from fmrgen.distributed.group import Team, own_work
+from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.errors import UserError, one_line
-from fmrgen.team import Team, own_work
 
 NO_ANSWER = -1  # the prediction where the highest logit is not finite
 

@@ -8,18 +8,18 @@ import numpy as np
 import torch
 
 from fmrgen.components import built
+from fmrgen.config import ComponentConfig
+from fmrgen.distributed.group import Team
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import Batch, LazyPixels, classify
-from fmrgen.evaluation.rows import ClassifiedSplit
+from fmrgen.evaluation.stream import ClassifiedSplit
 from fmrgen.kinds import SourceOnly
 from fmrgen.labels import plain
-from fmrgen.reading import OpenedSplit
 from fmrgen.recipe import load_source
-from fmrgen.sections import ComponentConfig
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 from fmrgen.sources.images import Fit, open_rgb, resize
-from fmrgen.team import Team
-from fmrgen.trust import UntrustedError, strangers_section
+from fmrgen.storage.open import OpenedSplit
+from fmrgen.trust.recipes import UntrustedError, strangers_section
 
 
 def classify_originals(

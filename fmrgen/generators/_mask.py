@@ -4,10 +4,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from fmrgen.digest import weights_sha256
 from fmrgen.errors import UserError, one_line
 from fmrgen.generators.base import Generator, Latents, encode_blank
-from fmrgen.pretrained import local_file
+from fmrgen.weights.digest import weights_sha256
+from fmrgen.weights.pretrained import local_file
 
 
 def masked(generator: Generator, reference: str, blank: Tensor) -> "MaskedGenerator":

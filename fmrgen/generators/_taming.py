@@ -12,10 +12,10 @@ import torch
 from diffusers import VQModel
 from torch import Tensor
 
-from fmrgen.checkpoint import load_exactly, refuse_program
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import parse_yaml
-from fmrgen.pretrained import local_file
+from fmrgen.weights.checkpoint import load_exactly, refuse_program
+from fmrgen.weights.pretrained import local_file
 
 _log = logging.getLogger(__name__)
 _PARTS = ("encoder.", "decoder.", "quantize.", "quant_conv.", "post_quant_conv.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import Field
 
-from fmrgen.sections import ComponentConfig
+from fmrgen.config import ComponentConfig
 from fmrgen.sources.images import LARGEST_SIDE
 
 if TYPE_CHECKING:

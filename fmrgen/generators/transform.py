@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from fmrgen.generators.base import Generator, GeneratorConfig, Latents
-from fmrgen.trust import places_among
+from fmrgen.trust.recipes import places_among
 
 if TYPE_CHECKING:
     import torch

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from fmrgen.config import Revision
 from fmrgen.errors import UserError, one_line
 from fmrgen.generators.base import Generator, GeneratorConfig, Latents, check_image_size
-from fmrgen.sections import Revision
-from fmrgen.trust import places_among
+from fmrgen.trust.recipes import places_among
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ class Config(GeneratorConfig):
 
     def build(self, device: "torch.device | str" = "cpu") -> "Vae":
         from fmrgen.classifiers.base import freeze
-        from fmrgen.pretrained import pretrained_model
+        from fmrgen.weights.pretrained import pretrained_model
 
         options = {} if self.subfolder is None else {"subfolder": self.subfolder}
         loader = self._autoencoder_class(options)
@@ -42,7 +42,7 @@ class Config(GeneratorConfig):
     def _autoencoder_class(self, options: dict[str, str]) -> Any:
         import diffusers
 
-        from fmrgen.assets import resolve_path
+        from fmrgen.weights.assets import resolve_path
 
         try:
             config = diffusers.AutoencoderKL.load_config(resolve_path(self.model), revision=self.revision, **options)

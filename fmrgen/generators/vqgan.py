@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import model_validator
 
+from fmrgen.config import Revision
 from fmrgen.generators.base import Generator, GeneratorConfig, Latents, check_image_size
-from fmrgen.sections import Revision
-from fmrgen.trust import places_among
+from fmrgen.trust.recipes import places_among
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ class Config(GeneratorConfig):
 
         from fmrgen.classifiers.base import freeze
         from fmrgen.generators._taming import load_taming
-        from fmrgen.pretrained import pretrained_model
+        from fmrgen.weights.pretrained import pretrained_model
 
         if self.checkpoint is not None and self.config is not None:
             model = load_taming(self.checkpoint, self.config)

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from fmrgen.config import ComponentConfig
 from fmrgen.kinds import ClassifierSection
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import Judgement, Oracle
-from fmrgen.sections import ComponentConfig
 
 if TYPE_CHECKING:
     import torch

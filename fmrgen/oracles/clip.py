@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from fmrgen.config import ComponentConfig, Revision
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import Judgement, Oracle
-from fmrgen.sections import ComponentConfig, Revision
-from fmrgen.trust import places_among
+from fmrgen.trust.recipes import places_among
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ class Config(ComponentConfig):
         from transformers import AutoTokenizer, CLIPModel
 
         from fmrgen.classifiers.base import freeze
-        from fmrgen.pretrained import from_pretrained, image_processor, pretrained_model
+        from fmrgen.weights.pretrained import from_pretrained, image_processor, pretrained_model
 
         load: dict[str, Any] = {"reference": self.model, "what": "oracle.model", "revision": self.revision}
         model = freeze(pretrained_model(CLIPModel, **load).float(), device)

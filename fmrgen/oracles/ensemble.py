@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from fmrgen.config import ComponentConfig
 from fmrgen.kinds import OracleSection
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import Judgement, Oracle
-from fmrgen.sections import ComponentConfig
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow.compute as pc
 from PIL import Image
 
-from fmrgen.evaluation.results import Evaluation
 from fmrgen.evaluation.samples import Sample
+from fmrgen.evaluation.summarise import Evaluation
 from fmrgen.sources.images import open_rgb
 
 _THUMBNAIL = 224  # pixels; larger images are shown smaller

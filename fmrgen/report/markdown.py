@@ -1,6 +1,6 @@
 """An evaluation as Markdown, to be pasted."""
 
-from fmrgen.evaluation.figures import Figures
+from fmrgen.evaluation.results import Figures
 from fmrgen.report.tables import (
     CONDITIONED,
     EXPLAINED,

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from fmrgen.evaluation.figures import Figures
+from fmrgen.evaluation.results import Figures
 from fmrgen.report.gallery import Gallery
 from fmrgen.report.tables import (
     CONDITIONED,

@@ -12,9 +12,9 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from fmrgen.evaluation.figures import Figures, Result, SplitFigures
+from fmrgen.evaluation.results import Figures, Result, SplitFigures
+from fmrgen.metrics import Estimate, Summary
 from fmrgen.report.tables import short_names
-from fmrgen.statistics import Estimate, Summary
 
 _INK, _FAINT = "#22303c", "#c9d1d8"
 _SA, _PA, _ORACLE = "#7d93a8", "#c8472f", "#3f7d58"

@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation.rows import SplitRows, check_columns
 from fmrgen.evaluation.samples import Sampler
+from fmrgen.evaluation.stream import SplitRows, check_columns
 from fmrgen.files import write_atomically
 from fmrgen.labels import Labels
-from fmrgen.reading import OpenedSplit, open_split, reading
 from fmrgen.report.gallery import stored_gallery
 from fmrgen.report.pages import gallery_page
 from fmrgen.report.sheet import contact_sheet
-from fmrgen.split import picture_path
+from fmrgen.storage.open import OpenedSplit, open_split, reading
+from fmrgen.storage.shards import picture_path
 
 _ON_THE_SHEET = 36  # rows
 _ON_THE_PICTURE = 12

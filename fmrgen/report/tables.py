@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fmrgen.evaluation.figures import Comparison, Figures, Result, SplitFigures
-from fmrgen.statistics import Estimate, Summary
+from fmrgen.evaluation.results import Comparison, Figures, Result, SplitFigures
+from fmrgen.metrics import Estimate, Summary
 
 Measure = Literal["standard_accuracy", "perturbed_accuracy", "fmr"]
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
+from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError
 from fmrgen.labels import Classes, Labels
-from fmrgen.rows import Example
-from fmrgen.sections import ComponentConfig
+from fmrgen.records import Example
 from fmrgen.sources.images import Fit, open_rgb, resize
 
 if TYPE_CHECKING:

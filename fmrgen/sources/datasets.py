@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from pydantic import model_validator
 
-from fmrgen.card_data import refuse_card_that_leads_out
+from fmrgen.config import Revision
 from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels, make_labels
-from fmrgen.sections import Revision
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
 from fmrgen.sources.images import lies_in_repo, place_inside, stored_image
-from fmrgen.trust import is_on_the_hub, is_within, places_among
+from fmrgen.trust.cards import refuse_card_that_leads_out
+from fmrgen.trust.recipes import is_on_the_hub, is_within, places_among
 
 _ImageOf = Callable[[dict[str, Any] | None, int], bytes | str]  # an undecoded image and its id → bytes or place
 

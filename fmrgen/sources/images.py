@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import is_inside, open_plain
-from fmrgen.trust import is_on_the_hub
+from fmrgen.trust.recipes import is_on_the_hub
 
 Fit = Literal["crop", "squash"]
 

@@ -16,7 +16,7 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
 from fmrgen.sources.images import MOST_BYTES
-from fmrgen.trust import is_on_the_hub
+from fmrgen.trust.recipes import is_on_the_hub
 
 _BLOCK = 1 << 20
 _MOST_TARS = 1_000_000

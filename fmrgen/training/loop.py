@@ -11,8 +11,8 @@ from torch import Tensor
 from fmrgen.errors import UserError
 from fmrgen.sources.base import LoadedExample, Source, SourceConfig
 from fmrgen.training.augment import augment
+from fmrgen.training.objectives.base import Trainee
 from fmrgen.training.recipe import TrainRecipe
-from fmrgen.training.trainees.base import Trainee
 
 _TEST_BATCH = 250
 

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field, SerializeAsAny
 
+from fmrgen.config import Section, component
 from fmrgen.kinds import GeneratorSection, SourceSection
 from fmrgen.recipe import load_section
-from fmrgen.sections import Section, component
-from fmrgen.training.trainees.base import TraineeConfig
+from fmrgen.training.objectives.base import TraineeConfig
 
 
 class ScheduleSection(Section):
@@ -38,7 +38,7 @@ class TrainRecipe(Section):
     description: str = ""
     source: SourceSection
     test: SourceSection
-    model: Annotated[SerializeAsAny[TraineeConfig], component("fmrgen.training.trainees")]
+    model: Annotated[SerializeAsAny[TraineeConfig], component("fmrgen.training.objectives")]
     schedule: ScheduleSection
     augment: AugmentSection = AugmentSection()
     generator: GeneratorSection | None = None

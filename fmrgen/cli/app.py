@@ -1,0 +1,403 @@
+"""The commands: parse, call the API, print."""
+
+import os
+import sys
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from fmrgen.cli.exit import prepare, status_of
+from fmrgen.errors import UserError
+
+if TYPE_CHECKING:
+    from fmrgen.evaluation.summarise import Evaluation
+
+app = typer.Typer(
+    name="fmrgen",
+    help="Model-conditioned perturbed test sets, and Foundation Model-oriented Robustness from them.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a shipped recipe's name.")]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Changes to the recipe, values in YAML.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")]
+PublicOption = Annotated[
+    bool, typer.Option("--public", help="Let everyone see the repo: only if the images may be published.")
+]
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help="Replace a split of the same name that is on the Hub with other files.")
+]
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"fmrgen {version('fmrgen')}")
+        raise typer.Exit
+
+
+@app.callback()
+def fmrgen(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def generate(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The dataset folder; an unfinished split goes on.")
+    ] = Path("out"),
+    limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many examples.")] = None,
+    push: Annotated[
+        str | None, typer.Option("--push", metavar="REPO", help="Then push the split to this dataset repo on the Hub.")
+    ] = None,
+    public: PublicOption = False,
+    replace: ReplaceOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Make the perturbed split of a recipe; start it with `accelerate launch` for many GPUs."""
+    from fmrgen.recipe import load_recipe
+
+    if push is None and (public or replace):
+        raise UserError(f"{'--public' if public else '--replace'} is of a push: say --push REPO too")
+    limited = [] if limit is None else [f"source.limit={limit}"]
+    loaded = load_recipe(recipe, [*limited, *(overrides or [])])
+
+    from fmrgen.cli import display
+    from fmrgen.jobs.generate import generate as run
+
+    display.quiet_libraries()
+    is_first = os.environ.get("RANK", "0") == "0"
+    if push is not None and is_first:
+        from fmrgen.distributed.launch import in_launched_precision
+        from fmrgen.hub.push import check_push
+
+        check_push(push, in_launched_precision(loaded), public=public, replace=replace)
+    show = not quiet and is_first
+    with display.job_progress(loaded, show) as on_progress:
+        summary = run(loaded, output, on_progress=on_progress, on_note=display.print_note)
+    if summary is None:
+        return
+    split = f"{output}:{loaded.output.config}/{loaded.output.split}"
+    if show:
+        display.print_summary(summary, split)
+    if push is not None:
+        _push(split, push, public, replace, None, quiet)
+
+
+@app.command()
+def sparsify(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The mask's file.")] = Path("mask.safetensors"),
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Images to perturb and learn from.")] = 1000,
+    regularization: Annotated[
+        float | None,
+        typer.Option("--regularization", help="Strength of the l1 norm (the paper's is 36.36); default: by a path."),
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Find the few dimensions of the latent that perturbation uses: a mask for `generator.mask`."""
+    from fmrgen.recipe import load_recipe
+
+    if regularization is not None and not 0 < regularization < float("inf"):
+        raise UserError("--regularization: must be a positive number")
+    loaded = load_recipe(recipe, [f"source.limit={samples}", *(overrides or [])])
+
+    from fmrgen.cli import display
+    from fmrgen.jobs.sparsify import sparsify as run
+
+    display.quiet_libraries()
+    with display.row_progress("sparsify", not quiet) as on_images:
+        found = run(loaded, output, regularization=regularization, on_images=on_images)
+    if not quiet:
+        display.print_sparse_mask(found, f"{loaded.output.config}/{loaded.output.split}")
+    display.say(output)
+
+
+@app.command()
+def push(
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR[:CONFIG/SPLIT]", help="What generate wrote: all finished splits, or one.")
+    ],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="A dataset repo on the Hub; made if it is not there.")],
+    public: PublicOption = False,
+    replace: ReplaceOption = False,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="A branch, or a pull request (refs/pr/3), instead of main.")
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Put finished splits on the Hub, beside what is there; the same command again goes on."""
+    _push(folder, repo, public, replace, revision, quiet)
+
+
+def _push(folder: str, repo: str, public: bool, replace: bool, revision: str | None, quiet: bool) -> None:
+    from fmrgen.cli import display
+    from fmrgen.hub.push import push as run
+
+    with display.hub_progress(not quiet):
+        pushed = run(folder, repo, public=public, replace=replace, revision=revision, on_wait=display.print_note)
+    if not quiet:
+        display.print_pushed(pushed)
+
+
+@app.command()
+def merge(
+    parts: Annotated[
+        list[str], typer.Argument(metavar="DIR[:CONFIG/SPLIT]...", help="What generate wrote on each machine.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The dataset folder to bring them together in.")],
+    quiet: QuietOption = False,
+) -> None:
+    """Make one split of the parts that machines without a common file system wrote."""
+    from fmrgen.cli import display
+    from fmrgen.jobs.merge import merge as run
+
+    display.quiet_libraries()
+    for split, summary in run(parts, output, on_note=display.print_note).items():
+        if not quiet:
+            display.print_summary(summary, f"{output}:{split}")
+
+
+@app.command()
+def verify(
+    split: Annotated[str, typer.Argument(metavar="SPLIT", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]")],
+    files: Annotated[
+        bool, typer.Option("--files", help="Only compare the files with their digests; no model is needed.")
+    ] = False,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Let the split's recipe run the code and read the files and addresses it names."),
+    ] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Judge every stored image again; exit 1 with a list where the metadata is not true."""
+    from fmrgen.cli import display
+
+    display.quiet_libraries()
+    if files:
+        from fmrgen.jobs.verify_files import verify_files
+
+        found = verify_files(split)
+        display.print_files_verification(found, split)
+        raise typer.Exit(1 if found.wrong else 0)
+
+    from fmrgen.jobs.verify import verify as run
+
+    with display.row_progress("verify", not quiet) as on_rows:
+        verification = run(split, trust=trust, on_rows=on_rows)
+    display.print_verification(verification, split)
+    if verification.disagreements:
+        raise typer.Exit(1)
+
+
+SplitsArgument = Annotated[
+    list[str], typer.Argument(metavar="SPLIT...", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], or a parquet file.")
+]
+ClassifiersOption = Annotated[
+    list[str],
+    typer.Option(
+        "--classifier",
+        "-c",
+        metavar="[NAME=]C",
+        help="timm:NAME, hf:REPO, asset:NAME, module:Name, a trained folder, a recipe, or {kind: …}; may be repeated.",
+    ),
+]
+ReportOption = Annotated[Path, typer.Option("--output", "-o", help="The folder to write the report to.")]
+SourceOption = Annotated[
+    str | None, typer.Option("--source", metavar="RECIPE", help="Where originals come from if the split has none.")
+]
+DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch a split on the Hub whole before reading it.")]
+BatchOption = Annotated[
+    int, typer.Option("--batch-size", min=1, max=65_536, help="Images that a classifier gets at once.")
+]
+TrustSourceOption = Annotated[
+    bool,
+    typer.Option("--trust", help="Let the source in a split's provenance run the code and read the places it names."),
+]
+
+
+@app.command()
+def evaluate(
+    splits: SplitsArgument,
+    classifiers: ClassifiersOption,
+    output: ReportOption = Path("evaluation"),
+    source: SourceOption = None,
+    download: DownloadOption = False,
+    batch_size: BatchOption = 64,
+    trust: TrustSourceOption = False,
+    model_card: Annotated[
+        bool,
+        typer.Option("--model-card", help="Write model-index results for model pages, and the splits' leaderboards."),
+    ] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """SA, PA, VR and FMR of classifiers on splits, with intervals, and a report."""
+    evaluation = _evaluate(splits, classifiers, output, source, download, batch_size, trust, quiet)
+    if evaluation is None:
+        return
+    from fmrgen.cli import display
+
+    if not quiet:
+        display.print_evaluation(evaluation)
+    if model_card:
+        from fmrgen.hub.results import record_results, write_model_cards
+
+        for line in (*map(str, write_model_cards(evaluation, output / "model-cards")), *record_results(evaluation)):
+            display.say(line)
+    display.say(output / "report.html")
+
+
+@app.command()
+def transfer(
+    splits: SplitsArgument,
+    classifiers: ClassifiersOption,
+    output: ReportOption = Path("transfer"),
+    source: SourceOption = None,
+    download: DownloadOption = False,
+    batch_size: BatchOption = 64,
+    trust: TrustSourceOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """The matrix of splits and classifiers: how images made for one classifier do on another."""
+    evaluation = _evaluate(splits, classifiers, output, source, download, batch_size, trust, quiet)
+    if evaluation is None:
+        return
+    from fmrgen.cli import display
+
+    if not quiet:
+        display.print_transfer(evaluation)
+    display.say(output / "report.html")
+
+
+def _evaluate(
+    splits: list[str],
+    classifiers: list[str],
+    output: Path,
+    source: str | None,
+    download: bool,
+    batch_size: int,
+    trust: bool,
+    quiet: bool,
+) -> "Evaluation | None":
+    """The evaluation, its report written; None on all processes but the first."""
+    from fmrgen.recipe import load_classifiers, load_source
+
+    named, originals = load_classifiers(classifiers), load_source(source) if source else None
+
+    from fmrgen.cli import display
+    from fmrgen.evaluation.evaluate import evaluate as run
+    from fmrgen.report.write import prepare_folder, write_report
+
+    display.quiet_libraries()
+    prepare_folder(output)
+    with display.split_progress(not quiet and os.environ.get("RANK", "0") == "0") as on_rows:
+        evaluation = run(
+            splits,
+            named,
+            source=originals,
+            download=download,
+            batch_size=batch_size,
+            trust=trust,
+            on_rows=on_rows,
+        )
+    if evaluation is not None:
+        write_report(evaluation, output)
+    return evaluation
+
+
+@app.command()
+def show(
+    split: Annotated[str, typer.Argument(metavar="SPLIT", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")] = Path("gallery"),
+    rows: Annotated[int, typer.Option("--rows", min=1, help="About how many rows to show.")] = 240,
+) -> None:
+    """A gallery page of originals beside perturbed images, and a contact sheet."""
+    from fmrgen.cli import display
+    from fmrgen.report.show import show as run
+
+    display.quiet_libraries()
+    shown = run(split, output, rows=rows)
+    display.say(f"{shown} rows: {output / 'gallery.html'}, {output / 'sheet.png'}")
+
+
+@app.command()
+def export(
+    split: Annotated[str, typer.Argument(metavar="SPLIT", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write to.")],
+    form: Annotated[
+        Literal["webdataset", "imagefolder"], typer.Option("--format", "-f", help="Tars, or folders of classes.")
+    ],
+    tar_size: Annotated[int, typer.Option("--tar-size", min=1, help="Rows in a tar.")] = 1000,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a split for other tools: tars of webdataset, or folders of images."""
+    from fmrgen.cli import display
+    from fmrgen.jobs.export import export as run
+
+    display.quiet_libraries()
+    with display.row_progress("export", not quiet) as on_rows:
+        rows = run(split, folder, form, tar_size=tar_size, on_rows=on_rows)
+    display.say(f"{folder}: {rows} rows")
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write the weights to.")] = Path(
+        "trained"
+    ),
+    quiet: QuietOption = False,
+) -> None:
+    """Train a small classifier, CLIP or VQGAN: what made the shipped assets."""
+    from fmrgen.training.recipe import load_train_recipe
+
+    loaded = load_train_recipe(recipe, overrides or [])
+
+    from fmrgen.cli import display
+    from fmrgen.training.loop import train as run
+
+    display.quiet_libraries()
+    with display.row_progress("train", not quiet) as on_step:
+        metrics = run(loaded, output, lambda step, steps, loss: on_step(step, steps))
+    display.say(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+
+
+@app.command()
+def recipes() -> None:
+    """What can be run, one line each."""
+    from fmrgen.recipe import describe_recipes
+
+    described = describe_recipes()
+    width = max(len(name) for name in described)
+    for name, description in described.items():
+        print(f"{name:{width}}  {description}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a command; a user's mistake is one line on stderr and exit status 2."""
+    # Before torch is imported: threads that spin while they wait slow a job many times over on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what a lost process does to torch is told in a line
+    if arguments is None:
+        prepare()
+    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    goes_on = arguments[:1] in (["generate"], ["push"], ["merge"])
+    sys.exit(status_of(partial(_run, arguments), "; the same command again goes on" if goes_on else ""))
+
+
+def _run(arguments: list[str]) -> Any:
+    return typer.main.get_command(app).main(arguments, prog_name="fmrgen", standalone_mode=False)

@@ -1,0 +1,283 @@
+"""What a terminal shows: progress bars and tables."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from fmrgen.errors import printable
+from fmrgen.hub_http import bound_requests
+from fmrgen.recipe import Recipe
+from fmrgen.report.tables import (
+    CONDITIONED,
+    all_notes,
+    neighbours,
+    ranked,
+    split_facts,
+    split_table,
+    transfer_table,
+)
+from fmrgen.report.tables import Table as TextTable
+
+if TYPE_CHECKING:
+    from fmrgen.evaluation.results import Figures
+    from fmrgen.hub.push import Pushed
+    from fmrgen.jobs.progress import Progress as JobProgress
+    from fmrgen.jobs.sparsify import SparseMask
+    from fmrgen.jobs.verify import Verification
+    from fmrgen.jobs.verify_files import FilesVerification
+    from fmrgen.metrics import Summary
+
+_LISTED = 20  # of what is wrong, printed line by line
+
+
+@contextmanager
+def _bar(show: bool, *columns: TextColumn) -> Iterator[Progress]:
+    """A bar that the caller starts with its first news, so that a mistake found before it is the only line."""
+    bar = BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4))  # the one that gives way
+    progress = Progress(
+        TextColumn("{task.description}", markup=False),
+        bar,
+        MofNCompleteColumn(),
+        *columns,
+        TimeRemainingColumn(),
+        console=_console(stderr=True),
+        expand=True,
+        disable=not show,
+    )
+    try:
+        yield progress
+    finally:
+        if progress.live.is_started:
+            progress.stop()
+
+
+def quiet_libraries() -> None:
+    """No progress bars and no log of the libraries' own for work of a moment; downloads keep theirs. What fmrgen logs
+    is told by one process of each machine.
+    """
+    import datasets
+    import transformers
+
+    ours = logging.getLogger("fmrgen")
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        ours.setLevel(logging.ERROR)
+    if not any(isinstance(handler, _Notes) for handler in ours.handlers):
+        ours.addHandler(_Notes())
+    logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # a card without metadata is no news
+    bound_requests()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # broken or huge images: told where they can't be read
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is raised, and told in one line
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity(logging.CRITICAL)  # a model's own words; what goes wrong is raised
+
+
+@contextmanager
+def job_progress(recipe: Recipe, show: bool) -> "Iterator[Callable[[JobProgress], None]]":
+    """A bar of images, with images/s, what the oracle accepted and mean iterations."""
+    name = f"{recipe.output.config}/{recipe.output.split}"
+    measures = TextColumn(
+        "{task.fields[rate]} images/s, {task.fields[accepted]} accepted, ø {task.fields[iterations]}", markup=False
+    )
+    with _bar(show, measures) as bar:
+        task = bar.add_task(printable(name), start=False, total=None, rate="–", accepted="–", iterations="–")
+
+        def update(progress: "JobProgress") -> None:
+            if not bar.tasks[0].started:
+                bar.start()
+                bar.start_task(task)
+            elapsed = bar.tasks[0].elapsed or 0
+            made = progress.done - progress.resumed
+            bar.update(
+                task,
+                total=progress.total,
+                completed=progress.done,
+                rate=f"{made / elapsed:.1f}" if elapsed and made else "–",
+                accepted=f"{progress.accepted / progress.done:.1%}" if progress.done else "–",
+                iterations=f"{progress.iterations / progress.accepted:.1f}" if progress.accepted else "–",
+            )
+
+        yield update
+
+
+@contextmanager
+def row_progress(name: str, show: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """A plain bar: the yielded function takes (done, total or None)."""
+    with _bar(show) as bar:
+        task = bar.add_task(printable(name), total=None)
+
+        def update(done: int, total: int | None) -> None:
+            bar.start()
+            bar.update(task, completed=done, total=total)
+
+        yield update
+
+
+def print_summary(summary: "Summary", split: str) -> None:
+    """The table at the end of a job."""
+    table = Table("", "", "95 % interval", title=printable(split), title_justify="left", box=box.SQUARE)
+    rates = {
+        "SA, standard accuracy": summary.standard_accuracy,
+        "PA, perturbed accuracy over valid rows": summary.perturbed_accuracy,
+        "VR, validation rate": summary.validation_rate,
+        "FMR = PA / SA": summary.fmr,
+        "classifier accuracy on plain reconstructions": summary.reconstruction_accuracy,
+        "oracle accuracy on originals": summary.oracle_accuracy,
+    }
+    table.add_row("rows", str(summary.rows))
+    for name, rate in rates.items():
+        known = ("n/a", "") if rate is None else (f"{rate.value:.2f} %", f"{rate.low:.1f} – {rate.high:.1f}")
+        table.add_row(name, *known)
+    mean = summary.mean_iterations
+    table.add_row("mean iterations of valid rows", "n/a" if mean is None else f"{mean.value:.2f}")
+    _console().print(table)
+
+
+def print_sparse_mask(found: "SparseMask", split: str) -> None:
+    """The paper's Table 11, for one mask."""
+    table = Table(title=printable(f"{split}, {found.images} images"), title_justify="left", box=box.SQUARE)
+    columns = {
+        "sparsity": f"{found.sparsity:.2%}",
+        "test score": f"{found.test_score:.2%}",
+        "dimensions that move": f"{int(found.mask.sum())} of {found.mask.numel()}",
+        "regularization": f"{found.regularization:.4g}",
+    }
+    for name in columns:
+        table.add_column(name)
+    table.add_row(*columns.values())
+    _console().print(table)
+    if not found.tells_apart:
+        say("the test score is that of a coin: these latents can't be told apart, and the mask means little")
+
+
+@contextmanager
+def hub_progress(show: bool) -> Iterator[None]:
+    """The bars of the Hub's client where there is a terminal to draw them on, or none."""
+    from huggingface_hub.utils import logging
+
+    from fmrgen.hub.repo import no_bars
+
+    logging.set_verbosity_error()  # what goes wrong is tried again or raised, and told in one line
+    with nullcontext() if show and sys.stderr.isatty() else no_bars():
+        yield
+
+
+def say(line: object) -> None:
+    """A line of the outcome. Whatever is printed may come from data: what a terminal would obey is written out."""
+    print(printable(str(line)))
+
+
+def print_note(line: str) -> None:
+    """What a user should know of work that goes on."""
+    print(printable(line), file=sys.stderr)
+
+
+class _Notes(logging.Handler):
+    """What fmrgen logs, as notes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print_note(record.getMessage())
+
+
+def _console(stderr: bool = False) -> Console:
+    """A terminal that takes text for text: names of folders, splits and classes are no markup."""
+    return Console(stderr=stderr, markup=False, emoji=False)
+
+
+def print_pushed(pushed: "Pushed") -> None:
+    """Where the splits are now, how to cite them, and what their owner should know."""
+    seen = "private" if pushed.private else "public"
+    say(f"{pushed.repo} ({seen}): {'pushed ' + ', '.join(pushed.new) if pushed.new else 'nothing new'}")
+    if pushed.url is not None:
+        say(pushed.url)
+    for tag in pushed.tags:
+        say(f"cite as {pushed.repo}@{tag}")
+    for note in pushed.notes:
+        say(f"note: {note}")
+
+
+@contextmanager
+def split_progress(show: bool) -> Iterator[Callable[[str, int, int | None], None]]:
+    """A bar for each split: the yielded function takes (split, done, total or None)."""
+    with _bar(show) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def update(split: str, done: int, total: int | None) -> None:
+            bar.start()
+            if split not in tasks:
+                tasks[split] = bar.add_task(printable(split), total=total)
+            bar.update(tasks[split], completed=done, total=total)
+
+        yield update
+
+
+def print_evaluation(figures: "Figures") -> None:
+    """A table for each split, its ranking, and what must be known with it."""
+    for split, row, comparison in zip(figures.splits, figures.matrix, figures.comparisons, strict=True):
+        _print_table(split_table(ranked(row, comparison)), split.name)
+        for line in (split_facts(split, row), *neighbours(comparison)):
+            say(line)
+    _print_notes(figures)
+
+
+def print_transfer(figures: "Figures") -> None:
+    """The transfer matrix, in FMR where there are originals, and in PA."""
+    if any(result.total.fmr for result in figures.results):
+        _print_table(transfer_table(figures, "fmr"), "FMR, splits down, classifiers across")
+    _print_table(transfer_table(figures, "perturbed_accuracy"), "PA")
+    _print_notes(figures)
+
+
+def _print_table(content: "TextTable", title: str) -> None:
+    first, *others = map(printable, content.header)
+    columns = [Column(first, overflow="fold"), *(Column(name, justify="right", no_wrap=True) for name in others)]
+    table = Table(
+        *columns, title=Text(printable(title)), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    for row in content.rows:
+        table.add_row(*map(_stacked, row))
+    _console().print(table)
+
+
+def _stacked(cell: str) -> Text:
+    """A figure over its interval: side by side they are too wide for most terminals."""
+    cell = printable(cell)
+    value, bracket, interval = cell.partition(" [")
+    return Text(f"{value}\n{interval.rstrip(']').replace(', ', '–')}" if bracket else cell)
+
+
+def _print_notes(figures: "Figures") -> None:
+    for note in all_notes(figures):
+        say(f"note: {note}")
+    say(f"percent with 95 % intervals; {CONDITIONED} the classifier that the split was made for")
+
+
+def print_files_verification(found: "FilesVerification", split: str) -> None:
+    """How many files are right, and the first of what is not."""
+    of = "those of its provenance" if found.finished else "whole; the split is not finished"
+    say(f"{split}: {found.sound} of {found.shards} files are {of}")
+    _print_list(found.wrong)
+
+
+def print_verification(verification: "Verification", split: str) -> None:
+    """How many rows are true, and the first of what is not."""
+    say(f"{split}: {verification.true_rows} of {verification.rows} rows are true of their stored images")
+    wrong = verification.disagreements
+    _print_list([f"id {entry.id}: {entry.column} is stored as {entry.stored}, found {entry.found}" for entry in wrong])
+
+
+def _print_list(lines: list[str]) -> None:
+    for line in lines[:_LISTED]:
+        say(f"  {line}")
+    if (more := len(lines) - _LISTED) > 0:
+        say(f"  and {more} more")

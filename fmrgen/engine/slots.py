@@ -1,0 +1,218 @@
+"""The images in flight: their state, row by row, and how it changes in one pass."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from fmrgen.generators.base import Latents
+from fmrgen.records import Perturbed, StopReason
+
+_FEWEST = 16  # below, kernels round the last bits of a row differently from one batch size to the next
+_ENDS = (StopReason.BUDGET, StopReason.ORACLE, StopReason.REJECTED, StopReason.NONFINITE)
+_GOES_ON = -1
+PARTS = ("generator", "classifier", "oracle", "gradient")  # what may be no number
+_FINE = -1
+_LABELS = ("oracle_label", "prediction")
+_COLUMNS = (
+    *("id", "fault", "label", "accepted", "latent_shift", "score", "probability", "loss", *_LABELS),
+    *(f"{of}_{name}" for of in ("original", "reconstruction") for name in _LABELS),
+)
+
+Row = dict[str, Tensor]
+
+
+@dataclass
+class Judged:
+    """One pass over the slots: images [S, 3, H, W] in [0, 1] on the 8-bit grid, their measures [S], the gradient, and
+    the first of `PARTS` that is not finite, [S]."""
+
+    images: Tensor
+    measures: dict[str, Tensor]
+    fault: Tensor
+    gradient: Tensor
+
+    @property
+    def finite(self) -> Tensor:
+        """Whether images and measures are numbers, [S]."""
+        return self.fault == _FINE
+
+
+def new_rows(
+    latents: Latents,
+    originals: Tensor,
+    ids: Tensor,
+    labels: Tensor,
+    target: Tensor,
+    measures: dict[str, Tensor],
+    keep_latents: bool,
+) -> dict[str, Tensor]:
+    """The state of images before their first pass; nothing is accepted yet, so the stored image is the original."""
+    count, device = len(ids), originals.device
+    rows = {"free": latents.free, "start": latents.free.clone(), "label": labels, "target": target, "id": ids}
+    if latents.fixed is not None:
+        rows["fixed"] = latents.fixed
+    if keep_latents:
+        rows["latent"] = latents.free.clone()  # of the stored image
+    rows |= {"original": originals, "image": originals, **measures}
+    for name in _LABELS:
+        rows[f"original_{name}"] = measures[name]
+        rows[f"reconstruction_{name}"] = torch.full_like(measures[name], -1)
+    rows["accepted"] = torch.zeros(count, dtype=torch.int64, device=device)
+    rows["fresh"] = torch.ones(count, dtype=torch.bool, device=device)  # not decoded yet: pass 0
+    rows["probing"] = torch.ones(count, dtype=torch.bool, device=device)  # decoded for its gradient, not judged
+    rows["fault"] = torch.full_like(rows["accepted"], _FINE)
+    rows["latent_shift"] = torch.zeros(count, dtype=latents.free.dtype, device=device)
+    return rows
+
+
+class Slots:
+    """One tensor [S, …] for each quantity, one row for each slot; an empty slot holds a copy of some real row."""
+
+    def __init__(self, size: int, shrinks: bool) -> None:
+        self.size, self.shrinks = size, shrinks
+        self.fewest = _FEWEST if size > _FEWEST else 1
+        self.occupied = [False] * size
+        self.rows: dict[str, Tensor] = {}
+        self.parked: list[Row] = []  # in flight, without a slot since memory ran out
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.rows[name]
+
+    @property
+    def active(self) -> int:
+        return sum(self.occupied)
+
+    @property
+    def latents(self) -> Latents:
+        return Latents(self["free"], self.rows.get("fixed"))
+
+    def refill(self, queue: Iterator[Row]) -> None:
+        """Puts waiting rows into empty slots; where no more will come, halves the slots as the last images allow."""
+        empty = [slot for slot in range(self.size) if not self.occupied[slot]]
+        incoming = [self.parked.pop() for _ in range(min(len(self.parked), len(empty)))]
+        incoming += islice(queue, len(empty) - len(incoming))
+        drained = len(incoming) < len(empty)
+        if incoming:
+            filled = empty[: len(incoming)]
+            for name in incoming[0]:
+                values = torch.stack([row[name] for row in incoming])
+                if name not in self.rows:
+                    self.rows[name] = values[:1].expand(self.size, *values.shape[1:]).clone()
+                self.rows[name][filled] = values
+            for slot in filled:
+                self.occupied[slot] = True
+        if drained and self.shrinks:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        size = self.size
+        while size // 2 >= max(self.active, self.fewest):
+            size //= 2
+        if size < self.size:
+            self._keep(sorted(range(self.size), key=lambda slot: not self.occupied[slot])[:size])
+
+    def halve(self) -> None:
+        """Half the slots, for want of memory; what was in the others waits."""
+        kept, given_up = range(self.size // 2), range(self.size // 2, self.size)
+        for slot in given_up:
+            if self.occupied[slot]:
+                self.parked.append({name: values[slot].clone() for name, values in self.rows.items()})
+        self._keep(list(kept))
+
+    def _keep(self, slots: list[int]) -> None:
+        self.rows = {name: values[slots] for name, values in self.rows.items()}
+        self.occupied = [self.occupied[slot] for slot in slots]
+        self.size = len(slots)
+
+    def accept(self, judged: Judged, budget: int, reencode: bool) -> tuple[list[StopReason | None], Tensor]:
+        """Keeps what the oracle accepted. Returns why each slot ends (None: it goes on) and which rows step [S]."""
+        rows, measures = self.rows, judged.measures
+        probing = rows["probing"]
+        for name in _LABELS:
+            key = f"reconstruction_{name}"
+            rows[key] = torch.where(rows["fresh"], measures[name], rows[key])
+        agrees = measures["oracle_label"] == rows["target"]
+        accepted = ~probing & agrees & judged.finite
+        shift = (rows["free"] - rows["start"]).flatten(1).square().mean(1).sqrt()
+        stored = {**measures, "image": judged.images, "latent_shift": shift}
+        if "latent" in rows:
+            stored["latent"] = rows["free"]
+        for name, values in stored.items():
+            rows[name] = torch.where(as_column(accepted, values), values, rows[name])
+        rows["accepted"] = rows["accepted"] + accepted
+
+        steps_now = probing if reencode else torch.ones_like(probing)
+        codes = torch.full_like(rows["accepted"], _GOES_ON)
+        lost = steps_now & ~all_finite(judged.gradient)
+        rows["fault"] = judged.fault.masked_fill(judged.finite & lost, PARTS.index("gradient"))
+        spent = accepted & (rows["accepted"] == budget)
+        refused = ~probing & ~agrees
+        never = refused & (rows["accepted"] == 0)
+        # Of several ends the last one here holds: numbers that are not finite decide before the oracle does.
+        for reason, ended in (
+            (StopReason.NONFINITE, lost),
+            (StopReason.BUDGET, spent),
+            (StopReason.ORACLE, refused),
+            (StopReason.REJECTED, never),
+            (StopReason.NONFINITE, ~judged.finite),
+        ):
+            codes = codes.masked_fill(ended, _ENDS.index(reason))
+        rows["fresh"] = torch.zeros_like(rows["fresh"])
+        moving = steps_now & (codes == _GOES_ON)
+        rows["probing"] = ~moving
+        ends = [
+            _ENDS[code] if occupied and code != _GOES_ON else None
+            for code, occupied in zip(codes.tolist(), self.occupied, strict=True)
+        ]
+        return ends, moving
+
+    def move(self, delta: Tensor, moving: Tensor) -> None:
+        self.rows["free"] = torch.where(as_column(moving, delta), self["free"] + delta, self["free"])
+
+    def going_on(self, ends: list[StopReason | None]) -> list[int]:
+        """The slots whose image does not end."""
+        return [slot for slot in range(self.size) if self.occupied[slot] and ends[slot] is None]
+
+    def take(self, ends: list[StopReason | None]) -> Iterator[Perturbed]:
+        """The finished rows; their slots are empty afterwards."""
+        done = [(slot, reason) for slot, reason in enumerate(ends) if reason is not None]
+        if not done:
+            return
+        slots = [slot for slot, _ in done]
+        columns = {name: self[name][slots].tolist() for name in _COLUMNS}
+        images = {name: (self[name][slots] * 255).round().to(torch.uint8).cpu() for name in ("image", "original")}
+        kept = [self[name][slots].cpu() for name in ("start", "latent")] if "latent" in self.rows else None
+        iterations, faults = columns.pop("accepted"), columns.pop("fault")
+        for row, (slot, reason) in enumerate(done):
+            self.occupied[slot] = False
+            yield Perturbed(
+                image=images["image"][row],
+                original=images["original"][row],
+                valid=iterations[row] > 0,
+                iterations=iterations[row],
+                stop_reason=reason,
+                fault=PARTS[faults[row]] if reason is StopReason.NONFINITE else None,
+                latents=None if kept is None else (kept[0][row], kept[1][row]),
+                **{name: values[row] for name, values in columns.items()},
+            )
+
+
+def as_column(mask: Tensor, values: Tensor) -> Tensor:
+    """`mask` [S] so that it broadcasts over `values` [S, …]."""
+    return mask.view(-1, *[1] * (values.ndim - 1))
+
+
+def first_fault(*parts: Tensor) -> Tensor:
+    """Of the values [B, …] of the first of `PARTS`, the first that are not finite, [B]; -1 where all are."""
+    fault = torch.full((len(parts[0]),), _FINE, device=parts[0].device)
+    for part, values in reversed(list(enumerate(parts))):
+        fault = fault.masked_fill(~all_finite(values), part)
+    return fault
+
+
+def all_finite(values: Tensor) -> Tensor:
+    """Whether all of each row is finite, [S]."""
+    return values.isfinite().flatten(1).all(1) if values.ndim > 1 else values.isfinite()

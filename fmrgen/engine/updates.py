@@ -1,0 +1,60 @@
+"""Update rules: the direction of a step, per row, from the gradient of the loss. The engine gives it its length."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from fmrgen.engine.slots import as_column
+
+
+class Update(ABC):
+    """The direction in which a latent moves; gradients are [S, …], every row is treated by itself."""
+
+    def memory(self, free: Tensor) -> dict[str, Tensor]:
+        """What the rule remembers of each of the new rows `free` [B, …], by names of its own; it stays with the row."""
+        return {}
+
+    @abstractmethod
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        """[S, …]; only the rows where `moving` [S] is True will be moved, and remember it: in `memory`, [S, …] each."""
+
+
+class Sign(Update):
+    """Every latent dimension by the same amount."""
+
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        return gradient.sign()
+
+
+class L2(Update):
+    """Along the gradient, as long as a sign step: √d for d dimensions. A zero gradient stays where it is."""
+
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        rows = gradient.flatten(1)
+        norm = rows.norm(dim=1, keepdim=True)
+        return (rows / norm.where(norm > 0, 1.0) * rows.shape[1] ** 0.5).view_as(gradient)
+
+
+class Adam(Update):
+    """Adam's direction with its usual decay rates and bias correction (Kingma & Ba 2015), uphill."""
+
+    _decay_mean, _decay_square, _epsilon = 0.9, 0.999, 1e-8
+
+    def memory(self, free: Tensor) -> dict[str, Tensor]:
+        steps = free.new_zeros(len(free), *[1] * (free.ndim - 1))
+        return {"adam_mean": torch.zeros_like(free), "adam_square": torch.zeros_like(free), "adam_steps": steps}
+
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        moves = as_column(moving, gradient)
+        mean, square = memory["adam_mean"], memory["adam_square"]
+        memory["adam_steps"] = memory["adam_steps"] + moves
+        memory["adam_mean"] = torch.where(moves, mean.lerp(gradient, 1 - self._decay_mean), mean)
+        memory["adam_square"] = torch.where(moves, square.lerp(gradient.square(), 1 - self._decay_square), square)
+        steps = memory["adam_steps"].clamp(min=1)
+        mean = memory["adam_mean"] / (1 - self._decay_mean**steps)
+        square = memory["adam_square"] / (1 - self._decay_square**steps)
+        return mean / (square.sqrt() + self._epsilon)
+
+
+UPDATES: dict[str, type[Update]] = {"sign": Sign, "l2": L2, "adam": Adam}

@@ -1,0 +1,172 @@
+"""SA, PA, VR, FMR (paper §3.3) and transfer (App. C) of any classifiers on any splits."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fmrgen.components import built, proved, told_of
+from fmrgen.config import ComponentConfig
+from fmrgen.distributed.group import Team
+from fmrgen.distributed.launch import refuse_unlike_processes, start_processes
+from fmrgen.errors import UserError
+from fmrgen.evaluation.classify import classify
+from fmrgen.evaluation.originals import classify_originals
+from fmrgen.evaluation.results import Result
+from fmrgen.evaluation.samples import Sampler
+from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier, SplitRows, check_columns
+from fmrgen.evaluation.summarise import Evaluation, figures_of
+from fmrgen.labels import Labels
+from fmrgen.recipe import load_classifier, load_classifiers
+from fmrgen.storage.open import OpenedSplit, open_split, reading
+from fmrgen.weights.digest import refuse_changed_weights, weights_sha256
+
+AnySplit = Any  # str | Dataset | IterableDataset; `datasets` has no types
+AnyClassifier = str | ComponentConfig | nn.Module
+
+
+def evaluate(
+    splits: Mapping[str, AnySplit] | Sequence[str],
+    classifiers: Mapping[str, AnyClassifier] | Sequence[str],
+    *,
+    source: str | ComponentConfig | None = None,
+    download: bool = False,
+    trust: bool = False,
+    batch_size: int = 64,
+    shown: int = 240,
+    on_rows: Callable[[str, int, int | None], None] = lambda split, done, total: None,
+) -> Evaluation | None:
+    """Every classifier on every split, with 95 % intervals.
+
+    A split is a reference (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`), a parquet file, or an opened dataset with columns
+    `image` and `label`; a classifier is a short form (`timm:resnet50.a1_in1k`), a recipe whose classifier is meant, a
+    section, or a torch module from images [B, 3, H, W] in [0, 1] to logits [B, K] (put in evaluation mode). Mappings
+    give them names of one's own.
+
+    Where a split has no `original` column, SA comes from `source`, else from the source in the split's provenance; one
+    that names code by import path is used only with `trust`. With `download`, a split on the Hub is fetched whole
+    first. About `shown` rows of each split are kept for a gallery.
+
+    Runs on every process of `accelerate launch` and shares the batches out; the result is the same whatever their
+    number, and the first process's alone: the others get None. `on_rows(split, done, total)` is called there. Raises
+    UserError for what a user can mend.
+    """
+    _refuse_few("classifiers", classifiers)
+    _refuse_few("splits", splits)
+    accelerator = start_processes()
+    device = accelerator.device
+    named = classifiers if isinstance(classifiers, Mapping) else load_classifiers(classifiers)
+    references = list(splits.items()) if isinstance(splits, Mapping) else [(None, split) for split in splits]
+    with Team(accelerator) as team:
+        models = [_model(name, given, device) for name, given in named.items()]
+        loaded = {f"weights of classifier {model.name}": weights_sha256(model.module) for model in models}
+        refuse_unlike_processes(team.exchange("loaded", loaded))
+        if not team.is_first:
+            team.exchange("fetched", True)  # one download for all processes of a machine
+        opened = [open_split(split, name=name, download=download) for name, split in references]
+        if team.is_first:
+            team.exchange("fetched", True)
+        for split in opened:
+            check_columns(split)
+            if [other.name for other in opened].count(split.name) > 1:
+                raise UserError(f"split {split.name} is given twice")
+        evaluated = []
+        for split in opened:
+            sampler = Sampler(shown, 1) if team.is_first else None
+            progress = on_rows if team.is_first else lambda split, done, total: None
+            passed = _classify_split(split, models, team, device, sampler, batch_size, progress)
+            if "original" not in split.features:
+                classify_originals(passed, team, device, source, trust, batch_size)
+            evaluated.append(passed)
+        for model in models:
+            what = f"classifier {model.name}"
+            refuse_changed_weights(what, model.module, loaded[f"weights of {what}"])
+    return figures_of(models, evaluated) if team.is_first else None
+
+
+def _refuse_few(what: str, given: Mapping[str, Any] | Sequence[str]) -> None:
+    if isinstance(given, str):
+        raise UserError(f"{what}: give a list, or a mapping of names, not one string")
+    if not given:
+        raise UserError(f"{what}: give at least one")
+
+
+def _model(name: str, given: AnyClassifier, device: torch.device) -> NamedClassifier:
+    section = load_classifier(given)[1] if isinstance(given, str) else given
+    if isinstance(section, nn.Module):
+        return NamedClassifier(name, section.to(device).eval(), None)
+    if not isinstance(section, ComponentConfig):
+        raise UserError(f"classifier {name}: is a {type(given).__name__}, not a reference, a section or a torch module")
+    return NamedClassifier(name, built(section, f"classifier {name}", nn.Module, device).eval(), section)
+
+
+def _labels_of(split: OpenedSplit, models: list[NamedClassifier], image: torch.Tensor) -> Labels:
+    """The split's labels; where it does not name them, in the words of the first classifier that does."""
+    if split.labels is not None:
+        return split.labels
+    for model in models:
+        if (class_names := getattr(model.module, "class_names", None)) is not None:
+            return Labels(tuple(class_names))
+    if "string" in split.features["label"].dtype:
+        raise UserError(
+            f"{split.name}: its labels are words, and no classifier says what its classes are called; list them, in "
+            "the order of its outputs, as class_names of its section"
+        )
+    with told_of(f"classifier {models[0].name}", image), torch.no_grad():
+        return Labels(tuple(map(str, range(models[0].module(image.clone()).shape[1]))))
+
+
+def _first_image(split: OpenedSplit, device: torch.device) -> torch.Tensor:
+    """An image [1, 3, H, W] of the split's size."""
+    with reading(split.name):
+        images = split.undecoded(["image"]).select_columns(["image"])
+        row = next(iter(images.take(1)), None)
+    if row is None:
+        raise UserError(f"{split.name}: holds no rows")
+    image = split.decode(row["image"], "row 0: its image")
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).unsqueeze(0).to(device).float() / 255
+
+
+def _classify_split(
+    split: OpenedSplit,
+    models: list[NamedClassifier],
+    team: Team,
+    device: torch.device,
+    sampler: Sampler | None,
+    batch_size: int,
+    on_rows: Callable[[str, int, int | None], None],
+) -> ClassifiedSplit:
+    image = _first_image(split, device)
+    labels = _labels_of(split, models, image)
+    answering = {}
+    for model in models:
+        with told_of(f"classifier {model.name}", image):
+            what = f"classifier {model.name} on {split.name}"
+            answering[model.name] = proved(model.module, labels, image, what)
+    if sampler is not None:
+        sampler.labels = len(labels)
+    rows = SplitRows(split, labels, sampler)
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        on_rows(split.name, done, split.rows)
+
+    predictions = classify(rows.batches(batch_size), answering, team, device, count)
+    return ClassifiedSplit(split, labels, rows, answering, predictions, (image.shape[2], image.shape[3]))
+
+
+def transfer(
+    splits: Mapping[str, AnySplit] | Sequence[str],
+    classifiers: Mapping[str, AnyClassifier] | Sequence[str],
+    **options: Any,
+) -> list[list[Result]] | None:
+    """The transfer matrix (paper Tables 6, 8 and 10): a row for each split, a column for each classifier.
+
+    Arguments as for `evaluate`; the cells are its results.
+    """
+    evaluation = evaluate(splits, classifiers, **options)
+    return None if evaluation is None else evaluation.matrix

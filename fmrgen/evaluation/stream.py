@@ -1,0 +1,186 @@
+"""One pass over a split for its classifiers: the images in batches, everything else collected on the way."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import ClassLabel, Value
+from torch import nn
+
+from fmrgen.config import ComponentConfig
+from fmrgen.errors import UserError
+from fmrgen.evaluation.classify import MOST_PIXELS, Batch, LazyPixels, Pixels, Predictions
+from fmrgen.evaluation.samples import Sampler
+from fmrgen.labels import Labels, find_label
+from fmrgen.storage.open import OpenedSplit, reading, refuse_other_rows
+
+IMAGES = ("image", "original")
+# Columns whose numbers are classes; they are used only where it is certain that they number the split's labels.
+_CLASSES = ("oracle_label", "original_oracle_label", "prediction", "original_prediction", "reconstruction_prediction")
+_NEEDED_WHOLE = ("label", "valid", "iterations")  # where they are there, every row has a value
+
+_INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+_WORDS = ("string", "large_string")
+# The columns that may be there, and the types of which they are of use.
+_OPTIONAL = {
+    "id": _INTEGERS,
+    "valid": ("bool", *_INTEGERS),
+    "iterations": _INTEGERS,
+    "stop_reason": _WORDS,
+    "clip_score": ("float32", "float64"),
+    "oracle_probability": ("float32", "float64"),
+    **dict.fromkeys(_CLASSES, _INTEGERS),
+}
+
+
+class SplitRows:
+    """The rows of a split: `batches` passes over them once and leaves what is no image in `columns`."""
+
+    def __init__(self, opened: OpenedSplit, labels: Labels, sampler: Sampler | None) -> None:
+        self.opened, self.labels, self.sampler = opened, labels, sampler
+        self.images = [name for name in IMAGES if name in opened.features]
+        own = opened.provenance is not None and opened.labels is not None
+        self.has_own_classes = own and list(labels.names) == opened.provenance["labels"]  # type: ignore[index]
+        self._wanted, self.notes = ["label"], list[str]()
+        for name, types in _OPTIONAL.items():
+            feature = opened.features.get(name)
+            if feature is None or (name in _CLASSES and not self.has_own_classes):
+                continue
+            if (isinstance(feature, Value) and feature.dtype in types) or (
+                name == "stop_reason" and isinstance(feature, ClassLabel)
+            ):
+                self._wanted.append(name)
+            else:
+                self.notes.append(f"the column {name} is not used, it holds {feature}")
+        self._parts: list[dict[str, np.ndarray]] = []
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns that were passed over, [N] each, under their names; stop reasons as words.
+
+        `id` is there only where it tells all rows apart.
+        """
+        if not self._parts:
+            raise UserError(f"{self.opened.name}: holds no rows")
+        columns = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
+        if "id" in columns and (columns["id"].dtype.kind == "f" or len(np.unique(columns["id"])) < len(columns["id"])):
+            del columns["id"]  # nulls make floats of it
+        return columns
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """The images of all rows, `size` rows at a time."""
+        with reading(self.opened.name):
+            stream = self.opened.undecoded(self.images)
+            row = 0
+            for table in stream.select_columns([*self.images, *self._wanted]).with_format("arrow").iter(size):
+                part = {name: self._read_column(table, name, row) for name in self._wanted}
+                self._parts.append(part)
+                if self.sampler is not None:
+                    shown = pa.table({n: table[n] for n in self.images} | {n: pa.array(v) for n, v in part.items()})
+                    self.sampler.look(row, shown, part["label"].tolist(), self.opened.image_of)
+                images = {name: table[name] for name in self.images}
+                yield Batch(np.arange(row, row + len(table)), partial(_decode, images, self.opened, row))
+                row += len(table)
+        if self.opened.provenance is not None:
+            refuse_other_rows(self.opened, [example_id for part in self._parts for example_id in part["id"].tolist()])
+
+    def _read_column(self, table: pa.Table, name: str, first_row: int) -> np.ndarray:
+        column = table[name]
+        if column.null_count and (name in _NEEDED_WHOLE or self.opened.provenance is not None):
+            row = first_row + column.is_null().to_pylist().index(True)
+            raise UserError(f"{self.opened.name}: row {row} has no {name}; every row needs one")
+        if name == "label":
+            return self._read_labels(column.to_pylist(), first_row)
+        if name == "stop_reason":
+            return self._read_words(column.to_pylist(), name)
+        values = column.to_numpy()
+        if name == "valid" and not np.isin(values, (0, 1)).all():
+            row = first_row + int(np.flatnonzero(~np.isin(values, (0, 1)))[0])
+            raise UserError(
+                f"{self.opened.name}: row {row}: valid is {values[row - first_row]}, neither true nor false"
+            )
+        return values.astype(bool) if name == "valid" else values
+
+    def _read_labels(self, values: list[Any], first_row: int) -> np.ndarray:
+        words = {value: find_label(value, self.labels) for value in set(values) if isinstance(value, str)}
+        found = [words.get(value, value) for value in values]
+        for row, (label, value) in enumerate(zip(found, values, strict=True), first_row):
+            if not isinstance(label, int) or not 0 <= label < len(self.labels):
+                raise UserError(
+                    f"{self.opened.name}: row {row}: label {value!r} is none, or not one alone, of the "
+                    f"{len(self.labels)} classes ({', '.join(self.labels.names[:3])}, …)"
+                )
+        return np.array(found, dtype=np.int64)
+
+    def _read_words(self, values: list[Any], name: str) -> np.ndarray:
+        feature = self.opened.features[name]
+        names = feature.names if isinstance(feature, ClassLabel) else None
+        if names and not all(value is None or 0 <= value < len(names) for value in values):
+            raise UserError(f"{self.opened.name}: a {name} is none of {', '.join(names)}")
+        words = [names[value] if names and isinstance(value, int) else str(value) for value in values]
+        return np.array(words, dtype=np.str_)
+
+
+@dataclass(frozen=True)
+class NamedClassifier:
+    """A classifier on its device, in evaluation mode; `section` is None where a module was given."""
+
+    name: str
+    module: nn.Module
+    section: ComponentConfig | None
+
+
+@dataclass
+class ClassifiedSplit:
+    """A split after all classifiers saw it.
+
+    `answering` are the classifiers made to answer in `labels`, `image_size` is (height, width) of its first image,
+    `notes` say what a reader of the figures must know.
+    """
+
+    split: OpenedSplit
+    labels: Labels
+    rows: SplitRows
+    answering: dict[str, nn.Module]
+    predictions: Predictions
+    image_size: tuple[int, int]
+    notes: list[str] = field(default_factory=list)
+
+
+def _decode(images: Mapping[str, pa.ChunkedArray], opened: OpenedSplit, first_row: int) -> dict[str, list[LazyPixels]]:
+    """The images of some rows; those that do not fit into `MOST_PIXELS` beside the others are left to be decoded."""
+    decoded: dict[str, list[LazyPixels]] = {}
+    room = MOST_PIXELS
+    for name, column in images.items():
+        decoded[name] = []
+        for row, value in enumerate(column.to_pylist(), first_row):
+            decode = partial(_pixels, opened, value, f"row {row}: its {name}")
+            if room > 0:
+                decoded[name].append(image := decode())
+                room -= image.shape[0] * image.shape[1]
+            else:
+                decoded[name].append(decode)
+    return decoded
+
+
+def _pixels(opened: OpenedSplit, stored: dict[str, Any] | None, what: str) -> Pixels:
+    return np.asarray(opened.decode(stored, what))
+
+
+def check_columns(opened: OpenedSplit) -> None:
+    """Raises UserError where the split's columns are not what an evaluation can use."""
+    features = opened.features
+    for name in ("image", "label"):
+        if name not in features:
+            raise UserError(
+                f"{opened.name}: has no column {name}, only {', '.join(features)}; rename the one that is meant"
+            )
+    for name in ("image", "original"):
+        if isinstance(features.get(name), Value) and "binary" not in features[name].dtype:
+            raise UserError(f"{opened.name}: column {name} holds {features[name].dtype}, no images")
+    label = features["label"]
+    if not isinstance(label, ClassLabel) and not (isinstance(label, Value) and label.dtype in _INTEGERS + _WORDS):
+        raise UserError(f"{opened.name}: column label holds no class indices and no names of classes")

@@ -1,0 +1,194 @@
+"""Predictions made into figures."""
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import ClassLabel
+
+from fmrgen.errors import UserError
+from fmrgen.evaluation.results import SCHEMA, ClassifierFigures, Comparison, Figures, Result, SplitFigures
+from fmrgen.evaluation.samples import Sample
+from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier
+from fmrgen.labels import match_classes
+from fmrgen.metrics import difference, outputs_in_another_order, rank, summarise, summarise_classes
+from fmrgen.recipe import fingerprint
+from fmrgen.weights.digest import weights_sha256
+
+_SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
+
+
+@dataclass(frozen=True)
+class Evaluation(Figures):
+    """The figures, with what they were made of.
+
+    `predictions` has a row for each split, classifier and image: `split`, `classifier`, `id`, `label`, `valid`,
+    `original_prediction`, `prediction`; -1 is no answer. `samples` are the rows of each split that a gallery shows.
+    """
+
+    predictions: pa.Table
+    samples: dict[str, list[Sample]]
+
+
+def figures_of(models: list[NamedClassifier], evaluated: list[ClassifiedSplit]) -> Evaluation:
+    """Summaries, comparisons and tables. Raises UserError where a classifier's outputs are in another order."""
+    results: list[Result] = []
+    comparisons: list[Comparison] = []
+    tables: list[pa.Table] = []
+    splits: list[SplitFigures] = []
+    for passed in evaluated:
+        split, columns = passed.split, passed.rows.columns
+        of_models = {model.name: _columns_of(passed, columns, model) for model in models}
+        here = []
+        for model in models:
+            result = _result(passed, model, of_models[model.name], columns)
+            here.append(result)
+            tables.append(_table(split.name, model.name, of_models[model.name], columns))
+        results += here
+        summaries = {result.classifier: result.total for result in here}
+        differences = [difference(a, b, of_models[a], of_models[b]) for a, b in combinations(summaries, 2)]
+        measure: Any = "fmr" if any(summary.fmr for summary in summaries.values()) else "perturbed_accuracy"
+        comparisons.append(Comparison(split.name, measure, rank(summaries, differences, measure), differences))
+        splits.append(_split_figures(passed, columns))
+    return Evaluation(
+        schema=SCHEMA,
+        splits=splits,
+        classifiers=[
+            ClassifierFigures(
+                model.name,
+                None if model.section is None else model.section.model_dump(mode="json", exclude_none=True),
+                weights_sha256(model.module),
+            )
+            for model in models
+        ],
+        results=results,
+        comparisons=comparisons,
+        predictions=pa.concat_tables(tables),
+        samples={p.split.name: p.rows.sampler.samples for p in evaluated if p.rows.sampler is not None},
+    )
+
+
+def _columns_of(
+    passed: ClassifiedSplit, columns: dict[str, np.ndarray], model: NamedClassifier
+) -> dict[str, np.ndarray]:
+    """The columns that a summary of this classifier is made of."""
+    said = passed.predictions[model.name]
+    shared = ("label", "valid", "iterations", "original_oracle_label")
+    found = {name: columns[name] for name in shared if name in columns}
+    found["prediction"] = said["image"]
+    if "original" in said:
+        found["original_prediction"] = said["original"]
+    return found
+
+
+def _result(
+    passed: ClassifiedSplit, model: NamedClassifier, of_model: dict[str, np.ndarray], columns: dict[str, np.ndarray]
+) -> Result:
+    notes: list[str] = []
+    split, labels = passed.split, passed.labels
+    if not _order_is_known(passed, model):
+        seen = of_model.get("original_prediction", of_model["prediction"])
+        if outputs_in_another_order(of_model["label"], seen, len(labels)):
+            raise UserError(
+                f"classifier {model.name} on {split.name}: its answers fit the labels only when its classes are put in "
+                "another order; list its classes, in the order of its outputs, as class_names of its section"
+                + ("" if split.labels else ", and give the split's label column its names (ClassLabel)")
+            )
+        notes.append("its classes are not all matched by name: its outputs are taken to be in the labels' order")
+    for name, said in passed.predictions[model.name].items():
+        if silent := int((said < 0).sum()):
+            notes.append(f"its highest logit is not finite on {silent} of the column {name}; these count as wrong")
+    conditioned = _is_own_classifier(passed, model, of_model, columns, notes)
+    if conditioned and "reconstruction_prediction" in columns:
+        of_model = {**of_model, "reconstruction_prediction": columns["reconstruction_prediction"]}
+    classes = summarise_classes(of_model, len(labels))
+    return Result(split.name, model.name, conditioned, summarise(of_model), classes, notes)
+
+
+def _order_is_known(passed: ClassifiedSplit, model: NamedClassifier) -> bool:
+    """Whether every label was found among the classifier's classes by its name."""
+    feature, class_names = passed.split.features["label"], getattr(model.module, "class_names", None)
+    if class_names is None or not (isinstance(feature, ClassLabel) or "string" in feature.dtype):
+        return False
+    match = match_classes(class_names, passed.labels.names)
+    return match is not None and match.by_name
+
+
+def _is_own_classifier(
+    passed: ClassifiedSplit,
+    model: NamedClassifier,
+    of_model: dict[str, np.ndarray],
+    columns: dict[str, np.ndarray],
+    notes: list[str],
+) -> bool:
+    if passed.split.provenance is None:
+        return False
+    digest = weights_sha256(passed.answering[model.name])
+    if digest is None or digest != passed.split.provenance["weights_sha256"]["classifier"]:
+        return False
+    for name in ("prediction", "original_prediction"):
+        if name in columns and name in of_model:
+            agreed = float((columns[name] == of_model[name]).mean())
+            if agreed < _SAME_ANSWERS:
+                notes.append(
+                    f"it has the weights of the classifier that the split was made for, but its {name} is the stored "
+                    f"one for {agreed:.1%} of the rows only: is its preprocessing another?"
+                )
+                return False
+    return True
+
+
+def _split_figures(passed: ClassifiedSplit, columns: dict[str, np.ndarray]) -> SplitFigures:
+    split, notes = passed.split, [*passed.rows.notes, *passed.notes]
+    provenance = split.provenance or {}
+    if "valid" not in columns:
+        notes.append("there is no column valid: all rows count in PA, and VR is not known")
+    if provenance and not passed.rows.has_own_classes:
+        notes.append("its label names are not those of its provenance: what it says of predictions is not used")
+    if "iterations" in columns:
+        taken = columns["iterations"][columns["valid"]] if "valid" in columns else columns["iterations"]
+    return SplitFigures(
+        name=split.name,
+        class_names=list(passed.labels.names),
+        rows=len(columns["label"]),
+        repo=split.repo,
+        config=split.config,
+        split=split.split,
+        revision=split.revision,
+        fingerprint=provenance.get("fingerprint"),
+        files=fingerprint(provenance["files"]) if provenance else None,
+        classifier_sha256=provenance.get("weights_sha256", {}).get("classifier"),
+        iterations=_counted(taken) if "iterations" in columns else None,
+        stop_reasons=_counted(columns["stop_reason"]) if "stop_reason" in columns else None,
+        notes=notes,
+    )
+
+
+def _counted(values: np.ndarray) -> dict[Any, int]:
+    return dict(sorted(Counter(values.tolist()).items()))
+
+
+def _table(split: str, classifier: str, of_model: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> pa.Table:
+    rows = len(columns["label"])
+    ids = columns.get("id", np.arange(rows))
+
+    def repeated(word: str) -> pa.Array:
+        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([word]))
+
+    def known(name: str, kind: pa.DataType) -> pa.Array:
+        return pa.array(of_model[name]).cast(kind) if name in of_model else pa.nulls(rows, kind)
+
+    return pa.table(
+        {
+            "split": repeated(split),
+            "classifier": repeated(classifier),
+            "id": pa.array(ids, pa.int64()),
+            "label": known("label", pa.int32()),
+            "valid": known("valid", pa.bool_()),
+            "original_prediction": known("original_prediction", pa.int32()),
+            "prediction": known("prediction", pa.int32()),
+        }
+    )

@@ -1,0 +1,306 @@
+"""The dataset card of a folder of perturbed splits."""
+
+import math
+import re
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from datasets import DatasetInfo, SplitDict, SplitInfo
+from datasets.info import DatasetInfosDict
+from huggingface_hub import DatasetCard, DatasetCardData
+from jinja2 import StrictUndefined, Template
+from pydantic import Field, TypeAdapter, ValidationError
+
+from fmrgen.errors import UserError, one_line
+from fmrgen.files import held, open_plain, read_json, refuse_outside, sha256_of, write_atomically
+from fmrgen.kinds import ComponentSections
+from fmrgen.metrics import Estimate
+from fmrgen.recipe import fingerprint
+from fmrgen.report.markdown import escape
+from fmrgen.report.tables import figure
+from fmrgen.storage.provenance import is_finished, read_all, summary_of
+from fmrgen.storage.shards import SplitFolder, provenance_path, split_features
+from fmrgen.trust.cards import by_config, names_of_data
+from fmrgen.trust.recipes import strangers_code
+
+RESULT_SCHEMA = "fmrgen-result/1"  # of the files under results/
+
+_BEGIN, _END = "<!-- fmrgen: written by a machine from here -->", "<!-- fmrgen: to here -->"
+_DESCRIBED = "fmrgen split files"
+_TAGS = ["fmrgen", "robustness", "perturbed"]
+
+
+def write_card(root: Path, repo: str | None = None) -> None:
+    """Writes README.md from the provenance of every finished split in `root`, and what there was in it before.
+
+    Its `configs` are what `load_dataset(root, config, split=…)` goes by. Metadata and text that are not fmrgen's stay:
+    its own text lies between two marks, its own configs are known by their descriptions. `repo` is what the dataset is
+    called where the card is read; by default the folder's name.
+    """
+    splits: dict[str, list[dict[str, Any]]] = {}
+    for (config, split), provenance in read_all(root).items():
+        if is_finished(provenance):
+            folder = SplitFolder(
+                root, config, split, provenance["examples"], provenance["recipe"]["output"]["shard_size"]
+            )
+            told: dict[str, Any] = {"name": split, "leaderboard": _leaderboard(root, config, split, provenance)}
+            told |= {"summary": asdict(summary_of(provenance, folder)), "skipped": provenance.get("skipped", [])}
+            told |= {name: provenance.get(name, 0) for name in ("num_bytes", "download_size")}
+            splits.setdefault(config, []).append({**provenance, **told})
+    path = root / "README.md"
+    where = f"{repo}: README.md" if repo else str(path)
+    card = _read_card(path, where)
+    text = _render(splits, repo or root.resolve().name)
+    data = _describe(card, splits, _unread(root, card, splits), where)
+    parts = [f"---\n{DatasetCardData(**data).to_yaml()}\n---", card.before, f"{_BEGIN}\n{text}\n{_END}", card.after]
+    content = "\n\n".join(part for part in parts if part).encode() + b"\n"
+    if not path.exists() or path.read_bytes() != content:
+        write_atomically(path, content)
+
+
+def renew_card(root: Path) -> None:
+    """Writes the card of a folder in which others may write it too: jobs of other splits, and evaluations."""
+    with held(root / "provenance" / ".card.lock"):
+        write_card(root)
+
+
+def refuse_unreadable_card(root: Path) -> None:
+    """Raises UserError where `root` has a README.md that `write_card` could not go on from."""
+    _read_card(root / "README.md", str(root / "README.md"))
+
+
+def data_named(path: Path, repo: str) -> list[str] | None:
+    """The files and patterns that the configs of the card at `path` name; None where it has no configs."""
+    configs = _read_card(path, f"{repo}: README.md").configs
+    return [name for entry in configs.values() for name in names_of_data(entry.get("data_files"))] if configs else None
+
+
+@dataclass(frozen=True)
+class _Card:
+    """A card as it was found: its metadata, what it says of each config, and its text around fmrgen's own."""
+
+    data: dict[str, Any]
+    configs: dict[str, dict[str, Any]]
+    infos: dict[str, dict[str, Any]]
+    before: str
+    after: str
+
+
+def _read_card(path: Path, where: str) -> _Card:
+    if not path.exists() and not path.is_symlink():
+        return _Card({}, {}, {}, "", "")
+    refuse_outside(path, path.parent)
+    try:
+        with open_plain(path) as file:
+            card = DatasetCard(file.read().decode())
+        data = card.data.to_dict()
+    except Exception as error:  # anyone may have written it
+        raise UserError(f"{where}: its metadata can't be read, mend it by hand: {one_line(error)}") from None
+    configs = by_config(data.pop("configs", []), "configs", where)
+    infos = by_config(data.pop("dataset_info", []), "dataset_info", where)
+    before, begin, rest = card.text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    marks = card.text.count(_BEGIN), card.text.count(_END)
+    if marks not in ((0, 0), (1, 1)) or bool(begin) != bool(end):
+        raise UserError(
+            f"{where}: between {_BEGIN} and {_END} stands what is written anew, and the two do not stand there once "
+            "each, in this order; mend that by hand"
+        )
+    return _Card(data, configs, infos, before.strip(), after.strip())
+
+
+def _is_own(config: dict[str, Any]) -> bool:
+    return str(config.get("description", "")).startswith(_DESCRIBED)
+
+
+@dataclass(frozen=True)
+class _Unread:
+    """A split that the card named before, whose files are there, and whose provenance this version can't read."""
+
+    data_files: dict[str, Any]
+    size: dict[str, Any] | None
+    provenance: str | None  # sha256
+
+
+def _unread(root: Path, card: _Card, splits: dict[str, list[dict[str, Any]]]) -> dict[str, list[_Unread]]:
+    """What fmrgen's own entries of the card named, by config, and is not among the `splits` that could be read.
+
+    It stays in the card as long as its files are there: else `load_dataset` would not find it any more.
+    """
+    found: dict[str, list[_Unread]] = {}
+    for config, entry in card.configs.items():
+        read = {split["name"] for split in splits.get(config, [])}
+        sizes = card.infos.get(config, {}).get("splits")
+        files = entry.get("data_files")
+        for told in files if _is_own(entry) and isinstance(files, list) else []:
+            split = told.get("split") if isinstance(told, dict) else None
+            if not isinstance(split, str) or not re.fullmatch(r"\w[\w.]*", split) or split in read:
+                continue
+            path = provenance_path(root, config, split)
+            if path.is_file() or any((root / config).glob(f"{split}-*.parquet")):
+                size = [size for size in sizes if isinstance(size, dict) and size.get("name") == split] if sizes else []
+                digest = sha256_of(path) if path.is_file() else None
+                found.setdefault(config, []).append(_Unread(told, size[0] if size else None, digest))
+    return found
+
+
+def _config(
+    config: str, entries: list[dict[str, Any]], unread: list[_Unread], earlier: dict[str, Any]
+) -> dict[str, Any]:
+    digests = [split["files"] for split in entries] + [split.provenance for split in unread]
+    return {
+        **earlier,
+        "config_name": config,
+        # load_dataset keys its cache by this mapping and not by the files: without their digest in it, the rows of
+        # another folder of the same name, or of an earlier split in this one, would be loaded from the cache.
+        "description": f"{_DESCRIBED} {fingerprint(digests)}",
+        "data_files": [{"split": s["name"], "path": f"{config}/{s['name']}-*.parquet"} for s in entries]
+        + [split.data_files for split in unread],
+    }
+
+
+def _info(config: str, entries: list[dict[str, Any]], unread: list[_Unread]) -> dict[str, Any]:
+    """The columns and sizes of a config, as `datasets` reads them."""
+    sizes = {s["name"]: SplitInfo(s["name"], s["num_bytes"], s["summary"]["rows"]) for s in entries}
+    for split in unread:
+        if split.size is not None:
+            known = {name: split.size.get(name, 0) for name in ("num_bytes", "num_examples")}
+            sizes[split.size["name"]] = SplitInfo(split.size["name"], **known)
+    described = DatasetInfo(
+        features=split_features(entries[0]["labels"], entries[0]["recipe"]["output"]["keep_original"]),
+        config_name=config,
+        splits=SplitDict(sizes),
+        download_size=sum(s["download_size"] for s in entries),
+        dataset_size=sum(size.num_bytes for size in sizes.values()),
+    )
+    data = DatasetCardData()
+    DatasetInfosDict({config: described}).to_dataset_card_data(data)
+    return data.to_dict()["dataset_info"]
+
+
+def _describe(
+    card: _Card, splits: dict[str, list[dict[str, Any]]], unread: dict[str, list[_Unread]], where: str
+) -> dict[str, Any]:
+    """The card's metadata with all that the Hub understands of the splits; what others said of other things stays."""
+    data = dict(card.data)
+    every = [split for entries in splits.values() for split in entries]
+    sources = [split["recipe"]["source"] for split in every]
+    hub_ids = [
+        s["path"] for s in sources if s["kind"] == "datasets" and re.fullmatch(r"[\w.-]+/[\w.-]+", str(s.get("path")))
+    ]
+    for name, values in {
+        "license": [source.get("license") or "unknown" for source in sources],
+        "task_categories": ["image-classification"],
+        "source_datasets": hub_ids,
+        "tags": _TAGS,
+    }.items():
+        before = data.get(name) or []
+        before = [before] if isinstance(before, str) else before
+        if not isinstance(before, list) or not all(isinstance(value, str) for value in before):
+            raise UserError(f"{where}: its {name} is neither a word nor a list of words; mend it by hand")
+        known = dict.fromkeys([*before, *values])
+        if len(known) > 1:
+            known.pop("unknown", None)
+        if known:
+            data[name] = list(known) if name != "license" or len(known) > 1 else next(iter(known))
+    data["size_categories"] = [_size_category(sum(split["summary"]["rows"] for split in every))]
+    kept = (name for name, entry in card.configs.items() if not _is_own(entry) or name in unread)
+    others = {name for name in kept if name not in splits}
+    data["configs"] = [{**entry, "config_name": name} for name, entry in card.configs.items() if name in others]
+    data["configs"] += [
+        _config(name, entries, unread.get(name, []), card.configs.get(name, {})) for name, entries in splits.items()
+    ]
+    data["dataset_info"] = [{**entry, "config_name": name} for name, entry in card.infos.items() if name in others]
+    data["dataset_info"] += [_info(name, entries, unread.get(name, [])) for name, entries in splits.items()]
+    return data
+
+
+def _size_category(rows: int) -> str:
+    """The Hub's name for a number of rows."""
+    names = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B"]
+    return names[max(0, min(len(names) - 1, int(math.log10(max(rows, 1))) - 2))]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What the leaderboard shows of a file under results/."""
+
+    schema: Annotated[str, Field(pattern=r"^fmrgen-result/\d+$")]
+    files: str
+    classifier: str
+    conditioned: bool
+    standard_accuracy: Estimate | None
+    perturbed_accuracy: Estimate | None
+    fmr: Estimate | None
+
+
+def _leaderboard(root: Path, config: str, split: str, provenance: dict[str, Any]) -> list[_Entry]:
+    """The results that were found on the split as it is now, by falling FMR.
+
+    Those on earlier files are passed over, and files that are no results: anyone may have put them there.
+    """
+    entries = []
+    for path in sorted((root / "results" / config / split).glob("*.json")):
+        with suppress(UserError, ValidationError):
+            refuse_outside(path, root)
+            entry = TypeAdapter(_Entry).validate_python(read_json(path))
+            if entry.files == fingerprint(provenance["files"]):
+                entries.append(entry)
+    return sorted(entries, key=lambda entry: entry.fmr.value if entry.fmr else -1, reverse=True)
+
+
+def _render(splits: dict[str, list[dict[str, Any]]], repo: str) -> str:
+    """fmrgen's own text of a card. What splits say of themselves is shown, never read as a template or as markup."""
+    template = Template(
+        (cards_folder() / "perturbed_split.md").read_text(encoding="utf-8"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    helpers = {"figure": _figure, "escape": escape, "part": _part, "digest": _digest, "fenced": _fenced}
+    helpers["code_of"] = _code_of
+    return template.render(splits=splits, repo=repo, recipe_yaml=_yaml, **helpers).strip()
+
+
+def _figure(estimate: Estimate | dict[str, Any] | None) -> str:
+    return figure(Estimate(**estimate) if isinstance(estimate, dict) else estimate)
+
+
+def _part(section: dict[str, Any]) -> str:
+    """A component in a few words: its kind, and what names it."""
+    named = next(
+        (section[name] for name in ("model", "target", "path", "urls", "checkpoint") if section.get(name)), None
+    )
+    return f"{escape(section['kind'])} {escape(str(named))}" if named else escape(section["kind"])
+
+
+def _code_of(recipe: dict[str, Any]) -> str:
+    """All code of others that a recipe runs; nothing where it runs none."""
+    try:
+        return ", ".join(
+            strangers_code(ComponentSections, {name: recipe[name] for name in ComponentSections.model_fields}, "recipe")
+        )
+    except UserError as error:  # of another version, or of nobody's
+        return f"of a kind that this version of fmrgen can't tell ({error})"
+
+
+def _digest(sha256: str | None) -> str:
+    return f"sha256 `{sha256[:16]}…`" if sha256 else "none"
+
+
+def _yaml(recipe: dict[str, Any]) -> str:
+    return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=110).strip()
+
+
+def _fenced(text: str) -> str:
+    """A code block that nothing in the text can end."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}yaml\n{text}\n{fence}"
+
+
+def cards_folder() -> Path:
+    """The card templates: inside an installed package, beside it in a checkout."""
+    installed = Path(__file__).parent.parent / "dataset_cards"
+    return installed if installed.is_dir() else Path(__file__).parent.parent.parent / "dataset_cards"

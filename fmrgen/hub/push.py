@@ -1,0 +1,291 @@
+"""Perturbed splits on the Hub: pushed as they are, beside what the repo holds already."""
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+from fmrgen.errors import UserError
+from fmrgen.files import read_json, refuse_outside
+from fmrgen.hub.card import data_named
+from fmrgen.hub.repo import Change, HubRepo, Operation, RepoState
+from fmrgen.recipe import Recipe, fingerprint
+from fmrgen.storage.open import parse_reference
+from fmrgen.storage.provenance import is_finished, refuse_mixed_config
+from fmrgen.storage.shards import picture_path, provenance_path
+
+# What `load_dataset` takes for data where no card says what is.
+_DATA = re.compile(r"\.(csv|tsv|jsonl?|parquet|arrow|txt|xml|tar|zip|gz|png|jpe?g|webp|bmp|tiff?)$", re.IGNORECASE)
+_FREE = re.compile(r"(cc-by|cc0|mit|apache|bsd|pddl|odc|odbl|cdla|unlicense|openrail|gpl|lgpl)", re.IGNORECASE)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What is on the Hub now: in which repo, in which commit, and under which tags, split by split.
+
+    `new` are the splits that were not there before, `notes` what their owner should know.
+    """
+
+    repo: str
+    private: bool
+    commit: str
+    url: str | None
+    new: list[str]
+    tags: list[str]
+    notes: list[str]
+
+
+@dataclass
+class _Local:
+    """A finished split in a folder, and what its files are on the Hub."""
+
+    root: Path
+    config: str
+    split: str
+    provenance: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.config}/{self.split}"
+
+    @property
+    def tag(self) -> str:
+        """Names the recipe and the very files: what is cited by it never changes."""
+        files = fingerprint(self.provenance["files"])[:8]
+        return f"{self.config}-{self.split}-{self.provenance['fingerprint']}-{files}".replace("..", "-")
+
+    @cached_property
+    def operations(self) -> list[CommitOperationAdd]:
+        """Operations that add its files. Raises UserError where these are not the ones that were checked."""
+        again = "run the same generate command again"
+        operations = []
+        for path, digest in self.provenance["files"].items():
+            if not (self.root / path).is_file():
+                raise UserError(f"{self.root / path}: is gone; {again}")
+            operation = CommitOperationAdd(path, (self.root / path).absolute())  # it would expand a `~`
+            if operation.upload_info.sha256.hex() != digest:
+                raise UserError(f"{self.root / path}: is not the file that was checked; delete it, and {again}")
+            operations.append(operation)
+        picture = self.root / self.picture
+        if not picture.is_file():
+            raise UserError(f"{picture}: is gone; {again}")
+        refuse_outside(picture, self.root)
+        return [*operations, CommitOperationAdd(self.picture, picture.absolute())]
+
+    @property
+    def picture(self) -> str:
+        return picture_path(self.root, self.config, self.split).relative_to(self.root).as_posix()
+
+
+def push(
+    folder: str | Path,
+    repo: str,
+    *,
+    public: bool = False,
+    replace: bool = False,
+    revision: str | None = None,
+    on_wait: Callable[[str], None] = lambda line: None,
+) -> Pushed:
+    """Puts the finished splits of `folder` (or the one of `FOLDER:CONFIG/SPLIT`) into the dataset repo `repo`.
+
+    The files go as they are, in one commit, with the card of all splits that the repo then holds; what is there already
+    is not sent again, and a push that was interrupted goes on where it stopped. The repo is made if need be, private
+    unless `public`. A split that is there with other files is replaced only with `replace`. `revision` is a branch,
+    made if need be, or a pull request (`refs/pr/3`). Each split gets a tag to be cited by. `on_wait` is told when the
+    Hub makes one wait. Raises UserError.
+    """
+    found, notes = _finished_splits(str(folder))
+    hub = HubRepo(repo, revision, on_wait)
+    hub.log_in()
+    _refuse_unasked_publication(hub.name, hub.is_private(), public)
+    for local in found:
+        _ = local.operations  # before anything is made on the Hub
+    if hub.look() is None:
+        hub.create(private=not public)
+    new: dict[str, None] = {}
+
+    def change(small: Path, state: RepoState) -> Change:
+        _refuse_unasked_publication(hub.name, state.private, public)
+        _refuse_to_hide_data(hub.name, small, state)
+        operations: list[Operation] = []
+        if "README.md" not in state.files and (found[0].root / "README.md").is_file():
+            refuse_outside(found[0].root / "README.md", found[0].root)
+            shutil.copyfile(found[0].root / "README.md", small / "README.md")  # for what was written into it by hand
+        for local in found:
+            if not _is_there(local, small, state):
+                _refuse_to_lose(local, small, state, replace)
+                refuse_mixed_config(small, local.config, local.split, local.provenance, hub.name)
+                new[local.name] = None
+                # Copies for each attempt: the client keeps in them what it found on the Hub at that one.
+                operations += [*map(copy, local.operations), *_old_shards(local, state)]
+            _add_small_files(local, small)
+        listed = ", ".join(f"{split.name} (recipe {split.provenance['fingerprint']})" for split in found)
+        return Change(f"{'Add' if new else 'Update the card of'} {listed}", operations)
+
+    commit, url = hub.update(change)
+    state = hub.look()
+    if state is None:
+        raise UserError(f"{hub.name}: is gone from the Hub")
+    _refuse_missing_files(found, state, commit)
+    tags = [] if hub.is_pull_request else _add_tags(hub, found, commit)
+    return Pushed(hub.name, state.private, commit, url, list(new), tags, notes + _warn(found, state))
+
+
+def check_push(repo: str, recipe: Recipe, *, public: bool = False, replace: bool = False) -> None:
+    """Proves, before a long job, that what `recipe` makes may be pushed to the dataset repo. Raises UserError.
+
+    The Hub must know the caller, a public repo needs `public`, and another split of the same name `replace`.
+    """
+    hub = HubRepo(repo, None, _log.warning)
+    hub.log_in()
+    state = hub.look()
+    if state is None:
+        return
+    _refuse_unasked_publication(hub.name, state.private, public)
+    path = provenance_path(Path(), recipe.output.config, recipe.output.split).as_posix()
+    if path in state.files and not replace:
+        with suppress(ValueError, AttributeError):
+            there = json.loads(hub.read(path, state)).get("fingerprint")
+            if there != recipe.fingerprint:
+                raise _another_split(
+                    hub.name, f"{recipe.output.config}/{recipe.output.split}", there, recipe.fingerprint
+                )
+
+
+def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
+    """The splits to push, and a note for each that is left out."""
+    reference = parse_reference(text)
+    root = Path(reference.repo)
+    if not root.is_dir():
+        raise UserError(f"{text}: no such folder; push the --output of a generate command")
+    wanted = (reference.config, reference.split)
+    found, notes = [], []
+    for path in sorted((root / "provenance").glob("*/*.json")):
+        place = (path.parent.name, path.stem)
+        if wanted not in ((None, None), place):
+            continue
+        refuse_outside(path, root)
+        if is_finished(provenance := read_json(path)):
+            found.append(_Local(root, *place, provenance))
+        else:
+            notes.append(f"{'/'.join(place)} is not finished and stays here; run the same generate command again")
+    if not found:
+        raise UserError(f"{text}: {notes[0] if notes else 'holds no perturbed split'}")
+    return found, notes
+
+
+def _refuse_unasked_publication(name: str, private: bool | None, public: bool) -> None:
+    if private is False and not public:
+        raise UserError(f"{name}: is a public repo; if these images may be published, say --public")
+
+
+def _refuse_to_hide_data(name: str, small: Path, state: RepoState) -> None:
+    """Raises UserError for data that `load_dataset` could not read any more beside a perturbed split."""
+    named = data_named(small / "README.md", name)
+    if named is None:
+        own = ("provenance/", "results/", "pictures/")
+        unnamed = [path for path in sorted(state.files) if _DATA.search(path) and not path.startswith(own)]
+        if unnamed:
+            raise UserError(
+                f"{name}: holds data that its card does not name ({unnamed[0]}), and load_dataset would lose it: name "
+                "it in the card's `configs` first, or choose another repo"
+            )
+    elif others := [path for path in named if (found := _DATA.search(path)) and found[1].lower() != "parquet"]:
+        raise UserError(
+            f"{name}: holds data that is no parquet ({others[0]}), and load_dataset reads a repo in one format; choose "
+            "another repo"
+        )
+
+
+def _refuse_missing_files(found: list[_Local], state: RepoState, commit: str) -> None:
+    """The Hub's client leaves out without a word what a .gitignore in the repo matches."""
+    for local in found:
+        missing = [path for path in (*local.provenance["files"], local.picture) if path not in state.files]
+        if missing and state.commit == commit:
+            raise UserError(f"{state.name}: does not take {missing[0]}; a .gitignore in it may match, mend that there")
+
+
+def _is_there(local: _Local, small: Path, state: RepoState) -> bool:
+    """Whether the repo holds the very files of the split."""
+    if local.picture not in state.files or _told_there(local, small).get("files") != local.provenance["files"]:
+        return False
+    # The sha256 of a small file that the repo keeps in git is not known: its name must do.
+    files = {
+        path: state.files[path] or digest for path, digest in local.provenance["files"].items() if path in state.files
+    }
+    return files == local.provenance["files"]
+
+
+def _told_there(local: _Local, small: Path) -> dict[str, Any]:
+    """What the repo says of a split of that name; nothing where it says nothing that can be read."""
+    with suppress(UserError):
+        return read_json(provenance_path(small, local.config, local.split))
+    return {}
+
+
+def _refuse_to_lose(local: _Local, small: Path, state: RepoState, replace: bool) -> None:
+    there = _told_there(local, small)
+    if replace or there.get("files") == local.provenance["files"]:
+        return
+    if there or _old_shards(local, state):
+        raise _another_split(state.name, local.name, there.get("fingerprint"), local.provenance["fingerprint"])
+
+
+def _another_split(repo: str, name: str, there: Any, own: str) -> UserError:
+    recipe = "no provenance" if there is None else f"recipe {there}"
+    return UserError(
+        f"{repo}: holds another {name} already ({recipe}, yours {own}); say --replace, or choose another output.split"
+    )
+
+
+def _old_shards(local: _Local, state: RepoState) -> list[CommitOperationDelete]:
+    """Deletions of the parquet files of a split that are not among its files now."""
+    shards = re.compile(rf"{re.escape(local.config)}/{re.escape(local.split)}-[^/]*\.parquet")
+    gone = sorted(file for file in state.files if shards.fullmatch(file) and file not in local.provenance["files"])
+    return [CommitOperationDelete(file) for file in gone]
+
+
+def _add_small_files(local: _Local, small: Path) -> None:
+    """The split's provenance, and what has been found on it."""
+    for path in (
+        provenance_path(local.root, local.config, local.split),
+        *(local.root / "results" / local.config / local.split).glob("*.json"),
+    ):
+        refuse_outside(path, local.root)
+        target = small / path.relative_to(local.root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def _add_tags(hub: HubRepo, found: list[_Local], commit: str) -> list[str]:
+    known = hub.tags()
+    for local in found:
+        if local.tag not in known:
+            hub.tag(local.tag, commit, f"{local.name}, recipe {local.provenance['fingerprint']}")
+    return [local.tag for local in found]
+
+
+def _warn(found: list[_Local], state: RepoState) -> list[str]:
+    """Notes on the licence of what can be seen by everyone."""
+    if state.private:
+        return []
+    notes = []
+    for local in found:
+        licence = local.provenance["recipe"]["source"].get("license")
+        if licence is None or not _FREE.match(licence):
+            told = f"is {licence}" if licence else "is not said (source.license)"
+            notes.append(
+                f"{local.name} is public, and the licence of its source {told}: make sure that you may share it"
+            )
+    return notes

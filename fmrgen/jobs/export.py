@@ -1,0 +1,280 @@
+"""A split in the formats of other tools: tars for webdataset, folders of images for everything else."""
+
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, Literal, NamedTuple
+
+from datasets import ClassLabel, Image
+from PIL import Image as PILImage
+
+from fmrgen.errors import UserError, one_line
+from fmrgen.files import write_atomically
+from fmrgen.sources.images import read_image
+from fmrgen.storage.open import OpenedSplit, open_split, reading, refuse_other_rows
+
+_LONGEST_NAME = 200  # bytes; file systems allow 255
+
+Format = Literal["webdataset", "imagefolder"]
+
+
+class _Row(NamedTuple):
+    """A row as any format takes it: `images` are (file extension, bytes) by column, `told` what JSON can say."""
+
+    key: str
+    images: dict[str, tuple[str, bytes]]
+    told: dict[str, Any]
+
+
+def export(
+    split: str,
+    folder: str | Path,
+    form: Format,
+    *,
+    tar_size: int = 1000,
+    on_rows: Callable[[int, int | None], None] = lambda done, total: None,
+) -> int:
+    """Writes a split into `folder` in another format; the images' bytes stay as they are. Returns the number of rows.
+
+    `webdataset`: `SPLIT-000000.tar` with `tar_size` rows each, of every row `KEY.image.png`, `KEY.original.png`,
+    `KEY.cls` and `KEY.json`, and `SPLIT.json` beside them. `imagefolder`: `image/CLASS/KEY.png`,
+    `original/CLASS/KEY.png`, `metadata.jsonl` and `split.json`. `KEY` is the row's id. The JSON beside the rows holds
+    the names of the classes and the provenance. Raises UserError, also where there is something in the place.
+    """
+    opened = open_split(split)
+    for name in ("image", "label"):
+        if name not in opened.features:
+            raise UserError(f"{split}: has no column {name}, only {', '.join(opened.features)}")
+    for name, feature in opened.features.items():
+        # Such a name is a folder's in one format and an ending in the other; a stranger may have chosen it.
+        if isinstance(feature, Image) and not re.fullmatch(r"[\w-]+", name):
+            raise UserError(f"{split}: the image column {name!r} has a name that no file can have; rename it")
+        if not isinstance(feature, Image) and _opens_files(feature):
+            raise UserError(f"{split}: the column {name} holds images or sounds in a list; take it out of the split")
+    writers: dict[Format, type[_Writer]] = {"webdataset": _Tars, "imagefolder": _Folders}
+    writer = writers[form](Path(folder), opened, tar_size)
+    done = 0
+    try:
+        for row in _rows(opened):
+            writer.write(row)
+            done += 1
+            on_rows(done, opened.rows)
+        writer.finish(done)
+    finally:
+        shutil.rmtree(writer.partial, ignore_errors=True)
+    return done
+
+
+def _opens_files(feature: Any) -> bool:
+    """Whether reading a column of that type opens files, whose places a stranger may have chosen."""
+    if isinstance(feature, dict):
+        return any(map(_opens_files, feature.values()))
+    if isinstance(feature, list):
+        return any(map(_opens_files, feature))
+    if hasattr(feature, "decode") and hasattr(feature, "decode_example"):
+        return True
+    return _opens_files(getattr(feature, "feature", {}))
+
+
+def _rows(opened: OpenedSplit) -> Iterator[_Row]:
+    features = opened.features
+    images = [name for name, feature in features.items() if isinstance(feature, Image)]
+    # Where fmrgen made the split its ids tell rows apart; anyone else's may not.
+    has_ids = opened.provenance is not None
+    ids: list[int] = []
+    with reading(opened.name):
+        for number, row in enumerate(opened.undecoded(images)):
+            told = {name: _plain(value, features[name], name) for name, value in row.items() if name not in images}
+            names = getattr(features["label"], "names", None)
+            if row["label"] is None or (names and not 0 <= row["label"] < len(names)):
+                raise UserError(f"{opened.name}: row {number} has no label; export a split whose rows have one")
+            if has_ids and (gaps := [name for name, value in row.items() if value is None]):
+                raise UserError(
+                    f"{opened.name}: row {number} has no {gaps[0]}; fmrgen verify --files tells what was changed"
+                )
+            if row["image"] is None:
+                raise UserError(f"{opened.name}: row {number} has no image; export a split whose rows have one")
+            found = {name: _image(opened, row[name], f"row {number}: its {name}") for name in images if row[name]}
+            ids.append(row["id"] if has_ids else number)
+            yield _Row(f"{ids[-1]:08d}", found, told)
+    refuse_other_rows(opened, ids)
+
+
+def _image(opened: OpenedSplit, stored: dict[str, Any], what: str) -> tuple[str, bytes]:
+    """The extension of an image's format, and its bytes as they are stored."""
+    try:
+        image = opened.image_of(stored)
+        if isinstance(image, str):
+            image = read_image(image)
+        with PILImage.open(io.BytesIO(image)) as known:
+            form = str(known.format).lower()
+    except (UserError, OSError) as error:
+        raise UserError(f"{opened.name}: {what} is unreadable ({one_line(error)})") from None
+    return {"jpeg": "jpg", "tiff": "tif"}.get(form, form), image
+
+
+def _plain(value: Any, feature: Any, name: str) -> Any:
+    """A value as JSON holds it: reasons and the like by name, labels by number, what is not finite as null."""
+    if isinstance(feature, ClassLabel) and name != "label" and value is not None:
+        if not 0 <= value < len(feature.names):
+            raise UserError(f"a {name} is {value}, none of its {len(feature.names)} classes; mend it and export again")
+        return feature.int2str(value)
+    return _as_json(value, name)
+
+
+def _as_json(value: Any, name: str) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_as_json(entry, name) for entry in value]
+    if isinstance(value, dict):
+        return {str(key): _as_json(entry, name) for key, entry in value.items()}
+    if value is not None and not isinstance(value, str | int | bool):
+        raise UserError(f"the column {name} holds {type(value).__name__}, which JSON can't; remove it and export again")
+    return value
+
+
+def _class_names(opened: OpenedSplit) -> list[str] | None:
+    feature = opened.features["label"]
+    return list(feature.names) if isinstance(feature, ClassLabel) else None
+
+
+class _Writer(ABC):
+    """Writes rows in one format, beside the wanted folder; what is there takes its place when it is whole."""
+
+    def __init__(self, folder: Path, opened: OpenedSplit, tar_size: int) -> None:
+        self.folder, self.opened, self.tar_size = folder.resolve(), opened, tar_size
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise UserError(f"{folder}: is not empty; choose another folder")
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.partial = Path(mkdtemp(".partial", f".{self.folder.name[:100]}.", self.folder.parent))
+        except OSError as error:
+            raise UserError(f"{folder}: can't be written: {error.strerror}") from None
+        self.classes = _class_names(opened)
+
+    def take_its_place(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in sorted(self.partial.iterdir()):
+                os.replace(path, self.folder / path.name)
+        except OSError as error:
+            raise UserError(f"{self.folder}: can't be written: {error.strerror}") from None
+
+    @abstractmethod
+    def write(self, row: _Row) -> None: ...
+
+    @abstractmethod
+    def finish(self, rows: int) -> None: ...
+
+    def description(self, rows: int) -> dict[str, Any]:
+        """What a reader of the rows must know besides them."""
+        opened = self.opened
+        name = f"{opened.config}/{opened.split}" if opened.split else Path(opened.name).name
+        told = {"split": name, "rows": rows, "classes": self.classes, "columns": opened.features.to_dict()}
+        return told | {"provenance": opened.provenance}
+
+
+class _Tars(_Writer):
+    def __init__(self, folder: Path, opened: OpenedSplit, tar_size: int) -> None:
+        super().__init__(folder, opened, tar_size)
+        self.name = opened.split or "split"
+        self.images: set[str] | None = None
+        self.waiting: list[_Row] = []
+        self.tars: list[dict[str, Any]] = []
+
+    def write(self, row: _Row) -> None:
+        self.images = self.images or set(row.images)
+        if unlike := self.images ^ set(row.images):
+            raise UserError(
+                f"{self.opened.name}: some rows have no {min(unlike)}, and tars whose samples differ can't be loaded; "
+                "take that column out of the split, or export an imagefolder"
+            )
+        self.waiting.append(row)
+        if len(self.waiting) == self.tar_size:
+            self._write_tar()
+
+    def _write_tar(self) -> None:
+        from webdataset import TarWriter
+
+        buffer = io.BytesIO()
+        # Without times and users, the same rows make the same bytes.
+        with TarWriter(buffer, encoder=False, mtime=0, user="", group="") as tar:
+            for row in self.waiting:
+                sample: dict[str, Any] = {"__key__": row.key, "json": json.dumps(row.told, ensure_ascii=False).encode()}
+                sample |= {f"{name}.{extension}": content for name, (extension, content) in row.images.items()}
+                if isinstance(row.told["label"], int):
+                    sample["cls"] = str(row.told["label"]).encode()
+                tar.write(sample)
+        path = self.partial / f"{self.name}-{len(self.tars):06d}.tar"
+        write_atomically(path, buffer.getbuffer())
+        digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
+        self.tars.append({"name": path.name, "rows": len(self.waiting), "sha256": digest})
+        self.waiting = []
+
+    def finish(self, rows: int) -> None:
+        if self.waiting:
+            self._write_tar()
+        write_atomically(self.partial / f"{self.name}.json", _json({**self.description(rows), "tars": self.tars}))
+        self.take_its_place()
+
+
+class _Folders(_Writer):
+    def __init__(self, folder: Path, opened: OpenedSplit, tar_size: int) -> None:
+        super().__init__(folder, opened, tar_size)
+        self.metadata: list[bytes] = []
+        self.homes: dict[Any, str] = dict(enumerate(_class_folders(self.classes))) if self.classes else {}
+
+    def write(self, row: _Row) -> None:
+        home = self._home(row.told["label"])
+        told: dict[str, Any] = {}
+        for name, (extension, content) in row.images.items():
+            path = self.partial / name / home / f"{row.key}.{extension}"
+            told[f"{name}_file_name"] = path.relative_to(self.partial).as_posix()
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            except OSError as error:
+                raise UserError(f"{path}: can't be written: {error.strerror}") from None
+        self.metadata.append(_json({**told, **row.told}, indent=None))
+
+    def finish(self, rows: int) -> None:
+        write_atomically(self.partial / "metadata.jsonl", b"".join(self.metadata))
+        write_atomically(self.partial / "split.json", _json(self.description(rows)))
+        self.take_its_place()
+
+    def _home(self, label: Any) -> str:
+        """The folder of a class; where the split does not say what classes there are, they come as they come."""
+        if label not in self.homes:
+            name = f"{label:06d}" if isinstance(label, int) else _as_folder(str(label))
+            taken = set(self.homes.values())
+            while name in taken or not name:
+                name = f"{name} {len(taken)}".strip()
+            self.homes[label] = name
+        return self.homes[label]
+
+
+def _class_folders(classes: list[str]) -> list[str]:
+    """A folder's name for each class, in an order that is the labels': tools number folders by their names."""
+    plain = [_as_folder(name) for name in classes]
+    if plain == sorted(set(plain)) and all(plain):
+        return plain
+    width = len(str(len(classes) - 1))
+    return [f"{label:0{width}d} {name}".strip() for label, name in enumerate(plain)]
+
+
+def _as_folder(name: str) -> str:
+    plain = re.sub(r"[^\w ,.()'+&-]", "_", name).encode()[:_LONGEST_NAME].decode(errors="ignore")
+    return plain.strip(". ")
+
+
+def _json(tree: Any, indent: int | None = 2) -> bytes:
+    return json.dumps(tree, indent=indent, ensure_ascii=False).encode() + b"\n"

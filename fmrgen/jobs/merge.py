@@ -1,0 +1,89 @@
+"""One split of its parts, as machines without a common file system leave them."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from fmrgen.errors import UserError
+from fmrgen.files import refuse_unwritable, write_atomically
+from fmrgen.jobs.lifecycle import complete, take
+from fmrgen.metrics import Summary
+from fmrgen.storage.open import parse_reference
+from fmrgen.storage.provenance import features_of, read_all, refuse_newer, refuse_other
+from fmrgen.storage.shards import SplitFolder
+
+_Part = tuple[Path, dict[str, Any]]
+
+
+def merge(
+    parts: Sequence[str | Path],
+    output: str | Path,
+    *,
+    on_note: Callable[[str], None] = lambda line: None,
+) -> dict[str, Summary]:
+    """Copies the shards of the folders `parts` (`FOLDER[:CONFIG/SPLIT]`) into the folder `output` and completes the
+    splits that are whole there. Returns their summaries by CONFIG/SPLIT.
+
+    Every part must have been made by the same recipe, from the same examples and with the same weights. A shard that
+    several parts hold is taken once, one that is damaged not at all. Raises UserError also where shards are missing at
+    the end: what there is has been copied then, and `generate` makes the rest.
+    """
+    refuse_unwritable(Path(output))
+    found: dict[tuple[str, str], list[_Part]] = {}
+    for root, splits in map(_splits_of, map(str, parts)):
+        for place, provenance in splits.items():
+            found.setdefault(place, []).append((root, provenance))
+    for (config, split), shares in found.items():
+        for root, provenance in shares[1:]:
+            refuse_other(f"{root}:{config}/{split}", provenance, shares[0][1], f"not a part of {shares[0][0]}'s split")
+    summaries, missing = {}, []
+    for (config, split), shares in found.items():
+        try:
+            summaries[f"{config}/{split}"] = _merge(shares, Path(output), config, split, on_note)
+        except _IncompleteError as error:
+            missing.append(error)
+    if missing:
+        raise missing[0]
+    return summaries
+
+
+class _IncompleteError(UserError):
+    """Some shards of a split are in none of its parts."""
+
+
+def _splits_of(part: str) -> tuple[Path, dict[tuple[str, str], dict[str, Any]]]:
+    reference = parse_reference(part)
+    root, wanted = Path(reference.repo), (reference.config, reference.split)
+    if not root.is_dir():
+        raise UserError(f"{part}: no such folder; merge the --output folders of generate commands")
+    found = {place: told for place, told in read_all(root).items() if wanted in ((None, None), place)}
+    for (config, split), told in found.items():
+        refuse_newer(f"{part}: {config}/{split}", told)
+    if not found:
+        raise UserError(f"{part}: holds no perturbed split; merge the --output folders of generate commands")
+    return root, found
+
+
+def _merge(parts: list[_Part], output: Path, config: str, split: str, on_note: Callable[[str], None]) -> Summary:
+    first = parts[0][1]
+    runs = [run for _, provenance in parts for run in provenance["runs"]]
+    fresh = {**first, "finished": False, "runs": [], "files": {}, "skipped": []}
+    plan = (config, split, first["examples"], first["recipe"]["output"]["shard_size"])
+    target, features = SplitFolder(output, *plan), features_of(first)
+    with ExitStack() as locks:
+        taken = take(target, fresh, runs, locks, on_note)
+        for root, provenance in parts:
+            folder = SplitFolder(root, *plan)
+            sound, wrong = folder.sound_shards(features, provenance["fingerprint"], provenance.get("files", {}))
+            for error in wrong:
+                on_note(f"{error.path}: {error.reason}; it is left out")
+            for shard in sorted(sound.keys() - taken.sound.keys()):
+                write_atomically(target.shard_path(shard), folder.shard_path(shard).read_bytes())
+                taken.sound[shard] = sound[shard].tally
+        if missing := target.shards - len(taken.sound):
+            raise _IncompleteError(
+                f"{output}:{config}/{split}: {missing} of {target.shards} shards are in none of the parts; their "
+                f"generate command with --output {output} makes them"
+            )
+        return complete(target, taken.provenance)

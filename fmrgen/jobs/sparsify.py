@@ -1,0 +1,196 @@
+"""The sparse mask of a generator (paper §3.2.1, App. I): which dimensions of the latent tell perturbed from original.
+
+The mask is the support of an l1-regularised logistic regression between the latents of originals and those of the
+perturbed images made from them.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_score
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from fmrgen.components import Components
+from fmrgen.distributed.launch import in_launched_precision, start_processes
+from fmrgen.engine.perturb import perturb
+from fmrgen.errors import UserError
+from fmrgen.generators.base import mask_of
+from fmrgen.recipe import Recipe
+from fmrgen.sources.base import SourceConfig
+from fmrgen.weights.digest import weights_sha256
+
+_TEST_SHARE = 0.2
+_FOLDS = 3
+_STRENGTHS = 16  # on the path
+_PATH_ENDS = (0.7, 0.01)  # as shares of the strength at which nothing is left
+_FEWEST_IMAGES = 20  # below, there is nothing to learn and nothing to test on
+
+
+@dataclass(frozen=True)
+class SparseMask:
+    """A mask and how it was found.
+
+    `mask` is True for the dimensions that may move, of the shape of one latent. `test_score` is the share of held-out
+    latents that the regression tells apart, `regularization` its lambda on the l1 norm beside the summed loss.
+    """
+
+    mask: torch.Tensor
+    images: int
+    regularization: float
+    test_score: float
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether the test score is more than two standard errors above a coin's: else the mask means little."""
+        return self.test_score > 0.5 + 1 / np.sqrt(2 * _held_out(self.images))
+
+    @property
+    def sparsity(self) -> float:
+        """The share of dimensions that do not move."""
+        return 1 - int(self.mask.sum()) / self.mask.numel()
+
+
+@dataclass(frozen=True)
+class LatentPairs:
+    """Free latents of originals and of the perturbed images made from them, each [n, …] float32."""
+
+    originals: np.ndarray
+    perturbed: np.ndarray
+
+
+def sparsify(
+    recipe: Recipe,
+    output: str | Path,
+    *,
+    regularization: float | None = None,
+    on_images: Callable[[int, int | None], None] = lambda done, total: None,
+) -> SparseMask:
+    """Perturbs the images of `recipe`, finds the mask and writes it to `output` (.safetensors) with its provenance.
+
+    `regularization` is lambda (36.36 in the paper's App. I); None finds it on a path (see `fit_mask`). Raises UserError
+    where the recipe has a mask already, too few images were accepted, or nothing is left of the latent.
+    """
+    if mask_of(recipe.generator) is not None:
+        raise UserError("generator.mask: this recipe is sparse already; leave it out to find another mask")
+    path = Path(output)
+    if path.suffix != ".safetensors":
+        raise UserError(f"{path}: a mask is a .safetensors file; name it so")
+    if path.exists():
+        raise UserError(f"{path}: is there already; choose another --output, or delete it")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path}: no file can be written there; choose another --output")
+    recipe = in_launched_precision(recipe)
+    accelerator = start_processes()
+    if accelerator.num_processes > 1:
+        raise UserError("sparsify runs in one process; start it without accelerate launch")
+    components = recipe.build(accelerator.device)
+    pairs = latent_pairs(recipe, components, accelerator.device, on_images)
+    found = fit_mask(pairs, regularization)
+    told = {
+        "recipe": json.dumps(recipe.model_dump(mode="json")),
+        "fingerprint": recipe.fingerprint,
+        "generator_sha256": weights_sha256(components.generator) or "",
+        "images": str(found.images),
+        "regularization": repr(found.regularization),
+        "sparsity": repr(found.sparsity),
+        "test_score": repr(found.test_score),
+        "versions": json.dumps({name: version(name) for name in ("fmrgen", "torch", "scikit-learn")}),
+    }
+    unfinished = path.with_name(f".{path.name}")
+    save_file({"mask": found.mask}, unfinished, told)
+    unfinished.replace(path)
+    return found
+
+
+def latent_pairs(
+    recipe: Recipe,
+    components: Components,
+    device: torch.device,
+    on_images: Callable[[int, int | None], None] = lambda done, total: None,
+) -> LatentPairs:
+    """The latents of every image of the source that the oracle accepted at least once, before and after."""
+    source, classifier, generator, oracle = components
+    config = recipe.source
+    assert isinstance(config, SourceConfig)
+
+    pairs = {}
+    examples = source.load_all(generator.image_size, config.fit, config.on_error)
+    options = recipe.perturb.model_dump()
+    rows = perturb(examples, classifier, generator, oracle, device=device, keep_latents=True, **options)
+    for done, row in enumerate(rows, 1):
+        on_images(done, len(source))
+        if row.valid and row.latents is not None:
+            pairs[row.id] = row.latents
+    if len(pairs) < _FEWEST_IMAGES:
+        raise UserError(
+            f"the oracle accepted {len(pairs)} perturbed images, a mask needs {_FEWEST_IMAGES}; take more samples, or "
+            "a smaller perturb.step_size"
+        )
+    in_order = [pairs[i] for i in sorted(pairs)]  # whatever order they ended in
+    return LatentPairs(*(torch.stack(latents).float().numpy() for latents in zip(*in_order, strict=True)))
+
+
+def fit_mask(pairs: LatentPairs, regularization: float | None = None) -> SparseMask:
+    """The support of the regression fitted to four fifths of the images, scored on the others.
+
+    Both latents of an image are in the same part. Every dimension is standardised. Without `regularization` the
+    strength is chosen on a path by three-fold cross-validation among the four fifths: the largest whose accuracy is
+    within one standard error of the best.
+    """
+    images = len(pairs.originals)
+    order = np.random.default_rng(0).permutation(images)
+    test, train = (_stacked(pairs, part) for part in np.split(order, [_held_out(images)]))
+    if regularization is None:
+        regularization = _choose(*train)
+    model = _regression(regularization).fit(*train)
+    kept = model[-1].coef_.reshape(pairs.originals.shape[1:]) != 0
+    if not kept.any():
+        raise UserError(f"no dimension is left at regularization {regularization:g}; choose a smaller one")
+    return SparseMask(torch.from_numpy(kept), images, regularization, float(model.score(*test)))
+
+
+def _held_out(images: int) -> int:
+    return round(_TEST_SHARE * images)
+
+
+def _stacked(pairs: LatentPairs, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features [2n, D] and labels [2n], 1 for perturbed; row i and row n + i are of one image."""
+    features = np.concatenate([pairs.originals[images], pairs.perturbed[images]])
+    return features.reshape(len(features), -1), np.arange(len(features)) // len(images)
+
+
+def _regression(regularization: float) -> Pipeline:
+    # liblinear: the seed orders its coordinates.
+    fitted = LogisticRegression(C=1 / regularization, l1_ratio=1, solver="liblinear", random_state=0, max_iter=1000)
+    return make_pipeline(StandardScaler(), fitted)
+
+
+def _choose(features: np.ndarray, labels: np.ndarray) -> float:
+    groups = np.arange(len(labels)) % (len(labels) // 2)
+    scaled = StandardScaler().fit_transform(features)
+    nothing_left = np.abs(scaled.T @ (labels - 0.5)).max()
+    path = nothing_left * np.geomspace(*_PATH_ENDS, _STRENGTHS)
+    share = 1 - 1 / _FOLDS  # of the rows that a fold fits, and so of the loss that the strength stands beside
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # at the weak end, which is rarely the best
+        scores = np.array(
+            [
+                cross_val_score(_regression(share * strength), features, labels, groups=groups, cv=GroupKFold(_FOLDS))
+                for strength in path
+            ]
+        )
+    means = scores.mean(1)
+    best = means.argmax()
+    error = scores[best].std(ddof=1) / np.sqrt(_FOLDS)
+    return float(next(strength for strength, mean in zip(path, means, strict=True) if mean >= means[best] - error))

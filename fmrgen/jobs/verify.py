@@ -1,0 +1,171 @@
+"""Whether a split tells the truth: every stored image judged and classified again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from fmrgen.components import Judges, blank_image, build_judges, told_of
+from fmrgen.config import Section
+from fmrgen.engine.perturb import in_full
+from fmrgen.errors import UserError
+from fmrgen.kinds import ClassifierSection, OracleSection
+from fmrgen.labels import recorded_labels
+from fmrgen.records import StopReason
+from fmrgen.storage.open import OpenedSplit, open_own_split, reading, refuse_other_rows
+from fmrgen.trust.recipes import strangers_section
+from fmrgen.weights.digest import refuse_changed_weights, weights_sha256
+
+_BATCH = 64
+_MOST_PIXELS = 1 << 25  # of the images of a batch, each of which takes 27 bytes on its way
+_TOLERANCE = 1e-4  # of clip_score, oracle_probability and loss: float noise between batch sizes and devices
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A stored value that the stored image does not bear out."""
+
+    id: int
+    column: str
+    stored: Any
+    found: Any
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The outcome: how many of `rows` are true in every column, and what is not."""
+
+    rows: int
+    disagreements: list[Disagreement]
+
+    @property
+    def true_rows(self) -> int:
+        return self.rows - len({entry.id for entry in self.disagreements})
+
+
+class _JudgesOfRecipe(Section):
+    classifier: ClassifierSection
+    oracle: OracleSection
+
+
+def verify(
+    split: str,
+    *,
+    trust: bool = False,
+    device: torch.device | str | None = None,
+    on_rows: Callable[[int, int], None] = lambda done, rows: None,
+) -> Verification:
+    """Judges and classifies every stored image of `split` (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`) again.
+
+    Uses the oracle and the classifier of the recipe in the split's provenance, which may be a stranger's: where they
+    run code, or read files of this machine or addresses, that is refused unless `trust` is given. `on_rows(done, rows)`
+    tells how far it is. Raises UserError where the split or its models can't be had, or are not the ones that made it.
+    """
+    opened, provenance = open_own_split(split)
+    tree = {name: provenance["recipe"][name] for name in ("classifier", "oracle")}
+    told = f"{split}: the recipe in its provenance"
+    recipe = strangers_section(_JudgesOfRecipe, tree, told, trust=trust, cure="if you trust it, verify with --trust")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    labels = recorded_labels(provenance)
+    blank = blank_image(provenance["image_size"], device)
+    judges = build_judges(recipe.classifier, recipe.oracle, labels, blank)
+    for name, judge in judges._asdict().items():
+        if weights_sha256(judge) != provenance["weights_sha256"][name]:
+            raise UserError(
+                f"{split}: the {name} that the recipe loads now has other weights than the one that made it"
+            )
+    with reading(split):
+        found = _verify_rows(opened, len(labels), provenance["image_size"], judges, device, on_rows)
+    for name, judge in judges._asdict().items():
+        refuse_changed_weights(name, judge, provenance["weights_sha256"][name])
+    return found
+
+
+def _verify_rows(
+    opened: OpenedSplit,
+    labels: int,
+    size: int,
+    judges: Judges,
+    device: torch.device | str,
+    on_rows: Callable[[int, int], None],
+) -> Verification:
+    rows = opened.rows or 0
+    columns = [name for name in ("image", "original") if name in opened.features]
+    disagreements: list[Disagreement] = []
+    ids: list[int] = []
+    batch_size = max(1, min(_BATCH, _MOST_PIXELS // size**2))
+    for batch in opened.undecoded(columns).iter(batch_size=batch_size) if rows else ():
+        _refuse_gaps(opened.name, batch, labels)
+        pixels = {name: _decode(opened, batch, name) for name in columns}
+        found = _measure(pixels["image"], batch["label"], "", judges, device)
+        if "original" in pixels:
+            found |= _measure(pixels["original"], batch["label"], "original_", judges, device)
+        for column, values in found.items():
+            disagreements += _compare(batch, column, values)
+        disagreements += _check_reasons_and_invalid_rows(batch, pixels)
+        ids += batch["id"]
+        on_rows(len(ids), rows)
+    refuse_other_rows(opened, ids)
+    return Verification(rows, disagreements)
+
+
+def _refuse_gaps(name: str, batch: dict[str, list[Any]], labels: int) -> None:
+    for i, example_id in enumerate(batch["id"]):
+        for column, values in batch.items():
+            if values[i] is None:
+                raise UserError(f"{name}: id {example_id}: has no {column}; every row needs one")
+        if not 0 <= batch["label"][i] < labels:
+            raise UserError(f"{name}: id {example_id}: label {batch['label'][i]} is none of the {labels} classes")
+
+
+def _decode(opened: OpenedSplit, batch: dict[str, list[Any]], column: str) -> np.ndarray:
+    """The images of a column, uint8 [B, H, W, 3], of the size that the split says."""
+    images = []
+    for example_id, stored in zip(batch["id"], batch[column], strict=True):
+        images.append(np.asarray(opened.decode(stored, f"id {example_id}: its {column}")))
+    return np.stack(images)
+
+
+def _measure(
+    pixels: np.ndarray, stored_labels: list[int], prefix: str, judges: Judges, device: torch.device | str
+) -> dict[str, Tensor]:
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device).float() / 255
+    labels = torch.tensor(stored_labels, device=device)
+    with torch.no_grad():
+        with told_of("classifier", images):
+            logits = in_full(judges.classifier(images.clone()))
+        with told_of("oracle", images):
+            probabilities, score = map(in_full, judges.oracle.judge(images.clone()))
+    found = {f"{prefix}prediction": logits.argmax(1), f"{prefix}oracle_label": probabilities.argmax(1)}
+    if not prefix:
+        found["clip_score"] = score.gather(1, labels.unsqueeze(1)).squeeze(1)
+        found["oracle_probability"] = probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
+        found["loss"] = cross_entropy(logits, labels, reduction="none")
+    return found
+
+
+def _compare(batch: dict[str, list[Any]], column: str, found: Tensor) -> list[Disagreement]:
+    stored, now = np.asarray(batch[column]), found.cpu().numpy()
+    if np.issubdtype(stored.dtype, np.floating):
+        same = np.isclose(now, stored, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
+    else:
+        same = now == stored
+    return [Disagreement(batch["id"][i], column, stored[i].item(), now[i].item()) for i in np.flatnonzero(~same)]
+
+
+def _check_reasons_and_invalid_rows(batch: dict[str, list[Any]], pixels: dict[str, np.ndarray]) -> list[Disagreement]:
+    """There are so many reasons to stop; an invalid row has taken no step, and its image is the original."""
+    wrong = []
+    for i, example_id in enumerate(batch["id"]):
+        if not 0 <= (reason := batch["stop_reason"][i]) < len(StopReason):
+            wrong.append(Disagreement(example_id, "stop_reason", reason, f"one of 0 to {len(StopReason) - 1}"))
+        valid, iterations = batch["valid"][i], batch["iterations"][i]
+        if valid != (iterations > 0):
+            wrong.append(Disagreement(example_id, "valid", valid, f"iterations {iterations}"))
+        if not valid and "original" in pixels and not np.array_equal(pixels["image"][i], pixels["original"][i]):
+            wrong.append(Disagreement(example_id, "image", "another image", "the original, as the row is invalid"))
+    return wrong

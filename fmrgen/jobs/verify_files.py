@@ -1,0 +1,70 @@
+"""Whether the files of a split are whole, and those that were checked when it was finished; no image is judged."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fmrgen.errors import UserError
+from fmrgen.files import parse_json, read_json, refuse_outside
+from fmrgen.hub.repo import HubRepo
+from fmrgen.storage.open import choose_place, parse_reference, splits_among, splits_in
+from fmrgen.storage.provenance import features_of, is_finished, is_provenance
+from fmrgen.storage.shards import SplitFolder, provenance_path
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FilesVerification:
+    """How many files of `shards` are right, and what is wrong, a line each; without all of them it is not finished."""
+
+    sound: int
+    shards: int
+    finished: bool
+    wrong: list[str]
+
+
+def verify_files(split: str) -> FilesVerification:
+    """Compares every file of `split` (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`) with its digest on record.
+
+    On the Hub the digests are those that it tells. Of a split that is not finished yet, the shards that are there are
+    checked by the checksums in them. Raises UserError where there is no such split.
+    """
+    reference = parse_reference(split)
+    root = Path(reference.repo)
+    if root.is_dir():
+        config, name = choose_place(split, reference, sorted(splits_in(root)))
+        refuse_outside(provenance_path(root, config, name), root)
+        return _in_folder(root, config, name, read_json(provenance_path(root, config, name)))
+    if root.exists():
+        raise UserError(f"{split}: is a file; verify the folder of a generate command, or a repo on the Hub")
+    hub = HubRepo(reference.repo, reference.revision, _log.warning)
+    state = hub.look()
+    if state is None:
+        raise UserError(f"{reference.repo}: neither a folder here nor a dataset repo that can be read")
+    config, name = choose_place(split, reference, sorted(splits_among(state.files)))
+    path = provenance_path(Path(), config, name).as_posix()
+    provenance = parse_json(hub.read(path, state), f"{reference.repo}: {path}")
+    if not is_finished(provenance):
+        raise UserError(f"{split}: its provenance is not that of a finished split; push it again")
+    wrong = [
+        f"{file}: {'is missing' if file not in state.files else 'holds other bytes than when the split was finished'}"
+        for file, digest in provenance["files"].items()
+        if file not in state.files or state.files[file] not in (None, digest)  # None: too small for a digest there
+    ]
+    return FilesVerification(len(provenance["files"]) - len(wrong), len(provenance["files"]), True, wrong)
+
+
+def _in_folder(root: Path, config: str, split: str, provenance: dict[str, Any]) -> FilesVerification:
+    if not is_provenance(provenance):
+        raise UserError(f"{provenance_path(root, config, split)}: is no provenance of fmrgen's")
+    finished = is_finished(provenance)
+    folder = SplitFolder(root, config, split, provenance["examples"], provenance["recipe"]["output"]["shard_size"])
+    digests = provenance.get("files", {})
+    sound, errors = folder.sound_shards(features_of(provenance), provenance["fingerprint"], digests)
+    wrong = [f"{error.path}: {error.reason}" for error in errors]
+    if finished:
+        there = (folder.shard_path(shard) for shard in range(folder.shards))
+        wrong += [f"{path}: is missing" for path in there if not path.exists()]
+    return FilesVerification(len(sound), folder.shards, finished, wrong)

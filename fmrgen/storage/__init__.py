@@ -1,0 +1,1 @@
+"""Perturbed splits in a folder, and how any split is opened."""

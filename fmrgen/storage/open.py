@@ -1,0 +1,405 @@
+"""Opening a split to read it: one that fmrgen made, or anyone's rows of images and labels."""
+
+import glob
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, load_dataset
+from huggingface_hub import HfFileSystem
+from PIL import Image as PILImage
+
+from fmrgen.errors import UserError, one_line
+from fmrgen.files import is_inside, open_plain, read_json, refuse_chain, refuse_outside
+from fmrgen.hub_http import bound_requests, checked_commit
+from fmrgen.labels import Labels, recorded_labels
+from fmrgen.sources.images import lies_in_repo, open_rgb, place_inside, stored_image
+from fmrgen.storage.provenance import is_finished
+from fmrgen.storage.shards import provenance_path, split_features
+from fmrgen.trust.cards import refuse_card_that_leads_out
+
+_CURE = "fmrgen verify --files tells which file was changed"
+_LARGEST = 1 << 30  # bytes that a column of a row group may unpack to, where it is packed more than images can be
+_LARGEST_ROW = 1 << 23  # and a row of it
+_LEAST_PACKED = 20  # times
+_LOOKERS = 8  # files that are looked at, at once
+
+
+class SplitReference(NamedTuple):
+    """`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`; None where it is not said."""
+
+    repo: str
+    revision: str | None
+    config: str | None
+    split: str | None
+
+
+def parse_reference(text: str) -> SplitReference:
+    """What `text` names; a folder that is there goes before a repository. Raises UserError where it names no split."""
+    if text.strip() and Path(text).is_dir():
+        return SplitReference(text, None, None, None)
+    folder, _, place = text.rpartition(":")
+    if folder and Path(folder).is_dir() and (named := re.fullmatch(r"([\w.-]+)/([\w.]+)", place)):
+        return SplitReference(folder, None, named[1], named[2])
+    match = re.fullmatch(r"(?P<repo>.+?)(@(?P<revision>[^:@]+))?(:(?P<config>[\w.-]+)/(?P<split>[\w.]+))?", text)
+    if match is None or not text.strip():
+        raise UserError(f"{text!r}: a split is PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], for example out:mnist/lenet")
+    return SplitReference(match["repo"], match["revision"], match["config"], match["split"])
+
+
+@dataclass(frozen=True)
+class OpenedSplit:
+    """A split's rows, as a stream of what its files hold now, and where they come from.
+
+    `name` is how the split is called from here on. `provenance` is None where fmrgen did not make it. `repo` is the
+    folder or the Hub repo that holds it, None for single files and datasets in memory; `revision` is the commit on
+    the Hub, None for a folder.
+    """
+
+    name: str
+    dataset: IterableDataset
+    provenance: dict[str, Any] | None = None
+    repo: str | None = None
+    revision: str | None = None
+    config: str | None = None
+    split: str | None = None
+    opened_by_caller: bool = False
+
+    @property
+    def features(self) -> Features:
+        return self.dataset.features
+
+    def image_of(self, stored: dict[str, Any] | None) -> bytes | str:
+        """The bytes of a stored image, or the place of its file where that lies in the split's own folder, or in the
+        commit of its repo.
+
+        Raises UserError for any other: a stranger's rows must not name files of this machine, or other hosts. Datasets
+        that were opened by the caller are the caller's.
+        """
+        image = stored_image(stored)
+        if isinstance(image, bytes) or self.opened_by_caller:
+            return image
+        if (place := place_inside(image, self._holds)) is None:
+            raise UserError(f"it is stored as {image}, which is not in the split")
+        return place
+
+    def _holds(self, file: str) -> bool:
+        """Whether a path or an address is that of a file in the split's own folder or commit."""
+        if self.repo is None:
+            return False
+        if self.revision is None:
+            return "://" not in file and is_inside(Path(file), Path(self.repo))
+        return lies_in_repo(file, self.repo, self.revision)
+
+    def undecoded(self, columns: Iterable[str]) -> IterableDataset:
+        """Its rows, the images of `columns` as they are stored: for `image_of`, or `decode`."""
+        stream = self.dataset
+        for name in columns:
+            stream = stream.cast_column(name, Image(decode=False))
+        return stream
+
+    def decode(self, stored: dict[str, Any] | None, what: str) -> PILImage.Image:
+        """A stored image as 8-bit RGB. Raises UserError, which calls it `what`, where it is none or lies elsewhere."""
+        size = None if self.provenance is None else self.provenance["image_size"]
+        try:
+            return open_rgb(self.image_of(stored), size)
+        except UserError as error:
+            raise UserError(f"{self.name}: {what} is unreadable ({error})") from None
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows it has, where that is on record."""
+        if self.provenance is not None:
+            return self.provenance["examples"] - len(self.provenance.get("skipped", []))
+        known = (self.dataset.info.splits or {}).get(str(self.dataset.split))
+        return known.num_examples if known is not None and known.num_examples else None
+
+    @property
+    def labels(self) -> Labels | None:
+        """What its label column says; None where the labels have no names."""
+        feature = self.features.get("label")
+        if not isinstance(feature, ClassLabel):
+            return None
+        if self.provenance is None or list(feature.names) != self.provenance["labels"]:
+            return Labels(tuple(feature.names))
+        return recorded_labels(self.provenance)
+
+
+def open_split(
+    split: str | Path | Dataset | IterableDataset, *, name: str | None = None, download: bool = False
+) -> OpenedSplit:
+    """The split that a reference names, a parquet file (a pattern or an address of such), or a dataset in memory.
+
+    With `download`, what is on the Hub is fetched whole before it is read; otherwise it is streamed. Raises UserError
+    where there is none, it is not finished, or there are several and the reference does not say which.
+    """
+    if isinstance(split, Mapping):
+        raise UserError(f"{name}: holds several splits, {', '.join(split)}; give one of them")
+    if not isinstance(split, str | Path):
+        if isinstance(split, Dataset) and not len(split):
+            raise UserError(f"{name}: holds no rows")
+        stream = split.to_iterable_dataset() if isinstance(split, Dataset) else split
+        name = name or str(split.split or "dataset")
+        return OpenedSplit(name, _with_features(stream, name), opened_by_caller=True)
+    split = str(split)
+    try:
+        is_file = split.endswith(".parquet") and not Path(split).is_dir()
+        opened = _open_files(split) if is_file else _open_reference(split, download)
+    except UserError:
+        raise
+    except Exception as error:  # readers of so many formats, and the network under them, fail in as many ways
+        raise UserError(f"{split}: can't be opened: {one_line(error)}") from error
+    return opened if name is None else OpenedSplit(**{**vars(opened), "name": name})
+
+
+def open_own_split(text: str) -> tuple[OpenedSplit, dict[str, Any]]:
+    """A split that fmrgen made, and its provenance. Raises UserError where `text` names none."""
+    opened = open_split(text)
+    if opened.provenance is None:
+        raise UserError(f"{text}: holds no perturbed split: no provenance of fmrgen's beside it")
+    return opened, opened.provenance
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Makes what goes wrong in reading the rows of the split `name` an error of its files."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # readers of so many formats, and the network under them, fail in as many ways
+        raise UserError(f"{name}: a file of it can't be read: {one_line(error)}") from error
+
+
+def refuse_other_rows(opened: OpenedSplit, ids: Sequence[int]) -> None:
+    """Raises UserError where the files of a split that fmrgen made hold other rows than its provenance says.
+
+    `ids` are those of all its rows.
+    """
+    if opened.provenance is None:
+        return
+    if len(ids) != opened.rows:
+        raise UserError(f"{opened.name}: its files hold {len(ids)} rows and its provenance says {opened.rows}; {_CURE}")
+    if len(set(ids)) < len(ids):
+        twice = next(example_id for example_id, count in Counter(ids).items() if count > 1)
+        raise UserError(f"{opened.name}: its files hold id {twice} twice; {_CURE}")
+
+
+def _open_files(name: str) -> OpenedSplit:
+    pattern = name
+    if "://" not in pattern:
+        if not (files := glob.glob(pattern)):
+            raise UserError(f"{pattern}: no such file")
+        refuse_chain(Path(pattern))
+        _refuse_odd_files(files)
+        pattern = str(Path(pattern).absolute())
+    stream = load_dataset("parquet", data_files=pattern, split="train", streaming=True)
+    return OpenedSplit(name, _with_features(stream, name))
+
+
+def _open_reference(text: str, download: bool) -> OpenedSplit:
+    reference = parse_reference(text)
+    repo, revision = reference.repo, None
+    if Path(repo).is_dir():
+        if (Path(repo) / "state.json").is_file() or (Path(repo) / "dataset_dict.json").is_file():
+            return _open_saved(text, reference)
+        own = splits_in(repo)
+    else:
+        own, revision = _look_on_the_hub(reference)
+    named = (reference.config, reference.split)
+    if revision is None:
+        refuse_chain(Path(repo))
+        _refuse_links_out(Path(repo))
+    if own and (named in own or named == (None, None)):
+        place = choose_place(text, reference, sorted(own))
+    else:
+        refuse_card_that_leads_out(repo, revision)
+        place = choose_place(text, reference, sorted({*own, *_foreign_places(repo, revision)}))
+    provenance = _read_provenance(repo, revision, *place) if place in own else None
+    if provenance is not None and not is_finished(provenance):
+        if provenance.get("finished"):
+            raise UserError(f"{text}: its provenance is not that of a finished split; make it again")
+        raise UserError(f"{text}: not finished; run the same generate command again")
+    # A folder is streamed always: the rows that load_dataset would keep of it are not looked up by the files' content.
+    streaming = revision is None or not download
+    if provenance is not None:  # its very files, whatever the card says
+        base = str(Path(repo).absolute()) if revision is None else f"hf://datasets/{repo}@{revision}"
+        _refuse_odd_files([f"{base}/{file}" for file in provenance["files"]])
+        files = [f"{glob.escape(base)}/{file}" for file in provenance["files"]]
+        stream = load_dataset("parquet", data_files=files, split="train", streaming=streaming)
+    else:
+        if revision is None:
+            _refuse_odd_files(map(str, Path(repo).rglob("*.parquet")))
+        stream = load_dataset(repo, place[0], split=place[1], revision=revision, streaming=streaming)
+    if isinstance(stream, Dataset):
+        stream = stream.to_iterable_dataset()
+    if provenance is not None:
+        keeps = provenance["recipe"]["output"]["keep_original"]
+        if (stream.features or {}).items() != split_features(provenance["labels"], keeps).items():
+            raise UserError(f"{text}: its columns are not those that its provenance says; {_CURE}")
+    name = f"{repo}{f'@{reference.revision}' if reference.revision else ''}:{place[0]}/{place[1]}"
+    return OpenedSplit(name, _with_features(stream, text), provenance, repo, revision, *place)
+
+
+def _refuse_links_out(folder: Path) -> None:
+    """Raises UserError where a file that may be data lies in the folder by a link alone."""
+    for path in folder.rglob("[!.]*"):
+        if path.is_symlink() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            refuse_outside(path, folder)
+
+
+def _refuse_odd_files(paths: Iterable[str]) -> None:
+    """Raises UserError for a path of data where no file is, or one whose values fill more memory than images may.
+
+    Addresses on the Hub are looked at as well, some at once.
+    """
+    with ThreadPoolExecutor(_LOOKERS) as pool:
+        for _ in pool.map(_refuse_odd_file, paths):
+            pass
+
+
+def _refuse_odd_file(path: str) -> None:
+    try:
+        with HfFileSystem().open(path, "rb") if "://" in path else open_plain(Path(path)) as file:
+            parquet = pq.ParquetFile(file)
+            for group in range(parquet.metadata.num_row_groups):
+                _refuse_bomb(path, file, parquet.metadata.row_group(group), group)
+    except pa.ArrowException:
+        return  # told by who reads it
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or one_line(error)}; {_CURE}") from None
+
+
+def _refuse_bomb(path: str, file: Any, group: pq.RowGroupMetaData, number: int) -> None:
+    """Raises UserError where a few bytes stand for gigabytes, as no images of a split do: they hardly compress."""
+    for column in map(group.column, range(group.num_columns)):
+        packed, unpacked = column.total_compressed_size, column.total_uncompressed_size
+        if unpacked > _LARGEST and unpacked > _LEAST_PACKED * packed:
+            raise _bomb(path, column, unpacked)
+        # A dictionary holds a value once, and every row may name it.
+        if column.physical_type == "BYTE_ARRAY" and any("DICTIONARY" in encoding for encoding in column.encodings):
+            if unpacked * group.num_rows > _LARGEST:
+                unpacked = _length_of(file, column.path_in_schema, number)
+            else:
+                unpacked *= group.num_rows
+        too_much = unpacked > _LARGEST or unpacked > _LARGEST_ROW * group.num_rows
+        if too_much and unpacked > _LEAST_PACKED * packed:
+            raise _bomb(path, column, unpacked)
+
+
+def _bomb(path: str, column: pq.ColumnChunkMetaData, unpacked: int) -> UserError:
+    return UserError(
+        f"{path}: {column.total_compressed_size:,} bytes in it stand for up to {unpacked:,} of "
+        f"{column.path_in_schema}; those are no images, and they are not unpacked"
+    )
+
+
+def _length_of(file: Any, column: str, group: int) -> int:
+    """How many bytes the values of a column come to, counted without writing out those that rows have in common."""
+    found = pq.ParquetFile(file, read_dictionary=[column]).read_row_group(group, columns=[column])
+    total = 0
+    for chunk in found.flatten().column(0).chunks if "." in column else found.column(0).chunks:
+        if pa.types.is_dictionary(chunk.type):
+            lengths = pc.binary_length(chunk.dictionary).take(chunk.indices)
+        else:
+            lengths = pc.binary_length(chunk)
+        total += pc.sum(lengths.cast(pa.int64())).as_py() or 0
+    return total
+
+
+def _open_saved(text: str, reference: SplitReference) -> OpenedSplit:
+    """A folder of `save_to_disk`."""
+    if (several := Path(reference.repo) / "dataset_dict.json").is_file():
+        splits = read_json(several).get("splits")
+        for name in splits if isinstance(splits, list) else []:
+            if not re.fullmatch(r"\w[\w.-]*", str(name)):
+                raise UserError(f"{several}: names a split {name}, which is not in it; it is not read")
+    for state in Path(reference.repo).glob("**/state.json"):
+        files = read_json(state).get("_data_files")
+        for entry in files if isinstance(files, list) else []:
+            if Path(str(entry.get("filename"))).name != entry.get("filename"):
+                raise UserError(f"{state}: takes data from {entry.get('filename')}, which is not in it; it is not read")
+    loaded = datasets.load_from_disk(reference.repo)
+    if isinstance(loaded, Mapping):
+        _, split = choose_place(text, reference, [("default", str(name)) for name in loaded])
+        loaded = loaded[split]
+    return OpenedSplit(text, loaded.to_iterable_dataset(), repo=reference.repo)
+
+
+def choose_place(text: str, reference: SplitReference, available: list[tuple[str, str]]) -> tuple[str, str]:
+    """The config and split that `text` says, or the only ones. Raises UserError where that can't be told."""
+    names = ", ".join(f"{reference.repo}:{config}/{split}" for config, split in available)
+    if reference.config is not None and reference.split is not None:
+        place = (reference.config, reference.split)
+        if place not in available:
+            raise UserError(f"{text}: no split {place[0]}/{place[1]}" + (f"; there is {names}" if names else " in it"))
+        return place
+    if len(available) != 1:
+        raise UserError(f"{text}: " + (f"say which: {names}" if available else "holds no perturbed split"))
+    return available[0]
+
+
+def splits_in(folder: str | Path) -> list[tuple[str, str]]:
+    """Configs and splits in a folder that fmrgen made, finished or not."""
+    return [(path.parent.name, path.stem) for path in (Path(folder) / "provenance").glob("*/*.json")]
+
+
+def splits_among(files: Iterable[str]) -> list[tuple[str, str]]:
+    """`splits_in`, of a repo by the paths of its files."""
+    parts = [Path(file).parts for file in files]
+    named = [part for part in parts if len(part) == 3 and part[0] == "provenance" and part[2].endswith(".json")]
+    return [(config, Path(file).stem) for _, config, file in named]
+
+
+def _foreign_places(repo: str, revision: str | None) -> list[tuple[str, str]]:
+    """Configs and splits of a dataset that fmrgen did not make."""
+    try:
+        return [
+            (config, split)
+            for config in datasets.get_dataset_config_names(repo, revision=revision)
+            for split in datasets.get_dataset_split_names(repo, config, revision=revision)
+        ]
+    except (datasets.exceptions.DatasetsError, FileNotFoundError):
+        return []  # a folder without data files
+
+
+def _look_on_the_hub(reference: SplitReference) -> tuple[list[tuple[str, str]], str]:
+    """The splits that fmrgen made in a repo on the Hub, and the commit that is looked at."""
+    from huggingface_hub import HfApi
+
+    bound_requests()
+    try:
+        info = HfApi().dataset_info(reference.repo, revision=reference.revision)
+    except Exception as error:  # the Hub's client and the network under it fail in many ways
+        raise UserError(
+            f"{reference.repo}: neither a folder here nor a dataset repo to be read: {one_line(error)}"
+        ) from None
+    return splits_among(file.rfilename for file in info.siblings or []), checked_commit(info.sha, reference.repo)
+
+
+def _read_provenance(repo: str, revision: str | None, config: str, split: str) -> dict[str, Any]:
+    if revision is None:
+        path = provenance_path(Path(repo), config, split)
+        refuse_outside(path, Path(repo))
+        return read_json(path)
+    from huggingface_hub import hf_hub_download
+
+    file = provenance_path(Path(), config, split).as_posix()
+    return read_json(Path(hf_hub_download(repo, file, repo_type="dataset", revision=revision)))
+
+
+def _with_features(stream: IterableDataset, name: str) -> IterableDataset:
+    """`stream`, its columns known."""
+    known = stream if stream.features is not None else stream._resolve_features()
+    if known.features is None:
+        raise UserError(f"{name}: holds no rows")
+    return known

@@ -1,0 +1,82 @@
+"""Weights from a file, without running anything that the file says."""
+
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fmrgen.errors import UserError, one_line
+from fmrgen.weights.pretrained import local_file
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+
+
+def load_checkpoint(network: nn.Module, reference: str) -> None:
+    """Loads a `.safetensors` file or a torch file of plain tensors into `network`; every key must fit.
+
+    State dicts under `state_dict`, `model_state_dict` or `model`, and keys that all start with `module.`, are
+    unwrapped. Raises UserError for a file that is missing, unreadable, holds code, or does not fit.
+    """
+    what = f"classifier.checkpoint: {reference}"
+    load_exactly(network, _read_state(reference, what), what)
+
+
+def load_exactly(network: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Loads `state` into `network`; raises UserError, starting with `what`, unless keys and shapes are all the same."""
+    own = network.state_dict()
+    wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
+    missing, strange = [key for key in own if key not in state], [key for key in state if key not in own]
+    for keys, problem in ((wrong, "has another shape"), (missing, "is missing"), (strange, "is unknown to the model")):
+        if keys:
+            shapes = f" ({list(state[keys[0]].shape)}, not {list(own[keys[0]].shape)})" if keys is wrong else ""
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise UserError(f"{what}: not weights of this model: {keys[0]}{shapes}{more} {problem}")
+    network.load_state_dict(state)
+
+
+def refuse_program(path: Path, what: str) -> None:
+    """Raises UserError, starting with `what`, for files that torch would run or unpack: TorchScript, and its oldest
+    format, a tar that can hold links and pipes.
+    """
+    names: list[str] = []
+    try:
+        with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        is_tar = tarfile.is_tarfile(path)
+    except Exception as error:  # a broken file can fail anywhere in the readers
+        raise UserError(f"{what}: not a readable checkpoint: {one_line(error)}") from None
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise UserError(f"{what}: is a TorchScript program, not weights; it was not run")
+    if is_tar:
+        raise UserError(f"{what}: is a tar, and is not unpacked; save the state_dict anew with torch.save")
+
+
+def _read_state(reference: str, what: str) -> dict[str, Tensor]:
+    path = local_file(reference, "classifier.checkpoint")
+    refuse_program(path, what)
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "global" not in str(error).lower():
+            raise UserError(f"{what}: not a readable checkpoint") from None
+        raise UserError(
+            f"{what}: holds more than tensors, and nothing in it is run; save its state_dict alone"
+        ) from None
+    except Exception as error:  # a broken file can fail anywhere in the readers; none of them runs what it says
+        raise UserError(f"{what}: not a readable checkpoint: {one_line(error)}") from None
+    for wrapper in _WRAPPERS:
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if not isinstance(state, Mapping) or not state:
+        raise UserError(f"{what}: holds no state dict of tensors")
+    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
+        raise UserError(f"{what}: holds no state dict of tensors")
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return dict(state)
