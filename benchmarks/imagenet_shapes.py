@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from fmrgen import ClassifierConfig, ComponentConfig, GeneratorConfig
-from fmrgen.classifiers.base import Classifier, Normalize, freeze
+from fmrgen.classifiers.base import Classifier, Normalize
 from fmrgen.generators.vqgan import Vqgan
 from fmrgen.labels import Labels
 from fmrgen.oracles.clip import ClipOracle
+from fmrgen.weights.checkpoint import freeze
 
 
 class RandomVqgan(GeneratorConfig):

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fmrgen.generators.base import Generator, Latents
-from fmrgen.oracles.base import Oracle
-from fmrgen.recipe import PerturbSection
+from fmrgen.engine.interfaces import Generator, Latents, Oracle
+from fmrgen.engine.options import PerturbOptions
 from fmrgen.records import Example, StopReason
 
 
@@ -26,7 +25,7 @@ class Outcome:
     stop_reason: StopReason = StopReason.BUDGET
 
 
-def autocast(options: PerturbSection, device: torch.device) -> torch.autocast:
+def autocast(options: PerturbOptions, device: torch.device) -> torch.autocast:
     """The precision of generator and classifier."""
     return torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16")
 
@@ -36,7 +35,7 @@ def plain_perturb(
     classifier: nn.Module,
     generator: Generator,
     oracle: Oracle,
-    options: PerturbSection,
+    options: PerturbOptions,
     batch_size: int,
     device: torch.device,
 ) -> Iterator[tuple[int, Outcome]]:
@@ -54,7 +53,7 @@ def _perturb_batch(
     classifier: nn.Module,
     generator: Generator,
     oracle: Oracle,
-    options: PerturbSection,
+    options: PerturbOptions,
     device: torch.device,
 ) -> list[Outcome]:
     images = torch.stack([example.image for example in batch]).to(device)

@@ -47,8 +47,7 @@ class Way:
         _, classifier, generator, oracle = components
         wait_for(device)
         started, after = time.perf_counter(), []
-        options = self.recipe.perturb.model_dump()
-        for row in perturb(iter(examples), classifier, generator, oracle, device=device, **options):
+        for row in perturb(iter(examples), classifier, generator, oracle, self.recipe.perturb, device=device):
             self.rows[row.id] = row
             if row.valid:
                 after.append(time.perf_counter() - started)

@@ -21,7 +21,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,7 +32,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks.plain import Outcome, autocast, plain_perturb
 from fmrgen import perturb
 from fmrgen.components import Components
-from fmrgen.generators.base import Latents
+from fmrgen.engine.interfaces import Latents
 from fmrgen.recipe import Recipe, load_recipe
 from fmrgen.records import Example, StopReason
 
@@ -44,10 +44,9 @@ _BATCHES_IN_TURN = 16  # of the bare models, after as many image-passes of the e
 _FEWEST_EQUAL = 0.96  # of the rows; float noise tips a sign here and there, and with it a row
 
 
-def load_examples(recipe: Recipe, components: Components) -> list[Example]:
-    """Every example of the recipe's source, decoded."""
-    source: Any = recipe.source
-    return list(components.source.load_all(components.generator.image_size, source.fit, source.on_error))
+def load_examples(components: Components) -> list[Example]:
+    """Every example of the source, decoded."""
+    return list(components.source.load_all(components.generator.image_size))
 
 
 def run_engine(
@@ -58,8 +57,7 @@ def run_engine(
     on_pass: Callable[[int], None] = lambda active: None,
 ) -> dict[int, Outcome]:
     _, classifier, generator, oracle = components
-    options = recipe.perturb.model_dump()
-    rows = perturb(iter(examples), classifier, generator, oracle, device=device, on_pass=on_pass, **options)
+    rows = perturb(iter(examples), classifier, generator, oracle, recipe.perturb, device=device, on_pass=on_pass)
     return {row.id: Outcome(row.image, row.iterations, row.stop_reason) for row in rows}
 
 
@@ -84,10 +82,10 @@ def with_slots_found(
         return recipe
     _, classifier, generator, oracle = components
     found: list[int] = []
-    options = recipe.perturb.model_dump() | {"budget": 1}
-    for _ in perturb(examples[:1], classifier, generator, oracle, device=device, on_slots=found.append, **options):
+    options = replace(recipe.perturb, budget=1)
+    for _ in perturb(examples[:1], classifier, generator, oracle, options, device=device, on_slots=found.append):
         pass
-    return recipe.model_copy(update={"perturb": recipe.perturb.model_copy(update={"slots": found[0]})})
+    return recipe.model_copy(update={"perturb": replace(recipe.perturb, slots=found[0])})
 
 
 class BareModels:
@@ -316,7 +314,7 @@ def main() -> None:
     recipe = load_recipe(options.recipe, [f"source.limit={options.limit}", *slots, *options.overrides])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     components = recipe.build(device)
-    examples = load_examples(recipe, components)
+    examples = load_examples(components)
     literal = min(options.literal, len(examples))
     result = measure(recipe, components, examples, not options.no_static, literal, options.rounds, device)
     print_table(result)

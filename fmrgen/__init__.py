@@ -1,120 +1,124 @@
 """Model-conditioned perturbed test sets as Hugging Face datasets, and Foundation Model-oriented Robustness."""
 
 import importlib
-import sys
-from types import ModuleType
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fmrgen.classifiers.base import Classifier
-    from fmrgen.config import ClassifierConfig, ComponentConfig
-    from fmrgen.engine.perturb import perturb
-    from fmrgen.errors import UserError
-    from fmrgen.evaluation.evaluate import evaluate, transfer
-    from fmrgen.evaluation.results import read_figures
-    from fmrgen.evaluation.summarise import Evaluation
-    from fmrgen.generators.base import Generator, GeneratorConfig, Latents
-    from fmrgen.hub.push import Pushed, push
-    from fmrgen.jobs.export import export
-    from fmrgen.jobs.generate import generate
-    from fmrgen.jobs.merge import merge
-    from fmrgen.jobs.verify import verify
-    from fmrgen.jobs.verify_files import verify_files
-    from fmrgen.oracles.base import Judgement, Oracle
-    from fmrgen.recipe import Recipe, load_recipe
-    from fmrgen.records import Example, Perturbed
-    from fmrgen.report.show import show
-    from fmrgen.report.write import write_report
-    from fmrgen.sources.base import RawExample, Source, SourceConfig
+    from fmrgen.classifiers.base import Classifier as Classifier
+    from fmrgen.config import ClassifierConfig as ClassifierConfig
+    from fmrgen.config import ComponentConfig as ComponentConfig
+    from fmrgen.engine.interfaces import Generator as Generator
+    from fmrgen.engine.interfaces import Judgement as Judgement
+    from fmrgen.engine.interfaces import Latents as Latents
+    from fmrgen.engine.interfaces import Oracle as Oracle
+    from fmrgen.engine.options import PerturbOptions as PerturbOptions
+    from fmrgen.engine.perturb import perturb as perturb
+    from fmrgen.errors import UserError as UserError
+    from fmrgen.evaluation.evaluate import evaluate as evaluate
+    from fmrgen.evaluation.evaluate import transfer as transfer
+    from fmrgen.evaluation.results import read_figures as read_figures
+    from fmrgen.evaluation.summarise import Evaluation as Evaluation
+    from fmrgen.generators.base import GeneratorConfig as GeneratorConfig
+    from fmrgen.hub.push import Pushed as Pushed
+    from fmrgen.hub.push import push as push
+    from fmrgen.jobs.export import export as export
+    from fmrgen.jobs.generate import generate as generate
+    from fmrgen.jobs.merge import merge as merge
+    from fmrgen.jobs.sparsify import SparseMask as SparseMask
+    from fmrgen.jobs.sparsify import sparsify as sparsify
+    from fmrgen.jobs.verify import Verification as Verification
+    from fmrgen.jobs.verify import verify as verify
+    from fmrgen.jobs.verify_files import FilesVerification as FilesVerification
+    from fmrgen.jobs.verify_files import verify_files as verify_files
+    from fmrgen.labels import Labels as Labels
+    from fmrgen.metrics import Estimate as Estimate
+    from fmrgen.metrics import Summary as Summary
+    from fmrgen.metrics import summarise as summarise
+    from fmrgen.oracles.base import OracleConfig as OracleConfig
+    from fmrgen.recipe import Recipe as Recipe
+    from fmrgen.recipe import load_classifier as load_classifier
+    from fmrgen.recipe import load_recipe as load_recipe
+    from fmrgen.records import Example as Example
+    from fmrgen.records import Perturbed as Perturbed
+    from fmrgen.records import StopReason as StopReason
+    from fmrgen.report.show import show as show
+    from fmrgen.report.write import write_report as write_report
+    from fmrgen.sources.base import RawExample as RawExample
+    from fmrgen.sources.base import Source as Source
+    from fmrgen.sources.base import SourceConfig as SourceConfig
+    from fmrgen.storage.open import OpenedSplit as OpenedSplit
+    from fmrgen.storage.open import open_split as open_split
+    from fmrgen.training.loop import train as train
+    from fmrgen.training.recipe import TrainRecipe as TrainRecipe
+    from fmrgen.training.recipe import load_train_recipe as load_train_recipe
+    from fmrgen.weights.checkpoint import freeze as freeze
 
-__all__ = [
-    "Classifier",
-    "ClassifierConfig",
-    "ComponentConfig",
-    "Evaluation",
-    "Example",
-    "Generator",
-    "GeneratorConfig",
-    "Judgement",
-    "Latents",
-    "Oracle",
-    "Perturbed",
-    "Pushed",
-    "RawExample",
-    "Recipe",
-    "Source",
-    "SourceConfig",
-    "UserError",
-    "evaluate",
-    "export",
-    "generate",
-    "load_recipe",
-    "merge",
-    "perturb",
-    "push",
-    "read_figures",
-    "show",
-    "transfer",
-    "verify",
-    "verify_files",
-    "write_report",
-]
+__version__ = version("fmrgen")
 
-_HOME = {
+# Each public name and the module that has it, which is imported when the name is first used: torch takes seconds, and
+# `fmrgen --help` must not wait for it.
+_MODULES = {
     "Classifier": "fmrgen.classifiers.base",
     "ClassifierConfig": "fmrgen.config",
     "ComponentConfig": "fmrgen.config",
+    "Estimate": "fmrgen.metrics",
     "Evaluation": "fmrgen.evaluation.summarise",
     "Example": "fmrgen.records",
-    "Generator": "fmrgen.generators.base",
+    "FilesVerification": "fmrgen.jobs.verify_files",
+    "Generator": "fmrgen.engine.interfaces",
     "GeneratorConfig": "fmrgen.generators.base",
-    "Judgement": "fmrgen.oracles.base",
-    "Latents": "fmrgen.generators.base",
-    "Oracle": "fmrgen.oracles.base",
+    "Judgement": "fmrgen.engine.interfaces",
+    "Labels": "fmrgen.labels",
+    "Latents": "fmrgen.engine.interfaces",
+    "OpenedSplit": "fmrgen.storage.open",
+    "Oracle": "fmrgen.engine.interfaces",
+    "OracleConfig": "fmrgen.oracles.base",
+    "PerturbOptions": "fmrgen.engine.options",
     "Perturbed": "fmrgen.records",
     "Pushed": "fmrgen.hub.push",
     "RawExample": "fmrgen.sources.base",
     "Recipe": "fmrgen.recipe",
     "Source": "fmrgen.sources.base",
     "SourceConfig": "fmrgen.sources.base",
+    "SparseMask": "fmrgen.jobs.sparsify",
+    "StopReason": "fmrgen.records",
+    "Summary": "fmrgen.metrics",
+    "TrainRecipe": "fmrgen.training.recipe",
     "UserError": "fmrgen.errors",
+    "Verification": "fmrgen.jobs.verify",
     "evaluate": "fmrgen.evaluation.evaluate",
     "export": "fmrgen.jobs.export",
+    "freeze": "fmrgen.weights.checkpoint",
     "generate": "fmrgen.jobs.generate",
+    "load_classifier": "fmrgen.recipe",
     "load_recipe": "fmrgen.recipe",
+    "load_train_recipe": "fmrgen.training.recipe",
     "merge": "fmrgen.jobs.merge",
+    "open_split": "fmrgen.storage.open",
     "perturb": "fmrgen.engine.perturb",
     "push": "fmrgen.hub.push",
     "read_figures": "fmrgen.evaluation.results",
     "show": "fmrgen.report.show",
+    "sparsify": "fmrgen.jobs.sparsify",
+    "summarise": "fmrgen.metrics",
+    "train": "fmrgen.training.loop",
     "transfer": "fmrgen.evaluation.evaluate",
     "verify": "fmrgen.jobs.verify",
     "verify_files": "fmrgen.jobs.verify_files",
     "write_report": "fmrgen.report.write",
 }
 
-
-class _PublicApi(ModuleType):
-    """Imports each name when it is first used: torch takes seconds, and `fmrgen --help` must not wait for it.
-
-    Some functions share their module's name. Importing a submodule sets it as an attribute here; the function is set
-    in its stead, so that `fmrgen.perturb` is the same thing whatever was imported before.
-    """
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in _HOME:
-            raise AttributeError(f"module 'fmrgen' has no attribute {name!r}")
-        value = getattr(importlib.import_module(_HOME[name]), name)
-        setattr(self, name, value)
-        return value
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *__all__})
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and name in _HOME:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
+__all__ = ["__version__", *_MODULES]
 
 
-sys.modules[__name__].__class__ = _PublicApi
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'fmrgen' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

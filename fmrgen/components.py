@@ -2,19 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
 from fmrgen.classifiers.base import answer_in_labels
 from fmrgen.config import ComponentConfig
+from fmrgen.engine.interfaces import Generator, Latents, Oracle
 from fmrgen.errors import UserError, one_line
 from fmrgen.generators._mask import masked
-from fmrgen.generators.base import Generator, Latents, encode_blank, mask_of
+from fmrgen.generators.base import encode_blank, mask_of
 from fmrgen.labels import Labels
-from fmrgen.oracles.base import Oracle
 from fmrgen.sources.base import Source, SourceConfig
+
+Role = TypeVar("Role")
 
 _NOTICED = 0.01  # of the range of answers: more than rounding differs between two places in a batch
 
@@ -29,7 +31,7 @@ class Components(NamedTuple):
 
 
 def build_components(
-    source_config: ComponentConfig,
+    source_config: SourceConfig,
     classifier_config: ComponentConfig,
     generator_config: ComponentConfig,
     oracle_config: ComponentConfig,
@@ -39,9 +41,7 @@ def build_components(
 
     Raises UserError where a component can't be built or does what the engine can't use.
     """
-    if not isinstance(source_config, SourceConfig):
-        raise UserError(f"source: {source_config.kind} does not derive from fmrgen.SourceConfig")
-    source = built(source_config, "source", Source)
+    source = build_source(source_config)
     if len(source.labels) < 2:
         raise UserError(f"source: {len(source.labels)} class leaves nothing to tell apart; a job needs at least 2")
     if len(source) == 0:
@@ -56,6 +56,13 @@ def build_components(
     with told_of("generator", blank):
         _try_gradient(components, blank)
     return components
+
+
+def build_source(config: SourceConfig) -> Source:
+    """The source of a config, which loads its images as the config says. Raises UserError."""
+    source = built(config, "source", Source)
+    source.fit, source.on_error = config.fit, config.on_error
+    return source
 
 
 class Judges(NamedTuple):
@@ -132,7 +139,7 @@ def blank_image(size: int, device: torch.device | str) -> torch.Tensor:
         raise UserError(f"generator.image_size: no memory holds an image of {size} px; choose a smaller one") from None
 
 
-def built(config: ComponentConfig, section: str, role: type, *device: torch.device | str) -> Any:
+def built(config: ComponentConfig, section: str, role: type[Role], *device: torch.device | str) -> Role:
     """The component that `config` builds, a `role`. Raises UserError, starting with `section`, for all else."""
     try:
         component = config.build(*device)

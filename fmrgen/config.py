@@ -5,9 +5,13 @@ Nothing here imports torch, and component modules import it only when they build
 
 import difflib
 import importlib
+import importlib.util
+import os
 import pkgutil
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import (
@@ -16,6 +20,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     ValidationError,
     ValidationInfo,
     model_validator,
@@ -23,7 +28,6 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from fmrgen.errors import UserError
-from fmrgen.imports import import_object
 
 if TYPE_CHECKING:
     import torch
@@ -41,21 +45,30 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, data: Any) -> Any:
-        if isinstance(data, dict) and (strangers := [key for key in data if key not in cls.model_fields]):
-            raise ValidationError.from_exception_data(
-                cls.__name__,
-                [
-                    InitErrorDetails(
-                        type=PydanticCustomError(
-                            "unknown_key", "{text}", {"text": unknown_message("key", key, cls.model_fields)}
-                        ),
-                        loc=(key,),
-                        input=data[key],
-                    )
-                    for key in strangers
-                ],
-            )
-        return data
+        return _refuse_unknown(data, cls.__name__, cls.model_fields)
+
+
+def known_keys(options: type) -> BeforeValidator:
+    """Refuses keys that the dataclass `options` does not have, as a `Section` does."""
+    return BeforeValidator(
+        lambda data: _refuse_unknown(data, options.__name__, [field.name for field in fields(options)])
+    )
+
+
+def _refuse_unknown(data: Any, name: str, known: Collection[str]) -> Any:
+    if isinstance(data, dict) and (strangers := [key for key in data if key not in known]):
+        raise ValidationError.from_exception_data(
+            name,
+            [
+                InitErrorDetails(
+                    type=PydanticCustomError("unknown_key", "{text}", {"text": unknown_message("key", key, known)}),
+                    loc=(key,),
+                    input=data[key],
+                )
+                for key in strangers
+            ],
+        )
+    return data
 
 
 class ComponentConfig(Section):
@@ -97,7 +110,8 @@ def unknown_message(what: str, name: object, known: Any) -> str:
     return f"unknown {what}, " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(map(str, known))}")
 
 
-def _config_class(package: str, kind: str) -> type[ComponentConfig]:
+def config_class(package: str, kind: str, base: type[ComponentConfig] = ComponentConfig) -> type[ComponentConfig]:
+    """The config of a built-in kind, a module of `package`, or of `package.module:Class`."""
     if ":" not in kind:
         paths = importlib.import_module(package).__path__
         kinds = sorted(m.name for m in pkgutil.iter_modules(paths) if m.name != "base" and not m.name.startswith("_"))
@@ -110,19 +124,38 @@ def _config_class(package: str, kind: str) -> type[ComponentConfig]:
             config = import_object(kind)
         except UserError as error:
             raise PydanticCustomError("kind", "{text}", {"text": str(error)}) from None
-    if not (isinstance(config, type) and issubclass(config, ComponentConfig)):
-        raise PydanticCustomError("kind", "{text}", {"text": f"{kind!r} is not a fmrgen.ComponentConfig"})
+    if not (isinstance(config, type) and issubclass(config, base)):
+        raise PydanticCustomError("kind", "{text}", {"text": f"{kind!r} is not a fmrgen.{base.__name__}"})
     return config
 
 
-def component(package: str, short_form: Callable[[str], dict[str, Any]] | None = None) -> BeforeValidator:
+def import_object(path: str) -> Any:
+    """The object at `package.module:Name`. Raises UserError where there is none."""
+    module_name, _, name = path.partition(":")
+    try:
+        # A console script does not see the folder that it is called from. Only what is nowhere else is sought there:
+        # from then on libraries find in it what they can do without.
+        if importlib.util.find_spec(module_name.partition(".")[0]) is None and os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+        return getattr(importlib.import_module(module_name), name)
+    except (ImportError, TypeError, ValueError) as error:
+        raise UserError(f"{path} can't be imported: {error}") from None
+    except AttributeError:
+        raise UserError(f"{path}: the module has no {name}") from None
+
+
+def component(
+    package: str,
+    short_form: Callable[[str], dict[str, Any]] | None = None,
+    base: type[ComponentConfig] = ComponentConfig,
+) -> PlainValidator:
     """Makes a section the config of its kind; built-in kinds are the modules of `package`.
 
-    `short_form` makes a mapping of a section that is written as one word.
+    `short_form` makes a mapping of a section that is written as one word; `base` is what the config must derive from.
     """
 
     def resolve(value: Any, info: ValidationInfo) -> ComponentConfig:
-        if isinstance(value, ComponentConfig):
+        if isinstance(value, base):
             return value
         strangers = info.context == STRANGERS
         if isinstance(value, str) and short_form is not None:
@@ -138,9 +171,9 @@ def component(package: str, short_form: Callable[[str], dict[str, Any]] | None =
             raise PydanticCustomError("kind", "kind must be a name or package.module:Class")
         if strangers and ":" in kind:
             return Withheld.of(kind)
-        return _config_class(package, kind).model_validate(value, context=info.context)
+        return config_class(package, kind, base).model_validate(value, context=info.context)
 
-    return BeforeValidator(resolve)
+    return PlainValidator(resolve)
 
 
 class Withheld(ComponentConfig):

@@ -139,6 +139,12 @@ def sha256_of(path: Path) -> str:
         raise UserError(f"{path}: can't be read: {error.strerror}") from None
 
 
+def fingerprint(canonical: Any) -> str:
+    """16 hex digits of the canonical JSON of `canonical`."""
+    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def refuse_unwritable(folder: Path) -> None:
     """Raises UserError where a folder is not there and can't be made, or nothing can be written in it."""
     if not _is_text(str(folder)):

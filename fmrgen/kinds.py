@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import SerializeAsAny
 
-from fmrgen.config import ComponentConfig, Section, component
+from fmrgen.config import ComponentConfig, Section, component, import_object
 from fmrgen.errors import UserError
 from fmrgen.files import open_plain, parse_yaml
-from fmrgen.imports import import_object
+from fmrgen.sources.base import SourceConfig
 from fmrgen.trust.recipes import strangers_section
 from fmrgen.weights.assets import resolve_path
 
@@ -57,7 +57,7 @@ def _trained_classifier(text: str, path: Path) -> dict[str, Any]:
     return {**section, "checkpoint": f"{text}/model.safetensors"}
 
 
-SourceSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.sources")]
+SourceSection = Annotated[SerializeAsAny[SourceConfig], component("fmrgen.sources", base=SourceConfig)]
 ClassifierSection = Annotated[
     SerializeAsAny[ComponentConfig], component("fmrgen.classifiers", classifier_of_short_form)
 ]

@@ -3,19 +3,19 @@
 Nothing here imports torch before something is built.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fmrgen.config import AnySection, ComponentConfig, Section, unknown_message, validate
+from fmrgen.config import AnySection, ComponentConfig, Section, known_keys, unknown_message, validate
+from fmrgen.engine.options import PerturbOptions
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import parse_yaml
+from fmrgen.files import fingerprint, parse_yaml
 from fmrgen.generators.base import mask_of
 from fmrgen.kinds import (
     ClassifierOnly,
@@ -26,6 +26,7 @@ from fmrgen.kinds import (
     SourceSection,
     classifier_of_short_form,
 )
+from fmrgen.sources.base import SourceConfig
 
 if TYPE_CHECKING:
     import torch
@@ -35,24 +36,6 @@ if TYPE_CHECKING:
 
 _RESERVED = ("all", "provenance", "pictures", "results", "README.md")  # `all` is a word of load_dataset's
 IDLE_KEYS = ("description", "source.on_error", "source.license", "perturb.slots", "perturb.compile")  # change no row
-
-
-class PerturbSection(Section):
-    """How Algorithm 1 runs."""
-
-    budget: int = Field(50, ge=1, le=1_000_000, description="B: the most guided steps per image")
-    step_size: float = Field(0.001, gt=0, allow_inf_nan=False, description="length of one step in latent units")
-    update: Literal["sign", "l2", "adam"] = "sign"
-    reencode: bool = Field(False, description="encode the last image anew before each step, the literal g(x_t-1)")
-    oracle_rule: Literal["label", "consistent"] = Field(
-        "label", description="accept h(x_t) = y (Algorithm 1), or h(x_t) = h(x) where the oracle itself is weak"
-    )
-    seed: int = Field(0, ge=0, description="with the example's id, the seed of anything random")
-    slots: Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"] = Field(
-        32, description="images in flight on each process, or found by timing; does not change the result"
-    )
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="of generator and classifier; the oracle has fp32")
-    compile: bool = Field(False, description="run generator and classifier through torch.compile")
 
 
 class OutputSection(Section):
@@ -79,7 +62,7 @@ class Recipe(Section):
     classifier: ClassifierSection
     generator: GeneratorSection
     oracle: OracleSection
-    perturb: PerturbSection = PerturbSection()
+    perturb: Annotated[PerturbOptions, known_keys(PerturbOptions)] = PerturbOptions()
     output: OutputSection
 
     @model_validator(mode="after")
@@ -100,6 +83,12 @@ class Recipe(Section):
         # The order of `classes` numbers the labels, and sorted JSON does not show it.
         return fingerprint([tree, list(getattr(self.source, "classes", None) or [])])
 
+    def in_precision(self, precision: Literal["fp32", "bf16"] | None) -> "Recipe":
+        """The same recipe in another precision; None leaves it as it is."""
+        if precision is None:
+            return self
+        return self.model_copy(update={"perturb": replace(self.perturb, precision=precision)})
+
     def build(self, device: "torch.device | str" = "cpu") -> "Components":
         """Builds all four components and proves on one blank image that they fit each other.
 
@@ -108,12 +97,6 @@ class Recipe(Section):
         from fmrgen.components import build_components
 
         return build_components(self.source, self.classifier, self.generator, self.oracle, device)
-
-
-def fingerprint(canonical: Any) -> str:
-    """16 hex digits of the canonical JSON of `canonical`."""
-    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def recipes_folder() -> Path:
@@ -187,14 +170,14 @@ def load_classifiers(texts: Sequence[str]) -> dict[str, ComponentConfig]:
     return found
 
 
-def load_source(text: str) -> ComponentConfig:
+def load_source(text: str) -> SourceConfig:
     """The source of a recipe, or a source section as inline YAML. Raises UserError."""
     if text.lstrip().startswith("{"):
         return source_section(parse_yaml(text, text), text)
     return source_section(_read(text, seen=()).get("source"), text)
 
 
-def source_section(tree: Any, name: str) -> ComponentConfig:
+def source_section(tree: Any, name: str) -> SourceConfig:
     """A source section from its mapping; a mistake in it is a UserError that starts with `name`."""
     return validate(SourceOnly, {"source": tree}, name).source
 

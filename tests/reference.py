@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import cross_entropy
 
-from fmrgen.generators.base import Latents
+from fmrgen.engine.interfaces import Latents
 
 
 @dataclass

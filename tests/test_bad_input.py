@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from conftest import run
+from helpers import run
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -136,12 +136,12 @@ CASES = [
     (["generate", "tag.yaml"], "tag.yaml: not YAML: could not determine a constructor for the tag"),
     (["generate", "binary.yaml"], "binary.yaml: not YAML"),
     (["generate", "list.yaml"], "list.yaml: a recipe is a mapping of sections, this is list"),
-    ([*GENERATE, "perturb.slots=0"], "r.yaml: perturb.slots: input should be greater than or equal to 1"),
-    ([*GENERATE, "perturb.step_size=nan"], "r.yaml: perturb.step_size: input should be a finite number"),
-    ([*GENERATE, "perturb.seed=-1"], "r.yaml: perturb.seed: input should be greater than or equal to 0"),
+    ([*GENERATE, "perturb.slots=0"], "r.yaml: perturb: slots must be auto or from 1 to 65,536, not 0"),
+    ([*GENERATE, "perturb.step_size=nan"], "r.yaml: perturb: step_size must be a positive number, not nan"),
+    ([*GENERATE, "perturb.seed=-1"], "r.yaml: perturb: seed must not be negative, it is -1"),
     ([*GENERATE, "perturb.bugdet=3"], "r.yaml: perturb.bugdet: unknown key, did you mean budget?"),
-    ([*GENERATE, f"perturb.budget={10**19}"], "r.yaml: perturb.budget: input should be less than or equal to 1000000"),
-    ([*GENERATE, "perturb.slots=3000000"], "r.yaml: perturb.slots: input should be less than or equal to 65536"),
+    ([*GENERATE, f"perturb.budget={10**19}"], "r.yaml: perturb: budget must be from 1 to 1,000,000 steps"),
+    ([*GENERATE, "perturb.slots=3000000"], "r.yaml: perturb: slots must be auto or from 1 to 65,536"),
     ([*GENERATE, "output.split=all"], "r.yaml: output.split: 'all' has a meaning of its own in a dataset folder; choose another name"),
     ([*GENERATE, "output.config=README.md"], "r.yaml: output.config: 'README.md' has a meaning of its own"),
     ([*GENERATE, "description=!!binary aGVsbG8="], "holds a bytes, no word and no number; put it in quotes"),

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import run
+from helpers import run
 from PIL import Image
 
 from fmrgen.errors import UserError

@@ -8,7 +8,7 @@ import time
 from importlib.metadata import version
 
 import pytest
-from conftest import fmrgen, run
+from helpers import fmrgen, run
 
 import fmrgen as package
 

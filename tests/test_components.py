@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 import yaml
-from conftest import tiny_network
 from diffusers import AutoencoderKL, AutoencoderTiny
+from helpers import tiny_network
 from safetensors.torch import save_file
 from torch import nn
 from transformers import (
@@ -17,9 +17,9 @@ from transformers import (
 )
 
 from fmrgen.classifiers.base import Classifier, GroupedClassifier, Normalize, answer_in_labels
-from fmrgen.config import _config_class
+from fmrgen.config import config_class
+from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError
-from fmrgen.generators.base import Latents
 from fmrgen.generators.vae import Config as VaeConfig
 from fmrgen.generators.vqgan import Config as VqganConfig
 from fmrgen.jobs.generate import generate
@@ -47,7 +47,7 @@ def recipe(tmp_path, **sections):
 
 
 def classifier(kind, **options):
-    return _config_class("fmrgen.classifiers", kind).model_validate({"kind": kind, **options}).build()
+    return config_class("fmrgen.classifiers", kind).model_validate({"kind": kind, **options}).build()
 
 
 def test_components_from_outside_the_package_run_unchanged(tmp_path):
@@ -110,7 +110,7 @@ class Wrong(nn.Module):
         ({"classifier": {"kind": "module", "target": "outside_components:SmallNet", "args": {"widht": 3}}}, "classifier.args: .* unexpected keyword argument 'widht'"),
         ({"classifier": {"kind": "module", "target": "test_components:Picky"}}, "classifier: fails on an image of 32 px: RuntimeError: only 77 px"),
         ({"oracle": {"kind": "outside_components:TintConfig"}}, "oracle: outside_components:TintConfig builds a Tint, not a Oracle"),
-        ({"source": {"kind": "outside_components:TintConfig"}}, "source: outside_components:TintConfig does not derive from fmrgen.SourceConfig"),
+        ({"source": {"kind": "outside_components:TintConfig"}}, "source: 'outside_components:TintConfig' is not a fmrgen.SourceConfig"),
         ({"generator": {"kind": "vae", "model": "asset:mnist/clip", "image_size": 32}}, "generator.model: asset:mnist/clip is not one of diffusers' autoencoders"),
         ({"generator": {"kind": "vqgan", "model": "asset:mnist/clip", "image_size": 32}}, "generator.model: asset:mnist/clip can't be loaded"),
         ({"source": {"kind": "mnist", "classes": {"all": "0-9"}}}, "1 class leaves nothing to tell apart"),

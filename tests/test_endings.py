@@ -12,8 +12,8 @@ import time
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import fmrgen, run, upload
 from datasets import ClassLabel
+from helpers import fmrgen, run, upload
 from test_bad_input import lay_out
 
 from fmrgen.cli.display import _stacked

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import fmrgen, run
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset
+from helpers import fmrgen, run
 from PIL import Image as PILImage
 from torch import nn
 

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 import yaml
-from conftest import assert_same_rows, fmrgen
 from datasets import ClassLabel, Dataset, Features, Image, List, Value, load_dataset
+from helpers import assert_same_rows, fmrgen
 from PIL import Image as PILImage
 from torchvision.datasets import ImageFolder
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from conftest import assert_same_rows, fmrgen, parts, rows
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
+from helpers import assert_same_rows, fmrgen, parts, rows
 from PIL import Image as PILImage
 
 from fmrgen.distributed.launch import start_processes

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from conftest import fmrgen, run, upload
 from diffusers import VQModel
+from helpers import fmrgen, run, upload
 from test_bad_input import lay_out
 from test_taming import CONFIG, Taming
 from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClassification

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from conftest import assert_same_rows, fmrgen, parts, rows, wait_for
+from helpers import assert_same_rows, fmrgen, parts, rows, wait_for
 from PIL import Image
 from test_bad_input import RECIPE, photo
 

@@ -8,20 +8,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from conftest import fmrgen, run
+from helpers import fmrgen, perturb, run
 from test_bad_input import RECIPE, photo
 from test_perturb import STEP, Brightness, Identity, Patient, grey
 from torch import nn
 from torch.nn import functional as F
 
 from fmrgen import evaluate
-from fmrgen.classifiers.base import freeze
 from fmrgen.config import ClassifierConfig, ComponentConfig
-from fmrgen.engine.perturb import perturb
+from fmrgen.engine.interfaces import Judgement, Oracle
 from fmrgen.errors import UserError
 from fmrgen.generators.transform import Transform
-from fmrgen.oracles.base import Judgement, Oracle
 from fmrgen.recipe import load_classifier
+from fmrgen.weights.checkpoint import freeze
 
 
 class Net(nn.Module):

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from conftest import assert_same_rows, fmrgen, parts, rows, wait_for
+from helpers import assert_same_rows, fmrgen, parts, rows, wait_for
 
 from fmrgen.jobs.verify_files import verify_files
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from conftest import fmrgen, no_trespass, run, upload
 from datasets import Dataset, Features, Image, List, Value
+from helpers import fmrgen, no_trespass, run, upload
 from test_bad_input import RECIPE, lay_out
 
 LENET = "{kind: lenet, num_classes: 2}"

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import fmrgen, upload, wait_for
+from helpers import fmrgen, upload, wait_for
 
 from fmrgen.hub.card import write_card
 from fmrgen.records import Perturbed, StopReason

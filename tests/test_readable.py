@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import fmrgen, parts, run
 from datasets import load_dataset
+from helpers import fmrgen, parts, run
 
 from fmrgen import evaluate, export, merge, verify, verify_files
 from fmrgen.errors import UserError

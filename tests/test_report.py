@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import run
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
+from helpers import run
 from PIL import Image as PILImage
 from torch import nn
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import fmrgen, upload
 from datasets import load_dataset
 from datasets.info import DatasetInfosDict
+from helpers import fmrgen, upload
 from huggingface_hub import DatasetCard, ModelCard
 from PIL import Image as PILImage
 

@@ -7,7 +7,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PILImage
 
-from fmrgen.config import _config_class
+from fmrgen.config import config_class
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources.base import LoadedExample, SkippedExample
@@ -99,11 +99,11 @@ def folder(tmp_path):
 
 
 def build(kind, **options):
-    return _config_class("fmrgen.sources", kind).model_validate({"kind": kind, **options}).build()
+    return config_class("fmrgen.sources", kind).model_validate({"kind": kind, **options}).build()
 
 
 def rows(source, start=0, stop=None):
-    return [(e.id, int(e.image[0, 0, 0]), e.label) for e in source.load(start, stop or len(source), 16, "crop", "fail")]
+    return [(e.id, int(e.image[0, 0, 0]), e.label) for e in source.load(start, stop or len(source), 16)]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -188,8 +188,9 @@ def test_an_unreadable_image_fails_by_its_id_or_is_skipped(tmp_path):
     Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "b" / "test.parquet")
     source = build("datasets", path=str(tmp_path / "b"))
     with pytest.raises(UserError, match=r"image of id 3 is unreadable .* source.on_error=skip"):
-        list(source.load(0, 12, 16, "crop", "fail"))
-    loaded = list(source.load(0, 12, 16, "crop", "skip"))
+        list(source.load(0, 12, 16))
+    source.on_error = "skip"
+    loaded = list(source.load(0, 12, 16))
     assert [type(entry) for entry in loaded].count(LoadedExample) == 11
     assert isinstance(loaded[3], SkippedExample)
     assert loaded[3].id == 3

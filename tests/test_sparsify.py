@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import SIZE, run, tiny_vqgan
+from helpers import SIZE, run, tiny_vqgan
 from safetensors import safe_open
 from safetensors.torch import save_file
 from test_perturb import Fixture
 
+from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError
 from fmrgen.generators._mask import masked
-from fmrgen.generators.base import Generator, Latents
 from fmrgen.jobs.sparsify import LatentPairs, fit_mask, sparsify
 from fmrgen.recipe import load_recipe
 from fmrgen.weights.digest import weights_sha256

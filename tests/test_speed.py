@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from conftest import SIZE, tiny_vqgan
+from helpers import SIZE, perturb, tiny_vqgan
 from test_perturb import STEP, Brightness, Fixture, Identity, Patient, by_id, grey
 from torch import nn
 
-from fmrgen.engine.perturb import perturb
 from fmrgen.generators.transform import Transform
 from fmrgen.records import StopReason
 

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from conftest import fmrgen, no_trespass, run, upload
 from datasets import ClassLabel, Dataset, Features, Image
+from helpers import fmrgen, no_trespass, run, upload
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_bad_input import lay_out, photo

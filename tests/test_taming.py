@@ -12,9 +12,9 @@ from taming.modules.diffusionmodules.model import Decoder, Encoder
 from taming.modules.vqvae.quantize import VectorQuantizer2
 from torch import nn
 
+from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError
 from fmrgen.generators._taming import load_taming
-from fmrgen.generators.base import Latents
 from fmrgen.generators.vqgan import Config
 
 DDCONFIG = {

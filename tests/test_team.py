@@ -8,7 +8,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from conftest import wait_for
+from helpers import wait_for
 from torch.distributed import TCPStore
 
 from fmrgen.distributed import group as team_module

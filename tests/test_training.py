@@ -60,7 +60,7 @@ def test_reconstruction_needs_a_generator(tmp_path):
 def test_the_shipped_assets_keep_their_promises():
     """On the 1,000 test digits: LeNet ≥ 98 %, CLIP ≥ 97.5 %, both within 1.5 points of it on plain reconstructions."""
     source, lenet, vqgan, clip = load_recipe("mnist-lenet").build()
-    examples = list(source.load(0, 1000, 32, "crop", "fail"))
+    examples = list(source.load(0, 1000, 32))
     images = torch.stack([torch.from_numpy(example.image.copy()) for example in examples]).permute(0, 3, 1, 2) / 255
     labels = torch.tensor([example.label for example in examples])
     with torch.no_grad():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import run
+from helpers import run
 from PIL import Image
 
 from fmrgen import evaluate, export, verify, verify_files

@@ -67,11 +67,6 @@ class GroupedClassifier(nn.Module):
         return torch.stack([logits[:, group].logsumexp(dim=1) for group in self.groups], dim=1)
 
 
-def freeze(module: nn.Module, device: torch.device | str) -> nn.Module:
-    """`module` on `device`, in evaluation mode, its weights out of the gradient."""
-    return module.to(device).eval().requires_grad_(False)
-
-
 def answer_in_labels(classifier: nn.Module, labels: Labels, image: Tensor, what: str) -> nn.Module:
     """`classifier`, made to answer in `labels`: in their order, and grouped where it knows the source's own classes.
 

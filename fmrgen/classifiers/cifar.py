@@ -23,8 +23,8 @@ class Config(ClassifierConfig):
     num_classes: int = Field(10, ge=2, le=100_000)
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
-        from fmrgen.classifiers.base import Classifier, Normalize, freeze
-        from fmrgen.weights.checkpoint import load_checkpoint
+        from fmrgen.classifiers.base import Classifier, Normalize
+        from fmrgen.weights.checkpoint import freeze, load_checkpoint
 
         network = _resnet18(self.num_classes)
         if self.checkpoint is not None:

@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from fmrgen.config import ClassifierConfig
+from fmrgen.config import ClassifierConfig, import_object
 from fmrgen.errors import UserError
-from fmrgen.imports import import_object
 from fmrgen.trust.recipes import places_among
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ class Config(ClassifierConfig):
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         from torch import nn
 
-        from fmrgen.classifiers.base import Classifier, Normalize, freeze
-        from fmrgen.weights.checkpoint import load_checkpoint
+        from fmrgen.classifiers.base import Classifier, Normalize
+        from fmrgen.weights.checkpoint import freeze, load_checkpoint
 
         target = import_object(self.target)
         try:

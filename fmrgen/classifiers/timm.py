@@ -32,8 +32,8 @@ class Config(ClassifierConfig):
         import timm
         from timm.data import create_transform, resolve_data_config
 
-        from fmrgen.classifiers.base import Classifier, freeze
-        from fmrgen.weights.checkpoint import load_checkpoint
+        from fmrgen.classifiers.base import Classifier
+        from fmrgen.weights.checkpoint import freeze, load_checkpoint
 
         if self.model.partition(".")[0] not in timm.list_models():
             near = timm.list_models(f"*{self.model.partition('.')[0][:6]}*")[:3]

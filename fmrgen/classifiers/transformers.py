@@ -23,7 +23,8 @@ class Config(ClassifierConfig):
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         from transformers import AutoModelForImageClassification
 
-        from fmrgen.classifiers.base import Classifier, freeze
+        from fmrgen.classifiers.base import Classifier
+        from fmrgen.weights.checkpoint import freeze
         from fmrgen.weights.pretrained import image_processor, pretrained_model
 
         load: dict[str, Any] = self.model_dump(include={"revision", "trust_remote_code"})

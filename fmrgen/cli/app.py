@@ -80,10 +80,10 @@ def generate(
     display.quiet_libraries()
     is_first = os.environ.get("RANK", "0") == "0"
     if push is not None and is_first:
-        from fmrgen.distributed.launch import in_launched_precision
+        from fmrgen.distributed.launch import launched_precision
         from fmrgen.hub.push import check_push
 
-        check_push(push, in_launched_precision(loaded), public=public, replace=replace)
+        check_push(push, loaded.in_precision(launched_precision()), public=public, replace=replace)
     show = not quiet and is_first
     with display.job_progress(loaded, show) as on_progress:
         summary = run(loaded, output, on_progress=on_progress, on_note=display.print_note)

@@ -3,14 +3,13 @@
 import atexit
 import os
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from fmrgen.errors import UserError
-from fmrgen.recipe import Recipe
 
 _LONGEST_WAIT = timedelta(hours=1)  # for the last process to come, and in an evaluation for its answers
 
@@ -24,7 +23,7 @@ def start_processes() -> Accelerator:
     gpu = torch.cuda.is_available()
     options = [InitProcessGroupKwargs(timeout=_LONGEST_WAIT)]
     try:
-        # The launched precision is for `in_launched_precision` to say: accelerate's own is of models that it prepares.
+        # The launched precision is for `launched_precision` to say: accelerate's own is of models that it prepares.
         accelerator = Accelerator(cpu=not gpu, mixed_precision="no", kwargs_handlers=options)
     except ValueError as error:
         raise UserError(f"the processes can't find each other, start them with accelerate launch: {error}") from None
@@ -44,17 +43,17 @@ def start_processes() -> Accelerator:
     return accelerator
 
 
-def in_launched_precision(recipe: Recipe) -> Recipe:
-    """The recipe with the precision that `accelerate launch --mixed_precision` asks for, where it asks for one.
+def launched_precision() -> Literal["bf16"] | None:
+    """The precision that `accelerate launch --mixed_precision` asks for; None where it asks for none.
 
-    Raises UserError for what can't be had.
+    Raises UserError for one that does not suffice.
     """
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
-    if asked not in ("no", "bf16"):
+    if asked == "bf16":
+        return "bf16"
+    if asked != "no":
         raise UserError(f"--mixed_precision {asked}: gradients of such images need more; launch with bf16, or with no")
-    if asked == "no":
-        return recipe
-    return recipe.model_copy(update={"perturb": recipe.perturb.model_copy(update={"precision": "bf16"})})
+    return None
 
 
 def _leave() -> None:

@@ -7,14 +7,15 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from fmrgen.generators.base import Latents
+from fmrgen.engine.images import to_bytes
+from fmrgen.engine.interfaces import Latents
 from fmrgen.records import Perturbed, StopReason
 
 _FEWEST = 16  # below, kernels round the last bits of a row differently from one batch size to the next
 _ENDS = (StopReason.BUDGET, StopReason.ORACLE, StopReason.REJECTED, StopReason.NONFINITE)
-_GOES_ON = -1
+_UNFINISHED = -1
 PARTS = ("generator", "classifier", "oracle", "gradient")  # what may be no number
-_FINE = -1
+_NO_FAULT = -1
 _LABELS = ("oracle_label", "prediction")
 _COLUMNS = (
     *("id", "fault", "label", "accepted", "latent_shift", "score", "probability", "loss", *_LABELS),
@@ -25,7 +26,7 @@ Row = dict[str, Tensor]
 
 
 @dataclass
-class Judged:
+class PassOutput:
     """One pass over the slots: images [S, 3, H, W] in [0, 1] on the 8-bit grid, their measures [S], the gradient, and
     the first of `PARTS` that is not finite, [S]."""
 
@@ -37,7 +38,7 @@ class Judged:
     @property
     def finite(self) -> Tensor:
         """Whether images and measures are numbers, [S]."""
-        return self.fault == _FINE
+        return self.fault == _NO_FAULT
 
 
 def new_rows(
@@ -51,7 +52,7 @@ def new_rows(
 ) -> dict[str, Tensor]:
     """The state of images before their first pass; nothing is accepted yet, so the stored image is the original."""
     count, device = len(ids), originals.device
-    rows = {"free": latents.free, "start": latents.free.clone(), "label": labels, "target": target, "id": ids}
+    rows = {"free": latents.free, "initial_free": latents.free.clone(), "label": labels, "target": target, "id": ids}
     if latents.fixed is not None:
         rows["fixed"] = latents.fixed
     if keep_latents:
@@ -61,9 +62,9 @@ def new_rows(
         rows[f"original_{name}"] = measures[name]
         rows[f"reconstruction_{name}"] = torch.full_like(measures[name], -1)
     rows["accepted"] = torch.zeros(count, dtype=torch.int64, device=device)
-    rows["fresh"] = torch.ones(count, dtype=torch.bool, device=device)  # not decoded yet: pass 0
-    rows["probing"] = torch.ones(count, dtype=torch.bool, device=device)  # decoded for its gradient, not judged
-    rows["fault"] = torch.full_like(rows["accepted"], _FINE)
+    rows["first_pass"] = torch.ones(count, dtype=torch.bool, device=device)  # not decoded yet: pass 0
+    rows["gradient_only"] = torch.ones(count, dtype=torch.bool, device=device)  # decoded for its gradient, not judged
+    rows["fault"] = torch.full_like(rows["accepted"], _NO_FAULT)
     rows["latent_shift"] = torch.zeros(count, dtype=latents.free.dtype, device=device)
     return rows
 
@@ -127,29 +128,29 @@ class Slots:
         self.occupied = [self.occupied[slot] for slot in slots]
         self.size = len(slots)
 
-    def accept(self, judged: Judged, budget: int, reencode: bool) -> tuple[list[StopReason | None], Tensor]:
+    def accept(self, output: PassOutput, budget: int, reencode: bool) -> tuple[list[StopReason | None], Tensor]:
         """Keeps what the oracle accepted. Returns why each slot ends (None: it goes on) and which rows step [S]."""
-        rows, measures = self.rows, judged.measures
-        probing = rows["probing"]
+        rows, measures = self.rows, output.measures
+        gradient_only = rows["gradient_only"]
         for name in _LABELS:
             key = f"reconstruction_{name}"
-            rows[key] = torch.where(rows["fresh"], measures[name], rows[key])
+            rows[key] = torch.where(rows["first_pass"], measures[name], rows[key])
         agrees = measures["oracle_label"] == rows["target"]
-        accepted = ~probing & agrees & judged.finite
-        shift = (rows["free"] - rows["start"]).flatten(1).square().mean(1).sqrt()
-        stored = {**measures, "image": judged.images, "latent_shift": shift}
+        accepted = ~gradient_only & agrees & output.finite
+        shift = (rows["free"] - rows["initial_free"]).flatten(1).square().mean(1).sqrt()
+        stored = {**measures, "image": output.images, "latent_shift": shift}
         if "latent" in rows:
             stored["latent"] = rows["free"]
         for name, values in stored.items():
             rows[name] = torch.where(as_column(accepted, values), values, rows[name])
         rows["accepted"] = rows["accepted"] + accepted
 
-        steps_now = probing if reencode else torch.ones_like(probing)
-        codes = torch.full_like(rows["accepted"], _GOES_ON)
-        lost = steps_now & ~all_finite(judged.gradient)
-        rows["fault"] = judged.fault.masked_fill(judged.finite & lost, PARTS.index("gradient"))
+        steps_now = gradient_only if reencode else torch.ones_like(gradient_only)
+        codes = torch.full_like(rows["accepted"], _UNFINISHED)
+        lost = steps_now & ~all_finite(output.gradient)
+        rows["fault"] = output.fault.masked_fill(output.finite & lost, PARTS.index("gradient"))
         spent = accepted & (rows["accepted"] == budget)
-        refused = ~probing & ~agrees
+        refused = ~gradient_only & ~agrees
         never = refused & (rows["accepted"] == 0)
         # Of several ends the last one here holds: numbers that are not finite decide before the oracle does.
         for reason, ended in (
@@ -157,14 +158,14 @@ class Slots:
             (StopReason.BUDGET, spent),
             (StopReason.ORACLE, refused),
             (StopReason.REJECTED, never),
-            (StopReason.NONFINITE, ~judged.finite),
+            (StopReason.NONFINITE, ~output.finite),
         ):
             codes = codes.masked_fill(ended, _ENDS.index(reason))
-        rows["fresh"] = torch.zeros_like(rows["fresh"])
-        moving = steps_now & (codes == _GOES_ON)
-        rows["probing"] = ~moving
+        rows["first_pass"] = torch.zeros_like(rows["first_pass"])
+        moving = steps_now & (codes == _UNFINISHED)
+        rows["gradient_only"] = ~moving
         ends = [
-            _ENDS[code] if occupied and code != _GOES_ON else None
+            _ENDS[code] if occupied and code != _UNFINISHED else None
             for code, occupied in zip(codes.tolist(), self.occupied, strict=True)
         ]
         return ends, moving
@@ -176,15 +177,15 @@ class Slots:
         """The slots whose image does not end."""
         return [slot for slot in range(self.size) if self.occupied[slot] and ends[slot] is None]
 
-    def take(self, ends: list[StopReason | None]) -> Iterator[Perturbed]:
+    def pop_finished(self, ends: list[StopReason | None]) -> Iterator[Perturbed]:
         """The finished rows; their slots are empty afterwards."""
         done = [(slot, reason) for slot, reason in enumerate(ends) if reason is not None]
         if not done:
             return
         slots = [slot for slot, _ in done]
         columns = {name: self[name][slots].tolist() for name in _COLUMNS}
-        images = {name: (self[name][slots] * 255).round().to(torch.uint8).cpu() for name in ("image", "original")}
-        kept = [self[name][slots].cpu() for name in ("start", "latent")] if "latent" in self.rows else None
+        images = {name: to_bytes(self[name][slots]).cpu() for name in ("image", "original")}
+        kept = [self[name][slots].cpu() for name in ("initial_free", "latent")] if "latent" in self.rows else None
         iterations, faults = columns.pop("accepted"), columns.pop("fault")
         for row, (slot, reason) in enumerate(done):
             self.occupied[slot] = False
@@ -207,7 +208,7 @@ def as_column(mask: Tensor, values: Tensor) -> Tensor:
 
 def first_fault(*parts: Tensor) -> Tensor:
     """Of the values [B, …] of the first of `PARTS`, the first that are not finite, [B]; -1 where all are."""
-    fault = torch.full((len(parts[0]),), _FINE, device=parts[0].device)
+    fault = torch.full((len(parts[0]),), _NO_FAULT, device=parts[0].device)
     for part, values in reversed(list(enumerate(parts))):
         fault = fault.masked_fill(~all_finite(values), part)
     return fault

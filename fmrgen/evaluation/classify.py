@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fmrgen.distributed.group import Team, own_work
 from fmrgen.distributed.prefetch import read_ahead
+from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError, one_line
 
 NO_ANSWER = -1  # the prediction where the highest logit is not finite
@@ -104,9 +105,7 @@ def _ask(images: list[LazyPixels], classifiers: Mapping[str, nn.Module], device:
     answers = {name: torch.empty(len(images), dtype=torch.int32, device=device) for name in classifiers}
     with torch.inference_mode():
         for places, alike in _that_fit(images):
-            pixels = torch.from_numpy(np.stack(alike)).to(device)
-            # Contiguous, as in the engine: another memory format takes other kernels, and gives other last bits.
-            batch = pixels.permute(0, 3, 1, 2).contiguous().float() / 255
+            batch = to_batch(np.stack(alike), device)
             for name, classifier in classifiers.items():
                 size = "×".join(map(str, batch.shape))
                 try:

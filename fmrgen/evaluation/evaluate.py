@@ -11,6 +11,7 @@ from fmrgen.components import built, proved, told_of
 from fmrgen.config import ComponentConfig
 from fmrgen.distributed.group import Team
 from fmrgen.distributed.launch import refuse_unlike_processes, start_processes
+from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import classify
 from fmrgen.evaluation.originals import classify_originals
@@ -20,6 +21,7 @@ from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier, SplitRows
 from fmrgen.evaluation.summarise import Evaluation, figures_of
 from fmrgen.labels import Labels
 from fmrgen.recipe import load_classifier, load_classifiers
+from fmrgen.sources.base import SourceConfig
 from fmrgen.storage.open import OpenedSplit, open_split, reading
 from fmrgen.weights.digest import refuse_changed_weights, weights_sha256
 
@@ -31,7 +33,7 @@ def evaluate(
     splits: Mapping[str, AnySplit] | Sequence[str],
     classifiers: Mapping[str, AnyClassifier] | Sequence[str],
     *,
-    source: str | ComponentConfig | None = None,
+    source: str | SourceConfig | None = None,
     download: bool = False,
     trust: bool = False,
     batch_size: int = 64,
@@ -126,7 +128,7 @@ def _first_image(split: OpenedSplit, device: torch.device) -> torch.Tensor:
     if row is None:
         raise UserError(f"{split.name}: holds no rows")
     image = split.decode(row["image"], "row 0: its image")
-    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).unsqueeze(0).to(device).float() / 255
+    return to_batch(np.asarray(image)[None], device)
 
 
 def _classify_split(

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import cast
 
 import numpy as np
 import torch
 
-from fmrgen.components import built
-from fmrgen.config import ComponentConfig
+from fmrgen.components import build_source
 from fmrgen.distributed.group import Team
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import Batch, LazyPixels, classify
@@ -26,7 +24,7 @@ def classify_originals(
     passed: ClassifiedSplit,
     team: Team,
     device: torch.device,
-    given: str | ComponentConfig | None,
+    given: str | SourceConfig | None,
     trust: bool,
     batch_size: int,
 ) -> None:
@@ -46,20 +44,20 @@ def classify_originals(
     if passed.image_size[0] != passed.image_size[1]:
         raise UserError(f"{passed.split.name}: its images are not square, so its originals can't be made from a source")
     try:
-        source = cast(Source, built(config, "source", Source))
+        source = build_source(config)
     except UserError as error:
         if given is not None:
             raise
         notes.append(f"SA and FMR can't be had: there is no column original, and {error}; pass another --source")
         return
-    batches = _source_batches(source, config, columns, passed, batch_size)
+    batches = _source_batches(source, columns, passed, batch_size)
     originals = classify(batches, passed.answering, team, device)
     for name, found in originals.items():
         passed.predictions[name] |= found
 
 
 def _source_section(
-    given: str | ComponentConfig | None, split: OpenedSplit, trust: bool, notes: list[str]
+    given: str | SourceConfig | None, split: OpenedSplit, trust: bool, notes: list[str]
 ) -> SourceConfig | None:
     if given is not None:
         config = load_source(given) if isinstance(given, str) else given
@@ -76,13 +74,11 @@ def _source_section(
             return None
         except UserError as error:
             raise UserError(f"{split.name}: {error}") from None
-    if not isinstance(config, SourceConfig):
-        raise UserError(f"source: {config.kind} does not derive from fmrgen.SourceConfig")
     return config
 
 
 def _source_batches(
-    source: Source, config: SourceConfig, columns: dict[str, np.ndarray], passed: ClassifiedSplit, batch_size: int
+    source: Source, columns: dict[str, np.ndarray], passed: ClassifiedSplit, batch_size: int
 ) -> Iterator[Batch]:
     """The source's images of the split's rows, at the split's size."""
     row_of = {int(example_id): row for row, example_id in enumerate(columns["id"])}
@@ -91,7 +87,7 @@ def _source_batches(
     def batch() -> Batch:
         numbers, examples = zip(*waiting, strict=True)
         waiting.clear()
-        return Batch(np.array(numbers), partial(_load_originals, examples, passed.image_size[0], config.fit))
+        return Batch(np.array(numbers), partial(_load_originals, examples, passed.image_size[0], source.fit))
 
     for example in source.read(0, len(source)):
         row = row_of.pop(example.id, None)

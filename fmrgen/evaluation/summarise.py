@@ -13,9 +13,9 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.results import SCHEMA, ClassifierFigures, Comparison, Figures, Result, SplitFigures
 from fmrgen.evaluation.samples import Sample
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier
+from fmrgen.files import fingerprint
 from fmrgen.labels import match_classes
 from fmrgen.metrics import difference, outputs_in_another_order, rank, summarise, summarise_classes
-from fmrgen.recipe import fingerprint
 from fmrgen.weights.digest import weights_sha256
 
 _SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say again of the stored images

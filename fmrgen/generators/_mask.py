@@ -4,8 +4,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError, one_line
-from fmrgen.generators.base import Generator, Latents, encode_blank
+from fmrgen.generators.base import encode_blank
 from fmrgen.weights.digest import weights_sha256
 from fmrgen.weights.pretrained import local_file
 

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from fmrgen.generators.base import Generator, GeneratorConfig, Latents
+from fmrgen.engine.interfaces import Generator, Latents
+from fmrgen.generators.base import GeneratorConfig
 from fmrgen.trust.recipes import places_among
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from fmrgen.config import Revision
+from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError, one_line
-from fmrgen.generators.base import Generator, GeneratorConfig, Latents, check_image_size
+from fmrgen.generators.base import GeneratorConfig, check_image_size
 from fmrgen.trust.recipes import places_among
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class Config(GeneratorConfig):
     revision: Revision = None
 
     def build(self, device: "torch.device | str" = "cpu") -> "Vae":
-        from fmrgen.classifiers.base import freeze
+        from fmrgen.weights.checkpoint import freeze
         from fmrgen.weights.pretrained import pretrained_model
 
         options = {} if self.subfolder is None else {"subfolder": self.subfolder}

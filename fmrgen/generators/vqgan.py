@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import model_validator
 
 from fmrgen.config import Revision
-from fmrgen.generators.base import Generator, GeneratorConfig, Latents, check_image_size
+from fmrgen.engine.interfaces import Generator, Latents
+from fmrgen.generators.base import GeneratorConfig, check_image_size
 from fmrgen.trust.recipes import places_among
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ class Config(GeneratorConfig):
     def build(self, device: "torch.device | str" = "cpu") -> "Vqgan":
         from diffusers import VQModel
 
-        from fmrgen.classifiers.base import freeze
         from fmrgen.generators._taming import load_taming
+        from fmrgen.weights.checkpoint import freeze
         from fmrgen.weights.pretrained import pretrained_model
 
         if self.checkpoint is not None and self.config is not None:

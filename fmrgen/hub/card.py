@@ -15,10 +15,9 @@ from jinja2 import StrictUndefined, Template
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import held, open_plain, read_json, refuse_outside, sha256_of, write_atomically
+from fmrgen.files import fingerprint, held, open_plain, read_json, refuse_outside, sha256_of, write_atomically
 from fmrgen.kinds import ComponentSections
 from fmrgen.metrics import Estimate
-from fmrgen.recipe import fingerprint
 from fmrgen.report.markdown import escape
 from fmrgen.report.tables import figure
 from fmrgen.storage.provenance import is_finished, read_all, summary_of

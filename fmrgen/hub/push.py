@@ -15,10 +15,10 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from fmrgen.errors import UserError
-from fmrgen.files import read_json, refuse_outside
+from fmrgen.files import fingerprint, read_json, refuse_outside
 from fmrgen.hub.card import data_named
 from fmrgen.hub.repo import Change, HubRepo, Operation, RepoState
-from fmrgen.recipe import Recipe, fingerprint
+from fmrgen.recipe import Recipe
 from fmrgen.storage.open import parse_reference
 from fmrgen.storage.provenance import is_finished, refuse_mixed_config
 from fmrgen.storage.shards import picture_path, provenance_path

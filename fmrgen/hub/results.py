@@ -12,10 +12,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from fmrgen.errors import UserError
 from fmrgen.evaluation.results import ClassifierFigures, Figures, Result, SplitFigures
-from fmrgen.files import read_json, refuse_outside, write_atomically
+from fmrgen.files import fingerprint, read_json, refuse_outside, write_atomically
 from fmrgen.hub.card import RESULT_SCHEMA, renew_card
 from fmrgen.hub.repo import Change, HubRepo, RepoState
-from fmrgen.recipe import fingerprint
 from fmrgen.report.markdown import escape, to_markdown
 from fmrgen.report.tables import SHORT
 from fmrgen.storage.shards import provenance_path

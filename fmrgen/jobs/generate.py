@@ -9,13 +9,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from fmrgen.components import Components
 from fmrgen.distributed.group import Team, own_work
-from fmrgen.distributed.launch import device_name, in_launched_precision, refuse_unlike_processes, start_processes
+from fmrgen.distributed.launch import device_name, launched_precision, refuse_unlike_processes, start_processes
 from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, one_line
@@ -25,7 +25,7 @@ from fmrgen.jobs.progress import Progress, Watch
 from fmrgen.metrics import Summary
 from fmrgen.recipe import Recipe
 from fmrgen.records import Example, Perturbed
-from fmrgen.sources.base import LoadedExample, Source, SourceConfig
+from fmrgen.sources.base import LoadedExample, Source
 from fmrgen.storage.provenance import is_finished, new_provenance, new_run, now
 from fmrgen.storage.shards import Skipped, SplitFolder, Tally, put_aside, split_features
 from fmrgen.weights.digest import refuse_changed_weights
@@ -51,7 +51,7 @@ def generate(
     there are parts. Raises UserError for what a user can mend: before any work where it can be known.
     """
     refuse_unwritable(Path(output))
-    recipe = in_launched_precision(recipe)
+    recipe = recipe.in_precision(launched_precision())
     accelerator = start_processes()
     with Team(accelerator, again="; the same command again goes on") as team, ExitStack() as locks:
         components = recipe.build(accelerator.device)
@@ -171,7 +171,7 @@ def _perturb_shards(
     """
     features = split_features(components.source.labels.names, recipe.output.keep_original)
     size = components.generator.image_size
-    loads = _load_shards(components.source, cast(SourceConfig, recipe.source), folder, share, size)
+    loads = _load_shards(components.source, folder, share, size)
     home: dict[int, _OpenShard] = {}  # example id → its shard
     writer = ThreadPoolExecutor(1, thread_name_prefix="shards")
     written: list[Future[None]] = []
@@ -205,10 +205,10 @@ def _perturb_shards(
         components.classifier,
         components.generator,
         components.oracle,
+        recipe.perturb,
         device=device,
         on_slots=on_slots,
         on_pass=lambda active: watch.team.check(),
-        **recipe.perturb.model_dump(),
     )
     faults: Counter[str | None] = Counter()
     with writer:
@@ -243,14 +243,12 @@ def _refuse_changed_weights(components: Components, folder: SplitFolder, before:
         raise
 
 
-def _load_shards(
-    source: Source, config: SourceConfig, folder: SplitFolder, shards: list[int], size: int
-) -> Iterator[tuple[int, Any]]:
+def _load_shards(source: Source, folder: SplitFolder, shards: list[int], size: int) -> Iterator[tuple[int, Any]]:
     """(shard, example) for every example of the shards, (shard, None) after each, (shard, error) where it must end."""
     for shard in shards:
         positions = folder.positions(shard)
         try:
-            for loaded in source.load(positions.start, positions.stop, size, config.fit, config.on_error):
+            for loaded in source.load(positions.start, positions.stop, size):
                 yield shard, loaded
         except UserError as error:
             yield shard, error

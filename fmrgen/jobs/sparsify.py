@@ -22,12 +22,11 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fmrgen.components import Components
-from fmrgen.distributed.launch import in_launched_precision, start_processes
+from fmrgen.distributed.launch import launched_precision, start_processes
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
 from fmrgen.generators.base import mask_of
 from fmrgen.recipe import Recipe
-from fmrgen.sources.base import SourceConfig
 from fmrgen.weights.digest import weights_sha256
 
 _TEST_SHARE = 0.2
@@ -90,7 +89,7 @@ def sparsify(
         raise UserError(f"{path}: is there already; choose another --output, or delete it")
     if not os.access(path.parent, os.W_OK):
         raise UserError(f"{path}: no file can be written there; choose another --output")
-    recipe = in_launched_precision(recipe)
+    recipe = recipe.in_precision(launched_precision())
     accelerator = start_processes()
     if accelerator.num_processes > 1:
         raise UserError("sparsify runs in one process; start it without accelerate launch")
@@ -121,13 +120,9 @@ def latent_pairs(
 ) -> LatentPairs:
     """The latents of every image of the source that the oracle accepted at least once, before and after."""
     source, classifier, generator, oracle = components
-    config = recipe.source
-    assert isinstance(config, SourceConfig)
-
     pairs = {}
-    examples = source.load_all(generator.image_size, config.fit, config.on_error)
-    options = recipe.perturb.model_dump()
-    rows = perturb(examples, classifier, generator, oracle, device=device, keep_latents=True, **options)
+    examples = source.load_all(generator.image_size)
+    rows = perturb(examples, classifier, generator, oracle, recipe.perturb, device=device, keep_latents=True)
     for done, row in enumerate(rows, 1):
         on_images(done, len(source))
         if row.valid and row.latents is not None:

@@ -11,7 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from fmrgen.components import Judges, blank_image, build_judges, told_of
 from fmrgen.config import Section
-from fmrgen.engine.perturb import in_full
+from fmrgen.engine.images import to_batch
+from fmrgen.engine.models import as_float32
 from fmrgen.errors import UserError
 from fmrgen.kinds import ClassifierSection, OracleSection
 from fmrgen.labels import recorded_labels
@@ -133,13 +134,13 @@ def _decode(opened: OpenedSplit, batch: dict[str, list[Any]], column: str) -> np
 def _measure(
     pixels: np.ndarray, stored_labels: list[int], prefix: str, judges: Judges, device: torch.device | str
 ) -> dict[str, Tensor]:
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device).float() / 255
+    images = to_batch(pixels, device)
     labels = torch.tensor(stored_labels, device=device)
     with torch.no_grad():
         with told_of("classifier", images):
-            logits = in_full(judges.classifier(images.clone()))
+            logits = as_float32(judges.classifier(images.clone()))
         with told_of("oracle", images):
-            probabilities, score = map(in_full, judges.oracle.judge(images.clone()))
+            probabilities, score = map(as_float32, judges.oracle.judge(images.clone()))
     found = {f"{prefix}prediction": logits.argmax(1), f"{prefix}oracle_label": probabilities.argmax(1)}
     if not prefix:
         found["clip_score"] = score.gather(1, labels.unsqueeze(1)).squeeze(1)

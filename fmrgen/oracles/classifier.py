@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 from fmrgen.config import ComponentConfig
+from fmrgen.engine.interfaces import Judgement, Oracle
 from fmrgen.kinds import ClassifierSection
 from fmrgen.labels import Labels
-from fmrgen.oracles.base import Judgement, Oracle
 
 if TYPE_CHECKING:
     import torch

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, Field
 
 from fmrgen.config import ComponentConfig, Revision
+from fmrgen.engine.interfaces import Judgement, Oracle
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels
-from fmrgen.oracles.base import Judgement, Oracle
 from fmrgen.trust.recipes import places_among
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Config(ComponentConfig):
     def build(self, device: "torch.device | str" = "cpu") -> "ClipOracle":
         from transformers import AutoTokenizer, CLIPModel
 
-        from fmrgen.classifiers.base import freeze
+        from fmrgen.weights.checkpoint import freeze
         from fmrgen.weights.pretrained import from_pretrained, image_processor, pretrained_model
 
         load: dict[str, Any] = {"reference": self.model, "what": "oracle.model", "revision": self.revision}

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from fmrgen.config import ComponentConfig
+from fmrgen.engine.interfaces import Judgement, Oracle
 from fmrgen.kinds import OracleSection
 from fmrgen.labels import Labels
-from fmrgen.oracles.base import Judgement, Oracle
 
 if TYPE_CHECKING:
     import torch

@@ -48,9 +48,9 @@ class LoadedExample(NamedTuple):
 
     def for_engine(self) -> Example:
         """The same with a float image [3, size, size] in [0, 1]."""
-        import torch
+        from fmrgen.engine.images import to_batch  # brings torch, which a source does not need
 
-        return Example(self.id, torch.from_numpy(self.image.copy()).permute(2, 0, 1).float() / 255, self.label)
+        return Example(self.id, to_batch(self.image[None])[0], self.label)
 
 
 class SkippedExample(NamedTuple):
@@ -79,10 +79,16 @@ def label_of_source(labels: Labels, value: Any, example_id: int) -> int | None:
 class Source(ABC):
     """Examples in a fixed order: position i is the same example, with the same id, each time.
 
-    `len(source)` is the number of examples in the job, `labels` what they are labelled with.
+    `len(source)` is the number of examples in the job.
+
+    Attributes:
+        labels: what they are labelled with.
+        fit, on_error: those of the config, set when the source is built for a job.
     """
 
     labels: Labels
+    fit: Fit = "crop"
+    on_error: Literal["fail", "skip"] = "fail"
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -91,20 +97,25 @@ class Source(ABC):
     def read(self, start: int, stop: int) -> Iterator[RawExample]:
         """The examples at positions start ≤ i < stop, labels already in terms of `self.labels`."""
 
-    def load(
-        self, start: int, stop: int, size: int, fit: Fit, on_error: Literal["fail", "skip"]
-    ) -> Iterator[LoadedExample | SkippedExample]:
+    def load(self, start: int, stop: int, size: int) -> Iterator[LoadedExample | SkippedExample]:
         """`read`, with every image as uint8 RGB of `size`×`size` pixels.
 
-        An image that can't be decoded raises UserError with its id, or yields SkippedExample where `on_error` is
-        `skip`.
+        Args:
+            start, stop: positions, start ≤ i < stop.
+            size: side of the images in pixels.
+
+        Yields:
+            The examples; a SkippedExample for an image that can't be decoded, where `on_error` is `skip`.
+
+        Raises:
+            UserError: an image can't be decoded, and `on_error` is `fail`; names its id.
         """
         for example in self.read(start, stop):
             try:
-                image = resize(open_rgb(example.image), size, fit)
+                image = resize(open_rgb(example.image), size, self.fit)
             except UserError as error:
                 file = f" ({example.image})" if isinstance(example.image, str) else ""
-                if on_error == "fail":
+                if self.on_error == "fail":
                     raise UserError(
                         f"source: image of id {example.id}{file} is unreadable ({error}); "
                         "repair it, or set source.on_error=skip"
@@ -113,9 +124,9 @@ class Source(ABC):
             else:
                 yield LoadedExample(example.id, image, example.label)
 
-    def load_all(self, size: int, fit: Fit, on_error: Literal["fail", "skip"]) -> Iterator[Example]:
+    def load_all(self, size: int) -> Iterator[Example]:
         """All of `load` that could be read, as the engine takes it."""
-        for loaded in self.load(0, len(self), size, fit, on_error):
+        for loaded in self.load(0, len(self), size):
             if isinstance(loaded, LoadedExample):
                 yield loaded.for_engine()
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fmrgen.generators.base import Generator, Latents
+from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.training.recipe import AugmentSection
 
 _ROTATION, _SCALE, _SHEAR, _SHIFT, _WAVE = math.radians(12), 0.12, 0.15, 0.1, 0.08

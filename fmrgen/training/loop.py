@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fmrgen.components import build_source
 from fmrgen.errors import UserError
-from fmrgen.sources.base import LoadedExample, Source, SourceConfig
+from fmrgen.sources.base import LoadedExample, Source
 from fmrgen.training.augment import augment
 from fmrgen.training.objectives.base import Trainee
 from fmrgen.training.recipe import TrainRecipe
@@ -30,12 +30,12 @@ def train(
     except OSError as error:
         raise UserError(f"{output}: can't be a folder for the weights: {error.strerror}") from None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    source = recipe.source.build()
+    source = build_source(recipe.source)
     trainee = recipe.model.trainee(device, source.labels)
     if recipe.augment.reconstruct and recipe.generator is None:
         raise UserError("augment.reconstruct: needs a generator section to reconstruct with")
     generator = recipe.generator.build(device) if recipe.generator is not None else None
-    images, labels = _load_all(source, cast(SourceConfig, recipe.source), trainee.image_size)
+    images, labels = _load_all(source, trainee.image_size)
     optimizer = torch.optim.AdamW(
         trainee.network.parameters(), recipe.schedule.learning_rate, weight_decay=recipe.schedule.weight_decay
     )
@@ -56,19 +56,17 @@ def train(
         progress(step + 1, steps, loss.item())
     trainee.network.eval()
     trainee.save(output)
-    return _test(trainee, recipe.test.build(), cast(SourceConfig, recipe.test), device)
+    return _test(trainee, build_source(recipe.test), device)
 
 
-def _load_all(source: Source, config: SourceConfig, size: int) -> tuple[Tensor, Tensor]:
-    examples = [
-        e for e in source.load(0, len(source), size, config.fit, config.on_error) if isinstance(e, LoadedExample)
-    ]
+def _load_all(source: Source, size: int) -> tuple[Tensor, Tensor]:
+    examples = [e for e in source.load(0, len(source), size) if isinstance(e, LoadedExample)]
     images = torch.from_numpy(np.stack([example.image for example in examples])).permute(0, 3, 1, 2)
     return images, torch.tensor([example.label for example in examples])
 
 
-def _test(trainee: Trainee, source: Source, config: SourceConfig, device: torch.device) -> dict[str, float]:
-    images, labels = _load_all(source, config, trainee.image_size)
+def _test(trainee: Trainee, source: Source, device: torch.device) -> dict[str, float]:
+    images, labels = _load_all(source, trainee.image_size)
     with torch.no_grad():
         batches = [
             trainee.metrics(batch.to(device) / 255, targets.to(device))

@@ -1,4 +1,4 @@
-"""Weights from a file, without running anything that the file says."""
+"""Weights from a file into a network, without running anything that the file says."""
 
 import pickle
 import tarfile
@@ -25,6 +25,11 @@ def load_checkpoint(network: nn.Module, reference: str) -> None:
     """
     what = f"classifier.checkpoint: {reference}"
     load_exactly(network, _read_state(reference, what), what)
+
+
+def freeze(module: nn.Module, device: torch.device | str) -> nn.Module:
+    """`module` on `device`, in evaluation mode, its weights out of the gradient."""
+    return module.to(device).eval().requires_grad_(False)
 
 
 def load_exactly(network: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

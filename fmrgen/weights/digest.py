@@ -5,9 +5,8 @@ import hashlib
 import torch
 from torch import nn
 
+from fmrgen.engine.interfaces import Generator, Oracle
 from fmrgen.errors import UserError
-from fmrgen.generators.base import Generator
-from fmrgen.oracles.base import Oracle
 
 
 def weights_sha256(component: object) -> str | None:

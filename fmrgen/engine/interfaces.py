@@ -1,0 +1,96 @@
+"""What the engine needs of a generator and an oracle: the two that it calls in every pass."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fmrgen.labels import Labels
+
+
+class Latents(NamedTuple):
+    """`free` [B, …] is what a step may move; `fixed` [B, …] or None is context of each image that it may not."""
+
+    free: "Tensor"
+    fixed: "Tensor | None" = None
+
+
+class Generator(ABC):
+    """The generator g: encodes images to latents and decodes latents to images, each row by itself.
+
+    Attributes:
+        image_size: side of its images in pixels.
+        row_seeds: set before each `encode` to one integer per row, made of the recipe's seed and the example's id:
+            anything random is drawn from it, for instance by `noise`.
+    """
+
+    image_size: int
+    row_seeds: Sequence[int] = ()
+
+    @abstractmethod
+    def encode(self, images: "Tensor", labels: "Tensor") -> Latents:
+        """The latents of images. Runs without gradient, once per image, and may be slow.
+
+        Args:
+            images: [B, 3, H, W] in [0, 1], H = W = `image_size`.
+            labels: [B], int64.
+
+        Returns:
+            Latents with B rows.
+        """
+
+    @abstractmethod
+    def decode(self, latents: Latents) -> "Tensor":
+        """The images of latents, differentiably.
+
+        Args:
+            latents: B rows of what `encode` returned, `free` moved.
+
+        Returns:
+            [B, 3, H, W] in [0, 1]; gradients reach `latents.free`.
+        """
+
+    def noise(self, like: "Tensor") -> "Tensor":
+        """Standard normal noise, row i drawn from `row_seeds[i]` alone (from i where no seeds are set).
+
+        Args:
+            like: [B, …], whose shape, dtype and device the noise has.
+
+        Returns:
+            Noise of the shape of `like`.
+        """
+        import torch
+
+        seeds = self.row_seeds or range(len(like))
+        rows = [
+            torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(seed), dtype=like.dtype)
+            for _, seed in zip(like, seeds, strict=True)
+        ]
+        return torch.stack(rows).to(like.device)
+
+
+class Judgement(NamedTuple):
+    """`probabilities` [B, K] decide; `score` [B, K] is the oracle's own measure (CLIP: cosine similarity)."""
+
+    probabilities: "Tensor"
+    score: "Tensor"
+
+
+class Oracle(ABC):
+    """The oracle h: judges images [B, 3, H, W] in [0, 1], each by itself, without gradient."""
+
+    def set_labels(self, labels: "Labels") -> None:  # noqa: B027 - an oracle that knows its labels needs nothing here
+        """Called once, before the first `judge`, with the K labels to judge over."""
+
+    @abstractmethod
+    def judge(self, images: "Tensor") -> Judgement:
+        """The judgement of each image over the labels.
+
+        Args:
+            images: [B, 3, H, W] in [0, 1], on the 8-bit grid.
+
+        Returns:
+            Probabilities and scores, [B, K] each.
+        """

@@ -1,0 +1,203 @@
+"""The three models at work on a batch: one pass, and the measures of given images."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fmrgen.engine.images import StraightThroughBytes
+from fmrgen.engine.interfaces import Generator, Latents, Oracle
+from fmrgen.engine.options import PerturbOptions
+from fmrgen.engine.slots import PassOutput, Slots, first_fault
+from fmrgen.errors import UserError, one_line
+
+MEASURES = ("score", "probability", "oracle_label", "prediction", "loss")
+ENCODED_TOGETHER = 16  # at most so many images are encoded together
+
+
+class Models:
+    """Classifier, generator and oracle, as the engine uses them.
+
+    `together` images are encoded, and measured, at a time; always so many, for kernels differ in the last bits between
+    batch sizes, and a row must not.
+    """
+
+    def __init__(
+        self,
+        classifier: nn.Module,
+        generator: Generator,
+        oracle: Oracle,
+        options: PerturbOptions,
+        device: torch.device,
+    ) -> None:
+        self.classifier, self.generator, self.oracle = classifier, generator, oracle
+        self.seed, self.device = options.seed, device
+        self.half_precision = options.precision == "bf16"
+        self.running = "generator"  # whose mistake it is where something is thrown
+        self.together = ENCODED_TOGETHER if options.slots == "auto" else min(options.slots, ENCODED_TOGETHER)
+        # CUDA graphs come with this mode; elsewhere it is the default one.
+        mode: Any = {"dynamic": False, "mode": "reduce-overhead"}
+        self.forward = torch.compile(self._forward, **mode) if options.compile else self._forward
+
+    def encode(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> Latents:
+        """The latents, in full precision."""
+        free, *fixed = self._in_parts_that_fit(self._encode, images, labels, ids)
+        return Latents(free, *fixed)
+
+    def _encode(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> list[Tensor]:
+        self.generator.row_seeds = [row_seed(self.seed, example_id) for example_id in ids]
+        self.running = "generator"
+        with torch.no_grad(), self._precision():
+            free, fixed = self.generator.encode(images, labels)
+        return [as_float32(free)] if fixed is None else [as_float32(free), as_float32(fixed)]
+
+    def measure(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """The measures [B] of given images, in full precision."""
+        return dict(zip(MEASURES, self._in_parts_that_fit(self._measure_given, images, labels), strict=True))
+
+    @torch.no_grad()
+    def _measure_given(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+        logits = self._logits(images)
+        measures, *_ = self._measure(images, labels, logits, cross_entropy(logits, labels, reduction="none"))
+        return [measures[name] for name in MEASURES]
+
+    def encode_again(self, state: Slots, slots: list[int]) -> None:
+        """Puts the latents of their last accepted images into `slots`."""
+        for rows, padded in self._in_groups(slots):
+            latents = self.encode(state["image"][padded], state["label"][padded], state["id"][padded].tolist())
+            for name, values in (("free", latents.free), ("fixed", latents.fixed)):
+                if values is not None:
+                    state[name][rows] = values[: len(rows)]
+
+    def measure_exactly(self, state: Slots, slots: list[int]) -> None:
+        """Classifies the stored images of `slots` in full precision, where the passes do not."""
+        if not self.half_precision:
+            return
+        for rows, padded in self._in_groups(slots):
+            found = self._in_parts_that_fit(self._classify, state["image"][padded], state["label"][padded])
+            for name, values in zip(("prediction", "loss"), found, strict=True):
+                state[name][rows] = values[: len(rows)]
+
+    @torch.no_grad()
+    def _classify(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+        logits = self._logits(images)
+        return [logits.argmax(1), cross_entropy(logits, labels, reduction="none")]
+
+    def _logits(self, images: Tensor) -> Tensor:
+        """What the classifier says of images [B, 3, H, W]: [B, K], as exact as the images are.
+
+        It gets a copy: what is stored and judged is nobody's to write into.
+        """
+        self.running = "classifier"
+        logits = self.classifier(images.clone())
+        if len(logits) != len(images):
+            raise UserError(f"classifier: gives {len(logits)} rows of logits for {len(images)} images")
+        return as_float32(logits)
+
+    def _in_groups(self, slots: list[int]) -> Iterator[tuple[list[int], list[int]]]:
+        """`slots`, `together` at a time, and the same padded to that many."""
+        for start in range(0, len(slots), self.together):
+            rows = slots[start : start + self.together]
+            yield rows, rows + [rows[-1]] * (self.together - len(rows))
+
+    def seconds_of_a_pass(self, latents: Latents, labels: Tensor, at_least: float) -> float | None:
+        """How long a pass over the rows takes, timed for `at_least` so many seconds; None where they do not fit."""
+
+        def timed(latents: Latents, labels: Tensor) -> float:
+            self._judge(latents, labels, self._forward)  # what is done but once
+            passes, started = 0, time.perf_counter()
+            while not passes or time.perf_counter() - started < at_least:
+                self._judge(latents, labels, self._forward).gradient.sum().item()  # waits for the device
+                passes += 1
+            return (time.perf_counter() - started) / passes
+
+        return self._if_it_fits(timed, latents, labels)
+
+    def judge_if_it_fits(self, latents: Latents, labels: Tensor) -> PassOutput | None:
+        """One pass over the slots; None where memory is too small for so many."""
+        return self._if_it_fits(self._judge, latents, labels, self.forward)
+
+    def _judge(self, latents: Latents, labels: Tensor, forward: Callable[..., Any]) -> PassOutput:
+        with torch.enable_grad():
+            free = latents.free.detach().requires_grad_(True)
+            decoded, images, logits, losses = forward(free, latents.fixed, labels)
+            (gradient,) = torch.autograd.grad(losses.sum(), free)
+        decoded, images, logits, losses = (values.detach() for values in (decoded, images, logits, losses))
+        measures, probabilities, score = self._measure(images, labels, logits, losses)
+        fault = first_fault(decoded, losses, torch.cat([probabilities, score], 1))
+        return PassOutput(images, measures, fault, gradient)
+
+    def _forward(self, free: Tensor, fixed: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        self.running = "generator"
+        with self._precision():
+            decoded = as_float32(self.generator.decode(Latents(free, fixed)))
+            images = StraightThroughBytes.apply(decoded)
+            logits = self._logits(images)
+        return decoded, images, logits, cross_entropy(logits, labels, reduction="none")
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half_precision)
+
+    def _measure(
+        self, images: Tensor, labels: Tensor, logits: Tensor, losses: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """The measures of images, and the oracle's probabilities and score [B, K] that they rest on."""
+        self.running = "oracle"
+        probabilities, score = (as_float32(values) for values in self.oracle.judge(images.clone()))
+        if not len(probabilities) == len(score) == len(images):
+            raise UserError(f"oracle: judges {len(probabilities)} images where there are {len(images)}")
+        of_label = labels.unsqueeze(1)
+        measures = {
+            "score": score.gather(1, of_label).squeeze(1),
+            "probability": probabilities.gather(1, of_label).squeeze(1),
+            "oracle_label": probabilities.argmax(1),
+            "prediction": logits.argmax(1),
+            "loss": losses,
+        }
+        return measures, probabilities, score
+
+    def _if_it_fits(self, work: Callable[..., Any], latents_or_images: Any, labels: Tensor, *arguments: Any) -> Any:
+        """What `work` returns for the rows; None where a GPU's memory is too small for them and there are fewer to try.
+
+        Raises UserError, with the part that was at work, for whatever else is thrown: anyone's code may stand there.
+        """
+        try:
+            return work(latents_or_images, labels, *arguments)
+        except torch.OutOfMemoryError:
+            if len(labels) == 1:
+                raise
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:
+            if isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                raise
+            raise UserError(
+                f"{self.running}: fails on a batch of {len(labels)} images: {type(error).__name__}: {one_line(error)}"
+            ) from error
+        if torch.cuda.is_available():  # here the traceback, which held the tensors, is gone
+            torch.cuda.empty_cache()
+        return None
+
+    def _in_parts_that_fit(self, work: Callable[..., list[Tensor]], images: Tensor, *columns: Any) -> list[Tensor]:
+        """What `work` returns for the rows, in halves, and halves of them, where they do not fit together."""
+        if (found := self._if_it_fits(work, images, *columns)) is not None:
+            return found
+        parts = [
+            self._in_parts_that_fit(work, images[half], *(column[half] for column in columns))
+            for half in (slice(len(images) // 2), slice(len(images) // 2, None))
+        ]
+        return [torch.cat(values) for values in zip(*parts, strict=True)]
+
+
+def as_float32(values: Tensor) -> Tensor:
+    """Values of half precision as float32, others as they are."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
+def row_seed(seed: int, example_id: int) -> int:
+    """The seed of everything random of an example."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{example_id}".encode(), digest_size=8).digest()) >> 1

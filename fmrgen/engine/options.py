@@ -1,0 +1,55 @@
+"""The options of Algorithm 1: the `perturb` section of a recipe, and what the engine takes."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+_MOST_STEPS = 1_000_000
+_MOST_SLOTS = 65_536
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerturbOptions:
+    """How Algorithm 1 runs (paper §3.1, §4.1).
+
+    Raises:
+        ValueError: a value that makes no sense, named in the message.
+    """
+
+    budget: int = field(
+        default=50, metadata={"description": "B: the most guided steps per image (a number of steps, not a norm bound)"}
+    )
+    step_size: float = field(default=0.001, metadata={"description": "length of one step, in latent units"})
+    update: Literal["sign", "l2", "adam"] = field(
+        default="sign", metadata={"description": "how a step's direction follows from the gradient"}
+    )
+    reencode: bool = field(
+        default=False, metadata={"description": "encode the last image anew before each step, the literal g(x_t-1)"}
+    )
+    oracle_rule: Literal["label", "consistent"] = field(
+        default="label",
+        metadata={
+            "description": "accept h(x_t) = y (Algorithm 1), or h(x_t) = h(x) where the oracle itself is weak",
+        },
+    )
+    seed: int = field(default=0, metadata={"description": "with the example's id, the seed of anything random"})
+    slots: int | Literal["auto"] = field(
+        default=32,
+        metadata={"description": "images in flight on each process, or auto: found by timing; changes no result"},
+    )
+    precision: Literal["fp32", "bf16"] = field(
+        default="fp32", metadata={"description": "of generator and classifier; the oracle always runs in fp32"}
+    )
+    compile: bool = field(default=False, metadata={"description": "run generator and classifier through torch.compile"})
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.budget <= _MOST_STEPS:
+            raise ValueError(f"budget must be from 1 to {_MOST_STEPS:,} steps, not {self.budget}")
+        if not (self.step_size > 0 and math.isfinite(self.step_size)):
+            raise ValueError(f"step_size must be a positive number, not {self.step_size}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, it is {self.seed}")
+        if self.slots != "auto" and not 1 <= self.slots <= _MOST_SLOTS:
+            raise ValueError(f"slots must be auto or from 1 to {_MOST_SLOTS:,}, not {self.slots}")
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision must be fp32 or bf16, not {self.precision}")
