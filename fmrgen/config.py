@@ -33,6 +33,14 @@ if TYPE_CHECKING:
     import torch
 
 _UNION_PART = re.compile(r"(constrained-|list\[|dict\[|literal\[|(str|int|float|bool)$)")  # pydantic's, no key
+# Keys of a recipe that change no row and no plan of shards.
+NOT_FINGERPRINTED = (
+    "description",
+    "source.on_error",
+    "source.license",
+    "perturb.slots",
+    "perturb.compile",
+)
 STRANGERS = "of a stranger"  # the context of a validation that imports nothing and reads no file
 _PURE_SHORT_FORMS = ("timm:", "hf:", "asset:")  # that say what they mean without an import or a file of the user's
 

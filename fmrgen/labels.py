@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fmrgen.errors import UserError
 
@@ -41,12 +41,6 @@ class Labels:
         if self.groups is None:
             return source_class
         return next((label for label, group in enumerate(self.groups) if source_class in group), None)
-
-
-def recorded_labels(provenance: Mapping[str, Any]) -> Labels:
-    """The labels of the job that a split's provenance tells of."""
-    groups = provenance["groups"] and tuple(tuple(group) for group in provenance["groups"])
-    return Labels(tuple(provenance["labels"]), groups, provenance["source_classes"])
 
 
 class Match(NamedTuple):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fmrgen.config import AnySection, ComponentConfig, Section, known_keys, unknown_message, validate
+from fmrgen.config import NOT_FINGERPRINTED, AnySection, ComponentConfig, Section, known_keys, unknown_message, validate
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import fingerprint, parse_yaml
@@ -27,6 +27,7 @@ from fmrgen.kinds import (
     classifier_of_short_form,
 )
 from fmrgen.sources.base import SourceConfig
+from fmrgen.storage.paths import CONFIG_NAME, RESERVED_NAMES
 
 if TYPE_CHECKING:
     import torch
@@ -34,14 +35,10 @@ if TYPE_CHECKING:
     from fmrgen.components import Components
 
 
-_RESERVED = ("all", "provenance", "pictures", "results", "README.md")  # `all` is a word of load_dataset's
-IDLE_KEYS = ("description", "source.on_error", "source.license", "perturb.slots", "perturb.compile")  # change no row
-
-
 class OutputSection(Section):
     """How the perturbed split is stored."""
 
-    config: str = Field(pattern=r"^\w[\w.-]*$", description="names the source, generator and oracle")
+    config: str = Field(pattern=rf"^{CONFIG_NAME}$", description="names the source, generator and oracle")
     split: str = Field(pattern=r"^\w+(\.\w+)*$", description="names the classifier")
     shard_size: int = Field(500, ge=1, description="rows in a shard, the unit of work and of resume")
     keep_original: bool = True
@@ -49,7 +46,7 @@ class OutputSection(Section):
     @field_validator("config", "split")
     @classmethod
     def _is_nobody_elses(cls, name: str) -> str:
-        if name in _RESERVED:
+        if name in RESERVED_NAMES:
             raise ValueError(f"{name!r} has a meaning of its own in a dataset folder; choose another name")
         return name
 
@@ -77,7 +74,7 @@ class Recipe(Section):
     def fingerprint(self) -> str:
         """16 hex digits over everything that can change a stored row or the plan of shards."""
         tree = self.model_dump(mode="json")
-        for key in IDLE_KEYS:
+        for key in NOT_FINGERPRINTED:
             *sections, name = key.split(".")
             reduce(dict.__getitem__, sections, tree).pop(name, None)
         # The order of `classes` numbers the labels, and sorted JSON does not show it.

@@ -22,6 +22,8 @@ from fmrgen.jobs.generate import generate
 from fmrgen.jobs.verify import verify
 from fmrgen.recipe import load_recipe
 from fmrgen.storage.open import open_split
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import SplitFolder
 
 ROOT = Path(__file__).parent.parent
@@ -170,13 +172,13 @@ def test_every_shard_before_an_unreadable_image_is_kept_and_skipping_goes_on(rec
     assert len(provenance(tmp_path / "out")["runs"]) == 2
 
 
-def test_leftovers_are_removed_and_those_of_another_split_are_not(tmp_path):
-    folder = SplitFolder(tmp_path, "c", "s", 4, 2)
-    (tmp_path / "c").mkdir()
-    own, other = tmp_path / "c/.s-00000-of-00002.parquet.7.tmp", tmp_path / "c/.s2-00000-of-00002.parquet.7.tmp"
+def test_leftovers_are_removed_and_those_of_another_split_are_not(recipe, tmp_path):
+    job = recipe([picture(0), picture(1)])
+    (tmp_path / "out/mnist").mkdir(parents=True)
+    own, other = (tmp_path / f"out/mnist/.{name}-00000-of-00001.parquet.7.tmp" for name in ("lenet", "lenet2"))
     for path in (own, other):
         path.touch()
-    folder.remove_leftovers()
+    generate(job, tmp_path / "out")
     assert not own.exists()
     assert other.exists()
 
@@ -285,9 +287,9 @@ def test_a_shard_that_was_harmed_is_made_anew(recipe, tmp_path, harm, finished):
     pictures = [picture(i) for i in range(4)]
     generate(recipe(pictures), tmp_path / "out")
     before = rows(tmp_path / "out")
-    folder = SplitFolder(tmp_path / "out", "mnist", "lenet", 4, 2)
+    folder = SplitFolder(SplitPaths(tmp_path / "out", "mnist", "lenet"), 4, 2)
     if not finished:
-        folder.provenance_path.write_text(json.dumps({**folder.read_provenance(), "finished": False}))
+        read_provenance(folder.paths).model_copy(update={"finished": False}).write(folder.paths)
     harm(folder.shard_path(1), folder.shard_path(0))
     torch.manual_seed(0)
     notes = []
@@ -302,8 +304,8 @@ def test_a_shard_that_was_harmed_is_made_anew(recipe, tmp_path, harm, finished):
 def test_a_shard_that_can_not_be_read_now_is_not_taken_for_a_damaged_one(recipe, tmp_path, monkeypatch):
     pictures = [picture(i) for i in range(4)]
     generate(recipe(pictures), tmp_path / "out")
-    folder = SplitFolder(tmp_path / "out", "mnist", "lenet", 4, 2)
-    folder.provenance_path.write_text(json.dumps({**folder.read_provenance(), "finished": False, "files": {}}))
+    folder = SplitFolder(SplitPaths(tmp_path / "out", "mnist", "lenet"), 4, 2)
+    read_provenance(folder.paths).model_copy(update={"finished": False, "files": {}}).write(folder.paths)
     before = rows(tmp_path / "out")
 
     def fails(*arguments, **options):
@@ -320,8 +322,8 @@ def test_a_shard_that_can_not_be_read_now_is_not_taken_for_a_damaged_one(recipe,
 def test_a_repair_that_was_killed_forgets_no_digest(recipe, tmp_path):
     pictures = [picture(i) for i in range(4)]
     generate(recipe(pictures), tmp_path / "out")
-    folder = SplitFolder(tmp_path / "out", "mnist", "lenet", 4, 2)
-    folder.provenance_path.write_text(json.dumps({**folder.read_provenance(), "finished": False}))
+    folder = SplitFolder(SplitPaths(tmp_path / "out", "mnist", "lenet"), 4, 2)
+    read_provenance(folder.paths).model_copy(update={"finished": False}).write(folder.paths)
     table = pq.read_table(folder.shard_path(0))
     pq.write_table(table.set_column(1, "label", [[1, 1]]).cast(table.schema), folder.shard_path(0))  # well formed
     torch.manual_seed(0)

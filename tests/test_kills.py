@@ -25,7 +25,7 @@ from fmrgen.files import held
 from fmrgen.jobs.generate import generate
 from fmrgen.jobs.verify_files import verify_files
 from fmrgen.recipe import load_recipe
-from fmrgen.storage.shards import SplitFolder
+from fmrgen.storage.paths import SplitPaths
 
 MNIST = ["generate", "mnist-lenet", "output.shard_size=4", "perturb.budget=20", "-q"]
 
@@ -128,7 +128,7 @@ def test_killed_again_and_again(tmp_path, pytestconfig):
     alike = found.keys() - unlike
     assert_same_rows({i: found[i] for i in alike}, {i: expected[i] for i in alike})
     assert killed >= 0.8 * kills
-    assert verify_files(str(out)).sound == shards
+    assert verify_files(str(out)).intact == shards
     assert not list(out.rglob("*.tmp"))
 
 
@@ -257,10 +257,10 @@ def test_a_folder_that_vanishes_ends_the_job_and_brought_back_it_goes_on(recipe,
 
 
 def test_a_second_job_on_a_folder_is_refused(recipe, tmp_path):
-    folder = SplitFolder(tmp_path / "out", "c", "s", 12, 2)
-    with held(folder.lock_path), pytest.raises(UserError, match="out:c/s: another job is at work on it; wait until"):
+    lock = SplitPaths(tmp_path / "out", "c", "s").lock
+    with held(lock), pytest.raises(UserError, match="out:c/s: another job is at work on it; wait until"):
         generate(recipe(), tmp_path / "out")
     assert generate(recipe(), tmp_path / "out").rows == 12
     # Another split of the same folder is another job.
-    with held(folder.lock_path):
+    with held(lock):
         assert generate(recipe("output.split=other"), tmp_path / "out").rows == 12

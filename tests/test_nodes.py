@@ -84,7 +84,7 @@ def test_two_machines_with_a_folder_each_and_their_parts_merged(machines, tmp_pa
     assert [job.returncode for job in jobs] == [0, 0], said
     for folder, text in zip(folders, said, strict=True):
         assert f"{folder}: holds a part of mnist/lenet, the others are on other machines; bring their folders" in text
-        assert verify_files(str(folder)).sound == SHARDS // 2
+        assert verify_files(str(folder)).intact == SHARDS // 2
     short = fmrgen("merge", folders[0], "-o", tmp_path / "short", "-q")
     assert short.returncode == 2
     assert (

@@ -17,7 +17,9 @@ from helpers import fmrgen, upload, wait_for
 
 from fmrgen.hub.card import write_card
 from fmrgen.records import Perturbed, StopReason
-from fmrgen.storage.shards import SplitFolder, split_features
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import new_run, read_provenance
+from fmrgen.storage.shards import SplitFolder
 
 pytestmark = pytest.mark.job
 REPO = "someone/digits"
@@ -196,9 +198,10 @@ def test_reading_some_columns_does_not_fetch_the_images(hub, split):
     values = {name: value for name, value in columns.items() if name in Perturbed.__dataclass_fields__}
     values["stop_reason"] = StopReason.BUDGET
     rows = [Perturbed(**{**values, "id": i, "image": image, "original": image}) for i, image in enumerate(noise)]
-    folder = SplitFolder(split, "mnist", "big", 200, 200)
-    folder.begin({"runs": [{"job": "j"}]})
-    folder.write_shard(0, rows, [], split_features([str(i) for i in range(10)], True), "f", "j")
+    told = read_provenance(SplitPaths(split, "mnist", "lenet"))
+    folder = SplitFolder(SplitPaths(split, "mnist", "big"), 200, 200)
+    folder.begin(told.model_copy(update={"runs": [new_run("j", 1, "cpu")]}))
+    folder.write_shard(0, rows, [], told.row_schema, "f", "j")
     size = folder.shard_path(0).stat().st_size
     upload(hub, split, REPO)
     script = """

@@ -19,8 +19,9 @@ from fmrgen.hub.card import renew_card
 from fmrgen.jobs.generate import generate
 from fmrgen.recipe import load_recipe
 from fmrgen.report.show import show
-from fmrgen.storage.provenance import is_finished, summary_of
-from fmrgen.storage.shards import SplitFolder
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import Provenance
+from fmrgen.storage.shards import SplitFolder, summary_of
 
 LENET = "asset:mnist/lenet"
 PATH = "provenance/mnist/lenet.json"
@@ -54,7 +55,7 @@ def test_a_split_of_0_1_0_is_read_by_all(old, tmp_path):
     outcome = verify(f"{old}:mnist/lenet")
     assert (outcome.true_rows, outcome.rows) == (20, 20)
     files = verify_files(f"{old}:mnist/lenet")
-    assert (files.sound, files.shards, files.wrong) == (2, 2, [])
+    assert (files.intact, files.shards, files.wrong) == (2, 2, [])
     result = evaluate([f"{old}:mnist/lenet"], [LENET]).results[0]
     assert result.conditioned
     assert result.total.fmr.value == pytest.approx(read_json(old / PATH)["summary"]["fmr"]["value"])
@@ -104,18 +105,19 @@ def test_the_job_of_0_1_0_is_done_and_goes_on(old):
 
 def test_figures_that_a_version_did_not_tell_are_found_from_the_rows(old):
     told = read_json(old / PATH)
-    whole = summary_of(told)
+    parse = Provenance.model_validate
+    whole = summary_of(parse(told))
     assert whole.fmr is not None
     assert whole.valid_rows > 0
     fewer = {**told, "summary": {name: told["summary"][name] for name in ("rows", "standard_accuracy")}}
-    assert is_finished(fewer)
-    assert is_finished({**told, "summary": {}})
-    folder = SplitFolder(old, "mnist", "lenet", 20, 10)
-    assert summary_of(fewer, folder) == whole
-    assert summary_of(fewer).fmr is None
+    assert parse(fewer).is_finished
+    assert parse({**told, "summary": {}}).is_finished
+    folder = SplitFolder.of(SplitPaths(old, "mnist", "lenet"), parse(told))
+    assert summary_of(parse(fewer), folder) == whole
+    assert summary_of(parse(fewer)).fmr is None
     strange = {**told, "summary": {**told["summary"], "fmr": "high", "new_figure": 3}}
-    assert summary_of(strange).fmr is None
-    assert summary_of(strange).standard_accuracy == whole.standard_accuracy
+    assert summary_of(parse(strange)).fmr is None
+    assert summary_of(parse(strange)).standard_accuracy == whole.standard_accuracy
 
 
 def newer(told):
@@ -203,5 +205,5 @@ def test_a_snapshot_in_the_hubs_cache_is_a_folder_though_it_is_all_links(old, tm
         link = snapshot / path.relative_to(old)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(shutil.copy(path, root / "blobs" / str(number)))
-    assert verify_files(f"{snapshot}:mnist/lenet").sound == 2
+    assert verify_files(f"{snapshot}:mnist/lenet").intact == 2
     assert evaluate([f"{snapshot}:mnist/lenet"], [LENET]).results[0].total.rows == 20

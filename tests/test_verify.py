@@ -137,7 +137,7 @@ def test_what_no_run_can_have_written_is_told_and_of_no_use(split, tmp_path, cha
     if "hold" in message or "has no" in message:
         with pytest.raises(UserError):
             export(str(split), tmp_path / "tars", "webdataset")
-    assert verify_files(str(split)).sound == 2
+    assert verify_files(str(split)).intact == 2
 
 
 def test_columns_that_are_not_the_provenances_are_told(split):

@@ -265,7 +265,7 @@ def _print_notes(figures: "Figures") -> None:
 def print_files_verification(found: "FilesVerification", split: str) -> None:
     """How many files are right, and the first of what is not."""
     of = "those of its provenance" if found.finished else "whole; the split is not finished"
-    say(f"{split}: {found.sound} of {found.shards} files are {of}")
+    say(f"{split}: {found.intact} of {found.shards} files are {of}")
     _print_list(found.wrong)
 
 

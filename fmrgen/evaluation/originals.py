@@ -65,7 +65,7 @@ def _source_section(
         notes.append("SA and FMR can't be had: there is no column original and no provenance; pass --source")
         return None
     else:
-        tree = {"source": split.provenance["recipe"]["source"]}
+        tree = {"source": split.provenance.recipe.source.tree}
         told, cure = "the originals' source in the provenance", "if you trust it, pass --trust"
         try:
             config = strangers_section(SourceOnly, tree, told, trust=trust, cure=cure).source

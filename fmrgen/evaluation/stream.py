@@ -16,24 +16,9 @@ from fmrgen.evaluation.classify import MOST_PIXELS, Batch, LazyPixels, Pixels, P
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.labels import Labels, find_label
 from fmrgen.storage.open import OpenedSplit, reading, refuse_other_rows
+from fmrgen.storage.schema import IMAGES, KNOWN_COLUMNS, LABEL
 
-IMAGES = ("image", "original")
-# Columns whose numbers are classes; they are used only where it is certain that they number the split's labels.
-_CLASSES = ("oracle_label", "original_oracle_label", "prediction", "original_prediction", "reconstruction_prediction")
 _NEEDED_WHOLE = ("label", "valid", "iterations")  # where they are there, every row has a value
-
-_INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
-_WORDS = ("string", "large_string")
-# The columns that may be there, and the types of which they are of use.
-_OPTIONAL = {
-    "id": _INTEGERS,
-    "valid": ("bool", *_INTEGERS),
-    "iterations": _INTEGERS,
-    "stop_reason": _WORDS,
-    "clip_score": ("float32", "float64"),
-    "oracle_probability": ("float32", "float64"),
-    **dict.fromkeys(_CLASSES, _INTEGERS),
-}
 
 
 class SplitRows:
@@ -43,15 +28,13 @@ class SplitRows:
         self.opened, self.labels, self.sampler = opened, labels, sampler
         self.images = [name for name in IMAGES if name in opened.features]
         own = opened.provenance is not None and opened.labels is not None
-        self.has_own_classes = own and list(labels.names) == opened.provenance["labels"]  # type: ignore[index]
+        self.has_own_classes = own and list(labels.names) == list(opened.provenance.labels)  # type: ignore[union-attr]
         self._wanted, self.notes = ["label"], list[str]()
-        for name, types in _OPTIONAL.items():
+        for name, column in KNOWN_COLUMNS.items():
             feature = opened.features.get(name)
-            if feature is None or (name in _CLASSES and not self.has_own_classes):
+            if feature is None or (column.holds_classes and not self.has_own_classes):
                 continue
-            if (isinstance(feature, Value) and feature.dtype in types) or (
-                name == "stop_reason" and isinstance(feature, ClassLabel)
-            ):
+            if column.can_be(feature):
                 self._wanted.append(name)
             else:
                 self.notes.append(f"the column {name} is not used, it holds {feature}")
@@ -178,9 +161,8 @@ def check_columns(opened: OpenedSplit) -> None:
             raise UserError(
                 f"{opened.name}: has no column {name}, only {', '.join(features)}; rename the one that is meant"
             )
-    for name in ("image", "original"):
+    for name in IMAGES:
         if isinstance(features.get(name), Value) and "binary" not in features[name].dtype:
             raise UserError(f"{opened.name}: column {name} holds {features[name].dtype}, no images")
-    label = features["label"]
-    if not isinstance(label, ClassLabel) and not (isinstance(label, Value) and label.dtype in _INTEGERS + _WORDS):
+    if not isinstance(features["label"], ClassLabel) and not LABEL.can_be(features["label"]):
         raise UserError(f"{opened.name}: column label holds no class indices and no names of classes")

@@ -13,7 +13,6 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.results import SCHEMA, ClassifierFigures, Comparison, Figures, Result, SplitFigures
 from fmrgen.evaluation.samples import Sample
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier
-from fmrgen.files import fingerprint
 from fmrgen.labels import match_classes
 from fmrgen.metrics import difference, outputs_in_another_order, rank, summarise, summarise_classes
 from fmrgen.weights.digest import weights_sha256
@@ -127,7 +126,7 @@ def _is_own_classifier(
     if passed.split.provenance is None:
         return False
     digest = weights_sha256(passed.answering[model.name])
-    if digest is None or digest != passed.split.provenance["weights_sha256"]["classifier"]:
+    if digest is None or digest != passed.split.provenance.weights_sha256.classifier:
         return False
     for name in ("prediction", "original_prediction"):
         if name in columns and name in of_model:
@@ -143,10 +142,10 @@ def _is_own_classifier(
 
 def _split_figures(passed: ClassifiedSplit, columns: dict[str, np.ndarray]) -> SplitFigures:
     split, notes = passed.split, [*passed.rows.notes, *passed.notes]
-    provenance = split.provenance or {}
+    provenance = split.provenance
     if "valid" not in columns:
         notes.append("there is no column valid: all rows count in PA, and VR is not known")
-    if provenance and not passed.rows.has_own_classes:
+    if provenance is not None and not passed.rows.has_own_classes:
         notes.append("its label names are not those of its provenance: what it says of predictions is not used")
     if "iterations" in columns:
         taken = columns["iterations"][columns["valid"]] if "valid" in columns else columns["iterations"]
@@ -158,9 +157,9 @@ def _split_figures(passed: ClassifiedSplit, columns: dict[str, np.ndarray]) -> S
         config=split.config,
         split=split.split,
         revision=split.revision,
-        fingerprint=provenance.get("fingerprint"),
-        files=fingerprint(provenance["files"]) if provenance else None,
-        classifier_sha256=provenance.get("weights_sha256", {}).get("classifier"),
+        fingerprint=None if provenance is None else provenance.fingerprint,
+        files=None if provenance is None else provenance.files_digest,
+        classifier_sha256=None if provenance is None else provenance.weights_sha256.classifier,
         iterations=_counted(taken) if "iterations" in columns else None,
         stop_reasons=_counted(columns["stop_reason"]) if "stop_reason" in columns else None,
         notes=notes,

@@ -3,7 +3,7 @@
 import math
 import re
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,11 +17,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import fingerprint, held, open_plain, read_json, refuse_outside, sha256_of, write_atomically
 from fmrgen.kinds import ComponentSections
-from fmrgen.metrics import Estimate
+from fmrgen.metrics import Estimate, Summary
 from fmrgen.report.markdown import escape
 from fmrgen.report.tables import figure
-from fmrgen.storage.provenance import is_finished, read_all, summary_of
-from fmrgen.storage.shards import SplitFolder, provenance_path, split_features
+from fmrgen.storage.paths import CARD, SPLIT_NAME, SplitPaths, card_lock
+from fmrgen.storage.provenance import Provenance, RecordedComponent, RecordedRecipe, read_all
+from fmrgen.storage.shards import SplitFolder, summary_of
 from fmrgen.trust.cards import by_config, names_of_data
 from fmrgen.trust.recipes import strangers_code
 
@@ -39,17 +40,14 @@ def write_card(root: Path, repo: str | None = None) -> None:
     its own text lies between two marks, its own configs are known by their descriptions. `repo` is what the dataset is
     called where the card is read; by default the folder's name.
     """
-    splits: dict[str, list[dict[str, Any]]] = {}
+    splits: dict[str, list[_CardSplit]] = {}
     for (config, split), provenance in read_all(root).items():
-        if is_finished(provenance):
-            folder = SplitFolder(
-                root, config, split, provenance["examples"], provenance["recipe"]["output"]["shard_size"]
-            )
-            told: dict[str, Any] = {"name": split, "leaderboard": _leaderboard(root, config, split, provenance)}
-            told |= {"summary": asdict(summary_of(provenance, folder)), "skipped": provenance.get("skipped", [])}
-            told |= {name: provenance.get(name, 0) for name in ("num_bytes", "download_size")}
-            splits.setdefault(config, []).append({**provenance, **told})
-    path = root / "README.md"
+        if provenance.is_finished:
+            paths = SplitPaths(root, config, split)
+            summary = summary_of(provenance, SplitFolder.of(paths, provenance))
+            found = _CardSplit(split, provenance, summary, _leaderboard(paths, provenance))
+            splits.setdefault(config, []).append(found)
+    path = root / CARD
     where = f"{repo}: README.md" if repo else str(path)
     card = _read_card(path, where)
     text = _render(splits, repo or root.resolve().name)
@@ -62,19 +60,29 @@ def write_card(root: Path, repo: str | None = None) -> None:
 
 def renew_card(root: Path) -> None:
     """Writes the card of a folder in which others may write it too: jobs of other splits, and evaluations."""
-    with held(root / "provenance" / ".card.lock"):
+    with held(card_lock(root)):
         write_card(root)
 
 
 def refuse_unreadable_card(root: Path) -> None:
     """Raises UserError where `root` has a README.md that `write_card` could not go on from."""
-    _read_card(root / "README.md", str(root / "README.md"))
+    _read_card(root / CARD, str(root / CARD))
 
 
 def data_named(path: Path, repo: str) -> list[str] | None:
     """The files and patterns that the configs of the card at `path` name; None where it has no configs."""
     configs = _read_card(path, f"{repo}: README.md").configs
     return [name for entry in configs.values() for name in names_of_data(entry.get("data_files"))] if configs else None
+
+
+@dataclass(frozen=True)
+class _CardSplit:
+    """A finished split, as the template and the metadata take it."""
+
+    name: str
+    provenance: Provenance
+    summary: Summary
+    leaderboard: list["_Entry"]
 
 
 @dataclass(frozen=True)
@@ -124,55 +132,54 @@ class _Unread:
     provenance: str | None  # sha256
 
 
-def _unread(root: Path, card: _Card, splits: dict[str, list[dict[str, Any]]]) -> dict[str, list[_Unread]]:
+def _unread(root: Path, card: _Card, splits: dict[str, list[_CardSplit]]) -> dict[str, list[_Unread]]:
     """What fmrgen's own entries of the card named, by config, and is not among the `splits` that could be read.
 
     It stays in the card as long as its files are there: else `load_dataset` would not find it any more.
     """
     found: dict[str, list[_Unread]] = {}
     for config, entry in card.configs.items():
-        read = {split["name"] for split in splits.get(config, [])}
+        read = {split.name for split in splits.get(config, [])}
         sizes = card.infos.get(config, {}).get("splits")
         files = entry.get("data_files")
         for told in files if _is_own(entry) and isinstance(files, list) else []:
             split = told.get("split") if isinstance(told, dict) else None
-            if not isinstance(split, str) or not re.fullmatch(r"\w[\w.]*", split) or split in read:
+            if not isinstance(split, str) or not re.fullmatch(SPLIT_NAME, split) or split in read:
                 continue
-            path = provenance_path(root, config, split)
-            if path.is_file() or any((root / config).glob(f"{split}-*.parquet")):
+            paths = SplitPaths(root, config, split)
+            path = paths.provenance
+            if path.is_file() or paths.found_shards():
                 size = [size for size in sizes if isinstance(size, dict) and size.get("name") == split] if sizes else []
                 digest = sha256_of(path) if path.is_file() else None
                 found.setdefault(config, []).append(_Unread(told, size[0] if size else None, digest))
     return found
 
 
-def _config(
-    config: str, entries: list[dict[str, Any]], unread: list[_Unread], earlier: dict[str, Any]
-) -> dict[str, Any]:
-    digests = [split["files"] for split in entries] + [split.provenance for split in unread]
+def _config(config: str, entries: list[_CardSplit], unread: list[_Unread], earlier: dict[str, Any]) -> dict[str, Any]:
+    digests: list[Any] = [split.provenance.files for split in entries] + [split.provenance for split in unread]
     return {
         **earlier,
         "config_name": config,
         # load_dataset keys its cache by this mapping and not by the files: without their digest in it, the rows of
         # another folder of the same name, or of an earlier split in this one, would be loaded from the cache.
         "description": f"{_DESCRIBED} {fingerprint(digests)}",
-        "data_files": [{"split": s["name"], "path": f"{config}/{s['name']}-*.parquet"} for s in entries]
+        "data_files": [{"split": s.name, "path": SplitPaths(Path(), config, s.name).shard_pattern} for s in entries]
         + [split.data_files for split in unread],
     }
 
 
-def _info(config: str, entries: list[dict[str, Any]], unread: list[_Unread]) -> dict[str, Any]:
+def _info(config: str, entries: list[_CardSplit], unread: list[_Unread]) -> dict[str, Any]:
     """The columns and sizes of a config, as `datasets` reads them."""
-    sizes = {s["name"]: SplitInfo(s["name"], s["num_bytes"], s["summary"]["rows"]) for s in entries}
+    sizes = {s.name: SplitInfo(s.name, s.provenance.num_bytes, s.summary.rows) for s in entries}
     for split in unread:
         if split.size is not None:
             known = {name: split.size.get(name, 0) for name in ("num_bytes", "num_examples")}
             sizes[split.size["name"]] = SplitInfo(split.size["name"], **known)
     described = DatasetInfo(
-        features=split_features(entries[0]["labels"], entries[0]["recipe"]["output"]["keep_original"]),
+        features=entries[0].provenance.row_schema.features,
         config_name=config,
         splits=SplitDict(sizes),
-        download_size=sum(s["download_size"] for s in entries),
+        download_size=sum(s.provenance.download_size for s in entries),
         dataset_size=sum(size.num_bytes for size in sizes.values()),
     )
     data = DatasetCardData()
@@ -181,14 +188,14 @@ def _info(config: str, entries: list[dict[str, Any]], unread: list[_Unread]) -> 
 
 
 def _describe(
-    card: _Card, splits: dict[str, list[dict[str, Any]]], unread: dict[str, list[_Unread]], where: str
+    card: _Card, splits: dict[str, list[_CardSplit]], unread: dict[str, list[_Unread]], where: str
 ) -> dict[str, Any]:
     """The card's metadata with all that the Hub understands of the splits; what others said of other things stays."""
     data = dict(card.data)
     every = [split for entries in splits.values() for split in entries]
-    sources = [split["recipe"]["source"] for split in every]
+    sources = [split.provenance.recipe.source for split in every]
     hub_ids = [
-        s["path"] for s in sources if s["kind"] == "datasets" and re.fullmatch(r"[\w.-]+/[\w.-]+", str(s.get("path")))
+        s.get("path") for s in sources if s.kind == "datasets" and re.fullmatch(r"[\w.-]+/[\w.-]+", str(s.get("path")))
     ]
     for name, values in {
         "license": [source.get("license") or "unknown" for source in sources],
@@ -205,7 +212,7 @@ def _describe(
             known.pop("unknown", None)
         if known:
             data[name] = list(known) if name != "license" or len(known) > 1 else next(iter(known))
-    data["size_categories"] = [_size_category(sum(split["summary"]["rows"] for split in every))]
+    data["size_categories"] = [_size_category(sum(split.summary.rows for split in every))]
     kept = (name for name, entry in card.configs.items() if not _is_own(entry) or name in unread)
     others = {name for name in kept if name not in splits}
     data["configs"] = [{**entry, "config_name": name} for name, entry in card.configs.items() if name in others]
@@ -236,51 +243,44 @@ class _Entry:
     fmr: Estimate | None
 
 
-def _leaderboard(root: Path, config: str, split: str, provenance: dict[str, Any]) -> list[_Entry]:
+def _leaderboard(paths: SplitPaths, provenance: Provenance) -> list[_Entry]:
     """The results that were found on the split as it is now, by falling FMR.
 
     Those on earlier files are passed over, and files that are no results: anyone may have put them there.
     """
     entries = []
-    for path in sorted((root / "results" / config / split).glob("*.json")):
+    for path in sorted(paths.results.glob("*.json")):
         with suppress(UserError, ValidationError):
-            refuse_outside(path, root)
+            refuse_outside(path, paths.root)
             entry = TypeAdapter(_Entry).validate_python(read_json(path))
-            if entry.files == fingerprint(provenance["files"]):
+            if entry.files == provenance.files_digest:
                 entries.append(entry)
     return sorted(entries, key=lambda entry: entry.fmr.value if entry.fmr else -1, reverse=True)
 
 
-def _render(splits: dict[str, list[dict[str, Any]]], repo: str) -> str:
+def _render(splits: dict[str, list[_CardSplit]], repo: str) -> str:
     """fmrgen's own text of a card. What splits say of themselves is shown, never read as a template or as markup."""
     template = Template(
         (cards_folder() / "perturbed_split.md").read_text(encoding="utf-8"),
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    helpers = {"figure": _figure, "escape": escape, "part": _part, "digest": _digest, "fenced": _fenced}
+    helpers = {"figure": figure, "escape": escape, "part": _part, "digest": _digest, "fenced": _fenced}
     helpers["code_of"] = _code_of
     return template.render(splits=splits, repo=repo, recipe_yaml=_yaml, **helpers).strip()
 
 
-def _figure(estimate: Estimate | dict[str, Any] | None) -> str:
-    return figure(Estimate(**estimate) if isinstance(estimate, dict) else estimate)
-
-
-def _part(section: dict[str, Any]) -> str:
+def _part(component: RecordedComponent) -> str:
     """A component in a few words: its kind, and what names it."""
-    named = next(
-        (section[name] for name in ("model", "target", "path", "urls", "checkpoint") if section.get(name)), None
-    )
-    return f"{escape(section['kind'])} {escape(str(named))}" if named else escape(section["kind"])
+    named = next(filter(None, map(component.get, ("model", "target", "path", "urls", "checkpoint"))), None)
+    return f"{escape(component.kind)} {escape(str(named))}" if named else escape(component.kind)
 
 
-def _code_of(recipe: dict[str, Any]) -> str:
+def _code_of(recipe: RecordedRecipe) -> str:
     """All code of others that a recipe runs; nothing where it runs none."""
+    tree = {name: getattr(recipe, name).tree for name in ComponentSections.model_fields}
     try:
-        return ", ".join(
-            strangers_code(ComponentSections, {name: recipe[name] for name in ComponentSections.model_fields}, "recipe")
-        )
+        return ", ".join(strangers_code(ComponentSections, tree, "recipe"))
     except UserError as error:  # of another version, or of nobody's
         return f"of a kind that this version of fmrgen can't tell ({error})"
 
@@ -289,8 +289,8 @@ def _digest(sha256: str | None) -> str:
     return f"sha256 `{sha256[:16]}…`" if sha256 else "none"
 
 
-def _yaml(recipe: dict[str, Any]) -> str:
-    return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=110).strip()
+def _yaml(recipe: RecordedRecipe) -> str:
+    return yaml.safe_dump(recipe.tree, sort_keys=False, allow_unicode=True, width=110).strip()
 
 
 def _fenced(text: str) -> str:

@@ -15,13 +15,13 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from fmrgen.errors import UserError
-from fmrgen.files import fingerprint, read_json, refuse_outside
+from fmrgen.files import read_json, refuse_outside
 from fmrgen.hub.card import data_named
 from fmrgen.hub.repo import Change, HubRepo, Operation, RepoState
 from fmrgen.recipe import Recipe
 from fmrgen.storage.open import parse_reference
-from fmrgen.storage.provenance import is_finished, refuse_mixed_config
-from fmrgen.storage.shards import picture_path, provenance_path
+from fmrgen.storage.paths import CARD, OWN_FOLDERS, SplitPaths, splits_in
+from fmrgen.storage.provenance import Provenance, check_config, parse_provenance, read_provenance
 
 # What `load_dataset` takes for data where no card says what is.
 _DATA = re.compile(r"\.(csv|tsv|jsonl?|parquet|arrow|txt|xml|tar|zip|gz|png|jpe?g|webp|bmp|tiff?)$", re.IGNORECASE)
@@ -50,42 +50,41 @@ class Pushed:
 class _Local:
     """A finished split in a folder, and what its files are on the Hub."""
 
-    root: Path
-    config: str
-    split: str
-    provenance: dict[str, Any]
+    paths: SplitPaths
+    provenance: Provenance
 
     @property
     def name(self) -> str:
-        return f"{self.config}/{self.split}"
+        return self.paths.name
 
     @property
     def tag(self) -> str:
         """Names the recipe and the very files: what is cited by it never changes."""
-        files = fingerprint(self.provenance["files"])[:8]
-        return f"{self.config}-{self.split}-{self.provenance['fingerprint']}-{files}".replace("..", "-")
+        names = f"{self.paths.config}-{self.paths.split}"
+        return f"{names}-{self.provenance.fingerprint}-{self.provenance.files_digest[:8]}".replace("..", "-")
 
     @cached_property
     def operations(self) -> list[CommitOperationAdd]:
         """Operations that add its files. Raises UserError where these are not the ones that were checked."""
         again = "run the same generate command again"
         operations = []
-        for path, digest in self.provenance["files"].items():
-            if not (self.root / path).is_file():
-                raise UserError(f"{self.root / path}: is gone; {again}")
-            operation = CommitOperationAdd(path, (self.root / path).absolute())  # it would expand a `~`
+        for path, digest in self.provenance.files.items():
+            file = self.paths.root / path
+            if not file.is_file():
+                raise UserError(f"{file}: is gone; {again}")
+            operation = CommitOperationAdd(path, file.absolute())  # it would expand a `~`
             if operation.upload_info.sha256.hex() != digest:
-                raise UserError(f"{self.root / path}: is not the file that was checked; delete it, and {again}")
+                raise UserError(f"{file}: is not the file that was checked; delete it, and {again}")
             operations.append(operation)
-        picture = self.root / self.picture
+        picture = self.paths.picture
         if not picture.is_file():
             raise UserError(f"{picture}: is gone; {again}")
-        refuse_outside(picture, self.root)
+        refuse_outside(picture, self.paths.root)
         return [*operations, CommitOperationAdd(self.picture, picture.absolute())]
 
     @property
     def picture(self) -> str:
-        return picture_path(self.root, self.config, self.split).relative_to(self.root).as_posix()
+        return self.paths.in_repo(self.paths.picture)
 
 
 def push(
@@ -119,18 +118,19 @@ def push(
         _refuse_unasked_publication(hub.name, state.private, public)
         _refuse_to_hide_data(hub.name, small, state)
         operations: list[Operation] = []
-        if "README.md" not in state.files and (found[0].root / "README.md").is_file():
-            refuse_outside(found[0].root / "README.md", found[0].root)
-            shutil.copyfile(found[0].root / "README.md", small / "README.md")  # for what was written into it by hand
+        root = found[0].paths.root
+        if CARD not in state.files and (root / CARD).is_file():
+            refuse_outside(root / CARD, root)
+            shutil.copyfile(root / CARD, small / CARD)  # for what was written into it by hand
         for local in found:
             if not _is_there(local, small, state):
                 _refuse_to_lose(local, small, state, replace)
-                refuse_mixed_config(small, local.config, local.split, local.provenance, hub.name)
+                check_config(local.paths.at(small), local.provenance, hub.name)
                 new[local.name] = None
                 # Copies for each attempt: the client keeps in them what it found on the Hub at that one.
                 operations += [*map(copy, local.operations), *_old_shards(local, state)]
             _add_small_files(local, small)
-        listed = ", ".join(f"{split.name} (recipe {split.provenance['fingerprint']})" for split in found)
+        listed = ", ".join(f"{split.name} (recipe {split.provenance.fingerprint})" for split in found)
         return Change(f"{'Add' if new else 'Update the card of'} {listed}", operations)
 
     commit, url = hub.update(change)
@@ -153,14 +153,13 @@ def check_push(repo: str, recipe: Recipe, *, public: bool = False, replace: bool
     if state is None:
         return
     _refuse_unasked_publication(hub.name, state.private, public)
-    path = provenance_path(Path(), recipe.output.config, recipe.output.split).as_posix()
+    paths = SplitPaths(Path(), recipe.output.config, recipe.output.split)
+    path = paths.provenance.as_posix()
     if path in state.files and not replace:
         with suppress(ValueError, AttributeError):
             there = json.loads(hub.read(path, state)).get("fingerprint")
             if there != recipe.fingerprint:
-                raise _another_split(
-                    hub.name, f"{recipe.output.config}/{recipe.output.split}", there, recipe.fingerprint
-                )
+                raise _another_split(hub.name, paths.name, there, recipe.fingerprint)
 
 
 def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
@@ -171,15 +170,15 @@ def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
         raise UserError(f"{text}: no such folder; push the --output of a generate command")
     wanted = (reference.config, reference.split)
     found, notes = [], []
-    for path in sorted((root / "provenance").glob("*/*.json")):
-        place = (path.parent.name, path.stem)
-        if wanted not in ((None, None), place):
+    for paths in splits_in(root):
+        if wanted not in ((None, None), (paths.config, paths.split)):
             continue
-        refuse_outside(path, root)
-        if is_finished(provenance := read_json(path)):
-            found.append(_Local(root, *place, provenance))
+        refuse_outside(paths.provenance, root)
+        provenance = parse_provenance(read_json(paths.provenance))
+        if provenance is not None and provenance.is_finished:
+            found.append(_Local(paths, provenance))
         else:
-            notes.append(f"{'/'.join(place)} is not finished and stays here; run the same generate command again")
+            notes.append(f"{paths.name} is not finished and stays here; run the same generate command again")
     if not found:
         raise UserError(f"{text}: {notes[0] if notes else 'holds no perturbed split'}")
     return found, notes
@@ -192,9 +191,9 @@ def _refuse_unasked_publication(name: str, private: bool | None, public: bool) -
 
 def _refuse_to_hide_data(name: str, small: Path, state: RepoState) -> None:
     """Raises UserError for data that `load_dataset` could not read any more beside a perturbed split."""
-    named = data_named(small / "README.md", name)
+    named = data_named(small / CARD, name)
     if named is None:
-        own = ("provenance/", "results/", "pictures/")
+        own = tuple(f"{folder}/" for folder in OWN_FOLDERS)
         unnamed = [path for path in sorted(state.files) if _DATA.search(path) and not path.startswith(own)]
         if unnamed:
             raise UserError(
@@ -211,35 +210,35 @@ def _refuse_to_hide_data(name: str, small: Path, state: RepoState) -> None:
 def _refuse_missing_files(found: list[_Local], state: RepoState, commit: str) -> None:
     """The Hub's client leaves out without a word what a .gitignore in the repo matches."""
     for local in found:
-        missing = [path for path in (*local.provenance["files"], local.picture) if path not in state.files]
+        missing = [path for path in (*local.provenance.files, local.picture) if path not in state.files]
         if missing and state.commit == commit:
             raise UserError(f"{state.name}: does not take {missing[0]}; a .gitignore in it may match, mend that there")
 
 
 def _is_there(local: _Local, small: Path, state: RepoState) -> bool:
     """Whether the repo holds the very files of the split."""
-    if local.picture not in state.files or _told_there(local, small).get("files") != local.provenance["files"]:
+    files = local.provenance.files
+    there = _told_there(local, small)
+    if local.picture not in state.files or there is None or there.files != files:
         return False
     # The sha256 of a small file that the repo keeps in git is not known: its name must do.
-    files = {
-        path: state.files[path] or digest for path, digest in local.provenance["files"].items() if path in state.files
-    }
-    return files == local.provenance["files"]
+    return {path: state.files[path] or digest for path, digest in files.items() if path in state.files} == files
 
 
-def _told_there(local: _Local, small: Path) -> dict[str, Any]:
-    """What the repo says of a split of that name; nothing where it says nothing that can be read."""
+def _told_there(local: _Local, small: Path) -> Provenance | None:
+    """What the repo says of a split of that name; None where it says nothing that can be read."""
     with suppress(UserError):
-        return read_json(provenance_path(small, local.config, local.split))
-    return {}
+        return read_provenance(local.paths.at(small))
+    return None
 
 
-def _refuse_to_lose(local: _Local, small: Path, state: RepoState, replace: bool) -> None:
+def _refuse_to_lose(local: _Local, small: Path, state: RepoState, may_replace: bool) -> None:
     there = _told_there(local, small)
-    if replace or there.get("files") == local.provenance["files"]:
+    if may_replace or (there is not None and there.files == local.provenance.files):
         return
-    if there or _old_shards(local, state):
-        raise _another_split(state.name, local.name, there.get("fingerprint"), local.provenance["fingerprint"])
+    if there is not None or local.paths.at(small).provenance.exists() or _old_shards(local, state):
+        found = None if there is None else there.fingerprint
+        raise _another_split(state.name, local.name, found, local.provenance.fingerprint)
 
 
 def _another_split(repo: str, name: str, there: Any, own: str) -> UserError:
@@ -251,19 +250,17 @@ def _another_split(repo: str, name: str, there: Any, own: str) -> UserError:
 
 def _old_shards(local: _Local, state: RepoState) -> list[CommitOperationDelete]:
     """Deletions of the parquet files of a split that are not among its files now."""
-    shards = re.compile(rf"{re.escape(local.config)}/{re.escape(local.split)}-[^/]*\.parquet")
-    gone = sorted(file for file in state.files if shards.fullmatch(file) and file not in local.provenance["files"])
+    shards = re.compile(rf"{re.escape(local.paths.name)}-[^/]*\.parquet")
+    gone = sorted(file for file in state.files if shards.fullmatch(file) and file not in local.provenance.files)
     return [CommitOperationDelete(file) for file in gone]
 
 
 def _add_small_files(local: _Local, small: Path) -> None:
     """The split's provenance, and what has been found on it."""
-    for path in (
-        provenance_path(local.root, local.config, local.split),
-        *(local.root / "results" / local.config / local.split).glob("*.json"),
-    ):
-        refuse_outside(path, local.root)
-        target = small / path.relative_to(local.root)
+    root = local.paths.root
+    for path in (local.paths.provenance, *local.paths.results.glob("*.json")):
+        refuse_outside(path, root)
+        target = small / path.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
 
@@ -272,7 +269,7 @@ def _add_tags(hub: HubRepo, found: list[_Local], commit: str) -> list[str]:
     known = hub.tags()
     for local in found:
         if local.tag not in known:
-            hub.tag(local.tag, commit, f"{local.name}, recipe {local.provenance['fingerprint']}")
+            hub.tag(local.tag, commit, f"{local.name}, recipe {local.provenance.fingerprint}")
     return [local.tag for local in found]
 
 
@@ -282,7 +279,7 @@ def _warn(found: list[_Local], state: RepoState) -> list[str]:
         return []
     notes = []
     for local in found:
-        licence = local.provenance["recipe"]["source"].get("license")
+        licence = local.provenance.recipe.source.get("license")
         if licence is None or not _FREE.match(licence):
             told = f"is {licence}" if licence else "is not said (source.license)"
             notes.append(

@@ -36,12 +36,11 @@ from huggingface_hub.utils import (
 from fmrgen.errors import UserError, one_line
 from fmrgen.hub.card import write_card
 from fmrgen.hub_http import LONGEST_WAIT, bound_requests, checked_commit
+from fmrgen.storage.paths import CARD, SMALL_FILE
 
 _ATTEMPTS = 6
 _CONFLICTS = (409, 412)  # another commit came first
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
-# Small files that a new commit is made from, beside the card. None of these paths leads out of a folder.
-_MERGED = r"(provenance/\w[\w.-]*/\w[\w.]*|results/\w[\w.-]*/\w[\w.]*/\w[\w.-]*)\.json"
 
 # What asking the Hub raises, the plainest first: what the server says comes wrapped in what the client makes of it.
 _OF_THE_HUB = (HTTPError, ConnectionError, TimeoutError, HFValidationError, LocalTokenNotFoundError)
@@ -155,7 +154,7 @@ class HubRepo:
 
     def _update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str | None]:
         state = self._look(self._revision)
-        before = self._read([path for path in state.files if path == "README.md" or re.fullmatch(_MERGED, path)], state)
+        before = self._read([path for path in state.files if path == CARD or re.fullmatch(SMALL_FILE, path)], state)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             for path, content in before.items():

@@ -12,12 +12,13 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from fmrgen.errors import UserError
 from fmrgen.evaluation.results import ClassifierFigures, Figures, Result, SplitFigures
-from fmrgen.files import fingerprint, read_json, refuse_outside, write_atomically
+from fmrgen.files import refuse_outside, write_atomically
 from fmrgen.hub.card import RESULT_SCHEMA, renew_card
 from fmrgen.hub.repo import Change, HubRepo, RepoState
 from fmrgen.report.markdown import escape, to_markdown
 from fmrgen.report.tables import SHORT
-from fmrgen.storage.shards import provenance_path
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import read_provenance
 
 _log = logging.getLogger(__name__)
 
@@ -80,8 +81,9 @@ def record_results(figures: Figures) -> list[str]:
         if split.files is None or split.repo is None:
             told.append(f"{split.name}: no split of fmrgen's, so it has no leaderboard")
             continue
+        paths = SplitPaths(Path(), str(split.config), str(split.split))
         entries = {
-            f"results/{split.config}/{split.split}/{_file_name(classifier)}.json": _entry(split, classifier, result)
+            paths.in_repo(paths.results / f"{_file_name(classifier)}.json"): _entry(split, classifier, result)
             for classifier, result in zip(figures.classifiers, results, strict=True)
         }
         try:
@@ -99,8 +101,8 @@ def record_results(figures: Figures) -> list[str]:
 
 
 def _refuse_other_files(root: Path, split: SplitFigures) -> None:
-    provenance = read_json(provenance_path(root, str(split.config), str(split.split)))
-    if fingerprint(provenance["files"]) != split.files:
+    provenance = read_provenance(SplitPaths(root, str(split.config), str(split.split)))
+    if provenance.files_digest != split.files:
         raise UserError("the split has been made anew since the revision that was evaluated; evaluate it as it is now")
 
 

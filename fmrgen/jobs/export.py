@@ -180,7 +180,7 @@ class _Writer(ABC):
         opened = self.opened
         name = f"{opened.config}/{opened.split}" if opened.split else Path(opened.name).name
         told = {"split": name, "rows": rows, "classes": self.classes, "columns": opened.features.to_dict()}
-        return told | {"provenance": opened.provenance}
+        return told | {"provenance": None if opened.provenance is None else opened.provenance.tree}
 
 
 class _Tars(_Writer):

@@ -20,14 +20,15 @@ from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import refuse_unwritable
-from fmrgen.jobs.lifecycle import Taken, complete, nothing_finite, take
+from fmrgen.jobs.lifecycle import ClaimedSplit, claim, finish, new_provenance, nothing_finite
 from fmrgen.jobs.progress import Progress, Watch
 from fmrgen.metrics import Summary
 from fmrgen.recipe import Recipe
 from fmrgen.records import Example, Perturbed
 from fmrgen.sources.base import LoadedExample, Source
-from fmrgen.storage.provenance import is_finished, new_provenance, new_run, now
-from fmrgen.storage.shards import Skipped, SplitFolder, Tally, put_aside, split_features
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import Provenance, Skipped, new_run, now
+from fmrgen.storage.shards import SplitFolder, Tally, set_aside
 from fmrgen.weights.digest import refuse_changed_weights
 
 _READ_AHEAD = 64  # images decoded and waiting for a slot
@@ -56,49 +57,54 @@ def generate(
     with Team(accelerator, again="; the same command again goes on") as team, ExitStack() as locks:
         components = recipe.build(accelerator.device)
         options = recipe.output
-        folder = SplitFolder(Path(output), options.config, options.split, len(components.source), options.shard_size)
-        provenance = new_provenance(recipe, components, folder)
-        compared = ("fingerprint", "weights_sha256", "examples", "labels")
-        refuse_unlike_processes(team.exchange("loaded", {name: provenance[name] for name in compared}))
+        paths = SplitPaths(Path(output), options.config, options.split)
+        folder = SplitFolder(paths, len(components.source), options.shard_size)
+        provenance = new_provenance(recipe, components)
+        compared = {"fingerprint", "weights_sha256", "examples", "labels"}
+        refuse_unlike_processes(team.exchange("loaded", provenance.model_dump(mode="json", include=compared)))
         run = new_run(team.job, team.size, device_name(accelerator.device))
-        mine = _take_once_each(folder, team, lambda: take(folder, provenance, [run], locks, on_note))
-        parts = [part for part in team.exchange("sound", None if mine is None else mine.sound) if part is not None]
-        sound = {int(shard): Tally(*tally) for part in parts for shard, tally in part.items()}
-        missing = [shard for shard in range(folder.shards) if shard not in sound]
-        watch = Watch(team, folder.examples, reduce(Tally.plus, sound.values(), Tally()), on_progress)
+        mine = _take_once_each(folder, team, lambda: claim(folder, provenance, [run], locks, on_note))
+        parts = [part for part in team.exchange("intact", None if mine is None else mine.intact) if part is not None]
+        intact = {int(shard): Tally(*tally) for part in parts for shard, tally in part.items()}
+        missing = [shard for shard in range(folder.shards) if shard not in intact]
+        watch = Watch(team, folder.examples, reduce(Tally.plus, intact.values(), Tally()), on_progress)
         slots: list[int] = []
         share = missing[team.number :: team.size]
         with own_work(), _told_of_device():
-            faults = _perturb_shards(recipe, components, folder, share, accelerator.device, watch, slots.append)
+            faults = _perturb_shards(
+                recipe, components, folder, provenance, share, accelerator.device, watch, slots.append
+            )
             if share:
-                _refuse_changed_weights(components, folder, provenance["weights_sha256"])
+                _refuse_changed_weights(components, folder, provenance)
         team.exchange("done", True, meanwhile=watch.show)
         watch.show()
         if mine is None:
             return None
-        if not is_finished(mine.provenance):
-            run |= {"finished": now(), "seconds": round(watch.seconds, 1), "images": watch.made.rows}
-            run |= {"slots": slots[-1]} if slots else {}
+        found = mine.provenance
+        if not found.is_finished:
+            told = {"finished": now(), "seconds": round(watch.seconds, 1), "images": watch.made.rows}
+            ended = run.model_copy(update=told | ({"slots": slots[-1]} if slots else {}))
+            found = found.model_copy(update={"runs": [ended if known == run else known for known in found.runs]})
         if len(parts) > 1 and not folder.is_whole:
-            folder.write_provenance(mine.provenance)
+            found.write(paths)
             on_note(
-                f"{folder.root}: holds a part of {folder.config}/{folder.split}, the others are on other machines; "
+                f"{paths.root}: holds a part of {paths.name}, the others are on other machines; "
                 "bring their folders here, and fmrgen merge makes one of them"
             )
             return None
         if missing and len(parts) == 1:
             _wait_for_sight(folder)
-        summary = complete(folder, mine.provenance, faults)
+        summary = finish(folder, found, faults)
         return summary if team.is_first else None
 
 
-def _take_once_each(folder: SplitFolder, team: Team, take_it: Callable[[], Taken]) -> Taken | None:
+def _take_once_each(folder: SplitFolder, team: Team, take_it: Callable[[], ClaimedSplit]) -> ClaimedSplit | None:
     """The folder, taken by the first process, and on each machine that sees another folder by the first one there.
 
     None for all other processes.
     """
     mine = take_it() if team.is_first else None
-    nothing_to_do = team.exchange("claimed", mine is not None and is_finished(mine.provenance))[0]
+    nothing_to_do = team.exchange("claimed", mine is not None and mine.provenance.is_finished)[0]
     if team.leads_machine and not team.is_first and not nothing_to_do and not _is_shared(folder, team.job):
         return take_it()
     return mine
@@ -108,12 +114,11 @@ def _is_shared(folder: SplitFolder, job: str) -> bool:
     """Whether this machine sees in its folder that the first one has claimed it."""
     deadline = time.monotonic() + _SEEN_WITHIN
     while time.monotonic() < deadline:
-        for place in reversed(folder.provenance_path.parents[:4]):
+        for place in reversed(folder.paths.provenance.parents[:4]):
             with suppress(OSError):
                 os.listdir(place)  # makes a network file system look anew
-        with suppress(UserError, IndexError, KeyError):
-            if (provenance := folder.read_provenance()) is not None and provenance["runs"][-1]["job"] == job:
-                return True
+        if folder.is_taken_by(job):
+            return True
         time.sleep(0.2)
     return False
 
@@ -122,7 +127,7 @@ def _wait_for_sight(folder: SplitFolder) -> None:
     """Waits until a shared file system shows all that other machines have written."""
     deadline = time.monotonic() + _LATEST_SIGHT
     while not folder.is_whole and time.monotonic() < deadline:
-        os.listdir(folder.root / folder.config)  # makes it look anew
+        os.listdir(folder.paths.shards)  # makes it look anew
         time.sleep(0.5)
 
 
@@ -159,6 +164,7 @@ def _perturb_shards(
     recipe: Recipe,
     components: Components,
     folder: SplitFolder,
+    provenance: Provenance,
     share: list[int],
     device: torch.device,
     watch: Watch,
@@ -169,7 +175,7 @@ def _perturb_shards(
 
     A source that fails is told after the images before it are through and the shards that they complete are written.
     """
-    features = split_features(components.source.labels.names, recipe.output.keep_original)
+    schema = provenance.row_schema
     size = components.generator.image_size
     loads = _load_shards(components.source, folder, share, size)
     home: dict[int, _OpenShard] = {}  # example id → its shard
@@ -179,7 +185,7 @@ def _perturb_shards(
 
     def write_if_complete(shard: _OpenShard) -> None:
         if shard.complete:
-            arguments = (shard.number, shard.rows, shard.skipped, features, recipe.fingerprint, watch.team.job)
+            arguments = (shard.number, shard.rows, shard.skipped, schema, recipe.fingerprint, watch.team.job)
             written.append(writer.submit(folder.write_shard, *arguments))
 
     def examples() -> Iterator[Example]:
@@ -198,7 +204,7 @@ def _perturb_shards(
                 home[loaded.id] = shard
                 yield loaded.for_engine()
             else:
-                shard.skipped.append(Skipped(loaded.id, loaded.reason))
+                shard.skipped.append(Skipped(id=loaded.id, reason=loaded.reason))
 
     rows = perturb(
         examples(),
@@ -230,16 +236,16 @@ def _perturb_shards(
     return faults
 
 
-def _refuse_changed_weights(components: Components, folder: SplitFolder, before: dict[str, str | None]) -> None:
+def _refuse_changed_weights(components: Components, folder: SplitFolder, before: Provenance) -> None:
     """Raises UserError where a model is not any more what it was before the job. The shards are put aside then: they
     are not of one network."""
     try:
-        for name, digest in before.items():
+        for name, digest in before.weights_sha256:
             refuse_changed_weights(name, getattr(components, name), digest)
     except UserError:
         for path in filter(Path.exists, map(folder.shard_path, range(folder.shards))):
             with suppress(FileNotFoundError):  # by another process of the job
-                put_aside(path)
+                set_aside(path)
         raise
 
 

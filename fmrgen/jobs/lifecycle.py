@@ -1,94 +1,136 @@
-"""A split in the making: a folder taken for it by one job alone, and its end, when it is proved whole."""
+"""A split's life in its folder: claimed by one job alone, finished when it is proved whole."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
+from fmrgen.components import Components
 from fmrgen.errors import UserError
 from fmrgen.files import held, refuse_outside
 from fmrgen.hub.card import refuse_unreadable_card, renew_card
 from fmrgen.metrics import SUMMARY_COLUMNS, Summary, summarise
+from fmrgen.oracles.base import OracleConfig
+from fmrgen.recipe import Recipe
 from fmrgen.records import StopReason
 from fmrgen.report.show import write_picture
-from fmrgen.storage.provenance import claim, features_of, is_finished
-from fmrgen.storage.shards import SplitFolder, Tally, put_aside
+from fmrgen.storage.provenance import SCHEMA, Provenance, Run, claimed
+from fmrgen.storage.shards import SplitFolder, Tally, set_aside
+from fmrgen.weights.digest import weights_sha256
 
-_MEASURES = ("loss", "clip_score")
+
+def new_provenance(recipe: Recipe, components: Components) -> Provenance:
+    """What is known of a split before its first row."""
+    labels, oracle = components.source.labels, recipe.oracle
+    models = ("classifier", "generator", "oracle")
+    is_image_text = isinstance(oracle, OracleConfig) and oracle.is_image_text
+    told = {
+        "schema": SCHEMA,
+        "fingerprint": recipe.fingerprint,
+        "recipe": recipe.model_dump(mode="json"),
+        "labels": list(labels.names),
+        "groups": None if labels.groups is None else [list(group) for group in labels.groups],
+        "source_classes": labels.source_size,
+        "examples": len(components.source),
+        "image_size": components.generator.image_size,
+        "score_column": "clip_score" if is_image_text else "oracle_score",
+        "weights_sha256": {name: weights_sha256(getattr(components, name)) for name in models},
+        "runs": [],
+    }
+    return Provenance.model_validate(told)
 
 
 @dataclass
-class Taken:
-    """A folder taken by this process: the split's provenance, and what was right in it by shard."""
+class ClaimedSplit:
+    """A folder claimed by this process: the split's provenance, and what was intact in it by shard."""
 
-    provenance: dict[str, Any]
-    sound: dict[int, Tally]
+    provenance: Provenance
+    intact: dict[int, Tally]
 
 
-def take(
+def claim(
     folder: SplitFolder,
-    fresh: dict[str, Any],
-    runs: list[dict[str, Any]],
+    fresh: Provenance,
+    runs: Sequence[Run],
     locks: ExitStack,
     on_note: Callable[[str], None],
-) -> Taken:
-    """Takes the folder, for as long as `locks` are held, and looks what is in it; what is wrong is put aside and noted.
+) -> ClaimedSplit:
+    """Claims the folder, for as long as `locks` are held, and checks what is in it; what is wrong is set aside.
 
-    `fresh` is the provenance of a split that is begun here, `runs` are added to it where something is to be done.
-    Raises UserError where another job is at work on the folder, or another recipe's split is in it.
+    Args:
+        folder: of the split.
+        fresh: the provenance of a split that is begun here.
+        runs: added to the provenance where something is to be done.
+        locks: takes the lock of the split.
+        on_note: called with a line for each file that is set aside.
+
+    Raises:
+        UserError: another job is at work on the folder, or another recipe's split is in it.
     """
-    where = f"{folder.root}:{folder.config}/{folder.split}"
+    paths = folder.paths
+    where = f"{paths.root}:{paths.name}"
     busy = f"{where}: another job is at work on it; wait until it ends, or choose another --output"
-    refuse_outside(folder.provenance_path.parent, folder.root)
-    locks.enter_context(held(folder.lock_path, busy))
-    for path in (folder.shard_path(0), folder.picture_path):
-        refuse_outside(path.parent, folder.root)
-    refuse_unreadable_card(folder.root)
-    provenance = claim(folder, fresh)
-    digests = dict(provenance.get("files", {}))  # of an earlier end, whether or not something was remade since
-    sound, wrong = folder.sound_shards(features_of(provenance), provenance["fingerprint"], digests)
+    refuse_outside(paths.provenance.parent, paths.root)
+    locks.enter_context(held(paths.lock, busy))
+    for path in (folder.shard_path(0), paths.picture):
+        refuse_outside(path.parent, paths.root)
+    refuse_unreadable_card(paths.root)
+    provenance = claimed(paths, fresh)
+    intact, wrong = folder.intact_shards(provenance)
     for error in wrong:
-        on_note(f"{error.path}: {error.reason}; it is made anew, the file is kept as {put_aside(error.path).name}")
-    if len(sound) < folder.shards or not is_finished(provenance):
+        on_note(f"{error.path}: {error.reason}; it is made anew, the file is kept as {set_aside(error.path).name}")
+    if len(intact) < folder.shards or not provenance.is_finished:
         # Parts tell of the same runs: of several records of one, the folder's own stays.
-        known = {(run.get("job"), run["started"]): run for run in [*runs, *provenance["runs"]]}
-        provenance["runs"] += [run for run in known.values() if run not in provenance["runs"]]
-        names = {folder.name_of(shard) for shard in sound}
-        provenance |= {"finished": False, "files": {n: digest for n, digest in digests.items() if n in names}}
-        folder.remove_leftovers()
+        known = {(run.job, run.started): run for run in [*runs, *provenance.runs]}
+        more = [run for run in known.values() if run not in provenance.runs]
+        names = {folder.name_of(shard) for shard in intact}
+        files = {name: digest for name, digest in provenance.files.items() if name in names}
+        changes = {"finished": False, "files": files, "runs": [*provenance.runs, *more]}
+        provenance = provenance.model_copy(update=changes)
+        for path in paths.leftovers():
+            path.unlink(missing_ok=True)
         folder.begin(provenance)
-    return Taken(provenance, {shard: found.tally for shard, found in sound.items()})
+    return ClaimedSplit(provenance, {shard: found.tally for shard, found in intact.items()})
 
 
-def complete(folder: SplitFolder, provenance: dict[str, Any], faults: Counter[str | None] | None = None) -> Summary:
-    """Checks the whole split, marks `provenance` finished and writes the picture and the card; of a split that is
-    finished only what a killed run did not write. `faults` counts what was not finite in the rows of this run.
+def finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | None] | None = None) -> Summary:
+    """Checks the whole split, writes it down as finished, with the picture and the card; of a split that is finished
+    only what a killed run did not write.
 
-    Raises UserError where a row is missing or wrong, and where no row is worth anything.
+    Args:
+        folder: of the split.
+        provenance: of the split, as its job left it.
+        faults: what was not finite in the rows of this run, by how often.
+
+    Returns:
+        The split's figures.
+
+    Raises:
+        UserError: a row is missing or wrong, or no row is worth anything.
     """
     checked = None
-    if not is_finished(provenance):
-        checked = folder.check_complete(features_of(provenance), provenance["fingerprint"])
+    if not provenance.is_finished:
+        checked = folder.check_complete(provenance)
         if len(checked.skipped) == folder.examples:
             first = checked.skipped[0].reason
             raise UserError(f"source: all {len(checked.skipped)} images were unreadable and skipped; first: {first}")
-    table = folder.read_columns([*dict.fromkeys([*SUMMARY_COLUMNS, *_MEASURES, "stop_reason"])])
+    measures = {"classifier": "loss", "oracle": provenance.score_column}
+    table = folder.read_columns([*dict.fromkeys([*SUMMARY_COLUMNS, *measures.values(), "stop_reason"])])
     columns = {name: table[name].to_numpy() for name in table.column_names}
     if (columns["stop_reason"] == list(StopReason).index(StopReason.NONFINITE)).all() and not columns["valid"].any():
-        told = {"classifier": columns["loss"], "oracle": columns["clip_score"]}  # of the originals
-        stored: Counter[str | None] = Counter({part: int(np.isnan(values).sum()) for part, values in told.items()})
+        nans = {part: int(np.isnan(columns[name]).sum()) for part, name in measures.items()}  # of the originals
+        stored: Counter[str | None] = Counter(nans)
         raise nothing_finite(len(table), faults or +stored)
     summary = summarise({name: columns[name] for name in SUMMARY_COLUMNS})
     if checked is not None:
-        provenance |= checked._asdict() | {"skipped": [entry._asdict() for entry in checked.skipped]}
-        provenance |= {"summary": asdict(summary), "finished": True}
-        folder.write_provenance(provenance)
-    if checked is not None or not folder.picture_path.exists():
-        write_picture(folder.root, folder.config, folder.split)
-    renew_card(folder.root)
+        told = provenance.tree | {"finished": True, "summary": asdict(summary), "schema": SCHEMA}
+        told |= checked._asdict() | {"skipped": [entry.model_dump() for entry in checked.skipped]}
+        Provenance.model_validate(told).write(folder.paths)
+    if checked is not None or not folder.paths.picture.exists():
+        write_picture(folder.paths)
+    renew_card(folder.paths.root)
     return summary
 
 

@@ -3,17 +3,17 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from fmrgen.errors import UserError
 from fmrgen.files import refuse_unwritable, write_atomically
-from fmrgen.jobs.lifecycle import complete, take
+from fmrgen.jobs.lifecycle import claim, finish
 from fmrgen.metrics import Summary
 from fmrgen.storage.open import parse_reference
-from fmrgen.storage.provenance import features_of, read_all, refuse_newer, refuse_other
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import Provenance, check_not_newer, check_same_job, read_all
 from fmrgen.storage.shards import SplitFolder
 
-_Part = tuple[Path, dict[str, Any]]
+_Part = tuple[Path, Provenance]
 
 
 def merge(
@@ -36,7 +36,9 @@ def merge(
             found.setdefault(place, []).append((root, provenance))
     for (config, split), shares in found.items():
         for root, provenance in shares[1:]:
-            refuse_other(f"{root}:{config}/{split}", provenance, shares[0][1], f"not a part of {shares[0][0]}'s split")
+            check_same_job(
+                f"{root}:{config}/{split}", provenance, shares[0][1], f"not a part of {shares[0][0]}'s split"
+            )
     summaries, missing = {}, []
     for (config, split), shares in found.items():
         try:
@@ -52,14 +54,14 @@ class _IncompleteError(UserError):
     """Some shards of a split are in none of its parts."""
 
 
-def _splits_of(part: str) -> tuple[Path, dict[tuple[str, str], dict[str, Any]]]:
+def _splits_of(part: str) -> tuple[Path, dict[tuple[str, str], Provenance]]:
     reference = parse_reference(part)
     root, wanted = Path(reference.repo), (reference.config, reference.split)
     if not root.is_dir():
         raise UserError(f"{part}: no such folder; merge the --output folders of generate commands")
     found = {place: told for place, told in read_all(root).items() if wanted in ((None, None), place)}
     for (config, split), told in found.items():
-        refuse_newer(f"{part}: {config}/{split}", told)
+        check_not_newer(f"{part}: {config}/{split}", told)
     if not found:
         raise UserError(f"{part}: holds no perturbed split; merge the --output folders of generate commands")
     return root, found
@@ -67,23 +69,22 @@ def _splits_of(part: str) -> tuple[Path, dict[tuple[str, str], dict[str, Any]]]:
 
 def _merge(parts: list[_Part], output: Path, config: str, split: str, on_note: Callable[[str], None]) -> Summary:
     first = parts[0][1]
-    runs = [run for _, provenance in parts for run in provenance["runs"]]
-    fresh = {**first, "finished": False, "runs": [], "files": {}, "skipped": []}
-    plan = (config, split, first["examples"], first["recipe"]["output"]["shard_size"])
-    target, features = SplitFolder(output, *plan), features_of(first)
+    runs = [run for _, provenance in parts for run in provenance.runs]
+    fresh = first.model_copy(update={"finished": False, "runs": [], "files": {}, "skipped": []})
+    target = SplitFolder.of(SplitPaths(output, config, split), first)
     with ExitStack() as locks:
-        taken = take(target, fresh, runs, locks, on_note)
+        claimed = claim(target, fresh, runs, locks, on_note)
         for root, provenance in parts:
-            folder = SplitFolder(root, *plan)
-            sound, wrong = folder.sound_shards(features, provenance["fingerprint"], provenance.get("files", {}))
+            folder = SplitFolder.of(SplitPaths(root, config, split), provenance)
+            intact, wrong = folder.intact_shards(provenance)
             for error in wrong:
                 on_note(f"{error.path}: {error.reason}; it is left out")
-            for shard in sorted(sound.keys() - taken.sound.keys()):
+            for shard in sorted(intact.keys() - claimed.intact.keys()):
                 write_atomically(target.shard_path(shard), folder.shard_path(shard).read_bytes())
-                taken.sound[shard] = sound[shard].tally
-        if missing := target.shards - len(taken.sound):
+                claimed.intact[shard] = intact[shard].tally
+        if missing := target.shards - len(claimed.intact):
             raise _IncompleteError(
                 f"{output}:{config}/{split}: {missing} of {target.shards} shards are in none of the parts; their "
                 f"generate command with --output {output} makes them"
             )
-        return complete(target, taken.provenance)
+        return finish(target, claimed.provenance)

@@ -15,15 +15,16 @@ from fmrgen.engine.images import to_batch
 from fmrgen.engine.models import as_float32
 from fmrgen.errors import UserError
 from fmrgen.kinds import ClassifierSection, OracleSection
-from fmrgen.labels import recorded_labels
 from fmrgen.records import StopReason
 from fmrgen.storage.open import OpenedSplit, open_own_split, reading, refuse_other_rows
+from fmrgen.storage.provenance import Provenance
+from fmrgen.storage.schema import IMAGES
 from fmrgen.trust.recipes import strangers_section
 from fmrgen.weights.digest import refuse_changed_weights, weights_sha256
 
 _BATCH = 64
 _MOST_PIXELS = 1 << 25  # of the images of a batch, each of which takes 27 bytes on its way
-_TOLERANCE = 1e-4  # of clip_score, oracle_probability and loss: float noise between batch sizes and devices
+_TOLERANCE = 1e-4  # of the oracle's score and probability and of the loss: float noise between batch sizes and devices
 
 
 @dataclass(frozen=True)
@@ -67,46 +68,46 @@ def verify(
     tells how far it is. Raises UserError where the split or its models can't be had, or are not the ones that made it.
     """
     opened, provenance = open_own_split(split)
-    tree = {name: provenance["recipe"][name] for name in ("classifier", "oracle")}
+    recorded = provenance.recipe
+    tree = {"classifier": recorded.classifier.tree, "oracle": recorded.oracle.tree}
     told = f"{split}: the recipe in its provenance"
     recipe = strangers_section(_JudgesOfRecipe, tree, told, trust=trust, cure="if you trust it, verify with --trust")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    labels = recorded_labels(provenance)
-    blank = blank_image(provenance["image_size"], device)
+    labels = provenance.job_labels
+    blank = blank_image(provenance.image_size, device)
     judges = build_judges(recipe.classifier, recipe.oracle, labels, blank)
     for name, judge in judges._asdict().items():
-        if weights_sha256(judge) != provenance["weights_sha256"][name]:
+        if weights_sha256(judge) != getattr(provenance.weights_sha256, name):
             raise UserError(
                 f"{split}: the {name} that the recipe loads now has other weights than the one that made it"
             )
     with reading(split):
-        found = _verify_rows(opened, len(labels), provenance["image_size"], judges, device, on_rows)
+        found = _verify_rows(opened, provenance, judges, device, on_rows)
     for name, judge in judges._asdict().items():
-        refuse_changed_weights(name, judge, provenance["weights_sha256"][name])
+        refuse_changed_weights(name, judge, getattr(provenance.weights_sha256, name))
     return found
 
 
 def _verify_rows(
     opened: OpenedSplit,
-    labels: int,
-    size: int,
+    provenance: Provenance,
     judges: Judges,
     device: torch.device | str,
     on_rows: Callable[[int, int], None],
 ) -> Verification:
-    rows = opened.rows or 0
-    columns = [name for name in ("image", "original") if name in opened.features]
+    rows, schema = provenance.rows, provenance.row_schema
+    columns = [name for name in IMAGES if name in opened.features]
     disagreements: list[Disagreement] = []
     ids: list[int] = []
-    batch_size = max(1, min(_BATCH, _MOST_PIXELS // size**2))
+    batch_size = max(1, min(_BATCH, _MOST_PIXELS // provenance.image_size**2))
     for batch in opened.undecoded(columns).iter(batch_size=batch_size) if rows else ():
-        _refuse_gaps(opened.name, batch, labels)
+        _refuse_gaps(opened.name, batch, len(provenance.labels))
         pixels = {name: _decode(opened, batch, name) for name in columns}
         found = _measure(pixels["image"], batch["label"], "", judges, device)
         if "original" in pixels:
             found |= _measure(pixels["original"], batch["label"], "original_", judges, device)
-        for column, values in found.items():
-            disagreements += _compare(batch, column, values)
+        for field, values in found.items():
+            disagreements += _compare(batch, schema.name_of(field), values)
         disagreements += _check_reasons_and_invalid_rows(batch, pixels)
         ids += batch["id"]
         on_rows(len(ids), rows)
@@ -143,8 +144,8 @@ def _measure(
             probabilities, score = map(as_float32, judges.oracle.judge(images.clone()))
     found = {f"{prefix}prediction": logits.argmax(1), f"{prefix}oracle_label": probabilities.argmax(1)}
     if not prefix:
-        found["clip_score"] = score.gather(1, labels.unsqueeze(1)).squeeze(1)
-        found["oracle_probability"] = probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
+        found["score"] = score.gather(1, labels.unsqueeze(1)).squeeze(1)
+        found["probability"] = probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
         found["loss"] = cross_entropy(logits, labels, reduction="none")
     return found
 

@@ -3,14 +3,14 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fmrgen.errors import UserError
-from fmrgen.files import parse_json, read_json, refuse_outside
+from fmrgen.files import parse_json
 from fmrgen.hub.repo import HubRepo
-from fmrgen.storage.open import choose_place, parse_reference, splits_among, splits_in
-from fmrgen.storage.provenance import features_of, is_finished, is_provenance
-from fmrgen.storage.shards import SplitFolder, provenance_path
+from fmrgen.storage.open import choose_split, parse_reference
+from fmrgen.storage.paths import SplitPaths, splits_among, splits_in
+from fmrgen.storage.provenance import parse_provenance, read_provenance
+from fmrgen.storage.shards import SplitFolder
 
 _log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 class FilesVerification:
     """How many files of `shards` are right, and what is wrong, a line each; without all of them it is not finished."""
 
-    sound: int
+    intact: int
     shards: int
     finished: bool
     wrong: list[str]
@@ -34,37 +34,33 @@ def verify_files(split: str) -> FilesVerification:
     reference = parse_reference(split)
     root = Path(reference.repo)
     if root.is_dir():
-        config, name = choose_place(split, reference, sorted(splits_in(root)))
-        refuse_outside(provenance_path(root, config, name), root)
-        return _in_folder(root, config, name, read_json(provenance_path(root, config, name)))
+        there = sorted((paths.config, paths.split) for paths in splits_in(root))
+        return _in_folder(SplitPaths(root, *choose_split(split, reference, there)))
     if root.exists():
         raise UserError(f"{split}: is a file; verify the folder of a generate command, or a repo on the Hub")
     hub = HubRepo(reference.repo, reference.revision, _log.warning)
     state = hub.look()
     if state is None:
         raise UserError(f"{reference.repo}: neither a folder here nor a dataset repo that can be read")
-    config, name = choose_place(split, reference, sorted(splits_among(state.files)))
-    path = provenance_path(Path(), config, name).as_posix()
-    provenance = parse_json(hub.read(path, state), f"{reference.repo}: {path}")
-    if not is_finished(provenance):
+    paths = SplitPaths(Path(), *choose_split(split, reference, splits_among(state.files)))
+    path = paths.provenance.as_posix()
+    provenance = parse_provenance(parse_json(hub.read(path, state), f"{reference.repo}: {path}"))
+    if provenance is None or not provenance.is_finished:
         raise UserError(f"{split}: its provenance is not that of a finished split; push it again")
     wrong = [
         f"{file}: {'is missing' if file not in state.files else 'holds other bytes than when the split was finished'}"
-        for file, digest in provenance["files"].items()
+        for file, digest in provenance.files.items()
         if file not in state.files or state.files[file] not in (None, digest)  # None: too small for a digest there
     ]
-    return FilesVerification(len(provenance["files"]) - len(wrong), len(provenance["files"]), True, wrong)
+    return FilesVerification(len(provenance.files) - len(wrong), len(provenance.files), True, wrong)
 
 
-def _in_folder(root: Path, config: str, split: str, provenance: dict[str, Any]) -> FilesVerification:
-    if not is_provenance(provenance):
-        raise UserError(f"{provenance_path(root, config, split)}: is no provenance of fmrgen's")
-    finished = is_finished(provenance)
-    folder = SplitFolder(root, config, split, provenance["examples"], provenance["recipe"]["output"]["shard_size"])
-    digests = provenance.get("files", {})
-    sound, errors = folder.sound_shards(features_of(provenance), provenance["fingerprint"], digests)
+def _in_folder(paths: SplitPaths) -> FilesVerification:
+    provenance = read_provenance(paths)
+    folder = SplitFolder.of(paths, provenance)
+    intact, errors = folder.intact_shards(provenance)
     wrong = [f"{error.path}: {error.reason}" for error in errors]
-    if finished:
+    if provenance.is_finished:
         there = (folder.shard_path(shard) for shard in range(folder.shards))
         wrong += [f"{path}: is missing" for path in there if not path.exists()]
-    return FilesVerification(len(sound), folder.shards, finished, wrong)
+    return FilesVerification(len(intact), folder.shards, provenance.is_finished, wrong)

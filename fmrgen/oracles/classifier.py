@@ -2,17 +2,17 @@
 
 from typing import TYPE_CHECKING
 
-from fmrgen.config import ComponentConfig
 from fmrgen.engine.interfaces import Judgement, Oracle
 from fmrgen.kinds import ClassifierSection
 from fmrgen.labels import Labels
+from fmrgen.oracles.base import OracleConfig
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
 
-class Config(ComponentConfig):
+class Config(OracleConfig):
     """`classifier` is any classifier section."""
 
     kind: str = "classifier"

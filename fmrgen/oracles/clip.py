@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from fmrgen.config import ComponentConfig, Revision
+from fmrgen.config import Revision
 from fmrgen.engine.interfaces import Judgement, Oracle
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels
+from fmrgen.oracles.base import OracleConfig
 from fmrgen.trust.recipes import places_among
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def _names_the_class(template: str) -> str:
     return template
 
 
-class Config(ComponentConfig):
+class Config(OracleConfig):
     """`model` is a folder, an asset or a Hub id. Several prompts are averaged as CLIP's authors do."""
 
     kind: str = "clip"
@@ -33,6 +34,10 @@ class Config(ComponentConfig):
     first_synonym: bool = Field(
         False, description="of a name such as `tench, Tinca tinca` take what is before the comma"
     )
+
+    @property
+    def is_image_text(self) -> bool:
+        return True
 
     def build(self, device: "torch.device | str" = "cpu") -> "ClipOracle":
         from transformers import AutoTokenizer, CLIPModel

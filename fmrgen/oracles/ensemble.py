@@ -4,21 +4,25 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from fmrgen.config import ComponentConfig
 from fmrgen.engine.interfaces import Judgement, Oracle
 from fmrgen.kinds import OracleSection
 from fmrgen.labels import Labels
+from fmrgen.oracles.base import OracleConfig
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 
-class Config(ComponentConfig):
+class Config(OracleConfig):
     """`oracles` is a list of oracle sections."""
 
     kind: str = "ensemble"
     oracles: list[OracleSection] = Field(min_length=1)
+
+    @property
+    def is_image_text(self) -> bool:
+        return all(isinstance(oracle, OracleConfig) and oracle.is_image_text for oracle in self.oracles)
 
     def build(self, device: "torch.device | str" = "cpu") -> "EnsembleOracle":
         return EnsembleOracle([oracle.build(device) for oracle in self.oracles])

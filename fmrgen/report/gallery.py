@@ -13,6 +13,7 @@ from PIL import Image
 from fmrgen.evaluation.samples import Sample
 from fmrgen.evaluation.summarise import Evaluation
 from fmrgen.sources.images import open_rgb
+from fmrgen.storage.schema import SCORE_COLUMNS
 
 _THUMBNAIL = 224  # pixels; larger images are shown smaller
 _AS_STORED = 96  # pixels; images up to this side are shown as they are, every pixel of them
@@ -71,7 +72,7 @@ def _row(sample: Sample, said: Mapping[str, list[int | None]]) -> dict[str, Any]
         "reason": columns.get("stop_reason"),
         "iterations": columns.get("iterations"),
         "probability": _rounded(columns.get("oracle_probability")),
-        "score": _rounded(columns.get("clip_score")),
+        "score": _rounded(next((columns[name] for name in SCORE_COLUMNS if name in columns), None)),
         "valid": None if columns.get("valid") is None else bool(columns["valid"]),
     }
 

@@ -12,7 +12,7 @@ from fmrgen.report.gallery import stored_gallery
 from fmrgen.report.pages import gallery_page
 from fmrgen.report.sheet import contact_sheet
 from fmrgen.storage.open import OpenedSplit, open_split, reading
-from fmrgen.storage.shards import picture_path
+from fmrgen.storage.paths import SplitPaths
 
 _ON_THE_SHEET = 36  # rows
 _ON_THE_PICTURE = 12
@@ -35,11 +35,10 @@ def show(split: str, folder: str | Path, *, rows: int = 240) -> int:
     return len(sampler.samples)
 
 
-def write_picture(root: Path, config: str, split: str) -> None:
-    """Writes the small contact sheet that the card in `root` shows of a finished split."""
-    labels, sampler = _look(open_split(f"{root}:{config}/{split}"), _ON_THE_PICTURE)
-    sheet = contact_sheet(f"{config}/{split}", labels.names, sampler.samples[:_ON_THE_PICTURE])
-    write_atomically(picture_path(root, config, split), sheet)
+def write_picture(paths: SplitPaths) -> None:
+    """Writes the small contact sheet that the card shows of a finished split."""
+    labels, sampler = _look(open_split(f"{paths.root}:{paths.name}"), _ON_THE_PICTURE)
+    write_atomically(paths.picture, contact_sheet(paths.name, labels.names, sampler.samples[:_ON_THE_PICTURE]))
 
 
 def _look(opened: OpenedSplit, rows: int) -> tuple[Labels, Sampler]:

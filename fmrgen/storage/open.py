@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +21,10 @@ from PIL import Image as PILImage
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import is_inside, open_plain, read_json, refuse_chain, refuse_outside
 from fmrgen.hub_http import bound_requests, checked_commit
-from fmrgen.labels import Labels, recorded_labels
+from fmrgen.labels import Labels
 from fmrgen.sources.images import lies_in_repo, open_rgb, place_inside, stored_image
-from fmrgen.storage.provenance import is_finished
-from fmrgen.storage.shards import provenance_path, split_features
+from fmrgen.storage.paths import SplitPaths, splits_among, splits_in
+from fmrgen.storage.provenance import Provenance, parse_provenance
 from fmrgen.trust.cards import refuse_card_that_leads_out
 
 _CURE = "fmrgen verify --files tells which file was changed"
@@ -67,7 +67,7 @@ class OpenedSplit:
 
     name: str
     dataset: IterableDataset
-    provenance: dict[str, Any] | None = None
+    provenance: Provenance | None = None
     repo: str | None = None
     revision: str | None = None
     config: str | None = None
@@ -109,7 +109,7 @@ class OpenedSplit:
 
     def decode(self, stored: dict[str, Any] | None, what: str) -> PILImage.Image:
         """A stored image as 8-bit RGB. Raises UserError, which calls it `what`, where it is none or lies elsewhere."""
-        size = None if self.provenance is None else self.provenance["image_size"]
+        size = None if self.provenance is None else self.provenance.image_size
         try:
             return open_rgb(self.image_of(stored), size)
         except UserError as error:
@@ -119,7 +119,7 @@ class OpenedSplit:
     def rows(self) -> int | None:
         """How many rows it has, where that is on record."""
         if self.provenance is not None:
-            return self.provenance["examples"] - len(self.provenance.get("skipped", []))
+            return self.provenance.rows
         known = (self.dataset.info.splits or {}).get(str(self.dataset.split))
         return known.num_examples if known is not None and known.num_examples else None
 
@@ -129,9 +129,9 @@ class OpenedSplit:
         feature = self.features.get("label")
         if not isinstance(feature, ClassLabel):
             return None
-        if self.provenance is None or list(feature.names) != self.provenance["labels"]:
+        if self.provenance is None or list(feature.names) != list(self.provenance.labels):
             return Labels(tuple(feature.names))
-        return recorded_labels(self.provenance)
+        return self.provenance.job_labels
 
 
 def open_split(
@@ -158,10 +158,10 @@ def open_split(
         raise
     except Exception as error:  # readers of so many formats, and the network under them, fail in as many ways
         raise UserError(f"{split}: can't be opened: {one_line(error)}") from error
-    return opened if name is None else OpenedSplit(**{**vars(opened), "name": name})
+    return opened if name is None else replace(opened, name=name)
 
 
-def open_own_split(text: str) -> tuple[OpenedSplit, dict[str, Any]]:
+def open_own_split(text: str) -> tuple[OpenedSplit, Provenance]:
     """A split that fmrgen made, and its provenance. Raises UserError where `text` names none."""
     opened = open_split(text)
     if opened.provenance is None:
@@ -212,7 +212,7 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
     if Path(repo).is_dir():
         if (Path(repo) / "state.json").is_file() or (Path(repo) / "dataset_dict.json").is_file():
             return _open_saved(text, reference)
-        own = splits_in(repo)
+        own = [(paths.config, paths.split) for paths in splits_in(Path(repo))]
     else:
         own, revision = _look_on_the_hub(reference)
     named = (reference.config, reference.split)
@@ -220,21 +220,21 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
         refuse_chain(Path(repo))
         _refuse_links_out(Path(repo))
     if own and (named in own or named == (None, None)):
-        place = choose_place(text, reference, sorted(own))
+        place = choose_split(text, reference, sorted(own))
     else:
         refuse_card_that_leads_out(repo, revision)
-        place = choose_place(text, reference, sorted({*own, *_foreign_places(repo, revision)}))
+        place = choose_split(text, reference, sorted({*own, *_foreign_places(repo, revision)}))
     provenance = _read_provenance(repo, revision, *place) if place in own else None
-    if provenance is not None and not is_finished(provenance):
-        if provenance.get("finished"):
+    if place in own and (provenance is None or not provenance.is_finished):
+        if provenance is None or provenance.finished:
             raise UserError(f"{text}: its provenance is not that of a finished split; make it again")
         raise UserError(f"{text}: not finished; run the same generate command again")
     # A folder is streamed always: the rows that load_dataset would keep of it are not looked up by the files' content.
     streaming = revision is None or not download
     if provenance is not None:  # its very files, whatever the card says
         base = str(Path(repo).absolute()) if revision is None else f"hf://datasets/{repo}@{revision}"
-        _refuse_odd_files([f"{base}/{file}" for file in provenance["files"]])
-        files = [f"{glob.escape(base)}/{file}" for file in provenance["files"]]
+        _refuse_odd_files([f"{base}/{file}" for file in provenance.files])
+        files = [f"{glob.escape(base)}/{file}" for file in provenance.files]
         stream = load_dataset("parquet", data_files=files, split="train", streaming=streaming)
     else:
         if revision is None:
@@ -242,10 +242,8 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
         stream = load_dataset(repo, place[0], split=place[1], revision=revision, streaming=streaming)
     if isinstance(stream, Dataset):
         stream = stream.to_iterable_dataset()
-    if provenance is not None:
-        keeps = provenance["recipe"]["output"]["keep_original"]
-        if (stream.features or {}).items() != split_features(provenance["labels"], keeps).items():
-            raise UserError(f"{text}: its columns are not those that its provenance says; {_CURE}")
+    if provenance is not None and (stream.features or {}).items() != provenance.row_schema.features.items():
+        raise UserError(f"{text}: its columns are not those that its provenance says; {_CURE}")
     name = f"{repo}{f'@{reference.revision}' if reference.revision else ''}:{place[0]}/{place[1]}"
     return OpenedSplit(name, _with_features(stream, text), provenance, repo, revision, *place)
 
@@ -330,12 +328,12 @@ def _open_saved(text: str, reference: SplitReference) -> OpenedSplit:
                 raise UserError(f"{state}: takes data from {entry.get('filename')}, which is not in it; it is not read")
     loaded = datasets.load_from_disk(reference.repo)
     if isinstance(loaded, Mapping):
-        _, split = choose_place(text, reference, [("default", str(name)) for name in loaded])
+        _, split = choose_split(text, reference, [("default", str(name)) for name in loaded])
         loaded = loaded[split]
     return OpenedSplit(text, loaded.to_iterable_dataset(), repo=reference.repo)
 
 
-def choose_place(text: str, reference: SplitReference, available: list[tuple[str, str]]) -> tuple[str, str]:
+def choose_split(text: str, reference: SplitReference, available: list[tuple[str, str]]) -> tuple[str, str]:
     """The config and split that `text` says, or the only ones. Raises UserError where that can't be told."""
     names = ", ".join(f"{reference.repo}:{config}/{split}" for config, split in available)
     if reference.config is not None and reference.split is not None:
@@ -346,18 +344,6 @@ def choose_place(text: str, reference: SplitReference, available: list[tuple[str
     if len(available) != 1:
         raise UserError(f"{text}: " + (f"say which: {names}" if available else "holds no perturbed split"))
     return available[0]
-
-
-def splits_in(folder: str | Path) -> list[tuple[str, str]]:
-    """Configs and splits in a folder that fmrgen made, finished or not."""
-    return [(path.parent.name, path.stem) for path in (Path(folder) / "provenance").glob("*/*.json")]
-
-
-def splits_among(files: Iterable[str]) -> list[tuple[str, str]]:
-    """`splits_in`, of a repo by the paths of its files."""
-    parts = [Path(file).parts for file in files]
-    named = [part for part in parts if len(part) == 3 and part[0] == "provenance" and part[2].endswith(".json")]
-    return [(config, Path(file).stem) for _, config, file in named]
 
 
 def _foreign_places(repo: str, revision: str | None) -> list[tuple[str, str]]:
@@ -386,15 +372,16 @@ def _look_on_the_hub(reference: SplitReference) -> tuple[list[tuple[str, str]], 
     return splits_among(file.rfilename for file in info.siblings or []), checked_commit(info.sha, reference.repo)
 
 
-def _read_provenance(repo: str, revision: str | None, config: str, split: str) -> dict[str, Any]:
+def _read_provenance(repo: str, revision: str | None, config: str, split: str) -> Provenance | None:
+    """What a folder, or a repo on the Hub, says of a split; None where that is no provenance."""
     if revision is None:
-        path = provenance_path(Path(repo), config, split)
-        refuse_outside(path, Path(repo))
-        return read_json(path)
+        paths = SplitPaths(Path(repo), config, split)
+        refuse_outside(paths.provenance, paths.root)
+        return parse_provenance(read_json(paths.provenance))
     from huggingface_hub import hf_hub_download
 
-    file = provenance_path(Path(), config, split).as_posix()
-    return read_json(Path(hf_hub_download(repo, file, repo_type="dataset", revision=revision)))
+    file = SplitPaths(Path(), config, split).provenance.as_posix()
+    return parse_provenance(read_json(Path(hf_hub_download(repo, file, repo_type="dataset", revision=revision))))
 
 
 def _with_features(stream: IterableDataset, name: str) -> IterableDataset:

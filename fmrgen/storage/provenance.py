@@ -1,233 +1,263 @@
-"""Where a split comes from: what made it, and whether a folder may go on with it."""
+"""Where a split comes from: what made it, parsed once at the border, and whether a job may go on with it."""
 
+import json
 import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveInt,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
+from fmrgen.config import NOT_FINGERPRINTED
 from fmrgen.errors import UserError
-from fmrgen.files import read_json, refuse_outside
-from fmrgen.metrics import SUMMARY_COLUMNS, Summary, summarise
-from fmrgen.recipe import IDLE_KEYS, Recipe
+from fmrgen.files import fingerprint, read_json, refuse_outside, write_atomically
+from fmrgen.labels import Labels
 from fmrgen.sources.images import LARGEST_SIDE
-from fmrgen.storage.shards import SplitFolder, split_features
+from fmrgen.storage.paths import SHARD_FILE, SplitPaths, splits_in
 
 if TYPE_CHECKING:
-    from datasets import Features
+    from fmrgen.storage.schema import RowSchema
 
-    from fmrgen.components import Components
-
-_SCHEMA = "fmrgen-provenance/"  # and the version; a provenance that says none is of fmrgen 0.1.0
+_SCHEMA = "fmrgen-provenance/"  # and the version; a provenance that names none is of fmrgen 0.1.0
 _VERSION = 1
+SCHEMA = f"{_SCHEMA}{_VERSION}"
 _VERSIONS = ("fmrgen", "torch", "transformers", "diffusers", "timm", "datasets", "accelerate")
 
 
-_FIGURES = {name: TypeAdapter(kind) for name, kind in get_type_hints(Summary).items()}
+class _Recorded(BaseModel):
+    """A part of a provenance. Readers take what is named here; what other versions say besides is kept as it is."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, protected_namespaces=())
 
 
-def new_provenance(recipe: Recipe, components: "Components", folder: SplitFolder) -> dict[str, Any]:
-    """What is known of a split before its first row."""
-    from fmrgen.weights.digest import weights_sha256  # brings torch, which a push does not need
+class RecordedComponent(_Recorded):
+    """The section of a component, whatever its kind; its other keys are in `tree`."""
 
-    labels = components.source.labels
-    models = ("classifier", "generator", "oracle")
-    return {
-        "schema": f"{_SCHEMA}{_VERSION}",
-        "fingerprint": recipe.fingerprint,
-        "finished": False,
-        "recipe": recipe.model_dump(mode="json"),
-        "labels": list(labels.names),
-        "groups": None if labels.groups is None else [list(group) for group in labels.groups],
-        "source_classes": labels.source_size,
-        "examples": len(components.source),
-        "image_size": components.generator.image_size,
-        "shards": folder.shards,
-        "weights_sha256": {name: weights_sha256(getattr(components, name)) for name in models},
-        "seed": recipe.perturb.seed,
-        "skipped": [],
-        "runs": [],
-        "files": {},
-    }
-
-
-class _Told(BaseModel):
-    """A part of a provenance, of which readers take what is named here."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-
-class _Output(_Told):
-    keep_original: bool
-    shard_size: PositiveInt
-
-
-class _Component(_Told):
     kind: str
 
+    @property
+    def tree(self) -> dict[str, Any]:
+        """The section as a recipe has it."""
+        return self.model_dump(mode="json")
 
-class _Perturb(_Told):
+    def get(self, key: str) -> Any:
+        """The value of a key, None where it has none."""
+        return (self.model_extra or {}).get(key)
+
+
+class RecordedPerturb(_Recorded):
+    """The `perturb` section."""
+
     budget: int
     step_size: float
     update: str
+    reencode: bool = False
     oracle_rule: str
 
 
-class _Sections(_Told):
-    source: _Component
-    classifier: _Component
-    generator: _Component
-    oracle: _Component
-    perturb: _Perturb
-    output: _Output
+class RecordedOutput(_Recorded):
+    """The `output` section: what the plan of the shards follows from."""
+
+    config: str = ""
+    split: str = ""
+    shard_size: PositiveInt
+    keep_original: bool
 
 
-class _Weights(_Told):
+class RecordedRecipe(_Recorded):
+    """The recipe of a split. It may be a stranger's: `trust.recipes` alone makes components of it."""
+
+    description: str = ""
+    source: RecordedComponent
+    classifier: RecordedComponent
+    generator: RecordedComponent
+    oracle: RecordedComponent
+    perturb: RecordedPerturb
+    output: RecordedOutput
+
+    @property
+    def tree(self) -> dict[str, Any]:
+        """The recipe as YAML or JSON has it."""
+        return self.model_dump(mode="json")
+
+
+class RecordedWeights(_Recorded):
+    """The sha256 of the weights of each model; None for one without weights."""
+
     classifier: str | None
     generator: str | None
     oracle: str | None
 
 
-class _Run(_Told):
+class Run(_Recorded):
+    """A run of the job; `job` names it on all of its machines. What a run that was killed did not tell is None."""
+
     started: str
+    job: str | None = None
+    processes: int | None = None
+    device: str | None = None
+    versions: dict[str, str] | None = None
+    finished: str | None = None
+    seconds: float | None = None
+    images: int | None = None
+    slots: int | None = None
+
+
+class Skipped(_Recorded):
+    """An example that has no row, because its image could not be read."""
+
+    id: int
+    reason: str
 
 
 # Nobody's provenance leads a reader out of the folder that it lies in.
-_ShardName = Annotated[str, Field(pattern=r"^\w[\w.-]*/\w[\w.]*-\d+-of-\d+\.parquet$")]
+_ShardFile = Annotated[str, Field(pattern=rf"^{SHARD_FILE}$")]
 
 
-class _Begun(_Told):
-    """What every reader takes from the provenance of a split."""
+class Provenance(_Recorded):
+    """All that is known of a split.
 
-    version: Annotated[str | None, Field(alias="schema", pattern=rf"^{_SCHEMA}\d+$")] = None
+    Attributes:
+        schema_version: `fmrgen-provenance/1`; None of fmrgen 0.1.0, which names none.
+        fingerprint: 16 hex digits over all of the recipe that can change a row.
+        finished: what the file says; `is_finished` is what readers go by.
+        groups: the source's classes behind each label, where it groups them.
+        source_classes: how many classes the source has, where it knows.
+        examples: of the source; rows and skipped ids together.
+        image_size: side in pixels.
+        score_column: `clip_score`, or `oracle_score` where the oracle is no image-text model.
+        skipped: examples without a row.
+        files: sha256 of the shards by their paths in the folder, of an earlier end if unfinished.
+        num_bytes, download_size: of the columns unpacked, and of the files.
+        summary: the figures that the version which finished the split knew.
+    """
+
+    schema_version: Annotated[str | None, Field(alias="schema", pattern=rf"^{_SCHEMA}\d+$")] = None
     fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    recipe: _Sections
-    labels: list[str]
-    groups: list[list[int]] | None
+    finished: bool = False
+    recipe: RecordedRecipe
+    labels: Sequence[str]
+    groups: Sequence[Sequence[int]] | None
     source_classes: int | None
     examples: PositiveInt
     image_size: Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
-    weights_sha256: _Weights
-    runs: list[_Run]
-    files: dict[_ShardName, str] = Field(default={}, description="sha256 of shards, of an earlier end if unfinished")
-
-    @model_validator(mode="after")
-    def _labels_differ(self) -> "_Begun":
-        if len(set(self.labels)) < len(self.labels):
-            raise ValueError("two labels are the same")
-        return self
-
-
-class _Finished(_Begun):
-    """What readers of a finished split take besides."""
-
-    finished: Literal[True]
-    skipped: list[dict[str, Any]] = []
+    score_column: Annotated[str, Field(pattern="^(clip|oracle)_score$")] = "clip_score"
+    weights_sha256: RecordedWeights
+    skipped: Sequence[Skipped] = ()
+    runs: Sequence[Run]
+    files: dict[_ShardFile, str] = {}
     num_bytes: int = 0
     download_size: int = 0
     summary: dict[str, Any] = {}
 
-    @model_validator(mode="after")
-    def _files_are_all(self) -> "_Finished":
-        if len(self.files) != -(-self.examples // self.recipe.output.shard_size):
-            raise ValueError("not a file for each shard")
-        return self
+    @field_validator("labels")
+    @classmethod
+    def _differ(cls, labels: Sequence[str]) -> Sequence[str]:
+        if len(set(labels)) < len(labels):
+            raise ValueError("two labels are the same")
+        return labels
+
+    @property
+    def shard_count(self) -> int:
+        """Of how many shards the split consists."""
+        return -(-self.examples // self.recipe.output.shard_size)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is a file for every shard, and all of them were checked."""
+        return self.finished and len(self.files) == self.shard_count
+
+    @property
+    def rows(self) -> int:
+        return self.examples - len(self.skipped)
+
+    @property
+    def job_labels(self) -> Labels:
+        """The labels of the job."""
+        groups = None if self.groups is None else tuple(tuple(group) for group in self.groups)
+        return Labels(tuple(self.labels), groups, self.source_classes)
+
+    @property
+    def row_schema(self) -> "RowSchema":
+        """The columns of the split."""
+        from fmrgen.storage.schema import RowSchema  # brings `datasets`, which a look at a folder does not need
+
+        return RowSchema(tuple(self.labels), self.recipe.output.keep_original, self.score_column)  # type: ignore[arg-type]
+
+    @property
+    def files_digest(self) -> str:
+        """16 hex digits over the very files."""
+        return fingerprint(self.files)
+
+    @property
+    def tree(self) -> dict[str, Any]:
+        """The provenance as its file has it."""
+        told = self.model_dump(mode="json", by_alias=True)
+        if self.schema_version is None:
+            del told["schema"]
+        told["runs"] = [run.model_dump(mode="json", exclude_none=True) for run in self.runs]
+        return told
+
+    def write(self, paths: SplitPaths) -> None:
+        """Writes the file. Raises UserError where it can't be written."""
+        text = json.dumps(self.tree, indent=2, ensure_ascii=False)
+        write_atomically(paths.provenance, text.encode() + b"\n")
 
 
-def is_finished(provenance: dict[str, Any]) -> bool:
-    """Whether this is the provenance of a finished split, with all that its readers need.
-
-    False for what others put there. Figures are no part of it: versions of fmrgen differ in what they tell.
-    """
-    return _is_valid(_Finished, provenance)
-
-
-def is_provenance(tree: dict[str, Any]) -> bool:
-    """Whether a JSON mapping is the provenance of a split, finished or not."""
-    return _is_valid(_Begun, tree)
-
-
-def _is_valid(model: type[BaseModel], tree: dict[str, Any]) -> bool:
+def parse_provenance(tree: Mapping[str, Any]) -> Provenance | None:
+    """The provenance that a JSON mapping is, None where it is none. On the Hub others may have put it there."""
     try:
-        model.model_validate(tree)
+        return Provenance.model_validate(tree)
     except ValidationError:
-        return False
-    return True
+        return None
 
 
-def refuse_newer(where: str, tree: dict[str, Any]) -> None:
-    """Raises UserError, starting with `where`, for a split that a later version of fmrgen made: it is not rewritten."""
-    told = re.fullmatch(rf"{_SCHEMA}(\d+)", str(tree.get("schema")))
-    if told is not None and int(told[1]) > _VERSION:
-        raise UserError(
-            f"{where} was made by a newer fmrgen ({tree['schema']}); update fmrgen, or choose another folder"
-        )
+def read_provenance(paths: SplitPaths) -> Provenance:
+    """What the folder says of a split. Raises UserError where it says nothing that can be read, or by a link."""
+    refuse_outside(paths.provenance, paths.root)
+    provenance = parse_provenance(read_json(paths.provenance))
+    if provenance is None:
+        raise UserError(f"{paths.provenance}: is no provenance of fmrgen; delete it, or choose another folder")
+    return provenance
 
 
-def summary_of(provenance: dict[str, Any], folder: SplitFolder | None = None) -> Summary:
-    """The figures of a finished split. What an earlier version did not tell is found from the rows where the `folder`
-    has them, and None where not; what a later one tells besides is passed over.
-    """
-    told = provenance.get("summary", {})
-    known = {field.name for field in fields(Summary)}
-    summary = Summary(rows=provenance["examples"] - len(provenance.get("skipped", [])), valid_rows=0)
-    if not known <= told.keys() and folder is not None and folder.is_whole:
-        table = folder.read_columns(SUMMARY_COLUMNS)
-        summary = summarise({name: table[name].to_numpy() for name in table.column_names})
-    for name in known & told.keys():
-        with suppress(ValidationError):  # anyone may have written it
-            summary = replace(summary, **{name: _FIGURES[name].validate_python(told[name])})
-    return summary
-
-
-def features_of(provenance: dict[str, Any]) -> "Features":
-    """The columns of the split."""
-    return split_features(provenance["labels"], provenance["recipe"]["output"]["keep_original"])
-
-
-def read_all(root: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """The provenance of every split in `root`, finished or not, by config and split; files that are none do not count.
-
-    On the Hub others may have put them there.
-    """
+def read_all(root: Path) -> dict[tuple[str, str], Provenance]:
+    """The provenance of every split in `root`, finished or not, by config and split; other files do not count."""
     found = {}
-    for path in sorted((root / "provenance").glob("*/*.json")):
-        if not re.fullmatch(r"\w[\w.-]*/\w[\w.]*", f"{path.parent.name}/{path.stem}"):
-            continue  # no name that a recipe can have
+    for paths in splits_in(root):
         with suppress(UserError):
-            refuse_outside(path, root)
-            if is_provenance(tree := read_json(path)):
-                found[path.parent.name, path.stem] = tree
+            found[paths.config, paths.split] = read_provenance(paths)
     return found
 
 
-def refuse_other(where: str, earlier: dict[str, Any], provenance: dict[str, Any], cure: str) -> None:
-    """Raises UserError, from `where` to `cure`, if the split of `earlier` was not begun as that of `provenance` is."""
-    if earlier.get("fingerprint") != provenance["fingerprint"]:
-        raise UserError(f"{where} was made by another recipe: {_difference(earlier, provenance)}; {cure}")
+def check_not_newer(where: str, tree: Mapping[str, Any] | Provenance) -> None:
+    """Raises UserError, starting with `where`, for a split that a later version of fmrgen made: it is not rewritten."""
+    schema = tree.schema_version if isinstance(tree, Provenance) else tree.get("schema")
+    told = re.fullmatch(rf"{_SCHEMA}(\d+)", str(schema))
+    if told is not None and int(told[1]) > _VERSION:
+        raise UserError(f"{where} was made by a newer fmrgen ({schema}); update fmrgen, or choose another folder")
+
+
+def check_same_job(where: str, earlier: Provenance, fresh: Provenance, cure: str) -> None:
+    """Raises UserError, from `where` to `cure`, if the split of `earlier` was not begun as that of `fresh` is."""
+    if earlier.fingerprint != fresh.fingerprint:
+        raise UserError(f"{where} was made by another recipe: {_difference(earlier, fresh)}; {cure}")
     for name in ("labels", "groups"):
-        if earlier.get(name) != provenance[name]:
+        if getattr(earlier, name) != getattr(fresh, name):
             raise UserError(f"{where} was begun with other {name}; {cure}")
-    for name, digest in provenance["weights_sha256"].items():
-        if earlier["weights_sha256"].get(name) != digest:
+    if earlier.score_column != fresh.score_column:
+        raise UserError(f"{where} was begun by an older fmrgen, with a column {earlier.score_column}; {cure}")
+    for name, digest in fresh.weights_sha256:
+        if getattr(earlier.weights_sha256, name) != digest:
             raise UserError(f"{where} was begun with other {name} weights; put them back, or {cure}")
-    if earlier["examples"] != provenance["examples"]:
-        raise UserError(f"{where} was begun on {earlier['examples']} examples, not {provenance['examples']}; {cure}")
+    if earlier.examples != fresh.examples:
+        raise UserError(f"{where} was begun on {earlier.examples} examples, not {fresh.examples}; {cure}")
 
 
-def _difference(earlier: dict[str, Any], provenance: dict[str, Any]) -> str:
+def _difference(earlier: Provenance, fresh: Provenance) -> str:
     """The first key in which two recipes differ, as `section.key was A, is B`."""
 
     def leaves(tree: Any, *keys: str) -> dict[str, Any]:
@@ -235,64 +265,68 @@ def _difference(earlier: dict[str, Any], provenance: dict[str, Any]) -> str:
             return {".".join(keys): tree}
         return {name: leaf for key, value in tree.items() for name, leaf in leaves(value, *keys, str(key)).items()}
 
-    old, new = leaves(earlier["recipe"]), leaves(provenance["recipe"])
+    old, new = leaves(earlier.recipe.tree), leaves(fresh.recipe.tree)
     for key in dict.fromkeys((*old, *new)):
-        if key not in IDLE_KEYS and old.get(key) != new.get(key):
+        if key not in NOT_FINGERPRINTED and old.get(key) != new.get(key):
             return f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
-    return f"fingerprint {earlier.get('fingerprint')}, not {provenance['fingerprint']}"
+    return f"fingerprint {earlier.fingerprint}, not {fresh.fingerprint}"
 
 
-def claim(folder: SplitFolder, provenance: dict[str, Any]) -> dict[str, Any]:
+def claimed(paths: SplitPaths, fresh: Provenance) -> Provenance:
     """The provenance to go on with: the folder's own where this very recipe began the split, else the new one.
 
     Raises UserError where something else is in its place.
     """
-    rows = any((folder.root / folder.config).glob(f"{folder.split}-*.parquet"))
-    earlier = folder.read_provenance() if rows else None  # a run that stored nothing yet has claimed nothing
-    where = f"{folder.root}:{folder.config}/{folder.split}"
-    if earlier is not None:
-        refuse_newer(where, earlier)
-    if earlier is not None and not is_provenance(earlier):
-        raise UserError(
-            f"{folder.provenance_path}: is no provenance of fmrgen's; delete it, or choose another --output"
-        )
-    if earlier is not None:
-        refuse_other(where, earlier, provenance, "choose another --output or output.split, or delete it")
-    elif rows:
-        raise UserError(f"{where} holds shards without a provenance file; delete them or choose another --output")
-    refuse_mixed_config(folder.root, folder.config, folder.split, provenance, str(folder.root))
-    return earlier or provenance
+    rows = bool(paths.found_shards())
+    where = f"{paths.root}:{paths.name}"
+    earlier = None
+    if rows:  # a run that stored nothing yet has claimed nothing
+        if not paths.provenance.exists():
+            raise UserError(f"{where} holds shards without a provenance file; delete them or choose another --output")
+        tree = read_json(paths.provenance)
+        check_not_newer(where, tree)
+        if (earlier := parse_provenance(tree)) is None:
+            raise UserError(f"{paths.provenance}: is no provenance of fmrgen's; delete it, or choose another --output")
+        check_same_job(where, earlier, fresh, "choose another --output or output.split, or delete it")
+    check_config(paths, fresh, str(paths.root))
+    return earlier or fresh
 
 
-def refuse_mixed_config(root: Path, config: str, split: str, provenance: dict[str, Any], where: str) -> None:
-    """Raises UserError, starting with `where`, if other splits of the config in `root` are not of its kind."""
-    for (home, name), other in read_all(root).items():
-        if home != config or name == split:
+def check_config(paths: SplitPaths, provenance: Provenance, where: str) -> None:
+    """Raises UserError, starting with `where`, if other splits of the config in the folder are not of its kind."""
+    for (config, split), other in read_all(paths.root).items():
+        if config != paths.config or split == paths.split:
             continue
-        refuse_newer(f"{where}: the split {name} of config {config}", other)
-        if other["recipe"]["output"]["keep_original"] != provenance["recipe"]["output"]["keep_original"]:
+        check_not_newer(f"{where}: the split {split} of config {config}", other)
+        if other.recipe.output.keep_original != provenance.recipe.output.keep_original:
             raise UserError(
-                f"{where}: config {config} has another output.keep_original in its split {name}; "
+                f"{where}: config {config} has another output.keep_original in its split {split}; "
                 "the splits of a config have the same columns"
             )
         for section in ("source", "generator", "oracle"):
             if _identity(other, section) != _identity(provenance, section):
                 raise UserError(
-                    f"{where}: config {config} has another {section} in its split {name}; "
+                    f"{where}: config {config} has another {section} in its split {split}; "
                     "a config is one source, generator and oracle: choose another output.config"
                 )
+        if other.score_column != provenance.score_column:
+            raise UserError(
+                f"{where}: config {config} has the column {other.score_column}, of an older fmrgen, in its split "
+                f"{split}, and this one {provenance.score_column}; choose another output.config"
+            )
 
 
-def _identity(provenance: dict[str, Any], section: str) -> Any:
+def _identity(provenance: Provenance, section: str) -> Any:
     """What makes the section the same in two splits of one config."""
-    told = {name: value for name, value in provenance["recipe"][section].items() if name not in ("on_error", "license")}
-    return (told, provenance["labels"]) if section == "source" else (told, provenance["weights_sha256"][section])
+    tree = getattr(provenance.recipe, section).tree
+    told = {name: value for name, value in tree.items() if name not in ("on_error", "license")}
+    return told, provenance.labels if section == "source" else getattr(provenance.weights_sha256, section)
 
 
-def new_run(job: str, processes: int, device: str) -> dict[str, Any]:
+def new_run(job: str, processes: int, device: str) -> Run:
     """The record of a run that begins now; `job` names it on all of its machines."""
     versions = {name: version(name) for name in _VERSIONS}
-    return {"started": now(), "job": job, "processes": processes, "device": device, "versions": versions}
+    return Run(started=now(), job=job, processes=processes, device=device, versions=versions)
 
 
 def now() -> str:

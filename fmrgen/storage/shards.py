@@ -1,68 +1,37 @@
-"""The perturbed split on disk: its schema, its shards, and what is finished."""
+"""The shards of a perturbed split: how they are written, checked and read."""
 
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets import Dataset, Features
 from PIL import Image as PILImage
+from pydantic import TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import open_plain, read_json, sha256_of, write_atomically
-from fmrgen.records import Perturbed, StopReason
+from fmrgen.files import open_plain, sha256_of, write_atomically
+from fmrgen.metrics import SUMMARY_COLUMNS, Summary, summarise
+from fmrgen.records import Perturbed
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import Provenance, Skipped, read_provenance
+from fmrgen.storage.schema import Column, RowSchema
 
-Seen = TypeVar("Seen")
+Checked = TypeVar("Checked")
 
-_LOOKERS = 4  # threads that check files at once
+_CHECKERS = 4  # threads
+_FIGURES = {name: TypeAdapter(kind) for name, kind in get_type_hints(Summary).items()}
 _MOST_SHARDS = 1_000_000
 _KEPT = ["id", "valid", "iterations"]
 _SHARD_SCHEMA = "fmrgen-shard/1"  # those of fmrgen 0.1.0 say none
 _SHARD_KEY = b"fmrgen"  # of the parquet metadata: the recipe's fingerprint and the skipped ids of the shard
-
-# The column of each of Perturbed's values that is not called the same.
-_COLUMNS = {"score": "clip_score", "probability": "oracle_probability"}
-_LABEL_COLUMNS = (
-    "oracle_label",
-    "original_oracle_label",
-    "reconstruction_oracle_label",
-    "prediction",
-    "original_prediction",
-    "reconstruction_prediction",
-)
-
-
-def split_features(label_names: Sequence[str], keep_original: bool) -> Features:
-    """The columns of a perturbed split and their types."""
-    return Features(
-        {
-            "image": Image(),
-            "label": ClassLabel(names=list(label_names)),
-            **({"original": Image()} if keep_original else {}),
-            "id": Value("int64"),
-            "valid": Value("bool"),
-            "iterations": Value("int32"),
-            "stop_reason": ClassLabel(names=[reason.value for reason in StopReason]),
-            "clip_score": Value("float32"),
-            "oracle_probability": Value("float32"),
-            **{name: Value("int32") for name in _LABEL_COLUMNS},
-            "loss": Value("float32"),
-            "latent_shift": Value("float32"),
-        }
-    )
-
-
-class Skipped(NamedTuple):
-    """An example that has no row, because its image could not be read."""
-
-    id: int
-    reason: str
 
 
 class Tally(NamedTuple):
@@ -76,7 +45,7 @@ class Tally(NamedTuple):
         return Tally(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
-class SoundShard(NamedTuple):
+class IntactShard(NamedTuple):
     """What a shard holds that was found to be whole and its recipe's: ids of its rows in order, sizes in bytes."""
 
     ids: list[int]
@@ -105,20 +74,22 @@ class ShardError(UserError):
 
 @dataclass(frozen=True)
 class SplitFolder:
-    """One split of a dataset folder: `<config>/<split>-00007-of-00040.parquet` and its provenance.
-
-    Shard i holds the examples at source positions `positions(i)`. It is there whole or not at all.
+    """The shards of one split in a dataset folder: shard i holds the examples at source positions `positions(i)`, and
+    is there whole or not at all.
     """
 
-    root: Path
-    config: str
-    split: str
+    paths: SplitPaths
     examples: int
     shard_size: int
 
     def __post_init__(self) -> None:
         if self.shards > _MOST_SHARDS:
             raise UserError(f"output.shard_size: {self.shards} shards are too many files; choose a larger one")
+
+    @classmethod
+    def of(cls, paths: SplitPaths, provenance: Provenance) -> "SplitFolder":
+        """The folder of the split that a provenance tells of."""
+        return cls(paths, provenance.examples, provenance.recipe.output.shard_size)
 
     @property
     def shards(self) -> int:
@@ -128,68 +99,36 @@ class SplitFolder:
         return range(shard * self.shard_size, min((shard + 1) * self.shard_size, self.examples))
 
     def shard_path(self, shard: int) -> Path:
-        return self.root / self.config / f"{self.split}-{shard:05d}-of-{self.shards:05d}.parquet"
+        return self.paths.shard(shard, self.shards)
 
-    @property
-    def provenance_path(self) -> Path:
-        return provenance_path(self.root, self.config, self.split)
-
-    @property
-    def picture_path(self) -> Path:
-        return picture_path(self.root, self.config, self.split)
-
-    def read_provenance(self) -> dict[str, Any] | None:
-        """What the folder says of this split, None where it holds none. Raises UserError where it can't be read."""
-        return read_json(self.provenance_path) if self.provenance_path.exists() else None
-
-    @property
-    def lock_path(self) -> Path:
-        """Held by the one job that makes the split."""
-        return self.provenance_path.with_name(f".{self.split}.lock")
-
-    def begin(self, provenance: dict[str, Any]) -> None:
-        """Makes the folder, and writes the provenance of a split in the making."""
-        self.write_provenance(provenance)
+    def begin(self, provenance: Provenance) -> None:
+        """Makes the folder, and writes the provenance of a split that is not finished yet."""
+        provenance.write(self.paths)
         try:
-            (self.root / self.config).mkdir(exist_ok=True)
+            self.paths.shards.mkdir(exist_ok=True)
         except OSError as error:
-            raise UserError(f"{self.root / self.config}: can't be made a folder: {error.strerror}") from None
-
-    def write_provenance(self, provenance: dict[str, Any]) -> None:
-        write_atomically(self.provenance_path, json.dumps(provenance, indent=2, ensure_ascii=False).encode() + b"\n")
-
-    def remove_leftovers(self) -> None:
-        """Deletes the temporary files of a run that was killed while it wrote."""
-        shards = (self.root / self.config).glob(f".{self.split}-*-of-*.parquet.*.tmp")
-        provenances = self.provenance_path.parent.glob(f".{self.split}.json.*.tmp")
-        for path in (*shards, *provenances):
-            path.unlink(missing_ok=True)
+            raise UserError(f"{self.paths.shards}: can't be made a folder: {error.strerror}") from None
 
     def write_shard(
         self,
         shard: int,
         rows: Iterable[Perturbed],
         skipped: Sequence[Skipped],
-        features: Features,
+        schema: RowSchema,
         fingerprint: str,
         job: str,
     ) -> None:
         """Writes a shard whole, its rows in the order of their ids; where `job` is not the one that has the folder any
         more, that is a UserError.
         """
-        columns: dict[str, list[Any]] = {name: [] for name in features}
-        for row in sorted(rows, key=lambda row: row.id):
-            values = {_COLUMNS.get(name, name): value for name, value in vars(row).items()}
-            values |= {name: {"bytes": _png(values[name]), "path": None} for name in ("image", "original")}
-            values["stop_reason"] = row.stop_reason.value
-            for name, column in columns.items():
-                column.append(values[name])
-        table = Dataset.from_dict(columns, features=features).data.table
+        in_order = sorted(rows, key=lambda row: row.id)
+        columns = {column.name: [_stored(row, column) for row in in_order] for column in schema.columns}
+        table = Dataset.from_dict(columns, features=schema.features).data.table
         said = {
             "schema": _SHARD_SCHEMA,
             "fingerprint": fingerprint,
             "shard": shard,
-            "skipped": [entry._asdict() for entry in skipped],
+            "skipped": [entry.model_dump() for entry in skipped],
         }
         table = table.replace_schema_metadata({**table.schema.metadata, _SHARD_KEY: json.dumps(said).encode()})
         buffer = io.BytesIO()
@@ -197,10 +136,17 @@ class SplitFolder:
         with pq.ParquetWriter(buffer, table.schema, **options) as writer:
             if len(table):  # readers of `datasets` stumble over a row group without rows
                 writer.write_table(table, row_group_size=100)
-        runs = (self.read_provenance() or {}).get("runs", [])
-        if [run.get("job") for run in runs[-1:]] != [job]:
-            raise UserError(f"{self.root}: is gone, or another job's; bring it back, and the same command goes on")
+        if not self.is_taken_by(job):
+            raise UserError(
+                f"{self.paths.root}: is gone, or another job's; bring it back, and the same command goes on"
+            )
         write_atomically(self.shard_path(shard), buffer.getbuffer())
+
+    def is_taken_by(self, job: str) -> bool:
+        """Whether the last run of the split is that of `job`."""
+        with suppress(UserError):
+            return [run.job for run in read_provenance(self.paths).runs[-1:]] == [job]
+        return False
 
     def read_columns(self, columns: Sequence[str]) -> pa.Table:
         """Some columns of all shards; images that are not asked for are not read."""
@@ -216,7 +162,7 @@ class SplitFolder:
         """Whether every shard is there."""
         return all(self.shard_path(shard).exists() for shard in range(self.shards))
 
-    def inspect(self, shard: int, features: Features, fingerprint: str, sha256: str | None = None) -> SoundShard:
+    def check_shard(self, shard: int, features: Features, fingerprint: str, sha256: str | None = None) -> IntactShard:
         """Reads every byte of a shard. Raises ShardError where it is not there, or not what the recipe makes, and
         UserError where it can't be read, which says nothing about it.
 
@@ -239,7 +185,7 @@ class SplitFolder:
                     kept.append(batch.select(_KEPT))
                     gaps |= _has_gaps(batch)
             said = json.loads(metadata.metadata.get(_SHARD_KEY, b"{}"))
-            skipped = [Skipped(int(entry["id"]), str(entry["reason"])) for entry in said["skipped"]]
+            skipped = [Skipped(id=int(entry["id"]), reason=str(entry["reason"])) for entry in said["skipped"]]
             if gaps:
                 raise ValueError("a value is missing")
             rows = pa.Table.from_batches(kept, pa.schema([schema.field(name) for name in _KEPT]))
@@ -261,28 +207,29 @@ class SplitFolder:
             raise ShardError(path, f"holds {len(ids)} rows and {len(skipped)} skipped ids, or some of them twice")
         groups = [metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)]
         tally = Tally(len(ids), sum(rows["valid"].to_pylist()), sum(rows["iterations"].to_pylist()))
-        return SoundShard(ids, skipped, tally, sum(groups), path.stat().st_size)
+        return IntactShard(ids, skipped, tally, sum(groups), path.stat().st_size)
 
-    def sound_shards(
-        self, features: Features, fingerprint: str, digests: dict[str, str]
-    ) -> tuple[dict[int, SoundShard], list[ShardError]]:
+    def intact_shards(self, provenance: Provenance) -> tuple[dict[int, IntactShard], list[ShardError]]:
         """What is there and right, by shard, and what is wrong with the other files that are there.
 
-        `digests` are the sha256 of those whose bytes are on record.
+        The bytes of shards whose sha256 is on record have to be those.
         """
+        features = provenance.row_schema.features
 
-        def look(shard: int) -> SoundShard | ShardError:
+        def check(shard: int) -> IntactShard | ShardError:
             try:
-                return self.inspect(shard, features, fingerprint, digests.get(self.name_of(shard)))
+                return self.check_shard(
+                    shard, features, provenance.fingerprint, provenance.files.get(self.name_of(shard))
+                )
             except ShardError as error:
                 return error
 
         there = [shard for shard in range(self.shards) if self.shard_path(shard).exists()]
-        found = dict(zip(there, _at_once(look, there), strict=True))
-        sound = {shard: seen for shard, seen in found.items() if isinstance(seen, SoundShard)}
-        return sound, [seen for seen in found.values() if isinstance(seen, ShardError)]
+        found = dict(zip(there, _at_once(check, there), strict=True))
+        intact = {shard: checked for shard, checked in found.items() if isinstance(checked, IntactShard)}
+        return intact, [error for error in found.values() if isinstance(error, ShardError)]
 
-    def check_complete(self, features: Features, fingerprint: str) -> CheckedSplit:
+    def check_complete(self, provenance: Provenance) -> CheckedSplit:
         """Proves that every example is there once and only once, in files that are right.
 
         Raises ShardError with the first shard that is not.
@@ -292,10 +239,13 @@ class SplitFolder:
         num_bytes, download_size = 0, 0
         seen: set[int] = set()
 
-        def look(shard: int) -> tuple[SoundShard, str]:
-            return self.inspect(shard, features, fingerprint), sha256_of(self.shard_path(shard))
+        features = provenance.row_schema.features
 
-        for shard, (found, digest) in enumerate(_at_once(look, range(self.shards))):
+        def check(shard: int) -> tuple[IntactShard, str]:
+            found = self.check_shard(shard, features, provenance.fingerprint)
+            return found, sha256_of(self.shard_path(shard))
+
+        for shard, (found, digest) in enumerate(_at_once(check, range(self.shards))):
             ids = {*found.ids, *(entry.id for entry in found.skipped)}
             if twice := ids & seen:
                 raise ShardError(self.shard_path(shard), f"holds id {min(twice)}, which another shard holds too")
@@ -308,7 +258,7 @@ class SplitFolder:
 
     def name_of(self, shard: int) -> str:
         """The shard's path in the folder, as the provenance calls it."""
-        return self.shard_path(shard).relative_to(self.root).as_posix()
+        return self.paths.in_repo(self.shard_path(shard))
 
 
 def _has_gaps(batch: pa.RecordBatch) -> bool:
@@ -317,29 +267,49 @@ def _has_gaps(batch: pa.RecordBatch) -> bool:
     return any(column.null_count for column in (*batch.columns, *columns))
 
 
-def _at_once(look: Callable[[int], Seen], shards: Iterable[int]) -> list[Seen]:
-    """What `look` sees of each shard, some files at once."""
-    with ThreadPoolExecutor(_LOOKERS) as pool:
-        return list(pool.map(look, shards))
+def _at_once(check: Callable[[int], Checked], shards: Iterable[int]) -> list[Checked]:
+    """What `check` finds of each shard, some files at once."""
+    with ThreadPoolExecutor(_CHECKERS) as pool:
+        return list(pool.map(check, shards))
 
 
-def put_aside(path: Path) -> Path:
+def set_aside(path: Path) -> Path:
     """Gives a file that is wrong another name, under which nobody reads it; returns that."""
-    places = (path.with_name(f".{path.name}.damaged{number or ''}") for number in count())
-    aside = next(place for place in places if not place.exists())
+    names = (path.with_name(f".{path.name}.damaged{number or ''}") for number in count())
+    aside = next(name for name in names if not name.exists())
     path.replace(aside)
     return aside
 
 
-def provenance_path(root: Path, config: str, split: str) -> Path:
-    return root / "provenance" / config / f"{split}.json"
-
-
-def picture_path(root: Path, config: str, split: str) -> Path:
-    return root / "pictures" / config / f"{split}.png"
+def _stored(row: Perturbed, column: Column) -> Any:
+    """A value of a row as its column stores it."""
+    value = getattr(row, column.field)
+    return {"bytes": _png(value), "path": None} if column.type == "image" else value
 
 
 def _png(image: Any) -> bytes:
     buffer = io.BytesIO()
     PILImage.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def summary_of(provenance: Provenance, folder: SplitFolder | None = None) -> Summary:
+    """The figures of a finished split.
+
+    Args:
+        provenance: of the split.
+        folder: where its rows are. What an earlier version did not tell is found from them; without them it is None.
+
+    Returns:
+        The figures that this version knows; what a later one tells besides is passed over.
+    """
+    told = provenance.summary
+    known = {field.name for field in fields(Summary)}
+    summary = Summary(rows=provenance.rows, valid_rows=0)
+    if not known <= told.keys() and folder is not None and folder.is_whole:
+        table = folder.read_columns(SUMMARY_COLUMNS)
+        summary = summarise({name: table[name].to_numpy() for name in table.column_names})
+    for name in known & told.keys():
+        with suppress(ValidationError):  # anyone may have written it
+            summary = replace(summary, **{name: _FIGURES[name].validate_python(told[name])})
+    return summary

@@ -1,0 +1,138 @@
+"""The columns of a perturbed split: names, types, what they hold and where it comes from. Each is said here alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from datasets import ClassLabel, Features, Image, Value
+
+from fmrgen.records import StopReason
+
+ScoreColumn = Literal["clip_score", "oracle_score"]  # of image-text oracles, and of others
+SCORE_COLUMNS: tuple[ScoreColumn, ...] = ("clip_score", "oracle_score")
+
+_INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+_WORDS = ("string", "large_string")
+_FLOATS = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column.
+
+    Attributes:
+        name: in the split.
+        meaning: in words, as the card says it.
+        type: as `datasets` calls it; `image`, `label` and `reason` are images and classes.
+        field: the value of `Perturbed` that it holds.
+        holds_classes: whether its numbers are those of labels, which is certain in splits of fmrgen alone.
+    """
+
+    name: str
+    meaning: str
+    type: Literal["image", "label", "reason", "bool", "int32", "int64", "float32"]
+    field: str
+    holds_classes: bool = False
+
+    def feature(self, label_names: Sequence[str]) -> Any:
+        """Its type as `datasets` has it."""
+        if self.type == "image":
+            return Image()
+        if self.type == "label":
+            return ClassLabel(names=list(label_names))
+        if self.type == "reason":
+            return ClassLabel(names=[reason.value for reason in StopReason])
+        return Value(self.type)
+
+    def can_be(self, feature: Any) -> bool:
+        """Whether a column of that name and the type `feature`, in anyone's split, can be read as this one."""
+        if self.type == "reason" and isinstance(feature, ClassLabel):
+            return True
+        types = {"bool": ("bool", *_INTEGERS), "float32": _FLOATS, "reason": _WORDS, "label": _INTEGERS + _WORDS}
+        return isinstance(feature, Value) and feature.dtype in types.get(self.type, _INTEGERS)
+
+
+def _column(name: str, type: Any, meaning: str, field: str | None = None, holds_classes: bool = False) -> Column:
+    return Column(name, meaning, type, field or name, holds_classes)
+
+
+_IMAGE = _column(
+    "image", "image", "the perturbed image, a PNG, exactly what was judged; the original where `valid` is false"
+)
+LABEL = _column("label", "label", "the true class")
+_ORIGINAL = _column("original", "image", "the source's image at the generator's size, a PNG")
+IMAGES = (_IMAGE.name, _ORIGINAL.name)
+_SCORES = {
+    "clip_score": "the oracle's score of the true class on `image`: the cosine of the image and the label's prompt",
+    "oracle_score": "the oracle's own score of the true class on `image`",
+}
+
+
+def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
+    return (
+        _IMAGE,
+        LABEL,
+        _ORIGINAL,
+        _column("id", "int64", "the example's number in its source"),
+        _column("valid", "bool", "the oracle accepted at least the first step; only valid rows count in PA"),
+        _column("iterations", "int32", "guided steps in `image`"),
+        _column(
+            "stop_reason",
+            "reason",
+            "`budget`: every step was accepted; `oracle`: the next one was not; `rejected`: not even the first; "
+            "`nonfinite`: no finite way on",
+        ),
+        _column(score_column, "float32", _SCORES[score_column], "score"),
+        _column(
+            "oracle_probability", "float32", "the oracle's probability of the true class on `image`", "probability"
+        ),
+        _column("oracle_label", "int32", "what the oracle sees in `image`", holds_classes=True),
+        _column("original_oracle_label", "int32", "what the oracle sees in the original", holds_classes=True),
+        _column(
+            "reconstruction_oracle_label",
+            "int32",
+            "what the oracle sees in the plain reconstruction, before any step",
+            holds_classes=True,
+        ),
+        _column("prediction", "int32", "what the split's own classifier says of `image`", holds_classes=True),
+        _column("original_prediction", "int32", "what it says of the original", holds_classes=True),
+        _column("reconstruction_prediction", "int32", "what it says of the plain reconstruction", holds_classes=True),
+        _column("loss", "float32", "its cross-entropy on `image`"),
+        _column("latent_shift", "float32", "root mean square of the change of the latent"),
+    )
+
+
+@dataclass(frozen=True)
+class RowSchema:
+    """The columns of one split, in their order.
+
+    Attributes:
+        label_names: of the classes.
+        keep_original: whether the originals are stored.
+        score_column: what the oracle's score is called.
+    """
+
+    label_names: tuple[str, ...]
+    keep_original: bool = True
+    score_column: ScoreColumn = "clip_score"
+
+    @property
+    def columns(self) -> list[Column]:
+        return [c for c in _columns(self.score_column) if self.keep_original or c.name != _ORIGINAL.name]
+
+    @property
+    def features(self) -> Features:
+        return Features({column.name: column.feature(self.label_names) for column in self.columns})
+
+    def name_of(self, field: str) -> str:
+        """The column that holds a value of `Perturbed`."""
+        return next(column.name for column in self.columns if column.field == field)
+
+
+# What a split of anyone may have besides its images and labels.
+KNOWN_COLUMNS = {
+    column.name: column
+    for score_column in SCORE_COLUMNS
+    for column in _columns(score_column)
+    if column.name not in (*IMAGES, LABEL.name)
+}
