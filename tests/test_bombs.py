@@ -13,7 +13,7 @@ from helpers import run
 from PIL import Image
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation import classify, rows
+from fmrgen.evaluation import classify, stream
 from fmrgen.sources.images import open_rgb
 
 SIDE = 9_000
@@ -142,7 +142,7 @@ def test_batches_of_large_images_are_decoded_and_classified_in_parts(tmp_path, m
 
     together = answers()
     assert sizes == [3, 2, 1]
-    for module in (classify, rows):
+    for module in (classify, stream):
         monkeypatch.setattr(module, "MOST_PIXELS", 40 * 40 + 1)
     sizes.clear()
     assert answers() == together
