@@ -130,6 +130,13 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         raise
 
 
+def package_data(name: str) -> Path:
+    """A folder of fmrgen's own data: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / name
+    return installed if installed.is_dir() else package.parent / name
+
+
 def sha256_of(path: Path) -> str:
     """The digest of a file. Raises UserError where it can't be read."""
     try:

@@ -1,21 +1,12 @@
-"""SA, PA, VR and FMR (paper §3.3 and App. J) from the columns of a split, each with its 95 % interval."""
+"""Every metric (SA, PA, VR, FMR and their like, paper §3.3 and App. J), said once, with its 95 % interval."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
-
-# What `summarise` reads; none of it is an image.
-SUMMARY_COLUMNS = (
-    "label",
-    "valid",
-    "iterations",
-    "prediction",
-    "original_prediction",
-    "reconstruction_prediction",
-    "original_oracle_label",
-)
 
 _CONFIDENCE = 0.95
 _RESAMPLES = 10_000
@@ -31,104 +22,11 @@ class Estimate:
     high: float | None
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What is known of a classifier on some rows; None where a column is not there or there is nothing to divide by.
-
-    `standard_accuracy` (SA) is over all originals, `perturbed_accuracy` (PA) over the valid rows, `validation_rate`
-    (VR) the share of valid rows, `fmr` PA / SA × 100 (paper §3.3). `valid_standard_accuracy` is SA on the originals of
-    the valid rows alone and `valid_fmr` the FMR made with it: what the oracle's choice of rows does to the figures.
-    `mean_iterations` is over the valid rows, `reconstruction_accuracy` and `oracle_accuracy` (on originals) over all.
-    """
-
-    rows: int
-    valid_rows: int
-    standard_accuracy: Estimate | None = None
-    perturbed_accuracy: Estimate | None = None
-    validation_rate: Estimate | None = None
-    fmr: Estimate | None = None
-    valid_standard_accuracy: Estimate | None = None
-    valid_fmr: Estimate | None = None
-    mean_iterations: Estimate | None = None
-    reconstruction_accuracy: Estimate | None = None
-    oracle_accuracy: Estimate | None = None
-
-
-@dataclass(frozen=True)
-class Difference:
-    """`first` less `second` on the rows of one split, in points, with paired intervals."""
-
-    first: str
-    second: str
-    standard_accuracy: Estimate | None
-    perturbed_accuracy: Estimate | None
-    fmr: Estimate | None
-
-
-@dataclass(frozen=True)
-class Place:
-    """A classifier's place in a ranking.
-
-    `tied_with_next` says that the interval of the difference to the next one contains zero; None for the last, and
-    where either has no figure.
-    """
-
-    rank: int
-    classifier: str
-    value: Estimate | None
-    tied_with_next: bool | None
-
-
-def summarise(columns: Mapping[str, np.ndarray], *, resamples: int = _RESAMPLES) -> Summary:
-    """The summary of rows given as arrays [N] under the split's column names.
-
-    `label` and `prediction` must be there. Without `valid` all rows count; without another column, what needs it is
-    None.
-    """
-    label = columns["label"]
-    valid = columns["valid"].astype(bool) if "valid" in columns else np.ones(len(label), dtype=bool)
-    hits = {
-        name: columns[name] == label
-        for name in ("prediction", "original_prediction", "reconstruction_prediction", "original_oracle_label")
-        if name in columns
-    }
-    original = hits.get("original_prediction")
-    fmr, valid_fmr = (None, None)
-    if original is not None:
-        fmr, valid_fmr = foundation_model_robustness(hits["prediction"], valid, original, resamples=resamples)
-    return Summary(
-        rows=len(label),
-        valid_rows=int(valid.sum()),
-        standard_accuracy=None if original is None else proportion(original),
-        perturbed_accuracy=proportion(hits["prediction"][valid]),
-        validation_rate=proportion(valid) if "valid" in columns else None,
-        fmr=fmr,
-        valid_standard_accuracy=None if original is None else proportion(original[valid]),
-        valid_fmr=valid_fmr,
-        mean_iterations=mean(columns["iterations"][valid]) if "iterations" in columns else None,
-        reconstruction_accuracy=_proportion_of(hits, "reconstruction_prediction"),
-        oracle_accuracy=_proportion_of(hits, "original_oracle_label"),
-    )
-
-
-def summarise_classes(columns: Mapping[str, np.ndarray], classes: int) -> list[Summary]:
-    """A summary for the rows of each label (paper App. J, Tables 13 and 14); the intervals are of fewer resamples."""
-    members = [columns["label"] == label for label in range(classes)]
-    return [
-        summarise({name: values[rows] for name, values in columns.items()}, resamples=_RESAMPLES_OF_A_CLASS)
-        for rows in members
-    ]
-
-
 def proportion(hits: np.ndarray) -> Estimate | None:
     """The share of True with Wilson's interval, None for no rows."""
     if not len(hits):
         return None
     return Estimate(100 * int(hits.sum()) / len(hits), *_wilson(int(hits.sum()), len(hits)))
-
-
-def _proportion_of(hits: Mapping[str, np.ndarray], name: str) -> Estimate | None:
-    return proportion(hits[name]) if name in hits else None
 
 
 def mean(values: np.ndarray) -> Estimate | None:
@@ -223,6 +121,216 @@ def _ratio_of_proportions(part: np.ndarray, whole: np.ndarray) -> Estimate | Non
     if over is None or under is None or not over.high or not under.low or over.low is None or under.high is None:
         return None
     return Estimate(100 * over.value / under.value, 100 * over.low / under.high, 100 * over.high / under.low)
+
+
+class _Rows:
+    """Some rows of a split, as what metrics are made of.
+
+    `valid` [N] is all True where there is no such column; `right(name)` [N] says which predictions in a column are the
+    label, None where there is no such column.
+    """
+
+    columns = (
+        "label",
+        "valid",
+        "iterations",
+        "prediction",
+        "original_prediction",
+        "reconstruction_prediction",
+        "original_oracle_label",
+    )
+
+    def __init__(self, values: Mapping[str, np.ndarray], resamples: int) -> None:
+        self._values, self._resamples = values, resamples
+        self.label, self.has_valid = values["label"], "valid" in values
+        self.valid = values["valid"].astype(bool) if self.has_valid else np.ones(len(self.label), dtype=bool)
+
+    def right(self, name: str) -> np.ndarray | None:
+        return self._values[name] == self.label if name in self._values else None
+
+    def share_right(self, name: str, among_valid: bool = False) -> Estimate | None:
+        right = self.right(name)
+        return None if right is None else proportion(right[self.valid] if among_valid else right)
+
+    def mean_of_valid(self, name: str) -> Estimate | None:
+        return mean(self._values[name][self.valid]) if name in self._values else None
+
+    @cached_property
+    def fmr(self) -> tuple[Estimate | None, Estimate | None]:
+        """With SA over all rows, and over the valid ones."""
+        perturbed, original = self.right("prediction"), self.right("original_prediction")
+        if perturbed is None or original is None:
+            return None, None
+        return foundation_model_robustness(perturbed, self.valid, original, resamples=self._resamples)
+
+
+# What `summarise` reads; none of it is an image.
+SUMMARY_COLUMNS = _Rows.columns
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of `Summary`, and how it is told wherever it is shown.
+
+    Attributes:
+        name: in tables.
+        title: in words, on a line of its own.
+        meaning: what exactly it is.
+        of: whether it differs from classifier to classifier, or is the split's whoever looks at it.
+        compared: whether classifiers are compared by it, in leaderboards, transfer matrices and differences.
+        make: makes it of rows.
+        unit: what stands behind a figure.
+        field: its name in `Summary`, and in files.
+    """
+
+    name: str
+    title: str
+    meaning: str
+    of: Literal["classifier", "split"]
+    compared: bool
+    make: Callable[[_Rows], Estimate | None]
+    unit: str = " %"
+    field: str = ""
+
+
+def _metric(
+    name: str,
+    title: str,
+    meaning: str,
+    make: Callable[[_Rows], Estimate | None],
+    *,
+    of: Literal["classifier", "split"] = "classifier",
+    compared: bool = False,
+    unit: str = " %",
+) -> Any:
+    metric = Metric(name, title, meaning, of, compared, make, unit)
+    return field(default=None, metadata={"metric": metric, "description": meaning})
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is known of a classifier on some rows; None where a column is not there or there is nothing to divide by.
+
+    Attributes:
+        rows, valid_rows: how many there are.
+    """
+
+    rows: int
+    valid_rows: int
+    standard_accuracy: Estimate | None = _metric(
+        "SA",
+        "SA, standard accuracy",
+        "accuracy on all originals",
+        lambda rows: rows.share_right("original_prediction"),
+        compared=True,
+    )
+    perturbed_accuracy: Estimate | None = _metric(
+        "PA",
+        "PA, perturbed accuracy over valid rows",
+        "accuracy on the perturbed images of valid rows",
+        lambda rows: rows.share_right("prediction", among_valid=True),
+        compared=True,
+    )
+    validation_rate: Estimate | None = _metric(
+        "VR",
+        "VR, validation rate",
+        "share of rows whose first step the oracle accepted",
+        lambda rows: proportion(rows.valid) if rows.has_valid else None,
+        of="split",
+    )
+    fmr: Estimate | None = _metric("FMR", "FMR = PA / SA", "PA / SA × 100", lambda rows: rows.fmr[0], compared=True)
+    valid_standard_accuracy: Estimate | None = _metric(
+        "SA valid",
+        "SA over valid rows alone",
+        "accuracy on the originals of valid rows alone",
+        lambda rows: rows.share_right("original_prediction", among_valid=True),
+    )
+    valid_fmr: Estimate | None = _metric(
+        "FMR valid",
+        "FMR over valid rows alone",
+        "PA / SA valid × 100: FMR without the effect of which rows the oracle let through",
+        lambda rows: rows.fmr[1],
+    )
+    mean_iterations: Estimate | None = _metric(
+        "iterations",
+        "mean iterations of valid rows",
+        "mean guided steps of valid rows",
+        lambda rows: rows.mean_of_valid("iterations"),
+        of="split",
+        unit="",
+    )
+    reconstruction_accuracy: Estimate | None = _metric(
+        "recon.",
+        "classifier accuracy on plain reconstructions",
+        "accuracy of the split's own classifier on images that only went through the generator: what is lost here, no "
+        "step has done",
+        lambda rows: rows.share_right("reconstruction_prediction"),
+    )
+    oracle_accuracy: Estimate | None = _metric(
+        "oracle",
+        "oracle accuracy on originals",
+        "the oracle's own accuracy on all originals",
+        lambda rows: rows.share_right("original_oracle_label"),
+        of="split",
+    )
+
+    def __getitem__(self, metric: Metric) -> Estimate | None:
+        """The figure of a metric."""
+        return getattr(self, metric.field)
+
+
+METRICS = tuple(replace(f.metadata["metric"], field=f.name) for f in fields(Summary) if "metric" in f.metadata)
+COMPARED = {metric.field: metric for metric in METRICS if metric.compared}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`first` less `second` on the rows of one split, in points, with paired intervals."""
+
+    first: str
+    second: str
+    standard_accuracy: Estimate | None
+    perturbed_accuracy: Estimate | None
+    fmr: Estimate | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """A classifier's place in a ranking.
+
+    `tied_with_next` says that the interval of the difference to the next one contains zero; None for the last, and
+    where either has no figure.
+    """
+
+    rank: int
+    classifier: str
+    value: Estimate | None
+    tied_with_next: bool | None
+
+
+def summarise(columns: Mapping[str, np.ndarray], *, resamples: int = _RESAMPLES) -> Summary:
+    """The summary of rows.
+
+    Args:
+        columns: arrays [N] under the split's column names; `label` and `prediction` must be there. Without `valid` all
+            rows count; without another column, what needs it is None.
+        resamples: of the bootstrap.
+
+    Returns:
+        Every metric, rates in percent.
+    """
+    rows = _Rows(columns, resamples)
+    figures = {metric.field: metric.make(rows) for metric in METRICS}
+    return Summary(rows=len(rows.label), valid_rows=int(rows.valid.sum()), **figures)
+
+
+def summarise_classes(columns: Mapping[str, np.ndarray], classes: int) -> list[Summary]:
+    """A summary for the rows of each label (paper App. J, Tables 13 and 14); the intervals are of fewer resamples."""
+    members = [columns["label"] == label for label in range(classes)]
+    return [
+        summarise({name: values[rows] for name, values in columns.items()}, resamples=_RESAMPLES_OF_A_CLASS)
+        for rows in members
+    ]
 
 
 def difference(

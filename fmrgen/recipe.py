@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from fmrgen.config import NOT_FINGERPRINTED, AnySection, ComponentConfig, Section, known_keys, unknown_message, validate
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import fingerprint, parse_yaml
+from fmrgen.files import fingerprint, package_data, parse_yaml
 from fmrgen.generators.base import mask_of
 from fmrgen.kinds import (
     ClassifierOnly,
@@ -96,15 +96,9 @@ class Recipe(Section):
         return build_components(self.source, self.classifier, self.generator, self.oracle, device)
 
 
-def recipes_folder() -> Path:
-    """The shipped recipes: inside an installed package, beside it in a checkout."""
-    installed = Path(__file__).parent / "recipes"
-    return installed if installed.is_dir() else Path(__file__).parent.parent / "recipes"
-
-
 def shipped_recipes() -> dict[str, Path]:
     """Name → file of every shipped recipe; names of bases that only others extend start with an underscore."""
-    root = recipes_folder()
+    root = package_data("recipes")
     return {str(path.relative_to(root).with_suffix("")): path for path in sorted(root.rglob("*.yaml"))}
 
 

@@ -22,7 +22,7 @@ from fmrgen.errors import UserError
 from fmrgen.hub.card import write_card
 from fmrgen.hub.results import record_results, write_model_cards
 from fmrgen.metrics import SUMMARY_COLUMNS, summarise
-from fmrgen.report.tables import figure
+from fmrgen.report.tables import format_estimate
 
 LENET = "asset:mnist/lenet"
 
@@ -241,12 +241,12 @@ def test_the_card_holds_the_figures_that_the_columns_give(split):
         ("SA", summary.standard_accuracy),
         ("PA", summary.perturbed_accuracy),
         ("VR", summary.validation_rate),
-        ("reconstructions", summary.reconstruction_accuracy),
-        ("oracle's accuracy", summary.oracle_accuracy),
+        ("recon.", summary.reconstruction_accuracy),
+        ("oracle", summary.oracle_accuracy),
         ("iterations", summary.mean_iterations),
     ):
         (line,) = [line for line in card.text.splitlines() if line.startswith(f"| {name} |")]
-        assert line.split("|")[2].strip(" *") == figure(estimate)
+        assert line.split("|")[2].strip(" *") == format_estimate(estimate)
     data = card.data.to_dict()
     assert data["size_categories"] == ["n<1K"]
     assert data["license"] == "cc-by-sa-3.0"

@@ -5,15 +5,12 @@ import sys
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from fmrgen.cli.exit import prepare, status_of
 from fmrgen.errors import UserError
-
-if TYPE_CHECKING:
-    from fmrgen.evaluation.summarise import Evaluation
 
 app = typer.Typer(
     name="fmrgen",
@@ -203,98 +200,52 @@ def verify(
         raise typer.Exit(1)
 
 
-SplitsArgument = Annotated[
-    list[str], typer.Argument(metavar="SPLIT...", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], or a parquet file.")
-]
-ClassifiersOption = Annotated[
-    list[str],
-    typer.Option(
-        "--classifier",
-        "-c",
-        metavar="[NAME=]C",
-        help="timm:NAME, hf:REPO, asset:NAME, module:Name, a trained folder, a recipe, or {kind: …}; may be repeated.",
-    ),
-]
-ReportOption = Annotated[Path, typer.Option("--output", "-o", help="The folder to write the report to.")]
-SourceOption = Annotated[
-    str | None, typer.Option("--source", metavar="RECIPE", help="Where originals come from if the split has none.")
-]
-DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch a split on the Hub whole before reading it.")]
-BatchOption = Annotated[
-    int, typer.Option("--batch-size", min=1, max=65_536, help="Images that a classifier gets at once.")
-]
-TrustSourceOption = Annotated[
-    bool,
-    typer.Option("--trust", help="Let the source in a split's provenance run the code and read the places it names."),
-]
-
-
-@app.command()
+@app.command("transfer", help="The matrix of splits and classifiers: how images made for one classifier do on another.")
+@app.command("evaluate", help="SA, PA, VR and FMR of classifiers on splits, with intervals, and a report.")
 def evaluate(
-    splits: SplitsArgument,
-    classifiers: ClassifiersOption,
-    output: ReportOption = Path("evaluation"),
-    source: SourceOption = None,
-    download: DownloadOption = False,
-    batch_size: BatchOption = 64,
-    trust: TrustSourceOption = False,
+    context: typer.Context,
+    splits: Annotated[
+        list[str], typer.Argument(metavar="SPLIT...", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], or a parquet file.")
+    ],
+    classifiers: Annotated[
+        list[str],
+        typer.Option(
+            "--classifier",
+            "-c",
+            metavar="[NAME=]C",
+            help="timm:NAME, hf:REPO, asset:NAME, module:Name, a trained folder, a recipe or {kind: …}; repeatable.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", show_default="evaluation, or transfer", help="The folder to write the report to."
+        ),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="RECIPE", help="Where originals come from if the split has none.")
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch a split on the Hub whole before reading it.")
+    ] = False,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, max=65_536, help="Images that a classifier gets at once.")
+    ] = 64,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Let the source in a split's provenance run the code and read the places it names."
+        ),
+    ] = False,
     model_card: Annotated[
         bool,
         typer.Option("--model-card", help="Write model-index results for model pages, and the splits' leaderboards."),
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """SA, PA, VR and FMR of classifiers on splits, with intervals, and a report."""
-    evaluation = _evaluate(splits, classifiers, output, source, download, batch_size, trust, quiet)
-    if evaluation is None:
-        return
-    from fmrgen.cli import display
-
-    if not quiet:
-        display.print_evaluation(evaluation)
-    if model_card:
-        from fmrgen.hub.results import record_results, write_model_cards
-
-        for line in (*map(str, write_model_cards(evaluation, output / "model-cards")), *record_results(evaluation)):
-            display.say(line)
-    display.say(output / "report.html")
-
-
-@app.command()
-def transfer(
-    splits: SplitsArgument,
-    classifiers: ClassifiersOption,
-    output: ReportOption = Path("transfer"),
-    source: SourceOption = None,
-    download: DownloadOption = False,
-    batch_size: BatchOption = 64,
-    trust: TrustSourceOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """The matrix of splits and classifiers: how images made for one classifier do on another."""
-    evaluation = _evaluate(splits, classifiers, output, source, download, batch_size, trust, quiet)
-    if evaluation is None:
-        return
-    from fmrgen.cli import display
-
-    if not quiet:
-        display.print_transfer(evaluation)
-    display.say(output / "report.html")
-
-
-def _evaluate(
-    splits: list[str],
-    classifiers: list[str],
-    output: Path,
-    source: str | None,
-    download: bool,
-    batch_size: int,
-    trust: bool,
-    quiet: bool,
-) -> "Evaluation | None":
-    """The evaluation, its report written; None on all processes but the first."""
     from fmrgen.recipe import load_classifiers, load_source
 
+    folder = output or Path(str(context.info_name))
     named, originals = load_classifiers(classifiers), load_source(source) if source else None
 
     from fmrgen.cli import display
@@ -302,7 +253,7 @@ def _evaluate(
     from fmrgen.report.write import prepare_folder, write_report
 
     display.quiet_libraries()
-    prepare_folder(output)
+    prepare_folder(folder)
     with display.split_progress(not quiet and os.environ.get("RANK", "0") == "0") as on_rows:
         evaluation = run(
             splits,
@@ -313,9 +264,18 @@ def _evaluate(
             trust=trust,
             on_rows=on_rows,
         )
-    if evaluation is not None:
-        write_report(evaluation, output)
-    return evaluation
+    if evaluation is None:
+        return
+    write_report(evaluation, folder)
+    if not quiet:
+        show_it = display.print_transfer if context.info_name == "transfer" else display.print_evaluation
+        show_it(evaluation)
+    if model_card:
+        from fmrgen.hub.results import record_results, write_model_cards
+
+        for line in (*map(str, write_model_cards(evaluation, folder / "model-cards")), *record_results(evaluation)):
+            display.say(line)
+    display.say(folder / "report.html")
 
 
 @app.command()

@@ -16,10 +16,12 @@ from rich.text import Text
 
 from fmrgen.errors import printable
 from fmrgen.hub_http import bound_requests
+from fmrgen.metrics import METRICS
 from fmrgen.recipe import Recipe
 from fmrgen.report.tables import (
     CONDITIONED,
     all_notes,
+    format_interval,
     neighbours,
     ranked,
     split_facts,
@@ -126,20 +128,11 @@ def row_progress(name: str, show: bool) -> Iterator[Callable[[int, int | None], 
 def print_summary(summary: "Summary", split: str) -> None:
     """The table at the end of a job."""
     table = Table("", "", "95 % interval", title=printable(split), title_justify="left", box=box.SQUARE)
-    rates = {
-        "SA, standard accuracy": summary.standard_accuracy,
-        "PA, perturbed accuracy over valid rows": summary.perturbed_accuracy,
-        "VR, validation rate": summary.validation_rate,
-        "FMR = PA / SA": summary.fmr,
-        "classifier accuracy on plain reconstructions": summary.reconstruction_accuracy,
-        "oracle accuracy on originals": summary.oracle_accuracy,
-    }
     table.add_row("rows", str(summary.rows))
-    for name, rate in rates.items():
-        known = ("n/a", "") if rate is None else (f"{rate.value:.2f} %", f"{rate.low:.1f} – {rate.high:.1f}")
-        table.add_row(name, *known)
-    mean = summary.mean_iterations
-    table.add_row("mean iterations of valid rows", "n/a" if mean is None else f"{mean.value:.2f}")
+    for metric in METRICS:
+        estimate = summary[metric]
+        known = ("n/a", "") if estimate is None else (f"{estimate.value:.2f}{metric.unit}", format_interval(estimate))
+        table.add_row(metric.title, *known)
     _console().print(table)
 
 

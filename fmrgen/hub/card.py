@@ -2,8 +2,9 @@
 
 import math
 import re
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,13 +16,23 @@ from jinja2 import StrictUndefined, Template
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import fingerprint, held, open_plain, read_json, refuse_outside, sha256_of, write_atomically
+from fmrgen.files import (
+    fingerprint,
+    held,
+    open_plain,
+    package_data,
+    read_json,
+    refuse_outside,
+    sha256_of,
+    write_atomically,
+)
 from fmrgen.kinds import ComponentSections
-from fmrgen.metrics import Estimate, Summary
+from fmrgen.metrics import COMPARED, METRICS, Estimate, Summary
 from fmrgen.report.markdown import escape
-from fmrgen.report.tables import figure
+from fmrgen.report.tables import format_estimate
 from fmrgen.storage.paths import CARD, SPLIT_NAME, SplitPaths, card_lock
 from fmrgen.storage.provenance import Provenance, RecordedComponent, RecordedRecipe, read_all
+from fmrgen.storage.schema import RowSchema
 from fmrgen.storage.shards import SplitFolder, summary_of
 from fmrgen.trust.cards import by_config, names_of_data
 from fmrgen.trust.recipes import strangers_code
@@ -29,6 +40,7 @@ from fmrgen.trust.recipes import strangers_code
 RESULT_SCHEMA = "fmrgen-result/1"  # of the files under results/
 
 _BEGIN, _END = "<!-- fmrgen: written by a machine from here -->", "<!-- fmrgen: to here -->"
+_ESTIMATE: TypeAdapter[Estimate | None] = TypeAdapter(Estimate | None)
 _DESCRIBED = "fmrgen split files"
 _TAGS = ["fmrgen", "robustness", "perturbed"]
 
@@ -238,9 +250,7 @@ class _Entry:
     files: str
     classifier: str
     conditioned: bool
-    standard_accuracy: Estimate | None
-    perturbed_accuracy: Estimate | None
-    fmr: Estimate | None
+    figures: Mapping[str, Estimate | None] = field(default_factory=dict)  # of the compared metrics
 
 
 def _leaderboard(paths: SplitPaths, provenance: Provenance) -> list[_Entry]:
@@ -252,22 +262,34 @@ def _leaderboard(paths: SplitPaths, provenance: Provenance) -> list[_Entry]:
     for path in sorted(paths.results.glob("*.json")):
         with suppress(UserError, ValidationError):
             refuse_outside(path, paths.root)
-            entry = TypeAdapter(_Entry).validate_python(read_json(path))
+            entry = TypeAdapter(_Entry).validate_python(told := read_json(path))
             if entry.files == provenance.files_digest:
-                entries.append(entry)
-    return sorted(entries, key=lambda entry: entry.fmr.value if entry.fmr else -1, reverse=True)
+                figures = {name: _ESTIMATE.validate_python(told.get(name)) for name in COMPARED}
+                entries.append(replace(entry, figures=figures))
+    return sorted(entries, key=lambda entry: e.value if (e := entry.figures["fmr"]) else -1, reverse=True)
 
 
 def _render(splits: dict[str, list[_CardSplit]], repo: str) -> str:
     """fmrgen's own text of a card. What splits say of themselves is shown, never read as a template or as markup."""
     template = Template(
-        (cards_folder() / "perturbed_split.md").read_text(encoding="utf-8"),
+        (package_data("dataset_cards") / "perturbed_split.md").read_text(encoding="utf-8"),
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    helpers = {"figure": figure, "escape": escape, "part": _part, "digest": _digest, "fenced": _fenced}
-    helpers["code_of"] = _code_of
-    return template.render(splits=splits, repo=repo, recipe_yaml=_yaml, **helpers).strip()
+    helpers: dict[str, Any] = {
+        "figure": format_estimate,
+        "metrics": METRICS,
+        "compared": COMPARED,
+        "escape": escape,
+        "part": _part,
+        "digest": _digest,
+        "fenced": _fenced,
+        "code_of": _code_of,
+        "recipe_yaml": _yaml,
+    }
+    every = [split.provenance.row_schema for entries in splits.values() for split in entries]
+    columns = {column.name: column for schema in every or [RowSchema(())] for column in schema.columns}
+    return template.render(splits=splits, repo=repo, columns=columns.values(), **helpers).strip()
 
 
 def _part(component: RecordedComponent) -> str:
@@ -297,9 +319,3 @@ def _fenced(text: str) -> str:
     """A code block that nothing in the text can end."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}yaml\n{text}\n{fence}"
-
-
-def cards_folder() -> Path:
-    """The card templates: inside an installed package, beside it in a checkout."""
-    installed = Path(__file__).parent.parent / "dataset_cards"
-    return installed if installed.is_dir() else Path(__file__).parent.parent.parent / "dataset_cards"

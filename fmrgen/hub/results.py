@@ -15,14 +15,14 @@ from fmrgen.evaluation.results import ClassifierFigures, Figures, Result, SplitF
 from fmrgen.files import refuse_outside, write_atomically
 from fmrgen.hub.card import RESULT_SCHEMA, renew_card
 from fmrgen.hub.repo import Change, HubRepo, RepoState
+from fmrgen.metrics import COMPARED
 from fmrgen.report.markdown import escape, to_markdown
-from fmrgen.report.tables import SHORT
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 
 _log = logging.getLogger(__name__)
 
-_METRICS = {"standard_accuracy": "accuracy", "perturbed_accuracy": "accuracy", "fmr": "fmr"}  # field → metric type
+_TYPES = {"fmr": "fmr"}  # what the Hub calls a metric that is no accuracy, by its field
 
 
 def write_model_cards(figures: Figures, folder: Path) -> list[Path]:
@@ -63,11 +63,11 @@ def eval_results(split: SplitFigures, result: Result) -> list[EvalResult]:
         "dataset_args": {"fingerprint": split.fingerprint} if split.fingerprint else None,
     }
     found = []
-    for field, metric in _METRICS.items():
-        if (estimate := getattr(result.total, field)) is not None:
+    for metric in COMPARED.values():
+        if (estimate := result.total[metric]) is not None:
             # Without the interval: an entry with other arguments is not updated on a model's page, it is put beside.
-            measure: dict[str, Any] = {"metric_type": metric, "metric_name": SHORT[field]}
-            found.append(EvalResult(**described, **measure, metric_value=estimate.value))
+            kind: dict[str, Any] = {"metric_type": _TYPES.get(metric.field, "accuracy"), "metric_name": metric.name}
+            found.append(EvalResult(**described, **kind, metric_value=estimate.value))
     return found
 
 

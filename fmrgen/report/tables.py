@@ -2,37 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from fmrgen.evaluation.results import Comparison, Figures, Result, SplitFigures
-from fmrgen.metrics import Estimate, Summary
+from fmrgen.metrics import COMPARED, METRICS, Estimate, Metric, Summary
 
-Measure = Literal["standard_accuracy", "perturbed_accuracy", "fmr"]
-
-SHORT: dict[str, str] = {"standard_accuracy": "SA", "perturbed_accuracy": "PA", "fmr": "FMR"}
 CONDITIONED = "◆"  # marks a split's own classifier
-
-_OF_CLASSIFIER = {
-    "SA": "standard_accuracy",
-    "PA": "perturbed_accuracy",
-    "FMR": "fmr",
-    "SA valid": "valid_standard_accuracy",
-    "FMR valid": "valid_fmr",
-    "recon.": "reconstruction_accuracy",
-}
-_OF_SPLIT = {"VR": "validation_rate", "oracle": "oracle_accuracy", "iterations": "mean_iterations"}
-_COLUMNS = _OF_CLASSIFIER | _OF_SPLIT
-EXPLAINED = {
-    "SA": "accuracy on all originals",
-    "PA": "accuracy on the perturbed images of valid rows",
-    "VR": "share of rows whose first step the oracle accepted",
-    "FMR": "PA / SA × 100",
-    "SA valid": "accuracy on the originals of valid rows alone",
-    "FMR valid": "PA / SA valid × 100: FMR without the effect of which rows the oracle let through",
-    "recon.": "accuracy of the split's own classifier on images that only went through the generator",
-    "oracle": "the oracle's own accuracy on all originals",
-    "iterations": "mean guided steps of valid rows",
-}
+EXPLAINED = {metric.name: metric.meaning for metric in METRICS}
 
 
 @dataclass(frozen=True)
@@ -43,13 +18,19 @@ class Table:
     rows: list[list[str]]
 
 
-def figure(estimate: Estimate | None) -> str:
+def format_estimate(estimate: Estimate | None) -> str:
     """`13.05 [11.1, 15.3]`; n/a where there is none."""
     if estimate is None:
         return "n/a"
+    interval = format_interval(estimate, ", ")
+    return f"{estimate.value:.2f} [{interval}]" if interval else f"{estimate.value:.2f}"
+
+
+def format_interval(estimate: Estimate, between: str = " – ") -> str:
+    """`11.1 – 15.3`; nothing where it has no ends."""
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.2f}"
-    return f"{estimate.value:.2f} [{estimate.low:.1f}, {estimate.high:.1f}]"
+        return ""
+    return f"{estimate.low:.1f}{between}{estimate.high:.1f}"
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
@@ -60,16 +41,20 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 
 def split_table(results: Sequence[Result]) -> Table:
     """The classifiers on one split, those figures that any of them has."""
-    names = [name for name, field in _OF_CLASSIFIER.items() if any(getattr(result.total, field) for result in results)]
-    rows = [[_marked(result), *_cells(result.total, names)] for result in results]
-    return Table(["classifier", *names], rows)
+    shown = [m for m in METRICS if m.of == "classifier" and any(result.total[m] for result in results)]
+    rows = [[_marked(result), *_cells(result.total, shown)] for result in results]
+    return Table(["classifier", *(metric.name for metric in shown)], rows)
 
 
 def split_facts(split: SplitFigures, results: Sequence[Result]) -> str:
     """What holds of the split whatever classifier looks at it, on one line."""
     total = results[0].total
     facts = [f"{total.rows} rows, {total.valid_rows} valid"]
-    facts += [f"{name} {figure(value)}" for name, field in _OF_SPLIT.items() if (value := getattr(total, field))]
+    facts += [
+        f"{metric.name} {format_estimate(total[metric])}"
+        for metric in METRICS
+        if metric.of == "split" and total[metric]
+    ]
     if split.stop_reasons:
         facts.append("stopped by " + ", ".join(f"{reason} {rows}" for reason, rows in split.stop_reasons.items()))
     return "; ".join(facts)
@@ -77,22 +62,23 @@ def split_facts(split: SplitFigures, results: Sequence[Result]) -> str:
 
 def class_table(result: Result, split: SplitFigures) -> Table:
     """A classifier by class (paper Tables 13 and 14), the totals last."""
-    names = [name for name, field in _COLUMNS.items() if getattr(result.total, field)]
+    shown = [metric for metric in METRICS if result.total[metric]]
     rows = [
-        [class_name, str(summary.rows), *_cells(summary, names)]
+        [class_name, str(summary.rows), *_cells(summary, shown)]
         for class_name, summary in zip(split.class_names, result.classes, strict=True)
     ]
-    return Table(["class", "rows", *names], [*rows, ["all", str(result.total.rows), *_cells(result.total, names)]])
+    total = ["all", str(result.total.rows), *_cells(result.total, shown)]
+    return Table(["class", "rows", *(metric.name for metric in shown)], [*rows, total])
 
 
-def transfer_table(figures: Figures, measure: Measure) -> Table:
-    """The transfer matrix: splits down, classifiers across."""
-    short = short_names([split.name for split in figures.splits])
+def transfer_table(figures: Figures, measure: str) -> Table:
+    """The transfer matrix in one of the compared metrics: splits down, classifiers across."""
+    short, metric = short_names([split.name for split in figures.splits]), COMPARED[measure]
     rows = [
-        [short[row[0].split], *(_mark(cell) + figure(getattr(cell.total, measure)) for cell in row)]
+        [short[row[0].split], *(_mark(cell) + format_estimate(cell.total[metric]) for cell in row)]
         for row in figures.matrix
     ]
-    return Table([SHORT[measure], *(classifier.name for classifier in figures.classifiers)], rows)
+    return Table([metric.name, *(classifier.name for classifier in figures.classifiers)], rows)
 
 
 def ranked(results: Sequence[Result], comparison: Comparison) -> list[Result]:
@@ -104,7 +90,7 @@ def ranked(results: Sequence[Result], comparison: Comparison) -> list[Result]:
 def neighbours(comparison: Comparison) -> list[str]:
     """A line for each two neighbours in the ranking: how far apart they are, and whether that is told from zero."""
     lines = []
-    measure = SHORT[comparison.measure]
+    measure = COMPARED[comparison.measure].name
     for place, following in zip(comparison.ranking, comparison.ranking[1:], strict=False):
         for pair in comparison.differences:
             apart: Estimate | None = getattr(pair, comparison.measure)
@@ -112,9 +98,8 @@ def neighbours(comparison: Comparison) -> list[str]:
                 if pair.first != place.classifier and apart.low is not None and apart.high is not None:
                     apart = Estimate(-apart.value, -apart.high, -apart.low)
                 verdict = "statistically tied" if place.tied_with_next else "apart"
-                lines.append(
-                    f"{place.classifier} – {following.classifier}: {measure} differs by {figure(apart)}, {verdict}"
-                )
+                pair_name = f"{place.classifier} – {following.classifier}"
+                lines.append(f"{pair_name}: {measure} differs by {format_estimate(apart)}, {verdict}")
     return lines
 
 
@@ -126,8 +111,8 @@ def all_notes(figures: Figures) -> list[str]:
     return [*of_splits, *of_results]
 
 
-def _cells(summary: Summary, names: Sequence[str]) -> list[str]:
-    return [figure(getattr(summary, _COLUMNS[name])) for name in names]
+def _cells(summary: Summary, metrics: Sequence[Metric]) -> list[str]:
+    return [format_estimate(summary[metric]) for metric in metrics]
 
 
 def _marked(result: Result) -> str:

@@ -286,7 +286,7 @@ def claimed(paths: SplitPaths, fresh: Provenance) -> Provenance:
         tree = read_json(paths.provenance)
         check_not_newer(where, tree)
         if (earlier := parse_provenance(tree)) is None:
-            raise UserError(f"{paths.provenance}: is no provenance of fmrgen's; delete it, or choose another --output")
+            raise UserError(f"{paths.provenance}: is no provenance of fmrgen; delete it, or choose another --output")
         check_same_job(where, earlier, fresh, "choose another --output or output.split, or delete it")
     check_config(paths, fresh, str(paths.root))
     return earlier or fresh
