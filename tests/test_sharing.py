@@ -245,7 +245,7 @@ def test_the_card_holds_the_figures_that_the_columns_give(split):
         ("oracle", summary.oracle_accuracy),
         ("iterations", summary.mean_iterations),
     ):
-        (line,) = [line for line in card.text.splitlines() if line.startswith(f"| {name} |")]
+        line = next(line for line in card.text.splitlines() if line.startswith(f"| {name} |"))
         assert line.split("|")[2].strip(" *") == format_estimate(estimate)
     data = card.data.to_dict()
     assert data["size_categories"] == ["n<1K"]
