@@ -196,7 +196,7 @@ CASES = [
     (["generate", "r.yaml", "-o", "card"], "card/README.md: its metadata can't be read, mend it by hand"),
     (["generate", "r.yaml", "perturb.budget=3", "-o", "out"], "out:c/s was made by another recipe: perturb.budget was 2, is 3; choose another"),
     (["generate", "r.yaml", "-o", "out"], "out:c/s was begun with other classifier weights; put them back"),
-    (["generate", "r.yaml", "-o", "empty_provenance"], f"empty_provenance/{PROVENANCE}: is no provenance of fmrgen's"),
+    (["generate", "r.yaml", "-o", "empty_provenance"], f"empty_provenance/{PROVENANCE}: is no provenance of fmrgen; delete it"),
     (["generate", "r.yaml", "--public"], "--public is of a push: say --push REPO too"),
     (["generate", "r.yaml", "--push", "a b"], "a b: no name for a repo on the Hub"),
     # splits
@@ -211,7 +211,7 @@ CASES = [
     (["verify", "lacking"], "lacking: its provenance is not that of a finished split"),
     (["verify", "huge", "--files"], "shards are too many files"),
     (["verify", "half_character", "--files"], f"half_character/{PROVENANCE}: can't be read as JSON"),
-    (["verify", "no_groups", "--files"], f"no_groups/{PROVENANCE}: is no provenance of fmrgen's"),
+    (["verify", "no_groups", "--files"], f"no_groups/{PROVENANCE}: is no provenance of fmrgen; delete it, or choose another folder"),
     (["verify", "no_digests"], "no_digests: its provenance is not that of a finished split"),
     (["merge", "no_examples", "-o", "m"], "no_examples: holds no perturbed split"),
     (["verify", "r.yaml", "--files"], "r.yaml: is a file; verify the folder of a generate command"),

@@ -11,7 +11,6 @@ import tempfile
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
@@ -83,82 +82,26 @@ class Killed(BaseException):
     """The end of a process that can't defend itself."""
 
 
-class Threads:
-    """What the threads of one job share in the place of processes: what each has told, and when all are killed."""
-
-    def __init__(self, size, kill_after):
-        self.size, self.rows_left = size, kill_after
-        self.told = [{} for _ in range(size)]
-        self.changed = threading.Condition()
-        self.over = False
-
-    def end(self):
-        with self.changed:
-            self.over = True
-            self.changed.notify_all()
-
-
-class ThreadTeam:
-    """A team of threads."""
-
-    job = "job"
-
-    def __init__(self, threads, number, separate):
-        self.threads, self.number, self.size = threads, number, threads.size
-        self.is_first, self.leads_machine = number == 0, number == 0 or separate
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if error is not None:
-            self.threads.end()
-
-    def tell(self, name, value):
-        with self.threads.changed:
-            self.threads.told[self.number][name] = value
-            self.threads.changed.notify_all()
-
-    def heard(self, name):
-        return [told.get(name) for told in self.threads.told]
-
-    def exchange(self, name, value, meanwhile=lambda: None):
-        self.tell(name, [value])
-        with self.threads.changed:
-            self.threads.changed.wait_for(lambda: self.threads.over or None not in self.heard(name))
-        self.check()
-        return [told for [told] in self.heard(name)]
-
-    def check(self):
-        threads = self.threads
-        if threads.rows_left is not None:
-            done = sum(told[0] for told in self.heard("made") if told is not None)
-            if done >= threads.rows_left:
-                threads.end()
-        if threads.over:
-            raise Killed
-
-
 def run(recipe, folders, processes, kill_after, separate):
     """One run of the job; returns whether it came to its end. What it raises is raised."""
-    threads = Threads(processes, kill_after)
-    errors = []
+    made, errors, over = [0] * processes, [], threading.Event()
 
     def process(number):
-        team = ThreadTeam(threads, number, separate)
-        local.team = team
+        def watch(progress):
+            made[number] = max(made[number], progress.done - progress.resumed)
+            if over.is_set() or (kill_after is not None and max(made) >= kill_after):
+                over.set()  # all are killed
+                raise Killed
+
         try:
-            generate(recipe, folders[number if separate else 0])
+            part = (number + 1, processes) if separate else None
+            generate(recipe, folders[number if separate else 0], part=part, on_progress=watch)
         except BaseException as error:
             errors.append(error)
 
-    local = threading.local()
-    started = SimpleNamespace(device=torch.device("cpu"))
     with ExitStack() as stack:
         for name, stand_in in {
-            "fmrgen.jobs.generate.start_processes": lambda: started,
-            "fmrgen.jobs.generate.Team": lambda accelerator, again: local.team,
-            "fmrgen.jobs.generate._is_shared": lambda folder, job: not separate,
+            "fmrgen.jobs.generate._POLL": 0.005,
             "fmrgen.jobs.lifecycle.write_picture": lambda *arguments: None,
             "fmrgen.jobs.lifecycle.renew_card": lambda *arguments: None,
         }.items():

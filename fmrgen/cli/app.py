@@ -1,6 +1,7 @@
 """The commands: parse, call the API, print."""
 
 import os
+import re
 import sys
 from functools import partial
 from importlib.metadata import version
@@ -56,6 +57,10 @@ def generate(
         Path, typer.Option("--output", "-o", help="The dataset folder; an unfinished split goes on.")
     ] = Path("out"),
     limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many examples.")] = None,
+    part: Annotated[
+        str | None,
+        typer.Option("--part", metavar="I/N", help="One of N parts, on a machine of its own; merge makes one of them."),
+    ] = None,
     push: Annotated[
         str | None, typer.Option("--push", metavar="REPO", help="Then push the split to this dataset repo on the Hub.")
     ] = None,
@@ -83,7 +88,7 @@ def generate(
         check_push(push, loaded.in_precision(launched_precision()), public=public, replace=replace)
     show = not quiet and is_first
     with display.job_progress(loaded, show) as on_progress:
-        summary = run(loaded, output, on_progress=on_progress, on_note=display.print_note)
+        summary = run(loaded, output, part=_parse_part(part), on_progress=on_progress, on_note=display.print_note)
     if summary is None:
         return
     split = f"{output}:{loaded.output.config}/{loaded.output.split}"
@@ -91,6 +96,15 @@ def generate(
         display.print_summary(summary, split)
     if push is not None:
         _push(split, push, public, replace, None, quiet)
+
+
+def _parse_part(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise UserError(f"--part {text}: must be I/N, for example 1/2 for the first of two parts")
+    return int(found[1]), int(found[2])
 
 
 @app.command()

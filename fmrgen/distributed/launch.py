@@ -2,12 +2,15 @@
 
 import atexit
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, gather_object
+from torch.distributed import DistError
 
 from fmrgen.errors import UserError
 
@@ -35,12 +38,62 @@ def start_processes() -> Accelerator:
         )
     atexit.unregister(_leave)  # once, however many jobs a process runs
     atexit.register(_leave)
+    _share_cores(gpu)
+    return accelerator
+
+
+def _share_cores(gpu: bool) -> None:
+    """Launchers leave one thread to each process, however many cores there are; without one, that is the caller's."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if not gpu and (here > 1 or "ACCELERATE_MIXED_PRECISION" in os.environ):
-        # Launchers leave one thread to each process, however many cores there are; without one, that is the caller's.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // here))
-    return accelerator
+
+
+def start_process() -> torch.device:
+    """The device of this process, started by a launcher or alone: the GPU of its rank, or the CPU with its share of the
+    cores.
+    """
+    gpus, rank = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
+    _share_cores(bool(gpus))
+    if not gpus:
+        return torch.device("cpu")
+    device = torch.device("cuda", rank % gpus)
+    torch.cuda.set_device(device)
+    return device
+
+
+class Processes:
+    """All processes of an evaluation, which come together to share what they found.
+
+    `rank` is this one's number, of `size`.
+    """
+
+    def __init__(self) -> None:
+        accelerator = start_processes()
+        self.rank, self.size, self.device = accelerator.process_index, accelerator.num_processes, accelerator.device
+        self.is_first = accelerator.is_main_process
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's `value`, whatever can be pickled, on every process. Raises UserError where one is gone."""
+        try:
+            return gather_object([value])
+        except (RuntimeError, DistError) as error:
+            if self.size == 1:
+                raise
+            gone = UserError("another process of the job has stopped; its own line says why, if it had time for one")
+            gone.of_one_process = os.environ.get("LOCAL_RANK") == "1"  # the first one may be the one that is gone
+            raise gone from error
+
+
+@contextmanager
+def own_work() -> Iterator[None]:
+    """Around what one process does alone: its mistakes are its own, and it tells them itself."""
+    try:
+        yield
+    except UserError as error:
+        error.of_one_process = True
+        raise
 
 
 def launched_precision() -> Literal["bf16"] | None:

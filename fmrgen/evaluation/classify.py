@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmrgen.distributed.group import Team, own_work
+from fmrgen.distributed.launch import Processes, own_work
 from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError, one_line
@@ -38,7 +38,7 @@ Predictions = dict[str, dict[str, np.ndarray]]  # classifier → name of the ima
 def classify(
     batches: Iterator[Batch],
     classifiers: Mapping[str, nn.Module],
-    team: Team,
+    processes: Processes,
     device: torch.device,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Predictions:
@@ -50,8 +50,7 @@ def classify(
     """
     found: dict[str, dict[str, list[Tensor]]] = {name: {} for name in classifiers}
     rows: dict[str, list[np.ndarray]] = {}
-    for batch_rows, decoded in read_ahead(_decode(batches, team, device), _WAITING):
-        team.check()
+    for batch_rows, decoded in read_ahead(_decode(batches, processes, device), _WAITING):
         if decoded is not None:
             with own_work():
                 for images_name, images in decoded.result().items():
@@ -66,18 +65,18 @@ def classify(
         }
         for name, of_classifier in found.items()
     }
-    return _by_row(team.gather(mine))
+    return _by_row(processes.gather(mine))
 
 
 def _decode(
-    batches: Iterator[Batch], team: Team, device: torch.device
+    batches: Iterator[Batch], processes: Processes, device: torch.device
 ) -> Iterator[tuple[np.ndarray, Future[dict[str, list[LazyPixels]]] | None]]:
     """The rows of every batch in turn, with the images of this process's own, some batches ahead."""
     workers = max(1, min(_DECODERS, torch.get_num_threads() // 2)) if device.type == "cpu" else _DECODERS
     waiting: deque[Any] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         for number, batch in enumerate(batches):
-            own = number % team.size == team.number
+            own = number % processes.size == processes.rank
             waiting.append((batch.rows, pool.submit(batch.decode) if own else None))
             if len(waiting) > workers:
                 yield waiting.popleft()

@@ -9,8 +9,7 @@ from torch import nn
 
 from fmrgen.components import built, proved, told_of
 from fmrgen.config import ComponentConfig
-from fmrgen.distributed.group import Team
-from fmrgen.distributed.launch import refuse_unlike_processes, start_processes
+from fmrgen.distributed.launch import Processes, refuse_unlike_processes
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import classify
@@ -57,35 +56,34 @@ def evaluate(
     """
     _refuse_few("classifiers", classifiers)
     _refuse_few("splits", splits)
-    accelerator = start_processes()
-    device = accelerator.device
+    processes = Processes()
+    device = processes.device
     named = classifiers if isinstance(classifiers, Mapping) else load_classifiers(classifiers)
     references = list(splits.items()) if isinstance(splits, Mapping) else [(None, split) for split in splits]
-    with Team(accelerator) as team:
-        models = [_model(name, given, device) for name, given in named.items()]
-        loaded = {f"weights of classifier {model.name}": weights_sha256(model.module) for model in models}
-        refuse_unlike_processes(team.exchange("loaded", loaded))
-        if not team.is_first:
-            team.exchange("fetched", True)  # one download for all processes of a machine
-        opened = [open_split(split, name=name, download=download) for name, split in references]
-        if team.is_first:
-            team.exchange("fetched", True)
-        for split in opened:
-            check_columns(split)
-            if [other.name for other in opened].count(split.name) > 1:
-                raise UserError(f"split {split.name} is given twice")
-        evaluated = []
-        for split in opened:
-            sampler = Sampler(shown, 1) if team.is_first else None
-            progress = on_rows if team.is_first else lambda split, done, total: None
-            passed = _classify_split(split, models, team, device, sampler, batch_size, progress)
-            if "original" not in split.features:
-                classify_originals(passed, team, device, source, trust, batch_size)
-            evaluated.append(passed)
-        for model in models:
-            what = f"classifier {model.name}"
-            refuse_changed_weights(what, model.module, loaded[f"weights of {what}"])
-    return figures_of(models, evaluated) if team.is_first else None
+    models = [_model(name, given, device) for name, given in named.items()]
+    loaded = {f"weights of classifier {model.name}": weights_sha256(model.module) for model in models}
+    refuse_unlike_processes(processes.gather(loaded))
+    if not processes.is_first:
+        processes.gather(None)  # one download for all processes of a machine
+    opened = [open_split(split, name=name, download=download) for name, split in references]
+    if processes.is_first:
+        processes.gather(None)
+    for split in opened:
+        check_columns(split)
+        if [other.name for other in opened].count(split.name) > 1:
+            raise UserError(f"split {split.name} is given twice")
+    evaluated = []
+    for split in opened:
+        sampler = Sampler(shown, 1) if processes.is_first else None
+        progress = on_rows if processes.is_first else lambda split, done, total: None
+        passed = _classify_split(split, models, processes, device, sampler, batch_size, progress)
+        if "original" not in split.features:
+            classify_originals(passed, processes, device, source, trust, batch_size)
+        evaluated.append(passed)
+    for model in models:
+        what = f"classifier {model.name}"
+        refuse_changed_weights(what, model.module, loaded[f"weights of {what}"])
+    return figures_of(models, evaluated) if processes.is_first else None
 
 
 def _refuse_few(what: str, given: Mapping[str, Any] | Sequence[str]) -> None:
@@ -134,7 +132,7 @@ def _first_image(split: OpenedSplit, device: torch.device) -> torch.Tensor:
 def _classify_split(
     split: OpenedSplit,
     models: list[NamedClassifier],
-    team: Team,
+    processes: Processes,
     device: torch.device,
     sampler: Sampler | None,
     batch_size: int,
@@ -157,7 +155,7 @@ def _classify_split(
         done += more
         on_rows(split.name, done, split.rows)
 
-    predictions = classify(rows.batches(batch_size), answering, team, device, count)
+    predictions = classify(rows.batches(batch_size), answering, processes, device, count)
     return ClassifiedSplit(split, labels, rows, answering, predictions, (image.shape[2], image.shape[3]))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from fmrgen.components import build_source
-from fmrgen.distributed.group import Team
+from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import Batch, LazyPixels, classify
 from fmrgen.evaluation.stream import ClassifiedSplit
@@ -22,7 +22,7 @@ from fmrgen.trust.recipes import UntrustedError, strangers_section
 
 def classify_originals(
     passed: ClassifiedSplit,
-    team: Team,
+    processes: Processes,
     device: torch.device,
     given: str | SourceConfig | None,
     trust: bool,
@@ -51,7 +51,7 @@ def classify_originals(
         notes.append(f"SA and FMR can't be had: there is no column original, and {error}; pass another --source")
         return
     batches = _source_batches(source, columns, passed, batch_size)
-    originals = classify(batches, passed.answering, team, device)
+    originals = classify(batches, passed.answering, processes, device)
     for name, found in originals.items():
         passed.predictions[name] |= found
 

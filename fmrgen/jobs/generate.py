@@ -1,134 +1,92 @@
-"""The job: source → perturb → split, in one or many accelerate processes."""
+"""The job: source → perturb → split, in one or many processes."""
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fmrgen.components import Components
-from fmrgen.distributed.group import Team, own_work
-from fmrgen.distributed.launch import device_name, launched_precision, refuse_unlike_processes, start_processes
+from fmrgen.distributed.launch import device_name, launched_precision, start_process
 from fmrgen.distributed.prefetch import read_ahead
+from fmrgen.distributed.shard_locks import ShardLocks, own_shards
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import refuse_unwritable
-from fmrgen.jobs.lifecycle import ClaimedSplit, claim, finish, new_provenance, nothing_finite
+from fmrgen.jobs.lifecycle import claim, finish, new_provenance, nothing_finite, record_run
 from fmrgen.jobs.progress import Progress, Watch
 from fmrgen.metrics import Summary
 from fmrgen.recipe import Recipe
 from fmrgen.records import Example, Perturbed
-from fmrgen.sources.base import LoadedExample, Source
+from fmrgen.sources.base import LoadedExample
 from fmrgen.storage.paths import SplitPaths
-from fmrgen.storage.provenance import Provenance, Skipped, new_run, now
-from fmrgen.storage.shards import SplitFolder, Tally, set_aside
+from fmrgen.storage.provenance import Provenance, Run, Skipped, new_run, now
+from fmrgen.storage.shards import SplitFolder, set_aside
 from fmrgen.weights.digest import refuse_changed_weights
 
-_READ_AHEAD = 64  # images decoded and waiting for a slot
+_READ_AHEAD = 16  # images decoded and waiting for a slot; their shards are held, and nobody else makes them
 _HOPELESS = 64  # rows from the start without one finite number, and the job ends
-_SEEN_WITHIN = 10.0  # seconds within which a machine sees that its folder is the first one's
-_LATEST_SIGHT = 60.0  # seconds within which a shared file system shows one machine what another has written
+_PATIENCE = 60.0  # seconds of waiting after which it is told
+_POLL = 0.5  # seconds between two looks whether the shards that others hold are there, or free
 
 
 def generate(
     recipe: Recipe,
     output: str | Path,
     *,
+    part: tuple[int, int] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> Summary | None:
     """Makes the perturbed split of `recipe` in the dataset folder `output`, going on where an earlier run stopped.
 
-    Runs on every process of `accelerate launch`. Machines that do not see the same folder each get a part, for
-    `fmrgen.merge`. `on_progress` is called on the first process; `on_note`, with a line on what was found or is left to
-    do, on the first of each folder. Returns the split's summary on the first process, None on the others and where
-    there are parts. Raises UserError for what a user can mend: before any work where it can be known.
+    Any number of processes may do so at once, under a launcher or each by itself, and each may come late or be killed:
+    they take the shards that nobody holds, and all return when the split is finished.
+
+    Args:
+        recipe: of the job.
+        output: the dataset folder, the same for all processes; made if need be.
+        part: `(i, n)` makes the i-th of n parts, on a machine that does not see the others' folder; `fmrgen.merge`
+            makes one split of them.
+        on_progress: told how far the job is, over all processes.
+        on_note: told, in a line, what was found or is left to do.
+
+    Returns:
+        The split's figures; None of a part.
+
+    Raises:
+        UserError: what a user can fix, before any work where it can be known.
     """
     refuse_unwritable(Path(output))
     recipe = recipe.in_precision(launched_precision())
-    accelerator = start_processes()
-    with Team(accelerator, again="; the same command again goes on") as team, ExitStack() as locks:
-        components = recipe.build(accelerator.device)
-        options = recipe.output
-        paths = SplitPaths(Path(output), options.config, options.split)
-        folder = SplitFolder(paths, len(components.source), options.shard_size)
-        provenance = new_provenance(recipe, components)
-        compared = {"fingerprint", "weights_sha256", "examples", "labels"}
-        refuse_unlike_processes(team.exchange("loaded", provenance.model_dump(mode="json", include=compared)))
-        run = new_run(team.job, team.size, device_name(accelerator.device))
-        mine = _take_once_each(folder, team, lambda: claim(folder, provenance, [run], locks, on_note))
-        parts = [part for part in team.exchange("intact", None if mine is None else mine.intact) if part is not None]
-        intact = {int(shard): Tally(*tally) for part in parts for shard, tally in part.items()}
-        missing = [shard for shard in range(folder.shards) if shard not in intact]
-        watch = Watch(team, folder.examples, reduce(Tally.plus, intact.values(), Tally()), on_progress)
-        slots: list[int] = []
-        share = missing[team.number :: team.size]
-        with own_work(), _told_of_device():
-            faults = _perturb_shards(
-                recipe, components, folder, provenance, share, accelerator.device, watch, slots.append
-            )
-            if share:
-                _refuse_changed_weights(components, folder, provenance)
-        team.exchange("done", True, meanwhile=watch.show)
-        watch.show()
-        if mine is None:
-            return None
-        found = mine.provenance
-        if not found.is_finished:
-            told = {"finished": now(), "seconds": round(watch.seconds, 1), "images": watch.made.rows}
-            ended = run.model_copy(update=told | ({"slots": slots[-1]} if slots else {}))
-            found = found.model_copy(update={"runs": [ended if known == run else known for known in found.runs]})
-        if len(parts) > 1 and not folder.is_whole:
-            found.write(paths)
+    device = start_process()
+    components = recipe.build(device)
+    options = recipe.output
+    paths = SplitPaths(Path(output), options.config, options.split)
+    folder = SplitFolder(paths, len(components.source), options.shard_size)
+    with closing(ShardLocks(folder, own_shards(folder.shards, part))) as locks:
+        run = new_run(device_name(device))
+        provenance = claim(folder, new_provenance(recipe, components), [run], locks, on_note)
+        job = _Job(recipe, components, folder, provenance, device, locks, on_progress)
+        while not provenance.is_finished and locks.missing():
+            job.perturb_shards()
+            job.wait_for_others(on_note)
+        if job.progress.own.rows:
+            _refuse_changed_weights(components, folder, provenance)
+        if not provenance.is_finished:
+            job.record(run)
+        if not folder.is_whole:
             on_note(
-                f"{paths.root}: holds a part of {paths.name}, the others are on other machines; "
-                "bring their folders here, and fmrgen merge makes one of them"
+                f"{paths.root}: holds a part of {paths.name}; when all parts are made, bring their folders to one "
+                "machine, and fmrgen merge makes one split of them"
             )
             return None
-        if missing and len(parts) == 1:
-            _wait_for_sight(folder)
-        summary = finish(folder, found, faults)
-        return summary if team.is_first else None
-
-
-def _take_once_each(folder: SplitFolder, team: Team, take_it: Callable[[], ClaimedSplit]) -> ClaimedSplit | None:
-    """The folder, taken by the first process, and on each machine that sees another folder by the first one there.
-
-    None for all other processes.
-    """
-    mine = take_it() if team.is_first else None
-    nothing_to_do = team.exchange("claimed", mine is not None and mine.provenance.is_finished)[0]
-    if team.leads_machine and not team.is_first and not nothing_to_do and not _is_shared(folder, team.job):
-        return take_it()
-    return mine
-
-
-def _is_shared(folder: SplitFolder, job: str) -> bool:
-    """Whether this machine sees in its folder that the first one has claimed it."""
-    deadline = time.monotonic() + _SEEN_WITHIN
-    while time.monotonic() < deadline:
-        for place in reversed(folder.paths.provenance.parents[:4]):
-            with suppress(OSError):
-                os.listdir(place)  # makes a network file system look anew
-        if folder.is_taken_by(job):
-            return True
-        time.sleep(0.2)
-    return False
-
-
-def _wait_for_sight(folder: SplitFolder) -> None:
-    """Waits until a shared file system shows all that other machines have written."""
-    deadline = time.monotonic() + _LATEST_SIGHT
-    while not folder.is_whole and time.monotonic() < deadline:
-        os.listdir(folder.paths.shards)  # makes it look anew
-        time.sleep(0.5)
+        return finish(folder, job.faults)
 
 
 @contextmanager
@@ -160,80 +118,127 @@ class _OpenShard:
         return self.all_read and not self.waiting
 
 
-def _perturb_shards(
-    recipe: Recipe,
-    components: Components,
-    folder: SplitFolder,
-    provenance: Provenance,
-    share: list[int],
-    device: torch.device,
-    watch: Watch,
-    on_slots: Callable[[int], None],
-) -> Counter[str | None]:
-    """Perturbs the examples of the shards `share` as one stream and writes each shard when its last row ends. Returns
-    what was not finite in rows, by how often; `None` counts the others.
-
-    A source that fails is told after the images before it are through and the shards that they complete are written.
+class _Job:
+    """The work of one process: shards taken one after another, perturbed as one stream, each written when its last row
+    ends.
     """
-    schema = provenance.row_schema
-    size = components.generator.image_size
-    loads = _load_shards(components.source, folder, share, size)
-    home: dict[int, _OpenShard] = {}  # example id → its shard
-    writer = ThreadPoolExecutor(1, thread_name_prefix="shards")
-    written: list[Future[None]] = []
-    failures: list[UserError] = []
 
-    def write_if_complete(shard: _OpenShard) -> None:
-        if shard.complete:
-            arguments = (shard.number, shard.rows, shard.skipped, schema, recipe.fingerprint, watch.team.job)
-            written.append(writer.submit(folder.write_shard, *arguments))
+    def __init__(
+        self,
+        recipe: Recipe,
+        components: Components,
+        folder: SplitFolder,
+        provenance: Provenance,
+        device: torch.device,
+        locks: ShardLocks,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self.recipe, self.components, self.folder, self.provenance = recipe, components, folder, provenance
+        self.device, self.locks = device, locks
+        self.progress = Watch(folder, locks.wanted, on_progress)
+        self.faults: Counter[str | None] = Counter()  # what was not finite in rows, by how often; None: nothing
+        self.slots: int | None = None
+        self._home: dict[int, _OpenShard] = {}  # example id → its shard
+        self._failure: UserError | None = None
+        self._written: list[Future[None]] = []
 
-    def examples() -> Iterator[Example]:
+    def perturb_shards(self) -> None:
+        """Perturbs all shards that can be taken.
+
+        A source that fails is told when the images before it are through and the shards that they complete are written.
+        """
+        _, classifier, generator, oracle = self.components
+        rows = perturb(
+            self._examples(),
+            classifier,
+            generator,
+            oracle,
+            self.recipe.perturb,
+            device=self.device,
+            on_slots=self._set_slots,
+        )
+        with _told_of_device(), ThreadPoolExecutor(1, thread_name_prefix="shards") as self._writer:
+            for row in rows:
+                self._take_row(row)
+        for future in self._written:
+            future.result()
+        self._written.clear()
+        if self._failure is not None:
+            raise self._failure
+
+    def wait_for_others(self, on_note: Callable[[str], None]) -> None:
+        """Waits until the shards that others hold are there, or one of them is free."""
+        begun, told = time.monotonic(), False
+        while (missing := self.locks.missing()) and not self.locks.reserve():
+            if not told and time.monotonic() - begun > _PATIENCE:
+                on_note(f"{self.folder.paths.root}: waiting for {len(missing)} shards that other processes hold")
+                told = True
+            time.sleep(_POLL)
+            self.progress.show()
+
+    def record(self, run: Run) -> None:
+        """Writes down what this process has done."""
+        told = {"finished": now(), "seconds": round(self.progress.seconds, 1), "images": self.progress.own.rows}
+        ended = run.model_copy(update=told | ({"slots": self.slots} if self.slots else {}))
+        record_run(self.folder.paths, ended)
+
+    def _set_slots(self, slots: int) -> None:
+        self.slots = slots
+
+    def _examples(self) -> Iterator[Example]:
         shard = None
-        for number, loaded in read_ahead(loads, _READ_AHEAD):
+        for number, loaded in read_ahead(self._loaded(), _READ_AHEAD):
             if isinstance(loaded, UserError):
-                failures.append(loaded)
+                self._failure = loaded
                 return
             if shard is None or number != shard.number:
                 shard = _OpenShard(number)
             if loaded is None:
                 shard.all_read = True
-                write_if_complete(shard)
+                self._write_if_complete(shard)
             elif isinstance(loaded, LoadedExample):
                 shard.waiting.add(loaded.id)
-                home[loaded.id] = shard
+                self._home[loaded.id] = shard
                 yield loaded.for_engine()
             else:
                 shard.skipped.append(Skipped(id=loaded.id, reason=loaded.reason))
 
-    rows = perturb(
-        examples(),
-        components.classifier,
-        components.generator,
-        components.oracle,
-        recipe.perturb,
-        device=device,
-        on_slots=on_slots,
-        on_pass=lambda active: watch.team.check(),
-    )
-    faults: Counter[str | None] = Counter()
-    with writer:
-        for row in rows:
-            faults[None if row.valid else row.fault] += 1
-            if faults.total() == _HOPELESS and not faults[None]:
-                raise nothing_finite(_HOPELESS, faults)
-            shard = home.pop(row.id)
-            shard.waiting.remove(row.id)
-            shard.rows.append(row)
-            write_if_complete(shard)
-            while written and written[0].done():
-                written.pop(0).result()  # a failed write stops the job here
-            watch.row(row)
-    for future in written:
-        future.result()
-    if failures:
-        raise failures[0]
-    return faults
+    def _loaded(self) -> Iterator[tuple[int, Any]]:
+        """(shard, example) for every example of shards, (shard, None) after each, (shard, error) where it must end."""
+        while (shard := self.locks.take()) is not None:
+            self.progress.own_shard(shard)
+            positions = self.folder.positions(shard)
+            try:
+                for loaded in self.components.source.load(
+                    positions.start, positions.stop, self.components.generator.image_size
+                ):
+                    yield shard, loaded
+            except UserError as error:
+                yield shard, error
+                return
+            yield shard, None
+
+    def _take_row(self, row: Perturbed) -> None:
+        self.faults[None if row.valid else row.fault] += 1
+        if self.faults.total() == _HOPELESS and not self.faults[None]:
+            raise nothing_finite(_HOPELESS, self.faults)
+        shard = self._home.pop(row.id)
+        shard.waiting.remove(row.id)
+        shard.rows.append(row)
+        self._write_if_complete(shard)
+        while self._written and self._written[0].done():
+            self._written.pop(0).result()  # a failed write stops the job here
+        self.progress.row(row)
+
+    def _write_if_complete(self, shard: _OpenShard) -> None:
+        if shard.complete:
+            self._written.append(self._writer.submit(self._write, shard))
+
+    def _write(self, shard: _OpenShard) -> None:
+        self.locks.check_still_held(shard.number)
+        schema = self.provenance.row_schema
+        self.folder.write_shard(shard.number, shard.rows, shard.skipped, schema, self.recipe.fingerprint)
+        self.locks.release(shard.number)
 
 
 def _refuse_changed_weights(components: Components, folder: SplitFolder, before: Provenance) -> None:
@@ -247,16 +252,3 @@ def _refuse_changed_weights(components: Components, folder: SplitFolder, before:
             with suppress(FileNotFoundError):  # by another process of the job
                 set_aside(path)
         raise
-
-
-def _load_shards(source: Source, folder: SplitFolder, shards: list[int], size: int) -> Iterator[tuple[int, Any]]:
-    """(shard, example) for every example of the shards, (shard, None) after each, (shard, error) where it must end."""
-    for shard in shards:
-        positions = folder.positions(shard)
-        try:
-            for loaded in source.load(positions.start, positions.stop, size):
-                yield shard, loaded
-        except UserError as error:
-            yield shard, error
-            return
-        yield shard, None

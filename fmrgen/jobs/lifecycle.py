@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 
 from fmrgen.components import Components
+from fmrgen.distributed.shard_locks import ShardLocks
 from fmrgen.errors import UserError
 from fmrgen.files import held, refuse_outside
 from fmrgen.hub.card import refuse_unreadable_card, renew_card
@@ -16,8 +16,9 @@ from fmrgen.oracles.base import OracleConfig
 from fmrgen.recipe import Recipe
 from fmrgen.records import StopReason
 from fmrgen.report.show import write_picture
-from fmrgen.storage.provenance import SCHEMA, Provenance, Run, claimed
-from fmrgen.storage.shards import SplitFolder, Tally, set_aside
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import SCHEMA, Provenance, Run, claimed, read_provenance
+from fmrgen.storage.shards import SplitFolder, set_aside
 from fmrgen.weights.digest import weights_sha256
 
 
@@ -42,66 +43,74 @@ def new_provenance(recipe: Recipe, components: Components) -> Provenance:
     return Provenance.model_validate(told)
 
 
-@dataclass
-class ClaimedSplit:
-    """A folder claimed by this process: the split's provenance, and what was intact in it by shard."""
-
-    provenance: Provenance
-    intact: dict[int, Tally]
-
-
 def claim(
     folder: SplitFolder,
     fresh: Provenance,
     runs: Sequence[Run],
-    locks: ExitStack,
+    locks: ShardLocks,
     on_note: Callable[[str], None],
-) -> ClaimedSplit:
-    """Claims the folder, for as long as `locks` are held, and checks what is in it; what is wrong is set aside.
+) -> Provenance:
+    """Makes the folder ready for this process, checks what is in it where nobody else is at work on it, and takes the
+    first shard, all before another process comes.
 
     Args:
         folder: of the split.
         fresh: the provenance of a split that is begun here.
         runs: added to the provenance where something is to be done.
-        locks: takes the lock of the split.
+        locks: take the first shard.
         on_note: called with a line for each file that is set aside.
 
+    Returns:
+        The provenance of the split.
+
     Raises:
-        UserError: another job is at work on the folder, or another recipe's split is in it.
+        UserError: another recipe's split is in the folder.
     """
     paths = folder.paths
-    where = f"{paths.root}:{paths.name}"
-    busy = f"{where}: another job is at work on it; wait until it ends, or choose another --output"
     refuse_outside(paths.provenance.parent, paths.root)
-    locks.enter_context(held(paths.lock, busy))
     for path in (folder.shard_path(0), paths.picture):
         refuse_outside(path.parent, paths.root)
-    refuse_unreadable_card(paths.root)
-    provenance = claimed(paths, fresh)
-    intact, wrong = folder.intact_shards(provenance)
-    for error in wrong:
-        on_note(f"{error.path}: {error.reason}; it is made anew, the file is kept as {set_aside(error.path).name}")
-    if len(intact) < folder.shards or not provenance.is_finished:
-        # Parts tell of the same runs: of several records of one, the folder's own stays.
-        known = {(run.job, run.started): run for run in [*runs, *provenance.runs]}
-        more = [run for run in known.values() if run not in provenance.runs]
-        names = {folder.name_of(shard) for shard in intact}
-        files = {name: digest for name, digest in provenance.files.items() if name in names}
-        changes = {"finished": False, "files": files, "runs": [*provenance.runs, *more]}
-        provenance = provenance.model_copy(update=changes)
-        for path in paths.leftovers():
-            path.unlink(missing_ok=True)
-        folder.begin(provenance)
-    return ClaimedSplit(provenance, {shard: found.tally for shard, found in intact.items()})
+    with held(paths.lock):
+        refuse_unreadable_card(paths.root)
+        at_work = locks.anyone_at_work()
+        provenance = claimed(paths, fresh, at_work)
+        missing = bool(locks.missing()) if paths.shards.is_dir() else True
+        files = provenance.files
+        if not at_work:
+            intact, wrong = folder.intact_shards(provenance)
+            for error in wrong:
+                name = set_aside(error.path).name
+                on_note(f"{error.path}: {error.reason}; it is made anew, the file is kept as {name}")
+            missing = len(intact) < folder.shards
+            names = {folder.name_of(shard) for shard in intact}
+            files = {name: digest for name, digest in provenance.files.items() if name in names}
+            for path in paths.leftovers() if missing else ():
+                path.unlink(missing_ok=True)
+        if missing or not provenance.is_finished:
+            # Parts tell of the same runs: of several records of one, the folder's own stays.
+            known = {run.id: run for run in [*runs, *provenance.runs]}
+            more = [run for run in known.values() if run not in provenance.runs]
+            changes = {"finished": False, "files": files, "runs": [*provenance.runs, *more]}
+            provenance = provenance.model_copy(update=changes)
+            folder.begin(provenance)
+            locks.reserve()
+        return provenance
 
 
-def finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | None] | None = None) -> Summary:
+def record_run(paths: SplitPaths, ended: Run) -> None:
+    """Puts what a run has done in the place of its begin."""
+    with held(paths.lock):
+        provenance = read_provenance(paths)
+        runs = [ended if run.id == ended.id else run for run in provenance.runs]
+        provenance.model_copy(update={"runs": runs}).write(paths)
+
+
+def finish(folder: SplitFolder, faults: Counter[str | None] | None = None) -> Summary:
     """Checks the whole split, writes it down as finished, with the picture and the card; of a split that is finished
     only what a killed run did not write.
 
     Args:
         folder: of the split.
-        provenance: of the split, as its job left it.
         faults: what was not finite in the rows of this run, by how often.
 
     Returns:
@@ -110,6 +119,11 @@ def finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | No
     Raises:
         UserError: a row is missing or wrong, or no row is worth anything.
     """
+    with held(folder.paths.lock):
+        return _finish(folder, read_provenance(folder.paths), faults)
+
+
+def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | None] | None) -> Summary:
     checked = None
     if not provenance.is_finished:
         checked = folder.check_complete(provenance)
@@ -128,6 +142,8 @@ def finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | No
         told = provenance.tree | {"finished": True, "summary": asdict(summary), "schema": SCHEMA}
         told |= checked._asdict() | {"skipped": [entry.model_dump() for entry in checked.skipped]}
         Provenance.model_validate(told).write(folder.paths)
+        for path in folder.paths.shard_locks():  # of no use any more, and no part of a dataset
+            path.unlink(missing_ok=True)
     if checked is not None or not folder.paths.picture.exists():
         write_picture(folder.paths)
     renew_card(folder.paths.root)

@@ -1,9 +1,10 @@
 """One split of its parts, as machines without a common file system leave them."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
 
+from fmrgen.distributed.shard_locks import ShardLocks
 from fmrgen.errors import UserError
 from fmrgen.files import refuse_unwritable, write_atomically
 from fmrgen.jobs.lifecycle import claim, finish
@@ -72,19 +73,22 @@ def _merge(parts: list[_Part], output: Path, config: str, split: str, on_note: C
     runs = [run for _, provenance in parts for run in provenance.runs]
     fresh = first.model_copy(update={"finished": False, "runs": [], "files": {}, "skipped": []})
     target = SplitFolder.of(SplitPaths(output, config, split), first)
-    with ExitStack() as locks:
-        claimed = claim(target, fresh, runs, locks, on_note)
+    with closing(ShardLocks(target, list(range(target.shards)))) as locks:
+        if locks.anyone_at_work():
+            raise UserError(f"{output}:{config}/{split}: a job is at work on it; wait until it ends")
+        claim(target, fresh, runs, locks, on_note)
+        there = {shard for shard in range(target.shards) if target.shard_path(shard).exists()}
         for root, provenance in parts:
             folder = SplitFolder.of(SplitPaths(root, config, split), provenance)
             intact, wrong = folder.intact_shards(provenance)
             for error in wrong:
                 on_note(f"{error.path}: {error.reason}; it is left out")
-            for shard in sorted(intact.keys() - claimed.intact.keys()):
+            for shard in sorted(intact.keys() - there):
                 write_atomically(target.shard_path(shard), folder.shard_path(shard).read_bytes())
-                claimed.intact[shard] = intact[shard].tally
-        if missing := target.shards - len(claimed.intact):
+                there.add(shard)
+        if missing := target.shards - len(there):
             raise _IncompleteError(
                 f"{output}:{config}/{split}: {missing} of {target.shards} shards are in none of the parts; their "
                 f"generate command with --output {output} makes them"
             )
-        return finish(target, claimed.provenance)
+        return finish(target)

@@ -1,13 +1,14 @@
-"""How far a job is, over all of its processes."""
+"""How far a job is, over all of its processes: counted from the shards that are there."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 
-from fmrgen.distributed.group import Team
 from fmrgen.records import Perturbed
-from fmrgen.storage.shards import Tally
+from fmrgen.storage.shards import SplitFolder, Tally
+
+_LOOK = 2.0  # seconds between two looks at what others have written
 
 
 @dataclass(frozen=True)
@@ -22,31 +23,44 @@ class Progress:
 
 
 class Watch:
-    """Counts the rows of this process as they end, and hears of those of the others."""
+    """Counts the rows of this process as they end, and those in the shards that others have written."""
 
-    def __init__(self, team: Team, total: int, resumed: Tally, on_progress: Callable[[Progress], None]) -> None:
-        self.team, self.total, self.resumed, self._on_progress = team, total, resumed, on_progress
-        self.own = Tally()
-        self.started = time.monotonic()
+    def __init__(self, folder: SplitFolder, wanted: list[int], on_progress: Callable[[Progress], None]) -> None:
+        self.folder, self.wanted, self._on_progress = folder, wanted, on_progress
+        self.own = Tally()  # made by this process in this run
+        self._in_own_shards: set[int] = set()
+        self._written: dict[int, Tally] = {}
+        self.started = self._looked = time.monotonic()
+        self._look()
+        self.resumed = sum(tally.rows for tally in self._written.values())
         self.show()
-
-    @property
-    def made(self) -> Tally:
-        """What all processes have made in this run."""
-        others = [told for told in self.team.heard("made") if told is not None]
-        return reduce(Tally.plus, others, Tally())
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.started
 
+    def own_shard(self, shard: int) -> None:
+        """Notes that the rows of a shard are counted as they end."""
+        self._in_own_shards.add(shard)
+
     def row(self, row: Perturbed) -> None:
         """Counts a row of this process."""
         self.own = self.own.plus((1, row.valid, row.iterations))
-        self.team.tell("made", self.own)
         self.show()
 
     def show(self) -> None:
-        if self.team.is_first:
-            rows, accepted, iterations = self.resumed.plus(self.made)
-            self._on_progress(Progress(self.total, rows, accepted, iterations, self.resumed.rows))
+        if time.monotonic() - self._looked > _LOOK:
+            self._look()
+        rows, accepted, iterations = reduce(Tally.plus, self._written.values(), self.own)
+        total = sum(len(self.folder.positions(shard)) for shard in self.wanted)
+        self._on_progress(Progress(total, rows, accepted, iterations, self.resumed))
+
+    def _look(self) -> None:
+        self._looked = time.monotonic()
+        for shard in self.wanted:
+            if (
+                shard not in self._written
+                and shard not in self._in_own_shards
+                and self.folder.shard_path(shard).exists()
+            ):
+                self._written[shard] = self.folder.read_tally(shard)

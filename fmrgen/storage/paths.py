@@ -68,6 +68,14 @@ class SplitPaths:
         """Held by the one job that makes the split."""
         return self.provenance.with_name(f".{self.split}.lock")
 
+    def shard_lock(self, number: int) -> Path:
+        """Held by the process that makes the shard."""
+        return self.shards / f".{self.split}-{number:05d}.lock"
+
+    def shard_locks(self) -> list[Path]:
+        """The locks of shards that are there, held or not."""
+        return sorted(self.shards.glob(f".{self.split}-*.lock"))
+
     def in_repo(self, path: Path) -> str:
         """A path of the split as a repo calls it."""
         return path.relative_to(self.root).as_posix()

@@ -1,6 +1,7 @@
 """Where a split comes from: what made it, parsed once at the border, and whether a job may go on with it."""
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -8,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
@@ -96,7 +98,7 @@ class Run(_Recorded):
     """A run of the job; `job` names it on all of its machines. What a run that was killed did not tell is None."""
 
     started: str
-    job: str | None = None
+    job: str | None = None  # of one process
     processes: int | None = None
     device: str | None = None
     versions: dict[str, str] | None = None
@@ -104,6 +106,11 @@ class Run(_Recorded):
     seconds: float | None = None
     images: int | None = None
     slots: int | None = None
+
+    @property
+    def id(self) -> tuple[str | None, str]:
+        """Tells runs apart."""
+        return self.job, self.started
 
 
 class Skipped(_Recorded):
@@ -272,12 +279,12 @@ def _difference(earlier: Provenance, fresh: Provenance) -> str:
     return f"fingerprint {earlier.fingerprint}, not {fresh.fingerprint}"
 
 
-def claimed(paths: SplitPaths, fresh: Provenance) -> Provenance:
+def claimed(paths: SplitPaths, fresh: Provenance, at_work: bool) -> Provenance:
     """The provenance to go on with: the folder's own where this very recipe began the split, else the new one.
 
     Raises UserError where something else is in its place.
     """
-    rows = bool(paths.found_shards())
+    rows = at_work or bool(paths.found_shards())
     where = f"{paths.root}:{paths.name}"
     earlier = None
     if rows:  # a run that stored nothing yet has claimed nothing
@@ -323,10 +330,11 @@ def _identity(provenance: Provenance, section: str) -> Any:
     return told, provenance.labels if section == "source" else getattr(provenance.weights_sha256, section)
 
 
-def new_run(job: str, processes: int, device: str) -> Run:
-    """The record of a run that begins now; `job` names it on all of its machines."""
+def new_run(device: str) -> Run:
+    """The record of a process that begins now."""
     versions = {name: version(name) for name in _VERSIONS}
-    return Run(started=now(), job=job, processes=processes, device=device, versions=versions)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return Run(started=now(), job=uuid4().hex, processes=processes, device=device, versions=versions)
 
 
 def now() -> str:

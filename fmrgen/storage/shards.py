@@ -21,7 +21,7 @@ from fmrgen.files import open_plain, sha256_of, write_atomically
 from fmrgen.metrics import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.records import Perturbed
 from fmrgen.storage.paths import SplitPaths
-from fmrgen.storage.provenance import Provenance, Skipped, read_provenance
+from fmrgen.storage.provenance import Provenance, Skipped
 from fmrgen.storage.schema import Column, RowSchema
 
 Checked = TypeVar("Checked")
@@ -116,11 +116,8 @@ class SplitFolder:
         skipped: Sequence[Skipped],
         schema: RowSchema,
         fingerprint: str,
-        job: str,
     ) -> None:
-        """Writes a shard whole, its rows in the order of their ids; where `job` is not the one that has the folder any
-        more, that is a UserError.
-        """
+        """Writes a shard whole, its rows in the order of their ids."""
         in_order = sorted(rows, key=lambda row: row.id)
         columns = {column.name: [_stored(row, column) for row in in_order] for column in schema.columns}
         table = Dataset.from_dict(columns, features=schema.features).data.table
@@ -129,6 +126,7 @@ class SplitFolder:
             "fingerprint": fingerprint,
             "shard": shard,
             "skipped": [entry.model_dump() for entry in skipped],
+            "tally": [len(in_order), sum(row.valid for row in in_order), sum(row.iterations for row in in_order)],
         }
         table = table.replace_schema_metadata({**table.schema.metadata, _SHARD_KEY: json.dumps(said).encode()})
         buffer = io.BytesIO()
@@ -136,17 +134,15 @@ class SplitFolder:
         with pq.ParquetWriter(buffer, table.schema, **options) as writer:
             if len(table):  # readers of `datasets` stumble over a row group without rows
                 writer.write_table(table, row_group_size=100)
-        if not self.is_taken_by(job):
-            raise UserError(
-                f"{self.paths.root}: is gone, or another job's; bring it back, and the same command goes on"
-            )
         write_atomically(self.shard_path(shard), buffer.getbuffer())
 
-    def is_taken_by(self, job: str) -> bool:
-        """Whether the last run of the split is that of `job`."""
-        with suppress(UserError):
-            return [run.job for run in read_provenance(self.paths).runs[-1:]] == [job]
-        return False
+    def read_tally(self, shard: int) -> Tally:
+        """What a shard that is there tells of its rows, without reading them; nothing where it tells nothing."""
+        with suppress(OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+            with open_plain(self.shard_path(shard)) as file:
+                told = json.loads(pq.read_metadata(file).metadata[_SHARD_KEY])
+            return Tally(*map(int, told["tally"]))
+        return Tally()
 
     def read_columns(self, columns: Sequence[str]) -> pa.Table:
         """Some columns of all shards; images that are not asked for are not read."""
