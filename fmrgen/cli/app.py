@@ -89,7 +89,7 @@ def generate(
     show = not quiet and is_first
     with display.job_progress(loaded, show) as on_progress:
         summary = run(loaded, output, part=_parse_part(part), on_progress=on_progress, on_note=display.print_note)
-    if summary is None:
+    if not is_first or part is not None:
         return
     split = f"{output}:{loaded.output.config}/{loaded.output.split}"
     if show:
@@ -278,7 +278,7 @@ def evaluate(
             trust=trust,
             on_rows=on_rows,
         )
-    if evaluation is None:
+    if os.environ.get("RANK", "0") != "0":
         return
     write_report(evaluation, folder)
     if not quiet:

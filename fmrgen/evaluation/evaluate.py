@@ -1,7 +1,8 @@
 """SA, PA, VR, FMR (paper §3.3) and transfer (App. C) of any classifiers on any splits."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from fmrgen.sources.base import SourceConfig
 from fmrgen.storage.open import OpenedSplit, open_split, reading
 from fmrgen.weights.digest import refuse_changed_weights, weights_sha256
 
+P = ParamSpec("P")
 AnySplit = Any  # str | Dataset | IterableDataset; `datasets` has no types
 AnyClassifier = str | ComponentConfig | nn.Module
 
@@ -38,7 +40,7 @@ def evaluate(
     batch_size: int = 64,
     shown: int = 240,
     on_rows: Callable[[str, int, int | None], None] = lambda split, done, total: None,
-) -> Evaluation | None:
+) -> Evaluation:
     """Every classifier on every split, with 95 % intervals.
 
     A split is a reference (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`), a parquet file, or an opened dataset with columns
@@ -51,8 +53,8 @@ def evaluate(
     first. About `shown` rows of each split are kept for a gallery.
 
     Runs on every process of `accelerate launch` and shares the batches out; the result is the same whatever their
-    number, and the first process's alone: the others get None. `on_rows(split, done, total)` is called there. Raises
-    UserError for what a user can mend.
+    number, and on each of them. `on_rows(split, done, total)` is called on the first. Raises UserError for what a user
+    can fix.
     """
     _refuse_few("classifiers", classifiers)
     _refuse_few("splits", splits)
@@ -74,7 +76,7 @@ def evaluate(
             raise UserError(f"split {split.name} is given twice")
     evaluated = []
     for split in opened:
-        sampler = Sampler(shown, 1) if processes.is_first else None
+        sampler = Sampler(shown, 1)
         progress = on_rows if processes.is_first else lambda split, done, total: None
         passed = _classify_split(split, models, processes, device, sampler, batch_size, progress)
         if "original" not in split.features:
@@ -83,7 +85,7 @@ def evaluate(
     for model in models:
         what = f"classifier {model.name}"
         refuse_changed_weights(what, model.module, loaded[f"weights of {what}"])
-    return figures_of(models, evaluated) if processes.is_first else None
+    return figures_of(models, evaluated)
 
 
 def _refuse_few(what: str, given: Mapping[str, Any] | Sequence[str]) -> None:
@@ -134,7 +136,7 @@ def _classify_split(
     models: list[NamedClassifier],
     processes: Processes,
     device: torch.device,
-    sampler: Sampler | None,
+    sampler: Sampler,
     batch_size: int,
     on_rows: Callable[[str, int, int | None], None],
 ) -> ClassifiedSplit:
@@ -145,8 +147,7 @@ def _classify_split(
         with told_of(f"classifier {model.name}", image):
             what = f"classifier {model.name} on {split.name}"
             answering[model.name] = proved(model.module, labels, image, what)
-    if sampler is not None:
-        sampler.labels = len(labels)
+    sampler.labels = len(labels)
     rows = SplitRows(split, labels, sampler)
     done = 0
 
@@ -159,14 +160,16 @@ def _classify_split(
     return ClassifiedSplit(split, labels, rows, answering, predictions, (image.shape[2], image.shape[3]))
 
 
-def transfer(
-    splits: Mapping[str, AnySplit] | Sequence[str],
-    classifiers: Mapping[str, AnyClassifier] | Sequence[str],
-    **options: Any,
-) -> list[list[Result]] | None:
-    """The transfer matrix (paper Tables 6, 8 and 10): a row for each split, a column for each classifier.
+def _matrix_of(evaluate: Callable[P, Evaluation]) -> Callable[P, list[list[Result]]]:
+    @wraps(evaluate)
+    def matrix(*arguments: P.args, **options: P.kwargs) -> list[list[Result]]:
+        return evaluate(*arguments, **options).matrix
 
-    Arguments as for `evaluate`; the cells are its results.
+    matrix.__doc__ = """Transfer (paper Tables 6, 8 and 10): a row for each split, a column for each classifier.
+
+    Arguments and errors are those of `evaluate`; the cells are its results.
     """
-    evaluation = evaluate(splits, classifiers, **options)
-    return None if evaluation is None else evaluation.matrix
+    return matrix
+
+
+transfer = _matrix_of(evaluate)

@@ -26,7 +26,7 @@ from fmrgen.records import Example, Perturbed
 from fmrgen.sources.base import LoadedExample
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, Run, Skipped, new_run, now
-from fmrgen.storage.shards import SplitFolder, set_aside
+from fmrgen.storage.shards import SplitFolder, set_aside, summary_of_rows
 from fmrgen.weights.digest import refuse_changed_weights
 
 _READ_AHEAD = 16  # images decoded and waiting for a slot; their shards are held, and nobody else makes them
@@ -42,7 +42,7 @@ def generate(
     part: tuple[int, int] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_note: Callable[[str], None] = lambda line: None,
-) -> Summary | None:
+) -> Summary:
     """Makes the perturbed split of `recipe` in the dataset folder `output`, going on where an earlier run stopped.
 
     Any number of processes may do so at once, under a launcher or each by itself, and each may come late or be killed:
@@ -57,7 +57,7 @@ def generate(
         on_note: told, in a line, what was found or is left to do.
 
     Returns:
-        The split's figures; None of a part.
+        The split's figures; of a part, those of the rows that are in its folder.
 
     Raises:
         UserError: what a user can fix, before any work where it can be known.
@@ -85,7 +85,7 @@ def generate(
                 f"{paths.root}: holds a part of {paths.name}; when all parts are made, bring their folders to one "
                 "machine, and fmrgen merge makes one split of them"
             )
-            return None
+            return summary_of_rows(folder)
         return finish(folder, job.faults)
 
 

@@ -145,9 +145,9 @@ class SplitFolder:
         return Tally()
 
     def read_columns(self, columns: Sequence[str]) -> pa.Table:
-        """Some columns of all shards; images that are not asked for are not read."""
+        """Some columns of all shards that are there; images that are not asked for are not read."""
         tables = []
-        for shard in range(self.shards):
+        for shard in filter(lambda shard: self.shard_path(shard).exists(), range(self.shards)):
             # Opened here: pyarrow takes a name with a `~` or a colon in it for another place.
             with open_plain(self.shard_path(shard)) as file:
                 tables.append(pq.read_table(file, columns=list(columns)))
@@ -303,9 +303,14 @@ def summary_of(provenance: Provenance, folder: SplitFolder | None = None) -> Sum
     known = {field.name for field in fields(Summary)}
     summary = Summary(rows=provenance.rows, valid_rows=0)
     if not known <= told.keys() and folder is not None and folder.is_whole:
-        table = folder.read_columns(SUMMARY_COLUMNS)
-        summary = summarise({name: table[name].to_numpy() for name in table.column_names})
+        summary = summary_of_rows(folder)
     for name in known & told.keys():
         with suppress(ValidationError):  # anyone may have written it
             summary = replace(summary, **{name: _FIGURES[name].validate_python(told[name])})
     return summary
+
+
+def summary_of_rows(folder: SplitFolder) -> Summary:
+    """The figures of all rows that are there."""
+    table = folder.read_columns(SUMMARY_COLUMNS)
+    return summarise({name: table[name].to_numpy() for name in table.column_names})
