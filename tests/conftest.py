@@ -14,12 +14,12 @@ from hub_server import HubServer
 from hypothesis import HealthCheck, settings
 
 LONGEST = (
-    "test_publish.py",
+    "test_push.py",
     "test_nodes.py",
     "test_kills.py",
     "test_generate.py",
     "test_evaluate.py",
-    "test_sharing.py",
+    "test_results.py",
 )
 
 everyday = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -18,6 +18,8 @@ from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.perturb import perturb as run_engine
 from fmrgen.generators.vqgan import Vqgan
 
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
 SIZE = 16
 LABELS = 4
 

@@ -1,9 +1,8 @@
 """Training recipes write what the components read; the shipped assets are as good as promised."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from helpers import ROOT
 
 from fmrgen.classifiers.lenet import Config as LenetConfig
 from fmrgen.errors import UserError
@@ -72,6 +71,6 @@ def test_the_shipped_assets_keep_their_promises():
 
 
 def test_assets_are_small_and_hold_no_pickle():
-    files = [path for path in (Path(__file__).parent.parent / "fmrgen/weights/assets").rglob("*") if path.is_file()]
+    files = [path for path in (ROOT / "fmrgen/weights/assets").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files if "__pycache__" not in path.parts) <= 6_000_000
     assert {path.suffix for path in files if path.stat().st_size > 50_000} == {".safetensors"}

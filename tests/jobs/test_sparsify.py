@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from fakes import Fixture
 from helpers import SIZE, run, tiny_vqgan
 from safetensors import safe_open
 from safetensors.torch import save_file
-from test_perturb import Fixture
 
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError

@@ -17,8 +17,8 @@ import torch
 import yaml
 from diffusers import VQModel
 from helpers import fmrgen, run, upload
-from test_bad_input import lay_out
-from test_taming import CONFIG, Taming
+from photos import lay_out
+from taming_files import CONFIG, Taming
 from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClassification
 
 from fmrgen.recipe import load_recipe

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from fakes import STEP, Brightness, Fixture, Identity, Patient, by_id, grey
 from helpers import SIZE, perturb, tiny_vqgan
-from test_perturb import STEP, Brightness, Fixture, Identity, Patient, by_id, grey
 from torch import nn
 
 from fmrgen.generators.transform import Transform

@@ -4,12 +4,11 @@ import io
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import run
+from helpers import ROOT, run
 from PIL import Image
 
 from fmrgen import evaluate, export, verify, verify_files
@@ -54,7 +53,7 @@ def alter(split, column, change):
 def test_a_fresh_split_is_true_and_anyone_finds_the_same(split):
     outcome = verify(f"{split}:mnist/lenet")
     assert (outcome.true_rows, outcome.rows, outcome.disagreements) == (120, 120, [])
-    clip = Path(__file__).parent.parent / "fmrgen/weights/assets/mnist/clip"
+    clip = ROOT / "fmrgen/weights/assets/mnist/clip"
     result = subprocess.run([sys.executable, "-c", RECOMPUTE, split, clip], capture_output=True, text=True, timeout=120)
     assert result.stdout.strip() == "120 of 120", result.stderr
 

@@ -18,8 +18,8 @@ import torch
 import yaml
 from filelock import FileLock
 from helpers import assert_same_rows, fmrgen, parts, rows, wait_for
+from photos import RECIPE, photo
 from PIL import Image
-from test_bad_input import RECIPE, photo
 
 from fmrgen.errors import UserError
 from fmrgen.jobs.generate import generate

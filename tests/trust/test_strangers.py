@@ -20,7 +20,7 @@ from datasets import ClassLabel, Dataset, Features, Image
 from helpers import fmrgen, no_trespass, run, upload
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_bad_input import lay_out, photo
+from photos import lay_out, photo
 
 from fmrgen.errors import UserError
 from fmrgen.kinds import ComponentSections

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +12,7 @@ import pytest
 import torch
 import yaml
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
-from helpers import assert_same_rows, fmrgen, parts, rows
+from helpers import ROOT, assert_same_rows, fmrgen, parts, rows
 from PIL import Image as PILImage
 
 from fmrgen.distributed.launch import start_processes
@@ -26,7 +25,6 @@ from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import SplitFolder
 
-ROOT = Path(__file__).parent.parent
 RECIPE = ("mnist-lenet", "--limit", "60", "output.shard_size=10", "perturb.budget=20")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 

@@ -5,12 +5,11 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import yaml
 from datasets import load_dataset
-from helpers import fmrgen, parts, run
+from helpers import TESTS, fmrgen, parts, run
 
 from fmrgen import evaluate, export, merge, verify, verify_files
 from fmrgen.errors import UserError
@@ -29,7 +28,7 @@ PATH = "provenance/mnist/lenet.json"
 
 @pytest.fixture
 def old(tmp_path):
-    shutil.copytree(Path(__file__).parent / "data/split-0.1.0", tmp_path / "old")
+    shutil.copytree(TESTS / "data/split-0.1.0", tmp_path / "old")
     return tmp_path / "old"
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel
 from helpers import fmrgen, run, upload
-from test_bad_input import lay_out
+from photos import lay_out
 
 from fmrgen.cli.display import _stacked
 from fmrgen.errors import printable

@@ -16,11 +16,11 @@ from unittest.mock import patch
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from fakes import Brightness, Identity, Patient
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from reference import reference_perturb
-from test_perturb import Brightness, Identity, Patient
 
 from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError

@@ -7,7 +7,6 @@ import shutil
 import threading
 import time
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset
-from helpers import fmrgen, run
+from helpers import ROOT, TESTS, fmrgen, run
 from PIL import Image as PILImage
 from torch import nn
 
@@ -551,7 +550,7 @@ def test_the_files_hold_what_was_found(finished_split, tmp_path):
 def test_the_schema_is_the_documented_one():
     from fmrgen.evaluation.results import json_schema
 
-    documented = json.loads((Path(__file__).parent.parent / "docs/evaluation.schema.json").read_text())
+    documented = json.loads((ROOT / "docs/evaluation.schema.json").read_text())
 
     def holds(now, before):
         """Whether all that the documents promise is still there; new figures may have come."""
@@ -585,7 +584,7 @@ def test_any_number_of_processes_find_the_same(finished_split, tmp_path):
         16,
         "-o",
     )
-    here = str(Path(__file__).parent)
+    here = str(TESTS)
     assert fmrgen(*command, tmp_path / "1", PYTHONPATH=here).returncode == 0
     environment = {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": here}
     result = fmrgen(*command, tmp_path / "3", launcher=(*launcher, "3", "-m", "fmrgen"), **environment)

@@ -7,13 +7,12 @@ import shutil
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers import fmrgen, upload, wait_for
+from helpers import TESTS, fmrgen, upload, wait_for
 
 from fmrgen.hub.card import write_card
 from fmrgen.records import Perturbed, StopReason
@@ -29,7 +28,7 @@ LENET = "asset:mnist/lenet"
 def push_all(hub, tmp_path, jobs):
     """Runs the jobs of `push_driver`; returns the calls of each."""
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
-    driver = Path(__file__).parent / "push_driver.py"
+    driver = TESTS / "push_driver.py"
     done = subprocess.run(
         [sys.executable, str(driver), str(tmp_path / "jobs.json")],
         env={**os.environ, **hub.environment},

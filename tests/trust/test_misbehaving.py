@@ -1,16 +1,15 @@
 """Models that write where they should not, look at their neighbours, roll dice, remember, fail late, or give up."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from helpers import fmrgen, perturb, run
-from test_bad_input import RECIPE, photo
-from test_perturb import STEP, Brightness, Identity, Patient, grey
+from fakes import STEP, Brightness, Identity, Patient, grey
+from helpers import TESTS, fmrgen, perturb, run
+from photos import RECIPE, photo
 from torch import nn
 from torch.nn import functional as F
 
@@ -94,7 +93,7 @@ class OracleConfig(ComponentConfig):
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.syspath_prepend(TESTS)
     for name, color in (("a", "red"), ("b", "blue")):
         for number in range(12):
             photo(tmp_path / "photos" / name / f"{number}.png", color=color)

@@ -14,7 +14,7 @@ import torch
 import yaml
 from datasets import Dataset, Features, Image, List, Value
 from helpers import fmrgen, no_trespass, run, upload
-from test_bad_input import RECIPE, lay_out
+from photos import RECIPE, lay_out
 
 LENET = "{kind: lenet, num_classes: 2}"
 EVIL = "open('ran', 'w')\nimport torch\nclass Net(torch.nn.Linear):\n    def __init__(self): super().__init__(2, 2)\n"

@@ -1,0 +1,95 @@
+"""Models that make a test of the engine exact and quick."""
+
+import torch
+from helpers import LABELS, SIZE, perturb, smooth_images, tiny_network
+from reference import reference_perturb
+from torch import nn
+
+from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle
+from fmrgen.engine.models import row_seed
+from fmrgen.oracles.classifier import ClassifierOracle
+from fmrgen.records import Example
+
+COUNT = 24
+
+
+BUDGET = 12
+
+
+def examples(images, labels):
+    return [Example(i, image, label) for i, (image, label) in enumerate(zip(images, labels, strict=True))]
+
+
+def by_id(rows):
+    rows = list(rows)
+    assert len({row.id for row in rows}) == len(rows)
+    return {row.id: row for row in rows}
+
+
+class Fixture:
+    """One generator against one classifier under one oracle, in float64."""
+
+    def __init__(self, generator, step_size):
+        self.generator, self.step_size = generator, step_size
+        self.classifier, self.oracle = tiny_network(1), ClassifierOracle(tiny_network(2))
+        self.images = smooth_images(COUNT)
+        self.labels = self.oracle.judge(self.images).probabilities.argmax(1).tolist()
+        self.labels[5] = (self.labels[5] + 1) % LABELS  # one that the oracle gets wrong
+
+    def engine(self, **options):
+        settings = {"budget": BUDGET, "step_size": self.step_size, **options}
+        rows = perturb(examples(self.images, self.labels), self.classifier, self.generator, self.oracle, **settings)
+        return by_id(rows)
+
+    def reference(self, i, **options):
+        self.generator.row_seeds = [row_seed(0, i)]
+        settings = {"budget": BUDGET, "step_size": self.step_size, **options}
+        return reference_perturb(
+            self.images[i : i + 1], self.labels[i], self.classifier, self.generator, self.oracle, **settings
+        )
+
+
+class Identity(Generator):
+    """The image is its own latent."""
+
+    image_size = SIZE
+
+    def encode(self, images, labels):
+        return Latents(images.clone())
+
+    def decode(self, latents):
+        return latents.free.clamp(0, 1)
+
+
+class Patient(Oracle):
+    """Says 0 until the mean of an image has passed a limit."""
+
+    def __init__(self, limit):
+        self.limit = limit
+
+    def judge(self, images):
+        refuses = (images.flatten(1).mean(1) > self.limit).to(images.dtype)
+        probabilities = torch.stack([1 - refuses, refuses], 1)
+        return Judgement(probabilities, probabilities)
+
+
+class Brightness(nn.Module):
+    """Two logits; the loss of label 0 rises with the brightness, by NaN gradients or logits where asked."""
+
+    def __init__(self, nan_logits_above=2.0, nan_gradient_above=2.0):
+        super().__init__()
+        self.nan_logits_above, self.nan_gradient_above = nan_logits_above, nan_gradient_above
+
+    def forward(self, images):
+        mean = images.flatten(1).mean(1)
+        if images.requires_grad:
+            mean.register_hook(lambda g: torch.where(mean.detach() > self.nan_gradient_above, float("nan"), g))
+        logit = torch.where(mean > self.nan_logits_above, float("nan"), mean)
+        return torch.stack([torch.zeros_like(logit), logit], 1)
+
+
+def grey(*levels):
+    return [Example(i, torch.full((3, SIZE, SIZE), level), 0) for i, level in enumerate(levels)]
+
+
+STEP = 8 / 255
