@@ -46,63 +46,63 @@ def build_components(
         raise UserError(f"source: {len(source.labels)} class leaves nothing to tell apart; a job needs at least 2")
     if len(source) == 0:
         raise UserError("source: no examples in it; check source.split and source.classes")
-    generator = built(generator_config, "generator", Generator, device)
+    generator = build_component(generator_config, "generator", Generator, device)
     blank = blank_image(generator.image_size, device)
     if (mask := mask_of(generator_config)) is not None:
-        with told_of("generator", blank):
+        with component_errors("generator", blank):
             generator = masked(generator, mask, blank)
-    judges = build_judges(classifier_config, oracle_config, source.labels, blank)
+    judges = build_classifier_and_oracle(classifier_config, oracle_config, source.labels, blank)
     components = Components(source, judges.classifier, generator, judges.oracle)
-    with told_of("generator", blank):
+    with component_errors("generator", blank):
         _try_gradient(components, blank)
     return components
 
 
 def build_source(config: SourceConfig) -> Source:
     """The source of a config, which loads its images as the config says. Raises UserError."""
-    source = built(config, "source", Source)
+    source = build_component(config, "source", Source)
     source.fit, source.on_error = config.fit, config.on_error
     return source
 
 
-class Judges(NamedTuple):
+class ClassifierAndOracle(NamedTuple):
     """The two that look at images."""
 
     classifier: nn.Module
     oracle: Oracle
 
 
-def build_judges(
+def build_classifier_and_oracle(
     classifier_config: ComponentConfig, oracle_config: ComponentConfig, labels: Labels, blank: torch.Tensor
-) -> Judges:
+) -> ClassifierAndOracle:
     """Classifier and oracle on the device of the image `blank` [1, 3, H, W], proved to answer in `labels` on it."""
-    classifier = built(classifier_config, "classifier", nn.Module, blank.device)
-    with told_of("classifier", blank):
-        classifier = proved(classifier, labels, blank, "classifier")
-    oracle = built(oracle_config, "oracle", Oracle, blank.device)
-    with told_of("oracle", blank):
+    classifier = build_component(classifier_config, "classifier", nn.Module, blank.device)
+    with component_errors("classifier", blank):
+        classifier = fit_to_labels(classifier, labels, blank, "classifier")
+    oracle = build_component(oracle_config, "oracle", Oracle, blank.device)
+    with component_errors("oracle", blank):
         oracle.set_labels(labels)
         judgement = oracle.judge(blank.clone())
         for name, values in judgement._asdict().items():
             if tuple(values.shape) != (1, len(labels)):
                 found = f"{tuple(values.shape)} for one image and {len(labels)} labels"
                 raise UserError(f"oracle: its {name} have shape {found}")
-        _refuse_company(lambda images: torch.cat(oracle.judge(images), 1), blank, "oracle")
-    return Judges(classifier, oracle)
+        _check_independence(lambda images: torch.cat(oracle.judge(images), 1), blank, "oracle")
+    return ClassifierAndOracle(classifier, oracle)
 
 
-def proved(classifier: nn.Module, labels: Labels, image: torch.Tensor, what: str) -> nn.Module:
+def fit_to_labels(classifier: nn.Module, labels: Labels, image: torch.Tensor, what: str) -> nn.Module:
     """`classifier`, made to answer in `labels` and proved to judge each image by itself.
 
     `image` [1, 3, H, W] is what it is tried on, `what` names it in the error. Raises UserError.
     """
     answering = answer_in_labels(classifier, labels, image.clone(), what)
-    _refuse_company(answering, image, what)
+    _check_independence(answering, image, what)
     return answering
 
 
 @torch.no_grad()
-def _refuse_company(ask: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor, what: str) -> None:
+def _check_independence(ask: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor, what: str) -> None:
     """Raises UserError where the answer [K] for an image hangs on those beside it, on chance, or on earlier ones.
 
     A split is made in batches of its own making: such answers would be true of no image. `image` [1, 3, H, W] and one
@@ -139,7 +139,7 @@ def blank_image(size: int, device: torch.device | str) -> torch.Tensor:
         raise UserError(f"generator.image_size: no memory holds an image of {size} px; choose a smaller one") from None
 
 
-def built(config: ComponentConfig, section: str, role: type[Role], *device: torch.device | str) -> Role:
+def build_component(config: ComponentConfig, section: str, role: type[Role], *device: torch.device | str) -> Role:
     """The component that `config` builds, a `role`. Raises UserError, starting with `section`, for all else."""
     try:
         component = config.build(*device)
@@ -155,7 +155,7 @@ def built(config: ComponentConfig, section: str, role: type[Role], *device: torc
 
 
 @contextmanager
-def told_of(section: str, image: torch.Tensor) -> Iterator[None]:
+def component_errors(section: str, image: torch.Tensor) -> Iterator[None]:
     """Makes whatever a component throws at its first image an error of that section; anyone's code may stand there."""
     try:
         yield

@@ -41,29 +41,27 @@ NOT_FINGERPRINTED = (
     "perturb.slots",
     "perturb.compile",
 )
-STRANGERS = "of a stranger"  # the context of a validation that imports nothing and reads no file
+UNTRUSTED = "of a stranger"  # the context of a validation that imports nothing and reads no file
 _PURE_SHORT_FORMS = ("timm:", "hf:", "asset:")  # that say what they mean without an import or a file of the user's
 
 
-class Section(BaseModel):
+class StrictConfig(BaseModel):
     """A part of a recipe. Unknown keys are refused, with the nearest known one in the message."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unknown_keys(cls, data: Any) -> Any:
-        return _refuse_unknown(data, cls.__name__, cls.model_fields)
+    def _check_known_keys(cls, data: Any) -> Any:
+        return _check_keys(data, cls.__name__, cls.model_fields)
 
 
 def known_keys(options: type) -> BeforeValidator:
-    """Refuses keys that the dataclass `options` does not have, as a `Section` does."""
-    return BeforeValidator(
-        lambda data: _refuse_unknown(data, options.__name__, [field.name for field in fields(options)])
-    )
+    """Refuses keys that the dataclass `options` does not have, as a `StrictConfig` does."""
+    return BeforeValidator(lambda data: _check_keys(data, options.__name__, [field.name for field in fields(options)]))
 
 
-def _refuse_unknown(data: Any, name: str, known: Collection[str]) -> Any:
+def _check_keys(data: Any, name: str, known: Collection[str]) -> Any:
     if isinstance(data, dict) and (strangers := [key for key in data if key not in known]):
         raise ValidationError.from_exception_data(
             name,
@@ -79,7 +77,7 @@ def _refuse_unknown(data: Any, name: str, known: Collection[str]) -> Any:
     return data
 
 
-class ComponentConfig(Section):
+class ComponentConfig(StrictConfig):
     """The section of one component: what it is (`kind`) and how to make it (`build`).
 
     `kind` is a built-in name (the module of that name beside the component's base) or `package.module:Class`.
@@ -165,7 +163,7 @@ def component(
     def resolve(value: Any, info: ValidationInfo) -> ComponentConfig:
         if isinstance(value, base):
             return value
-        strangers = info.context == STRANGERS
+        strangers = info.context == UNTRUSTED
         if isinstance(value, str) and short_form is not None:
             if strangers and not value.startswith(_PURE_SHORT_FORMS):
                 return Withheld.of(value)
@@ -209,10 +207,10 @@ def _is_revision(text: str | None) -> str | None:
 
 Revision = Annotated[str | None, AfterValidator(_is_revision)]  # of a repo on the Hub
 
-AnySection = TypeVar("AnySection", bound=Section)
+AnyConfig = TypeVar("AnyConfig", bound=StrictConfig)
 
 
-def validate(section: type[AnySection], tree: Any, name: str, context: str | None = None) -> AnySection:
+def validate(section: type[AnyConfig], tree: Any, name: str, context: str | None = None) -> AnyConfig:
     """`tree` as a `section`; a mistake in it is one UserError line that starts with `name` and the key."""
     try:
         return section.model_validate(tree, context=context)

@@ -7,22 +7,22 @@ class UserError(Exception):
     """A mistake that the user can mend.
 
     The message is one line that names the thing and the cure. The command line prints it on stderr and exits with
-    status 2; in Python it is an ordinary exception. `of_one_process` tells that other processes of the job do not
+    status 2; in Python it is an ordinary exception. `from_one_process` tells that other processes of the job do not
     raise it too.
     """
 
-    of_one_process = False
+    from_one_process = False
 
 
 class Terminated(BaseException):
     """Somebody asked the process to end (SIGTERM); raised where the main thread is.
 
     No SystemExit: that is what others' code raises, and what is caught around it. `why` is another process's death
-    where that was the cause; `of_one_process` as for UserError.
+    where that was the cause; `from_one_process` as for UserError.
     """
 
     why: str | None = None
-    of_one_process = False
+    from_one_process = False
 
 
 _JOINERS = ("\u200c", "\u200d")  # of letters in several scripts, and of emoji

@@ -42,7 +42,7 @@ def is_inside(path: Path, root: Path) -> bool:
     return any(folder in path.resolve().parents for folder in roots)
 
 
-def refuse_outside(path: Path, root: Path) -> None:
+def check_inside(path: Path, root: Path) -> None:
     """Raises UserError where `path` is led out of the folder `root` by a link."""
     if not is_inside(path, root):
         raise UserError(f"{path}: is a link out of the folder, and is not followed; put a file there")
@@ -152,11 +152,11 @@ def fingerprint(canonical: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def refuse_unwritable(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     """Raises UserError where a folder is not there and can't be made, or nothing can be written in it."""
     if not _is_text(str(folder)):
         raise UserError(f"{str(folder)!r}: its name is no UTF-8, and parquet can't be written there; choose another")
-    refuse_chain(folder)
+    check_plain_path(folder)
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
     if not there.is_dir():
         raise UserError(f"{folder}: can't be written: {there} is not a folder; choose another --output")
@@ -164,7 +164,7 @@ def refuse_unwritable(folder: Path) -> None:
         raise UserError(f"{folder}: can't be written: {there} is read-only; choose another --output")
 
 
-def refuse_chain(folder: Path) -> None:
+def check_plain_path(folder: Path) -> None:
     """Raises UserError for a folder whose name the readers of datasets take for two places."""
     if "::" in str(folder.absolute()):
         raise UserError(f"{folder}: datasets can't read from a path with :: in it; use a folder of another name")

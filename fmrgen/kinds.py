@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import SerializeAsAny
 
-from fmrgen.config import ComponentConfig, Section, component, import_object
+from fmrgen.config import ComponentConfig, StrictConfig, component, import_object
 from fmrgen.errors import UserError
 from fmrgen.files import open_plain, parse_yaml
 from fmrgen.sources.base import SourceConfig
-from fmrgen.trust.recipes import strangers_section
+from fmrgen.trust.recipes import untrusted_config
 from fmrgen.weights.assets import resolve_path
 
 TRAINED_CLASSIFIER = "classifier.yaml"  # beside model.safetensors: the section that builds the network
@@ -47,7 +47,7 @@ def _trained_classifier(text: str, path: Path) -> dict[str, Any]:
     if not isinstance(section, dict):
         raise UserError(f"{text}: no folder of a trained classifier, it holds no {path.name}")
     named = {**section, "checkpoint": "asset:"}  # it is the user who names the folder of the weights
-    strangers_section(
+    untrusted_config(
         ClassifierOnly,
         {"classifier": named},
         f"{path}:",
@@ -57,30 +57,28 @@ def _trained_classifier(text: str, path: Path) -> dict[str, Any]:
     return {**section, "checkpoint": f"{text}/model.safetensors"}
 
 
-SourceSection = Annotated[SerializeAsAny[SourceConfig], component("fmrgen.sources", base=SourceConfig)]
-ClassifierSection = Annotated[
-    SerializeAsAny[ComponentConfig], component("fmrgen.classifiers", classifier_of_short_form)
-]
-GeneratorSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.generators")]
-OracleSection = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.oracles")]
+SourceField = Annotated[SerializeAsAny[SourceConfig], component("fmrgen.sources", base=SourceConfig)]
+ClassifierField = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.classifiers", classifier_of_short_form)]
+GeneratorField = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.generators")]
+OracleField = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.oracles")]
 
 
-class ComponentSections(Section):
+class ComponentConfigs(StrictConfig):
     """The four components of a job."""
 
-    source: SourceSection
-    classifier: ClassifierSection
-    generator: GeneratorSection
-    oracle: OracleSection
+    source: SourceField
+    classifier: ClassifierField
+    generator: GeneratorField
+    oracle: OracleField
 
 
-class ClassifierOnly(Section):
+class ClassifierOnly(StrictConfig):
     """A classifier's section alone."""
 
-    classifier: ClassifierSection
+    classifier: ClassifierField
 
 
-class SourceOnly(Section):
+class SourceOnly(StrictConfig):
     """A source's section alone."""
 
-    source: SourceSection
+    source: SourceField

@@ -58,8 +58,8 @@ def match_classes(class_names: Sequence[str], names: Sequence[str]) -> Match | N
     the same order where at least half of the names agree and none of these stands at another place. Otherwise every
     name has to be found.
     """
-    exact = _places(class_names)
-    alike = [_places(map(key, class_names)) for key in (plain, _first_synonym)]
+    exact = _positions(class_names)
+    alike = [_positions(map(key, class_names)) for key in (plain, _first_synonym)]
     found: dict[int, int] = {}
     for place, name in enumerate(names):
         candidates = exact.get(name, [])
@@ -87,8 +87,8 @@ def _first_synonym(name: str) -> str:
     return plain(name.partition(",")[0])
 
 
-def _places(names: Iterable[str]) -> dict[str, list[int]]:
-    """Name → the places where it stands."""
+def _positions(names: Iterable[str]) -> dict[str, list[int]]:
+    """Name → the positions at which it stands."""
     places: dict[str, list[int]] = {}
     for place, name in enumerate(names):
         places.setdefault(name, []).append(place)
@@ -117,18 +117,18 @@ def make_labels(classes: Classes | None, source_names: Sequence[str] | None) -> 
                     )
                 owner[index] = name
         names = tuple(classes)
-        _refuse_unclear(names)
+        _check_names(names)
         return Labels(names, groups, None if source_names is None else len(source_names))
     if classes is not None and source_names is not None and len(classes) != len(source_names):
         raise UserError(f"source.classes: {len(classes)} names for the source's {len(source_names)} classes")
     names = tuple(source_names or ()) if classes is None else tuple(classes)
     if not names:
         raise UserError("source.classes: the source has no class names, list them here")
-    _refuse_unclear(names)
+    _check_names(names)
     return Labels(names, source_size=len(names))
 
 
-def _refuse_unclear(names: tuple[str, ...]) -> None:
+def _check_names(names: tuple[str, ...]) -> None:
     """Raises UserError for names that could not be told apart in a prompt or in the dataset's label column."""
     name, count = Counter(names).most_common(1)[0]
     if count > 1:

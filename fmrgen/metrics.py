@@ -295,7 +295,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Place:
+class RankedClassifier:
     """A classifier's place in a ranking.
 
     `tied_with_next` says that the interval of the difference to the next one contains zero; None for the last, and
@@ -389,16 +389,17 @@ def _wilson(hits: int, rows: int) -> tuple[float, float]:
     return 100 * float(low) if hits else 0.0, 100 * float(high) if hits < rows else 100.0
 
 
-def rank(summaries: Mapping[str, Summary], differences: Sequence[Difference], measure: str) -> list[Place]:
+def rank(summaries: Mapping[str, Summary], differences: Sequence[Difference], measure: str) -> list[RankedClassifier]:
     """Classifiers by falling `measure` (a field of Summary and of Difference), those without one last."""
     figures: dict[str, Estimate | None] = {name: getattr(summary, measure) for name, summary in summaries.items()}
     apart = {frozenset((pair.first, pair.second)): getattr(pair, measure) for pair in differences}
     order = sorted(figures, key=lambda name: -np.inf if (e := figures[name]) is None else e.value, reverse=True)
-    places = []
-    for place, name in enumerate(order):
-        gap = apart.get(frozenset(order[place : place + 2]))
-        places.append(Place(place + 1, name, figures[name], None if gap is None else gap.low <= 0 <= gap.high))
-    return places
+    ranking = []
+    for number, name in enumerate(order, 1):
+        gap = apart.get(frozenset(order[number - 1 : number + 1]))
+        tied = None if gap is None else gap.low <= 0 <= gap.high
+        ranking.append(RankedClassifier(number, name, figures[name], tied))
+    return ranking
 
 
 def outputs_in_another_order(label: np.ndarray, prediction: np.ndarray, classes: int) -> bool:

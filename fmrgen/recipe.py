@@ -12,18 +12,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fmrgen.config import NOT_FINGERPRINTED, AnySection, ComponentConfig, Section, known_keys, unknown_message, validate
+from fmrgen.config import (
+    NOT_FINGERPRINTED,
+    AnyConfig,
+    ComponentConfig,
+    StrictConfig,
+    known_keys,
+    unknown_message,
+    validate,
+)
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import fingerprint, package_data, parse_yaml
 from fmrgen.generators.base import mask_of
 from fmrgen.kinds import (
+    ClassifierField,
     ClassifierOnly,
-    ClassifierSection,
-    GeneratorSection,
-    OracleSection,
+    GeneratorField,
+    OracleField,
+    SourceField,
     SourceOnly,
-    SourceSection,
     classifier_of_short_form,
 )
 from fmrgen.sources.base import SourceConfig
@@ -35,7 +43,7 @@ if TYPE_CHECKING:
     from fmrgen.components import Components
 
 
-class OutputSection(Section):
+class OutputConfig(StrictConfig):
     """How the perturbed split is stored."""
 
     config: str = Field(pattern=rf"^{CONFIG_NAME}$", description="names the source, generator and oracle")
@@ -51,16 +59,16 @@ class OutputSection(Section):
         return name
 
 
-class Recipe(Section):
+class Recipe(StrictConfig):
     """A whole job: which images, perturbed by which generator against which classifier, under which oracle."""
 
     description: str = ""
-    source: SourceSection
-    classifier: ClassifierSection
-    generator: GeneratorSection
-    oracle: OracleSection
+    source: SourceField
+    classifier: ClassifierField
+    generator: GeneratorField
+    oracle: OracleField
     perturb: Annotated[PerturbOptions, known_keys(PerturbOptions)] = PerturbOptions()
-    output: OutputSection
+    output: OutputConfig
 
     @model_validator(mode="after")
     def _no_drift_beside_a_mask(self) -> "Recipe":
@@ -113,10 +121,10 @@ def load_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises UserError, naming the file and the key, for anything that is not right in it.
     """
-    return load_section(Recipe, reference, overrides)
+    return load_config(Recipe, reference, overrides)
 
 
-def load_section(section: type[AnySection], reference: str | Path, overrides: Sequence[str] = ()) -> AnySection:
+def load_config(section: type[AnyConfig], reference: str | Path, overrides: Sequence[str] = ()) -> AnyConfig:
     """`load_recipe` for any kind of recipe."""
     tree = _read(reference, seen=())
     changes: dict[str, Any] = {}
@@ -164,11 +172,11 @@ def load_classifiers(texts: Sequence[str]) -> dict[str, ComponentConfig]:
 def load_source(text: str) -> SourceConfig:
     """The source of a recipe, or a source section as inline YAML. Raises UserError."""
     if text.lstrip().startswith("{"):
-        return source_section(parse_yaml(text, text), text)
-    return source_section(_read(text, seen=()).get("source"), text)
+        return source_config_of(parse_yaml(text, text), text)
+    return source_config_of(_read(text, seen=()).get("source"), text)
 
 
-def source_section(tree: Any, name: str) -> SourceConfig:
+def source_config_of(tree: Any, name: str) -> SourceConfig:
     """A source section from its mapping; a mistake in it is a UserError that starts with `name`."""
     return validate(SourceOnly, {"source": tree}, name).source
 

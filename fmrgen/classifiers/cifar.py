@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from fmrgen.config import ClassifierConfig
-from fmrgen.trust.recipes import places_among
+from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ class Config(ClassifierConfig):
         return []
 
     def places_it_reads(self) -> list[str]:
-        return places_among(self.checkpoint)
+        return paths_among(self.checkpoint)
 
 
 def _resnet18(num_classes: int) -> "nn.Module":

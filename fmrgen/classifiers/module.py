@@ -6,7 +6,7 @@ from pydantic import Field
 
 from fmrgen.config import ClassifierConfig, import_object
 from fmrgen.errors import UserError
-from fmrgen.trust.recipes import places_among
+from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -48,4 +48,4 @@ class Config(ClassifierConfig):
         return [self.target]
 
     def places_it_reads(self) -> list[str]:
-        return places_among(self.checkpoint)
+        return paths_among(self.checkpoint)

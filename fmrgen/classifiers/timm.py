@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from fmrgen.config import ClassifierConfig
 from fmrgen.errors import UserError, one_line
-from fmrgen.trust.recipes import LARGEST_INPUT, places_among, shapes_a_network
+from fmrgen.trust.recipes import LARGEST_INPUT, paths_among, shapes_a_network
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +54,7 @@ class Config(ClassifierConfig):
         return []
 
     def places_it_reads(self) -> list[str]:
-        return places_among(self.checkpoint)
+        return paths_among(self.checkpoint)
 
 
 def _imagenet_names(model: Any) -> list[str] | None:

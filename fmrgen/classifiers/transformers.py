@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from fmrgen.config import ClassifierConfig, Revision
-from fmrgen.trust.recipes import places_among
+from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ class Config(ClassifierConfig):
         return [f"that of {self.model} (trust_remote_code)"] if self.trust_remote_code else []
 
     def places_it_reads(self) -> list[str]:
-        return places_among(self.model)
+        return paths_among(self.model)
 
 
 def _class_names(id2label: dict[int, str]) -> list[str] | None:

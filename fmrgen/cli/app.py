@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from fmrgen.cli.exit import prepare, status_of
+from fmrgen.cli.exit import exit_status_of, install_signal_handlers
 from fmrgen.errors import UserError
 
 app = typer.Typer(
@@ -134,7 +134,7 @@ def sparsify(
         found = run(loaded, output, regularization=regularization, on_images=on_images)
     if not quiet:
         display.print_sparse_mask(found, f"{loaded.output.config}/{loaded.output.split}")
-    display.say(output)
+    display.print_line(output)
 
 
 @app.command()
@@ -288,8 +288,8 @@ def evaluate(
         from fmrgen.hub.results import record_results, write_model_cards
 
         for line in (*map(str, write_model_cards(evaluation, folder / "model-cards")), *record_results(evaluation)):
-            display.say(line)
-    display.say(folder / "report.html")
+            display.print_line(line)
+    display.print_line(folder / "report.html")
 
 
 @app.command()
@@ -304,7 +304,7 @@ def show(
 
     display.quiet_libraries()
     shown = run(split, output, rows=rows)
-    display.say(f"{shown} rows: {output / 'gallery.html'}, {output / 'sheet.png'}")
+    display.print_line(f"{shown} rows: {output / 'gallery.html'}, {output / 'sheet.png'}")
 
 
 @app.command()
@@ -324,7 +324,7 @@ def export(
     display.quiet_libraries()
     with display.row_progress("export", not quiet) as on_rows:
         rows = run(split, folder, form, tar_size=tar_size, on_rows=on_rows)
-    display.say(f"{folder}: {rows} rows")
+    display.print_line(f"{folder}: {rows} rows")
 
 
 @app.command()
@@ -347,7 +347,7 @@ def train(
     display.quiet_libraries()
     with display.row_progress("train", not quiet) as on_step:
         metrics = run(loaded, output, lambda step, steps, loss: on_step(step, steps))
-    display.say(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    display.print_line(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
 
 @app.command()
@@ -367,10 +367,10 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what a lost process does to torch is told in a line
     if arguments is None:
-        prepare()
+        install_signal_handlers()
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     goes_on = arguments[:1] in (["generate"], ["push"], ["merge"])
-    sys.exit(status_of(partial(_run, arguments), "; the same command again goes on" if goes_on else ""))
+    sys.exit(exit_status_of(partial(_run, arguments), "; the same command again goes on" if goes_on else ""))
 
 
 def _run(arguments: list[str]) -> Any:

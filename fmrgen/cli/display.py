@@ -31,7 +31,7 @@ from fmrgen.report.tables import (
 from fmrgen.report.tables import Table as TextTable
 
 if TYPE_CHECKING:
-    from fmrgen.evaluation.results import Figures
+    from fmrgen.evaluation.results import EvaluationResults
     from fmrgen.hub.push import Pushed
     from fmrgen.jobs.progress import Progress as JobProgress
     from fmrgen.jobs.sparsify import SparseMask
@@ -150,7 +150,7 @@ def print_sparse_mask(found: "SparseMask", split: str) -> None:
     table.add_row(*columns.values())
     _console().print(table)
     if not found.tells_apart:
-        say("the test score is that of a coin: these latents can't be told apart, and the mask means little")
+        print_line("the test score is that of a coin: these latents can't be told apart, and the mask means little")
 
 
 @contextmanager
@@ -165,7 +165,7 @@ def hub_progress(show: bool) -> Iterator[None]:
         yield
 
 
-def say(line: object) -> None:
+def print_line(line: object) -> None:
     """A line of the outcome. Whatever is printed may come from data: what a terminal would obey is written out."""
     print(printable(str(line)))
 
@@ -190,13 +190,13 @@ def _console(stderr: bool = False) -> Console:
 def print_pushed(pushed: "Pushed") -> None:
     """Where the splits are now, how to cite them, and what their owner should know."""
     seen = "private" if pushed.private else "public"
-    say(f"{pushed.repo} ({seen}): {'pushed ' + ', '.join(pushed.new) if pushed.new else 'nothing new'}")
+    print_line(f"{pushed.repo} ({seen}): {'pushed ' + ', '.join(pushed.new) if pushed.new else 'nothing new'}")
     if pushed.url is not None:
-        say(pushed.url)
+        print_line(pushed.url)
     for tag in pushed.tags:
-        say(f"cite as {pushed.repo}@{tag}")
+        print_line(f"cite as {pushed.repo}@{tag}")
     for note in pushed.notes:
-        say(f"note: {note}")
+        print_line(f"note: {note}")
 
 
 @contextmanager
@@ -214,21 +214,21 @@ def split_progress(show: bool) -> Iterator[Callable[[str, int, int | None], None
         yield update
 
 
-def print_evaluation(figures: "Figures") -> None:
+def print_evaluation(evaluation: "EvaluationResults") -> None:
     """A table for each split, its ranking, and what must be known with it."""
-    for split, row, comparison in zip(figures.splits, figures.matrix, figures.comparisons, strict=True):
+    for split, row, comparison in zip(evaluation.splits, evaluation.matrix, evaluation.comparisons, strict=True):
         _print_table(split_table(ranked(row, comparison)), split.name)
         for line in (split_facts(split, row), *neighbours(comparison)):
-            say(line)
-    _print_notes(figures)
+            print_line(line)
+    _print_notes(evaluation)
 
 
-def print_transfer(figures: "Figures") -> None:
+def print_transfer(evaluation: "EvaluationResults") -> None:
     """The transfer matrix, in FMR where there are originals, and in PA."""
-    if any(result.total.fmr for result in figures.results):
-        _print_table(transfer_table(figures, "fmr"), "FMR, splits down, classifiers across")
-    _print_table(transfer_table(figures, "perturbed_accuracy"), "PA")
-    _print_notes(figures)
+    if any(result.total.fmr for result in evaluation.results):
+        _print_table(transfer_table(evaluation, "fmr"), "FMR, splits down, classifiers across")
+    _print_table(transfer_table(evaluation, "perturbed_accuracy"), "PA")
+    _print_notes(evaluation)
 
 
 def _print_table(content: "TextTable", title: str) -> None:
@@ -249,28 +249,28 @@ def _stacked(cell: str) -> Text:
     return Text(f"{value}\n{interval.rstrip(']').replace(', ', '–')}" if bracket else cell)
 
 
-def _print_notes(figures: "Figures") -> None:
-    for note in all_notes(figures):
-        say(f"note: {note}")
-    say(f"percent with 95 % intervals; {CONDITIONED} the classifier that the split was made for")
+def _print_notes(evaluation: "EvaluationResults") -> None:
+    for note in all_notes(evaluation):
+        print_line(f"note: {note}")
+    print_line(f"percent with 95 % intervals; {CONDITIONED} the classifier that the split was made for")
 
 
 def print_files_verification(found: "FilesVerification", split: str) -> None:
     """How many files are right, and the first of what is not."""
     of = "those of its provenance" if found.finished else "whole; the split is not finished"
-    say(f"{split}: {found.intact} of {found.shards} files are {of}")
+    print_line(f"{split}: {found.intact} of {found.shards} files are {of}")
     _print_list(found.wrong)
 
 
 def print_verification(verification: "Verification", split: str) -> None:
     """How many rows are true, and the first of what is not."""
-    say(f"{split}: {verification.true_rows} of {verification.rows} rows are true of their stored images")
+    print_line(f"{split}: {verification.true_rows} of {verification.rows} rows are true of their stored images")
     wrong = verification.disagreements
     _print_list([f"id {entry.id}: {entry.column} is stored as {entry.stored}, found {entry.found}" for entry in wrong])
 
 
 def _print_list(lines: list[str]) -> None:
     for line in lines[:_LISTED]:
-        say(f"  {line}")
+        print_line(f"  {line}")
     if (more := len(lines) - _LISTED) > 0:
-        say(f"  and {more} more")
+        print_line(f"  and {more} more")

@@ -22,7 +22,7 @@ _SOON = 0.02  # seconds after which what dropped a signal's exception has return
 _prepared = threading.Event()  # the process is the command's own
 
 
-def status_of(run: Callable[[], int | None], again: str) -> int:
+def exit_status_of(run: Callable[[], int | None], again: str) -> int:
     """Runs a command and returns its exit status; where it is ended, a line says why, with `again` on how to go on.
 
     What only a traceback can tell is raised.
@@ -31,13 +31,13 @@ def status_of(run: Callable[[], int | None], again: str) -> int:
         status = run()
         sys.stdout.flush()
     except BaseException as error:
-        _hear_no_more()
+        _stop_listening()
         status = _tell(error, again)
         if status is None:
             raise
-    _hear_no_more()
+    _stop_listening()
     if status == _INTERRUPTED:  # also what typer makes of Ctrl-C
-        complain(f"interrupted{again}")
+        print_error(f"interrupted{again}")
     if status and _prepared.is_set():  # what libraries do at the exit may wait for a process that is gone
         late = threading.Timer(_GRACE, os._exit, [status])
         late.daemon = True
@@ -48,26 +48,26 @@ def status_of(run: Callable[[], int | None], again: str) -> int:
 def _tell(error: BaseException, again: str) -> int | None:
     """Says in a line why a command ends by `error`, and returns the exit status; None for what needs a traceback."""
     if isinstance(error, UserError):
-        return complain(str(error), error.of_one_process)
+        return print_error(str(error), error.from_one_process)
     if isinstance(error, Terminated):
-        complain(error.why or f"terminated{again}", error.of_one_process)
+        print_error(error.why or f"terminated{again}", error.from_one_process)
         return _TERMINATED
     if isinstance(error, KeyboardInterrupt):
         return _INTERRUPTED
     if isinstance(error, SystemExit):
-        return complain(f"others' code ended the command before its time, exit({error.code!r}){again}")
+        return print_error(f"others' code ended the command before its time, exit({error.code!r}){again}")
     if isinstance(error, BrokenPipeError):  # who reads the output has enough
         _write_no_more()
         return _BROKEN_PIPE
     if isinstance(error, OSError) and not error.filename and error.errno in (errno.ENOSPC, errno.EIO):
         _write_no_more()
-        return complain(f"the output can't be written: {error.strerror}")
+        return print_error(f"the output can't be written: {error.strerror}")
     if isinstance(error, OSError) and error.filename and error.strerror:
-        return complain(f"{str(error.filename)[:80]}: {error.strerror}")
+        return print_error(f"{str(error.filename)[:80]}: {error.strerror}")
     if isinstance(error, Exception) and hasattr(error, "format_message"):  # what typer raises for a bad option
         context = getattr(error, "ctx", None)
         hint = f"; see {context.command_path} --help" if context else ""
-        return complain(error.format_message().rstrip(".?") + hint)
+        return print_error(error.format_message().rstrip(".?") + hint)
     return None
 
 
@@ -76,16 +76,16 @@ def _write_no_more() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def complain(text: str, of_one_process: bool = False) -> int:
+def print_error(text: str, from_one_process: bool = False) -> int:
     """One line on stderr, from the first process of a machine alone where all make the same mistake. Exit status 2."""
     rank = os.environ.get("RANK", "0")
-    if os.environ.get("LOCAL_RANK", "0") == "0" or of_one_process:
+    if os.environ.get("LOCAL_RANK", "0") == "0" or from_one_process:
         where = "fmrgen" if rank == "0" else f"fmrgen (process {rank})"
         print(f"{where}: {printable(' '.join(text.split()))}", file=sys.stderr)
     return 2
 
 
-def prepare() -> None:
+def install_signal_handlers() -> None:
     """Makes SIGTERM an exception of the main thread, as Ctrl-C is one, and sees to it that both end the process. A
     terminal without UTF-8 gets question marks where its alphabet has no character of a table.
 
@@ -98,7 +98,7 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    sys.unraisablehook = _ask_again
+    sys.unraisablehook = _resend_lost_signal
     _prepared.set()
     heard, told = os.pipe()
     os.set_blocking(told, False)
@@ -117,7 +117,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _ask_again(lost: "sys.UnraisableHookArgs") -> None:
+def _resend_lost_signal(lost: "sys.UnraisableHookArgs") -> None:
     """Sends the signal anew whose exception came up where Python drops all: in a destructor, in a weak reference."""
     signals = {Terminated: (signal.SIGTERM, _terminate), KeyboardInterrupt: (signal.SIGINT, _interrupt)}
     if lost.exc_type not in signals:
@@ -128,7 +128,7 @@ def _ask_again(lost: "sys.UnraisableHookArgs") -> None:
     threading.Timer(_SOON, os.kill, [os.getpid(), number]).start()
 
 
-def _hear_no_more() -> None:
+def _stop_listening() -> None:
     """From here on SIGTERM ends the process at once: nobody would catch the exception any more."""
     if signal.getsignal(signal.SIGTERM) is _terminate:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -146,6 +146,6 @@ def _end_in_any_case(heard: int) -> None:
     while (number := os.read(heard, 1)[0]) not in (signal.SIGTERM, signal.SIGINT):
         pass
     time.sleep(_GRACE)
-    complain("ended in the middle of a computation that did not return")
+    print_error("ended in the middle of a computation that did not return")
     sys.stderr.flush()
     os._exit(128 + number)

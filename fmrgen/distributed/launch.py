@@ -82,17 +82,17 @@ class Processes:
             if self.size == 1:
                 raise
             gone = UserError("another process of the job has stopped; its own line says why, if it had time for one")
-            gone.of_one_process = os.environ.get("LOCAL_RANK") == "1"  # the first one may be the one that is gone
+            gone.from_one_process = os.environ.get("LOCAL_RANK") == "1"  # the first one may be the one that is gone
             raise gone from error
 
 
 @contextmanager
-def own_work() -> Iterator[None]:
+def errors_of_one_process() -> Iterator[None]:
     """Around what one process does alone: its mistakes are its own, and it tells them itself."""
     try:
         yield
     except UserError as error:
-        error.of_one_process = True
+        error.from_one_process = True
         raise
 
 
@@ -120,10 +120,10 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def refuse_unlike_processes(everyones: list[dict[str, Any]]) -> None:
+def check_same_on_all(loaded: list[dict[str, Any]]) -> None:
     """Raises UserError, on every process, where they did not load the same things: their rows must not be mixed."""
-    for name, value in everyones[0].items():
-        unlike = [process for process, other in enumerate(everyones) if other[name] != value]
+    for name, value in loaded[0].items():
+        unlike = [process for process, other in enumerate(loaded) if other[name] != value]
         if unlike:
             raise UserError(
                 f"process {unlike[0]} has other {name} than process 0; give every node the same recipe and files, and "

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmrgen.distributed.launch import Processes, own_work
+from fmrgen.distributed.launch import Processes, errors_of_one_process
 from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError, one_line
@@ -52,7 +52,7 @@ def classify(
     rows: dict[str, list[np.ndarray]] = {}
     for batch_rows, decoded in read_ahead(_decode(batches, processes, device), _WAITING):
         if decoded is not None:
-            with own_work():
+            with errors_of_one_process():
                 for images_name, images in decoded.result().items():
                     rows.setdefault(images_name, []).append(batch_rows)
                     for name, said in _ask(images, classifiers, device).items():
@@ -120,13 +120,13 @@ def _ask(images: list[LazyPixels], classifiers: Mapping[str, nn.Module], device:
     return answers
 
 
-def _by_row(everyones: list[dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]]) -> Predictions:
+def _by_row(loaded: list[dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]]) -> Predictions:
     """The processes' shares put together by row, whichever process had which."""
     together: Predictions = {}
-    for name in everyones[0]:
+    for name in loaded[0]:
         together[name] = {}
-        for images_name in sorted({images_name for one in everyones for images_name in one[name]}):
-            shares = [one[name][images_name] for one in everyones if images_name in one[name]]
+        for images_name in sorted({images_name for one in loaded for images_name in one[name]}):
+            shares = [one[name][images_name] for one in loaded if images_name in one[name]]
             rows, said = (np.concatenate(parts) for parts in zip(*shares, strict=True))
             if not np.array_equal(np.sort(rows), np.arange(len(rows))):
                 raise RuntimeError(f"{images_name}: a row was classified twice, or not at all")

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from fmrgen.components import built, proved, told_of
+from fmrgen.components import build_component, component_errors, fit_to_labels
 from fmrgen.config import ComponentConfig
-from fmrgen.distributed.launch import Processes, refuse_unlike_processes
+from fmrgen.distributed.launch import Processes, check_same_on_all
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import classify
@@ -18,12 +18,12 @@ from fmrgen.evaluation.originals import classify_originals
 from fmrgen.evaluation.results import Result
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier, SplitRows, check_columns
-from fmrgen.evaluation.summarise import Evaluation, figures_of
+from fmrgen.evaluation.summarise import Evaluation, summarise_evaluation
 from fmrgen.labels import Labels
 from fmrgen.recipe import load_classifier, load_classifiers
 from fmrgen.sources.base import SourceConfig
 from fmrgen.storage.open import OpenedSplit, open_split, reading
-from fmrgen.weights.digest import refuse_changed_weights, weights_sha256
+from fmrgen.weights.digest import check_same_weights, weights_sha256
 
 P = ParamSpec("P")
 AnySplit = Any  # str | Dataset | IterableDataset; `datasets` has no types
@@ -56,15 +56,15 @@ def evaluate(
     number, and on each of them. `on_rows(split, done, total)` is called on the first. Raises UserError for what a user
     can fix.
     """
-    _refuse_few("classifiers", classifiers)
-    _refuse_few("splits", splits)
+    _check_not_empty("classifiers", classifiers)
+    _check_not_empty("splits", splits)
     processes = Processes()
     device = processes.device
     named = classifiers if isinstance(classifiers, Mapping) else load_classifiers(classifiers)
     references = list(splits.items()) if isinstance(splits, Mapping) else [(None, split) for split in splits]
     models = [_model(name, given, device) for name, given in named.items()]
     loaded = {f"weights of classifier {model.name}": weights_sha256(model.module) for model in models}
-    refuse_unlike_processes(processes.gather(loaded))
+    check_same_on_all(processes.gather(loaded))
     if not processes.is_first:
         processes.gather(None)  # one download for all processes of a machine
     opened = [open_split(split, name=name, download=download) for name, split in references]
@@ -84,11 +84,11 @@ def evaluate(
         evaluated.append(passed)
     for model in models:
         what = f"classifier {model.name}"
-        refuse_changed_weights(what, model.module, loaded[f"weights of {what}"])
-    return figures_of(models, evaluated)
+        check_same_weights(what, model.module, loaded[f"weights of {what}"])
+    return summarise_evaluation(models, evaluated)
 
 
-def _refuse_few(what: str, given: Mapping[str, Any] | Sequence[str]) -> None:
+def _check_not_empty(what: str, given: Mapping[str, Any] | Sequence[str]) -> None:
     if isinstance(given, str):
         raise UserError(f"{what}: give a list, or a mapping of names, not one string")
     if not given:
@@ -101,7 +101,7 @@ def _model(name: str, given: AnyClassifier, device: torch.device) -> NamedClassi
         return NamedClassifier(name, section.to(device).eval(), None)
     if not isinstance(section, ComponentConfig):
         raise UserError(f"classifier {name}: is a {type(given).__name__}, not a reference, a section or a torch module")
-    return NamedClassifier(name, built(section, f"classifier {name}", nn.Module, device).eval(), section)
+    return NamedClassifier(name, build_component(section, f"classifier {name}", nn.Module, device).eval(), section)
 
 
 def _labels_of(split: OpenedSplit, models: list[NamedClassifier], image: torch.Tensor) -> Labels:
@@ -116,7 +116,7 @@ def _labels_of(split: OpenedSplit, models: list[NamedClassifier], image: torch.T
             f"{split.name}: its labels are words, and no classifier says what its classes are called; list them, in "
             "the order of its outputs, as class_names of its section"
         )
-    with told_of(f"classifier {models[0].name}", image), torch.no_grad():
+    with component_errors(f"classifier {models[0].name}", image), torch.no_grad():
         return Labels(tuple(map(str, range(models[0].module(image.clone()).shape[1]))))
 
 
@@ -144,9 +144,9 @@ def _classify_split(
     labels = _labels_of(split, models, image)
     answering = {}
     for model in models:
-        with told_of(f"classifier {model.name}", image):
+        with component_errors(f"classifier {model.name}", image):
             what = f"classifier {model.name} on {split.name}"
-            answering[model.name] = proved(model.module, labels, image, what)
+            answering[model.name] = fit_to_labels(model.module, labels, image, what)
     sampler.labels = len(labels)
     rows = SplitRows(split, labels, sampler)
     done = 0

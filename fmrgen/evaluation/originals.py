@@ -17,7 +17,7 @@ from fmrgen.recipe import load_source
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 from fmrgen.sources.images import Fit, open_rgb, resize
 from fmrgen.storage.open import OpenedSplit
-from fmrgen.trust.recipes import UntrustedError, strangers_section
+from fmrgen.trust.recipes import UntrustedError, untrusted_config
 
 
 def classify_originals(
@@ -68,7 +68,7 @@ def _source_section(
         tree = {"source": split.provenance.recipe.source.tree}
         told, cure = "the originals' source in the provenance", "if you trust it, pass --trust"
         try:
-            config = strangers_section(SourceOnly, tree, told, trust=trust, cure=cure).source
+            config = untrusted_config(SourceOnly, tree, told, trust=trust, cure=cure).source
         except UntrustedError as error:
             notes.append(f"SA and FMR can't be had: there is no column original, and {error}")
             return None

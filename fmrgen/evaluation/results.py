@@ -1,7 +1,7 @@
 """What an evaluation found, as data: the schema of `evaluation.json`."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,13 +9,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError
 from fmrgen.files import read_json
-from fmrgen.metrics import Difference, Place, Summary
+from fmrgen.metrics import Difference, RankedClassifier, Summary
 
 SCHEMA: Literal["fmrgen-evaluation/1"] = "fmrgen-evaluation/1"
 
 
 @dataclass(frozen=True)
-class SplitFigures:
+class EvaluatedSplit:
     """A split, whoever looks at it.
 
     `repo` is the folder or Hub repo that holds it as `config` and `split`, `revision` the commit on the Hub.
@@ -41,7 +41,7 @@ class SplitFigures:
 
 
 @dataclass(frozen=True)
-class ClassifierFigures:
+class EvaluatedClassifier:
     """A classifier: its section where it has one, and the sha256 of its weights where it has any."""
 
     name: str
@@ -71,17 +71,17 @@ class Comparison:
 
     split: str
     measure: Literal["fmr", "perturbed_accuracy"]
-    ranking: list[Place]
+    ranking: list[RankedClassifier]
     differences: list[Difference]
 
 
 @dataclass(frozen=True)
-class Figures:
+class EvaluationResults:
     """Everything of an evaluation that is a figure. Rates are in percent; `results` are row by row of the matrix."""
 
     schema: Literal["fmrgen-evaluation/1"]
-    splits: list[SplitFigures]
-    classifiers: list[ClassifierFigures]
+    splits: list[EvaluatedSplit]
+    classifiers: list[EvaluatedClassifier]
     results: list[Result]
     comparisons: list[Comparison]
 
@@ -100,17 +100,26 @@ class Figures:
 
     def to_json(self) -> str:
         """The text of `evaluation.json`."""
-        told = asdict(Figures(**{field.name: getattr(self, field.name) for field in fields(Figures)}))
+        told = asdict(
+            EvaluationResults(**{field.name: getattr(self, field.name) for field in fields(EvaluationResults)})
+        )
         return json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_figures(path: Path) -> Figures:
+def _plain(value: Any) -> Any:
+    """Dataclasses, in lists too, as mappings."""
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def read_figures(path: Path) -> EvaluationResults:
     """The figures of an `evaluation.json`. Raises UserError where it is none, or of another schema."""
     tree = read_json(path)
     if tree.get("schema") != SCHEMA:
         raise UserError(f"{path}: has schema {tree.get('schema')!r}, this fmrgen reads {SCHEMA}")
     try:
-        return TypeAdapter(Figures).validate_python(tree)
+        return TypeAdapter(EvaluationResults).validate_python(tree)
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -118,4 +127,4 @@ def read_figures(path: Path) -> Figures:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of `evaluation.json`."""
-    return TypeAdapter(Figures).json_schema()
+    return TypeAdapter(EvaluationResults).json_schema()

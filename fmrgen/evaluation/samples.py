@@ -36,7 +36,7 @@ class Sampler:
     def full(self) -> bool:
         return len(self.samples) >= self.wanted
 
-    def look(
+    def add(
         self,
         first_row: int,
         table: pa.Table,

@@ -15,7 +15,7 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import MOST_PIXELS, Batch, LazyPixels, Pixels, Predictions
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.labels import Labels, find_label
-from fmrgen.storage.open import OpenedSplit, reading, refuse_other_rows
+from fmrgen.storage.open import OpenedSplit, check_recorded_rows, reading
 from fmrgen.storage.schema import IMAGES, KNOWN_COLUMNS, LABEL
 
 _NEEDED_WHOLE = ("label", "valid", "iterations")  # where they are there, every row has a value
@@ -63,12 +63,12 @@ class SplitRows:
                 self._parts.append(part)
                 if self.sampler is not None:
                     shown = pa.table({n: table[n] for n in self.images} | {n: pa.array(v) for n, v in part.items()})
-                    self.sampler.look(row, shown, part["label"].tolist(), self.opened.image_of)
+                    self.sampler.add(row, shown, part["label"].tolist(), self.opened.image_of)
                 images = {name: table[name] for name in self.images}
                 yield Batch(np.arange(row, row + len(table)), partial(_decode, images, self.opened, row))
                 row += len(table)
         if self.opened.provenance is not None:
-            refuse_other_rows(self.opened, [example_id for part in self._parts for example_id in part["id"].tolist()])
+            check_recorded_rows(self.opened, [example_id for part in self._parts for example_id in part["id"].tolist()])
 
     def _read_column(self, table: pa.Table, name: str, first_row: int) -> np.ndarray:
         column = table[name]

@@ -10,7 +10,7 @@ import pyarrow as pa
 from datasets import ClassLabel
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation.results import SCHEMA, ClassifierFigures, Comparison, Figures, Result, SplitFigures
+from fmrgen.evaluation.results import SCHEMA, Comparison, EvaluatedClassifier, EvaluatedSplit, EvaluationResults, Result
 from fmrgen.evaluation.samples import Sample
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier
 from fmrgen.labels import match_classes
@@ -21,7 +21,7 @@ _SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say ag
 
 
 @dataclass(frozen=True)
-class Evaluation(Figures):
+class Evaluation(EvaluationResults):
     """The figures, with what they were made of.
 
     `predictions` has a row for each split, classifier and image: `split`, `classifier`, `id`, `label`, `valid`,
@@ -32,12 +32,12 @@ class Evaluation(Figures):
     samples: dict[str, list[Sample]]
 
 
-def figures_of(models: list[NamedClassifier], evaluated: list[ClassifiedSplit]) -> Evaluation:
+def summarise_evaluation(models: list[NamedClassifier], evaluated: list[ClassifiedSplit]) -> Evaluation:
     """Summaries, comparisons and tables. Raises UserError where a classifier's outputs are in another order."""
     results: list[Result] = []
     comparisons: list[Comparison] = []
     tables: list[pa.Table] = []
-    splits: list[SplitFigures] = []
+    splits: list[EvaluatedSplit] = []
     for passed in evaluated:
         split, columns = passed.split, passed.rows.columns
         of_models = {model.name: _columns_of(passed, columns, model) for model in models}
@@ -56,7 +56,7 @@ def figures_of(models: list[NamedClassifier], evaluated: list[ClassifiedSplit]) 
         schema=SCHEMA,
         splits=splits,
         classifiers=[
-            ClassifierFigures(
+            EvaluatedClassifier(
                 model.name,
                 None if model.section is None else model.section.model_dump(mode="json", exclude_none=True),
                 weights_sha256(model.module),
@@ -140,7 +140,7 @@ def _is_own_classifier(
     return True
 
 
-def _split_figures(passed: ClassifiedSplit, columns: dict[str, np.ndarray]) -> SplitFigures:
+def _split_figures(passed: ClassifiedSplit, columns: dict[str, np.ndarray]) -> EvaluatedSplit:
     split, notes = passed.split, [*passed.rows.notes, *passed.notes]
     provenance = split.provenance
     if "valid" not in columns:
@@ -149,7 +149,7 @@ def _split_figures(passed: ClassifiedSplit, columns: dict[str, np.ndarray]) -> S
         notes.append("its label names are not those of its provenance: what it says of predictions is not used")
     if "iterations" in columns:
         taken = columns["iterations"][columns["valid"]] if "valid" in columns else columns["iterations"]
-    return SplitFigures(
+    return EvaluatedSplit(
         name=split.name,
         class_names=list(passed.labels.names),
         rows=len(columns["label"]),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import parse_yaml
-from fmrgen.weights.checkpoint import load_exactly, refuse_program
+from fmrgen.weights.checkpoint import check_no_program, load_exactly
 from fmrgen.weights.pretrained import local_file
 
 _log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def _diffusers_key(key: str, last: int) -> str:
 
 def _read_weights(reference: str) -> dict[str, Tensor]:
     path = local_file(reference, "generator.checkpoint")
-    refuse_program(path, f"generator.checkpoint: {path}")
+    check_no_program(path, f"generator.checkpoint: {path}")
     left_aside: set[str] = set()
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_inert_pickle(left_aside))

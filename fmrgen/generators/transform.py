@@ -6,7 +6,7 @@ from pydantic import Field
 
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.generators.base import GeneratorConfig
-from fmrgen.trust.recipes import places_among
+from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ class Config(GeneratorConfig):
         return []
 
     def places_it_reads(self) -> list[str]:
-        return places_among(self.mask)
+        return paths_among(self.mask)
 
 
 class Transform(Generator):

@@ -8,7 +8,7 @@ from fmrgen.config import Revision
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError, one_line
 from fmrgen.generators.base import GeneratorConfig, check_image_size
-from fmrgen.trust.recipes import places_among
+from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ class Config(GeneratorConfig):
         return []
 
     def places_it_reads(self) -> list[str]:
-        return places_among(self.model, self.mask)
+        return paths_among(self.model, self.mask)
 
     def _autoencoder_class(self, options: dict[str, str]) -> Any:
         import diffusers

@@ -7,7 +7,7 @@ from pydantic import model_validator
 from fmrgen.config import Revision
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.generators.base import GeneratorConfig, check_image_size
-from fmrgen.trust.recipes import places_among
+from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ class Config(GeneratorConfig):
         return []
 
     def places_it_reads(self) -> list[str]:
-        return places_among(self.model, self.checkpoint, self.config, self.mask)
+        return paths_among(self.model, self.checkpoint, self.config, self.mask)
 
 
 class Vqgan(Generator):

@@ -17,16 +17,16 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import (
+    check_inside,
     fingerprint,
     held,
     open_plain,
     package_data,
     read_json,
-    refuse_outside,
     sha256_of,
     write_atomically,
 )
-from fmrgen.kinds import ComponentSections
+from fmrgen.kinds import ComponentConfigs
 from fmrgen.metrics import COMPARED, METRICS, Estimate, Summary
 from fmrgen.report.markdown import escape
 from fmrgen.report.tables import format_estimate
@@ -35,7 +35,7 @@ from fmrgen.storage.provenance import Provenance, RecordedComponent, RecordedRec
 from fmrgen.storage.schema import RowSchema
 from fmrgen.storage.shards import SplitFolder, summary_of
 from fmrgen.trust.cards import by_config, names_of_data
-from fmrgen.trust.recipes import strangers_code
+from fmrgen.trust.recipes import untrusted_code
 
 RESULT_SCHEMA = "fmrgen-result/1"  # of the files under results/
 
@@ -76,7 +76,7 @@ def renew_card(root: Path) -> None:
         write_card(root)
 
 
-def refuse_unreadable_card(root: Path) -> None:
+def check_card(root: Path) -> None:
     """Raises UserError where `root` has a README.md that `write_card` could not go on from."""
     _read_card(root / CARD, str(root / CARD))
 
@@ -111,7 +111,7 @@ class _Card:
 def _read_card(path: Path, where: str) -> _Card:
     if not path.exists() and not path.is_symlink():
         return _Card({}, {}, {}, "", "")
-    refuse_outside(path, path.parent)
+    check_inside(path, path.parent)
     try:
         with open_plain(path) as file:
             card = DatasetCard(file.read().decode())
@@ -261,7 +261,7 @@ def _leaderboard(paths: SplitPaths, provenance: Provenance) -> list[_Entry]:
     entries = []
     for path in sorted(paths.results.glob("*.json")):
         with suppress(UserError, ValidationError):
-            refuse_outside(path, paths.root)
+            check_inside(path, paths.root)
             entry = TypeAdapter(_Entry).validate_python(told := read_json(path))
             if entry.files == provenance.files_digest:
                 figures = {name: _ESTIMATE.validate_python(told.get(name)) for name in COMPARED}
@@ -300,9 +300,9 @@ def _part(component: RecordedComponent) -> str:
 
 def _code_of(recipe: RecordedRecipe) -> str:
     """All code of others that a recipe runs; nothing where it runs none."""
-    tree = {name: getattr(recipe, name).tree for name in ComponentSections.model_fields}
+    tree = {name: getattr(recipe, name).tree for name in ComponentConfigs.model_fields}
     try:
-        return ", ".join(strangers_code(ComponentSections, tree, "recipe"))
+        return ", ".join(untrusted_code(ComponentConfigs, tree, "recipe"))
     except UserError as error:  # of another version, or of nobody's
         return f"of a kind that this version of fmrgen can't tell ({error})"
 

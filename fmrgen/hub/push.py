@@ -15,7 +15,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from fmrgen.errors import UserError
-from fmrgen.files import read_json, refuse_outside
+from fmrgen.files import check_inside, read_json
 from fmrgen.hub.card import data_named
 from fmrgen.hub.repo import Change, HubRepo, Operation, RepoState
 from fmrgen.recipe import Recipe
@@ -79,7 +79,7 @@ class _Local:
         picture = self.paths.picture
         if not picture.is_file():
             raise UserError(f"{picture}: is gone; {again}")
-        refuse_outside(picture, self.paths.root)
+        check_inside(picture, self.paths.root)
         return [*operations, CommitOperationAdd(self.picture, picture.absolute())]
 
     @property
@@ -107,24 +107,24 @@ def push(
     found, notes = _finished_splits(str(folder))
     hub = HubRepo(repo, revision, on_wait)
     hub.log_in()
-    _refuse_unasked_publication(hub.name, hub.is_private(), public)
+    _check_publication(hub.name, hub.is_private(), public)
     for local in found:
         _ = local.operations  # before anything is made on the Hub
-    if hub.look() is None:
+    if hub.fetch_state() is None:
         hub.create(private=not public)
     new: dict[str, None] = {}
 
     def change(small: Path, state: RepoState) -> Change:
-        _refuse_unasked_publication(hub.name, state.private, public)
-        _refuse_to_hide_data(hub.name, small, state)
+        _check_publication(hub.name, state.private, public)
+        _check_data_stays_visible(hub.name, small, state)
         operations: list[Operation] = []
         root = found[0].paths.root
         if CARD not in state.files and (root / CARD).is_file():
-            refuse_outside(root / CARD, root)
+            check_inside(root / CARD, root)
             shutil.copyfile(root / CARD, small / CARD)  # for what was written into it by hand
         for local in found:
             if not _is_there(local, small, state):
-                _refuse_to_lose(local, small, state, replace)
+                _check_replaced(local, small, state, replace)
                 check_config(local.paths.at(small), local.provenance, hub.name)
                 new[local.name] = None
                 # Copies for each attempt: the client keeps in them what it found on the Hub at that one.
@@ -134,10 +134,10 @@ def push(
         return Change(f"{'Add' if new else 'Update the card of'} {listed}", operations)
 
     commit, url = hub.update(change)
-    state = hub.look()
+    state = hub.fetch_state()
     if state is None:
         raise UserError(f"{hub.name}: is gone from the Hub")
-    _refuse_missing_files(found, state, commit)
+    _check_all_sent(found, state, commit)
     tags = [] if hub.is_pull_request else _add_tags(hub, found, commit)
     return Pushed(hub.name, state.private, commit, url, list(new), tags, notes + _warn(found, state))
 
@@ -149,10 +149,10 @@ def check_push(repo: str, recipe: Recipe, *, public: bool = False, replace: bool
     """
     hub = HubRepo(repo, None, _log.warning)
     hub.log_in()
-    state = hub.look()
+    state = hub.fetch_state()
     if state is None:
         return
-    _refuse_unasked_publication(hub.name, state.private, public)
+    _check_publication(hub.name, state.private, public)
     paths = SplitPaths(Path(), recipe.output.config, recipe.output.split)
     path = paths.provenance.as_posix()
     if path in state.files and not replace:
@@ -173,7 +173,7 @@ def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
     for paths in splits_in(root):
         if wanted not in ((None, None), (paths.config, paths.split)):
             continue
-        refuse_outside(paths.provenance, root)
+        check_inside(paths.provenance, root)
         provenance = parse_provenance(read_json(paths.provenance))
         if provenance is not None and provenance.is_finished:
             found.append(_Local(paths, provenance))
@@ -184,12 +184,12 @@ def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
     return found, notes
 
 
-def _refuse_unasked_publication(name: str, private: bool | None, public: bool) -> None:
+def _check_publication(name: str, private: bool | None, public: bool) -> None:
     if private is False and not public:
         raise UserError(f"{name}: is a public repo; if these images may be published, say --public")
 
 
-def _refuse_to_hide_data(name: str, small: Path, state: RepoState) -> None:
+def _check_data_stays_visible(name: str, small: Path, state: RepoState) -> None:
     """Raises UserError for data that `load_dataset` could not read any more beside a perturbed split."""
     named = data_named(small / CARD, name)
     if named is None:
@@ -207,7 +207,7 @@ def _refuse_to_hide_data(name: str, small: Path, state: RepoState) -> None:
         )
 
 
-def _refuse_missing_files(found: list[_Local], state: RepoState, commit: str) -> None:
+def _check_all_sent(found: list[_Local], state: RepoState, commit: str) -> None:
     """The Hub's client leaves out without a word what a .gitignore in the repo matches."""
     for local in found:
         missing = [path for path in (*local.provenance.files, local.picture) if path not in state.files]
@@ -218,22 +218,22 @@ def _refuse_missing_files(found: list[_Local], state: RepoState, commit: str) ->
 def _is_there(local: _Local, small: Path, state: RepoState) -> bool:
     """Whether the repo holds the very files of the split."""
     files = local.provenance.files
-    there = _told_there(local, small)
+    there = _provenance_there(local, small)
     if local.picture not in state.files or there is None or there.files != files:
         return False
     # The sha256 of a small file that the repo keeps in git is not known: its name must do.
     return {path: state.files[path] or digest for path, digest in files.items() if path in state.files} == files
 
 
-def _told_there(local: _Local, small: Path) -> Provenance | None:
+def _provenance_there(local: _Local, small: Path) -> Provenance | None:
     """What the repo says of a split of that name; None where it says nothing that can be read."""
     with suppress(UserError):
         return read_provenance(local.paths.at(small))
     return None
 
 
-def _refuse_to_lose(local: _Local, small: Path, state: RepoState, may_replace: bool) -> None:
-    there = _told_there(local, small)
+def _check_replaced(local: _Local, small: Path, state: RepoState, may_replace: bool) -> None:
+    there = _provenance_there(local, small)
     if may_replace or (there is not None and there.files == local.provenance.files):
         return
     if there is not None or local.paths.at(small).provenance.exists() or _old_shards(local, state):
@@ -259,7 +259,7 @@ def _add_small_files(local: _Local, small: Path) -> None:
     """The split's provenance, and what has been found on it."""
     root = local.paths.root
     for path in (local.paths.provenance, *local.paths.results.glob("*.json")):
-        refuse_outside(path, root)
+        check_inside(path, root)
         target = small / path.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)

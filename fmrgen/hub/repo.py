@@ -83,7 +83,7 @@ class HubRepo:
         try:
             validate_repo_id(name)
         except HFValidationError as error:
-            raise self._told(error, None) from None
+            raise self._as_user_error(error, None) from None
 
     @property
     def is_pull_request(self) -> bool:
@@ -95,32 +95,32 @@ class HubRepo:
             raise UserError(
                 "the token has a character in it that no token has; copy it again (HF_TOKEN, hf auth login)"
             )
-        account = self._asked(self._api.whoami)
+        account = self._with_retries(self._api.whoami)
         if "/" not in self.name:
             self.name = f"{account['name']}/{self.name}"
 
-    def look(self) -> RepoState | None:
+    def fetch_state(self) -> RepoState | None:
         """The repo at the branch's head, None where there is no such repo or branch."""
-        return self._look_if_there(self._revision)
+        return self._fetch_if_there(self._revision)
 
     def is_private(self) -> bool | None:
         """Whether the repo is private, whatever its branches; None where there is none."""
-        state = self._look_if_there(None)
+        state = self._fetch_if_there(None)
         return None if state is None else state.private
 
     def read(self, path: str, state: RepoState) -> bytes:
         """A small file of the repo as it was."""
-        return self._asked(partial(self._read, [path], state))[path]
+        return self._with_retries(partial(self._read, [path], state))[path]
 
     def create(self, private: bool) -> None:
         """Makes the repo, and the branch, where they are not there."""
         if self.is_pull_request:
             raise UserError(f"{self.name}: has no pull request {self._revision}; open one on its page, or leave it out")
         make = partial(self._api.create_repo, self.name, repo_type="dataset", private=private, exist_ok=True)
-        self._asked(make)
+        self._with_retries(make)
         if self._revision != "main":
             branch = partial(self._api.create_branch, self.name, branch=self._revision, repo_type="dataset")
-            self._asked(partial(branch, exist_ok=True))
+            self._with_retries(partial(branch, exist_ok=True))
 
     def update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str | None]:
         """Commits what `change` makes of the repo; returns the commit and its address. Where there is nothing to
@@ -130,30 +130,30 @@ class HubRepo:
         adds such, and returns the rest. The card is made anew from the folder. Where another commit comes first, all of
         it is done again on that one.
         """
-        return self._asked(partial(self._update, change), all_of_the_hub=False)
+        return self._with_retries(partial(self._update, change), all_of_the_hub=False)
 
     def tag(self, name: str, commit: str, message: str) -> None:
         make = partial(self._api.create_tag, self.name, tag=name, tag_message=message, revision=commit)
-        self._asked(partial(make, repo_type="dataset", exist_ok=True))
+        self._with_retries(partial(make, repo_type="dataset", exist_ok=True))
 
     def tags(self) -> set[str]:
-        refs = self._asked(partial(self._api.list_repo_refs, self.name, repo_type="dataset"))
+        refs = self._with_retries(partial(self._api.list_repo_refs, self.name, repo_type="dataset"))
         return {tag.name for tag in refs.tags}
 
-    def _look_if_there(self, revision: str | None) -> RepoState | None:
+    def _fetch_if_there(self, revision: str | None) -> RepoState | None:
         try:
-            return self._asked(partial(self._look, revision))
+            return self._with_retries(partial(self._fetch, revision))
         except _MissingError:
             return None
 
-    def _look(self, revision: str | None) -> RepoState:
-        with _understood():
+    def _fetch(self, revision: str | None) -> RepoState:
+        with _client_errors():
             info = self._api.dataset_info(self.name, revision=revision, files_metadata=True)
         files = {file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or []}
         return RepoState(self.name, checked_commit(info.sha, self.name), bool(info.private), files)
 
     def _update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str | None]:
-        state = self._look(self._revision)
+        state = self._fetch(self._revision)
         before = self._read([path for path in state.files if path == CARD or re.fullmatch(SMALL_FILE, path)], state)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -169,8 +169,8 @@ class HubRepo:
             ]
             if not small and not changed.operations:
                 return state.commit, None
-            _refuse_token(small)
-            with _sending(self.name):
+            _check_no_token(small)
+            with _upload_errors(self.name):
                 done = self._api.create_commit(
                     self.name,
                     [*changed.operations, *small],
@@ -184,13 +184,13 @@ class HubRepo:
     def _read(self, paths: list[str], state: RepoState) -> dict[str, bytes]:
         """Small files by their paths, as they are in that commit."""
         read = partial(hf_hub_download, state.name, repo_type="dataset", revision=state.commit)
-        with ThreadPoolExecutor(8) as pool, no_bars(), _understood():
+        with ThreadPoolExecutor(8) as pool, no_bars(), _client_errors():
             return dict(zip(paths, pool.map(lambda path: Path(read(path)).read_bytes(), paths), strict=True))
 
-    def _asked(self, ask: Callable[[], Found], all_of_the_hub: bool = True) -> Found:
+    def _with_retries(self, ask: Callable[[], Found], all_of_the_hub: bool = True) -> Found:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with _understood() if all_of_the_hub else nullcontext():
+                with _client_errors() if all_of_the_hub else nullcontext():
                     return ask()
             except UserError:
                 raise
@@ -201,13 +201,13 @@ class HubRepo:
                 status = _status(cause)
                 wait = _seconds_to_wait(cause, status, attempt)
                 if wait is None or attempt == _ATTEMPTS:
-                    raise self._told(cause, status) from None
+                    raise self._as_user_error(cause, status) from None
                 what = f"the Hub answered {status}" if status else f"{_trouble(cause)} ({one_line(cause, 80)})"
                 self._on_wait(f"{what}; trying again in {wait:.0f} s ({attempt} of {_ATTEMPTS - 1})")
                 time.sleep(wait)
         raise AssertionError("every attempt returns or raises")
 
-    def _told(self, error: BaseException, status: int | None) -> UserError:
+    def _as_user_error(self, error: BaseException, status: int | None) -> UserError:
         """What the Hub said, and the cure."""
         said = one_line(getattr(error, "server_message", None) or error, 160)
         if isinstance(error, OfflineModeIsEnabled):
@@ -244,7 +244,7 @@ class _GarbledError(ConnectionError):
 
 
 @contextmanager
-def _understood() -> Iterator[None]:
+def _client_errors() -> Iterator[None]:
     """Around what the Hub's client does alone: whatever it makes of a broken answer is trouble with the connection."""
     try:
         yield
@@ -278,7 +278,7 @@ def _status(error: BaseException) -> int | None:
 
 
 @contextmanager
-def _sending(name: str) -> Iterator[None]:
+def _upload_errors(name: str) -> Iterator[None]:
     """Makes what the client throws while it sends, and what is no answer of the Hub's, one that can be told."""
     try:
         with warnings.catch_warnings():
@@ -333,7 +333,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def _refuse_token(operations: list[CommitOperationAdd]) -> None:
+def _check_no_token(operations: list[CommitOperationAdd]) -> None:
     token = get_token()
     for operation in operations:
         content = operation.path_or_fileobj

@@ -19,7 +19,7 @@ from PIL import Image as PILImage
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import write_atomically
 from fmrgen.sources.images import read_image
-from fmrgen.storage.open import OpenedSplit, open_split, reading, refuse_other_rows
+from fmrgen.storage.open import OpenedSplit, check_recorded_rows, open_split, reading
 
 _LONGEST_NAME = 200  # bytes; file systems allow 255
 
@@ -105,7 +105,7 @@ def _rows(opened: OpenedSplit) -> Iterator[_Row]:
             found = {name: _image(opened, row[name], f"row {number}: its {name}") for name in images if row[name]}
             ids.append(row["id"] if has_ids else number)
             yield _Row(f"{ids[-1]:08d}", found, told)
-    refuse_other_rows(opened, ids)
+    check_recorded_rows(opened, ids)
 
 
 def _image(opened: OpenedSplit, stored: dict[str, Any], what: str) -> tuple[str, bytes]:
@@ -231,13 +231,13 @@ class _Folders(_Writer):
     def __init__(self, folder: Path, opened: OpenedSplit, tar_size: int) -> None:
         super().__init__(folder, opened, tar_size)
         self.metadata: list[bytes] = []
-        self.homes: dict[Any, str] = dict(enumerate(_class_folders(self.classes))) if self.classes else {}
+        self.class_folders: dict[Any, str] = dict(enumerate(_class_folders(self.classes))) if self.classes else {}
 
     def write(self, row: _Row) -> None:
-        home = self._home(row.told["label"])
+        class_folder = self._class_folder(row.told["label"])
         told: dict[str, Any] = {}
         for name, (extension, content) in row.images.items():
-            path = self.partial / name / home / f"{row.key}.{extension}"
+            path = self.partial / name / class_folder / f"{row.key}.{extension}"
             told[f"{name}_file_name"] = path.relative_to(self.partial).as_posix()
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -251,15 +251,15 @@ class _Folders(_Writer):
         write_atomically(self.partial / "split.json", _json(self.description(rows)))
         self.take_its_place()
 
-    def _home(self, label: Any) -> str:
+    def _class_folder(self, label: Any) -> str:
         """The folder of a class; where the split does not say what classes there are, they come as they come."""
-        if label not in self.homes:
+        if label not in self.class_folders:
             name = f"{label:06d}" if isinstance(label, int) else _as_folder(str(label))
-            taken = set(self.homes.values())
+            taken = set(self.class_folders.values())
             while name in taken or not name:
                 name = f"{name} {len(taken)}".strip()
-            self.homes[label] = name
-        return self.homes[label]
+            self.class_folders[label] = name
+        return self.class_folders[label]
 
 
 def _class_folders(classes: list[str]) -> list[str]:

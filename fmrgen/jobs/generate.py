@@ -17,9 +17,9 @@ from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.distributed.shard_locks import ShardLocks, own_shards
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import refuse_unwritable
-from fmrgen.jobs.lifecycle import claim, finish, new_provenance, nothing_finite, record_run
-from fmrgen.jobs.progress import Progress, Watch
+from fmrgen.files import check_writable
+from fmrgen.jobs.lifecycle import claim, finish, new_provenance, nonfinite_error, record_run
+from fmrgen.jobs.progress import Progress, ProgressCounter
 from fmrgen.metrics import Summary
 from fmrgen.recipe import Recipe
 from fmrgen.records import Example, Perturbed
@@ -27,7 +27,7 @@ from fmrgen.sources.base import LoadedExample
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, Run, Skipped, new_run, now
 from fmrgen.storage.shards import SplitFolder, set_aside, summary_of_rows
-from fmrgen.weights.digest import refuse_changed_weights
+from fmrgen.weights.digest import check_same_weights
 
 _READ_AHEAD = 16  # images decoded and waiting for a slot; their shards are held, and nobody else makes them
 _HOPELESS = 64  # rows from the start without one finite number, and the job ends
@@ -62,7 +62,7 @@ def generate(
     Raises:
         UserError: what a user can fix, before any work where it can be known.
     """
-    refuse_unwritable(Path(output))
+    check_writable(Path(output))
     recipe = recipe.in_precision(launched_precision())
     device = start_process()
     components = recipe.build(device)
@@ -77,7 +77,7 @@ def generate(
             job.perturb_shards()
             job.wait_for_others(on_note)
         if job.progress.own.rows:
-            _refuse_changed_weights(components, folder, provenance)
+            _check_weights(components, folder, provenance)
         if not provenance.is_finished:
             job.record(run)
         if not folder.is_whole:
@@ -90,7 +90,7 @@ def generate(
 
 
 @contextmanager
-def _told_of_device() -> Iterator[None]:
+def _device_errors() -> Iterator[None]:
     """Makes what a device can't do an error that says what could be changed."""
     try:
         yield
@@ -135,10 +135,10 @@ class _Job:
     ) -> None:
         self.recipe, self.components, self.folder, self.provenance = recipe, components, folder, provenance
         self.device, self.locks = device, locks
-        self.progress = Watch(folder, locks.wanted, on_progress)
+        self.progress = ProgressCounter(folder, locks.wanted, on_progress)
         self.faults: Counter[str | None] = Counter()  # what was not finite in rows, by how often; None: nothing
         self.slots: int | None = None
-        self._home: dict[int, _OpenShard] = {}  # example id → its shard
+        self._shard_of: dict[int, _OpenShard] = {}  # example id → its shard
         self._failure: UserError | None = None
         self._written: list[Future[None]] = []
 
@@ -157,7 +157,7 @@ class _Job:
             device=self.device,
             on_slots=self._set_slots,
         )
-        with _told_of_device(), ThreadPoolExecutor(1, thread_name_prefix="shards") as self._writer:
+        with _device_errors(), ThreadPoolExecutor(1, thread_name_prefix="shards") as self._writer:
             for row in rows:
                 self._take_row(row)
         for future in self._written:
@@ -198,7 +198,7 @@ class _Job:
                 self._write_if_complete(shard)
             elif isinstance(loaded, LoadedExample):
                 shard.waiting.add(loaded.id)
-                self._home[loaded.id] = shard
+                self._shard_of[loaded.id] = shard
                 yield loaded.for_engine()
             else:
                 shard.skipped.append(Skipped(id=loaded.id, reason=loaded.reason))
@@ -221,8 +221,8 @@ class _Job:
     def _take_row(self, row: Perturbed) -> None:
         self.faults[None if row.valid else row.fault] += 1
         if self.faults.total() == _HOPELESS and not self.faults[None]:
-            raise nothing_finite(_HOPELESS, self.faults)
-        shard = self._home.pop(row.id)
+            raise nonfinite_error(_HOPELESS, self.faults)
+        shard = self._shard_of.pop(row.id)
         shard.waiting.remove(row.id)
         shard.rows.append(row)
         self._write_if_complete(shard)
@@ -241,12 +241,12 @@ class _Job:
         self.locks.release(shard.number)
 
 
-def _refuse_changed_weights(components: Components, folder: SplitFolder, before: Provenance) -> None:
+def _check_weights(components: Components, folder: SplitFolder, before: Provenance) -> None:
     """Raises UserError where a model is not any more what it was before the job. The shards are put aside then: they
     are not of one network."""
     try:
         for name, digest in before.weights_sha256:
-            refuse_changed_weights(name, getattr(components, name), digest)
+            check_same_weights(name, getattr(components, name), digest)
     except UserError:
         for path in filter(Path.exists, map(folder.shard_path, range(folder.shards))):
             with suppress(FileNotFoundError):  # by another process of the job

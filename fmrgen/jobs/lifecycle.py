@@ -9,15 +9,15 @@ import numpy as np
 from fmrgen.components import Components
 from fmrgen.distributed.shard_locks import ShardLocks
 from fmrgen.errors import UserError
-from fmrgen.files import held, refuse_outside
-from fmrgen.hub.card import refuse_unreadable_card, renew_card
+from fmrgen.files import check_inside, held
+from fmrgen.hub.card import check_card, renew_card
 from fmrgen.metrics import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.oracles.base import OracleConfig
 from fmrgen.recipe import Recipe
 from fmrgen.records import StopReason
 from fmrgen.report.show import write_picture
 from fmrgen.storage.paths import SplitPaths
-from fmrgen.storage.provenance import SCHEMA, Provenance, Run, claimed, read_provenance
+from fmrgen.storage.provenance import SCHEMA, Provenance, Run, provenance_to_continue, read_provenance
 from fmrgen.storage.shards import SplitFolder, set_aside
 from fmrgen.weights.digest import weights_sha256
 
@@ -67,13 +67,13 @@ def claim(
         UserError: another recipe's split is in the folder.
     """
     paths = folder.paths
-    refuse_outside(paths.provenance.parent, paths.root)
+    check_inside(paths.provenance.parent, paths.root)
     for path in (folder.shard_path(0), paths.picture):
-        refuse_outside(path.parent, paths.root)
+        check_inside(path.parent, paths.root)
     with held(paths.lock):
-        refuse_unreadable_card(paths.root)
+        check_card(paths.root)
         at_work = locks.anyone_at_work()
-        provenance = claimed(paths, fresh, at_work)
+        provenance = provenance_to_continue(paths, fresh, at_work)
         missing = bool(locks.missing()) if paths.shards.is_dir() else True
         files = provenance.files
         if not at_work:
@@ -136,7 +136,7 @@ def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | N
     if (columns["stop_reason"] == list(StopReason).index(StopReason.NONFINITE)).all() and not columns["valid"].any():
         nans = {part: int(np.isnan(columns[name]).sum()) for part, name in measures.items()}  # of the originals
         stored: Counter[str | None] = Counter(nans)
-        raise nothing_finite(len(table), faults or +stored)
+        raise nonfinite_error(len(table), faults or +stored)
     summary = summarise({name: columns[name] for name in SUMMARY_COLUMNS})
     if checked is not None:
         told = provenance.tree | {"finished": True, "summary": asdict(summary), "schema": SCHEMA}
@@ -150,7 +150,7 @@ def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | N
     return summary
 
 
-def nothing_finite(images: int, faults: Counter[str | None]) -> UserError:
+def nonfinite_error(images: int, faults: Counter[str | None]) -> UserError:
     """The error of a job in which all of `images` images ended for want of numbers; `faults` counts what was none."""
     part = next((part for part, _ in faults.most_common() if part), None)
     which = part if part in ("generator", "classifier", "oracle") else "generator or classifier"

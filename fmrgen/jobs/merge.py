@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fmrgen.distributed.shard_locks import ShardLocks
 from fmrgen.errors import UserError
-from fmrgen.files import refuse_unwritable, write_atomically
+from fmrgen.files import check_writable, write_atomically
 from fmrgen.jobs.lifecycle import claim, finish
 from fmrgen.metrics import Summary
 from fmrgen.storage.open import parse_reference
@@ -30,7 +30,7 @@ def merge(
     several parts hold is taken once, one that is damaged not at all. Raises UserError also where shards are missing at
     the end: what there is has been copied then, and `generate` makes the rest.
     """
-    refuse_unwritable(Path(output))
+    check_writable(Path(output))
     found: dict[tuple[str, str], list[_Part]] = {}
     for root, splits in map(_splits_of, map(str, parts)):
         for place, provenance in splits.items():

@@ -8,7 +8,7 @@ from functools import reduce
 from fmrgen.records import Perturbed
 from fmrgen.storage.shards import SplitFolder, Tally
 
-_LOOK = 2.0  # seconds between two looks at what others have written
+_INTERVAL = 2.0  # seconds between two looks at what others have written
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Progress:
     resumed: int
 
 
-class Watch:
+class ProgressCounter:
     """Counts the rows of this process as they end, and those in the shards that others have written."""
 
     def __init__(self, folder: SplitFolder, wanted: list[int], on_progress: Callable[[Progress], None]) -> None:
@@ -30,8 +30,8 @@ class Watch:
         self.own = Tally()  # made by this process in this run
         self._in_own_shards: set[int] = set()
         self._written: dict[int, Tally] = {}
-        self.started = self._looked = time.monotonic()
-        self._look()
+        self.started = self._counted = time.monotonic()
+        self._count_written()
         self.resumed = sum(tally.rows for tally in self._written.values())
         self.show()
 
@@ -49,14 +49,14 @@ class Watch:
         self.show()
 
     def show(self) -> None:
-        if time.monotonic() - self._looked > _LOOK:
-            self._look()
+        if time.monotonic() - self._counted > _INTERVAL:
+            self._count_written()
         rows, accepted, iterations = reduce(Tally.plus, self._written.values(), self.own)
         total = sum(len(self.folder.positions(shard)) for shard in self.wanted)
         self._on_progress(Progress(total, rows, accepted, iterations, self.resumed))
 
-    def _look(self) -> None:
-        self._looked = time.monotonic()
+    def _count_written(self) -> None:
+        self._counted = time.monotonic()
         for shard in self.wanted:
             if (
                 shard not in self._written

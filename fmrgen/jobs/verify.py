@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from fmrgen.components import Judges, blank_image, build_judges, told_of
-from fmrgen.config import Section
+from fmrgen.components import ClassifierAndOracle, blank_image, build_classifier_and_oracle, component_errors
+from fmrgen.config import StrictConfig
 from fmrgen.engine.images import to_batch
 from fmrgen.engine.models import as_float32
 from fmrgen.errors import UserError
-from fmrgen.kinds import ClassifierSection, OracleSection
+from fmrgen.kinds import ClassifierField, OracleField
 from fmrgen.records import StopReason
-from fmrgen.storage.open import OpenedSplit, open_own_split, reading, refuse_other_rows
+from fmrgen.storage.open import OpenedSplit, check_recorded_rows, open_own_split, reading
 from fmrgen.storage.provenance import Provenance
 from fmrgen.storage.schema import IMAGES
-from fmrgen.trust.recipes import strangers_section
-from fmrgen.weights.digest import refuse_changed_weights, weights_sha256
+from fmrgen.trust.recipes import untrusted_config
+from fmrgen.weights.digest import check_same_weights, weights_sha256
 
 _BATCH = 64
 _MOST_PIXELS = 1 << 25  # of the images of a batch, each of which takes 27 bytes on its way
@@ -49,9 +49,9 @@ class Verification:
         return self.rows - len({entry.id for entry in self.disagreements})
 
 
-class _JudgesOfRecipe(Section):
-    classifier: ClassifierSection
-    oracle: OracleSection
+class _ModelsOfRecipe(StrictConfig):
+    classifier: ClassifierField
+    oracle: OracleField
 
 
 def verify(
@@ -71,11 +71,11 @@ def verify(
     recorded = provenance.recipe
     tree = {"classifier": recorded.classifier.tree, "oracle": recorded.oracle.tree}
     told = f"{split}: the recipe in its provenance"
-    recipe = strangers_section(_JudgesOfRecipe, tree, told, trust=trust, cure="if you trust it, verify with --trust")
+    recipe = untrusted_config(_ModelsOfRecipe, tree, told, trust=trust, cure="if you trust it, verify with --trust")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     labels = provenance.job_labels
     blank = blank_image(provenance.image_size, device)
-    judges = build_judges(recipe.classifier, recipe.oracle, labels, blank)
+    judges = build_classifier_and_oracle(recipe.classifier, recipe.oracle, labels, blank)
     for name, judge in judges._asdict().items():
         if weights_sha256(judge) != getattr(provenance.weights_sha256, name):
             raise UserError(
@@ -84,14 +84,14 @@ def verify(
     with reading(split):
         found = _verify_rows(opened, provenance, judges, device, on_rows)
     for name, judge in judges._asdict().items():
-        refuse_changed_weights(name, judge, getattr(provenance.weights_sha256, name))
+        check_same_weights(name, judge, getattr(provenance.weights_sha256, name))
     return found
 
 
 def _verify_rows(
     opened: OpenedSplit,
     provenance: Provenance,
-    judges: Judges,
+    judges: ClassifierAndOracle,
     device: torch.device | str,
     on_rows: Callable[[int, int], None],
 ) -> Verification:
@@ -101,7 +101,7 @@ def _verify_rows(
     ids: list[int] = []
     batch_size = max(1, min(_BATCH, _MOST_PIXELS // provenance.image_size**2))
     for batch in opened.undecoded(columns).iter(batch_size=batch_size) if rows else ():
-        _refuse_gaps(opened.name, batch, len(provenance.labels))
+        _check_no_gaps(opened.name, batch, len(provenance.labels))
         pixels = {name: _decode(opened, batch, name) for name in columns}
         found = _measure(pixels["image"], batch["label"], "", judges, device)
         if "original" in pixels:
@@ -111,11 +111,11 @@ def _verify_rows(
         disagreements += _check_reasons_and_invalid_rows(batch, pixels)
         ids += batch["id"]
         on_rows(len(ids), rows)
-    refuse_other_rows(opened, ids)
+    check_recorded_rows(opened, ids)
     return Verification(rows, disagreements)
 
 
-def _refuse_gaps(name: str, batch: dict[str, list[Any]], labels: int) -> None:
+def _check_no_gaps(name: str, batch: dict[str, list[Any]], labels: int) -> None:
     for i, example_id in enumerate(batch["id"]):
         for column, values in batch.items():
             if values[i] is None:
@@ -133,14 +133,14 @@ def _decode(opened: OpenedSplit, batch: dict[str, list[Any]], column: str) -> np
 
 
 def _measure(
-    pixels: np.ndarray, stored_labels: list[int], prefix: str, judges: Judges, device: torch.device | str
+    pixels: np.ndarray, stored_labels: list[int], prefix: str, judges: ClassifierAndOracle, device: torch.device | str
 ) -> dict[str, Tensor]:
     images = to_batch(pixels, device)
     labels = torch.tensor(stored_labels, device=device)
     with torch.no_grad():
-        with told_of("classifier", images):
+        with component_errors("classifier", images):
             logits = as_float32(judges.classifier(images.clone()))
-        with told_of("oracle", images):
+        with component_errors("oracle", images):
             probabilities, score = map(as_float32, judges.oracle.judge(images.clone()))
     found = {f"{prefix}prediction": logits.argmax(1), f"{prefix}oracle_label": probabilities.argmax(1)}
     if not prefix:

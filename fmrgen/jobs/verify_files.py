@@ -39,7 +39,7 @@ def verify_files(split: str) -> FilesVerification:
     if root.exists():
         raise UserError(f"{split}: is a file; verify the folder of a generate command, or a repo on the Hub")
     hub = HubRepo(reference.repo, reference.revision, _log.warning)
-    state = hub.look()
+    state = hub.fetch_state()
     if state is None:
         raise UserError(f"{reference.repo}: neither a folder here nor a dataset repo that can be read")
     paths = SplitPaths(Path(), *choose_split(split, reference, splits_among(state.files)))

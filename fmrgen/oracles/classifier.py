@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from fmrgen.engine.interfaces import Judgement, Oracle
-from fmrgen.kinds import ClassifierSection
+from fmrgen.kinds import ClassifierField
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import OracleConfig
 
@@ -16,7 +16,7 @@ class Config(OracleConfig):
     """`classifier` is any classifier section."""
 
     kind: str = "classifier"
-    classifier: ClassifierSection
+    classifier: ClassifierField
 
     def build(self, device: "torch.device | str" = "cpu") -> "ClassifierOracle":
         return ClassifierOracle(self.classifier.build(device))

@@ -9,7 +9,7 @@ from fmrgen.engine.interfaces import Judgement, Oracle
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import OracleConfig
-from fmrgen.trust.recipes import places_among
+from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ class Config(OracleConfig):
         return []
 
     def places_it_reads(self) -> list[str]:
-        return places_among(self.model)
+        return paths_among(self.model)
 
 
 class ClipOracle(Oracle):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from fmrgen.engine.interfaces import Judgement, Oracle
-from fmrgen.kinds import OracleSection
+from fmrgen.kinds import OracleField
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import OracleConfig
 
@@ -18,7 +18,7 @@ class Config(OracleConfig):
     """`oracles` is a list of oracle sections."""
 
     kind: str = "ensemble"
-    oracles: list[OracleSection] = Field(min_length=1)
+    oracles: list[OracleField] = Field(min_length=1)
 
     @property
     def is_image_text(self) -> bool:

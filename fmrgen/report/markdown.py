@@ -1,6 +1,6 @@
 """An evaluation as Markdown, to be pasted."""
 
-from fmrgen.evaluation.results import Figures
+from fmrgen.evaluation.results import EvaluationResults
 from fmrgen.report.tables import (
     CONDITIONED,
     EXPLAINED,
@@ -14,20 +14,20 @@ from fmrgen.report.tables import (
 )
 
 
-def to_markdown(figures: Figures) -> str:
+def to_markdown(evaluation: EvaluationResults) -> str:
     """Every split's table with its ranking, and the transfer matrix where there is more than one cell."""
     parts = []
-    comparisons = {comparison.split: comparison for comparison in figures.comparisons}
-    for split, row in zip(figures.splits, figures.matrix, strict=True):
+    comparisons = {comparison.split: comparison for comparison in evaluation.comparisons}
+    for split, row in zip(evaluation.splits, evaluation.matrix, strict=True):
         comparison = comparisons.get(split.name)
         table = split_table(ranked(row, comparison) if comparison else row)
         parts += [f"## {escape(split.name)}", escape(split_facts(split, row)), _table(table)]
         if comparison and (lines := neighbours(comparison)):
             parts.append("\n".join(f"* {escape(line)}" for line in lines))
-    if len(figures.results) > 1:
+    if len(evaluation.results) > 1:
         parts.append("## Transfer")
-        parts += [_table(transfer_table(figures, "fmr")), _table(transfer_table(figures, "perturbed_accuracy"))]
-    if notes := all_notes(figures):
+        parts += [_table(transfer_table(evaluation, "fmr")), _table(transfer_table(evaluation, "perturbed_accuracy"))]
+    if notes := all_notes(evaluation):
         parts += ["## Notes", "\n".join(f"* {escape(note)}" for note in notes)]
     parts.append("\n".join(f"* {name}: {text}" for name, text in EXPLAINED.items()))
     parts.append(

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from fmrgen.evaluation.results import Figures
+from fmrgen.evaluation.results import EvaluationResults
 from fmrgen.report.gallery import Gallery
 from fmrgen.report.tables import (
     CONDITIONED,
@@ -33,11 +33,11 @@ _PLOTS = {
 }
 
 
-def report_page(figures: Figures, plots: dict[str, bytes], galleries: Sequence[Gallery]) -> str:
+def report_page(evaluation: EvaluationResults, plots: dict[str, bytes], galleries: Sequence[Gallery]) -> str:
     """The whole evaluation as one page of HTML."""
-    short = short_names([split.name for split in figures.splits])
+    short = short_names([split.name for split in evaluation.splits])
     sections = []
-    for split, row, comparison in zip(figures.splits, figures.matrix, figures.comparisons, strict=True):
+    for split, row, comparison in zip(evaluation.splits, evaluation.matrix, evaluation.comparisons, strict=True):
         sections.append(
             {
                 "name": split.name,
@@ -51,13 +51,13 @@ def report_page(figures: Figures, plots: dict[str, bytes], galleries: Sequence[G
     return _render(
         "report.html",
         title="Robustness report",
-        figures=figures,
+        evaluation=evaluation,
         sections=sections,
-        transfer=[transfer_table(figures, "fmr"), transfer_table(figures, "perturbed_accuracy")]
-        if len(figures.results) > 1
+        transfer=[transfer_table(evaluation, "fmr"), transfer_table(evaluation, "perturbed_accuracy")]
+        if len(evaluation.results) > 1
         else [],
         plots=shown,
-        notes=all_notes(figures),
+        notes=all_notes(evaluation),
         explained=EXPLAINED,
         mark=CONDITIONED,
         gallery=_script_data(galleries, short),

@@ -12,8 +12,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from fmrgen.evaluation.results import Figures, Result, SplitFigures
-from fmrgen.metrics import Estimate, Summary
+from fmrgen.evaluation.results import EvaluatedSplit, EvaluationResults, Result
+from fmrgen.metrics import COMPARED, Estimate, Summary
 from fmrgen.report.tables import short_names
 
 _INK, _FAINT = "#22303c", "#c9d1d8"
@@ -39,16 +39,16 @@ _STYLE: Any = {
 _MOST_CLASSES = 30  # that a chart by class shows; of more, those with the lowest PA
 
 
-def all_plots(figures: Figures) -> dict[str, bytes]:
+def all_plots(evaluation: EvaluationResults) -> dict[str, bytes]:
     """File name → PNG of every plot that the figures allow."""
     with style.context(_STYLE, after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names may be in any script
-        plots = {"accuracy.png": _accuracy(figures)}
-        if len(figures.results) > 1:
-            plots["transfer.png"] = _transfer(figures)
-        if any(split.iterations for split in figures.splits):
-            plots["iterations.png"] = _iterations([split for split in figures.splits if split.iterations])
-        plots["classes.png"] = _classes(figures)
+        plots = {"accuracy.png": _accuracy(evaluation)}
+        if len(evaluation.results) > 1:
+            plots["transfer.png"] = _transfer(evaluation)
+        if any(split.iterations for split in evaluation.splits):
+            plots["iterations.png"] = _iterations([split for split in evaluation.splits if split.iterations])
+        plots["classes.png"] = _classes(evaluation)
         return {name: _png(figure) for name, figure in plots.items()}
 
 
@@ -58,24 +58,26 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _transfer(figures: Figures) -> Figure:
+def _transfer(evaluation: EvaluationResults) -> Figure:
     """Splits down, classifiers across; FMR where there are originals, else PA, with its interval in every cell."""
-    has_fmr = any(result.total.fmr for result in figures.results)
-    measure, name = ("fmr", "FMR") if has_fmr else ("perturbed_accuracy", "PA")
-    cells: list[list[Estimate | None]] = [[getattr(result.total, measure) for result in row] for row in figures.matrix]
+    has_fmr = any(result.total.fmr for result in evaluation.results)
+    measure = "fmr" if has_fmr else "perturbed_accuracy"
+    cells: list[list[Estimate | None]] = [
+        [getattr(result.total, measure) for result in row] for row in evaluation.matrix
+    ]
     values = np.array([[np.nan if cell is None else cell.value for cell in row] for row in cells])
-    columns = [_broken(classifier.name) for classifier in figures.classifiers]
+    columns = [_broken(classifier.name) for classifier in evaluation.classifiers]
     figure = Figure(figsize=(2.6 + 1.25 * len(columns), 1.6 + 0.75 * len(cells)))
     axes = figure.subplots()
     picture = axes.imshow(values, cmap=_HEAT, vmin=0, vmax=100, aspect="auto")
-    for i, row in enumerate(figures.matrix):
+    for i, row in enumerate(evaluation.matrix):
         for j, result in enumerate(row):
             _write_cell(axes, i, j, cells[i][j])
             if result.conditioned:
                 axes.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, fill=False, edgecolor=_INK, linewidth=1.8))
-    short = short_names([split.name for split in figures.splits])
+    short = short_names([split.name for split in evaluation.splits])
     axes.set_xticks(range(len(columns)), columns)
-    axes.set_yticks(range(len(cells)), [_broken(short[split.name]) for split in figures.splits])
+    axes.set_yticks(range(len(cells)), [_broken(short[split.name]) for split in evaluation.splits])
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
     axes.set_xlabel("tested classifier", labelpad=8)
@@ -84,8 +86,8 @@ def _transfer(figures: Figures) -> Figure:
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(picture, ax=axes, shrink=0.9, pad=0.03)
     bar.outline.set_visible(False)
-    bar.set_label(f"{name}, %")
-    if any(result.conditioned for result in figures.results):
+    bar.set_label(f"{COMPARED[measure].name}, %")
+    if any(result.conditioned for result in evaluation.results):
         axes.text(
             0,
             -0.06,
@@ -107,13 +109,15 @@ def _write_cell(axes: Axes, row: int, column: int, cell: Estimate | None) -> Non
     axes.text(column, row + 0.24, interval, ha="center", va="center", color=colour, fontsize=8)
 
 
-def _accuracy(figures: Figures) -> Figure:
+def _accuracy(evaluation: EvaluationResults) -> Figure:
     """SA beside PA of every classifier on every split, with intervals."""
-    widest = max(len(row) for row in figures.matrix)
-    figure = Figure(figsize=(2 + 1.1 * widest * min(3, len(figures.splits)), 3.2 * -(-len(figures.splits) // 3)))
-    panels = figure.subplots(-(-len(figures.splits) // 3), min(3, len(figures.splits)), squeeze=False, sharey=True)
-    short = short_names([split.name for split in figures.splits])
-    for axes, split, row in _panels(panels, figures):
+    widest = max(len(row) for row in evaluation.matrix)
+    figure = Figure(figsize=(2 + 1.1 * widest * min(3, len(evaluation.splits)), 3.2 * -(-len(evaluation.splits) // 3)))
+    panels = figure.subplots(
+        -(-len(evaluation.splits) // 3), min(3, len(evaluation.splits)), squeeze=False, sharey=True
+    )
+    short = short_names([split.name for split in evaluation.splits])
+    for axes, split, row in _panels(panels, evaluation):
         places = np.arange(len(row))
         for shift, label, colour, values in (
             (-0.2, "SA, originals", _SA, [result.total.standard_accuracy for result in row]),
@@ -131,7 +135,7 @@ def _accuracy(figures: Figures) -> Figure:
     panels[0][0].set_ylabel("accuracy, %")
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="lower center", ncols=2, bbox_to_anchor=(0.5, -0.02 if len(figures.splits) < 4 else 0)
+        handles, labels, loc="lower center", ncols=2, bbox_to_anchor=(0.5, -0.02 if len(evaluation.splits) < 4 else 0)
     )
     figure.tight_layout(rect=(0, 0.06, 1, 1))
     return figure
@@ -150,15 +154,15 @@ def _bars(
             axes.vlines(place, value.low or value.value, value.high or value.value, color=_INK, linewidth=1.2)
 
 
-def _panels(panels: np.ndarray, figures: Figures) -> "list[tuple[Axes, SplitFigures, list[Result]]]":
+def _panels(panels: np.ndarray, evaluation: EvaluationResults) -> "list[tuple[Axes, EvaluatedSplit, list[Result]]]":
     """An axes for every split; those that are left over are switched off."""
     flat = list(panels.flat)
-    for axes in flat[len(figures.splits) :]:
+    for axes in flat[len(evaluation.splits) :]:
         axes.set_axis_off()
-    return list(zip(flat, figures.splits, figures.matrix, strict=False))
+    return list(zip(flat, evaluation.splits, evaluation.matrix, strict=False))
 
 
-def _iterations(splits: list[SplitFigures]) -> Figure:
+def _iterations(splits: list[EvaluatedSplit]) -> Figure:
     """How many valid rows took how many guided steps."""
     figure = Figure(figsize=(6.4, 0.6 + 1.5 * len(splits)))
     panels = figure.subplots(len(splits), 1, squeeze=False, sharex=True)[:, 0]
@@ -177,17 +181,17 @@ def _iterations(splits: list[SplitFigures]) -> Figure:
     return figure
 
 
-def _classes(figures: Figures) -> Figure:
+def _classes(evaluation: EvaluationResults) -> Figure:
     """SA, PA and the oracle's accuracy by class: on each split its own classifier, or else the first one."""
     shown = [
         (split, next((result for result in row if result.conditioned), row[0]))
-        for split, row in zip(figures.splits, figures.matrix, strict=True)
+        for split, row in zip(evaluation.splits, evaluation.matrix, strict=True)
     ]
     classes = [_lowest(result.classes) for _, result in shown]
     heights = [0.9 + 0.27 * len(chosen) for chosen in classes]
     figure = Figure(figsize=(6.4, sum(heights) + 0.4))
     panels = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights, sharex=True)[:, 0]
-    short = short_names([split.name for split in figures.splits])
+    short = short_names([split.name for split in evaluation.splits])
     for axes, (split, result), chosen in zip(panels, shown, classes, strict=True):
         for place, index in enumerate(reversed(chosen)):
             summary = result.classes[index]

@@ -24,7 +24,7 @@ def show(split: str, folder: str | Path, *, rows: int = 240) -> int:
     show. What the classifier said is what the split says it said; nothing is run. Raises UserError.
     """
     opened = open_split(split)
-    labels, sampler = _look(opened, rows)
+    labels, sampler = _sample(opened, rows)
     try:
         gallery = stored_gallery(opened.name, labels.names, opened.split or "its classifier", sampler.samples)
     except UserError as error:
@@ -37,11 +37,11 @@ def show(split: str, folder: str | Path, *, rows: int = 240) -> int:
 
 def write_picture(paths: SplitPaths) -> None:
     """Writes the small contact sheet that the card shows of a finished split."""
-    labels, sampler = _look(open_split(f"{paths.root}:{paths.name}"), _ON_THE_PICTURE)
+    labels, sampler = _sample(open_split(f"{paths.root}:{paths.name}"), _ON_THE_PICTURE)
     write_atomically(paths.picture, contact_sheet(paths.name, labels.names, sampler.samples[:_ON_THE_PICTURE]))
 
 
-def _look(opened: OpenedSplit, rows: int) -> tuple[Labels, Sampler]:
+def _sample(opened: OpenedSplit, rows: int) -> tuple[Labels, Sampler]:
     """The split's labels, and about `rows` of its rows."""
     check_columns(opened)
     labels = opened.labels or _observed_labels(opened)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fmrgen.evaluation.results import Comparison, Figures, Result, SplitFigures
+from fmrgen.evaluation.results import Comparison, EvaluatedSplit, EvaluationResults, Result
 from fmrgen.metrics import COMPARED, METRICS, Estimate, Metric, Summary
 
 CONDITIONED = "◆"  # marks a split's own classifier
@@ -46,7 +46,7 @@ def split_table(results: Sequence[Result]) -> Table:
     return Table(["classifier", *(metric.name for metric in shown)], rows)
 
 
-def split_facts(split: SplitFigures, results: Sequence[Result]) -> str:
+def split_facts(split: EvaluatedSplit, results: Sequence[Result]) -> str:
     """What holds of the split whatever classifier looks at it, on one line."""
     total = results[0].total
     facts = [f"{total.rows} rows, {total.valid_rows} valid"]
@@ -60,7 +60,7 @@ def split_facts(split: SplitFigures, results: Sequence[Result]) -> str:
     return "; ".join(facts)
 
 
-def class_table(result: Result, split: SplitFigures) -> Table:
+def class_table(result: Result, split: EvaluatedSplit) -> Table:
     """A classifier by class (paper Tables 13 and 14), the totals last."""
     shown = [metric for metric in METRICS if result.total[metric]]
     rows = [
@@ -71,14 +71,14 @@ def class_table(result: Result, split: SplitFigures) -> Table:
     return Table(["class", "rows", *(metric.name for metric in shown)], [*rows, total])
 
 
-def transfer_table(figures: Figures, measure: str) -> Table:
+def transfer_table(evaluation: EvaluationResults, measure: str) -> Table:
     """The transfer matrix in one of the compared metrics: splits down, classifiers across."""
-    short, metric = short_names([split.name for split in figures.splits]), COMPARED[measure]
+    short, metric = short_names([split.name for split in evaluation.splits]), COMPARED[measure]
     rows = [
         [short[row[0].split], *(_mark(cell) + format_estimate(cell.total[metric]) for cell in row)]
-        for row in figures.matrix
+        for row in evaluation.matrix
     ]
-    return Table([metric.name, *(classifier.name for classifier in figures.classifiers)], rows)
+    return Table([metric.name, *(classifier.name for classifier in evaluation.classifiers)], rows)
 
 
 def ranked(results: Sequence[Result], comparison: Comparison) -> list[Result]:
@@ -103,11 +103,11 @@ def neighbours(comparison: Comparison) -> list[str]:
     return lines
 
 
-def all_notes(figures: Figures) -> list[str]:
+def all_notes(evaluation: EvaluationResults) -> list[str]:
     """What a reader must know, each with the split or classifier that it is of."""
-    short = short_names([split.name for split in figures.splits])
-    of_splits = [f"{short[split.name]}: {note}" for split in figures.splits for note in split.notes]
-    of_results = [f"{r.classifier} on {short[r.split]}: {note}" for r in figures.results for note in r.notes]
+    short = short_names([split.name for split in evaluation.splits])
+    of_splits = [f"{short[split.name]}: {note}" for split in evaluation.splits for note in split.notes]
+    of_results = [f"{r.classifier} on {short[r.split]}: {note}" for r in evaluation.results for note in r.notes]
     return [*of_splits, *of_results]
 
 

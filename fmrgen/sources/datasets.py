@@ -12,9 +12,9 @@ from fmrgen.config import Revision
 from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
-from fmrgen.sources.images import lies_in_repo, place_inside, stored_image
-from fmrgen.trust.cards import refuse_card_that_leads_out
-from fmrgen.trust.recipes import is_on_the_hub, is_within, places_among
+from fmrgen.sources.images import lies_in_repo, path_inside, stored_image
+from fmrgen.trust.cards import check_card_stays_inside
+from fmrgen.trust.recipes import is_on_the_hub, is_within, paths_among
 
 _ImageOf = Callable[[dict[str, Any] | None, int], bytes | str]  # an undecoded image and its id → bytes or place
 
@@ -51,7 +51,7 @@ class Config(SourceConfig):
     def places_it_reads(self) -> list[str]:
         files = [self.data_files] if isinstance(self.data_files, str) else self.data_files or []
         # A name without an owner may be a format's, whose loader reads the folder it is called in.
-        return [*places_among(self.path), *(file for file in files if not is_within(file) and not is_on_the_hub(file))]
+        return [*paths_among(self.path), *(file for file in files if not is_within(file) and not is_on_the_hub(file))]
 
     def open(self, dataset: Any) -> Source:
         """The source of an opened dataset or stream, its columns found and its labels named."""
@@ -79,9 +79,9 @@ class Config(SourceConfig):
         rows that name files of this machine or other hosts raise UserError.
         """
         image = stored_image(stored)
-        if isinstance(image, bytes) or places_among(self.path):
+        if isinstance(image, bytes) or paths_among(self.path):
             return image
-        if (place := place_inside(image, lambda file: lies_in_repo(file, self.path))) is None:
+        if (place := path_inside(image, lambda file: lies_in_repo(file, self.path))) is None:
             raise UserError(f"source: id {example_id}: its image is {image}, which is not in {self.path}")
         return place
 
@@ -109,8 +109,8 @@ def _load(config: Config) -> Any:
                     f"source.split: {config.path} has no split {config.split!r}, it has {', '.join(loaded)}"
                 )
             return loaded[config.split]
-        if not places_among(config.path):  # others' repo on the Hub
-            refuse_card_that_leads_out(config.path, config.revision)
+        if not paths_among(config.path):  # others' repo on the Hub
+            check_card_stays_inside(config.path, config.revision)
         return datasets.load_dataset(
             config.path,
             config.name,

@@ -30,7 +30,7 @@ def stored_image(image: dict[str, Any] | None) -> bytes | str:
     return image["bytes"] if image["bytes"] is not None else image["path"] or b""
 
 
-def place_inside(text: str, is_inside: Callable[[str], bool]) -> str | None:
+def path_inside(text: str, is_inside: Callable[[str], bool]) -> str | None:
     """The place that the path or address `text` of an image leads to, None where that is not all inside.
 
     `is_inside` is asked of the file at the end of a chain, whose other links may only be members of zips. A path comes
@@ -88,7 +88,7 @@ def open_rgb(image: bytes | str | Image.Image, size: int | None = None) -> Image
         opened: Image.Image = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
         if opened.format == "EPS":  # Pillow would hand it to Ghostscript
             raise UserError("an EPS is a program, and is not run; convert it")
-        _refuse_size(opened.size, size)
+        _check_size(opened.size, size)
         opened.load()
         if opened.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT:
             opened = ImageOps.exif_transpose(opened)
@@ -107,7 +107,7 @@ def open_rgb(image: bytes | str | Image.Image, size: int | None = None) -> Image
     return opened if opened.mode == "RGB" else opened.convert("RGB")
 
 
-def _refuse_size(found: tuple[int, int], wanted: int | None) -> None:
+def _check_size(found: tuple[int, int], wanted: int | None) -> None:
     shown = "×".join(map(str, found))
     if wanted is not None and found != (wanted, wanted):
         raise UserError(f"it has {shown} pixels, not {wanted}×{wanted}")

@@ -232,7 +232,7 @@ def _names_beside(files: list[str]) -> list[str] | None:
     return None
 
 
-class _Place(NamedTuple):
+class _Location(NamedTuple):
     """Where an image lies."""
 
     file: str
@@ -245,7 +245,7 @@ class TarFiles(Source):
 
     def __init__(self, files: list[str], config: Config, labels: Labels) -> None:
         self.labels = labels
-        self._examples: list[tuple[int, _Place, int]] = []
+        self._examples: list[tuple[int, _Location, int]] = []
         number = 0
         for file in files:
             with _opened(file, "r:") as tar:
@@ -255,7 +255,7 @@ class TarFiles(Source):
                     label = label_of_source(labels, _label(config, sample, number), number)
                     if label is not None:
                         member = sample.members.get(_image_ending(config, sample, number) or "")
-                        place = _Place(file, member.offset_data, member.size) if member else _Place(file, 0, 0)
+                        place = _Location(file, member.offset_data, member.size) if member else _Location(file, 0, 0)
                         self._examples.append((number, place, label))
                     number += 1
 

@@ -19,19 +19,19 @@ from huggingface_hub import HfFileSystem
 from PIL import Image as PILImage
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import is_inside, open_plain, read_json, refuse_chain, refuse_outside
+from fmrgen.files import check_inside, check_plain_path, is_inside, open_plain, read_json
 from fmrgen.hub_http import bound_requests, checked_commit
 from fmrgen.labels import Labels
-from fmrgen.sources.images import lies_in_repo, open_rgb, place_inside, stored_image
+from fmrgen.sources.images import lies_in_repo, open_rgb, path_inside, stored_image
 from fmrgen.storage.paths import SplitPaths, splits_among, splits_in
 from fmrgen.storage.provenance import Provenance, parse_provenance
-from fmrgen.trust.cards import refuse_card_that_leads_out
+from fmrgen.trust.cards import check_card_stays_inside
 
 _CURE = "fmrgen verify --files tells which file was changed"
 _LARGEST = 1 << 30  # bytes that a column of a row group may unpack to, where it is packed more than images can be
 _LARGEST_ROW = 1 << 23  # and a row of it
 _LEAST_PACKED = 20  # times
-_LOOKERS = 8  # files that are looked at, at once
+_CHECKERS = 8  # files that are looked at, at once
 
 
 class SplitReference(NamedTuple):
@@ -88,7 +88,7 @@ class OpenedSplit:
         image = stored_image(stored)
         if isinstance(image, bytes) or self.opened_by_caller:
             return image
-        if (place := place_inside(image, self._holds)) is None:
+        if (place := path_inside(image, self._holds)) is None:
             raise UserError(f"it is stored as {image}, which is not in the split")
         return place
 
@@ -180,7 +180,7 @@ def reading(name: str) -> Iterator[None]:
         raise UserError(f"{name}: a file of it can't be read: {one_line(error)}") from error
 
 
-def refuse_other_rows(opened: OpenedSplit, ids: Sequence[int]) -> None:
+def check_recorded_rows(opened: OpenedSplit, ids: Sequence[int]) -> None:
     """Raises UserError where the files of a split that fmrgen made hold other rows than its provenance says.
 
     `ids` are those of all its rows.
@@ -199,8 +199,8 @@ def _open_files(name: str) -> OpenedSplit:
     if "://" not in pattern:
         if not (files := glob.glob(pattern)):
             raise UserError(f"{pattern}: no such file")
-        refuse_chain(Path(pattern))
-        _refuse_odd_files(files)
+        check_plain_path(Path(pattern))
+        _check_data_files(files)
         pattern = str(Path(pattern).absolute())
     stream = load_dataset("parquet", data_files=pattern, split="train", streaming=True)
     return OpenedSplit(name, _with_features(stream, name))
@@ -214,15 +214,15 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
             return _open_saved(text, reference)
         own = [(paths.config, paths.split) for paths in splits_in(Path(repo))]
     else:
-        own, revision = _look_on_the_hub(reference)
+        own, revision = _fetch_splits(reference)
     named = (reference.config, reference.split)
     if revision is None:
-        refuse_chain(Path(repo))
-        _refuse_links_out(Path(repo))
+        check_plain_path(Path(repo))
+        _check_links(Path(repo))
     if own and (named in own or named == (None, None)):
         place = choose_split(text, reference, sorted(own))
     else:
-        refuse_card_that_leads_out(repo, revision)
+        check_card_stays_inside(repo, revision)
         place = choose_split(text, reference, sorted({*own, *_foreign_places(repo, revision)}))
     provenance = _read_provenance(repo, revision, *place) if place in own else None
     if place in own and (provenance is None or not provenance.is_finished):
@@ -233,12 +233,12 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
     streaming = revision is None or not download
     if provenance is not None:  # its very files, whatever the card says
         base = str(Path(repo).absolute()) if revision is None else f"hf://datasets/{repo}@{revision}"
-        _refuse_odd_files([f"{base}/{file}" for file in provenance.files])
+        _check_data_files([f"{base}/{file}" for file in provenance.files])
         files = [f"{glob.escape(base)}/{file}" for file in provenance.files]
         stream = load_dataset("parquet", data_files=files, split="train", streaming=streaming)
     else:
         if revision is None:
-            _refuse_odd_files(map(str, Path(repo).rglob("*.parquet")))
+            _check_data_files(map(str, Path(repo).rglob("*.parquet")))
         stream = load_dataset(repo, place[0], split=place[1], revision=revision, streaming=streaming)
     if isinstance(stream, Dataset):
         stream = stream.to_iterable_dataset()
@@ -248,36 +248,36 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
     return OpenedSplit(name, _with_features(stream, text), provenance, repo, revision, *place)
 
 
-def _refuse_links_out(folder: Path) -> None:
+def _check_links(folder: Path) -> None:
     """Raises UserError where a file that may be data lies in the folder by a link alone."""
     for path in folder.rglob("[!.]*"):
         if path.is_symlink() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
-            refuse_outside(path, folder)
+            check_inside(path, folder)
 
 
-def _refuse_odd_files(paths: Iterable[str]) -> None:
+def _check_data_files(paths: Iterable[str]) -> None:
     """Raises UserError for a path of data where no file is, or one whose values fill more memory than images may.
 
     Addresses on the Hub are looked at as well, some at once.
     """
-    with ThreadPoolExecutor(_LOOKERS) as pool:
-        for _ in pool.map(_refuse_odd_file, paths):
+    with ThreadPoolExecutor(_CHECKERS) as pool:
+        for _ in pool.map(_check_data_file, paths):
             pass
 
 
-def _refuse_odd_file(path: str) -> None:
+def _check_data_file(path: str) -> None:
     try:
         with HfFileSystem().open(path, "rb") if "://" in path else open_plain(Path(path)) as file:
             parquet = pq.ParquetFile(file)
             for group in range(parquet.metadata.num_row_groups):
-                _refuse_bomb(path, file, parquet.metadata.row_group(group), group)
+                _check_unpacked_size(path, file, parquet.metadata.row_group(group), group)
     except pa.ArrowException:
         return  # told by who reads it
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or one_line(error)}; {_CURE}") from None
 
 
-def _refuse_bomb(path: str, file: Any, group: pq.RowGroupMetaData, number: int) -> None:
+def _check_unpacked_size(path: str, file: Any, group: pq.RowGroupMetaData, number: int) -> None:
     """Raises UserError where a few bytes stand for gigabytes, as no images of a split do: they hardly compress."""
     for column in map(group.column, range(group.num_columns)):
         packed, unpacked = column.total_compressed_size, column.total_uncompressed_size
@@ -358,7 +358,7 @@ def _foreign_places(repo: str, revision: str | None) -> list[tuple[str, str]]:
         return []  # a folder without data files
 
 
-def _look_on_the_hub(reference: SplitReference) -> tuple[list[tuple[str, str]], str]:
+def _fetch_splits(reference: SplitReference) -> tuple[list[tuple[str, str]], str]:
     """The splits that fmrgen made in a repo on the Hub, and the commit that is looked at."""
     from huggingface_hub import HfApi
 
@@ -376,7 +376,7 @@ def _read_provenance(repo: str, revision: str | None, config: str, split: str) -
     """What a folder, or a repo on the Hub, says of a split; None where that is no provenance."""
     if revision is None:
         paths = SplitPaths(Path(repo), config, split)
-        refuse_outside(paths.provenance, paths.root)
+        check_inside(paths.provenance, paths.root)
         return parse_provenance(read_json(paths.provenance))
     from huggingface_hub import hf_hub_download
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from fmrgen.config import NOT_FINGERPRINTED
 from fmrgen.errors import UserError
-from fmrgen.files import fingerprint, read_json, refuse_outside, write_atomically
+from fmrgen.files import check_inside, fingerprint, read_json, write_atomically
 from fmrgen.labels import Labels
 from fmrgen.sources.images import LARGEST_SIDE
 from fmrgen.storage.paths import SHARD_FILE, SplitPaths, splits_in
@@ -224,7 +224,7 @@ def parse_provenance(tree: Mapping[str, Any]) -> Provenance | None:
 
 def read_provenance(paths: SplitPaths) -> Provenance:
     """What the folder says of a split. Raises UserError where it says nothing that can be read, or by a link."""
-    refuse_outside(paths.provenance, paths.root)
+    check_inside(paths.provenance, paths.root)
     provenance = parse_provenance(read_json(paths.provenance))
     if provenance is None:
         raise UserError(f"{paths.provenance}: is no provenance of fmrgen; delete it, or choose another folder")
@@ -279,7 +279,7 @@ def _difference(earlier: Provenance, fresh: Provenance) -> str:
     return f"fingerprint {earlier.fingerprint}, not {fresh.fingerprint}"
 
 
-def claimed(paths: SplitPaths, fresh: Provenance, at_work: bool) -> Provenance:
+def provenance_to_continue(paths: SplitPaths, fresh: Provenance, at_work: bool) -> Provenance:
     """The provenance to go on with: the folder's own where this very recipe began the split, else the new one.
 
     Raises UserError where something else is in its place.

@@ -7,13 +7,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fmrgen.engine.interfaces import Generator, Latents
-from fmrgen.training.recipe import AugmentSection
+from fmrgen.training.recipe import AugmentConfig
 
 _ROTATION, _SCALE, _SHEAR, _SHIFT, _WAVE = math.radians(12), 0.12, 0.15, 0.1, 0.08
 
 
 @torch.no_grad()
-def augment(images: Tensor, labels: Tensor, config: AugmentSection, generator: Generator | None) -> Tensor:
+def augment(images: Tensor, labels: Tensor, config: AugmentConfig, generator: Generator | None) -> Tensor:
     """Images [B, 3, H, W] in [0, 1], warped, reconstructed, blurred and made noisy as `config` says."""
     if config.warp:
         images = _warp(images, config.warp)
@@ -45,7 +45,7 @@ def _warp(images: Tensor, strength: float) -> Tensor:
     return F.grid_sample(images, grid, align_corners=False)
 
 
-def _reconstruct(images: Tensor, labels: Tensor, config: AugmentSection, generator: Generator) -> Tensor:
+def _reconstruct(images: Tensor, labels: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
     latents = generator.encode(images, labels)
     strength = torch.rand(len(images), *[1] * (latents.free.ndim - 1), device=images.device).square()
     moved = latents.free + strength * config.latent_noise * torch.randn_like(latents.free)

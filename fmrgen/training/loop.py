@@ -1,4 +1,4 @@
-"""The training loop. What is trained is a `Trainee`; the loop knows nothing of it."""
+"""The training loop. What is trained is a `Objective`; the loop knows nothing of it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from fmrgen.components import build_source
 from fmrgen.errors import UserError
 from fmrgen.sources.base import LoadedExample, Source
 from fmrgen.training.augment import augment
-from fmrgen.training.objectives.base import Trainee
+from fmrgen.training.objectives.base import Objective
 from fmrgen.training.recipe import TrainRecipe
 
 _TEST_BATCH = 250
@@ -31,32 +31,32 @@ def train(
         raise UserError(f"{output}: can't be a folder for the weights: {error.strerror}") from None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     source = build_source(recipe.source)
-    trainee = recipe.model.trainee(device, source.labels)
+    objective = recipe.model.objective(device, source.labels)
     if recipe.augment.reconstruct and recipe.generator is None:
         raise UserError("augment.reconstruct: needs a generator section to reconstruct with")
     generator = recipe.generator.build(device) if recipe.generator is not None else None
-    images, labels = _load_all(source, trainee.image_size)
+    images, labels = _load_all(source, objective.image_size)
     optimizer = torch.optim.AdamW(
-        trainee.network.parameters(), recipe.schedule.learning_rate, weight_decay=recipe.schedule.weight_decay
+        objective.network.parameters(), recipe.schedule.learning_rate, weight_decay=recipe.schedule.weight_decay
     )
     steps = recipe.schedule.steps
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.schedule.learning_rate, total_steps=steps)
-    trainee.network.train()
+    objective.network.train()
     for step in range(steps):
         rows = torch.randint(len(images), (recipe.schedule.batch_size,))
         batch, targets = (images[rows].to(device) / 255), labels[rows].to(device)
-        loss = trainee.loss(augment(batch, targets, recipe.augment, generator), targets, step / steps)
+        loss = objective.loss(augment(batch, targets, recipe.augment, generator), targets, step / steps)
         if not torch.isfinite(loss):
             raise UserError(f"training diverged at step {step}; lower schedule.learning_rate")
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(trainee.network.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(objective.network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         progress(step + 1, steps, loss.item())
-    trainee.network.eval()
-    trainee.save(output)
-    return _test(trainee, build_source(recipe.test), device)
+    objective.network.eval()
+    objective.save(output)
+    return _test(objective, build_source(recipe.test), device)
 
 
 def _load_all(source: Source, size: int) -> tuple[Tensor, Tensor]:
@@ -65,11 +65,11 @@ def _load_all(source: Source, size: int) -> tuple[Tensor, Tensor]:
     return images, torch.tensor([example.label for example in examples])
 
 
-def _test(trainee: Trainee, source: Source, device: torch.device) -> dict[str, float]:
-    images, labels = _load_all(source, trainee.image_size)
+def _test(objective: Objective, source: Source, device: torch.device) -> dict[str, float]:
+    images, labels = _load_all(source, objective.image_size)
     with torch.no_grad():
         batches = [
-            trainee.metrics(batch.to(device) / 255, targets.to(device))
+            objective.metrics(batch.to(device) / 255, targets.to(device))
             for batch, targets in zip(images.split(_TEST_BATCH), labels.split(_TEST_BATCH), strict=True)
         ]
     return {name: torch.cat([batch[name].float() for batch in batches]).mean().item() for name in batches[0]}

@@ -6,13 +6,13 @@ from typing import Annotated
 
 from pydantic import Field, SerializeAsAny
 
-from fmrgen.config import Section, component
-from fmrgen.kinds import GeneratorSection, SourceSection
-from fmrgen.recipe import load_section
-from fmrgen.training.objectives.base import TraineeConfig
+from fmrgen.config import StrictConfig, component
+from fmrgen.kinds import GeneratorField, SourceField
+from fmrgen.recipe import load_config
+from fmrgen.training.objectives.base import ObjectiveConfig
 
 
-class ScheduleSection(Section):
+class ScheduleConfig(StrictConfig):
     """AdamW under a one-cycle learning rate."""
 
     steps: int = Field(ge=1)
@@ -22,7 +22,7 @@ class ScheduleSection(Section):
     seed: int = 0
 
 
-class AugmentSection(Section):
+class AugmentConfig(StrictConfig):
     """Per-image random changes; 0 turns one off."""
 
     warp: float = Field(0, ge=0, description="strength of rotation, scale, shift and elastic waves; 1 is moderate")
@@ -32,18 +32,18 @@ class AugmentSection(Section):
     latent_noise: float = Field(0, ge=0, description="largest noise on the latents of these, in latent units")
 
 
-class TrainRecipe(Section):
+class TrainRecipe(StrictConfig):
     """A training run: on which images, of what, for how long."""
 
     description: str = ""
-    source: SourceSection
-    test: SourceSection
-    model: Annotated[SerializeAsAny[TraineeConfig], component("fmrgen.training.objectives")]
-    schedule: ScheduleSection
-    augment: AugmentSection = AugmentSection()
-    generator: GeneratorSection | None = None
+    source: SourceField
+    test: SourceField
+    model: Annotated[SerializeAsAny[ObjectiveConfig], component("fmrgen.training.objectives")]
+    schedule: ScheduleConfig
+    augment: AugmentConfig = AugmentConfig()
+    generator: GeneratorField | None = None
 
 
 def load_train_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> TrainRecipe:
     """A training recipe from a file or a shipped name (`train/mnist-lenet`). Raises UserError."""
-    return load_section(TrainRecipe, reference, overrides)
+    return load_config(TrainRecipe, reference, overrides)

@@ -7,7 +7,7 @@ import yaml
 from huggingface_hub import DatasetCard
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import open_plain, refuse_outside
+from fmrgen.files import check_inside, open_plain
 from fmrgen.trust.recipes import is_within
 
 
@@ -48,7 +48,7 @@ def places_named(text: str, is_card: bool, where: str) -> list[str]:
     return places
 
 
-def refuse_card_that_leads_out(repo: str, revision: str | None) -> None:
+def check_card_stays_inside(repo: str, revision: str | None) -> None:
     """Raises UserError where a dataset in a folder, or in a repo on the Hub, takes its data from elsewhere."""
     for name in ("README.md", ".huggingface.yaml"):
         card = _card_of(repo, revision, name)
@@ -69,7 +69,7 @@ def _card_of(repo: str, revision: str | None, name: str) -> str | None:
         except EntryNotFoundError:
             return None
     elif path.exists() or path.is_symlink():
-        refuse_outside(path, Path(repo))
+        check_inside(path, Path(repo))
     else:
         return None
     with open_plain(path) as file:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from fmrgen.config import STRANGERS, AnySection, ComponentConfig, validate
+from fmrgen.config import UNTRUSTED, AnyConfig, ComponentConfig, validate
 from fmrgen.errors import UserError
 
 LARGEST_INPUT = 4096  # pixels to which a network's own preprocessing may bring a side
@@ -41,7 +41,7 @@ class UntrustedError(UserError):
     """What a stranger wrote would run code or read places, and nobody has said that it may."""
 
 
-def strangers_section(section: type[AnySection], tree: Any, name: str, *, trust: bool, cure: str) -> AnySection:
+def untrusted_config(section: type[AnyConfig], tree: Any, name: str, *, trust: bool, cure: str) -> AnyConfig:
     """A stranger's `tree` as a `section` that may be built: the one way from what others wrote to a component.
 
     Nothing is imported and no file is read before it is known what its components demand; without `trust` they must
@@ -56,13 +56,13 @@ def strangers_section(section: type[AnySection], tree: Any, name: str, *, trust:
     return found
 
 
-def strangers_code(section: type[AnySection], tree: Any, name: str) -> list[str]:
+def untrusted_code(section: type[AnyConfig], tree: Any, name: str) -> list[str]:
     """All code of others that the components in a stranger's `tree` would run. Raises UserError where it is invalid."""
     return _weigh(section, tree, name)[1].code
 
 
-def _weigh(section: type[AnySection], tree: Any, name: str) -> tuple[AnySection, Demands]:
-    found = validate(section, tree, name, context=STRANGERS)
+def _weigh(section: type[AnyConfig], tree: Any, name: str) -> tuple[AnyConfig, Demands]:
+    found = validate(section, tree, name, context=UNTRUSTED)
     components = list(_components_in(found))
     code = dict.fromkeys(code for config in components for code in config.code_it_runs())
     places = dict.fromkeys(place for config in components for place in config.places_it_reads())
@@ -80,7 +80,7 @@ def _components_in(value: Any) -> Iterator[ComponentConfig]:
             yield from _components_in(entry)
 
 
-def places_among(*references: str | None) -> list[str]:
+def paths_among(*references: str | None) -> list[str]:
     """Those of the references to models and files that name a file, a folder or an address, and neither a repo on the
     Hub (`owner/name`, where there is no such folder here; `hf:owner/name/file`) nor an asset.
     """

@@ -45,7 +45,7 @@ def load_exactly(network: nn.Module, state: Mapping[str, Tensor], what: str) -> 
     network.load_state_dict(state)
 
 
-def refuse_program(path: Path, what: str) -> None:
+def check_no_program(path: Path, what: str) -> None:
     """Raises UserError, starting with `what`, for files that torch would run or unpack: TorchScript, and its oldest
     format, a tar that can hold links and pipes.
     """
@@ -64,7 +64,7 @@ def refuse_program(path: Path, what: str) -> None:
 
 def _read_state(reference: str, what: str) -> dict[str, Tensor]:
     path = local_file(reference, "classifier.checkpoint")
-    refuse_program(path, what)
+    check_no_program(path, what)
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:

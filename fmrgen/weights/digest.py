@@ -20,7 +20,7 @@ def weights_sha256(component: object) -> str | None:
     return digest.hexdigest() if found else None
 
 
-def refuse_changed_weights(what: str, component: object, before: str | None) -> None:
+def check_same_weights(what: str, component: object, before: str | None) -> None:
     """Raises UserError where the weights in `component`, called `what`, are not those of the digest `before`."""
     if weights_sha256(component) != before:
         raise UserError(

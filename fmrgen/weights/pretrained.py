@@ -27,7 +27,7 @@ def from_pretrained(
 def pretrained_model(loader: Any, reference: str, what: str, revision: str | None = None, **options: Any) -> Any:
     """`from_pretrained` for a model: a weight that the files lack is an error too, not a random weight."""
     if not options.get("trust_remote_code"):
-        _refuse_loading_config(loader, reference, what, revision)
+        _check_config_loads_nothing(loader, reference, what, revision)
     model, loaded = from_pretrained(loader, reference, what, revision, output_loading_info=True, **options)
     for problem in ("missing_keys", "mismatched_keys"):
         if keys := sorted(map(str, loaded.get(problem) or [])):
@@ -51,7 +51,7 @@ def image_processor(reference: str, what: str, revision: str | None = None, trus
     return processor
 
 
-def _refuse_loading_config(loader: Any, reference: str, what: str, revision: str | None) -> None:
+def _check_config_loads_nothing(loader: Any, reference: str, what: str, revision: str | None) -> None:
     """Raises UserError where a config has timm load weights from elsewhere: transformers would pass it on."""
     if not loader.__module__.startswith("transformers."):
         return

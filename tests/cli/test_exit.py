@@ -61,7 +61,7 @@ def test_sigterm_is_143_at_every_moment(tmp_path):
 
 LOST = """
 import os, signal, sys
-from fmrgen.cli.exit import prepare, status_of
+from fmrgen.cli.exit import install_signal_handlers, exit_status_of
 
 class Drops:
     def __del__(self):
@@ -73,8 +73,8 @@ def run():
     for _ in range(1000):
         sum(range(100_000))
 
-prepare()
-sys.exit(status_of(run, ""))
+install_signal_handlers()
+sys.exit(exit_status_of(run, ""))
 """
 
 

@@ -20,7 +20,7 @@ from torchvision.datasets import ImageFolder
 
 from fmrgen.errors import UserError
 from fmrgen.jobs.export import export
-from fmrgen.recipe import load_recipe, source_section
+from fmrgen.recipe import load_recipe, source_config_of
 
 
 def stored(folder, pattern="mnist/lenet-*.parquet"):
@@ -236,7 +236,7 @@ def tars(urls, **options):
         "classes": [str(digit) for digit in range(10)],
         **options,
     }
-    return source_section(section, "test").build()
+    return source_config_of(section, "test").build()
 
 
 def examples(source, *spans):
@@ -299,7 +299,7 @@ def test_tars_are_read_from_any_position_wherever_they_are(digits, served):
 
 def test_an_export_is_a_source_with_its_classes(finished_split, tmp_path):
     export(str(finished_split), tmp_path, "webdataset")
-    source = source_section({"kind": "webdataset", "urls": f"{tmp_path}/lenet-000000.tar"}, "test").build()
+    source = source_config_of({"kind": "webdataset", "urls": f"{tmp_path}/lenet-000000.tar"}, "test").build()
     assert source.labels.names == tuple(str(digit) for digit in range(10))
     expected = stored(finished_split)
     assert examples(source) == [(i, expected[i]["original"], expected[i]["label"]) for i in range(120)]

@@ -178,7 +178,7 @@ EVALUATE = """
 import os, sys, time
 from pathlib import Path
 from torch import nn
-from fmrgen.cli.exit import prepare, status_of
+from fmrgen.cli.exit import install_signal_handlers, exit_status_of
 from fmrgen.evaluation.evaluate import evaluate
 
 class Slow(nn.Module):
@@ -187,7 +187,7 @@ class Slow(nn.Module):
         time.sleep(3600 * int(os.environ["RANK"]))
         return images.flatten(1)[:, :10]
 
-sys.exit(status_of(lambda: evaluate([sys.argv[1]], {"slow": Slow()}), ""))
+sys.exit(exit_status_of(lambda: evaluate([sys.argv[1]], {"slow": Slow()}), ""))
 """
 
 

@@ -33,10 +33,10 @@ from fmrgen.errors import UserError
 from fmrgen.files import is_inside
 from fmrgen.generators._taming import _read_weights
 from fmrgen.hub.card import data_named, write_card
-from fmrgen.recipe import source_section
+from fmrgen.recipe import source_config_of
 from fmrgen.report.show import show
 from fmrgen.sources.base import LoadedExample, SkippedExample
-from fmrgen.sources.images import MOST_PIXELS, open_rgb, place_inside
+from fmrgen.sources.images import MOST_PIXELS, open_rgb, path_inside
 from fmrgen.trust.cards import places_named
 from fmrgen.weights.checkpoint import load_checkpoint
 
@@ -194,7 +194,7 @@ def test_paths(tmp_path_factory, pieces, between, absolute):
     def held(file):
         return "://" not in file and "\0" not in file and is_inside(Path(file), inside)
 
-    place = place_inside(text, held)
+    place = path_inside(text, held)
     if place is not None:
         assert place.rpartition("::")[2].startswith(f"{inside.resolve()}/")
         assert ".." not in place.rpartition("::")[2].split("/")
@@ -380,7 +380,7 @@ def test_tars(tmp_path_factory, changes):
     path.write_bytes(altered(a_tar(), changes))
     section = {"kind": "webdataset", "urls": str(path), "classes": ["a", "b"], "on_error": "skip"}
     with no_trespass(path.parent / "nowhere"), Timed(), suppress(UserError):
-        source = source_section(section, "x").build()
+        source = source_config_of(section, "x").build()
         source.on_error = "skip"
         for loaded in source.load(0, len(source), 16):
             assert isinstance(loaded, LoadedExample | SkippedExample)

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from photos import lay_out, photo
 
 from fmrgen.errors import UserError
-from fmrgen.kinds import ComponentSections
-from fmrgen.trust.recipes import strangers_code, strangers_section
+from fmrgen.kinds import ComponentConfigs
+from fmrgen.trust.recipes import untrusted_code, untrusted_config
 
 LENET = "{kind: lenet, num_classes: 2}"
 EVIL = "open('ran', 'w')\nimport torch\nclass Net(torch.nn.Linear):\n    def __init__(self): super().__init__(2, 2)\n"
@@ -520,8 +520,8 @@ def test_no_provenance_does_anything_before_it_is_trusted(place, tree):
     for module in ("sources", "classifiers", "generators", "oracles"):
         importlib.import_module(f"fmrgen.{module}")
     with no_trespass(place, reads=False), suppress(UserError):
-        strangers_code(ComponentSections, tree, "x")
-        found = strangers_section(ComponentSections, tree, "x", trust=False, cure="cure")
+        untrusted_code(ComponentConfigs, tree, "x")
+        found = untrusted_config(ComponentConfigs, tree, "x", trust=False, cure="cure")
         build_what_is_admitted(found)
     assert not (place / "ran").exists()
 

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class TraineeConfig(ComponentConfig):
+class ObjectiveConfig(ComponentConfig):
     """What is to be trained, with random weights at first."""
 
-    def trainee(self, device: "torch.device", labels: Labels) -> "Trainee":
-        """A `Trainee` on `device` for images of `labels`."""
+    def objective(self, device: "torch.device", labels: Labels) -> "Objective":
+        """A `Objective` on `device` for images of `labels`."""
         raise NotImplementedError
 
 
-class Trainee(ABC):
+class Objective(ABC):
     """Something that learns: `network` holds the weights, `image_size` is the side of its images."""
 
     network: Any

@@ -7,9 +7,9 @@ import yaml
 from pydantic import Field
 
 from fmrgen.files import write_atomically
-from fmrgen.kinds import TRAINED_CLASSIFIER, ClassifierSection
+from fmrgen.kinds import TRAINED_CLASSIFIER, ClassifierField
 from fmrgen.labels import Labels
-from fmrgen.training.objectives.base import Trainee, TraineeConfig
+from fmrgen.training.objectives.base import Objective, ObjectiveConfig
 
 if TYPE_CHECKING:
     import torch
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from fmrgen.classifiers.base import Classifier
 
 
-class Config(TraineeConfig):
+class Config(ObjectiveConfig):
     """`classifier` is a section of kind lenet, timm or module, without a checkpoint."""
 
     kind: str = "classifier"
-    classifier: ClassifierSection
+    classifier: ClassifierField
     image_size: int = Field(ge=8)
     label_smoothing: float = Field(0.05, ge=0, lt=1)
 
-    def trainee(self, device: "torch.device", labels: Labels) -> "ClassifierTrainee":
+    def objective(self, device: "torch.device", labels: Labels) -> "ClassifierObjective":
         from fmrgen.classifiers.base import answer_in_labels
         from fmrgen.components import blank_image
 
@@ -35,10 +35,10 @@ class Config(TraineeConfig):
         classifier.requires_grad_(True)
         section = self.classifier.model_dump(mode="json", exclude_defaults=True, exclude={"kind", "checkpoint"})
         told = {"kind": self.classifier.kind, **section, "class_names": list(labels.names)}
-        return ClassifierTrainee(classifier, self.image_size, self.label_smoothing, told)
+        return ClassifierObjective(classifier, self.image_size, self.label_smoothing, told)
 
 
-class ClassifierTrainee(Trainee):
+class ClassifierObjective(Objective):
     """Learns by cross-entropy; saves the network's state dict, and `section`, which builds the network around it."""
 
     def __init__(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from fmrgen.labels import Labels
-from fmrgen.training.objectives.base import Trainee, TraineeConfig
+from fmrgen.training.objectives.base import Objective, ObjectiveConfig
 
 if TYPE_CHECKING:
     import torch
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
-class Config(TraineeConfig):
+class Config(ObjectiveConfig):
     """The two towers, and the prompts that the text tower learns; the first prompt is the one that is tested."""
 
     kind: str = "clip"
@@ -28,7 +28,7 @@ class Config(TraineeConfig):
     prompts: list[str] = Field(min_length=1)
     label_smoothing: float = Field(0.05, ge=0, lt=1)
 
-    def trainee(self, device: "torch.device", labels: Labels) -> "ClipTrainee":
+    def objective(self, device: "torch.device", labels: Labels) -> "ClipObjective":
         from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
         tokenizer = _letter_tokenizer()
@@ -55,10 +55,10 @@ class Config(TraineeConfig):
         processor = CLIPImageProcessor(
             size={"shortest_edge": self.image_size}, crop_size={"height": self.image_size, "width": self.image_size}
         )
-        return ClipTrainee(CLIPModel(config).to(device), tokenizer, processor, labels, self)
+        return ClipObjective(CLIPModel(config).to(device), tokenizer, processor, labels, self)
 
 
-class ClipTrainee(Trainee):
+class ClipObjective(Objective):
     """Learns to match every image with its label's prompt among the prompts of all labels."""
 
     def __init__(self, model: Any, tokenizer: Any, processor: Any, labels: Labels, config: Config) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from fmrgen.labels import Labels
-from fmrgen.training.objectives.base import Trainee, TraineeConfig
+from fmrgen.training.objectives.base import Objective, ObjectiveConfig
 
 if TYPE_CHECKING:
     import torch
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _VQ_STARTS, _GAN_STARTS = 0.1, 0.5  # share of the run without quantiser, and without discriminator
 
 
-class Config(TraineeConfig):
+class Config(ObjectiveConfig):
     """The architecture; the downsampling factor is 2 to the number of widths less one."""
 
     kind: str = "vqgan"
@@ -27,7 +27,7 @@ class Config(TraineeConfig):
     norm_groups: int = Field(8, ge=1)
     adversarial_weight: float = Field(0.02, ge=0)
 
-    def trainee(self, device: "torch.device", labels: Labels) -> "VqganTrainee":
+    def objective(self, device: "torch.device", labels: Labels) -> "VqganObjective":
         from diffusers import VQModel
 
         model = VQModel(
@@ -40,10 +40,10 @@ class Config(TraineeConfig):
             norm_num_groups=self.norm_groups,
             sample_size=self.image_size,
         )
-        return VqganTrainee(model.to(device), self)
+        return VqganObjective(model.to(device), self)
 
 
-class VqganTrainee(Trainee):
+class VqganObjective(Objective):
     """Starts as a plain autoencoder, then lays its codebook on the latents found, then meets the discriminator."""
 
     def __init__(self, model: Any, config: Config) -> None:
