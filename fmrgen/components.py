@@ -1,5 +1,6 @@
 """The four components of a recipe, built and proved to fit each other."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
@@ -163,6 +164,11 @@ def component_errors(section: str, image: torch.Tensor) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         size = image.shape[-1]
+        if re.search(r"to have 1 channels?, but got 3", str(error)):
+            raise UserError(
+                f"{section}: takes images of one channel and is given RGB; let its forward begin with "
+                "images.mean(1, keepdim=True), or take a network of three channels (timm: in_chans=3)"
+            ) from error
         raise UserError(
             f"{section}: fails on an image of {size} px: {type(error).__name__}: {one_line(error)}"
         ) from error

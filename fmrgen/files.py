@@ -104,14 +104,15 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
+def write_atomically(path: Path, content: bytes | memoryview, *, make_folder: bool = True) -> None:
     """The file is there with all of `content`, or not at all, whenever the machine stops.
 
-    Raises UserError where it can't be written.
+    Its folder is made where it is not there and `make_folder` is not False. Raises UserError where it can't be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # that nobody can have laid a link at
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             file.write(content)
             file.flush()

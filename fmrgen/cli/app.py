@@ -259,7 +259,8 @@ def evaluate(
 ) -> None:
     from fmrgen.recipe import load_classifiers, load_source
 
-    folder = output or Path(str(context.info_name))
+    is_transfer = context.info_name == "transfer"
+    folder = output or Path("transfer" if is_transfer else "evaluation")
     named, originals = load_classifiers(classifiers), load_source(source) if source else None
 
     from fmrgen.cli import display
@@ -282,7 +283,7 @@ def evaluate(
         return
     write_report(evaluation, folder)
     if not quiet:
-        show_it = display.print_transfer if context.info_name == "transfer" else display.print_evaluation
+        show_it = display.print_transfer if is_transfer else display.print_evaluation
         show_it(evaluation)
     if model_card:
         from fmrgen.hub.results import record_results, write_model_cards

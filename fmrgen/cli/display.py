@@ -89,10 +89,10 @@ def job_progress(recipe: Recipe, show: bool) -> "Iterator[Callable[[JobProgress]
     """A bar of images, with images/s, what the oracle accepted and mean iterations."""
     name = f"{recipe.output.config}/{recipe.output.split}"
     measures = TextColumn(
-        "{task.fields[rate]} images/s, {task.fields[accepted]} accepted, ø {task.fields[iterations]}", markup=False
+        "{task.fields[rate]}, {task.fields[accepted]} accepted, ø {task.fields[iterations]}", markup=False
     )
     with _bar(show, measures) as bar:
-        task = bar.add_task(printable(name), start=False, total=None, rate="–", accepted="–", iterations="–")
+        task = bar.add_task(printable(name), start=False, total=None, rate=_rate(0, 0), accepted="–", iterations="–")
 
         def update(progress: "JobProgress") -> None:
             if not bar.tasks[0].started:
@@ -104,12 +104,19 @@ def job_progress(recipe: Recipe, show: bool) -> "Iterator[Callable[[JobProgress]
                 task,
                 total=progress.total,
                 completed=progress.done,
-                rate=f"{made / elapsed:.1f}" if elapsed and made else "–",
+                rate=_rate(made, elapsed),
                 accepted=f"{progress.accepted / progress.done:.1%}" if progress.done else "–",
                 iterations=f"{progress.iterations / progress.accepted:.1f}" if progress.accepted else "–",
             )
 
         yield update
+
+
+def _rate(images: int, seconds: float) -> str:
+    """`2.5 images/s`, or `4.0 s/image` where that is below one."""
+    if not images or not seconds:
+        return "– images/s"
+    return f"{images / seconds:.1f} images/s" if images >= seconds else f"{seconds / images:.1f} s/image"
 
 
 @contextmanager

@@ -76,7 +76,10 @@ class ShardLocks:
         with suppress(OSError):
             if _file_of(self.folder.paths.shard_lock(shard)) == self._files[shard]:
                 return
-        raise UserError(
+        raise self._gone()
+
+    def _gone(self) -> UserError:
+        return UserError(
             f"{self.folder.paths.root}: is gone, or another one; bring it back, and the same command goes on"
         )
 
@@ -101,6 +104,8 @@ class ShardLocks:
         """The names of the files in the shards' folder; listing it makes a network file system look anew."""
         try:
             return set(os.listdir(self.folder.paths.shards))
+        except FileNotFoundError:
+            raise self._gone() from None
         except OSError as error:
             raise UserError(f"{self.folder.paths.shards}: can't be read: {error.strerror}") from None
 

@@ -1,11 +1,8 @@
 """taming-transformers' original VQGAN files as a diffusers VQModel, without running what their pickles say."""
 
 import logging
-import pickle
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -99,19 +96,23 @@ def _diffusers_key(key: str, last: int) -> str:
 
 def _read_weights(reference: str) -> dict[str, Tensor]:
     path = local_file(reference, "generator.checkpoint")
-    check_no_program(path, f"generator.checkpoint: {path}")
-    left_aside: set[str] = set()
+    what = f"generator.checkpoint: {path}"
+    check_no_program(path, what)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_inert_pickle(left_aside))
-    except Exception as error:
-        # A broken or hostile stream can fail anywhere in unpickling, in any way; none of it has run anything.
-        raise UserError(f"generator.checkpoint: {path} is not a readable checkpoint: {type(error).__name__}") from None
-    if left_aside:
-        first = ", ".join(sorted(left_aside)[:3]) + (", …" if len(left_aside) > 3 else "")
-        _log.warning("generator.checkpoint: %s: only its tensors were read; left aside, and not run: %s", path, first)
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        with torch.serialization.safe_globals([(_Inert, name) for name in named]):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken or hostile stream can fail anywhere in the reader; none of it is run
+        raise UserError(
+            f"{what} is not a readable checkpoint, and nothing in it was run ({one_line(error, 120)}); save its "
+            "state_dict alone with a torch of today"
+        ) from None
+    if named:
+        first = ", ".join(sorted(named)[:3]) + (", …" if len(named) > 3 else "")
+        _log.warning("%s: only its tensors were read; left aside, and not run: %s", what, first)
     state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
     if not isinstance(state, Mapping):
-        raise UserError(f"generator.checkpoint: {path} holds no state dict")
+        raise UserError(f"{what} holds no state dict")
     return {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
 
 
@@ -125,44 +126,5 @@ class _Inert:
 
     def __setstate__(self, state: Any) -> None: ...
 
-    def __setitem__(self, key: Any, value: Any) -> None: ...
-
-    def append(self, value: Any) -> None: ...
-
-    def extend(self, values: Any) -> None: ...
-
-    def add(self, value: Any) -> None: ...
-
     def __hash__(self) -> int:
         return id(self)
-
-
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-    ("torch", "Size"): torch.Size,
-}
-
-
-def _inert_pickle(left_aside: set[str]) -> Any:
-    """A stand-in for the pickle module, as torch.load takes it: builds tensors and plain containers, and every other
-    global is `_Inert`, its name added to `left_aside`. torch adds the storages by itself.
-    """
-
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
-                return found
-            if module in ("torch", "torch.storage") and name.endswith("Storage"):
-                return getattr(torch.storage if module == "torch.storage" else torch, name, _Inert)
-            if (module, name) not in _ALLOWED:
-                left_aside.add(f"{module}.{name}")
-            return _ALLOWED.get((module, name), _Inert)
-
-    def load(file: Any, **options: Any) -> Any:
-        return Unpickler(file, **options).load()
-
-    return SimpleNamespace(
-        __name__="inert_pickle", Unpickler=Unpickler, load=load, UnpicklingError=pickle.UnpicklingError
-    )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_score
@@ -25,6 +25,7 @@ from fmrgen.components import Components
 from fmrgen.distributed.launch import launched_precision, start_processes
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
+from fmrgen.files import write_atomically
 from fmrgen.generators.base import mask_of
 from fmrgen.recipe import Recipe
 from fmrgen.weights.digest import weights_sha256
@@ -106,9 +107,7 @@ def sparsify(
         "test_score": repr(found.test_score),
         "versions": json.dumps({name: version(name) for name in ("fmrgen", "torch", "scikit-learn")}),
     }
-    unfinished = path.with_name(f".{path.name}")
-    save_file({"mask": found.mask}, unfinished, told)
-    unfinished.replace(path)
+    write_atomically(path, save({"mask": found.mask}, told))
     return found
 
 

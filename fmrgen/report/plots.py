@@ -36,6 +36,7 @@ _STYLE: Any = {
     "savefig.dpi": 160,
     "savefig.facecolor": "white",
 }
+_LONGEST_LINE = 14  # letters of a name under a bar or over a column
 _MOST_CLASSES = 30  # that a chart by class shows; of more, those with the lowest PA
 
 
@@ -230,11 +231,11 @@ def _dot(axes: Axes, place: int, value: Estimate | None, colour: str, marker: st
 
 
 def _broken(name: str) -> str:
-    """A long name on two lines."""
-    if len(name) <= 14:
-        return name
-    for mark in ("/", ".", "_", "-", " "):
+    """A long name on two lines, each cut where it would run into the next name."""
+    lines = [name]
+    for mark in ("/", ".", "_", "-", " ") if len(name) > _LONGEST_LINE else ():
         if mark in name[4:-3]:
-            place = name.index(mark, 4) + 1
-            return f"{name[:place]}\n{name[place:]}"
-    return name
+            end = name.index(mark, 4) + 1
+            lines = [name[:end], name[end:]]
+            break
+    return "\n".join(line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 1]}…" for line in lines)

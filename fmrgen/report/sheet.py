@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib import style
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 from fmrgen.evaluation.samples import Sample
 from fmrgen.sources.images import open_rgb
 
 _ACROSS = 6  # pairs
+_CAPTION, _ROOM = 8, 60  # points: of the letters, and between two images
 _RIGHT, _WRONG, _PALE = "#22303c", "#c8472f", "#8a949d"
 
 _STYLE = {"savefig.dpi": 150, "savefig.facecolor": "white", "font.size": 8, "text.parse_math": False}
@@ -54,7 +56,7 @@ def contact_sheet(title: str, class_names: Sequence[str], samples: Sequence[Samp
                 if image is not None:
                     pixels = np.asarray(open_rgb(image))
                     axes.imshow(pixels, interpolation="nearest" if len(pixels) <= 64 else "antialiased")
-                    axes.set_title(_shortened(caption), color=colour, fontsize=8, pad=2.5)
+                    axes.set_title(_shortened(caption), color=colour, fontsize=_CAPTION, pad=2.5)
         figure.suptitle(title, x=0.004, ha="left", y=1, fontsize=10, color=_RIGHT)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.12)
@@ -69,5 +71,15 @@ def _told(answer: int | None, label: int, class_names: Sequence[str]) -> tuple[s
 
 
 def _shortened(name: str) -> str:
+    """A class's first synonym, as far as it has room over an image."""
     name = name.partition(",")[0]
-    return name if len(name) <= 16 else f"{name[:15]}…"
+    shown = name
+    while len(shown) > 1 and _width(shown) > _ROOM:
+        name = name[:-1]
+        shown = f"{name.rstrip()}…"
+    return shown
+
+
+def _width(text: str) -> float:
+    """In points, as a caption."""
+    return TextPath((0, 0), text, size=_CAPTION).get_extents().width if text.strip() else 0.0

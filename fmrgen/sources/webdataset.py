@@ -20,7 +20,6 @@ from fmrgen.trust.recipes import is_on_the_hub
 
 _BLOCK = 1 << 20
 _MOST_TARS = 1_000_000
-_MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")  # a sample's key, and what the member is of it
 
 
 class Config(SourceConfig):
@@ -92,12 +91,24 @@ class _Sample(NamedTuple):
         return next((ending for ending in endings if ending in self.members), None)
 
 
-def _samples(tar: tarfile.TarFile, read: list[str], skip: int = 0) -> Iterator[_Sample]:
-    """The samples of a tar, with the contents of the endings to read but for the first `skip`.
+def _samples(tar: tarfile.TarFile, read: list[str]) -> Iterator[_Sample]:
+    """The samples of a tar, with the contents of the endings to read."""
+    from webdataset.tariterators import group_by_keys
+
+    try:
+        for found in group_by_keys(_members(tar, read)):
+            members = {ending: value for ending, value in found.items() if not ending.startswith("__")}
+            contents = {ending: content for ending, (_, content) in members.items() if content is not None}
+            yield _Sample({ending: member for ending, (member, _) in members.items()}, contents)
+    except ValueError as error:  # of two members with one ending
+        raise tarfile.ReadError(f"two members are called {str(error.args[0]).partition(':')[0]}") from None
+
+
+def _members(tar: tarfile.TarFile, read: list[str]) -> Iterator[dict[str, Any]]:
+    """The files in a tar, as webdataset takes them to be grouped, with the contents of the endings to read.
 
     Nothing is unpacked; what could lead elsewhere if it were (links, devices, paths upwards) is refused all the same.
     """
-    key, number, sample = None, -1, _Sample({}, {})
     for member in tar:
         if not member.isfile() and not member.isdir():
             raise tarfile.ReadError(
@@ -105,28 +116,18 @@ def _samples(tar: tarfile.TarFile, read: list[str], skip: int = 0) -> Iterator[_
             )
         if member.name.startswith("/") or ".." in member.name.split("/"):
             raise tarfile.ReadError(f"{member.name} leads out of the tar")
-        named = _MEMBER.fullmatch(member.name)
-        if not member.isfile() or named is None:
+        if not member.isfile():
             continue
-        if named[1] != key:
-            if number >= 0:
-                yield sample
-            key, number, sample = named[1], number + 1, _Sample({}, {})
         if member.issparse() or member.size > MOST_BYTES:
             raise tarfile.ReadError(
                 f"{member.name} has {member.size:,} bytes or holes; members have {MOST_BYTES:,} at most"
             )
-        ending = named[2].lower()
-        if ending in sample.members:
-            raise tarfile.ReadError(f"two members are called {member.name}")
-        sample.members[ending] = member
-        if number >= skip and ending in read and (content := tar.extractfile(member)) is not None:
-            sample.contents[ending] = content.read()
+        ending = member.name.rpartition("/")[2].partition(".")[2].lower()
+        content = tar.extractfile(member) if ending in read else None
+        yield {"fname": member.name, "data": (member, content and content.read()), "__url__": None}
     while rest := tar.fileobj.read(_BLOCK):
         if rest.strip(b"\0"):
             raise tarfile.ReadError("there is more behind its end, as of two tars in one file")
-    if number >= 0:
-        yield sample
 
 
 class _Member(tarfile.TarInfo):
@@ -291,7 +292,7 @@ class TarStreams(StreamedSource):
             begin = counted
             with _opened(url, "r|*") as opened:
                 # One sample ahead: whoever stops at the end of this tar must know that it is the end.
-                for sample, following in pairwise(chain(_samples(opened, endings, start - begin), [None])):
+                for sample, following in pairwise(chain(_samples(opened, endings), [None])):
                     assert sample is not None
                     counted += 1
                     if following is not None and counted - begin == self._tar_size and tar + 1 < len(self._urls):

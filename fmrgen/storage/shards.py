@@ -134,7 +134,7 @@ class SplitFolder:
         with pq.ParquetWriter(buffer, table.schema, **options) as writer:
             if len(table):  # readers of `datasets` stumble over a row group without rows
                 writer.write_table(table, row_group_size=100)
-        write_atomically(self.shard_path(shard), buffer.getbuffer())
+        write_atomically(self.shard_path(shard), buffer.getbuffer(), make_folder=False)
 
     def read_tally(self, shard: int) -> Tally:
         """What a shard that is there tells of its rows, without reading them; nothing where it tells nothing."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from fmrgen.components import build_source
 from fmrgen.errors import UserError
+from fmrgen.files import write_atomically
 from fmrgen.sources.base import LoadedExample, Source
 from fmrgen.training.augment import augment
 from fmrgen.training.objectives.base import Objective
@@ -55,7 +57,10 @@ def train(
         schedule.step()
         progress(step + 1, steps, loss.item())
     objective.network.eval()
-    objective.save(output)
+    with TemporaryDirectory(prefix=".", dir=output) as partial:
+        objective.save(Path(partial))
+        for path in sorted(Path(partial).iterdir()):
+            write_atomically(output / path.name, path.read_bytes())
     return _test(objective, build_source(recipe.test), device)
 
 

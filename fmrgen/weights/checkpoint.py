@@ -35,6 +35,8 @@ def freeze(module: nn.Module, device: torch.device | str) -> nn.Module:
 def load_exactly(network: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     """Loads `state` into `network`; raises UserError, starting with `what`, unless keys and shapes are all the same."""
     own = network.state_dict()
+    # Files of old torch lack these counts, which matter in training alone; torch passes over it as well.
+    state = {**{key: own[key] for key in own if key.endswith("num_batches_tracked")}, **state}
     wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
     missing, strange = [key for key in own if key not in state], [key for key in state if key not in own]
     for keys, problem in ((wrong, "has another shape"), (missing, "is missing"), (strange, "is unknown to the model")):

@@ -42,7 +42,7 @@ def foreign_class():
 
 @pytest.fixture
 def official(tmp_path):
-    """taming's model, its lightning-style checkpoint with foreign and hostile objects, and its yaml."""
+    """taming's model, its lightning-style checkpoint with foreign objects, and its yaml."""
     torch.manual_seed(0)
     model = Taming().eval()
     name, cls, instance = foreign_class()
@@ -51,7 +51,7 @@ def official(tmp_path):
         "epoch": 3,
         "state_dict": state,
         "callbacks": {cls: {"best_model": instance}},
-        "hyper_parameters": Tripwire(tmp_path / "ran"),
+        "hyper_parameters": {"lr": 1e-4},
         "optimizer_states": [{"state": {0: {"step": 1}}, "param_groups": [{"lr": 1e-4}]}],
     }
     torch.save(checkpoint, tmp_path / "last.ckpt")
@@ -76,6 +76,15 @@ def test_same_latents_codes_and_images(official, image_size):
         assert torch.equal(vqgan.model.quantize(free)[2][2], codes)
         assert len(codes.unique()) > 5
         assert (vqgan.decode(Latents(free)) - expected).abs().max() < 1e-4
+
+
+def test_a_command_in_a_checkpoint_is_refused_and_not_run(official):
+    model, folder = official
+    torch.save({"state_dict": model.state_dict(), "hparams": Tripwire(folder / "ran")}, folder / "bad.ckpt")
+    with pytest.raises(
+        UserError, match=r"bad.ckpt is not a readable checkpoint, and nothing in it was run .*; save its"
+    ):
+        build(folder, checkpoint="bad.ckpt")
     assert not (folder / "ran").exists()
 
 
@@ -87,12 +96,14 @@ def test_gradient_goes_straight_through_the_quantiser(official):
     assert (free.grad != 0).float().mean() > 0.9
 
 
-def test_the_old_file_format_is_read_as_inertly(official):
+def test_the_file_format_of_old_torch_is_refused(official):
     model, folder = official
     checkpoint = {"state_dict": model.state_dict(), "hparams": Tripwire(folder / "ran")}
     torch.save(checkpoint, folder / "old.ckpt", _use_new_zipfile_serialization=False)
-    state = build(folder, checkpoint="old.ckpt").model.state_dict()
-    assert torch.equal(state["quantize.embedding.weight"], model.quantize.embedding.weight)
+    with pytest.raises(
+        UserError, match=r"old.ckpt is not a readable checkpoint, and nothing in it was run .*; save its"
+    ):
+        build(folder, checkpoint="old.ckpt")
     assert not (folder / "ran").exists()
 
 

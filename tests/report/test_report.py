@@ -79,6 +79,20 @@ def test_the_report_in_a_browser(report, evaluation):
         page.wait_for_function(f"({loaded})([...document.images])")
         assert page.locator(".card img").count() == 2 * len(rows)
 
+        small = page.locator(".card img").first
+        size = small.bounding_box()["width"]
+        small.click()
+        large = page.locator("dialog[open] img")
+        assert large.bounding_box()["width"] > 2 * size
+        assert large.get_attribute("src") == small.get_attribute("src")
+        page.keyboard.press("Escape")
+        assert page.locator("dialog[open]").count() == 0
+        page.locator("button.enlarge").nth(1).focus()
+        page.keyboard.press("Enter")
+        page.screenshot(path=report / "large.png")
+        large.click()
+        assert page.locator("dialog[open]").count() == 0
+
         page.select_option("#class", "3")
         assert shown(page) == sum(row["label"] == 3 for row in rows)
         assert set(page.locator(".card .true").all_inner_texts()) == {"3"}
@@ -170,8 +184,8 @@ def test_samples_are_even_over_classes_and_have_every_reason():
         labels = [0] * 90 + [1] * 10
         reasons = ["oracle"] * 95 + ["rejected"] * 5
         table = pa.table({"image": [{"bytes": b"x", "path": None}] * 100, "stop_reason": reasons})
-        sampler.look(0, table, labels)
-        sampler.look(100, table, labels)
+        sampler.add(0, table, labels)
+        sampler.add(100, table, labels)
         return sampler.samples
 
     samples = look(Sampler(20, 2))

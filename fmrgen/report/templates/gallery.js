@@ -46,8 +46,23 @@ function image(address, alternative) {
   made.decoding = "async";
   made.onload = () => { if (made.naturalWidth <= 96) made.className = "small"; };
   made.src = address;
-  return made;
+  const button = element("button", "enlarge");
+  button.type = "button";
+  button.title = "enlarge";
+  button.append(made);
+  button.onclick = () => enlarge(made);
+  return button;
 }
+
+function enlarge(shown) {
+  const large = field("large");
+  const copy = shown.cloneNode();
+  copy.loading = "eager";
+  large.replaceChildren(copy, element("p", "soft", shown.alt));
+  large.showModal();
+}
+
+field("large").onclick = () => field("large").close();
 
 function answer(gallery, row, said) {
   if (said === null || said === undefined) return element("span", "soft", "");

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import Field
 
-from fmrgen.files import write_atomically
 from fmrgen.kinds import TRAINED_CLASSIFIER, ClassifierField
 from fmrgen.labels import Labels
 from fmrgen.training.objectives.base import Objective, ObjectiveConfig
@@ -62,4 +61,4 @@ class ClassifierObjective(Objective):
 
         save_file(self.network.network.state_dict(), folder / "model.safetensors")
         told = yaml.safe_dump(self.section, sort_keys=False, allow_unicode=True)
-        write_atomically(folder / TRAINED_CLASSIFIER, told.encode())
+        (folder / TRAINED_CLASSIFIER).write_text(told, encoding="utf-8")
