@@ -44,9 +44,9 @@ def build_components(
     """
     source = build_source(source_config)
     if len(source.labels) < 2:
-        raise UserError(f"source: {len(source.labels)} class leaves nothing to tell apart; a job needs at least 2")
+        raise UserError(f"source: {len(source.labels)} class is not enough; a job needs at least 2")
     if len(source) == 0:
-        raise UserError("source: no examples in it; check source.split and source.classes")
+        raise UserError("source: contains no examples; check source.split and source.classes")
     generator = build_component(generator_config, "generator", Generator, device)
     blank = blank_image(generator.image_size, device)
     if (mask := mask_of(generator_config)) is not None:
@@ -113,7 +113,7 @@ def _check_independence(ask: Callable[[torch.Tensor], torch.Tensor], image: torc
     batches = torch.cat([image, noise / 4, noise]), torch.cat([noise, 1 - noise / 4, image])
     first, second, *again = (ask(batch.clone()) for batch in (*batches, *batches))
     if not len(first) == len(second) == len(batches[0]):
-        raise UserError(f"{what}: answers with {len(first)} rows for {len(batches[0])} images")
+        raise UserError(f"{what}: returns {len(first)} rows for {len(batches[0])} images")
     finite = torch.cat([first, second]).nan_to_num(0, 0, 0)
     noticed = _NOTICED * float(finite.max() - finite.min()) + 1e-6
 
@@ -122,13 +122,14 @@ def _check_independence(ask: Callable[[torch.Tensor], torch.Tensor], image: torc
 
     if any(map(differ, (first, second), again)):
         raise UserError(
-            f"{what}: does not say the same of the same images twice; switch off what is random in it or remembers "
+            f"{what}: gives different answers for the same images; disable whatever is random or keeps state "
             "(eval(), no dropout)"
         )
     if differ(first[[0, 2]], second[[2, 0]]):
         raise UserError(
-            f"{what}: what it says of an image hangs on the images beside it; batch norm needs running statistics and "
-            "eval(), and nothing may be taken over the batch"
+            f"{what}: its answer for an image depends on the others in the batch; batch norm needs running "
+            "statistics and "
+            "eval(), and nothing may be computed across the batch"
         )
 
 
@@ -137,7 +138,9 @@ def blank_image(size: int, device: torch.device | str) -> torch.Tensor:
     try:
         return torch.full((1, 3, size, size), 0.5, device=device)
     except RuntimeError:
-        raise UserError(f"generator.image_size: no memory holds an image of {size} px; choose a smaller one") from None
+        raise UserError(
+            f"generator.image_size: an image of {size} px does not fit in memory; choose a smaller one"
+        ) from None
 
 
 def build_component(config: ComponentConfig, section: str, role: type[Role], *device: torch.device | str) -> Role:

@@ -147,7 +147,7 @@ def import_object(path: str) -> Any:
     except (ImportError, TypeError, ValueError) as error:
         raise UserError(f"{path} can't be imported: {error}") from None
     except AttributeError:
-        raise UserError(f"{path}: the module has no {name}") from None
+        raise UserError(f"{path}: the module defines no {name}") from None
 
 
 def component(
@@ -201,7 +201,7 @@ class Withheld(ComponentConfig):
 
 def _is_revision(text: str | None) -> str | None:
     if text is not None and not re.fullmatch(r"(?!.*\.\.)\w[\w./-]*", text):
-        raise ValueError(f"{text!r} is no branch, tag or commit")
+        raise ValueError(f"{text!r} is not a branch, tag or commit")
     return text
 
 

@@ -45,7 +45,7 @@ def is_inside(path: Path, root: Path) -> bool:
 def check_inside(path: Path, root: Path) -> None:
     """Raises UserError where `path` is led out of the folder `root` by a link."""
     if not is_inside(path, root):
-        raise UserError(f"{path}: is a link out of the folder, and is not followed; put a file there")
+        raise UserError(f"{path}: is a link that leads out of the folder and is not followed; put a file there")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def parse_json(text: bytes, name: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{name}: can't be read as JSON: {one_line(error)}") from None
     if not isinstance(tree, dict):
-        raise UserError(f"{name}: holds no JSON mapping")
+        raise UserError(f"{name}: is not a JSON mapping")
     return tree
 
 
@@ -76,23 +76,21 @@ def parse_yaml(text: str, name: str) -> Any:
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{name}: not YAML: {one_line(error)}") from None
     except RecursionError:
-        raise UserError(f"{name}: not YAML that can be read: it is nested too deeply") from None
+        raise UserError(f"{name}: can't be read as YAML: it is nested too deeply") from None
     waiting, entries = [tree], 0
     while waiting:
         entry = waiting.pop()
         children = [*entry, *entry.values()] if isinstance(entry, dict) else entry if isinstance(entry, list) else []
         if not isinstance(entry, _YAML):
-            raise UserError(f"{name}: holds a {type(entry).__name__}, no word and no number; put it in quotes")
+            raise UserError(f"{name}: contains a {type(entry).__name__}, neither text nor a number; put it in quotes")
         if isinstance(entry, int) and abs(entry) > _LARGEST:
-            raise UserError(f"{name}: holds a number of more than 1,000 digits; put it in quotes")
+            raise UserError(f"{name}: contains a number of more than 1,000 digits; put it in quotes")
         if isinstance(entry, str) and not _is_text(entry):
-            raise UserError(f"{name}: {entry!r} holds half a character; mend it")
+            raise UserError(f"{name}: {entry!r} contains half a character; fix it")
         waiting += children
         entries += len(children)
         if entries > _MOST_ENTRIES:
-            raise UserError(
-                f"{name}: its aliases stand for more than {_MOST_ENTRIES:,} entries; write out what is meant"
-            )
+            raise UserError(f"{name}: its aliases expand to more than {_MOST_ENTRIES:,} entries; write them out")
     return tree
 
 
@@ -156,7 +154,7 @@ def fingerprint(canonical: Any) -> str:
 def check_writable(folder: Path) -> None:
     """Raises UserError where a folder is not there and can't be made, or nothing can be written in it."""
     if not _is_text(str(folder)):
-        raise UserError(f"{str(folder)!r}: its name is no UTF-8, and parquet can't be written there; choose another")
+        raise UserError(f"{str(folder)!r}: its name is not UTF-8, so parquet can't be written there; choose another")
     check_plain_path(folder)
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
     if not there.is_dir():

@@ -32,7 +32,7 @@ def classifier_of_short_form(text: str) -> dict[str, Any]:
         is_config = isinstance(target, type) and issubclass(target, ComponentConfig)
         return {"kind": text} if is_config else {"kind": "module", "target": text}
     raise UserError(
-        f"{text}: no classifier; say timm:NAME, hf:REPO, asset:NAME, package.module:Name, a recipe, or a folder of "
+        f"{text}: not a classifier; use timm:NAME, hf:REPO, asset:NAME, package.module:Name, a recipe, or a folder of "
         "fmrgen train"
     )
 
@@ -45,7 +45,7 @@ def _trained_classifier(text: str, path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         section = None
     if not isinstance(section, dict):
-        raise UserError(f"{text}: no folder of a trained classifier, it holds no {path.name}")
+        raise UserError(f"{text}: not the folder of a trained classifier, it has no {path.name}")
     named = {**section, "checkpoint": "asset:"}  # it is the user who names the folder of the weights
     untrusted_config(
         ClassifierOnly,

@@ -99,7 +99,7 @@ class Wrong(nn.Module):
         ({"classifier": {"kind": "module", "target": "test_components:Detached"}}, "no gradient reaches the latent"),
         ({"classifier": {"kind": "module", "target": "test_components:Wrong"}}, r"must return logits of shape \[B, K\], one image gave dict"),
         ({"classifier": {"kind": "module", "target": "test_components:DIGITS.names"}}, "classifier.target"),
-        ({"classifier": {"kind": "module", "target": "test_components:NoSuch"}}, "the module has no NoSuch"),
+        ({"classifier": {"kind": "module", "target": "test_components:NoSuch"}}, "the module defines no NoSuch"),
         ({"classifier": {"kind": "lenet", "checkpoint": "nowhere.pth"}}, "classifier.checkpoint: no such file as nowhere.pth"),
         ({"classifier": {"kind": "lenet", "checkpoint": "asset:mnist/lenat"}}, "no such asset; shipped are asset:mnist/clip"),
         ({"generator": {"kind": "vqgan", "model": "asset:mnist/vqgan", "image_size": 30}}, "30 is no multiple of 4; 32 would be"),

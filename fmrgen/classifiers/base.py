@@ -89,9 +89,9 @@ def answer_in_labels(classifier: nn.Module, labels: Labels, image: Tensor, what:
         match = match_classes(class_names, labels.names)
         if match is None:
             raise UserError(
-                f"{what}: its classes ({_few(class_names)}) can't be matched to the labels ({_few(labels.names)}) by "
-                "name; list its classes in the labels' words, in the order of its outputs, as class_names of its "
-                "section"
+                f"{what}: its classes ({_few(class_names)}) don't match the labels ({_few(labels.names)}) by "
+                "name; list its classes, spelled like the labels and in the order of its outputs, as class_names of "
+                "its section"
             )
         in_order = match.order == list(range(outputs))
         return classifier if in_order else GroupedClassifier(classifier, [[place] for place in match.order])

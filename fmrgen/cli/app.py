@@ -72,7 +72,7 @@ def generate(
     from fmrgen.recipe import load_recipe
 
     if push is None and (public or replace):
-        raise UserError(f"{'--public' if public else '--replace'} is of a push: say --push REPO too")
+        raise UserError(f"{'--public' if public else '--replace'} only applies with --push REPO")
     limited = [] if limit is None else [f"source.limit={limit}"]
     loaded = load_recipe(recipe, [*limited, *(overrides or [])])
 
@@ -150,7 +150,7 @@ def push(
     ] = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Put finished splits on the Hub, beside what is there; the same command again goes on."""
+    """Put finished splits on the Hub, beside what is there; run the same command again to continue."""
     _push(folder, repo, public, replace, revision, quiet)
 
 
@@ -371,7 +371,7 @@ def main(arguments: list[str] | None = None) -> None:
         install_signal_handlers()
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     goes_on = arguments[:1] in (["generate"], ["push"], ["merge"])
-    sys.exit(exit_status_of(partial(_run, arguments), "; the same command again goes on" if goes_on else ""))
+    sys.exit(exit_status_of(partial(_run, arguments), "; run the same command again to continue" if goes_on else ""))
 
 
 def _run(arguments: list[str]) -> Any:

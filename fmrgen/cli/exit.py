@@ -55,7 +55,7 @@ def _tell(error: BaseException, again: str) -> int | None:
     if isinstance(error, KeyboardInterrupt):
         return _INTERRUPTED
     if isinstance(error, SystemExit):
-        return print_error(f"others' code ended the command before its time, exit({error.code!r}){again}")
+        return print_error(f"third-party code ended the command, exit({error.code!r}){again}")
     if isinstance(error, BrokenPipeError):  # who reads the output has enough
         _write_no_more()
         return _BROKEN_PIPE

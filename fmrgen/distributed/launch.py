@@ -29,7 +29,9 @@ def start_processes() -> Accelerator:
         # The launched precision is for `launched_precision` to say: accelerate's own is of models that it prepares.
         accelerator = Accelerator(cpu=not gpu, mixed_precision="no", kwargs_handlers=options)
     except ValueError as error:
-        raise UserError(f"the processes can't find each other, start them with accelerate launch: {error}") from None
+        raise UserError(
+            f"the processes can't connect to each other; start them with accelerate launch: {error}"
+        ) from None
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:
         raise UserError(
@@ -81,7 +83,7 @@ class Processes:
         except (RuntimeError, DistError) as error:
             if self.size == 1:
                 raise
-            gone = UserError("another process of the job has stopped; its own line says why, if it had time for one")
+            gone = UserError("another process of the job has stopped; its own error line, if any, says why")
             gone.from_one_process = os.environ.get("LOCAL_RANK") == "1"  # the first one may be the one that is gone
             raise gone from error
 
@@ -105,7 +107,7 @@ def launched_precision() -> Literal["bf16"] | None:
     if asked == "bf16":
         return "bf16"
     if asked != "no":
-        raise UserError(f"--mixed_precision {asked}: gradients of such images need more; launch with bf16, or with no")
+        raise UserError(f"--mixed_precision {asked}: not precise enough for these gradients; launch with bf16 or no")
     return None
 
 
@@ -126,6 +128,7 @@ def check_same_on_all(loaded: list[dict[str, Any]]) -> None:
         unlike = [process for process, other in enumerate(loaded) if other[name] != value]
         if unlike:
             raise UserError(
-                f"process {unlike[0]} has other {name} than process 0; give every node the same recipe and files, and "
-                "a classifier that has a checkpoint"
+                f"process {unlike[0]} loaded other {name} than process 0; give every node the same recipe and "
+                "files, and "
+                "a classifier with a checkpoint"
             )

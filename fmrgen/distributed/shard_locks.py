@@ -80,7 +80,7 @@ class ShardLocks:
 
     def _gone(self) -> UserError:
         return UserError(
-            f"{self.folder.paths.root}: is gone, or another one; bring it back, and the same command goes on"
+            f"{self.folder.paths.root}: is gone or was replaced; restore it, and run the same command again to continue"
         )
 
     def release(self, shard: int) -> None:

@@ -95,7 +95,7 @@ class Models:
         self.running = "classifier"
         logits = self.classifier(images.clone())
         if len(logits) != len(images):
-            raise UserError(f"classifier: gives {len(logits)} rows of logits for {len(images)} images")
+            raise UserError(f"classifier: returns {len(logits)} rows of logits for {len(images)} images")
         return as_float32(logits)
 
     def _in_groups(self, slots: list[int]) -> Iterator[tuple[list[int], list[int]]]:
@@ -149,7 +149,7 @@ class Models:
         self.running = "oracle"
         probabilities, score = (as_float32(values) for values in self.oracle.judge(images.clone()))
         if not len(probabilities) == len(score) == len(images):
-            raise UserError(f"oracle: judges {len(probabilities)} images where there are {len(images)}")
+            raise UserError(f"oracle: returns {len(probabilities)} judgements for {len(images)} images")
         of_label = labels.unsqueeze(1)
         measures = {
             "score": score.gather(1, of_label).squeeze(1),

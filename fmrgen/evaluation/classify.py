@@ -113,7 +113,7 @@ def _ask(images: list[LazyPixels], classifiers: Mapping[str, nn.Module], device:
                     what = f"classifier {name}: fails on images [{size}]"
                     raise UserError(f"{what}: {type(error).__name__}: {one_line(error)}") from error
                 if len(logits) != len(batch):
-                    raise UserError(f"classifier {name}: gives {len(logits)} rows of logits for images [{size}]")
+                    raise UserError(f"classifier {name}: returns {len(logits)} rows of logits for images [{size}]")
                 # The highest is NaN where any is; -inf is how classes are left out, and no reason to doubt the rest.
                 said = torch.where(logits.amax(1).isfinite(), logits.argmax(1), NO_ANSWER)
                 answers[name][places] = said.to(torch.int32)

@@ -113,7 +113,7 @@ def _labels_of(split: OpenedSplit, models: list[NamedClassifier], image: torch.T
             return Labels(tuple(class_names))
     if "string" in split.features["label"].dtype:
         raise UserError(
-            f"{split.name}: its labels are words, and no classifier says what its classes are called; list them, in "
+            f"{split.name}: its labels are strings, and no classifier names its classes; list them, in "
             "the order of its outputs, as class_names of its section"
         )
     with component_errors(f"classifier {models[0].name}", image), torch.no_grad():
@@ -126,7 +126,7 @@ def _first_image(split: OpenedSplit, device: torch.device) -> torch.Tensor:
         images = split.undecoded(["image"]).select_columns(["image"])
         row = next(iter(images.take(1)), None)
     if row is None:
-        raise UserError(f"{split.name}: holds no rows")
+        raise UserError(f"{split.name}: contains no rows")
     image = split.decode(row["image"], "row 0: its image")
     return to_batch(np.asarray(image)[None], device)
 

@@ -48,7 +48,7 @@ def classify_originals(
     except UserError as error:
         if given is not None:
             raise
-        notes.append(f"SA and FMR can't be had: there is no column original, and {error}; pass another --source")
+        notes.append(f"SA and FMR are not available: there is no column original, and {error}; pass another --source")
         return
     batches = _source_batches(source, columns, passed, batch_size)
     originals = classify(batches, passed.answering, processes, device)
@@ -62,7 +62,7 @@ def _source_section(
     if given is not None:
         config = load_source(given) if isinstance(given, str) else given
     elif split.provenance is None:
-        notes.append("SA and FMR can't be had: there is no column original and no provenance; pass --source")
+        notes.append("SA and FMR are not available: there is no column original and no provenance; pass --source")
         return None
     else:
         tree = {"source": split.provenance.recipe.source.tree}
@@ -70,7 +70,7 @@ def _source_section(
         try:
             config = untrusted_config(SourceOnly, tree, told, trust=trust, cure=cure).source
         except UntrustedError as error:
-            notes.append(f"SA and FMR can't be had: there is no column original, and {error}")
+            notes.append(f"SA and FMR are not available: there is no column original, and {error}")
             return None
         except UserError as error:
             raise UserError(f"{split.name}: {error}") from None

@@ -47,7 +47,7 @@ class SplitRows:
         `id` is there only where it tells all rows apart.
         """
         if not self._parts:
-            raise UserError(f"{self.opened.name}: holds no rows")
+            raise UserError(f"{self.opened.name}: contains no rows")
         columns = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
         if "id" in columns and (columns["id"].dtype.kind == "f" or len(np.unique(columns["id"])) < len(columns["id"])):
             del columns["id"]  # nulls make floats of it

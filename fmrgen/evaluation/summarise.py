@@ -92,11 +92,12 @@ def _result(
         seen = of_model.get("original_prediction", of_model["prediction"])
         if outputs_in_another_order(of_model["label"], seen, len(labels)):
             raise UserError(
-                f"classifier {model.name} on {split.name}: its answers fit the labels only when its classes are put in "
+                f"classifier {model.name} on {split.name}: its predictions match the labels only if its classes "
+                "are put in "
                 "another order; list its classes, in the order of its outputs, as class_names of its section"
                 + ("" if split.labels else ", and give the split's label column its names (ClassLabel)")
             )
-        notes.append("its classes are not all matched by name: its outputs are taken to be in the labels' order")
+        notes.append("not all of its classes match by name: its outputs are assumed to be in the order of the labels")
     for name, said in passed.predictions[model.name].items():
         if silent := int((said < 0).sum()):
             notes.append(f"its highest logit is not finite on {silent} of the column {name}; these count as wrong")

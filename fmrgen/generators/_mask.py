@@ -36,10 +36,10 @@ def _read_mask(reference: str) -> tuple[Tensor, str | None]:
             mask, told = file.get_tensor("mask"), file.metadata() or {}
     except Exception as error:  # a broken file can fail anywhere in the reader, which runs nothing that it says
         raise UserError(
-            f"generator.mask: {reference} is no mask, fmrgen sparsify makes one: {one_line(error)}"
+            f"generator.mask: {reference} is not a mask; make one with fmrgen sparsify: {one_line(error)}"
         ) from None
     if mask.dtype is not torch.bool or not mask.any():
-        raise UserError(f"generator.mask: {reference} lets no dimension move; make one with fmrgen sparsify")
+        raise UserError(f"generator.mask: {reference} frees no dimension; make one with fmrgen sparsify")
     return mask, told.get("generator_sha256")
 
 

@@ -43,7 +43,7 @@ def _vqmodel_config(path: str) -> dict[str, Any]:
         attends = [side in dd["attn_resolutions"] for side in sides]
         if dd.get("double_z") or not dd.get("resamp_with_conv", True) or params.get("remap"):
             raise UserError(
-                f"generator.config: {path}: double_z, remap and resampling without convolution are not read"
+                f"generator.config: {path}: double_z, remap and resampling without convolution are not supported"
             )
         return {
             "in_channels": dd["in_channels"],

@@ -40,4 +40,4 @@ def check_image_size(image_size: int, factor: int) -> None:
     """Raises UserError where `image_size` is not a multiple of the downsampling `factor`."""
     if image_size % factor:
         near = max(factor, round(image_size / factor) * factor)
-        raise UserError(f"generator.image_size: {image_size} is no multiple of {factor}; {near} would be")
+        raise UserError(f"generator.image_size: {image_size} is not a multiple of {factor}; use {near}")

@@ -117,7 +117,7 @@ def _read_card(path: Path, where: str) -> _Card:
             card = DatasetCard(file.read().decode())
         data = card.data.to_dict()
     except Exception as error:  # anyone may have written it
-        raise UserError(f"{where}: its metadata can't be read, mend it by hand: {one_line(error)}") from None
+        raise UserError(f"{where}: its metadata can't be read, fix it by hand: {one_line(error)}") from None
     configs = by_config(data.pop("configs", []), "configs", where)
     infos = by_config(data.pop("dataset_info", []), "dataset_info", where)
     before, begin, rest = card.text.partition(_BEGIN)
@@ -125,8 +125,8 @@ def _read_card(path: Path, where: str) -> _Card:
     marks = card.text.count(_BEGIN), card.text.count(_END)
     if marks not in ((0, 0), (1, 1)) or bool(begin) != bool(end):
         raise UserError(
-            f"{where}: between {_BEGIN} and {_END} stands what is written anew, and the two do not stand there once "
-            "each, in this order; mend that by hand"
+            f"{where}: between {_BEGIN} and {_END} fmrgen writes its own text, and these two marks are not there once "
+            "each, in this order; fix that by hand"
         )
     return _Card(data, configs, infos, before.strip(), after.strip())
 
@@ -218,7 +218,7 @@ def _describe(
         before = data.get(name) or []
         before = [before] if isinstance(before, str) else before
         if not isinstance(before, list) or not all(isinstance(value, str) for value in before):
-            raise UserError(f"{where}: its {name} is neither a word nor a list of words; mend it by hand")
+            raise UserError(f"{where}: its {name} is neither a string nor a list of strings; fix it by hand")
         known = dict.fromkeys([*before, *values])
         if len(known) > 1:
             known.pop("unknown", None)

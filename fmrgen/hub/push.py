@@ -180,13 +180,13 @@ def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
         else:
             notes.append(f"{paths.name} is not finished and stays here; run the same generate command again")
     if not found:
-        raise UserError(f"{text}: {notes[0] if notes else 'holds no perturbed split'}")
+        raise UserError(f"{text}: {notes[0] if notes else 'contains no perturbed split'}")
     return found, notes
 
 
 def _check_publication(name: str, private: bool | None, public: bool) -> None:
     if private is False and not public:
-        raise UserError(f"{name}: is a public repo; if these images may be published, say --public")
+        raise UserError(f"{name}: is a public repo; if these images may be published, pass --public")
 
 
 def _check_data_stays_visible(name: str, small: Path, state: RepoState) -> None:
@@ -197,12 +197,13 @@ def _check_data_stays_visible(name: str, small: Path, state: RepoState) -> None:
         unnamed = [path for path in sorted(state.files) if _DATA.search(path) and not path.startswith(own)]
         if unnamed:
             raise UserError(
-                f"{name}: holds data that its card does not name ({unnamed[0]}), and load_dataset would lose it: name "
-                "it in the card's `configs` first, or choose another repo"
+                f"{name}: contains data that its card does not list ({unnamed[0]}), which load_dataset would no "
+                "longer find: list it in the card's `configs` first, or choose another repo"
             )
     elif others := [path for path in named if (found := _DATA.search(path)) and found[1].lower() != "parquet"]:
         raise UserError(
-            f"{name}: holds data that is no parquet ({others[0]}), and load_dataset reads a repo in one format; choose "
+            f"{name}: contains data that is not parquet ({others[0]}), and load_dataset reads one format per "
+            "repo; choose "
             "another repo"
         )
 
@@ -212,7 +213,7 @@ def _check_all_sent(found: list[_Local], state: RepoState, commit: str) -> None:
     for local in found:
         missing = [path for path in (*local.provenance.files, local.picture) if path not in state.files]
         if missing and state.commit == commit:
-            raise UserError(f"{state.name}: does not take {missing[0]}; a .gitignore in it may match, mend that there")
+            raise UserError(f"{state.name}: rejected {missing[0]}; a .gitignore in it may match it, fix that there")
 
 
 def _is_there(local: _Local, small: Path, state: RepoState) -> bool:
@@ -244,7 +245,8 @@ def _check_replaced(local: _Local, small: Path, state: RepoState, may_replace: b
 def _another_split(repo: str, name: str, there: Any, own: str) -> UserError:
     recipe = "no provenance" if there is None else f"recipe {there}"
     return UserError(
-        f"{repo}: holds another {name} already ({recipe}, yours {own}); say --replace, or choose another output.split"
+        f"{repo}: already contains another {name} ({recipe}, yours {own}); pass --replace, or choose another "
+        "output.split"
     )
 
 

@@ -92,9 +92,7 @@ class HubRepo:
     def log_in(self) -> None:
         """Proves that the Hub knows the caller; a name without a namespace is one of theirs from here on."""
         if not (get_token() or "").isascii():
-            raise UserError(
-                "the token has a character in it that no token has; copy it again (HF_TOKEN, hf auth login)"
-            )
+            raise UserError("the token contains a character that no token has; copy it again (HF_TOKEN, hf auth login)")
         account = self._with_retries(self._api.whoami)
         if "/" not in self.name:
             self.name = f"{account['name']}/{self.name}"
@@ -213,30 +211,32 @@ class HubRepo:
         if isinstance(error, OfflineModeIsEnabled):
             return UserError(f"{self.name}: HF_HUB_OFFLINE is set; unset it to reach the Hub")
         if isinstance(error, HFValidationError):
-            return UserError(f"{self.name}: no name for a repo on the Hub, choose another: {said}")
+            return UserError(f"{self.name}: not a valid repo name, choose another: {said}")
         if isinstance(error, LocalTokenNotFoundError) or (
             status == 401 and not isinstance(error, RepositoryNotFoundError)
         ):
-            return UserError("the Hub does not know you: log in with `hf auth login`, or set HF_TOKEN to a valid token")
+            return UserError(
+                "you are not logged in to the Hub: log in with `hf auth login`, or set HF_TOKEN to a valid token"
+            )
         if isinstance(error, GatedRepoError):
-            return UserError(f"{self.name}: is gated, and you have no access: ask for it on its page on the Hub")
+            return UserError(f"{self.name}: is gated and you have no access: request it on its page on the Hub")
         if isinstance(error, RevisionNotFoundError):
             return _MissingError(f"{self.name}: has no revision {self._revision}")
         if isinstance(error, RepositoryNotFoundError):
             return _MissingError(f"{self.name}: no such dataset repo, or none that your token may read")
         if status == 403:
             return UserError(
-                f"{self.name}: the Hub refuses: {said}; if that is for want of rights, use a token with write access "
+                f"{self.name}: the Hub refused: {said}; if you lack the rights, use a token with write access "
                 f"to {self.name.partition('/')[0]}, or another name"
             )
         if status in _CONFLICTS:
             return UserError(
-                f"{self.name}: others committed {_ATTEMPTS} times in between; the same command again goes on"
+                f"{self.name}: other commits came first {_ATTEMPTS} times; run the same command again to continue"
             )
         if status is not None:
-            again = "; the same command again goes on" if status in _TRANSIENT else ""
-            return UserError(f"{self.name}: the Hub refuses with {status}{again}: {said}")
-        return UserError(f"{self.name}: {_trouble(error)}; the same command again goes on ({said})")
+            again = "; run the same command again to continue" if status in _TRANSIENT else ""
+            return UserError(f"{self.name}: the Hub answered {status}{again}: {said}")
+        return UserError(f"{self.name}: {_trouble(error)}; run the same command again to continue ({said})")
 
 
 class _GarbledError(ConnectionError):
@@ -290,7 +290,7 @@ def _upload_errors(name: str) -> Iterator[None]:
         if any(isinstance(link, _OF_THE_HUB) for link in _chain(error)):
             raise
         if isinstance(error, ValueError) and not isinstance(error, JSONDecodeError):
-            raise UserError(f"{name}: the Hub does not take the files: {one_line(error, 160)}") from error
+            raise UserError(f"{name}: the Hub rejected the files: {one_line(error, 160)}") from error
         raise ConnectionError(f"while sending: {one_line(error)}") from error
 
 
@@ -339,5 +339,5 @@ def _check_no_token(operations: list[CommitOperationAdd]) -> None:
         content = operation.path_or_fileobj
         if token and isinstance(content, bytes) and token.encode() in content:
             raise UserError(
-                f"{operation.path_in_repo}: holds your token and would show it to readers; take it out of the recipe"
+                f"{operation.path_in_repo}: contains your token, which readers would see; remove it from the recipe"
             )

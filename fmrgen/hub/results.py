@@ -103,7 +103,7 @@ def record_results(evaluation: EvaluationResults) -> list[str]:
 def _check_same_files(root: Path, split: EvaluatedSplit) -> None:
     provenance = read_provenance(SplitPaths(root, str(split.config), str(split.split)))
     if provenance.files_digest != split.files:
-        raise UserError("the split has been made anew since the revision that was evaluated; evaluate it as it is now")
+        raise UserError("the split was regenerated after the revision that was evaluated; evaluate the current one")
 
 
 def _commit_entries(split: EvaluatedSplit, entries: dict[str, str]) -> None:

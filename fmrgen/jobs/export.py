@@ -58,7 +58,7 @@ def export(
         if isinstance(feature, Image) and not re.fullmatch(r"[\w-]+", name):
             raise UserError(f"{split}: the image column {name!r} has a name that no file can have; rename it")
         if not isinstance(feature, Image) and _opens_files(feature):
-            raise UserError(f"{split}: the column {name} holds images or sounds in a list; take it out of the split")
+            raise UserError(f"{split}: the column {name} contains images or sounds in a list; remove it from the split")
     writers: dict[Format, type[_Writer]] = {"webdataset": _Tars, "imagefolder": _Folders}
     writer = writers[form](Path(folder), opened, tar_size)
     done = 0
@@ -98,7 +98,7 @@ def _rows(opened: OpenedSplit) -> Iterator[_Row]:
                 raise UserError(f"{opened.name}: row {number} has no label; export a split whose rows have one")
             if has_ids and (gaps := [name for name, value in row.items() if value is None]):
                 raise UserError(
-                    f"{opened.name}: row {number} has no {gaps[0]}; fmrgen verify --files tells what was changed"
+                    f"{opened.name}: row {number} has no {gaps[0]}; fmrgen verify --files shows what changed"
                 )
             if row["image"] is None:
                 raise UserError(f"{opened.name}: row {number} has no image; export a split whose rows have one")
@@ -125,7 +125,7 @@ def _plain(value: Any, feature: Any, name: str) -> Any:
     """A value as JSON holds it: reasons and the like by name, labels by number, what is not finite as null."""
     if isinstance(feature, ClassLabel) and name != "label" and value is not None:
         if not 0 <= value < len(feature.names):
-            raise UserError(f"a {name} is {value}, none of its {len(feature.names)} classes; mend it and export again")
+            raise UserError(f"a {name} is {value}, none of its {len(feature.names)} classes; fix it and export again")
         return feature.int2str(value)
     return _as_json(value, name)
 
@@ -138,7 +138,9 @@ def _as_json(value: Any, name: str) -> Any:
     if isinstance(value, dict):
         return {str(key): _as_json(entry, name) for key, entry in value.items()}
     if value is not None and not isinstance(value, str | int | bool):
-        raise UserError(f"the column {name} holds {type(value).__name__}, which JSON can't; remove it and export again")
+        raise UserError(
+            f"the column {name} holds {type(value).__name__}, which JSON can't represent; remove it and export again"
+        )
     return value
 
 
@@ -196,7 +198,7 @@ class _Tars(_Writer):
         if unlike := self.images ^ set(row.images):
             raise UserError(
                 f"{self.opened.name}: some rows have no {min(unlike)}, and tars whose samples differ can't be loaded; "
-                "take that column out of the split, or export an imagefolder"
+                "remove that column from the split, or export an imagefolder"
             )
         self.waiting.append(row)
         if len(self.waiting) == self.tar_size:

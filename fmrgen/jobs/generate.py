@@ -96,11 +96,11 @@ def _device_errors() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise UserError(
-            "the GPU's memory is too small for a single image in flight; perturb.precision=bf16 or a smaller "
+            "a single image does not fit in GPU memory; perturb.precision=bf16 or a smaller "
             f"generator.image_size needs less ({one_line(error, 120)})"
         ) from error
     except torch._dynamo.exc.BackendCompilerFailed as error:  # a second's import, and only where something failed
-        raise UserError(f"perturb.compile: torch can't compile here, leave it out: {one_line(error, 160)}") from error
+        raise UserError(f"perturb.compile: torch can't compile here; leave it out: {one_line(error, 160)}") from error
 
 
 @dataclass

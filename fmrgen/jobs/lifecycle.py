@@ -80,7 +80,7 @@ def claim(
             intact, wrong = folder.intact_shards(provenance)
             for error in wrong:
                 name = set_aside(error.path).name
-                on_note(f"{error.path}: {error.reason}; it is made anew, the file is kept as {name}")
+                on_note(f"{error.path}: {error.reason}; it is regenerated, and the old file kept as {name}")
             missing = len(intact) < folder.shards
             names = {folder.name_of(shard) for shard in intact}
             files = {name: digest for name, digest in provenance.files.items() if name in names}

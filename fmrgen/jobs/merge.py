@@ -64,7 +64,7 @@ def _splits_of(part: str) -> tuple[Path, dict[tuple[str, str], Provenance]]:
     for (config, split), told in found.items():
         check_not_newer(f"{part}: {config}/{split}", told)
     if not found:
-        raise UserError(f"{part}: holds no perturbed split; merge the --output folders of generate commands")
+        raise UserError(f"{part}: contains no perturbed split; merge the --output folders of generate commands")
     return root, found
 
 

@@ -85,11 +85,11 @@ def sparsify(
         raise UserError("generator.mask: this recipe is sparse already; leave it out to find another mask")
     path = Path(output)
     if path.suffix != ".safetensors":
-        raise UserError(f"{path}: a mask is a .safetensors file; name it so")
+        raise UserError(f"{path}: a mask is a .safetensors file; choose such a name")
     if path.exists():
-        raise UserError(f"{path}: is there already; choose another --output, or delete it")
+        raise UserError(f"{path}: already exists; choose another --output, or delete it")
     if not os.access(path.parent, os.W_OK):
-        raise UserError(f"{path}: no file can be written there; choose another --output")
+        raise UserError(f"{path}: can't be written; choose another --output")
     recipe = recipe.in_precision(launched_precision())
     accelerator = start_processes()
     if accelerator.num_processes > 1:
@@ -128,7 +128,7 @@ def latent_pairs(
             pairs[row.id] = row.latents
     if len(pairs) < _FEWEST_IMAGES:
         raise UserError(
-            f"the oracle accepted {len(pairs)} perturbed images, a mask needs {_FEWEST_IMAGES}; take more samples, or "
+            f"the oracle accepted {len(pairs)} perturbed images, a mask needs {_FEWEST_IMAGES}; use more --samples or "
             "a smaller perturb.step_size"
         )
     in_order = [pairs[i] for i in sorted(pairs)]  # whatever order they ended in

@@ -79,7 +79,7 @@ def verify(
     for name, judge in judges._asdict().items():
         if weights_sha256(judge) != getattr(provenance.weights_sha256, name):
             raise UserError(
-                f"{split}: the {name} that the recipe loads now has other weights than the one that made it"
+                f"{split}: the recipe now loads a {name} with other weights than the one that made the split"
             )
     with reading(split):
         found = _verify_rows(opened, provenance, judges, device, on_rows)
@@ -121,7 +121,7 @@ def _check_no_gaps(name: str, batch: dict[str, list[Any]], labels: int) -> None:
             if values[i] is None:
                 raise UserError(f"{name}: id {example_id}: has no {column}; every row needs one")
         if not 0 <= batch["label"][i] < labels:
-            raise UserError(f"{name}: id {example_id}: label {batch['label'][i]} is none of the {labels} classes")
+            raise UserError(f"{name}: id {example_id}: label {batch['label'][i]} is not one of the {labels} classes")
 
 
 def _decode(opened: OpenedSplit, batch: dict[str, list[Any]], column: str) -> np.ndarray:

@@ -41,14 +41,15 @@ def verify_files(split: str) -> FilesVerification:
     hub = HubRepo(reference.repo, reference.revision, _log.warning)
     state = hub.fetch_state()
     if state is None:
-        raise UserError(f"{reference.repo}: neither a folder here nor a dataset repo that can be read")
+        raise UserError(f"{reference.repo}: neither a folder nor a dataset repo that can be read")
     paths = SplitPaths(Path(), *choose_split(split, reference, splits_among(state.files)))
     path = paths.provenance.as_posix()
     provenance = parse_provenance(parse_json(hub.read(path, state), f"{reference.repo}: {path}"))
     if provenance is None or not provenance.is_finished:
         raise UserError(f"{split}: its provenance is not that of a finished split; push it again")
     wrong = [
-        f"{file}: {'is missing' if file not in state.files else 'holds other bytes than when the split was finished'}"
+        f"{file}: "
+        f"{'is missing' if file not in state.files else 'is not the file that it was when the split was finished'}"
         for file, digest in provenance.files.items()
         if file not in state.files or state.files[file] not in (None, digest)  # None: too small for a digest there
     ]

@@ -50,7 +50,7 @@ def _sample(opened: OpenedSplit, rows: int) -> tuple[Labels, Sampler]:
         if sampler.full:
             break
     if not sampler.samples:
-        raise UserError(f"{opened.name}: holds no rows")
+        raise UserError(f"{opened.name}: contains no rows")
     return labels, sampler
 
 

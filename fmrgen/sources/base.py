@@ -70,7 +70,7 @@ def label_of_source(labels: Labels, value: Any, example_id: int) -> int | None:
         if value is None:
             raise UserError("has no label; choose a split with labels")
         if not isinstance(value, Integral):
-            raise UserError(f"label {value!r} is no class index; set source.label_column")
+            raise UserError(f"label {value!r} is not a class index; set source.label_column")
         return labels.from_source(int(value))
     except UserError as error:
         raise UserError(f"source: id {example_id}: {error}") from None

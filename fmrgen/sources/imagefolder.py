@@ -20,7 +20,7 @@ class Config(SourceConfig):
         root = Path(self.path)
         names = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
         if not names:
-            raise UserError(f"source.path: {self.path} is no folder of class folders")
+            raise UserError(f"source.path: {self.path} is not a folder of class folders")
         suffixes = PILImage.registered_extensions()
         files = [
             (str(file), label)

@@ -52,7 +52,7 @@ class Config(SourceConfig):
         if len(files) == len(urls):
             return TarFiles(files, self, labels)
         if self.limit is None:
-            raise UserError("source.limit: how many samples the tars hold is known of files only; set it")
+            raise UserError("source.limit: how many samples the tars contain is only known for files; set it")
         return TarStreams(urls, self, labels, self.limit)
 
     def code_it_runs(self) -> list[str]:
@@ -77,7 +77,7 @@ def _expanded(patterns: list[str]) -> list[str]:
     except ValueError as error:
         raise UserError(f"source.urls: a brace in it is not closed: {_shown(str(error))}") from None
     if too_many or len(urls) > _MOST_TARS:
-        raise UserError(f"source.urls: they stand for more than {_MOST_TARS:,} tars; check the braces")
+        raise UserError(f"source.urls: they expand to more than {_MOST_TARS:,} tars; check the braces")
     return urls
 
 
@@ -127,7 +127,7 @@ def _members(tar: tarfile.TarFile, read: list[str]) -> Iterator[dict[str, Any]]:
         yield {"fname": member.name, "data": (member, content and content.read()), "__url__": None}
     while rest := tar.fileobj.read(_BLOCK):
         if rest.strip(b"\0"):
-            raise tarfile.ReadError("there is more behind its end, as of two tars in one file")
+            raise tarfile.ReadError("there is data after its end, as in two concatenated tars")
 
 
 class _Member(tarfile.TarInfo):
@@ -208,7 +208,7 @@ def _stream(url: str) -> Any:
         return xopen(url, "rb")
     except (ImportError, ValueError) as error:  # what fsspec says of a protocol that it does not know
         name = type(error).__name__
-        raise UserError(f"source.urls: {_shown(url)}: {name}: no way to read {url.partition(':')[0]}:// here") from None
+        raise UserError(f"source.urls: {_shown(url)}: {name}: can't read {url.partition(':')[0]}:// here") from None
 
 
 def _shown(url: str) -> str:

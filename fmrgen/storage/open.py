@@ -27,7 +27,7 @@ from fmrgen.storage.paths import SplitPaths, splits_among, splits_in
 from fmrgen.storage.provenance import Provenance, parse_provenance
 from fmrgen.trust.cards import check_card_stays_inside
 
-_CURE = "fmrgen verify --files tells which file was changed"
+_CURE = "fmrgen verify --files shows which file changed"
 _LARGEST = 1 << 30  # bytes that a column of a row group may unpack to, where it is packed more than images can be
 _LARGEST_ROW = 1 << 23  # and a row of it
 _LEAST_PACKED = 20  # times
@@ -149,7 +149,7 @@ def open_split(
         raise UserError(f"{name}: holds several splits, {', '.join(split)}; give one of them")
     if not isinstance(split, str | Path):
         if isinstance(split, Dataset) and not len(split):
-            raise UserError(f"{name}: holds no rows")
+            raise UserError(f"{name}: contains no rows")
         stream = split.to_iterable_dataset() if isinstance(split, Dataset) else split
         name = name or str(split.split or "dataset")
         return OpenedSplit(name, _with_features(stream, name), opened_by_caller=True)
@@ -168,7 +168,7 @@ def open_own_split(text: str) -> tuple[OpenedSplit, Provenance]:
     """A split that fmrgen made, and its provenance. Raises UserError where `text` names none."""
     opened = open_split(text)
     if opened.provenance is None:
-        raise UserError(f"{text}: holds no perturbed split: no provenance of fmrgen's beside it")
+        raise UserError(f"{text}: contains no perturbed split: it has no provenance of fmrgen")
     return opened, opened.provenance
 
 
@@ -191,10 +191,10 @@ def check_recorded_rows(opened: OpenedSplit, ids: Sequence[int]) -> None:
     if opened.provenance is None:
         return
     if len(ids) != opened.rows:
-        raise UserError(f"{opened.name}: its files hold {len(ids)} rows and its provenance says {opened.rows}; {_CURE}")
+        raise UserError(f"{opened.name}: its files have {len(ids)} rows and its provenance says {opened.rows}; {_CURE}")
     if len(set(ids)) < len(ids):
         twice = next(example_id for example_id, count in Counter(ids).items() if count > 1)
-        raise UserError(f"{opened.name}: its files hold id {twice} twice; {_CURE}")
+        raise UserError(f"{opened.name}: its files contain id {twice} twice; {_CURE}")
 
 
 def _open_files(name: str) -> OpenedSplit:
@@ -299,8 +299,8 @@ def _check_unpacked_size(path: str, file: Any, group: pq.RowGroupMetaData, numbe
 
 def _bomb(path: str, column: pq.ColumnChunkMetaData, unpacked: int) -> UserError:
     return UserError(
-        f"{path}: {column.total_compressed_size:,} bytes in it stand for up to {unpacked:,} of "
-        f"{column.path_in_schema}; those are no images, and they are not unpacked"
+        f"{path}: {column.total_compressed_size:,} bytes in it would unpack to up to {unpacked:,} of "
+        f"{column.path_in_schema}; those can't be images, and they are not unpacked"
     )
 
 
@@ -345,7 +345,7 @@ def choose_split(text: str, reference: SplitReference, available: list[tuple[str
             raise UserError(f"{text}: no split {place[0]}/{place[1]}" + (f"; there is {names}" if names else " in it"))
         return place
     if len(available) != 1:
-        raise UserError(f"{text}: " + (f"say which: {names}" if available else "holds no perturbed split"))
+        raise UserError(f"{text}: " + (f"choose one: {names}" if available else "contains no perturbed split"))
     return available[0]
 
 
@@ -370,7 +370,7 @@ def _fetch_splits(reference: SplitReference) -> tuple[list[tuple[str, str]], str
         info = HfApi().dataset_info(reference.repo, revision=reference.revision)
     except Exception as error:  # the Hub's client and the network under it fail in many ways
         raise UserError(
-            f"{reference.repo}: neither a folder here nor a dataset repo to be read: {one_line(error)}"
+            f"{reference.repo}: neither a folder nor a dataset repo that can be read: {one_line(error)}"
         ) from None
     return splits_among(file.rfilename for file in info.siblings or []), checked_commit(info.sha, reference.repo)
 
@@ -391,5 +391,5 @@ def _with_features(stream: IterableDataset, name: str) -> IterableDataset:
     """`stream`, its columns known."""
     known = stream if stream.features is not None else stream._resolve_features()
     if known.features is None:
-        raise UserError(f"{name}: holds no rows")
+        raise UserError(f"{name}: contains no rows")
     return known

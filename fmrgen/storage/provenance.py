@@ -227,7 +227,7 @@ def read_provenance(paths: SplitPaths) -> Provenance:
     check_inside(paths.provenance, paths.root)
     provenance = parse_provenance(read_json(paths.provenance))
     if provenance is None:
-        raise UserError(f"{paths.provenance}: is no provenance of fmrgen; delete it, or choose another folder")
+        raise UserError(f"{paths.provenance}: is not a provenance of fmrgen; delete it, or choose another folder")
     return provenance
 
 
@@ -254,14 +254,14 @@ def check_same_job(where: str, earlier: Provenance, fresh: Provenance, cure: str
         raise UserError(f"{where} was made by another recipe: {_difference(earlier, fresh)}; {cure}")
     for name in ("labels", "groups"):
         if getattr(earlier, name) != getattr(fresh, name):
-            raise UserError(f"{where} was begun with other {name}; {cure}")
+            raise UserError(f"{where} was started with other {name}; {cure}")
     if earlier.score_column != fresh.score_column:
-        raise UserError(f"{where} was begun by an older fmrgen, with a column {earlier.score_column}; {cure}")
+        raise UserError(f"{where} was started by an older fmrgen, with a column {earlier.score_column}; {cure}")
     for name, digest in fresh.weights_sha256:
         if getattr(earlier.weights_sha256, name) != digest:
-            raise UserError(f"{where} was begun with other {name} weights; put them back, or {cure}")
+            raise UserError(f"{where} was started with other {name} weights; put them back, or {cure}")
     if earlier.examples != fresh.examples:
-        raise UserError(f"{where} was begun on {earlier.examples} examples, not {fresh.examples}; {cure}")
+        raise UserError(f"{where} was started on {earlier.examples} examples, not {fresh.examples}; {cure}")
 
 
 def _difference(earlier: Provenance, fresh: Provenance) -> str:
@@ -289,11 +289,11 @@ def provenance_to_continue(paths: SplitPaths, fresh: Provenance, at_work: bool) 
     earlier = None
     if rows:  # a run that stored nothing yet has claimed nothing
         if not paths.provenance.exists():
-            raise UserError(f"{where} holds shards without a provenance file; delete them or choose another --output")
+            raise UserError(f"{where} contains shards but no provenance file; delete them or choose another --output")
         tree = read_json(paths.provenance)
         check_not_newer(where, tree)
         if (earlier := parse_provenance(tree)) is None:
-            raise UserError(f"{paths.provenance}: is no provenance of fmrgen; delete it, or choose another --output")
+            raise UserError(f"{paths.provenance}: is not a provenance of fmrgen; delete it, or choose another --output")
         check_same_job(where, earlier, fresh, "choose another --output or output.split, or delete it")
     check_config(paths, fresh, str(paths.root))
     return earlier or fresh

@@ -68,7 +68,7 @@ class ShardError(UserError):
     """A shard's file is not what its recipe makes; `reason` says why."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}; the same generate command again makes it anew")
+        super().__init__(f"{path}: {reason}; run the same generate command again to regenerate it")
         self.path, self.reason = path, reason
 
 
@@ -168,7 +168,7 @@ class SplitFolder:
         if not path.exists():
             raise ShardError(path, "is missing")
         if sha256 is not None and sha256_of(path) != sha256:
-            raise ShardError(path, "holds other bytes than when the split was finished")
+            raise ShardError(path, "is not the file that it was when the split was finished")
         try:
             with open_plain(path) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
                 metadata, schema = file.metadata, file.schema_arrow
@@ -192,7 +192,7 @@ class SplitFolder:
         except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
             raise ShardError(path, f"is damaged ({one_line(error, 100)})") from None
         if said.get("fingerprint") != fingerprint:
-            raise ShardError(path, f"is of another recipe (fingerprint {said.get('fingerprint')})")
+            raise ShardError(path, f"belongs to another recipe (fingerprint {said.get('fingerprint')})")
         if said.get("shard", shard) != shard:
             raise ShardError(path, f"is shard {said['shard']} under another name")
         if found != features:

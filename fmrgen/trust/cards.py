@@ -15,7 +15,7 @@ def config_entries(entries: Any, name: str, where: str) -> list[dict[str, Any]]:
     """A card's entries of configs, one by one. Raises UserError where they are none."""
     entries = [entries] if isinstance(entries, dict) else entries
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise UserError(f"{where}: its {name} is no list of mappings; mend it by hand")
+        raise UserError(f"{where}: its {name} is no list of mappings; fix it by hand")
     return entries
 
 

@@ -24,8 +24,8 @@ def check_same_weights(what: str, component: object, before: str | None) -> None
     """Raises UserError where the weights in `component`, called `what`, are not those of the digest `before`."""
     if weights_sha256(component) != before:
         raise UserError(
-            f"{what}: its weights changed while it worked, as those of a network in training mode do; let its forward "
-            "leave them alone (eval(), and no train() in it)"
+            f"{what}: its weights changed during the run, as in training mode; its forward must "
+            "leave them alone (call eval(), and no train() in it)"
         )
 
 

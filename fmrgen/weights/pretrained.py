@@ -45,9 +45,7 @@ def image_processor(reference: str, what: str, revision: str | None = None, trus
     sides = [told.get(name) for name in ("size", "crop_size", "pad_size")]
     for side in (value for entry in sides if isinstance(entry, dict) for value in entry.values()):
         if isinstance(side, int | float) and side > LARGEST_INPUT:
-            raise UserError(
-                f"{what}: {reference} brings images to {side} px; no network takes more than {LARGEST_INPUT}"
-            )
+            raise UserError(f"{what}: {reference} resizes images to {side} px; networks take at most {LARGEST_INPUT}")
     return processor
 
 
@@ -83,7 +81,7 @@ def local_file(reference: str, what: str) -> Path:
         try:
             return Path(hf_hub_download(f"{owner}/{repo}", file))
         except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise UserError(f"{what}: {reference} can't be had: {one_line(error)}") from None
+            raise UserError(f"{what}: {reference} can't be downloaded: {one_line(error)}") from None
     path = Path(resolve_path(reference))
     if not path.is_file():
         raise UserError(f"{what}: no such file as {reference}")

@@ -91,7 +91,7 @@ def test_ctrl_c_is_one_line_however_often(tmp_path):
             for _ in range(3):
                 job.send_signal(signal.SIGINT)
                 time.sleep(0.1)
-            assert job.communicate(timeout=60)[1] == "fmrgen: interrupted; the same command again goes on\n"
+            assert job.communicate(timeout=60)[1] == "fmrgen: interrupted; run the same command again to continue\n"
             assert job.returncode == 130
         finally:
             job.kill()

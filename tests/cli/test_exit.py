@@ -54,7 +54,7 @@ def test_sigterm_is_143_at_every_moment(tmp_path):
         # -15: before Python or after the last line of ours, where the signal itself ends it; a shell says 143 too.
         assert status in (143, -signal.SIGTERM, 0), (delay, status, errors)
         told = [line for line in errors.splitlines() if line.startswith("fmrgen: ")]
-        assert told in ([], ["fmrgen: terminated; the same command again goes on"]), (delay, errors)
+        assert told in ([], ["fmrgen: terminated; run the same command again to continue"]), (delay, errors)
         assert "Traceback" not in errors
     assert 143 in [status for _, status, _ in ends]
 
@@ -194,7 +194,7 @@ def test_a_hub_that_never_answers_is_given_up(place, mute, command):
     if command in ("push", "verify --files"):
         assert len(waits) == 5
         assert all(line.startswith("the Hub can't be reached (") and "trying again in" in line for line in waits)
-        assert "the Hub can't be reached; the same command again goes on" in last
+        assert "the Hub can't be reached; run the same command again to continue" in last
 
 
 def test_every_request_has_time_outs():

@@ -91,7 +91,7 @@ def test_modules_sections_and_names_of_ones_own(finished_split):
     assert a.total == b.total == c.total
     assert evaluation.splits[0].name == "mine"
     assert evaluation.result("mine", "b") is b
-    assert b.notes == ["its classes are not all matched by name: its outputs are taken to be in the labels' order"]
+    assert b.notes == ["not all of its classes match by name: its outputs are assumed to be in the order of the labels"]
     assert a.notes == []
     assert [place.tied_with_next for place in evaluation.comparisons[0].ranking] == [True, True, None]
 
@@ -226,9 +226,7 @@ def test_names_that_are_not_the_classifiers(rows):
         },
         label=rows["label"],
     )
-    with pytest.raises(
-        UserError, match=r"its classes \(0, 1, 2, …\) can't be matched to the labels \(null, eins, zwei, …\)"
-    ):
+    with pytest.raises(UserError, match=r"its classes \(0, 1, 2, …\) don't match the labels \(null, eins, zwei, …\)"):
         one(theirs)
     with pytest.raises(UserError, match="has 4 outputs for 10 labels"):
         one(theirs, "{kind: lenet, num_classes: 4}")
@@ -290,7 +288,7 @@ def test_without_valid_all_rows_count(rows):
             ),
             "row 5: its image is unreadable",
         ),
-        (lambda rows: rows.select([]), "holds no rows"),
+        (lambda rows: rows.select([]), "contains no rows"),
     ],
 )
 def test_rows_that_can_not_be_used(rows, change, message):
@@ -305,7 +303,7 @@ def test_rows_that_can_not_be_used(rows, change, message):
         ([], [LENET], "splits: give at least one"),
         ("out", [LENET], "give a list, or a mapping of names, not one string"),
         (["out"], [LENET, LENET], "two classifiers are called mnist/lenet; give one another name"),
-        (["out"], ["lenet"], "lenet: no classifier; say timm:NAME"),
+        (["out"], ["lenet"], "lenet: not a classifier; use timm:NAME"),
         (["out"], ["asset:mnist/vgg"], "no such asset; shipped are"),
         (["out"], ["asset:mnist/clip"], "no folder of a trained classifier, it holds no classifier.yaml"),
         (["out"], ["timm:no_such_model"], "timm has no no_such_model"),
@@ -450,7 +448,7 @@ def test_a_source_that_is_gone_or_names_code_is_a_note(without_originals):
     told = json.loads(path.read_text())
     gone = {"kind": "imagefolder", "path": "no/where"}
     for source, trust, message in (
-        (gone, True, "no/where is no folder of class folders; pass another --source"),
+        (gone, True, "no/where is not a folder of class folders; pass another --source"),
         (gone, False, "reads no/where; if you trust it, pass --trust"),
         ({"kind": "somebody.elses:Source"}, False, "runs somebody.elses:Source; if you trust it"),
     ):
@@ -594,7 +592,7 @@ def test_any_number_of_processes_find_the_same(finished_split, tmp_path):
         assert (tmp_path / "3" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
     random_weights = ("evaluate", finished_split, "-c", "{kind: lenet}", "-q", "-o", tmp_path / "unlike")
     result = fmrgen(*random_weights, launcher=(*launcher, "2", "-m", "fmrgen"), ACCELERATE_USE_CPU="true")
-    assert "process 1 has other weights of classifier classifier than process 0" in result.stderr
+    assert "process 1 loaded other weights of classifier classifier than process 0" in result.stderr
     result = fmrgen(
         "evaluate", "no.parquet", "-c", LENET, launcher=(*launcher, "2", "-m", "fmrgen"), ACCELERATE_USE_CPU="true"
     )
@@ -607,7 +605,7 @@ def test_a_mistake_is_one_line(finished_split, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("evaluate", finished_split, "-c", "lenett") == 2
     told = capsys.readouterr().err
-    assert told.startswith("fmrgen: lenett: no classifier; say timm:NAME")
+    assert told.startswith("fmrgen: lenett: not a classifier; use timm:NAME")
     assert told.count("\n") == 1
     assert os.listdir(tmp_path) == []
     assert run("evaluate", finished_split) == 2

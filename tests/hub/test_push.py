@@ -289,13 +289,17 @@ def test_configs_are_not_mixed(hub, split, other):
 @pytest.mark.parametrize(
     ("repo", "environment", "message"),
     [
-        (REPO, {"HF_TOKEN": "nobody"}, "the Hub does not know you: log in with `hf auth login`, or set HF_TOKEN"),
-        (REPO, {"HF_TOKEN": ""}, "the Hub does not know you"),
+        (
+            REPO,
+            {"HF_TOKEN": "nobody"},
+            "you are not logged in to the Hub: log in with `hf auth login`, or set HF_TOKEN",
+        ),
+        (REPO, {"HF_TOKEN": ""}, "you are not logged in to the Hub"),
         (REPO, {"HF_TOKEN": "reader"}, "use a token with write access to someone, or another name"),
         ("elsewhere/digits", {}, "the Hub refuses: You don't have the rights"),
-        (f"someone/{'x' * 100}", {}, "no name for a repo on the Hub, choose another"),
-        ("someone/a b", {}, "no name for a repo on the Hub, choose another"),
-        ("a/b/c", {}, "no name for a repo on the Hub, choose another"),
+        (f"someone/{'x' * 100}", {}, "not a valid repo name, choose another"),
+        ("someone/a b", {}, "not a valid repo name, choose another"),
+        ("a/b/c", {}, "not a valid repo name, choose another"),
         (REPO, {"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set; unset it"),
     ],
 )
@@ -313,7 +317,7 @@ def test_no_network_is_waited_for_and_then_told(hub, split):
     *waits, last = result.stderr.splitlines()
     assert len(waits) == 5
     assert all("the Hub can't be reached" in line and "trying again in" in line for line in waits)
-    assert last.startswith("fmrgen: someone/digits: the Hub can't be reached; the same command again goes on")
+    assert last.startswith("fmrgen: someone/digits: the Hub can't be reached; run the same command again to continue")
 
 
 def test_a_gated_repo_and_a_full_one(hub, split, other):
@@ -350,7 +354,7 @@ def test_what_the_server_does_wrong_for_a_moment_is_got_over(hub, split, other):
     result = push(hub, split, REPO)
     assert result.returncode == 2
     assert result.stderr.count("the Hub answered 429; trying again in 1 s") == 5
-    assert "the Hub refuses with 429; the same command again goes on" in result.stderr.splitlines()[-1]
+    assert "the Hub refuses with 429; run the same command again to continue" in result.stderr.splitlines()[-1]
 
 
 def test_branches_and_pull_requests(hub, split, other):
@@ -381,7 +385,7 @@ def test_a_repo_is_private_unless_told(hub, split):
     assert "note" not in result.stdout  # the recipe says a licence under which one may share
     result = push(hub, split, "someone/open")
     assert result.returncode == 2
-    assert "someone/open: is a public repo; if these images may be published, say --public" in result.stderr
+    assert "someone/open: is a public repo; if these images may be published, pass --public" in result.stderr
     result = push(hub, split, "someone/open", "--revision", "next")  # nor through a new branch
     assert result.returncode == 2
     assert "someone/open: is a public repo" in result.stderr
@@ -399,9 +403,9 @@ def test_only_what_is_finished_and_as_it_was_checked_is_pushed(hub, split, other
     edit_json(split / "provenance/mnist/twin.json", finished=False)
     for folder, message in (
         (f"{split}:mnist/twin", "mnist/twin is not finished and stays here; run the same generate command again"),
-        (f"{split}:mnist/vgg", "holds no perturbed split"),
+        (f"{split}:mnist/vgg", "contains no perturbed split"),
         (split / "nowhere", "no such folder; push the --output of a generate command"),
-        (split / "mnist", "holds no perturbed split"),
+        (split / "mnist", "contains no perturbed split"),
     ):
         result = push(hub, folder, REPO)
         assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
@@ -450,10 +454,10 @@ def test_answers_that_are_no_answers(hub, split, other):
     hub.fail(at=0, match="/lfs/objects/batch", status=200, body=json.dumps(error))
     result = push(hub, split, REPO, "--replace")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert "someone/digits: the Hub does not take the files" in result.stderr
+    assert "someone/digits: the Hub rejected the files" in result.stderr
     result = push(hub, split, REPO, HF_TOKEN="hf_secret\u200babc")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert "the token has a character in it that no token has" in result.stderr
+    assert "the token contains a character that no token has" in result.stderr
 
 
 def test_what_xet_is_refused_is_told_as_that(hub, split):
@@ -498,12 +502,12 @@ def test_data_that_could_not_be_loaded_any_more_is_not_joined(hub, split, tmp_pa
     commit_by_hand(hub, REPO, **{"train.csv": "a\n1\n"})
     result = push(hub, split, REPO)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert "holds data that its card does not name (train.csv), and load_dataset would lose it" in result.stderr
+    assert "contains data that its card does not list (train.csv), and load_dataset would lose it" in result.stderr
     card = "---\nconfigs:\n- data_files: train.csv\n---\n"
     commit_by_hand(hub, REPO, **{"README.md": card})
     result = push(hub, split, REPO)
     assert result.returncode == 2
-    assert "holds data that is no parquet (train.csv), and load_dataset reads a repo in one format" in result.stderr
+    assert "contains data that is not parquet (train.csv), and load_dataset reads a repo in one format" in result.stderr
     (tmp_path / "plain").mkdir()
     pq.write_table(pa.table({"a": [1]}), tmp_path / "plain/train.parquet")
     card = "---\nconfigs:\n- data_files: train.parquet\ndataset_info:\n  features:\n  - {name: a, dtype: int64}\n---\n"
@@ -572,7 +576,7 @@ def test_generating_and_pushing_in_one_command(hub, tmp_path):
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
     assert not (tmp_path / "out").exists()  # told before the work, not after it
     told = fmrgen(*job[:-2], "--public", **hub.environment)
-    assert told.stderr == "fmrgen: --public is of a push: say --push REPO too\n"
+    assert told.stderr == "fmrgen: --public only applies with --push REPO\n"
     launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "-m", "fmrgen")
     result = fmrgen(*job, launcher=launcher, ACCELERATE_USE_CPU="true", **hub.environment)
     assert result.returncode == 0, result.stderr

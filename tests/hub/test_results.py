@@ -97,11 +97,11 @@ BEGIN, END = "<!-- fmrgen: written by a machine from here -->", "<!-- fmrgen: to
     ("card", "message"),
     [
         ("---\nconfigs: {a: b}\n---\n", None),
-        ("---\nconfigs: [a]\n---\n", "its configs is no list of mappings; mend it by hand"),
+        ("---\nconfigs: [a]\n---\n", "its configs is no list of mappings; fix it by hand"),
         ("---\ndataset_info: [a]\n---\n", "its dataset_info is no list of mappings"),
-        ("---\ntags: [[a, b]]\n---\n", "its tags is neither a word nor a list of words"),
-        ("---\nlicense: {name: mit}\n---\n", "its license is neither a word nor a list of words"),
-        ("---\na: [\n---\n", "its metadata can't be read, mend it by hand"),
+        ("---\ntags: [[a, b]]\n---\n", "its tags is neither a string nor a list of strings"),
+        ("---\nlicense: {name: mit}\n---\n", "its license is neither a string nor a list of strings"),
+        ("---\na: [\n---\n", "its metadata can't be read, fix it by hand"),
         (f"Mine.\n\n{BEGIN}\nold\n", f"between {BEGIN} and {END} stands what is written anew"),
         (f"Mine.\n\n{END}\n", "do not stand there once each, in this order"),
         (f"{END}\n{BEGIN}\n", "do not stand there once each, in this order"),
@@ -165,7 +165,7 @@ def test_evaluating_straight_from_the_hub(hub, split, tmp_path):
     assert result.stderr.count("\n") == 1
     for reference, message in (
         (f"someone/splits@{first}:mnist/vgg", "no split mnist/vgg; there is someone/splits:mnist/lenet"),
-        ("someone/splits@v9:mnist/lenet", "neither a folder here nor a dataset repo to be read: 404"),
+        ("someone/splits@v9:mnist/lenet", "neither a folder nor a dataset repo that can be read: 404"),
     ):
         result = fmrgen("evaluate", reference, "-c", LENET, "-o", tmp_path / "x", **hub.environment)
         assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr

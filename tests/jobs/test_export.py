@@ -312,7 +312,7 @@ def test_an_export_is_a_source_with_its_classes(finished_split, tmp_path):
         ("{root}/folders", {}, "no such file"),
         ("{root}/tars/text.tar", {}, "text.tar: can't be read as a tar"),
         ("{root}/tars/cut.tar", {}, "cut.tar: can't be read as a tar: unexpected end of data"),
-        ("{served}/d-0.tar", {}, "source.limit: how many samples the tars hold is known of files only; set it"),
+        ("{served}/d-0.tar", {}, "source.limit: how many samples the tars contain is only known for files; set it"),
         ("{served}/d-7.tar", {"limit": 5}, "d-7.tar: can't be read as a tar"),
         (
             "{served}/d-{{0..1}}.tar",

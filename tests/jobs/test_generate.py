@@ -241,7 +241,7 @@ def test_a_machine_without_a_compiler_is_told(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     with (
         torch._inductor.config.patch({"cpp.cxx": (None, "/nowhere/c++")}),
-        pytest.raises(UserError, match="perturb.compile: torch can't compile here, leave it out: "),
+        pytest.raises(UserError, match="perturb.compile: torch can't compile here; leave it out: "),
     ):
         generate(recipe([picture(0), picture(1)], "perturb.compile=true"), tmp_path / "out")
 
@@ -294,7 +294,9 @@ def test_a_shard_that_was_harmed_is_made_anew(recipe, tmp_path, harm, finished):
     generate(recipe(pictures), tmp_path / "out", on_note=notes.append)
     assert rows(tmp_path / "out") == before
     (note,) = notes
-    assert re.search(r"lenet-00001-of-00002.parquet: (is|holds|has) .*; it is made anew, the file is kept as \.", note)
+    assert re.search(
+        r"lenet-00001-of-00002.parquet: (is|holds|has) .*; it is regenerated, and the old file kept as \.", note
+    )
     assert len(list((tmp_path / "out/mnist").glob(".*.damaged"))) == 1
     assert provenance(tmp_path / "out")["runs"][-1]["images"] == 2
 
@@ -327,7 +329,7 @@ def test_a_repair_that_was_killed_forgets_no_digest(recipe, tmp_path):
     torch.manual_seed(0)
     notes = []
     generate(recipe(pictures), tmp_path / "out", on_note=notes.append)
-    assert "lenet-00000-of-00002.parquet: holds other bytes than when the split was finished" in notes[0]
+    assert "lenet-00000-of-00002.parquet: is not the file that it was when the split was finished" in notes[0]
 
 
 def test_a_run_that_stored_nothing_has_claimed_nothing(recipe, tmp_path):
@@ -366,7 +368,7 @@ def test_other_weights_under_the_same_recipe_are_refused(recipe, tmp_path):
     job = recipe([picture(0), picture(1)])
     generate(job, tmp_path / "out")
     torch.manual_seed(1)
-    with pytest.raises(UserError, match="was begun with other classifier weights"):
+    with pytest.raises(UserError, match="was started with other classifier weights"):
         generate(job, tmp_path / "out")
 
 

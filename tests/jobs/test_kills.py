@@ -270,7 +270,9 @@ def test_a_folder_that_vanishes_ends_the_job_and_brought_back_it_goes_on(recipe,
             if instead:
                 out.mkdir()
 
-    with pytest.raises(UserError, match="out: is gone, or another one; bring it back, and the same command goes on"):
+    with pytest.raises(
+        UserError, match="out: is gone or was replaced; restore it, and run the same command again to continue"
+    ):
         generate(recipe("perturb.slots=1"), out, on_progress=move)
     assert not parts(out)
     shutil.rmtree(out, ignore_errors=True)

@@ -114,8 +114,8 @@ def test_the_mask_counts_among_the_weights(tmp_path):
     ("write", "message"),
     [
         (lambda path: None, "no such file as "),
-        (lambda path: path.write_bytes(b"\x80"), "is no mask, fmrgen sparsify makes one: "),
-        (lambda path: save_file({"weights": torch.ones(3)}, path), "is no mask, fmrgen sparsify makes one: "),
+        (lambda path: path.write_bytes(b"\x80"), "is not a mask; make one with fmrgen sparsify: "),
+        (lambda path: save_file({"weights": torch.ones(3)}, path), "is not a mask; make one with fmrgen sparsify: "),
         (lambda path: save_file({"mask": torch.ones(3, 8, 8)}, path), "lets no dimension move; "),
         (lambda path: mask_file(path, torch.zeros(3, 8, 8, dtype=torch.bool)), "lets no dimension move; "),
         (
@@ -189,7 +189,7 @@ def test_a_mask_is_made_and_a_sparse_split_is_true(tmp_path, monkeypatch, capsys
     assert json.loads((tmp_path / "out/provenance/mnist/lenet.json").read_text())["recipe"]["generator"]["mask"]
     for more, message in (
         (["generator.mask=mask.safetensors"], "generator.mask: this recipe is sparse already; leave it out to find"),
-        ([], "mask.safetensors: is there already; choose another --output, or delete it"),
+        ([], "mask.safetensors: already exists; choose another --output, or delete it"),
     ):
         assert run("sparsify", *job, *more) == 2
         told = capsys.readouterr().err
@@ -200,11 +200,11 @@ def test_a_mask_is_made_and_a_sparse_split_is_true(tmp_path, monkeypatch, capsys
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"output": "."}, "a mask is a .safetensors file; name it so"),
-        ({"output": "mask.pt"}, "mask.pt: a mask is a .safetensors file; name it so"),
+        ({"output": "."}, "a mask is a .safetensors file; choose such a name"),
+        ({"output": "mask.pt"}, "mask.pt: a mask is a .safetensors file; choose such a name"),
         (
             {"output": "no/where.safetensors"},
-            "where.safetensors: no file can be written there; choose another --output",
+            "where.safetensors: can't be written; choose another --output",
         ),
         ({"samples": 8}, r"the oracle accepted \d perturbed images, a mask needs 20; take more samples"),
     ],

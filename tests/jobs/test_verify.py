@@ -118,8 +118,8 @@ def png(*size):
         ),
         (lambda rows: rows[3].update(label=99), "id 43: label 99 is none of the 10 classes"),
         (lambda rows: rows[3].update(prediction=None), "id 43: has no prediction; every row needs one"),
-        (lambda rows: rows.__setitem__(3, rows[2]), "its files hold id 42 twice; fmrgen verify --files tells which"),
-        (lambda rows: rows.pop(), "its files hold 119 rows and its provenance says 120; fmrgen verify --files tells"),
+        (lambda rows: rows.__setitem__(3, rows[2]), "its files contain id 42 twice; fmrgen verify --files shows which"),
+        (lambda rows: rows.pop(), "its files have 119 rows and its provenance says 120; fmrgen verify --files tells"),
     ],
 )
 def test_what_no_run_can_have_written_is_told_and_of_no_use(split, tmp_path, change, message):
@@ -166,7 +166,7 @@ def test_a_split_that_is_not_there(split, tmp_path):
     with pytest.raises(UserError, match="neither a folder here nor a dataset repo"):
         verify(f"{tmp_path}/nowhere:mnist/lenet")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no perturbed split"):
+    with pytest.raises(UserError, match="contains no perturbed split"):
         verify(str(tmp_path / "empty"))
 
 

@@ -206,7 +206,7 @@ def test_imagefolder_takes_images_at_any_depth(tmp_path):
     source = build("imagefolder", path=str(tmp_path / "[photos]"))
     assert source.labels.names == ("ant", "bee")
     assert rows(source) == [(0, 0, 0), (1, 40, 0), (2, 80, 0), (3, 20, 1), (4, 60, 1), (5, 100, 1)]
-    with pytest.raises(UserError, match=r"source.path: .* is no folder of class folders"):
+    with pytest.raises(UserError, match=r"source.path: .* is not a folder of class folders"):
         build("imagefolder", path=str(tmp_path / "[photos]" / "ant" / "deep"))
 
 

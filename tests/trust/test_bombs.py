@@ -91,7 +91,7 @@ def test_bytes_without_end_are_not_unpacked(tmp_path, capsys, groups):
             writer.write_table(zeros)
     assert (tmp_path / "zeros.parquet").stat().st_size < 100_000
     assert run("evaluate", tmp_path / "zeros.parquet", "-c", LENET, "-q") == 2
-    assert "of image; those are no images, and they are not unpacked" in capsys.readouterr().err
+    assert "of image; those can't be images, and they are not unpacked" in capsys.readouterr().err
 
 
 def test_a_value_that_every_row_names_is_counted_for_every_row(tmp_path, capsys):

@@ -146,8 +146,8 @@ def test_in_memory_the_originals_stay_and_other_classifiers_get_them_whole(finis
         assert torch.equal(rows[example.id].original, (example.image * 255).round().to(torch.uint8))
 
 
-COMPANY = "what it says of an image hangs on the images beside it; batch norm needs running statistics and eval()"
-CHANCE = "does not say the same of the same images twice; switch off what is random in it or remembers (eval()"
+COMPANY = "its answer for an image depends on the others in the batch; batch norm needs running statistics and eval()"
+CHANCE = "gives different answers for the same images; disable whatever is random or keeps state (eval()"
 REFUSED = {
     "no running statistics": COMPANY,
     "mean over the batch": COMPANY,
@@ -239,4 +239,4 @@ def test_code_that_leaves_is_no_success(place):
     )
     done = fmrgen("generate", "mnist-lenet", "source={kind: 'leaver:Leaver', limit: 9}", "-q", cwd=place)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert "others' code ended the command before its time, exit(0); the same command again goes on" in done.stderr
+    assert "third-party code ended the command, exit(0); run the same command again to continue" in done.stderr

@@ -92,7 +92,7 @@ def test_a_job_writes_through_no_link_in_its_folder(place, capsys, name):
     (place / "mine").mkdir()
     (place / "mine" / name).symlink_to("../../outside")
     assert run("generate", "r.yaml", "-o", "mine", "-q") == 2
-    assert "is a link out of the folder, and is not followed" in capsys.readouterr().err
+    assert "is a link that leads out of the folder, and is not followed" in capsys.readouterr().err
     untouched(place)
 
 
@@ -109,7 +109,7 @@ def test_data_by_a_link_out_of_a_folder_is_not_read(place, capsys):
     (place / "leak").mkdir()
     (place / "leak/test.parquet").symlink_to("../../outside.parquet")
     assert run("export", "leak", "copied", "-f", "imagefolder", "-q") == 2
-    assert "leak/test.parquet: is a link out of the folder" in capsys.readouterr().err
+    assert "leak/test.parquet: is a link that leads out of the folder" in capsys.readouterr().err
     private.save_to_disk(place.parent / "saved")
     (place / "several").mkdir()
     (place / "several/dataset_dict.json").write_text('{"splits": ["../../saved"]}')
@@ -124,7 +124,7 @@ def test_images_inside_lists_are_not_opened(place, capsys, listener):
     features = Features({"image": Image(), "label": Value("int64"), "more": List(Image())})
     pq.write_table(Dataset.from_dict(rows, features=features).data.table, "nested/test.parquet")
     assert run("export", "nested", "copied", "-f", "imagefolder", "-q") == 2
-    assert "the column more holds images or sounds in a list" in capsys.readouterr().err
+    assert "the column more contains images or sounds in a list" in capsys.readouterr().err
     assert run("evaluate", "nested", "-c", LENET, "-q") == 0, capsys.readouterr().err
     assert listener.requests == []
 
@@ -137,7 +137,7 @@ def test_a_commit_that_is_none_names_no_file(place, hub):
     for command in (["verify", "someone/theirs:c/s", "--files"], ["verify", "someone/theirs:c/s"]):
         done = fmrgen(*command, cwd=place, **hub.environment)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-        assert "is no commit" in done.stderr
+        assert "is not a commit" in done.stderr
 
 
 # What fills the memory
@@ -148,7 +148,7 @@ def test_zeros_in_a_folder_of_anybody(place, capsys):
     table = pa.table({"image": pa.array([bytes(100 << 20)], pa.large_binary()), "label": [0]})
     pq.write_table(table, "zeros/test.parquet", compression="zstd")
     assert run("evaluate", "zeros", "-c", LENET, "-q") == 2
-    assert "those are no images, and they are not unpacked" in capsys.readouterr().err
+    assert "those can't be images, and they are not unpacked" in capsys.readouterr().err
 
 
 def test_one_image_that_many_rows_name_is_counted_as_often(place, capsys):

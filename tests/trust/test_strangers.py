@@ -229,7 +229,7 @@ def test_rows_of_a_stranger_read_nothing_outside(place, capsys, listener, case, 
     with no_trespass(place):
         assert run(*arguments[command]) == 2
     error = capsys.readouterr().err
-    refused = {"pipe": "is a pipe, a socket or a device, and no file", "link": "is a link out of the folder"}
+    refused = {"pipe": "is a pipe, a socket or a device, and no file", "link": "is a link that leads out of the folder"}
     refused = refused.get(case, "which is not in the split")
     assert refused in error, error
     assert error.count("\n") == 1
@@ -315,15 +315,15 @@ def test_links_out_of_a_folder_are_not_followed(place, capsys, hub):
     (place / "theirs/README.md").unlink()
     (place / "theirs/README.md").symlink_to(outside / "note")
     assert run("generate", "r.yaml", "output.keep_original=false", "-o", "theirs", "-q") == 2
-    assert "theirs/README.md: is a link out of the folder, and is not followed" in capsys.readouterr().err
+    assert "theirs/README.md: is a link that leads out of the folder, and is not followed" in capsys.readouterr().err
     pushed = fmrgen("push", "theirs", "someone/digits", "-q", cwd=place, **hub.environment)
     assert pushed.returncode == 2
-    assert "is a link out of the folder" in pushed.stderr
+    assert "is a link that leads out of the folder" in pushed.stderr
     (place / "theirs/README.md").unlink()
 
     (place / "theirs/results").symlink_to(outside)
     assert run("evaluate", "theirs", "-c", LENET, "-q", "--model-card") == 2
-    assert "theirs/results: is a link out of the folder, and is not followed" in capsys.readouterr().err
+    assert "theirs/results: is a link that leads out of the folder, and is not followed" in capsys.readouterr().err
     assert sorted(path.name for path in outside.iterdir()) == ["note"]
     (place / "theirs/results").unlink()
 
@@ -331,7 +331,7 @@ def test_links_out_of_a_folder_are_not_followed(place, capsys, hub):
     (place / "theirs/results/c/s/x.json").symlink_to(outside / "note")
     pushed = fmrgen("push", "theirs", "someone/digits", "-q", cwd=place, **hub.environment)
     assert pushed.returncode == 2
-    assert "x.json: is a link out of the folder" in pushed.stderr
+    assert "x.json: is a link that leads out of the folder" in pushed.stderr
     assert "private words" not in "".join(path.read_text(errors="replace") for path in hub.world().blobs.iterdir())
 
 
@@ -439,7 +439,7 @@ def test_a_config_of_transformers_grants_itself_no_code(place, capsys):
 def test_revisions_are_names(place, capsys, revision):
     config = {"kind": "transformers", "model": "a/b", "revision": revision}
     assert run("generate", "r.yaml", f"classifier={json.dumps(config)}", "-o", "out", "-q") == 2
-    assert f"{revision!r} is no branch, tag or commit" in capsys.readouterr().err
+    assert f"{revision!r} is not a branch, tag or commit" in capsys.readouterr().err
 
 
 # Anything at all
