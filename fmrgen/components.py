@@ -128,8 +128,7 @@ def _check_independence(ask: Callable[[torch.Tensor], torch.Tensor], image: torc
     if differ(first[[0, 2]], second[[2, 0]]):
         raise UserError(
             f"{what}: its answer for an image depends on the others in the batch; batch norm needs running "
-            "statistics and "
-            "eval(), and nothing may be computed across the batch"
+            "statistics and eval(), and nothing may be computed across the batch"
         )
 
 

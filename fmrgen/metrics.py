@@ -342,7 +342,17 @@ def difference(
     resamples: int = _RESAMPLES,
     seed: int = 0,
 ) -> Difference:
-    """How two classifiers differ on the same rows; columns as for `summarise`, their rows in the same order."""
+    """How two classifiers differ on the same rows.
+
+    Args:
+        first, second: their names.
+        first_columns, second_columns: as for `summarise`, their rows in the same order.
+        resamples: of the bootstrap.
+        seed: of its draws.
+
+    Returns:
+        `first` less `second`, in points, with paired intervals.
+    """
     label = first_columns["label"]
     pair = {"first": first_columns, "second": second_columns}
     answers = {"valid": first_columns["valid"].astype(bool) if "valid" in first_columns else np.ones(len(label), bool)}
@@ -390,7 +400,16 @@ def _wilson(hits: int, rows: int) -> tuple[float, float]:
 
 
 def rank(summaries: Mapping[str, Summary], differences: Sequence[Difference], measure: str) -> list[RankedClassifier]:
-    """Classifiers by falling `measure` (a field of Summary and of Difference), those without one last."""
+    """Classifiers by a falling metric, those without one last.
+
+    Args:
+        summaries: by the classifiers' names.
+        differences: of pairs of them.
+        measure: a field of Summary and of Difference.
+
+    Returns:
+        The ranking.
+    """
     figures: dict[str, Estimate | None] = {name: getattr(summary, measure) for name, summary in summaries.items()}
     apart = {frozenset((pair.first, pair.second)): getattr(pair, measure) for pair in differences}
     order = sorted(figures, key=lambda name: -np.inf if (e := figures[name]) is None else e.value, reverse=True)

@@ -117,9 +117,17 @@ def describe_recipes() -> dict[str, str]:
 
 
 def load_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe from a file or a shipped name, with `section.key=value` overrides (values are YAML).
+    """A recipe from a file or a shipped name.
 
-    Raises UserError, naming the file and the key, for anything that is not right in it.
+    Args:
+        reference: the file or name.
+        overrides: changes, `section.key=value` each, the values in YAML.
+
+    Returns:
+        The recipe, every key known and checked.
+
+    Raises:
+        UserError: something in it is not right; names the file and the key.
     """
     return load_config(Recipe, reference, overrides)
 
@@ -134,11 +142,18 @@ def load_config(section: type[AnyConfig], reference: str | Path, overrides: Sequ
 
 
 def load_classifier(text: str) -> tuple[str, ComponentConfig]:
-    """A classifier that is given in one word, and its name: `[NAME=]` and then
+    """A classifier that is given in one word.
 
-    a recipe whose classifier is meant, a section as inline YAML (`{kind: timm, …}`), or a short form: `timm:NAME`,
-    `hf:REPO`, `asset:NAME`, `package.module:Name`, or the folder of a classifier that `fmrgen train` made.
-    Raises UserError.
+    Args:
+        text: `[NAME=]` and then a recipe whose classifier is meant, a section as inline YAML (`{kind: timm, …}`), or
+        a short
+            form: `timm:NAME`, `hf:REPO`, `asset:NAME`, `package.module:Name`, or the folder that `fmrgen train` made.
+
+    Returns:
+        Its name and its config; `config.build(device)` makes the network.
+
+    Raises:
+        UserError: it is none of these.
     """
     named = re.fullmatch(r"([\w.-]+)=(.+)", text, re.DOTALL)
     name, reference = (named[1], named[2]) if named else (None, text)

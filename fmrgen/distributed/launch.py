@@ -129,6 +129,5 @@ def check_same_on_all(loaded: list[dict[str, Any]]) -> None:
         if unlike:
             raise UserError(
                 f"process {unlike[0]} loaded other {name} than process 0; give every node the same recipe and "
-                "files, and "
-                "a classifier with a checkpoint"
+                "files, and a classifier with a checkpoint"
             )

@@ -41,20 +41,29 @@ def evaluate(
     shown: int = 240,
     on_rows: Callable[[str, int, int | None], None] = lambda split, done, total: None,
 ) -> Evaluation:
-    """Every classifier on every split, with 95 % intervals.
-
-    A split is a reference (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`), a parquet file, or an opened dataset with columns
-    `image` and `label`; a classifier is a short form (`timm:resnet50.a1_in1k`), a recipe whose classifier is meant, a
-    section, or a torch module from images [B, 3, H, W] in [0, 1] to logits [B, K] (put in evaluation mode). Mappings
-    give them names of one's own.
-
-    Where a split has no `original` column, SA comes from `source`, else from the source in the split's provenance; one
-    that names code by import path is used only with `trust`. With `download`, a split on the Hub is fetched whole
-    first. About `shown` rows of each split are kept for a gallery.
+    """Every classifier on every split, with 95 % intervals (paper §3.3, App. C).
 
     Runs on every process of `accelerate launch` and shares the batches out; the result is the same whatever their
-    number, and on each of them. `on_rows(split, done, total)` is called on the first. Raises UserError for what a user
-    can fix.
+    number, and on each of them.
+
+    Args:
+        splits: references (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`), parquet files, or opened datasets with the
+        columns
+            `image` and `label`; a mapping gives them names of your own.
+        classifiers: short forms (`timm:resnet50.a1_in1k`), recipes whose classifier is meant, configs, or torch modules
+            from images [B, 3, H, W] in [0, 1] to logits [B, K], which are put in evaluation mode; a mapping names them.
+        source: where SA comes from if a split has no `original` column; by default the source in its provenance.
+        download: fetch a split on the Hub whole before it is read.
+        trust: let the source in a provenance run the code and read the places that it names.
+        batch_size: images that a classifier gets at once.
+        shown: about so many rows of each split are kept for a gallery.
+        on_rows: called with (split, rows done, rows in all or None), on the first process.
+
+    Returns:
+        Figures in percent, predictions by row, and samples.
+
+    Raises:
+        UserError: a split or classifier can't be used, with the cure.
     """
     _check_not_empty("classifiers", classifiers)
     _check_not_empty("splits", splits)

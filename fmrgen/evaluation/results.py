@@ -114,7 +114,17 @@ def _plain(value: Any) -> Any:
 
 
 def read_figures(path: Path) -> EvaluationResults:
-    """The figures of an `evaluation.json`. Raises UserError where it is none, or of another schema."""
+    """The figures of an `evaluation.json`.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        What `evaluate` found, but for predictions and samples.
+
+    Raises:
+        UserError: it is not such a file, or of another schema.
+    """
     tree = read_json(path)
     if tree.get("schema") != SCHEMA:
         raise UserError(f"{path}: has schema {tree.get('schema')!r}, this fmrgen reads {SCHEMA}")

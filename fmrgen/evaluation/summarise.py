@@ -93,8 +93,7 @@ def _result(
         if outputs_in_another_order(of_model["label"], seen, len(labels)):
             raise UserError(
                 f"classifier {model.name} on {split.name}: its predictions match the labels only if its classes "
-                "are put in "
-                "another order; list its classes, in the order of its outputs, as class_names of its section"
+                "are put in another order; list its classes, in the order of its outputs, as class_names of its section"
                 + ("" if split.labels else ", and give the split's label column its names (ClassLabel)")
             )
         notes.append("not all of its classes match by name: its outputs are assumed to be in the order of the labels")

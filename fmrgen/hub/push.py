@@ -96,13 +96,25 @@ def push(
     revision: str | None = None,
     on_wait: Callable[[str], None] = lambda line: None,
 ) -> Pushed:
-    """Puts the finished splits of `folder` (or the one of `FOLDER:CONFIG/SPLIT`) into the dataset repo `repo`.
+    """Puts finished splits into a dataset repo on the Hub.
 
-    The files go as they are, in one commit, with the card of all splits that the repo then holds; what is there already
-    is not sent again, and a push that was interrupted goes on where it stopped. The repo is made if need be, private
-    unless `public`. A split that is there with other files is replaced only with `replace`. `revision` is a branch,
-    made if need be, or a pull request (`refs/pr/3`). Each split gets a tag to be cited by. `on_wait` is told when the
-    Hub makes one wait. Raises UserError.
+    The files go as they are, in one commit, with the card of all splits that the repo then holds; what is there
+    already is
+    not sent again, and a push that was interrupted goes on where it stopped. Each split gets a tag to be cited by.
+
+    Args:
+        folder: a dataset folder, or one split of it, `FOLDER:CONFIG/SPLIT`.
+        repo: `OWNER/NAME`, or a name of the caller's own; made if need be, private unless `public`.
+        public: whether everyone may see the images.
+        replace: whether a split that is there with other files is replaced.
+        revision: a branch, made if need be, or a pull request (`refs/pr/3`).
+        on_wait: called with a line when the Hub makes one wait.
+
+    Returns:
+        Where the splits are now.
+
+    Raises:
+        UserError: nothing is finished, the Hub refuses, or something would be lost.
     """
     found, notes = _finished_splits(str(folder))
     hub = HubRepo(repo, revision, on_wait)
@@ -203,8 +215,7 @@ def _check_data_stays_visible(name: str, small: Path, state: RepoState) -> None:
     elif others := [path for path in named if (found := _DATA.search(path)) and found[1].lower() != "parquet"]:
         raise UserError(
             f"{name}: contains data that is not parquet ({others[0]}), and load_dataset reads one format per "
-            "repo; choose "
-            "another repo"
+            "repo; choose another repo"
         )
 
 

@@ -42,12 +42,26 @@ def export(
     tar_size: int = 1000,
     on_rows: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> int:
-    """Writes a split into `folder` in another format; the images' bytes stay as they are. Returns the number of rows.
+    """Writes a split in another format; the images' bytes stay as they are.
 
     `webdataset`: `SPLIT-000000.tar` with `tar_size` rows each, of every row `KEY.image.png`, `KEY.original.png`,
-    `KEY.cls` and `KEY.json`, and `SPLIT.json` beside them. `imagefolder`: `image/CLASS/KEY.png`,
-    `original/CLASS/KEY.png`, `metadata.jsonl` and `split.json`. `KEY` is the row's id. The JSON beside the rows holds
-    the names of the classes and the provenance. Raises UserError, also where there is something in the place.
+    `KEY.cls`
+    and `KEY.json`, and `SPLIT.json` beside them. `imagefolder`: `image/CLASS/KEY.png`, `original/CLASS/KEY.png`,
+    `metadata.jsonl` and `split.json`. `KEY` is the row's id. The JSON beside the rows holds the names of the classes
+    and the provenance.
+
+    Args:
+        split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
+        folder: to write into; empty, or not there.
+        form: `webdataset` or `imagefolder`.
+        tar_size: rows in a tar.
+        on_rows: called with (rows done, rows in all or None).
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        UserError: the split can't be read or written in this format, or there is something in the folder.
     """
     opened = open_split(split)
     for name in ("image", "label"):

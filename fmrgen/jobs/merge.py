@@ -23,12 +23,22 @@ def merge(
     *,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Summary]:
-    """Copies the shards of the folders `parts` (`FOLDER[:CONFIG/SPLIT]`) into the folder `output` and completes the
-    splits that are whole there. Returns their summaries by CONFIG/SPLIT.
+    """Copies the shards of parts into one folder and finishes the splits that are whole there.
 
-    Every part must have been made by the same recipe, from the same examples and with the same weights. A shard that
-    several parts hold is taken once, one that is damaged not at all. Raises UserError also where shards are missing at
-    the end: what there is has been copied then, and `generate` makes the rest.
+    A shard that several parts hold is taken once, one that is damaged not at all.
+
+    Args:
+        parts: folders, `FOLDER[:CONFIG/SPLIT]`, made by the same recipe, from the same examples and with the same
+        weights. output: the dataset folder for all of them.
+        on_note: called with a line for each file that is left out.
+
+    Returns:
+        The splits' figures by CONFIG/SPLIT.
+
+    Raises:
+        UserError: the parts do not belong together; or shards are missing at the end: what there is has been copied
+        then,
+            and `generate` makes the rest.
     """
     check_writable(Path(output))
     found: dict[tuple[str, str], list[_Part]] = {}

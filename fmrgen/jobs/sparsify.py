@@ -76,10 +76,19 @@ def sparsify(
     regularization: float | None = None,
     on_images: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> SparseMask:
-    """Perturbs the images of `recipe`, finds the mask and writes it to `output` (.safetensors) with its provenance.
+    """Perturbs the images of a recipe, finds the mask of a sparse generator (paper §3.2.1, App. I) and writes it.
 
-    `regularization` is lambda (36.36 in the paper's App. I); None finds it on a path (see `fit_mask`). Raises UserError
-    where the recipe has a mask already, too few images were accepted, or nothing is left of the latent.
+    Args:
+        recipe: without a mask.
+        output: the mask's file, `.safetensors`; its provenance is in it.
+        regularization: lambda (36.36 in App. I); None finds it on a path (see `fit_mask`).
+        on_images: called with (images done, images in all or None).
+
+    Returns:
+        The mask and how it was found.
+
+    Raises:
+        UserError: the recipe has a mask already, too few images were accepted, or nothing is left of the latent.
     """
     if mask_of(recipe.generator) is not None:
         raise UserError("generator.mask: this recipe is sparse already; leave it out to find another mask")

@@ -61,11 +61,19 @@ def verify(
     device: torch.device | str | None = None,
     on_rows: Callable[[int, int], None] = lambda done, rows: None,
 ) -> Verification:
-    """Judges and classifies every stored image of `split` (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`) again.
+    """Judges and classifies every stored image of a split again, with the oracle and the classifier of its recipe.
 
-    Uses the oracle and the classifier of the recipe in the split's provenance, which may be a stranger's: where they
-    run code, or read files of this machine or addresses, that is refused unless `trust` is given. `on_rows(done, rows)`
-    tells how far it is. Raises UserError where the split or its models can't be had, or are not the ones that made it.
+    Args:
+        split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
+        trust: let the recipe, which may be a stranger's, run the code and read the files and addresses that it names.
+        device: of the models; a GPU where there is one.
+        on_rows: called with (rows done, rows in all).
+
+    Returns:
+        How many rows are true, and what is not.
+
+    Raises:
+        UserError: the split or its models can't be loaded, or are not the ones that made it.
     """
     opened, provenance = open_own_split(split)
     recorded = provenance.recipe

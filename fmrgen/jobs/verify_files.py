@@ -26,10 +26,19 @@ class FilesVerification:
 
 
 def verify_files(split: str) -> FilesVerification:
-    """Compares every file of `split` (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`) with its digest on record.
+    """Compares every file of a split with its digest on record; no model is needed.
 
     On the Hub the digests are those that it tells. Of a split that is not finished yet, the shards that are there are
-    checked by the checksums in them. Raises UserError where there is no such split.
+    checked by the checksums in them.
+
+    Args:
+        split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
+
+    Returns:
+        How many files are right, and what is wrong.
+
+    Raises:
+        UserError: there is no such split.
     """
     reference = parse_reference(split)
     root = Path(reference.repo)

@@ -20,8 +20,19 @@ _BATCH = 256
 
 
 def show(split: str, folder: str | Path, *, rows: int = 240) -> int:
-    """Writes `gallery.html` and the contact sheet `sheet.png` of a split into `folder`; returns how many rows they
-    show. What the classifier said is what the split says it said; nothing is run. Raises UserError.
+    """Writes `gallery.html` and the contact sheet `sheet.png` of a split. What the classifier said is what the split
+    says that it said; nothing is run.
+
+    Args:
+        split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
+        folder: to write into.
+        rows: about how many to show.
+
+    Returns:
+        How many rows are shown.
+
+    Raises:
+        UserError: there is no such split, or an image of it can't be read.
     """
     opened = open_split(split)
     labels, sampler = _sample(opened, rows)

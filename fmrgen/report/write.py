@@ -25,9 +25,14 @@ def prepare_folder(folder: Path) -> None:
 
 
 def write_report(evaluation: Evaluation, folder: str | Path) -> None:
-    """Writes `evaluation.json`, `predictions.parquet`, `evaluation.md`, the plots and `report.html` into `folder`.
+    """Writes `evaluation.json`, `predictions.parquet`, `evaluation.md`, the plots and `report.html`.
 
-    Raises UserError where it can't be written to.
+    Args:
+        evaluation: what `evaluate` returned.
+        folder: to write into.
+
+    Raises:
+        UserError: it can't be written to.
     """
     folder = Path(folder)
     table = io.BytesIO()

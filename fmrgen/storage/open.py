@@ -140,10 +140,20 @@ class OpenedSplit:
 def open_split(
     split: str | Path | Dataset | IterableDataset, *, name: str | None = None, download: bool = False
 ) -> OpenedSplit:
-    """The split that a reference names, a parquet file (a pattern or an address of such), or a dataset in memory.
+    """A split, opened to be read: one that fmrgen made, or anyone's rows of images and labels.
 
-    With `download`, what is on the Hub is fetched whole before it is read; otherwise it is streamed. Raises UserError
-    where there is none, it is not finished, or there are several and the reference does not say which.
+    Args:
+        split: a reference (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`), a parquet file (a pattern or an address of
+        such), or
+            a dataset in memory.
+        name: how it is called from here on; by default what was given.
+        download: fetch what is on the Hub whole before it is read; else it is streamed.
+
+    Returns:
+        Its rows as a stream, with its provenance where fmrgen made it.
+
+    Raises:
+        UserError: there is none, it is not finished, or there are several and the reference does not say which.
     """
     if isinstance(split, Mapping):
         raise UserError(f"{name}: holds several splits, {', '.join(split)}; give one of them")

