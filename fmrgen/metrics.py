@@ -1,6 +1,6 @@
 """Every metric (SA, PA, VR, FMR and their like, paper §3.3 and App. J), said once, with its 95 % interval."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
 _CONFIDENCE = 0.95
-_RESAMPLES = 10_000
+RESAMPLES = 10_000
 _RESAMPLES_OF_A_CLASS = 2_000  # a split may have a thousand classes
 
 
@@ -26,7 +26,7 @@ def proportion(hits: np.ndarray) -> Estimate | None:
     """The share of True with Wilson's interval, None for no rows."""
     if not len(hits):
         return None
-    return Estimate(100 * int(hits.sum()) / len(hits), *_wilson(int(hits.sum()), len(hits)))
+    return Estimate(100 * int(hits.sum()) / len(hits), *wilson(int(hits.sum()), len(hits)))
 
 
 def mean(values: np.ndarray) -> Estimate | None:
@@ -40,7 +40,7 @@ def mean(values: np.ndarray) -> Estimate | None:
     return Estimate(middle, middle - margin, middle + margin)
 
 
-class _Resampled:
+class Resampled:
     """N examples, and the same drawn again with replacement many times, as numbers of examples of each sort.
 
     An example counts only through which of its answers are True. So drawing N examples anew is drawing how many there
@@ -85,7 +85,7 @@ class _Resampled:
         return Estimate(float(value[0]), float(low), float(high))
 
 
-def _in_percent_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def in_percent_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.where(whole > 0, 100 * part / np.where(whole > 0, whole, 1), np.nan)
 
 
@@ -94,7 +94,7 @@ def foundation_model_robustness(
     valid: np.ndarray,
     original_hit: np.ndarray,
     *,
-    resamples: int = _RESAMPLES,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[Estimate | None, Estimate | None]:
     """FMR = PA / SA × 100 of N examples, bool [N] each, with SA over all of them, and with SA over the valid ones.
@@ -105,11 +105,11 @@ def foundation_model_robustness(
     """
     if not valid.any() or not original_hit.any():
         return None, None
-    drawn = _Resampled({"valid": valid, "perturbed": perturbed_hit, "original": original_hit}, resamples, seed)
+    drawn = Resampled({"valid": valid, "perturbed": perturbed_hit, "original": original_hit}, resamples, seed)
     perturbed_accuracy = drawn.rate("perturbed", among="valid")
     estimates = []
     for among, hits in ((None, original_hit), ("valid", original_hit[valid])):
-        estimate = drawn.estimate(_in_percent_of(perturbed_accuracy, drawn.rate("original", among)))
+        estimate = drawn.estimate(in_percent_of(perturbed_accuracy, drawn.rate("original", among)))
         if estimate is not None and len(np.unique(perturbed_hit[valid])) == 1:
             estimate = _ratio_of_proportions(perturbed_hit[valid], hits)
         estimates.append(estimate)
@@ -283,32 +283,7 @@ METRICS = tuple(replace(f.metadata["metric"], field=f.name) for f in fields(Summ
 COMPARED = {metric.field: metric for metric in METRICS if metric.compared}
 
 
-@dataclass(frozen=True)
-class Difference:
-    """`first` less `second` on the rows of one split, in points, with paired intervals."""
-
-    first: str
-    second: str
-    standard_accuracy: Estimate | None
-    perturbed_accuracy: Estimate | None
-    fmr: Estimate | None
-
-
-@dataclass(frozen=True)
-class RankedClassifier:
-    """A classifier's place in a ranking.
-
-    `tied_with_next` says that the interval of the difference to the next one contains zero; None for the last, and
-    where either has no figure.
-    """
-
-    rank: int
-    classifier: str
-    value: Estimate | None
-    tied_with_next: bool | None
-
-
-def summarise(columns: Mapping[str, np.ndarray], *, resamples: int = _RESAMPLES) -> Summary:
+def summarise(columns: Mapping[str, np.ndarray], *, resamples: int = RESAMPLES) -> Summary:
     """The summary of rows.
 
     Args:
@@ -333,109 +308,9 @@ def summarise_classes(columns: Mapping[str, np.ndarray], classes: int) -> list[S
     ]
 
 
-def difference(
-    first: str,
-    second: str,
-    first_columns: Mapping[str, np.ndarray],
-    second_columns: Mapping[str, np.ndarray],
-    *,
-    resamples: int = _RESAMPLES,
-    seed: int = 0,
-) -> Difference:
-    """How two classifiers differ on the same rows.
-
-    Args:
-        first, second: their names.
-        first_columns, second_columns: as for `summarise`, their rows in the same order.
-        resamples: of the bootstrap.
-        seed: of its draws.
-
-    Returns:
-        `first` less `second`, in points, with paired intervals.
-    """
-    label = first_columns["label"]
-    pair = {"first": first_columns, "second": second_columns}
-    answers = {"valid": first_columns["valid"].astype(bool) if "valid" in first_columns else np.ones(len(label), bool)}
-    for who, columns in pair.items():
-        answers[f"{who} perturbed"] = columns["prediction"] == label
-        if "original_prediction" in columns:
-            answers[f"{who} original"] = columns["original_prediction"] == label
-    if not len(label):
-        return Difference(first, second, None, None, None)
-    drawn = _Resampled(answers, resamples, seed)
-    perturbed = {who: drawn.rate(f"{who} perturbed", among="valid") for who in pair}
-    fmr = standard = None
-    if all(f"{who} original" in answers for who in pair):
-        originals = {who: drawn.rate(f"{who} original") for who in pair}
-        standard = _apart(drawn, originals, len(label), limit=100)
-        ratios = {who: _in_percent_of(perturbed[who], originals[who]) for who in pair}
-        fmr = _apart(drawn, ratios, int(answers["valid"].sum()))
-    accuracy = _apart(drawn, perturbed, int(answers["valid"].sum()), limit=100)
-    return Difference(first, second, standard, accuracy, fmr)
-
-
-def _apart(
-    drawn: _Resampled, statistics: Mapping[str, np.ndarray], rows: int, limit: float = np.inf
-) -> Estimate | None:
-    """`first` less `second`; where all resamples agree, as far from that as Wilson lets `rows` rows of one sort be."""
-    apart = statistics["first"] - statistics["second"]
-    found = drawn.estimate(apart)
-    if found is not None and found.low == found.high and rows:
-        margin = _upper_limit_of_none(rows)
-        return Estimate(found.value, max(found.value - margin, -limit), min(found.value + margin, limit))
-    return found
-
-
-def _upper_limit_of_none(rows: int) -> float:
-    """The upper end of Wilson's interval, in percent, where none of the rows is a hit."""
-    return _wilson(0, rows)[1]
-
-
-def _wilson(hits: int, rows: int) -> tuple[float, float]:
+def wilson(hits: int, rows: int) -> tuple[float, float]:
     """The ends of Wilson's interval for a proportion, in percent."""
     z = float(ndtri((1 + _CONFIDENCE) / 2))
     middle, margin = 2 * hits + z**2, z * np.sqrt(4 * hits * (rows - hits) / rows + z**2)
     low, high = ((middle + sign * margin) / (2 * (rows + z**2)) for sign in (-1, 1))
     return 100 * float(low) if hits else 0.0, 100 * float(high) if hits < rows else 100.0
-
-
-def rank(summaries: Mapping[str, Summary], differences: Sequence[Difference], measure: str) -> list[RankedClassifier]:
-    """Classifiers by a falling metric, those without one last.
-
-    Args:
-        summaries: by the classifiers' names.
-        differences: of pairs of them.
-        measure: a field of Summary and of Difference.
-
-    Returns:
-        The ranking.
-    """
-    figures: dict[str, Estimate | None] = {name: getattr(summary, measure) for name, summary in summaries.items()}
-    apart = {frozenset((pair.first, pair.second)): getattr(pair, measure) for pair in differences}
-    order = sorted(figures, key=lambda name: -np.inf if (e := figures[name]) is None else e.value, reverse=True)
-    ranking = []
-    for number, name in enumerate(order, 1):
-        gap = apart.get(frozenset(order[number - 1 : number + 1]))
-        tied = None if gap is None else gap.low <= 0 <= gap.high
-        ranking.append(RankedClassifier(number, name, figures[name], tied))
-    return ranking
-
-
-def outputs_in_another_order(label: np.ndarray, prediction: np.ndarray, classes: int) -> bool:
-    """Whether predictions fit the labels well, but only after the classes are put in another order.
-
-    The best order for half of the rows is tried on the others, so that chance can't make one. It speaks only where that
-    order is right more often than not, and more than twice as often as the order as it stands.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    known = (prediction >= 0) & (prediction < classes)
-    # Not every other row: where classes take turns, one half would lack half of the classes.
-    trial = np.random.default_rng(0).random(len(label)) < 0.5
-    fit = known & ~trial
-    together = np.zeros((classes, classes))
-    np.add.at(together, (prediction[fit], label[fit]), 1)
-    _, order = linear_sum_assignment(together, maximize=True)
-    reordered = np.append(order, -1)[np.where(known, prediction, -1)]
-    as_it_stands, better = (prediction == label)[trial].sum(), (reordered == label)[trial].sum()
-    return bool(better >= 10 and better > trial.sum() / 2 and better > 2 * as_it_stands)

@@ -4,16 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap, ttest_1samp
 
-from fmrgen.metrics import (
-    difference,
-    foundation_model_robustness,
-    mean,
-    outputs_in_another_order,
-    proportion,
-    rank,
-    summarise,
-    summarise_classes,
-)
+from fmrgen.evaluation.rankings import difference, rank
+from fmrgen.evaluation.summarise import outputs_in_another_order
+from fmrgen.metrics import foundation_model_robustness, mean, proportion, summarise, summarise_classes
 
 
 def columns(**changed):

@@ -8,8 +8,9 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError
+from fmrgen.evaluation.rankings import Difference, RankedClassifier
 from fmrgen.files import read_json
-from fmrgen.metrics import Difference, RankedClassifier, Summary
+from fmrgen.metrics import Summary
 
 SCHEMA: Literal["fmrgen-evaluation/1"] = "fmrgen-evaluation/1"
 

@@ -4,34 +4,24 @@ import glob
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, load_dataset
-from huggingface_hub import HfFileSystem
 from PIL import Image as PILImage
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import check_inside, check_plain_path, is_inside, open_plain, read_json
+from fmrgen.files import check_inside, check_plain_path, is_inside, read_json
 from fmrgen.hub_http import bound_requests, checked_commit
 from fmrgen.labels import Labels
 from fmrgen.sources.images import lies_in_repo, open_rgb, path_inside, stored_image
 from fmrgen.storage.paths import SplitPaths, splits_among, splits_in
 from fmrgen.storage.provenance import Provenance, parse_provenance
 from fmrgen.trust.cards import check_card_stays_inside
-
-_CURE = "fmrgen verify --files shows which file changed"
-_LARGEST = 1 << 30  # bytes that a column of a row group may unpack to, where it is packed more than images can be
-_LARGEST_ROW = 1 << 23  # and a row of it
-_LEAST_PACKED = 20  # times
-_CHECKERS = 8  # files that are looked at, at once
+from fmrgen.trust.parquet import FILES_CURE, check_parquet_files
 
 
 class SplitReference(NamedTuple):
@@ -201,10 +191,12 @@ def check_recorded_rows(opened: OpenedSplit, ids: Sequence[int]) -> None:
     if opened.provenance is None:
         return
     if len(ids) != opened.rows:
-        raise UserError(f"{opened.name}: its files have {len(ids)} rows and its provenance says {opened.rows}; {_CURE}")
+        raise UserError(
+            f"{opened.name}: its files have {len(ids)} rows and its provenance says {opened.rows}; {FILES_CURE}"
+        )
     if len(set(ids)) < len(ids):
         twice = next(example_id for example_id, count in Counter(ids).items() if count > 1)
-        raise UserError(f"{opened.name}: its files contain id {twice} twice; {_CURE}")
+        raise UserError(f"{opened.name}: its files contain id {twice} twice; {FILES_CURE}")
 
 
 def _open_files(name: str) -> OpenedSplit:
@@ -213,7 +205,7 @@ def _open_files(name: str) -> OpenedSplit:
         if not (files := glob.glob(pattern)):
             raise UserError(f"{pattern}: no such file")
         check_plain_path(Path(pattern))
-        _check_data_files(files)
+        check_parquet_files(files)
         pattern = str(Path(pattern).absolute())
     stream = load_dataset("parquet", data_files=pattern, split="train", streaming=True)
     return OpenedSplit(name, _with_features(stream, name))
@@ -246,17 +238,17 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
     streaming = revision is None or not download
     if provenance is not None:  # its very files, whatever the card says
         base = str(Path(repo).absolute()) if revision is None else f"hf://datasets/{repo}@{revision}"
-        _check_data_files([f"{base}/{file}" for file in provenance.files])
+        check_parquet_files([f"{base}/{file}" for file in provenance.files])
         files = [f"{glob.escape(base)}/{file}" for file in provenance.files]
         stream = load_dataset("parquet", data_files=files, split="train", streaming=streaming)
     else:
         if revision is None:
-            _check_data_files(map(str, Path(repo).rglob("*.parquet")))
+            check_parquet_files(map(str, Path(repo).rglob("*.parquet")))
         stream = load_dataset(repo, place[0], split=place[1], revision=revision, streaming=streaming)
     if isinstance(stream, Dataset):
         stream = stream.to_iterable_dataset()
     if provenance is not None and (stream.features or {}).items() != provenance.row_schema.features.items():
-        raise UserError(f"{text}: its columns are not those that its provenance says; {_CURE}")
+        raise UserError(f"{text}: its columns are not those that its provenance says; {FILES_CURE}")
     name = f"{repo}{f'@{reference.revision}' if reference.revision else ''}:{place[0]}/{place[1]}"
     return OpenedSplit(name, _with_features(stream, text), provenance, repo, revision, *place)
 
@@ -266,65 +258,6 @@ def _check_links(folder: Path) -> None:
     for path in folder.rglob("[!.]*"):
         if path.is_symlink() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
             check_inside(path, folder)
-
-
-def _check_data_files(paths: Iterable[str]) -> None:
-    """Raises UserError for a path of data where no file is, or one whose values fill more memory than images may.
-
-    Addresses on the Hub are looked at as well, some at once.
-    """
-    with ThreadPoolExecutor(_CHECKERS) as pool:
-        for _ in pool.map(_check_data_file, paths):
-            pass
-
-
-def _check_data_file(path: str) -> None:
-    try:
-        with HfFileSystem().open(path, "rb") if "://" in path else open_plain(Path(path)) as file:
-            parquet = pq.ParquetFile(file)
-            for group in range(parquet.metadata.num_row_groups):
-                _check_unpacked_size(path, file, parquet.metadata.row_group(group), group)
-    except pa.ArrowException:
-        return  # told by who reads it
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or one_line(error)}; {_CURE}") from None
-
-
-def _check_unpacked_size(path: str, file: Any, group: pq.RowGroupMetaData, number: int) -> None:
-    """Raises UserError where a few bytes stand for gigabytes, as no images of a split do: they hardly compress."""
-    for column in map(group.column, range(group.num_columns)):
-        packed, unpacked = column.total_compressed_size, column.total_uncompressed_size
-        if unpacked > _LARGEST and unpacked > _LEAST_PACKED * packed:
-            raise _bomb(path, column, unpacked)
-        # A dictionary holds a value once, and every row may name it.
-        if column.physical_type == "BYTE_ARRAY" and any("DICTIONARY" in encoding for encoding in column.encodings):
-            if unpacked * group.num_rows > _LARGEST:
-                unpacked = _length_of(file, column.path_in_schema, number)
-            else:
-                unpacked *= group.num_rows
-        too_much = unpacked > _LARGEST or unpacked > _LARGEST_ROW * group.num_rows
-        if too_much and unpacked > _LEAST_PACKED * packed:
-            raise _bomb(path, column, unpacked)
-
-
-def _bomb(path: str, column: pq.ColumnChunkMetaData, unpacked: int) -> UserError:
-    return UserError(
-        f"{path}: {column.total_compressed_size:,} bytes in it would unpack to up to {unpacked:,} of "
-        f"{column.path_in_schema}; those can't be images, and they are not unpacked"
-    )
-
-
-def _length_of(file: Any, column: str, group: int) -> int:
-    """How many bytes the values of a column come to, counted without writing out those that rows have in common."""
-    found = pq.ParquetFile(file, read_dictionary=[column]).read_row_group(group, columns=[column])
-    total = 0
-    for chunk in found.flatten().column(0).chunks if "." in column else found.column(0).chunks:
-        if pa.types.is_dictionary(chunk.type):
-            lengths = pc.binary_length(chunk.dictionary).take(chunk.indices)
-        else:
-            lengths = pc.binary_length(chunk)
-        total += pc.sum(lengths.cast(pa.int64())).as_py() or 0
-    return total
 
 
 def _open_saved(text: str, reference: SplitReference) -> OpenedSplit:

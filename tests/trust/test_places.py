@@ -161,13 +161,13 @@ def test_one_image_that_many_rows_name_is_counted_as_often(place, capsys):
 
 def test_many_different_images_are_many_bytes_and_no_bomb(place, capsys):
     """Whose dictionary times their number would be more than is unpacked."""
-    from fmrgen.storage.open import _check_data_files
+    from fmrgen.trust.parquet import check_parquet_files
 
     images = [np.random.default_rng(number).bytes(4000) for number in range(600)]
     pq.write_table(pa.table({"image": images}), "many.parquet", row_group_size=600, dictionary_pagesize_limit=1 << 30)
     metadata = pq.read_metadata("many.parquet").row_group(0).column(0)
     assert metadata.total_uncompressed_size * 600 > 1 << 30
-    _check_data_files(["many.parquet"])
+    check_parquet_files(["many.parquet"])
 
 
 def test_a_tar_with_holes(place, capsys):

@@ -1,0 +1,111 @@
+"""Classifiers compared on the rows of one split: paired differences, and rankings."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fmrgen.metrics import RESAMPLES, Estimate, Resampled, Summary, in_percent_of, wilson
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`first` less `second` on the rows of one split, in points, with paired intervals."""
+
+    first: str
+    second: str
+    standard_accuracy: Estimate | None
+    perturbed_accuracy: Estimate | None
+    fmr: Estimate | None
+
+
+@dataclass(frozen=True)
+class RankedClassifier:
+    """A classifier's place in a ranking.
+
+    `tied_with_next` says that the interval of the difference to the next one contains zero; None for the last, and
+    where either has no figure.
+    """
+
+    rank: int
+    classifier: str
+    value: Estimate | None
+    tied_with_next: bool | None
+
+
+def difference(
+    first: str,
+    second: str,
+    first_columns: Mapping[str, np.ndarray],
+    second_columns: Mapping[str, np.ndarray],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Difference:
+    """How two classifiers differ on the same rows.
+
+    Args:
+        first, second: their names.
+        first_columns, second_columns: as for `summarise`, their rows in the same order.
+        resamples: of the bootstrap.
+        seed: of its draws.
+
+    Returns:
+        `first` less `second`, in points, with paired intervals.
+    """
+    label = first_columns["label"]
+    pair = {"first": first_columns, "second": second_columns}
+    answers = {"valid": first_columns["valid"].astype(bool) if "valid" in first_columns else np.ones(len(label), bool)}
+    for who, columns in pair.items():
+        answers[f"{who} perturbed"] = columns["prediction"] == label
+        if "original_prediction" in columns:
+            answers[f"{who} original"] = columns["original_prediction"] == label
+    if not len(label):
+        return Difference(first, second, None, None, None)
+    drawn = Resampled(answers, resamples, seed)
+    perturbed = {who: drawn.rate(f"{who} perturbed", among="valid") for who in pair}
+    fmr = standard = None
+    if all(f"{who} original" in answers for who in pair):
+        originals = {who: drawn.rate(f"{who} original") for who in pair}
+        standard = _apart(drawn, originals, len(label), limit=100)
+        ratios = {who: in_percent_of(perturbed[who], originals[who]) for who in pair}
+        fmr = _apart(drawn, ratios, int(answers["valid"].sum()))
+    accuracy = _apart(drawn, perturbed, int(answers["valid"].sum()), limit=100)
+    return Difference(first, second, standard, accuracy, fmr)
+
+
+def _apart(drawn: Resampled, statistics: Mapping[str, np.ndarray], rows: int, limit: float = np.inf) -> Estimate | None:
+    """`first` less `second`; where all resamples agree, as far from that as Wilson lets `rows` rows of one sort be."""
+    apart = statistics["first"] - statistics["second"]
+    found = drawn.estimate(apart)
+    if found is not None and found.low == found.high and rows:
+        margin = _upper_limit_of_none(rows)
+        return Estimate(found.value, max(found.value - margin, -limit), min(found.value + margin, limit))
+    return found
+
+
+def _upper_limit_of_none(rows: int) -> float:
+    """The upper end of Wilson's interval, in percent, where none of the rows is a hit."""
+    return wilson(0, rows)[1]
+
+
+def rank(summaries: Mapping[str, Summary], differences: Sequence[Difference], measure: str) -> list[RankedClassifier]:
+    """Classifiers by a falling metric, those without one last.
+
+    Args:
+        summaries: by the classifiers' names.
+        differences: of pairs of them.
+        measure: a field of Summary and of Difference.
+
+    Returns:
+        The ranking.
+    """
+    figures: dict[str, Estimate | None] = {name: getattr(summary, measure) for name, summary in summaries.items()}
+    apart = {frozenset((pair.first, pair.second)): getattr(pair, measure) for pair in differences}
+    order = sorted(figures, key=lambda name: -np.inf if (e := figures[name]) is None else e.value, reverse=True)
+    ranking = []
+    for number, name in enumerate(order, 1):
+        gap = apart.get(frozenset(order[number - 1 : number + 1]))
+        tied = None if gap is None else gap.low <= 0 <= gap.high
+        ranking.append(RankedClassifier(number, name, figures[name], tied))
+    return ranking
