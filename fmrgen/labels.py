@@ -113,14 +113,16 @@ def make_labels(classes: Classes | None, source_names: Sequence[str] | None) -> 
                     raise UserError(f"source.classes: class {index} is in both {owner[index]!r} and {name!r}")
                 if source_names is not None and index >= len(source_names):
                     raise UserError(
-                        f"source.classes.{name}: class {index} does not exist, the source has {len(source_names)}"
+                        f"source.classes.{name}: class {index} does not exist; use 0 to {len(source_names) - 1}"
                     )
                 owner[index] = name
         names = tuple(classes)
         _check_names(names)
         return Labels(names, groups, None if source_names is None else len(source_names))
     if classes is not None and source_names is not None and len(classes) != len(source_names):
-        raise UserError(f"source.classes: {len(classes)} names for the source's {len(source_names)} classes")
+        raise UserError(
+            f"source.classes: {len(classes)} names for the source's {len(source_names)} classes; list one for each"
+        )
     names = tuple(source_names or ()) if classes is None else tuple(classes)
     if not names:
         raise UserError("source.classes: the source has no class names, list them here")

@@ -222,7 +222,7 @@ def _read(reference: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(f"{reference}: not YAML: {one_line(error)}") from None
     tree = parse_yaml(text, str(reference))
     if not isinstance(tree, dict):
-        raise UserError(f"{reference}: a recipe is a mapping of sections, this is {type(tree).__name__}")
+        raise UserError(f"{reference}: a recipe must be a mapping of sections, this is a {type(tree).__name__}")
     base = tree.pop("extends", None)
     if base is None:
         return tree

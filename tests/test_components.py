@@ -102,7 +102,7 @@ class Wrong(nn.Module):
         ({"classifier": {"kind": "module", "target": "test_components:NoSuch"}}, "the module defines no NoSuch"),
         ({"classifier": {"kind": "lenet", "checkpoint": "nowhere.pth"}}, "classifier.checkpoint: no such file as nowhere.pth"),
         ({"classifier": {"kind": "lenet", "checkpoint": "asset:mnist/lenat"}}, "no such asset; shipped are asset:mnist/clip"),
-        ({"generator": {"kind": "vqgan", "model": "asset:mnist/vqgan", "image_size": 30}}, "30 is no multiple of 4; 32 would be"),
+        ({"generator": {"kind": "vqgan", "model": "asset:mnist/vqgan", "image_size": 30}}, "30 is not a multiple of 4; use 32"),
         ({"generator": {"kind": "vqgan", "model": "no/such-folder", "image_size": 32}}, "generator.model: no/such-folder can't be loaded"),
         ({"oracle": {"kind": "clip", "model": "./no/such"}}, "oracle.model: ./no/such can't be loaded"),
         ({"classifier": {"kind": "timm", "model": "resnet5000"}}, "timm has no resnet5000"),
@@ -113,7 +113,7 @@ class Wrong(nn.Module):
         ({"source": {"kind": "outside_components:TintConfig"}}, "source: 'outside_components:TintConfig' is not a fmrgen.SourceConfig"),
         ({"generator": {"kind": "vae", "model": "asset:mnist/clip", "image_size": 32}}, "generator.model: asset:mnist/clip is not one of diffusers' autoencoders"),
         ({"generator": {"kind": "vqgan", "model": "asset:mnist/clip", "image_size": 32}}, "generator.model: asset:mnist/clip can't be loaded"),
-        ({"source": {"kind": "mnist", "classes": {"all": "0-9"}}}, "1 class leaves nothing to tell apart"),
+        ({"source": {"kind": "mnist", "classes": {"all": "0-9"}}}, "1 class is not enough"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_told_before_any_work(tmp_path, sections, message):
@@ -277,7 +277,7 @@ def test_vae_of_diffusers(tmp_path, make):
     assert 0 <= decoded.min() <= decoded.max() <= 1
     decoded.sum().backward()
     assert free.grad.abs().sum() > 0
-    with pytest.raises(UserError, match="25 is no multiple of 2; 24 would be"):
+    with pytest.raises(UserError, match="25 is not a multiple of 2; use 24"):
         VaeConfig(model=str(tmp_path), image_size=25).build()
 
 

@@ -82,7 +82,7 @@ def test_fingerprint_is_of_what_changes_a_row(write):
         (["generator.kind=vqgann"], r"generator: 'vqgann': unknown kind, did you mean vqgan\?"),
         (["generator.kind=base"], r"'base': unknown kind"),
         (["generator.kind=no_such_package:Config"], r"generator: no_such_package:Config can't be imported"),
-        (["generator.kind=fmrgen.recipe:Nothing"], r"the module has no Nothing"),
+        (["generator.kind=fmrgen.recipe:Nothing"], r"the module defines no Nothing"),
         (["generator.kind=pathlib:Path"], r"'pathlib:Path' is not a fmrgen.ComponentConfig"),
         (["generator=3"], r"generator: needs a mapping with a kind"),
         (["generator.kind=vqgan"], r"generator: value error, give either model, or checkpoint and config|image_size"),
@@ -116,8 +116,8 @@ def test_mistakes_are_one_line_that_names_the_key(write, overrides, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- a\n- b", "a recipe is a mapping of sections, this is list"),
-        ("", "a recipe is a mapping of sections, this is NoneType"),
+        ("- a\n- b", "a recipe must be a mapping of sections, this is a list"),
+        ("", "a recipe must be a mapping of sections, this is a NoneType"),
         ("a: [", "not YAML"),
         ("source: {kind: mnist}", r"classifier: is missing \(and 3 more\)"),
         ("extends: nowhere", "extends: nowhere is neither a file beside it nor a shipped recipe"),

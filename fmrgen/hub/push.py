@@ -192,7 +192,9 @@ def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
         else:
             notes.append(f"{paths.name} is not finished and stays here; run the same generate command again")
     if not found:
-        raise UserError(f"{text}: {notes[0] if notes else 'contains no perturbed split'}")
+        raise UserError(
+            f"{text}: {notes[0] if notes else 'contains no perturbed split; push the --output of a generate command'}"
+        )
     return found, notes
 
 

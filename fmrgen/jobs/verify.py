@@ -86,9 +86,7 @@ def verify(
     judges = build_classifier_and_oracle(recipe.classifier, recipe.oracle, labels, blank)
     for name, judge in judges._asdict().items():
         if weights_sha256(judge) != getattr(provenance.weights_sha256, name):
-            raise UserError(
-                f"{split}: the recipe now loads a {name} with other weights than the one that made the split"
-            )
+            raise UserError(f"{split}: the recipe now loads other {name} weights than those that made the split")
     with reading(split):
         found = _verify_rows(opened, provenance, judges, device, on_rows)
     for name, judge in judges._asdict().items():

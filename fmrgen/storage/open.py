@@ -106,7 +106,7 @@ class OpenedSplit:
         try:
             return open_rgb(self.image_of(stored), size)
         except UserError as error:
-            raise UserError(f"{self.name}: {what} is unreadable ({error})") from None
+            raise UserError(f"{self.name}: {what} is unreadable ({error}); repair that row, or remove it") from None
 
     @property
     def rows(self) -> int | None:

@@ -311,6 +311,8 @@ def summary_of(provenance: Provenance, folder: SplitFolder | None = None) -> Sum
 
 
 def summary_of_rows(folder: SplitFolder) -> Summary:
-    """The figures of all rows that are there."""
+    """The figures of all rows that are there; a part may have none."""
+    if not folder.paths.found_shards():
+        return Summary(rows=0, valid_rows=0)
     table = folder.read_columns(SUMMARY_COLUMNS)
     return summarise({name: table[name].to_numpy() for name in table.column_names})

@@ -73,7 +73,7 @@ def local_file(reference: str, what: str) -> Path:
     if reference.startswith("hf:"):
         owner, repo, file = [*reference.removeprefix("hf:").split("/", 2), "", ""][:3]
         if not file:
-            raise UserError(f"{what}: {reference} is not hf:owner/repo/file")
+            raise UserError(f"{what}: {reference} must be hf:owner/repo/file")
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 

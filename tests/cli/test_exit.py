@@ -138,7 +138,7 @@ def test_folders_whose_names_are_markup(place, capsys, name):
     assert run("evaluate", name, "-c", LENET, "-o", f"report {name}") == 0
     assert f"{name}:c/s" in capsys.readouterr().out
     assert run("verify", name) == 2  # other random weights
-    assert f"{name}: the classifier" in capsys.readouterr().err
+    assert f"{name}: the recipe now loads other classifier weights" in capsys.readouterr().err
 
 
 def test_labels_of_a_dataset_are_text(place, capsys):

@@ -189,7 +189,7 @@ def test_labels_in_another_order_of_names(rows):
     assert result.total.perturbed_accuracy == one(rows).total.perturbed_accuracy
     assert [s.standard_accuracy for s in result.classes] == [s.standard_accuracy for s in reversed(one(rows).classes)]
     with pytest.raises(
-        UserError, match="fit the labels only when its classes are put in another order; list its classes"
+        UserError, match="match the labels only if its classes are put in another order; list its classes"
     ):
         one(theirs, "{kind: lenet, checkpoint: 'asset:mnist/lenet/model.safetensors'}")
     told = f"{{kind: lenet, checkpoint: 'asset:mnist/lenet/model.safetensors', class_names: {DIGITS}}}"
@@ -200,7 +200,7 @@ def test_labels_as_numbers(rows):
     theirs = remade(rows, {"label": Value("int64")}, label=rows["label"])
     result = one(theirs)
     assert result.total.perturbed_accuracy == one(rows).total.perturbed_accuracy
-    assert "not all matched by name" in result.notes[0]
+    assert "not all of its classes match by name" in result.notes[0]
     shuffled = remade(rows, {"label": Value("int32")}, label=[(label + 3) % 10 for label in rows["label"]])
     with pytest.raises(UserError, match="and give the split's label column its names"):
         one(shuffled)
@@ -209,7 +209,7 @@ def test_labels_as_numbers(rows):
 def test_labels_as_words(rows):
     theirs = remade(rows, {"label": Value("string")}, label=[DIGITS[label] for label in rows["label"]])
     assert one(theirs).total.perturbed_accuracy == one(rows).total.perturbed_accuracy
-    with pytest.raises(UserError, match="its labels are words, and no classifier says what its classes are called"):
+    with pytest.raises(UserError, match="its labels are strings, and no classifier names its classes"):
         one(theirs, "{kind: lenet}")
     strange = remade(rows, {"label": Value("string")}, label=["seven"] * len(rows))
     with pytest.raises(UserError, match=r"row 0: label 'seven' is none, or not one alone, of the 10 classes \(0, 1,"):
@@ -305,11 +305,11 @@ def test_rows_that_can_not_be_used(rows, change, message):
         (["out"], [LENET, LENET], "two classifiers are called mnist/lenet; give one another name"),
         (["out"], ["lenet"], "lenet: not a classifier; use timm:NAME"),
         (["out"], ["asset:mnist/vgg"], "no such asset; shipped are"),
-        (["out"], ["asset:mnist/clip"], "no folder of a trained classifier, it holds no classifier.yaml"),
+        (["out"], ["asset:mnist/clip"], "not the folder of a trained classifier, it has no classifier.yaml"),
         (["out"], ["timm:no_such_model"], "timm has no no_such_model"),
         (["out"], ["{kind: lenet, colour: 3}"], "unknown key"),
         (["out"], ["{kind: ["], "not YAML"),
-        (["out"], ["os:nothing"], "the module has no nothing"),
+        (["out"], ["os:nothing"], "the module defines no nothing"),
         (["out"], {"a": ["b"]}, "is a list, not a reference"),
         (["out", "out"], [LENET], "is given twice"),
     ],
@@ -336,7 +336,7 @@ def test_a_grouped_split_whose_classifier_has_another_order(tmp_path):
 
     network = load_classifier(LENET)[1].build()
     turned = Classifier(nn.Sequential(network, Reversed()), lambda images: images, list(reversed(DIGITS)))
-    with pytest.raises(UserError, match="fit the labels only when its classes are put in another order"):
+    with pytest.raises(UserError, match="match the labels only if its classes are put in another order"):
         evaluate([str(tmp_path / "grouped")], {"turned": turned})
 
 

@@ -199,8 +199,8 @@ def test_reading_some_columns_does_not_fetch_the_images(hub, split):
     rows = [Perturbed(**{**values, "id": i, "image": image, "original": image}) for i, image in enumerate(noise)]
     told = read_provenance(SplitPaths(split, "mnist", "lenet"))
     folder = SplitFolder(SplitPaths(split, "mnist", "big"), 200, 200)
-    folder.begin(told.model_copy(update={"runs": [new_run("j", 1, "cpu")]}))
-    folder.write_shard(0, rows, [], told.row_schema, "f", "j")
+    folder.begin(told.model_copy(update={"runs": [new_run("cpu")]}))
+    folder.write_shard(0, rows, [], told.row_schema, "f")
     size = folder.shard_path(0).stat().st_size
     upload(hub, split, REPO)
     script = """
@@ -249,8 +249,8 @@ def test_a_split_is_replaced_only_when_told_and_nothing_else_changes(hub, split,
     shortened(split)
     refused = push(hub, split, REPO)
     assert refused.returncode == 2
-    assert "someone/digits: holds another mnist/lenet already (recipe" in refused.stderr
-    assert "say --replace" in refused.stderr
+    assert "someone/digits: already contains another mnist/lenet (recipe" in refused.stderr
+    assert "pass --replace" in refused.stderr
     assert hub.world().files(REPO) == before
     replaced = push(hub, split, REPO, "--replace")
     assert replaced.returncode == 0, replaced.stderr
@@ -296,7 +296,7 @@ def test_configs_are_not_mixed(hub, split, other):
         ),
         (REPO, {"HF_TOKEN": ""}, "you are not logged in to the Hub"),
         (REPO, {"HF_TOKEN": "reader"}, "use a token with write access to someone, or another name"),
-        ("elsewhere/digits", {}, "the Hub refuses: You don't have the rights"),
+        ("elsewhere/digits", {}, "the Hub refused: You don't have the rights"),
         (f"someone/{'x' * 100}", {}, "not a valid repo name, choose another"),
         ("someone/a b", {}, "not a valid repo name, choose another"),
         ("a/b/c", {}, "not a valid repo name, choose another"),
@@ -327,7 +327,7 @@ def test_a_gated_repo_and_a_full_one(hub, split, other):
     before = world.files(REPO)
     result = push(hub, other, REPO)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert "someone/digits: is gated, and you have no access" in result.stderr
+    assert "someone/digits: is gated and you have no access" in result.stderr
     world.repos[REPO]["gated"] = False
     hub.fail(at=0, match="/lfs/objects/batch", status=403, message="Private repository storage limit reached")
     result = push(hub, other, REPO)
@@ -354,7 +354,7 @@ def test_what_the_server_does_wrong_for_a_moment_is_got_over(hub, split, other):
     result = push(hub, split, REPO)
     assert result.returncode == 2
     assert result.stderr.count("the Hub answered 429; trying again in 1 s") == 5
-    assert "the Hub refuses with 429; run the same command again to continue" in result.stderr.splitlines()[-1]
+    assert "the Hub answered 429; run the same command again to continue" in result.stderr.splitlines()[-1]
 
 
 def test_branches_and_pull_requests(hub, split, other):
@@ -465,7 +465,7 @@ def test_what_xet_is_refused_is_told_as_that(hub, split):
     hub.fail(at=0, match="xet-write-token", status=403, message="Your storage is full")
     result = push(hub, split, REPO, HF_HUB_DISABLE_XET="")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert "someone/digits: the Hub refuses" in result.stderr
+    assert "someone/digits: the Hub refused" in result.stderr
 
 
 def test_a_shard_that_somebody_takes_away_meanwhile_is_sent_again(hub, split, tmp_path):
@@ -502,12 +502,15 @@ def test_data_that_could_not_be_loaded_any_more_is_not_joined(hub, split, tmp_pa
     commit_by_hand(hub, REPO, **{"train.csv": "a\n1\n"})
     result = push(hub, split, REPO)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert "contains data that its card does not list (train.csv), and load_dataset would lose it" in result.stderr
+    assert (
+        "contains data that its card does not list (train.csv), which load_dataset would no longer find"
+        in result.stderr
+    )
     card = "---\nconfigs:\n- data_files: train.csv\n---\n"
     commit_by_hand(hub, REPO, **{"README.md": card})
     result = push(hub, split, REPO)
     assert result.returncode == 2
-    assert "contains data that is not parquet (train.csv), and load_dataset reads a repo in one format" in result.stderr
+    assert "contains data that is not parquet (train.csv), and load_dataset reads one format per repo" in result.stderr
     (tmp_path / "plain").mkdir()
     pq.write_table(pa.table({"a": [1]}), tmp_path / "plain/train.parquet")
     card = "---\nconfigs:\n- data_files: train.parquet\ndataset_info:\n  features:\n  - {name: a, dtype: int64}\n---\n"
@@ -543,7 +546,7 @@ def test_files_that_the_repo_ignores_are_missed(hub, split):
     hub.world().repos[REPO]["ignored"] = r"\.png$"
     result = push(hub, split, REPO)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert "does not take pictures/mnist/lenet.png; a .gitignore in it may match" in result.stderr
+    assert "rejected pictures/mnist/lenet.png; a .gitignore in it may match" in result.stderr
 
 
 def test_the_token_is_told_to_nobody(hub, split, tmp_path):
@@ -553,7 +556,10 @@ def test_the_token_is_told_to_nobody(hub, split, tmp_path):
     edit_json(path, recipe=json.loads(clean)["recipe"] | {"description": f"read with {secret}"})
     result = push(hub, split, REPO, HF_TOKEN=secret)
     assert result.returncode == 2
-    assert "provenance/mnist/lenet.json: holds your token" in result.stderr or "README.md: holds" in result.stderr
+    assert (
+        "provenance/mnist/lenet.json: contains your token" in result.stderr
+        or "README.md: contains your token" in result.stderr
+    )
     assert secret not in result.stderr + result.stdout
     path.write_text(clean)
     world = hub.world(secret.partition("-")[2])
@@ -584,7 +590,7 @@ def test_generating_and_pushing_in_one_command(hub, tmp_path):
     assert loaded(hub, REPO, "mnist/lenet")["mnist/lenet"].startswith("20 ")
     again = fmrgen(*job, "perturb.budget=4", "--output", tmp_path / "more", **hub.environment)
     assert (again.returncode, again.stderr.count("\n")) == (2, 1), again.stderr
-    assert "someone/digits: holds another mnist/lenet already" in again.stderr
+    assert "someone/digits: already contains another mnist/lenet" in again.stderr
     assert not (tmp_path / "more").exists()
 
 

@@ -102,10 +102,10 @@ BEGIN, END = "<!-- fmrgen: written by a machine from here -->", "<!-- fmrgen: to
         ("---\ntags: [[a, b]]\n---\n", "its tags is neither a string nor a list of strings"),
         ("---\nlicense: {name: mit}\n---\n", "its license is neither a string nor a list of strings"),
         ("---\na: [\n---\n", "its metadata can't be read, fix it by hand"),
-        (f"Mine.\n\n{BEGIN}\nold\n", f"between {BEGIN} and {END} stands what is written anew"),
-        (f"Mine.\n\n{END}\n", "do not stand there once each, in this order"),
-        (f"{END}\n{BEGIN}\n", "do not stand there once each, in this order"),
-        (f"{BEGIN}\nold\n{END}\nMine.\n{BEGIN}\nold\n{END}\n", "do not stand there once each"),
+        (f"Mine.\n\n{BEGIN}\nold\n", f"between {BEGIN} and {END} fmrgen writes its own text"),
+        (f"Mine.\n\n{END}\n", "are not there once each, in this order"),
+        (f"{END}\n{BEGIN}\n", "are not there once each, in this order"),
+        (f"{BEGIN}\nold\n{END}\nMine.\n{BEGIN}\nold\n{END}\n", "are not there once each"),
         ("Mine, without metadata.\r\n\r\nBy hand.\r\n", None),
         ("", None),
     ],
@@ -202,11 +202,11 @@ def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
         tmp_path / "old",
         **hub.environment,
     )
-    assert "leaderboard not written: the split has been made anew since the revision" in result.stdout
+    assert "leaderboard not written: the split was regenerated after the revision" in result.stdout
     reader = {**hub.environment, "HF_TOKEN": "reader"}
     result = fmrgen(*command, "-c", LENET, "-o", tmp_path / "c", **reader)
     assert result.returncode == 0
-    assert "leaderboard not written: someone/splits: the Hub refuses: " in result.stdout
+    assert "leaderboard not written: someone/splits: the Hub refused: " in result.stdout
     assert (tmp_path / "c/report.html").exists()
     assert len(list(Path(tmp_path / "c/model-cards").glob("*.md"))) == 1
 

@@ -163,7 +163,7 @@ PILImage.new("L", (4, 4)).save(PNG, "PNG")
         ({"image": (Image(), [PNG.getvalue(), None])}, "row 1 has no image"),
         ({"../../evil": (Image(), [PNG.getvalue()] * 2)}, "the image column '../../evil' has a name that no file can"),
         ({"when": (List(Value("timestamp[s]")), [[datetime(2026, 1, 1)]] * 2)}, "the column when holds datetime"),
-        ({"views": (List(Image()), [[PNG.getvalue()]] * 2)}, "the column views holds"),
+        ({"views": (List(Image()), [[PNG.getvalue()]] * 2)}, "the column views contains"),
     ],
 )
 def test_what_no_format_can_hold_is_one_line(tmp_path, columns, message):
@@ -337,9 +337,9 @@ def test_an_export_is_a_source_with_its_classes(finished_split, tmp_path):
         ("{root}/tars/d-{{0..3.tar", {}, "source.urls: a brace in it is not closed"),
         ("{root}/tars/corrupt.tar", {}, "corrupt.tar: can't be read as a tar: at byte"),
         ("{root}/tars/edge.tar", {}, "edge.tar: can't be read as a tar: at byte"),
-        ("{root}/tars/zeros.tar", {}, "zeros.tar: can't be read as a tar: there is more behind its end"),
+        ("{root}/tars/zeros.tar", {}, "zeros.tar: can't be read as a tar: there is data after its end"),
         ("pipe:cat {root}/tars/edge.tar", {"limit": 16}, "source.urls: pipe:cat …: can't be read as a tar: at byte"),
-        ("pipe:cat {root}/tars/zeros.tar", {"limit": 16}, "can't be read as a tar: there is more behind its end"),
+        ("pipe:cat {root}/tars/zeros.tar", {"limit": 16}, "can't be read as a tar: there is data after its end"),
         ("{root}/tars/twice.tar", {}, "two members are called x.png"),
         ("{root}/tars/d-0.tar.gz", {}, "is it compressed? pipe:gzip -dc"),
         (
@@ -347,7 +347,7 @@ def test_an_export_is_a_source_with_its_classes(finished_split, tmp_path):
             {"limit": 5},
             "source.urls: http://127.0.0.1:9/x.tar: can't",
         ),
-        ("nowhere://x.tar", {"limit": 5}, "no way to read nowhere:// here"),
+        ("nowhere://x.tar", {"limit": 5}, "can't read nowhere:// here"),
         ("{root}/tars/d-3.tar", {"classes": ["a"]}, "outside the 1 classes"),
         ("{root}/tars/d-0.tar", {"classes": None}, "source.classes: the source has no class names, list them here"),
         ("{root}/tars/d-0.tar", {"image": []}, "source.image: list should have at least 1 item"),

@@ -212,7 +212,9 @@ def test_bf16_by_launcher_is_bf16_by_recipe_and_true(tmp_path, monkeypatch):
     assert told["fingerprint"] == load_recipe("mnist-lenet", [*overrides, "perturb.precision=bf16"]).fingerprint
     assert verify(str(tmp_path / "out")).true_rows == 8
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
-    with pytest.raises(UserError, match="--mixed_precision fp16: gradients of such images need more; launch with bf16"):
+    with pytest.raises(
+        UserError, match="--mixed_precision fp16: not precise enough for these gradients; launch with bf16"
+    ):
         generate(load_recipe("mnist-lenet", overrides), tmp_path / "out")
 
 
@@ -252,7 +254,7 @@ def test_memory_too_small_for_one_image_is_told(recipe, tmp_path, monkeypatch):
 
     monkeypatch.setattr("fmrgen.generators.transform.Transform.encode", run_out)
     monkeypatch.setattr("fmrgen.components._try_gradient", lambda components, blank: None)
-    with pytest.raises(UserError, match="the GPU's memory is too small for a single image in flight; perturb.precis"):
+    with pytest.raises(UserError, match="a single image does not fit in GPU memory; perturb.precis"):
         generate(recipe([picture(0), picture(1)]), tmp_path / "out")
 
 

@@ -116,8 +116,8 @@ def test_the_mask_counts_among_the_weights(tmp_path):
         (lambda path: None, "no such file as "),
         (lambda path: path.write_bytes(b"\x80"), "is not a mask; make one with fmrgen sparsify: "),
         (lambda path: save_file({"weights": torch.ones(3)}, path), "is not a mask; make one with fmrgen sparsify: "),
-        (lambda path: save_file({"mask": torch.ones(3, 8, 8)}, path), "lets no dimension move; "),
-        (lambda path: mask_file(path, torch.zeros(3, 8, 8, dtype=torch.bool)), "lets no dimension move; "),
+        (lambda path: save_file({"mask": torch.ones(3, 8, 8)}, path), "frees no dimension; "),
+        (lambda path: mask_file(path, torch.zeros(3, 8, 8, dtype=torch.bool)), "frees no dimension; "),
         (
             lambda path: mask_file(path, torch.ones(3, 8, 8, dtype=torch.bool), generator_sha256="0" * 64),
             "was found for other weights; make one with fmrgen sparsify",
@@ -206,7 +206,7 @@ def test_a_mask_is_made_and_a_sparse_split_is_true(tmp_path, monkeypatch, capsys
             {"output": "no/where.safetensors"},
             "where.safetensors: can't be written; choose another --output",
         ),
-        ({"samples": 8}, r"the oracle accepted \d perturbed images, a mask needs 20; take more samples"),
+        ({"samples": 8}, r"the oracle accepted \d perturbed images, a mask needs 20; use more --samples"),
     ],
 )
 def test_mistakes_are_told(tmp_path, options, message):

@@ -116,10 +116,10 @@ def png(*size):
             lambda rows: rows[3].update(original={"bytes": png(5, 7)}),
             r"id 43: its original is unreadable \(it has 5×7 pixels, not 32×32\)",
         ),
-        (lambda rows: rows[3].update(label=99), "id 43: label 99 is none of the 10 classes"),
+        (lambda rows: rows[3].update(label=99), "id 43: label 99 is not one of the 10 classes"),
         (lambda rows: rows[3].update(prediction=None), "id 43: has no prediction; every row needs one"),
         (lambda rows: rows.__setitem__(3, rows[2]), "its files contain id 42 twice; fmrgen verify --files shows which"),
-        (lambda rows: rows.pop(), "its files have 119 rows and its provenance says 120; fmrgen verify --files tells"),
+        (lambda rows: rows.pop(), "its files have 119 rows and its provenance says 120; fmrgen verify --files shows"),
     ],
 )
 def test_what_no_run_can_have_written_is_told_and_of_no_use(split, tmp_path, change, message):
@@ -163,7 +163,7 @@ def test_split_references(reference, parsed):
 def test_a_split_that_is_not_there(split, tmp_path):
     with pytest.raises(UserError, match="no split mnist/other; there is .*:mnist/lenet"):
         verify(f"{split}:mnist/other")
-    with pytest.raises(UserError, match="neither a folder here nor a dataset repo"):
+    with pytest.raises(UserError, match="neither a folder nor a dataset repo"):
         verify(f"{tmp_path}/nowhere:mnist/lenet")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="contains no perturbed split"):
@@ -218,7 +218,7 @@ def test_other_weights_and_broken_files_are_one_line(split):
     path = split / "provenance/mnist/lenet.json"
     told = json.loads(path.read_text())
     path.write_text(json.dumps({**told, "weights_sha256": {**told["weights_sha256"], "oracle": "0" * 64}}))
-    with pytest.raises(UserError, match="the oracle that the recipe loads now has other weights"):
+    with pytest.raises(UserError, match="the recipe now loads other oracle weights"):
         verify(str(split))
     path.write_text(json.dumps(told))
     shard = next(split.glob("mnist/lenet-00001-*.parquet"))

@@ -150,7 +150,7 @@ def test_string_labels_are_looked_up(tmp_path):
         ({"image_column": "img"}, "source.image_column: no column 'img', there are image, label"),
         ({"label_column": "y"}, "source.label_column: no column 'y'"),
         ({"classes": ["a", "b"]}, "source.classes: 2 names for the source's 6 classes"),
-        ({"classes": {"a": "0-9", "b": 1}}, "source.classes.a: class 6 does not exist, the source has 6"),
+        ({"classes": {"a": "0-9", "b": 1}}, "source.classes.a: class 6 does not exist; use 0 to 5"),
         ({"classes": {"a": "0-2", "b": 1}}, "class 1 is in both 'a' and 'b'"),
         ({"classes": {"a": "2-0", "b": 1}}, "source.classes.a: '2-0' is not a class index or a range"),
         ({"classes": {"a": [], "b": 1}}, "source.classes.a: no class index"),

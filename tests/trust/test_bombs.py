@@ -98,7 +98,7 @@ def test_a_value_that_every_row_names_is_counted_for_every_row(tmp_path, capsys)
     images = pa.DictionaryArray.from_arrays(pa.array([0] * 4000, pa.int32()), pa.array([bytes(900_000)]))
     pq.write_table(pa.table({"image": images, "label": [0] * 4000}), tmp_path / "x.parquet", row_group_size=4000)
     assert run("evaluate", tmp_path / "x.parquet", "-c", LENET, "-q") == 2
-    assert "those are no images" in capsys.readouterr().err
+    assert "those can't be images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("RGB", "PPM"), ("RGBA", "PNG"), ("F", "TIFF"), ("L", "GIF"), ("P", "PNG")])

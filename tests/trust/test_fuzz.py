@@ -446,7 +446,7 @@ def test_answers_of_a_hub(nonsense, monkeypatch, status, answer, headers):
     told = []
     repo = hub_module.HubRepo("someone/x", None, told.append)
     repo._api.endpoint = address
-    for ask in (repo.look, repo.is_private, repo.tags, repo.log_in):
+    for ask in (repo.fetch_state, repo.is_private, repo.tags, repo.log_in):
         outcome(ask)
     assert all("\n" not in line for line in told)
 

@@ -178,10 +178,10 @@ def test_an_evaluation_refuses_them_too(place, finished_split, misbehave):
 
 def test_weights_that_change_on_the_way_are_noticed_and_leave_no_split(place, capsys, finished_split):
     assert run(*JOB, classifier("drifts"), oracle()) == 2
-    assert "classifier: its weights changed while it worked" in capsys.readouterr().err
+    assert "classifier: its weights changed during the run" in capsys.readouterr().err
     assert not list(place.glob("out/c/s-*.parquet"))
     assert len(list(place.glob("out/c/.s-*.damaged"))) == 1
-    with pytest.raises(UserError, match="classifier odd: its weights changed while it worked"):
+    with pytest.raises(UserError, match="classifier odd: its weights changed during the run"):
         evaluate([str(finished_split)], {"odd": Net("drifts", 10)})
 
 
@@ -190,7 +190,7 @@ def test_weights_that_change_on_the_way_are_noticed_and_leave_no_split(place, ca
     [
         ("fails late", "classifier: fails on a batch of 8 images: RuntimeError: out of ideas"),
         ("exits", "classifier: fails on a batch of 8 images: SystemExit: 0"),
-        ("fewer rows", "classifier: gives 7 rows of logits for 8 images"),
+        ("fewer rows", "classifier: returns 7 rows of logits for 8 images"),
         ("nan after a look", "classifier: gives NaN for every one of 24 images; check its weights and its prep"),
     ],
 )
@@ -219,7 +219,7 @@ def test_a_generator_and_an_oracle_that_fail_late_are_named():
         def judge(self, images):
             return Judgement(*(values[1:] for values in super().judge(images)))
 
-    with pytest.raises(UserError, match="oracle: judges 1 images where there are 2"):
+    with pytest.raises(UserError, match="oracle: returns 1 judgements for 2 images"):
         list(perturb(grey(0.2, 0.3), Brightness(), Identity(), Short(1), budget=2, step_size=STEP, slots=2))
 
 

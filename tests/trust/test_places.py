@@ -92,7 +92,7 @@ def test_a_job_writes_through_no_link_in_its_folder(place, capsys, name):
     (place / "mine").mkdir()
     (place / "mine" / name).symlink_to("../../outside")
     assert run("generate", "r.yaml", "-o", "mine", "-q") == 2
-    assert "is a link that leads out of the folder, and is not followed" in capsys.readouterr().err
+    assert "is a link that leads out of the folder and is not followed" in capsys.readouterr().err
     untouched(place)
 
 
@@ -156,7 +156,7 @@ def test_one_image_that_many_rows_name_is_counted_as_often(place, capsys):
     images = pa.DictionaryArray.from_arrays(pa.array(np.zeros(400_000, np.int32)), pa.array([image]))
     pq.write_table(pa.table({"image": images, "label": [0] * 400_000}), "x.parquet", row_group_size=400_000)
     assert run("evaluate", "x.parquet", "-c", LENET, "-q") == 2
-    assert "stand for up to 3,200,000,000 of image" in capsys.readouterr().err
+    assert "would unpack to up to 3,200,000,000 of image" in capsys.readouterr().err
 
 
 def test_many_different_images_are_many_bytes_and_no_bomb(place, capsys):
@@ -206,7 +206,7 @@ def test_a_processor_that_makes_huge_images(place, capsys):
     (place / "huge/preprocessor_config.json").write_text(json.dumps(told))
     capsys.readouterr()
     assert run("generate", "r.yaml", "classifier={kind: transformers, model: ./huge}", "-o", "out", "-q") == 2
-    assert "./huge brings images to 9000 px" in capsys.readouterr().err
+    assert "./huge resizes images to 9000 px" in capsys.readouterr().err
 
 
 # What is told

@@ -315,7 +315,7 @@ def test_links_out_of_a_folder_are_not_followed(place, capsys, hub):
     (place / "theirs/README.md").unlink()
     (place / "theirs/README.md").symlink_to(outside / "note")
     assert run("generate", "r.yaml", "output.keep_original=false", "-o", "theirs", "-q") == 2
-    assert "theirs/README.md: is a link that leads out of the folder, and is not followed" in capsys.readouterr().err
+    assert "theirs/README.md: is a link that leads out of the folder and is not followed" in capsys.readouterr().err
     pushed = fmrgen("push", "theirs", "someone/digits", "-q", cwd=place, **hub.environment)
     assert pushed.returncode == 2
     assert "is a link that leads out of the folder" in pushed.stderr
@@ -323,7 +323,7 @@ def test_links_out_of_a_folder_are_not_followed(place, capsys, hub):
 
     (place / "theirs/results").symlink_to(outside)
     assert run("evaluate", "theirs", "-c", LENET, "-q", "--model-card") == 2
-    assert "theirs/results: is a link that leads out of the folder, and is not followed" in capsys.readouterr().err
+    assert "theirs/results: is a link that leads out of the folder and is not followed" in capsys.readouterr().err
     assert sorted(path.name for path in outside.iterdir()) == ["note"]
     (place / "theirs/results").unlink()
 
