@@ -40,7 +40,6 @@ def main() -> None:
                 print(f"{progress.done:6d} images: {looks[tenth][0]:6.1f} MiB, {files} open files", flush=True)
 
         summary = generate(_recipe(folder / "data", arguments.shard_size), folder / "out", on_progress=look)
-        assert summary is not None
         assert summary.rows == arguments.images
     (first, few, begun), (last, many, ended) = looks[1], looks[_LOOKS]
     print(

@@ -4,8 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-# `accelerate launch fmrgen` runs this folder as a script and puts it first on the path, where its modules (datasets,
-# statistics) would hide those of the same name elsewhere. The package's parent is what belongs there.
+# `accelerate launch fmrgen` runs this folder as a script and puts it first on the path, where its modules and folders
+# would hide those of the same name elsewhere. The package's parent is what belongs there.
 # `-m` puts the folder there that one happens to stand in, whose files would be imported instead of libraries, or for
 # optional ones that are not installed. Import paths in recipes find it again (fmrgen.config).
 _here = Path(__file__).resolve().parent

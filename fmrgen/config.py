@@ -124,7 +124,7 @@ def config_class(package: str, kind: str, base: type[ComponentConfig] = Componen
         if kind not in kinds:
             text = f"{kind!r}: {unknown_message('kind', kind, kinds)} (anyone's own is package.module:Class)"
             raise PydanticCustomError("kind", "{text}", {"text": text})
-        config = importlib.import_module(f"{package}.{kind}").Config
+        config = getattr(importlib.import_module(f"{package}.{kind}"), "Config", None)
     else:
         try:
             config = import_object(kind)

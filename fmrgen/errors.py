@@ -17,11 +17,9 @@ class UserError(Exception):
 class Terminated(BaseException):
     """Somebody asked the process to end (SIGTERM); raised where the main thread is.
 
-    No SystemExit: that is what others' code raises, and what is caught around it. `why` is another process's death
-    where that was the cause; `from_one_process` as for UserError.
+    No SystemExit: that is what others' code raises, and what is caught around it. `from_one_process` as for UserError.
     """
 
-    why: str | None = None
     from_one_process = False
 
 

@@ -170,19 +170,17 @@ def check_plain_path(folder: Path) -> None:
 
 
 @contextmanager
-def held(lock: Path, busy: str | None = None) -> Iterator[None]:
+def held(lock: Path) -> Iterator[None]:
     """Holds the lock file `lock`, which ends with the process however it ends.
 
-    Where another process holds it, waits, or raises UserError with the message `busy`.
+    Waits where another process holds it.
     """
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         taken = FileLock(lock)
-        taken.acquire(timeout=-1 if busy is None else 0)
-    except Timeout:
-        raise UserError(str(busy)) from None
+        taken.acquire()
     except OSError as error:
         raise UserError(f"{lock.parent}: can't be written: {error.strerror}") from None
     try:

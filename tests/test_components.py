@@ -110,6 +110,7 @@ class Wrong(nn.Module):
         ({"classifier": {"kind": "module", "target": "outside_components:SmallNet", "args": {"widht": 3}}}, "classifier.args: .* unexpected keyword argument 'widht'"),
         ({"classifier": {"kind": "module", "target": "test_components:Picky"}}, "classifier: fails on an image of 32 px: RuntimeError: only 77 px"),
         ({"oracle": {"kind": "outside_components:TintConfig"}}, "oracle: outside_components:TintConfig builds a Tint, not a Oracle"),
+        ({"source": {"kind": "images"}}, "source: 'images': unknown kind"),
         ({"source": {"kind": "outside_components:TintConfig"}}, "source: 'outside_components:TintConfig' is not a fmrgen.SourceConfig"),
         ({"generator": {"kind": "vae", "model": "asset:mnist/clip", "image_size": 32}}, "generator.model: asset:mnist/clip is not one of diffusers' autoencoders"),
         ({"generator": {"kind": "vqgan", "model": "asset:mnist/clip", "image_size": 32}}, "generator.model: asset:mnist/clip can't be loaded"),

@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from fmrgen.errors import printable
-from fmrgen.hub_http import bound_requests
+from fmrgen.hub_timeouts import bound_requests
 from fmrgen.metrics import METRICS
 from fmrgen.recipe import Recipe
 from fmrgen.report.tables import (

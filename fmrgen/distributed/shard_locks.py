@@ -6,6 +6,8 @@ shared folder holds it; all else may be taken. So processes may come late, be ki
 
 import os
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from filelock import FileLock, Timeout
 
 from fmrgen.errors import UserError
 from fmrgen.storage.shards import SplitFolder
+
+_PATIENCE = 60.0  # seconds of waiting for others after which it is told
+_POLL = 0.5  # seconds between two looks whether the shards that others hold are there, or free
 
 
 def own_shards(shards: int, part: tuple[int, int] | None) -> list[int]:
@@ -63,13 +68,27 @@ class ShardLocks:
     def anyone_at_work(self) -> bool:
         """Whether another process holds a shard of the split."""
         for path in self.folder.paths.shard_locks():
-            lock = FileLock(path, thread_local=False)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
+            if (lock := _acquired(path)) is None:
                 return True
             lock.release()
         return False
+
+    def wait(self, on_note: Callable[[str], None], meanwhile: Callable[[], None]) -> None:
+        """Waits until the shards that others hold are there, or one of them is free and taken.
+
+        Args:
+            on_note: called with a line where it takes long.
+            meanwhile: called now and then.
+        """
+        begun, told = time.monotonic(), False
+        while (missing := self.missing()) and not self.reserve():
+            if not told and time.monotonic() - begun > _PATIENCE:
+                names = ", ".join(self.folder.paths.shard_lock(shard).name for shard in missing[:3])
+                more = ", …" if len(missing) > 3 else ""
+                on_note(f"{self.folder.paths.root}: waiting for {len(missing)} shards that others hold ({names}{more})")
+                told = True
+            time.sleep(_POLL)
+            meanwhile()
 
     def check_still_held(self, shard: int) -> None:
         """Raises UserError where the folder is not the one any more in which the shard was taken."""
@@ -87,16 +106,9 @@ class ShardLocks:
         self._held.pop(shard).release()
 
     def _lock(self, shard: int) -> bool:
-        lock = FileLock(self.folder.paths.shard_lock(shard), thread_local=False)
         with self._turn:
-            if self._closed:
+            if self._closed or (lock := _acquired(self.folder.paths.shard_lock(shard))) is None:
                 return False
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                return False
-            except OSError as error:
-                raise UserError(f"{self.folder.paths.shards}: can't be written: {error.strerror}") from None
             self._held[shard], self._files[shard] = lock, _file_of(self.folder.paths.shard_lock(shard))
             return True
 
@@ -115,6 +127,18 @@ class ShardLocks:
             self._closed = True
         for shard in list(self._held):
             self.release(shard)
+
+
+def _acquired(path: Path) -> FileLock | None:
+    """The lock at `path`, held, by whatever thread; None where somebody else holds it. Links are not followed."""
+    lock = FileLock(path, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: can't be locked: {error.strerror}; delete it, or choose another --output") from None
+    return lock
 
 
 def _file_of(path: Path) -> tuple[int, int]:

@@ -11,11 +11,11 @@ from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import Batch, LazyPixels, classify
 from fmrgen.evaluation.stream import ClassifiedSplit
+from fmrgen.image_files import Fit, open_rgb, resize
 from fmrgen.kinds import SourceOnly
 from fmrgen.labels import plain
 from fmrgen.recipe import load_source
 from fmrgen.sources.base import RawExample, Source, SourceConfig
-from fmrgen.sources.images import Fit, open_rgb, resize
 from fmrgen.storage.open import OpenedSplit
 from fmrgen.trust.recipes import UntrustedError, untrusted_config
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from fmrgen.sources.images import stored_image
+from fmrgen.image_files import stored_image
 
 _OF_EACH_REASON = 3  # rows of each label and stop reason that are taken even where the label has its share
 

@@ -7,7 +7,7 @@ from pydantic import Field
 from fmrgen.config import ComponentConfig
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError
-from fmrgen.sources.images import LARGEST_SIDE
+from fmrgen.image_files import LARGEST_SIDE
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -57,7 +57,7 @@ def write_card(root: Path, repo: str | None = None) -> None:
         if provenance.is_finished:
             paths = SplitPaths(root, config, split)
             summary = summary_of(provenance, SplitFolder.of(paths, provenance))
-            found = _CardSplit(split, provenance, summary, _leaderboard(paths, provenance))
+            found = _CardSplit(config, split, provenance, summary, _leaderboard(paths, provenance))
             splits.setdefault(config, []).append(found)
     path = root / CARD
     where = f"{repo}: README.md" if repo else str(path)
@@ -91,10 +91,25 @@ def data_named(path: Path, repo: str) -> list[str] | None:
 class _CardSplit:
     """A finished split, as the template and the metadata take it."""
 
+    config: str
     name: str
     provenance: Provenance
     summary: Summary
     leaderboard: list["_Entry"]
+
+    @property
+    def _paths(self) -> SplitPaths:
+        return SplitPaths(Path(), self.config, self.name)
+
+    @property
+    def picture(self) -> str:
+        """Its path in the repo."""
+        return self._paths.picture.as_posix()
+
+    @property
+    def results(self) -> str:
+        """The path in the repo of what was found on it."""
+        return self._paths.results.as_posix()
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from huggingface_hub.utils import (
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.hub.card import write_card
-from fmrgen.hub_http import LONGEST_WAIT, bound_requests, checked_commit
+from fmrgen.hub_timeouts import LONGEST_WAIT, bound_requests, checked_commit
 from fmrgen.storage.paths import CARD, SMALL_FILE
 
 _ATTEMPTS = 6

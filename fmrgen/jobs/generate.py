@@ -1,6 +1,5 @@
 """The job: source → perturb → split, in one or many processes."""
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from fmrgen.components import Components
-from fmrgen.distributed.launch import device_name, launched_precision, start_process
+from fmrgen.distributed.launch import device_name, errors_of_one_process, launched_precision, start_process
 from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.distributed.shard_locks import ShardLocks, own_shards
 from fmrgen.engine.perturb import perturb
@@ -31,8 +30,6 @@ from fmrgen.weights.digest import check_same_weights
 
 _READ_AHEAD = 16  # images decoded and waiting for a slot; their shards are held, and nobody else makes them
 _HOPELESS = 64  # rows from the start without one finite number, and the job ends
-_PATIENCE = 60.0  # seconds of waiting after which it is told
-_POLL = 0.5  # seconds between two looks whether the shards that others hold are there, or free
 
 
 def generate(
@@ -69,13 +66,13 @@ def generate(
     options = recipe.output
     paths = SplitPaths(Path(output), options.config, options.split)
     folder = SplitFolder(paths, len(components.source), options.shard_size)
-    with closing(ShardLocks(folder, own_shards(folder.shards, part))) as locks:
+    with errors_of_one_process(), closing(ShardLocks(folder, own_shards(folder.shards, part))) as locks:
         run = new_run(device_name(device))
         provenance = claim(folder, new_provenance(recipe, components), [run], locks, on_note)
         job = _Job(recipe, components, folder, provenance, device, locks, on_progress)
         while not provenance.is_finished and locks.missing():
             job.perturb_shards()
-            job.wait_for_others(on_note)
+            locks.wait(on_note, job.progress.show)
         if job.progress.own.rows:
             _check_weights(components, folder, provenance)
         if not provenance.is_finished:
@@ -165,16 +162,6 @@ class _Job:
         self._written.clear()
         if self._failure is not None:
             raise self._failure
-
-    def wait_for_others(self, on_note: Callable[[str], None]) -> None:
-        """Waits until the shards that others hold are there, or one of them is free."""
-        begun, told = time.monotonic(), False
-        while (missing := self.locks.missing()) and not self.locks.reserve():
-            if not told and time.monotonic() - begun > _PATIENCE:
-                on_note(f"{self.folder.paths.root}: waiting for {len(missing)} shards that other processes hold")
-                told = True
-            time.sleep(_POLL)
-            self.progress.show()
 
     def record(self, run: Run) -> None:
         """Writes down what this process has done."""

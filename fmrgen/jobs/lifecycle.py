@@ -1,4 +1,4 @@
-"""A split's life in its folder: claimed by one job alone, finished when it is proved whole."""
+"""A split's life in its folder: claimed by a job, shared by its processes, finished when it is proved whole."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

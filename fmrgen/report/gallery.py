@@ -12,7 +12,7 @@ from PIL import Image
 
 from fmrgen.evaluation.samples import Sample
 from fmrgen.evaluation.summarise import Evaluation
-from fmrgen.sources.images import open_rgb
+from fmrgen.image_files import open_rgb
 from fmrgen.storage.schema import SCORE_COLUMNS
 
 _THUMBNAIL = 224  # pixels; larger images are shown smaller

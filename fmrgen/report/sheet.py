@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
 from fmrgen.evaluation.samples import Sample
-from fmrgen.sources.images import open_rgb
+from fmrgen.image_files import open_rgb
 
 _ACROSS = 6  # pairs
 _CAPTION, _ROOM = 8, 60  # points: of the letters, and between two images

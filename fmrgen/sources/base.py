@@ -10,9 +10,9 @@ from pydantic import Field
 
 from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError
+from fmrgen.image_files import Fit, open_rgb, resize
 from fmrgen.labels import Classes, Labels
 from fmrgen.records import Example
-from fmrgen.sources.images import Fit, open_rgb, resize
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,9 +10,9 @@ from pydantic import model_validator
 
 from fmrgen.config import Revision
 from fmrgen.errors import UserError, one_line
+from fmrgen.image_files import lies_in_repo, path_inside, stored_image
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
-from fmrgen.sources.images import lies_in_repo, path_inside, stored_image
 from fmrgen.trust.cards import check_card_stays_inside
 from fmrgen.trust.recipes import is_on_the_hub, is_within, paths_among
 

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from fmrgen.errors import UserError, one_line
+from fmrgen.image_files import MOST_BYTES
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
-from fmrgen.sources.images import MOST_BYTES
 from fmrgen.trust.recipes import is_on_the_hub
 
 _BLOCK = 1 << 20

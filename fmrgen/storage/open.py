@@ -15,9 +15,9 @@ from PIL import Image as PILImage
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, check_plain_path, is_inside, read_json
-from fmrgen.hub_http import bound_requests, checked_commit
+from fmrgen.hub_timeouts import bound_requests, checked_commit
+from fmrgen.image_files import lies_in_repo, open_rgb, path_inside, stored_image
 from fmrgen.labels import Labels
-from fmrgen.sources.images import lies_in_repo, open_rgb, path_inside, stored_image
 from fmrgen.storage.paths import SplitPaths, splits_among, splits_in
 from fmrgen.storage.provenance import Provenance, parse_provenance
 from fmrgen.trust.cards import check_card_stays_inside

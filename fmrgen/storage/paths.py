@@ -65,7 +65,7 @@ class SplitPaths:
 
     @property
     def lock(self) -> Path:
-        """Held by the one job that makes the split."""
+        """Held for a moment by a process that begins, ends or finishes the split."""
         return self.provenance.with_name(f".{self.split}.lock")
 
     def shard_lock(self, number: int) -> Path:

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from fmrgen.config import NOT_FINGERPRINTED
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, fingerprint, read_json, write_atomically
+from fmrgen.image_files import LARGEST_SIDE
 from fmrgen.labels import Labels
-from fmrgen.sources.images import LARGEST_SIDE
 from fmrgen.storage.paths import SHARD_FILE, SplitPaths, splits_in
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from fmrgen.errors import printable
 
 LENET = "{kind: lenet, num_classes: 2}"
 EVIL = "\x1b]0;PWNED\x07\x1b[2J\x9b31m\u202edesrever\r[red]x[/b]"
-# The time-outs of fmrgen.hub_http cut short, and no pauses, so that a test does not take what it tests for.
+# The time-outs of fmrgen.hub_timeouts cut short, and no pauses, so that a test does not take what it tests for.
 HURRY = """
 import sys, time
-import fmrgen.hub_http as waits
+import fmrgen.hub_timeouts as waits
 waits._CONNECT = waits._ANSWER = waits._WORK = 0.3
 time.sleep = lambda seconds: None
 from fmrgen.cli.app import main
@@ -200,7 +200,7 @@ def test_a_hub_that_never_answers_is_given_up(place, mute, command):
 def test_every_request_has_time_outs():
     from huggingface_hub.utils import get_session
 
-    from fmrgen.hub_http import bound_requests
+    from fmrgen.hub_timeouts import bound_requests
 
     bound_requests()
     bound_requests()

@@ -2,7 +2,7 @@
 what Algorithm 1, written literally, makes of the source.
 
 The processes are threads here and the kills are exceptions, so that hundreds of jobs take seconds; `test_kills.py` does
-the same with real ones. Run more examples with `pytest tests/test_properties.py --hypothesis-profile thorough`.
+the same with real ones. Run more examples with `pytest tests/jobs/test_properties.py --hypothesis-profile thorough`.
 """
 
 import io
@@ -101,7 +101,7 @@ def run(recipe, folders, processes, kill_after, separate):
 
     with ExitStack() as stack:
         for name, stand_in in {
-            "fmrgen.jobs.generate._POLL": 0.005,
+            "fmrgen.distributed.shard_locks._POLL": 0.005,
             "fmrgen.jobs.lifecycle.write_picture": lambda *arguments: None,
             "fmrgen.jobs.lifecycle.renew_card": lambda *arguments: None,
         }.items():

@@ -9,9 +9,9 @@ from PIL import Image as PILImage
 
 from fmrgen.config import config_class
 from fmrgen.errors import UserError
+from fmrgen.image_files import open_rgb, resize
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources.base import LoadedExample, SkippedExample
-from fmrgen.sources.images import open_rgb, resize
 
 RED = (255, 0, 0)
 

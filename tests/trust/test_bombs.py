@@ -14,7 +14,7 @@ from PIL import Image
 
 from fmrgen.errors import UserError
 from fmrgen.evaluation import classify, stream
-from fmrgen.sources.images import open_rgb
+from fmrgen.image_files import open_rgb
 
 SIDE = 9_000
 LENET = "asset:mnist/lenet"

@@ -1,6 +1,6 @@
 """Whatever others hand in, fmrgen answers with a result or with one line: files, rows, addresses and answers at random.
 
-For longer than in CI: `for i in $(seq 20); do pytest tests/test_fuzz.py --hypothesis-profile thorough --hypothesis-seed $i; done`.
+For longer than in CI: `for i in $(seq 20); do pytest tests/trust/test_fuzz.py --hypothesis-profile thorough --hypothesis-seed $i; done`.
 """
 
 import io
@@ -33,10 +33,10 @@ from fmrgen.errors import UserError
 from fmrgen.files import is_inside
 from fmrgen.generators._taming import _read_weights
 from fmrgen.hub.card import data_named, write_card
+from fmrgen.image_files import MOST_PIXELS, open_rgb, path_inside
 from fmrgen.recipe import source_config_of
 from fmrgen.report.show import show
 from fmrgen.sources.base import LoadedExample, SkippedExample
-from fmrgen.sources.images import MOST_PIXELS, open_rgb, path_inside
 from fmrgen.trust.cards import places_named
 from fmrgen.weights.checkpoint import load_checkpoint
 

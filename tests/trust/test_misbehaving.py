@@ -119,7 +119,7 @@ def test_who_writes_into_the_images_changes_nothing_that_is_stored(place, capsys
     sections = [classifier(misbehave if who == "classifier" else ""), oracle(misbehave if who == "oracle" else "")]
     assert run(*JOB, *sections) == 0, capsys.readouterr().err
     table = pq.read_table("out/c/s-00000-of-00001.parquet", columns=["original", "label"])
-    from fmrgen.sources.images import open_rgb
+    from fmrgen.image_files import open_rgb
 
     for original, label in zip(table["original"].to_pylist(), table["label"].to_pylist(), strict=True):
         assert (np.asarray(open_rgb(original["bytes"])) == ([255, 0, 0], [0, 0, 255])[label]).all()

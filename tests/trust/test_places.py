@@ -96,6 +96,17 @@ def test_a_job_writes_through_no_link_in_its_folder(place, capsys, name):
     untouched(place)
 
 
+@pytest.mark.parametrize("name", ["c/.s-00000.lock", "provenance/c/.s.lock"])
+def test_a_job_locks_through_no_link(place, capsys, name):
+    kept = place.parent / "kept"
+    kept.write_text("mine")
+    (place / "mine" / name).parent.mkdir(parents=True)
+    (place / "mine" / name).symlink_to(kept)
+    assert run("generate", "r.yaml", "-o", "mine", "-q") == 2
+    assert "symbolic links" in capsys.readouterr().err
+    assert kept.read_text() == "mine"
+
+
 def test_a_folder_that_is_a_link_as_a_whole_works(place, capsys):
     (place / "disk").mkdir()
     (place / "mine").symlink_to("disk")
