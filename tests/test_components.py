@@ -81,6 +81,17 @@ class Detached(nn.Module):
         return torch.zeros(len(images), self.outputs)
 
 
+class Grey(nn.Module):
+    """A network of one channel, as many for MNIST are."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(3600, 10))
+
+    def forward(self, images):
+        return self.network(images)
+
+
 class Picky(nn.Module):
     def forward(self, images):
         raise RuntimeError("only 77 px")
@@ -110,6 +121,7 @@ class Wrong(nn.Module):
         ({"classifier": {"kind": "module", "target": "outside_components:SmallNet", "args": {"widht": 3}}}, "classifier.args: .* unexpected keyword argument 'widht'"),
         ({"classifier": {"kind": "module", "target": "test_components:Picky"}}, "classifier: fails on an image of 32 px: RuntimeError: only 77 px"),
         ({"oracle": {"kind": "outside_components:TintConfig"}}, "oracle: outside_components:TintConfig builds a Tint, not a Oracle"),
+        ({"classifier": {"kind": "module", "target": "test_components:Grey"}}, "takes images of one channel and is given RGB; let its forward begin with"),
         ({"source": {"kind": "images"}}, "source: 'images': unknown kind"),
         ({"source": {"kind": "outside_components:TintConfig"}}, "source: 'outside_components:TintConfig' is not a fmrgen.SourceConfig"),
         ({"generator": {"kind": "vae", "model": "asset:mnist/clip", "image_size": 32}}, "generator.model: asset:mnist/clip is not one of diffusers' autoencoders"),

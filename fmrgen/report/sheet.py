@@ -13,7 +13,7 @@ from fmrgen.evaluation.samples import Sample
 from fmrgen.image_files import open_rgb
 
 _ACROSS = 6  # pairs
-_CAPTION, _ROOM = 8, 60  # points: of the letters, and between two images
+_CAPTION, _ROOM = 8, 55  # points: of the letters, and between two images
 _RIGHT, _WRONG, _PALE = "#22303c", "#c8472f", "#8a949d"
 
 _STYLE = {"savefig.dpi": 150, "savefig.facecolor": "white", "font.size": 8, "text.parse_math": False}
