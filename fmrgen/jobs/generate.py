@@ -224,7 +224,11 @@ class _Job:
     def _write(self, shard: _OpenShard) -> None:
         self.locks.check_still_held(shard.number)
         schema = self.provenance.row_schema
-        self.folder.write_shard(shard.number, shard.rows, shard.skipped, schema, self.recipe.fingerprint)
+        try:
+            self.folder.write_shard(shard.number, shard.rows, shard.skipped, schema, self.recipe.fingerprint)
+        except UserError:
+            self.locks.check_still_held(shard.number)  # the folder may have gone at this very moment
+            raise
         self.locks.release(shard.number)
 
 

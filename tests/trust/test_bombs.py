@@ -61,7 +61,7 @@ def test_bombs_in_rows_are_named_and_cost_little(tmp_path, mode):
     assert status == 2
     assert error == (
         "fmrgen: bombs.parquet: row 0: its image is unreadable (it has 9000×9000 pixels, and no more than 67,108,864 "
-        "are decoded; make it smaller)\n"
+        "are decoded; make it smaller); repair that row, or remove it\n"
     )
     assert memory < 1e9
     print(f"{memory / 1e6:.0f} MB, {seconds:.1f} s")
