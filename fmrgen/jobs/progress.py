@@ -26,13 +26,14 @@ class ProgressCounter:
     """Counts the rows of this process as they end, and those in the shards that others have written."""
 
     def __init__(self, folder: SplitFolder, wanted: list[int], on_progress: Callable[[Progress], None]) -> None:
-        self.folder, self.wanted, self._on_progress = folder, wanted, on_progress
+        self.folder, self._on_progress = folder, on_progress
         self.own = Tally()  # made by this process in this run
-        self._in_own_shards: set[int] = set()
-        self._written: dict[int, Tally] = {}
+        self._unseen = set(wanted)  # shards that are neither counted yet nor this process's own
+        self._written = Tally()  # by others, or earlier
+        self._total = sum(len(folder.positions(shard)) for shard in wanted)
         self.started = self._counted = time.monotonic()
         self._count_written()
-        self.resumed = sum(tally.rows for tally in self._written.values())
+        self.resumed = self._written.rows
         self.show()
 
     @property
@@ -41,7 +42,7 @@ class ProgressCounter:
 
     def own_shard(self, shard: int) -> None:
         """Notes that the rows of a shard are counted as they end."""
-        self._in_own_shards.add(shard)
+        self._unseen.discard(shard)
 
     def row(self, row: Perturbed) -> None:
         """Counts a row of this process."""
@@ -51,16 +52,11 @@ class ProgressCounter:
     def show(self) -> None:
         if time.monotonic() - self._counted > _INTERVAL:
             self._count_written()
-        rows, accepted, iterations = reduce(Tally.plus, self._written.values(), self.own)
-        total = sum(len(self.folder.positions(shard)) for shard in self.wanted)
-        self._on_progress(Progress(total, rows, accepted, iterations, self.resumed))
+        rows, accepted, iterations = self._written.plus(self.own)
+        self._on_progress(Progress(self._total, rows, accepted, iterations, self.resumed))
 
     def _count_written(self) -> None:
         self._counted = time.monotonic()
-        for shard in self.wanted:
-            if (
-                shard not in self._written
-                and shard not in self._in_own_shards
-                and self.folder.shard_path(shard).exists()
-            ):
-                self._written[shard] = self.folder.read_tally(shard)
+        there = {shard for shard in list(self._unseen) if self.folder.shard_path(shard).exists()}
+        self._written = reduce(Tally.plus, map(self.folder.read_tally, there), self._written)
+        self._unseen -= there

@@ -137,11 +137,12 @@ class SplitFolder:
         write_atomically(self.shard_path(shard), buffer.getbuffer(), make_folder=False)
 
     def read_tally(self, shard: int) -> Tally:
-        """What a shard that is there tells of its rows, without reading them; nothing where it tells nothing."""
+        """What a shard tells of its rows, without reading them; one of an earlier version tells how many they are."""
         with suppress(OSError, pa.ArrowException, ValueError, KeyError, TypeError):
             with open_plain(self.shard_path(shard)) as file:
-                told = json.loads(pq.read_metadata(file).metadata[_SHARD_KEY])
-            return Tally(*map(int, told["tally"]))
+                metadata = pq.read_metadata(file)
+            told = json.loads(metadata.metadata[_SHARD_KEY])
+            return Tally(*map(int, told.get("tally", [metadata.num_rows])))
         return Tally()
 
     def read_columns(self, columns: Sequence[str]) -> pa.Table:
