@@ -23,13 +23,13 @@ LONGEST = (
 )
 
 everyday = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("everyday", everyday, max_examples=300)
+settings.register_profile("everyday", everyday, max_examples=120)
 settings.register_profile("thorough", everyday, max_examples=5000)
 settings.load_profile("everyday")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=3, help="SIGKILLs in test_killed_again_and_again")
+    parser.addoption("--kills", type=int, default=2, help="SIGKILLs in test_killed_again_and_again")
     parser.addoption("--kill-seed", type=int, default=0, help="of their moments")
 
 

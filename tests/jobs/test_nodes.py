@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from helpers import assert_same_rows, fmrgen, parts, rows, wait_for
+from helpers import assert_same_rows, parts, rows, run, wait_for
 
 from fmrgen.jobs.verify_files import verify_files
 from fmrgen.storage.paths import SplitPaths
@@ -79,24 +79,20 @@ def kill(machine):
 
 
 @pytest.mark.job
-def test_two_machines_with_a_folder_each_and_their_parts_merged(tmp_path):
+def test_two_machines_with_a_folder_each_and_their_parts_merged(tmp_path, capsys):
     folders = [tmp_path / "a", tmp_path / "b"]
     for number, folder in enumerate(folders, 1):
-        done = fmrgen(*SHORT_JOB, "--part", f"{number}/2", "-o", folder)
-        assert done.returncode == 0, done.stderr
-        assert f"{folder}: holds a part of mnist/lenet; when all parts are made, bring their folders" in done.stderr
+        assert run(*SHORT_JOB, "--part", f"{number}/2", "-o", folder) == 0
+        told = f"{folder}: holds a part of mnist/lenet; when all parts are made, bring their folders"
+        assert told in capsys.readouterr().err
         assert verify_files(str(folder)).intact == SHARDS // 2
-    short = fmrgen("merge", folders[0], "-o", tmp_path / "short", "-q")
-    assert short.returncode == 2
-    assert (
-        f"short:mnist/lenet: {SHARDS // 2} of {SHARDS} shards are in none of the parts; their generate" in short.stderr
-    )
-    merged = fmrgen("merge", *folders, "-o", tmp_path / "short")
-    assert (merged.returncode, merged.stderr) == (0, "")
-    assert "FMR = PA / SA" in merged.stdout
+    assert run("merge", folders[0], "-o", tmp_path / "short", "-q") == 2
+    told = f"short:mnist/lenet: {SHARDS // 2} of {SHARDS} shards are in none of the parts; their generate"
+    assert told in capsys.readouterr().err
+    assert run("merge", *folders, "-o", tmp_path / "short") == 0
+    assert "FMR = PA / SA" in capsys.readouterr().out
     assert verify_files(str(tmp_path / "short")).finished
-    alone = fmrgen(*SHORT_JOB, "-o", tmp_path / "alone")
-    assert alone.returncode == 0, alone.stderr
+    assert run(*SHORT_JOB, "-o", tmp_path / "alone") == 0
     assert_same_rows(rows(tmp_path / "short"), rows(tmp_path / "alone"))
 
 
