@@ -17,10 +17,8 @@ class UserError(Exception):
 class Terminated(BaseException):
     """Somebody asked the process to end (SIGTERM); raised where the main thread is.
 
-    No SystemExit: that is what others' code raises, and what is caught around it. `from_one_process` as for UserError.
+    No SystemExit: that is what others' code raises, and what is caught around it.
     """
-
-    from_one_process = False
 
 
 _JOINERS = ("\u200c", "\u200d")  # of letters in several scripts, and of emoji

@@ -50,7 +50,7 @@ def _tell(error: BaseException, again: str) -> int | None:
     if isinstance(error, UserError):
         return print_error(str(error), error.from_one_process)
     if isinstance(error, Terminated):
-        print_error(f"terminated{again}", error.from_one_process)
+        print_error(f"terminated{again}")
         return _TERMINATED
     if isinstance(error, KeyboardInterrupt):
         return _INTERRUPTED

@@ -85,9 +85,8 @@ def evaluate(
             raise UserError(f"split {split.name} is given twice")
     evaluated = []
     for split in opened:
-        sampler = Sampler(shown, 1)
         progress = on_rows if processes.is_first else lambda split, done, total: None
-        passed = _classify_split(split, models, processes, device, sampler, batch_size, progress)
+        passed = _classify_split(split, models, processes, device, shown, batch_size, progress)
         if "original" not in split.features:
             classify_originals(passed, processes, device, source, trust, batch_size)
         evaluated.append(passed)
@@ -145,7 +144,7 @@ def _classify_split(
     models: list[NamedClassifier],
     processes: Processes,
     device: torch.device,
-    sampler: Sampler,
+    shown: int,
     batch_size: int,
     on_rows: Callable[[str, int, int | None], None],
 ) -> ClassifiedSplit:
@@ -156,8 +155,7 @@ def _classify_split(
         with component_errors(f"classifier {model.name}", image):
             what = f"classifier {model.name} on {split.name}"
             answering[model.name] = fit_to_labels(model.module, labels, image, what)
-    sampler.labels = len(labels)
-    rows = SplitRows(split, labels, sampler)
+    rows = SplitRows(split, labels, Sampler(shown, len(labels)))
     done = 0
 
     def count(more: int) -> None:

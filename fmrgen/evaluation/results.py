@@ -1,7 +1,7 @@
 """What an evaluation found, as data: the schema of `evaluation.json`."""
 
 import json
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,13 +105,6 @@ class EvaluationResults:
             EvaluationResults(**{field.name: getattr(self, field.name) for field in fields(EvaluationResults)})
         )
         return json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses, in lists too, as mappings."""
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def read_figures(path: Path) -> EvaluationResults:

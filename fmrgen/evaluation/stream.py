@@ -24,7 +24,7 @@ _NEEDED_WHOLE = ("label", "valid", "iterations")  # where they are there, every 
 class SplitRows:
     """The rows of a split: `batches` passes over them once and leaves what is no image in `columns`."""
 
-    def __init__(self, opened: OpenedSplit, labels: Labels, sampler: Sampler | None) -> None:
+    def __init__(self, opened: OpenedSplit, labels: Labels, sampler: Sampler) -> None:
         self.opened, self.labels, self.sampler = opened, labels, sampler
         self.images = [name for name in IMAGES if name in opened.features]
         own = opened.provenance is not None and opened.labels is not None
@@ -61,9 +61,8 @@ class SplitRows:
             for table in stream.select_columns([*self.images, *self._wanted]).with_format("arrow").iter(size):
                 part = {name: self._read_column(table, name, row) for name in self._wanted}
                 self._parts.append(part)
-                if self.sampler is not None:
-                    shown = pa.table({n: table[n] for n in self.images} | {n: pa.array(v) for n, v in part.items()})
-                    self.sampler.add(row, shown, part["label"].tolist(), self.opened.image_of)
+                shown = pa.table({n: table[n] for n in self.images} | {n: pa.array(v) for n, v in part.items()})
+                self.sampler.add(row, shown, part["label"].tolist(), self.opened.image_of)
                 images = {name: table[name] for name in self.images}
                 yield Batch(np.arange(row, row + len(table)), partial(_decode, images, self.opened, row))
                 row += len(table)

@@ -67,7 +67,7 @@ def summarise_evaluation(models: list[NamedClassifier], evaluated: list[Classifi
         results=results,
         comparisons=comparisons,
         predictions=pa.concat_tables(tables),
-        samples={p.split.name: p.rows.sampler.samples for p in evaluated if p.rows.sampler is not None},
+        samples={p.split.name: p.rows.sampler.samples for p in evaluated},
     )
 
 
