@@ -73,6 +73,9 @@ def generate(
 
     if push is None and (public or replace):
         raise UserError(f"{'--public' if public else '--replace'} only applies with --push REPO")
+    if push is not None and part is not None:
+        raise UserError("--push needs the whole split, --part makes one of its parts; merge the parts, then push")
+    own_part = _parse_part(part)
     limited = [] if limit is None else [f"source.limit={limit}"]
     loaded = load_recipe(recipe, [*limited, *(overrides or [])])
 
@@ -88,7 +91,7 @@ def generate(
         check_push(push, loaded.in_precision(launched_precision()), public=public, replace=replace)
     show = not quiet and is_first
     with display.job_progress(loaded, show) as on_progress:
-        summary = run(loaded, output, part=_parse_part(part), on_progress=on_progress, on_note=display.print_note)
+        summary = run(loaded, output, part=own_part, on_progress=on_progress, on_note=display.print_note)
     if not is_first or part is not None:
         return
     split = f"{output}:{loaded.output.config}/{loaded.output.split}"

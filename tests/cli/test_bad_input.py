@@ -178,6 +178,8 @@ CASES = [
     (["generate", "r.yaml", "-o", "out"], "out:c/s was started with other classifier weights; put them back"),
     (["generate", "r.yaml", "-o", "empty_provenance"], f"empty_provenance/{PROVENANCE}: is not a provenance of fmrgen; delete it"),
     (["generate", "r.yaml", "--public"], "--public only applies with --push REPO"),
+    (["generate", "r.yaml", "--part", "3/2"], "--part 3/2: must be I/N, for example 1/2 for the first of two parts"),
+    (["generate", "r.yaml", "--part", "1/2", "--push", "me/x"], "--push needs the whole split, --part makes one of its parts; merge the parts, then push"),
     (["generate", "r.yaml", "--push", "a b"], "a b: not a valid repo name"),
     # splits
     (["verify", ""], "'': a split is PATH_OR_REPO"),
