@@ -95,10 +95,10 @@ class RecordedWeights(_Recorded):
 
 
 class Run(_Recorded):
-    """A run of the job; `job` names it on all of its machines. What a run that was killed did not tell is None."""
+    """A run of one process, which `job` names. What a run that was killed did not tell is None."""
 
     started: str
-    job: str | None = None  # of one process
+    job: str | None = None
     processes: int | None = None
     device: str | None = None
     versions: dict[str, str] | None = None
