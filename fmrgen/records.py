@@ -15,6 +15,7 @@ class StopReason(StrEnum):
     ORACLE = "oracle"  # the oracle rejected the step after the stored image
     REJECTED = "rejected"  # the oracle rejected the first step: invalid
     NONFINITE = "nonfinite"  # the next step, or what judges it, is not a number
+    STUCK = "stuck"  # the gradient is zero: nothing says where to go
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Perturbed:
 
     `image` is the last image that the oracle accepted, the original where `valid` is False. `score`, `probability`,
     `oracle_label`, `prediction` and `loss` are of `image`; `score` and `probability` are the oracle's for `label`.
+    The `step_…` have an entry for each pass from the plain reconstruction (0) to the image after the last step, number
+    `iterations`; `step_oracle_probabilities` are of the class that the oracle rule asks for.
     `latent_shift` is the root mean square of the change in the free latent (of a sparse generator, of what moves).
     `fault` is what was not finite where that ended the row: generator, classifier, oracle or gradient.
     `latents` are the free latents of the original and of `image`, where the engine was asked to keep them.
@@ -54,5 +57,8 @@ class Perturbed:
     reconstruction_prediction: int
     loss: float
     latent_shift: float
+    step_predictions: list[int]
+    step_losses: list[float]
+    step_oracle_probabilities: list[float]
     fault: str | None = None
     latents: "tuple[Tensor, Tensor] | None" = None

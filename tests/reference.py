@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from fmrgen.engine.interfaces import Latents
 
@@ -29,7 +28,7 @@ class ReferenceGenerator:
     """g(x, b): moves the latent of one image one step up the classifier's loss and decodes it."""
 
     def __init__(self, x, label, classifier, generator, step_size, update, reencode):
-        self.label = torch.tensor([label])
+        self.label = label
         self.classifier, self.generator = classifier, generator
         self.step_size, self.update, self.reencode = step_size, update, reencode
         self.adam_mean, self.adam_square, self.adam_steps = 0.0, 0.0, 0
@@ -37,7 +36,7 @@ class ReferenceGenerator:
 
     def encode(self, x):
         with torch.no_grad():
-            self.z, self.fixed = self.generator.encode(x, self.label)
+            self.z, self.fixed = self.generator.encode(x, torch.tensor([self.label]))
 
     def decode(self, z):
         return self.generator.decode(Latents(z, self.fixed))
@@ -46,8 +45,10 @@ class ReferenceGenerator:
         z = self.z.clone().requires_grad_(True)
         image = self.decode(z)
         rounded = (image * 255).round().clamp(0, 255) / 255
-        loss = cross_entropy(self.classifier(image + (rounded - image).detach()), self.label)
-        loss.backward()
+        logits = self.classifier(image + (rounded - image).detach())[0]
+        others = torch.cat([logits[: self.label], logits[self.label + 1 :]])
+        margin = others.logsumexp(0) - logits[self.label]
+        margin.backward()
         return z.grad
 
     def step(self, gradient):
@@ -60,15 +61,17 @@ class ReferenceGenerator:
         self.adam_square = 0.999 * self.adam_square + 0.001 * gradient**2
         mean = self.adam_mean / (1 - 0.9**self.adam_steps)
         square = self.adam_square / (1 - 0.999**self.adam_steps)
-        return mean / (square.sqrt() + 1e-8)
+        return mean / (square.sqrt() + 1e-8 * square.mean().sqrt())
 
     def __call__(self, x_previous):
-        """The next image, or None where the gradient is not finite."""
+        """The next image, or why there is none."""
         if self.reencode:
             self.encode(x_previous)
         gradient = self.gradient()
         if not gradient.isfinite().all():
-            return None
+            return "nonfinite"
+        if (gradient == 0).all():
+            return "stuck"
         self.z = self.z + self.step_size * self.step(gradient)
         with torch.no_grad():
             return to_bytes(self.decode(self.z)).double() / 255
@@ -85,15 +88,15 @@ def reference_perturb(
     target = label if oracle_rule == "label" else h(x)
     g = ReferenceGenerator(x, label, classifier, generator, step_size, update, reencode)
     first = g(x)
-    if first is None:
-        return ReferenceRow(to_bytes(x)[0], False, 0, "nonfinite")
+    if isinstance(first, str):
+        return ReferenceRow(to_bytes(x)[0], False, 0, first)
     if h(first) != target:
         return ReferenceRow(to_bytes(x)[0], False, 0, "rejected")
     kept = first
     for t in range(1, budget):
         following = g(kept)
-        if following is None:
-            return ReferenceRow(to_bytes(kept)[0], True, t, "nonfinite")
+        if isinstance(following, str):
+            return ReferenceRow(to_bytes(kept)[0], True, t, following)
         if h(following) != target:
             return ReferenceRow(to_bytes(kept)[0], True, t, "oracle")
         kept = following

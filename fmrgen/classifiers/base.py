@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from fmrgen.engine.images import as_float32
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels, match_classes
 
@@ -61,7 +62,7 @@ class GroupedClassifier(nn.Module):
         self.groups = [list(group) for group in groups]
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = self.classifier(images)
+        logits = as_float32(self.classifier(images))
         if all(len(group) == 1 for group in self.groups):
             return logits[:, [group[0] for group in self.groups]]
         return torch.stack([logits[:, group].logsumexp(dim=1) for group in self.groups], dim=1)

@@ -29,6 +29,11 @@ def on_byte_grid(images: Tensor) -> Tensor:
     return (images * 255).round().clamp(0, 255) / 255
 
 
+def as_float32(values: Tensor) -> Tensor:
+    """Values of half precision as float32, others as they are."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
 class StraightThroughBytes(torch.autograd.Function):
     """Rounds [0, 1] to multiples of 1/255; the gradient passes as if it did not."""
 

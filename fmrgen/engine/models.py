@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fmrgen.engine.images import StraightThroughBytes
+from fmrgen.engine.images import StraightThroughBytes, as_float32
 from fmrgen.engine.interfaces import Generator, Latents, Oracle
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.slots import PassOutput, Slots, first_fault
@@ -36,6 +36,7 @@ class Models:
     ) -> None:
         self.classifier, self.generator, self.oracle = classifier, generator, oracle
         self.seed, self.device = options.seed, device
+        self.min_probability, self.min_margin = options.min_probability, options.min_margin
         self.half_precision = options.precision == "bf16"
         self.running = "generator"  # whose mistake it is where something is thrown
         self.together = ENCODED_TOGETHER if options.slots == "auto" else min(options.slots, ENCODED_TOGETHER)
@@ -81,6 +82,7 @@ class Models:
             found = self._in_parts_that_fit(self._classify, state["image"][padded], state["label"][padded])
             for name, values in zip(("prediction", "loss"), found, strict=True):
                 state[name][rows] = values[: len(rows)]
+            state.correct_last_entry(rows)
 
     @torch.no_grad()
     def _classify(self, images: Tensor, labels: Tensor) -> list[Tensor]:
@@ -108,28 +110,40 @@ class Models:
         """How long a pass over the rows takes, timed for `at_least` so many seconds; None where they do not fit."""
 
         def timed(latents: Latents, labels: Tensor) -> float:
-            self._judge(latents, labels, self._forward)  # what is done but once
+            self._judge(latents, labels, labels, self._forward)  # what is done but once
             passes, started = 0, time.perf_counter()
             while not passes or time.perf_counter() - started < at_least:
-                self._judge(latents, labels, self._forward).gradient.sum().item()  # waits for the device
+                self._judge(latents, labels, labels, self._forward).gradient.sum().item()  # waits for the device
                 passes += 1
             return (time.perf_counter() - started) / passes
 
         return self._if_it_fits(timed, latents, labels)
 
-    def judge_if_it_fits(self, latents: Latents, labels: Tensor) -> PassOutput | None:
-        """One pass over the slots; None where memory is too small for so many."""
-        return self._if_it_fits(self._judge, latents, labels, self.forward)
+    def judge_if_it_fits(self, latents: Latents, labels: Tensor, target: Tensor) -> PassOutput | None:
+        """One pass over the slots, of which the oracle is to see `target`; None where memory is too small for all."""
+        return self._if_it_fits(self._judge, latents, labels, target, self.forward)
 
-    def _judge(self, latents: Latents, labels: Tensor, forward: Callable[..., Any]) -> PassOutput:
+    def _judge(self, latents: Latents, labels: Tensor, target: Tensor, forward: Callable[..., Any]) -> PassOutput:
         with torch.enable_grad():
             free = latents.free.detach().requires_grad_(True)
-            decoded, images, logits, losses = forward(free, latents.fixed, labels)
-            (gradient,) = torch.autograd.grad(losses.sum(), free)
-        decoded, images, logits, losses = (values.detach() for values in (decoded, images, logits, losses))
+            decoded, images, logits, margins = forward(free, latents.fixed, labels)
+            (gradient,) = torch.autograd.grad(margins.sum(), free)
+        decoded, images, logits = decoded.detach(), images.detach(), logits.detach()
+        losses = cross_entropy(logits, labels, reduction="none")
         measures, probabilities, score = self._measure(images, labels, logits, losses)
         fault = first_fault(decoded, losses, torch.cat([probabilities, score], 1))
-        return PassOutput(images, measures, fault, gradient)
+        of_target = probabilities.gather(1, target.unsqueeze(1)).squeeze(1)
+        return PassOutput(images, measures, self._accepts(probabilities, target), of_target, fault, gradient)
+
+    def _accepts(self, probabilities: Tensor, target: Tensor) -> Tensor:
+        """The oracle rule: whether the target [B] has the highest probability, and enough of it."""
+        agrees = probabilities.argmax(1) == target
+        if self.min_probability:
+            agrees &= probabilities.amax(1) >= self.min_probability
+        if self.min_margin:
+            first, second = probabilities.topk(2, dim=1).values.unbind(1)
+            agrees &= first - second >= self.min_margin
+        return agrees
 
     def _forward(self, free: Tensor, fixed: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         self.running = "generator"
@@ -137,7 +151,7 @@ class Models:
             decoded = as_float32(self.generator.decode(Latents(free, fixed)))
             images = StraightThroughBytes.apply(decoded)
             logits = self._logits(images)
-        return decoded, images, logits, cross_entropy(logits, labels, reduction="none")
+        return decoded, images, logits, margin(logits, labels)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half_precision)
@@ -193,9 +207,22 @@ class Models:
         return [torch.cat(values) for values in zip(*parts, strict=True)]
 
 
-def as_float32(values: Tensor) -> Tensor:
-    """Values of half precision as float32, others as they are."""
-    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """How far the other classes together are ahead of the true one: logsumexp(z_j, j ≠ y) − z_y.
+
+    Cross-entropy is softplus of it, and its gradient this one's times 1 − p_y, which float32 rounds to nothing where a
+    classifier is sure: it would then look robust. This gradient does not fade.
+
+    Args:
+        logits: [B, K], K at least 2.
+        labels: [B], int64.
+
+    Returns:
+        [B], positive where the true class has less than half of the probability.
+    """
+    of_label = labels.unsqueeze(1)
+    others = logits.scatter(1, of_label, -torch.inf)
+    return others.logsumexp(1) - logits.gather(1, of_label).squeeze(1)
 
 
 def row_seed(seed: int, example_id: int) -> int:

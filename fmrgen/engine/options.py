@@ -32,6 +32,12 @@ class PerturbOptions:
             "description": "accept h(x_t) = y (Algorithm 1), or h(x_t) = h(x) where the oracle itself is weak",
         },
     )
+    min_probability: float = field(
+        default=0.0, metadata={"description": "accept only where the oracle gives that class at least this probability"}
+    )
+    min_margin: float = field(
+        default=0.0, metadata={"description": "and at least so much more than any other class"}
+    )
     seed: int = field(default=0, metadata={"description": "with the example's id, the seed of anything random"})
     slots: int | Literal["auto"] = field(
         default=32,
@@ -47,6 +53,9 @@ class PerturbOptions:
             raise ValueError(f"budget must be from 1 to {_MOST_STEPS:,} steps, not {self.budget}")
         if not (self.step_size > 0 and math.isfinite(self.step_size)):
             raise ValueError(f"step_size must be a positive number, not {self.step_size}")
+        for name in ("min_probability", "min_margin"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be from 0 to less than 1, not {getattr(self, name)}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, it is {self.seed}")
         if self.slots != "auto" and not 1 <= self.slots <= _MOST_SLOTS:

@@ -38,7 +38,7 @@ def perturb(
 
     `options.slots` images are in flight; a slot whose image ends takes the next example at once. One pass decodes all
     slots, rounds to 8 bits, judges and classifies those very images, and moves the latents one step up the gradient of
-    the summed cross-entropy. A row's result depends on neither its neighbours nor their number. Where a GPU's memory
+    the margin by which the other classes are ahead of the true one. A row's result depends on neither its neighbours nor their number. Where a GPU's memory
     runs out, the slots are halved and nothing is lost.
 
     Args:
@@ -60,7 +60,7 @@ def perturb(
     """
     rule = UPDATES[options.update]()
     models = Models(classifier, generator, oracle, options, torch.device(device))
-    queue = _encoded(iter(examples), models, rule, options.oracle_rule, keep_latents)
+    queue = _encoded(iter(examples), models, rule, options, keep_latents)
     if options.slots == "auto":
         if (first := next(queue, None)) is None:
             return
@@ -74,7 +74,7 @@ def perturb(
         slots.refill(queue)
         if not (active := slots.active):
             return
-        output = models.judge_if_it_fits(slots.latents, slots["label"])
+        output = models.judge_if_it_fits(slots.latents, slots["label"], slots["target"])
         if output is None:
             slots.halve()
             on_slots(slots.size)
@@ -90,7 +90,7 @@ def perturb(
 
 
 def _encoded(
-    examples: Iterator[Example], models: Models, rule: Update, oracle_rule: str, keep_latents: bool
+    examples: Iterator[Example], models: Models, rule: Update, options: PerturbOptions, keep_latents: bool
 ) -> Iterator[Row]:
     """Examples as rows ready for a slot, encoded `models.together` at a time; a short batch is padded."""
     while batch := list(islice(examples, models.together)):
@@ -100,8 +100,8 @@ def _encoded(
         ids = [example.id for example in padded]
         latents = models.encode(images, labels, ids)
         measures = models.measure(images, labels)
-        target = labels if oracle_rule == "label" else measures["oracle_label"]
-        rows = new_rows(latents, images, torch.tensor(ids), labels, target, measures, keep_latents)
+        target = labels if options.oracle_rule == "label" else measures["oracle_label"]
+        rows = new_rows(latents, images, torch.tensor(ids), labels, target, measures, options.budget, keep_latents)
         rows |= rule.memory(latents.free)
         for row in range(len(batch)):
             yield {name: values[row] for name, values in rows.items()}

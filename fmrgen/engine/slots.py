@@ -12,7 +12,7 @@ from fmrgen.engine.interfaces import Latents
 from fmrgen.records import Perturbed, StopReason
 
 _FEWEST = 16  # below, kernels round the last bits of a row differently from one batch size to the next
-_ENDS = (StopReason.BUDGET, StopReason.ORACLE, StopReason.REJECTED, StopReason.NONFINITE)
+_ENDS = tuple(StopReason)
 _UNFINISHED = -1
 PARTS = ("generator", "classifier", "oracle", "gradient")  # what may be no number
 _NO_FAULT = -1
@@ -25,13 +25,24 @@ _COLUMNS = (
 Row = dict[str, Tensor]
 
 
+# What is kept of every step of a row, under `step_…`, and the column that it is in.
+_OF_STEPS = {
+    "prediction": "step_predictions",
+    "loss": "step_losses",
+    "target_probability": "step_oracle_probabilities",
+}
+
+
 @dataclass
 class PassOutput:
-    """One pass over the slots: images [S, 3, H, W] in [0, 1] on the 8-bit grid, their measures [S], the gradient, and
-    the first of `PARTS` that is not finite, [S]."""
+    """One pass over the slots: images [S, 3, H, W] in [0, 1] on the 8-bit grid, their measures [S], whether the oracle
+    accepts them [S] and with what probability of its target, the gradient, and the first of `PARTS` that is not finite,
+    [S]."""
 
     images: Tensor
     measures: dict[str, Tensor]
+    accepted: Tensor
+    target_probability: Tensor
     fault: Tensor
     gradient: Tensor
 
@@ -48,6 +59,7 @@ def new_rows(
     labels: Tensor,
     target: Tensor,
     measures: dict[str, Tensor],
+    budget: int,
     keep_latents: bool,
 ) -> dict[str, Tensor]:
     """The state of images before their first pass; nothing is accepted yet, so the stored image is the original."""
@@ -61,6 +73,9 @@ def new_rows(
     for name in _LABELS:
         rows[f"original_{name}"] = measures[name]
         rows[f"reconstruction_{name}"] = torch.full_like(measures[name], -1)
+    for name, values in {**measures, "target_probability": measures["probability"]}.items():
+        if name in _OF_STEPS:
+            rows[_OF_STEPS[name]] = values.new_zeros(count, budget + 1)
     rows["accepted"] = torch.zeros(count, dtype=torch.int64, device=device)
     rows["first_pass"] = torch.ones(count, dtype=torch.bool, device=device)  # not decoded yet: pass 0
     rows["gradient_only"] = torch.ones(count, dtype=torch.bool, device=device)  # decoded for its gradient, not judged
@@ -135,8 +150,7 @@ class Slots:
         for name in _LABELS:
             key = f"reconstruction_{name}"
             rows[key] = torch.where(rows["first_pass"], measures[name], rows[key])
-        agrees = measures["oracle_label"] == rows["target"]
-        accepted = ~gradient_only & agrees & output.finite
+        accepted = ~gradient_only & output.accepted & output.finite
         shift = (rows["free"] - rows["initial_free"]).flatten(1).square().mean(1).sqrt()
         stored = {**measures, "image": output.images, "latent_shift": shift}
         if "latent" in rows:
@@ -144,16 +158,19 @@ class Slots:
         for name, values in stored.items():
             rows[name] = torch.where(as_column(accepted, values), values, rows[name])
         rows["accepted"] = rows["accepted"] + accepted
+        self._record(rows["first_pass"] | accepted, {**measures, "target_probability": output.target_probability})
 
         steps_now = gradient_only if reencode else torch.ones_like(gradient_only)
         codes = torch.full_like(rows["accepted"], _UNFINISHED)
         lost = steps_now & ~all_finite(output.gradient)
         rows["fault"] = output.fault.masked_fill(output.finite & lost, PARTS.index("gradient"))
+        stuck = steps_now & (output.gradient == 0).flatten(1).all(1)
         spent = accepted & (rows["accepted"] == budget)
-        refused = ~gradient_only & ~agrees
+        refused = ~gradient_only & ~output.accepted
         never = refused & (rows["accepted"] == 0)
         # Of several ends the last one here holds: numbers that are not finite decide before the oracle does.
         for reason, ended in (
+            (StopReason.STUCK, stuck),
             (StopReason.NONFINITE, lost),
             (StopReason.BUDGET, spent),
             (StopReason.ORACLE, refused),
@@ -170,6 +187,21 @@ class Slots:
         ]
         return ends, moving
 
+    def _record(self, written: Tensor, measures: dict[str, Tensor]) -> None:
+        """Writes the entry of the last step of the slots `written` [S]."""
+        budget = self["step_losses"].shape[1] - 1
+        entry = self["accepted"].clamp(max=budget).unsqueeze(1)  # an empty slot may count on
+        for name, column in _OF_STEPS.items():
+            kept = self[column].gather(1, entry).squeeze(1)
+            self[column].scatter_(1, entry, torch.where(written, measures[name], kept).unsqueeze(1))
+
+    def correct_last_entry(self, slots: list[int]) -> None:
+        """Makes the last entries of `slots` those of their stored images, which were measured again."""
+        stored = self["accepted"][slots]
+        for name in ("prediction", "loss"):
+            steps = self[_OF_STEPS[name]]
+            steps[slots, stored] = torch.where(stored > 0, self[name][slots], steps[slots, stored])
+
     def move(self, delta: Tensor, moving: Tensor) -> None:
         self.rows["free"] = torch.where(as_column(moving, delta), self["free"] + delta, self["free"])
 
@@ -184,6 +216,7 @@ class Slots:
             return
         slots = [slot for slot, _ in done]
         columns = {name: self[name][slots].tolist() for name in _COLUMNS}
+        steps = {name: self[name][slots].tolist() for name in _OF_STEPS.values()}
         images = {name: to_bytes(self[name][slots]).cpu() for name in ("image", "original")}
         kept = [self[name][slots].cpu() for name in ("initial_free", "latent")] if "latent" in self.rows else None
         iterations, faults = columns.pop("accepted"), columns.pop("fault")
@@ -198,6 +231,7 @@ class Slots:
                 fault=PARTS[faults[row]] if reason is StopReason.NONFINITE else None,
                 latents=None if kept is None else (kept[0][row], kept[1][row]),
                 **{name: values[row] for name, values in columns.items()},
+                **{name: values[row][: iterations[row] + 1] for name, values in steps.items()},
             )
 
 

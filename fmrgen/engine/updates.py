@@ -1,4 +1,7 @@
-"""Update rules: the direction of a step, per row, from the gradient of the loss. The engine gives it its length."""
+"""Update rules: the direction of a step, per row, from the gradient of the margin. The engine gives it its length.
+
+None depends on the gradient's scale, and so on the temperature of the classifier's logits.
+"""
 
 from abc import ABC, abstractmethod
 
@@ -32,12 +35,15 @@ class L2(Update):
 
     def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor]) -> Tensor:
         rows = gradient.flatten(1)
-        norm = rows.norm(dim=1, keepdim=True)
-        return (rows / norm.where(norm > 0, 1.0) * rows.shape[1] ** 0.5).view_as(gradient)
+        rows = rows / _unless_zero(rows.abs().amax(1, keepdim=True))  # else small squares would underflow
+        return (rows / _unless_zero(rows.norm(dim=1, keepdim=True)) * rows.shape[1] ** 0.5).view_as(gradient)
 
 
 class Adam(Update):
-    """Adam's direction with its usual decay rates and bias correction (Kingma & Ba 2015), uphill."""
+    """Adam's direction with its usual decay rates and bias correction (Kingma & Ba 2015), uphill.
+
+    ε is in units of the root mean square of the row's second moments.
+    """
 
     _decay_mean, _decay_square, _epsilon = 0.9, 0.999, 1e-8
 
@@ -54,7 +60,13 @@ class Adam(Update):
         steps = memory["adam_steps"].clamp(min=1)
         mean = memory["adam_mean"] / (1 - self._decay_mean**steps)
         square = memory["adam_square"] / (1 - self._decay_square**steps)
-        return mean / (square.sqrt() + self._epsilon)
+        typical = square.flatten(1).mean(1).sqrt()
+        return mean / _unless_zero(square.sqrt() + self._epsilon * as_column(typical, square))
+
+
+def _unless_zero(values: Tensor) -> Tensor:
+    """The values to divide by: 1 in the place of zeros."""
+    return values.where(values > 0, 1.0)
 
 
 UPDATES: dict[str, type[Update]] = {"sign": Sign, "l2": L2, "adam": Adam}

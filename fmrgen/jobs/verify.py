@@ -11,8 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from fmrgen.components import ClassifierAndOracle, blank_image, build_classifier_and_oracle, component_errors
 from fmrgen.config import StrictConfig
-from fmrgen.engine.images import to_batch
-from fmrgen.engine.models import as_float32
+from fmrgen.engine.images import as_float32, to_batch
 from fmrgen.errors import UserError
 from fmrgen.kinds import ClassifierField, OracleField
 from fmrgen.records import StopReason

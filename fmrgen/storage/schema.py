@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from datasets import ClassLabel, Features, Image, Value
+from datasets import ClassLabel, Features, Image, List, Value
 
 from fmrgen.records import StopReason
 
@@ -23,14 +23,14 @@ class Column:
     Attributes:
         name: in the split.
         meaning: in words, as the card says it.
-        type: as `datasets` calls it; `image`, `label` and `reason` are images and classes.
+        type: as `datasets` calls it; `image`, `label` and `reason` are images and classes, lists have a row's steps.
         field: the value of `Perturbed` that it holds.
         holds_classes: whether its numbers are those of labels, which is certain in splits of fmrgen alone.
     """
 
     name: str
     meaning: str
-    type: Literal["image", "label", "reason", "bool", "int32", "int64", "float32"]
+    type: Literal["image", "label", "reason", "bool", "int32", "int64", "float32", "int32 list", "float32 list"]
     field: str
     holds_classes: bool = False
 
@@ -42,7 +42,8 @@ class Column:
             return ClassLabel(names=list(label_names))
         if self.type == "reason":
             return ClassLabel(names=[reason.value for reason in StopReason])
-        return Value(self.type)
+        value, _, is_list = self.type.partition(" ")
+        return List(Value(value)) if is_list else Value(value)
 
     def can_be(self, feature: Any) -> bool:
         """Whether a column of that name and the type `feature`, in anyone's split, can be read as this one."""
@@ -80,7 +81,7 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
             "stop_reason",
             "reason",
             "`budget`: every step was accepted; `oracle`: the next one was not; `rejected`: not even the first; "
-            "`nonfinite`: no finite way on",
+            "`nonfinite`: no finite way on; `stuck`: the gradient is zero",
         ),
         _column(score_column, "float32", _SCORES[score_column], "score"),
         _column(

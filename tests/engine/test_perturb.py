@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 from fakes import BUDGET, COUNT, STEP, Brightness, Fixture, Identity, Patient, by_id, grey
-from helpers import SIZE, perturb, smooth_images, tiny_vqgan
+from helpers import LABELS, SIZE, perturb, smooth_images, tiny_network, tiny_vqgan
 from torch import nn
 
 from fmrgen.engine.models import row_seed
@@ -199,3 +199,100 @@ def test_senseless_settings_are_refused(wrong):
 
 def test_no_examples_no_rows():
     assert list(perturb([], Brightness(), Identity(), Patient(1), budget=1, step_size=0.1)) == []
+
+
+class Scaled(nn.Module):
+    """A classifier whose logits are multiplied: the same predictions, at another temperature."""
+
+    def __init__(self, inner, factor):
+        super().__init__()
+        self.inner, self.factor = inner, factor
+
+    def forward(self, images):
+        return self.inner(images) * self.factor
+
+
+@pytest.mark.parametrize("update", ["sign", "l2", "adam"])
+def test_two_classes_at_any_temperature_make_the_same_rows(update):
+    """With one other class the direction of the margin's gradient hangs on no temperature at all, and in float32 the
+    cross-entropy's is zero at the highest of these."""
+    setting = Fixture(tiny_vqgan(), 0.05)
+    two = nn.Sequential(setting.classifier, nn.Linear(LABELS, 2, bias=False))
+    torch.nn.init.constant_(two[1].weight, 0)
+    two[1].weight.data[0, 0] = two[1].weight.data[1, 1] = 1
+    oracle = Patient(0.8)
+    examples = [Example(i, image, int(two(image[None]).argmax())) for i, image in enumerate(setting.images[:8])]
+    settings = {"budget": 6, "step_size": 0.05, "update": update, "slots": 8}
+    plain = by_id(perturb(examples, two, setting.generator, oracle, **settings))
+    assert {row.stop_reason for row in plain.values()} != {StopReason.STUCK}
+    for factor in (2**-7, 2**4, 2**12):
+        scaled = by_id(perturb(examples, Scaled(two, factor), setting.generator, oracle, **settings))
+        for i, row in scaled.items():
+            assert row.iterations == plain[i].iterations
+            assert torch.equal(row.image, plain[i].image)
+            assert row.step_predictions == plain[i].step_predictions
+
+
+def test_a_sure_classifier_of_many_classes_is_moved_all_the_same():
+    setting = Fixture(tiny_vqgan(), 0.05)
+    for factor in (0.1, 1, 1000):
+        setting.classifier = Scaled(tiny_network(1), factor)
+        rows = setting.engine(slots=8).values()
+        assert all(row.latent_shift > 0 for row in rows if row.valid)
+        assert {row.stop_reason for row in rows} <= {StopReason.BUDGET, StopReason.ORACLE, StopReason.REJECTED}
+
+
+@pytest.mark.parametrize("reencode", [False, True], ids=["carry", "reencode"])
+@pytest.mark.parametrize("update", ["sign", "l2", "adam"])
+def test_a_row_without_a_gradient_is_stuck_and_no_success(update, reencode):
+    """It counts as invalid where no step was taken, and keeps its image where the gradient is lost on the way."""
+
+    class Flat(nn.Module):
+        def forward(self, images):
+            mean = images.flatten(1).mean(1)
+            logit = torch.where(mean > 0.5, 0.5, mean)
+            return torch.stack([torch.zeros_like(logit), logit], 1)
+
+    settings = {"budget": 5, "step_size": STEP, "slots": 2, "update": update, "reencode": reencode}
+    rows = by_id(perturb(grey(0.2, 0.46, 0.8), Flat(), Identity(), Patient(2), **settings))
+    assert [rows[i].stop_reason for i in range(3)] == ["budget", "stuck", "stuck"]
+    assert [rows[i].iterations for i in range(3)] == [5, 2, 0]
+    assert [rows[i].valid for i in range(3)] == [True, True, False]
+    assert rows[2].image.equal(rows[2].original)
+    assert rows[1].fault is None
+
+
+@pytest.mark.parametrize("reencode", [False, True], ids=["carry", "reencode"])
+def test_every_budget_and_threshold_is_in_one_run(setting, reencode):
+    """What a smaller budget, or a stricter oracle, would have stored is read off the steps of a longer run."""
+    whole = setting.engine(slots=3, reencode=reencode)
+    assert max(row.iterations for row in whole.values()) > (0 if reencode else 4)
+    for row in whole.values():
+        recorded = (row.step_predictions, row.step_losses, row.step_oracle_probabilities)
+        assert {len(steps) for steps in recorded} == {row.iterations + 1}
+        assert row.step_predictions[0] == row.reconstruction_prediction
+        if row.valid:
+            last = (row.prediction, row.loss, row.probability)
+            assert tuple(steps[-1] for steps in recorded) == last
+    for budget in (1, 4):
+        for i, row in setting.engine(slots=3, reencode=reencode, budget=budget).items():
+            kept = min(budget, whole[i].iterations)
+            assert row.iterations == kept
+            assert row.step_predictions == whole[i].step_predictions[: kept + 1]
+            assert row.step_losses == pytest.approx(whole[i].step_losses[: kept + 1])
+    thresholds = sorted(row.step_oracle_probabilities[-1] for row in whole.values() if row.valid)
+    for least in (thresholds[len(thresholds) // 3], thresholds[2 * len(thresholds) // 3]):
+        for i, row in setting.engine(slots=3, reencode=reencode, min_probability=least).items():
+            steps = whole[i].step_oracle_probabilities[1:]
+            kept = next((t for t, probability in enumerate(steps) if probability < least), len(steps))
+            assert row.iterations == kept
+            assert row.step_predictions == whole[i].step_predictions[: kept + 1]
+
+
+def test_a_margin_to_the_second_label_can_be_asked_for(setting):
+    loose, strict = setting.engine(slots=3), setting.engine(slots=3, min_margin=0.05)
+    assert sum(row.iterations for row in strict.values()) < sum(row.iterations for row in loose.values())
+    for row in strict.values():
+        if row.valid:
+            first, second = setting.oracle.judge(row.image[None].double() / 255).probabilities[0].topk(2).values
+            assert first - second >= 0.05
