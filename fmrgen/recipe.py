@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fmrgen.config import (
+    FINGERPRINTED_IF_SET,
     NOT_FINGERPRINTED,
     AnyConfig,
     ComponentConfig,
@@ -85,6 +86,10 @@ class Recipe(StrictConfig):
         for key in NOT_FINGERPRINTED:
             *sections, name = key.split(".")
             reduce(dict.__getitem__, sections, tree).pop(name, None)
+        for key, before in FINGERPRINTED_IF_SET.items():
+            section, name = key.split(".")
+            if name in tree[section] and tree[section][name] == before:
+                del tree[section][name]
         # The order of `classes` numbers the labels, and sorted JSON does not show it.
         return fingerprint([tree, list(getattr(self.source, "classes", None) or [])])
 

@@ -208,9 +208,9 @@ class Models:
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """How far the other classes together are ahead of the true one: logsumexp(z_j, j ≠ y) − z_y.
+    """How far the other classes together are ahead of the true one: logsumexp(z_j, j ≠ y) - z_y.
 
-    Cross-entropy is softplus of it, and its gradient this one's times 1 − p_y, which float32 rounds to nothing where a
+    Cross-entropy is softplus of it, and its gradient this one's times 1 - p_y, which float32 rounds to nothing where a
     classifier is sure: it would then look robust. This gradient does not fade.
 
     Args:

@@ -35,9 +35,7 @@ class PerturbOptions:
     min_probability: float = field(
         default=0.0, metadata={"description": "accept only where the oracle gives that class at least this probability"}
     )
-    min_margin: float = field(
-        default=0.0, metadata={"description": "and at least so much more than any other class"}
-    )
+    min_margin: float = field(default=0.0, metadata={"description": "and at least so much more than any other class"})
     seed: int = field(default=0, metadata={"description": "with the example's id, the seed of anything random"})
     slots: int | Literal["auto"] = field(
         default=32,

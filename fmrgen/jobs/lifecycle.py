@@ -17,7 +17,14 @@ from fmrgen.recipe import Recipe
 from fmrgen.records import StopReason
 from fmrgen.report.show import write_picture
 from fmrgen.storage.paths import SplitPaths
-from fmrgen.storage.provenance import SCHEMA, Provenance, Run, provenance_to_continue, read_provenance
+from fmrgen.storage.provenance import (
+    SCHEMA,
+    Provenance,
+    Run,
+    check_same_version,
+    provenance_to_continue,
+    read_provenance,
+)
 from fmrgen.storage.shards import SplitFolder, set_aside
 from fmrgen.weights.digest import weights_sha256
 
@@ -78,6 +85,9 @@ def claim(
         files = provenance.files
         if not at_work:
             intact, wrong = folder.intact_shards(provenance)
+            if len(intact) < folder.shards:
+                cure = "choose another --output or output.split, or delete it"
+                check_same_version(f"{paths.root}:{paths.name}", provenance, fresh, cure)
             for error in wrong:
                 name = set_aside(error.path).name
                 on_note(f"{error.path}: {error.reason}; it is regenerated, and the old file kept as {name}")
@@ -139,7 +149,7 @@ def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | N
         raise nonfinite_error(len(table), faults or +stored)
     summary = summarise({name: columns[name] for name in SUMMARY_COLUMNS})
     if checked is not None:
-        told = provenance.tree | {"finished": True, "summary": asdict(summary), "schema": SCHEMA}
+        told = provenance.tree | {"finished": True, "summary": asdict(summary)}
         told |= checked._asdict() | {"skipped": [entry.model_dump() for entry in checked.skipped]}
         Provenance.model_validate(told).write(folder.paths)
         for path in folder.paths.shard_locks():  # of no use any more, and no part of a dataset

@@ -173,6 +173,28 @@ def _check_reasons_and_invalid_rows(batch: dict[str, list[Any]], pixels: dict[st
         valid, iterations = batch["valid"][i], batch["iterations"][i]
         if valid != (iterations > 0):
             wrong.append(Disagreement(example_id, "valid", valid, f"iterations {iterations}"))
+        wrong += _check_steps(batch, i)
         if not valid and "original" in pixels and not np.array_equal(pixels["image"][i], pixels["original"][i]):
             wrong.append(Disagreement(example_id, "image", "another image", "the original, as the row is invalid"))
+    return wrong
+
+
+def _check_steps(batch: dict[str, list[Any]], i: int) -> list[Disagreement]:
+    """A row has an entry for the reconstruction and each step; the last is that of the stored image."""
+    wrong = []
+    for steps, column in (
+        ("step_predictions", "prediction"),
+        ("step_losses", "loss"),
+        ("step_oracle_probabilities", None),
+    ):
+        if steps not in batch:
+            continue
+        told, iterations = batch[steps][i], batch["iterations"][i]
+        if len(told) != iterations + 1:
+            wrong.append(Disagreement(batch["id"][i], steps, f"{len(told)} entries", f"{iterations + 1}"))
+        elif column and batch["valid"][i] and told[-1] != batch[column][i]:
+            wrong.append(Disagreement(batch["id"][i], steps, told[-1], batch[column][i]))
+    if "step_predictions" in batch and batch["step_predictions"][i][:1] != [batch["reconstruction_prediction"][i]]:
+        found = batch["reconstruction_prediction"][i]
+        wrong.append(Disagreement(batch["id"][i], "step_predictions", batch["step_predictions"][i][:1], [found]))
     return wrong

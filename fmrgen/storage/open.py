@@ -247,10 +247,17 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
         stream = load_dataset(repo, place[0], split=place[1], revision=revision, streaming=streaming)
     if isinstance(stream, Dataset):
         stream = stream.to_iterable_dataset()
-    if provenance is not None and (stream.features or {}).items() != provenance.row_schema.features.items():
+    features = stream.features or Features()
+    if provenance is not None and not _are_columns_of(provenance, features):
         raise UserError(f"{text}: its columns are not those that its provenance says; {FILES_CURE}")
     name = f"{repo}{f'@{reference.revision}' if reference.revision else ''}:{place[0]}/{place[1]}"
     return OpenedSplit(name, _with_features(stream, text), provenance, repo, revision, *place)
+
+
+def _are_columns_of(provenance: Provenance, features: Features) -> bool:
+    """Whether a split has the columns that its provenance says; one of a newer version may have others besides."""
+    told = provenance.row_schema.features
+    return told.keys() <= features.keys() if provenance.is_newer else features.items() == told.items()
 
 
 def _check_links(folder: Path) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fmrgen.storage.schema import RowSchema
 
 _SCHEMA = "fmrgen-provenance/"  # and the version; a provenance that names none is of fmrgen 0.1.0
-_VERSION = 1
+_VERSION = 2
 SCHEMA = f"{_SCHEMA}{_VERSION}"
 _VERSIONS = ("fmrgen", "torch", "transformers", "diffusers", "timm", "datasets", "accelerate")
 
@@ -128,7 +128,7 @@ class Provenance(_Recorded):
     """All that is known of a split.
 
     Attributes:
-        schema_version: `fmrgen-provenance/1`; None of fmrgen 0.1.0, which names none.
+        schema_version: `fmrgen-provenance/2`; None of fmrgen 0.1.0, which names none.
         fingerprint: 16 hex digits over all of the recipe that can change a row.
         finished: what the file says; `is_finished` is what readers go by.
         groups: the source's classes behind each label, where it groups them.
@@ -178,6 +178,20 @@ class Provenance(_Recorded):
         return self.finished and len(self.files) == self.shard_count
 
     @property
+    def rows_version(self) -> int:
+        """By which version of Algorithm 1 its rows are made, and which columns they have.
+
+        Of what a newer fmrgen wrote, only the columns of the first version are counted on.
+        """
+        version = _version_of(self.schema_version)
+        return version if version <= _VERSION else 1
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether a later version of fmrgen wrote it."""
+        return _version_of(self.schema_version) > _VERSION
+
+    @property
     def rows(self) -> int:
         return self.examples - len(self.skipped)
 
@@ -192,7 +206,8 @@ class Provenance(_Recorded):
         """The columns of the split."""
         from fmrgen.storage.schema import RowSchema  # brings `datasets`, which a look at a folder does not need
 
-        return RowSchema(tuple(self.labels), self.recipe.output.keep_original, self.score_column)  # type: ignore[arg-type]
+        keep_original, score_column = self.recipe.output.keep_original, self.score_column
+        return RowSchema(tuple(self.labels), keep_original, score_column, self.rows_version)  # type: ignore[arg-type]
 
     @property
     def files_digest(self) -> str:
@@ -212,6 +227,12 @@ class Provenance(_Recorded):
         """Writes the file. Raises UserError where it can't be written."""
         text = json.dumps(self.tree, indent=2, ensure_ascii=False)
         write_atomically(paths.provenance, text.encode() + b"\n")
+
+
+def _version_of(schema: Any) -> int:
+    """The version that a provenance names; 1 where it names none, as fmrgen 0.1.0 did."""
+    told = re.fullmatch(rf"{_SCHEMA}(\d+)", str(schema))
+    return 1 if told is None else int(told[1])
 
 
 def parse_provenance(tree: Mapping[str, Any]) -> Provenance | None:
@@ -243,8 +264,7 @@ def read_all(root: Path) -> dict[tuple[str, str], Provenance]:
 def check_not_newer(where: str, tree: Mapping[str, Any] | Provenance) -> None:
     """Raises UserError, starting with `where`, for a split that a later version of fmrgen made: it is not rewritten."""
     schema = tree.schema_version if isinstance(tree, Provenance) else tree.get("schema")
-    told = re.fullmatch(rf"{_SCHEMA}(\d+)", str(schema))
-    if told is not None and int(told[1]) > _VERSION:
+    if _version_of(schema) > _VERSION:
         raise UserError(f"{where} was made by a newer fmrgen ({schema}); update fmrgen, or choose another folder")
 
 
@@ -262,6 +282,12 @@ def check_same_job(where: str, earlier: Provenance, fresh: Provenance, cure: str
             raise UserError(f"{where} was started with other {name} weights; put them back, or {cure}")
     if earlier.examples != fresh.examples:
         raise UserError(f"{where} was started on {earlier.examples} examples, not {fresh.examples}; {cure}")
+
+
+def check_same_version(where: str, earlier: Provenance, fresh: Provenance, cure: str) -> None:
+    """Raises UserError, from `where` to `cure`, where rows of `fresh` would not be made as those of `earlier` were."""
+    if earlier.rows_version != fresh.rows_version:
+        raise UserError(f"{where} was started by an older fmrgen, whose steps were others; {cure}")
 
 
 def _difference(earlier: Provenance, fresh: Provenance) -> str:
@@ -295,7 +321,7 @@ def provenance_to_continue(paths: SplitPaths, fresh: Provenance, at_work: bool) 
         if (earlier := parse_provenance(tree)) is None:
             raise UserError(f"{paths.provenance}: is not a provenance of fmrgen; delete it, or choose another --output")
         check_same_job(where, earlier, fresh, "choose another --output or output.split, or delete it")
-    check_config(paths, fresh, str(paths.root))
+    check_config(paths, earlier or fresh, str(paths.root))
     return earlier or fresh
 
 
@@ -316,10 +342,10 @@ def check_config(paths: SplitPaths, provenance: Provenance, where: str) -> None:
                     f"{where}: config {config} has another {section} in its split {split}; "
                     "a config is one source, generator and oracle: choose another output.config"
                 )
-        if other.score_column != provenance.score_column:
+        if (other.score_column, other.rows_version) != (provenance.score_column, provenance.rows_version):
             raise UserError(
-                f"{where}: config {config} has the column {other.score_column}, of an older fmrgen, in its split "
-                f"{split}, and this one {provenance.score_column}; choose another output.config"
+                f"{where}: config {config} has other columns, of an older fmrgen, in its split {split}; choose another "
+                "output.config"
             )
 
 

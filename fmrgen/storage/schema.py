@@ -8,6 +8,7 @@ from datasets import ClassLabel, Features, Image, List, Value
 
 from fmrgen.records import StopReason
 
+ROWS_VERSION = 2
 ScoreColumn = Literal["clip_score", "oracle_score"]  # of image-text oracles, and of others
 SCORE_COLUMNS: tuple[ScoreColumn, ...] = ("clip_score", "oracle_score")
 
@@ -26,6 +27,7 @@ class Column:
         type: as `datasets` calls it; `image`, `label` and `reason` are images and classes, lists have a row's steps.
         field: the value of `Perturbed` that it holds.
         holds_classes: whether its numbers are those of labels, which is certain in splits of fmrgen alone.
+        since: the version of the rows that brought it.
     """
 
     name: str
@@ -33,15 +35,16 @@ class Column:
     type: Literal["image", "label", "reason", "bool", "int32", "int64", "float32", "int32 list", "float32 list"]
     field: str
     holds_classes: bool = False
+    since: int = 1
 
-    def feature(self, label_names: Sequence[str]) -> Any:
-        """Its type as `datasets` has it."""
+    def feature(self, label_names: Sequence[str], version: int) -> Any:
+        """Its type as `datasets` has it, in rows of a version."""
         if self.type == "image":
             return Image()
         if self.type == "label":
             return ClassLabel(names=list(label_names))
         if self.type == "reason":
-            return ClassLabel(names=[reason.value for reason in StopReason])
+            return ClassLabel(names=[reason.value for reason in StopReason if reason != "stuck" or version > 1])
         value, _, is_list = self.type.partition(" ")
         return List(Value(value)) if is_list else Value(value)
 
@@ -49,12 +52,17 @@ class Column:
         """Whether a column of that name and the type `feature`, in anyone's split, can be read as this one."""
         if self.type == "reason" and isinstance(feature, ClassLabel):
             return True
+        if self.type.endswith("list"):
+            inner = feature.feature if isinstance(feature, List) else None
+            return isinstance(inner, Value) and inner.dtype in (_FLOATS if self.type == "float32 list" else _INTEGERS)
         types = {"bool": ("bool", *_INTEGERS), "float32": _FLOATS, "reason": _WORDS, "label": _INTEGERS + _WORDS}
         return isinstance(feature, Value) and feature.dtype in types.get(self.type, _INTEGERS)
 
 
-def _column(name: str, type: Any, meaning: str, field: str | None = None, holds_classes: bool = False) -> Column:
-    return Column(name, meaning, type, field or name, holds_classes)
+def _column(
+    name: str, type: Any, meaning: str, field: str | None = None, holds_classes: bool = False, since: int = 1
+) -> Column:
+    return Column(name, meaning, type, field or name, holds_classes, since)
 
 
 _IMAGE = _column(
@@ -100,6 +108,21 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
         _column("reconstruction_prediction", "int32", "what it says of the plain reconstruction", holds_classes=True),
         _column("loss", "float32", "its cross-entropy on `image`"),
         _column("latent_shift", "float32", "root mean square of the change of the latent"),
+        _column(
+            "step_predictions",
+            "int32 list",
+            "what it says of each image from the plain reconstruction to the one after the last step",
+            holds_classes=True,
+            since=2,
+        ),
+        _column("step_losses", "float32 list", "its cross-entropy on each of them", since=2),
+        _column(
+            "step_oracle_probabilities",
+            "float32 list",
+            "the oracle's probability, on each of them, of the class that it is asked for: the true one, or by the rule "
+            "`consistent` the one that it saw in the original",
+            since=2,
+        ),
     )
 
 
@@ -111,19 +134,22 @@ class RowSchema:
         label_names: of the classes.
         keep_original: whether the originals are stored.
         score_column: what the oracle's score is called.
+        version: of the rows. Those of the first have no steps, and no reason `stuck`.
     """
 
     label_names: tuple[str, ...]
     keep_original: bool = True
     score_column: ScoreColumn = "clip_score"
+    version: int = ROWS_VERSION
 
     @property
     def columns(self) -> list[Column]:
-        return [c for c in _columns(self.score_column) if self.keep_original or c.name != _ORIGINAL.name]
+        known = [column for column in _columns(self.score_column) if column.since <= self.version]
+        return [column for column in known if self.keep_original or column.name != _ORIGINAL.name]
 
     @property
     def features(self) -> Features:
-        return Features({column.name: column.feature(self.label_names) for column in self.columns})
+        return Features({column.name: column.feature(self.label_names, self.version) for column in self.columns})
 
     def name_of(self, field: str) -> str:
         """The column that holds a value of `Perturbed`."""

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
+from datasets import ClassLabel, Dataset, Features, Image, List, Value, load_dataset
 from helpers import ROOT, assert_same_rows, fmrgen, parts, rows
 from PIL import Image as PILImage
 
@@ -53,11 +53,14 @@ def test_the_schema_is_the_documented_one(whole):
         "image": Image(),
         "original": Image(),
         "label": ClassLabel(names=[str(digit) for digit in range(10)]),
-        "stop_reason": ClassLabel(names=["budget", "oracle", "rejected", "nonfinite"]),
+        "stop_reason": ClassLabel(names=["budget", "oracle", "rejected", "nonfinite", "stuck"]),
         "id": Value("int64"),
         "valid": Value("bool"),
         **{name: Value("int32") for name in integers},
         **{name: Value("float32") for name in floats},
+        "step_predictions": List(Value("int32")),
+        "step_losses": List(Value("float32")),
+        "step_oracle_probabilities": List(Value("float32")),
     }
     assert dataset["id"][:] == list(range(60))
     assert dataset[0]["image"].size == (32, 32)

@@ -90,16 +90,23 @@ def test_it_is_pushed_and_stays_in_the_card_when_another_follows(old, tmp_path, 
         assert done.returncode == 0, done.stderr
 
 
-def test_the_job_of_0_1_0_is_done_and_goes_on(old):
+def test_the_job_of_0_1_0_is_done_and_is_not_mixed_with_rows_of_today(old):
     """The recipe in its provenance still has its fingerprint, so the same command finds all of it there."""
     recipe = load_recipe("mnist-lenet", ["source.limit=20", "output.shard_size=10"])
     assert recipe.fingerprint == read_json(old / PATH)["fingerprint"]
     before = (old / PATH).read_bytes()
     assert generate(recipe, old).rows == 20
     assert (old / PATH).read_bytes() == before
-    next(old.glob("mnist/lenet-00001-*.parquet")).unlink()
+    (shard,) = old.glob("mnist/lenet-00001-*.parquet")
+    kept = shard.read_bytes()
+    shard.unlink()
+    with pytest.raises(UserError, match="was started by an older fmrgen, whose steps were others; choose another"):
+        generate(recipe, old)
+    with pytest.raises(UserError, match="config mnist has other columns, of an older fmrgen, in its split"):
+        generate(load_recipe("mnist-lenet", ["source.limit=20", "output.split=third"]), old)
+    shard.write_bytes(kept)
     assert generate(recipe, old).rows == 20
-    assert verify_files(f"{old}:mnist/lenet").wrong == []
+    assert (old / PATH).read_bytes() == before
 
 
 def test_figures_that_a_version_did_not_tell_are_found_from_the_rows(old):
@@ -192,7 +199,7 @@ def test_on_the_hub_it_stays_too(old, tmp_path, hub):
 
 def test_new_splits_say_their_version(tmp_path):
     with_other_split(tmp_path / "new")
-    assert read_json(tmp_path / "new/provenance/other/lenet.json")["schema"] == "fmrgen-provenance/1"
+    assert read_json(tmp_path / "new/provenance/other/lenet.json")["schema"] == "fmrgen-provenance/2"
     assert run("verify", tmp_path / "new", "-q") == 0
 
 
