@@ -123,6 +123,21 @@ def _ratio_of_proportions(part: np.ndarray, whole: np.ndarray) -> Estimate | Non
     return Estimate(100 * over.value / under.value, 100 * over.low / under.high, 100 * over.high / under.low)
 
 
+def mean_of_ratio(part: np.ndarray, valid: np.ndarray, original_hit: np.ndarray) -> Estimate | None:
+    """The mean of `part` over valid rows in percent of the share of `original_hit` in all rows, [N] each.
+
+    The interval is the delta method's, paired: both come from the same rows. None where there is nothing to divide.
+    """
+    if not valid.any() or not original_hit.any():
+        return None
+    over, under = float(part[valid].mean()), float(original_hit.mean())
+    ratio = over / under
+    # What one row more of its kind would change, times the rows.
+    influence = np.where(valid, (part - over) / valid.mean(), 0) / under - ratio / under * (original_hit - under)
+    margin = float(ndtri((1 + _CONFIDENCE) / 2) * influence.std() / np.sqrt(len(valid)))
+    return Estimate(100 * ratio, 100 * max(ratio - margin, 0), 100 * (ratio + margin))
+
+
 class _Rows:
     """Some rows of a split, as what metrics are made of.
 

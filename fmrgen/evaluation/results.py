@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError
 from fmrgen.evaluation.rankings import Difference, RankedClassifier
+from fmrgen.evaluation.steps import StepFigures
 from fmrgen.files import read_json
 from fmrgen.metrics import Summary
 
@@ -23,7 +24,7 @@ class EvaluatedSplit:
     `fingerprint` is its recipe's, `files` that of its files, `classifier_sha256` that of the weights of the classifier
     it was made for. All of these are None where there is none. `iterations` maps a number of guided steps to the valid
     rows that took it, `stop_reasons` a reason to its rows; None where the split has no such column. `notes` say in
-    words what a reader of the figures must know.
+    words what a reader of the figures must know. `steps` are of its own classifier; None where it keeps none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class EvaluatedSplit:
     iterations: dict[int, int] | None
     stop_reasons: dict[str, int] | None
     notes: list[str]
+    steps: StepFigures | None = None
 
 
 @dataclass(frozen=True)

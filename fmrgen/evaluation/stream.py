@@ -14,6 +14,7 @@ from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import MOST_PIXELS, Batch, LazyPixels, Pixels, Predictions
 from fmrgen.evaluation.samples import Sampler
+from fmrgen.evaluation.steps import COLUMNS as STEP_COLUMNS
 from fmrgen.labels import Labels, find_label
 from fmrgen.storage.open import OpenedSplit, check_recorded_rows, reading
 from fmrgen.storage.schema import IMAGES, KNOWN_COLUMNS, LABEL
@@ -34,6 +35,8 @@ class SplitRows:
             feature = opened.features.get(name)
             if feature is None or (column.holds_classes and not self.has_own_classes):
                 continue
+            if name.startswith("step_") and name not in STEP_COLUMNS:
+                continue  # nothing is made of it
             if column.can_be(feature):
                 self._wanted.append(name)
             else:
@@ -61,7 +64,8 @@ class SplitRows:
             for table in stream.select_columns([*self.images, *self._wanted]).with_format("arrow").iter(size):
                 part = {name: self._read_column(table, name, row) for name in self._wanted}
                 self._parts.append(part)
-                shown = pa.table({n: table[n] for n in self.images} | {n: pa.array(v) for n, v in part.items()})
+                named = {name: pa.array(values) for name, values in part.items() if name not in STEP_COLUMNS}
+                shown = pa.table({name: table[name] for name in self.images} | named)
                 self.sampler.add(row, shown, part["label"].tolist(), self.opened.image_of)
                 images = {name: table[name] for name in self.images}
                 yield Batch(np.arange(row, row + len(table)), partial(_decode, images, self.opened, row))
@@ -78,6 +82,10 @@ class SplitRows:
             return self._read_labels(column.to_pylist(), first_row)
         if name == "stop_reason":
             return self._read_words(column.to_pylist(), name)
+        if name in STEP_COLUMNS:
+            steps = np.empty(len(column), dtype=object)
+            steps[:] = [np.asarray(values.values) for values in column]
+            return steps
         values = column.to_numpy()
         if name == "valid" and not np.isin(values, (0, 1)).all():
             row = first_row + int(np.flatnonzero(~np.isin(values, (0, 1)))[0])

@@ -13,9 +13,11 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.rankings import difference, rank
 from fmrgen.evaluation.results import SCHEMA, Comparison, EvaluatedClassifier, EvaluatedSplit, EvaluationResults, Result
 from fmrgen.evaluation.samples import Sample
+from fmrgen.evaluation.steps import StepFigures, step_figures
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier
 from fmrgen.labels import match_classes
 from fmrgen.metrics import summarise, summarise_classes
+from fmrgen.storage.provenance import RecordedPerturb
 from fmrgen.weights.digest import weights_sha256
 
 _SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
@@ -164,7 +166,12 @@ def _split_figures(passed: ClassifiedSplit, columns: dict[str, np.ndarray]) -> E
         iterations=_counted(taken) if "iterations" in columns else None,
         stop_reasons=_counted(columns["stop_reason"]) if "stop_reason" in columns else None,
         notes=notes,
+        steps=None if provenance is None else _steps_of(provenance.recipe.perturb, columns, len(passed.labels)),
     )
+
+
+def _steps_of(perturb: RecordedPerturb, columns: dict[str, np.ndarray], classes: int) -> StepFigures | None:
+    return step_figures(columns, perturb.budget, classes, perturb.min_probability)
 
 
 def _counted(values: np.ndarray) -> dict[Any, int]:

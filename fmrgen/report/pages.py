@@ -30,6 +30,10 @@ _PLOTS = {
     "accuracy.png": "SA on originals and PA on perturbed images, with 95 % intervals",
     "iterations.png": "Guided steps in the stored images of valid rows",
     "classes.png": "Accuracy by class",
+    "budgets.png": "FMR of each split's own classifier, had the budget been smaller, and its mean over budgets",
+    "thresholds.png": "FMR and VR, had the oracle asked for a higher probability",
+    "failures.png": "The step at which a split's own classifier is wrong for the first time",
+    "classes-by-budget.png": "FMR by class and budget",
 }
 
 

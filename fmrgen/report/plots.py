@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 
 from fmrgen.evaluation.results import EvaluatedSplit, EvaluationResults, Result
 from fmrgen.metrics import COMPARED, Estimate, Summary
+from fmrgen.report.step_plots import step_plots
 from fmrgen.report.tables import short_names
 
 _INK, _FAINT = "#22303c", "#c9d1d8"
@@ -50,6 +51,7 @@ def all_plots(evaluation: EvaluationResults) -> dict[str, bytes]:
         if any(split.iterations for split in evaluation.splits):
             plots["iterations.png"] = _iterations([split for split in evaluation.splits if split.iterations])
         plots["classes.png"] = _classes(evaluation)
+        plots |= step_plots(evaluation.splits)
         return {name: _png(figure) for name, figure in plots.items()}
 
 

@@ -58,6 +58,8 @@ class RecordedPerturb(_Recorded):
     update: str
     reencode: bool = False
     oracle_rule: str
+    min_probability: float = 0.0
+    min_margin: float = 0.0
 
 
 class RecordedOutput(_Recorded):

@@ -119,8 +119,8 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
         _column(
             "step_oracle_probabilities",
             "float32 list",
-            "the oracle's probability, on each of them, of the class that it is asked for: the true one, or by the rule "
-            "`consistent` the one that it saw in the original",
+            "the oracle's probability, on each of them, of the class that it is asked for: the true one, or by the "
+            "rule `consistent` the one that it saw in the original",
             since=2,
         ),
     )

@@ -209,7 +209,8 @@ def test_small_images_are_shown_as_stored_and_large_ones_smaller():
 
 def test_the_plots_are_pictures(evaluation):
     plots = all_plots(evaluation)
-    assert set(plots) == {"accuracy.png", "transfer.png", "iterations.png", "classes.png"}
+    of_steps = {"budgets.png", "thresholds.png", "failures.png", "classes-by-budget.png"}
+    assert set(plots) == {"accuracy.png", "transfer.png", "iterations.png", "classes.png"} | of_steps
     for png in plots.values():
         picture = PILImage.open(io.BytesIO(png)).convert("RGB")
         assert picture.width > 600

@@ -1,0 +1,171 @@
+"""What the steps of a split say of its own classifier: every smaller budget, every stricter oracle, the first failure.
+
+A run with a smaller budget, or with a higher `min_probability`, would have stored an image that this one passed: so its
+figures are read off the record of the steps, and no other run is needed.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fmrgen.metrics import Estimate, foundation_model_robustness, mean, mean_of_ratio, proportion
+
+COLUMNS = ("step_predictions", "step_oracle_probabilities")
+_RESAMPLES = 2_000
+_MOST_BUDGETS = 60  # that have figures of their own; of more, evenly chosen ones
+_MOST_STEPS, _MOST_ENTRIES = 1_000_000, 1 << 28
+_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99)
+
+
+@dataclass(frozen=True)
+class AtBudget:
+    """The figures that a budget of so many guided steps gives."""
+
+    budget: int
+    perturbed_accuracy: Estimate | None
+    fmr: Estimate | None
+
+
+@dataclass(frozen=True)
+class AtThreshold:
+    """The figures under an oracle that gives the class at least so much probability."""
+
+    min_probability: float
+    validation_rate: Estimate | None
+    perturbed_accuracy: Estimate | None
+    fmr: Estimate | None
+    mean_iterations: Estimate | None
+
+
+@dataclass(frozen=True)
+class StepsOfClass:
+    """One class: FMR at each of the budgets, and `first_failures` as of all classes."""
+
+    fmr: list[float | None]
+    first_failures: dict[int, int]
+    never_failed: int
+
+
+@dataclass(frozen=True)
+class StepFigures:
+    """The split's own classifier, step by step.
+
+    `area_under_fmr` is the mean of FMR over the budgets 1 to the split's own. `first_failures` maps a step to the valid
+    rows whose prediction is wrong from there on for the first time, 0 being the plain reconstruction; `never_failed`
+    counts the others. `classes` are in the order of the split's class names.
+    """
+
+    budgets: list[AtBudget]
+    area_under_fmr: Estimate | None
+    thresholds: list[AtThreshold]
+    first_failures: dict[int, int]
+    never_failed: int
+    classes: list[StepsOfClass]
+
+
+def step_figures(
+    columns: Mapping[str, np.ndarray], budget: int, classes: int, own_threshold: float = 0.0
+) -> StepFigures | None:
+    """The figures of the steps.
+
+    Args:
+        columns: of a split, [N] each, under its columns' names; lists of steps as arrays of lists.
+        budget: of the split.
+        classes: how many labels there are.
+        own_threshold: the `min_probability` that the split was made with; only stricter ones can be told.
+
+    Returns:
+        None where the split keeps no steps, or not one for each iteration and the reconstruction.
+    """
+    needed = (*COLUMNS, "label", "valid", "iterations", "original_prediction")
+    if any(name not in columns for name in needed):
+        return None
+    iterations, label = columns["iterations"].astype(np.int64), columns["label"]
+    longest = int(iterations.max(initial=0))
+    # Anyone's provenance and rows: they do not say how much memory is taken.
+    if not 1 <= max(longest, 1) <= budget <= _MOST_STEPS or longest * len(label) > _MOST_ENTRIES:
+        return None
+    predictions, probabilities = (_as_matrix(columns[name], iterations) for name in COLUMNS)
+    if predictions is None or probabilities is None:
+        return None
+    right = predictions == label[:, None]
+    valid, original = columns["valid"], columns["original_prediction"] == label
+    budgets = _spread(budget)
+    at_budget = {b: right[np.arange(len(label)), np.minimum(b, iterations)] for b in budgets}
+    failed_first = np.where((~right).any(1), (~right).argmax(1), -1)
+    members = [label == one for one in range(classes)]
+    beyond = right[:, -1] * (budget - longest)  # budgets that no row needs
+    share_of_budgets = (right[:, 1:].sum(1) + beyond) / budget
+    return StepFigures(
+        budgets=[
+            AtBudget(
+                b, proportion(hit[valid]), foundation_model_robustness(hit, valid, original, resamples=_RESAMPLES)[0]
+            )
+            for b, hit in at_budget.items()
+        ],
+        area_under_fmr=mean_of_ratio(share_of_budgets, valid, original),
+        thresholds=[
+            _at_threshold(least, right, probabilities, iterations, valid, original)
+            for least in sorted({own_threshold, *(t for t in _THRESHOLDS if t > own_threshold)})
+        ],
+        first_failures=_counted(failed_first[valid]),
+        never_failed=int((failed_first[valid] < 0).sum()),
+        classes=[
+            StepsOfClass(
+                [_ratio(hit[rows & valid], original[rows]) for hit in at_budget.values()],
+                _counted(failed_first[rows & valid]),
+                int((failed_first[rows & valid] < 0).sum()),
+            )
+            for rows in members
+        ],
+    )
+
+
+def _as_matrix(lists: np.ndarray, iterations: np.ndarray) -> np.ndarray | None:
+    """[N, steps + 1], the last one repeated; None where a row has not an entry for each of its steps."""
+    lengths = np.array([len(steps) for steps in lists])
+    if not np.array_equal(lengths, iterations + 1):
+        return None
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    reached = np.minimum(np.arange(iterations.max() + 1), iterations[:, None])
+    return np.concatenate(list(lists))[starts[:, None] + reached]
+
+
+def _at_threshold(
+    least: float,
+    right: np.ndarray,
+    probabilities: np.ndarray,
+    iterations: np.ndarray,
+    valid: np.ndarray,
+    original: np.ndarray,
+) -> AtThreshold:
+    """A row stops before the first image whose probability is below `least`; the reconstruction is not judged."""
+    refused = probabilities[:, 1:] < np.float32(least)
+    first_refused = np.where(refused.any(1), refused.argmax(1), refused.shape[1])
+    kept = np.minimum(np.where(valid, iterations, 0), first_refused)
+    still_valid = kept > 0
+    hit = right[np.arange(len(kept)), kept]
+    return AtThreshold(
+        min_probability=float(least),
+        validation_rate=proportion(still_valid),
+        perturbed_accuracy=proportion(hit[still_valid]),
+        fmr=foundation_model_robustness(hit, still_valid, original, resamples=_RESAMPLES)[0],
+        mean_iterations=mean(kept[still_valid]),
+    )
+
+
+def _spread(budget: int) -> list[int]:
+    """The budgets to tell of, the split's own among them."""
+    if budget <= _MOST_BUDGETS:
+        return list(range(1, budget + 1))
+    return sorted({round(b) for b in np.geomspace(1, budget, _MOST_BUDGETS)})
+
+
+def _counted(steps: np.ndarray) -> dict[int, int]:
+    return dict(sorted(Counter(steps[steps >= 0].tolist()).items()))
+
+
+def _ratio(hit: np.ndarray, original: np.ndarray) -> float | None:
+    return 100 * float(hit.mean() / original.mean()) if len(hit) and original.any() else None

@@ -1,0 +1,141 @@
+"""The steps of splits as pictures: FMR by budget and by the oracle's strictness, and where classifiers first fail."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fmrgen.evaluation.results import EvaluatedSplit
+from fmrgen.evaluation.steps import StepFigures
+from fmrgen.metrics import Estimate
+from fmrgen.report.tables import short_names
+
+_LINES = ["#c8472f", "#2b6690", "#3f7d58", "#8a6bb1", "#b8862d", "#5b6770"]
+_FAINT = "#c9d1d8"
+_MOST_CLASSES = 30
+
+_Splits = Sequence[tuple[EvaluatedSplit, StepFigures]]
+
+
+def step_plots(splits: Sequence[EvaluatedSplit]) -> dict[str, Figure]:
+    """File name → picture; none where no split keeps its steps. To be drawn in the style of the other plots."""
+    kept = [(split, split.steps) for split in splits if split.steps is not None]
+    if not kept:
+        return {}
+    plots = {
+        "budgets.png": _budgets(kept),
+        "thresholds.png": _thresholds(kept),
+        "failures.png": _failures(kept),
+    }
+    if any(len(split.class_names) > 1 for split, _ in kept):
+        plots["classes-by-budget.png"] = _classes(kept)
+    return plots
+
+
+def _budgets(splits: _Splits) -> Figure:
+    """FMR of each split's own classifier, had the budget been smaller."""
+    figure = Figure(figsize=(6.4, 3.6))
+    axes = figure.subplots()
+    for (name, steps), colour in _coloured(splits):
+        area = steps.area_under_fmr
+        label = f"{name}, mean {area.value:.1f}" if area is not None else name
+        _band(axes, [at.budget for at in steps.budgets], [at.fmr for at in steps.budgets], colour, label)
+    axes.set_xlabel("budget, guided steps")
+    _percent(axes, "FMR, %", "FMR by budget, of each split's own classifier")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _thresholds(splits: _Splits) -> Figure:
+    """FMR and VR, had the oracle asked for more."""
+    figure = Figure(figsize=(6.4, 5.2))
+    above, below = figure.subplots(2, 1, sharex=True)
+    for (name, steps), colour in _coloured(splits):
+        places = [at.min_probability for at in steps.thresholds]
+        _band(above, places, [at.fmr for at in steps.thresholds], colour, name, marker="o")
+        _band(below, places, [at.validation_rate for at in steps.thresholds], colour, name, marker="o")
+    _percent(above, "FMR, %", "Under a stricter oracle")
+    _percent(below, "VR, %", "")
+    below.set_ylim(0, 102)
+    below.set_xlabel("least probability that the oracle gives the class")
+    above.legend(fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def _failures(splits: _Splits) -> Figure:
+    """At which step the classifier is wrong for the first time."""
+    figure = Figure(figsize=(6.4, 0.6 + 1.6 * len(splits)))
+    panels = figure.subplots(len(splits), 1, squeeze=False, sharex=True)[:, 0]
+    for axes, ((name, steps), colour) in zip(panels, _coloured(splits), strict=True):
+        counts = {int(step): rows for step, rows in steps.first_failures.items()}
+        axes.bar(list(counts), list(counts.values()), width=0.9, color=colour)
+        axes.set_title(f"{name}: never wrong on {steps.never_failed} valid rows")
+        axes.set_ylabel("rows")
+        axes.tick_params(length=0)
+    panels[-1].set_xlabel("step of the first wrong prediction (0: the plain reconstruction)")
+    figure.tight_layout()
+    return figure
+
+
+def _classes(splits: _Splits) -> Figure:
+    """FMR by class and budget, the classes of lowest FMR where there are many."""
+    chosen = [_lowest(steps) for _, steps in splits]
+    heights = [0.7 + 0.24 * len(classes) for classes in chosen]
+    figure = Figure(figsize=(6.4, sum(heights) + 0.6))
+    panels = figure.subplots(len(splits), 1, squeeze=False, height_ratios=heights)[:, 0]
+    short = short_names([split.name for split, _ in splits])
+    for axes, (split, steps), classes in zip(panels, splits, chosen, strict=True):
+        values = np.array([[np.nan if v is None else v for v in steps.classes[c].fmr] for c in classes], dtype=float)
+        picture = axes.imshow(values, cmap="RdBu", vmin=0, vmax=100, aspect="auto", interpolation="nearest")
+        budgets = [at.budget for at in steps.budgets]
+        shown = np.unique(np.linspace(0, len(budgets) - 1, 9).round().astype(int))
+        axes.set_xticks(shown, [str(budgets[place]) for place in shown])
+        names = [split.class_names[c] for c in classes]
+        axes.set_yticks(range(len(classes)), [name if len(name) <= 28 else f"{name[:27]}…" for name in names])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        more = f", the {len(classes)} classes of lowest FMR" if len(classes) < len(steps.classes) else ""
+        axes.set_title(f"{short[split.name]}{more}")
+        bar = figure.colorbar(picture, ax=axes, pad=0.02)
+        bar.outline.set_visible(False)
+        bar.set_label("FMR, %")
+    panels[-1].set_xlabel("budget, guided steps")
+    figure.tight_layout()
+    return figure
+
+
+def _lowest(steps: StepFigures) -> list[int]:
+    """The classes to show, in their own order."""
+    last = {index: figures.fmr[-1] for index, figures in enumerate(steps.classes) if figures.fmr[-1] is not None}
+    return sorted(sorted(last, key=lambda index: last[index] or 0.0)[:_MOST_CLASSES])
+
+
+def _coloured(splits: _Splits) -> list[tuple[tuple[str, StepFigures], str]]:
+    short = short_names([split.name for split, _ in splits])
+    named = [(short[split.name], steps) for split, steps in splits]
+    return [(pair, _LINES[place % len(_LINES)]) for place, pair in enumerate(named)]
+
+
+def _band(
+    axes: Axes, places: Sequence[float], values: Sequence[Estimate | None], colour: str, label: str, marker: str = ""
+) -> None:
+    """A line with its intervals; what is not known is left out."""
+    known = [(place, value) for place, value in zip(places, values, strict=True) if value is not None]
+    if not known:
+        return
+    x = [place for place, _ in known]
+    low = [value.value if value.low is None else value.low for _, value in known]
+    high = [value.value if value.high is None else value.high for _, value in known]
+    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.plot(x, [value.value for _, value in known], color=colour, label=label, marker=marker, markersize=3.5)
+
+
+def _percent(axes: Axes, label: str, title: str) -> None:
+    axes.set_ylabel(label)
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", color=_FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    axes.set_title(title)

@@ -1,0 +1,109 @@
+"""What is read off the steps of a split, against runs of their own and against figures counted by hand."""
+
+import numpy as np
+import pytest
+from fakes import BUDGET, COUNT, Fixture
+from helpers import LABELS, tiny_vqgan
+
+from fmrgen.evaluation.steps import step_figures
+from fmrgen.metrics import mean_of_ratio, summarise
+
+
+def columns_of(rows):
+    names = ("label", "valid", "iterations", "prediction", "original_prediction")
+    columns = {name: np.array([getattr(row, name) for row in rows.values()]) for name in names}
+    for name in ("step_predictions", "step_oracle_probabilities"):
+        columns[name] = np.empty(len(rows), dtype=object)
+        columns[name][:] = [np.float32(getattr(row, name)) for row in rows.values()]
+    return columns
+
+
+@pytest.fixture
+def whole(double):
+    """A random network, right on all originals but every fourth, under an oracle that stays with its own labels."""
+    setting = Fixture(tiny_vqgan(), 0.02)
+    predicted = setting.classifier(setting.images).argmax(1).tolist()
+    setting.labels = [(label + (i % 4 == 0)) % LABELS for i, label in enumerate(predicted)]
+    return setting, columns_of(setting.engine(slots=8, oracle_rule="consistent"))
+
+
+def test_every_budget_has_the_figures_of_a_run_of_its_own(whole):
+    setting, columns = whole
+    figures = step_figures(columns, BUDGET, LABELS)
+    assert [at.budget for at in figures.budgets] == list(range(1, BUDGET + 1))
+    for budget in (1, 2, 5, BUDGET):
+        alone = summarise(columns_of(setting.engine(slots=8, oracle_rule="consistent", budget=budget)), resamples=50)
+        at = figures.budgets[budget - 1]
+        assert at.perturbed_accuracy == alone.perturbed_accuracy
+        assert at.fmr.value == pytest.approx(alone.fmr.value)
+    mean = np.mean([at.fmr.value for at in figures.budgets])
+    assert figures.area_under_fmr.value == pytest.approx(mean)
+    assert figures.area_under_fmr.low < mean < figures.area_under_fmr.high
+
+
+def test_every_threshold_has_the_figures_of_a_run_of_its_own(whole):
+    setting, columns = whole
+    different = set()
+    for at in step_figures(columns, BUDGET, LABELS).thresholds:
+        settings = {"slots": 8, "oracle_rule": "consistent", "min_probability": at.min_probability}
+        alone = summarise(columns_of(setting.engine(**settings)), resamples=50)
+        assert at.validation_rate == alone.validation_rate
+        assert at.perturbed_accuracy == alone.perturbed_accuracy
+        assert at.mean_iterations == alone.mean_iterations
+        different.add(at.validation_rate.value)
+    assert len(different) > 1
+
+
+def test_only_what_is_stricter_than_the_splits_own_oracle_is_told(whole):
+    _, columns = whole
+    thresholds = [at.min_probability for at in step_figures(columns, BUDGET, LABELS, own_threshold=0.82).thresholds]
+    assert thresholds[:2] == [0.82, 0.85]
+
+
+def test_first_failures_are_counted_of_valid_rows():
+    steps = [[0, 0, 1, 0], [0, 0], [1, 1, 1], [0], [2, 1]]
+    columns = {
+        "label": np.array([0, 0, 0, 0, 1]),
+        "valid": np.array([True, True, True, False, True]),
+        "iterations": np.array([3, 1, 2, 0, 1]),
+        "original_prediction": np.array([0, 0, 0, 0, 1]),
+        "step_predictions": np.array([np.array(row) for row in steps], dtype=object),
+        "step_oracle_probabilities": np.array([np.full(len(row), 0.9) for row in steps], dtype=object),
+    }
+    figures = step_figures(columns, 10, 2)
+    assert figures.first_failures == {0: 2, 2: 1}
+    assert figures.never_failed == 1
+    assert (figures.classes[1].first_failures, figures.classes[1].never_failed) == ({0: 1}, 0)
+    assert figures.classes[0].fmr[:3] == pytest.approx([200 / 3, 100 / 3, 200 / 3])
+    assert figures.classes[1].fmr[-1] == 100
+
+
+def test_steps_that_do_not_fit_their_rows_say_nothing(whole):
+    _, columns = whole
+    assert step_figures({**columns, "iterations": columns["iterations"] + 1}, BUDGET, LABELS) is None
+    assert step_figures(columns, 2, LABELS) is None  # rows of more steps than the provenance allows
+    assert step_figures(columns, 10**9, LABELS) is None
+    assert step_figures({name: columns[name] for name in columns if name != "step_predictions"}, BUDGET, LABELS) is None
+    assert len(step_figures(columns, 1000, LABELS).budgets) <= 60
+    assert len(columns["label"]) == COUNT
+
+
+def test_the_interval_of_a_mean_over_budgets_covers():
+    """Valid rows and standard accuracy come from the same rows; 95 % of intervals hold the truth."""
+    random = np.random.default_rng(0)
+    rows, covered, trials = 300, 0, 600
+    for _ in range(trials):
+        easy = random.random(rows)
+        original, valid = easy > 0.05, random.random(rows) < 0.9
+        part = np.clip(easy + random.normal(0, 0.3, rows), 0, 1)
+        found = mean_of_ratio(part, valid, original)
+        covered += found.low <= 100 * TRUTH / 0.95 <= found.high
+    assert 0.92 < covered / trials < 0.975
+
+
+def _expected_part():
+    random = np.random.default_rng(1)
+    return np.clip(random.random(4_000_000) + random.normal(0, 0.3, 4_000_000), 0, 1).mean()
+
+
+TRUTH = _expected_part()
