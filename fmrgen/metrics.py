@@ -138,6 +138,37 @@ def mean_of_ratio(part: np.ndarray, valid: np.ndarray, original_hit: np.ndarray)
     return Estimate(100 * ratio, 100 * max(ratio - margin, 0), 100 * (ratio + margin))
 
 
+def macro_robustness(
+    perturbed_hit: np.ndarray,
+    valid: np.ndarray,
+    original_hit: np.ndarray,
+    label: np.ndarray,
+    *,
+    resamples: int = _RESAMPLES_OF_A_CLASS,
+    seed: int = 0,
+) -> Estimate | None:
+    """FMR with every class of the same weight: the mean of the classes' PA by the mean of their SA.
+
+    Arrays [N] each. A class without a valid row has no PA and counts in neither mean. The interval is the percentile
+    bootstrap's, drawn within classes. None where no class has a valid row, or SA is zero.
+    """
+    random = np.random.default_rng(seed)
+    perturbed, standard = np.zeros(resamples + 1), np.zeros(resamples + 1)
+    for one in np.unique(label[valid]):
+        rows = label == one
+        answers = {"valid": valid[rows], "perturbed": perturbed_hit[rows], "original": original_hit[rows]}
+        drawn = Resampled(answers, resamples, int(random.integers(1 << 31)))
+        of_valid = drawn.rate("perturbed", among="valid")[: resamples + 1]
+        perturbed += np.where(np.isnan(of_valid), of_valid[0], of_valid)  # drawn without a valid row
+        standard += drawn.rate("original")[: resamples + 1]
+    value, *drawn_values = in_percent_of(perturbed, standard)
+    if np.isnan(value):
+        return None
+    tail = 100 * (1 - _CONFIDENCE) / 2
+    low, high = np.nanpercentile(drawn_values, [tail, 100 - tail])
+    return Estimate(float(value), float(low), float(high))
+
+
 class _Rows:
     """Some rows of a split, as what metrics are made of.
 
@@ -178,6 +209,29 @@ class _Rows:
             return None, None
         return foundation_model_robustness(perturbed, self.valid, original, resamples=self._resamples)
 
+    def fmr_if(self, rows: np.ndarray | None = None, invalid_right: bool | None = None) -> Estimate | None:
+        """FMR of some rows alone, or with the invalid ones counted as right or as wrong."""
+        perturbed, original = self.right("prediction"), self.right("original_prediction")
+        if perturbed is None or original is None or not self.has_valid:
+            return None
+        rows = np.ones_like(self.valid) if rows is None else rows
+        valid = self.valid
+        if invalid_right is not None:
+            perturbed = np.where(valid, perturbed, invalid_right)
+            valid = np.ones_like(valid)
+        told = foundation_model_robustness(perturbed[rows], valid[rows], original[rows], resamples=self._resamples)
+        return told[0]
+
+    def fmr_where_oracle_is_right(self) -> Estimate | None:
+        right = self.right("original_oracle_label")
+        return None if right is None else self.fmr_if(rows=right)
+
+    def macro_fmr(self) -> Estimate | None:
+        perturbed, original = self.right("prediction"), self.right("original_prediction")
+        if perturbed is None or original is None or len(np.unique(self.label)) < 2:
+            return None
+        return macro_robustness(perturbed, self.valid, original, self.label)
+
 
 # What `summarise` reads; none of it is an image.
 SUMMARY_COLUMNS = _Rows.columns
@@ -193,6 +247,7 @@ class Metric:
         meaning: what exactly it is.
         of: whether it differs from classifier to classifier, or is the split's whoever looks at it.
         compared: whether classifiers are compared by it, in leaderboards, transfer matrices and differences.
+        secondary: whether it says what FMR would be by another way of counting, and stands in a table of its own.
         make: makes it of rows.
         unit: what stands behind a figure.
         field: its name in `Summary`, and in files.
@@ -203,6 +258,7 @@ class Metric:
     meaning: str
     of: Literal["classifier", "split"]
     compared: bool
+    secondary: bool
     make: Callable[[_Rows], Estimate | None]
     unit: str = " %"
     field: str = ""
@@ -216,9 +272,10 @@ def _metric(
     *,
     of: Literal["classifier", "split"] = "classifier",
     compared: bool = False,
+    secondary: bool = False,
     unit: str = " %",
 ) -> Any:
-    metric = Metric(name, title, meaning, of, compared, make, unit)
+    metric = Metric(name, title, meaning, of, compared, secondary, make, unit)
     return field(default=None, metadata={"metric": metric, "description": meaning})
 
 
@@ -265,6 +322,35 @@ class Summary:
         "FMR over valid rows alone",
         "PA / SA valid × 100: FMR without the effect of which rows the oracle let through",
         lambda rows: rows.fmr[1],
+        secondary=True,
+    )
+    oracle_right_fmr: Estimate | None = _metric(
+        "FMR known",
+        "FMR where the oracle is right on the original",
+        "FMR over the rows whose original the oracle recognises: without its own mistakes",
+        lambda rows: rows.fmr_where_oracle_is_right(),
+        secondary=True,
+    )
+    macro_fmr: Estimate | None = _metric(
+        "FMR macro",
+        "FMR, all classes of the same weight",
+        "the mean of the classes' PA by the mean of their SA",
+        lambda rows: rows.macro_fmr(),
+        secondary=True,
+    )
+    lowest_fmr: Estimate | None = _metric(
+        "FMR low",
+        "FMR if all invalid rows were wrong",
+        "FMR with every invalid row counted as wrong: it can't be lower, whatever was let through",
+        lambda rows: rows.fmr_if(invalid_right=False),
+        secondary=True,
+    )
+    highest_fmr: Estimate | None = _metric(
+        "FMR high",
+        "FMR if all invalid rows were right",
+        "FMR with every invalid row counted as right",
+        lambda rows: rows.fmr_if(invalid_right=True),
+        secondary=True,
     )
     mean_iterations: Estimate | None = _metric(
         "iterations",

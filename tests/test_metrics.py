@@ -6,7 +6,7 @@ from scipy.stats import binomtest, bootstrap, ttest_1samp
 
 from fmrgen.evaluation.rankings import difference, rank
 from fmrgen.evaluation.summarise import outputs_in_another_order
-from fmrgen.metrics import foundation_model_robustness, mean, proportion, summarise, summarise_classes
+from fmrgen.metrics import foundation_model_robustness, macro_robustness, mean, proportion, summarise, summarise_classes
 
 
 def columns(**changed):
@@ -37,6 +37,42 @@ def test_figures_worked_by_hand():
     assert summary.valid_fmr.value == pytest.approx(50)
     assert summary.reconstruction_accuracy.value == 50
     assert summary.oracle_accuracy.value == 100
+    assert summary.lowest_fmr.value == pytest.approx(25 / 75 * 100)  # the invalid row wrong, or right
+    assert summary.highest_fmr.value == pytest.approx(50 / 75 * 100)
+    assert summary.macro_fmr is None  # there is one class
+
+
+def test_fmr_by_other_ways_of_counting():
+    """Of class 0 three rows, the first unknown to the oracle; of class 1 one."""
+    summary = summarise(
+        columns(
+            label=[0, 0, 0, 1],
+            valid=[True, True, True, True],
+            prediction=[0, 0, 1, 0],
+            original_prediction=[1, 0, 0, 1],
+            original_oracle_label=[1, 0, 0, 1],
+        )
+    )
+    assert summary.fmr.value == pytest.approx(100 * (2 / 4) / (3 / 4))
+    assert summary.oracle_right_fmr.value == pytest.approx(100 * (1 / 3) / 1)
+    assert summary.macro_fmr.value == pytest.approx(100 * ((2 / 3 + 0) / 2) / ((2 / 3 + 1) / 2))
+    assert summary.lowest_fmr.value == summary.highest_fmr.value == summary.fmr.value
+    no_class_1 = columns(label=[0, 0, 0, 1], valid=[True, True, True, False], prediction=[0, 0, 1, 1])
+    assert summarise(no_class_1).macro_fmr is None  # class 0, the only one with a valid row, has no SA
+
+
+def test_the_interval_of_macro_fmr_covers():
+    random = np.random.default_rng(2)
+    sizes, accuracy, covered = (300, 60, 20), (0.9, 0.5, 0.2), 0
+    label = np.repeat(np.arange(3), sizes)
+    for trial in range(200):
+        perturbed = random.random(len(label)) < np.array(accuracy)[label]
+        original = perturbed | (random.random(len(label)) < 0.8)
+        truth = 100 * np.mean(accuracy) / np.mean([1 - (1 - a) * 0.2 for a in accuracy])
+        valid = random.random(len(label)) < 0.9
+        found = macro_robustness(perturbed, valid, original, label, resamples=400, seed=trial)
+        covered += found.low <= truth <= found.high
+    assert 0.9 < covered / 200 <= 0.99
 
 
 def test_what_has_no_divisor_is_none_without_a_warning():

@@ -225,6 +225,8 @@ def print_evaluation(evaluation: "EvaluationResults") -> None:
     """A table for each split, its ranking, and what must be known with it."""
     for split, row, comparison in zip(evaluation.splits, evaluation.matrix, evaluation.comparisons, strict=True):
         _print_table(split_table(ranked(row, comparison)), split.name)
+        if (otherwise := split_table(ranked(row, comparison), secondary=True)).header[1:]:
+            _print_table(otherwise, "FMR by other ways of counting")
         for line in (split_facts(split, row), *neighbours(comparison)):
             print_line(line)
     _print_notes(evaluation)

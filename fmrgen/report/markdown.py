@@ -20,8 +20,10 @@ def to_markdown(evaluation: EvaluationResults) -> str:
     comparisons = {comparison.split: comparison for comparison in evaluation.comparisons}
     for split, row in zip(evaluation.splits, evaluation.matrix, strict=True):
         comparison = comparisons.get(split.name)
-        table = split_table(ranked(row, comparison) if comparison else row)
-        parts += [f"## {escape(split.name)}", escape(split_facts(split, row)), _table(table)]
+        shown = ranked(row, comparison) if comparison else row
+        parts += [f"## {escape(split.name)}", escape(split_facts(split, row)), _table(split_table(shown))]
+        if (otherwise := split_table(shown, secondary=True)).header[1:]:
+            parts += ["FMR by other ways of counting:", _table(otherwise)]
         if comparison and (lines := neighbours(comparison)):
             parts.append("\n".join(f"* {escape(line)}" for line in lines))
     if len(evaluation.results) > 1:

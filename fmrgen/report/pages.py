@@ -47,6 +47,7 @@ def report_page(evaluation: EvaluationResults, plots: dict[str, bytes], gallerie
                 "name": split.name,
                 "facts": split_facts(split, row),
                 "table": split_table(ranked(row, comparison)),
+                "otherwise": split_table(ranked(row, comparison), secondary=True),
                 "neighbours": neighbours(comparison),
                 "classes": [(result.classifier, class_table(result, split)) for result in row],
             }

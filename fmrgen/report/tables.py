@@ -39,9 +39,10 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return short if len(set(short.values())) == len(short) else {name: name for name in names}
 
 
-def split_table(results: Sequence[Result]) -> Table:
-    """The classifiers on one split, those figures that any of them has."""
-    shown = [m for m in METRICS if m.of == "classifier" and any(result.total[m] for result in results)]
+def split_table(results: Sequence[Result], secondary: bool = False) -> Table:
+    """The classifiers on one split, those figures that any of them has; or FMR by other ways of counting."""
+    wanted = [m for m in METRICS if m.of == "classifier" and m.secondary is secondary]
+    shown = [metric for metric in wanted if any(result.total[metric] for result in results)]
     rows = [[_marked(result), *_cells(result.total, shown)] for result in results]
     return Table(["classifier", *(metric.name for metric in shown)], rows)
 
@@ -62,7 +63,7 @@ def split_facts(split: EvaluatedSplit, results: Sequence[Result]) -> str:
 
 def class_table(result: Result, split: EvaluatedSplit) -> Table:
     """A classifier by class (paper Tables 13 and 14), the totals last."""
-    shown = [metric for metric in METRICS if result.total[metric]]
+    shown = [metric for metric in METRICS if result.total[metric] and not metric.secondary]
     rows = [
         [class_name, str(summary.rows), *_cells(summary, shown)]
         for class_name, summary in zip(split.class_names, result.classes, strict=True)

@@ -112,13 +112,15 @@ def test_the_job_of_0_1_0_is_done_and_is_not_mixed_with_rows_of_today(old):
 def test_figures_that_a_version_did_not_tell_are_found_from_the_rows(old):
     told = read_json(old / PATH)
     parse = Provenance.model_validate
-    whole = summary_of(parse(told))
-    assert whole.fmr is not None
+    folder = SplitFolder.of(SplitPaths(old, "mnist", "lenet"), parse(told))
+    whole = summary_of(parse(told), folder)
+    assert whole.macro_fmr is not None  # which 0.1.0 did not know
+    assert summary_of(parse(told)).macro_fmr is None
+    assert summary_of(parse(told)).fmr == whole.fmr
     assert whole.valid_rows > 0
     fewer = {**told, "summary": {name: told["summary"][name] for name in ("rows", "standard_accuracy")}}
     assert parse(fewer).is_finished
     assert parse({**told, "summary": {}}).is_finished
-    folder = SplitFolder.of(SplitPaths(old, "mnist", "lenet"), parse(told))
     assert summary_of(parse(fewer), folder) == whole
     assert summary_of(parse(fewer)).fmr is None
     strange = {**told, "summary": {**told["summary"], "fmr": "high", "new_figure": 3}}
