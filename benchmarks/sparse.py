@@ -24,8 +24,9 @@ from safetensors.torch import save_file
 from benchmarks.throughput import load_examples, wait_for
 from fmrgen import Perturbed, perturb
 from fmrgen.errors import UserError
+from fmrgen.intervals import Estimate
 from fmrgen.jobs.sparsify import SparseMask, fit_mask, latent_pairs
-from fmrgen.metrics import SUMMARY_COLUMNS, Estimate, Summary, summarise
+from fmrgen.metrics import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.recipe import Recipe, load_recipe
 
 _PAPER = 36.36  # its regularisation strength

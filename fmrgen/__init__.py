@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fmrgen.generators.base import GeneratorConfig as GeneratorConfig
     from fmrgen.hub.push import Pushed as Pushed
     from fmrgen.hub.push import push as push
+    from fmrgen.intervals import Estimate as Estimate
     from fmrgen.jobs.export import export as export
     from fmrgen.jobs.generate import generate as generate
     from fmrgen.jobs.merge import merge as merge
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from fmrgen.jobs.verify_files import FilesVerification as FilesVerification
     from fmrgen.jobs.verify_files import verify_files as verify_files
     from fmrgen.labels import Labels as Labels
-    from fmrgen.metrics import Estimate as Estimate
     from fmrgen.metrics import Summary as Summary
     from fmrgen.metrics import summarise as summarise
     from fmrgen.oracles.base import OracleConfig as OracleConfig
@@ -62,7 +62,7 @@ _MODULES = {
     "Classifier": "fmrgen.classifiers.base",
     "ClassifierConfig": "fmrgen.config",
     "ComponentConfig": "fmrgen.config",
-    "Estimate": "fmrgen.metrics",
+    "Estimate": "fmrgen.intervals",
     "Evaluation": "fmrgen.evaluation.summarise",
     "Example": "fmrgen.records",
     "FilesVerification": "fmrgen.jobs.verify_files",

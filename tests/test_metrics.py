@@ -6,7 +6,8 @@ from scipy.stats import binomtest, bootstrap, ttest_1samp
 
 from fmrgen.evaluation.rankings import difference, rank
 from fmrgen.evaluation.summarise import outputs_in_another_order
-from fmrgen.metrics import foundation_model_robustness, macro_robustness, mean, proportion, summarise, summarise_classes
+from fmrgen.intervals import foundation_model_robustness, macro_robustness, mean, proportion
+from fmrgen.metrics import summarise, summarise_classes
 
 
 def columns(**changed):

@@ -20,12 +20,13 @@ class Config(ClassifierConfig):
     kind: str = "lenet"
     checkpoint: str | None = None
     num_classes: int = Field(10, ge=2, le=100_000)
+    smooth: bool = Field(False, description="softplus and average pooling, which know no ties")
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         from fmrgen.classifiers.base import Classifier, Normalize
         from fmrgen.weights.checkpoint import freeze, load_checkpoint
 
-        network = lenet(self.num_classes)
+        network = lenet(self.num_classes, self.smooth)
         if self.checkpoint is not None:
             load_checkpoint(network, self.checkpoint)
         return freeze(Classifier(network, Normalize([_MEAN] * 3, [_STD] * 3, size=32), self.class_names), device)
@@ -37,15 +38,21 @@ class Config(ClassifierConfig):
         return paths_among(self.checkpoint)
 
 
-def lenet(num_classes: int) -> "nn.Module":
+def lenet(num_classes: int, smooth: bool = False) -> "nn.Module":
     """[B, 3, 32, 32] normalised → [B, num_classes]; about 62 thousand weights."""
     from torch import nn
 
+    def bend() -> nn.Module:
+        return nn.Softplus(beta=5) if smooth else nn.ReLU()
+
+    def pool() -> nn.Module:
+        return nn.AvgPool2d(2) if smooth else nn.MaxPool2d(2)
+
     return nn.Sequential(
-        nn.Sequential(nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2)),
-        nn.Sequential(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)),
+        nn.Sequential(nn.Conv2d(3, 6, 5), bend(), pool()),
+        nn.Sequential(nn.Conv2d(6, 16, 5), bend(), pool()),
         nn.Flatten(),
-        nn.Sequential(nn.Linear(400, 120), nn.ReLU()),
-        nn.Sequential(nn.Linear(120, 84), nn.ReLU()),
+        nn.Sequential(nn.Linear(400, 120), bend()),
+        nn.Sequential(nn.Linear(120, 84), bend()),
         nn.Linear(84, num_classes),
     )

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fmrgen.metrics import RESAMPLES, Estimate, Resampled, Summary, in_percent_of, wilson
+from fmrgen.intervals import RESAMPLES, Estimate, Resampled, in_percent_of, wilson
+from fmrgen.metrics import Summary
 
 
 @dataclass(frozen=True)

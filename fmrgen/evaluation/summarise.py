@@ -78,7 +78,7 @@ def _columns_of(
 ) -> dict[str, np.ndarray]:
     """The columns that a summary of this classifier is made of."""
     said = passed.predictions[model.name]
-    shared = ("label", "valid", "iterations", "original_oracle_label")
+    shared = ("label", "valid", "iterations", "original_oracle_label", "stop_reason")
     found = {name: columns[name] for name in shared if name in columns}
     found["prediction"] = said["image"]
     if "original" in said:

@@ -26,8 +26,9 @@ from fmrgen.files import (
     sha256_of,
     write_atomically,
 )
+from fmrgen.intervals import Estimate
 from fmrgen.kinds import ComponentConfigs
-from fmrgen.metrics import COMPARED, METRICS, Estimate, Summary
+from fmrgen.metrics import COMPARED, METRICS, Summary
 from fmrgen.report.markdown import escape
 from fmrgen.report.tables import format_estimate
 from fmrgen.storage.paths import CARD, SPLIT_NAME, SplitPaths, card_lock

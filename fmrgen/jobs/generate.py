@@ -83,7 +83,13 @@ def generate(
                 "machine, and fmrgen merge makes one split of them"
             )
             return summary_of_rows(folder)
-        return finish(folder, job.faults)
+        summary = finish(folder, job.faults)
+        if summary.stuck and summary.stuck.value:
+            on_note(
+                f"{summary.stuck.value:.1f} % of the rows are stuck: the classifier's gradient is zero there, which is "
+                "no sign of robustness; is something in it not differentiable, or saturated?"
+            )
+        return summary
 
 
 @contextmanager

@@ -141,7 +141,7 @@ def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | N
             first = checked.skipped[0].reason
             raise UserError(f"source: all {len(checked.skipped)} images were unreadable and skipped; first: {first}")
     measures = {"classifier": "loss", "oracle": provenance.score_column}
-    table = folder.read_columns([*dict.fromkeys([*SUMMARY_COLUMNS, *measures.values(), "stop_reason"])])
+    table = folder.read_columns([*dict.fromkeys([*SUMMARY_COLUMNS, *measures.values()])])
     columns = {name: table[name].to_numpy() for name in table.column_names}
     if (columns["stop_reason"] == list(StopReason).index(StopReason.NONFINITE)).all() and not columns["valid"].any():
         nans = {part: int(np.isnan(columns[name]).sum()) for part, name in measures.items()}  # of the originals

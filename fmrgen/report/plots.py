@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from fmrgen.evaluation.results import EvaluatedSplit, EvaluationResults, Result
-from fmrgen.metrics import COMPARED, Estimate, Summary
+from fmrgen.intervals import Estimate
+from fmrgen.metrics import COMPARED, Summary
 from fmrgen.report.step_plots import step_plots
 from fmrgen.report.tables import short_names
 

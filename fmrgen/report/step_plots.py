@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from fmrgen.evaluation.results import EvaluatedSplit
 from fmrgen.evaluation.steps import StepFigures
-from fmrgen.metrics import Estimate
+from fmrgen.intervals import Estimate
 from fmrgen.report.tables import short_names
 
 _LINES = ["#c8472f", "#2b6690", "#3f7d58", "#8a6bb1", "#b8862d", "#5b6770"]

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fmrgen.evaluation.results import Comparison, EvaluatedSplit, EvaluationResults, Result
-from fmrgen.metrics import COMPARED, METRICS, Estimate, Metric, Summary
+from fmrgen.intervals import Estimate
+from fmrgen.metrics import COMPARED, METRICS, Metric, Summary
 
 CONDITIONED = "◆"  # marks a split's own classifier
 EXPLAINED = {metric.name: metric.meaning for metric in METRICS}

@@ -14,6 +14,7 @@ from fmrgen.files import write_atomically
 from fmrgen.sources.base import LoadedExample, Source
 from fmrgen.training.augment import augment
 from fmrgen.training.objectives.base import Objective
+from fmrgen.training.perturbed import PerturbedImages
 from fmrgen.training.recipe import TrainRecipe
 
 _TEST_BATCH = 250
@@ -43,10 +44,14 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     source = build_source(recipe.source)
     objective = recipe.model.objective(device, source.labels)
-    if recipe.augment.reconstruct and recipe.generator is None:
-        raise UserError("augment.reconstruct: needs a generator section to reconstruct with")
+    for section, needs in (("augment.reconstruct", recipe.augment.reconstruct), ("perturbed", recipe.perturbed)):
+        if needs and recipe.generator is None:
+            raise UserError(f"{section}: needs a generator section")
     generator = recipe.generator.build(device) if recipe.generator is not None else None
     images, labels = _load_all(source, objective.image_size)
+    perturbed = None
+    if recipe.perturbed is not None and generator is not None:
+        perturbed = PerturbedImages(recipe.perturbed, images, labels.to(device), generator, source.labels)
     optimizer = torch.optim.AdamW(
         objective.network.parameters(), recipe.schedule.learning_rate, weight_decay=recipe.schedule.weight_decay
     )
@@ -57,6 +62,9 @@ def train(
         rows = torch.randint(len(images), (recipe.schedule.batch_size,))
         batch, targets = (images[rows].to(device) / 255), labels[rows].to(device)
         loss = objective.loss(augment(batch, targets, recipe.augment, generator), targets, step / steps)
+        if perturbed is not None:
+            moved, probabilities = perturbed.draw(recipe.schedule.batch_size, device)
+            loss = loss + objective.loss(moved, probabilities, step / steps)
         if not torch.isfinite(loss):
             raise UserError(f"training diverged at step {step}; lower schedule.learning_rate")
         optimizer.zero_grad()

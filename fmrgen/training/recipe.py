@@ -10,6 +10,7 @@ from fmrgen.config import StrictConfig, component
 from fmrgen.kinds import GeneratorField, SourceField
 from fmrgen.recipe import load_config
 from fmrgen.training.objectives.base import ObjectiveConfig
+from fmrgen.training.perturbed import PerturbedConfig
 
 
 class ScheduleConfig(StrictConfig):
@@ -41,6 +42,7 @@ class TrainRecipe(StrictConfig):
     model: Annotated[SerializeAsAny[ObjectiveConfig], component("fmrgen.training.objectives")]
     schedule: ScheduleConfig
     augment: AugmentConfig = AugmentConfig()
+    perturbed: PerturbedConfig | None = None
     generator: GeneratorField | None = None
 
 

@@ -411,3 +411,22 @@ def test_more_processes_launched_than_accelerate_sees(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="launched as 2 processes but accelerate sees 1"):
         start_processes()
+
+
+def test_stuck_rows_are_counted_and_told(tmp_path, monkeypatch):
+    """Where the classifier's gradient is zero nothing was tested, and nothing counts as robust."""
+    (tmp_path / "flat.py").write_text(
+        "import torch\n"
+        "class Flat(torch.nn.Module):\n"
+        "    def forward(self, images):\n"
+        "        mean = images.flatten(1).mean(1)\n"
+        "        return torch.stack([(10 * mean).floor() + 0 * mean] + [0 * mean] * 9, 1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    notes = []
+    changes = ["source.limit=4", "classifier={kind: module, target: 'flat:Flat'}", "perturb.slots=4"]
+    summary = generate(load_recipe("mnist-lenet", changes), tmp_path / "out", on_note=notes.append)
+    assert summary.stuck.value == 100
+    assert summary.perturbed_accuracy is None
+    assert any(note.startswith("100.0 % of the rows are stuck: the classifier's gradient is zero") for note in notes)
+    assert load_dataset(str(tmp_path / "out"), "mnist", split="lenet").features["stop_reason"].int2str(4) == "stuck"

@@ -28,7 +28,8 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, images: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
-        """The loss of a batch: images [B, 3, H, W] in [0, 1], labels [B]; `progress` runs from 0 to 1."""
+        """The loss of a batch: images [B, 3, H, W] in [0, 1], labels [B], or probabilities [B, K]; `progress` runs
+        from 0 to 1."""
 
     @abstractmethod
     def metrics(self, images: "Tensor", labels: "Tensor") -> dict[str, "Tensor"]:
