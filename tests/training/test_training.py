@@ -10,9 +10,11 @@ from fmrgen.generators.vqgan import Config as VqganConfig
 from fmrgen.oracles.clip import Config as ClipConfig
 from fmrgen.recipe import load_classifier, load_recipe
 from fmrgen.training.loop import train
+from fmrgen.training.perturbed import PerturbedImages
 from fmrgen.training.recipe import load_train_recipe
 
 QUICK = ["schedule.batch_size=16", "source.limit=64", "test.limit=32"]
+SMOOTH = "{kind: lenet, smooth: true, checkpoint: asset:mnist/lenet/model.safetensors}"
 
 
 def test_lenet_learns_and_loads(tmp_path):
@@ -24,7 +26,7 @@ def test_lenet_learns_and_loads(tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", ["mnist-lenet", "mnist-vit"])
+@pytest.mark.parametrize("name", ["mnist-lenet", "mnist-vit", "mnist-convnext"])
 def test_a_trained_folder_is_a_classifier_in_one_word(name, tmp_path):
     train(load_train_recipe(f"train/{name}", [*QUICK, "schedule.steps=3"]), tmp_path / "trained")
     _, section = load_classifier(str(tmp_path / "trained"))
@@ -45,10 +47,52 @@ def test_vqgan_trains_through_all_its_phases_and_loads(tmp_path):
 
 
 def test_clip_trains_and_loads(tmp_path):
-    train(load_train_recipe("train/mnist-clip", [*QUICK, "schedule.steps=3"]), tmp_path)
+    judges = "perturbed.judges=[{kind: lenet}, {kind: lenet, smooth: true}]"
+    few = [judges, "perturbed.images=4", "perturbed.steps=2"]
+    train(load_train_recipe("train/mnist-clip", [*QUICK, *few, "schedule.steps=3"]), tmp_path)
     oracle = ClipConfig(model=str(tmp_path)).build()
     oracle.set_labels(load_recipe("mnist-lenet").source.build().labels)
     assert oracle.judge(torch.rand(2, 3, 32, 32)).probabilities.shape == (2, 10)
+
+
+def test_perturbed_images_are_moved_against_a_judge_and_judged_by_the_others():
+    """The shipped LeNet is fooled step by step; what its images are called is what the other one says of them."""
+    recipe = load_train_recipe(
+        "train/mnist-clip",
+        [f"perturbed.judges=['asset:mnist/lenet', {SMOOTH}]", "perturbed.images=20", "perturbed.steps=12"],
+    )
+    source, generator = recipe.source.build(), recipe.generator.build()
+    loaded = list(source.load(0, 60, 32))
+    images = torch.stack([torch.from_numpy(example.image.copy()) for example in loaded]).permute(0, 3, 1, 2)
+    labels = torch.tensor([example.label for example in loaded])
+    torch.manual_seed(0)
+    made = PerturbedImages(recipe.perturbed, images, labels, generator, source.labels)
+    lenet, other = (section.build() for section in recipe.perturbed.judges)
+    assert made.images.shape == (2 * 20 * 7, 3, 32, 32)  # the reconstruction and every second step
+    of_lenet, of_other = made.targets.split(20 * 7)
+    pixels = made.images / 255
+    torch.testing.assert_close(of_lenet, other(pixels[: 20 * 7]).softmax(1))
+    torch.testing.assert_close(of_other, lenet(pixels[20 * 7 :]).softmax(1))
+    torch.manual_seed(0)
+    chosen = labels[torch.randperm(len(images))[:20]]
+    said = lenet(pixels[: 20 * 7]).argmax(1).view(7, 20) == chosen
+    assert said[0].float().mean() > 0.9
+    assert said[-1].float().mean() < 0.6
+    drawn, probabilities = made.draw(5, torch.device("cpu"))
+    assert drawn.shape == (5, 3, 32, 32)
+    assert drawn.max() <= 1
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(5))
+
+
+def test_perturbed_images_need_a_generator(tmp_path):
+    with pytest.raises(UserError, match="perturbed: needs a generator section"):
+        train(
+            load_train_recipe(
+                "train/mnist-clip",
+                ["perturbed.judges=[{kind: lenet}, {kind: lenet}]", "generator=null", "augment.reconstruct=0"],
+            ),
+            tmp_path,
+        )
 
 
 def test_reconstruction_needs_a_generator(tmp_path):
