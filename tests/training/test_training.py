@@ -67,14 +67,14 @@ def test_perturbed_images_are_moved_against_a_judge_and_judged_by_the_others():
     labels = torch.tensor([example.label for example in loaded])
     torch.manual_seed(0)
     made = PerturbedImages(recipe.perturbed, images, labels, generator, source.labels)
+    torch.manual_seed(0)
     lenet, other = (section.build() for section in recipe.perturbed.judges)
+    chosen = labels[torch.randperm(len(images))[:20]]
     assert made.images.shape == (2 * 20 * 7, 3, 32, 32)  # the reconstruction and every second step
     of_lenet, of_other = made.targets.split(20 * 7)
     pixels = made.images / 255
     torch.testing.assert_close(of_lenet, other(pixels[: 20 * 7]).softmax(1))
     torch.testing.assert_close(of_other, lenet(pixels[20 * 7 :]).softmax(1))
-    torch.manual_seed(0)
-    chosen = labels[torch.randperm(len(images))[:20]]
     said = lenet(pixels[: 20 * 7]).argmax(1).view(7, 20) == chosen
     assert said[0].float().mean() > 0.9
     assert said[-1].float().mean() < 0.6
