@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fmrgen.hub.push import Pushed as Pushed
     from fmrgen.hub.push import push as push
     from fmrgen.intervals import Estimate as Estimate
+    from fmrgen.jobs.compare import compare as compare
     from fmrgen.jobs.export import export as export
     from fmrgen.jobs.generate import generate as generate
     from fmrgen.jobs.merge import merge as merge
@@ -87,6 +88,7 @@ _MODULES = {
     "TrainRecipe": "fmrgen.training.recipe",
     "UserError": "fmrgen.errors",
     "Verification": "fmrgen.jobs.verify",
+    "compare": "fmrgen.jobs.compare",
     "evaluate": "fmrgen.evaluation.evaluate",
     "export": "fmrgen.jobs.export",
     "freeze": "fmrgen.weights.checkpoint",

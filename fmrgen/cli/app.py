@@ -11,6 +11,16 @@ from typing import Annotated, Any, Literal
 import typer
 
 from fmrgen.cli.exit import exit_status_of, install_signal_handlers
+from fmrgen.cli.options import (
+    BatchSizeOption,
+    ClassifierOption,
+    LimitOption,
+    OverridesArgument,
+    PublicOption,
+    QuietOption,
+    RecipeArgument,
+    ReplaceOption,
+)
 from fmrgen.errors import UserError
 
 app = typer.Typer(
@@ -20,18 +30,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a shipped recipe's name.")]
-OverridesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Changes to the recipe, values in YAML.")
-]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")]
-PublicOption = Annotated[
-    bool, typer.Option("--public", help="Let everyone see the repo: only if the images may be published.")
-]
-ReplaceOption = Annotated[
-    bool, typer.Option("--replace", help="Replace a split of the same name that is on the Hub with other files.")
-]
 
 
 def _say_version(asked: bool) -> None:
@@ -56,7 +54,7 @@ def generate(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The dataset folder; an unfinished split goes on.")
     ] = Path("out"),
-    limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many examples.")] = None,
+    limit: LimitOption = None,
     part: Annotated[
         str | None,
         typer.Option("--part", metavar="I/N", help="One of N parts, on a machine of its own; merge makes one of them."),
@@ -99,6 +97,50 @@ def generate(
         display.print_summary(summary, split)
     if push is not None:
         _push(split, push, public, replace, None, quiet)
+
+
+@app.command()
+def compare(
+    recipe: RecipeArgument,
+    classifiers: ClassifierOption,
+    overrides: OverridesArgument = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The dataset folder; the report goes to its folder comparison.")
+    ] = Path("out"),
+    limit: LimitOption = None,
+    batch_size: BatchSizeOption = 64,
+    quiet: QuietOption = False,
+) -> None:
+    """Make a split for each classifier and compare them all, each on its own split first."""
+    from fmrgen.recipe import load_classifiers, load_recipe
+
+    limited = [] if limit is None else [f"source.limit={limit}"]
+    loaded, named = load_recipe(recipe, [*limited, *(overrides or [])]), load_classifiers(classifiers)
+
+    from fmrgen.cli import display
+    from fmrgen.jobs.compare import compare as run
+    from fmrgen.report.write import prepare_folder, write_report
+
+    display.quiet_libraries()
+    is_first = os.environ.get("RANK", "0") == "0"
+    show = not quiet and is_first
+    with display.split_progress(show) as on_rows:
+        evaluation = run(
+            loaded,
+            named,
+            output,
+            batch_size=batch_size,
+            job_progress=lambda made: display.job_progress(made, show),
+            on_note=display.print_note,
+            on_rows=on_rows,
+        )
+    if not is_first:
+        return
+    prepare_folder(output / "comparison")
+    write_report(evaluation, output / "comparison")
+    if not quiet:
+        display.print_evaluation(evaluation)
+    display.print_line(output / "comparison" / "report.html")
 
 
 def _parse_part(text: str | None) -> tuple[int, int] | None:
@@ -224,15 +266,7 @@ def evaluate(
     splits: Annotated[
         list[str], typer.Argument(metavar="SPLIT...", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], or a parquet file.")
     ],
-    classifiers: Annotated[
-        list[str],
-        typer.Option(
-            "--classifier",
-            "-c",
-            metavar="[NAME=]C",
-            help="timm:NAME, hf:REPO, asset:NAME, module:Name, a trained folder, a recipe or {kind: …}; repeatable.",
-        ),
-    ],
+    classifiers: ClassifierOption,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -245,9 +279,7 @@ def evaluate(
     download: Annotated[
         bool, typer.Option("--download", help="Fetch a split on the Hub whole before reading it.")
     ] = False,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, max=65_536, help="Images that a classifier gets at once.")
-    ] = 64,
+    batch_size: BatchSizeOption = 64,
     trust: Annotated[
         bool,
         typer.Option(

@@ -23,6 +23,8 @@ from fmrgen.report.tables import (
     all_notes,
     format_interval,
     neighbours,
+    own_lines,
+    own_table,
     ranked,
     split_facts,
     split_table,
@@ -222,7 +224,11 @@ def split_progress(show: bool) -> Iterator[Callable[[str, int, int | None], None
 
 
 def print_evaluation(evaluation: "EvaluationResults") -> None:
-    """A table for each split, its ranking, and what must be known with it."""
+    """Classifiers on their own splits, a table for each split, its ranking, and what must be known with it."""
+    if (own := own_table(evaluation)) is not None:
+        _print_table(own, "each classifier on its own split")
+        for line in own_lines(evaluation):
+            print_line(line)
     for split, row, comparison in zip(evaluation.splits, evaluation.matrix, evaluation.comparisons, strict=True):
         _print_table(split_table(ranked(row, comparison)), split.name)
         if (otherwise := split_table(ranked(row, comparison), secondary=True)).header[1:]:

@@ -11,7 +11,7 @@ from fmrgen.metrics import Summary
 
 @dataclass(frozen=True)
 class Difference:
-    """`first` less `second` on the rows of one split, in points, with paired intervals."""
+    """`first` less `second` on the same examples, in points, with paired intervals."""
 
     first: str
     second: str
@@ -43,7 +43,7 @@ def difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference:
-    """How two classifiers differ on the same rows.
+    """How two classifiers differ on the same rows of one split, or on their own splits' rows of the same examples.
 
     Args:
         first, second: their names.
@@ -56,22 +56,24 @@ def difference(
     """
     label = first_columns["label"]
     pair = {"first": first_columns, "second": second_columns}
-    answers = {"valid": first_columns["valid"].astype(bool) if "valid" in first_columns else np.ones(len(label), bool)}
+    answers: dict[str, np.ndarray] = {}
     for who, columns in pair.items():
+        answers[f"{who} valid"] = columns["valid"].astype(bool) if "valid" in columns else np.ones(len(label), bool)
         answers[f"{who} perturbed"] = columns["prediction"] == label
         if "original_prediction" in columns:
             answers[f"{who} original"] = columns["original_prediction"] == label
     if not len(label):
         return Difference(first, second, None, None, None)
     drawn = Resampled(answers, resamples, seed)
-    perturbed = {who: drawn.rate(f"{who} perturbed", among="valid") for who in pair}
+    perturbed = {who: drawn.rate(f"{who} perturbed", among=f"{who} valid") for who in pair}
+    valid_rows = min(int(answers[f"{who} valid"].sum()) for who in pair)
     fmr = standard = None
     if all(f"{who} original" in answers for who in pair):
         originals = {who: drawn.rate(f"{who} original") for who in pair}
         standard = _apart(drawn, originals, len(label), limit=100)
         ratios = {who: in_percent_of(perturbed[who], originals[who]) for who in pair}
-        fmr = _apart(drawn, ratios, int(answers["valid"].sum()))
-    accuracy = _apart(drawn, perturbed, int(answers["valid"].sum()), limit=100)
+        fmr = _apart(drawn, ratios, valid_rows)
+    accuracy = _apart(drawn, perturbed, valid_rows, limit=100)
     return Difference(first, second, standard, accuracy, fmr)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError
+from fmrgen.evaluation.own_splits import OwnComparison
 from fmrgen.evaluation.rankings import Difference, RankedClassifier
 from fmrgen.evaluation.steps import StepFigures
 from fmrgen.files import read_json
@@ -70,7 +71,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The classifiers on one split: ranked by `measure`, FMR or where there are no originals PA, and each pair."""
+    """The classifiers on one split: ranked by `measure`, FMR or where there are no originals PA, and each pair.
+
+    The split's own classifier is not ranked: its images were made to fool it, and not the others.
+    """
 
     split: str
     measure: Literal["fmr", "perturbed_accuracy"]
@@ -78,15 +82,19 @@ class Comparison:
     differences: list[Difference]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluationResults:
-    """Everything of an evaluation that is a figure. Rates are in percent; `results` are row by row of the matrix."""
+    """Everything of an evaluation that is a figure. Rates are in percent; `results` are row by row of the matrix.
+
+    `own` compares classifiers each on its own split; None where there are no two of one source.
+    """
 
     schema: Literal["fmrgen-evaluation/1"]
     splits: list[EvaluatedSplit]
     classifiers: list[EvaluatedClassifier]
     results: list[Result]
     comparisons: list[Comparison]
+    own: OwnComparison | None = None
 
     @property
     def matrix(self) -> list[list[Result]]:

@@ -10,20 +10,21 @@ import pyarrow as pa
 from datasets import ClassLabel
 
 from fmrgen.errors import UserError
+from fmrgen.evaluation.own_splits import OwnComparison, compare_own
 from fmrgen.evaluation.rankings import difference, rank
 from fmrgen.evaluation.results import SCHEMA, Comparison, EvaluatedClassifier, EvaluatedSplit, EvaluationResults, Result
 from fmrgen.evaluation.samples import Sample
 from fmrgen.evaluation.steps import StepFigures, step_figures
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier
 from fmrgen.labels import match_classes
-from fmrgen.metrics import summarise, summarise_classes
+from fmrgen.metrics import COMPARED, summarise, summarise_classes
 from fmrgen.storage.provenance import RecordedPerturb
 from fmrgen.weights.digest import weights_sha256
 
 _SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation(EvaluationResults):
     """The figures, with what they were made of.
 
@@ -41,6 +42,7 @@ def summarise_evaluation(models: list[NamedClassifier], evaluated: list[Classifi
     comparisons: list[Comparison] = []
     tables: list[pa.Table] = []
     splits: list[EvaluatedSplit] = []
+    own: list[tuple[ClassifiedSplit, str, dict[str, np.ndarray]]] = []
     for passed in evaluated:
         split, columns = passed.split, passed.rows.columns
         of_models = {model.name: _columns_of(passed, columns, model) for model in models}
@@ -50,11 +52,14 @@ def summarise_evaluation(models: list[NamedClassifier], evaluated: list[Classifi
             here.append(result)
             tables.append(_table(split.name, model.name, of_models[model.name], columns))
         results += here
-        summaries = {result.classifier: result.total for result in here}
-        differences = [difference(a, b, of_models[a], of_models[b]) for a, b in combinations(summaries, 2)]
-        measure: Any = "fmr" if any(summary.fmr for summary in summaries.values()) else "perturbed_accuracy"
+        made_for = next((result.classifier for result in here if result.conditioned), None)
+        if made_for is not None and made_for not in [classifier for _, classifier, _ in own]:
+            own.append((passed, made_for, of_models[made_for] | _ids_of(columns)))
+        summaries = {result.classifier: result.total for result in here if not result.conditioned}
+        differences = [difference(a, b, of_models[a], of_models[b]) for a, b in combinations(of_models, 2)]
+        measure: Any = "fmr" if any(result.total.fmr for result in here) else "perturbed_accuracy"
         comparisons.append(Comparison(split.name, measure, rank(summaries, differences, measure), differences))
-        splits.append(_split_figures(passed, columns))
+        splits.append(_split_figures(passed, columns, here, measure))
     return Evaluation(
         schema=SCHEMA,
         splits=splits,
@@ -68,6 +73,7 @@ def summarise_evaluation(models: list[NamedClassifier], evaluated: list[Classifi
         ],
         results=results,
         comparisons=comparisons,
+        own=_compare_own(own),
         predictions=pa.concat_tables(tables),
         samples={p.split.name: p.rows.sampler.samples for p in evaluated},
     )
@@ -143,8 +149,44 @@ def _is_own_classifier(
     return True
 
 
-def _split_figures(passed: ClassifiedSplit, columns: dict[str, np.ndarray]) -> EvaluatedSplit:
-    split, notes = passed.split, [*passed.rows.notes, *passed.notes]
+def _ids_of(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {"id": columns["id"]} if "id" in columns else {}
+
+
+def _compare_own(own: list[tuple[ClassifiedSplit, str, dict[str, np.ndarray]]]) -> OwnComparison | None:
+    """Those on the source of the first; on another source an id is another image."""
+    alike = [entry for entry in own if _source_of(entry[0]) == _source_of(own[0][0])]
+    return compare_own([(passed.split.name, classifier, columns) for passed, classifier, columns in alike])
+
+
+def _source_of(passed: ClassifiedSplit) -> Any:
+    provenance = passed.split.provenance
+    if provenance is None:
+        return None
+    tree = provenance.recipe.source.tree
+    return {name: tree[name] for name in tree.keys() - {"on_error", "license", "limit"}}, provenance.labels
+
+
+def _more_fooled(results: list[Result], measure: str) -> list[str]:
+    """A note where images made for the split's own classifier fool another one more."""
+    figures = {r.classifier: estimate.value for r in results if (estimate := getattr(r.total, measure)) is not None}
+    own = next((r.classifier for r in results if r.conditioned), None)
+    if own not in figures or len(figures) < 2:
+        return []
+    lowest = min(figures, key=lambda name: figures[name])
+    if figures[lowest] >= figures[own]:
+        return []
+    name = COMPARED[measure].name
+    return [
+        f"{name} of its own classifier {own} ({figures[own]:.1f}) is not the lowest, {lowest} has "
+        f"{figures[lowest]:.1f}: a weaker classifier, or gradients of its own that do not show the way"
+    ]
+
+
+def _split_figures(
+    passed: ClassifiedSplit, columns: dict[str, np.ndarray], results: list[Result], measure: str
+) -> EvaluatedSplit:
+    split, notes = passed.split, [*passed.rows.notes, *passed.notes, *_more_fooled(results, measure)]
     provenance = split.provenance
     if "valid" not in columns:
         notes.append("there is no column valid: all rows count in PA, and VR is not known")

@@ -7,6 +7,8 @@ from fmrgen.report.tables import (
     Table,
     all_notes,
     neighbours,
+    own_lines,
+    own_table,
     ranked,
     split_facts,
     split_table,
@@ -17,6 +19,9 @@ from fmrgen.report.tables import (
 def to_markdown(evaluation: EvaluationResults) -> str:
     """Every split's table with its ranking, and the transfer matrix where there is more than one cell."""
     parts = []
+    if (own := own_table(evaluation)) is not None:
+        parts += ["## Each classifier on its own split", _table(own)]
+        parts.append("\n".join(f"* {escape(line)}" for line in own_lines(evaluation)))
     comparisons = {comparison.split: comparison for comparison in evaluation.comparisons}
     for split, row in zip(evaluation.splits, evaluation.matrix, strict=True):
         comparison = comparisons.get(split.name)

@@ -18,6 +18,8 @@ from fmrgen.report.tables import (
     all_notes,
     class_table,
     neighbours,
+    own_lines,
+    own_table,
     ranked,
     short_names,
     split_facts,
@@ -27,6 +29,7 @@ from fmrgen.report.tables import (
 
 _PLOTS = {
     "transfer.png": "Transfer: splits down, classifiers across",
+    "models.png": "The same images as each classifier's own split has them, with its answer",
     "accuracy.png": "SA on originals and PA on perturbed images, with 95 % intervals",
     "iterations.png": "Guided steps in the stored images of valid rows",
     "classes.png": "Accuracy by class",
@@ -57,6 +60,8 @@ def report_page(evaluation: EvaluationResults, plots: dict[str, bytes], gallerie
         "report.html",
         title="Robustness report",
         evaluation=evaluation,
+        own=own_table(evaluation),
+        own_lines=own_lines(evaluation),
         sections=sections,
         transfer=[transfer_table(evaluation, "fmr"), transfer_table(evaluation, "perturbed_accuracy")]
         if len(evaluation.results) > 1

@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from fmrgen.evaluation.results import Comparison, EvaluatedSplit, EvaluationResults, Result
 from fmrgen.intervals import Estimate
 from fmrgen.metrics import COMPARED, METRICS, Metric, Summary
 
 CONDITIONED = "◆"  # marks a split's own classifier
+_OF_OWN_SPLITS = (
+    *("standard_accuracy", "perturbed_accuracy", "validation_rate", "fmr", "mean_iterations"),
+    *("reconstruction_accuracy", "oracle_right_fmr"),
+)
 EXPLAINED = {metric.name: metric.meaning for metric in METRICS}
 
 
@@ -55,7 +60,7 @@ def split_facts(split: EvaluatedSplit, results: Sequence[Result]) -> str:
     facts += [
         f"{metric.name} {format_estimate(total[metric])}"
         for metric in METRICS
-        if metric.of == "split" and total[metric]
+        if metric.of == "split" and metric.field != "stuck" and total[metric]  # which the reasons to stop tell
     ]
     if split.stop_reasons:
         facts.append("stopped by " + ", ".join(f"{reason} {rows}" for reason, rows in split.stop_reasons.items()))
@@ -84,9 +89,42 @@ def transfer_table(evaluation: EvaluationResults, measure: str) -> Table:
 
 
 def ranked(results: Sequence[Result], comparison: Comparison) -> list[Result]:
-    """The results of a split in the order of its ranking."""
+    """The results of a split: its own classifier's, and the others' in the order of the ranking."""
     by_name = {result.classifier: result for result in results}
-    return [by_name[place.classifier] for place in comparison.ranking]
+    own = [result for result in results if result.conditioned]
+    return [*own, *(by_name[place.classifier] for place in comparison.ranking)]
+
+
+def own_table(evaluation: EvaluationResults) -> Table | None:
+    """Each classifier on the split made for it (paper Tables 1, 2, 3 and 5), by falling FMR."""
+    if evaluation.own is None:
+        return None
+    shown = [metric for metric in METRICS if metric.field in _OF_OWN_SPLITS]
+    rows = []
+    for place in evaluation.own.ranking:
+        total = evaluation.result(place.split, place.classifier).total
+        ranks = "n/a" if place.best is None else str(place.best)
+        ranks += f" – {place.worst}" if place.best != place.worst else ""
+        rows.append([place.classifier, ranks, *_cells(total, shown)])
+    return Table(["classifier", "rank", *(metric.name for metric in shown)], rows)
+
+
+def own_lines(evaluation: EvaluationResults) -> list[str]:
+    """How far apart neighbours in that table are, and what the ranks are."""
+    if evaluation.own is None:
+        return []
+    pairs = {(pair.first, pair.second): pair.fmr for pair in evaluation.own.differences}
+    names = [place.classifier for place in evaluation.own.ranking]
+    lines = [
+        f"{one} – {next_one}: FMR differs by {format_estimate(apart)}"
+        for one, next_one in pairwise(names)
+        if (apart := pairs.get((one, next_one))) is not None
+    ]
+    return [
+        *lines,
+        f"differences are paired over the {evaluation.own.rows} rows that all have; ranks hold for all classifiers at "
+        "once with 95 % confidence",
+    ]
 
 
 def neighbours(comparison: Comparison) -> list[str]:

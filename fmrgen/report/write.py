@@ -12,6 +12,7 @@ from fmrgen.report.gallery import galleries
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.pages import report_page
 from fmrgen.report.plots import all_plots
+from fmrgen.report.side_by_side import side_by_side
 
 
 def prepare_folder(folder: Path) -> None:
@@ -41,6 +42,8 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> None:
     write_atomically(folder / "predictions.parquet", table.getvalue())
     write_atomically(folder / "evaluation.md", to_markdown(evaluation).encode())
     plots = all_plots(evaluation)
+    if (picture := side_by_side(evaluation)) is not None:
+        plots["models.png"] = picture
     for name, png in plots.items():
         write_atomically(folder / name, png)
     write_atomically(folder / "report.html", report_page(evaluation, plots, galleries(evaluation)).encode())

@@ -25,6 +25,7 @@ from fmrgen.evaluation.results import read_figures
 from fmrgen.jobs.generate import generate
 from fmrgen.metrics import SUMMARY_COLUMNS, summarise
 from fmrgen.recipe import load_classifier, load_recipe
+from fmrgen.report.markdown import to_markdown
 from fmrgen.report.write import write_report
 
 LENET = "asset:mnist/lenet"
@@ -93,7 +94,9 @@ def test_modules_sections_and_names_of_ones_own(finished_split):
     assert evaluation.result("mine", "b") is b
     assert b.notes == ["not all of its classes match by name: its outputs are assumed to be in the order of the labels"]
     assert a.notes == []
-    assert [place.tied_with_next for place in evaluation.comparisons[0].ranking] == [True, True, None]
+    assert evaluation.comparisons[0].ranking == []  # all are the split's own classifier
+    assert {pair.fmr.value for pair in evaluation.comparisons[0].differences} == {0}
+    assert evaluation.own is None
 
 
 def test_the_transfer_matrix(finished_split, tmp_path):
@@ -108,6 +111,29 @@ def test_the_transfer_matrix(finished_split, tmp_path):
     ]
     assert [[cell.conditioned for cell in row] for row in matrix] == [[False, True], [True, False]]
     assert matrix[0][1].total.fmr.value < matrix[1][1].total.fmr.value
+
+
+def test_classifiers_are_compared_each_on_its_own_split(finished_split, tmp_path):
+    other = {"classifier.kind": "outside_components:SmallNetConfig", "output.split": "small"}
+    overrides = ["source.limit=40", "perturb.budget=2", *(f"{key}={value}" for key, value in other.items())]
+    generate(load_recipe("mnist-lenet", overrides), tmp_path / "out")
+    splits = {"lenet": str(finished_split), "small": str(tmp_path / "out"), "again": str(finished_split)}
+    evaluation = evaluate(splits, {"small": "outside_components:SmallNetConfig", "lenet": LENET})
+    own = evaluation.own
+    assert {(place.split, place.classifier) for place in own.ranking} == {("lenet", "lenet"), ("small", "small")}
+    assert own.rows == 40
+    assert len(own.differences) == 1
+    rankings = {comparison.split: comparison.ranking for comparison in evaluation.comparisons}
+    assert [place.classifier for place in rankings["lenet"]] == ["small"]  # its own classifier is not ranked
+    text = to_markdown(evaluation)
+    assert text.startswith("## Each classifier on its own split")
+    assert text.index("| lenet ◆ |") > text.index("paired over the 40 rows")
+    assert read_figures_of(evaluation, tmp_path).own == own
+
+
+def read_figures_of(evaluation, folder):
+    (folder / "evaluation.json").write_text(evaluation.to_json())
+    return read_figures(folder / "evaluation.json")
 
 
 # Ways to the rows

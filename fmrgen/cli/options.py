@@ -1,0 +1,30 @@
+"""Arguments and options that several commands have."""
+
+from typing import Annotated
+
+import typer
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a shipped recipe's name.")]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Changes to the recipe, values in YAML.")
+]
+ClassifierOption = Annotated[
+    list[str],
+    typer.Option(
+        "--classifier",
+        "-c",
+        metavar="[NAME=]C",
+        help="timm:NAME, hf:REPO, asset:NAME, module:Name, a trained folder, a recipe or {kind: …}; repeatable.",
+    ),
+]
+BatchSizeOption = Annotated[
+    int, typer.Option("--batch-size", min=1, max=65_536, help="Images that a classifier gets at once.")
+]
+LimitOption = Annotated[int | None, typer.Option("--limit", help="Only the first so many examples.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")]
+PublicOption = Annotated[
+    bool, typer.Option("--public", help="Let everyone see the repo: only if the images may be published.")
+]
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help="Replace a split of the same name that is on the Hub with other files.")
+]

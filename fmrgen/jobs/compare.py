@@ -1,0 +1,71 @@
+"""The paper's comparison: a split for each classifier, all classifiers on all splits (Tables 1 and 6)."""
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from fmrgen.config import ComponentConfig
+from fmrgen.errors import UserError
+from fmrgen.evaluation.evaluate import evaluate
+from fmrgen.evaluation.summarise import Evaluation
+from fmrgen.jobs.generate import generate
+from fmrgen.jobs.progress import Progress
+from fmrgen.recipe import OutputConfig, Recipe
+
+OnProgress = Callable[[Progress], None]
+
+
+def _untold(recipe: Recipe) -> AbstractContextManager[OnProgress]:
+    return nullcontext(lambda told: None)
+
+
+def compare(
+    recipe: Recipe,
+    classifiers: Mapping[str, ComponentConfig],
+    output: str | Path,
+    *,
+    batch_size: int = 64,
+    job_progress: Callable[[Recipe], AbstractContextManager[OnProgress]] = _untold,
+    on_note: Callable[[str], None] = lambda line: None,
+    on_rows: Callable[[str, int, int | None], None] = lambda split, done, total: None,
+) -> Evaluation:
+    """Makes a split for each classifier, or goes on with it, and evaluates all classifiers on all of them.
+
+    Runs on every process of a launch, as `generate` and `evaluate` do.
+
+    Args:
+        recipe: of all the splits but for classifier and `output.split`.
+        classifiers: by their names, which the splits get too.
+        output: the dataset folder.
+        batch_size: images that a classifier gets at once when it is evaluated.
+        job_progress: makes, for a split's recipe, what is told how far it is.
+        on_note: told, in a line, what was found or is left to do.
+        on_rows: called with (split, rows done, rows in all or None) while classifiers are evaluated.
+
+    Returns:
+        Figures, predictions and samples; `own` has each classifier on its own split.
+
+    Raises:
+        UserError: fewer than two classifiers, or what `generate` and `evaluate` raise.
+    """
+    recipes = _recipes(recipe, classifiers)
+    for made in recipes.values():
+        with job_progress(made) as on_progress:
+            generate(made, output, on_progress=on_progress, on_note=on_note)
+    splits = [f"{output}:{made.output.config}/{made.output.split}" for made in recipes.values()]
+    return evaluate(splits, classifiers, batch_size=batch_size, on_rows=on_rows)
+
+
+def _recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> dict[str, Recipe]:
+    """A recipe for each classifier, its split of the same name as far as that can be one."""
+    if len(classifiers) < 2:
+        raise UserError("--classifier: a comparison needs at least two")
+    recipes: dict[str, Recipe] = {}
+    for name, section in classifiers.items():
+        split = re.sub(r"\W+", "_", name).strip("_") or "classifier"
+        if split in {made.output.split for made in recipes.values()}:
+            raise UserError(f"classifier {name}: its split {split} is that of another; give it a name, NAME=…")
+        named = OutputConfig.model_validate(recipe.output.model_dump() | {"split": split})
+        recipes[name] = recipe.model_copy(update={"classifier": section, "output": named, "description": ""})
+    return recipes
