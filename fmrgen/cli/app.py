@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from fmrgen.cli import studies
 from fmrgen.cli.exit import exit_status_of, install_signal_handlers
 from fmrgen.cli.options import (
     BatchSizeOption,
@@ -99,50 +100,6 @@ def generate(
         _push(split, push, public, replace, None, quiet)
 
 
-@app.command()
-def compare(
-    recipe: RecipeArgument,
-    classifiers: ClassifierOption,
-    overrides: OverridesArgument = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The dataset folder; the report goes to its folder comparison.")
-    ] = Path("out"),
-    limit: LimitOption = None,
-    batch_size: BatchSizeOption = 64,
-    quiet: QuietOption = False,
-) -> None:
-    """Make a split for each classifier and compare them all, each on its own split first."""
-    from fmrgen.recipe import load_classifiers, load_recipe
-
-    limited = [] if limit is None else [f"source.limit={limit}"]
-    loaded, named = load_recipe(recipe, [*limited, *(overrides or [])]), load_classifiers(classifiers)
-
-    from fmrgen.cli import display
-    from fmrgen.jobs.compare import compare as run
-    from fmrgen.report.write import prepare_folder, write_report
-
-    display.quiet_libraries()
-    is_first = os.environ.get("RANK", "0") == "0"
-    show = not quiet and is_first
-    with display.split_progress(show) as on_rows:
-        evaluation = run(
-            loaded,
-            named,
-            output,
-            batch_size=batch_size,
-            job_progress=lambda made: display.job_progress(made, show),
-            on_note=display.print_note,
-            on_rows=on_rows,
-        )
-    if not is_first:
-        return
-    prepare_folder(output / "comparison")
-    write_report(evaluation, output / "comparison")
-    if not quiet:
-        display.print_evaluation(evaluation)
-    display.print_line(output / "comparison" / "report.html")
-
-
 def _parse_part(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
@@ -150,6 +107,10 @@ def _parse_part(text: str | None) -> tuple[int, int] | None:
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
         raise UserError(f"--part {text}: must be I/N, for example 1/2 for the first of two parts")
     return int(found[1]), int(found[2])
+
+
+app.command()(studies.compare)
+app.command()(studies.sweep)
 
 
 @app.command()

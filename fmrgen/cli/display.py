@@ -226,13 +226,13 @@ def split_progress(show: bool) -> Iterator[Callable[[str, int, int | None], None
 def print_evaluation(evaluation: "EvaluationResults") -> None:
     """Classifiers on their own splits, a table for each split, its ranking, and what must be known with it."""
     if (own := own_table(evaluation)) is not None:
-        _print_table(own, "each classifier on its own split")
+        print_table(own, "each classifier on its own split")
         for line in own_lines(evaluation):
             print_line(line)
     for split, row, comparison in zip(evaluation.splits, evaluation.matrix, evaluation.comparisons, strict=True):
-        _print_table(split_table(ranked(row, comparison)), split.name)
+        print_table(split_table(ranked(row, comparison)), split.name)
         if (otherwise := split_table(ranked(row, comparison), secondary=True)).header[1:]:
-            _print_table(otherwise, "FMR by other ways of counting")
+            print_table(otherwise, "FMR by other ways of counting")
         for line in (split_facts(split, row), *neighbours(comparison)):
             print_line(line)
     _print_notes(evaluation)
@@ -241,12 +241,13 @@ def print_evaluation(evaluation: "EvaluationResults") -> None:
 def print_transfer(evaluation: "EvaluationResults") -> None:
     """The transfer matrix, in FMR where there are originals, and in PA."""
     if any(result.total.fmr for result in evaluation.results):
-        _print_table(transfer_table(evaluation, "fmr"), "FMR, splits down, classifiers across")
-    _print_table(transfer_table(evaluation, "perturbed_accuracy"), "PA")
+        print_table(transfer_table(evaluation, "fmr"), "FMR, splits down, classifiers across")
+    print_table(transfer_table(evaluation, "perturbed_accuracy"), "PA")
     _print_notes(evaluation)
 
 
-def _print_table(content: "TextTable", title: str) -> None:
+def print_table(content: "TextTable", title: str) -> None:
+    """A table; figures stand over their intervals."""
     first, *others = map(printable, content.header)
     columns = [Column(first, overflow="fold"), *(Column(name, justify="right", no_wrap=True) for name in others)]
     table = Table(

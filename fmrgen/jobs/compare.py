@@ -14,9 +14,11 @@ from fmrgen.jobs.progress import Progress
 from fmrgen.recipe import OutputConfig, Recipe
 
 OnProgress = Callable[[Progress], None]
+JobProgress = Callable[[Recipe], AbstractContextManager[OnProgress]]
 
 
-def _untold(recipe: Recipe) -> AbstractContextManager[OnProgress]:
+def untold(recipe: Recipe) -> AbstractContextManager[OnProgress]:
+    """Progress that nobody is told of."""
     return nullcontext(lambda told: None)
 
 
@@ -26,7 +28,7 @@ def compare(
     output: str | Path,
     *,
     batch_size: int = 64,
-    job_progress: Callable[[Recipe], AbstractContextManager[OnProgress]] = _untold,
+    job_progress: JobProgress = untold,
     on_note: Callable[[str], None] = lambda line: None,
     on_rows: Callable[[str, int, int | None], None] = lambda split, done, total: None,
 ) -> Evaluation:

@@ -1,0 +1,97 @@
+"""The commands that make several splits: comparisons of classifiers, and sweeps over a recipe's values."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fmrgen.cli.options import (
+    BatchSizeOption,
+    ClassifierOption,
+    LimitOption,
+    OverridesArgument,
+    QuietOption,
+    RecipeArgument,
+)
+
+
+def compare(
+    recipe: RecipeArgument,
+    classifiers: ClassifierOption,
+    overrides: OverridesArgument = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The dataset folder; the report goes to its folder comparison.")
+    ] = Path("out"),
+    limit: LimitOption = None,
+    batch_size: BatchSizeOption = 64,
+    quiet: QuietOption = False,
+) -> None:
+    """Make a split for each classifier and compare them all, each on its own split first."""
+    from fmrgen.recipe import load_classifiers, load_recipe
+
+    limited = [] if limit is None else [f"source.limit={limit}"]
+    loaded, named = load_recipe(recipe, [*limited, *(overrides or [])]), load_classifiers(classifiers)
+
+    from fmrgen.cli import display
+    from fmrgen.jobs.compare import compare as run
+    from fmrgen.report.write import prepare_folder, write_report
+
+    display.quiet_libraries()
+    is_first = os.environ.get("RANK", "0") == "0"
+    show = not quiet and is_first
+    with display.split_progress(show) as on_rows:
+        evaluation = run(
+            loaded,
+            named,
+            output,
+            batch_size=batch_size,
+            job_progress=lambda made: display.job_progress(made, show),
+            on_note=display.print_note,
+            on_rows=on_rows,
+        )
+    if not is_first:
+        return
+    prepare_folder(output / "comparison")
+    write_report(evaluation, output / "comparison")
+    if not quiet:
+        display.print_evaluation(evaluation)
+    display.print_line(output / "comparison" / "report.html")
+
+
+def sweep(
+    recipe: RecipeArgument,
+    values: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="section.key=value,value...",
+            help="What is tried, all with all; a key with one value is a change to the recipe.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A folder; each combination gets a dataset folder in it.")
+    ] = Path("sweep"),
+    limit: LimitOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Make a split for each combination of values, and one table and plot of all; run it again to continue."""
+    from fmrgen.jobs.sweep import parse_grid
+
+    limited = [] if limit is None else [f"source.limit={limit}"]
+    grid = parse_grid(recipe, [*limited, *values])
+
+    from fmrgen.cli import display
+    from fmrgen.jobs.sweep import sweep as run
+    from fmrgen.report.sweep import sweep_table, write_sweep
+
+    display.quiet_libraries()
+    is_first = os.environ.get("RANK", "0") == "0"
+    show = not quiet and is_first
+    points = run(grid, output, job_progress=lambda made: display.job_progress(made, show), on_note=display.print_note)
+    if not is_first:
+        return
+    written = write_sweep(points, output)
+    if not quiet:
+        display.print_table(sweep_table(points), str(recipe))
+    for path in written:
+        display.print_line(path)

@@ -1,0 +1,93 @@
+"""A sweep as a table, a plot and JSON."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fmrgen.files import write_atomically
+from fmrgen.intervals import Estimate
+from fmrgen.jobs.sweep import SweepResult
+from fmrgen.metrics import METRICS, Metric
+from fmrgen.report.tables import Table, format_estimate
+
+_SHOWN = ("standard_accuracy", "perturbed_accuracy", "validation_rate", "fmr", "mean_iterations")
+_LINES = ["#c8472f", "#2b6690", "#3f7d58", "#8a6bb1", "#b8862d", "#5b6770"]
+
+
+def sweep_table(results: Sequence[SweepResult]) -> Table:
+    """A row for each combination."""
+    shown = [metric for metric in METRICS if metric.field in _SHOWN]
+    rows = [
+        [", ".join(map(str, result.values.values())), *(format_estimate(result.summary[metric]) for metric in shown)]
+        for result in results
+    ]
+    keys = ", ".join(key.rpartition(".")[2] for key in results[0].values)
+    return Table([keys, *(metric.name for metric in shown)], rows)
+
+
+def write_sweep(results: Sequence[SweepResult], folder: Path) -> list[Path]:
+    """Writes `sweep.json` and `sweep.png` into `folder`; returns their paths."""
+    told = [{"values": dict(r.values), "folder": r.name, "summary": asdict(r.summary)} for r in results]
+    text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(folder / "sweep.json", text.encode())
+    write_atomically(folder / "sweep.png", _plot(results))
+    return [folder / "sweep.json", folder / "sweep.png"]
+
+
+def _plot(results: Sequence[SweepResult]) -> bytes:
+    """FMR, VR and iterations over the first key that varies; a line for each combination of the others."""
+    key, *others = results[0].values
+    lines: dict[str, list[SweepResult]] = {}
+    for result in results:
+        name = ", ".join(f"{other.rpartition('.')[2]} {result.values[other]}" for other in others)
+        lines.setdefault(name, []).append(result)
+    figure = Figure(figsize=(6.4, 6.6))
+    panels = figure.subplots(3, 1, sharex=True)
+    for axes, field in zip(panels, ("fmr", "validation_rate", "mean_iterations"), strict=True):
+        metric = next(metric for metric in METRICS if metric.field == field)
+        for number, (name, of_line) in enumerate(lines.items()):
+            _line(axes, key, of_line, metric, _LINES[number % len(_LINES)], name)
+        axes.set_ylabel(f"{metric.name}{',' if metric.unit.strip() else ''}{metric.unit}")
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y", color="#c9d1d8", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[-1].set_xlabel(key)
+    if others:
+        panels[0].legend(fontsize=8, frameon=False)
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=160)
+    return buffer.getvalue()
+
+
+def _line(axes: Axes, key: str, results: Sequence[SweepResult], metric: Metric, colour: str, name: str) -> None:
+    values = [result.values[key] for result in results]
+    known = [(value, estimate) for value, r in zip(values, results, strict=True) if (estimate := r.summary[metric])]
+    if _are_numbers(values):
+        places: list[Any] = [value for value, _ in known]
+        if min(values) > 0 and max(values) >= 10 * min(values):
+            axes.set_xscale("log")
+    else:
+        places = [values.index(value) for value, _ in known]
+        axes.set_xticks(range(len(values)), [str(value)[:20] for value in values])
+    order = np.argsort(places)
+    x, estimates = [places[i] for i in order], [known[i][1] for i in order]
+    ends = np.array([_ends(estimate) for estimate in estimates]).reshape(-1, 2)
+    axes.fill_between(x, ends[:, 0], ends[:, 1], color=colour, alpha=0.18, linewidth=0)
+    axes.plot(x, [e.value for e in estimates], color=colour, marker="o", markersize=4, label=name)
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _ends(estimate: Estimate) -> tuple[float, float]:
+    low, high = estimate.low, estimate.high
+    return estimate.value if low is None else low, estimate.value if high is None else high
