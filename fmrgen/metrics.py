@@ -77,6 +77,12 @@ class _Rows:
         right = self.right("original_oracle_label")
         return None if right is None else self.fmr_if(rows=right)
 
+    def perturbed_by_reconstructed(self) -> Estimate | None:
+        perturbed, reconstructed = self.right("prediction"), self.right("reconstruction_prediction")
+        if perturbed is None or reconstructed is None:
+            return None
+        return foundation_model_robustness(perturbed, self.valid, reconstructed, resamples=self._resamples)[0]
+
     def share_stopped_by(self, reason: StopReason) -> Estimate | None:
         reasons = self._values.get("stop_reason")
         if reasons is None:
@@ -186,6 +192,13 @@ class Summary:
         "FMR where the oracle is right on the original",
         "FMR over the rows whose original the oracle recognises: without its own mistakes",
         lambda rows: rows.fmr_where_oracle_is_right(),
+        secondary=True,
+    )
+    reconstruction_fmr: Estimate | None = _metric(
+        "PA / recon.",
+        "PA / accuracy on plain reconstructions",
+        "PA by the accuracy on plain reconstructions, × 100: what the steps do, without what the generator does",
+        lambda rows: rows.perturbed_by_reconstructed(),
         secondary=True,
     )
     macro_fmr: Estimate | None = _metric(

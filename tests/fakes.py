@@ -43,7 +43,7 @@ class Fixture:
 
     def reference(self, i, **options):
         self.generator.row_seeds = [row_seed(0, i)]
-        settings = {"budget": BUDGET, "step_size": self.step_size, **options}
+        settings = {"budget": BUDGET, "step_size": self.step_size, "seed": row_seed(0, i, "update"), **options}
         return reference_perturb(
             self.images[i : i + 1], self.labels[i], self.classifier, self.generator, self.oracle, **settings
         )

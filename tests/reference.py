@@ -27,7 +27,8 @@ def to_bytes(image):
 class ReferenceGenerator:
     """g(x, b): moves the latent of one image one step up the classifier's loss and decodes it."""
 
-    def __init__(self, x, label, classifier, generator, step_size, update, reencode):
+    def __init__(self, x, label, classifier, generator, step_size, update, reencode, seed):
+        self.seed = seed
         self.label = label
         self.classifier, self.generator = classifier, generator
         self.step_size, self.update, self.reencode = step_size, update, reencode
@@ -56,6 +57,9 @@ class ReferenceGenerator:
             return gradient.sign()
         if self.update == "l2":
             return math.sqrt(gradient.numel()) * gradient / gradient.norm() if gradient.norm() > 0 else gradient
+        if self.update == "random":
+            draws = torch.Generator().manual_seed(self.seed)
+            return 2 * torch.randint(2, self.z.shape[1:], generator=draws)[None].to(self.z) - 1
         self.adam_steps += 1
         self.adam_mean = 0.9 * self.adam_mean + 0.1 * gradient
         self.adam_square = 0.999 * self.adam_square + 0.001 * gradient**2
@@ -78,15 +82,26 @@ class ReferenceGenerator:
 
 
 def reference_perturb(
-    x, label, classifier, generator, oracle, *, budget, step_size, update="sign", reencode=False, oracle_rule="label"
+    x,
+    label,
+    classifier,
+    generator,
+    oracle,
+    *,
+    budget,
+    step_size,
+    update="sign",
+    reencode=False,
+    oracle_rule="label",
+    seed=0,
 ):
-    """One image [1, 3, H, W] on the 8-bit grid → ReferenceRow."""
+    """One image [1, 3, H, W] on the 8-bit grid → ReferenceRow; `seed` is of a random update."""
 
     def h(image):
         return oracle.judge(image).probabilities.argmax().item()
 
     target = label if oracle_rule == "label" else h(x)
-    g = ReferenceGenerator(x, label, classifier, generator, step_size, update, reencode)
+    g = ReferenceGenerator(x, label, classifier, generator, step_size, update, reencode, seed)
     first = g(x)
     if isinstance(first, str):
         return ReferenceRow(to_bytes(x)[0], False, 0, first)

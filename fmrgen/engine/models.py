@@ -33,7 +33,9 @@ class Models:
         oracle: Oracle,
         options: PerturbOptions,
         device: torch.device,
+        needs_gradient: bool = True,
     ) -> None:
+        self.needs_gradient = needs_gradient
         self.classifier, self.generator, self.oracle = classifier, generator, oracle
         self.seed, self.device = options.seed, device
         self.min_probability, self.min_margin = options.min_probability, options.min_margin
@@ -124,10 +126,10 @@ class Models:
         return self._if_it_fits(self._judge, latents, labels, target, self.forward)
 
     def _judge(self, latents: Latents, labels: Tensor, target: Tensor, forward: Callable[..., Any]) -> PassOutput:
-        with torch.enable_grad():
-            free = latents.free.detach().requires_grad_(True)
+        with torch.set_grad_enabled(self.needs_gradient):
+            free = latents.free.detach().requires_grad_(self.needs_gradient)
             decoded, images, logits, margins = forward(free, latents.fixed, labels)
-            (gradient,) = torch.autograd.grad(margins.sum(), free)
+            gradient = torch.autograd.grad(margins.sum(), free)[0] if self.needs_gradient else torch.ones_like(free)
         decoded, images, logits = decoded.detach(), images.detach(), logits.detach()
         losses = cross_entropy(logits, labels, reduction="none")
         measures, probabilities, score = self._measure(images, labels, logits, losses)
@@ -225,6 +227,7 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     return others.logsumexp(1) - logits.gather(1, of_label).squeeze(1)
 
 
-def row_seed(seed: int, example_id: int) -> int:
-    """The seed of everything random of an example."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}:{example_id}".encode(), digest_size=8).digest()) >> 1
+def row_seed(seed: int, example_id: int, purpose: str = "") -> int:
+    """The seed of what is random of an example, another one for each purpose."""
+    told = f"{seed}:{example_id}" + (f":{purpose}" if purpose else "")
+    return int.from_bytes(hashlib.blake2b(told.encode(), digest_size=8).digest()) >> 1

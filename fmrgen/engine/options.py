@@ -20,8 +20,9 @@ class PerturbOptions:
         default=50, metadata={"description": "B: the most guided steps per image (a number of steps, not a norm bound)"}
     )
     step_size: float = field(default=0.001, metadata={"description": "length of one step, in latent units"})
-    update: Literal["sign", "l2", "adam"] = field(
-        default="sign", metadata={"description": "how a step's direction follows from the gradient"}
+    update: Literal["sign", "l2", "adam", "random"] = field(
+        default="sign",
+        metadata={"description": "how a step's direction follows from the gradient; random is the control without one"},
     )
     reencode: bool = field(
         default=False, metadata={"description": "encode the last image anew before each step, the literal g(x_t-1)"}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Generator, Latents, Oracle
-from fmrgen.engine.models import Models
+from fmrgen.engine.models import Models, row_seed
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.slots import Row, Slots, new_rows
 from fmrgen.engine.updates import UPDATES, Update
@@ -59,7 +59,7 @@ def perturb(
         UserError: a model fails on a batch, or answers for another number of images.
     """
     rule = UPDATES[options.update]()
-    models = Models(classifier, generator, oracle, options, torch.device(device))
+    models = Models(classifier, generator, oracle, options, torch.device(device), rule.needs_gradient)
     queue = _encoded(iter(examples), models, rule, options, keep_latents)
     if options.slots == "auto":
         if (first := next(queue, None)) is None:
@@ -102,7 +102,7 @@ def _encoded(
         measures = models.measure(images, labels)
         target = labels if options.oracle_rule == "label" else measures["oracle_label"]
         rows = new_rows(latents, images, torch.tensor(ids), labels, target, measures, options.budget, keep_latents)
-        rows |= rule.memory(latents.free)
+        rows |= rule.memory(latents.free, [row_seed(options.seed, example_id, "update") for example_id in ids])
         for row in range(len(batch)):
             yield {name: values[row] for name, values in rows.items()}
 

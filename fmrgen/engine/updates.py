@@ -4,6 +4,7 @@ None depends on the gradient's scale, and so on the temperature of the classifie
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,10 +13,19 @@ from fmrgen.engine.slots import as_column
 
 
 class Update(ABC):
-    """The direction in which a latent moves; gradients are [S, …], every row is treated by itself."""
+    """The direction in which a latent moves; gradients are [S, …], every row is treated by itself.
 
-    def memory(self, free: Tensor) -> dict[str, Tensor]:
-        """What the rule remembers of each of the new rows `free` [B, …], by names of its own; it stays with the row."""
+    Attributes:
+        needs_gradient: whether it looks at gradients at all.
+    """
+
+    needs_gradient = True
+
+    def memory(self, free: Tensor, seeds: Sequence[int]) -> dict[str, Tensor]:
+        """What the rule remembers of each of the new rows `free` [B, …], by names of its own; it stays with the row.
+
+        `seeds` [B] are for what is random in it.
+        """
         return {}
 
     @abstractmethod
@@ -47,7 +57,7 @@ class Adam(Update):
 
     _decay_mean, _decay_square, _epsilon = 0.9, 0.999, 1e-8
 
-    def memory(self, free: Tensor) -> dict[str, Tensor]:
+    def memory(self, free: Tensor, seeds: Sequence[int]) -> dict[str, Tensor]:
         steps = free.new_zeros(len(free), *[1] * (free.ndim - 1))
         return {"adam_mean": torch.zeros_like(free), "adam_square": torch.zeros_like(free), "adam_steps": steps}
 
@@ -64,9 +74,25 @@ class Adam(Update):
         return mean / _unless_zero(square.sqrt() + self._epsilon * as_column(typical, square))
 
 
+class Random(Update):
+    """The control: every latent dimension by the same amount, up or down by chance, the classifier unasked.
+
+    The signs of a row are drawn once, for new ones at every step would take it back and forth.
+    """
+
+    needs_gradient = False
+
+    def memory(self, free: Tensor, seeds: Sequence[int]) -> dict[str, Tensor]:
+        drawn = [torch.randint(2, free.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return {"random_signs": (2 * torch.stack(drawn) - 1).to(free)}
+
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        return memory["random_signs"]
+
+
 def _unless_zero(values: Tensor) -> Tensor:
     """The values to divide by: 1 in the place of zeros."""
     return values.where(values > 0, 1.0)
 
 
-UPDATES: dict[str, type[Update]] = {"sign": Sign, "l2": L2, "adam": Adam}
+UPDATES: dict[str, type[Update]] = {"sign": Sign, "l2": L2, "adam": Adam, "random": Random}

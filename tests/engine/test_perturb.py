@@ -20,7 +20,7 @@ def setting(request, double):
 
 
 @pytest.mark.parametrize("reencode", [False, True], ids=["carry", "reencode"])
-@pytest.mark.parametrize("update", ["sign", "l2", "adam"])
+@pytest.mark.parametrize("update", ["sign", "l2", "adam", "random"])
 def test_engine_equals_the_literal_algorithm(setting, update, reencode):
     expected = {i: setting.reference(i, update=update, reencode=reencode) for i in range(COUNT)}
     reasons = Counter(row.stop_reason for row in expected.values())
@@ -296,3 +296,16 @@ def test_a_margin_to_the_second_label_can_be_asked_for(setting):
         if row.valid:
             first, second = setting.oracle.judge(row.image[None].double() / 255).probabilities[0].topk(2).values
             assert first - second >= 0.05
+
+
+def test_a_random_update_asks_for_no_gradient_and_goes_straight(double):
+    setting = Fixture(tiny_vqgan(), 0.02)
+    asked = []
+    setting.classifier.register_forward_pre_hook(lambda module, inputs: asked.append(inputs[0].requires_grad))
+    rows = setting.engine(update="random", slots=8)
+    assert not any(asked)
+    valid = [row for row in rows.values() if row.valid]
+    assert all(row.latent_shift == pytest.approx(0.02 * row.iterations) for row in valid)
+    again, other = setting.engine(update="random", slots=3), setting.engine(update="random", slots=8, seed=1)
+    assert all(row.image.equal(again[row.id].image) for row in valid)
+    assert any(not row.image.equal(other[row.id].image) for row in valid)
