@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from fmrgen.jobs.compare import compare as compare
     from fmrgen.jobs.export import export as export
     from fmrgen.jobs.generate import generate as generate
+    from fmrgen.jobs.inspect import inspect as inspect
     from fmrgen.jobs.merge import merge as merge
     from fmrgen.jobs.sparsify import SparseMask as SparseMask
     from fmrgen.jobs.sparsify import sparsify as sparsify
+    from fmrgen.jobs.sweep import sweep as sweep
     from fmrgen.jobs.verify import Verification as Verification
     from fmrgen.jobs.verify import verify as verify
     from fmrgen.jobs.verify_files import FilesVerification as FilesVerification
@@ -93,6 +95,7 @@ _MODULES = {
     "export": "fmrgen.jobs.export",
     "freeze": "fmrgen.weights.checkpoint",
     "generate": "fmrgen.jobs.generate",
+    "inspect": "fmrgen.jobs.inspect",
     "load_classifier": "fmrgen.recipe",
     "load_recipe": "fmrgen.recipe",
     "load_train_recipe": "fmrgen.training.recipe",
@@ -105,6 +108,7 @@ _MODULES = {
     "sparsify": "fmrgen.jobs.sparsify",
     "summarise": "fmrgen.metrics",
     "train": "fmrgen.training.loop",
+    "sweep": "fmrgen.jobs.sweep",
     "transfer": "fmrgen.evaluation.evaluate",
     "verify": "fmrgen.jobs.verify",
     "verify_files": "fmrgen.jobs.verify_files",

@@ -111,6 +111,7 @@ def _parse_part(text: str | None) -> tuple[int, int] | None:
 
 app.command()(studies.compare)
 app.command()(studies.sweep)
+app.command()(studies.inspect)
 
 
 @app.command()

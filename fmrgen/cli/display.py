@@ -35,6 +35,7 @@ from fmrgen.report.tables import Table as TextTable
 if TYPE_CHECKING:
     from fmrgen.evaluation.results import EvaluationResults
     from fmrgen.hub.push import Pushed
+    from fmrgen.jobs.inspect import Inspection, Trial
     from fmrgen.jobs.progress import Progress as JobProgress
     from fmrgen.jobs.sparsify import SparseMask
     from fmrgen.jobs.verify import Verification
@@ -143,6 +144,37 @@ def print_summary(summary: "Summary", split: str) -> None:
         known = ("n/a", "") if estimate is None else (f"{estimate.value:.2f}{metric.unit}", format_interval(estimate))
         table.add_row(metric.title, *known)
     _console().print(table)
+
+
+def print_trial(trial: "Trial") -> None:
+    """One step size, while others are tried."""
+    print_note(
+        f"step_size {trial.step_size:g}: {trial.valid:.0%} valid, {trial.mean_iterations:.1f} steps, "
+        f"PA {trial.perturbed_accuracy:.0%}"
+    )
+
+
+def print_inspection(found: "Inspection") -> None:
+    """What a pilot found, and each warning with its cure."""
+    table = Table(title=f"{found.images} images", title_justify="left", box=box.SQUARE, show_header=False)
+    step = found.proposed or found.own
+    hours, minutes = divmod(found.seconds_of_job / 60, 60)
+    classifier = f"{found.classifier_accuracy:.0%}, {found.classifier_reconstructed:.0%}"
+    for name, value in {
+        "reconstructions": f"{found.psnr:.1f} dB",
+        "classifier, originals and reconstructions": classifier,
+        "oracle, originals and reconstructions": f"{found.oracle_accuracy:.0%}, {found.oracle_reconstructed:.0%}",
+        "oracle's probability of the label": f"{found.oracle_probability:.2f}",
+        "latent": f"{found.latent_size} dimensions, root mean square {found.latent_scale:.3g}",
+        "step size": f"{step.step_size:g}" + ("" if found.proposed else " (none that was tried is good)"),
+        "with it": f"{step.valid:.0%} valid, {step.mean_iterations:.1f} steps, PA {step.perturbed_accuracy:.0%}",
+        "one image-pass": f"{1000 * found.seconds_per_pass:.1f} ms",
+        "the whole job, on this device": f"{hours:.0f} h {minutes:.0f} min",
+    }.items():
+        table.add_row(name, value)
+    _console().print(table)
+    for warning in found.warnings:
+        print_line(f"warning: {warning}")
 
 
 def print_sparse_mask(found: "SparseMask", split: str) -> None:

@@ -95,3 +95,22 @@ def sweep(
         display.print_table(sweep_table(points), str(recipe))
     for path in written:
         display.print_line(path)
+
+
+def inspect(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    images: Annotated[int, typer.Option("--images", min=2, help="How many are tried.")] = 32,
+    quiet: QuietOption = False,
+) -> None:
+    """Try a recipe on a few images: what its parts are worth, and which step suits the generator."""
+    from fmrgen.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+
+    from fmrgen.cli import display
+    from fmrgen.jobs.inspect import inspect as run
+
+    display.quiet_libraries()
+    found = run(loaded, images=images, on_trial=lambda trial: None if quiet else display.print_trial(trial))
+    display.print_inspection(found)

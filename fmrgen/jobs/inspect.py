@@ -1,0 +1,269 @@
+"""A pilot on a few images: what a recipe's parts are worth together, and which step suits its generator."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fmrgen.components import Components
+from fmrgen.distributed.launch import start_process
+from fmrgen.engine.images import on_byte_grid
+from fmrgen.engine.interfaces import Latents
+from fmrgen.engine.perturb import perturb
+from fmrgen.errors import UserError
+from fmrgen.recipe import Recipe
+from fmrgen.records import Example, Perturbed, StopReason
+from fmrgen.sources.base import LoadedExample
+
+_FEWEST_STEPS, _MOST_STEPS = (
+    10,
+    40,
+)  # that images should take on average: fewer are coarse, more are cut off by a budget
+_LEAST_VALID = 0.9
+_FACTOR = 10**0.5
+_TRIALS = 10
+_ACCURACY_LOST = 0.05  # on reconstructions, against originals
+_TOGETHER = 16
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a step size does to the images: shares of valid rows, of rows ended by the budget and of stuck ones."""
+
+    step_size: float
+    valid: float
+    mean_iterations: float
+    by_budget: float
+    stuck: float
+    perturbed_accuracy: float
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a pilot found. Accuracies and shares are from 0 to 1, times in seconds.
+
+    Attributes:
+        images: of the pilot.
+        psnr: of plain reconstructions, mean in dB.
+        classifier_accuracy, oracle_accuracy: on originals at the generator's size.
+        classifier_reconstructed, oracle_reconstructed: on their plain reconstructions.
+        oracle_probability: the oracle's mean probability of the label on originals.
+        latent_size, latent_scale: how many dimensions may move, and their root mean square.
+        own: the recipe's own step.
+        proposed: the step that is proposed; None where none of those tried is good.
+        trials: all steps tried, by size.
+        seconds_per_pass: of one image, in the trial of the recipe's own step.
+        seconds_of_job: what the whole job takes with the proposed step (or else its own) on this device.
+        warnings: what is wrong, each with its cure.
+    """
+
+    images: int
+    psnr: float
+    classifier_accuracy: float
+    oracle_accuracy: float
+    classifier_reconstructed: float
+    oracle_reconstructed: float
+    oracle_probability: float
+    latent_size: int
+    latent_scale: float
+    own: Trial
+    proposed: Trial | None
+    trials: list[Trial]
+    seconds_per_pass: float
+    seconds_of_job: float
+    warnings: list[str]
+
+
+def inspect(recipe: Recipe, *, images: int = 32, on_trial: Callable[[Trial], None] = lambda trial: None) -> Inspection:
+    """Tries a recipe on a few images, and looks for a step size that uses the budget.
+
+    A good step leads images to where the oracle stops them in 10 to 40 steps on average (of a budget of 50), and at
+    least 90 % of them pass the first one.
+
+    Args:
+        recipe: of the job; nothing is written.
+        images: how many, taken evenly from the whole source.
+        on_trial: told of each step that is tried.
+
+    Returns:
+        What was found, with a warning and its cure for whatever does not look right.
+
+    Raises:
+        UserError: a component can't be built, or no image can be read.
+    """
+    device = start_process()
+    components = recipe.build(device)
+    examples = _evenly(components, images)
+    plain = _Plain.of(components, examples, device)
+    passes, started = [0], time.perf_counter()
+
+    def attempt(step_size: float) -> Trial:
+        options = replace(recipe.perturb, step_size=step_size)
+        _, classifier, generator, oracle = components
+        rows = list(
+            perturb(examples, classifier, generator, oracle, options, device=device, on_pass=lambda n: passes.append(n))
+        )
+        trial = _trial(step_size, rows)
+        on_trial(trial)
+        return trial
+
+    own = attempt(recipe.perturb.step_size)
+    seconds = (time.perf_counter() - started) / max(1, sum(passes))
+    trials = _search(own, attempt, recipe.perturb.budget)
+    proposed = next((trial for trial in [own, *trials] if _is_good(trial, recipe.perturb.budget)), None)
+    per_image = 2 + (proposed or own).mean_iterations
+    return Inspection(
+        images=len(examples),
+        psnr=plain.psnr,
+        classifier_accuracy=plain.classifier[0],
+        oracle_accuracy=plain.oracle[0],
+        classifier_reconstructed=plain.classifier[1],
+        oracle_reconstructed=plain.oracle[1],
+        oracle_probability=plain.oracle_probability,
+        latent_size=plain.latent_size,
+        latent_scale=plain.latent_scale,
+        own=own,
+        proposed=proposed,
+        trials=sorted([own, *trials], key=lambda trial: trial.step_size),
+        seconds_per_pass=seconds,
+        seconds_of_job=seconds * per_image * len(components.source),
+        warnings=_warnings(recipe, plain, own, proposed, len(examples)),
+    )
+
+
+def _evenly(components: Components, images: int) -> list[Example]:
+    """Examples from all over the source, as far as they can be read."""
+    source, size = components.source, components.generator.image_size
+    positions = np.unique(np.linspace(0, len(source) - 1, min(images, len(source))).round().astype(int))
+    loaded = [entry for at in positions for entry in source.load(int(at), int(at) + 1, size)]
+    examples = [entry.for_engine() for entry in loaded if isinstance(entry, LoadedExample)]
+    if not examples:
+        raise UserError("source: none of the images that were tried can be read; see source.on_error")
+    return examples
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """The shares of originals, and of their plain reconstructions, that classifier and oracle get right."""
+
+    psnr: float
+    classifier: tuple[float, float]
+    oracle: tuple[float, float]
+    oracle_probability: float
+    latent_size: int
+    latent_scale: float
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, components: Components, examples: list[Example], device: torch.device) -> "_Plain":
+        _, classifier, generator, oracle = components
+        labels = torch.tensor([example.label for example in examples], device=device)
+        originals = on_byte_grid(torch.stack([example.image for example in examples]).to(device))
+        generator.row_seeds = [example.id for example in examples]
+        free, plain = [], []
+        for rows in torch.arange(len(examples)).split(_TOGETHER):
+            generator.row_seeds = [examples[row].id for row in rows.tolist()]
+            latents = generator.encode(originals[rows], labels[rows])
+            free.append(latents.free.float())
+            plain.append(on_byte_grid(generator.decode(Latents(*latents)).float()))
+        moved, reconstructed = torch.cat(free), torch.cat(plain)
+
+        def right(answers: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+            shares = [
+                torch.cat([answers(batch.clone()) for batch in shown.split(_TOGETHER)]).argmax(1).eq(labels)
+                for shown in (originals, reconstructed)
+            ]
+            return float(shares[0].float().mean()), float(shares[1].float().mean())
+
+        probabilities = torch.cat([oracle.judge(batch.clone()).probabilities for batch in originals.split(_TOGETHER)])
+        error = (originals - reconstructed).flatten(1).square().mean(1).clamp(min=1e-10)
+        return cls(
+            psnr=float((-10 * error.log10()).mean()),
+            classifier=right(classifier),
+            oracle=right(lambda batch: oracle.judge(batch).probabilities),
+            oracle_probability=float(probabilities.gather(1, labels.unsqueeze(1)).mean()),
+            latent_size=moved[0].numel(),
+            latent_scale=float(moved.square().mean().sqrt()),
+        )
+
+
+def _trial(step_size: float, rows: list[Perturbed]) -> Trial:
+    valid = [row for row in rows if row.valid]
+    return Trial(
+        step_size=step_size,
+        valid=len(valid) / len(rows),
+        mean_iterations=float(np.mean([row.iterations for row in valid])) if valid else 0.0,
+        by_budget=sum(row.stop_reason is StopReason.BUDGET for row in rows) / len(rows),
+        stuck=sum(row.stop_reason is StopReason.STUCK for row in rows) / len(rows),
+        perturbed_accuracy=float(np.mean([row.prediction == row.label for row in valid])) if valid else float("nan"),
+    )
+
+
+def _range(budget: int) -> tuple[float, float]:
+    """The mean iterations that are wanted, of a budget of 50 from 10 to 40."""
+    return _FEWEST_STEPS * budget / 50, _MOST_STEPS * budget / 50
+
+
+def _is_good(trial: Trial, budget: int) -> bool:
+    low, high = _range(budget)
+    return trial.valid >= _LEAST_VALID and low <= trial.mean_iterations <= high
+
+
+def _search(own: Trial, attempt: Callable[[float], Trial], budget: int) -> list[Trial]:
+    """Trials of larger and smaller steps, until one is good or the way back and forth has become short."""
+    trials: list[Trial] = []
+    trial, factor, direction = own, _FACTOR, 0
+    low, _ = _range(budget)
+    while not _is_good(trial, budget) and len(trials) < _TRIALS and factor > 1.1:
+        # Images that are refused at once, or after few steps, took too long ones.
+        towards = -1 if trial.mean_iterations < low or trial.valid < _LEAST_VALID else 1
+        factor = factor**0.5 if direction and towards != direction else factor
+        direction = towards
+        trial = attempt(float(f"{trial.step_size * factor**towards:.3g}"))
+        trials.append(trial)
+    return trials
+
+
+def _is_less(share: float, than: float, images: int) -> bool:
+    """Whether a share of the images is markedly less than another, and not by chance."""
+    error = ((share * (1 - share) + than * (1 - than)) / images) ** 0.5
+    return than - share > max(_ACCURACY_LOST, 2 * error)
+
+
+def _warnings(recipe: Recipe, plain: _Plain, own: Trial, proposed: Trial | None, images: int) -> list[str]:
+    found = []
+    budget = recipe.perturb.budget
+    low, high = _range(budget)
+    for who, (originals, reconstructed) in (("classifier", plain.classifier), ("oracle", plain.oracle)):
+        if _is_less(reconstructed, originals, images):
+            found.append(
+                f"the {who} is right on {originals:.0%} of the originals and on {reconstructed:.0%} of their plain "
+                f"reconstructions ({plain.psnr:.1f} dB): FMR will be about the generator; take a better one"
+            )
+    if _is_less(plain.oracle[0], plain.classifier[0], images):
+        found.append(
+            f"the oracle is right on {plain.oracle[0]:.0%} of the originals, the classifier on "
+            f"{plain.classifier[0]:.0%}: check the class names in oracle.prompts, or take "
+            "perturb.oracle_rule=consistent"
+        )
+    if own.stuck:
+        found.append(
+            f"{own.stuck:.0%} of the images are stuck: the classifier's gradient is zero; is something in it not "
+            "differentiable?"
+        )
+    elif not _is_good(own, budget):
+        what = (
+            f"{1 - own.valid:.0%} of the images are refused at the first step"
+            if own.valid < _LEAST_VALID
+            else f"images take {own.mean_iterations:.1f} steps of {budget}, of which {low:.0f} to {high:.0f} are wanted"
+        )
+        cure = (
+            "no step size that was tried is good: is the oracle sure of the originals?"
+            if proposed is None
+            else f"perturb.step_size={proposed.step_size:g}"
+        )
+        found.append(f"with perturb.step_size={own.step_size:g} {what}: {cure}")
+    return found

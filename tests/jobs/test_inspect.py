@@ -1,0 +1,67 @@
+"""A pilot proposes a step that uses the budget, says what the parts are worth, and what to change."""
+
+import pytest
+import torch
+from helpers import run
+
+from fmrgen.jobs.inspect import inspect
+from fmrgen.recipe import load_recipe
+
+TRANSFORM = "generator={kind: transform, image_size: 32}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "towards"),
+    [(["perturb.step_size=.002"], 1), ([TRANSFORM, "perturb.step_size=3"], -1)],
+    ids=["too short", "too long"],
+)
+def test_a_step_that_does_not_suit_the_generator_is_replaced(changes, towards):
+    tried = []
+    recipe = load_recipe("mnist-lenet", ["perturb.budget=25", *changes])
+    found = inspect(recipe, images=10, on_trial=tried.append)
+    own, proposed = found.own, found.proposed
+    assert own.step_size == recipe.perturb.step_size
+    assert (proposed.step_size > own.step_size) == (towards > 0)
+    assert 5 <= proposed.mean_iterations <= 20
+    assert proposed.valid >= 0.9
+    assert found.trials == sorted(tried, key=lambda trial: trial.step_size)
+    assert any(f"perturb.step_size={proposed.step_size:g}" in warning for warning in found.warnings)
+    assert found.seconds_of_job > found.seconds_per_pass > 0
+
+
+def test_the_demo_is_found_to_be_in_order(capsys):
+    found = inspect(load_recipe("mnist-lenet"), images=12)
+    assert found.proposed == found.own
+    assert found.trials == [found.own]
+    assert found.warnings == []
+    assert found.psnr > 25
+    assert found.classifier_accuracy > 0.9
+    assert (found.latent_size, found.images) == (256, 12)
+    assert run("inspect", "mnist-lenet", TRANSFORM, "--images", 4, "perturb.budget=3") == 0
+    told = capsys.readouterr().out
+    assert "7 dimensions" in told
+    assert "the whole job" in told
+
+
+def test_a_pilot_of_a_sure_classifier_finds_a_way_too():
+    """Logits times 100 are the same predictions, but the cross-entropy's gradient would be zero and nothing move."""
+    plain = load_recipe("mnist-lenet", ["perturb.budget=8", "perturb.step_size=.1"])
+    target = "{kind: module, target: 'test_inspect:hot_lenet', size: 32}"
+    hot = load_recipe("mnist-lenet", ["perturb.budget=8", "perturb.step_size=.1", f"classifier={target}"])
+    one, other = inspect(plain, images=10).own, inspect(hot, images=10).own
+    assert other.stuck == 0
+    assert max(one.perturbed_accuracy, other.perturbed_accuracy) < 0.9
+
+
+def hot_lenet():
+    inner = load_recipe("mnist-lenet").classifier.build()
+
+    class Hot(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, images):
+            return 100 * self.inner(images)
+
+    return Hot()
