@@ -21,8 +21,10 @@ from fmrgen.report.show import show
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance
 from fmrgen.storage.shards import SplitFolder, summary_of
+from fmrgen.weights.assets import resolve_path
 
 LENET = "asset:mnist/lenet"
+OF_THEN = ["perturb.min_probability=0"]  # the demo of 0.1.0
 PATH = "provenance/mnist/lenet.json"
 
 
@@ -48,7 +50,23 @@ def with_other_split(folder):
     generate(load_recipe("mnist-lenet", ["source.limit=4", "output.config=other", "perturb.budget=1"]), folder)
 
 
-def test_a_split_of_0_1_0_is_read_by_all(old, tmp_path):
+@pytest.fixture
+def oracle_of_then(monkeypatch):
+    """The oracle that 0.1.0 shipped under the name that another has today."""
+
+    def resolve(reference):
+        return str(TESTS / "data/clip-0.1.0") if reference == "asset:mnist/clip" else resolve_path(reference)
+
+    monkeypatch.setattr("fmrgen.weights.pretrained.resolve_path", resolve)
+
+
+def test_without_the_weights_that_made_a_split_it_is_read_but_not_verified(old):
+    assert evaluate([f"{old}:mnist/lenet"], [LENET]).results[0].conditioned
+    with pytest.raises(UserError, match="now loads other oracle weights than those that made the split"):
+        verify(f"{old}:mnist/lenet")
+
+
+def test_a_split_of_0_1_0_is_read_by_all(old, oracle_of_then, tmp_path):
     assert "schema" not in read_json(old / PATH)
     assert load_dataset(str(old), "mnist", split="lenet").num_rows == 20
     outcome = verify(f"{old}:mnist/lenet")
@@ -85,14 +103,14 @@ def test_it_is_pushed_and_stays_in_the_card_when_another_follows(old, tmp_path, 
     card = (world.blobs / world.files("someone/digits")["README.md"]).read_text()
     (tmp_path / "README.md").write_text(card)
     assert configs(tmp_path) == {"mnist": ["lenet", "second"], "other": ["lenet"]}
-    for split in ("mnist/second", "other/lenet"):
-        done = fmrgen("verify", f"someone/digits:{split}", **hub.environment)
+    for split, how in (("mnist/second", ["--files"]), ("other/lenet", [])):
+        done = fmrgen("verify", f"someone/digits:{split}", *how, **hub.environment)
         assert done.returncode == 0, done.stderr
 
 
-def test_the_job_of_0_1_0_is_done_and_is_not_mixed_with_rows_of_today(old):
+def test_the_job_of_0_1_0_is_done_and_is_not_mixed_with_rows_of_today(old, oracle_of_then):
     """The recipe in its provenance still has its fingerprint, so the same command finds all of it there."""
-    recipe = load_recipe("mnist-lenet", ["source.limit=20", "output.shard_size=10"])
+    recipe = load_recipe("mnist-lenet", [*OF_THEN, "source.limit=20", "output.shard_size=10"])
     assert recipe.fingerprint == read_json(old / PATH)["fingerprint"]
     before = (old / PATH).read_bytes()
     assert generate(recipe, old).rows == 20
@@ -103,7 +121,7 @@ def test_the_job_of_0_1_0_is_done_and_is_not_mixed_with_rows_of_today(old):
     with pytest.raises(UserError, match="was started by an older fmrgen, whose steps were others; choose another"):
         generate(recipe, old)
     with pytest.raises(UserError, match="config mnist has other columns, of an older fmrgen, in its split"):
-        generate(load_recipe("mnist-lenet", ["source.limit=20", "output.split=third"]), old)
+        generate(load_recipe("mnist-lenet", [*OF_THEN, "source.limit=20", "output.split=third"]), old)
     shard.write_bytes(kept)
     assert generate(recipe, old).rows == 20
     assert (old / PATH).read_bytes() == before
@@ -141,17 +159,19 @@ def unreadable(told):
     return {"schema": "fmrgen-provenance/99", "everything": "is elsewhere"}
 
 
-def test_a_split_of_a_newer_version_is_read_and_not_rewritten(old, tmp_path):
+def test_a_split_of_a_newer_version_is_read_and_not_rewritten(old, oracle_of_then, tmp_path):
     alter(old, newer)
     before = {name: (old / name).read_bytes() for name in (*parts(old), PATH)}
     assert verify(f"{old}:mnist/lenet").true_rows == 20
     assert evaluate([f"{old}:mnist/lenet"], [LENET]).results[0].total.rows == 20
     with_other_split(old)
-    recipe = load_recipe("mnist-lenet", ["source.limit=20", "output.shard_size=10"])
+    recipe = load_recipe("mnist-lenet", [*OF_THEN, "source.limit=20", "output.shard_size=10"])
     with pytest.raises(UserError, match=r"was made by a newer fmrgen \(fmrgen-provenance/99\); update fmrgen"):
         generate(recipe, old)
     with pytest.raises(UserError, match="the split lenet of config mnist was made by a newer fmrgen"):
-        generate(load_recipe("mnist-lenet", ["source.limit=20", "output.shard_size=10", "output.split=third"]), old)
+        generate(
+            load_recipe("mnist-lenet", [*OF_THEN, "source.limit=20", "output.shard_size=10", "output.split=third"]), old
+        )
     with pytest.raises(UserError, match="was made by a newer fmrgen"):
         merge([str(old)], tmp_path / "merged")
     assert {name: (old / name).read_bytes() for name in before} == before
