@@ -237,6 +237,13 @@ class Summary:
         "step has done",
         lambda rows: rows.share_right("reconstruction_prediction"),
     )
+    by_budget: Estimate | None = _metric(
+        "by budget",
+        "rows ended by the budget",
+        "share of rows that the oracle would have let go on",
+        lambda rows: rows.share_stopped_by(StopReason.BUDGET),
+        of="split",
+    )
     stuck: Estimate | None = _metric(
         "stuck",
         "stuck rows",

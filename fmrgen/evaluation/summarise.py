@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel
 
+from fmrgen.cautions import cautions
 from fmrgen.errors import UserError
 from fmrgen.evaluation.own_splits import OwnComparison, compare_own
 from fmrgen.evaluation.rankings import difference, rank
@@ -187,6 +188,12 @@ def _split_figures(
     passed: ClassifiedSplit, columns: dict[str, np.ndarray], results: list[Result], measure: str
 ) -> EvaluatedSplit:
     split, notes = passed.split, [*passed.rows.notes, *passed.notes, *_more_fooled(results, measure)]
+    for made_for in [result for result in results if result.conditioned][:1]:
+        notes += cautions(made_for.total)
+        classes = zip(passed.labels.names, made_for.classes, strict=True)
+        if empty := [name for name, own in classes if not own.valid_rows]:
+            few = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
+            notes.append(f"{len(empty)} classes have no valid row: {few}")
     provenance = split.provenance
     if "valid" not in columns:
         notes.append("there is no column valid: all rows count in PA, and VR is not known")

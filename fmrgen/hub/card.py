@@ -15,6 +15,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from jinja2 import StrictUndefined, Template
 from pydantic import Field, TypeAdapter, ValidationError
 
+from fmrgen.cautions import cautions
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import (
     check_inside,
@@ -294,6 +295,7 @@ def _render(splits: dict[str, list[_CardSplit]], repo: str) -> str:
     )
     helpers: dict[str, Any] = {
         "figure": format_estimate,
+        "cautions": cautions,
         "metrics": METRICS,
         "compared": COMPARED,
         "escape": escape,

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fmrgen.cautions import cautions
 from fmrgen.components import Components
 from fmrgen.distributed.launch import device_name, errors_of_one_process, launched_precision, start_process
 from fmrgen.distributed.prefetch import read_ahead
@@ -84,11 +85,8 @@ def generate(
             )
             return summary_of_rows(folder)
         summary = finish(folder, job.faults)
-        if summary.stuck and summary.stuck.value:
-            on_note(
-                f"{summary.stuck.value:.1f} % of the rows are stuck: the classifier's gradient is zero there, which is "
-                "no sign of robustness; is something in it not differentiable, or saturated?"
-            )
+        for caution in cautions(summary):
+            on_note(caution)
         return summary
 
 

@@ -60,7 +60,7 @@ def split_facts(split: EvaluatedSplit, results: Sequence[Result]) -> str:
     facts += [
         f"{metric.name} {format_estimate(total[metric])}"
         for metric in METRICS
-        if metric.of == "split" and metric.field != "stuck" and total[metric]  # which the reasons to stop tell
+        if metric.of == "split" and metric.field not in ("stuck", "by_budget") and total[metric]
     ]
     if split.stop_reasons:
         facts.append("stopped by " + ", ".join(f"{reason} {rows}" for reason, rows in split.stop_reasons.items()))

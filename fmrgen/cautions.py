@@ -1,0 +1,49 @@
+"""What a reader of figures must be warned of: where FMR is a figure about something else than robustness."""
+
+from fmrgen.intervals import Estimate
+from fmrgen.metrics import Summary
+
+_MUCH = 5.0  # points of accuracy
+_MOST = 50.0  # percent of rows
+
+
+def cautions(summary: Summary) -> list[str]:
+    """A line for each thing in a split's figures that makes FMR doubtful, with what can be done."""
+    found = []
+    if summary.stuck and summary.stuck.value:
+        found.append(
+            f"{summary.stuck.value:.1f} % of the rows are stuck: the classifier's gradient is zero there, which is "
+            "no sign of robustness; is something in it not differentiable, or saturated?"
+        )
+    if summary.by_budget and summary.by_budget.value > _MOST:
+        found.append(
+            f"{summary.by_budget.value:.0f} % of the rows end by the budget: FMR tells of the budget rather than of "
+            "the oracle's limit; take a larger perturb.step_size or perturb.budget (fmrgen inspect proposes one)"
+        )
+    if summary.fmr and summary.fmr.value > 100:
+        found.append(
+            f"FMR is {summary.fmr.value:.1f}: the steps have not lowered the accuracy; they are too short, or SA counts "
+            "rows that the oracle rejected (see FMR valid)"
+        )
+    if _is_far_below(summary.oracle_accuracy, summary.standard_accuracy):
+        found.append(
+            f"the oracle is right on {_of(summary.oracle_accuracy)} of the originals, the classifier on "
+            f"{_of(summary.standard_accuracy)}: its mistakes decide which rows are valid (see FMR known)"
+        )
+    if _is_far_below(summary.reconstruction_accuracy, summary.standard_accuracy):
+        found.append(
+            f"the classifier is right on {_of(summary.reconstruction_accuracy)} of the plain reconstructions and on "
+            f"{_of(summary.standard_accuracy)} of the originals: the generator alone does that (see PA / recon.)"
+        )
+    return found
+
+
+def _is_far_below(one: Estimate | None, other: Estimate | None) -> bool:
+    """Whether it is so by more than chance."""
+    if one is None or other is None or one.high is None or other.low is None:
+        return False
+    return other.value - one.value > _MUCH and one.high < other.low
+
+
+def _of(estimate: Estimate | None) -> str:
+    return "n/a" if estimate is None else f"{estimate.value:.1f} %"
