@@ -22,8 +22,8 @@ def cautions(summary: Summary) -> list[str]:
         )
     if summary.fmr and summary.fmr.value > 100:
         found.append(
-            f"FMR is {summary.fmr.value:.1f}: the steps have not lowered the accuracy; they are too short, or SA counts "
-            "rows that the oracle rejected (see FMR valid)"
+            f"FMR is {summary.fmr.value:.1f}: the steps have not lowered the accuracy; they are too short, or SA "
+            "counts rows that the oracle rejected (see FMR valid)"
         )
     if _is_far_below(summary.oracle_accuracy, summary.standard_accuracy):
         found.append(

@@ -42,7 +42,12 @@ NOT_FINGERPRINTED = (
     "perturb.compile",
 )
 # Keys that later versions brought count only where they are not what was done before.
-FINGERPRINTED_IF_SET = {"perturb.min_probability": 0.0, "perturb.min_margin": 0.0, "classifier.smooth": False}
+FINGERPRINTED_IF_SET = {
+    "perturb.min_probability": 0.0,
+    "perturb.min_margin": 0.0,
+    "classifier.smooth": False,
+    "classifier.interpolation": "auto",
+}
 UNTRUSTED = "of a stranger"  # the context of a validation that imports nothing and reads no file
 _PURE_SHORT_FORMS = ("timm:", "hf:", "asset:")  # that say what they mean without an import or a file of the user's
 

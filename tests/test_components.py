@@ -363,3 +363,19 @@ def test_weights_digest_is_of_the_numbers_alone(tmp_path):
     torch.save(one.network.state_dict(), tmp_path / "w.pth")
     assert weights_sha256(classifier("lenet", checkpoint=str(tmp_path / "w.pth"))) == weights_sha256(one)
     assert weights_sha256(Classifier(nn.Identity(), Normalize([0], [1]))) is None
+
+
+def test_an_enlarged_image_comes_back_as_it_was():
+    """A network for 32 px behind a generator of larger images: the mean over whole blocks undoes the enlargement."""
+    small = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    plain = Normalize([0.0] * 3, [1.0] * 3, size=32)
+    large = small.repeat_interleave(7, 2).repeat_interleave(7, 3)
+    torch.testing.assert_close(plain(large), small)
+    assert plain(large[..., :210]).shape == (2, 3, 32, 32)  # a shorter side of 210 is no multiple
+    wide = torch.cat([large, large], 3)
+    torch.testing.assert_close(plain(wide), torch.cat([small, small], 3)[..., 16:48])
+    edges = (large > 0.5).float()[..., :200, :200]
+    assert plain(edges).min() >= 0
+    assert plain(edges).max() <= 1
+    blurred = Normalize([0.0] * 3, [1.0] * 3, size=32, interpolation="bilinear")(large)
+    assert (blurred - small).abs().mean() > 0.01

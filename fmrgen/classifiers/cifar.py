@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-_MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of CIFAR-10's training images
+_MEAN, _STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]  # of CIFAR-10's training images
 
 
 class Config(ClassifierConfig):
@@ -21,6 +21,11 @@ class Config(ClassifierConfig):
     model: Literal["resnet18"]
     checkpoint: str | None = None
     num_classes: int = Field(10, ge=2, le=100_000)
+    mean: list[float] = Field(_MEAN, min_length=3, max_length=3)
+    std: list[float] = Field(_STD, min_length=3, max_length=3)
+    interpolation: Literal["auto", "bicubic", "bilinear"] = Field(
+        "auto", description="how images of another size come to 32 px; auto: pixels' means, or bicubic"
+    )
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         from fmrgen.classifiers.base import Classifier, Normalize
@@ -29,7 +34,8 @@ class Config(ClassifierConfig):
         network = _resnet18(self.num_classes)
         if self.checkpoint is not None:
             load_checkpoint(network, self.checkpoint)
-        return freeze(Classifier(network, Normalize(_MEAN, _STD, size=32), self.class_names), device)
+        preprocess = Normalize(self.mean, self.std, size=32, interpolation=self.interpolation)
+        return freeze(Classifier(network, preprocess, self.class_names), device)
 
     def code_it_runs(self) -> list[str]:
         return []

@@ -1,6 +1,6 @@
 """Any torch module by import path, with its own weights and normalisation."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,9 @@ class Config(ClassifierConfig):
     mean: list[float] = Field([0.0, 0.0, 0.0], min_length=3, max_length=3)
     std: list[float] = Field([1.0, 1.0, 1.0], min_length=3, max_length=3)
     size: int | None = Field(None, ge=1)
+    interpolation: Literal["auto", "bicubic", "bilinear"] = Field(
+        "auto", description="how images of another size come to `size`; auto: pixels' means, or bicubic"
+    )
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         from torch import nn
@@ -42,7 +45,8 @@ class Config(ClassifierConfig):
             raise UserError(f"classifier.target: {self.target} made a {type(network).__name__}, not a torch module")
         if self.checkpoint is not None:
             load_checkpoint(network, self.checkpoint)
-        return freeze(Classifier(network, Normalize(self.mean, self.std, self.size), self.class_names), device)
+        preprocess = Normalize(self.mean, self.std, self.size, interpolation=self.interpolation)
+        return freeze(Classifier(network, preprocess, self.class_names), device)
 
     def code_it_runs(self) -> list[str]:
         return [self.target]
