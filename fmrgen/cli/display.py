@@ -258,7 +258,7 @@ def split_progress(show: bool) -> Iterator[Callable[[str, int, int | None], None
 def print_evaluation(evaluation: "EvaluationResults") -> None:
     """Classifiers on their own splits, a table for each split, its ranking, and what must be known with it."""
     if (own := own_table(evaluation)) is not None:
-        print_table(own, "each classifier on its own split")
+        print_table(own, "each on its own split")
         for line in own_lines(evaluation):
             print_line(line)
     for split, row, comparison in zip(evaluation.splits, evaluation.matrix, evaluation.comparisons, strict=True):
@@ -281,7 +281,11 @@ def print_transfer(evaluation: "EvaluationResults") -> None:
 def print_table(content: "TextTable", title: str) -> None:
     """A table; figures stand over their intervals."""
     first, *others = map(printable, content.header)
-    columns = [Column(first, overflow="fold"), *(Column(name, justify="right", no_wrap=True) for name in others)]
+    widest = max((len(row[0]) for row in content.rows), default=0)
+    columns = [
+        Column(first, overflow="fold", min_width=min(12, widest)),
+        *(Column(name, justify="right", no_wrap=True) for name in others),
+    ]
     table = Table(
         *columns, title=Text(printable(title)), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )

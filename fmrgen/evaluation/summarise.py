@@ -53,7 +53,7 @@ def summarise_evaluation(models: list[NamedClassifier], evaluated: list[Classifi
             here.append(result)
             tables.append(_table(split.name, model.name, of_models[model.name], columns))
         results += here
-        made_for = next((result.classifier for result in here if result.conditioned), None)
+        made_for = _made_for(passed, here, models)
         if made_for is not None and made_for not in [classifier for _, classifier, _ in own]:
             own.append((passed, made_for, of_models[made_for] | _ids_of(columns)))
         summaries = {result.classifier: result.total for result in here if not result.conditioned}
@@ -148,6 +148,16 @@ def _is_own_classifier(
                 )
                 return False
     return True
+
+
+def _made_for(passed: ClassifiedSplit, results: list[Result], models: list[NamedClassifier]) -> str | None:
+    """The split's own classifier; of several with its weights the one whose section is that of the provenance."""
+    own = [model for model, result in zip(models, results, strict=True) if result.conditioned]
+    if passed.split.provenance is None or not own:
+        return None
+    recorded = passed.split.provenance.recipe.classifier.tree
+    same = [model for model in own if model.section is not None and model.section.model_dump(mode="json") == recorded]
+    return (same or own)[0].name
 
 
 def _ids_of(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -229,6 +229,11 @@ CASES = [
     (["sparsify", "r.yaml", "-o", "gone/m.safetensors"], "gone/m.safetensors: can't be written"),
     (["sparsify", "r.yaml", "-q", "-o", "m.safetensors"], "the oracle accepted 4 perturbed images, a mask needs 20"),
     (["train", "r.yaml"], "r.yaml: classifier: unknown key"),
+    (["compare", "r.yaml", "-c", LENET], "--classifier: a comparison needs at least two"),
+    (["sweep", "r.yaml", "perturb.budget=2"], "a sweep needs a key with several values, for example"),
+    (["sweep", "r.yaml", "perturb.bugdet=2,3"], "r.yaml: perturb.bugdet: unknown key, did you mean budget?"),
+    (["inspect", "r.yaml", "--images", "1"], "Invalid value for '--images'"),
+    ([*GENERATE, "perturb.min_probability=1"], "r.yaml: perturb: min_probability must be from 0 to less than 1, not 1"),
     (["recipes", "more"], "Got unexpected extra argument"),
 ]  # fmt: skip
 

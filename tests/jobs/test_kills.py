@@ -73,7 +73,7 @@ def pixels(row):
 def test_killed_again_and_again(tmp_path, pytestconfig):
     """SIGKILL at random moments, to all processes or to one that the others do without; then any other number goes on."""
     kills, dice = pytestconfig.getoption("--kills"), random.Random(pytestconfig.getoption("--kill-seed"))
-    shards = min(12 * kills, 250)  # of the thousand digits
+    shards = min(8 * kills, 250)  # of the thousand digits
     images = ["--limit", str(4 * shards)]
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert fmrgen(*MNIST, *images, "-o", whole).returncode == 0
