@@ -42,9 +42,10 @@ NOT_FINGERPRINTED = (
     "perturb.compile",
 )
 # Keys that later versions brought count only where they are not what was done before.
-FINGERPRINTED_IF_SET = {
+FINGERPRINTED_IF_SET: dict[str, Any] = {
     "perturb.min_probability": 0.0,
     "perturb.min_margin": 0.0,
+    "oracle.class_prompts": {},
     "classifier.smooth": False,
     "classifier.interpolation": "auto",
 }

@@ -1,5 +1,6 @@
 """Zero-shot CLIP (paper §3.2): the probability of each label's prompt given the image."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -9,6 +10,7 @@ from fmrgen.engine.interfaces import Judgement, Oracle
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import OracleConfig
+from fmrgen.oracles.class_prompts import names_in_prompts
 from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
@@ -32,8 +34,11 @@ class Config(OracleConfig):
     revision: Revision = None
     prompts: list[Annotated[str, AfterValidator(_names_the_class)]] = Field(["an image of {class}"], min_length=1)
     first_synonym: bool = Field(
-        False, description="of a name such as `tench, Tinca tinca` take what is before the comma"
+        False,
+        description="of a name such as `tench, Tinca tinca` take what is before the comma, or where another class is "
+        "called so the next synonym",
     )
+    class_prompts: dict[str, str] = Field({}, description="a class's name → what it is called in prompts instead")
 
     @property
     def is_image_text(self) -> bool:
@@ -49,7 +54,7 @@ class Config(OracleConfig):
         model = freeze(pretrained_model(CLIPModel, **load).float(), device)
         tokenizer = from_pretrained(AutoTokenizer, **load)
         processor = image_processor(**load)
-        return ClipOracle(model, tokenizer, processor, self.prompts, self.first_synonym)
+        return ClipOracle(model, tokenizer, processor, self.prompts, self.first_synonym, self.class_prompts)
 
     def code_it_runs(self) -> list[str]:
         return []
@@ -61,19 +66,27 @@ class Config(OracleConfig):
 class ClipOracle(Oracle):
     """Runs in float32 on the 8-bit image, prepared by CLIP's own processor: what anyone gets from the stored PNG."""
 
-    def __init__(self, model: Any, tokenizer: Any, processor: Any, prompts: list[str], first_synonym: bool) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        processor: Any,
+        prompts: list[str],
+        first_synonym: bool,
+        class_prompts: Mapping[str, str],
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.processor = processor
         self.prompts = prompts
-        self.first_synonym = first_synonym
+        self.first_synonym, self.class_prompts = first_synonym, class_prompts
 
     def set_labels(self, labels: Labels) -> None:
         import torch
         from torch.nn.functional import normalize
 
         limit = self.model.config.text_config.max_position_embeddings
-        names = [name.partition(",")[0] if self.first_synonym else name for name in labels.names]
+        names = names_in_prompts(labels.names, self.first_synonym, self.class_prompts)
         features = []
         for prompt in self.prompts:
             texts = [prompt.replace("{class}", name) for name in names]
