@@ -46,8 +46,8 @@ def names_in_prompts(names: Sequence[str], first_synonym: bool, overrides: Mappi
             break
     first, second = _same(chosen)
     raise UserError(
-        f"oracle: the classes {names[first]!r} and {names[second]!r} would have the same prompt ({chosen[first]!r}) and "
-        f"be one to it; call one otherwise, oracle.class_prompts={{{names[second]!r}: …}}"
+        f"oracle: the classes {names[first]!r} and {names[second]!r} would have the same prompt "
+        f"({chosen[first]!r}) and be one to it; call one otherwise, oracle.class_prompts={{{names[second]!r}: …}}"
     )
 
 
