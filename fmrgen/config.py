@@ -10,7 +10,7 @@ import os
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -41,6 +41,7 @@ NOT_FINGERPRINTED = (
     "perturb.slots",
     "perturb.compile",
 )
+_NOTHING = object()
 # Keys that later versions brought count only where they are not what was done before.
 FINGERPRINTED_IF_SET: dict[str, Any] = {
     "perturb.min_probability": 0.0,
@@ -51,6 +52,13 @@ FINGERPRINTED_IF_SET: dict[str, Any] = {
 }
 UNTRUSTED = "of a stranger"  # the context of a validation that imports nothing and reads no file
 _PURE_SHORT_FORMS = ("timm:", "hf:", "asset:")  # that say what they mean without an import or a file of the user's
+
+
+def without_later_defaults(section: str, tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A section without the keys that a later version brought, where they say what was done before anyway."""
+    return {
+        key: value for key, value in tree.items() if FINGERPRINTED_IF_SET.get(f"{section}.{key}", _NOTHING) != value
+    }
 
 
 class StrictConfig(BaseModel):

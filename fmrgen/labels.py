@@ -17,12 +17,14 @@ class Labels:
 
     `names[k]` is the name of label k. `groups` is None where labels are the source's own classes; otherwise
     `groups[k]` holds the source's class indices that make up label k, and a source class of no group is left out of
-    the job. `source_size` is the number of classes in the source, where the source knows it.
+    the job. `source_size` is the number of classes in the source, where the source knows it, and `source_names` are
+    their names where they are grouped.
     """
 
     names: tuple[str, ...]
     groups: tuple[tuple[int, ...], ...] | None = None
     source_size: int | None = None
+    source_names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -118,7 +120,8 @@ def make_labels(classes: Classes | None, source_names: Sequence[str] | None) -> 
                 owner[index] = name
         names = tuple(classes)
         _check_names(names)
-        return Labels(names, groups, None if source_names is None else len(source_names))
+        known = None if source_names is None else tuple(source_names)
+        return Labels(names, groups, None if known is None else len(known), known)
     if classes is not None and source_names is not None and len(classes) != len(source_names):
         raise UserError(
             f"source.classes: {len(classes)} names for the source's {len(source_names)} classes; list one for each"

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fmrgen.config import (
-    FINGERPRINTED_IF_SET,
     NOT_FINGERPRINTED,
     AnyConfig,
     ComponentConfig,
@@ -21,6 +20,7 @@ from fmrgen.config import (
     known_keys,
     unknown_message,
     validate,
+    without_later_defaults,
 )
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.errors import UserError, one_line
@@ -86,10 +86,9 @@ class Recipe(StrictConfig):
         for key in NOT_FINGERPRINTED:
             *sections, name = key.split(".")
             reduce(dict.__getitem__, sections, tree).pop(name, None)
-        for key, before in FINGERPRINTED_IF_SET.items():
-            section, name = key.split(".")
-            if name in tree[section] and tree[section][name] == before:
-                del tree[section][name]
+        tree |= {
+            name: without_later_defaults(name, section) for name, section in tree.items() if isinstance(section, dict)
+        }
         # The order of `classes` numbers the labels, and sorted JSON does not show it.
         return fingerprint([tree, list(getattr(self.source, "classes", None) or [])])
 

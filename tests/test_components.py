@@ -23,7 +23,7 @@ from fmrgen.errors import UserError
 from fmrgen.generators.vae import Config as VaeConfig
 from fmrgen.generators.vqgan import Config as VqganConfig
 from fmrgen.jobs.generate import generate
-from fmrgen.labels import Labels
+from fmrgen.labels import Labels, make_labels
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.oracles.clip import Config as ClipConfig
 from fmrgen.oracles.ensemble import EnsembleOracle
@@ -379,3 +379,25 @@ def test_an_enlarged_image_comes_back_as_it_was():
     assert plain(edges).max() <= 1
     blurred = Normalize([0.0] * 3, [1.0] * 3, size=32, interpolation="bilinear")(large)
     assert (blurred - small).abs().mean() > 0.01
+
+
+def test_source_classes_are_found_by_name_before_they_are_grouped():
+    """A perfect classifier whose classes are in an order of its own is perfect on groups too."""
+    names = ("cat", "dog", "truck", "ship")
+    labels = make_labels({"animal": "0-1", "vehicle": "2-3"}, names)
+    order = [2, 0, 3, 1]
+
+    class Perfect(torch.nn.Module):
+        class_names = tuple(names[index] for index in order)
+
+        def forward(self, images):
+            source_class = (images.flatten(1).mean(1) * 10).round().long()
+            return 9.0 * torch.nn.functional.one_hot(source_class, 4)[:, order].float()
+
+    images = torch.stack([torch.full((3, 8, 8), index / 10) for index in range(4)])
+    grouped = answer_in_labels(Perfect(), labels, images[:1], "classifier")
+    assert grouped(images).argmax(1).tolist() == [0, 0, 1, 1]
+    wrong = Perfect()
+    wrong.class_names = ("a", "b", "c", "d")
+    with pytest.raises(UserError, match=r"its classes \(a, b, c, …\) don't match the labels \(cat, dog, truck, …\)"):
+        answer_in_labels(wrong, labels, images[:1], "classifier")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fmrgen.engine.images import as_float32
 from fmrgen.errors import UserError
-from fmrgen.labels import Labels, match_classes
+from fmrgen.labels import Labels, Match, match_classes
 
 Interpolation = Literal["auto", "bicubic", "bilinear"]
 
@@ -106,19 +106,16 @@ def answer_in_labels(classifier: nn.Module, labels: Labels, image: Tensor, what:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(f"{what}: must return logits of shape [B, K], one image gave {shape}")
     outputs = logits.shape[1]
-    if labels.groups is not None and outputs == labels.source_size:
-        return GroupedClassifier(classifier, labels.groups)
     class_names = getattr(classifier, "class_names", None)
     if class_names is not None and len(class_names) != outputs:
         raise UserError(f"{what}: has {outputs} outputs, and {len(class_names)} class_names")
+    if labels.groups is not None and outputs == labels.source_size:
+        if class_names is None or labels.source_names is None:
+            return GroupedClassifier(classifier, labels.groups)
+        order = _matched(class_names, labels.source_names, what).order
+        return GroupedClassifier(classifier, [[order[index] for index in group] for group in labels.groups])
     if class_names is not None and (labels.groups is None or outputs == len(labels)):
-        match = match_classes(class_names, labels.names)
-        if match is None:
-            raise UserError(
-                f"{what}: its classes ({_few(class_names)}) don't match the labels ({_few(labels.names)}) by "
-                "name; list its classes, spelled like the labels and in the order of its outputs, as class_names of "
-                "its section"
-            )
+        match = _matched(class_names, labels.names, what)
         in_order = match.order == list(range(outputs))
         return classifier if in_order else GroupedClassifier(classifier, [[place] for place in match.order])
     if outputs == len(labels):
@@ -131,6 +128,17 @@ def answer_in_labels(classifier: nn.Module, labels: Labels, image: Tensor, what:
     raise UserError(
         f"{what}: has {outputs} outputs for {len(labels)} labels{also}; choose weights trained for these labels"
     )
+
+
+def _matched(class_names: Sequence[str], names: Sequence[str], what: str) -> Match:
+    """A classifier's classes found by their names. Raises UserError where they are not."""
+    match = match_classes(class_names, names)
+    if match is None:
+        raise UserError(
+            f"{what}: its classes ({_few(class_names)}) don't match the labels ({_few(names)}) by name; list its "
+            "classes, spelled like the labels and in the order of its outputs, as class_names of its section"
+        )
+    return match
 
 
 def _few(names: Sequence[str]) -> str:

@@ -41,6 +41,7 @@ def new_provenance(recipe: Recipe, components: Components) -> Provenance:
         "labels": list(labels.names),
         "groups": None if labels.groups is None else [list(group) for group in labels.groups],
         "source_classes": labels.source_size,
+        "source_names": None if labels.source_names is None else list(labels.source_names),
         "examples": len(components.source),
         "image_size": components.generator.image_size,
         "score_column": "clip_score" if is_image_text else "oracle_score",

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
-from fmrgen.config import NOT_FINGERPRINTED
+from fmrgen.config import NOT_FINGERPRINTED, without_later_defaults
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, fingerprint, read_json, write_atomically
 from fmrgen.image_files import LARGEST_SIDE
@@ -135,6 +135,7 @@ class Provenance(_Recorded):
         finished: what the file says; `is_finished` is what readers go by.
         groups: the source's classes behind each label, where it groups them.
         source_classes: how many classes the source has, where it knows.
+        source_names: what they are called, where it groups them.
         examples: of the source; rows and skipped ids together.
         image_size: side in pixels.
         score_column: `clip_score`, or `oracle_score` where the oracle is no image-text model.
@@ -151,6 +152,7 @@ class Provenance(_Recorded):
     labels: Sequence[str]
     groups: Sequence[Sequence[int]] | None
     source_classes: int | None
+    source_names: Sequence[str] | None = None
     examples: PositiveInt
     image_size: Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
     score_column: Annotated[str, Field(pattern="^(clip|oracle)_score$")] = "clip_score"
@@ -201,7 +203,8 @@ class Provenance(_Recorded):
     def job_labels(self) -> Labels:
         """The labels of the job."""
         groups = None if self.groups is None else tuple(tuple(group) for group in self.groups)
-        return Labels(tuple(self.labels), groups, self.source_classes)
+        source_names = None if self.source_names is None else tuple(self.source_names)
+        return Labels(tuple(self.labels), groups, self.source_classes, source_names)
 
     @property
     def row_schema(self) -> "RowSchema":
@@ -353,7 +356,7 @@ def check_config(paths: SplitPaths, provenance: Provenance, where: str) -> None:
 
 def _identity(provenance: Provenance, section: str) -> Any:
     """What makes the section the same in two splits of one config."""
-    tree = getattr(provenance.recipe, section).tree
+    tree = without_later_defaults(section, getattr(provenance.recipe, section).tree)
     told = {name: value for name, value in tree.items() if name not in ("on_error", "license")}
     return told, provenance.labels if section == "source" else getattr(provenance.weights_sha256, section)
 
