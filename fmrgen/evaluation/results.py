@@ -1,6 +1,7 @@
 """What an evaluation found, as data: the schema of `evaluation.json`."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -115,6 +116,15 @@ class EvaluationResults:
             EvaluationResults(**{field.name: getattr(self, field.name) for field in fields(EvaluationResults)})
         )
         return json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """The split of one combination of values in a sweep: these by their keys, its folder's name, its figures."""
+
+    values: Mapping[str, Any]
+    name: str
+    summary: Summary
 
 
 def read_figures(path: Path) -> EvaluationResults:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from fmrgen.errors import UserError
+from fmrgen.evaluation.results import SweepResult
 from fmrgen.files import parse_yaml
 from fmrgen.jobs.compare import JobProgress, untold
 from fmrgen.jobs.generate import generate
-from fmrgen.metrics import Summary
 from fmrgen.recipe import Recipe, load_recipe
 
 _MOST_POINTS = 1000
@@ -23,15 +23,6 @@ class SweepPoint:
     values: Mapping[str, Any]
     name: str
     recipe: Recipe
-
-
-@dataclass(frozen=True)
-class SweepResult:
-    """What came of a combination."""
-
-    values: Mapping[str, Any]
-    name: str
-    summary: Summary
 
 
 def parse_grid(recipe: str | Path, overrides: Sequence[str]) -> list[SweepPoint]:

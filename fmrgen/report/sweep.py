@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fmrgen.evaluation.results import SweepResult
 from fmrgen.files import write_atomically
 from fmrgen.intervals import Estimate
-from fmrgen.jobs.sweep import SweepResult
 from fmrgen.metrics import METRICS, Metric
 from fmrgen.report.tables import Table, format_estimate
 
