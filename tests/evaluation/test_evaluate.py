@@ -361,9 +361,13 @@ def test_a_grouped_split_whose_classifier_has_another_order(tmp_path):
     assert own.total.standard_accuracy.value > 95
 
     network = load_classifier(LENET)[1].build()
-    turned = Classifier(nn.Sequential(network, Reversed()), lambda images: images, list(reversed(DIGITS)))
+    turned = nn.Sequential(network, Reversed())
+    named = Classifier(turned, lambda images: images, list(reversed(DIGITS)))
+    found = evaluate([str(tmp_path / "grouped")], {"named": named}).results[0]
+    assert found.total.standard_accuracy == own.total.standard_accuracy
+    nameless = Classifier(turned, lambda images: images)
     with pytest.raises(UserError, match="match the labels only if its classes are put in another order"):
-        evaluate([str(tmp_path / "grouped")], {"turned": turned})
+        evaluate([str(tmp_path / "grouped")], {"nameless": nameless})
 
 
 class Reversed(nn.Module):

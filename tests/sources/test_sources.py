@@ -120,7 +120,7 @@ def test_grouped_classes_keep_the_ids_and_leave_the_rest_out(folder, streaming):
     classes = {"insects": "0-1", "pets": [2, "3"]}
     source = build("datasets", path=str(folder), classes=classes, streaming=streaming, limit=5)
     assert len(source) == 5
-    assert source.labels == Labels(("insects", "pets"), ((0, 1), (2, 3)), 6)
+    assert source.labels == Labels(("insects", "pets"), ((0, 1), (2, 3)), 6, tuple(CLASSES))
     assert [(i, label) for i, _, label in rows(source)] == [(0, 0), (1, 0), (2, 1), (3, 1), (6, 0)]
     assert [i for i, _, _ in rows(source, 3, 5)] == [3, 6]
 
