@@ -11,7 +11,7 @@ from fmrgen.jobs.lifecycle import claim, finish
 from fmrgen.metrics import Summary
 from fmrgen.storage.open import parse_reference
 from fmrgen.storage.paths import SplitPaths
-from fmrgen.storage.provenance import Provenance, check_not_newer, check_same_job, read_all
+from fmrgen.storage.provenance import Provenance, check_not_newer, check_same_job, check_same_version, read_all
 from fmrgen.storage.shards import SplitFolder
 
 _Part = tuple[Path, Provenance]
@@ -47,9 +47,9 @@ def merge(
             found.setdefault(place, []).append((root, provenance))
     for (config, split), shares in found.items():
         for root, provenance in shares[1:]:
-            check_same_job(
-                f"{root}:{config}/{split}", provenance, shares[0][1], f"not a part of {shares[0][0]}'s split"
-            )
+            where, cure = f"{root}:{config}/{split}", f"not a part of {shares[0][0]}'s split"
+            check_same_job(where, provenance, shares[0][1], cure)
+            check_same_version(where, provenance, shares[0][1], cure)
     summaries, missing = {}, []
     for (config, split), shares in found.items():
         try:
