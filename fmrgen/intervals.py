@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
-_CONFIDENCE = 0.95
+CONFIDENCE = 0.95
 RESAMPLES = 10_000
 RESAMPLES_OF_A_CLASS = 2_000  # a split may have a thousand classes
 
@@ -34,7 +34,7 @@ def mean(values: np.ndarray) -> Estimate | None:
     middle = float(values.mean())
     if len(values) == 1:
         return Estimate(middle, None, None)
-    margin = float(stdtrit(len(values) - 1, (1 + _CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
+    margin = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
     return Estimate(middle, middle - margin, middle + margin)
 
 
@@ -78,7 +78,7 @@ class Resampled:
         spread = (weights * shift**2).sum() ** 1.5
         skew = (weights * shift**3).sum() / (6 * spread) if spread > 0 else 0.0
         bias = ndtri(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn)))
-        ends = bias + ndtri([(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+        ends = bias + ndtri([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         low, high = np.percentile(drawn, 100 * ndtr(bias + ends / (1 - skew * ends)))
         return Estimate(float(value[0]), float(low), float(high))
 
@@ -126,14 +126,27 @@ def mean_of_ratio(part: np.ndarray, valid: np.ndarray, original_hit: np.ndarray)
 
     The interval is the delta method's, paired: both come from the same rows. None where there is nothing to divide.
     """
+    found = ratio_and_influence(part, valid, original_hit)
+    if found is None:
+        return None
+    ratio, influence = found
+    margin = float(ndtri((1 + CONFIDENCE) / 2) * influence.std() / np.sqrt(len(valid)))
+    return Estimate(ratio, max(ratio - margin, 0), ratio + margin)
+
+
+def ratio_and_influence(
+    part: np.ndarray, valid: np.ndarray, original_hit: np.ndarray
+) -> tuple[float, np.ndarray] | None:
+    """The mean of `part` over valid rows in percent of the share of `original_hit` in all rows, [N] each.
+
+    With it the influence of every row [N]: the ratio varies as the mean of these does. None where there is nothing to
+    divide.
+    """
     if not valid.any() or not original_hit.any():
         return None
     over, under = float(part[valid].mean()), float(original_hit.mean())
-    ratio = over / under
-    # What one row more of its kind would change, times the rows.
-    influence = np.where(valid, (part - over) / valid.mean(), 0) / under - ratio / under * (original_hit - under)
-    margin = float(ndtri((1 + _CONFIDENCE) / 2) * influence.std() / np.sqrt(len(valid)))
-    return Estimate(100 * ratio, 100 * max(ratio - margin, 0), 100 * (ratio + margin))
+    of_part = np.where(valid, (part - over) / valid.mean(), 0)
+    return 100 * over / under, 100 * (of_part / under - over / under**2 * (original_hit - under))
 
 
 def macro_robustness(
@@ -162,14 +175,14 @@ def macro_robustness(
     value, *drawn_values = in_percent_of(perturbed, standard)
     if np.isnan(value):
         return None
-    tail = 100 * (1 - _CONFIDENCE) / 2
+    tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.nanpercentile(drawn_values, [tail, 100 - tail])
     return Estimate(float(value), float(low), float(high))
 
 
 def wilson(hits: int, rows: int) -> tuple[float, float]:
     """The ends of Wilson's interval for a proportion, in percent."""
-    z = float(ndtri((1 + _CONFIDENCE) / 2))
+    z = float(ndtri((1 + CONFIDENCE) / 2))
     middle, margin = 2 * hits + z**2, z * np.sqrt(4 * hits * (rows - hits) / rows + z**2)
     low, high = ((middle + sign * margin) / (2 * (rows + z**2)) for sign in (-1, 1))
     return 100 * float(low) if hits else 0.0, 100 * float(high) if hits < rows else 100.0

@@ -21,6 +21,8 @@ from fmrgen.cli.options import (
     QuietOption,
     RecipeArgument,
     ReplaceOption,
+    is_first_process,
+    limited,
 )
 from fmrgen.errors import UserError
 
@@ -75,14 +77,13 @@ def generate(
     if push is not None and part is not None:
         raise UserError("--push needs the whole split, --part makes one of its parts; merge the parts, then push")
     own_part = _parse_part(part)
-    limited = [] if limit is None else [f"source.limit={limit}"]
-    loaded = load_recipe(recipe, [*limited, *(overrides or [])])
+    loaded = load_recipe(recipe, limited(limit, overrides))
 
     from fmrgen.cli import display
     from fmrgen.jobs.generate import generate as run
 
     display.quiet_libraries()
-    is_first = os.environ.get("RANK", "0") == "0"
+    is_first = is_first_process()
     if push is not None and is_first:
         from fmrgen.distributed.launch import launched_precision
         from fmrgen.hub.push import check_push
@@ -266,7 +267,7 @@ def evaluate(
 
     display.quiet_libraries()
     prepare_folder(folder)
-    with display.split_progress(not quiet and os.environ.get("RANK", "0") == "0") as on_rows:
+    with display.split_progress(not quiet and is_first_process()) as on_rows:
         evaluation = run(
             splits,
             named,
@@ -276,7 +277,7 @@ def evaluate(
             trust=trust,
             on_rows=on_rows,
         )
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first_process():
         return
     write_report(evaluation, folder)
     if not quiet:

@@ -1,5 +1,7 @@
 """Arguments and options that several commands have."""
 
+import os
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -28,3 +30,13 @@ PublicOption = Annotated[
 ReplaceOption = Annotated[
     bool, typer.Option("--replace", help="Replace a split of the same name that is on the Hub with other files.")
 ]
+
+
+def limited(limit: int | None, overrides: Sequence[str] | None) -> list[str]:
+    """The changes to a recipe, the limit first."""
+    return [*([] if limit is None else [f"source.limit={limit}"]), *(overrides or [])]
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for all of its launch."""
+    return os.environ.get("RANK", "0") == "0"

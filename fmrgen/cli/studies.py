@@ -1,6 +1,5 @@
 """The commands that make several splits: comparisons of classifiers, and sweeps over a recipe's values."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,8 @@ from fmrgen.cli.options import (
     OverridesArgument,
     QuietOption,
     RecipeArgument,
+    is_first_process,
+    limited,
 )
 
 
@@ -30,15 +31,14 @@ def compare(
     """Make a split for each classifier and compare them all, each on its own split first."""
     from fmrgen.recipe import load_classifiers, load_recipe
 
-    limited = [] if limit is None else [f"source.limit={limit}"]
-    loaded, named = load_recipe(recipe, [*limited, *(overrides or [])]), load_classifiers(classifiers)
+    loaded, named = load_recipe(recipe, limited(limit, overrides)), load_classifiers(classifiers)
 
     from fmrgen.cli import display
     from fmrgen.jobs.compare import compare as run
     from fmrgen.report.write import prepare_folder, write_report
 
     display.quiet_libraries()
-    is_first = os.environ.get("RANK", "0") == "0"
+    is_first = is_first_process()
     show = not quiet and is_first
     with display.split_progress(show) as on_rows:
         evaluation = run(
@@ -77,15 +77,14 @@ def sweep(
     """Make a split for each combination of values, and one table and plot of all; run it again to continue."""
     from fmrgen.jobs.sweep import parse_grid
 
-    limited = [] if limit is None else [f"source.limit={limit}"]
-    grid = parse_grid(recipe, [*limited, *values])
+    grid = parse_grid(recipe, limited(limit, values))
 
     from fmrgen.cli import display
     from fmrgen.jobs.sweep import sweep as run
     from fmrgen.report.sweep import sweep_table, write_sweep
 
     display.quiet_libraries()
-    is_first = os.environ.get("RANK", "0") == "0"
+    is_first = is_first_process()
     show = not quiet and is_first
     points = run(grid, output, job_progress=lambda made: display.job_progress(made, show), on_note=display.print_note)
     if not is_first:

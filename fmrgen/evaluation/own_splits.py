@@ -10,10 +10,9 @@ from itertools import combinations
 import numpy as np
 
 from fmrgen.evaluation.rankings import Difference, difference
-from fmrgen.intervals import RESAMPLES
+from fmrgen.intervals import CONFIDENCE, RESAMPLES, ratio_and_influence
 
 _DRAWS = 20_000
-_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -78,17 +77,11 @@ def _aligned(columns: Mapping[str, np.ndarray], ids: np.ndarray) -> dict[str, np
 
 
 def _fmr_of(columns: Mapping[str, np.ndarray]) -> tuple[float, np.ndarray] | None:
-    """FMR, and what each row has to do with it [N]: the estimate varies as the mean of these does."""
+    """FMR, and the influence of each row on it [N]."""
     if "original_prediction" not in columns or "valid" not in columns:
         return None
     valid, label = columns["valid"].astype(bool), columns["label"]
-    hit, original = columns["prediction"] == label, columns["original_prediction"] == label
-    if not valid.any() or not original.any():
-        return None
-    accuracy, standard = hit[valid].mean(), original.mean()
-    of_accuracy = np.where(valid, hit - accuracy, 0) / valid.mean()
-    influence = of_accuracy / standard - accuracy / standard**2 * (original - standard)
-    return 100 * float(accuracy / standard), 100 * influence
+    return ratio_and_influence(columns["prediction"] == label, valid, columns["original_prediction"] == label)
 
 
 def _rank_intervals(
@@ -116,7 +109,7 @@ def _rank_intervals(
     for a, b in combinations(range(len(known)), 2):
         if errors[a, b] > 0:
             largest = np.maximum(largest, np.abs(draws[:, a] - draws[:, b]) / errors[a, b])
-    beyond = float(np.quantile(largest, _CONFIDENCE)) * errors
+    beyond = float(np.quantile(largest, CONFIDENCE)) * errors
     above = values[:, None] - values > beyond  # [a, b]: a is above b, beyond chance
     for number, place in enumerate(known):
         intervals[place] = (1 + int(above[:, number].sum()), len(known) - int(above[number].sum()))

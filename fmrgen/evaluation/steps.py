@@ -53,7 +53,7 @@ class StepFigures:
     """The split's own classifier, step by step.
 
     `area_under_fmr` is the mean of FMR over the budgets 1 to the split's own. `first_failures` maps a step to the valid
-    rows whose prediction is wrong from there on for the first time, 0 being the plain reconstruction; `never_failed`
+    rows whose prediction is wrong there for the first time, 0 being the plain reconstruction; `never_failed`
     counts the others. `classes` are in the order of the split's class names.
     """
 

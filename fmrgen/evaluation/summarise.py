@@ -10,6 +10,7 @@ import pyarrow as pa
 from datasets import ClassLabel
 
 from fmrgen.cautions import cautions
+from fmrgen.config import without_later_defaults
 from fmrgen.errors import UserError
 from fmrgen.evaluation.own_splits import OwnComparison, compare_own
 from fmrgen.evaluation.rankings import difference, rank
@@ -54,13 +55,13 @@ def summarise_evaluation(models: list[NamedClassifier], evaluated: list[Classifi
             tables.append(_table(split.name, model.name, of_models[model.name], columns))
         results += here
         made_for = _made_for(passed, here, models)
-        if made_for is not None and made_for not in [classifier for _, classifier, _ in own]:
-            own.append((passed, made_for, of_models[made_for] | _ids_of(columns)))
+        if made_for is not None and made_for.classifier not in [classifier for _, classifier, _ in own]:
+            own.append((passed, made_for.classifier, of_models[made_for.classifier] | _ids_of(columns)))
         summaries = {result.classifier: result.total for result in here if not result.conditioned}
         differences = [difference(a, b, of_models[a], of_models[b]) for a, b in combinations(of_models, 2)]
         measure: Any = "fmr" if any(result.total.fmr for result in here) else "perturbed_accuracy"
         comparisons.append(Comparison(split.name, measure, rank(summaries, differences, measure), differences))
-        splits.append(_split_figures(passed, columns, here, measure))
+        splits.append(_split_figures(passed, columns, made_for, _more_fooled(made_for, here, measure)))
     return Evaluation(
         schema=SCHEMA,
         splits=splits,
@@ -150,14 +151,18 @@ def _is_own_classifier(
     return True
 
 
-def _made_for(passed: ClassifiedSplit, results: list[Result], models: list[NamedClassifier]) -> str | None:
+def _made_for(passed: ClassifiedSplit, results: list[Result], models: list[NamedClassifier]) -> Result | None:
     """The split's own classifier; of several with its weights the one whose section is that of the provenance."""
-    own = [model for model, result in zip(models, results, strict=True) if result.conditioned]
+    own = [(model, result) for model, result in zip(models, results, strict=True) if result.conditioned]
     if passed.split.provenance is None or not own:
         return None
-    recorded = passed.split.provenance.recipe.classifier.tree
-    same = [model for model in own if model.section is not None and model.section.model_dump(mode="json") == recorded]
-    return (same or own)[0].name
+    recorded = without_later_defaults("classifier", passed.split.provenance.recipe.classifier.tree)
+
+    def is_recorded(model: NamedClassifier) -> bool:
+        section = {} if model.section is None else model.section.model_dump(mode="json")
+        return without_later_defaults("classifier", section) == recorded
+
+    return next((result for model, result in own if is_recorded(model)), own[0][1])
 
 
 def _ids_of(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -178,10 +183,10 @@ def _source_of(passed: ClassifiedSplit) -> Any:
     return {name: tree[name] for name in tree.keys() - {"on_error", "license", "limit"}}, provenance.labels
 
 
-def _more_fooled(results: list[Result], measure: str) -> list[str]:
+def _more_fooled(made_for: Result | None, results: list[Result], measure: str) -> list[str]:
     """A note where images made for the split's own classifier fool another one more."""
     figures = {r.classifier: estimate.value for r in results if (estimate := getattr(r.total, measure)) is not None}
-    own = next((r.classifier for r in results if r.conditioned), None)
+    own = None if made_for is None else made_for.classifier
     if own not in figures or len(figures) < 2:
         return []
     lowest = min(figures, key=lambda name: figures[name])
@@ -195,10 +200,10 @@ def _more_fooled(results: list[Result], measure: str) -> list[str]:
 
 
 def _split_figures(
-    passed: ClassifiedSplit, columns: dict[str, np.ndarray], results: list[Result], measure: str
+    passed: ClassifiedSplit, columns: dict[str, np.ndarray], made_for: Result | None, more_fooled: list[str]
 ) -> EvaluatedSplit:
-    split, notes = passed.split, [*passed.rows.notes, *passed.notes, *_more_fooled(results, measure)]
-    for made_for in [result for result in results if result.conditioned][:1]:
+    split, notes = passed.split, [*passed.rows.notes, *passed.notes, *more_fooled]
+    if made_for is not None:
         notes += cautions(made_for.total)
         classes = zip(passed.labels.names, made_for.classes, strict=True)
         if empty := [name for name, own in classes if not own.valid_rows]:

@@ -6,22 +6,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fmrgen.components import Components
 from fmrgen.distributed.launch import start_process
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Latents
+from fmrgen.engine.models import row_seed
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
 from fmrgen.recipe import Recipe
 from fmrgen.records import Example, Perturbed, StopReason
 from fmrgen.sources.base import LoadedExample
 
-_FEWEST_STEPS, _MOST_STEPS = (
-    10,
-    40,
-)  # that images should take on average: fewer are coarse, more are cut off by a budget
+_FEWEST_STEPS, _MOST_STEPS = 10, 40  # on average, of a budget of 50: fewer are coarse, of more many are cut off
 _LEAST_VALID = 0.9
 _FACTOR = 10**0.5
 _TRIALS = 10
@@ -97,24 +94,26 @@ def inspect(recipe: Recipe, *, images: int = 32, on_trial: Callable[[Trial], Non
     device = start_process()
     components = recipe.build(device)
     examples = _evenly(components, images)
-    plain = _Plain.of(components, examples, device)
-    passes, started = [0], time.perf_counter()
+    passes: list[int] = []
 
-    def attempt(step_size: float) -> Trial:
+    def perturbed(step_size: float) -> list[Perturbed]:
         options = replace(recipe.perturb, step_size=step_size)
         _, classifier, generator, oracle = components
-        rows = list(
-            perturb(examples, classifier, generator, oracle, options, device=device, on_pass=lambda n: passes.append(n))
-        )
+        return list(perturb(examples, classifier, generator, oracle, options, device=device, on_pass=passes.append))
+
+    def told(step_size: float, rows: list[Perturbed]) -> Trial:
         trial = _trial(step_size, rows)
         on_trial(trial)
         return trial
 
-    own = attempt(recipe.perturb.step_size)
+    started = time.perf_counter()
+    rows = perturbed(recipe.perturb.step_size)
     seconds = (time.perf_counter() - started) / max(1, sum(passes))
-    trials = _search(own, attempt, recipe.perturb.budget)
+    own = told(recipe.perturb.step_size, rows)
+    trials = _search(own, lambda step_size: told(step_size, perturbed(step_size)), recipe.perturb.budget)
     proposed = next((trial for trial in [own, *trials] if _is_good(trial, recipe.perturb.budget)), None)
     per_image = 2 + (proposed or own).mean_iterations
+    plain = _Plain.of(components, examples, rows, recipe.perturb.seed, device)
     return Inspection(
         images=len(examples),
         psnr=plain.psnr,
@@ -147,7 +146,7 @@ def _evenly(components: Components, images: int) -> list[Example]:
 
 @dataclass(frozen=True)
 class _Plain:
-    """The shares of originals, and of their plain reconstructions, that classifier and oracle get right."""
+    """Of originals and of their plain reconstructions: what classifier and oracle get right, and the like."""
 
     psnr: float
     classifier: tuple[float, float]
@@ -158,36 +157,34 @@ class _Plain:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, components: Components, examples: list[Example], device: torch.device) -> "_Plain":
-        _, classifier, generator, oracle = components
+    def of(
+        cls, components: Components, examples: list[Example], rows: list[Perturbed], seed: int, device: torch.device
+    ) -> "_Plain":
+        """`rows` tell what was said of both; what they do not tell is found from the examples."""
+        _, _, generator, oracle = components
         labels = torch.tensor([example.label for example in examples], device=device)
         originals = on_byte_grid(torch.stack([example.image for example in examples]).to(device))
-        generator.row_seeds = [example.id for example in examples]
-        free, plain = [], []
-        for rows in torch.arange(len(examples)).split(_TOGETHER):
-            generator.row_seeds = [examples[row].id for row in rows.tolist()]
-            latents = generator.encode(originals[rows], labels[rows])
+        free, plain, probabilities = [], [], []
+        for batch in torch.arange(len(examples)).split(_TOGETHER):
+            generator.row_seeds = [row_seed(seed, examples[row].id) for row in batch.tolist()]
+            latents = generator.encode(originals[batch], labels[batch])
             free.append(latents.free.float())
             plain.append(on_byte_grid(generator.decode(Latents(*latents)).float()))
-        moved, reconstructed = torch.cat(free), torch.cat(plain)
-
-        def right(answers: Callable[[Tensor], Tensor]) -> tuple[float, float]:
-            shares = [
-                torch.cat([answers(batch.clone()) for batch in shown.split(_TOGETHER)]).argmax(1).eq(labels)
-                for shown in (originals, reconstructed)
-            ]
-            return float(shares[0].float().mean()), float(shares[1].float().mean())
-
-        probabilities = torch.cat([oracle.judge(batch.clone()).probabilities for batch in originals.split(_TOGETHER)])
-        error = (originals - reconstructed).flatten(1).square().mean(1).clamp(min=1e-10)
+            probabilities.append(oracle.judge(originals[batch].clone()).probabilities)
+        moved = torch.cat(free)
+        error = (originals - torch.cat(plain)).flatten(1).square().mean(1).clamp(min=1e-10)
         return cls(
             psnr=float((-10 * error.log10()).mean()),
-            classifier=right(classifier),
-            oracle=right(lambda batch: oracle.judge(batch).probabilities),
-            oracle_probability=float(probabilities.gather(1, labels.unsqueeze(1)).mean()),
+            classifier=(_right(rows, "original_prediction"), _right(rows, "reconstruction_prediction")),
+            oracle=(_right(rows, "original_oracle_label"), _right(rows, "reconstruction_oracle_label")),
+            oracle_probability=float(torch.cat(probabilities).gather(1, labels.unsqueeze(1)).mean()),
             latent_size=moved[0].numel(),
             latent_scale=float(moved.square().mean().sqrt()),
         )
+
+
+def _right(rows: list[Perturbed], answer: str) -> float:
+    return sum(getattr(row, answer) == row.label for row in rows) / len(rows)
 
 
 def _trial(step_size: float, rows: list[Perturbed]) -> Trial:

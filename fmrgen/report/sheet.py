@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import style
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
@@ -14,9 +15,9 @@ from fmrgen.image_files import open_rgb
 
 _ACROSS = 6  # pairs
 _CAPTION, _ROOM = 8, 55  # points: of the letters, and between two images
-_RIGHT, _WRONG, _PALE = "#22303c", "#c8472f", "#8a949d"
+RIGHT, _WRONG, _PALE = "#22303c", "#c8472f", "#8a949d"
 
-_STYLE = {"savefig.dpi": 150, "savefig.facecolor": "white", "font.size": 8, "text.parse_math": False}
+SHEET_STYLE = {"savefig.dpi": 150, "savefig.facecolor": "white", "font.size": 8, "text.parse_math": False}
 
 
 def contact_sheet(title: str, class_names: Sequence[str], samples: Sequence[Sample]) -> bytes:
@@ -27,7 +28,7 @@ def contact_sheet(title: str, class_names: Sequence[str], samples: Sequence[Samp
     """
     down = -(-len(samples) // _ACROSS)
     with (
-        style.context(_STYLE, after_reset=True),
+        style.context(SHEET_STYLE, after_reset=True),
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
@@ -49,25 +50,33 @@ def contact_sheet(title: str, class_names: Sequence[str], samples: Sequence[Samp
             row, column = divmod(place, _ACROSS)
             label = sample.columns["label"]
             answer = sample.columns.get("prediction", sample.columns.get("oracle_label"))
-            shown = [(sample.original, class_names[label], _RIGHT), (sample.image, *_told(answer, label, class_names))]
+            shown = [
+                (sample.original, class_names[label], RIGHT),
+                (sample.image, *told_answer(answer, label, class_names)),
+            ]
             for side, (image, caption, colour) in enumerate(shown):
-                axes = figure.add_subplot(grid[row, 3 * column + side])
-                axes.set_axis_off()
-                if image is not None:
-                    pixels = np.asarray(open_rgb(image))
-                    axes.imshow(pixels, interpolation="nearest" if len(pixels) <= 64 else "antialiased")
-                    axes.set_title(_shortened(caption), color=colour, fontsize=_CAPTION, pad=2.5)
-        figure.suptitle(title, x=0.004, ha="left", y=1, fontsize=10, color=_RIGHT)
+                draw_image(figure.add_subplot(grid[row, 3 * column + side]), image, caption, colour)
+        figure.suptitle(title, x=0.004, ha="left", y=1, fontsize=10, color=RIGHT)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.12)
         return buffer.getvalue()
 
 
-def _told(answer: int | None, label: int, class_names: Sequence[str]) -> tuple[str, str]:
+def draw_image(axes: Axes, image: bytes | str | None, caption: str, colour: str) -> None:
+    """An image without axes under its caption; nothing where there is none."""
+    axes.set_axis_off()
+    if image is not None:
+        pixels = np.asarray(open_rgb(image))
+        axes.imshow(pixels, interpolation="nearest" if len(pixels) <= 64 else "antialiased")
+        axes.set_title(_shortened(caption), color=colour, fontsize=_CAPTION, pad=2.5)
+
+
+def told_answer(answer: int | None, label: int, class_names: Sequence[str]) -> tuple[str, str]:
+    """What a classifier says of an image, and the colour to write it in."""
     if answer is None:
         return "", _PALE
     name = class_names[answer] if 0 <= answer < len(class_names) else "no answer"
-    return name, _RIGHT if answer == label else _WRONG
+    return name, RIGHT if answer == label else _WRONG
 
 
 def _shortened(name: str) -> str:

@@ -4,19 +4,15 @@ import io
 import warnings
 from typing import Any
 
-import numpy as np
 from matplotlib import style
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fmrgen.evaluation.samples import Sample
 from fmrgen.evaluation.summarise import Evaluation
-from fmrgen.image_files import open_rgb
+from fmrgen.report.sheet import RIGHT, SHEET_STYLE, draw_image, told_answer
 from fmrgen.report.tables import short_names
 
 _ROWS = 8
-_INK, _WRONG = "#22303c", "#c8472f"
-_STYLE: Any = {"savefig.dpi": 150, "savefig.facecolor": "white", "font.size": 8, "text.parse_math": False}
 
 
 def side_by_side(evaluation: Evaluation) -> bytes | None:
@@ -31,21 +27,20 @@ def side_by_side(evaluation: Evaluation) -> bytes | None:
         return None
     names = {split.name: split.class_names for split in evaluation.splits}
     short = short_names(splits)
-    with style.context(_STYLE, after_reset=True), warnings.catch_warnings():
+    with style.context(SHEET_STYLE, after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = Figure(figsize=(1.25 * (len(splits) + 1), 1.3 * len(chosen) + 0.4))
         panels = figure.subplots(len(chosen), len(splits) + 1, squeeze=False)
         for row, example in zip(panels, chosen, strict=True):
             first = by_id[splits[0]][example]
             label = first.columns["label"]
-            _show(row[0], first.original, names[splits[0]][label], _INK)
+            draw_image(row[0], first.original, names[splits[0]][label], RIGHT)
             for axes, split in zip(row[1:], splits, strict=True):
                 sample = by_id[split][example]
-                answer = sample.columns.get("prediction")
-                told = "" if answer is None or answer < 0 else names[split][answer]
-                _show(axes, sample.image, told, _INK if answer == label else _WRONG)
+                told = told_answer(sample.columns.get("prediction"), label, names[split])
+                draw_image(axes, sample.image, *told)
         for axes, title in zip(panels[0], ["original", *(short[split] for split in splits)], strict=True):
-            axes.text(0.5, 1.32, title[-16:], transform=axes.transAxes, ha="center", fontsize=8, color=_INK)
+            axes.text(0.5, 1.32, title[-16:], transform=axes.transAxes, ha="center", fontsize=8, color=RIGHT)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.1)
         return buffer.getvalue()
@@ -62,11 +57,3 @@ def _of_each_label(samples: dict[Any, Sample]) -> list[Any]:
         (more if label in seen else first).append(example)
         seen.add(label)
     return [*first, *more][:_ROWS]
-
-
-def _show(axes: Axes, image: bytes | str | None, caption: str, colour: str) -> None:
-    axes.set_axis_off()
-    if image is not None:
-        pixels = np.asarray(open_rgb(image))
-        axes.imshow(pixels, interpolation="nearest" if len(pixels) <= 64 else "antialiased")
-        axes.set_title(caption.partition(",")[0][:14], color=colour, fontsize=8, pad=2.5)

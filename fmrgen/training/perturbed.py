@@ -4,7 +4,7 @@ An oracle is to say when a perturbed image stops showing its class. It learns th
 Algorithm 1 moves them, against classifiers whose job it is to be fooled, and from the classifiers that were not.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from pydantic import Field
@@ -45,7 +45,6 @@ class PerturbedImages:
         labels: Tensor,
         generator: Generator,
         names: Labels,
-        on_judge: Callable[[int, int], None] = lambda done, judges: None,
     ) -> None:
         """Makes them of some of the training `images`, uint8 [N, 3, H, W] with `labels` [N]."""
         device = labels.device
@@ -55,14 +54,13 @@ class PerturbedImages:
             for number, section in enumerate(config.judges)
         ]
         moved, targets = [], []
-        for number, judge in enumerate(judges):
+        for judge in judges:
             chosen = torch.randperm(len(images))[: config.images]
             for rows in chosen.split(_TOGETHER):
                 stages = _stages(judge, images[rows].to(device) / 255, labels[rows], generator, config)
                 others = [other for other in judges if other is not judge]
                 moved.append(stages.flatten(0, 1).cpu())
                 targets.append(_mean_probabilities(others, stages.flatten(0, 1)).cpu())
-            on_judge(number + 1, len(judges))
         self.images, self.targets = torch.cat(moved), torch.cat(targets)
 
     def draw(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
