@@ -27,8 +27,8 @@ def to_bytes(image):
 class ReferenceGenerator:
     """g(x, b): moves the latent of one image one step up the classifier's loss and decodes it."""
 
-    def __init__(self, x, label, classifier, generator, step_size, update, reencode, seed):
-        self.seed = seed
+    def __init__(self, x, label, classifier, generator, step_size, update, objective, reencode, seed):
+        self.seed, self.objective = seed, objective
         self.label = label
         self.classifier, self.generator = classifier, generator
         self.step_size, self.update, self.reencode = step_size, update, reencode
@@ -48,8 +48,8 @@ class ReferenceGenerator:
         rounded = (image * 255).round().clamp(0, 255) / 255
         logits = self.classifier(image + (rounded - image).detach())[0]
         others = torch.cat([logits[: self.label], logits[self.label + 1 :]])
-        margin = others.logsumexp(0) - logits[self.label]
-        margin.backward()
+        ahead = others.max() if self.objective == "margin" else others.logsumexp(0)
+        (ahead - logits[self.label]).backward()
         return z.grad
 
     def step(self, gradient):
@@ -91,6 +91,7 @@ def reference_perturb(
     budget,
     step_size,
     update="sign",
+    objective="margin",
     reencode=False,
     oracle_rule="label",
     seed=0,
@@ -101,7 +102,7 @@ def reference_perturb(
         return oracle.judge(image).probabilities.argmax().item()
 
     target = label if oracle_rule == "label" else h(x)
-    g = ReferenceGenerator(x, label, classifier, generator, step_size, update, reencode, seed)
+    g = ReferenceGenerator(x, label, classifier, generator, step_size, update, objective, reencode, seed)
     first = g(x)
     if isinstance(first, str):
         return ReferenceRow(to_bytes(x)[0], False, 0, first)

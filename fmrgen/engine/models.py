@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from fmrgen.engine.images import StraightThroughBytes, as_float32
 from fmrgen.engine.interfaces import Generator, Latents, Oracle
+from fmrgen.engine.objectives import OBJECTIVES
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.slots import PassOutput, Slots, first_fault
 from fmrgen.errors import UserError, one_line
@@ -38,6 +39,7 @@ class Models:
         self.needs_gradient = needs_gradient
         self.classifier, self.generator, self.oracle = classifier, generator, oracle
         self.seed, self.device = options.seed, device
+        self.objective = OBJECTIVES[options.objective]
         self.min_probability, self.min_margin = options.min_probability, options.min_margin
         self.half_precision = options.precision == "bf16"
         self.running = "generator"  # whose mistake it is where something is thrown
@@ -128,8 +130,8 @@ class Models:
     def _judge(self, latents: Latents, labels: Tensor, target: Tensor, forward: Callable[..., Any]) -> PassOutput:
         with torch.set_grad_enabled(self.needs_gradient):
             free = latents.free.detach().requires_grad_(self.needs_gradient)
-            decoded, images, logits, margins = forward(free, latents.fixed, labels)
-            gradient = torch.autograd.grad(margins.sum(), free)[0] if self.needs_gradient else torch.ones_like(free)
+            decoded, images, logits, objective = forward(free, latents.fixed, labels)
+            gradient = torch.autograd.grad(objective.sum(), free)[0] if self.needs_gradient else torch.ones_like(free)
         decoded, images, logits = decoded.detach(), images.detach(), logits.detach()
         losses = cross_entropy(logits, labels, reduction="none")
         measures, probabilities, score = self._measure(images, labels, logits, losses)
@@ -153,7 +155,7 @@ class Models:
             decoded = as_float32(self.generator.decode(Latents(free, fixed)))
             images = StraightThroughBytes.apply(decoded)
             logits = self._logits(images)
-        return decoded, images, logits, margin(logits, labels)
+        return decoded, images, logits, self.objective(logits, labels)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half_precision)
@@ -207,24 +209,6 @@ class Models:
             for half in (slice(len(images) // 2), slice(len(images) // 2, None))
         ]
         return [torch.cat(values) for values in zip(*parts, strict=True)]
-
-
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """How far the other classes together are ahead of the true one: logsumexp(z_j, j ≠ y) - z_y.
-
-    Cross-entropy is softplus of it, and its gradient this one's times 1 - p_y, which float32 rounds to nothing where a
-    classifier is sure: it would then look robust. This gradient does not fade.
-
-    Args:
-        logits: [B, K], K at least 2.
-        labels: [B], int64.
-
-    Returns:
-        [B], positive where the true class has less than half of the probability.
-    """
-    of_label = labels.unsqueeze(1)
-    others = logits.scatter(1, of_label, -torch.inf)
-    return others.logsumexp(1) - logits.gather(1, of_label).squeeze(1)
 
 
 def row_seed(seed: int, example_id: int, purpose: str = "") -> int:

@@ -24,6 +24,13 @@ class PerturbOptions:
         default="sign",
         metadata={"description": "how a step's direction follows from the gradient; random is the control without one"},
     )
+    objective: Literal["margin", "cross_entropy"] = field(
+        default="margin",
+        metadata={
+            "description": "what a step climbs: the best other class's lead over the true one, which does not hang on "
+            "the logits' temperature, or the cross-entropy",
+        },
+    )
     reencode: bool = field(
         default=False, metadata={"description": "encode the last image anew before each step, the literal g(x_t-1)"}
     )

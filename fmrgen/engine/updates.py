@@ -1,4 +1,4 @@
-"""Update rules: the direction of a step, per row, from the gradient of the margin. The engine gives it its length.
+"""Update rules: the direction of a step, per row, from the gradient of the objective. The engine gives it its length.
 
 None depends on the gradient's scale, and so on the temperature of the classifier's logits.
 """

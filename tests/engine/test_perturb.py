@@ -20,13 +20,17 @@ def setting(request, double):
 
 
 @pytest.mark.parametrize("reencode", [False, True], ids=["carry", "reencode"])
-@pytest.mark.parametrize("update", ["sign", "l2", "adam", "random"])
-def test_engine_equals_the_literal_algorithm(setting, update, reencode):
-    expected = {i: setting.reference(i, update=update, reencode=reencode) for i in range(COUNT)}
+@pytest.mark.parametrize(
+    ("update", "objective"),
+    [("sign", "margin"), ("sign", "cross_entropy"), ("l2", "margin"), ("adam", "cross_entropy"), ("random", "margin")],
+)
+def test_engine_equals_the_literal_algorithm(setting, update, objective, reencode):
+    options = {"update": update, "objective": objective, "reencode": reencode}
+    expected = {i: setting.reference(i, **options) for i in range(COUNT)}
     reasons = Counter(row.stop_reason for row in expected.values())
     assert len(reasons) >= 2, reasons  # a test in which every row ends alike would show little
     for slots in (1, 3, 32):
-        rows = setting.engine(update=update, reencode=reencode, slots=slots)
+        rows = setting.engine(slots=slots, **options)
         assert rows.keys() == expected.keys()
         for i, row in rows.items():
             literal = expected[i]
@@ -212,34 +216,22 @@ class Scaled(nn.Module):
         return self.inner(images) * self.factor
 
 
+@pytest.mark.parametrize("objective", ["margin", "cross_entropy"])
 @pytest.mark.parametrize("update", ["sign", "l2", "adam"])
-def test_two_classes_at_any_temperature_make_the_same_rows(update):
-    """With one other class the direction of the margin's gradient hangs on no temperature at all, and in float32 the
-    cross-entropy's is zero at the highest of these."""
+def test_the_temperature_of_the_logits_spares_no_row(update, objective):
+    """The margin's direction does not hang on it at all (a power of two rounds nothing). That of the cross-entropy
+    does, by how it weighs the wrong classes; but it does not fade either, in float32."""
     setting = Fixture(tiny_vqgan(), 0.05)
-    two = nn.Sequential(setting.classifier, nn.Linear(LABELS, 2, bias=False))
-    torch.nn.init.constant_(two[1].weight, 0)
-    two[1].weight.data[0, 0] = two[1].weight.data[1, 1] = 1
-    oracle = Patient(0.8)
-    examples = [Example(i, image, int(two(image[None]).argmax())) for i, image in enumerate(setting.images[:8])]
-    settings = {"budget": 6, "step_size": 0.05, "update": update, "slots": 8}
-    plain = by_id(perturb(examples, two, setting.generator, oracle, **settings))
-    assert {row.stop_reason for row in plain.values()} != {StopReason.STUCK}
+    options = {"update": update, "objective": objective, "slots": 8, "budget": 6}
+    plain = setting.engine(**options)
     for factor in (2**-7, 2**4, 2**12):
-        scaled = by_id(perturb(examples, Scaled(two, factor), setting.generator, oracle, **settings))
-        for i, row in scaled.items():
-            assert row.iterations == plain[i].iterations
-            assert torch.equal(row.image, plain[i].image)
-            assert row.step_predictions == plain[i].step_predictions
-
-
-def test_a_sure_classifier_of_many_classes_is_moved_all_the_same():
-    setting = Fixture(tiny_vqgan(), 0.05)
-    for factor in (0.1, 1, 1000):
         setting.classifier = Scaled(tiny_network(1), factor)
-        rows = setting.engine(slots=8).values()
-        assert all(row.latent_shift > 0 for row in rows if row.valid)
-        assert {row.stop_reason for row in rows} <= {StopReason.BUDGET, StopReason.ORACLE, StopReason.REJECTED}
+        for i, row in setting.engine(**options).items():
+            assert row.stop_reason != StopReason.STUCK
+            if objective == "margin":
+                assert (row.valid, row.iterations) == (plain[i].valid, plain[i].iterations)
+                assert torch.equal(row.image, plain[i].image)
+                assert row.step_predictions == plain[i].step_predictions
 
 
 @pytest.mark.parametrize("reencode", [False, True], ids=["carry", "reencode"])
