@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import nn
 
-from fmrgen.classifiers.base import answer_in_labels
+from fmrgen.classifiers.base import answer_in_labels, left_out_note
 from fmrgen.config import ComponentConfig
 from fmrgen.engine.interfaces import Generator, Latents, Oracle
 from fmrgen.errors import UserError, one_line
@@ -29,6 +29,13 @@ class Components(NamedTuple):
     classifier: nn.Module
     generator: Generator
     oracle: Oracle
+
+    def left_out_notes(self) -> list[str]:
+        """What is to be told of a classifier, the tested one or an oracle's, that knows more classes than there are
+        labels."""
+        judges = {"classifier": self.classifier, "oracle": getattr(self.oracle, "classifier", None)}
+        notes = {section: left_out_note(judge, self.source.labels) for section, judge in judges.items()}
+        return [f"{section}: {note}" for section, note in notes.items() if note is not None]
 
 
 def build_components(

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import (
@@ -27,7 +28,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, one_line
+from fmrgen.files import open_plain, parse_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +49,8 @@ FINGERPRINTED_IF_SET: dict[str, Any] = {
     "perturb.min_probability": 0.0,
     "perturb.min_margin": 0.0,
     "oracle.class_prompts": {},
+    "source.per_class": None,
+    "source.shuffle_seed": None,
     "classifier.smooth": False,
     "classifier.interpolation": "auto",
 }
@@ -118,11 +122,33 @@ class ComponentConfig(StrictConfig):
         return [f"whatever {self.kind} likes"]
 
 
+def _from_file(value: Any, info: ValidationInfo) -> Any:
+    """The names in the file of that path, which the recipe holds from then on; what is no path stays as it is."""
+    if not isinstance(value, str):
+        return value
+    if info.context == UNTRUSTED:
+        raise PydanticCustomError("names", "is a file of names; only names themselves are taken from others")
+    try:
+        with open_plain(Path(value)) as file:
+            text = file.read().decode()
+        return (
+            parse_yaml(text, value)
+            if value.endswith((".json", ".yaml", ".yml"))
+            else [line.strip() for line in text.strip().splitlines()]
+        )
+    except (OSError, ValueError, UserError) as error:
+        why = getattr(error, "strerror", None) or one_line(error)
+        raise PydanticCustomError("names", "{text}", {"text": f"{value} can't be read as names: {why}"}) from None
+
+
+NAMES_OR_FILE = BeforeValidator(_from_file)
+
+
 class ClassifierConfig(ComponentConfig):
     """What every built-in classifier understands."""
 
-    class_names: list[str] | None = Field(
-        None, description="names of its outputs in their order, where it does not know them itself"
+    class_names: Annotated[list[str] | None, NAMES_OR_FILE] = Field(
+        None, description="names of its outputs in their order, where it does not know them itself; or a file of them"
     )
 
 

@@ -12,7 +12,7 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.files import is_inside, open_plain
 from fmrgen.trust.recipes import is_on_the_hub
 
-Fit = Literal["crop", "squash"]
+Fit = Literal["crop", "squash", "pad"]
 
 LARGEST_SIDE = 2048  # in pixels, of the images of a split
 MOST_BYTES = 1 << 28  # of an image's file
@@ -136,6 +136,8 @@ def resize(image: Image.Image, size: int, fit: Fit) -> np.ndarray:
     if image.size != (size, size):
         if fit == "crop":
             image = ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
+        elif fit == "pad":
+            image = ImageOps.pad(image, (size, size), method=Image.Resampling.BICUBIC)
         else:
             image = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(image, dtype=np.uint8)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from fmrgen.errors import UserError
@@ -16,9 +17,9 @@ class Labels:
     """The K labels that classifier and oracle answer in.
 
     `names[k]` is the name of label k. `groups` is None where labels are the source's own classes; otherwise
-    `groups[k]` holds the source's class indices that make up label k, and a source class of no group is left out of
-    the job. `source_size` is the number of classes in the source, where the source knows it, and `source_names` are
-    their names where they are grouped.
+    `groups[k]` holds the source's class indices that make up label k (none where the source has no example of it), and
+    a source class of no group is left out of the job. `source_size` is the number of classes in the source, where the
+    source knows it, and `source_names` are their names where they are grouped.
     """
 
     names: tuple[str, ...]
@@ -42,7 +43,11 @@ class Labels:
             )
         if self.groups is None:
             return source_class
-        return next((label for label, group in enumerate(self.groups) if source_class in group), None)
+        return self._label_of_class.get(source_class)
+
+    @cached_property
+    def _label_of_class(self) -> dict[int, int]:
+        return {index: label for label, group in enumerate(self.groups or ()) for index in group}
 
 
 class Match(NamedTuple):
@@ -105,7 +110,11 @@ def find_label(word: str, labels: Labels) -> int | None:
 
 
 def make_labels(classes: Classes | None, source_names: Sequence[str] | None) -> Labels:
-    """Labels from a recipe's `classes` (names, or a mapping of name to class ranges) and the source's own names."""
+    """Labels from a recipe's `classes` (names, or a mapping of name to class ranges) and the source's own names.
+
+    A list of more names than the source has holds each of the source's: the others are labels without examples, which
+    a classifier may answer with all the same.
+    """
     if isinstance(classes, Mapping):
         groups = tuple(tuple(expand_ranges(name, ranges)) for name, ranges in classes.items())
         owner: dict[int, str] = {}
@@ -123,14 +132,27 @@ def make_labels(classes: Classes | None, source_names: Sequence[str] | None) -> 
         known = None if source_names is None else tuple(source_names)
         return Labels(names, groups, None if known is None else len(known), known)
     if classes is not None and source_names is not None and len(classes) != len(source_names):
-        raise UserError(
-            f"source.classes: {len(classes)} names for the source's {len(source_names)} classes; list one for each"
-        )
+        return _labels_with_more_names(classes, source_names)
     names = tuple(source_names or ()) if classes is None else tuple(classes)
     if not names:
         raise UserError("source.classes: the source has no class names, list them here")
     _check_names(names)
     return Labels(names, source_size=len(names))
+
+
+def _labels_with_more_names(classes: Sequence[str], source_names: Sequence[str]) -> Labels:
+    names = tuple(classes)
+    _check_names(names)
+    match = match_classes(names, source_names)
+    if match is None or not match.by_name:
+        few = ", ".join(source_names[:3]) + (", …" if len(source_names) > 3 else "")
+        raise UserError(
+            f"source.classes: {len(classes)} names for the source's {len(source_names)} classes; list one for each, or "
+            f"more that hold all of the source's ({few})"
+        )
+    places = {label: index for index, label in enumerate(match.order)}
+    groups = tuple((places[label],) if label in places else () for label in range(len(names)))
+    return Labels(names, groups, len(source_names), tuple(source_names))
 
 
 def _check_names(names: tuple[str, ...]) -> None:

@@ -240,17 +240,24 @@ def _read(reference: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, mapping by mapping; a section of another `kind` replaces the old one."""
+    """`base` with `changes` laid over it, mapping by mapping.
+
+    A section of another `kind` replaces the old one, another `target` drops what the old one was called with, and an
+    empty mapping clears.
+    """
     merged = dict(base)
+    if _differs("target", base, changes):
+        merged.pop("args", None)
     for key, value in changes.items():
         old = merged.get(key)
-        same_kind = (
-            isinstance(old, dict)
-            and isinstance(value, dict)
-            and ("kind" not in value or old.get("kind", value["kind"]) == value["kind"])
-        )
-        merged[key] = _merge(old, value) if same_kind and isinstance(old, dict) else value
+        if isinstance(old, dict) and isinstance(value, dict) and value and not _differs("kind", old, value):
+            value = _merge(old, value)
+        merged[key] = value
     return merged
+
+
+def _differs(key: str, base: dict[str, Any], changes: dict[str, Any]) -> bool:
+    return key in base and key in changes and base[key] != changes[key]
 
 
 def _parse_override(override: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from transformers import (
     ResNetForImageClassification,
 )
 
-from fmrgen.classifiers.base import Classifier, GroupedClassifier, Normalize, answer_in_labels
+from fmrgen.classifiers.base import Classifier, GroupedClassifier, Normalize, answer_in_labels, left_out_note
 from fmrgen.config import config_class
 from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError
@@ -236,6 +236,30 @@ def test_module_by_import_path_with_its_own_normalisation():
     assert made(image).shape == (2, 10)
     same_size = torch.rand(2, 3, 32, 32)
     assert made(same_size).allclose(made.network((same_size - 0.5) / 0.5))
+
+
+def test_a_classifier_of_more_classes_than_labels_is_told(tmp_path):
+    """A thousand-way network on a folder of forty classes has an easier task than it was made for."""
+
+    class Named(nn.Sequential):
+        class_names = [f"class {i}" for i in range(1000)]  # noqa: RUF012
+
+    image = torch.rand(1, 3, 2, 2)
+    network = Named(nn.Flatten(), nn.Linear(12, 1000))
+    folders = tuple(f"class_{i}" for i in range(300, 340))
+    among = answer_in_labels(network, Labels(folders, source_size=40), image, "classifier")
+    assert among(image).equal(network(image)[:, 300:340])
+    assert "answers among the 40 labels alone, and not with its 960 other classes" in left_out_note(
+        among, Labels(folders, source_size=40)
+    )
+    everything = make_labels(network.class_names, folders)
+    assert [everything.from_source(i) for i in range(40)] == list(range(300, 340))
+    whole = answer_in_labels(network, everything, image, "classifier")
+    assert whole(image).equal(network(image))
+    assert left_out_note(whole, everything) is None
+    few = nn.Sequential(nn.Flatten(), nn.Linear(12, 40))
+    with pytest.raises(UserError, match="has 40 outputs for 1000 labels"):
+        answer_in_labels(few, everything, image, "classifier")
 
 
 def test_groups_that_only_reorder_the_classes_reorder_the_logits():

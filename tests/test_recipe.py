@@ -2,7 +2,9 @@
 
 import pytest
 
+from fmrgen.config import UNTRUSTED, validate
 from fmrgen.errors import UserError
+from fmrgen.kinds import ClassifierOnly
 from fmrgen.recipe import describe_recipes, load_recipe, shipped_recipes
 
 BASE = """
@@ -34,6 +36,38 @@ def test_extends_merges_key_by_key_and_replaces_a_section_of_another_kind(write)
     child = load_recipe(write("extends: base\nperturb: {budget: 9}\ngenerator: {kind: vqgan, model: m, image_size: 8}"))
     assert (child.perturb.budget, child.perturb.step_size) == (9, 0.5)
     assert child.generator.model_dump(exclude_none=True) == {"kind": "vqgan", "model": "m", "image_size": 8}
+
+
+def test_what_extends_can_clear_and_another_target_drops_its_arguments(write):
+    of_module = "classifier: {kind: module, target: outside_components:SmallNet, args: {width: 4}, mean: [1, 1, 1]}\n"
+    prompts = "oracle: {kind: clip, model: m, class_prompts: {a: one a}}\n"
+    kept = "".join(line for line in BASE.splitlines(True) if not line.startswith(("classifier", "oracle")))
+    write(kept + of_module + prompts + "perturb: {budget: 7}\n", "base.yaml")
+    other = load_recipe(write("extends: base\nclassifier: {target: elsewhere:Net}\noracle: {class_prompts: {}}"))
+    assert other.classifier.args == {}
+    assert other.classifier.mean == [1, 1, 1]
+    assert other.oracle.class_prompts == {}
+    same = load_recipe(write("extends: base\nclassifier: {size: 32}"), ["perturb={}"])
+    assert same.classifier.args == {"width": 4}
+    assert same.oracle.class_prompts == {"a": "one a"}
+    assert same.perturb.budget == 50
+
+
+@pytest.mark.parametrize(("name", "text"), [("names.txt", "one\ntwo\n\n"), ("names.json", '["one", "two"]')])
+def test_names_may_be_in_a_file_and_are_in_the_recipe_from_then_on(write, tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    of_names = f"class_names: {tmp_path / name}"
+    loaded = load_recipe(
+        write(),
+        [f"source.classes={tmp_path / name}", f"classifier={{kind: module, target: 'a:B', {of_names}}}"],
+    )
+    assert loaded.source.classes == loaded.classifier.class_names == ["one", "two"]
+    with pytest.raises(UserError, match=r"source.classes: .*gone can't be read as names: No such file"):
+        load_recipe(write(), [f"source.classes={tmp_path / 'gone'}"])
+    with pytest.raises(
+        UserError, match=r"class_names: is a file of names; only names themselves are taken from others"
+    ):
+        validate(ClassifierOnly, {"classifier": {"kind": "timm", "model": "m", "class_names": name}}, "x", UNTRUSTED)
 
 
 def test_extends_names_a_file_beside_the_recipe(write, tmp_path, monkeypatch):

@@ -78,13 +78,14 @@ class GroupedClassifier(nn.Module):
     """A classifier over source classes, answering over groups of them: logit = log of the group's summed exp(logit).
 
     After softmax this is the sum of the probabilities in each group, over the groups alone. Groups of one class each
-    are a choice of classes, or another order.
+    are a choice of classes, or another order; `left_out` is how many of its `outputs` are in no group.
     """
 
-    def __init__(self, classifier: nn.Module, groups: Sequence[Sequence[int]]) -> None:
+    def __init__(self, classifier: nn.Module, groups: Sequence[Sequence[int]], outputs: int) -> None:
         super().__init__()
         self.classifier = classifier
         self.groups = [list(group) for group in groups]
+        self.left_out = outputs - sum(map(len, self.groups))
 
     def forward(self, images: Tensor) -> Tensor:
         logits = as_float32(self.classifier(images))
@@ -109,24 +110,37 @@ def answer_in_labels(classifier: nn.Module, labels: Labels, image: Tensor, what:
     class_names = getattr(classifier, "class_names", None)
     if class_names is not None and len(class_names) != outputs:
         raise UserError(f"{what}: has {outputs} outputs, and {len(class_names)} class_names")
-    if labels.groups is not None and outputs == labels.source_size:
+    if labels.groups is not None and all(labels.groups) and outputs == labels.source_size:
         if class_names is None or labels.source_names is None:
-            return GroupedClassifier(classifier, labels.groups)
+            return GroupedClassifier(classifier, labels.groups, outputs)
         order = _matched(class_names, labels.source_names, what).order
-        return GroupedClassifier(classifier, [[order[index] for index in group] for group in labels.groups])
+        return GroupedClassifier(classifier, [[order[index] for index in group] for group in labels.groups], outputs)
     if class_names is not None and (labels.groups is None or outputs == len(labels)):
         match = _matched(class_names, labels.names, what)
         in_order = match.order == list(range(outputs))
-        return classifier if in_order else GroupedClassifier(classifier, [[place] for place in match.order])
+        return classifier if in_order else GroupedClassifier(classifier, [[place] for place in match.order], outputs)
     if outputs == len(labels):
         return classifier
     if labels.groups is not None and labels.source_size is None and outputs > max(map(max, labels.groups)):
-        return GroupedClassifier(classifier, labels.groups)
+        return GroupedClassifier(classifier, labels.groups, outputs)
     also = (
         f" (or the source's {labels.source_size} classes)" if labels.groups is not None and labels.source_size else ""
     )
     raise UserError(
         f"{what}: has {outputs} outputs for {len(labels)} labels{also}; choose weights trained for these labels"
+    )
+
+
+def left_out_note(answering: nn.Module | None, labels: Labels) -> str | None:
+    """What is to be told of a classifier that knows more classes than there are labels; None where it does not.
+
+    Where the source's classes are grouped, leaving some out was somebody's choice.
+    """
+    if labels.groups is not None or not isinstance(answering, GroupedClassifier) or not answering.left_out:
+        return None
+    return (
+        f"answers among the {len(labels)} labels alone, and not with its {answering.left_out} other classes, which is "
+        "an easier task; to let it, list all its classes in source.classes (a file of names will do)"
     )
 
 

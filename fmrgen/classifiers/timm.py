@@ -47,8 +47,7 @@ class Config(ClassifierConfig):
         if self.checkpoint is not None:
             load_checkpoint(model, self.checkpoint)
         preprocess = create_transform(**resolve_data_config(self.data_config, model=model), is_training=False)
-        names = self.class_names or (_imagenet_names(model) if pretrained else None)
-        return freeze(Classifier(model, preprocess, names), device)
+        return freeze(Classifier(model, preprocess, self.class_names or _imagenet_names(model)), device)
 
     def code_it_runs(self) -> list[str]:
         return []
@@ -58,7 +57,7 @@ class Config(ClassifierConfig):
 
 
 def _imagenet_names(model: Any) -> list[str] | None:
-    """The names of a pretrained model's classes where they are one of the ImageNets."""
+    """The names of a model's classes where they are as many as those of one of the ImageNets."""
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
     subset = infer_imagenet_subset(model)

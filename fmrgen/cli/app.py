@@ -21,9 +21,9 @@ from fmrgen.cli.options import (
     QuietOption,
     RecipeArgument,
     ReplaceOption,
-    is_first_process,
     limited,
 )
+from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
 
 app = typer.Typer(

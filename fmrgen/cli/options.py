@@ -1,6 +1,5 @@
 """Arguments and options that several commands have."""
 
-import os
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -35,8 +34,3 @@ ReplaceOption = Annotated[
 def limited(limit: int | None, overrides: Sequence[str] | None) -> list[str]:
     """The changes to a recipe, the limit first."""
     return [*([] if limit is None else [f"source.limit={limit}"]), *(overrides or [])]
-
-
-def is_first_process() -> bool:
-    """Whether this process speaks for all of its launch."""
-    return os.environ.get("RANK", "0") == "0"

@@ -12,9 +12,9 @@ from fmrgen.cli.options import (
     OverridesArgument,
     QuietOption,
     RecipeArgument,
-    is_first_process,
     limited,
 )
+from fmrgen.distributed.rank import is_first_process
 
 
 def compare(

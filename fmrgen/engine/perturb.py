@@ -38,7 +38,8 @@ def perturb(
 
     `options.slots` images are in flight; a slot whose image ends takes the next example at once. One pass decodes all
     slots, rounds to 8 bits, judges and classifies those very images, and moves the latents one step up the gradient of
-    the objective. A row's result depends on neither its neighbours nor their number. Where a GPU's memory runs out, the slots are halved and nothing is lost.
+    the objective. A row's result depends on neither its neighbours nor their number. Where a GPU's memory runs out, the
+    slots are halved and nothing is lost.
 
     Args:
         examples: images [3, H, W] in [0, 1] of the generator's size, with labels below K; drawn as slots become free.

@@ -10,6 +10,7 @@ import pyarrow as pa
 from datasets import ClassLabel
 
 from fmrgen.cautions import cautions
+from fmrgen.classifiers.base import left_out_note
 from fmrgen.config import without_later_defaults
 from fmrgen.errors import UserError
 from fmrgen.evaluation.own_splits import OwnComparison, compare_own
@@ -108,6 +109,8 @@ def _result(
                 + ("" if split.labels else ", and give the split's label column its names (ClassLabel)")
             )
         notes.append("not all of its classes match by name: its outputs are assumed to be in the order of the labels")
+    if note := left_out_note(passed.answering[model.name], labels):
+        notes.append(note)
     for name, said in passed.predictions[model.name].items():
         if silent := int((said < 0).sum()):
             notes.append(f"its highest logit is not finite on {silent} of the column {name}; these count as wrong")
@@ -180,7 +183,9 @@ def _source_of(passed: ClassifiedSplit) -> Any:
     if provenance is None:
         return None
     tree = provenance.recipe.source.tree
-    return {name: tree[name] for name in tree.keys() - {"on_error", "license", "limit"}}, provenance.labels
+    return {
+        name: tree[name] for name in tree.keys() - {"on_error", "license", "limit", "per_class", "shuffle_seed"}
+    }, provenance.labels
 
 
 def _more_fooled(made_for: Result | None, results: list[Result], measure: str) -> list[str]:

@@ -1,6 +1,5 @@
 """The job: source → perturb → split, in one or many processes."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ from fmrgen.cautions import cautions
 from fmrgen.components import Components
 from fmrgen.distributed.launch import device_name, errors_of_one_process, launched_precision, start_process
 from fmrgen.distributed.prefetch import read_ahead
+from fmrgen.distributed.rank import is_first_process
 from fmrgen.distributed.shard_locks import ShardLocks, own_shards
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, one_line
@@ -65,6 +65,9 @@ def generate(
     recipe = recipe.in_precision(launched_precision())
     device = start_process()
     components = recipe.build(device)
+    tell = on_note if is_first_process() else lambda line: None  # once for a launch
+    for note in components.left_out_notes():
+        tell(note)
     options = recipe.output
     paths = SplitPaths(Path(output), options.config, options.split)
     folder = SplitFolder(paths, len(components.source), options.shard_size)
@@ -86,8 +89,8 @@ def generate(
             )
             return summary_of_rows(folder)
         summary = finish(folder, job.faults)
-        for caution in cautions(summary) if os.environ.get("RANK", "0") == "0" else ():  # once for a launch
-            on_note(caution)
+        for caution in cautions(summary):
+            tell(caution)
         return summary
 
 

@@ -129,7 +129,7 @@ def inspect(recipe: Recipe, *, images: int = 32, on_trial: Callable[[Trial], Non
         trials=sorted([own, *trials], key=lambda trial: trial.step_size),
         seconds_per_pass=seconds,
         seconds_of_job=seconds * per_image * len(components.source),
-        warnings=_warnings(recipe, plain, own, proposed, len(examples)),
+        warnings=_warnings(recipe, plain, own, proposed, len(examples)) + components.left_out_notes(),
     )
 
 

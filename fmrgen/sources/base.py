@@ -4,11 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import islice
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from fmrgen.config import ComponentConfig
+from fmrgen.config import NAMES_OR_FILE, ComponentConfig
 from fmrgen.errors import UserError
 from fmrgen.image_files import Fit, open_rgb, resize
 from fmrgen.labels import Classes, Labels
@@ -22,13 +22,24 @@ if TYPE_CHECKING:
 class SourceConfig(ComponentConfig):
     """What every source understands."""
 
-    classes: Classes | None = Field(None, description="names for the classes, or a mapping of name to class ranges")
-    limit: int | None = Field(None, ge=1, le=10**12, description="only the first so many examples")
+    classes: Annotated[Classes | None, NAMES_OR_FILE] = Field(
+        None, description="names for the classes (or a file of them), or a mapping of name to class ranges"
+    )
+    shuffle_seed: int | None = Field(None, ge=0, description="take the examples in an order drawn with this seed")
+    per_class: int | None = Field(None, ge=1, le=10**12, description="only so many examples of each class")
+    limit: int | None = Field(
+        None,
+        ge=1,
+        le=10**12,
+        description="only the first so many examples; evenly from all where the first ones would lack classes",
+    )
     license: str | None = Field(
         None, pattern=r"^[a-z0-9][a-z0-9.+-]*$", description="of its images, as the Hub calls it: cc-by-4.0, other, …"
     )
     on_error: Literal["fail", "skip"] = Field("fail", description="what an unreadable image does")
-    fit: Fit = Field("crop", description="shorter side to size, then the centre; or squash to the square")
+    fit: Fit = Field(
+        "crop", description="shorter side to size, then the centre; squash to the square; or pad with black"
+    )
 
 
 class RawExample(NamedTuple):

@@ -1,9 +1,8 @@
 """Any dataset that the `datasets` library opens: a Hub id, a local folder, or files of a packaged format."""
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import model_validator
@@ -13,6 +12,7 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.image_files import lies_in_repo, path_inside, stored_image
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
+from fmrgen.sources.selection import refuse_selection_of_a_stream, select
 from fmrgen.trust.cards import check_card_stays_inside
 from fmrgen.trust.recipes import is_on_the_hub, is_within, paths_among
 
@@ -40,6 +40,8 @@ class Config(SourceConfig):
     def _sliced_streams_do_not_exist(self) -> "Config":
         if self.streaming and "[" in self.split:
             raise ValueError(f"split {self.split!r}: a streamed split can't be sliced, use limit")
+        if self.streaming:
+            refuse_selection_of_a_stream(self, "set source.streaming=false")
         return self
 
     def build(self, device: object = "cpu") -> Source:
@@ -72,7 +74,7 @@ class Config(SourceConfig):
             raise UserError(f"source.image_column: {image} holds no images: {one_line(error)}") from error
         if isinstance(dataset, IterableDataset):
             return StreamedDataset(dataset, image, label, labels, self._length_of(dataset, labels), self._image_of)
-        return StoredDataset(dataset, image, label, labels, self.limit, self._image_of)
+        return StoredDataset(dataset, image, label, labels, self, self._image_of)
 
     def _image_of(self, stored: dict[str, Any] | None, example_id: int) -> bytes | str:
         """The bytes of an image, or where its file lies. A dataset of others on the Hub has its images in its repo:
@@ -139,19 +141,24 @@ def _column(features: Any, wanted: str | None, feature_type: type, role: str) ->
     return found[0]
 
 
+class _Row(NamedTuple):
+    number: int
+    label: int
+
+
 class StoredDataset(Source):
     """A dataset on disk, any row at any time."""
 
     def __init__(
-        self, dataset: Any, image: str, label: str, labels: Labels, limit: int | None, image_of: _ImageOf
+        self, dataset: Any, image: str, label: str, labels: Labels, config: SourceConfig, image_of: _ImageOf
     ) -> None:
         self.labels, self._image_of = labels, image_of
         self._dataset, self._image = dataset, image
         column = enumerate(dataset.with_format(None)[label])
         found = ((row, label_of_source(labels, value, row)) for row, value in column)
-        kept = list(islice(((row, value) for row, value in found if value is not None), limit))
-        self._rows = np.array([row for row, _ in kept], dtype=np.int64)
-        self._labels = [value for _, value in kept]
+        kept = select((_Row(row, label) for row, label in found if label is not None), labels, config)
+        self._rows = np.array([row.number for row in kept], dtype=np.int64)
+        self._labels = [row.label for row in kept]
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -12,6 +12,7 @@ from PIL import Image
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources.base import RawExample, Source, SourceConfig
+from fmrgen.sources.selection import select
 
 _PER_CLASS = {"train": slice(0, 400), "test": slice(400, 500)}
 _DIGITS = [str(digit) for digit in range(10)]
@@ -25,7 +26,7 @@ class Config(SourceConfig):
 
     def build(self, device: object = "cpu") -> "Mnist":
         images, digits = _read_digits(self.split)
-        return Mnist(images, digits, make_labels(self.classes, _DIGITS), self.limit)
+        return Mnist(images, digits, make_labels(self.classes, _DIGITS), self)
 
     def code_it_runs(self) -> list[str]:
         return []
@@ -37,11 +38,13 @@ class Config(SourceConfig):
 class Mnist(Source):
     """28 px digits on the 32 px canvas that LeNet was made for; ids count from 0 within the split."""
 
-    def __init__(self, images: np.ndarray, digits: np.ndarray, labels: Labels, limit: int | None) -> None:
+    def __init__(self, images: np.ndarray, digits: np.ndarray, labels: Labels, config: SourceConfig) -> None:
         self.labels = labels
         labelled = ((i, labels.from_source(int(digit))) for i, digit in enumerate(digits))
-        kept = [(i, label) for i, label in labelled if label is not None][:limit]
-        self._examples = [RawExample(i, Image.fromarray(np.pad(images[i], 2)), label) for i, label in kept]
+        found = (
+            RawExample(i, Image.fromarray(np.pad(images[i], 2)), label) for i, label in labelled if label is not None
+        )
+        self._examples = select(found, labels, config)
 
     def __len__(self) -> int:
         return len(self._examples)

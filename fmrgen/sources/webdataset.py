@@ -16,6 +16,7 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.image_files import MOST_BYTES
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
+from fmrgen.sources.selection import refuse_selection_of_a_stream, select
 from fmrgen.trust.recipes import is_on_the_hub
 
 _BLOCK = 1 << 20
@@ -51,6 +52,7 @@ class Config(SourceConfig):
         labels = make_labels(self.classes, _names_beside(files))
         if len(files) == len(urls):
             return TarFiles(files, self, labels)
+        refuse_selection_of_a_stream(self, "bring the tars to files, uncompressed")
         if self.limit is None:
             raise UserError("source.limit: how many samples the tars contain is only known for files; set it")
         return TarStreams(urls, self, labels, self.limit)
@@ -241,30 +243,40 @@ class _Location(NamedTuple):
     size: int
 
 
+class _Entry(NamedTuple):
+    """A sample in a tar that was looked through."""
+
+    number: int
+    place: _Location
+    label: int
+
+
+def _entries(files: list[str], config: Config, labels: Labels) -> Iterator[_Entry]:
+    """The samples of tars in files that have a label of the job."""
+    number = 0
+    for file in files:
+        with _opened(file, "r:") as tar:
+            for sample in _samples(tar, [config.label.partition(".")[0], config.label]):
+                label = label_of_source(labels, _label(config, sample, number), number)
+                if label is not None:
+                    member = sample.members.get(_image_ending(config, sample, number) or "")
+                    place = _Location(file, member.offset_data, member.size) if member else _Location(file, 0, 0)
+                    yield _Entry(number, place, label)
+                number += 1
+
+
 class TarFiles(Source):
     """Tars in files, looked through once: each image is then read from where it lies."""
 
     def __init__(self, files: list[str], config: Config, labels: Labels) -> None:
         self.labels = labels
-        self._examples: list[tuple[int, _Location, int]] = []
-        number = 0
-        for file in files:
-            with _opened(file, "r:") as tar:
-                for sample in _samples(tar, [config.label.partition(".")[0], config.label]):
-                    if len(self._examples) == config.limit:
-                        return
-                    label = label_of_source(labels, _label(config, sample, number), number)
-                    if label is not None:
-                        member = sample.members.get(_image_ending(config, sample, number) or "")
-                        place = _Location(file, member.offset_data, member.size) if member else _Location(file, 0, 0)
-                        self._examples.append((number, place, label))
-                    number += 1
+        self._entries = select(_entries(files, config, labels), labels, config)
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return len(self._entries)
 
     def read(self, start: int, stop: int) -> Iterator[RawExample]:
-        for number, place, label in self._examples[start:stop]:
+        for number, place, label in self._entries[start:stop]:
             with open(place.file, "rb") as file:
                 file.seek(place.offset)
                 yield RawExample(number, file.read(place.size), label)

@@ -1,6 +1,7 @@
 """Images of every sort, and every way to name a source."""
 
 import io
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -64,6 +65,9 @@ def test_fit_crops_or_squashes_and_leaves_the_right_size_alone():
     image.paste("white", (0, 0, 10, 20))
     assert resize(image, 20, "crop").mean() == pytest.approx(0, abs=2)
     assert resize(image, 20, "squash")[:, :4].min() > 200
+    padded = resize(image, 20, "pad")
+    assert padded[5:15, :4].min() > 200
+    assert padded[:4].max() == padded[-4:].max() == 0
     exact = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
     assert np.array_equal(resize(PILImage.fromarray(exact), 20, "crop"), exact)
 
@@ -123,6 +127,45 @@ def test_grouped_classes_keep_the_ids_and_leave_the_rest_out(folder, streaming):
     assert source.labels == Labels(("insects", "pets"), ((0, 1), (2, 3)), 6, tuple(CLASSES))
     assert [(i, label) for i, _, label in rows(source)] == [(0, 0), (1, 0), (2, 1), (3, 1), (6, 0)]
     assert [i for i, _, _ in rows(source, 3, 5)] == [3, 6]
+
+
+def test_a_limit_takes_all_classes_where_it_can(tmp_path):
+    for name in CLASSES:
+        (tmp_path / name).mkdir()
+        for i, picture in enumerate(pictures(6)):
+            (tmp_path / name / f"{i}.png").write_bytes(picture)
+
+    def taken(**options):
+        return [
+            (example.id, example.label) for example in build("imagefolder", path=str(tmp_path), **options).read(0, 99)
+        ]
+
+    assert taken(limit=12) == [(3 * i, i // 2) for i in range(12)]
+    assert taken(limit=31) == [(i, i // 6) for i in range(31)]
+    assert taken(per_class=1) == [(6 * i, i) for i in range(6)]
+    shuffled = taken(shuffle_seed=3)
+    assert sorted(shuffled) == taken()
+    assert shuffled == taken(shuffle_seed=3) != taken(shuffle_seed=4)
+    drawn = taken(shuffle_seed=3, per_class=2, limit=7)
+    assert drawn == taken(shuffle_seed=3, per_class=2)[:7] == [entry for entry in shuffled if entry in drawn]
+    assert Counter(label for _, label in taken(shuffle_seed=3, per_class=2)) == dict.fromkeys(range(6), 2)
+    with pytest.raises(UserError, match=r"source.per_class: class ant has 6 examples, and 5 other classes fewer too"):
+        taken(per_class=7)
+
+
+def test_labels_may_be_more_than_the_classes_of_a_folder(folder):
+    names = ["yak", *reversed(CLASSES), "zebra"]
+    source = build("datasets", path=str(folder), classes=names)
+    assert source.labels.names == tuple(names)
+    assert [label for _, _, label in rows(source, 0, 6)] == [6, 5, 4, 3, 2, 1]
+    with pytest.raises(UserError, match=r"7 names for the source's 6 classes; list one for each, or more that hold"):
+        build("datasets", path=str(folder), classes=[*names[:5], "a", "b"])
+
+
+def test_a_stream_can_not_be_chosen_from(folder):
+    for key in ("per_class", "shuffle_seed"):
+        with pytest.raises(UserError, match=f"source.{key}: needs all labels at once"):
+            build("datasets", path=str(folder), streaming=True, limit=5, **{key: 1})
 
 
 def test_save_to_disk_folder_and_names_for_plain_integers(tmp_path):
