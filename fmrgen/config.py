@@ -48,6 +48,7 @@ _NOTHING = object()
 FINGERPRINTED_IF_SET: dict[str, Any] = {
     "perturb.min_probability": 0.0,
     "perturb.min_margin": 0.0,
+    "perturb.start_noise": 0.0,
     "oracle.class_prompts": {},
     "source.per_class": None,
     "source.shuffle_seed": None,

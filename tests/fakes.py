@@ -44,6 +44,7 @@ class Fixture:
     def reference(self, i, **options):
         self.generator.row_seeds = [row_seed(0, i)]
         settings = {"budget": BUDGET, "step_size": self.step_size, "seed": row_seed(0, i, "update"), **options}
+        settings["start_seed"] = row_seed(0, i, "start")
         return reference_perturb(
             self.images[i : i + 1], self.labels[i], self.classifier, self.generator, self.oracle, **settings
         )

@@ -27,8 +27,11 @@ def to_bytes(image):
 class ReferenceGenerator:
     """g(x, b): moves the latent of one image one step up the classifier's loss and decodes it."""
 
-    def __init__(self, x, label, classifier, generator, step_size, update, objective, reencode, seed):
+    def __init__(
+        self, x, label, classifier, generator, step_size, update, objective, reencode, seed, start_noise, start_seed
+    ):
         self.seed, self.objective = seed, objective
+        self.start_noise, self.start_seed, self.started = start_noise, start_seed, False
         self.label = label
         self.classifier, self.generator = classifier, generator
         self.step_size, self.update, self.reencode = step_size, update, reencode
@@ -67,6 +70,13 @@ class ReferenceGenerator:
         square = self.adam_square / (1 - 0.999**self.adam_steps)
         return mean / (square.sqrt() + 1e-8 * square.mean().sqrt())
 
+    def noise(self):
+        if not self.start_noise or self.started:
+            return 0
+        self.started = True
+        draws = torch.Generator().manual_seed(self.start_seed)
+        return self.start_noise * torch.randn(self.z.shape[1:], generator=draws)[None].to(self.z)
+
     def __call__(self, x_previous):
         """The next image, or why there is none."""
         if self.reencode:
@@ -76,7 +86,7 @@ class ReferenceGenerator:
             return "nonfinite"
         if (gradient == 0).all():
             return "stuck"
-        self.z = self.z + self.step_size * self.step(gradient)
+        self.z = self.z + self.step_size * self.step(gradient) + self.noise()
         with torch.no_grad():
             return to_bytes(self.decode(self.z)).double() / 255
 
@@ -95,14 +105,18 @@ def reference_perturb(
     reencode=False,
     oracle_rule="label",
     seed=0,
+    start_noise=0.0,
+    start_seed=0,
 ):
-    """One image [1, 3, H, W] on the 8-bit grid → ReferenceRow; `seed` is of a random update."""
+    """One image [1, 3, H, W] on the 8-bit grid → ReferenceRow; `seed` is of a random update, `start_seed` of noise."""
 
     def h(image):
         return oracle.judge(image).probabilities.argmax().item()
 
     target = label if oracle_rule == "label" else h(x)
-    g = ReferenceGenerator(x, label, classifier, generator, step_size, update, objective, reencode, seed)
+    g = ReferenceGenerator(
+        x, label, classifier, generator, step_size, update, objective, reencode, seed, start_noise, start_seed
+    )
     first = g(x)
     if isinstance(first, str):
         return ReferenceRow(to_bytes(x)[0], False, 0, first)

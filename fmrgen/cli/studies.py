@@ -25,6 +25,9 @@ def compare(
         Path, typer.Option("--output", "-o", help="The dataset folder; the report goes to its folder comparison.")
     ] = Path("out"),
     limit: LimitOption = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Splits for each classifier; see perturb.start_noise.")
+    ] = 1,
     batch_size: BatchSizeOption = 64,
     quiet: QuietOption = False,
 ) -> None:
@@ -45,6 +48,7 @@ def compare(
             loaded,
             named,
             output,
+            seeds=seeds,
             batch_size=batch_size,
             job_progress=lambda made: display.job_progress(made, show),
             on_note=display.print_note,

@@ -31,6 +31,10 @@ class PerturbOptions:
             "the logits' temperature, or the cross-entropy",
         },
     )
+    start_noise: float = field(
+        default=0.0,
+        metadata={"description": "standard deviation of the noise that the first step brings along, in latent units"},
+    )
     reencode: bool = field(
         default=False, metadata={"description": "encode the last image anew before each step, the literal g(x_t-1)"}
     )
@@ -62,6 +66,8 @@ class PerturbOptions:
         for name in ("min_probability", "min_margin"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be from 0 to less than 1, not {getattr(self, name)}")
+        if not (self.start_noise >= 0 and math.isfinite(self.start_noise)):
+            raise ValueError(f"start_noise must not be negative, it is {self.start_noise}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, it is {self.seed}")
         if self.slots != "auto" and not 1 <= self.slots <= _MOST_SLOTS:

@@ -103,8 +103,15 @@ def _encoded(
         target = labels if options.oracle_rule == "label" else measures["oracle_label"]
         rows = new_rows(latents, images, torch.tensor(ids), labels, target, measures, options.budget, keep_latents)
         rows |= rule.memory(latents.free, [row_seed(options.seed, example_id, "update") for example_id in ids])
+        if options.start_noise:
+            noise = [_noise(latents.free[0], row_seed(options.seed, example_id, "start")) for example_id in ids]
+            rows["start_noise"] = options.start_noise * torch.stack(noise)
         for row in range(len(batch)):
             yield {name: values[row] for name, values in rows.items()}
+
+
+def _noise(like: Tensor, seed: int) -> Tensor:
+    return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)).to(like)
 
 
 def _fastest_slots(models: Models, row: Row) -> int:

@@ -203,6 +203,10 @@ class Slots:
             steps[slots, stored] = torch.where(stored > 0, self[name][slots], steps[slots, stored])
 
     def move(self, delta: Tensor, moving: Tensor) -> None:
+        """Moves the latents of the rows `moving` [S] by `delta` [S, …], on a first step from a start of chance."""
+        if "start_noise" in self.rows:
+            noise = self["start_noise"]
+            delta = delta + noise.where(as_column(self["accepted"] == 0, noise), 0.0)
         self.rows["free"] = torch.where(as_column(moving, delta), self["free"] + delta, self["free"])
 
     def going_on(self, ends: list[StopReason | None]) -> list[int]:

@@ -4,7 +4,7 @@ Within a split, its own classifier meets images that were made to fool it and th
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -27,12 +27,27 @@ class OwnRank:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """A classifier on several splits made for it, of as many seeds: its FMR on each, in the order they were given."""
+
+    classifier: str
+    splits: list[str]
+    fmr: list[float]
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True)
 class OwnComparison:
-    """Classifiers on their own splits, by falling FMR, and the difference of each pair over `rows` common rows."""
+    """Classifiers on their own splits, by falling FMR, and the difference of each pair over `rows` common rows.
+
+    Where a classifier has several, that is on the first; `spreads` says how far they differ.
+    """
 
     rows: int
     ranking: list[OwnRank]
     differences: list[Difference]
+    spreads: list[Spread] = field(default_factory=list)
 
 
 def compare_own(
@@ -45,8 +60,11 @@ def compare_own(
         resamples: of the bootstrap of a pair's difference.
 
     Returns:
-        None where there are no two, or their rows have no ids in common.
+        None where there are no two classifiers, or their rows have no ids in common.
     """
+    spreads = _spreads(own)
+    firsts = {classifier: (split, classifier, columns) for split, classifier, columns in reversed(own)}
+    own = list(reversed(firsts.values()))
     if len(own) < 2 or any("id" not in columns for _, _, columns in own):
         return None
     common = own[0][2]["id"]
@@ -66,7 +84,19 @@ def compare_own(
     pairs = [
         difference(own[a][1], own[b][1], aligned[a], aligned[b], resamples=resamples) for a, b in combinations(order, 2)
     ]
-    return OwnComparison(len(common), [ranks[place] for place in order], pairs)
+    return OwnComparison(len(common), [ranks[place] for place in order], pairs, spreads)
+
+
+def _spreads(own: Sequence[tuple[str, str, Mapping[str, np.ndarray]]]) -> list[Spread]:
+    found: dict[str, dict[str, float]] = {}
+    for split, classifier, columns in own:
+        if (fmr := _fmr_of(columns)) is not None:
+            found.setdefault(classifier, {})[split] = fmr[0]
+    return [
+        Spread(classifier, list(of), list(of.values()), float(np.mean(values)), float(np.std(values, ddof=1)))
+        for classifier, of in found.items()
+        if len(values := list(of.values())) > 1
+    ]
 
 
 def _aligned(columns: Mapping[str, np.ndarray], ids: np.ndarray) -> dict[str, np.ndarray]:

@@ -3,9 +3,11 @@
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from fmrgen.config import ComponentConfig
+from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
 from fmrgen.evaluation.evaluate import evaluate
 from fmrgen.evaluation.summarise import Evaluation
@@ -27,6 +29,7 @@ def compare(
     classifiers: Mapping[str, ComponentConfig],
     output: str | Path,
     *,
+    seeds: int = 1,
     batch_size: int = 64,
     job_progress: JobProgress = untold,
     on_note: Callable[[str], None] = lambda line: None,
@@ -40,6 +43,8 @@ def compare(
         recipe: of all the splits but for classifier and `output.split`.
         classifiers: by their names, which the splits get too.
         output: the dataset folder.
+        seeds: how many splits each classifier gets, of `perturb.seed` and those after it; the ranking is of the first,
+            and the others tell how far chance alone moves FMR.
         batch_size: images that a classifier gets at once when it is evaluated.
         job_progress: makes, for a split's recipe, what is told how far it is.
         on_note: told, in a line, what was found or is left to do.
@@ -51,23 +56,39 @@ def compare(
     Raises:
         UserError: fewer than two classifiers, or what `generate` and `evaluate` raise.
     """
-    recipes = _recipes(recipe, classifiers)
-    for made in recipes.values():
+    of_first_seed = _recipes(recipe, classifiers)
+    recipes = [_of_seed(made, more) for more in range(seeds) for made in of_first_seed]
+    if seeds > 1 and not recipe.perturb.start_noise and recipe.perturb.update != "random" and is_first_process():
+        on_note("perturb.start_noise is 0: seeds change only what is random in the generator")
+    for made in recipes:
         with job_progress(made) as on_progress:
             generate(made, output, on_progress=on_progress, on_note=on_note)
-    splits = [f"{output}:{made.output.config}/{made.output.split}" for made in recipes.values()]
+    splits = [f"{output}:{made.output.config}/{made.output.split}" for made in recipes]
     return evaluate(splits, classifiers, batch_size=batch_size, on_rows=on_rows)
 
 
-def _recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> dict[str, Recipe]:
+def _recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> list[Recipe]:
     """A recipe for each classifier, its split of the same name as far as that can be one."""
     if len(classifiers) < 2:
         raise UserError("--classifier: a comparison needs at least two")
-    recipes: dict[str, Recipe] = {}
+    recipes: dict[str, Recipe] = {}  # by their splits
     for name, section in classifiers.items():
         split = re.sub(r"\W+", "_", name).strip("_") or "classifier"
-        if split in {made.output.split for made in recipes.values()}:
+        if split in recipes:
             raise UserError(f"classifier {name}: its split {split} is that of another; give it a name, NAME=…")
-        named = OutputConfig.model_validate(recipe.output.model_dump() | {"split": split})
-        recipes[name] = recipe.model_copy(update={"classifier": section, "output": named, "description": ""})
-    return recipes
+        named = {"classifier": section, "description": "", "output": _renamed(recipe.output, split)}
+        recipes[split] = recipe.model_copy(update=named)
+    return list(recipes.values())
+
+
+def _of_seed(recipe: Recipe, more: int) -> Recipe:
+    """The recipe with the seed so many after its own, and a split of that name."""
+    if more == 0:
+        return recipe
+    seed = recipe.perturb.seed + more
+    output = _renamed(recipe.output, f"{recipe.output.split}_seed{seed}")
+    return recipe.model_copy(update={"perturb": replace(recipe.perturb, seed=seed), "output": output})
+
+
+def _renamed(output: OutputConfig, split: str) -> OutputConfig:
+    return OutputConfig.model_validate(output.model_dump() | {"split": split})

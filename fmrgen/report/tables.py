@@ -120,6 +120,11 @@ def own_lines(evaluation: EvaluationResults) -> list[str]:
         for one, next_one in pairwise(names)
         if (apart := pairs.get((one, next_one))) is not None
     ]
+    lines += [
+        f"{spread.classifier}: FMR on its {len(spread.fmr)} splits is {', '.join(f'{fmr:.2f}' for fmr in spread.fmr)} "
+        f"(mean {spread.mean:.2f}, standard deviation {spread.deviation:.2f}); it is ranked by the first"
+        for spread in evaluation.own.spreads
+    ]
     return [
         *lines,
         f"differences are paired over the {evaluation.own.rows} rows that all have; ranks hold for all classifiers at "

@@ -39,6 +39,23 @@ def test_engine_equals_the_literal_algorithm(setting, update, objective, reencod
             assert torch.equal(row.image, literal.image), (slots, i)
 
 
+@pytest.mark.parametrize("reencode", [False, True], ids=["carry", "reencode"])
+def test_a_random_start_is_of_seed_and_id_and_equals_the_literal_algorithm(setting, reencode):
+    options = {"start_noise": 0.02, "reencode": reencode}
+    rows = setting.engine(slots=3, **options)
+    for i, row in rows.items():
+        literal = setting.reference(i, **options)
+        assert (row.valid, row.iterations, row.stop_reason) == (literal.valid, literal.iterations, literal.stop_reason)
+        assert torch.equal(row.image, literal.image)
+    plain, other = setting.engine(slots=3, reencode=reencode), setting.engine(slots=3, seed=1, **options)
+    for another in (plain, other):
+        assert any(not torch.equal(row.image, another[i].image) for i, row in rows.items())
+        if isinstance(setting.generator, Transform):
+            continue  # the seed decides of its own chance as well
+        for i, row in rows.items():  # what is said of the plain reconstruction knows no noise
+            assert row.step_losses[0] == pytest.approx(another[i].step_losses[0])
+
+
 def test_consistent_rule_equals_the_literal_algorithm(setting):
     rows = setting.engine(oracle_rule="consistent", slots=3)
     for i, row in rows.items():
