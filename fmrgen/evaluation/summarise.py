@@ -56,7 +56,7 @@ def summarise_evaluation(models: list[NamedClassifier], evaluated: list[Classifi
             tables.append(_table(split.name, model.name, of_models[model.name], columns))
         results += here
         made_for = _made_for(passed, here, models)
-        if made_for is not None and made_for.classifier not in [classifier for _, classifier, _ in own]:
+        if made_for is not None:
             own.append((passed, made_for.classifier, of_models[made_for.classifier] | _ids_of(columns)))
         summaries = {result.classifier: result.total for result in here if not result.conditioned}
         differences = [difference(a, b, of_models[a], of_models[b]) for a, b in combinations(of_models, 2)]
