@@ -159,11 +159,18 @@ def print_inspection(found: "Inspection") -> None:
     table = Table(title=f"{found.images} images", title_justify="left", box=box.SQUARE, show_header=False)
     step = found.proposed or found.own
     hours, minutes = divmod(found.seconds_of_job / 60, 60)
-    classifier = f"{found.classifier_accuracy:.0%}, {found.classifier_reconstructed:.0%}"
+
+    def of(native: float | None, resized: float, reconstructed: float) -> str:
+        return f"{'n/a' if native is None else f'{native:.0%}'}, {resized:.0%}, {reconstructed:.0%}"
+
     for name, value in {
         "reconstructions": f"{found.psnr:.1f} dB",
-        "classifier, originals and reconstructions": classifier,
-        "oracle, originals and reconstructions": f"{found.oracle_accuracy:.0%}, {found.oracle_reconstructed:.0%}",
+        "classifier is right at own size, resized, reconstructed": of(
+            found.classifier_native, found.classifier_accuracy, found.classifier_reconstructed
+        ),
+        "oracle is right at own size, resized, reconstructed": of(
+            found.oracle_native, found.oracle_accuracy, found.oracle_reconstructed
+        ),
         "oracle's probability of the label": f"{found.oracle_probability:.2f}",
         "latent": f"{found.latent_size} dimensions, root mean square {found.latent_scale:.3g}",
         "step size": f"{step.step_size:g}" + ("" if found.proposed else " (none that was tried is good)"),

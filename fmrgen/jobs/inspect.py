@@ -9,14 +9,15 @@ import torch
 
 from fmrgen.components import Components
 from fmrgen.distributed.launch import start_process
-from fmrgen.engine.images import on_byte_grid
+from fmrgen.engine.images import on_byte_grid, to_batch
 from fmrgen.engine.interfaces import Latents
 from fmrgen.engine.models import row_seed
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
+from fmrgen.image_files import open_rgb
 from fmrgen.recipe import Recipe
 from fmrgen.records import Example, Perturbed, StopReason
-from fmrgen.sources.base import LoadedExample
+from fmrgen.sources.base import LoadedExample, RawExample
 
 _FEWEST_STEPS, _MOST_STEPS = 10, 40  # on average, of a budget of 50: fewer are coarse, of more many are cut off
 _LEAST_VALID = 0.9
@@ -46,6 +47,8 @@ class Inspection:
         images: of the pilot.
         psnr: of plain reconstructions, mean in dB.
         classifier_accuracy, oracle_accuracy: on originals at the generator's size.
+        classifier_native, oracle_native: on the source's own pixels, before they come to that size; None for one that
+            takes no images of other sizes.
         classifier_reconstructed, oracle_reconstructed: on their plain reconstructions.
         oracle_probability: the oracle's mean probability of the label on originals.
         latent_size, latent_scale: how many dimensions may move, and their root mean square.
@@ -61,6 +64,8 @@ class Inspection:
     psnr: float
     classifier_accuracy: float
     oracle_accuracy: float
+    classifier_native: float | None
+    oracle_native: float | None
     classifier_reconstructed: float
     oracle_reconstructed: float
     oracle_probability: float
@@ -93,7 +98,7 @@ def inspect(recipe: Recipe, *, images: int = 32, on_trial: Callable[[Trial], Non
     """
     device = start_process()
     components = recipe.build(device)
-    examples = _evenly(components, images)
+    raw, examples = _evenly(components, images)
     passes: list[int] = []
 
     def perturbed(step_size: float) -> list[Perturbed]:
@@ -114,11 +119,14 @@ def inspect(recipe: Recipe, *, images: int = 32, on_trial: Callable[[Trial], Non
     proposed = next((trial for trial in [own, *trials] if _is_good(trial, recipe.perturb.budget)), None)
     per_image = 2 + (proposed or own).mean_iterations
     plain = _Plain.of(components, examples, rows, recipe.perturb.seed, device)
+    native = _native_accuracies(components, raw, device)
     return Inspection(
         images=len(examples),
         psnr=plain.psnr,
         classifier_accuracy=plain.classifier[0],
         oracle_accuracy=plain.oracle[0],
+        classifier_native=native[0],
+        oracle_native=native[1],
         classifier_reconstructed=plain.classifier[1],
         oracle_reconstructed=plain.oracle[1],
         oracle_probability=plain.oracle_probability,
@@ -129,19 +137,45 @@ def inspect(recipe: Recipe, *, images: int = 32, on_trial: Callable[[Trial], Non
         trials=sorted([own, *trials], key=lambda trial: trial.step_size),
         seconds_per_pass=seconds,
         seconds_of_job=seconds * per_image * len(components.source),
-        warnings=_warnings(recipe, plain, own, proposed, len(examples)) + components.left_out_notes(),
+        warnings=[
+            *_native_warnings(plain, native, len(examples)),
+            *_warnings(recipe, plain, own, proposed, len(examples)),
+            *components.left_out_notes(),
+        ],
     )
 
 
-def _evenly(components: Components, images: int) -> list[Example]:
-    """Examples from all over the source, as far as they can be read."""
+def _evenly(components: Components, images: int) -> tuple[list[RawExample], list[Example]]:
+    """Examples from all over the source, as far as they can be read: as they are stored, and for the engine."""
     source, size = components.source, components.generator.image_size
-    positions = np.unique(np.linspace(0, len(source) - 1, min(images, len(source))).round().astype(int))
-    loaded = [entry for at in positions for entry in source.load(int(at), int(at) + 1, size)]
-    examples = [entry.for_engine() for entry in loaded if isinstance(entry, LoadedExample)]
+    raw: list[RawExample] = []
+    examples: list[Example] = []
+    for at in np.unique(np.linspace(0, len(source) - 1, min(images, len(source))).round().astype(int)).tolist():
+        for loaded in source.load(at, at + 1, size):
+            if isinstance(loaded, LoadedExample):
+                examples.append(loaded.for_engine())
+                raw += source.read(at, at + 1)
     if not examples:
         raise UserError("source: none of the images that were tried can be read; see source.on_error")
-    return examples
+    return raw, examples
+
+
+@torch.no_grad()
+def _native_accuracies(
+    components: Components, examples: list[RawExample], device: torch.device
+) -> tuple[float | None, float | None]:
+    """What classifier and oracle get right of the images at their own sizes; None for one that fails on these."""
+
+    def accuracy(answers: Callable[[torch.Tensor], torch.Tensor]) -> float | None:
+        try:
+            right = [int(answers(image).argmax()) == label for image, label in zip(images, labels, strict=True)]
+        except Exception:  # anyone's code stands there, and some networks take one size alone
+            return None
+        return sum(right) / len(right)
+
+    images = [to_batch(np.asarray(open_rgb(example.image))[None], device) for example in examples]
+    labels = [example.label for example in examples]
+    return accuracy(components.classifier), accuracy(lambda image: components.oracle.judge(image).probabilities)
 
 
 @dataclass(frozen=True)
@@ -228,6 +262,21 @@ def _is_less(share: float, than: float, images: int) -> bool:
     """Whether a share of the images is markedly less than another, and not by chance."""
     error = ((share * (1 - share) + than * (1 - than)) / images) ** 0.5
     return than - share > max(_ACCURACY_LOST, 2 * error)
+
+
+def _native_warnings(plain: _Plain, native: tuple[float | None, float | None], images: int) -> list[str]:
+    found = []
+    for who, own, resized in (
+        ("classifier", native[0], plain.classifier[0]),
+        ("oracle", native[1], plain.oracle[0]),
+    ):
+        if own is not None and _is_less(resized, own, images):
+            found.append(
+                f"the {who} is right on {own:.0%} of the source's own pixels and on {resized:.0%} at the generator's "
+                "size: SA is too low by that; look at source.fit, at generator.image_size, and at how the classifier "
+                "resizes (interpolation)"
+            )
+    return found
 
 
 def _warnings(recipe: Recipe, plain: _Plain, own: Trial, proposed: Trial | None, images: int) -> list[str]:

@@ -14,7 +14,7 @@ from fmrgen.classifiers.base import answer_in_labels
 from fmrgen.config import StrictConfig
 from fmrgen.engine.images import StraightThroughBytes, to_bytes
 from fmrgen.engine.interfaces import Generator, Latents
-from fmrgen.engine.objectives import log_odds
+from fmrgen.engine.objectives import margin
 from fmrgen.kinds import ClassifierField
 from fmrgen.labels import Labels
 
@@ -30,7 +30,7 @@ class PerturbedConfig(StrictConfig):
         description="classifiers; images are moved against each, and the others say what has become of them",
     )
     images: int = Field(1200, ge=1, description="training images that are moved against each judge")
-    steps: int = Field(24, ge=1, description="guided steps, each by the sign of the cross-entropy's gradient")
+    steps: int = Field(24, ge=1, description="guided steps, each by the sign of the margin's gradient")
     step_size: float = Field(gt=0, description="length of a step, in latent units")
 
 
@@ -79,7 +79,7 @@ def _stages(judge: nn.Module, images: Tensor, labels: Tensor, generator: Generat
         decoded = StraightThroughBytes.apply(generator.decode(Latents(free, fixed)))
         if step % _EVERY == 0:
             stages.append(to_bytes(decoded.detach()))
-        (gradient,) = torch.autograd.grad(log_odds(judge(decoded), labels).sum(), free)
+        (gradient,) = torch.autograd.grad(margin(judge(decoded), labels).sum(), free)
         free = free + config.step_size * gradient.sign()
     return torch.stack(stages)
 

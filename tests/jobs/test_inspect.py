@@ -43,6 +43,17 @@ def test_the_demo_is_found_to_be_in_order(capsys):
     assert "the whole job" in told
 
 
+def test_a_generator_size_that_costs_accuracy_is_told():
+    """Both take 32 px; brought to 8 px and back, digits are blurred."""
+    small = ["generator={kind: transform, image_size: 8}", "perturb.budget=1"]
+    found = inspect(load_recipe("mnist-lenet", small), images=60)
+    assert found.classifier_native > 0.9 > found.classifier_accuracy
+    assert found.oracle_native > 0.9 > found.oracle_accuracy
+    told = [warning for warning in found.warnings if "of the source's own pixels" in warning]
+    assert [warning.partition(" is right")[0] for warning in told] == ["the classifier", "the oracle"]
+    assert all("at the generator's size: SA is too low by that" in warning for warning in told)
+
+
 def test_a_pilot_of_a_sure_classifier_finds_a_way_too():
     """Logits times 100 are the same predictions, but the cross-entropy's gradient would be zero and nothing move."""
     plain = load_recipe("mnist-lenet", ["perturb.budget=8", "perturb.step_size=.1"])
