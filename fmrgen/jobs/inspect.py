@@ -12,6 +12,7 @@ from fmrgen.distributed.launch import start_process
 from fmrgen.engine.images import on_byte_grid, to_batch
 from fmrgen.engine.interfaces import Latents
 from fmrgen.engine.models import row_seed
+from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
@@ -21,6 +22,7 @@ from fmrgen.sources.base import LoadedExample, RawExample
 
 _FEWEST_STEPS, _MOST_STEPS = 10, 40  # on average, of a budget of 50: fewer are coarse, of more many are cut off
 _LEAST_VALID = 0.9
+_KEPT_VALID = 0.95  # of the images that the oracle accepts before any step, where those are few
 _FACTOR = 10**0.5
 _TRIALS = 10
 _ACCURACY_LOST = 0.05  # on reconstructions, against originals
@@ -83,7 +85,7 @@ def inspect(recipe: Recipe, *, images: int = 32, on_trial: Callable[[Trial], Non
     """Tries a recipe on a few images, and looks for a step size that uses the budget.
 
     A good step leads images to where the oracle stops them in 10 to 40 steps on average (of a budget of 50), and at
-    least 90 % of them pass the first one.
+    least 90 % of them pass the first one, or nearly all of those that the oracle accepts before it.
 
     Args:
         recipe: of the job; nothing is written.
@@ -115,8 +117,10 @@ def inspect(recipe: Recipe, *, images: int = 32, on_trial: Callable[[Trial], Non
     rows = perturbed(recipe.perturb.step_size)
     seconds = (time.perf_counter() - started) / max(1, sum(passes))
     own = told(recipe.perturb.step_size, rows)
-    trials = _search(own, lambda step_size: told(step_size, perturbed(step_size)), recipe.perturb.budget)
-    proposed = next((trial for trial in [own, *trials] if _is_good(trial, recipe.perturb.budget)), None)
+    acceptable = _acceptable(rows, recipe.perturb)
+    wanted = _Wanted(recipe.perturb.budget, min(_LEAST_VALID, _KEPT_VALID * acceptable))
+    trials = _search(own, lambda step_size: told(step_size, perturbed(step_size)), wanted)
+    proposed = next((trial for trial in [own, *trials] if wanted.is_met_by(trial)), None)
     per_image = 2 + (proposed or own).mean_iterations
     plain = _Plain.of(components, examples, rows, recipe.perturb.seed, device)
     native = _native_accuracies(components, raw, device)
@@ -139,7 +143,8 @@ def inspect(recipe: Recipe, *, images: int = 32, on_trial: Callable[[Trial], Non
         seconds_of_job=seconds * per_image * len(components.source),
         warnings=[
             *_native_warnings(plain, native, len(examples)),
-            *_warnings(recipe, plain, own, proposed, len(examples)),
+            *_warnings(plain, acceptable, len(examples)),
+            *_step_warnings(own, proposed, wanted),
             *components.left_out_notes(),
         ],
     )
@@ -233,24 +238,46 @@ def _trial(step_size: float, rows: list[Perturbed]) -> Trial:
     )
 
 
-def _range(budget: int) -> tuple[float, float]:
-    """The mean iterations that are wanted, of a budget of 50 from 10 to 40."""
-    return _FEWEST_STEPS * budget / 50, _MOST_STEPS * budget / 50
+def _acceptable(rows: list[Perturbed], options: PerturbOptions) -> float:
+    """The share of the images whose plain reconstruction the oracle accepts, as far as that is on record.
+
+    No step, however short, makes more of them valid.
+    """
+
+    def is_accepted(row: Perturbed) -> bool:
+        target = row.label if options.oracle_rule == "label" else row.original_oracle_label
+        probability = row.step_oracle_probabilities[0]
+        return row.reconstruction_oracle_label == target and probability >= options.min_probability
+
+    return sum(map(is_accepted, rows)) / len(rows)
 
 
-def _is_good(trial: Trial, budget: int) -> bool:
-    low, high = _range(budget)
-    return trial.valid >= _LEAST_VALID and low <= trial.mean_iterations <= high
+@dataclass(frozen=True)
+class _Wanted:
+    """What a step is to do: of a budget of 50, 10 to 40 iterations on average, and at least so large a share valid."""
+
+    budget: int
+    valid: float
+
+    @property
+    def fewest(self) -> float:
+        return _FEWEST_STEPS * self.budget / 50
+
+    @property
+    def most(self) -> float:
+        return _MOST_STEPS * self.budget / 50
+
+    def is_met_by(self, trial: Trial) -> bool:
+        return trial.valid >= self.valid and self.fewest <= trial.mean_iterations <= self.most
 
 
-def _search(own: Trial, attempt: Callable[[float], Trial], budget: int) -> list[Trial]:
+def _search(own: Trial, attempt: Callable[[float], Trial], wanted: _Wanted) -> list[Trial]:
     """Trials of larger and smaller steps, until one is good or the way back and forth has become short."""
     trials: list[Trial] = []
     trial, factor, direction = own, _FACTOR, 0
-    low, _ = _range(budget)
-    while not _is_good(trial, budget) and len(trials) < _TRIALS and factor > 1.1:
+    while not wanted.is_met_by(trial) and len(trials) < _TRIALS and factor > 1.1:
         # Images that are refused at once, or after few steps, took too long ones.
-        towards = -1 if trial.mean_iterations < low or trial.valid < _LEAST_VALID else 1
+        towards = -1 if trial.mean_iterations < wanted.fewest or trial.valid < wanted.valid else 1
         factor = factor**0.5 if direction and towards != direction else factor
         direction = towards
         trial = attempt(float(f"{trial.step_size * factor**towards:.3g}"))
@@ -279,10 +306,8 @@ def _native_warnings(plain: _Plain, native: tuple[float | None, float | None], i
     return found
 
 
-def _warnings(recipe: Recipe, plain: _Plain, own: Trial, proposed: Trial | None, images: int) -> list[str]:
+def _warnings(plain: _Plain, acceptable: float, images: int) -> list[str]:
     found = []
-    budget = recipe.perturb.budget
-    low, high = _range(budget)
     for who, (originals, reconstructed) in (("classifier", plain.classifier), ("oracle", plain.oracle)):
         if _is_less(reconstructed, originals, images):
             found.append(
@@ -295,16 +320,27 @@ def _warnings(recipe: Recipe, plain: _Plain, own: Trial, proposed: Trial | None,
             f"{plain.classifier[0]:.0%}: check the class names in oracle.prompts, or take "
             "perturb.oracle_rule=consistent"
         )
+    if acceptable < _LEAST_VALID:
+        found.append(
+            f"the oracle accepts {acceptable:.0%} of the plain reconstructions, and VR can't be more: take a better "
+            "generator or a larger generator.image_size, another oracle, or a lower perturb.min_probability"
+        )
+    return found
+
+
+def _step_warnings(own: Trial, proposed: Trial | None, wanted: _Wanted) -> list[str]:
+    found = []
     if own.stuck:
         found.append(
             f"{own.stuck:.0%} of the images are stuck: the classifier's gradient is zero; is something in it not "
             "differentiable?"
         )
-    elif not _is_good(own, budget):
+    elif not wanted.is_met_by(own):
         what = (
             f"{1 - own.valid:.0%} of the images are refused at the first step"
-            if own.valid < _LEAST_VALID
-            else f"images take {own.mean_iterations:.1f} steps of {budget}, of which {low:.0f} to {high:.0f} are wanted"
+            if own.valid < wanted.valid
+            else f"images take {own.mean_iterations:.1f} steps of {wanted.budget}, of which {wanted.fewest:.0f} to "
+            f"{wanted.most:.0f} are wanted"
         )
         cure = (
             "no step size that was tried is good: is the oracle sure of the originals?"
