@@ -49,6 +49,7 @@ FINGERPRINTED_IF_SET: dict[str, Any] = {
     "perturb.min_probability": 0.0,
     "perturb.min_margin": 0.0,
     "perturb.start_noise": 0.0,
+    "perturb.objective": "margin",  # rows of before have another version
     "oracle.class_prompts": {},
     "source.per_class": None,
     "source.shuffle_seed": None,

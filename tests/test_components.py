@@ -18,7 +18,7 @@ from transformers import (
 
 from fmrgen.classifiers.base import Classifier, GroupedClassifier, Normalize, answer_in_labels, left_out_note
 from fmrgen.config import config_class
-from fmrgen.engine.interfaces import Latents
+from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError
 from fmrgen.generators.vae import Config as VaeConfig
 from fmrgen.generators.vqgan import Config as VqganConfig
@@ -28,7 +28,7 @@ from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.oracles.clip import Config as ClipConfig
 from fmrgen.oracles.ensemble import EnsembleOracle
 from fmrgen.recipe import load_recipe
-from fmrgen.weights.digest import weights_sha256
+from fmrgen.weights.digest import has_weights, weights_sha256
 
 DIGITS = Labels(tuple("0123456789"), source_size=10)
 SECTIONS = {
@@ -387,6 +387,51 @@ def test_weights_digest_is_of_the_numbers_alone(tmp_path):
     torch.save(one.network.state_dict(), tmp_path / "w.pth")
     assert weights_sha256(classifier("lenet", checkpoint=str(tmp_path / "w.pth"))) == weights_sha256(one)
     assert weights_sha256(Classifier(nn.Identity(), Normalize([0], [1]))) is None
+
+
+class Plain(Generator):
+    """Its weights are in no module."""
+
+    image_size = 8
+    derived = ("norm",)
+
+    def __init__(self, mean, basis):
+        self.mean, self.bases = mean, {"first": [basis]}
+        self.norm = basis.norm()
+
+    def encode(self, images, labels):
+        return Latents(images - self.mean)
+
+    def decode(self, latents):
+        return latents.free + self.mean
+
+
+def test_weights_in_plain_tensors_are_digested():
+    mean, basis = torch.zeros(3, 8, 8), torch.eye(3)
+    one = weights_sha256(Plain(mean, basis))
+    assert one == weights_sha256(Plain(mean.clone(), basis))
+    assert len({one, weights_sha256(Plain(mean + 1, basis)), weights_sha256(Plain(mean, basis + 1))}) == 3
+    assert weights_sha256(Plain(mean.numpy(), basis)) == one
+    again = Plain(mean, basis)
+    again.norm = again.norm + 1
+    assert weights_sha256(again) == one
+
+    class Bare(nn.Module):
+        def __init__(self, weight):
+            super().__init__()
+            self.weight = weight
+            self.itself = [self]  # a circle
+
+    assert weights_sha256(Bare(mean)) != weights_sha256(Bare(mean + 1)) != None  # noqa: E711
+
+
+def test_a_network_is_known_behind_any_wrapper():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+    wrapped = Classifier(network, Normalize([0.0] * 3, [1.0] * 3))
+    grouped = GroupedClassifier(wrapped, [[1], [0]], 4)
+    for recorded in map(weights_sha256, (network, wrapped, grouped)):
+        assert all(has_weights(classifier, recorded) for classifier in (network, wrapped, grouped))
+        assert not has_weights(nn.Sequential(nn.Flatten(), nn.Linear(12, 4)), recorded)
 
 
 def test_an_enlarged_image_comes_back_as_it_was():

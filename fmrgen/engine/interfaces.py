@@ -24,8 +24,11 @@ class Generator(ABC):
         image_size: side of its images in pixels.
         row_seeds: set before each `encode` to one integer per row, made of the recipe's seed and the example's id:
             anything random is drawn from it, for instance by `noise`.
+        derived: names of attributes that are computed from others. All other tensors in attributes, lists and mappings
+            are its weights, and are digested.
     """
 
+    derived: tuple[str, ...] = ()
     image_size: int
     row_seeds: Sequence[int] = ()
 
@@ -79,7 +82,14 @@ class Judgement(NamedTuple):
 
 
 class Oracle(ABC):
-    """The oracle h: judges images [B, 3, H, W] in [0, 1], each by itself, without gradient."""
+    """The oracle h: judges images [B, 3, H, W] in [0, 1], each by itself, without gradient.
+
+    Attributes:
+        derived: names of attributes that are computed from others, as from the labels. All other tensors in attributes,
+            lists and mappings are its weights, and are digested.
+    """
+
+    derived: tuple[str, ...] = ()
 
     def set_labels(self, labels: "Labels") -> None:  # noqa: B027 - an oracle that knows its labels needs nothing here
         """Called once, before the first `judge`, with the K labels to judge over."""

@@ -66,6 +66,8 @@ class Config(OracleConfig):
 class ClipOracle(Oracle):
     """Runs in float32 on the 8-bit image, prepared by CLIP's own processor: what anyone gets from the stored PNG."""
 
+    derived = ("_text",)
+
     def __init__(
         self,
         model: Any,

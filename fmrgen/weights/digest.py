@@ -1,19 +1,39 @@
 """Which weights a component has, whatever file they came from."""
 
 import hashlib
+from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from fmrgen.classifiers.base import Classifier, GroupedClassifier
 from fmrgen.engine.interfaces import Generator, Oracle
 from fmrgen.errors import UserError
 
+_REGISTRIES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+_WRAPPERS = ("", "network.", "classifier.", "classifier.network.")  # how their parameters' names begin
+
 
 def weights_sha256(component: object) -> str | None:
-    """A digest of the weights of the modules in `component`, None where it has none."""
+    """A digest of the weights in `component`: of all tensors and arrays that it holds, None where it has none."""
+    return _sha256(component, "")
+
+
+def has_weights(classifier: nn.Module, digest: str) -> bool:
+    """Whether `digest` is of the network in a classifier, behind the same wrappers or behind others: a recipe wraps the
+    network that its maker handed over, which puts other names before those of its weights."""
+    network = classifier
+    while isinstance(network, Classifier | GroupedClassifier):
+        network = network.network if isinstance(network, Classifier) else network.classifier
+    return _sha256(classifier, "") == digest or any(_sha256(network, names) == digest for names in _WRAPPERS)
+
+
+def _sha256(component: object, prefix: str) -> str | None:
     digest = hashlib.sha256()
     found = 0
-    for name, tensor in sorted(_weights(component, "")):
+    for name, tensor in sorted(_tensors(component, prefix), key=lambda entry: entry[0]):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         found += 1
@@ -24,17 +44,32 @@ def check_same_weights(what: str, component: object, before: str | None) -> None
     """Raises UserError where the weights in `component`, called `what`, are not those of the digest `before`."""
     if weights_sha256(component) != before:
         raise UserError(
-            f"{what}: its weights changed during the run, as in training mode; its forward must "
-            "leave them alone (call eval(), and no train() in it)"
+            f"{what}: its weights changed during the run, as in training mode; its forward must leave them alone (call "
+            "eval(), and no train() in it; a generator or an oracle names in `derived` what it computes)"
         )
 
 
-def _weights(component: object, prefix: str) -> list[tuple[str, torch.Tensor]]:
-    if isinstance(component, nn.Module):
-        return [(f"{prefix}{name}", tensor) for name, tensor in component.state_dict().items()]
-    members: dict[str, object] = {}
-    if isinstance(component, list | tuple):
-        members = {str(i): member for i, member in enumerate(component)}
-    elif isinstance(component, Generator | Oracle):
-        members = vars(component)
-    return [entry for name, member in members.items() for entry in _weights(member, f"{prefix}{name}.")]
+def _tensors(held: object, prefix: str, within: tuple[object, ...] = ()) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors in a component, in its attributes and in lists and mappings of these, each under its way there."""
+    if any(held is outer for outer in within):
+        return
+    within = (*within, held)
+    members: dict[Any, object] = {}
+    if isinstance(held, torch.Tensor):
+        yield prefix.removesuffix("."), held
+    elif isinstance(held, np.ndarray) and held.dtype.kind in "biufc":
+        yield prefix.removesuffix("."), torch.from_numpy(held)
+    elif isinstance(held, nn.Module):
+        registered = held.state_dict()
+        yield from ((f"{prefix}{name}", tensor) for name, tensor in registered.items())
+        if not registered:  # else its other tensors are caches, as many networks have them
+            members = {name: value for name, value in vars(held).items() if name not in _REGISTRIES}
+            members |= held._modules
+    elif isinstance(held, Generator | Oracle):
+        members = {name: value for name, value in vars(held).items() if name not in held.derived}
+    elif isinstance(held, list | tuple):
+        members = dict(enumerate(held))
+    elif isinstance(held, dict):
+        members = held
+    for name, value in members.items():
+        yield from _tensors(value, f"{prefix}{name}.", within)

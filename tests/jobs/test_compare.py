@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from datasets import load_dataset
 from helpers import run
+from outside_components import SmallNet
 
-from fmrgen import compare, load_classifier, load_recipe
+from fmrgen import compare, evaluate, generate, load_classifier, load_recipe
 from fmrgen.errors import UserError
 from fmrgen.report.tables import own_lines
 
@@ -50,6 +51,14 @@ def test_in_python_too(tmp_path):
         1,
         2,
     }
+
+
+def test_a_split_knows_its_own_network_without_the_recipes_wrapper(tmp_path):
+    target = "{kind: module, target: 'outside_components:SmallNet', args: {width: 4}}"
+    recipe = load_recipe("mnist-lenet", ["source.limit=8", "perturb.budget=1", f"classifier={target}"])
+    generate(recipe, tmp_path / "out")
+    found = evaluate([f"{tmp_path / 'out'}:mnist/lenet"], {"mine": SmallNet(width=4), "other": SmallNet(width=8)})
+    assert [result.conditioned for result in found.results] == [True, False]
 
 
 def test_seeds_tell_how_far_chance_moves_the_figures(tmp_path):
