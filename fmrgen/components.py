@@ -10,6 +10,7 @@ from torch import nn
 
 from fmrgen.classifiers.base import answer_in_labels, left_out_note
 from fmrgen.config import ComponentConfig
+from fmrgen.engine.checks import check_decoded, check_judgement
 from fmrgen.engine.interfaces import Generator, Latents, Oracle
 from fmrgen.errors import UserError, one_line
 from fmrgen.generators._mask import masked
@@ -91,6 +92,7 @@ def build_classifier_and_oracle(
     with component_errors("oracle", blank):
         oracle.set_labels(labels)
         judgement = oracle.judge(blank.clone())
+        check_judgement(judgement)
         for name, values in judgement._asdict().items():
             if tuple(values.shape) != (1, len(labels)):
                 found = f"{tuple(values.shape)} for one image and {len(labels)} labels"
@@ -190,6 +192,7 @@ def _try_gradient(components: Components, blank: torch.Tensor) -> None:
     image = generator.decode(Latents(free, latents.fixed))
     if image.shape != blank.shape:
         raise UserError(f"generator: decodes {tuple(blank.shape)} to {tuple(image.shape)}; check generator.image_size")
+    check_decoded(image)
     loss = components.classifier(image.clone()).logsumexp(1).sum()
     if not loss.requires_grad or torch.autograd.grad(loss, free, allow_unused=True)[0] is None:
         raise UserError(

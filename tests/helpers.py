@@ -27,7 +27,7 @@ LABELS = 4
 def perturb(examples, classifier, generator, oracle, **settings):
     """The engine, its options given one by one."""
     own = {name: settings.pop(name) for name in ("device", "keep_latents", "on_pass", "on_slots") if name in settings}
-    return run_engine(examples, classifier, generator, oracle, PerturbOptions(**settings), **own)
+    return run_engine(examples, classifier.eval(), generator, oracle, PerturbOptions(**settings), **own)
 
 
 def tiny_network(seed, labels=LABELS):

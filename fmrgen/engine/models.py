@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fmrgen.engine.checks import check_decoded, check_judgement, check_labels
 from fmrgen.engine.images import StraightThroughBytes, as_float32
 from fmrgen.engine.interfaces import Generator, Latents, Oracle
 from fmrgen.engine.objectives import OBJECTIVES
@@ -43,6 +44,7 @@ class Models:
         self.min_probability, self.min_margin = options.min_probability, options.min_margin
         self.half_precision = options.precision == "bf16"
         self.running = "generator"  # whose mistake it is where something is thrown
+        self.is_decoded_checked = False  # once: it waits for the device
         self.together = ENCODED_TOGETHER if options.slots == "auto" else min(options.slots, ENCODED_TOGETHER)
         # CUDA graphs come with this mode; elsewhere it is the default one.
         mode: Any = {"dynamic": False, "mode": "reduce-overhead"}
@@ -67,6 +69,7 @@ class Models:
     @torch.no_grad()
     def _measure_given(self, images: Tensor, labels: Tensor) -> list[Tensor]:
         logits = self._logits(images)
+        check_labels(labels, logits.shape[1])
         measures, *_ = self._measure(images, labels, logits, cross_entropy(logits, labels, reduction="none"))
         return [measures[name] for name in MEASURES]
 
@@ -133,6 +136,9 @@ class Models:
             decoded, images, logits, objective = forward(free, latents.fixed, labels)
             gradient = torch.autograd.grad(objective.sum(), free)[0] if self.needs_gradient else torch.ones_like(free)
         decoded, images, logits = decoded.detach(), images.detach(), logits.detach()
+        if not self.is_decoded_checked:
+            check_decoded(decoded)
+            self.is_decoded_checked = True
         losses = cross_entropy(logits, labels, reduction="none")
         measures, probabilities, score = self._measure(images, labels, logits, losses)
         fault = first_fault(decoded, losses, torch.cat([probabilities, score], 1))
@@ -165,7 +171,9 @@ class Models:
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """The measures of images, and the oracle's probabilities and score [B, K] that they rest on."""
         self.running = "oracle"
-        probabilities, score = (as_float32(values) for values in self.oracle.judge(images.clone()))
+        judgement = self.oracle.judge(images.clone())
+        check_judgement(judgement)
+        probabilities, score = map(as_float32, judgement)
         if not len(probabilities) == len(score) == len(images):
             raise UserError(f"oracle: returns {len(probabilities)} judgements for {len(images)} images")
         of_label = labels.unsqueeze(1)

@@ -9,6 +9,7 @@ from itertools import chain, islice
 import torch
 from torch import Tensor, nn
 
+from fmrgen.engine.checks import check_classifier, check_example
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Generator, Latents, Oracle
 from fmrgen.engine.models import Models, row_seed
@@ -56,8 +57,10 @@ def perturb(
         A row for each example, in the order in which they end.
 
     Raises:
-        UserError: a model fails on a batch, or answers for another number of images.
+        UserError: an image is of another size or scale, a label no class, the classifier in training mode; a model
+            fails on a batch, answers for another number of images, or decodes to another scale.
     """
+    check_classifier(classifier)
     rule = UPDATES[options.update]()
     models = Models(classifier, generator, oracle, options, torch.device(device), rule.needs_gradient)
     queue = _encoded(iter(examples), models, rule, options, keep_latents)
@@ -94,6 +97,8 @@ def _encoded(
 ) -> Iterator[Row]:
     """Examples as rows ready for a slot, encoded `models.together` at a time; a short batch is padded."""
     while batch := list(islice(examples, models.together)):
+        for example in batch:
+            check_example(example, models.generator.image_size)
         padded = batch + [batch[-1]] * (models.together - len(batch))
         images = on_byte_grid(torch.stack([example.image for example in padded]).to(models.device))
         labels = torch.tensor([example.label for example in padded], device=models.device)

@@ -82,6 +82,7 @@ class ClipOracle(Oracle):
         self.processor = processor
         self.prompts = prompts
         self.first_synonym, self.class_prompts = first_synonym, class_prompts
+        self._text: Tensor | None = None
 
     def set_labels(self, labels: Labels) -> None:
         import torch
@@ -107,6 +108,8 @@ class ClipOracle(Oracle):
         import torch
         from torch.nn.functional import normalize
 
+        if self._text is None:
+            raise UserError("oracle: does not know its labels yet; call set_labels(fmrgen.Labels(names)) first")
         pixels = self.processor(images=(images * 255).round().to(torch.uint8), return_tensors="pt")["pixel_values"]
         exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # GPUs would round the patches to 10 bits
         with torch.no_grad(), exact:

@@ -1,0 +1,65 @@
+"""What `perturb` is handed, looked at once: what would only make wrong rows, silently, is refused."""
+
+import torch
+from torch import Tensor, nn
+
+from fmrgen.errors import UserError
+from fmrgen.records import Example
+
+_ROUNDING = 1e-3
+_OVERSHOOT = 0.5  # of a decoder that does not clamp; one that decodes to -1 to 1, or to 255, goes further
+
+
+def check_classifier(classifier: nn.Module) -> None:
+    """Raises UserError for one in training mode, whose answers are chance."""
+    if classifier.training:
+        raise UserError("classifier: is in training mode; call eval()")
+
+
+def check_example(example: Example, size: int) -> None:
+    """Raises UserError for an image that is no float [3, size, size] in [0, 1], or a label that is no class."""
+    image = example.image
+    what = f"example {example.id}: its image"
+    cure = "give RGB [3, H, W], as floats from 0 to 1 (for bytes: image / 255)"
+    if not isinstance(image, Tensor):
+        raise UserError(f"{what} is a {type(image).__name__}, not a tensor; {cure}")
+    if image.ndim != 3 or len(image) != 3:
+        raise UserError(f"{what} has the shape {list(image.shape)}; {cure}")
+    if image.shape[1:] != (size, size):
+        raise UserError(
+            f"{what} has {image.shape[2]}×{image.shape[1]} pixels, and the generator takes {size}×{size}; resize it"
+        )
+    if not image.is_floating_point():
+        raise UserError(f"{what} is of {image.dtype}; {cure}")
+    low, high = image.min().item(), image.max().item()
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+        raise UserError(f"{what} has values from {low:.3g} to {high:.3g}; {cure}")
+    if example.label < 0:
+        raise UserError(f"example {example.id}: its label is {example.label}; classes count from 0")
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Raises UserError for labels [B] that are none of the classifier's classes."""
+    if (highest := int(labels.max())) >= classes:
+        raise UserError(f"classifier: answers for {classes} classes, and an example has the label {highest}")
+
+
+def check_decoded(images: Tensor) -> None:
+    """Raises UserError where what a generator decodes, [B, 3, H, W], is on another scale than from 0 to 1."""
+    values = images.detach()
+    low, high = values.min().item(), values.max().item()
+    if low < -_OVERSHOOT or high > 1 + _OVERSHOOT:
+        raise UserError(
+            f"generator: decodes to values from {low:.3g} to {high:.3g}; they must be from 0 to 1 (divide by 255, or "
+            "map -1 to 1 by images / 2 + 0.5)"
+        )
+
+
+def check_judgement(judgement: object) -> None:
+    """Raises UserError where an oracle's answer is not probabilities and scores."""
+    parts = judgement if isinstance(judgement, tuple) else ()
+    if len(parts) != 2 or not all(isinstance(part, torch.Tensor) for part in parts):
+        raise UserError(
+            f"oracle: judge returns a {type(judgement).__name__}; it must return fmrgen.Judgement(probabilities, "
+            "score), [B, K] each"
+        )

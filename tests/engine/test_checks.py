@@ -1,0 +1,65 @@
+"""What the engine refuses at the door: inputs that would only make wrong rows, silently."""
+
+import pytest
+import torch
+from fakes import STEP, Brightness, Identity, Patient, grey
+from helpers import SIZE
+
+from fmrgen import Example, Labels, PerturbOptions, UserError
+from fmrgen import perturb as run_engine
+from fmrgen.oracles.clip import Config as ClipConfig
+
+PLAIN = torch.full((3, SIZE, SIZE), 0.3)
+
+
+def perturb(*examples, classifier=None, generator=None, oracle=None):
+    models = (classifier or Brightness().eval(), generator or Identity(), oracle or Patient(1))
+    return list(run_engine(examples, *models, PerturbOptions(budget=2, step_size=STEP, slots=2)))
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "message"),
+    [
+        ((PLAIN * 255).to(torch.uint8), 0, r"of torch.uint8; give RGB \[3, H, W\], as floats from 0 to 1"),
+        (PLAIN * 255, 0, r"has values from 76.5 to 76.5; give RGB .* image / 255"),
+        (PLAIN - 0.5, 0, r"has values from -0.2 to -0.2; give"),
+        (PLAIN * float("nan"), 0, r"has values from nan to nan; give"),
+        (PLAIN[:1], 0, rf"has the shape \[1, {SIZE}, {SIZE}\]; give RGB"),
+        (PLAIN[:, :8], 0, rf"has {SIZE}×8 pixels, and the generator takes {SIZE}×{SIZE}; resize it"),
+        (PLAIN.numpy(), 0, r"is a ndarray, not a tensor"),
+        (PLAIN, -1, r"its label is -1; classes count from 0"),
+        (PLAIN, 5, r"classifier: answers for 2 classes, and an example has the label 5"),
+    ],
+)
+def test_an_example_that_is_none(image, label, message):
+    with pytest.raises(UserError, match=message):
+        perturb(Example(7, image, label))
+
+
+def test_a_classifier_in_training_mode():
+    with pytest.raises(UserError, match=r"classifier: is in training mode; call eval\(\)"):
+        perturb(*grey(0.2), classifier=Brightness().train())
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(255, 0), (2, -1)])
+def test_a_generator_of_another_scale(scale, shift):
+    class Scaled(Identity):
+        def decode(self, latents):
+            return super().decode(latents) * scale + shift
+
+    with pytest.raises(UserError, match="generator: decodes to values from .*; they must be from 0 to 1"):
+        perturb(*grey(0.2, 0.1), generator=Scaled())
+
+
+def test_an_oracle_that_answers_with_a_tensor_or_knows_no_labels():
+    class Bare(Patient):
+        def judge(self, images):
+            return super().judge(images).probabilities
+
+    with pytest.raises(UserError, match=r"oracle: judge returns a Tensor; it must return fmrgen.Judgement"):
+        perturb(*grey(0.2), oracle=Bare(1))
+    oracle = ClipConfig(model="asset:mnist/clip").build()
+    with pytest.raises(UserError, match="oracle: does not know its labels yet; call set_labels"):
+        perturb(*grey(0.2), oracle=oracle)
+    oracle.set_labels(Labels(("0", "1")))
+    assert perturb(*grey(0.2), oracle=oracle)
