@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from fmrgen.errors import UserError as UserError
     from fmrgen.evaluation.evaluate import evaluate as evaluate
     from fmrgen.evaluation.evaluate import transfer as transfer
+    from fmrgen.evaluation.evaluation import Evaluation as Evaluation
     from fmrgen.evaluation.results import read_figures as read_figures
-    from fmrgen.evaluation.summarise import Evaluation as Evaluation
     from fmrgen.generators.base import GeneratorConfig as GeneratorConfig
     from fmrgen.hub.push import Pushed as Pushed
     from fmrgen.hub.push import push as push
@@ -66,7 +66,7 @@ _MODULES = {
     "ClassifierConfig": "fmrgen.config",
     "ComponentConfig": "fmrgen.config",
     "Estimate": "fmrgen.intervals",
-    "Evaluation": "fmrgen.evaluation.summarise",
+    "Evaluation": "fmrgen.evaluation.evaluation",
     "Example": "fmrgen.records",
     "FilesVerification": "fmrgen.jobs.verify_files",
     "Generator": "fmrgen.engine.interfaces",

@@ -102,11 +102,11 @@ def build_classifier_and_oracle(
 
 
 def fit_to_labels(classifier: nn.Module, labels: Labels, image: torch.Tensor, what: str) -> nn.Module:
-    """`classifier`, made to answer in `labels` and proved to judge each image by itself.
+    """`classifier`, put in evaluation mode, made to answer in `labels` and proved to judge each image by itself.
 
     `image` [1, 3, H, W] is what it is tried on, `what` names it in the error. Raises UserError.
     """
-    answering = answer_in_labels(classifier, labels, image.clone(), what)
+    answering = answer_in_labels(classifier.eval(), labels, image.clone(), what).eval()
     _check_independence(answering, image, what)
     return answering
 

@@ -12,7 +12,7 @@ def main(folder: Path) -> float:
     evaluation = fmrgen.evaluate([f"{folder / 'out'}:mnist/lenet"], {"mine": "asset:mnist/lenet"})
     fmrgen.write_report(evaluation, folder / "report")
     estimate = evaluation.results[0].total.perturbed_accuracy
-    matrix = fmrgen.transfer([f"{folder / 'out'}:mnist/lenet"], ["asset:mnist/lenet"], batch_size=4)
+    matrix = fmrgen.transfer([f"{folder / 'out'}:mnist/lenet"], ["asset:mnist/lenet"], batch_size=4).matrix
     rows: int = summary.rows + len(matrix)
     return float("nan") if estimate is None else estimate.value + rows
 

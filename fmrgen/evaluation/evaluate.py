@@ -1,8 +1,7 @@
-"""SA, PA, VR, FMR (paper §3.3) and transfer (App. C) of any classifiers on any splits."""
+"""SA, PA, VR, FMR (paper §3.3) and transfer (App. D) of any classifiers on any splits."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,18 +13,17 @@ from fmrgen.distributed.launch import Processes, check_same_on_all
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import classify
+from fmrgen.evaluation.evaluation import Evaluation
 from fmrgen.evaluation.originals import classify_originals
-from fmrgen.evaluation.results import Result
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier, SplitRows, check_columns
-from fmrgen.evaluation.summarise import Evaluation, summarise_evaluation
+from fmrgen.evaluation.summarise import summarise_evaluation
 from fmrgen.labels import Labels
 from fmrgen.recipe import load_classifier, load_classifiers
 from fmrgen.sources.base import SourceConfig
 from fmrgen.storage.open import OpenedSplit, open_split, reading
 from fmrgen.weights.digest import check_same_weights, weights_sha256
 
-P = ParamSpec("P")
 AnySplit = Any  # str | Dataset | IterableDataset; `datasets` has no types
 AnyClassifier = str | ComponentConfig | nn.Module
 
@@ -41,7 +39,7 @@ def evaluate(
     shown: int = 240,
     on_rows: Callable[[str, int, int | None], None] = lambda split, done, total: None,
 ) -> Evaluation:
-    """Every classifier on every split, with 95 % intervals (paper §3.3, App. C).
+    """Every classifier on every split, with 95 % intervals (paper §3.3, App. D).
 
     Runs on every process of `accelerate launch` and shares the batches out; the result is the same whatever their
     number, and on each of them.
@@ -167,16 +165,4 @@ def _classify_split(
     return ClassifiedSplit(split, labels, rows, answering, predictions, (image.shape[2], image.shape[3]))
 
 
-def _matrix_of(evaluate: Callable[P, Evaluation]) -> Callable[P, list[list[Result]]]:
-    @wraps(evaluate)
-    def matrix(*arguments: P.args, **options: P.kwargs) -> list[list[Result]]:
-        return evaluate(*arguments, **options).matrix
-
-    matrix.__doc__ = """Transfer (paper Tables 6, 8 and 10): a row for each split, a column for each classifier.
-
-    Arguments and errors are those of `evaluate`; the cells are its results.
-    """
-    return matrix
-
-
-transfer = _matrix_of(evaluate)
+transfer = evaluate  # paper Tables 6, 8 and 10: `matrix` of what it returns

@@ -1,7 +1,6 @@
 """Predictions made into figures."""
 
 from collections import Counter
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -13,10 +12,10 @@ from fmrgen.cautions import cautions
 from fmrgen.classifiers.base import left_out_note
 from fmrgen.config import without_later_defaults
 from fmrgen.errors import UserError
+from fmrgen.evaluation.evaluation import Evaluation
 from fmrgen.evaluation.own_splits import OwnComparison, compare_own
 from fmrgen.evaluation.rankings import difference, rank
-from fmrgen.evaluation.results import SCHEMA, Comparison, EvaluatedClassifier, EvaluatedSplit, EvaluationResults, Result
-from fmrgen.evaluation.samples import Sample
+from fmrgen.evaluation.results import SCHEMA, Comparison, EvaluatedClassifier, EvaluatedSplit, Result
 from fmrgen.evaluation.steps import StepFigures, step_figures
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier
 from fmrgen.labels import match_classes
@@ -25,18 +24,6 @@ from fmrgen.storage.provenance import RecordedPerturb
 from fmrgen.weights.digest import has_weights, weights_sha256
 
 _SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation(EvaluationResults):
-    """The figures, with what they were made of.
-
-    `predictions` has a row for each split, classifier and image: `split`, `classifier`, `id`, `label`, `valid`,
-    `original_prediction`, `prediction`; -1 is no answer. `samples` are the rows of each split that a gallery shows.
-    """
-
-    predictions: pa.Table
-    samples: dict[str, list[Sample]]
 
 
 def summarise_evaluation(models: list[NamedClassifier], evaluated: list[ClassifiedSplit]) -> Evaluation:

@@ -10,7 +10,7 @@ from fmrgen.config import ComponentConfig
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
 from fmrgen.evaluation.evaluate import evaluate
-from fmrgen.evaluation.summarise import Evaluation
+from fmrgen.evaluation.evaluation import Evaluation
 from fmrgen.jobs.generate import generate
 from fmrgen.jobs.progress import Progress
 from fmrgen.recipe import OutputConfig, Recipe

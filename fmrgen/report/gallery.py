@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow.compute as pc
 from PIL import Image
 
+from fmrgen.evaluation.evaluation import Evaluation
 from fmrgen.evaluation.samples import Sample
-from fmrgen.evaluation.summarise import Evaluation
 from fmrgen.image_files import open_rgb
 from fmrgen.storage.schema import SCORE_COLUMNS
 

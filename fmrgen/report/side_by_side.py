@@ -7,8 +7,8 @@ from typing import Any
 from matplotlib import style
 from matplotlib.figure import Figure
 
+from fmrgen.evaluation.evaluation import Evaluation
 from fmrgen.evaluation.samples import Sample
-from fmrgen.evaluation.summarise import Evaluation
 from fmrgen.report.sheet import RIGHT, SHEET_STYLE, draw_image, told_answer
 from fmrgen.report.tables import short_names
 

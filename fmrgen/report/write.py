@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation.summarise import Evaluation
+from fmrgen.evaluation.evaluation import Evaluation
 from fmrgen.files import write_atomically
 from fmrgen.report.gallery import galleries
 from fmrgen.report.markdown import to_markdown

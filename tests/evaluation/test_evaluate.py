@@ -18,7 +18,7 @@ from helpers import ROOT, TESTS, fmrgen, run
 from PIL import Image as PILImage
 from torch import nn
 
-from fmrgen import UserError, evaluate, show, transfer
+from fmrgen import UserError, evaluate, show, transfer, write_report
 from fmrgen.classifiers.base import Classifier
 from fmrgen.classifiers.lenet import Config as LenetConfig
 from fmrgen.evaluation.results import read_figures
@@ -26,7 +26,6 @@ from fmrgen.jobs.generate import generate
 from fmrgen.metrics import SUMMARY_COLUMNS, summarise
 from fmrgen.recipe import load_classifier, load_recipe
 from fmrgen.report.markdown import to_markdown
-from fmrgen.report.write import write_report
 
 LENET = "asset:mnist/lenet"
 DIGITS = [str(digit) for digit in range(10)]
@@ -104,13 +103,38 @@ def test_the_transfer_matrix(finished_split, tmp_path):
     overrides = ["source.limit=40", "perturb.budget=2", *(f"{key}={value}" for key, value in other.items())]
     generate(load_recipe("mnist-lenet", overrides), tmp_path / "out")
     splits = {"lenet": str(finished_split), "small": str(tmp_path / "out")}
-    matrix = transfer(splits, {"small": "outside_components:SmallNetConfig", "lenet": LENET})
+    evaluation = transfer(splits, {"small": "outside_components:SmallNetConfig", "lenet": LENET})
+    write_report(evaluation, tmp_path / "report")
+    assert (tmp_path / "report/report.html").is_file()
+    matrix = evaluation.matrix
     assert [[(cell.split, cell.classifier) for cell in row] for row in matrix] == [
         [("lenet", "small"), ("lenet", "lenet")],
         [("small", "small"), ("small", "lenet")],
     ]
     assert [[cell.conditioned for cell in row] for row in matrix] == [[False, True], [True, False]]
     assert matrix[0][1].total.fmr.value < matrix[1][1].total.fmr.value
+
+
+def test_the_figures_as_frames_and_in_short(finished_split):
+    evaluation = evaluate({"lenet": str(finished_split)}, {"mine": LENET, "tiny": "outside_components:SmallNetConfig"})
+    frame = evaluation.to_frame()
+    assert frame[["split", "classifier", "own"]].values.tolist() == [["lenet", "mine", True], ["lenet", "tiny", False]]
+    total = evaluation.results[0].total
+    told = frame.iloc[0]
+    assert (told.fmr, told.fmr_low, told.fmr_high) == (total.fmr.value, total.fmr.low, total.fmr.high)
+    assert (told.rows, told.valid_rows) == (total.rows, total.valid_rows)
+    classes = evaluation.per_class()
+    assert len(classes) == 20
+    assert classes.groupby("classifier")["rows"].sum().to_dict() == {"mine": 120, "tiny": 120}
+    steps = evaluation.per_step()
+    assert steps["budget"].tolist() == [at.budget for at in evaluation.splits[0].steps.budgets]
+    assert steps.iloc[-1].perturbed_accuracy == pytest.approx(total.perturbed_accuracy.value)
+    short, page = repr(evaluation), evaluation._repr_html_()
+    assert len(short) < 600
+    assert f"{total.fmr.value:.1f} [{total.fmr.low:.1f}, {total.fmr.high:.1f}]" in short
+    assert short.index("FMR") < short.index("SA")
+    assert page.startswith("<table")
+    assert "mine ◆" in page
 
 
 def test_classifiers_are_compared_each_on_its_own_split(finished_split, tmp_path):

@@ -1,0 +1,135 @@
+"""What `evaluate` returns: the figures, as tables for a terminal, a notebook and pandas, and what they were made of."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from fmrgen.evaluation.results import EvaluationResults
+from fmrgen.evaluation.samples import Sample
+from fmrgen.intervals import Estimate
+from fmrgen.metrics import METRICS, Summary
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_IN_SHORT = ("fmr", "standard_accuracy", "perturbed_accuracy", "validation_rate")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Evaluation(EvaluationResults):
+    """The figures, with what they were made of.
+
+    `predictions` has a row for each split, classifier and image: `split`, `classifier`, `id`, `label`, `valid`,
+    `original_prediction`, `prediction`; -1 is no answer. `samples` are the rows of each split that a gallery shows.
+    """
+
+    predictions: pa.Table
+    samples: dict[str, list[Sample]]
+
+    def to_frame(self) -> "DataFrame":
+        """The figures as pandas has them: a row for each split and classifier.
+
+        Returns:
+            Columns `split`, `classifier`, `own` (whether the split was made for it), `rows`, `valid_rows`, and for each
+            figure three: its value, `…_low` and `…_high`, the ends of its 95 % interval. Rates are in percent; a figure
+            that is not known is NaN.
+        """
+        from pandas import DataFrame
+
+        return DataFrame(
+            [
+                {"split": r.split, "classifier": r.classifier, "own": r.conditioned, **_figures(r.total)}
+                for r in self.results
+            ]
+        )
+
+    def per_class(self) -> "DataFrame":
+        """`to_frame`, with a row for each split, classifier and class, whose name is in the column `class`."""
+        from pandas import DataFrame
+
+        names = {split.name: split.class_names for split in self.splits}
+        return DataFrame(
+            [
+                {
+                    "split": r.split,
+                    "classifier": r.classifier,
+                    "own": r.conditioned,
+                    "class": name,
+                    **_figures(summary),
+                }
+                for r in self.results
+                for name, summary in zip(names[r.split], r.classes, strict=True)
+            ]
+        )
+
+    def per_step(self) -> "DataFrame":
+        """What a smaller budget would have given, for each split's own classifier.
+
+        Returns:
+            Columns `split`, `budget`, and `perturbed_accuracy` and `fmr` with their intervals; no rows for splits that
+            keep no steps.
+        """
+        from pandas import DataFrame
+
+        wanted = ("perturbed_accuracy", "fmr")
+        rows = [
+            {"split": split.name, "budget": at.budget, **_ends({name: getattr(at, name) for name in wanted})}
+            for split in self.splits
+            for at in (split.steps.budgets if split.steps else ())
+        ]
+        return DataFrame(rows, columns=["split", "budget", *_ends(dict.fromkeys(wanted))])
+
+    def __repr__(self) -> str:
+        return f"{self._in_short().to_string(index=False)}\n{_READING}"
+
+    def _repr_html_(self) -> str:
+        return f"{self._in_short().to_html(index=False, border=0)}<p>{_READING}</p>"
+
+    def _in_short(self) -> "DataFrame":
+        from pandas import DataFrame
+
+        known = [
+            metric
+            for field in _IN_SHORT
+            for metric in METRICS
+            if metric.field == field and any(result.total[metric] for result in self.results)
+        ]
+        return DataFrame(
+            [
+                {
+                    "split": result.split,
+                    "classifier": result.classifier + (" ◆" if result.conditioned else ""),
+                    **{metric.name: _shown(result.total[metric]) for metric in known},
+                }
+                for result in self.results
+            ]
+        )
+
+
+_READING = "percent, with 95 % intervals; ◆ the classifier that the split was made for"
+
+
+def _figures(summary: Summary) -> dict[str, Any]:
+    told = {metric.field: summary[metric] for metric in METRICS}
+    return {"rows": summary.rows, "valid_rows": summary.valid_rows, **_ends(told)}
+
+
+def _ends(estimates: dict[str, Estimate | None]) -> dict[str, float]:
+    """Each estimate under its name, and the ends of its interval beside it."""
+    nan = float("nan")
+    found = {}
+    for name, estimate in estimates.items():
+        found[name] = nan if estimate is None else estimate.value
+        for end in ("low", "high"):
+            value = None if estimate is None else getattr(estimate, end)
+            found[f"{name}_{end}"] = nan if value is None else value
+    return found
+
+
+def _shown(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "n/a"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.1f}"
+    return f"{estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"
