@@ -38,8 +38,7 @@ class Labels:
         classes = self.source_size if self.groups is not None else len(self.names)
         if source_class < 0 or (classes is not None and source_class >= classes):
             raise UserError(
-                f"label {source_class} is outside the {classes} classes; set source.label_column to a column of class "
-                "indices, or list every class under source.classes"
+                f"label {source_class} is outside the {classes} classes; list every class under source.classes"
             )
         if self.groups is None:
             return source_class

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from fmrgen.components import Components
 
 
+_DESCRIBED_ALL_THE_SAME = (*NOT_FINGERPRINTED, "output.config", "output.split", "output.shard_size")
+
+
 class OutputConfig(StrictConfig):
     """How the perturbed split is stored."""
 
@@ -92,6 +95,15 @@ class Recipe(StrictConfig):
         # The order of `classes` numbers the labels, and sorted JSON does not show it.
         return fingerprint([tree, list(getattr(self.source, "classes", None) or [])])
 
+    def description_of(self, images: int) -> str:
+        """Its description; where it has none, one made from its parts."""
+        if self.description:
+            return self.description
+        parts = {name: _called(getattr(self, name)) for name in ("source", "generator", "classifier", "oracle")}
+        return "{images} images of {source}, perturbed by {generator} against {classifier} under {oracle}".format(
+            images=f"{images:,}", **parts
+        )
+
     def in_precision(self, precision: Literal["fp32", "bf16"] | None) -> "Recipe":
         """The same recipe in another precision; None leaves it as it is."""
         if precision is None:
@@ -106,6 +118,13 @@ class Recipe(StrictConfig):
         from fmrgen.components import build_components
 
         return build_components(self.source, self.classifier, self.generator, self.oracle, device)
+
+
+def _called(section: ComponentConfig) -> str:
+    """A component in a few words: its kind, and which one of that kind."""
+    which = next((getattr(section, key) for key in ("model", "target", "path") if getattr(section, key, None)), None)
+    name = Path(str(which)).name if which is not None and Path(str(which)).exists() else which
+    return section.kind if name is None else f"{section.kind} {name}"
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -133,7 +152,10 @@ def load_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         UserError: something in it is not right; names the file and the key.
     """
-    return load_config(Recipe, reference, overrides)
+    told = [override for override in overrides if override.startswith("description=")]
+    if told or all(override.partition("=")[0] in _DESCRIBED_ALL_THE_SAME for override in overrides):
+        return load_config(Recipe, reference, overrides)
+    return load_config(Recipe, reference, ["description=''", *overrides])  # it would tell of another job
 
 
 def load_config(section: type[AnyConfig], reference: str | Path, overrides: Sequence[str] = ()) -> AnyConfig:

@@ -70,6 +70,17 @@ def test_names_may_be_in_a_file_and_are_in_the_recipe_from_then_on(write, tmp_pa
         validate(ClassifierOnly, {"classifier": {"kind": "timm", "model": "m", "class_names": name}}, "x", UNTRUSTED)
 
 
+def test_a_description_is_not_that_of_another_job(write):
+    shipped = load_recipe("mnist-lenet")
+    assert shipped.description_of(1000) == shipped.description != ""
+    assert load_recipe("mnist-lenet", ["perturb.slots=7", "output.split=other"]).description == shipped.description
+    fewer = load_recipe("mnist-lenet", ["source.limit=10"])
+    assert fewer.description_of(10) == (
+        "10 images of mnist, perturbed by vqgan asset:mnist/vqgan against lenet under clip asset:mnist/clip"
+    )
+    assert load_recipe("mnist-lenet", ["source.limit=10", "description=mine"]).description_of(10) == "mine"
+
+
 def test_extends_names_a_file_beside_the_recipe(write, tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     write(BASE + "perturb: {budget: 7}", "base.yaml")

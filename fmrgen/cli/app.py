@@ -17,6 +17,7 @@ from fmrgen.cli.options import (
     ClassifierOption,
     LimitOption,
     OverridesArgument,
+    ProcessesOption,
     PublicOption,
     QuietOption,
     RecipeArgument,
@@ -58,6 +59,7 @@ def generate(
         Path, typer.Option("--output", "-o", help="The dataset folder; an unfinished split goes on.")
     ] = Path("out"),
     limit: LimitOption = None,
+    processes: ProcessesOption = None,
     part: Annotated[
         str | None,
         typer.Option("--part", metavar="I/N", help="One of N parts, on a machine of its own; merge makes one of them."),
@@ -69,7 +71,7 @@ def generate(
     replace: ReplaceOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Make the perturbed split of a recipe; start it with `accelerate launch` for many GPUs."""
+    """Make the perturbed split of a recipe, on one process or many."""
     from fmrgen.recipe import load_recipe
 
     if push is None and (public or replace):
@@ -243,6 +245,7 @@ def evaluate(
         bool, typer.Option("--download", help="Fetch a split on the Hub whole before reading it.")
     ] = False,
     batch_size: BatchSizeOption = 64,
+    processes: ProcessesOption = None,
     trust: Annotated[
         bool,
         typer.Option(

@@ -18,10 +18,11 @@ from fmrgen.errors import printable
 from fmrgen.hub_timeouts import bound_requests
 from fmrgen.metrics import METRICS
 from fmrgen.recipe import Recipe
+from fmrgen.report.tables import Table as TextTable
 from fmrgen.report.tables import (
-    CONDITIONED,
     all_notes,
     format_interval,
+    legend,
     neighbours,
     own_lines,
     own_table,
@@ -30,7 +31,6 @@ from fmrgen.report.tables import (
     split_table,
     transfer_table,
 )
-from fmrgen.report.tables import Table as TextTable
 
 if TYPE_CHECKING:
     from fmrgen.evaluation.results import EvaluationResults
@@ -311,7 +311,7 @@ def _stacked(cell: str) -> Text:
 def _print_notes(evaluation: "EvaluationResults") -> None:
     for note in all_notes(evaluation):
         print_line(f"note: {note}")
-    print_line(f"percent with 95 % intervals; {CONDITIONED} the classifier that the split was made for")
+    print_line("; ".join(filter(None, ("percent with 95 % intervals", legend(evaluation)))))
 
 
 def print_files_verification(found: "FilesVerification", split: str) -> None:

@@ -1,9 +1,12 @@
 """Arguments and options that several commands have."""
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+
+from fmrgen.distributed.launcher import OPTION
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a shipped recipe's name.")]
 OverridesArgument = Annotated[
@@ -28,6 +31,25 @@ PublicOption = Annotated[
 ]
 ReplaceOption = Annotated[
     bool, typer.Option("--replace", help="Replace a split of the same name that is on the Hub with other files.")
+]
+
+
+def _start_processes(processes: int | None) -> None:
+    """Where several processes are asked for, starts the command again in so many."""
+    if processes is not None and processes > 1:
+        from fmrgen.distributed.launcher import start_again
+
+        start_again(processes, sys.argv[1:])
+
+
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option(
+        OPTION,
+        min=1,
+        callback=_start_processes,
+        help="Run on so many processes of this machine, one for each GPU.",
+    ),
 ]
 
 

@@ -10,6 +10,7 @@ from fmrgen.cli.options import (
     ClassifierOption,
     LimitOption,
     OverridesArgument,
+    ProcessesOption,
     QuietOption,
     RecipeArgument,
     limited,
@@ -29,6 +30,7 @@ def compare(
         int, typer.Option("--seeds", min=1, help="Splits for each classifier; see perturb.start_noise.")
     ] = 1,
     batch_size: BatchSizeOption = 64,
+    processes: ProcessesOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Make a split for each classifier and compare them all, each on its own split first."""
@@ -76,6 +78,7 @@ def sweep(
         Path, typer.Option("--output", "-o", help="A folder; each combination gets a dataset folder in it.")
     ] = Path("sweep"),
     limit: LimitOption = None,
+    processes: ProcessesOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Make a split for each combination of values, and one table and plot of all; run it again to continue."""

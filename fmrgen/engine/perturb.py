@@ -32,6 +32,7 @@ def perturb(
     *,
     keep_latents: bool = False,
     device: torch.device | str = "cpu",
+    expected: int | None = None,
     on_pass: Callable[[int], None] = lambda active: None,
     on_slots: Callable[[int], None] = lambda slots: None,
 ) -> Iterator[Perturbed]:
@@ -50,6 +51,7 @@ def perturb(
         options: budget, step and the like.
         keep_latents: puts the latents of the original and of the stored image into the rows.
         device: where the models are.
+        expected: how many examples will come, where that is known; `slots: auto` tries no more.
         on_pass: called after each pass with the number of slots that held an image.
         on_slots: called with the number of slots, at the start and when memory has run out.
 
@@ -67,7 +69,7 @@ def perturb(
     if options.slots == "auto":
         if (first := next(queue, None)) is None:
             return
-        size = _fastest_slots(models, first)
+        size = _fastest_slots(models, first, expected)
         queue = chain([first], queue)
     else:
         size = options.slots
@@ -119,10 +121,12 @@ def _noise(like: Tensor, seed: int) -> Tensor:
     return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)).to(like)
 
 
-def _fastest_slots(models: Models, row: Row) -> int:
+def _fastest_slots(models: Models, row: Row, most: int | None) -> int:
     """The fewest slots that make about as many image-passes per second as any number of them."""
     tried: list[float] = []  # rates of 1, 2, 4, … slots
     for slots in _SLOTS_TRIED:
+        if most is not None and slots > max(1, most):
+            break
         fixed = _repeated(row["fixed"], slots) if "fixed" in row else None
         latents, labels = Latents(_repeated(row["free"], slots), fixed), _repeated(row["label"], slots)
         seconds = models.seconds_of_a_pass(latents, labels, _TIMED_SECONDS)

@@ -81,10 +81,14 @@ class Evaluation(EvaluationResults):
         return DataFrame(rows, columns=["split", "budget", *_ends(dict.fromkeys(wanted))])
 
     def __repr__(self) -> str:
-        return f"{self._in_short().to_string(index=False)}\n{_READING}"
+        return f"{self._in_short().to_string(index=False)}\n{self._reading()}"
 
     def _repr_html_(self) -> str:
-        return f"{self._in_short().to_html(index=False, border=0)}<p>{_READING}</p>"
+        return f"{self._in_short().to_html(index=False, border=0)}<p>{self._reading()}</p>"
+
+    def _reading(self) -> str:
+        marked = any(result.conditioned for result in self.results)
+        return "percent, with 95 % intervals" + ("; ◆ the classifier that the split was made for" if marked else "")
 
     def _in_short(self) -> "DataFrame":
         from pandas import DataFrame
@@ -105,9 +109,6 @@ class Evaluation(EvaluationResults):
                 for result in self.results
             ]
         )
-
-
-_READING = "percent, with 95 % intervals; ◆ the classifier that the split was made for"
 
 
 def _figures(summary: Summary) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The job: source → perturb → split, in one or many processes."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ import torch
 from fmrgen.cautions import cautions
 from fmrgen.components import Components
 from fmrgen.distributed.launch import device_name, errors_of_one_process, launched_precision, start_process
+from fmrgen.distributed.launcher import unheeded_processes
 from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.distributed.shard_locks import ShardLocks, own_shards
@@ -66,7 +68,7 @@ def generate(
     device = start_process()
     components = recipe.build(device)
     tell = on_note if is_first_process() else lambda line: None  # once for a launch
-    for note in components.left_out_notes():
+    for note in filter(None, [unheeded_processes(), *components.left_out_notes()]):
         tell(note)
     options = recipe.output
     paths = SplitPaths(Path(output), options.config, options.split)
@@ -74,6 +76,7 @@ def generate(
     with errors_of_one_process(), closing(ShardLocks(folder, own_shards(folder.shards, part))) as locks:
         run = new_run(device_name(device))
         provenance = claim(folder, new_provenance(recipe, components), [run], locks, on_note)
+        tell(_start_line(recipe, device, folder, locks, provenance))
         job = _Job(recipe, components, folder, provenance, device, locks, on_progress)
         while not provenance.is_finished and locks.missing():
             job.perturb_shards()
@@ -92,6 +95,21 @@ def generate(
         for caution in cautions(summary):
             tell(caution)
         return summary
+
+
+def _start_line(
+    recipe: Recipe, device: torch.device, folder: SplitFolder, locks: ShardLocks, provenance: Provenance
+) -> str:
+    """What the job runs on, and what it finds."""
+    if provenance.is_finished:
+        return f"{folder.paths.root}:{folder.paths.name}: is complete; there is nothing to do"
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    there = len(locks.wanted) - len(locks.missing())
+    begins = f"resuming, {there} of {len(locks.wanted)} shards are there" if there else f"{len(locks.wanted)} shards"
+    return (
+        f"{processes} process{'es' if processes > 1 else ''} on {device_name(device)}, "
+        f"{recipe.perturb.slots} slots{' each' if processes > 1 else ''}; {begins}"
+    )
 
 
 @contextmanager
@@ -160,6 +178,7 @@ class _Job:
             oracle,
             self.recipe.perturb,
             device=self.device,
+            expected=len(self.components.source),
             on_slots=self._set_slots,
         )
         with _device_errors(), ThreadPoolExecutor(1, thread_name_prefix="shards") as self._writer:

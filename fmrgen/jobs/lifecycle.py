@@ -37,7 +37,7 @@ def new_provenance(recipe: Recipe, components: Components) -> Provenance:
     told = {
         "schema": SCHEMA,
         "fingerprint": recipe.fingerprint,
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json") | {"description": recipe.description_of(len(components.source))},
         "labels": list(labels.names),
         "groups": None if labels.groups is None else [list(group) for group in labels.groups],
         "source_classes": labels.source_size,

@@ -2,10 +2,10 @@
 
 from fmrgen.evaluation.results import EvaluationResults
 from fmrgen.report.tables import (
-    CONDITIONED,
     EXPLAINED,
     Table,
     all_notes,
+    legend,
     neighbours,
     own_lines,
     own_table,
@@ -39,7 +39,7 @@ def to_markdown(evaluation: EvaluationResults) -> str:
     parts.append("\n".join(f"* {name}: {text}" for name, text in EXPLAINED.items()))
     parts.append(
         "Percent, with 95 % intervals: Wilson's for accuracies and VR, the paired bootstrap's over examples for FMR "
-        f"and differences, Student's for iterations. {CONDITIONED} marks the classifier that the split was made for."
+        "and differences, Student's for iterations." + (f" {told}." if (told := legend(evaluation)) else "")
     )
     return "\n\n".join(parts) + "\n"
 

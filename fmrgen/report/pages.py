@@ -13,10 +13,10 @@ from markupsafe import Markup
 from fmrgen.evaluation.results import EvaluationResults
 from fmrgen.report.gallery import Gallery
 from fmrgen.report.tables import (
-    CONDITIONED,
     EXPLAINED,
     all_notes,
     class_table,
+    legend,
     neighbours,
     own_lines,
     own_table,
@@ -69,7 +69,7 @@ def report_page(evaluation: EvaluationResults, plots: dict[str, bytes], gallerie
         plots=shown,
         notes=all_notes(evaluation),
         explained=EXPLAINED,
-        mark=CONDITIONED,
+        legend=legend(evaluation),
         gallery=_script_data(galleries, short),
     )
 

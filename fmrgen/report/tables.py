@@ -148,6 +148,12 @@ def neighbours(comparison: Comparison) -> list[str]:
     return lines
 
 
+def legend(evaluation: EvaluationResults) -> str:
+    """What the mark of a split's own classifier says, where there is one."""
+    marked = any(result.conditioned for result in evaluation.results)
+    return f"{CONDITIONED} the classifier that the split was made for" if marked else ""
+
+
 def all_notes(evaluation: EvaluationResults) -> list[str]:
     """What a reader must know, each with the split or classifier that it is of."""
     short = short_names([split.name for split in evaluation.splits])

@@ -71,20 +71,26 @@ class SkippedExample(NamedTuple):
     reason: str
 
 
-def label_of_source(labels: Labels, value: Any, example_id: int) -> int | None:
-    """The job's label of a stored label (a class's number or name), None where no group holds it. Raises UserError."""
+def label_of_source(labels: Labels, value: Any, example_id: int, key: str = "source.label_column") -> int | None:
+    """The job's label of a stored label (a class's number or name), None where no group holds it.
+
+    Raises UserError, with `key` as what says where labels are found.
+    """
+    where = f"source: id {example_id}"
+    if isinstance(value, str):
+        if labels.groups is None and value in labels.names:
+            return labels.names.index(value)
+        raise UserError(
+            f"{where}: label {value!r} is not one of the {len(labels)} classes; list them under source.classes"
+        )
+    if value is None:
+        raise UserError(f"{where}: has no label; choose a split with labels")
+    if not isinstance(value, Integral):
+        raise UserError(f"{where}: label {value!r} is not a class index; set {key}")
     try:
-        if isinstance(value, str):
-            if labels.groups is None and value in labels.names:
-                return labels.names.index(value)
-            raise UserError(f"label {value!r} is not one of the {len(labels)} classes; list them under source.classes")
-        if value is None:
-            raise UserError("has no label; choose a split with labels")
-        if not isinstance(value, Integral):
-            raise UserError(f"label {value!r} is not a class index; set source.label_column")
         return labels.from_source(int(value))
     except UserError as error:
-        raise UserError(f"source: id {example_id}: {error}") from None
+        raise UserError(f"{where}: {error}, or set {key} to what holds class indices") from None
 
 
 class Source(ABC):

@@ -1,8 +1,9 @@
 """Any dataset that the `datasets` library opens: a Hub id, a local folder, or files of a packaged format."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from glob import glob
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from pydantic import model_validator
@@ -16,11 +17,14 @@ from fmrgen.sources.selection import refuse_selection_of_a_stream, select
 from fmrgen.trust.cards import check_card_stays_inside
 from fmrgen.trust.recipes import is_on_the_hub, is_within, paths_among
 
+_BUILDERS = {".parquet": "parquet", ".arrow": "arrow"}
 _ImageOf = Callable[[dict[str, Any] | None, int], bytes | str]  # an undecoded image and its id → bytes or place
 
 
 class Config(SourceConfig):
-    """`path` is what `load_dataset` takes (or a folder of `save_to_disk`); ids are row numbers within the split.
+    """`path` is what `load_dataset` takes, a folder of `save_to_disk`, or files (`x.parquet`, `folder/*.parquet`).
+
+    Files are the whole `split`, whatever that is called; ids are row numbers within it.
 
     The image and label columns are found by their types where they are not named. A streamed dataset is read without
     downloading it first; where its length is not on record, `limit` must say how much of it to take.
@@ -111,13 +115,18 @@ def _load(config: Config) -> Any:
                     f"source.split: {config.path} has no split {config.split!r}, it has {', '.join(loaded)}"
                 )
             return loaded[config.split]
-        if not paths_among(config.path):  # others' repo on the Hub
+        path, data_files = config.path, cast(Any, config.data_files)
+        if data_files is None and (builder := _builder_of_files(path)) is not None:
+            path, data_files = builder, {config.split: path}
+        elif _looks_local(path) and not folder.exists():
+            raise UserError(f"source.path: {path}: no such file or folder")
+        elif not paths_among(config.path):  # others' repo on the Hub
             check_card_stays_inside(config.path, config.revision)
         return datasets.load_dataset(
-            config.path,
+            path,
             config.name,
             split=config.split,
-            data_files=config.data_files,
+            data_files=data_files,
             revision=config.revision,
             streaming=config.streaming,
         )
@@ -125,6 +134,21 @@ def _load(config: Config) -> Any:
         raise
     except Exception as error:  # loaders of so many formats fail in as many ways
         raise UserError(f"source: {config.path}, split {config.split!r}, can't be opened: {one_line(error)}") from None
+
+
+def _builder_of_files(path: str) -> str | None:
+    """The format of the files that a path or pattern names, as `datasets` calls it; None where it names none."""
+    builder = _BUILDERS.get(PurePath(path).suffix.lower())
+    if builder is None or "://" in path or Path(path).is_dir():
+        return None
+    if not glob(path):
+        raise UserError(f"source.path: {path}: no such file")
+    return builder
+
+
+def _looks_local(path: str) -> bool:
+    """Whether a path can only be one of this machine: the Hub must not be asked for it."""
+    return path.startswith(("/", "./", "../", "~")) or path.count("/") > 1
 
 
 def _column(features: Any, wanted: str | None, feature_type: type, role: str) -> str:

@@ -257,7 +257,7 @@ def _entries(files: list[str], config: Config, labels: Labels) -> Iterator[_Entr
     for file in files:
         with _opened(file, "r:") as tar:
             for sample in _samples(tar, [config.label.partition(".")[0], config.label]):
-                label = label_of_source(labels, _label(config, sample, number), number)
+                label = label_of_source(labels, _label(config, sample, number), number, "source.label")
                 if label is not None:
                     member = sample.members.get(_image_ending(config, sample, number) or "")
                     place = _Location(file, member.offset_data, member.size) if member else _Location(file, 0, 0)
@@ -311,7 +311,9 @@ class TarStreams(StreamedSource):
                         raise UserError(f"source.tar_size: {_shown(url)} holds more samples than {counted - begin}")
                     if counted <= start:
                         continue
-                    label = label_of_source(self.labels, _label(config, sample, counted - 1), counted - 1)
+                    label = label_of_source(
+                        self.labels, _label(config, sample, counted - 1), counted - 1, "source.label"
+                    )
                     if label is not None:
                         image = sample.contents.get(_image_ending(config, sample, counted - 1) or "", b"")
                         yield RawExample(counted - 1, image, label)

@@ -342,9 +342,14 @@ def check_config(paths: SplitPaths, provenance: Provenance, where: str) -> None:
                 "the splits of a config have the same columns"
             )
         for section in ("source", "generator", "oracle"):
-            if _identity(other, section) != _identity(provenance, section):
+            theirs, ours = _identity(other, section), _identity(provenance, section)
+            if theirs != ours:
+                keys = [key for key in {**theirs[0], **ours[0]} if theirs[0].get(key) != ours[0].get(key)]
+                told = (
+                    f"{section}.{keys[0]}" if keys else f"labels of its {section}" if section == "source" else section
+                )
                 raise UserError(
-                    f"{where}: config {config} has another {section} in its split {split}; "
+                    f"{where}: config {config} has another {told} in its split {split}; "
                     "a config is one source, generator and oracle: choose another output.config"
                 )
         if (other.score_column, other.rows_version) != (provenance.score_column, provenance.rows_version):
@@ -354,7 +359,7 @@ def check_config(paths: SplitPaths, provenance: Provenance, where: str) -> None:
             )
 
 
-def _identity(provenance: Provenance, section: str) -> Any:
+def _identity(provenance: Provenance, section: str) -> tuple[dict[str, Any], Any]:
     """What makes the section the same in two splits of one config."""
     tree = without_later_defaults(section, getattr(provenance.recipe, section).tree)
     told = {name: value for name, value in tree.items() if name not in ("on_error", "license")}

@@ -5,6 +5,8 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -298,7 +300,8 @@ def test_a_shard_that_was_harmed_is_made_anew(recipe, tmp_path, harm, finished):
     notes = []
     generate(recipe(pictures), tmp_path / "out", on_note=notes.append)
     assert rows(tmp_path / "out") == before
-    (note,) = notes
+    note, start = notes
+    assert start == "1 process on cpu, 32 slots; resuming, 1 of 2 shards are there"
     assert re.search(
         r"lenet-00001-of-00002.parquet: (is|holds|has) .*; it is regenerated, and the old file kept as \.", note
     )
@@ -364,8 +367,12 @@ def test_a_folder_of_another_recipe_is_refused(recipe, tmp_path):
     ):
         generate(recipe(pictures, "perturb.budget=2"), tmp_path / "out")
     torch.manual_seed(1)
-    with pytest.raises(UserError, match="a config is one source, generator and oracle: choose another output.config"):
+    with pytest.raises(
+        UserError, match="has another generator.image_size in its split .*: choose another output.config"
+    ):
         generate(recipe(pictures, "output.split=other", "generator.image_size=48"), tmp_path / "out")
+    with pytest.raises(UserError, match="has another source.limit in its split"):
+        generate(recipe(pictures, "output.split=other", "source.limit=1"), tmp_path / "out")
     assert rows(tmp_path / "out") == before
 
 
@@ -404,6 +411,26 @@ def test_a_folder_that_can_not_be_written(recipe, tmp_path):
     (tmp_path / "out").write_text("a file is in the way")
     with pytest.raises(UserError, match="can't be written"):
         generate(recipe([picture(0)]), tmp_path / "out")
+
+
+def test_the_command_starts_its_own_processes_and_says_what_it_runs_on(tmp_path):
+    """From any folder; accelerate's own launcher, asked for two on a CPU, starts one, and that is told."""
+    job = ["generate", "mnist-lenet", "--limit", "30", "perturb.budget=1", "-q", "-o", "out"]
+
+    def run(*command):
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    assert "2 processes on cpu, 48 slots each; 2 shards" in run("-m", "fmrgen", *job, "--num-processes", "2")
+    runs = json.loads((tmp_path / "out/provenance/mnist/lenet.json").read_text())["runs"]
+    assert [entry["processes"] for entry in runs] == [2, 2]
+    next((tmp_path / "out/mnist").glob("lenet-00001*")).unlink()
+    launch = ("-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "-m", "fmrgen")
+    told = run(*launch, *job)
+    assert "asked for 2 processes and has started one, as it does on CPUs; fmrgen's own --num-processes 2" in told
+    assert "1 process on cpu, 48 slots; resuming, 1 of 2 shards are there" in told
+    assert "out:mnist/lenet: is complete; there is nothing to do" in run("-m", "fmrgen", *job)
 
 
 def test_more_processes_launched_than_accelerate_sees(monkeypatch):

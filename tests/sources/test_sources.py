@@ -1,6 +1,7 @@
 """Images of every sort, and every way to name a source."""
 
 import io
+import re
 from collections import Counter
 
 import numpy as np
@@ -153,6 +154,20 @@ def test_a_limit_takes_all_classes_where_it_can(tmp_path):
         taken(per_class=7)
 
 
+@pytest.mark.parametrize("pattern", ["test.parquet", "*.parquet"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_files_are_a_source(folder, pattern, streaming):
+    source = build("datasets", path=str(folder / pattern), streaming=streaming, limit=12 if streaming else None)
+    assert rows(source) == [(i, 20 * i, i % 6) for i in range(12)]
+
+
+@pytest.mark.parametrize("path", ["gone.parquet", "gone/*.parquet", "./gone", "/no/such/folder", "a/b/c"])
+def test_what_looks_like_a_file_is_not_asked_of_the_hub(path, monkeypatch):
+    monkeypatch.setattr("datasets.load_dataset", None)  # who asks it fails
+    with pytest.raises(UserError, match=rf"source.path: {re.escape(path)}: no such file"):
+        build("datasets", path=path)
+
+
 def test_labels_may_be_more_than_the_classes_of_a_folder(folder):
     names = ["yak", *reversed(CLASSES), "zebra"]
     source = build("datasets", path=str(folder), classes=names)
@@ -189,7 +204,7 @@ def test_string_labels_are_looked_up(tmp_path):
     ("options", "message"),
     [
         ({"split": "tset"}, "source: .*split 'tset', can't be opened"),
-        ({"path": "no/such/dataset"}, "source: no/such/dataset, split 'test', can't be opened"),
+        ({"path": "no-such/dataset"}, "source: no-such/dataset, split 'test', can't be opened"),
         ({"image_column": "img"}, "source.image_column: no column 'img', there are image, label"),
         ({"label_column": "y"}, "source.label_column: no column 'y'"),
         ({"classes": ["a", "b"]}, "source.classes: 2 names for the source's 6 classes"),
