@@ -324,6 +324,8 @@ def print_files_verification(found: "FilesVerification", split: str) -> None:
 def print_verification(verification: "Verification", split: str) -> None:
     """How many rows are true, and the first of what is not."""
     print_line(f"{split}: {verification.true_rows} of {verification.rows} rows are true of their stored images")
+    for note in verification.notes:
+        print_line(f"note: {note}")
     wrong = verification.disagreements
     _print_list([f"id {entry.id}: {entry.column} is stored as {entry.stored}, found {entry.found}" for entry in wrong])
 

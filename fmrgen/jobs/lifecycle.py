@@ -7,6 +7,7 @@ from dataclasses import asdict
 import numpy as np
 
 from fmrgen.components import Components
+from fmrgen.distributed.rank import is_first_process
 from fmrgen.distributed.shard_locks import ShardLocks
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, held
@@ -26,6 +27,7 @@ from fmrgen.storage.provenance import (
     read_provenance,
 )
 from fmrgen.storage.shards import SplitFolder, set_aside
+from fmrgen.trust.code import changed_code, code_sha256
 from fmrgen.weights.digest import weights_sha256
 
 
@@ -46,6 +48,7 @@ def new_provenance(recipe: Recipe, components: Components) -> Provenance:
         "image_size": components.generator.image_size,
         "score_column": "clip_score" if is_image_text else "oracle_score",
         "weights_sha256": {name: weights_sha256(getattr(components, name)) for name in models},
+        "code_sha256": code_sha256(recipe),
         "runs": [],
     }
     return Provenance.model_validate(told)
@@ -82,6 +85,9 @@ def claim(
         check_card(paths.root)
         at_work = locks.anyone_at_work()
         provenance = provenance_to_continue(paths, fresh, at_work)
+        changed = changed_code(provenance.code_sha256, fresh.code_sha256)
+        if changed is not None and is_first_process():
+            on_note(f"{paths.root}:{paths.name}: {changed}")
         missing = bool(locks.missing()) if paths.shards.is_dir() else True
         files = provenance.files
         if not at_work:

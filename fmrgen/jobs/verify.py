@@ -18,6 +18,7 @@ from fmrgen.records import StopReason
 from fmrgen.storage.open import OpenedSplit, check_recorded_rows, open_own_split, reading
 from fmrgen.storage.provenance import Provenance
 from fmrgen.storage.schema import IMAGES
+from fmrgen.trust.code import changed_code, code_sha256
 from fmrgen.trust.recipes import untrusted_config
 from fmrgen.weights.digest import check_same_weights, weights_sha256
 
@@ -38,10 +39,11 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class Verification:
-    """The outcome: how many of `rows` are true in every column, and what is not."""
+    """The outcome: how many of `rows` are true in every column, what is not, and what else is to be known."""
 
     rows: int
     disagreements: list[Disagreement]
+    notes: list[str]
 
     @property
     def true_rows(self) -> int:
@@ -76,7 +78,9 @@ def verify(
     """
     opened, provenance = open_own_split(split)
     recorded = provenance.recipe
-    tree = {"classifier": recorded.classifier.tree, "oracle": recorded.oracle.tree}
+    tree = {"classifier": dict(recorded.classifier.tree), "oracle": recorded.oracle.tree}
+    if provenance.rows_version == 1 and tree["classifier"].get("kind") in ("module", "cifar"):
+        tree["classifier"].setdefault("interpolation", "bilinear")  # as these resized then
     told = f"{split}: the recipe in its provenance"
     recipe = untrusted_config(_ModelsOfRecipe, tree, told, trust=trust, cure="if you trust it, verify with --trust")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -87,10 +91,11 @@ def verify(
         if weights_sha256(judge) != getattr(provenance.weights_sha256, name):
             raise UserError(f"{split}: the recipe now loads other {name} weights than those that made the split")
     with reading(split):
-        found = _verify_rows(opened, provenance, judges, device, on_rows)
+        rows, disagreements = _verify_rows(opened, provenance, judges, device, on_rows)
     for name, judge in judges._asdict().items():
         check_same_weights(name, judge, getattr(provenance.weights_sha256, name))
-    return found
+    changed = changed_code(provenance.code_sha256, code_sha256(recipe))
+    return Verification(rows, disagreements, [] if changed is None else [changed])
 
 
 def _verify_rows(
@@ -99,7 +104,7 @@ def _verify_rows(
     judges: ClassifierAndOracle,
     device: torch.device | str,
     on_rows: Callable[[int, int], None],
-) -> Verification:
+) -> tuple[int, list[Disagreement]]:
     rows, schema = provenance.rows, provenance.row_schema
     columns = [name for name in IMAGES if name in opened.features]
     disagreements: list[Disagreement] = []
@@ -117,7 +122,7 @@ def _verify_rows(
         ids += batch["id"]
         on_rows(len(ids), rows)
     check_recorded_rows(opened, ids)
-    return Verification(rows, disagreements)
+    return rows, disagreements
 
 
 def _check_no_gaps(name: str, batch: dict[str, list[Any]], labels: int) -> None:

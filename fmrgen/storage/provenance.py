@@ -139,6 +139,7 @@ class Provenance(_Recorded):
         examples: of the source; rows and skipped ids together.
         image_size: side in pixels.
         score_column: `clip_score`, or `oracle_score` where the oracle is no image-text model.
+        code_sha256: of the files of modules that the recipe names, by the modules.
         skipped: examples without a row.
         files: sha256 of the shards by their paths in the folder, of an earlier end if unfinished.
         num_bytes, download_size: of the columns unpacked, and of the files.
@@ -157,6 +158,7 @@ class Provenance(_Recorded):
     image_size: Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
     score_column: Annotated[str, Field(pattern="^(clip|oracle)_score$")] = "clip_score"
     weights_sha256: RecordedWeights
+    code_sha256: dict[str, str] = {}
     skipped: Sequence[Skipped] = ()
     runs: Sequence[Run]
     files: dict[_ShardFile, str] = {}

@@ -63,13 +63,13 @@ def untrusted_code(section: type[AnyConfig], tree: Any, name: str) -> list[str]:
 
 def _weigh(section: type[AnyConfig], tree: Any, name: str) -> tuple[AnyConfig, Demands]:
     found = validate(section, tree, name, context=UNTRUSTED)
-    components = list(_components_in(found))
+    components = list(components_in(found))
     code = dict.fromkeys(code for config in components for code in config.code_it_runs())
     places = dict.fromkeys(place for config in components for place in config.places_it_reads())
     return found, Demands(list(code), list(places))
 
 
-def _components_in(value: Any) -> Iterator[ComponentConfig]:
+def components_in(value: Any) -> Iterator[ComponentConfig]:
     """Every component's config in a validated section, however deep."""
     if isinstance(value, ComponentConfig):
         yield value
@@ -77,7 +77,7 @@ def _components_in(value: Any) -> Iterator[ComponentConfig]:
         value = dict(value)
     if isinstance(value, dict | list | tuple):
         for entry in value.values() if isinstance(value, dict) else value:
-            yield from _components_in(entry)
+            yield from components_in(entry)
 
 
 def paths_among(*references: str | None) -> list[str]:

@@ -1,5 +1,6 @@
 """Verification finds every sort of untruth; and anyone's own script finds what is stored."""
 
+import importlib
 import io
 import json
 import subprocess
@@ -225,3 +226,43 @@ def test_other_weights_and_broken_files_are_one_line(split):
     shard.write_bytes(shard.read_bytes()[:3000])
     with pytest.raises(UserError, match="a file of it can't be read"):
         verify(str(split))
+
+
+def test_code_that_has_changed_is_told(tmp_path, monkeypatch, capsys):
+    """Weights in plain tensors and code of one's own: another PCA does not go on with a split without a word."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = (
+        "import torch\n"
+        "from fmrgen import Generator, GeneratorConfig, Latents\n"
+        "class Shift(Generator):\n"
+        "    image_size = 32\n"
+        "    def __init__(self): self.mean = torch.full((3, 1, 1), {mean})\n"
+        "    def encode(self, images, labels): return Latents(images - self.mean)\n"
+        "    def decode(self, latents): return (latents.free + self.mean).clamp(0, 1)\n"
+        "class Config(GeneratorConfig):\n"
+        "    kind: str = 'shifting:Config'\n"
+        "    def build(self, device='cpu'): return Shift()\n"
+    )
+
+    def write(mean, more=""):
+        (tmp_path / "shifting.py").write_text(code.replace("{mean}", str(mean)) + more)
+        importlib.invalidate_caches()
+        sys.modules.pop("shifting", None)
+
+    job = ["generate", "mnist-lenet", "generator={kind: 'shifting:Config', image_size: 32}", "perturb.budget=1", "-q"]
+    job += ["--limit", "30", "-o", "out"]
+    write(0.25)
+    assert run(*job) == 0
+    told = json.loads((tmp_path / "out/provenance/mnist/lenet.json").read_text())
+    assert len(told["weights_sha256"]["generator"]) == 64
+    assert list(told["code_sha256"]) == ["shifting"]
+    shard = next((tmp_path / "out/mnist").glob("lenet-00001*"))
+    shard.unlink()
+    write(0.75)
+    capsys.readouterr()
+    assert run(*job) == 2
+    assert "was started with other generator weights" in capsys.readouterr().err
+    write(0.25, "# another line\n")
+    assert run(*job) == 0
+    assert "the code of shifting has changed since the split was begun" in capsys.readouterr().err
