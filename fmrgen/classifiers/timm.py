@@ -47,7 +47,9 @@ class Config(ClassifierConfig):
         if self.checkpoint is not None:
             load_checkpoint(model, self.checkpoint)
         preprocess = create_transform(**resolve_data_config(self.data_config, model=model), is_training=False)
-        return freeze(Classifier(model, preprocess, self.class_names or _imagenet_names(model)), device)
+        is_trained = self.pretrained or self.checkpoint is not None
+        names = self.class_names or (_imagenet_names(model) if is_trained else None)
+        return freeze(Classifier(model, preprocess, names), device)
 
     def code_it_runs(self) -> list[str]:
         return []
