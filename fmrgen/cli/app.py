@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -64,6 +65,9 @@ def generate(
         str | None,
         typer.Option("--part", metavar="I/N", help="One of N parts, on a machine of its own; merge makes one of them."),
     ] = None,
+    log_file: Annotated[
+        Path | None, typer.Option("--log-file", help="Add what the job does to this file, as JSON lines.")
+    ] = None,
     push: Annotated[
         str | None, typer.Option("--push", metavar="REPO", help="Then push the split to this dataset repo on the Hub.")
     ] = None,
@@ -81,7 +85,7 @@ def generate(
     own_part = _parse_part(part)
     loaded = load_recipe(recipe, limited(limit, overrides))
 
-    from fmrgen.cli import display
+    from fmrgen.cli import display, progress
     from fmrgen.jobs.generate import generate as run
 
     display.quiet_libraries()
@@ -92,8 +96,15 @@ def generate(
 
         check_push(push, loaded.in_precision(launched_precision()), public=public, replace=replace)
     show = not quiet and is_first
-    with display.job_progress(loaded, show) as on_progress:
-        summary = run(loaded, output, part=own_part, on_progress=on_progress, on_note=display.print_note)
+    log = progress.JobLog(log_file if is_first else None)
+
+    def tell(line: str) -> None:
+        display.print_note(line)
+        log.write("note", text=line)
+
+    with log.outcome(), progress.job_progress(loaded, show, log) as on_progress:
+        summary = run(loaded, output, part=own_part, on_progress=on_progress, on_note=tell)
+    log.write("end", summary=asdict(summary))
     if not is_first or part is not None:
         return
     split = f"{output}:{loaded.output.config}/{loaded.output.split}"
@@ -136,11 +147,11 @@ def sparsify(
         raise UserError("--regularization: must be a positive number")
     loaded = load_recipe(recipe, [f"source.limit={samples}", *(overrides or [])])
 
-    from fmrgen.cli import display
+    from fmrgen.cli import display, progress
     from fmrgen.jobs.sparsify import sparsify as run
 
     display.quiet_libraries()
-    with display.row_progress("sparsify", not quiet) as on_images:
+    with progress.row_progress("sparsify", not quiet) as on_images:
         found = run(loaded, output, regularization=regularization, on_images=on_images)
     if not quiet:
         display.print_sparse_mask(found, f"{loaded.output.config}/{loaded.output.split}")
@@ -205,7 +216,7 @@ def verify(
     quiet: QuietOption = False,
 ) -> None:
     """Judge every stored image again; exit 1 with a list where the metadata is not true."""
-    from fmrgen.cli import display
+    from fmrgen.cli import display, progress
 
     display.quiet_libraries()
     if files:
@@ -217,7 +228,7 @@ def verify(
 
     from fmrgen.jobs.verify import verify as run
 
-    with display.row_progress("verify", not quiet) as on_rows:
+    with progress.row_progress("verify", not quiet) as on_rows:
         verification = run(split, trust=trust, on_rows=on_rows)
     display.print_verification(verification, split)
     if verification.disagreements:
@@ -264,13 +275,13 @@ def evaluate(
     folder = output or Path("transfer" if is_transfer else "evaluation")
     named, originals = load_classifiers(classifiers), load_source(source) if source else None
 
-    from fmrgen.cli import display
+    from fmrgen.cli import display, progress
     from fmrgen.evaluation.evaluate import evaluate as run
     from fmrgen.report.write import prepare_folder, write_report
 
     display.quiet_libraries()
     prepare_folder(folder)
-    with display.split_progress(not quiet and is_first_process()) as on_rows:
+    with progress.split_progress(not quiet and is_first_process()) as on_rows:
         evaluation = run(
             splits,
             named,
@@ -320,11 +331,11 @@ def export(
     quiet: QuietOption = False,
 ) -> None:
     """Write a split for other tools: tars of webdataset, or folders of images."""
-    from fmrgen.cli import display
+    from fmrgen.cli import display, progress
     from fmrgen.jobs.export import export as run
 
     display.quiet_libraries()
-    with display.row_progress("export", not quiet) as on_rows:
+    with progress.row_progress("export", not quiet) as on_rows:
         rows = run(split, folder, form, tar_size=tar_size, on_rows=on_rows)
     display.print_line(f"{folder}: {rows} rows")
 
@@ -343,11 +354,11 @@ def train(
 
     loaded = load_train_recipe(recipe, overrides or [])
 
-    from fmrgen.cli import display
+    from fmrgen.cli import display, progress
     from fmrgen.training.loop import train as run
 
     display.quiet_libraries()
-    with display.row_progress("train", not quiet) as on_step:
+    with progress.row_progress("train", not quiet) as on_step:
         metrics = run(loaded, output, lambda step, steps, loss: on_step(step, steps))
     display.print_line(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 

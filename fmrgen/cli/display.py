@@ -1,23 +1,21 @@
-"""What a terminal shows: progress bars and tables."""
+"""What a terminal shows: tables and notes."""
 
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
 
 from fmrgen.errors import printable
 from fmrgen.hub_timeouts import bound_requests
 from fmrgen.metrics import METRICS
-from fmrgen.recipe import Recipe
 from fmrgen.report.tables import Table as TextTable
 from fmrgen.report.tables import (
     all_notes,
@@ -36,34 +34,12 @@ if TYPE_CHECKING:
     from fmrgen.evaluation.results import EvaluationResults
     from fmrgen.hub.push import Pushed
     from fmrgen.jobs.inspect import Inspection, Trial
-    from fmrgen.jobs.progress import Progress as JobProgress
     from fmrgen.jobs.sparsify import SparseMask
     from fmrgen.jobs.verify import Verification
     from fmrgen.jobs.verify_files import FilesVerification
     from fmrgen.metrics import Summary
 
 _LISTED = 20  # of what is wrong, printed line by line
-
-
-@contextmanager
-def _bar(show: bool, *columns: TextColumn) -> Iterator[Progress]:
-    """A bar that the caller starts with its first news, so that a mistake found before it is the only line."""
-    bar = BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4))  # the one that gives way
-    progress = Progress(
-        TextColumn("{task.description}", markup=False),
-        bar,
-        MofNCompleteColumn(),
-        *columns,
-        TimeRemainingColumn(),
-        console=_console(stderr=True),
-        expand=True,
-        disable=not show,
-    )
-    try:
-        yield progress
-    finally:
-        if progress.live.is_started:
-            progress.stop()
 
 
 def quiet_libraries() -> None:
@@ -85,54 +61,6 @@ def quiet_libraries() -> None:
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is raised, and told in one line
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity(logging.CRITICAL)  # a model's own words; what goes wrong is raised
-
-
-@contextmanager
-def job_progress(recipe: Recipe, show: bool) -> "Iterator[Callable[[JobProgress], None]]":
-    """A bar of images, with images/s, what the oracle accepted and mean iterations."""
-    name = f"{recipe.output.config}/{recipe.output.split}"
-    measures = TextColumn(
-        "{task.fields[rate]}, {task.fields[accepted]} accepted, ø {task.fields[iterations]}", markup=False
-    )
-    with _bar(show, measures) as bar:
-        task = bar.add_task(printable(name), start=False, total=None, rate=_rate(0, 0), accepted="–", iterations="–")
-
-        def update(progress: "JobProgress") -> None:
-            if not bar.tasks[0].started:
-                bar.start()
-                bar.start_task(task)
-            elapsed = bar.tasks[0].elapsed or 0
-            made = progress.done - progress.resumed
-            bar.update(
-                task,
-                total=progress.total,
-                completed=progress.done,
-                rate=_rate(made, elapsed),
-                accepted=f"{progress.accepted / progress.done:.1%}" if progress.done else "–",
-                iterations=f"{progress.iterations / progress.accepted:.1f}" if progress.accepted else "–",
-            )
-
-        yield update
-
-
-def _rate(images: int, seconds: float) -> str:
-    """`2.5 images/s`, or `4.0 s/image` where that is below one."""
-    if not images or not seconds:
-        return "– images/s"
-    return f"{images / seconds:.1f} images/s" if images >= seconds else f"{seconds / images:.1f} s/image"
-
-
-@contextmanager
-def row_progress(name: str, show: bool) -> Iterator[Callable[[int, int | None], None]]:
-    """A plain bar: the yielded function takes (done, total or None)."""
-    with _bar(show) as bar:
-        task = bar.add_task(printable(name), total=None)
-
-        def update(done: int, total: int | None) -> None:
-            bar.start()
-            bar.update(task, completed=done, total=total)
-
-        yield update
 
 
 def print_summary(summary: "Summary", split: str) -> None:
@@ -245,21 +173,6 @@ def print_pushed(pushed: "Pushed") -> None:
         print_line(f"cite as {pushed.repo}@{tag}")
     for note in pushed.notes:
         print_line(f"note: {note}")
-
-
-@contextmanager
-def split_progress(show: bool) -> Iterator[Callable[[str, int, int | None], None]]:
-    """A bar for each split: the yielded function takes (split, done, total or None)."""
-    with _bar(show) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def update(split: str, done: int, total: int | None) -> None:
-            bar.start()
-            if split not in tasks:
-                tasks[split] = bar.add_task(printable(split), total=total)
-            bar.update(tasks[split], completed=done, total=total)
-
-        yield update
 
 
 def print_evaluation(evaluation: "EvaluationResults") -> None:

@@ -38,21 +38,21 @@ def compare(
 
     loaded, named = load_recipe(recipe, limited(limit, overrides)), load_classifiers(classifiers)
 
-    from fmrgen.cli import display
+    from fmrgen.cli import display, progress
     from fmrgen.jobs.compare import compare as run
     from fmrgen.report.write import prepare_folder, write_report
 
     display.quiet_libraries()
     is_first = is_first_process()
     show = not quiet and is_first
-    with display.split_progress(show) as on_rows:
+    with progress.split_progress(show) as on_rows:
         evaluation = run(
             loaded,
             named,
             output,
             seeds=seeds,
             batch_size=batch_size,
-            job_progress=lambda made: display.job_progress(made, show),
+            job_progress=lambda made: progress.job_progress(made, show),
             on_note=display.print_note,
             on_rows=on_rows,
         )
@@ -86,14 +86,14 @@ def sweep(
 
     grid = parse_grid(recipe, limited(limit, values))
 
-    from fmrgen.cli import display
+    from fmrgen.cli import display, progress
     from fmrgen.jobs.sweep import sweep as run
     from fmrgen.report.sweep import sweep_table, write_sweep
 
     display.quiet_libraries()
     is_first = is_first_process()
     show = not quiet and is_first
-    points = run(grid, output, job_progress=lambda made: display.job_progress(made, show), on_note=display.print_note)
+    points = run(grid, output, job_progress=lambda made: progress.job_progress(made, show), on_note=display.print_note)
     if not is_first:
         return
     written = write_sweep(points, output)

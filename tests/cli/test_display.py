@@ -1,8 +1,12 @@
 """What the terminal shows."""
 
-import pytest
+import json
+import re
 
-from fmrgen.cli.display import _rate
+import pytest
+from helpers import run
+
+from fmrgen.cli.progress import _rate
 
 
 @pytest.mark.parametrize(
@@ -10,3 +14,33 @@ from fmrgen.cli.display import _rate
 )
 def test_rates_below_one_are_told_as_seconds(images, seconds, shown):
     assert _rate(images, seconds) == shown
+
+
+def test_a_log_has_a_line_at_the_start_now_and_then_and_at_the_end(tmp_path, monkeypatch, capsys):
+    """Where stderr is no terminal; and the same as JSON lines."""
+    monkeypatch.setattr("fmrgen.cli.progress._EVERY", 0.5)
+    log = tmp_path / "job.jsonl"
+    job = ["generate", "mnist-lenet", "--limit", "40", "perturb.budget=20", "perturb.slots=2"]
+    assert run(*job, "-o", tmp_path / "out", "--log-file", log) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "1 process on cpu, 2 slots; 2 shards"
+    *between, last_line = [line for line in lines if line.startswith("mnist/lenet: ")]
+    assert len(between) >= 2
+    shown = r"mnist/lenet: \d+ of 40, [\d.–]+ images/s, [\d.]+% valid, [\d.–]+ steps"
+    assert all(re.fullmatch(rf"{shown}(, about \d+ s left)?", line) for line in between)
+    assert between[-1].endswith(" left")
+    assert re.fullmatch(rf"{shown}, done in \d+ s", last_line)
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [entry["event"] for entry in told][:2] == ["note", "progress"]
+    assert told[0]["text"] == lines[0]
+    last, end = told[-2:]
+    assert (last["done"], last["total"], last["resumed"]) == (40, 40, 0)
+    assert end["event"] == "end"
+    assert end["summary"]["rows"] == 40
+    assert last["valid"] == end["summary"]["valid_rows"] / 40
+
+    capsys.readouterr()
+    assert run(*job, "-o", tmp_path / "out", "--log-file", log, "perturb.budget=2") == 2
+    assert json.loads(log.read_text().splitlines()[-1])["event"] == "error"
+    assert run(*job, "-o", tmp_path / "other", "--log-file", tmp_path / "no/folder/x") == 2
+    assert "can't be written: No such file or directory" in capsys.readouterr().err
