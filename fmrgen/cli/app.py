@@ -155,6 +155,8 @@ def sparsify(
         found = run(loaded, output, regularization=regularization, on_images=on_images)
     if not quiet:
         display.print_sparse_mask(found, f"{loaded.output.config}/{loaded.output.split}")
+        config = f"output.config={loaded.output.config}-sparse"
+        display.print_note(f"use it: fmrgen generate {recipe} generator.mask={output} {config}")
     display.print_line(output)
 
 
