@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
+_LONGEST_ITEM = 2.0  # seconds in which the thread has mostly come back with the item that it is at
 _LOOK_UP = 0.5  # seconds after which a thread that waits for room looks whether anyone still wants its items
 
 
@@ -33,7 +34,8 @@ def read_ahead(items: Iterator[Item], waiting: int) -> Iterator[Item]:
         except BaseException as error:
             put(error)
 
-    threading.Thread(target=draw, daemon=True, name="source").start()
+    thread = threading.Thread(target=draw, daemon=True, name="source")
+    thread.start()
     try:
         while (item := ready.get()) is not end:
             if isinstance(item, BaseException):
@@ -41,3 +43,4 @@ def read_ahead(items: Iterator[Item], waiting: int) -> Iterator[Item]:
             yield item
     finally:
         left.set()
+        thread.join(_LONGEST_ITEM)  # one that is inside a library when the interpreter ends can abort it
