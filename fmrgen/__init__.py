@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from fmrgen.hub.push import Pushed as Pushed
     from fmrgen.hub.push import push as push
     from fmrgen.intervals import Estimate as Estimate
+    from fmrgen.jobs.batch import PerturbedBatch as PerturbedBatch
+    from fmrgen.jobs.batch import perturb_batch as perturb_batch
     from fmrgen.jobs.compare import compare as compare
     from fmrgen.jobs.export import export as export
     from fmrgen.jobs.generate import generate as generate
@@ -79,6 +81,7 @@ _MODULES = {
     "OracleConfig": "fmrgen.oracles.base",
     "PerturbOptions": "fmrgen.engine.options",
     "Perturbed": "fmrgen.records",
+    "PerturbedBatch": "fmrgen.jobs.batch",
     "Pushed": "fmrgen.hub.push",
     "RawExample": "fmrgen.sources.base",
     "Recipe": "fmrgen.recipe",
@@ -102,6 +105,7 @@ _MODULES = {
     "merge": "fmrgen.jobs.merge",
     "open_split": "fmrgen.storage.open",
     "perturb": "fmrgen.engine.perturb",
+    "perturb_batch": "fmrgen.jobs.batch",
     "push": "fmrgen.hub.push",
     "read_figures": "fmrgen.evaluation.results",
     "show": "fmrgen.report.show",

@@ -89,6 +89,13 @@ def build_classifier_and_oracle(
     with component_errors("classifier", blank):
         classifier = fit_to_labels(classifier, labels, blank, "classifier")
     oracle = build_component(oracle_config, "oracle", Oracle, blank.device)
+    fit_oracle(oracle, labels, blank)
+    return ClassifierAndOracle(classifier, oracle)
+
+
+def fit_oracle(oracle: Oracle, labels: Labels, blank: torch.Tensor) -> None:
+    """Tells an oracle its labels, and proves on the image `blank` [1, 3, H, W] that it judges in them, each image by
+    itself. Raises UserError."""
     with component_errors("oracle", blank):
         oracle.set_labels(labels)
         judgement = oracle.judge(blank.clone())
@@ -98,7 +105,6 @@ def build_classifier_and_oracle(
                 found = f"{tuple(values.shape)} for one image and {len(labels)} labels"
                 raise UserError(f"oracle: its {name} have shape {found}")
         _check_independence(lambda images: torch.cat(oracle.judge(images), 1), blank, "oracle")
-    return ClassifierAndOracle(classifier, oracle)
 
 
 def fit_to_labels(classifier: nn.Module, labels: Labels, image: torch.Tensor, what: str) -> nn.Module:

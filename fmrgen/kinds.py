@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import SerializeAsAny
 
-from fmrgen.config import ComponentConfig, StrictConfig, component, import_object
-from fmrgen.errors import UserError
+from fmrgen.config import ComponentConfig, StrictConfig, component, import_object, validate
+from fmrgen.errors import UserError, one_line
 from fmrgen.files import open_plain, parse_yaml
 from fmrgen.sources.base import SourceConfig
 from fmrgen.trust.recipes import untrusted_config
@@ -35,6 +35,29 @@ def classifier_of_short_form(text: str) -> dict[str, Any]:
         f"{text}: not a classifier; use timm:NAME, hf:REPO, asset:NAME, package.module:Name, a recipe, or a folder of "
         "fmrgen train"
     )
+
+
+def generator_of_short_form(text: str, image_size: int) -> ComponentConfig:
+    """The generator that `transform`, an import path, or a folder, asset or repo of diffusers stands for."""
+    section: dict[str, Any] = {"kind": text}
+    if _IMPORT_PATH.fullmatch(text):
+        if "image_size" not in getattr(import_object(text), "model_fields", ()):
+            return validate(_GeneratorOnly, {"generator": section}, text).generator
+    elif text != "transform":
+        import diffusers
+
+        try:
+            config = diffusers.AutoencoderKL.load_config(resolve_path(text))
+        except OSError as error:
+            raise UserError(f"generator: {text} can't be loaded: {one_line(error)}") from None
+        section = {"kind": "vqgan" if config.get("_class_name") == "VQModel" else "vae", "model": text}
+    return validate(_GeneratorOnly, {"generator": {**section, "image_size": image_size}}, text).generator
+
+
+def oracle_of_short_form(text: str) -> ComponentConfig:
+    """The oracle that an import path, or a folder, asset or repo of a CLIP stands for."""
+    section = {"kind": text} if _IMPORT_PATH.fullmatch(text) else {"kind": "clip", "model": text}
+    return validate(_OracleOnly, {"oracle": section}, text).oracle
 
 
 def _trained_classifier(text: str, path: Path) -> dict[str, Any]:
@@ -76,6 +99,14 @@ class ClassifierOnly(StrictConfig):
     """A classifier's section alone."""
 
     classifier: ClassifierField
+
+
+class _GeneratorOnly(StrictConfig):
+    generator: GeneratorField
+
+
+class _OracleOnly(StrictConfig):
+    oracle: OracleField
 
 
 class SourceOnly(StrictConfig):

@@ -1,0 +1,136 @@
+"""Algorithm 1 on tensors in memory: a batch of images in, a batch of images out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fmrgen.components import blank_image, build_component, component_errors, fit_oracle, fit_to_labels
+from fmrgen.config import ComponentConfig, unknown_message
+from fmrgen.distributed.launch import start_process
+from fmrgen.engine.interfaces import Generator, Oracle
+from fmrgen.engine.options import PerturbOptions
+from fmrgen.engine.perturb import perturb
+from fmrgen.errors import UserError
+from fmrgen.kinds import generator_of_short_form, oracle_of_short_form
+from fmrgen.labels import Labels
+from fmrgen.metrics import SUMMARY_COLUMNS, Summary, summarise
+from fmrgen.recipe import load_classifier
+from fmrgen.records import Example, Perturbed
+
+
+@dataclass(frozen=True)
+class PerturbedBatch:
+    """What `perturb_batch` made, in the order of the images that it was given.
+
+    Attributes:
+        images: [B, 3, H, W], float32 in [0, 1], on the 8-bit grid; the original where `valid` is False.
+        valid: [B], bool: whether the oracle accepted at least the first step.
+        predictions, original_predictions: [B], int64, of the classifier on `images` and on the originals.
+        rows: all that is known of each image.
+    """
+
+    images: Tensor
+    valid: Tensor
+    predictions: Tensor
+    original_predictions: Tensor
+    rows: list[Perturbed]
+
+    def summary(self) -> Summary:
+        """SA, PA, VR, FMR and the like, in percent, with 95 % intervals."""
+        return summarise({name: np.array([getattr(row, name) for row in self.rows]) for name in SUMMARY_COLUMNS})
+
+    def __repr__(self) -> str:
+        found = self.summary()
+        shares = {"SA": found.standard_accuracy, "PA": found.perturbed_accuracy, "VR": found.validation_rate}
+        told = ", ".join(f"{name} {share.value:.1f} %" for name, share in shares.items() if share is not None)
+        return f"PerturbedBatch({len(self.rows)} images: {told})"
+
+
+def perturb_batch(
+    images: Tensor,
+    labels: Tensor | Sequence[int],
+    *,
+    classifier: nn.Module | ComponentConfig | str,
+    generator: Generator | str,
+    oracle: Oracle | str,
+    class_names: Sequence[str] | None = None,
+    device: torch.device | str | None = None,
+    **options: Any,
+) -> PerturbedBatch:
+    """Perturbs a batch of images in memory (paper §3.1, Algorithm 1).
+
+    Args:
+        images: RGB [B, 3, S, S], floats in [0, 1] or uint8.
+        labels: B classes, counted from 0.
+        classifier: a module from images [B, 3, S, S] in [0, 1] to logits [B, K], which is put in evaluation mode, or
+            what `fmrgen.load_classifier` takes.
+        generator: one, or a folder, asset or repo of a VQGAN or an autoencoder of diffusers, `transform`, or the import
+            path of a config.
+        oracle: one, or a folder, asset or repo of a CLIP, or the import path of a config.
+        class_names: of the K classes, for the oracle's prompts; by default those that the classifier knows, else the
+            numbers 0 to K-1.
+        device: where the models are to be; a GPU where there is one.
+        **options: of `fmrgen.PerturbOptions`: budget, step_size, and so on.
+
+    Returns:
+        The perturbed images and what is known of them.
+
+    Raises:
+        UserError: something given can't be used, with the cure.
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+        raise UserError(f"images: have the shape {list(images.shape)}; give squares, RGB [B, 3, S, S]")
+    if len(labels) != len(images):
+        raise UserError(f"labels: there are {len(labels)} for {len(images)} images")
+    place = torch.device(device) if device is not None else start_process()
+    size = images.shape[-1]
+    floats = images / 255 if images.dtype == torch.uint8 else images
+    blank = blank_image(size, place)
+    network = _network(classifier, place)
+    names = _labels(network, class_names, blank)
+    with component_errors("classifier", blank):
+        network = fit_to_labels(network, names, blank, "classifier")
+    if isinstance(generator, str):
+        generator = build_component(generator_of_short_form(generator, size), "generator", Generator, place)
+    if isinstance(oracle, str):
+        oracle = build_component(oracle_of_short_form(oracle), "oracle", Oracle, place)
+    fit_oracle(oracle, names, blank)
+    examples = [Example(i, floats[i], int(label)) for i, label in enumerate(labels)]
+    settings = _settings(options, len(examples))
+    rows = sorted(perturb(examples, network, generator, oracle, settings, device=place), key=lambda row: row.id)
+    return PerturbedBatch(
+        images=torch.stack([row.image for row in rows]).float() / 255,
+        valid=torch.tensor([row.valid for row in rows]),
+        predictions=torch.tensor([row.prediction for row in rows]),
+        original_predictions=torch.tensor([row.original_prediction for row in rows]),
+        rows=rows,
+    )
+
+
+def _settings(options: dict[str, Any], images: int) -> PerturbOptions:
+    known = [field.name for field in fields(PerturbOptions)]
+    if strangers := [name for name in options if name not in known]:
+        raise UserError(unknown_message(f"option {strangers[0]}", strangers[0], known))
+    try:
+        return PerturbOptions(**{"slots": max(1, min(images, 32)), **options})
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _network(classifier: nn.Module | ComponentConfig | str, device: torch.device) -> nn.Module:
+    if isinstance(classifier, nn.Module):
+        return classifier.to(device).eval()
+    section = load_classifier(classifier)[1] if isinstance(classifier, str) else classifier
+    return build_component(section, "classifier", nn.Module, device)
+
+
+def _labels(classifier: nn.Module, class_names: Sequence[str] | None, blank: Tensor) -> Labels:
+    names = class_names or getattr(classifier, "class_names", None)
+    if names is None:
+        with component_errors("classifier", blank), torch.no_grad():
+            names = [str(index) for index in range(classifier(blank.clone()).shape[1])]
+    return Labels(tuple(names), source_size=len(names))
