@@ -29,8 +29,8 @@ AnyClassifier = str | ComponentConfig | nn.Module
 
 
 def evaluate(
-    splits: Mapping[str, AnySplit] | Sequence[str],
-    classifiers: Mapping[str, AnyClassifier] | Sequence[str],
+    splits: Mapping[str, AnySplit] | Sequence[str] | AnySplit,
+    classifiers: Mapping[str, AnyClassifier] | Sequence[str] | AnyClassifier,
     *,
     source: str | SourceConfig | None = None,
     download: bool = False,
@@ -45,11 +45,11 @@ def evaluate(
     number, and on each of them.
 
     Args:
-        splits: references (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`), parquet files, or opened datasets with the
-        columns
-            `image` and `label`; a mapping gives them names of your own.
+        splits: references (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`), parquet files, or opened datasets with columns
+            `image` and `label`; one, several, or a mapping that gives them names of your own.
         classifiers: short forms (`timm:resnet50.a1_in1k`), recipes whose classifier is meant, configs, or torch modules
-            from images [B, 3, H, W] in [0, 1] to logits [B, K], which are put in evaluation mode; a mapping names them.
+            from images [B, 3, H, W] in [0, 1] to logits [B, K], which are put in evaluation mode; one, several, or a
+            mapping that names them.
         source: where SA comes from if a split has no `original` column; by default the source in its provenance.
         download: fetch a split on the Hub whole before it is read.
         trust: let the source in a provenance run the code and read the places that it names.
@@ -63,8 +63,8 @@ def evaluate(
     Raises:
         UserError: a split or classifier can't be used, with the cure.
     """
-    _check_not_empty("classifiers", classifiers)
-    _check_not_empty("splits", splits)
+    classifiers = _several(classifiers, "classifier")
+    splits = _several(splits, "split")
     processes = Processes()
     device = processes.device
     named = classifiers if isinstance(classifiers, Mapping) else load_classifiers(classifiers)
@@ -94,11 +94,15 @@ def evaluate(
     return summarise_evaluation(models, evaluated)
 
 
-def _check_not_empty(what: str, given: Mapping[str, Any] | Sequence[str]) -> None:
+def _several(given: Any, what: str) -> Mapping[str, Any] | Sequence[str]:
+    """One of `what` as several: a reference as a list of it, any other object by that name."""
     if isinstance(given, str):
-        raise UserError(f"{what}: give a list, or a mapping of names, not one string")
+        return [given]
+    if not isinstance(given, Mapping | list | tuple):
+        return {what: given}
     if not given:
-        raise UserError(f"{what}: give at least one")
+        raise UserError(f"{what}s: give at least one")
+    return given
 
 
 def _model(name: str, given: AnyClassifier, device: torch.device) -> NamedClassifier:

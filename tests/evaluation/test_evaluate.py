@@ -115,6 +115,16 @@ def test_the_transfer_matrix(finished_split, tmp_path):
     assert matrix[0][1].total.fmr.value < matrix[1][1].total.fmr.value
 
 
+def test_one_split_and_one_classifier_need_no_list(finished_split):
+    """As one types it: an opened dataset, a module."""
+    opened = load_dataset(str(finished_split), "mnist", split="lenet").select(range(8))
+    module = LenetConfig(checkpoint="asset:mnist/lenet/model.safetensors").build()
+    found = evaluate(opened, module)
+    assert [(result.split, result.classifier) for result in found.results] == [("split", "classifier")]
+    by_names = evaluate(str(finished_split), LENET)
+    assert [result.classifier for result in by_names.results] == ["mnist/lenet"]
+
+
 def test_the_figures_as_frames_and_in_short(finished_split):
     evaluation = evaluate({"lenet": str(finished_split)}, {"mine": LENET, "tiny": "outside_components:SmallNetConfig"})
     frame = evaluation.to_frame()
@@ -351,7 +361,7 @@ def test_rows_that_can_not_be_used(rows, change, message):
     [
         (["nowhere.parquet"], [LENET], "nowhere.parquet: no such file"),
         ([], [LENET], "splits: give at least one"),
-        ("out", [LENET], "give a list, or a mapping of names, not one string"),
+        ([], LENET, "splits: give at least one"),
         (["out"], [LENET, LENET], "two classifiers are called mnist/lenet; give one another name"),
         (["out"], ["lenet"], "lenet: not a classifier; use timm:NAME"),
         (["out"], ["asset:mnist/vgg"], "no such asset; shipped are"),
@@ -365,7 +375,7 @@ def test_rows_that_can_not_be_used(rows, change, message):
     ],
 )  # fmt: skip
 def test_what_is_no_split_or_no_classifier(finished_split, splits, classifiers, message):
-    given = [str(finished_split) if split == "out" else split for split in splits] if splits != "out" else splits
+    given = [str(finished_split) if split == "out" else split for split in splits]
     with pytest.raises(UserError, match=message):
         evaluate(given, classifiers)
 
