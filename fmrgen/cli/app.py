@@ -98,12 +98,20 @@ def generate(
     show = not quiet and is_first
     log = progress.JobLog(log_file if is_first else None)
 
-    def tell(line: str) -> None:
-        display.print_note(line)
+    def tell(line: str, shown: bool = True) -> None:
+        if shown:
+            display.print_note(line)
         log.write("note", text=line)
 
     with log.outcome(), progress.job_progress(loaded, show, log) as on_progress:
-        summary = run(loaded, output, part=own_part, on_progress=on_progress, on_note=tell)
+        summary = run(
+            loaded,
+            output,
+            part=own_part,
+            on_progress=on_progress,
+            on_start=lambda line: tell(line, not quiet),
+            on_note=tell,
+        )
     log.write("end", summary=asdict(summary))
     if not is_first or part is not None:
         return

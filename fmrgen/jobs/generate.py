@@ -42,6 +42,7 @@ def generate(
     *,
     part: tuple[int, int] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_start: Callable[[str], None] = lambda line: None,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> Summary:
     """Makes the perturbed split of `recipe` in the dataset folder `output`, going on where an earlier run stopped.
@@ -55,6 +56,7 @@ def generate(
         part: `(i, n)` makes the i-th of n parts, on a machine that does not see the others' folder; `fmrgen.merge`
             makes one split of them.
         on_progress: told how far the job is, over all processes.
+        on_start: told, in a line, what the job runs on, and how much of it is there.
         on_note: told, in a line, what was found or is left to do.
 
     Returns:
@@ -76,7 +78,8 @@ def generate(
     with errors_of_one_process(), closing(ShardLocks(folder, own_shards(folder.shards, part))) as locks:
         run = new_run(device_name(device))
         provenance = claim(folder, new_provenance(recipe, components), [run], locks, on_note)
-        tell(_start_line(recipe, device, folder, locks, provenance))
+        if is_first_process():
+            on_start(_start_line(recipe, device, folder, locks, provenance))
         job = _Job(recipe, components, folder, provenance, device, locks, on_progress)
         while not provenance.is_finished and locks.missing():
             job.perturb_shards()
@@ -105,7 +108,8 @@ def _start_line(
         return f"{folder.paths.root}:{folder.paths.name}: is complete; there is nothing to do"
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     there = len(locks.wanted) - len(locks.missing())
-    begins = f"resuming, {there} of {len(locks.wanted)} shards are there" if there else f"{len(locks.wanted)} shards"
+    of = f"{len(locks.wanted)} shard{'s' if len(locks.wanted) > 1 else ''}"
+    begins = f"resuming, {there} of {of} are there" if there else of
     return (
         f"{processes} process{'es' if processes > 1 else ''} on {device_name(device)}, "
         f"{recipe.perturb.slots} slots{' each' if processes > 1 else ''}; {begins}"

@@ -283,7 +283,7 @@ def test_configs_are_not_mixed(hub, split, other):
     (other / "provenance/mnist/twin.json").write_text(json.dumps(told))
     result = push(hub, other, REPO)
     assert result.returncode == 2
-    assert "someone/digits: config mnist has another oracle in its split lenet" in result.stderr
+    assert "someone/digits: config mnist has another oracle.prompts in its split lenet" in result.stderr
 
 
 @pytest.mark.parametrize(
