@@ -4,6 +4,7 @@ import pytest
 import torch
 from fakes import STEP, Brightness, Identity, Patient, grey
 from helpers import SIZE
+from torch import nn
 
 from fmrgen import Example, Labels, PerturbOptions, UserError
 from fmrgen import perturb as run_engine
@@ -39,6 +40,7 @@ def test_an_example_that_is_none(image, label, message):
 def test_a_classifier_in_training_mode():
     with pytest.raises(UserError, match=r"classifier: is in training mode; call eval\(\)"):
         perturb(*grey(0.2), classifier=Brightness().train())
+    assert perturb(*grey(0.2), classifier=nn.Sequential(Brightness().eval()))
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(255, 0), (2, -1)])
