@@ -11,8 +11,10 @@ _OVERSHOOT = 0.5  # of a decoder that does not clamp; one that decodes to -1 to 
 
 
 def check_classifier(classifier: nn.Module) -> None:
-    """Raises UserError for one in training mode, whose answers are chance: a new wrapper of a network in evaluation mode
-    is none."""
+    """Raises UserError for one in training mode, whose answers are chance.
+
+    A new wrapper of a network in evaluation mode is not: its own flag means nothing.
+    """
     if any(module.training for module in classifier.modules() if not list(module.children())):
         raise UserError("classifier: is in training mode; call eval()")
 
