@@ -4,11 +4,12 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from fmrgen.jobs.verify_files import FilesVerification
     from fmrgen.metrics import Summary
 
+_WIDTH_OF_LOGS = 200
 _LISTED = 20  # of what is wrong, printed line by line
 
 
@@ -159,8 +161,9 @@ class _Notes(logging.Handler):
 
 
 def _console(stderr: bool = False) -> Console:
-    """A terminal that takes text for text: names of folders, splits and classes are no markup."""
-    return Console(stderr=stderr, markup=False, emoji=False)
+    """A terminal that takes text for text: names of folders, splits and classes are no markup. A log has wide lines."""
+    is_log = not (sys.stderr if stderr else sys.stdout).isatty() and "COLUMNS" not in os.environ
+    return Console(stderr=stderr, markup=False, emoji=False, width=_WIDTH_OF_LOGS if is_log else None)
 
 
 def print_pushed(pushed: "Pushed") -> None:
@@ -199,19 +202,35 @@ def print_transfer(evaluation: "EvaluationResults") -> None:
 
 
 def print_table(content: "TextTable", title: str) -> None:
-    """A table; figures stand over their intervals."""
-    first, *others = map(printable, content.header)
-    widest = max((len(row[0]) for row in content.rows), default=0)
-    columns = [
-        Column(first, overflow="fold", min_width=min(12, widest)),
-        *(Column(name, justify="right", no_wrap=True) for name in others),
-    ]
-    table = Table(
-        *columns, title=Text(printable(title)), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-    for row in content.rows:
-        table.add_row(*map(_stacked, row))
-    _console().print(table)
+    """A table; figures stand over their intervals.
+
+    What is too wide goes on below, its rows named again.
+    """
+    console = _console()
+    names, *columns = zip(*(map(_stacked, row) for row in [content.header, *content.rows]), strict=True)
+    room = console.width - min(_width(names), console.width // 3)
+    parts: list[list[Any]] = [[]]
+    for column in columns:
+        if parts[-1] and sum(map(_width, [*parts[-1], column])) > room:
+            parts.append([])
+        parts[-1].append(column)
+    for number, part in enumerate(parts):
+        table = Table(
+            Column(names[0], overflow="fold", max_width=console.width // 3),
+            *(Column(column[0], justify="right", no_wrap=True) for column in part),
+            title=Text(printable(title)) if number == 0 else None,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+        )
+        for row in zip(names[1:], *(column[1:] for column in part), strict=True):
+            table.add_row(*row)
+        console.print(table)
+
+
+def _width(column: Sequence[Text]) -> int:
+    """Of a column, with the gap to the next."""
+    return 2 + max(cell_len(line) for cell in column for line in cell.plain.split("\n"))
 
 
 def _stacked(cell: str) -> Text:
