@@ -152,7 +152,8 @@ def test_of_three_processes_one_is_killed_and_the_job_ends_all_the_same(tmp_path
     assert verify_files(str(out)).finished
     assert not [*out.rglob("*.tmp"), *out.glob("mnist/.*.lock")]
     runs = json.loads((out / "provenance/mnist/lenet.json").read_text())["runs"]
-    assert [("finished" in run) for run in runs].count(True) == 2
+    assert len(runs) in (2, 3)  # the late one may find all of it done
+    assert [("finished" in run) for run in runs].count(True) == len(runs) - 1
 
 
 @pytest.mark.job
