@@ -50,11 +50,13 @@ class JobLog:
 @contextmanager
 def job_progress(recipe: Recipe, show: bool, log: JobLog | None = None) -> Iterator[Callable[[JobProgress], None]]:
     """Progress in images, with images/s, what the oracle accepted and mean iterations."""
-    name, started = f"{recipe.output.config}/{recipe.output.split}", time.monotonic()
-    is_due = _EachSoOften()
+    name, is_due = f"{recipe.output.config}/{recipe.output.split}", _EachSoOften()
+    started: float | None = None  # by its first news: loading the models is no work on images
     with _progress(show) as update:
 
         def tell(progress: JobProgress) -> None:
+            nonlocal started
+            started = started or time.monotonic()
             seconds, made = time.monotonic() - started, progress.done - progress.resumed
             valid = progress.accepted / progress.done if progress.done else None
             iterations = progress.iterations / progress.accepted if progress.accepted else None
