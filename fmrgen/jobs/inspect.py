@@ -320,7 +320,7 @@ def _warnings(plain: _Plain, acceptable: float, images: int) -> list[str]:
             f"{plain.classifier[0]:.0%}: check the class names in oracle.prompts, or take "
             "perturb.oracle_rule=consistent"
         )
-    if acceptable < _LEAST_VALID:
+    if _is_less(acceptable, _LEAST_VALID, images):
         found.append(
             f"the oracle accepts {acceptable:.0%} of the plain reconstructions, and VR can't be more: take a better "
             "generator or a larger generator.image_size, another oracle, or a lower perturb.min_probability"
