@@ -38,6 +38,10 @@ def exit_status_of(run: Callable[[], int | None], again: str) -> int:
     _stop_listening()
     if status == _INTERRUPTED:  # also what typer makes of Ctrl-C
         print_error(f"interrupted{again}")
+    if status in (_TERMINATED, _INTERRUPTED) and _prepared.is_set():
+        # A library that the signal met in the middle, as torch in its import, can abort the interpreter's own end.
+        sys.stderr.flush()
+        os._exit(status)
     if status and _prepared.is_set():  # what libraries do at the exit may wait for a process that is gone
         late = threading.Timer(_GRACE, os._exit, [status])
         late.daemon = True
