@@ -16,7 +16,14 @@ from transformers import (
     ResNetForImageClassification,
 )
 
-from fmrgen.classifiers.base import Classifier, GroupedClassifier, Normalize, answer_in_labels, left_out_note
+from fmrgen.classifiers.base import (
+    Classifier,
+    GroupedClassifier,
+    Normalize,
+    answer_in_labels,
+    has_weights,
+    left_out_note,
+)
 from fmrgen.config import config_class
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError
@@ -28,7 +35,7 @@ from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.oracles.clip import Config as ClipConfig
 from fmrgen.oracles.ensemble import EnsembleOracle
 from fmrgen.recipe import load_recipe
-from fmrgen.weights.digest import has_weights, weights_sha256
+from fmrgen.weights.digest import weights_sha256
 
 DIGITS = Labels(tuple("0123456789"), source_size=10)
 SECTIONS = {

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from fmrgen.engine.images import as_float32
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels, Match, match_classes
+from fmrgen.weights.digest import weights_sha256
+
+_WRAPPERS = ("", "network.", "classifier.", "classifier.network.")  # how their parameters' names begin
 
 Interpolation = Literal["auto", "bicubic", "bilinear"]
 
@@ -128,6 +131,17 @@ def answer_in_labels(classifier: nn.Module, labels: Labels, image: Tensor, what:
     )
     raise UserError(
         f"{what}: has {outputs} outputs for {len(labels)} labels{also}; choose weights trained for these labels"
+    )
+
+
+def has_weights(classifier: nn.Module, digest: str) -> bool:
+    """Whether `digest` is of the network in a classifier, behind the same wrappers or behind others: a recipe wraps the
+    network that its maker handed over, which puts other names before those of its weights."""
+    network = classifier
+    while isinstance(network, Classifier | GroupedClassifier):
+        network = network.network if isinstance(network, Classifier) else network.classifier
+    return weights_sha256(classifier, "") == digest or any(
+        weights_sha256(network, names) == digest for names in _WRAPPERS
     )
 
 

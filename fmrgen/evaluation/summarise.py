@@ -9,7 +9,7 @@ import pyarrow as pa
 from datasets import ClassLabel
 
 from fmrgen.cautions import cautions
-from fmrgen.classifiers.base import left_out_note
+from fmrgen.classifiers.base import has_weights, left_out_note
 from fmrgen.config import without_later_defaults
 from fmrgen.errors import UserError
 from fmrgen.evaluation.evaluation import Evaluation
@@ -21,7 +21,7 @@ from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier
 from fmrgen.labels import match_classes
 from fmrgen.metrics import COMPARED, summarise, summarise_classes
 from fmrgen.storage.provenance import RecordedPerturb
-from fmrgen.weights.digest import has_weights, weights_sha256
+from fmrgen.weights.digest import weights_sha256
 
 _SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
 

@@ -8,29 +8,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from fmrgen.classifiers.base import Classifier, GroupedClassifier
 from fmrgen.engine.interfaces import Generator, Oracle
 from fmrgen.errors import UserError
 
 _REGISTRIES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
-_WRAPPERS = ("", "network.", "classifier.", "classifier.network.")  # how their parameters' names begin
 
 
-def weights_sha256(component: object) -> str | None:
-    """A digest of the weights in `component`: of all tensors and arrays that it holds, None where it has none."""
-    return _sha256(component, "")
+def weights_sha256(component: object, prefix: str = "") -> str | None:
+    """A digest of the weights in `component`: of all tensors and arrays that it holds, None where it has none.
 
-
-def has_weights(classifier: nn.Module, digest: str) -> bool:
-    """Whether `digest` is of the network in a classifier, behind the same wrappers or behind others: a recipe wraps the
-    network that its maker handed over, which puts other names before those of its weights."""
-    network = classifier
-    while isinstance(network, Classifier | GroupedClassifier):
-        network = network.network if isinstance(network, Classifier) else network.classifier
-    return _sha256(classifier, "") == digest or any(_sha256(network, names) == digest for names in _WRAPPERS)
-
-
-def _sha256(component: object, prefix: str) -> str | None:
+    Their names count, and begin with `prefix`.
+    """
     digest = hashlib.sha256()
     found = 0
     for name, tensor in sorted(_tensors(component, prefix), key=lambda entry: entry[0]):
