@@ -180,6 +180,12 @@ class Summary:
         "accuracy on the originals of valid rows alone",
         lambda rows: rows.share_right("original_prediction", among_valid=True),
     )
+    native_accuracy: Estimate | None = _metric(
+        "SA native",
+        "SA on the source's own pixels",
+        "accuracy on the source's images before they come to the split's size: where SA is lower, resizing takes it",
+        lambda rows: rows.share_right("native_prediction"),
+    )
     valid_fmr: Estimate | None = _metric(
         "FMR valid",
         "FMR over valid rows alone",

@@ -260,7 +260,12 @@ def evaluate(
         ),
     ] = None,
     source: Annotated[
-        str | None, typer.Option("--source", metavar="RECIPE", help="Where originals come from if the split has none.")
+        str | None,
+        typer.Option(
+            "--source",
+            metavar="RECIPE",
+            help="The recipe of the splits' source: adds SA on its own pixels, and SA where a split has no originals.",
+        ),
     ] = None,
     download: Annotated[
         bool, typer.Option("--download", help="Fetch a split on the Hub whole before reading it.")

@@ -14,7 +14,7 @@ from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import classify
 from fmrgen.evaluation.evaluation import Evaluation
-from fmrgen.evaluation.originals import classify_originals
+from fmrgen.evaluation.originals import classify_source
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier, SplitRows, check_columns
 from fmrgen.evaluation.summarise import summarise_evaluation
@@ -50,7 +50,8 @@ def evaluate(
         classifiers: short forms (`timm:resnet50.a1_in1k`), recipes whose classifier is meant, configs, or torch modules
             from images [B, 3, H, W] in [0, 1] to logits [B, K], which are put in evaluation mode; one, several, or a
             mapping that names them.
-        source: where SA comes from if a split has no `original` column; by default the source in its provenance.
+        source: of the splits; accuracy on its own pixels is measured as well. If a split has no `original` column SA
+            comes from it too, and by default from the source in its provenance.
         download: fetch a split on the Hub whole before it is read.
         trust: let the source in a provenance run the code and read the places that it names.
         batch_size: images that a classifier gets at once.
@@ -85,8 +86,8 @@ def evaluate(
     for split in opened:
         progress = on_rows if processes.is_first else lambda split, done, total: None
         passed = _classify_split(split, models, processes, device, shown, batch_size, progress)
-        if "original" not in split.features:
-            classify_originals(passed, processes, device, source, trust, batch_size)
+        if "original" not in split.features or source is not None:
+            classify_source(passed, processes, device, source, trust, batch_size)
         evaluated.append(passed)
     for model in models:
         what = f"classifier {model.name}"

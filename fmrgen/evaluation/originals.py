@@ -1,15 +1,18 @@
 """Originals that a split does not hold, from the source that it was made of."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 import torch
+from torch import nn
 
 from fmrgen.components import build_source
 from fmrgen.distributed.launch import Processes
+from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
-from fmrgen.evaluation.classify import Batch, LazyPixels, classify
+from fmrgen.evaluation.classify import Batch, LazyPixels, Pixels, classify
 from fmrgen.evaluation.stream import ClassifiedSplit
 from fmrgen.image_files import Fit, open_rgb, resize
 from fmrgen.kinds import SourceOnly
@@ -20,7 +23,7 @@ from fmrgen.storage.open import OpenedSplit
 from fmrgen.trust.recipes import UntrustedError, untrusted_config
 
 
-def classify_originals(
+def classify_source(
     passed: ClassifiedSplit,
     processes: Processes,
     device: torch.device,
@@ -28,10 +31,11 @@ def classify_originals(
     trust: bool,
     batch_size: int,
 ) -> None:
-    """Adds the predictions on the originals of a split that has none, or a note that says why there are none.
+    """Adds what is said of the source's images: of originals where the split has none, of native ones if it is `given`.
 
-    They come from the source `given`, else from the one in the split's provenance. Raises UserError where a source that
-    was given can't be used, or is not the one that the split was made of.
+    `native` images are those of the source at their own sizes. The source is the one `given`, else the one in the
+    split's provenance; a note says why there are no predictions. Raises UserError where a source that was given can't
+    be used, or is not the one that the split was made of.
     """
     columns, notes = passed.rows.columns, passed.notes
     config = _source_section(given, passed.split, trust, notes)
@@ -50,10 +54,34 @@ def classify_originals(
             raise
         notes.append(f"SA and FMR are not available: there is no column original, and {error}; pass another --source")
         return
-    batches = _source_batches(source, columns, passed, batch_size)
-    originals = classify(batches, passed.answering, processes, device)
-    for name, found in originals.items():
-        passed.predictions[name] |= found
+
+    def add(name: str, classifiers: Mapping[str, nn.Module], load: Callable[[RawExample], LazyPixels]) -> None:
+        batches = _source_batches(source, columns, passed, batch_size, name, load)
+        for classifier, found in classify(batches, classifiers, processes, device).items():
+            passed.predictions[classifier] |= found
+
+    if "original" not in passed.split.features:
+        add("original", passed.answering, partial(_original, size=passed.image_size[0], fit=source.fit))
+    if given is not None and (able := _able(passed, source, device)):
+        add("native", able, lambda example: partial(_native, example))
+
+
+def _able(passed: ClassifiedSplit, source: Source, device: torch.device) -> dict[str, nn.Module]:
+    """The classifiers that take the source's first image as it is; a note for each that does not."""
+    image = to_batch(_native(next(source.read(0, 1)))[None], device)
+    able = {}
+    for name, classifier in passed.answering.items():
+        try:
+            with torch.inference_mode():
+                classifier(image.clone())
+        except Exception as error:  # anyone's code stands there, and some networks take one size alone
+            passed.notes.append(
+                f"classifier {name}: SA native is not available, it takes no images of "
+                f"{image.shape[2]}×{image.shape[3]} pixels ({type(error).__name__})"
+            )
+        else:
+            able[name] = classifier
+    return able
 
 
 def _source_section(
@@ -78,16 +106,21 @@ def _source_section(
 
 
 def _source_batches(
-    source: Source, columns: dict[str, np.ndarray], passed: ClassifiedSplit, batch_size: int
+    source: Source,
+    columns: dict[str, np.ndarray],
+    passed: ClassifiedSplit,
+    batch_size: int,
+    name: str,
+    load: Callable[[RawExample], LazyPixels],
 ) -> Iterator[Batch]:
-    """The source's images of the split's rows, at the split's size."""
+    """The source's images of the split's rows, loaded by `load` and called `name`."""
     row_of = {int(example_id): row for row, example_id in enumerate(columns["id"])}
     waiting: list[tuple[int, RawExample]] = []
 
     def batch() -> Batch:
         numbers, examples = zip(*waiting, strict=True)
         waiting.clear()
-        return Batch(np.array(numbers), partial(_load_originals, examples, passed.image_size[0], source.fit))
+        return Batch(np.array(numbers), lambda: {name: [load(example) for example in examples]})
 
     for example in source.read(0, len(source)):
         row = row_of.pop(example.id, None)
@@ -112,11 +145,19 @@ def _source_batches(
         yield batch()
 
 
-def _load_originals(examples: Sequence[RawExample], size: int, fit: Fit) -> dict[str, list[LazyPixels]]:
-    images: list[LazyPixels] = []
-    for example in examples:
-        try:
-            images.append(resize(open_rgb(example.image), size, fit))
-        except UserError as error:
-            raise UserError(f"source: image of id {example.id} is unreadable ({error})") from None
-    return {"original": images}
+def _original(example: RawExample, size: int, fit: Fit) -> Pixels:
+    with _readable(example):
+        return resize(open_rgb(example.image), size, fit)
+
+
+def _native(example: RawExample) -> Pixels:
+    with _readable(example):
+        return np.asarray(open_rgb(example.image))
+
+
+@contextmanager
+def _readable(example: RawExample) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"source: image of id {example.id} is unreadable ({error})") from None

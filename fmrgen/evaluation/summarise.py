@@ -79,6 +79,8 @@ def _columns_of(
     found["prediction"] = said["image"]
     if "original" in said:
         found["original_prediction"] = said["original"]
+    if "native" in said:
+        found["native_prediction"] = said["native"]
     return found
 
 

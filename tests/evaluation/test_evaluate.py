@@ -21,11 +21,14 @@ from torch import nn
 from fmrgen import UserError, evaluate, show, transfer, write_report
 from fmrgen.classifiers.base import Classifier
 from fmrgen.classifiers.lenet import Config as LenetConfig
+from fmrgen.engine.images import to_batch
 from fmrgen.evaluation.results import read_figures
+from fmrgen.image_files import open_rgb
 from fmrgen.jobs.generate import generate
 from fmrgen.metrics import SUMMARY_COLUMNS, summarise
 from fmrgen.recipe import load_classifier, load_recipe
 from fmrgen.report.markdown import to_markdown
+from fmrgen.report.tables import split_table
 
 LENET = "asset:mnist/lenet"
 DIGITS = [str(digit) for digit in range(10)]
@@ -505,6 +508,45 @@ def test_originals_from_a_source_that_is_given(without_originals):
         evaluate(nobodys, [LENET], source="{kind: mnist, limit: 3}")
     with pytest.raises(UserError, match="has no column of distinct ids"):
         evaluate({"theirs": stored.remove_columns("id")}, [LENET], source="mnist-lenet")
+
+
+class ReadsDetails(nn.Module):
+    """LeNet on images of 28 px; on others it always says 0, or fails where it needs another size."""
+
+    def __init__(self, needs=None):
+        super().__init__()
+        self.network, self.needs = load_classifier(LENET)[1].build(), needs
+
+    def forward(self, images):
+        if self.needs is not None and images.shape[2] != self.needs:
+            raise ValueError("another size")
+        logits = self.network(images)
+        return logits if images.shape[2] == 28 else torch.zeros_like(logits)
+
+
+def test_accuracy_on_the_sources_own_pixels_stands_beside_sa(without_originals, rows):
+    stored = Dataset.from_parquet(str(without_originals / "mnist/lenet-*.parquet"))
+    theirs = {"theirs": stored}
+    nets = {"lenet": load_classifier(LENET)[1].build(), "details": ReadsDetails(), "one size": ReadsDetails(needs=32)}
+    found = evaluate(theirs, nets, source="mnist-lenet")
+    lenet, details, one_size = (result.total for result in found.results)
+    native = list(load_recipe("mnist-lenet").build().source.read(0, len(stored)))
+    images = torch.stack([to_batch(np.asarray(open_rgb(example.image))[None])[0] for example in native])
+    labels = torch.tensor([example.label for example in native])
+    right = (nets["lenet"](images).argmax(1) == labels).float().mean()
+    assert images.shape[2] == 28
+    assert lenet.native_accuracy.value == pytest.approx(100 * float(right))
+    assert details.native_accuracy == lenet.native_accuracy
+    assert details.standard_accuracy.value < 20
+    assert one_size.native_accuracy is None
+    assert one_size.standard_accuracy == details.standard_accuracy
+    assert (
+        "classifier one size: SA native is not available, it takes no images of 28×28 pixels (ValueError)"
+        in found.splits[0].notes
+    )
+    assert "SA native" in split_table(found.results).header
+    assert evaluate({"split": rows}, [LENET], source="mnist-lenet").results[0].total.native_accuracy is not None
+    assert evaluate({"split": rows}, [LENET]).results[0].total.native_accuracy is None
 
 
 def test_a_source_that_is_gone_or_names_code_is_a_note(without_originals):
