@@ -511,7 +511,7 @@ def test_originals_from_a_source_that_is_given(without_originals):
 
 
 class ReadsDetails(nn.Module):
-    """LeNet on images of 28 px; on others it always says 0, or fails where it needs another size."""
+    """LeNet on images of 32 px; on others it always says 0, or fails where it needs another size."""
 
     def __init__(self, needs=None):
         super().__init__()
@@ -521,27 +521,28 @@ class ReadsDetails(nn.Module):
         if self.needs is not None and images.shape[2] != self.needs:
             raise ValueError("another size")
         logits = self.network(images)
-        return logits if images.shape[2] == 28 else torch.zeros_like(logits)
+        return logits if images.shape[2] == 32 else torch.zeros_like(logits)
 
 
 def test_accuracy_on_the_sources_own_pixels_stands_beside_sa(without_originals, rows):
     stored = Dataset.from_parquet(str(without_originals / "mnist/lenet-*.parquet"))
-    theirs = {"theirs": stored}
-    nets = {"lenet": load_classifier(LENET)[1].build(), "details": ReadsDetails(), "one size": ReadsDetails(needs=32)}
+    smaller = [image.resize((28, 28)) for image in stored["image"]]
+    theirs = {"theirs": remade(stored, {"image": Image()}, image=smaller)}
+    nets = {"lenet": load_classifier(LENET)[1].build(), "details": ReadsDetails(), "one size": ReadsDetails(needs=28)}
     found = evaluate(theirs, nets, source="mnist-lenet")
     lenet, details, one_size = (result.total for result in found.results)
     native = list(load_recipe("mnist-lenet").build().source.read(0, len(stored)))
     images = torch.stack([to_batch(np.asarray(open_rgb(example.image))[None])[0] for example in native])
     labels = torch.tensor([example.label for example in native])
     right = (nets["lenet"](images).argmax(1) == labels).float().mean()
-    assert images.shape[2] == 28
+    assert images.shape[2] == 32
     assert lenet.native_accuracy.value == pytest.approx(100 * float(right))
     assert details.native_accuracy == lenet.native_accuracy
     assert details.standard_accuracy.value < 20
     assert one_size.native_accuracy is None
     assert one_size.standard_accuracy == details.standard_accuracy
     assert (
-        "classifier one size: SA native is not available, it takes no images of 28×28 pixels (ValueError)"
+        "classifier one size: SA native is not available, it takes no images of 32×32 pixels (ValueError)"
         in found.splits[0].notes
     )
     assert "SA native" in split_table(found.results).header
