@@ -49,9 +49,10 @@ def job(recipe: str, limit: int, overrides: list[str], processes: int = 1, cores
 
 
 def one(recipe: str, output: str, overrides: list[str]) -> None:
-    from fmrgen import generate, load_recipe
+    from fmrgen import load_recipe
+    from fmrgen.jobs.generate import make_split
 
-    generate(load_recipe(recipe, overrides), output)
+    make_split(load_recipe(recipe, overrides), output)
     print("peak_MiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, flush=True)
 
 
@@ -60,8 +61,9 @@ def overhead(recipe: str, limit: int, rounds: int, overrides: list[str]) -> dict
     import torch
 
     from benchmarks.throughput import load_examples, run_engine
-    from fmrgen import generate, load_recipe
+    from fmrgen import load_recipe
     from fmrgen.distributed.launch import start_process
+    from fmrgen.jobs.generate import make_split
 
     loaded = load_recipe(recipe, [f"source.limit={limit}", *overrides])
     device = start_process()  # with the threads of a job
@@ -76,7 +78,7 @@ def overhead(recipe: str, limit: int, rounds: int, overrides: list[str]) -> dict
         building = time.perf_counter() - started
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
-            generate(loaded, folder)
+            make_split(loaded, folder)
             jobs.append(time.perf_counter() - started - building)
 
     def run_alone() -> None:

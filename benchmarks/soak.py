@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
 
 from fmrgen.cli.display import quiet_libraries
-from fmrgen.jobs.generate import generate
+from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.progress import Progress
 from fmrgen.recipe import Recipe
 
@@ -39,7 +39,7 @@ def main() -> None:
                 looks[tenth] = _resident_mib(), files, time.monotonic() - started
                 print(f"{progress.done:6d} images: {looks[tenth][0]:6.1f} MiB, {files} open files", flush=True)
 
-        summary = generate(_recipe(folder / "data", arguments.shard_size), folder / "out", on_progress=look)
+        summary = make_split(_recipe(folder / "data", arguments.shard_size), folder / "out", on_progress=look)
         assert summary.rows == arguments.images
     (first, few, begun), (last, many, ended) = looks[1], looks[_LOOKS]
     print(

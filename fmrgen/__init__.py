@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fmrgen.jobs.batch import perturb_batch as perturb_batch
     from fmrgen.jobs.compare import compare as compare
     from fmrgen.jobs.export import export as export
-    from fmrgen.jobs.generate import generate as generate
+    from fmrgen.jobs.from_objects import generate as generate
     from fmrgen.jobs.inspect import inspect as inspect
     from fmrgen.jobs.merge import merge as merge
     from fmrgen.jobs.sparsify import SparseMask as SparseMask
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from fmrgen.sources.base import RawExample as RawExample
     from fmrgen.sources.base import Source as Source
     from fmrgen.sources.base import SourceConfig as SourceConfig
+    from fmrgen.storage.generated import GeneratedSplit as GeneratedSplit
     from fmrgen.storage.open import OpenedSplit as OpenedSplit
     from fmrgen.storage.open import open_split as open_split
     from fmrgen.training.loop import train as train
@@ -71,6 +72,7 @@ _MODULES = {
     "Evaluation": "fmrgen.evaluation.evaluation",
     "Example": "fmrgen.records",
     "FilesVerification": "fmrgen.jobs.verify_files",
+    "GeneratedSplit": "fmrgen.storage.generated",
     "Generator": "fmrgen.engine.interfaces",
     "GeneratorConfig": "fmrgen.generators.base",
     "Judgement": "fmrgen.engine.interfaces",
@@ -97,7 +99,7 @@ _MODULES = {
     "evaluate": "fmrgen.evaluation.evaluate",
     "export": "fmrgen.jobs.export",
     "freeze": "fmrgen.weights.checkpoint",
-    "generate": "fmrgen.jobs.generate",
+    "generate": "fmrgen.jobs.from_objects",
     "inspect": "fmrgen.jobs.inspect",
     "load_classifier": "fmrgen.recipe",
     "load_recipe": "fmrgen.recipe",

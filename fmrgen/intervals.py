@@ -19,6 +19,17 @@ class Estimate:
     low: float | None
     high: float | None
 
+    def __str__(self) -> str:
+        """`13.05 [11.1, 15.3]`; the value alone where it has no ends."""
+        if self.low is None or self.high is None:
+            return f"{self.value:.2f}"
+        return f"{self.value:.2f} [{self.low:.1f}, {self.high:.1f}]"
+
+
+def format_estimate(estimate: Estimate | None) -> str:
+    """`13.05 [11.1, 15.3]`; n/a where there is none."""
+    return "n/a" if estimate is None else str(estimate)
+
 
 def proportion(hits: np.ndarray) -> Estimate | None:
     """The share of True with Wilson's interval, None for no rows."""

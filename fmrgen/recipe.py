@@ -124,7 +124,8 @@ def _called(section: ComponentConfig) -> str:
     """A component in a few words: its kind, and which one of that kind."""
     which = next((getattr(section, key) for key in ("model", "target", "path") if getattr(section, key, None)), None)
     name = Path(str(which)).name if which is not None and Path(str(which)).exists() else which
-    return section.kind if name is None else f"{section.kind} {name}"
+    kind = section.kind.replace("_", "-")
+    return kind if name is None else f"{kind} {name}"
 
 
 def shipped_recipes() -> dict[str, Path]:

@@ -42,14 +42,14 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def finished_split(tmp_path_factory, worker_id):
     """A folder with the split mnist/lenet, 120 rows, made once for all workers; to be read only."""
-    from fmrgen.jobs.generate import generate
+    from fmrgen.jobs.generate import make_split
     from fmrgen.recipe import load_recipe
 
     root = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
     folder = root / "finished" / "out"
     overrides = ["source.limit=120", "output.shard_size=40", "perturb.budget=8", "perturb.step_size=0.1"]
     with FileLock(root / "finished.lock"):
-        generate(load_recipe("mnist-lenet", overrides), folder)  # does nothing where it is done
+        make_split(load_recipe("mnist-lenet", overrides), folder)  # does nothing where it is done
     return folder
 
 

@@ -29,7 +29,7 @@ from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError
 from fmrgen.generators.vae import Config as VaeConfig
 from fmrgen.generators.vqgan import Config as VqganConfig
-from fmrgen.jobs.generate import generate
+from fmrgen.jobs.generate import make_split
 from fmrgen.labels import Labels, make_labels
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.oracles.clip import Config as ClipConfig
@@ -61,7 +61,7 @@ def test_components_from_outside_the_package_run_unchanged(tmp_path):
     sections = {name: {"kind": f"outside_components:{kind}Config"} for name, kind in
                 {"classifier": "SmallNet", "generator": "Tint", "oracle": "NotTooBright"}.items()}  # fmt: skip
     sections["classifier"]["width"] = 8
-    summary = generate(recipe(tmp_path, **sections), tmp_path / "out")
+    summary = make_split(recipe(tmp_path, **sections), tmp_path / "out")
     assert summary.rows == 12
     assert summary.validation_rate.value == 100
     told = json.loads((tmp_path / "out/provenance/c/s.json").read_text())

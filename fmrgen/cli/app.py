@@ -86,7 +86,7 @@ def generate(
     loaded = load_recipe(recipe, limited(limit, overrides))
 
     from fmrgen.cli import display, progress
-    from fmrgen.jobs.generate import generate as run
+    from fmrgen.jobs.generate import make_split
 
     display.quiet_libraries()
     is_first = is_first_process()
@@ -104,7 +104,7 @@ def generate(
         log.write("note", text=line)
 
     with log.outcome(), progress.job_progress(loaded, show, log) as on_progress:
-        summary = run(
+        summary = make_split(
             loaded,
             output,
             part=own_part,

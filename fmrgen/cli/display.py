@@ -61,7 +61,6 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # broken or huge images: told where they can't be read
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is raised, and told in one line
-    transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity(logging.CRITICAL)  # a model's own words; what goes wrong is raised
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from fmrgen.evaluation.results import EvaluationResults
 from fmrgen.evaluation.samples import Sample
-from fmrgen.intervals import Estimate
+from fmrgen.intervals import Estimate, format_estimate
 from fmrgen.metrics import METRICS, Summary
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Evaluation(EvaluationResults):
                 {
                     "split": result.split,
                     "classifier": result.classifier + (" ◆" if result.conditioned else ""),
-                    **{metric.name: _shown(result.total[metric]) for metric in known},
+                    **{metric.name: format_estimate(result.total[metric]) for metric in known},
                 }
                 for result in self.results
             ]
@@ -126,11 +126,3 @@ def _ends(estimates: dict[str, Estimate | None]) -> dict[str, float]:
             value = None if estimate is None else getattr(estimate, end)
             found[f"{name}_{end}"] = nan if value is None else value
     return found
-
-
-def _shown(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "n/a"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.1f}"
-    return f"{estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"

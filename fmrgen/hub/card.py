@@ -27,11 +27,10 @@ from fmrgen.files import (
     sha256_of,
     write_atomically,
 )
-from fmrgen.intervals import Estimate
+from fmrgen.intervals import Estimate, format_estimate
 from fmrgen.kinds import ComponentConfigs
 from fmrgen.metrics import COMPARED, METRICS, Summary
 from fmrgen.report.markdown import escape
-from fmrgen.report.tables import format_estimate
 from fmrgen.storage.paths import CARD, SPLIT_NAME, SplitPaths, card_lock
 from fmrgen.storage.provenance import Provenance, RecordedComponent, RecordedRecipe, read_all
 from fmrgen.storage.schema import RowSchema
@@ -313,7 +312,8 @@ def _render(splits: dict[str, list[_CardSplit]], repo: str) -> str:
 def _part(component: RecordedComponent) -> str:
     """A component in a few words: its kind, and what names it."""
     named = next(filter(None, map(component.get, ("model", "target", "path", "urls", "checkpoint"))), None)
-    return f"{escape(component.kind)} {escape(str(named))}" if named else escape(component.kind)
+    kind = component.kind.replace("_", "-")
+    return f"{escape(kind)} {escape(str(named))}" if named else escape(kind)
 
 
 def _code_of(recipe: RecordedRecipe) -> str:

@@ -1,7 +1,7 @@
 """Algorithm 1 on tensors in memory: a batch of images in, a batch of images out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,16 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from fmrgen.components import blank_image, build_component, component_errors, fit_oracle, fit_to_labels
-from fmrgen.config import ComponentConfig, unknown_message
 from fmrgen.distributed.launch import start_process
 from fmrgen.engine.interfaces import Generator, Oracle
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
-from fmrgen.kinds import generator_of_short_form, oracle_of_short_form
+from fmrgen.jobs.objects import (
+    AnyClassifier,
+    AnyGenerator,
+    AnyOracle,
+    changed_options,
+    classifier_section,
+    generator_section,
+    oracle_section,
+)
 from fmrgen.labels import Labels
 from fmrgen.metrics import SUMMARY_COLUMNS, Summary, summarise
-from fmrgen.recipe import load_classifier
 from fmrgen.records import Example, Perturbed
 
 
@@ -54,9 +60,9 @@ def perturb_batch(
     images: Tensor,
     labels: Tensor | Sequence[int],
     *,
-    classifier: nn.Module | ComponentConfig | str,
-    generator: Generator | str,
-    oracle: Oracle | str,
+    classifier: AnyClassifier,
+    generator: AnyGenerator,
+    oracle: AnyOracle,
     class_names: Sequence[str] | None = None,
     device: torch.device | str | None = None,
     **options: Any,
@@ -90,18 +96,16 @@ def perturb_batch(
     size = images.shape[-1]
     floats = images / 255 if images.dtype == torch.uint8 else images
     blank = blank_image(size, place)
-    network = _network(classifier, place)
+    network = build_component(classifier_section(classifier), "classifier", nn.Module, place)
     names = _labels(network, class_names, blank)
     with component_errors("classifier", blank):
         network = fit_to_labels(network, names, blank, "classifier")
-    if isinstance(generator, str):
-        generator = build_component(generator_of_short_form(generator, size), "generator", Generator, place)
-    if isinstance(oracle, str):
-        oracle = build_component(oracle_of_short_form(oracle), "oracle", Oracle, place)
-    fit_oracle(oracle, names, blank)
+    made = build_component(generator_section(generator, size), "generator", Generator, place)
+    judge = build_component(oracle_section(oracle), "oracle", Oracle, place)
+    fit_oracle(judge, names, blank)
     examples = [Example(i, floats[i], int(label)) for i, label in enumerate(labels)]
-    settings = _settings(options, len(examples))
-    rows = sorted(perturb(examples, network, generator, oracle, settings, device=place), key=lambda row: row.id)
+    settings = changed_options(PerturbOptions(slots=max(1, min(len(examples), 32))), options)
+    rows = sorted(perturb(examples, network, made, judge, settings, device=place), key=lambda row: row.id)
     return PerturbedBatch(
         images=torch.stack([row.image for row in rows]).float() / 255,
         valid=torch.tensor([row.valid for row in rows]),
@@ -109,23 +113,6 @@ def perturb_batch(
         original_predictions=torch.tensor([row.original_prediction for row in rows]),
         rows=rows,
     )
-
-
-def _settings(options: dict[str, Any], images: int) -> PerturbOptions:
-    known = [field.name for field in fields(PerturbOptions)]
-    if strangers := [name for name in options if name not in known]:
-        raise UserError(unknown_message(f"option {strangers[0]}", strangers[0], known))
-    try:
-        return PerturbOptions(**{"slots": max(1, min(images, 32)), **options})
-    except ValueError as error:
-        raise UserError(str(error)) from None
-
-
-def _network(classifier: nn.Module | ComponentConfig | str, device: torch.device) -> nn.Module:
-    if isinstance(classifier, nn.Module):
-        return classifier.to(device).eval()
-    section = load_classifier(classifier)[1] if isinstance(classifier, str) else classifier
-    return build_component(section, "classifier", nn.Module, device)
 
 
 def _labels(classifier: nn.Module, class_names: Sequence[str] | None, blank: Tensor) -> Labels:

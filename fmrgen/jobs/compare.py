@@ -11,7 +11,7 @@ from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
 from fmrgen.evaluation.evaluate import evaluate
 from fmrgen.evaluation.evaluation import Evaluation
-from fmrgen.jobs.generate import generate
+from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.progress import Progress
 from fmrgen.recipe import OutputConfig, Recipe
 
@@ -62,7 +62,7 @@ def compare(
         on_note("perturb.start_noise is 0: seeds change only what is random in the generator")
     for made in recipes:
         with job_progress(made) as on_progress:
-            generate(made, output, on_progress=on_progress, on_note=on_note)
+            make_split(made, output, on_progress=on_progress, on_note=on_note)
     splits = [f"{output}:{made.output.config}/{made.output.split}" for made in recipes]
     return evaluate(splits, classifiers, batch_size=batch_size, on_rows=on_rows)
 

@@ -36,7 +36,7 @@ _READ_AHEAD = 16  # images decoded and waiting for a slot; their shards are held
 _HOPELESS = 64  # rows from the start without one finite number, and the job ends
 
 
-def generate(
+def make_split(
     recipe: Recipe,
     output: str | Path,
     *,

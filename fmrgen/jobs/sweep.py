@@ -10,7 +10,7 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.results import SweepResult
 from fmrgen.files import parse_yaml
 from fmrgen.jobs.compare import JobProgress, untold
-from fmrgen.jobs.generate import generate
+from fmrgen.jobs.generate import make_split
 from fmrgen.recipe import Recipe, load_recipe
 
 _MOST_POINTS = 1000
@@ -95,6 +95,6 @@ def sweep(
     results = []
     for point in points:
         with job_progress(point.recipe) as on_progress:
-            summary = generate(point.recipe, Path(output) / point.name, on_progress=on_progress, on_note=on_note)
+            summary = make_split(point.recipe, Path(output) / point.name, on_progress=on_progress, on_note=on_note)
         results.append(SweepResult(point.values, point.name, summary))
     return results

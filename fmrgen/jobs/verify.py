@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fmrgen.classifiers.base import has_weights
 from fmrgen.components import ClassifierAndOracle, blank_image, build_classifier_and_oracle, component_errors
 from fmrgen.config import StrictConfig
 from fmrgen.engine.images import as_float32, to_batch
+from fmrgen.engine.interfaces import Oracle
 from fmrgen.errors import UserError
+from fmrgen.in_memory import InMemory
 from fmrgen.kinds import ClassifierField, OracleField
 from fmrgen.records import StopReason
 from fmrgen.storage.open import OpenedSplit, check_recorded_rows, open_own_split, reading
@@ -58,6 +61,8 @@ class _ModelsOfRecipe(StrictConfig):
 def verify(
     split: str,
     *,
+    classifier: nn.Module | None = None,
+    oracle: Oracle | None = None,
     trust: bool = False,
     device: torch.device | str | None = None,
     on_rows: Callable[[int, int], None] = lambda done, rows: None,
@@ -66,6 +71,8 @@ def verify(
 
     Args:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
+        classifier, oracle: in the place of those of the recipe, where these were objects in memory; their weights must
+            be the same.
         trust: let the recipe, which may be a stranger's, run the code and read the files and addresses that it names.
         device: of the models; a GPU where there is one.
         on_rows: called with (rows done, rows in all).
@@ -78,22 +85,31 @@ def verify(
     """
     opened, provenance = open_own_split(split)
     recorded = provenance.recipe
-    tree = {"classifier": dict(recorded.classifier.tree), "oracle": recorded.oracle.tree}
+    tree: dict[str, Any] = {"classifier": dict(recorded.classifier.tree), "oracle": recorded.oracle.tree}
     if provenance.rows_version == 1 and tree["classifier"].get("kind") in ("module", "cifar"):
         tree["classifier"].setdefault("interpolation", "bilinear")  # as these resized then
+    for name, given in {"classifier": classifier, "oracle": oracle}.items():
+        if given is not None:
+            tree[name] = InMemory.of(given)
     told = f"{split}: the recipe in its provenance"
     recipe = untrusted_config(_ModelsOfRecipe, tree, told, trust=trust, cure="if you trust it, verify with --trust")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     labels = provenance.job_labels
     blank = blank_image(provenance.image_size, device)
     judges = build_classifier_and_oracle(recipe.classifier, recipe.oracle, labels, blank)
-    for name, judge in judges._asdict().items():
-        if weights_sha256(judge) != getattr(provenance.weights_sha256, name):
-            raise UserError(f"{split}: the recipe now loads other {name} weights than those that made the split")
+    loaded = {name: weights_sha256(judge) for name, judge in judges._asdict().items()}
+    for name, given in {"classifier": classifier, "oracle": oracle}.items():
+        recorded_sha256 = getattr(provenance.weights_sha256, name)
+        same = loaded[name] == recorded_sha256
+        if name == "classifier" and recorded_sha256 is not None:
+            same = has_weights(judges.classifier, recorded_sha256)
+        if not same:
+            whose = f"the recipe now loads other {name} weights" if given is None else f"the {name} has other weights"
+            raise UserError(f"{split}: {whose} than those that made the split")
     with reading(split):
         rows, disagreements = _verify_rows(opened, provenance, judges, device, on_rows)
     for name, judge in judges._asdict().items():
-        check_same_weights(name, judge, getattr(provenance.weights_sha256, name))
+        check_same_weights(name, judge, loaded[name])
     changed = changed_code(provenance.code_sha256, code_sha256(recipe))
     return Verification(rows, disagreements, [] if changed is None else [changed])
 

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 from fmrgen.evaluation.results import SweepResult
 from fmrgen.files import write_atomically
-from fmrgen.intervals import Estimate
+from fmrgen.intervals import Estimate, format_estimate
 from fmrgen.metrics import METRICS, Metric
-from fmrgen.report.tables import Table, format_estimate
+from fmrgen.report.tables import Table
 
 _SHOWN = ("standard_accuracy", "perturbed_accuracy", "validation_rate", "fmr", "mean_iterations")
 _LINES = ["#c8472f", "#2b6690", "#3f7d58", "#8a6bb1", "#b8862d", "#5b6770"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from fmrgen.evaluation.results import Comparison, EvaluatedSplit, EvaluationResults, Result
-from fmrgen.intervals import Estimate
+from fmrgen.intervals import Estimate, format_estimate
 from fmrgen.metrics import COMPARED, METRICS, Metric, Summary
 
 CONDITIONED = "◆"  # marks a split's own classifier
@@ -24,19 +24,11 @@ class Table:
     rows: list[list[str]]
 
 
-def format_estimate(estimate: Estimate | None) -> str:
-    """`13.05 [11.1, 15.3]`; n/a where there is none."""
-    if estimate is None:
-        return "n/a"
-    interval = format_interval(estimate, ", ")
-    return f"{estimate.value:.2f} [{interval}]" if interval else f"{estimate.value:.2f}"
-
-
-def format_interval(estimate: Estimate, between: str = " – ") -> str:
+def format_interval(estimate: Estimate) -> str:
     """`11.1 – 15.3`; nothing where it has no ends."""
     if estimate.low is None or estimate.high is None:
         return ""
-    return f"{estimate.low:.1f}{between}{estimate.high:.1f}"
+    return f"{estimate.low:.1f} – {estimate.high:.1f}"
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:

@@ -6,14 +6,17 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from fmrgen.in_memory import InMemory
 from fmrgen.trust.recipes import components_in
 
 
 def code_sha256(recipe: BaseModel) -> dict[str, str]:
     """The sha256 of the file of each module that the components of a recipe name, once it is built, by the name of the
-    module; those without a file, such as a notebook's own, are left out."""
+    module, and of the class of each object that was handed over; what has no source code to be found is left out."""
     found = {}
     for config in components_in(recipe):
+        if isinstance(config, InMemory) and (digest := config.code_sha256()) is not None:
+            found[config.target] = digest
         for reference in [config.kind, *config.code_it_runs()]:
             module, colon, _ = reference.partition(":")
             if colon and module.replace(".", "").isidentifier() and (file := _file_of(module)) is not None:

@@ -1,5 +1,7 @@
 """Pretrained parts from a folder, an asset or the Hub, with errors that a user can act on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,24 @@ def from_pretrained(
     bound_requests()
     options |= {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
-        return loader.from_pretrained(resolve_path(reference), **options)
+        with _without_a_bar():
+            return loader.from_pretrained(resolve_path(reference), **options)
     except Exception as error:  # a broken or foreign folder can fail anywhere in the libraries
         raise UserError(f"{what}: {reference} can't be loaded: {one_line(error)}") from error
+
+
+@contextmanager
+def _without_a_bar() -> Iterator[None]:
+    """Weights are read in a moment, without a bar of transformers' own for each model; its setting is the caller's."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def pretrained_model(loader: Any, reference: str, what: str, revision: str | None = None, **options: Any) -> Any:

@@ -21,8 +21,8 @@ from fmrgen import evaluate
 from fmrgen.errors import UserError
 from fmrgen.hub.card import write_card
 from fmrgen.hub.results import record_results, write_model_cards
+from fmrgen.intervals import format_estimate
 from fmrgen.metrics import SUMMARY_COLUMNS, summarise
-from fmrgen.report.tables import format_estimate
 
 LENET = "asset:mnist/lenet"
 

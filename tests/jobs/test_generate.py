@@ -19,7 +19,7 @@ from PIL import Image as PILImage
 
 from fmrgen.distributed.launch import start_processes
 from fmrgen.errors import UserError
-from fmrgen.jobs.generate import generate
+from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.verify import verify
 from fmrgen.recipe import load_recipe
 from fmrgen.storage.open import open_split
@@ -149,7 +149,7 @@ def picture(seed, size=40):
 
 def test_skipped_images_are_listed_and_have_no_row(recipe, tmp_path):
     pictures = [picture(0), b"broken", picture(2), picture(3), b"broken", b"broken"]
-    summary = generate(recipe(pictures, "source.on_error=skip"), tmp_path / "out")
+    summary = make_split(recipe(pictures, "source.on_error=skip"), tmp_path / "out")
     assert summary.rows == 3
     assert sorted(rows(tmp_path / "out")) == [0, 2, 3]
     assert [entry["id"] for entry in provenance(tmp_path / "out")["skipped"]] == [1, 4, 5]
@@ -161,17 +161,17 @@ def test_skipped_images_are_listed_and_have_no_row(recipe, tmp_path):
 def test_an_unreadable_image_stops_the_job_by_its_id_and_loses_nothing(recipe, tmp_path):
     pictures = [picture(0), picture(1), picture(2), b"broken"]
     with pytest.raises(UserError, match="image of id 3 is unreadable"):
-        generate(recipe(pictures, "perturb.slots=1"), tmp_path / "out")
+        make_split(recipe(pictures, "perturb.slots=1"), tmp_path / "out")
     assert parts(tmp_path / "out") == ["mnist/lenet-00000-of-00002.parquet"]
 
 
 def test_every_shard_before_an_unreadable_image_is_kept_and_skipping_goes_on(recipe, tmp_path):
     pictures = [picture(0), picture(1), picture(2), picture(3), picture(4), b"broken"]
     with pytest.raises(UserError, match="image of id 5 is unreadable .* set source.on_error=skip"):
-        generate(recipe(pictures), tmp_path / "out")
+        make_split(recipe(pictures), tmp_path / "out")
     assert len(parts(tmp_path / "out")) == 2
     torch.manual_seed(0)
-    assert generate(recipe(pictures, "source.on_error=skip"), tmp_path / "out").rows == 5
+    assert make_split(recipe(pictures, "source.on_error=skip"), tmp_path / "out").rows == 5
     assert len(provenance(tmp_path / "out")["runs"]) == 2
 
 
@@ -181,28 +181,28 @@ def test_leftovers_are_removed_and_those_of_another_split_are_not(recipe, tmp_pa
     own, other = (tmp_path / f"out/mnist/.{name}-00000-of-00001.parquet.7.tmp" for name in ("lenet", "lenet2"))
     for path in (own, other):
         path.touch()
-    generate(job, tmp_path / "out")
+    make_split(job, tmp_path / "out")
     assert not own.exists()
     assert other.exists()
 
 
 def test_a_card_that_a_killed_run_did_not_write_is_written_by_the_next(recipe, tmp_path):
     job = recipe([picture(0), picture(1)])
-    generate(job, tmp_path / "out")
+    make_split(job, tmp_path / "out")
     (tmp_path / "out/README.md").unlink()
     torch.manual_seed(0)
-    generate(recipe([picture(0), picture(1)]), tmp_path / "out")
+    make_split(recipe([picture(0), picture(1)]), tmp_path / "out")
     assert len(load_dataset(str(tmp_path / "out"), "mnist", split="lenet")) == 2
 
 
 def test_what_an_earlier_version_did_not_tell_is_told_by_the_next_run(recipe, tmp_path):
     job = recipe([picture(0), picture(1)])
-    generate(job, tmp_path / "out")
+    make_split(job, tmp_path / "out")
     path = tmp_path / "out/provenance/mnist/lenet.json"
     told = json.loads(path.read_text())
     path.write_text(json.dumps({name: told[name] for name in told if name not in ("summary", "num_bytes", "files")}))
     torch.manual_seed(0)
-    generate(recipe([picture(0), picture(1)]), tmp_path / "out")
+    make_split(recipe([picture(0), picture(1)]), tmp_path / "out")
     again = json.loads(path.read_text())
     assert (again["summary"], again["files"], again["finished"]) == (told["summary"], told["files"], True)
 
@@ -220,7 +220,7 @@ def test_bf16_by_launcher_is_bf16_by_recipe_and_true(tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match="--mixed_precision fp16: not precise enough for these gradients; launch with bf16"
     ):
-        generate(load_recipe("mnist-lenet", overrides), tmp_path / "out")
+        make_split(load_recipe("mnist-lenet", overrides), tmp_path / "out")
 
 
 def test_threads_are_the_callers_unless_a_launcher_took_them(monkeypatch):
@@ -240,7 +240,7 @@ def test_threads_are_the_callers_unless_a_launcher_took_them(monkeypatch):
 
 
 def test_slots_found_by_timing_are_told(recipe, tmp_path):
-    generate(recipe([picture(0), picture(1)], "perturb.slots=auto"), tmp_path / "out")
+    make_split(recipe([picture(0), picture(1)], "perturb.slots=auto"), tmp_path / "out")
     assert provenance(tmp_path / "out")["runs"][0]["slots"] in {2**power for power in range(11)}
 
 
@@ -250,7 +250,7 @@ def test_a_machine_without_a_compiler_is_told(recipe, tmp_path, monkeypatch):
         torch._inductor.config.patch({"cpp.cxx": (None, "/nowhere/c++")}),
         pytest.raises(UserError, match="perturb.compile: torch can't compile here; leave it out: "),
     ):
-        generate(recipe([picture(0), picture(1)], "perturb.compile=true"), tmp_path / "out")
+        make_split(recipe([picture(0), picture(1)], "perturb.compile=true"), tmp_path / "out")
 
 
 def test_memory_too_small_for_one_image_is_told(recipe, tmp_path, monkeypatch):
@@ -260,7 +260,7 @@ def test_memory_too_small_for_one_image_is_told(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr("fmrgen.generators.transform.Transform.encode", run_out)
     monkeypatch.setattr("fmrgen.components._try_gradient", lambda components, blank: None)
     with pytest.raises(UserError, match="a single image does not fit in GPU memory; perturb.precis"):
-        generate(recipe([picture(0), picture(1)]), tmp_path / "out")
+        make_split(recipe([picture(0), picture(1)]), tmp_path / "out")
 
 
 def cut(shard, other):
@@ -290,7 +290,7 @@ def drop_a_column(shard, other):
 @pytest.mark.parametrize("harm", [cut, flip_a_bit, swap, drop_a_row, drop_a_column])
 def test_a_shard_that_was_harmed_is_made_anew(recipe, tmp_path, harm, finished):
     pictures = [picture(i) for i in range(4)]
-    generate(recipe(pictures), tmp_path / "out")
+    make_split(recipe(pictures), tmp_path / "out")
     before = rows(tmp_path / "out")
     folder = SplitFolder(SplitPaths(tmp_path / "out", "mnist", "lenet"), 4, 2)
     if not finished:
@@ -298,7 +298,7 @@ def test_a_shard_that_was_harmed_is_made_anew(recipe, tmp_path, harm, finished):
     harm(folder.shard_path(1), folder.shard_path(0))
     torch.manual_seed(0)
     notes = []
-    generate(recipe(pictures), tmp_path / "out", on_note=notes.append)
+    make_split(recipe(pictures), tmp_path / "out", on_note=notes.append)
     assert rows(tmp_path / "out") == before
     (note,) = notes
     assert re.search(
@@ -310,7 +310,7 @@ def test_a_shard_that_was_harmed_is_made_anew(recipe, tmp_path, harm, finished):
 
 def test_a_shard_that_can_not_be_read_now_is_not_taken_for_a_damaged_one(recipe, tmp_path, monkeypatch):
     pictures = [picture(i) for i in range(4)]
-    generate(recipe(pictures), tmp_path / "out")
+    make_split(recipe(pictures), tmp_path / "out")
     folder = SplitFolder(SplitPaths(tmp_path / "out", "mnist", "lenet"), 4, 2)
     read_provenance(folder.paths).model_copy(update={"finished": False, "files": {}}).write(folder.paths)
     before = rows(tmp_path / "out")
@@ -322,32 +322,32 @@ def test_a_shard_that_can_not_be_read_now_is_not_taken_for_a_damaged_one(recipe,
     with monkeypatch.context() as patched:
         patched.setattr("fmrgen.storage.shards.pq.ParquetFile", fails)
         with pytest.raises(UserError, match=r"lenet-0000\d-of-00002.parquet: can't be read: .*Input/output error"):
-            generate(recipe(pictures), tmp_path / "out")
+            make_split(recipe(pictures), tmp_path / "out")
     assert rows(tmp_path / "out") == before
 
 
 def test_a_repair_that_was_killed_forgets_no_digest(recipe, tmp_path):
     pictures = [picture(i) for i in range(4)]
-    generate(recipe(pictures), tmp_path / "out")
+    make_split(recipe(pictures), tmp_path / "out")
     folder = SplitFolder(SplitPaths(tmp_path / "out", "mnist", "lenet"), 4, 2)
     read_provenance(folder.paths).model_copy(update={"finished": False}).write(folder.paths)
     table = pq.read_table(folder.shard_path(0))
     pq.write_table(table.set_column(1, "label", [[1, 1]]).cast(table.schema), folder.shard_path(0))  # well formed
     torch.manual_seed(0)
     notes = []
-    generate(recipe(pictures), tmp_path / "out", on_note=notes.append)
+    make_split(recipe(pictures), tmp_path / "out", on_note=notes.append)
     assert "lenet-00000-of-00002.parquet: is not the file that it was when the split was finished" in notes[0]
 
 
 def test_a_run_that_stored_nothing_has_claimed_nothing(recipe, tmp_path):
     with pytest.raises(UserError, match="image of id 0 is unreadable"):
-        generate(recipe([b"broken", picture(1)]), tmp_path / "out")
-    assert generate(recipe([picture(0), picture(1)], "perturb.budget=2"), tmp_path / "out").rows == 2
+        make_split(recipe([b"broken", picture(1)]), tmp_path / "out")
+    assert make_split(recipe([picture(0), picture(1)], "perturb.budget=2"), tmp_path / "out").rows == 2
 
 
 def test_a_source_of_which_nothing_can_be_read_is_an_error(recipe, tmp_path):
     with pytest.raises(UserError, match="source: all 3 images were unreadable and skipped"):
-        generate(recipe([b"a", b"b", b"c"], "source.on_error=skip"), tmp_path / "out")
+        make_split(recipe([b"a", b"b", b"c"], "source.on_error=skip"), tmp_path / "out")
 
 
 def test_two_numberings_of_the_same_classes_are_two_recipes(recipe, tmp_path):
@@ -359,46 +359,46 @@ def test_two_numberings_of_the_same_classes_are_two_recipes(recipe, tmp_path):
 
 def test_a_folder_of_another_recipe_is_refused(recipe, tmp_path):
     pictures = [picture(0), picture(1)]
-    generate(recipe(pictures), tmp_path / "out")
+    make_split(recipe(pictures), tmp_path / "out")
     before = rows(tmp_path / "out")
     with pytest.raises(
         UserError, match=r"was made by another recipe: perturb.budget was 3, is 2; choose another --output"
     ):
-        generate(recipe(pictures, "perturb.budget=2"), tmp_path / "out")
+        make_split(recipe(pictures, "perturb.budget=2"), tmp_path / "out")
     torch.manual_seed(1)
     with pytest.raises(
         UserError, match="has another generator.image_size in its split .*: choose another output.config"
     ):
-        generate(recipe(pictures, "output.split=other", "generator.image_size=48"), tmp_path / "out")
+        make_split(recipe(pictures, "output.split=other", "generator.image_size=48"), tmp_path / "out")
     with pytest.raises(UserError, match="has another source.limit in its split"):
-        generate(recipe(pictures, "output.split=other", "source.limit=1"), tmp_path / "out")
+        make_split(recipe(pictures, "output.split=other", "source.limit=1"), tmp_path / "out")
     assert rows(tmp_path / "out") == before
 
 
 def test_other_weights_under_the_same_recipe_are_refused(recipe, tmp_path):
     job = recipe([picture(0), picture(1)])
-    generate(job, tmp_path / "out")
+    make_split(job, tmp_path / "out")
     torch.manual_seed(1)
     with pytest.raises(UserError, match="was started with other classifier weights"):
-        generate(job, tmp_path / "out")
+        make_split(job, tmp_path / "out")
 
 
 def test_a_second_classifier_is_a_second_split_of_the_config(recipe, tmp_path):
     pictures = [picture(i) for i in range(3)]
-    generate(recipe(pictures), tmp_path / "out")
-    generate(recipe(pictures, "output.split=other", "perturb.budget=1"), tmp_path / "out")
+    make_split(recipe(pictures), tmp_path / "out")
+    make_split(recipe(pictures, "output.split=other", "perturb.budget=1"), tmp_path / "out")
     loaded = load_dataset(str(tmp_path / "out"), "mnist")
     assert {name: len(split) for name, split in loaded.items()} == {"lenet": 3, "other": 3}
 
 
 def test_originals_can_be_left_out(recipe, tmp_path):
-    generate(recipe([picture(0), picture(1)], "output.keep_original=false"), tmp_path / "out")
+    make_split(recipe([picture(0), picture(1)], "output.keep_original=false"), tmp_path / "out")
     assert "original" not in load_dataset(str(tmp_path / "out"), "mnist", split="lenet").features
 
 
 def test_progress_counts_every_row(recipe, tmp_path):
     seen = []
-    generate(
+    make_split(
         recipe([picture(i) for i in range(5)]), tmp_path / "out", on_progress=lambda p: seen.append((p.done, p.total))
     )
     assert seen[0] == (0, 5)
@@ -409,7 +409,7 @@ def test_progress_counts_every_row(recipe, tmp_path):
 def test_a_folder_that_can_not_be_written(recipe, tmp_path):
     (tmp_path / "out").write_text("a file is in the way")
     with pytest.raises(UserError, match="can't be written"):
-        generate(recipe([picture(0)]), tmp_path / "out")
+        make_split(recipe([picture(0)]), tmp_path / "out")
 
 
 def test_the_command_starts_its_own_processes_and_says_what_it_runs_on(tmp_path):
@@ -451,7 +451,7 @@ def test_stuck_rows_are_counted_and_told(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     notes = []
     changes = ["source.limit=4", "classifier={kind: module, target: 'flat:Flat'}", "perturb.slots=4"]
-    summary = generate(load_recipe("mnist-lenet", changes), tmp_path / "out", on_note=notes.append)
+    summary = make_split(load_recipe("mnist-lenet", changes), tmp_path / "out", on_note=notes.append)
     assert summary.stuck.value == 100
     assert summary.perturbed_accuracy is None
     assert any(note.startswith("100.0 % of the rows are stuck: the classifier's gradient is zero") for note in notes)

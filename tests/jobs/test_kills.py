@@ -22,7 +22,7 @@ from photos import RECIPE, photo
 from PIL import Image
 
 from fmrgen.errors import UserError
-from fmrgen.jobs.generate import generate
+from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.merge import merge
 from fmrgen.jobs.verify_files import verify_files
 from fmrgen.recipe import load_recipe
@@ -245,11 +245,11 @@ def small_disk(tmp_path):
 def test_a_full_disk_is_a_line_and_after_making_room_the_job_goes_on(recipe, small_disk):
     disk, remount = small_disk
     with pytest.raises(UserError, match=r"disk/out/.*: can't be written: No space left on device"):
-        generate(recipe(), disk / "out")
+        make_split(recipe(), disk / "out")
     kept = {path: (disk / "out" / path).read_bytes() for path in parts(disk / "out")}
     assert not list(disk.rglob("*.tmp"))
     remount("size=4m")
-    assert generate(recipe(), disk / "out").rows == 12
+    assert make_split(recipe(), disk / "out").rows == 12
     assert kept
     assert {path: (disk / "out" / path).read_bytes() for path in kept} == kept
 
@@ -258,7 +258,7 @@ def test_a_read_only_folder_is_told_before_any_work(recipe, small_disk):
     disk, remount = small_disk
     remount("ro")
     with pytest.raises(UserError, match=r"disk/out: can't be written: .*/disk is read-only; choose another --output"):
-        generate(recipe(), disk / "out")
+        make_split(recipe(), disk / "out")
 
 
 @pytest.mark.parametrize("instead", [False, True], ids=["gone", "another in its place"])
@@ -274,11 +274,11 @@ def test_a_folder_that_vanishes_ends_the_job_and_brought_back_it_goes_on(recipe,
     with pytest.raises(
         UserError, match="out: is gone or was replaced; restore it, and run the same command again to continue"
     ):
-        generate(recipe("perturb.slots=1"), out, on_progress=move)
+        make_split(recipe("perturb.slots=1"), out, on_progress=move)
     assert not parts(out)
     shutil.rmtree(out, ignore_errors=True)
     away.rename(out)
-    assert generate(recipe(), out).rows == 12
+    assert make_split(recipe(), out).rows == 12
 
 
 def test_a_job_of_another_recipe_is_refused_while_one_is_at_work(recipe, tmp_path):
@@ -287,17 +287,17 @@ def test_a_job_of_another_recipe_is_refused_while_one_is_at_work(recipe, tmp_pat
     def another_comes(progress):
         if not parts(tmp_path / "out"):
             with pytest.raises(UserError, match="out:c/s was made by another recipe: perturb.budget was 2, is 3"):
-                generate(recipe("perturb.budget=3"), tmp_path / "out")
+                make_split(recipe("perturb.budget=3"), tmp_path / "out")
             with pytest.raises(UserError, match="out:c/s: a job is at work on it; wait until it ends"):
                 merge([tmp_path / "out"], tmp_path / "out")
 
-    assert generate(recipe(), tmp_path / "out", on_progress=another_comes).rows == 12
+    assert make_split(recipe(), tmp_path / "out", on_progress=another_comes).rows == 12
     assert not paths.shard_locks()
 
 
 def test_a_job_waits_for_shards_that_others_hold_and_takes_them_when_they_are_left(recipe, tmp_path):
     paths = SplitPaths(tmp_path / "out", "c", "s")
-    generate(recipe(), tmp_path / "whole")
+    make_split(recipe(), tmp_path / "whole")
     paths.provenance.parent.mkdir(parents=True)
     shutil.copy(SplitPaths(tmp_path / "whole", "c", "s").provenance, paths.provenance)
     paths.shards.mkdir(parents=True)
@@ -310,5 +310,5 @@ def test_a_job_waits_for_shards_that_others_hold_and_takes_them_when_they_are_le
         if seen.count(10) > 3:  # all but the shard that another one holds, and then it waits
             other.release()
 
-    assert generate(recipe(), tmp_path / "out", on_progress=leave_it).rows == 12
+    assert make_split(recipe(), tmp_path / "out", on_progress=leave_it).rows == 12
     assert seen[-1] == 12

@@ -25,7 +25,7 @@ from reference import reference_perturb
 from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError
 from fmrgen.generators.base import GeneratorConfig
-from fmrgen.jobs.generate import generate
+from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.merge import merge
 from fmrgen.labels import make_labels
 from fmrgen.recipe import Recipe
@@ -95,7 +95,7 @@ def run(recipe, folders, processes, kill_after, separate):
 
         try:
             part = (number + 1, processes) if separate else None
-            generate(recipe, folders[number if separate else 0], part=part, on_progress=watch)
+            make_split(recipe, folders[number if separate else 0], part=part, on_progress=watch)
         except BaseException as error:
             errors.append(error)
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fmrgen import evaluate, export, verify, verify_files
 from fmrgen.errors import UserError
-from fmrgen.jobs.generate import generate
+from fmrgen.jobs.generate import make_split
 from fmrgen.recipe import load_recipe
 from fmrgen.storage.open import parse_reference
 
@@ -199,7 +199,7 @@ def test_code_that_a_split_names_is_not_run(split, classifier, tmp_path, monkeyp
 
 def test_trusted_code_is_run(tmp_path):
     overrides = ["source.limit=10", "perturb.budget=2", "classifier.kind=outside_components:SmallNetConfig"]
-    generate(load_recipe("mnist-lenet", overrides), tmp_path / "out")
+    make_split(load_recipe("mnist-lenet", overrides), tmp_path / "out")
     outcome = verify(str(tmp_path / "out"), trust=True)
     assert outcome.true_rows == outcome.rows == 10
 

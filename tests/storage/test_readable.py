@@ -15,7 +15,7 @@ from fmrgen import evaluate, export, merge, verify, verify_files
 from fmrgen.errors import UserError
 from fmrgen.files import read_json
 from fmrgen.hub.card import renew_card
-from fmrgen.jobs.generate import generate
+from fmrgen.jobs.generate import make_split
 from fmrgen.recipe import load_recipe
 from fmrgen.report.show import show
 from fmrgen.storage.paths import SplitPaths
@@ -47,7 +47,7 @@ def alter(folder, change):
 
 def with_other_split(folder):
     """Another split is made in the folder, which writes its card anew."""
-    generate(load_recipe("mnist-lenet", ["source.limit=4", "output.config=other", "perturb.budget=1"]), folder)
+    make_split(load_recipe("mnist-lenet", ["source.limit=4", "output.config=other", "perturb.budget=1"]), folder)
 
 
 @pytest.fixture
@@ -113,17 +113,17 @@ def test_the_job_of_0_1_0_is_done_and_is_not_mixed_with_rows_of_today(old, oracl
     recipe = load_recipe("mnist-lenet", [*OF_THEN, "source.limit=20", "output.shard_size=10"])
     assert recipe.fingerprint == read_json(old / PATH)["fingerprint"]
     before = (old / PATH).read_bytes()
-    assert generate(recipe, old).rows == 20
+    assert make_split(recipe, old).rows == 20
     assert (old / PATH).read_bytes() == before
     (shard,) = old.glob("mnist/lenet-00001-*.parquet")
     kept = shard.read_bytes()
     shard.unlink()
     with pytest.raises(UserError, match="was started by an older fmrgen, whose steps were others; choose another"):
-        generate(recipe, old)
+        make_split(recipe, old)
     with pytest.raises(UserError, match="config mnist has other columns, of an older fmrgen, in its split"):
-        generate(load_recipe("mnist-lenet", [*OF_THEN, "source.limit=20", "output.split=third"]), old)
+        make_split(load_recipe("mnist-lenet", [*OF_THEN, "source.limit=20", "output.split=third"]), old)
     shard.write_bytes(kept)
-    assert generate(recipe, old).rows == 20
+    assert make_split(recipe, old).rows == 20
     assert (old / PATH).read_bytes() == before
 
 
@@ -167,9 +167,9 @@ def test_a_split_of_a_newer_version_is_read_and_not_rewritten(old, oracle_of_the
     with_other_split(old)
     recipe = load_recipe("mnist-lenet", [*OF_THEN, "source.limit=20", "output.shard_size=10"])
     with pytest.raises(UserError, match=r"was made by a newer fmrgen \(fmrgen-provenance/99\); update fmrgen"):
-        generate(recipe, old)
+        make_split(recipe, old)
     with pytest.raises(UserError, match="the split lenet of config mnist was made by a newer fmrgen"):
-        generate(
+        make_split(
             load_recipe("mnist-lenet", [*OF_THEN, "source.limit=20", "output.shard_size=10", "output.split=third"]), old
         )
     with pytest.raises(UserError, match="was made by a newer fmrgen"):

@@ -1,0 +1,167 @@
+"""`fmrgen.generate`: a split of whatever is at hand, a recipe or a dataset and models in memory."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fmrgen.config import ComponentConfig, validate
+from fmrgen.distributed.rank import is_first_process
+from fmrgen.errors import UserError
+from fmrgen.image_files import open_rgb
+from fmrgen.jobs.generate import make_split
+from fmrgen.jobs.objects import (
+    AnyClassifier,
+    AnyGenerator,
+    AnyOracle,
+    changed_options,
+    classifier_section,
+    generator_section,
+    oracle_section,
+)
+from fmrgen.jobs.progress import Progress
+from fmrgen.recipe import OutputConfig, Recipe, load_classifier, load_recipe
+from fmrgen.sources.base import SourceConfig
+from fmrgen.sources.in_memory import Config as SourceInMemory
+from fmrgen.storage.generated import GeneratedSplit
+
+
+def generate(
+    source: Any,
+    classifier: AnyClassifier | None = None,
+    *,
+    output: str | Path,
+    generator: AnyGenerator | None = None,
+    oracle: AnyOracle | None = None,
+    class_names: Sequence[str] | None = None,
+    image_size: int | None = None,
+    config: str | None = None,
+    split: str | None = None,
+    part: tuple[int, int] | None = None,
+    progress: bool = True,
+    on_note: Callable[[str], None] | None = None,
+    **options: Any,
+) -> GeneratedSplit:
+    """Makes a perturbed split of a dataset against a classifier (paper §3), or goes on with it.
+
+    It is stored in `output` as `fmrgen generate` stores it, with the same columns and provenance, and goes on in the
+    same way where it was stopped. Under `accelerate launch` all processes share the work.
+
+    Args:
+        source: a `datasets.Dataset` with a column of images and one of labels; any dataset with `len()` and items
+            (image, label), as torchvision has them; or a recipe, its file or its shipped name, of which the arguments
+            below then change parts.
+        classifier: a module from images [B, 3, H, W] in [0, 1] to logits [B, K], which is put in evaluation mode, or
+            what `fmrgen.load_classifier` takes.
+        output: the dataset folder, made if need be.
+        generator: one, or a folder, asset or repo of a VQGAN or an autoencoder of diffusers, `transform`, or the import
+            path of a config.
+        oracle: one, or a folder, asset or repo of a CLIP, or the import path of a config.
+        class_names: of the dataset's labels in their order, for the oracle's prompts; by default those that it knows.
+        image_size: side in pixels of the images that are perturbed; by default that of the dataset's first image.
+        config: names the source, generator and oracle in the dataset folder; by default `default`.
+        split: names the classifier there; by default its class.
+        part: `(i, n)` makes the i-th of n parts, for `fmrgen.merge`.
+        progress: show a bar.
+        on_note: told, in a line, what was found or is left to do; by default it is printed.
+        **options: of `fmrgen.PerturbOptions`: budget, step_size, and so on.
+
+    Returns:
+        The split's reference, with its figures in `summary`; `evaluate`, `verify`, `push` and the like take it, and
+        `load()` gives its rows.
+
+    Raises:
+        UserError: something given can't be used, with the cure.
+    """
+    recipe = _recipe(source, class_names, classifier, generator, oracle, image_size)
+    if options:
+        recipe = recipe.model_copy(update={"perturb": changed_options(recipe.perturb, options)})
+    named = {"config": config, "split": split or (None if classifier is None else _split_name(classifier))}
+    told = recipe.output.model_dump() | {key: name for key, name in named.items() if name is not None}
+    recipe = recipe.model_copy(update={"output": _output(told)})
+    tell = on_note or _print
+    with _bar(recipe, progress and is_first_process()) as on_progress:
+        summary = make_split(recipe, output, part=part, on_progress=on_progress, on_note=tell)
+    return GeneratedSplit.of(output, recipe.output.config, recipe.output.split, summary)
+
+
+def _recipe(
+    source: Any,
+    class_names: Sequence[str] | None,
+    classifier: AnyClassifier | None,
+    generator: AnyGenerator | None,
+    oracle: AnyOracle | None,
+    image_size: int | None,
+) -> Recipe:
+    """The recipe of what was handed over."""
+    base = load_recipe(source) if isinstance(source, str | Path) else source if isinstance(source, Recipe) else None
+    names = None if class_names is None else list(class_names)
+    parts: dict[str, Any] = {}
+    if base is None:
+        parts["source"] = SourceInMemory.of(source, names)
+    elif names is not None:
+        parts["source"] = base.source.model_copy(update={"classes": names})
+    if classifier is not None:
+        parts["classifier"] = classifier_section(classifier)
+    if generator is not None:
+        of_recipe = None if base is None else getattr(base.generator, "image_size", None)
+        parts["generator"] = generator_section(generator, image_size or of_recipe or _size_of_first(parts["source"]))
+    elif image_size is not None and base is not None:
+        raise UserError("image_size: give it beside a generator; that of a recipe has its own, generator.image_size")
+    if oracle is not None:
+        parts["oracle"] = oracle_section(oracle)
+    if base is not None:
+        return base.model_copy(update={**parts, "description": ""}) if parts else base
+    if missing := [name for name in ("classifier", "generator", "oracle") if name not in parts]:
+        raise UserError(f"generate: a dataset needs a classifier, a generator and an oracle; there is no {missing[0]}")
+    return Recipe(output=OutputConfig(config="default", split="classifier"), **parts)
+
+
+def _size_of_first(section: SourceConfig) -> int:
+    first = next(section.build().read(0, 1), None)
+    if first is None:
+        raise UserError("source: contains no examples")
+    return min(open_rgb(first.image).size)
+
+
+def _split_name(classifier: AnyClassifier) -> str:
+    """The class of a network, or what a reference calls it, as far as a split can be called so."""
+    if isinstance(classifier, str):
+        name = load_classifier(classifier)[0]
+    else:
+        name = classifier.kind if isinstance(classifier, ComponentConfig) else type(classifier).__name__.lower()
+    return re.sub(r"\W+", "_", name).strip("_") or "classifier"
+
+
+def _output(told: dict[str, Any]) -> OutputConfig:
+    return validate(OutputConfig, told, "generate")
+
+
+def _print(line: str) -> None:
+    print(f"fmrgen: {line}")
+
+
+@contextmanager
+def _bar(recipe: Recipe, show: bool) -> Iterator[Callable[[Progress], None]]:
+    """A bar in images, drawn from the first news on."""
+    from tqdm.auto import tqdm
+
+    bar: Any = None
+
+    def update(told: Progress) -> None:
+        nonlocal bar
+        if not show:
+            return
+        if bar is None:
+            name = f"{recipe.output.config}/{recipe.output.split}"
+            bar = tqdm(total=told.total, initial=told.done, desc=name, unit="image")
+        bar.update(told.done - bar.n)
+        if told.done:
+            bar.set_postfix_str(f"{told.accepted / told.done:.0%} valid", refresh=False)
+
+    try:
+        yield update
+    finally:
+        if bar is not None:
+            bar.close()

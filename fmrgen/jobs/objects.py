@@ -1,0 +1,56 @@
+"""What a caller hands over for a component, an object or a word for one, as the section of a recipe."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+from torch import nn
+
+from fmrgen.config import ComponentConfig, unknown_message
+from fmrgen.engine.interfaces import Generator, Oracle
+from fmrgen.engine.options import PerturbOptions
+from fmrgen.errors import UserError
+from fmrgen.in_memory import InMemory
+from fmrgen.kinds import generator_of_short_form, oracle_of_short_form
+from fmrgen.recipe import load_classifier
+
+AnyClassifier = nn.Module | ComponentConfig | str
+AnyGenerator = Generator | ComponentConfig | str
+AnyOracle = Oracle | ComponentConfig | str
+
+
+def classifier_section(given: AnyClassifier) -> ComponentConfig:
+    """A module, a section, or what `fmrgen.load_classifier` takes. Raises UserError."""
+    return load_classifier(given)[1] if isinstance(given, str) else _section(given, "classifier", nn.Module)
+
+
+def generator_section(given: AnyGenerator, image_size: int) -> ComponentConfig:
+    """A generator, a section, or a word for one. Raises UserError."""
+    return (
+        generator_of_short_form(given, image_size)
+        if isinstance(given, str)
+        else _section(given, "generator", Generator)
+    )
+
+
+def oracle_section(given: AnyOracle) -> ComponentConfig:
+    """An oracle, a section, or a word for one. Raises UserError."""
+    return oracle_of_short_form(given) if isinstance(given, str) else _section(given, "oracle", Oracle)
+
+
+def _section(given: Any, name: str, role: type) -> ComponentConfig:
+    if isinstance(given, ComponentConfig):
+        return given
+    if not isinstance(given, role):
+        raise UserError(f"{name}: {type(given).__name__} is not a {role.__name__}, a section or a reference")
+    return InMemory.of(given)
+
+
+def changed_options(before: PerturbOptions, options: dict[str, Any]) -> PerturbOptions:
+    """The options of a job with some of them changed. Raises UserError for one that there is not, or a bad value."""
+    known = [field.name for field in fields(PerturbOptions)]
+    if strangers := [name for name in options if name not in known]:
+        raise UserError(unknown_message(f"option {strangers[0]}", strangers[0], known))
+    try:
+        return replace(before, **options)
+    except ValueError as error:
+        raise UserError(str(error)) from None

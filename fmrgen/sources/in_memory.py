@@ -1,0 +1,148 @@
+"""A dataset that was handed over as an object in Python: one of `datasets`, or any of torch that has a length."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pydantic import PrivateAttr
+
+from fmrgen.errors import UserError, one_line
+from fmrgen.image_files import open_rgb
+from fmrgen.in_memory import called
+from fmrgen.labels import Labels, make_labels
+from fmrgen.sources import datasets as of_datasets
+from fmrgen.sources.base import RawExample, Source, SourceConfig, label_of_source
+
+_SAMPLED = 16  # examples that tell one dataset from another
+
+
+class Config(SourceConfig):
+    """`target` is the class of the dataset, `examples` their number, `sample_sha256` the digest of some of them.
+
+    Give `of` a `datasets.Dataset` with a column of images and one of labels, or anything with `len()` whose items are
+    (image, label): images of PIL, uint8 arrays [H, W, 3], tensors [3, H, W] in [0, 1] or uint8 ones.
+    """
+
+    kind: str = "in_memory"
+    target: str
+    examples: int
+    sample_sha256: str
+    _held: Any = PrivateAttr(None)
+
+    @classmethod
+    def of(cls, dataset: Any, class_names: list[str] | None = None) -> "Config":
+        """The section of a dataset. Raises UserError where it is none."""
+        source = _opened(dataset, class_names)
+        section = cls(
+            target=called(dataset),
+            examples=len(source),
+            sample_sha256=_sample_sha256(source),
+            classes=class_names,
+        )
+        section._held = source
+        return section
+
+    def build(self, device: object = "cpu") -> Source:
+        if self._held is None:
+            raise UserError(
+                f"source: the {self.target} was an object in the memory of the process that made the split; hand it "
+                "over in Python"
+            )
+        return self._held
+
+    def code_it_runs(self) -> list[str]:
+        return []
+
+    def places_it_reads(self) -> list[str]:
+        return []
+
+
+def _opened(dataset: Any, class_names: list[str] | None) -> Source:
+    import datasets
+
+    if isinstance(dataset, datasets.Dataset):
+        return of_datasets.Config(path=".", classes=class_names).open(dataset)  # its images may lie anywhere
+    kind = type(dataset).__name__
+    if isinstance(dataset, datasets.IterableDataset | datasets.IterableDatasetDict):
+        raise UserError(f"source: {kind} is a stream; give a datasets.Dataset, or name it in a recipe")
+    if isinstance(dataset, dict):
+        raise UserError(f"source: holds several splits, {', '.join(map(str, dataset))}; give one of them")
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise UserError(f"source: {kind} is no dataset; give one with len() and items (image, label)")
+    return ItemsSource(dataset, class_names)
+
+
+def _sample_sha256(source: Source) -> str:
+    """Of the classes and of examples from the whole source: to read all of a large one would take long."""
+    digest = hashlib.sha256(repr((len(source), source.labels)).encode())
+    places = sorted({place * len(source) // _SAMPLED for place in range(_SAMPLED)}) if len(source) else []
+    for place in places:
+        for example in source.read(place, place + 1):
+            digest.update(f"{example.id} {example.label}".encode())
+            digest.update(np.asarray(open_rgb(example.image)).tobytes())
+    return digest.hexdigest()
+
+
+class ItemsSource(Source):
+    """A dataset whose items are (image, label); its ids are their places in it."""
+
+    def __init__(self, dataset: Any, class_names: list[str] | None) -> None:
+        self._dataset = dataset
+        known = class_names or getattr(dataset, "classes", None)
+        targets = getattr(dataset, "targets", None)
+        given = targets if targets is not None and len(targets) == len(dataset) else self._labels_of_items()
+        numbers = [int(label) for label in given]
+        names = known or [str(number) for number in range(max(numbers, default=-1) + 1)]
+        self.labels: Labels = make_labels([str(name) for name in names], None)
+        self._labels = [label_of_source(self.labels, n, i, key="the dataset's labels") for i, n in enumerate(numbers)]
+
+    def _labels_of_items(self) -> list[Any]:
+        return [self._item(place)[1] for place in range(len(self))]
+
+    def _item(self, place: int) -> tuple[Any, Any]:
+        try:
+            image, label = self._dataset[place]
+            return image, int(label)
+        except Exception as error:  # anyone's code stands there
+            raise UserError(
+                f"source: item {place} of the {type(self._dataset).__name__} is not (image, label), the label a "
+                f"number: {type(error).__name__}: {one_line(error)}"
+            ) from None
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def read(self, start: int, stop: int) -> Iterator[RawExample]:
+        for place in range(start, min(stop, len(self))):
+            label = self._labels[place]
+            if label is not None:
+                yield RawExample(place, _image(self._item(place)[0], place), label)
+
+
+def _image(given: Any, place: int) -> Image.Image:
+    """The picture of an item. Raises UserError for numbers that are no pixels."""
+    import torch
+
+    if isinstance(given, Image.Image):
+        return given
+    if isinstance(given, torch.Tensor):
+        given = given.detach().cpu()
+        given = (given.permute(1, 2, 0) if given.ndim == 3 else given).numpy()
+    pixels = np.asarray(given)
+    if pixels.dtype.kind == "f":
+        low, high = float(pixels.min()), float(pixels.max())
+        if not (low >= 0 and high <= 1):
+            raise UserError(
+                f"source: the image of item {place} has values from {low:.3g} to {high:.3g}; give images in [0, 1], "
+                "before any normalisation (it belongs into the classifier)"
+            )
+        pixels = (pixels * 255).round().astype(np.uint8)
+    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+        raise UserError(
+            f"source: the image of item {place} is {pixels.dtype} of shape {list(pixels.shape)}; give a PIL image, a "
+            "tensor [3, H, W], or an array [H, W, 3]"
+        )
+    return Image.fromarray(pixels)

@@ -1,0 +1,50 @@
+"""A split that was just made: its reference, and its figures."""
+
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fmrgen.metrics import METRICS, Summary
+from fmrgen.storage.open import parse_reference
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class GeneratedSplit(str):
+    """The reference `FOLDER:CONFIG/SPLIT` of a split, for everything that takes one, with its figures.
+
+    Attributes:
+        summary: SA, PA, VR, FMR and the like, in percent, with 95 % intervals.
+    """
+
+    summary: Summary
+
+    @classmethod
+    def of(cls, folder: str | Path, config: str, split: str, summary: Summary) -> "GeneratedSplit":
+        """The split `config`/`split` in a dataset folder."""
+        made = cls(f"{folder}:{config}/{split}")
+        made.summary = summary
+        return made
+
+    def load(self) -> "Dataset":
+        """Its rows, by `datasets.load_dataset`."""
+        from datasets import load_dataset
+
+        folder, _, config, split = parse_reference(self)
+        return load_dataset(folder, config, split=split)
+
+    def __repr__(self) -> str:
+        figures = "\n".join(f"  {name:<12}{told}" for name, told in self._figures())
+        return f"{self._counts()}\n{figures}"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><td>{name}</td><td>{told}</td></tr>" for name, told in self._figures())
+        return f"<p>{escape(self._counts())}</p><table>{rows}</table>"
+
+    def _counts(self) -> str:
+        return f"{self}: {self.summary.rows} rows, {self.summary.valid_rows} valid"
+
+    def _figures(self) -> list[tuple[str, str]]:
+        known = [(metric, self.summary[metric]) for metric in METRICS if not metric.secondary]
+        return [(metric.name, f"{found}{metric.unit}") for metric, found in known if found is not None]

@@ -1,0 +1,194 @@
+"""`fmrgen.generate` of datasets and models in memory, as one types it in a notebook."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset
+from helpers import fmrgen
+from outside_components import SmallNet
+from torch.utils.data import TensorDataset
+
+from fmrgen import UserError, evaluate, generate, load_recipe, verify
+from fmrgen.in_memory import InMemory
+
+DEMO = {"generator": "asset:mnist/vqgan", "oracle": "asset:mnist/clip", "budget": 3, "step_size": 0.03}
+DIGITS = 12
+
+
+@pytest.fixture(scope="module")
+def digits():
+    source = load_recipe("mnist-lenet", [f"source.limit={DIGITS}"]).source.build()
+    loaded = list(source.load(0, DIGITS, 32))
+    images = np.stack([example.image for example in loaded])
+    return images, [example.label for example in loaded]
+
+
+@pytest.fixture(scope="module")
+def dataset(digits):
+    images, labels = digits
+    features = Features({"image": Image(), "label": ClassLabel(names=list("0123456789"))})
+    return Dataset.from_dict({"image": list(images), "label": labels}, features=features)
+
+
+@pytest.fixture
+def net():
+    return SmallNet().train()
+
+
+@pytest.fixture
+def other():
+    network = SmallNet()
+    network.layers[2].weight.data += 0.1
+    return network
+
+
+@pytest.fixture
+def made(dataset, net, tmp_path):
+    return generate(dataset, net, output=tmp_path / "out", progress=False, **DEMO)
+
+
+def test_the_rows_are_those_of_the_recipe_with_the_same_parts(digits, dataset, tmp_path):
+    lenet = load_recipe("mnist-lenet").classifier.build()
+    as_tensors = TensorDataset(torch.from_numpy(digits[0]).permute(0, 3, 1, 2), torch.tensor(digits[1]))
+    recipe = load_recipe("mnist-lenet", [f"source.limit={DIGITS}", "perturb.min_probability=0"])
+    of_recipe = generate(recipe, output=tmp_path / "recipe", progress=False, budget=3)
+    of_dataset = generate(dataset, lenet, output=tmp_path / "dataset", progress=False, **DEMO)
+    names = list("0123456789")
+    of_tensors = generate(as_tensors, lenet, output=tmp_path / "tensors", progress=False, class_names=names, **DEMO)
+    assert str(of_recipe) == f"{tmp_path / 'recipe'}:mnist/lenet"
+    expected = of_recipe.load()
+    assert len(expected) == DIGITS
+    for split in (of_dataset, of_tensors):
+        rows = split.load()
+        assert rows["image"][3].tobytes() == expected["image"][3].tobytes()
+        for column in ("id", "label", "iterations", "valid", "prediction", "clip_score", "loss"):
+            assert list(rows[column]) == list(expected[column]), column
+        assert split.summary == of_recipe.summary
+
+
+def test_what_was_an_object_is_known_by_its_class_and_weights(made, net, tmp_path):
+    told = json.loads((tmp_path / "out/provenance/default/smallnet.json").read_text())
+    weights = told["weights_sha256"]["classifier"]
+    assert told["recipe"]["classifier"] == {
+        "kind": "in_memory",
+        "target": "outside_components:SmallNet",
+        "weights_sha256": weights,
+    }
+    assert told["recipe"]["source"]["examples"] == DIGITS
+    assert told["code_sha256"]["outside_components:SmallNet"] == InMemory.of(net).code_sha256()
+    card = (tmp_path / "out/README.md").read_text()
+    assert f"| classifier | in-memory outside\\_components:SmallNet, weights sha256 `{weights[:16]}…` |" in card
+    assert "| source code | outside\\_components:SmallNet, sha256 `" in card
+    assert "12 images of in\\-memory datasets" in card or "12 images of in-memory datasets" in card
+
+
+def test_everything_that_takes_a_split_takes_it(made, net, other):
+    evaluation = evaluate(made, {"mine": net})
+    assert evaluation.results[0].conditioned
+    assert evaluation.results[0].total.fmr == made.summary.fmr
+    assert verify(made, classifier=net).true_rows == DIGITS
+    with pytest.raises(UserError, match="the classifier has other weights than those that made the split"):
+        verify(made, classifier=other)
+    with pytest.raises(UserError, match="SmallNet was an object in the memory"):
+        verify(made)
+    result = fmrgen("verify", made)
+    assert result.returncode == 2
+    assert "hand it over in Python, as in fmrgen.verify(split, classifier=network)" in result.stderr
+    assert "Traceback" not in result.stderr
+    lines = repr(made).splitlines()
+    assert lines[0] == f"{made}: {DIGITS} rows, {made.summary.valid_rows} valid"
+    assert any(line.split() == ["FMR", *str(made.summary.fmr).split(), "%"] for line in lines)
+    assert str(made.summary.fmr) in made._repr_html_()
+
+
+def test_it_goes_on_with_the_same_objects_alone(made, dataset, net, other, tmp_path, monkeypatch):
+    out, notes = tmp_path / "out", []
+    shard = next((out / "default").glob("*.parquet"))
+    before = shard.stat().st_mtime_ns
+    monkeypatch.setattr(InMemory, "code_sha256", lambda self: "0" * 64)
+    again = generate(dataset, net, output=out, progress=False, on_note=notes.append, **DEMO)
+    assert shard.stat().st_mtime_ns == before
+    assert (str(again), again.summary) == (str(made), made.summary)
+    assert any("the code of outside_components:SmallNet has changed since the split was begun" in n for n in notes)
+    with pytest.raises(UserError, match=r"classifier\.weights_sha256"):
+        generate(dataset, other, output=out, progress=False, **DEMO)
+    with pytest.raises(UserError, match=r"source\.sample_sha256"):
+        generate(dataset.select([1, 0, *range(2, DIGITS)]), net, output=out, progress=False, **DEMO)
+
+
+def test_a_recipe_with_a_network_of_ones_own(net, tmp_path, capfd):
+    recipe = load_recipe("mnist-lenet", [f"source.limit={DIGITS}"])
+    made = generate(recipe, net, output=tmp_path / "out", budget=2, split="mine")
+    told = json.loads((tmp_path / "out/provenance/mnist/mine.json").read_text())["recipe"]
+    assert (told["classifier"]["kind"], told["generator"]["kind"], told["perturb"]["budget"]) == (
+        "in_memory",
+        "vqgan",
+        2,
+    )
+    assert told["description"].startswith("12 images of mnist")
+    shown = capfd.readouterr().err
+    assert f"mnist/mine: 100%|██████████| {DIGITS}/{DIGITS}" in shown
+    assert "Loading weights" not in shown
+    generate(recipe, net, output=tmp_path / "out", budget=2, split="mine", progress=False)
+    assert made.summary.rows == DIGITS
+    assert capfd.readouterr().err == ""
+
+
+class Strange:
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, place):
+        return "no pair"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"generator": None}, "a dataset needs a classifier, a generator and an oracle; there is no generator"),
+        ({"classifier": 3}, "classifier: int is not a Module, a section or a reference"),
+        ({"bugdet": 3}, "unknown option bugdet, did you mean budget?"),
+        ({"split": "a b"}, "generate: split: string should match pattern"),
+        ({"source": Strange()}, "source: item 0 of the Strange is not (image, label), the label a number: ValueError"),
+        ({"source": 3}, "source: int is no dataset; give one with len() and items (image, label)"),
+        ({"source": {"train": 1, "test": 2}}, "source: holds several splits, train, test; give one of them"),
+        (
+            {"source": IterableDataset.from_generator(iter)},
+            "IterableDataset is a stream; give a datasets.Dataset, or name it in a recipe",
+        ),
+        (
+            {"source": TensorDataset(torch.full((4, 3, 32, 32), -1.0), torch.arange(4))},
+            "source: the image of item 0 has values from -1 to -1; give images in [0, 1], before any normalisation",
+        ),
+        (
+            {"source": TensorDataset(torch.zeros(4, 5, 32, 32), torch.arange(4))},
+            "source: the image of item 0 is uint8 of shape [32, 32, 5]; give a PIL image, a tensor [3, H, W]",
+        ),
+        ({"source": "mnist-lenet", "generator": None, "image_size": 64}, "image_size: give it beside a generator"),
+        ({"source": "mnist-lenett"}, "did you mean mnist-lenet?"),
+    ],
+)
+def test_mistakes_are_one_line(dataset, net, tmp_path, change, message):
+    given = {"source": dataset, "classifier": net, **DEMO, **change}
+    with pytest.raises(UserError) as caught:
+        generate(given.pop("source"), output=tmp_path / "out", **given)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_images_of_any_common_form_are_the_same(digits):
+    from fmrgen.sources.in_memory import Config
+
+    images, labels = digits
+    channels_first = torch.from_numpy(images).permute(0, 3, 1, 2)
+    forms = [
+        TensorDataset(channels_first, torch.tensor(labels)),
+        TensorDataset(channels_first.float() / 255, torch.tensor(labels)),
+        TensorDataset(channels_first[:, :1].float() / 255, torch.tensor(labels)),  # digits are grey
+        list(zip(images, labels, strict=True)),
+        list(zip(images[..., 0], map(np.int64, labels), strict=True)),
+    ]
+    loaded = [[example.image.tobytes() for example in Config.of(form).build().load(0, DIGITS, 32)] for form in forms]
+    assert loaded == [[image.tobytes() for image in images]] * len(forms)
