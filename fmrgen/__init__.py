@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from fmrgen.engine.options import PerturbOptions as PerturbOptions
     from fmrgen.engine.perturb import perturb as perturb
     from fmrgen.errors import UserError as UserError
-    from fmrgen.evaluation.evaluate import evaluate as evaluate
-    from fmrgen.evaluation.evaluate import transfer as transfer
-    from fmrgen.evaluation.evaluation import Evaluation as Evaluation
     from fmrgen.evaluation.results import read_figures as read_figures
     from fmrgen.generators.base import GeneratorConfig as GeneratorConfig
     from fmrgen.hub.push import Pushed as Pushed
@@ -26,6 +23,9 @@ if TYPE_CHECKING:
     from fmrgen.jobs.batch import PerturbedBatch as PerturbedBatch
     from fmrgen.jobs.batch import perturb_batch as perturb_batch
     from fmrgen.jobs.compare import compare as compare
+    from fmrgen.jobs.evaluate import evaluate as evaluate
+    from fmrgen.jobs.evaluate import transfer as transfer
+    from fmrgen.jobs.evaluation import Evaluation as Evaluation
     from fmrgen.jobs.export import export as export
     from fmrgen.jobs.from_objects import generate as generate
     from fmrgen.jobs.inspect import inspect as inspect
@@ -69,7 +69,7 @@ _MODULES = {
     "ClassifierConfig": "fmrgen.config",
     "ComponentConfig": "fmrgen.config",
     "Estimate": "fmrgen.intervals",
-    "Evaluation": "fmrgen.evaluation.evaluation",
+    "Evaluation": "fmrgen.jobs.evaluation",
     "Example": "fmrgen.records",
     "FilesVerification": "fmrgen.jobs.verify_files",
     "GeneratedSplit": "fmrgen.storage.generated",
@@ -96,7 +96,7 @@ _MODULES = {
     "UserError": "fmrgen.errors",
     "Verification": "fmrgen.jobs.verify",
     "compare": "fmrgen.jobs.compare",
-    "evaluate": "fmrgen.evaluation.evaluate",
+    "evaluate": "fmrgen.jobs.evaluate",
     "export": "fmrgen.jobs.export",
     "freeze": "fmrgen.weights.checkpoint",
     "generate": "fmrgen.jobs.from_objects",
@@ -115,7 +115,7 @@ _MODULES = {
     "summarise": "fmrgen.metrics",
     "train": "fmrgen.training.loop",
     "sweep": "fmrgen.jobs.sweep",
-    "transfer": "fmrgen.evaluation.evaluate",
+    "transfer": "fmrgen.jobs.evaluate",
     "verify": "fmrgen.jobs.verify",
     "verify_files": "fmrgen.jobs.verify_files",
     "write_report": "fmrgen.report.write",

@@ -26,11 +26,9 @@ class InMemory(ComponentConfig):
     _held: Any = PrivateAttr(None)
 
     @classmethod
-    def of(cls, held: Any) -> "InMemory":
-        """The section of an object."""
-        from fmrgen.weights.digest import weights_sha256
-
-        section = cls(target=called(held), weights_sha256=weights_sha256(held))
+    def of(cls, held: Any, weights_sha256: str | None) -> "InMemory":
+        """The section of an object with the weights of that digest."""
+        section = cls(target=called(held), weights_sha256=weights_sha256)
         section._held = held
         return section
 

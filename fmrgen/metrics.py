@@ -152,6 +152,7 @@ class Summary:
 
     rows: int
     valid_rows: int
+    fmr: Estimate | None = _metric("FMR", "FMR = PA / SA", "PA / SA × 100", lambda rows: rows.fmr[0], compared=True)
     standard_accuracy: Estimate | None = _metric(
         "SA",
         "SA, standard accuracy",
@@ -173,7 +174,6 @@ class Summary:
         lambda rows: proportion(rows.valid) if rows.has_valid else None,
         of="split",
     )
-    fmr: Estimate | None = _metric("FMR", "FMR = PA / SA", "PA / SA × 100", lambda rows: rows.fmr[0], compared=True)
     valid_standard_accuracy: Estimate | None = _metric(
         "SA valid",
         "SA over valid rows alone",

@@ -291,7 +291,7 @@ def evaluate(
     named, originals = load_classifiers(classifiers), load_source(source) if source else None
 
     from fmrgen.cli import display, progress
-    from fmrgen.evaluation.evaluate import evaluate as run
+    from fmrgen.jobs.evaluate import evaluate as run
     from fmrgen.report.write import prepare_folder, write_report
 
     display.quiet_libraries()
@@ -324,15 +324,40 @@ def evaluate(
 def show(
     split: Annotated[str, typer.Argument(metavar="SPLIT", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")] = Path("gallery"),
-    rows: Annotated[int, typer.Option("--rows", min=1, help="About how many rows to show.")] = 240,
+    gallery: Annotated[int, typer.Option("--gallery", min=1, help="About how many rows the page shows.")] = 240,
+    ids: Annotated[str | None, typer.Option("--ids", metavar="ID,ID", help="Show these rows, in this order.")] = None,
+    classes: Annotated[
+        str | None, typer.Option("--classes", metavar="NAME,NAME", help="Show rows of these classes only.")
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, max=100, help="Rows of the sheet.")] = 6,
+    columns: Annotated[int, typer.Option("--columns", min=1, max=24, help="Pairs of images in a row of it.")] = 6,
+    caption: Annotated[
+        str | None, typer.Option("--caption", help="Above the sheet; '' for none. Default: the split's name.")
+    ] = None,
+    file_format: Annotated[
+        Literal["png", "pdf", "svg"], typer.Option("--format", "-f", help="Of the sheet; pdf and svg for papers.")
+    ] = "png",
 ) -> None:
-    """A gallery page of originals beside perturbed images, and a contact sheet."""
+    """Show a split: a gallery page, and a sheet of originals beside perturbed images."""
     from fmrgen.cli import display
     from fmrgen.report.show import show as run
 
+    if ids is not None and not re.fullmatch(r"\d+(,\d+)*", ids):
+        raise UserError(f"--ids {ids}: must be numbers, for example 3,14,15")
     display.quiet_libraries()
-    shown = run(split, output, rows=rows)
-    display.print_line(f"{shown} rows: {output / 'gallery.html'}, {output / 'sheet.png'}")
+    files = run(
+        split,
+        output,
+        gallery=gallery,
+        ids=[int(number) for number in ids.split(",")] if ids else (),
+        classes=classes.split(",") if classes else (),
+        rows=rows,
+        columns=columns,
+        caption=caption,
+        file_format=file_format,
+    )
+    for path in files:
+        display.print_line(path)
 
 
 @app.command()

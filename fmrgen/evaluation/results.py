@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError
 from fmrgen.evaluation.own_splits import OwnComparison
 from fmrgen.evaluation.rankings import Difference, RankedClassifier
+from fmrgen.evaluation.samples import Sample
 from fmrgen.evaluation.steps import StepFigures
 from fmrgen.files import read_json
 from fmrgen.metrics import Summary
@@ -26,7 +28,8 @@ class EvaluatedSplit:
     `fingerprint` is its recipe's, `files` that of its files, `classifier_sha256` that of the weights of the classifier
     it was made for. All of these are None where there is none. `iterations` maps a number of guided steps to the valid
     rows that took it, `stop_reasons` a reason to its rows; None where the split has no such column. `notes` say in
-    words what a reader of the figures must know. `steps` are of its own classifier; None where it keeps none.
+    words what a reader of the figures must know. `made_with` tells in words source, classifier, generator, oracle and
+    perturbation. `steps` are of its own classifier; None where it keeps none.
     """
 
     name: str
@@ -43,6 +46,7 @@ class EvaluatedSplit:
     stop_reasons: dict[str, int] | None
     notes: list[str]
     steps: StepFigures | None = None
+    made_with: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,18 @@ class EvaluationResults:
             EvaluationResults(**{field.name: getattr(self, field.name) for field in fields(EvaluationResults)})
         )
         return json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class EvaluationData(EvaluationResults):
+    """The figures, with what they were made of.
+
+    `predictions` has a row for each split, classifier and image: `split`, `classifier`, `id`, `label`, `valid`,
+    `original_prediction`, `prediction`; -1 is no answer. `samples` are the rows of each split that a gallery shows.
+    """
+
+    predictions: pa.Table
+    samples: dict[str, list[Sample]]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The rows of a split that a gallery shows."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,16 +25,21 @@ class Sample:
 
 @dataclass
 class Sampler:
-    """Takes about `wanted` rows as a split goes by, evenly by label and some of each stop reason; always the same."""
+    """Takes about `wanted` rows as a split goes by, evenly by label and some of each stop reason; always the same.
+
+    `of_labels` and `of_ids`, where they are given, are those that may be taken; of ids all are.
+    """
 
     wanted: int
     labels: int
+    of_labels: Container[int] | None = None
+    of_ids: Collection[int] | None = None
     samples: list[Sample] = field(default_factory=list)
     _taken: Counter[Any] = field(default_factory=Counter)
 
     @property
     def full(self) -> bool:
-        return len(self.samples) >= self.wanted
+        return len(self.samples) >= (self.wanted if self.of_ids is None else len(self.of_ids))
 
     def add(
         self,
@@ -49,12 +54,19 @@ class Sampler:
         """
         share = max(1, self.wanted // self.labels)
         reasons = table["stop_reason"].to_pylist() if "stop_reason" in table.column_names else [None] * len(labels)
-        for i, (label, reason) in enumerate(zip(labels, reasons, strict=True)):
-            enough = self.full or self._taken[label] >= share
-            if enough and (reason is None or self._taken[label, reason] >= _OF_EACH_REASON):
+        ids = table["id"].to_pylist() if self.of_ids is not None else labels
+        for i, (label, reason, example_id) in enumerate(zip(labels, reasons, ids, strict=True)):
+            if self.of_labels is not None and label not in self.of_labels:
                 continue
-            if len(self.samples) >= 2 * self.wanted:
-                return
+            if self.of_ids is not None:
+                if example_id not in self.of_ids:
+                    continue
+            else:
+                enough = self.full or self._taken[label] >= share
+                if enough and (reason is None or self._taken[label, reason] >= _OF_EACH_REASON):
+                    continue
+                if len(self.samples) >= 2 * self.wanted:
+                    return
             self._taken[label] += 1
             self._taken[label, reason] += 1
             values = table.slice(i, 1).to_pylist()[0]

@@ -12,21 +12,21 @@ from fmrgen.cautions import cautions
 from fmrgen.classifiers.base import has_weights, left_out_note
 from fmrgen.config import without_later_defaults
 from fmrgen.errors import UserError
-from fmrgen.evaluation.evaluation import Evaluation
 from fmrgen.evaluation.own_splits import OwnComparison, compare_own
 from fmrgen.evaluation.rankings import difference, rank
-from fmrgen.evaluation.results import SCHEMA, Comparison, EvaluatedClassifier, EvaluatedSplit, Result
+from fmrgen.evaluation.results import SCHEMA, Comparison, EvaluatedClassifier, EvaluatedSplit, EvaluationData, Result
 from fmrgen.evaluation.steps import StepFigures, step_figures
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier
 from fmrgen.labels import match_classes
 from fmrgen.metrics import COMPARED, summarise, summarise_classes
+from fmrgen.storage.made_with import made_with
 from fmrgen.storage.provenance import RecordedPerturb
 from fmrgen.weights.digest import weights_sha256
 
 _SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
 
 
-def summarise_evaluation(models: list[NamedClassifier], evaluated: list[ClassifiedSplit]) -> Evaluation:
+def summarise_evaluation(models: list[NamedClassifier], evaluated: list[ClassifiedSplit]) -> EvaluationData:
     """Summaries, comparisons and tables. Raises UserError where a classifier's outputs are in another order."""
     results: list[Result] = []
     comparisons: list[Comparison] = []
@@ -50,7 +50,7 @@ def summarise_evaluation(models: list[NamedClassifier], evaluated: list[Classifi
         measure: Any = "fmr" if any(result.total.fmr for result in here) else "perturbed_accuracy"
         comparisons.append(Comparison(split.name, measure, rank(summaries, differences, measure), differences))
         splits.append(_split_figures(passed, columns, made_for, _more_fooled(made_for, here, measure)))
-    return Evaluation(
+    return EvaluationData(
         schema=SCHEMA,
         splits=splits,
         classifiers=[
@@ -224,6 +224,7 @@ def _split_figures(
         iterations=_counted(taken) if "iterations" in columns else None,
         stop_reasons=_counted(columns["stop_reason"]) if "stop_reason" in columns else None,
         notes=notes,
+        made_with=None if provenance is None else made_with(provenance),
         steps=None if provenance is None else _steps_of(provenance.recipe.perturb, columns, len(passed.labels)),
     )
 

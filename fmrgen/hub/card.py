@@ -31,8 +31,9 @@ from fmrgen.intervals import Estimate, format_estimate
 from fmrgen.kinds import ComponentConfigs
 from fmrgen.metrics import COMPARED, METRICS, Summary
 from fmrgen.report.markdown import escape
+from fmrgen.storage.made_with import made_with
 from fmrgen.storage.paths import CARD, SPLIT_NAME, SplitPaths, card_lock
-from fmrgen.storage.provenance import Provenance, RecordedComponent, RecordedRecipe, read_all
+from fmrgen.storage.provenance import Provenance, RecordedRecipe, read_all
 from fmrgen.storage.schema import RowSchema
 from fmrgen.storage.shards import SplitFolder, summary_of
 from fmrgen.trust.cards import by_config, names_of_data
@@ -298,7 +299,7 @@ def _render(splits: dict[str, list[_CardSplit]], repo: str) -> str:
         "metrics": METRICS,
         "compared": COMPARED,
         "escape": escape,
-        "part": _part,
+        "made_with": made_with,
         "digest": _digest,
         "fenced": _fenced,
         "code_of": _code_of,
@@ -307,13 +308,6 @@ def _render(splits: dict[str, list[_CardSplit]], repo: str) -> str:
     every = [split.provenance.row_schema for entries in splits.values() for split in entries]
     columns = {column.name: column for schema in every or [RowSchema(())] for column in schema.columns}
     return template.render(splits=splits, repo=repo, columns=columns.values(), **helpers).strip()
-
-
-def _part(component: RecordedComponent) -> str:
-    """A component in a few words: its kind, and what names it."""
-    named = next(filter(None, map(component.get, ("model", "target", "path", "urls", "checkpoint"))), None)
-    kind = component.kind.replace("_", "-")
-    return f"{escape(kind)} {escape(str(named))}" if named else escape(kind)
 
 
 def _code_of(recipe: RecordedRecipe) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 from fmrgen.config import ComponentConfig
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
-from fmrgen.evaluation.evaluate import evaluate
-from fmrgen.evaluation.evaluation import Evaluation
+from fmrgen.jobs.evaluate import evaluate
+from fmrgen.jobs.evaluation import Evaluation
 from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.progress import Progress
 from fmrgen.recipe import OutputConfig, Recipe

@@ -12,6 +12,7 @@ from fmrgen.errors import UserError
 from fmrgen.in_memory import InMemory
 from fmrgen.kinds import generator_of_short_form, oracle_of_short_form
 from fmrgen.recipe import load_classifier
+from fmrgen.weights.digest import weights_sha256
 
 AnyClassifier = nn.Module | ComponentConfig | str
 AnyGenerator = Generator | ComponentConfig | str
@@ -42,7 +43,7 @@ def _section(given: Any, name: str, role: type) -> ComponentConfig:
         return given
     if not isinstance(given, role):
         raise UserError(f"{name}: {type(given).__name__} is not a {role.__name__}, a section or a reference")
-    return InMemory.of(given)
+    return InMemory.of(given, weights_sha256(given))
 
 
 def changed_options(before: PerturbOptions, options: dict[str, Any]) -> PerturbOptions:

@@ -90,7 +90,7 @@ def verify(
         tree["classifier"].setdefault("interpolation", "bilinear")  # as these resized then
     for name, given in {"classifier": classifier, "oracle": oracle}.items():
         if given is not None:
-            tree[name] = InMemory.of(given)
+            tree[name] = InMemory.of(given, weights_sha256(given))
     told = f"{split}: the recipe in its provenance"
     recipe = untrusted_config(_ModelsOfRecipe, tree, told, trust=trust, cure="if you trust it, verify with --trust")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 from PIL import Image
 
-from fmrgen.evaluation.evaluation import Evaluation
+from fmrgen.evaluation.results import EvaluationData
 from fmrgen.evaluation.samples import Sample
 from fmrgen.image_files import open_rgb
 from fmrgen.storage.schema import SCORE_COLUMNS
@@ -34,7 +34,7 @@ class Gallery:
     rows: list[dict[str, Any]]
 
 
-def galleries(evaluation: Evaluation) -> list[Gallery]:
+def galleries(evaluation: EvaluationData) -> list[Gallery]:
     """A gallery for every split, with what each classifier said."""
     names = [classifier.name for classifier in evaluation.classifiers]
     found = []

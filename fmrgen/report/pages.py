@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from fmrgen.evaluation.results import EvaluationResults
 from fmrgen.report.gallery import Gallery
+from fmrgen.report.plot import FORMATS
 from fmrgen.report.tables import (
     EXPLAINED,
     all_notes,
@@ -28,26 +29,29 @@ from fmrgen.report.tables import (
 )
 
 _PLOTS = {
-    "transfer.png": "Transfer: splits down, classifiers across",
-    "models.png": "The same images as each classifier's own split has them, with its answer",
-    "accuracy.png": "SA on originals and PA on perturbed images, with 95 % intervals",
-    "iterations.png": "Guided steps in the stored images of valid rows",
-    "classes.png": "Accuracy by class",
-    "budgets.png": "FMR of each split's own classifier, had the budget been smaller, and its mean over budgets",
-    "thresholds.png": "FMR and VR, had the oracle asked for a higher probability",
-    "failures.png": "The step at which a split's own classifier is wrong for the first time",
-    "classes-by-budget.png": "FMR by class and budget",
+    "fmr": "FMR of every classifier on every split, with 95 % intervals",
+    "transfer": "Transfer: splits down, classifiers across",
+    "models": "The same images as each classifier's own split has them, with its answer",
+    "accuracy": "SA on originals and PA on perturbed images, with 95 % intervals",
+    "iterations": "Guided steps in the stored images of valid rows",
+    "classes": "Accuracy by class",
+    "budgets": "FMR of each split's own classifier, had the budget been smaller, and its mean over budgets",
+    "thresholds": "FMR and VR, had the oracle asked for a higher probability",
+    "failures": "The step at which a split's own classifier is wrong for the first time",
+    "classes-by-budget": "FMR by class and budget",
 }
 
 
 def report_page(evaluation: EvaluationResults, plots: dict[str, bytes], galleries: Sequence[Gallery]) -> str:
-    """The whole evaluation as one page of HTML."""
+    """The whole evaluation as one page of HTML; `plots` are PNGs by the names of their plots."""
     short = short_names([split.name for split in evaluation.splits])
+    common, of_splits = _made_with(evaluation)
     sections = []
     for split, row, comparison in zip(evaluation.splits, evaluation.matrix, evaluation.comparisons, strict=True):
         sections.append(
             {
                 "name": split.name,
+                "made": of_splits[split.name],
                 "facts": split_facts(split, row),
                 "table": split_table(ranked(row, comparison)),
                 "otherwise": split_table(ranked(row, comparison), secondary=True),
@@ -55,23 +59,38 @@ def report_page(evaluation: EvaluationResults, plots: dict[str, bytes], gallerie
                 "classes": [(result.classifier, class_table(result, split)) for result in row],
             }
         )
-    shown = [(caption, _png_address(plots[name]), name) for name, caption in _PLOTS.items() if name in plots]
+    shown = [
+        {"name": name, "caption": caption, "address": _png_address(plots[name])}
+        for name, caption in _PLOTS.items()
+        if name in plots
+    ]
+    measures = ["fmr"] if any(result.total.fmr for result in evaluation.results) else []
     return _render(
         "report.html",
         title="Robustness report",
         evaluation=evaluation,
+        made=common,
         own=own_table(evaluation),
         own_lines=own_lines(evaluation),
         sections=sections,
-        transfer=[transfer_table(evaluation, "fmr"), transfer_table(evaluation, "perturbed_accuracy")]
+        transfer=[transfer_table(evaluation, measure) for measure in (*measures, "perturbed_accuracy")]
         if len(evaluation.results) > 1
         else [],
         plots=shown,
+        formats=FORMATS,
         notes=all_notes(evaluation),
         explained=EXPLAINED,
         legend=legend(evaluation),
         gallery=_script_data(galleries, short),
     )
+
+
+def _made_with(evaluation: EvaluationResults) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """What all splits were made with, and of each split what is its own."""
+    told = {split.name: split.made_with or {} for split in evaluation.splits}
+    first = next(iter(told.values()))
+    common = {what: how for what, how in first.items() if all(made.get(what) == how for made in told.values())}
+    return common, {name: {what: made[what] for what in made if what not in common} for name, made in told.items()}
 
 
 def gallery_page(gallery: Gallery) -> str:

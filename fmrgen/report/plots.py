@@ -1,68 +1,88 @@
-"""The figures of an evaluation as pictures, each a PNG."""
+"""The figures of an evaluation as pictures."""
 
-import io
-import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from fmrgen.evaluation.results import EvaluatedSplit, EvaluationResults, Result
+from fmrgen.evaluation.results import EvaluatedSplit, EvaluationData, EvaluationResults, Result
 from fmrgen.intervals import Estimate
 from fmrgen.metrics import COMPARED, Summary
+from fmrgen.report.plot import FAINT, INK, Plot, drawing, interval_ends
+from fmrgen.report.side_by_side import common_rows, side_by_side
 from fmrgen.report.step_plots import step_plots
 from fmrgen.report.tables import short_names
 
-_INK, _FAINT = "#22303c", "#c9d1d8"
 _SA, _PA, _ORACLE = "#7d93a8", "#c8472f", "#3f7d58"
 _HEAT = LinearSegmentedColormap.from_list("robustness", ["#b5361c", "#e8a07c", "#f6efe6", "#9dbfd3", "#2b6690"])
-_STYLE: Any = {
-    "font.size": 10,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11,
-    "axes.titlecolor": _INK,
-    "text.color": _INK,
-    "text.parse_math": False,  # a class may be called b$_$c
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "legend.frameon": False,
-    "savefig.dpi": 160,
-    "savefig.facecolor": "white",
-}
 _LONGEST_LINE = 14  # letters of a name under a bar or over a column
 _MOST_CLASSES = 30  # that a chart by class shows; of more, those with the lowest PA
 
-
-def all_plots(evaluation: EvaluationResults) -> dict[str, bytes]:
-    """File name → PNG of every plot that the figures allow."""
-    with style.context(_STYLE, after_reset=True), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names may be in any script
-        plots = {"accuracy.png": _accuracy(evaluation)}
-        if len(evaluation.results) > 1:
-            plots["transfer.png"] = _transfer(evaluation)
-        if any(split.iterations for split in evaluation.splits):
-            plots["iterations.png"] = _iterations([split for split in evaluation.splits if split.iterations])
-        plots["classes.png"] = _classes(evaluation)
-        plots |= step_plots(evaluation.splits)
-        return {name: _png(figure) for name, figure in plots.items()}
+Draw = Callable[[], Plot]
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight")
-    return buffer.getvalue()
+def all_plots(evaluation: EvaluationData) -> dict[str, Draw]:
+    """What draws each plot that the figures allow, by the plot's name."""
+    plots: dict[str, Draw] = {}
+    if any(result.total.fmr for result in evaluation.results):
+        plots["fmr"] = lambda: _fmr(evaluation)
+    if len(evaluation.classifiers) > 1:
+        plots["transfer"] = lambda: _transfer(evaluation)
+    if chosen := common_rows(evaluation):
+        plots["models"] = lambda: side_by_side(evaluation, chosen)
+    plots["accuracy"] = lambda: _accuracy(evaluation)
+    if counted := [split for split in evaluation.splits if split.iterations]:
+        plots["iterations"] = lambda: _iterations(counted)
+    plots["classes"] = lambda: _classes(evaluation)
+    plots |= step_plots(evaluation.splits)
+    return {name: _styled(draw) for name, draw in plots.items()}
 
 
-def _transfer(evaluation: EvaluationResults) -> Figure:
+def _styled(draw: Draw) -> Draw:
+    def drawn() -> Plot:
+        with drawing():
+            return draw()
+
+    return drawn
+
+
+def _fmr(evaluation: EvaluationResults) -> Plot:
+    """FMR with its interval of every classifier on every split."""
+    heights = [0.7 + 0.3 * len(row) for row in evaluation.matrix]
+    figure = Plot(figsize=(6.4, sum(heights) + 0.4))
+    panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights, sharex=True)[:, 0]
+    short = short_names([split.name for split in evaluation.splits])
+    for axes, split, row in zip(panels, evaluation.splits, evaluation.matrix, strict=True):
+        for place, result in enumerate(reversed(row)):
+            axes.axhline(place, color=FAINT, linewidth=0.6, zorder=0)
+            if (value := result.total.fmr) is None:
+                continue
+            colour, marker = (_PA, "D") if result.conditioned else (INK, "o")
+            axes.hlines(place, *interval_ends(value), color=colour, linewidth=2)
+            axes.plot([value.value], [place], marker, color=colour, markersize=6)
+            axes.annotate(
+                f"{value.value:.1f}",
+                (value.value, place),
+                xytext=(0, 5),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
+        names = [f"{_broken(r.classifier)}{' ◆' if r.conditioned else ''}" for r in reversed(row)]
+        axes.set_yticks(range(len(row)), names)
+        axes.set_ylim(-0.6, len(row) - 0.3)
+        axes.tick_params(length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_title(short[split.name])
+    panels[-1].set_xlim(left=0)
+    panels[-1].set_xlabel("FMR, %, with its 95 % interval")
+    figure.tight_layout()
+    return figure
+
+
+def _transfer(evaluation: EvaluationResults) -> Plot:
     """Splits down, classifiers across; FMR where there are originals, else PA, with its interval in every cell."""
     has_fmr = any(result.total.fmr for result in evaluation.results)
     measure = "fmr" if has_fmr else "perturbed_accuracy"
@@ -71,14 +91,14 @@ def _transfer(evaluation: EvaluationResults) -> Figure:
     ]
     values = np.array([[np.nan if cell is None else cell.value for cell in row] for row in cells])
     columns = [_broken(classifier.name) for classifier in evaluation.classifiers]
-    figure = Figure(figsize=(2.6 + 1.25 * len(columns), 1.6 + 0.75 * len(cells)))
+    figure = Plot(figsize=(2.6 + 1.25 * len(columns), 1.6 + 0.75 * len(cells)))
     axes = figure.subplots()
     picture = axes.imshow(values, cmap=_HEAT, vmin=0, vmax=100, aspect="auto")
     for i, row in enumerate(evaluation.matrix):
         for j, result in enumerate(row):
             _write_cell(axes, i, j, cells[i][j])
             if result.conditioned:
-                axes.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, fill=False, edgecolor=_INK, linewidth=1.8))
+                axes.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, fill=False, edgecolor=INK, linewidth=1.8))
     short = short_names([split.name for split in evaluation.splits])
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(cells)), [_broken(short[split.name]) for split in evaluation.splits])
@@ -107,16 +127,16 @@ def _write_cell(axes: Axes, row: int, column: int, cell: Estimate | None) -> Non
     if cell is None:
         axes.text(column, row, "n/a", ha="center", va="center")
         return
-    colour = "white" if cell.value < 18 or cell.value > 88 else _INK
+    colour = "white" if cell.value < 18 or cell.value > 88 else INK
     axes.text(column, row - 0.1, f"{cell.value:.1f}", ha="center", va="center", color=colour, fontsize=12)
     interval = f"{cell.low:.0f} – {cell.high:.0f}"
     axes.text(column, row + 0.24, interval, ha="center", va="center", color=colour, fontsize=8)
 
 
-def _accuracy(evaluation: EvaluationResults) -> Figure:
+def _accuracy(evaluation: EvaluationResults) -> Plot:
     """SA beside PA of every classifier on every split, with intervals."""
     widest = max(len(row) for row in evaluation.matrix)
-    figure = Figure(figsize=(2 + 1.1 * widest * min(3, len(evaluation.splits)), 3.2 * -(-len(evaluation.splits) // 3)))
+    figure = Plot(figsize=(2 + 1.1 * widest * min(3, len(evaluation.splits)), 3.2 * -(-len(evaluation.splits) // 3)))
     panels = figure.subplots(
         -(-len(evaluation.splits) // 3), min(3, len(evaluation.splits)), squeeze=False, sharey=True
     )
@@ -132,7 +152,7 @@ def _accuracy(evaluation: EvaluationResults) -> Figure:
         axes.set_xticks(places, names)
         axes.set_ylim(0, 108)
         axes.set_yticks(range(0, 101, 25))
-        axes.grid(axis="y", color=_FAINT, linewidth=0.6)
+        axes.grid(axis="y", color=FAINT, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.tick_params(length=0)
         axes.set_title(_broken(short[split.name]))
@@ -154,8 +174,9 @@ def _bars(
         if value is None:
             axes.text(place, 1, "n/a", ha="center", fontsize=8)
         else:
-            axes.text(place, (value.high or value.value) + 1.5, f"{value.value:.1f}", ha="center", fontsize=8)
-            axes.vlines(place, value.low or value.value, value.high or value.value, color=_INK, linewidth=1.2)
+            low, high = interval_ends(value)
+            axes.text(place, high + 1.5, f"{value.value:.1f}", ha="center", fontsize=8)
+            axes.vlines(place, low, high, color=INK, linewidth=1.2)
 
 
 def _panels(panels: np.ndarray, evaluation: EvaluationResults) -> "list[tuple[Axes, EvaluatedSplit, list[Result]]]":
@@ -166,18 +187,17 @@ def _panels(panels: np.ndarray, evaluation: EvaluationResults) -> "list[tuple[Ax
     return list(zip(flat, evaluation.splits, evaluation.matrix, strict=False))
 
 
-def _iterations(splits: list[EvaluatedSplit]) -> Figure:
+def _iterations(splits: list[EvaluatedSplit]) -> Plot:
     """How many valid rows took how many guided steps."""
-    figure = Figure(figsize=(6.4, 0.6 + 1.5 * len(splits)))
+    figure = Plot(figsize=(6.4, 0.6 + 1.5 * len(splits)))
     panels = figure.subplots(len(splits), 1, squeeze=False, sharex=True)[:, 0]
     short = short_names([split.name for split in splits])
     for axes, split in zip(panels, splits, strict=True):
         counts = {int(steps): rows for steps, rows in (split.iterations or {}).items()}
         axes.bar(list(counts), list(counts.values()), width=0.9, color=_PA)
         mean = sum(steps * rows for steps, rows in counts.items()) / sum(counts.values())
-        axes.axvline(mean, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.text(mean, axes.get_ylim()[1], f" mean {mean:.1f}", va="top", fontsize=8)
-        axes.set_title(short[split.name])
+        axes.axvline(mean, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_title(f"{short[split.name]}: {mean:.1f} steps on average")
         axes.set_ylabel("rows")
         axes.tick_params(length=0)
     panels[-1].set_xlabel("guided steps in the stored image")
@@ -185,24 +205,24 @@ def _iterations(splits: list[EvaluatedSplit]) -> Figure:
     return figure
 
 
-def _classes(evaluation: EvaluationResults) -> Figure:
+def _classes(evaluation: EvaluationResults) -> Plot:
     """SA, PA and the oracle's accuracy by class: on each split its own classifier, or else the first one."""
     shown = [
         (split, next((result for result in row if result.conditioned), row[0]))
         for split, row in zip(evaluation.splits, evaluation.matrix, strict=True)
     ]
     classes = [_lowest(result.classes) for _, result in shown]
-    heights = [0.9 + 0.27 * len(chosen) for chosen in classes]
-    figure = Figure(figsize=(6.4, sum(heights) + 0.4))
+    heights = [0.9 + 0.38 * len(chosen) for chosen in classes]
+    figure = Plot(figsize=(6.4, sum(heights) + 0.4))
     panels = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights, sharex=True)[:, 0]
     short = short_names([split.name for split in evaluation.splits])
     for axes, (split, result), chosen in zip(panels, shown, classes, strict=True):
         for place, index in enumerate(reversed(chosen)):
             summary = result.classes[index]
-            axes.axhline(place, color=_FAINT, linewidth=0.6, zorder=0)
-            _dot(axes, place, summary.oracle_accuracy, _ORACLE, "D", "oracle on originals")
+            axes.axhspan(place - 0.5, place + 0.5, color="#f2f4f6" if place % 2 else "white", zorder=0)
+            _dot(axes, place + 0.24, summary.oracle_accuracy, _ORACLE, "D", "oracle on originals")
             _dot(axes, place, summary.standard_accuracy, _SA, "o", "SA")
-            _dot(axes, place, summary.perturbed_accuracy, _PA, "o", "PA")
+            _dot(axes, place - 0.24, summary.perturbed_accuracy, _PA, "o", "PA")
         names = [split.class_names[index] for index in reversed(chosen)]
         axes.set_yticks(range(len(chosen)), [name if len(name) <= 28 else f"{name[:27]}…" for name in names])
         axes.set_ylim(-0.6, len(chosen) - 0.4)
@@ -227,9 +247,9 @@ def _lowest(classes: Sequence[Summary]) -> list[int]:
     return sorted(sorted(there, key=lambda index: e.value if (e := pa[index]) else 200.0)[:_MOST_CLASSES])
 
 
-def _dot(axes: Axes, place: int, value: Estimate | None, colour: str, marker: str, label: str) -> None:
+def _dot(axes: Axes, place: float, value: Estimate | None, colour: str, marker: str, label: str) -> None:
     if value is not None:
-        axes.hlines(place, value.low or 0, value.high or 0, color=colour, linewidth=1.6, alpha=0.55)
+        axes.hlines(place, *interval_ends(value), color=colour, linewidth=1.6, alpha=0.55)
         axes.plot([value.value], [place], marker, color=colour, markersize=5, label=label, linestyle="none")
 
 

@@ -1,65 +1,61 @@
 """A contact sheet of originals beside perturbed images, as in the paper's Figure 2."""
 
-import io
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
 from fmrgen.evaluation.samples import Sample
 from fmrgen.image_files import open_rgb
+from fmrgen.report.plot import INK, Plot, drawing
 
-_ACROSS = 6  # pairs
+COLUMNS = 6  # pairs across
 _CAPTION, _ROOM = 8, 55  # points: of the letters, and between two images
-RIGHT, _WRONG, _PALE = "#22303c", "#c8472f", "#8a949d"
+_WRONG, _PALE = "#c8472f", "#66727d"
+_READING = "left the original under its label, right the perturbed image under the classifier's answer"
 
-SHEET_STYLE = {"savefig.dpi": 150, "savefig.facecolor": "white", "font.size": 8, "text.parse_math": False}
 
-
-def contact_sheet(title: str, class_names: Sequence[str], samples: Sequence[Sample]) -> bytes:
-    """A PNG: each original with its label, the perturbed image right of it with what the classifier says of it.
+def contact_sheet(
+    title: str | None, class_names: Sequence[str], samples: Sequence[Sample], columns: int = COLUMNS
+) -> Plot:
+    """Each original with its label, the perturbed image right of it with what the classifier says of it.
 
     A wrong answer is red; the oracle's answer stands there where no classifier's is known. A row without an original
-    shows its perturbed image alone.
+    shows its perturbed image alone. `title` is followed by a line on how to read the sheet; None leaves both out.
     """
-    down = -(-len(samples) // _ACROSS)
-    with (
-        style.context(SHEET_STYLE, after_reset=True),
-        warnings.catch_warnings(),
-    ):
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        height = 0.6 + 1.16 * down
-        figure = Figure(figsize=(1.9 * _ACROSS, height))
+    columns = min(columns, len(samples))
+    down = -(-len(samples) // columns)
+    head = 0.0 if title is None else 0.62  # inches
+    height = head + 0.1 + 1.16 * down
+    with drawing():
+        figure = Plot(figsize=(1.9 * columns, height))
         # Two images close together, then a gap: the pairs are seen as pairs.
         grid = figure.add_gridspec(
             down,
-            3 * _ACROSS,
-            width_ratios=[1, 1, 0.18] * _ACROSS,
+            3 * columns,
+            width_ratios=[1, 1, 0.18] * columns,
             wspace=0.04,
             hspace=0.32,
             left=0,
             right=1,
             bottom=0,
-            top=1 - 0.5 / height,
+            top=1 - head / height,
         )
         for place, sample in enumerate(samples):
-            row, column = divmod(place, _ACROSS)
+            row, column = divmod(place, columns)
             label = sample.columns["label"]
             answer = sample.columns.get("prediction", sample.columns.get("oracle_label"))
             shown = [
-                (sample.original, class_names[label], RIGHT),
+                (sample.original, class_names[label], INK),
                 (sample.image, *told_answer(answer, label, class_names)),
             ]
             for side, (image, caption, colour) in enumerate(shown):
                 draw_image(figure.add_subplot(grid[row, 3 * column + side]), image, caption, colour)
-        figure.suptitle(title, x=0.004, ha="left", y=1, fontsize=10, color=RIGHT)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.12)
-        return buffer.getvalue()
+        if title is not None:
+            figure.text(0.004, 1, title, va="top", fontsize=10)
+            figure.text(0.004, 1 - 0.22 / height, _READING, va="top", fontsize=7, color=_PALE)
+    return figure
 
 
 def draw_image(axes: Axes, image: bytes | str | None, caption: str, colour: str) -> None:
@@ -76,7 +72,7 @@ def told_answer(answer: int | None, label: int, class_names: Sequence[str]) -> t
     if answer is None:
         return "", _PALE
     name = class_names[answer] if 0 <= answer < len(class_names) else "no answer"
-    return name, RIGHT if answer == label else _WRONG
+    return name, INK if answer == label else _WRONG
 
 
 def _shortened(name: str) -> str:

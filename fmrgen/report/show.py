@@ -1,8 +1,10 @@
 """A look at a split: its gallery, a contact sheet, and the picture of its card."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from fmrgen.config import unknown_message
 from fmrgen.errors import UserError
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import SplitRows, check_columns
@@ -10,58 +12,90 @@ from fmrgen.files import write_atomically
 from fmrgen.labels import Labels
 from fmrgen.report.gallery import stored_gallery
 from fmrgen.report.pages import gallery_page
-from fmrgen.report.sheet import contact_sheet
+from fmrgen.report.sheet import COLUMNS, contact_sheet
 from fmrgen.storage.open import OpenedSplit, open_split, reading
 from fmrgen.storage.paths import SplitPaths
 
-_ON_THE_SHEET = 36  # rows
+_ROWS = 6  # of the contact sheet
 _ON_THE_PICTURE = 12
 _BATCH = 256
 
 
-def show(split: str, folder: str | Path, *, rows: int = 240) -> int:
-    """Writes `gallery.html` and the contact sheet `sheet.png` of a split. What the classifier said is what the split
+def show(
+    split: str,
+    folder: str | Path,
+    *,
+    gallery: int = 240,
+    ids: Sequence[int] = (),
+    classes: Sequence[str] = (),
+    rows: int = _ROWS,
+    columns: int = COLUMNS,
+    caption: str | None = None,
+    file_format: Literal["png", "pdf", "svg"] = "png",
+) -> list[Path]:
+    """Writes `gallery.html` and a contact sheet, `sheet.png`, of a split. What the classifier said is what the split
     says that it said; nothing is run.
 
     Args:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
         folder: to write into.
-        rows: about how many to show.
+        gallery: about how many rows the page shows.
+        ids: the rows to show, in the order of the sheet; by default some of each class.
+        classes: the names of the classes to show.
+        rows, columns: how many pairs of images the sheet has down and across.
+        caption: above the sheet; by default the split's name, an empty one leaves it out.
+        file_format: of the sheet; PDF and SVG have their fonts inside.
 
     Returns:
-        How many rows are shown.
+        The files.
 
     Raises:
-        UserError: there is no such split, or an image of it can't be read.
+        UserError: there is no such split, id or class, or an image of it can't be read.
     """
     opened = open_split(split)
-    labels, sampler = _sample(opened, rows)
+    labels, sampler = _sample(opened, gallery, ids, classes)
+    samples = sampler.samples
+    if ids:
+        by_id = {sample.columns.get("id"): sample for sample in samples}
+        if missing := [wanted for wanted in ids if wanted not in by_id]:
+            among = " of these classes" if classes else ""
+            raise UserError(f"{split}: has no row of id {missing[0]}{among}")
+        samples = [by_id[wanted] for wanted in ids]
+    title = None if caption == "" else caption or opened.name
     try:
-        gallery = stored_gallery(opened.name, labels.names, opened.split or "its classifier", sampler.samples)
+        page = gallery_page(stored_gallery(opened.name, labels.names, opened.split or "its classifier", samples))
+        sheet = contact_sheet(title, labels.names, samples[: rows * columns], columns)
     except UserError as error:
         raise UserError(f"{split}: an image of it is unreadable ({error})") from None
-    write_atomically(Path(folder) / "gallery.html", gallery_page(gallery).encode())
-    sheet = contact_sheet(opened.name, labels.names, sampler.samples[:_ON_THE_SHEET])
-    write_atomically(Path(folder) / "sheet.png", sheet)
-    return len(sampler.samples)
+    files = [Path(folder) / "gallery.html", Path(folder) / f"sheet.{file_format}"]
+    write_atomically(files[0], page.encode())
+    sheet.save(files[1])
+    return files
 
 
 def write_picture(paths: SplitPaths) -> None:
     """Writes the small contact sheet that the card shows of a finished split."""
     labels, sampler = _sample(open_split(f"{paths.root}:{paths.name}"), _ON_THE_PICTURE)
-    write_atomically(paths.picture, contact_sheet(paths.name, labels.names, sampler.samples[:_ON_THE_PICTURE]))
+    contact_sheet(paths.name, labels.names, sampler.samples[:_ON_THE_PICTURE]).save(paths.picture)
 
 
-def _sample(opened: OpenedSplit, rows: int) -> tuple[Labels, Sampler]:
-    """The split's labels, and about `rows` of its rows."""
+def _sample(
+    opened: OpenedSplit, rows: int, ids: Sequence[int] = (), classes: Sequence[str] = ()
+) -> tuple[Labels, Sampler]:
+    """The split's labels, and about `rows` of its rows: of all, or of those chosen."""
     check_columns(opened)
     labels = opened.labels or _observed_labels(opened)
-    sampler = Sampler(rows, len(labels))
+    if strangers := [name for name in classes if name not in labels.names]:
+        raise UserError(f"{opened.name}: {unknown_message(f'class {strangers[0]}', strangers[0], labels.names)}")
+    if ids and "id" not in opened.features:
+        raise UserError(f"{opened.name}: has no column id")
+    chosen = frozenset(map(labels.names.index, classes)) or None
+    sampler = Sampler(rows, len(chosen or labels), of_labels=chosen, of_ids=frozenset(ids) or None)
     for _ in SplitRows(opened, labels, sampler).batches(_BATCH):
         if sampler.full:
             break
-    if not sampler.samples:
-        raise UserError(f"{opened.name}: contains no rows")
+    if not sampler.samples and not ids:
+        raise UserError(f"{opened.name}: contains no rows" + (" of these classes" if classes else ""))
     return labels, sampler
 
 

@@ -1,60 +1,58 @@
 """The steps of splits as pictures: FMR by budget and by the oracle's strictness, and where classifiers first fail."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from fmrgen.evaluation.results import EvaluatedSplit
 from fmrgen.evaluation.steps import StepFigures
-from fmrgen.intervals import Estimate
+from fmrgen.report.plot import LINES, Plot, draw_band, grid_of_percent
 from fmrgen.report.tables import short_names
 
-_LINES = ["#c8472f", "#2b6690", "#3f7d58", "#8a6bb1", "#b8862d", "#5b6770"]
-_FAINT = "#c9d1d8"
 _MOST_CLASSES = 30
 
 _Splits = Sequence[tuple[EvaluatedSplit, StepFigures]]
 
 
-def step_plots(splits: Sequence[EvaluatedSplit]) -> dict[str, Figure]:
-    """File name → picture; none where no split keeps its steps. To be drawn in the style of the other plots."""
+def step_plots(splits: Sequence[EvaluatedSplit]) -> dict[str, Callable[[], Plot]]:
+    """What draws each picture, by its name; none where no split keeps its steps."""
     kept = [(split, split.steps) for split in splits if split.steps is not None]
     if not kept:
         return {}
-    plots = {
-        "budgets.png": _budgets(kept),
-        "thresholds.png": _thresholds(kept),
-        "failures.png": _failures(kept),
+    plots: dict[str, Callable[[], Plot]] = {
+        "budgets": partial(_budgets, kept),
+        "thresholds": partial(_thresholds, kept),
+        "failures": partial(_failures, kept),
     }
     if any(len(split.class_names) > 1 for split, _ in kept):
-        plots["classes-by-budget.png"] = _classes(kept)
+        plots["classes-by-budget"] = partial(_classes, kept)
     return plots
 
 
-def _budgets(splits: _Splits) -> Figure:
+def _budgets(splits: _Splits) -> Plot:
     """FMR of each split's own classifier, had the budget been smaller."""
-    figure = Figure(figsize=(6.4, 3.6))
+    figure = Plot(figsize=(6.4, 3.6))
     axes = figure.subplots()
     for (name, steps), colour in _coloured(splits):
         area = steps.area_under_fmr
         label = f"{name}, mean {area.value:.1f}" if area is not None else name
-        _band(axes, [at.budget for at in steps.budgets], [at.fmr for at in steps.budgets], colour, label)
+        draw_band(axes, [at.budget for at in steps.budgets], [at.fmr for at in steps.budgets], colour, label)
     axes.set_xlabel("budget, guided steps")
     _percent(axes, "FMR, %", "FMR by budget, of each split's own classifier")
     axes.legend(fontsize=8)
     return figure
 
 
-def _thresholds(splits: _Splits) -> Figure:
+def _thresholds(splits: _Splits) -> Plot:
     """FMR and VR, had the oracle asked for more."""
-    figure = Figure(figsize=(6.4, 5.2))
+    figure = Plot(figsize=(6.4, 5.2))
     above, below = figure.subplots(2, 1, sharex=True)
     for (name, steps), colour in _coloured(splits):
         places = [at.min_probability for at in steps.thresholds]
-        _band(above, places, [at.fmr for at in steps.thresholds], colour, name, marker="o")
-        _band(below, places, [at.validation_rate for at in steps.thresholds], colour, name, marker="o")
+        draw_band(above, places, [at.fmr for at in steps.thresholds], colour, name, marker="o")
+        draw_band(below, places, [at.validation_rate for at in steps.thresholds], colour, name, marker="o")
     _percent(above, "FMR, %", "Under a stricter oracle")
     _percent(below, "VR, %", "")
     below.set_ylim(0, 102)
@@ -64,9 +62,9 @@ def _thresholds(splits: _Splits) -> Figure:
     return figure
 
 
-def _failures(splits: _Splits) -> Figure:
+def _failures(splits: _Splits) -> Plot:
     """At which step the classifier is wrong for the first time."""
-    figure = Figure(figsize=(6.4, 0.6 + 1.6 * len(splits)))
+    figure = Plot(figsize=(6.4, 0.6 + 1.6 * len(splits)))
     panels = figure.subplots(len(splits), 1, squeeze=False, sharex=True)[:, 0]
     for axes, ((name, steps), colour) in zip(panels, _coloured(splits), strict=True):
         counts = {int(step): rows for step, rows in steps.first_failures.items()}
@@ -79,11 +77,11 @@ def _failures(splits: _Splits) -> Figure:
     return figure
 
 
-def _classes(splits: _Splits) -> Figure:
+def _classes(splits: _Splits) -> Plot:
     """FMR by class and budget, the classes of lowest FMR where there are many."""
     chosen = [_lowest(steps) for _, steps in splits]
     heights = [0.7 + 0.24 * len(classes) for classes in chosen]
-    figure = Figure(figsize=(6.4, sum(heights) + 0.6))
+    figure = Plot(figsize=(6.4, sum(heights) + 0.6))
     panels = figure.subplots(len(splits), 1, squeeze=False, height_ratios=heights)[:, 0]
     short = short_names([split.name for split, _ in splits])
     for axes, (split, steps), classes in zip(panels, splits, chosen, strict=True):
@@ -115,27 +113,10 @@ def _lowest(steps: StepFigures) -> list[int]:
 def _coloured(splits: _Splits) -> list[tuple[tuple[str, StepFigures], str]]:
     short = short_names([split.name for split, _ in splits])
     named = [(short[split.name], steps) for split, steps in splits]
-    return [(pair, _LINES[place % len(_LINES)]) for place, pair in enumerate(named)]
-
-
-def _band(
-    axes: Axes, places: Sequence[float], values: Sequence[Estimate | None], colour: str, label: str, marker: str = ""
-) -> None:
-    """A line with its intervals; what is not known is left out."""
-    known = [(place, value) for place, value in zip(places, values, strict=True) if value is not None]
-    if not known:
-        return
-    x = [place for place, _ in known]
-    low = [value.value if value.low is None else value.low for _, value in known]
-    high = [value.value if value.high is None else value.high for _, value in known]
-    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-    axes.plot(x, [value.value for _, value in known], color=colour, label=label, marker=marker, markersize=3.5)
+    return [(pair, LINES[place % len(LINES)]) for place, pair in enumerate(named)]
 
 
 def _percent(axes: Axes, label: str, title: str) -> None:
     axes.set_ylabel(label)
-    axes.set_ylim(bottom=0)
-    axes.grid(axis="y", color=_FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0)
     axes.set_title(title)
+    grid_of_percent(axes)

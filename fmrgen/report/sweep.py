@@ -1,6 +1,5 @@
 """A sweep as a table, a plot and JSON."""
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,16 +8,15 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from fmrgen.evaluation.results import SweepResult
 from fmrgen.files import write_atomically
-from fmrgen.intervals import Estimate, format_estimate
+from fmrgen.intervals import format_estimate
 from fmrgen.metrics import METRICS, Metric
+from fmrgen.report.plot import FORMATS, LINES, Plot, draw_band, drawing, grid_of_percent
 from fmrgen.report.tables import Table
 
 _SHOWN = ("standard_accuracy", "perturbed_accuracy", "validation_rate", "fmr", "mean_iterations")
-_LINES = ["#c8472f", "#2b6690", "#3f7d58", "#8a6bb1", "#b8862d", "#5b6770"]
 
 
 def sweep_table(results: Sequence[SweepResult]) -> Table:
@@ -33,38 +31,38 @@ def sweep_table(results: Sequence[SweepResult]) -> Table:
 
 
 def write_sweep(results: Sequence[SweepResult], folder: Path) -> list[Path]:
-    """Writes `sweep.json` and `sweep.png` into `folder`; returns their paths."""
+    """Writes `sweep.json` and the plot, `sweep.png`, `.pdf` and `.svg`, into `folder`; returns their paths."""
     told = [{"values": dict(r.values), "folder": r.name, "summary": asdict(r.summary)} for r in results]
     text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(folder / "sweep.json", text.encode())
-    write_atomically(folder / "sweep.png", _plot(results))
-    return [folder / "sweep.json", folder / "sweep.png"]
+    plot = _plot(results)
+    pictures = [folder / f"sweep.{file_format}" for file_format in FORMATS]
+    for path in pictures:
+        plot.save(path)
+    return [folder / "sweep.json", *pictures]
 
 
-def _plot(results: Sequence[SweepResult]) -> bytes:
+def _plot(results: Sequence[SweepResult]) -> Plot:
     """FMR, VR and iterations over the first key that varies; a line for each combination of the others."""
     key, *others = results[0].values
     lines: dict[str, list[SweepResult]] = {}
     for result in results:
         name = ", ".join(f"{other.rpartition('.')[2]} {result.values[other]}" for other in others)
         lines.setdefault(name, []).append(result)
-    figure = Figure(figsize=(6.4, 6.6))
-    panels = figure.subplots(3, 1, sharex=True)
-    for axes, field in zip(panels, ("fmr", "validation_rate", "mean_iterations"), strict=True):
-        metric = next(metric for metric in METRICS if metric.field == field)
-        for number, (name, of_line) in enumerate(lines.items()):
-            _line(axes, key, of_line, metric, _LINES[number % len(_LINES)], name)
-        axes.set_ylabel(f"{metric.name}{',' if metric.unit.strip() else ''}{metric.unit}")
-        axes.set_ylim(bottom=0)
-        axes.grid(axis="y", color="#c9d1d8", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[-1].set_xlabel(key)
-    if others:
-        panels[0].legend(fontsize=8, frameon=False)
-    figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160)
-    return buffer.getvalue()
+    with drawing():
+        figure = Plot(figsize=(6.4, 6.6))
+        panels = figure.subplots(3, 1, sharex=True)
+        for axes, field in zip(panels, ("fmr", "validation_rate", "mean_iterations"), strict=True):
+            metric = next(metric for metric in METRICS if metric.field == field)
+            for number, (name, of_line) in enumerate(lines.items()):
+                _line(axes, key, of_line, metric, LINES[number % len(LINES)], name)
+            axes.set_ylabel(f"{metric.name}{',' if metric.unit.strip() else ''}{metric.unit}")
+            grid_of_percent(axes)
+        panels[-1].set_xlabel(key)
+        if others:
+            panels[0].legend(fontsize=8)
+        figure.tight_layout()
+    return figure
 
 
 def _line(axes: Axes, key: str, results: Sequence[SweepResult], metric: Metric, colour: str, name: str) -> None:
@@ -78,16 +76,8 @@ def _line(axes: Axes, key: str, results: Sequence[SweepResult], metric: Metric, 
         places = [values.index(value) for value, _ in known]
         axes.set_xticks(range(len(values)), [str(value)[:20] for value in values])
     order = np.argsort(places)
-    x, estimates = [places[i] for i in order], [known[i][1] for i in order]
-    ends = np.array([_ends(estimate) for estimate in estimates]).reshape(-1, 2)
-    axes.fill_between(x, ends[:, 0], ends[:, 1], color=colour, alpha=0.18, linewidth=0)
-    axes.plot(x, [e.value for e in estimates], color=colour, marker="o", markersize=4, label=name)
+    draw_band(axes, [places[i] for i in order], [known[i][1] for i in order], colour, name, marker="o")
 
 
 def _are_numbers(values: Sequence[Any]) -> bool:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-
-
-def _ends(estimate: Estimate) -> tuple[float, float]:
-    low, high = estimate.low, estimate.high
-    return estimate.value if low is None else low, estimate.value if high is None else high

@@ -13,6 +13,7 @@ _OF_OWN_SPLITS = (
     *("standard_accuracy", "perturbed_accuracy", "validation_rate", "fmr", "mean_iterations"),
     *("reconstruction_accuracy", "oracle_right_fmr"),
 )
+_NAMED = 4  # of those that one note is of
 EXPLAINED = {metric.name: metric.meaning for metric in METRICS}
 
 
@@ -147,11 +148,22 @@ def legend(evaluation: EvaluationResults) -> str:
 
 
 def all_notes(evaluation: EvaluationResults) -> list[str]:
-    """What a reader must know, each with the split or classifier that it is of."""
+    """What a reader must know, each thing once, with the splits and classifiers that it is of."""
     short = short_names([split.name for split in evaluation.splits])
-    of_splits = [f"{short[split.name]}: {note}" for split in evaluation.splits for note in split.notes]
-    of_results = [f"{r.classifier} on {short[r.split]}: {note}" for r in evaluation.results for note in r.notes]
-    return [*of_splits, *of_results]
+    told: dict[str, list[str]] = {}
+    for split in evaluation.splits:
+        for note in split.notes:
+            told.setdefault(note, []).append(short[split.name])
+    for result in evaluation.results:
+        for note in result.notes:
+            told.setdefault(note, []).append(f"{result.classifier} on {short[result.split]}")
+    return [f"{_listed(whose)}: {note}" for note, whose in told.items()]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Some of the names, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _cells(summary: Summary, metrics: Sequence[Metric]) -> list[str]:

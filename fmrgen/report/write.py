@@ -6,13 +6,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation.evaluation import Evaluation
+from fmrgen.evaluation.results import EvaluationData
 from fmrgen.files import write_atomically
 from fmrgen.report.gallery import galleries
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.pages import report_page
+from fmrgen.report.plot import FORMATS
 from fmrgen.report.plots import all_plots
-from fmrgen.report.side_by_side import side_by_side
 
 
 def prepare_folder(folder: Path) -> None:
@@ -25,8 +25,8 @@ def prepare_folder(folder: Path) -> None:
         raise UserError(f"{folder}: can't be a folder for the report: {error.strerror}") from None
 
 
-def write_report(evaluation: Evaluation, folder: str | Path) -> None:
-    """Writes `evaluation.json`, `predictions.parquet`, `evaluation.md`, the plots and `report.html`.
+def write_report(evaluation: EvaluationData, folder: str | Path) -> None:
+    """Writes `evaluation.json`, `predictions.parquet`, `evaluation.md`, `report.html` and its `plots` as PNG, PDF, SVG.
 
     Args:
         evaluation: what `evaluate` returned.
@@ -41,9 +41,10 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> None:
     write_atomically(folder / "evaluation.json", evaluation.to_json().encode())
     write_atomically(folder / "predictions.parquet", table.getvalue())
     write_atomically(folder / "evaluation.md", to_markdown(evaluation).encode())
-    plots = all_plots(evaluation)
-    if (picture := side_by_side(evaluation)) is not None:
-        plots["models.png"] = picture
-    for name, png in plots.items():
-        write_atomically(folder / name, png)
-    write_atomically(folder / "report.html", report_page(evaluation, plots, galleries(evaluation)).encode())
+    pictures = {}
+    for name, draw in all_plots(evaluation).items():
+        plot = draw()
+        for file_format in FORMATS:
+            plot.save(folder / "plots" / f"{name}.{file_format}")
+        pictures[name] = plot.to_bytes()
+    write_atomically(folder / "report.html", report_page(evaluation, pictures, galleries(evaluation)).encode())

@@ -34,14 +34,14 @@ def test_model_cards_are_read_by_the_hubs_library(split, tmp_path):
     results = card.data.eval_results
     total = evaluation.results[0].total
     assert [(entry.metric_name, entry.metric_type) for entry in results] == [
+        ("FMR", "fmr"),
         ("SA", "accuracy"),
         ("PA", "accuracy"),
-        ("FMR", "fmr"),
     ]
     assert [entry.metric_value for entry in results] == [
+        total.fmr.value,
         total.standard_accuracy.value,
         total.perturbed_accuracy.value,
-        total.fmr.value,
     ]
     assert (results[0].dataset_config, results[0].dataset_split) == ("mnist", "lenet")
     assert card.data.model_name == "mine"

@@ -77,7 +77,7 @@ def test_what_was_an_object_is_known_by_its_class_and_weights(made, net, tmp_pat
         "weights_sha256": weights,
     }
     assert told["recipe"]["source"]["examples"] == DIGITS
-    assert told["code_sha256"]["outside_components:SmallNet"] == InMemory.of(net).code_sha256()
+    assert told["code_sha256"]["outside_components:SmallNet"] == InMemory.of(net, weights).code_sha256()
     card = (tmp_path / "out/README.md").read_text()
     assert f"| classifier | in-memory outside\\_components:SmallNet, weights sha256 `{weights[:16]}…` |" in card
     assert "| source code | outside\\_components:SmallNet, sha256 `" in card

@@ -180,7 +180,7 @@ import os, sys, time
 from pathlib import Path
 from torch import nn
 from fmrgen.cli.exit import install_signal_handlers, exit_status_of
-from fmrgen.evaluation.evaluate import evaluate
+from fmrgen.jobs.evaluate import evaluate
 
 class Slow(nn.Module):
     def forward(self, images):

@@ -15,11 +15,13 @@ from helpers import run
 from PIL import Image as PILImage
 from torch import nn
 
-from fmrgen import evaluate, show
+from fmrgen import UserError, evaluate, show
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.report.gallery import data_address, galleries
 from fmrgen.report.markdown import to_markdown
+from fmrgen.report.pages import report_page
 from fmrgen.report.plots import all_plots
+from fmrgen.report.tables import all_notes
 from fmrgen.report.write import write_report
 
 LENET = "asset:mnist/lenet"
@@ -153,7 +155,7 @@ def test_names_are_shown_and_not_run(finished_split, tmp_path):
 
 @pytest.mark.browser
 def test_the_gallery_of_a_split(finished_split, tmp_path):
-    assert show(str(finished_split), tmp_path, rows=50) >= 50
+    assert show(str(finished_split), tmp_path, gallery=50)
     with browser() as page:
         page.goto(f"file://{tmp_path / 'gallery.html'}")
         assert shown(page) >= 50
@@ -167,7 +169,41 @@ def test_the_gallery_of_a_split(finished_split, tmp_path):
 def test_the_command_show(finished_split, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("show", finished_split) == 0
-    assert re.fullmatch(r"\d+ rows: gallery/gallery.html, gallery/sheet.png\n", capsys.readouterr().out)
+    assert capsys.readouterr().out == "gallery/gallery.html\ngallery/sheet.png\n"
+    chosen = ["--ids", "7,3,5", "--columns", "2", "--caption", "Three digits", "--format", "svg"]
+    assert run("show", finished_split, *chosen) == 0
+    assert capsys.readouterr().out == "gallery/gallery.html\ngallery/sheet.svg\n"
+    drawn = (tmp_path / "gallery/sheet.svg").read_text()
+    assert drawn.count("<image") == 6
+    page = (tmp_path / "gallery/gallery.html").read_text()
+    assert [row["id"] for row in json.loads(re.search(r'id="galleries">(.*?)</script>', page)[1])[0]["rows"]] == [
+        7,
+        3,
+        5,
+    ]
+
+
+def test_rows_of_chosen_classes_on_a_sheet_of_chosen_size(finished_split, tmp_path):
+    files = show(str(finished_split), tmp_path, classes=["3", "8"], rows=2, columns=3, caption="", file_format="pdf")
+    assert [file.name for file in files] == ["gallery.html", "sheet.pdf"]
+    assert files[1].read_bytes().startswith(b"%PDF")
+    told = json.loads(re.search(r'id="galleries">(.*?)</script>', files[0].read_text())[1])[0]["rows"]
+    assert {row["label"] for row in told} == {3, 8}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ids", "3,x"], "--ids 3,x: must be numbers, for example 3,14,15"),
+        (["--ids", "5000"], "has no row of id 5000"),
+        (["--ids", "3", "--classes", "7"], "has no row of id 3 of these classes"),
+        (["--classes", "12"], "unknown class 12"),
+        (["--format", "gif"], "'gif' is not one of"),
+    ],
+)
+def test_mistakes_of_show(finished_split, tmp_path, capsys, arguments, message):
+    assert run("show", finished_split, "-o", tmp_path, *arguments) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_gallery_of_rows_that_say_little(tmp_path):
@@ -175,7 +211,9 @@ def test_a_gallery_of_rows_that_say_little(tmp_path):
     for labels, feature in (([3, 1] * 4, Value("int64")), (["cat", "dog"] * 4, Value("string"))):
         features = Features({"image": Image(), "label": feature})
         Dataset.from_dict({"image": pixels, "label": labels}, features=features).to_parquet(tmp_path / "few.parquet")
-        assert show(str(tmp_path / "few.parquet"), tmp_path / "out") == 8
+        show(str(tmp_path / "few.parquet"), tmp_path / "out")
+        page = (tmp_path / "out/gallery.html").read_text()
+        assert len(json.loads(re.search(r'id="galleries">(.*?)</script>', page)[1])[0]["rows"]) == 8
         assert (tmp_path / "out/sheet.png").stat().st_size > 5000
 
 
@@ -209,23 +247,54 @@ def test_small_images_are_shown_as_stored_and_large_ones_smaller():
 
 def test_the_plots_are_pictures(evaluation):
     plots = all_plots(evaluation)
-    of_steps = {"budgets.png", "thresholds.png", "failures.png", "classes-by-budget.png"}
-    assert set(plots) == {"accuracy.png", "transfer.png", "iterations.png", "classes.png"} | of_steps
-    for png in plots.values():
-        picture = PILImage.open(io.BytesIO(png)).convert("RGB")
+    of_steps = {"budgets", "thresholds", "failures", "classes-by-budget"}
+    assert set(plots) == {"fmr", "accuracy", "transfer", "iterations", "classes"} | of_steps
+    for draw in plots.values():
+        picture = PILImage.open(io.BytesIO(draw().to_bytes())).convert("RGB")
         assert picture.width > 600
         assert len(picture.getcolors(1 << 24)) > 20
+
+
+def test_a_figure_to_go_on_with(evaluation, tmp_path):
+    figure = evaluation.figure("fmr")
+    figure.axes[0].set_title("mine")
+    for name, begin in (("a.png", b"\x89PNG"), ("a.pdf", b"%PDF"), ("a.svg", b"<?xml")):
+        figure.save(tmp_path / name)
+        first = (tmp_path / name).read_bytes()
+        assert first.startswith(begin)
+        figure.save(str(tmp_path / name))
+        assert (tmp_path / name).read_bytes() == first
+    assert b"FontFile2" in (tmp_path / "a.pdf").read_bytes()
+    assert figure._repr_png_() == (tmp_path / "a.png").read_bytes()
+    with pytest.raises(UserError, match=r"a\.gif: a picture is \.png, \.pdf or \.svg"):
+        figure.save(tmp_path / "a.gif")
+    with pytest.raises(UserError, match=r"unknown figure frm, did you mean fmr\?"):
+        evaluation.figure("frm")
+
+
+def test_what_the_splits_were_made_with_stands_on_top(evaluation):
+    told = evaluation.splits[0].made_with
+    assert told["perturbation"] == "budget 8, step size 0.1, update sign, rule label with probability ≥ 0.915"
+    assert told["generator"] == "vqgan asset:mnist/vqgan at 32 px"
+    page = report_page(evaluation, {}, galleries(evaluation))
+    assert page.count(told["perturbation"]) == 1
+    assert page.index("What the figures are") < page.index("<h2>Plots")
+
+
+def test_a_note_of_many_is_told_once(evaluation):
+    notes = all_notes(evaluation)
+    assert len(notes) == len({note.partition(": ")[2] for note in notes})
 
 
 def test_plots_of_very_little(finished_split):
     rows = load_dataset("parquet", data_files=str(finished_split / "mnist/lenet-*.parquet"), split="train")
     bare = rows.select_columns(["image", "label"])
     plots = all_plots(evaluate({"bare": bare}, [LENET]))
-    assert set(plots) == {"accuracy.png", "classes.png"}
+    assert set(plots) == {"accuracy", "classes"}
     nothing_valid = rows.remove_columns("valid").add_column("valid", [False] * len(rows))
     evaluation = evaluate({"invalid": nothing_valid}, {"a": LENET, "b": LENET})
     assert evaluation.results[0].total.perturbed_accuracy is None
-    assert set(all_plots(evaluation)) == {"accuracy.png", "transfer.png", "classes.png"}
+    assert set(all_plots(evaluation)) == {"accuracy", "transfer", "classes"}
     assert "| a | " in to_markdown(evaluation)
     assert "n/a" in to_markdown(evaluation)
 
@@ -239,7 +308,7 @@ def test_many_classes_of_any_name(finished_split, tmp_path):
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 100))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert all_plots(evaluate({"many": many}, {"net": network}))["classes.png"]
+        assert all_plots(evaluate({"many": many}, {"net": network}))["classes"]().to_bytes()
         many.to_parquet(tmp_path / "many.parquet")
         show(str(tmp_path / "many.parquet"), tmp_path)
 
@@ -247,5 +316,5 @@ def test_many_classes_of_any_name(finished_split, tmp_path):
 def test_markdown_says_what_was_found(evaluation):
     text = to_markdown(evaluation)
     total = evaluation.result("first", "lenet").total
-    assert f"| lenet ◆ | {total.standard_accuracy.value:.2f} [" in text
+    assert f"| lenet ◆ | {total.fmr.value:.2f} [" in text
     assert "## Transfer" in text

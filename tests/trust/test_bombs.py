@@ -22,7 +22,7 @@ LENET = "asset:mnist/lenet"
 MEASURE = """
 import json, sys, time
 from pathlib import Path
-import fmrgen.evaluation.evaluate, fmrgen.jobs.verify, fmrgen.cli.display
+import fmrgen.jobs.evaluate, fmrgen.jobs.verify, fmrgen.cli.display
 from fmrgen.cli.app import main
 def peak():  # of this process alone; what getrusage tells begins with the parent's
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]

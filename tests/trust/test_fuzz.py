@@ -215,7 +215,7 @@ def readers(folder, out):
     """Everything that reads a folder of splits."""
     reference = f"{folder}:mnist/lenet"
     yield lambda: verify_files(reference)
-    yield lambda: show(reference, out / "shown", rows=4)
+    yield lambda: show(reference, out / "shown", gallery=4)
     yield lambda: export(reference, out / "exported", "imagefolder")
     yield lambda: evaluate([reference], [LENET], batch_size=64)
     yield lambda: verify(reference)

@@ -5,6 +5,7 @@ const meanings = {
   budget: "every step was accepted",
   oracle: "the oracle rejected the next step",
   rejected: "the oracle rejected the first step",
+  stuck: "the classifier's gradient was zero",
   nonfinite: "no finite step was left",
 };
 

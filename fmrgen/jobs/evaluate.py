@@ -1,6 +1,7 @@
 """SA, PA, VR, FMR (paper §3.3) and transfer (App. D) of any classifiers on any splits."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,11 @@ from fmrgen.distributed.launch import Processes, check_same_on_all
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import classify
-from fmrgen.evaluation.evaluation import Evaluation
 from fmrgen.evaluation.originals import classify_source
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier, SplitRows, check_columns
 from fmrgen.evaluation.summarise import summarise_evaluation
+from fmrgen.jobs.evaluation import Evaluation
 from fmrgen.labels import Labels
 from fmrgen.recipe import load_classifier, load_classifiers
 from fmrgen.sources.base import SourceConfig
@@ -92,7 +93,8 @@ def evaluate(
     for model in models:
         what = f"classifier {model.name}"
         check_same_weights(what, model.module, loaded[f"weights of {what}"])
-    return summarise_evaluation(models, evaluated)
+    found = summarise_evaluation(models, evaluated)
+    return Evaluation(**{field.name: getattr(found, field.name) for field in fields(found)})
 
 
 def _several(given: Any, what: str) -> Mapping[str, Any] | Sequence[str]:

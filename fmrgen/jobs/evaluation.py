@@ -3,29 +3,23 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from fmrgen.evaluation.results import EvaluationResults
-from fmrgen.evaluation.samples import Sample
+from fmrgen.config import unknown_message
+from fmrgen.errors import UserError
+from fmrgen.evaluation.results import EvaluationData
 from fmrgen.intervals import Estimate, format_estimate
 from fmrgen.metrics import METRICS, Summary
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from fmrgen.report.plot import Plot
+
 _IN_SHORT = ("fmr", "standard_accuracy", "perturbed_accuracy", "validation_rate")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Evaluation(EvaluationResults):
-    """The figures, with what they were made of.
-
-    `predictions` has a row for each split, classifier and image: `split`, `classifier`, `id`, `label`, `valid`,
-    `original_prediction`, `prediction`; -1 is no answer. `samples` are the rows of each split that a gallery shows.
-    """
-
-    predictions: pa.Table
-    samples: dict[str, list[Sample]]
+class Evaluation(EvaluationData):
+    """The figures with what they were made of, as tables, frames and pictures."""
 
     def to_frame(self) -> "DataFrame":
         """The figures as pandas has them: a row for each split and classifier.
@@ -79,6 +73,26 @@ class Evaluation(EvaluationResults):
             for at in (split.steps.budgets if split.steps else ())
         ]
         return DataFrame(rows, columns=["split", "budget", *_ends(dict.fromkeys(wanted))])
+
+    def figure(self, name: str) -> "Plot":
+        """One of the report's plots, as a figure of matplotlib to go on with.
+
+        Args:
+            name: `fmr`, `accuracy`, `transfer`, `iterations`, `classes`, `models`, and of splits that keep their steps
+                `budgets`, `thresholds`, `failures` and `classes-by-budget`.
+
+        Returns:
+            The figure; `save("fmr.pdf")` writes it, its fonts embedded.
+
+        Raises:
+            UserError: there is no plot of that name, or these figures do not allow it.
+        """
+        from fmrgen.report.plots import all_plots
+
+        plots = all_plots(self)
+        if name not in plots:
+            raise UserError(unknown_message(f"figure {name}", name, plots))
+        return plots[name]()
 
     def __repr__(self) -> str:
         return f"{self._in_short().to_string(index=False)}\n{self._reading()}"
