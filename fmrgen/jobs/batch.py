@@ -14,6 +14,7 @@ from fmrgen.engine.interfaces import Generator, Oracle
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
+from fmrgen.jobs.bars import image_bars
 from fmrgen.jobs.objects import (
     AnyClassifier,
     AnyGenerator,
@@ -65,6 +66,7 @@ def perturb_batch(
     oracle: AnyOracle,
     class_names: Sequence[str] | None = None,
     device: torch.device | str | None = None,
+    progress: bool = True,
     **options: Any,
 ) -> PerturbedBatch:
     """Perturbs a batch of images in memory (paper §3.1, Algorithm 1).
@@ -80,6 +82,7 @@ def perturb_batch(
         class_names: of the K classes, for the oracle's prompts; by default those that the classifier knows, else the
             numbers 0 to K-1.
         device: where the models are to be; a GPU where there is one.
+        progress: show a bar.
         **options: of `fmrgen.PerturbOptions`: budget, step_size, and so on.
 
     Returns:
@@ -105,7 +108,12 @@ def perturb_batch(
     fit_oracle(judge, names, blank)
     examples = [Example(i, floats[i], int(label)) for i, label in enumerate(labels)]
     settings = changed_options(PerturbOptions(slots=max(1, min(len(examples), 32))), options)
-    rows = sorted(perturb(examples, network, made, judge, settings, device=place), key=lambda row: row.id)
+    rows: list[Perturbed] = []
+    with image_bars(progress) as on_rows:
+        for row in perturb(examples, network, made, judge, settings, device=place):
+            rows.append(row)
+            on_rows("perturb_batch", len(rows), len(examples))
+    rows.sort(key=lambda row: row.id)
     return PerturbedBatch(
         images=torch.stack([row.image for row in rows]).float() / 255,
         valid=torch.tensor([row.valid for row in rows]),

@@ -1,6 +1,6 @@
 """SA, PA, VR, FMR (paper §3.3) and transfer (App. D) of any classifiers on any splits."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -18,6 +18,7 @@ from fmrgen.evaluation.originals import classify_source
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier, SplitRows, check_columns
 from fmrgen.evaluation.summarise import summarise_evaluation
+from fmrgen.jobs.bars import OnRows, image_bars
 from fmrgen.jobs.evaluation import Evaluation
 from fmrgen.labels import Labels
 from fmrgen.recipe import load_classifier, load_classifiers
@@ -38,7 +39,8 @@ def evaluate(
     trust: bool = False,
     batch_size: int = 64,
     shown: int = 240,
-    on_rows: Callable[[str, int, int | None], None] = lambda split, done, total: None,
+    progress: bool = True,
+    on_rows: OnRows | None = None,
 ) -> Evaluation:
     """Every classifier on every split, with 95 % intervals (paper §3.3, App. D).
 
@@ -57,7 +59,8 @@ def evaluate(
         trust: let the source in a provenance run the code and read the places that it names.
         batch_size: images that a classifier gets at once.
         shown: about so many rows of each split are kept for a gallery.
-        on_rows: called with (split, rows done, rows in all or None), on the first process.
+        progress: show a bar for each split.
+        on_rows: called in the place of the bars, with (split, rows done, rows in all or None), on the first process.
 
     Returns:
         Figures in percent, predictions by row, and samples.
@@ -84,12 +87,13 @@ def evaluate(
         if [other.name for other in opened].count(split.name) > 1:
             raise UserError(f"split {split.name} is given twice")
     evaluated = []
-    for split in opened:
-        progress = on_rows if processes.is_first else lambda split, done, total: None
-        passed = _classify_split(split, models, processes, device, shown, batch_size, progress)
-        if "original" not in split.features or source is not None:
-            classify_source(passed, processes, device, source, trust, batch_size)
-        evaluated.append(passed)
+    with image_bars(progress and on_rows is None) as bars:
+        tell = on_rows if on_rows is not None and processes.is_first else bars
+        for split in opened:
+            passed = _classify_split(split, models, processes, device, shown, batch_size, tell)
+            if "original" not in split.features or source is not None:
+                classify_source(passed, processes, device, source, trust, batch_size)
+            evaluated.append(passed)
     for model in models:
         what = f"classifier {model.name}"
         check_same_weights(what, model.module, loaded[f"weights of {what}"])
@@ -151,7 +155,7 @@ def _classify_split(
     device: torch.device,
     shown: int,
     batch_size: int,
-    on_rows: Callable[[str, int, int | None], None],
+    on_rows: OnRows,
 ) -> ClassifiedSplit:
     image = _first_image(split, device)
     labels = _labels_of(split, models, image)

@@ -1,15 +1,14 @@
 """`fmrgen.generate`: a split of whatever is at hand, a recipe or a dataset and models in memory."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fmrgen.config import ComponentConfig, validate
-from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
+from fmrgen.jobs.bars import image_bars
 from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.objects import (
     AnyClassifier,
@@ -20,7 +19,6 @@ from fmrgen.jobs.objects import (
     generator_section,
     oracle_section,
 )
-from fmrgen.jobs.progress import Progress
 from fmrgen.recipe import OutputConfig, Recipe, load_classifier, load_recipe
 from fmrgen.sources.base import SourceConfig
 from fmrgen.sources.in_memory import Config as SourceInMemory
@@ -80,9 +78,15 @@ def generate(
     named = {"config": config, "split": split or (None if classifier is None else _split_name(classifier))}
     told = recipe.output.model_dump() | {key: name for key, name in named.items() if name is not None}
     recipe = recipe.model_copy(update={"output": _output(told)})
-    tell = on_note or _print
-    with _bar(recipe, progress and is_first_process()) as on_progress:
-        summary = make_split(recipe, output, part=part, on_progress=on_progress, on_note=tell)
+    name = f"{recipe.output.config}/{recipe.output.split}"
+    with image_bars(progress) as on_rows:
+        summary = make_split(
+            recipe,
+            output,
+            part=part,
+            on_progress=lambda told: on_rows(name, told.done, told.total),
+            on_note=on_note or _print,
+        )
     return GeneratedSplit.of(output, recipe.output.config, recipe.output.split, summary)
 
 
@@ -140,28 +144,3 @@ def _output(told: dict[str, Any]) -> OutputConfig:
 
 def _print(line: str) -> None:
     print(f"fmrgen: {line}")
-
-
-@contextmanager
-def _bar(recipe: Recipe, show: bool) -> Iterator[Callable[[Progress], None]]:
-    """A bar in images, drawn from the first news on."""
-    from tqdm.auto import tqdm
-
-    bar: Any = None
-
-    def update(told: Progress) -> None:
-        nonlocal bar
-        if not show:
-            return
-        if bar is None:
-            name = f"{recipe.output.config}/{recipe.output.split}"
-            bar = tqdm(total=told.total, initial=told.done, desc=name, unit="image")
-        bar.update(told.done - bar.n)
-        if told.done:
-            bar.set_postfix_str(f"{told.accepted / told.done:.0%} valid", refresh=False)
-
-    try:
-        yield update
-    finally:
-        if bar is not None:
-            bar.close()

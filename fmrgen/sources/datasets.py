@@ -26,7 +26,8 @@ class Config(SourceConfig):
 
     Files are the whole `split`, whatever that is called; ids are row numbers within it.
 
-    The image and label columns are found by their types where they are not named. A streamed dataset is read without
+    The image and label columns are found by their types where they are not named. Labels that are words are the
+    classes, in the order of the alphabet where `classes` does not give another. A streamed dataset is read without
     downloading it first; where its length is not on record, `limit` must say how much of it to take.
     """
 
@@ -61,7 +62,7 @@ class Config(SourceConfig):
 
     def open(self, dataset: Any) -> Source:
         """The source of an opened dataset or stream, its columns found and its labels named."""
-        from datasets import ClassLabel, Image, IterableDataset, Value
+        from datasets import ClassLabel, Dataset, Image, IterableDataset, Value
 
         if dataset.features is None:
             dataset = dataset._resolve_features()
@@ -71,7 +72,10 @@ class Config(SourceConfig):
         feature = features[label]
         if not isinstance(feature, ClassLabel | Value):
             raise UserError(f"source.label_column: {label} holds {type(feature).__name__}, no classes")
-        labels = make_labels(self.classes, feature.names if isinstance(feature, ClassLabel) else None)
+        names = feature.names if isinstance(feature, ClassLabel) else None
+        if names is None and self.classes is None and "string" in feature.dtype and isinstance(dataset, Dataset):
+            names = sorted(name for name in dataset.unique(label) if name is not None)
+        labels = make_labels(self.classes, names)
         try:
             dataset = dataset.cast_column(image, Image(decode=False)).select_columns([image, label])
         except Exception as error:

@@ -5,6 +5,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from glob import glob, has_magic
 from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -26,6 +27,8 @@ _MOST_TARS = 1_000_000
 class Config(SourceConfig):
     """`urls` are paths, addresses or `pipe:` commands, with braces for numbers: `val-{000000..000049}.tar`.
 
+    Patterns (`val-*.tar`) stand for files, which are taken in the order of their names.
+
     A sample is the members of a tar whose names are the same up to their first dot; capitals in what follows do not
     count. `image` are the endings that an image may have, the first one found is taken; `label` is the ending of its
     label, a class's number or name (`json.KEY` reads a key of a JSON member). Ids count the samples through all tars
@@ -44,7 +47,7 @@ class Config(SourceConfig):
     tar_size: int | None = Field(None, ge=1)
 
     def build(self, device: object = "cpu") -> Source:
-        urls = self._all_urls()
+        urls = [url for given in self._all_urls() for url in _matching(given)]
         files = [url for url in urls if "://" not in url and not _is_command(url)]
         if missing := [url for url in files if not Path(url).is_file()]:
             others = f", nor {len(missing) - 1} others" if len(missing) > 1 else ""
@@ -81,6 +84,16 @@ def _expanded(patterns: list[str]) -> list[str]:
     if too_many or len(urls) > _MOST_TARS:
         raise UserError(f"source.urls: they expand to more than {_MOST_TARS:,} tars; check the braces")
     return urls
+
+
+def _matching(url: str) -> list[str]:
+    """The files that a pattern stands for, in the order of their names; what is no pattern as it is."""
+    if "://" in url or _is_command(url) or not has_magic(url) or Path(url).is_file():
+        return [url]
+    found = sorted(glob(url, recursive=True))
+    if not found:
+        raise UserError(f"source.urls: {url}: no file is called so")
+    return found
 
 
 class _Sample(NamedTuple):

@@ -17,10 +17,11 @@ def digits():
     return torch.stack([example.image for example in examples]), [example.label for example in examples], recipe
 
 
-def test_tensors_in_tensors_out_equal_the_bare_loop(digits):
+def test_tensors_in_tensors_out_equal_the_bare_loop(digits, capfd):
     images, labels, recipe = digits
     classifier = recipe.classifier.build()
-    found = perturb_batch(images, torch.tensor(labels), classifier=classifier, **DEMO)
+    found = perturb_batch(images, torch.tensor(labels), classifier=classifier, progress=False, **DEMO)
+    assert capfd.readouterr().err == ""
     source, *models = recipe.build()
     options = PerturbOptions(budget=3, step_size=0.03, slots=6)
     expected = {row.id: row for row in perturb(source.load_all(32), *models, options)}
@@ -28,6 +29,7 @@ def test_tensors_in_tensors_out_equal_the_bare_loop(digits):
         assert to_bytes(found.images[i]).equal(expected[row.id].image)
         assert (found.valid[i], found.predictions[i]) == (expected[row.id].valid, expected[row.id].prediction)
     as_bytes = perturb_batch(to_bytes(images), labels, classifier="asset:mnist/lenet", **DEMO)
+    assert "perturb_batch: 100%" in capfd.readouterr().err
     assert as_bytes.images.equal(found.images)
     assert found.summary().rows == 6
     assert repr(found).startswith("PerturbedBatch(6 images: SA ")

@@ -278,6 +278,7 @@ def test_tars_are_read_from_any_position_wherever_they_are(digits, served):
     files = f"{digits}/tars/d-{{0..3}}.tar"
     everything = examples(tars(files))
     assert [number for number, *_ in everything] == list(range(60))
+    assert examples(tars(f"{digits}/tars/d-[0-3].tar")) == everything
     spans = ((0, 7), (14, 21), (28, 35), (56, 60), (3, 5))
     wanted = [everything[i] for start, stop in spans for i in range(start, stop)]
     assert examples(tars(files), *spans) == wanted
@@ -309,6 +310,7 @@ def test_an_export_is_a_source_with_its_classes(finished_split, tmp_path):
     ("urls", "options", "message"),
     [
         ("{root}/none-{{0..2}}.tar", {}, "source.urls: {root}/none-0.tar: no such file, nor 2 others"),
+        ("{root}/none-*.tar", {}, "source.urls: {root}/none-*.tar: no file is called so"),
         ("{root}/folders", {}, "no such file"),
         ("{root}/tars/text.tar", {}, "text.tar: can't be read as a tar"),
         ("{root}/tars/cut.tar", {}, "cut.tar: can't be read as a tar: unexpected end of data"),

@@ -85,7 +85,7 @@ def test_what_was_an_object_is_known_by_its_class_and_weights(made, net, tmp_pat
 
 
 def test_everything_that_takes_a_split_takes_it(made, net, other):
-    evaluation = evaluate(made, {"mine": net})
+    evaluation = evaluate(made, {"mine": net}, progress=False)
     assert evaluation.results[0].conditioned
     assert evaluation.results[0].total.fmr == made.summary.fmr
     assert verify(made, classifier=net).true_rows == DIGITS

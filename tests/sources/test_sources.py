@@ -268,6 +268,43 @@ def test_imagefolder_takes_images_at_any_depth(tmp_path):
         build("imagefolder", path=str(tmp_path / "[photos]" / "ant" / "deep"))
 
 
+def test_labels_that_are_words_are_the_classes(tmp_path):
+    words = {"image": [{"bytes": picture} for picture in pictures(3)], "label": ["bee", "ant", "bee"]}
+    Dataset.from_dict(words, features=Features({"image": Image(), "label": Value("string")})).to_parquet(
+        tmp_path / "words.parquet"
+    )
+    source = build("datasets", path=str(tmp_path / "words.parquet"))
+    assert source.labels.names == ("ant", "bee")
+    assert [e.label for e in source.read(0, 3)] == [1, 0, 1]
+    named = build("datasets", path=str(tmp_path / "words.parquet"), classes=["bee", "ant"])
+    assert [e.label for e in named.read(0, 3)] == [0, 1, 0]
+
+
+def test_a_folder_with_metadata(tmp_path):
+    (tmp_path / "all").mkdir()
+    for i, picture in enumerate(pictures(4)):
+        (tmp_path / "all" / f"{i}.png").write_bytes(picture)
+    metadata = tmp_path / "metadata.csv"
+    metadata.write_text("file_name,label,who\nall/2.png,bee,x\nall/0.png,ant,y\nall/3.png,bee,\n")
+    source = build("imagefolder", path=str(tmp_path))
+    assert source.labels.names == ("ant", "bee")
+    assert rows(source) == [(0, 40, 1), (1, 0, 0), (2, 60, 1)]
+    named = build("imagefolder", path=str(tmp_path), classes=["bee", "ant"])
+    assert [(e.id, e.label) for e in named.read(0, 3)] == [(0, 0), (1, 1), (2, 0)]
+    metadata.write_text("file_name,label\nall/2.png,1\nall/0.png,0\n")
+    numbered = build("imagefolder", path=str(tmp_path), classes=["ant", "bee"])
+    assert rows(numbered) == [(0, 40, 1), (1, 0, 0)]
+    for text, message in {
+        "file,label\na.png,0\n": "metadata.csv has no column file_name, it has file, label",
+        "file_name,class\na.png,0\n": "metadata.csv has no column label, it has file_name, class",
+        "file_name,label\na.png,0\nb.png,\n": "metadata.csv: line 3 has no label",
+        'file_name,label\n"a.png,0\n': "metadata.csv can't be read",
+    }.items():
+        metadata.write_text(text)
+        with pytest.raises(UserError, match=re.escape(message)):
+            build("imagefolder", path=str(tmp_path), classes=["ant", "bee"])
+
+
 def test_a_stream_is_passed_over_once(folder):
     source = build("datasets", path=str(folder), streaming=True, limit=12)
     opened = []

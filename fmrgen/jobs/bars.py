@@ -1,0 +1,31 @@
+"""How far work is, for those who call it from Python."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fmrgen.distributed.rank import is_first_process
+
+OnRows = Callable[[str, int, int | None], None]  # of (what, images done, images in all or None)
+
+
+@contextmanager
+def image_bars(show: bool) -> Iterator[OnRows]:
+    """A bar in images for each thing that is told of, drawn by the first process from its first news on."""
+    from tqdm.auto import tqdm
+
+    bars: dict[str, Any] = {}
+
+    def update(what: str, done: int, total: int | None) -> None:
+        if what not in bars:
+            bars[what] = tqdm(total=total, initial=done, desc=what, unit="image")
+        bars[what].update(done - bars[what].n)
+
+    def ignore(what: str, done: int, total: int | None) -> None:
+        pass
+
+    try:
+        yield update if show and is_first_process() else ignore
+    finally:
+        for bar in bars.values():
+            bar.close()
