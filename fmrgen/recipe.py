@@ -234,7 +234,7 @@ def _find(reference: str | Path) -> Path:
     if str(reference) in shipped:
         return shipped[str(reference)]
     if not Path(reference).is_file():
-        near = unknown_message("recipe", reference, shipped)
+        near = unknown_message("recipe", reference, [name for name in shipped if not name.startswith("_")])
         raise UserError(f"{reference}: neither a recipe file nor a shipped recipe: {near}")
     return Path(reference)
 

@@ -7,22 +7,24 @@ from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from fmrgen.cli import studies
+from fmrgen.cli import studies, tools
 from fmrgen.cli.exit import exit_status_of, install_signal_handlers
 from fmrgen.cli.options import (
     BatchSizeOption,
     ClassifierOption,
     LimitOption,
     OverridesArgument,
+    PlainHelp,
     ProcessesOption,
     PublicOption,
     QuietOption,
     RecipeArgument,
     ReplaceOption,
+    SplitArgument,
     limited,
 )
 from fmrgen.distributed.rank import is_first_process
@@ -31,10 +33,13 @@ from fmrgen.errors import UserError
 app = typer.Typer(
     name="fmrgen",
     help="Model-conditioned perturbed test sets, and Foundation Model-oriented Robustness from them.",
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+command = partial(app.command, cls=PlainHelp)
 
 
 def _say_version(asked: bool) -> None:
@@ -46,36 +51,42 @@ def _say_version(asked: bool) -> None:
 @app.callback()
 def fmrgen(
     version: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is.")
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     pass
 
 
-@app.command()
+@command()
 def generate(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The dataset folder; an unfinished split goes on.")
+        Path, typer.Option("--output", "-o", metavar="DIR", help="The dataset folder. An unfinished split is resumed.")
     ] = Path("out"),
     limit: LimitOption = None,
     processes: ProcessesOption = None,
     part: Annotated[
         str | None,
-        typer.Option("--part", metavar="I/N", help="One of N parts, on a machine of its own; merge makes one of them."),
+        typer.Option("--part", metavar="I/N", help="Make part I of N; `fmrgen merge` joins the parts."),
     ] = None,
     log_file: Annotated[
-        Path | None, typer.Option("--log-file", help="Add what the job does to this file, as JSON lines.")
+        Path | None, typer.Option("--log-file", metavar="FILE", help="Append progress to this file, as JSON lines.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the recipe, what exists, and the expected time; make nothing.")
+    ] = False,
     push: Annotated[
-        str | None, typer.Option("--push", metavar="REPO", help="Then push the split to this dataset repo on the Hub.")
+        str | None, typer.Option("--push", metavar="REPO", help="Then push the split to this dataset repo.")
     ] = None,
     public: PublicOption = False,
     replace: ReplaceOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Make the perturbed split of a recipe, on one process or many."""
+    """Make the perturbed split of a recipe.
+
+    Run the same command again to resume, on any number of processes.
+    """
     from fmrgen.recipe import load_recipe
 
     if push is None and (public or replace):
@@ -90,6 +101,13 @@ def generate(
 
     display.quiet_libraries()
     is_first = is_first_process()
+    if dry_run:
+        from fmrgen.jobs.plan import plan
+
+        planned = plan(loaded, output, part=own_part)
+        if is_first:
+            display.print_plan(planned, f"{output}:{loaded.output.config}/{loaded.output.split}")
+        return
     if push is not None and is_first:
         from fmrgen.distributed.launch import launched_precision
         from fmrgen.hub.push import check_push
@@ -131,57 +149,31 @@ def _parse_part(text: str | None) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
-app.command()(studies.compare)
-app.command()(studies.sweep)
-app.command()(studies.inspect)
+command()(studies.compare)
+command()(studies.sweep)
+command()(studies.inspect)
+command()(studies.sparsify)
 
 
-@app.command()
-def sparsify(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The mask's file.")] = Path("mask.safetensors"),
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Images to perturb and learn from.")] = 1000,
-    regularization: Annotated[
-        float | None,
-        typer.Option("--regularization", help="Strength of the l1 norm (the paper's is 36.36); default: by a path."),
-    ] = None,
-    quiet: QuietOption = False,
-) -> None:
-    """Find the few dimensions of the latent that perturbation uses: a mask for `generator.mask`."""
-    from fmrgen.recipe import load_recipe
-
-    if regularization is not None and not 0 < regularization < float("inf"):
-        raise UserError("--regularization: must be a positive number")
-    loaded = load_recipe(recipe, [f"source.limit={samples}", *(overrides or [])])
-
-    from fmrgen.cli import display, progress
-    from fmrgen.jobs.sparsify import sparsify as run
-
-    display.quiet_libraries()
-    with progress.row_progress("sparsify", not quiet) as on_images:
-        found = run(loaded, output, regularization=regularization, on_images=on_images)
-    if not quiet:
-        display.print_sparse_mask(found, f"{loaded.output.config}/{loaded.output.split}")
-        config = f"output.config={loaded.output.config}-sparse"
-        display.print_note(f"use it: fmrgen generate {recipe} generator.mask={output} {config}")
-    display.print_line(output)
-
-
-@app.command()
+@command()
 def push(
     folder: Annotated[
-        str, typer.Argument(metavar="DIR[:CONFIG/SPLIT]", help="What generate wrote: all finished splits, or one.")
+        str,
+        typer.Argument(metavar="DIR[:CONFIG/SPLIT]", help="A dataset folder (all finished splits), or one split."),
     ],
-    repo: Annotated[str, typer.Argument(metavar="REPO", help="A dataset repo on the Hub; made if it is not there.")],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="A dataset repo on the Hub. Created if need be.")],
     public: PublicOption = False,
     replace: ReplaceOption = False,
     revision: Annotated[
-        str | None, typer.Option("--revision", help="A branch, or a pull request (refs/pr/3), instead of main.")
+        str | None,
+        typer.Option("--revision", metavar="REV", help="A branch or pull request (refs/pr/3), not main."),
     ] = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Put finished splits on the Hub, beside what is there; run the same command again to continue."""
+    """Push finished splits to the Hub.
+
+    Nothing that is there is lost. Run the same command again to resume.
+    """
     _push(folder, repo, public, replace, revision, quiet)
 
 
@@ -195,15 +187,15 @@ def _push(folder: str, repo: str, public: bool, replace: bool, revision: str | N
         display.print_pushed(pushed)
 
 
-@app.command()
+@command()
 def merge(
     parts: Annotated[
-        list[str], typer.Argument(metavar="DIR[:CONFIG/SPLIT]...", help="What generate wrote on each machine.")
+        list[str], typer.Argument(metavar="DIR[:CONFIG/SPLIT]", help="The dataset folders of all machines.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The dataset folder to bring them together in.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The dataset folder to join them in.")],
     quiet: QuietOption = False,
 ) -> None:
-    """Make one split of the parts that machines without a common file system wrote."""
+    """Join the parts that several machines made into one split."""
     from fmrgen.cli import display
     from fmrgen.jobs.merge import merge as run
 
@@ -213,19 +205,22 @@ def merge(
             display.print_summary(summary, f"{output}:{split}")
 
 
-@app.command()
+@command()
 def verify(
-    split: Annotated[str, typer.Argument(metavar="SPLIT", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]")],
+    split: SplitArgument,
     files: Annotated[
-        bool, typer.Option("--files", help="Only compare the files with their digests; no model is needed.")
+        bool, typer.Option("--files", help="Only check the files against their checksums; needs no model.")
     ] = False,
     trust: Annotated[
         bool,
-        typer.Option("--trust", help="Let the split's recipe run the code and read the files and addresses it names."),
+        typer.Option("--trust", help="Run the code, and read the files and addresses, that the split's recipe names."),
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Judge every stored image again; exit 1 with a list where the metadata is not true."""
+    """Check that what a split says is true of its images.
+
+    Judges and classifies every stored image again. Exits with 1 and a list if something is wrong.
+    """
     from fmrgen.cli import display, progress
 
     display.quiet_libraries()
@@ -245,8 +240,8 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command("transfer", help="The matrix of splits and classifiers: how images made for one classifier do on another.")
-@app.command("evaluate", help="SA, PA, VR and FMR of classifiers on splits, with intervals, and a report.")
+@command("transfer", help="Print the transfer matrix: each classifier on each split.")
+@command("evaluate", help="Measure classifiers on splits: SA, PA, VR and FMR, and a report.")
 def evaluate(
     context: typer.Context,
     splits: Annotated[
@@ -256,7 +251,7 @@ def evaluate(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", show_default="evaluation, or transfer", help="The folder to write the report to."
+            "--output", "-o", metavar="DIR", show_default="evaluation, or transfer", help="The report's folder."
         ),
     ] = None,
     source: Annotated[
@@ -264,18 +259,19 @@ def evaluate(
         typer.Option(
             "--source",
             metavar="RECIPE",
-            help="The recipe of the splits' source: adds SA on its own pixels, and SA where a split has no originals.",
+            help="The recipe whose source the splits are made of. Adds SA on the source's own pixels, and SA for "
+            "splits without originals.",
         ),
     ] = None,
     download: Annotated[
-        bool, typer.Option("--download", help="Fetch a split on the Hub whole before reading it.")
+        bool, typer.Option("--download", help="Download splits before reading them, instead of streaming.")
     ] = False,
     batch_size: BatchSizeOption = 64,
     processes: ProcessesOption = None,
     trust: Annotated[
         bool,
         typer.Option(
-            "--trust", help="Let the source in a split's provenance run the code and read the places it names."
+            "--trust", help="Run the code, and read the places, that the source in a split's provenance names."
         ),
     ] = False,
     model_card: Annotated[
@@ -320,98 +316,11 @@ def evaluate(
     display.print_line(folder / "report.html")
 
 
-@app.command()
-def show(
-    split: Annotated[str, typer.Argument(metavar="SPLIT", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")] = Path("gallery"),
-    gallery: Annotated[int, typer.Option("--gallery", min=1, help="About how many rows the page shows.")] = 240,
-    ids: Annotated[str | None, typer.Option("--ids", metavar="ID,ID", help="Show these rows, in this order.")] = None,
-    classes: Annotated[
-        str | None, typer.Option("--classes", metavar="NAME,NAME", help="Show rows of these classes only.")
-    ] = None,
-    rows: Annotated[int, typer.Option("--rows", min=1, max=100, help="Rows of the sheet.")] = 6,
-    columns: Annotated[int, typer.Option("--columns", min=1, max=24, help="Pairs of images in a row of it.")] = 6,
-    caption: Annotated[
-        str | None, typer.Option("--caption", help="Above the sheet; '' for none. Default: the split's name.")
-    ] = None,
-    file_format: Annotated[
-        Literal["png", "pdf", "svg"], typer.Option("--format", "-f", help="Of the sheet; pdf and svg for papers.")
-    ] = "png",
-) -> None:
-    """Show a split: a gallery page, and a sheet of originals beside perturbed images."""
-    from fmrgen.cli import display
-    from fmrgen.report.show import show as run
-
-    if ids is not None and not re.fullmatch(r"\d+(,\d+)*", ids):
-        raise UserError(f"--ids {ids}: must be numbers, for example 3,14,15")
-    display.quiet_libraries()
-    files = run(
-        split,
-        output,
-        gallery=gallery,
-        ids=[int(number) for number in ids.split(",")] if ids else (),
-        classes=classes.split(",") if classes else (),
-        rows=rows,
-        columns=columns,
-        caption=caption,
-        file_format=file_format,
-    )
-    for path in files:
-        display.print_line(path)
-
-
-@app.command()
-def export(
-    split: Annotated[str, typer.Argument(metavar="SPLIT", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write to.")],
-    form: Annotated[
-        Literal["webdataset", "imagefolder"], typer.Option("--format", "-f", help="Tars, or folders of classes.")
-    ],
-    tar_size: Annotated[int, typer.Option("--tar-size", min=1, help="Rows in a tar.")] = 1000,
-    quiet: QuietOption = False,
-) -> None:
-    """Write a split for other tools: tars of webdataset, or folders of images."""
-    from fmrgen.cli import display, progress
-    from fmrgen.jobs.export import export as run
-
-    display.quiet_libraries()
-    with progress.row_progress("export", not quiet) as on_rows:
-        rows = run(split, folder, form, tar_size=tar_size, on_rows=on_rows)
-    display.print_line(f"{folder}: {rows} rows")
-
-
-@app.command()
-def train(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write the weights to.")] = Path(
-        "trained"
-    ),
-    quiet: QuietOption = False,
-) -> None:
-    """Train a small classifier, CLIP or VQGAN: what made the shipped assets."""
-    from fmrgen.training.recipe import load_train_recipe
-
-    loaded = load_train_recipe(recipe, overrides or [])
-
-    from fmrgen.cli import display, progress
-    from fmrgen.training.loop import train as run
-
-    display.quiet_libraries()
-    with progress.row_progress("train", not quiet) as on_step:
-        metrics = run(loaded, output, lambda step, steps, loss: on_step(step, steps))
-    display.print_line(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
-
-
-@app.command()
-def recipes() -> None:
-    """What can be run, one line each."""
-    from fmrgen.recipe import describe_recipes
-
-    described = describe_recipes()
-    width = max(len(name) for name in described)
-    for name, description in described.items():
-        print(f"{name:{width}}  {description}")
+command()(tools.show)
+command()(tools.export)
+command()(tools.train)
+command()(tools.recipes)
+command()(tools.doctor)
 
 
 def main(arguments: list[str] | None = None) -> None:

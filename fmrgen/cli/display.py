@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from fmrgen.cli.progress import format_duration
 from fmrgen.errors import printable
 from fmrgen.hub_timeouts import bound_requests
 from fmrgen.metrics import METRICS
@@ -32,9 +34,12 @@ from fmrgen.report.tables import (
 )
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from fmrgen.evaluation.results import EvaluationResults
     from fmrgen.hub.push import Pushed
     from fmrgen.jobs.inspect import Inspection, Trial
+    from fmrgen.jobs.plan import Plan
     from fmrgen.jobs.sparsify import SparseMask
     from fmrgen.jobs.verify import Verification
     from fmrgen.jobs.verify_files import FilesVerification
@@ -64,6 +69,31 @@ def quiet_libraries() -> None:
     transformers.utils.logging.set_verbosity(logging.CRITICAL)  # a model's own words; what goes wrong is raised
 
 
+def print_recipe(recipe: "BaseModel") -> None:
+    """A recipe with all its values, as YAML."""
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+    for line in text.splitlines():
+        print_line(line)
+
+
+def print_plan(plan: "Plan", split: str) -> None:
+    """What a job would do, below its recipe."""
+    print_recipe(plan.recipe)
+    slots, budget = plan.recipe.perturb.slots, plan.recipe.perturb.budget
+    of = f"{plan.shards} shard{'s' if plan.shards > 1 else ''} of {plan.recipe.output.shard_size}"
+    told = {
+        "examples": f"{plan.examples:,} of {plan.classes:,} classes, at {plan.image_size} px, in {of}",
+        "exists": f"{plan.existing} of {plan.shards} shards in {split}; {plan.images_left:,} images are left",
+        "runs on": f"{plan.device}, {slots} slots, {plan.recipe.perturb.precision}",
+        "one pass": f"{1000 * plan.seconds_per_pass:.1f} ms per image",
+        "time": f"at most {format_duration(plan.most_seconds)} on one process, if every image uses the budget of "
+        f"{budget}; fmrgen inspect tells how many steps they take",
+        "memory": f"{plan.peak_bytes / 2**30:.1f} GiB at the peak of the trial",
+    }
+    for name, found in told.items():
+        print_line(f"{name:10}{found}")
+
+
 def print_summary(summary: "Summary", split: str) -> None:
     """The table at the end of a job."""
     table = Table("", "", "95 % interval", title=printable(split), title_justify="left", box=box.SQUARE)
@@ -87,7 +117,6 @@ def print_inspection(found: "Inspection") -> None:
     """What a pilot found, and each warning with its cure."""
     table = Table(title=f"{found.images} images", title_justify="left", box=box.SQUARE, show_header=False)
     step = found.proposed or found.own
-    hours, minutes = divmod(found.seconds_of_job / 60, 60)
 
     def of(native: float | None, resized: float, reconstructed: float) -> str:
         return f"{'n/a' if native is None else f'{native:.0%}'}, {resized:.0%}, {reconstructed:.0%}"
@@ -105,7 +134,7 @@ def print_inspection(found: "Inspection") -> None:
         "step size": f"{step.step_size:g}" + ("" if found.proposed else " (none that was tried is good)"),
         "with it": f"{step.valid:.0%} valid, {step.mean_iterations:.1f} steps, PA {step.perturbed_accuracy:.0%}",
         "one image-pass": f"{1000 * found.seconds_per_pass:.1f} ms",
-        "the whole job, on this device": f"{hours:.0f} h {minutes:.0f} min",
+        "the whole job, on this device": format_duration(found.seconds_of_job),
     }.items():
         table.add_row(name, value)
     _console().print(table)
@@ -168,7 +197,7 @@ def _console(stderr: bool = False) -> Console:
 def print_pushed(pushed: "Pushed") -> None:
     """Where the splits are now, how to cite them, and what their owner should know."""
     seen = "private" if pushed.private else "public"
-    print_line(f"{pushed.repo} ({seen}): {'pushed ' + ', '.join(pushed.new) if pushed.new else 'nothing new'}")
+    print_line(f"{pushed.repo} ({seen}): {'pushed ' + ', '.join(pushed.new) if pushed.new else 'already up to date'}")
     if pushed.url is not None:
         print_line(pushed.url)
     for tag in pushed.tags:
@@ -247,8 +276,13 @@ def _print_notes(evaluation: "EvaluationResults") -> None:
 
 def print_files_verification(found: "FilesVerification", split: str) -> None:
     """How many files are right, and the first of what is not."""
-    of = "those of its provenance" if found.finished else "whole; the split is not finished"
-    print_line(f"{split}: {found.intact} of {found.shards} files are {of}")
+    if not found.finished:
+        told = f"{found.intact} of {found.shards} shards are complete; the split is not finished"
+    elif found.intact == found.shards:
+        told = f"all {found.shards} files match their recorded checksums"
+    else:
+        told = f"{found.intact} of {found.shards} files match their recorded checksums"
+    print_line(f"{split}: {told}")
     _print_list(found.wrong)
 
 

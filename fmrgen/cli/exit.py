@@ -58,6 +58,8 @@ def _tell(error: BaseException, again: str) -> int | None:
         return _TERMINATED
     if isinstance(error, KeyboardInterrupt):
         return _INTERRUPTED
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):  # typer makes one of it
+        error = error.__context__
     if isinstance(error, SystemExit):
         return print_error(f"third-party code ended the command, exit({error.code!r}){again}")
     if isinstance(error, BrokenPipeError):  # who reads the output has enough

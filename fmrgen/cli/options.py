@@ -1,16 +1,46 @@
 """Arguments and options that several commands have."""
 
+import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from fmrgen.distributed.launcher import OPTION
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a shipped recipe's name.")]
+
+def recipe_names(begun: str) -> list[str]:
+    """The shipped recipes whose names begin so, for the shell."""
+    from fmrgen.recipe import describe_recipes
+
+    return [name for name in describe_recipes() if name.startswith(begun)]
+
+
+class PlainHelp(TyperCommand):
+    """A command whose help does not tell Python's types of its arguments."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        for title, kind in (("Arguments", "argument"), ("Options", "option")):
+            records = [param.get_help_record(ctx) for param in self.get_params(ctx) if param.param_type_name == kind]
+            rows = [(re.sub(r" <[^<>]*>$", "", name), text) for name, text in filter(None, records)]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE", autocompletion=recipe_names, help="A recipe file, or the name of a shipped recipe."
+    ),
+]
+SplitArgument = Annotated[str, typer.Argument(metavar="SPLIT", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]")]
+OutputOption = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write to.")]
 OverridesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Changes to the recipe, values in YAML.")
+    list[str] | None, typer.Argument(metavar="section.key=value", help="Changes to the recipe; values are YAML.")
 ]
 ClassifierOption = Annotated[
     list[str],
@@ -18,20 +48,19 @@ ClassifierOption = Annotated[
         "--classifier",
         "-c",
         metavar="[NAME=]C",
-        help="timm:NAME, hf:REPO, asset:NAME, module:Name, a trained folder, a recipe or {kind: …}; repeatable.",
+        help="timm:NAME, hf:REPO, asset:NAME, package.module:Name, a folder of `fmrgen train`, a recipe, or {kind: …}. "
+        "Repeat for more.",
     ),
 ]
 BatchSizeOption = Annotated[
-    int, typer.Option("--batch-size", min=1, max=65_536, help="Images that a classifier gets at once.")
+    int, typer.Option("--batch-size", metavar="N", min=1, max=65_536, help="Images per forward pass.")
 ]
-LimitOption = Annotated[int | None, typer.Option("--limit", help="Only the first so many examples.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", metavar="N", help="Use only the first N examples.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no table.")]
 PublicOption = Annotated[
-    bool, typer.Option("--public", help="Let everyone see the repo: only if the images may be published.")
+    bool, typer.Option("--public", help="Make the repo public. Only if the images may be published.")
 ]
-ReplaceOption = Annotated[
-    bool, typer.Option("--replace", help="Replace a split of the same name that is on the Hub with other files.")
-]
+ReplaceOption = Annotated[bool, typer.Option("--replace", help="Replace a split of the same name on the Hub.")]
 
 
 def _start_processes(processes: int | None) -> None:
@@ -46,9 +75,10 @@ ProcessesOption = Annotated[
     int | None,
     typer.Option(
         OPTION,
+        metavar="N",
         min=1,
         callback=_start_processes,
-        help="Run on so many processes of this machine, one for each GPU.",
+        help="Run N processes on this machine, one per GPU.",
     ),
 ]
 

@@ -163,13 +163,13 @@ class _Lines:
         parts = [f"{printable(name)}: {done:,}" + (f" of {total:,}" if total is not None else ""), told]
         if ends:
             self._ended.add(name)
-            parts.append(f"done in {_duration(now - begun)}")
+            parts.append(f"done in {format_duration(now - begun)}")
         elif total is not None and done > before:
-            parts.append(f"about {_duration((now - begun) / (done - before) * (total - done))} left")
+            parts.append(f"about {format_duration((now - begun) / (done - before) * (total - done))} left")
         print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
 
 
-def _duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """`12 s`, `3 min`, `2 h 5 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"

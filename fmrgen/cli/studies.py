@@ -16,6 +16,7 @@ from fmrgen.cli.options import (
     limited,
 )
 from fmrgen.distributed.rank import is_first_process
+from fmrgen.errors import UserError
 
 
 def compare(
@@ -23,17 +24,21 @@ def compare(
     classifiers: ClassifierOption,
     overrides: OverridesArgument = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The dataset folder; the report goes to its folder comparison.")
+        Path,
+        typer.Option("--output", "-o", metavar="DIR", help="The dataset folder; the report is DIR/comparison."),
     ] = Path("out"),
     limit: LimitOption = None,
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, help="Splits for each classifier; see perturb.start_noise.")
+        int, typer.Option("--seeds", metavar="N", min=1, help="Splits per classifier, each with its own seed.")
     ] = 1,
     batch_size: BatchSizeOption = 64,
     processes: ProcessesOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Make a split for each classifier and compare them all, each on its own split first."""
+    """Compare classifiers, each on a split made for it.
+
+    Prints the own-split table and the transfer matrix (paper Tables 1 and 6). Splits that exist already are reused; run the same command again to resume.
+    """
     from fmrgen.recipe import load_classifiers, load_recipe
 
     loaded, named = load_recipe(recipe, limited(limit, overrides)), load_classifiers(classifiers)
@@ -70,18 +75,21 @@ def sweep(
     values: Annotated[
         list[str],
         typer.Argument(
-            metavar="section.key=value,value...",
-            help="What is tried, all with all; a key with one value is a change to the recipe.",
+            metavar="section.key=value,value",
+            help="Values to try, in all combinations. A key with one value just changes the recipe.",
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="A folder; each combination gets a dataset folder in it.")
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Each combination gets a dataset folder in DIR.")
     ] = Path("sweep"),
     limit: LimitOption = None,
     processes: ProcessesOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Make a split for each combination of values, and one table and plot of all; run it again to continue."""
+    """Make a split for every combination of values.
+
+    Prints one table and draws one plot of all. Run the same command again to resume.
+    """
     from fmrgen.jobs.sweep import parse_grid
 
     grid = parse_grid(recipe, limited(limit, values))
@@ -106,10 +114,10 @@ def sweep(
 def inspect(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
-    images: Annotated[int, typer.Option("--images", min=2, help="How many are tried.")] = 32,
+    images: Annotated[int, typer.Option("--images", metavar="N", min=2, help="Images to try.")] = 32,
     quiet: QuietOption = False,
 ) -> None:
-    """Try a recipe on a few images: what its parts are worth, and which step suits the generator."""
+    """Try a recipe on a few images and propose a step size."""
     from fmrgen.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
@@ -120,3 +128,45 @@ def inspect(
     display.quiet_libraries()
     found = run(loaded, images=images, on_trial=lambda trial: None if quiet else display.print_trial(trial))
     display.print_inspection(found)
+
+
+def sparsify(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The mask's file.")] = Path(
+        "mask.safetensors"
+    ),
+    samples: Annotated[
+        int, typer.Option("--samples", metavar="N", min=1, help="Images to perturb and learn from.")
+    ] = 1000,
+    regularization: Annotated[
+        float | None,
+        typer.Option(
+            "--regularization",
+            metavar="X",
+            help="Strength of the l1 penalty (the paper uses 36.36). Default: chosen along a path.",
+        ),
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Find the latent dimensions that matter.
+
+    Writes a mask for `generator.mask`: the paper's sparse model (App. I).
+    """
+    from fmrgen.recipe import load_recipe
+
+    if regularization is not None and not 0 < regularization < float("inf"):
+        raise UserError("--regularization: must be a positive number")
+    loaded = load_recipe(recipe, [f"source.limit={samples}", *(overrides or [])])
+
+    from fmrgen.cli import display, progress
+    from fmrgen.jobs.sparsify import sparsify as run
+
+    display.quiet_libraries()
+    with progress.row_progress("sparsify", not quiet) as on_images:
+        found = run(loaded, output, regularization=regularization, on_images=on_images)
+    if not quiet:
+        display.print_sparse_mask(found, f"{loaded.output.config}/{loaded.output.split}")
+        config = f"output.config={loaded.output.config}-sparse"
+        display.print_note(f"use it: fmrgen generate {recipe} generator.mask={output} {config}")
+    display.print_line(output)

@@ -135,7 +135,7 @@ def neighbours(comparison: Comparison) -> list[str]:
             if {pair.first, pair.second} == {place.classifier, following.classifier} and apart is not None:
                 if pair.first != place.classifier and apart.low is not None and apart.high is not None:
                     apart = Estimate(-apart.value, -apart.high, -apart.low)
-                verdict = "statistically tied" if place.tied_with_next else "apart"
+                verdict = "statistically tied" if place.tied_with_next else "significantly different"
                 pair_name = f"{place.classifier} – {following.classifier}"
                 lines.append(f"{pair_name}: {measure} differs by {format_estimate(apart)}, {verdict}")
     return lines

@@ -21,15 +21,13 @@ class Config(SourceConfig):
     path: str
 
     def build(self, device: object = "cpu") -> Source:
-        from datasets import Dataset, Image
+        from datasets import ClassLabel, Dataset, Features, Image, Value
 
         root = Path(self.path)
         columns, names = _of_metadata(root) if (root / _METADATA).is_file() else _of_folders(root)
-        dataset = Dataset.from_dict(columns).cast_column("image", Image())
-        if names is not None:
-            from datasets import ClassLabel
-
-            dataset = dataset.cast_column("label", ClassLabel(names=names))
+        words = all(isinstance(label, str) for label in columns["label"])
+        label = Value("string" if words else "int64") if names is None else ClassLabel(names=names)
+        dataset = Dataset.from_dict(columns, features=Features({"image": Image(), "label": label}))
         shared = self.model_dump(include=set(SourceConfig.model_fields) - {"kind"})
         return DatasetsConfig(path=self.path, label_column="label", **shared).open(dataset)
 

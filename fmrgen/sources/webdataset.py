@@ -50,8 +50,9 @@ class Config(SourceConfig):
         urls = [url for given in self._all_urls() for url in _matching(given)]
         files = [url for url in urls if "://" not in url and not _is_command(url)]
         if missing := [url for url in files if not Path(url).is_file()]:
-            others = f", nor {len(missing) - 1} others" if len(missing) > 1 else ""
-            raise UserError(f"source.urls: {missing[0]}: no such file{others}")
+            more = len(missing) - 1
+            which = f"{missing[0]} and {more} other file{'s' if more > 1 else ''} do" if more else f"{missing[0]} does"
+            raise UserError(f"source.urls: {which} not exist")
         labels = make_labels(self.classes, _names_beside(files))
         if len(files) == len(urls):
             return TarFiles(files, self, labels)

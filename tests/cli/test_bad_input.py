@@ -143,7 +143,7 @@ CASES = [
     ([*GENERATE, "source.classes=['', y]"], "source.classes: class 0 has no name"),
     ([*GENERATE, "source.classes={x: a, y: 1}"], "source.classes.x: 'a' is not a class index or a range"),
     ([*GENERATE, "source.classes={x: 0, y: 7}"], "source.classes.y: class 7 does not exist; use 0 to 1"),
-    ([*GENERATE, "source={kind: webdataset, urls: gone.tar}"], "source.urls: gone.tar: no such file"),
+    ([*GENERATE, "source={kind: webdataset, urls: gone.tar}"], "source.urls: gone.tar does not exist"),
     ([*GENERATE, "source={kind: webdataset, urls: 'd-{0..99999999999}.tar', classes: [a, b]}"], "source.urls: they expand to more than 1,000,000 tars; check the braces"),
     ([*GENERATE, "source={kind: webdataset, urls: 'd-{0..9999}-{0..9999}.tar', classes: [a, b]}"], "source.urls: they expand to more than 1,000,000 tars"),
     ([*GENERATE, "source={kind: webdataset, urls: junk.tar, classes: [a, b]}"], "source.urls: junk.tar: can't be read as a tar"),
@@ -234,14 +234,15 @@ CASES = [
     (["sweep", "r.yaml", "perturb.bugdet=2,3"], "r.yaml: perturb.bugdet: unknown key, did you mean budget?"),
     (["inspect", "r.yaml", "--images", "1"], "Invalid value for '--images'"),
     ([*GENERATE, "perturb.min_probability=1"], "r.yaml: perturb: min_probability must be from 0 to less than 1, not 1"),
-    (["recipes", "more"], "Got unexpected extra argument"),
+    (["recipes", "more"], "more: neither a recipe file nor a shipped recipe"),
+    (["doctor", "here", "there"], "Got unexpected extra argument"),
 ]  # fmt: skip
 
 
 IN_FULL = CASES[::6]  # of the others the key is asserted, and that there is a cure: their words may get better
 # What a line does for its reader: it says what to do, what there is, or what would be right.
 CURE = re.compile(
-    r"; |\b(did you mean|known are|there (is|are)|has the splits?|only|must|should|neither|no such|missing|not YAML|not (a|an|one)|"
+    r"; |\b(did you mean|known are|there (is|are)|has the splits?|only|must|should|neither|no such|not exist|missing|not YAML|not (a|an|one)|"
     r"outside|can't be|needs?|unknown|input|see|is none|twice|extra|for example|too long|choose)\b"
 )
 

@@ -309,9 +309,9 @@ def test_an_export_is_a_source_with_its_classes(finished_split, tmp_path):
 @pytest.mark.parametrize(
     ("urls", "options", "message"),
     [
-        ("{root}/none-{{0..2}}.tar", {}, "source.urls: {root}/none-0.tar: no such file, nor 2 others"),
+        ("{root}/none-{{0..2}}.tar", {}, "source.urls: {root}/none-0.tar and 2 other files do not exist"),
         ("{root}/none-*.tar", {}, "source.urls: {root}/none-*.tar: no file is called so"),
-        ("{root}/folders", {}, "no such file"),
+        ("{root}/folders", {}, "source.urls: {root}/folders does not exist"),
         ("{root}/tars/text.tar", {}, "text.tar: can't be read as a tar"),
         ("{root}/tars/cut.tar", {}, "cut.tar: can't be read as a tar: unexpected end of data"),
         ("{served}/d-0.tar", {}, "source.limit: how many samples the tars contain is only known for files; set it"),

@@ -1,0 +1,113 @@
+"""What a bug report needs: versions, devices, the folder, and whether the Hub answers."""
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from uuid import uuid4
+
+_PACKAGES = (
+    *("fmrgen", "torch", "torchvision", "transformers", "diffusers", "timm", "datasets", "huggingface_hub"),
+    *("accelerate", "pyarrow", "numpy", "pillow"),
+)
+_PATIENCE = 5.0  # seconds for the Hub to answer
+_ENVIRONMENT = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_HUB_DISABLE_XET", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+
+
+def examine(folder: Path) -> Iterator[tuple[str, str]]:
+    """Names and findings, one after another; nothing secret is among them."""
+    yield "python", f"{platform.python_version()} on {platform.platform()}"
+    for name in _PACKAGES:
+        yield name, _version_of(name)
+    yield from _devices()
+    yield "cores", f"{_usable_cores()} of {os.cpu_count()}"
+    yield "memory", _memory()
+    yield "folder", _folder(folder)
+    yield "hub", _hub()
+    yield "cache", _cache()
+    known = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    yield "environment", ", ".join(f"{name}={value}" for name, value in known.items()) or "nothing that matters is set"
+
+
+def _version_of(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _devices() -> Iterator[tuple[str, str]]:
+    import torch
+
+    if not torch.cuda.is_available():
+        yield "gpu", f"none that torch sees (built for CUDA {torch.version.cuda or 'no'})"
+        return
+    for index in range(torch.cuda.device_count()):
+        found = torch.cuda.get_device_properties(index)
+        free, _ = torch.cuda.mem_get_info(index)
+        yield (
+            f"gpu {index}",
+            f"{found.name}, {_size(found.total_memory)}, {_size(free)} free, CUDA {torch.version.cuda}, "
+            f"bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}",
+        )
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory() -> str:
+    if not hasattr(os, "sysconf"):
+        return "unknown"
+    return _size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def _folder(folder: Path) -> str:
+    """Whether a job could work in it: writable, with room, and with locks that hold."""
+    from filelock import FileLock, Timeout
+
+    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    probe = there / f".fmrgen-{uuid4().hex}"
+    try:
+        with FileLock(probe, timeout=1):
+            try:
+                with FileLock(probe, timeout=0, is_singleton=False):
+                    locks = "locks do NOT hold: run one process at a time, or use another file system"
+            except Timeout:
+                locks = "locks hold"
+    except OSError as error:
+        return f"can't be written: {error.strerror}"
+    finally:
+        probe.unlink(missing_ok=True)
+    return f"writable, {_size(shutil.disk_usage(there).free)} free, {locks}"
+
+
+def _hub() -> str:
+    from huggingface_hub import HfApi, constants, get_token
+
+    token = "a token is set" if get_token() else "no token"
+    if constants.HF_HUB_OFFLINE:
+        return f"offline by HF_HUB_OFFLINE, {token}"
+    from huggingface_hub.utils import get_session
+
+    started = time.perf_counter()
+    try:
+        answer = get_session().get(f"{HfApi().endpoint}/api/models?limit=1", timeout=_PATIENCE)
+    except Exception as error:  # whatever stands in the way
+        return f"{HfApi().endpoint} does not answer ({type(error).__name__}), {token}"
+    took = time.perf_counter() - started
+    return f"{HfApi().endpoint} answers {answer.status_code} in {took:.1f} s, {token}"
+
+
+def _cache() -> str:
+    from huggingface_hub import constants
+
+    there = next(place for place in (Path(constants.HF_HOME), *Path(constants.HF_HOME).parents) if place.is_dir())
+    return f"{_size(shutil.disk_usage(there).free)} free"
+
+
+def _size(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"

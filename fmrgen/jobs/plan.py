@@ -1,0 +1,127 @@
+"""What a job would do: everything is built and tried on a few images, and nothing is written."""
+
+import resource
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from fmrgen.components import Components
+from fmrgen.distributed.launch import device_name, launched_precision, start_process
+from fmrgen.distributed.shard_locks import own_shards
+from fmrgen.engine.perturb import perturb
+from fmrgen.errors import UserError
+from fmrgen.files import check_writable
+from fmrgen.jobs.lifecycle import new_provenance
+from fmrgen.recipe import Recipe
+from fmrgen.sources.base import LoadedExample
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import provenance_to_continue
+from fmrgen.storage.shards import SplitFolder
+
+_TRIED = {"cpu": 4, "cuda": 32}  # images: on a CPU a pass takes as long for each as for one, a GPU wants to be filled
+_TRIED_STEPS = 3
+_PASSES_BESIDE_STEPS = 2  # of each image: the plain reconstruction, and the step that is rejected
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job is, and what of it is done.
+
+    Attributes:
+        recipe: of the job, in the precision that it would run in.
+        examples, classes: of the source.
+        image_size: side in pixels.
+        shards: how many this job would make, those that exist included.
+        existing: how many of them exist.
+        images_left: in the shards that do not exist.
+        device: what it would run on.
+        seconds_per_pass: of one image through generator, classifier and oracle and back, as it was measured.
+        most_seconds: what the images left take on one such device if every one uses the whole budget.
+        peak_bytes: the most memory that the trial used: the device's on a GPU, else the process's.
+    """
+
+    recipe: Recipe
+    examples: int
+    classes: int
+    image_size: int
+    shards: int
+    existing: int
+    images_left: int
+    device: str
+    seconds_per_pass: float
+    most_seconds: float
+    peak_bytes: int
+
+
+def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = None) -> Plan:
+    """Builds a job's components, looks at what is in its folder, and times a few images.
+
+    Args:
+        recipe: of the job.
+        output: the dataset folder; nothing is written into it.
+        part: `(i, n)`, as for `generate`.
+
+    Returns:
+        What the job would do.
+
+    Raises:
+        UserError: whatever would end the job before its first image.
+    """
+    check_writable(Path(output))
+    recipe = recipe.in_precision(launched_precision())
+    device = start_process()
+    components = recipe.build(device)
+    options = recipe.output
+    paths = SplitPaths(Path(output), options.config, options.split)
+    provenance_to_continue(paths, new_provenance(recipe, components), at_work=False)
+    folder = SplitFolder(paths, len(components.source), options.shard_size)
+    wanted = own_shards(folder.shards, part)
+    missing = [shard for shard in wanted if not folder.shard_path(shard).exists()]
+    left = sum(len(folder.positions(shard)) for shard in missing)
+    seconds = _seconds_per_pass(recipe, components, device)
+    return Plan(
+        recipe=recipe,
+        examples=len(components.source),
+        classes=len(components.source.labels),
+        image_size=components.generator.image_size,
+        shards=len(wanted),
+        existing=len(wanted) - len(missing),
+        images_left=left,
+        device=device_name(device),
+        seconds_per_pass=seconds,
+        most_seconds=left * (recipe.perturb.budget + _PASSES_BESIDE_STEPS) * seconds,
+        peak_bytes=_peak_bytes(device),
+    )
+
+
+def _seconds_per_pass(recipe: Recipe, components: Components, device: torch.device) -> float:
+    """Of one image, with as many slots as the trial has images."""
+    source, classifier, generator, oracle = components
+    tried = min(_TRIED[device.type], len(source))
+    loaded = [entry for entry in source.load(0, tried, generator.image_size) if isinstance(entry, LoadedExample)]
+    if not loaded:
+        raise UserError(f"source: none of the first {tried} images can be read; see source.on_error")
+    examples = [entry.for_engine() for entry in loaded]
+    steps = min(_TRIED_STEPS, recipe.perturb.budget)
+    options = replace(recipe.perturb, budget=steps, slots=len(examples), min_probability=0.0, min_margin=0.0)
+    passes: list[int] = []
+
+    def run() -> float:
+        passes.clear()
+        started = time.perf_counter()
+        for _ in perturb(examples, classifier, generator, oracle, options, device=device, on_pass=passes.append):
+            pass
+        return time.perf_counter() - started
+
+    run()  # the first time, libraries choose their kernels
+    return run() / sum(passes)
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

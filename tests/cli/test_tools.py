@@ -1,0 +1,97 @@
+"""What helps to find one's way: recipes resolved, dry runs, the doctor, help without jargon."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from helpers import fmrgen, run
+
+from fmrgen.cli.app import app
+from fmrgen.recipe import load_recipe
+
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
+
+
+def test_a_recipe_is_shown_with_every_value(capsys):
+    assert run("recipes", "imagenet-vit", "perturb.budget=3") == 0
+    told = yaml.safe_load(capsys.readouterr().out)
+    assert told == load_recipe("imagenet-vit", ["perturb.budget=3"]).model_dump(mode="json")
+    assert run("recipes", "train/mnist-lenet") == 0
+    assert yaml.safe_load(capsys.readouterr().out)["source"]["kind"] == "mnist"
+
+
+def test_bases_are_neither_listed_nor_proposed(capsys):
+    assert run("recipes") == 0
+    assert "_paper" not in capsys.readouterr().out
+    assert run("recipes", "_papr") == 2
+    assert "_paper" not in capsys.readouterr().err
+
+
+def test_a_dry_run_tells_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    job = ["mnist-lenet", "source.limit=30", "output.shard_size=10", "perturb.budget=1"]
+    assert run("generate", *job, "--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert "examples  30 of 10 classes, at 32 px, in 3 shards of 10\n" in shown
+    assert "exists    0 of 3 shards in out:mnist/lenet; 30 images are left\n" in shown
+    assert re.search(r"^one pass  \d+\.\d ms per image$", shown, re.MULTILINE)
+    assert "if every image uses the budget of 1;" in shown
+    assert yaml.safe_load(shown.partition("examples  ")[0])["perturb"]["budget"] == 1
+    assert list(tmp_path.iterdir()) == []
+    assert run("generate", *job, "-q") == 0
+    next((tmp_path / "out/mnist").glob("*-00001-*")).unlink()
+    capsys.readouterr()
+    assert run("generate", *job, "--dry-run") == 0
+    assert "exists    2 of 3 shards in out:mnist/lenet; 10 images are left\n" in capsys.readouterr().out
+    assert run("generate", *job, "perturb.seed=3", "--dry-run") == 2
+    assert "was made by another recipe: perturb.seed was 0, is 3" in capsys.readouterr().err
+
+
+def test_the_doctor(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert run("doctor", tmp_path / "not" / "there") == 0
+    shown = capsys.readouterr().out
+    for name in ("python", "torch", "datasets", "gpu", "cores", "memory", "cache"):
+        assert re.search(rf"^{name} +\S", shown, re.MULTILINE)
+    assert re.search(r"^folder +writable, [\d.]+ GiB free, locks hold$", shown, re.MULTILINE)
+    assert re.search(r"^hub +offline by HF_HUB_OFFLINE, a token is set$", shown, re.MULTILINE)
+    assert "secret" not in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_doctor_asks_the_hub(hub):
+    result = fmrgen("doctor", **hub.environment)
+    assert re.search(rf"^hub +{hub.address} answers \d+ in [\d.]+ s, a token is set$", result.stdout, re.MULTILINE)
+    gone = fmrgen("doctor", **{**hub.environment, "HF_ENDPOINT": "http://127.0.0.1:9"})
+    assert re.search(r"^hub +http://127.0.0.1:9 does not answer \(\w+\)", gone.stdout, re.MULTILINE)
+
+
+def test_the_list_of_commands_is_whole_sentences(capsys):
+    assert run("--help") == 0
+    shown = capsys.readouterr().out
+    assert "..." not in shown.replace("[ARGS]...", "")
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} +[A-Z].*\.$", shown, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_for_people(name, capsys):
+    assert run(name, "--help") == 0
+    shown = capsys.readouterr().out
+    assert not re.search(r"<(str|int|float|path|list\[|bool)", shown)
+
+
+def test_a_reader_that_has_enough_ends_the_command_quietly():
+    command = f"{sys.executable} -m fmrgen recipes mnist-lenet | head -1"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert result.stdout.startswith("description")
+    assert result.stderr == ""
+
+
+def test_the_shell_completes_recipes():
+    words = {"_FMRGEN_COMPLETE": "complete_bash", "COMP_WORDS": "fmrgen generate mnist", "COMP_CWORD": "2"}
+    result = fmrgen(**words)
+    assert result.stdout.split() == ["mnist-lenet"]
