@@ -1,6 +1,7 @@
 """Model-conditioned perturbed test sets as Hugging Face datasets, and Foundation Model-oriented Robustness."""
 
 import importlib
+import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,9 @@ if TYPE_CHECKING:
     from fmrgen.weights.checkpoint import freeze as freeze
 
 __version__ = version("fmrgen")
+
+# Libraries import tqdm, which then tells every notebook without ipywidgets; its bars are of text there, that is all.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 # Each public name and the module that has it, which is imported when the name is first used: torch takes seconds, and
 # `fmrgen --help` must not wait for it.

@@ -4,8 +4,6 @@ import subprocess
 import sys
 from importlib.metadata import version
 
-from helpers import TESTS
-
 import fmrgen as package
 
 
@@ -30,10 +28,3 @@ def test_the_table_and_the_types_are_of_the_same_names():
         node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and str(node.module).startswith("fmrgen.")
     ]
     assert {alias.name: node.module for node in imports for alias in node.names} == package._MODULES
-
-
-def test_what_a_user_writes_runs(tmp_path):
-    sys.path.insert(0, str(TESTS))
-    from user_script import main
-
-    assert main(tmp_path) >= 13

@@ -37,7 +37,8 @@ def compare(
 ) -> None:
     """Compare classifiers, each on a split made for it.
 
-    Prints the own-split table and the transfer matrix (paper Tables 1 and 6). Splits that exist already are reused; run the same command again to resume.
+    Prints the own-split table and the transfer matrix (paper Tables 1 and 6). Splits that exist already are reused;
+    run the same command again to resume.
     """
     from fmrgen.recipe import load_classifiers, load_recipe
 

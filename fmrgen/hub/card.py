@@ -44,6 +44,8 @@ RESULT_SCHEMA = "fmrgen-result/1"  # of the files under results/
 _BEGIN, _END = "<!-- fmrgen: written by a machine from here -->", "<!-- fmrgen: to here -->"
 _ESTIMATE: TypeAdapter[Estimate | None] = TypeAdapter(Estimate | None)
 _DESCRIBED = "fmrgen split files"
+_TITLED = ": test images perturbed against "
+_NAMED = 4  # classifiers in a title
 _TAGS = ["fmrgen", "robustness", "perturbed"]
 
 
@@ -89,6 +91,11 @@ def data_named(path: Path, repo: str) -> list[str] | None:
     return [name for entry in configs.values() for name in names_of_data(entry.get("data_files"))] if configs else None
 
 
+def citation_tag(config: str, split: str, provenance: Provenance) -> str:
+    """The tag of a split on the Hub: it names the recipe and the very files, so what is cited by it never changes."""
+    return f"{config}-{split}-{provenance.fingerprint}-{provenance.files_digest[:8]}".replace("..", "-")
+
+
 @dataclass(frozen=True)
 class _CardSplit:
     """A finished split, as the template and the metadata take it."""
@@ -112,6 +119,29 @@ class _CardSplit:
     def results(self) -> str:
         """The path in the repo of what was found on it."""
         return self._paths.results.as_posix()
+
+    @property
+    def title(self) -> str:
+        """What it is, as a title."""
+        return f"{self._paths.name}{_TITLED}{self.name}"
+
+    def bibtex(self, repo: str) -> str:
+        """The entry to cite this very split by."""
+        # Runs are told by whoever made the split: only what looks like a year or a version is repeated.
+        runs = self.provenance.runs
+        started = [run.started[:4] for run in runs if re.match(r"\d{4}-", run.started)]
+        known = [run.versions.get("fmrgen", "") for run in runs if run.versions]
+        versions = [told for told in known if re.fullmatch(r"[\w.+-]{1,40}", told)]
+        owner, slash, _ = repo.partition("/")
+        told = {"title": self.title.replace("_", "\\_")}
+        told |= {"author": owner, "publisher": "Hugging Face"} if slash else {}
+        told |= {"year": max(started)} if started else {}
+        told |= {"url": f"https://huggingface.co/datasets/{repo}"} if slash else {}
+        made = f", made with fmrgen {versions[-1]}" if versions else ""
+        told["note"] = f"Revision {citation_tag(self.config, self.name, self.provenance)}{made}".replace("_", "\\_")
+        lines = [f"  {key:<9} = {{{value}}}," for key, value in told.items()]
+        key = re.sub(r"\W+", "_", f"{repo} {self.config} {self.name}")
+        return "\n".join([f"@misc{{{key},", *lines, "}"])
 
 
 @dataclass(frozen=True)
@@ -184,6 +214,10 @@ def _unread(root: Path, card: _Card, splits: dict[str, list[_CardSplit]]) -> dic
     return found
 
 
+def _is_own_title(name: Any) -> bool:
+    return not name or _TITLED in str(name)
+
+
 def _config(config: str, entries: list[_CardSplit], unread: list[_Unread], earlier: dict[str, Any]) -> dict[str, Any]:
     digests: list[Any] = [split.provenance.files for split in entries] + [split.provenance for split in unread]
     return {
@@ -241,6 +275,7 @@ def _describe(
             known.pop("unknown", None)
         if known:
             data[name] = list(known) if name != "license" or len(known) > 1 else next(iter(known))
+    data["pretty_name"] = _title(splits) if _is_own_title(data.get("pretty_name")) else data["pretty_name"]
     data["size_categories"] = [_size_category(sum(split.summary.rows for split in every))]
     kept = (name for name, entry in card.configs.items() if not _is_own(entry) or name in unread)
     others = {name for name in kept if name not in splits}
@@ -286,6 +321,16 @@ def _leaderboard(paths: SplitPaths, provenance: Provenance) -> list[_Entry]:
     return sorted(entries, key=lambda entry: e.value if (e := entry.figures["fmr"]) else -1, reverse=True)
 
 
+def _title(splits: dict[str, list[_CardSplit]]) -> str:
+    """What the splits are, in one line."""
+    every = [split for entries in splits.values() for split in entries]
+    if len(every) == 1:
+        return every[0].title
+    names = list(dict.fromkeys(split.name for split in every))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(splits)}{_TITLED}{', '.join(names[:_NAMED])}{more}"
+
+
 def _render(splits: dict[str, list[_CardSplit]], repo: str) -> str:
     """fmrgen's own text of a card. What splits say of themselves is shown, never read as a template or as markup."""
     template = Template(
@@ -306,8 +351,9 @@ def _render(splits: dict[str, list[_CardSplit]], repo: str) -> str:
         "recipe_yaml": _yaml,
     }
     every = [split.provenance.row_schema for entries in splits.values() for split in entries]
+    title = _title(splits)
     columns = {column.name: column for schema in every or [RowSchema(())] for column in schema.columns}
-    return template.render(splits=splits, repo=repo, columns=columns.values(), **helpers).strip()
+    return template.render(title=title, splits=splits, repo=repo, columns=columns.values(), **helpers).strip()
 
 
 def _code_of(recipe: RecordedRecipe) -> str:

@@ -16,7 +16,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, read_json
-from fmrgen.hub.card import data_named
+from fmrgen.hub.card import citation_tag, data_named
 from fmrgen.hub.repo import Change, HubRepo, Operation, RepoState
 from fmrgen.recipe import Recipe
 from fmrgen.storage.open import parse_reference
@@ -60,8 +60,7 @@ class _Local:
     @property
     def tag(self) -> str:
         """Names the recipe and the very files: what is cited by it never changes."""
-        names = f"{self.paths.config}-{self.paths.split}"
-        return f"{names}-{self.provenance.fingerprint}-{self.provenance.files_digest[:8]}".replace("..", "-")
+        return citation_tag(self.paths.config, self.paths.split, self.provenance)
 
     @cached_property
     def operations(self) -> list[CommitOperationAdd]:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from fmrgen.distributed.rank import is_first_process
 
 OnRows = Callable[[str, int, int | None], None]  # of (what, images done, images in all or None)
@@ -12,8 +14,6 @@ OnRows = Callable[[str, int, int | None], None]  # of (what, images done, images
 @contextmanager
 def image_bars(show: bool) -> Iterator[OnRows]:
     """A bar in images for each thing that is told of, drawn by the first process from its first news on."""
-    from tqdm.auto import tqdm
-
     bars: dict[str, Any] = {}
 
     def update(what: str, done: int, total: int | None) -> None:

@@ -1,19 +1,22 @@
 """The paper's comparison: a split for each classifier, all classifiers on all splits (Tables 1 and 6)."""
 
 import re
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from fmrgen.config import ComponentConfig
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
+from fmrgen.jobs.bars import OnRows, image_bars
 from fmrgen.jobs.evaluate import evaluate
 from fmrgen.jobs.evaluation import Evaluation
 from fmrgen.jobs.generate import make_split
+from fmrgen.jobs.objects import AnyClassifier, classifier_section
 from fmrgen.jobs.progress import Progress
-from fmrgen.recipe import OutputConfig, Recipe
+from fmrgen.recipe import OutputConfig, Recipe, load_recipe
 
 OnProgress = Callable[[Progress], None]
 JobProgress = Callable[[Recipe], AbstractContextManager[OnProgress]]
@@ -25,28 +28,31 @@ def untold(recipe: Recipe) -> AbstractContextManager[OnProgress]:
 
 
 def compare(
-    recipe: Recipe,
-    classifiers: Mapping[str, ComponentConfig],
+    recipe: Recipe | str,
+    classifiers: Mapping[str, AnyClassifier],
     output: str | Path,
     *,
     seeds: int = 1,
     batch_size: int = 64,
-    job_progress: JobProgress = untold,
-    on_note: Callable[[str], None] = lambda line: None,
-    on_rows: Callable[[str, int, int | None], None] = lambda split, done, total: None,
+    progress: bool = True,
+    job_progress: JobProgress | None = None,
+    on_note: Callable[[str], None] = print,
+    on_rows: OnRows | None = None,
 ) -> Evaluation:
     """Makes a split for each classifier, or goes on with it, and evaluates all classifiers on all of them.
 
     Runs on every process of a launch, as `generate` and `evaluate` do.
 
     Args:
-        recipe: of all the splits but for classifier and `output.split`.
-        classifiers: by their names, which the splits get too.
+        recipe: of all the splits but for classifier and `output.split`; or its file or shipped name.
+        classifiers: by their names, which the splits get too: modules, sections, or what `fmrgen.load_classifier`
+            takes.
         output: the dataset folder.
         seeds: how many splits each classifier gets, of `perturb.seed` and those after it; the ranking is of the first,
             and the others tell how far chance alone moves FMR.
         batch_size: images that a classifier gets at once when it is evaluated.
-        job_progress: makes, for a split's recipe, what is told how far it is.
+        progress: show bars.
+        job_progress: in the place of the bars: makes, for a split's recipe, what is told how far it is.
         on_note: told, in a line, what was found or is left to do.
         on_rows: called with (split, rows done, rows in all or None) while classifiers are evaluated.
 
@@ -56,15 +62,24 @@ def compare(
     Raises:
         UserError: fewer than two classifiers, or what `generate` and `evaluate` raise.
     """
-    of_first_seed = _recipes(recipe, classifiers)
+    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    sections = {name: classifier_section(given) for name, given in classifiers.items()}
+    of_first_seed = _recipes(recipe, sections)
     recipes = [_of_seed(made, more) for more in range(seeds) for made in of_first_seed]
     if seeds > 1 and not recipe.perturb.start_noise and recipe.perturb.update != "random" and is_first_process():
         on_note("perturb.start_noise is 0: seeds change only what is random in the generator")
     for made in recipes:
-        with job_progress(made) as on_progress:
+        with (job_progress or partial(_bar, progress))(made) as on_progress:
             make_split(made, output, on_progress=on_progress, on_note=on_note)
     splits = [f"{output}:{made.output.config}/{made.output.split}" for made in recipes]
-    return evaluate(splits, classifiers, batch_size=batch_size, on_rows=on_rows)
+    return evaluate(splits, sections, batch_size=batch_size, progress=progress, on_rows=on_rows)
+
+
+@contextmanager
+def _bar(show: bool, recipe: Recipe) -> Iterator[OnProgress]:
+    name = f"{recipe.output.config}/{recipe.output.split}"
+    with image_bars(show) as on_rows:
+        yield lambda told: on_rows(name, told.done, told.total)
 
 
 def _recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> list[Recipe]:

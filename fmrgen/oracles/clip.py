@@ -9,8 +9,8 @@ from fmrgen.config import Revision
 from fmrgen.engine.interfaces import Judgement, Oracle
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels
+from fmrgen.oracles._class_prompts import names_in_prompts
 from fmrgen.oracles.base import OracleConfig
-from fmrgen.oracles.class_prompts import names_in_prompts
 from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from fmrgen.config import Revision
 from fmrgen.errors import UserError, one_line
 from fmrgen.image_files import lies_in_repo, path_inside, stored_image
 from fmrgen.labels import Labels, make_labels
+from fmrgen.sources._selection import refuse_selection_of_a_stream, select
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
-from fmrgen.sources.selection import refuse_selection_of_a_stream, select
 from fmrgen.trust.cards import check_card_stays_inside
 from fmrgen.trust.recipes import is_on_the_hub, is_within, paths_among
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels, make_labels
+from fmrgen.sources._selection import select
 from fmrgen.sources.base import RawExample, Source, SourceConfig
-from fmrgen.sources.selection import select
 
 _PER_CLASS = {"train": slice(0, 400), "test": slice(400, 500)}
 _DIGITS = [str(digit) for digit in range(10)]

@@ -16,8 +16,8 @@ from pydantic import AfterValidator, Field
 from fmrgen.errors import UserError, one_line
 from fmrgen.image_files import MOST_BYTES
 from fmrgen.labels import Labels, make_labels
+from fmrgen.sources._selection import refuse_selection_of_a_stream, select
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
-from fmrgen.sources.selection import refuse_selection_of_a_stream, select
 from fmrgen.trust.recipes import is_on_the_hub
 
 _BLOCK = 1 << 20

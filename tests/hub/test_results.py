@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
@@ -258,3 +259,31 @@ def test_the_card_holds_the_figures_that_the_columns_give(split):
     picture = PILImage.open(split / "pictures/mnist/lenet.png")
     assert picture.width > 600
     assert "(pictures/mnist/lenet.png)" in card.text
+
+
+def test_a_card_can_be_cited(split):
+    from fmrgen.hub.card import write_card
+
+    write_card(split, "you/digits_2")
+    text = (split / "README.md").read_text()
+    provenance = json.loads((split / "provenance/mnist/lenet.json").read_text())
+    assert "# mnist/lenet: test images perturbed against lenet\n" in text
+    assert "pretty_name: 'mnist/lenet: test images perturbed against lenet'" in text
+    entry = re.search(r"```bibtex\n(@misc.*?)\n```", text, re.DOTALL)[1]
+    assert entry.startswith("@misc{you_digits_2_mnist_lenet,\n")
+    assert "  author    = {you},\n" in entry
+    assert "  url       = {https://huggingface.co/datasets/you/digits_2},\n" in entry
+    assert f"Revision mnist-lenet-{provenance['fingerprint']}-" in entry
+    assert f"made with fmrgen {version('fmrgen')}" in entry
+
+
+def test_what_a_stranger_says_of_runs_breaks_out_of_no_entry(split):
+    from fmrgen.hub.card import write_card
+
+    path = split / "provenance/mnist/lenet.json"
+    told = json.loads(path.read_text())
+    for run in told["runs"]:
+        run["started"], run["versions"] = "```\n<script>", {"fmrgen": "1\n```\n<script>alert(1)</script>"}
+    path.write_text(json.dumps(told))
+    write_card(split)
+    assert "<script>" not in (split / "README.md").read_text()

@@ -6,7 +6,7 @@ import pytest
 from timm.data import ImageNetInfo
 
 from fmrgen.errors import UserError
-from fmrgen.oracles.class_prompts import names_in_prompts
+from fmrgen.oracles._class_prompts import names_in_prompts
 
 IMAGENET = ImageNetInfo().label_descriptions()
 CRANES = [label for label, name in enumerate(IMAGENET) if name == "crane"]

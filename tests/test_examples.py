@@ -1,0 +1,45 @@
+"""The examples, run as users run them, and typed as users' code is (`mypy --strict examples`)."""
+
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from helpers import ROOT
+from nbclient import NotebookClient
+
+EXAMPLES = ROOT / "examples"
+SAID = {
+    "own_model.py": ("mine ◆", "12 rows are true of their stored images"),
+    "own_parts.py": ("out:components/lenet: 12 rows", "out/gallery/sheet.png"),
+    "compare_models.py": ("smooth ◆", "perturbed_accuracy_low"),
+}
+
+
+def test_every_script_is_run():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SAID)
+
+
+@pytest.mark.job
+@pytest.mark.parametrize("name", SAID)
+def test_a_script(name, tmp_path):
+    command = [sys.executable, EXAMPLES / name, "--digits", "12", "--output", "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    for said in SAID[name]:
+        assert said in done.stdout
+
+
+@pytest.mark.job
+def test_the_notebook(tmp_path):
+    notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("images[:200], labels[:200]", "images[:12], labels[:12]")
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [output for output in shown if output.output_type == "stream"]
+    tables = [output.data["text/html"] for output in shown if "text/html" in output.get("data", {})]
+    assert "FMR" in tables[0]
+    assert "mine ◆" in tables[1]
+    assert sum("image/png" in output.get("data", {}) for output in shown) == 2
+    assert "12 of 12 rows are true" in shown[-1].data["text/plain"]
