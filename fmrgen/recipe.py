@@ -10,7 +10,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fmrgen.config import (
     NOT_FINGERPRINTED,
@@ -50,14 +50,17 @@ _DESCRIBED_ALL_THE_SAME = (*NOT_FINGERPRINTED, "output.config", "output.split", 
 class OutputConfig(StrictConfig):
     """How the perturbed split is stored."""
 
-    config: str = Field(pattern=rf"^{CONFIG_NAME}$", description="names the source, generator and oracle")
-    split: str = Field(pattern=r"^\w+(\.\w+)*$", description="names the classifier")
+    config: str = Field(description="names the source, generator and oracle")
+    split: str = Field(description="names the classifier")
     shard_size: int = Field(500, ge=1, description="rows in a shard, the unit of work and of resume")
     keep_original: bool = True
 
     @field_validator("config", "split")
     @classmethod
-    def _is_nobody_elses(cls, name: str) -> str:
+    def _is_nobody_elses(cls, name: str, field: ValidationInfo) -> str:
+        pattern, signs = (CONFIG_NAME, "_ . -") if field.field_name == "config" else (r"\w+(\.\w+)*", "_ .")
+        if not re.fullmatch(pattern, name):
+            raise ValueError(f"{name!r} can't be a name here; use letters, digits and {signs}, a letter first")
         if name in RESERVED_NAMES:
             raise ValueError(f"{name!r} has a meaning of its own in a dataset folder; choose another name")
         return name

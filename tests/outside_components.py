@@ -20,6 +20,9 @@ class SmallNet(nn.Module):
         return self.layers(images)
 
 
+READY = SmallNet()  # a network that is made already
+
+
 class SmallNetConfig(ComponentConfig):
     kind: str = "outside_components:SmallNetConfig"
     width: int = 16

@@ -477,3 +477,15 @@ def test_source_classes_are_found_by_name_before_they_are_grouped():
     wrong.class_names = ("a", "b", "c", "d")
     with pytest.raises(UserError, match=r"its classes \(a, b, c, …\) don't match the labels \(cat, dog, truck, …\)"):
         answer_in_labels(wrong, labels, images[:1], "classifier")
+
+
+def test_a_target_may_be_a_network_itself():
+    from outside_components import READY
+
+    for given in ("outside_components:READY", "{kind: module, target: 'outside_components:READY'}"):
+        built = load_classifier(given)[1].build()
+        assert built.network is READY
+    with pytest.raises(UserError, match="can't be called with"):
+        load_classifier("{kind: module, target: 'outside_components:READY', args: {width: 3}}")[1].build()
+    with pytest.raises(UserError, match=r"classifier\.target: 'nb3.mine' must be package\.module:Name"):
+        load_classifier("{kind: module, target: nb3.mine}")

@@ -1,8 +1,9 @@
 """Any torch module by import path, with its own weights and normalisation."""
 
-from typing import TYPE_CHECKING, Any, Literal
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fmrgen.config import ClassifierConfig, import_object
 from fmrgen.errors import UserError
@@ -13,14 +14,20 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+def _is_import_path(text: str) -> str:
+    if not re.fullmatch(r"[\w.]+:\w+", text):
+        raise ValueError(f"{text!r} must be package.module:Name, as in my_models:Net")
+    return text
+
+
 class Config(ClassifierConfig):
-    """`target` (`package.module:Class`, a class or function) is called with `args` and must return a torch module.
+    """`target` (`package.module:Name`) is a torch module, or a class or function that makes one of `args`.
 
     The module gets images (x - mean) / std, resized to `size` where one is given, and returns logits.
     """
 
     kind: str = "module"
-    target: str = Field(pattern=r"^[\w.]+:\w+$")
+    target: Annotated[str, AfterValidator(_is_import_path)]
     args: dict[str, Any] = Field({}, description="keyword arguments of the target")
     checkpoint: str | None = None
     mean: list[float] = Field([0.0, 0.0, 0.0], min_length=3, max_length=3)
@@ -38,7 +45,7 @@ class Config(ClassifierConfig):
 
         target = import_object(self.target)
         try:
-            network = target(**self.args)
+            network = target if isinstance(target, nn.Module) and not self.args else target(**self.args)
         except TypeError as error:
             raise UserError(f"classifier.args: {self.target} can't be called with {self.args}: {error}") from error
         if not isinstance(network, nn.Module):

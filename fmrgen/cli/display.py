@@ -100,6 +100,8 @@ def print_summary(summary: "Summary", split: str) -> None:
     table.add_row("rows", str(summary.rows))
     for metric in METRICS:
         estimate = summary[metric]
+        if estimate is None and not metric.compared:
+            continue
         known = ("n/a", "") if estimate is None else (f"{estimate.value:.2f}{metric.unit}", format_interval(estimate))
         table.add_row(metric.title, *known)
     _console().print(table)

@@ -31,7 +31,7 @@ def test_each_classifier_has_its_split_and_its_place(tmp_path, capsys):
         ("mnist/shipped", "shipped"),
         ("mnist/soft_net", "soft-net"),
     }
-    assert (folder / "comparison/models.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "comparison/plots/models.png").read_bytes().startswith(b"\x89PNG")
     page = (folder / "comparison/report.html").read_text()
     assert page.index("Each classifier on its own split") < page.index("<h2>Transfer</h2>")
 
@@ -56,7 +56,7 @@ def test_in_python_too(tmp_path):
 def test_a_split_knows_its_own_network_without_the_recipes_wrapper(tmp_path):
     target = "{kind: module, target: 'outside_components:SmallNet', args: {width: 4}}"
     recipe = load_recipe("mnist-lenet", ["source.limit=8", "perturb.budget=1", f"classifier={target}"])
-    generate(recipe, tmp_path / "out")
+    generate(recipe, output=tmp_path / "out")
     found = evaluate([f"{tmp_path / 'out'}:mnist/lenet"], {"mine": SmallNet(width=4), "other": SmallNet(width=8)})
     assert [result.conditioned for result in found.results] == [True, False]
 
