@@ -34,7 +34,7 @@ from fmrgen.labels import Labels, make_labels
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.oracles.clip import Config as ClipConfig
 from fmrgen.oracles.ensemble import EnsembleOracle
-from fmrgen.recipe import load_recipe
+from fmrgen.recipe import load_classifier, load_recipe
 from fmrgen.weights.digest import weights_sha256
 
 DIGITS = Labels(tuple("0123456789"), source_size=10)
