@@ -17,8 +17,8 @@ def cautions(summary: Summary) -> list[str]:
         )
     if summary.by_budget and summary.by_budget.value > _MOST:
         found.append(
-            f"{summary.by_budget.value:.0f} % of the rows end by the budget: FMR tells of the budget rather than of "
-            "the oracle's limit; take a larger perturb.step_size or perturb.budget (fmrgen inspect proposes one)"
+            f"{summary.by_budget.value:.0f} % of the rows end by the budget: FMR measures the budget, not the "
+            "oracle's limit; take a larger perturb.step_size or perturb.budget (fmrgen inspect proposes one)"
         )
     if summary.fmr and summary.fmr.value > 100:
         found.append(

@@ -140,7 +140,8 @@ def _source_batches(
         if not row_of:
             break
     if row_of:
-        raise UserError(f"source: has no id {next(iter(row_of))} (nor {len(row_of) - 1} more) of {passed.split.name}")
+        more = f" and {len(row_of) - 1} more ids" if len(row_of) > 1 else ""
+        raise UserError(f"source: id {next(iter(row_of))}{more} of {passed.split.name} are not in it")
     if waiting:
         yield batch()
 

@@ -100,7 +100,7 @@ class SplitRows:
         for row, (label, value) in enumerate(zip(found, values, strict=True), first_row):
             if not isinstance(label, int) or not 0 <= label < len(self.labels):
                 raise UserError(
-                    f"{self.opened.name}: row {row}: label {value!r} is none, or not one alone, of the "
+                    f"{self.opened.name}: row {row}: label {value!r} matches none, or several, of the "
                     f"{len(self.labels)} classes ({', '.join(self.labels.names[:3])}, …)"
                 )
         return np.array(found, dtype=np.int64)

@@ -105,7 +105,7 @@ def _read_weights(reference: str) -> dict[str, Tensor]:
     except Exception as error:  # a broken or hostile stream can fail anywhere in the reader; none of it is run
         raise UserError(
             f"{what} is not a readable checkpoint, and nothing in it was run ({one_line(error, 120)}); save its "
-            "state_dict alone with a torch of today"
+            "state_dict alone with a recent torch"
         ) from None
     if named:
         first = ", ".join(sorted(named)[:3]) + (", …" if len(named) > 3 else "")

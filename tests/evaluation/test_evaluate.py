@@ -275,7 +275,7 @@ def test_labels_as_words(rows):
     with pytest.raises(UserError, match="its labels are strings, and no classifier names its classes"):
         one(theirs, "{kind: lenet}")
     strange = remade(rows, {"label": Value("string")}, label=["seven"] * len(rows))
-    with pytest.raises(UserError, match=r"row 0: label 'seven' is none, or not one alone, of the 10 classes \(0, 1,"):
+    with pytest.raises(UserError, match=r"row 0: label 'seven' matches none, or several, of the 10 classes \(0, 1,"):
         one(strange)
 
 
@@ -504,7 +504,7 @@ def test_originals_from_a_source_that_is_given(without_originals):
             [LENET],
             source="mnist-lenet",
         )
-    with pytest.raises(UserError, match=r"source: has no id 3 \(nor 56 more\)"):
+    with pytest.raises(UserError, match=r"source: id 3 and 56 more ids of theirs are not in it"):
         evaluate(nobodys, [LENET], source="{kind: mnist, limit: 3}")
     with pytest.raises(UserError, match="has no column of distinct ids"):
         evaluate({"theirs": stored.remove_columns("id")}, [LENET], source="mnist-lenet")

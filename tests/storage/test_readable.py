@@ -24,7 +24,7 @@ from fmrgen.storage.shards import SplitFolder, summary_of
 from fmrgen.weights.assets import resolve_path
 
 LENET = "asset:mnist/lenet"
-OF_THEN = ["perturb.min_probability=0"]  # the demo of 0.1.0
+OF_THEN = ["perturb.min_probability=0", "classifier.class_names=null"]  # the demo of 0.1.0
 PATH = "provenance/mnist/lenet.json"
 
 
