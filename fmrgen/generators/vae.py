@@ -1,4 +1,4 @@
-"""Autoencoders of diffusers with a continuous latent: AutoencoderKL, AutoencoderTiny and their like."""
+"""Autoencoders of diffusers with a continuous latent: KL (SD, SDXL, SD3, FLUX), Tiny, DC, RAE, and those of videos."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,14 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+_FROM_ZERO_TO_ONE = ("AutoencoderRAE",)  # take and give images in [0, 1]; all others in [-1, 1]
+
 
 class Config(GeneratorConfig):
-    """`model` is a diffusers folder or Hub id; `subfolder` for an autoencoder inside a pipeline."""
+    """`model` is a diffusers folder or Hub id; `subfolder` for an autoencoder inside a pipeline.
+
+    Autoencoders of videos (Wan, Qwen-Image, Cosmos) see each image as a single frame.
+    """
 
     kind: str = "vae"
     model: str
@@ -31,8 +36,26 @@ class Config(GeneratorConfig):
         loader = self._autoencoder_class(options)
         model = pretrained_model(loader, self.model, "generator.model", self.revision, **options)
         vae = Vae(freeze(model, device), self.image_size)
-        check_image_size(self.image_size, vae.downsampling)
+        self._check_size(vae, device)
         return vae
+
+    def _check_size(self, vae: "Vae", device: "torch.device | str") -> None:
+        """Raises UserError where images of the wanted size do not come back in it."""
+        import torch
+
+        blank = torch.zeros(1, 3, self.image_size, self.image_size, device=device)
+        try:
+            with torch.no_grad():
+                latents = vae.encode(blank, torch.zeros(1, dtype=torch.int64))
+                decoded = vae.decode(latents).shape[-1]
+        except Exception as error:  # each of them refuses in its own words
+            raise UserError(
+                f"generator.model: {self.model} is a {type(vae.model).__name__} and fails on an image of "
+                f"{self.image_size} px: {type(error).__name__}: {one_line(error)}"
+            ) from error
+        check_image_size(self.image_size, max(1, decoded // latents.free.shape[-1]))
+        if decoded != self.image_size:
+            raise UserError(f"generator.image_size: {self.model} makes images of {decoded} px; use {decoded}")
 
     def code_it_runs(self) -> list[str]:
         return []
@@ -50,28 +73,31 @@ class Config(GeneratorConfig):
         except OSError as error:
             raise UserError(f"generator.model: {self.model} can't be loaded: {one_line(error)}") from error
         name = str(config.get("_class_name"))
-        if not name.startswith("Autoencoder") or not hasattr(diffusers, name):
+        if "Autoencoder" not in name or not hasattr(diffusers, name):
             raise UserError(f"generator.model: {self.model} is not one of diffusers' autoencoders")
         return getattr(diffusers, name)
 
 
 class Vae(Generator):
-    """`free` is the latent, [B, C, H/f, W/f]; for a distribution its mode, so that encoding is not random."""
+    """`free` is the latent, [B, C, h, w], or [B, C, 1, h, w] of one frame; for a distribution its mode, so that
+    encoding is not random."""
 
     def __init__(self, model: Any, image_size: int) -> None:
+        from torch import nn
+
         self.model = model
         self.image_size = image_size
-
-    @property
-    def downsampling(self) -> int:
-        """f, from the widths of the encoder."""
-        config = self.model.config
-        widths = config.get("block_out_channels") or config["encoder_block_out_channels"]
-        return 2 ** (len(widths) - 1)
+        self.is_of_videos = any(isinstance(module, nn.Conv3d) for module in model.modules())
+        self.is_from_zero = type(model).__name__ in _FROM_ZERO_TO_ONE
 
     def encode(self, images: "Tensor", labels: "Tensor") -> Latents:
-        output = self.model.encode(images * 2 - 1)
-        return Latents(output.latent_dist.mode() if "latent_dist" in output else output.latents)
+        images = images if self.is_from_zero else images * 2 - 1
+        output = self.model.encode(images.unsqueeze(2) if self.is_of_videos else images)
+        if "latent_dist" in output:
+            return Latents(output.latent_dist.mode())
+        return Latents(output.latents if "latents" in output else output.latent)
 
     def decode(self, latents: Latents) -> "Tensor":
-        return (self.model.decode(latents.free).sample / 2 + 0.5).clamp(0, 1)
+        sample = self.model.decode(latents.free).sample
+        sample = sample[:, :, 0] if self.is_of_videos else sample
+        return (sample if self.is_from_zero else sample / 2 + 0.5).clamp(0, 1)

@@ -17,14 +17,42 @@ from fmrgen.weights.pretrained import local_file
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
-def load_checkpoint(network: nn.Module, reference: str) -> None:
-    """Loads a `.safetensors` file or a torch file of plain tensors into `network`; every key must fit.
+def load_checkpoint(network: nn.Module, reference: str, key: str = "classifier.checkpoint") -> None:
+    """Loads a file of `read_checkpoint` into `network`; every tensor must fit. Raises UserError, which begins with the
+    `key` of a recipe that names the file."""
+    load_exactly(network, read_checkpoint(reference, key), f"{key}: {reference}")
 
-    State dicts under `state_dict`, `model_state_dict` or `model`, and keys that all start with `module.`, are
-    unwrapped. Raises UserError for a file that is missing, unreadable, holds code, or does not fit.
+
+def read_checkpoint(reference: str, key: str) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` file or a torch file of plain tensors, by their names.
+
+    State dicts under `state_dict`, `model_state_dict` or `model`, and names that all start with `module.`, are
+    unwrapped. Raises UserError, which begins with the `key` of a recipe that names the file, for one that is missing,
+    unreadable, or holds code.
     """
-    what = f"classifier.checkpoint: {reference}"
-    load_exactly(network, _read_state(reference, what), what)
+    what = f"{key}: {reference}"
+    path = local_file(reference, key)
+    check_no_program(path, what)
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "global" not in str(error).lower():
+            raise UserError(f"{what}: not a readable checkpoint") from None
+        raise UserError(
+            f"{what}: holds more than tensors, and nothing in it is run; save its state_dict alone"
+        ) from None
+    except Exception as error:  # a broken file can fail anywhere in the readers; none of them runs what it says
+        raise UserError(f"{what}: not a readable checkpoint: {one_line(error)}") from None
+    for wrapper in _WRAPPERS:
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if not isinstance(state, Mapping) or not state:
+        raise UserError(f"{what}: holds no state dict of tensors")
+    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
+        raise UserError(f"{what}: holds no state dict of tensors")
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return dict(state)
 
 
 def freeze(module: nn.Module, device: torch.device | str) -> nn.Module:
@@ -70,28 +98,3 @@ def check_no_program(path: Path, what: str) -> None:
         raise UserError(f"{what}: is a TorchScript program, not weights; it was not run")
     if is_tar:
         raise UserError(f"{what}: is a tar, and is not unpacked; save the state_dict anew with torch.save")
-
-
-def _read_state(reference: str, what: str) -> dict[str, Tensor]:
-    path = local_file(reference, "classifier.checkpoint")
-    check_no_program(path, what)
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "global" not in str(error).lower():
-            raise UserError(f"{what}: not a readable checkpoint") from None
-        raise UserError(
-            f"{what}: holds more than tensors, and nothing in it is run; save its state_dict alone"
-        ) from None
-    except Exception as error:  # a broken file can fail anywhere in the readers; none of them runs what it says
-        raise UserError(f"{what}: not a readable checkpoint: {one_line(error)}") from None
-    for wrapper in _WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    if not isinstance(state, Mapping) or not state:
-        raise UserError(f"{what}: holds no state dict of tensors")
-    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
-        raise UserError(f"{what}: holds no state dict of tensors")
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return dict(state)
