@@ -1,0 +1,205 @@
+"""Diffusion models (paper Table 3): images are noised to an early time by inverted DDIM, perturbed, and led back."""
+
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from fmrgen.config import Revision
+from fmrgen.engine.interfaces import Generator, Latents
+from fmrgen.errors import UserError
+from fmrgen.generators.base import GeneratorConfig, check_image_size
+from fmrgen.trust.recipes import paths_among
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_ADM = {
+    "head_channels": 64,
+    "qkv_order": "head_qkv",
+    "noise_schedule": "linear",
+    "training_steps": 1000,
+    "rescale_times": False,
+}
+_IDDPM = {
+    "heads": 4,
+    "qkv_order": "head_qkv",
+    "noise_schedule": "cosine",
+    "training_steps": 4000,
+    "rescale_times": True,
+}
+# What the files of guided-diffusion and improved-diffusion do not tell of themselves.
+OFFICIAL: dict[str, dict[str, Any]] = {
+    "64x64_diffusion.pt": {**_ADM, "qkv_order": "qkv_head", "noise_schedule": "cosine"},
+    "128x128_diffusion.pt": {**_ADM, "head_channels": None, "heads": 4},
+    "256x256_diffusion.pt": _ADM,
+    "256x256_diffusion_uncond.pt": _ADM,
+    "512x512_diffusion.pt": _ADM,
+    "cifar10_uncond_50M_500K.pt": _IDDPM,
+    "imagenet64_uncond_100M_1500K.pt": _IDDPM,
+    "imagenet64_cond_270M_250K.pt": {**_IDDPM, "rescale_times": False},
+}
+
+
+class Config(GeneratorConfig):
+    """Either `checkpoint`, an official file of guided-diffusion (ADM) or improved-diffusion, or `model`, a pipeline of
+    diffusers with an unconditional `UNet2DModel`.
+
+    What official files do not tell of themselves is known by their names; of a file that is called otherwise the keys
+    from `heads` to `rescale_times` have to say it. Class-conditional networks are given the example's label, which must
+    be one of theirs.
+    """
+
+    kind: str = "diffusion"
+    checkpoint: str | None = None
+    model: str | None = None
+    revision: Revision = None
+    heads: int | None = Field(None, ge=1, description="of each attention; or else head_channels")
+    head_channels: int | None = Field(None, ge=1, description="channels of each head")
+    qkv_order: Literal["head_qkv", "qkv_head"] | None = Field(None, description="of the rows of qkv; new: qkv_head")
+    noise_schedule: Literal["linear", "cosine"] | None = None
+    training_steps: int | None = Field(None, ge=10, le=100_000)
+    rescale_times: bool | None = Field(None, description="whether the network is told times as if there were 1,000")
+    start: float = Field(0.2, gt=0, le=1, description="the time to which images are noised, as a share of all")
+    steps: int = Field(4, ge=1, le=1000, description="passes of the network from there back to an image")
+    refinements: int = Field(3, ge=0, le=100, description="of each step of the inversion")
+    residual: bool = Field(True, description="add what the way back loses, so that an unmoved image is exact")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Config":
+        if (self.model is None) == (self.checkpoint is None):
+            raise ValueError("give either checkpoint or model")
+        return self
+
+    def build(self, device: "torch.device | str" = "cpu") -> "Diffusion":
+        from fmrgen.weights.checkpoint import freeze
+
+        unet, alphas, rescale = self._of_checkpoint() if self.model is None else self._of_pipeline()
+        check_image_size(self.image_size, 2 ** (len(unet.config.block_out_channels) - 1))
+        grid = [round(self.start * len(alphas) * step / self.steps) - 1 for step in range(1, self.steps + 1)]
+        if len({*grid}) < len(grid) or grid[0] < 0:
+            raise UserError(
+                f"generator.steps: {self.steps} steps do not fit between 0 and the time {self.start:g}; take fewer"
+            )
+        levels = [1.0, *(float(alphas[index]) for index in grid)]
+        times = [index * 1000 / len(alphas) if rescale else index for index in grid]
+        return Diffusion(freeze(unet, device), self.image_size, levels, times, self.refinements, self.residual)
+
+    def _of_checkpoint(self) -> tuple[Any, Any, bool]:
+        """The network, the cumulative alphas, and whether times are rescaled."""
+        from fmrgen.generators._ddim import alphas_cumprod
+        from fmrgen.generators._openai_unet import Heads, openai_unet
+        from fmrgen.weights.checkpoint import read_checkpoint
+
+        file = str(self.checkpoint)
+        told: dict[str, Any] = dict(OFFICIAL.get(PurePath(file).name, {}))
+        own = {name: getattr(self, name) for name in {**_ADM, **_IDDPM} if getattr(self, name) is not None}
+        if "heads" in own or "head_channels" in own:
+            told |= {"heads": None, "head_channels": None}
+        told |= own
+        needed = ("qkv_order", "noise_schedule", "training_steps", "rescale_times")
+        missing = [name for name in needed if name not in told]
+        if not told.get("heads") and not told.get("head_channels"):
+            missing.insert(0, "heads")
+        if missing:
+            raise UserError(
+                f"generator.{missing[0]}: {file} is not called as an official file, and does not tell; set "
+                + ", ".join(f"generator.{name}" for name in missing)
+            )
+        heads = Heads(told.get("heads"), told.get("head_channels"), told["qkv_order"])
+        state = read_checkpoint(file, "generator.checkpoint")
+        unet = openai_unet(state, heads, self.image_size, f"generator.checkpoint: {file}")
+        return unet, alphas_cumprod(told["noise_schedule"], told["training_steps"]), told["rescale_times"]
+
+    def _of_pipeline(self) -> tuple[Any, Any, bool]:
+        from diffusers import DDIMScheduler, UNet2DModel
+
+        from fmrgen.weights.pretrained import from_pretrained, pretrained_model
+
+        what = "generator.model"
+        unet = pretrained_model(UNet2DModel, str(self.model), what, self.revision, subfolder="unet")
+        scheduler = from_pretrained(DDIMScheduler, str(self.model), what, self.revision, subfolder="scheduler")
+        if scheduler.config.prediction_type != "epsilon":
+            raise UserError(
+                f"{what}: {self.model} predicts {scheduler.config.prediction_type}, only epsilon is supported"
+            )
+        return unet, scheduler.alphas_cumprod.double().numpy(), False
+
+    def code_it_runs(self) -> list[str]:
+        return []
+
+    def places_it_reads(self) -> list[str]:
+        return paths_among(self.checkpoint, self.model, self.mask)
+
+
+class Diffusion(Generator):
+    """`free` is the noised image x_t at the time `start`, [B, 3, H, W].
+
+    `fixed`, [B, C, H, W], holds what the way back loses (three channels, with `residual`), and the label of
+    class-conditional networks (one channel).
+    """
+
+    def __init__(
+        self,
+        unet: Any,
+        image_size: int,
+        levels: list[float],
+        times: list[float],
+        refinements: int,
+        residual: bool,
+    ) -> None:
+        self.unet, self.image_size = unet, image_size
+        self.levels, self.times = levels, times  # cumulative alphas, from none on; what the network is told at each
+        self.refinements, self.residual = refinements, residual
+        self.classes = unet.config.num_class_embeds
+
+    def encode(self, images: "Tensor", labels: "Tensor") -> Latents:
+        import torch
+
+        from fmrgen.generators._ddim import invert
+
+        if self.classes is not None and len(labels) and int(labels.max()) >= self.classes:
+            raise UserError(
+                f"generator: its network knows {self.classes} classes, and an example has the label {int(labels.max())}"
+            )
+        conditions = None if self.classes is None else labels
+        clean = images * 2 - 1
+        x = clean
+        for step, (at, to) in enumerate(zip(self.levels, self.levels[1:], strict=False)):
+            x = invert(x, lambda x, step: self._eps(x, step, conditions), step, at, to, self.refinements)
+        context = [clean - self._way_back(x, conditions)] if self.residual else []
+        if conditions is not None:
+            context.append(conditions.to(images.dtype)[:, None, None, None].expand(-1, 1, *images.shape[2:]))
+        return Latents(x, torch.cat(context, 1) if context else None)
+
+    def decode(self, latents: Latents) -> "Tensor":
+        x, context = latents
+        conditions = None
+        if context is not None and self.classes is not None:
+            conditions = context[:, -1, 0, 0].long()
+        clean = self._way_back(x, conditions)
+        if context is not None and self.residual:
+            clean = clean + context[:, :3]
+        return (clean / 2 + 0.5).clamp(0, 1)
+
+    def _way_back(self, x: "Tensor", labels: "Tensor | None") -> "Tensor":
+        """The image, in [-1, 1], to which DDIM leads x. Of each step only its x is kept for the gradient."""
+        from torch.utils.checkpoint import checkpoint
+
+        from fmrgen.generators._ddim import move
+
+        for step in reversed(range(len(self.times))):
+            to, at = self.levels[step : step + 2]
+
+            def stepped(x: "Tensor", step: int = step, at: float = at, to: float = to) -> "Tensor":
+                return move(x, self._eps(x, step, labels), at, to)
+
+            x = checkpoint(stepped, x, use_reentrant=False) if x.requires_grad else stepped(x)
+        return x
+
+    def _eps(self, x: "Tensor", step: int, labels: "Tensor | None") -> "Tensor":
+        """The noise that the network sees in x; what it says of the variance is left out."""
+        times = x.new_full((len(x),), self.times[step])
+        predicted: Tensor = self.unet(x, times, class_labels=labels).sample
+        return predicted[:, :3]

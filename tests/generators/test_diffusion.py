@@ -1,0 +1,259 @@
+"""Diffusion models: networks and moves against the official code's own numbers, and what the generator makes of them."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, UNet2DModel
+from fakes import COUNT, Fixture
+from helpers import SIZE, TESTS
+from safetensors.torch import load_file, save_file
+
+from fmrgen.engine.interfaces import Latents
+from fmrgen.errors import UserError
+from fmrgen.generators._ddim import alphas_cumprod, invert, move
+from fmrgen.generators._openai_unet import Heads, openai_unet
+from fmrgen.generators.diffusion import OFFICIAL, Config
+
+GOLDEN = TESTS / "data/golden"
+ADM = {
+    "head_channels": 16,
+    "qkv_order": "head_qkv",
+    "noise_schedule": "linear",
+    "training_steps": 1000,
+    "rescale_times": False,
+}
+IDDPM = {
+    "heads": 4,
+    "qkv_order": "head_qkv",
+    "noise_schedule": "cosine",
+    "training_steps": 4000,
+    "rescale_times": True,
+}
+
+
+def golden(name):
+    return load_file(GOLDEN / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "heads"),
+    [
+        ("adm-small", ".legacy", Heads(None, 16, "head_qkv")),
+        ("adm-small", ".new", Heads(None, 16, "qkv_head")),
+        ("adm-small", ".heads4", Heads(4, None, "head_qkv")),
+        ("iddpm-small", "", Heads(4, None, "head_qkv")),
+    ],
+)
+def test_networks_say_what_the_official_ones_say(name, output, heads):
+    told = golden(f"{name}.io")
+    unet = openai_unet(golden(f"{name}.state"), heads, 32, name).eval()
+    x = told["x"].clone().requires_grad_(True)
+    times = told["t_fed"] if "t_fed" in told else told["t"]
+    found = unet(x, times, class_labels=told.get("y")).sample
+    (found.square().sum() / 2).backward()
+    assert (found - told[f"output{output}"]).abs().max() < 1e-4
+    expected = told[f"grad_x{output}"]
+    assert (x.grad - expected).norm() / expected.norm() < 1e-3
+
+
+@pytest.mark.parametrize("run", ["linear1000", "cosine1000", "cosine4000-rescaled"])
+def test_moves_are_those_of_the_official_trajectories(run):
+    told = golden("ddim")
+    schedule, steps = ("linear", 1000) if run == "linear1000" else ("cosine", int(run[6:10]))
+    alphas = alphas_cumprod(schedule, steps)
+    np.testing.assert_allclose(alphas, told[f"{run.removesuffix('-rescaled')}.alphas_cumprod"].numpy(), rtol=1e-12)
+    times, fed = told[f"{run}.timesteps"].tolist(), told[f"{run}.t_fed"].tolist()
+
+    def eps(x, t):
+        return 0.95 * x + 0.05 * math.sin(0.01 * t)
+
+    trajectory = told[f"{run}.B.noclip.x"]
+    x = trajectory[0]
+    for step, (time, t) in enumerate(zip(times, fed, strict=True)):
+        to = float(alphas[times[step + 1]]) if step + 1 < len(times) else 1.0
+        x = move(x, eps(x, t), float(alphas[time]), to)
+        assert (x - trajectory[step + 1]).abs().max() < 1e-4
+    backwards = told[f"{run}.B.noclip.reverse_x"]
+    x = told["image"]
+    for step in range(1, len(times)):
+        at, to = (float(alphas[times[-place]]) for place in (step, step + 1))
+        x = move(x, eps(x, fed[-step]), at, to)
+        assert (x - backwards[step]).abs().max() < 1e-4
+
+
+def test_an_inversion_ends_where_the_move_begins():
+    def eps(x, index):
+        return torch.tanh(x) * 0.6 + 0.1 * index
+
+    there = torch.linspace(-2, 2, 24).view(1, 3, 2, 4).double()
+    here = move(there, eps(there, 1), 0.7, 0.9)
+    errors = [float((invert(here, eps, 1, 0.9, 0.7, refinements) - there).abs().max()) for refinements in (0, 3, 40)]
+    assert errors[0] > 3 * errors[1] > 100 * errors[2]
+    assert errors[2] < 1e-9
+
+
+@pytest.fixture(scope="module", params=["adm", "iddpm", "pipeline"])
+def built(request, tmp_path_factory):
+    """A network, which depends on labels only as ADM's, and the generator of it."""
+    folder = tmp_path_factory.mktemp("diffusion")
+    short = {"image_size": SIZE, "start": 0.05, "steps": 2, "refinements": 2}
+    if request.param == "pipeline":
+        torch.manual_seed(0)
+        UNet2DModel(
+            block_out_channels=(8, 16),
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+            norm_num_groups=4,
+            layers_per_block=1,
+            attention_head_dim=8,
+        ).save_pretrained(folder / "unet")
+        DDIMScheduler(num_train_timesteps=100).save_pretrained(folder / "scheduler")
+        return Config(model=str(folder), **short).build()
+    save_file(golden(f"{request.param}-small.state"), folder / "own.safetensors")
+    settings = ADM if request.param == "adm" else IDDPM
+    return Config(checkpoint=str(folder / "own.safetensors"), **settings, **short).build()
+
+
+@pytest.fixture
+def doubled(built, double):
+    built.unet.double()
+    yield built
+    built.unet.float()
+
+
+LABELS = torch.tensor([0, 1, 2])
+
+
+def pictures():
+    return torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def test_an_unmoved_image_is_exact_and_a_moved_one_another(built):
+    images = pictures()
+    with torch.no_grad():
+        latents = built.encode(images, LABELS)
+        torch.testing.assert_close(built.decode(latents), images, atol=1e-5, rtol=0)
+        moved = built.decode(Latents(latents.free + 0.05 * latents.free.sign(), latents.fixed))
+    assert (moved - images).abs().mean() > 1e-3
+    assert latents.free.shape == images.shape
+    assert latents.fixed.shape == (3, 4 if built.classes else 3, SIZE, SIZE)
+
+
+def test_labels_matter_to_a_network_of_classes_alone(built):
+    images = pictures()
+    with torch.no_grad():
+        one, other = (built.encode(images, labels).free for labels in (LABELS, (LABELS + 1) % 3))
+    assert torch.equal(one, other) == (built.classes is None)
+    if built.classes:
+        with pytest.raises(UserError, match="its network knows 10 classes, and an example has the label 12"):
+            built.encode(images, torch.tensor([12, 0, 0]))
+
+
+def test_rows_are_independent_and_the_gradient_is_that_of_differences(doubled):
+    images = pictures().double()
+    with torch.no_grad():
+        latents = doubled.encode(images, LABELS)
+        together = doubled.decode(latents)
+        for row in range(3):
+            alone = doubled.decode(Latents(latents.free[row : row + 1], latents.fixed[row : row + 1]))
+            torch.testing.assert_close(alone, together[row : row + 1])
+    fixed = latents.fixed[:1]
+    start = (latents.free[:1] * 0.9).requires_grad_(True)
+    weights = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(3))
+    (doubled.decode(Latents(start, fixed)) * weights).sum().backward()
+    direction = torch.rand(start.shape, generator=torch.Generator().manual_seed(4)) - 0.5
+    with torch.no_grad():
+        ends = [(doubled.decode(Latents(start + sign * 1e-6 * direction, fixed)) * weights).sum() for sign in (1, -1)]
+    assert float((start.grad * direction).sum()) == pytest.approx(float(ends[0] - ends[1]) / 2e-6, rel=1e-4)
+
+
+def bytes_kept(computed):
+    """What autograd keeps of a computation for its gradient."""
+    kept = 0
+
+    def keep(tensor):
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        computed()
+    return kept
+
+
+def test_of_each_step_only_its_image_is_kept(built):
+    images = pictures()
+    with torch.no_grad():
+        free, fixed = built.encode(images, LABELS)
+    free = free.requires_grad_(True)
+    one_pass = bytes_kept(lambda: built._eps(free, 0, LABELS if built.classes else None))
+    decoded = bytes_kept(lambda: built.decode(Latents(free, fixed)))
+    assert decoded < one_pass / 10
+
+
+def test_the_engine_equals_the_literal_algorithm(doubled):
+    setting = Fixture(doubled, 0.05)
+    expected = {i: setting.reference(i) for i in range(COUNT)}
+    assert len({row.stop_reason for row in expected.values()}) >= 2
+    for i, row in setting.engine(slots=3).items():
+        literal = expected[i]
+        found = (row.valid, row.iterations, row.stop_reason)
+        assert found == (literal.valid, literal.iterations, literal.stop_reason)
+        assert torch.equal(row.image, literal.image)
+
+
+def test_without_the_residual_nothing_is_added(tmp_path):
+    save_file(golden("iddpm-small.state"), tmp_path / "own.safetensors")
+    bare = Config(checkpoint=str(tmp_path / "own.safetensors"), image_size=SIZE, start=0.02, residual=False, **IDDPM)
+    generator = bare.build()
+    with torch.no_grad():
+        latents = generator.encode(pictures(), LABELS)
+    assert latents.fixed is None
+    assert generator.times == [pytest.approx(index * 0.25) for index in (19, 39, 59, 79)]
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_official_names_tell_what_the_files_do_not(tmp_path, name):
+    small = "iddpm-small" if "0K" in name else "adm-small"
+    state = golden(f"{small}.state")
+    torch.save(state, tmp_path / name)
+    wide = {"heads": 4} if OFFICIAL[name].get("head_channels") else {}  # the small ones have no 64 channels
+    generator = Config(checkpoint=str(tmp_path / name), image_size=32, **wide).build()
+    assert len(generator.levels) == 5
+    assert generator.levels[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "x"}, "give either checkpoint or model"),
+        ({"heads": None}, "generator.heads: "),
+        ({"qkv_order": None, "training_steps": None}, "set generator.qkv_order, generator.training_steps"),
+        ({"image_size": 18}, "generator.image_size: 18 is not a multiple of 4; use 16"),
+        ({"steps": 300, "start": 0.05}, "generator.steps: 300 steps do not fit between 0 and the time 0.05"),
+        ({"checkpoint": "none.pt"}, "generator.checkpoint: no such file as none.pt"),
+        ({"checkpoint": "{root}/odd.safetensors"}, "is not the U-Net of guided-diffusion or improved-diffusion"),
+        ({"checkpoint": "{root}/more.safetensors"}, "not weights of this model: extra is unknown to the model"),
+        ({"checkpoint": "{root}/less.safetensors"}, "not weights of this model: "),
+        ({"checkpoint": "{root}/code.pt"}, "holds more than tensors, and nothing in it is run"),
+        ({"checkpoint": "{root}/cut.safetensors"}, "not a readable checkpoint"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, change, message):
+    state = golden("iddpm-small.state")
+    save_file(state, tmp_path / "own.safetensors")
+    save_file({"odd": torch.zeros(2)}, tmp_path / "odd.safetensors")
+    save_file({**state, "extra": torch.zeros(2)}, tmp_path / "more.safetensors")
+    save_file({key: value for key, value in state.items() if key != "out.0.bias"}, tmp_path / "less.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "own.safetensors").read_bytes()[:1000])
+    torch.save({"state_dict": state, "run": open}, tmp_path / "code.pt")
+    given = {"checkpoint": str(tmp_path / "own.safetensors"), "image_size": SIZE, **IDDPM, **change}
+    if "checkpoint" in change:
+        given["checkpoint"] = change["checkpoint"].format(root=tmp_path)
+    with pytest.raises((UserError, ValueError)) as caught:
+        Config(**given).build()
+    assert message in str(caught.value)
+    if isinstance(caught.value, UserError):
+        assert "\n" not in str(caught.value)
