@@ -52,6 +52,7 @@ FINGERPRINTED_IF_SET: dict[str, Any] = {
     "perturb.min_margin": 0.0,
     "perturb.start_noise": 0.0,
     "perturb.objective": "margin",  # rows of before have another version
+    "generator.shell": False,
     "oracle.class_prompts": {},
     "source.per_class": None,
     "source.shuffle_seed": None,

@@ -37,6 +37,7 @@ class ReferenceGenerator:
         self.step_size, self.update, self.reencode = step_size, update, reencode
         self.adam_mean, self.adam_square, self.adam_steps = 0.0, 0.0, 0
         self.encode(x)
+        self.first_z = self.z
 
     def encode(self, x):
         with torch.no_grad():
@@ -86,7 +87,8 @@ class ReferenceGenerator:
             return "nonfinite"
         if (gradient == 0).all():
             return "stuck"
-        self.z = self.z + self.step_size * self.step(gradient) + self.noise()
+        moved = self.z + self.step_size * self.step(gradient) + self.noise()
+        self.z = self.generator.project(Latents(moved, self.fixed), self.first_z)
         with torch.no_grad():
             return to_bytes(self.decode(self.z)).double() / 255
 

@@ -55,6 +55,18 @@ class Generator(ABC):
             [B, 3, H, W] in [0, 1]; gradients reach `latents.free`.
         """
 
+    def project(self, latents: Latents, start: "Tensor") -> "Tensor":
+        """Where `free` is to be after a step; as it is, unless a generator knows where its latents belong.
+
+        Args:
+            latents: B rows, `free` as the step has left it.
+            start: `free` as `encode` found it, of the same shape.
+
+        Returns:
+            `free`, of the same shape, each row by itself.
+        """
+        return latents.free
+
     def noise(self, like: "Tensor") -> "Tensor":
         """Standard normal noise, row i drawn from `row_seeds[i]` alone (from i where no seeds are set).
 

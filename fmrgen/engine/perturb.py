@@ -85,7 +85,8 @@ def perturb(
             on_slots(slots.size)
             continue
         ends, moving = slots.accept(output, options.budget, options.reencode)
-        slots.move(options.step_size * rule.direction(output.gradient, moving, slots.rows), moving)
+        delta = options.step_size * rule.direction(output.gradient, moving, slots.rows)
+        slots.move(delta, moving, generator.project)
         if options.reencode:
             moves = moving.tolist()
             models.encode_again(slots, [slot for slot in slots.going_on(ends) if not moves[slot]])

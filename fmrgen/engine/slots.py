@@ -1,6 +1,6 @@
 """The images in flight: their state, row by row, and how it changes in one pass."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -202,12 +202,15 @@ class Slots:
             steps = self[_OF_STEPS[name]]
             steps[slots, stored] = torch.where(stored > 0, self[name][slots], steps[slots, stored])
 
-    def move(self, delta: Tensor, moving: Tensor) -> None:
-        """Moves the latents of the rows `moving` [S] by `delta` [S, …], on a first step from a start of chance."""
+    def move(self, delta: Tensor, moving: Tensor, project: Callable[[Latents, Tensor], Tensor]) -> None:
+        """Moves the latents of the rows `moving` [S] by `delta` [S, …], on a first step from a start of chance, and then
+        to where `project` has them, which is told where they began.
+        """
         if "start_noise" in self.rows:
             noise = self["start_noise"]
             delta = delta + noise.where(as_column(self["accepted"] == 0, noise), 0.0)
-        self.rows["free"] = torch.where(as_column(moving, delta), self["free"] + delta, self["free"])
+        moved = project(Latents(self["free"] + delta, self.rows.get("fixed")), self["initial_free"])
+        self.rows["free"] = torch.where(as_column(moving, delta), moved, self["free"])
 
     def going_on(self, ends: list[StopReason | None]) -> list[int]:
         """The slots whose image does not end."""

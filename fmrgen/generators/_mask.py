@@ -73,8 +73,18 @@ class MaskedGenerator(Generator):
         return Latents(whole[:, self.mask.kept], context)
 
     def decode(self, latents: Latents) -> Tensor:
+        return self.generator.decode(self._whole(latents))
+
+    def project(self, latents: Latents, start: Tensor) -> Tensor:
+        """Of where the inner generator has all of the latent, the dimensions that may move."""
+        whole = self._whole(latents)
+        begun = self._whole(Latents(start, latents.fixed)).free
+        return self.generator.project(whole, begun).flatten(1)[:, self.mask.kept]
+
+    def _whole(self, latents: Latents) -> Latents:
+        """The inner generator's own latents."""
         context = latents.fixed
         assert context is not None
         whole = context[:, : self.size].to(latents.free.dtype).index_copy(1, self.mask.kept, latents.free)
         fixed = None if self.fixed_shape is None else context[:, self.size :].reshape(-1, *self.fixed_shape)
-        return self.generator.decode(Latents(whole.unflatten(1, self.shape), fixed))
+        return Latents(whole.unflatten(1, self.shape), fixed)

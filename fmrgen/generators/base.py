@@ -20,6 +20,15 @@ class GeneratorConfig(ComponentConfig):
     mask: str | None = Field(None, description="file of fmrgen sparsify: the dimensions of the latent that may move")
 
 
+SHELL = Field(False, description="after each step, scale the latent to the length it began with")
+
+
+def on_shell(free: "Tensor", start: "Tensor") -> "Tensor":
+    """Latents [B, …] scaled, row by row, to the length that `start` [B, …] has."""
+    begun, now = start.flatten(1).norm(dim=1), free.flatten(1).norm(dim=1)
+    return free * (begun / now.where(now > 0, 1.0)).view(-1, *[1] * (free.ndim - 1))
+
+
 def mask_of(config: ComponentConfig) -> str | None:
     """The mask of a generator's config; None where it has none, or is of anyone's own making."""
     return config.mask if isinstance(config, GeneratorConfig) else None

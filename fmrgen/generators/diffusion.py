@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from fmrgen.config import Revision
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError
-from fmrgen.generators.base import GeneratorConfig, check_image_size
+from fmrgen.generators.base import GeneratorConfig, check_image_size, on_shell
 from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Config(GeneratorConfig):
     start: float = Field(0.2, gt=0, le=1, description="the time to which images are noised, as a share of all")
     steps: int = Field(4, ge=1, le=1000, description="passes of the network from there back to an image")
     refinements: int = Field(3, ge=0, le=100, description="of each step of the inversion")
+    shell: bool = Field(True, description="after each step, scale x_t to the length that it began with")
     residual: bool = Field(True, description="add what the way back loses, so that an unmoved image is exact")
 
     @model_validator(mode="after")
@@ -84,7 +85,9 @@ class Config(GeneratorConfig):
             )
         levels = [1.0, *(float(alphas[index]) for index in grid)]
         times = [index * 1000 / len(alphas) if rescale else index for index in grid]
-        return Diffusion(freeze(unet, device), self.image_size, levels, times, self.refinements, self.residual)
+        return Diffusion(
+            freeze(unet, device), self.image_size, levels, times, self.refinements, self.residual, self.shell
+        )
 
     def _of_checkpoint(self) -> tuple[Any, Any, bool]:
         """The network, the cumulative alphas, and whether times are rescaled."""
@@ -148,10 +151,11 @@ class Diffusion(Generator):
         times: list[float],
         refinements: int,
         residual: bool,
+        shell: bool,
     ) -> None:
         self.unet, self.image_size = unet, image_size
         self.levels, self.times = levels, times  # cumulative alphas, from none on; what the network is told at each
-        self.refinements, self.residual = refinements, residual
+        self.refinements, self.residual, self.shell = refinements, residual, shell
         self.classes = unet.config.num_class_embeds
 
     def encode(self, images: "Tensor", labels: "Tensor") -> Latents:
@@ -172,6 +176,9 @@ class Diffusion(Generator):
         if conditions is not None:
             context.append(conditions.to(images.dtype)[:, None, None, None].expand(-1, 1, *images.shape[2:]))
         return Latents(x, torch.cat(context, 1) if context else None)
+
+    def project(self, latents: Latents, start: "Tensor") -> "Tensor":
+        return on_shell(latents.free, start) if self.shell else latents.free
 
     def decode(self, latents: Latents) -> "Tensor":
         x, context = latents

@@ -7,7 +7,7 @@ from pydantic import Field
 from fmrgen.config import Revision
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError, one_line
-from fmrgen.generators.base import GeneratorConfig, check_image_size
+from fmrgen.generators.base import SHELL, GeneratorConfig, check_image_size, on_shell
 from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class Config(GeneratorConfig):
     model: str
     subfolder: str | None = Field(None, pattern=r"^\w[\w-]*$")
     revision: Revision = None
+    shell: bool = SHELL
 
     def build(self, device: "torch.device | str" = "cpu") -> "Vae":
         from fmrgen.weights.checkpoint import freeze
@@ -35,7 +36,7 @@ class Config(GeneratorConfig):
         options = {} if self.subfolder is None else {"subfolder": self.subfolder}
         loader = self._autoencoder_class(options)
         model = pretrained_model(loader, self.model, "generator.model", self.revision, **options)
-        vae = Vae(freeze(model, device), self.image_size)
+        vae = Vae(freeze(model, device), self.image_size, self.shell)
         self._check_size(vae, device)
         return vae
 
@@ -82,11 +83,10 @@ class Vae(Generator):
     """`free` is the latent, [B, C, h, w], or [B, C, 1, h, w] of one frame; for a distribution its mode, so that
     encoding is not random."""
 
-    def __init__(self, model: Any, image_size: int) -> None:
+    def __init__(self, model: Any, image_size: int, shell: bool = False) -> None:
         from torch import nn
 
-        self.model = model
-        self.image_size = image_size
+        self.model, self.image_size, self.shell = model, image_size, shell
         self.is_of_videos = any(isinstance(module, nn.Conv3d) for module in model.modules())
         self.is_from_zero = type(model).__name__ in _FROM_ZERO_TO_ONE
 
@@ -96,6 +96,9 @@ class Vae(Generator):
         if "latent_dist" in output:
             return Latents(output.latent_dist.mode())
         return Latents(output.latents if "latents" in output else output.latent)
+
+    def project(self, latents: Latents, start: "Tensor") -> "Tensor":
+        return on_shell(latents.free, start) if self.shell else latents.free
 
     def decode(self, latents: Latents) -> "Tensor":
         sample = self.model.decode(latents.free).sample

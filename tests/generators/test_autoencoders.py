@@ -147,6 +147,27 @@ def test_the_engine_equals_the_literal_algorithm(built, double):
         vae.model.float()
 
 
+def test_a_latent_may_be_kept_at_its_length(tmp_path, double):
+    torch.manual_seed(0)
+    model = MODELS["KL"]().eval()
+    for parameter in model.parameters():
+        parameter.data.mul_(1.5)
+    model.save_pretrained(tmp_path)
+    vae = VaeConfig(model=str(tmp_path), image_size=SIZE, shell=True).build()
+    vae.model.double()
+    setting = Fixture(vae, 0.1)
+    rows = setting.engine(slots=3, keep_latents=True)
+    moved = 0
+    for i, row in rows.items():
+        literal = setting.reference(i)
+        assert (row.valid, row.iterations, row.stop_reason) == (literal.valid, literal.iterations, literal.stop_reason)
+        assert torch.equal(row.image, literal.image)
+        start, stored = row.latents
+        torch.testing.assert_close(stored.norm(), start.norm())
+        moved += not torch.equal(start, stored)
+    assert moved > COUNT / 2
+
+
 @pytest.mark.parametrize(
     ("make", "size", "message"),
     [
