@@ -203,8 +203,9 @@ class Slots:
             steps[slots, stored] = torch.where(stored > 0, self[name][slots], steps[slots, stored])
 
     def move(self, delta: Tensor, moving: Tensor, project: Callable[[Latents, Tensor], Tensor]) -> None:
-        """Moves the latents of the rows `moving` [S] by `delta` [S, …], on a first step from a start of chance, and then
-        to where `project` has them, which is told where they began.
+        """Moves the latents of the rows `moving` [S] by `delta` [S, …], on a first step from a start of chance.
+
+        Then they are put where `project` has them, which is told where they began.
         """
         if "start_noise" in self.rows:
             noise = self["start_noise"]

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from fmrgen.config import Revision
-from fmrgen.engine.interfaces import Generator, Latents
+from fmrgen.engine.interfaces import Generator
 from fmrgen.errors import UserError
-from fmrgen.generators.base import GeneratorConfig, check_image_size, on_shell
+from fmrgen.generators.base import GeneratorConfig, check_image_size
 from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
 _ADM = {
     "head_channels": 64,
@@ -73,7 +72,8 @@ class Config(GeneratorConfig):
             raise ValueError("give either checkpoint or model")
         return self
 
-    def build(self, device: "torch.device | str" = "cpu") -> "Diffusion":
+    def build(self, device: "torch.device | str" = "cpu") -> "Generator":
+        from fmrgen.generators._denoisers import Diffusion, Kept
         from fmrgen.weights.checkpoint import freeze
 
         unet, alphas, rescale = self._of_checkpoint() if self.model is None else self._of_pipeline()
@@ -85,9 +85,8 @@ class Config(GeneratorConfig):
             )
         levels = [1.0, *(float(alphas[index]) for index in grid)]
         times = [index * 1000 / len(alphas) if rescale else index for index in grid]
-        return Diffusion(
-            freeze(unet, device), self.image_size, levels, times, self.refinements, self.residual, self.shell
-        )
+        kept = Kept(self.residual, self.shell)
+        return Diffusion(freeze(unet, device), self.image_size, kept, levels, times, self.refinements)
 
     def _of_checkpoint(self) -> tuple[Any, Any, bool]:
         """The network, the cumulative alphas, and whether times are rescaled."""
@@ -134,79 +133,3 @@ class Config(GeneratorConfig):
 
     def places_it_reads(self) -> list[str]:
         return paths_among(self.checkpoint, self.model, self.mask)
-
-
-class Diffusion(Generator):
-    """`free` is the noised image x_t at the time `start`, [B, 3, H, W].
-
-    `fixed`, [B, C, H, W], holds what the way back loses (three channels, with `residual`), and the label of
-    class-conditional networks (one channel).
-    """
-
-    def __init__(
-        self,
-        unet: Any,
-        image_size: int,
-        levels: list[float],
-        times: list[float],
-        refinements: int,
-        residual: bool,
-        shell: bool,
-    ) -> None:
-        self.unet, self.image_size = unet, image_size
-        self.levels, self.times = levels, times  # cumulative alphas, from none on; what the network is told at each
-        self.refinements, self.residual, self.shell = refinements, residual, shell
-        self.classes = unet.config.num_class_embeds
-
-    def encode(self, images: "Tensor", labels: "Tensor") -> Latents:
-        import torch
-
-        from fmrgen.generators._ddim import invert
-
-        if self.classes is not None and len(labels) and int(labels.max()) >= self.classes:
-            raise UserError(
-                f"generator: its network knows {self.classes} classes, and an example has the label {int(labels.max())}"
-            )
-        conditions = None if self.classes is None else labels
-        clean = images * 2 - 1
-        x = clean
-        for step, (at, to) in enumerate(zip(self.levels, self.levels[1:], strict=False)):
-            x = invert(x, lambda x, step: self._eps(x, step, conditions), step, at, to, self.refinements)
-        context = [clean - self._way_back(x, conditions)] if self.residual else []
-        if conditions is not None:
-            context.append(conditions.to(images.dtype)[:, None, None, None].expand(-1, 1, *images.shape[2:]))
-        return Latents(x, torch.cat(context, 1) if context else None)
-
-    def project(self, latents: Latents, start: "Tensor") -> "Tensor":
-        return on_shell(latents.free, start) if self.shell else latents.free
-
-    def decode(self, latents: Latents) -> "Tensor":
-        x, context = latents
-        conditions = None
-        if context is not None and self.classes is not None:
-            conditions = context[:, -1, 0, 0].long()
-        clean = self._way_back(x, conditions)
-        if context is not None and self.residual:
-            clean = clean + context[:, :3]
-        return (clean / 2 + 0.5).clamp(0, 1)
-
-    def _way_back(self, x: "Tensor", labels: "Tensor | None") -> "Tensor":
-        """The image, in [-1, 1], to which DDIM leads x. Of each step only its x is kept for the gradient."""
-        from torch.utils.checkpoint import checkpoint
-
-        from fmrgen.generators._ddim import move
-
-        for step in reversed(range(len(self.times))):
-            to, at = self.levels[step : step + 2]
-
-            def stepped(x: "Tensor", step: int = step, at: float = at, to: float = to) -> "Tensor":
-                return move(x, self._eps(x, step, labels), at, to)
-
-            x = checkpoint(stepped, x, use_reentrant=False) if x.requires_grad else stepped(x)
-        return x
-
-    def _eps(self, x: "Tensor", step: int, labels: "Tensor | None") -> "Tensor":
-        """The noise that the network sees in x; what it says of the variance is left out."""
-        times = x.new_full((len(x),), self.times[step])
-        predicted: Tensor = self.unet(x, times, class_labels=labels).sample
-        return predicted[:, :3]

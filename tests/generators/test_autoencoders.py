@@ -165,7 +165,7 @@ def test_a_latent_may_be_kept_at_its_length(tmp_path, double):
         start, stored = row.latents
         torch.testing.assert_close(stored.norm(), start.norm())
         moved += not torch.equal(start, stored)
-    assert moved > COUNT / 2
+    assert moved > COUNT / 3
 
 
 @pytest.mark.parametrize(

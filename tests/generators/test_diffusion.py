@@ -5,16 +5,20 @@ import math
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, UNet2DModel
+from diffusers import AutoencoderKL, CMStochasticIterativeScheduler, DDIMScheduler, UNet2DConditionModel, UNet2DModel
 from fakes import COUNT, Fixture
 from helpers import SIZE, TESTS
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
 from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError
 from fmrgen.generators._ddim import alphas_cumprod, invert, move
 from fmrgen.generators._openai_unet import Heads, openai_unet
+from fmrgen.generators.consistency import Config as ConsistencyConfig
 from fmrgen.generators.diffusion import OFFICIAL, Config
+from fmrgen.generators.one_step import Config as OneStepConfig
+from fmrgen.weights.assets import resolve_path
 
 GOLDEN = TESTS / "data/golden"
 ADM = {
@@ -94,21 +98,70 @@ def test_an_inversion_ends_where_the_move_begins():
     assert errors[2] < 1e-9
 
 
+def tiny_unet(**options):
+    torch.manual_seed(0)
+    return UNet2DModel(
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        layers_per_block=1,
+        attention_head_dim=8,
+        **options,
+    ).eval()
+
+
+def tiny_consistency(folder):
+    unet = tiny_unet(num_class_embeds=10)
+    unet.save_pretrained(folder / "unet")
+    CMStochasticIterativeScheduler().save_pretrained(folder / "scheduler")
+    return unet
+
+
+def tiny_turbo(folder, **unet_options):
+    torch.manual_seed(0)
+    parts = {
+        "vae": AutoencoderKL(
+            block_out_channels=(8, 16),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            latent_channels=4,
+            norm_num_groups=4,
+        ),
+        "unet": UNet2DConditionModel(
+            block_out_channels=(8, 16),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=1,
+            norm_num_groups=4,
+            cross_attention_dim=16,
+            attention_head_dim=4,
+            **unet_options,
+        ),
+        "text_encoder": CLIPTextModel(
+            CLIPTextConfig(
+                hidden_size=16,
+                intermediate_size=16,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                max_position_embeddings=16,
+            )
+        ),
+        "scheduler": DDIMScheduler(beta_schedule="scaled_linear"),
+        "tokenizer": AutoTokenizer.from_pretrained(resolve_path("asset:mnist/clip")),
+    }
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+    return {name: part.eval() if hasattr(part, "eval") else part for name, part in parts.items()}
+
+
 @pytest.fixture(scope="module", params=["adm", "iddpm", "pipeline"])
 def built(request, tmp_path_factory):
     """A network, which depends on labels only as ADM's, and the generator of it."""
     folder = tmp_path_factory.mktemp("diffusion")
     short = {"image_size": SIZE, "start": 0.05, "steps": 2, "refinements": 2}
     if request.param == "pipeline":
-        torch.manual_seed(0)
-        UNet2DModel(
-            block_out_channels=(8, 16),
-            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-            norm_num_groups=4,
-            layers_per_block=1,
-            attention_head_dim=8,
-        ).save_pretrained(folder / "unet")
+        tiny_unet().save_pretrained(folder / "unet")
         DDIMScheduler(num_train_timesteps=100).save_pretrained(folder / "scheduler")
         return Config(model=str(folder), **short).build()
     save_file(golden(f"{request.param}-small.state"), folder / "own.safetensors")
@@ -188,7 +241,7 @@ def test_of_each_step_only_its_image_is_kept(built):
     with torch.no_grad():
         free, fixed = built.encode(images, LABELS)
     free = free.requires_grad_(True)
-    one_pass = bytes_kept(lambda: built._eps(free, 0, LABELS if built.classes else None))
+    one_pass = bytes_kept(lambda: built.eps(free, 0, LABELS if built.classes else None))
     decoded = bytes_kept(lambda: built.decode(Latents(free, fixed)))
     assert decoded < one_pass / 10
 
@@ -256,4 +309,88 @@ def test_mistakes_are_one_line(tmp_path, change, message):
         Config(**given).build()
     assert message in str(caught.value)
     if isinstance(caught.value, UserError):
+        assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(params=["consistency", "one_step"])
+def in_one_pass(request, tmp_path):
+    if request.param == "consistency":
+        tiny_consistency(tmp_path)
+        return ConsistencyConfig(model=str(tmp_path), image_size=SIZE).build()
+    tiny_turbo(tmp_path)
+    return OneStepConfig(model=str(tmp_path), image_size=SIZE).build()
+
+
+def test_one_pass_leads_an_unmoved_image_back_and_rows_see_not_each_other(in_one_pass):
+    images = pictures()
+    in_one_pass.row_seeds = [7, 8, 9]
+    with torch.no_grad():
+        latents = in_one_pass.encode(images, LABELS)
+        torch.testing.assert_close(in_one_pass.decode(latents), images, atol=1e-5, rtol=0)
+        in_one_pass.row_seeds = [8]
+        alone = in_one_pass.encode(images[1:2], LABELS[1:2])
+        torch.testing.assert_close(alone.free, latents.free[1:2])
+        in_one_pass.row_seeds = [1]
+        assert not torch.allclose(in_one_pass.encode(images[1:2], LABELS[1:2]).free, alone.free)
+    moved = in_one_pass.project(Latents(latents.free + 0.1 * latents.free.sign(), latents.fixed), latents.free)
+    torch.testing.assert_close(moved.flatten(1).norm(dim=1), latents.free.flatten(1).norm(dim=1))
+
+
+def test_its_engine_equals_the_literal_algorithm(in_one_pass, double):
+    for part in ("unet", "vae"):
+        if hasattr(in_one_pass, part):
+            getattr(in_one_pass, part).double()
+    setting = Fixture(in_one_pass, 0.1)
+    for i, row in setting.engine(slots=3).items():
+        literal = setting.reference(i)
+        found = (row.valid, row.iterations, row.stop_reason)
+        assert found == (literal.valid, literal.iterations, literal.stop_reason)
+        assert torch.equal(row.image, literal.image)
+
+
+def test_a_consistency_model_is_asked_as_diffusers_asks_it(tmp_path):
+    unet = tiny_consistency(tmp_path)
+    generator = ConsistencyConfig(model=str(tmp_path), image_size=SIZE, sigma=80.0, residual=False).build()
+    scheduler = CMStochasticIterativeScheduler()
+    scheduler.set_timesteps(1)  # one step, from the highest level
+    noised = 80.0 * torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    time = scheduler.timesteps[0]
+    with torch.no_grad():
+        predicted = unet(scheduler.scale_model_input(noised, time), time, class_labels=LABELS).sample
+        found = generator.way_back(noised, LABELS)
+        c_skip, c_out = scheduler.get_scalings_for_boundary_condition(80.0)
+    torch.testing.assert_close(found, c_out * predicted + c_skip * noised, rtol=1e-4, atol=1e-4)
+
+
+def test_a_distilled_model_is_asked_as_diffusers_asks_it(tmp_path):
+    parts = tiny_turbo(tmp_path)
+    generator = OneStepConfig(model=str(tmp_path), image_size=SIZE, prompt="a 3", residual=False).build()
+    ids = parts["tokenizer"]("a 3", padding="max_length", max_length=16, return_tensors="pt").input_ids
+    scheduler = parts["scheduler"]
+    latents = torch.randn(3, 4, SIZE // 2, SIZE // 2, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        prompt = parts["text_encoder"](ids).last_hidden_state.expand(3, -1, -1)
+        eps = parts["unet"](latents, torch.full((3,), 199), encoder_hidden_states=prompt).sample
+        left = scheduler.alphas_cumprod[199]
+        clean = (latents - (1 - left) ** 0.5 * eps) / left**0.5
+        expected = parts["vae"].decode(clean / parts["vae"].config.scaling_factor).sample
+        found = generator.way_back(latents, None)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_pipelines_that_do_not_fit_are_one_line(tmp_path):
+    tiny_turbo(tmp_path / "lcm", time_cond_proj_dim=8)
+    DDIMScheduler(prediction_type="v_prediction").save_pretrained(tmp_path / "v" / "scheduler")
+    tiny_unet().save_pretrained(tmp_path / "v" / "unet")
+    tiny_consistency(tmp_path / "cd")
+    for config, message in (
+        (OneStepConfig(model=str(tmp_path / "lcm"), image_size=SIZE), "wants more than a text"),
+        (OneStepConfig(model=str(tmp_path / "cd"), image_size=SIZE), "can't be loaded"),
+        (Config(model=str(tmp_path / "v"), image_size=SIZE), "predicts v_prediction, only epsilon is supported"),
+        (ConsistencyConfig(model=str(tmp_path / "cd"), image_size=SIZE, sigma=0.001), "generator.sigma: must be above"),
+        (ConsistencyConfig(model=str(tmp_path / "cd"), image_size=17), "17 is not a multiple of 2; use 16"),
+    ):
+        with pytest.raises(UserError) as caught:
+            config.build()
+        assert message in str(caught.value)
         assert "\n" not in str(caught.value)
