@@ -77,7 +77,7 @@ def main() -> None:
     print(evaluation)
     evaluation.figure("fmr").save(arguments.output / "fmr.pdf")
     fmrgen.write_report(evaluation, arguments.output / "report")
-    print(fmrgen.verify(split, classifier=net).true_rows, "rows are true of their stored images")
+    print(fmrgen.verify(split, classifier=net).true_rows, "rows match their stored images")
 
 
 if __name__ == "__main__":

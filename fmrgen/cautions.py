@@ -4,21 +4,34 @@ from fmrgen.intervals import Estimate
 from fmrgen.metrics import Summary
 
 _MUCH = 5.0  # points of accuracy
-_MOST = 50.0  # percent of rows
+_MOST, _FEW = 50.0, 50.0  # percent of rows
+_FEW_ROWS = 30
 
 
 def cautions(summary: Summary) -> list[str]:
     """A line for each thing in a split's figures that makes FMR doubtful, with what can be done."""
     found = []
+    if summary.validation_rate and summary.validation_rate.value < _FEW:
+        found.append(
+            f"only {summary.validation_rate.value:.1f} % of the rows are valid: the oracle rejects the first step of "
+            "most images; take a smaller perturb.step_size, another oracle, or a lower perturb.min_probability"
+        )
+    elif summary.valid_rows < _FEW_ROWS:
+        found.append(f"FMR is of {summary.valid_rows} valid rows only: its interval says how little they tell")
+    if summary.standard_accuracy and summary.standard_accuracy.value < _FEW:
+        found.append(
+            f"SA is {summary.standard_accuracy.value:.1f} %: are the classifier's weights loaded, and its classes in "
+            "the order of the labels?"
+        )
     if summary.stuck and summary.stuck.value:
         found.append(
-            f"{summary.stuck.value:.1f} % of the rows are stuck: the classifier's gradient is zero there, which is "
-            "no sign of robustness; is something in it not differentiable, or saturated?"
+            f"{summary.stuck.value:.1f} % of the rows are stuck: no gradient reaches the latent, which is no sign of "
+            "robustness; is something in classifier or generator not differentiable, or saturated?"
         )
     if summary.by_budget and summary.by_budget.value > _MOST:
         found.append(
-            f"{summary.by_budget.value:.0f} % of the rows end by the budget: FMR measures the budget, not the "
-            "oracle's limit; take a larger perturb.step_size or perturb.budget (fmrgen inspect proposes one)"
+            f"{summary.by_budget.value:.0f} % of the rows end by the budget: FMR then depends on the budget, not "
+            "on the oracle; take a larger perturb.step_size or perturb.budget (fmrgen inspect proposes one)"
         )
     if summary.fmr and summary.fmr.value > 100:
         found.append(

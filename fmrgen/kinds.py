@@ -80,10 +80,15 @@ def _trained_classifier(text: str, path: Path) -> dict[str, Any]:
     return {**section, "checkpoint": f"{text}/model.safetensors"}
 
 
+def _kind_alone(text: str) -> dict[str, Any]:
+    """The section of a kind that needs no other key."""
+    return {"kind": text}
+
+
 SourceField = Annotated[SerializeAsAny[SourceConfig], component("fmrgen.sources", base=SourceConfig)]
 ClassifierField = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.classifiers", classifier_of_short_form)]
-GeneratorField = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.generators")]
-OracleField = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.oracles")]
+GeneratorField = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.generators", _kind_alone)]
+OracleField = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.oracles", _kind_alone)]
 
 
 class ComponentConfigs(StrictConfig):

@@ -209,7 +209,7 @@ class Summary:
     )
     macro_fmr: Estimate | None = _metric(
         "FMR macro",
-        "FMR, all classes of the same weight",
+        "FMR, classes weighted equally",
         "the mean of the classes' PA by the mean of their SA",
         lambda rows: rows.macro_fmr(),
         secondary=True,
@@ -239,21 +239,21 @@ class Summary:
     reconstruction_accuracy: Estimate | None = _metric(
         "recon.",
         "classifier accuracy on plain reconstructions",
-        "accuracy of the split's own classifier on images that only went through the generator: what is lost here, no "
-        "step has done",
+        "accuracy of the split's own classifier on images that only went through the generator: losses here are not "
+        "caused by the steps",
         lambda rows: rows.share_right("reconstruction_prediction"),
     )
     by_budget: Estimate | None = _metric(
         "by budget",
-        "rows ended by the budget",
+        "rows that used the whole budget",
         "share of rows that the oracle would have let go on",
         lambda rows: rows.share_stopped_by(StopReason.BUDGET),
         of="split",
     )
     stuck: Estimate | None = _metric(
         "stuck",
-        "stuck rows",
-        "share of rows that ended because the classifier's gradient was zero: no sign of robustness",
+        "rows without a gradient (stuck)",
+        "share of rows that ended because no gradient reached the latent: no sign of robustness",
         lambda rows: rows.share_stopped_by(StopReason.STUCK),
         of="split",
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fmrgen.config import (
+    IN_MEMORY,
     NOT_FINGERPRINTED,
     AnyConfig,
     ComponentConfig,
@@ -127,7 +128,7 @@ def _called(section: ComponentConfig) -> str:
     """A component in a few words: its kind, and which one of that kind."""
     which = next((getattr(section, key) for key in ("model", "target", "path") if getattr(section, key, None)), None)
     name = Path(str(which)).name if which is not None and Path(str(which)).exists() else which
-    kind = section.kind.replace("_", "-")
+    kind = "in-memory" if section.kind == IN_MEMORY else section.kind
     return kind if name is None else f"{kind} {name}"
 
 
@@ -238,7 +239,7 @@ def _find(reference: str | Path) -> Path:
         return shipped[str(reference)]
     if not Path(reference).is_file():
         near = unknown_message("recipe", reference, [name for name in shipped if not name.startswith("_")])
-        raise UserError(f"{reference}: neither a recipe file nor a shipped recipe: {near}")
+        raise UserError(f"{reference}: no such file, and not a shipped recipe: {near}")
     return Path(reference)
 
 

@@ -37,6 +37,8 @@ def test_a_sound_split_has_none():
     [
         ({"stop_reason": np.repeat(["stuck", "oracle"], ROWS // 2)}, "50.0 % of the rows are stuck"),
         ({"stop_reason": np.full(ROWS, 4)}, "100.0 % of the rows are stuck"),  # as numbers in a split
+        ({"valid": np.arange(ROWS) < 80}, "only 40.0 % of the rows are valid: the oracle rejects the first step"),
+        ({"original_prediction": (np.arange(ROWS) >= 20).astype(int)}, "SA is 10.0 %: are the classifier's weights"),
         ({"stop_reason": np.full(ROWS, "budget")}, "100 % of the rows end by the budget: .*fmrgen inspect"),
         ({"prediction": np.zeros(ROWS, dtype=int)}, "FMR is 105.3: the steps have not lowered the accuracy"),
         ({"original_oracle_label": np.repeat([0, 1], ROWS // 2)}, "the oracle is right on 50.0 % of the originals"),
@@ -48,3 +50,18 @@ def test_what_is_wrong_is_told_alone(changed, message):
     with_it = split(**changed)
     assert len(with_it) == 1
     assert re.match(message, with_it[0])
+
+
+def test_few_valid_rows_are_told():
+    few = {
+        name: values[:12]
+        for name, values in {
+            "label": np.zeros(ROWS, int),
+            "prediction": np.zeros(ROWS, int),
+            "original_prediction": np.zeros(ROWS, int),
+            "valid": np.ones(ROWS, bool),
+        }.items()
+    }
+    assert cautions(summarise(few, resamples=100)) == [
+        "FMR is of 12 valid rows only: its interval says how little they tell"
+    ]

@@ -1,5 +1,6 @@
 """The examples, run as users run them, and typed as users' code is (`mypy --strict examples`)."""
 
+import re
 import subprocess
 import sys
 
@@ -8,9 +9,11 @@ import pytest
 from helpers import ROOT
 from nbclient import NotebookClient
 
+import fmrgen
+
 EXAMPLES = ROOT / "examples"
 SAID = {
-    "own_model.py": ("mine ◆", "12 rows are true of their stored images"),
+    "own_model.py": ("mine ◆", "12 rows match their stored images"),
     "own_parts.py": ("out:components/lenet: 12 rows", "out/gallery/sheet.png"),
     "compare_models.py": ("smooth ◆", "perturbed_accuracy_low"),
 }
@@ -42,4 +45,17 @@ def test_the_notebook(tmp_path):
     assert "FMR" in tables[0]
     assert "mine ◆" in tables[1]
     assert sum("image/png" in output.get("data", {}) for output in shown) == 2
-    assert "12 of 12 rows are true" in shown[-1].data["text/plain"]
+    assert "12 of 12 rows match" in shown[-1].data["text/plain"]
+
+
+def test_the_snippets_of_a_generator_and_an_oracle(tmp_path, monkeypatch):
+    text = (ROOT / "docs/components.md").read_text()
+    snippets = re.findall(r"```python\n# (my_\w+)\.py\n(.*?)```", text, re.DOTALL)
+    assert {name for name, _ in snippets} == {"my_generator", "my_oracle"}
+    for name, code in snippets:
+        (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    parts = ["generator=my_generator:Config", "oracle=my_oracle:Config"]
+    found = fmrgen.inspect(fmrgen.load_recipe("mnist-lenet", ["perturb.min_probability=0.5", *parts]), images=12)
+    assert found.oracle_accuracy > 0.7
+    assert found.own.valid > 0.5

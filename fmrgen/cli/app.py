@@ -27,12 +27,13 @@ from fmrgen.cli.options import (
     SplitArgument,
     limited,
 )
+from fmrgen.distributed.launcher import end_with_the_launcher
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
 
 app = typer.Typer(
     name="fmrgen",
-    help="Model-conditioned perturbed test sets, and Foundation Model-oriented Robustness from them.",
+    help="Makes a perturbed test set for each image classifier and measures its robustness (FMR).",
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -161,7 +162,7 @@ def push(
         str,
         typer.Argument(metavar="DIR[:CONFIG/SPLIT]", help="A dataset folder (all finished splits), or one split."),
     ],
-    repo: Annotated[str, typer.Argument(metavar="REPO", help="A dataset repo on the Hub. Created if need be.")],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="A dataset repo on the Hub, created if missing.")],
     public: PublicOption = False,
     replace: ReplaceOption = False,
     revision: Annotated[
@@ -172,7 +173,7 @@ def push(
 ) -> None:
     """Push finished splits to the Hub.
 
-    Nothing that is there is lost. Run the same command again to resume.
+    Existing content is kept. Run the same command again to resume.
     """
     _push(folder, repo, public, replace, revision, quiet)
 
@@ -217,7 +218,7 @@ def verify(
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Check that what a split says is true of its images.
+    """Recompute what a split says from its images, and compare.
 
     Judges and classifies every stored image again. Exits with 1 and a list if something is wrong.
     """
@@ -229,7 +230,7 @@ def verify(
 
         found = verify_files(split)
         display.print_files_verification(found, split)
-        raise typer.Exit(1 if found.wrong else 0)
+        raise typer.Exit(1 if found.wrong or not found.finished else 0)
 
     from fmrgen.jobs.verify import verify as run
 
@@ -251,7 +252,11 @@ def evaluate(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="DIR", show_default="evaluation, or transfer", help="The report's folder."
+            "--output",
+            "-o",
+            metavar="DIR",
+            show_default=False,
+            help="The report's folder.  [default: evaluation or transfer]",
         ),
     ] = None,
     source: Annotated[
@@ -330,6 +335,7 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what a lost process does to torch is told in a line
     if arguments is None:
         install_signal_handlers()
+        end_with_the_launcher()
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     goes_on = arguments[:1] in (["generate"], ["push"], ["merge"])
     sys.exit(exit_status_of(partial(_run, arguments), "; run the same command again to continue" if goes_on else ""))

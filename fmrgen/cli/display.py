@@ -109,10 +109,7 @@ def print_summary(summary: "Summary", split: str) -> None:
 
 def print_trial(trial: "Trial") -> None:
     """One step size, while others are tried."""
-    print_note(
-        f"step_size {trial.step_size:g}: {trial.valid:.0%} valid, {trial.mean_iterations:.1f} steps, "
-        f"PA {trial.perturbed_accuracy:.0%}"
-    )
+    print_note(f"step_size {trial.step_size:g}: {trial}")
 
 
 def print_inspection(found: "Inspection") -> None:
@@ -134,7 +131,7 @@ def print_inspection(found: "Inspection") -> None:
         "oracle's probability of the label": f"{found.oracle_probability:.2f}",
         "latent": f"{found.latent_size} dimensions, root mean square {found.latent_scale:.3g}",
         "step size": f"{step.step_size:g}" + ("" if found.proposed else " (none that was tried is good)"),
-        "with it": f"{step.valid:.0%} valid, {step.mean_iterations:.1f} steps, PA {step.perturbed_accuracy:.0%}",
+        "with it": str(step),
         "one image-pass": f"{1000 * found.seconds_per_pass:.1f} ms",
         "the whole job, on this device": format_duration(found.seconds_of_job),
     }.items():
@@ -290,7 +287,7 @@ def print_files_verification(found: "FilesVerification", split: str) -> None:
 
 def print_verification(verification: "Verification", split: str) -> None:
     """How many rows are true, and the first of what is not."""
-    print_line(f"{split}: {verification.true_rows} of {verification.rows} rows are true of their stored images")
+    print_line(f"{split}: {verification.true_rows} of {verification.rows} rows match their stored images")
     for note in verification.notes:
         print_line(f"note: {note}")
     wrong = verification.disagreements

@@ -29,7 +29,7 @@ def examine(folder: Path) -> Iterator[tuple[str, str]]:
     yield "hub", _hub()
     yield "cache", _cache()
     known = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    yield "environment", ", ".join(f"{name}={value}" for name, value in known.items()) or "nothing that matters is set"
+    yield "environment", ", ".join(f"{name}={value}" for name, value in known.items()) or "no relevant variables set"
 
 
 def _version_of(name: str) -> str:
@@ -43,7 +43,7 @@ def _devices() -> Iterator[tuple[str, str]]:
     import torch
 
     if not torch.cuda.is_available():
-        yield "gpu", f"none that torch sees (built for CUDA {torch.version.cuda or 'no'})"
+        yield "gpu", "none found" + ("" if torch.version.cuda else " (this torch is built without CUDA)")
         return
     for index in range(torch.cuda.device_count()):
         found = torch.cuda.get_device_properties(index)
@@ -75,9 +75,9 @@ def _folder(folder: Path) -> str:
         with FileLock(probe, timeout=1):
             try:
                 with FileLock(probe, timeout=0, is_singleton=False):
-                    locks = "locks do NOT hold: run one process at a time, or use another file system"
+                    locks = "file locks do NOT work: run one process at a time, or use another file system"
             except Timeout:
-                locks = "locks hold"
+                locks = "file locks work"
     except OSError as error:
         return f"can't be written: {error.strerror}"
     finally:

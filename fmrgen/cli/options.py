@@ -55,10 +55,15 @@ ClassifierOption = Annotated[
 BatchSizeOption = Annotated[
     int, typer.Option("--batch-size", metavar="N", min=1, max=65_536, help="Images per forward pass.")
 ]
-LimitOption = Annotated[int | None, typer.Option("--limit", metavar="N", help="Use only the first N examples.")]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(
+        "--limit", metavar="N", help="Use only N examples: the first, or evenly from all if these lack classes."
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no table.")]
 PublicOption = Annotated[
-    bool, typer.Option("--public", help="Make the repo public. Only if the images may be published.")
+    bool, typer.Option("--public", help="Make the repo public. Use it only if you may publish the images.")
 ]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Replace a split of the same name on the Hub.")]
 
@@ -68,7 +73,7 @@ def _start_processes(processes: int | None) -> None:
     if processes is not None and processes > 1:
         from fmrgen.distributed.launcher import start_again
 
-        start_again(processes, sys.argv[1:])
+        raise typer.Exit(start_again(processes, sys.argv[1:]))
 
 
 ProcessesOption = Annotated[

@@ -74,7 +74,7 @@ def job_progress(recipe: Recipe, show: bool, log: JobLog | None = None) -> Itera
                     total=progress.total,
                     resumed=progress.resumed,
                     images_per_second=round(made / seconds, 3) if seconds else None,
-                    valid=valid,
+                    validation_rate=None if valid is None else round(100 * valid, 2),
                     mean_iterations=iterations,
                 )
 

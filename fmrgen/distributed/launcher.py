@@ -1,36 +1,77 @@
 """Starting several processes of a command, by accelerate's own launcher."""
 
+import logging
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NoReturn
 
 from fmrgen.errors import UserError
 
 OPTION = "--num-processes"
+LAUNCHER = "FMRGEN_LAUNCHER"  # the number of the process that started this one among others
+_LOOK = 1.0  # seconds between two looks whether it is still there
 
 
-def start_again(processes: int, arguments: Sequence[str]) -> NoReturn:
-    """Runs the command `arguments` on so many processes of this machine, in this process's place.
+def start_again(processes: int, arguments: Sequence[str]) -> int:
+    """Runs the command `arguments` on so many processes of this machine, and returns the exit status.
 
-    On GPUs where there are any, else on the CPU. Raises UserError where this is one of a launcher's processes already.
+    On GPUs where there are any, else on the CPU. They say themselves what went wrong. Raises UserError where this is
+    one of a launcher's processes already, or a process was killed.
     """
     if "LOCAL_RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ:
         raise UserError(f"{OPTION}: this is a launcher's process already; give it to one of the two")
     import torch
 
-    environment = dict(os.environ)
     if (gpus := torch.cuda.device_count()) == 0:
-        environment["ACCELERATE_USE_CPU"] = "true"
+        os.environ["ACCELERATE_USE_CPU"] = "true"
     elif processes > gpus:
         raise UserError(f"{OPTION} {processes}: there are {gpus} GPUs")
     # All that accelerate would else ask its configuration for, or warn about; port 0 is any that is free.
     launch = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
     launch += ["--dynamo_backend", "no", "--main_process_port", "0"]
-    command = [sys.executable, "-m", "accelerate.commands.launch", *launch, "-m", "fmrgen", *_without(arguments)]
+    os.environ[LAUNCHER] = str(os.getpid())
     sys.stdout.flush()
-    os.execve(sys.executable, command, environment)
+    return _launch([*launch, "-m", "fmrgen", *_without(arguments)])
+
+
+def _launch(arguments: list[str]) -> int:
+    """Runs accelerate's launcher and returns the exit status of the first process that failed, or 0."""
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    logging.disable(logging.CRITICAL)  # its reports of what the processes tell in a line themselves
+    signal.set_wakeup_fd(-1)  # from here on signals are the launcher's, which hands them on and waits
+    try:
+        launch_command(launch_command_parser().parse_args(arguments))
+    except ChildFailedError as error:
+        rank, failure = min(error.failures.items(), key=lambda entry: entry[1].timestamp)
+        if failure.exitcode >= 0:
+            return failure.exitcode
+        name = signal.Signals(-failure.exitcode).name
+        raise UserError(f"process {rank} was killed ({name}); run the same command again to continue") from None
+    except SignalException as error:
+        sys.stdout.flush()
+        os._exit(128 + error.sigval)  # the processes have told
+    return 0
+
+
+def end_with_the_launcher() -> None:
+    """Ends this process, as SIGTERM would, when the launcher that started it is gone: a killed one can't."""
+    launcher = int(os.environ.get(LAUNCHER, "0"))
+    if not launcher or "LOCAL_RANK" not in os.environ:
+        return
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(_LOOK)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True, name="launcher").start()
 
 
 def _without(arguments: Sequence[str]) -> list[str]:

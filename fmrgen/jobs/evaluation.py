@@ -87,9 +87,11 @@ class Evaluation(EvaluationData):
         Raises:
             UserError: there is no plot of that name, or these figures do not allow it.
         """
-        from fmrgen.report.plots import all_plots
+        from fmrgen.report.plots import NEEDS, all_plots
 
         plots = all_plots(self)
+        if name not in plots and name in NEEDS:
+            raise UserError(f"figure {name}: needs {NEEDS[name]}; there are {', '.join(plots)}")
         if name not in plots:
             raise UserError(unknown_message(f"figure {name}", name, plots))
         return plots[name]()

@@ -2,9 +2,14 @@
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
+from fmrgen.components import blank_image, component_errors
 from fmrgen.config import ComponentConfig, validate
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
@@ -100,10 +105,10 @@ def _recipe(
 ) -> Recipe:
     """The recipe of what was handed over."""
     base = load_recipe(source) if isinstance(source, str | Path) else source if isinstance(source, Recipe) else None
-    names = None if class_names is None else list(class_names)
+    names = None if class_names is None else [str(name) for name in class_names]
     parts: dict[str, Any] = {}
     if base is None:
-        parts["source"] = SourceInMemory.of(source, names)
+        parts["source"] = SourceInMemory.of(source, names, partial(_names_of_outputs, source, classifier, image_size))
     elif names is not None:
         parts["source"] = base.source.model_copy(update={"classes": names})
     if classifier is not None:
@@ -120,6 +125,20 @@ def _recipe(
     if missing := [name for name in ("classifier", "generator", "oracle") if name not in parts]:
         raise UserError(f"generate: a dataset needs a classifier, a generator and an oracle; there is no {missing[0]}")
     return Recipe(output=OutputConfig(config="default", split="classifier"), **parts)
+
+
+def _names_of_outputs(source: Any, classifier: AnyClassifier | None, image_size: int | None) -> list[str]:
+    """What a network calls its classes, or their numbers: what labels mean that nobody names. None where it can't be
+    told."""
+    if not isinstance(classifier, nn.Module):
+        return []
+    if (known := getattr(classifier, "class_names", None)) is not None:
+        return list(known)
+    size = image_size or _size_of_first(SourceInMemory.of(source))
+    place = next((parameter.device for parameter in classifier.parameters()), torch.device("cpu"))
+    blank = blank_image(size, place)
+    with component_errors("classifier", blank), torch.no_grad():
+        return [str(index) for index in range(classifier.eval()(blank).shape[1])]
 
 
 def _size_of_first(section: SourceConfig) -> int:

@@ -109,7 +109,7 @@ def _start_line(
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     there = len(locks.wanted) - len(locks.missing())
     of = f"{len(locks.wanted)} shard{'s' if len(locks.wanted) > 1 else ''}"
-    begins = f"resuming, {there} of {of} are there" if there else of
+    begins = f"resuming: {there} of {of} are finished" if there else of
     return (
         f"{processes} process{'es' if processes > 1 else ''} on {device_name(device)}, "
         f"{recipe.perturb.slots} slots{' each' if processes > 1 else ''}; {begins}"

@@ -23,6 +23,7 @@ from fmrgen.sources.base import LoadedExample, RawExample
 _FEWEST_STEPS, _MOST_STEPS = 10, 40  # on average, of a budget of 50: fewer are coarse, of more many are cut off
 _LEAST_VALID = 0.9
 _KEPT_VALID = 0.95  # of the images that the oracle accepts before any step, where those are few
+_LITTLE = 0.5
 _FACTOR = 10**0.5
 _TRIALS = 10
 _ACCURACY_LOST = 0.05  # on reconstructions, against originals
@@ -38,7 +39,11 @@ class Trial:
     mean_iterations: float
     by_budget: float
     stuck: float
-    perturbed_accuracy: float
+    perturbed_accuracy: float  # of valid rows; NaN where there are none
+
+    def __str__(self) -> str:
+        accuracy = f"{self.perturbed_accuracy:.0%}" if self.valid else "n/a"
+        return f"{self.valid:.0%} valid, {self.mean_iterations:.1f} steps, PA {accuracy}"
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ def inspect(recipe: Recipe, *, images: int = 32, on_trial: Callable[[Trial], Non
     own = told(recipe.perturb.step_size, rows)
     acceptable = _acceptable(rows, recipe.perturb)
     wanted = _Wanted(recipe.perturb.budget, min(_LEAST_VALID, _KEPT_VALID * acceptable))
-    trials = _search(own, lambda step_size: told(step_size, perturbed(step_size)), wanted)
+    trials = _search(own, lambda step_size: told(step_size, perturbed(step_size)), wanted) if acceptable else []
     proposed = next((trial for trial in [own, *trials] if wanted.is_met_by(trial)), None)
     per_image = 2 + (proposed or own).mean_iterations
     plain = _Plain.of(components, examples, rows, recipe.perturb.seed, device)
@@ -308,6 +313,11 @@ def _native_warnings(plain: _Plain, native: tuple[float | None, float | None], i
 
 def _warnings(plain: _Plain, acceptable: float, images: int) -> list[str]:
     found = []
+    if plain.classifier[0] < _LITTLE:
+        found.append(
+            f"the classifier is right on {plain.classifier[0]:.0%} of the originals: are its weights loaded, and its "
+            "classes in the order of the labels?"
+        )
     for who, (originals, reconstructed) in (("classifier", plain.classifier), ("oracle", plain.oracle)):
         if _is_less(reconstructed, originals, images):
             found.append(
@@ -317,7 +327,7 @@ def _warnings(plain: _Plain, acceptable: float, images: int) -> list[str]:
     if _is_less(plain.oracle[0], plain.classifier[0], images):
         found.append(
             f"the oracle is right on {plain.oracle[0]:.0%} of the originals, the classifier on "
-            f"{plain.classifier[0]:.0%}: check the class names in oracle.prompts, or take "
+            f"{plain.classifier[0]:.0%}: check the oracle's classes (a CLIP's prompts), or use "
             "perturb.oracle_rule=consistent"
         )
     if _is_less(acceptable, _LEAST_VALID, images):
@@ -332,20 +342,20 @@ def _step_warnings(own: Trial, proposed: Trial | None, wanted: _Wanted) -> list[
     found = []
     if own.stuck:
         found.append(
-            f"{own.stuck:.0%} of the images are stuck: the classifier's gradient is zero; is something in it not "
-            "differentiable?"
+            f"{own.stuck:.0%} of the images are stuck: no gradient reaches the latent; is something in classifier or "
+            "generator not differentiable?"
         )
     elif not wanted.is_met_by(own):
         what = (
             f"{1 - own.valid:.0%} of the images are refused at the first step"
             if own.valid < wanted.valid
-            else f"images take {own.mean_iterations:.1f} steps of {wanted.budget}, of which {wanted.fewest:.0f} to "
-            f"{wanted.most:.0f} are wanted"
+            else f"images take {own.mean_iterations:.1f} steps; {wanted.fewest:.0f} to {wanted.most:.0f} of "
+            f"{wanted.budget} are wanted"
         )
         cure = (
-            "no step size that was tried is good: is the oracle sure of the originals?"
+            "no step size that was tried is good. Does the oracle accept the originals?"
             if proposed is None
-            else f"perturb.step_size={proposed.step_size:g}"
+            else f"use perturb.step_size={proposed.step_size:g}"
         )
-        found.append(f"with perturb.step_size={own.step_size:g} {what}: {cure}")
+        found.append(f"with perturb.step_size={own.step_size:g} {what}; {cure}")
     return found

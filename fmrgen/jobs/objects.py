@@ -42,7 +42,9 @@ def _section(given: Any, name: str, role: type) -> ComponentConfig:
     if isinstance(given, ComponentConfig):
         return given
     if not isinstance(given, role):
-        raise UserError(f"{name}: {type(given).__name__} is not a {role.__name__}, a section or a reference")
+        kind = f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
+        wanted = "torch module" if name == "classifier" else f"fmrgen.{role.__name__}"
+        raise UserError(f"{name}: must be a {wanted} (an instance), a section or a name; it is {kind}")
     return InMemory.of(given, weights_sha256(given))
 
 
@@ -53,5 +55,5 @@ def changed_options(before: PerturbOptions, options: dict[str, Any]) -> PerturbO
         raise UserError(unknown_message(f"option {strangers[0]}", strangers[0], known))
     try:
         return replace(before, **options)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{', '.join(f'{name}={value!r}' for name, value in options.items())}: {error}") from None

@@ -20,6 +20,16 @@ _HEAT = LinearSegmentedColormap.from_list("robustness", ["#b5361c", "#e8a07c", "
 _LONGEST_LINE = 14  # letters of a name under a bar or over a column
 _MOST_CLASSES = 30  # that a chart by class shows; of more, those with the lowest PA
 
+_STEPS = "a split that keeps its steps"
+# What figures must have, which not all have, for a plot.
+NEEDS = {
+    "fmr": "originals",
+    "transfer": "two classifiers",
+    "models": "two splits of one source, with the classifiers that they were made for",
+    "iterations": "a split with a column of iterations",
+    **dict.fromkeys(("budgets", "thresholds", "failures", "classes-by-budget"), _STEPS),
+}
+
 Draw = Callable[[], Plot]
 
 

@@ -1,7 +1,7 @@
 """A dataset that was handed over as an object in Python: one of `datasets`, or any of torch that has a length."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,13 @@ class Config(SourceConfig):
     _held: Any = PrivateAttr(None)
 
     @classmethod
-    def of(cls, dataset: Any, class_names: list[str] | None = None) -> "Config":
-        """The section of a dataset. Raises UserError where it is none."""
+    def of(
+        cls, dataset: Any, class_names: list[str] | None = None, else_names: Callable[[], list[str]] = list
+    ) -> "Config":
+        """The section of a dataset, its labels called `class_names`, or as it calls them, or else `else_names`. Raises
+        UserError where it is none."""
+        if class_names is None and not _names_its_classes(dataset):
+            class_names = else_names() or None
         source = _opened(dataset, class_names)
         section = cls(
             target=called(dataset),
@@ -72,6 +77,15 @@ def _opened(dataset: Any, class_names: list[str] | None) -> Source:
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise UserError(f"source: {kind} is no dataset; give one with len() and items (image, label)")
     return ItemsSource(dataset, class_names)
+
+
+def _names_its_classes(dataset: Any) -> bool:
+    import datasets
+
+    if isinstance(dataset, datasets.Dataset):
+        features, words = dataset.features.values(), datasets.Value("string")
+        return any(isinstance(feature, datasets.ClassLabel) or feature == words for feature in features)
+    return getattr(dataset, "classes", None) is not None
 
 
 def _sample_sha256(source: Source) -> str:

@@ -183,7 +183,10 @@ def _label(config: Config, sample: _Sample, number: int) -> Any:
 
 def _lacking(what: str, wanted: str, sample: _Sample, number: int) -> UserError:
     there = ", ".join(sorted(sample.members))
-    return UserError(f"source.{what}: sample {number} has no member {wanted}, only {there}; name its {what}'s ending")
+    return UserError(
+        f"source.{what}: sample {number} has no member {wanted}, only {there}; set source.{what} to the ending that "
+        "holds it"
+    )
 
 
 @contextmanager

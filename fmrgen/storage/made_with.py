@@ -1,5 +1,6 @@
 """What a split was made with, in words."""
 
+from fmrgen.config import IN_MEMORY
 from fmrgen.storage.provenance import Provenance, RecordedComponent
 
 
@@ -28,5 +29,5 @@ def made_with(provenance: Provenance) -> dict[str, str]:
 def _named(component: RecordedComponent) -> str:
     """A component in a few words: its kind, and what names it."""
     named = next(filter(None, map(component.get, ("model", "target", "path", "urls", "checkpoint"))), None)
-    kind = component.kind.replace("_", "-")
+    kind = "in-memory" if component.kind == IN_MEMORY else component.kind
     return f"{kind} {named}" if named else kind

@@ -307,6 +307,8 @@ def _difference(earlier: Provenance, fresh: Provenance) -> str:
 
     old, new = leaves(earlier.recipe.tree), leaves(fresh.recipe.tree)
     for key in dict.fromkeys((*old, *new)):
+        if key.endswith(".weights_sha256") and key in old and key in new and old[key] != new[key]:
+            return f"its {key.partition('.')[0]} had other weights"
         if key not in NOT_FINGERPRINTED and old.get(key) != new.get(key):
             return f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
     return f"fingerprint {earlier.fingerprint}, not {fresh.fingerprint}"

@@ -107,8 +107,8 @@ GENERATE = ["generate", "r.yaml", "-o", "new", "-q"]
 EVALUATE = ["-c", LENET, "-o", "e", "-q"]
 CASES = [
     # recipes
-    (["generate", "nowhere.yaml"], "nowhere.yaml: neither a recipe file nor a shipped recipe"),
-    (["generate", "photos"], "photos: neither a recipe file nor a shipped recipe"),
+    (["generate", "nowhere.yaml"], "nowhere.yaml: no such file, and not a shipped recipe"),
+    (["generate", "photos"], "photos: no such file, and not a shipped recipe"),
     (["generate", "photos/a/0.png"], "photos/a/0.png: not YAML: 'utf-8' codec can't decode"),
     (["generate", "bomb.yaml"], "bomb.yaml: its aliases expand to more than 1,000,000 entries; write them out"),
     (["generate", "itself.yaml"], "itself.yaml: its aliases expand to more than"),
@@ -234,7 +234,7 @@ CASES = [
     (["sweep", "r.yaml", "perturb.bugdet=2,3"], "r.yaml: perturb.bugdet: unknown key, did you mean budget?"),
     (["inspect", "r.yaml", "--images", "1"], "Invalid value for '--images'"),
     ([*GENERATE, "perturb.min_probability=1"], "r.yaml: perturb: min_probability must be from 0 to less than 1, not 1"),
-    (["recipes", "more"], "more: neither a recipe file nor a shipped recipe"),
+    (["recipes", "more"], "more: no such file, and not a shipped recipe"),
     (["doctor", "here", "there"], "Got unexpected extra argument"),
 ]  # fmt: skip
 

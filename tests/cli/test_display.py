@@ -37,7 +37,7 @@ def test_a_log_has_a_line_at_the_start_now_and_then_and_at_the_end(tmp_path, mon
     assert (last["done"], last["total"], last["resumed"]) == (40, 40, 0)
     assert end["event"] == "end"
     assert end["summary"]["rows"] == 40
-    assert last["valid"] == end["summary"]["valid_rows"] / 40
+    assert last["validation_rate"] == end["summary"]["validation_rate"]["value"]
 
     capsys.readouterr()
     assert run(*job, "-o", tmp_path / "out", "--log-file", log, "perturb.budget=2") == 2

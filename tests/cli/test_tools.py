@@ -56,7 +56,7 @@ def test_the_doctor(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     for name in ("python", "torch", "datasets", "gpu", "cores", "memory", "cache"):
         assert re.search(rf"^{name} +\S", shown, re.MULTILINE)
-    assert re.search(r"^folder +writable, [\d.]+ GiB free, locks hold$", shown, re.MULTILINE)
+    assert re.search(r"^folder +writable, [\d.]+ GiB free, file locks work$", shown, re.MULTILINE)
     assert re.search(r"^hub +offline by HF_HUB_OFFLINE, a token is set$", shown, re.MULTILINE)
     assert "secret" not in shown
     assert list(tmp_path.iterdir()) == []

@@ -332,7 +332,7 @@ def test_an_export_is_a_source_with_its_classes(finished_split, tmp_path):
         (
             "{root}/tars/d-0.tar",
             {"label": "txt"},
-            "source.label: sample 0 has no member txt, only cls, json, png; name",
+            "source.label: sample 0 has no member txt, only cls, json, png; set",
         ),
         ("{root}/tars/d-0.tar", {"label": "json.nothing"}, "source.label: the json of sample 0 has no nothing in it"),
         ("{root}/tars/d-0.tar", {"image": ["tif"]}, "source.image: sample 0 has no member tif, only cls, json, png"),

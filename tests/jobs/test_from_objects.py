@@ -112,7 +112,7 @@ def test_it_goes_on_with_the_same_objects_alone(made, dataset, net, other, tmp_p
     assert shard.stat().st_mtime_ns == before
     assert (str(again), again.summary) == (str(made), made.summary)
     assert any("the code of outside_components:SmallNet has changed since the split was begun" in n for n in notes)
-    with pytest.raises(UserError, match=r"classifier\.weights_sha256"):
+    with pytest.raises(UserError, match="its classifier had other weights; choose another"):
         generate(dataset, other, output=out, progress=False, **DEMO)
     with pytest.raises(UserError, match=r"source\.sample_sha256"):
         generate(dataset.select([1, 0, *range(2, DIGITS)]), net, output=out, progress=False, **DEMO)
@@ -148,7 +148,7 @@ class Strange:
     ("change", "message"),
     [
         ({"generator": None}, "a dataset needs a classifier, a generator and an oracle; there is no generator"),
-        ({"classifier": 3}, "classifier: int is not a Module, a section or a reference"),
+        ({"classifier": 3}, "classifier: must be a torch module (an instance), a section or a name; it is a int"),
         ({"bugdet": 3}, "unknown option bugdet, did you mean budget?"),
         ({"split": "a b"}, "generate: split: 'a b' can't be a name here; use letters, digits and _ ., a letter first"),
         ({"source": Strange()}, "source: item 0 of the Strange is not (image, label), the label a number: ValueError"),
@@ -192,3 +192,16 @@ def test_images_of_any_common_form_are_the_same(digits):
     ]
     loaded = [[example.image.tobytes() for example in Config.of(form).build().load(0, DIGITS, 32)] for form in forms]
     assert loaded == [[image.tobytes() for image in images]] * len(forms)
+
+
+def test_labels_that_nobody_names_are_the_networks_outputs(digits, net, other, tmp_path):
+    images, labels = digits
+    few = [place for place, label in enumerate(labels) if label < 9][:4]
+    tensors = TensorDataset(torch.from_numpy(images[few]).permute(0, 3, 1, 2), torch.tensor([labels[i] for i in few]))
+    split = generate(tensors, net, output=tmp_path, progress=False, **DEMO)
+    told = json.loads((tmp_path / "provenance/default/smallnet.json").read_text())
+    assert told["labels"] == [str(digit) for digit in range(10)]
+    evaluation = evaluate(split, [net, other], progress=False)
+    assert [result.classifier for result in evaluation.results] == ["classifier 1", "classifier 2"]
+    with pytest.raises(UserError, match="figure models: needs two splits of one source"):
+        evaluation.figure("models")

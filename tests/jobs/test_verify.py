@@ -84,7 +84,7 @@ def test_an_altered_value_is_found_by_its_id(split, column, change):
 
 def test_the_command_lists_what_is_not_true_and_exits_1(split, capsys):
     assert run("verify", f"{split}:mnist/lenet", "-q") == 0
-    assert capsys.readouterr().out == f"{split}:mnist/lenet: 120 of 120 rows are true of their stored images\n"
+    assert capsys.readouterr().out == f"{split}:mnist/lenet: 120 of 120 rows match their stored images\n"
     alter(split, "oracle_label", lambda v, _: (v + 1) % 10)
     assert run("verify", f"{split}:mnist/lenet", "-q") == 1
     told = capsys.readouterr().out
