@@ -37,14 +37,13 @@ def test_a_sound_split_has_none():
     [
         ({"stop_reason": np.repeat(["stuck", "oracle"], ROWS // 2)}, "50.0 % of the rows are stuck"),
         ({"stop_reason": np.full(ROWS, 4)}, "100.0 % of the rows are stuck"),  # as numbers in a split
-        ({"valid": np.arange(ROWS) < 80}, "only 40.0 % of the rows are valid: the oracle rejects the first step"),
-        ({"original_prediction": (np.arange(ROWS) >= 20).astype(int)}, "SA is 10.0 %: are the classifier's weights"),
+        ({"valid": np.arange(ROWS) % 5 < 2}, "only 40.0 % of the rows are valid: the oracle rejects the first step"),
         ({"stop_reason": np.full(ROWS, "budget")}, "100 % of the rows end by the budget: .*fmrgen inspect"),
         ({"prediction": np.zeros(ROWS, dtype=int)}, "FMR is 105.3: the steps have not lowered the accuracy"),
         ({"original_oracle_label": np.repeat([0, 1], ROWS // 2)}, "the oracle is right on 50.0 % of the originals"),
         ({"reconstruction_prediction": np.repeat([0, 1], ROWS // 2)}, "the classifier is right on 50.0 % of the plain"),
     ],
-    ids=["stuck", "stuck, numbers", "budget", "above 100", "oracle", "generator"],
+    ids=["stuck", "stuck, numbers", "few valid", "budget", "above 100", "oracle", "generator"],
 )
 def test_what_is_wrong_is_told_alone(changed, message):
     with_it = split(**changed)
@@ -65,3 +64,8 @@ def test_few_valid_rows_are_told():
     assert cautions(summarise(few, resamples=100)) == [
         "FMR is of 12 valid rows only: its interval says how little they tell"
     ]
+
+
+def test_a_classifier_that_knows_nothing_is_told():
+    with_it = split(original_prediction=(np.arange(ROWS) >= 20).astype(int))
+    assert with_it[0].startswith("SA is 10.0 %: are the classifier's weights loaded")

@@ -336,7 +336,7 @@ def test_without_valid_all_rows_count(rows):
         ),
         (
             lambda rows: remade(rows, {"label": Value("int64")}, label=[0, 1, -1, *[1] * (len(rows) - 3)]),
-            "row 2: label -1 is none",
+            "row 2: label -1 matches none",
         ),
         (lambda rows: remade(rows, {"valid": Value("bool")}, valid=[None] * len(rows)), "row 0 has no valid"),
         (
