@@ -5,7 +5,6 @@ from fmrgen.metrics import Summary
 
 _MUCH = 5.0  # points of accuracy
 _MOST, _FEW = 50.0, 50.0  # percent of rows
-_FEW_ROWS = 30
 
 
 def cautions(summary: Summary) -> list[str]:
@@ -16,8 +15,6 @@ def cautions(summary: Summary) -> list[str]:
             f"only {summary.validation_rate.value:.1f} % of the rows are valid: the oracle rejects the first step of "
             "most images; take a smaller perturb.step_size, another oracle, or a lower perturb.min_probability"
         )
-    elif summary.valid_rows < _FEW_ROWS:
-        found.append(f"FMR is of {summary.valid_rows} valid rows only: its interval says how little they tell")
     if summary.standard_accuracy and summary.standard_accuracy.value < _FEW:
         found.append(
             f"SA is {summary.standard_accuracy.value:.1f} %: are the classifier's weights loaded, and its classes in "

@@ -51,21 +51,6 @@ def test_what_is_wrong_is_told_alone(changed, message):
     assert re.match(message, with_it[0])
 
 
-def test_few_valid_rows_are_told():
-    few = {
-        name: values[:12]
-        for name, values in {
-            "label": np.zeros(ROWS, int),
-            "prediction": np.zeros(ROWS, int),
-            "original_prediction": np.zeros(ROWS, int),
-            "valid": np.ones(ROWS, bool),
-        }.items()
-    }
-    assert cautions(summarise(few, resamples=100)) == [
-        "FMR is of 12 valid rows only: its interval says how little they tell"
-    ]
-
-
 def test_a_classifier_that_knows_nothing_is_told():
     with_it = split(original_prediction=(np.arange(ROWS) >= 20).astype(int))
     assert with_it[0].startswith("SA is 10.0 %: are the classifier's weights loaded")

@@ -555,7 +555,7 @@ def test_a_source_that_is_gone_or_names_code_is_a_note(without_originals):
     told = json.loads(path.read_text())
     gone = {"kind": "imagefolder", "path": "no/where"}
     for source, trust, message in (
-        (gone, True, "no/where is not a folder of class folders; pass another --source"),
+        (gone, True, "no/where is not a folder of class folders, and has no metadata.csv; pass another --source"),
         (gone, False, "reads no/where; if you trust it, pass --trust"),
         ({"kind": "somebody.elses:Source"}, False, "runs somebody.elses:Source; if you trust it"),
     ):

@@ -454,5 +454,5 @@ def test_stuck_rows_are_counted_and_told(tmp_path, monkeypatch):
     summary = make_split(load_recipe("mnist-lenet", changes), tmp_path / "out", on_note=notes.append)
     assert summary.stuck.value == 100
     assert summary.perturbed_accuracy is None
-    assert any(note.startswith("100.0 % of the rows are stuck: the classifier's gradient is zero") for note in notes)
+    assert any(note.startswith("100.0 % of the rows are stuck: no gradient reaches the latent") for note in notes)
     assert load_dataset(str(tmp_path / "out"), "mnist", split="lenet").features["stop_reason"].int2str(4) == "stuck"

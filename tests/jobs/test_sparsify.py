@@ -185,7 +185,7 @@ def test_a_mask_is_made_and_a_sparse_split_is_true(tmp_path, monkeypatch, capsys
     sparse = ("mnist-lenet", "--limit", "12", "perturb.budget=4", "generator.mask=mask.safetensors")
     assert run("generate", *sparse) == 0, capsys.readouterr().err
     assert run("verify", "out") == 0
-    assert "12 of 12 rows are true" in capsys.readouterr().out
+    assert "12 of 12 rows match" in capsys.readouterr().out
     assert json.loads((tmp_path / "out/provenance/mnist/lenet.json").read_text())["recipe"]["generator"]["mask"]
     for more, message in (
         (["generator.mask=mask.safetensors"], "generator.mask: this recipe is sparse already; leave it out to find"),
