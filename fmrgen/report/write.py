@@ -44,7 +44,8 @@ def write_report(evaluation: EvaluationData, folder: str | Path) -> None:
     pictures = {}
     for name, draw in all_plots(evaluation).items():
         plot = draw()
-        for file_format in FORMATS:
-            plot.save(folder / "plots" / f"{name}.{file_format}")
-        pictures[name] = plot.to_bytes()
+        files = {file_format: plot.to_bytes(file_format) for file_format in FORMATS}
+        for file_format, content in files.items():
+            write_atomically(folder / "plots" / f"{name}.{file_format}", content)
+        pictures[name] = files["png"]
     write_atomically(folder / "report.html", report_page(evaluation, pictures, galleries(evaluation)).encode())
