@@ -5,7 +5,7 @@ Nothing here imports torch before something is built.
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -157,10 +157,25 @@ def load_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         UserError: something in it is not right; names the file and the key.
     """
+    for override in overrides:
+        _check_section(override)
     told = [override for override in overrides if override.startswith("description=")]
     if told or all(override.partition("=")[0] in _DESCRIBED_ALL_THE_SAME for override in overrides):
         return load_config(Recipe, reference, overrides)
     return load_config(Recipe, reference, ["description=''", *overrides])  # it would tell of another job
+
+
+def _check_section(override: str) -> None:
+    """Raises UserError for a key that is one of a section's, and stands without it."""
+    key = override.partition("=")[0]
+    options = {option.name for option in fields(PerturbOptions)}
+    for section, keys in (
+        ("perturb", options),
+        ("source", SourceConfig.model_fields),
+        ("output", OutputConfig.model_fields),
+    ):
+        if key in keys and key not in Recipe.model_fields:
+            raise UserError(f"{override}: {key} is a key of a section; say {section}.{override}")
 
 
 def load_config(section: type[AnyConfig], reference: str | Path, overrides: Sequence[str] = ()) -> AnyConfig:
