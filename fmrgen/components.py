@@ -93,6 +93,15 @@ def build_classifier_and_oracle(
     return ClassifierAndOracle(classifier, oracle)
 
 
+def names_of_outputs(classifier: nn.Module, image: torch.Tensor, what: str) -> list[str]:
+    """What a classifier calls its classes; of one that does not say, their numbers, as many as it gives for `image`
+    [1, 3, H, W]. Raises UserError, starting with `what`, where it fails on it."""
+    if (known := getattr(classifier, "class_names", None)) is not None:
+        return list(known)
+    with component_errors(what, image), torch.no_grad():
+        return [str(index) for index in range(classifier(image.clone()).shape[1])]
+
+
 def fit_oracle(oracle: Oracle, labels: Labels, blank: torch.Tensor) -> None:
     """Tells an oracle its labels, and proves on the image `blank` [1, 3, H, W] that it judges in them, each image by
     itself. Raises UserError."""

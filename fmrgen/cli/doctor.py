@@ -19,11 +19,13 @@ _ENVIRONMENT = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_HUB_DISABLE_XET", "CUDA_VIS
 
 def examine(folder: Path) -> Iterator[tuple[str, str]]:
     """Names and findings, one after another; nothing secret is among them."""
+    from fmrgen.distributed.launch import usable_cores
+
     yield "python", f"{platform.python_version()} on {platform.platform()}"
     for name in _PACKAGES:
         yield name, _version_of(name)
     yield from _devices()
-    yield "cores", f"{_usable_cores()} of {os.cpu_count()}"
+    yield "cores", f"{usable_cores()} of {os.cpu_count()}"
     yield "memory", _memory()
     yield "folder", _folder(folder)
     yield "hub", _hub()
@@ -55,10 +57,6 @@ def _devices() -> Iterator[tuple[str, str]]:
         )
 
 
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _memory() -> str:
     if not hasattr(os, "sysconf"):
         return "unknown"
@@ -69,7 +67,7 @@ def _folder(folder: Path) -> str:
     """Whether a job could work in it: writable, with room, and with locks that hold."""
     from filelock import FileLock, Timeout
 
-    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    there = _nearest(folder)
     probe = there / f".fmrgen-{uuid4().hex}"
     try:
         with FileLock(probe, timeout=1):
@@ -105,8 +103,12 @@ def _hub() -> str:
 def _cache() -> str:
     from huggingface_hub import constants
 
-    there = next(place for place in (Path(constants.HF_HOME), *Path(constants.HF_HOME).parents) if place.is_dir())
-    return f"{_size(shutil.disk_usage(there).free)} free"
+    return f"{_size(shutil.disk_usage(_nearest(Path(constants.HF_HOME))).free)} free"
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the one above it that is there."""
+    return next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
 
 
 def _size(size: float) -> str:

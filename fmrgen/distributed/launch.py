@@ -48,8 +48,12 @@ def _share_cores(gpu: bool) -> None:
     """Launchers leave one thread to each process, however many cores there are; without one, that is the caller's."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if not gpu and (here > 1 or "ACCELERATE_MIXED_PRECISION" in os.environ):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // here))
+        torch.set_num_threads(max(1, usable_cores() // here))
+
+
+def usable_cores() -> int:
+    """Those of the machine that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def start_process() -> torch.device:

@@ -4,7 +4,11 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
+from diffusers import DDIMScheduler
 from torch import Tensor
+
+from fmrgen.errors import UserError
+from fmrgen.weights.pretrained import from_pretrained
 
 NoiseSchedule = Literal["linear", "cosine"]
 Eps = Callable[[Tensor, int], Tensor]  # of x [B, 3, H, W] and the index of a time: the noise in it
@@ -19,6 +23,18 @@ def alphas_cumprod(schedule: NoiseSchedule, training_steps: int) -> np.ndarray:
         left = np.cos((np.arange(training_steps + 1) / training_steps + 0.008) / 1.008 * np.pi / 2) ** 2
         betas = np.minimum(1 - left[1:] / left[:-1], 0.999)
     return np.cumprod(1 - betas)
+
+
+def alphas_of_pipeline(model: str, revision: str | None) -> np.ndarray:
+    """The same of the scheduler of a diffusers pipeline, float64.
+
+    Raises UserError for a pipeline whose network does not predict noise.
+    """
+    scheduler = from_pretrained(DDIMScheduler, model, "generator.model", revision, subfolder="scheduler")
+    if (told := scheduler.config.prediction_type) != "epsilon":
+        raise UserError(f"generator.model: {model} predicts {told}, only epsilon is supported")
+    found: np.ndarray = scheduler.alphas_cumprod.double().numpy()
+    return found
 
 
 def move(x: Tensor, eps: Tensor, at: float, to: float) -> Tensor:

@@ -115,18 +115,14 @@ class Config(GeneratorConfig):
         return unet, alphas_cumprod(told["noise_schedule"], told["training_steps"]), told["rescale_times"]
 
     def _of_pipeline(self) -> tuple[Any, Any, bool]:
-        from diffusers import DDIMScheduler, UNet2DModel
+        from diffusers import UNet2DModel
 
-        from fmrgen.weights.pretrained import from_pretrained, pretrained_model
+        from fmrgen.generators._ddim import alphas_of_pipeline
+        from fmrgen.weights.pretrained import pretrained_model
 
-        what = "generator.model"
-        unet = pretrained_model(UNet2DModel, str(self.model), what, self.revision, subfolder="unet")
-        scheduler = from_pretrained(DDIMScheduler, str(self.model), what, self.revision, subfolder="scheduler")
-        if scheduler.config.prediction_type != "epsilon":
-            raise UserError(
-                f"{what}: {self.model} predicts {scheduler.config.prediction_type}, only epsilon is supported"
-            )
-        return unet, scheduler.alphas_cumprod.double().numpy(), False
+        model = str(self.model)
+        unet = pretrained_model(UNet2DModel, model, "generator.model", self.revision, subfolder="unet")
+        return unet, alphas_of_pipeline(model, self.revision), False
 
     def code_it_runs(self) -> list[str]:
         return []

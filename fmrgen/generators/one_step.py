@@ -29,11 +29,12 @@ class Config(GeneratorConfig):
     residual: bool = Field(True, description="add what the way back loses, so that an unmoved image is exact")
 
     def build(self, device: "torch.device | str" = "cpu") -> Generator:
-        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+        from diffusers import AutoencoderKL, UNet2DConditionModel
 
+        from fmrgen.generators._ddim import alphas_of_pipeline
         from fmrgen.generators._denoisers import Kept, OneStep
         from fmrgen.weights.checkpoint import freeze
-        from fmrgen.weights.pretrained import from_pretrained, pretrained_model
+        from fmrgen.weights.pretrained import pretrained_model
 
         what = "generator.model"
 
@@ -43,16 +44,13 @@ class Config(GeneratorConfig):
         vae, unet = part(AutoencoderKL, "vae"), part(UNet2DConditionModel, "unet")
         if unet.config.addition_embed_type or unet.config.time_cond_proj_dim or unet.config.class_embed_type:
             raise UserError(f"{what}: {self.model} wants more than a text (a size, or guidance); that is not supported")
-        scheduler = from_pretrained(DDIMScheduler, self.model, what, self.revision, subfolder="scheduler")
-        if scheduler.config.prediction_type != "epsilon":
-            told = scheduler.config.prediction_type
-            raise UserError(f"{what}: {self.model} predicts {told}, only epsilon is supported")
+        alphas = alphas_of_pipeline(self.model, self.revision)
         check_image_size(
             self.image_size, 2 ** (len(vae.config.block_out_channels) + len(unet.config.block_out_channels) - 2)
         )
         prompt = self._embedded_prompt(what).to(device)
-        time = max(0, round(self.start * len(scheduler.alphas_cumprod)) - 1)
-        kept, level = Kept(self.residual, self.shell), float(scheduler.alphas_cumprod[time])
+        time = max(0, round(self.start * len(alphas)) - 1)
+        kept, level = Kept(self.residual, self.shell), float(alphas[time])
         return OneStep(freeze(vae, device), freeze(unet, device), prompt, self.image_size, kept, time, level)
 
     def _embedded_prompt(self, what: str) -> "Tensor":

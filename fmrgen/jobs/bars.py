@@ -7,6 +7,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from fmrgen.distributed.rank import is_first_process
+from fmrgen.jobs.progress import Progress
+from fmrgen.recipe import Recipe
 
 OnRows = Callable[[str, int, int | None], None]  # of (what, images done, images in all or None)
 
@@ -29,3 +31,11 @@ def image_bars(show: bool) -> Iterator[OnRows]:
     finally:
         for bar in bars.values():
             bar.close()
+
+
+@contextmanager
+def job_bar(show: bool, recipe: Recipe) -> Iterator[Callable[[Progress], None]]:
+    """The bar of the split that a recipe makes."""
+    name = f"{recipe.output.config}/{recipe.output.split}"
+    with image_bars(show) as on_rows:
+        yield lambda told: on_rows(name, told.done, told.total)

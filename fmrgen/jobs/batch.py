@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmrgen.components import blank_image, build_component, component_errors, fit_oracle, fit_to_labels
+from fmrgen.components import blank_image, component_errors, fit_oracle, fit_to_labels, names_of_outputs
 from fmrgen.distributed.launch import start_process
 from fmrgen.engine.interfaces import Generator, Oracle
 from fmrgen.engine.options import PerturbOptions
@@ -19,6 +20,7 @@ from fmrgen.jobs.objects import (
     AnyClassifier,
     AnyGenerator,
     AnyOracle,
+    built,
     changed_options,
     classifier_section,
     generator_section,
@@ -99,12 +101,12 @@ def perturb_batch(
     size = images.shape[-1]
     floats = images / 255 if images.dtype == torch.uint8 else images
     blank = blank_image(size, place)
-    network = build_component(classifier_section(classifier), "classifier", nn.Module, place)
+    network = built(classifier, classifier_section, "classifier", nn.Module, place)
     names = _labels(network, class_names, blank)
     with component_errors("classifier", blank):
         network = fit_to_labels(network, names, blank, "classifier")
-    made = build_component(generator_section(generator, size), "generator", Generator, place)
-    judge = build_component(oracle_section(oracle), "oracle", Oracle, place)
+    made = built(generator, partial(generator_section, image_size=size), "generator", Generator, place)
+    judge = built(oracle, oracle_section, "oracle", Oracle, place)
     fit_oracle(judge, names, blank)
     examples = [Example(i, floats[i], int(label)) for i, label in enumerate(labels)]
     settings = changed_options(PerturbOptions(slots=max(1, min(len(examples), 32))), options)
@@ -124,8 +126,5 @@ def perturb_batch(
 
 
 def _labels(classifier: nn.Module, class_names: Sequence[str] | None, blank: Tensor) -> Labels:
-    names = class_names or getattr(classifier, "class_names", None)
-    if names is None:
-        with component_errors("classifier", blank), torch.no_grad():
-            names = [str(index) for index in range(classifier(blank.clone()).shape[1])]
+    names = class_names or names_of_outputs(classifier, blank, "classifier")
     return Labels(tuple(names), source_size=len(names))

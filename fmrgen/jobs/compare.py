@@ -1,8 +1,8 @@
 """The paper's comparison: a split for each classifier, all classifiers on all splits (Tables 1 and 6)."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from fmrgen.config import ComponentConfig
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
-from fmrgen.jobs.bars import OnRows, image_bars
+from fmrgen.jobs.bars import OnRows, job_bar
 from fmrgen.jobs.evaluate import evaluate
 from fmrgen.jobs.evaluation import Evaluation
 from fmrgen.jobs.generate import make_split
@@ -69,17 +69,10 @@ def compare(
     if seeds > 1 and not recipe.perturb.start_noise and recipe.perturb.update != "random" and is_first_process():
         on_note("perturb.start_noise is 0: seeds change only what is random in the generator")
     for made in recipes:
-        with (job_progress or partial(_bar, progress))(made) as on_progress:
+        with (job_progress or partial(job_bar, progress))(made) as on_progress:
             make_split(made, output, on_progress=on_progress, on_note=on_note)
     splits = [f"{output}:{made.output.config}/{made.output.split}" for made in recipes]
     return evaluate(splits, sections, batch_size=batch_size, progress=progress, on_rows=on_rows)
-
-
-@contextmanager
-def _bar(show: bool, recipe: Recipe) -> Iterator[OnProgress]:
-    name = f"{recipe.output.config}/{recipe.output.split}"
-    with image_bars(show) as on_rows:
-        yield lambda told: on_rows(name, told.done, told.total)
 
 
 def _recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> list[Recipe]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fmrgen.components import build_component, component_errors, fit_to_labels
+from fmrgen.components import build_component, component_errors, fit_to_labels, names_of_outputs
 from fmrgen.config import ComponentConfig
 from fmrgen.distributed.launch import Processes, check_same_on_all
 from fmrgen.engine.images import to_batch
@@ -135,8 +135,7 @@ def _labels_of(split: OpenedSplit, models: list[NamedClassifier], image: torch.T
             f"{split.name}: its labels are strings, and no classifier names its classes; list them, in "
             "the order of its outputs, as class_names of its section"
         )
-    with component_errors(f"classifier {models[0].name}", image), torch.no_grad():
-        return Labels(tuple(map(str, range(models[0].module(image.clone()).shape[1]))))
+    return Labels(tuple(names_of_outputs(models[0].module, image, f"classifier {models[0].name}")))
 
 
 def _first_image(split: OpenedSplit, device: torch.device) -> torch.Tensor:

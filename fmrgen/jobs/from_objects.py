@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from fmrgen.components import blank_image, component_errors
+from fmrgen.components import blank_image, names_of_outputs
 from fmrgen.config import ComponentConfig, validate
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
-from fmrgen.jobs.bars import image_bars
+from fmrgen.jobs.bars import job_bar
 from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.objects import (
     AnyClassifier,
@@ -83,15 +83,8 @@ def generate(
     named = {"config": config, "split": split or (None if classifier is None else _split_name(classifier))}
     told = recipe.output.model_dump() | {key: name for key, name in named.items() if name is not None}
     recipe = recipe.model_copy(update={"output": _output(told)})
-    name = f"{recipe.output.config}/{recipe.output.split}"
-    with image_bars(progress) as on_rows:
-        summary = make_split(
-            recipe,
-            output,
-            part=part,
-            on_progress=lambda told: on_rows(name, told.done, told.total),
-            on_note=on_note or _print,
-        )
+    with job_bar(progress, recipe) as on_progress:
+        summary = make_split(recipe, output, part=part, on_progress=on_progress, on_note=on_note or _print)
     return GeneratedSplit.of(output, recipe.output.config, recipe.output.split, summary)
 
 
@@ -132,13 +125,9 @@ def _names_of_outputs(source: Any, classifier: AnyClassifier | None, image_size:
     told."""
     if not isinstance(classifier, nn.Module):
         return []
-    if (known := getattr(classifier, "class_names", None)) is not None:
-        return list(known)
     size = image_size or _size_of_first(SourceInMemory.of(source))
     place = next((parameter.device for parameter in classifier.parameters()), torch.device("cpu"))
-    blank = blank_image(size, place)
-    with component_errors("classifier", blank), torch.no_grad():
-        return [str(index) for index in range(classifier.eval()(blank).shape[1])]
+    return names_of_outputs(classifier.eval(), blank_image(size, place), "classifier")
 
 
 def _size_of_first(section: SourceConfig) -> int:

@@ -1,10 +1,13 @@
 """What a caller hands over for a component, an object or a word for one, as the section of a recipe."""
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
+import torch
 from torch import nn
 
+from fmrgen.components import Role, build_component
 from fmrgen.config import ComponentConfig, unknown_message
 from fmrgen.engine.interfaces import Generator, Oracle
 from fmrgen.engine.options import PerturbOptions
@@ -36,6 +39,17 @@ def generator_section(given: AnyGenerator, image_size: int) -> ComponentConfig:
 def oracle_section(given: AnyOracle) -> ComponentConfig:
     """An oracle, a section, or a word for one. Raises UserError."""
     return oracle_of_short_form(given) if isinstance(given, str) else _section(given, "oracle", Oracle)
+
+
+def built(
+    given: Any, section_of: Callable[[Any], ComponentConfig], name: str, role: type[Role], device: torch.device
+) -> Role:
+    """The component itself: an object as it is, without a digest of its weights, else what its section builds."""
+    if isinstance(given, role):
+        if isinstance(given, nn.Module):
+            given.to(device).eval()  # in place
+        return given
+    return build_component(section_of(given), name, role, device)
 
 
 def _section(given: Any, name: str, role: type) -> ComponentConfig:
