@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fmrgen.errors import UserError, one_line
 from fmrgen.weights.pretrained import local_file
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_WRAPPERS = ("ema_model_state_dict", "state_dict", "model_state_dict", "model")
 
 
 def load_checkpoint(network: nn.Module, reference: str, key: str = "classifier.checkpoint") -> None:
@@ -26,7 +26,7 @@ def load_checkpoint(network: nn.Module, reference: str, key: str = "classifier.c
 def read_checkpoint(reference: str, key: str) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` file or a torch file of plain tensors, by their names.
 
-    State dicts under `state_dict`, `model_state_dict` or `model`, and names that all start with `module.`, are
+    State dicts under `ema_model_state_dict` and other usual names, and names that all start with `module.`, are
     unwrapped. Raises UserError, which begins with the `key` of a recipe that names the file, for one that is missing,
     unreadable, or holds code.
     """

@@ -3,7 +3,8 @@
 import diffusers
 import pytest
 import torch
-from fakes import COUNT, Fixture
+from fakes import COUNT
+from generator_checks import check_engine_is_literal, check_rows_and_gradient
 from helpers import SIZE
 from safetensors.torch import save_file
 
@@ -112,20 +113,7 @@ def test_rows_are_independent_and_the_gradient_is_that_of_differences(built):
     vae.model.double()
     try:
         images = torch.rand(3, 3, SIZE, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-        with torch.no_grad():
-            free = vae.encode(images, torch.zeros(3, dtype=torch.int64)).free
-            together = vae.decode(Latents(free))
-            for row in range(3):
-                torch.testing.assert_close(vae.decode(Latents(free[row : row + 1])), together[row : row + 1])
-        weights = torch.rand(images.shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-        moving = free[:1].clone().requires_grad_(True)
-        (vae.decode(Latents(moving)) * weights).sum().backward()
-        direction = torch.rand(moving.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(4)) - 0.5
-        with torch.no_grad():
-            ends = [(vae.decode(Latents(free[:1] + sign * step * direction)) * weights).sum() for sign in (1, -1)]
-        difference = float(ends[0] - ends[1]) / (2 * step)
-        assert float((moving.grad * direction).sum()) == pytest.approx(difference, rel=tolerance, abs=1e-6)
-        assert moving.grad.abs().sum() > 0
+        check_rows_and_gradient(vae, images, torch.zeros(3, dtype=torch.int64), step, tolerance)
     finally:
         vae.model.float()
 
@@ -136,13 +124,7 @@ def test_the_engine_equals_the_literal_algorithm(built, double):
         pytest.skip("its decode is of a kind that is tried")
     vae.model.double()
     try:
-        setting = Fixture(vae, 0.05)
-        expected = {i: setting.reference(i) for i in range(COUNT)}
-        for i, row in setting.engine(slots=3).items():
-            literal = expected[i]
-            found = (row.valid, row.iterations, row.stop_reason)
-            assert found == (literal.valid, literal.iterations, literal.stop_reason)
-            assert torch.equal(row.image, literal.image)
+        check_engine_is_literal(vae, 0.05)
     finally:
         vae.model.float()
 
@@ -155,13 +137,9 @@ def test_a_latent_may_be_kept_at_its_length(tmp_path, double):
     model.save_pretrained(tmp_path)
     vae = VaeConfig(model=str(tmp_path), image_size=SIZE, shell=True).build()
     vae.model.double()
-    setting = Fixture(vae, 0.1)
-    rows = setting.engine(slots=3, keep_latents=True)
+    rows = check_engine_is_literal(vae, 0.1, keep_latents=True)
     moved = 0
-    for i, row in rows.items():
-        literal = setting.reference(i)
-        assert (row.valid, row.iterations, row.stop_reason) == (literal.valid, literal.iterations, literal.stop_reason)
-        assert torch.equal(row.image, literal.image)
+    for row in rows.values():
         start, stored = row.latents
         torch.testing.assert_close(stored.norm(), start.norm())
         moved += not torch.equal(start, stored)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, CMStochasticIterativeScheduler, DDIMScheduler, UNet2DConditionModel, UNet2DModel
-from fakes import COUNT, Fixture
+from generator_checks import check_engine_is_literal, check_rows_and_gradient
 from helpers import SIZE, TESTS
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
@@ -205,21 +205,7 @@ def test_labels_matter_to_a_network_of_classes_alone(built):
 
 
 def test_rows_are_independent_and_the_gradient_is_that_of_differences(doubled):
-    images = pictures().double()
-    with torch.no_grad():
-        latents = doubled.encode(images, LABELS)
-        together = doubled.decode(latents)
-        for row in range(3):
-            alone = doubled.decode(Latents(latents.free[row : row + 1], latents.fixed[row : row + 1]))
-            torch.testing.assert_close(alone, together[row : row + 1])
-    fixed = latents.fixed[:1]
-    start = (latents.free[:1] * 0.9).requires_grad_(True)
-    weights = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(3))
-    (doubled.decode(Latents(start, fixed)) * weights).sum().backward()
-    direction = torch.rand(start.shape, generator=torch.Generator().manual_seed(4)) - 0.5
-    with torch.no_grad():
-        ends = [(doubled.decode(Latents(start + sign * 1e-6 * direction, fixed)) * weights).sum() for sign in (1, -1)]
-    assert float((start.grad * direction).sum()) == pytest.approx(float(ends[0] - ends[1]) / 2e-6, rel=1e-4)
+    check_rows_and_gradient(doubled, pictures().double(), LABELS, at=0.9)
 
 
 def bytes_kept(computed):
@@ -249,14 +235,8 @@ def test_of_each_step_only_its_image_is_kept(built):
 def test_the_engine_equals_the_literal_algorithm(doubled):
     if doubled.classes is None and doubled.unet.config.block_out_channels != [8, 16]:
         pytest.skip("the large ones take long; the one of classes is tried")
-    setting = Fixture(doubled, 0.05)
-    rows = setting.engine(slots=24)
+    rows = check_engine_is_literal(doubled, 0.05, slots=24, every=8)  # one image at a time takes long
     assert len({row.stop_reason for row in rows.values()}) >= 2
-    for i in range(0, COUNT, 8):  # one image at a time takes long
-        row, literal = rows[i], setting.reference(i)
-        found = (row.valid, row.iterations, row.stop_reason)
-        assert found == (literal.valid, literal.iterations, literal.stop_reason)
-        assert torch.equal(row.image, literal.image)
 
 
 def test_without_the_residual_nothing_is_added(tmp_path):
@@ -342,12 +322,7 @@ def test_its_engine_equals_the_literal_algorithm(in_one_pass, double):
     for part in ("unet", "vae"):
         if hasattr(in_one_pass, part):
             getattr(in_one_pass, part).double()
-    setting = Fixture(in_one_pass, 0.1)
-    for i, row in setting.engine(slots=3).items():
-        literal = setting.reference(i)
-        found = (row.valid, row.iterations, row.stop_reason)
-        assert found == (literal.valid, literal.iterations, literal.stop_reason)
-        assert torch.equal(row.image, literal.image)
+    check_engine_is_literal(in_one_pass, 0.1)
 
 
 def test_a_consistency_model_is_asked_as_diffusers_asks_it(tmp_path):
