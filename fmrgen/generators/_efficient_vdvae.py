@@ -144,7 +144,8 @@ class _TopDown(nn.Module):
     def forward(self, rows: int, choose: "Callable[[_BlockDown, Tensor, int], Tensor]") -> Tensor:
         """The logits of so many `rows`; `choose` gives the z of each block, given what is known up to it."""
         y = self.trainable_h.expand(rows, -1, -1, -1)
-        for level, (first, others) in enumerate(zip(self.levels_down_upsample, self.levels_down, strict=True)):
+        firsts = cast("Iterable[_BlockDown]", self.levels_down_upsample)
+        for level, (first, others) in enumerate(zip(firsts, self.levels_down, strict=True)):
             for block in (first, *cast("Iterable[_BlockDown]", others)):
                 y = block.unpool(y)
                 y = block(y, choose(block, y, level))
