@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from fmrgen.engine.interfaces import Generator, Latents
-from fmrgen.errors import UserError
 from fmrgen.generators._ddim import invert, move
-from fmrgen.generators.base import on_shell
+from fmrgen.generators.base import check_class, on_shell
 
 
 class Kept(NamedTuple):
@@ -40,10 +39,7 @@ class Denoiser(Generator):
         """The images, in [-1, 1], of latents, differentiably."""
 
     def encode(self, images: Tensor, labels: Tensor) -> Latents:
-        if self.classes is not None and int(labels.max()) >= self.classes:
-            raise UserError(
-                f"generator: its network knows {self.classes} classes, and an example has the label {int(labels.max())}"
-            )
+        check_class(labels, self.classes)
         conditions = None if self.classes is None else labels
         clean = images * 2 - 1
         latents = self.noised(clean, conditions)

@@ -50,3 +50,11 @@ def check_image_size(image_size: int, factor: int) -> None:
     if image_size % factor:
         near = max(factor, round(image_size / factor) * factor)
         raise UserError(f"generator.image_size: {image_size} is not a multiple of {factor}; use {near}")
+
+
+def check_class(labels: "Tensor", classes: int | None) -> None:
+    """Raises UserError where one of `labels` [B] is none of a network's `classes` (None for one that knows none)."""
+    if classes is not None and int(labels.max()) >= classes:
+        raise UserError(
+            f"generator: its network knows {classes} classes, and an example has the label {int(labels.max())}"
+        )

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors.torch import load_file
@@ -83,15 +84,15 @@ def load_exactly(network: nn.Module, state: Mapping[str, Tensor], what: str) -> 
     network.load_state_dict(state)
 
 
-def check_no_program(path: Path, what: str) -> None:
+def check_no_program(path: Path | BinaryIO, what: str) -> None:
     """Raises UserError, starting with `what`, for files that torch would run or unpack: TorchScript, and its oldest
     format, a tar that can hold links and pipes.
     """
     names: list[str] = []
     try:
+        is_tar = tarfile.is_tarfile(path)
         with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-        is_tar = tarfile.is_tarfile(path)
     except Exception as error:  # a broken file can fail anywhere in the readers
         raise UserError(f"{what}: not a readable checkpoint: {one_line(error)}") from None
     if any(name.endswith("/constants.pkl") for name in names):

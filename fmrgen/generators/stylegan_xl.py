@@ -1,0 +1,141 @@
+"""StyleGAN-XL (paper Table 3): an image's styles are found by optimisation, and perturbed."""
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from fmrgen.engine.interfaces import Generator, Latents
+from fmrgen.errors import UserError, one_line
+from fmrgen.generators.base import GeneratorConfig, check_class
+from fmrgen.trust.recipes import paths_among
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from fmrgen.generators._stylegan_xl import StyleGanXl
+
+
+class Config(GeneratorConfig):
+    """`checkpoint` is one of NVIDIA's and the authors' files (`imagenet256.pkl`, `cifar10.pkl`), which nothing here may
+    hand on: get it from the authors. It is read without running the code in it.
+
+    Class-conditional networks are given the example's label, which must be one of theirs.
+    """
+
+    kind: str = "stylegan_xl"
+    checkpoint: str
+    inversion_steps: int = Field(400, ge=1, le=100_000, description="of Adam, at most, to find an image's styles")
+    inversion_rate: float = Field(0.05, gt=0, description="of Adam, at the first step; it falls to 0 as a cosine")
+    patience: int = Field(50, ge=1, description="ends an image's inversion after so many steps without 0.1 % gained")
+    candidates: int = Field(8, ge=0, description="images of the class from which, or from its mean, the search starts")
+    residual: bool = Field(True, description="add what the inversion loses, so that an unmoved image is exact")
+
+    def build(self, device: "torch.device | str" = "cpu") -> "StyleGan":
+        import torch
+
+        from fmrgen.generators._stylegan_file import read_stylegan
+        from fmrgen.generators._stylegan_xl import StyleGanXl
+        from fmrgen.weights.checkpoint import freeze
+
+        what = f"generator.checkpoint: {self.checkpoint}"
+        geometry, state = read_stylegan(self.checkpoint, "generator.checkpoint")
+        if geometry.image_size != self.image_size:
+            raise UserError(
+                f"generator.image_size: {self.checkpoint} makes images of {geometry.image_size} px; use that"
+            )
+        try:
+            network = StyleGanXl(geometry, state, what)
+            freeze(network, device)
+            with torch.no_grad():
+                shape = network.synthesis(network.centres(torch.zeros(1, dtype=torch.int64, device=device))).shape
+        except (KeyError, RuntimeError) as error:
+            raise UserError(f"{what}: its layers do not fit together: {one_line(error)}") from None
+        if tuple(shape) != (1, 3, self.image_size, self.image_size):
+            raise UserError(f"{what}: its layers do not fit together: they make {list(shape)}")
+        return StyleGan(network, self)
+
+    def code_it_runs(self) -> list[str]:
+        return []
+
+    def places_it_reads(self) -> list[str]:
+        return paths_among(self.checkpoint, self.mask)
+
+
+class StyleGan(Generator):
+    """`free` is w of each layer (W+), [B, L, W]; `fixed`, with `residual`, what the inversion loses, [B, 3, H, W]."""
+
+    encode_is_dear = True
+
+    def __init__(self, network: "StyleGanXl", settings: Config) -> None:
+        self.network, self.settings, self.image_size = network, settings, settings.image_size
+
+    def encode(self, images: "Tensor", labels: "Tensor") -> Latents:
+        import torch
+
+        check_class(labels, self.network.classes)
+        target = images * 2 - 1
+        free = self._invert(target, self._start(target, labels))
+        if not self.settings.residual:
+            return Latents(free)
+        with torch.no_grad():
+            return Latents(free, target - self.network.synthesis(free))
+
+    def decode(self, latents: Latents) -> "Tensor":
+        free, lost = latents
+        made = self.network.synthesis(free)
+        return ((made if lost is None else made + lost) / 2 + 0.5).clamp(0, 1)
+
+    def _start(self, target: "Tensor", labels: "Tensor") -> "Tensor":
+        """Of the mean of the class and some random images of it the styles of that which is nearest, for each row."""
+        import torch
+
+        nearest = self.network.centres(labels).contiguous()
+        if not self.settings.candidates:
+            return nearest
+        distance = _distance(self.network.synthesis(nearest), target)
+        width, count = self.network.mapping.z_width, self.settings.candidates
+        drawn = self.noise(torch.empty(len(labels), count, width, dtype=target.dtype, device=target.device))
+        for candidate in drawn.unbind(1):
+            styles = self.network.styles(candidate, labels)
+            found = _distance(self.network.synthesis(styles), target)
+            is_nearer = found < distance
+            nearest, distance = torch.where(is_nearer.view(-1, 1, 1), styles, nearest), found.minimum(distance)
+        return nearest
+
+    def _invert(self, target: "Tensor", start: "Tensor") -> "Tensor":
+        """The styles [B, L, W] whose images are nearest to `target`, by Adam, each row for itself: one that has ended
+        keeps its best, whatever the others do."""
+        import math
+
+        import torch
+
+        settings = self.settings
+        styles = start.clone().requires_grad_(True)
+        optimizer = torch.optim.Adam([styles])
+        best, nearest = start.clone(), start.new_full((len(start),), math.inf)
+        goal, waited = nearest.clone(), torch.zeros(len(start), dtype=torch.int64, device=start.device)
+        for step in range(settings.inversion_steps):
+            optimizer.param_groups[0]["lr"] = (
+                settings.inversion_rate * (1 + math.cos(math.pi * step / settings.inversion_steps)) / 2
+            )
+            with torch.enable_grad():
+                distance = _distance(self.network.synthesis(styles), target)
+                (styles.grad,) = torch.autograd.grad(distance.sum(), styles)
+            distance = distance.detach()
+            searches = waited < settings.patience
+            is_nearer = searches & (distance < nearest)
+            best = torch.where(is_nearer.view(-1, 1, 1), styles.detach(), best)
+            nearest = torch.where(is_nearer, distance, nearest)
+            has_gained = distance < goal * 0.999
+            goal = torch.where(has_gained, distance, goal)
+            waited = torch.where(searches & has_gained, 0, waited + 1)
+            if not bool((waited < settings.patience).any()):
+                break
+            optimizer.step()
+        return best
+
+
+def _distance(images: "Tensor", target: "Tensor") -> "Tensor":
+    """Mean squared difference of each row, [B]."""
+    return (images - target).square().flatten(1).mean(1)
