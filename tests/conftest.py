@@ -5,6 +5,7 @@ import shutil
 import threading
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # both before the libraries read them
+os.environ.setdefault("FMRGEN_CACHE_GB", "0")  # tests that keep encodings say where
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many tests share few cores
 
 import pytest

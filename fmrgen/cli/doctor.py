@@ -9,12 +9,22 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from uuid import uuid4
 
+from fmrgen.storage.encodings import FOLDER, GIGABYTES
+
 _PACKAGES = (
     *("fmrgen", "torch", "torchvision", "transformers", "diffusers", "timm", "datasets", "huggingface_hub"),
     *("accelerate", "pyarrow", "numpy", "pillow"),
 )
 _PATIENCE = 5.0  # seconds for the Hub to answer
-_ENVIRONMENT = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_HUB_DISABLE_XET", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+_ENVIRONMENT = (
+    "HF_HUB_OFFLINE",
+    "HF_ENDPOINT",
+    "HF_HUB_DISABLE_XET",
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    FOLDER,
+    GIGABYTES,
+)
 
 
 def examine(folder: Path) -> Iterator[tuple[str, str]]:

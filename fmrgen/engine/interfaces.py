@@ -26,9 +26,11 @@ class Generator(ABC):
             anything random is drawn from it, for instance by `noise`.
         derived: names of attributes that are computed from others. All other tensors in attributes, lists and mappings
             are its weights, and are digested.
+        encode_is_dear: whether `encode` takes so long that what it finds is worth keeping on disk.
     """
 
     derived: tuple[str, ...] = ()
+    encode_is_dear: bool = False
     image_size: int
     row_seeds: Sequence[int] = ()
 

@@ -3,7 +3,8 @@
 Knows no files, no recipe and no command line; it can be lifted out and used alone.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, islice
 
 import torch
@@ -17,6 +18,9 @@ from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.slots import Row, Slots, new_rows
 from fmrgen.engine.updates import UPDATES, Update
 from fmrgen.records import Example, Perturbed
+
+# From images [B, 3, H, W], labels [B], a seed for each row and what encodes them to their latents.
+Encodings = Callable[[Tensor, Tensor, Sequence[int], Callable[[], Latents]], Latents]
 
 _SLOTS_TRIED = tuple(2**power for power in range(11))  # by `slots="auto"`
 _GAIN = 1.05  # by which more slots must be faster to be worth their memory
@@ -33,6 +37,7 @@ def perturb(
     keep_latents: bool = False,
     device: torch.device | str = "cpu",
     expected: int | None = None,
+    encodings: Encodings | None = None,
     on_pass: Callable[[int], None] = lambda active: None,
     on_slots: Callable[[int], None] = lambda slots: None,
 ) -> Iterator[Perturbed]:
@@ -52,6 +57,7 @@ def perturb(
         keep_latents: puts the latents of the original and of the stored image into the rows.
         device: where the models are.
         expected: how many examples will come, where that is known; `slots: auto` tries no more.
+        encodings: asked for the latents of originals, and given what makes them where it has none.
         on_pass: called after each pass with the number of slots that held an image.
         on_slots: called with the number of slots, at the start and when memory has run out.
 
@@ -65,7 +71,7 @@ def perturb(
     check_classifier(classifier)
     rule = UPDATES[options.update]()
     models = Models(classifier, generator, oracle, options, torch.device(device), rule.needs_gradient)
-    queue = _encoded(iter(examples), models, rule, options, keep_latents)
+    queue = _encoded(iter(examples), models, rule, options, keep_latents, encodings)
     if options.slots == "auto":
         if (first := next(queue, None)) is None:
             return
@@ -96,7 +102,12 @@ def perturb(
 
 
 def _encoded(
-    examples: Iterator[Example], models: Models, rule: Update, options: PerturbOptions, keep_latents: bool
+    examples: Iterator[Example],
+    models: Models,
+    rule: Update,
+    options: PerturbOptions,
+    keep_latents: bool,
+    encodings: Encodings | None,
 ) -> Iterator[Row]:
     """Examples as rows ready for a slot, encoded `models.together` at a time; a short batch is padded."""
     while batch := list(islice(examples, models.together)):
@@ -106,7 +117,9 @@ def _encoded(
         images = on_byte_grid(torch.stack([example.image for example in padded]).to(models.device))
         labels = torch.tensor([example.label for example in padded], device=models.device)
         ids = [example.id for example in padded]
-        latents = models.encode(images, labels, ids)
+        make = partial(models.encode, images, labels, ids)
+        seeds = [row_seed(options.seed, example_id) for example_id in ids]
+        latents = make() if encodings is None else encodings(images, labels, seeds, make)
         measures = models.measure(images, labels)
         target = labels if options.oracle_rule == "label" else measures["oracle_label"]
         rows = new_rows(latents, images, torch.tensor(ids), labels, target, measures, options.budget, keep_latents)

@@ -65,6 +65,8 @@ class Denoiser(Generator):
 class Diffusion(Denoiser):
     """`free` is x_t at the time to which DDIM was inverted, [B, 3, H, W]."""
 
+    encode_is_dear = True
+
     def __init__(
         self, unet: Any, image_size: int, kept: Kept, levels: list[float], times: list[float], refinements: int
     ) -> None:

@@ -61,6 +61,7 @@ class MaskedGenerator(Generator):
 
     def __init__(self, generator: Generator, mask: Tensor, like: Latents) -> None:
         self.generator, self.image_size = generator, generator.image_size
+        self.encode_is_dear = generator.encode_is_dear
         self.mask = _Mask(mask)
         self.shape, self.size = mask.shape, mask.numel()
         self.fixed_shape = None if like.fixed is None else like.fixed.shape[1:]

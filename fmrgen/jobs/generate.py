@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from fmrgen.distributed.shard_locks import ShardLocks, own_shards
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_writable
+from fmrgen.in_memory import InMemory
 from fmrgen.jobs.lifecycle import claim, finish, new_provenance, nonfinite_error, record_run
 from fmrgen.jobs.progress import Progress, ProgressCounter
 from fmrgen.metrics import Summary
 from fmrgen.recipe import Recipe
 from fmrgen.records import Example, Perturbed
 from fmrgen.sources.base import LoadedExample
+from fmrgen.storage.encodings import KeptEncodings, kept_encodings
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, Run, Skipped, new_run, now
 from fmrgen.storage.shards import SplitFolder, set_aside, summary_of_rows
@@ -84,6 +87,8 @@ def make_split(
         while not provenance.is_finished and locks.missing():
             job.perturb_shards()
             locks.wait(on_note, job.progress.show)
+        if (kept := job.encodings) is not None and kept.found:
+            on_note(f"{kept.found:,} of {kept.found + kept.made:,} encodings were kept in {kept.root}")
         if job.progress.own.rows:
             _check_weights(components, folder, provenance)
         if not provenance.is_finished:
@@ -168,6 +173,7 @@ class _Job:
         self._shard_of: dict[int, _OpenShard] = {}  # example id → its shard
         self._failure: UserError | None = None
         self._written: list[Future[None]] = []
+        self.encodings = _kept_encodings(recipe, components, provenance, device)
 
     def perturb_shards(self) -> None:
         """Perturbs all shards that can be taken.
@@ -183,6 +189,7 @@ class _Job:
             self.recipe.perturb,
             device=self.device,
             expected=len(self.components.source),
+            encodings=self.encodings,
             on_slots=self._set_slots,
         )
         with _device_errors(), ThreadPoolExecutor(1, thread_name_prefix="shards") as self._writer:
@@ -191,6 +198,8 @@ class _Job:
         for future in self._written:
             future.result()
         self._written.clear()
+        if self.encodings is not None:
+            self.encodings.prune()
         if self._failure is not None:
             raise self._failure
 
@@ -261,6 +270,18 @@ class _Job:
             self.locks.check_still_held(shard.number)  # the folder may have gone at this very moment
             raise
         self.locks.release(shard.number)
+
+
+def _kept_encodings(
+    recipe: Recipe, components: Components, provenance: Provenance, device: torch.device
+) -> KeptEncodings | None:
+    """Encodings of before, where the generator's are dear; of one without weights, or an object, there are none."""
+    digest = provenance.weights_sha256.generator
+    if not components.generator.encode_is_dear or digest is None or isinstance(recipe.generator, InMemory):
+        return None
+    settings = recipe.generator.model_dump(mode="json")
+    hangs_on = {"weights": digest, "settings": settings, "device": device.type, "precision": recipe.perturb.precision}
+    return kept_encodings({**hangs_on, "code": provenance.code_sha256, "fmrgen": version("fmrgen")})
 
 
 def _check_weights(components: Components, folder: SplitFolder, before: Provenance) -> None:
