@@ -1,6 +1,5 @@
 """Generators that lead a noised image back: the noised image is the latent, what the way back loses goes with it."""
 
-import math
 from abc import abstractmethod
 from typing import Any, NamedTuple
 
@@ -112,12 +111,15 @@ class Consistency(Denoiser):
         return images + self.sigma * self.noise(images)
 
     def way_back(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        both = (self.sigma**2 + self.sigma_data**2) ** 0.5
-        above = self.sigma - self.sigma_min
-        times = latents.new_full((len(latents),), 250 * math.log(self.sigma))
-        predicted: Tensor = self.unet(latents / both, times, class_labels=labels).sample[:, :3]
+        return self.denoised(latents, latents.new_full((len(latents),), self.sigma), labels)
+
+    def denoised(self, noised: Tensor, sigmas: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The images to which `noised` [B, 3, H, W] leads from levels [B] of noise."""
+        wide = sigmas.view(-1, 1, 1, 1)
+        both, above = (wide**2 + self.sigma_data**2).sqrt(), wide - self.sigma_min
+        predicted: Tensor = self.unet(noised / both, 250 * sigmas.log(), class_labels=labels).sample[:, :3]
         skip = self.sigma_data**2 / (above**2 + self.sigma_data**2)
-        return skip * latents + above * self.sigma_data / both * predicted
+        return skip * noised + above * self.sigma_data / both * predicted
 
 
 class OneStep(Denoiser):

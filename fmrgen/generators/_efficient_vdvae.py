@@ -64,8 +64,8 @@ class EfficientVdvae(nn.Module):
         skips = self.bottom_up(images)
         groups: list[Tensor] = []
 
-        def posterior_mean(block: _BlockDown, y: Tensor, level: int) -> Tensor:
-            groups.append(block.posterior_mean(y, skips[level]))
+        def posterior_mean(block: BlockDown, y: Tensor, prior: Tensor, level: int) -> Tensor:
+            groups.append(block.posterior(y, skips[level])[0])
             return groups[-1]
 
         self.top_down(len(images), posterior_mean)
@@ -74,7 +74,7 @@ class EfficientVdvae(nn.Module):
     def logits(self, groups: Sequence[Tensor]) -> Tensor:
         """What the groups say of each pixel: the parameters of a mixture of logistics, [B, M * 10, H, W]."""
         remaining = iter(groups)
-        answer: Tensor = self.top_down(len(groups[0]), lambda block, y, level: next(remaining))
+        answer: Tensor = self.top_down(len(groups[0]), lambda *_: next(remaining))
         return answer
 
 
@@ -130,25 +130,26 @@ class _TopDown(nn.Module):
             f"top_down.levels_down_upsample.{level}" for level in range(_count(state, "top_down.levels_down_upsample"))
         ]
         for place in places:
-            self.levels_down_upsample.append(_BlockDown(state, place, self.side))
-            self.side = cast("_BlockDown", self.levels_down_upsample[-1]).side
+            self.levels_down_upsample.append(BlockDown(state, place, self.side))
+            self.side = cast("BlockDown", self.levels_down_upsample[-1]).side
         self.levels_down = nn.ModuleList(
-            nn.ModuleList(_BlockDown(state, f"{place}.{block}", above.side) for block in range(_count(state, place)))
+            nn.ModuleList(BlockDown(state, f"{place}.{block}", above.side) for block in range(_count(state, place)))
             for place, above in (
-                (f"top_down.levels_down.{level}", cast("_BlockDown", block))
+                (f"top_down.levels_down.{level}", cast("BlockDown", block))
                 for level, block in enumerate(self.levels_down_upsample)
             )
         )
         self.output_conv = _conv(state, "top_down.output_conv")
 
-    def forward(self, rows: int, choose: "Callable[[_BlockDown, Tensor, int], Tensor]") -> Tensor:
-        """The logits of so many `rows`; `choose` gives the z of each block, given what is known up to it."""
+    def forward(self, rows: int, choose: "Choose") -> Tensor:
+        """The logits of so many `rows`; `choose` gives the z of each block."""
         y = self.trainable_h.expand(rows, -1, -1, -1)
-        firsts = cast("Iterable[_BlockDown]", self.levels_down_upsample)
+        firsts = cast("Iterable[BlockDown]", self.levels_down_upsample)
         for level, (first, others) in enumerate(zip(firsts, self.levels_down, strict=True)):
-            for block in (first, *cast("Iterable[_BlockDown]", others)):
+            for block in (first, *cast("Iterable[BlockDown]", others)):
                 y = block.unpool(y)
-                y = block(y, choose(block, y, level))
+                residual, prior = block.prior_net(y).chunk(2, dim=1)
+                y = block(y + residual, choose(block, y, prior, level))
         answer: Tensor = self.output_conv(y)
         return answer
 
@@ -164,7 +165,7 @@ class _BlockUp(nn.Module):
             self.pool = _Pool(state, f"{place}.pool")
 
 
-class _BlockDown(nn.Module):
+class BlockDown(nn.Module):
     def __init__(self, state: State, place: str, side: int) -> None:
         super().__init__()
         self.unpool: nn.Module = nn.Identity()
@@ -179,13 +180,23 @@ class _BlockDown(nn.Module):
         self.posterior_layer = _Gaussian(state, f"{place}.posterior_layer")
         self.z_projection = _conv(state, f"{place}.z_projection")
 
-    def posterior_mean(self, y: Tensor, skip: Tensor) -> Tensor:
-        return self.posterior_layer(self.posterior_net(torch.cat([y, skip], 1)))
+    def posterior(self, y: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and raw width of z, given what the way down knows up to here and what the way up tells."""
+        answer: tuple[Tensor, Tensor] = self.posterior_layer(self.posterior_net(torch.cat([y, skip], 1)))
+        return answer
+
+    def prior(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, given the way down alone."""
+        answer: tuple[Tensor, Tensor] = self.prior_layer(features)
+        return answer
 
     def forward(self, y: Tensor, z: Tensor) -> Tensor:
-        residual = self.prior_net(y).chunk(2, dim=1)[0]  # the other half is for the prior, which nothing here asks
-        answer: Tensor = self.residual_block(y + residual + self.z_projection(z))
+        answer: Tensor = self.residual_block(y + self.z_projection(z))
         return answer
+
+
+# From a block, what is known up to it, the prior's features and its level: the z of its group.
+Choose = Callable[[BlockDown, Tensor, Tensor, int], Tensor]
 
 
 class _Pool(nn.Module):
@@ -214,9 +225,10 @@ class _Gaussian(nn.Module):
         super().__init__()
         self.projection = _conv(state, f"{place}.projection")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The means; the other half of the channels tells how wide it is."""
-        return self.projection(x).chunk(2, dim=1)[0]
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Means and raw widths."""
+        answer: tuple[Tensor, ...] = self.projection(x).chunk(2, dim=1)
+        return answer
 
 
 class _Cell(nn.Module):

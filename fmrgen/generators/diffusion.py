@@ -12,7 +12,10 @@ from fmrgen.generators.base import GeneratorConfig, check_image_size
 from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+
+    from fmrgen.generators._denoisers import Diffusion
 
 _ADM = {
     "head_channels": 64,
@@ -73,10 +76,21 @@ class Config(GeneratorConfig):
         return self
 
     def build(self, device: "torch.device | str" = "cpu") -> "Generator":
-        from fmrgen.generators._denoisers import Diffusion, Kept
         from fmrgen.weights.checkpoint import freeze
 
         unet, alphas, rescale = self._of_checkpoint() if self.model is None else self._of_pipeline()
+        return self.generator(freeze(unet, device), alphas, rescale)
+
+    def generator(self, unet: Any, alphas: "np.ndarray", rescale: bool) -> "Diffusion":
+        """The generator of a network, with the other settings of this section.
+
+        Args:
+            unet: from x_t [B, 3, H, W] and times [B] to the noise in x_t.
+            alphas: the share of the signal that is left at each training step, [T].
+            rescale: whether the network is told times as if there were 1,000.
+        """
+        from fmrgen.generators._denoisers import Diffusion, Kept
+
         check_image_size(self.image_size, 2 ** (len(unet.config.block_out_channels) - 1))
         grid = [round(self.start * len(alphas) * step / self.steps) - 1 for step in range(1, self.steps + 1)]
         if len({*grid}) < len(grid) or grid[0] < 0:
@@ -85,8 +99,7 @@ class Config(GeneratorConfig):
             )
         levels = [1.0, *(float(alphas[index]) for index in grid)]
         times = [index * 1000 / len(alphas) if rescale else index for index in grid]
-        kept = Kept(self.residual, self.shell)
-        return Diffusion(freeze(unet, device), self.image_size, kept, levels, times, self.refinements)
+        return Diffusion(unet, self.image_size, Kept(self.residual, self.shell), levels, times, self.refinements)
 
     def _of_checkpoint(self) -> tuple[Any, Any, bool]:
         """The network, the cumulative alphas, and whether times are rescaled."""

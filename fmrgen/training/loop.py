@@ -76,8 +76,8 @@ def train(
     objective.network.eval()
     with TemporaryDirectory(prefix=".", dir=output) as partial:
         objective.save(Path(partial))
-        for path in sorted(Path(partial).iterdir()):
-            write_atomically(output / path.name, path.read_bytes())
+        for path in sorted(filter(Path.is_file, Path(partial).rglob("*"))):
+            write_atomically(output / path.relative_to(partial), path.read_bytes())
     return _test(objective, build_source(recipe.test), device)
 
 

@@ -1,0 +1,116 @@
+"""Attacks on pixels: FGSM (Goodfellow et al. 2015) and PGD (Madry et al. 2018), as foolbox has them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fmrgen.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_SHORT_FORM = re.compile(r"(fgsm|pgd-(?P<steps>\d{1,4}))(?P<l2>-l2)?@(?P<over>\d*\.?\d+)(/(?P<under>\d+))?")
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Steps up the cross-entropy of the labels, or down that of targets, within a ball around each image.
+
+    Attributes:
+        epsilon: radius of the ball, in pixel values from 0 to 1.
+        steps: how many.
+        step_size: length of a step, as `epsilon`.
+        is_l2: whether lengths are Euclidean ones of a whole image, and not the largest of a pixel.
+        random_start: begins at a random point of the ball (of its surface's inside, where `is_l2`).
+    """
+
+    epsilon: float
+    steps: int = 1
+    step_size: float = 0.0
+    is_l2: bool = False
+    random_start: bool = False
+
+    def __call__(
+        self,
+        classifier: "nn.Module",
+        images: "Tensor",
+        labels: "Tensor",
+        *,
+        is_targeted: bool = False,
+        row_seeds: Sequence[int] = (),
+    ) -> "Tensor":
+        """The attacked images.
+
+        Args:
+            classifier: images to logits [B, K], each by itself; in evaluation mode.
+            images: [B, 3, H, W] in [0, 1].
+            labels: [B], those of the images, or what they are to be taken for.
+            is_targeted: whether `labels` are targets.
+            row_seeds: of the random start of each row; without them torch's own state is drawn from.
+
+        Returns:
+            [B, 3, H, W] in [0, 1].
+        """
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        sign = -1.0 if is_targeted else 1.0
+        attacked = images
+        if self.random_start:
+            attacked = (images + self.epsilon * self._random(images, row_seeds)).clamp(0, 1)
+        for _ in range(self.steps):
+            moving = attacked.detach().requires_grad_(True)
+            with torch.enable_grad():
+                loss = cross_entropy(classifier(moving), labels, reduction="sum")
+                (gradient,) = torch.autograd.grad(loss, moving)
+            if self.is_l2:
+                moved = attacked + sign * self.step_size * gradient / _lengths(gradient)
+                change = moved - images
+                change = change * (self.epsilon / _lengths(change)).clamp(max=1)
+            else:
+                moved = attacked + sign * self.step_size * gradient.sign()
+                change = (moved - images).clamp(-self.epsilon, self.epsilon)
+            attacked = (images + change).clamp(0, 1)
+        return attacked.detach()
+
+    def _random(self, images: "Tensor", row_seeds: Sequence[int]) -> "Tensor":
+        """Points of the unit ball, of the shape of `images`."""
+        import torch
+
+        def drawn(shape: Any, generator: "torch.Generator | None") -> "Tensor":
+            if not self.is_l2:
+                return torch.rand(shape, generator=generator) * 2 - 1
+            # Of a point of a sphere of two dimensions more, all but two: uniform in the ball (Voelker et al. 2017).
+            flat = torch.randn(shape.numel() + 2, generator=generator)
+            return (flat / flat.norm())[:-2].view(shape)
+
+        if row_seeds:
+            generators = [torch.Generator().manual_seed(seed) for seed in row_seeds]
+            rows = [drawn(image.shape, generator) for image, generator in zip(images, generators, strict=True)]
+        else:
+            rows = [drawn(image.shape, None) for image in images]
+        return torch.stack(rows).to(images)
+
+
+def attack_of_short_form(text: str) -> Attack:
+    """What `fgsm@8/255`, `pgd-20@8/255` or `pgd-20-l2@0.5` stands for.
+
+    PGD starts at random and takes steps of 2.5 radii divided by their number, as Madry et al.'s own code.
+    Raises UserError.
+    """
+    found = _SHORT_FORM.fullmatch(text)
+    if not found or (found["under"] and int(found["under"]) == 0):
+        raise UserError(f"{text}: not an attack; write fgsm@8/255, pgd-20@8/255 or pgd-20-l2@0.5")
+    epsilon = float(found["over"]) / int(found["under"] or 1)
+    is_l2 = found["l2"] is not None
+    if found["steps"] is None:
+        return Attack(epsilon, 1, epsilon, is_l2)
+    if (steps := int(found["steps"])) == 0:
+        raise UserError(f"{text}: no step is no attack; write pgd-20@8/255")
+    return Attack(epsilon, steps, 2.5 * epsilon / steps, is_l2, random_start=True)
+
+
+def _lengths(rows: "Tensor") -> "Tensor":
+    """Euclidean lengths [B, 1, 1, 1], none of them zero."""
+    return rows.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
