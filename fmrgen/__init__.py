@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from fmrgen.engine.options import PerturbOptions as PerturbOptions
     from fmrgen.engine.perturb import perturb as perturb
     from fmrgen.errors import UserError as UserError
+    from fmrgen.evaluation.agreement import Agreement as Agreement
+    from fmrgen.evaluation.agreement import agreement as agreement
     from fmrgen.evaluation.results import read_figures as read_figures
     from fmrgen.generators.base import GeneratorConfig as GeneratorConfig
     from fmrgen.hub.push import Pushed as Pushed
@@ -69,6 +71,7 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 # Each public name and the module that has it, which is imported when the name is first used: torch takes seconds, and
 # `fmrgen --help` must not wait for it.
 _MODULES = {
+    "Agreement": "fmrgen.evaluation.agreement",
     "Classifier": "fmrgen.classifiers.base",
     "ClassifierConfig": "fmrgen.config",
     "ComponentConfig": "fmrgen.config",
@@ -99,6 +102,7 @@ _MODULES = {
     "TrainRecipe": "fmrgen.training.recipe",
     "UserError": "fmrgen.errors",
     "Verification": "fmrgen.jobs.verify",
+    "agreement": "fmrgen.evaluation.agreement",
     "compare": "fmrgen.jobs.compare",
     "evaluate": "fmrgen.jobs.evaluate",
     "export": "fmrgen.jobs.export",

@@ -1,7 +1,7 @@
 """The commands that make several splits: comparisons of classifiers, and sweeps over a recipe's values."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,11 @@ from fmrgen.cli.options import (
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
 
+if TYPE_CHECKING:
+    from fmrgen.config import ComponentConfig
+    from fmrgen.jobs.evaluation import Evaluation
+    from fmrgen.recipe import Recipe
+
 
 def compare(
     recipe: RecipeArgument,
@@ -28,6 +33,15 @@ def compare(
         typer.Option("--output", "-o", metavar="DIR", help="The dataset folder; the report is DIR/comparison."),
     ] = Path("out"),
     limit: LimitOption = None,
+    others: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="RECIPE",
+            help="Compare under this recipe too, as one with another generator, and tell whether both rank the "
+            "classifiers alike. Repeat for more; each has a folder of its recipe's name in DIR.",
+        ),
+    ] = None,
     seeds: Annotated[
         int, typer.Option("--seeds", metavar="N", min=1, help="Splits per classifier, each with its own seed.")
     ] = 1,
@@ -42,8 +56,43 @@ def compare(
     """
     from fmrgen.recipe import load_classifiers, load_recipe
 
-    loaded, named = load_recipe(recipe, limited(limit, overrides)), load_classifiers(classifiers)
+    named = load_classifiers(classifiers)
+    if not others:
+        _compare(load_recipe(recipe, limited(limit, overrides)), named, output, seeds, batch_size, quiet)
+        return
+    recipes = {Path(one).stem: load_recipe(one, limited(limit, overrides)) for one in (recipe, *others)}
+    if len(recipes) <= len(others):
+        raise UserError("--with: two recipes have one name; give their files different ones")
 
+    from fmrgen.cli import display
+    from fmrgen.evaluation.agreement import agreement, check_many_enough
+    from fmrgen.report.agreement import agreement_lines, agreement_table, write_agreement
+
+    check_many_enough(len(recipes), len(named))
+    evaluations = {
+        name: _compare(loaded, named, output / name, seeds, batch_size, quiet) for name, loaded in recipes.items()
+    }
+    if not is_first_process():
+        return
+    found = agreement(evaluations)
+    written = write_agreement(found, output)
+    if not quiet:
+        display.print_table(agreement_table(found), f"FMR and rank under each generator, {found.rows} images")
+        for line in agreement_lines(found):
+            display.print_line(line)
+    for path in written:
+        display.print_line(path)
+
+
+def _compare(
+    recipe: "Recipe",
+    classifiers: "dict[str, ComponentConfig]",
+    output: Path,
+    seeds: int,
+    batch_size: int,
+    quiet: bool,
+) -> "Evaluation":
+    """The comparison under one recipe; its report, and what is printed of it."""
     from fmrgen.cli import display, progress
     from fmrgen.jobs.compare import compare as run
     from fmrgen.report.write import prepare_folder, write_report
@@ -53,8 +102,8 @@ def compare(
     show = not quiet and is_first
     with progress.split_progress(show) as on_rows:
         evaluation = run(
-            loaded,
-            named,
+            recipe,
+            classifiers,
             output,
             seeds=seeds,
             batch_size=batch_size,
@@ -62,13 +111,13 @@ def compare(
             on_note=display.print_note,
             on_rows=on_rows,
         )
-    if not is_first:
-        return
-    prepare_folder(output / "comparison")
-    write_report(evaluation, output / "comparison")
-    if not quiet:
-        display.print_evaluation(evaluation)
-    display.print_line(output / "comparison" / "report.html")
+    if is_first:
+        prepare_folder(output / "comparison")
+        write_report(evaluation, output / "comparison")
+        if not quiet:
+            display.print_evaluation(evaluation)
+        display.print_line(output / "comparison" / "report.html")
+    return evaluation
 
 
 def sweep(

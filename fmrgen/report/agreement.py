@@ -1,0 +1,70 @@
+"""Whether generators agree, as a table, a plot and JSON."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from fmrgen.evaluation.agreement import Agreement
+from fmrgen.files import write_atomically
+from fmrgen.intervals import Estimate
+from fmrgen.report.plot import FORMATS, LINES, Plot, drawing, grid_of_percent, interval_ends
+from fmrgen.report.tables import Table
+
+_APART = 0.5  # of the place of a generator, over which its classifiers lie side by side
+
+
+def agreement_table(found: Agreement) -> Table:
+    """A row for each classifier: its FMR under each generator, with its rank among them."""
+    columns = [
+        [f"{value} ({rank})" for value, rank in zip(values, ranks, strict=True)]
+        for values, ranks in zip(found.fmr, found.ranks(), strict=True)
+    ]
+    rows = [list(row) for row in zip(found.classifiers, *columns, strict=True)]
+    return Table(["classifier", *found.generators], rows)
+
+
+def agreement_lines(found: Agreement) -> list[str]:
+    """Tau of each pair of generators, W of all, and what the intervals are."""
+    lines = [f"{pair.first} – {pair.second}: Kendall's tau {_told(pair.tau)}" for pair in found.pairs]
+    return [
+        *lines,
+        f"Kendall's W of all {len(found.generators)} rankings: {_told(found.concordance)}",
+        "1 is the same order; intervals are a bootstrap of the images, in which close classifiers change places",
+    ]
+
+
+def _told(estimate: Estimate) -> str:
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def write_agreement(found: Agreement, folder: Path) -> list[Path]:
+    """Writes `agreement.json` and the plot, `agreement.png`, `.pdf` and `.svg`, into `folder`; returns their paths."""
+    text = json.dumps(asdict(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(folder / "agreement.json", text.encode())
+    plot = _plot(found)
+    pictures = [folder / f"agreement.{file_format}" for file_format in FORMATS]
+    for path in pictures:
+        plot.save(path)
+    return [folder / "agreement.json", *pictures]
+
+
+def _plot(found: Agreement) -> Plot:
+    """FMR under each generator, a line for each classifier: where rankings agree, lines do not cross."""
+    with drawing():
+        figure = Plot(figsize=(1.8 + 1.2 * len(found.generators), 4.2))
+        axes = figure.subplots()
+        count = len(found.classifiers)
+        for number, classifier in enumerate(found.classifiers):
+            values = [of_generator[number] for of_generator in found.fmr]
+            places = [place + _APART * (number - (count - 1) / 2) / count for place in range(len(values))]
+            colour = LINES[number % len(LINES)]
+            for place, value in zip(places, values, strict=True):
+                axes.plot([place, place], interval_ends(value), color=colour, linewidth=1)
+            shown = [value.value for value in values]
+            axes.plot(places, shown, color=colour, marker="o", markersize=4, linewidth=0.8, alpha=0.9, label=classifier)
+        axes.set_xticks(range(len(found.generators)), found.generators)
+        axes.set_ylabel("FMR, %")
+        grid_of_percent(axes)
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+        axes.set_title(f"Kendall's W {_told(found.concordance)}")
+    return figure

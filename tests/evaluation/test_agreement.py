@@ -1,0 +1,101 @@
+"""Whether generators agree on a ranking: against scipy, and by simulation."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy.stats import kendalltau
+
+from fmrgen.errors import UserError
+from fmrgen.evaluation.agreement import agreement, check_many_enough
+from fmrgen.evaluation.own_splits import OwnComparison, OwnRank
+from fmrgen.report.agreement import agreement_lines, agreement_table
+
+
+def evaluation(random, robustness, rows=400, ids=None, valid=0.9):
+    """What an evaluation holds of classifiers that are right on so large shares of their own perturbed images."""
+    ids = np.arange(rows) if ids is None else ids
+    tables = []
+    for name, share in robustness.items():
+        tables.append(
+            pa.table(
+                {
+                    "split": [f"x:{name}"] * len(ids),
+                    "classifier": [name] * len(ids),
+                    "id": ids,
+                    "label": np.zeros(len(ids), int),
+                    "valid": random.random(len(ids)) < valid,
+                    "original_prediction": (random.random(len(ids)) < 0.05).astype(int),
+                    "prediction": (random.random(len(ids)) >= share).astype(int),
+                }
+            )
+        )
+    order = sorted(robustness, key=robustness.get, reverse=True)
+    ranking = [OwnRank(f"x:{name}", name, place, place) for place, name in enumerate(order, 1)]
+    return SimpleNamespace(own=OwnComparison(rows, ranking, []), predictions=pa.concat_tables(tables))
+
+
+APART = {"a": 0.8, "b": 0.6, "c": 0.4, "d": 0.2}
+
+
+def test_the_same_order_agrees_and_the_opposite_does_not():
+    random = np.random.default_rng(0)
+    turned = dict(zip(APART, reversed(APART.values()), strict=True))
+    found = agreement(
+        {"one": evaluation(random, APART), "two": evaluation(random, APART), "not": evaluation(random, turned)}
+    )
+    taus = {(pair.first, pair.second): pair.tau for pair in found.pairs}
+    assert [taus["one", "two"].value, taus["one", "two"].low] == [1, 1]
+    assert [taus["one", "not"].value, taus["two", "not"].high] == [-1, -1]
+    assert found.concordance.value == pytest.approx(1 / 9)
+    assert found.ranks() == [[1, 2, 3, 4], [1, 2, 3, 4], [4, 3, 2, 1]]
+    assert agreement_table(found).header == ["classifier", "one", "two", "not"]
+    assert agreement_table(found).rows[0][0] == "a"
+    assert agreement_table(found).rows[0][3].endswith("(4)")
+    assert "one – two: Kendall's tau 1.00 [1.00, 1.00]" in agreement_lines(found)
+
+
+def test_figures_are_those_of_scipy_over_the_images_in_common():
+    random = np.random.default_rng(1)
+    shares = dict.fromkeys("abcde", 0.5)
+    first, second = evaluation(random, shares), evaluation(random, shares, ids=np.arange(100, 450))
+    found = agreement({"one": first, "two": second})
+    assert found.rows == 300
+
+    def fmr(told, name):
+        table = told.predictions.to_pandas()
+        mine = table[(table.classifier == name) & table.id.between(100, 399)]
+        accuracy = (mine.prediction == mine.label)[mine.valid].mean()
+        return 100 * accuracy / (mine.original_prediction == mine.label).mean()
+
+    one, two = ([fmr(told, name) for name in found.classifiers] for told in (first, second))
+    assert [value.value for value in found.fmr[0]] == pytest.approx(one)
+    assert found.pairs[0].tau.value == pytest.approx(kendalltau(one, two).statistic)
+    ranks = np.argsort(np.argsort([one, two], axis=1), axis=1).sum(0)
+    assert found.concordance.value == pytest.approx(12 * ((ranks - ranks.mean()) ** 2).sum() / (4 * 120))
+
+
+def test_intervals_hold_the_truth():
+    """Classifiers so close that chance orders them: the interval of tau holds 1, the truth, in nearly all studies."""
+    random = np.random.default_rng(2)
+    close = {"a": 0.55, "b": 0.5, "c": 0.45}
+    held = 0
+    for study in range(60):
+        told = {name: evaluation(random, close, rows=300) for name in ("one", "two")}
+        tau = agreement(told, resamples=300, seed=study).pairs[0].tau
+        held += tau.low <= 1 <= tau.high
+    assert held >= 54
+
+
+def test_what_can_not_be_compared():
+    random = np.random.default_rng(3)
+    one = evaluation(random, APART)
+    for told, message in (
+        ({"one": one}, "an agreement needs at least two"),
+        ({"one": one, "two": evaluation(random, {"a": 0.5, "b": 0.4})}, "rankings of 2 can't be told to agree"),
+        ({"one": one, "two": evaluation(random, APART, ids=np.arange(1000, 1400))}, "no images in common"),
+    ):
+        with pytest.raises(UserError, match=message):
+            agreement(told)
+    check_many_enough(2, 3)
