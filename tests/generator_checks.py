@@ -3,8 +3,10 @@
 import pytest
 import torch
 from fakes import BUDGET, COUNT, Fixture
+from safetensors.torch import save_file
 
 from fmrgen.engine.interfaces import Latents
+from fmrgen.generators._mask import masked
 
 
 def check_rows_and_gradient(generator, images, labels, step=1e-6, tolerance=1e-4, at=1.0):
@@ -40,3 +42,24 @@ def check_engine_is_literal(generator, step_size, slots=3, every=1, budget=BUDGE
         assert found == (literal.valid, literal.iterations, literal.stop_reason)
         assert torch.equal(row.image, literal.image)
     return rows
+
+
+def check_mask(generator, images, labels, folder):
+    """A sparse generator decodes as the whole one does, and leaves alone what may not move."""
+    generator.row_seeds = range(len(images))
+    with torch.no_grad():
+        whole = generator.encode(images, labels)
+        shape = whole.free.shape[1:]
+        mask = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.3
+        save_file({"mask": mask}, folder / "mask.safetensors")
+        sparse = masked(generator, str(folder / "mask.safetensors"), images[:1])
+        sparse.row_seeds = generator.row_seeds
+        latents = sparse.encode(images, labels)
+        assert latents.free.shape == (len(images), int(mask.sum()))
+        torch.testing.assert_close(sparse.decode(latents), generator.decode(whole))
+        moved = whole.free + 0.01 * mask
+        torch.testing.assert_close(
+            sparse.decode(Latents(latents.free + 0.01, latents.fixed)), generator.decode(Latents(moved, whole.fixed))
+        )
+        kept = generator.project(Latents(moved, whole.fixed), whole.free)[:, mask]
+        torch.testing.assert_close(sparse.project(Latents(latents.free + 0.01, latents.fixed), latents.free), kept)

@@ -122,6 +122,8 @@ def print_inspection(found: "Inspection") -> None:
 
     for name, value in {
         "reconstructions": f"{found.psnr:.1f} dB",
+        "their LPIPS distance": str(found.lpips),
+        "their Fréchet distance (rFID)": str(found.rfid),
         "classifier is right at own size, resized, reconstructed": of(
             found.classifier_native, found.classifier_accuracy, found.classifier_reconstructed
         ),
@@ -132,7 +134,9 @@ def print_inspection(found: "Inspection") -> None:
         "latent": f"{found.latent_size} dimensions, root mean square {found.latent_scale:.3g}",
         "step size": f"{step.step_size:g}" + ("" if found.proposed else " (none that was tried is good)"),
         "with it": str(step),
-        "one image-pass": f"{1000 * found.seconds_per_pass:.1f} ms",
+        "change of valid images, by the length of waves": str(found.spectrum or "n/a"),
+        "one image-pass": f"{1000 * found.seconds_per_pass:.1f} ms, {found.cost.whole:.3g} GFLOP "
+        f"({found.cost.generator:.3g} of the generator)",
         "the whole job, on this device": format_duration(found.seconds_of_job),
     }.items():
         table.add_row(name, value)

@@ -9,13 +9,12 @@ import torch
 
 from fmrgen.components import Components
 from fmrgen.distributed.launch import start_process
-from fmrgen.engine.images import on_byte_grid, to_batch
-from fmrgen.engine.interfaces import Latents
-from fmrgen.engine.models import row_seed
+from fmrgen.engine.images import to_batch
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
+from fmrgen.jobs.quality import Cost, Distance, Plain, Spectrum, lpips, rfid
 from fmrgen.recipe import Recipe
 from fmrgen.records import Example, Perturbed, StopReason
 from fmrgen.sources.base import LoadedExample, RawExample
@@ -64,6 +63,9 @@ class Inspection:
         trials: all steps tried, by size.
         seconds_per_pass: of one image, in the trial of the recipe's own step.
         seconds_of_job: what the whole job takes with the proposed step (or else its own) on this device.
+        lpips, rfid: perceptual distances of plain reconstructions to originals, where they can be had.
+        spectrum: of what the recipe's own step changes in valid rows; None where it changes nothing.
+        cost: of a pass of one image.
         warnings: what is wrong, each with its cure.
     """
 
@@ -83,6 +85,10 @@ class Inspection:
     trials: list[Trial]
     seconds_per_pass: float
     seconds_of_job: float
+    lpips: Distance
+    rfid: Distance
+    spectrum: Spectrum | None
+    cost: Cost
     warnings: list[str]
 
 
@@ -127,7 +133,7 @@ def inspect(recipe: Recipe, *, images: int = 32, on_trial: Callable[[Trial], Non
     trials = _search(own, lambda step_size: told(step_size, perturbed(step_size)), wanted) if acceptable else []
     proposed = next((trial for trial in [own, *trials] if wanted.is_met_by(trial)), None)
     per_image = 2 + (proposed or own).mean_iterations
-    plain = _Plain.of(components, examples, rows, recipe.perturb.seed, device)
+    plain = Plain.of(components, examples, rows, recipe.perturb.seed, device)
     native = _native_accuracies(components, raw, device)
     return Inspection(
         images=len(examples),
@@ -146,6 +152,10 @@ def inspect(recipe: Recipe, *, images: int = 32, on_trial: Callable[[Trial], Non
         trials=sorted([own, *trials], key=lambda trial: trial.step_size),
         seconds_per_pass=seconds,
         seconds_of_job=seconds * per_image * len(components.source),
+        lpips=lpips(plain.originals, plain.images),
+        rfid=rfid(plain.originals, plain.images),
+        spectrum=plain.spectrum_of_changes(examples, rows),
+        cost=plain.cost,
         warnings=[
             *_native_warnings(plain, native, len(examples)),
             *_warnings(plain, acceptable, len(examples)),
@@ -186,49 +196,6 @@ def _native_accuracies(
     images = [to_batch(np.asarray(open_rgb(example.image))[None], device) for example in examples]
     labels = [example.label for example in examples]
     return accuracy(components.classifier), accuracy(lambda image: components.oracle.judge(image).probabilities)
-
-
-@dataclass(frozen=True)
-class _Plain:
-    """Of originals and of their plain reconstructions: what classifier and oracle get right, and the like."""
-
-    psnr: float
-    classifier: tuple[float, float]
-    oracle: tuple[float, float]
-    oracle_probability: float
-    latent_size: int
-    latent_scale: float
-
-    @classmethod
-    @torch.no_grad()
-    def of(
-        cls, components: Components, examples: list[Example], rows: list[Perturbed], seed: int, device: torch.device
-    ) -> "_Plain":
-        """`rows` tell what was said of both; what they do not tell is found from the examples."""
-        _, _, generator, oracle = components
-        labels = torch.tensor([example.label for example in examples], device=device)
-        originals = on_byte_grid(torch.stack([example.image for example in examples]).to(device))
-        free, plain, probabilities = [], [], []
-        for batch in torch.arange(len(examples)).split(_TOGETHER):
-            generator.row_seeds = [row_seed(seed, examples[row].id) for row in batch.tolist()]
-            latents = generator.encode(originals[batch], labels[batch])
-            free.append(latents.free.float())
-            plain.append(on_byte_grid(generator.decode(Latents(*latents)).float()))
-            probabilities.append(oracle.judge(originals[batch].clone()).probabilities)
-        moved = torch.cat(free)
-        error = (originals - torch.cat(plain)).flatten(1).square().mean(1).clamp(min=1e-10)
-        return cls(
-            psnr=float((-10 * error.log10()).mean()),
-            classifier=(_right(rows, "original_prediction"), _right(rows, "reconstruction_prediction")),
-            oracle=(_right(rows, "original_oracle_label"), _right(rows, "reconstruction_oracle_label")),
-            oracle_probability=float(torch.cat(probabilities).gather(1, labels.unsqueeze(1)).mean()),
-            latent_size=moved[0].numel(),
-            latent_scale=float(moved.square().mean().sqrt()),
-        )
-
-
-def _right(rows: list[Perturbed], answer: str) -> float:
-    return sum(getattr(row, answer) == row.label for row in rows) / len(rows)
 
 
 def _trial(step_size: float, rows: list[Perturbed]) -> Trial:
@@ -296,7 +263,7 @@ def _is_less(share: float, than: float, images: int) -> bool:
     return than - share > max(_ACCURACY_LOST, 2 * error)
 
 
-def _native_warnings(plain: _Plain, native: tuple[float | None, float | None], images: int) -> list[str]:
+def _native_warnings(plain: Plain, native: tuple[float | None, float | None], images: int) -> list[str]:
     found = []
     for who, own, resized in (
         ("classifier", native[0], plain.classifier[0]),
@@ -311,7 +278,7 @@ def _native_warnings(plain: _Plain, native: tuple[float | None, float | None], i
     return found
 
 
-def _warnings(plain: _Plain, acceptable: float, images: int) -> list[str]:
+def _warnings(plain: Plain, acceptable: float, images: int) -> list[str]:
     found = []
     if plain.classifier[0] < _LITTLE:
         found.append(

@@ -4,7 +4,7 @@ import diffusers
 import pytest
 import torch
 from fakes import COUNT
-from generator_checks import check_engine_is_literal, check_rows_and_gradient
+from generator_checks import check_engine_is_literal, check_mask, check_rows_and_gradient
 from helpers import SIZE
 from safetensors.torch import save_file
 
@@ -116,6 +116,10 @@ def test_rows_are_independent_and_the_gradient_is_that_of_differences(built):
         check_rows_and_gradient(vae, images, torch.zeros(3, dtype=torch.int64), step, tolerance)
     finally:
         vae.model.float()
+
+
+def test_a_mask_lets_some_dimensions_move(built, tmp_path):
+    check_mask(built[2], torch.rand(3, 3, SIZE, SIZE), torch.zeros(3, dtype=torch.int64), tmp_path)
 
 
 def test_the_engine_equals_the_literal_algorithm(built, double):

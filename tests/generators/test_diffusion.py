@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, CMStochasticIterativeScheduler, DDIMScheduler, UNet2DConditionModel, UNet2DModel
-from generator_checks import check_engine_is_literal, check_rows_and_gradient
+from generator_checks import check_engine_is_literal, check_mask, check_rows_and_gradient
 from helpers import SIZE, TESTS
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
@@ -239,6 +239,10 @@ def test_the_engine_equals_the_literal_algorithm(doubled):
     assert len({row.stop_reason for row in rows.values()}) >= 2
 
 
+def test_a_mask_lets_some_dimensions_move(built, tmp_path):
+    check_mask(built, pictures(), LABELS, tmp_path)
+
+
 def test_without_the_residual_nothing_is_added(tmp_path):
     save_file(golden("iddpm-small.state"), tmp_path / "own.safetensors")
     bare = Config(checkpoint=str(tmp_path / "own.safetensors"), image_size=SIZE, start=0.02, residual=False, **IDDPM)
@@ -316,6 +320,10 @@ def test_one_pass_leads_an_unmoved_image_back_and_rows_see_not_each_other(in_one
         assert not torch.allclose(in_one_pass.encode(images[1:2], LABELS[1:2]).free, alone.free)
     moved = in_one_pass.project(Latents(latents.free + 0.1 * latents.free.sign(), latents.fixed), latents.free)
     torch.testing.assert_close(moved.flatten(1).norm(dim=1), latents.free.flatten(1).norm(dim=1))
+
+
+def test_masks_of_its_latent(in_one_pass, tmp_path):
+    check_mask(in_one_pass, pictures(), LABELS, tmp_path)
 
 
 def test_its_engine_equals_the_literal_algorithm(in_one_pass, double):

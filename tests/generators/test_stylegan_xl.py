@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from generator_checks import check_engine_is_literal, check_rows_and_gradient
+from generator_checks import check_engine_is_literal, check_mask, check_rows_and_gradient
 from helpers import SIZE, TESTS
 from official_stylegan import GEOMETRIES, save_official
 from safetensors.torch import load_file
@@ -111,6 +111,10 @@ def test_the_engine_equals_the_literal_algorithm(tmp_path, double):
     generator.network.double()
     rows = check_engine_is_literal(generator, 0.1, slots=8, every=12, budget=5)
     assert len({row.stop_reason for row in rows.values()}) >= 2
+
+
+def test_a_mask_lets_some_dimensions_move(tmp_path):
+    check_mask(build(tmp_path), pictures(), LABELS, tmp_path)
 
 
 def test_of_each_layer_only_what_goes_in_is_kept(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from generator_checks import check_engine_is_literal, check_rows_and_gradient
+from generator_checks import check_engine_is_literal, check_mask, check_rows_and_gradient
 from helpers import SIZE, TESTS
 from safetensors.torch import load_file, save_file
 
@@ -83,6 +83,10 @@ def test_the_engine_equals_the_literal_algorithm(built, double):
     built.network.double()
     rows = check_engine_is_literal(built, 0.1, every=4)
     assert len({row.stop_reason for row in rows.values()}) >= 2
+
+
+def test_a_mask_lets_some_dimensions_move(built, tmp_path):
+    check_mask(built, torch.rand(3, 3, SIZE, SIZE), LABELS, tmp_path)
 
 
 @pytest.mark.parametrize(

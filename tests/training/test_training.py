@@ -1,15 +1,20 @@
 """Training recipes write what the components read; the shipped assets are as good as promised."""
 
+import math
+
 import pytest
 import torch
 from helpers import ROOT
+from torch.nn.functional import softplus
 
+from fmrgen.attacks import attack_of_short_form
 from fmrgen.classifiers.lenet import Config as LenetConfig
 from fmrgen.errors import UserError
 from fmrgen.generators.vqgan import Config as VqganConfig
 from fmrgen.oracles.clip import Config as ClipConfig
 from fmrgen.recipe import load_classifier, load_recipe
 from fmrgen.training.loop import train
+from fmrgen.training.objectives.vdvae import log_likelihood
 from fmrgen.training.perturbed import PerturbedImages
 from fmrgen.training.recipe import load_train_recipe
 
@@ -44,6 +49,88 @@ def test_vqgan_trains_through_all_its_phases_and_loads(tmp_path):
     assert train(recipe, tmp_path, lambda *step: seen.append(step))["psnr"] > 0
     assert [step for step, _, _ in seen] == list(range(1, 21))
     assert VqganConfig(model=str(tmp_path), image_size=32).build().image_size == 32
+
+
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [
+        ("mnist-vae", "{kind: vae, model: '{folder}', image_size: 32}"),
+        ("mnist-ddpm", "{kind: diffusion, model: '{folder}', image_size: 32, steps: 1}"),
+        ("mnist-consistency", "{kind: consistency, model: '{folder}', image_size: 32}"),
+        ("mnist-vdvae", "{kind: vdvae, checkpoint: '{folder}/model.safetensors', image_size: 32}"),
+    ],
+)
+def test_generators_train_and_load(tmp_path, name, section):
+    losses = []
+    recipe = load_train_recipe(f"train/{name}", [*QUICK, "schedule.steps=12"])
+    metrics = train(recipe, tmp_path / "trained", lambda step, steps, loss: losses.append(loss))
+    assert metrics["psnr"] > 0
+    if name != "mnist-consistency":  # whose loss is of agreement with itself
+        assert losses[-1] < losses[0]
+    section = section.replace("{folder}", str(tmp_path / "trained"))
+    generator = load_recipe("mnist-lenet", [f"generator={section}"]).generator.build()
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        decoded = generator.decode(generator.encode(images, torch.tensor([0, 1])))
+    assert decoded.shape == images.shape
+
+
+@pytest.mark.parametrize("rule", ["pgd", "trades"])
+def test_a_network_trained_under_attack_stands_it_better(tmp_path, rule):
+    few = ["source.limit=600", "test.limit=100", "schedule.batch_size=64", "schedule.steps=120"]
+    changes = [f"model.rule={rule}", "model.attack_steps=3", "augment.warp=0", *few]
+    metrics = train(load_train_recipe("train/mnist-lenet-adversarial", changes), tmp_path / "own")
+    assert metrics["accuracy"] > 0.5
+    hardened, plain = (load_classifier(name)[1].build() for name in (str(tmp_path / "own"), "asset:mnist/lenet"))
+    loaded = list(recipe_images(100))
+    images, labels = torch.stack([image for image, _ in loaded]), torch.tensor([label for _, label in loaded])
+    attack = attack_of_short_form("pgd-10@0.2")
+
+    def kept(network):
+        right = network(images).argmax(1) == labels
+        stands = network(attack(network, images, labels, row_seeds=range(100))).argmax(1) == labels
+        return float((right & stands).sum() / right.sum())
+
+    assert kept(hardened) > kept(plain)
+
+
+def recipe_images(count):
+    source = load_train_recipe("train/mnist-lenet").test.build()
+    for example in source.load(0, count, 32):
+        yield torch.from_numpy(example.image.copy()).permute(2, 0, 1) / 255, example.label
+
+
+def test_the_likelihood_of_colours_is_that_of_the_mixture():
+    """Component by component, colour by colour; over all values of blue, given the others, it sums to theirs."""
+    torch.manual_seed(0)
+    mixtures = 3
+    shares, raw = torch.randn(mixtures).double(), torch.randn(3, 3, mixtures).double() * 0.5
+    raw[:, 1] -= 3  # scales of about a tenth
+    logits = torch.cat([shares, raw.flatten()]).view(1, -1, 1, 1)
+    values = torch.arange(256).double() / 127.5 - 1
+
+    def of_bin(value, mean, raw_scale):
+        scale = softplus(raw_scale, math.log(2))
+        above = torch.inf if value == values[-1] else (value - mean + 1 / 255) / scale
+        below = -torch.inf if value == values[0] else (value - mean - 1 / 255) / scale
+        return torch.sigmoid(torch.as_tensor(above)) - torch.sigmoid(torch.as_tensor(below))
+
+    def literal(red, green, blue=None):
+        total = 0.0
+        for component, share in enumerate(shares.softmax(0)):
+            mean, scale, lean = raw[:, 0, component], raw[:, 1, component], raw[:, 2, component].tanh()
+            found = share * of_bin(red, mean[0], scale[0]) * of_bin(green, mean[1] + lean[0] * red, scale[1])
+            if blue is not None:
+                found *= of_bin(blue, mean[2] + lean[1] * red + lean[2] * green, scale[2])
+            total += found
+        return float(total)
+
+    red, green = values[100], values[140]
+    images = torch.stack([red.expand(256), green.expand(256), values], 1).view(256, 3, 1, 1)
+    found = log_likelihood(images, logits.expand(256, -1, -1, -1)).exp().flatten()
+    for blue in (0, 1, 90, 128, 200, 255):
+        assert float(found[blue]) == pytest.approx(literal(red, green, values[blue]), rel=1e-3)
+    assert float(found.sum()) == pytest.approx(literal(red, green), rel=1e-3)
 
 
 def test_clip_trains_and_loads(tmp_path):
