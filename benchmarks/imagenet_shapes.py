@@ -59,7 +59,7 @@ class RandomClip(ComponentConfig):
 
         torch.manual_seed(2)
         model = freeze(CLIPModel(CLIPConfig()), device)
-        return _AnyLabels(model, None, CLIPImageProcessor(), ["{class}"], False)
+        return _AnyLabels(model, None, CLIPImageProcessor(), ["{class}"], False, {})
 
 
 class _AnyLabels(ClipOracle):

@@ -44,7 +44,7 @@ class Way:
 
     def run(self, device: torch.device) -> None:
         components = self.recipe.build(device)
-        examples = load_examples(self.recipe, components)
+        examples = load_examples(components)
         _, classifier, generator, oracle = components
         wait_for(device)
         started, after = time.perf_counter(), []

@@ -112,7 +112,8 @@ class BareModels:
     @torch.no_grad()
     def encode(self) -> Latents:
         with self.precision():
-            return self.generator.encode(self.images, self.labels)
+            self.generator.row_seeds = range(len(self.labels))
+        return self.generator.encode(self.images, self.labels)
 
     def _forward(self, free: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         with self.precision():

@@ -7,7 +7,12 @@ from fmrgen.classifiers.base import GroupedClassifier, answer_in_labels
 from fmrgen.labels import make_labels
 from fmrgen.recipe import describe_recipes, load_recipe
 
-HUB = [name for name in describe_recipes() if not name.startswith(("train/", "mnist-"))]
+OTHER_GENERATORS = ["imagenet-adm", "imagenet-flux", "imagenet-sd-turbo", "imagenet-stylegan-xl"]
+OTHER_GENERATORS += [name for name in describe_recipes() if name.startswith("imagenet64-")]
+OTHER_GENERATORS += ["cifar10-iddpm", "cifar10-stylegan-xl"]
+HUB = [
+    name for name in describe_recipes() if not name.startswith(("train/", "mnist-")) and name not in OTHER_GENERATORS
+]
 IMAGENET = [name for name in HUB if name.startswith("imagenet-")]
 
 
@@ -52,6 +57,24 @@ def test_imagenet_recipes_share_one_config_and_differ_in_the_classifier_alone():
         == 1
     )
     assert all("." in recipe.classifier.model for recipe in recipes)  # a tag that pins the weights
+
+
+@pytest.mark.parametrize("name", OTHER_GENERATORS)
+def test_other_generators_change_the_generator_and_what_hangs_on_it(name):
+    """The classifier, the source and the oracle are those of the paper's recipe; steps are to be found."""
+    recipe = load_recipe(name)
+    base = load_recipe("cifar10-resnet18" if name.startswith("cifar10") else "imagenet-resnet50")
+    assert (recipe.source, recipe.classifier, recipe.oracle) == (base.source, base.classifier, base.oracle)
+    assert recipe.generator.kind != "vqgan"
+    assert recipe.output.config not in {load_recipe(other).output.config for other in {*OTHER_GENERATORS} - {name}}
+    assert (recipe.generator.image_size == 64) == name.startswith("imagenet64")
+
+
+@pytest.mark.parametrize("name", [name for name in OTHER_GENERATORS if load_recipe(name).generator.kind == "diffusion"])
+def test_diffusion_files_are_called_as_published(name):
+    from fmrgen.generators.diffusion import OFFICIAL
+
+    assert load_recipe(name).generator.checkpoint in OFFICIAL
 
 
 def test_nine_class_imagenet_is_the_papers():

@@ -23,7 +23,7 @@ _LOG_SIGMA = (-1.1, 2.0)  # mean and standard deviation of the logarithms of lev
 class Config(UnetConfig):
     """Saves a pipeline that `kind: consistency` reads."""
 
-    kind: str = "consistency"
+    kind: str = "consistency_model"
     sigma_max: float = Field(80.0, gt=0, description="the highest level of noise that it learns, for images in [-1, 1]")
 
     def objective(self, device: "torch.device", labels: Labels) -> "ConsistencyObjective":
