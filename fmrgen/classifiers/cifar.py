@@ -1,4 +1,4 @@
-"""Networks for 32 px images, from timm's by small edits (the paper's CIFAR-10 models)."""
+"""Networks for 32 px images: the architectures of the paper's CIFAR-10 models (Table 6)."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -15,10 +15,22 @@ _MEAN, _STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]  # of CIFAR-10'
 
 
 class Config(ClassifierConfig):
-    """`checkpoint` is a file, an asset or `hf:owner/repo/file`; without one the weights are random."""
+    """`checkpoint` is a file, an asset or `hf:owner/repo/file`, with names of timm or of kuangliu/pytorch-cifar.
+
+    Without one the weights are random.
+    """
 
     kind: str = "cifar"
-    model: Literal["resnet18"]
+    model: Literal[
+        "resnet18",
+        "preactresnet18",
+        "vgg19",
+        "googlenet",
+        "densenet121",
+        "mobilenet",
+        "efficientnet_b0",
+        "simpledla",
+    ]
     checkpoint: str | None = None
     num_classes: int = Field(10, ge=2, le=100_000)
     mean: list[float] = Field(_MEAN, min_length=3, max_length=3)
@@ -28,12 +40,15 @@ class Config(ClassifierConfig):
     )
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
+        from fmrgen.classifiers._cifar_networks import NETWORKS, renamed
         from fmrgen.classifiers.base import Classifier, Normalize
-        from fmrgen.weights.checkpoint import freeze, load_checkpoint
+        from fmrgen.weights.checkpoint import freeze, load_exactly, read_checkpoint
 
-        network = _resnet18(self.num_classes)
+        network = NETWORKS[self.model](self.num_classes)
         if self.checkpoint is not None:
-            load_checkpoint(network, self.checkpoint)
+            key = "classifier.checkpoint"
+            state = read_checkpoint(self.checkpoint, key)
+            load_exactly(network, renamed(network, state), f"{key}: {self.checkpoint}")
         preprocess = Normalize(self.mean, self.std, size=32, interpolation=self.interpolation)
         return freeze(Classifier(network, preprocess, self.class_names), device)
 
@@ -42,14 +57,3 @@ class Config(ClassifierConfig):
 
     def places_it_reads(self) -> list[str]:
         return paths_among(self.checkpoint)
-
-
-def _resnet18(num_classes: int) -> "nn.Module":
-    """ResNet-18 whose stem keeps all 32×32 pixels."""
-    import timm
-    from torch import nn
-
-    network = timm.create_model("resnet18", num_classes=num_classes)
-    network.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
-    network.maxpool = nn.Identity()
-    return network

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fmrgen.errors import UserError, one_line
 from fmrgen.weights.pretrained import local_file
 
-_WRAPPERS = ("ema_model_state_dict", "state_dict", "model_state_dict", "model")
+_WRAPPERS = ("ema_model_state_dict", "state_dict", "net", "model_state_dict", "model")
 
 
 def load_checkpoint(network: nn.Module, reference: str, key: str = "classifier.checkpoint") -> None:
