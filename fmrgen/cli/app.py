@@ -337,7 +337,7 @@ def main(arguments: list[str] | None = None) -> None:
         install_signal_handlers()
         end_with_the_launcher()
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    goes_on = arguments[:1] in (["generate"], ["push"], ["merge"])
+    goes_on = arguments[:1] in (["generate"], ["push"], ["merge"], ["train"])
     sys.exit(exit_status_of(partial(_run, arguments), "; run the same command again to continue" if goes_on else ""))
 
 

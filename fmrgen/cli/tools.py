@@ -8,11 +8,13 @@ import typer
 
 from fmrgen.cli.options import (
     OverridesArgument,
+    ProcessesOption,
     QuietOption,
     RecipeArgument,
     SplitArgument,
     recipe_names,
 )
+from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
 
 
@@ -83,9 +85,19 @@ def train(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write the weights to.")
     ] = Path("trained"),
+    trackers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--log-with", metavar="TRACKER", help="tensorboard, wandb or another one of accelerate's. Repeat for more."
+        ),
+    ] = None,
+    processes: ProcessesOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a small classifier, CLIP or VQGAN like the shipped ones."""
+    """Train a classifier, an oracle or a generator.
+
+    Run the same command again to resume.
+    """
     from fmrgen.training.recipe import load_train_recipe
 
     loaded = load_train_recipe(recipe, overrides or [])
@@ -94,9 +106,11 @@ def train(
     from fmrgen.training.loop import train as run
 
     display.quiet_libraries()
-    with progress.row_progress("train", not quiet) as on_step:
-        metrics = run(loaded, output, lambda step, steps, loss: on_step(step, steps))
-    display.print_line(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    is_first = is_first_process()
+    with progress.row_progress("train", not quiet and is_first) as on_step:
+        metrics = run(loaded, output, lambda step, steps, loss: on_step(step, steps), trackers or [])
+    if is_first:
+        display.print_line(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
 
 def recipes(

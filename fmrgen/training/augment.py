@@ -13,10 +13,18 @@ _ROTATION, _SCALE, _SHEAR, _SHIFT, _WAVE = math.radians(12), 0.12, 0.15, 0.1, 0.
 
 
 @torch.no_grad()
-def augment(images: Tensor, labels: Tensor, config: AugmentConfig, generator: Generator | None) -> Tensor:
-    """Images [B, 3, H, W] in [0, 1], warped, reconstructed, blurred and made noisy as `config` says."""
+def augment(
+    images: Tensor, labels: Tensor, config: AugmentConfig, generator: Generator | None, classes: int
+) -> tuple[Tensor, Tensor]:
+    """Images [B, 3, H, W] in [0, 1], changed as `config` says, and their labels [B]; of mixed ones the probabilities of
+    all `classes`, [B, K]."""
     if config.warp:
         images = _warp(images, config.warp)
+    if config.crop:
+        images = _crop(images, config.crop)
+    if config.flip:
+        mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+        images = torch.where(mirrored, images.flip(3), images)
     if generator is not None and (count := round(config.reconstruct * len(images))):
         images = torch.cat([_reconstruct(images[:count], labels[:count], config, generator), images[count:]])
     if config.blur:
@@ -24,7 +32,25 @@ def augment(images: Tensor, labels: Tensor, config: AugmentConfig, generator: Ge
     if config.noise:
         strength = torch.rand(len(images), 1, 1, 1, device=images.device).square() * config.noise
         images = images + strength * torch.randn_like(images)
-    return images.clamp(0, 1)
+    if config.mixup:
+        images, labels = _mix(images, F.one_hot(labels, classes).to(images.dtype), config.mixup)
+    return images.clamp(0, 1), labels
+
+
+def _crop(images: Tensor, border: int) -> Tensor:
+    side = images.shape[-1]
+    padded = F.pad(images, (border,) * 4)
+    corners = torch.randint(2 * border + 1, (len(images), 2)).tolist()
+    return torch.stack([image[:, y : y + side, x : x + side] for image, (y, x) in zip(padded, corners, strict=True)])
+
+
+def _mix(images: Tensor, probabilities: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Each image with another one of the batch, and what they show (Zhang et al. 2018)."""
+    share = torch.distributions.Beta(alpha, alpha).sample((len(images),)).to(images)
+    other = torch.randperm(len(images), device=images.device)
+    wide = share.view(-1, 1, 1, 1)
+    mixed = wide * images + (1 - wide) * images[other]
+    return mixed, share.unsqueeze(1) * probabilities + (1 - share.unsqueeze(1)) * probabilities[other]
 
 
 def _uniform(rows: int, limit: float, like: Tensor) -> Tensor:

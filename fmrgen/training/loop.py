@@ -1,97 +1,187 @@
 """The training loop. What is trained is a `Objective`; the loop knows nothing of it."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fmrgen.components import build_source
+from fmrgen.distributed.launch import Processes
+from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.errors import UserError
 from fmrgen.files import write_atomically
-from fmrgen.sources.base import LoadedExample, Source
+from fmrgen.sources.base import Source
 from fmrgen.training.augment import augment
+from fmrgen.training.checkpoint import TrainingFolder
+from fmrgen.training.images import TrainingImages, load_images
 from fmrgen.training.objectives.base import Objective
 from fmrgen.training.perturbed import PerturbedImages
-from fmrgen.training.recipe import TrainRecipe
+from fmrgen.training.recipe import ScheduleConfig, TrainRecipe
+from fmrgen.training.trackers import tracking
 
 _TEST_BATCH = 250
+_BATCHES_AHEAD = 2
 
 
 def train(
-    recipe: TrainRecipe, output: Path, progress: Callable[[int, int, float], None] = lambda step, steps, loss: None
+    recipe: TrainRecipe,
+    output: Path,
+    progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    trackers: Sequence[str] = (),
 ) -> dict[str, float]:
-    """Trains, and writes the weights.
+    """Trains, or goes on, and writes the weights.
+
+    Runs on every process of a launch: each computes its share of a batch, and gradients are averaged. All that is
+    random in a step hangs on seed, step and process alone: a run that was killed goes on from its last checkpoint to
+    the weights that it would have had.
 
     Args:
         recipe: of the run.
-        output: the folder for the weights; made if need be.
+        output: the folder for the weights, checkpoints and `training.json`; made if need be.
         progress: called with (step, steps, loss) after each step.
+        trackers: of accelerate, such as tensorboard, which are told of losses and metrics.
 
     Returns:
         The test metrics by name.
 
     Raises:
-        UserError: the recipe can't be trained, or training diverged.
+        UserError: the recipe can't be trained, the folder is another run's, or training diverged.
     """
-    torch.manual_seed(recipe.schedule.seed)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{output}: can't be a folder for the weights: {error.strerror}") from None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    processes = Processes()
+    device, schedule = processes.device, recipe.schedule
+    folder = TrainingFolder(Path(output), recipe)
+    if (metrics := folder.metrics()) is not None:
+        return metrics
+    torch.manual_seed(schedule.seed)
     source = build_source(recipe.source)
     objective = recipe.model.objective(device, source.labels)
+    objective.average_gradients = averaging(processes.size)
     for section, needs in (("augment.reconstruct", recipe.augment.reconstruct), ("perturbed", recipe.perturbed)):
         if needs and recipe.generator is None:
             raise UserError(f"{section}: needs a generator section")
+    if schedule.batch_size % processes.size:
+        raise UserError(
+            f"schedule.batch_size: {schedule.batch_size} images can't be shared by {processes.size} processes"
+        )
     generator = recipe.generator.build(device) if recipe.generator is not None else None
-    images, labels = _load_all(source, objective.image_size)
+    images = TrainingImages(source, objective.image_size, schedule.seed)
     perturbed = None
     if recipe.perturbed is not None and generator is not None:
-        perturbed = PerturbedImages(recipe.perturbed, images, labels.to(device), generator, source.labels)
-    optimizer = torch.optim.AdamW(
-        objective.network.parameters(), recipe.schedule.learning_rate, weight_decay=recipe.schedule.weight_decay
-    )
-    steps = recipe.schedule.steps
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.schedule.learning_rate, total_steps=steps)
+        perturbed = PerturbedImages(recipe.perturbed, images, generator, source.labels, device)
+    optimizer, decay = _optimizer(objective, schedule)
+    start = _resume(folder, objective, optimizer, decay, device)
     objective.network.train()
-    for step in range(steps):
-        rows = torch.randint(len(images), (recipe.schedule.batch_size,))
-        batch, targets = (images[rows].to(device) / 255), labels[rows].to(device)
-        loss = objective.loss(augment(batch, targets, recipe.augment, generator), targets, step / steps)
-        if perturbed is not None:
-            moved, probabilities = perturbed.draw(recipe.schedule.batch_size, device)
-            loss = loss + objective.loss(moved, probabilities, step / steps)
-        if not torch.isfinite(loss):
-            raise UserError(f"training diverged at step {step}; lower schedule.learning_rate")
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(objective.network.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        progress(step + 1, steps, loss.item())
-    objective.network.eval()
-    with TemporaryDirectory(prefix=".", dir=output) as partial:
-        objective.save(Path(partial))
-        for path in sorted(filter(Path.is_file, Path(partial).rglob("*"))):
-            write_atomically(output / path.relative_to(partial), path.read_bytes())
-    return _test(objective, build_source(recipe.test), device)
+    batches = read_ahead(images.batches(start, schedule.batch_size, processes.rank, processes.size), _BATCHES_AHEAD)
+    own_share = schedule.batch_size // processes.size
+    with tracking(trackers, recipe, Path(output), processes.is_first) as log:
+        for step in range(start, schedule.steps):
+            pixels, labels = next(batches)
+            torch.manual_seed(_step_seed(schedule.seed, step, processes.rank))
+            done = step / schedule.steps
+            batch, targets = augment(
+                pixels.to(device) / 255, labels.to(device), recipe.augment, generator, len(source.labels)
+            )
+            with torch.autocast(device.type, torch.bfloat16, enabled=schedule.precision == "bf16"):
+                loss = objective.loss(batch, targets, done)
+                if perturbed is not None:
+                    loss = loss + objective.loss(*perturbed.draw(own_share, device), done)
+            if not torch.isfinite(loss):
+                raise UserError(f"training diverged at step {step}; lower schedule.learning_rate")
+            optimizer.zero_grad()
+            loss.backward()
+            objective.average_gradients(objective.network)
+            if schedule.clip is not None:
+                torch.nn.utils.clip_grad_norm_(objective.network.parameters(), schedule.clip)
+            optimizer.step()
+            decay.step()
+            progress(step + 1, schedule.steps, loss.item())
+            log({"loss": loss.item(), "learning_rate": float(decay.get_last_lr()[0])}, step + 1)
+            if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
+                _share_buffers(objective.network, processes.size)
+                if processes.is_first:
+                    states = {"optimizer": optimizer.state_dict(), "decay": decay.state_dict()}
+                    folder.save({"step": step + 1, "objective": objective.state(), **states})
+        _share_buffers(objective.network, processes.size)
+        objective.network.eval()
+        metrics = {}
+        if processes.is_first:
+            with TemporaryDirectory(prefix=".", dir=output) as partial:
+                objective.save(Path(partial))
+                for path in sorted(filter(Path.is_file, Path(partial).rglob("*"))):
+                    write_atomically(Path(output) / path.relative_to(partial), path.read_bytes())
+            metrics = _test(objective, build_source(recipe.test), device)
+            log({f"test {name}": value for name, value in metrics.items()}, schedule.steps)
+            folder.end(metrics)
+    of_first: dict[str, float] = processes.gather(metrics)[0]
+    return of_first
 
 
-def _load_all(source: Source, size: int) -> tuple[Tensor, Tensor]:
-    examples = [e for e in source.load(0, len(source), size) if isinstance(e, LoadedExample)]
-    images = torch.from_numpy(np.stack([example.image for example in examples])).permute(0, 3, 1, 2)
-    return images, torch.tensor([example.label for example in examples])
+def _optimizer(
+    objective: Objective, schedule: ScheduleConfig
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """What moves the weights, and how its learning rate falls."""
+    parameters, rate = objective.network.parameters(), schedule.learning_rate
+    optimizer: torch.optim.Optimizer
+    if schedule.optimizer == "sgd":
+        optimizer = torch.optim.SGD(parameters, rate, momentum=schedule.momentum, weight_decay=schedule.weight_decay)
+    else:
+        optimizer = torch.optim.AdamW(parameters, rate, weight_decay=schedule.weight_decay)
+    if schedule.decay == "cosine":
+        return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.steps)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=schedule.steps)
+
+
+def _resume(
+    folder: TrainingFolder,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    decay: torch.optim.lr_scheduler.LRScheduler,
+    device: torch.device,
+) -> int:
+    """The step to begin with: the first, or where a checkpoint leaves off."""
+    if (state := folder.load(device)) is None:
+        return 0
+    objective.load_state(state["objective"])
+    optimizer.load_state_dict(state["optimizer"])
+    decay.load_state_dict(state["decay"])
+    return int(state["step"])
+
+
+def averaging(processes: int) -> Callable[[torch.nn.Module], None]:
+    """What averages the gradients of a network over so many processes, as one message."""
+
+    def average(network: torch.nn.Module) -> None:
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        if processes == 1 or not gradients:
+            return
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        flat /= processes
+        for gradient, values in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(values.view_as(gradient))
+
+    return average
+
+
+def _share_buffers(network: torch.nn.Module, processes: int) -> None:
+    """Gives all processes the first one's running statistics: a checkpoint has no others."""
+    if processes > 1:
+        for buffer in network.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{step}:{rank}".encode(), digest_size=8).digest()) >> 1
 
 
 def _test(objective: Objective, source: Source, device: torch.device) -> dict[str, float]:
-    images, labels = _load_all(source, objective.image_size)
-    with torch.no_grad():
-        batches = [
-            objective.metrics(batch.to(device) / 255, targets.to(device))
-            for batch, targets in zip(images.split(_TEST_BATCH), labels.split(_TEST_BATCH), strict=True)
-        ]
-    return {name: torch.cat([batch[name].float() for batch in batches]).mean().item() for name in batches[0]}
+    found: dict[str, list[Tensor]] = {}
+    for start in range(0, len(source), _TEST_BATCH):
+        images, labels = load_images(source, range(start, min(start + _TEST_BATCH, len(source))), objective.image_size)
+        with torch.no_grad():
+            for name, values in objective.metrics(images.to(device) / 255, labels.to(device)).items():
+                found.setdefault(name, []).append(values.float())
+    return {name: torch.cat(values).mean().item() for name, values in found.items()}

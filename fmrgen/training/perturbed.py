@@ -11,12 +11,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fmrgen.classifiers.base import answer_in_labels
+from fmrgen.components import blank_image
 from fmrgen.config import StrictConfig
 from fmrgen.engine.images import StraightThroughBytes, to_bytes
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.engine.objectives import margin
 from fmrgen.kinds import ClassifierField
 from fmrgen.labels import Labels
+from fmrgen.training.images import TrainingImages
 
 _TOGETHER = 50
 _EVERY = 2  # steps between two images that are kept
@@ -41,23 +43,21 @@ class PerturbedImages:
     def __init__(
         self,
         config: PerturbedConfig,
-        images: Tensor,
-        labels: Tensor,
+        images: TrainingImages,
         generator: Generator,
         names: Labels,
+        device: torch.device,
     ) -> None:
-        """Makes them of some of the training `images`, uint8 [N, 3, H, W] with `labels` [N]."""
-        device = labels.device
-        blank = images[:1].to(device) / 255
+        """Makes them of some of the training images."""
+        blank = blank_image(images.size, device)
         judges = [
             answer_in_labels(section.build(device), names, blank, f"perturbed.judges.{number}")
             for number, section in enumerate(config.judges)
         ]
         moved, targets = [], []
         for judge in judges:
-            chosen = torch.randperm(len(images))[: config.images]
-            for rows in chosen.split(_TOGETHER):
-                stages = _stages(judge, images[rows].to(device) / 255, labels[rows], generator, config)
+            for pixels, labels in zip(*(part.split(_TOGETHER) for part in images.sample(config.images)), strict=True):
+                stages = _stages(judge, pixels.to(device) / 255, labels.to(device), generator, config)
                 others = [other for other in judges if other is not judge]
                 moved.append(stages.flatten(0, 1).cpu())
                 targets.append(_mean_probabilities(others, stages.flatten(0, 1)).cpu())

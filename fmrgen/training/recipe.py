@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny
 
@@ -14,12 +14,18 @@ from fmrgen.training.perturbed import PerturbedConfig
 
 
 class ScheduleConfig(StrictConfig):
-    """AdamW under a one-cycle learning rate."""
+    """How the weights move. `batch_size` is of all processes together."""
 
     steps: int = Field(ge=1)
     batch_size: int = Field(128, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(2e-3, gt=0, description="the highest")
+    decay: Literal["one_cycle", "cosine"] = Field("one_cycle", description="of the rate; cosine begins at the highest")
     weight_decay: float = Field(0.05, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    clip: float | None = Field(1.0, gt=0, description="largest norm of a gradient; null for any")
+    precision: Literal["no", "bf16"] = Field("no", description="bf16: losses are computed under autocast")
+    checkpoint_every: int = Field(500, ge=1, description="steps from which a killed run goes on")
     seed: int = 0
 
 
@@ -27,8 +33,11 @@ class AugmentConfig(StrictConfig):
     """Per-image random changes; 0 turns one off."""
 
     warp: float = Field(0, ge=0, description="strength of rotation, scale, shift and elastic waves; 1 is moderate")
+    crop: int = Field(0, ge=0, description="pixels: black borders so wide, then a random crop back to the size")
+    flip: bool = Field(False, description="mirrors half of the images")
     blur: float = Field(0, ge=0, description="largest Gaussian blur, in pixels")
     noise: float = Field(0, ge=0, description="largest standard deviation of pixel noise")
+    mixup: float = Field(0, ge=0, description="alpha of the beta distribution by which pairs of images are mixed")
     reconstruct: float = Field(0, ge=0, le=1, description="share of images replaced by the generator's reconstruction")
     latent_noise: float = Field(0, ge=0, description="largest noise on the latents of these, in latent units")
 

@@ -67,6 +67,13 @@ class UnetObjective(Objective):
         made = generator.decode(generator.encode(images, labels))
         return {"psnr": -10 * (made - images).square().flatten(1).mean(1).log10()}
 
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "average": self.average.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        super().load_state(state)
+        self.average.load_state_dict(state["average"])
+
     def save(self, folder: Path) -> None:
         self.average.copy_to(self.network.parameters())
         self.pipeline().save_pretrained(folder)

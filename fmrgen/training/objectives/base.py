@@ -1,6 +1,7 @@
 """What a training run trains."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,15 @@ class ObjectiveConfig(ComponentConfig):
 
 
 class Objective(ABC):
-    """Something that learns: `network` holds the weights, `image_size` is the side of its images."""
+    """Something that learns: `network` holds the weights, `image_size` is the side of its images.
+
+    `average_gradients(module)` averages the gradients of a module over all processes; the loop sets it, and does it for
+    `network`.
+    """
 
     network: Any
     image_size: int
+    average_gradients: "Callable[[torch.nn.Module], None]"
 
     @abstractmethod
     def loss(self, images: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
@@ -38,3 +44,11 @@ class Objective(ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Writes what `build` of the matching component reads."""
+
+    def state(self) -> dict[str, Any]:
+        """All that a checkpoint has to keep: tensors, numbers and containers of these."""
+        return {"network": self.network.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Takes back what `state` gave."""
+        self.network.load_state_dict(state["network"])

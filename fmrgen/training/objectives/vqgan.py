@@ -85,6 +85,7 @@ class VqganObjective(Objective):
         loss = (1 - self.discriminator(real)).relu().mean() + (1 + self.discriminator(fake)).relu().mean()
         self.discriminator_optimizer.zero_grad()
         loss.backward()
+        self.average_gradients(self.discriminator)
         self.discriminator_optimizer.step()
 
     def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
@@ -97,3 +98,13 @@ class VqganObjective(Objective):
 
     def save(self, folder: Path) -> None:
         self.network.save_pretrained(folder)
+
+    def state(self) -> dict[str, Any]:
+        judge = {"judge": self.discriminator.state_dict(), "optimizer": self.discriminator_optimizer.state_dict()}
+        return {**super().state(), **judge, "codebook_laid": self.codebook_laid}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        super().load_state(state)
+        self.discriminator.load_state_dict(state["judge"])
+        self.discriminator_optimizer.load_state_dict(state["optimizer"])
+        self.codebook_laid = state["codebook_laid"]

@@ -1,0 +1,63 @@
+"""Where a training run stands: what it needs to go on to the same weights, and what is left of it when it has ended."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fmrgen.errors import UserError, one_line
+from fmrgen.files import fingerprint, read_json, write_atomically
+from fmrgen.training.recipe import TrainRecipe
+
+_STATE, _RECORD = "checkpoint.pt", "training.json"
+
+
+class TrainingFolder:
+    """The folder of a run: a checkpoint while it goes on, and `training.json`, its recipe and figures, at its end."""
+
+    def __init__(self, folder: Path, recipe: TrainRecipe) -> None:
+        """Raises UserError where the folder can't be one, or is another run's."""
+        self.folder, self.tree = folder, recipe.model_dump(mode="json")
+        self.fingerprint = fingerprint({name: value for name, value in self.tree.items() if name != "description"})
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: can't be a folder for the weights: {error.strerror}") from None
+        if (folder / _RECORD).exists() and read_json(folder / _RECORD).get("fingerprint") != self.fingerprint:
+            raise UserError(f"{folder}: holds weights of another recipe; give another --output")
+
+    def metrics(self) -> dict[str, float] | None:
+        """The figures of a run that has ended here."""
+        if not (self.folder / _RECORD).exists():
+            return None
+        found: dict[str, float] = read_json(self.folder / _RECORD).get("metrics", {})
+        return found
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """What `save` was given last; None where nothing is there. Raises UserError for another run's, or a broken
+        one."""
+        path = self.folder / _STATE
+        if not path.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(path, device, weights_only=True)
+            told = state["fingerprint"]
+        except Exception as error:  # a broken file can fail anywhere in the reader, which runs nothing of it
+            raise UserError(f"{path}: not a readable checkpoint ({one_line(error)}); delete it to begin anew") from None
+        if told != self.fingerprint:
+            raise UserError(f"{path}: is the checkpoint of another recipe; give another --output, or delete it")
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Keeps what the run needs to go on."""
+        buffer = io.BytesIO()
+        torch.save({**state, "fingerprint": self.fingerprint}, buffer)
+        write_atomically(self.folder / _STATE, buffer.getbuffer())
+
+    def end(self, metrics: dict[str, float]) -> None:
+        """Keeps the recipe and the figures, and lets the checkpoint go."""
+        told = {"fingerprint": self.fingerprint, "metrics": metrics, "recipe": self.tree}
+        write_atomically(self.folder / _RECORD, (json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode())
+        (self.folder / _STATE).unlink(missing_ok=True)
