@@ -35,14 +35,16 @@ class TrainingFolder:
         found: dict[str, float] = read_json(self.folder / _RECORD).get("metrics", {})
         return found
 
-    def load(self, device: torch.device) -> dict[str, Any] | None:
-        """What `save` was given last; None where nothing is there. Raises UserError for another run's, or a broken
-        one."""
+    def load(self) -> dict[str, Any] | None:
+        """What `save` was given last, on the CPU; None where nothing is there.
+
+        Raises UserError for another run's, or a broken one.
+        """
         path = self.folder / _STATE
         if not path.exists():
             return None
         try:
-            state: dict[str, Any] = torch.load(path, device, weights_only=True)
+            state: dict[str, Any] = torch.load(path, "cpu", weights_only=True)
             told = state["fingerprint"]
         except Exception as error:  # a broken file can fail anywhere in the reader, which runs nothing of it
             raise UserError(f"{path}: not a readable checkpoint ({one_line(error)}); delete it to begin anew") from None

@@ -72,7 +72,7 @@ def train(
     if recipe.perturbed is not None and generator is not None:
         perturbed = PerturbedImages(recipe.perturbed, images, generator, source.labels, device)
     optimizer, decay = _optimizer(objective, schedule)
-    start = _resume(folder, objective, optimizer, decay, device)
+    start = _resume(folder, objective, optimizer, decay)
     objective.network.train()
     batches = read_ahead(images.batches(start, schedule.batch_size, processes.rank, processes.size), _BATCHES_AHEAD)
     own_share = schedule.batch_size // processes.size
@@ -139,10 +139,9 @@ def _resume(
     objective: Objective,
     optimizer: torch.optim.Optimizer,
     decay: torch.optim.lr_scheduler.LRScheduler,
-    device: torch.device,
 ) -> int:
     """The step to begin with: the first, or where a checkpoint leaves off."""
-    if (state := folder.load(device)) is None:
+    if (state := folder.load()) is None:
         return 0
     objective.load_state(state["objective"])
     optimizer.load_state_dict(state["optimizer"])

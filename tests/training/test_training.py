@@ -1,11 +1,8 @@
 """Training recipes write what the components read; the shipped assets are as good as promised."""
 
-import math
-
 import pytest
 import torch
 from helpers import ROOT
-from torch.nn.functional import softplus
 
 from fmrgen.attacks import attack_of_short_form
 from fmrgen.classifiers.lenet import Config as LenetConfig
@@ -15,7 +12,6 @@ from fmrgen.oracles.clip import Config as ClipConfig
 from fmrgen.recipe import load_classifier, load_recipe
 from fmrgen.training.images import TrainingImages
 from fmrgen.training.loop import train
-from fmrgen.training.objectives.vdvae import log_likelihood
 from fmrgen.training.perturbed import PerturbedImages
 from fmrgen.training.recipe import load_train_recipe
 
@@ -100,39 +96,6 @@ def recipe_images(count):
     source = load_train_recipe("train/mnist-lenet").test.build()
     for example in source.load(0, count, 32):
         yield torch.from_numpy(example.image.copy()).permute(2, 0, 1) / 255, example.label
-
-
-def test_the_likelihood_of_colours_is_that_of_the_mixture():
-    """Component by component, colour by colour; over all values of blue, given the others, it sums to theirs."""
-    torch.manual_seed(0)
-    mixtures = 3
-    shares, raw = torch.randn(mixtures).double(), torch.randn(3, 3, mixtures).double() * 0.5
-    raw[:, 1] -= 3  # scales of about a tenth
-    logits = torch.cat([shares, raw.flatten()]).view(1, -1, 1, 1)
-    values = torch.arange(256).double() / 127.5 - 1
-
-    def of_bin(value, mean, raw_scale):
-        scale = softplus(raw_scale, math.log(2))
-        above = torch.inf if value == values[-1] else (value - mean + 1 / 255) / scale
-        below = -torch.inf if value == values[0] else (value - mean - 1 / 255) / scale
-        return torch.sigmoid(torch.as_tensor(above)) - torch.sigmoid(torch.as_tensor(below))
-
-    def literal(red, green, blue=None):
-        total = 0.0
-        for component, share in enumerate(shares.softmax(0)):
-            mean, scale, lean = raw[:, 0, component], raw[:, 1, component], raw[:, 2, component].tanh()
-            found = share * of_bin(red, mean[0], scale[0]) * of_bin(green, mean[1] + lean[0] * red, scale[1])
-            if blue is not None:
-                found *= of_bin(blue, mean[2] + lean[1] * red + lean[2] * green, scale[2])
-            total += found
-        return float(total)
-
-    red, green = values[100], values[140]
-    images = torch.stack([red.expand(256), green.expand(256), values], 1).view(256, 3, 1, 1)
-    found = log_likelihood(images, logits.expand(256, -1, -1, -1)).exp().flatten()
-    for blue in (0, 1, 90, 128, 200, 255):
-        assert float(found[blue]) == pytest.approx(literal(red, green, values[blue]), rel=1e-3)
-    assert float(found.sum()) == pytest.approx(literal(red, green), rel=1e-3)
 
 
 def test_clip_trains_and_loads(tmp_path):

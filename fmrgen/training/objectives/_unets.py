@@ -73,6 +73,7 @@ class UnetObjective(Objective):
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
         self.average.load_state_dict(state["average"])
+        self.average.to(self.network.device)
 
     def save(self, folder: Path) -> None:
         self.average.copy_to(self.network.parameters())
