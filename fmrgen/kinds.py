@@ -18,10 +18,12 @@ _IMPORT_PATH = re.compile(r"\w+(\.\w+)*:\w+")
 
 
 def classifier_of_short_form(text: str) -> dict[str, Any]:
-    """The section that `timm:NAME`, `hf:REPO`, a trained folder, an asset or an import path stands for."""
+    """The section that `timm:NAME`, `zoo:NAME`, `hf:REPO`, a trained folder, an asset or an import path stands for."""
     prefix, _, name = text.partition(":")
     if prefix == "timm":
         return {"kind": "timm", "model": name}
+    if prefix == "zoo":
+        return {"kind": "zoo", "model": name}
     if prefix == "hf":
         repo, _, revision = name.partition("@")
         return {"kind": "transformers", "model": repo, "revision": revision or None}
@@ -32,8 +34,8 @@ def classifier_of_short_form(text: str) -> dict[str, Any]:
         is_config = isinstance(target, type) and issubclass(target, ComponentConfig)
         return {"kind": text} if is_config else {"kind": "module", "target": text}
     raise UserError(
-        f"{text}: not a classifier; use timm:NAME, hf:REPO, asset:NAME, package.module:Name, a recipe, or a folder of "
-        "fmrgen train"
+        f"{text}: not a classifier; use timm:NAME, zoo:NAME, hf:REPO, asset:NAME, package.module:Name, a recipe, or a "
+        "folder of fmrgen train"
     )
 
 

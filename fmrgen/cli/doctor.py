@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from uuid import uuid4
 
-from fmrgen.storage.encodings import FOLDER, GIGABYTES
+from fmrgen.cache import FOLDER
+from fmrgen.storage.encodings import GIGABYTES
 
 _PACKAGES = (
     *("fmrgen", "torch", "torchvision", "transformers", "diffusers", "timm", "datasets", "huggingface_hub"),

@@ -48,8 +48,8 @@ ClassifierOption = Annotated[
         "--classifier",
         "-c",
         metavar="[NAME=]C",
-        help="timm:NAME, hf:REPO, asset:NAME, package.module:Name, a folder of `fmrgen train`, a recipe, or {kind: …}. "
-        "Repeat for more.",
+        help="timm:NAME, zoo:NAME, hf:REPO, asset:NAME, package.module:Name, a folder of `fmrgen train`, a recipe, or "
+        "{kind: …}. Repeat for more.",
     ),
 ]
 BatchSizeOption = Annotated[

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fmrgen.cache import cache_folder
 from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError
 from fmrgen.files import fingerprint, held, write_atomically
@@ -19,7 +20,7 @@ from fmrgen.files import fingerprint, held, write_atomically
 if TYPE_CHECKING:
     from torch import Tensor
 
-FOLDER, GIGABYTES = "FMRGEN_CACHE", "FMRGEN_CACHE_GB"  # variables of the environment
+GIGABYTES = "FMRGEN_CACHE_GB"  # variable of the environment
 _DEFAULT_GIGABYTES = 20.0
 _EMPTIED_TO = 0.8  # of the bound, where that is passed
 _WRITES_BETWEEN_LOOKS = 500  # at how full it is
@@ -115,9 +116,7 @@ def kept_encodings(generator: Any) -> KeptEncodings | None:
         raise UserError(f"{GIGABYTES}: must be a number of gigabytes, 0 or more, not {told}")
     if bound == 0:
         return None
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fmrgen"
-    root = Path(os.environ.get(FOLDER) or default).expanduser() / "encodings"
-    return KeptEncodings(root, int(bound * 1e9), generator)
+    return KeptEncodings(cache_folder() / "encodings", int(bound * 1e9), generator)
 
 
 def _name(image: "Tensor", label: int, row_seed: int) -> str:

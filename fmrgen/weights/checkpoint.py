@@ -1,6 +1,7 @@
 """Weights from a file into a network, without running anything that the file says."""
 
 import pickle
+import re
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -51,9 +52,21 @@ def read_checkpoint(reference: str, key: str) -> dict[str, Tensor]:
         raise UserError(f"{what}: holds no state dict of tensors")
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
         raise UserError(f"{what}: holds no state dict of tensors")
+    return _unwrapped(dict(state))
+
+
+def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The network's own names: without `module.` before all of them, and out of what normalises for it or attacks it.
+
+    Nets with their normalisation are pairs (`0.mean`, `1.conv1.weight`), RobustBench's and Madry's have a `model.`
+    beside `mu`, `normalize.…` or `attacker.…`.
+    """
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
-    return dict(state)
+    for inner, beside in (("1.", r"0\.(mean|std)"), ("model.", r"(mu|sigma|mean|std|normaliz\w*\..*|attacker\..*)")):
+        if all(key.startswith(inner) or re.fullmatch(beside, key) for key in state) and len(state) > 1:
+            return {key.removeprefix(inner): value for key, value in state.items() if key.startswith(inner)}
+    return state
 
 
 def freeze(module: nn.Module, device: torch.device | str) -> nn.Module:

@@ -1,0 +1,127 @@
+"""The paper's robust classifiers and others of published checkpoints, by their names."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import Field, field_validator
+
+from fmrgen.config import ClassifierConfig
+from fmrgen.errors import UserError
+from fmrgen.trust.recipes import paths_among
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_BITBUCKET = "https://bitbucket.org/robert_geirhos/texture-vs-shape-pretrained-models/raw"
+_NOISE = "https://github.com/bethgelab/game-of-noise/releases/download/v1.0"
+_ROBUSTBENCH = "the model zoo of RobustBench (github.com/RobustBench/robustbench)"
+
+
+class Published(NamedTuple):
+    """A checkpoint that somebody published: where, in which file, for which network of timm, under which licence.
+
+    Where there is no `address` it has to be downloaded by hand, from `found_at`.
+    """
+
+    file: str
+    address: str | None
+    licence: str
+    found_at: str = ""
+    network: str = "resnet50"
+    arguments: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
+    preprocessing: dict[str, Any] = {}  # noqa: RUF012 - of timm's data config; where empty ImageNet's, 256 to 224 px
+
+
+MODELS: dict[str, Published] = {
+    "sin": Published(
+        "resnet50_train_45_epochs_combined_IN_SF-2a0d100e.pth.tar",
+        f"{_BITBUCKET}/60b770e128fffcbd8562a3ab3546c1a735432d03/resnet50_train_45_epochs_combined_IN_SF-2a0d100e.pth.tar",
+        "none stated",
+    ),
+    "ant": Published("ANT3x3_Model.pth", f"{_NOISE}/ANT3x3_Model.pth", "MIT"),
+    "ant-sin": Published("ANT3x3_SIN_Model.pth", f"{_NOISE}/ANT3x3_SIN_Model.pth", "MIT"),
+    "augmix": Published("augmix.pth.tar", "gdrive:1z-1V3rdFiwqSECz7Wkmn4VJVefJGJGiF", "Apache-2.0"),
+    "deepaugment": Published("deepaugment.pth.tar", "gdrive:1DPRElQnBG66nd7GUphVm1t-5NroL7t7k", "MIT"),
+    "deepaugment-augmix": Published(
+        "deepaugment_and_augmix.pth.tar", "gdrive:1QKmc_p6-qDkh51WvsaS9HKFv8bX5jLnP", "MIT"
+    ),
+    "dat": Published(
+        "resnet50_dat.pth", None, "Apache-2.0", "github.com/alibaba/easyrobust, discrete adversarial training"
+    ),
+    "xcit-l12": Published(
+        "xcit-l12-ImageNet-eps-4.pth.tar",
+        "https://github.com/dedeswim/vits-robustness-torch/releases/download/v1.0/xcit-l12-ImageNet-eps-4.pth.tar",
+        "MIT",
+        network="xcit_large_24_p16_224",
+        arguments={"depth": 12, "eta": 1.0},
+        preprocessing={"mean": (0, 0, 0), "std": (1, 1, 1), "crop_pct": 1.0, "interpolation": "bicubic"},
+    ),
+    "salman2020-r50": Published("Salman2020Do_R50.pt", None, "MIT", _ROBUSTBENCH),
+    "salman2020-r18": Published("Salman2020Do_R18.pt", None, "MIT", _ROBUSTBENCH, network="resnet18"),
+    "salman2020-wrn50-2": Published("Salman2020Do_50_2.pt", None, "MIT", _ROBUSTBENCH, network="wide_resnet50_2"),
+    "engstrom2019-r50": Published("Engstrom2019Robustness.pt", None, "MIT", _ROBUSTBENCH),
+    "wong2020-r50": Published(
+        "Wong2020Fast.pt",
+        None,
+        "MIT",
+        _ROBUSTBENCH,
+        preprocessing={**_IMAGENET, "input_size": (3, 288, 288), "crop_pct": 1.0},
+    ),
+}
+
+
+class Config(ClassifierConfig):
+    """`model` is one of the names that the error for a wrong one lists.
+
+    Files that are there already are taken from `folder`; others are downloaded once, and must stay what they were.
+    """
+
+    kind: str = "zoo"
+    model: str
+    folder: str | None = Field(None, description="where the checkpoint lies, under its published name")
+
+    @field_validator("model")
+    @classmethod
+    def _is_known(cls, model: str) -> str:
+        if model not in MODELS:
+            raise ValueError(f"no {model}; there are {', '.join(MODELS)}")
+        return model
+
+    def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
+        import timm
+        from timm.data import ImageNetInfo, create_transform, resolve_data_config
+
+        from fmrgen.classifiers.base import Classifier
+        from fmrgen.weights.checkpoint import freeze, load_exactly, read_checkpoint
+
+        published = MODELS[self.model]
+        path = self._file(published)
+        network = timm.create_model(published.network, pretrained=False, **published.arguments)
+        load_exactly(network, read_checkpoint(str(path), "classifier.model"), f"classifier.model: {path}")
+        told = published.preprocessing or {**_IMAGENET, "crop_pct": 224 / 256, "interpolation": "bilinear"}
+        preprocess = create_transform(**resolve_data_config(told, model=network), is_training=False)
+        names = self.class_names or ImageNetInfo("imagenet-1k").label_descriptions()
+        return freeze(Classifier(network, preprocess, names), device)
+
+    def _file(self, published: Published) -> Path:
+        from fmrgen.weights.download import downloaded
+
+        if self.folder is not None:
+            path = Path(self.folder) / published.file
+            if not path.is_file():
+                raise UserError(f"classifier.folder: {self.folder} has no {published.file}")
+            return path
+        if published.address is None:
+            raise UserError(
+                f"classifier.model: {self.model} has to be downloaded by hand: {published.file} from "
+                f"{published.found_at}; then name its folder, classifier.folder"
+            )
+        return downloaded(published.address, published.file, "classifier.model")
+
+    def code_it_runs(self) -> list[str]:
+        return []
+
+    def places_it_reads(self) -> list[str]:
+        return paths_among(self.folder)

@@ -1,0 +1,131 @@
+"""Published checkpoints: every layout of them, downloads that stay what they were, and the lines for what can't be."""
+
+import os
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import timm
+import torch
+
+from fmrgen.classifiers.zoo import MODELS, Config, Published
+from fmrgen.errors import UserError
+from fmrgen.recipe import load_classifier
+from fmrgen.weights.download import downloaded
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return timm.create_model("resnet18").eval()
+
+
+LAYOUTS = {
+    "plain": lambda state: state,
+    "state_dict, module.": lambda state: {"state_dict": prefixed(state, "module."), "epoch": 3},
+    "model_state_dict": lambda state: {"model_state_dict": state, "arch": "resnet18"},
+    "0. and 1.": lambda state: {"0.mean": torch.zeros(3), "0.std": torch.ones(3), **prefixed(state, "1.")},
+    "Madry's": lambda state: {
+        "model": {**prefixed(state, "module.model."), **prefixed(state, "module.attacker.model."), "module.normalizer.new_mean": torch.zeros(3)}
+    },
+    "RobustBench's": lambda state: {"state_dict": {"mu": torch.zeros(3), "sigma": torch.ones(3), **prefixed(state, "model.")}},
+    "RobustBench's, normalised": lambda state: {"normalize.mean": torch.zeros(3), **prefixed(state, "model.")},
+}  # fmt: skip
+
+
+def prefixed(state, prefix):
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_loads(tmp_path, monkeypatch, network, layout):
+    monkeypatch.setitem(MODELS, "small", Published("small.pth.tar", None, "MIT", network="resnet18"))
+    torch.save(LAYOUTS[layout](network.state_dict()), tmp_path / "small.pth.tar")
+    classifier = Config(model="small", folder=str(tmp_path)).build()
+    images = torch.rand(2, 3, 224, 224)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.no_grad():
+        torch.testing.assert_close(classifier.network((images - mean) / std), network((images - mean) / std))
+        assert classifier(torch.rand(1, 3, 256, 256)).shape == (1, 1000)
+    assert len(classifier.class_names) == 1000
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_networks_of_the_zoo_are_those_of_their_papers(name):
+    published = MODELS[name]
+    network = timm.create_model(published.network, pretrained=False, **published.arguments)
+    sizes = {"resnet50": (320, 25_557_032), "xcit_large_24_p16_224": (391, 103_792_648)}
+    if published.network in sizes:
+        entries, parameters = sizes[published.network]
+        assert len(network.state_dict()) == entries
+        assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+    assert published.licence
+    assert published.address or published.found_at
+
+
+def test_a_short_form(tmp_path):
+    assert load_classifier("zoo:augmix")[1] == Config(model="augmix")
+    with pytest.raises(UserError, match="no augmax; there are sin, ant, ant-sin, augmix"):
+        load_classifier("zoo:augmax")
+
+
+class Run:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def test_mistakes_are_one_line(tmp_path, monkeypatch, network):
+    monkeypatch.setitem(MODELS, "small", Published("small.pth", None, "MIT", "example.org/small", network="resnet18"))
+    torch.save({"state_dict": network.state_dict(), "run": Run(str(tmp_path / "made"))}, tmp_path / "small.pth")
+    for section, message in (
+        (Config(model="small"), "small has to be downloaded by hand: small.pth from example.org/small; then name its"),
+        (Config(model="small", folder=str(tmp_path / "x")), "classifier.folder: "),
+        (Config(model="small", folder=str(tmp_path)), "holds more than tensors, and nothing in it is run"),
+    ):
+        with pytest.raises(UserError) as caught:
+            section.build()
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    """A web server over a folder, and an empty cache."""
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/own.pth").write_bytes(b"weights")
+    (tmp_path / "web/own.html").write_text("<p>Virus scan warning</p>")
+    monkeypatch.setenv("FMRGEN_CACHE", str(tmp_path / "cache"))
+    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(tmp_path / "web")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_file_is_downloaded_once_and_stays_what_it_was(host, tmp_path):
+    path = downloaded(f"{host}/own.pth", "own.pth", "classifier.model")
+    assert path.read_bytes() == b"weights"
+    assert len((path.parent / "own.pth.sha256").read_text().strip()) == 64
+    (tmp_path / "web/own.pth").unlink()
+    assert downloaded(f"{host}/own.pth", "own.pth", "classifier.model") == path
+    path.write_bytes(b"other weights")
+    with pytest.raises(UserError, match=r"classifier\.model: .* is not any more what was downloaded \(sha256 "):
+        downloaded(f"{host}/own.pth", "own.pth", "classifier.model")
+
+
+def test_what_can_not_be_downloaded_is_one_line(host):
+    for address, message in (
+        (f"{host}/none.pth", "can't be downloaded (HTTP Error 404: File not found); download it by hand as x.pth"),
+        (f"{host}/own.html", "answers with a page, not with a file; download it by hand as x.pth"),
+        ("http://127.0.0.1:9/x", "can't be downloaded ("),
+    ):
+        with pytest.raises(UserError) as caught:
+            downloaded(address, "x.pth", "classifier.model")
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
