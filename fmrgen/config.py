@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -58,6 +58,7 @@ FINGERPRINTED_IF_SET: dict[str, Any] = {
     "source.shuffle_seed": None,
     "classifier.smooth": False,
     "classifier.interpolation": "auto",
+    "classifier.channels": "rgb",
 }
 UNTRUSTED = "of a stranger"  # the context of a validation that imports nothing and reads no file
 _PURE_SHORT_FORMS = ("timm:", "hf:", "asset:")  # that say what they mean without an import or a file of the user's
@@ -155,6 +156,7 @@ class ClassifierConfig(ComponentConfig):
     class_names: Annotated[list[str] | None, NAMES_OR_FILE] = Field(
         None, description="names of its outputs in their order, where it does not know them itself; or a file of them"
     )
+    channels: Literal["rgb", "gray"] = Field("rgb", description="gray: the network sees images without their colours")
 
 
 def unknown_message(what: str, name: object, known: Any) -> str:

@@ -21,7 +21,7 @@ class Classifier(nn.Module):
 
     `forward` takes images [B, 3, H, W] in [0, 1] of any size and returns logits [B, K]; gradients reach the images.
     `preprocess` is differentiable and treats every image by itself. `class_names` are those of the outputs, None where
-    they are not known.
+    they are not known. With `channels` gray, images lose their colours before it (the paper's App. H).
     """
 
     def __init__(
@@ -29,15 +29,23 @@ class Classifier(nn.Module):
         network: nn.Module,
         preprocess: Callable[[Tensor], Tensor],
         class_names: Sequence[str] | None = None,
+        channels: Literal["rgb", "gray"] = "rgb",
     ) -> None:
         super().__init__()
         self.network = network
+        self.channels = channels
         self.preprocess = preprocess
         self.class_names = class_names
 
     def forward(self, images: Tensor) -> Tensor:
-        output = self.network(self.preprocess(images))
+        output = self.network(self.preprocess(_without_colours(images) if self.channels == "gray" else images))
         return getattr(output, "logits", output)  # transformers' models wrap them
+
+
+def _without_colours(images: Tensor) -> Tensor:
+    """The luma of Rec. 601, in three equal channels."""
+    luma = (images * images.new_tensor([0.299, 0.587, 0.114]).view(-1, 1, 1)).sum(1, keepdim=True)
+    return luma.expand_as(images)
 
 
 class Normalize:

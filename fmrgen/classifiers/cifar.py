@@ -50,7 +50,7 @@ class Config(ClassifierConfig):
             state = read_checkpoint(self.checkpoint, key)
             load_exactly(network, renamed(network, state), f"{key}: {self.checkpoint}")
         preprocess = Normalize(self.mean, self.std, size=32, interpolation=self.interpolation)
-        return freeze(Classifier(network, preprocess, self.class_names), device)
+        return freeze(Classifier(network, preprocess, self.class_names, self.channels), device)
 
     def code_it_runs(self) -> list[str]:
         return []

@@ -29,7 +29,9 @@ class Config(ClassifierConfig):
         network = lenet(self.num_classes, self.smooth)
         if self.checkpoint is not None:
             load_checkpoint(network, self.checkpoint)
-        return freeze(Classifier(network, Normalize([_MEAN] * 3, [_STD] * 3, size=32), self.class_names), device)
+        return freeze(
+            Classifier(network, Normalize([_MEAN] * 3, [_STD] * 3, size=32), self.class_names, self.channels), device
+        )
 
     def code_it_runs(self) -> list[str]:
         return []

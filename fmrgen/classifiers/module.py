@@ -53,7 +53,7 @@ class Config(ClassifierConfig):
         if self.checkpoint is not None:
             load_checkpoint(network, self.checkpoint)
         preprocess = Normalize(self.mean, self.std, self.size, interpolation=self.interpolation)
-        return freeze(Classifier(network, preprocess, self.class_names), device)
+        return freeze(Classifier(network, preprocess, self.class_names, self.channels), device)
 
     def code_it_runs(self) -> list[str]:
         return [self.target]

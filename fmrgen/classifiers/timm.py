@@ -49,7 +49,7 @@ class Config(ClassifierConfig):
         preprocess = create_transform(**resolve_data_config(self.data_config, model=model), is_training=False)
         is_trained = self.pretrained or self.checkpoint is not None
         names = self.class_names or (_imagenet_names(model) if is_trained else None)
-        return freeze(Classifier(model, preprocess, names), device)
+        return freeze(Classifier(model, preprocess, names, self.channels), device)
 
     def code_it_runs(self) -> list[str]:
         return []

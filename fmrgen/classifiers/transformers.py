@@ -32,7 +32,7 @@ class Config(ClassifierConfig):
         model = pretrained_model(AutoModelForImageClassification, **load)
         processor = image_processor(**load)
         names = self.class_names or _class_names(model.config.id2label)
-        return freeze(Classifier(model, _Processor(processor), names), device)
+        return freeze(Classifier(model, _Processor(processor), names, self.channels), device)
 
     def code_it_runs(self) -> list[str]:
         return [f"that of {self.model} (trust_remote_code)"] if self.trust_remote_code else []

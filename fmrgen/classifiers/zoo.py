@@ -103,7 +103,7 @@ class Config(ClassifierConfig):
         told = published.preprocessing or {**_IMAGENET, "crop_pct": 224 / 256, "interpolation": "bilinear"}
         preprocess = create_transform(**resolve_data_config(told, model=network), is_training=False)
         names = self.class_names or ImageNetInfo("imagenet-1k").label_descriptions()
-        return freeze(Classifier(network, preprocess, names), device)
+        return freeze(Classifier(network, preprocess, names, self.channels), device)
 
     def _file(self, published: Published) -> Path:
         from fmrgen.weights.download import downloaded

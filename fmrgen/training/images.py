@@ -11,7 +11,7 @@ from fmrgen.sources.base import LoadedExample, Source, StreamedSource
 
 _WINDOW_BYTES = 256 * 2**20  # of decoded images that are in memory together, twice where a batch lies in two windows
 _ORDERS_KEPT = 4
-_Window = tuple[Tensor, Tensor]  # uint8 [N, 3, H, W], and labels [N]
+_Window = tuple[Tensor, Tensor, Tensor]  # uint8 [N, 3, H, W], labels [N] and ids [N]
 
 
 class TrainingImages:
@@ -35,22 +35,20 @@ class TrainingImages:
     def batches(self, first: int, size: int, rank: int, processes: int) -> Iterator[_Window]:
         """From the step `first` on, of each step's `size` images those of one process.
 
-        Yields uint8 [B, 3, H, W] and labels [B].
+        Yields uint8 [B, 3, H, W], labels [B] and ids [B].
         """
         step = first
         while True:
             rows = [self._position(place) for place in range(step * size + rank, (step + 1) * size, processes)]
-            parts = [self._example(window, row) for window, row in rows]
-            yield torch.stack([image for image, _ in parts]), torch.stack([label for _, label in parts])
+            yield _stacked([self._example(window, row) for window, row in rows])
             step += 1
 
     def sample(self, count: int) -> _Window:
-        """Some of the images, drawn by torch's own state: uint8 [N, 3, H, W], and labels [N]."""
+        """Some of the images, drawn by torch's own state: uint8 [N, 3, H, W], labels [N] and ids [N]."""
         chosen = torch.randperm(len(self.source))[:count].tolist()
         window = self.windows[0].stop
         parts = [self._example(position // window, position % window) for position in sorted(chosen)]
-        order = torch.randperm(len(parts)).tolist()
-        return torch.stack([parts[row][0] for row in order]), torch.stack([parts[row][1] for row in order])
+        return _stacked([parts[row] for row in torch.randperm(len(parts)).tolist()])
 
     def _position(self, place: int) -> tuple[int, int]:
         """The window, and the row in it, of the example at a place in the endless order."""
@@ -76,31 +74,37 @@ class TrainingImages:
             self._orders[key] = np.random.default_rng([self.seed, epoch, window + 1]).permutation(rows)
         return self._orders[key]
 
-    def _example(self, window: int, row: int) -> tuple[Tensor, Tensor]:
+    def _example(self, window: int, row: int) -> _Window:
         if window not in self._loaded:
             while len(self._loaded) > 1:
                 self._loaded.pop(next(iter(self._loaded)))
             self._loaded[window] = load_images(self.source, self.windows[window], self.size)
-        images, labels = self._loaded[window]
-        return images[row], labels[row]
+        images, labels, ids = self._loaded[window]
+        return images[row], labels[row], ids[row]
+
+
+def _stacked(examples: list[_Window]) -> _Window:
+    images, labels, ids = (torch.stack(values) for values in zip(*examples, strict=True))
+    return images, labels, ids
 
 
 def load_images(source: Source, positions: range, size: int) -> _Window:
-    """Decoded examples: uint8 [N, 3, H, W] and labels [N]; for one that can't be read the next one that can, so that
-    there are as many as positions.
+    """Decoded examples: uint8 [N, 3, H, W], labels [N] and ids [N].
+
+    For one that can't be read the next one that can, so that there are as many as positions.
 
     Raises UserError where none of them can be read, or one can't and `source.on_error` is `fail`.
     """
-    images, labels, missing = [], [], 0
+    examples: list[LoadedExample] = []
+    missing = 0
     for loaded in source.load(positions.start, positions.stop, size):
         if isinstance(loaded, LoadedExample):
-            images += [loaded.image] * (1 + missing)
-            labels += [loaded.label] * (1 + missing)
+            examples += [loaded] * (1 + missing)
             missing = 0
         else:
             missing += 1
-    if not images:
+    if not examples:
         raise UserError("source: none of its images can be read; see source.on_error")
-    images += [images[-1]] * missing
-    labels += [labels[-1]] * missing
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), torch.tensor(labels)
+    examples += [examples[-1]] * missing
+    images = torch.from_numpy(np.stack([example.image for example in examples])).permute(0, 3, 1, 2)
+    return images, torch.tensor([e.label for e in examples]), torch.tensor([e.id for e in examples])

@@ -16,6 +16,7 @@ from fmrgen.files import write_atomically
 from fmrgen.sources.base import Source
 from fmrgen.training.augment import augment
 from fmrgen.training.checkpoint import TrainingFolder
+from fmrgen.training.copies import PerturbedCopies
 from fmrgen.training.images import TrainingImages, load_images
 from fmrgen.training.objectives.base import Objective
 from fmrgen.training.perturbed import PerturbedImages
@@ -71,21 +72,29 @@ def train(
     perturbed = None
     if recipe.perturbed is not None and generator is not None:
         perturbed = PerturbedImages(recipe.perturbed, images, generator, source.labels, device)
+    copies = None if recipe.copies is None else PerturbedCopies(recipe.copies, objective.image_size)
     optimizer, decay = _optimizer(objective, schedule)
     start = _resume(folder, objective, optimizer, decay)
     objective.network.train()
     batches = read_ahead(images.batches(start, schedule.batch_size, processes.rank, processes.size), _BATCHES_AHEAD)
     own_share = schedule.batch_size // processes.size
+
+    def changed(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        given = pixels.to(device) / 255, labels.to(device)
+        return augment(*given, recipe.augment, generator, len(source.labels))
+
     with tracking(trackers, recipe, Path(output), processes.is_first) as log:
         for step in range(start, schedule.steps):
-            pixels, labels = next(batches)
-            torch.manual_seed(_step_seed(schedule.seed, step, processes.rank))
+            pixels, labels, ids = next(batches)
             done = step / schedule.steps
-            batch, targets = augment(
-                pixels.to(device) / 255, labels.to(device), recipe.augment, generator, len(source.labels)
-            )
             with torch.autocast(device.type, torch.bfloat16, enabled=schedule.precision == "bf16"):
-                loss = objective.loss(batch, targets, done)
+                torch.manual_seed(seed := _step_seed(schedule.seed, step, processes.rank))
+                batch, targets = changed(pixels, labels)
+                if copies is None:
+                    loss = objective.loss(batch, targets, done)
+                else:
+                    torch.manual_seed(seed)  # the copies are changed as their images are
+                    loss = objective.loss_of_pair(batch, changed(copies.of(ids, pixels), labels)[0], targets, done)
                 if perturbed is not None:
                     loss = loss + objective.loss(*perturbed.draw(own_share, device), done)
             if not torch.isfinite(loss):
@@ -179,7 +188,9 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 def _test(objective: Objective, source: Source, device: torch.device) -> dict[str, float]:
     found: dict[str, list[Tensor]] = {}
     for start in range(0, len(source), _TEST_BATCH):
-        images, labels = load_images(source, range(start, min(start + _TEST_BATCH, len(source))), objective.image_size)
+        images, labels, _ = load_images(
+            source, range(start, min(start + _TEST_BATCH, len(source))), objective.image_size
+        )
         with torch.no_grad():
             for name, values in objective.metrics(images.to(device) / 255, labels.to(device)).items():
                 found.setdefault(name, []).append(values.float())

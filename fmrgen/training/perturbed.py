@@ -56,7 +56,9 @@ class PerturbedImages:
         ]
         moved, targets = [], []
         for judge in judges:
-            for pixels, labels in zip(*(part.split(_TOGETHER) for part in images.sample(config.images)), strict=True):
+            for pixels, labels, _ in zip(
+                *(part.split(_TOGETHER) for part in images.sample(config.images)), strict=True
+            ):
                 stages = _stages(judge, pixels.to(device) / 255, labels.to(device), generator, config)
                 others = [other for other in judges if other is not judge]
                 moved.append(stages.flatten(0, 1).cpu())

@@ -51,6 +51,9 @@ class TrainRecipe(StrictConfig):
     model: Annotated[SerializeAsAny[ObjectiveConfig], component("fmrgen.training.objectives")]
     schedule: ScheduleConfig
     augment: AugmentConfig = AugmentConfig()
+    copies: str | None = Field(
+        None, description="a perturbed split of the source, here or on the Hub: each image's copy is learned from too"
+    )
     perturbed: PerturbedConfig | None = None
     generator: GeneratorField | None = None
 

@@ -155,8 +155,8 @@ def test_an_epoch_shows_each_image_once_and_keeps_two_windows_at_most(monkeypatc
 
 
 def test_the_next_image_stands_for_one_that_can_not_be_read():
-    images, labels = load_images(Counting(6, {0, 3, 5}), range(6), 4)
+    images, labels, ids = load_images(Counting(6, {0, 3, 5}), range(6), 4)
     assert images[:, 0, 0, 0].tolist() == [1, 1, 2, 4, 4, 4]
-    assert labels.tolist() == [1, 1, 2, 4, 4, 4]
+    assert labels.tolist() == ids.tolist() == [1, 1, 2, 4, 4, 4]
     with pytest.raises(UserError, match="none of its images can be read"):
         load_images(Counting(2, {0, 1}), range(2), 4)

@@ -119,7 +119,7 @@ def test_perturbed_images_are_moved_against_a_judge_and_judged_by_the_others():
     made = PerturbedImages(recipe.perturbed, images, generator, source.labels, torch.device("cpu"))
     torch.manual_seed(0)
     lenet, other = (section.build() for section in recipe.perturbed.judges)
-    _, chosen = images.sample(20)
+    _, chosen, _ = images.sample(20)
     assert made.images.shape == (2 * 20 * 7, 3, 32, 32)  # the reconstruction and every second step
     of_lenet, of_other = made.targets.split(20 * 7)
     pixels = made.images / 255

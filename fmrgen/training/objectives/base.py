@@ -37,6 +37,10 @@ class Objective(ABC):
         """The loss of a batch: images [B, 3, H, W] in [0, 1], labels [B], or probabilities [B, K]; `progress` runs
         from 0 to 1."""
 
+    def loss_of_pair(self, images: "Tensor", copies: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
+        """The loss of images and of as many perturbed copies of them, of the same shapes and labels."""
+        return self.loss(images, labels, progress) + self.loss(copies, labels, progress)
+
     @abstractmethod
     def metrics(self, images: "Tensor", labels: "Tensor") -> dict[str, "Tensor"]:
         """Per-image measures [B] of a test batch."""
