@@ -1,14 +1,14 @@
 """Attacks on pixels: FGSM (Goodfellow et al. 2015) and PGD (Madry et al. 2018), as foolbox has them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fmrgen.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 _SHORT_FORM = re.compile(r"(fgsm|pgd-(?P<steps>\d{1,4}))(?P<l2>-l2)?@(?P<over>\d*\.?\d+)(/(?P<under>\d+))?")
 
@@ -33,7 +33,7 @@ class Attack:
 
     def __call__(
         self,
-        classifier: "nn.Module",
+        classifier: "Callable[[Tensor], Tensor]",
         images: "Tensor",
         labels: "Tensor",
         *,

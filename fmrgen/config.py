@@ -51,6 +51,8 @@ FINGERPRINTED_IF_SET: dict[str, Any] = {
     "perturb.min_probability": 0.0,
     "perturb.min_margin": 0.0,
     "perturb.start_noise": 0.0,
+    "perturb.start": "none",
+    "perturb.start_epsilon": 0.003,
     "perturb.objective": "margin",  # rows of before have another version
     "generator.shell": False,
     "oracle.class_prompts": {},

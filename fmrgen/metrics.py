@@ -186,6 +186,12 @@ class Summary:
         "accuracy on the source's images before they come to the split's size: where SA is lower, resizing takes it",
         lambda rows: rows.share_right("native_prediction"),
     )
+    attacked_accuracy: Estimate | None = _metric(
+        "attacked",
+        "accuracy on originals under an attack on pixels",
+        "accuracy on the originals after an attack against the classifier itself (evaluate --attack)",
+        lambda rows: rows.share_right("attacked_prediction"),
+    )
     valid_fmr: Estimate | None = _metric(
         "FMR valid",
         "FMR over valid rows alone",

@@ -41,12 +41,18 @@ class Fixture:
         rows = perturb(examples(self.images, self.labels), self.classifier, self.generator, self.oracle, **settings)
         return by_id(rows)
 
-    def reference(self, i, **options):
+    def reference(self, i, of=None, **options):
+        """The literal algorithm on image `i`, or on another one `of` its label and id."""
         self.generator.row_seeds = [row_seed(0, i)]
         settings = {"budget": BUDGET, "step_size": self.step_size, "seed": row_seed(0, i, "update"), **options}
         settings["start_seed"] = row_seed(0, i, "start")
         return reference_perturb(
-            self.images[i : i + 1], self.labels[i], self.classifier, self.generator, self.oracle, **settings
+            self.images[i : i + 1] if of is None else of,
+            self.labels[i],
+            self.classifier,
+            self.generator,
+            self.oracle,
+            **settings,
         )
 
 

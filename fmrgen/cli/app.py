@@ -268,6 +268,14 @@ def evaluate(
             "splits without originals.",
         ),
     ] = None,
+    attack: Annotated[
+        str | None,
+        typer.Option(
+            "--attack",
+            metavar="ATTACK",
+            help="Measure accuracy on attacked originals too: pgd-20@8/255, pgd-20-l2@0.5 or fgsm@8/255.",
+        ),
+    ] = None,
     download: Annotated[
         bool, typer.Option("--download", help="Download splits before reading them, instead of streaming.")
     ] = False,
@@ -285,11 +293,14 @@ def evaluate(
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
+    from fmrgen.attacks import attack_of_short_form
     from fmrgen.recipe import load_classifiers, load_source
 
     is_transfer = context.info_name == "transfer"
     folder = output or Path("transfer" if is_transfer else "evaluation")
     named, originals = load_classifiers(classifiers), load_source(source) if source else None
+    if attack is not None:
+        attack_of_short_form(attack)
 
     from fmrgen.cli import display, progress
     from fmrgen.jobs.evaluate import evaluate as run
@@ -302,6 +313,7 @@ def evaluate(
             splits,
             named,
             source=originals,
+            attack=attack,
             download=download,
             batch_size=batch_size,
             trust=trust,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fmrgen.attacks import Attack
 from fmrgen.engine.checks import check_decoded, check_judgement, check_labels
 from fmrgen.engine.images import StraightThroughBytes, as_float32
 from fmrgen.engine.interfaces import Generator, Latents, Oracle
@@ -18,6 +19,7 @@ from fmrgen.engine.slots import PassOutput, Slots, first_fault
 from fmrgen.errors import UserError, one_line
 
 MEASURES = ("score", "probability", "oracle_label", "prediction", "loss")
+_PGD_STEPS = 10  # of an attack that latents start from
 ENCODED_TOGETHER = 16  # at most so many images are encoded together
 
 
@@ -40,6 +42,7 @@ class Models:
         self.needs_gradient = needs_gradient
         self.classifier, self.generator, self.oracle = classifier, generator, oracle
         self.seed, self.device = options.seed, device
+        self.attack = _attack(options)
         self.objective = OBJECTIVES[options.objective]
         self.min_probability, self.min_margin = options.min_probability, options.min_margin
         self.half_precision = options.precision == "bf16"
@@ -49,6 +52,19 @@ class Models:
         # CUDA graphs come with this mode; elsewhere it is the default one.
         mode: Any = {"dynamic": False, "mode": "reduce-overhead"}
         self.forward = torch.compile(self._forward, **mode) if options.compile else self._forward
+
+    def attacked(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> Tensor:
+        """The images that are encoded in the place of originals: after the attack they start with, if there is one."""
+        if self.attack is None:
+            return images
+        self.running = "classifier"
+        seeds = [row_seed(self.seed, example_id, "attack") for example_id in ids]
+        found: Tensor = self._in_parts_that_fit(self._attack_given, images, labels, seeds)[0]
+        return found
+
+    def _attack_given(self, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> list[Tensor]:
+        assert self.attack is not None
+        return [self.attack(lambda batch: as_float32(self.classifier(batch)), images, labels, row_seeds=seeds)]
 
     def encode(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> Latents:
         """The latents, in full precision."""
@@ -217,6 +233,14 @@ class Models:
             for half in (slice(len(images) // 2), slice(len(images) // 2, None))
         ]
         return [torch.cat(values) for values in zip(*parts, strict=True)]
+
+
+def _attack(options: PerturbOptions) -> Attack | None:
+    """The attack on pixels that the latents start from."""
+    epsilon = options.start_epsilon
+    if options.start == "pgd":
+        return Attack(epsilon, _PGD_STEPS, 2.5 * epsilon / _PGD_STEPS, random_start=True)
+    return Attack(epsilon, 1, epsilon) if options.start == "fgsm" else None
 
 
 def row_seed(seed: int, example_id: int, purpose: str = "") -> int:

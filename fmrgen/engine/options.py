@@ -7,6 +7,8 @@ from typing import Literal
 _MOST_STEPS = 1_000_000
 _MOST_SLOTS = 65_536
 
+STARTS = ("none", "fgsm", "pgd")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PerturbOptions:
@@ -30,6 +32,16 @@ class PerturbOptions:
             "description": "what a step climbs: the best other class's lead over the true one, which does not hang on "
             "the logits' temperature, or the cross-entropy",
         },
+    )
+    start: Literal["none", "fgsm", "pgd"] = field(
+        default="none",
+        metadata={
+            "description": "encode the original as it is, or after an attack on its pixels (App. E); what is stored as "
+            "the original stays the source's",
+        },
+    )
+    start_epsilon: float = field(
+        default=0.003, metadata={"description": "largest change of a pixel by that attack, of values from 0 to 1"}
     )
     start_noise: float = field(
         default=0.0,
@@ -68,6 +80,10 @@ class PerturbOptions:
                 raise ValueError(f"{name} must be from 0 to less than 1, not {getattr(self, name)}")
         if not (self.start_noise >= 0 and math.isfinite(self.start_noise)):
             raise ValueError(f"start_noise must not be negative, it is {self.start_noise}")
+        if self.start not in STARTS:
+            raise ValueError(f"start must be none, fgsm or pgd, not {self.start}")
+        if not 0 < self.start_epsilon <= 1:
+            raise ValueError(f"start_epsilon must be above 0 and at most 1, it is {self.start_epsilon}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, it is {self.seed}")
         if self.slots != "auto" and not 1 <= self.slots <= _MOST_SLOTS:

@@ -117,9 +117,10 @@ def _encoded(
         images = on_byte_grid(torch.stack([example.image for example in padded]).to(models.device))
         labels = torch.tensor([example.label for example in padded], device=models.device)
         ids = [example.id for example in padded]
-        make = partial(models.encode, images, labels, ids)
+        begun = models.attacked(images, labels, ids)
+        make = partial(models.encode, begun, labels, ids)
         seeds = [row_seed(options.seed, example_id) for example_id in ids]
-        latents = make() if encodings is None else encodings(images, labels, seeds, make)
+        latents = make() if encodings is None else encodings(begun, labels, seeds, make)
         measures = models.measure(images, labels)
         target = labels if options.oracle_rule == "label" else measures["oracle_label"]
         rows = new_rows(latents, images, torch.tensor(ids), labels, target, measures, options.budget, keep_latents)

@@ -91,7 +91,8 @@ class Comparison:
 class EvaluationResults:
     """Everything of an evaluation that is a figure. Rates are in percent; `results` are row by row of the matrix.
 
-    `own` compares classifiers each on its own split; None where there are no two of one source.
+    `own` compares classifiers each on its own split; None where there are no two of one source. `attack` is the attack
+    on pixels that the attacked accuracies are of, in short form.
     """
 
     schema: Literal["fmrgen-evaluation/1"]
@@ -100,6 +101,7 @@ class EvaluationResults:
     results: list[Result]
     comparisons: list[Comparison]
     own: OwnComparison | None = None
+    attack: str | None = None
 
     @property
     def matrix(self) -> list[list[Result]]:

@@ -68,7 +68,7 @@ class SplitRows:
                 shown = pa.table({name: table[name] for name in self.images} | named)
                 self.sampler.add(row, shown, part["label"].tolist(), self.opened.image_of)
                 images = {name: table[name] for name in self.images}
-                yield Batch(np.arange(row, row + len(table)), partial(_decode, images, self.opened, row))
+                yield Batch(np.arange(row, row + len(table)), partial(decode_images, images, self.opened, row))
                 row += len(table)
         if self.opened.provenance is not None:
             check_recorded_rows(self.opened, [example_id for part in self._parts for example_id in part["id"].tolist()])
@@ -140,7 +140,9 @@ class ClassifiedSplit:
     notes: list[str] = field(default_factory=list)
 
 
-def _decode(images: Mapping[str, pa.ChunkedArray], opened: OpenedSplit, first_row: int) -> dict[str, list[LazyPixels]]:
+def decode_images(
+    images: Mapping[str, pa.ChunkedArray], opened: OpenedSplit, first_row: int
+) -> dict[str, list[LazyPixels]]:
     """The images of some rows; those that do not fit into `MOST_PIXELS` beside the others are left to be decoded."""
     decoded: dict[str, list[LazyPixels]] = {}
     room = MOST_PIXELS

@@ -26,8 +26,13 @@ from fmrgen.weights.digest import weights_sha256
 _SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
 
 
-def summarise_evaluation(models: list[NamedClassifier], evaluated: list[ClassifiedSplit]) -> EvaluationData:
-    """Summaries, comparisons and tables. Raises UserError where a classifier's outputs are in another order."""
+def summarise_evaluation(
+    models: list[NamedClassifier], evaluated: list[ClassifiedSplit], attack: str | None = None
+) -> EvaluationData:
+    """Summaries, comparisons and tables; `attack` is the one whose answers are among the predictions.
+
+    Raises UserError where a classifier's outputs are in another order.
+    """
     results: list[Result] = []
     comparisons: list[Comparison] = []
     tables: list[pa.Table] = []
@@ -52,6 +57,7 @@ def summarise_evaluation(models: list[NamedClassifier], evaluated: list[Classifi
         splits.append(_split_figures(passed, columns, made_for, _more_fooled(made_for, here, measure)))
     return EvaluationData(
         schema=SCHEMA,
+        attack=attack,
         splits=splits,
         classifiers=[
             EvaluatedClassifier(
@@ -79,8 +85,9 @@ def _columns_of(
     found["prediction"] = said["image"]
     if "original" in said:
         found["original_prediction"] = said["original"]
-    if "native" in said:
-        found["native_prediction"] = said["native"]
+    for name in ("native", "attacked"):
+        if name in said:
+            found[f"{name}_prediction"] = said[name]
     return found
 
 

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from fmrgen.attacks import attack_of_short_form
 from fmrgen.components import build_component, component_errors, fit_to_labels, names_of_outputs
 from fmrgen.config import ComponentConfig
 from fmrgen.distributed.launch import Processes, check_same_on_all
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
+from fmrgen.evaluation.attacked import classify_attacked
 from fmrgen.evaluation.classify import classify
 from fmrgen.evaluation.originals import classify_source
 from fmrgen.evaluation.samples import Sampler
@@ -35,6 +37,7 @@ def evaluate(
     classifiers: Mapping[str, AnyClassifier] | Sequence[str] | AnyClassifier,
     *,
     source: str | SourceConfig | None = None,
+    attack: str | None = None,
     download: bool = False,
     trust: bool = False,
     batch_size: int = 64,
@@ -55,6 +58,8 @@ def evaluate(
             mapping that names them.
         source: of the splits; accuracy on its own pixels is measured as well. If a split has no `original` column SA
             comes from it too, and by default from the source in its provenance.
+        attack: on pixels, such as `pgd-20@8/255`, `pgd-20-l2@0.5` or `fgsm@8/255`: accuracy on originals that were
+            attacked against each classifier is measured as well.
         download: fetch a split on the Hub whole before it is read.
         trust: let the source in a provenance run the code and read the places that it names.
         batch_size: images that a classifier gets at once.
@@ -68,6 +73,7 @@ def evaluate(
     Raises:
         UserError: a split or classifier can't be used, with the cure.
     """
+    way = None if attack is None else attack_of_short_form(attack)
     classifiers = _several(classifiers, "classifier")
     splits = _several(splits, "split")
     processes = Processes()
@@ -93,11 +99,13 @@ def evaluate(
             passed = _classify_split(split, models, processes, device, shown, batch_size, tell)
             if "original" not in split.features or source is not None:
                 classify_source(passed, processes, device, source, trust, batch_size)
+            if way is not None:
+                classify_attacked(passed, processes, device, way, batch_size)
             evaluated.append(passed)
     for model in models:
         what = f"classifier {model.name}"
         check_same_weights(what, model.module, loaded[f"weights of {what}"])
-    found = summarise_evaluation(models, evaluated)
+    found = summarise_evaluation(models, evaluated, attack)
     return Evaluation(**{field.name: getattr(found, field.name) for field in fields(found)})
 
 

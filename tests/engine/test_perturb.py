@@ -56,6 +56,29 @@ def test_a_random_start_is_of_seed_and_id_and_equals_the_literal_algorithm(setti
             assert row.step_losses[0] == pytest.approx(another[i].step_losses[0])
 
 
+def test_it_may_start_from_attacked_pixels_and_keeps_the_original(setting):
+    """Of the attacked image the algorithm is the literal one; what is said of the original is of the source's."""
+    epsilon = 0.01
+    rows = setting.engine(slots=3, start="fgsm", start_epsilon=epsilon)
+    plain = setting.engine(slots=3)
+    moved = 0
+    for i, row in rows.items():
+        x = setting.images[i : i + 1].clone().requires_grad_(True)
+        torch.nn.functional.cross_entropy(setting.classifier(x), torch.tensor([setting.labels[i]])).backward()
+        attacked = (x.detach() + epsilon * x.grad.sign()).clamp(0, 1)
+        literal = setting.reference(i, of=attacked)
+        assert (row.valid, row.iterations, row.stop_reason) == (literal.valid, literal.iterations, literal.stop_reason)
+        assert torch.equal(row.image, literal.image if row.valid else row.original)
+        assert torch.equal(row.original, plain[i].original)
+        assert row.original_prediction == plain[i].original_prediction
+        moved += not torch.equal(row.image, plain[i].image)
+    assert moved > COUNT / 3
+    for name in ("fgsm", "pgd"):
+        alone = setting.engine(slots=1, start=name, start_epsilon=epsilon)
+        together = setting.engine(slots=24, start=name, start_epsilon=epsilon)
+        assert all(torch.equal(row.image, together[i].image) for i, row in alone.items())
+
+
 def test_consistent_rule_equals_the_literal_algorithm(setting):
     rows = setting.engine(oracle_rule="consistent", slots=3)
     for i, row in rows.items():

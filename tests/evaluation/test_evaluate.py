@@ -717,3 +717,26 @@ def test_a_mistake_is_one_line(finished_split, tmp_path, monkeypatch, capsys):
     assert os.listdir(tmp_path) == []
     assert run("evaluate", finished_split) == 2
     assert capsys.readouterr().err == "fmrgen: Missing option '--classifier' / '-c'; see fmrgen evaluate --help\n"
+
+
+def test_accuracy_under_attack_is_that_of_the_attack_with_the_labels(finished_split, tmp_path, capsys):
+    from fmrgen.attacks import attack_of_short_form
+
+    split = f"{finished_split}:mnist/lenet"
+    found = evaluate(split, [LENET], attack="fgsm@0.2", batch_size=50)
+    stored = load_dataset(str(finished_split), "mnist", split="lenet")
+    images = torch.stack([to_batch(np.asarray(image)[None])[0] for image in stored["original"]])
+    labels = torch.tensor(stored["label"])
+    network = load_classifier(LENET)[1].build()
+    attacked = attack_of_short_form("fgsm@0.2")(network, images, labels)
+    right = (network(images).argmax(1) == labels) & (network(attacked).argmax(1) == labels)
+    total = found.results[0].total
+    assert total.attacked_accuracy.value == pytest.approx(100 * float(right.float().mean()))
+    assert total.attacked_accuracy.value < total.standard_accuracy.value
+    assert found.attack == "fgsm@0.2"
+    random = [evaluate(split, [LENET], attack="pgd-3@0.1", batch_size=size).results[0].total for size in (7, 120)]
+    assert random[0].attacked_accuracy == random[1].attacked_accuracy
+    assert run("evaluate", split, "-c", LENET, "--attack", "fgsm@0.1", "-o", tmp_path / "report") == 0
+    assert "attacked" in capsys.readouterr().out
+    assert run("evaluate", split, "-c", LENET, "--attack", "cw@0.1", "-o", tmp_path / "report") == 2
+    assert "cw@0.1: not an attack; write fgsm@8/255" in capsys.readouterr().err

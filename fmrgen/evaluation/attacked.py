@@ -1,0 +1,67 @@
+"""Accuracy under an attack on pixels, beside FMR."""
+
+import hashlib
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fmrgen.attacks import Attack
+from fmrgen.distributed.launch import Processes
+from fmrgen.errors import UserError
+from fmrgen.evaluation.classify import Batch, classify
+from fmrgen.evaluation.stream import ClassifiedSplit, decode_images
+from fmrgen.storage.open import OpenedSplit, reading
+
+
+def classify_attacked(
+    passed: ClassifiedSplit, processes: Processes, device: torch.device, attack: Attack, batch_size: int
+) -> None:
+    """Adds what each classifier says of originals that were attacked against it, as `attacked`.
+
+    Raises UserError for a split without originals.
+    """
+    if "original" not in passed.split.features:
+        raise UserError(f"--attack: {passed.split.name} has no column original to attack")
+    attacked = {name: _Attacked(classifier, attack) for name, classifier in passed.answering.items()}
+    found = classify(_originals(passed.split, batch_size), attacked, processes, device)
+    for name, said in found.items():
+        passed.predictions[name] |= said
+
+
+class _Attacked(nn.Module):
+    """A classifier, asked of images that were first attacked against its own answers.
+
+    An image that it gets right is attacked away from its label. One that it gets wrong need not be, and stays wrong: so
+    both are judged as with the label. The random start of an image hangs on its pixels, and on no other image.
+    """
+
+    def __init__(self, classifier: nn.Module, attack: Attack) -> None:
+        super().__init__()
+        self.classifier, self.attack = classifier, attack
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.inference_mode(False):
+            images = images.clone()  # one of inference mode takes no gradient
+            with torch.no_grad():
+                answers: Tensor = self.classifier(images).argmax(1)
+            attacked = self.attack(self.classifier, images, answers, row_seeds=[_seed(image) for image in images])
+        with torch.no_grad():
+            logits: Tensor = self.classifier(attacked)
+        return logits
+
+
+def _seed(image: Tensor) -> int:
+    return int.from_bytes(hashlib.blake2b(image.cpu().numpy().tobytes(), digest_size=8).digest()) >> 1
+
+
+def _originals(split: OpenedSplit, size: int) -> Iterator[Batch]:
+    row = 0
+    with reading(split.name):
+        stream = split.undecoded(["original"]).select_columns(["original"])
+        for table in stream.with_format("arrow").iter(size):
+            images = {"attacked": table["original"]}
+            yield Batch(np.arange(row, row + len(table)), partial(decode_images, images, split, row))
+            row += len(table)
