@@ -293,7 +293,7 @@ def evaluate(
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    from fmrgen.attacks import attack_of_short_form
+    from fmrgen.engine.attacks import attack_of_short_form
     from fmrgen.recipe import load_classifiers, load_source
 
     is_transfer = context.info_name == "transfer"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fmrgen.attacks import Attack
+from fmrgen.engine.attacks import Attack
 from fmrgen.engine.checks import check_decoded, check_judgement, check_labels
 from fmrgen.engine.images import StraightThroughBytes, as_float32
 from fmrgen.engine.interfaces import Generator, Latents, Oracle

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmrgen.attacks import Attack
 from fmrgen.distributed.launch import Processes
+from fmrgen.engine.attacks import Attack
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import Batch, classify
 from fmrgen.evaluation.stream import ClassifiedSplit, decode_images

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from fmrgen.attacks import attack_of_short_form
 from fmrgen.components import build_component, component_errors, fit_to_labels, names_of_outputs
 from fmrgen.config import ComponentConfig
 from fmrgen.distributed.launch import Processes, check_same_on_all
+from fmrgen.engine.attacks import attack_of_short_form
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
 from fmrgen.evaluation.attacked import classify_attacked

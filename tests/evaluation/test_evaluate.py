@@ -720,7 +720,7 @@ def test_a_mistake_is_one_line(finished_split, tmp_path, monkeypatch, capsys):
 
 
 def test_accuracy_under_attack_is_that_of_the_attack_with_the_labels(finished_split, tmp_path, capsys):
-    from fmrgen.attacks import attack_of_short_form
+    from fmrgen.engine.attacks import attack_of_short_form
 
     split = f"{finished_split}:mnist/lenet"
     found = evaluate(split, [LENET], attack="fgsm@0.2", batch_size=50)

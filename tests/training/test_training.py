@@ -4,8 +4,8 @@ import pytest
 import torch
 from helpers import ROOT
 
-from fmrgen.attacks import attack_of_short_form
 from fmrgen.classifiers.lenet import Config as LenetConfig
+from fmrgen.engine.attacks import attack_of_short_form
 from fmrgen.errors import UserError
 from fmrgen.generators.vqgan import Config as VqganConfig
 from fmrgen.oracles.clip import Config as ClipConfig

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from fmrgen.attacks import Attack
+from fmrgen.engine.attacks import Attack
 from fmrgen.labels import Labels
 from fmrgen.training.objectives import classifier
 from fmrgen.training.objectives.classifier import ClassifierObjective

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import LABELS, SIZE, tiny_network
 
-from fmrgen.attacks import Attack, attack_of_short_form
+from fmrgen.engine.attacks import Attack, attack_of_short_form
 from fmrgen.errors import UserError
 
 foolbox = pytest.importorskip("foolbox")
