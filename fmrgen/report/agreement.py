@@ -16,7 +16,7 @@ _APART = 0.5  # of the place of a generator, over which its classifiers lie side
 def agreement_table(found: Agreement) -> Table:
     """A row for each classifier: its FMR under each generator, with its rank among them."""
     columns = [
-        [f"{value} ({rank})" for value, rank in zip(values, ranks, strict=True)]
+        [f"{rank}: {value}" for value, rank in zip(values, ranks, strict=True)]
         for values, ranks in zip(found.fmr, found.ranks(), strict=True)
     ]
     rows = [list(row) for row in zip(found.classifiers, *columns, strict=True)]
