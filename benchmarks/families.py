@@ -24,7 +24,7 @@ from fmrgen.components import Components
 from fmrgen.records import Example
 
 SIZE = 64
-_WIDTHS = (64, 128, 128)
+_WIDTHS = (32, 64, 64)
 
 
 def unet(**options: Any) -> Any:
