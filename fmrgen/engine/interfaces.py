@@ -46,6 +46,10 @@ class Generator(ABC):
             Latents with B rows.
         """
 
+    def encode_quickly(self, images: "Tensor", labels: "Tensor") -> Latents:
+        """Latents of the shapes that `encode` gives, however poor, for a trial; `encode`, unless that is dear."""
+        return self.encode(images, labels)
+
     @abstractmethod
     def decode(self, latents: Latents) -> "Tensor":
         """The images of latents, differentiably.

@@ -68,7 +68,14 @@ class MaskedGenerator(Generator):
 
     def encode(self, images: Tensor, labels: Tensor) -> Latents:
         self.generator.row_seeds = self.row_seeds
-        free, fixed = self.generator.encode(images, labels)
+        return self._of_whole(self.generator.encode(images, labels))
+
+    def encode_quickly(self, images: Tensor, labels: Tensor) -> Latents:
+        self.generator.row_seeds = self.row_seeds
+        return self._of_whole(self.generator.encode_quickly(images, labels))
+
+    def _of_whole(self, latents: Latents) -> Latents:
+        free, fixed = latents
         whole = free.flatten(1)
         context = whole if fixed is None else torch.cat([whole, fixed.reshape(len(fixed), -1)], 1)
         return Latents(whole[:, self.mask.kept], context)

@@ -40,7 +40,7 @@ def encode_blank(generator: Generator, blank: "Tensor") -> Latents:
 
     generator.row_seeds = [0]
     with torch.no_grad():
-        latents = generator.encode(blank, torch.zeros(1, dtype=torch.int64, device=blank.device))
+        latents = generator.encode_quickly(blank, torch.zeros(1, dtype=torch.int64, device=blank.device))
     generator.row_seeds = ()
     return latents
 

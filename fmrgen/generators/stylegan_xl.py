@@ -71,11 +71,16 @@ class StyleGan(Generator):
         self.network, self.settings, self.image_size = network, settings, settings.image_size
 
     def encode(self, images: "Tensor", labels: "Tensor") -> Latents:
-        import torch
-
         check_class(labels, self.network.classes)
         target = images * 2 - 1
-        free = self._invert(target, self._start(target, labels))
+        return self._with_residual(target, self._invert(target, self._start(target, labels)))
+
+    def encode_quickly(self, images: "Tensor", labels: "Tensor") -> Latents:
+        return self._with_residual(images * 2 - 1, self.network.centres(labels).contiguous())
+
+    def _with_residual(self, target: "Tensor", free: "Tensor") -> Latents:
+        import torch
+
         if not self.settings.residual:
             return Latents(free)
         with torch.no_grad():

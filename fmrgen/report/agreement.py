@@ -7,7 +7,7 @@ from pathlib import Path
 from fmrgen.evaluation.agreement import Agreement
 from fmrgen.files import write_atomically
 from fmrgen.intervals import Estimate
-from fmrgen.report.plot import FORMATS, LINES, Plot, drawing, grid_of_percent, interval_ends
+from fmrgen.report.plot import LINES, Plot, drawing, grid_of_percent, interval_ends
 from fmrgen.report.tables import Table
 
 _APART = 0.5  # of the place of a generator, over which its classifiers lie side by side
@@ -41,11 +41,7 @@ def write_agreement(found: Agreement, folder: Path) -> list[Path]:
     """Writes `agreement.json` and the plot, `agreement.png`, `.pdf` and `.svg`, into `folder`; returns their paths."""
     text = json.dumps(asdict(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(folder / "agreement.json", text.encode())
-    plot = _plot(found)
-    pictures = [folder / f"agreement.{file_format}" for file_format in FORMATS]
-    for path in pictures:
-        plot.save(path)
-    return [folder / "agreement.json", *pictures]
+    return [folder / "agreement.json", *_plot(found).save_all(folder, "agreement")]
 
 
 def _plot(found: Agreement) -> Plot:

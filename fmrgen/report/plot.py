@@ -73,6 +73,13 @@ class Plot(Figure):
             raise UserError(f"{path}: a picture is .png, .pdf or .svg")
         write_atomically(Path(path), self.to_bytes(file_format))
 
+    def save_all(self, folder: Path, name: str) -> list[Path]:
+        """Writes the picture in every format into `folder`; returns the paths."""
+        paths = [folder / f"{name}.{file_format}" for file_format in FORMATS]
+        for path in paths:
+            self.save(path)
+        return paths
+
     def _repr_png_(self) -> bytes:
         return self.to_bytes()
 

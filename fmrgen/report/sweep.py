@@ -13,7 +13,7 @@ from fmrgen.evaluation.results import SweepResult
 from fmrgen.files import write_atomically
 from fmrgen.intervals import format_estimate
 from fmrgen.metrics import METRICS, Metric
-from fmrgen.report.plot import FORMATS, LINES, Plot, draw_band, drawing, grid_of_percent
+from fmrgen.report.plot import LINES, Plot, draw_band, drawing, grid_of_percent
 from fmrgen.report.tables import Table
 
 _SHOWN = ("standard_accuracy", "perturbed_accuracy", "validation_rate", "fmr", "mean_iterations")
@@ -35,11 +35,7 @@ def write_sweep(results: Sequence[SweepResult], folder: Path) -> list[Path]:
     told = [{"values": dict(r.values), "folder": r.name, "summary": asdict(r.summary)} for r in results]
     text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(folder / "sweep.json", text.encode())
-    plot = _plot(results)
-    pictures = [folder / f"sweep.{file_format}" for file_format in FORMATS]
-    for path in pictures:
-        plot.save(path)
-    return [folder / "sweep.json", *pictures]
+    return [folder / "sweep.json", *_plot(results).save_all(folder, "sweep")]
 
 
 def _plot(results: Sequence[SweepResult]) -> Plot:

@@ -52,51 +52,27 @@ def train(
         UserError: the recipe can't be trained, the folder is another run's, or training diverged.
     """
     processes = Processes()
-    device, schedule = processes.device, recipe.schedule
+    schedule = recipe.schedule
     folder = TrainingFolder(Path(output), recipe)
     if (metrics := folder.metrics()) is not None:
         return metrics
-    torch.manual_seed(schedule.seed)
-    source = build_source(recipe.source)
-    objective = recipe.model.objective(device, source.labels)
-    objective.average_gradients = averaging(processes.size)
-    for section, needs in (("augment.reconstruct", recipe.augment.reconstruct), ("perturbed", recipe.perturbed)):
-        if needs and recipe.generator is None:
-            raise UserError(f"{section}: needs a generator section")
     if schedule.batch_size % processes.size:
         raise UserError(
             f"schedule.batch_size: {schedule.batch_size} images can't be shared by {processes.size} processes"
         )
-    generator = recipe.generator.build(device) if recipe.generator is not None else None
+    torch.manual_seed(schedule.seed)
+    source = build_source(recipe.source)
+    objective = recipe.model.objective(processes.device, source.labels)
+    objective.average_gradients = averaging(processes.size)
     images = TrainingImages(source, objective.image_size, schedule.seed)
-    perturbed = None
-    if recipe.perturbed is not None and generator is not None:
-        perturbed = PerturbedImages(recipe.perturbed, images, generator, source.labels, device)
-    copies = None if recipe.copies is None else PerturbedCopies(recipe.copies, objective.image_size)
+    losses = _Losses(recipe, objective, images, processes)
     optimizer, decay = _optimizer(objective, schedule)
     start = _resume(folder, objective, optimizer, decay)
     objective.network.train()
     batches = read_ahead(images.batches(start, schedule.batch_size, processes.rank, processes.size), _BATCHES_AHEAD)
-    own_share = schedule.batch_size // processes.size
-
-    def changed(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        given = pixels.to(device) / 255, labels.to(device)
-        return augment(*given, recipe.augment, generator, len(source.labels))
-
     with tracking(trackers, recipe, Path(output), processes.is_first) as log:
         for step in range(start, schedule.steps):
-            pixels, labels, ids = next(batches)
-            done = step / schedule.steps
-            with torch.autocast(device.type, torch.bfloat16, enabled=schedule.precision == "bf16"):
-                torch.manual_seed(seed := _step_seed(schedule.seed, step, processes.rank))
-                batch, targets = changed(pixels, labels)
-                if copies is None:
-                    loss = objective.loss(batch, targets, done)
-                else:
-                    torch.manual_seed(seed)  # the copies are changed as their images are
-                    loss = objective.loss_of_pair(batch, changed(copies.of(ids, pixels), labels)[0], targets, done)
-                if perturbed is not None:
-                    loss = loss + objective.loss(*perturbed.draw(own_share, device), done)
+            loss = losses.of(next(batches), step)
             if not torch.isfinite(loss):
                 raise UserError(f"training diverged at step {step}; lower schedule.learning_rate")
             optimizer.zero_grad()
@@ -117,15 +93,57 @@ def train(
         objective.network.eval()
         metrics = {}
         if processes.is_first:
-            with TemporaryDirectory(prefix=".", dir=output) as partial:
-                objective.save(Path(partial))
-                for path in sorted(filter(Path.is_file, Path(partial).rglob("*"))):
-                    write_atomically(Path(output) / path.relative_to(partial), path.read_bytes())
-            metrics = _test(objective, build_source(recipe.test), device)
+            _save(objective, Path(output))
+            metrics = _test(objective, build_source(recipe.test), processes.device)
             log({f"test {name}": value for name, value in metrics.items()}, schedule.steps)
             folder.end(metrics)
     of_first: dict[str, float] = processes.gather(metrics)[0]
     return of_first
+
+
+class _Losses:
+    """The loss of a step: of images changed at random, of their copies, and of perturbed ones, as the recipe says."""
+
+    def __init__(self, recipe: TrainRecipe, objective: Objective, images: TrainingImages, processes: Processes) -> None:
+        for section, needs in (("augment.reconstruct", recipe.augment.reconstruct), ("perturbed", recipe.perturbed)):
+            if needs and recipe.generator is None:
+                raise UserError(f"{section}: needs a generator section")
+        self.recipe, self.objective, self.processes = recipe, objective, processes
+        self.labels, self.device = images.source.labels, processes.device
+        self.generator = None if recipe.generator is None else recipe.generator.build(self.device)
+        self.perturbed = None
+        if recipe.perturbed is not None and self.generator is not None:
+            self.perturbed = PerturbedImages(recipe.perturbed, images, self.generator, self.labels, self.device)
+        self.copies = None if recipe.copies is None else PerturbedCopies(recipe.copies, objective.image_size)
+
+    def of(self, batch: tuple[Tensor, Tensor, Tensor], step: int) -> Tensor:
+        """Of one process's share of a step: uint8 [B, 3, H, W], labels [B] and ids [B]."""
+        pixels, labels, ids = batch
+        schedule = self.recipe.schedule
+        done, seed = step / schedule.steps, _step_seed(schedule.seed, step, self.processes.rank)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=schedule.precision == "bf16"):
+            torch.manual_seed(seed)
+            images, targets = self._changed(pixels, labels)
+            if self.copies is None:
+                loss = self.objective.loss(images, targets, done)
+            else:
+                torch.manual_seed(seed)  # the copies are changed as their images are
+                copies, _ = self._changed(self.copies.of(ids, pixels), labels)
+                loss = self.objective.loss_of_pair(images, copies, targets, done)
+            if self.perturbed is not None:
+                loss = loss + self.objective.loss(*self.perturbed.draw(len(pixels), self.device), done)
+        return loss
+
+    def _changed(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        given = pixels.to(self.device) / 255, labels.to(self.device)
+        return augment(*given, self.recipe.augment, self.generator, len(self.labels))
+
+
+def _save(objective: Objective, output: Path) -> None:
+    with TemporaryDirectory(prefix=".", dir=output) as partial:
+        objective.save(Path(partial))
+        for path in sorted(filter(Path.is_file, Path(partial).rglob("*"))):
+            write_atomically(output / path.relative_to(partial), path.read_bytes())
 
 
 def _optimizer(

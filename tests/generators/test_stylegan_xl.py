@@ -91,7 +91,10 @@ def test_an_unmoved_image_is_exact(tmp_path, name):
     generator = build(tmp_path, name)
     images = torch.rand(3, 3, generator.image_size, generator.image_size)
     with torch.no_grad():
+        quick = generator.encode_quickly(images, LABELS)
+        torch.testing.assert_close(generator.decode(quick), images, atol=1e-6, rtol=0)
         latents = generator.encode(images, LABELS)
+        assert [part.shape for part in quick] == [part.shape for part in latents]
         torch.testing.assert_close(generator.decode(latents), images, atol=1e-6, rtol=0)
         moved = generator.decode(Latents(latents.free + 0.1, latents.fixed))
     assert (moved - images).abs().mean() > 1e-3

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from fmrgen.training.objectives.base import Objective, ObjectiveConfig
+from fmrgen.training.objectives.base import Objective, ObjectiveConfig, psnr
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +65,7 @@ class UnetObjective(Objective):
     def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
         generator = self.generator()
         made = generator.decode(generator.encode(images, labels))
-        return {"psnr": -10 * (made - images).square().flatten(1).mean(1).log10()}
+        return {"psnr": psnr(made, images)}
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "average": self.average.state_dict()}

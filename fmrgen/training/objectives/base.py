@@ -56,3 +56,8 @@ class Objective(ABC):
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes back what `state` gave."""
         self.network.load_state_dict(state["network"])
+
+
+def psnr(made: "Tensor", images: "Tensor") -> "Tensor":
+    """Peak signal to noise ratio [B], in dB, of images [B, 3, H, W] in [0, 1] made after others; `made` is clipped."""
+    return -10 * (made.clamp(0, 1) - images).square().flatten(1).mean(1).log10()

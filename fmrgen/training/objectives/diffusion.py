@@ -6,6 +6,7 @@ from pydantic import Field
 
 from fmrgen.labels import Labels
 from fmrgen.training.objectives._unets import UnetConfig, UnetObjective
+from fmrgen.training.objectives.base import psnr
 
 if TYPE_CHECKING:
     import torch
@@ -60,8 +61,7 @@ class DiffusionObjective(UnetObjective):
         noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)).to(images)
         noised = move(images * 2 - 1, noise, 1.0, level)
         denoised = move(noised, generator.eps(noised, last, None), level, 1.0) / 2 + 0.5
-        psnr = -10 * (denoised.clamp(0, 1) - images).square().flatten(1).mean(1).log10()
-        return {**super().metrics(images, labels), "psnr_of_denoised": psnr}
+        return {**super().metrics(images, labels), "psnr_of_denoised": psnr(denoised, images)}
 
     def generator(self) -> "Diffusion":
         from fmrgen.generators.diffusion import Config as GeneratorConfig

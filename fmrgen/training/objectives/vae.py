@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from fmrgen.labels import Labels
-from fmrgen.training.objectives.base import Objective, ObjectiveConfig
+from fmrgen.training.objectives.base import Objective, ObjectiveConfig, psnr
 
 if TYPE_CHECKING:
     import torch
@@ -55,9 +55,9 @@ class VaeObjective(Objective):
 
     def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
         latents = self.network.encode(images * 2 - 1).latent_dist.mode()
-        made = (self.network.decode(latents).sample / 2 + 0.5).clamp(0, 1)
+        made = self.network.decode(latents).sample / 2 + 0.5
         return {
-            "psnr": -10 * (made - images).square().flatten(1).mean(1).log10(),
+            "psnr": psnr(made, images),
             "latent_std": latents.flatten(1).std(1),
         }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, model_validator
 
 from fmrgen.labels import Labels
-from fmrgen.training.objectives.base import Objective, ObjectiveConfig
+from fmrgen.training.objectives.base import Objective, ObjectiveConfig, psnr
 
 if TYPE_CHECKING:
     import torch
@@ -156,7 +156,7 @@ class VdvaeObjective(Objective):
         made = expected_image(self.network.logits(self.network.posterior_means(images * 2 - 1))) / 2 + 0.5
         _, divergence = self._bound(images)
         return {
-            "psnr": -10 * (made.clamp(0, 1) - images).square().flatten(1).mean(1).log10(),
+            "psnr": psnr(made, images),
             "divergence": divergence,
         }
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from fmrgen.labels import Labels
-from fmrgen.training.objectives.base import Objective, ObjectiveConfig
+from fmrgen.training.objectives.base import Objective, ObjectiveConfig, psnr
 
 if TYPE_CHECKING:
     import torch
@@ -90,9 +90,9 @@ class VqganObjective(Objective):
 
     def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
         latents = self.network.encode(images * 2 - 1).latents
-        output = (self.network.decode(latents).sample / 2 + 0.5).clamp(0, 1)
+        output = self.network.decode(latents).sample / 2 + 0.5
         return {
-            "psnr": -10 * (output - images).square().flatten(1).mean(1).log10(),
+            "psnr": psnr(output, images),
             "latent_std": latents.flatten(1).std(1),
         }
 
