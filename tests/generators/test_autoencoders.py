@@ -235,6 +235,14 @@ def test_files_of_taesd(tmp_path, channels, pools):
     assert torch.equal(plain, decoded)
 
 
+def test_the_gradient_of_taesd_is_that_of_differences(tmp_path, double):
+    taesd = TaesdConfig(**taesd_files(tmp_path, 4, False), image_size=16).build()
+    for network in (taesd.encoder, taesd.decoder):
+        network.double()
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    check_rows_and_gradient(taesd, images, torch.zeros(3, dtype=torch.int64))
+
+
 @pytest.mark.skipif(not hasattr(diffusers, "AutoencoderTiny"), reason="no AutoencoderTiny")
 def test_taesd_is_what_diffusers_makes_of_the_same_weights(tmp_path):
     files = taesd_files(tmp_path, 4, False)

@@ -326,11 +326,21 @@ def test_masks_of_its_latent(in_one_pass, tmp_path):
     check_mask(in_one_pass, pictures(), LABELS, tmp_path)
 
 
-def test_its_engine_equals_the_literal_algorithm(in_one_pass, double):
+@pytest.fixture
+def one_pass_doubled(in_one_pass, double):
     for part in ("unet", "vae"):
         if hasattr(in_one_pass, part):
             getattr(in_one_pass, part).double()
-    check_engine_is_literal(in_one_pass, 0.1)
+    return in_one_pass
+
+
+def test_its_gradient_is_that_of_differences(one_pass_doubled):
+    one_pass_doubled.row_seeds = [7, 8, 9]
+    check_rows_and_gradient(one_pass_doubled, pictures().double(), LABELS, at=0.9)
+
+
+def test_its_engine_equals_the_literal_algorithm(one_pass_doubled):
+    check_engine_is_literal(one_pass_doubled, 0.1)
 
 
 def test_a_consistency_model_is_asked_as_diffusers_asks_it(tmp_path):
