@@ -220,3 +220,42 @@ def sparsify(
         config = f"output.config={loaded.output.config}-sparse"
         display.print_note(f"use it: fmrgen generate {recipe} generator.mask={output} {config}")
     display.print_line(output)
+
+
+def attack_oracle(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    classifiers: Annotated[
+        list[str] | None,
+        typer.Option("--classifier", "-c", metavar="[NAME=]C", help="Attack this classifier too. Repeat for more."),
+    ] = None,
+    epsilons: Annotated[
+        list[str] | None,
+        typer.Option("--epsilon", metavar="E", help="Largest change of a pixel, as 8/255. Repeat for more."),
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Steps of the attack.")] = 20,
+    limit: LimitOption = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The figures, as JSON.")] = Path(
+        "attacked-oracle.json"
+    ),
+    quiet: QuietOption = False,
+) -> None:
+    """Attack the oracle, each image towards another class (paper App. L)."""
+    from fmrgen.engine.attacks import radius
+    from fmrgen.recipe import load_classifiers, load_recipe
+
+    loaded = load_recipe(recipe, limited(limit, overrides))
+    named = load_classifiers(classifiers) if classifiers else {}
+    radii = [radius(text) for text in epsilons or ["2/255", "4/255", "8/255", "16/255"]]
+
+    from fmrgen.cli import display, progress
+    from fmrgen.jobs.attack_oracle import attack_oracle as run
+    from fmrgen.report.attacked import attacked_table, write_attacked
+
+    display.quiet_libraries()
+    with progress.row_progress("attack", not quiet) as on_images:
+        found = run(loaded, named, radii, steps=steps, on_images=on_images)
+    write_attacked(found, output)
+    if not quiet:
+        display.print_table(attacked_table(found), f"attacked towards another class, {steps} steps")
+    display.print_line(output)

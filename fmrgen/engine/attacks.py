@@ -111,6 +111,18 @@ def attack_of_short_form(text: str) -> Attack:
     return Attack(epsilon, steps, 2.5 * epsilon / steps, is_l2, random_start=True)
 
 
+def radius(text: str) -> float:
+    """A radius such as `8/255` or `0.03`. Raises UserError for what is none, or no change of a pixel."""
+    over, _, under = text.partition("/")
+    try:
+        found = float(over) / float(under or 1)
+    except (ValueError, ZeroDivisionError):
+        found = 0.0
+    if not 0 < found <= 1:
+        raise UserError(f"{text}: not the largest change of a pixel; write 8/255 or 0.03")
+    return found
+
+
 def _lengths(rows: "Tensor") -> "Tensor":
     """Euclidean lengths [B, 1, 1, 1], none of them zero."""
     return rows.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)

@@ -122,3 +122,19 @@ class Oracle(ABC):
         Returns:
             Probabilities and scores, [B, K] each.
         """
+
+    def logits(self, images: "Tensor") -> "Tensor":
+        """What `judge` is the softmax of, with gradients to the images: for attacks on the oracle itself (App. L).
+
+        Args:
+            images: [B, 3, H, W] in [0, 1].
+
+        Returns:
+            [B, K].
+
+        Raises:
+            UserError: this oracle tells no gradient.
+        """
+        from fmrgen.errors import UserError
+
+        raise UserError(f"oracle: a {type(self).__name__} tells no gradient, so it can't be attacked")

@@ -1,7 +1,8 @@
-"""Accuracy under an attack on pixels, beside FMR."""
+"""Accuracy under an attack on pixels, beside FMR; and what an attack makes of an oracle."""
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -13,7 +14,29 @@ from fmrgen.engine.attacks import Attack
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import Batch, classify
 from fmrgen.evaluation.stream import ClassifiedSplit, decode_images
+from fmrgen.intervals import Estimate
 from fmrgen.storage.open import OpenedSplit, reading
+
+
+@dataclass(frozen=True)
+class AttackedJudge:
+    """What became of a judge: `oracle`, or a classifier by its name. Rates are in percent.
+
+    Attributes:
+        name: of the judge.
+        clean: accuracy on the images as they are.
+        epsilon: radius of the attack, largest change of a pixel from 0 to 1.
+        right: accuracy after it.
+        targeted: share of images that are taken for the target after it.
+        target_probability: mean probability of the target.
+    """
+
+    name: str
+    clean: Estimate
+    epsilon: float
+    right: Estimate
+    targeted: Estimate
+    target_probability: float
 
 
 def classify_attacked(

@@ -41,12 +41,19 @@ class ClassifierOracle(Oracle):
     def judge(self, images: "Tensor") -> Judgement:
         import torch
 
+        with torch.no_grad():
+            probabilities = self.logits(images).softmax(dim=1)
+        return Judgement(probabilities, probabilities)
+
+    def logits(self, images: "Tensor") -> "Tensor":
+        import torch
+
         from fmrgen.classifiers.base import answer_in_labels
 
         if self._unfitted_labels is not None:
-            what = "oracle.classifier"
-            self.classifier = answer_in_labels(self.classifier, self._unfitted_labels, images[:1], what)
+            with torch.no_grad():
+                what = "oracle.classifier"
+                self.classifier = answer_in_labels(self.classifier, self._unfitted_labels, images[:1], what)
             self._unfitted_labels = None
-        with torch.no_grad():
-            probabilities = self.classifier(images).softmax(dim=1)
-        return Judgement(probabilities, probabilities)
+        answer: Tensor = self.classifier(images)
+        return answer

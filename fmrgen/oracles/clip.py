@@ -106,13 +106,32 @@ class ClipOracle(Oracle):
 
     def judge(self, images: "Tensor") -> Judgement:
         import torch
+
+        pixels = self.processor(images=(images * 255).round().to(torch.uint8), return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            score = self._score(pixels.to(self.model.device))
+        return Judgement((score * self.model.logit_scale.exp()).softmax(dim=-1), score)
+
+    def logits(self, images: "Tensor") -> "Tensor":
+        """The processor's own steps, resized where it does and normalised, with gradients and without its rounding."""
+        from torchvision.transforms.v2 import functional as transforms
+
+        told = self.processor
+        if told.do_resize and (size := told.size.get("shortest_edge")) and min(images.shape[2:]) != size:
+            mode = transforms.InterpolationMode.BICUBIC
+            images = transforms.resize(images, [size], interpolation=mode, antialias=True).clamp(0, 1)
+        if told.do_center_crop:
+            images = transforms.center_crop(images, [told.crop_size["height"], told.crop_size["width"]])
+        mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (told.image_mean, told.image_std))
+        return self._score((images - mean) / std) * self.model.logit_scale.exp()
+
+    def _score(self, pixels: "Tensor") -> "Tensor":
+        """Cosine similarities [B, K] of pixels [B, 3, H, W] as the network takes them."""
+        import torch
         from torch.nn.functional import normalize
 
         if self._text is None:
             raise UserError("oracle: does not know its labels yet; call set_labels(fmrgen.Labels(names)) first")
-        pixels = self.processor(images=(images * 255).round().to(torch.uint8), return_tensors="pt")["pixel_values"]
-        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # GPUs would round the patches to 10 bits
-        with torch.no_grad(), exact:
-            output = self.model.get_image_features(pixel_values=pixels.to(self.model.device)).pooler_output
-        score = normalize(output, dim=-1) @ self._text.T
-        return Judgement((score * self.model.logit_scale.exp()).softmax(dim=-1), score)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # GPUs would round the patches to 10 bits
+            output = self.model.get_image_features(pixel_values=pixels).pooler_output
+        return normalize(output, dim=-1) @ self._text.T
