@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from fmrgen.components import Components
 
 
+STUDIES = "paper/"  # how the names of studies begin
 _DESCRIBED_ALL_THE_SAME = (*NOT_FINGERPRINTED, "output.config", "output.split", "output.shard_size")
 
 
@@ -138,9 +139,15 @@ def shipped_recipes() -> dict[str, Path]:
     return {str(path.relative_to(root).with_suffix("")): path for path in sorted(root.rglob("*.yaml"))}
 
 
+def describe_studies() -> dict[str, str]:
+    """Name → title of every shipped study."""
+    names = [name for name in shipped_recipes() if name.startswith(STUDIES)]
+    return {name: str(_read(name, seen=()).get("title", "")) for name in names}
+
+
 def describe_recipes() -> dict[str, str]:
-    """Name → description of every shipped recipe that can be run."""
-    names = [name for name in shipped_recipes() if not name.startswith("_")]
+    """Name → description of every shipped recipe that can be run by itself; studies are not among them."""
+    names = [name for name in shipped_recipes() if not name.startswith(("_", STUDIES))]
     return {name: str(_read(name, seen=()).get("description", "")) for name in names}
 
 

@@ -153,6 +153,7 @@ def _parse_part(text: str | None) -> tuple[int, int] | None:
 command()(studies.compare)
 command()(studies.sweep)
 command()(studies.inspect)
+command()(studies.study)
 command("attack-oracle")(studies.attack_oracle)
 command()(studies.sparsify)
 

@@ -1,7 +1,9 @@
 """The commands that make several splits: comparisons of classifiers, and sweeps over a recipe's values."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from fmrgen.config import ComponentConfig
     from fmrgen.jobs.evaluation import Evaluation
     from fmrgen.recipe import Recipe
+
+Scale = Literal["small", "full"]
 
 
 def compare(
@@ -259,3 +263,71 @@ def attack_oracle(
     if not quiet:
         display.print_table(attacked_table(found), f"attacked towards another class, {steps} steps")
     display.print_line(output)
+
+
+def study(
+    name: Annotated[
+        str | None, typer.Argument(metavar="STUDY", help="A study's file, or the name of a shipped one.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="section.key=value", help="Changes to all recipes of splits.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The study's folder.")] = Path("study"),
+    scale: Annotated[Scale, typer.Option("--scale", help="With what is at hand, or as the paper has it.")] = "small",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the parts, and do nothing.")] = False,
+    processes: ProcessesOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Run a table of the paper as a study, and say what of it holds.
+
+    Trains models, makes splits and compares; without STUDY lists those there are. Run the same command again to resume.
+    """
+    from fmrgen.recipe import describe_studies
+
+    if name is None:
+        for shipped, title in describe_studies().items():
+            print(f"{shipped:16} {title}")
+        return
+
+    from fmrgen.cli import display, progress
+    from fmrgen.jobs.study import load_study, part_lines, parts_of, run_study
+    from fmrgen.report.study import claims_table, write_study
+    from fmrgen.report.write import write_report
+
+    loaded = load_study(name)
+    if dry_run:
+        for line in part_lines(parts_of(loaded, scale), overrides or []):
+            display.print_line(line)
+        return
+    display.quiet_libraries()
+    is_first = is_first_process()
+    show = not quiet and is_first
+
+    @contextmanager
+    def on_train(model: str) -> Iterator[Callable[[int, int, float], None]]:
+        with progress.row_progress(f"train {model}", show) as on_step:
+            yield lambda step, steps, loss: on_step(step, steps)
+
+    with progress.split_progress(show) as on_rows:
+        found = run_study(
+            loaded,
+            output,
+            scale=scale,
+            change=overrides or [],
+            on_train=on_train,
+            job_progress=lambda made: progress.job_progress(made, show),
+            on_rows=on_rows,
+            on_note=display.print_note,
+        )
+    if not is_first:
+        return
+    for part, evaluation in found.evaluations.items():
+        write_report(evaluation, output / part / "comparison")
+        if not quiet:
+            display.print_transfer(evaluation)
+            display.print_evaluation(evaluation)
+    written = write_study(loaded.title, loaded.paper, found.claims, found.evaluations, output)
+    if found.claims and not quiet:
+        display.print_table(claims_table(found.claims), loaded.title)
+    for path in written:
+        display.print_line(path)

@@ -33,6 +33,7 @@ def compare(
     output: str | Path,
     *,
     seeds: int = 1,
+    attack: str | None = None,
     batch_size: int = 64,
     progress: bool = True,
     job_progress: JobProgress | None = None,
@@ -50,6 +51,7 @@ def compare(
         output: the dataset folder.
         seeds: how many splits each classifier gets, of `perturb.seed` and those after it; the ranking is of the first,
             and the others tell how far chance alone moves FMR.
+        attack: on pixels, as for `evaluate`.
         batch_size: images that a classifier gets at once when it is evaluated.
         progress: show bars.
         job_progress: in the place of the bars: makes, for a split's recipe, what is told how far it is.
@@ -72,7 +74,7 @@ def compare(
         with (job_progress or partial(job_bar, progress))(made) as on_progress:
             make_split(made, output, on_progress=on_progress, on_note=on_note)
     splits = [f"{output}:{made.output.config}/{made.output.split}" for made in recipes]
-    return evaluate(splits, sections, batch_size=batch_size, progress=progress, on_rows=on_rows)
+    return evaluate(splits, sections, attack=attack, batch_size=batch_size, progress=progress, on_rows=on_rows)
 
 
 def _recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> list[Recipe]:

@@ -20,20 +20,23 @@ def to_markdown(evaluation: EvaluationResults) -> str:
     """Every split's table with its ranking, and the transfer matrix where there is more than one cell."""
     parts = []
     if (own := own_table(evaluation)) is not None:
-        parts += ["## Each classifier on its own split", _table(own)]
+        parts += ["## Each classifier on its own split", table_of(own)]
         parts.append("\n".join(f"* {escape(line)}" for line in own_lines(evaluation)))
     comparisons = {comparison.split: comparison for comparison in evaluation.comparisons}
     for split, row in zip(evaluation.splits, evaluation.matrix, strict=True):
         comparison = comparisons.get(split.name)
         shown = ranked(row, comparison) if comparison else row
-        parts += [f"## {escape(split.name)}", escape(split_facts(split, row)), _table(split_table(shown))]
+        parts += [f"## {escape(split.name)}", escape(split_facts(split, row)), table_of(split_table(shown))]
         if (otherwise := split_table(shown, secondary=True)).header[1:]:
-            parts += ["FMR by other ways of counting:", _table(otherwise)]
+            parts += ["FMR by other ways of counting:", table_of(otherwise)]
         if comparison and (lines := neighbours(comparison)):
             parts.append("\n".join(f"* {escape(line)}" for line in lines))
     if len(evaluation.results) > 1:
         parts.append("## Transfer")
-        parts += [_table(transfer_table(evaluation, "fmr")), _table(transfer_table(evaluation, "perturbed_accuracy"))]
+        parts += [
+            table_of(transfer_table(evaluation, "fmr")),
+            table_of(transfer_table(evaluation, "perturbed_accuracy")),
+        ]
     if notes := all_notes(evaluation):
         parts += ["## Notes", "\n".join(f"* {escape(note)}" for note in notes)]
     parts.append("\n".join(f"* {name}: {text}" for name, text in EXPLAINED.items()))
@@ -44,7 +47,8 @@ def to_markdown(evaluation: EvaluationResults) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _table(table: Table) -> str:
+def table_of(table: Table) -> str:
+    """A table in Markdown."""
     header = [escape(cell) for cell in table.header]
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *([escape(name), *cells] for name, *cells in table.rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,113 @@
+"""Claims that one figure of a study is higher than another, and what becomes of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from fmrgen.config import StrictConfig
+from fmrgen.errors import UserError
+from fmrgen.evaluation.results import EvaluationResults, Result
+from fmrgen.intervals import Estimate
+from fmrgen.metrics import COMPARED
+
+Metric = Literal["fmr", "perturbed_accuracy", "standard_accuracy", "attacked_accuracy"]
+
+
+class Claim(StrictConfig):
+    """That one figure is higher than another: `PART/MODEL`, or `PART/MODEL on MODEL` for a split made for another."""
+
+    says: str
+    higher: str
+    lower: str
+    metric: Metric = "fmr"
+
+
+@dataclass(frozen=True)
+class ClaimFound:
+    """What became of a claim: the two figures, how far they are apart, and whether that is beyond chance.
+
+    The interval of a difference is paired where both are of one part's own splits, else made of the two intervals.
+    """
+
+    says: str
+    higher: str
+    lower: str
+    metric: str
+    values: tuple[Estimate, Estimate]
+    apart: Estimate
+
+    @property
+    def verdict(self) -> str:
+        """In a word or two."""
+        if self.apart.value <= 0:
+            return "does not hold"
+        return "holds" if self.apart.low is not None and self.apart.low > 0 else "holds, within chance"
+
+
+def find_claim(claim: Claim, evaluations: Mapping[str, EvaluationResults]) -> ClaimFound:
+    """What becomes of a claim.
+
+    Args:
+        claim: of figures of these evaluations.
+        evaluations: by the names of their parts.
+
+    Returns:
+        Both figures, their difference and a verdict.
+
+    Raises:
+        UserError: a figure is not known.
+    """
+    one, other = (_result_of(figure, evaluations) for figure in (claim.higher, claim.lower))
+    values = tuple(getattr(result.total, claim.metric) for result in (one, other))
+    if None in values:
+        raise UserError(f"{claim.higher}, {claim.lower}: no {claim.metric}; no row of one of them is valid")
+    apart = _paired(claim, one, other, evaluations) or _unpaired(*values)
+    return ClaimFound(claim.says, claim.higher, claim.lower, claim.metric, (values[0], values[1]), apart)
+
+
+def _result_of(figure: str, evaluations: Mapping[str, EvaluationResults]) -> Result:
+    """The result that `PART/MODEL` or `PART/MODEL on MODEL` stands for."""
+    part, models = part_and_models(figure)
+    model, made_for = models[0], models[-1]
+    evaluation = evaluations[part]
+    own = {place.classifier: place.split for place in (evaluation.own.ranking if evaluation.own else [])}
+    if made_for not in own:
+        raise UserError(f"{figure}: {made_for} was not found to be the classifier of its own split")
+    return evaluation.result(own[made_for], model)
+
+
+def _paired(claim: Claim, one: Result, other: Result, evaluations: Mapping[str, EvaluationResults]) -> Estimate | None:
+    """The difference where both are of one part, and it is known there: on their own splits, or on one."""
+    part = part_and_models(claim.higher)[0]
+    if part != part_and_models(claim.lower)[0] or claim.metric not in COMPARED:
+        return None
+    evaluation = evaluations[part]
+    if one.split == other.split:
+        pairs = next(comparison.differences for comparison in evaluation.comparisons if comparison.split == one.split)
+    elif one.conditioned and other.conditioned and evaluation.own is not None:
+        pairs = evaluation.own.differences
+    else:
+        return None
+    for pair in pairs:
+        if {pair.first, pair.second} == {one.classifier, other.classifier}:
+            apart: Estimate | None = getattr(pair, claim.metric)
+            if apart is None or pair.first == one.classifier or apart.low is None or apart.high is None:
+                return apart
+            return Estimate(-apart.value, -apart.high, -apart.low)
+    return None
+
+
+def _unpaired(one: Estimate, other: Estimate) -> Estimate:
+    """The difference of two figures of other images or other rows: their margins, squared and added."""
+    value = one.value - other.value
+    if one.low is None or one.high is None or other.low is None or other.high is None:
+        return Estimate(value, None, None)
+    below = ((one.value - one.low) ** 2 + (other.high - other.value) ** 2) ** 0.5
+    above = ((one.high - one.value) ** 2 + (other.value - other.low) ** 2) ** 0.5
+    return Estimate(value, value - below, value + above)
+
+
+def part_and_models(text: str) -> tuple[str, list[str]]:
+    """Part and models of `PART/MODEL` or `PART/MODEL on MODEL`."""
+    part, _, rest = text.partition("/")
+    return part, rest.split(" on ")

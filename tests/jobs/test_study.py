@@ -1,0 +1,114 @@
+"""Studies: parts that are ordinary jobs, claims with their verdicts, and the shipped ones."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from helpers import run
+
+from fmrgen.errors import UserError
+from fmrgen.evaluation.claims import Claim, ClaimFound, _unpaired, find_claim
+from fmrgen.intervals import Estimate
+from fmrgen.jobs.study import load_study, part_lines, parts_of
+from fmrgen.recipe import describe_recipes, describe_studies
+
+OWN = """\
+title: two LeNets
+paper: as it says
+small:
+  - train: train/mnist-lenet
+    name: brief
+    change: [schedule.steps=60, schedule.batch_size=32, test.limit=20, source.limit=400]
+  - compare: mnist-lenet
+    name: splits
+    change: [source.limit=40, perturb.budget=4, perturb.step_size=0.1, perturb.min_probability=0]
+    models: ["shipped=asset:mnist/lenet", brief]
+    attack: fgsm@0.1
+  - train: train/mnist-lenet
+    name: copied
+    change: [schedule.steps=2, source.split=test, source.limit=40, test.limit=20, "copies={output}/splits:mnist/shipped"]
+claims:
+  - {says: the shipped one stands its own images better, higher: splits/shipped, lower: splits/brief}
+  - {says: on one split, higher: splits/brief on shipped, lower: splits/shipped}
+  - {says: attacked, higher: splits/shipped, lower: splits/brief, metric: attacked_accuracy}
+"""
+
+
+def test_a_study_of_ones_own_runs_and_goes_on(tmp_path, capsys):
+    (tmp_path / "own.yaml").write_text(OWN)
+    assert run("study", tmp_path / "own.yaml", "-o", tmp_path / "out") == 0
+    told = capsys.readouterr().out
+    assert "the shipped one stands its own images better" in told
+    found = json.loads((tmp_path / "out/study.json").read_text())
+    assert found["parts"] == ["splits"]
+    assert [claim["metric"] for claim in found["claims"]] == ["fmr", "fmr", "attacked_accuracy"]
+    for claim in found["claims"]:
+        one, other = claim["values"]
+        assert claim["apart"]["value"] == pytest.approx(one["value"] - other["value"])
+    markdown = (tmp_path / "out/study.md").read_text()
+    assert "## The paper\n\nas it says" in markdown
+    assert "| on one split |" in markdown
+    assert (tmp_path / "out/models/copied/model.safetensors").exists()
+    assert (tmp_path / "out/splits/comparison/report.html").exists()
+    made = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
+    assert run("study", tmp_path / "own.yaml", "-o", tmp_path / "out", "-q") == 0
+    assert {path: path.read_bytes() for path in made} == made
+    assert json.loads((tmp_path / "out/study.json").read_text()) == found
+
+
+def evaluation(values):
+    """Own figures by model, each on its own split, and a split's others."""
+    results = {
+        (f"s:{split}", model): SimpleNamespace(
+            split=f"s:{split}", classifier=model, conditioned=split == model, total=SimpleNamespace(fmr=value)
+        )
+        for (split, model), value in values.items()
+    }
+    ranking = [SimpleNamespace(classifier=model, split=f"s:{model}") for model in dict.fromkeys(m for _, m in values)]
+    pair = SimpleNamespace(first="b", second="a", fmr=Estimate(-20, -25, -15))
+    return SimpleNamespace(
+        own=SimpleNamespace(ranking=ranking, differences=[pair]),
+        comparisons=[],
+        result=lambda split, model: results[split, model],
+    )
+
+
+def test_differences_are_paired_where_they_can_be_and_told_with_chance():
+    one = evaluation({("a", "a"): Estimate(80, 75, 85), ("b", "b"): Estimate(60, 55, 65)})
+    found = find_claim(Claim(says="x", higher="p/a", lower="p/b"), {"p": one})
+    assert found.apart == Estimate(20, 15, 25)
+    assert found.verdict == "holds"
+    other = evaluation({("a", "a"): Estimate(77, 74, 81)})
+    found = find_claim(Claim(says="x", higher="p/a", lower="q/a"), {"p": one, "q": other})
+    assert found.apart.value == 3
+    assert found.apart.low == pytest.approx(3 - (5**2 + 4**2) ** 0.5)
+    assert found.verdict == "holds, within chance"
+    assert find_claim(Claim(says="x", higher="q/a", lower="p/a"), {"p": one, "q": other}).verdict == "does not hold"
+    assert _unpaired(Estimate(3, None, None), Estimate(1, 0, 2)) == Estimate(2, None, None)
+    estimates = (Estimate(1, 0, 2), Estimate(1, 0, 2))
+    assert ClaimFound("x", "a", "b", "fmr", estimates, Estimate(0, -1, 1)).verdict == "does not hold"
+
+
+@pytest.mark.parametrize("name", describe_studies())
+def test_shipped_studies_say_what_they_would_do(name):
+    study = load_study(name)
+    assert name not in describe_recipes()
+    for scale in ("small", "full"):
+        if parts := getattr(study, scale):
+            lines = part_lines(parts_of(study, scale), ["source.limit=7"] if scale == "small" else [])
+            assert len(lines) >= len(parts)
+
+
+def test_mistakes_are_one_line(tmp_path, capsys):
+    for text, message in (
+        (OWN.replace("higher: splits/shipped, lower: splits/brief}", "higher: x/shipped, lower: splits/brief}", 1), "no part compares as x"),
+        (OWN.replace("splits/brief on shipped", "splits/nobody on shipped"), "splits has no model nobody"),
+        (OWN.replace("name: brief", "name: brief\n    of: 3"), "of"),
+    ):  # fmt: skip
+        (tmp_path / "own.yaml").write_text(text)
+        assert run("study", tmp_path / "own.yaml", "--dry-run") == 2
+        told = capsys.readouterr().err
+        assert message in told
+        assert told.count("\n") == 1
+    with pytest.raises(UserError, match="has no parts at --scale full"):
+        parts_of(load_study("paper/table-9"), "full")
