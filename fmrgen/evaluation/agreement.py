@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from fmrgen.errors import UserError
 from fmrgen.evaluation.results import EvaluationData
-from fmrgen.intervals import CONFIDENCE, Estimate
+from fmrgen.intervals import CONFIDENCE, Estimate, foundation_model_robustness
 
 _RESAMPLES = 2_000
 _FEWEST_CLASSIFIERS = 3  # two have but one order and the other
@@ -55,7 +55,7 @@ def agreement(evaluations: Mapping[str, EvaluationData], *, resamples: int = _RE
     """How far the generators agree.
 
     The intervals are percentiles of a bootstrap of images, the same ones under all generators and for all classifiers.
-    Chance in a resample disorders what is close, so they are wide rather than narrow.
+    Chance in a resample disorders what is close, so they are wide rather than narrow. Those of FMR are as everywhere.
 
     Args:
         evaluations: of each generator, by its name: what `compare` returned, of one source and the same classifiers.
@@ -83,14 +83,15 @@ def agreement(evaluations: Mapping[str, EvaluationData], *, resamples: int = _RE
         raise UserError("the splits have no images in common; let their recipes have one source")
     drawn = np.random.default_rng(seed).multinomial(len(common), np.full(len(common), 1 / len(common)), resamples)
     weights = np.vstack([np.ones(len(common)), drawn])  # what was observed comes first
-    fmr = np.stack([[_robustness(weights, *_answers(table, common)) for table in row] for row in tables])  # [G, C, 1+R]
+    answers = [[_answers(table, common) for table in row] for row in tables]
+    fmr = np.stack([[_robustness(weights, *told) for told in row] for row in answers])  # [G, C, 1 + R]
     fmr = fmr[..., ~np.isnan(fmr).any((0, 1))]
     pairs = combinations(zip(evaluations, fmr, strict=True), 2)
     return Agreement(
         generators=list(evaluations),
         classifiers=classifiers,
         rows=len(common),
-        fmr=[[_estimate(values) for values in row] for row in fmr],
+        fmr=[[_fmr(*told) for told in row] for row in answers],
         pairs=[PairAgreement(first, second, _estimate(_taus(one, other))) for (first, one), (second, other) in pairs],
         concordance=_estimate(_concordance(fmr)),
     )
@@ -129,6 +130,13 @@ def _answers(table: Mapping[str, np.ndarray], ids: np.ndarray) -> tuple[np.ndarr
     rows = order[np.searchsorted(table["id"], ids, sorter=order)]
     label, valid = table["label"][rows], table["valid"][rows].astype(bool)
     return valid, valid & (table["prediction"][rows] == label), table["original_prediction"][rows] == label
+
+
+def _fmr(valid: np.ndarray, perturbed: np.ndarray, original: np.ndarray) -> Estimate:
+    """As everywhere, with an interval where none or all are right too."""
+    found, _ = foundation_model_robustness(perturbed, valid, original)
+    assert found is not None  # else the classifier would have no rank
+    return found
 
 
 def _robustness(weights: np.ndarray, valid: np.ndarray, perturbed: np.ndarray, original: np.ndarray) -> np.ndarray:

@@ -76,6 +76,15 @@ def test_figures_are_those_of_scipy_over_the_images_in_common():
     assert found.concordance.value == pytest.approx(12 * ((ranks - ranks.mean()) ** 2).sum() / (4 * 120))
 
 
+def test_a_classifier_that_is_always_fooled_has_an_interval_all_the_same():
+    random = np.random.default_rng(4)
+    told = {name: evaluation(random, {**APART, "e": 0.0}, rows=100) for name in ("one", "two")}
+    found = agreement(told)
+    never = found.fmr[0][found.classifiers.index("e")]
+    assert never.value == never.low == 0
+    assert 1 < never.high < 10
+
+
 def test_intervals_hold_the_truth():
     """Classifiers so close that chance orders them: the interval of tau holds 1, the truth, in nearly all studies."""
     random = np.random.default_rng(2)
