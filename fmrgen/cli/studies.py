@@ -81,7 +81,7 @@ def compare(
     found = agreement(evaluations)
     written = write_agreement(found, output)
     if not quiet:
-        display.print_table(agreement_table(found), f"FMR and rank under each generator, {found.rows} images")
+        display.print_table(agreement_table(found), f"rank and FMR, {found.rows} images")
         for line in agreement_lines(found):
             display.print_line(line)
     for path in written:

@@ -70,7 +70,7 @@ def start_process() -> torch.device:
 
 
 class Processes:
-    """All processes of an evaluation, which come together to share what they found.
+    """All processes of an evaluation or a training, which come together to share what they found.
 
     `rank` is this one's number, of `size`.
     """
@@ -82,8 +82,41 @@ class Processes:
 
     def gather(self, value: Any) -> list[Any]:
         """Every process's `value`, whatever can be pickled, on every process. Raises UserError where one is gone."""
-        try:
+        with self._together():
             return gather_object([value])
+
+    def average_gradients(self, network: torch.nn.Module) -> None:
+        """Averages the gradients of a network over all processes, as one message. Raises UserError as `gather` does."""
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        if self.size == 1 or not gradients:
+            return
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        with self._together():
+            torch.distributed.all_reduce(flat)
+        flat /= self.size
+        for gradient, values in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(values.view_as(gradient))
+
+    def share(self, *tensors: torch.Tensor) -> None:
+        """Gives all processes the first one's values. Raises UserError as `gather` does."""
+        if self.size > 1:
+            with self._together():
+                for tensor in tensors:
+                    torch.distributed.broadcast(tensor, 0)
+
+    def all_agree(self, holds: torch.Tensor) -> bool:
+        """Whether a bool holds on every process. Raises UserError as `gather` does."""
+        found = holds.detach().float().clone()
+        if self.size > 1:
+            with self._together():
+                torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MIN)
+        return bool(found)
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Around what all processes do together: a line where one is gone."""
+        try:
+            yield
         except (RuntimeError, DistError) as error:
             if self.size == 1:
                 raise

@@ -104,6 +104,8 @@ def attack_of_short_form(text: str) -> Attack:
         raise UserError(f"{text}: not an attack; write fgsm@8/255, pgd-20@8/255 or pgd-20-l2@0.5")
     epsilon = float(found["over"]) / int(found["under"] or 1)
     is_l2 = found["l2"] is not None
+    if epsilon == 0 or (epsilon > 1 and not is_l2):
+        raise UserError(f"{text}: changes of a pixel are from 0 to 1; write pgd-20@8/255")
     if found["steps"] is None:
         return Attack(epsilon, 1, epsilon, is_l2)
     if (steps := int(found["steps"])) == 0:

@@ -81,10 +81,15 @@ def agreement(evaluations: Mapping[str, EvaluationData], *, resamples: int = _RE
             common = np.intersect1d(common, table["id"])
     if not len(common):
         raise UserError("the splits have no images in common; let their recipes have one source")
+    labels = [_of_ids(table, common)["label"] for row in tables for table in row]
+    if any(not np.array_equal(other, labels[0]) for other in labels[1:]):
+        raise UserError("the splits have other labels for the same ids; let their recipes have one source")
     drawn = np.random.default_rng(seed).multinomial(len(common), np.full(len(common), 1 / len(common)), resamples)
     weights = np.vstack([np.ones(len(common)), drawn])  # what was observed comes first
     answers = [[_answers(table, common) for table in row] for row in tables]
     fmr = np.stack([[_robustness(weights, *told) for told in row] for row in answers])  # [G, C, 1 + R]
+    if np.isnan(fmr[..., 0]).any():
+        raise UserError("a classifier has no FMR on the images in common; none of its rows there is valid")
     fmr = fmr[..., ~np.isnan(fmr).any((0, 1))]
     pairs = combinations(zip(evaluations, fmr, strict=True), 2)
     return Agreement(
@@ -126,10 +131,16 @@ def _rows(predictions: pa.Table, split: str, classifier: str) -> dict[str, np.nd
 
 def _answers(table: Mapping[str, np.ndarray], ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of the rows of `ids`, in their order: valid, right on the perturbed image, right on the original."""
+    rows = _of_ids(table, ids)
+    label, valid = rows["label"], rows["valid"].astype(bool)
+    return valid, valid & (rows["prediction"] == label), rows["original_prediction"] == label
+
+
+def _of_ids(table: Mapping[str, np.ndarray], ids: np.ndarray) -> dict[str, np.ndarray]:
+    """The rows of `ids`, in their order."""
     order = np.argsort(table["id"])
     rows = order[np.searchsorted(table["id"], ids, sorter=order)]
-    label, valid = table["label"][rows], table["valid"][rows].astype(bool)
-    return valid, valid & (table["prediction"][rows] == label), table["original_prediction"][rows] == label
+    return {name: values[rows] for name, values in table.items()}
 
 
 def _fmr(valid: np.ndarray, perturbed: np.ndarray, original: np.ndarray) -> Estimate:
@@ -148,19 +159,23 @@ def _robustness(weights: np.ndarray, valid: np.ndarray, perturbed: np.ndarray, o
 
 
 def _taus(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Kendall's tau of two columns of FMR [C], under each resample [C, R]."""
+    """Kendall's tau of two columns of FMR [C], under each resample [C, R]; tau-b, which ties do not make less."""
     pairs = list(combinations(range(len(one)), 2))
-    signs: list[np.ndarray] = [np.sign(one[a] - one[b]) * np.sign(other[a] - other[b]) for a, b in pairs]
-    return np.mean(signs, axis=0)
+    signs = [np.stack([np.sign(values[a] - values[b]) for a, b in pairs]) for values in (one, other)]
+    apart = np.sqrt(np.abs(signs[0]).sum(0) * np.abs(signs[1]).sum(0))
+    together: np.ndarray = (signs[0] * signs[1]).sum(0)
+    return np.divide(together, apart, out=np.zeros_like(apart), where=apart > 0)
 
 
 def _concordance(fmr: np.ndarray) -> np.ndarray:
-    """Kendall's W of G rankings of C classifiers, under each resample [G, C, R]."""
+    """Kendall's W of G rankings of C classifiers, under each resample [G, C, R], corrected for ties."""
     generators, classifiers, _ = fmr.shape
     sums = rankdata(fmr, axis=1).sum(0)
     apart = ((sums - sums.mean(0)) ** 2).sum(0)
-    concordance: np.ndarray = 12 * apart / (generators**2 * (classifiers**3 - classifiers))
-    return concordance
+    alike = (fmr[:, :, None] == fmr[:, None]).sum(2)  # how many have each one's figure
+    ties = (alike**2 - 1).sum((0, 1))
+    most = generators**2 * (classifiers**3 - classifiers) - generators * ties
+    return np.divide(12 * apart, most, out=np.zeros_like(apart), where=most > 0)
 
 
 def _estimate(values: Sequence[float] | np.ndarray) -> Estimate:

@@ -55,10 +55,10 @@ def classify_attacked(
 
 
 class _Attacked(nn.Module):
-    """A classifier, asked of images that were first attacked against its own answers.
+    """A classifier, asked of images that were first attacked away from its own answers.
 
-    An image that it gets right is attacked away from its label. One that it gets wrong need not be, and stays wrong: so
-    both are judged as with the label. The random start of an image hangs on its pixels, and on no other image.
+    An image that it gets right is so attacked away from its label; what is said of the others is not to be counted. The
+    random start of an image hangs on its pixels, and on no other image.
     """
 
     def __init__(self, classifier: nn.Module, attack: Attack) -> None:

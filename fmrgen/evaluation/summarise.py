@@ -85,9 +85,11 @@ def _columns_of(
     found["prediction"] = said["image"]
     if "original" in said:
         found["original_prediction"] = said["original"]
-    for name in ("native", "attacked"):
-        if name in said:
-            found[f"{name}_prediction"] = said[name]
+    if "native" in said:
+        found["native_prediction"] = said["native"]
+    if "attacked" in said and "original" in said:  # what was wrong before an attack stays so: it is not attacked
+        was_right = said["original"] == columns["label"]
+        found["attacked_prediction"] = np.where(was_right, said["attacked"], said["original"])
     return found
 
 

@@ -47,7 +47,7 @@ def read_stylegan(reference: str, key: str) -> tuple[Geometry, dict[str, Tensor]
         synthesis = network.parts["synthesis"]
         geometry = _geometry(network.parts, synthesis.parts)
         state = dict(_tensors(network, ""))
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError, struct.error) as error:
+    except (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError, struct.error) as error:
         raise UserError(f"{what}: is not a file of StyleGAN-XL: {one_line(error)}") from None
     return geometry, state
 

@@ -43,7 +43,7 @@ class Config(GeneratorConfig):
             with torch.no_grad():
                 blank = torch.zeros(1, 3, self.image_size, self.image_size, device=device)
                 shapes = [tuple(group.shape[1:]) for group in network.posterior_means(blank)]
-        except RuntimeError as error:
+        except (AttributeError, RuntimeError) as error:
             raise UserError(f"{what}: its blocks do not fit together: {one_line(error)}") from None
         if self.free_side < (smallest := min(shape[-1] for shape in shapes)):
             raise UserError(f"generator.free_side: no group has a side of {self.free_side} or less; use {smallest}")

@@ -2,6 +2,7 @@
 classifiers."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -59,11 +60,11 @@ def attack_oracle(
             raise UserError("--classifier: one can't be called oracle; give it another name, NAME=…")
         built = build_component(section, f"classifier {name}", torch.nn.Module, device)
         judges[name] = fit_to_labels(built, source.labels, blank, f"classifier {name}")
-    examples = list(source.load_all(size))
-    classes = len(source.labels)
+    if (classes := len(source.labels)) < 2:
+        raise UserError("source: an image of one class alone has no other to be attacked towards")
+    examples, done = source.load_all(size), 0
     found: dict[tuple[str, float], list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]] = {}
-    for start in range(0, len(examples), _TOGETHER):
-        batch = examples[start : start + _TOGETHER]
+    while batch := list(islice(examples, _TOGETHER)):
         images = torch.stack([example.image for example in batch]).to(device)
         labels = torch.tensor([example.label for example in batch], device=device)
         targets = torch.tensor([_target(e.id, e.label, classes, recipe.perturb.seed) for e in batch], device=device)
@@ -78,7 +79,7 @@ def attack_oracle(
                 of_target = probabilities.gather(1, targets.unsqueeze(1)).squeeze(1)
                 parts = (clean, said == labels, said == targets, of_target)
                 found.setdefault((name, epsilon), []).append(tuple(part.cpu().numpy() for part in parts))  # type: ignore[arg-type]
-        on_images(min(start + _TOGETHER, len(examples)), len(examples))
+        on_images(done := done + len(batch), len(source))
     return [_figures(name, epsilon, parts) for (name, epsilon), parts in found.items()]
 
 

@@ -281,7 +281,9 @@ def _kept_encodings(
         return None
     settings = recipe.generator.model_dump(mode="json")
     hangs_on = {"weights": digest, "settings": settings, "device": device.type, "precision": recipe.perturb.precision}
-    return kept_encodings({**hangs_on, "code": provenance.code_sha256, "fmrgen": version("fmrgen")})
+    return kept_encodings(
+        {**hangs_on, "code": provenance.code_sha256, **{name: version(name) for name in ("fmrgen", "torch")}}
+    )
 
 
 def _check_weights(components: Components, folder: SplitFolder, before: Provenance) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from fmrgen.config import StrictConfig
 from fmrgen.distributed.rank import is_first_process
+from fmrgen.engine.attacks import attack_of_short_form
 from fmrgen.errors import UserError
 from fmrgen.evaluation.claims import Claim, ClaimFound, find_claim, part_and_models
 from fmrgen.jobs.bars import OnRows
@@ -45,6 +46,26 @@ class ComparePart(StrictConfig):
     models: list[str] = Field(min_length=2)
     attack: str | None = None
 
+    @field_validator("attack")
+    @classmethod
+    def _is_attack(cls, attack: str | None) -> str | None:
+        try:
+            return attack if attack is None or attack_of_short_form(attack) else None
+        except UserError as error:
+            raise ValueError(str(error)) from None
+
+
+def _kind_of(part: object) -> str:
+    """A part is what its first key says."""
+    told = part if isinstance(part, dict) else vars(part)
+    return "train" if "train" in told else "compare"
+
+
+Part = Annotated[
+    Annotated[TrainPart, Tag("train")] | Annotated[ComparePart, Tag("compare")],
+    Discriminator(_kind_of),
+]
+
 
 class Study(StrictConfig):
     """What the paper reports, and how to see it: at small scale with what is at hand, at full with public weights.
@@ -54,8 +75,8 @@ class Study(StrictConfig):
 
     title: str
     paper: str = Field(description="what the paper's table says, in Markdown")
-    small: list[TrainPart | ComparePart] = Field(min_length=1)
-    full: list[TrainPart | ComparePart] = Field([], description="parts with public weights")
+    small: list[Part] = Field(min_length=1)
+    full: list[Part] = Field([], description="parts with public weights")
     claims: list[Claim] = Field([], description="of the figures of its parts")
 
     @model_validator(mode="after")
@@ -67,6 +88,8 @@ class Study(StrictConfig):
                     part, models = part_and_models(figure)
                     if part not in known:
                         raise ValueError(f"claims: {figure}: no part compares as {part}")
+                    if claim.metric == "attacked_accuracy" and known[part].attack is None:
+                        raise ValueError(f"claims: {figure}: {part} has no attack")
                     names = [_name_of(model) for model in known[part].models]
                     if unknown := [model for model in models if model not in names]:
                         raise ValueError(f"claims: {figure}: {part} has no model {unknown[0]}")
@@ -162,10 +185,11 @@ def part_lines(parts: Sequence[TrainPart | ComparePart], change: Sequence[str]) 
     lines = []
     for part in parts:
         if isinstance(part, TrainPart):
-            schedule = load_train_recipe(part.train, [text for text in part.change if "{" not in text]).schedule
+            changes = [text.replace("{output}", "out") for text in part.change]
+            schedule = load_train_recipe(part.train, changes).schedule
             lines.append(f"train {part.name}: {part.train}, {schedule.steps:,} steps of {schedule.batch_size} images")
             continue
-        recipe = load_recipe(part.compare, [*part.change, *change])
+        recipe = load_recipe(part.compare, [*(text.replace("{output}", "out") for text in part.change), *change])
         limit = getattr(recipe.source, "limit", None)
         images = "all images of its source" if limit is None else f"{limit:,} images"
         models = ", ".join(part.models)

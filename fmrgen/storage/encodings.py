@@ -7,6 +7,7 @@ nothing anew.
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ GIGABYTES = "FMRGEN_CACHE_GB"  # variable of the environment
 _DEFAULT_GIGABYTES = 20.0
 _EMPTIED_TO = 0.8  # of the bound, where that is passed
 _WRITES_BETWEEN_LOOKS = 500  # at how full it is
+_LONGEST_WRITE = 3600.0  # seconds
 _LAYOUT = 1  # counts up when entries of before can't be read any more
 
 
@@ -87,6 +89,10 @@ class KeptEncodings:
     def prune(self) -> None:
         """Deletes the entries that were not used for longest, of any generator, where all are larger than the bound."""
         with suppress(UserError, OSError), held(self.root / ".lock"):
+            for left in self.root.rglob(".*.tmp"):  # by writers that were killed
+                with suppress(FileNotFoundError):
+                    if left.stat().st_mtime < time.time() - _LONGEST_WRITE:
+                        left.unlink()
             entries = []
             for path in self.root.rglob("*.safetensors"):
                 with suppress(FileNotFoundError):

@@ -20,9 +20,9 @@ class TrainingFolder:
     def __init__(self, folder: Path, recipe: TrainRecipe) -> None:
         """Raises UserError where the folder can't be one, or is another run's."""
         self.folder, self.tree = folder, recipe.model_dump(mode="json")
-        # Keys that a later version brings do not make another run of it.
-        told = recipe.model_dump(mode="json", exclude_defaults=True, exclude={"description"})
-        self.fingerprint = fingerprint(told)
+        told = {name: value for name, value in self.tree.items() if name != "description"}
+        classes = self.tree["source"].get("classes")  # their order numbers the labels
+        self.fingerprint = fingerprint([told, list(classes or ())])
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

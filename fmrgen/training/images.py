@@ -80,7 +80,7 @@ class TrainingImages:
                 self._loaded.pop(next(iter(self._loaded)))
             self._loaded[window] = load_images(self.source, self.windows[window], self.size)
         images, labels, ids = self._loaded[window]
-        return images[row], labels[row], ids[row]
+        return images[row].clone(), labels[row], ids[row]  # a view would keep the whole window
 
 
 def _stacked(examples: list[_Window]) -> _Window:

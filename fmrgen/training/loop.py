@@ -8,11 +8,13 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from fmrgen.components import build_source
-from fmrgen.distributed.launch import Processes
+from fmrgen.components import build_component, build_source
+from fmrgen.distributed.launch import Processes, check_same_on_all
 from fmrgen.distributed.prefetch import read_ahead
-from fmrgen.errors import UserError
+from fmrgen.engine.interfaces import Generator
+from fmrgen.errors import UserError, one_line
 from fmrgen.files import write_atomically
+from fmrgen.labels import Labels
 from fmrgen.sources.base import Source
 from fmrgen.training.augment import augment
 from fmrgen.training.checkpoint import TrainingFolder
@@ -62,39 +64,41 @@ def train(
         )
     torch.manual_seed(schedule.seed)
     source = build_source(recipe.source)
-    objective = recipe.model.objective(processes.device, source.labels)
-    objective.average_gradients = averaging(processes.size)
+    test = build_source(recipe.test)  # now, and not after the work
+    objective = _objective(recipe, source.labels, processes)
     images = TrainingImages(source, objective.image_size, schedule.seed)
     losses = _Losses(recipe, objective, images, processes)
     optimizer, decay = _optimizer(objective, schedule)
     start = _resume(folder, objective, optimizer, decay)
+    check_same_on_all(processes.gather({"checkpoint": start}))
     objective.network.train()
     batches = read_ahead(images.batches(start, schedule.batch_size, processes.rank, processes.size), _BATCHES_AHEAD)
     with tracking(trackers, recipe, Path(output), processes.is_first) as log:
         for step in range(start, schedule.steps):
             loss = losses.of(next(batches), step)
-            if not torch.isfinite(loss):
+            if not processes.all_agree(torch.isfinite(loss)):
                 raise UserError(f"training diverged at step {step}; lower schedule.learning_rate")
             optimizer.zero_grad()
             loss.backward()
-            objective.average_gradients(objective.network)
+            processes.average_gradients(objective.network)
             if schedule.clip is not None:
                 torch.nn.utils.clip_grad_norm_(objective.network.parameters(), schedule.clip)
             optimizer.step()
+            objective.after_step()
             decay.step()
             progress(step + 1, schedule.steps, loss.item())
             log({"loss": loss.item(), "learning_rate": float(decay.get_last_lr()[0])}, step + 1)
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
-                _share_buffers(objective.network, processes.size)
+                processes.share(*objective.network.buffers())  # a checkpoint has the first one's alone
                 if processes.is_first:
                     states = {"optimizer": optimizer.state_dict(), "decay": decay.state_dict()}
                     folder.save({"step": step + 1, "objective": objective.state(), **states})
-        _share_buffers(objective.network, processes.size)
+        processes.share(*objective.network.buffers())
         objective.network.eval()
         metrics = {}
         if processes.is_first:
             _save(objective, Path(output))
-            metrics = _test(objective, build_source(recipe.test), processes.device)
+            metrics = _test(objective, test, processes.device)
             log({f"test {name}": value for name, value in metrics.items()}, schedule.steps)
             folder.end(metrics)
     of_first: dict[str, float] = processes.gather(metrics)[0]
@@ -110,7 +114,9 @@ class _Losses:
                 raise UserError(f"{section}: needs a generator section")
         self.recipe, self.objective, self.processes = recipe, objective, processes
         self.labels, self.device = images.source.labels, processes.device
-        self.generator = None if recipe.generator is None else recipe.generator.build(self.device)
+        self.generator = None
+        if recipe.generator is not None:
+            self.generator = build_component(recipe.generator, "generator", Generator, self.device)
         self.perturbed = None
         if recipe.perturbed is not None and self.generator is not None:
             self.perturbed = PerturbedImages(recipe.perturbed, images, self.generator, self.labels, self.device)
@@ -139,6 +145,20 @@ class _Losses:
         return augment(*given, self.recipe.augment, self.generator, len(self.labels))
 
 
+def _objective(recipe: TrainRecipe, labels: Labels, processes: Processes) -> Objective:
+    """What is to be trained. Raises UserError where the settings make no network."""
+    try:
+        objective = recipe.model.objective(processes.device, labels)
+    except UserError:
+        raise
+    except Exception as error:  # each library refuses in its own words
+        raise UserError(
+            f"model: {recipe.model.kind} can't be built: {type(error).__name__}: {one_line(error)}"
+        ) from error
+    objective.processes = processes
+    return objective
+
+
 def _save(objective: Objective, output: Path) -> None:
     with TemporaryDirectory(prefix=".", dir=output) as partial:
         objective.save(Path(partial))
@@ -158,7 +178,9 @@ def _optimizer(
         optimizer = torch.optim.AdamW(parameters, rate, weight_decay=schedule.weight_decay)
     if schedule.decay == "cosine":
         return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.steps)
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=schedule.steps)
+    cycles = schedule.optimizer == "adamw"  # its first moment; the momentum of SGD is the recipe's
+    one_cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=schedule.steps, cycle_momentum=cycles)
+    return optimizer, one_cycle
 
 
 def _resume(
@@ -174,29 +196,6 @@ def _resume(
     optimizer.load_state_dict(state["optimizer"])
     decay.load_state_dict(state["decay"])
     return int(state["step"])
-
-
-def averaging(processes: int) -> Callable[[torch.nn.Module], None]:
-    """What averages the gradients of a network over so many processes, as one message."""
-
-    def average(network: torch.nn.Module) -> None:
-        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-        if processes == 1 or not gradients:
-            return
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        torch.distributed.all_reduce(flat)
-        flat /= processes
-        for gradient, values in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(values.view_as(gradient))
-
-    return average
-
-
-def _share_buffers(network: torch.nn.Module, processes: int) -> None:
-    """Gives all processes the first one's running statistics: a checkpoint has no others."""
-    if processes > 1:
-        for buffer in network.buffers():
-            torch.distributed.broadcast(buffer, 0)
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

@@ -26,7 +26,7 @@ class ScheduleConfig(StrictConfig):
     clip: float | None = Field(1.0, gt=0, description="largest norm of a gradient; null for any")
     precision: Literal["no", "bf16"] = Field("no", description="bf16: losses are computed under autocast")
     checkpoint_every: int = Field(500, ge=1, description="steps from which a killed run goes on")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 class AugmentConfig(StrictConfig):

@@ -64,7 +64,8 @@ def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     for inner, beside in (("1.", r"0\.(mean|std)"), ("model.", r"(mu|sigma|mean|std|normaliz\w*\..*|attacker\..*)")):
-        if all(key.startswith(inner) or re.fullmatch(beside, key) for key in state) and len(state) > 1:
+        others = [key for key in state if not key.startswith(inner)]
+        if others and len(others) < len(state) and all(re.fullmatch(beside, key) for key in others):
             return {key.removeprefix(inner): value for key, value in state.items() if key.startswith(inner)}
     return state
 

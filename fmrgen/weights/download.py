@@ -1,7 +1,7 @@
 """Files from plain addresses and Google Drive, downloaded once, and the same ever after."""
 
+import http.client
 import shutil
-import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -60,7 +60,7 @@ def _fetch(address: str, path: Path, what: str) -> None:
             shutil.copyfileobj(answer, file)
             if answer.length:
                 raise UserError(f"{what}: {address} ended early; try again")
-    except (OSError, ValueError, urllib.error.URLError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise UserError(
             f"{what}: {address} can't be downloaded ({one_line(error, 80)}); download it by hand as {path.name} and "
             "name its folder"

@@ -51,6 +51,20 @@ def test_every_layout_loads(tmp_path, monkeypatch, network, layout):
     assert len(classifier.class_names) == 1000
 
 
+def test_names_that_only_look_so_are_left_alone(tmp_path):
+    """A network may keep all it has in `model`, or be a chain whose first link has no weights."""
+    from fmrgen.weights.checkpoint import load_checkpoint
+
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = torch.nn.Linear(2, 2)
+
+    for network in (Own(), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2))):
+        torch.save(network.state_dict(), tmp_path / "own.pt")
+        load_checkpoint(network, str(tmp_path / "own.pt"))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_networks_of_the_zoo_are_those_of_their_papers(name):
     published = MODELS[name]

@@ -92,6 +92,6 @@ def test_a_reader_that_has_enough_ends_the_command_quietly():
 
 
 def test_the_shell_completes_recipes():
-    words = {"_FMRGEN_COMPLETE": "complete_bash", "COMP_WORDS": "fmrgen generate mnist", "COMP_CWORD": "2"}
+    words = {"_FMRGEN_COMPLETE": "complete_bash", "COMP_WORDS": "fmrgen generate mnist-l", "COMP_CWORD": "2"}
     result = fmrgen(**words)
     assert result.stdout.split() == ["mnist-lenet"]

@@ -63,6 +63,6 @@ def test_short_forms():
     assert attack_of_short_form("fgsm@8/255") == Attack(8 / 255, 1, 8 / 255)
     assert attack_of_short_form("pgd-20@4/255") == Attack(4 / 255, 20, 2.5 * 4 / 255 / 20, random_start=True)
     assert attack_of_short_form("pgd-10-l2@.5") == Attack(0.5, 10, 0.125, is_l2=True, random_start=True)
-    for wrong in ("pgd", "pgd-20", "pgd-0@8/255", "fgsm@8/0", "cw@1", "pgd-20@8/255/3"):
+    for wrong in ("pgd", "pgd-20", "pgd-0@8/255", "fgsm@8/0", "cw@1", "pgd-20@8/255/3", "pgd-20@8", "fgsm@0"):
         with pytest.raises(UserError, match=f"^{wrong}: "):
             attack_of_short_form(wrong)

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation.agreement import agreement, check_many_enough
+from fmrgen.evaluation.agreement import _concordance, _taus, agreement, check_many_enough
 from fmrgen.evaluation.own_splits import OwnComparison, OwnRank
 from fmrgen.report.agreement import agreement_lines, agreement_table
 
@@ -76,6 +76,16 @@ def test_figures_are_those_of_scipy_over_the_images_in_common():
     assert found.concordance.value == pytest.approx(12 * ((ranks - ranks.mean()) ** 2).sum() / (4 * 120))
 
 
+def test_ties_make_no_order_another_one():
+    one = np.array([100.0, 100.0, 50.0, 25.0])[:, None]
+    assert _taus(one, one) == pytest.approx(1)
+    assert _taus(one, -one) == pytest.approx(-1)
+    other = np.array([90.0, 80.0, 70.0, 70.0])[:, None]
+    assert _taus(one, other)[0] == pytest.approx(kendalltau(one[:, 0], other[:, 0]).statistic)
+    assert _concordance(np.stack([one, one])) == pytest.approx(1)
+    assert _taus(one, np.ones_like(one)) == 0
+
+
 def test_a_classifier_that_is_always_fooled_has_an_interval_all_the_same():
     random = np.random.default_rng(4)
     told = {name: evaluation(random, {**APART, "e": 0.0}, rows=100) for name in ("one", "two")}
@@ -107,4 +117,9 @@ def test_what_can_not_be_compared():
     ):
         with pytest.raises(UserError, match=message):
             agreement(told)
+    other = evaluation(random, APART)
+    labels = pa.array(np.ones(len(other.predictions), int))
+    other.predictions = other.predictions.set_column(3, "label", labels)
+    with pytest.raises(UserError, match="have other labels for the same ids"):
+        agreement({"one": one, "two": other})
     check_many_enough(2, 3)

@@ -423,7 +423,7 @@ def test_the_command_starts_its_own_processes_and_says_what_it_runs_on(tmp_path)
 
     assert "2 processes on cpu, 48 slots each; 2 shards" in run("-m", "fmrgen", *job, "--num-processes", "2")
     runs = json.loads((tmp_path / "out/provenance/mnist/lenet.json").read_text())["runs"]
-    assert [entry["processes"] for entry in runs] == [2, 2]
+    assert {entry["processes"] for entry in runs} == {2}  # the second may come when nothing is left to do
     next((tmp_path / "out/mnist").glob("lenet-00001*")).unlink()
     launch = ("-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "-m", "fmrgen")
     told = run(*launch, *job)

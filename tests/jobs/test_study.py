@@ -38,7 +38,8 @@ def test_a_study_of_ones_own_runs_and_goes_on(tmp_path, capsys):
     (tmp_path / "own.yaml").write_text(OWN)
     assert run("study", tmp_path / "own.yaml", "-o", tmp_path / "out") == 0
     told = capsys.readouterr().out
-    assert "the shipped one stands its own images better" in told
+    assert "two LeNets" in told
+    assert "study.md" in told
     found = json.loads((tmp_path / "out/study.json").read_text())
     assert found["parts"] == ["splits"]
     assert [claim["metric"] for claim in found["claims"]] == ["fmr", "fmr", "attacked_accuracy"]
@@ -104,6 +105,8 @@ def test_mistakes_are_one_line(tmp_path, capsys):
         (OWN.replace("higher: splits/shipped, lower: splits/brief}", "higher: x/shipped, lower: splits/brief}", 1), "no part compares as x"),
         (OWN.replace("splits/brief on shipped", "splits/nobody on shipped"), "splits has no model nobody"),
         (OWN.replace("name: brief", "name: brief\n    of: 3"), "of"),
+        (OWN.replace("attack: fgsm@0.1", "attack: fgsm"), "not an attack"),
+        (OWN.replace("    attack: fgsm@0.1\n", ""), "splits has no attack"),
     ):  # fmt: skip
         (tmp_path / "own.yaml").write_text(text)
         assert run("study", tmp_path / "own.yaml", "--dry-run") == 2

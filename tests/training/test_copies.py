@@ -1,5 +1,7 @@
 """Training with perturbed copies (App. G), and networks that see no colours (App. H)."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from helpers import rows
@@ -37,6 +39,7 @@ def test_the_loss_is_that_of_both_and_of_their_distance():
     labels_of = load_recipe("mnist-lenet").source.build().labels
     objective = config.objective(torch.device("cpu"), labels_of)
     objective.network.load_state_dict(section.build().state_dict())
+    objective.processes = SimpleNamespace(size=1)
     images, copies = torch.rand(2, 3, 3, 32, 32, generator=torch.Generator().manual_seed(0)).unbind(0)
     labels = torch.tensor([1, 2, 3])
     one, other = objective.network(images), objective.network(copies)
@@ -45,6 +48,7 @@ def test_the_loss_is_that_of_both_and_of_their_distance():
     plain = ConsistencyConfig(classifier=LenetConfig(), image_size=32, weight=0, label_smoothing=0)
     alone = plain.objective(torch.device("cpu"), labels_of)
     alone.network.load_state_dict(section.build().state_dict())
+    alone.processes = SimpleNamespace(size=1)
     torch.testing.assert_close(
         alone.loss_of_pair(images, copies, labels, 0.0), cross_entropy(one, labels) + cross_entropy(other, labels)
     )

@@ -1,5 +1,7 @@
 """Training recipes write what the components read; the shipped assets are as good as promised."""
 
+import re
+
 import pytest
 import torch
 from helpers import ROOT
@@ -96,6 +98,18 @@ def recipe_images(count):
     source = load_train_recipe("train/mnist-lenet").test.build()
     for example in source.load(0, count, 32):
         yield torch.from_numpy(example.image.copy()).permute(2, 0, 1) / 255, example.label
+
+
+def test_settings_that_make_no_network_are_one_line(tmp_path):
+    for name, change, message in (
+        ("mnist-ddpm", "model.widths=[20,40]", "model: diffusion can't be built: ValueError"),
+        ("mnist-vdvae", "model.sides=[32,32,8,4]", "each one must be a multiple of the next, and larger"),
+        ("mnist-lenet", "schedule.seed=-1", "schedule.seed"),
+        ("mnist-lenet", "test={kind: imagefolder, path: /nowhere}", "source.path: /nowhere"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)) as caught:
+            train(load_train_recipe(f"train/{name}", [*QUICK, change]), tmp_path / name)
+        assert "\n" not in str(caught.value)
 
 
 def test_clip_trains_and_loads(tmp_path):

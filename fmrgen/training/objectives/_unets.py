@@ -51,8 +51,10 @@ class UnetObjective(Objective):
         self.average = EMAModel(unet.parameters(), decay=1 - 1 / config.averaged_over)
 
     def loss(self, images: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
-        self.average.step(self.network.parameters())  # the weights as the last step has left them
         return self.loss_of_noise(images * 2 - 1, progress)
+
+    def after_step(self) -> None:
+        self.average.step(self.network.parameters())
 
     @abstractmethod
     def loss_of_noise(self, images: "Tensor", progress: float) -> "Tensor":

@@ -1,7 +1,6 @@
 """What a training run trains."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,8 @@ from fmrgen.labels import Labels
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from fmrgen.distributed.launch import Processes
 
 
 class ObjectiveConfig(ComponentConfig):
@@ -24,18 +25,21 @@ class ObjectiveConfig(ComponentConfig):
 class Objective(ABC):
     """Something that learns: `network` holds the weights, `image_size` is the side of its images.
 
-    `average_gradients(module)` averages the gradients of a module over all processes; the loop sets it, and does it for
-    `network`.
+    The loop tells it of the `processes` that share a batch: it averages the gradients of `network` over them, and what
+    else is trained or drawn is for the objective to average or share.
     """
 
     network: Any
     image_size: int
-    average_gradients: "Callable[[torch.nn.Module], None]"
+    processes: "Processes"
 
     @abstractmethod
     def loss(self, images: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
         """The loss of a batch: images [B, 3, H, W] in [0, 1], labels [B], or probabilities [B, K]; `progress` runs
         from 0 to 1."""
+
+    def after_step(self) -> None:  # noqa: B027 - most have nothing to do
+        """Called when the weights have moved."""
 
     def loss_of_pair(self, images: "Tensor", copies: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
         """The loss of images and of as many perturbed copies of them, of the same shapes and labels."""

@@ -24,7 +24,7 @@ class Config(classifier.Config):
 
 
 class ConsistencyObjective(ClassifierObjective):
-    """Cross-entropy of both, and the squared Frobenius distance of their logits, with gradients through both."""
+    """Cross-entropy of both, and the squared Frobenius distance of a batch's logits, with gradients through both."""
 
     def __init__(self, plain: ClassifierObjective, config: Config) -> None:
         super().__init__(plain.network, plain.image_size, plain.label_smoothing, plain.section)
@@ -35,4 +35,5 @@ class ConsistencyObjective(ClassifierObjective):
 
         found, of_copies = self.network(images), self.network(copies)
         losses = [cross_entropy(logits, labels, label_smoothing=self.label_smoothing) for logits in (found, of_copies)]
-        return losses[0] + losses[1] + self.weight * (found - of_copies).square().sum()
+        distance = (found - of_copies).square().sum() * self.processes.size  # gradients are averaged over these
+        return losses[0] + losses[1] + self.weight * distance

@@ -19,7 +19,7 @@ class Config(UnetConfig):
     """Saves a pipeline that `kind: diffusion` reads; its noise is scheduled linearly."""
 
     kind: str = "diffusion"
-    training_steps: int = Field(1000, ge=10, description="times from an image to pure noise")
+    training_steps: int = Field(1000, ge=100, description="times from an image to pure noise")
 
     def objective(self, device: "torch.device", labels: Labels) -> "DiffusionObjective":
         return DiffusionObjective(self.unet(device), self)
@@ -67,7 +67,7 @@ class DiffusionObjective(UnetObjective):
         from fmrgen.generators.diffusion import Config as GeneratorConfig
 
         config = GeneratorConfig(model="this", image_size=self.image_size, residual=False)
-        return config.generator(self.network, self.scheduler.alphas_cumprod.double().numpy(), rescale=False)
+        return config.generator(self.network, self.scheduler.alphas_cumprod.double().cpu().numpy(), rescale=False)
 
     def pipeline(self) -> Any:
         from diffusers import DDIMPipeline

@@ -40,8 +40,8 @@ class Config(ObjectiveConfig):
     def _fit(self) -> "Config":
         if not len(self.sides) == len(self.widths) == len(self.blocks) == len(self.latent_channels):
             raise ValueError("sides, widths, blocks and latent_channels must be as many")
-        if any(fine % coarse for fine, coarse in pairwise(self.sides)):
-            raise ValueError("sides: each one must be a multiple of the next")
+        if any(fine % coarse or fine == coarse for fine, coarse in pairwise(self.sides)):
+            raise ValueError("sides: each one must be a multiple of the next, and larger")
         return self
 
     def objective(self, device: "torch.device", labels: Labels) -> "VdvaeObjective":

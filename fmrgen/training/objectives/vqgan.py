@@ -61,6 +61,8 @@ class VqganObjective(Objective):
         self.codebook_laid = False
 
     def loss(self, images: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
+        import torch
+
         images = images * 2 - 1
         latents = self.network.encode(images).latents
         if progress >= _VQ_STARTS and not self.codebook_laid:
@@ -70,7 +72,8 @@ class VqganObjective(Objective):
         loss = error.abs().mean() + error.square().mean() + output.commit_loss.mean()
         if progress >= _GAN_STARTS and self.adversarial_weight:
             self._train_discriminator(images, output.sample.detach())
-            loss = loss - self.adversarial_weight * self.discriminator(output.sample).mean()
+            with torch.autocast(images.device.type, enabled=False):
+                loss = loss - self.adversarial_weight * self.discriminator(output.sample.float()).mean()
         return loss
 
     def _lay_codebook(self, latents: "Tensor") -> None:
@@ -79,13 +82,18 @@ class VqganObjective(Objective):
         points = latents.detach().permute(0, 2, 3, 1).flatten(0, 2)
         codebook = self.network.quantize.embedding.weight.data
         codebook.copy_(points[torch.randint(len(points), (len(codebook),))])
+        self.processes.share(codebook)
         self.codebook_laid = True
 
     def _train_discriminator(self, real: "Tensor", fake: "Tensor") -> None:
-        loss = (1 - self.discriminator(real)).relu().mean() + (1 + self.discriminator(fake)).relu().mean()
+        import torch
+
+        with torch.autocast(real.device.type, enabled=False):  # it would go on with the weights of before the step
+            judged = self.discriminator(real.float()), self.discriminator(fake.float())
+            loss = (1 - judged[0]).relu().mean() + (1 + judged[1]).relu().mean()
         self.discriminator_optimizer.zero_grad()
         loss.backward()
-        self.average_gradients(self.discriminator)
+        self.processes.average_gradients(self.discriminator)
         self.discriminator_optimizer.step()
 
     def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
