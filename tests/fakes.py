@@ -36,9 +36,11 @@ class Fixture:
         self.labels = self.oracle.judge(self.images).probabilities.argmax(1).tolist()
         self.labels[5] = (self.labels[5] + 1) % LABELS  # one that the oracle gets wrong
 
-    def engine(self, **options):
+    def engine(self, count=COUNT, **options):
         settings = {"budget": BUDGET, "step_size": self.step_size, **options}
-        rows = perturb(examples(self.images, self.labels), self.classifier, self.generator, self.oracle, **settings)
+        rows = perturb(
+            examples(self.images, self.labels)[:count], self.classifier, self.generator, self.oracle, **settings
+        )
         return by_id(rows)
 
     def reference(self, i, of=None, **options):

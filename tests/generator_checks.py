@@ -32,11 +32,11 @@ def check_rows_and_gradient(generator, images, labels, step=1e-6, tolerance=1e-4
     assert start.grad.abs().sum() > 0
 
 
-def check_engine_is_literal(generator, step_size, slots=3, every=1, budget=BUDGET, **options):
+def check_engine_is_literal(generator, step_size, slots=3, every=1, budget=BUDGET, count=COUNT, **options):
     """In float64: the engine makes, byte for byte, what Algorithm 1 makes of one image at a time."""
     setting = Fixture(generator, step_size)
-    rows = setting.engine(slots=slots, budget=budget, **options)
-    for i in range(0, COUNT, every):
+    rows = setting.engine(count, slots=slots, budget=budget, **options)
+    for i in range(0, count, every):
         row, literal = rows[i], setting.reference(i, budget=budget)
         found = (row.valid, row.iterations, row.stop_reason)
         assert found == (literal.valid, literal.iterations, literal.stop_reason)

@@ -70,7 +70,7 @@ class Drops:
 
 def run():
     Drops()
-    for _ in range(1000):
+    for _ in range(20_000):
         sum(range(100_000))
 
 install_signal_handlers()

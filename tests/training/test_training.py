@@ -62,7 +62,7 @@ def test_vqgan_trains_through_all_its_phases_and_loads(tmp_path):
 def test_generators_train_and_load(tmp_path, name, section):
     losses = []
     full = ["model.warm_up=0"] if name == "mnist-vdvae" else []  # else its loss gains a part on the way
-    recipe = load_train_recipe(f"train/{name}", [*QUICK, *full, "schedule.steps=24"])
+    recipe = load_train_recipe(f"train/{name}", [*QUICK, *full, "schedule.steps=16"])
     metrics = train(recipe, tmp_path / "trained", lambda step, steps, loss: losses.append(loss))
     assert metrics["psnr"] > 0
     if name != "mnist-consistency":  # whose loss is of agreement with itself
@@ -77,7 +77,7 @@ def test_generators_train_and_load(tmp_path, name, section):
 
 @pytest.mark.parametrize("rule", ["pgd", "trades"])
 def test_a_network_trained_under_attack_stands_it_better(tmp_path, rule):
-    few = ["source.limit=600", "test.limit=100", "schedule.batch_size=64", "schedule.steps=120"]
+    few = ["source.limit=600", "test.limit=100", "schedule.batch_size=64", "schedule.steps=80"]
     changes = [f"model.rule={rule}", "model.attack_steps=3", "augment.warp=0", *few]
     metrics = train(load_train_recipe("train/mnist-lenet-adversarial", changes), tmp_path / "own")
     assert metrics["accuracy"] > 0.5
