@@ -244,7 +244,7 @@ def verify(
 
 
 @command("transfer", help="Print the transfer matrix: each classifier on each split.")
-@command("evaluate", help="Measure classifiers on splits: SA, PA, VR and FMR, and a report.")
+@command("evaluate", help="Measure classifiers on splits: SA, PA, VR and FMR.")
 def evaluate(
     context: typer.Context,
     splits: Annotated[

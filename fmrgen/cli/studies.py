@@ -244,7 +244,10 @@ def attack_oracle(
     ),
     quiet: QuietOption = False,
 ) -> None:
-    """Attack the oracle, each image towards another class (paper App. L)."""
+    """Attack the oracle itself, beside classifiers.
+
+    Each image is attacked towards another class, as in the paper's App. L.
+    """
     from fmrgen.engine.attacks import radius
     from fmrgen.recipe import load_classifiers, load_recipe
 
@@ -278,7 +281,7 @@ def study(
     processes: ProcessesOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Run a table of the paper as a study, and say what of it holds.
+    """Run a table of the paper, and say what holds.
 
     Trains models, makes splits and compares; without STUDY lists those there are. Run the same command again to resume.
     """

@@ -140,7 +140,7 @@ def recipes(
 def doctor(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that jobs would write to.")] = Path("."),
 ) -> None:
-    """Print what a bug report needs: versions, devices, disk, Hub."""
+    """Print what a bug report needs: versions, devices, Hub."""
     from fmrgen.cli import display
     from fmrgen.cli.doctor import examine
 

@@ -1,5 +1,8 @@
 """How good a generator is, beyond PSNR: perceptual distances, what its changes are made of, and what a pass costs."""
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +19,7 @@ FEWEST_FOR_RFID = 2048  # images: with fewer than it has features, its covarianc
 _COARSE_WAVES = 4  # at most so many across an image: shapes
 _FINE_PIXELS = 4  # waves shorter than this: texture
 _TOGETHER = 16
+_LONGEST_SILENCE = 10.0  # seconds for a host of weights to answer
 _EXTRA = "needs torchmetrics and torch-fidelity: pip install 'fmrgen[quality]'"
 
 
@@ -54,7 +58,8 @@ def lpips(originals: Tensor, plain: Tensor) -> Distance:
     try:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-        measure = LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True).to(originals.device)
+        with _patience():
+            measure = LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True).to(originals.device)
     except ModuleNotFoundError:
         return Distance(None, _EXTRA)
     except Exception:  # its weights come from torchvision's host
@@ -72,7 +77,8 @@ def rfid(originals: Tensor, plain: Tensor) -> Distance:
     try:
         from torchmetrics.image.fid import FrechetInceptionDistance
 
-        measure = FrechetInceptionDistance(feature=2048, normalize=True).to(originals.device)
+        with _patience():
+            measure = FrechetInceptionDistance(feature=2048, normalize=True).to(originals.device)
     except ModuleNotFoundError:
         return Distance(None, _EXTRA)
     except Exception:  # its weights come from torch-fidelity's host
@@ -81,6 +87,17 @@ def rfid(originals: Tensor, plain: Tensor) -> Distance:
         for batch in images.split(_TOGETHER):
             measure.update(batch, real=is_real)
     return Distance(float(measure.compute()))
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Downloads of these libraries have no time-out: where nothing answers they would wait for minutes."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_LONGEST_SILENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _large_enough(images: Tensor) -> Tensor:

@@ -124,7 +124,7 @@ def parts_of(study: Study, scale: Scale) -> Sequence[TrainPart | ComparePart]:
     """The parts at a scale. Raises UserError where there are none."""
     parts = study.small if scale == "small" else study.full
     if not parts:
-        raise UserError(f"{study.title}: has no parts at --scale {scale}")
+        raise UserError(f"{study.title}: has parts at --scale {'full' if scale == 'small' else 'small'} only")
     return parts
 
 

@@ -73,6 +73,7 @@ def run():
     for _ in range(20_000):
         sum(range(100_000))
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background ignores it
 install_signal_handlers()
 sys.exit(exit_status_of(run, ""))
 """

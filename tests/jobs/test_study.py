@@ -113,5 +113,5 @@ def test_mistakes_are_one_line(tmp_path, capsys):
         told = capsys.readouterr().err
         assert message in told
         assert told.count("\n") == 1
-    with pytest.raises(UserError, match="has no parts at --scale full"):
+    with pytest.raises(UserError, match="has parts at --scale small only"):
         parts_of(load_study("paper/table-9"), "full")
