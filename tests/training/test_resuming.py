@@ -20,8 +20,7 @@ from fmrgen.training.recipe import load_train_recipe
 FEW = ["source.limit=100", "test.limit=20", "schedule.batch_size=16", "schedule.checkpoint_every=5"]
 KINDS = {
     "mnist-lenet": ["augment.crop=2", "augment.flip=true", "augment.mixup=0.2", "schedule.optimizer=sgd", "schedule.decay=cosine"],
-    "mnist-convnext": ["schedule.precision=bf16"],
-    "mnist-vqgan": ["model.widths=[8,16]"],
+    "mnist-vqgan": ["model.widths=[8,16]", "schedule.precision=bf16"],
     "mnist-ddpm": ["model.widths=[8,16]"],
     "mnist-lenet-adversarial": ["model.rule=trades", "model.attack_steps=1"],
 }  # fmt: skip

@@ -62,7 +62,7 @@ def test_vqgan_trains_through_all_its_phases_and_loads(tmp_path):
 def test_generators_train_and_load(tmp_path, name, section):
     losses = []
     full = ["model.warm_up=0"] if name == "mnist-vdvae" else []  # else its loss gains a part on the way
-    recipe = load_train_recipe(f"train/{name}", [*QUICK, *full, "schedule.steps=16"])
+    recipe = load_train_recipe(f"train/{name}", [*QUICK, *full, "schedule.steps=10"])
     metrics = train(recipe, tmp_path / "trained", lambda step, steps, loss: losses.append(loss))
     assert metrics["psnr"] > 0
     if name != "mnist-consistency":  # whose loss is of agreement with itself
