@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from fmrgen.errors import UserError
 
@@ -22,7 +22,7 @@ class Attack:
         steps: how many.
         step_size: length of a step, as `epsilon`.
         is_l2: whether lengths are Euclidean ones of a whole image, and not the largest of a pixel.
-        random_start: begins at a random point of the ball (of its surface's inside, where `is_l2`).
+        random_start: begins at a random point of the ball.
     """
 
     epsilon: float
@@ -30,6 +30,16 @@ class Attack:
     step_size: float = 0.0
     is_l2: bool = False
     random_start: bool = False
+
+    @classmethod
+    def fgsm(cls, epsilon: float, *, is_l2: bool = False) -> Self:
+        """One step of the whole radius."""
+        return cls(epsilon, 1, epsilon, is_l2)
+
+    @classmethod
+    def pgd(cls, epsilon: float, steps: int, *, is_l2: bool = False, random_start: bool = True) -> Self:
+        """Steps of 2.5 radii divided by their number, as Madry et al.'s own code."""
+        return cls(epsilon, steps, 2.5 * epsilon / steps, is_l2, random_start)
 
     def __call__(
         self,
@@ -96,8 +106,7 @@ class Attack:
 def attack_of_short_form(text: str) -> Attack:
     """What `fgsm@8/255`, `pgd-20@8/255` or `pgd-20-l2@0.5` stands for.
 
-    PGD starts at random and takes steps of 2.5 radii divided by their number, as Madry et al.'s own code.
-    Raises UserError.
+    PGD starts at random. Raises UserError.
     """
     found = _SHORT_FORM.fullmatch(text)
     if not found or (found["under"] and int(found["under"]) == 0):
@@ -107,10 +116,10 @@ def attack_of_short_form(text: str) -> Attack:
     if epsilon == 0 or (epsilon > 1 and not is_l2):
         raise UserError(f"{text}: changes of a pixel are from 0 to 1; write pgd-20@8/255")
     if found["steps"] is None:
-        return Attack(epsilon, 1, epsilon, is_l2)
+        return Attack.fgsm(epsilon, is_l2=is_l2)
     if (steps := int(found["steps"])) == 0:
         raise UserError(f"{text}: no step is no attack; write pgd-20@8/255")
-    return Attack(epsilon, steps, 2.5 * epsilon / steps, is_l2, random_start=True)
+    return Attack.pgd(epsilon, steps, is_l2=is_l2)
 
 
 def radius(text: str) -> float:

@@ -237,10 +237,9 @@ class Models:
 
 def _attack(options: PerturbOptions) -> Attack | None:
     """The attack on pixels that the latents start from."""
-    epsilon = options.start_epsilon
     if options.start == "pgd":
-        return Attack(epsilon, _PGD_STEPS, 2.5 * epsilon / _PGD_STEPS, random_start=True)
-    return Attack(epsilon, 1, epsilon) if options.start == "fgsm" else None
+        return Attack.pgd(options.start_epsilon, _PGD_STEPS)
+    return Attack.fgsm(options.start_epsilon) if options.start == "fgsm" else None
 
 
 def row_seed(seed: int, example_id: int, purpose: str = "") -> int:

@@ -33,8 +33,8 @@ def attack_oracle(
 ) -> list[AttackedJudge]:
     """Attacks the oracle of a recipe, and classifiers, each image towards another class.
 
-    The target of an image is drawn by its id, the same for all judges. PGD starts at the image and takes steps of 2.5
-    radii by their number; what is judged afterwards is the image as 8 bits hold it, by the judge as it is.
+    The target of an image is drawn by its id, the same for all judges. PGD starts at the image; what is judged
+    afterwards is the image as 8 bits hold it, by the judge as it is.
 
     Args:
         recipe: its source, oracle and `generator.image_size` are used.
@@ -72,7 +72,7 @@ def attack_oracle(
             answers = _answers(name, logits, oracle)
             clean = answers(images).argmax(1) == labels
             for epsilon in epsilons:
-                attack = Attack(epsilon, steps, 2.5 * epsilon / steps)
+                attack = Attack.pgd(epsilon, steps, random_start=False)
                 attacked = on_byte_grid(attack(logits, images, targets, is_targeted=True))
                 probabilities = answers(attacked)
                 said = probabilities.argmax(1)

@@ -35,8 +35,7 @@ class AdversarialObjective(ClassifierObjective):
     def __init__(self, plain: ClassifierObjective, config: Config) -> None:
         super().__init__(plain.network, plain.image_size, plain.label_smoothing, plain.section)
         self.rule, self.trades_weight = config.rule, config.trades_weight
-        step_size = 2.5 * config.epsilon / config.attack_steps
-        self.attack = Attack(config.epsilon, config.attack_steps, step_size, random_start=True)
+        self.attack = Attack.pgd(config.epsilon, config.attack_steps)
 
     def loss(self, images: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
         from torch.nn.functional import kl_div, log_softmax
