@@ -142,9 +142,9 @@ def _at_threshold(
     original: np.ndarray,
 ) -> AtThreshold:
     """A row stops before the first image whose probability is below `least`; the reconstruction is not judged."""
-    refused = probabilities[:, 1:] < np.float32(least)
-    first_refused = np.where(refused.any(1), refused.argmax(1), refused.shape[1])
-    kept = np.minimum(np.where(valid, iterations, 0), first_refused)
+    accepted = probabilities[:, 1:] >= np.float32(least)
+    accepted_in_a_row = np.logical_and.accumulate(accepted, axis=1).sum(1)
+    kept = np.minimum(np.where(valid, iterations, 0), accepted_in_a_row)
     still_valid = kept > 0
     hit = right[np.arange(len(kept)), kept]
     return AtThreshold(

@@ -61,6 +61,16 @@ def test_only_what_is_stricter_than_the_splits_own_oracle_is_told(whole):
     assert thresholds[:2] == [0.82, 0.85]
 
 
+def test_a_split_whose_rows_all_stopped_at_the_reconstruction(whole):
+    setting, _ = whole
+    columns = columns_of(setting.engine(slots=8, min_probability=0.999))
+    assert not columns["iterations"].any()
+    figures = step_figures(columns, BUDGET, LABELS)
+    assert [at.validation_rate.value for at in figures.thresholds] == [0] * len(figures.thresholds)
+    assert figures.area_under_fmr is None
+    assert figures.never_failed == 0
+
+
 def test_first_failures_are_counted_of_valid_rows():
     steps = [[0, 0, 1, 0], [0, 0], [1, 1, 1], [0], [2, 1]]
     columns = {
