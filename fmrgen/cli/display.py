@@ -24,6 +24,7 @@ from fmrgen.report.tables import (
     all_notes,
     format_interval,
     legend,
+    mask_table,
     neighbours,
     own_lines,
     own_table,
@@ -147,17 +148,8 @@ def print_inspection(found: "Inspection") -> None:
 
 def print_sparse_mask(found: "SparseMask", split: str) -> None:
     """The paper's Table 11, for one mask."""
-    table = Table(title=printable(f"{split}, {found.images} images"), title_justify="left", box=box.SQUARE)
-    columns = {
-        "sparsity": f"{found.sparsity:.2%}",
-        "test score": f"{found.test_score:.2%}",
-        "dimensions that move": f"{int(found.mask.sum())} of {found.mask.numel()}",
-        "regularization": f"{found.regularization:.4g}",
-    }
-    for name in columns:
-        table.add_column(name)
-    table.add_row(*columns.values())
-    _console().print(table)
+    dimensions = int(found.mask.sum())
+    print_table(mask_table(found.images, found.sparsity, found.test_score, dimensions, found.regularization), split)
     if not found.tells_apart:
         print_line("the test score is that of a coin: these latents can't be told apart, and the mask means little")
 

@@ -1,7 +1,7 @@
 """The commands that make several splits: comparisons of classifiers, and sweeps over a recipe's values."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -293,44 +293,46 @@ def study(
         return
 
     from fmrgen.cli import display, progress
-    from fmrgen.jobs.study import load_study, part_lines, parts_of, run_study
+    from fmrgen.jobs.study import load_study, run_study, study_lines
+    from fmrgen.jobs.study_parts import Work
     from fmrgen.report.study import claims_table, write_study
     from fmrgen.report.write import write_report
 
     loaded = load_study(name)
-    if dry_run:
-        for line in part_lines(parts_of(loaded, scale), overrides or []):
-            display.print_line(line)
-        return
-    display.quiet_libraries()
     is_first = is_first_process()
     show = not quiet and is_first
 
-    @contextmanager
-    def on_train(model: str) -> Iterator[Callable[[int, int, float], None]]:
-        with progress.row_progress(f"train {model}", show) as on_step:
-            yield lambda step, steps, loss: on_step(step, steps)
+    def bar(at_work: str) -> AbstractContextManager[Callable[[int, int | None], None]]:
+        return progress.row_progress(at_work, show)
 
-    with progress.split_progress(show) as on_rows:
-        found = run_study(
-            loaded,
+    with progress.split_progress(show and not dry_run) as on_rows:
+        work = Work(
             output,
-            scale=scale,
-            change=overrides or [],
-            on_train=on_train,
+            overrides or [],
+            bar,
             job_progress=lambda made: progress.job_progress(made, show),
             on_rows=on_rows,
             on_note=display.print_note,
         )
+        if dry_run:
+            for line in study_lines(loaded, scale, work):
+                display.print_line(line)
+            return
+        display.quiet_libraries()
+        found = run_study(loaded, scale, work)
     if not is_first:
         return
+    tables = found.tables
     for part, evaluation in found.evaluations.items():
         write_report(evaluation, output / part / "comparison")
         if not quiet:
             display.print_transfer(evaluation)
             display.print_evaluation(evaluation)
-    written = write_study(loaded.title, loaded.paper, found.claims, found.evaluations, output)
-    if found.claims and not quiet:
-        display.print_table(claims_table(found.claims), loaded.title)
+    written = write_study(loaded.title, loaded.paper, found.claims, tables, found.evaluations, output)
+    if not quiet:
+        for title, table in tables.items():
+            display.print_table(table, title)
+        if found.claims:
+            display.print_table(claims_table(found.claims), loaded.title)
     for path in written:
         display.print_line(path)

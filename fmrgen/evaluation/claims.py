@@ -1,20 +1,25 @@
 """Claims that one figure of a study is higher than another, and what becomes of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from fmrgen.config import StrictConfig
 from fmrgen.errors import UserError
+from fmrgen.evaluation.attacked import AttackedJudge
 from fmrgen.evaluation.results import EvaluationResults, Result
 from fmrgen.intervals import Estimate
 from fmrgen.metrics import COMPARED
 
-Metric = Literal["fmr", "perturbed_accuracy", "standard_accuracy", "attacked_accuracy"]
+Metric = Literal["fmr", "perturbed_accuracy", "standard_accuracy", "validation_rate", "attacked_accuracy"]
 
 
 class Claim(StrictConfig):
-    """That one figure is higher than another: `PART/MODEL`, or `PART/MODEL on MODEL` for a split made for another."""
+    """That one figure is higher than another.
+
+    A figure is `PART/MODEL`, or `PART/MODEL on MODEL` for a split made for another; of a part that attacks the oracle
+    `PART/oracle` too.
+    """
 
     says: str
     higher: str
@@ -26,30 +31,36 @@ class Claim(StrictConfig):
 class ClaimFound:
     """What became of a claim: the two figures, how far they are apart, and whether that is beyond chance.
 
-    The interval of a difference is paired where both are of one part's own splits, else made of the two intervals.
+    A figure is None where no row is valid. The interval of a difference is paired where both are of one part's own
+    splits, else made of the two intervals.
     """
 
     says: str
     higher: str
     lower: str
     metric: str
-    values: tuple[Estimate, Estimate]
-    apart: Estimate
+    values: tuple[Estimate | None, Estimate | None]
+    apart: Estimate | None
 
     @property
     def verdict(self) -> str:
         """In a word or two."""
+        if self.apart is None:
+            return "can't be told"
         if self.apart.value <= 0:
             return "does not hold"
         return "holds" if self.apart.low is not None and self.apart.low > 0 else "holds, within chance"
 
 
-def find_claim(claim: Claim, evaluations: Mapping[str, EvaluationResults]) -> ClaimFound:
+def find_claim(
+    claim: Claim, evaluations: Mapping[str, EvaluationResults], attacked: Mapping[str, Sequence[AttackedJudge]]
+) -> ClaimFound:
     """What becomes of a claim.
 
     Args:
-        claim: of figures of these evaluations.
+        claim: of figures of these parts.
         evaluations: by the names of their parts.
+        attacked: judges under one attack, likewise.
 
     Returns:
         Both figures, their difference and a verdict.
@@ -57,12 +68,25 @@ def find_claim(claim: Claim, evaluations: Mapping[str, EvaluationResults]) -> Cl
     Raises:
         UserError: a figure is not known.
     """
-    one, other = (_result_of(figure, evaluations) for figure in (claim.higher, claim.lower))
-    values = tuple(getattr(result.total, claim.metric) for result in (one, other))
-    if None in values:
-        raise UserError(f"{claim.higher}, {claim.lower}: no {claim.metric}; no row of one of them is valid")
-    apart = _paired(claim, one, other, evaluations) or _unpaired(*values)
-    return ClaimFound(claim.says, claim.higher, claim.lower, claim.metric, (values[0], values[1]), apart)
+    one, other = (_estimate_of(figure, claim.metric, evaluations, attacked) for figure in (claim.higher, claim.lower))
+    apart = None
+    if one is not None and other is not None:
+        apart = _paired(claim, evaluations) or _unpaired(one, other)
+    return ClaimFound(claim.says, claim.higher, claim.lower, claim.metric, (one, other), apart)
+
+
+def _estimate_of(
+    figure: str,
+    metric: Metric,
+    evaluations: Mapping[str, EvaluationResults],
+    attacked: Mapping[str, Sequence[AttackedJudge]],
+) -> Estimate | None:
+    part, models = part_and_models(figure)
+    if part in attacked:
+        judge = next(judge for judge in attacked[part] if judge.name == models[0])
+        return judge.right if metric == "attacked_accuracy" else judge.clean
+    estimate: Estimate | None = getattr(_result_of(figure, evaluations).total, metric)
+    return estimate
 
 
 def _result_of(figure: str, evaluations: Mapping[str, EvaluationResults]) -> Result:
@@ -76,11 +100,12 @@ def _result_of(figure: str, evaluations: Mapping[str, EvaluationResults]) -> Res
     return evaluation.result(own[made_for], model)
 
 
-def _paired(claim: Claim, one: Result, other: Result, evaluations: Mapping[str, EvaluationResults]) -> Estimate | None:
+def _paired(claim: Claim, evaluations: Mapping[str, EvaluationResults]) -> Estimate | None:
     """The difference where both are of one part, and it is known there: on their own splits, or on one."""
     part = part_and_models(claim.higher)[0]
-    if part != part_and_models(claim.lower)[0] or claim.metric not in COMPARED:
+    if part not in evaluations or part != part_and_models(claim.lower)[0] or claim.metric not in COMPARED:
         return None
+    one, other = (_result_of(figure, evaluations) for figure in (claim.higher, claim.lower))
     evaluation = evaluations[part]
     if one.split == other.split:
         pairs = next(comparison.differences for comparison in evaluation.comparisons if comparison.split == one.split)

@@ -51,7 +51,8 @@ def attack_oracle(
     """
     device = start_process()
     source = build_source(recipe.source)
-    size = build_component(recipe.generator, "generator", Generator, "cpu").image_size
+    size: int = getattr(recipe.generator, "image_size", 0)  # where its section tells, its weights are not needed
+    size = size or build_component(recipe.generator, "generator", Generator, "cpu").image_size
     blank = blank_image(size, device)
     oracle = build_classifier_and_oracle(recipe.classifier, recipe.oracle, source.labels, blank).oracle
     judges: dict[str, Callable[[Tensor], Tensor]] = {"oracle": oracle.logits}

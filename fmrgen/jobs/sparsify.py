@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -24,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from fmrgen.components import Components
 from fmrgen.distributed.launch import launched_precision, start_processes
 from fmrgen.engine.perturb import perturb
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, one_line
 from fmrgen.files import write_atomically
 from fmrgen.generators.base import mask_of
 from fmrgen.recipe import Recipe
@@ -117,6 +118,30 @@ def sparsify(
         "versions": json.dumps({name: version(name) for name in ("fmrgen", "torch", "scikit-learn")}),
     }
     write_atomically(path, save({"mask": found.mask}, told))
+    return found
+
+
+def read_mask(path: Path, recipe: Recipe) -> SparseMask:
+    """The mask that `sparsify` wrote.
+
+    Args:
+        path: of the file.
+        recipe: that it was made with.
+
+    Returns:
+        The mask and how it was found.
+
+    Raises:
+        UserError: it is no such file, or of another recipe.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            told, mask = file.metadata() or {}, file.get_tensor("mask")
+        found = SparseMask(mask.bool(), int(told["images"]), float(told["regularization"]), float(told["test_score"]))
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: not a mask of fmrgen sparsify: {one_line(error)}") from None
+    if told.get("fingerprint") != recipe.in_precision(launched_precision()).fingerprint:
+        raise UserError(f"{path}: was found with another recipe; delete it, or choose another --output")
     return found
 
 

@@ -1,108 +1,132 @@
-"""A table of the paper as a study: models to train or load, splits to make, and what is claimed of them.
+"""A table of the paper as a study: parts that are ordinary jobs, and what is claimed of their figures.
 
-Each part is the ordinary job in an ordinary folder, so a study that was killed goes on when it is run again.
+A study that was killed goes on when it is run again.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from fmrgen.config import StrictConfig
-from fmrgen.distributed.rank import is_first_process
-from fmrgen.engine.attacks import attack_of_short_form
 from fmrgen.errors import UserError
+from fmrgen.evaluation.agreement import Agreement, agreement, check_many_enough
+from fmrgen.evaluation.attacked import AttackedJudge
 from fmrgen.evaluation.claims import Claim, ClaimFound, find_claim, part_and_models
-from fmrgen.jobs.bars import OnRows
-from fmrgen.jobs.compare import JobProgress, compare
 from fmrgen.jobs.evaluation import Evaluation
-from fmrgen.recipe import load_classifiers, load_config, load_recipe
-from fmrgen.training.loop import train
-from fmrgen.training.recipe import load_train_recipe
+from fmrgen.jobs.sparsify import SparseMask
+from fmrgen.jobs.study_parts import ComparePart, Part, PartFound, Work
+from fmrgen.recipe import load_config
+from fmrgen.report.agreement import agreement_table, concordance_table
+from fmrgen.report.attacked import attacked_table
+from fmrgen.report.study import own_class_tables
+from fmrgen.report.tables import Table, mask_table
 
 Scale = Literal["small", "full"]
 
 
-class TrainPart(StrictConfig):
-    """A model to train: a recipe of training, some of it changed."""
+class StudyScale(StrictConfig):
+    """The parts of a study at one scale, in their order, and what is claimed of them."""
 
-    train: str
-    name: str = Field(pattern=r"^[\w-]+$")
-    change: list[str] = Field([], description="section.key=value each")
+    notes: list[str] = Field([], description="what it needs and how long it takes, a line each")
+    parts: list[Part] = Field(min_length=1)
+    claims: list[Claim] = Field([], description="of figures of the parts")
+    agreement: list[str] = Field([], description="comparisons under several generators, whose rankings are compared")
 
-
-class ComparePart(StrictConfig):
-    """A split for each model, and all models on all splits: a recipe, some of it changed.
-
-    `models` are those trained before, by their names, and others as `NAME=…` in short form.
-    """
-
-    compare: str
-    name: str = Field(pattern=r"^[\w-]+$")
-    change: list[str] = Field([], description="section.key=value each")
-    models: list[str] = Field(min_length=2)
-    attack: str | None = None
-
-    @field_validator("attack")
-    @classmethod
-    def _is_attack(cls, attack: str | None) -> str | None:
-        try:
-            return attack if attack is None or attack_of_short_form(attack) else None
-        except UserError as error:
-            raise ValueError(str(error)) from None
-
-
-def _kind_of(part: object) -> str:
-    """A part is what its first key says."""
-    told = part if isinstance(part, dict) else vars(part)
-    return "train" if "train" in told else "compare"
-
-
-Part = Annotated[
-    Annotated[TrainPart, Tag("train")] | Annotated[ComparePart, Tag("compare")],
-    Discriminator(_kind_of),
-]
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        parts = {part.name: part for part in self.parts}
+        if len(parts) < len(self.parts):
+            raise ValueError("parts: two have one name")
+        for claim in self.claims:
+            for figure in (claim.higher, claim.lower):
+                name, judges = part_and_models(figure)
+                if name not in parts or not parts[name].judges:
+                    raise ValueError(f"claims: {figure}: no part compares as {name}")
+                if claim.metric not in parts[name].metrics:
+                    raise ValueError(f"claims: {figure}: {name} tells no {claim.metric}")
+                if unknown := [judge for judge in judges if judge not in parts[name].judges]:
+                    raise ValueError(f"claims: {figure}: {name} has no model {unknown[0]}")
+        for name in self.agreement:
+            compared = parts.get(name)
+            if not isinstance(compared, ComparePart):
+                raise ValueError(f"agreement: no part compares as {name}")
+            try:
+                check_many_enough(len(self.agreement), len(compared.models))
+            except UserError as error:
+                raise ValueError(f"agreement: {error}") from None
+        return self
 
 
 class Study(StrictConfig):
-    """What the paper reports, and how to see it: at small scale with what is at hand, at full with public weights.
-
-    In changes, `{output}` stands for the study's folder.
-    """
+    """What the paper reports, and how to see it: at small scale with what is at hand, at full with public weights."""
 
     title: str
-    paper: str = Field(description="what the paper's table says, in Markdown")
-    small: list[Part] = Field(min_length=1)
-    full: list[Part] = Field([], description="parts with public weights")
-    claims: list[Claim] = Field([], description="of the figures of its parts")
+    paper: str = Field("", description="what the paper's table says, in Markdown")
+    small: StudyScale | None = None
+    full: StudyScale | None = None
+    by_class: bool = Field(False, description="whether to print each model on its own split by class")
 
     @model_validator(mode="after")
-    def _claims_are_of_parts(self) -> "Study":
-        for parts in filter(None, (self.small, self.full)):
-            known = {part.name: part for part in parts if isinstance(part, ComparePart)}
-            for claim in self.claims:
-                for figure in (claim.higher, claim.lower):
-                    part, models = part_and_models(figure)
-                    if part not in known:
-                        raise ValueError(f"claims: {figure}: no part compares as {part}")
-                    if claim.metric == "attacked_accuracy" and known[part].attack is None:
-                        raise ValueError(f"claims: {figure}: {part} has no attack")
-                    names = [_name_of(model) for model in known[part].models]
-                    if unknown := [model for model in models if model not in names]:
-                        raise ValueError(f"claims: {figure}: {part} has no model {unknown[0]}")
+    def _has_parts(self) -> Self:
+        if self.small is None and self.full is None:
+            raise ValueError("has neither small nor full; write small: {parts: [...]}")
         return self
+
+    def at(self, scale: Scale) -> StudyScale:
+        """What there is at a scale. Raises UserError where it is nothing."""
+        found, other = (self.small, "full") if scale == "small" else (self.full, "small")
+        if found is None:
+            raise UserError(f"{self.title}: has parts at --scale {other} only")
+        return found
 
 
 @dataclass(frozen=True)
 class StudyFound:
-    """The evaluations of a study by their parts, and its claims."""
+    """What became of a study: what each part found, by its name, its claims, and how far generators agree."""
 
     study: Study
-    evaluations: dict[str, Evaluation]
+    parts: dict[str, PartFound]
     claims: list[ClaimFound]
+    agreement: Agreement | None
+
+    @property
+    def evaluations(self) -> dict[str, Evaluation]:
+        """Those of the comparisons."""
+        return {name: found for name, found in self.parts.items() if isinstance(found, Evaluation)}
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """What a comparison does not tell by itself, by titles."""
+        tables = {
+            f"{name}, attacked towards another class": attacked_table(told) for name, told in self.attacked.items()
+        }
+        tables |= {f"{name}, a mask of the latent": _table_of(mask) for name, mask in self.masks.items()}
+        if self.study.by_class:
+            tables |= {
+                f"{name}, {classifier} on its own split by class": table
+                for name, evaluation in self.evaluations.items()
+                for classifier, table in own_class_tables(evaluation).items()
+            }
+        if self.agreement is not None:
+            tables["rank and FMR under each generator"] = agreement_table(self.agreement)
+            tables["how far rankings agree"] = concordance_table(self.agreement)
+        return tables
+
+    @property
+    def attacked(self) -> dict[str, list[AttackedJudge]]:
+        """The judges under attack."""
+        return {name: found for name, found in self.parts.items() if isinstance(found, list)}
+
+    @property
+    def masks(self) -> dict[str, SparseMask]:
+        """The masks of generators."""
+        return {name: found for name, found in self.parts.items() if isinstance(found, SparseMask)}
+
+
+def _table_of(mask: SparseMask) -> Table:
+    return mask_table(mask.images, mask.sparsity, mask.test_score, int(mask.mask.sum()), mask.regularization)
 
 
 def load_study(reference: str | Path) -> Study:
@@ -120,83 +144,33 @@ def load_study(reference: str | Path) -> Study:
     return load_config(Study, reference)
 
 
-def parts_of(study: Study, scale: Scale) -> Sequence[TrainPart | ComparePart]:
-    """The parts at a scale. Raises UserError where there are none."""
-    parts = study.small if scale == "small" else study.full
-    if not parts:
-        raise UserError(f"{study.title}: has parts at --scale {'full' if scale == 'small' else 'small'} only")
-    return parts
-
-
-def run_study(
-    study: Study,
-    output: str | Path,
-    *,
-    scale: Scale = "small",
-    change: Sequence[str] = (),
-    on_train: Callable[[str], AbstractContextManager[Callable[[int, int, float], None]]],
-    job_progress: JobProgress | None = None,
-    on_rows: OnRows | None = None,
-    on_note: Callable[[str], None] = print,
-) -> StudyFound:
+def run_study(study: Study, scale: Scale, work: Work) -> StudyFound:
     """Trains, makes and evaluates what is not there yet, part after part.
 
     Args:
         study: what to do.
-        output: its folder: models in `models`, a dataset folder for each comparison.
         scale: small, or full.
-        change: of all recipes of comparisons, `section.key=value` each.
-        on_train: makes, for a model's name, what is told how far its training is.
-        job_progress, on_rows, on_note: as for `compare`.
+        work: where, with what changes, and whom to tell.
 
     Returns:
-        The evaluations and the claims.
+        What was found.
 
     Raises:
-        UserError: what the jobs raise.
+        UserError: there is nothing at that scale, or what the jobs raise.
     """
-    folder = Path(output)
-    evaluations: dict[str, Evaluation] = {}
-    for part in parts_of(study, scale):
-        told = [text.replace("{output}", str(folder)) for text in part.change]
-        if isinstance(part, TrainPart):
-            with on_train(part.name) as progress:
-                train(load_train_recipe(part.train, told), folder / "models" / part.name, progress)
-            continue
-        models = [model if "=" in model else f"{model}={folder / 'models' / model}" for model in part.models]
-        evaluations[part.name] = compare(
-            load_recipe(part.compare, [*told, *change]),
-            load_classifiers(models),
-            folder / part.name,
-            attack=part.attack,
-            job_progress=job_progress,
-            on_rows=on_rows,
-            on_note=on_note if is_first_process() else lambda line: None,
-        )
-    return StudyFound(study, evaluations, [find_claim(claim, evaluations) for claim in study.claims])
+    chosen = study.at(scale)
+    found = StudyFound(study, {part.name: part.run(work) for part in chosen.parts}, [], None)
+    agreed = None
+    try:
+        if chosen.agreement:
+            agreed = agreement({name: found.evaluations[name] for name in chosen.agreement})
+    except UserError as error:  # what was found stands
+        work.on_note(f"agreement: {error}")
+    claims = [find_claim(claim, found.evaluations, found.attacked) for claim in chosen.claims]
+    return replace(found, claims=claims, agreement=agreed)
 
 
-def _name_of(model: str) -> str:
-    return model.partition("=")[0]
-
-
-def part_lines(parts: Sequence[TrainPart | ComparePart], change: Sequence[str]) -> list[str]:
-    """What each part would do, and what it would download."""
-    lines = []
-    for part in parts:
-        if isinstance(part, TrainPart):
-            changes = [text.replace("{output}", "out") for text in part.change]
-            schedule = load_train_recipe(part.train, changes).schedule
-            lines.append(f"train {part.name}: {part.train}, {schedule.steps:,} steps of {schedule.batch_size} images")
-            continue
-        recipe = load_recipe(part.compare, [*(text.replace("{output}", "out") for text in part.change), *change])
-        limit = getattr(recipe.source, "limit", None)
-        images = "all images of its source" if limit is None else f"{limit:,} images"
-        models = ", ".join(part.models)
-        lines.append(f"compare {part.name}: {part.compare}, {len(part.models)} splits of {images}: {models}")
-        sections = {"source": recipe.source, "generator": recipe.generator, "oracle": recipe.oracle}
-        for name, section in sections.items():
-            told = [getattr(section, key, None) for key in ("path", "model", "checkpoint")]
-            if named := [str(place) for place in told if place is not None and not str(place).startswith("asset:")]:
-                lines.append(f"  {name}: {section.kind} of {', '.join(named)}")
-    return lines
+def study_lines(study: Study, scale: Scale, work: Work) -> list[str]:
+    """The notes of a study and what its parts would do. Raises UserError as `run_study` does at its start."""
+    chosen = study.at(scale)
+    return [*chosen.notes, *(line for part in chosen.parts for line in part.lines(work))]

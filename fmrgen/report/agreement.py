@@ -23,6 +23,12 @@ def agreement_table(found: Agreement) -> Table:
     return Table(["classifier", *found.generators], rows)
 
 
+def concordance_table(found: Agreement) -> Table:
+    """Kendall's tau of each pair of generators and W of all, with their intervals."""
+    rows = [[f"{pair.first} – {pair.second}", "tau", _told(pair.tau)] for pair in found.pairs]
+    return Table(["rankings", "Kendall's", ""], [*rows, ["all", "W", _told(found.concordance)]])
+
+
 def agreement_lines(found: Agreement) -> list[str]:
     """Tau of each pair of generators, W of all, and what the intervals are."""
     lines = [f"{pair.first} – {pair.second}: Kendall's tau {_told(pair.tau)}" for pair in found.pairs]

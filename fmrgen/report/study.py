@@ -8,9 +8,10 @@ from pathlib import Path
 from fmrgen.evaluation.claims import ClaimFound
 from fmrgen.evaluation.results import EvaluationResults
 from fmrgen.files import write_atomically
+from fmrgen.intervals import format_estimate
 from fmrgen.metrics import METRICS
-from fmrgen.report.markdown import table_of, to_markdown
-from fmrgen.report.tables import Table
+from fmrgen.report.markdown import escape, table_of, to_markdown
+from fmrgen.report.tables import Table, class_table
 
 _NAMES = {metric.field: metric.name for metric in METRICS}
 
@@ -18,25 +19,60 @@ _NAMES = {metric.field: metric.name for metric in METRICS}
 def claims_table(claims: Sequence[ClaimFound]) -> Table:
     """A row for each claim: both figures, how far they are apart, and the verdict."""
     rows = [
-        [claim.says, _NAMES[claim.metric], str(claim.values[0]), str(claim.values[1]), str(claim.apart), claim.verdict]
+        [claim.says, _NAMES[claim.metric], *map(format_estimate, (*claim.values, claim.apart)), claim.verdict]
         for claim in claims
     ]
     return Table(["claim", "figure", "one", "the other", "apart by", ""], rows)
 
 
+def own_class_tables(evaluation: EvaluationResults) -> dict[str, Table]:
+    """Each classifier on its own split by class (paper Tables 13 and 14), by its name."""
+    splits = {split.name: split for split in evaluation.splits}
+    return {
+        result.classifier: class_table(result, splits[result.split])
+        for result in evaluation.results
+        if result.conditioned
+    }
+
+
 def write_study(
-    title: str, paper: str, claims: Sequence[ClaimFound], evaluations: Mapping[str, EvaluationResults], folder: Path
+    title: str,
+    paper: str,
+    claims: Sequence[ClaimFound],
+    tables: Mapping[str, Table],
+    evaluations: Mapping[str, EvaluationResults],
+    folder: Path,
 ) -> list[Path]:
-    """Writes `study.md`, the claims, our tables and the paper's, and `study.json` into `folder`; returns the paths."""
-    parts = [f"# {title}"]
+    """Writes `study.md`, the claims, our tables and the paper's, and `study.json` into `folder`.
+
+    Args:
+        title: of the study.
+        paper: what the paper says, in Markdown.
+        claims: and what became of them.
+        tables: of parts that are no evaluations, by their titles.
+        evaluations: by their parts.
+        folder: of the study.
+
+    Returns:
+        The paths.
+    """
+    parts = [f"# {escape(title)}"]
     if claims:
         parts += ["## What of it holds here", table_of(claims_table(claims))]
-    parts += ["## The paper", paper.strip()]
+    if paper:
+        parts += ["## The paper", paper.strip()]
+    for name, table in tables.items():
+        parts += [f"## {escape(name)}", table_of(table)]
     for name, evaluation in evaluations.items():
         parts += [f"# {name}", to_markdown(evaluation)]
-    told = {"title": title, "parts": list(evaluations)}
     found = [{**asdict(claim), "verdict": claim.verdict} for claim in claims]
-    text = json.dumps({**told, "claims": found}, indent=1, ensure_ascii=False) + "\n"
+    told = {
+        "title": title,
+        "parts": list(evaluations),
+        "claims": found,
+        "tables": {name: asdict(table) for name, table in tables.items()},
+    }
+    text = json.dumps(told, indent=1, ensure_ascii=False) + "\n"
     write_atomically(folder / "study.md", ("\n\n".join(parts).rstrip() + "\n").encode())
     write_atomically(folder / "study.json", text.encode())
     return [folder / "study.md", folder / "study.json"]

@@ -71,6 +71,24 @@ def class_table(result: Result, split: EvaluatedSplit) -> Table:
     return Table(["class", "rows", *(metric.name for metric in shown)], [*rows, total])
 
 
+def mask_table(images: int, sparsity: float, test_score: float, dimensions: int, regularization: float) -> Table:
+    """One mask (paper Table 11).
+
+    Args:
+        images: that it was found on.
+        sparsity: share of the latent that does not move.
+        test_score: share of held-out latents that are told apart.
+        dimensions: that move.
+        regularization: strength of the l1 penalty.
+
+    Returns:
+        A table of one row.
+    """
+    header = ["images", "sparsity", "test score", "dimensions that move", "regularization"]
+    row = [str(images), f"{sparsity:.2%}", f"{test_score:.2%}", str(dimensions), f"{regularization:.4g}"]
+    return Table(header, [row])
+
+
 def transfer_table(evaluation: EvaluationResults, measure: str) -> Table:
     """The transfer matrix in one of the compared metrics: splits down, classifiers across."""
     short, metric = short_names([split.name for split in evaluation.splits]), COMPARED[measure]

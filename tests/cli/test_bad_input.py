@@ -231,7 +231,7 @@ CASES = [
     (["train", "r.yaml"], "r.yaml: classifier: unknown key"),
     (["compare", "r.yaml", "-c", LENET], "--classifier: a comparison needs at least two"),
     (["study", "nope"], "nope: no such file, and not a shipped recipe"),
-    (["study", "paper/table-9", "--scale", "full"], "has parts at --scale small only"),
+    (["study", "paper/table-5", "--scale", "full"], "has parts at --scale small only"),
     (["attack-oracle", "r.yaml", "--epsilon", "nine"], "nine: not the largest change of a pixel; write 8/255 or 0.03"),
     (["attack-oracle", "r.yaml", "--epsilon", "2"], "2: not the largest change of a pixel"),
     (["sweep", "r.yaml", "perturb.budget=2"], "a sweep needs a key with several values, for example"),

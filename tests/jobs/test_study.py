@@ -1,6 +1,9 @@
 """Studies: parts that are ordinary jobs, claims with their verdicts, and the shipped ones."""
 
 import json
+import re
+from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,28 +12,45 @@ from helpers import run
 from fmrgen.errors import UserError
 from fmrgen.evaluation.claims import Claim, ClaimFound, _unpaired, find_claim
 from fmrgen.intervals import Estimate
-from fmrgen.jobs.study import load_study, part_lines, parts_of
+from fmrgen.jobs.study import load_study, study_lines
+from fmrgen.jobs.study_parts import Cost, Work
 from fmrgen.recipe import describe_recipes, describe_studies
+from fmrgen.report.study import claims_table
 
 OWN = """\
 title: two LeNets
 paper: as it says
+by_class: true
 small:
-  - train: train/mnist-lenet
-    name: brief
-    change: [schedule.steps=60, schedule.batch_size=32, test.limit=20, source.limit=400]
-  - compare: mnist-lenet
-    name: splits
-    change: [source.limit=40, perturb.budget=4, perturb.step_size=0.1, perturb.min_probability=0]
-    models: ["shipped=asset:mnist/lenet", brief]
-    attack: fgsm@0.1
-  - train: train/mnist-lenet
-    name: copied
-    change: [schedule.steps=2, source.split=test, source.limit=40, test.limit=20, "copies={output}/splits:mnist/shipped"]
-claims:
-  - {says: the shipped one stands its own images better, higher: splits/shipped, lower: splits/brief}
-  - {says: on one split, higher: splits/brief on shipped, lower: splits/shipped}
-  - {says: attacked, higher: splits/shipped, lower: splits/brief, metric: attacked_accuracy}
+  notes: [takes a minute]
+  parts:
+    - train: train/mnist-lenet
+      name: brief
+      change: [schedule.steps=60, schedule.batch_size=32, test.limit=20, source.limit=400]
+    - train: train/mnist-lenet
+      name: other
+      change: [schedule.steps=60, schedule.batch_size=32, schedule.seed=1, test.limit=20, source.limit=400]
+    - {sparsify: mnist-lenet, name: mask, change: [source.limit=40, perturb.budget=4, perturb.step_size=0.1, perturb.min_probability=0], regularization: 1.0}
+    - compare: mnist-lenet
+      name: splits
+      change: [source.limit=40, perturb.budget=4, perturb.step_size=0.1, perturb.min_probability=0]
+      models: ["shipped=asset:mnist/lenet", brief, "other={output}/models/other"]
+      attack: fgsm@0.1
+    - compare: mnist-transform
+      name: turned
+      change: [source.limit=40, perturb.budget=4, perturb.step_size=0.1, perturb.min_probability=0]
+      models: ["shipped=asset:mnist/lenet", brief, "other={output}/models/other"]
+    - {attack_oracle: mnist-lenet, name: attack, change: [source.limit=8], models: [brief], steps: 2, epsilon: 8/255}
+    - train: train/mnist-lenet
+      name: copied
+      change: [schedule.steps=2, source.split=test, source.limit=40, test.limit=20, "copies={output}/splits:mnist/shipped"]
+  agreement: [splits, turned]
+  claims:
+    - {says: the shipped one stands its own images better, higher: splits/shipped, lower: splits/brief}
+    - {says: on one split, higher: splits/brief on shipped, lower: splits/shipped}
+    - {says: attacked, higher: splits/shipped, lower: splits/brief, metric: attacked_accuracy}
+    - {says: more are valid, higher: splits/shipped, lower: turned/shipped, metric: validation_rate}
+    - {says: the oracle itself, higher: attack/oracle, lower: attack/brief, metric: attacked_accuracy}
 """
 
 
@@ -41,17 +61,27 @@ def test_a_study_of_ones_own_runs_and_goes_on(tmp_path, capsys):
     assert "two LeNets" in told
     assert "study.md" in told
     found = json.loads((tmp_path / "out/study.json").read_text())
-    assert found["parts"] == ["splits"]
-    assert [claim["metric"] for claim in found["claims"]] == ["fmr", "fmr", "attacked_accuracy"]
+    assert found["parts"] == ["splits", "turned"]
+    metrics = ["fmr", "fmr", "attacked_accuracy", "validation_rate", "attacked_accuracy"]
+    assert [claim["metric"] for claim in found["claims"]] == metrics
     for claim in found["claims"]:
         one, other = claim["values"]
         assert claim["apart"]["value"] == pytest.approx(one["value"] - other["value"])
     markdown = (tmp_path / "out/study.md").read_text()
     assert "## The paper\n\nas it says" in markdown
     assert "| on one split |" in markdown
+    for title in (
+        "splits, brief on its own split by class",
+        "mask, a mask of the latent",
+        "attack, attacked towards another class",
+        "how far rankings agree",
+    ):
+        assert f"## {title}\n" in markdown
+        assert title in told
+    assert found["tables"]["mask, a mask of the latent"]["rows"][0][4] == "1"
     assert (tmp_path / "out/models/copied/model.safetensors").exists()
     assert (tmp_path / "out/splits/comparison/report.html").exists()
-    made = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
+    made = {path: path.read_bytes() for pattern in ("*.parquet", "*.safetensors") for path in tmp_path.rglob(pattern)}
     assert run("study", tmp_path / "own.yaml", "-o", tmp_path / "out", "-q") == 0
     assert {path: path.read_bytes() for path in made} == made
     assert json.loads((tmp_path / "out/study.json").read_text()) == found
@@ -76,18 +106,26 @@ def evaluation(values):
 
 def test_differences_are_paired_where_they_can_be_and_told_with_chance():
     one = evaluation({("a", "a"): Estimate(80, 75, 85), ("b", "b"): Estimate(60, 55, 65)})
-    found = find_claim(Claim(says="x", higher="p/a", lower="p/b"), {"p": one})
+    found = find_claim(Claim(says="x", higher="p/a", lower="p/b"), {"p": one}, {})
     assert found.apart == Estimate(20, 15, 25)
     assert found.verdict == "holds"
     other = evaluation({("a", "a"): Estimate(77, 74, 81)})
-    found = find_claim(Claim(says="x", higher="p/a", lower="q/a"), {"p": one, "q": other})
+    found = find_claim(Claim(says="x", higher="p/a", lower="q/a"), {"p": one, "q": other}, {})
     assert found.apart.value == 3
     assert found.apart.low == pytest.approx(3 - (5**2 + 4**2) ** 0.5)
     assert found.verdict == "holds, within chance"
-    assert find_claim(Claim(says="x", higher="q/a", lower="p/a"), {"p": one, "q": other}).verdict == "does not hold"
+    assert find_claim(Claim(says="x", higher="q/a", lower="p/a"), {"p": one, "q": other}, {}).verdict == "does not hold"
     assert _unpaired(Estimate(3, None, None), Estimate(1, 0, 2)) == Estimate(2, None, None)
     estimates = (Estimate(1, 0, 2), Estimate(1, 0, 2))
     assert ClaimFound("x", "a", "b", "fmr", estimates, Estimate(0, -1, 1)).verdict == "does not hold"
+    nobody = evaluation({("a", "a"): Estimate(80, 75, 85), ("b", "b"): None})
+    found = find_claim(Claim(says="x", higher="p/a", lower="p/b"), {"p": nobody}, {})
+    assert found.verdict == "can't be told"
+    assert claims_table([found]).rows == [["x", "FMR", "80.00 [75.0, 85.0]", "n/a", "n/a", "can't be told"]]
+
+
+def work(change=()):
+    return Work(Path("out"), list(change), lambda name: nullcontext(lambda done, total: None))
 
 
 @pytest.mark.parametrize("name", describe_studies())
@@ -95,18 +133,39 @@ def test_shipped_studies_say_what_they_would_do(name):
     study = load_study(name)
     assert name not in describe_recipes()
     for scale in ("small", "full"):
-        if parts := getattr(study, scale):
-            lines = part_lines(parts_of(study, scale), ["source.limit=7"] if scale == "small" else [])
-            assert len(lines) >= len(parts)
+        if (chosen := getattr(study, scale)) is not None:
+            lines = study_lines(study, scale, work(["source.limit=7"]))
+            assert len(lines) >= len(chosen.parts)
+            assert ("EFLOP" in "".join(lines)) == (scale == "full" and name != "paper/table-15")
+
+
+def test_every_table_of_the_paper_has_a_study():
+    told = " ".join(describe_studies().values())
+    for table in range(1, 16):
+        assert re.search(rf"Tables? (\d+ and )?{table}\b", told)
+
+
+def test_the_estimate_is_the_arithmetic_of_the_docs():
+    *_, estimate = study_lines(load_study("paper/table-1"), "full", work())
+    exa = 7 * 50_000 * (51 * 443 + 106) / 1e9
+    assert f"7 splits × (51 passes × 443 + 106)) GFLOP = {exa:.3g} EFLOP" in estimate
+    assert f"{exa * 1e6 / 100 / 3600:.1f} h at 100 TFLOP/s" in estimate
+    assert Cost(images=10, one_pass=2, encode=1, kept_encode=7).line(3, 4).startswith("  at most 10 images × (3 splits × (5 passes × 2 + 1) + 7) GFLOP = 4e-07 EFLOP")  # fmt: skip
 
 
 def test_mistakes_are_one_line(tmp_path, capsys):
     for text, message in (
         (OWN.replace("higher: splits/shipped, lower: splits/brief}", "higher: x/shipped, lower: splits/brief}", 1), "no part compares as x"),
         (OWN.replace("splits/brief on shipped", "splits/nobody on shipped"), "splits has no model nobody"),
-        (OWN.replace("name: brief", "name: brief\n    of: 3"), "of"),
+        (OWN.replace("name: brief", "name: brief\n      of: 3"), "of"),
         (OWN.replace("attack: fgsm@0.1", "attack: fgsm"), "not an attack"),
-        (OWN.replace("    attack: fgsm@0.1\n", ""), "splits has no attack"),
+        (OWN.replace("      attack: fgsm@0.1\n", ""), "splits tells no attacked_accuracy"),
+        (OWN.replace("epsilon: 8/255", "epsilon: 0/255"), "not the largest change of a pixel"),
+        (OWN.replace("[splits, turned]", "[splits, mask]"), "no part compares as mask"),
+        (OWN.replace(', "other={output}/models/other"', "", 1), "rankings of 2"),
+        (OWN.replace("name: turned", "name: splits"), "two have one name"),
+        (OWN.replace("small:", "medium:"), "medium"),
+        ("title: nothing", "has neither small nor full"),
     ):  # fmt: skip
         (tmp_path / "own.yaml").write_text(text)
         assert run("study", tmp_path / "own.yaml", "--dry-run") == 2
@@ -114,4 +173,4 @@ def test_mistakes_are_one_line(tmp_path, capsys):
         assert message in told
         assert told.count("\n") == 1
     with pytest.raises(UserError, match="has parts at --scale small only"):
-        parts_of(load_study("paper/table-9"), "full")
+        load_study("paper/table-5").at("full")

@@ -1,0 +1,265 @@
+"""The parts of a study: each is an ordinary job in a folder or file of its own, and done again it goes on."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Field, Tag, field_validator
+
+from fmrgen.config import StrictConfig
+from fmrgen.distributed.rank import is_first_process
+from fmrgen.engine.attacks import attack_of_short_form, radius
+from fmrgen.errors import UserError
+from fmrgen.evaluation.attacked import AttackedJudge
+from fmrgen.jobs.attack_oracle import attack_oracle
+from fmrgen.jobs.bars import OnRows
+from fmrgen.jobs.compare import JobProgress, compare
+from fmrgen.jobs.evaluation import Evaluation
+from fmrgen.jobs.sparsify import SparseMask, read_mask, sparsify
+from fmrgen.recipe import Recipe, load_classifiers, load_recipe
+from fmrgen.training.loop import train
+from fmrgen.training.recipe import load_train_recipe
+
+Bar = Callable[[str], AbstractContextManager[Callable[[int, int | None], None]]]
+PartFound = Evaluation | SparseMask | list[AttackedJudge] | None
+
+_SPEEDS = (40, 100, 300)  # TFLOP/s that a GPU really does, as in docs/performance.md
+_HOURS_SHOWN = 48  # above, days
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where a study works, and whom it tells.
+
+    Attributes:
+        folder: of the study: models in `models`, each other part under its name.
+        change: of all recipes but those of training, `section.key=value` each.
+        bar: makes, for what is at work, what is told how far it is.
+        job_progress, on_rows, on_note: as for `compare`.
+    """
+
+    folder: Path
+    change: list[str]
+    bar: Bar
+    job_progress: JobProgress | None = None
+    on_rows: OnRows | None = None
+    on_note: Callable[[str], None] = print
+
+    def told(self, text: str) -> str:
+        """`text` with the folder in the place of `{output}`."""
+        return text.replace("{output}", str(self.folder))
+
+    def model(self, text: str) -> str:
+        """`NAME=…` of a model: one that the study trains is called by its name alone."""
+        return self.told(text) if "=" in text else f"{text}={self.folder / 'models' / text}"
+
+    def recipe(self, reference: str, change: list[str]) -> Recipe:
+        """A recipe with the part's changes, and those of all parts after them."""
+        return load_recipe(reference, [*map(self.told, change), *self.change])
+
+
+class StudyPart(StrictConfig, ABC):
+    """What all parts have. In changes and models, `{output}` stands for the study's folder.
+
+    `judges` are those that a claim can be of, `metrics` what it can be of.
+    """
+
+    name: str = Field(pattern=r"^[\w-]+$")
+    change: list[str] = Field([], description="section.key=value each")
+
+    @property
+    def judges(self) -> list[str]:
+        return []
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ()
+
+    @abstractmethod
+    def run(self, work: Work) -> PartFound:
+        """Does what is not done yet. Raises UserError, as the job does."""
+
+    @abstractmethod
+    def lines(self, work: Work) -> list[str]:
+        """What it would do."""
+
+
+class TrainPart(StudyPart):
+    """A model to train: a recipe of training, some of it changed."""
+
+    train: str
+
+    def run(self, work: Work) -> None:
+        recipe = load_train_recipe(self.train, [*map(work.told, self.change)])
+        with work.bar(f"train {self.name}") as on_step:
+            train(recipe, work.folder / "models" / self.name, lambda step, steps, loss: on_step(step, steps))
+
+    def lines(self, work: Work) -> list[str]:
+        schedule = load_train_recipe(self.train, [*map(work.told, self.change)]).schedule
+        return [f"train {self.name}: {self.train}, {schedule.steps:,} steps of {schedule.batch_size} images"]
+
+
+class Cost(StrictConfig):
+    """What one image takes at full size, in GFLOP, for an estimate before anything is downloaded."""
+
+    images: int = Field(gt=0, description="of the source")
+    one_pass: float = Field(gt=0, description="decode, classify, backward and judge")
+    encode: float = Field(0.0, ge=0, description="once for each split")
+    kept_encode: float = Field(0.0, ge=0, description="once for all splits, for the latents are kept")
+
+    def line(self, splits: int, budget: int) -> str:
+        """The arithmetic of docs/performance.md."""
+        passes = budget + 1
+        told = f"{splits} splits × ({passes} passes × {self.one_pass:,g} + {self.encode:,g})"
+        of_image = splits * (passes * self.one_pass + self.encode) + self.kept_encode
+        told += f" + {self.kept_encode:,g}" if self.kept_encode else ""
+        exa = self.images * of_image / 1e9
+        hours = ", ".join(f"{_duration(exa * 1e6 / speed / 3600)} at {speed} TFLOP/s" for speed in _SPEEDS)
+        return f"  at most {self.images:,} images × ({told}) GFLOP = {exa:,.3g} EFLOP: {hours}"
+
+
+def _duration(hours: float) -> str:
+    if hours < 1:
+        return f"{60 * hours:.0f} min"
+    return f"{hours:.1f} h" if hours <= _HOURS_SHOWN else f"{hours / 24:.1f} days"
+
+
+class ComparePart(StudyPart):
+    """A split for each model, and all models on all splits: a recipe, some of it changed.
+
+    `models` are those trained before, by their names, and others as `NAME=…` in short form.
+    """
+
+    compare: str
+    models: list[str] = Field(min_length=2)
+    attack: str | None = None
+    cost: Cost | None = None
+
+    @field_validator("attack")
+    @classmethod
+    def _is_attack(cls, attack: str | None) -> str | None:
+        return attack if attack is None or _told_by(attack_of_short_form, attack) else None
+
+    @property
+    def judges(self) -> list[str]:
+        return [model.partition("=")[0] for model in self.models]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        without = ("fmr", "perturbed_accuracy", "standard_accuracy", "validation_rate")
+        return without if self.attack is None else (*without, "attacked_accuracy")
+
+    def run(self, work: Work) -> Evaluation:
+        return compare(
+            work.recipe(self.compare, self.change),
+            load_classifiers([*map(work.model, self.models)]),
+            work.folder / self.name,
+            attack=self.attack,
+            job_progress=work.job_progress,
+            on_rows=work.on_rows,
+            on_note=work.on_note if is_first_process() else lambda line: None,
+        )
+
+    def lines(self, work: Work) -> list[str]:
+        recipe = work.recipe(self.compare, self.change)
+        splits, models = len(self.models), ", ".join(self.models)
+        lines = [f"compare {self.name}: {self.compare}, {splits} splits of {_images_of(recipe)}: {models}"]
+        lines += _places(recipe)
+        return lines if self.cost is None else [*lines, self.cost.line(splits, recipe.perturb.budget)]
+
+
+class SparsifyPart(StudyPart):
+    """A mask of a generator (App. I), in `NAME.safetensors`."""
+
+    sparsify: str
+    regularization: float | None = Field(None, gt=0)
+
+    def run(self, work: Work) -> SparseMask:
+        recipe, path = work.recipe(self.sparsify, self.change), work.folder / f"{self.name}.safetensors"
+        if path.exists():
+            return read_mask(path, recipe)
+        work.folder.mkdir(parents=True, exist_ok=True)
+        with work.bar(f"sparsify {self.name}") as on_images:
+            return sparsify(recipe, path, regularization=self.regularization, on_images=on_images)
+
+    def lines(self, work: Work) -> list[str]:
+        recipe = work.recipe(self.sparsify, self.change)
+        return [f"sparsify {self.name}: {self.sparsify}, from {_images_of(recipe)}", *_places(recipe)]
+
+
+class AttackOraclePart(StudyPart):
+    """The oracle of a recipe under a targeted attack (App. L), beside classifiers; `models` as of comparisons."""
+
+    attack_oracle: str
+    models: list[str] = Field([], description="classifiers to attack too")
+    epsilon: str = "8/255"
+    steps: int = Field(20, ge=1)
+
+    @field_validator("epsilon")
+    @classmethod
+    def _is_radius(cls, epsilon: str) -> str:
+        return epsilon if _told_by(radius, epsilon) else ""
+
+    @property
+    def judges(self) -> list[str]:
+        return ["oracle", *(model.partition("=")[0] for model in self.models)]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("attacked_accuracy", "standard_accuracy")
+
+    def run(self, work: Work) -> list[AttackedJudge]:
+        named = load_classifiers([*map(work.model, self.models)]) if self.models else {}
+        recipe = work.recipe(self.attack_oracle, self.change)
+        with work.bar(f"attack {self.name}") as on_images:
+            return attack_oracle(recipe, named, [radius(self.epsilon)], steps=self.steps, on_images=on_images)
+
+    def lines(self, work: Work) -> list[str]:
+        recipe = work.recipe(self.attack_oracle, self.change)
+        how = f"{_images_of(recipe)}, {self.steps} steps to {self.epsilon}"
+        judges = ", ".join(self.judges)
+        return [f"attack-oracle {self.name}: {self.attack_oracle}, {how}: {judges}", *_places(recipe)]
+
+
+def _told_by(parse: Callable[[str], Any], text: str) -> Any:
+    """What `parse` makes of a text; its UserError as pydantic wants it."""
+    try:
+        return parse(text)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+def _images_of(recipe: Recipe) -> str:
+    limit = getattr(recipe.source, "limit", None)
+    return "all images of its source" if limit is None else f"{limit:,} images"
+
+
+def _places(recipe: Recipe) -> list[str]:
+    """Where source, generator and oracle come from, a line each."""
+    lines = []
+    for name, section in {"source": recipe.source, "generator": recipe.generator, "oracle": recipe.oracle}.items():
+        told = [getattr(section, key, None) for key in ("path", "model", "checkpoint")]
+        if named := [str(place) for place in told if place is not None and not str(place).startswith("asset:")]:
+            lines.append(f"  {name}: {section.kind} of {', '.join(named)}")
+    return lines
+
+
+_KINDS = {"train": TrainPart, "compare": ComparePart, "sparsify": SparsifyPart, "attack_oracle": AttackOraclePart}
+
+
+def _kind_of(part: object) -> str:
+    """A part is what a key of it says."""
+    told = part if isinstance(part, dict) else vars(part)
+    return next((kind for kind in _KINDS if kind in told), "compare")
+
+
+Part = Annotated[
+    Annotated[TrainPart, Tag("train")]
+    | Annotated[ComparePart, Tag("compare")]
+    | Annotated[SparsifyPart, Tag("sparsify")]
+    | Annotated[AttackOraclePart, Tag("attack_oracle")],
+    Discriminator(_kind_of),
+]
