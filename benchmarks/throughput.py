@@ -40,7 +40,7 @@ _BATCH_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024)
 _SWEEPS = 3
 _SWEEP_SECONDS = 1.0  # at least so long at each batch size
 _NEAR, _FAR = 0.85, 0.6  # of the best rate: worth another look, and past the best
-_BATCHES_IN_TURN = 16  # of the bare models, after as many image-passes of the engine
+_BATCHES_IN_TURN = 2  # of the bare models, after as many image-passes of the engine; neighbours come and go
 _FEWEST_EQUAL = 0.96  # of the rows; float noise tips a sign here and there, and with it a row
 
 

@@ -153,6 +153,18 @@ def test_the_estimate_is_the_arithmetic_of_the_docs():
     assert Cost(images=10, one_pass=2, encode=1, kept_encode=7).line(3, 4).startswith("  at most 10 images × (3 splits × (5 passes × 2 + 1) + 7) GFLOP = 4e-07 EFLOP")  # fmt: skip
 
 
+def test_the_study_of_the_docs_can_be_written_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[2] / "docs/training.md"
+    text = page.read_text().rpartition("```yaml\n")[2].partition("```")[0]
+    Path("mine.yaml").write_text("extends: mnist-lenet")
+    Path("mine-flux.yaml").write_text("extends: imagenet-flux")
+    Path("study.yaml").write_text(text)
+    lines = study_lines(load_study("study.yaml"), "small", work())
+    assert [line.partition(":")[0] for line in lines if not line.startswith(" ")] == ["compare vqgan", "compare flux"]
+    assert "  generator: vae of black-forest-labs/FLUX.1-schnell" in lines
+
+
 def test_mistakes_are_one_line(tmp_path, capsys):
     for text, message in (
         (OWN.replace("higher: splits/shipped, lower: splits/brief}", "higher: x/shipped, lower: splits/brief}", 1), "no part compares as x"),
