@@ -1,6 +1,7 @@
-"""Networks for 32 px images as kuangliu/pytorch-cifar has them (the paper's Table 6): from timm's by small edits where
-those are equal, else made here."""
+"""Networks for 32 px images as kuangliu/pytorch-cifar has them (the paper's Table 6), and the wide ones of RobustBench:
+from timm's by small edits where those are equal, else made here."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
 import timm
@@ -13,8 +14,16 @@ _GROWTH, _DENSE_LAYERS = 32, (6, 12, 24, 16)
 
 
 def resnet18(classes: int) -> nn.Module:
-    """ResNet-18 whose stem keeps all 32×32 pixels."""
-    network = timm.create_model("resnet18", num_classes=classes)
+    return _resnet("resnet18", classes)
+
+
+def resnet50(classes: int) -> nn.Module:
+    return _resnet("resnet50", classes)
+
+
+def _resnet(name: str, classes: int) -> nn.Module:
+    """timm's, but that its stem keeps all 32×32 pixels."""
+    network = timm.create_model(name, num_classes=classes)
     network.conv1 = _stem(64)
     network.maxpool = nn.Identity()
     return network
@@ -64,9 +73,20 @@ def simpledla(classes: int) -> nn.Module:
     return _SimpleDla(classes)
 
 
+def wide_resnet28_10(classes: int) -> nn.Module:
+    return _WideResNet(28, 10, classes)
+
+
+def wide_resnet34_10(classes: int) -> nn.Module:
+    return _WideResNet(34, 10, classes)
+
+
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     made.__name__: made
-    for made in (resnet18, preactresnet18, vgg19, googlenet, densenet121, mobilenet, efficientnet_b0, simpledla)
+    for made in (
+        *(resnet18, resnet50, preactresnet18, vgg19, googlenet, densenet121, mobilenet, efficientnet_b0, simpledla),
+        *(wide_resnet28_10, wide_resnet34_10),
+    )
 }
 
 
@@ -75,7 +95,9 @@ def renamed(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Ten
     it is, for its names to be checked."""
     own = network.state_dict()
     used = {name: tensor for name, tensor in state.items() if not _is_unused(name, state)}
-    if own.keys() == state.keys() or len(used) != len(own):
+    if own.keys() == used.keys():
+        return used
+    if len(used) != len(own):
         return state
     if "stages.0.blocks.0.norm1.weight" in own:
         used = _shortcuts_first(used)
@@ -88,7 +110,10 @@ def renamed(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Ten
 
 
 def _is_unused(name: str, state: Mapping[str, Tensor]) -> bool:
-    """The first block of EfficientNet-B0 has an expansion there, which nothing goes through."""
+    """What nothing goes through: a second first block of RobustBench's wide networks, the first expansion of
+    EfficientNet-B0."""
+    if name.startswith("sub_block1."):
+        return "block1.layer.0.conv1.weight" in state
     return "layers.0.conv3.weight" in state and name.startswith(("layers.0.conv1.", "layers.0.bn1."))
 
 
@@ -237,3 +262,45 @@ class _SimpleDla(nn.Module):
             x = layer(x)
         answer: Tensor = self.linear(adaptive_avg_pool2d(x, 1).flatten(1))
         return answer
+
+
+class _WideResNet(nn.Module):
+    """Zagoruyko & Komodakis 2016, under the names of TRADES and RobustBench."""
+
+    def __init__(self, depth: int, widening: int, classes: int) -> None:
+        super().__init__()
+        narrow, *widths = 16, 16 * widening, 32 * widening, 64 * widening
+        self.conv1 = _stem(narrow)
+        self.block1, self.block2, self.block3 = (
+            _wide_group(inputs, width, (depth - 4) // 6, stride)
+            for inputs, width, stride in zip((narrow, *widths), widths, (1, 2, 2), strict=False)
+        )
+        self.bn1 = nn.BatchNorm2d(widths[-1])
+        self.fc = nn.Linear(widths[-1], classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        values = self.block3(self.block2(self.block1(self.conv1(images))))
+        logits: Tensor = self.fc(relu(self.bn1(values)).mean((2, 3)))
+        return logits
+
+
+def _wide_group(inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+    made = [_WideBlock(inputs, width, stride), *(_WideBlock(width, width) for _ in range(blocks - 1))]
+    return nn.Sequential(OrderedDict(layer=nn.Sequential(*made)))
+
+
+class _WideBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        changes = inputs != outputs
+        self.convShortcut: nn.Module | None = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if changes else None
+
+    def forward(self, values: Tensor) -> Tensor:
+        active = relu(self.bn1(values))
+        shortcut = values if self.convShortcut is None else self.convShortcut(active)
+        found: Tensor = self.conv2(relu(self.bn2(self.conv1(active)))) + shortcut
+        return found

@@ -1,4 +1,4 @@
-"""Networks for 32 px images: the architectures of the paper's CIFAR-10 models (Table 6)."""
+"""Networks for 32 px images: the architectures of the paper's CIFAR-10 models (Table 6), and RobustBench's."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +23,7 @@ class Config(ClassifierConfig):
     kind: str = "cifar"
     model: Literal[
         "resnet18",
+        "resnet50",
         "preactresnet18",
         "vgg19",
         "googlenet",
@@ -30,6 +31,8 @@ class Config(ClassifierConfig):
         "mobilenet",
         "efficientnet_b0",
         "simpledla",
+        "wide_resnet28_10",
+        "wide_resnet34_10",
     ]
     checkpoint: str | None = None
     num_classes: int = Field(10, ge=2, le=100_000)

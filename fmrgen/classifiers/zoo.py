@@ -10,8 +10,12 @@ from fmrgen.errors import UserError
 from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
-    from torch import nn
+    from torch import Tensor, nn
+
+    from fmrgen.classifiers.base import Classifier
 
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _BITBUCKET = "https://bitbucket.org/robert_geirhos/texture-vs-shape-pretrained-models/raw"
@@ -19,10 +23,15 @@ _NOISE = "https://github.com/bethgelab/game-of-noise/releases/download/v1.0"
 _ROBUSTBENCH = "the model zoo of RobustBench (github.com/RobustBench/robustbench)"
 
 
-class Published(NamedTuple):
-    """A checkpoint that somebody published: where, in which file, for which network of timm, under which licence.
+_CIFAR_SIDE = 32
+_CIFAR10 = (*("airplane", "automobile", "bird", "cat", "deer"), *("dog", "frog", "horse", "ship", "truck"))
 
-    Where there is no `address` it has to be downloaded by hand, from `found_at`.
+
+class Published(NamedTuple):
+    """A checkpoint that somebody published: where, in which file, for which network, under which licence.
+
+    The network is timm's, or if `is_cifar` one of kind `cifar`. Where there is no `address` the file has to be
+    downloaded by hand, from `found_at`.
     """
 
     file: str
@@ -32,6 +41,14 @@ class Published(NamedTuple):
     network: str = "resnet50"
     arguments: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
     preprocessing: dict[str, Any] = {}  # noqa: RUF012 - of timm's data config; where empty ImageNet's, 256 to 224 px
+    is_cifar: bool = False
+
+
+def _cifar(
+    file: str, address: str, licence: str, network: str, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Published:
+    told = {"mean": mean, "std": std}
+    return Published(file, address, licence, network=network, preprocessing=told, is_cifar=True)
 
 
 MODELS: dict[str, Published] = {
@@ -69,6 +86,38 @@ MODELS: dict[str, Published] = {
         _ROBUSTBENCH,
         preprocessing={**_IMAGENET, "input_size": (3, 288, 288), "crop_pct": 1.0},
     ),
+    "cifar10-carmon2019": _cifar(
+        "Carmon2019Unlabeled.pt",
+        "gdrive:15tUx-gkZMYx7BfEOw1GY5OKC-jECIsPQ",
+        "MIT",
+        "wide_resnet28_10",
+        (0, 0, 0),
+        (1, 1, 1),
+    ),
+    "cifar10-zhang2019": _cifar(
+        "Zhang2019Theoretically.pt",
+        "gdrive:1hPz9QQwyM7QSuWu-ANG_uXR-29xtL8t_",
+        "MIT",
+        "wide_resnet34_10",
+        (0, 0, 0),
+        (1, 1, 1),
+    ),
+    "cifar10-hendrycks2019": _cifar(
+        "Hendrycks2019Using.pt",
+        "gdrive:1-DcJsYw2dNEOyF9epks2QS7r9nqBDEsw",
+        "Apache-2.0",
+        "wide_resnet28_10",
+        (0.5, 0.5, 0.5),
+        (0.5, 0.5, 0.5),
+    ),
+    "cifar10-engstrom2019": _cifar(
+        "Engstrom2019Robustness.pt",
+        "gdrive:1etqmQsksNIWBvBQ4r8ZFk_3FJlLWr8Rr",
+        "MIT",
+        "resnet50",
+        (0.4914, 0.4822, 0.4465),
+        (0.2023, 0.1994, 0.2010),
+    ),
 }
 
 
@@ -90,20 +139,42 @@ class Config(ClassifierConfig):
         return model
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
-        import timm
-        from timm.data import ImageNetInfo, create_transform, resolve_data_config
-
-        from fmrgen.classifiers.base import Classifier
         from fmrgen.weights.checkpoint import freeze, load_exactly, read_checkpoint
 
         published = MODELS[self.model]
         path = self._file(published)
+        state: Mapping[str, Tensor] = read_checkpoint(str(path), "classifier.model")
+        if published.is_cifar:
+            classifier, state = self._for_cifar(published, state)
+        else:
+            classifier = self._for_imagenet(published)
+        load_exactly(classifier.network, state, f"classifier.model: {path}")
+        return freeze(classifier, device)
+
+    def _for_imagenet(self, published: Published) -> "Classifier":
+        """With weights of chance."""
+        import timm
+        from timm.data import ImageNetInfo, create_transform, resolve_data_config
+
+        from fmrgen.classifiers.base import Classifier
+
         network = timm.create_model(published.network, pretrained=False, **published.arguments)
-        load_exactly(network, read_checkpoint(str(path), "classifier.model"), f"classifier.model: {path}")
         told = published.preprocessing or {**_IMAGENET, "crop_pct": 224 / 256, "interpolation": "bilinear"}
         preprocess = create_transform(**resolve_data_config(told, model=network), is_training=False)
         names = self.class_names or ImageNetInfo("imagenet-1k").label_descriptions()
-        return freeze(Classifier(network, preprocess, names, self.channels), device)
+        return Classifier(network, preprocess, names, self.channels)
+
+    def _for_cifar(
+        self, published: Published, state: "Mapping[str, Tensor]"
+    ) -> "tuple[Classifier, Mapping[str, Tensor]]":
+        """With weights of chance, and what it is to be given."""
+        from fmrgen.classifiers._cifar_networks import NETWORKS, renamed
+        from fmrgen.classifiers.base import Classifier, Normalize
+
+        network = NETWORKS[published.network](len(_CIFAR10))
+        preprocess = Normalize(**published.preprocessing, size=_CIFAR_SIDE)
+        names = self.class_names or list(_CIFAR10)
+        return Classifier(network, preprocess, names, self.channels), renamed(network, state)
 
     def _file(self, published: Published) -> Path:
         from fmrgen.weights.download import downloaded

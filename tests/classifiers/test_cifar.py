@@ -11,6 +11,7 @@ from fmrgen.errors import UserError
 
 PARAMETERS = {
     "resnet18": 11_173_962,
+    "resnet50": 23_520_842,
     "preactresnet18": 11_171_146,
     "vgg19": 20_040_522,
     "googlenet": 6_166_250,
@@ -18,8 +19,10 @@ PARAMETERS = {
     "mobilenet": 3_217_226,
     "efficientnet_b0": 3_599_686,
     "simpledla": 15_142_970,
+    "wide_resnet28_10": 36_479_194,
+    "wide_resnet34_10": 46_160_474,
 }
-ENTRIES = dict(zip(PARAMETERS, (122, 102, 114, 450, 722, 164, 360, 236), strict=True))
+ENTRIES = dict(zip(PARAMETERS, (122, 320, 102, 114, 450, 722, 164, 360, 236, 155, 191), strict=True))
 
 
 class Literal:
@@ -74,6 +77,40 @@ def resnet18(net, x):
         for block in range(2):
             x = basic(net, x, f"layer{layer}.{block}", width, 2 if layer > 1 and block == 0 else 1)
     return net.linear(pooled(x))
+
+
+def resnet50(net, x):
+    x = F.relu(net.normed(x, "conv1", "bn1", 64, 3))
+    for layer, (width, blocks) in enumerate(zip((64, 128, 256, 512), (3, 4, 6, 3), strict=True), 1):
+        for block in range(blocks):
+            place, stride = f"layer{layer}.{block}", 2 if layer > 1 and block == 0 else 1
+            y = F.relu(net.normed(x, f"{place}.conv1", f"{place}.bn1", width))
+            y = F.relu(net.normed(y, f"{place}.conv2", f"{place}.bn2", width, 3, stride))
+            y = net.normed(y, f"{place}.conv3", f"{place}.bn3", 4 * width)
+            if block == 0:
+                x = net.normed(x, f"{place}.shortcut.0", f"{place}.shortcut.1", 4 * width, 1, stride)
+            x = F.relu(y + x)
+    return net.linear(pooled(x))
+
+
+def wide(net, x, depth):
+    x = net.conv(x, "conv1", 16, 3)
+    for group, width in enumerate((160, 320, 640), 1):
+        for block in range((depth - 4) // 6):
+            place, stride = f"block{group}.layer.{block}", 2 if group > 1 and block == 0 else 1
+            active = F.relu(net.norm(x, f"{place}.bn1"))
+            y = net.conv(active, f"{place}.conv1", width, 3, stride)
+            y = net.conv(F.relu(net.norm(y, f"{place}.bn2")), f"{place}.conv2", width, 3)
+            x = y + (net.conv(active, f"{place}.convShortcut", width, 1, stride) if block == 0 else x)
+    return net.linear(F.relu(net.norm(x, "bn1")).mean((2, 3)), "fc")
+
+
+def wide_resnet28_10(net, x):
+    return wide(net, x, 28)
+
+
+def wide_resnet34_10(net, x):
+    return wide(net, x, 34)
 
 
 def preactresnet18(net, x):
@@ -192,7 +229,7 @@ def simpledla(net, x):
     return net.linear(pooled(x))
 
 
-LITERAL = {made.__name__: made for made in (resnet18, preactresnet18, vgg19, googlenet, densenet121, mobilenet, efficientnet_b0, simpledla)}  # fmt: skip
+LITERAL = {made.__name__: made for made in (resnet18, resnet50, wide_resnet28_10, wide_resnet34_10, preactresnet18, vgg19, googlenet, densenet121, mobilenet, efficientnet_b0, simpledla)}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NETWORKS)

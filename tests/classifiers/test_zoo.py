@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 
+from fmrgen.classifiers._cifar_networks import NETWORKS, _WideResNet
 from fmrgen.classifiers.zoo import MODELS, Config, Published
 from fmrgen.errors import UserError
 from fmrgen.recipe import load_classifier
@@ -69,14 +70,33 @@ def test_names_that_only_look_so_are_left_alone(tmp_path):
 def test_networks_of_the_zoo_are_those_of_their_papers(name):
     published = MODELS[name]
     with torch.device("meta"):
-        network = timm.create_model(published.network, pretrained=False, **published.arguments)
+        if published.is_cifar:
+            network = NETWORKS[published.network](10)
+        else:
+            network = timm.create_model(published.network, pretrained=False, **published.arguments)
     sizes = {"resnet50": (320, 25_557_032), "xcit_large_24_p16_224": (391, 103_792_648)}
-    if published.network in sizes:
+    if published.network in sizes and not published.is_cifar:
         entries, parameters = sizes[published.network]
         assert len(network.state_dict()) == entries
         assert sum(parameter.numel() for parameter in network.parameters()) == parameters
     assert published.licence
     assert published.address or published.found_at
+
+
+def test_a_network_of_cifar_10_is_given_what_it_uses(tmp_path, monkeypatch):
+    """RobustBench's wide networks have a second first block, which nothing goes through."""
+    monkeypatch.setitem(NETWORKS, "wide", lambda classes: _WideResNet(10, 1, classes))
+    published = MODELS["cifar10-hendrycks2019"]._replace(network="wide")
+    monkeypatch.setitem(MODELS, "wide", published)
+    network = NETWORKS["wide"](10).eval()
+    state = prefixed(network.state_dict(), "module.")
+    unused = {name.replace("block1", "sub_block1"): tensor for name, tensor in state.items() if "block1" in name}
+    torch.save({"state_dict": {**state, **unused}}, tmp_path / published.file)
+    classifier = Config(model="wide", folder=str(tmp_path)).build()
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(classifier(images), network(2 * images - 1))
+    assert classifier.class_names[:3] == ["airplane", "automobile", "bird"]
 
 
 def test_a_short_form(tmp_path):
