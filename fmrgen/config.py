@@ -55,6 +55,7 @@ FINGERPRINTED_IF_SET: dict[str, Any] = {
     "perturb.start_epsilon": 0.003,
     "perturb.objective": "margin",  # rows of before have another version
     "generator.shell": False,
+    "generator.guidance": 8.5,
     "oracle.class_prompts": {},
     "source.per_class": None,
     "source.shuffle_seed": None,

@@ -47,9 +47,11 @@ class ClaimFound:
         """In a word or two."""
         if self.apart is None:
             return "can't be told"
-        if self.apart.value <= 0:
-            return "does not hold"
-        return "holds" if self.apart.low is not None and self.apart.low > 0 else "holds, within chance"
+        verdict = "holds" if self.apart.value > 0 else "does not hold"
+        low, high = self.apart.low, self.apart.high
+        return (
+            verdict if low is not None and high is not None and (low > 0 or high <= 0) else f"{verdict}, within chance"
+        )
 
 
 def find_claim(

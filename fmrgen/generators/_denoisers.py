@@ -123,14 +123,23 @@ class Consistency(Denoiser):
 
 
 class OneStep(Denoiser):
-    """A distilled latent diffusion model (SD-Turbo and its like): `free` is its latent, noised to one early time,
+    """A distilled latent diffusion model (SD-Turbo, an LCM): `free` is its latent, noised to one early time,
     [B, C, H/f, W/f]."""
 
     def __init__(
-        self, vae: Any, unet: Any, prompt: Tensor, image_size: int, kept: Kept, time: int, level: float
+        self,
+        vae: Any,
+        unet: Any,
+        prompt: Tensor,
+        image_size: int,
+        kept: Kept,
+        time: int,
+        level: float,
+        guidance: Tensor | None = None,
     ) -> None:
         super().__init__(image_size, kept, None)
         self.vae, self.unet = vae, unet
+        self.guidance = guidance  # [1, D], what a latent consistency model is told of it
         self.prompt = prompt  # [1, L, D], what the text encoder made of it
         self.time, self.level = time, level  # what the network is told, and the cumulative alpha there
 
@@ -141,7 +150,8 @@ class OneStep(Denoiser):
     def way_back(self, latents: Tensor, labels: Tensor | None) -> Tensor:
         times = latents.new_full((len(latents),), self.time)
         prompt = self.prompt.to(latents.dtype).expand(len(latents), -1, -1)
-        eps = self.unet(latents, times, encoder_hidden_states=prompt).sample
+        guidance = None if self.guidance is None else self.guidance.to(latents.dtype).expand(len(latents), -1)
+        eps = self.unet(latents, times, encoder_hidden_states=prompt, timestep_cond=guidance).sample
         clean = move(latents, eps, self.level, 1.0)
         decoded: Tensor = self.vae.decode(clean / self.vae.config.scaling_factor).sample
         return decoded

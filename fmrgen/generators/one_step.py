@@ -1,4 +1,5 @@
-"""Latent diffusion models that were distilled to one step (SD-Turbo and its like), from an early time."""
+"""Latent diffusion models that were distilled to one step or a few (SD-Turbo, latent consistency models), from an early
+time."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +18,22 @@ if TYPE_CHECKING:
 
 class Config(GeneratorConfig):
     """`model` is a pipeline of diffusers with an autoencoder, a `UNet2DConditionModel` that predicts noise, and one
-    text encoder, such as stabilityai/sd-turbo. The text is `prompt` for all images.
+    text encoder, such as stabilityai/sd-turbo or SimianLuo/LCM_Dreamshaper_v7. The text is `prompt` for all images.
     """
 
     kind: str = "one_step"
     model: str
     revision: Revision = None
     prompt: str = ""
+    guidance: float = Field(8.5, ge=1, description="the scale that latent consistency models are told; others are not")
     start: float = Field(0.2, gt=0, le=1, description="the time to which latents are noised, as a share of all")
     shell: bool = Field(True, description="after each step, scale the noised latent to the length that it began with")
     residual: bool = Field(True, description="add what the way back loses, so that an unmoved image is exact")
 
     def build(self, device: "torch.device | str" = "cpu") -> Generator:
+        import torch
         from diffusers import AutoencoderKL, UNet2DConditionModel
+        from diffusers.models.embeddings import get_timestep_embedding
 
         from fmrgen.generators._ddim import alphas_of_pipeline
         from fmrgen.generators._denoisers import Kept, OneStep
@@ -42,8 +46,8 @@ class Config(GeneratorConfig):
             return pretrained_model(loader, self.model, what, self.revision, subfolder=subfolder)
 
         vae, unet = part(AutoencoderKL, "vae"), part(UNet2DConditionModel, "unet")
-        if unet.config.addition_embed_type or unet.config.time_cond_proj_dim or unet.config.class_embed_type:
-            raise UserError(f"{what}: {self.model} wants more than a text (a size, or guidance); that is not supported")
+        if unet.config.addition_embed_type or unet.config.class_embed_type:
+            raise UserError(f"{what}: {self.model} wants more than a text (a size, or a class); that is not supported")
         alphas = alphas_of_pipeline(self.model, self.revision)
         check_image_size(
             self.image_size, 2 ** (len(vae.config.block_out_channels) + len(unet.config.block_out_channels) - 2)
@@ -51,7 +55,11 @@ class Config(GeneratorConfig):
         prompt = self._embedded_prompt(what).to(device)
         time = max(0, round(self.start * len(alphas)) - 1)
         kept, level = Kept(self.residual, self.shell), float(alphas[time])
-        return OneStep(freeze(vae, device), freeze(unet, device), prompt, self.image_size, kept, time, level)
+        guidance = None
+        if width := unet.config.time_cond_proj_dim:
+            guidance = get_timestep_embedding(torch.tensor([1000 * (self.guidance - 1)]), width, downscale_freq_shift=1)
+            guidance = guidance.to(device)
+        return OneStep(freeze(vae, device), freeze(unet, device), prompt, self.image_size, kept, time, level, guidance)
 
     def _embedded_prompt(self, what: str) -> "Tensor":
         """What the text encoder makes of the prompt, [1, L, D]; it is not needed any more afterwards."""

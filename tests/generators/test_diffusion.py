@@ -5,7 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, CMStochasticIterativeScheduler, DDIMScheduler, UNet2DConditionModel, UNet2DModel
+from diffusers import (
+    AutoencoderKL,
+    CMStochasticIterativeScheduler,
+    DDIMScheduler,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
 from generator_checks import check_engine_is_literal, check_mask, check_rows_and_gradient
 from helpers import SIZE, TESTS
 from safetensors.torch import load_file, save_file
@@ -373,13 +381,33 @@ def test_a_distilled_model_is_asked_as_diffusers_asks_it(tmp_path):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_latent_consistency_model_is_asked_as_diffusers_asks_it(tmp_path):
+    parts = tiny_turbo(tmp_path, time_cond_proj_dim=8)
+    config = OneStepConfig(model=str(tmp_path), image_size=SIZE, residual=False, guidance=3.0)
+    generator = config.build()
+    ids = parts["tokenizer"]("", padding="max_length", max_length=16, return_tensors="pt").input_ids
+    scheduler = LCMScheduler(beta_start=0.0001, beta_end=0.02)  # as the scheduler of the pipeline
+    scheduler.set_timesteps(timesteps=[199])
+    latents = torch.randn(3, 4, SIZE // 2, SIZE // 2, generator=torch.Generator().manual_seed(1))
+    told = LatentConsistencyModelPipeline.get_guidance_scale_embedding(None, torch.full((3,), 2.0), 8)
+    with torch.no_grad():
+        prompt = parts["text_encoder"](ids).last_hidden_state.expand(3, -1, -1)
+        eps = parts["unet"](latents, 199, encoder_hidden_states=prompt, timestep_cond=told).sample
+        clean = scheduler.step(eps, 199, latents).denoised
+        expected = parts["vae"].decode(clean / parts["vae"].config.scaling_factor).sample
+        found = generator.way_back(latents, None)
+        other = config.model_copy(update={"guidance": 9.0}).build().way_back(latents, None)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(found, other)
+
+
 def test_pipelines_that_do_not_fit_are_one_line(tmp_path):
-    tiny_turbo(tmp_path / "lcm", time_cond_proj_dim=8)
+    tiny_turbo(tmp_path / "sized", class_embed_type="timestep")
     DDIMScheduler(prediction_type="v_prediction").save_pretrained(tmp_path / "v" / "scheduler")
     tiny_unet().save_pretrained(tmp_path / "v" / "unet")
     tiny_consistency(tmp_path / "cd")
     for config, message in (
-        (OneStepConfig(model=str(tmp_path / "lcm"), image_size=SIZE), "wants more than a text"),
+        (OneStepConfig(model=str(tmp_path / "sized"), image_size=SIZE), "wants more than a text"),
         (OneStepConfig(model=str(tmp_path / "cd"), image_size=SIZE), "can't be loaded"),
         (Config(model=str(tmp_path / "v"), image_size=SIZE), "predicts v_prediction, only epsilon is supported"),
         (ConsistencyConfig(model=str(tmp_path / "cd"), image_size=SIZE, sigma=0.001), "generator.sigma: must be above"),

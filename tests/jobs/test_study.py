@@ -1,13 +1,20 @@
 """Studies: parts that are ordinary jobs, claims with their verdicts, and the shipped ones."""
 
 import json
+import random
 import re
+import subprocess
+import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow.parquet as pq
 import pytest
-from helpers import run
+import torch
+from helpers import fmrgen, run
+from safetensors.torch import load_file
 
 from fmrgen.errors import UserError
 from fmrgen.evaluation.claims import Claim, ClaimFound, _unpaired, find_claim
@@ -87,6 +94,41 @@ def test_a_study_of_ones_own_runs_and_goes_on(tmp_path, capsys):
     assert json.loads((tmp_path / "out/study.json").read_text()) == found
 
 
+@pytest.mark.job
+def test_killed_again_and_again(tmp_path, pytestconfig):
+    """SIGKILL at random moments; weights, mask, splits and tables are those of a study that nobody killed."""
+    kills, dice = pytestconfig.getoption("--kills"), random.Random(pytestconfig.getoption("--kill-seed"))
+    (tmp_path / "own.yaml").write_text(OWN)
+    command = ["study", str(tmp_path / "own.yaml"), "-q", "-o"]
+    started = time.monotonic()
+    assert fmrgen(*command, tmp_path / "whole").returncode == 0
+    took, killed = time.monotonic() - started, 0
+    while killed < kills:
+        process = subprocess.Popen([sys.executable, "-m", "fmrgen", *command, tmp_path / "out"])
+        try:
+            process.wait(dice.uniform(0.1, 0.8) * took)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            killed += 1
+        else:
+            break  # it was done sooner than it could be killed
+    assert killed
+    assert fmrgen(*command, tmp_path / "out").returncode == 0
+    whole, out = (json.loads((tmp_path / name / "study.json").read_text()) for name in ("whole", "out"))
+    assert out == whole
+    made = [path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.safetensors")]
+    assert len(made) == 4
+    for path in made:  # what they tell of themselves comes in any order
+        one, other = (load_file(tmp_path / name / path) for name in ("whole", "out"))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    for part, split in (("splits", "mnist/brief"), ("turned", "mnist-transform/other")):
+        config, name = split.split("/")
+        for path in (tmp_path / "whole" / part / config).glob(f"{name}-*.parquet"):
+            assert pq.read_table(path).equals(pq.read_table(tmp_path / "out" / part / config / path.name))
+
+
 def evaluation(values):
     """Own figures by model, each on its own split, and a split's others."""
     results = {
@@ -114,10 +156,14 @@ def test_differences_are_paired_where_they_can_be_and_told_with_chance():
     assert found.apart.value == 3
     assert found.apart.low == pytest.approx(3 - (5**2 + 4**2) ** 0.5)
     assert found.verdict == "holds, within chance"
-    assert find_claim(Claim(says="x", higher="q/a", lower="p/a"), {"p": one, "q": other}, {}).verdict == "does not hold"
+    assert (
+        find_claim(Claim(says="x", higher="q/a", lower="p/a"), {"p": one, "q": other}, {}).verdict
+        == "does not hold, within chance"
+    )
     assert _unpaired(Estimate(3, None, None), Estimate(1, 0, 2)) == Estimate(2, None, None)
     estimates = (Estimate(1, 0, 2), Estimate(1, 0, 2))
-    assert ClaimFound("x", "a", "b", "fmr", estimates, Estimate(0, -1, 1)).verdict == "does not hold"
+    assert ClaimFound("x", "a", "b", "fmr", estimates, Estimate(0, -1, 1)).verdict == "does not hold, within chance"
+    assert ClaimFound("x", "a", "b", "fmr", estimates, Estimate(-2, -3, -1)).verdict == "does not hold"
     nobody = evaluation({("a", "a"): Estimate(80, 75, 85), ("b", "b"): None})
     found = find_claim(Claim(says="x", higher="p/a", lower="p/b"), {"p": nobody}, {})
     assert found.verdict == "can't be told"
