@@ -1,5 +1,9 @@
-"""Models that make a test of the engine exact and quick."""
+"""Models that make a test of the engine exact and quick, and figures without any."""
 
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
 import torch
 from helpers import LABELS, SIZE, perturb, smooth_images, tiny_network
 from reference import reference_perturb
@@ -7,12 +11,11 @@ from torch import nn
 
 from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle
 from fmrgen.engine.models import row_seed
+from fmrgen.evaluation.own_splits import OwnComparison, OwnRank
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.records import Example
 
 COUNT = 24
-
-
 BUDGET = 12
 
 
@@ -102,3 +105,26 @@ def grey(*levels):
 
 
 STEP = 8 / 255
+
+
+def ranked(random, robustness, rows=400, ids=None, valid=0.9):
+    """What an evaluation holds of classifiers that are right on so large shares of their own perturbed images."""
+    ids = np.arange(rows) if ids is None else ids
+    tables = []
+    for name, share in robustness.items():
+        tables.append(
+            pa.table(
+                {
+                    "split": [f"x:{name}"] * len(ids),
+                    "classifier": [name] * len(ids),
+                    "id": ids,
+                    "label": np.zeros(len(ids), int),
+                    "valid": random.random(len(ids)) < valid,
+                    "original_prediction": (random.random(len(ids)) < 0.05).astype(int),
+                    "prediction": (random.random(len(ids)) >= share).astype(int),
+                }
+            )
+        )
+    order = sorted(robustness, key=robustness.get, reverse=True)
+    ranking = [OwnRank(f"x:{name}", name, place, place) for place, name in enumerate(order, 1)]
+    return SimpleNamespace(own=OwnComparison(rows, ranking, []), predictions=pa.concat_tables(tables))

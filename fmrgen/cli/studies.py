@@ -322,7 +322,7 @@ def study(
         found = run_study(loaded, scale, work)
     if not is_first:
         return
-    tables = found.tables
+    tables = found.tables()
     for part, evaluation in found.evaluations.items():
         write_report(evaluation, output / part / "comparison")
         if not quiet:

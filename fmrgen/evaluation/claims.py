@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fmrgen.config import StrictConfig
 from fmrgen.errors import UserError
-from fmrgen.evaluation.attacked import AttackedJudge
 from fmrgen.evaluation.results import EvaluationResults, Result
 from fmrgen.intervals import Estimate
 from fmrgen.metrics import COMPARED
+
+if TYPE_CHECKING:
+    from fmrgen.evaluation.attacked import AttackedJudge
 
 Metric = Literal["fmr", "perturbed_accuracy", "standard_accuracy", "validation_rate", "attacked_accuracy"]
 
@@ -55,7 +57,7 @@ class ClaimFound:
 
 
 def find_claim(
-    claim: Claim, evaluations: Mapping[str, EvaluationResults], attacked: Mapping[str, Sequence[AttackedJudge]]
+    claim: Claim, evaluations: Mapping[str, EvaluationResults], attacked: "Mapping[str, Sequence[AttackedJudge]]"
 ) -> ClaimFound:
     """What becomes of a claim.
 
@@ -81,7 +83,7 @@ def _estimate_of(
     figure: str,
     metric: Metric,
     evaluations: Mapping[str, EvaluationResults],
-    attacked: Mapping[str, Sequence[AttackedJudge]],
+    attacked: "Mapping[str, Sequence[AttackedJudge]]",
 ) -> Estimate | None:
     part, models = part_and_models(figure)
     if part in attacked:

@@ -3,27 +3,27 @@
 A study that was killed goes on when it is run again.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from fmrgen.config import StrictConfig
 from fmrgen.errors import UserError
-from fmrgen.evaluation.agreement import Agreement, agreement, check_many_enough
-from fmrgen.evaluation.attacked import AttackedJudge
 from fmrgen.evaluation.claims import Claim, ClaimFound, find_claim, part_and_models
-from fmrgen.jobs.evaluation import Evaluation
-from fmrgen.jobs.sparsify import SparseMask
-from fmrgen.jobs.study_parts import ComparePart, Part, PartFound, Work
+from fmrgen.jobs.study_parts import AttackOraclePart, ComparePart, Part, SparsifyPart, Work
 from fmrgen.recipe import load_config
-from fmrgen.report.agreement import agreement_table, concordance_table
-from fmrgen.report.attacked import attacked_table
-from fmrgen.report.study import own_class_tables
-from fmrgen.report.tables import Table, mask_table
+
+if TYPE_CHECKING:
+    from fmrgen.evaluation.agreement import Agreement
+    from fmrgen.evaluation.attacked import AttackedJudge
+    from fmrgen.jobs.evaluation import Evaluation
+    from fmrgen.jobs.sparsify import SparseMask
+    from fmrgen.report.tables import Table
 
 Scale = Literal["small", "full"]
+_FEWEST_RANKED = 2  # comparisons, and models but one: of two there are but one order and the other
 
 
 class StudyScale(StrictConfig):
@@ -52,10 +52,10 @@ class StudyScale(StrictConfig):
             compared = parts.get(name)
             if not isinstance(compared, ComparePart):
                 raise ValueError(f"agreement: no part compares as {name}")
-            try:
-                check_many_enough(len(self.agreement), len(compared.models))
-            except UserError as error:
-                raise ValueError(f"agreement: {error}") from None
+            if min(len(self.agreement), len(compared.models) - 1) < _FEWEST_RANKED:
+                raise ValueError(
+                    f"agreement: needs two comparisons and three models; {name} has {len(compared.models)}"
+                )
         return self
 
 
@@ -84,49 +84,44 @@ class Study(StrictConfig):
 
 @dataclass(frozen=True)
 class StudyFound:
-    """What became of a study: what each part found, by its name, its claims, and how far generators agree."""
+    """What became of a study.
+
+    Attributes:
+        study: that was run.
+        evaluations: of its comparisons, by their names.
+        attacked: judges under attack, likewise.
+        masks: of generators, likewise.
+        claims: and what became of them.
+        agreement: how far rankings under several generators agree; None where that was not asked, or can't be told.
+    """
 
     study: Study
-    parts: dict[str, PartFound]
+    evaluations: "dict[str, Evaluation]"
+    attacked: "dict[str, list[AttackedJudge]]"
+    masks: "dict[str, SparseMask]"
     claims: list[ClaimFound]
-    agreement: Agreement | None
+    agreement: "Agreement | None"
 
-    @property
-    def evaluations(self) -> dict[str, Evaluation]:
-        """Those of the comparisons."""
-        return {name: found for name, found in self.parts.items() if isinstance(found, Evaluation)}
+    def tables(self) -> "dict[str, Table]":
+        """What no comparison tells by itself, by titles."""
+        from fmrgen.report.agreement import agreement_table, concordance_table
+        from fmrgen.report.attacked import attacked_table
+        from fmrgen.report.study import own_class_tables
+        from fmrgen.report.tables import mask_table
 
-    @property
-    def tables(self) -> dict[str, Table]:
-        """What a comparison does not tell by itself, by titles."""
         tables = {
             f"{name}, attacked towards another class": attacked_table(told) for name, told in self.attacked.items()
         }
-        tables |= {f"{name}, a mask of the latent": _table_of(mask) for name, mask in self.masks.items()}
-        if self.study.by_class:
-            tables |= {
-                f"{name}, {classifier} on its own split by class": table
-                for name, evaluation in self.evaluations.items()
-                for classifier, table in own_class_tables(evaluation).items()
-            }
+        for name, mask in self.masks.items():
+            figures = mask.images, mask.sparsity, mask.test_score, int(mask.mask.sum()), mask.regularization
+            tables[f"{name}, a mask of the latent"] = mask_table(*figures)
+        for name, evaluation in self.evaluations.items() if self.study.by_class else ():
+            for classifier, table in own_class_tables(evaluation).items():
+                tables[f"{name}, {classifier} on its own split by class"] = table
         if self.agreement is not None:
             tables["rank and FMR under each generator"] = agreement_table(self.agreement)
             tables["how far rankings agree"] = concordance_table(self.agreement)
         return tables
-
-    @property
-    def attacked(self) -> dict[str, list[AttackedJudge]]:
-        """The judges under attack."""
-        return {name: found for name, found in self.parts.items() if isinstance(found, list)}
-
-    @property
-    def masks(self) -> dict[str, SparseMask]:
-        """The masks of generators."""
-        return {name: found for name, found in self.parts.items() if isinstance(found, SparseMask)}
-
-
-def _table_of(mask: SparseMask) -> Table:
-    return mask_table(mask.images, mask.sparsity, mask.test_score, int(mask.mask.sum()), mask.regularization)
 
 
 def load_study(reference: str | Path) -> Study:
@@ -158,16 +153,26 @@ def run_study(study: Study, scale: Scale, work: Work) -> StudyFound:
     Raises:
         UserError: there is nothing at that scale, or what the jobs raise.
     """
+    from fmrgen.evaluation.agreement import agreement
+
     chosen = study.at(scale)
-    found = StudyFound(study, {part.name: part.run(work) for part in chosen.parts}, [], None)
-    agreed = None
+    evaluations, attacked, masks, agreed = {}, {}, {}, None
+    for part in chosen.parts:
+        if isinstance(part, ComparePart):
+            evaluations[part.name] = part.run(work)
+        elif isinstance(part, AttackOraclePart):
+            attacked[part.name] = part.run(work)
+        elif isinstance(part, SparsifyPart):
+            masks[part.name] = part.run(work)
+        else:
+            part.run(work)
     try:
         if chosen.agreement:
-            agreed = agreement({name: found.evaluations[name] for name in chosen.agreement})
+            agreed = agreement({name: evaluations[name] for name in chosen.agreement})
     except UserError as error:  # what was found stands
         work.on_note(f"agreement: {error}")
-    claims = [find_claim(claim, found.evaluations, found.attacked) for claim in chosen.claims]
-    return replace(found, claims=claims, agreement=agreed)
+    claims = [find_claim(claim, evaluations, attacked) for claim in chosen.claims]
+    return StudyFound(study, evaluations, attacked, masks, claims, agreed)
 
 
 def study_lines(study: Study, scale: Scale, work: Work) -> list[str]:

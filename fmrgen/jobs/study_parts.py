@@ -1,11 +1,14 @@
-"""The parts of a study: each is an ordinary job in a folder or file of its own, and done again it goes on."""
+"""The parts of a study: each is an ordinary job in a folder or file of its own, and done again it goes on.
+
+Jobs are imported where they run: a mistake in a study is told at once.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
@@ -13,18 +16,17 @@ from fmrgen.config import StrictConfig
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.engine.attacks import attack_of_short_form, radius
 from fmrgen.errors import UserError
-from fmrgen.evaluation.attacked import AttackedJudge
-from fmrgen.jobs.attack_oracle import attack_oracle
-from fmrgen.jobs.bars import OnRows
-from fmrgen.jobs.compare import JobProgress, compare
-from fmrgen.jobs.evaluation import Evaluation
-from fmrgen.jobs.sparsify import SparseMask, read_mask, sparsify
 from fmrgen.recipe import Recipe, load_classifiers, load_recipe
-from fmrgen.training.loop import train
 from fmrgen.training.recipe import load_train_recipe
 
+if TYPE_CHECKING:
+    from fmrgen.evaluation.attacked import AttackedJudge
+    from fmrgen.jobs.bars import OnRows
+    from fmrgen.jobs.compare import JobProgress
+    from fmrgen.jobs.evaluation import Evaluation
+    from fmrgen.jobs.sparsify import SparseMask
+
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int | None], None]]]
-PartFound = Evaluation | SparseMask | list[AttackedJudge] | None
 
 _SPEEDS = (40, 100, 300)  # TFLOP/s that a GPU really does, as in docs/performance.md
 _HOURS_SHOWN = 48  # above, days
@@ -44,8 +46,8 @@ class Work:
     folder: Path
     change: list[str]
     bar: Bar
-    job_progress: JobProgress | None = None
-    on_rows: OnRows | None = None
+    job_progress: "JobProgress | None" = None
+    on_rows: "OnRows | None" = None
     on_note: Callable[[str], None] = print
 
     def told(self, text: str) -> str:
@@ -79,8 +81,8 @@ class StudyPart(StrictConfig, ABC):
         return ()
 
     @abstractmethod
-    def run(self, work: Work) -> PartFound:
-        """Does what is not done yet. Raises UserError, as the job does."""
+    def run(self, work: Work) -> "Evaluation | SparseMask | list[AttackedJudge] | None":
+        """Does what is not done yet, and tells what was found. Raises UserError, as the job does."""
 
     @abstractmethod
     def lines(self, work: Work) -> list[str]:
@@ -93,6 +95,8 @@ class TrainPart(StudyPart):
     train: str
 
     def run(self, work: Work) -> None:
+        from fmrgen.training.loop import train
+
         recipe = load_train_recipe(self.train, [*map(work.told, self.change)])
         with work.bar(f"train {self.name}") as on_step:
             train(recipe, work.folder / "models" / self.name, lambda step, steps, loss: on_step(step, steps))
@@ -152,7 +156,9 @@ class ComparePart(StudyPart):
         without = ("fmr", "perturbed_accuracy", "standard_accuracy", "validation_rate")
         return without if self.attack is None else (*without, "attacked_accuracy")
 
-    def run(self, work: Work) -> Evaluation:
+    def run(self, work: Work) -> "Evaluation":
+        from fmrgen.jobs.compare import compare
+
         return compare(
             work.recipe(self.compare, self.change),
             load_classifiers([*map(work.model, self.models)]),
@@ -177,7 +183,9 @@ class SparsifyPart(StudyPart):
     sparsify: str
     regularization: float | None = Field(None, gt=0)
 
-    def run(self, work: Work) -> SparseMask:
+    def run(self, work: Work) -> "SparseMask":
+        from fmrgen.jobs.sparsify import read_mask, sparsify
+
         recipe, path = work.recipe(self.sparsify, self.change), work.folder / f"{self.name}.safetensors"
         if path.exists():
             return read_mask(path, recipe)
@@ -211,7 +219,9 @@ class AttackOraclePart(StudyPart):
     def metrics(self) -> tuple[str, ...]:
         return ("attacked_accuracy", "standard_accuracy")
 
-    def run(self, work: Work) -> list[AttackedJudge]:
+    def run(self, work: Work) -> "list[AttackedJudge]":
+        from fmrgen.jobs.attack_oracle import attack_oracle
+
         named = load_classifiers([*map(work.model, self.models)]) if self.models else {}
         recipe = work.recipe(self.attack_oracle, self.change)
         with work.bar(f"attack {self.name}") as on_images:

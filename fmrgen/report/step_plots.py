@@ -17,8 +17,10 @@ _Splits = Sequence[tuple[EvaluatedSplit, StepFigures]]
 
 
 def step_plots(splits: Sequence[EvaluatedSplit]) -> dict[str, Callable[[], Plot]]:
-    """What draws each picture, by its name; none where no split keeps its steps."""
-    kept = [(split, split.steps) for split in splits if split.steps is not None]
+    """What draws each picture, by its name; none where no split keeps its steps, or FMR is not to be had of any."""
+    kept = [
+        (split, steps) for split in splits if (steps := split.steps) is not None and steps.area_under_fmr is not None
+    ]
     if not kept:
         return {}
     plots: dict[str, Callable[[], Plot]] = {

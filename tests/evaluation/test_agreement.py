@@ -1,40 +1,14 @@
 """Whether generators agree on a ranking: against scipy, and by simulation."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pyarrow as pa
 import pytest
+from fakes import ranked
 from scipy.stats import kendalltau
 
 from fmrgen.errors import UserError
 from fmrgen.evaluation.agreement import _concordance, _taus, agreement, check_many_enough
-from fmrgen.evaluation.own_splits import OwnComparison, OwnRank
 from fmrgen.report.agreement import agreement_lines, agreement_table
-
-
-def evaluation(random, robustness, rows=400, ids=None, valid=0.9):
-    """What an evaluation holds of classifiers that are right on so large shares of their own perturbed images."""
-    ids = np.arange(rows) if ids is None else ids
-    tables = []
-    for name, share in robustness.items():
-        tables.append(
-            pa.table(
-                {
-                    "split": [f"x:{name}"] * len(ids),
-                    "classifier": [name] * len(ids),
-                    "id": ids,
-                    "label": np.zeros(len(ids), int),
-                    "valid": random.random(len(ids)) < valid,
-                    "original_prediction": (random.random(len(ids)) < 0.05).astype(int),
-                    "prediction": (random.random(len(ids)) >= share).astype(int),
-                }
-            )
-        )
-    order = sorted(robustness, key=robustness.get, reverse=True)
-    ranking = [OwnRank(f"x:{name}", name, place, place) for place, name in enumerate(order, 1)]
-    return SimpleNamespace(own=OwnComparison(rows, ranking, []), predictions=pa.concat_tables(tables))
-
 
 APART = {"a": 0.8, "b": 0.6, "c": 0.4, "d": 0.2}
 
@@ -42,9 +16,7 @@ APART = {"a": 0.8, "b": 0.6, "c": 0.4, "d": 0.2}
 def test_the_same_order_agrees_and_the_opposite_does_not():
     random = np.random.default_rng(0)
     turned = dict(zip(APART, reversed(APART.values()), strict=True))
-    found = agreement(
-        {"one": evaluation(random, APART), "two": evaluation(random, APART), "not": evaluation(random, turned)}
-    )
+    found = agreement({"one": ranked(random, APART), "two": ranked(random, APART), "not": ranked(random, turned)})
     taus = {(pair.first, pair.second): pair.tau for pair in found.pairs}
     assert [taus["one", "two"].value, taus["one", "two"].low] == [1, 1]
     assert [taus["one", "not"].value, taus["two", "not"].high] == [-1, -1]
@@ -59,7 +31,7 @@ def test_the_same_order_agrees_and_the_opposite_does_not():
 def test_figures_are_those_of_scipy_over_the_images_in_common():
     random = np.random.default_rng(1)
     shares = dict.fromkeys("abcde", 0.5)
-    first, second = evaluation(random, shares), evaluation(random, shares, ids=np.arange(100, 450))
+    first, second = ranked(random, shares), ranked(random, shares, ids=np.arange(100, 450))
     found = agreement({"one": first, "two": second})
     assert found.rows == 300
 
@@ -88,7 +60,7 @@ def test_ties_make_no_order_another_one():
 
 def test_a_classifier_that_is_always_fooled_has_an_interval_all_the_same():
     random = np.random.default_rng(4)
-    told = {name: evaluation(random, {**APART, "e": 0.0}, rows=100) for name in ("one", "two")}
+    told = {name: ranked(random, {**APART, "e": 0.0}, rows=100) for name in ("one", "two")}
     found = agreement(told)
     never = found.fmr[0][found.classifiers.index("e")]
     assert never.value == never.low == 0
@@ -101,7 +73,7 @@ def test_intervals_hold_the_truth():
     close = {"a": 0.55, "b": 0.5, "c": 0.45}
     held = 0
     for study in range(60):
-        told = {name: evaluation(random, close, rows=300) for name in ("one", "two")}
+        told = {name: ranked(random, close, rows=300) for name in ("one", "two")}
         tau = agreement(told, resamples=300, seed=study).pairs[0].tau
         held += tau.low <= 1 <= tau.high
     assert held >= 54
@@ -109,15 +81,15 @@ def test_intervals_hold_the_truth():
 
 def test_what_can_not_be_compared():
     random = np.random.default_rng(3)
-    one = evaluation(random, APART)
+    one = ranked(random, APART)
     for told, message in (
         ({"one": one}, "an agreement needs at least two"),
-        ({"one": one, "two": evaluation(random, {"a": 0.5, "b": 0.4})}, "rankings of 2 can't be told to agree"),
-        ({"one": one, "two": evaluation(random, APART, ids=np.arange(1000, 1400))}, "no images in common"),
+        ({"one": one, "two": ranked(random, {"a": 0.5, "b": 0.4})}, "rankings of 2 can't be told to agree"),
+        ({"one": one, "two": ranked(random, APART, ids=np.arange(1000, 1400))}, "no images in common"),
     ):
         with pytest.raises(UserError, match=message):
             agreement(told)
-    other = evaluation(random, APART)
+    other = ranked(random, APART)
     labels = pa.array(np.ones(len(other.predictions), int))
     other.predictions = other.predictions.set_column(3, "label", labels)
     with pytest.raises(UserError, match="have other labels for the same ids"):

@@ -3,24 +3,28 @@
 import json
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from fakes import ranked
 from helpers import fmrgen, run
 from safetensors.torch import load_file
 
 from fmrgen.errors import UserError
 from fmrgen.evaluation.claims import Claim, ClaimFound, _unpaired, find_claim
 from fmrgen.intervals import Estimate
-from fmrgen.jobs.study import load_study, study_lines
-from fmrgen.jobs.study_parts import Cost, Work
+from fmrgen.jobs.study import Study, load_study, run_study, study_lines
+from fmrgen.jobs.study_parts import ComparePart, Cost, Work
 from fmrgen.recipe import describe_recipes, describe_studies
 from fmrgen.report.study import claims_table
 
@@ -34,99 +38,81 @@ small:
     - train: train/mnist-lenet
       name: brief
       change: [schedule.steps=60, schedule.batch_size=32, test.limit=20, source.limit=400]
-    - train: train/mnist-lenet
-      name: other
-      change: [schedule.steps=60, schedule.batch_size=32, schedule.seed=1, test.limit=20, source.limit=400]
     - {sparsify: mnist-lenet, name: mask, change: [source.limit=40, perturb.budget=4, perturb.step_size=0.1, perturb.min_probability=0], regularization: 1.0}
     - compare: mnist-lenet
       name: splits
       change: [source.limit=40, perturb.budget=4, perturb.step_size=0.1, perturb.min_probability=0]
-      models: ["shipped=asset:mnist/lenet", brief, "other={output}/models/other"]
+      models: ["shipped=asset:mnist/lenet", brief]
       attack: fgsm@0.1
-    - compare: mnist-transform
-      name: turned
-      change: [source.limit=40, perturb.budget=4, perturb.step_size=0.1, perturb.min_probability=0]
-      models: ["shipped=asset:mnist/lenet", brief, "other={output}/models/other"]
     - {attack_oracle: mnist-lenet, name: attack, change: [source.limit=8], models: [brief], steps: 2, epsilon: 8/255}
     - train: train/mnist-lenet
       name: copied
       change: [schedule.steps=2, source.split=test, source.limit=40, test.limit=20, "copies={output}/splits:mnist/shipped"]
-  agreement: [splits, turned]
   claims:
     - {says: the shipped one stands its own images better, higher: splits/shipped, lower: splits/brief}
     - {says: on one split, higher: splits/brief on shipped, lower: splits/shipped}
     - {says: attacked, higher: splits/shipped, lower: splits/brief, metric: attacked_accuracy}
-    - {says: more are valid, higher: splits/shipped, lower: turned/shipped, metric: validation_rate}
+    - {says: more are valid, higher: splits/shipped, lower: splits/brief, metric: validation_rate}
     - {says: the oracle itself, higher: attack/oracle, lower: attack/brief, metric: attacked_accuracy}
 """
 
 
-def test_a_study_of_ones_own_runs_and_goes_on(tmp_path, capsys):
+@pytest.mark.job
+def test_killed_again_and_again(tmp_path, capsys, pytestconfig):
+    """A study of one's own; and SIGKILL at random places of it: weights, mask, splits and tables are the same."""
+    kills, dice = pytestconfig.getoption("--kills"), random.Random(pytestconfig.getoption("--kill-seed"))
     (tmp_path / "own.yaml").write_text(OWN)
-    assert run("study", tmp_path / "own.yaml", "-o", tmp_path / "out") == 0
-    told = capsys.readouterr().out
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert run("study", tmp_path / "own.yaml", "-o", whole) == 0
+    check_what_was_found(whole, capsys.readouterr().out)
+
+    def files():
+        return sum(path.is_file() for path in out.rglob("*"))
+
+    command = ["study", str(tmp_path / "own.yaml"), "-q", "-o", str(out)]
+    for place in sorted(dice.sample(range(1, 40), kills)):
+        process = subprocess.Popen([sys.executable, "-m", "fmrgen", *command])
+        while files() < place and process.poll() is None:
+            time.sleep(0.05)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert fmrgen(*command).returncode == 0
+    assert (out / "study.json").read_text() == (whole / "study.json").read_text()
+    made = [path.relative_to(whole) for path in whole.rglob("*.safetensors")]
+    assert len(made) == 3
+    for path in made:  # what they tell of themselves comes in any order
+        one, other = (load_file(folder / path) for folder in (whole, out))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    splits = [path.relative_to(whole) for path in (whole / "splits/mnist").glob("*.parquet")]
+    assert len(splits) == 4
+    for path in splits:
+        assert pq.read_table(whole / path).equals(pq.read_table(out / path))
+
+
+def check_what_was_found(folder, told):
     assert "two LeNets" in told
     assert "study.md" in told
-    found = json.loads((tmp_path / "out/study.json").read_text())
-    assert found["parts"] == ["splits", "turned"]
+    found = json.loads((folder / "study.json").read_text())
+    assert found["parts"] == ["splits"]
     metrics = ["fmr", "fmr", "attacked_accuracy", "validation_rate", "attacked_accuracy"]
     assert [claim["metric"] for claim in found["claims"]] == metrics
     for claim in found["claims"]:
         one, other = claim["values"]
         assert claim["apart"]["value"] == pytest.approx(one["value"] - other["value"])
-    markdown = (tmp_path / "out/study.md").read_text()
+    markdown = (folder / "study.md").read_text()
     assert "## The paper\n\nas it says" in markdown
     assert "| on one split |" in markdown
     for title in (
         "splits, brief on its own split by class",
         "mask, a mask of the latent",
         "attack, attacked towards another class",
-        "how far rankings agree",
     ):
         assert f"## {title}\n" in markdown
         assert title in told
     assert found["tables"]["mask, a mask of the latent"]["rows"][0][4] == "1"
-    assert (tmp_path / "out/models/copied/model.safetensors").exists()
-    assert (tmp_path / "out/splits/comparison/report.html").exists()
-    made = {path: path.read_bytes() for pattern in ("*.parquet", "*.safetensors") for path in tmp_path.rglob(pattern)}
-    assert run("study", tmp_path / "own.yaml", "-o", tmp_path / "out", "-q") == 0
-    assert {path: path.read_bytes() for path in made} == made
-    assert json.loads((tmp_path / "out/study.json").read_text()) == found
-
-
-@pytest.mark.job
-def test_killed_again_and_again(tmp_path, pytestconfig):
-    """SIGKILL at random moments; weights, mask, splits and tables are those of a study that nobody killed."""
-    kills, dice = pytestconfig.getoption("--kills"), random.Random(pytestconfig.getoption("--kill-seed"))
-    (tmp_path / "own.yaml").write_text(OWN)
-    command = ["study", str(tmp_path / "own.yaml"), "-q", "-o"]
-    started = time.monotonic()
-    assert fmrgen(*command, tmp_path / "whole").returncode == 0
-    took, killed = time.monotonic() - started, 0
-    while killed < kills:
-        process = subprocess.Popen([sys.executable, "-m", "fmrgen", *command, tmp_path / "out"])
-        try:
-            process.wait(dice.uniform(0.1, 0.8) * took)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            killed += 1
-        else:
-            break  # it was done sooner than it could be killed
-    assert killed
-    assert fmrgen(*command, tmp_path / "out").returncode == 0
-    whole, out = (json.loads((tmp_path / name / "study.json").read_text()) for name in ("whole", "out"))
-    assert out == whole
-    made = [path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.safetensors")]
-    assert len(made) == 4
-    for path in made:  # what they tell of themselves comes in any order
-        one, other = (load_file(tmp_path / name / path) for name in ("whole", "out"))
-        assert one.keys() == other.keys()
-        assert all(torch.equal(one[name], other[name]) for name in one)
-    for part, split in (("splits", "mnist/brief"), ("turned", "mnist-transform/other")):
-        config, name = split.split("/")
-        for path in (tmp_path / "whole" / part / config).glob(f"{name}-*.parquet"):
-            assert pq.read_table(path).equals(pq.read_table(tmp_path / "out" / part / config / path.name))
+    assert (folder / "models/copied/model.safetensors").exists()
+    assert (folder / "splits/comparison/report.html").exists()
 
 
 def evaluation(values):
@@ -168,6 +154,23 @@ def test_differences_are_paired_where_they_can_be_and_told_with_chance():
     found = find_claim(Claim(says="x", higher="p/a", lower="p/b"), {"p": nobody}, {})
     assert found.verdict == "can't be told"
     assert claims_table([found]).rows == [["x", "FMR", "80.00 [75.0, 85.0]", "n/a", "n/a", "can't be told"]]
+
+
+def test_rankings_under_several_generators_are_compared(monkeypatch):
+    told = []
+    study = Study.model_validate({"title": "x", "small": {"agreement": ["one", "two"], "parts": [
+        {"compare": "mnist-lenet", "name": name, "models": ["a=x", "b=x", "c=x", "d=x"]} for name in ("one", "two")
+    ]}})  # fmt: skip
+    random = np.random.default_rng(0)
+    monkeypatch.setattr(ComparePart, "run", lambda part, work: ranked(random, {"a": 0.8, "b": 0.6, "c": 0.4, "d": 0.2}))
+    found = run_study(study, "small", work())
+    tables = found.tables()
+    assert [row[0] for row in tables["rank and FMR under each generator"].rows] == ["a", "b", "c", "d"]
+    assert tables["how far rankings agree"].rows[-1] == ["all", "W", "1.00 [1.00, 1.00]"]
+    monkeypatch.setattr(ComparePart, "run", lambda part, work: ranked(random, {"a": 0.8, "b": 0.6}))
+    found = run_study(study, "small", replace(work(), on_note=told.append))
+    assert found.agreement is None
+    assert "rankings of 2 can't be told to agree" in told[0]
 
 
 def work(change=()):
@@ -219,9 +222,9 @@ def test_mistakes_are_one_line(tmp_path, capsys):
         (OWN.replace("attack: fgsm@0.1", "attack: fgsm"), "not an attack"),
         (OWN.replace("      attack: fgsm@0.1\n", ""), "splits tells no attacked_accuracy"),
         (OWN.replace("epsilon: 8/255", "epsilon: 0/255"), "not the largest change of a pixel"),
-        (OWN.replace("[splits, turned]", "[splits, mask]"), "no part compares as mask"),
-        (OWN.replace(', "other={output}/models/other"', "", 1), "rankings of 2"),
-        (OWN.replace("name: turned", "name: splits"), "two have one name"),
+        (OWN.replace("  claims:", "  agreement: [mask, splits]\n  claims:"), "no part compares as mask"),
+        (OWN.replace("  claims:", "  agreement: [splits, splits]\n  claims:"), "three models; splits has 2"),
+        (OWN.replace("name: mask", "name: splits"), "two have one name"),
         (OWN.replace("small:", "medium:"), "medium"),
         ("title: nothing", "has neither small nor full"),
     ):  # fmt: skip
