@@ -140,9 +140,10 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def describe_studies() -> dict[str, str]:
-    """Name → title of every shipped study."""
+    """Name → title of every shipped study, in the order of the paper's tables."""
     names = [name for name in shipped_recipes() if name.startswith(STUDIES)]
-    return {name: str(_read(name, seen=()).get("title", "")) for name in names}
+    in_order = sorted(names, key=lambda name: int(name.rpartition("-")[2]))
+    return {name: str(_read(name, seen=()).get("title", "")) for name in in_order}
 
 
 def describe_recipes() -> dict[str, str]:
