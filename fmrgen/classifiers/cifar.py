@@ -43,13 +43,16 @@ class Config(ClassifierConfig):
     )
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
+        return self.built(device, "classifier.checkpoint")
+
+    def built(self, device: "torch.device | str", key: str) -> "nn.Module":
+        """The same; errors about the checkpoint begin with the `key` of a recipe that names it."""
         from fmrgen.classifiers._cifar_networks import NETWORKS, renamed
         from fmrgen.classifiers.base import Classifier, Normalize
         from fmrgen.weights.checkpoint import freeze, load_exactly, read_checkpoint
 
         network = NETWORKS[self.model](self.num_classes)
         if self.checkpoint is not None:
-            key = "classifier.checkpoint"
             state = read_checkpoint(self.checkpoint, key)
             load_exactly(network, renamed(network, state), f"{key}: {self.checkpoint}")
         preprocess = Normalize(self.mean, self.std, size=32, interpolation=self.interpolation)

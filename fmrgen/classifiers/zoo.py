@@ -5,25 +5,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field, field_validator
 
+from fmrgen.classifiers import cifar
 from fmrgen.config import ClassifierConfig
 from fmrgen.errors import UserError
 from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import torch
-    from torch import Tensor, nn
-
-    from fmrgen.classifiers.base import Classifier
+    from torch import nn
 
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _BITBUCKET = "https://bitbucket.org/robert_geirhos/texture-vs-shape-pretrained-models/raw"
 _NOISE = "https://github.com/bethgelab/game-of-noise/releases/download/v1.0"
 _ROBUSTBENCH = "the model zoo of RobustBench (github.com/RobustBench/robustbench)"
-
-
-_CIFAR_SIDE = 32
 _CIFAR10 = (*("airplane", "automobile", "bird", "cat", "deer"), *("dog", "frog", "horse", "ship", "truck"))
 
 
@@ -139,42 +133,25 @@ class Config(ClassifierConfig):
         return model
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
-        from fmrgen.weights.checkpoint import freeze, load_exactly, read_checkpoint
-
-        published = MODELS[self.model]
+        published, key = MODELS[self.model], "classifier.model"
         path = self._file(published)
-        state: Mapping[str, Tensor] = read_checkpoint(str(path), "classifier.model")
         if published.is_cifar:
-            classifier, state = self._for_cifar(published, state)
-        else:
-            classifier = self._for_imagenet(published)
-        load_exactly(classifier.network, state, f"classifier.model: {path}")
-        return freeze(classifier, device)
+            section: dict[str, Any] = {"model": published.network, "checkpoint": str(path), **published.preprocessing}
+            section |= {"class_names": self.class_names or list(_CIFAR10), "channels": self.channels}
+            return cifar.Config.model_validate(section).built(device, key)
 
-    def _for_imagenet(self, published: Published) -> "Classifier":
-        """With weights of chance."""
         import timm
         from timm.data import ImageNetInfo, create_transform, resolve_data_config
 
         from fmrgen.classifiers.base import Classifier
+        from fmrgen.weights.checkpoint import freeze, load_exactly, read_checkpoint
 
         network = timm.create_model(published.network, pretrained=False, **published.arguments)
+        load_exactly(network, read_checkpoint(str(path), key), f"{key}: {path}")
         told = published.preprocessing or {**_IMAGENET, "crop_pct": 224 / 256, "interpolation": "bilinear"}
         preprocess = create_transform(**resolve_data_config(told, model=network), is_training=False)
         names = self.class_names or ImageNetInfo("imagenet-1k").label_descriptions()
-        return Classifier(network, preprocess, names, self.channels)
-
-    def _for_cifar(
-        self, published: Published, state: "Mapping[str, Tensor]"
-    ) -> "tuple[Classifier, Mapping[str, Tensor]]":
-        """With weights of chance, and what it is to be given."""
-        from fmrgen.classifiers._cifar_networks import NETWORKS, renamed
-        from fmrgen.classifiers.base import Classifier, Normalize
-
-        network = NETWORKS[published.network](len(_CIFAR10))
-        preprocess = Normalize(**published.preprocessing, size=_CIFAR_SIDE)
-        names = self.class_names or list(_CIFAR10)
-        return Classifier(network, preprocess, names, self.channels), renamed(network, state)
+        return freeze(Classifier(network, preprocess, names, self.channels), device)
 
     def _file(self, published: Published) -> Path:
         from fmrgen.weights.download import downloaded

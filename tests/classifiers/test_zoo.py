@@ -85,14 +85,13 @@ def test_networks_of_the_zoo_are_those_of_their_papers(name):
 
 def test_a_network_of_cifar_10_is_given_what_it_uses(tmp_path, monkeypatch):
     """RobustBench's wide networks have a second first block, which nothing goes through."""
-    monkeypatch.setitem(NETWORKS, "wide", lambda classes: _WideResNet(10, 1, classes))
-    published = MODELS["cifar10-hendrycks2019"]._replace(network="wide")
-    monkeypatch.setitem(MODELS, "wide", published)
-    network = NETWORKS["wide"](10).eval()
+    published = MODELS["cifar10-hendrycks2019"]
+    monkeypatch.setitem(NETWORKS, published.network, lambda classes: _WideResNet(10, 1, classes))
+    network = NETWORKS[published.network](10).eval()
     state = prefixed(network.state_dict(), "module.")
     unused = {name.replace("block1", "sub_block1"): tensor for name, tensor in state.items() if "block1" in name}
     torch.save({"state_dict": {**state, **unused}}, tmp_path / published.file)
-    classifier = Config(model="wide", folder=str(tmp_path)).build()
+    classifier = Config(model="cifar10-hendrycks2019", folder=str(tmp_path)).build()
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(classifier(images), network(2 * images - 1))
