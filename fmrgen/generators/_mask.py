@@ -1,5 +1,7 @@
 """Sparse generators (paper §3.2.1): of the latent only the dimensions of a mask move."""
 
+from pathlib import Path
+
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -16,8 +18,8 @@ def masked(generator: Generator, reference: str, blank: Tensor) -> "MaskedGenera
 
     Raises UserError where the file is no mask, or one for latents of another shape.
     """
-    mask, of_weights = _read_mask(reference)
-    if of_weights not in (None, weights_sha256(generator)):
+    mask, told = read_mask_file(local_file(reference, "generator.mask"), f"generator.mask: {reference}")
+    if told.get("generator_sha256") not in (None, weights_sha256(generator)):
         raise UserError(f"generator.mask: {reference} was found for other weights; make one with fmrgen sparsify")
     latents = encode_blank(generator, blank)
     if latents.fixed is not None and not latents.fixed.is_floating_point():
@@ -28,19 +30,16 @@ def masked(generator: Generator, reference: str, blank: Tensor) -> "MaskedGenera
     return MaskedGenerator(generator, mask.to(blank.device), latents)
 
 
-def _read_mask(reference: str) -> tuple[Tensor, str | None]:
-    """The mask, and the digest of the generator's weights that it was found for, where the file tells."""
-    path = local_file(reference, "generator.mask")
+def read_mask_file(path: Path, what: str) -> tuple[Tensor, dict[str, str]]:
+    """The mask of a file, and what it tells of itself. Raises UserError, which begins with `what`, for a broken one."""
     try:
         with safe_open(path, "pt") as file:
             mask, told = file.get_tensor("mask"), file.metadata() or {}
     except Exception as error:  # a broken file can fail anywhere in the reader, which runs nothing that it says
-        raise UserError(
-            f"generator.mask: {reference} is not a mask; make one with fmrgen sparsify: {one_line(error)}"
-        ) from None
+        raise UserError(f"{what} is not a mask; make one with fmrgen sparsify: {one_line(error)}") from None
     if mask.dtype is not torch.bool or not mask.any():
-        raise UserError(f"generator.mask: {reference} frees no dimension; make one with fmrgen sparsify")
-    return mask, told.get("generator_sha256")
+        raise UserError(f"{what} frees no dimension; make one with fmrgen sparsify")
+    return mask, told
 
 
 class _Mask(nn.Module):

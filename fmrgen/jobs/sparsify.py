@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -27,6 +26,7 @@ from fmrgen.distributed.launch import launched_precision, start_processes
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import write_atomically
+from fmrgen.generators._mask import read_mask_file
 from fmrgen.generators.base import mask_of
 from fmrgen.recipe import Recipe
 from fmrgen.weights.digest import weights_sha256
@@ -134,12 +134,11 @@ def read_mask(path: Path, recipe: Recipe) -> SparseMask:
     Raises:
         UserError: it is no such file, or of another recipe.
     """
+    mask, told = read_mask_file(path, str(path))
     try:
-        with safe_open(path, "pt") as file:
-            told, mask = file.metadata() or {}, file.get_tensor("mask")
-        found = SparseMask(mask.bool(), int(told["images"]), float(told["regularization"]), float(told["test_score"]))
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: not a mask of fmrgen sparsify: {one_line(error)}") from None
+        found = SparseMask(mask, int(told["images"]), float(told["regularization"]), float(told["test_score"]))
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path}: does not tell how it was found: {one_line(error)}; delete it") from None
     if told.get("fingerprint") != recipe.in_precision(launched_precision()).fingerprint:
         raise UserError(f"{path}: was found with another recipe; delete it, or choose another --output")
     return found
