@@ -19,6 +19,7 @@ from fmrgen.cli.options import (
     LimitOption,
     OverridesArgument,
     PlainHelp,
+    PlotsOption,
     ProcessesOption,
     PublicOption,
     QuietOption,
@@ -282,6 +283,7 @@ def evaluate(
         bool, typer.Option("--download", help="Download splits before reading them, instead of streaming.")
     ] = False,
     batch_size: BatchSizeOption = 64,
+    plots: PlotsOption = None,
     processes: ProcessesOption = None,
     trust: Annotated[
         bool,
@@ -323,7 +325,7 @@ def evaluate(
         )
     if not is_first_process():
         return
-    write_report(evaluation, folder)
+    write_report(evaluation, folder, plots or [])
     if not quiet:
         show_it = display.print_transfer if is_transfer else display.print_evaluation
         show_it(evaluation)

@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -54,6 +54,10 @@ ClassifierOption = Annotated[
 ]
 BatchSizeOption = Annotated[
     int, typer.Option("--batch-size", metavar="N", min=1, max=65_536, help="Images per forward pass.")
+]
+PlotsOption = Annotated[
+    list[Literal["png", "pdf", "svg"]] | None,
+    typer.Option("--plots", help="Write the plots in this format too, besides PNG. Repeat for more."),
 ]
 LimitOption = Annotated[
     int | None,

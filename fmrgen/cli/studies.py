@@ -12,6 +12,7 @@ from fmrgen.cli.options import (
     ClassifierOption,
     LimitOption,
     OverridesArgument,
+    PlotsOption,
     ProcessesOption,
     QuietOption,
     RecipeArgument,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fmrgen.config import ComponentConfig
     from fmrgen.jobs.evaluation import Evaluation
     from fmrgen.recipe import Recipe
+    from fmrgen.report.plot import PlotFormat
 
 Scale = Literal["small", "full"]
 
@@ -50,6 +52,7 @@ def compare(
         int, typer.Option("--seeds", metavar="N", min=1, help="Splits per classifier, each with its own seed.")
     ] = 1,
     batch_size: BatchSizeOption = 64,
+    plots: PlotsOption = None,
     processes: ProcessesOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -62,7 +65,7 @@ def compare(
 
     named = load_classifiers(classifiers)
     if not others:
-        _compare(load_recipe(recipe, limited(limit, overrides)), named, output, seeds, batch_size, quiet)
+        _compare(load_recipe(recipe, limited(limit, overrides)), named, output, seeds, batch_size, plots or [], quiet)
         return
     recipes = {Path(one).stem: load_recipe(one, limited(limit, overrides)) for one in (recipe, *others)}
     if len(recipes) <= len(others):
@@ -74,12 +77,13 @@ def compare(
 
     check_many_enough(len(recipes), len(named))
     evaluations = {
-        name: _compare(loaded, named, output / name, seeds, batch_size, quiet) for name, loaded in recipes.items()
+        name: _compare(loaded, named, output / name, seeds, batch_size, plots or [], quiet)
+        for name, loaded in recipes.items()
     }
     if not is_first_process():
         return
     found = agreement(evaluations)
-    written = write_agreement(found, output)
+    written = write_agreement(found, output, plots or [])
     if not quiet:
         display.print_table(agreement_table(found), f"rank and FMR, {found.rows} images")
         for line in agreement_lines(found):
@@ -94,6 +98,7 @@ def _compare(
     output: Path,
     seeds: int,
     batch_size: int,
+    plots: "list[PlotFormat]",
     quiet: bool,
 ) -> "Evaluation":
     """The comparison under one recipe; its report, and what is printed of it."""
@@ -117,7 +122,7 @@ def _compare(
         )
     if is_first:
         prepare_folder(output / "comparison")
-        write_report(evaluation, output / "comparison")
+        write_report(evaluation, output / "comparison", plots)
         if not quiet:
             display.print_evaluation(evaluation)
         display.print_line(output / "comparison" / "report.html")
@@ -137,6 +142,7 @@ def sweep(
         Path, typer.Option("--output", "-o", metavar="DIR", help="Each combination gets a dataset folder in DIR.")
     ] = Path("sweep"),
     limit: LimitOption = None,
+    plots: PlotsOption = None,
     processes: ProcessesOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -158,7 +164,7 @@ def sweep(
     points = run(grid, output, job_progress=lambda made: progress.job_progress(made, show), on_note=display.print_note)
     if not is_first:
         return
-    written = write_sweep(points, output)
+    written = write_sweep(points, output, plots or [])
     if not quiet:
         display.print_table(sweep_table(points), str(recipe))
     for path in written:

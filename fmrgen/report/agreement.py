@@ -1,13 +1,14 @@
 """Whether generators agree, as a table, a plot and JSON."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from fmrgen.evaluation.agreement import Agreement
 from fmrgen.files import write_atomically
 from fmrgen.intervals import Estimate
-from fmrgen.report.plot import LINES, Plot, drawing, grid_of_percent, interval_ends
+from fmrgen.report.plot import LINES, Plot, PlotFormat, drawing, grid_of_percent, interval_ends
 from fmrgen.report.tables import Table
 
 _APART = 0.5  # of the place of a generator, over which its classifiers lie side by side
@@ -43,11 +44,11 @@ def _told(estimate: Estimate) -> str:
     return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
 
 
-def write_agreement(found: Agreement, folder: Path) -> list[Path]:
-    """Writes `agreement.json` and the plot, `agreement.png`, `.pdf` and `.svg`, into `folder`; returns their paths."""
+def write_agreement(found: Agreement, folder: Path, plot_formats: Sequence[PlotFormat] = ()) -> list[Path]:
+    """Writes `agreement.json` and the plot, a PNG and in `plot_formats`, into `folder`; returns their paths."""
     text = json.dumps(asdict(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(folder / "agreement.json", text.encode())
-    return [folder / "agreement.json", *_plot(found).save_all(folder, "agreement")]
+    return [folder / "agreement.json", *_plot(found).save_all(folder, "agreement", plot_formats)]
 
 
 def _plot(found: Agreement) -> Plot:

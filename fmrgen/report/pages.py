@@ -12,7 +12,6 @@ from markupsafe import Markup
 
 from fmrgen.evaluation.results import EvaluationResults
 from fmrgen.report.gallery import Gallery
-from fmrgen.report.plot import FORMATS
 from fmrgen.report.tables import (
     EXPLAINED,
     all_notes,
@@ -42,8 +41,11 @@ _PLOTS = {
 }
 
 
-def report_page(evaluation: EvaluationResults, plots: dict[str, bytes], galleries: Sequence[Gallery]) -> str:
-    """The whole evaluation as one page of HTML; `plots` are PNGs by the names of their plots."""
+def report_page(
+    evaluation: EvaluationResults, plots: dict[str, bytes], galleries: Sequence[Gallery], plot_formats: Sequence[str]
+) -> str:
+    """The whole evaluation as one page of HTML; `plots` are PNGs by the names of their plots, which lie beside the page
+    in each of `plot_formats`."""
     short = short_names([split.name for split in evaluation.splits])
     common, of_splits = _made_with(evaluation)
     sections = []
@@ -77,7 +79,7 @@ def report_page(evaluation: EvaluationResults, plots: dict[str, bytes], gallerie
         if len(evaluation.results) > 1
         else [],
         plots=shown,
-        formats=FORMATS,
+        formats=plot_formats,
         notes=all_notes(evaluation),
         explained=EXPLAINED,
         legend=legend(evaluation),

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from matplotlib import style
 from matplotlib.axes import Axes
@@ -17,7 +17,8 @@ from fmrgen.intervals import Estimate
 
 INK, FAINT = "#22303c", "#c9d1d8"
 LINES = ["#c8472f", "#2b6690", "#3f7d58", "#8a6bb1", "#b8862d", "#5b6770"]
-FORMATS = ("png", "pdf", "svg")
+PlotFormat = Literal["png", "pdf", "svg"]
+FORMATS: tuple[PlotFormat, ...] = get_args(PlotFormat)
 _STYLE: Any = {
     "font.size": 10,
     "axes.edgecolor": FAINT,
@@ -38,6 +39,13 @@ _STYLE: Any = {
     "svg.hashsalt": "fmrgen",
 }
 _METADATA: Any = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same figures, the same bytes
+
+
+def all_formats(more: Sequence[PlotFormat]) -> list[PlotFormat]:
+    """PNG, which there always is, and `more`. Raises UserError for an unknown one."""
+    for unknown in set(more) - set(FORMATS):
+        raise UserError(f"plots are {', '.join(FORMATS)}, not {unknown}")
+    return [name for name in FORMATS if name == "png" or name in more]
 
 
 @contextmanager
@@ -73,9 +81,9 @@ class Plot(Figure):
             raise UserError(f"{path}: a picture is .png, .pdf or .svg")
         write_atomically(Path(path), self.to_bytes(file_format))
 
-    def save_all(self, folder: Path, name: str) -> list[Path]:
-        """Writes the picture in every format into `folder`; returns the paths."""
-        paths = [folder / f"{name}.{file_format}" for file_format in FORMATS]
+    def save_all(self, folder: Path, name: str, more: Sequence[PlotFormat] = ()) -> list[Path]:
+        """Writes the picture into `folder` as PNG, and in `more` formats; returns the paths, the PNG's first."""
+        paths = [folder / f"{name}.{file_format}" for file_format in all_formats(more)]
         for path in paths:
             self.save(path)
         return paths

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fmrgen.config import unknown_message
 from fmrgen.errors import UserError
@@ -12,6 +12,7 @@ from fmrgen.files import write_atomically
 from fmrgen.labels import Labels
 from fmrgen.report.gallery import stored_gallery
 from fmrgen.report.pages import gallery_page
+from fmrgen.report.plot import PlotFormat
 from fmrgen.report.sheet import COLUMNS, contact_sheet
 from fmrgen.storage.open import OpenedSplit, open_split, reading
 from fmrgen.storage.paths import SplitPaths
@@ -31,7 +32,7 @@ def show(
     rows: int = _ROWS,
     columns: int = COLUMNS,
     caption: str | None = None,
-    file_format: Literal["png", "pdf", "svg"] = "png",
+    file_format: PlotFormat = "png",
 ) -> list[Path]:
     """Writes `gallery.html` and a contact sheet, `sheet.png`, of a split. What the classifier said is what the split
     says that it said; nothing is run.

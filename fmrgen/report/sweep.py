@@ -13,7 +13,7 @@ from fmrgen.evaluation.results import SweepResult
 from fmrgen.files import write_atomically
 from fmrgen.intervals import format_estimate
 from fmrgen.metrics import METRICS, Metric
-from fmrgen.report.plot import LINES, Plot, draw_band, drawing, grid_of_percent
+from fmrgen.report.plot import LINES, Plot, PlotFormat, draw_band, drawing, grid_of_percent
 from fmrgen.report.tables import Table
 
 _SHOWN = ("standard_accuracy", "perturbed_accuracy", "validation_rate", "fmr", "mean_iterations")
@@ -30,12 +30,12 @@ def sweep_table(results: Sequence[SweepResult]) -> Table:
     return Table([keys, *(metric.name for metric in shown)], rows)
 
 
-def write_sweep(results: Sequence[SweepResult], folder: Path) -> list[Path]:
-    """Writes `sweep.json` and the plot, `sweep.png`, `.pdf` and `.svg`, into `folder`; returns their paths."""
+def write_sweep(results: Sequence[SweepResult], folder: Path, plot_formats: Sequence[PlotFormat] = ()) -> list[Path]:
+    """Writes `sweep.json` and the plot, a PNG and in `plot_formats`, into `folder`; returns their paths."""
     told = [{"values": dict(r.values), "folder": r.name, "summary": asdict(r.summary)} for r in results]
     text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(folder / "sweep.json", text.encode())
-    return [folder / "sweep.json", *_plot(results).save_all(folder, "sweep")]
+    return [folder / "sweep.json", *_plot(results).save_all(folder, "sweep", plot_formats)]
 
 
 def _plot(results: Sequence[SweepResult]) -> Plot:

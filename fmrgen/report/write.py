@@ -1,6 +1,7 @@
 """The files that an evaluation leaves."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,7 +12,7 @@ from fmrgen.files import write_atomically
 from fmrgen.report.gallery import galleries
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.pages import report_page
-from fmrgen.report.plot import FORMATS
+from fmrgen.report.plot import PlotFormat, all_formats
 from fmrgen.report.plots import all_plots
 
 
@@ -25,17 +26,18 @@ def prepare_folder(folder: Path) -> None:
         raise UserError(f"{folder}: can't be a folder for the report: {error.strerror}") from None
 
 
-def write_report(evaluation: EvaluationData, folder: str | Path) -> None:
-    """Writes `evaluation.json`, `predictions.parquet`, `evaluation.md`, `report.html` and its `plots` as PNG, PDF, SVG.
+def write_report(evaluation: EvaluationData, folder: str | Path, plot_formats: Sequence[PlotFormat] = ()) -> None:
+    """Writes `evaluation.json`, `predictions.parquet`, `evaluation.md`, `report.html` and its `plots`.
 
     Args:
         evaluation: what `evaluate` returned.
         folder: to write into.
+        plot_formats: in which each plot is written besides PNG: `pdf` and `svg`, for papers, with their fonts inside.
 
     Raises:
-        UserError: it can't be written to.
+        UserError: it can't be written to; a format is unknown.
     """
-    folder = Path(folder)
+    folder, formats = Path(folder), all_formats(plot_formats)
     table = io.BytesIO()
     pq.write_table(evaluation.predictions, table, compression="zstd")
     write_atomically(folder / "evaluation.json", evaluation.to_json().encode())
@@ -43,9 +45,5 @@ def write_report(evaluation: EvaluationData, folder: str | Path) -> None:
     write_atomically(folder / "evaluation.md", to_markdown(evaluation).encode())
     pictures = {}
     for name, draw in all_plots(evaluation).items():
-        plot = draw()
-        files = {file_format: plot.to_bytes(file_format) for file_format in FORMATS}
-        for file_format, content in files.items():
-            write_atomically(folder / "plots" / f"{name}.{file_format}", content)
-        pictures[name] = files["png"]
-    write_atomically(folder / "report.html", report_page(evaluation, pictures, galleries(evaluation)).encode())
+        pictures[name] = draw().save_all(folder / "plots", name, plot_formats)[0].read_bytes()
+    write_atomically(folder / "report.html", report_page(evaluation, pictures, galleries(evaluation), formats).encode())

@@ -38,7 +38,7 @@ def evaluation(finished_split):
 @pytest.fixture(scope="module")
 def report(evaluation, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    write_report(evaluation, folder)
+    write_report(evaluation, folder, ["pdf"])
     return folder
 
 
@@ -129,6 +129,17 @@ def test_the_report_fits_a_phone(report):
         page.goto(f"file://{report / 'report.html'}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert page.locator(".card").first.bounding_box()["width"] >= 150
+
+
+def test_plots_are_png_and_what_is_asked_for(report, evaluation, tmp_path):
+    plots = {path.name for path in (report / "plots").iterdir()}
+    linked = set(re.findall(r'href="plots/([^"]+)"', (report / "report.html").read_text()))
+    assert plots == linked
+    assert {"fmr.png", "fmr.pdf"} <= plots
+    assert not {"fmr.svg"} & plots
+    with pytest.raises(UserError, match=r"plots are png, pdf, svg, not gif"):
+        write_report(evaluation, tmp_path, ["gif"])
+    assert not (tmp_path / "plots").exists()
 
 
 @pytest.mark.browser
