@@ -12,7 +12,7 @@ from fmrgen import ClassifierConfig, ComponentConfig, GeneratorConfig
 from fmrgen.classifiers.base import Classifier, Normalize
 from fmrgen.generators.vqgan import Vqgan
 from fmrgen.labels import Labels
-from fmrgen.oracles.clip import ClipOracle
+from fmrgen.oracles.zero_shot import ZeroShotOracle
 from fmrgen.weights.checkpoint import freeze
 
 
@@ -54,7 +54,7 @@ class RandomResNet50(ClassifierConfig):
 class RandomClip(ComponentConfig):
     kind: str = "benchmarks.imagenet_shapes:RandomClip"
 
-    def build(self, device: torch.device | str = "cpu") -> ClipOracle:
+    def build(self, device: torch.device | str = "cpu") -> ZeroShotOracle:
         from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
         torch.manual_seed(2)
@@ -62,7 +62,7 @@ class RandomClip(ComponentConfig):
         return _AnyLabels(model, None, CLIPImageProcessor(), ["{class}"], False, {})
 
 
-class _AnyLabels(ClipOracle):
+class _AnyLabels(ZeroShotOracle):
     """Without a tokenizer: a random direction for each label."""
 
     _text: Tensor

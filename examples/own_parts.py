@@ -44,7 +44,7 @@ class Neighbours(fmrgen.Oracle):
     def set_labels(self, labels: fmrgen.Labels) -> None:
         self.width = len(labels.names)
 
-    def judge(self, images: Tensor) -> fmrgen.Judgement:
+    def judge(self, images: Tensor, originals: fmrgen.Originals | None = None) -> fmrgen.Judgement:
         distances = torch.cdist(images.mean(1).flatten(1), self.known)
         nearest = self.classes[distances.topk(self.count, largest=False).indices]
         votes = torch.nn.functional.one_hot(nearest, self.width).float().mean(1)

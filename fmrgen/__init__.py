@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fmrgen.engine.interfaces import Judgement as Judgement
     from fmrgen.engine.interfaces import Latents as Latents
     from fmrgen.engine.interfaces import Oracle as Oracle
+    from fmrgen.engine.interfaces import Originals as Originals
     from fmrgen.engine.options import PerturbOptions as PerturbOptions
     from fmrgen.engine.perturb import perturb as perturb
     from fmrgen.errors import UserError as UserError
@@ -88,6 +89,7 @@ _MODULES = {
     "OpenedSplit": "fmrgen.storage.open",
     "Oracle": "fmrgen.engine.interfaces",
     "OracleConfig": "fmrgen.oracles.base",
+    "Originals": "fmrgen.engine.interfaces",
     "PerturbOptions": "fmrgen.engine.options",
     "Perturbed": "fmrgen.records",
     "PerturbedBatch": "fmrgen.jobs.batch",

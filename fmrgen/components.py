@@ -10,8 +10,8 @@ from torch import nn
 
 from fmrgen.classifiers.base import answer_in_labels, left_out_note
 from fmrgen.config import ComponentConfig
-from fmrgen.engine.checks import check_decoded, check_judgement
-from fmrgen.engine.interfaces import Generator, Latents, Oracle
+from fmrgen.engine.checks import check_decoded, checked_judgement
+from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle, Originals
 from fmrgen.errors import UserError, one_line
 from fmrgen.generators._mask import masked
 from fmrgen.generators.base import encode_blank, mask_of
@@ -34,7 +34,10 @@ class Components(NamedTuple):
     def left_out_notes(self) -> list[str]:
         """What is to be told of a classifier, the tested one or an oracle's, that knows more classes than there are
         labels."""
-        judges = {"classifier": self.classifier, "oracle": getattr(self.oracle, "classifier", None)}
+        members = dict(zip(self.oracle.member_names, getattr(self.oracle, "oracles", ()), strict=False))
+        oracles = {"oracle": self.oracle} | {f"oracle {name}": member for name, member in members.items()}
+        judges = {"classifier": self.classifier}
+        judges |= {section: getattr(oracle, "classifier", None) for section, oracle in oracles.items()}
         notes = {section: left_out_note(judge, self.source.labels) for section, judge in judges.items()}
         return [f"{section}: {note}" for section, note in notes.items() if note is not None]
 
@@ -105,15 +108,18 @@ def names_of_outputs(classifier: nn.Module, image: torch.Tensor, what: str) -> l
 def fit_oracle(oracle: Oracle, labels: Labels, blank: torch.Tensor) -> None:
     """Tells an oracle its labels, and proves on the image `blank` [1, 3, H, W] that it judges in them, each image by
     itself. Raises UserError."""
+
+    def ask(images: torch.Tensor) -> Judgement:
+        first_labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        return checked_judgement(oracle.judge(images, Originals(1 - images, first_labels)), images)
+
     with component_errors("oracle", blank):
         oracle.set_labels(labels)
-        judgement = oracle.judge(blank.clone())
-        check_judgement(judgement)
-        for name, values in judgement._asdict().items():
-            if tuple(values.shape) != (1, len(labels)):
-                found = f"{tuple(values.shape)} for one image and {len(labels)} labels"
-                raise UserError(f"oracle: its {name} have shape {found}")
-        _check_independence(lambda images: torch.cat(oracle.judge(images), 1), blank, "oracle")
+        judgement = ask(blank.clone())
+        for name in ("probabilities", "score"):
+            if (shape := tuple(getattr(judgement, name).shape)) != (1, len(labels)):
+                raise UserError(f"oracle: its {name} have shape {shape} for one image and {len(labels)} labels")
+        _check_independence(lambda images: torch.cat(ask(images)[:2], 1), blank, "oracle")
 
 
 def fit_to_labels(classifier: nn.Module, labels: Labels, image: torch.Tensor, what: str) -> nn.Module:

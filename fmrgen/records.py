@@ -1,6 +1,6 @@
 """What goes into the engine and what comes out of it, row by row. Nothing here imports torch when it is loaded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,8 @@ class Perturbed:
     The `step_…` have an entry for each pass from the plain reconstruction (0) to the image after the last step, number
     `iterations`; `step_oracle_probabilities` are of the class that the oracle rule asks for.
     `latent_shift` is the root mean square of the change in the free latent (of a sparse generator, of what moves).
+    `member_…` are what each member of a panel says of `image`, in the order of its `member_names`; empty for another
+    oracle. A label of an oracle that is -1 is none of the classes.
     `fault` is what was not finite where that ended the row: generator, classifier, oracle or gradient.
     `latents` are the free latents of the original and of `image`, where the engine was asked to keep them.
     """
@@ -60,5 +62,8 @@ class Perturbed:
     step_predictions: list[int]
     step_losses: list[float]
     step_oracle_probabilities: list[float]
+    member_labels: list[int] = field(default_factory=list)
+    member_probabilities: list[float] = field(default_factory=list)
+    member_scores: list[float] = field(default_factory=list)
     fault: str | None = None
     latents: "tuple[Tensor, Tensor] | None" = None

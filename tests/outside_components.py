@@ -53,7 +53,7 @@ class TintConfig(ComponentConfig):
 class NotTooBright(Oracle):
     """Accepts whatever label an image has until it gets bright."""
 
-    def judge(self, images):
+    def judge(self, images, originals=None):
         bright = (images.flatten(1).mean(1) > 0.3).to(images.dtype)
         probabilities = torch.stack([1 - bright, *[bright / 9] * 9], dim=1)
         return Judgement(probabilities, probabilities)

@@ -367,7 +367,7 @@ def test_clip_prompts_are_averaged_and_long_ones_refused():
     mean = torch.stack(singles).mean(0)
     assert several._text.allclose(mean / mean.norm(dim=1, keepdim=True), atol=1e-6)
     long = ClipConfig(model="asset:mnist/clip", prompts=["an image of {class}" + " really" * 20]).build()
-    with pytest.raises(UserError, match="is longer than the 64 tokens that this CLIP reads"):
+    with pytest.raises(UserError, match="is longer than the 64 tokens that this model reads"):
         long.set_labels(DIGITS)
 
 
@@ -380,7 +380,7 @@ def test_clip_takes_the_first_synonym():
 
 def test_ensemble_is_the_mean():
     members = [ClassifierOracle(tiny_network(seed)) for seed in (1, 2)]
-    ensemble = EnsembleOracle(members)
+    ensemble = EnsembleOracle(members, ["one", "two"])
     ensemble.set_labels(Labels(tuple("abcd")))
     images = torch.rand(3, 3, 16, 16)
     expected = sum(member.judge(images).probabilities for member in members) / 2

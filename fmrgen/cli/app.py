@@ -27,6 +27,7 @@ from fmrgen.cli.options import (
     ReplaceOption,
     SplitArgument,
     limited,
+    plot_formats,
 )
 from fmrgen.distributed.launcher import end_with_the_launcher
 from fmrgen.distributed.rank import is_first_process
@@ -283,7 +284,7 @@ def evaluate(
         bool, typer.Option("--download", help="Download splits before reading them, instead of streaming.")
     ] = False,
     batch_size: BatchSizeOption = 64,
-    plots: PlotsOption = None,
+    plots: PlotsOption = "",
     processes: ProcessesOption = None,
     trust: Annotated[
         bool,
@@ -303,6 +304,7 @@ def evaluate(
     is_transfer = context.info_name == "transfer"
     folder = output or Path("transfer" if is_transfer else "evaluation")
     named, originals = load_classifiers(classifiers), load_source(source) if source else None
+    formats = plot_formats(plots)
     if attack is not None:
         attack_of_short_form(attack)
 
@@ -325,7 +327,7 @@ def evaluate(
         )
     if not is_first_process():
         return
-    write_report(evaluation, folder, plots or [])
+    write_report(evaluation, folder, formats)
     if not quiet:
         show_it = display.print_transfer if is_transfer else display.print_evaluation
         show_it(evaluation)

@@ -4,12 +4,15 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from fmrgen.distributed.launcher import OPTION
+
+if TYPE_CHECKING:
+    from fmrgen.report.plot import PlotFormat
 
 
 def recipe_names(begun: str) -> list[str]:
@@ -56,8 +59,7 @@ BatchSizeOption = Annotated[
     int, typer.Option("--batch-size", metavar="N", min=1, max=65_536, help="Images per forward pass.")
 ]
 PlotsOption = Annotated[
-    list[Literal["png", "pdf", "svg"]] | None,
-    typer.Option("--plots", help="Write the plots in this format too, besides PNG. Repeat for more."),
+    str, typer.Option("--plots", metavar="FORMAT,FORMAT", help="Write the plots as pdf or svg too, besides PNG.")
 ]
 LimitOption = Annotated[
     int | None,
@@ -90,6 +92,13 @@ ProcessesOption = Annotated[
         help="Run N processes on this machine, one per GPU.",
     ),
 ]
+
+
+def plot_formats(given: str) -> "list[PlotFormat]":
+    """The formats of `--plots`. Raises UserError for one that there is not."""
+    from fmrgen.report.plot import all_formats
+
+    return all_formats([name.strip() for name in given.split(",") if name.strip()])
 
 
 def limited(limit: int | None, overrides: Sequence[str] | None) -> list[str]:

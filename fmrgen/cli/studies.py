@@ -17,6 +17,7 @@ from fmrgen.cli.options import (
     QuietOption,
     RecipeArgument,
     limited,
+    plot_formats,
 )
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
@@ -52,7 +53,7 @@ def compare(
         int, typer.Option("--seeds", metavar="N", min=1, help="Splits per classifier, each with its own seed.")
     ] = 1,
     batch_size: BatchSizeOption = 64,
-    plots: PlotsOption = None,
+    plots: PlotsOption = "",
     processes: ProcessesOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -63,9 +64,9 @@ def compare(
     """
     from fmrgen.recipe import load_classifiers, load_recipe
 
-    named = load_classifiers(classifiers)
+    named, formats = load_classifiers(classifiers), plot_formats(plots)
     if not others:
-        _compare(load_recipe(recipe, limited(limit, overrides)), named, output, seeds, batch_size, plots or [], quiet)
+        _compare(load_recipe(recipe, limited(limit, overrides)), named, output, seeds, batch_size, formats, quiet)
         return
     recipes = {Path(one).stem: load_recipe(one, limited(limit, overrides)) for one in (recipe, *others)}
     if len(recipes) <= len(others):
@@ -77,13 +78,13 @@ def compare(
 
     check_many_enough(len(recipes), len(named))
     evaluations = {
-        name: _compare(loaded, named, output / name, seeds, batch_size, plots or [], quiet)
+        name: _compare(loaded, named, output / name, seeds, batch_size, formats, quiet)
         for name, loaded in recipes.items()
     }
     if not is_first_process():
         return
     found = agreement(evaluations)
-    written = write_agreement(found, output, plots or [])
+    written = write_agreement(found, output, formats)
     if not quiet:
         display.print_table(agreement_table(found), f"rank and FMR, {found.rows} images")
         for line in agreement_lines(found):
@@ -142,7 +143,7 @@ def sweep(
         Path, typer.Option("--output", "-o", metavar="DIR", help="Each combination gets a dataset folder in DIR.")
     ] = Path("sweep"),
     limit: LimitOption = None,
-    plots: PlotsOption = None,
+    plots: PlotsOption = "",
     processes: ProcessesOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -152,7 +153,7 @@ def sweep(
     """
     from fmrgen.jobs.sweep import parse_grid
 
-    grid = parse_grid(recipe, limited(limit, values))
+    grid, formats = parse_grid(recipe, limited(limit, values)), plot_formats(plots)
 
     from fmrgen.cli import display, progress
     from fmrgen.jobs.sweep import sweep as run
@@ -164,7 +165,7 @@ def sweep(
     points = run(grid, output, job_progress=lambda made: progress.job_progress(made, show), on_note=display.print_note)
     if not is_first:
         return
-    written = write_sweep(points, output, plots or [])
+    written = write_sweep(points, output, formats)
     if not quiet:
         display.print_table(sweep_table(points), str(recipe))
     for path in written:

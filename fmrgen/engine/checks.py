@@ -1,8 +1,9 @@
 """What `perturb` is handed, looked at once: what would only make wrong rows, silently, is refused."""
 
-import torch
 from torch import Tensor, nn
 
+from fmrgen.engine.images import as_float32
+from fmrgen.engine.interfaces import Judgement
 from fmrgen.errors import UserError
 from fmrgen.records import Example
 
@@ -58,11 +59,17 @@ def check_decoded(images: Tensor) -> None:
         )
 
 
-def check_judgement(judgement: object) -> None:
-    """Raises UserError where an oracle's answer is not probabilities and scores."""
-    parts = judgement if isinstance(judgement, tuple) else ()
-    if len(parts) != 2 or not all(isinstance(part, torch.Tensor) for part in parts):
+def checked_judgement(answer: object, images: Tensor) -> Judgement:
+    """What an oracle answered for images [B, …], in full precision.
+
+    Raises UserError where that is no judgement, or one of another number of images.
+    """
+    if not isinstance(answer, Judgement) or not all(isinstance(part, Tensor) for part in answer[:2]):
         raise UserError(
-            f"oracle: judge returns a {type(judgement).__name__}; it must return fmrgen.Judgement(probabilities, "
+            f"oracle: judge returns a {type(answer).__name__}; it must return fmrgen.Judgement(probabilities, "
             "score), [B, K] each"
         )
+    probabilities, score = map(as_float32, answer[:2])
+    if not len(probabilities) == len(score) == len(answer.decided) == len(images):
+        raise UserError(f"oracle: returns {len(probabilities)} judgements for {len(images)} images")
+    return answer._replace(probabilities=probabilities, score=score)

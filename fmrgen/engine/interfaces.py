@@ -1,7 +1,8 @@
 """What the engine needs of a generator and an oracle: the two that it calls in every pass."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -92,11 +93,35 @@ class Generator(ABC):
         return torch.stack(rows).to(like.device)
 
 
+NONE = -1  # the label of an image in which an oracle sees none of the classes
+
+
+class Originals(NamedTuple):
+    """What images were made of: `images` [B, 3, H, W] in [0, 1], and their `labels` [B]."""
+
+    images: "Tensor"
+    labels: "Tensor"
+
+
 class Judgement(NamedTuple):
-    """`probabilities` [B, K] decide; `score` [B, K] is the oracle's own measure (CLIP: cosine similarity)."""
+    """What an oracle says of B images over K labels.
+
+    Attributes:
+        probabilities: [B, K]; unless `labels` say otherwise, the highest decides.
+        score: [B, K], the oracle's own measure (CLIP: cosine similarity).
+        labels: [B], int64, what it sees, `NONE` where that is none of the labels.
+        members: of a panel the judgement of each member, by its name.
+    """
 
     probabilities: "Tensor"
     score: "Tensor"
+    labels: "Tensor | None" = None
+    members: "Mapping[str, Judgement]" = MappingProxyType({})
+
+    @property
+    def decided(self) -> "Tensor":
+        """What the oracle sees: a label or `NONE`, [B], int64."""
+        return self.probabilities.argmax(1) if self.labels is None else self.labels
 
 
 class Oracle(ABC):
@@ -105,22 +130,28 @@ class Oracle(ABC):
     Attributes:
         derived: names of attributes that are computed from others, as from the labels. All other tensors in attributes,
             lists and mappings are its weights, and are digested.
+        member_names: of a panel, in the order of its judgements' `members`.
+        needs_originals: whether it looks at the originals of images, and not at the images alone.
     """
 
     derived: tuple[str, ...] = ()
+    member_names: tuple[str, ...] = ()
+    needs_originals: bool = False
 
     def set_labels(self, labels: "Labels") -> None:  # noqa: B027 - an oracle that knows its labels needs nothing here
         """Called once, before the first `judge`, with the K labels to judge over."""
 
     @abstractmethod
-    def judge(self, images: "Tensor") -> Judgement:
+    def judge(self, images: "Tensor", originals: Originals | None = None) -> Judgement:
         """The judgement of each image over the labels.
 
         Args:
             images: [B, 3, H, W] in [0, 1], on the 8-bit grid.
+            originals: what each image was made of, for an oracle that compares; most look at the images alone. Where
+                originals themselves are judged, they are their own. Jobs always tell them.
 
         Returns:
-            Probabilities and scores, [B, K] each.
+            Probabilities and scores, [B, K] each, and what else it has to say.
         """
 
     def logits(self, images: "Tensor") -> "Tensor":

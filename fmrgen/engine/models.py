@@ -10,15 +10,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fmrgen.engine.attacks import Attack
-from fmrgen.engine.checks import check_decoded, check_judgement, check_labels
+from fmrgen.engine.checks import check_decoded, check_labels, checked_judgement
 from fmrgen.engine.images import StraightThroughBytes, as_float32
-from fmrgen.engine.interfaces import Generator, Latents, Oracle
+from fmrgen.engine.interfaces import NONE, Generator, Judgement, Latents, Oracle, Originals
 from fmrgen.engine.objectives import OBJECTIVES
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.slots import PassOutput, Slots, first_fault
 from fmrgen.errors import UserError, one_line
 
 MEASURES = ("score", "probability", "oracle_label", "prediction", "loss")
+OF_MEMBERS = ("member_label", "member_probability", "member_score")  # of a panel's members, [B, M]
 _PGD_STEPS = 10  # of an attack that latents start from
 ENCODED_TOGETHER = 16  # at most so many images are encoded together
 
@@ -46,6 +47,7 @@ class Models:
         self.objective = OBJECTIVES[options.objective]
         self.min_probability, self.min_margin = options.min_probability, options.min_margin
         self.half_precision = options.precision == "bf16"
+        self.measures = MEASURES + (OF_MEMBERS if oracle.member_names else ())
         self.running = "generator"  # whose mistake it is where something is thrown
         self.is_decoded_checked = False  # once: it waits for the device
         self.together = ENCODED_TOGETHER if options.slots == "auto" else min(options.slots, ENCODED_TOGETHER)
@@ -80,14 +82,15 @@ class Models:
 
     def measure(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The measures [B] of given images, in full precision."""
-        return dict(zip(MEASURES, self._in_parts_that_fit(self._measure_given, images, labels), strict=True))
+        return dict(zip(self.measures, self._in_parts_that_fit(self._measure_given, images, labels), strict=True))
 
     @torch.no_grad()
     def _measure_given(self, images: Tensor, labels: Tensor) -> list[Tensor]:
         logits = self._logits(images)
         check_labels(labels, logits.shape[1])
-        measures, *_ = self._measure(images, labels, logits, cross_entropy(logits, labels, reduction="none"))
-        return [measures[name] for name in MEASURES]
+        losses = cross_entropy(logits, labels, reduction="none")
+        measures, _ = self._measure(images, Originals(images, labels), logits, losses)
+        return [measures[name] for name in self.measures]
 
     def encode_again(self, state: Slots, slots: list[int]) -> None:
         """Puts the latents of their last accepted images into `slots`."""
@@ -129,24 +132,28 @@ class Models:
             rows = slots[start : start + self.together]
             yield rows, rows + [rows[-1]] * (self.together - len(rows))
 
-    def seconds_of_a_pass(self, latents: Latents, labels: Tensor, at_least: float) -> float | None:
+    def seconds_of_a_pass(self, latents: Latents, originals: Originals, at_least: float) -> float | None:
         """How long a pass over the rows takes, timed for `at_least` so many seconds; None where they do not fit."""
 
         def timed(latents: Latents, labels: Tensor) -> float:
-            self._judge(latents, labels, labels, self._forward)  # what is done but once
+            self._judge(latents, labels, originals.images, labels, self._forward)  # what is done but once
             passes, started = 0, time.perf_counter()
             while not passes or time.perf_counter() - started < at_least:
-                self._judge(latents, labels, labels, self._forward).gradient.sum().item()  # waits for the device
+                self._judge(
+                    latents, labels, originals.images, labels, self._forward
+                ).gradient.sum().item()  # waits for the device
                 passes += 1
             return (time.perf_counter() - started) / passes
 
-        return self._if_it_fits(timed, latents, labels)
+        return self._if_it_fits(timed, latents, originals.labels)
 
-    def judge_if_it_fits(self, latents: Latents, labels: Tensor, target: Tensor) -> PassOutput | None:
+    def judge_if_it_fits(self, latents: Latents, originals: Originals, target: Tensor) -> PassOutput | None:
         """One pass over the slots, of which the oracle is to see `target`; None where memory is too small for all."""
-        return self._if_it_fits(self._judge, latents, labels, target, self.forward)
+        return self._if_it_fits(self._judge, latents, originals.labels, originals.images, target, self.forward)
 
-    def _judge(self, latents: Latents, labels: Tensor, target: Tensor, forward: Callable[..., Any]) -> PassOutput:
+    def _judge(
+        self, latents: Latents, labels: Tensor, originals: Tensor, target: Tensor, forward: Callable[..., Any]
+    ) -> PassOutput:
         with torch.set_grad_enabled(self.needs_gradient):
             free = latents.free.detach().requires_grad_(self.needs_gradient)
             decoded, images, logits, objective = forward(free, latents.fixed, labels)
@@ -156,18 +163,18 @@ class Models:
             check_decoded(decoded)
             self.is_decoded_checked = True
         losses = cross_entropy(logits, labels, reduction="none")
-        measures, probabilities, score = self._measure(images, labels, logits, losses)
-        fault = first_fault(decoded, losses, torch.cat([probabilities, score], 1))
-        of_target = probabilities.gather(1, target.unsqueeze(1)).squeeze(1)
-        return PassOutput(images, measures, self._accepts(probabilities, target), of_target, fault, gradient)
+        measures, judgement = self._measure(images, Originals(originals, labels), logits, losses)
+        fault = first_fault(decoded, losses, torch.cat([judgement.probabilities, judgement.score], 1))
+        of_target = _of(target.clamp(min=0), judgement.probabilities)
+        return PassOutput(images, measures, self._accepts(judgement, target, of_target), of_target, fault, gradient)
 
-    def _accepts(self, probabilities: Tensor, target: Tensor) -> Tensor:
-        """The oracle rule: whether the target [B] has the highest probability, and enough of it."""
-        agrees = probabilities.argmax(1) == target
+    def _accepts(self, judgement: Judgement, target: Tensor, of_target: Tensor) -> Tensor:
+        """The oracle rule: whether the target [B] is what it sees, and with enough probability `of_target` [B]."""
+        agrees = (judgement.decided == target) & (target != NONE)
         if self.min_probability:
-            agrees &= probabilities.amax(1) >= self.min_probability
+            agrees &= of_target >= self.min_probability
         if self.min_margin:
-            first, second = probabilities.topk(2, dim=1).values.unbind(1)
+            first, second = judgement.probabilities.topk(2, dim=1).values.unbind(1)
             agrees &= first - second >= self.min_margin
         return agrees
 
@@ -183,24 +190,13 @@ class Models:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half_precision)
 
     def _measure(
-        self, images: Tensor, labels: Tensor, logits: Tensor, losses: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """The measures of images, and the oracle's probabilities and score [B, K] that they rest on."""
+        self, images: Tensor, originals: Originals, logits: Tensor, losses: Tensor
+    ) -> tuple[dict[str, Tensor], Judgement]:
+        """The measures of images, and the judgement that they rest on."""
         self.running = "oracle"
-        judgement = self.oracle.judge(images.clone())
-        check_judgement(judgement)
-        probabilities, score = map(as_float32, judgement)
-        if not len(probabilities) == len(score) == len(images):
-            raise UserError(f"oracle: returns {len(probabilities)} judgements for {len(images)} images")
-        of_label = labels.unsqueeze(1)
-        measures = {
-            "score": score.gather(1, of_label).squeeze(1),
-            "probability": probabilities.gather(1, of_label).squeeze(1),
-            "oracle_label": probabilities.argmax(1),
-            "prediction": logits.argmax(1),
-            "loss": losses,
-        }
-        return measures, probabilities, score
+        copies = Originals(originals.images.clone(), originals.labels.clone())
+        said, judgement = judged(self.oracle, images.clone(), copies)
+        return said | {"prediction": logits.argmax(1), "loss": losses}, judgement
 
     def _if_it_fits(self, work: Callable[..., Any], latents_or_images: Any, labels: Tensor, *arguments: Any) -> Any:
         """What `work` returns for the rows; None where a GPU's memory is too small for them and there are fewer to try.
@@ -233,6 +229,32 @@ class Models:
             for half in (slice(len(images) // 2), slice(len(images) // 2, None))
         ]
         return [torch.cat(values) for values in zip(*parts, strict=True)]
+
+
+def judged(oracle: Oracle, images: Tensor, originals: Originals) -> tuple[dict[str, Tensor], Judgement]:
+    """What an oracle says of images [B, 3, H, W], as the measures that rows have, and as it says it.
+
+    The measures are `score` and `probability` of the labels, `oracle_label`, [B] each; of a panel the `member_…` too,
+    [B, M]. Raises UserError where the answer is none.
+    """
+    judgement = checked_judgement(oracle.judge(images, originals), images)
+    measures = {
+        "score": _of(originals.labels, judgement.score),
+        "probability": _of(originals.labels, judgement.probabilities),
+        "oracle_label": judgement.decided,
+    }
+    members = [checked_judgement(judgement.members[name], images) for name in oracle.member_names]
+    if members:
+        measures["member_label"] = torch.stack([member.decided for member in members], 1)
+        of_members = [member.probabilities for member in members], [member.score for member in members]
+        for name, values in zip(("member_probability", "member_score"), of_members, strict=True):
+            measures[name] = torch.stack([_of(originals.labels, of_member) for of_member in values], 1)
+    return measures, judgement
+
+
+def _of(labels: Tensor, values: Tensor) -> Tensor:
+    """The value of each row's label: [B] of [B, K]."""
+    return values.gather(1, labels.unsqueeze(1)).squeeze(1)
 
 
 def _attack(options: PerturbOptions) -> Attack | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fmrgen.engine.checks import check_classifier, check_example
 from fmrgen.engine.images import on_byte_grid
-from fmrgen.engine.interfaces import Generator, Latents, Oracle
+from fmrgen.engine.interfaces import Generator, Latents, Oracle, Originals
 from fmrgen.engine.models import Models, row_seed
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.slots import Row, Slots, new_rows
@@ -85,7 +85,7 @@ def perturb(
         slots.refill(queue)
         if not (active := slots.active):
             return
-        output = models.judge_if_it_fits(slots.latents, slots["label"], slots["target"])
+        output = models.judge_if_it_fits(slots.latents, slots.originals, slots["target"])
         if output is None:
             slots.halve()
             on_slots(slots.size)
@@ -143,8 +143,9 @@ def _fastest_slots(models: Models, row: Row, most: int | None) -> int:
         if most is not None and slots > max(1, most):
             break
         fixed = _repeated(row["fixed"], slots) if "fixed" in row else None
-        latents, labels = Latents(_repeated(row["free"], slots), fixed), _repeated(row["label"], slots)
-        seconds = models.seconds_of_a_pass(latents, labels, _TIMED_SECONDS)
+        latents = Latents(_repeated(row["free"], slots), fixed)
+        originals = Originals(_repeated(row["original"], slots), _repeated(row["label"], slots))
+        seconds = models.seconds_of_a_pass(latents, originals, _TIMED_SECONDS)
         if seconds is None:
             break
         tried.append(slots / seconds)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fmrgen.engine.images import to_bytes
-from fmrgen.engine.interfaces import Latents
+from fmrgen.engine.interfaces import Latents, Originals
 from fmrgen.records import Perturbed, StopReason
 
 _FEWEST = 16  # below, kernels round the last bits of a row differently from one batch size to the next
@@ -30,6 +30,13 @@ _OF_STEPS = {
     "prediction": "step_predictions",
     "loss": "step_losses",
     "target_probability": "step_oracle_probabilities",
+}
+
+# What the members of a panel said of the stored image, [S, M], and the list of a row that it becomes.
+_OF_MEMBERS = {
+    "member_label": "member_labels",
+    "member_probability": "member_probabilities",
+    "member_score": "member_scores",
 }
 
 
@@ -104,6 +111,10 @@ class Slots:
     @property
     def latents(self) -> Latents:
         return Latents(self["free"], self.rows.get("fixed"))
+
+    @property
+    def originals(self) -> Originals:
+        return Originals(self["original"], self["label"])
 
     def refill(self, queue: Iterator[Row]) -> None:
         """Puts waiting rows into empty slots; where no more will come, halves the slots as the last images allow."""
@@ -224,6 +235,7 @@ class Slots:
             return
         slots = [slot for slot, _ in done]
         columns = {name: self[name][slots].tolist() for name in _COLUMNS}
+        columns |= {of: self[name][slots].tolist() for name, of in _OF_MEMBERS.items() if name in self.rows}
         steps = {name: self[name][slots].tolist() for name in _OF_STEPS.values()}
         images = {name: to_bytes(self[name][slots]).cpu() for name in ("image", "original")}
         kept = [self[name][slots].cpu() for name in ("initial_free", "latent")] if "latent" in self.rows else None

@@ -13,7 +13,7 @@ from fmrgen.config import ComponentConfig
 from fmrgen.distributed.launch import start_process
 from fmrgen.engine.attacks import Attack
 from fmrgen.engine.images import on_byte_grid
-from fmrgen.engine.interfaces import Generator, Oracle
+from fmrgen.engine.interfaces import Generator, Judgement, Oracle, Originals
 from fmrgen.engine.models import row_seed
 from fmrgen.errors import UserError
 from fmrgen.evaluation.attacked import AttackedJudge
@@ -71,13 +71,14 @@ def attack_oracle(
         targets = torch.tensor([_target(e.id, e.label, classes, recipe.perturb.seed) for e in batch], device=device)
         for name, logits in judges.items():
             answers = _answers(name, logits, oracle)
-            clean = answers(images).argmax(1) == labels
+            originals = Originals(images, labels)
+            clean = answers(images, originals).decided == labels
             for epsilon in epsilons:
                 attack = Attack.pgd(epsilon, steps, random_start=False)
                 attacked = on_byte_grid(attack(logits, images, targets, is_targeted=True))
-                probabilities = answers(attacked)
-                said = probabilities.argmax(1)
-                of_target = probabilities.gather(1, targets.unsqueeze(1)).squeeze(1)
+                judgement = answers(attacked, originals)
+                said = judgement.decided
+                of_target = judgement.probabilities.gather(1, targets.unsqueeze(1)).squeeze(1)
                 parts = (clean, said == labels, said == targets, of_target)
                 found.setdefault((name, epsilon), []).append(tuple(part.cpu().numpy() for part in parts))  # type: ignore[arg-type]
         on_images(done := done + len(batch), len(source))
@@ -89,12 +90,15 @@ def _target(example_id: int, label: int, classes: int, seed: int) -> int:
     return (label + 1 + row_seed(seed, example_id, "target") % (classes - 1)) % classes
 
 
-def _answers(name: str, logits: Callable[[Tensor], Tensor], oracle: Oracle) -> Callable[[Tensor], Tensor]:
-    """The probabilities that a judge gives: the oracle's as it judges, and not as it is differentiated."""
+def _answers(name: str, logits: Callable[[Tensor], Tensor], oracle: Oracle) -> Callable[..., Judgement]:
+    """What a judge says: the oracle as it judges, and not as it is differentiated."""
 
-    def answers(images: Tensor) -> Tensor:
+    def answers(images: Tensor, originals: Originals) -> Judgement:
         with torch.no_grad():
-            return oracle.judge(images).probabilities if name == "oracle" else logits(images).softmax(1)
+            if name == "oracle":
+                return oracle.judge(images, originals)
+            probabilities = logits(images).softmax(1)
+            return Judgement(probabilities, probabilities)
 
     return answers
 

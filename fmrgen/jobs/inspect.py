@@ -10,6 +10,7 @@ import torch
 from fmrgen.components import Components
 from fmrgen.distributed.launch import start_process
 from fmrgen.engine.images import to_batch
+from fmrgen.engine.interfaces import Originals
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
@@ -186,16 +187,20 @@ def _native_accuracies(
 ) -> tuple[float | None, float | None]:
     """What classifier and oracle get right of the images at their own sizes; None for one that fails on these."""
 
-    def accuracy(answers: Callable[[torch.Tensor], torch.Tensor]) -> float | None:
+    def accuracy(says: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> float | None:
         try:
-            right = [int(answers(image).argmax()) == label for image, label in zip(images, labels, strict=True)]
+            right = [int(says(image, label)) == int(label) for image, label in zip(images, labels, strict=True)]
         except Exception:  # anyone's code stands there, and some networks take one size alone
             return None
         return sum(right) / len(right)
 
     images = [to_batch(np.asarray(open_rgb(example.image))[None], device) for example in examples]
-    labels = [example.label for example in examples]
-    return accuracy(components.classifier), accuracy(lambda image: components.oracle.judge(image).probabilities)
+    labels = [torch.tensor([example.label], device=device) for example in examples]
+    _, classifier, _, oracle = components
+    return (
+        accuracy(lambda image, _: classifier(image).argmax()),
+        accuracy(lambda image, label: oracle.judge(image, Originals(image, label)).decided),
+    )
 
 
 def _trial(step_size: float, rows: list[Perturbed]) -> Trial:

@@ -47,6 +47,7 @@ def new_provenance(recipe: Recipe, components: Components) -> Provenance:
         "examples": len(components.source),
         "image_size": components.generator.image_size,
         "score_column": "clip_score" if is_image_text else "oracle_score",
+        "judges": list(components.oracle.member_names),
         "weights_sha256": {name: weights_sha256(getattr(components, name)) for name in models},
         "code_sha256": code_sha256(recipe),
         "runs": [],

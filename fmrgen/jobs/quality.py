@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fmrgen.components import Components
 from fmrgen.engine.images import on_byte_grid
-from fmrgen.engine.interfaces import Latents
+from fmrgen.engine.interfaces import Latents, Originals
 from fmrgen.engine.models import row_seed
 from fmrgen.records import Example, Perturbed
 
@@ -134,7 +134,8 @@ def cost_of_a_pass(components: Components, latents: Latents) -> Cost:
         decoded = generator.decode(Latents(free, latents.fixed))
         classifier(decoded).logsumexp(1).sum().backward()
         with torch.no_grad():
-            oracle.judge(decoded.detach())
+            image = decoded.detach()
+            oracle.judge(image, Originals(image, torch.zeros(len(image), dtype=torch.int64, device=image.device)))
     return Cost(of_generator.get_total_flops() / 1e9, of_all.get_total_flops() / 1e9)
 
 
@@ -167,7 +168,8 @@ class Plain:
             latents = generator.encode(originals[batch], labels[batch])
             free.append(latents.free.float())
             plain.append(on_byte_grid(generator.decode(Latents(*latents)).float()))
-            probabilities.append(oracle.judge(originals[batch].clone()).probabilities)
+            judged = Originals(originals[batch].clone(), labels[batch])
+            probabilities.append(oracle.judge(judged.images.clone(), judged).probabilities)
         moved, images = torch.cat(free), torch.cat(plain)
         first = Latents(latents.free[:1], None if latents.fixed is None else latents.fixed[:1])
         error = (originals - images).flatten(1).square().mean(1).clamp(min=1e-10)

@@ -13,7 +13,8 @@ from fmrgen.classifiers.base import has_weights
 from fmrgen.components import ClassifierAndOracle, blank_image, build_classifier_and_oracle, component_errors
 from fmrgen.config import StrictConfig
 from fmrgen.engine.images import as_float32, to_batch
-from fmrgen.engine.interfaces import Oracle
+from fmrgen.engine.interfaces import Oracle, Originals
+from fmrgen.engine.models import OF_MEMBERS, judged
 from fmrgen.errors import UserError
 from fmrgen.in_memory import InMemory
 from fmrgen.kinds import ClassifierField, OracleField
@@ -123,17 +124,23 @@ def _verify_rows(
 ) -> tuple[int, list[Disagreement]]:
     rows, schema = provenance.rows, provenance.row_schema
     columns = [name for name in IMAGES if name in opened.features]
+    if judges.oracle.needs_originals and "original" not in columns:
+        raise UserError(f"{opened.name}: has no originals (output.keep_original), and its oracle compares with them")
     disagreements: list[Disagreement] = []
     ids: list[int] = []
     batch_size = max(1, min(_BATCH, _MOST_PIXELS // provenance.image_size**2))
     for batch in opened.undecoded(columns).iter(batch_size=batch_size) if rows else ():
         _check_no_gaps(opened.name, batch, len(provenance.labels))
         pixels = {name: _decode(opened, batch, name) for name in columns}
-        found = _measure(pixels["image"], batch["label"], "", judges, device)
+        originals = pixels.get("original", pixels["image"])
+        found = _measure(pixels["image"], originals, batch["label"], "", judges, device)
         if "original" in pixels:
-            found |= _measure(pixels["original"], batch["label"], "original_", judges, device)
+            found |= _measure(originals, originals, batch["label"], "original_", judges, device)
+        members = {name: found.pop(name) for name in OF_MEMBERS if name in found}
         for field, values in found.items():
             disagreements += _compare(batch, schema.name_of(field), values)
+        if schema.judges:
+            disagreements += _compare_members(batch, schema.judges, members)
         disagreements += _check_reasons_and_invalid_rows(batch, pixels)
         ids += batch["id"]
         on_rows(len(ids), rows)
@@ -159,7 +166,12 @@ def _decode(opened: OpenedSplit, batch: dict[str, list[Any]], column: str) -> np
 
 
 def _measure(
-    pixels: np.ndarray, stored_labels: list[int], prefix: str, judges: ClassifierAndOracle, device: torch.device | str
+    pixels: np.ndarray,
+    originals: np.ndarray,
+    stored_labels: list[int],
+    prefix: str,
+    judges: ClassifierAndOracle,
+    device: torch.device | str,
 ) -> dict[str, Tensor]:
     images = to_batch(pixels, device)
     labels = torch.tensor(stored_labels, device=device)
@@ -167,13 +179,27 @@ def _measure(
         with component_errors("classifier", images):
             logits = as_float32(judges.classifier(images.clone()))
         with component_errors("oracle", images):
-            probabilities, score = map(as_float32, judges.oracle.judge(images.clone()))
-    found = {f"{prefix}prediction": logits.argmax(1), f"{prefix}oracle_label": probabilities.argmax(1)}
-    if not prefix:
-        found["score"] = score.gather(1, labels.unsqueeze(1)).squeeze(1)
-        found["probability"] = probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
-        found["loss"] = cross_entropy(logits, labels, reduction="none")
-    return found
+            said, _ = judged(judges.oracle, images, Originals(to_batch(originals, device), labels))
+    if prefix:
+        return {f"{prefix}prediction": logits.argmax(1), f"{prefix}oracle_label": said["oracle_label"]}
+    return said | {"prediction": logits.argmax(1), "loss": cross_entropy(logits, labels, reduction="none")}
+
+
+def _compare_members(
+    batch: dict[str, list[Any]], names: tuple[str, ...], found: dict[str, Tensor]
+) -> list[Disagreement]:
+    """What differs of the verdicts of a panel's members, [B, M] each, from those in the column `judges`."""
+    told = [tuple(verdict["name"] for verdict in row) for row in batch["judges"]]
+    if wrong := [
+        Disagreement(batch["id"][i], "judges", of_row, names) for i, of_row in enumerate(told) if of_row != names
+    ]:
+        return wrong
+    for part in ("label", "probability", "score"):
+        for place, name in enumerate(names):
+            column = f"judges: {part} of {name}"
+            stored = {"id": batch["id"], column: [row[place][part] for row in batch["judges"]]}
+            wrong += _compare(stored, column, found[f"member_{part}"][:, place])
+    return wrong
 
 
 def _compare(batch: dict[str, list[Any]], column: str, found: Tensor) -> list[Disagreement]:

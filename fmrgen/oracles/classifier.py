@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from fmrgen.engine.interfaces import Judgement, Oracle
+from fmrgen.engine.interfaces import Judgement, Oracle, Originals
 from fmrgen.kinds import ClassifierField
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import OracleConfig
@@ -38,7 +38,7 @@ class ClassifierOracle(Oracle):
     def set_labels(self, labels: Labels) -> None:
         self._unfitted_labels = labels
 
-    def judge(self, images: "Tensor") -> Judgement:
+    def judge(self, images: "Tensor", originals: Originals | None = None) -> Judgement:
         import torch
 
         with torch.no_grad():

@@ -41,9 +41,9 @@ _STYLE: Any = {
 _METADATA: Any = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same figures, the same bytes
 
 
-def all_formats(more: Sequence[PlotFormat]) -> list[PlotFormat]:
+def all_formats(more: Sequence[str]) -> list[PlotFormat]:
     """PNG, which there always is, and `more`. Raises UserError for an unknown one."""
-    for unknown in set(more) - set(FORMATS):
+    for unknown in set(more).difference(FORMATS):
         raise UserError(f"plots are {', '.join(FORMATS)}, not {unknown}")
     return [name for name in FORMATS if name == "png" or name in more]
 

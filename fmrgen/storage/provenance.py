@@ -139,6 +139,7 @@ class Provenance(_Recorded):
         examples: of the source; rows and skipped ids together.
         image_size: side in pixels.
         score_column: `clip_score`, or `oracle_score` where the oracle is no image-text model.
+        judges: the members of the oracle, where that is a panel whose verdicts are in the rows.
         code_sha256: of the files of modules that the recipe names, by the modules.
         skipped: examples without a row.
         files: sha256 of the shards by their paths in the folder, of an earlier end if unfinished.
@@ -158,6 +159,7 @@ class Provenance(_Recorded):
     image_size: Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
     score_column: Annotated[str, Field(pattern="^(clip|oracle)_score$")] = "clip_score"
     weights_sha256: RecordedWeights
+    judges: Sequence[str] = ()
     code_sha256: dict[str, str] = {}
     skipped: Sequence[Skipped] = ()
     runs: Sequence[Run]
@@ -214,7 +216,8 @@ class Provenance(_Recorded):
         from fmrgen.storage.schema import RowSchema  # brings `datasets`, which a look at a folder does not need
 
         keep_original, score_column = self.recipe.output.keep_original, self.score_column
-        return RowSchema(tuple(self.labels), keep_original, score_column, self.rows_version)  # type: ignore[arg-type]
+        told = (keep_original, score_column, self.rows_version, tuple(self.judges))
+        return RowSchema(tuple(self.labels), *told)  # type: ignore[arg-type]
 
     @property
     def files_digest(self) -> str:
@@ -284,6 +287,8 @@ def check_same_job(where: str, earlier: Provenance, fresh: Provenance, cure: str
             raise UserError(f"{where} was started with other {name}; {cure}")
     if earlier.score_column != fresh.score_column:
         raise UserError(f"{where} was started by an older fmrgen, with a column {earlier.score_column}; {cure}")
+    if tuple(earlier.judges) != tuple(fresh.judges):
+        raise UserError(f"{where} was started by an older fmrgen, without the column judges; {cure}")
     for name, digest in fresh.weights_sha256:
         if getattr(earlier.weights_sha256, name) != digest:
             raise UserError(f"{where} was started with other {name} weights; put them back, or {cure}")
@@ -356,11 +361,16 @@ def check_config(paths: SplitPaths, provenance: Provenance, where: str) -> None:
                     f"{where}: config {config} has another {told} in its split {split}; "
                     "a config is one source, generator and oracle: choose another output.config"
                 )
-        if (other.score_column, other.rows_version) != (provenance.score_column, provenance.rows_version):
+        if _columns_of(other) != _columns_of(provenance):
             raise UserError(
                 f"{where}: config {config} has other columns, of an older fmrgen, in its split {split}; choose another "
                 "output.config"
             )
+
+
+def _columns_of(provenance: Provenance) -> tuple[Any, ...]:
+    """What tells the columns of two splits of one config apart."""
+    return provenance.score_column, provenance.rows_version, tuple(provenance.judges)
 
 
 def _identity(provenance: Provenance, section: str) -> tuple[dict[str, Any], Any]:

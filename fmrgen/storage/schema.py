@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from datasets import ClassLabel, Features, Image, List, Value
 
-from fmrgen.records import StopReason
+from fmrgen.records import Perturbed, StopReason
 
 ROWS_VERSION = 2
 ScoreColumn = Literal["clip_score", "oracle_score"]  # of image-text oracles, and of others
@@ -15,6 +15,7 @@ SCORE_COLUMNS: tuple[ScoreColumn, ...] = ("clip_score", "oracle_score")
 _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _WORDS = ("string", "large_string")
 _FLOATS = ("float32", "float64")
+VERDICT = {"name": "string", "label": "int32", "probability": "float32", "score": "float32"}  # of one judge
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Column:
     Attributes:
         name: in the split.
         meaning: in words, as the card says it.
-        type: as `datasets` calls it; `image`, `label` and `reason` are images and classes, lists have a row's steps.
+        type: as `datasets` calls it; `image`, `label` and `reason` are images and classes, lists have a row's steps,
+            `verdicts` have what each of several judges says.
         field: the value of `Perturbed` that it holds.
         holds_classes: whether its numbers are those of labels, which is certain in splits of fmrgen alone.
         since: the version of the rows that brought it.
@@ -32,7 +34,9 @@ class Column:
 
     name: str
     meaning: str
-    type: Literal["image", "label", "reason", "bool", "int32", "int64", "float32", "int32 list", "float32 list"]
+    type: Literal[
+        "image", "label", "reason", "bool", "int32", "int64", "float32", "int32 list", "float32 list", "verdicts"
+    ]
     field: str
     holds_classes: bool = False
     since: int = 1
@@ -45,6 +49,8 @@ class Column:
             return ClassLabel(names=list(label_names))
         if self.type == "reason":
             return ClassLabel(names=[reason.value for reason in StopReason if reason != "stuck" or version > 1])
+        if self.type == "verdicts":
+            return List({name: Value(kind) for name, kind in VERDICT.items()})
         value, _, is_list = self.type.partition(" ")
         return List(Value(value)) if is_list else Value(value)
 
@@ -52,6 +58,9 @@ class Column:
         """Whether a column of that name and the type `feature`, in anyone's split, can be read as this one."""
         if self.type == "reason" and isinstance(feature, ClassLabel):
             return True
+        if self.type == "verdicts":
+            inner = feature.feature if isinstance(feature, List) else None
+            return isinstance(inner, dict) and VERDICT.keys() <= inner.keys()
         if self.type.endswith("list"):
             inner = feature.feature if isinstance(feature, List) else None
             return isinstance(inner, Value) and inner.dtype in (_FLOATS if self.type == "float32 list" else _INTEGERS)
@@ -95,7 +104,9 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
         _column(
             "oracle_probability", "float32", "the oracle's probability of the true class on `image`", "probability"
         ),
-        _column("oracle_label", "int32", "what the oracle sees in `image`", holds_classes=True),
+        _column(
+            "oracle_label", "int32", "what the oracle sees in `image`; -1: none of the classes", holds_classes=True
+        ),
         _column("original_oracle_label", "int32", "what the oracle sees in the original", holds_classes=True),
         _column(
             "reconstruction_oracle_label",
@@ -123,6 +134,15 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
             "rule `consistent` the one that it saw in the original",
             since=2,
         ),
+        _column(
+            "judges",
+            "verdicts",
+            "what each member of the oracle, a panel, says of `image`: its label (-1: none of the classes), and its "
+            "probability and own score of the true class",
+            field="",
+            holds_classes=True,
+            since=2,
+        ),
     )
 
 
@@ -135,17 +155,25 @@ class RowSchema:
         keep_original: whether the originals are stored.
         score_column: what the oracle's score is called.
         version: of the rows. Those of the first have no steps, and no reason `stuck`.
+        judges: the members of the oracle where that is a panel; else there is no such column.
     """
 
     label_names: tuple[str, ...]
     keep_original: bool = True
     score_column: ScoreColumn = "clip_score"
     version: int = ROWS_VERSION
+    judges: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[Column]:
         known = [column for column in _columns(self.score_column) if column.since <= self.version]
-        return [column for column in known if self.keep_original or column.name != _ORIGINAL.name]
+        missing = {_ORIGINAL.name: not self.keep_original, "judges": not self.judges}
+        return [column for column in known if not missing.get(column.name)]
+
+    def verdicts(self, row: Perturbed) -> list[dict[str, Any]]:
+        """The value of the column `judges`."""
+        members = (self.judges, row.member_labels, row.member_probabilities, row.member_scores)
+        return [dict(zip(VERDICT, verdict, strict=True)) for verdict in zip(*members, strict=True)]
 
     @property
     def features(self) -> Features:

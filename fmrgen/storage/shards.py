@@ -119,7 +119,7 @@ class SplitFolder:
     ) -> None:
         """Writes a shard whole, its rows in the order of their ids."""
         in_order = sorted(rows, key=lambda row: row.id)
-        columns = {column.name: [_stored(row, column) for row in in_order] for column in schema.columns}
+        columns = {column.name: [_stored(row, column, schema) for row in in_order] for column in schema.columns}
         table = Dataset.from_dict(columns, features=schema.features).data.table
         said = {
             "schema": _SHARD_SCHEMA,
@@ -278,8 +278,10 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def _stored(row: Perturbed, column: Column) -> Any:
+def _stored(row: Perturbed, column: Column, schema: RowSchema) -> Any:
     """A value of a row as its column stores it."""
+    if column.type == "verdicts":
+        return schema.verdicts(row)
     value = getattr(row, column.field)
     return {"bytes": _png(value), "path": None} if column.type == "image" else value
 

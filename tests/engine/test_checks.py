@@ -55,7 +55,7 @@ def test_a_generator_of_another_scale(scale, shift):
 
 def test_an_oracle_that_answers_with_a_tensor_or_knows_no_labels():
     class Bare(Patient):
-        def judge(self, images):
+        def judge(self, images, originals=None):
             return super().judge(images).probabilities
 
     with pytest.raises(UserError, match=r"oracle: judge returns a Tensor; it must return fmrgen.Judgement"):

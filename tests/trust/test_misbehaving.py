@@ -76,7 +76,7 @@ class Judge(Oracle):
     def __init__(self, misbehave):
         self.network = freeze(Net(misbehave), "cpu")
 
-    def judge(self, images):
+    def judge(self, images, originals=None):
         with torch.no_grad():
             probabilities = self.network(images).softmax(1)
         return Judgement(probabilities, probabilities)
@@ -216,8 +216,8 @@ def test_a_generator_and_an_oracle_that_fail_late_are_named():
         list(perturb(grey(0.2, 0.3), Brightness(), Late(16), Patient(1), budget=2, step_size=STEP, slots=2))
 
     class Short(Patient):
-        def judge(self, images):
-            return Judgement(*(values[1:] for values in super().judge(images)))
+        def judge(self, images, originals=None):
+            return Judgement(*(values[1:] for values in super().judge(images)[:2]))
 
     with pytest.raises(UserError, match="oracle: returns 1 judgements for 2 images"):
         list(perturb(grey(0.2, 0.3), Brightness(), Identity(), Short(1), budget=2, step_size=STEP, slots=2))
