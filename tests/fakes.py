@@ -32,11 +32,12 @@ def by_id(rows):
 class Fixture:
     """One generator against one classifier under one oracle, in float64."""
 
-    def __init__(self, generator, step_size):
+    def __init__(self, generator, step_size, oracle=None):
         self.generator, self.step_size = generator, step_size
-        self.classifier, self.oracle = tiny_network(1), ClassifierOracle(tiny_network(2))
+        self.classifier, judge = tiny_network(1), ClassifierOracle(tiny_network(2))
+        self.oracle = judge if oracle is None else oracle
         self.images = smooth_images(COUNT)
-        self.labels = self.oracle.judge(self.images).probabilities.argmax(1).tolist()
+        self.labels = judge.judge(self.images).probabilities.argmax(1).tolist()
         self.labels[5] = (self.labels[5] + 1) % LABELS  # one that the oracle gets wrong
 
     def engine(self, count=COUNT, **options):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fmrgen.engine.interfaces import Latents
+from fmrgen.engine.interfaces import Latents, Originals
 
 
 @dataclass
@@ -113,7 +113,7 @@ def reference_perturb(
     """One image [1, 3, H, W] on the 8-bit grid → ReferenceRow; `seed` is of a random update, `start_seed` of noise."""
 
     def h(image):
-        return oracle.judge(image).probabilities.argmax().item()
+        return oracle.judge(image, Originals(x, torch.tensor([label]))).decided.item()
 
     target = label if oracle_rule == "label" else h(x)
     g = ReferenceGenerator(

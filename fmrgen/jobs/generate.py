@@ -25,6 +25,7 @@ from fmrgen.files import check_writable
 from fmrgen.in_memory import InMemory
 from fmrgen.jobs.lifecycle import claim, finish, new_provenance, nonfinite_error, record_run
 from fmrgen.jobs.progress import Progress, ProgressCounter
+from fmrgen.jobs.self_check import oracle_caution
 from fmrgen.metrics import Summary
 from fmrgen.recipe import Recipe
 from fmrgen.records import Example, Perturbed
@@ -83,6 +84,9 @@ def make_split(
         provenance = claim(folder, new_provenance(recipe, components), [run], locks, on_note)
         if is_first_process():
             on_start(_start_line(recipe, device, folder, locks, provenance))
+            begins = not folder.paths.found_shards() and recipe.perturb.oracle_rule == "label"
+            if begins and (caution := oracle_caution(components, device)) is not None:
+                on_note(caution)
         job = _Job(recipe, components, folder, provenance, device, locks, on_progress)
         while not provenance.is_finished and locks.missing():
             job.perturb_shards()

@@ -189,16 +189,18 @@ def _compare_members(
     batch: dict[str, list[Any]], names: tuple[str, ...], found: dict[str, Tensor]
 ) -> list[Disagreement]:
     """What differs of the verdicts of a panel's members, [B, M] each, from those in the column `judges`."""
-    told = [tuple(verdict["name"] for verdict in row) for row in batch["judges"]]
-    if wrong := [
-        Disagreement(batch["id"][i], "judges", of_row, names) for i, of_row in enumerate(told) if of_row != names
-    ]:
-        return wrong
-    for part in ("label", "probability", "score"):
+    told = [tuple(verdict["name"] for verdict in of_row) for of_row in batch["judges"]]
+    wrong = [Disagreement(batch["id"][i], "judges", of_row, names) for i, of_row in enumerate(told) if of_row != names]
+    right = [i for i, of_row in enumerate(told) if of_row == names]
+    for part, values in found.items():
         for place, name in enumerate(names):
-            column = f"judges: {part} of {name}"
-            stored = {"id": batch["id"], column: [row[place][part] for row in batch["judges"]]}
-            wrong += _compare(stored, column, found[f"member_{part}"][:, place])
+            key = part.removeprefix("member_")
+            column = f"judges: {key} of {name}"
+            stored = {
+                "id": [batch["id"][i] for i in right],
+                column: [batch["judges"][i][place][key] for i in right],
+            }
+            wrong += _compare(stored, column, values[right, place])
     return wrong
 
 

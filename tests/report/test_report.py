@@ -287,7 +287,7 @@ def test_what_the_splits_were_made_with_stands_on_top(evaluation):
     told = evaluation.splits[0].made_with
     assert told["perturbation"] == "budget 8, step size 0.1, update sign, rule label with probability ≥ 0.915"
     assert told["generator"] == "vqgan asset:mnist/vqgan at 32 px"
-    page = report_page(evaluation, {}, galleries(evaluation))
+    page = report_page(evaluation, {}, galleries(evaluation), ["png"])
     assert page.count(told["perturbation"]) == 1
     assert page.index("What the figures are") < page.index("<h2>Plots")
 

@@ -1,0 +1,122 @@
+"""Image-text models that OpenCLIP alone has, as Perception Encoder and DFN: `pip install 'fmrgen[oracles]'`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from fmrgen.config import Revision
+from fmrgen.errors import UserError, one_line
+from fmrgen.oracles._image_text import TEXTS_AT_ONCE, ImageTextConfig, ImageTextOracle, Prompts, check_read_apart
+from fmrgen.trust.recipes import paths_among
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_CONFIG, _WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+_FILES = [_CONFIG, _WEIGHTS, "*token*.json", "*.model", "vocab*", "merges.txt", "special_tokens_map.json"]
+
+
+class Config(ImageTextConfig):
+    """`model` is a folder or a Hub id with OpenCLIP's files, as `timm/PE-Core-L-14-336`."""
+
+    kind: str = "open_clip"
+    model: str
+    revision: Revision = None
+    prompts: Prompts = Field(["This is a photo of {class}."])
+    decide: Literal["softmax", "sigmoid"] = Field("softmax", description="as of zero_shot; sigmoid is SigLIP's")
+    threshold: float = Field(
+        0.5, gt=0, lt=1, description="with the sigmoid, the least probability of a class that is seen"
+    )
+
+    def build(self, device: "torch.device | str" = "cpu") -> "OpenClipOracle":
+        try:
+            import open_clip
+        except ImportError:
+            raise UserError("oracle: open_clip needs OpenCLIP; pip install 'fmrgen[oracles]'") from None
+        from fmrgen.weights.checkpoint import freeze
+
+        folder = _fetched(self.model, self.revision)
+        name = f"local-dir:{folder}"
+        try:
+            _check_loads_nothing_else(json.loads((folder / _CONFIG).read_text()))
+            model, _, preprocess = open_clip.create_model_and_transforms(name)
+            tokenizer = open_clip.get_tokenizer(name)
+        except Exception as error:  # a broken or foreign folder can fail anywhere in the libraries
+            raise UserError(f"oracle.model: {self.model} can't be loaded: {one_line(error)}") from error
+        frozen: Any = freeze(model.float(), device)
+        prompted = (self.prompts, self.first_synonym, self.class_prompts, self.decide, self.threshold)
+        return OpenClipOracle(frozen, tokenizer, preprocess, *prompted)
+
+    def places_it_reads(self) -> list[str]:
+        return paths_among(self.model)
+
+
+def _fetched(model: str, revision: str | None) -> Path:
+    """The folder of a model's files, fetched where it is on the Hub. Raises UserError."""
+    if not (folder := Path(model)).is_dir():
+        from huggingface_hub import snapshot_download
+
+        from fmrgen.hub_timeouts import bound_requests
+
+        bound_requests()
+        try:
+            folder = Path(snapshot_download(model, revision=revision, allow_patterns=_FILES))
+        except Exception as error:  # the Hub's client and the network under it fail in many ways
+            raise UserError(f"oracle.model: {model} can't be downloaded: {one_line(error)}") from None
+    for file in (_CONFIG, _WEIGHTS):
+        if not (folder / file).is_file():
+            raise UserError(f"oracle.model: {model} has no {file}; a model of transformers is kind: zero_shot")
+    return folder
+
+
+def _check_loads_nothing_else(config: dict[str, Any]) -> None:
+    """Raises ValueError where a config has weights loaded from elsewhere."""
+    told = config["model_cfg"]
+    tower = str(told.get("vision_cfg", {}).get("timm_model_name", ""))
+    if told.get("vision_cfg", {}).get("timm_model_pretrained") or any(sign in tower for sign in ":/\\"):
+        raise ValueError("its config loads other weights than its own")
+
+
+class OpenClipOracle(ImageTextOracle):
+    """A model of OpenCLIP, asked with its own tokenizer and its own steps from pixels to input."""
+
+    def __init__(self, model: Any, tokenizer: Any, preprocess: Any, *prompted: Any) -> None:
+        super().__init__(*prompted)
+        self.model, self.tokenizer = model, tokenizer
+        # All but what is for images of PIL: batches come as bytes.
+        kept = ("Resize", "CenterCrop", "CenterCropOrPad", "ResizeKeepRatio", "Normalize")
+        self.steps = [step for step in preprocess.transforms if type(step).__name__ in kept]
+
+    def text_features(self, texts: Sequence[str]) -> "Tensor":
+        import torch
+
+        tokens = self.tokenizer(list(texts)).to(self.model.logit_scale.device)
+        check_read_apart(texts, tokens.tolist())
+        return torch.cat([self.model.encode_text(batch) for batch in tokens.split(TEXTS_AT_ONCE)])
+
+    def image_features(self, images: "Tensor") -> "Tensor":
+        *spatial, normalize = self.steps
+        for step in spatial:
+            images = step(images)
+        return self._features(normalize(images.float() / 255))
+
+    def scale_and_bias(self) -> "tuple[Tensor | float, Tensor | float]":
+        bias = self.model.logit_bias
+        return self.model.logit_scale.exp(), 0.0 if bias is None else bias
+
+    def logits(self, images: "Tensor") -> "Tensor":
+        """The same steps, with gradients and without rounding to bytes between them."""
+        for step in self.steps:
+            images = step(images)
+        return self.to_logits(self.cosines(self._features(images)))
+
+    def _features(self, pixels: "Tensor") -> "Tensor":
+        import torch
+
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            features: Tensor = self.model.encode_image(pixels)
+        return features

@@ -1,0 +1,115 @@
+"""Whether an image still looks like its own original to a vision model (as CNS-Bench filters): no text, no classes."""
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from fmrgen.config import Revision
+from fmrgen.engine.interfaces import NONE, Judgement, Oracle, Originals
+from fmrgen.errors import UserError
+from fmrgen.labels import Labels
+from fmrgen.oracles.base import OracleConfig
+from fmrgen.trust.recipes import paths_among
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_TOGETHER = 16  # originals whose features are found at once, always filled: a row's must not hang on their number
+
+
+class Config(OracleConfig):
+    """`model` is a folder, an asset or a Hub id of a vision model, as DINOv2, DINOv3 or a CLIP."""
+
+    kind: str = "reference"
+    model: str = "facebook/dinov2-base"
+    revision: Revision = None
+    threshold: float = Field(
+        0.7, gt=-1, lt=1, description="the least cosine of the features of image and original for which it is the same"
+    )
+
+    def build(self, device: "torch.device | str" = "cpu") -> "ReferenceOracle":
+        from transformers import AutoModel
+
+        from fmrgen.weights.checkpoint import freeze
+        from fmrgen.weights.pretrained import image_processor, pretrained_model
+
+        load: dict[str, Any] = {"reference": self.model, "what": "oracle.model", "revision": self.revision}
+        model = freeze(pretrained_model(AutoModel, **load).float(), device)
+        return ReferenceOracle(model, image_processor(**load), self.threshold)
+
+    def code_it_runs(self) -> list[str]:
+        return []
+
+    def places_it_reads(self) -> list[str]:
+        return paths_among(self.model)
+
+
+class ReferenceOracle(Oracle):
+    """Sees the label of the original where the cosine of their features is at least `threshold`, else `NONE`.
+
+    It tells no classes apart: the probability and the score of the original's label are that cosine (below 0: a
+    probability of 0), of all others 0. So it is of use in a panel, beside a judge who knows classes.
+    """
+
+    derived = ("_seen", "_features_seen")
+    needs_originals = True
+
+    def __init__(self, model: Any, processor: Any, threshold: float) -> None:
+        self.model, self.processor, self.threshold = model, processor, threshold
+        self._classes = 0
+        self._seen: Tensor | None = None  # the originals of the last call, which mostly are those of the next
+        self._features_seen: Tensor | None = None
+
+    def set_labels(self, labels: Labels) -> None:
+        self._classes = len(labels)
+
+    def judge(self, images: "Tensor", originals: Originals | None = None) -> Judgement:
+        import torch
+
+        if not self._classes:
+            raise UserError("oracle: does not know its labels yet; call set_labels(fmrgen.Labels(names)) first")
+        if originals is None:
+            raise UserError("oracle: compares images with their originals; tell these, judge(images, originals)")
+        with torch.no_grad():
+            cosines = (self._features(images) * self._features_of(originals.images)).sum(1)
+        score = cosines.new_zeros(len(images), self._classes).scatter(
+            1, originals.labels.unsqueeze(1), cosines.unsqueeze(1)
+        )
+        labels = originals.labels.masked_fill(cosines < self.threshold, NONE)
+        return Judgement(score.clamp(min=0), score, labels)
+
+    def _features_of(self, originals: "Tensor") -> "Tensor":
+        """The features of originals, those of the last call not found again: an image is in flight for many passes."""
+        import torch
+
+        features = None
+        changed = torch.ones(len(originals), dtype=torch.bool, device=originals.device)
+        if self._seen is not None and self._features_seen is not None and self._seen.shape == originals.shape:
+            features = self._features_seen.clone()
+            changed = (self._seen != originals).flatten(1).any(1)
+        rows = changed.nonzero().flatten().tolist()
+        for start in range(0, len(rows), _TOGETHER):
+            some = rows[start : start + _TOGETHER]
+            found = self._features(originals[some + some[-1:] * (_TOGETHER - len(some))])[: len(some)]
+            if features is None:
+                features = found.new_empty(len(originals), found.shape[1])
+            features[some] = found
+        assert features is not None
+        self._seen, self._features_seen = originals.clone(), features
+        return features
+
+    def _features(self, images: "Tensor") -> "Tensor":
+        """Features [B, D] of length 1."""
+        import torch
+        from torch.nn.functional import normalize
+
+        from fmrgen.engine.images import to_bytes
+
+        inputs = self.processor(images=to_bytes(images), return_tensors="pt").to(self.model.device)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            if hasattr(self.model, "get_image_features"):
+                features = self.model.get_image_features(**inputs).pooler_output
+            else:
+                features = self.model(**inputs).pooler_output
+        return normalize(features, dim=-1)

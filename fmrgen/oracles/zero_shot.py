@@ -1,0 +1,149 @@
+"""Any zero-shot image classifier of transformers: CLIP, SigLIP, SigLIP 2, MetaCLIP 2, ALIGN, AltCLIP, Chinese-CLIP."""
+
+import string
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from fmrgen.config import Revision
+from fmrgen.errors import UserError
+from fmrgen.oracles._image_text import TEXTS_AT_ONCE, ImageTextConfig, ImageTextOracle, Prompts, check_read_apart
+from fmrgen.trust.recipes import paths_among
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_FAMILIES = ("clip", "siglip", "siglip2", "metaclip_2", "align", "altclip", "chinese_clip")
+_STEPS_OF_THEIR_OWN = ("max_num_patches", "rescale_offset", "include_top")  # of processors: SigLIP 2 NaFlex, ALIGN
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+class Config(ImageTextConfig):
+    """`model` is a folder, an asset or a Hub id. How its texts are padded and written follows from its family."""
+
+    kind: str = "zero_shot"
+    model: str = "google/siglip2-base-patch16-224"
+    revision: Revision = None
+    prompts: Prompts = Field(["This is a photo of {class}."])
+    decide: Literal["softmax", "sigmoid"] = Field(
+        "softmax",
+        description="softmax: which of the classes it is; sigmoid: whether it is one, so that it can be none of them",
+    )
+    threshold: float = Field(
+        0.5, gt=0, lt=1, description="with the sigmoid, the least probability of a class that is seen"
+    )
+
+    @model_validator(mode="after")
+    def _threshold_belongs_to_the_sigmoid(self) -> "Config":
+        if self.decide == "softmax" and "threshold" in self.model_fields_set and self.threshold != 0.5:
+            raise ValueError("threshold is the sigmoid's: set decide: sigmoid, or perturb.min_probability instead")
+        return self
+
+    def build(self, device: "torch.device | str" = "cpu") -> "ZeroShotOracle":
+        from transformers import AutoModelForZeroShotImageClassification
+
+        load: dict[str, Any] = {"reference": self.model, "what": "oracle.model", "revision": self.revision}
+        prompted = (self.prompts, self.first_synonym, self.class_prompts, self.decide, self.threshold)
+        return zero_shot_oracle(AutoModelForZeroShotImageClassification, load, device, *prompted)
+
+    def places_it_reads(self) -> list[str]:
+        return paths_among(self.model)
+
+
+def zero_shot_oracle(
+    loader: Any, load: dict[str, Any], device: "torch.device | str", *prompted: Any
+) -> "ZeroShotOracle":
+    """The oracle of a model of transformers.
+
+    Args:
+        loader: the class that loads it.
+        load: what `pretrained_model` needs to know.
+        device: where it is to be.
+        prompted: prompts and decision, as `ImageTextOracle` has them.
+
+    Raises:
+        UserError: it can't be loaded, or is of another family.
+    """
+    from transformers import AutoTokenizer
+
+    from fmrgen.weights.checkpoint import freeze
+    from fmrgen.weights.pretrained import from_pretrained, image_processor, pretrained_model
+
+    model: Any = freeze(pretrained_model(loader, **load).float(), device)
+    family = str(model.config.model_type)
+    if family not in _FAMILIES:
+        raise UserError(f"oracle.model: {load['reference']} is a {family}; an oracle is one of {', '.join(_FAMILIES)}")
+    tokenizer = from_pretrained(AutoTokenizer, **load)
+    return ZeroShotOracle(model, tokenizer, image_processor(**load), *prompted)
+
+
+class ZeroShotOracle(ImageTextOracle):
+    """A zero-shot image classifier of transformers.
+
+    What SigLIP and SigLIP 2 were trained on is what they get: lower case without punctuation, padded on the right to
+    their full length, and no mask. Anything else makes them fail without a word.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, processor: Any, *prompted: Any) -> None:
+        super().__init__(*prompted)
+        self.model, self.tokenizer, self.processor = model, tokenizer, processor
+        self._is_siglip = model.config.model_type in ("siglip", "siglip2")
+
+    def text_features(self, texts: Sequence[str]) -> "Tensor":
+        import torch
+
+        limit = self.model.config.text_config.max_position_embeddings
+        options: dict[str, Any] = {"padding": True}
+        if self._is_siglip:
+            texts = [text.lower().translate(_NO_PUNCTUATION) for text in texts]
+            options = {"padding": "max_length", "max_length": limit, "padding_side": "right"}
+        tokens = self.tokenizer(list(texts), verbose=False, **options)
+        if max(map(len, tokens["input_ids"])) > limit:
+            longest = max(texts, key=len)
+            raise UserError(f"oracle.prompts: {longest!r} is longer than the {limit} tokens that this model reads")
+        check_read_apart(texts, tokens["input_ids"])
+        wanted = {"input_ids": tokens["input_ids"]} if self._is_siglip else tokens
+        batches = {
+            name: torch.tensor(values, device=self.model.device).split(TEXTS_AT_ONCE) for name, values in wanted.items()
+        }
+        outputs = [
+            self.model.get_text_features(**dict(zip(batches, batch, strict=True))).pooler_output
+            for batch in zip(*batches.values(), strict=True)
+        ]
+        return torch.cat(outputs)
+
+    def image_features(self, images: "Tensor") -> "Tensor":
+        inputs = self.processor(images=images, return_tensors="pt").to(self.model.device)
+        return self._features(**inputs)
+
+    def scale_and_bias(self) -> "tuple[Tensor | float, Tensor | float]":
+        if (temperature := getattr(self.model, "temperature", None)) is not None:
+            return 1 / temperature, 0.0
+        return self.model.logit_scale.exp(), getattr(self.model, "logit_bias", 0.0)
+
+    def logits(self, images: "Tensor") -> "Tensor":
+        """The processor's own steps, resized where it does and normalised, with gradients and without its rounding."""
+        from torchvision.transforms.v2 import functional as transforms
+
+        told = self.processor
+        if any(getattr(told, name, False) for name in _STEPS_OF_THEIR_OWN):
+            raise UserError(f"oracle: a {type(told).__name__} takes steps without a gradient, so it can't be attacked")
+        if told.do_resize:
+            size = told.size.get("shortest_edge") or (told.size["height"], told.size["width"])
+            size = [size] if isinstance(size, int) else list(size)
+            if (min(images.shape[2:]), *images.shape[3:])[: len(size)] != tuple(size):
+                mode = transforms.InterpolationMode(str(told.resample.name).lower())
+                images = transforms.resize(images, size, interpolation=mode, antialias=True).clamp(0, 1)
+        if getattr(told, "do_center_crop", False):
+            images = transforms.center_crop(images, [told.crop_size["height"], told.crop_size["width"]])
+        mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (told.image_mean, told.image_std))
+        return self.to_logits(self.cosines(self._features(pixel_values=(images - mean) / std)))
+
+    def _features(self, **inputs: "Tensor") -> "Tensor":
+        import torch
+
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # GPUs would round the patches to 10 bits
+            features: Tensor = self.model.get_image_features(**inputs).pooler_output
+        return features

@@ -1,0 +1,230 @@
+"""Panels: their rules, the literal algorithm under each, and their members' verdicts in a split's rows."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from fakes import COUNT, Fixture, Identity
+from helpers import LABELS, assert_same_rows, fmrgen, rows, run, smooth_images, tiny_network
+from torch import nn
+from transformers import ViTImageProcessor
+
+from fmrgen import Judgement, Labels, Originals, UserError, load_recipe, verify
+from fmrgen.engine.interfaces import NONE, Oracle
+from fmrgen.oracles.classifier import ClassifierOracle
+from fmrgen.oracles.ensemble import Config, EnsembleOracle
+from fmrgen.oracles.reference import ReferenceOracle
+
+RULES = ("mean", "majority", "unanimous")
+
+
+class Says(Oracle):
+    """Sees what it was told, surely."""
+
+    def __init__(self, *labels):
+        self.labels = torch.tensor(labels)
+
+    def judge(self, images, originals=None):
+        sure = nn.functional.one_hot(self.labels.clamp(min=0), 3).float()
+        return Judgement(sure, -sure, self.labels)
+
+
+def decided(rule, *members, weights=None):
+    panel = EnsembleOracle([Says(*labels) for labels in members], list("abcd")[: len(members)], rule, weights)
+    return panel.judge(torch.zeros(len(members[0]), 3, 2, 2)).decided.tolist()
+
+
+def test_each_rule_decides_as_it_says():
+    members = (0, 0, 1), (0, 1, 2), (0, 1, NONE)
+    assert decided("majority", *members) == [0, 1, NONE]
+    assert decided("unanimous", *members) == [0, NONE, NONE]
+    assert decided("mean", *members)[:2] == [0, 1]
+    assert decided("majority", (0,), (1,)) == [NONE]  # half is no majority
+    assert decided("majority", (0,), (1,), weights=[1, 1.5]) == [1]
+    assert decided("majority", (0,), (1,), (1,), weights=[3, 1, 1]) == [0]
+    assert decided("unanimous", *[(2,)] * 3, weights=[0.1, 0.2, 0.7]) == [2]
+    assert decided("majority", (NONE,), (NONE,), (1,)) == [NONE]
+
+
+def test_a_mean_is_weighted_and_scores_of_several_kinds_are_not_mixed():
+    images = smooth_images(5)
+    networks = [ClassifierOracle(tiny_network(seed)) for seed in (1, 2)]
+    one, other = (member.judge(images).probabilities for member in networks)
+    panel = EnsembleOracle(networks, ("a", "b"), weights=[3, 1])
+    judgement = panel.judge(images)
+    torch.testing.assert_close(judgement.probabilities, 0.75 * one + 0.25 * other)
+    assert judgement.score.equal(judgement.probabilities)
+    assert list(judgement.members) == ["a", "b"]
+    assert judgement.members["a"].probabilities.equal(one)
+
+
+def test_members_are_called_by_their_models():
+    clip = {"kind": "clip", "model": "asset:mnist/clip"}
+    lenet = {"kind": "classifier", "classifier": "asset:mnist/lenet"}
+    named = Config(oracles=[clip, clip, {"kind": "reference", "model": "asset:mnist/clip"}, lenet])
+    assert named.build().member_names == ("clip-1", "clip-2", "clip-3", "model.safetensors")
+    assert Config(oracles=[clip, lenet], names=["clip", "lenet"]).build().member_names == ("clip", "lenet")
+    for keys, error in (
+        ({"weights": [1.0]}, "weights has 1 entries for 2 oracles"),
+        ({"names": ["a", "a"]}, "two names are the same"),
+        ({"weights": [1.0, 0.0]}, "greater than 0"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            Config(oracles=[clip, lenet], **keys)
+
+
+class PixelModel(nn.Module):
+    """Its features are the pixels of a quarter of the size."""
+
+    device = torch.device("cpu")
+
+    def __init__(self):
+        super().__init__()
+        self.calls = Counter()
+
+    def forward(self, pixel_values):
+        self.calls[len(pixel_values)] += 1
+        features = nn.functional.avg_pool2d(pixel_values.to(torch.get_default_dtype()), 4).flatten(1)
+        return SimpleNamespace(pooler_output=features - features.mean(1, keepdim=True))
+
+
+def reference(threshold=0.9):
+    processor = ViTImageProcessor(do_resize=False, do_normalize=False)
+    oracle = ReferenceOracle(PixelModel(), processor, threshold)
+    oracle.set_labels(Labels(tuple("abcd")))
+    return oracle
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_engine_equals_the_literal_algorithm_under_a_panel(double, rule):
+    other = tiny_network(2)
+    for weights in other.parameters():
+        weights.add_(torch.randn(weights.shape, generator=torch.Generator().manual_seed(1)), alpha=0.03)
+    members = [ClassifierOracle(tiny_network(2)), ClassifierOracle(other), reference(0.98)]
+    setting = Fixture(Identity(), 0.02, EnsembleOracle(members, ("one", "two", "reference"), rule))
+    found = {slots: setting.engine(slots=slots) for slots in (1, 3, COUNT)}
+    for i, row in found[3].items():
+        literal = setting.reference(i)
+        assert (row.valid, row.iterations, row.stop_reason) == (literal.valid, literal.iterations, literal.stop_reason)
+        assert torch.equal(row.image, literal.image)
+        originals = Originals(row.original.double()[None] / 255, torch.tensor([row.label]))
+        judgement = setting.oracle.judge(row.image.double()[None] / 255, originals)
+        assert row.member_labels == [member.decided.item() for member in judgement.members.values()]
+        scores = [member.score[0, row.label].item() for member in judgement.members.values()]
+        assert row.member_scores == pytest.approx(scores, abs=1e-9)
+        if row.valid:
+            assert judgement.decided.item() == row.label == row.oracle_label
+        for others in found.values():
+            assert torch.equal(others[i].image, row.image)
+            assert others[i].member_labels == row.member_labels
+    reasons = Counter(row.stop_reason.value for row in found[3].values())
+    assert reasons["oracle"] > 3 or rule == "mean"  # there a sure reference outweighs two that are not
+
+
+def test_originals_are_looked_at_once_while_they_are_in_flight():
+    oracle, images = reference(), smooth_images(20)
+    labels = torch.arange(20) % LABELS
+    moved = (images * 0.5 + images.flip(0) * 0.5).mul(255).round() / 255
+    fresh = reference().judge(moved, Originals(images, labels)).score
+    oracle.judge(images, Originals(images, labels))
+    calls = oracle.model.calls.total()
+    assert oracle.judge(moved, Originals(images, labels)).score.equal(fresh)
+    assert oracle.model.calls.total() == calls + 1
+    swapped = images.clone()
+    swapped[[0, 19]] = images[[19, 0]]
+    again = oracle.judge(moved, Originals(swapped, labels)).score
+    assert oracle.model.calls.total() == calls + 3
+    assert again.equal(reference().judge(moved, Originals(swapped, labels)).score)
+    assert not again[0].equal(fresh[0])
+
+
+def test_a_reference_sees_the_label_of_an_original_that_is_near():
+    images, labels = smooth_images(6), torch.arange(6) % LABELS
+    judgement = reference(0.9).judge(torch.cat([images[:3], images[:3]]), Originals(images, labels))
+    assert judgement.decided.tolist() == [0, 1, 2, NONE, NONE, NONE]
+    assert judgement.score[range(3), labels[:3]].allclose(torch.ones(3), atol=1e-6)
+    assert judgement.score.count_nonzero(dim=1).tolist() == [1] * 6
+    with pytest.raises(UserError, match="compares images with their originals"):
+        reference().judge(images)
+
+
+PANEL = (
+    "oracle={kind: ensemble, rule: majority, names: [clip, lenet, reference], oracles: [{kind: clip, model: 'asset:"
+    "mnist/clip'}, {kind: classifier, classifier: 'asset:mnist/lenet'}, {kind: reference, model: 'asset:mnist/clip', "
+    "threshold: 0.6}]}"
+)
+JOB = (
+    "mnist-lenet",
+    PANEL,
+    "perturb.min_probability=0.0",
+    "perturb.budget=12",
+    "output.shard_size=10",
+    "--limit",
+    "30",
+)
+
+
+@pytest.fixture(scope="module")
+def panel_split(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("panel") / "out"
+    assert run("generate", *JOB, "--output", folder, "--quiet") == 0
+    return folder
+
+
+def test_a_panels_verdicts_are_in_the_rows_and_true(panel_split):
+    verification = verify(f"{panel_split}:mnist/lenet")
+    assert (verification.rows, verification.disagreements) == (30, [])
+    stored = rows(panel_split)
+    assert {tuple(verdict["name"] for verdict in row["judges"]) for row in stored.values()} == {
+        ("clip", "lenet", "reference")
+    }
+    for row in stored.values():
+        seen = Counter(verdict["label"] for verdict in row["judges"])
+        label, votes = seen.most_common(1)[0]
+        assert row["oracle_label"] == (label if votes >= 2 else NONE)
+        assert row["valid"] == (row["iterations"] > 0)
+    assert len({verdict["label"] for row in stored.values() for verdict in row["judges"]}) > 3
+
+
+def test_two_processes_make_the_same_rows_of_a_panel(panel_split, tmp_path):
+    done = fmrgen("generate", *JOB, "--output", tmp_path / "two", "--num-processes", "2", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert_same_rows(rows(tmp_path / "two"), rows(panel_split))
+
+
+def test_a_changed_verdict_is_found(panel_split, tmp_path):
+    import shutil
+
+    shutil.copytree(panel_split, tmp_path / "out")
+    shard = sorted((tmp_path / "out/mnist").glob("*.parquet"))[0]
+    table = pq.read_table(shard)
+    judges = table["judges"].to_pylist()
+    judges[0][0]["label"] = (judges[0][0]["label"] + 1) % 10
+    judges[1][2]["score"] += 0.01
+    judges[2] = judges[2][:2]
+    changed = table.set_column(
+        table.schema.get_field_index("judges"), "judges", pa.array(judges, table.schema.field("judges").type)
+    )
+    pq.write_table(changed, shard)
+    found = verify(f"{tmp_path / 'out'}:mnist/lenet").disagreements
+    assert {(entry.id, entry.column) for entry in found} == {
+        (0, "judges: label of clip"),
+        (1, "judges: score of reference"),
+        (2, "judges"),
+    }
+
+
+def test_originals_that_are_not_stored_leave_nothing_to_compare_with(tmp_path):
+    recipe = load_recipe(
+        "mnist-lenet", [*(key for key in JOB if "=" in key), "output.keep_original=false", "source.limit=4"]
+    )
+    from fmrgen.jobs.generate import make_split
+
+    make_split(recipe, tmp_path)
+    with pytest.raises(
+        UserError, match=r"has no originals \(output.keep_original\), and its oracle compares with them"
+    ):
+        verify(f"{tmp_path}:mnist/lenet")
