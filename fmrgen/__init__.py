@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from fmrgen.jobs.export import export as export
     from fmrgen.jobs.from_objects import generate as generate
     from fmrgen.jobs.inspect import inspect as inspect
+    from fmrgen.jobs.judge import Judged as Judged
+    from fmrgen.jobs.judge import judge as judge
     from fmrgen.jobs.merge import merge as merge
     from fmrgen.jobs.sparsify import SparseMask as SparseMask
     from fmrgen.jobs.sparsify import sparsify as sparsify
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from fmrgen.oracles.base import OracleConfig as OracleConfig
     from fmrgen.recipe import Recipe as Recipe
     from fmrgen.recipe import load_classifier as load_classifier
+    from fmrgen.recipe import load_oracle as load_oracle
     from fmrgen.recipe import load_recipe as load_recipe
     from fmrgen.records import Example as Example
     from fmrgen.records import Perturbed as Perturbed
@@ -84,6 +87,7 @@ _MODULES = {
     "Generator": "fmrgen.engine.interfaces",
     "GeneratorConfig": "fmrgen.generators.base",
     "Judgement": "fmrgen.engine.interfaces",
+    "Judged": "fmrgen.jobs.judge",
     "Labels": "fmrgen.labels",
     "Latents": "fmrgen.engine.interfaces",
     "OpenedSplit": "fmrgen.storage.open",
@@ -111,7 +115,9 @@ _MODULES = {
     "freeze": "fmrgen.weights.checkpoint",
     "generate": "fmrgen.jobs.from_objects",
     "inspect": "fmrgen.jobs.inspect",
+    "judge": "fmrgen.jobs.judge",
     "load_classifier": "fmrgen.recipe",
+    "load_oracle": "fmrgen.recipe",
     "load_recipe": "fmrgen.recipe",
     "load_train_recipe": "fmrgen.training.recipe",
     "merge": "fmrgen.jobs.merge",

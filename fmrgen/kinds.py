@@ -14,6 +14,7 @@ from fmrgen.trust.recipes import untrusted_config
 from fmrgen.weights.assets import resolve_path
 
 TRAINED_CLASSIFIER = "classifier.yaml"  # beside model.safetensors: the section that builds the network
+_WITH_A_MODEL = ("clip", "zero_shot", "open_clip", "reference")  # kinds of oracles
 _IMPORT_PATH = re.compile(r"\w+(\.\w+)*:\w+")
 
 
@@ -57,9 +58,16 @@ def generator_of_short_form(text: str, image_size: int) -> ComponentConfig:
 
 
 def oracle_of_short_form(text: str) -> ComponentConfig:
-    """The oracle that an import path, or a folder, asset or repo of a CLIP stands for."""
-    section = {"kind": text} if _IMPORT_PATH.fullmatch(text) else {"kind": "clip", "model": text}
-    return validate(_OracleOnly, {"oracle": section}, text).oracle
+    """The oracle that `KIND:MODEL`, an import path, or a folder, asset or repo of a CLIP stands for."""
+    kind, _, model = text.partition(":")
+    if kind in _WITH_A_MODEL and model:
+        return oracle_config_of({"kind": kind, "model": model}, text)
+    return oracle_config_of({"kind": text} if _IMPORT_PATH.fullmatch(text) else {"kind": "clip", "model": text}, text)
+
+
+def oracle_config_of(tree: Any, name: str) -> ComponentConfig:
+    """An oracle section from its mapping; a mistake in it is a UserError that starts with `name`."""
+    return validate(_OracleOnly, {"oracle": tree}, name).oracle
 
 
 def _trained_classifier(text: str, path: Path) -> dict[str, Any]:

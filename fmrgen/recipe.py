@@ -35,6 +35,8 @@ from fmrgen.kinds import (
     SourceField,
     SourceOnly,
     classifier_of_short_form,
+    oracle_config_of,
+    oracle_of_short_form,
 )
 from fmrgen.sources.base import SourceConfig
 from fmrgen.storage.paths import CONFIG_NAME, RESERVED_NAMES
@@ -230,12 +232,46 @@ def load_classifier(text: str) -> tuple[str, ComponentConfig]:
 
 def load_classifiers(texts: Sequence[str]) -> dict[str, ComponentConfig]:
     """Classifiers by their names, each as `load_classifier` reads it. Raises UserError for two of one name."""
+    return _by_name([load_classifier(text) for text in texts], "classifiers")
+
+
+def _by_name(sections: Sequence[tuple[str, ComponentConfig]], what: str) -> dict[str, ComponentConfig]:
     found: dict[str, ComponentConfig] = {}
-    for name, section in map(load_classifier, texts):
+    for name, section in sections:
         if name in found:
-            raise UserError(f"two classifiers are called {name}; give one another name, NAME=…, or leave it out")
+            raise UserError(f"two {what} are called {name}; give one another name, NAME=…, or leave it out")
         found[name] = section
     return found
+
+
+def load_oracle(text: str) -> tuple[str, ComponentConfig]:
+    """An oracle that is given in one word.
+
+    Args:
+        text: `[NAME=]` and then a recipe whose oracle is meant, a section as inline YAML (`{kind: reference, …}`), or a
+            short form: `KIND:MODEL` (`zero_shot:google/siglip2-base-patch16-224`), a folder, asset or repo of a CLIP,
+            or `package.module:Name`.
+
+    Returns:
+        Its name and its config; `config.build(device)` makes the oracle.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    named = re.fullmatch(r"([\w.-]+)=(.+)", text, re.DOTALL)
+    name, reference = (named[1], named[2]) if named else (None, text)
+    if reference.lstrip().startswith("{"):
+        section = oracle_config_of(parse_yaml(reference, reference), reference)
+        return name or section.kind, section
+    if _is_recipe(reference):
+        return name or Path(reference).stem, oracle_config_of(_read(reference, seen=()).get("oracle"), reference)
+    default = re.sub(r"[^\w.-]+", "-", reference.rstrip("/").rpartition("/")[2]).strip("-.")
+    return name or default, oracle_of_short_form(reference)
+
+
+def load_oracles(texts: Sequence[str]) -> dict[str, ComponentConfig]:
+    """Oracles by their names, each as `load_oracle` reads it. Raises UserError for two of one name."""
+    return _by_name([load_oracle(text) for text in texts], "oracles")
 
 
 def load_source(text: str) -> SourceConfig:

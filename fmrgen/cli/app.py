@@ -152,6 +152,7 @@ def _parse_part(text: str | None) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
+command()(tools.judge)
 command()(studies.compare)
 command()(studies.sweep)
 command()(studies.inspect)

@@ -18,6 +18,7 @@ from rich.text import Text
 from fmrgen.cli.progress import format_duration
 from fmrgen.errors import printable
 from fmrgen.hub_timeouts import bound_requests
+from fmrgen.intervals import format_estimate
 from fmrgen.metrics import METRICS
 from fmrgen.report.tables import Table as TextTable
 from fmrgen.report.tables import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from fmrgen.evaluation.results import EvaluationResults
     from fmrgen.hub.push import Pushed
     from fmrgen.jobs.inspect import Inspection, Trial
+    from fmrgen.jobs.judge import Judged
     from fmrgen.jobs.plan import Plan
     from fmrgen.jobs.sparsify import SparseMask
     from fmrgen.jobs.verify import Verification
@@ -199,6 +201,20 @@ def print_pushed(pushed: "Pushed") -> None:
         print_line(f"cite as {pushed.repo}@{tag}")
     for note in pushed.notes:
         print_line(f"note: {note}")
+
+
+def print_judged(found: "Sequence[Judged]", split: str, quiet: bool) -> None:
+    """What each judge found, and where it is."""
+    if not quiet:
+        rows = [
+            [one.judge, format_estimate(one.preserved), format_estimate(one.originals_right), f"{one.rows:,}"]
+            for one in found
+        ]
+        header = ["judge", "sees the label in valid images, %", "in originals, %", "rows"]
+        print_table(TextTable(header, rows), split)
+    for one in found:
+        for place in map(str, one.files or [one.place]):
+            print_line(place)
 
 
 def print_evaluation(evaluation: "EvaluationResults") -> None:

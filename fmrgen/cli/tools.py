@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from fmrgen.cli.options import (
+    BatchSizeOption,
     OverridesArgument,
     ProcessesOption,
     QuietOption,
@@ -16,6 +17,40 @@ from fmrgen.cli.options import (
 )
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
+
+
+def judge(
+    split: SplitArgument,
+    oracles: Annotated[
+        list[str],
+        typer.Option(
+            "--oracle",
+            metavar="[NAME=]O",
+            help="KIND:MODEL (zero_shot:google/siglip2-base-patch16-224), a repo, folder or asset of a CLIP, "
+            "package.module:Name, a recipe, or {kind: …}. Repeat for more.",
+        ),
+    ],
+    batch_size: BatchSizeOption = 64,
+    processes: ProcessesOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Have other judges look at a split's images.
+
+    Their verdicts lie beside the split, in its folder or on the Hub. Run the same command again to resume.
+    """
+    from fmrgen.recipe import load_oracles
+
+    named = load_oracles(oracles)
+
+    from fmrgen.cli import display, progress
+    from fmrgen.jobs.judge import judge as run
+
+    display.quiet_libraries()
+    is_first = is_first_process()
+    with progress.split_progress(not quiet and is_first) as on_rows:
+        found = run(split, named, batch_size=batch_size, on_rows=on_rows, on_wait=display.print_note)
+    if is_first:
+        display.print_judged(found, split, quiet)
 
 
 def show(

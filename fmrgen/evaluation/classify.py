@@ -1,9 +1,9 @@
 """Classifiers over a stream of images: decoded once for all of them, shared over the processes, gathered by row."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,10 +17,11 @@ from fmrgen.errors import UserError, one_line
 NO_ANSWER = -1  # the prediction where the highest logit is not finite
 
 _DECODERS = 8  # threads, where there are as many cores
-_WAITING = 2  # batches that are read ahead of those being decoded
+BATCHES_AHEAD = 2  # batches that are read ahead of those being decoded
 
 MOST_PIXELS = 1 << 25  # of the images that are decoded, or classified, together; each takes 30 bytes on its way
 
+Decoded = TypeVar("Decoded")
 Pixels = np.ndarray  # uint8 RGB [H, W, 3]
 LazyPixels = Pixels | Callable[[], Pixels]  # an image, or what decodes it when it is its turn
 
@@ -50,7 +51,7 @@ def classify(
     """
     found: dict[str, dict[str, list[Tensor]]] = {name: {} for name in classifiers}
     rows: dict[str, list[np.ndarray]] = {}
-    for batch_rows, decoded in read_ahead(_decode(batches, processes, device), _WAITING):
+    for batch_rows, decoded in read_ahead(decode_own(batches, processes, device), BATCHES_AHEAD):
         if decoded is not None:
             with errors_of_one_process():
                 for images_name, images in decoded.result().items():
@@ -68,16 +69,19 @@ def classify(
     return _by_row(processes.gather(mine))
 
 
-def _decode(
-    batches: Iterator[Batch], processes: Processes, device: torch.device
-) -> Iterator[tuple[np.ndarray, Future[dict[str, list[LazyPixels]]] | None]]:
-    """The rows of every batch in turn, with the images of this process's own, some batches ahead."""
+def decode_own(
+    batches: Iterable[tuple[np.ndarray, Callable[[], Decoded]]], processes: Processes, device: torch.device
+) -> Iterator[tuple[np.ndarray, Future[Decoded] | None]]:
+    """The rows of every batch in turn, with what its `decode` makes of this process's own, some batches ahead.
+
+    Batch i is process i's, modulo their number: it is made up the same however many there are.
+    """
     workers = max(1, min(_DECODERS, torch.get_num_threads() // 2)) if device.type == "cpu" else _DECODERS
     waiting: deque[Any] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        for number, batch in enumerate(batches):
+        for number, (rows, decode) in enumerate(batches):
             own = number % processes.size == processes.rank
-            waiting.append((batch.rows, pool.submit(batch.decode) if own else None))
+            waiting.append((rows, pool.submit(decode) if own else None))
             if len(waiting) > workers:
                 yield waiting.popleft()
         yield from waiting

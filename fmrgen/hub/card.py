@@ -31,6 +31,7 @@ from fmrgen.intervals import Estimate, format_estimate
 from fmrgen.kinds import ComponentConfigs
 from fmrgen.metrics import COMPARED, METRICS, Summary
 from fmrgen.report.markdown import escape
+from fmrgen.storage.judgements import JudgeFile, parse_about
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.paths import CARD, SPLIT_NAME, SplitPaths, card_lock
 from fmrgen.storage.provenance import Provenance, RecordedRecipe, read_all
@@ -61,7 +62,8 @@ def write_card(root: Path, repo: str | None = None) -> None:
         if provenance.is_finished:
             paths = SplitPaths(root, config, split)
             summary = summary_of(provenance, SplitFolder.of(paths, provenance))
-            found = _CardSplit(config, split, provenance, summary, _leaderboard(paths, provenance))
+            judges = _judges(paths, provenance)
+            found = _CardSplit(config, split, provenance, summary, _leaderboard(paths, provenance), judges)
             splits.setdefault(config, []).append(found)
     path = root / CARD
     where = f"{repo}: README.md" if repo else str(path)
@@ -105,6 +107,7 @@ class _CardSplit:
     provenance: Provenance
     summary: Summary
     leaderboard: list["_Entry"]
+    judges: list[JudgeFile]
 
     @property
     def _paths(self) -> SplitPaths:
@@ -119,6 +122,11 @@ class _CardSplit:
     def results(self) -> str:
         """The path in the repo of what was found on it."""
         return self._paths.results.as_posix()
+
+    @property
+    def judgements(self) -> str:
+        """The path in the repo of what judges say of it."""
+        return self._paths.judgements.as_posix()
 
     @property
     def title(self) -> str:
@@ -231,6 +239,21 @@ def _config(config: str, entries: list[_CardSplit], unread: list[_Unread], earli
     }
 
 
+def judgements_config(config: str) -> str:
+    """What `load_dataset` calls the judgements of a config's splits."""
+    return f"{config}.judgements"
+
+
+def _judgements_config(config: str, entries: list[_CardSplit]) -> dict[str, Any] | None:
+    """The config of what judges say of the splits of a config; None where there is nothing."""
+    judged = [split for split in entries if split.judges]
+    if not judged:
+        return None
+    files = [{"split": split.name, "path": f"{split.judgements}/*.parquet"} for split in judged]
+    digest = fingerprint([judge.sha256 for split in judged for judge in split.judges])
+    return {"config_name": judgements_config(config), "description": f"{_DESCRIBED} {digest}", "data_files": files}
+
+
 def _info(config: str, entries: list[_CardSplit], unread: list[_Unread]) -> dict[str, Any]:
     """The columns and sizes of a config, as `datasets` reads them."""
     sizes = {s.name: SplitInfo(s.name, s.provenance.num_bytes, s.summary.rows) for s in entries}
@@ -283,6 +306,7 @@ def _describe(
     data["configs"] += [
         _config(name, entries, unread.get(name, []), card.configs.get(name, {})) for name, entries in splits.items()
     ]
+    data["configs"] += [entry for name, entries in splits.items() if (entry := _judgements_config(name, entries))]
     data["dataset_info"] = [{**entry, "config_name": name} for name, entry in card.infos.items() if name in others]
     data["dataset_info"] += [_info(name, entries, unread.get(name, [])) for name, entries in splits.items()]
     return data
@@ -303,6 +327,18 @@ class _Entry:
     classifier: str
     conditioned: bool
     figures: Mapping[str, Estimate | None] = field(default_factory=dict)  # of the compared metrics
+
+
+def _judges(paths: SplitPaths, provenance: Provenance) -> list[JudgeFile]:
+    """Who judged the split as it is now; files that say nothing of it are passed over."""
+    found = []
+    for path in sorted(paths.judgements.glob("*.json")):
+        with suppress(UserError):
+            check_inside(path, paths.root)
+            about = parse_about(read_json(path), str(path))
+            if about.files == provenance.files_digest and about.judge == path.stem:
+                found.append(about)
+    return found
 
 
 def _leaderboard(paths: SplitPaths, provenance: Provenance) -> list[_Entry]:
@@ -349,6 +385,7 @@ def _render(splits: dict[str, list[_CardSplit]], repo: str) -> str:
         "fenced": _fenced,
         "code_of": _code_of,
         "recipe_yaml": _yaml,
+        "judgements_config": judgements_config,
     }
     every = [split.provenance.row_schema for entries in splits.values() for split in entries]
     title = _title(splits)

@@ -17,6 +17,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, read_json
 from fmrgen.hub.card import citation_tag, data_named
+from fmrgen.hub.judgements import add_judgements
 from fmrgen.hub.repo import Change, HubRepo, Operation, RepoState
 from fmrgen.recipe import Recipe
 from fmrgen.storage.open import parse_reference
@@ -141,6 +142,7 @@ def push(
                 # Copies for each attempt: the client keeps in them what it found on the Hub at that one.
                 operations += [*map(copy, local.operations), *_old_shards(local, state)]
             _add_small_files(local, small)
+            operations += add_judgements(local.paths, local.provenance, small, hub.name)
         listed = ", ".join(f"{split.name} (recipe {split.provenance.fingerprint})" for split in found)
         return Change(f"{'Add' if new else 'Update the card of'} {listed}", operations)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 CONFIG_NAME = r"\w[\w.-]*"
 SPLIT_NAME = r"\w[\w.]*"
 CARD = "README.md"
-OWN_FOLDERS = ("provenance", "pictures", "results")
+OWN_FOLDERS = ("provenance", "pictures", "results", "judgements")
 RESERVED_NAMES = ("all", *OWN_FOLDERS, CARD)  # `all` is a word of load_dataset's
 SHARD_FILE = rf"{CONFIG_NAME}/{SPLIT_NAME}-\d+-of-\d+\.parquet"
 # The small files that a commit to a repo is made from, beside the card.
-SMALL_FILE = rf"(provenance/{CONFIG_NAME}/{SPLIT_NAME}|results/{CONFIG_NAME}/{SPLIT_NAME}/\w[\w.-]*)\.json"
+SMALL_FILE = rf"(provenance/{CONFIG_NAME}/{SPLIT_NAME}|(results|judgements)/{CONFIG_NAME}/{SPLIT_NAME}/\w[\w.-]*)\.json"
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class SplitPaths:
     def results(self) -> Path:
         """The folder of what evaluations found on the split, a file for each classifier."""
         return self.root / "results" / self.config / self.split
+
+    @property
+    def judgements(self) -> Path:
+        """The folder of what judges say of the split's images, two files for each judge."""
+        return self.root / "judgements" / self.config / self.split
 
     @property
     def lock(self) -> Path:

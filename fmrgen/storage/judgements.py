@@ -1,0 +1,196 @@
+"""What judges say of a split's stored images: a table and a small file about it for each judge, beside the split."""
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field, TypeAdapter, ValidationError
+
+from fmrgen.errors import UserError, one_line
+from fmrgen.files import check_inside, open_plain, read_json, write_atomically
+from fmrgen.storage.paths import SplitPaths
+
+SCHEMA: Literal["fmrgen-judgements/1"] = "fmrgen-judgements/1"
+NAME = r"\w[\w.-]*"  # of a judge
+_SHA256 = r"^[0-9a-f]{64}$"
+UNSURE = -2  # the label where a person can't tell
+Which = Literal["image", "original", "reconstruction"]
+
+TABLE = pa.schema(
+    [
+        ("judge", pa.string()),
+        ("id", pa.int64()),
+        ("which", pa.string()),
+        ("label", pa.int32()),
+        ("probability", pa.float32()),
+        ("score", pa.float32()),
+        ("when", pa.string()),
+        ("image_sha256", pa.string()),
+        ("weights_sha256", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class JudgeFile:
+    """The small file about a judge's table.
+
+    Attributes:
+        judge: its name.
+        kind: what it is: an `oracle`, a vision-language model (`vlm`), or a `person`.
+        section: of a recipe, of what is no person.
+        weights_sha256: of its weights, where it has any.
+        split: `CONFIG/SPLIT` of which it spoke.
+        files: digest of the very files of that split.
+        labels: how many there are.
+        rows: of the table.
+        sha256: of the table's file.
+        fmrgen: the version that wrote it.
+    """
+
+    schema: Literal["fmrgen-judgements/1"]
+    judge: Annotated[str, Field(pattern=rf"^{NAME}$")]
+    kind: Literal["oracle", "vlm", "person"]
+    section: dict[str, Any] | None
+    weights_sha256: Annotated[str, Field(pattern=_SHA256)] | None
+    split: str
+    files: str
+    labels: int
+    rows: int
+    sha256: Annotated[str, Field(pattern=_SHA256)]
+    fmrgen: str
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """What one judge says: the file about it, and its table."""
+
+    about: JudgeFile
+    table: pa.Table
+
+
+def table_path(paths: SplitPaths, judge: str) -> Path:
+    """Where the table of a judge is."""
+    return paths.judgements / f"{judge}.parquet"
+
+
+def about_path(paths: SplitPaths, judge: str) -> Path:
+    """Where the small file about it is."""
+    return paths.judgements / f"{judge}.json"
+
+
+def check_judge_name(name: str) -> None:
+    """Raises UserError for a name that can't be a file's."""
+    if not re.fullmatch(NAME, name):
+        raise UserError(f"judge {name!r}: its name becomes a file's; use letters, digits and _ . -, NAME=…")
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """The bytes of a table's file."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    return buffer.getvalue()
+
+
+def write_judgements(paths: SplitPaths, about: JudgeFile, content: bytes) -> list[Path]:
+    """Writes both files of a judge into the folder of its split; returns their paths."""
+    table = table_path(paths, about.judge)
+    check_inside(table.parent, paths.root)
+    write_atomically(table, content)
+    return [table, write_about(paths, about)]
+
+
+def write_about(paths: SplitPaths, about: JudgeFile) -> Path:
+    """Writes the small file about a judge; returns its path."""
+    path = about_path(paths, about.judge)
+    check_inside(path.parent, paths.root)
+    write_atomically(path, (json.dumps(asdict(about), indent=1, ensure_ascii=False) + "\n").encode())
+    return path
+
+
+def judges_of(paths: SplitPaths) -> dict[str, JudgeFile]:
+    """The judges of a split in a folder, by name. Raises UserError for a file about one that can't be read."""
+    found = {}
+    for path in sorted(paths.judgements.glob("*.json")):
+        check_inside(path, paths.root)
+        about = parse_about(read_json(path), str(path))
+        if about.judge != path.stem:
+            raise UserError(f"{path}: is about the judge {about.judge!r}; give the file that name")
+        found[about.judge] = about
+    return found
+
+
+def parse_about(tree: Mapping[str, Any], where: str) -> JudgeFile:
+    """The small file about a judge. Raises UserError, starting with `where`, for what is none."""
+    if tree.get("schema") != SCHEMA:
+        raise UserError(f"{where}: has schema {tree.get('schema')!r}, this fmrgen reads {SCHEMA}")
+    try:
+        return TypeAdapter(JudgeFile).validate_python(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def read_judgements(path: Path, about: JudgeFile) -> Judgements:
+    """A judge's table.
+
+    Args:
+        path: of its file.
+        about: what the small file says.
+
+    Raises:
+        UserError: it is not that very table, or holds what no judge of this split can say.
+    """
+    try:
+        with open_plain(path) as file:
+            content = file.read()
+        table = pq.read_table(io.BytesIO(content), schema=None)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise UserError(f"{path}: can't be read: {one_line(error)}") from None
+    if hashlib.sha256(content).hexdigest() != about.sha256:
+        raise UserError(f"{path}: is not the table that {path.with_suffix('.json').name} tells of; judge anew")
+    if not table.schema.equals(TABLE):
+        raise UserError(f"{path}: has other columns than judgements have")
+    for name in ("id", "which", "label", "image_sha256"):
+        if table[name].null_count:
+            raise UserError(f"{path}: a row has no {name}")
+    labels = table["label"].to_numpy()
+    wrong = labels[(labels < UNSURE) | (labels >= about.labels)]
+    if len(wrong):
+        raise UserError(f"{path}: label {wrong[0]} is none of the {about.labels} classes")
+    return Judgements(about, table)
+
+
+def check_of_split(
+    judgements: Judgements, name: str, ids: np.ndarray, sha256: Mapping[str, Sequence[str]], labels: int
+) -> None:
+    """Raises UserError for judgements of another split, or of images that are not the split's.
+
+    Args:
+        judgements: of one judge.
+        name: of the split.
+        ids: of its rows, [N].
+        sha256: of their stored images, by `image` and `original`.
+        labels: how many there are.
+    """
+    about = judgements.about
+    told = f"judge {about.judge} on {name}"
+    if about.labels != labels:
+        raise UserError(f"{told}: it judged over {about.labels} classes, and the split has {labels}")
+    known = {which: dict(zip(ids.tolist(), digests, strict=True)) for which, digests in sha256.items()}
+    columns = (judgements.table[column].to_pylist() for column in ("id", "which", "image_sha256"))
+    for example_id, which, digest in zip(*columns, strict=True):
+        if which not in known:
+            continue
+        if example_id not in known[which]:
+            raise UserError(f"{told}: it judged id {example_id}, which the split has not; these are of another split")
+        if known[which][example_id] != digest:
+            raise UserError(f"{told}: its {which} of id {example_id} is not the stored one; judge this split anew")

@@ -1,0 +1,243 @@
+"""Other judges' verdicts on stored images: true of them, resumable, the same on any number of processes, and on the Hub."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from datasets import load_dataset
+from helpers import fmrgen, rows, run, upload
+
+import fmrgen as package
+from fmrgen import UserError
+from fmrgen.oracles.clip import Config as ClipConfig
+from fmrgen.storage.judgements import check_of_split, judges_of, read_judgements, table_path, to_parquet
+from fmrgen.storage.paths import SplitPaths
+
+CLIP = "asset:mnist/clip"
+LENET = "{kind: classifier, classifier: 'asset:mnist/lenet'}"
+ORACLES = ("--oracle", f"clip={CLIP}", "--oracle", f"lenet={LENET}")
+
+
+def judgements(folder, judge):
+    """The table of a judge of mnist/lenet, checked, as rows."""
+    paths = SplitPaths(Path(folder), "mnist", "lenet")
+    return read_judgements(table_path(paths, judge), judges_of(paths)[judge]).table.drop_columns(["when"]).to_pylist()
+
+
+@pytest.fixture(scope="module")
+def judged(finished_split, tmp_path_factory):
+    """The finished split, judged by a CLIP and by a LeNet."""
+    import shutil
+
+    folder = tmp_path_factory.mktemp("judged") / "out"
+    shutil.copytree(finished_split, folder)
+    os.environ["FMRGEN_CACHE"] = str(folder.parent / "cache")
+    assert run("judge", folder, *ORACLES, "--quiet") == 0
+    return folder
+
+
+def test_verdicts_are_those_of_the_oracle_on_the_stored_images(judged):
+    stored = rows(judged)
+    oracle = ClipConfig(model=CLIP).build()
+    oracle.set_labels(package.Labels(tuple(map(str, range(10)))))
+    for verdict in judgements(judged, "clip"):
+        row = stored[verdict["id"]]
+        assert verdict["image_sha256"] == hashlib.sha256(row[verdict["which"]]["bytes"]).hexdigest()
+        if verdict["which"] == "image":  # the split's own oracle is this very CLIP
+            assert verdict["label"] == row["oracle_label"]
+            assert verdict["probability"] == pytest.approx(row["oracle_probability"], abs=1e-4)
+            assert verdict["score"] == pytest.approx(row["clip_score"], abs=1e-4)
+        else:
+            assert verdict["label"] == row["original_oracle_label"]
+    said = {(v["id"], v["which"]): v["label"] for v in judgements(judged, "lenet")}
+    assert len(said) == 240
+    assert all(said[i, "image"] == row["prediction"] for i, row in stored.items())
+    assert all(said[i, "original"] == row["original_prediction"] for i, row in stored.items())
+
+
+def test_what_it_prints_and_what_the_card_says(judged, capsys):
+    assert run("judge", judged, *ORACLES[2:]) == 0
+    told = capsys.readouterr().out
+    stored = rows(judged).values()
+    valid = [row for row in stored if row["valid"]]
+    share = 100 * np.mean([row["prediction"] == row["label"] for row in valid])
+    assert f"{share:.2f}" in told
+    assert "judgements/mnist/lenet/lenet.parquet" in told
+    card = (judged / "README.md").read_text()
+    assert "| clip | oracle | 240 |" in card
+    found = load_dataset(str(judged), "mnist.judgements", split="lenet")
+    assert sorted(set(found["judge"])) == ["clip", "lenet"]
+    assert len(found) == 480
+    assert len(load_dataset(str(judged), "mnist", split="lenet")) == 120
+
+
+def test_two_processes_say_the_same(judged, finished_split, tmp_path):
+    import shutil
+
+    shutil.copytree(finished_split, tmp_path / "out")
+    command = ("judge", tmp_path / "out", *ORACLES, "--num-processes", "2", "--batch-size", "16", "--quiet")
+    done = fmrgen(*command, FMRGEN_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    for judge in ("clip", "lenet"):
+        alone, together = judgements(judged, judge), judgements(tmp_path / "out", judge)
+        key = {(v["id"], v["which"]): v for v in together}
+        assert len(key) == len(together) == len(alone)
+        for verdict in alone:
+            other = key[verdict["id"], verdict["which"]]
+            floats = {name: verdict.pop(name) for name in ("probability", "score")}
+            assert {name: other.pop(name) for name in floats} == pytest.approx(floats, abs=1e-4)
+            assert other == verdict
+
+
+def test_what_is_judged_is_not_judged_again_after_a_kill(finished_split, tmp_path):
+    import shutil
+
+    shutil.copytree(finished_split, tmp_path / "out")
+    cache = tmp_path / "cache"
+    command = [
+        sys.executable,
+        "-m",
+        "fmrgen",
+        "judge",
+        str(tmp_path / "out"),
+        *ORACLES[:2],
+        "--batch-size",
+        "2",
+        "--quiet",
+    ]
+    env = {**os.environ, "FMRGEN_CACHE": str(cache)}
+    job = subprocess.Popen(command, env=env, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while len(parts := list(cache.glob("judgements/*/*.parquet"))) < 5:
+        assert time.monotonic() < deadline
+        assert job.poll() is None, job.stderr.read()
+        time.sleep(0.01)
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    parts = list(cache.glob("judgements/*/*.parquet"))
+    assert 5 <= len(parts) < 60
+    before = {part: part.stat().st_mtime_ns for part in parts}
+    assert not (tmp_path / "out/judgements").exists()
+    for part in parts[:1]:  # what was judged counts: a mark in it comes out at the end
+        table = pq.read_table(part)
+        marked = table.set_column(table.schema.get_field_index("when"), "when", pa.array(["marked"] * len(table)))
+        part.write_bytes(to_parquet(marked))
+    assert subprocess.run(command, env=env, check=False).returncode == 0
+    paths = SplitPaths(tmp_path / "out", "mnist", "lenet")
+    table = read_judgements(table_path(paths, "clip"), judges_of(paths)["clip"]).table
+    assert table["when"].to_pylist().count("marked") == 4
+    assert len(table) == 240
+    assert not list(cache.glob("judgements/*/*.parquet"))
+    assert before
+
+
+def read_back(hub, script):
+    env = {**os.environ, **hub.environment}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_on_the_hub_they_are_beside_the_split(judged, hub, tmp_path, finished_split):
+    upload(hub, finished_split, "someone/digits")
+    cache = {"FMRGEN_CACHE": str(tmp_path / "cache")}
+    done = fmrgen("judge", "someone/digits", *ORACLES[:2], **hub.environment, **cache)
+    assert done.returncode == 0, done.stderr
+    assert "someone/digits" in done.stdout
+    script = (
+        "import json; from datasets import load_dataset;"
+        "found = load_dataset('someone/digits', 'mnist.judgements', split='lenet');"
+        "print(json.dumps([list(found[name]) for name in ('judge', 'id', 'which', 'label')]))"
+    )
+    assert read_back(hub, script)[1:] == [
+        [v[name] for v in judgements(judged, "clip")] for name in ("id", "which", "label")
+    ]
+
+    other = fmrgen("judge", "someone/digits", "--oracle", f"clip={LENET}", **hub.environment, **cache)
+    assert other.returncode == 2
+    assert other.stderr.strip().endswith(
+        "someone/digits: already holds judgements of another clip on mnist/lenet; give yours another name, NAME=…"
+    )
+    pushed = fmrgen("push", judged, "someone/digits", "--public", **hub.environment)
+    assert pushed.returncode == 0, pushed.stderr
+    assert set(read_back(hub, script)[0]) == {"clip", "lenet"}
+
+
+def test_judgements_that_are_not_of_the_split_are_refused(judged, tmp_path):
+    import shutil
+
+    shutil.copytree(judged, tmp_path / "out")
+    paths = SplitPaths(tmp_path / "out", "mnist", "lenet")
+    path, about = table_path(paths, "clip"), judges_of(paths)["clip"]
+    found = read_judgements(path, about)
+    stored = rows(judged)
+    ids = np.array(sorted(stored))
+    digests = {"image": [hashlib.sha256(stored[i]["image"]["bytes"]).hexdigest() for i in ids]}
+    check_of_split(found, "out", ids, digests, 10)
+    with pytest.raises(UserError, match="judged over 10 classes, and the split has 7"):
+        check_of_split(found, "out", ids, digests, 7)
+    with pytest.raises(UserError, match=r"it judged id \d+, which the split has not; these are of another split"):
+        check_of_split(found, "out", ids[:-1], {"image": digests["image"][:-1]}, 10)
+    altered = {"image": ["0" * 64, *digests["image"][1:]]}
+    with pytest.raises(UserError, match=r"its image of id \d+ is not the stored one; judge this split anew"):
+        check_of_split(found, "out", ids, altered, 10)
+
+    def rewrite(table):
+        content = to_parquet(table)
+        path.write_bytes(content)
+        small = json.loads(path.with_suffix(".json").read_text()) | {"sha256": hashlib.sha256(content).hexdigest()}
+        path.with_suffix(".json").write_text(json.dumps(small))
+        return read_judgements(path, judges_of(paths)["clip"])
+
+    table = found.table
+    wrong = table.set_column(table.schema.get_field_index("label"), "label", pa.array([12] * len(table), pa.int32()))
+    with pytest.raises(UserError, match="label 12 is none of the 10 classes"):
+        rewrite(wrong)
+    with pytest.raises(UserError, match="has other columns than judgements have"):
+        rewrite(table.drop_columns(["score"]))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match="can't be read|is not the table"):
+        read_judgements(path, judges_of(paths)["clip"])
+    path.with_suffix(".json").write_text('{"schema": "fmrgen-judgements/9"}')
+    with pytest.raises(UserError, match="has schema 'fmrgen-judgements/9', this fmrgen reads fmrgen-judgements/1"):
+        judges_of(paths)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--oracle", "gone/nowhere"], "oracle.model: gone/nowhere can't be loaded"),
+        (["--oracle", "{kind: clp}"], "oracle: 'clp': unknown kind, did you mean clip?"),
+        (["--oracle", CLIP, "--oracle", CLIP], "two oracles are called clip; give one another name, NAME=…"),
+        (["--oracle", "reference:asset:mnist/lenet"], "oracle.model: asset:mnist/lenet can't be loaded"),
+    ],
+)
+def test_who_is_no_judge_is_told_in_a_line(judged, capsys, arguments, error):
+    assert run("judge", judged, *arguments) == 2
+    told = capsys.readouterr().err
+    assert error in told
+    assert told.count("\n") == 1
+
+
+def test_a_judge_as_an_object_in_python(judged):
+    class Zero(package.Oracle):
+        def judge(self, images, originals=None):
+            said = torch.zeros(len(images), 10)
+            said[:, 0] = 1
+            return package.Judgement(said, said)
+
+    (found,) = package.judge(str(judged), {"zero": Zero()}, progress=False)
+    stored = rows(judged).values()
+    valid = [row for row in stored if row["valid"]]
+    assert found.preserved.value == pytest.approx(100 * np.mean([row["label"] == 0 for row in valid]))
+    assert {v["label"] for v in judgements(judged, "zero")} == {0}
