@@ -213,7 +213,7 @@ def print_judged(found: "Sequence[Judged]", split: str, quiet: bool) -> None:
         header = ["judge", "sees the label in valid images, %", "in originals, %", "rows"]
         print_table(TextTable(header, rows), split)
     for one in found:
-        for place in map(str, one.files or [one.place]):
+        for place in map(str, one.files) if one.files else [one.place]:
             print_line(place)
 
 

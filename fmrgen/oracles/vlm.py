@@ -1,0 +1,178 @@
+"""A vision-language model as a judge: which letter it would answer, never what it would write."""
+
+import string
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from fmrgen.config import Revision
+from fmrgen.engine.interfaces import NONE, Judgement, Oracle, Originals
+from fmrgen.errors import UserError, one_line
+from fmrgen.kinds import OracleField
+from fmrgen.labels import Labels
+from fmrgen.oracles._class_prompts import names_in_prompts
+from fmrgen.oracles.base import OracleConfig
+from fmrgen.trust.recipes import paths_among
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_LETTERS = string.ascii_uppercase
+_NEVER = 1e-12  # the least probability whose logarithm is told
+
+
+class Config(OracleConfig):
+    """`model` is a folder or a Hub id of a model that takes an image and a chat, as Qwen3-VL, SmolVLM or InternVL.
+
+    For splits of many classes another oracle says which few it may choose from. It is slow: for `fmrgen judge`, or a
+    panel's last word, more than for the loop.
+    """
+
+    kind: str = "vlm"
+    model: str
+    revision: Revision = None
+    candidates: OracleField | None = Field(
+        None, description="the oracle whose `top` likeliest classes are the options; by default all classes are"
+    )
+    top: int = Field(5, ge=2, le=len(_LETTERS) - 1, description="how many of its classes are options")
+    question: str = "Which of these does the image show? Answer with the letter alone."
+    none: str = Field("none of these", description="what the last option is called")
+    first_synonym: bool = Field(True, description="of a name such as `tench, Tinca tinca` take only `tench`")
+    class_prompts: dict[str, str] = Field({}, description="a class's name → what it is called among the options")
+    batch: int = Field(8, ge=1, description="images asked of at once, always filled; another number, other last bits")
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def build(self, device: "torch.device | str" = "cpu") -> "VlmOracle":
+        import torch
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        from fmrgen.weights.checkpoint import freeze
+        from fmrgen.weights.pretrained import from_pretrained, pretrained_model
+
+        load: dict[str, Any] = {"reference": self.model, "what": "oracle.model", "revision": self.revision}
+        dtype = torch.float32 if self.precision == "fp32" else torch.bfloat16
+        model: Any = freeze(pretrained_model(AutoModelForImageTextToText, **load).to(dtype), device)
+        processor = from_pretrained(AutoProcessor, **load)
+        candidates = None if self.candidates is None else self.candidates.build(device)
+        return VlmOracle(model, processor, candidates, self)
+
+    def code_it_runs(self) -> list[str]:
+        return []
+
+    def places_it_reads(self) -> list[str]:
+        return paths_among(self.model)
+
+
+class VlmOracle(Oracle):
+    """Asks which of some options an image shows, and looks at how likely each option's letter is as the next token.
+
+    Each question is asked twice, with the options in two orders, since models prefer some letters to others; their
+    probabilities are averaged. Those of the classes and of `none` sum to 1; what is no option has 0.
+    """
+
+    derived = ("_letter_ids",)
+
+    def __init__(self, model: Any, processor: Any, candidates: Oracle | None, config: Config) -> None:
+        self.model, self.processor, self.candidates, self.config = model, processor, candidates, config
+        self.needs_originals = candidates is not None and candidates.needs_originals
+        self._names: list[str] = []
+        self._letter_ids: Tensor | None = None
+        tokenizer = getattr(processor, "tokenizer", None)
+        if tokenizer is None or not hasattr(processor, "apply_chat_template"):
+            raise UserError(f"oracle.model: {config.model} has no processor with a tokenizer; it is no chat model")
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+
+    def set_labels(self, labels: Labels) -> None:
+        self._names = names_in_prompts(labels.names, self.config.first_synonym, self.config.class_prompts)
+        options = len(labels) if self.candidates is None else min(self.config.top, len(labels))
+        if options >= len(_LETTERS):
+            raise UserError(
+                f"oracle: {options} classes are more options than there are letters; name an oracle that chooses some, "
+                "oracle.candidates"
+            )
+        if self.candidates is not None:
+            self.candidates.set_labels(labels)
+        self._letter_ids = self._find_letters(options + 1)
+
+    def judge(self, images: "Tensor", originals: Originals | None = None) -> Judgement:
+        import torch
+
+        if self._letter_ids is None:
+            raise UserError("oracle: does not know its labels yet; call set_labels(fmrgen.Labels(names)) first")
+        options = self._options(images, originals)
+        found = torch.zeros(len(images), len(self._names) + 1, device=images.device)  # the last is none of them
+        for start in range(0, len(images), self.config.batch):
+            rows = list(range(start, min(start + self.config.batch, len(images))))
+            filled = rows + rows[-1:] * (self.config.batch - len(rows))
+            some = options[filled]
+            said = self._ask(images[filled], some)
+            said = (said + self._ask(images[filled], some.flip(1)).flip(1)) / 2
+            found[rows] = found[rows].scatter(1, some[: len(rows)], said[: len(rows)].to(found))
+        decided = found.argmax(1)
+        labels = decided.masked_fill(decided == len(self._names), NONE)
+        probabilities = found[:, :-1].contiguous()
+        return Judgement(probabilities, probabilities.clamp(min=_NEVER).log(), labels)
+
+    def _options(self, images: "Tensor", originals: Originals | None) -> "Tensor":
+        """The labels that are options for each image, the likeliest first, and behind them `none`: [B, O]."""
+        import torch
+
+        none = torch.full((len(images), 1), len(self._names), device=images.device)
+        if self.candidates is None:
+            every = torch.arange(len(self._names), device=images.device).expand(len(images), -1)
+            return torch.cat([every, none], 1)
+        likely = self.candidates.judge(images, originals).probabilities
+        return torch.cat([likely.topk(min(self.config.top, likely.shape[1]), dim=1).indices, none], 1)
+
+    def _ask(self, images: "Tensor", options: "Tensor") -> "Tensor":
+        """The probability of each option [B, O], in the order in which they are given."""
+        import torch
+
+        from fmrgen.engine.images import to_bytes
+
+        called = [*self._names, self.config.none]
+        prompts = [self._prompt([called[option] for option in row]) for row in options.tolist()]
+        pictures = [[image] for image in to_bytes(images).cpu()]
+        inputs = self.processor(text=prompts, images=pictures, return_tensors="pt", padding=True, padding_side="left")
+        inputs = inputs.to(self.model.device, dtype=self.model.dtype)
+        with torch.no_grad():
+            logits = self.model(**inputs).logits[:, -1].float()
+        assert self._letter_ids is not None
+        return logits[:, self._letter_ids[: options.shape[1]]].softmax(1)
+
+    def _prompt(self, names: Sequence[str], with_image: bool = True) -> str:
+        """The chat up to where the answer begins."""
+        lines = [self.config.question, *(f"{letter}. {name}" for letter, name in zip(_LETTERS, names, strict=False))]
+        content = [{"type": "image"}] * with_image + [{"type": "text", "text": "\n".join(lines)}]
+        try:
+            prompt: str = self.processor.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+            )
+        except Exception as error:  # a template is a program of the model's files
+            raise UserError(
+                f"oracle.model: the chat template of {self.config.model} fails: {one_line(error)}"
+            ) from None
+        return prompt
+
+    def _find_letters(self, count: int) -> "Tensor":
+        """The tokens [count] with which the answer would begin. Raises UserError where the model can't be asked so."""
+        import torch
+
+        names = [*self._names, self.config.none][:count]
+        prompt = self._prompt(names)
+        if prompt == self._prompt(names, with_image=False):
+            raise UserError(f"oracle.model: the chat template of {self.config.model} has no place for an image")
+
+        def tokens(text: str) -> list[int]:
+            return list(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+        before = len(tokens(prompt))
+        found = [tokens(prompt + letter)[before : before + 1] for letter in _LETTERS[:count]]
+        if any(len(of_letter) != 1 for of_letter in found) or len({of_letter[0] for of_letter in found}) < count:
+            raise UserError(
+                f"oracle.model: to the tokenizer of {self.config.model} the letters A, B, … are not one token each"
+            )
+        return torch.tensor([of_letter[0] for of_letter in found], device=self.model.device)
