@@ -141,3 +141,10 @@ def resize(image: Image.Image, size: int, fit: Fit) -> np.ndarray:
         else:
             image = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(image, dtype=np.uint8)
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """uint8 [H, W, 3] as the file of a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()

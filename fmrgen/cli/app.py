@@ -153,6 +153,7 @@ def _parse_part(text: str | None) -> tuple[int, int] | None:
 
 
 command()(tools.judge)
+command()(tools.audit)
 command()(studies.compare)
 command()(studies.sweep)
 command()(studies.inspect)

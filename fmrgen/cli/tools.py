@@ -1,8 +1,9 @@
 """The commands around splits: looking at them, exporting them, and what there is to run."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +18,9 @@ from fmrgen.cli.options import (
 )
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
+
+if TYPE_CHECKING:
+    from fmrgen.jobs.audit import Audit
 
 
 def judge(
@@ -51,6 +55,76 @@ def judge(
         found = run(split, named, batch_size=batch_size, on_rows=on_rows, on_wait=display.print_note)
     if is_first:
         display.print_judged(found, split, quiet)
+
+
+def audit(
+    split: SplitArgument,
+    raters: Annotated[str, typer.Option("--raters", metavar="NAME,NAME", help="Who answers, each under a name.")],
+    count: Annotated[int, typer.Option("--n", metavar="N", min=1, help="Perturbed images in the sample.")] = 300,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the sample.")] = 0,
+    host: Annotated[
+        str, typer.Option("--host", metavar="HOST", help="Listen here; 0.0.0.0 lets others in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", metavar="PORT", min=0, help="Listen on it; 0 takes any.")] = 0,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Where answers on a split of the Hub are kept.")
+    ] = Path("audit"),
+    export: Annotated[
+        Path | None, typer.Option("--export", metavar="FILE", help="Write the page as a file with all images in it.")
+    ] = None,
+    answers: Annotated[
+        list[Path] | None,
+        typer.Option("--import", metavar="FILE", help="Take the answers that an exported page saved. Repeat for more."),
+    ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Run the code, and read the files, that the generator in the recipe names."),
+    ] = False,
+) -> None:
+    """Have people name a sample of a split's images.
+
+    Serves a page until you press Ctrl-C. Run the same command again to resume.
+    """
+    from fmrgen.cli import display
+    from fmrgen.jobs.audit import Audit
+
+    display.quiet_libraries()
+    names = [name.strip() for name in raters.split(",") if name.strip()]
+    found = Audit(split, names, count=count, seed=seed, output=output, trust=trust)
+    if found.note:
+        display.print_note(found.note)
+    if export is not None:
+        found.export(export)
+        display.print_line(export)
+        return
+    for path in answers or []:
+        name, done = found.take(path)
+        display.print_line(f"{name}: {done} answers")
+    if not answers:
+        _serve(found, host, port)
+    for name, rater in found.raters.items():
+        display.print_line(f"{name}: {rater.done} of {len(rater.tasks)} images")
+    for path in found.close():
+        display.print_line(path)
+
+
+def _serve(audit: "Audit", host: str, port: int) -> None:
+    """Serves the page until somebody stops it; an answer may be taken back to the end."""
+    from fmrgen.cli import display
+
+    server = audit.server(host, port)
+    server.timeout = 1.0
+    display.print_line(f"open {server.address}")
+    display.print_line("answers are kept as they come; Ctrl-C ends")
+    if server.hosts is None:
+        display.print_note(f"--host {host}: whoever has the address can answer, and see the images")
+    was_done = False
+    with server, suppress(KeyboardInterrupt):
+        while True:
+            server.handle_request()
+            if server.is_done and not was_done:
+                display.print_line("all have answered")
+            was_done = server.is_done
 
 
 def show(

@@ -100,6 +100,12 @@ def gallery_page(gallery: Gallery) -> str:
     return _render("gallery.html", title=gallery.split, gallery=_script_data([gallery], {gallery.split: gallery.split}))
 
 
+def audit_page(told: dict[str, Any]) -> str:
+    """The page on which people name images; `told` has the `raters`, the `names` of the classes and, where there is no
+    server, the `images` of each rater as addresses and a `key` of the sample."""
+    return _render("audit.html", told=_json_in_page(told))
+
+
 def _render(template: str, **values: Any) -> str:
     folder = Path(__file__).parent / "templates"
     environment = Environment(
@@ -113,8 +119,12 @@ def _render(template: str, **values: Any) -> str:
 
 
 def _script_data(galleries: Sequence[Gallery], short: dict[str, str]) -> Markup:
-    """The galleries as JSON that no name in it can break out of."""
-    told = [asdict(gallery) | {"short": short[gallery.split]} for gallery in galleries]
+    """The galleries as JSON in a page."""
+    return _json_in_page([asdict(gallery) | {"short": short[gallery.split]} for gallery in galleries])
+
+
+def _json_in_page(told: Any) -> Markup:
+    """JSON that nothing in it can break out of."""
     text = json.dumps(told, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 

@@ -35,6 +35,9 @@ TABLE = pa.schema(
         ("when", pa.string()),
         ("image_sha256", pa.string()),
         ("weights_sha256", pa.string()),
+        ("repeat", pa.int32()),  # how often the judge had seen the image before
+        ("stratum", pa.string()),  # of a sample
+        ("seconds", pa.float32()),  # that a person took
     ]
 )
 

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, TypeVar, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features
-from PIL import Image as PILImage
 from pydantic import TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import open_plain, sha256_of, write_atomically
+from fmrgen.image_files import png_bytes
 from fmrgen.metrics import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.records import Perturbed
 from fmrgen.storage.paths import SplitPaths
@@ -283,13 +283,7 @@ def _stored(row: Perturbed, column: Column, schema: RowSchema) -> Any:
     if column.type == "verdicts":
         return schema.verdicts(row)
     value = getattr(row, column.field)
-    return {"bytes": _png(value), "path": None} if column.type == "image" else value
-
-
-def _png(image: Any) -> bytes:
-    buffer = io.BytesIO()
-    PILImage.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, format="PNG")
-    return buffer.getvalue()
+    return {"bytes": png_bytes(value.permute(1, 2, 0).numpy()), "path": None} if column.type == "image" else value
 
 
 def summary_of(provenance: Provenance, folder: SplitFolder | None = None) -> Summary:

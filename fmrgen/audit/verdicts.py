@@ -1,0 +1,150 @@
+"""What a rater has said so far, kept beside the split after each answer: nothing is lost when a window is closed."""
+
+import hashlib
+import threading
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+
+from fmrgen.audit.sample import Sample, Shown
+from fmrgen.errors import UserError
+from fmrgen.files import sha256_of
+from fmrgen.storage.judgements import (
+    SCHEMA,
+    TABLE,
+    UNSURE,
+    JudgeFile,
+    about_path,
+    judges_of,
+    read_judgements,
+    table_path,
+    to_parquet,
+    write_judgements,
+)
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import Provenance, now
+
+
+@dataclass(frozen=True)
+class Audited:
+    """A split that is audited: where its judgements go, what it is, and which of its images are shown.
+
+    `images` are the bytes of each, by id and which.
+    """
+
+    paths: SplitPaths
+    provenance: Provenance
+    sample: Sample
+    images: dict[tuple[int, str], bytes]
+
+    @property
+    def section(self) -> dict[str, Any]:
+        """What is to be known of the sample by whoever makes figures of the answers."""
+        shown = len([entry for entry in self.sample.shown if entry.which == "image" and not entry.repeat])
+        return {"shown": shown, "seed": self.sample.seed, "strata": self.sample.strata}
+
+
+class Rater:
+    """One person's answers, in the order in which they are asked for.
+
+    Raises UserError where there are answers of that name to other questions.
+    """
+
+    def __init__(self, name: str, audited: Audited) -> None:
+        self.name, self.audited = name, audited
+        self.tasks = audited.sample.order(name)
+        self.answers: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+        if table_path(audited.paths, name).exists() or about_path(audited.paths, name).exists():
+            self._read()
+
+    def _read(self) -> None:
+        paths = self.audited.paths
+        about = judges_of(paths).get(self.name)
+        where = table_path(paths, self.name)
+        if about is None or not where.exists():
+            raise UserError(f"{where}: is only half there; delete what is left of it, or choose another rater's name")
+        if about.kind != "person":
+            raise UserError(f"{where}: are judgements of an {about.kind}; choose another rater's name")
+        if about.files != self.audited.provenance.files_digest or about.section != self.audited.section:
+            raise UserError(
+                f"{where}: was begun on other images (--n, --seed, or the split itself, were others); choose another "
+                "rater's name, or the same options"
+            )
+        # The table is written first: a kill before the file about it leaves the newest answer in the table alone.
+        found = read_judgements(where, replace(about, sha256=sha256_of(where))).table.to_pylist()
+        begun = [(entry["id"], entry["which"], entry["repeat"]) for entry in found]
+        if begun != [(task.id, task.which, task.repeat) for task in self.tasks[: len(begun)]]:
+            raise UserError(f"{where}: its answers are not to the images of this audit, in their order")
+        self.answers = found
+
+    @property
+    def done(self) -> int:
+        return len(self.answers)
+
+    def task(self, number: int) -> Shown | None:
+        """What is asked as the number-th, from 0; None behind the last."""
+        return self.tasks[number] if 0 <= number < len(self.tasks) else None
+
+    def answer(self, number: int, label: int, seconds: float | None) -> int:
+        """Takes the answer to a task, the next one or one that was answered before; returns how many there are.
+
+        Raises UserError for one that is not its turn, or a label that is none.
+        """
+        if not UNSURE <= label < len(self.audited.provenance.labels):
+            raise UserError(f"label {label} is none of the classes")
+        with self._lock:
+            if not 0 <= number <= len(self.answers) or number >= len(self.tasks):
+                raise UserError(f"image {number + 1} is not asked for now")
+            task = self.tasks[number]
+            told = {
+                "judge": self.name,
+                "id": task.id,
+                "which": task.which,
+                "label": label,
+                "probability": None,
+                "score": None,
+                "when": now(),
+                "image_sha256": hashlib.sha256(self.audited.images[task.id, task.which]).hexdigest(),
+                "weights_sha256": None,
+                "repeat": task.repeat,
+                "stratum": task.stratum,
+                "seconds": seconds,
+            }
+            self.answers[number : number + 1] = [told]
+            self._write()
+            return len(self.answers)
+
+    def undo(self, number: int) -> int:
+        """Takes the answer to the last task back, which is `number`; done already, it does nothing. Returns how many
+        there are.
+
+        Raises UserError where it is not the last.
+        """
+        with self._lock:
+            if number not in (len(self.answers) - 1, len(self.answers)):
+                raise UserError(f"image {number + 1} is not the last that was answered")
+            if number < len(self.answers):
+                del self.answers[number:]
+                self._write()
+            return len(self.answers)
+
+    def _write(self) -> None:
+        content = to_parquet(pa.Table.from_pylist(self.answers, schema=TABLE))
+        provenance = self.audited.provenance
+        about = JudgeFile(
+            schema=SCHEMA,
+            judge=self.name,
+            kind="person",
+            section=self.audited.section,
+            weights_sha256=None,
+            split=self.audited.paths.name,
+            files=provenance.files_digest,
+            labels=len(provenance.labels),
+            rows=len(self.answers),
+            sha256=hashlib.sha256(content).hexdigest(),
+            fmrgen=version("fmrgen"),
+        )
+        write_judgements(self.audited.paths, about, content)

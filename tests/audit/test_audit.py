@@ -1,0 +1,307 @@
+"""An audit in a real browser: by keys and by touch, killed and gone on, two at once, and on a page sent around."""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from helpers import rows, run, wait_for
+
+from fmrgen import UserError
+from fmrgen.jobs.audit import Audit
+from fmrgen.storage.judgements import UNSURE, judges_of, read_judgements, table_path
+from fmrgen.storage.paths import SplitPaths
+
+NONE = -1
+
+
+def answers(folder, rater):
+    paths = SplitPaths(Path(folder), "mnist", "lenet")
+    return read_judgements(table_path(paths, rater), judges_of(paths)[rater]).table.to_pylist()
+
+
+@contextlib.contextmanager
+def serving(folder, *arguments, end=signal.SIGINT):
+    """`fmrgen audit` at work; gives its process and the address of its page."""
+    command = [sys.executable, "-m", "fmrgen", "audit", str(folder), *map(str, arguments)]
+    job = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"}
+    )
+    address = re.search(r"open (http\S+)", job.stdout.readline())
+    assert address, job.stderr.read()
+    try:
+        yield job, address[1]
+    finally:
+        if job.poll() is None:
+            job.send_signal(end)
+        job.communicate(timeout=30)
+
+
+@pytest.fixture
+def chromium():
+    """Pages of a real headless Chromium, which may ask nobody but the program."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("no chromium on this machine")
+    complaints = []
+    with playwright.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
+
+        def page(address, **options):
+            made = opened.new_context(**options).new_page()
+            made.on("pageerror", lambda error: complaints.append(str(error)))
+            made.on(
+                "request",
+                lambda request: (
+                    complaints.append(request.url)
+                    if "127.0.0.1" not in request.url and not request.url.startswith(("data:", "blob:", "file:"))
+                    else None
+                ),
+            )
+            made.goto(address)
+            return made
+
+        yield page
+        opened.close()
+    assert complaints == []
+
+
+def until(page, condition):
+    """Waits for a condition in JavaScript, which the page itself forbids to be made of text."""
+    wait_for(lambda: page.evaluate(condition), 30)
+
+
+def label_shown(audit, rater, number):
+    """What a person who sees well would say."""
+    task = audit.raters[rater].tasks[number]
+    return next(row["label"] for i, row in audit.rows.items() if i == task.id)
+
+
+@pytest.fixture
+def audit(split):
+    found = Audit(str(split), ["ann", "ben"], count=52, output=split)
+    found.rows = rows(split)
+    return found
+
+
+@pytest.mark.browser
+def test_sixty_images_by_keys_with_a_killed_server_between(split, audit, chromium):
+    labels = [label_shown(audit, "ann", number) for number in range(len(audit.raters["ann"].tasks))]
+    assert len(labels) >= 60
+    told = ("--raters", "ann,ben", "--n", "52", "--port", "18431")
+    with serving(split, *told, end=signal.SIGKILL) as (job, address):
+        page = chromium(address)
+        page.get_by_role("button", name="ann").click()
+        for number in range(20):
+            assert page.locator("#count").inner_text() == f"Image {number + 1} of {len(labels)}."
+            page.keyboard.press(str(labels[number]))
+        until(page, "unsent.length == 0")
+        job.send_signal(signal.SIGKILL)
+        job.wait()
+        for number in range(20, 25):  # nobody answers: they wait in the window
+            page.keyboard.press(str(labels[number]))
+        page.get_by_text("Not saved yet").wait_for()
+    assert [entry["label"] for entry in answers(split, "ann")] == labels[:20]
+    with serving(split, *told) as (_, address):
+        page.goto(address)
+        page.get_by_role("button", name="ann").click()
+        page.get_by_text("Image 26 of").wait_for()
+        page.keyboard.press("x")
+        page.keyboard.press("Backspace")
+        for number in range(25, len(labels)):
+            page.keyboard.press("?" if number == 30 else "x" if number == 31 else str(labels[number]))
+        page.get_by_text("That was all. Thank you!").wait_for()
+        until(page, "unsent.length == 0")
+    labels[30], labels[31] = UNSURE, NONE
+    said = answers(split, "ann")
+    assert [entry["label"] for entry in said] == labels
+    assert all(0 <= entry["seconds"] < 60 for entry in said)
+    assert [(entry["id"], entry["which"]) for entry in said] == [(t.id, t.which) for t in audit.raters["ann"].tasks]
+    assert {entry["which"] for entry in said} == {"image", "original", "reconstruction"}
+    assert "| ann | person |" in (split / "README.md").read_text()
+
+
+@pytest.mark.browser
+def test_two_raters_at_once_one_of_them_on_a_phone(split, audit, chromium):
+    with serving(split, "--raters", "ann,ben", "--n", "52") as (_, address):
+        desk = chromium(address)
+        phone = chromium(address, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+        desk.get_by_role("button", name="ann").click()
+        phone.get_by_role("button", name="ben").tap()
+        for number in range(12):
+            desk.keyboard.press(str(label_shown(audit, "ann", number)))
+            phone.get_by_role("group", name="answers", exact=True).get_by_role(
+                "button", name=str(label_shown(audit, "ben", number))
+            ).tap()
+        phone.get_by_role("button", name="None of these").tap()
+        phone.get_by_role("button", name="Take back").tap()
+        assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+        buttons = phone.locator("#choices button, #others button")
+        assert all(buttons.nth(place).bounding_box()["height"] >= 40 for place in range(buttons.count()))
+        last = buttons.last.bounding_box()
+        assert last["y"] + last["height"] <= 844  # all of it on the screen
+        for page in (desk, phone):
+            until(page, "unsent.length == 0")
+    for rater in ("ann", "ben"):
+        assert [entry["label"] for entry in answers(split, rater)] == [label_shown(audit, rater, n) for n in range(12)]
+
+
+@pytest.mark.browser
+def test_a_page_that_is_sent_around_comes_back_as_a_file(split, audit, chromium, tmp_path):
+    page_file = tmp_path / "page.html"
+    assert run("audit", split, "--raters", "ann,ben", "--n", "52", "--export", page_file) == 0
+    assert not (split / "judgements").exists()
+    page = chromium(f"file://{page_file}")
+    page.get_by_role("button", name="ben").click()
+    total = len(audit.raters["ben"].tasks)
+    for number in range(total):
+        page.keyboard.press(str(label_shown(audit, "ben", number)))
+        if number == 9:  # closed and opened again
+            page.goto(f"file://{page_file}")
+            page.get_by_role("button", name="ben").click()
+            assert page.locator("#count").inner_text() == f"Image 11 of {total}."
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save my answers").click()
+    saved.value.save_as(tmp_path / "answers.json")
+    told = ("--raters", "ann,ben", "--n", "52", "--import", tmp_path / "answers.json")
+    assert run("audit", split, *told) == 0
+    assert [entry["label"] for entry in answers(split, "ben")] == [label_shown(audit, "ben", n) for n in range(total)]
+
+
+@pytest.mark.browser
+def test_a_thousand_classes_are_searched(chromium, tmp_path):
+    from timm.data import ImageNetInfo
+
+    from fmrgen.report.pages import audit_page
+
+    names = ImageNetInfo().label_descriptions()
+    pixel = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
+    told = {"raters": ["<b>ann</b>"], "names": names, "images": {"<b>ann</b>": [pixel] * 3}, "key": "k"}
+    (tmp_path / "page.html").write_text(audit_page(told))
+    page = chromium(f"file://{tmp_path / 'page.html'}")
+    search = page.get_by_label("Type what you see, then choose")
+    search.fill("tench")
+    assert page.locator("#choices button").first.inner_text().endswith("tench, Tinca tinca")
+    search.press("Enter")
+    search.fill("sky nothing like it")
+    search.press("Enter")
+    assert page.locator("#count").inner_text() == "Image 2 of 3."
+    search.fill("gold fi")
+    page.get_by_role("button", name="goldfish, Carassius").click()
+    page.keyboard.press("Backspace")
+    search.fill("great white")
+    search.press("Enter")
+    page.get_by_role("button", name="tell").click()
+    stored = page.evaluate("JSON.parse(localStorage.getItem(placeOf(rater)))")
+    assert [entry["label"] for entry in stored] == [0, 2, UNSURE]
+
+
+def ask(address, method, path, body=None, **headers):
+    place = urlsplit(address)
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=10)
+    connection.request(method, path if path.startswith("/") else place.path + path, body, headers)
+    answer = connection.getresponse()
+    return answer.status, answer.read(), dict(answer.getheaders())
+
+
+def test_who_does_not_know_the_address_gets_nothing_and_nobody_sees_more_than_the_image(split, audit):
+    post = {"Content-Type": "application/json"}
+    with serving(split, "--raters", "ann", "--n", "52") as (_, address):
+        assert urlsplit(address).hostname == "127.0.0.1"
+        assert len(urlsplit(address).path) > 20
+        for path in ("/", "/wrong/", "/wrong/image?rater=ann&number=0", f"/{'a' * 22}/"):
+            assert ask(address, "GET", path)[0] == 404
+        assert ask(address, "GET", "", Host="evil.example:80")[0] == 404
+        status, page, headers = ask(address, "GET", "")
+        assert status == 200
+        assert headers["Cache-Control"] == "no-store"
+        told = json.loads(re.search(rb'id="told">(.*?)</script>', page)[1])
+        assert told == {"raters": ["ann"], "names": [str(digit) for digit in range(10)]}
+        assert json.loads(ask(address, "GET", "state?rater=ann")[1]) == {
+            "done": 0,
+            "total": len(audit.raters["ann"].tasks),
+        }
+        task = audit.raters["ann"].tasks[3]
+        status, image, headers = ask(address, "GET", "image?rater=ann&number=3")
+        assert image == audit.audited.images[task.id, task.which]
+        assert not {"ETag", "Last-Modified"} & set(headers)
+        for wrong in (
+            "image?rater=ann&number=999",
+            "image?rater=ann&number=-1",
+            "image?rater=zoe&number=0",
+            "nothing?rater=ann",
+        ):
+            assert ask(address, "GET", wrong)[0] == 404
+        for body, headers, status in (
+            ('{"rater": "ann", "number": 0, "label": 10}', post, 409),
+            ('{"rater": "ann", "number": 5, "label": 1}', post, 409),
+            ('{"rater": "ann", "number": 0, "label": "<b>"}', post, 400),
+            ('{"rater": "zoe", "number": 0, "label": 1}', post, 400),
+            ("[]", post, 400),
+            ("{" * 3000, post, 400),
+            (" " * 5000, post, 400),
+            ('{"rater": "ann", "number": 0, "label": 1}', {"Content-Type": "text/plain"}, 400),
+            ('{"rater": "ann", "number": 0, "label": 1}', post, 200),
+            ('{"rater": "ann", "number": 0, "label": 2}', post, 200),  # the same again: its answer was lost on the way
+        ):
+            assert ask(address, "POST", "answer", body, **headers)[0] == status, body
+    (said,) = answers(split, "ann")
+    assert said["label"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--raters", "ann,ann"], "--raters: name each rater once, as in --raters ann,ben"),
+        (["--raters", ""], "--raters: name each rater once"),
+        (["--raters", "../ann"], "judge '../ann': its name becomes a file's"),
+        (["--raters", "ann", "--port", "99999"], "--host 127.0.0.1 --port 99999: can't be listened on"),
+        (["--raters", "ann", "--import", "gone.json"], "gone.json: is no file of answers"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(split, capsys, arguments, error):
+    assert run("audit", split, *arguments) == 2
+    told = capsys.readouterr().err
+    assert error in told
+    assert told.count("\n") == 1
+
+
+def test_answers_that_do_not_belong_here_are_refused(split, audit, tmp_path):
+    rater = audit.raters["ann"]
+    for number in range(3):
+        rater.answer(number, 1, 0.5)
+    paths = audit.audited.paths
+    again = Audit(str(split), ["ann"], count=52, output=split).raters["ann"]
+    assert again.done == 3
+    with pytest.raises(UserError, match=r"was begun on other images \(--n, --seed, or the split itself, were others\)"):
+        Audit(str(split), ["ann"], count=40, output=split)
+    table = table_path(paths, "ann").read_bytes()
+    rater.answer(3, 4, 0.5)
+    small = table_path(paths, "ann").with_suffix(".json").read_bytes()
+    table_path(paths, "ann").write_bytes(table)  # a kill between the two files
+    assert Audit(str(split), ["ann"], count=52, output=split).raters["ann"].done == 3
+    table_path(paths, "ann").unlink()
+    with pytest.raises(UserError, match="is only half there; delete what is left of it"):
+        Audit(str(split), ["ann"], count=52, output=split)
+    table_path(paths, "ann").write_bytes(table[: len(table) // 2])
+    table_path(paths, "ann").with_suffix(".json").write_bytes(small)
+    with pytest.raises(UserError, match="can't be read"):
+        Audit(str(split), ["ann"], count=52, output=split)
+    (tmp_path / "a.json").write_text(json.dumps({"key": "another", "rater": "ben", "answers": []}))
+    with pytest.raises(UserError, match="are answers to other images"):
+        audit.take(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text(json.dumps({"key": audit.key, "rater": "ben", "answers": [{"label": 77}]}))
+    with pytest.raises(UserError, match="answer 1 has the label 77, which is none of the classes"):
+        audit.take(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text(json.dumps({"key": audit.key, "rater": "zoe", "answers": []}))
+    with pytest.raises(UserError, match="are answers of 'zoe'; name them among --raters"):
+        audit.take(tmp_path / "a.json")
