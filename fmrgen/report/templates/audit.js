@@ -101,7 +101,7 @@ function matches(text) {
 function offer() {
   const labels = few ? told.names.map((_, label) => label) : matches(at("search").value);
   at("choices").replaceChildren(...labels.map((label, place) =>
-    button(few ? keyOf(label) : place ? "" : "⏎", told.names[label], () => answer(label), !few && !place)));
+    button(few ? (plain ? "" : keyOf(label)) : place ? "" : "⏎", told.names[label], () => answer(label), !few && !place)));
 }
 
 const addressOf = of => alone ? told.images[rater][of] : `image?rater=${encodeURIComponent(rater)}&number=${of}`;
