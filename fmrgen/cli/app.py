@@ -282,6 +282,14 @@ def evaluate(
             help="Measure accuracy on attacked originals too: pgd-20@8/255, pgd-20-l2@0.5 or fgsm@8/255.",
         ),
     ] = None,
+    valid_by: Annotated[
+        str | None,
+        typer.Option(
+            "--valid-by",
+            metavar="JUDGE",
+            help="Count a row as valid where this judge too sees its label; human is all persons together.",
+        ),
+    ] = None,
     download: Annotated[
         bool, typer.Option("--download", help="Download splits before reading them, instead of streaming.")
     ] = False,
@@ -322,6 +330,7 @@ def evaluate(
             named,
             source=originals,
             attack=attack,
+            valid_by=valid_by,
             download=download,
             batch_size=batch_size,
             trust=trust,

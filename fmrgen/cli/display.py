@@ -24,6 +24,9 @@ from fmrgen.report.tables import Table as TextTable
 from fmrgen.report.tables import (
     all_notes,
     format_interval,
+    judged_table,
+    judges_lines,
+    judges_table,
     legend,
     mask_table,
     neighbours,
@@ -228,6 +231,14 @@ def print_evaluation(evaluation: "EvaluationResults") -> None:
         if (otherwise := split_table(ranked(row, comparison), secondary=True)).header[1:]:
             print_table(otherwise, "FMR by other ways of counting")
         for line in (split_facts(split, row), *neighbours(comparison)):
+            print_line(line)
+        for title, table in (
+            ("other judges of its images", judges_table(split)),
+            ("FMR under each judge", judged_table(split, ranked(row, comparison))),
+        ):
+            if table is not None:
+                print_table(table, title)
+        for line in judges_lines(split, row):
             print_line(line)
     _print_notes(evaluation)
 

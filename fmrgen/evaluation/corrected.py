@@ -79,8 +79,8 @@ def corrected(
     audited = verdicts.audited & valid
     if not audited.any():
         return None
-    rows, sizes = len(valid), np.bincount(verdicts.stratum[valid])
-    looked = np.bincount(verdicts.stratum[audited], minlength=len(sizes))
+    rows, strata = len(valid), int(verdicts.stratum.max()) + 1
+    sizes, looked = (np.bincount(verdicts.stratum[of], minlength=strata) for of in (valid, audited))
     covered = valid & (looked > 0)[verdicts.stratum]  # strata without a look are left out, as if they were not there
     weight = np.where(audited, (sizes / np.maximum(looked, 1))[verdicts.stratum], 0.0) / rows
     shows = np.where(audited, verdicts.seen - verdicts.false_positives, 0.0)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,11 +10,14 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError
+from fmrgen.evaluation.corrected import Corrected
+from fmrgen.evaluation.judged import JudgeFigures
 from fmrgen.evaluation.own_splits import OwnComparison
 from fmrgen.evaluation.rankings import Difference, RankedClassifier
 from fmrgen.evaluation.samples import Sample
 from fmrgen.evaluation.steps import StepFigures
 from fmrgen.files import read_json
+from fmrgen.intervals import Estimate
 from fmrgen.metrics import Summary
 
 SCHEMA: Literal["fmrgen-evaluation/1"] = "fmrgen-evaluation/1"
@@ -29,7 +32,9 @@ class EvaluatedSplit:
     it was made for. All of these are None where there is none. `iterations` maps a number of guided steps to the valid
     rows that took it, `stop_reasons` a reason to its rows; None where the split has no such column. `notes` say in
     words what a reader of the figures must know. `made_with` tells in words source, classifier, generator, oracle and
-    perturbation. `steps` are of its own classifier; None where it keeps none.
+    perturbation. `steps` are of its own classifier; None where it keeps none. `judges` are those who looked at it
+    besides its oracle, `people_alpha` how far the persons among them agree (Krippendorff's alpha). `valid_by` is the
+    judge by whose word rows are valid; None where the oracle's holds.
     """
 
     name: str
@@ -47,6 +52,9 @@ class EvaluatedSplit:
     notes: list[str]
     steps: StepFigures | None = None
     made_with: dict[str, str] | None = None
+    judges: list[JudgeFigures] = field(default_factory=list)
+    people_alpha: Estimate | None = None
+    valid_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,8 @@ class Result:
     """One classifier on one split: over all rows and for each class, in the order of the split's class names.
 
     `conditioned` marks the classifier that the split was made for: it has the same weights, and says of the stored
-    images what the split says it said.
+    images what the split says it said. `judged` has PA and FMR over the images that still show their class, by the name
+    of the judge who says so.
     """
 
     split: str
@@ -72,6 +81,7 @@ class Result:
     total: Summary
     classes: list[Summary]
     notes: list[str]
+    judged: dict[str, Corrected] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

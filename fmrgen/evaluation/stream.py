@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import MOST_PIXELS, Batch, LazyPixels, Pixels, Predictions
+from fmrgen.evaluation.judged import Judge
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.steps import COLUMNS as STEP_COLUMNS
 from fmrgen.labels import Labels, find_label
@@ -25,8 +27,8 @@ _NEEDED_WHOLE = ("label", "valid", "iterations")  # where they are there, every 
 class SplitRows:
     """The rows of a split: `batches` passes over them once and leaves what is no image in `columns`."""
 
-    def __init__(self, opened: OpenedSplit, labels: Labels, sampler: Sampler) -> None:
-        self.opened, self.labels, self.sampler = opened, labels, sampler
+    def __init__(self, opened: OpenedSplit, labels: Labels, sampler: Sampler, keep_digests: bool = False) -> None:
+        self.opened, self.labels, self.sampler, self.keep_digests = opened, labels, sampler, keep_digests
         self.images = [name for name in IMAGES if name in opened.features]
         own = opened.provenance is not None and opened.labels is not None
         self.has_own_classes = own and list(labels.names) == list(opened.provenance.labels)  # type: ignore[union-attr]
@@ -42,6 +44,7 @@ class SplitRows:
             else:
                 self.notes.append(f"the column {name} is not used, it holds {feature}")
         self._parts: list[dict[str, np.ndarray]] = []
+        self.sha256: dict[str, list[str]] = {name: [] for name in self.images if keep_digests}  # of the stored images
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
@@ -68,6 +71,8 @@ class SplitRows:
                 shown = pa.table({name: table[name] for name in self.images} | named)
                 self.sampler.add(row, shown, part["label"].tolist(), self.opened.image_of)
                 images = {name: table[name] for name in self.images}
+                for name, digests in self.sha256.items():
+                    digests += [sha256(stored["bytes"]).hexdigest() for stored in images[name].to_pylist()]
                 yield Batch(np.arange(row, row + len(table)), partial(decode_images, images, self.opened, row))
                 row += len(table)
         if self.opened.provenance is not None:
@@ -128,7 +133,8 @@ class ClassifiedSplit:
     """A split after all classifiers saw it.
 
     `answering` are the classifiers made to answer in `labels`, `image_size` is (height, width) of its first image,
-    `notes` say what a reader of the figures must know.
+    `judges` are those who looked at it besides its oracle, `valid` which rows are valid where one of them, `valid_by`,
+    says so, `notes` say what a reader of the figures must know.
     """
 
     split: OpenedSplit
@@ -137,6 +143,9 @@ class ClassifiedSplit:
     answering: dict[str, nn.Module]
     predictions: Predictions
     image_size: tuple[int, int]
+    judges: list[Judge] = field(default_factory=list)
+    valid: np.ndarray | None = None
+    valid_by: str | None = None
     notes: list[str] = field(default_factory=list)
 
 

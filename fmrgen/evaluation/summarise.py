@@ -12,6 +12,7 @@ from fmrgen.cautions import cautions
 from fmrgen.classifiers.base import has_weights, left_out_note
 from fmrgen.config import without_later_defaults
 from fmrgen.errors import UserError
+from fmrgen.evaluation.judged import corrected_by, judge_figures, people_alpha
 from fmrgen.evaluation.own_splits import OwnComparison, compare_own
 from fmrgen.evaluation.rankings import difference, rank
 from fmrgen.evaluation.results import SCHEMA, Comparison, EvaluatedClassifier, EvaluatedSplit, EvaluationData, Result
@@ -40,6 +41,8 @@ def summarise_evaluation(
     own: list[tuple[ClassifiedSplit, str, dict[str, np.ndarray]]] = []
     for passed in evaluated:
         split, columns = passed.split, passed.rows.columns
+        if passed.valid is not None:
+            columns["valid"] = passed.valid
         of_models = {model.name: _columns_of(passed, columns, model) for model in models}
         here = []
         for model in models:
@@ -116,7 +119,8 @@ def _result(
     if conditioned and "reconstruction_prediction" in columns:
         of_model = {**of_model, "reconstruction_prediction": columns["reconstruction_prediction"]}
     classes = summarise_classes(of_model, len(labels))
-    return Result(split.name, model.name, conditioned, summarise(of_model), classes, notes)
+    judged = corrected_by(passed.judges, of_model, passed.rows.columns["valid"]) if passed.judges else {}
+    return Result(split.name, model.name, conditioned, summarise(of_model), classes, notes, judged)
 
 
 def _order_is_known(passed: ClassifiedSplit, model: NamedClassifier) -> bool:
@@ -219,6 +223,7 @@ def _split_figures(
         notes.append("its label names are not those of its provenance: what it says of predictions is not used")
     if "iterations" in columns:
         taken = columns["iterations"][columns["valid"]] if "valid" in columns else columns["iterations"]
+    judged = {**columns, "valid": passed.rows.columns["valid"]} if passed.judges else {}
     return EvaluatedSplit(
         name=split.name,
         class_names=list(passed.labels.names),
@@ -235,6 +240,9 @@ def _split_figures(
         notes=notes,
         made_with=None if provenance is None else made_with(provenance),
         steps=None if provenance is None else _steps_of(provenance.recipe.perturb, columns, len(passed.labels)),
+        judges=[judge_figures(judge, judged, len(passed.labels)) for judge in passed.judges],
+        people_alpha=people_alpha(passed.judges),
+        valid_by=passed.valid_by,
     )
 
 

@@ -16,6 +16,7 @@ from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
 from fmrgen.evaluation.attacked import classify_attacked
 from fmrgen.evaluation.classify import classify
+from fmrgen.evaluation.judged import Judge, judges_by_row, valid_rows
 from fmrgen.evaluation.originals import classify_source
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier, SplitRows, check_columns
@@ -25,6 +26,7 @@ from fmrgen.jobs.evaluation import Evaluation
 from fmrgen.labels import Labels
 from fmrgen.recipe import load_classifier, load_classifiers
 from fmrgen.sources.base import SourceConfig
+from fmrgen.storage.judgements import Judgements, check_of_split, judgements_of
 from fmrgen.storage.open import OpenedSplit, open_split, reading
 from fmrgen.weights.digest import check_same_weights, weights_sha256
 
@@ -39,6 +41,7 @@ def evaluate(
     source: str | SourceConfig | None = None,
     attack: str | None = None,
     download: bool = False,
+    valid_by: str | None = None,
     trust: bool = False,
     batch_size: int = 64,
     shown: int = 240,
@@ -61,6 +64,7 @@ def evaluate(
         attack: on pixels, such as `pgd-20@8/255`, `pgd-20-l2@0.5` or `fgsm@8/255`: accuracy on originals that were
             attacked against each classifier is measured as well.
         download: fetch a split on the Hub whole before it is read.
+        valid_by: a judge of the splits, or `human`, all persons together: a row is valid where it too sees the label.
         trust: let the source in a provenance run the code and read the places that it names.
         batch_size: images that a classifier gets at once.
         shown: about so many rows of each split are kept for a gallery.
@@ -97,6 +101,9 @@ def evaluate(
         tell = on_rows if on_rows is not None and processes.is_first else bars
         for split in opened:
             passed = _classify_split(split, models, processes, device, shown, batch_size, tell)
+            if valid_by is not None:
+                passed.valid_by = valid_by
+                passed.valid = valid_rows(passed.judges, valid_by, _valid_of(passed), split.name)
             if "original" not in split.features or source is not None:
                 classify_source(passed, processes, device, source, trust, batch_size)
             if way is not None:
@@ -173,7 +180,8 @@ def _classify_split(
         with component_errors(f"classifier {model.name}", image):
             what = f"classifier {model.name} on {split.name}"
             answering[model.name] = fit_to_labels(model.module, labels, image, what)
-    rows = SplitRows(split, labels, Sampler(shown, len(labels)))
+    judgements, notes = judgements_of(split)
+    rows = SplitRows(split, labels, Sampler(shown, len(labels)), keep_digests=bool(judgements))
     done = 0
 
     def count(more: int) -> None:
@@ -182,7 +190,25 @@ def _classify_split(
         on_rows(split.name, done, split.rows)
 
     predictions = classify(rows.batches(batch_size), answering, processes, device, count)
-    return ClassifiedSplit(split, labels, rows, answering, predictions, (image.shape[2], image.shape[3]))
+    judges = _judges(rows, judgements)
+    size = (image.shape[2], image.shape[3])
+    return ClassifiedSplit(split, labels, rows, answering, predictions, size, judges, notes=notes)
+
+
+def _judges(rows: SplitRows, judgements: list[Judgements]) -> list[Judge]:
+    """Who judged the split besides its oracle. Raises UserError where they judged other images."""
+    if not judgements or not rows.has_own_classes:
+        return []
+    columns = rows.columns
+    for of_judge in judgements:
+        check_of_split(of_judge, rows.opened.name, columns["id"], rows.sha256, len(rows.labels))
+    return judges_by_row(judgements, columns, len(rows.labels))
+
+
+def _valid_of(passed: ClassifiedSplit) -> np.ndarray:
+    """Which rows its oracle finds valid."""
+    columns = passed.rows.columns
+    return columns["valid"] if "valid" in columns else np.ones(len(columns["label"]), dtype=bool)
 
 
 transfer = evaluate  # paper Tables 6, 8 and 10: `matrix` of what it returns

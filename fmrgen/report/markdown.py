@@ -5,6 +5,9 @@ from fmrgen.report.tables import (
     EXPLAINED,
     Table,
     all_notes,
+    judged_table,
+    judges_lines,
+    judges_table,
     legend,
     neighbours,
     own_lines,
@@ -31,6 +34,12 @@ def to_markdown(evaluation: EvaluationResults) -> str:
             parts += ["FMR by other ways of counting:", table_of(otherwise)]
         if comparison and (lines := neighbours(comparison)):
             parts.append("\n".join(f"* {escape(line)}" for line in lines))
+        if (judges := judges_table(split)) is not None:
+            parts += ["Other judges of its images:", table_of(judges)]
+            judged = judged_table(split, shown)
+            parts += [] if judged is None else [table_of(judged)]
+            if told := judges_lines(split, shown):
+                parts.append("\n".join(f"* {escape(line)}" for line in told))
     if len(evaluation.results) > 1:
         parts.append("## Transfer")
         parts += [
@@ -42,7 +51,7 @@ def to_markdown(evaluation: EvaluationResults) -> str:
     parts.append("\n".join(f"* {name}: {text}" for name, text in EXPLAINED.items()))
     parts.append(
         "Percent, with 95 % intervals: Wilson's for accuracies and VR, the paired bootstrap's over examples for FMR "
-        "and differences, Student's for iterations." + (f" {told}." if (told := legend(evaluation)) else "")
+        "and differences, Student's for iterations." + (f" {mark}." if (mark := legend(evaluation)) else "")
     )
     return "\n\n".join(parts) + "\n"
 

@@ -16,6 +16,9 @@ from fmrgen.report.tables import (
     EXPLAINED,
     all_notes,
     class_table,
+    judged_table,
+    judges_lines,
+    judges_table,
     legend,
     neighbours,
     own_lines,
@@ -56,6 +59,10 @@ def report_page(
                 "made": of_splits[split.name],
                 "facts": split_facts(split, row),
                 "table": split_table(ranked(row, comparison)),
+                "judges": [
+                    table for table in (judges_table(split), judged_table(split, ranked(row, comparison))) if table
+                ],
+                "judges_lines": judges_lines(split, row),
                 "otherwise": split_table(ranked(row, comparison), secondary=True),
                 "neighbours": neighbours(comparison),
                 "classes": [(result.classifier, class_table(result, split)) for result in row],

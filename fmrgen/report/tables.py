@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from scipy.stats import kendalltau
+
 from fmrgen.evaluation.results import Comparison, EvaluatedSplit, EvaluationResults, Result
 from fmrgen.intervals import Estimate, format_estimate
 from fmrgen.metrics import COMPARED, METRICS, Metric, Summary
@@ -104,6 +106,52 @@ def ranked(results: Sequence[Result], comparison: Comparison) -> list[Result]:
     by_name = {result.classifier: result for result in results}
     own = [result for result in results if result.conditioned]
     return [*own, *(by_name[place.classifier] for place in comparison.ranking)]
+
+
+def judges_table(split: EvaluatedSplit) -> Table | None:
+    """Who looked at a split besides its oracle, and what they make of it; None where nobody did."""
+    if not split.judges:
+        return None
+    header = ["judge", "looked at", "sees the label", "in originals", "kappa with the oracle", "says the same twice"]
+    rows = [
+        [
+            judge.judge,
+            f"{judge.audited:,}",
+            *map(format_estimate, (judge.preserved, judge.originals_right, judge.oracle_kappa, judge.self_agreement)),
+        ]
+        for judge in split.judges
+    ]
+    return Table(header, rows)
+
+
+def judged_table(split: EvaluatedSplit, results: Sequence[Result]) -> Table | None:
+    """FMR under each judge: of each classifier over the images in which the judge sees the label."""
+    judges = [judge.judge for judge in split.judges]
+    if not any(result.judged for result in results):
+        return None
+    rows = []
+    for result in results:
+        found = [result.judged.get(judge) for judge in judges]
+        cells = [format_estimate(None if of_judge is None else of_judge.fmr) for of_judge in found]
+        rows.append([_marked(result), format_estimate(result.total.fmr), *cells])
+    return Table(["FMR", "the split's oracle", *judges], rows)
+
+
+def judges_lines(split: EvaluatedSplit, results: Sequence[Result]) -> list[str]:
+    """Whether the judges rank the classifiers as the oracle does, and how far people agree."""
+    lines = []
+    if split.people_alpha is not None:
+        lines.append(f"people agree by Krippendorff's alpha {format_estimate(split.people_alpha)}")
+    for judge in split.judges:
+        pairs = [
+            (result.total.fmr.value, of_judge.fmr.value)
+            for result in results
+            if result.total.fmr and (of_judge := result.judged.get(judge.judge)) and of_judge.fmr
+        ]
+        if len(pairs) > 2:
+            tau = float(kendalltau(*zip(*pairs, strict=True)).statistic)
+            lines.append(f"{judge.judge} and the oracle rank {len(pairs)} classifiers alike by Kendall's tau {tau:.2f}")
+    return lines
 
 
 def own_table(evaluation: EvaluationResults) -> Table | None:

@@ -16,6 +16,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, open_plain, read_json, write_atomically
+from fmrgen.hub_timeouts import bound_requests
+from fmrgen.storage.open import OpenedSplit
 from fmrgen.storage.paths import SplitPaths
 
 SCHEMA: Literal["fmrgen-judgements/1"] = "fmrgen-judgements/1"
@@ -197,3 +199,38 @@ def check_of_split(
             raise UserError(f"{told}: it judged id {example_id}, which the split has not; these are of another split")
         if known[which][example_id] != digest:
             raise UserError(f"{told}: its {which} of id {example_id} is not the stored one; judge this split anew")
+
+
+def judgements_of(opened: OpenedSplit) -> tuple[list[Judgements], list[str]]:
+    """What all judges say of a split, in its folder or its commit on the Hub.
+
+    Returns:
+        Their judgements, and a line for each who spoke of other files than the split has now.
+
+    Raises:
+        UserError: a judge's files can't be read, or are not what they say.
+    """
+    if opened.provenance is None or opened.repo is None:
+        return [], []
+    paths = SplitPaths(Path(opened.repo), str(opened.config), str(opened.split))
+    if opened.revision is not None:
+        paths = paths.at(_fetched(opened.repo, opened.revision, paths.at(Path())))
+    found, notes = [], []
+    for judge, about in judges_of(paths).items():
+        if about.files != opened.provenance.files_digest:
+            notes.append(f"judge {judge} spoke of earlier files of the split and is passed over; judge it again")
+            continue
+        found.append(read_judgements(table_path(paths, judge), about))
+    return found, notes
+
+
+def _fetched(repo: str, revision: str, split: SplitPaths) -> Path:
+    """The folder in which the judgements of a split on the Hub are, once fetched."""
+    from huggingface_hub import snapshot_download
+
+    bound_requests()
+    try:
+        patterns = [f"{split.judgements.as_posix()}/*"]
+        return Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=patterns))
+    except Exception as error:  # the Hub's client and the network under it fail in many ways
+        raise UserError(f"{repo}: its judgements can't be fetched: {one_line(error)}") from None

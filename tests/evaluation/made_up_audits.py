@@ -1,26 +1,24 @@
-"""Whether the intervals of corrected FMR hold the truth: splits that are made up, an audit of each, many times.
+"""Splits that are made up, an audit of each, and whether the intervals of corrected FMR hold the truth.
 
-    python -m benchmarks.corrected_fmr --runs 2000
-
-An image shows its class no more with a given probability, oftener where it fools the classifier and where it took many
-steps. A person names what is to be seen and errs one time in twenty. 300 of the valid images are looked at: a stratified
-sample as `fmrgen audit` draws it, or a simple random one. The truth is known from ten million rows.
+An image shows its class no more with a given probability, oftener where it took many steps. A person names what is to
+be seen and errs one time in twenty. 300 of the valid images are looked at: a stratified sample as `fmrgen audit` draws
+it, or a simple random one. The truth is known from ten million rows.
 """
 
-import argparse
 from dataclasses import dataclass
 
 import numpy as np
 
 from fmrgen.audit.sample import draw
 from fmrgen.evaluation.corrected import Verdicts, corrected
+from fmrgen.intervals import Estimate
 
 CLASSES, ROWS, LOOKED, ERRORS, CONTROLS = 10, 1000, 300, 0.05, 30
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows that are made up; `shows` is whether the image still shows its class, `machine` what an oracle makes of it."""
+    """Rows that are made up: whether each image still `shows` its class, and what a `machine` says of that."""
 
     columns: dict[str, np.ndarray]
     shows: np.ndarray
@@ -105,9 +103,8 @@ def measure(changed: float, runs: int) -> dict[str, dict[str, float]]:
     plain = 100 * many.right[many.columns["valid"]].mean() / many.original_right.mean()
     report = {"truth": {"FMR": truth, "FMR without correction": plain, "labels preserved": preserved}}
     for way, entries in found.items():
-        held, widths, also_held, values, other_widths = (
-            np.array(values, dtype=float) for values in zip(*entries, strict=True)
-        )
+        of_runs = (np.array(of_run, dtype=float) for of_run in zip(*entries, strict=True))
+        held, widths, also_held, values, other_widths = of_runs
         report[way] = {
             "coverage of FMR": 100 * held.mean(),
             "mean width": widths.mean(),
@@ -118,24 +115,11 @@ def measure(changed: float, runs: int) -> dict[str, dict[str, float]]:
     return report
 
 
-def _holds(estimate: object, truth: float) -> bool:
-    return bool(estimate.low <= truth <= estimate.high)  # type: ignore[attr-defined]
+def _holds(estimate: Estimate, truth: float) -> bool:
+    return estimate.low is not None and estimate.high is not None and estimate.low <= truth <= estimate.high
 
 
-def _width(estimate: object) -> float:
-    return float(estimate.high - estimate.low)  # type: ignore[attr-defined]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=2000)
-    parser.add_argument("--changed", type=float, nargs="*", default=[0.12, 0.38])
-    options = parser.parse_args()
-    for changed in options.changed:
-        print(f"{changed:.0%} of the images show their class no more")
-        for way, figures in measure(changed, options.runs).items():
-            print(f"  {way:38}", ", ".join(f"{name} {value:.2f}" for name, value in figures.items()))
-
-
-if __name__ == "__main__":
-    main()
+def _width(estimate: Estimate) -> float:
+    assert estimate.low is not None
+    assert estimate.high is not None
+    return estimate.high - estimate.low

@@ -1,0 +1,270 @@
+"""What other judges make of a split and of its classifiers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import krippendorff
+import numpy as np
+from sklearn.metrics import cohen_kappa_score
+
+from fmrgen.errors import UserError
+from fmrgen.evaluation.corrected import Corrected, Verdicts, corrected
+from fmrgen.intervals import CONFIDENCE, Estimate, proportion
+from fmrgen.storage.judgements import Judgements
+
+PEOPLE = "people"  # what all persons say together
+HUMAN = "human"  # of `--valid-by`: whoever is a person
+_UNASKED = -3  # beside the labels of those who were asked
+_RESAMPLES = 1_000
+_BANDS = 4  # of iterations
+
+
+@dataclass(frozen=True)
+class JudgeFigures:
+    """A judge of a split, its rates in percent.
+
+    Attributes:
+        judge: its name; `people` are all persons together, by the share of them who see the label.
+        kind: `oracle`, `vlm` or `person`.
+        audited: the valid images that it has looked at.
+        preserved: label-preservation rate, the share of valid images in which it sees the label.
+        originals_right: the share of originals in which it does.
+        oracle_kappa: its agreement with the split's oracle on the images that it has looked at, Cohen's kappa.
+        self_agreement: the share of images that it saw twice and named alike.
+        by_class: `preserved` of each class; None where it saw none of it.
+        by_iterations: `preserved` by the guided steps in the image.
+    """
+
+    judge: str
+    kind: Literal["oracle", "vlm", "person"]
+    audited: int
+    preserved: Estimate | None
+    originals_right: Estimate | None
+    oracle_kappa: Estimate | None
+    self_agreement: Estimate | None
+    by_class: list[Estimate | None]
+    by_iterations: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A judge's verdicts by row: labels [N], `_UNASKED` where it was not asked, of images and of originals."""
+
+    name: str
+    kind: Literal["oracle", "vlm", "person"]
+    labels: np.ndarray
+    of_originals: np.ndarray
+    verdicts: Verdicts
+    self_agreement: Estimate | None
+
+
+def judges_by_row(found: Sequence[Judgements], columns: Mapping[str, np.ndarray], classes: int) -> list[Judge]:
+    """The judges of a split over its rows, people who were several once more together.
+
+    Args:
+        found: what they said.
+        columns: of the split, `id`, `label`, `valid` among them.
+        classes: how many labels there are.
+    """
+    judges = [_by_row(judgements, columns, classes) for judgements in found]
+    people = [judge for judge in judges if judge.kind == "person"]
+    return [*judges, _together(people, columns, classes)] if len(people) > 1 else judges
+
+
+def _by_row(judgements: Judgements, columns: Mapping[str, np.ndarray], classes: int) -> Judge:
+    table, about = judgements.table, judgements.about
+    rows = {example_id: row for row, example_id in enumerate(columns["id"].tolist())}
+    labels, of_originals = (np.full(len(rows), _UNASKED) for _ in range(2))
+    strata = np.zeros(len(rows), dtype=int)
+    names = list((about.section or {}).get("strata", [])) if about.kind == "person" else []
+    repeated = []
+    told = (table[name].to_pylist() for name in ("id", "which", "label", "repeat", "stratum"))
+    for example_id, which, label, repeat, stratum in zip(*told, strict=True):
+        row = rows[example_id]
+        if which == "image" and repeat:
+            repeated.append(labels[row] == label)
+        elif which == "image":
+            labels[row] = label
+            strata[row] = names.index(stratum) if stratum in names else 0
+        elif which == "original" and not repeat:
+            of_originals[row] = label
+    if names:
+        strata = _strata_of_all(names, columns, strata)
+    seen = (labels == columns["label"]).astype(float)
+    audited = labels != _UNASKED
+    agreement = proportion(np.array(repeated))
+    verdicts = _verdicts(about.kind == "person", audited, seen, strata, of_originals, columns["label"], classes)
+    return Judge(about.judge, about.kind, labels, of_originals, verdicts, agreement)
+
+
+def _verdicts(
+    is_person: bool,
+    audited: np.ndarray,
+    seen: np.ndarray,
+    strata: np.ndarray,
+    of_originals: np.ndarray,
+    truth: np.ndarray,
+    classes: int,
+) -> Verdicts:
+    """A machine is taken at its word; of a person the originals say how often the label is missed."""
+    asked = of_originals != _UNASKED
+    if not is_person or not asked.any():
+        return Verdicts(audited, seen, strata)
+    sensitivity = float((of_originals == truth)[asked].mean())
+    return Verdicts(audited, seen, strata, sensitivity, int(asked.sum()), (1 - sensitivity) / classes)
+
+
+def _strata_of_all(names: Sequence[str], columns: Mapping[str, np.ndarray], strata: np.ndarray) -> np.ndarray:
+    """The stratum of every row, looked at or not: who was fooled, by iterations, as the names say."""
+    fooled = columns["prediction"] != columns["label"]
+    for number, name in enumerate(names):
+        group, _, band = name.partition(" ")
+        low, high = map(int, band.split("-"))
+        inside = (columns["iterations"] >= low) & (columns["iterations"] <= high) & (fooled == (group == "fooled"))
+        strata = np.where(inside & columns["valid"], number, strata)
+    return strata
+
+
+def _together(people: Sequence[Judge], columns: Mapping[str, np.ndarray], classes: int) -> Judge:
+    """All persons as one judge, who sees a label as far as they do."""
+
+    def share(labels: Callable[[Judge], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        every = np.stack([labels(person) for person in people])
+        asked = (every != _UNASKED).sum(0)
+        return asked > 0, ((every == columns["label"]) & (every != _UNASKED)).sum(0) / np.maximum(asked, 1)
+
+    audited, seen = share(lambda person: person.labels)
+    asked, seen_in_originals = share(lambda person: person.of_originals)
+    most = np.where(seen > 0.5, columns["label"], -1)
+    labels = np.where(audited, most, _UNASKED)
+    of_originals = np.where(asked, np.where(seen_in_originals > 0.5, columns["label"], -1), _UNASKED)
+    sensitivity = float(seen_in_originals[asked].mean()) if asked.any() else 1.0
+    stratum = people[0].verdicts.stratum
+    verdicts = Verdicts(audited, seen, stratum, sensitivity, int(asked.sum()), (1 - sensitivity) / classes)
+    return Judge(PEOPLE, "person", labels, of_originals, verdicts, None)
+
+
+def judge_figures(judge: Judge, columns: Mapping[str, np.ndarray], classes: int) -> JudgeFigures:
+    """What a judge makes of a split."""
+    nothing = np.zeros(len(columns["label"]), dtype=bool)
+
+    def preserved(among: np.ndarray) -> Estimate | None:
+        found = corrected(columns["valid"] & among, nothing, nothing, judge.verdicts)
+        return None if found is None else found.preserved
+
+    taken, valid = columns["iterations"], columns["valid"]
+    cuts = np.unique(np.quantile(taken[valid], np.arange(1, _BANDS) / _BANDS)) if valid.any() else np.zeros(0)
+    band = np.searchsorted(cuts, taken)
+    bands = {}
+    for number in np.unique(band[valid]):
+        inside = valid & (band == number)
+        if (share := preserved(inside)) is not None:
+            bands[f"{taken[inside].min()}–{taken[inside].max()}"] = share
+    asked = judge.of_originals != _UNASKED
+    return JudgeFigures(
+        judge=judge.name,
+        kind=judge.kind,
+        audited=int((judge.verdicts.audited & columns["valid"]).sum()),
+        preserved=preserved(~nothing),
+        originals_right=proportion((judge.of_originals == columns["label"])[asked]),
+        oracle_kappa=None if judge.name == PEOPLE else _kappa_with_oracle(judge, columns),
+        self_agreement=judge.self_agreement,
+        by_class=[preserved(columns["label"] == label) for label in range(classes)],
+        by_iterations=bands,
+    )
+
+
+def _kappa_with_oracle(judge: Judge, columns: Mapping[str, np.ndarray]) -> Estimate | None:
+    pairs = [(judge.labels, columns["oracle_label"]), (judge.of_originals, columns["original_oracle_label"])]
+    ours = np.concatenate([labels[labels != _UNASKED] for labels, _ in pairs])
+    theirs = np.concatenate([said[labels != _UNASKED] for labels, said in pairs])
+
+    def kappa(rows: np.ndarray) -> float:
+        return float(cohen_kappa_score(ours[rows], theirs[rows]))
+
+    return _bootstrap(kappa, len(ours))
+
+
+def people_alpha(judges: Sequence[Judge]) -> Estimate | None:
+    """How far people agree on what the images show, Krippendorff's alpha; None for fewer than two."""
+    people = [judge for judge in judges if judge.kind == "person" and judge.name != PEOPLE]
+    if len(people) < 2:
+        return None
+    every = np.stack([person.labels for person in people]).astype(float)
+    every[every == _UNASKED] = np.nan
+    every = every[:, (~np.isnan(every)).sum(0) > 1]
+
+    def alpha(images: np.ndarray) -> float:
+        return float(krippendorff.alpha(reliability_data=every[:, images], level_of_measurement="nominal"))
+
+    return _bootstrap(alpha, every.shape[1])
+
+
+def _bootstrap(statistic: Callable[[np.ndarray], float], count: int) -> Estimate | None:
+    """A statistic of `count` images with the bootstrap's interval; None where there are too few, or all are alike."""
+    random = np.random.default_rng(0)
+    if count < 2:
+        return None
+    with np.errstate(all="ignore"):
+        value = _or_nan(statistic, np.arange(count))
+        drawn = [_or_nan(statistic, random.integers(0, count, count)) for _ in range(_RESAMPLES)]
+    if np.isnan(value):
+        return None
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.nanpercentile(drawn, [tail, 100 - tail])
+    return Estimate(value, float(low), float(high))
+
+
+def _or_nan(statistic: Callable[[np.ndarray], float], rows: np.ndarray) -> float:
+    try:
+        return statistic(rows)
+    except ValueError:
+        return float("nan")
+
+
+def corrected_by(
+    judges: Sequence[Judge], of_model: Mapping[str, np.ndarray], valid: np.ndarray
+) -> dict[str, Corrected]:
+    """PA and FMR of a classifier over the images in which each judge sees the label, by the judge's name.
+
+    A person's sample is extended by the machines that have looked at everything, where there are such.
+
+    Args:
+        judges: of a split.
+        of_model: the columns that a summary of the classifier is made of.
+        valid: bool [N], which rows the split's oracle let through.
+    """
+    if "original_prediction" not in of_model:
+        return {}
+    truth = of_model["label"]
+    right, original_right = of_model["prediction"] == truth, of_model["original_prediction"] == truth
+    machines = [judge for judge in judges if judge.kind != "person" and judge.verdicts.audited[valid].all()]
+    machine = np.mean([judge.verdicts.seen for judge in machines], axis=0) if machines else None
+    found = {}
+    for judge in judges:
+        extended = machine if judge.kind == "person" else None
+        if (of_judge := corrected(valid, right, original_right, judge.verdicts, extended)) is not None:
+            found[judge.name] = of_judge
+    return found
+
+
+def valid_rows(judges: Sequence[Judge], name: str, valid: np.ndarray, split: str) -> np.ndarray:
+    """Which rows are valid when a judge says so, and not the oracle alone (the paper's human labour, §3.1).
+
+    Raises UserError where there is no such judge, or it has not looked at every valid row.
+    """
+    wanted = [judge for judge in judges if judge.name == name]
+    if name == HUMAN and not wanted:
+        people = [judge for judge in judges if judge.kind == "person"]
+        wanted = people[-1:]  # all together, where they are several
+    if not wanted:
+        there = ", ".join(judge.name for judge in judges)
+        raise UserError(f"{split}: was not judged by {name}" + (f"; there is {there}" if there else ""))
+    verdicts = wanted[0].verdicts
+    if missing := int((valid & ~verdicts.audited).sum()):
+        raise UserError(
+            f"{split}: {wanted[0].name} has not looked at {missing} of its {int(valid.sum())} valid images; audit all "
+            "of them, or read the corrected FMR, which weighs a sample"
+        )
+    return valid & (verdicts.seen > 0.5)

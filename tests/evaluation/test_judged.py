@@ -1,0 +1,175 @@
+"""What judgements are for: rates, agreement, corrected figures, and rows that are valid by another's word."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import rows, run
+from made_up_audits import measure
+from sklearn.metrics import cohen_kappa_score
+
+from fmrgen import UserError, evaluate, read_figures
+from fmrgen.evaluation.corrected import Verdicts, corrected
+from fmrgen.intervals import foundation_model_robustness
+from fmrgen.jobs.audit import Audit
+from fmrgen.report.markdown import to_markdown
+
+LENET = "asset:mnist/lenet"
+MACHINE = "machine={kind: classifier, classifier: 'asset:mnist/lenet'}"
+
+
+def test_a_whole_audit_without_mistakes_is_a_count():
+    random = np.random.default_rng(0)
+    valid, right, original, seen = (random.random(500) < p for p in (0.9, 0.4, 0.95, 0.7))
+    found = corrected(valid, right, original, Verdicts(np.ones(500, bool), seen.astype(float), np.zeros(500, int)))
+    kept = valid & seen
+    assert found.perturbed_accuracy.value == pytest.approx(100 * right[kept].mean())
+    assert found.preserved.value == pytest.approx(100 * seen[valid].mean())
+    assert found.fmr.value == pytest.approx(100 * right[kept].mean() / original.mean())
+    assert found.audited == valid.sum()
+    bootstrap, _ = foundation_model_robustness(right & kept, kept, original)
+    assert found.fmr.low == pytest.approx(bootstrap.low, abs=0.7)
+    assert found.fmr.high == pytest.approx(bootstrap.high, abs=0.7)
+
+
+def test_what_can_not_be_corrected_is_none():
+    nothing, every = np.zeros(4, bool), np.ones(4, bool)
+    verdicts = Verdicts(every, np.zeros(4), np.zeros(4, int))
+    assert corrected(every, every, every, verdicts) is None  # nobody sees a label
+    assert corrected(nothing, every, every, verdicts) is None
+    seen = Verdicts(every, np.ones(4), np.zeros(4, int))
+    assert corrected(every, every, nothing, seen).fmr is None
+
+
+@pytest.mark.parametrize("changed", [0.12, 0.38])
+def test_intervals_hold_the_truth_and_strata_shorten_them(changed, request):
+    """400 made-up splits and audits; `--audits 2000` is the long run, in which 94 to 96 % hold it."""
+    found = measure(changed, request.config.getoption("--audits"))
+    for way, figures in found.items():
+        print(f"{way:40}", ", ".join(f"{name} {value:.2f}" for name, value in figures.items()))
+    simple, stratified = found["simple random"], found["stratified"]
+    aided = found["stratified, with a machine's verdicts"]
+    for way in (simple, stratified, aided):
+        assert 91.5 <= way["coverage of FMR"] <= 98.5
+        assert way["coverage of labels preserved"] >= 92
+        assert abs(way["bias"]) < 0.8
+    assert stratified["mean width"] < 0.85 * simple["mean width"]
+    assert aided["mean width"] < stratified["mean width"]
+    assert found["truth"]["FMR"] - found["truth"]["FMR without correction"] > 5
+
+
+@pytest.fixture(scope="module")
+def judged(finished_split, tmp_path_factory):
+    """The finished split, judged by a machine, by two persons who saw a sample, and by one who saw all of it.
+
+    ann and ben say what the label is but for every tenth; all is said by eve, who sees what the number of the row says.
+    """
+    import shutil
+
+    folder = tmp_path_factory.mktemp("judged") / "out"
+    shutil.copytree(finished_split, folder)
+    assert run("judge", folder, "--oracle", MACHINE, "--quiet") == 0
+    stored = rows(folder)
+    sample = Audit(str(folder), ["ann", "ben"], count=60, output=folder)
+    for place, rater in enumerate(sample.raters.values()):
+        for number, task in enumerate(rater.tasks):
+            label = stored[task.id]["label"]
+            rater.answer(number, (label + 1) % 10 if task.id % 10 == place else label, 1.5)
+    whole = Audit(str(folder), ["eve"], count=1000, output=folder)
+    for number, task in enumerate(whole.raters["eve"].tasks):
+        label = stored[task.id]["label"]
+        wrong = task.which == "image" and task.id % 3 == 0
+        whole.raters["eve"].answer(number, -1 if wrong else label, 1.0)
+    sample.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluation(judged):
+    return evaluate(str(judged), {"lenet": LENET, "none": "{kind: lenet}"}, progress=False)
+
+
+def test_every_judges_figures_are_those_of_its_verdicts(judged, evaluation):
+    stored = rows(judged)
+    valid = {i: row for i, row in stored.items() if row["valid"]}
+    (split,) = evaluation.splits
+    of = {judge.judge: judge for judge in split.judges}
+    assert list(of) == ["ann", "ben", "eve", "machine", "people"]
+    share = 100 * np.mean([row["prediction"] == row["label"] for row in valid.values()])
+    assert of["machine"].preserved.value == pytest.approx(share)
+    assert of["machine"].audited == of["eve"].audited == len(valid)
+    assert of["ann"].audited == 60
+    assert of["eve"].preserved.value == pytest.approx(100 * np.mean([i % 3 != 0 for i in valid]), abs=1e-6)
+    assert of["eve"].originals_right.value == 100
+    images, originals = ([row[name] for row in stored.values()] for name in ("prediction", "original_prediction"))
+    theirs = [[row[name] for row in stored.values()] for name in ("oracle_label", "original_oracle_label")]
+    kappa = cohen_kappa_score([*images, *originals], [*theirs[0], *theirs[1]])
+    assert of["machine"].oracle_kappa.value == pytest.approx(kappa)
+    assert of["machine"].oracle_kappa.low < kappa < of["machine"].oracle_kappa.high
+    assert of["ann"].self_agreement.value == 100
+    assert of["machine"].self_agreement is None
+    assert split.people_alpha.low <= split.people_alpha.value <= split.people_alpha.high <= 1
+    by_class = [np.mean([i % 3 != 0 for i, row in valid.items() if row["label"] == label]) for label in range(10)]
+    assert [estimate.value for estimate in of["eve"].by_class] == pytest.approx([100 * x for x in by_class], abs=1e-6)
+    assert len(of["eve"].by_iterations) > 1
+
+
+def test_fmr_under_a_judge_is_over_what_it_sees(judged, evaluation):
+    stored = rows(judged).values()
+    result = evaluation.result(evaluation.splits[0].name, "lenet")
+    standard = np.mean([row["original_prediction"] == row["label"] for row in stored])
+    kept = [row for row in stored if row["valid"] and row["id"] % 3]
+    accuracy = np.mean([row["prediction"] == row["label"] for row in kept])
+    assert result.judged["eve"].fmr.value == pytest.approx(100 * accuracy / standard, rel=1e-6)
+    assert result.judged["machine"].perturbed_accuracy.value == pytest.approx(100)  # it sees what it says
+    assert result.judged["people"].audited <= 110
+    told = json.loads(evaluation.to_json())
+    assert told["results"][0]["judged"]["eve"]["fmr"]["value"] == result.judged["eve"].fmr.value
+
+
+def test_tables_and_files_tell_of_judges(evaluation, tmp_path):
+    from fmrgen import write_report
+
+    write_report(evaluation, tmp_path)
+    page, text = (tmp_path / "report.html").read_text(), (tmp_path / "evaluation.md").read_text()
+    for told in (page, text, to_markdown(evaluation)):
+        assert "Other judges of its images" in told
+        assert "Krippendorff" in told
+        assert "machine" in told
+    assert read_figures(tmp_path / "evaluation.json").splits[0].judges == evaluation.splits[0].judges
+
+
+def test_rows_are_valid_by_the_word_of_whoever_saw_them_all(judged):
+    stored = rows(judged).values()
+    by_eve = evaluate(str(judged), {"lenet": LENET}, valid_by="eve", progress=False)
+    kept = [row for row in stored if row["valid"] and row["id"] % 3]
+    total = by_eve.results[0].total
+    assert total.valid_rows == len(kept)
+    assert total.perturbed_accuracy.value == pytest.approx(100 * np.mean([r["prediction"] == r["label"] for r in kept]))
+    assert by_eve.splits[0].valid_by == "eve"
+    with pytest.raises(
+        UserError, match=r"ann has not looked at \d+ of its \d+ valid images; audit all of them, or read"
+    ):
+        evaluate(str(judged), {"lenet": LENET}, valid_by="ann", progress=False)
+    with pytest.raises(UserError, match="was not judged by zoe; there is ann, ben, eve, machine, people"):
+        evaluate(str(judged), {"lenet": LENET}, valid_by="zoe", progress=False)
+
+
+def test_judgements_of_other_images_end_an_evaluation_in_a_line(judged, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(judged, tmp_path / "out")
+    place = Path(tmp_path / "out/judgements/mnist/lenet")
+    about = json.loads((place / "machine.json").read_text())
+    assert about["sha256"] == hashlib.sha256((place / "machine.parquet").read_bytes()).hexdigest()
+    (place / "machine.parquet").write_bytes((place / "eve.parquet").read_bytes())
+    command = ("evaluate", tmp_path / "out", "-c", LENET, "--output", tmp_path / "report", "--quiet")
+    assert run(*command) == 2
+    assert "machine.parquet: is not the table that machine.json tells of; judge anew" in capsys.readouterr().err
+    for name in ("machine", "ann", "ben", "eve"):
+        told = json.loads((place / f"{name}.json").read_text()) | {"files": "0" * 16}
+        (place / f"{name}.json").write_text(json.dumps(told))
+    assert run(*command) == 0
+    assert "judge ann spoke of earlier files of the split" in (tmp_path / "report/evaluation.md").read_text()
