@@ -145,6 +145,11 @@ def _together(people: Sequence[Judge], columns: Mapping[str, np.ndarray], classe
     return Judge(PEOPLE, "person", labels, of_originals, verdicts, None)
 
 
+def labels_of_row(judges: Sequence[Judge], row: int) -> dict[str, int]:
+    """What each judge who was asked sees in the image of a row, by its name."""
+    return {judge.name: int(judge.labels[row]) for judge in judges if judge.labels[row] != _UNASKED}
+
+
 def judge_figures(judge: Judge, columns: Mapping[str, np.ndarray], classes: int) -> JudgeFigures:
     """What a judge makes of a split."""
     nothing = np.zeros(len(columns["label"]), dtype=bool)

@@ -31,7 +31,7 @@ from fmrgen.intervals import Estimate, format_estimate
 from fmrgen.kinds import ComponentConfigs
 from fmrgen.metrics import COMPARED, METRICS, Summary
 from fmrgen.report.markdown import escape
-from fmrgen.storage.judgements import JudgeFile, parse_about
+from fmrgen.storage.judgements import JudgeFile, judgements_config, judges_of_files
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.paths import CARD, SPLIT_NAME, SplitPaths, card_lock
 from fmrgen.storage.provenance import Provenance, RecordedRecipe, read_all
@@ -62,7 +62,7 @@ def write_card(root: Path, repo: str | None = None) -> None:
         if provenance.is_finished:
             paths = SplitPaths(root, config, split)
             summary = summary_of(provenance, SplitFolder.of(paths, provenance))
-            judges = _judges(paths, provenance)
+            judges = judges_of_files(paths, provenance.files_digest)
             found = _CardSplit(config, split, provenance, summary, _leaderboard(paths, provenance), judges)
             splits.setdefault(config, []).append(found)
     path = root / CARD
@@ -239,11 +239,6 @@ def _config(config: str, entries: list[_CardSplit], unread: list[_Unread], earli
     }
 
 
-def judgements_config(config: str) -> str:
-    """What `load_dataset` calls the judgements of a config's splits."""
-    return f"{config}.judgements"
-
-
 def _judgements_config(config: str, entries: list[_CardSplit]) -> dict[str, Any] | None:
     """The config of what judges say of the splits of a config; None where there is nothing."""
     judged = [split for split in entries if split.judges]
@@ -327,18 +322,6 @@ class _Entry:
     classifier: str
     conditioned: bool
     figures: Mapping[str, Estimate | None] = field(default_factory=dict)  # of the compared metrics
-
-
-def _judges(paths: SplitPaths, provenance: Provenance) -> list[JudgeFile]:
-    """Who judged the split as it is now; files that say nothing of it are passed over."""
-    found = []
-    for path in sorted(paths.judgements.glob("*.json")):
-        with suppress(UserError):
-            check_inside(path, paths.root)
-            about = parse_about(read_json(path), str(path))
-            if about.files == provenance.files_digest and about.judge == path.stem:
-                found.append(about)
-    return found
 
 
 def _leaderboard(paths: SplitPaths, provenance: Provenance) -> list[_Entry]:

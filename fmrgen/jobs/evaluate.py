@@ -16,7 +16,7 @@ from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
 from fmrgen.evaluation.attacked import classify_attacked
 from fmrgen.evaluation.classify import classify
-from fmrgen.evaluation.judged import Judge, judges_by_row, valid_rows
+from fmrgen.evaluation.judged import Judge, judges_by_row, labels_of_row, valid_rows
 from fmrgen.evaluation.originals import classify_source
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier, SplitRows, check_columns
@@ -191,6 +191,8 @@ def _classify_split(
 
     predictions = classify(rows.batches(batch_size), answering, processes, device, count)
     judges = _judges(rows, judgements)
+    for sample in rows.sampler.samples if judges else ():
+        sample.columns["judges"] = labels_of_row(judges, sample.row)
     size = (image.shape[2], image.shape[3])
     return ClassifiedSplit(split, labels, rows, answering, predictions, size, judges, notes=notes)
 

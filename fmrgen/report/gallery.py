@@ -25,7 +25,8 @@ class Gallery:
     """The shown rows of a split, as the page's script reads them.
 
     Each row has `id`, `label`, `image` and `original` (data addresses), `said` (classifier → class before and after,
-    None where not known), and where the split has them `reason`, `iterations`, `probability`, `score`, `valid`.
+    None where not known), and where the split has them `reason`, `iterations`, `probability`, `score`, `valid`, and
+    `judges` (judge → the class that it sees, below 0 for none).
     """
 
     split: str
@@ -74,6 +75,7 @@ def _row(sample: Sample, said: Mapping[str, list[int | None]]) -> dict[str, Any]
         "probability": _rounded(columns.get("oracle_probability")),
         "score": _rounded(next((columns[name] for name in SCORE_COLUMNS if name in columns), None)),
         "valid": None if columns.get("valid") is None else bool(columns["valid"]),
+        "judges": columns.get("judges", {}),
     }
 
 

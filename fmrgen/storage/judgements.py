@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -131,6 +132,23 @@ def judges_of(paths: SplitPaths) -> dict[str, JudgeFile]:
             raise UserError(f"{path}: is about the judge {about.judge!r}; give the file that name")
         found[about.judge] = about
     return found
+
+
+def judges_of_files(paths: SplitPaths, files: str) -> list[JudgeFile]:
+    """Who judged the very files of the digest `files`; what is no file about a judge is passed over."""
+    found = []
+    for path in sorted(paths.judgements.glob("*.json")):
+        with suppress(UserError):
+            check_inside(path, paths.root)
+            about = parse_about(read_json(path), str(path))
+            if about.files == files and about.judge == path.stem:
+                found.append(about)
+    return found
+
+
+def judgements_config(config: str) -> str:
+    """What `load_dataset` calls the judgements of the splits of a config."""
+    return f"{config}.judgements"
 
 
 def parse_about(tree: Mapping[str, Any], where: str) -> JudgeFile:

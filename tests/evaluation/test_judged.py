@@ -141,6 +141,33 @@ def test_tables_and_files_tell_of_judges(evaluation, tmp_path):
     assert read_figures(tmp_path / "evaluation.json").splits[0].judges == evaluation.splits[0].judges
 
 
+@pytest.mark.browser
+def test_the_gallery_shows_where_judges_doubt(judged, evaluation, tmp_path):
+    import shutil
+
+    from fmrgen import write_report
+
+    playwright = pytest.importorskip("playwright.sync_api")
+    if (chromium := shutil.which("chromium")) is None:
+        pytest.skip("no chromium on this machine")
+    write_report(evaluation, tmp_path)
+    doubted = {
+        sample.columns["id"]
+        for sample in evaluation.samples[evaluation.splits[0].name]
+        if any(label != sample.columns["label"] for label in sample.columns["judges"].values())
+    }
+    with playwright.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = opened.new_page()
+        page.goto(f"file://{tmp_path / 'report.html'}")
+        page.get_by_label("judges").select_option("doubt")
+        captions = page.locator(".card figcaption").all_inner_texts()
+        opened.close()
+    assert {int(caption.split()[1]) for caption in captions} == doubted
+    assert 0 < len(doubted) < 120
+    assert all("machine: " in caption and "eve: " in caption for caption in captions)
+
+
 def test_rows_are_valid_by_the_word_of_whoever_saw_them_all(judged):
     stored = rows(judged).values()
     by_eve = evaluate(str(judged), {"lenet": LENET}, valid_by="eve", progress=False)

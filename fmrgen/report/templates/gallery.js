@@ -40,6 +40,11 @@ function outcome(row) {
   return before === row.label ? "fooled" : before === null ? "fooled" : "wrong";
 }
 
+function judged(row) {
+  const seen = Object.values(row.judges);
+  return !seen.length ? "unasked" : seen.every((label) => label === row.label) ? "agree" : "doubt";
+}
+
 function image(address, alternative) {
   const made = element("img");
   made.alt = alternative;
@@ -85,7 +90,8 @@ function card(gallery, row) {
   if (row.iterations !== null) facts.push(row.iterations === 1 ? "1 step" : `${row.iterations} steps`);
   if (row.probability !== null) facts.push(`oracle ${(100 * row.probability).toFixed(1)} %`);
   if (row.valid === false) facts.push("invalid");
-  const caption = element("figcaption", "", facts.join(" · "));
+  const seen = Object.entries(row.judges).map(([judge, label]) => `${judge}: ${label < 0 ? "none" : gallery.class_names[label]}`);
+  const caption = element("figcaption", "", [...facts, ...seen].join(" · "));
   if (row.reason) caption.title = meanings[row.reason] || row.reason;
   made.append(element("div", "true", label), pair, said, caption);
   return made;
@@ -98,6 +104,7 @@ function chooseSplit() {
   fill(field("class"), [["", "all"], ...classes.map((label) => [String(label), gallery.class_names[label]])]);
   const reasons = [...new Set(gallery.rows.map((row) => row.reason).filter(Boolean))].sort();
   fill(field("reason"), [["", "all"], ...reasons.map((reason) => [reason, meanings[reason] || reason])]);
+  fill(field("judges"), gallery.rows.some((row) => Object.keys(row.judges).length) ? [["", "all"], ["doubt", "a judge does not see the class"], ["agree", "all judges see the class"]] : []);
   field("answer").parentElement.hidden = gallery.classifiers.length === 0;
   show();
 }
@@ -108,6 +115,7 @@ function show() {
   const rows = gallery.rows.filter((row) =>
     (!chosen("class") || row.label === Number(chosen("class"))) &&
     (!chosen("reason") || row.reason === chosen("reason")) &&
+    (!chosen("judges") || judged(row) === chosen("judges")) &&
     (!chosen("answer") || outcome(row) === chosen("answer")));
   field("cards").replaceChildren(...rows.map((row) => card(gallery, row)));
   field("count").textContent = `${rows.length} of ${gallery.rows.length} shown rows`;
@@ -115,5 +123,5 @@ function show() {
 
 fill(field("split"), galleries.map((gallery, number) => [String(number), gallery.short]));
 field("split").onchange = chooseSplit;
-for (const id of ["classifier", "class", "answer", "reason"]) field(id).onchange = show;
+for (const id of ["classifier", "class", "answer", "reason", "judges"]) field(id).onchange = show;
 chooseSplit();
