@@ -10,8 +10,11 @@ from fmrgen.recipe import describe_recipes, load_recipe
 OTHER_GENERATORS = ["imagenet-adm", "imagenet-flux", "imagenet-sd-turbo", "imagenet-stylegan-xl"]
 OTHER_GENERATORS += [name for name in describe_recipes() if name.startswith("imagenet64-")]
 OTHER_GENERATORS += ["cifar10-iddpm", "cifar10-stylegan-xl"]
+OTHER_ORACLES = ["imagenet-panel", "imagenet-siglip2"]
 HUB = [
-    name for name in describe_recipes() if not name.startswith(("train/", "mnist-")) and name not in OTHER_GENERATORS
+    name
+    for name in describe_recipes()
+    if not name.startswith(("train/", "mnist-")) and name not in (*OTHER_GENERATORS, *OTHER_ORACLES)
 ]
 IMAGENET = [name for name in HUB if name.startswith("imagenet-")]
 
@@ -68,6 +71,17 @@ def test_other_generators_change_the_generator_and_what_hangs_on_it(name):
     assert recipe.generator.kind != "vqgan"
     assert recipe.output.config not in {load_recipe(other).output.config for other in {*OTHER_GENERATORS} - {name}}
     assert (recipe.generator.image_size == 64) == name.startswith("imagenet64")
+
+
+@pytest.mark.parametrize("name", OTHER_ORACLES)
+def test_other_oracles_change_the_oracle_alone(name):
+    recipe, base = load_recipe(name), load_recipe("imagenet-resnet50")
+    assert (recipe.source, recipe.generator, recipe.perturb) == (base.source, base.generator, base.perturb)
+    members = recipe.oracle.oracles if name == "imagenet-panel" else [recipe.oracle]
+    assert members[0].model == "google/siglip2-base-patch16-224"
+    assert all(
+        getattr(member, "class_prompts", base.oracle.class_prompts) == base.oracle.class_prompts for member in members
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in OTHER_GENERATORS if load_recipe(name).generator.kind == "diffusion"])

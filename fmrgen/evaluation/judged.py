@@ -4,9 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import krippendorff
 import numpy as np
-from sklearn.metrics import cohen_kappa_score
 
 from fmrgen.errors import UserError
 from fmrgen.evaluation.corrected import Corrected, Verdicts, corrected
@@ -181,6 +179,8 @@ def judge_figures(judge: Judge, columns: Mapping[str, np.ndarray], classes: int)
 
 
 def _kappa_with_oracle(judge: Judge, columns: Mapping[str, np.ndarray]) -> Estimate | None:
+    from sklearn.metrics import cohen_kappa_score  # a second's import, which most jobs do without
+
     pairs = [(judge.labels, columns["oracle_label"]), (judge.of_originals, columns["original_oracle_label"])]
     ours = np.concatenate([labels[labels != _UNASKED] for labels, _ in pairs])
     theirs = np.concatenate([said[labels != _UNASKED] for labels, said in pairs])
@@ -193,6 +193,8 @@ def _kappa_with_oracle(judge: Judge, columns: Mapping[str, np.ndarray]) -> Estim
 
 def people_alpha(judges: Sequence[Judge]) -> Estimate | None:
     """How far people agree on what the images show, Krippendorff's alpha; None for fewer than two."""
+    import krippendorff
+
     people = [judge for judge in judges if judge.kind == "person" and judge.name != PEOPLE]
     if len(people) < 2:
         return None

@@ -60,7 +60,7 @@ class Audit:
         for name in raters:
             check_judge_name(name)
         if len(set(raters)) < len(raters) or not raters:
-            raise UserError("--raters: name each rater once, as in --raters ann,ben")
+            raise UserError("--raters: needs each name once, for example --raters ann,ben")
         opened, provenance = open_own_split(split)
         root = Path(str(opened.repo)) if opened.revision is None else output
         check_writable(root)

@@ -102,7 +102,7 @@ def judge(
     with image_bars(progress and on_rows is None) as bars:
         tell = on_rows if on_rows is not None and processes.is_first else bars
         for name, section in sections.items():
-            job = _Job(name, section, opened, provenance, processes, batch_size)
+            job = Job(name, section, opened, provenance, processes, batch_size)
             table = job.run(partial(tell, name))
             if processes.is_first:
                 with errors_of_one_process():
@@ -111,7 +111,7 @@ def judge(
     return found
 
 
-class _Job:
+class Job:
     """One judge on one split."""
 
     def __init__(
@@ -212,7 +212,7 @@ class _Job:
         about = JudgeFile(
             schema=SCHEMA,
             judge=self.name,
-            kind="oracle",
+            kind="vlm" if self.section.kind == "vlm" else "oracle",
             section=self.section.model_dump(mode="json"),
             weights_sha256=self.digest,
             split=f"{self.opened.config}/{self.opened.split}",

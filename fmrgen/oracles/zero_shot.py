@@ -125,6 +125,7 @@ class ZeroShotOracle(ImageTextOracle):
 
     def logits(self, images: "Tensor") -> "Tensor":
         """The processor's own steps, resized where it does and normalised, with gradients and without its rounding."""
+        from PIL.Image import Resampling
         from torchvision.transforms.v2 import functional as transforms
 
         told = self.processor
@@ -134,7 +135,7 @@ class ZeroShotOracle(ImageTextOracle):
             size = told.size.get("shortest_edge") or (told.size["height"], told.size["width"])
             size = [size] if isinstance(size, int) else list(size)
             if (min(images.shape[2:]), *images.shape[3:])[: len(size)] != tuple(size):
-                mode = transforms.InterpolationMode(str(told.resample.name).lower())
+                mode = transforms.InterpolationMode[Resampling(int(told.resample)).name]
                 images = transforms.resize(images, size, interpolation=mode, antialias=True).clamp(0, 1)
         if getattr(told, "do_center_crop", False):
             images = transforms.center_crop(images, [told.crop_size["height"], told.crop_size["width"]])

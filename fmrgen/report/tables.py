@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from scipy.stats import kendalltau
-
 from fmrgen.evaluation.results import Comparison, EvaluatedSplit, EvaluationResults, Result
 from fmrgen.intervals import Estimate, format_estimate
 from fmrgen.metrics import COMPARED, METRICS, Metric, Summary
@@ -139,6 +137,8 @@ def judged_table(split: EvaluatedSplit, results: Sequence[Result]) -> Table | No
 
 def judges_lines(split: EvaluatedSplit, results: Sequence[Result]) -> list[str]:
     """Whether the judges rank the classifiers as the oracle does, and how far people agree."""
+    from scipy.stats import kendalltau  # a second's import, which most jobs do without
+
     lines = []
     if split.people_alpha is not None:
         lines.append(f"people agree by Krippendorff's alpha {format_estimate(split.people_alpha)}")

@@ -228,6 +228,8 @@ CASES = [
     (["sparsify", "r.yaml", "-o", "m.txt"], "m.txt: a mask is a .safetensors file"),
     (["sparsify", "r.yaml", "-o", "gone/m.safetensors"], "gone/m.safetensors: can't be written"),
     (["sparsify", "r.yaml", "-q", "-o", "m.safetensors"], "the oracle accepted 4 perturbed images, a mask needs 20"),
+    (["judge", "out", "--oracle", "gone/nowhere"], "oracle.model: gone/nowhere can't be loaded"),
+    (["audit", "out", "--raters", "ann,ann"], "--raters: needs each name once"),
     (["train", "r.yaml"], "r.yaml: classifier: unknown key"),
     (["compare", "r.yaml", "-c", LENET], "--classifier: a comparison needs at least two"),
     (["study", "nope"], "nope: no such file, and not a shipped recipe"),

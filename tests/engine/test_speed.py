@@ -86,10 +86,10 @@ def test_bf16_is_for_generator_and_classifier_and_measures_are_of_full_precision
     def watch(owner, method, name):
         plain = getattr(owner, method)
 
-        def watched(value):
+        def watched(value, *more):
             images = getattr(value, "free", value)
             reduced[name].add((images.dtype, images.requires_grad, torch.is_autocast_enabled("cpu")))
-            return plain(value)
+            return plain(value, *more)
 
         setattr(owner, method, watched)
 

@@ -53,4 +53,4 @@ def test_the_command(tmp_path, capsys):
     assert run("attack-oracle", "mnist-lenet", "--epsilon", "nine") == 2
     assert "nine: not the largest change of a pixel; write 8/255 or 0.03" in capsys.readouterr().err
     with pytest.raises(UserError, match="EnsembleOracle tells no gradient"):
-        EnsembleOracle([]).logits(torch.zeros(1, 3, 8, 8))
+        EnsembleOracle([], []).logits(torch.zeros(1, 3, 8, 8))

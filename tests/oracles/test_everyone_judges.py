@@ -1,0 +1,64 @@
+"""Every kind of judge on one split, from the folder to the Hub and back into an evaluation."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from helpers import fmrgen, rows, run
+from test_vlm import save_llava
+
+from fmrgen.jobs.audit import Audit
+
+pytestmark = pytest.mark.job
+PANEL = {
+    "kind": "ensemble",
+    "rule": "majority",
+    "names": ["clip", "lenet", "like"],
+    "oracles": [
+        {"kind": "clip", "model": "asset:mnist/clip"},
+        {"kind": "classifier", "classifier": "asset:mnist/lenet"},
+        {"kind": "reference", "model": "asset:mnist/clip", "threshold": 0.6},
+    ],
+}
+READ = (
+    "import json; from datasets import load_dataset;"
+    "found = load_dataset('someone/digits', 'mnist.judgements', split='lenet');"
+    "print(json.dumps([list(found['judge']), list(found['label'])]))"
+)
+
+
+def test_pushed_loaded_and_evaluated_from_the_repo(split, hub, tmp_path):
+    chat = {"kind": "vlm", "model": str(save_llava(tmp_path / "llava")), "candidates": PANEL["oracles"][0], "top": 3}
+    named = {"panel": PANEL, "like": PANEL["oracles"][2], "chat": chat, "clip": PANEL["oracles"][0]}
+    told = [part for name, section in named.items() for part in ("--oracle", f"{name}={json.dumps(section)}")]
+    assert run("judge", split, *told, "--quiet") == 0
+    audit = Audit(str(split), ["ann"], count=40, output=split)
+    stored = rows(split)
+    for number, task in enumerate(audit.raters["ann"].tasks):
+        audit.raters["ann"].answer(number, stored[task.id]["label"], 1.0)
+    audit.close()
+    pushed = fmrgen("push", split, "someone/digits", **hub.environment)
+    assert pushed.returncode == 0, pushed.stderr
+    again = fmrgen("push", split, "someone/digits", **hub.environment)
+    assert "already up to date" in again.stdout
+    env = {**os.environ, **hub.environment}
+    read = subprocess.run([sys.executable, "-c", READ], env=env, capture_output=True, text=True)
+    assert read.returncode == 0, read.stderr
+    judges, labels = json.loads(read.stdout)
+    assert {name: judges.count(name) for name in (*named, "ann")} == {
+        **dict.fromkeys(named, 240),
+        "ann": len(audit.raters["ann"].tasks),
+    }
+    assert all(-2 <= label < 10 for label in labels)
+    done = fmrgen(
+        *("evaluate", "someone/digits", "-c", "asset:mnist/lenet", "--output", tmp_path / "report"), **hub.environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "FMR under each judge" in done.stdout
+    (found,) = json.loads((tmp_path / "report/evaluation.json").read_text())["splits"]
+    assert [(judge["judge"], judge["kind"]) for judge in found["judges"]] == [
+        ("ann", "person"),
+        *((name, "vlm" if name == "chat" else "oracle") for name in sorted(named)),
+    ]
