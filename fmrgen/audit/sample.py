@@ -10,6 +10,7 @@ from fmrgen.errors import UserError
 from fmrgen.storage.judgements import Which
 
 _REPEATED, _ORIGINALS, _RECONSTRUCTIONS = 0.05, 0.1, 0.05  # of the sample, shown besides
+_FEWEST_ORIGINALS = 30  # how often a rater misses a label is known from these
 _BANDS = 3  # of iterations
 _FEWEST = 2  # of a stratum: one has no variance
 
@@ -83,10 +84,12 @@ def draw(columns: Mapping[str, np.ndarray], count: int, seed: int, *, reconstruc
         by_class = rows[np.lexsort((random.random(len(rows)), columns["label"][rows]))]
         places = (np.arange(taken[name]) + random.random()) * len(rows) / max(taken[name], 1)
         shown += [Shown(int(columns["id"][row]), "image", name) for row in by_class[places.astype(int)]]
-    controls = [("original", _ORIGINALS)] + [("reconstruction", _RECONSTRUCTIONS)] * reconstructions
     total = len(shown)
-    for which, share in controls:
-        rows = random.choice(np.flatnonzero(valid), min(round(share * total), int(valid.sum())), replace=False)
+    controls = {"original": max(round(_ORIGINALS * total), _FEWEST_ORIGINALS)}
+    if reconstructions:
+        controls["reconstruction"] = round(_RECONSTRUCTIONS * total)
+    for which, wanted in controls.items():
+        rows = random.choice(np.flatnonzero(valid), min(wanted, int(valid.sum())), replace=False)
         shown += [Shown(int(columns["id"][row]), which) for row in rows]  # type: ignore[arg-type]
     again = random.choice(total, round(_REPEATED * total), replace=False)
     shown += [Shown(shown[place].id, "image", shown[place].stratum, 1) for place in again]
