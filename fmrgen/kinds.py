@@ -62,6 +62,11 @@ def oracle_of_short_form(text: str) -> ComponentConfig:
     kind, _, model = text.partition(":")
     if kind in _WITH_A_MODEL and model:
         return oracle_config_of({"kind": kind, "model": model}, text)
+    if model and kind != "asset" and not _IMPORT_PATH.fullmatch(text) and not Path(text).exists():
+        raise UserError(
+            f"{text}: not an oracle; use KIND:MODEL ({', '.join(_WITH_A_MODEL)}), a repo, folder or asset of a CLIP, "
+            "package.module:Name, a recipe, or {kind: …}"
+        )
     return oracle_config_of({"kind": text} if _IMPORT_PATH.fullmatch(text) else {"kind": "clip", "model": text}, text)
 
 

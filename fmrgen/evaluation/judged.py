@@ -271,7 +271,7 @@ def valid_rows(judges: Sequence[Judge], name: str, valid: np.ndarray, split: str
     verdicts = wanted[0].verdicts
     if missing := int((valid & ~verdicts.audited).sum()):
         raise UserError(
-            f"{split}: {wanted[0].name} has not looked at {missing} of its {int(valid.sum())} valid images; audit all "
-            "of them, or read the corrected FMR, which weighs a sample"
+            f"{split}: {missing} of its {int(valid.sum())} valid images were not looked at by {wanted[0].name}; audit "
+            "all of them, or read the corrected FMR, which weighs a sample"
         )
     return valid & (verdicts.seen > 0.5)

@@ -178,7 +178,7 @@ def test_rows_are_valid_by_the_word_of_whoever_saw_them_all(judged):
     assert total.perturbed_accuracy.value == pytest.approx(100 * np.mean([r["prediction"] == r["label"] for r in kept]))
     assert by_eve.splits[0].valid_by == "eve"
     with pytest.raises(
-        UserError, match=r"ann has not looked at \d+ of its \d+ valid images; audit all of them, or read"
+        UserError, match=r"\d+ of its \d+ valid images were not looked at by ann; audit all of them, or read"
     ):
         evaluate(str(judged), {"lenet": LENET}, valid_by="ann", progress=False)
     with pytest.raises(UserError, match="was not judged by zoe; there is ann, ben, eve, machine, people"):

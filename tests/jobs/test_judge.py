@@ -219,6 +219,7 @@ def test_judgements_that_are_not_of_the_split_are_refused(judged, tmp_path):
         (["--oracle", "gone/nowhere"], "oracle.model: gone/nowhere can't be loaded"),
         (["--oracle", "{kind: clp}"], "oracle: 'clp': unknown kind, did you mean clip?"),
         (["--oracle", CLIP, "--oracle", CLIP], "two oracles are called clip; give one another name, NAME=…"),
+        (["--oracle", "zero_shoot:x/y"], "zero_shoot:x/y: not an oracle; use KIND:MODEL (clip, zero_shot, open_clip"),
         (["--oracle", "reference:asset:mnist/lenet"], "oracle.model: asset:mnist/lenet can't be loaded"),
     ],
 )
