@@ -7,14 +7,16 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from fmrgen.errors import UserError, one_line
+
+Told = TypeVar("Told")
 
 _YAML = (dict, list, str, int, float, type(None))
 _LARGEST = 10**1000  # Python itself writes out no more than 4,300 digits
@@ -67,6 +69,29 @@ def parse_json(text: bytes, name: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"{name}: is not a JSON mapping")
     return tree
+
+
+def of_schema(kind: type[Told], schema: str, tree: Mapping[str, Any], where: str) -> Told:
+    """A JSON mapping as the dataclass that it says it is.
+
+    Args:
+        kind: the dataclass.
+        schema: what the mapping must name as its `schema`.
+        tree: the mapping, anyone's.
+        where: it was found; errors start with it.
+
+    Raises:
+        UserError: it is of another schema, or a value is not what the dataclass has.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    if tree.get("schema") != schema:
+        raise UserError(f"{where}: has schema {tree.get('schema')!r}, this fmrgen reads {schema}")
+    try:
+        return TypeAdapter(kind).validate_python(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def parse_yaml(text: str, name: str) -> Any:

@@ -45,7 +45,7 @@ def generator_of_short_form(text: str, image_size: int) -> ComponentConfig:
     section: dict[str, Any] = {"kind": text}
     if _IMPORT_PATH.fullmatch(text):
         if "image_size" not in getattr(import_object(text), "model_fields", ()):
-            return validate(_GeneratorOnly, {"generator": section}, text).generator
+            return validate(GeneratorOnly, {"generator": section}, text).generator
     elif text != "transform":
         import diffusers
 
@@ -54,7 +54,7 @@ def generator_of_short_form(text: str, image_size: int) -> ComponentConfig:
         except OSError as error:
             raise UserError(f"generator: {text} can't be loaded: {one_line(error)}") from None
         section = {"kind": "vqgan" if config.get("_class_name") == "VQModel" else "vae", "model": text}
-    return validate(_GeneratorOnly, {"generator": {**section, "image_size": image_size}}, text).generator
+    return validate(GeneratorOnly, {"generator": {**section, "image_size": image_size}}, text).generator
 
 
 def oracle_of_short_form(text: str) -> ComponentConfig:
@@ -121,7 +121,9 @@ class ClassifierOnly(StrictConfig):
     classifier: ClassifierField
 
 
-class _GeneratorOnly(StrictConfig):
+class GeneratorOnly(StrictConfig):
+    """A generator's section alone."""
+
     generator: GeneratorField
 
 

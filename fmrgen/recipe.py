@@ -211,8 +211,7 @@ def load_classifier(text: str) -> tuple[str, ComponentConfig]:
     Raises:
         UserError: it is none of these.
     """
-    named = re.fullmatch(r"([\w.-]+)=(.+)", text, re.DOTALL)
-    name, reference = (named[1], named[2]) if named else (None, text)
+    name, reference = _name_and_reference(text)
     if reference.lstrip().startswith("{"):
         tree = {"classifier": parse_yaml(reference, reference)}
         name = name or "classifier"
@@ -233,6 +232,12 @@ def load_classifier(text: str) -> tuple[str, ComponentConfig]:
 def load_classifiers(texts: Sequence[str]) -> dict[str, ComponentConfig]:
     """Classifiers by their names, each as `load_classifier` reads it. Raises UserError for two of one name."""
     return _by_name([load_classifier(text) for text in texts], "classifiers")
+
+
+def _name_and_reference(text: str) -> tuple[str | None, str]:
+    """`[NAME=]REFERENCE` in its parts."""
+    named = re.fullmatch(r"([\w.-]+)=(.+)", text, re.DOTALL)
+    return (named[1], named[2]) if named else (None, text)
 
 
 def _by_name(sections: Sequence[tuple[str, ComponentConfig]], what: str) -> dict[str, ComponentConfig]:
@@ -258,8 +263,7 @@ def load_oracle(text: str) -> tuple[str, ComponentConfig]:
     Raises:
         UserError: it is none of these.
     """
-    named = re.fullmatch(r"([\w.-]+)=(.+)", text, re.DOTALL)
-    name, reference = (named[1], named[2]) if named else (None, text)
+    name, reference = _name_and_reference(text)
     if reference.lstrip().startswith("{"):
         section = oracle_config_of(parse_yaml(reference, reference), reference)
         return name or section.kind, section

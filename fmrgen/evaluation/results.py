@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from fmrgen.errors import UserError
 from fmrgen.evaluation.corrected import Corrected
 from fmrgen.evaluation.judged import JudgeFigures
 from fmrgen.evaluation.own_splits import OwnComparison
 from fmrgen.evaluation.rankings import Difference, RankedClassifier
 from fmrgen.evaluation.samples import Sample
 from fmrgen.evaluation.steps import StepFigures
-from fmrgen.files import read_json
+from fmrgen.files import of_schema, read_json
 from fmrgen.intervals import Estimate
 from fmrgen.metrics import Summary
 
@@ -167,14 +166,7 @@ def read_figures(path: Path) -> EvaluationResults:
     Raises:
         UserError: it is not such a file, or of another schema.
     """
-    tree = read_json(path)
-    if tree.get("schema") != SCHEMA:
-        raise UserError(f"{path}: has schema {tree.get('schema')!r}, this fmrgen reads {SCHEMA}")
-    try:
-        return TypeAdapter(EvaluationResults).validate_python(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return of_schema(EvaluationResults, SCHEMA, read_json(path), str(path))
 
 
 def json_schema() -> dict[str, Any]:

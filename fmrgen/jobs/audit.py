@@ -1,7 +1,6 @@
 """An audit: people name images of a split, on a page of this machine or on one that is sent around."""
 
 import base64
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,28 +12,22 @@ from fmrgen.audit.sample import Sample, draw
 from fmrgen.audit.server import AuditServer
 from fmrgen.audit.verdicts import Audited, Rater
 from fmrgen.components import build_component
-from fmrgen.config import StrictConfig
 from fmrgen.engine.images import on_byte_grid, to_batch, to_bytes
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.engine.models import row_seed
 from fmrgen.errors import UserError
-from fmrgen.files import check_writable, fingerprint, open_plain, write_atomically
+from fmrgen.files import check_writable, fingerprint, open_plain, parse_json, write_atomically
 from fmrgen.hub.card import renew_card
 from fmrgen.image_files import png_bytes
-from fmrgen.kinds import GeneratorField
+from fmrgen.kinds import GeneratorOnly
 from fmrgen.report.pages import audit_page
 from fmrgen.storage.judgements import UNSURE, check_judge_name, judges_of, table_path
 from fmrgen.storage.open import OpenedSplit, open_own_split, reading
-from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance
 from fmrgen.trust.recipes import untrusted_config
 
 _COLUMNS = ("id", "label", "valid", "iterations", "prediction")
 _LARGEST_ANSWERS = 1 << 24  # bytes
-
-
-class _GeneratorOnly(StrictConfig):
-    generator: GeneratorField
 
 
 class Audit:
@@ -62,9 +55,8 @@ class Audit:
         if len(set(raters)) < len(raters) or not raters:
             raise UserError("--raters: needs each name once, for example --raters ann,ben")
         opened, provenance = open_own_split(split)
-        root = Path(str(opened.repo)) if opened.revision is None else output
-        check_writable(root)
-        paths = SplitPaths(root, str(opened.config), str(opened.split))
+        paths = opened.paths if opened.revision is None else opened.paths.at(output)
+        check_writable(paths.root)
         with reading(split):
             columns = _columns(opened)
             generator, self.note = _generator(provenance, trust)
@@ -125,12 +117,9 @@ class Audit:
 def _read_answers(path: Path) -> dict[str, Any]:
     try:
         with open_plain(path) as file:
-            told = json.loads(file.read(_LARGEST_ANSWERS))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: is no file of answers: {error}") from None
-    if not isinstance(told, dict):
-        raise UserError(f"{path}: is no file of answers")
-    return told
+            return parse_json(file.read(_LARGEST_ANSWERS), str(path))
+    except (OSError, UserError) as error:
+        raise UserError(f"{path}: is no file of answers; save one from the exported page") from error
 
 
 def _columns(opened: OpenedSplit) -> dict[str, np.ndarray]:
@@ -143,7 +132,7 @@ def _generator(provenance: Provenance, trust: bool) -> tuple[Generator | None, s
     """The split's generator for plain reconstructions, or why there is none."""
     try:
         tree = {"generator": provenance.recipe.generator.tree}
-        config = untrusted_config(_GeneratorOnly, tree, "the recipe", trust=trust, cure="--trust lets it")
+        config = untrusted_config(GeneratorOnly, tree, "the recipe", trust=trust, cure="--trust lets it")
         return build_component(config.generator, "generator", Generator, "cpu"), None
     except UserError as error:
         return None, f"no plain reconstructions among the controls: {error}"

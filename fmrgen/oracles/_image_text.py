@@ -2,10 +2,10 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from annotated_types import MinLen
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from fmrgen.engine.interfaces import NONE, Judgement, Oracle, Originals
 from fmrgen.errors import UserError
@@ -45,6 +45,30 @@ class ImageTextConfig(OracleConfig):
 
     def code_it_runs(self) -> list[str]:
         return []
+
+
+class DecidingConfig(ImageTextConfig):
+    """Those whose logits may be taken by the sigmoid, too."""
+
+    prompts: Prompts = Field(["This is a photo of {class}."])
+    decide: Literal["softmax", "sigmoid"] = Field(
+        "softmax",
+        description="softmax: which of the classes it is; sigmoid: whether it is one, so that it can be none of them",
+    )
+    threshold: float = Field(
+        0.5, gt=0, lt=1, description="with the sigmoid, the least probability of a class that is seen"
+    )
+
+    @model_validator(mode="after")
+    def _threshold_belongs_to_the_sigmoid(self) -> Self:
+        if self.decide == "softmax" and "threshold" in self.model_fields_set and self.threshold != 0.5:
+            raise ValueError("threshold is the sigmoid's: set decide: sigmoid, or perturb.min_probability instead")
+        return self
+
+    @property
+    def prompted(self) -> tuple[Any, ...]:
+        """What `ImageTextOracle` is made with."""
+        return self.prompts, self.first_synonym, self.class_prompts, self.decide, self.threshold
 
 
 class ImageTextOracle(Oracle):

@@ -3,13 +3,11 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from fmrgen.config import Revision
 from fmrgen.errors import UserError, one_line
-from fmrgen.oracles._image_text import TEXTS_AT_ONCE, ImageTextConfig, ImageTextOracle, Prompts, check_read_apart
+from fmrgen.oracles._image_text import TEXTS_AT_ONCE, DecidingConfig, ImageTextOracle, check_read_apart
 from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
@@ -20,17 +18,12 @@ _CONFIG, _WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 _FILES = [_CONFIG, _WEIGHTS, "*token*.json", "*.model", "vocab*", "merges.txt", "special_tokens_map.json"]
 
 
-class Config(ImageTextConfig):
+class Config(DecidingConfig):
     """`model` is a folder or a Hub id with OpenCLIP's files, as `timm/PE-Core-L-14-336`."""
 
     kind: str = "open_clip"
     model: str
     revision: Revision = None
-    prompts: Prompts = Field(["This is a photo of {class}."])
-    decide: Literal["softmax", "sigmoid"] = Field("softmax", description="as of zero_shot; sigmoid is SigLIP's")
-    threshold: float = Field(
-        0.5, gt=0, lt=1, description="with the sigmoid, the least probability of a class that is seen"
-    )
 
     def build(self, device: "torch.device | str" = "cpu") -> "OpenClipOracle":
         try:
@@ -48,8 +41,7 @@ class Config(ImageTextConfig):
         except Exception as error:  # a broken or foreign folder can fail anywhere in the libraries
             raise UserError(f"oracle.model: {self.model} can't be loaded: {one_line(error)}") from error
         frozen: Any = freeze(model.float(), device)
-        prompted = (self.prompts, self.first_synonym, self.class_prompts, self.decide, self.threshold)
-        return OpenClipOracle(frozen, tokenizer, preprocess, *prompted)
+        return OpenClipOracle(frozen, tokenizer, preprocess, *self.prompted)
 
     def places_it_reads(self) -> list[str]:
         return paths_among(self.model)

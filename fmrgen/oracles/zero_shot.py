@@ -2,13 +2,11 @@
 
 import string
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING, Any
 
 from fmrgen.config import Revision
 from fmrgen.errors import UserError
-from fmrgen.oracles._image_text import TEXTS_AT_ONCE, ImageTextConfig, ImageTextOracle, Prompts, check_read_apart
+from fmrgen.oracles._image_text import TEXTS_AT_ONCE, DecidingConfig, ImageTextOracle, check_read_apart
 from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
@@ -20,33 +18,18 @@ _STEPS_OF_THEIR_OWN = ("max_num_patches", "rescale_offset", "include_top")  # of
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-class Config(ImageTextConfig):
+class Config(DecidingConfig):
     """`model` is a folder, an asset or a Hub id. How its texts are padded and written follows from its family."""
 
     kind: str = "zero_shot"
     model: str = "google/siglip2-base-patch16-224"
     revision: Revision = None
-    prompts: Prompts = Field(["This is a photo of {class}."])
-    decide: Literal["softmax", "sigmoid"] = Field(
-        "softmax",
-        description="softmax: which of the classes it is; sigmoid: whether it is one, so that it can be none of them",
-    )
-    threshold: float = Field(
-        0.5, gt=0, lt=1, description="with the sigmoid, the least probability of a class that is seen"
-    )
-
-    @model_validator(mode="after")
-    def _threshold_belongs_to_the_sigmoid(self) -> "Config":
-        if self.decide == "softmax" and "threshold" in self.model_fields_set and self.threshold != 0.5:
-            raise ValueError("threshold is the sigmoid's: set decide: sigmoid, or perturb.min_probability instead")
-        return self
 
     def build(self, device: "torch.device | str" = "cpu") -> "ZeroShotOracle":
         from transformers import AutoModelForZeroShotImageClassification
 
         load: dict[str, Any] = {"reference": self.model, "what": "oracle.model", "revision": self.revision}
-        prompted = (self.prompts, self.first_synonym, self.class_prompts, self.decide, self.threshold)
-        return zero_shot_oracle(AutoModelForZeroShotImageClassification, load, device, *prompted)
+        return zero_shot_oracle(AutoModelForZeroShotImageClassification, load, device, *self.prompted)
 
     def places_it_reads(self) -> list[str]:
         return paths_among(self.model)

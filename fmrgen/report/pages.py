@@ -110,7 +110,7 @@ def gallery_page(gallery: Gallery) -> str:
 def audit_page(told: dict[str, Any]) -> str:
     """The page on which people name images; `told` has the `raters`, the `names` of the classes and, where there is no
     server, the `images` of each rater as addresses and a `key` of the sample."""
-    return _render("audit.html", told=_json_in_page(told))
+    return _render("audit.html", title="What do you see?", told=_json_in_page(told))
 
 
 def _render(template: str, **values: Any) -> str:
