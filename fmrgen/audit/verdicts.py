@@ -3,7 +3,6 @@
 import hashlib
 import threading
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
@@ -12,30 +11,27 @@ from fmrgen.audit.sample import Sample, Shown
 from fmrgen.errors import UserError
 from fmrgen.files import sha256_of
 from fmrgen.storage.judgements import (
-    SCHEMA,
     TABLE,
     UNSURE,
-    JudgeFile,
+    OwnSplit,
     about_path,
+    judge_file,
     judges_of,
     read_judgements,
     table_path,
     to_parquet,
     write_judgements,
 )
-from fmrgen.storage.paths import SplitPaths
-from fmrgen.storage.provenance import Provenance, now
+from fmrgen.storage.provenance import now
 
 
 @dataclass(frozen=True)
-class Audited:
+class Audited(OwnSplit):
     """A split that is audited: where its judgements go, what it is, and which of its images are shown.
 
     `images` are the bytes of each, by id and which.
     """
 
-    paths: SplitPaths
-    provenance: Provenance
     sample: Sample
     images: dict[tuple[int, str], bytes]
 
@@ -133,18 +129,5 @@ class Rater:
 
     def _write(self) -> None:
         content = to_parquet(pa.Table.from_pylist(self.answers, schema=TABLE))
-        provenance = self.audited.provenance
-        about = JudgeFile(
-            schema=SCHEMA,
-            judge=self.name,
-            kind="person",
-            section=self.audited.section,
-            weights_sha256=None,
-            split=self.audited.paths.name,
-            files=provenance.files_digest,
-            labels=len(provenance.labels),
-            rows=len(self.answers),
-            sha256=hashlib.sha256(content).hexdigest(),
-            fmrgen=version("fmrgen"),
-        )
+        about = judge_file(self.name, "person", self.audited.section, None, self.audited, content)
         write_judgements(self.audited.paths, about, content)

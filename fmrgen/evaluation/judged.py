@@ -1,5 +1,6 @@
 """What other judges make of a split and of its classifiers."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +10,7 @@ import numpy as np
 from fmrgen.errors import UserError
 from fmrgen.evaluation.corrected import Corrected, Verdicts, corrected
 from fmrgen.intervals import CONFIDENCE, Estimate, proportion
-from fmrgen.storage.judgements import Judgements
+from fmrgen.storage.judgements import JudgeFile, Judgements
 
 PEOPLE = "people"  # what all persons say together
 HUMAN = "human"  # of `--valid-by`: whoever is a person
@@ -74,21 +75,17 @@ def _by_row(judgements: Judgements, columns: Mapping[str, np.ndarray], classes: 
     table, about = judgements.table, judgements.about
     rows = {example_id: row for row, example_id in enumerate(columns["id"].tolist())}
     labels, of_originals = (np.full(len(rows), _UNASKED) for _ in range(2))
-    strata = np.zeros(len(rows), dtype=int)
-    names = list((about.section or {}).get("strata", [])) if about.kind == "person" else []
     repeated = []
-    told = (table[name].to_pylist() for name in ("id", "which", "label", "repeat", "stratum"))
-    for example_id, which, label, repeat, stratum in zip(*told, strict=True):
+    told = (table[name].to_pylist() for name in ("id", "which", "label", "repeat"))
+    for example_id, which, label, repeat in zip(*told, strict=True):
         row = rows[example_id]
         if which == "image" and repeat:
             repeated.append(labels[row] == label)
         elif which == "image":
             labels[row] = label
-            strata[row] = names.index(stratum) if stratum in names else 0
         elif which == "original" and not repeat:
             of_originals[row] = label
-    if names:
-        strata = _strata_of_all(names, columns, strata)
+    strata = _strata(about, columns)
     seen = (labels == columns["label"]).astype(float)
     audited = labels != _UNASKED
     agreement = proportion(np.array(repeated))
@@ -113,14 +110,19 @@ def _verdicts(
     return Verdicts(audited, seen, strata, sensitivity, int(asked.sum()), (1 - sensitivity) / classes)
 
 
-def _strata_of_all(names: Sequence[str], columns: Mapping[str, np.ndarray], strata: np.ndarray) -> np.ndarray:
-    """The stratum of every row, looked at or not: who was fooled, by iterations, as the names say."""
+def _strata(about: JudgeFile, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The stratum of every row, looked at or not, by what an audit calls them: who was fooled, by iterations.
+
+    Raises UserError for names that no audit gives; anyone may have written them.
+    """
+    strata = np.zeros(len(columns["id"]), dtype=int)
+    names = (about.section or {}).get("strata") if about.kind == "person" else None
     fooled = columns["prediction"] != columns["label"]
-    for number, name in enumerate(names):
-        group, _, band = name.partition(" ")
-        low, high = map(int, band.split("-"))
-        inside = (columns["iterations"] >= low) & (columns["iterations"] <= high) & (fooled == (group == "fooled"))
-        strata = np.where(inside & columns["valid"], number, strata)
+    for number, name in enumerate(names if isinstance(names, dict) else ()):
+        if (told := re.fullmatch(r"(fooled|right) (\d{1,7})-(\d{1,7})", name)) is None:
+            raise UserError(f"judge {about.judge}: has a stratum {name!r}, which no audit has; it is not read")
+        inside = (columns["iterations"] >= int(told[2])) & (columns["iterations"] <= int(told[3]))
+        strata = np.where(inside & (fooled == (told[1] == "fooled")) & columns["valid"], number, strata)
     return strata
 
 
@@ -193,11 +195,11 @@ def _kappa_with_oracle(judge: Judge, columns: Mapping[str, np.ndarray]) -> Estim
 
 def people_alpha(judges: Sequence[Judge]) -> Estimate | None:
     """How far people agree on what the images show, Krippendorff's alpha; None for fewer than two."""
-    import krippendorff
-
     people = [judge for judge in judges if judge.kind == "person" and judge.name != PEOPLE]
     if len(people) < 2:
         return None
+    import krippendorff
+
     every = np.stack([person.labels for person in people]).astype(float)
     every[every == _UNASKED] = np.nan
     every = every[:, (~np.isnan(every)).sum(0) > 1]
@@ -256,8 +258,14 @@ def corrected_by(
     return found
 
 
-def valid_rows(judges: Sequence[Judge], name: str, valid: np.ndarray, split: str) -> np.ndarray:
+def valid_rows(judges: Sequence[Judge], name: str, columns: Mapping[str, np.ndarray], split: str) -> np.ndarray:
     """Which rows are valid when a judge says so, and not the oracle alone (the paper's human labour, §3.1).
+
+    Args:
+        judges: of the split.
+        name: of one of them, or `human`.
+        columns: of the split, `valid` among them.
+        split: what it is called.
 
     Raises UserError where there is no such judge, or it has not looked at every valid row.
     """
@@ -268,7 +276,7 @@ def valid_rows(judges: Sequence[Judge], name: str, valid: np.ndarray, split: str
     if not wanted:
         there = ", ".join(judge.name for judge in judges)
         raise UserError(f"{split}: was not judged by {name}" + (f"; there is {there}" if there else ""))
-    verdicts = wanted[0].verdicts
+    verdicts, valid = wanted[0].verdicts, columns["valid"]
     if missing := int((valid & ~verdicts.audited).sum()):
         raise UserError(
             f"{split}: {missing} of its {int(valid.sum())} valid images were not looked at by {wanted[0].name}; audit "

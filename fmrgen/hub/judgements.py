@@ -8,15 +8,14 @@ from huggingface_hub import CommitOperationAdd
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, read_json
 from fmrgen.hub.repo import Change, HubRepo, RepoState
-from fmrgen.storage.judgements import JudgeFile, about_path, judges_of, parse_about, table_path, write_about
+from fmrgen.storage.judgements import JudgeFile, OwnSplit, about_path, judges_of, parse_about, table_path, write_about
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, read_provenance
 
 
 def commit_judgements(
     repo: str,
-    split: SplitPaths,
-    provenance: Provenance,
+    split: OwnSplit,
     about: JudgeFile,
     content: bytes,
     on_wait: Callable[[str], None],
@@ -27,13 +26,13 @@ def commit_judgements(
     """
 
     def change(folder: Path, state: RepoState) -> Change:
-        there = split.at(folder)
-        if read_provenance(there).files_digest != provenance.files_digest:
-            raise UserError(f"{repo}: {split.name} was made anew since it was judged; judge it again")
+        there = split.paths.at(folder)
+        if read_provenance(there).files_digest != split.provenance.files_digest:
+            raise UserError(f"{repo}: {there.name} was made anew since it was judged; judge it again")
         check_same_judge(there, about, repo)
         write_about(there, about)
-        table = CommitOperationAdd(_in_repo(split, about.judge), content)
-        return Change(f"Judgements of {about.judge} on {split.name}", [table])
+        table = CommitOperationAdd(_in_repo(there, about.judge), content)
+        return Change(f"Judgements of {about.judge} on {there.name}", [table])
 
     commit, url = HubRepo(repo, None, on_wait).update(change)
     return url or commit

@@ -29,9 +29,8 @@ from fmrgen.intervals import Estimate, proportion
 from fmrgen.jobs.bars import OnRows, image_bars
 from fmrgen.jobs.objects import oracle_section
 from fmrgen.recipe import load_oracles
-from fmrgen.storage.judgements import SCHEMA, TABLE, JudgeFile, check_judge_name, to_parquet, write_judgements
+from fmrgen.storage.judgements import TABLE, Kind, OwnSplit, check_judge_name, judge_file, to_parquet, write_judgements
 from fmrgen.storage.open import OpenedSplit, check_recorded_rows, open_own_split, reading
-from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, now
 from fmrgen.storage.schema import IMAGES
 from fmrgen.weights.digest import check_same_weights, weights_sha256
@@ -138,9 +137,9 @@ class Job:
 
     def run(self, on_rows: Callable[[int, int | None], None]) -> pa.Table:
         """Judges what is not judged yet; returns the whole table, in the order of the rows."""
-        done, ids = 0, list[int]()
+        done = 0
         with reading(self.opened.name):
-            batches = read_ahead(decode_own(self._batches(ids), self.processes, self.device), BATCHES_AHEAD)
+            batches = read_ahead(decode_own(self._batches(), self.processes, self.device), BATCHES_AHEAD)
             for number, (rows, decoded) in enumerate(batches):
                 if decoded is not None:
                     with errors_of_one_process():
@@ -148,21 +147,22 @@ class Job:
                             write_atomically(self._part(number), to_parquet(self._verdicts(*images)))
                 done += len(rows)
                 on_rows(done, self.provenance.rows)
-        check_recorded_rows(self.opened, ids)
+        check_recorded_rows(self.opened, self.rows["id"])
         check_same_weights(f"oracle {self.name}", self.oracle, self.digest)
         self.processes.gather(None)  # all parts are there
-        parts = [self._part(number) for number in range(-(-len(ids) // self.batch_size))]
+        parts = [self._part(number) for number in range(-(-done // self.batch_size))]
         return pa.concat_tables([pq.read_table(part) for part in parts]) if parts else TABLE.empty_table()
 
     def _part(self, number: int) -> Path:
         return self.parts / f"{number:07d}.parquet"
 
-    def _batches(self, ids: list[int]) -> Iterator[tuple[np.ndarray, Callable[[], Any]]]:
-        """Rows of each batch, and what decodes them; `ids` are filled on the way."""
-        wanted = [*self.columns, "id", "label"]
-        stream = self.opened.undecoded(self.columns).select_columns(wanted)
+    def _batches(self) -> Iterator[tuple[np.ndarray, Callable[[], Any]]]:
+        """Rows of each batch, and what decodes them; what is known of all rows is gathered on the way."""
+        self.rows: dict[str, list[Any]] = {"id": [], "label": [], "valid": []}
+        stream = self.opened.undecoded(self.columns).select_columns([*self.columns, *self.rows])
         for number, batch in enumerate(stream.iter(self.batch_size)):
-            ids += batch["id"]
+            for name, values in self.rows.items():
+                values += batch[name]
             yield np.asarray(batch["id"]), partial(self._decode, number, batch)
 
     def _decode(self, number: int, batch: dict[str, list[Any]]) -> tuple[dict[str, list[Any]], _Pixels] | None:
@@ -209,47 +209,26 @@ class Job:
     def store(self, table: pa.Table, on_wait: Callable[[str], None]) -> Judged:
         """Lays the table beside the split."""
         content = to_parquet(table)
-        about = JudgeFile(
-            schema=SCHEMA,
-            judge=self.name,
-            kind="vlm" if self.section.kind == "vlm" else "oracle",
-            section=self.section.model_dump(mode="json"),
-            weights_sha256=self.digest,
-            split=f"{self.opened.config}/{self.opened.split}",
-            files=self.provenance.files_digest,
-            labels=len(self.provenance.labels),
-            rows=len(table),
-            sha256=hashlib.sha256(content).hexdigest(),
-            fmrgen=version("fmrgen"),
-        )
-        paths = SplitPaths(Path(str(self.opened.repo)), str(self.opened.config), str(self.opened.split))
+        kind: Kind = "vlm" if self.section.kind == "vlm" else "oracle"
+        split = OwnSplit(self.opened.paths, self.provenance)
+        about = judge_file(self.name, kind, self.section.model_dump(mode="json"), self.digest, split, content)
         if self.opened.revision is None:
-            files, place = write_judgements(paths, about, content), str(paths.judgements)
-            renew_card(paths.root)
+            files, place = write_judgements(split.paths, about, content), str(split.paths.judgements)
+            renew_card(split.paths.root)
         else:
             from fmrgen.hub.judgements import commit_judgements
 
-            files, place = [], commit_judgements(str(self.opened.repo), paths, self.provenance, about, content, on_wait)
+            files, place = [], commit_judgements(str(self.opened.repo), split, about, content, on_wait)
         for part in self.parts.glob("*.parquet"):
             part.unlink(missing_ok=True)
         return self._figures(table, files, place)
 
     def _figures(self, table: pa.Table, files: list[Path], place: str) -> Judged:
-        columns = [name for name in ("id", "label", "valid") if name in self.opened.features]
-        stored = self.opened.dataset.select_columns(columns)
-        known = {row["id"]: row for row in stored}
+        labels, valid = (dict(zip(self.rows["id"], self.rows[name], strict=True)) for name in ("label", "valid"))
+        said = list(zip(*(table[name].to_pylist() for name in ("id", "which", "label")), strict=True))
 
-        def right(which: str, among: Callable[[dict[str, Any]], bool]) -> Estimate | None:
-            said = zip(*(table[name].to_pylist() for name in ("id", "which", "label")), strict=True)
-            return proportion(
-                np.array([label == known[i]["label"] for i, seen, label in said if seen == which and among(known[i])])
-            )
+        def right(which: str, only_valid: bool) -> Estimate | None:
+            asked = [(i, label) for i, seen, label in said if seen == which and (valid[i] or not only_valid)]
+            return proportion(np.array([label == labels[i] for i, label in asked]))
 
-        return Judged(
-            self.name,
-            self.provenance.rows,
-            right("image", lambda row: bool(row["valid"])),
-            right("original", lambda row: True),
-            files,
-            place,
-        )
+        return Judged(self.name, self.provenance.rows, right("image", True), right("original", False), files, place)

@@ -7,25 +7,29 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import check_inside, open_plain, read_json, write_atomically
+from fmrgen.files import check_inside, of_schema, open_plain, read_json, write_atomically
 from fmrgen.hub_timeouts import bound_requests
 from fmrgen.storage.open import OpenedSplit
 from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import Provenance
+from fmrgen.trust.parquet import check_parquet_files
 
 SCHEMA: Literal["fmrgen-judgements/1"] = "fmrgen-judgements/1"
 NAME = r"\w[\w.-]*"  # of a judge
 _SHA256 = r"^[0-9a-f]{64}$"
 UNSURE = -2  # the label where a person can't tell
 Which = Literal["image", "original", "reconstruction"]
+Kind = Literal["oracle", "vlm", "person"]
 
 TABLE = pa.schema(
     [
@@ -46,13 +50,21 @@ TABLE = pa.schema(
 
 
 @dataclass(frozen=True)
+class OwnSplit:
+    """A split that fmrgen made, and where its judgements go."""
+
+    paths: SplitPaths
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
 class JudgeFile:
     """The small file about a judge's table.
 
     Attributes:
         judge: its name.
         kind: what it is: an `oracle`, a vision-language model (`vlm`), or a `person`.
-        section: of a recipe, of what is no person.
+        section: of a recipe, and of a person what is to be known of the sample.
         weights_sha256: of its weights, where it has any.
         split: `CONFIG/SPLIT` of which it spoke.
         files: digest of the very files of that split.
@@ -64,7 +76,7 @@ class JudgeFile:
 
     schema: Literal["fmrgen-judgements/1"]
     judge: Annotated[str, Field(pattern=rf"^{NAME}$")]
-    kind: Literal["oracle", "vlm", "person"]
+    kind: Kind
     section: dict[str, Any] | None
     weights_sha256: Annotated[str, Field(pattern=_SHA256)] | None
     split: str
@@ -106,6 +118,34 @@ def to_parquet(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
+def judge_file(
+    judge: str, kind: Kind, section: dict[str, Any], weights_sha256: str | None, split: OwnSplit, content: bytes
+) -> JudgeFile:
+    """The small file about a judge.
+
+    Args:
+        judge: its name.
+        kind: what it is.
+        section: of a recipe, or of an audit what is to be known of its sample.
+        weights_sha256: of its weights, where it has any.
+        split: of which it spoke.
+        content: its table's file.
+    """
+    return JudgeFile(
+        schema=SCHEMA,
+        judge=judge,
+        kind=kind,
+        section=section,
+        weights_sha256=weights_sha256,
+        split=split.paths.name,
+        files=split.provenance.files_digest,
+        labels=len(split.provenance.labels),
+        rows=pq.read_metadata(io.BytesIO(content)).num_rows,
+        sha256=hashlib.sha256(content).hexdigest(),
+        fmrgen=version("fmrgen"),
+    )
+
+
 def write_judgements(paths: SplitPaths, about: JudgeFile, content: bytes) -> list[Path]:
     """Writes both files of a judge into the folder of its split; returns their paths."""
     table = table_path(paths, about.judge)
@@ -124,26 +164,29 @@ def write_about(paths: SplitPaths, about: JudgeFile) -> Path:
 
 def judges_of(paths: SplitPaths) -> dict[str, JudgeFile]:
     """The judges of a split in a folder, by name. Raises UserError for a file about one that can't be read."""
-    found = {}
-    for path in sorted(paths.judgements.glob("*.json")):
-        check_inside(path, paths.root)
-        about = parse_about(read_json(path), str(path))
-        if about.judge != path.stem:
-            raise UserError(f"{path}: is about the judge {about.judge!r}; give the file that name")
-        found[about.judge] = about
-    return found
+    return {path.stem: _read_about(path, paths) for path in _about_paths(paths)}
 
 
 def judges_of_files(paths: SplitPaths, files: str) -> list[JudgeFile]:
     """Who judged the very files of the digest `files`; what is no file about a judge is passed over."""
     found = []
-    for path in sorted(paths.judgements.glob("*.json")):
+    for path in _about_paths(paths):
         with suppress(UserError):
-            check_inside(path, paths.root)
-            about = parse_about(read_json(path), str(path))
-            if about.files == files and about.judge == path.stem:
-                found.append(about)
-    return found
+            found.append(_read_about(path, paths))
+    return [about for about in found if about.files == files]
+
+
+def _about_paths(paths: SplitPaths) -> list[Path]:
+    return sorted(paths.judgements.glob("*.json"))
+
+
+def _read_about(path: Path, paths: SplitPaths) -> JudgeFile:
+    """What a file says of the judge whose name it has. Raises UserError."""
+    check_inside(path, paths.root)
+    about = parse_about(read_json(path), str(path))
+    if about.judge != path.stem:
+        raise UserError(f"{path}: is about the judge {about.judge!r}; give the file that name")
+    return about
 
 
 def judgements_config(config: str) -> str:
@@ -153,13 +196,7 @@ def judgements_config(config: str) -> str:
 
 def parse_about(tree: Mapping[str, Any], where: str) -> JudgeFile:
     """The small file about a judge. Raises UserError, starting with `where`, for what is none."""
-    if tree.get("schema") != SCHEMA:
-        raise UserError(f"{where}: has schema {tree.get('schema')!r}, this fmrgen reads {SCHEMA}")
-    try:
-        return TypeAdapter(JudgeFile).validate_python(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return of_schema(JudgeFile, SCHEMA, tree, where)
 
 
 def read_judgements(path: Path, about: JudgeFile) -> Judgements:
@@ -172,10 +209,11 @@ def read_judgements(path: Path, about: JudgeFile) -> Judgements:
     Raises:
         UserError: it is not that very table, or holds what no judge of this split can say.
     """
+    check_parquet_files([str(path)])
     try:
         with open_plain(path) as file:
             content = file.read()
-        table = pq.read_table(io.BytesIO(content), schema=None)
+        table = pq.read_table(io.BytesIO(content))
     except (OSError, pa.ArrowException, ValueError) as error:
         raise UserError(f"{path}: can't be read: {one_line(error)}") from None
     if hashlib.sha256(content).hexdigest() != about.sha256:
@@ -208,14 +246,12 @@ def check_of_split(
     told = f"judge {about.judge} on {name}"
     if about.labels != labels:
         raise UserError(f"{told}: it judged over {about.labels} classes, and the split has {labels}")
-    known = {which: dict(zip(ids.tolist(), digests, strict=True)) for which, digests in sha256.items()}
+    rows = {example_id: row for row, example_id in enumerate(ids.tolist())}
     columns = (judgements.table[column].to_pylist() for column in ("id", "which", "image_sha256"))
     for example_id, which, digest in zip(*columns, strict=True):
-        if which not in known:
-            continue
-        if example_id not in known[which]:
+        if example_id not in rows:
             raise UserError(f"{told}: it judged id {example_id}, which the split has not; these are of another split")
-        if known[which][example_id] != digest:
+        if which in sha256 and sha256[which][rows[example_id]] != digest:
             raise UserError(f"{told}: its {which} of id {example_id} is not the stored one; judge this split anew")
 
 
@@ -230,7 +266,7 @@ def judgements_of(opened: OpenedSplit) -> tuple[list[Judgements], list[str]]:
     """
     if opened.provenance is None or opened.repo is None:
         return [], []
-    paths = SplitPaths(Path(opened.repo), str(opened.config), str(opened.split))
+    paths = opened.paths
     if opened.revision is not None:
         paths = paths.at(_fetched(opened.repo, opened.revision, paths.at(Path())))
     found, notes = [], []

@@ -71,6 +71,11 @@ class OpenedSplit:
     def features(self) -> Features:
         return self.dataset.features
 
+    @property
+    def paths(self) -> SplitPaths:
+        """Where it lies in its folder or, under the name of that, in its repo."""
+        return SplitPaths(Path(str(self.repo)), str(self.config), str(self.split))
+
     def image_of(self, stored: dict[str, Any] | None) -> bytes | str:
         """The bytes of a stored image, or the place of its file where that lies in the split's own folder, or in the
         commit of its repo.

@@ -201,3 +201,41 @@ def test_judgements_of_other_images_end_an_evaluation_in_a_line(judged, tmp_path
         (place / f"{name}.json").write_text(json.dumps(told))
     assert run(*command) == 0
     assert "judge ann spoke of earlier files of the split" in (tmp_path / "report/evaluation.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("strata", "error"),
+    [
+        ({"fooled 1-x": 3}, "judge ann: has a stratum 'fooled 1-x', which no audit has; it is not read"),
+        ({"<script>": 3}, "judge ann: has a stratum '<script>', which no audit has"),
+    ],
+)
+def test_what_a_stranger_wrote_of_a_sample_ends_in_a_line(judged, tmp_path, capsys, strata, error):
+    import shutil
+
+    shutil.copytree(judged, tmp_path / "out")
+    about = tmp_path / "out/judgements/mnist/lenet/ann.json"
+    told = json.loads(about.read_text())
+    about.write_text(json.dumps({**told, "section": {**told["section"], "strata": strata}}))
+    assert run("evaluate", tmp_path / "out", "-c", LENET, "--output", tmp_path / "report", "--quiet") == 2
+    assert error in capsys.readouterr().err
+
+
+def test_a_reconstruction_of_a_row_that_is_not_there_ends_in_a_line(judged, tmp_path, capsys):
+    import shutil
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from fmrgen.storage.judgements import TABLE, to_parquet
+
+    shutil.copytree(judged, tmp_path / "out")
+    table = tmp_path / "out/judgements/mnist/lenet/ann.parquet"
+    said = pq.read_table(table).to_pylist()
+    content = to_parquet(pa.Table.from_pylist([*said, {**said[0], "id": 10**9, "which": "reconstruction"}], TABLE))
+    table.write_bytes(content)
+    about = json.loads(table.with_suffix(".json").read_text())
+    about["sha256"] = hashlib.sha256(content).hexdigest()
+    table.with_suffix(".json").write_text(json.dumps(about))
+    assert run("evaluate", tmp_path / "out", "-c", LENET, "--output", tmp_path / "report", "--quiet") == 2
+    assert "it judged id 1000000000, which the split has not; these are of another split" in capsys.readouterr().err
