@@ -28,7 +28,7 @@ class SplitRows:
     """The rows of a split: `batches` passes over them once and leaves what is no image in `columns`."""
 
     def __init__(self, opened: OpenedSplit, labels: Labels, sampler: Sampler, keep_digests: bool = False) -> None:
-        self.opened, self.labels, self.sampler, self.keep_digests = opened, labels, sampler, keep_digests
+        self.opened, self.labels, self.sampler = opened, labels, sampler
         self.images = [name for name in IMAGES if name in opened.features]
         own = opened.provenance is not None and opened.labels is not None
         self.has_own_classes = own and list(labels.names) == list(opened.provenance.labels)  # type: ignore[union-attr]

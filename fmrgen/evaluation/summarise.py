@@ -41,14 +41,13 @@ def summarise_evaluation(
     own: list[tuple[ClassifiedSplit, str, dict[str, np.ndarray]]] = []
     for passed in evaluated:
         split, columns = passed.split, passed.rows.columns
-        if passed.valid is not None:
-            columns["valid"] = passed.valid
-        of_models = {model.name: _columns_of(passed, columns, model) for model in models}
+        counted = columns if passed.valid is None else {**columns, "valid": passed.valid}
+        of_models = {model.name: _columns_of(passed, counted, model) for model in models}
         here = []
         for model in models:
             result = _result(passed, model, of_models[model.name], columns)
             here.append(result)
-            tables.append(_table(split.name, model.name, of_models[model.name], columns))
+            tables.append(_table(split.name, model.name, of_models[model.name], counted))
         results += here
         made_for = _made_for(passed, here, models)
         if made_for is not None:
@@ -57,7 +56,7 @@ def summarise_evaluation(
         differences = [difference(a, b, of_models[a], of_models[b]) for a, b in combinations(of_models, 2)]
         measure: Any = "fmr" if any(result.total.fmr for result in here) else "perturbed_accuracy"
         comparisons.append(Comparison(split.name, measure, rank(summaries, differences, measure), differences))
-        splits.append(_split_figures(passed, columns, made_for, _more_fooled(made_for, here, measure)))
+        splits.append(_split_figures(passed, counted, columns, made_for, _more_fooled(made_for, here, measure)))
     return EvaluationData(
         schema=SCHEMA,
         attack=attack,
@@ -119,7 +118,7 @@ def _result(
     if conditioned and "reconstruction_prediction" in columns:
         of_model = {**of_model, "reconstruction_prediction": columns["reconstruction_prediction"]}
     classes = summarise_classes(of_model, len(labels))
-    judged = corrected_by(passed.judges, of_model, passed.rows.columns["valid"]) if passed.judges else {}
+    judged = corrected_by(passed.judges, of_model, columns["valid"]) if passed.judges else {}
     return Result(split.name, model.name, conditioned, summarise(of_model), classes, notes, judged)
 
 
@@ -207,8 +206,13 @@ def _more_fooled(made_for: Result | None, results: list[Result], measure: str) -
 
 
 def _split_figures(
-    passed: ClassifiedSplit, columns: dict[str, np.ndarray], made_for: Result | None, more_fooled: list[str]
+    passed: ClassifiedSplit,
+    columns: dict[str, np.ndarray],
+    stored: dict[str, np.ndarray],
+    made_for: Result | None,
+    more_fooled: list[str],
 ) -> EvaluatedSplit:
+    """`columns` are those that count, `stored` those of the split, whose oracle alone says what is valid."""
     split, notes = passed.split, [*passed.rows.notes, *passed.notes, *more_fooled]
     if made_for is not None:
         notes += cautions(made_for.total)
@@ -223,7 +227,6 @@ def _split_figures(
         notes.append("its label names are not those of its provenance: what it says of predictions is not used")
     if "iterations" in columns:
         taken = columns["iterations"][columns["valid"]] if "valid" in columns else columns["iterations"]
-    judged = {**columns, "valid": passed.rows.columns["valid"]} if passed.judges else {}
     return EvaluatedSplit(
         name=split.name,
         class_names=list(passed.labels.names),
@@ -240,7 +243,7 @@ def _split_figures(
         notes=notes,
         made_with=None if provenance is None else made_with(provenance),
         steps=None if provenance is None else _steps_of(provenance.recipe.perturb, columns, len(passed.labels)),
-        judges=[judge_figures(judge, judged, len(passed.labels)) for judge in passed.judges],
+        judges=[judge_figures(judge, stored, len(passed.labels)) for judge in passed.judges],
         people_alpha=people_alpha(passed.judges),
         valid_by=passed.valid_by,
     )

@@ -103,7 +103,7 @@ def evaluate(
             passed = _classify_split(split, models, processes, device, shown, batch_size, tell)
             if valid_by is not None:
                 passed.valid_by = valid_by
-                passed.valid = valid_rows(passed.judges, valid_by, _valid_of(passed), split.name)
+                passed.valid = valid_rows(passed.judges, valid_by, passed.rows.columns, split.name)
             if "original" not in split.features or source is not None:
                 classify_source(passed, processes, device, source, trust, batch_size)
             if way is not None:
@@ -205,12 +205,6 @@ def _judges(rows: SplitRows, judgements: list[Judgements]) -> list[Judge]:
     for of_judge in judgements:
         check_of_split(of_judge, rows.opened.name, columns["id"], rows.sha256, len(rows.labels))
     return judges_by_row(judgements, columns, len(rows.labels))
-
-
-def _valid_of(passed: ClassifiedSplit) -> np.ndarray:
-    """Which rows its oracle finds valid."""
-    columns = passed.rows.columns
-    return columns["valid"] if "valid" in columns else np.ones(len(columns["label"]), dtype=bool)
 
 
 transfer = evaluate  # paper Tables 6, 8 and 10: `matrix` of what it returns

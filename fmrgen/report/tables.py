@@ -137,8 +137,6 @@ def judged_table(split: EvaluatedSplit, results: Sequence[Result]) -> Table | No
 
 def judges_lines(split: EvaluatedSplit, results: Sequence[Result]) -> list[str]:
     """Whether the judges rank the classifiers as the oracle does, and how far people agree."""
-    from scipy.stats import kendalltau  # a second's import, which most jobs do without
-
     lines = []
     if split.people_alpha is not None:
         lines.append(f"people agree by Krippendorff's alpha {format_estimate(split.people_alpha)}")
@@ -149,6 +147,8 @@ def judges_lines(split: EvaluatedSplit, results: Sequence[Result]) -> list[str]:
             if result.total.fmr and (of_judge := result.judged.get(judge.judge)) and of_judge.fmr
         ]
         if len(pairs) > 2:
+            from scipy.stats import kendalltau  # a second's import, which most jobs do without
+
             tau = float(kendalltau(*zip(*pairs, strict=True)).statistic)
             lines.append(f"{judge.judge} and the oracle rank {len(pairs)} classifiers alike by Kendall's tau {tau:.2f}")
     return lines
