@@ -1,5 +1,6 @@
 """Small models, images and processes for all tests."""
 
+import json
 import os
 import subprocess
 import sys
@@ -122,6 +123,33 @@ def no_trespass(place, reads=True):
     finally:
         watched["on"] = False
     assert seen == []
+
+
+# What may happen to a request, as `hub_server.Fault` has it.
+FAULTS = {
+    "500": {"status": 500},
+    "429": {"status": 429, "headers": {"Retry-After": "1"}},
+    "dropped": {"drop": "before"},
+    "cut": {"drop": "middle"},
+    "unanswered": {"drop": "after"},
+    "killed": {"drop": "before", "killed": True},
+    "killed after": {"drop": "after", "killed": True},
+}
+
+
+def run_jobs(hub, tmp_path, jobs):
+    """Runs the jobs of `command_driver`; returns the calls of each."""
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    driver = TESTS / "command_driver.py"
+    done = subprocess.run(
+        [sys.executable, str(driver), str(tmp_path / "jobs.json")],
+        env={**os.environ, **hub.environment},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def wait_for(condition, seconds=120):

@@ -1,5 +1,7 @@
 """A small Hub on loopback: repos, commits and files on disk, over the HTTP that the Hub's clients speak.
 
+A repo of a model is `models/OWNER/NAME` here, one of a Space `spaces/OWNER/NAME`, of a dataset `OWNER/NAME`.
+
 It keeps every commit, so that a revision can be read again. The token says who asks: `writer` may write in the
 namespaces `someone` and `team`, `reader` may only read, no token sees only what is public, and any other token is invalid.
 After a dash stands a world: `writer-7` writes to repos of its own, which no other world's tokens see.
@@ -22,6 +24,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import yaml
 
 
 @dataclass
@@ -70,7 +74,7 @@ class World:
             first = hashlib.sha1(name.encode()).hexdigest()
             files = {".gitattributes": [self.keep(b"*.parquet filter=lfs diff=lfs merge=lfs -text\n"), False]}
             commit = {"files": files, "message": "initial commit", "parent": None}
-            told = {"private": private, "gated": False, "received": []}
+            told = {"private": private, "gated": False, "received": [], "pull_requests": []}
             self.repos[name] = {"refs": {"main": first}, "tags": {}, "commits": {first: commit}, **told}
             self.save()
             return True
@@ -236,6 +240,10 @@ class Handler(BaseHTTPRequestHandler):
             match = re.fullmatch(pattern, path)
             if match and self.command in method:
                 groups = match.groupdict()
+                model = groups.pop("model", None)
+                other = groups.pop("other", None) or (f"models/{model}" if model else None)
+                if "repo" in groups:
+                    groups["repo"] = groups["repo"] or other
                 with self.world.lock:
                     if groups.get("repo") is None or self.may_read(groups["repo"]):
                         function(self, content, query, **groups)
@@ -273,15 +281,26 @@ class Handler(BaseHTTPRequestHandler):
         if namespace not in ("someone", "team"):
             self.refuse(403, "", f'You don\'t have the rights to create a dataset under the namespace "{namespace}"')
             return
+        kind = told.get("type", "model")
         name = f"{namespace}/{told['name'].split('/')[-1]}"
+        name = name if kind == "dataset" else f"{kind}s/{name}"
         made = self.world.create(name, told.get("visibility") == "private" or bool(told.get("private")))
-        self.answer(200 if made else 409, {"url": f"{self.server.address}/datasets/{name}", "id": name, "name": name})
+        self.answer(
+            200 if made else 409,
+            {"url": f"{self.server.address}/{address_of(name)}", "id": plain_name(name), "name": plain_name(name)},
+        )
 
     def info(self, content: bytes, query: dict, repo: str, revision: str = "main") -> None:
         found = self.files_at(repo, revision)
         if found is not None:
             oid, files = found
-            told = {"id": repo, "sha": oid, "private": self.world.repos[repo]["private"], "tags": [], "downloads": 0}
+            told = {
+                "id": plain_name(repo),
+                "sha": oid,
+                "private": self.world.repos[repo]["private"],
+                "tags": [],
+                "downloads": 0,
+            }
             told["gated"] = "manual" if self.world.repos[repo]["gated"] else False
             siblings = [
                 {"rfilename": name} | ({"lfs": {"sha256": oid, "size": 1, "pointerSize": 130}} if lfs else {})
@@ -356,6 +375,32 @@ class Handler(BaseHTTPRequestHandler):
             self.world.save()
             self.answer(200)
 
+    def pull_requests(self, content: bytes, query: dict, repo: str) -> None:
+        """Ten a page, as one would have to page through many."""
+        wanted = [told for told in self.world.repos[repo]["pull_requests"] if told["status"] in query["status"]]
+        start = 10 * int(query.get("p", ["0"])[0])
+        told = {"count": len(wanted), "start": start, "discussions": wanted[start : start + 10]}
+        self.answer(200, told)
+
+    def leaderboard(self, content: bytes, query: dict, repo: str) -> None:
+        """What models' repos, and open pull requests on them, say of their results on a dataset."""
+        found = []
+        for name, known in self.world.repos.items():
+            for ref in known["refs"] if name.startswith("models/") else ():
+                for path, (blob, _) in known["commits"][known["refs"][ref]]["files"].items():
+                    if path.startswith(".eval_results/"):
+                        told = yaml.safe_load((self.world.blobs / blob).read_bytes())
+                        found += [
+                            {"value": e["value"], "modelId": plain_name(name), "filename": path, "verified": False}
+                            | {"notes": e.get("notes"), "source": e.get("source")}
+                            | ({"pullRequest": int(ref.rpartition("/")[2])} if ref != "main" else {})
+                            for e in told
+                            if e["dataset"]["id"] == repo
+                        ]
+        found.sort(key=lambda told: -told["value"])
+        author = {"type": "user", "name": "someone", "fullname": "Some One", "avatarUrl": ""}
+        self.answer(200, [{"rank": rank, "author": author, **told} for rank, told in enumerate(found, 1)])
+
     def validate_yaml(self, content: bytes, query: dict) -> None:
         self.answer(200, {"errors": [], "warnings": []})
 
@@ -394,10 +439,19 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200)
 
     def commit(self, content: bytes, query: dict, repo: str, revision: str) -> None:
-        if not self.may_write():
+        proposes = query.get("create_pr") == ["1"]
+        if not (proposes and self.token) and not self.may_write():
             return
         lines = [json.loads(line) for line in content.splitlines() if line.strip()]
         known = self.world.repos[repo]
+        if proposes:
+            number = len(known["pull_requests"]) + 1
+            revision = f"refs/pr/{number}"
+            known["refs"][revision] = known["refs"]["main"]
+            title = next(line["value"]["summary"] for line in lines if line["key"] == "header")
+            told = {"num": number, "title": title, "status": "open", "isPullRequest": True}
+            told |= {"author": {"name": "someone"}, "createdAt": "2026-01-01T00:00:00.000Z"}
+            known["pull_requests"].append(told | {"repo": {"name": plain_name(repo), "type": "model"}})
         if revision not in known["refs"]:
             self.refuse(404, "RevisionNotFound", f"no branch {revision}")
             return
@@ -410,8 +464,11 @@ class Handler(BaseHTTPRequestHandler):
                 self.refuse(400, "", f"{line['value']['path']} was not uploaded")
                 return
         oid = self.world.commit(repo, revision, lines)
-        url = f"{self.server.address}/datasets/{repo}/commit/{oid}"
-        self.answer(200, {"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
+        url = f"{self.server.address}/{address_of(repo)}/commit/{oid}"
+        told = {"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""}
+        if proposes:
+            told["pullRequestUrl"] = f"{self.server.address}/{plain_name(repo)}/discussions/{number}"
+        self.answer(200, told)
 
     def download(self, content: bytes, query: dict, repo: str, revision: str, file: str) -> None:
         if self.world.repos[repo]["gated"]:
@@ -442,6 +499,16 @@ class Handler(BaseHTTPRequestHandler):
         return
 
 
+def plain_name(repo: str) -> str:
+    """`OWNER/NAME` of a repo of any kind."""
+    return "/".join(repo.split("/")[-2:])
+
+
+def address_of(repo: str) -> str:
+    """Where the pages of a repo are: only those of models have no kind before them."""
+    return repo.removeprefix("models/") if repo.count("/") == 2 else f"datasets/{repo}"
+
+
 def parents(name: str) -> list[str]:
     parts = name.split("/")[:-1]
     return ["/".join(parts[: i + 1]) for i in range(len(parts))]
@@ -451,25 +518,29 @@ def is_lfs(path: str) -> bool:
     return path.endswith((".parquet", ".tar", ".png", ".arrow"))
 
 
-_REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
+_NAME = r"[\w.-]+/[\w.-]+"
+_REPO = rf"(?:datasets/(?P<repo>{_NAME})|(?P<other>(?:models|spaces)/{_NAME}))"  # as addresses of the API have it
+_AT = rf"(?:datasets/(?P<repo>{_NAME})|(?P<other>spaces/{_NAME})|(?P<model>{_NAME}))"  # as those of files have it
 _REV = r"(?P<revision>refs/[^/]+/[^/]+|[^/]+)"
 ROUTES = [
     ("GET", r"/api/whoami-v2", Handler.whoami),
     ("POST", r"/api/repos/create", Handler.create),
     ("POST", r"/api/validate-yaml", Handler.validate_yaml),
-    ("GET", rf"/api/datasets/{_REPO}/refs", Handler.refs),
-    ("GET", rf"/api/datasets/{_REPO}/revision/{_REV}", Handler.info),
-    ("GET", rf"/api/datasets/{_REPO}/tree/{_REV}(?P<folder>/.*)?", Handler.tree),
-    ("POST", rf"/api/datasets/{_REPO}/paths-info/{_REV}", Handler.paths_info),
-    ("POST", rf"/api/datasets/{_REPO}/branch/(?P<name>.+)", Handler.branch),
-    ("POST", rf"/api/datasets/{_REPO}/tag/{_REV}", Handler.tag),
-    ("POST", rf"/api/datasets/{_REPO}/preupload/{_REV}", Handler.preupload),
-    ("POST", rf"/api/datasets/{_REPO}/commit/{_REV}", Handler.commit),
-    ("GET", rf"/api/datasets/{_REPO}", Handler.info),
+    ("GET", rf"/api/{_REPO}/refs", Handler.refs),
+    ("GET", rf"/api/{_REPO}/revision/{_REV}", Handler.info),
+    ("GET", rf"/api/{_REPO}/tree/{_REV}(?P<folder>/.*)?", Handler.tree),
+    ("GET", rf"/api/{_REPO}/discussions", Handler.pull_requests),
+    ("GET", rf"/api/{_REPO}/leaderboard", Handler.leaderboard),
+    ("POST", rf"/api/{_REPO}/paths-info/{_REV}", Handler.paths_info),
+    ("POST", rf"/api/{_REPO}/branch/(?P<name>.+)", Handler.branch),
+    ("POST", rf"/api/{_REPO}/tag/{_REV}", Handler.tag),
+    ("POST", rf"/api/{_REPO}/preupload/{_REV}", Handler.preupload),
+    ("POST", rf"/api/{_REPO}/commit/{_REV}", Handler.commit),
+    ("GET", rf"/api/{_REPO}", Handler.info),
     ("POST", r"/control/fail", Handler.fail),
-    ("POST", rf"/datasets/{_REPO}\.git/info/lfs/objects/batch", Handler.lfs_batch),
-    ("PUT", r"/lfs/(?P<world>\w*)/(?P<holder>[\w.-]+/[\w.-]+)/(?P<oid>\w+)", Handler.lfs_put),
-    (("GET", "HEAD"), rf"/datasets/{_REPO}/resolve/{_REV}/(?P<file>.+)", Handler.download),
+    ("POST", rf"/{_AT}\.git/info/lfs/objects/batch", Handler.lfs_batch),
+    ("PUT", rf"/lfs/(?P<world>\w*)/(?P<holder>(?:spaces/|models/)?{_NAME})/(?P<oid>\w+)", Handler.lfs_put),
+    (("GET", "HEAD"), rf"/{_AT}/resolve/{_REV}/(?P<file>.+)", Handler.download),
 ]
 
 

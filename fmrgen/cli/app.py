@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fmrgen.cli import studies, tools
+from fmrgen.cli import hub, studies, tools
 from fmrgen.cli.exit import exit_status_of, install_signal_handlers
 from fmrgen.cli.options import (
     BatchSizeOption,
@@ -140,7 +140,7 @@ def generate(
     if show:
         display.print_summary(summary, split)
     if push is not None:
-        _push(split, push, public, replace, None, quiet)
+        hub.push_splits(split, push, public, replace, None, quiet)
 
 
 def _parse_part(text: str | None) -> tuple[int, int] | None:
@@ -162,36 +162,8 @@ command("attack-oracle")(studies.attack_oracle)
 command()(studies.sparsify)
 
 
-@command()
-def push(
-    folder: Annotated[
-        str,
-        typer.Argument(metavar="DIR[:CONFIG/SPLIT]", help="A dataset folder (all finished splits), or one split."),
-    ],
-    repo: Annotated[str, typer.Argument(metavar="REPO", help="A dataset repo on the Hub, created if missing.")],
-    public: PublicOption = False,
-    replace: ReplaceOption = False,
-    revision: Annotated[
-        str | None,
-        typer.Option("--revision", metavar="REV", help="A branch or pull request (refs/pr/3), not main."),
-    ] = None,
-    quiet: QuietOption = False,
-) -> None:
-    """Push finished splits to the Hub.
-
-    Existing content is kept. Run the same command again to resume.
-    """
-    _push(folder, repo, public, replace, revision, quiet)
-
-
-def _push(folder: str, repo: str, public: bool, replace: bool, revision: str | None, quiet: bool) -> None:
-    from fmrgen.cli import display
-    from fmrgen.hub.push import push as run
-
-    with display.hub_progress(not quiet):
-        pushed = run(folder, repo, public=public, replace=replace, revision=revision, on_wait=display.print_note)
-    if not quiet:
-        display.print_pushed(pushed)
+command()(hub.push)
+command()(hub.submit)
 
 
 @command()
@@ -302,9 +274,15 @@ def evaluate(
             "--trust", help="Run the code, and read the places, that the source in a split's provenance names."
         ),
     ] = False,
-    model_card: Annotated[
+    eval_results: Annotated[
         bool,
-        typer.Option("--model-card", help="Write model-index results for model pages, and the splits' leaderboards."),
+        typer.Option(
+            "--eval-results",
+            help="Add to the splits' leaderboards, and write .eval_results for model pages; see `fmrgen submit`.",
+        ),
+    ] = False,
+    model_card: Annotated[
+        bool, typer.Option("--model-card", help="Write model cards with a model-index, the Hub's earlier format.")
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -342,11 +320,19 @@ def evaluate(
     if not quiet:
         show_it = display.print_transfer if is_transfer else display.print_evaluation
         show_it(evaluation)
-    if model_card:
-        from fmrgen.hub.results import record_results, write_model_cards
+    if eval_results:
+        from fmrgen.hub.eval_results import write_eval_results
+        from fmrgen.hub.results import record_results
 
-        for line in (*map(str, write_model_cards(evaluation, folder / "model-cards")), *record_results(evaluation)):
+        recorded = record_results(evaluation)
+        written = write_eval_results(evaluation, recorded, folder / "eval-results")
+        for line in (*(one.line for one in recorded), *written):
             display.print_line(line)
+    if model_card:
+        from fmrgen.hub.model_cards import write_model_cards
+
+        for path in write_model_cards(evaluation, folder / "model-cards"):
+            display.print_line(path)
     display.print_line(folder / "report.html")
 
 

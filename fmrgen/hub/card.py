@@ -2,18 +2,15 @@
 
 import math
 import re
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
 from datasets import DatasetInfo, SplitDict, SplitInfo
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard, DatasetCardData
 from jinja2 import StrictUndefined, Template
-from pydantic import Field, TypeAdapter, ValidationError
 
 from fmrgen.cautions import cautions
 from fmrgen.errors import UserError, one_line
@@ -23,11 +20,11 @@ from fmrgen.files import (
     held,
     open_plain,
     package_data,
-    read_json,
     sha256_of,
     write_atomically,
 )
-from fmrgen.intervals import Estimate, format_estimate
+from fmrgen.hub.leaderboard import Entry, leaderboard
+from fmrgen.intervals import format_estimate
 from fmrgen.kinds import ComponentConfigs
 from fmrgen.metrics import COMPARED, METRICS, Summary
 from fmrgen.report.markdown import escape
@@ -40,10 +37,7 @@ from fmrgen.storage.shards import SplitFolder, summary_of
 from fmrgen.trust.cards import by_config, names_of_data
 from fmrgen.trust.recipes import untrusted_code
 
-RESULT_SCHEMA = "fmrgen-result/1"  # of the files under results/
-
 _BEGIN, _END = "<!-- fmrgen: written by a machine from here -->", "<!-- fmrgen: to here -->"
-_ESTIMATE: TypeAdapter[Estimate | None] = TypeAdapter(Estimate | None)
 _DESCRIBED = "fmrgen split files"
 _TITLED = ": test images perturbed against "
 _NAMED = 4  # classifiers in a title
@@ -63,7 +57,7 @@ def write_card(root: Path, repo: str | None = None) -> None:
             paths = SplitPaths(root, config, split)
             summary = summary_of(provenance, SplitFolder.of(paths, provenance))
             judges = judges_of_files(paths, provenance.files_digest)
-            found = _CardSplit(config, split, provenance, summary, _leaderboard(paths, provenance), judges)
+            found = _CardSplit(config, split, provenance, summary, leaderboard(paths, provenance), judges)
             splits.setdefault(config, []).append(found)
     path = root / CARD
     where = f"{repo}: README.md" if repo else str(path)
@@ -93,9 +87,15 @@ def data_named(path: Path, repo: str) -> list[str] | None:
     return [name for entry in configs.values() for name in names_of_data(entry.get("data_files"))] if configs else None
 
 
-def citation_tag(config: str, split: str, provenance: Provenance) -> str:
-    """The tag of a split on the Hub: it names the recipe and the very files, so what is cited by it never changes."""
-    return f"{config}-{split}-{provenance.fingerprint}-{provenance.files_digest[:8]}".replace("..", "-")
+def citation_tag(config: str, split: str, fingerprint: str, files: str) -> str:
+    """The tag of a split on the Hub: it names the recipe and the very files, so what is cited by it never changes.
+
+    Args:
+        config, split: its names.
+        fingerprint: of its recipe.
+        files: the digest of its files.
+    """
+    return f"{config}-{split}-{fingerprint}-{files[:8]}".replace("..", "-")
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class _CardSplit:
     name: str
     provenance: Provenance
     summary: Summary
-    leaderboard: list["_Entry"]
+    leaderboard: list[Entry]
     judges: list[JudgeFile]
 
     @property
@@ -133,6 +133,11 @@ class _CardSplit:
         """What it is, as a title."""
         return f"{self._paths.name}{_TITLED}{self.name}"
 
+    @property
+    def tag(self) -> str:
+        """That it is cited by on the Hub."""
+        return citation_tag(self.config, self.name, self.provenance.fingerprint, self.provenance.files_digest)
+
     def bibtex(self, repo: str) -> str:
         """The entry to cite this very split by."""
         # Runs are told by whoever made the split: only what looks like a year or a version is repeated.
@@ -146,7 +151,7 @@ class _CardSplit:
         told |= {"year": max(started)} if started else {}
         told |= {"url": f"https://huggingface.co/datasets/{repo}"} if slash else {}
         made = f", made with fmrgen {versions[-1]}" if versions else ""
-        told["note"] = f"Revision {citation_tag(self.config, self.name, self.provenance)}{made}".replace("_", "\\_")
+        told["note"] = f"Revision {self.tag}{made}".replace("_", "\\_")
         lines = [f"  {key:<9} = {{{value}}}," for key, value in told.items()]
         key = re.sub(r"\W+", "_", f"{repo} {self.config} {self.name}")
         return "\n".join([f"@misc{{{key},", *lines, "}"])
@@ -311,33 +316,6 @@ def _size_category(rows: int) -> str:
     """The Hub's name for a number of rows."""
     names = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B"]
     return names[max(0, min(len(names) - 1, int(math.log10(max(rows, 1))) - 2))]
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """What the leaderboard shows of a file under results/."""
-
-    schema: Annotated[str, Field(pattern=r"^fmrgen-result/\d+$")]
-    files: str
-    classifier: str
-    conditioned: bool
-    figures: Mapping[str, Estimate | None] = field(default_factory=dict)  # of the compared metrics
-
-
-def _leaderboard(paths: SplitPaths, provenance: Provenance) -> list[_Entry]:
-    """The results that were found on the split as it is now, by falling FMR.
-
-    Those on earlier files are passed over, and files that are no results: anyone may have put them there.
-    """
-    entries = []
-    for path in sorted(paths.results.glob("*.json")):
-        with suppress(UserError, ValidationError):
-            check_inside(path, paths.root)
-            entry = TypeAdapter(_Entry).validate_python(told := read_json(path))
-            if entry.files == provenance.files_digest:
-                figures = {name: _ESTIMATE.validate_python(told.get(name)) for name in COMPARED}
-                entries.append(replace(entry, figures=figures))
-    return sorted(entries, key=lambda entry: e.value if (e := entry.figures["fmr"]) else -1, reverse=True)
 
 
 def _title(splits: dict[str, list[_CardSplit]]) -> str:

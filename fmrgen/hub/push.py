@@ -16,12 +16,13 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, read_json
+from fmrgen.hub.benchmark import write_benchmark
 from fmrgen.hub.card import citation_tag, data_named
 from fmrgen.hub.judgements import add_judgements
 from fmrgen.hub.repo import Change, HubRepo, Operation, RepoState
 from fmrgen.recipe import Recipe
 from fmrgen.storage.open import parse_reference
-from fmrgen.storage.paths import CARD, OWN_FOLDERS, SplitPaths, splits_in
+from fmrgen.storage.paths import BENCHMARK, CARD, OWN_FOLDERS, SplitPaths, splits_in
 from fmrgen.storage.provenance import Provenance, check_config, parse_provenance, read_provenance
 
 # What `load_dataset` takes for data where no card says what is.
@@ -61,7 +62,9 @@ class _Local:
     @property
     def tag(self) -> str:
         """Names the recipe and the very files: what is cited by it never changes."""
-        return citation_tag(self.paths.config, self.paths.split, self.provenance)
+        return citation_tag(
+            self.paths.config, self.paths.split, self.provenance.fingerprint, self.provenance.files_digest
+        )
 
     @cached_property
     def operations(self) -> list[CommitOperationAdd]:
@@ -131,9 +134,10 @@ def push(
         _check_data_stays_visible(hub.name, small, state)
         operations: list[Operation] = []
         root = found[0].paths.root
-        if CARD not in state.files and (root / CARD).is_file():
-            check_inside(root / CARD, root)
-            shutil.copyfile(root / CARD, small / CARD)  # for what was written into it by hand
+        for name in (CARD, BENCHMARK):
+            if name not in state.files and (root / name).is_file():
+                check_inside(root / name, root)
+                shutil.copyfile(root / name, small / name)  # for what was written into it by hand
         for local in found:
             if not _is_there(local, small, state):
                 _check_replaced(local, small, state, replace)
@@ -143,10 +147,20 @@ def push(
                 operations += [*map(copy, local.operations), *_old_shards(local, state)]
             _add_small_files(local, small)
             operations += add_judgements(local.paths, local.provenance, small, hub.name)
+        if takes_benchmark:
+            write_benchmark(small, hub.name)
         listed = ", ".join(f"{split.name} (recipe {split.provenance.fingerprint})" for split in found)
         return Change(f"{'Add' if new else 'Update the card of'} {listed}", operations)
 
-    commit, url = hub.update(change)
+    takes_benchmark = True
+    try:
+        commit, url = hub.update(change)
+    except UserError as error:
+        if BENCHMARK not in str(error):
+            raise
+        takes_benchmark = False  # the splits matter more
+        notes.append(f"pushed without {BENCHMARK}, so it has no board of the Hub's: {error}")
+        commit, url = hub.update(change)
     state = hub.fetch_state()
     if state is None:
         raise UserError(f"{hub.name}: is gone from the Hub")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers import TESTS, fmrgen, upload, wait_for
+from helpers import FAULTS, fmrgen, run_jobs, upload, wait_for
 
 from fmrgen.hub.card import write_card
 from fmrgen.records import Perturbed, StopReason
@@ -24,21 +24,6 @@ from fmrgen.storage.shards import SplitFolder
 pytestmark = pytest.mark.job
 REPO = "someone/digits"
 LENET = "asset:mnist/lenet"
-
-
-def push_all(hub, tmp_path, jobs):
-    """Runs the jobs of `push_driver`; returns the calls of each."""
-    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
-    driver = TESTS / "push_driver.py"
-    done = subprocess.run(
-        [sys.executable, str(driver), str(tmp_path / "jobs.json")],
-        env={**os.environ, **hub.environment},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def push(hub, *arguments, **environment):
@@ -86,24 +71,15 @@ def shortened(folder):
     edit_json(path, files=told["files"], examples=80, fingerprint="0" * 16, summary=told["summary"] | {"rows": 80})
 
 
-FAULTS = {
-    "500": {"status": 500},
-    "429": {"status": 429, "headers": {"Retry-After": "1"}},
-    "dropped": {"drop": "before"},
-    "cut": {"drop": "middle"},
-    "unanswered": {"drop": "after"},
-    "killed": {"drop": "before", "killed": True},
-    "killed after": {"drop": "after", "killed": True},
-}
-
-
 @pytest.mark.parametrize("scene", ["new repo", "replaced beside another"])
 def test_a_push_ends_the_same_whichever_request_of_it_fails(hub, split, other, tmp_path, scene):
-    arguments = [str(split), REPO]
+    arguments = ["push", str(split), REPO, "--quiet"]
     if scene == "replaced beside another":
         for folder in (split, other):
-            (calls,) = push_all(hub, tmp_path, [{"world": "begin", "arguments": [str(folder), REPO]}])
-            assert calls == [[0, ""]]
+            (calls,) = run_jobs(
+                hub, tmp_path, [{"world": "begin", "arguments": ["push", str(folder), REPO, "--quiet"]}]
+            )
+            assert calls == [[0, "", ""]]
         shortened(split)
         arguments.append("--replace")
         begin, faults = "begin", {name: FAULTS[name] for name in ("500", "unanswered", "killed", "killed after")}
@@ -111,8 +87,8 @@ def test_a_push_ends_the_same_whichever_request_of_it_fails(hub, split, other, t
         begin, faults = "nothing", FAULTS
         hub.world(begin)
     expected = hub.copy_world(begin, "expected")
-    (calls,) = push_all(hub, tmp_path, [{"world": "expected", "arguments": arguments}])
-    assert calls == [[0, ""]], expected.requests
+    (calls,) = run_jobs(hub, tmp_path, [{"world": "expected", "arguments": arguments}])
+    assert calls == [[0, "", ""]], expected.requests
     requests = expected.requests
     jobs = []
     for position in range(len(requests)):
@@ -120,13 +96,13 @@ def test_a_push_ends_the_same_whichever_request_of_it_fails(hub, split, other, t
             world = f"{name}{position}".replace(" ", "")
             hub.copy_world(begin, world)
             jobs.append({"world": world, "arguments": arguments, "fault": {"at": position, **fault}})
-    done = push_all(hub, tmp_path, jobs)
+    done = run_jobs(hub, tmp_path, jobs)
     for job, calls in zip(jobs, done, strict=True):
         world = hub.world(job["world"])
         met = f"{job['fault']}: {world.requests} {calls}"
-        assert [status for status, _ in calls][-1] == 0, met
+        assert [status for status, *_ in calls][-1] == 0, met
         assert len(calls) == (2 if job["fault"].get("killed") else 1), met
-        assert not any("Traceback" in stderr or "writer-" in stderr for _, stderr in calls), met
+        assert not any("Traceback" in stderr or "writer-" in stderr for _, stderr, _ in calls), met
         assert world.files(REPO) == expected.files(REPO), met
         assert world.repos[REPO]["tags"].keys() == expected.repos[REPO]["tags"].keys(), met
         assert world.history(REPO) == expected.history(REPO), met
@@ -229,8 +205,10 @@ def test_two_pushes_at_once_both_succeed(hub, split, other, tmp_path):
     for path in (third / "mnist").glob("twin-*"):
         path.rename(path.with_name(path.name.replace("twin", "third")))
     hub.fail("w", at=0, match="/commit/", slow=3)
-    jobs = [{"world": "w", "arguments": [str(folder), REPO], "calls": 1} for folder in (other, third)]
-    assert [[status for status, _ in calls] for calls in push_all(hub, tmp_path, jobs)] == [[0], [0]]
+    jobs = [
+        {"world": "w", "arguments": ["push", str(folder), REPO, "--quiet"], "calls": 1} for folder in (other, third)
+    ]
+    assert [[status for status, *_ in calls] for calls in run_jobs(hub, tmp_path, jobs)] == [[0], [0]]
     world = hub.world("w")
     assert sum("/commit/" in request for request in world.requests) == 4  # one of them came too late, once
     assert len(world.history(REPO)) == 4

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +20,8 @@ from PIL import Image as PILImage
 from fmrgen import evaluate
 from fmrgen.errors import UserError
 from fmrgen.hub.card import write_card
-from fmrgen.hub.results import record_results, write_model_cards
+from fmrgen.hub.model_cards import write_model_cards
+from fmrgen.hub.results import record_results
 from fmrgen.intervals import format_estimate
 from fmrgen.metrics import SUMMARY_COLUMNS, summarise
 
@@ -51,7 +51,7 @@ def test_model_cards_are_read_by_the_hubs_library(split, tmp_path):
 
 def test_a_leaderboard_in_a_folder(split):
     evaluation = evaluate([str(split)], [f"mine={LENET}", "other=outside_components:SmallNetConfig"])
-    assert record_results(evaluation) == [f"{split}:mnist/lenet: 2 rows in its leaderboard"]
+    assert [one.line for one in record_results(evaluation)] == [f"{split}:mnist/lenet: 2 rows in its leaderboard"]
     files = sorted((split / "results/mnist/lenet").glob("*.json"))
     assert [path.name.rpartition("-")[0] for path in files] == ["mine", "other"]
     told = json.loads(files[0].read_text())
@@ -131,14 +131,14 @@ def test_files_among_the_results_that_are_none_stop_nobody(split):
     folder.mkdir(parents=True)
     for name, text in (("a", "[1]"), ("b", "{"), ("c", '{"schema": "fmrgen-result/1"}')):
         (folder / f"{name}.json").write_text(text)
-    assert "1 rows" in record_results(evaluate([str(split)], [f"mine={LENET}"]))[0]
+    assert "1 rows" in record_results(evaluate([str(split)], [f"mine={LENET}"]))[0].line
     assert "| mine ◆ |" in (split / "README.md").read_text()
 
 
 def test_what_has_no_leaderboard(split):
     evaluation = evaluate([f"{split}/mnist/lenet-*.parquet"], [LENET])
-    (line,) = record_results(evaluation)
-    assert "no split of fmrgen's, so it has no leaderboard" in line
+    (recorded,) = record_results(evaluation)
+    assert "no split of fmrgen's, so it has no leaderboard" in recorded.line
 
 
 @pytest.mark.job
@@ -176,7 +176,7 @@ def test_evaluating_straight_from_the_hub(hub, split, tmp_path):
 @pytest.mark.job
 def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
     upload(hub, split, "someone/splits")
-    command = ("evaluate", "someone/splits", "-q", "--model-card")
+    command = ("evaluate", "someone/splits", "-q", "--eval-results")
     result = fmrgen(*command, "-c", f"mine={LENET}", "-o", tmp_path / "a", **hub.environment)
     assert "someone/splits:mnist/lenet: 1 rows in its leaderboard" in result.stdout, result.stderr
     result = fmrgen(*command, "-c", "other={kind: lenet}", "-o", tmp_path / "b", **hub.environment)
@@ -196,7 +196,7 @@ def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
         "evaluate",
         f"someone/splits@{first}",
         "-q",
-        "--model-card",
+        "--eval-results",
         "-c",
         LENET,
         "-o",
@@ -209,7 +209,6 @@ def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
     assert result.returncode == 0
     assert "leaderboard not written: someone/splits: the Hub refused: " in result.stdout
     assert (tmp_path / "c/report.html").exists()
-    assert len(list(Path(tmp_path / "c/model-cards").glob("*.md"))) == 1
 
 
 def test_names_in_a_card_are_shown_and_do_nothing(split):

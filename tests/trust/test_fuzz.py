@@ -435,7 +435,8 @@ INFO = {
 def test_answers_of_a_hub(nonsense, monkeypatch, status, answer, headers):
     from huggingface_hub import constants
 
-    from fmrgen.hub import repo as hub_module
+    from fmrgen.hub import client as hub_module
+    from fmrgen.hub.repo import HubRepo
 
     body = answer if isinstance(answer, bytes) else json.dumps(with_value(INFO, *answer)).encode()
     nonsense.status, nonsense.body, nonsense.headers = status, body, headers
@@ -444,8 +445,8 @@ def test_answers_of_a_hub(nonsense, monkeypatch, status, answer, headers):
     monkeypatch.setattr(hub_module.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(hub_module, "_ATTEMPTS", 2)
     told = []
-    repo = hub_module.HubRepo("someone/x", None, told.append)
-    repo._api.endpoint = address
+    repo = HubRepo("someone/x", None, told.append)
+    repo._hub.api.endpoint = address
     for ask in (repo.fetch_state, repo.is_private, repo.tags, repo.log_in):
         outcome(ask)
     assert all("\n" not in line for line in told)

@@ -77,7 +77,7 @@ def test_a_module_from_elsewhere_brings_no_modules_of_the_folder(place, tmp_path
 def test_links_at_the_names_of_temporary_files_are_not_written_through(place):
     for pid in range(os.getpid(), os.getpid() + 5):
         (place / f"theirs/.README.md.{pid}.tmp").symlink_to("../../outside/private.png")
-    assert run("evaluate", "theirs", "-c", LENET, "-q", "--model-card") == 0
+    assert run("evaluate", "theirs", "-c", LENET, "-q", "--eval-results") == 0
     untouched(place)
 
 
@@ -228,7 +228,7 @@ def test_a_provenance_writes_nothing_of_its_own_into_the_card(place):
     told = json.loads(path.read_text())
     text = "```\n\n# PHISH ![x](http://evil/t.png)\n"
     path.write_text(json.dumps({**told, "name": text, "leaderboard": [text]}))
-    assert run("evaluate", "theirs", "-c", LENET, "-q", "--model-card") == 0
+    assert run("evaluate", "theirs", "-c", LENET, "-q", "--eval-results") == 0
     assert "PHISH" not in (place / "theirs/README.md").read_text()
     path.write_text(json.dumps({**told, "fingerprint": text}))
     assert run("evaluate", "theirs", "-c", LENET, "-q") == 2
@@ -239,7 +239,7 @@ def test_a_provenance_that_lacks_what_the_card_shows(place, capsys, section, val
     path = place / "theirs/provenance/c/s.json"
     told = json.loads(path.read_text())
     path.write_text(json.dumps({**told, "recipe": {**told["recipe"], section: value}}))
-    assert run("evaluate", "theirs", "-c", LENET, "-q", "--model-card") == 2
+    assert run("evaluate", "theirs", "-c", LENET, "-q", "--eval-results") == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

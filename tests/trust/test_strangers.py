@@ -322,7 +322,7 @@ def test_links_out_of_a_folder_are_not_followed(place, capsys, hub):
     (place / "theirs/README.md").unlink()
 
     (place / "theirs/results").symlink_to(outside)
-    assert run("evaluate", "theirs", "-c", LENET, "-q", "--model-card") == 2
+    assert run("evaluate", "theirs", "-c", LENET, "-q", "--eval-results") == 2
     assert "theirs/results: is a link that leads out of the folder and is not followed" in capsys.readouterr().err
     assert sorted(path.name for path in outside.iterdir()) == ["note"]
     (place / "theirs/results").unlink()

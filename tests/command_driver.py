@@ -1,8 +1,8 @@
-"""Pushes many times in processes of their own, which are forked here so that each begins with everything imported.
+"""Runs commands at a Hub in processes of their own, forked here so that each begins with everything imported.
 
-Reads jobs as JSON: a world of the test Hub, the arguments of `fmrgen push`, and how a request of it fails; a job that is
-`killed` dies there. Each job calls again, without a fault, for as long as the push ends badly, three times at most.
-Prints for each job its calls: exit status and what was on stderr.
+Reads jobs as JSON: a world of the test Hub, the arguments of `fmrgen`, and how a request of it fails; a job that is
+`killed` dies there. Each job calls again, without a fault, for as long as the command ends badly, three times at most.
+Prints for each job its calls: exit status, what was on stderr, and what was on stdout.
 """
 
 import json
@@ -16,18 +16,20 @@ import httpx2
 from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars
 
-import fmrgen.hub.push  # noqa: F401
+import fmrgen.hub.push
+import fmrgen.hub.submit  # noqa: F401
 from fmrgen.cli import app, display  # noqa: F401
 
 disable_progress_bars()
 
 
-def push(job, first):
-    """One call of the command in a forked process; returns its exit status, negative for a signal, and its stderr."""
-    with tempfile.TemporaryFile() as stderr:
+def call(job, first):
+    """One call of the command in a forked process; returns its exit status, negative for a signal, and its output."""
+    with tempfile.TemporaryFile() as stderr, tempfile.TemporaryFile() as stdout:
         child = os.fork()
         if child == 0:
             os.dup2(stderr.fileno(), 2)
+            os.dup2(stdout.fileno(), 1)
             os.environ["HF_TOKEN"] = f"writer-{job['world']}"
             constants.HF_HUB_CACHE = f"{os.environ['HF_HOME']}/{job['world']}"  # as on a machine of its own
             if first and job.get("fault"):
@@ -36,22 +38,24 @@ def push(job, first):
                 httpx2.post(f"{os.environ['HF_ENDPOINT']}/control/fail", json=fault)
             status = 1
             try:
-                app.main(["push", *job["arguments"], "--quiet"])
+                app.main(job["arguments"])
             except SystemExit as end:
                 status = int(end.code or 0)
             except BaseException as error:
                 print(f"Traceback: {error!r}", file=sys.stderr)
             sys.stderr.flush()
+            sys.stdout.flush()
             os._exit(status)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         stderr.seek(0)
-        return status, stderr.read().decode()
+        stdout.seek(0)
+        return status, stderr.read().decode(), stdout.read().decode()
 
 
 def run(job):
-    calls = [push(job, first=True)]
+    calls = [call(job, first=True)]
     while calls[-1][0] != 0 and len(calls) < job.get("calls", 3):
-        calls.append(push(job, first=False))
+        calls.append(call(job, first=False))
     return calls
 
 

@@ -1,0 +1,62 @@
+"""`eval.yaml`, which makes a dataset repo one of the Hub's benchmarks: a task, with a board of its own, per split."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fmrgen.errors import UserError, one_line
+from fmrgen.files import write_atomically
+from fmrgen.storage.paths import BENCHMARK
+from fmrgen.storage.provenance import read_all
+
+_FRAMEWORK = "fmrgen"
+
+
+def task_id(config: str, split: str) -> str:
+    """The id of a split's task; the names of splits have no dashes, so no two splits share one."""
+    return f"{config}-{split}"
+
+
+def write_benchmark(root: Path, repo: str) -> None:
+    """Adds a task for each finished split of a folder to its `eval.yaml`; whatever else stands in it stays.
+
+    Args:
+        root: the dataset folder, or the small files of a repo.
+        repo: what the dataset is called on the Hub.
+
+    Raises:
+        UserError: there is an `eval.yaml` that is none.
+    """
+    path = root / BENCHMARK
+    told = _read(path, f"{repo}: {BENCHMARK}")
+    names = [name for name, provenance in read_all(root).items() if provenance.is_finished]
+    tasks = {task_id(*name): {"id": task_id(*name), "config": name[0], "split": name[1]} for name in names}
+    known = told.get("tasks") or []
+    others = [task for task in known if task["id"] not in tasks]
+    kept = {task["id"]: {**task, **tasks[task["id"]]} for task in known if task["id"] in tasks}
+    described: dict[str, Any] = {
+        "name": repo.rpartition("/")[2],
+        "description": "Test images perturbed against one classifier each (Foundation Model-oriented Robustness). The "
+        "score of a task is FMR: accuracy on the perturbed images in percent of that on their originals.",
+        "evaluation_framework": _FRAMEWORK,
+        **told,
+        "tasks": [*others, *(kept.get(name, task) for name, task in tasks.items())],
+    }
+    if described != told:
+        write_atomically(path, yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=110).encode())
+
+
+def _read(path: Path, where: str) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        told = yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{where}: can't be read, fix it by hand: {one_line(error)}") from None
+    tasks = told.get("tasks") or [] if isinstance(told, dict) else None
+    if not isinstance(tasks, list) or not all(
+        isinstance(task, dict) and isinstance(task.get("id"), str) for task in tasks
+    ):
+        raise UserError(f"{where}: is not a benchmark's: it needs tasks, a list of mappings with an id; fix it by hand")
+    return dict(told)

@@ -1,0 +1,83 @@
+"""Results in the Hub's own format, which model pages and the boards of benchmarks show: `.eval_results/*.yaml`."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+from huggingface_hub import EvalResultEntry, constants, eval_result_entries_to_yaml
+
+from fmrgen.evaluation.results import EvaluatedClassifier, EvaluatedSplit, EvaluationResults, Result
+from fmrgen.files import write_atomically
+from fmrgen.hub.benchmark import task_id
+from fmrgen.hub.card import citation_tag
+from fmrgen.hub.results import Recorded, file_name, result_path
+
+FOLDER = ".eval_results"  # in a model's repo
+
+
+def write_eval_results(evaluation: EvaluationResults, recorded: Sequence[Recorded], folder: Path) -> list[Path]:
+    """Writes `NAME/.eval_results/*.yaml` into `folder` for each classifier: a file for each split on the Hub.
+
+    Args:
+        evaluation: the figures.
+        recorded: where each split's are recorded, as `record_results` returns it: an entry points to them.
+        folder: to write into.
+
+    Returns:
+        The files. Splits that are not on the Hub have no board and no entry, nor has a classifier without FMR.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    written = []
+    for split, row, where in zip(evaluation.splits, evaluation.matrix, recorded, strict=True):
+        if split.revision is None or split.files is None:
+            continue
+        for classifier, result in zip(evaluation.classifiers, row, strict=True):
+            if result.total.fmr is not None:
+                entry = _entry(split, classifier, result, where.commit, now)
+                path = results_of(folder, classifier) / _entry_file(split)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                text = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True)
+                write_atomically(path, text.encode())
+                written.append(path)
+    return written
+
+
+def results_of(folder: Path, classifier: EvaluatedClassifier) -> Path:
+    """Where the entries of a classifier lie, as they are to lie in the repo of its model."""
+    return folder / file_name(classifier) / FOLDER
+
+
+def _entry_file(split: EvaluatedSplit) -> str:
+    """A file per board: nothing that others wrote of other boards has to be kept in it."""
+    return f"{str(split.repo).replace('/', '--')}--{task_id(str(split.config), str(split.split))}.yaml"
+
+
+def _entry(
+    split: EvaluatedSplit, classifier: EvaluatedClassifier, result: Result, commit: str | None, now: str
+) -> EvalResultEntry:
+    fmr = result.total.fmr
+    assert fmr is not None
+    found = f"{constants.ENDPOINT}/datasets/{split.repo}/blob/{commit}/{result_path(split, classifier)}"
+    return EvalResultEntry(
+        dataset_id=str(split.repo),
+        task_id=task_id(str(split.config), str(split.split)),
+        value=round(fmr.value, 2),
+        dataset_revision=split.revision,
+        date=now,
+        source_url=found if commit else None,
+        source_name="fmrgen" if commit else None,
+        notes=_notes(split, result),
+    )
+
+
+def _notes(split: EvaluatedSplit, result: Result) -> str:
+    """What makes the one number of an entry one that can be understood: its kind, interval and the very split."""
+    total = result.total
+    told = [f"FMR {total.fmr} %"]
+    told += [f"{name} {figure}" for name, figure in (("SA", total.standard_accuracy), ("PA", total.perturbed_accuracy))]
+    told.append(f"{total.rows} images")
+    told.append("made against this model" if result.conditioned else "made against another model")
+    told += [f"valid by {split.valid_by}"] if split.valid_by else []
+    tag = citation_tag(str(split.config), str(split.split), str(split.fingerprint), str(split.files))
+    return "; ".join([*told, f"split {tag}"])

@@ -1,0 +1,46 @@
+"""The leaderboard of a split: what was found on it, and lies beside it."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from fmrgen.errors import UserError
+from fmrgen.files import check_inside, read_json
+from fmrgen.intervals import Estimate
+from fmrgen.metrics import COMPARED
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import Provenance
+
+RESULT_SCHEMA = "fmrgen-result/1"  # of the files under results/
+
+_ESTIMATE: TypeAdapter[Estimate | None] = TypeAdapter(Estimate | None)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the leaderboard shows of a file under results/: `files` is the digest of the split's files."""
+
+    schema: Annotated[str, Field(pattern=r"^fmrgen-result/\d+$")]
+    files: str
+    classifier: str
+    conditioned: bool
+    figures: Mapping[str, Estimate | None] = field(default_factory=dict)  # of the compared metrics
+
+
+def leaderboard(paths: SplitPaths, provenance: Provenance) -> list[Entry]:
+    """The results that were found on the split as it is now, by falling FMR.
+
+    Those on earlier files are passed over, and files that are no results: anyone may have put them there.
+    """
+    entries = []
+    for path in sorted(paths.results.glob("*.json")):
+        with suppress(UserError, ValidationError):
+            check_inside(path, paths.root)
+            entry = TypeAdapter(Entry).validate_python(told := read_json(path))
+            if entry.files == provenance.files_digest:
+                figures = {name: _ESTIMATE.validate_python(told.get(name)) for name in COMPARED}
+                entries.append(replace(entry, figures=figures))
+    return sorted(entries, key=lambda entry: e.value if (e := entry.figures["fmr"]) else -1, reverse=True)
