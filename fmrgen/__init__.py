@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fmrgen.errors import UserError as UserError
     from fmrgen.evaluation.agreement import Agreement as Agreement
     from fmrgen.evaluation.agreement import agreement as agreement
+    from fmrgen.evaluation.gate import Gate as Gate
     from fmrgen.evaluation.results import read_figures as read_figures
     from fmrgen.generators.base import GeneratorConfig as GeneratorConfig
     from fmrgen.hub.push import Pushed as Pushed
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from fmrgen.jobs.evaluation import Evaluation as Evaluation
     from fmrgen.jobs.export import export as export
     from fmrgen.jobs.from_objects import generate as generate
+    from fmrgen.jobs.gate import gate as gate
     from fmrgen.jobs.inspect import inspect as inspect
     from fmrgen.jobs.judge import Judged as Judged
     from fmrgen.jobs.judge import judge as judge
@@ -83,6 +85,7 @@ _MODULES = {
     "Evaluation": "fmrgen.jobs.evaluation",
     "Example": "fmrgen.records",
     "FilesVerification": "fmrgen.jobs.verify_files",
+    "Gate": "fmrgen.evaluation.gate",
     "GeneratedSplit": "fmrgen.storage.generated",
     "Generator": "fmrgen.engine.interfaces",
     "GeneratorConfig": "fmrgen.generators.base",
@@ -113,6 +116,7 @@ _MODULES = {
     "evaluate": "fmrgen.jobs.evaluate",
     "export": "fmrgen.jobs.export",
     "freeze": "fmrgen.weights.checkpoint",
+    "gate": "fmrgen.jobs.gate",
     "generate": "fmrgen.jobs.from_objects",
     "inspect": "fmrgen.jobs.inspect",
     "judge": "fmrgen.jobs.judge",

@@ -154,6 +154,7 @@ def _parse_part(text: str | None) -> tuple[int, int] | None:
 
 command()(tools.judge)
 command()(tools.audit)
+command()(tools.gate)
 command()(studies.compare)
 command()(studies.sweep)
 command()(studies.inspect)

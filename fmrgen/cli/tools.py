@@ -22,6 +22,8 @@ from fmrgen.errors import UserError
 if TYPE_CHECKING:
     from fmrgen.jobs.audit import Audit
 
+_GATE_STATUS = {"pass": 0, "fail": 1, "undecided": 3}
+
 
 def judge(
     split: SplitArgument,
@@ -125,6 +127,60 @@ def _serve(audit: "Audit", host: str, port: int) -> None:
             if server.is_done and not was_done:
                 display.print_line("all have answered")
             was_done = server.is_done
+
+
+def gate(
+    split: SplitArgument,
+    candidate: Annotated[str, typer.Option("--candidate", metavar="C", help="The classifier to be released.")],
+    baseline: Annotated[str, typer.Option("--baseline", metavar="C", help="The one that it is compared with.")],
+    max_drop: Annotated[
+        float, typer.Option("--max-drop", metavar="POINTS", help="The drop in perturbed accuracy that is allowed.")
+    ],
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the order of the rows.")] = 0,
+    batch_size: BatchSizeOption = 64,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write the outcome for what reads JUnit.")
+    ] = None,
+    summary: Annotated[
+        Path | None,
+        typer.Option("--summary", metavar="FILE", help="Append it as Markdown, as to $GITHUB_STEP_SUMMARY."),
+    ] = None,
+    processes: ProcessesOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Let a classifier pass that is not less robust than another.
+
+    Both see the same perturbed images, as many as it takes. Exits with 0 if the candidate passes, 1 if it fails, 3 if
+    the split does not tell.
+    """
+    from fmrgen.recipe import load_classifiers
+
+    ((_, new),) = load_classifiers([f"candidate={candidate}"]).items()
+    ((_, old),) = load_classifiers([f"baseline={baseline}"]).items()
+
+    from fmrgen.cli import display, progress
+    from fmrgen.files import write_atomically
+    from fmrgen.jobs.gate import gate as run
+    from fmrgen.report.gate import alarm_lines, gate_junit, gate_markdown, gate_table, verdict_line
+
+    display.quiet_libraries()
+    is_first = is_first_process()
+    with progress.split_progress(not quiet and is_first) as on_rows:
+        found = run(
+            split, candidate=new, baseline=old, max_drop=max_drop, batch_size=batch_size, seed=seed, on_rows=on_rows
+        )
+    if is_first:
+        if junit is not None:
+            write_atomically(junit, gate_junit(found, split))
+        if summary is not None:
+            with summary.open("a", encoding="utf-8") as file:
+                file.write(gate_markdown(found, split))
+        if not quiet:
+            display.print_table(gate_table(found), split)
+        for line in alarm_lines(found):
+            display.print_note(line)
+        display.print_line(verdict_line(found))
+    raise typer.Exit(_GATE_STATUS[found.verdict])
 
 
 def show(

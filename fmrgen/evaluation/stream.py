@@ -1,6 +1,6 @@
 """One pass over a split for its classifiers: the images in batches, everything else collected on the way."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -58,6 +58,33 @@ class SplitRows:
         if "id" in columns and (columns["id"].dtype.kind == "f" or len(np.unique(columns["id"])) < len(columns["id"])):
             del columns["id"]  # nulls make floats of it
         return columns
+
+    def pass_over(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Some of the columns that are no images, [N] each, without reading an image; those that are not there are
+        left out.
+        """
+        wanted = [name for name in names if name in self._wanted]
+        parts: list[dict[str, np.ndarray]] = []
+        row = 0
+        with reading(self.opened.name):
+            for table in self.opened.dataset.select_columns(wanted).with_format("arrow").iter(4096):
+                parts.append({name: self._read_column(table, name, row) for name in wanted})
+                row += len(table)
+        if not parts:
+            raise UserError(f"{self.opened.name}: contains no rows")
+        return {name: np.concatenate([part[name] for part in parts]) for name in wanted}
+
+    def batches_of(self, rows: np.ndarray, size: int) -> Iterator[Batch]:
+        """The images of some rows, which are given in rising order, about `size` at a time; they are numbered anew."""
+        with reading(self.opened.name):
+            first, done = 0, 0
+            for table in self.opened.undecoded(["image"]).select_columns(["image"]).with_format("arrow").iter(size):
+                own = rows[(rows >= first) & (rows < first + len(table))] - first
+                if len(own):
+                    images = {"image": table["image"].take(pa.array(own))}
+                    yield Batch(np.arange(done, done + len(own)), partial(decode_images, images, self.opened, first))
+                done += len(own)
+                first += len(table)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """The images of all rows, `size` rows at a time."""

@@ -84,7 +84,7 @@ def evaluate(
     device = processes.device
     named = classifiers if isinstance(classifiers, Mapping) else load_classifiers(classifiers)
     references = list(splits.items()) if isinstance(splits, Mapping) else [(None, split) for split in splits]
-    models = [_model(name, given, device) for name, given in named.items()]
+    models = [named_model(name, given, device) for name, given in named.items()]
     loaded = {f"weights of classifier {model.name}": weights_sha256(model.module) for model in models}
     check_same_on_all(processes.gather(loaded))
     if not processes.is_first:
@@ -129,7 +129,8 @@ def _several(given: Any, what: str) -> Mapping[str, Any] | Sequence[str]:
     return given
 
 
-def _model(name: str, given: AnyClassifier, device: torch.device) -> NamedClassifier:
+def named_model(name: str, given: AnyClassifier, device: torch.device) -> NamedClassifier:
+    """A classifier on its device, in evaluation mode. Raises UserError for what is none."""
     section = load_classifier(given)[1] if isinstance(given, str) else given
     if isinstance(section, nn.Module):
         return NamedClassifier(name, section.to(device).eval(), None)
@@ -138,7 +139,7 @@ def _model(name: str, given: AnyClassifier, device: torch.device) -> NamedClassi
     return NamedClassifier(name, build_component(section, f"classifier {name}", nn.Module, device).eval(), section)
 
 
-def _labels_of(split: OpenedSplit, models: list[NamedClassifier], image: torch.Tensor) -> Labels:
+def labels_of(split: OpenedSplit, models: list[NamedClassifier], image: torch.Tensor) -> Labels:
     """The split's labels; where it does not name them, in the words of the first classifier that does."""
     if split.labels is not None:
         return split.labels
@@ -153,7 +154,7 @@ def _labels_of(split: OpenedSplit, models: list[NamedClassifier], image: torch.T
     return Labels(tuple(names_of_outputs(models[0].module, image, f"classifier {models[0].name}")))
 
 
-def _first_image(split: OpenedSplit, device: torch.device) -> torch.Tensor:
+def first_image(split: OpenedSplit, device: torch.device) -> torch.Tensor:
     """An image [1, 3, H, W] of the split's size."""
     with reading(split.name):
         images = split.undecoded(["image"]).select_columns(["image"])
@@ -162,6 +163,17 @@ def _first_image(split: OpenedSplit, device: torch.device) -> torch.Tensor:
         raise UserError(f"{split.name}: contains no rows")
     image = split.decode(row["image"], "row 0: its image")
     return to_batch(np.asarray(image)[None], device)
+
+
+def answering_in(
+    labels: Labels, models: list[NamedClassifier], image: torch.Tensor, split: str
+) -> dict[str, nn.Module]:
+    """The classifiers by their names, made to answer in a split's labels. Raises UserError where one can't."""
+    answering = {}
+    for model in models:
+        with component_errors(f"classifier {model.name}", image):
+            answering[model.name] = fit_to_labels(model.module, labels, image, f"classifier {model.name} on {split}")
+    return answering
 
 
 def _classify_split(
@@ -173,13 +185,9 @@ def _classify_split(
     batch_size: int,
     on_rows: OnRows,
 ) -> ClassifiedSplit:
-    image = _first_image(split, device)
-    labels = _labels_of(split, models, image)
-    answering = {}
-    for model in models:
-        with component_errors(f"classifier {model.name}", image):
-            what = f"classifier {model.name} on {split.name}"
-            answering[model.name] = fit_to_labels(model.module, labels, image, what)
+    image = first_image(split, device)
+    labels = labels_of(split, models, image)
+    answering = answering_in(labels, models, image, split.name)
     judgements, notes = judgements_of(split)
     rows = SplitRows(split, labels, Sampler(shown, len(labels)), keep_digests=bool(judgements))
     done = 0

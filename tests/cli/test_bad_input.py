@@ -230,6 +230,7 @@ CASES = [
     (["sparsify", "r.yaml", "-q", "-o", "m.safetensors"], "the oracle accepted 4 perturbed images, a mask needs 20"),
     (["judge", "out", "--oracle", "gone/nowhere"], "oracle.model: gone/nowhere can't be loaded"),
     (["audit", "out", "--raters", "ann,ann"], "--raters: needs each name once"),
+    (["gate", "out", "--candidate", "asset:mnist/lenet", "--baseline", "asset:mnist/lenet", "--max-drop", "-1"], "--max-drop: must be points from 0 to less than 100, not -1.0"),
     (["submit", "gone", "--models", "models.yaml"], "models.yaml: must map the names of classifiers to model repos"),
     (["train", "r.yaml"], "r.yaml: classifier: unknown key"),
     (["compare", "r.yaml", "-c", LENET], "--classifier: a comparison needs at least two"),
