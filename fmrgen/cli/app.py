@@ -26,6 +26,7 @@ from fmrgen.cli.options import (
     RecipeArgument,
     ReplaceOption,
     SplitArgument,
+    TrackersOption,
     limited,
     plot_formats,
 )
@@ -76,6 +77,7 @@ def generate(
     log_file: Annotated[
         Path | None, typer.Option("--log-file", metavar="FILE", help="Append progress to this file, as JSON lines.")
     ] = None,
+    trackers: TrackersOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the recipe, what exists, and the expected time; make nothing.")
     ] = False,
@@ -101,6 +103,10 @@ def generate(
 
     from fmrgen.cli import display, progress
     from fmrgen.jobs.generate import make_split
+    from fmrgen.jobs.progress import Progress
+    from fmrgen.jobs.tracked import TrackedJob
+    from fmrgen.storage.paths import SplitPaths
+    from fmrgen.tracking import tracking
 
     display.quiet_libraries()
     is_first = is_first_process()
@@ -124,7 +130,19 @@ def generate(
             display.print_note(line)
         log.write("note", text=line)
 
-    with log.outcome(), progress.job_progress(loaded, show, log) as on_progress:
+    config = loaded.model_dump(mode="json") | {"fingerprint": loaded.fingerprint}
+    paths = SplitPaths(output, loaded.output.config, loaded.output.split)
+    with (
+        log.outcome(),
+        progress.job_progress(loaded, show, log) as shown,
+        tracking((trackers or []) if is_first else [], config, paths.logs, tell) as tracked,
+    ):
+        job = TrackedJob(tracked)
+
+        def on_progress(news: Progress) -> None:
+            shown(news)
+            job(news)
+
         summary = make_split(
             loaded,
             output,

@@ -61,6 +61,14 @@ BatchSizeOption = Annotated[
 PlotsOption = Annotated[
     str, typer.Option("--plots", metavar="FORMAT,FORMAT", help="Write the plots as pdf or svg too, besides PNG.")
 ]
+TrackersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log-with",
+        metavar="TRACKER",
+        help="trackio, wandb, tensorboard, mlflow or another one of accelerate's. Repeat for more.",
+    ),
+]
 LimitOption = Annotated[
     int | None,
     typer.Option(

@@ -57,26 +57,18 @@ def job_progress(recipe: Recipe, show: bool, log: JobLog | None = None) -> Itera
         def tell(progress: JobProgress) -> None:
             nonlocal started
             started = started or time.monotonic()
-            seconds, made = time.monotonic() - started, progress.done - progress.resumed
+            seconds = time.monotonic() - started
             valid = progress.accepted / progress.done if progress.done else None
             iterations = progress.iterations / progress.accepted if progress.accepted else None
             told = [
-                _rate(made, seconds),
+                _rate(progress.done - progress.resumed, seconds),
                 f"{'–' if valid is None else f'{valid:.1%}'} valid",
                 f"{'–' if iterations is None else f'{iterations:.1f}'} steps",
             ]
             update(name, progress.done, progress.total, ", ".join(told))
             if log is not None and (is_due() or progress.done == progress.total):
-                log.write(
-                    "progress",
-                    split=name,
-                    done=progress.done,
-                    total=progress.total,
-                    resumed=progress.resumed,
-                    images_per_second=round(made / seconds, 3) if seconds else None,
-                    validation_rate=None if valid is None else round(100 * valid, 2),
-                    mean_iterations=iterations,
-                )
+                counts = {"done": progress.done, "total": progress.total, "resumed": progress.resumed}
+                log.write("progress", split=name, **counts, **progress.figures(seconds))
 
         yield tell
 

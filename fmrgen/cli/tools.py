@@ -14,6 +14,7 @@ from fmrgen.cli.options import (
     QuietOption,
     RecipeArgument,
     SplitArgument,
+    TrackersOption,
     recipe_names,
 )
 from fmrgen.distributed.rank import is_first_process
@@ -250,12 +251,7 @@ def train(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write the weights to.")
     ] = Path("trained"),
-    trackers: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--log-with", metavar="TRACKER", help="tensorboard, wandb or another one of accelerate's. Repeat for more."
-        ),
-    ] = None,
+    trackers: TrackersOption = None,
     processes: ProcessesOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -273,7 +269,9 @@ def train(
     display.quiet_libraries()
     is_first = is_first_process()
     with progress.row_progress("train", not quiet and is_first) as on_step:
-        metrics = run(loaded, output, lambda step, steps, loss: on_step(step, steps), trackers or [])
+        metrics = run(
+            loaded, output, lambda step, steps, loss: on_step(step, steps), trackers or [], display.print_note
+        )
     if is_first:
         display.print_line(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 

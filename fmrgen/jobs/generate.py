@@ -173,7 +173,6 @@ class _Job:
         self.device, self.locks = device, locks
         self.progress = ProgressCounter(folder, locks.wanted, on_progress)
         self.faults: Counter[str | None] = Counter()  # what was not finite in rows, by how often; None: nothing
-        self.slots: int | None = None
         self._shard_of: dict[int, _OpenShard] = {}  # example id → its shard
         self._failure: UserError | None = None
         self._written: list[Future[None]] = []
@@ -210,11 +209,11 @@ class _Job:
     def record(self, run: Run) -> None:
         """Writes down what this process has done."""
         told = {"finished": now(), "seconds": round(self.progress.seconds, 1), "images": self.progress.own.rows}
-        ended = run.model_copy(update=told | ({"slots": self.slots} if self.slots else {}))
+        ended = run.model_copy(update=told | ({"slots": self.progress.slots} if self.progress.slots else {}))
         record_run(self.folder.paths, ended)
 
     def _set_slots(self, slots: int) -> None:
-        self.slots = slots
+        self.progress.slots = slots
 
     def _examples(self) -> Iterator[Example]:
         shard = None

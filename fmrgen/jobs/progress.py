@@ -1,11 +1,15 @@
 """How far a job is, over all of its processes: counted from the shards that are there."""
 
+import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 
-from fmrgen.records import Perturbed
+import torch
+
+from fmrgen.records import Perturbed, StopReason
 from fmrgen.storage.shards import SplitFolder, Tally
 
 _INTERVAL = 2.0  # seconds between two looks at what others have written
@@ -13,13 +17,43 @@ _INTERVAL = 2.0  # seconds between two looks at what others have written
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is, over all processes; `resumed` are the rows of `done` that an earlier run made."""
+    """How far a job is, over all processes; `resumed` are the rows of `done` that an earlier run made.
+
+    `stuck` and `nonfinite` are rows of this process that had no gradient, or something that was not finite; `slots` are
+    its images in flight, None before they are known. `row` is the one of its rows that has just ended, if one has.
+    """
 
     total: int
     done: int
     accepted: int
     iterations: int
     resumed: int
+    stuck: int = 0
+    nonfinite: int = 0
+    slots: int | None = None
+    row: Perturbed | None = None
+
+    def figures(self, seconds: float) -> dict[str, float | None]:
+        """What is to be told of it, `seconds` after its first news; rates in percent, None where nothing is known."""
+        made = self.done - self.resumed
+        rate = made / seconds if seconds and made else None
+        return {
+            "images_per_second": None if rate is None else round(rate, 3),
+            "validation_rate": round(100 * self.accepted / self.done, 2) if self.done else None,
+            "mean_iterations": round(self.iterations / self.accepted, 3) if self.accepted else None,
+            "stuck_rows": self.stuck,
+            "nonfinite_rows": self.nonfinite,
+            "slots": self.slots,
+            "memory_gib": round(memory_in_use() / 2**30, 3),
+            "seconds_left": None if rate is None else round((self.total - self.done) / rate, 1),
+        }
+
+
+def memory_in_use() -> int:
+    """Bytes: the most that torch has had on the GPU so far, or this process in memory where it has none."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_reserved()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class ProgressCounter:
@@ -30,6 +64,8 @@ class ProgressCounter:
         self.own = Tally()  # made by this process in this run
         self._unseen = set(wanted)  # shards that are neither counted yet nor this process's own
         self._written = Tally()  # by others, or earlier
+        self._stuck = self._nonfinite = 0
+        self.slots: int | None = None
         self._total = sum(len(folder.positions(shard)) for shard in wanted)
         self.started = self._counted = time.monotonic()
         self._count_written()
@@ -47,13 +83,16 @@ class ProgressCounter:
     def row(self, row: Perturbed) -> None:
         """Counts a row of this process."""
         self.own = self.own.plus((1, row.valid, row.iterations))
-        self.show()
+        self._stuck += row.stop_reason is StopReason.STUCK
+        self._nonfinite += row.stop_reason is StopReason.NONFINITE
+        self.show(row)
 
-    def show(self) -> None:
+    def show(self, row: Perturbed | None = None) -> None:
         if time.monotonic() - self._counted > _INTERVAL:
             self._count_written()
         rows, accepted, iterations = self._written.plus(self.own)
-        self._on_progress(Progress(self._total, rows, accepted, iterations, self.resumed))
+        counts = (self._total, rows, accepted, iterations, self.resumed, self._stuck, self._nonfinite)
+        self._on_progress(Progress(*counts, self.slots, row))
 
     def _count_written(self) -> None:
         self._counted = time.monotonic()

@@ -59,6 +59,11 @@ class SplitPaths:
         return self.root / "provenance" / self.config / f"{self.split}.json"
 
     @property
+    def logs(self) -> Path:
+        """What trackers keep of the job; hidden, as no part of the dataset."""
+        return self.root / ".logs" / self.config / self.split
+
+    @property
     def picture(self) -> Path:
         return self.root / "pictures" / self.config / f"{self.split}.png"
 

@@ -16,6 +16,7 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.files import write_atomically
 from fmrgen.labels import Labels
 from fmrgen.sources.base import Source
+from fmrgen.tracking import tracking
 from fmrgen.training.augment import augment
 from fmrgen.training.checkpoint import TrainingFolder
 from fmrgen.training.copies import PerturbedCopies
@@ -23,7 +24,6 @@ from fmrgen.training.images import TrainingImages, load_images
 from fmrgen.training.objectives.base import Objective
 from fmrgen.training.perturbed import PerturbedImages
 from fmrgen.training.recipe import ScheduleConfig, TrainRecipe
-from fmrgen.training.trackers import tracking
 
 _TEST_BATCH = 250
 _BATCHES_AHEAD = 2
@@ -34,6 +34,7 @@ def train(
     output: Path,
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
     trackers: Sequence[str] = (),
+    on_note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, float]:
     """Trains, or goes on, and writes the weights.
 
@@ -46,6 +47,7 @@ def train(
         output: the folder for the weights, checkpoints and `training.json`; made if need be.
         progress: called with (step, steps, loss) after each step.
         trackers: of accelerate, such as tensorboard, which are told of losses and metrics.
+        on_note: told, in a line, what became of a tracker that failed.
 
     Returns:
         The test metrics by name.
@@ -73,7 +75,8 @@ def train(
     check_same_on_all(processes.gather({"checkpoint": start}))
     objective.network.train()
     batches = read_ahead(images.batches(start, schedule.batch_size, processes.rank, processes.size), _BATCHES_AHEAD)
-    with tracking(trackers, recipe, Path(output), processes.is_first) as log:
+    names = trackers if processes.is_first else ()
+    with tracking(names, recipe.model_dump(mode="json"), Path(output) / "logs", on_note) as tracked:
         for step in range(start, schedule.steps):
             loss = losses.of(next(batches), step)
             if not processes.all_agree(torch.isfinite(loss)):
@@ -87,7 +90,7 @@ def train(
             objective.after_step()
             decay.step()
             progress(step + 1, schedule.steps, loss.item())
-            log({"loss": loss.item(), "learning_rate": float(decay.get_last_lr()[0])}, step + 1)
+            tracked.log({"loss": loss.item(), "learning_rate": float(decay.get_last_lr()[0])}, step + 1)
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
                 processes.share(*objective.network.buffers())  # a checkpoint has the first one's alone
                 if processes.is_first:
@@ -99,7 +102,7 @@ def train(
         if processes.is_first:
             _save(objective, Path(output))
             metrics = _test(objective, test, processes.device)
-            log({f"test {name}": value for name, value in metrics.items()}, schedule.steps)
+            tracked.log({f"test {name}": value for name, value in metrics.items()}, schedule.steps)
             folder.end(metrics)
     of_first: dict[str, float] = processes.gather(metrics)[0]
     return of_first
