@@ -62,11 +62,21 @@ def split(finished_split, tmp_path):
     return tmp_path / "out"
 
 
-@pytest.fixture
-def hub(tmp_path):
-    """A Hub on this machine, and the environment in which the Hub's clients use it."""
-    server = HubServer(tmp_path / "hub")
+@pytest.fixture(scope="session")
+def hub_server(tmp_path_factory):
+    """The Hub of a worker: its address is the same in all tests, which is read while importing."""
+    server = HubServer(tmp_path_factory.mktemp("hub"))
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def hub(hub_server, tmp_path):
+    """An empty Hub on this machine, and the environment in which the Hub's clients use it."""
+    server = hub_server
+    server.begin(tmp_path / "hub")
     server.environment = {
         "HF_ENDPOINT": server.address,
         "HF_HUB_DISABLE_XET": "1",
@@ -74,9 +84,7 @@ def hub(tmp_path):
         "HF_HOME": str(tmp_path / "home"),
         "HF_TOKEN": "writer",
     }
-    yield server
-    server.shutdown()
-    server.server_close()
+    return server
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+import warm
 from diffusers import VQModel
 from torch import nn
 
@@ -69,9 +70,23 @@ def smooth_images(count, seed=3):
 def fmrgen(*arguments, launcher=("-m", "fmrgen"), cwd=None, **environment):
     """Runs the command in a process of its own; returns it with stdout and stderr."""
     env = {**os.environ, "COLUMNS": "120", **environment}
-    return subprocess.run(
-        [sys.executable, *launcher, *map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True, timeout=300
-    )
+    command = [*launcher, *map(str, arguments)]
+    if launcher == ("-m", "fmrgen") and cwd is None:
+        return warm.run(command, env, timeout=300)
+    return subprocess.run([sys.executable, *command], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+
+
+def launched(count, *arguments, **environment):
+    """Runs the command in `count` processes of one launch, started without a launcher; returns each, by rank."""
+    env = {**os.environ, "COLUMNS": "120", **environment}
+    return warm.launch(count, ["-m", "fmrgen", *map(str, arguments)], env, timeout=300)
+
+
+def python(hub, script, *arguments, **environment):
+    """Runs a script that asks the Hub, in a process of its own; returns what it printed."""
+    done = warm.run(["-c", script, *map(str, arguments)], {**os.environ, **hub.environment, **environment}, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def run(*arguments):
@@ -182,10 +197,7 @@ def upload(hub, folder, repo, **environment):
         "api.create_repo(sys.argv[2], repo_type='dataset', exist_ok=True);"
         "print(api.upload_folder(repo_id=sys.argv[2], repo_type='dataset', folder_path=sys.argv[1]).oid)"
     )
-    env = {**os.environ, **hub.environment, **environment}
-    done = subprocess.run([sys.executable, "-c", script, str(folder), repo], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return python(hub, script, folder, repo, **environment)
 
 
 def parts(folder, pattern="**/*.parquet"):

@@ -556,6 +556,11 @@ class HubServer(ThreadingHTTPServer):
         self._worlds: dict[str, World] = {}
         self._lock = threading.Lock()
 
+    def begin(self, root: Path) -> None:
+        """Empties it: what it holds from here on lies in another folder."""
+        with self._lock:
+            self.root, self._worlds = root, {}
+
     def handle_error(self, request: object, client_address: object) -> None:
         pass  # connections end here in every way
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset
-from helpers import ROOT, TESTS, fmrgen, run
+from helpers import ROOT, TESTS, fmrgen, launched, run
 from PIL import Image as PILImage
 from torch import nn
 
@@ -690,15 +690,16 @@ def test_any_number_of_processes_find_the_same(finished_split, tmp_path):
         "-o",
     )
     here = str(TESTS)
-    assert fmrgen(*command, tmp_path / "1", PYTHONPATH=here).returncode == 0
-    environment = {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": here}
-    result = fmrgen(*command, tmp_path / "3", launcher=(*launcher, "3", "-m", "fmrgen"), **environment)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == f"{tmp_path / '3/report.html'}\n"  # the first process alone prints
+    (alone,) = launched(1, *command, tmp_path / "1", PYTHONPATH=here)
+    assert alone.returncode == 0, alone.stderr
+    first, *others = launched(3, *command, tmp_path / "3", PYTHONPATH=here)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == f"{tmp_path / '3/report.html'}\n"  # the first process alone prints
+    assert [other.stdout for other in others] == ["", ""]
     for name in ("evaluation.json", "predictions.parquet", "report.html", "evaluation.md"):  # 7 batches and a half
         assert (tmp_path / "3" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
     random_weights = ("evaluate", finished_split, "-c", "{kind: lenet}", "-q", "-o", tmp_path / "unlike")
-    result = fmrgen(*random_weights, launcher=(*launcher, "2", "-m", "fmrgen"), ACCELERATE_USE_CPU="true")
+    result, _ = launched(2, *random_weights, PYTHONPATH=here)
     assert "process 1 loaded other weights of classifier classifier than process 0" in result.stderr
     result = fmrgen(
         "evaluate", "no.parquet", "-c", LENET, launcher=(*launcher, "2", "-m", "fmrgen"), ACCELERATE_USE_CPU="true"

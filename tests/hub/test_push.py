@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers import FAULTS, fmrgen, run_jobs, upload, wait_for
+from helpers import FAULTS, fmrgen, launched, python, run_jobs, upload, wait_for
 
 from fmrgen.hub.card import write_card
 from fmrgen.records import Perturbed, StopReason
@@ -28,13 +28,6 @@ LENET = "asset:mnist/lenet"
 
 def push(hub, *arguments, **environment):
     return fmrgen("push", *arguments, **{**hub.environment, **environment})
-
-
-def run_python(hub, script, *arguments):
-    env = {**os.environ, **hub.environment}
-    done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def edit_json(path, **changes):
@@ -131,7 +124,7 @@ for name in sys.argv[2:]:
 
 def loaded(hub, repo, *names):
     """What `load_dataset` finds: rows and a digest of all images, for each split."""
-    return dict(line.split(" ", 1) for line in run_python(hub, SPLITS, repo, *names).splitlines())
+    return dict(line.split(" ", 1) for line in python(hub, SPLITS, repo, *names).splitlines())
 
 
 def test_pushed_splits_load_and_evaluate_as_from_the_folder(hub, split, other, tmp_path):
@@ -163,7 +156,7 @@ print(sum(row["valid"] for row in stream.select_columns(["valid"])))
 """
     valid = sum(pq.read_table(path)["valid"].to_pylist().count(True) for path in split.glob("mnist/lenet-*"))
     before = len(hub.world().requests)
-    assert run_python(hub, script, REPO, tag) == str(valid)
+    assert python(hub, script, REPO, tag) == str(valid)
     assert len(hub.world().requests) - before < 40
 
 
@@ -188,7 +181,7 @@ rows = load_dataset("parquet", data_files=address, split="train", columns=["id",
 print(len(list(rows)))
 """
     before = hub.world().sent
-    assert run_python(hub, script, REPO) == "200"
+    assert python(hub, script, REPO) == "200"
     assert size > 25e6
     assert hub.world().sent - before < size / 2
 
@@ -221,7 +214,7 @@ def test_two_pushes_at_once_both_succeed(hub, split, other, tmp_path):
 def test_a_split_is_replaced_only_when_told_and_nothing_else_changes(hub, split, other, tmp_path):
     card = "---\nlicense: mit\npretty_name: Digits\n---\n\n# Ours\n\nWritten by hand.\n"
     upload = "import sys; from huggingface_hub import HfApi; api = HfApi(); api.create_repo(sys.argv[1], repo_type='dataset', private=True); api.upload_file(path_or_fileobj=sys.argv[2].encode(), path_in_repo='README.md', repo_id=sys.argv[1], repo_type='dataset')"
-    run_python(hub, upload, REPO, card)
+    python(hub, upload, REPO, card)
     assert push(hub, split, REPO).returncode == 0
     assert push(hub, other, REPO).returncode == 0
     before, first = hub.world().files(REPO), loaded(hub, REPO, "mnist/twin")
@@ -416,7 +409,7 @@ operations = [
 ]
 api.create_commit(sys.argv[1], operations, commit_message="By hand", repo_type="dataset")
 """
-    run_python(hub, script, repo, json.dumps(files))
+    python(hub, script, repo, json.dumps(files))
 
 
 def test_answers_that_are_no_answers(hub, split, other):
@@ -498,7 +491,7 @@ def test_data_that_could_not_be_loaded_any_more_is_not_joined(hub, split, tmp_pa
     result = push(hub, split, "someone/plain", "--public")
     assert result.returncode == 0, result.stderr
     script = "import sys; from datasets import load_dataset; print(load_dataset(sys.argv[1], 'default')['train'][0])"
-    assert run_python(hub, script, "someone/plain") == "{'a': 1}"
+    assert python(hub, script, "someone/plain") == "{'a': 1}"
     assert loaded(hub, "someone/plain", "mnist/lenet")["mnist/lenet"].startswith("120 ")
 
 
@@ -563,9 +556,8 @@ def test_generating_and_pushing_in_one_command(hub, tmp_path):
     assert not (tmp_path / "out").exists()  # told before the work, not after it
     told = fmrgen(*job[:-2], "--public", **hub.environment)
     assert told.stderr == "fmrgen: --public only applies with --push REPO\n"
-    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "-m", "fmrgen")
-    result = fmrgen(*job, launcher=launcher, ACCELERATE_USE_CPU="true", **hub.environment)
-    assert result.returncode == 0, result.stderr
+    result, second = launched(2, *job, **hub.environment)
+    assert (result.returncode, second.returncode) == (0, 0), result.stderr
     assert "someone/digits (private): pushed mnist/lenet" in result.stdout
     assert loaded(hub, REPO, "mnist/lenet")["mnist/lenet"].startswith("20 ")
     again = fmrgen(*job, "perturb.budget=4", "--output", tmp_path / "more", **hub.environment)

@@ -1,10 +1,7 @@
 """Results that travel: model cards that the Hub's library reads, leaderboards in folders and on a (real, small) Hub."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from importlib.metadata import version
 
 import pyarrow as pa
@@ -13,7 +10,7 @@ import pytest
 import yaml
 from datasets import load_dataset
 from datasets.info import DatasetInfosDict
-from helpers import fmrgen, upload
+from helpers import fmrgen, python, upload
 from huggingface_hub import DatasetCard, ModelCard
 from PIL import Image as PILImage
 
@@ -182,8 +179,7 @@ def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
     result = fmrgen(*command, "-c", "other={kind: lenet}", "-o", tmp_path / "b", **hub.environment)
     assert result.returncode == 0, result.stderr
     script = "from huggingface_hub import DatasetCard; print(DatasetCard.load('someone/splits').text)"
-    env = {**os.environ, **hub.environment}
-    card = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True).stdout
+    card = python(hub, script)
     assert "| mine ◆ |" in card
     assert "| other |" in card
     path = split / "provenance/mnist/lenet.json"

@@ -14,7 +14,7 @@ import pytest
 import webdataset
 import yaml
 from datasets import ClassLabel, Dataset, Features, Image, List, Value, load_dataset
-from helpers import assert_same_rows, fmrgen
+from helpers import assert_same_rows, launched
 from PIL import Image as PILImage
 from torchvision.datasets import ImageFolder
 
@@ -265,11 +265,9 @@ def test_tars_make_the_same_split_as_the_folder_they_were_made_of(digits, tmp_pa
     found = {}
     for name, source in sources.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**base, "source": source, "output": {"shard_size": 7}}))
-    two = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "-m", "fmrgen")
-    launched = {"folder": {}, "tars": {"launcher": two, "ACCELERATE_USE_CPU": "true"}}
-    for name, environment in launched.items():
-        result = fmrgen("generate", tmp_path / f"{name}.yaml", "-o", tmp_path / name, "-q", **environment)
-        assert result.returncode == 0, result.stderr
+    for name, processes in (("folder", 1), ("tars", 2)):
+        for result in launched(processes, "generate", tmp_path / f"{name}.yaml", "-o", tmp_path / name, "-q"):
+            assert result.returncode == 0, result.stderr
         found[name] = stored(tmp_path / name)
     assert_same_rows(found["tars"], found["folder"])
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import load_dataset
-from helpers import fmrgen, rows, run, upload
+from helpers import fmrgen, launched, python, rows, run, upload
 
 import fmrgen as package
 from fmrgen import UserError
@@ -85,9 +85,9 @@ def test_two_processes_say_the_same(judged, finished_split, tmp_path):
     import shutil
 
     shutil.copytree(finished_split, tmp_path / "out")
-    command = ("judge", tmp_path / "out", *ORACLES, "--num-processes", "2", "--batch-size", "16", "--quiet")
-    done = fmrgen(*command, FMRGEN_CACHE=str(tmp_path / "cache"))
-    assert done.returncode == 0, done.stderr
+    command = ("judge", tmp_path / "out", *ORACLES, "--batch-size", "16", "--quiet")
+    for done in launched(2, *command, FMRGEN_CACHE=str(tmp_path / "cache")):
+        assert done.returncode == 0, done.stderr
     for judge in ("clip", "lenet"):
         alone, together = judgements(judged, judge), judgements(tmp_path / "out", judge)
         key = {(v["id"], v["which"]): v for v in together}
@@ -142,10 +142,7 @@ def test_what_is_judged_is_not_judged_again_after_a_kill(finished_split, tmp_pat
 
 
 def read_back(hub, script):
-    env = {**os.environ, **hub.environment}
-    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(python(hub, script))
 
 
 def test_on_the_hub_they_are_beside_the_split(judged, hub, tmp_path, finished_split):

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from fakes import COUNT, Fixture, Identity
-from helpers import LABELS, assert_same_rows, fmrgen, rows, run, smooth_images, tiny_network
+from helpers import LABELS, assert_same_rows, launched, rows, run, smooth_images, tiny_network
 from torch import nn
 from transformers import ViTImageProcessor
 
@@ -190,8 +190,8 @@ def test_a_panels_verdicts_are_in_the_rows_and_true(panel_split):
 
 
 def test_two_processes_make_the_same_rows_of_a_panel(panel_split, tmp_path):
-    done = fmrgen("generate", *JOB, "--output", tmp_path / "two", "--num-processes", "2", "--quiet")
-    assert done.returncode == 0, done.stderr
+    for done in launched(2, "generate", *JOB, "--output", tmp_path / "two", "--quiet"):
+        assert done.returncode == 0, done.stderr
     assert_same_rows(rows(tmp_path / "two"), rows(panel_split))
 
 
