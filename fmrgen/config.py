@@ -5,6 +5,7 @@ Nothing here imports torch, and component modules import it only when they build
 
 import difflib
 import importlib
+import importlib.resources
 import importlib.util
 import os
 import pkgutil
@@ -66,6 +67,7 @@ FINGERPRINTED_IF_SET: dict[str, Any] = {
     "classifier.interpolation": "auto",
     "classifier.channels": "rgb",
 }
+_OF_TIMM = "timm:"
 UNTRUSTED = "of a stranger"  # the context of a validation that imports nothing and reads no file
 _PURE_SHORT_FORMS = ("timm:", "hf:", "asset:")  # that say what they mean without an import or a file of the user's
 
@@ -141,6 +143,8 @@ def _from_file(value: Any, info: ValidationInfo) -> Any:
     if info.context == UNTRUSTED:
         raise PydanticCustomError("names", "is a file of names; only names themselves are taken from others")
     try:
+        if value.startswith(_OF_TIMM):
+            return _names_of_timm(value.removeprefix(_OF_TIMM))
         with open_plain(Path(value)) as file:
             text = file.read().decode()
         return (
@@ -151,6 +155,23 @@ def _from_file(value: Any, info: ValidationInfo) -> Any:
     except (OSError, ValueError, UserError) as error:
         why = getattr(error, "strerror", None) or one_line(error)
         raise PydanticCustomError("names", "{text}", {"text": f"{value} can't be read as names: {why}"}) from None
+
+
+def _names_of_timm(subset: str) -> list[str]:
+    """The classes of an ImageNet that timm knows, such as `imagenet-1k`, `imagenet-a` and `imagenet-r`, in their order.
+
+    Raises ValueError for another one.
+    """
+    from timm.data import ImageNetInfo  # brings torch, for those who ask
+
+    known = {"imagenet-a": "imagenet_a_indices.txt", "imagenet-r": "imagenet_r_indices.txt"}
+    if subset not in known and subset != "imagenet-1k":
+        raise ValueError(f"timm names no classes of {subset}, but of imagenet-1k, {', '.join(known)}")
+    names = list(ImageNetInfo("imagenet-1k").label_descriptions())
+    if subset not in known:
+        return names
+    indices = importlib.resources.files("timm.data").joinpath("_info", known[subset]).read_text().split()
+    return [names[int(index)] for index in indices]
 
 
 NAMES_OR_FILE = BeforeValidator(_from_file)

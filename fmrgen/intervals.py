@@ -1,6 +1,7 @@
 """Estimates with their 95 % intervals: proportions, means, and ratios whose parts come from the same rows."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,14 @@ def mean(values: np.ndarray) -> Estimate | None:
     if len(values) == 1:
         return Estimate(middle, None, None)
     margin = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
+    return Estimate(middle, middle - margin, middle + margin)
+
+
+def independent_mean(parts: Sequence[tuple[float, np.ndarray]]) -> Estimate:
+    """The weighted sum of the means of independent samples, (weight, values [N]) each, with the normal interval."""
+    middle = sum(weight * float(values.mean()) for weight, values in parts)
+    variance = sum(weight**2 * float(values.var(ddof=1)) / len(values) for weight, values in parts if len(values) > 1)
+    margin = float(ndtri((1 + CONFIDENCE) / 2)) * math.sqrt(variance)
     return Estimate(middle, middle - margin, middle + margin)
 
 

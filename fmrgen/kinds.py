@@ -19,12 +19,14 @@ _IMPORT_PATH = re.compile(r"\w+(\.\w+)*:\w+")
 
 
 def classifier_of_short_form(text: str) -> dict[str, Any]:
-    """The section that `timm:NAME`, `zoo:NAME`, `hf:REPO`, a trained folder, an asset or an import path stands for."""
+    """The section that `timm:NAME`, `zoo:NAME`, `hf:REPO`, `onnx:FILE`, an address of an endpoint, a trained folder, an
+    asset or an import path stands for.
+    """
     prefix, _, name = text.partition(":")
-    if prefix == "timm":
-        return {"kind": "timm", "model": name}
-    if prefix == "zoo":
-        return {"kind": "zoo", "model": name}
+    if prefix in ("timm", "zoo", "onnx"):
+        return {"kind": prefix, "model": name}
+    if prefix in ("http", "https"):
+        return {"kind": "endpoint", "url": text}
     if prefix == "hf":
         repo, _, revision = name.partition("@")
         return {"kind": "transformers", "model": repo, "revision": revision or None}
@@ -35,8 +37,8 @@ def classifier_of_short_form(text: str) -> dict[str, Any]:
         is_config = isinstance(target, type) and issubclass(target, ComponentConfig)
         return {"kind": text} if is_config else {"kind": "module", "target": text}
     raise UserError(
-        f"{text}: not a classifier; use timm:NAME, zoo:NAME, hf:REPO, asset:NAME, package.module:Name, a recipe, or a "
-        "folder of fmrgen train"
+        f"{text}: not a classifier; use timm:NAME, zoo:NAME, hf:REPO, onnx:FILE, https://…, asset:NAME, "
+        "package.module:Name, a recipe, or a folder of fmrgen train"
     )
 
 

@@ -45,9 +45,11 @@ if TYPE_CHECKING:
     import torch
 
     from fmrgen.components import Components
+    from fmrgen.fixed_sets import FixedSets
 
 
 STUDIES = "paper/"  # how the names of studies begin
+SETS = "sets/"  # and of fixed sets
 _DESCRIBED_ALL_THE_SAME = (*NOT_FINGERPRINTED, "output.config", "output.split", "output.shard_size")
 
 
@@ -202,8 +204,8 @@ def load_classifier(text: str) -> tuple[str, ComponentConfig]:
 
     Args:
         text: `[NAME=]` and then a recipe whose classifier is meant, a section as inline YAML (`{kind: timm, …}`), or
-        a short
-            form: `timm:NAME`, `hf:REPO`, `asset:NAME`, `package.module:Name`, or the folder that `fmrgen train` made.
+            a short form: `timm:NAME`, `zoo:NAME`, `hf:REPO`, `onnx:FILE`, `https://…` (an endpoint), `asset:NAME`,
+            `package.module:Name`, or the folder that `fmrgen train` made.
 
     Returns:
         Its name and its config; `config.build(device)` makes the network.
@@ -224,7 +226,11 @@ def load_classifier(text: str) -> tuple[str, ComponentConfig]:
         tree = {"classifier": classifier_of_short_form(reference)}
     prefix, _, rest = reference.partition(":")
     default = rest if prefix in ("timm", "hf", "asset") else rest or Path(reference).name
-    if Path(default).exists():
+    if prefix in ("http", "https"):
+        default = rest.strip("/").partition("?")[0]
+    elif prefix == "onnx":
+        default = Path(rest).stem
+    elif Path(default).exists():
         default = Path(default).resolve().name  # the way to it is nobody's business
     return str(name or default), validate(ClassifierOnly, tree, reference).classifier
 
@@ -276,6 +282,33 @@ def load_oracle(text: str) -> tuple[str, ComponentConfig]:
 def load_oracles(texts: Sequence[str]) -> dict[str, ComponentConfig]:
     """Oracles by their names, each as `load_oracle` reads it. Raises UserError for two of one name."""
     return _by_name([load_oracle(text) for text in texts], "oracles")
+
+
+def load_fixed_sets(texts: Sequence[str]) -> "dict[str, FixedSets]":
+    """Fixed sets by their names.
+
+    Args:
+        texts: `[NAME=]` and then a shipped name (`sets/imagenet-c`), a file, or a section of a source as inline YAML.
+
+    Returns:
+        Them, every key known and checked.
+
+    Raises:
+        UserError: one is none of these, or two have one name.
+    """
+    from fmrgen.fixed_sets import FixedSets
+
+    found = {}
+    for text in texts:
+        name, reference = _name_and_reference(text)
+        is_section = reference.lstrip().startswith("{")
+        tree = {"source": parse_yaml(reference, reference)} if is_section else _read(reference, seen=())
+        name = name or ("set" if is_section else Path(reference).stem)
+        if name in found:
+            raise UserError(f"--fixed: two sets are called {name}; give one another name, NAME=…")
+        found[name] = validate(FixedSets, tree, reference)
+        found[name].sources(name)  # a mistake in a source is told now
+    return found
 
 
 def load_source(text: str) -> SourceConfig:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -165,6 +166,26 @@ def run_jobs(hub, tmp_path, jobs):
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+@contextmanager
+def browser(width=1200, height=900):
+    """A page of a real headless Chromium; leaving it fails where the page complained or asked the network."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    complaints, asked = [], []
+    with playwright.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = opened.new_page(viewport={"width": width, "height": height})
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        yield page
+        opened.close()
+    assert complaints == []
+    assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
 
 
 def wait_for(condition, seconds=120):

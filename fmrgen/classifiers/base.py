@@ -38,11 +38,11 @@ class Classifier(nn.Module):
         self.class_names = class_names
 
     def forward(self, images: Tensor) -> Tensor:
-        output = self.network(self.preprocess(_without_colours(images) if self.channels == "gray" else images))
+        output = self.network(self.preprocess(without_colours(images) if self.channels == "gray" else images))
         return getattr(output, "logits", output)  # transformers' models wrap them
 
 
-def _without_colours(images: Tensor) -> Tensor:
+def without_colours(images: Tensor) -> Tensor:
     """The luma of Rec. 601, in three equal channels."""
     luma = (images * images.new_tensor([0.299, 0.587, 0.114]).view(-1, 1, 1)).sum(1, keepdim=True)
     return luma.expand_as(images)

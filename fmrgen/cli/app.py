@@ -11,15 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
-from fmrgen.cli import hub, studies, tools
+from fmrgen.cli import evaluation, hub, studies, tools
 from fmrgen.cli.exit import exit_status_of, install_signal_handlers
 from fmrgen.cli.options import (
-    BatchSizeOption,
-    ClassifierOption,
+    JsonOption,
     LimitOption,
     OverridesArgument,
     PlainHelp,
-    PlotsOption,
     ProcessesOption,
     PublicOption,
     QuietOption,
@@ -28,7 +26,6 @@ from fmrgen.cli.options import (
     SplitArgument,
     TrackersOption,
     limited,
-    plot_formats,
 )
 from fmrgen.distributed.launcher import end_with_the_launcher
 from fmrgen.distributed.rank import is_first_process
@@ -86,6 +83,7 @@ def generate(
     ] = None,
     public: PublicOption = False,
     replace: ReplaceOption = False,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Make the perturbed split of a recipe.
@@ -155,10 +153,12 @@ def generate(
     if not is_first or part is not None:
         return
     split = f"{output}:{loaded.output.config}/{loaded.output.split}"
-    if show:
+    if as_json:
+        display.print_json({"split": split, "summary": summary})
+    elif show:
         display.print_summary(summary, split)
     if push is not None:
-        hub.push_splits(split, push, public, replace, None, quiet)
+        hub.push_splits(split, push, public, replace, None, quiet or as_json)
 
 
 def _parse_part(text: str | None) -> tuple[int, int] | None:
@@ -177,12 +177,14 @@ command()(studies.compare)
 command()(studies.sweep)
 command()(studies.inspect)
 command()(studies.study)
+command()(studies.agree)
 command("attack-oracle")(studies.attack_oracle)
 command()(studies.sparsify)
 
 
 command()(hub.push)
 command()(hub.submit)
+command("leaderboard")(hub.board)
 
 
 @command()
@@ -213,6 +215,7 @@ def verify(
         bool,
         typer.Option("--trust", help="Run the code, and read the files and addresses, that the split's recipe names."),
     ] = False,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Recompute what a split says from its images, and compare.
@@ -226,135 +229,26 @@ def verify(
         from fmrgen.jobs.verify_files import verify_files
 
         found = verify_files(split)
-        display.print_files_verification(found, split)
+        if as_json:
+            display.print_json(found)
+        else:
+            display.print_files_verification(found, split)
         raise typer.Exit(1 if found.wrong or not found.finished else 0)
 
     from fmrgen.jobs.verify import verify as run
 
     with progress.row_progress("verify", not quiet) as on_rows:
         verification = run(split, trust=trust, on_rows=on_rows)
-    display.print_verification(verification, split)
+    if as_json:
+        display.print_json(verification)
+    else:
+        display.print_verification(verification, split)
     if verification.disagreements:
         raise typer.Exit(1)
 
 
-@command("transfer", help="Print the transfer matrix: each classifier on each split.")
-@command("evaluate", help="Measure classifiers on splits: SA, PA, VR and FMR.")
-def evaluate(
-    context: typer.Context,
-    splits: Annotated[
-        list[str], typer.Argument(metavar="SPLIT...", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], or a parquet file.")
-    ],
-    classifiers: ClassifierOption,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            show_default=False,
-            help="The report's folder.  [default: evaluation or transfer]",
-        ),
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            "--source",
-            metavar="RECIPE",
-            help="The recipe whose source the splits are made of. Adds SA on the source's own pixels, and SA for "
-            "splits without originals.",
-        ),
-    ] = None,
-    attack: Annotated[
-        str | None,
-        typer.Option(
-            "--attack",
-            metavar="ATTACK",
-            help="Measure accuracy on attacked originals too: pgd-20@8/255, pgd-20-l2@0.5 or fgsm@8/255.",
-        ),
-    ] = None,
-    valid_by: Annotated[
-        str | None,
-        typer.Option(
-            "--valid-by",
-            metavar="JUDGE",
-            help="Count a row as valid where this judge too sees its label; human is all persons together.",
-        ),
-    ] = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="Download splits before reading them, instead of streaming.")
-    ] = False,
-    batch_size: BatchSizeOption = 64,
-    plots: PlotsOption = "",
-    processes: ProcessesOption = None,
-    trust: Annotated[
-        bool,
-        typer.Option(
-            "--trust", help="Run the code, and read the places, that the source in a split's provenance names."
-        ),
-    ] = False,
-    eval_results: Annotated[
-        bool,
-        typer.Option(
-            "--eval-results",
-            help="Add to the splits' leaderboards, and write .eval_results for model pages; see `fmrgen submit`.",
-        ),
-    ] = False,
-    model_card: Annotated[
-        bool, typer.Option("--model-card", help="Write model cards with a model-index, the Hub's earlier format.")
-    ] = False,
-    quiet: QuietOption = False,
-) -> None:
-    from fmrgen.engine.attacks import attack_of_short_form
-    from fmrgen.recipe import load_classifiers, load_source
-
-    is_transfer = context.info_name == "transfer"
-    folder = output or Path("transfer" if is_transfer else "evaluation")
-    named, originals = load_classifiers(classifiers), load_source(source) if source else None
-    formats = plot_formats(plots)
-    if attack is not None:
-        attack_of_short_form(attack)
-
-    from fmrgen.cli import display, progress
-    from fmrgen.jobs.evaluate import evaluate as run
-    from fmrgen.report.write import prepare_folder, write_report
-
-    display.quiet_libraries()
-    prepare_folder(folder)
-    with progress.split_progress(not quiet and is_first_process()) as on_rows:
-        evaluation = run(
-            splits,
-            named,
-            source=originals,
-            attack=attack,
-            valid_by=valid_by,
-            download=download,
-            batch_size=batch_size,
-            trust=trust,
-            on_rows=on_rows,
-        )
-    if not is_first_process():
-        return
-    write_report(evaluation, folder, formats)
-    if not quiet:
-        show_it = display.print_transfer if is_transfer else display.print_evaluation
-        show_it(evaluation)
-    if eval_results:
-        from fmrgen.hub.eval_results import write_eval_results
-        from fmrgen.hub.results import record_results
-
-        recorded = record_results(evaluation)
-        written = write_eval_results(evaluation, recorded, folder / "eval-results")
-        for line in (*(one.line for one in recorded), *written):
-            display.print_line(line)
-    if model_card:
-        from fmrgen.hub.model_cards import write_model_cards
-
-        for path in write_model_cards(evaluation, folder / "model-cards"):
-            display.print_line(path)
-    display.print_line(folder / "report.html")
-
-
+command("transfer", help="Print the transfer matrix: each classifier on each split.")(evaluation.evaluate)
+command("evaluate", help="Measure classifiers on splits: SA, PA, VR and FMR.")(evaluation.evaluate)
 command()(tools.show)
 command()(tools.export)
 command()(tools.train)

@@ -1,11 +1,13 @@
 """What a terminal shows: tables and notes."""
 
+import json
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -23,6 +25,7 @@ from fmrgen.metrics import METRICS
 from fmrgen.report.tables import Table as TextTable
 from fmrgen.report.tables import (
     all_notes,
+    fixed_table,
     format_interval,
     judged_table,
     judges_lines,
@@ -194,6 +197,15 @@ def _console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, emoji=False, width=_WIDTH_OF_LOGS if is_log else None)
 
 
+def print_json(told: object) -> None:
+    """The outcome for programs: one JSON object, or a list, on stdout."""
+    print(json.dumps(told, ensure_ascii=False, indent=1, default=_as_json))
+
+
+def _as_json(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
 def print_pushed(pushed: "Pushed") -> None:
     """Where the splits are now, how to cite them, and what their owner should know."""
     seen = "private" if pushed.private else "public"
@@ -240,6 +252,8 @@ def print_evaluation(evaluation: "EvaluationResults") -> None:
                 print_table(table, title)
         for line in judges_lines(split, row):
             print_line(line)
+    if (fixed := fixed_table(evaluation)) is not None:
+        print_table(fixed, "accuracy on fixed sets; mCE is an error")
     _print_notes(evaluation)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fmrgen.cli.options import PublicOption, QuietOption, ReplaceOption
+from fmrgen.cli.options import JsonOption, PublicOption, QuietOption, ReplaceOption
 
 
 def push(
@@ -20,24 +20,62 @@ def push(
         str | None,
         typer.Option("--revision", metavar="REV", help="A branch or pull request (refs/pr/3), not main."),
     ] = None,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Push finished splits to the Hub.
 
     Existing content is kept. Run the same command again to resume.
     """
-    push_splits(folder, repo, public, replace, revision, quiet)
+    push_splits(folder, repo, public, replace, revision, quiet, as_json)
 
 
-def push_splits(folder: str, repo: str, public: bool, replace: bool, revision: str | None, quiet: bool) -> None:
+def push_splits(
+    folder: str, repo: str, public: bool, replace: bool, revision: str | None, quiet: bool, as_json: bool = False
+) -> None:
     """Pushes, and prints where the splits are."""
     from fmrgen.cli import display
     from fmrgen.hub.push import push as run
 
     with display.hub_progress(not quiet):
         pushed = run(folder, repo, public=public, replace=replace, revision=revision, on_wait=display.print_note)
-    if not quiet:
+    if as_json:
+        display.print_json(pushed)
+    elif not quiet:
         display.print_pushed(pushed)
+
+
+def board(
+    places: Annotated[
+        list[str], typer.Argument(metavar="REPO_OR_DIR...", help="Dataset repos, OWNER/NAME[@REVISION], or folders.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The site's folder.")] = Path("site"),
+    title: Annotated[
+        str, typer.Option("--title", metavar="TEXT", help="Of its first page.")
+    ] = "Robustness leaderboard",
+    space: Annotated[
+        str | None, typer.Option("--push", metavar="SPACE", help="Then push the site to this static Space.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Make the Space public.")] = False,
+) -> None:
+    """Make a leaderboard of splits and results: a static site.
+
+    Splits of different protocols are kept apart.
+    """
+    from fmrgen.board.collect import collect
+    from fmrgen.board.site import write_site
+    from fmrgen.cli import display
+    from fmrgen.errors import UserError
+
+    if public and space is None:
+        raise UserError("--public only applies with --push SPACE")
+    display.quiet_libraries()
+    written = write_site(collect(places), output, title)
+    display.print_line(f"{written[0]} ({len(written)} files)")
+    if space is not None:
+        from fmrgen.board.space import push_site
+
+        display.print_line(push_site(output, written, space, title, public=public, on_wait=display.print_note))
 
 
 def submit(
@@ -49,6 +87,7 @@ def submit(
         ),
     ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be opened, and open nothing.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Open pull requests with results on the repos of models.
 
@@ -58,5 +97,9 @@ def submit(
     from fmrgen.hub.submit import read_models
     from fmrgen.hub.submit import submit as run
 
-    for done in run(results, read_models(models), dry_run=dry_run, on_wait=display.print_note):
+    submitted = run(results, read_models(models), dry_run=dry_run, on_wait=display.print_note)
+    if as_json:
+        display.print_json(submitted)
+        return
+    for done in submitted:
         display.print_line(f"{done.classifier}: {done.model}: {done}")

@@ -51,8 +51,8 @@ ClassifierOption = Annotated[
         "--classifier",
         "-c",
         metavar="[NAME=]C",
-        help="timm:NAME, zoo:NAME, hf:REPO, asset:NAME, package.module:Name, a folder of `fmrgen train`, a recipe, or "
-        "{kind: …}. Repeat for more.",
+        help="timm:NAME, zoo:NAME, hf:REPO, onnx:FILE, https://… (an endpoint), asset:NAME, package.module:Name, a "
+        "folder of `fmrgen train`, a recipe, or {kind: …}. Repeat for more.",
     ),
 ]
 BatchSizeOption = Annotated[
@@ -76,6 +76,7 @@ LimitOption = Annotated[
     ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no table.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON, for programs.")]
 PublicOption = Annotated[
     bool, typer.Option("--public", help="Make the repo public. Use it only if you may publish the images.")
 ]

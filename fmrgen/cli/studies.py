@@ -10,6 +10,7 @@ import typer
 from fmrgen.cli.options import (
     BatchSizeOption,
     ClassifierOption,
+    JsonOption,
     LimitOption,
     OverridesArgument,
     PlotsOption,
@@ -176,6 +177,7 @@ def inspect(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     images: Annotated[int, typer.Option("--images", metavar="N", min=2, help="Images to try.")] = 32,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Try a recipe on a few images and propose a step size."""
@@ -187,8 +189,11 @@ def inspect(
     from fmrgen.jobs.inspect import inspect as run
 
     display.quiet_libraries()
-    found = run(loaded, images=images, on_trial=lambda trial: None if quiet else display.print_trial(trial))
-    display.print_inspection(found)
+    found = run(loaded, images=images, on_trial=lambda trial: None if quiet or as_json else display.print_trial(trial))
+    if as_json:
+        display.print_json(found)
+    else:
+        display.print_inspection(found)
 
 
 def sparsify(
@@ -273,6 +278,41 @@ def attack_oracle(
     if not quiet:
         display.print_table(attacked_table(found), f"attacked towards another class, {steps} steps")
     display.print_line(output)
+
+
+def agree(
+    evaluations: Annotated[
+        list[Path], typer.Argument(metavar="EVALUATION.json...", help="Of `evaluate` or `compare`.")
+    ],
+    chosen: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--measure", metavar="NAME", help="Compare these: own FMR, SA, FMR on SPLIT, a fixed set, its mCE."
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write to.")] = Path(
+        "agree"
+    ),
+    plots: PlotsOption = "",
+    quiet: QuietOption = False,
+) -> None:
+    """Tell whether measures rank classifiers alike.
+
+    FMR and fixed benchmarks, for one: Spearman's and Kendall's correlation of each two over the classifiers.
+    """
+    from fmrgen.cli import display
+    from fmrgen.evaluation.correlation import correlations, measures
+    from fmrgen.evaluation.results import read_figures
+    from fmrgen.report.correlation import correlation_table, write_correlations
+
+    formats = plot_formats(plots)
+    columns = measures([read_figures(path) for path in evaluations])
+    found = correlations(columns, chosen or [])
+    written = write_correlations(found, columns, output, formats)
+    if not quiet:
+        display.print_table(correlation_table(found), "rank correlations over classifiers; an mCE is an error")
+    for path in written:
+        display.print_line(path)
 
 
 def study(

@@ -1,5 +1,6 @@
 """The commands around splits: looking at them, exporting them, and what there is to run."""
 
+import json
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ import typer
 
 from fmrgen.cli.options import (
     BatchSizeOption,
+    JsonOption,
     OverridesArgument,
     ProcessesOption,
     QuietOption,
@@ -21,6 +23,8 @@ from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from fmrgen.jobs.audit import Audit
 
 _GATE_STATUS = {"pass": 0, "fail": 1, "undecided": 3}
@@ -39,6 +43,7 @@ def judge(
     ],
     batch_size: BatchSizeOption = 64,
     processes: ProcessesOption = None,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Have other judges look at a split's images.
@@ -56,7 +61,9 @@ def judge(
     is_first = is_first_process()
     with progress.split_progress(not quiet and is_first) as on_rows:
         found = run(split, named, batch_size=batch_size, on_rows=on_rows, on_wait=display.print_note)
-    if is_first:
+    if is_first and as_json:
+        display.print_json(found)
+    elif is_first:
         display.print_judged(found, split, quiet)
 
 
@@ -147,6 +154,7 @@ def gate(
         typer.Option("--summary", metavar="FILE", help="Append it as Markdown, as to $GITHUB_STEP_SUMMARY."),
     ] = None,
     processes: ProcessesOption = None,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Let a classifier pass that is not less robust than another.
@@ -176,11 +184,13 @@ def gate(
         if summary is not None:
             with summary.open("a", encoding="utf-8") as file:
                 file.write(gate_markdown(found, split))
-        if not quiet:
+        if as_json:
+            display.print_json(found)
+        elif not quiet:
             display.print_table(gate_table(found), split)
         for line in alarm_lines(found):
             display.print_note(line)
-        display.print_line(verdict_line(found))
+        (display.print_note if as_json else display.print_line)(verdict_line(found))
     raise typer.Exit(_GATE_STATUS[found.verdict])
 
 
@@ -230,12 +240,13 @@ def export(
     split: SplitArgument,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write to.")],
     form: Annotated[
-        Literal["webdataset", "imagefolder"], typer.Option("--format", "-f", help="Tars, or one folder per class.")
+        Literal["webdataset", "imagefolder", "clip-benchmark"],
+        typer.Option("--format", "-f", help="Tars, one folder per class, or what CLIP_benchmark reads."),
     ],
     tar_size: Annotated[int, typer.Option("--tar-size", metavar="N", min=1, help="Rows per tar.")] = 1000,
     quiet: QuietOption = False,
 ) -> None:
-    """Export a split as webdataset tars or image folders."""
+    """Export a split for other tools."""
     from fmrgen.cli import display, progress
     from fmrgen.jobs.export import export as run
 
@@ -282,12 +293,16 @@ def recipes(
         typer.Argument(metavar="RECIPE", autocompletion=recipe_names, help="Show this recipe."),
     ] = None,
     overrides: OverridesArgument = None,
+    as_json: JsonOption = False,
 ) -> None:
     """List the shipped recipes, or show one with every value."""
-    from fmrgen.recipe import describe_recipes, load_recipe
+    from fmrgen.recipe import SETS, describe_recipes, load_fixed_sets, load_recipe
 
     if name is None:
         described = describe_recipes()
+        if as_json:
+            print(json.dumps(described, ensure_ascii=False, indent=2))
+            return
         width = max(len(name) for name in described)
         for name, description in described.items():
             print(f"{name:{width}}  {description}")
@@ -296,16 +311,28 @@ def recipes(
     from fmrgen.cli import display
     from fmrgen.training.recipe import load_train_recipe
 
-    load = load_train_recipe if name.startswith("train/") else load_recipe
-    display.print_recipe(load(name, overrides or []))
+    shown: BaseModel
+    if name.startswith(SETS):
+        (shown,) = load_fixed_sets([name]).values()
+    else:
+        load = load_train_recipe if name.startswith("train/") else load_recipe
+        shown = load(name, overrides or [])
+    if as_json:
+        display.print_json(shown.model_dump(mode="json"))
+    else:
+        display.print_recipe(shown)
 
 
 def doctor(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that jobs would write to.")] = Path("."),
+    as_json: JsonOption = False,
 ) -> None:
     """Print what a bug report needs: versions, devices, Hub."""
     from fmrgen.cli import display
     from fmrgen.cli.doctor import examine
 
+    if as_json:
+        display.print_json(dict(examine(folder)))
+        return
     for name, found in examine(folder):
         display.print_line(f"{name:16} {found}")

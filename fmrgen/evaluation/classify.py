@@ -113,6 +113,8 @@ def _ask(images: list[LazyPixels], classifiers: Mapping[str, nn.Module], device:
                 size = "×".join(map(str, batch.shape))
                 try:
                     logits = classifier(batch.clone())  # it may write into what it gets
+                except UserError:
+                    raise
                 except (Exception, SystemExit) as error:  # anyone's code may stand there
                     what = f"classifier {name}: fails on images [{size}]"
                     raise UserError(f"{what}: {type(error).__name__}: {one_line(error)}") from error

@@ -10,6 +10,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from fmrgen.evaluation.corrected import Corrected
+from fmrgen.evaluation.fixed_sets import FixedResult
 from fmrgen.evaluation.judged import JudgeFigures
 from fmrgen.evaluation.own_splits import OwnComparison
 from fmrgen.evaluation.rankings import Difference, RankedClassifier
@@ -101,7 +102,8 @@ class EvaluationResults:
     """Everything of an evaluation that is a figure. Rates are in percent; `results` are row by row of the matrix.
 
     `own` compares classifiers each on its own split; None where there are no two of one source. `attack` is the attack
-    on pixels that the attacked accuracies are of, in short form.
+    on pixels that the attacked accuracies are of, in short form. `fixed` are fixed sets beside the splits, all
+    classifiers on one after another.
     """
 
     schema: Literal["fmrgen-evaluation/1"]
@@ -111,6 +113,7 @@ class EvaluationResults:
     comparisons: list[Comparison]
     own: OwnComparison | None = None
     attack: str | None = None
+    fixed: list[FixedResult] = field(default_factory=list)
 
     @property
     def matrix(self) -> list[list[Result]]:

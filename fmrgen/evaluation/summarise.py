@@ -12,6 +12,7 @@ from fmrgen.cautions import cautions
 from fmrgen.classifiers.base import has_weights, left_out_note
 from fmrgen.config import without_later_defaults
 from fmrgen.errors import UserError
+from fmrgen.evaluation.fixed_sets import FixedFound
 from fmrgen.evaluation.judged import corrected_by, judge_figures, people_alpha
 from fmrgen.evaluation.own_splits import OwnComparison, compare_own
 from fmrgen.evaluation.rankings import difference, rank
@@ -28,15 +29,19 @@ _SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say ag
 
 
 def summarise_evaluation(
-    models: list[NamedClassifier], evaluated: list[ClassifiedSplit], attack: str | None = None
+    models: list[NamedClassifier],
+    evaluated: list[ClassifiedSplit],
+    attack: str | None = None,
+    fixed: FixedFound | None = None,
 ) -> EvaluationData:
-    """Summaries, comparisons and tables; `attack` is the one whose answers are among the predictions.
+    """Summaries, comparisons and tables; `attack` is the one whose answers are among the predictions, `fixed` what was
+    found on fixed sets beside.
 
     Raises UserError where a classifier's outputs are in another order.
     """
     results: list[Result] = []
     comparisons: list[Comparison] = []
-    tables: list[pa.Table] = []
+    tables: list[pa.Table] = [] if fixed is None else list(fixed.predictions)
     splits: list[EvaluatedSplit] = []
     own: list[tuple[ClassifiedSplit, str, dict[str, np.ndarray]]] = []
     for passed in evaluated:
@@ -47,7 +52,7 @@ def summarise_evaluation(
         for model in models:
             result = _result(passed, model, of_models[model.name], columns)
             here.append(result)
-            tables.append(_table(split.name, model.name, of_models[model.name], counted))
+            tables.append(predictions_table(split.name, model.name, of_models[model.name], counted))
         results += here
         made_for = _made_for(passed, here, models)
         if made_for is not None:
@@ -72,6 +77,7 @@ def summarise_evaluation(
         results=results,
         comparisons=comparisons,
         own=_compare_own(own),
+        fixed=[] if fixed is None else fixed.results,
         predictions=pa.concat_tables(tables),
         samples={p.split.name: p.rows.sampler.samples for p in evaluated},
     )
@@ -257,7 +263,12 @@ def _counted(values: np.ndarray) -> dict[Any, int]:
     return dict(sorted(Counter(values.tolist()).items()))
 
 
-def _table(split: str, classifier: str, of_model: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> pa.Table:
+def predictions_table(
+    split: str, classifier: str, of_model: dict[str, np.ndarray], columns: dict[str, np.ndarray]
+) -> pa.Table:
+    """What a classifier said, row by row: of `columns` the `label` and where there is one the `id`, of `of_model` what
+    there is.
+    """
     rows = len(columns["label"])
     ids = columns.get("id", np.arange(rows))
 

@@ -23,6 +23,7 @@ from fmrgen.files import (
     sha256_of,
     write_atomically,
 )
+from fmrgen.hub.croissant import write_croissant
 from fmrgen.hub.leaderboard import Entry, leaderboard
 from fmrgen.intervals import format_estimate
 from fmrgen.kinds import ComponentConfigs
@@ -68,6 +69,7 @@ def write_card(root: Path, repo: str | None = None) -> None:
     content = "\n\n".join(part for part in parts if part).encode() + b"\n"
     if not path.exists() or path.read_bytes() != content:
         write_atomically(path, content)
+    write_croissant(root, repo or root.resolve().name)
 
 
 def renew_card(root: Path) -> None:

@@ -22,7 +22,7 @@ from fmrgen.hub.judgements import add_judgements
 from fmrgen.hub.repo import Change, HubRepo, Operation, RepoState
 from fmrgen.recipe import Recipe
 from fmrgen.storage.open import parse_reference
-from fmrgen.storage.paths import BENCHMARK, CARD, OWN_FOLDERS, SplitPaths, splits_in
+from fmrgen.storage.paths import BENCHMARK, CARD, CROISSANT, OWN_FOLDERS, SplitPaths, splits_in
 from fmrgen.storage.provenance import Provenance, check_config, parse_provenance, read_provenance
 
 # What `load_dataset` takes for data where no card says what is.
@@ -222,8 +222,10 @@ def _check_data_stays_visible(name: str, small: Path, state: RepoState) -> None:
     """Raises UserError for data that `load_dataset` could not read any more beside a perturbed split."""
     named = data_named(small / CARD, name)
     if named is None:
-        own = tuple(f"{folder}/" for folder in OWN_FOLDERS)
-        unnamed = [path for path in sorted(state.files) if _DATA.search(path) and not path.startswith(own)]
+        own = (*(f"{folder}/" for folder in OWN_FOLDERS), CROISSANT)
+        unnamed = [
+            path for path in sorted(state.files) if _DATA.search(path) and not path.startswith((*own, CROISSANT))
+        ]
         if unnamed:
             raise UserError(
                 f"{name}: contains data that its card does not list ({unnamed[0]}), which load_dataset would no "

@@ -4,15 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
-from fmrgen.components import build_component, component_errors, fit_to_labels, names_of_outputs
-from fmrgen.config import ComponentConfig
 from fmrgen.distributed.launch import Processes, check_same_on_all
 from fmrgen.engine.attacks import attack_of_short_form
-from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
 from fmrgen.evaluation.attacked import classify_attacked
 from fmrgen.evaluation.classify import classify
@@ -21,17 +16,18 @@ from fmrgen.evaluation.originals import classify_source
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier, SplitRows, check_columns
 from fmrgen.evaluation.summarise import summarise_evaluation
+from fmrgen.fixed_sets import FixedSets
+from fmrgen.jobs.answering import AnyClassifier, answering_in, first_image, labels_of, named_model
 from fmrgen.jobs.bars import OnRows, image_bars
 from fmrgen.jobs.evaluation import Evaluation
-from fmrgen.labels import Labels
-from fmrgen.recipe import load_classifier, load_classifiers
+from fmrgen.jobs.fixed_sets import classify_fixed_sets
+from fmrgen.recipe import load_classifiers, load_fixed_sets
 from fmrgen.sources.base import SourceConfig
 from fmrgen.storage.judgements import Judgements, check_of_split, judgements_of
-from fmrgen.storage.open import OpenedSplit, open_split, reading
+from fmrgen.storage.open import OpenedSplit, open_split
 from fmrgen.weights.digest import check_same_weights, weights_sha256
 
 AnySplit = Any  # str | Dataset | IterableDataset; `datasets` has no types
-AnyClassifier = str | ComponentConfig | nn.Module
 
 
 def evaluate(
@@ -40,6 +36,7 @@ def evaluate(
     *,
     source: str | SourceConfig | None = None,
     attack: str | None = None,
+    fixed: Mapping[str, FixedSets] | Sequence[str] = (),
     download: bool = False,
     valid_by: str | None = None,
     trust: bool = False,
@@ -63,6 +60,8 @@ def evaluate(
             comes from it too, and by default from the source in its provenance.
         attack: on pixels, such as `pgd-20@8/255`, `pgd-20-l2@0.5` or `fgsm@8/255`: accuracy on originals that were
             attacked against each classifier is measured as well.
+        fixed: sets that are no splits, by recipes (`sets/imagenet-c`) or sections of sources: accuracy on them, as they
+            are, is measured as well. With such, there may be no split.
         download: fetch a split on the Hub whole before it is read.
         valid_by: a judge of the splits, or `human`, all persons together: a row is valid where it too sees the label.
         trust: let the source in a provenance run the code and read the places that it names.
@@ -79,7 +78,8 @@ def evaluate(
     """
     way = None if attack is None else attack_of_short_form(attack)
     classifiers = _several(classifiers, "classifier")
-    splits = _several(splits, "split")
+    splits = [] if fixed and not splits else _several(splits, "split")
+    chosen = fixed if isinstance(fixed, Mapping) else load_fixed_sets(fixed)
     processes = Processes()
     device = processes.device
     named = classifiers if isinstance(classifiers, Mapping) else load_classifiers(classifiers)
@@ -109,10 +109,11 @@ def evaluate(
             if way is not None:
                 classify_attacked(passed, processes, device, way, batch_size)
             evaluated.append(passed)
+        beside = classify_fixed_sets(models, chosen, processes, device, batch_size, tell)
     for model in models:
         what = f"classifier {model.name}"
         check_same_weights(what, model.module, loaded[f"weights of {what}"])
-    found = summarise_evaluation(models, evaluated, attack)
+    found = summarise_evaluation(models, evaluated, attack, beside)
     return Evaluation(**{field.name: getattr(found, field.name) for field in fields(found)})
 
 
@@ -127,53 +128,6 @@ def _several(given: Any, what: str) -> Mapping[str, Any] | Sequence[str]:
     if not isinstance(given, Mapping) and any(not isinstance(one, str) for one in given):
         return {str(one) if isinstance(one, str) else f"{what} {number}": one for number, one in enumerate(given, 1)}
     return given
-
-
-def named_model(name: str, given: AnyClassifier, device: torch.device) -> NamedClassifier:
-    """A classifier on its device, in evaluation mode. Raises UserError for what is none."""
-    section = load_classifier(given)[1] if isinstance(given, str) else given
-    if isinstance(section, nn.Module):
-        return NamedClassifier(name, section.to(device).eval(), None)
-    if not isinstance(section, ComponentConfig):
-        raise UserError(f"classifier {name}: is a {type(given).__name__}, not a reference, a section or a torch module")
-    return NamedClassifier(name, build_component(section, f"classifier {name}", nn.Module, device).eval(), section)
-
-
-def labels_of(split: OpenedSplit, models: list[NamedClassifier], image: torch.Tensor) -> Labels:
-    """The split's labels; where it does not name them, in the words of the first classifier that does."""
-    if split.labels is not None:
-        return split.labels
-    for model in models:
-        if (class_names := getattr(model.module, "class_names", None)) is not None:
-            return Labels(tuple(class_names))
-    if "string" in split.features["label"].dtype:
-        raise UserError(
-            f"{split.name}: its labels are strings, and no classifier names its classes; list them, in "
-            "the order of its outputs, as class_names of its section"
-        )
-    return Labels(tuple(names_of_outputs(models[0].module, image, f"classifier {models[0].name}")))
-
-
-def first_image(split: OpenedSplit, device: torch.device) -> torch.Tensor:
-    """An image [1, 3, H, W] of the split's size."""
-    with reading(split.name):
-        images = split.undecoded(["image"]).select_columns(["image"])
-        row = next(iter(images.take(1)), None)
-    if row is None:
-        raise UserError(f"{split.name}: contains no rows")
-    image = split.decode(row["image"], "row 0: its image")
-    return to_batch(np.asarray(image)[None], device)
-
-
-def answering_in(
-    labels: Labels, models: list[NamedClassifier], image: torch.Tensor, split: str
-) -> dict[str, nn.Module]:
-    """The classifiers by their names, made to answer in a split's labels. Raises UserError where one can't."""
-    answering = {}
-    for model in models:
-        with component_errors(f"classifier {model.name}", image):
-            answering[model.name] = fit_to_labels(model.module, labels, image, f"classifier {model.name} on {split}")
-    return answering
 
 
 def _classify_split(

@@ -21,9 +21,10 @@ from fmrgen.files import write_atomically
 from fmrgen.image_files import read_image
 from fmrgen.storage.open import OpenedSplit, check_recorded_rows, open_split, reading
 
+_READ_BY_CLIP_BENCHMARK = ("webp", "png", "jpg", "jpeg")
 _LONGEST_NAME = 200  # bytes; file systems allow 255
 
-Format = Literal["webdataset", "imagefolder"]
+Format = Literal["webdataset", "imagefolder", "clip-benchmark"]
 
 
 class _Row(NamedTuple):
@@ -47,13 +48,14 @@ def export(
     `webdataset`: `SPLIT-000000.tar` with `tar_size` rows each, of every row `KEY.image.png`, `KEY.original.png`,
     `KEY.cls`
     and `KEY.json`, and `SPLIT.json` beside them. `imagefolder`: `image/CLASS/KEY.png`, `original/CLASS/KEY.png`,
-    `metadata.jsonl` and `split.json`. `KEY` is the row's id. The JSON beside the rows holds the names of the classes
-    and the provenance.
+    `metadata.jsonl` and `split.json`. `clip-benchmark`: LAION's CLIP_benchmark's layout, the valid rows' images as its
+    split `test` (which PA is over), and the originals of all rows as its split `original`. `KEY` is the row's id. The
+    JSON beside the rows holds the names of the classes and the provenance.
 
     Args:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
         folder: to write into; empty, or not there.
-        form: `webdataset` or `imagefolder`.
+        form: `webdataset`, `imagefolder` or `clip-benchmark`.
         tar_size: rows in a tar.
         on_rows: called with (rows done, rows in all or None).
 
@@ -73,7 +75,11 @@ def export(
             raise UserError(f"{split}: the image column {name!r} has a name that no file can have; rename it")
         if not isinstance(feature, Image) and _opens_files(feature):
             raise UserError(f"{split}: the column {name} contains images or sounds in a list; remove it from the split")
-    writers: dict[Format, type[_Writer]] = {"webdataset": _Tars, "imagefolder": _Folders}
+    writers: dict[Format, type[_Writer]] = {
+        "webdataset": _Tars,
+        "imagefolder": _Folders,
+        "clip-benchmark": _ClipBenchmark,
+    }
     writer = writers[form](Path(folder), opened, tar_size)
     done = 0
     try:
@@ -219,21 +225,15 @@ class _Tars(_Writer):
             self._write_tar()
 
     def _write_tar(self) -> None:
-        from webdataset import TarWriter
-
-        buffer = io.BytesIO()
-        # Without times and users, the same rows make the same bytes.
-        with TarWriter(buffer, encoder=False, mtime=0, user="", group="") as tar:
-            for row in self.waiting:
-                sample: dict[str, Any] = {"__key__": row.key, "json": json.dumps(row.told, ensure_ascii=False).encode()}
-                sample |= {f"{name}.{extension}": content for name, (extension, content) in row.images.items()}
-                if isinstance(row.told["label"], int):
-                    sample["cls"] = str(row.told["label"]).encode()
-                tar.write(sample)
+        samples = []
+        for row in self.waiting:
+            sample: dict[str, Any] = {"__key__": row.key, "json": json.dumps(row.told, ensure_ascii=False).encode()}
+            sample |= {f"{name}.{extension}": content for name, (extension, content) in row.images.items()}
+            if isinstance(row.told["label"], int):
+                sample["cls"] = str(row.told["label"]).encode()
+            samples.append(sample)
         path = self.partial / f"{self.name}-{len(self.tars):06d}.tar"
-        write_atomically(path, buffer.getbuffer())
-        digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
-        self.tars.append({"name": path.name, "rows": len(self.waiting), "sha256": digest})
+        self.tars.append({"name": path.name, "rows": len(self.waiting), "sha256": _write_tar(path, samples)})
         self.waiting = []
 
     def finish(self, rows: int) -> None:
@@ -276,6 +276,75 @@ class _Folders(_Writer):
                 name = f"{name} {len(taken)}".strip()
             self.class_folders[label] = name
         return self.class_folders[label]
+
+
+class _ClipBenchmark(_Writer):
+    """`test/0.tar`, …, `original/0.tar`, …, each with a `nshards.txt`; classes and prompts in files beside them."""
+
+    def __init__(self, folder: Path, opened: OpenedSplit, tar_size: int) -> None:
+        super().__init__(folder, opened, tar_size)
+        if self.classes is None:
+            raise UserError(f"{opened.name}: its labels have no names, and CLIP_benchmark needs those")
+        self.waiting: dict[str, list[dict[str, Any]]] = {"test": [], "original": []}
+        self.tars: dict[str, int] = {"test": 0, "original": 0}
+
+    def write(self, row: _Row) -> None:
+        shown = {"test": "image"} if row.told.get("valid", True) else {}
+        for part, column in {**shown, "original": "original"}.items():
+            if column in row.images:
+                extension, content = row.images[column]
+                if extension not in _READ_BY_CLIP_BENCHMARK:
+                    raise UserError(
+                        f"{self.opened.name}: contains {extension} images, and CLIP_benchmark reads "
+                        f"{', '.join(_READ_BY_CLIP_BENCHMARK)}"
+                    )
+                label = str(row.told["label"]).encode()
+                self.waiting[part].append({"__key__": row.key, extension: content, "cls": label})
+                if len(self.waiting[part]) == self.tar_size:
+                    self._write_tar(part)
+
+    def _write_tar(self, part: str) -> None:
+        path = self.partial / part / f"{self.tars[part]}.tar"
+        path.parent.mkdir(exist_ok=True)
+        _write_tar(path, self.waiting[part])
+        self.tars[part] += 1
+        self.waiting[part] = []
+
+    def finish(self, rows: int) -> None:
+        for part, waiting in self.waiting.items():
+            if waiting:
+                self._write_tar(part)
+            if self.tars[part]:
+                write_atomically(self.partial / part / "nshards.txt", b"%d\n" % self.tars[part])
+        lines = {
+            "classnames.txt": [" ".join(name.split()) for name in self.classes or []],
+            "zeroshot_classification_templates.txt": self._templates(),
+            "dataset_type.txt": ["classification"],
+        }
+        for name, told in lines.items():
+            write_atomically(self.partial / name, "\n".join(told).encode())
+        write_atomically(self.partial / "split.json", _json(self.description(rows)))
+        self.take_its_place()
+
+    def _templates(self) -> list[str]:
+        """The oracle's prompts, where it has any; a brace is one to CLIP_benchmark only if it is doubled."""
+        provenance = self.opened.provenance
+        told = None if provenance is None else provenance.recipe.oracle.tree.get("prompts")
+        prompts = [prompt for prompt in told if "{class}" in prompt] if isinstance(told, list) else []
+        doubled = (prompt.replace("{", "{{").replace("}", "}}").replace("{{class}}", "{c}") for prompt in prompts)
+        return [" ".join(prompt.split()) for prompt in doubled] or ["a photo of a {c}."]
+
+
+def _write_tar(path: Path, samples: list[dict[str, Any]]) -> str:
+    """Writes a tar and returns its sha256; without times and users, the same rows make the same bytes."""
+    from webdataset import TarWriter
+
+    buffer = io.BytesIO()
+    with TarWriter(buffer, encoder=False, mtime=0, user="", group="") as tar:
+        for sample in samples:
+            tar.write(sample)
+    write_atomically(path, buffer.getbuffer())
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()
 
 
 def _class_folders(classes: list[str]) -> list[str]:

@@ -11,8 +11,9 @@ from fmrgen.evaluation.gate import Gate
 from fmrgen.evaluation.gate import gate as gate_of_rows
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import SplitRows, check_columns
+from fmrgen.jobs.answering import AnyClassifier, answering_in, first_image, labels_of, named_model
 from fmrgen.jobs.bars import OnRows
-from fmrgen.jobs.evaluate import AnyClassifier, AnySplit, answering_in, first_image, labels_of, named_model
+from fmrgen.jobs.evaluate import AnySplit
 from fmrgen.storage.open import open_split
 
 _FIRST = 500  # rows of the first look; each further one takes as many as all before it

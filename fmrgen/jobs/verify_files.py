@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fmrgen.errors import UserError
 from fmrgen.files import parse_json
+from fmrgen.hub.croissant import differences
 from fmrgen.hub.repo import HubRepo
 from fmrgen.storage.open import choose_split, parse_reference
 from fmrgen.storage.paths import SplitPaths, splits_among, splits_in
@@ -73,4 +74,5 @@ def _in_folder(paths: SplitPaths) -> FilesVerification:
     if provenance.is_finished:
         there = (folder.shard_path(shard) for shard in range(folder.shards))
         wrong += [f"{path}: is missing" for path in there if not path.exists()]
+        wrong += differences(paths.root, paths, provenance)
     return FilesVerification(len(intact), folder.shards, provenance.is_finished, wrong)

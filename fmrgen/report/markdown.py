@@ -5,6 +5,7 @@ from fmrgen.report.tables import (
     EXPLAINED,
     Table,
     all_notes,
+    fixed_table,
     judged_table,
     judges_lines,
     judges_table,
@@ -46,6 +47,8 @@ def to_markdown(evaluation: EvaluationResults) -> str:
             table_of(transfer_table(evaluation, "fmr")),
             table_of(transfer_table(evaluation, "perturbed_accuracy")),
         ]
+    if (fixed := fixed_table(evaluation)) is not None:
+        parts += ["## Fixed sets", "Accuracy, mean over sets and severities; mCE is an error.", table_of(fixed)]
     if notes := all_notes(evaluation):
         parts += ["## Notes", "\n".join(f"* {escape(note)}" for note in notes)]
     parts.append("\n".join(f"* {name}: {text}" for name, text in EXPLAINED.items()))

@@ -16,6 +16,7 @@ from fmrgen.report.tables import (
     EXPLAINED,
     all_notes,
     class_table,
+    fixed_table,
     judged_table,
     judges_lines,
     judges_table,
@@ -74,12 +75,13 @@ def report_page(
         if name in plots
     ]
     measures = ["fmr"] if any(result.total.fmr for result in evaluation.results) else []
-    return _render(
+    return render_page(
         "report.html",
         title="Robustness report",
         evaluation=evaluation,
         made=common,
         own=own_table(evaluation),
+        fixed=fixed_table(evaluation),
         own_lines=own_lines(evaluation),
         sections=sections,
         transfer=[transfer_table(evaluation, measure) for measure in (*measures, "perturbed_accuracy")]
@@ -97,23 +99,26 @@ def report_page(
 def _made_with(evaluation: EvaluationResults) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """What all splits were made with, and of each split what is its own."""
     told = {split.name: split.made_with or {} for split in evaluation.splits}
-    first = next(iter(told.values()))
+    first = next(iter(told.values()), {})
     common = {what: how for what, how in first.items() if all(made.get(what) == how for made in told.values())}
     return common, {name: {what: made[what] for what in made if what not in common} for name, made in told.items()}
 
 
 def gallery_page(gallery: Gallery) -> str:
     """One split's rows as a page of HTML."""
-    return _render("gallery.html", title=gallery.split, gallery=_script_data([gallery], {gallery.split: gallery.split}))
+    return render_page(
+        "gallery.html", title=gallery.split, gallery=_script_data([gallery], {gallery.split: gallery.split})
+    )
 
 
 def audit_page(told: dict[str, Any]) -> str:
     """The page on which people name images; `told` has the `raters`, the `names` of the classes and, where there is no
     server, the `images` of each rater as addresses and a `key` of the sample."""
-    return _render("audit.html", title="What do you see?", told=_json_in_page(told))
+    return render_page("audit.html", title="What do you see?", told=_json_in_page(told))
 
 
-def _render(template: str, **values: Any) -> str:
+def render_page(template: str, **values: Any) -> str:
+    """A page from a template of this package; whatever is put into it is text."""
     folder = Path(__file__).parent / "templates"
     environment = Environment(
         loader=FileSystemLoader(folder),

@@ -36,6 +36,8 @@ Draw = Callable[[], Plot]
 def all_plots(evaluation: EvaluationData) -> dict[str, Draw]:
     """What draws each plot that the figures allow, by the plot's name."""
     plots: dict[str, Draw] = {}
+    if not evaluation.splits:  # fixed sets alone
+        return plots
     if any(result.total.fmr for result in evaluation.results):
         plots["fmr"] = lambda: _fmr(evaluation)
     if len(evaluation.classifiers) > 1:

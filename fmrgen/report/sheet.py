@@ -12,6 +12,7 @@ from fmrgen.report.plot import INK, Plot, drawing
 
 COLUMNS = 6  # pairs across
 _CAPTION, _ROOM = 8, 55  # points: of the letters, and between two images
+_LONGEST = 200  # letters that are looked at: no more have room
 _WRONG, _PALE = "#c8472f", "#66727d"
 _READING = "left the original under its label, right the perturbed image under the classifier's answer"
 
@@ -77,12 +78,14 @@ def told_answer(answer: int | None, label: int, class_names: Sequence[str]) -> t
 
 def _shortened(name: str) -> str:
     """A class's first synonym, as far as it has room over an image."""
-    name = name.partition(",")[0]
-    shown = name
-    while len(shown) > 1 and _width(shown) > _ROOM:
-        name = name[:-1]
-        shown = f"{name.rstrip()}…"
-    return shown
+    name = name.partition(",")[0][:_LONGEST]
+    if _width(name) <= _ROOM:
+        return name
+    fits, too_long = 0, len(name)
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        fits, too_long = (middle, too_long) if _width(f"{name[:middle].rstrip()}…") <= _ROOM else (fits, middle)
+    return f"{name[:fits].rstrip()}…"
 
 
 def _width(text: str) -> float:

@@ -191,6 +191,28 @@ def own_lines(evaluation: EvaluationResults) -> list[str]:
     ]
 
 
+def fixed_table(evaluation: EvaluationResults) -> Table | None:
+    """Accuracy and mCE on fixed sets, classifiers down; None where there are none."""
+    if not evaluation.fixed:
+        return None
+    names = list(dict.fromkeys(result.name for result in evaluation.fixed))
+    with_error = {result.name for result in evaluation.fixed if result.mean_corruption_error is not None}
+    header = ["classifier", *(column for name in names for column in _fixed_columns(name, name in with_error))]
+    rows = []
+    for classifier in evaluation.classifiers:
+        cells = [classifier.name]
+        for result in evaluation.fixed:
+            if result.classifier == classifier.name:
+                cells.append(format_estimate(result.accuracy))
+                cells += [format_estimate(result.mean_corruption_error)] if result.name in with_error else []
+        rows.append(cells)
+    return Table(header, rows)
+
+
+def _fixed_columns(name: str, has_error: bool) -> list[str]:
+    return [name, f"{name} mCE"] if has_error else [name]
+
+
 def neighbours(comparison: Comparison) -> list[str]:
     """A line for each two neighbours in the ranking: how far apart they are, and whether that is told from zero."""
     lines = []

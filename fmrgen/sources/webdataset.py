@@ -22,12 +22,14 @@ from fmrgen.trust.recipes import is_on_the_hub
 
 _BLOCK = 1 << 20
 _MOST_TARS = 1_000_000
+_SHARDS = "nshards.txt"  # CLIP_benchmark's number of tars in a folder
 
 
 class Config(SourceConfig):
     """`urls` are paths, addresses or `pipe:` commands, with braces for numbers: `val-{000000..000049}.tar`.
 
-    Patterns (`val-*.tar`) stand for files, which are taken in the order of their names.
+    Patterns (`val-*.tar`) stand for files, which are taken in the order of their names; a folder of CLIP_benchmark's
+    layout (its split, with `nshards.txt`, or the folder above, whose `test` is meant) for its tars.
 
     A sample is the members of a tar whose names are the same up to their first dot; capitals in what follows do not
     count. `image` are the endings that an image may have, the first one found is taken; `label` is the ending of its
@@ -47,7 +49,7 @@ class Config(SourceConfig):
     tar_size: int | None = Field(None, ge=1)
 
     def build(self, device: object = "cpu") -> Source:
-        urls = [url for given in self._all_urls() for url in _matching(given)]
+        urls = [url for given in self._all_urls() for tars in _tars_of(given) for url in _matching(tars)]
         files = [url for url in urls if "://" not in url and not _is_command(url)]
         if missing := [url for url in files if not Path(url).is_file()]:
             more = len(missing) - 1
@@ -85,6 +87,20 @@ def _expanded(patterns: list[str]) -> list[str]:
     if too_many or len(urls) > _MOST_TARS:
         raise UserError(f"source.urls: they expand to more than {_MOST_TARS:,} tars; check the braces")
     return urls
+
+
+def _tars_of(url: str) -> list[str]:
+    """The tars of a folder in CLIP_benchmark's layout; anything else as it is."""
+    if "://" in url or _is_command(url) or not Path(url).is_dir():
+        return [url]
+    folder = Path(url) if (Path(url) / _SHARDS).is_file() else Path(url) / "test"
+    try:
+        count = int((folder / _SHARDS).read_text())
+    except (OSError, ValueError):
+        raise UserError(
+            f"source.urls: {url} is a folder without a {_SHARDS} that can be read; name its tars, {url}/*.tar"
+        ) from None
+    return [str(folder / f"{number}.tar") for number in range(min(count, _MOST_TARS))]
 
 
 def _matching(url: str) -> list[str]:
@@ -243,7 +259,10 @@ def _is_command(url: str) -> bool:
 
 
 def _names_beside(files: list[str]) -> list[str] | None:
-    """The class names that an export of fmrgen put beside its tars."""
+    """The class names that an export of fmrgen put beside its tars, or CLIP_benchmark's layout has above them."""
+    if files and (folder := Path(files[0]).parent).joinpath(_SHARDS).is_file():
+        with suppress(OSError, UnicodeDecodeError):
+            return (folder.parent / "classnames.txt").read_text(encoding="utf-8").splitlines()
     for path in sorted(Path(files[0]).parent.glob("*.json")) if files else []:
         with suppress(ValueError, KeyError, TypeError, OSError):
             told = json.loads(path.read_text(encoding="utf-8"))

@@ -9,12 +9,13 @@ CONFIG_NAME = r"\w[\w.-]*"
 SPLIT_NAME = r"\w[\w.]*"
 CARD = "README.md"
 BENCHMARK = "eval.yaml"
+CROISSANT = "croissant.json"
 OWN_FOLDERS = ("provenance", "pictures", "results", "judgements")
 RESERVED_NAMES = ("all", *OWN_FOLDERS, CARD)  # `all` is a word of load_dataset's
 SHARD_FILE = rf"{CONFIG_NAME}/{SPLIT_NAME}-\d+-of-\d+\.parquet"
 # The small files that a commit to a repo is made from, beside the card.
 SMALL_FILE = (
-    rf"{re.escape(BENCHMARK)}|(provenance/{CONFIG_NAME}/{SPLIT_NAME}|"
+    rf"{re.escape(BENCHMARK)}|{re.escape(CROISSANT)}|(provenance/{CONFIG_NAME}/{SPLIT_NAME}|"
     rf"(results|judgements)/{CONFIG_NAME}/{SPLIT_NAME}/\w[\w.-]*)\.json"
 )
 

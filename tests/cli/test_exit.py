@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel
-from helpers import fmrgen, run, upload
+from helpers import fmrgen, run, upload, wait_for
 from photos import lay_out
 
 from fmrgen.cli.display import _stacked
@@ -164,11 +164,15 @@ def test_labels_of_a_dataset_are_text(place, capsys):
 # Waiting
 
 
+class Address(str):
+    """Of a server, with the connections that it has `taken`."""
+
+
 @pytest.fixture
 def mute():
-    """An address that takes every connection and never answers."""
+    """An address that takes every connection, noting it, and never answers."""
     server = socket.create_server(("127.0.0.1", 0))
-    taken = []
+    taken = Address.taken = []
 
     def take():
         while True:
@@ -178,7 +182,7 @@ def mute():
                 return
 
     threading.Thread(target=take, daemon=True).start()
-    yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    yield Address(f"http://127.0.0.1:{server.getsockname()[1]}")
     server.close()
     for connection, _ in taken:
         connection.close()
@@ -270,7 +274,7 @@ def test_a_signal_that_comes_while_the_hub_keeps_one_waiting(place, mute):
     environment = {**os.environ, "HF_ENDPOINT": mute, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "x"}
     command = [sys.executable, "-m", "fmrgen", "verify", "someone/digits:c/s", "--files"]
     process = subprocess.Popen(command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True)
-    time.sleep(4)
+    wait_for(lambda: mute.taken or process.poll() is not None)
     process.terminate()
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 143

@@ -132,7 +132,7 @@ def test_a_pull_request_for_each_model_and_never_a_second(hub, split, tmp_path):
     assert done[0] == 0, done
     jobs = []
     for position in range(len(begin.requests)):
-        for name in ("500", "unanswered", "killed after"):
+        for name in ("500", "killed after"):
             world = f"{name}{position}".replace(" ", "")
             hub.copy_world("one", world)
             jobs.append({"world": world, "arguments": one, "fault": {"at": position, **FAULTS[name]}})

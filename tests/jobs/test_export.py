@@ -309,7 +309,7 @@ def test_an_export_is_a_source_with_its_classes(finished_split, tmp_path):
     [
         ("{root}/none-{{0..2}}.tar", {}, "source.urls: {root}/none-0.tar and 2 other files do not exist"),
         ("{root}/none-*.tar", {}, "source.urls: {root}/none-*.tar: no file is called so"),
-        ("{root}/folders", {}, "source.urls: {root}/folders does not exist"),
+        ("{root}/folders", {}, "source.urls: {root}/folders is a folder without a nshards.txt that can be read"),
         ("{root}/tars/text.tar", {}, "text.tar: can't be read as a tar"),
         ("{root}/tars/cut.tar", {}, "cut.tar: can't be read as a tar: unexpected end of data"),
         ("{served}/d-0.tar", {}, "source.limit: how many samples the tars contain is only known for files; set it"),

@@ -135,16 +135,16 @@ def test_killed_again_and_again(tmp_path, pytestconfig):
 
 
 @pytest.mark.job
-def test_of_three_processes_one_is_killed_and_the_job_ends_all_the_same(tmp_path):
+def test_of_two_processes_one_is_killed_and_the_job_ends_all_the_same(tmp_path):
     """Plain processes, without a launcher and without any word between them; one comes late."""
     out, images = tmp_path / "out", ["--limit", "160"]
-    jobs = [generating(out, images, 1, 16) for _ in range(2)]
+    jobs = [generating(out, images, 1, 16)]
     try:
         wait_for(lambda: parts(out))
         jobs.append(generating(out, images, 1, 16))
         jobs[0].processes[0].kill()
         ends = [job.wait(240) for job in jobs]
-        assert [statuses for statuses, _ in ends] == [[-signal.SIGKILL], [0], [0]], ends
+        assert [statuses for statuses, _ in ends] == [[-signal.SIGKILL], [0]], ends
     finally:
         for job in jobs:
             job.end()
@@ -152,8 +152,7 @@ def test_of_three_processes_one_is_killed_and_the_job_ends_all_the_same(tmp_path
     assert verify_files(str(out)).finished
     assert not [*out.rglob("*.tmp"), *out.glob("mnist/.*.lock")]
     runs = json.loads((out / "provenance/mnist/lenet.json").read_text())["runs"]
-    assert len(runs) in (2, 3)  # the late one may find all of it done
-    assert [("finished" in run) for run in runs].count(True) == len(runs) - 1
+    assert [("finished" in run) for run in runs] == [False, True]
 
 
 @pytest.mark.job

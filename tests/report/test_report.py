@@ -3,15 +3,13 @@
 import io
 import json
 import re
-import shutil
 import warnings
-from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
-from helpers import run
+from helpers import browser, run
 from PIL import Image as PILImage
 from torch import nn
 
@@ -40,26 +38,6 @@ def report(evaluation, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     write_report(evaluation, folder, ["pdf"])
     return folder
-
-
-@contextmanager
-def browser(width=1200, height=900):
-    """A page of a real headless Chromium; leaving it fails where the page complained or asked the network."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium on this machine")
-    complaints, asked = [], []
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = opened.new_page(viewport={"width": width, "height": height})
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        yield page
-        opened.close()
-    assert complaints == []
-    assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
 
 
 def shown(page):

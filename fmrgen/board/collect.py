@@ -1,0 +1,179 @@
+"""What repos and folders hold of splits and results, read without an image of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+
+from fmrgen.errors import UserError
+from fmrgen.files import check_inside, fingerprint, open_plain
+from fmrgen.hub.client import HubClient
+from fmrgen.hub.leaderboard import Entry, leaderboard
+from fmrgen.hub.repo import no_bars
+from fmrgen.hub_timeouts import checked_commit
+from fmrgen.intervals import Estimate
+from fmrgen.metrics import Summary
+from fmrgen.storage.judgements import JudgeFile, judges_of_files
+from fmrgen.storage.made_with import made_with
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import Provenance, read_all
+from fmrgen.storage.shards import summary_of
+
+_SMALL = ["README.md", "provenance/**", "results/**", "judgements/**/*.json", "pictures/**"]
+_LARGEST_PICTURE = 8 << 20  # bytes
+_OF_A_CLASSIFIER = ("classifier",)  # in what splits of one family may differ
+
+
+@dataclass(frozen=True)
+class BoardSplit:
+    """A finished split of a repo or folder.
+
+    Attributes:
+        repo: where it is, as it is called; `commit` is None for a folder.
+        paths: in the folder, or in the copy of the repo.
+        provenance: and what it says.
+        summary: the figures of its own classifier.
+        entries: results that were found on it.
+        judges: those who looked at it besides its oracle.
+        made_with: in words.
+    """
+
+    repo: str
+    commit: str | None
+    paths: SplitPaths
+    provenance: Provenance
+    summary: Summary
+    entries: list[Entry]
+    judges: list[JudgeFile]
+    made_with: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """As `evaluate` takes it."""
+        return f"{self.repo}:{self.paths.name}"
+
+    @property
+    def classifier(self) -> str:
+        """The one that it was made against: the split's name."""
+        return self.paths.split
+
+    @property
+    def family(self) -> str:
+        """What splits have in common whose figures may stand beside each other: everything but the classifier.
+
+        That is the version of the rows, the source with its labels, generator, oracle, perturbation, and the weights
+        of generator and oracle.
+        """
+        told = self.provenance.recipe.tree
+        kept = {name: value for name, value in told.items() if name not in ("description", "output", *_OF_A_CLASSIFIER)}
+        weights = self.provenance.weights_sha256
+        return fingerprint(
+            [
+                self.provenance.rows_version,
+                kept,
+                list(self.provenance.labels),
+                [weights.generator, weights.oracle],
+                self.provenance.examples,
+            ]
+        )
+
+    def picture(self) -> bytes | None:
+        """Its contact sheet, where there is one of a size that is a picture's."""
+        path = self.paths.picture
+        try:
+            check_inside(path, self.paths.root)
+            with open_plain(path) as file:
+                content = file.read(_LARGEST_PICTURE + 1)
+        except (OSError, UserError):
+            return None
+        return content if content[:4] == b"\x89PNG" and len(content) <= _LARGEST_PICTURE else None
+
+
+@dataclass
+class Family:
+    """Splits whose figures may stand beside each other, with what was found on them.
+
+    `places` are the best and the worst rank that each split's classifier may have, of own splits, by its name.
+    """
+
+    key: str
+    splits: list[BoardSplit] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """The source, generator and oracle in words."""
+        told = self.splits[0].made_with
+        return f"{told['source']}; {told['generator']}; {told['oracle']}"
+
+    def places(self) -> dict[str, tuple[int, int] | None]:
+        """Ranks by the intervals of FMR: who may be better than whom; None of one without FMR."""
+        known = {split.name: split.summary.fmr for split in self.splits}
+        ends = {name: _ends(fmr) for name, fmr in known.items() if fmr is not None}
+        return {
+            name: None
+            if name not in ends
+            else (
+                1 + sum(low > ends[name][1] for low, _ in ends.values()),
+                len(ends) - sum(high < ends[name][0] for _, high in ends.values()),
+            )
+            for name in known
+        }
+
+    def ranked(self) -> list[BoardSplit]:
+        """By falling FMR."""
+        return sorted(self.splits, key=lambda split: split.summary.fmr.value if split.summary.fmr else -1, reverse=True)
+
+
+def _ends(figure: Estimate) -> tuple[float, float]:
+    low, high = figure.low, figure.high
+    return (figure.value if low is None else low), (figure.value if high is None else high)
+
+
+def collect(places: Sequence[str]) -> list[Family]:
+    """Splits of folders and dataset repos, in families, the largest first.
+
+    Args:
+        places: folders, or `OWNER/NAME[@REVISION]` on the Hub.
+
+    Returns:
+        Families; splits of another protocol are never in one.
+
+    Raises:
+        UserError: a place is neither, or none has a finished split.
+    """
+    families: dict[str, Family] = {}
+    for place in places:
+        found = list(_splits_of(place))
+        if not found:
+            raise UserError(f"{place}: contains no finished split")
+        for split in found:
+            families.setdefault(split.family, Family(split.family)).splits.append(split)
+    return sorted(families.values(), key=lambda family: (-len(family.splits), family.title))
+
+
+def _splits_of(place: str) -> Iterator[BoardSplit]:
+    if Path(place).is_dir():
+        root, repo, commit = Path(place), Path(place).resolve().name, None
+    else:
+        repo, _, revision = place.partition("@")
+        root, commit = _fetched(repo, revision or "main")
+    for (config, split), provenance in sorted(read_all(root).items()):
+        if provenance.is_finished:
+            paths = SplitPaths(root, config, split)
+            judges = judges_of_files(paths, provenance.files_digest)
+            told = (summary_of(provenance), leaderboard(paths, provenance), judges, made_with(provenance))
+            yield BoardSplit(repo, commit, paths, provenance, *told)
+
+
+def _fetched(repo: str, revision: str) -> tuple[Path, str]:
+    """The small files of a dataset repo, and the commit that they are of."""
+    hub = HubClient(repo, "dataset", revision, lambda line: None)
+    info: Any = hub.ask(lambda: hub.api.dataset_info(repo, revision=revision))
+    commit = checked_commit(info.sha, repo)
+    with no_bars():
+        folder = hub.ask(
+            lambda: snapshot_download(repo, repo_type="dataset", revision=commit, allow_patterns=_SMALL), False
+        )
+    return Path(folder), commit

@@ -1,0 +1,271 @@
+"""The pages of a leaderboard: one of all, one per model, one per split; tables that need no script, and the data."""
+
+import base64
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants
+
+from fmrgen.board.collect import BoardSplit, Family
+from fmrgen.files import write_atomically
+from fmrgen.hub.leaderboard import Entry
+from fmrgen.intervals import Estimate, format_estimate
+from fmrgen.report.pages import render_page
+from fmrgen.report.plot import FAINT, LINES, Plot, drawing, interval_ends
+
+SCHEMA = "fmrgen-leaderboard/1"
+
+_OWN = ("fmr", "standard_accuracy", "perturbed_accuracy", "validation_rate", "oracle_accuracy", "mean_iterations")
+_NAMES = ("FMR", "SA", "PA", "VR", "oracle", "iterations")
+
+
+def write_site(families: Sequence[Family], folder: Path, title: str) -> list[Path]:
+    """Writes the site into a folder.
+
+    Args:
+        families: as `collect` returns them.
+        folder: made if need be; files of these names in it are replaced.
+        title: of the first page.
+
+    Returns:
+        The files, `index.html` first.
+    """
+    pages = _Pages(families)
+    written = {"index.html": _index(families, pages, title).encode()}
+    for split in pages.splits:
+        written[pages.of_split(split)] = _split_page(split, pages).encode()
+    for model in pages.models:
+        written[pages.of_model(model)] = _model_page(model, families, pages).encode()
+    rows = _rows(families)
+    told = {"schema": SCHEMA, "fmrgen": version("fmrgen"), "rows": rows}
+    written["leaderboard.json"] = (json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    written["leaderboard.csv"] = _csv(rows).encode()
+    paths = []
+    for name, content in written.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+        paths.append(path)
+    return paths
+
+
+class _Pages:
+    """The addresses of pages: names come from anyone, so files are called by what is plain of them, and a number."""
+
+    def __init__(self, families: Sequence[Family]) -> None:
+        self.splits = [split for family in families for split in family.splits]
+        told = [split.classifier for split in self.splits]
+        told += [entry.classifier for split in self.splits for entry in split.entries]
+        self.models = sorted(set(told))
+        self._of_split = _file_names([split.name for split in self.splits])
+        self._of_model = _file_names(self.models)
+
+    def of_split(self, split: BoardSplit) -> str:
+        return f"splits/{self._of_split[split.name]}.html"
+
+    def of_model(self, model: str) -> str:
+        return f"models/{self._of_model[model]}.html"
+
+
+def _file_names(names: Sequence[str]) -> dict[str, str]:
+    taken: dict[str, str] = {}
+    for name in names:
+        plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:80] or "x"
+        number, chosen = 1, plain
+        while chosen in taken.values():
+            number += 1
+            chosen = f"{plain}-{number}"
+        taken[name] = chosen
+    return taken
+
+
+def _index(families: Sequence[Family], pages: _Pages, title: str) -> str:
+    sections = []
+    for number, family in enumerate(families, 1):
+        places = family.places()
+        rows = [
+            {
+                "id": f"at-{Path(pages.of_split(split)).stem}",
+                "model": split.classifier,
+                "model_page": pages.of_model(split.classifier),
+                "split": split.name,
+                "split_page": pages.of_split(split),
+                "rank": _rank(places[split.name]),
+                "figures": [_cell(getattr(split.summary, name)) for name in _OWN],
+                "judges": ", ".join(judge.judge for judge in split.judges),
+            }
+            for split in family.ranked()
+        ]
+        sections.append(
+            {
+                "id": family.key,
+                "name": f"Protocol {number}" if len(families) > 1 else "Each model on the split made for it",
+                "facts": family.title,
+                "rows": rows,
+                "made": family.splits[0].made_with,
+                "plot": _address(_plot(family).to_bytes()) if len(family.splits) > 1 else None,
+                "transfer": _transfer(family, pages),
+            }
+        )
+    counts = {"splits": len(pages.splits), "results": sum(len(split.entries) for split in pages.splits)}
+    return render_page(
+        "leaderboard.html", title=title, root="", sections=sections, columns=_NAMES, counts=counts, models=pages.models
+    )
+
+
+def _transfer(family: Family, pages: _Pages) -> dict[str, Any] | None:
+    """FMR of every other model on every split, models across."""
+    found = {split.name: {entry.classifier: entry for entry in split.entries} for split in family.splits}
+    models = sorted({model for of_split in found.values() for model in of_split})
+    if not models:
+        return None
+    rows = [
+        {
+            "split": split.name,
+            "page": pages.of_split(split),
+            "cells": [_of_entry(found[split.name].get(model)) for model in models],
+        }
+        for split in family.ranked()
+    ]
+    return {"models": [(model, pages.of_model(model)) for model in models], "rows": rows}
+
+
+def _of_entry(entry: Entry | None) -> dict[str, str]:
+    if entry is None:
+        return {"value": "", "interval": "", "sort": ""}
+    cell = _cell(entry.figures.get("fmr") or entry.figures.get("perturbed_accuracy"))
+    return {**cell, "value": f"{cell['value']}{' ◆' if entry.conditioned else ''}"}
+
+
+def _split_page(split: BoardSplit, pages: _Pages) -> str:
+    picture = split.picture()
+    compared = ("fmr", "standard_accuracy", "perturbed_accuracy")
+    return render_page(
+        "leaderboard_split.html",
+        title=split.name,
+        root="../",
+        split=split,
+        address=None if split.commit is None else f"{constants.ENDPOINT}/datasets/{split.repo}",
+        figures=[(name, format_estimate(getattr(split.summary, key))) for name, key in zip(_NAMES, _OWN, strict=True)],
+        entries=[
+            {
+                "model": entry.classifier,
+                "page": pages.of_model(entry.classifier),
+                "own": entry.conditioned,
+                "figures": [_cell(entry.figures.get(name)) for name in compared],
+            }
+            for entry in split.entries
+        ],
+        columns=("FMR", "SA", "PA"),
+        picture=None if picture is None else _address(picture),
+        own_page=pages.of_model(split.classifier),
+    )
+
+
+def _model_page(model: str, families: Sequence[Family], pages: _Pages) -> str:
+    sections = []
+    for family in families:
+        places = family.places()
+        rows = [
+            {"split": split.name, "page": pages.of_split(split), "own": True, "rank": _rank(places[split.name])}
+            | {"figures": [_cell(getattr(split.summary, name)) for name in _OWN[:3]]}
+            for split in family.splits
+            if split.classifier == model
+        ]
+        rows += [
+            {"split": split.name, "page": pages.of_split(split), "own": entry.conditioned, "rank": ""}
+            | {"figures": [_cell(entry.figures.get(name)) for name in _OWN[:3]]}
+            for split in family.ranked()
+            for entry in split.entries
+            if entry.classifier == model
+        ]
+        if rows:
+            sections.append({"id": family.key, "facts": family.title, "rows": rows})
+    return render_page("leaderboard_model.html", title=model, root="../", sections=sections, columns=_NAMES[:3])
+
+
+def _plot(family: Family) -> Plot:
+    """FMR against SA, each classifier on the split made for it."""
+    known = [split for split in family.ranked() if split.summary.fmr and split.summary.standard_accuracy]
+    with drawing():
+        figure = Plot(figsize=(6.4, 4.2))
+        axes = figure.subplots()
+        for number, split in enumerate(known):
+            x, y = split.summary.standard_accuracy, split.summary.fmr
+            assert x is not None
+            assert y is not None
+            colour = LINES[number % len(LINES)]
+            axes.plot(interval_ends(x), [y.value] * 2, color=colour, linewidth=1)
+            axes.plot([x.value] * 2, interval_ends(y), color=colour, linewidth=1)
+            axes.plot(x.value, y.value, color=colour, marker="o", markersize=4)
+            axes.annotate(
+                split.classifier[:24], (x.value, y.value), xytext=(4, 4), textcoords="offset points", fontsize=7
+            )
+        axes.set_xlabel("SA, %")
+        axes.set_ylabel("FMR on its own split, %")
+        axes.grid(color=FAINT, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0)
+    return figure
+
+
+def _rows(families: Sequence[Family]) -> list[dict[str, Any]]:
+    """Everything on the board, a row for each figure of a model on a split."""
+    rows = []
+    for family in families:
+        places = family.places()
+        for split in family.ranked():
+            shared = {"protocol": family.key, "split": split.name, "commit": split.commit}
+            shared |= {"fingerprint": split.provenance.fingerprint}
+            best, worst = places[split.name] or (None, None)
+            own = {"model": split.classifier, "own": True, "rank_best": best, "rank_worst": worst}
+            rows.append(shared | own | _figures({name: getattr(split.summary, name) for name in _OWN}))
+            for entry in split.entries:
+                told = {"model": entry.classifier, "own": entry.conditioned, "rank_best": None, "rank_worst": None}
+                rows.append(shared | told | _figures({name: entry.figures.get(name) for name in _OWN}))
+    return rows
+
+
+def _figures(figures: Mapping[str, Estimate | None]) -> dict[str, float | None]:
+    told: dict[str, float | None] = {}
+    for name, figure in figures.items():
+        ends = (None, None, None) if figure is None else tuple(asdict(figure).values())
+        told |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
+    return told
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _no_formula(value) for key, value in row.items()} for row in rows)
+    return file.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    """Text that no spreadsheet takes for a formula; names come from anyone."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def _cell(figure: Estimate | None) -> dict[str, str]:
+    if figure is None:
+        return {"value": "n/a", "interval": "", "sort": ""}
+    interval = "" if figure.low is None or figure.high is None else f"{figure.low:.1f} – {figure.high:.1f}"
+    return {"value": f"{figure.value:.2f}", "interval": interval, "sort": f"{figure.value:.6f}"}
+
+
+def _rank(place: tuple[int, int] | None) -> str:
+    if place is None:
+        return "n/a"
+    return str(place[0]) if place[0] == place[1] else f"{place[0]} – {place[1]}"
+
+
+def _address(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

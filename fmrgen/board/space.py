@@ -1,0 +1,57 @@
+"""A site as a static Space on the Hub."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, RepoCard, SpaceCardData
+
+from fmrgen.hub.client import HubClient, upload_errors
+
+CARD = "README.md"
+
+
+def push_site(
+    folder: Path,
+    files: Sequence[Path],
+    space: str,
+    title: str,
+    *,
+    public: bool = False,
+    on_wait: Callable[[str], None] = lambda line: None,
+) -> str:
+    """Puts the pages of a site into a Space, in one commit; what else is there stays.
+
+    Args:
+        folder: of the site.
+        files: in it.
+        space: `OWNER/NAME`, or a name of the caller's own; made if need be, private unless `public`.
+        title: of the Space, where it has no card yet.
+        public: whether everyone may see a new one.
+        on_wait: called with a line when the Hub makes one wait.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        UserError: the Hub refuses.
+    """
+    hub = HubClient(space, "space", "main", on_wait)
+    hub.log_in()
+    make = partial(hub.api.create_repo, hub.name, repo_type="space", space_sdk="static", private=not public)
+    hub.ask(partial(make, exist_ok=True))
+
+    def commit() -> str:
+        info = hub.api.space_info(hub.name)
+        there = {file.rfilename for file in info.siblings or []}
+        operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), path.read_bytes()) for path in files]
+        if CARD not in there:
+            data = SpaceCardData(title=title, sdk="static", app_file="index.html", pinned=False)
+            operations.append(CommitOperationAdd(CARD, str(RepoCard(f"---\n{data.to_yaml()}\n---\n")).encode()))
+        with upload_errors(hub.name):
+            done = hub.api.create_commit(
+                hub.name, operations, commit_message="Leaderboard", repo_type="space", parent_commit=info.sha
+            )
+        return str(done.commit_url)
+
+    return hub.ask(commit, all_of_the_hub=False)

@@ -1,0 +1,59 @@
+"""A session of onnxruntime as a torch module."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from fmrgen.errors import UserError
+from fmrgen.files import sha256_of
+
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+class OnnxNetwork(nn.Module):
+    """`forward` takes [B, 3, H, W] and returns logits [B, K], float32; `size` is the height of its input, if fixed.
+
+    Its one buffer is the sha256 of the file, by which it is told from others.
+    """
+
+    digest: Tensor
+
+    def __init__(self, path: Path, device: "torch.device | str") -> None:
+        super().__init__()
+        providers = ["CPUExecutionProvider"]
+        if torch.device(device).type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            providers.insert(0, "CUDAExecutionProvider")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = torch.get_num_threads()
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _TYPES:
+            told = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
+            raise UserError(f"classifier.model: takes {told}; it must take floats [B, 3, H, W] or [B, H, W, 3] alone")
+        self._input = inputs[0].name
+        self._type = _TYPES[inputs[0].type]
+        shape = inputs[0].shape
+        self._channels_last = shape[3] == 3 and shape[1] != 3
+        self._batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
+        height = shape[1 if self._channels_last else 2]
+        self.size = height if isinstance(height, int) and height > 0 else None
+        self.register_buffer("digest", torch.frombuffer(bytearray.fromhex(sha256_of(path)), dtype=torch.uint8))
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = images.detach().cpu().numpy().astype(self._type)
+        if self._channels_last:
+            pixels = pixels.transpose(0, 2, 3, 1)
+        step = self._batch or len(pixels)
+        parts = [self._run(pixels[start : start + step]) for start in range(0, len(pixels), step)]
+        return torch.from_numpy(np.concatenate(parts)).to(images.device)
+
+    def _run(self, pixels: np.ndarray) -> np.ndarray:
+        """A batch of the size that the file wants, or the last one, filled up to it."""
+        missing = 0 if self._batch is None else self._batch - len(pixels)
+        filled = np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), pixels.dtype)]) if missing else pixels
+        logits: np.ndarray = self._session.run(None, {self._input: np.ascontiguousarray(filled)})[0]
+        return logits[: len(pixels)].astype(np.float32)

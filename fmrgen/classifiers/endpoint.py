@@ -1,0 +1,44 @@
+"""A classifier behind an address, which answers as the Hub's image-classification endpoints do. It has no gradients."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator, Field
+
+from fmrgen.config import ClassifierConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def _is_address(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ValueError(f"{text!r} must begin with http:// or https://")
+    return text
+
+
+class Config(ClassifierConfig):
+    """`url` takes `{"inputs": PNG in base64, "parameters": {"top_k": K}}` and answers `[{"label": …, "score": …}, …]`.
+
+    Without `class_names` its classes are those that it names for a grey image, which must be all. Answers are kept for
+    `kept_hours` in fmrgen's cache: what was interrupted goes on where it stopped.
+    """
+
+    kind: str = "endpoint"
+    url: Annotated[str, AfterValidator(_is_address)]
+    top_k: int = Field(1000, ge=1, description="classes asked for; a class without a score has none of the probability")
+    requests: int = Field(8, ge=1, le=256, description="images that are asked about at once")
+    timeout: float = Field(60.0, gt=0, description="seconds for an answer")
+    kept_hours: float = Field(24.0, ge=0, description="0 keeps no answer")
+
+    def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
+        from fmrgen.classifiers._endpoint_client import Answers, EndpointClassifier
+
+        answers = Answers(self.url, self.top_k, self.kept_hours, self.timeout)
+        return EndpointClassifier(answers, self.requests, self.class_names, self.channels).eval()
+
+    def code_it_runs(self) -> list[str]:
+        return []
+
+    def places_it_reads(self) -> list[str]:
+        return [self.url]

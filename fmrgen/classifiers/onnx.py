@@ -1,0 +1,52 @@
+"""A network in an ONNX file, run by onnxruntime. It has no gradients: it is evaluated, and no split is made for it."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from fmrgen.config import ClassifierConfig
+from fmrgen.errors import UserError, one_line
+from fmrgen.trust.recipes import paths_among
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class Config(ClassifierConfig):
+    """`model` is the file; its only input is float [B, 3, H, W] or [B, H, W, 3], its first output logits [B, K].
+
+    Images come to its size, by default to what its input says, and are (x - mean) / std. `class_names` are those of its
+    outputs.
+    """
+
+    kind: str = "onnx"
+    model: str
+    mean: list[float] = Field([0.485, 0.456, 0.406], min_length=3, max_length=3)
+    std: list[float] = Field([0.229, 0.224, 0.225], min_length=3, max_length=3)
+    size: int | None = Field(None, ge=1, le=4096)
+    interpolation: Literal["auto", "bicubic", "bilinear"] = "auto"
+
+    def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
+        from fmrgen.classifiers._onnx_network import OnnxNetwork
+        from fmrgen.classifiers.base import Classifier, Normalize
+        from fmrgen.weights.pretrained import local_file
+
+        try:
+            network: Any = OnnxNetwork(local_file(self.model, "classifier.model"), device)
+        except ImportError:
+            raise UserError(
+                "classifier: onnx needs the package onnxruntime, which is not installed; pip install 'fmrgen[onnx]'"
+            ) from None
+        except UserError:
+            raise
+        except Exception as error:  # onnxruntime has errors of its own
+            raise UserError(f"classifier.model: {self.model} can't be loaded: {one_line(error)}") from error
+        preprocess = Normalize(self.mean, self.std, self.size or network.size, interpolation=self.interpolation)
+        return Classifier(network, preprocess, self.class_names, self.channels).eval()
+
+    def code_it_runs(self) -> list[str]:
+        return []
+
+    def places_it_reads(self) -> list[str]:
+        return paths_among(self.model)

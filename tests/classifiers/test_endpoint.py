@@ -1,0 +1,156 @@
+"""A classifier behind an address: a real server, with faults."""
+
+import base64
+import io
+import json
+import random
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fmrgen import evaluate
+from fmrgen.classifiers import _endpoint_client as client
+from fmrgen.classifiers.endpoint import Config
+from fmrgen.config import ComponentConfig
+from fmrgen.errors import UserError
+from fmrgen.recipe import load_classifier
+
+LENET = "asset:mnist/lenet"
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """LeNet behind an address; `faults` is the share of requests that fail, `form` what an answer is made of."""
+    monkeypatch.setenv("FMRGEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(client.time, "sleep", lambda seconds: None)
+    network = load_classifier(LENET)[1].build()
+    lock, chance = threading.Lock(), random.Random(0)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with lock:
+                server.requests.append(dict(self.headers))
+                fault = (
+                    chance.choice(["500", "429", "cut", "text", "drop"]) if chance.random() < server.faults else None
+                )
+            if fault in ("500", "429"):
+                self.send_response(int(fault))
+                self.send_header("Retry-After", "1")
+                self.end_headers()
+                return
+            if fault == "drop":
+                self.close_connection = True
+                return
+            image = np.asarray(Image.open(io.BytesIO(base64.b64decode(told["inputs"]))).convert("RGB"))
+            with lock, torch.no_grad():
+                logits = network(torch.from_numpy(image.copy()).permute(2, 0, 1)[None] / 255)[0]
+            scores = logits.softmax(0).tolist()
+            best = sorted(enumerate(scores), key=lambda pair: -pair[1])[: told["parameters"]["top_k"]]
+            answer = server.form([{"label": server.names[label], "score": score} for label, score in best])
+            body = b"busy, try later" if fault == "text" else json.dumps(answer).encode()
+            self.send_response(server.status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.requests, server.faults, server.status = [], 0.0, 200
+    server.names, server.form = [str(digit) for digit in range(10)], lambda answer: answer
+    server.address = f"http://127.0.0.1:{server.server_port}/classify"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def predictions(found):
+    table = found.predictions.to_pandas().sort_values("id")
+    return table[["id", "prediction", "original_prediction"]].to_numpy()
+
+
+def test_with_faults_no_row_is_lost_and_none_is_asked_about_twice(server, finished_split):
+    server.faults = 0.05
+    expected = evaluate([str(finished_split)], [LENET], progress=False)
+    found = evaluate([str(finished_split)], [server.address], progress=False)
+    assert (predictions(found) == predictions(expected)).all()
+    assert found.classifiers[0].name == server.address.removeprefix("http://")
+    asked = len(server.requests)
+    again = evaluate([str(finished_split)], [server.address], progress=False)
+    assert (predictions(again) == predictions(found)).all()
+    assert len(server.requests) == asked  # what was answered is kept
+
+
+def test_interrupted_it_goes_on(server, finished_split):
+    server.faults = 1.0
+    with pytest.raises(UserError, match="8 times; run the same command again later, its answers so far are kept"):
+        evaluate([str(finished_split)], [server.address], progress=False)
+    server.faults = 0.0
+    assert len(evaluate([str(finished_split)], [server.address], progress=False).predictions) == 120
+
+
+def test_other_forms_of_answers(server):
+    image = torch.zeros(1, 3, 32, 32)
+    expected = Config(url=server.address).build()(image)
+    assert Config(url=server.address).build().class_names == [str(digit) for digit in range(10)]
+    server.form = lambda answer: [answer]
+    nested = Config(url=server.address, kept_hours=0).build()
+    assert torch.equal(nested(image), expected)
+    server.names = [f"LABEL_{digit}" for digit in range(10)]
+    counted = Config(url=server.address, kept_hours=0).build()
+    assert torch.equal(counted(image), expected)
+    assert counted.class_names is None
+    few = Config(url=server.address, kept_hours=0, top_k=3, class_names=server.names).build()
+    assert few(image).isfinite().sum() == 3
+    assert few(image).argmax() == expected.argmax()
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (lambda answer: {"error": "loading"}, "which are no labels with scores from 0 to 1"),
+        (lambda answer: [{"label": "x"}], "which are no labels with scores"),
+        (lambda answer: [{"label": "0", "score": 7}], "which are no labels with scores"),
+        (lambda answer: [], "which are no labels with scores"),
+    ],
+)
+def test_answers_that_are_none(server, form, message):
+    server.form = form
+    with pytest.raises(UserError, match=message):
+        Config(url=server.address, kept_hours=0).build()(torch.zeros(1, 3, 8, 8))
+
+
+def test_refusals_and_classes_that_nobody_named(server):
+    server.status = 401
+    with pytest.raises(UserError, match="answered 401 Unauthorized; check the address, and FMRGEN_ENDPOINT_TOKEN"):
+        Config(url=server.address).build()(torch.zeros(1, 3, 8, 8))
+    server.status = 200
+    with pytest.raises(UserError, match="that is not in class_names"):
+        Config(url=server.address, class_names=["a", "b"]).build()(torch.zeros(1, 3, 8, 8))
+
+
+def test_the_hubs_token_is_for_the_hub_alone(server, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    Config(url=server.address, kept_hours=0).build()(torch.zeros(1, 3, 8, 8))
+    assert not any("Authorization" in request for request in server.requests)
+    assert client._authorization("https://x.endpoints.huggingface.cloud/y") == {"Authorization": "Bearer hf_secret"}
+    assert client._authorization("https://evilhuggingface.co/y") == {}
+    assert client._authorization("http://huggingface.co/y") == {}
+    monkeypatch.setenv("FMRGEN_ENDPOINT_TOKEN", "own")
+    assert client._authorization(server.address) == {"Authorization": "Bearer own"}
+
+
+def test_a_strangers_endpoint_is_a_place(server):
+    config = Config(url=server.address)
+    assert config.places_it_reads() == [server.address]
+    assert isinstance(config, ComponentConfig)
+    with pytest.raises(UserError, match="must begin with http"):
+        load_classifier("{kind: endpoint, url: 'ftp://x'}")

@@ -1,0 +1,103 @@
+"""ONNX files say what the network says that they were exported from."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from helpers import run
+from torch import nn
+
+from fmrgen import evaluate
+from fmrgen.classifiers.onnx import Config
+from fmrgen.errors import UserError
+from fmrgen.recipe import load_classifier
+from fmrgen.weights.digest import weights_sha256
+
+NAMES = [str(digit) for digit in range(10)]
+
+
+def exported(network, path, size=32, batch=2, dynamic=True, channels_last=False):
+    """An ONNX file of a network."""
+    images = torch.rand(batch, *((size, size, 3) if channels_last else (3, size, size)))
+    shapes = ({0: torch.export.Dim("batch")},) if dynamic else None
+    torch.onnx.export(network.eval(), (images,), str(path), dynamic_shapes=shapes, external_data=False, verbose=False)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return timm.create_model("resnet18", num_classes=10).eval()
+
+
+@pytest.fixture(scope="module")
+def file(network, tmp_path_factory):
+    return exported(network, tmp_path_factory.mktemp("onnx") / "net.onnx")
+
+
+def test_predictions_are_those_of_the_network(network, file):
+    classifier = Config(model=file, class_names=NAMES).build()
+    images = torch.rand(2000, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with torch.no_grad():
+        expected = network((images - mean) / std)
+    found = classifier(images)
+    assert (found.argmax(1) == expected.argmax(1)).float().mean() >= 0.999
+    assert torch.allclose(found, expected, atol=1e-3)
+
+
+def test_a_split_is_evaluated(finished_split, file, tmp_path):
+    found = evaluate([str(finished_split)], [f"onnx:{file}"], progress=False)
+    assert found.classifiers[0].name == "net"
+    assert found.classifiers[0].weights_sha256
+    assert 0 <= found.results[0].total.standard_accuracy.value <= 100
+
+
+class Last(nn.Module):
+    """A network over [B, H, W, 3]."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(10))
+        self.network(torch.rand(1, 3, 8, 8))
+
+    def forward(self, images):
+        return self.network(images.permute(0, 3, 1, 2))
+
+
+def test_other_layouts_and_fixed_batches(tmp_path):
+    torch.manual_seed(0)
+    last = Last().eval()
+    path = exported(last, tmp_path / "last.onnx", size=8, batch=4, dynamic=False, channels_last=True)
+    classifier = Config(model=path, mean=[0, 0, 0], std=[1, 1, 1]).build()
+    images = torch.rand(7, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(classifier(images), last(images.permute(0, 2, 3, 1)), atol=1e-5)
+    assert classifier(torch.rand(3, 3, 16, 16)).shape == (3, 10)  # brought to the file's size
+    assert classifier.network.size == 8
+
+
+def test_files_are_told_apart(file, tmp_path):
+    torch.manual_seed(1)
+    other = exported(timm.create_model("resnet18", num_classes=10), tmp_path / "other.onnx")
+    one, two = (weights_sha256(Config(model=path).build()) for path in (file, other))
+    assert one != two
+    assert one == weights_sha256(Config(model=file).build())
+
+
+def test_what_is_no_network(tmp_path, file, capsys):
+    (tmp_path / "x.onnx").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="x.onnx can't be loaded"):
+        Config(model=str(tmp_path / "x.onnx")).build()
+    with pytest.raises(UserError, match="no such file|not found|is not there|no file"):
+        Config(model=str(tmp_path / "y.onnx")).build()
+    torch.onnx.export(
+        nn.Linear(4, 2).eval(), (torch.rand(1, 4),), str(tmp_path / "flat.onnx"), external_data=False, verbose=False
+    )
+    with pytest.raises(UserError, match=r"it must take floats \[B, 3, H, W\] or \[B, H, W, 3\] alone"):
+        Config(model=str(tmp_path / "flat.onnx")).build()
+    section = f"classifier={{kind: onnx, model: {file}}}"
+    assert run("generate", "mnist-lenet", "--limit", "2", section, "-o", tmp_path / "out") == 2
+    assert "no gradient reaches the latent" in capsys.readouterr().err
+    assert load_classifier(f"mine=onnx:{file}")[0] == "mine"
+    assert np.isfinite(Config(model=file).build()(torch.rand(1, 3, 32, 32)).numpy()).all()

@@ -1,0 +1,214 @@
+"""Fixed benchmarks beside FMR: accuracy, mCE, subsets by name, and whether they rank as FMR does."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers import run
+from PIL import Image
+
+from fmrgen import evaluate
+from fmrgen.errors import UserError
+from fmrgen.evaluation.correlation import correlations, measures
+from fmrgen.evaluation.fixed_sets import SetRows, fixed_result
+from fmrgen.fixed_sets import FixedSets
+from fmrgen.intervals import Estimate
+from fmrgen.recipe import load_fixed_sets, load_source
+from fmrgen.sources.mnist import Config as Mnist
+
+LENET = "asset:mnist/lenet"
+OTHER = "outside_components:SmallNetConfig"
+DIGITS = [str(digit) for digit in range(10)]
+
+
+@pytest.fixture(scope="module")
+def corrupted(tmp_path_factory):
+    """MNIST digits under two corruptions in five severities, as CIFAR-10-C comes; and a recipe over them."""
+    folder = tmp_path_factory.mktemp("digits-c")
+    examples = list(Mnist().build().read(0, 40))
+    images = np.stack([np.asarray(example.image.convert("RGB")) for example in examples])
+    random = np.random.default_rng(0)
+    for name in ("noise", "dark"):
+        parts = []
+        for severity in range(1, 6):
+            changed = (
+                images * (1 - 0.15 * severity)
+                if name == "dark"
+                else images + random.normal(0, 25 * severity, images.shape)
+            )
+            parts.append(changed.clip(0, 255).astype(np.uint8))
+        np.save(folder / f"{name}.npy", np.concatenate(parts))
+    np.save(folder / "labels.npy", np.array([example.label for example in examples] * 5))
+    (folder / "digits-c.yaml").write_text(
+        f"source: {{kind: arrays, images: '{folder}/{{set}}.npy', labels: {folder}/labels.npy, part: '{{severity}}/5', classes: {json.dumps(DIGITS)}}}\n"
+        "sets: [noise, dark]\nseverities: [1, 2, 3, 4, 5]\nnormaliser: {noise: 80, dark: 40}\n"
+    )
+    return folder
+
+
+def test_corruptions_and_mce(corrupted, finished_split):
+    found = evaluate([str(finished_split)], [LENET, OTHER], fixed=[str(corrupted / "digits-c.yaml")], progress=False)
+    lenet, other = found.fixed
+    assert (lenet.name, lenet.classifier, other.classifier) == ("digits-c", "mnist/lenet", "SmallNetConfig")
+    assert (lenet.images, len(lenet.by_set)) == (400, 10)
+    by_set = {name: figure.value for name, figure in lenet.by_set.items()}
+    assert lenet.accuracy.value == pytest.approx(np.mean(list(by_set.values())))
+    error = {name: np.mean([100 - by_set[f"{name}-{s}"] for s in range(1, 6)]) for name in ("noise", "dark")}
+    assert lenet.mean_corruption_error.value == pytest.approx(100 * (error["noise"] / 80 + error["dark"] / 40) / 2)
+    assert lenet.accuracy.value > other.accuracy.value
+    assert lenet.mean_corruption_error.value < other.mean_corruption_error.value
+    said = found.predictions.to_pandas()
+    rows = said[(said.split == "digits-c: dark-1") & (said.classifier == "mnist/lenet")]
+    assert 100 * (rows.label == rows.prediction).mean() == pytest.approx(by_set["dark-1"])
+
+
+def test_sets_alone(corrupted, tmp_path, capsys):
+    out = tmp_path / "report"
+    command = ["evaluate", "-c", LENET, "--fixed", f"d={corrupted}/digits-c.yaml", "-o", out]
+    assert run(*command) == 0, capsys.readouterr().err
+    shown = capsys.readouterr().out
+    assert "d mCE" in shown
+    told = json.loads((out / "evaluation.json").read_text())
+    assert told["splits"] == []
+    assert told["fixed"][0]["name"] == "d"
+    assert "Fixed sets" in (out / "report.html").read_text()
+    assert "## Fixed sets" in (out / "evaluation.md").read_text()
+
+
+def test_a_folder_of_a_part_of_the_classes(tmp_path):
+    """As ImageNet-A is: fewer classes than the classifier has, found by their names."""
+    for digit in ("3", "7"):
+        for example in Mnist().build().read(0, 60):
+            if example.label == int(digit):
+                (tmp_path / digit).mkdir(exist_ok=True)
+                example.image.convert("RGB").save(tmp_path / digit / f"{example.id}.png")
+    found = evaluate([], [LENET], fixed=[f"{{kind: imagefolder, path: {tmp_path}}}"], progress=False)
+    assert found.fixed[0].images == 12
+    assert found.fixed[0].accuracy.value > 80
+
+
+def test_intervals_know_that_the_images_are_the_same():
+    random = np.random.default_rng(0)
+    hard = random.random(400)
+    config = FixedSets(source={"kind": "mnist"}, sets=["a", "b"], severities=[1, 2])
+    rows = {(name, s): SetRows(np.arange(400), np.zeros(400), {"x": hard > 0.3}) for name in "ab" for s in (1, 2)}
+    together = fixed_result("s", "x", config, rows).accuracy
+    assert together.high - together.low == pytest.approx(2 * 196 * np.std(hard > 0.3, ddof=1) / 20, rel=0.02)
+    for number, one in enumerate(rows.values()):
+        one.ids[:] += 1000 * number
+    apart = fixed_result("s", "x", config, rows).accuracy
+    assert (apart.high - apart.low) == pytest.approx((together.high - together.low) / 2, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sets: [a]", "source: is missing"),
+        ("source: {kind: mnist}\nseverities: [1]", "severities: are those of sets"),
+        (
+            "source: {kind: mnist}\nsets: [a, b]\nnormaliser: {a: 1}",
+            "needs an error for each set, and for no other; see b",
+        ),
+        ("source: {kind: mnist}\nsets: [a]\nnormaliser: {a: 0}", "errors must be above 0"),
+        ("source: {kind: nothing}", "unknown kind"),
+        ("source: {kind: mnist}\nset: a", "unknown key, did you mean sets"),
+    ],
+)
+def test_recipes_that_are_none(tmp_path, text, message):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_fixed_sets([str(tmp_path / "x.yaml")])
+
+
+def test_shipped_sets_and_their_names(capsys):
+    sets = load_fixed_sets(["sets/imagenet-c", "sets/cifar10-c"])
+    assert len(sets["imagenet-c"].sources("x")) == len(sets["cifar10-c"].sources("x")) == 75
+    assert len(sets["imagenet-c"].sources("x")["fog", 3].classes) == 1000
+    for name, classes in (("imagenet-a", 200), ("imagenet-r", 200), ("imagenet-sketch", 1000), ("imagenet-v2", 1000)):
+        (source,) = load_fixed_sets([f"sets/{name}"])[name].sources(name).values()
+        assert len(source.classes) == classes
+    with pytest.raises(UserError, match="timm names no classes of imagenet-b"):
+        load_fixed_sets(["{kind: mnist, classes: 'timm:imagenet-b'}"])
+    assert run("recipes", "sets/imagenet-c") == 0
+    assert "gaussian_noise: 88.6428" in capsys.readouterr().out
+    assert run("evaluate", "-c", LENET) == 2
+    assert "SPLIT: none is given; name one, or pass --fixed SETS" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "part", "message"),
+    [
+        (np.zeros((4, 8, 8), np.float32), np.zeros(4, int), None, "no uint8 images"),
+        (np.zeros((4, 8, 8, 4), np.uint8), np.zeros(4, int), None, "no uint8 images"),
+        (np.zeros((4, 8, 8), np.uint8), np.zeros(3, int), None, "no label for each of 4 images"),
+        (np.zeros((4, 8, 8), np.uint8), np.zeros(4, int), "1/3", "4 images have no 3 equal parts"),
+        (np.array([object()]), np.zeros(1, int), None, "can't be read as a .npy file"),
+    ],
+)
+def test_arrays_that_are_no_images(tmp_path, images, labels, part, message):
+    np.save(tmp_path / "i.npy", images, allow_pickle=True)
+    np.save(tmp_path / "l.npy", labels)
+    text = f"{{kind: arrays, images: {tmp_path}/i.npy, labels: {tmp_path}/l.npy, part: {part or '1/1'}, classes: ['0', '1']}}"
+    with pytest.raises(UserError, match=message):
+        load_source(text).build()
+
+
+def test_grey_arrays_and_parts(tmp_path):
+    np.save(tmp_path / "i.npy", np.arange(6, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8))
+    np.save(tmp_path / "l.npy", np.array([0, 1, 0, 1, 0, 1]))
+    text = f"{{kind: arrays, images: {tmp_path}/i.npy, labels: {tmp_path}/l.npy, part: 2/3, classes: ['a', 'b']}}"
+    examples = list(load_source(text).build().read(0, 2))
+    assert [(example.id, example.label) for example in examples] == [(0, 0), (1, 1)]
+    assert [np.asarray(example.image)[0, 0] for example in examples] == [2, 3]
+    assert isinstance(examples[0].image, Image.Image)
+
+
+# Do they rank alike?
+
+
+def column(*values):
+    return {f"net{number}": Estimate(value, value - 1, value + 1) for number, value in enumerate(values)}
+
+
+def test_rank_correlations():
+    columns = {
+        "own FMR": column(60, 70, 80, 90, 95),
+        "c": column(30, 40, 50, 60, 70),
+        "mCE": column(90, 70, 60, 40, 30),
+    }
+    found = {(one.first, one.second): one for one in correlations(columns)}
+    assert found["own FMR", "c"].spearman.value == pytest.approx(1)
+    assert found["own FMR", "c"].kendall.low > 0.5
+    assert found["own FMR", "mCE"].kendall.value == pytest.approx(-1)
+    close = {"a": column(60, 60.1, 60.2, 60.3), "b": column(1, 2, 3, 4)}
+    (one,) = correlations(close)
+    assert one.spearman.value == pytest.approx(1)
+    assert one.spearman.low < 0  # within the images' chance they could be in any order
+    with pytest.raises(UserError, match="2 classifiers have both, and 3 are needed"):
+        correlations({"a": column(1, 2), "b": column(1, 2)}, ["a", "b"])
+    with pytest.raises(UserError, match="no evaluation has z; there is a, b"):
+        correlations({"a": column(1, 2), "b": column(1, 2)}, ["a", "z"])
+
+
+def test_measures_come_from_evaluations(corrupted, finished_split, tmp_path, capsys):
+    nets = [f"a={LENET}", f"b={OTHER}", "c={kind: lenet}", "d={kind: lenet, smooth: true}"]
+    out = tmp_path / "out"
+    command = ["evaluate", finished_split, *(word for net in nets for word in ("-c", net)), "-q", "-o", out]
+    assert run(*command, "--fixed", corrupted / "digits-c.yaml") == 0, capsys.readouterr().err
+    from fmrgen.evaluation.results import read_figures
+
+    figures = read_figures(out / "evaluation.json")
+    columns = measures([figures, figures])
+    assert set(columns) == {"own FMR", "SA", f"FMR on {finished_split}:mnist/lenet", "digits-c", "digits-c mCE"}
+    assert set(columns["digits-c"]) == {"a", "b", "c", "d"}
+    assert set(columns["own FMR"]) == {"a"}
+    assert run("agree", out / "evaluation.json", "-o", tmp_path / "agree") == 0, capsys.readouterr().err
+    told = json.loads((tmp_path / "agree/agree.json").read_text())
+    assert {"first": "digits-c", "second": "digits-c mCE"}.items() <= told["correlations"][-1].items()
+    assert told["correlations"][-1]["kendall"]["value"] < 0
+    assert (tmp_path / "agree/agree.png").exists()
+    other = json.loads((out / "evaluation.json").read_text())
+    other["classifiers"][0]["weights_sha256"] = "0" * 64
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    assert run("agree", out / "evaluation.json", tmp_path / "other.json", "-o", tmp_path / "agree") == 2
+    assert "a: is another network in another evaluation" in capsys.readouterr().err

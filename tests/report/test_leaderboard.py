@@ -1,0 +1,194 @@
+"""The leaderboard's site: what stands in it, and what a browser makes of it."""
+
+import csv
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from helpers import browser, fmrgen, run, upload
+
+from fmrgen.board.collect import collect
+from fmrgen.board.site import write_site
+from fmrgen.errors import UserError
+from fmrgen.storage.provenance import parse_provenance
+
+HOSTILE = "</script><img src=x onerror=alert(1)>=1+1"
+
+
+def board_folder(finished_split, folder, splits, results, **changes):
+    """The small files of a dataset folder with made-up splits: copies of a real one's, and results on them."""
+    told = json.loads((finished_split / "provenance/mnist/lenet.json").read_text())
+    for number in range(splits):
+        name = f"net{number}"
+        own = json.loads(json.dumps(told).replace("mnist/lenet-", f"mnist/{name}-"))
+        own["recipe"]["output"]["split"] = name
+        own["recipe"]["classifier"] = {"kind": "timm", "model": f"{name}-{folder.name}"}
+        own["fingerprint"] = f"{number:016x}"
+        fmr = 50 + number
+        own["summary"]["fmr"] = {"value": fmr, "low": fmr - 1.5, "high": fmr + 1.5}
+        for key, value in changes.items():
+            section, _, entry = key.partition("__")
+            own["recipe"][section][entry] = value
+        path = folder / f"provenance/mnist/{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(own))
+        (folder / "pictures/mnist").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(finished_split / "pictures/mnist/lenet.png", folder / f"pictures/mnist/{name}.png")
+        files = parse_provenance(own).files_digest
+        for other in range(results):
+            figure = {"value": 60.0 + other, "low": 58.0 + other, "high": 62.0 + other}
+            entry = {"schema": "fmrgen-result/1", "files": files, "classifier": f"net{other}", "conditioned": False}
+            entry |= {"fmr": figure, "standard_accuracy": figure, "perturbed_accuracy": figure}
+            place = folder / f"results/mnist/{name}/net{other}.json"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(json.dumps(entry))
+    (folder / "README.md").write_text("---\n{}\n---\n")
+    return folder
+
+
+@pytest.fixture
+def site(finished_split, tmp_path):
+    one = board_folder(finished_split, tmp_path / "one", 4, 2)
+    other = board_folder(finished_split, tmp_path / "other", 2, 0, perturb__step_size=0.7)
+    families = collect([str(one), str(other)])
+    write_site(families, tmp_path / "site", "Digits")
+    return tmp_path / "site"
+
+
+def test_protocols_are_kept_apart_and_ranks_are_as_wide_as_chance(finished_split, tmp_path):
+    one = board_folder(finished_split, tmp_path / "one", 6, 0)
+    twin = board_folder(finished_split, tmp_path / "twin", 1, 0)
+    steps = board_folder(finished_split, tmp_path / "steps", 2, 0, perturb__step_size=0.7)
+    families = collect([str(one), str(twin), str(steps)])
+    assert [len(family.splits) for family in families] == [7, 2]  # of one protocol, whatever repo they are in
+    places = families[0].places()
+    assert places["one:mnist/net5"] == (1, 4)  # its interval meets those of the next three
+    assert places["one:mnist/net0"][1] == 7
+    with pytest.raises(UserError, match="contains no finished split"):
+        collect([str(tmp_path)])
+
+
+def test_the_data_and_the_pages(site):
+    rows = json.loads((site / "leaderboard.json").read_text())["rows"]
+    assert len(rows) == 4 + 4 * 2 + 2
+    table = list(csv.DictReader((site / "leaderboard.csv").open()))
+    assert [row["model"] for row in table] == [row["model"] for row in rows]
+    assert {row["protocol"] for row in rows} == {found["protocol"] for found in table}
+    assert len({row["protocol"] for row in rows}) == 2
+    index = (site / "index.html").read_text()
+    assert index.count('<section id="') == 2
+    assert "net3" in index
+    assert "fmrgen push out you/robustness" in index
+    assert len(list((site / "splits").glob("*.html"))) == 6
+    assert len(list((site / "models").glob("*.html"))) == 4
+    page = next((site / "splits").glob("one-mnist-net3*.html")).read_text()
+    assert "data:image/png;base64" in page
+    assert "step size" in page
+
+
+class Links(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.ids = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.links += [found["href"]] if tag == "a" and "href" in found else []
+        self.ids += [found["id"]] if "id" in found else []
+
+
+def test_every_link_leads_somewhere(site):
+    pages = {path: Links(path.read_text()) for path in site.rglob("*.html")}
+    checked = 0
+    for path, page in pages.items():
+        assert len(page.ids) == len(set(page.ids)), path
+        for link in page.links:
+            if "://" in link:
+                continue
+            file, _, anchor = link.partition("#")
+            target = (path.parent / file).resolve() if file else path
+            assert target.exists(), (path, link)
+            assert not anchor or anchor in pages[target].ids, (path, link)
+            checked += 1
+    assert checked > 30
+
+
+def test_names_are_text(finished_split, tmp_path):
+    folder = board_folder(finished_split, tmp_path / "one", 1, 1)
+    entry = next(folder.rglob("results/**/*.json"))
+    entry.write_text(json.dumps(json.loads(entry.read_text()) | {"classifier": HOSTILE}))
+    second = json.loads(entry.read_text()) | {"classifier": "=cmd()"}
+    entry.with_name("formula.json").write_text(json.dumps(second))
+    write_site(collect([str(folder)]), tmp_path / "site", HOSTILE)
+    for path in (tmp_path / "site").rglob("*.html"):
+        assert "<img src=x" not in path.read_text()
+        assert path.resolve().is_relative_to(tmp_path / "site")
+    assert "'=cmd()" in (tmp_path / "site/leaderboard.csv").read_text()
+
+
+def test_three_repos_on_the_hub_and_a_space(finished_split, hub, tmp_path):
+    repos = []
+    for number, (splits, results) in enumerate(((10, 7), (10, 7), (10, 6))):
+        step = 0.1 if number < 2 else 0.7
+        folder = board_folder(finished_split, tmp_path / f"r{number}", splits, results, perturb__step_size=step)
+        upload(hub, folder, f"someone/r{number}")
+        repos.append(f"someone/r{number}")
+    done = fmrgen("leaderboard", *repos, "-o", tmp_path / "site", "--push", "board", **hub.environment)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "site/leaderboard.json").read_text())["rows"]
+    assert len(rows) == 30 + 200
+    assert {len(row["commit"]) for row in rows} == {40}
+    there = hub.world().files("spaces/someone/board")
+    assert {path.relative_to(tmp_path / "site").as_posix() for path in (tmp_path / "site").rglob("*.*")} <= set(there)
+    card = (hub.world().blobs / there["README.md"]).read_text()
+    assert "sdk: static" in card
+    again = fmrgen("leaderboard", *repos, "-o", tmp_path / "site", "--push", "board", **hub.environment)
+    assert again.returncode == 0, again.stderr
+    gone = fmrgen("leaderboard", "someone/nothing", "-o", tmp_path / "site", **hub.environment)
+    assert (gone.returncode, gone.stderr.count("\n")) == (2, 1), gone.stderr
+
+
+@pytest.mark.browser
+def test_in_a_browser(site):
+    """Sorting, filtering, permalinks, a phone, no script, and nothing that axe finds."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    with browser() as page:
+        page.goto(f"file://{site}/index.html")
+        first = page.locator("table.sortable tbody tr").first
+        anchor = first.get_attribute("id")
+        assert first.get_attribute("data-model") == "net3"
+        for _ in range(2):
+            page.get_by_role("button", name="FMR").first.click()
+        assert page.locator("table.sortable tbody tr").first.get_attribute("data-model") == "net0"
+        page.locator("#search").fill("net2")
+        assert page.locator("table.sortable tbody tr:visible").count() == 1
+        assert page.locator("#count").inner_text() == "1 model shown"
+        page.locator("#search").fill("")
+        page.locator("#protocol").select_option(index=2)
+        assert page.locator("table.sortable tbody tr:visible").count() == 2
+        page.goto(f"file://{site}/index.html#{anchor}")
+        assert page.locator("tr:target").count() == 1
+        pages = [site / "index.html", *list((site / "splits").glob("*"))[:1], *list((site / "models").glob("*"))[:1]]
+        for size in ({"width": 1200, "height": 800}, {"width": 375, "height": 700}):
+            page.set_viewport_size(size)
+            for path in pages:
+                page.goto(f"file://{path}")
+                found = axe.run(page).response["violations"]
+                assert found == [], [(one["id"], one["nodes"][0]["html"]) for one in found]
+                assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], path
+        plain = page.context.browser.new_context(java_script_enabled=False).new_page()
+        plain.goto(f"file://{site}/index.html")
+        assert plain.locator("table.sortable tbody tr:visible").count() == 6
+        assert plain.locator("#filters:visible").count() == 0
+
+
+def test_bad_input(tmp_path, capsys):
+    assert run("leaderboard", tmp_path / "gone" / "x" / "y", "-o", tmp_path / "s") == 2
+    assert run("leaderboard", tmp_path, "-o", tmp_path / "s", "--public") == 2
+    assert "--public only applies with --push SPACE" in capsys.readouterr().err
+    assert not re.search("Traceback", capsys.readouterr().err)
+    assert not Path(tmp_path / "s").exists()
