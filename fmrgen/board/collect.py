@@ -3,16 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from huggingface_hub import snapshot_download
 
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, fingerprint, open_plain
-from fmrgen.hub.client import HubClient
+from fmrgen.hub.fetch import fetched
 from fmrgen.hub.leaderboard import Entry, leaderboard
-from fmrgen.hub.repo import no_bars
-from fmrgen.hub_timeouts import checked_commit
 from fmrgen.intervals import Estimate
 from fmrgen.metrics import Summary
 from fmrgen.storage.judgements import JudgeFile, judges_of_files
@@ -158,22 +153,10 @@ def _splits_of(place: str) -> Iterator[BoardSplit]:
         root, repo, commit = Path(place), Path(place).resolve().name, None
     else:
         repo, _, revision = place.partition("@")
-        root, commit = _fetched(repo, revision or "main")
+        root, commit = fetched(repo, revision or "main", _SMALL)
     for (config, split), provenance in sorted(read_all(root).items()):
         if provenance.is_finished:
             paths = SplitPaths(root, config, split)
             judges = judges_of_files(paths, provenance.files_digest)
             told = (summary_of(provenance), leaderboard(paths, provenance), judges, made_with(provenance))
             yield BoardSplit(repo, commit, paths, provenance, *told)
-
-
-def _fetched(repo: str, revision: str) -> tuple[Path, str]:
-    """The small files of a dataset repo, and the commit that they are of."""
-    hub = HubClient(repo, "dataset", revision, lambda line: None)
-    info: Any = hub.ask(lambda: hub.api.dataset_info(repo, revision=revision))
-    commit = checked_commit(info.sha, repo)
-    with no_bars():
-        folder = hub.ask(
-            lambda: snapshot_download(repo, repo_type="dataset", revision=commit, allow_patterns=_SMALL), False
-        )
-    return Path(folder), commit

@@ -184,6 +184,8 @@ command()(studies.sparsify)
 
 command()(hub.push)
 command()(hub.submit)
+command()(hub.delta)
+command()(hub.rebuild)
 command("leaderboard")(hub.board)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fmrgen.cli.options import JsonOption, PublicOption, QuietOption, ReplaceOption
+from fmrgen.errors import UserError
 
 
 def push(
@@ -20,6 +21,12 @@ def push(
         str | None,
         typer.Option("--revision", metavar="REV", help="A branch or pull request (refs/pr/3), not main."),
     ] = None,
+    without_originals: Annotated[
+        bool,
+        typer.Option(
+            "--without-originals", help="Push what `fmrgen rebuild` needs beside one's own originals, no image."
+        ),
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -27,7 +34,25 @@ def push(
 
     Existing content is kept. Run the same command again to resume.
     """
+    if without_originals:
+        if replace or revision is not None:
+            raise UserError("--without-originals goes without --replace and --revision")
+        _push_delta(folder, repo, public)
+        return
     push_splits(folder, repo, public, replace, revision, quiet, as_json)
+
+
+def _push_delta(folder: str, repo: str, public: bool) -> None:
+    from tempfile import TemporaryDirectory
+
+    from fmrgen.cli import display
+    from fmrgen.hub.delta_card import push_delta
+    from fmrgen.jobs.rebuild import make_delta
+
+    display.quiet_libraries()
+    with TemporaryDirectory() as place:
+        make_delta(folder, place)
+        display.print_line(push_delta(Path(place), repo, public=public, on_wait=display.print_note))
 
 
 def push_splits(
@@ -43,6 +68,45 @@ def push_splits(
         display.print_json(pushed)
     elif not quiet:
         display.print_pushed(pushed)
+
+
+def delta(
+    split: Annotated[str, typer.Argument(metavar="DIR[:CONFIG/SPLIT]", help="A finished split in a folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The delta's folder.")] = Path("delta"),
+    quiet: QuietOption = False,
+) -> None:
+    """Write a split without its images, for those who have the originals.
+
+    `fmrgen rebuild` makes it whole again, bit by bit.
+    """
+    from fmrgen.cli import display, progress
+    from fmrgen.jobs.rebuild import make_delta
+
+    display.quiet_libraries()
+    with progress.row_progress("delta", not quiet) as on_rows:
+        make_delta(split, output, on_rows=on_rows)
+    display.print_line(output)
+
+
+def rebuild(
+    place: Annotated[
+        str, typer.Argument(metavar="DELTA", help="A folder of `fmrgen delta`, or a repo, OWNER/NAME[@REVISION].")
+    ],
+    source: Annotated[
+        str, typer.Option("--source", metavar="RECIPE", help="The recipe whose source the originals are, or {kind: …}.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The dataset folder.")] = Path("out"),
+    quiet: QuietOption = False,
+) -> None:
+    """Make the splits of a delta whole, from your own originals."""
+    from fmrgen.cli import display, progress
+    from fmrgen.jobs.rebuild import rebuild as run
+
+    display.quiet_libraries()
+    with progress.row_progress("rebuild", not quiet) as on_rows:
+        found = run(place, source, output, on_rows=on_rows)
+    for split in found:
+        display.print_line(f"{output}:{split}")
 
 
 def board(
@@ -65,7 +129,6 @@ def board(
     from fmrgen.board.collect import collect
     from fmrgen.board.site import write_site
     from fmrgen.cli import display
-    from fmrgen.errors import UserError
 
     if public and space is None:
         raise UserError("--public only applies with --push SPACE")

@@ -129,12 +129,7 @@ class SplitFolder:
             "tally": [len(in_order), sum(row.valid for row in in_order), sum(row.iterations for row in in_order)],
         }
         table = table.replace_schema_metadata({**table.schema.metadata, _SHARD_KEY: json.dumps(said).encode()})
-        buffer = io.BytesIO()
-        options = {"write_page_index": True, "use_content_defined_chunking": True, "write_page_checksum": True}
-        with pq.ParquetWriter(buffer, table.schema, **options) as writer:
-            if len(table):  # readers of `datasets` stumble over a row group without rows
-                writer.write_table(table, row_group_size=100)
-        write_atomically(self.shard_path(shard), buffer.getbuffer(), make_folder=False)
+        write_atomically(self.shard_path(shard), parquet_bytes(table), make_folder=False)
 
     def read_tally(self, shard: int) -> Tally:
         """What a shard tells of its rows, without reading them; one of an earlier version tells how many they are."""
@@ -284,6 +279,16 @@ def _stored(row: Perturbed, column: Column, schema: RowSchema) -> Any:
         return schema.verdicts(row)
     value = getattr(row, column.field)
     return {"bytes": png_bytes(value.permute(1, 2, 0).numpy()), "path": None} if column.type == "image" else value
+
+
+def parquet_bytes(table: pa.Table) -> memoryview:
+    """The bytes of a shard's file."""
+    buffer = io.BytesIO()
+    options = {"write_page_index": True, "use_content_defined_chunking": True, "write_page_checksum": True}
+    with pq.ParquetWriter(buffer, table.schema, **options) as writer:
+        if len(table):  # readers of `datasets` stumble over a row group without rows
+            writer.write_table(table, row_group_size=100)
+    return buffer.getbuffer()
 
 
 def summary_of(provenance: Provenance, folder: SplitFolder | None = None) -> Summary:

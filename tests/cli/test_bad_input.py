@@ -233,6 +233,8 @@ CASES = [
     (["gate", "out", "--candidate", "asset:mnist/lenet", "--baseline", "asset:mnist/lenet", "--max-drop", "-1"], "--max-drop: must be points from 0 to less than 100, not -1.0"),
     (["leaderboard", "gone/nowhere/else"], "not a valid repo name"),
     (["agree", "gone.json"], "gone.json"),
+    (["delta", "gone"], "no such folder"),
+    (["rebuild", "photos", "--source", "{kind: mnist}"], "contains no delta; make one with fmrgen delta"),
     (["submit", "gone", "--models", "models.yaml"], "models.yaml: must map the names of classifiers to model repos"),
     (["train", "r.yaml"], "r.yaml: classifier: unknown key"),
     (["compare", "r.yaml", "-c", LENET], "--classifier: a comparison needs at least two"),

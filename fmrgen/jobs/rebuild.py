@@ -1,0 +1,167 @@
+"""Splits without their images, for sources that may not be passed on, and the way back to them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from fmrgen.errors import UserError
+from fmrgen.files import check_writable, sha256_of, write_atomically
+from fmrgen.image_files import Fit, open_rgb, resize
+from fmrgen.jobs.lifecycle import finish
+from fmrgen.metrics import Summary
+from fmrgen.recipe import load_source
+from fmrgen.sources.base import RawExample, Source, SourceConfig
+from fmrgen.storage.delta import DIGEST, pixels_sha256, read_about, read_delta, rebuilt_table, write_delta
+from fmrgen.storage.delta import FOLDER as DELTAS
+from fmrgen.storage.open import choose_split, parse_reference
+from fmrgen.storage.paths import SplitPaths, splits_in
+from fmrgen.storage.provenance import Provenance, read_provenance
+from fmrgen.storage.shards import SplitFolder, parquet_bytes
+
+_FITS: tuple[Fit, ...] = ("crop", "squash", "pad")
+
+
+def make_delta(
+    split: str, folder: str | Path, *, on_rows: Callable[[int, int | None], None] = lambda done, of: None
+) -> None:
+    """Writes what a finished split is relative to its originals: everything but the images, and these as noise.
+
+    Args:
+        split: of a folder, `FOLDER[:CONFIG/SPLIT]`.
+        folder: to write into, laid out as a dataset repo.
+        on_rows: called with (rows done, rows in all).
+
+    Raises:
+        UserError: there is no such finished split, or it keeps no originals.
+    """
+    reference = parse_reference(split)
+    root = Path(reference.repo)
+    if not root.is_dir():
+        raise UserError(f"{split}: no such folder; make a delta of the --output of a generate command")
+    there = sorted((paths.config, paths.split) for paths in splits_in(root))
+    paths = SplitPaths(root, *choose_split(split, reference, there))
+    provenance = read_provenance(paths)
+    if not provenance.is_finished:
+        raise UserError(f"{split}: not finished; run the same generate command again")
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        on_rows(done, provenance.rows)
+
+    check_writable(Path(folder))
+    write_delta(paths, provenance, Path(folder), count)
+    _write_card(Path(folder), paths, provenance)
+
+
+def rebuild(
+    delta: str | Path,
+    source: str | SourceConfig,
+    output: str | Path,
+    *,
+    on_rows: Callable[[int, int | None], None] = lambda done, of: None,
+) -> dict[str, Summary]:
+    """Makes the splits of a delta whole again, from one's own originals.
+
+    Args:
+        delta: a folder, or a dataset repo on the Hub, `OWNER/NAME[@REVISION]`.
+        source: of the originals: a recipe whose source is meant, or a section.
+        output: the dataset folder for the splits.
+        on_rows: called with (rows done, rows in all).
+
+    Returns:
+        The figures of each split, by `CONFIG/SPLIT`.
+
+    Raises:
+        UserError: there is no delta, or an original is not the one that the split was made from, with what differs.
+    """
+    check_writable(Path(output))
+    root = _folder_of(str(delta))
+    found = sorted(path for path in (root / DELTAS).glob("*/*.json"))
+    if not found:
+        raise UserError(f"{delta}: contains no delta; make one with fmrgen delta")
+    config = load_source(source) if isinstance(source, str) else source
+    return {
+        f"{path.parent.name}/{path.stem}": _rebuild(root, path.parent.name, path.stem, config, Path(output), on_rows)
+        for path in found
+    }
+
+
+def _rebuild(
+    root: Path,
+    config: str,
+    split: str,
+    source: SourceConfig,
+    output: Path,
+    on_rows: Callable[[int, int | None], None],
+) -> Summary:
+    from fmrgen.components import build_source
+
+    about, provenance = read_about(root, config, split)
+    paths = SplitPaths(output, config, split)
+    examples = build_source(source)
+    originals = _Originals(examples, provenance.image_size)
+    paths.shards.mkdir(parents=True, exist_ok=True)
+    same, done = True, 0
+    for name, digest in about.files.items():
+        table = read_delta(root, name, digest)
+        ids, digests = table["id"].to_pylist(), table[DIGEST].to_pylist()
+        pixels = {i: originals.pixels(i, told) for i, told in zip(ids, digests, strict=True)}
+        path = output / name.removeprefix(f"{DELTAS}/")
+        write_atomically(path, parquet_bytes(rebuilt_table(table, pixels)))
+        same &= sha256_of(path) == provenance.files.get(name.removeprefix(f"{DELTAS}/"))
+        done += len(ids)
+        on_rows(done, provenance.rows)
+    # Another version of pyarrow writes the same rows in other bytes: then their digests are found anew.
+    told = provenance.tree | {"finished": False} | ({} if same else {"files": {}})
+    Provenance.model_validate(told).write(paths)
+    return finish(SplitFolder.of(paths, provenance))
+
+
+class _Originals:
+    """One's own originals, by id, each proved to be the very one."""
+
+    def __init__(self, source: Source, size: int) -> None:
+        self._source, self._size = source, size
+        self._examples = source.read(0, len(source))
+        self._waiting: dict[int, RawExample] = {}
+
+    def pixels(self, example_id: int, digest: str) -> np.ndarray:
+        """At the generator's size, uint8 [H, W, 3]. Raises UserError where it is another image."""
+        while example_id not in self._waiting:
+            example = next(self._examples, None)
+            if example is None:
+                raise UserError(f"source: id {example_id} is not in it; it is another source, or another order")
+            self._waiting[example.id] = example
+        image = open_rgb(self._waiting.pop(example_id).image)
+        pixels = resize(image, self._size, self._source.fit)
+        if pixels_sha256(pixels) == digest:
+            return pixels
+        for fit in _FITS:
+            if pixels_sha256(resize(image, self._size, fit)) == digest:
+                raise UserError(
+                    f"source: id {example_id} is the right image with fit={fit}, and yours has fit={self._source.fit}; "
+                    f"set source.fit={fit}"
+                )
+        raise UserError(
+            f"source: id {example_id} is not the image that the split was made from ({image.width}×{image.height} "
+            "pixels here); it is another source, was resized before, or another version of Pillow resizes otherwise"
+        )
+
+
+def _folder_of(delta: str) -> Path:
+    if Path(delta).is_dir():
+        return Path(delta)
+    from fmrgen.hub.fetch import fetched
+
+    repo, _, revision = delta.partition("@")
+    return fetched(repo, revision or "main", [f"{DELTAS}/**"])[0]
+
+
+def _write_card(folder: Path, paths: SplitPaths, provenance: Provenance) -> None:
+    """A card by which `load_dataset` finds the deltas of a folder, where there is none yet."""
+    from fmrgen.hub.delta_card import write_delta_card
+
+    write_delta_card(folder, paths, provenance)

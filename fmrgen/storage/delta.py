@@ -1,0 +1,137 @@
+"""A split without images that may not be passed on: what must be added to one's own originals to have them.
+
+An image's bytes are laid over a stream that only its own original makes (SHAKE-256 of its pixels at the generator's
+size). Without the original they are noise; with it they are the very file that was stored.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from fmrgen.errors import UserError
+from fmrgen.files import check_inside, of_schema, open_plain, read_json, sha256_of, write_atomically
+from fmrgen.image_files import open_rgb
+from fmrgen.storage.judgements import to_parquet
+from fmrgen.storage.paths import CONFIG_NAME, SPLIT_NAME, SplitPaths
+from fmrgen.storage.provenance import Provenance, parse_provenance
+from fmrgen.storage.schema import IMAGES
+
+FOLDER = "deltas"
+SCHEMA: Literal["fmrgen-delta/1"] = "fmrgen-delta/1"
+DIGEST = "original_sha256"
+
+_SPLIT_SCHEMA = b"fmrgen_split_schema"
+_DeltaFile = Annotated[str, Field(pattern=rf"^{FOLDER}/{CONFIG_NAME}/{SPLIT_NAME}-\d+-of-\d+\.parquet$")]
+
+
+@dataclass(frozen=True)
+class DeltaFile:
+    """The small file about a delta: the split's whole provenance, and the sha256 of the delta's own files."""
+
+    schema: Literal["fmrgen-delta/1"]
+    provenance: dict[str, Any]
+    files: dict[_DeltaFile, str]
+
+
+def masked(content: bytes, example_id: int, pixels: np.ndarray) -> bytes:
+    """Bytes laid over the stream of an original, uint8 [H, W, 3]; laid over it again they are what they were."""
+    key = f"fmrgen-delta/1 {example_id} {pixels.shape}".encode() + np.ascontiguousarray(pixels).tobytes()
+    stream = hashlib.shake_256(key).digest(len(content))
+    laid = np.frombuffer(content, np.uint8) ^ np.frombuffer(stream, np.uint8)
+    return laid.tobytes()
+
+
+def pixels_sha256(pixels: np.ndarray) -> str:
+    """Of an original's pixels, uint8 [H, W, 3], by which one's own is known."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def about_path(root: Path, config: str, split: str) -> Path:
+    """Of the small file about a delta."""
+    return root / FOLDER / config / f"{split}.json"
+
+
+def write_delta(paths: SplitPaths, provenance: Provenance, folder: Path, on_rows: Callable[[int], None]) -> None:
+    """Writes the delta of a finished split into a folder. Raises UserError where it keeps no originals."""
+    if not provenance.recipe.output.keep_original:
+        raise UserError(f"{paths.root}:{paths.name}: keeps no originals, so nothing can be told relative to them")
+    files = {}
+    for name in provenance.files:
+        check_inside(paths.root / name, paths.root)
+        with open_plain(paths.root / name) as file:
+            parquet = pq.ParquetFile(file)
+            table = parquet.read()
+            # As it was given to the writer: what a reader makes of it is not written to the same bytes.
+            schema = base64.b64decode(parquet.metadata.metadata[b"ARROW:schema"])
+        path = folder / FOLDER / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, to_parquet(_masked_table(table, schema)))
+        files[f"{FOLDER}/{name}"] = sha256_of(path)
+        on_rows(len(table))
+    told = {"schema": SCHEMA, "provenance": provenance.tree, "files": files}
+    text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(about_path(folder, paths.config, paths.split), text.encode())
+
+
+def read_about(root: Path, config: str, split: str) -> tuple[DeltaFile, Provenance]:
+    """What a folder says of a delta. Raises UserError where it is none."""
+    path = about_path(root, config, split)
+    check_inside(path, root)
+    about = of_schema(DeltaFile, SCHEMA, read_json(path), str(path))
+    provenance = parse_provenance(about.provenance)
+    if provenance is None or not provenance.is_finished:
+        raise UserError(f"{path}: its provenance is not that of a finished split; make the delta again")
+    return about, provenance
+
+
+def read_delta(root: Path, name: str, digest: str) -> pa.Table:
+    """A file of a delta. Raises UserError where it is not the one that was written."""
+    path = root / name
+    check_inside(path, root)
+    if not path.is_file() or sha256_of(path) != digest:
+        raise UserError(f"{path}: is gone, or not the file that was written; fetch it again")
+    with open_plain(path) as file:
+        return pq.read_table(file)
+
+
+def rebuilt_table(table: pa.Table, originals: Mapping[int, np.ndarray]) -> pa.Table:
+    """The rows of a split from those of its delta.
+
+    Args:
+        table: of the delta.
+        originals: pixels, uint8 [H, W, 3], by id, each proved to be the right one.
+
+    Returns:
+        The table with the schema and all values that the split's shard had.
+    """
+    schema = pa.ipc.read_schema(pa.py_buffer(table.schema.metadata[_SPLIT_SCHEMA]))
+    ids = table["id"].to_pylist()
+    columns = []
+    for field in schema:
+        if field.name in IMAGES:
+            laid = zip(table[field.name].to_pylist(), ids, strict=True)
+            stored = [{"bytes": masked(one, i, originals[i]), "path": None} for one, i in laid]
+            columns.append(pa.array(stored, type=field.type))
+        else:
+            columns.append(table[field.name].combine_chunks())
+    return pa.table(columns, schema=schema)
+
+
+def _masked_table(table: pa.Table, schema: bytes) -> pa.Table:
+    ids = table["id"].to_pylist()
+    originals = [np.asarray(open_rgb(stored["bytes"])) for stored in table["original"].to_pylist()]
+    for name in IMAGES:
+        rows = zip(table[name].to_pylist(), ids, originals, strict=True)
+        laid = pa.array([masked(stored["bytes"], i, pixels) for stored, i, pixels in rows], pa.binary())
+        table = table.set_column(table.schema.get_field_index(name), name, laid)
+    table = table.append_column(DIGEST, pa.array([pixels_sha256(pixels) for pixels in originals]))
+    return table.replace_schema_metadata({_SPLIT_SCHEMA: schema})

@@ -1,0 +1,135 @@
+"""Splits without images: noise to those who lack the originals, the very files to those who have them."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from datasets import load_dataset
+from helpers import fmrgen, run
+from PIL import Image
+from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+
+from fmrgen.errors import UserError
+from fmrgen.files import sha256_of
+from fmrgen.image_files import open_rgb
+from fmrgen.jobs.generate import make_split
+from fmrgen.jobs.rebuild import make_delta, rebuild
+from fmrgen.jobs.verify_files import verify_files
+from fmrgen.recipe import load_recipe
+
+SOURCE = "{kind: mnist, limit: 120}"
+
+
+@pytest.fixture(scope="module")
+def delta(finished_split, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("delta")
+    make_delta(str(finished_split), folder)
+    return folder
+
+
+def test_rebuilt_files_are_the_very_files(finished_split, delta, tmp_path):
+    found = rebuild(delta, SOURCE, tmp_path / "out")
+    assert found["mnist/lenet"].rows == 120
+    here = {path.name: sha256_of(path) for path in (tmp_path / "out/mnist").glob("*.parquet")}
+    assert here == {path.name: sha256_of(path) for path in (finished_split / "mnist").glob("*.parquet")}
+    told = [
+        json.loads((folder / "provenance/mnist/lenet.json").read_text())
+        for folder in (finished_split, tmp_path / "out")
+    ]
+    assert told[0] == told[1]
+    checked = verify_files(str(tmp_path / "out"))
+    assert (checked.intact, checked.wrong, checked.finished) == (3, [], True)
+    assert (tmp_path / "out/pictures/mnist/lenet.png").exists()
+
+
+def test_what_is_published_is_noise(finished_split, delta):
+    files = sorted((delta / "deltas/mnist").glob("*.parquet"))
+    rows = [row for path in files for row in pq.read_table(path).to_pylist()]
+    originals = [
+        row for path in sorted((finished_split / "mnist").glob("*.parquet")) for row in pq.read_table(path).to_pylist()
+    ]
+    published = b"".join(path.read_bytes() for path in files)
+    for row, whole in zip(rows, originals, strict=True):
+        assert row["label"] == whole["label"]
+        assert row["iterations"] == whole["iterations"]
+        assert len(row["image"]) == len(whole["image"]["bytes"])
+        assert whole["original"]["bytes"][40:90] not in published
+        shown = np.asarray(open_rgb(whole["original"]["bytes"]))
+        for name in ("image", "original"):
+            noise = np.resize(np.frombuffer(row[name], np.uint8), shown.shape)
+            found = ssim(
+                *(torch.tensor(one / 255.0).permute(2, 0, 1)[None].float() for one in (noise, shown)), data_range=1.0
+            )
+            assert found < 0.1
+    loaded = load_dataset(str(delta), "mnist.delta", split="lenet")
+    assert len(loaded) == 120
+    assert {"iterations", "clip_score", "original_sha256"} <= set(loaded.column_names)
+    card = yaml.safe_load((delta / "README.md").read_text().split("---")[1])
+    assert card["extra_gated_fields"]
+    assert card["license"] == "cc-by-sa-3.0"
+
+
+def test_other_originals_are_named(delta, tmp_path):
+    with pytest.raises(UserError, match="source: id 0 is not the image that the split was made from"):
+        rebuild(delta, "{kind: mnist, split: train}", tmp_path / "a")
+    with pytest.raises(UserError, match="source: id 100 is not in it; it is another source, or another order"):
+        rebuild(delta, "{kind: mnist, limit: 100}", tmp_path / "b")
+    assert not (tmp_path / "a/provenance").exists()
+
+
+def test_a_wrong_resize_is_named(tmp_path):
+    from fmrgen.sources.mnist import Config as Mnist
+
+    for example in Mnist().build().read(0, 20):
+        folder = tmp_path / f"photos/{example.label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        wide = Image.fromarray(np.asarray(example.image.convert("RGB"))).resize((60, 40), Image.Resampling.BICUBIC)
+        wide.save(folder / f"{example.id}.png")
+    section = f"{{kind: imagefolder, path: {tmp_path}/photos}}"
+    recipe = load_recipe("mnist-lenet", [f"source={section}", "perturb.budget=2"])
+    make_split(recipe, tmp_path / "out")
+    make_delta(str(tmp_path / "out"), tmp_path / "delta")
+    assert rebuild(tmp_path / "delta", section, tmp_path / "again")["mnist/lenet"].rows == 20
+    wrong = section.replace("imagefolder", "imagefolder, fit: squash")
+    with pytest.raises(
+        UserError, match="is the right image with fit=crop, and yours has fit=squash; set source.fit=crop"
+    ):
+        rebuild(tmp_path / "delta", wrong, tmp_path / "wrong")
+
+
+@pytest.mark.job
+def test_over_the_hub(finished_split, hub, tmp_path):
+    pushed = fmrgen("push", finished_split, "someone/delta", "--without-originals", **hub.environment)
+    assert pushed.returncode == 0, pushed.stderr
+    there = hub.world().files("someone/delta")
+    assert not any(path.startswith(("mnist/", "pictures/", "provenance/")) for path in there)
+    command = ("rebuild", "someone/delta", "--source", SOURCE, "-o", tmp_path / "out", "-q")
+    done = fmrgen(*command, **hub.environment)
+    assert done.returncode == 0, done.stderr
+    assert verify_files(str(tmp_path / "out")).wrong == []
+    push = fmrgen("push", finished_split, "someone/whole", "-q", **hub.environment)
+    assert push.returncode == 0, push.stderr
+    mixed = fmrgen("push", finished_split, "someone/whole", "--without-originals", **hub.environment)
+    assert mixed.returncode == 2
+    assert "holds splits with their images" in mixed.stderr
+
+
+def test_bad_input(delta, tmp_path, capsys):
+    import shutil
+
+    assert run("rebuild", tmp_path, "--source", SOURCE, "-o", tmp_path / "x") == 2
+    assert "contains no delta; make one with fmrgen delta" in capsys.readouterr().err
+    assert run("delta", tmp_path / "gone", "-o", tmp_path / "x") == 2
+    assert run("push", tmp_path, "a/b", "--without-originals", "--replace") == 2
+    shutil.copytree(delta, tmp_path / "cut")
+    path = next((tmp_path / "cut").rglob("*.parquet"))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="is gone, or not the file that was written"):
+        rebuild(tmp_path / "cut", SOURCE, tmp_path / "y")
+    about = tmp_path / "cut/deltas/mnist/lenet.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"files": {"../x.parquet": "0"}}))
+    with pytest.raises(UserError, match="files"):
+        rebuild(tmp_path / "cut", SOURCE, tmp_path / "z")
