@@ -14,6 +14,7 @@ from typing import Any
 from huggingface_hub import constants
 
 from fmrgen.board.collect import BoardSplit, Family
+from fmrgen.board.submitted import SubmittedResult
 from fmrgen.files import write_atomically
 from fmrgen.hub.leaderboard import Entry
 from fmrgen.intervals import Estimate, format_estimate
@@ -26,19 +27,25 @@ _OWN = ("fmr", "standard_accuracy", "perturbed_accuracy", "validation_rate", "or
 _NAMES = ("FMR", "SA", "PA", "VR", "oracle", "iterations")
 
 
-def write_site(families: Sequence[Family], folder: Path, title: str) -> list[Path]:
+def write_site(
+    families: Sequence[Family],
+    folder: Path,
+    title: str,
+    submitted: Mapping[str, Sequence[SubmittedResult]] | None = None,
+) -> list[Path]:
     """Writes the site into a folder.
 
     Args:
         families: as `collect` returns them.
         folder: made if need be; files of these names in it are replaced.
         title: of the first page.
+        submitted: the Hub's own board of each repo.
 
     Returns:
         The files, `index.html` first.
     """
     pages = _Pages(families)
-    written = {"index.html": _index(families, pages, title).encode()}
+    written = {"index.html": _index(families, pages, title, submitted or {}).encode()}
     for split in pages.splits:
         written[pages.of_split(split)] = _split_page(split, pages).encode()
     for model in pages.models:
@@ -86,7 +93,9 @@ def _file_names(names: Sequence[str]) -> dict[str, str]:
     return taken
 
 
-def _index(families: Sequence[Family], pages: _Pages, title: str) -> str:
+def _index(
+    families: Sequence[Family], pages: _Pages, title: str, submitted: Mapping[str, Sequence[SubmittedResult]]
+) -> str:
     sections = []
     for number, family in enumerate(families, 1):
         places = family.places()
@@ -116,7 +125,13 @@ def _index(families: Sequence[Family], pages: _Pages, title: str) -> str:
         )
     counts = {"splits": len(pages.splits), "results": sum(len(split.entries) for split in pages.splits)}
     return render_page(
-        "leaderboard.html", title=title, root="", sections=sections, columns=_NAMES, counts=counts, models=pages.models
+        "leaderboard.html",
+        title=title,
+        sections=sections,
+        columns=_NAMES,
+        counts=counts,
+        submitted=submitted,
+        models_at=constants.ENDPOINT,
     )
 
 

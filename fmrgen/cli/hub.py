@@ -128,12 +128,13 @@ def board(
     """
     from fmrgen.board.collect import collect
     from fmrgen.board.site import write_site
+    from fmrgen.board.submitted import submitted_results
     from fmrgen.cli import display
 
     if public and space is None:
         raise UserError("--public only applies with --push SPACE")
     display.quiet_libraries()
-    written = write_site(collect(places), output, title)
+    written = write_site(collect(places), output, title, submitted_results(places))
     display.print_line(f"{written[0]} ({len(written)} files)")
     if space is not None:
         from fmrgen.board.space import push_site

@@ -1,5 +1,6 @@
 """The leaderboard's site: what stands in it, and what a browser makes of it."""
 
+import base64
 import csv
 import json
 import re
@@ -8,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 from helpers import browser, fmrgen, run, upload
 
 from fmrgen.board.collect import collect
@@ -137,11 +139,20 @@ def test_three_repos_on_the_hub_and_a_space(finished_split, hub, tmp_path):
         folder = board_folder(finished_split, tmp_path / f"r{number}", splits, results, perturb__step_size=step)
         upload(hub, folder, f"someone/r{number}")
         repos.append(f"someone/r{number}")
+    entry = {"dataset": {"id": "someone/r0", "task_id": "mnist-net1"}, "value": 61.5, "notes": "FMR <b>61.5</b>"}
+    hub.world().create("models/team/net", False)
+    content = base64.b64encode(yaml.safe_dump([entry]).encode()).decode()
+    file = {"path": ".eval_results/x.yaml", "content": content}
+    hub.world().commit("models/team/net", "main", [{"key": "file", "value": file}])
     done = fmrgen("leaderboard", *repos, "-o", tmp_path / "site", "--push", "board", **hub.environment)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "site/leaderboard.json").read_text())["rows"]
     assert len(rows) == 30 + 200
     assert {len(row["commit"]) for row in rows} == {40}
+    index = (tmp_path / "site/index.html").read_text()
+    assert "models&#39; own repos: someone/r0" in index or "models' own repos: someone/r0" in index
+    assert "FMR &lt;b&gt;61.5" in index
+    assert "own repos: someone/r1" not in index
     there = hub.world().files("spaces/someone/board")
     assert {path.relative_to(tmp_path / "site").as_posix() for path in (tmp_path / "site").rglob("*.*")} <= set(there)
     card = (hub.world().blobs / there["README.md"]).read_text()
