@@ -253,7 +253,7 @@ def print_evaluation(evaluation: "EvaluationResults") -> None:
         for line in judges_lines(split, row):
             print_line(line)
     if (fixed := fixed_table(evaluation)) is not None:
-        print_table(fixed, "accuracy on fixed sets; mCE is an error")
+        print_table(fixed, "accuracy on fixed sets" + ("; mCE is an error" if "mCE" in " ".join(fixed.header) else ""))
     _print_notes(evaluation)
 
 
