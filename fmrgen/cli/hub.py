@@ -75,9 +75,9 @@ def delta(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The delta's folder.")] = Path("delta"),
     quiet: QuietOption = False,
 ) -> None:
-    """Write a split without its images, for those who have the originals.
+    """Write a split without its images.
 
-    `fmrgen rebuild` makes it whole again, bit by bit.
+    Those who have the originals make it whole again with `fmrgen rebuild`, bit by bit.
     """
     from fmrgen.cli import display, progress
     from fmrgen.jobs.rebuild import make_delta
