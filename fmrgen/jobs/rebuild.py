@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from fmrgen.components import build_source
 from fmrgen.errors import UserError
 from fmrgen.files import check_writable, sha256_of, write_atomically
+from fmrgen.hub.delta_card import write_delta_card
+from fmrgen.hub.fetch import fetched
 from fmrgen.image_files import Fit, open_rgb, resize
 from fmrgen.jobs.lifecycle import finish
 from fmrgen.metrics import Summary
@@ -53,7 +56,7 @@ def make_delta(
 
     check_writable(Path(folder))
     write_delta(paths, provenance, Path(folder), count)
-    _write_card(Path(folder), paths, provenance)
+    write_delta_card(Path(folder), paths, provenance)
 
 
 def rebuild(
@@ -97,8 +100,6 @@ def _rebuild(
     output: Path,
     on_rows: Callable[[int, int | None], None],
 ) -> Summary:
-    from fmrgen.components import build_source
-
     about, provenance = read_about(root, config, split)
     paths = SplitPaths(output, config, split)
     examples = build_source(source)
@@ -154,14 +155,5 @@ class _Originals:
 def _folder_of(delta: str) -> Path:
     if Path(delta).is_dir():
         return Path(delta)
-    from fmrgen.hub.fetch import fetched
-
     repo, _, revision = delta.partition("@")
     return fetched(repo, revision or "main", [f"{DELTAS}/**"])[0]
-
-
-def _write_card(folder: Path, paths: SplitPaths, provenance: Provenance) -> None:
-    """A card by which `load_dataset` finds the deltas of a folder, where there is none yet."""
-    from fmrgen.hub.delta_card import write_delta_card
-
-    write_delta_card(folder, paths, provenance)
