@@ -32,6 +32,12 @@ def format_estimate(estimate: Estimate | None) -> str:
     return "n/a" if estimate is None else str(estimate)
 
 
+def interval_ends(estimate: Estimate) -> tuple[float, float]:
+    """The ends of an interval; of one that has none its value."""
+    low, high = estimate.low, estimate.high
+    return estimate.value if low is None else low, estimate.value if high is None else high
+
+
 def proportion(hits: np.ndarray) -> Estimate | None:
     """The share of True with Wilson's interval, None for no rows."""
     if not len(hits):

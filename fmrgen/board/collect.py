@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, fingerprint, open_plain
 from fmrgen.hub.fetch import fetched
 from fmrgen.hub.leaderboard import Entry, leaderboard
-from fmrgen.intervals import Estimate
+from fmrgen.intervals import interval_ends
 from fmrgen.metrics import Summary
 from fmrgen.storage.judgements import JudgeFile, judges_of_files
 from fmrgen.storage.made_with import made_with
@@ -102,10 +103,11 @@ class Family:
         told = self.splits[0].made_with
         return f"{told['source']}; {told['generator']}; {told['oracle']}"
 
+    @cached_property
     def places(self) -> dict[str, tuple[int, int] | None]:
         """Ranks by the intervals of FMR: who may be better than whom; None of one without FMR."""
         known = {split.name: split.summary.fmr for split in self.splits}
-        ends = {name: _ends(fmr) for name, fmr in known.items() if fmr is not None}
+        ends = {name: interval_ends(fmr) for name, fmr in known.items() if fmr is not None}
         return {
             name: None
             if name not in ends
@@ -119,11 +121,6 @@ class Family:
     def ranked(self) -> list[BoardSplit]:
         """By falling FMR."""
         return sorted(self.splits, key=lambda split: split.summary.fmr.value if split.summary.fmr else -1, reverse=True)
-
-
-def _ends(figure: Estimate) -> tuple[float, float]:
-    low, high = figure.low, figure.high
-    return (figure.value if low is None else low), (figure.value if high is None else high)
 
 
 def collect(places: Sequence[str]) -> list[Family]:

@@ -1,6 +1,5 @@
 """The pages of a leaderboard: one of all, one per model, one per split; tables that need no script, and the data."""
 
-import base64
 import csv
 import io
 import json
@@ -17,9 +16,9 @@ from fmrgen.board.collect import BoardSplit, Family
 from fmrgen.board.submitted import SubmittedResult
 from fmrgen.files import write_atomically
 from fmrgen.hub.leaderboard import Entry
-from fmrgen.intervals import Estimate, format_estimate
-from fmrgen.report.pages import render_page
-from fmrgen.report.plot import FAINT, LINES, Plot, drawing, interval_ends
+from fmrgen.intervals import Estimate, format_estimate, interval_ends
+from fmrgen.report.pages import png_address, render_page
+from fmrgen.report.plot import FAINT, LINES, Plot, drawing
 
 SCHEMA = "fmrgen-leaderboard/1"
 
@@ -98,7 +97,7 @@ def _index(
 ) -> str:
     sections = []
     for number, family in enumerate(families, 1):
-        places = family.places()
+        places = family.places
         rows = [
             {
                 "id": f"at-{Path(pages.of_split(split)).stem}",
@@ -119,7 +118,7 @@ def _index(
                 "facts": family.title,
                 "rows": rows,
                 "made": family.splits[0].made_with,
-                "plot": _address(_plot(family).to_bytes()) if len(family.splits) > 1 else None,
+                "plot": png_address(_plot(family).to_bytes()) if len(family.splits) > 1 else None,
                 "transfer": _transfer(family, pages),
             }
         )
@@ -179,7 +178,7 @@ def _split_page(split: BoardSplit, pages: _Pages) -> str:
             for entry in split.entries
         ],
         columns=("FMR", "SA", "PA"),
-        picture=None if picture is None else _address(picture),
+        picture=None if picture is None else png_address(picture),
         own_page=pages.of_model(split.classifier),
     )
 
@@ -187,7 +186,7 @@ def _split_page(split: BoardSplit, pages: _Pages) -> str:
 def _model_page(model: str, families: Sequence[Family], pages: _Pages) -> str:
     sections = []
     for family in families:
-        places = family.places()
+        places = family.places
         rows = [
             {"split": split.name, "page": pages.of_split(split), "own": True, "rank": _rank(places[split.name])}
             | {"figures": [_cell(getattr(split.summary, name)) for name in _OWN[:3]]}
@@ -235,7 +234,7 @@ def _rows(families: Sequence[Family]) -> list[dict[str, Any]]:
     """Everything on the board, a row for each figure of a model on a split."""
     rows = []
     for family in families:
-        places = family.places()
+        places = family.places
         for split in family.ranked():
             shared = {"protocol": family.key, "split": split.name, "commit": split.commit}
             shared |= {"fingerprint": split.provenance.fingerprint}
@@ -280,7 +279,3 @@ def _rank(place: tuple[int, int] | None) -> str:
     if place is None:
         return "n/a"
     return str(place[0]) if place[0] == place[1] else f"{place[0]} – {place[1]}"
-
-
-def _address(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

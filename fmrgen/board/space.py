@@ -6,9 +6,8 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, RepoCard, SpaceCardData
 
-from fmrgen.hub.client import HubClient, upload_errors
-
-CARD = "README.md"
+from fmrgen.hub.client import HubClient
+from fmrgen.storage.paths import CARD
 
 
 def push_site(
@@ -41,17 +40,11 @@ def push_site(
     make = partial(hub.api.create_repo, hub.name, repo_type="space", space_sdk="static", private=not public)
     hub.ask(partial(make, exist_ok=True))
 
-    def commit() -> str:
-        info = hub.api.space_info(hub.name)
-        there = {file.rfilename for file in info.siblings or []}
+    def operations_on(there: set[str]) -> list[CommitOperationAdd]:
         operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), path.read_bytes()) for path in files]
         if CARD not in there:
             data = SpaceCardData(title=title, sdk="static", app_file="index.html", pinned=False)
             operations.append(CommitOperationAdd(CARD, str(RepoCard(f"---\n{data.to_yaml()}\n---\n")).encode()))
-        with upload_errors(hub.name):
-            done = hub.api.create_commit(
-                hub.name, operations, commit_message="Leaderboard", repo_type="space", parent_commit=info.sha
-            )
-        return str(done.commit_url)
+        return operations
 
-    return hub.ask(commit, all_of_the_hub=False)
+    return hub.commit("Leaderboard", operations_on)

@@ -49,10 +49,9 @@ class FixedFound:
 
 @dataclass(frozen=True)
 class SetRows:
-    """The rows of one set: ids and labels [N], and whether each classifier is right, bool [N], by its name."""
+    """The rows of one set: ids [N], and whether each classifier is right, bool [N], by its name."""
 
     ids: np.ndarray
-    labels: np.ndarray
     right: Mapping[str, np.ndarray]
 
 

@@ -83,6 +83,12 @@ def log_capital(drops: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarra
     return _mean_of_exp(larger), _mean_of_exp(smaller)
 
 
+def drops_of(baseline: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """-1, 0 or 1 for each row, [N], from whether each classifier is right on it, bool [N]."""
+    drops: np.ndarray = baseline.astype(np.int8) - candidate.astype(np.int8)
+    return drops
+
+
 def decide(drops: np.ndarray, margin: float) -> tuple[Verdict, int]:
     """The verdict on rows in their order, and after how many of them it was clear; else all."""
     larger, smaller = log_capital(drops, margin)
@@ -116,7 +122,7 @@ def gate(
         What was found on the rows up to the one that decided it.
     """
     margin = max_drop / 100
-    drops = baseline.astype(np.int8) - candidate.astype(np.int8)
+    drops = drops_of(baseline, candidate)
     verdict, rows = decide(drops, margin)
     seen = drops[:rows]
     low, high = _bounds(seen)

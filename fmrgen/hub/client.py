@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from json import JSONDecodeError
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from huggingface_hub import HfApi, get_token
+from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -69,6 +69,23 @@ class HubClient:
         if "/" not in self.name:
             self.name = f"{account}/{self.name}"
         return account
+
+    def commit(self, message: str, operations_on: Callable[[set[str]], list[CommitOperationAdd]]) -> str:
+        """Commits what `operations_on` makes of the names of the files that are there; returns the address.
+
+        Where another commit comes first, all of it is done again on that one.
+        """
+
+        def once() -> str:
+            info: Any = self.api.repo_info(self.name, repo_type=self.kind)
+            operations = operations_on({file.rfilename for file in info.siblings or []})
+            with upload_errors(self.name):
+                done = self.api.create_commit(
+                    self.name, operations, commit_message=message, repo_type=self.kind, parent_commit=info.sha
+                )
+            return str(done.commit_url)
+
+        return self.ask(once, all_of_the_hub=False)
 
     def ask(self, question: Callable[[], Found], all_of_the_hub: bool = True) -> Found:
         """What `question` returns; it is asked again where that helps.

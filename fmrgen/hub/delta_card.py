@@ -9,7 +9,7 @@ from huggingface_hub import CommitOperationAdd
 
 from fmrgen.errors import UserError
 from fmrgen.files import write_atomically
-from fmrgen.hub.client import HubClient, upload_errors
+from fmrgen.hub.client import HubClient
 from fmrgen.report.markdown import escape
 from fmrgen.storage.delta import FOLDER
 from fmrgen.storage.made_with import made_with
@@ -79,21 +79,10 @@ def push_delta(
     make = partial(hub.api.create_repo, hub.name, repo_type="dataset", private=not public, exist_ok=True)
     hub.ask(make)
 
-    def commit() -> str:
-        info = hub.api.dataset_info(hub.name)
-        there = {file.rfilename for file in info.siblings or []}
+    def operations_on(there: set[str]) -> list[CommitOperationAdd]:
         if any(path.startswith("provenance/") for path in there):
             raise UserError(f"{hub.name}: holds splits with their images; push what is without originals elsewhere")
         files = [path for path in [*(folder / FOLDER).rglob("*.*"), folder / CARD] if path.is_file()]
-        operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), path.absolute()) for path in files]
-        with upload_errors(hub.name):
-            done = hub.api.create_commit(
-                hub.name,
-                operations,
-                commit_message="Splits without images",
-                repo_type="dataset",
-                parent_commit=info.sha,
-            )
-        return str(done.commit_url)
+        return [CommitOperationAdd(path.relative_to(folder).as_posix(), path.absolute()) for path in files]
 
-    return hub.ask(commit, all_of_the_hub=False)
+    return hub.commit("Splits without images", operations_on)

@@ -69,4 +69,4 @@ def _classify(
         for name, answers in said.items()
     ]
     right = {name: answers["image"] == columns["label"] for name, answers in said.items()}
-    return SetRows(columns["id"], columns["label"], right), tables
+    return SetRows(columns["id"], right), tables

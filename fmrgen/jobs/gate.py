@@ -7,7 +7,7 @@ import numpy as np
 from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import classify
-from fmrgen.evaluation.gate import Gate
+from fmrgen.evaluation.gate import Gate, decide, drops_of
 from fmrgen.evaluation.gate import gate as gate_of_rows
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import SplitRows, check_columns
@@ -72,13 +72,11 @@ def gate(
         place = np.searchsorted(wanted, order[start:stop])
         for name, answers in right.items():
             answers.append(said[name]["image"][place] == columns["label"][order[start:stop]])
-        seen = order[:stop]
         old, new = (np.concatenate(right[name]) for name in ("baseline", "candidate"))
-        found = gate_of_rows(old, new, columns["label"][seen], list(labels.names), max_drop, len(order))
         on_rows(opened.name, stop, len(order))
-        if found.verdict != "undecided":
+        if decide(drops_of(old, new), max_drop / 100)[0] != "undecided":
             break
-    return found
+    return gate_of_rows(old, new, columns["label"][order[:stop]], list(labels.names), max_drop, len(order))
 
 
 def _looks(rows: int) -> list[int]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from fmrgen.evaluation.correlation import Column, Correlation
 from fmrgen.files import write_atomically
-from fmrgen.intervals import Estimate
-from fmrgen.report.plot import FAINT, LINES, Plot, PlotFormat, drawing, interval_ends
+from fmrgen.intervals import interval_ends
+from fmrgen.report.agreement import told_coefficient
+from fmrgen.report.plot import FAINT, LINES, Plot, PlotFormat, drawing
 from fmrgen.report.tables import Table
 
 _LARGEST = 3  # plots side by side
@@ -17,7 +18,12 @@ _LARGEST = 3  # plots side by side
 def correlation_table(found: Sequence[Correlation]) -> Table:
     """A row for each two measures."""
     rows = [
-        [f"{one.first} – {one.second}", str(len(one.classifiers)), _told(one.spearman), _told(one.kendall)]
+        [
+            f"{one.first} – {one.second}",
+            str(len(one.classifiers)),
+            told_coefficient(one.spearman),
+            told_coefficient(one.kendall),
+        ]
         for one in found
     ]
     return Table(["measures", "classifiers", "Spearman's rho", "Kendall's tau"], rows)
@@ -62,13 +68,9 @@ def _plot(found: Sequence[Correlation], columns: Mapping[str, Column]) -> Plot:
                 own.annotate(name, (x.value, y.value), xytext=(4, 4), textcoords="offset points", fontsize=7)
             own.set_xlabel(f"{one.first}, %")
             own.set_ylabel(f"{one.second}, %")
-            own.set_title(f"rho {_told(one.spearman)}")
+            own.set_title(f"rho {told_coefficient(one.spearman)}")
             own.grid(color=FAINT, linewidth=0.6)
             own.set_axisbelow(True)
             own.tick_params(length=0)
         figure.tight_layout()
     return figure
-
-
-def _told(estimate: Estimate) -> str:
-    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"

@@ -70,7 +70,7 @@ def report_page(
             }
         )
     shown = [
-        {"name": name, "caption": caption, "address": _png_address(plots[name])}
+        {"name": name, "caption": caption, "address": png_address(plots[name])}
         for name, caption in _PLOTS.items()
         if name in plots
     ]
@@ -141,5 +141,6 @@ def _json_in_page(told: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def _png_address(png: bytes) -> str:
+def png_address(png: bytes) -> str:
+    """A picture as an address that is the picture itself."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"

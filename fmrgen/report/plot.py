@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from fmrgen.errors import UserError
 from fmrgen.files import write_atomically
-from fmrgen.intervals import Estimate
+from fmrgen.intervals import Estimate, interval_ends
 
 INK, FAINT = "#22303c", "#c9d1d8"
 LINES = ["#c8472f", "#2b6690", "#3f7d58", "#8a6bb1", "#b8862d", "#5b6770"]
@@ -90,12 +90,6 @@ class Plot(Figure):
 
     def _repr_png_(self) -> bytes:
         return self.to_bytes()
-
-
-def interval_ends(estimate: Estimate) -> tuple[float, float]:
-    """The ends of an interval; of one that has none its value."""
-    low, high = estimate.low, estimate.high
-    return estimate.value if low is None else low, estimate.value if high is None else high
 
 
 def draw_band(

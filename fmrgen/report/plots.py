@@ -8,9 +8,9 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 
 from fmrgen.evaluation.results import EvaluatedSplit, EvaluationData, EvaluationResults, Result
-from fmrgen.intervals import Estimate
+from fmrgen.intervals import Estimate, interval_ends
 from fmrgen.metrics import COMPARED, Summary
-from fmrgen.report.plot import FAINT, INK, Plot, drawing, interval_ends
+from fmrgen.report.plot import FAINT, INK, Plot, drawing
 from fmrgen.report.side_by_side import common_rows, side_by_side
 from fmrgen.report.step_plots import step_plots
 from fmrgen.report.tables import short_names

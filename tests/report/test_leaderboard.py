@@ -66,7 +66,7 @@ def test_protocols_are_kept_apart_and_ranks_are_as_wide_as_chance(finished_split
     steps = board_folder(finished_split, tmp_path / "steps", 2, 0, perturb__step_size=0.7)
     families = collect([str(one), str(twin), str(steps)])
     assert [len(family.splits) for family in families] == [7, 2]  # of one protocol, whatever repo they are in
-    places = families[0].places()
+    places = families[0].places
     assert places["one:mnist/net5"] == (1, 4)  # its interval meets those of the next three
     assert places["one:mnist/net0"][1] == 7
     with pytest.raises(UserError, match="contains no finished split"):
