@@ -69,11 +69,14 @@ def smooth_images(count, seed=3):
 
 
 def fmrgen(*arguments, launcher=("-m", "fmrgen"), cwd=None, **environment):
-    """Runs the command in a process of its own; returns it with stdout and stderr."""
+    """Runs the command in a process of its own; returns it with stdout and stderr.
+
+    It is a new interpreter under a launcher, and in another folder, whose modules it could import.
+    """
     env = {**os.environ, "COLUMNS": "120", **environment}
     command = [*launcher, *map(str, arguments)]
-    if launcher == ("-m", "fmrgen") and cwd is None:
-        return warm.run(command, env, timeout=300)
+    if launcher[0] == "-c" or (launcher == ("-m", "fmrgen") and cwd is None):
+        return warm.run(command, env, timeout=300, cwd=cwd)
     return subprocess.run([sys.executable, *command], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
 
 

@@ -303,7 +303,8 @@ class Handler(BaseHTTPRequestHandler):
             }
             told["gated"] = "manual" if self.world.repos[repo]["gated"] else False
             siblings = [
-                {"rfilename": name} | ({"lfs": {"sha256": oid, "size": 1, "pointerSize": 130}} if lfs else {})
+                {"rfilename": name, "size": (self.world.blobs / oid).stat().st_size}
+                | ({"lfs": {"sha256": oid, "size": 1, "pointerSize": 130}} if lfs else {})
                 for name, (oid, lfs) in sorted(files.items())
             ]
             self.answer(200, told | {"siblings": siblings})

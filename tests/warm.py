@@ -1,112 +1,122 @@
 """Commands in processes that begin with everything imported: forks of one that has.
 
-Such a process is its own in every other way: arguments, environment, output, exit status. Only its imports are done,
-which take seconds and are most of what a short command costs. A new interpreter it is wherever imports may differ: in
-another folder, under a launcher, and for the first command of an environment that is read while importing.
+Such a process is its own in every other way: arguments, environment, folder, output, signals, exit status. Only its
+imports are done, which take seconds and are most of what a short command costs. Tests that are about imports, launchers
+or the first moments of a process start new interpreters.
 """
 
 import atexit
 import contextlib
+import importlib
 import json
 import os
 import random
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
-from collections import Counter
+from pathlib import Path
 
-_READ_AT_RUN_TIME = ("HF_TOKEN", "HF_HOME")
-_READ_IN_IMPORTS = ("OMP_NUM_THREADS", "PYTHONPATH")
-
-_calls = Counter()
-_parents = {}
+_parents = []
 _lock = threading.Lock()
 
 
-def run(arguments, env, timeout):
+class Process:
+    """A fork, with what of `subprocess.Popen` tests use."""
+
+    def __init__(self, arguments, env, cwd=None):
+        """Starts `python ARGUMENTS`, for `-m fmrgen …` and `-c SCRIPT …`."""
+        self.args = list(map(str, arguments))
+        self.returncode = None
+        self._files = tempfile.TemporaryDirectory()
+        told = {"arguments": self.args, "env": env, "cwd": str(cwd or os.getcwd()), "files": self._files.name}
+        with _lock:
+            if not _parents:
+                _parents.append(_start_parent())
+            print(json.dumps(told), file=_parents[0].stdin, flush=True)
+            self.pid = int(_parents[0].stdout.readline())
+
+    def poll(self):
+        if self.returncode is None and (status := Path(self._files.name, "status")).exists():
+            self.returncode = int(status.read_text())
+        return self.returncode
+
+    def wait(self, timeout=None):
+        deadline = time.monotonic() + (timeout or 1e9)
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(self.args, timeout, *self.said())
+            time.sleep(0.005)
+        return self.returncode
+
+    def communicate(self, timeout=None):
+        self.wait(timeout)
+        return self.said()
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+    def said(self):
+        """What is on stdout and stderr so far."""
+        return tuple(Path(self._files.name, name).read_text() for name in ("stdout", "stderr"))
+
+
+def run(arguments, env, timeout, cwd=None):
     """Runs `python ARGUMENTS` for `-m fmrgen …` and `-c SCRIPT …`; returns it with stdout and stderr."""
-    key = _key(env)
-    _calls[key] += 1
-    if _calls[key] > 1 and _lock.acquire(blocking=False):
-        try:
-            return _parent(env).run([(arguments, env)], timeout)[0]
-        finally:
-            _lock.release()
-    return subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=timeout)
+    if env.get("OMP_NUM_THREADS") != os.environ.get("OMP_NUM_THREADS"):  # read once
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
+    return _ended(Process(arguments, env, cwd), timeout)
 
 
-def launch(count, arguments, env, timeout):
-    """Runs `-m fmrgen …` in `count` processes that know each other as a launcher's do; returns each, by rank."""
+def start(count, arguments, env):
+    """Starts `python ARGUMENTS` in `count` processes that know each other as a launcher's do; returns each, by rank."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
     told = {**env, **{name: str(value) for name, value in told.items()}, "ACCELERATE_USE_CPU": "true"}
-    with _lock:
-        jobs = [(arguments, {**told, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(count)]
-        return _parent(env).run(jobs, timeout)
+    return [Process(arguments, {**told, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(count)]
 
 
-def _key(env):
-    """What of an environment is read while importing."""
-    read = [name for name in env if name.startswith("HF_") and name not in _READ_AT_RUN_TIME]
-    read += [name for name in _READ_IN_IMPORTS if name in env]
-    return tuple(sorted((name, env[name]) for name in read))
+def launch(count, arguments, env, timeout):
+    """The same, to their ends."""
+    processes = start(count, arguments, env)
+    try:
+        return [_ended(process, timeout) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
 
 
-def _parent(env):
-    key = _key(env)
-    if key not in _parents:
-        _parents[key] = _Parent(env)
-    return _parents[key]
+def _ended(process, timeout):
+    try:
+        stdout, stderr = process.communicate(timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
-class _Parent:
+def _start_parent():
     """The process that has imported everything."""
-
-    def __init__(self, env):
-        self._process = subprocess.Popen(
-            [sys.executable, __file__], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        atexit.register(self._process.kill)
-
-    def run(self, jobs, timeout):
-        """Runs (arguments, environment) each, all at once; returns them when all have ended."""
-        with contextlib.ExitStack() as stack:
-            files = [[stack.enter_context(tempfile.NamedTemporaryFile()) for _ in range(2)] for _ in jobs]
-            told = [
-                {"arguments": arguments, "env": env, "cwd": os.getcwd(), "files": [file.name for file in own]}
-                for (arguments, env), own in zip(jobs, files, strict=True)
-            ]
-            self._process.stdin.write(json.dumps(told) + "\n")
-            self._process.stdin.flush()
-            children = json.loads(self._process.stdout.readline())
-            alarm = threading.Timer(timeout, _kill, [children])
-            alarm.start()
-            statuses = json.loads(self._process.stdout.readline())
-            in_time = alarm.is_alive()
-            alarm.cancel()
-            outputs = [[file.read().decode() for file in own] for own in files]
-        if not in_time:
-            raise subprocess.TimeoutExpired(jobs[0][0], timeout, *outputs[0])
-        return [
-            subprocess.CompletedProcess(arguments, status, *output)
-            for (arguments, _), status, output in zip(jobs, statuses, outputs, strict=True)
-        ]
-
-
-def _kill(children):
-    for child in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+    parent = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(parent.kill)
+    return parent
 
 
 def _serve():
-    """The parent's work: imports, then the children of each line, whose numbers and exit statuses it prints."""
+    """The parent's work: imports, then a child for each line, whose number it prints and whose end it writes down."""
     import diffusers.models.autoencoders
     import diffusers.pipelines  # noqa: F401
     import timm  # noqa: F401
@@ -119,15 +129,36 @@ def _serve():
     import fmrgen.jobs.verify
     import fmrgen.report.write  # noqa: F401
 
-    for line in sys.stdin:
-        children = []
-        for told in json.loads(line):
-            children.append(os.fork())
-            if children[-1] == 0:
-                _begin(told)
-        print(json.dumps(children), flush=True)
-        statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-        print(json.dumps(statuses), flush=True)
+    ended, end = os.pipe()
+    os.set_blocking(end, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(end)
+    children, lines = {}, b""
+    while True:
+        ready, _, _ = select.select([0, ended], [], [])
+        if ended in ready:
+            os.read(ended, 4096)
+        for child in [*children]:
+            found, status = os.waitpid(child, os.WNOHANG)
+            if found:
+                files = children.pop(child)
+                Path(files, "ending").write_text(str(os.waitstatus_to_exitcode(status)))
+                Path(files, "ending").rename(Path(files, "status"))
+        if 0 in ready:
+            read = os.read(0, 65536)
+            if not read:
+                return
+            *whole, lines = (lines + read).split(b"\n")
+            for told in map(json.loads, whole):
+                child = os.fork()
+                if child == 0:
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    os.close(ended)
+                    os.close(end)
+                    _begin(told)
+                children[child] = told["files"]
+                print(child, flush=True)
 
 
 def _begin(told):
@@ -138,10 +169,11 @@ def _begin(told):
     os.environ.clear()
     os.environ.update(told["env"])
     os.chdir(told["cwd"])
-    for descriptor, place in enumerate([os.devnull, *told["files"]]):
-        os.dup2(os.open(place, os.O_RDWR), descriptor)
+    places = [os.devnull, *(os.path.join(told["files"], name) for name in ("stdout", "stderr"))]
+    for descriptor, place in enumerate(places):
+        os.dup2(os.open(place, os.O_RDWR | os.O_CREAT), descriptor)
     sys.stdin = open(0)  # noqa: SIM115
-    _move_home(told["env"].get("HF_HOME"))
+    _read_environment_again()
     random.seed()  # no two processes draw alike
     numpy.random.seed()  # noqa: NPY002
     torch.seed()
@@ -149,6 +181,8 @@ def _begin(told):
     try:
         kind, what, *rest = told["arguments"]
         sys.argv = [kind if kind == "-c" else what, *rest]
+        sys.path[0] = "" if kind == "-c" else told["cwd"]
+        sys.path[1:1] = filter(None, told["env"].get("PYTHONPATH", "").split(os.pathsep))
         if kind == "-c":
             exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
         else:
@@ -168,20 +202,14 @@ def _begin(told):
     os._exit(status)
 
 
-def _move_home(home):
-    """Caches go where a new interpreter would have them under that HF_HOME."""
-    if home is None:
-        return
-    from pathlib import Path
-
+def _read_environment_again():
+    """As a new interpreter would read it: where the Hub and its caches are."""
     import datasets.config
-    from huggingface_hub import constants
+    import huggingface_hub
 
-    constants.HF_HOME, constants.HF_HUB_CACHE = home, f"{home}/hub"
-    constants.HF_TOKEN_PATH, constants.HF_XET_CACHE = f"{home}/token", f"{home}/xet"
-    datasets.config.HF_DATASETS_CACHE = Path(home) / "datasets"
-    datasets.config.DOWNLOADED_DATASETS_PATH = Path(home) / "datasets/downloads"
-    datasets.config.EXTRACTED_DATASETS_PATH = Path(home) / "datasets/downloads/extracted"
+    importlib.reload(huggingface_hub.constants)
+    importlib.reload(datasets.config)
+    huggingface_hub.hf_api.api.endpoint = huggingface_hub.constants.ENDPOINT
 
 
 if __name__ == "__main__":

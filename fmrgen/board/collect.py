@@ -18,7 +18,7 @@ from fmrgen.storage.provenance import Provenance, read_all
 from fmrgen.storage.shards import summary_of
 
 _SMALL = ["README.md", "provenance/**", "results/**", "judgements/**/*.json", "pictures/**"]
-_LARGEST_PICTURE = 8 << 20  # bytes
+_LARGEST = 8 << 20  # bytes of such a file
 _OF_A_CLASSIFIER = ("classifier",)  # in what splits of one family may differ
 
 
@@ -81,10 +81,10 @@ class BoardSplit:
         try:
             check_inside(path, self.paths.root)
             with open_plain(path) as file:
-                content = file.read(_LARGEST_PICTURE + 1)
+                content = file.read(_LARGEST + 1)
         except (OSError, UserError):
             return None
-        return content if content[:4] == b"\x89PNG" and len(content) <= _LARGEST_PICTURE else None
+        return content if content[:4] == b"\x89PNG" and len(content) <= _LARGEST else None
 
 
 @dataclass
@@ -150,7 +150,7 @@ def _splits_of(place: str) -> Iterator[BoardSplit]:
         root, repo, commit = Path(place), Path(place).resolve().name, None
     else:
         repo, _, revision = place.partition("@")
-        root, commit = fetched(repo, revision or "main", _SMALL)
+        root, commit = fetched(repo, revision or "main", _SMALL, _LARGEST)
     for (config, split), provenance in sorted(read_all(root).items()):
         if provenance.is_finished:
             paths = SplitPaths(root, config, split)

@@ -37,12 +37,12 @@ def push(
     if without_originals:
         if replace or revision is not None:
             raise UserError("--without-originals goes without --replace and --revision")
-        _push_delta(folder, repo, public)
+        _push_delta(folder, repo, public, quiet, as_json)
         return
     push_splits(folder, repo, public, replace, revision, quiet, as_json)
 
 
-def _push_delta(folder: str, repo: str, public: bool) -> None:
+def _push_delta(folder: str, repo: str, public: bool, quiet: bool, as_json: bool) -> None:
     from tempfile import TemporaryDirectory
 
     from fmrgen.cli import display
@@ -52,7 +52,11 @@ def _push_delta(folder: str, repo: str, public: bool) -> None:
     display.quiet_libraries()
     with TemporaryDirectory() as place:
         make_delta(folder, place)
-        display.print_line(push_delta(Path(place), repo, public=public, on_wait=display.print_note))
+        url = push_delta(Path(place), repo, public=public, on_wait=display.print_note)
+    if as_json:
+        display.print_json({"url": url})
+    elif not quiet:
+        display.print_line(url)
 
 
 def push_splits(

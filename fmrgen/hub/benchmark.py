@@ -13,6 +13,10 @@ from fmrgen.storage.provenance import read_all
 _FRAMEWORK = "fmrgen"
 
 
+class BenchmarkError(UserError):
+    """A repo's or folder's `eval.yaml` is none."""
+
+
 def task_id(config: str, split: str) -> str:
     """The id of a split's task; the names of splits have no dashes, so no two splits share one."""
     return f"{config}-{split}"
@@ -26,7 +30,7 @@ def write_benchmark(root: Path, repo: str) -> None:
         repo: what the dataset is called on the Hub.
 
     Raises:
-        UserError: there is an `eval.yaml` that is none.
+        BenchmarkError: there is an `eval.yaml` that is none.
     """
     path = root / BENCHMARK
     told = _read(path, f"{repo}: {BENCHMARK}")
@@ -53,10 +57,12 @@ def _read(path: Path, where: str) -> dict[str, Any]:
     try:
         told = yaml.safe_load(path.read_bytes())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{where}: can't be read, fix it by hand: {one_line(error)}") from None
+        raise BenchmarkError(f"{where}: can't be read, fix it by hand: {one_line(error)}") from None
     tasks = told.get("tasks") or [] if isinstance(told, dict) else None
     if not isinstance(tasks, list) or not all(
         isinstance(task, dict) and isinstance(task.get("id"), str) for task in tasks
     ):
-        raise UserError(f"{where}: is not a benchmark's: it needs tasks, a list of mappings with an id; fix it by hand")
+        raise BenchmarkError(
+            f"{where}: is not a benchmark's: it needs tasks, a list of mappings with an id; fix it by hand"
+        )
     return dict(told)

@@ -27,6 +27,7 @@ from fmrgen.hub_timeouts import LONGEST_WAIT, bound_requests
 
 _ATTEMPTS = 6
 _CONFLICTS = (409, 412)  # another commit came first
+_INVALID = (400, 422)  # what was sent
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 
 # What asking the Hub raises, the plainest first: what the server says comes wrapped in what the client makes of it.
@@ -69,6 +70,14 @@ class HubClient:
         if "/" not in self.name:
             self.name = f"{account}/{self.name}"
         return account
+
+    def is_private(self) -> bool | None:
+        """Whether the repo is private; None where there is none."""
+        try:
+            info: Any = self.ask(lambda: self.api.repo_info(self.name, repo_type=self.kind))
+        except MissingError:
+            return None
+        return bool(info.private)
 
     def commit(self, message: str, operations_on: Callable[[set[str]], list[CommitOperationAdd]]) -> str:
         """Commits what `operations_on` makes of the names of the files that are there; returns the address.
@@ -140,10 +149,18 @@ class HubClient:
             return UserError(
                 f"{self.name}: other commits came first {_ATTEMPTS} times; run the same command again to continue"
             )
+        if status in _INVALID:
+            return RejectedError(f"{self.name}: the Hub answered {status}: {said}")
         if status is not None:
             again = "; run the same command again to continue" if status in _TRANSIENT else ""
             return UserError(f"{self.name}: the Hub answered {status}{again}: {said}")
         return UserError(f"{self.name}: {_trouble(error)}; run the same command again to continue ({said})")
+
+
+def check_publication(name: str, private: bool | None, public: bool) -> None:
+    """Raises UserError for a repo that everyone sees (`private` is False) where `public` does not allow it."""
+    if private is False and not public:
+        raise UserError(f"{name}: is a public repo; if these images may be published, pass --public")
 
 
 class _GarbledError(ConnectionError):
@@ -168,6 +185,10 @@ def _trouble(error: BaseException) -> str:
 
 class MissingError(UserError):
     """The repo or the branch is not there."""
+
+
+class RejectedError(UserError):
+    """The Hub, or its client, takes what was sent for invalid."""
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -197,7 +218,7 @@ def upload_errors(name: str) -> Iterator[None]:
         if any(isinstance(link, _OF_THE_HUB) for link in _chain(error)):
             raise
         if isinstance(error, ValueError) and not isinstance(error, JSONDecodeError):
-            raise UserError(f"{name}: the Hub rejected the files: {one_line(error, 160)}") from error
+            raise RejectedError(f"{name}: the Hub rejected the files: {one_line(error, 160)}") from error
         raise ConnectionError(f"while sending: {one_line(error)}") from error
 
 

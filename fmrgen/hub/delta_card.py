@@ -9,7 +9,7 @@ from huggingface_hub import CommitOperationAdd
 
 from fmrgen.errors import UserError
 from fmrgen.files import write_atomically
-from fmrgen.hub.client import HubClient
+from fmrgen.hub.client import HubClient, check_publication
 from fmrgen.report.markdown import escape
 from fmrgen.storage.delta import FOLDER
 from fmrgen.storage.made_with import made_with
@@ -65,17 +65,18 @@ def push_delta(
     Args:
         folder: of deltas.
         repo: `OWNER/NAME`, or a name of the caller's own; made if need be, private unless `public`.
-        public: whether everyone may see a new one.
+        public: whether everyone may see it.
         on_wait: called with a line when the Hub makes one wait.
 
     Returns:
         The address of the commit.
 
     Raises:
-        UserError: the Hub refuses, or the repo has splits with their images.
+        UserError: the Hub refuses, or the repo is public or has splits with their images.
     """
     hub = HubClient(repo, "dataset", "main", on_wait)
     hub.log_in()
+    check_publication(hub.name, hub.is_private(), public)
     make = partial(hub.api.create_repo, hub.name, repo_type="dataset", private=not public, exist_ok=True)
     hub.ask(make)
 

@@ -1,6 +1,9 @@
 """Some files of a dataset repo on this machine."""
 
 from collections.abc import Sequence
+from functools import partial
+from glob import escape
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,14 @@ from fmrgen.hub.repo import no_bars
 from fmrgen.hub_timeouts import checked_commit
 
 
-def fetched(repo: str, revision: str, patterns: Sequence[str]) -> tuple[Path, str]:
-    """The folder with the files of a dataset repo that match, and the commit that they are of. Raises UserError."""
+def fetched(repo: str, revision: str, patterns: Sequence[str], largest: float = inf) -> tuple[Path, str]:
+    """The folder with the files of a dataset repo that match and are of `largest` bytes at most, and the commit that
+    they are of. Raises UserError."""
     hub = HubClient(repo, "dataset", revision, lambda line: None)
-    info: Any = hub.ask(lambda: hub.api.dataset_info(repo, revision=revision))
+    info: Any = hub.ask(lambda: hub.api.dataset_info(repo, revision=revision, files_metadata=True))
     commit = checked_commit(info.sha, repo)
+    too_large = [escape(file.rfilename) for file in info.siblings or [] if (file.size or 0) > largest]
+    fetch = partial(snapshot_download, repo, repo_type="dataset", revision=commit)
     with no_bars():
-        folder = hub.ask(
-            lambda: snapshot_download(repo, repo_type="dataset", revision=commit, allow_patterns=list(patterns)), False
-        )
+        folder = hub.ask(partial(fetch, allow_patterns=list(patterns), ignore_patterns=too_large), False)
     return Path(folder), commit

@@ -16,8 +16,9 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, read_json
-from fmrgen.hub.benchmark import write_benchmark
+from fmrgen.hub.benchmark import BenchmarkError, write_benchmark
 from fmrgen.hub.card import citation_tag, data_named
+from fmrgen.hub.client import RejectedError, check_publication
 from fmrgen.hub.judgements import add_judgements
 from fmrgen.hub.repo import Change, HubRepo, Operation, RepoState
 from fmrgen.recipe import Recipe
@@ -122,7 +123,7 @@ def push(
     found, notes = _finished_splits(str(folder))
     hub = HubRepo(repo, revision, on_wait)
     hub.log_in()
-    _check_publication(hub.name, hub.is_private(), public)
+    check_publication(hub.name, hub.is_private(), public)
     for local in found:
         _ = local.operations  # before anything is made on the Hub
     if hub.fetch_state() is None:
@@ -130,11 +131,11 @@ def push(
     new: dict[str, None] = {}
 
     def change(small: Path, state: RepoState) -> Change:
-        _check_publication(hub.name, state.private, public)
+        check_publication(hub.name, state.private, public)
         _check_data_stays_visible(hub.name, small, state)
         operations: list[Operation] = []
         root = found[0].paths.root
-        for name in (CARD, BENCHMARK):
+        for name in (CARD, BENCHMARK) if takes_benchmark else (CARD,):
             if name not in state.files and (root / name).is_file():
                 check_inside(root / name, root)
                 shutil.copyfile(root / name, small / name)  # for what was written into it by hand
@@ -155,12 +156,10 @@ def push(
     takes_benchmark = True
     try:
         commit, url = hub.update(change)
-    except UserError as error:
-        if BENCHMARK not in str(error):
-            raise
-        takes_benchmark = False  # the splits matter more
-        notes.append(f"pushed without {BENCHMARK}, so it has no board of the Hub's: {error}")
+    except (BenchmarkError, RejectedError) as error:
+        takes_benchmark = False  # the splits matter more, and may be all that is right
         commit, url = hub.update(change)
+        notes.append(f"pushed without {BENCHMARK}, so it has no board of the Hub's: {error}")
     state = hub.fetch_state()
     if state is None:
         raise UserError(f"{hub.name}: is gone from the Hub")
@@ -179,7 +178,7 @@ def check_push(repo: str, recipe: Recipe, *, public: bool = False, replace: bool
     state = hub.fetch_state()
     if state is None:
         return
-    _check_publication(hub.name, state.private, public)
+    check_publication(hub.name, state.private, public)
     paths = SplitPaths(Path(), recipe.output.config, recipe.output.split)
     path = paths.provenance.as_posix()
     if path in state.files and not replace:
@@ -211,11 +210,6 @@ def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
             f"{text}: {notes[0] if notes else 'contains no perturbed split; push the --output of a generate command'}"
         )
     return found, notes
-
-
-def _check_publication(name: str, private: bool | None, public: bool) -> None:
-    if private is False and not public:
-        raise UserError(f"{name}: is a public repo; if these images may be published, pass --public")
 
 
 def _check_data_stays_visible(name: str, small: Path, state: RepoState) -> None:

@@ -63,12 +63,14 @@ class HubRepo:
 
     def fetch_state(self) -> RepoState | None:
         """The repo at the branch's head, None where there is no such repo or branch."""
-        return self._fetch_if_there(self._revision)
+        try:
+            return self._hub.ask(self._fetch)
+        except MissingError:
+            return None
 
     def is_private(self) -> bool | None:
         """Whether the repo is private, whatever its branches; None where there is none."""
-        state = self._fetch_if_there(None)
-        return None if state is None else state.private
+        return self._hub.is_private()
 
     def read(self, path: str, state: RepoState) -> bytes:
         """A small file of the repo as it was."""
@@ -102,20 +104,14 @@ class HubRepo:
         refs = self._hub.ask(partial(self._hub.api.list_repo_refs, self.name, repo_type="dataset"))
         return {tag.name for tag in refs.tags}
 
-    def _fetch_if_there(self, revision: str | None) -> RepoState | None:
-        try:
-            return self._hub.ask(partial(self._fetch, revision))
-        except MissingError:
-            return None
-
-    def _fetch(self, revision: str | None) -> RepoState:
+    def _fetch(self) -> RepoState:
         with client_errors():
-            info = self._hub.api.dataset_info(self.name, revision=revision, files_metadata=True)
+            info = self._hub.api.dataset_info(self.name, revision=self._revision, files_metadata=True)
         files = {file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or []}
         return RepoState(self.name, checked_commit(info.sha, self.name), bool(info.private), files)
 
     def _update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str | None]:
-        state = self._fetch(self._revision)
+        state = self._fetch()
         before = self._read([path for path in state.files if path == CARD or re.fullmatch(SMALL_FILE, path)], state)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)

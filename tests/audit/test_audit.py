@@ -7,12 +7,11 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import warm
 from helpers import rows, run, wait_for
 
 from fmrgen import UserError
@@ -31,12 +30,10 @@ def answers(folder, rater):
 @contextlib.contextmanager
 def serving(folder, *arguments, end=signal.SIGINT):
     """`fmrgen audit` at work; gives its process and the address of its page."""
-    command = [sys.executable, "-m", "fmrgen", "audit", str(folder), *map(str, arguments)]
-    job = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"}
-    )
-    address = re.search(r"open (http\S+)", job.stdout.readline())
-    assert address, job.stderr.read()
+    job = warm.Process(["-m", "fmrgen", "audit", folder, *arguments], {**os.environ, "COLUMNS": "200"})
+    wait_for(lambda: "\n" in job.said()[0] or job.poll() is not None)
+    address = re.search(r"open (http\S+)", job.said()[0])
+    assert address, job.said()[1]
     try:
         yield job, address[1]
     finally:

@@ -82,6 +82,19 @@ def test_an_eval_yaml_that_is_none(split, text):
         write_benchmark(split, "someone/digits")
 
 
+@pytest.mark.job
+def test_where_the_hub_takes_no_eval_yaml_the_splits_go_without(hub, split, tmp_path):
+    refused = {"at": 0, "match": "/commit/main", "status": 400, "message": "unknown evaluation_framework"}
+    job = {"world": "0", "arguments": ["push", str(split), "someone/digits"], "fault": refused}
+    ((pushed,),) = run_jobs(hub, tmp_path, [job])
+    assert pushed[0] == 0, pushed
+    told = "pushed without eval.yaml, so it has no board of the Hub's: someone/digits: the Hub answered 400"
+    assert told in pushed[2]
+    there = hub.world("0").files("someone/digits")
+    assert "eval.yaml" not in there
+    assert "provenance/mnist/lenet.json" in there
+
+
 @pytest.mark.parametrize("text", ["[1]", "{}", "a: {b: c}", "a: [", ""])
 def test_a_map_of_models_that_is_none(tmp_path, text):
     (tmp_path / "map.yaml").write_text(text)

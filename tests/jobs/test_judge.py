@@ -4,8 +4,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import warm
 from datasets import load_dataset
 from helpers import fmrgen, launched, python, rows, run, upload
 
@@ -104,23 +103,12 @@ def test_what_is_judged_is_not_judged_again_after_a_kill(finished_split, tmp_pat
 
     shutil.copytree(finished_split, tmp_path / "out")
     cache = tmp_path / "cache"
-    command = [
-        sys.executable,
-        "-m",
-        "fmrgen",
-        "judge",
-        str(tmp_path / "out"),
-        *ORACLES[:2],
-        "--batch-size",
-        "2",
-        "--quiet",
-    ]
-    env = {**os.environ, "FMRGEN_CACHE": str(cache)}
-    job = subprocess.Popen(command, env=env, stderr=subprocess.PIPE)
+    command = ["judge", tmp_path / "out", *ORACLES[:2], "--batch-size", "2", "--quiet"]
+    job = warm.Process(["-m", "fmrgen", *command], {**os.environ, "FMRGEN_CACHE": str(cache)})
     deadline = time.monotonic() + 120
     while len(parts := list(cache.glob("judgements/*/*.parquet"))) < 5:
         assert time.monotonic() < deadline
-        assert job.poll() is None, job.stderr.read()
+        assert job.poll() is None, job.communicate()
         time.sleep(0.01)
     job.send_signal(signal.SIGKILL)
     job.wait()
@@ -132,7 +120,7 @@ def test_what_is_judged_is_not_judged_again_after_a_kill(finished_split, tmp_pat
         table = pq.read_table(part)
         marked = table.set_column(table.schema.get_field_index("when"), "when", pa.array(["marked"] * len(table)))
         part.write_bytes(to_parquet(marked))
-    assert subprocess.run(command, env=env, check=False).returncode == 0
+    assert fmrgen(*command, FMRGEN_CACHE=str(cache)).returncode == 0
     paths = SplitPaths(tmp_path / "out", "mnist", "lenet")
     table = read_judgements(table_path(paths, "clip"), judges_of(paths)["clip"]).table
     assert table["when"].to_pylist().count("marked") == 4

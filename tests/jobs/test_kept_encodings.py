@@ -1,10 +1,9 @@
 """Jobs whose generator encodes dearly: killed and gone on with, and for a second classifier."""
 
 import os
-import subprocess
-import sys
 
 import pytest
+import warm
 from helpers import TESTS, assert_same_rows, rows, wait_for
 from safetensors.torch import load_file, save_file
 
@@ -66,8 +65,7 @@ def test_a_killed_job_goes_on_and_encodes_no_image_twice(tmp_path, encodes, monk
     monkeypatch.setenv("FMRGEN_CACHE", str(tmp_path / "other"))
     folder = tmp_path / "killed"
     arguments = ("generate", "mnist-lenet", "--limit", COUNT, *RECIPE, "--output", folder)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "fmrgen", *map(str, arguments), "-q"], env=environment)
+    process = warm.Process(["-m", "fmrgen", *arguments, "-q"], {**os.environ})
     wait_for(lambda: process.poll() is not None or [*folder.rglob("*.parquet")])
     process.kill()
     process.wait()

@@ -6,15 +6,14 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import warm
 import yaml
 from filelock import FileLock
 from helpers import assert_same_rows, fmrgen, parts, rows, wait_for
@@ -31,24 +30,12 @@ from fmrgen.storage.paths import SplitPaths
 MNIST = ["generate", "mnist-lenet", "output.shard_size=4", "perturb.budget=20", "-q"]
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 class Job:
     """The processes of one run, started without a launcher: nobody but they themselves ends them."""
 
     def __init__(self, arguments, processes):
-        port = str(free_port())
-        command = [sys.executable, *map(str, arguments)]
-        self.processes = []
-        for rank in map(str, range(processes)):
-            place = {"RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            size = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-            env = {**os.environ, **(place | size if processes > 1 else {})}
-            self.processes.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
+        env = {**os.environ}
+        self.processes = warm.start(processes, arguments, env) if processes > 1 else [warm.Process(arguments, env)]
 
     def wait(self, seconds=300):
         """The exit statuses and what was said."""

@@ -115,6 +115,10 @@ def test_over_the_hub(finished_split, hub, tmp_path):
     mixed = fmrgen("push", finished_split, "someone/whole", "--without-originals", **hub.environment)
     assert mixed.returncode == 2
     assert "holds splits with their images" in mixed.stderr
+    hub.world().repos["someone/delta"]["private"] = False
+    seen = fmrgen("push", finished_split, "someone/delta", "--without-originals", **hub.environment)
+    assert seen.returncode == 2
+    assert "someone/delta: is a public repo; if these images may be published, pass --public" in seen.stderr
 
 
 def test_bad_input(delta, tmp_path, capsys):

@@ -1,11 +1,10 @@
 """Studies: parts that are ordinary jobs, claims with their verdicts, and the shipped ones."""
 
 import json
+import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import warm
 from fakes import ranked
 from helpers import fmrgen, run
 from safetensors.torch import load_file
@@ -71,7 +71,7 @@ def test_killed_again_and_again(tmp_path, capsys, pytestconfig):
 
     command = ["study", str(tmp_path / "own.yaml"), "-q", "-o", str(out)]
     for place in sorted(dice.sample(range(1, 40), kills)):
-        process = subprocess.Popen([sys.executable, "-m", "fmrgen", *command])
+        process = warm.Process(["-m", "fmrgen", *command], {**os.environ})
         while files() < place and process.poll() is None:
             time.sleep(0.05)
         process.kill()

@@ -137,6 +137,7 @@ def test_three_repos_on_the_hub_and_a_space(finished_split, hub, tmp_path):
     for number, (splits, results) in enumerate(((10, 7), (10, 7), (10, 6))):
         step = 0.1 if number < 2 else 0.7
         folder = board_folder(finished_split, tmp_path / f"r{number}", splits, results, perturb__step_size=step)
+        (folder / "pictures/mnist/film.png").write_bytes(bytes((8 << 20) + 1))
         upload(hub, folder, f"someone/r{number}")
         repos.append(f"someone/r{number}")
     entry = {"dataset": {"id": "someone/r0", "task_id": "mnist-net1"}, "value": 61.5, "notes": "FMR <b>61.5</b>"}
@@ -149,6 +150,9 @@ def test_three_repos_on_the_hub_and_a_space(finished_split, hub, tmp_path):
     rows = json.loads((tmp_path / "site/leaderboard.json").read_text())["rows"]
     assert len(rows) == 30 + 200
     assert {len(row["commit"]) for row in rows} == {40}
+    fetched = [path.name for path in Path(hub.environment["HF_HOME"]).rglob("*.png")]
+    assert "net1.png" in fetched
+    assert "film.png" not in fetched  # too large to be a picture of ours
     index = (tmp_path / "site/index.html").read_text()
     assert "models&#39; own repos: someone/r0" in index or "models' own repos: someone/r0" in index
     assert "FMR &lt;b&gt;61.5" in index
