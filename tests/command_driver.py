@@ -59,7 +59,7 @@ def run(job):
     return calls
 
 
-if __name__ == "__main__":
-    jobs = json.loads(Path(sys.argv[1]).read_text())
+def drive(path):
+    jobs = json.loads(Path(path).read_text())
     with ThreadPoolExecutor(6) as pool:
         print(json.dumps(list(pool.map(run, jobs))))

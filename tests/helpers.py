@@ -68,14 +68,14 @@ def smooth_images(count, seed=3):
     return (images * 255).round() / 255
 
 
-def fmrgen(*arguments, launcher=("-m", "fmrgen"), cwd=None, **environment):
+def fmrgen(*arguments, launcher=("-m", "fmrgen"), cwd=None, fresh=False, **environment):
     """Runs the command in a process of its own; returns it with stdout and stderr.
 
-    It is a new interpreter under a launcher, and in another folder, whose modules it could import.
+    It is a new interpreter under a launcher, and where it has to be `fresh`: what is imported may differ.
     """
     env = {**os.environ, "COLUMNS": "120", **environment}
     command = [*launcher, *map(str, arguments)]
-    if launcher[0] == "-c" or (launcher == ("-m", "fmrgen") and cwd is None):
+    if not fresh and (launcher[0] == "-c" or launcher == ("-m", "fmrgen")):
         return warm.run(command, env, timeout=300, cwd=cwd)
     return subprocess.run([sys.executable, *command], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
 
@@ -88,7 +88,7 @@ def launched(count, *arguments, **environment):
 
 def python(hub, script, *arguments, **environment):
     """Runs a script that asks the Hub, in a process of its own; returns what it printed."""
-    done = warm.run(["-c", script, *map(str, arguments)], {**os.environ, **hub.environment, **environment}, timeout=300)
+    done = warm.run(["-c", script, *map(str, arguments)], {**os.environ, **hub.environment, **environment}, timeout=500)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -159,16 +159,8 @@ FAULTS = {
 def run_jobs(hub, tmp_path, jobs):
     """Runs the jobs of `command_driver`; returns the calls of each."""
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
-    driver = TESTS / "command_driver.py"
-    done = subprocess.run(
-        [sys.executable, str(driver), str(tmp_path / "jobs.json")],
-        env={**os.environ, **hub.environment},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    drive = "import sys, command_driver; command_driver.drive(sys.argv[1])"
+    return json.loads(python(hub, drive, tmp_path / "jobs.json", PYTHONPATH=str(TESTS)))
 
 
 @contextmanager

@@ -1,11 +1,11 @@
 """The examples, run as users run them, and typed as users' code is (`mypy --strict examples`)."""
 
+import os
 import re
-import subprocess
-import sys
 
 import nbformat
 import pytest
+import warm
 from helpers import ROOT
 from nbclient import NotebookClient
 
@@ -26,8 +26,9 @@ def test_every_script_is_run():
 @pytest.mark.job
 @pytest.mark.parametrize("name", SAID)
 def test_a_script(name, tmp_path):
-    command = [sys.executable, EXAMPLES / name, "--digits", "12", "--output", "out"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    script = "import runpy, sys; sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = ["-c", script, EXAMPLES / name, "--digits", "12", "--output", "out"]
+    done = warm.run(command, {**os.environ}, timeout=600, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for said in SAID[name]:
         assert said in done.stdout

@@ -34,6 +34,8 @@ class Process:
         self.args = list(map(str, arguments))
         self.returncode = None
         self._files = tempfile.TemporaryDirectory()
+        for name in ("stdout", "stderr"):
+            Path(self._files.name, name).touch()
         told = {"arguments": self.args, "env": env, "cwd": str(cwd or os.getcwd()), "files": self._files.name}
         with _lock:
             if not _parents:
@@ -171,7 +173,7 @@ def _begin(told):
     os.chdir(told["cwd"])
     places = [os.devnull, *(os.path.join(told["files"], name) for name in ("stdout", "stderr"))]
     for descriptor, place in enumerate(places):
-        os.dup2(os.open(place, os.O_RDWR | os.O_CREAT), descriptor)
+        os.dup2(os.open(place, os.O_RDWR), descriptor)
     sys.stdin = open(0)  # noqa: SIM115
     _read_environment_again()
     random.seed()  # no two processes draw alike

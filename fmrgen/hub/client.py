@@ -188,7 +188,7 @@ class MissingError(UserError):
 
 
 class RejectedError(UserError):
-    """The Hub, or its client, takes what was sent for invalid."""
+    """The Hub takes what was sent for invalid."""
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -218,7 +218,7 @@ def upload_errors(name: str) -> Iterator[None]:
         if any(isinstance(link, _OF_THE_HUB) for link in _chain(error)):
             raise
         if isinstance(error, ValueError) and not isinstance(error, JSONDecodeError):
-            raise RejectedError(f"{name}: the Hub rejected the files: {one_line(error, 160)}") from error
+            raise UserError(f"{name}: the Hub rejected the files: {one_line(error, 160)}") from error
         raise ConnectionError(f"while sending: {one_line(error)}") from error
 
 

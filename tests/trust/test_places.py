@@ -66,10 +66,10 @@ def test_a_module_from_elsewhere_brings_no_modules_of_the_folder(place, tmp_path
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/my_code.py").write_text(EVIL.replace("open('ran', 'w')", "import importlib.util as u\nassert u.find_spec('pydot') is None"))  # fmt: skip
     (place / "pydot.py").write_text(EVIL)
-    done = fmrgen("verify", "theirs", "--files", cwd=place, PYTHONPATH=str(tmp_path / "mine"))
+    done = fmrgen("verify", "theirs", "--files", cwd=place, fresh=True, PYTHONPATH=str(tmp_path / "mine"))
     assert done.returncode == 0, done.stderr
     job = ["generate", "r.yaml", "classifier={kind: module, target: 'my_code:Net'}", "-o", "out", "-q"]
-    done = fmrgen(*job, cwd=place, PYTHONPATH=str(tmp_path / "mine"))
+    done = fmrgen(*job, cwd=place, fresh=True, PYTHONPATH=str(tmp_path / "mine"))
     assert "AssertionError" not in done.stderr, done.stderr
     untouched(place)
 
@@ -259,7 +259,7 @@ def test_what_a_model_says_of_itself_is_not_printed(place, capsys):
 
 def test_a_style_sheet_that_lies_about_is_not_followed(place):
     (place / "matplotlibrc").write_text("text.usetex: True\nbackend: module://evil_code\n")
-    done = fmrgen("show", "theirs", cwd=place)
+    done = fmrgen("show", "theirs", cwd=place, fresh=True)
     assert done.returncode == 0, done.stderr
     untouched(place)
 

@@ -180,7 +180,7 @@ def test_the_folder_that_one_stands_in_lends_no_modules(place):
     for name in ("peft", "timm", "datasets", "flash_attn"):
         (place / f"{name}.py").write_text(EVIL)
     for launcher in (("-m", "fmrgen"), (str(Path(sys.executable).parent / "fmrgen"),)):
-        done = fmrgen("verify", "theirs", "-q", launcher=launcher, cwd=place)
+        done = fmrgen("verify", "theirs", "-q", launcher=launcher, cwd=place, fresh=True)
         assert "classifier" in done.stderr or done.returncode == 0, done.stderr
         assert not (place / "ran").exists()
 
