@@ -23,6 +23,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 import fmrgen
 from fmrgen.components import build_source
+from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
 from fmrgen.recipe import load_source
 
@@ -78,11 +79,13 @@ def write_sets(reference: str, output: Path, normaliser: str | None) -> Path:
     path = output / "sets.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     if normaliser is not None:
-        (found,) = fmrgen.evaluate([], [normaliser], fixed=[str(path)]).fixed
+        (found,) = fmrgen.evaluate([], [normaliser], fixed=[str(path)], progress=False).fixed
         errors = {
             name: round(100 - fmean(found.by_set[f"{name}-{severity}"].value for severity in SEVERITIES), 4)
             for name in CORRUPTIONS
         }
+        if not all(errors.values()):
+            raise UserError(f"--normaliser {normaliser}: is never wrong under one of them; choose a weaker one")
         path.write_text(yaml.safe_dump({**recipe, "normaliser": errors}, sort_keys=False))
     return path
 

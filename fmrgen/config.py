@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -144,7 +145,7 @@ def _from_file(value: Any, info: ValidationInfo) -> Any:
         raise PydanticCustomError("names", "is a file of names; only names themselves are taken from others")
     try:
         if value.startswith(_OF_TIMM):
-            return _names_of_timm(value.removeprefix(_OF_TIMM))
+            return list(_names_of_timm(value.removeprefix(_OF_TIMM)))
         with open_plain(Path(value)) as file:
             text = file.read().decode()
         return (
@@ -157,7 +158,8 @@ def _from_file(value: Any, info: ValidationInfo) -> Any:
         raise PydanticCustomError("names", "{text}", {"text": f"{value} can't be read as names: {why}"}) from None
 
 
-def _names_of_timm(subset: str) -> list[str]:
+@cache  # each set of a benchmark asks again
+def _names_of_timm(subset: str) -> tuple[str, ...]:
     """The classes of an ImageNet that timm knows, such as `imagenet-1k`, `imagenet-a` and `imagenet-r`, in their order.
 
     Raises ValueError for another one.
@@ -167,11 +169,11 @@ def _names_of_timm(subset: str) -> list[str]:
     known = {"imagenet-a": "imagenet_a_indices.txt", "imagenet-r": "imagenet_r_indices.txt"}
     if subset not in known and subset != "imagenet-1k":
         raise ValueError(f"timm names no classes of {subset}, but of imagenet-1k, {', '.join(known)}")
-    names = list(ImageNetInfo("imagenet-1k").label_descriptions())
+    names = tuple(ImageNetInfo("imagenet-1k").label_descriptions())
     if subset not in known:
         return names
     indices = importlib.resources.files("timm.data").joinpath("_info", known[subset]).read_text().split()
-    return [names[int(index)] for index in indices]
+    return tuple(names[int(index)] for index in indices)
 
 
 NAMES_OR_FILE = BeforeValidator(_from_file)
