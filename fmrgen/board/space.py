@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, RepoCard, SpaceCardData
 
-from fmrgen.hub.client import HubClient
+from fmrgen.hub.client import HubClient, Operation, check_publication
 from fmrgen.storage.paths import CARD
 
 
@@ -26,22 +26,25 @@ def push_site(
         files: in it.
         space: `OWNER/NAME`, or a name of the caller's own; made if need be, private unless `public`.
         title: of the Space, where it has no card yet.
-        public: whether everyone may see a new one.
+        public: whether everyone may see it.
         on_wait: called with a line when the Hub makes one wait.
 
     Returns:
         The address of the commit.
 
     Raises:
-        UserError: the Hub refuses.
+        UserError: the Hub refuses, or everyone sees the Space and `public` does not allow it.
     """
     hub = HubClient(space, "space", "main", on_wait)
     hub.log_in()
+    check_publication(hub.name, hub.is_private(), public)
     make = partial(hub.api.create_repo, hub.name, repo_type="space", space_sdk="static", private=not public)
     hub.ask(partial(make, exist_ok=True))
 
-    def operations_on(there: set[str]) -> list[CommitOperationAdd]:
-        operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), path.read_bytes()) for path in files]
+    def operations_on(there: set[str]) -> list[Operation]:
+        operations: list[Operation] = [
+            CommitOperationAdd(path.relative_to(folder).as_posix(), path.read_bytes()) for path in files
+        ]
         if CARD not in there:
             data = SpaceCardData(title=title, sdk="static", app_file="index.html", pinned=False)
             operations.append(CommitOperationAdd(CARD, str(RepoCard(f"---\n{data.to_yaml()}\n---\n")).encode()))

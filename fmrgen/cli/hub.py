@@ -108,7 +108,7 @@ def rebuild(
 
     display.quiet_libraries()
     with progress.row_progress("rebuild", not quiet) as on_rows:
-        found = run(place, source, output, on_rows=on_rows)
+        found = run(place, source, output, on_rows=on_rows, on_note=display.print_note)
     for split in found:
         display.print_line(f"{output}:{split}")
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from json import JSONDecodeError
 from typing import Any, Literal, TypeVar
 
-from huggingface_hub import CommitOperationAdd, HfApi, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -35,6 +35,7 @@ _OF_THE_HUB = (HTTPError, ConnectionError, TimeoutError, HFValidationError, Loca
 # How hf_xet, which sends large files, says what a server answered.
 _STATUS_IN_WORDS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")
 
+Operation = CommitOperationAdd | CommitOperationDelete
 RepoKind = Literal["dataset", "model", "space"]
 Found = TypeVar("Found")
 
@@ -79,7 +80,7 @@ class HubClient:
             return None
         return bool(info.private)
 
-    def commit(self, message: str, operations_on: Callable[[set[str]], list[CommitOperationAdd]]) -> str:
+    def commit(self, message: str, operations_on: Callable[[set[str]], list[Operation]]) -> str:
         """Commits what `operations_on` makes of the names of the files that are there; returns the address.
 
         Where another commit comes first, all of it is done again on that one.
@@ -161,6 +162,14 @@ def check_publication(name: str, private: bool | None, public: bool) -> None:
     """Raises UserError for a repo that everyone sees (`private` is False) where `public` does not allow it."""
     if private is False and not public:
         raise UserError(f"{name}: is a public repo; if these images may be published, pass --public")
+
+
+def check_no_token(files: Mapping[str, bytes]) -> None:
+    """Raises UserError for a file, by its path in the repo, that holds the caller's token."""
+    token = get_token()
+    for path, content in files.items():
+        if token and token.encode() in content:
+            raise UserError(f"{path}: contains your token, which readers would see; remove it from the recipe")
 
 
 class _GarbledError(ConnectionError):

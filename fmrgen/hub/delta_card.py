@@ -1,37 +1,52 @@
 """Deltas on the Hub: a card that says what they are, and a push of a folder of them."""
 
-from collections.abc import Callable
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import yaml
-from huggingface_hub import CommitOperationAdd
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, hf_hub_download
 
 from fmrgen.errors import UserError
 from fmrgen.files import write_atomically
-from fmrgen.hub.client import HubClient, check_publication
+from fmrgen.hub.client import HubClient, Operation, check_no_token, check_publication
+from fmrgen.hub.repo import no_bars
 from fmrgen.report.markdown import escape
-from fmrgen.storage.delta import FOLDER
+from fmrgen.storage.delta import FOLDER, about_path, deltas_in, read_about
 from fmrgen.storage.made_with import made_with
-from fmrgen.storage.paths import CARD, SplitPaths
+from fmrgen.storage.paths import CARD, CONFIG_NAME, SPLIT_NAME
 from fmrgen.storage.provenance import Provenance
 
+_ABOUT = re.compile(rf"{FOLDER}/({CONFIG_NAME})/({SPLIT_NAME})\.json")
+_SHARD = re.compile(rf"{FOLDER}/({CONFIG_NAME})/({SPLIT_NAME})-\d+-of-\d+\.parquet")
+_OURS = "fmrgen rebuild"  # in every card of ours
 _GATE = (
     "These files are of use only with the original images, whose terms stay in force. You confirm that you have these "
     "images under their terms."
 )
 
 
-def write_delta_card(folder: Path, paths: SplitPaths, provenance: Provenance) -> None:
-    """Writes the card of a folder of deltas anew, for all that are in it; a card that somebody else wrote stays."""
+def write_delta_card(folder: Path) -> None:
+    """Writes the card of a folder of deltas anew, for all that are in it; a card that somebody else wrote stays.
+
+    Raises UserError where a delta in it can't be read.
+    """
     path = folder / CARD
-    if path.exists() and "fmrgen rebuild" not in path.read_text(encoding="utf-8"):
+    if path.exists() and _OURS not in path.read_text(encoding="utf-8"):
         return
+    write_atomically(path, _card({name: read_about(folder, *name)[1] for name in deltas_in(folder)}).encode())
+
+
+def _card(deltas: Mapping[tuple[str, str], Provenance]) -> str:
     splits: dict[str, list[str]] = {}
-    for about in sorted((folder / FOLDER).glob("*/*.json")):
-        splits.setdefault(about.parent.name, []).append(about.stem)
+    for config, split in deltas:
+        splits.setdefault(config, []).append(split)
+    licences = sorted({str(told.recipe.source.get("license") or "unknown") for told in deltas.values()})
     data = {
-        "license": provenance.recipe.source.get("license") or "unknown",
+        "license": licences if len(licences) > 1 else licences[0],
         "task_categories": ["image-classification"],
         "tags": ["fmrgen", "robustness", "perturbed"],
         "extra_gated_prompt": _GATE,
@@ -44,23 +59,27 @@ def write_delta_card(folder: Path, paths: SplitPaths, provenance: Provenance) ->
             for config, names in splits.items()
         ],
     }
-    made = "\n".join(f"* {what}: {escape(how)}" for what, how in made_with(provenance).items())
-    text = (
+    made = "\n".join(
+        f"\n## {escape('/'.join(name))}\n\n"
+        + "\n".join(f"* {what}: {escape(how)}" for what, how in made_with(told).items())
+        for name, told in deltas.items()
+    )
+    return (
         f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n\n"
-        f"# {escape(paths.name)}, without images\n\n"
+        f"# {escape(', '.join(map('/'.join, deltas)))}, without images\n\n"
         "Images perturbed against a classifier, for as long as a foundation model still sees the right class, with all "
         "that was measured, but without the images: each is laid over a stream that only its own original makes. With "
         "your own copy of the originals you have the very files:\n\n"
-        "```bash\nfmrgen rebuild THIS_REPO --source RECIPE --output out\n```\n\n"
-        f"Made of:\n\n{made}\n"
+        f"```bash\n{_OURS} THIS_REPO --source RECIPE --output out\n```\n"
+        f"{made}\n"
     )
-    write_atomically(path, text.encode())
 
 
 def push_delta(
     folder: Path, repo: str, *, public: bool = False, on_wait: Callable[[str], None] = lambda line: None
 ) -> str:
-    """Puts a folder of deltas into a dataset repo, in one commit; what is there already is not sent again.
+    """Puts a folder of deltas into a dataset repo, in one commit; what is there already is not sent again, and deltas
+    of other splits that are there stay.
 
     Args:
         folder: of deltas.
@@ -74,16 +93,42 @@ def push_delta(
     Raises:
         UserError: the Hub refuses, or the repo is public or has splits with their images.
     """
+    own = {name: read_about(folder, *name)[0] for name in deltas_in(folder)}
     hub = HubClient(repo, "dataset", "main", on_wait)
     hub.log_in()
     check_publication(hub.name, hub.is_private(), public)
     make = partial(hub.api.create_repo, hub.name, repo_type="dataset", private=not public, exist_ok=True)
     hub.ask(make)
 
-    def operations_on(there: set[str]) -> list[CommitOperationAdd]:
+    def operations_on(there: set[str]) -> list[Operation]:
         if any(path.startswith("provenance/") for path in there):
             raise UserError(f"{hub.name}: holds splits with their images; push what is without originals elsewhere")
-        files = [path for path in [*(folder / FOLDER).rglob("*.*"), folder / CARD] if path.is_file()]
-        return [CommitOperationAdd(path.relative_to(folder).as_posix(), path.absolute()) for path in files]
+        small = {CARD: _card_of_all(hub.name, folder, there)}
+        small |= {path: (folder / path).read_bytes() for path in (about_path(Path(), *name).as_posix() for name in own)}
+        check_no_token(small)
+        shards = sorted(path for about in own.values() for path in about.files)
+        found = {path: match.groups() for path in there - {*shards} if (match := _SHARD.fullmatch(path))}
+        return [
+            *(CommitOperationAdd(path, content) for path, content in small.items()),
+            *(CommitOperationAdd(path, (folder / path).absolute()) for path in shards),
+            *(CommitOperationDelete(path) for path, name in sorted(found.items()) if name in own),
+        ]
 
     return hub.commit("Splits without images", operations_on)
+
+
+def _card_of_all(repo: str, folder: Path, there: set[str]) -> bytes:
+    """The card of a repo with these files once the folder's deltas are in it too."""
+    with tempfile.TemporaryDirectory() as place, no_bars():
+        together = Path(place)
+        sources: dict[str, Path | str] = {
+            path: hf_hub_download(repo, path, repo_type="dataset")
+            for path in there
+            if path == CARD or _ABOUT.fullmatch(path)
+        }
+        own = [about_path(Path(), *name).as_posix() for name in deltas_in(folder)]
+        for path, source in (sources | {path: folder / path for path in own}).items():
+            (together / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, together / path)
+        write_delta_card(together)
+        return (together / CARD).read_bytes()

@@ -18,9 +18,9 @@ from fmrgen.errors import UserError
 from fmrgen.files import check_inside, read_json
 from fmrgen.hub.benchmark import BenchmarkError, write_benchmark
 from fmrgen.hub.card import citation_tag, data_named
-from fmrgen.hub.client import RejectedError, check_publication
+from fmrgen.hub.client import Operation, RejectedError, check_publication
 from fmrgen.hub.judgements import add_judgements
-from fmrgen.hub.repo import Change, HubRepo, Operation, RepoState
+from fmrgen.hub.repo import Change, HubRepo, RepoState
 from fmrgen.recipe import Recipe
 from fmrgen.storage.open import parse_reference
 from fmrgen.storage.paths import BENCHMARK, CARD, CROISSANT, OWN_FOLDERS, SplitPaths, splits_in

@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, get_token, hf_hub_download
+from huggingface_hub import CommitOperationAdd, hf_hub_download
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from fmrgen.errors import UserError
 from fmrgen.hub.card import write_card
-from fmrgen.hub.client import HubClient, MissingError, client_errors, upload_errors
+from fmrgen.hub.client import HubClient, MissingError, Operation, check_no_token, client_errors, upload_errors
 from fmrgen.hub_timeouts import checked_commit
 from fmrgen.storage.paths import CARD, SMALL_FILE
-
-Operation = CommitOperationAdd | CommitOperationDelete
 
 
 @dataclass(frozen=True)
@@ -120,18 +118,14 @@ class HubRepo:
                 (folder / path).write_bytes(content)
             changed = change(folder, state)
             write_card(folder, self.name)
-            small = [
-                CommitOperationAdd(path, content)
-                for path, content in _contents(folder).items()
-                if before.get(path) != content
-            ]
+            small = {path: content for path, content in _contents(folder).items() if before.get(path) != content}
             if not small and not changed.operations:
                 return state.commit, None
-            _check_no_token(small)
+            check_no_token(small)
             with upload_errors(self.name):
                 done = self._hub.api.create_commit(
                     self.name,
-                    [*changed.operations, *small],
+                    [*changed.operations, *(CommitOperationAdd(path, content) for path, content in small.items())],
                     commit_message=changed.message,
                     repo_type="dataset",
                     revision=self._revision,
@@ -162,13 +156,3 @@ def _contents(folder: Path) -> dict[str, bytes]:
     """Every file of a folder by its path in it."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-
-
-def _check_no_token(operations: list[CommitOperationAdd]) -> None:
-    token = get_token()
-    for operation in operations:
-        content = operation.path_or_fileobj
-        if token and isinstance(content, bytes) and token.encode() in content:
-            raise UserError(
-                f"{operation.path_in_repo}: contains your token, which readers would see; remove it from the recipe"
-            )

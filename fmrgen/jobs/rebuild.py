@@ -1,25 +1,27 @@
 """Splits without their images, for sources that may not be passed on, and the way back to them."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
 from fmrgen.components import build_source
+from fmrgen.distributed.shard_locks import ShardLocks
 from fmrgen.errors import UserError
-from fmrgen.files import check_writable, sha256_of, write_atomically
+from fmrgen.files import check_writable, write_atomically
 from fmrgen.hub.delta_card import write_delta_card
 from fmrgen.hub.fetch import fetched
 from fmrgen.image_files import Fit, open_rgb, resize
-from fmrgen.jobs.lifecycle import finish
+from fmrgen.jobs.lifecycle import claim, finish
 from fmrgen.metrics import Summary
 from fmrgen.recipe import load_source
 from fmrgen.sources.base import RawExample, Source, SourceConfig
-from fmrgen.storage.delta import DIGEST, pixels_sha256, read_about, read_delta, rebuilt_table, write_delta
+from fmrgen.storage.delta import DIGEST, deltas_in, pixels_sha256, read_about, read_delta, rebuilt_table, write_delta
 from fmrgen.storage.delta import FOLDER as DELTAS
 from fmrgen.storage.open import choose_split, parse_reference
 from fmrgen.storage.paths import SplitPaths, splits_in
-from fmrgen.storage.provenance import Provenance, read_provenance
+from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import SplitFolder, parquet_bytes
 
 _FITS: tuple[Fit, ...] = ("crop", "squash", "pad")
@@ -56,7 +58,7 @@ def make_delta(
 
     check_writable(Path(folder))
     write_delta(paths, provenance, Path(folder), count)
-    write_delta_card(Path(folder), paths, provenance)
+    write_delta_card(Path(folder))
 
 
 def rebuild(
@@ -65,6 +67,7 @@ def rebuild(
     output: str | Path,
     *,
     on_rows: Callable[[int, int | None], None] = lambda done, of: None,
+    on_note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Summary]:
     """Makes the splits of a delta whole again, from one's own originals.
 
@@ -73,23 +76,22 @@ def rebuild(
         source: of the originals: a recipe whose source is meant, or a section.
         output: the dataset folder for the splits.
         on_rows: called with (rows done, rows in all).
+        on_note: called with a line for each damaged file that is set aside.
 
     Returns:
         The figures of each split, by `CONFIG/SPLIT`.
 
     Raises:
-        UserError: there is no delta, or an original is not the one that the split was made from, with what differs.
+        UserError: there is no delta, another split of its name is in `output`, or an original is not the one that the
+            split was made from, with what differs.
     """
     check_writable(Path(output))
     root = _folder_of(str(delta))
-    found = sorted(path for path in (root / DELTAS).glob("*/*.json"))
+    found = deltas_in(root)
     if not found:
         raise UserError(f"{delta}: contains no delta; make one with fmrgen delta")
     config = load_source(source) if isinstance(source, str) else source
-    return {
-        f"{path.parent.name}/{path.stem}": _rebuild(root, path.parent.name, path.stem, config, Path(output), on_rows)
-        for path in found
-    }
+    return {"/".join(name): _rebuild(root, *name, config, Path(output), on_rows, on_note) for name in found}
 
 
 def _rebuild(
@@ -99,26 +101,28 @@ def _rebuild(
     source: SourceConfig,
     output: Path,
     on_rows: Callable[[int, int | None], None],
+    on_note: Callable[[str], None],
 ) -> Summary:
     about, provenance = read_about(root, config, split)
-    paths = SplitPaths(output, config, split)
-    examples = build_source(source)
-    originals = _Originals(examples, provenance.image_size)
-    paths.shards.mkdir(parents=True, exist_ok=True)
-    same, done = True, 0
-    for name, digest in about.files.items():
-        table = read_delta(root, name, digest)
-        ids, digests = table["id"].to_pylist(), table[DIGEST].to_pylist()
-        pixels = {i: originals.pixels(i, told) for i, told in zip(ids, digests, strict=True)}
-        path = output / name.removeprefix(f"{DELTAS}/")
-        write_atomically(path, parquet_bytes(rebuilt_table(table, pixels)))
-        same &= sha256_of(path) == provenance.files.get(name.removeprefix(f"{DELTAS}/"))
-        done += len(ids)
-        on_rows(done, provenance.rows)
-    # Another version of pyarrow writes the same rows in other bytes: then their digests are found anew.
-    told = provenance.tree | {"finished": False} | ({} if same else {"files": {}})
-    Provenance.model_validate(told).write(paths)
-    return finish(SplitFolder.of(paths, provenance))
+    target = SplitFolder.of(SplitPaths(output, config, split), provenance)
+    originals = _Originals(build_source(source), provenance.image_size)
+    fresh = provenance.model_copy(update={"finished": False, "runs": [], "files": {}, "skipped": []})
+    with closing(ShardLocks(target, list(range(target.shards)))) as locks:
+        if locks.anyone_at_work():
+            raise UserError(f"{output}:{config}/{split}: a job is at work on it; wait until it ends")
+        if claim(target, fresh, provenance.runs, locks, on_note).is_finished:
+            return finish(target)
+        done = 0
+        for shard in range(target.shards):
+            name = f"{DELTAS}/{target.name_of(shard)}"
+            table = read_delta(root, name, about.files[name])
+            ids, digests = table["id"].to_pylist(), table[DIGEST].to_pylist()
+            pixels = {i: originals.pixels(i, told) for i, told in zip(ids, digests, strict=True)}
+            rebuilt = rebuilt_table(table, provenance.files_digest, pixels)
+            write_atomically(target.shard_path(shard), parquet_bytes(rebuilt))
+            done += len(ids)
+            on_rows(done, provenance.rows)
+        return finish(target)
 
 
 class _Originals:

@@ -1,7 +1,8 @@
 """A split without images that may not be passed on: what must be added to one's own originals to have them.
 
 An image's bytes are laid over a stream that only its own original makes (SHAKE-256 of its pixels at the generator's
-size). Without the original they are noise; with it they are the very file that was stored.
+size, and of what the image is: no two images share a stream). Without the original they are noise; with it they are the
+very file that was stored.
 """
 
 import base64
@@ -10,42 +11,52 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
 
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, of_schema, open_plain, read_json, sha256_of, write_atomically
 from fmrgen.image_files import open_rgb
 from fmrgen.storage.judgements import to_parquet
-from fmrgen.storage.paths import CONFIG_NAME, SPLIT_NAME, SplitPaths
+from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, parse_provenance
 from fmrgen.storage.schema import IMAGES
+from fmrgen.storage.shards import SplitFolder
 
 FOLDER = "deltas"
-SCHEMA: Literal["fmrgen-delta/1"] = "fmrgen-delta/1"
+SCHEMA: Literal["fmrgen-delta/2"] = "fmrgen-delta/2"
 DIGEST = "original_sha256"
 
 _SPLIT_SCHEMA = b"fmrgen_split_schema"
-_DeltaFile = Annotated[str, Field(pattern=rf"^{FOLDER}/{CONFIG_NAME}/{SPLIT_NAME}-\d+-of-\d+\.parquet$")]
 
 
 @dataclass(frozen=True)
 class DeltaFile:
     """The small file about a delta: the split's whole provenance, and the sha256 of the delta's own files."""
 
-    schema: Literal["fmrgen-delta/1"]
+    schema: Literal["fmrgen-delta/2"]
     provenance: dict[str, Any]
-    files: dict[_DeltaFile, str]
+    files: dict[str, str]
 
 
-def masked(content: bytes, example_id: int, pixels: np.ndarray) -> bytes:
-    """Bytes laid over the stream of an original, uint8 [H, W, 3]; laid over it again they are what they were."""
-    key = f"fmrgen-delta/1 {example_id} {pixels.shape}".encode() + np.ascontiguousarray(pixels).tobytes()
-    stream = hashlib.shake_256(key).digest(len(content))
+def masked(content: bytes, split: str, column: str, example_id: int, pixels: np.ndarray) -> bytes:
+    """Bytes laid over the stream of an original; laid over it again they are what they were.
+
+    Args:
+        content: the bytes.
+        split: the digest of the split's files; with the next two it makes the stream this image's alone.
+        column: of the image.
+        example_id: of the row.
+        pixels: of the original, uint8 [H, W, 3].
+
+    Returns:
+        As many bytes.
+    """
+    what = f"{SCHEMA} {split} {column} {example_id} {pixels.shape}\n".encode()
+    stream = hashlib.shake_256(what + np.ascontiguousarray(pixels).tobytes()).digest(len(content))
     laid = np.frombuffer(content, np.uint8) ^ np.frombuffer(stream, np.uint8)
     return laid.tobytes()
 
@@ -58,6 +69,11 @@ def pixels_sha256(pixels: np.ndarray) -> str:
 def about_path(root: Path, config: str, split: str) -> Path:
     """Of the small file about a delta."""
     return root / FOLDER / config / f"{split}.json"
+
+
+def deltas_in(root: Path) -> list[tuple[str, str]]:
+    """The configs and splits of the deltas in a folder."""
+    return sorted((path.parent.name, path.stem) for path in (root / FOLDER).glob("*/*.json"))
 
 
 def write_delta(paths: SplitPaths, provenance: Provenance, folder: Path, on_rows: Callable[[int], None]) -> None:
@@ -74,9 +90,12 @@ def write_delta(paths: SplitPaths, provenance: Provenance, folder: Path, on_rows
             schema = base64.b64decode(parquet.metadata.metadata[b"ARROW:schema"])
         path = folder / FOLDER / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, to_parquet(_masked_table(table, schema)))
+        write_atomically(path, to_parquet(_masked_table(table, schema, provenance.files_digest)))
         files[f"{FOLDER}/{name}"] = sha256_of(path)
         on_rows(len(table))
+    for path in (folder / FOLDER / paths.config).glob(f"{paths.split}-*.parquet"):
+        if path.relative_to(folder).as_posix() not in files:  # of another delta of that name
+            path.unlink()
     told = {"schema": SCHEMA, "provenance": provenance.tree, "files": files}
     text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(about_path(folder, paths.config, paths.split), text.encode())
@@ -90,6 +109,10 @@ def read_about(root: Path, config: str, split: str) -> tuple[DeltaFile, Provenan
     provenance = parse_provenance(about.provenance)
     if provenance is None or not provenance.is_finished:
         raise UserError(f"{path}: its provenance is not that of a finished split; make the delta again")
+    own = SplitFolder.of(SplitPaths(root, config, split), provenance)
+    names = [own.name_of(shard) for shard in range(own.shards)]
+    if {*about.files} != {f"{FOLDER}/{name}" for name in names} or {*provenance.files} != {*names}:
+        raise UserError(f"{path}: its files are not those of {config}/{split}; make the delta again")
     return about, provenance
 
 
@@ -103,11 +126,12 @@ def read_delta(root: Path, name: str, digest: str) -> pa.Table:
         return pq.read_table(file)
 
 
-def rebuilt_table(table: pa.Table, originals: Mapping[int, np.ndarray]) -> pa.Table:
+def rebuilt_table(table: pa.Table, split: str, originals: Mapping[int, np.ndarray]) -> pa.Table:
     """The rows of a split from those of its delta.
 
     Args:
         table: of the delta.
+        split: the digest of the split's files.
         originals: pixels, uint8 [H, W, 3], by id, each proved to be the right one.
 
     Returns:
@@ -119,19 +143,19 @@ def rebuilt_table(table: pa.Table, originals: Mapping[int, np.ndarray]) -> pa.Ta
     for field in schema:
         if field.name in IMAGES:
             laid = zip(table[field.name].to_pylist(), ids, strict=True)
-            stored = [{"bytes": masked(one, i, originals[i]), "path": None} for one, i in laid]
+            stored = [{"bytes": masked(one, split, field.name, i, originals[i]), "path": None} for one, i in laid]
             columns.append(pa.array(stored, type=field.type))
         else:
             columns.append(table[field.name].combine_chunks())
     return pa.table(columns, schema=schema)
 
 
-def _masked_table(table: pa.Table, schema: bytes) -> pa.Table:
+def _masked_table(table: pa.Table, schema: bytes, split: str) -> pa.Table:
     ids = table["id"].to_pylist()
     originals = [np.asarray(open_rgb(stored["bytes"])) for stored in table["original"].to_pylist()]
     for name in IMAGES:
         rows = zip(table[name].to_pylist(), ids, originals, strict=True)
-        laid = pa.array([masked(stored["bytes"], i, pixels) for stored, i, pixels in rows], pa.binary())
+        laid = pa.array([masked(stored["bytes"], split, name, i, pixels) for stored, i, pixels in rows], pa.binary())
         table = table.set_column(table.schema.get_field_index(name), name, laid)
     table = table.append_column(DIGEST, pa.array([pixels_sha256(pixels) for pixels in originals]))
     return table.replace_schema_metadata({_SPLIT_SCHEMA: schema})

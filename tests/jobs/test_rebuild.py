@@ -1,6 +1,7 @@
 """Splits without images: noise to those who lack the originals, the very files to those who have them."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -77,7 +78,47 @@ def test_other_originals_are_named(delta, tmp_path):
         rebuild(delta, "{kind: mnist, split: train}", tmp_path / "a")
     with pytest.raises(UserError, match="source: id 100 is not in it; it is another source, or another order"):
         rebuild(delta, "{kind: mnist, limit: 100}", tmp_path / "b")
-    assert not (tmp_path / "a/provenance").exists()
+    assert not list((tmp_path / "a").rglob("*.parquet"))
+    assert rebuild(delta, SOURCE, tmp_path / "b")["mnist/lenet"].rows == 120  # two shards were right
+
+
+def test_another_split_in_its_place_is_not_touched(delta, tmp_path):
+    make_split(load_recipe("mnist-lenet", ["source.limit=8", "perturb.budget=1"]), tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+    with pytest.raises(UserError, match="out:mnist/lenet was made by another recipe: .*choose another --output"):
+        rebuild(delta, SOURCE, tmp_path / "out")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_delta_names_no_files_but_its_own(delta, tmp_path):
+    """A stranger's delta under another name, whose file would take the place of a split's."""
+    shutil.copytree(delta, tmp_path / "evil")
+    about = tmp_path / "evil/deltas/mnist/lenet.json"
+    (tmp_path / "evil/deltas/other").mkdir()
+    about.rename(tmp_path / "evil/deltas/other/x.json")
+    with pytest.raises(UserError, match=r"x\.json: its files are not those of other/x"):
+        rebuild(tmp_path / "evil", SOURCE, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.parquet"))
+
+
+def test_no_two_images_share_a_stream(delta, finished_split, tmp_path):
+    """Else one that got out would give the others away."""
+    (first, *_), (whole, *_) = (
+        pq.read_table(next(iter(sorted(folder.glob("*.parquet"))))).to_pylist()
+        for folder in (delta / "deltas/mnist", finished_split / "mnist")
+    )
+    known = np.frombuffer(whole["image"]["bytes"], np.uint8)[:100]
+    stream = known ^ np.frombuffer(first["image"], np.uint8)[:100]
+    guess = np.frombuffer(first["original"], np.uint8)[:100] ^ stream
+    assert (guess != np.frombuffer(whole["original"]["bytes"], np.uint8)[:100]).mean() > 0.9
+
+
+def test_a_delta_made_again_leaves_nothing_of_the_last_one(tmp_path):
+    for size in (6, 4):
+        few = ["source.limit=12", "perturb.budget=1", f"output.shard_size={size}"]
+        make_split(load_recipe("mnist-lenet", few), tmp_path / f"out{size}")
+        make_delta(str(tmp_path / f"out{size}"), tmp_path / "delta")
+    assert len(load_dataset(str(tmp_path / "delta"), "mnist.delta", split="lenet")) == 12
 
 
 def test_a_wrong_resize_is_named(tmp_path):
@@ -98,6 +139,28 @@ def test_a_wrong_resize_is_named(tmp_path):
         UserError, match="is the right image with fit=crop, and yours has fit=squash; set source.fit=crop"
     ):
         rebuild(tmp_path / "delta", wrong, tmp_path / "wrong")
+
+
+@pytest.mark.job
+def test_splits_of_several_pushes_are_in_one_card(finished_split, hub, tmp_path):
+    other = ["source.limit=12", "perturb.budget=1", "output.split=soft", "source.license=cc-by-nc-4.0"]
+    make_split(load_recipe("mnist-lenet", [*other, "output.config=other"]), tmp_path / "soft")
+    for folder in (finished_split, tmp_path / "soft", finished_split):
+        pushed = fmrgen("push", folder, "someone/deltas", "--without-originals", "--json", **hub.environment)
+        assert pushed.returncode == 0, pushed.stderr
+        assert json.loads(pushed.stdout)["url"]
+    world = hub.world()
+    card = (world.blobs / world.files("someone/deltas")["README.md"]).read_text()
+    told = yaml.safe_load(card.split("---")[1])
+    assert [entry["config_name"] for entry in told["configs"]] == ["mnist.delta", "other.delta"]
+    assert told["license"] == ["cc-by-nc-4.0", "cc-by-sa-3.0"]
+    few = ["source.limit=12", "perturb.budget=1", "output.split=soft", "output.shard_size=4", "output.config=other"]
+    make_split(load_recipe("mnist-lenet", few), tmp_path / "again")
+    pushed = fmrgen("push", tmp_path / "again", "someone/deltas", "--without-originals", "-q", **hub.environment)
+    assert (pushed.returncode, pushed.stdout) == (0, ""), pushed.stderr
+    there = [path for path in world.files("someone/deltas") if path.startswith("deltas/other/")]
+    shards = [f"deltas/other/soft-0000{number}-of-00003.parquet" for number in range(3)]
+    assert sorted(there) == [*shards, "deltas/other/soft.json"]
 
 
 @pytest.mark.job
@@ -122,8 +185,6 @@ def test_over_the_hub(finished_split, hub, tmp_path):
 
 
 def test_bad_input(delta, tmp_path, capsys):
-    import shutil
-
     assert run("rebuild", tmp_path, "--source", SOURCE, "-o", tmp_path / "x") == 2
     assert "contains no delta; make one with fmrgen delta" in capsys.readouterr().err
     assert run("delta", tmp_path / "gone", "-o", tmp_path / "x") == 2
