@@ -60,7 +60,10 @@ def write_sets(reference: str, output: Path, normaliser: str | None) -> Path:
     """The corrupted sets of a source, and their recipe, whose path is returned."""
     source = build_source(load_source(reference))
     examples = list(source.read(0, len(source)))
-    images = torch.stack([torch.from_numpy(np.array(open_rgb(one.image))).permute(2, 0, 1) for one in examples])
+    opened = [open_rgb(one.image) for one in examples]
+    if len(sizes := {image.size for image in opened}) > 1:
+        raise UserError(f"--source: has images of {len(sizes)} sizes, and an array holds one; resize them first")
+    images = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in opened])
     output.mkdir(parents=True, exist_ok=True)
     np.save(output / "labels.npy", np.tile([one.label for one in examples], len(SEVERITIES)))
     for name, corrupt in CORRUPTIONS.items():

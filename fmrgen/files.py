@@ -4,13 +4,14 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 
@@ -62,13 +63,23 @@ def read_json(path: Path) -> dict[str, Any]:
 def parse_json(text: bytes, name: str) -> dict[str, Any]:
     """The JSON mapping that a text is. Raises UserError, starting with `name`, where it is none."""
     try:
-        tree = json.loads(text)
+        tree = json.loads(text, parse_constant=_no_number, parse_float=_finite)
         json.dumps(tree, ensure_ascii=False).encode()  # fails where a character is only half there
     except (ValueError, RecursionError) as error:
         raise UserError(f"{name}: can't be read as JSON: {one_line(error)}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{name}: is not a JSON mapping")
     return tree
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        _no_number(text)
+    return value
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 def of_schema(kind: type[Told], schema: str, tree: Mapping[str, Any], where: str) -> Told:

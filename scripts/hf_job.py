@@ -22,12 +22,14 @@ import argparse
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 BRANCH = "state"
+ATTEMPTS, PAUSE = 5, 30  # seconds, to keep the last state
 
 
 def fetch(repo: str, output: Path) -> None:
@@ -52,9 +54,9 @@ def keep(repo: str, output: Path) -> None:
 
 def main() -> int:
     """Fetches, generates, and keeps the state all the while; returns the exit status."""
-    parser = argparse.ArgumentParser(description="fmrgen generate, in a job that may be restarted")
+    parser = argparse.ArgumentParser(description="fmrgen generate, in a job that may be restarted", allow_abbrev=False)
     parser.add_argument("recipe")
-    parser.add_argument("--output", type=Path, default=Path("/tmp/out"))
+    parser.add_argument("-o", "--output", type=Path, default=Path("/tmp/out"))
     parser.add_argument("--state", metavar="REPO", help="keep unfinished work in this dataset repo")
     parser.add_argument(
         "--every", type=float, default=600, metavar="S", help="seconds between two commits of the state"
@@ -65,12 +67,18 @@ def main() -> int:
     command = [sys.executable, "-m", "fmrgen", "generate", known.recipe, "--output", str(known.output), *others]
     ended = threading.Event()
 
+    def try_to_keep() -> bool:
+        try:
+            if known.output.is_dir():
+                keep(known.state, known.output)
+            return True
+        except Exception as error:  # the next time it may work, and the job goes on meanwhile
+            print(f"{known.state}: not kept this time: {error}", file=sys.stderr, flush=True)
+            return False
+
     def keep_now_and_then() -> None:
         while not ended.wait(known.every):
-            try:
-                keep(known.state, known.output)
-            except Exception as error:  # the next time it may work, and the job goes on meanwhile
-                print(f"{known.state}: not kept this time: {error}", file=sys.stderr, flush=True)
+            try_to_keep()
 
     keeper = threading.Thread(target=keep_now_and_then, daemon=True)
     if known.state:
@@ -79,7 +87,8 @@ def main() -> int:
     ended.set()
     if known.state:
         keeper.join()
-        keep(known.state, known.output)
+        if not any(try_to_keep() or time.sleep(PAUSE) for _ in range(ATTEMPTS)):
+            return status or 1
     return status
 
 

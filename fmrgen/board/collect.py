@@ -1,5 +1,6 @@
 """What repos and folders hold of splits and results, read without an image of them."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,7 +28,8 @@ class BoardSplit:
     """A finished split of a repo or folder.
 
     Attributes:
-        repo: where it is, as it is called; `commit` is None for a folder.
+        place: where it is, as it is called.
+        repo: on the Hub, and its commit; empty and None for a folder.
         paths: in the folder, or in the copy of the repo.
         provenance: and what it says.
         summary: the figures of its own classifier.
@@ -36,6 +38,7 @@ class BoardSplit:
         made_with: in words.
     """
 
+    place: str
     repo: str
     commit: str | None
     paths: SplitPaths
@@ -48,7 +51,7 @@ class BoardSplit:
     @property
     def name(self) -> str:
         """As `evaluate` takes it."""
-        return f"{self.repo}:{self.paths.name}"
+        return f"{self.place}:{self.paths.name}"
 
     @property
     def classifier(self) -> str:
@@ -136,18 +139,31 @@ def collect(places: Sequence[str]) -> list[Family]:
         UserError: a place is neither, or none has a finished split.
     """
     families: dict[str, Family] = {}
+    known: dict[tuple[Path, str | None], str] = {}
+    names = Counter(map(_name_of, places))
     for place in places:
-        found = list(_splits_of(place))
+        # Two folders, or revisions, of one name are told apart by all that was said of them.
+        name = _name_of(place) if names[_name_of(place)] == 1 else place
+        found = list(_splits_of(place, name))
         if not found:
             raise UserError(f"{place}: contains no finished split")
+        where = (found[0].paths.root.resolve(), found[0].commit)
+        if where in known:
+            raise UserError(f"{place}: is the same as {known[where]}; name it once")
+        known[where] = place
         for split in found:
             families.setdefault(split.family, Family(split.family)).splits.append(split)
     return sorted(families.values(), key=lambda family: (-len(family.splits), family.title))
 
 
-def _splits_of(place: str) -> Iterator[BoardSplit]:
+def _name_of(place: str) -> str:
+    """What a folder or repo is called where no other has its name."""
+    return Path(place).resolve().name if Path(place).is_dir() else place.partition("@")[0]
+
+
+def _splits_of(place: str, name: str) -> Iterator[BoardSplit]:
     if Path(place).is_dir():
-        root, repo, commit = Path(place), Path(place).resolve().name, None
+        root, repo, commit = Path(place), "", None
     else:
         repo, _, revision = place.partition("@")
         root, commit = fetched(repo, revision or "main", _SMALL, _LARGEST)
@@ -156,4 +172,4 @@ def _splits_of(place: str) -> Iterator[BoardSplit]:
             paths = SplitPaths(root, config, split)
             judges = judges_of_files(paths, provenance.files_digest)
             told = (summary_of(provenance), leaderboard(paths, provenance), judges, made_with(provenance))
-            yield BoardSplit(repo, commit, paths, provenance, *told)
+            yield BoardSplit(name, repo, commit, paths, provenance, *told)

@@ -12,6 +12,7 @@ import sqlite3
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -34,10 +35,20 @@ TOKEN = "FMRGEN_ENDPOINT_TOKEN"  # variable of the environment
 _ATTEMPTS = 8
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _LONGEST_PAUSE = 60.0  # seconds
-_OF_THE_HUB = ("huggingface.co", "huggingface.cloud", "hf.space")  # who may see the Hub's token
+_HUB = "huggingface.co"  # may see the Hub's token; where anyone's code runs (Spaces, endpoints) is elsewhere
 _NUMBERED = re.compile(r"LABEL_(\d+)")  # how transformers calls classes without names
 
 Scores = dict[str, float]
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """An endpoint that sends one elsewhere is told: the token and the image are for nobody else."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_opener = urllib.request.build_opener(_NoRedirects)
 
 
 class EndpointClassifier(nn.Module):
@@ -128,23 +139,27 @@ class Answers:
         return found
 
     def _ask(self, image: bytes) -> Scores:
-        told = {"inputs": base64.b64encode(image).decode(), "parameters": {"top_k": self._top_k}}
+        question = {"inputs": base64.b64encode(image).decode(), "parameters": {"top_k": self._top_k}}
         headers = {"Content-Type": "application/json", "Accept": "application/json", **_authorization(self.url)}
-        body = json.dumps(told).encode()
+        body = json.dumps(question).encode()
         for attempt in range(1, _ATTEMPTS + 1):
             request = urllib.request.Request(self.url, body, headers)
             pause = min(_LONGEST_PAUSE, 0.5 * 2 ** (attempt - 1) * random.uniform(0.5, 1))
             try:
-                with urllib.request.urlopen(request, timeout=self._timeout) as answer:
-                    return _scores(json.loads(answer.read()))
+                with _opener.open(request, timeout=self._timeout) as answer:
+                    told = json.loads(answer.read())
             except urllib.error.HTTPError as error:
                 said = f"{error.code} {error.reason}"
                 if error.code not in _TRANSIENT:
                     raise UserError(f"{self.url}: answered {said}; check the address, and {TOKEN}") from None
                 asked = error.headers.get("Retry-After", "")
                 pause = min(_LONGEST_PAUSE, float(asked)) if asked.isdigit() else pause
-            except (OSError, ValueError, HTTPException) as error:  # no connection, cut off, or no such JSON
+            except (OSError, ValueError, HTTPException) as error:  # no connection, cut off, or no JSON
                 said = one_line(error, 120)
+            else:
+                if not isinstance(told, dict) or "error" not in told:
+                    return _scores(told, self.url)
+                said = f"answered {str(told)[:80]}"
             if attempt < _ATTEMPTS:
                 time.sleep(pause)
         raise UserError(
@@ -153,15 +168,21 @@ class Answers:
 
 
 def _authorization(url: str) -> dict[str, str]:
-    """A token for the endpoint: the one in the environment for it, and the Hub's for the Hub's own hosts alone."""
-    host = urlsplit(url).hostname or ""
-    is_hub = url.startswith("https://") and any(host == own or host.endswith(f".{own}") for own in _OF_THE_HUB)
-    token = os.environ.get(TOKEN) or (get_token() if is_hub else None)
+    """A token for the endpoint: the one in the environment for it, and the Hub's for the Hub itself alone.
+
+    Raises UserError where everyone on the way would see it.
+    """
+    address = urlsplit(url)
+    host, is_safe = address.hostname or "", address.scheme == "https"
+    own = os.environ.get(TOKEN)
+    if own and not is_safe and host not in ("localhost", "127.0.0.1", "::1"):
+        raise UserError(f"{url}: {TOKEN} would be sent there unencrypted; use https, or unset it")
+    token = own or (get_token() if is_safe and (host == _HUB or host.endswith(f".{_HUB}")) else None)
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _scores(told: Any) -> Scores:
-    """The scores of an answer. Raises ValueError for another one."""
+def _scores(told: Any, url: str) -> Scores:
+    """The scores of an answer. Raises UserError for another one, which asking again does not change."""
     told = told[0] if isinstance(told, list) and len(told) == 1 and isinstance(told[0], list) else told
     entries = told if isinstance(told, list) else []
     known = {
@@ -169,8 +190,14 @@ def _scores(told: Any) -> Scores:
         for entry in entries
         if isinstance(entry, dict) and isinstance(entry.get("score"), int | float) and "label" in entry
     }
+    labels = [entry.get("label") for entry in entries if isinstance(entry, dict)]
+    if twice := [label for label, times in Counter(map(str, labels)).items() if times > 1]:
+        raise UserError(f"{url}: calls several classes {twice[0]!r}; give each its own name in the model's id2label")
     if not known or len(known) != len(entries) or not all(0 <= score <= 1 for score in known.values()):
-        raise ValueError(f"answered {str(told)[:80]}, which are no labels with scores from 0 to 1")
+        raise UserError(
+            f"{url}: answered {str(told)[:80]}, which are no labels with scores from 0 to 1; it has to answer as "
+            "the Hub's image-classification endpoints do"
+        )
     return known
 
 

@@ -1,5 +1,8 @@
 """A session of onnxruntime as a torch module."""
 
+import hashlib
+import mmap
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +13,15 @@ from torch import Tensor, nn
 from fmrgen.errors import UserError
 from fmrgen.files import sha256_of
 
+# How a tensor of an ONNX file says where its bytes lie: an entry of a map, key `location`, before its value.
+_LOCATION = re.compile(rb"\n\x08location\x12")
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 class OnnxNetwork(nn.Module):
     """`forward` takes [B, 3, H, W] and returns logits [B, K], float32; `size` is the height of its input, if fixed.
 
-    Its one buffer is the sha256 of the file, by which it is told from others.
+    Its one buffer is a sha256 over the file and those beside it that hold its weights, by which it is told from others.
     """
 
     digest: Tensor
@@ -41,7 +46,7 @@ class OnnxNetwork(nn.Module):
         self._batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
         height = shape[1 if self._channels_last else 2]
         self.size = height if isinstance(height, int) and height > 0 else None
-        self.register_buffer("digest", torch.frombuffer(bytearray.fromhex(sha256_of(path)), dtype=torch.uint8))
+        self.register_buffer("digest", torch.frombuffer(bytearray.fromhex(_digest(path)), dtype=torch.uint8))
 
     def forward(self, images: Tensor) -> Tensor:
         pixels = images.detach().cpu().numpy().astype(self._type)
@@ -57,3 +62,20 @@ class OnnxNetwork(nn.Module):
         filled = np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), pixels.dtype)]) if missing else pixels
         logits: np.ndarray = self._session.run(None, {self._input: np.ascontiguousarray(filled)})[0]
         return logits[: len(pixels)].astype(np.float32)
+
+
+def _digest(path: Path) -> str:
+    """The sha256 of a model: of its file alone, or over the digests of that and of its external data."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        names = {_text_at(content, found.end()) for found in _LOCATION.finditer(content)}
+    others = [sha256_of(path.parent / name) for name in sorted(names) if (path.parent / name).is_file()]
+    return hashlib.sha256("".join([sha256_of(path), *others]).encode()).hexdigest() if others else sha256_of(path)
+
+
+def _text_at(content: mmap.mmap, start: int) -> str:
+    """The text of a protobuf field: its length, seven bits to a byte, and so many bytes."""
+    length = shift = 0
+    while content[start] >= 128:
+        length, shift, start = length | (content[start] & 127) << shift, shift + 7, start + 1
+    length |= content[start] << shift
+    return content[start + 1 : start + 1 + length].decode(errors="replace")

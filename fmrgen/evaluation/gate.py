@@ -77,10 +77,16 @@ def log_capital(drops: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarra
         Of the one who bets that the mean is larger than the margin, and of the one who bets that it is smaller, [N]
         each. Either is a test martingale: it passes log(1 / e) with a probability of e at most if they are wrong.
     """
+    larger, smaller = _log_gains(drops, margin)
+    return _mean_of_exp(larger.cumsum(axis=1)), _mean_of_exp(smaller.cumsum(axis=1))
+
+
+def _log_gains(drops: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """By how much each bet [bets] of either gambler multiplies their stake on each row, in the logarithm."""
     gain = drops - margin
-    larger = np.log1p(np.outer(_BETS / (1 + margin) if margin > -1 else _BETS, gain)).cumsum(axis=1)
-    smaller = np.log1p(np.outer(-_BETS / (1 - margin) if margin < 1 else -_BETS, gain)).cumsum(axis=1)
-    return _mean_of_exp(larger), _mean_of_exp(smaller)
+    larger = np.log1p(np.outer(_BETS / (1 + margin) if margin > -1 else _BETS, gain))
+    smaller = np.log1p(np.outer(-_BETS / (1 - margin) if margin < 1 else -_BETS, gain))
+    return larger, smaller
 
 
 def drops_of(baseline: np.ndarray, candidate: np.ndarray) -> np.ndarray:
@@ -170,15 +176,13 @@ def _bounds(drops: np.ndarray) -> tuple[float, float]:
 
 
 def _rows_more(drops: np.ndarray, margin: float) -> int | None:
-    """Capital grows in proportion to the rows, in the logarithm: how many more until it is enough."""
-    capital = max(float(one[-1]) for one in log_capital(drops, margin))
-    # What the mixture costs at the start is no sign of a trend.
-    variance = float(drops.var())
-    if not variance:
+    """The logarithm of capital grows as that of the best bet so far: how many more rows until it is enough."""
+    if not len(drops):
         return None
-    rate = (float(drops.mean()) - margin) ** 2 / (2 * variance)
-    missing = math.log(1 / ERROR) - capital
-    return math.ceil(missing / rate) if rate * len(drops) > 0.5 else None
+    capital = max(float(one[-1]) for one in log_capital(drops, margin))
+    rate = max(float(gains.mean(axis=1).max()) for gains in _log_gains(drops, margin))
+    # What little rate there is after few rows, or what chance alone makes of many, is no sign of a trend.
+    return math.ceil((math.log(1 / ERROR) - capital) / rate) if rate * len(drops) > 0.5 else None
 
 
 def _classes(drops: np.ndarray, labels: np.ndarray, names: list[str], margin: float) -> list[ClassDrop]:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import yaml
 from huggingface_hub import CommitOperationAdd, Discussion, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import RemoteEntryNotFoundError
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError, one_line
@@ -157,5 +157,5 @@ class _Model:
                     Path(hf_hub_download(self._hub.name, path, revision=revision)).read_bytes() == content
                     for path, content in files.items()
                 )
-        except EntryNotFoundError:
+        except RemoteEntryNotFoundError:  # and not LocalEntryNotFoundError, which is an outage
             return False

@@ -55,6 +55,8 @@ def server(monkeypatch, tmp_path):
             body = b"busy, try later" if fault == "text" else json.dumps(answer).encode()
             self.send_response(server.status)
             self.send_header("Content-Length", str(len(body)))
+            if server.location:
+                self.send_header("Location", server.location)
             self.end_headers()
             self.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
 
@@ -63,7 +65,7 @@ def server(monkeypatch, tmp_path):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    server.requests, server.faults, server.status = [], 0.0, 200
+    server.requests, server.faults, server.status, server.location = [], 0.0, 200, None
     server.names, server.form = [str(digit) for digit in range(10)], lambda answer: answer
     server.address = f"http://127.0.0.1:{server.server_port}/classify"
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -116,7 +118,18 @@ def test_other_forms_of_answers(server):
 @pytest.mark.parametrize(
     ("form", "message"),
     [
-        (lambda answer: {"error": "loading"}, "which are no labels with scores from 0 to 1"),
+        (
+            lambda answer: {"error": "loading"},
+            "answered {'error': 'loading'}, 8 times; run the same command again later",
+        ),
+        (
+            lambda answer: {"logits": [1, 2]},
+            "which are no labels with scores from 0 to 1; it has to answer as the Hub's",
+        ),
+        (
+            lambda answer: [{"label": "crane", "score": 0.5}] * 2,
+            "calls several classes 'crane'; give each its own name",
+        ),
         (lambda answer: [{"label": "x"}], "which are no labels with scores"),
         (lambda answer: [{"label": "0", "score": 7}], "which are no labels with scores"),
         (lambda answer: [], "which are no labels with scores"),
@@ -126,6 +139,7 @@ def test_answers_that_are_none(server, form, message):
     server.form = form
     with pytest.raises(UserError, match=message):
         Config(url=server.address, kept_hours=0).build()(torch.zeros(1, 3, 8, 8))
+    assert len(server.requests) == (8 if "8 times" in message else 1)
 
 
 def test_refusals_and_classes_that_nobody_named(server):
@@ -141,11 +155,28 @@ def test_the_hubs_token_is_for_the_hub_alone(server, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     Config(url=server.address, kept_hours=0).build()(torch.zeros(1, 3, 8, 8))
     assert not any("Authorization" in request for request in server.requests)
-    assert client._authorization("https://x.endpoints.huggingface.cloud/y") == {"Authorization": "Bearer hf_secret"}
-    assert client._authorization("https://evilhuggingface.co/y") == {}
-    assert client._authorization("http://huggingface.co/y") == {}
+    assert client._authorization("https://router.huggingface.co/y") == {"Authorization": "Bearer hf_secret"}
+    for other in (
+        "https://someone-space.hf.space/y",
+        "https://x.endpoints.huggingface.cloud/y",
+        "https://evilhuggingface.co/y",
+        "http://huggingface.co/y",
+    ):
+        assert client._authorization(other) == {}
     monkeypatch.setenv("FMRGEN_ENDPOINT_TOKEN", "own")
     assert client._authorization(server.address) == {"Authorization": "Bearer own"}
+    with pytest.raises(
+        UserError, match="FMRGEN_ENDPOINT_TOKEN would be sent there unencrypted; use https, or unset it"
+    ):
+        client._authorization("http://example.com/y")
+
+
+def test_who_sends_one_elsewhere_is_not_followed(server, listener, monkeypatch):
+    monkeypatch.setenv("FMRGEN_ENDPOINT_TOKEN", "own")
+    server.status, server.location = 302, f"http://127.0.0.1:{listener.port}/x"
+    with pytest.raises(UserError, match="answered 302 Found; check the address"):
+        Config(url=server.address).build()(torch.zeros(1, 3, 8, 8))
+    assert listener.requests == []
 
 
 def test_a_strangers_endpoint_is_a_place(server):

@@ -46,6 +46,19 @@ def test_predictions_are_those_of_the_network(network, file):
     assert torch.allclose(found, expected, atol=1e-3)
 
 
+def test_weights_that_lie_beside_the_file_are_told_apart(network, file, tmp_path):
+    digests = set()
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        torch.onnx.export(net, (torch.rand(2, 3, 32, 32),), str(folder / "net.onnx"), external_data=True, verbose=False)
+        assert (folder / "net.onnx.data").exists()
+        digests.add(weights_sha256(Config(model=str(folder / "net.onnx")).build()))
+    assert len(digests) == 2
+
+
 def test_a_split_is_evaluated(finished_split, file, tmp_path):
     found = evaluate([str(finished_split)], [f"onnx:{file}"], progress=False)
     assert found.classifiers[0].name == "net"

@@ -166,7 +166,8 @@ def test_the_action_runs(split, tmp_path):
     step = next(step for step in action["runs"]["steps"] if step.get("id") == "gate")
     defaults = {name: told.get("default", "") for name, told in action["inputs"].items()}
     outcomes = {}
-    for name, candidate, undecided in (("fail", OTHER, "fail"), ("undecided", LENET, "pass")):
+    cases = (("fail", OTHER, "fail"), ("undecided", LENET, "pass"), ("none", "no_such_module:Net", "pass"))
+    for name, candidate, undecided in cases:
         given = defaults | {
             "split": str(split),
             "candidate": candidate,
@@ -182,6 +183,9 @@ def test_the_action_runs(split, tmp_path):
         done = subprocess.run(
             ["bash", "-e", "-c", step["run"]], env={**os.environ, **env}, capture_output=True, text=True
         )
+        if name == "none":
+            assert (done.returncode, files["GITHUB_OUTPUT"].exists()) == (2, False), done.stderr
+            continue
         assert files["GITHUB_OUTPUT"].read_text() == f"verdict={name}\n", done.stderr
         assert f": {name}" in files["GITHUB_STEP_SUMMARY"].read_text()
         assert ElementTree.parse(tmp_path / f"{name}.xml").getroot().get("tests") == "1"

@@ -4,10 +4,12 @@ import json
 import re
 from pathlib import Path
 
+import httpx2
 import pytest
 import yaml
 from helpers import FAULTS, run, run_jobs
 from huggingface_hub import HfApi, constants, parse_eval_result_entries
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from fmrgen import evaluate
 from fmrgen.errors import UserError
@@ -169,6 +171,20 @@ def test_a_pull_request_for_each_model_and_never_a_second(hub, split, tmp_path):
     ((merged,),) = run_jobs(hub, tmp_path, [{"world": "expected", "arguments": one}])
     assert "net0: team/net0: has these results" in merged[2], merged
     assert len(repo["pull_requests"]) == 1
+
+
+def test_an_outage_is_not_taken_for_files_that_are_not_there(hub, monkeypatch):
+    """Else a second pull request would be opened for what is proposed already."""
+    from fmrgen.hub import submit
+
+    def is_out(*arguments, **options):
+        answer = httpx2.Response(503, request=httpx2.Request("GET", hub.address))
+        raise LocalEntryNotFoundError("no such file here") from HfHubHTTPError("503", response=answer)
+
+    monkeypatch.setattr(submit, "hf_hub_download", is_out)
+    model = submit._Model("team/net", print)
+    with pytest.raises(LocalEntryNotFoundError):
+        model._has({".eval_results/x.yaml": b"1"}, "main")
 
 
 @pytest.mark.job

@@ -73,6 +73,34 @@ def test_protocols_are_kept_apart_and_ranks_are_as_wide_as_chance(finished_split
         collect([str(tmp_path)])
 
 
+def test_two_places_of_one_name(finished_split, tmp_path):
+    better = board_folder(finished_split, tmp_path / "a/out", 2, 0)
+    other = board_folder(finished_split, tmp_path / "b/out", 1, 0)
+    (family,) = collect([str(better), str(other)])
+    assert {name: place[0] for name, place in family.places.items()} == {
+        f"{better}:mnist/net1": 1,
+        f"{better}:mnist/net0": 1,
+        f"{other}:mnist/net0": 1,
+    }
+    write_site([family], tmp_path / "site", "Digits")
+    assert len(list((tmp_path / "site/splits").glob("*.html"))) == 3
+    with pytest.raises(UserError, match="out/: is the same as .*out; name it once"):
+        collect([str(better), f"{better}/"])
+
+
+def test_figures_that_are_no_numbers_are_passed_over(finished_split, tmp_path):
+    folder = board_folder(finished_split, tmp_path / "one", 1, 2)
+    entry = next(folder.rglob("results/**/*.json"))
+    for number in ("NaN", "Infinity", "1e999"):
+        told = json.loads(entry.read_text()) | {"fmr": {"value": "?", "low": 1.0, "high": 2.0}}
+        entry.write_text(json.dumps(told).replace('"?"', number))
+        (family,) = collect([str(folder)])
+        assert len(family.splits[0].entries) == 1
+        write_site([family], tmp_path / "site", "Digits")
+        told["fmr"]["value"] = 60.0
+        entry.write_text(json.dumps(told))
+
+
 def test_the_data_and_the_pages(site):
     rows = json.loads((site / "leaderboard.json").read_text())["rows"]
     assert len(rows) == 4 + 4 * 2 + 2
