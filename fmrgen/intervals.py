@@ -206,7 +206,21 @@ def macro_robustness(
     return Estimate(float(value), float(low), float(high))
 
 
-def wilson(hits: int, rows: int) -> tuple[float, float]:
+def share(percent: Estimate, rows: int) -> Estimate:
+    """A mean of shares with Wilson's interval, whose ends are shares too, in place of one that is symmetric.
+
+    Args:
+        percent: the mean, from 0 to 100, and an interval of it that may be wider than that.
+        rows: examples that it is of; they count as so many coin tosses as would have as wide an interval.
+    """
+    middle = percent.value / 100
+    low, high = interval_ends(percent)
+    error = (high - low) / 200 / float(ndtri((1 + CONFIDENCE) / 2))
+    tosses = middle * (1 - middle) / error**2 if error > 0 and 0 < middle < 1 else rows
+    return Estimate(percent.value, *wilson(middle * tosses, tosses))
+
+
+def wilson(hits: float, rows: float) -> tuple[float, float]:
     """The ends of Wilson's interval for a proportion, in percent."""
     z = float(ndtri((1 + CONFIDENCE) / 2))
     middle, margin = 2 * hits + z**2, z * np.sqrt(4 * hits * (rows - hits) / rows + z**2)

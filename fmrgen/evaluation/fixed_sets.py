@@ -1,7 +1,7 @@
 """Fixed benchmarks beside FMR: labelled sets, alone or as corruptions in several severities (ImageNet-C's mCE)."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import Batch, Pixels
 from fmrgen.fixed_sets import FixedSets
 from fmrgen.image_files import open_rgb
-from fmrgen.intervals import Estimate, independent_mean, mean, proportion
+from fmrgen.intervals import Estimate, independent_mean, mean, proportion, share
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 
 
@@ -71,12 +71,14 @@ def fixed_result(
         errors = {of: 100 / (len(config.sets) * of_each * config.normaliser[of[0]]) for of in rows}
     ids = [one.ids for one in rows.values()]
     paired = all(len(other) == len(ids[0]) and np.array_equal(other, ids[0]) for other in ids[1:])
+    accuracy = _weighted({of: 100 * hits for of, hits in right.items()}, weights, paired)
+    error = None if errors is None else _weighted({of: 100.0 * ~hits for of, hits in right.items()}, errors, paired)
     return FixedResult(
         name,
         classifier,
         sum(map(len, ids)),
-        _weighted({of: 100 * hits for of, hits in right.items()}, weights, paired),
-        None if errors is None else _weighted({of: 100.0 * ~hits for of, hits in right.items()}, errors, paired),
+        share(accuracy, len(ids[0]) if paired else sum(map(len, ids))),
+        None if error is None else replace(error, low=None if error.low is None else max(error.low, 0.0)),
         {_set_name(*of): _known(proportion(hits)) for of, hits in right.items()},
     )
 
