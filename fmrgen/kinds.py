@@ -15,6 +15,7 @@ from fmrgen.weights.assets import resolve_path
 
 TRAINED_CLASSIFIER = "classifier.yaml"  # beside model.safetensors: the section that builds the network
 _WITH_A_MODEL = ("clip", "zero_shot", "open_clip", "reference")  # kinds of oracles
+_CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors", ".bin")
 _IMPORT_PATH = re.compile(r"\w+(\.\w+)*:\w+")
 
 
@@ -22,6 +23,7 @@ def classifier_of_short_form(text: str) -> dict[str, Any]:
     """The section that `timm:NAME`, `zoo:NAME`, `hf:REPO`, `onnx:FILE`, an address of an endpoint, a trained folder, an
     asset or an import path stands for.
     """
+    check_no_weights(text)
     prefix, _, name = text.partition(":")
     if prefix in ("timm", "zoo", "onnx"):
         return {"kind": prefix, "model": name}
@@ -38,8 +40,21 @@ def classifier_of_short_form(text: str) -> dict[str, Any]:
         return {"kind": text} if is_config else {"kind": "module", "target": text}
     raise UserError(
         f"{text}: not a classifier; use timm:NAME, zoo:NAME, hf:REPO, onnx:FILE, https://…, asset:NAME, "
-        "package.module:Name, a recipe, or a folder of fmrgen train"
+        "package.module:Name, a recipe, a folder of fmrgen train, or {kind: …}"
     )
+
+
+def check_no_weights(text: str) -> None:
+    """Raises UserError for the name of a file of weights alone, which says nothing of the network."""
+    if ":" in text or text.lstrip().startswith("{"):
+        return
+    if text.endswith(".onnx"):
+        raise UserError(f"{text}: is an ONNX file; write onnx:{text}")
+    if text.endswith(_CHECKPOINTS):
+        raise UserError(
+            f"{text}: is a checkpoint, which says nothing of its network; write "
+            f"{{kind: module, target: 'my_models:Net', checkpoint: {text}}}, or {{kind: timm, model: …, checkpoint: …}}"
+        )
 
 
 def generator_of_short_form(text: str, image_size: int) -> ComponentConfig:

@@ -34,6 +34,7 @@ from fmrgen.kinds import (
     OracleField,
     SourceField,
     SourceOnly,
+    check_no_weights,
     classifier_of_short_form,
     oracle_config_of,
     oracle_of_short_form,
@@ -214,6 +215,7 @@ def load_classifier(text: str) -> tuple[str, ComponentConfig]:
         UserError: it is none of these.
     """
     name, reference = _name_and_reference(text)
+    check_no_weights(reference)
     if reference.lstrip().startswith("{"):
         tree = {"classifier": parse_yaml(reference, reference)}
         name = name or "classifier"
@@ -302,6 +304,8 @@ def load_fixed_sets(texts: Sequence[str]) -> "dict[str, FixedSets]":
     for text in texts:
         name, reference = _name_and_reference(text)
         is_section = reference.lstrip().startswith("{")
+        if not is_section:
+            _check_fixed(reference)
         tree = {"source": parse_yaml(reference, reference)} if is_section else _read(reference, seen=())
         name = name or ("set" if is_section else Path(reference).stem)
         if name in found:
@@ -309,6 +313,16 @@ def load_fixed_sets(texts: Sequence[str]) -> "dict[str, FixedSets]":
         found[name] = validate(FixedSets, tree, reference)
         found[name].sources(name)  # a mistake in a source is told now
     return found
+
+
+def _check_fixed(reference: str) -> None:
+    """Raises UserError for what is neither a file nor a shipped recipe of sets."""
+    if reference in shipped_recipes() or Path(reference).is_file():
+        return
+    if Path(reference).is_dir():
+        raise UserError(f"{reference}: is a folder; write --fixed {{kind: imagefolder, path: {reference}}}")
+    near = unknown_message("set", reference, [name for name in shipped_recipes() if name.startswith("sets/")])
+    raise UserError(f"{reference}: no such file, and not a shipped set: {near}")
 
 
 def load_source(text: str) -> SourceConfig:

@@ -32,8 +32,9 @@ class BoardSplit:
         repo: on the Hub, and its commit; empty and None for a folder.
         paths: in the folder, or in the copy of the repo.
         provenance: and what it says.
+        classifier: that it was made against, as evaluations on it call that; else the split's name.
         summary: the figures of its own classifier.
-        entries: results that were found on it.
+        entries: results of other classifiers on it.
         judges: those who looked at it besides its oracle.
         made_with: in words.
     """
@@ -43,6 +44,7 @@ class BoardSplit:
     commit: str | None
     paths: SplitPaths
     provenance: Provenance
+    classifier: str
     summary: Summary
     entries: list[Entry]
     judges: list[JudgeFile]
@@ -52,11 +54,6 @@ class BoardSplit:
     def name(self) -> str:
         """As `evaluate` takes it."""
         return f"{self.place}:{self.paths.name}"
-
-    @property
-    def classifier(self) -> str:
-        """The one that it was made against: the split's name."""
-        return self.paths.split
 
     @property
     def family(self) -> str:
@@ -171,5 +168,8 @@ def _splits_of(place: str, name: str) -> Iterator[BoardSplit]:
         if provenance.is_finished:
             paths = SplitPaths(root, config, split)
             judges = judges_of_files(paths, provenance.files_digest)
-            told = (summary_of(provenance), leaderboard(paths, provenance), judges, made_with(provenance))
+            entries = leaderboard(paths, provenance)
+            own = sorted(entry.classifier for entry in entries if entry.conditioned)
+            others = [entry for entry in entries if not entry.conditioned]
+            told = (own[0] if own else split, summary_of(provenance), others, judges, made_with(provenance))
             yield BoardSplit(name, repo, commit, paths, provenance, *told)

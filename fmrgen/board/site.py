@@ -14,6 +14,7 @@ from huggingface_hub import constants
 
 from fmrgen.board.collect import BoardSplit, Family
 from fmrgen.board.submitted import SubmittedResult
+from fmrgen.errors import UserError
 from fmrgen.files import write_atomically
 from fmrgen.hub.leaderboard import Entry
 from fmrgen.intervals import Estimate, format_estimate, interval_ends
@@ -42,7 +43,12 @@ def write_site(
 
     Returns:
         The files, `index.html` first.
+
+    Raises:
+        UserError: the folder is a dataset's.
     """
+    if (folder / "provenance").exists():
+        raise UserError(f"{folder}: holds splits; choose another --output for the site")
     pages = _Pages(families)
     written = {"index.html": _index(families, pages, title, submitted or {}).encode()}
     for split in pages.splits:
@@ -117,6 +123,7 @@ def _index(
                 "name": f"Protocol {number}" if len(families) > 1 else "Each model on the split made for it",
                 "facts": family.title,
                 "rows": rows,
+                "has_judges": any(row["judges"] for row in rows),
                 "made": family.splits[0].made_with,
                 "plot": png_address(_plot(family).to_bytes()) if len(family.splits) > 1 else None,
                 "transfer": _transfer(family, pages),
@@ -144,7 +151,10 @@ def _transfer(family: Family, pages: _Pages) -> dict[str, Any] | None:
         {
             "split": split.name,
             "page": pages.of_split(split),
-            "cells": [_of_entry(found[split.name].get(model)) for model in models],
+            "cells": [
+                _of_own(split) if model == split.classifier else _of_entry(found[split.name].get(model))
+                for model in models
+            ],
         }
         for split in family.ranked()
     ]
@@ -154,8 +164,12 @@ def _transfer(family: Family, pages: _Pages) -> dict[str, Any] | None:
 def _of_entry(entry: Entry | None) -> dict[str, str]:
     if entry is None:
         return {"value": "", "interval": "", "sort": ""}
-    cell = _cell(entry.figures.get("fmr") or entry.figures.get("perturbed_accuracy"))
-    return {**cell, "value": f"{cell['value']}{' ◆' if entry.conditioned else ''}"}
+    return _cell(entry.figures.get("fmr") or entry.figures.get("perturbed_accuracy"))
+
+
+def _of_own(split: BoardSplit) -> dict[str, str]:
+    cell = _cell(split.summary.fmr)
+    return {**cell, "value": f"{cell['value']} ◆"}
 
 
 def _split_page(split: BoardSplit, pages: _Pages) -> str:
@@ -172,7 +186,6 @@ def _split_page(split: BoardSplit, pages: _Pages) -> str:
             {
                 "model": entry.classifier,
                 "page": pages.of_model(entry.classifier),
-                "own": entry.conditioned,
                 "figures": [_cell(entry.figures.get(name)) for name in compared],
             }
             for entry in split.entries
@@ -194,7 +207,7 @@ def _model_page(model: str, families: Sequence[Family], pages: _Pages) -> str:
             if split.classifier == model
         ]
         rows += [
-            {"split": split.name, "page": pages.of_split(split), "own": entry.conditioned, "rank": ""}
+            {"split": split.name, "page": pages.of_split(split), "own": False, "rank": ""}
             | {"figures": [_cell(entry.figures.get(name)) for name in _OWN[:3]]}
             for split in family.ranked()
             for entry in split.entries
@@ -242,7 +255,7 @@ def _rows(families: Sequence[Family]) -> list[dict[str, Any]]:
             own = {"model": split.classifier, "own": True, "rank_best": best, "rank_worst": worst}
             rows.append(shared | own | _figures({name: getattr(split.summary, name) for name in _OWN}))
             for entry in split.entries:
-                told = {"model": entry.classifier, "own": entry.conditioned, "rank_best": None, "rank_worst": None}
+                told = {"model": entry.classifier, "own": False, "rank_best": None, "rank_worst": None}
                 rows.append(shared | told | _figures({name: entry.figures.get(name) for name in _OWN}))
     return rows
 

@@ -32,7 +32,7 @@ from fmrgen.errors import UserError, one_line
 
 TOKEN = "FMRGEN_ENDPOINT_TOKEN"  # variable of the environment
 
-_ATTEMPTS = 8
+_ATTEMPTS, _FIRST_ATTEMPTS = 8, 3  # the second at an address where nobody has answered yet
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _LONGEST_PAUSE = 60.0  # seconds
 _HUB = "huggingface.co"  # may see the Hub's token; where anyone's code runs (Spaces, endpoints) is elsewhere
@@ -98,7 +98,7 @@ class Answers:
     """What an endpoint says of images, kept on this machine for some hours."""
 
     def __init__(self, url: str, top_k: int, kept_hours: float, timeout: float) -> None:
-        self.url, self._top_k, self._timeout = url, top_k, timeout
+        self.url, self._top_k, self._timeout, self._answered = url, top_k, timeout, False
         self._since = time.time() - 3600 * kept_hours
         self._file = None
         if kept_hours:
@@ -148,13 +148,18 @@ class Answers:
             try:
                 with _opener.open(request, timeout=self._timeout) as answer:
                     told = json.loads(answer.read())
+                    self._answered = True
             except urllib.error.HTTPError as error:
                 said = f"{error.code} {error.reason}"
                 if error.code not in _TRANSIENT:
                     raise UserError(f"{self.url}: answered {said}; check the address, and {TOKEN}") from None
                 asked = error.headers.get("Retry-After", "")
                 pause = min(_LONGEST_PAUSE, float(asked)) if asked.isdigit() else pause
-            except (OSError, ValueError, HTTPException) as error:  # no connection, cut off, or no JSON
+            except urllib.error.URLError as error:
+                said = f"can't be reached: {' '.join(str(error.reason).split())[:120]}"
+                if not self._answered and attempt == _FIRST_ATTEMPTS:
+                    raise UserError(f"{self.url}: {said}; check the address, or start it") from None
+            except (OSError, ValueError, HTTPException) as error:  # cut off, or no JSON
                 said = one_line(error, 120)
             else:
                 if not isinstance(told, dict) or "error" not in told:

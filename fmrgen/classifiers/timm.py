@@ -42,7 +42,8 @@ class Config(ClassifierConfig):
         try:
             model = timm.create_model(self.model, pretrained=pretrained, **self.model_args)
         except (RuntimeError, TypeError, ValueError, OSError, AssertionError) as error:
-            what = f"classifier.model: timm can't make {self.model} of {self.model_args}"
+            of = f" of {self.model_args}" if self.model_args else ""
+            what = f"classifier.model: timm can't make {self.model}{of}"
             raise UserError(f"{what}: {one_line(error)}") from None
         if self.checkpoint is not None:
             load_checkpoint(model, self.checkpoint)

@@ -96,6 +96,8 @@ def generate(
         raise UserError(f"{'--public' if public else '--replace'} only applies with --push REPO")
     if push is not None and part is not None:
         raise UserError("--push needs the whole split, --part makes one of its parts; merge the parts, then push")
+    if dry_run and as_json:
+        raise UserError("--json is of what was made, and --dry-run makes nothing; leave one out")
     own_part = _parse_part(part)
     loaded = load_recipe(recipe, limited(limit, overrides))
 

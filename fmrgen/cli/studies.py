@@ -282,7 +282,7 @@ def attack_oracle(
 
 def agree(
     evaluations: Annotated[
-        list[Path], typer.Argument(metavar="EVALUATION.json...", help="Of `evaluate` or `compare`.")
+        list[Path], typer.Argument(metavar="EVALUATION.json...", help="Of `evaluate` or `compare`, or its folder.")
     ],
     chosen: Annotated[
         list[str] | None,
@@ -306,7 +306,7 @@ def agree(
     from fmrgen.report.correlation import correlation_table, write_correlations
 
     formats = plot_formats(plots)
-    columns = measures([read_figures(path) for path in evaluations])
+    columns = measures([read_figures(path / "evaluation.json" if path.is_dir() else path) for path in evaluations])
     found = correlations(columns, chosen or [])
     written = write_correlations(found, columns, output, formats)
     if not quiet:

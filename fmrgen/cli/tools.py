@@ -162,10 +162,12 @@ def gate(
     Both see the same perturbed images, as many as it takes. Exits with 0 if the candidate passes, 1 if it fails, 3 if
     the split does not tell.
     """
-    from fmrgen.recipe import load_classifiers
+    from fmrgen.recipe import load_classifier
 
-    ((_, new),) = load_classifiers([f"candidate={candidate}"]).items()
-    ((_, old),) = load_classifiers([f"baseline={baseline}"]).items()
+    for path in (junit, summary):
+        if path is not None and path.is_dir():
+            raise UserError(f"{path}: is a folder; name a file")
+    (_, new), (_, old) = (load_classifier(text) for text in (candidate, baseline))
 
     from fmrgen.cli import display, progress
     from fmrgen.files import write_atomically
@@ -188,7 +190,7 @@ def gate(
             display.print_json(found)
         elif not quiet:
             display.print_table(gate_table(found), split)
-        for line in alarm_lines(found):
+        for line in [*found.notes, *alarm_lines(found)]:
             display.print_note(line)
         (display.print_note if as_json else display.print_line)(verdict_line(found))
     raise typer.Exit(_GATE_STATUS[found.verdict])

@@ -46,6 +46,7 @@ class Gate:
         low, high: bounds of the drop in the long run, each of which holds with 95 %, whenever one looks.
         rows_more: about how many more rows would decide it; None where it is decided, or nothing tends either way.
         classes: the drop in each class, over the same rows.
+        notes: what a reader must know of the split.
     """
 
     verdict: Verdict
@@ -59,6 +60,7 @@ class Gate:
     high: float
     rows_more: int | None
     classes: list[ClassDrop] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def alarms(self) -> list[ClassDrop]:

@@ -123,9 +123,15 @@ def _result(
     conditioned = _is_own_classifier(passed, model, of_model, columns, notes)
     if conditioned and "reconstruction_prediction" in columns:
         of_model = {**of_model, "reconstruction_prediction": columns["reconstruction_prediction"]}
-    classes = summarise_classes(of_model, len(labels))
+    classes, total = summarise_classes(of_model, len(labels)), summarise(of_model)
+    accuracy = total.standard_accuracy
+    if accuracy is not None and accuracy.low is not None and accuracy.low <= 100 / len(labels):
+        notes.append(
+            f"its SA is {accuracy.value:.1f} %, no better than chance, and its FMR says nothing: are its weights "
+            "loaded, and its classes in the order of the labels?"
+        )
     judged = corrected_by(passed.judges, of_model, columns["valid"]) if passed.judges else {}
-    return Result(split.name, model.name, conditioned, summarise(of_model), classes, notes, judged)
+    return Result(split.name, model.name, conditioned, total, classes, notes, judged)
 
 
 def _order_is_known(passed: ClassifiedSplit, model: NamedClassifier) -> bool:

@@ -15,13 +15,13 @@ from fmrgen.files import write_atomically
 from fmrgen.hub.client import HubClient, Operation, check_no_token, check_publication
 from fmrgen.hub.repo import no_bars
 from fmrgen.report.markdown import escape
-from fmrgen.storage.delta import FOLDER, about_path, deltas_in, read_about
+from fmrgen.storage.delta import about_path, deltas_in, read_about
 from fmrgen.storage.made_with import made_with
-from fmrgen.storage.paths import CARD, CONFIG_NAME, SPLIT_NAME
+from fmrgen.storage.paths import CARD, CONFIG_NAME, DELTAS, SPLIT_NAME
 from fmrgen.storage.provenance import Provenance
 
-_ABOUT = re.compile(rf"{FOLDER}/({CONFIG_NAME})/({SPLIT_NAME})\.json")
-_SHARD = re.compile(rf"{FOLDER}/({CONFIG_NAME})/({SPLIT_NAME})-\d+-of-\d+\.parquet")
+_ABOUT = re.compile(rf"{DELTAS}/({CONFIG_NAME})/({SPLIT_NAME})\.json")
+_SHARD = re.compile(rf"{DELTAS}/({CONFIG_NAME})/({SPLIT_NAME})-\d+-of-\d+\.parquet")
 _OURS = "fmrgen rebuild"  # in every card of ours
 _GATE = (
     "These files are of use only with the original images, whose terms stay in force. You confirm that you have these "
@@ -54,7 +54,7 @@ def _card(deltas: Mapping[tuple[str, str], Provenance]) -> str:
         "configs": [
             {
                 "config_name": f"{config}.delta",
-                "data_files": [{"split": name, "path": f"{FOLDER}/{config}/{name}-*.parquet"} for name in names],
+                "data_files": [{"split": name, "path": f"{DELTAS}/{config}/{name}-*.parquet"} for name in names],
             }
             for config, names in splits.items()
         ],

@@ -1,5 +1,6 @@
 """Some files of a dataset repo on this machine."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from glob import escape
@@ -9,6 +10,7 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 
+from fmrgen.errors import UserError
 from fmrgen.hub.client import HubClient
 from fmrgen.hub.repo import no_bars
 from fmrgen.hub_timeouts import checked_commit
@@ -17,6 +19,8 @@ from fmrgen.hub_timeouts import checked_commit
 def fetched(repo: str, revision: str, patterns: Sequence[str], largest: float = inf) -> tuple[Path, str]:
     """The folder with the files of a dataset repo that match and are of `largest` bytes at most, and the commit that
     they are of. Raises UserError."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise UserError(f"{repo}: no such folder, and a repo is called OWNER/NAME")
     hub = HubClient(repo, "dataset", revision, lambda line: None)
     info: Any = hub.ask(lambda: hub.api.dataset_info(repo, revision=revision, files_metadata=True))
     commit = checked_commit(info.sha, repo)

@@ -1,20 +1,22 @@
 """A gate for releases: is the candidate less robust than the baseline, on the same images?"""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 
+from fmrgen.classifiers.base import has_weights
 from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import classify
 from fmrgen.evaluation.gate import Gate, decide, drops_of
 from fmrgen.evaluation.gate import gate as gate_of_rows
 from fmrgen.evaluation.samples import Sampler
-from fmrgen.evaluation.stream import SplitRows, check_columns
+from fmrgen.evaluation.stream import NamedClassifier, SplitRows, check_columns
 from fmrgen.jobs.answering import AnyClassifier, answering_in, first_image, labels_of, named_model
 from fmrgen.jobs.bars import OnRows
 from fmrgen.jobs.evaluate import AnySplit
-from fmrgen.storage.open import open_split
+from fmrgen.storage.open import OpenedSplit, open_split
 
 _FIRST = 500  # rows of the first look; each further one takes as many as all before it
 
@@ -76,7 +78,23 @@ def gate(
         on_rows(opened.name, stop, len(order))
         if decide(drops_of(old, new), max_drop / 100)[0] != "undecided":
             break
-    return gate_of_rows(old, new, columns["label"][order[:stop]], list(labels.names), max_drop, len(order))
+    found = gate_of_rows(old, new, columns["label"][order[:stop]], list(labels.names), max_drop, len(order))
+    return replace(found, notes=_notes(opened, models))
+
+
+def _notes(opened: OpenedSplit, models: list[NamedClassifier]) -> list[str]:
+    """What a verdict is worth on a split that was made against one of the two."""
+    recorded = None if opened.provenance is None else opened.provenance.weights_sha256.classifier
+    own = [model.name for model in models if recorded is not None and has_weights(model.module, recorded)]
+    meanings = {
+        "baseline": "the candidate is spared what the baseline is attacked with, and a pass says little",
+        "candidate": "the candidate alone is attacked, and a fail says little",
+    }
+    return (
+        [f"the split was made against the {own[0]}: {meanings[own[0]]}; take one made against a third"]
+        if len(own) == 1
+        else []
+    )
 
 
 def _looks(rows: int) -> list[int]:

@@ -18,9 +18,8 @@ from fmrgen.metrics import Summary
 from fmrgen.recipe import load_source
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 from fmrgen.storage.delta import DIGEST, deltas_in, pixels_sha256, read_about, read_delta, rebuilt_table, write_delta
-from fmrgen.storage.delta import FOLDER as DELTAS
 from fmrgen.storage.open import choose_split, parse_reference
-from fmrgen.storage.paths import SplitPaths, splits_in
+from fmrgen.storage.paths import DELTAS, SplitPaths, splits_in
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import SplitFolder, parquet_bytes
 
@@ -57,6 +56,8 @@ def make_delta(
         on_rows(done, provenance.rows)
 
     check_writable(Path(folder))
+    if (Path(folder) / "provenance").exists():
+        raise UserError(f"{folder}: holds splits with their images; choose another --output")
     write_delta(paths, provenance, Path(folder), count)
     write_delta_card(Path(folder))
 

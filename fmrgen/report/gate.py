@@ -49,6 +49,7 @@ def gate_markdown(gate: Gate, split: str) -> str:
         f"{escape(verdict_line(gate))}.",
         table_of(gate_table(gate)),
     ]
+    parts += [escape(note) for note in gate.notes]
     if lines := alarm_lines(gate):
         parts.append(
             "\n".join(
@@ -72,7 +73,7 @@ def gate_junit(gate: Gate, split: str) -> bytes:
     if gate.verdict != "pass":
         tag = "failure" if gate.verdict == "fail" else "skipped"
         ElementTree.SubElement(case, tag, message=verdict_line(gate))
-    lines = [*(f"{name}: {value}" for name, value in gate_table(gate).rows), *alarm_lines(gate)]
+    lines = [*(f"{name}: {value}" for name, value in gate_table(gate).rows), *gate.notes, *alarm_lines(gate)]
     ElementTree.SubElement(case, "system-out").text = _plain("\n".join(lines))
     ElementTree.indent(suite)
     text: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)

@@ -21,12 +21,11 @@ from fmrgen.errors import UserError
 from fmrgen.files import check_inside, of_schema, open_plain, read_json, sha256_of, write_atomically
 from fmrgen.image_files import open_rgb
 from fmrgen.storage.judgements import to_parquet
-from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.paths import DELTAS, SplitPaths
 from fmrgen.storage.provenance import Provenance, parse_provenance
 from fmrgen.storage.schema import IMAGES
 from fmrgen.storage.shards import SplitFolder
 
-FOLDER = "deltas"
 SCHEMA: Literal["fmrgen-delta/2"] = "fmrgen-delta/2"
 DIGEST = "original_sha256"
 
@@ -68,12 +67,12 @@ def pixels_sha256(pixels: np.ndarray) -> str:
 
 def about_path(root: Path, config: str, split: str) -> Path:
     """Of the small file about a delta."""
-    return root / FOLDER / config / f"{split}.json"
+    return root / DELTAS / config / f"{split}.json"
 
 
 def deltas_in(root: Path) -> list[tuple[str, str]]:
     """The configs and splits of the deltas in a folder."""
-    return sorted((path.parent.name, path.stem) for path in (root / FOLDER).glob("*/*.json"))
+    return sorted((path.parent.name, path.stem) for path in (root / DELTAS).glob("*/*.json"))
 
 
 def write_delta(paths: SplitPaths, provenance: Provenance, folder: Path, on_rows: Callable[[int], None]) -> None:
@@ -88,12 +87,12 @@ def write_delta(paths: SplitPaths, provenance: Provenance, folder: Path, on_rows
             table = parquet.read()
             # As it was given to the writer: what a reader makes of it is not written to the same bytes.
             schema = base64.b64decode(parquet.metadata.metadata[b"ARROW:schema"])
-        path = folder / FOLDER / name
+        path = folder / DELTAS / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, to_parquet(_masked_table(table, schema, provenance.files_digest)))
-        files[f"{FOLDER}/{name}"] = sha256_of(path)
+        files[f"{DELTAS}/{name}"] = sha256_of(path)
         on_rows(len(table))
-    for path in (folder / FOLDER / paths.config).glob(f"{paths.split}-*.parquet"):
+    for path in (folder / DELTAS / paths.config).glob(f"{paths.split}-*.parquet"):
         if path.relative_to(folder).as_posix() not in files:  # of another delta of that name
             path.unlink()
     told = {"schema": SCHEMA, "provenance": provenance.tree, "files": files}
@@ -111,7 +110,7 @@ def read_about(root: Path, config: str, split: str) -> tuple[DeltaFile, Provenan
         raise UserError(f"{path}: its provenance is not that of a finished split; make the delta again")
     own = SplitFolder.of(SplitPaths(root, config, split), provenance)
     names = [own.name_of(shard) for shard in range(own.shards)]
-    if {*about.files} != {f"{FOLDER}/{name}" for name in names} or {*provenance.files} != {*names}:
+    if {*about.files} != {f"{DELTAS}/{name}" for name in names} or {*provenance.files} != {*names}:
         raise UserError(f"{path}: its files are not those of {config}/{split}; make the delta again")
     return about, provenance
 

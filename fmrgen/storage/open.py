@@ -18,7 +18,7 @@ from fmrgen.files import check_inside, check_plain_path, is_inside, read_json
 from fmrgen.hub_timeouts import bound_requests, checked_commit
 from fmrgen.image_files import lies_in_repo, open_rgb, path_inside, stored_image
 from fmrgen.labels import Labels
-from fmrgen.storage.paths import SplitPaths, splits_among, splits_in
+from fmrgen.storage.paths import DELTAS, SplitPaths, splits_among, splits_in
 from fmrgen.storage.provenance import Provenance, parse_provenance
 from fmrgen.trust.cards import check_card_stays_inside
 from fmrgen.trust.parquet import FILES_CURE, check_parquet_files
@@ -223,8 +223,11 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
         if (Path(repo) / "state.json").is_file() or (Path(repo) / "dataset_dict.json").is_file():
             return _open_saved(text, reference)
         own = [(paths.config, paths.split) for paths in splits_in(Path(repo))]
+        files = [f"{DELTAS}/" for _ in Path(repo).glob(f"{DELTAS}/*/*.json")]
     else:
-        own, revision = _fetch_splits(reference)
+        files, revision = _fetch_files(reference)
+        own = splits_among(files)
+    check_no_delta(text, repo, files)
     named = (reference.config, reference.split)
     if revision is None:
         check_plain_path(Path(repo))
@@ -316,10 +319,20 @@ def _foreign_places(repo: str, revision: str | None) -> list[tuple[str, str]]:
         return []  # a folder without data files
 
 
-def _fetch_splits(reference: SplitReference) -> tuple[list[tuple[str, str]], str]:
-    """The splits that fmrgen made in a repo on the Hub, and the commit that is looked at."""
+def check_no_delta(text: str, place: str, files: Iterable[str]) -> None:
+    """Raises UserError for a folder or repo of splits without their images."""
+    if any(file.startswith(f"{DELTAS}/") for file in files):
+        raise UserError(
+            f"{text}: is a delta, which has no images; make it whole with `fmrgen rebuild {place} --source RECIPE`, "
+            "and take the folder that this writes"
+        )
+
+
+def _fetch_files(reference: SplitReference) -> tuple[list[str], str]:
+    """The files of a repo on the Hub, and the commit that is looked at."""
     from huggingface_hub import HfApi
 
+    _check_repo_name(reference.repo)
     bound_requests()
     try:
         info = HfApi().dataset_info(reference.repo, revision=reference.revision)
@@ -327,7 +340,17 @@ def _fetch_splits(reference: SplitReference) -> tuple[list[tuple[str, str]], str
         raise UserError(
             f"{reference.repo}: neither a folder nor a dataset repo that can be read: {one_line(error)}"
         ) from None
-    return splits_among(file.rfilename for file in info.siblings or []), checked_commit(info.sha, reference.repo)
+    return [file.rfilename for file in info.siblings or []], checked_commit(info.sha, reference.repo)
+
+
+def _check_repo_name(name: str) -> None:
+    """Raises UserError for what is no folder and can't be a repo, before the Hub is asked."""
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        return
+    folder, _, place = name.rpartition("/")[0].rpartition("/")
+    split = f"{place}/{name.rpartition('/')[2]}"
+    cure = f"; a split of the folder {folder} is {folder}:{split}" if folder and Path(folder).is_dir() else ""
+    raise UserError(f"{name}: neither a folder nor the name of a dataset repo{cure}")
 
 
 def _read_provenance(repo: str, revision: str | None, config: str, split: str) -> Provenance | None:

@@ -10,6 +10,7 @@ SPLIT_NAME = r"\w[\w.]*"
 CARD = "README.md"
 BENCHMARK = "eval.yaml"
 CROISSANT = "croissant.json"
+DELTAS = "deltas"  # of splits without their images
 OWN_FOLDERS = ("provenance", "pictures", "results", "judgements")
 RESERVED_NAMES = ("all", *OWN_FOLDERS, CARD)  # `all` is a word of load_dataset's
 SHARD_FILE = rf"{CONFIG_NAME}/{SPLIT_NAME}-\d+-of-\d+\.parquet"

@@ -111,6 +111,6 @@ def test_what_is_no_network(tmp_path, file, capsys):
         Config(model=str(tmp_path / "flat.onnx")).build()
     section = f"classifier={{kind: onnx, model: {file}}}"
     assert run("generate", "mnist-lenet", "--limit", "2", section, "-o", tmp_path / "out") == 2
-    assert "no gradient reaches the latent" in capsys.readouterr().err
+    assert "classifier: gives no gradients, so nothing can be perturbed against it" in capsys.readouterr().err
     assert load_classifier(f"mine=onnx:{file}")[0] == "mine"
     assert np.isfinite(Config(model=file).build()(torch.rand(1, 3, 32, 32)).numpy()).all()

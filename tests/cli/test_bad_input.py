@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from helpers import run
+from helpers import ROOT, run
 from photos import RECIPE, photo
 from PIL import Image
 from safetensors.torch import save_file
@@ -231,7 +231,13 @@ CASES = [
     (["judge", "out", "--oracle", "gone/nowhere"], "oracle.model: gone/nowhere can't be loaded"),
     (["audit", "out", "--raters", "ann,ann"], "--raters: needs each name once"),
     (["gate", "out", "--candidate", "asset:mnist/lenet", "--baseline", "asset:mnist/lenet", "--max-drop", "-1"], "--max-drop: must be points from 0 to less than 100, not -1.0"),
-    (["leaderboard", "gone/nowhere/else"], "not a valid repo name"),
+    (["leaderboard", "gone/nowhere/else"], "gone/nowhere/else: no such folder, and a repo is called OWNER/NAME"),
+    (["evaluate", "out/c/s", *EVALUATE], "out/c/s: neither a folder nor the name of a dataset repo; a split of the folder out is out:c/s"),
+    (["evaluate", "out", "-c", "net.onnx"], "net.onnx: is an ONNX file; write onnx:net.onnx"),
+    (["evaluate", "out", "-c", "net.pth"], "net.pth: is a checkpoint, which says nothing of its network; write {kind: module, target: 'my_models:Net', checkpoint: net.pth}"),
+    (["evaluate", "out", "-c", LENET, "--fixed", "photos"], "photos: is a folder; write --fixed {kind: imagefolder, path: photos}"),
+    (["evaluate", "out", "-c", LENET, "--fixed", "sets/imagenet"], "sets/imagenet: no such file, and not a shipped set: unknown set, did you mean sets/imagenet-"),
+    (["generate", "r.yaml", "--dry-run", "--json"], "--json is of what was made, and --dry-run makes nothing; leave one out"),
     (["agree", "gone.json"], "gone.json"),
     (["delta", "gone"], "no such folder"),
     (["rebuild", "photos", "--source", "{kind: mnist}"], "contains no delta; make one with fmrgen delta"),
@@ -259,6 +265,21 @@ CURE = re.compile(
 )
 
 
+DOCUMENTED = (ROOT / "docs/mistakes.md").read_text()
+
+
+def shown(arguments):
+    """A command as docs/mistakes.md shows it."""
+    words = " ".join(arguments).replace(" -o new -q", "").encode("utf-8", "backslashreplace").decode()
+    return re.sub(r"(.)\1{40,}", "…", words)[:100].replace("|", "\\|")
+
+
+def cut(error):
+    """What is said to it as docs/mistakes.md has it."""
+    line = re.sub(r"known are .*", "known are …", error.removeprefix("fmrgen: ").strip())
+    return (line if len(line) <= 168 else f"{line[:167].rstrip()}…").replace("|", "\\|")
+
+
 def key_of(message):
     """What a line is about: the file, the key or the option that it begins with."""
     return re.match(r"(?:[^ :]+: )*[^ :]+", message)[0]
@@ -275,6 +296,8 @@ def test_a_mistake_is_one_line_and_costs_nothing(place, arguments, message, caps
     assert CURE.search(output.err), output.err
     assert re.fullmatch(r"fmrgen: [^\n]+\n", output.err), output.err
     assert not output.out
+    told = cut(output.err.replace(str(place), "…"))
+    assert f"\n| `{shown(arguments)}` | {told} |\n" in DOCUMENTED
     assert digest(place / "out") == before
     assert not (place / "new").exists() or not list((place / "new").glob("c/*"))
     assert not (place / "ran").exists()
