@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -70,6 +71,9 @@ def quiet_libraries() -> None:
         ours.setLevel(logging.ERROR)
     if not any(isinstance(handler, _Notes) for handler in ours.handlers):
         ours.addHandler(_Notes())
+    asking = logging.getLogger("huggingface_hub.utils._http")
+    if not any(isinstance(known, _Retries) for known in asking.filters):
+        asking.addFilter(_Retries())
     logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # a card without metadata is no news
     bound_requests()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # broken or huge images: told where they can't be read
@@ -182,6 +186,16 @@ def print_line(line: object) -> None:
 def print_note(line: str) -> None:
     """What a user should know of work that goes on."""
     print(printable(line), file=sys.stderr)
+
+
+class _Retries(logging.Filter):
+    """The Hub's client says in two lines, with addresses, that it asks again: here in a note."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said = record.getMessage()
+        if found := re.match(r"Retrying in ([\d.]+)s \[Retry (\d+)/(\d+)\]", said):
+            print_note(f"the Hub can't be reached; trying again in {found[1]} s ({found[2]} of {found[3]})")
+        return not found and "thrown while requesting" not in said
 
 
 class _Notes(logging.Handler):
