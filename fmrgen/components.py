@@ -214,7 +214,7 @@ def _try_gradient(components: Components, blank: torch.Tensor) -> None:
     if image.shape != blank.shape:
         raise UserError(f"generator: decodes {tuple(blank.shape)} to {tuple(image.shape)}; check generator.image_size")
     check_decoded(image)
-    alone = components.classifier(image.detach().clone().requires_grad_(True))
+    alone = components.classifier(image.detach().requires_grad_(True).clone())
     if not alone.requires_grad:
         raise UserError(
             "classifier: gives no gradients, so nothing can be perturbed against it; an ONNX file or an endpoint can "

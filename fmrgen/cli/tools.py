@@ -243,7 +243,7 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write to.")],
     form: Annotated[
         Literal["webdataset", "imagefolder", "clip-benchmark"],
-        typer.Option("--format", "-f", help="Tars, one folder per class, or what CLIP_benchmark reads."),
+        typer.Option("--format", "-f", help="webdataset (tars), imagefolder (one per class), or clip-benchmark."),
     ],
     tar_size: Annotated[int, typer.Option("--tar-size", metavar="N", min=1, help="Rows per tar.")] = 1000,
     quiet: QuietOption = False,

@@ -114,7 +114,9 @@ def _result(
                 "are put in another order; list its classes, in the order of its outputs, as class_names of its section"
                 + ("" if split.labels else ", and give the split's label column its names (ClassLabel)")
             )
-        notes.append("not all of its classes match by name: its outputs are assumed to be in the order of the labels")
+        names = getattr(model.module, "class_names", None)
+        why = "it does not name its classes" if names is None else "not all of its classes match by name"
+        notes.append(f"{why}: its outputs are assumed to be in the order of the labels")
     if note := left_out_note(passed.answering[model.name], labels):
         notes.append(note)
     for name, said in passed.predictions[model.name].items():

@@ -345,12 +345,12 @@ def _fetch_files(reference: SplitReference) -> tuple[list[str], str]:
 
 def _check_repo_name(name: str) -> None:
     """Raises UserError for what is no folder and can't be a repo, before the Hub is asked."""
-    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+    if name.count("/") < 2:
         return
-    folder, _, place = name.rpartition("/")[0].rpartition("/")
-    split = f"{place}/{name.rpartition('/')[2]}"
-    cure = f"; a split of the folder {folder} is {folder}:{split}" if folder and Path(folder).is_dir() else ""
-    raise UserError(f"{name}: neither a folder nor the name of a dataset repo{cure}")
+    folder, config, split = name.rsplit("/", 2)
+    there = SplitPaths(Path(folder), config, split).provenance.exists()
+    cure = f"; the split of that name in {folder} is {folder}:{config}/{split}" if there else ""
+    raise UserError(f"{name}: neither a folder nor a dataset repo{cure}")
 
 
 def _read_provenance(repo: str, revision: str | None, config: str, split: str) -> Provenance | None:

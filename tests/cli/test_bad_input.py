@@ -232,7 +232,7 @@ CASES = [
     (["audit", "out", "--raters", "ann,ann"], "--raters: needs each name once"),
     (["gate", "out", "--candidate", "asset:mnist/lenet", "--baseline", "asset:mnist/lenet", "--max-drop", "-1"], "--max-drop: must be points from 0 to less than 100, not -1.0"),
     (["leaderboard", "gone/nowhere/else"], "gone/nowhere/else: no such folder, and a repo is called OWNER/NAME"),
-    (["evaluate", "out/c/s", *EVALUATE], "out/c/s: neither a folder nor the name of a dataset repo; a split of the folder out is out:c/s"),
+    (["evaluate", "out/c/s", *EVALUATE], "out/c/s: neither a folder nor a dataset repo; the split of that name in out is out:c/s"),
     (["evaluate", "out", "-c", "net.onnx"], "net.onnx: is an ONNX file; write onnx:net.onnx"),
     (["evaluate", "out", "-c", "net.pth"], "net.pth: is a checkpoint, which says nothing of its network; write {kind: module, target: 'my_models:Net', checkpoint: net.pth}"),
     (["evaluate", "out", "-c", LENET, "--fixed", "photos"], "photos: is a folder; write --fixed {kind: imagefolder, path: photos}"),
