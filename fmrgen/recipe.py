@@ -24,8 +24,8 @@ from fmrgen.config import (
     without_later_defaults,
 )
 from fmrgen.engine.options import PerturbOptions
-from fmrgen.errors import UserError, one_line
-from fmrgen.files import fingerprint, package_data, parse_yaml
+from fmrgen.errors import UserError
+from fmrgen.files import fingerprint, parse_yaml
 from fmrgen.generators.base import mask_of
 from fmrgen.kinds import (
     ClassifierField,
@@ -39,6 +39,7 @@ from fmrgen.kinds import (
     oracle_config_of,
     oracle_of_short_form,
 )
+from fmrgen.recipe_files import changes_of, is_recipe, merged, read_recipe, shipped_recipes
 from fmrgen.sources.base import SourceConfig
 from fmrgen.storage.paths import CONFIG_NAME, RESERVED_NAMES
 
@@ -138,23 +139,17 @@ def _called(section: ComponentConfig) -> str:
     return kind if name is None else f"{kind} {name}"
 
 
-def shipped_recipes() -> dict[str, Path]:
-    """Name → file of every shipped recipe; names of bases that only others extend start with an underscore."""
-    root = package_data("recipes")
-    return {str(path.relative_to(root).with_suffix("")): path for path in sorted(root.rglob("*.yaml"))}
-
-
 def describe_studies() -> dict[str, str]:
     """Name → title of every shipped study, in the order of the paper's tables."""
     names = [name for name in shipped_recipes() if name.startswith(STUDIES)]
     in_order = sorted(names, key=lambda name: int(name.rpartition("-")[2]))
-    return {name: str(_read(name, seen=()).get("title", "")) for name in in_order}
+    return {name: str(read_recipe(name).get("title", "")) for name in in_order}
 
 
 def describe_recipes() -> dict[str, str]:
     """Name → description of every shipped recipe that can be run by itself; studies are not among them."""
     names = [name for name in shipped_recipes() if not name.startswith(("_", STUDIES))]
-    return {name: str(_read(name, seen=()).get("description", "")) for name in names}
+    return {name: str(read_recipe(name).get("description", "")) for name in names}
 
 
 def load_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -193,11 +188,7 @@ def _check_section(override: str) -> None:
 
 def load_config(section: type[AnyConfig], reference: str | Path, overrides: Sequence[str] = ()) -> AnyConfig:
     """`load_recipe` for any kind of recipe."""
-    tree = _read(reference, seen=())
-    changes: dict[str, Any] = {}
-    for override in overrides:
-        changes = _merge(changes, _parse_override(override))
-    return validate(section, _merge(tree, changes), str(reference))
+    return validate(section, merged(read_recipe(reference), changes_of(overrides)), str(reference))
 
 
 def load_classifier(text: str) -> tuple[str, ComponentConfig]:
@@ -219,8 +210,8 @@ def load_classifier(text: str) -> tuple[str, ComponentConfig]:
     if reference.lstrip().startswith("{"):
         tree = {"classifier": parse_yaml(reference, reference)}
         name = name or "classifier"
-    elif _is_recipe(reference):
-        recipe = _read(reference, seen=())
+    elif is_recipe(reference):
+        recipe = read_recipe(reference)
         tree = {key: value for key, value in recipe.items() if key == "classifier"}
         output = recipe.get("output")
         name = name or (output.get("split") if isinstance(output, dict) else None) or Path(reference).stem
@@ -275,8 +266,8 @@ def load_oracle(text: str) -> tuple[str, ComponentConfig]:
     if reference.lstrip().startswith("{"):
         section = oracle_config_of(parse_yaml(reference, reference), reference)
         return name or section.kind, section
-    if _is_recipe(reference):
-        return name or Path(reference).stem, oracle_config_of(_read(reference, seen=()).get("oracle"), reference)
+    if is_recipe(reference):
+        return name or Path(reference).stem, oracle_config_of(read_recipe(reference).get("oracle"), reference)
     default = re.sub(r"[^\w.-]+", "-", reference.rstrip("/").rpartition("/")[2]).strip("-.")
     return name or default, oracle_of_short_form(reference)
 
@@ -306,7 +297,7 @@ def load_fixed_sets(texts: Sequence[str]) -> "dict[str, FixedSets]":
         is_section = reference.lstrip().startswith("{")
         if not is_section:
             _check_fixed(reference)
-        tree = {"source": parse_yaml(reference, reference)} if is_section else _read(reference, seen=())
+        tree = {"source": parse_yaml(reference, reference)} if is_section else read_recipe(reference)
         name = name or ("set" if is_section else Path(reference).stem)
         if name in found:
             raise UserError(f"--fixed: two sets are called {name}; give one another name, NAME=…")
@@ -329,79 +320,9 @@ def load_source(text: str) -> SourceConfig:
     """The source of a recipe, or a source section as inline YAML. Raises UserError."""
     if text.lstrip().startswith("{"):
         return source_config_of(parse_yaml(text, text), text)
-    return source_config_of(_read(text, seen=()).get("source"), text)
+    return source_config_of(read_recipe(text).get("source"), text)
 
 
 def source_config_of(tree: Any, name: str) -> SourceConfig:
     """A source section from its mapping; a mistake in it is a UserError that starts with `name`."""
     return validate(SourceOnly, {"source": tree}, name).source
-
-
-def _is_recipe(reference: str) -> bool:
-    named = reference.partition(":")[0] in ("timm", "hf", "asset")  # whatever files of such names lie about
-    return reference in shipped_recipes() or (not named and Path(reference).is_file())
-
-
-def _find(reference: str | Path) -> Path:
-    """The file of a recipe. A shipped name is that recipe, whatever lies in the folder that one stands in."""
-    shipped = shipped_recipes()
-    if str(reference) in shipped:
-        return shipped[str(reference)]
-    if not Path(reference).is_file():
-        near = unknown_message("recipe", reference, [name for name in shipped if not name.startswith("_")])
-        raise UserError(f"{reference}: no such file, and not a shipped recipe: {near}")
-    return Path(reference)
-
-
-def _read(reference: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    path = _find(reference).resolve()
-    if path in seen:
-        raise UserError(f"{reference}: extends itself: {' > '.join(p.name for p in (*seen, path))}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except ValueError as error:
-        raise UserError(f"{reference}: not YAML: {one_line(error)}") from None
-    tree = parse_yaml(text, str(reference))
-    if not isinstance(tree, dict):
-        raise UserError(f"{reference}: a recipe must be a mapping of sections, this is a {type(tree).__name__}")
-    base = tree.pop("extends", None)
-    if base is None:
-        return tree
-    if not isinstance(base, str):
-        raise UserError(f"{reference}: extends: must be one recipe's file or name")
-    tree.setdefault("description", "")  # a base's description is not that of what extends it
-    beside = [file for file in (path.parent / base, path.parent / f"{base}.yaml") if file.is_file()]
-    if not beside and base not in shipped_recipes():
-        raise UserError(f"{reference}: extends: {base} is neither a file beside it nor a shipped recipe")
-    return _merge(_read(beside[0] if beside else base, (*seen, path)), tree)
-
-
-def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, mapping by mapping.
-
-    A section of another `kind` replaces the old one, another `target` drops what the old one was called with, and an
-    empty mapping clears.
-    """
-    merged = dict(base)
-    if _differs("target", base, changes):
-        merged.pop("args", None)
-    for key, value in changes.items():
-        old = merged.get(key)
-        if isinstance(old, dict) and isinstance(value, dict) and value and not _differs("kind", old, value):
-            value = _merge(old, value)
-        merged[key] = value
-    return merged
-
-
-def _differs(key: str, base: dict[str, Any], changes: dict[str, Any]) -> bool:
-    return key in base and key in changes and base[key] != changes[key]
-
-
-def _parse_override(override: str) -> dict[str, Any]:
-    path, equals, text = override.partition("=")
-    if not equals or not all(path.split(".")):
-        raise UserError(f"{override}: an override is section.key=value, for example perturb.budget=20")
-    value = parse_yaml(text, override)
-    for key in reversed(path.split(".")):
-        value = {key: value}
-    return value

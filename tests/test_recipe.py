@@ -5,7 +5,8 @@ import pytest
 from fmrgen.config import UNTRUSTED, validate
 from fmrgen.errors import UserError
 from fmrgen.kinds import ClassifierOnly
-from fmrgen.recipe import describe_recipes, describe_studies, load_recipe, shipped_recipes
+from fmrgen.recipe import describe_recipes, describe_studies, load_recipe
+from fmrgen.recipe_files import shipped_recipes
 
 BASE = """
 source: {kind: mnist}
