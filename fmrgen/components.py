@@ -220,6 +220,7 @@ def _try_gradient(components: Components, blank: torch.Tensor) -> None:
             "classifier: gives no gradients, so nothing can be perturbed against it; an ONNX file or an endpoint can "
             "only be evaluated"
         )
+    del alone  # and what it holds for its gradients
     loss = components.classifier(image.clone()).logsumexp(1).sum()
     if not loss.requires_grad or torch.autograd.grad(loss, free, allow_unused=True)[0] is None:
         raise UserError(

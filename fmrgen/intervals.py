@@ -213,11 +213,11 @@ def share(percent: Estimate, rows: int) -> Estimate:
         percent: the mean, from 0 to 100, and an interval of it that may be wider than that.
         rows: examples that it is of; they count as so many coin tosses as would have as wide an interval.
     """
-    middle = percent.value / 100
+    middle = min(1.0, max(0.0, percent.value / 100))
     low, high = interval_ends(percent)
     error = (high - low) / 200 / float(ndtri((1 + CONFIDENCE) / 2))
     tosses = middle * (1 - middle) / error**2 if error > 0 and 0 < middle < 1 else rows
-    return Estimate(percent.value, *wilson(middle * tosses, tosses))
+    return Estimate(min(100.0, max(0.0, percent.value)), *wilson(middle * tosses, tosses))
 
 
 def wilson(hits: float, rows: float) -> tuple[float, float]:

@@ -46,11 +46,11 @@ def classifier_of_short_form(text: str) -> dict[str, Any]:
 
 def check_no_weights(text: str) -> None:
     """Raises UserError for the name of a file of weights alone, which says nothing of the network."""
-    if ":" in text or text.lstrip().startswith("{"):
+    if ":" in text or text.lstrip().startswith("{") or Path(text).is_dir():
         return
-    if text.endswith(".onnx"):
+    if text.lower().endswith(".onnx"):
         raise UserError(f"{text}: is an ONNX file; write onnx:{text}")
-    if text.endswith(_CHECKPOINTS):
+    if text.lower().endswith(_CHECKPOINTS):
         raise UserError(
             f"{text}: is a checkpoint, which says nothing of its network; write "
             f"{{kind: module, target: 'my_models:Net', checkpoint: {text}}}, or {{kind: timm, model: …, checkpoint: …}}"

@@ -205,12 +205,23 @@ def _begin(told):
 
 
 def _read_environment_again():
-    """As a new interpreter would read it: where the Hub and its caches are."""
+    """As a new interpreter would read it: where the Hub and its caches are, in whatever module keeps a copy."""
     import datasets.config
+    import diffusers.utils.constants
     import huggingface_hub
+    import transformers.utils.hub
 
-    importlib.reload(huggingface_hub.constants)
-    importlib.reload(datasets.config)
+    readers = (huggingface_hub.constants, datasets.config, diffusers.utils.constants)
+    before = [dict(vars(module)) for module in readers]
+    changed = {}
+    for module, old in zip(readers, before, strict=True):
+        importlib.reload(module)
+        changed |= {name: new for name, new in vars(module).items() if name.isupper() and old.get(name) != new}
+    modules = os.environ.get("HF_MODULES_CACHE", os.path.join(huggingface_hub.constants.HF_HOME, "modules"))
+    changed["HF_MODULES_CACHE"] = transformers.utils.hub.HF_MODULES_CACHE = modules
+    for name, module in [*sys.modules.items()]:
+        if name.partition(".")[0] in ("huggingface_hub", "diffusers", "transformers"):
+            vars(module).update({name: changed[name] for name in changed.keys() & vars(module).keys()})
     huggingface_hub.hf_api.api.endpoint = huggingface_hub.constants.ENDPOINT
 
 

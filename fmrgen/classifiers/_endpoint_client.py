@@ -150,7 +150,7 @@ class Answers:
                     told = json.loads(answer.read())
                     self._answered = True
             except urllib.error.HTTPError as error:
-                said = f"{error.code} {error.reason}"
+                said, self._answered = f"{error.code} {error.reason}", True
                 if error.code not in _TRANSIENT:
                     raise UserError(f"{self.url}: answered {said}; check the address, and {TOKEN}") from None
                 asked = error.headers.get("Retry-After", "")
@@ -195,8 +195,8 @@ def _scores(told: Any, url: str) -> Scores:
         for entry in entries
         if isinstance(entry, dict) and isinstance(entry.get("score"), int | float) and "label" in entry
     }
-    labels = [entry.get("label") for entry in entries if isinstance(entry, dict)]
-    if twice := [label for label, times in Counter(map(str, labels)).items() if times > 1]:
+    labels = Counter(str(entry["label"]) for entry in entries if isinstance(entry, dict) and "label" in entry)
+    if twice := [label for label, times in labels.items() if times > 1]:
         raise UserError(f"{url}: calls several classes {twice[0]!r}; give each its own name in the model's id2label")
     if not known or len(known) != len(entries) or not all(0 <= score <= 1 for score in known.values()):
         raise UserError(

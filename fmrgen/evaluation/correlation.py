@@ -1,7 +1,7 @@
 """Whether two measures rank classifiers alike: FMR and accuracy on fixed benchmarks, for one."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
@@ -14,8 +14,7 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.results import EvaluationResults
 from fmrgen.intervals import CONFIDENCE, Estimate
 
-_DRAWS = 1_000
-_MANY = 12  # classifiers, of which fewer samples do
+_SAMPLES = ((12, 4000), (60, 1000), (math.inf, 200))  # up to so many classifiers, so many samples of them
 _NORMAL = np.tanh(np.linspace(-3.3, 3.3, 133))  # correlations of the normal pairs behind a Gaussian copula
 _FEWEST = 3  # classifiers: two have but one order and the other
 _OWN = "own FMR"
@@ -75,21 +74,17 @@ def measures(evaluations: Sequence[EvaluationResults]) -> dict[str, Column]:
     return {name: column for name, column in found.items() if column}
 
 
-def correlations(
-    columns: Mapping[str, Column], chosen: Sequence[str] = (), *, draws: int = _DRAWS, seed: int = 0
-) -> list[Correlation]:
+def correlations(columns: Mapping[str, Column], chosen: Sequence[str] = ()) -> list[Correlation]:
     """The rank correlations of each two measures over the classifiers that have both.
 
-    An interval holds each correlation of a population of classifiers under which coefficients as high, and as low, as
-    what was found are not rarer than 2.5 % each, so many classifiers taken (figures as of a Gaussian copula). What was
-    found is itself drawn anew within the intervals of the figures: other images could have been taken too. The fewer
-    classifiers, the wider it is: three or four tell next to nothing.
+    An interval is of the classifiers' true figures. It holds each correlation of a population (a Gaussian copula) of
+    which so many classifiers, their figures as uncertain as these, have coefficients as high, and as low, as what was
+    found in more than 2.5 % of cases each. The fewer classifiers, and the less they differ for the uncertainty of their
+    figures, the wider it is: three or four tell next to nothing.
 
     Args:
         columns: the measures.
         chosen: names of those that are wanted; by default all pairs that enough classifiers have.
-        draws: of the figures.
-        seed: of these.
 
     Returns:
         A correlation for each pair.
@@ -100,12 +95,11 @@ def correlations(
     for name in chosen:
         if name not in columns:
             raise UserError(f"no evaluation has {name}; there is {', '.join(columns)}")
-    random = np.random.default_rng(seed)
     found = []
     for one, other in combinations(chosen or columns, 2):
         names = [name for name in columns[one] if name in columns[other]]
         if len(names) >= _FEWEST:
-            found.append(_correlation(one, other, names, columns, draws, random))
+            found.append(_correlation(one, other, names, columns))
         elif chosen:
             raise UserError(f"{one} and {other}: {len(names)} classifiers have both, and {_FEWEST} are needed")
     if not found:
@@ -113,67 +107,84 @@ def correlations(
     return found
 
 
-def _correlation(
-    one: str, other: str, names: list[str], columns: Mapping[str, Column], draws: int, random: np.random.Generator
-) -> Correlation:
+def _correlation(one: str, other: str, names: list[str], columns: Mapping[str, Column]) -> Correlation:
     figures = [[columns[name][classifier] for classifier in names] for name in (one, other)]
     x, y = (np.array([figure.value for figure in column]) for column in figures)
-    spread = [np.array([_deviation(figure) for figure in column]) for column in figures]
-    drawn = [
-        _ranked(*(values + random.normal(size=len(names)) * sd for values, sd in zip((x, y), spread, strict=True)))
-        for _ in range(draws)
-    ]
+    reliability = math.prod(_reliability(column) for column in figures)
     found = [
-        Estimate(value, *_interval(value, np.array(of_draws), simulated))
-        for value, of_draws, simulated in zip(
-            _ranked(x, y), zip(*drawn, strict=True), _simulated(len(names)), strict=True
-        )
+        Estimate(value, *_interval(value, math.sqrt(reliability), *simulated))
+        for value, simulated in zip(_ranked(x, y), _simulated(len(names)), strict=True)
     ]
     return Correlation(one, other, names, *found)
 
 
-def _interval(value: float, drawn: np.ndarray, simulated: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
-    """The ends of a coefficient's interval: the population's that do not make what was drawn too rare.
+def _reliability(column: Sequence[Estimate]) -> float:
+    """The share of the variance of measured figures that is the classifiers' own; the rest is of the images."""
+    values = np.array([figure.value for figure in column])
+    if len(set(values.tolist())) < _FEWEST:
+        return 0.0
+    errors = np.array([_deviation(figure) for figure in column])
+    return max(0.0, 1 - float((errors**2).mean()) / float(values.var(ddof=1)))
+
+
+def _interval(
+    value: float, attenuation: float, coefficient: Callable[[float], float], samples: np.ndarray
+) -> tuple[float, float]:
+    """The ends of a coefficient's interval: of true figures whose population does not make what was found too rare.
 
     Args:
-        value: of the figures as they are.
-        drawn: of figures drawn anew, [draws].
-        simulated: the population's coefficients, rising [G], and those of samples of each, [G, S] sorted.
+        value: of the measured figures.
+        attenuation: what their errors make of the correlation of true ones, a factor.
+        coefficient: of a population, by the correlation of the normal pairs behind it.
+        samples: coefficients of samples from populations of `_NORMAL`, [G, S] sorted.
     """
-    populations, samples = simulated
     size = samples.shape[1]
     # Coefficients of so few classifiers are fractions with small denominators, equal but for rounding.
-    as_high = np.array([1 - np.searchsorted(own, drawn - 1e-9, side="left").mean() / size for own in samples])
-    as_low = np.array([np.searchsorted(own, drawn + 1e-9, side="right").mean() / size for own in samples])
+    as_high = np.array([1 - np.searchsorted(own, value - 1e-9, side="left") / size for own in samples])
+    as_low = np.array([np.searchsorted(own, value + 1e-9, side="right") / size for own in samples])
     tail = (1 - CONFIDENCE) / 2
     likely = np.flatnonzero((as_high > tail) & (as_low > tail))
+    if not attenuation:
+        return -1.0, 1.0
     if not len(likely):
         return value, value
-    low = -1.0 if likely[0] == 0 else float(populations[likely[0]])
-    high = 1.0 if likely[-1] == len(populations) - 1 else float(populations[likely[-1]])
-    return min(low, value), max(high, value)
+    # The ends lie between these and their neighbours; beyond the last ones there is nothing but 1.
+    first, last = int(likely[0]) - 1, int(likely[-1]) + 1
+    ends = (-1.0 if first <= 0 else _NORMAL[first], 1.0 if last >= len(_NORMAL) - 1 else _NORMAL[last])
+    low, high = (coefficient(max(-1.0, min(1.0, float(end) / attenuation))) for end in ends)
+    return min(low, value), max(high, value)  # what was found is that of figures with errors
 
 
 @cache
-def _simulated(count: int) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """For Spearman's and for Kendall's coefficient: those of populations, and of samples of `count` from each, sorted.
-
-    A population is a Gaussian copula, whose coefficients are known (Kruskal 1958).
+def _simulated(count: int) -> list[tuple[Callable[[float], float], np.ndarray]]:
+    """For Spearman's and for Kendall's coefficient: that of a Gaussian copula (Kruskal 1958), and those of samples of
+    `count` from each population of `_NORMAL`, sorted.
     """
     random = np.random.default_rng(count)
-    size = 4000 if count <= _MANY else 1000
+    size = next(samples for most, samples in _SAMPLES if count <= most)
     normal, other = random.normal(size=(2, size, count))
-    first = normal.argsort(axis=1).argsort(axis=1)
+    first = _ranks(normal)
     upper = np.triu_indices(count, 1)
-    signs = np.sign(first[:, upper[0]] - first[:, upper[1]])
+    signs = _signs(first, upper)
     spearman, kendall = [], []
     for r in _NORMAL:
-        second = (r * normal + math.sqrt(1 - r**2) * other).argsort(axis=1).argsort(axis=1)
+        second = _ranks(r * normal + math.sqrt(1 - r**2) * other)
         spearman.append(1 - 6 * ((first - second) ** 2).sum(axis=1) / (count * (count**2 - 1)))
-        kendall.append((signs * np.sign(second[:, upper[0]] - second[:, upper[1]])).mean(axis=1))
-    populations = (6 / math.pi * np.arcsin(_NORMAL / 2), 2 / math.pi * np.arcsin(_NORMAL))
-    of_spearman, of_kendall = (np.sort(np.array(found), axis=1) for found in (spearman, kendall))
-    return (populations[0], of_spearman), (populations[1], of_kendall)
+        kendall.append((signs * _signs(second, upper)).mean(axis=1))
+    return [
+        (lambda r: 6 / math.pi * math.asin(r / 2), np.sort(np.array(spearman), axis=1)),
+        (lambda r: 2 / math.pi * math.asin(r), np.sort(np.array(kendall), axis=1)),
+    ]
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    ranks: np.ndarray = values.argsort(axis=1).argsort(axis=1)
+    return ranks
+
+
+def _signs(ranks: np.ndarray, pairs: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """1 where the first of a pair ranks higher, else -1; small, as there are many pairs."""
+    return np.where(ranks[:, pairs[0]] > ranks[:, pairs[1]], 1, -1).astype(np.int8)
 
 
 def _ranked(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -94,6 +94,8 @@ def push_delta(
         UserError: the Hub refuses, or the repo is public or has splits with their images.
     """
     own = {name: read_about(folder, *name)[0] for name in deltas_in(folder)}
+    if not own:
+        raise UserError(f"{folder}: contains no delta; make one with fmrgen delta")
     hub = HubClient(repo, "dataset", "main", on_wait)
     hub.log_in()
     check_publication(hub.name, hub.is_private(), public)

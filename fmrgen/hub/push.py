@@ -23,7 +23,7 @@ from fmrgen.hub.judgements import add_judgements
 from fmrgen.hub.repo import Change, HubRepo, RepoState
 from fmrgen.recipe import Recipe
 from fmrgen.storage.open import parse_reference
-from fmrgen.storage.paths import BENCHMARK, CARD, CROISSANT, OWN_FOLDERS, SplitPaths, splits_in
+from fmrgen.storage.paths import BENCHMARK, CARD, CROISSANT, OWN_FOLDERS, SplitPaths, deltas_among, splits_in
 from fmrgen.storage.provenance import Provenance, check_config, parse_provenance, read_provenance
 
 # What `load_dataset` takes for data where no card says what is.
@@ -132,6 +132,8 @@ def push(
 
     def change(small: Path, state: RepoState) -> Change:
         check_publication(hub.name, state.private, public)
+        if deltas_among(state.files):
+            raise UserError(f"{hub.name}: holds splits without their images; push those with images elsewhere")
         _check_data_stays_visible(hub.name, small, state)
         operations: list[Operation] = []
         root = found[0].paths.root

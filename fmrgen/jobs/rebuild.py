@@ -87,6 +87,8 @@ def rebuild(
             split was made from, with what differs.
     """
     check_writable(Path(output))
+    if (Path(output) / DELTAS).exists():
+        raise UserError(f"{output}: holds splits without their images; choose another --output")
     root = _folder_of(str(delta))
     found = deltas_in(root)
     if not found:
@@ -111,8 +113,12 @@ def _rebuild(
     with closing(ShardLocks(target, list(range(target.shards)))) as locks:
         if locks.anyone_at_work():
             raise UserError(f"{output}:{config}/{split}: a job is at work on it; wait until it ends")
-        if claim(target, fresh, provenance.runs, locks, on_note).is_finished:
+        claimed = claim(target, fresh, provenance.runs, locks, on_note)
+        if claimed.is_finished and dict(claimed.files) == dict(provenance.files):
             return finish(target)
+        if claimed.is_finished:
+            where = f"{output}:{config}/{split}"
+            raise UserError(f"{where}: is there already, and its files are not the delta's; choose another --output")
         done = 0
         for shard in range(target.shards):
             name = f"{DELTAS}/{target.name_of(shard)}"

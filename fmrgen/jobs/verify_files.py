@@ -8,8 +8,8 @@ from fmrgen.errors import UserError
 from fmrgen.files import parse_json
 from fmrgen.hub.croissant import differences
 from fmrgen.hub.repo import HubRepo
-from fmrgen.storage.open import check_no_delta, choose_split, parse_reference
-from fmrgen.storage.paths import DELTAS, SplitPaths, splits_among, splits_in
+from fmrgen.storage.open import check_no_delta, choose_split, deltas_of, parse_reference
+from fmrgen.storage.paths import SplitPaths, splits_among, splits_in
 from fmrgen.storage.provenance import parse_provenance, read_provenance
 from fmrgen.storage.shards import SplitFolder
 
@@ -44,8 +44,9 @@ def verify_files(split: str) -> FilesVerification:
     reference = parse_reference(split)
     root = Path(reference.repo)
     if root.is_dir():
-        check_no_delta(split, reference.repo, (f"{DELTAS}/" for _ in root.glob(f"{DELTAS}/*/*.json")))
         there = sorted((paths.config, paths.split) for paths in splits_in(root))
+        if not there:
+            check_no_delta(split, reference.repo, deltas_of(root))
         return _in_folder(SplitPaths(root, *choose_split(split, reference, there)))
     if root.exists():
         raise UserError(f"{split}: is a file; verify the folder of a generate command, or a repo on the Hub")
@@ -53,8 +54,9 @@ def verify_files(split: str) -> FilesVerification:
     state = hub.fetch_state()
     if state is None:
         raise UserError(f"{reference.repo}: neither a folder nor a dataset repo that can be read")
-    check_no_delta(split, reference.repo, state.files)
-    paths = SplitPaths(Path(), *choose_split(split, reference, splits_among(state.files)))
+    if not (known := splits_among(state.files)):
+        check_no_delta(split, reference.repo, state.files)
+    paths = SplitPaths(Path(), *choose_split(split, reference, known))
     path = paths.provenance.as_posix()
     provenance = parse_provenance(parse_json(hub.read(path, state), f"{reference.repo}: {path}"))
     if provenance is None or not provenance.is_finished:

@@ -18,7 +18,7 @@ from fmrgen.files import check_inside, check_plain_path, is_inside, read_json
 from fmrgen.hub_timeouts import bound_requests, checked_commit
 from fmrgen.image_files import lies_in_repo, open_rgb, path_inside, stored_image
 from fmrgen.labels import Labels
-from fmrgen.storage.paths import DELTAS, SplitPaths, splits_among, splits_in
+from fmrgen.storage.paths import DELTAS, SplitPaths, deltas_among, splits_among, splits_in
 from fmrgen.storage.provenance import Provenance, parse_provenance
 from fmrgen.trust.cards import check_card_stays_inside
 from fmrgen.trust.parquet import FILES_CURE, check_parquet_files
@@ -223,11 +223,12 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
         if (Path(repo) / "state.json").is_file() or (Path(repo) / "dataset_dict.json").is_file():
             return _open_saved(text, reference)
         own = [(paths.config, paths.split) for paths in splits_in(Path(repo))]
-        files = [f"{DELTAS}/" for _ in Path(repo).glob(f"{DELTAS}/*/*.json")]
+        files = deltas_of(Path(repo))
     else:
         files, revision = _fetch_files(reference)
         own = splits_among(files)
-    check_no_delta(text, repo, files)
+    if not own:
+        check_no_delta(text, repo, files)
     named = (reference.config, reference.split)
     if revision is None:
         check_plain_path(Path(repo))
@@ -319,9 +320,14 @@ def _foreign_places(repo: str, revision: str | None) -> list[tuple[str, str]]:
         return []  # a folder without data files
 
 
+def deltas_of(folder: Path) -> list[str]:
+    """The files of deltas in a folder, as a repo would call them."""
+    return [path.relative_to(folder).as_posix() for path in folder.glob(f"{DELTAS}/*/*")]
+
+
 def check_no_delta(text: str, place: str, files: Iterable[str]) -> None:
-    """Raises UserError for a folder or repo of splits without their images."""
-    if any(file.startswith(f"{DELTAS}/") for file in files):
+    """Raises UserError for a folder or repo with splits without their images; it has none with them."""
+    if deltas_among(files):
         raise UserError(
             f"{text}: is a delta, which has no images; make it whole with `fmrgen rebuild {place} --source RECIPE`, "
             "and take the folder that this writes"

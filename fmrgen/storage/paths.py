@@ -118,6 +118,16 @@ def splits_in(root: Path) -> list[SplitPaths]:
     ]
 
 
+def deltas_among(files: Iterable[str]) -> list[tuple[str, str]]:
+    """The configs and splits of the deltas in a repo, by the paths of its files: a small one, and shards beside it."""
+    known = {*files}
+    about = re.compile(rf"{DELTAS}/({CONFIG_NAME})/({SPLIT_NAME})\.json")
+    shards = {found[1] for file in known if (found := re.fullmatch(rf"{DELTAS}/(.+)-\d+-of-\d+\.parquet", file))}
+    return sorted(
+        (found[1], found[2]) for found in map(about.fullmatch, known) if found and f"{found[1]}/{found[2]}" in shards
+    )
+
+
 def splits_among(files: Iterable[str]) -> list[tuple[str, str]]:
     """The configs and splits that fmrgen made in a repo, by the paths of its files; names that no recipe can have do
     not count.

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ class TrainingFolder:
         """The figures of a run that has ended here."""
         if not (self.folder / _RECORD).exists():
             return None
-        found: dict[str, float] = read_json(self.folder / _RECORD).get("metrics", {})
-        return found
+        found = read_json(self.folder / _RECORD).get("metrics", {})
+        return {name: math.nan if value is None else value for name, value in found.items()}
 
     def load(self) -> dict[str, Any] | None:
         """What `save` was given last, on the CPU; None where nothing is there.
@@ -62,6 +63,8 @@ class TrainingFolder:
 
     def end(self, metrics: dict[str, float]) -> None:
         """Keeps the recipe and the figures, and lets the checkpoint go."""
-        told = {"fingerprint": self.fingerprint, "metrics": metrics, "recipe": self.tree}
-        write_atomically(self.folder / _RECORD, (json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode())
+        numbers = {name: value if math.isfinite(value) else None for name, value in metrics.items()}  # JSON has no NaN
+        told = {"fingerprint": self.fingerprint, "metrics": numbers, "recipe": self.tree}
+        text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        write_atomically(self.folder / _RECORD, text.encode())
         (self.folder / _STATE).unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.rebuild import make_delta, rebuild
 from fmrgen.jobs.verify_files import verify_files
 from fmrgen.recipe import load_recipe
+from fmrgen.storage.open import open_split
 
 SOURCE = "{kind: mnist, limit: 120}"
 
@@ -88,6 +89,39 @@ def test_another_split_in_its_place_is_not_touched(delta, tmp_path):
     with pytest.raises(UserError, match="out:mnist/lenet was made by another recipe: .*choose another --output"):
         rebuild(delta, SOURCE, tmp_path / "out")
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_split_of_the_same_recipe_with_other_rows_is_not_taken_for_it(delta, finished_split, tmp_path):
+    shutil.copytree(finished_split, tmp_path / "out")
+    assert rebuild(delta, "{kind: mnist, split: train}", tmp_path / "out")["mnist/lenet"].rows == 120  # the very files
+    path = tmp_path / "out/provenance/mnist/lenet.json"
+    told = json.loads(path.read_text())
+    shard = tmp_path / "out/mnist/lenet-00000-of-00003.parquet"
+    table = pq.read_table(shard)
+    pq.write_table(table, shard, compression="none", write_page_checksum=True)
+    told["files"]["mnist/lenet-00000-of-00003.parquet"] = sha256_of(shard)
+    path.write_text(json.dumps(told))
+    with pytest.raises(UserError, match="out:mnist/lenet: is there already, and its files are not the delta's"):
+        rebuild(delta, SOURCE, tmp_path / "out")
+    with pytest.raises(UserError, match="holds splits without their images; choose another --output"):
+        rebuild(delta, SOURCE, delta)
+
+
+def test_only_what_is_a_delta_alone_is_called_one(delta, finished_split, tmp_path, capsys):
+    for command in (["evaluate", delta, "-c", "asset:mnist/lenet"], ["show", delta], ["verify", delta, "--files"]):
+        assert run(*command) == 2
+        assert (
+            f"{delta}: is a delta, which has no images; make it whole with `fmrgen rebuild" in capsys.readouterr().err
+        )
+    shutil.copytree(finished_split, tmp_path / "both")
+    shutil.copytree(delta / "deltas", tmp_path / "both/deltas")
+    assert run("verify", tmp_path / "both", "--files") == 0
+    assert open_split(str(tmp_path / "both")).rows == 120
+    folders = tmp_path / "photos/deltas/monday"
+    folders.mkdir(parents=True)
+    (folders / "meta.json").write_text("{}")
+    Image.new("RGB", (8, 8)).save(folders / "0.png")
+    assert open_split(str(tmp_path / "photos")).provenance is None
 
 
 def test_a_delta_names_no_files_but_its_own(delta, tmp_path):
@@ -175,6 +209,8 @@ def test_over_the_hub(finished_split, hub, tmp_path):
     assert verify_files(str(tmp_path / "out")).wrong == []
     push = fmrgen("push", finished_split, "someone/whole", "-q", **hub.environment)
     assert push.returncode == 0, push.stderr
+    other = fmrgen("push", finished_split, "someone/delta", "-q", **hub.environment)
+    assert "someone/delta: holds splits without their images; push those with images elsewhere" in other.stderr
     mixed = fmrgen("push", finished_split, "someone/whole", "--without-originals", **hub.environment)
     assert mixed.returncode == 2
     assert "holds splits with their images" in mixed.stderr

@@ -1,10 +1,12 @@
 """A training run that is killed goes on to the weights that it would have had, alone and with others."""
 
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
-import warm
 from helpers import launched, run, wait_for
 from safetensors.torch import load_file
 
@@ -72,12 +74,12 @@ def test_two_processes_go_on_after_a_real_kill_and_take_the_steps_of_one(tmp_pat
     assert (whole.returncode, second.returncode) == (0, 0), whole.stderr
     for name, values in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "whole")[name], values, atol=1e-3, rtol=1e-2)
-    command = ["-m", "fmrgen", *arguments, "--output", tmp_path / "killed", "-q"]
-    processes = warm.start(2, command, {**os.environ})
-    wait_for(lambda: (tmp_path / "killed/checkpoint.pt").exists() or processes[0].poll() is not None)
-    for process in processes:
-        process.kill()
-        process.wait()
+    command = [sys.executable, "-m", "fmrgen", *arguments, "--num-processes", "2"]
+    command += ["--output", str(tmp_path / "killed"), "-q"]
+    process = subprocess.Popen(command, env={**os.environ, "ACCELERATE_USE_CPU": "true"}, start_new_session=True)
+    wait_for(lambda: (tmp_path / "killed/checkpoint.pt").exists() or process.poll() is not None)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     again, second = launched(2, *arguments, "--output", tmp_path / "killed")
     assert (again.returncode, second.returncode) == (0, 0), again.stderr
     assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
