@@ -138,16 +138,16 @@ def _interval(
         coefficient: of a population, by the correlation of the normal pairs behind it.
         samples: coefficients of samples from populations of `_NORMAL`, [G, S] sorted.
     """
+    if not attenuation:
+        return -1.0, 1.0
     size = samples.shape[1]
     # Coefficients of so few classifiers are fractions with small denominators, equal but for rounding.
     as_high = np.array([1 - np.searchsorted(own, value - 1e-9, side="left") / size for own in samples])
     as_low = np.array([np.searchsorted(own, value + 1e-9, side="right") / size for own in samples])
     tail = (1 - CONFIDENCE) / 2
     likely = np.flatnonzero((as_high > tail) & (as_low > tail))
-    if not attenuation:
-        return -1.0, 1.0
-    if not len(likely):
-        return value, value
+    if not len(likely):  # an order so alike that no population of the grid has it
+        likely = np.array([len(_NORMAL) - 1 if value > 0 else 0])
     # The ends lie between these and their neighbours; beyond the last ones there is nothing but 1.
     first, last = int(likely[0]) - 1, int(likely[-1]) + 1
     ends = (-1.0 if first <= 0 else _NORMAL[first], 1.0 if last >= len(_NORMAL) - 1 else _NORMAL[last])

@@ -204,6 +204,11 @@ def test_rank_correlations():
     assert -0.1 < found["own FMR", "c"].kendall.low < 0.5  # of five classifiers, in whatever order
     assert found["own FMR", "c"].kendall.high == 1
     assert found["own FMR", "mCE"].kendall.value == pytest.approx(-1)
+    many = {"a": column(*range(0, 1000, 20)), "b": column(*range(0, 1000, 20))}
+    (one,) = correlations(many)
+    assert 0.95 < one.spearman.low < one.spearman.value <= one.spearman.high == 1
+    (one,) = correlations({"a": column(1, 1, 1, 1, 9), "b": column(1, 2, 3, 4, 5)})
+    assert (one.spearman.low, one.spearman.high) == (-1, 1)  # one classifier apart from equals tells nothing
     close = {"a": column(60, 60.1, 60.2, 60.3), "b": column(1, 2, 3, 4)}
     (one,) = correlations(close)
     assert one.spearman.value == pytest.approx(1)
