@@ -1,11 +1,13 @@
 """What the terminal shows."""
 
 import json
+import logging
 import re
 
 import pytest
 from helpers import run
 
+from fmrgen.cli.display import quiet_libraries
 from fmrgen.cli.progress import _rate
 
 
@@ -44,3 +46,11 @@ def test_a_log_has_a_line_at_the_start_now_and_then_and_at_the_end(tmp_path, mon
     assert json.loads(log.read_text().splitlines()[-1])["event"] == "error"
     assert run(*job, "-o", tmp_path / "other", "--log-file", tmp_path / "no/folder/x") == 2
     assert "can't be written: No such file or directory" in capsys.readouterr().err
+
+
+def test_the_hubs_retries_are_notes(capsys):
+    quiet_libraries()
+    said = logging.getLogger("huggingface_hub.utils._http")
+    said.warning("'[Errno -2] Name or service not known' thrown while requesting HEAD https://huggingface.co/a/b")
+    said.warning("Retrying in 4s [Retry 3/5].")
+    assert capsys.readouterr().err == "the Hub can't be reached; trying again in 4 s (3 of 5)\n"
