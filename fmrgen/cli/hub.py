@@ -124,7 +124,7 @@ def board(
     space: Annotated[
         str | None, typer.Option("--push", metavar="SPACE", help="Then push the site to this static Space.")
     ] = None,
-    public: Annotated[bool, typer.Option("--public", help="Make the Space public.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make the Space public, or push to a public one.")] = False,
 ) -> None:
     """Make a leaderboard of splits and results: a static site.
 
