@@ -214,15 +214,13 @@ def _try_gradient(components: Components, blank: torch.Tensor) -> None:
     if image.shape != blank.shape:
         raise UserError(f"generator: decodes {tuple(blank.shape)} to {tuple(image.shape)}; check generator.image_size")
     check_decoded(image)
-    alone = components.classifier(image.detach().requires_grad_(True).clone())
-    if not alone.requires_grad:
-        raise UserError(
-            "classifier: gives no gradients, so nothing can be perturbed against it; an ONNX file or an endpoint can "
-            "only be evaluated"
-        )
-    del alone  # and what it holds for its gradients
     loss = components.classifier(image.clone()).logsumexp(1).sum()
     if not loss.requires_grad or torch.autograd.grad(loss, free, allow_unused=True)[0] is None:
+        if not components.classifier(image.detach().requires_grad_(True).clone()).requires_grad:
+            raise UserError(
+                "classifier: gives no gradients, so nothing can be perturbed against it; an ONNX file or an endpoint "
+                "can only be evaluated"
+            )
         raise UserError(
             "generator: no gradient reaches the latent through decode and classifier; neither may detach it"
         )

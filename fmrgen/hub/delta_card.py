@@ -17,11 +17,9 @@ from fmrgen.hub.repo import no_bars
 from fmrgen.report.markdown import escape
 from fmrgen.storage.delta import about_path, deltas_in, read_about
 from fmrgen.storage.made_with import made_with
-from fmrgen.storage.paths import CARD, CONFIG_NAME, DELTAS, SPLIT_NAME
+from fmrgen.storage.paths import CARD, DELTA_FILE, DELTA_SHARD, DELTAS
 from fmrgen.storage.provenance import Provenance
 
-_ABOUT = re.compile(rf"{DELTAS}/({CONFIG_NAME})/({SPLIT_NAME})\.json")
-_SHARD = re.compile(rf"{DELTAS}/({CONFIG_NAME})/({SPLIT_NAME})-\d+-of-\d+\.parquet")
 _OURS = "fmrgen rebuild"  # in every card of ours
 _GATE = (
     "These files are of use only with the original images, whose terms stay in force. You confirm that you have these "
@@ -109,7 +107,7 @@ def push_delta(
         small |= {path: (folder / path).read_bytes() for path in (about_path(Path(), *name).as_posix() for name in own)}
         check_no_token(small)
         shards = sorted(path for about in own.values() for path in about.files)
-        found = {path: match.groups() for path in there - {*shards} if (match := _SHARD.fullmatch(path))}
+        found = {path: match.groups() for path in there - {*shards} if (match := re.fullmatch(DELTA_SHARD, path))}
         return [
             *(CommitOperationAdd(path, content) for path, content in small.items()),
             *(CommitOperationAdd(path, (folder / path).absolute()) for path in shards),
@@ -126,7 +124,7 @@ def _card_of_all(repo: str, folder: Path, there: set[str]) -> bytes:
         sources: dict[str, Path | str] = {
             path: hf_hub_download(repo, path, repo_type="dataset")
             for path in there
-            if path == CARD or _ABOUT.fullmatch(path)
+            if path == CARD or re.fullmatch(DELTA_FILE, path)
         }
         own = [about_path(Path(), *name).as_posix() for name in deltas_in(folder)]
         for path, source in (sources | {path: folder / path for path in own}).items():

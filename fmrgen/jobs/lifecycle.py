@@ -1,8 +1,10 @@
 """A split's life in its folder: claimed by a job, shared by its processes, finished when it is proved whole."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 
@@ -113,6 +115,33 @@ def claim(
             folder.begin(provenance)
             locks.reserve()
         return provenance
+
+
+@contextmanager
+def claimed_alone(
+    output: Path, config: str, split: str, provenance: Provenance, runs: Sequence[Run], on_note: Callable[[str], None]
+) -> Iterator[tuple[SplitFolder, Provenance]]:
+    """A folder's split that is to be made of shards which are made already, while nobody else is at work on it.
+
+    Args:
+        output: the dataset folder.
+        config, split: the names of the split.
+        provenance: of the shards.
+        runs: by which they were made.
+        on_note: called with a line for each file that is set aside.
+
+    Yields:
+        The folder, and its provenance.
+
+    Raises:
+        UserError: a job is at work on it, or another recipe's split is in it.
+    """
+    fresh = provenance.model_copy(update={"finished": False, "runs": [], "files": {}, "skipped": []})
+    folder = SplitFolder.of(SplitPaths(output, config, split), provenance)
+    with closing(ShardLocks(folder, list(range(folder.shards)))) as locks:
+        if locks.anyone_at_work():
+            raise UserError(f"{output}:{config}/{split}: a job is at work on it; wait until it ends")
+        yield folder, claim(folder, fresh, runs, locks, on_note)
 
 
 def record_run(paths: SplitPaths, ended: Run) -> None:

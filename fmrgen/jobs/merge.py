@@ -1,13 +1,11 @@
 """One split of its parts, as machines without a common file system leave them."""
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 
-from fmrgen.distributed.shard_locks import ShardLocks
 from fmrgen.errors import UserError
 from fmrgen.files import check_writable, write_atomically
-from fmrgen.jobs.lifecycle import claim, finish
+from fmrgen.jobs.lifecycle import claimed_alone, finish
 from fmrgen.metrics import Summary
 from fmrgen.storage.open import parse_reference
 from fmrgen.storage.paths import SplitPaths
@@ -81,12 +79,7 @@ def _splits_of(part: str) -> tuple[Path, dict[tuple[str, str], Provenance]]:
 def _merge(parts: list[_Part], output: Path, config: str, split: str, on_note: Callable[[str], None]) -> Summary:
     first = parts[0][1]
     runs = [run for _, provenance in parts for run in provenance.runs]
-    fresh = first.model_copy(update={"finished": False, "runs": [], "files": {}, "skipped": []})
-    target = SplitFolder.of(SplitPaths(output, config, split), first)
-    with closing(ShardLocks(target, list(range(target.shards)))) as locks:
-        if locks.anyone_at_work():
-            raise UserError(f"{output}:{config}/{split}: a job is at work on it; wait until it ends")
-        claim(target, fresh, runs, locks, on_note)
+    with claimed_alone(output, config, split, first, runs, on_note) as (target, _):
         there = {shard for shard in range(target.shards) if target.shard_path(shard).exists()}
         for root, provenance in parts:
             folder = SplitFolder.of(SplitPaths(root, config, split), provenance)

@@ -1,19 +1,17 @@
 """Splits without their images, for sources that may not be passed on, and the way back to them."""
 
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
 from fmrgen.components import build_source
-from fmrgen.distributed.shard_locks import ShardLocks
 from fmrgen.errors import UserError
 from fmrgen.files import check_writable, write_atomically
 from fmrgen.hub.delta_card import write_delta_card
 from fmrgen.hub.fetch import fetched
 from fmrgen.image_files import Fit, open_rgb, resize
-from fmrgen.jobs.lifecycle import claim, finish
+from fmrgen.jobs.lifecycle import claimed_alone, finish
 from fmrgen.metrics import Summary
 from fmrgen.recipe import load_source
 from fmrgen.sources.base import RawExample, Source, SourceConfig
@@ -21,7 +19,7 @@ from fmrgen.storage.delta import DIGEST, deltas_in, pixels_sha256, read_about, r
 from fmrgen.storage.open import choose_split, parse_reference
 from fmrgen.storage.paths import DELTAS, SplitPaths, splits_in
 from fmrgen.storage.provenance import read_provenance
-from fmrgen.storage.shards import SplitFolder, parquet_bytes
+from fmrgen.storage.shards import parquet_bytes
 
 _FITS: tuple[Fit, ...] = ("crop", "squash", "pad")
 
@@ -107,13 +105,8 @@ def _rebuild(
     on_note: Callable[[str], None],
 ) -> Summary:
     about, provenance = read_about(root, config, split)
-    target = SplitFolder.of(SplitPaths(output, config, split), provenance)
     originals = _Originals(build_source(source), provenance.image_size)
-    fresh = provenance.model_copy(update={"finished": False, "runs": [], "files": {}, "skipped": []})
-    with closing(ShardLocks(target, list(range(target.shards)))) as locks:
-        if locks.anyone_at_work():
-            raise UserError(f"{output}:{config}/{split}: a job is at work on it; wait until it ends")
-        claimed = claim(target, fresh, provenance.runs, locks, on_note)
+    with claimed_alone(output, config, split, provenance, provenance.runs, on_note) as (target, claimed):
         if claimed.is_finished and dict(claimed.files) == dict(provenance.files):
             return finish(target)
         if claimed.is_finished:

@@ -11,6 +11,8 @@ CARD = "README.md"
 BENCHMARK = "eval.yaml"
 CROISSANT = "croissant.json"
 DELTAS = "deltas"  # of splits without their images
+DELTA_FILE = rf"{DELTAS}/({CONFIG_NAME})/({SPLIT_NAME})\.json"  # the small one
+DELTA_SHARD = rf"{DELTAS}/({CONFIG_NAME})/({SPLIT_NAME})-\d+-of-\d+\.parquet"
 OWN_FOLDERS = ("provenance", "pictures", "results", "judgements")
 RESERVED_NAMES = ("all", *OWN_FOLDERS, CARD)  # `all` is a word of load_dataset's
 SHARD_FILE = rf"{CONFIG_NAME}/{SPLIT_NAME}-\d+-of-\d+\.parquet"
@@ -120,12 +122,12 @@ def splits_in(root: Path) -> list[SplitPaths]:
 
 def deltas_among(files: Iterable[str]) -> list[tuple[str, str]]:
     """The configs and splits of the deltas in a repo, by the paths of its files: a small one, and shards beside it."""
-    known = {*files}
-    about = re.compile(rf"{DELTAS}/({CONFIG_NAME})/({SPLIT_NAME})\.json")
-    shards = {found[1] for file in known if (found := re.fullmatch(rf"{DELTAS}/(.+)-\d+-of-\d+\.parquet", file))}
-    return sorted(
-        (found[1], found[2]) for found in map(about.fullmatch, known) if found and f"{found[1]}/{found[2]}" in shards
+    known = [*files]
+    small, shards = (
+        {(found[1], found[2]) for file in known if (found := re.fullmatch(pattern, file))}
+        for pattern in (DELTA_FILE, DELTA_SHARD)
     )
+    return sorted(small & shards)
 
 
 def splits_among(files: Iterable[str]) -> list[tuple[str, str]]:
