@@ -3,7 +3,6 @@
 Nothing here imports torch, and component modules import it only when they build: a mistake in a recipe is told at once.
 """
 
-import difflib
 import importlib
 import importlib.resources
 import importlib.util
@@ -30,7 +29,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError, one_line, unknown_message
 from fmrgen.files import open_plain, parse_yaml
 
 if TYPE_CHECKING:
@@ -186,12 +185,6 @@ class ClassifierConfig(ComponentConfig):
         None, description="names of its outputs in their order, where it does not know them itself; or a file of them"
     )
     channels: Literal["rgb", "gray"] = Field("rgb", description="gray: the network sees images without their colours")
-
-
-def unknown_message(what: str, name: object, known: Any) -> str:
-    """`unknown key, did you mean …?`, or all that is known where nothing is near."""
-    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
-    return f"unknown {what}, " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(map(str, known))}")
 
 
 def config_class(package: str, kind: str, base: type[ComponentConfig] = ComponentConfig) -> type[ComponentConfig]:

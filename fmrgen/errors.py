@@ -1,6 +1,8 @@
 """What ends a command before its time, and is told in one line."""
 
+import difflib
 import unicodedata
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -38,3 +40,10 @@ def one_line(error: BaseException, length: int = 240) -> str:
     """What `error` says, on one line and not without end; its type where it says nothing."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= length else f"{text[:length].rstrip()}…"
+
+
+def unknown_message(what: str, name: object, known: Iterable[object]) -> str:
+    """`unknown key, did you mean …?`, or all that is known where nothing is near."""
+    names = [str(one) for one in known]
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    return f"unknown {what}, " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}")

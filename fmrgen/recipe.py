@@ -19,12 +19,11 @@ from fmrgen.config import (
     ComponentConfig,
     StrictConfig,
     known_keys,
-    unknown_message,
     validate,
     without_later_defaults,
 )
 from fmrgen.engine.options import PerturbOptions
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, unknown_message
 from fmrgen.files import fingerprint, parse_yaml
 from fmrgen.generators.base import mask_of
 from fmrgen.kinds import (

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fmrgen.config import unknown_message
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError, one_line, unknown_message
 from fmrgen.files import package_data, parse_yaml
 
 

@@ -1,13 +1,13 @@
 """The options of Algorithm 1: the `perturb` section of a recipe, and what the engine takes."""
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args, get_origin
+
+from fmrgen.errors import unknown_message
 
 _MOST_STEPS = 1_000_000
 _MOST_SLOTS = 65_536
-
-STARTS = ("none", "fgsm", "pgd")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,8 @@ class PerturbOptions:
     compile: bool = field(default=False, metadata={"description": "run generator and classifier through torch.compile"})
 
     def __post_init__(self) -> None:
+        for option in fields(self):
+            _check_type(option.name, getattr(self, option.name), option.type)
         if not 1 <= self.budget <= _MOST_STEPS:
             raise ValueError(f"budget must be from 1 to {_MOST_STEPS:,} steps, not {self.budget}")
         if not (self.step_size > 0 and math.isfinite(self.step_size)):
@@ -80,13 +82,26 @@ class PerturbOptions:
                 raise ValueError(f"{name} must be from 0 to less than 1, not {getattr(self, name)}")
         if not (self.start_noise >= 0 and math.isfinite(self.start_noise)):
             raise ValueError(f"start_noise must not be negative, it is {self.start_noise}")
-        if self.start not in STARTS:
-            raise ValueError(f"start must be none, fgsm or pgd, not {self.start}")
         if not 0 < self.start_epsilon <= 1:
             raise ValueError(f"start_epsilon must be above 0 and at most 1, it is {self.start_epsilon}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, it is {self.seed}")
         if self.slots != "auto" and not 1 <= self.slots <= _MOST_SLOTS:
             raise ValueError(f"slots must be auto or from 1 to {_MOST_SLOTS:,}, not {self.slots}")
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision must be fp32 or bf16, not {self.precision}")
+
+
+def _check_type(name: str, value: object, kind: Any) -> None:
+    """Raises ValueError for a value that is not of the type `kind`; a word near one that is known is told."""
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ValueError(unknown_message(f"{name} {value!r}", value, get_args(kind)))
+        return
+    kinds = get_args(kind) or (kind,)
+    words = [word for one in kinds for word in get_args(one)]
+    numbers = (int, float) if float in kinds else (int,)
+    is_number = isinstance(value, numbers) and not isinstance(value, bool)
+    if not (isinstance(value, bool) if kind is bool else is_number or value in words):
+        wanted = (
+            "True or False" if kind is bool else " or ".join(["a number" if float in kinds else "an integer", *words])
+        )
+        raise ValueError(f"{name} must be {wanted}, not {value!r}")

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fmrgen.config import unknown_message
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, unknown_message
 from fmrgen.evaluation.results import EvaluationData
 from fmrgen.intervals import Estimate, format_estimate
 from fmrgen.metrics import METRICS, Summary

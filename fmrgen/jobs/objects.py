@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from fmrgen.components import Role, build_component
-from fmrgen.config import ComponentConfig, unknown_message
+from fmrgen.config import ComponentConfig
 from fmrgen.engine.interfaces import Generator, Oracle
 from fmrgen.engine.options import PerturbOptions
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, unknown_message
 from fmrgen.in_memory import InMemory
 from fmrgen.kinds import generator_of_short_form, oracle_of_short_form
 from fmrgen.recipe import load_classifier

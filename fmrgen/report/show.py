@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fmrgen.config import unknown_message
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, unknown_message
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import SplitRows, check_columns
 from fmrgen.files import write_atomically

@@ -1,5 +1,7 @@
 """What the engine refuses at the door: inputs that would only make wrong rows, silently."""
 
+import re
+
 import pytest
 import torch
 from fakes import STEP, Brightness, Identity, Patient, grey
@@ -35,6 +37,25 @@ def perturb(*examples, classifier=None, generator=None, oracle=None):
 def test_an_example_that_is_none(image, label, message):
     with pytest.raises(UserError, match=message):
         perturb(Example(7, image, label))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"update": "foo"}, "unknown update 'foo', known are sign, l2, adam, random"),
+        ({"objective": "cross_entrpy"}, "unknown objective 'cross_entrpy', did you mean cross_entropy?"),
+        ({"oracle_rule": "labels"}, "unknown oracle_rule 'labels', did you mean label?"),
+        ({"start": "pdg"}, "unknown start 'pdg', did you mean pgd?"),
+        ({"precision": "fp16"}, "unknown precision 'fp16', did you mean bf16?"),
+        ({"slots": "autoo"}, "slots must be an integer or auto, not 'autoo'"),
+        ({"budget": 2.5}, "budget must be an integer, not 2.5"),
+        ({"step_size": "0.1"}, "step_size must be a number, not '0.1'"),
+        ({"reencode": "no"}, "reencode must be True or False, not 'no'"),
+    ],
+)
+def test_an_option_that_is_none(options, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        PerturbOptions(**options)
 
 
 def test_a_classifier_in_training_mode():
