@@ -1,12 +1,13 @@
 """The job: source → perturb → split, in one or many processes."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from fmrgen.distributed.shard_locks import ShardLocks, own_shards
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_writable
-from fmrgen.in_memory import InMemory
 from fmrgen.jobs.lifecycle import claim, finish, new_provenance, nonfinite_error, record_run
 from fmrgen.jobs.progress import Progress, ProgressCounter
 from fmrgen.jobs.self_check import oracle_caution
@@ -34,7 +34,8 @@ from fmrgen.storage.encodings import KeptEncodings, kept_encodings
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, Run, Skipped, new_run, now
 from fmrgen.storage.shards import SplitFolder, set_aside, summary_of_rows
-from fmrgen.weights.digest import check_same_weights
+from fmrgen.trust.code import own_code_sha256, runs_code_of_others
+from fmrgen.weights.digest import check_same_weights, settings_sha256
 
 _READ_AHEAD = 16  # images decoded and waiting for a slot; their shards are held, and nobody else makes them
 _HOPELESS = 64  # rows from the start without one finite number, and the job ends
@@ -278,14 +279,21 @@ class _Job:
 def _kept_encodings(
     recipe: Recipe, components: Components, provenance: Provenance, device: torch.device
 ) -> KeptEncodings | None:
-    """Encodings of before, where the generator's are dear; of one without weights, or an object, there are none."""
-    digest = provenance.weights_sha256.generator
-    if not components.generator.encode_is_dear or digest is None or isinstance(recipe.generator, InMemory):
+    """Cached encodings, if encoding is slow and all that they depend on can be told: others' code may read anything."""
+    weights = provenance.weights_sha256.generator
+    if not components.generator.encode_is_dear or weights is None or runs_code_of_others(recipe.generator):
         return None
-    settings = recipe.generator.model_dump(mode="json")
-    hangs_on = {"weights": digest, "settings": settings, "device": device.type, "precision": recipe.perturb.precision}
+    libraries = {re.split(r"[^\w-]", name)[0] for name in requires("fmrgen") or () if "extra ==" not in name}
     return kept_encodings(
-        {**hangs_on, "code": provenance.code_sha256, **{name: version(name) for name in ("fmrgen", "torch")}}
+        {
+            "weights": weights,
+            "section": recipe.generator.model_dump(mode="json"),
+            "settings": settings_sha256(components.generator),
+            "device": device_name(device),
+            "precision": recipe.perturb.precision,
+            "code": own_code_sha256(),
+            "libraries": {name: version(name) for name in sorted(libraries)},
+        }
     )
 
 

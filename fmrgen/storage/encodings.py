@@ -1,8 +1,8 @@
 """Latents of images that were encoded before, kept on disk where encoding is dear.
 
-An entry is found by all that it hangs on: weights and settings of the generator, the kind of device and precision, and
-the image, label and seed of the row. So splits and processes share entries, and a second classifier's split encodes
-nothing anew.
+An entry is found by all that can change it: weights, settings and code of the generator, the libraries, the device and
+precision, and the image, label and seed of the row. So splits and processes share entries, and a second classifier's
+split encodes nothing anew. It begins with its own sha256: a bit that a disk lost is seen.
 """
 
 import hashlib
@@ -26,7 +26,8 @@ _DEFAULT_GIGABYTES = 20.0
 _EMPTIED_TO = 0.8  # of the bound, where that is passed
 _WRITES_BETWEEN_LOOKS = 500  # at how full it is
 _LONGEST_WRITE = 3600.0  # seconds
-_LAYOUT = 1  # counts up when entries of before can't be read any more
+_LAYOUT = 2  # counts up when entries of before can't be read any more
+_DIGEST = 32  # bytes of a sha256
 
 
 class KeptEncodings:
@@ -61,7 +62,7 @@ class KeptEncodings:
             Latents with B rows, on the device of `images`.
         """
         paths = [
-            self.folder / name[:2] / f"{name}.safetensors"
+            self.folder / name[:2] / f"{name}.latents"
             for name in (_name(*row) for row in zip(images.cpu(), labels.tolist(), row_seeds, strict=True))
         ]
         rows = [_read(path) for path in paths]
@@ -81,7 +82,7 @@ class KeptEncodings:
             return
         content = save({name: value[row].cpu().contiguous() for name, value in _named(latents).items()})
         with suppress(UserError):  # a full disk is no reason to lose the job: it is encoded again another time
-            write_atomically(path, content)
+            write_atomically(path, hashlib.sha256(content).digest() + content)
         self._writes += 1
         if self._writes % _WRITES_BETWEEN_LOOKS == 1:
             self.prune()
@@ -94,7 +95,7 @@ class KeptEncodings:
                     if left.stat().st_mtime < time.time() - _LONGEST_WRITE:
                         left.unlink()
             entries = []
-            for path in self.root.rglob("*.safetensors"):
+            for path in self.root.glob("*/*/*"):
                 with suppress(FileNotFoundError):
                     entries.append((path.stat(), path))
             size = sum(stat.st_size for stat, _ in entries)
@@ -140,13 +141,12 @@ def _read(path: Path) -> "dict[str, Tensor] | None":
         return None
     with suppress(OSError):  # a folder that others may read alone
         path.touch()
-    try:
-        row = load(content)
-    except Exception:  # a broken file can fail anywhere in the reader; it is made again
+    digest, entry = content[:_DIGEST], content[_DIGEST:]
+    if hashlib.sha256(entry).digest() != digest:  # it is made again
         with suppress(OSError):
             path.unlink()
         return None
-    return row if "free" in row else None
+    return load(entry)
 
 
 def _named(latents: Latents) -> "dict[str, Tensor]":

@@ -1,7 +1,10 @@
-"""Which code of a user's own a recipe runs: digested, so that a change of it is told."""
+"""Which code a job runs, a user's own and fmrgen's: digested, so that a change of it is told."""
 
 import hashlib
+import sys
+import sysconfig
 from importlib.util import find_spec
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -11,17 +14,34 @@ from fmrgen.trust.recipes import components_in
 
 
 def code_sha256(recipe: BaseModel) -> dict[str, str]:
-    """The sha256 of the file of each module that the components of a recipe name, once it is built, by the name of the
-    module, and of the class of each object that was handed over; what has no source code to be found is left out."""
-    found = {}
+    """The sha256 of the file of each module that the components of a recipe name, once it is built, and of each that
+    these import and that is not installed, by the name of the module; and of the class of each object that was handed
+    over. What has no source code to be found is left out.
+    """
+    found: dict[str, str] = {}
     for config in components_in(recipe):
         if isinstance(config, InMemory) and (digest := config.code_sha256()) is not None:
             found[config.target] = digest
         for reference in [config.kind, *config.code_it_runs()]:
             module, colon, _ = reference.partition(":")
-            if colon and module.replace(".", "").isidentifier() and (file := _file_of(module)) is not None:
-                found[module] = hashlib.sha256(file.read_bytes()).hexdigest()
+            if colon and module.replace(".", "").isidentifier():
+                files = {module: _file_of(module), **_imported_by(module)}
+                found |= {name: _sha256(file) for name, file in files.items() if file is not None}
     return dict(sorted(found.items()))
+
+
+def runs_code_of_others(config: BaseModel) -> bool:
+    """Whether a section stands for an object, or runs code, that does not come with fmrgen."""
+    return any(":" in one.kind or isinstance(one, InMemory) or one.code_it_runs() for one in components_in(config))
+
+
+def own_code_sha256() -> str:
+    """The sha256 of fmrgen's own code, which in a checkout changes without the version."""
+    package = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(f"{file.relative_to(package)} {_sha256(file)} ".encode())
+    return digest.hexdigest()
 
 
 def changed_code(before: dict[str, str], now: dict[str, str]) -> str | None:
@@ -30,6 +50,23 @@ def changed_code(before: dict[str, str], now: dict[str, str]) -> str | None:
     if not changed:
         return None
     return f"the code of {', '.join(changed)} has changed since the split was begun, and may do something else now"
+
+
+def _imported_by(module: str) -> dict[str, Path]:
+    """The files of the modules that one imports, and they in turn, by their names, but for those that are installed."""
+    installed = {Path(path) for path in sysconfig.get_paths().values()}
+    installed |= {Path(sysconfig.get_path("stdlib")) / "lib-dynload"}
+    own = [path for path in sys.path if Path(path or ".").is_dir() and Path(path) not in installed]
+    finder = ModuleFinder(own, excludes=["fmrgen"])
+    try:
+        finder.import_hook(module)
+    except Exception:  # installed itself, or of no syntax that can be read
+        return {}
+    return {name: Path(found.__file__) for name, found in finder.modules.items() if found.__file__}
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _file_of(module: str) -> Path | None:

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import nn
 
 from fmrgen.engine.interfaces import Generator, Oracle
 from fmrgen.errors import UserError
 
+_NO_SETTINGS = ("_use_default_values", "row_seeds")  # diffusers' names of defaults, in any order; of the last batch
 _REGISTRIES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
@@ -28,6 +30,15 @@ def weights_sha256(component: object, prefix: str = "") -> str | None:
     return digest.hexdigest() if found else None
 
 
+def settings_sha256(component: object) -> str:
+    """A digest of what `component`, as it was built, holds besides weights: numbers, words, and those of its modules.
+
+    It tells networks apart whose weights are the same, and whose configuration is not.
+    """
+    plain = sorted(f"{name} {value!r}" for name, value in _plain_values(component, ""))
+    return hashlib.sha256("\n".join(plain).encode()).hexdigest()
+
+
 def check_same_weights(what: str, component: object, before: str | None) -> None:
     """Raises UserError where the weights in `component`, called `what`, are not those of the digest `before`."""
     if weights_sha256(component) != before:
@@ -35,6 +46,29 @@ def check_same_weights(what: str, component: object, before: str | None) -> None
             f"{what}: its weights changed during the run, as in training mode; its forward must leave them alone (call "
             "eval(), and no train() in it; a generator or an oracle names in `derived` what it computes)"
         )
+
+
+def _plain_values(held: object, prefix: str, within: tuple[object, ...] = ()) -> Iterator[tuple[str, object]]:
+    """The numbers, words and kinds of objects in a component, each under its way there."""
+    if any(held is outer for outer in within):
+        return
+    within = (*within, held)
+    if held is None or isinstance(held, bool | int | float | str | bytes | torch.dtype):
+        yield prefix, held
+        return
+    yield prefix, type(held).__qualname__
+    members: dict[Any, object] = {}
+    if isinstance(held, list | tuple):
+        members = dict(enumerate(held))
+    elif isinstance(held, dict):
+        members = held
+    elif isinstance(held, nn.Module | Generator | Oracle):
+        members = vars(held)
+    elif isinstance(held, BaseModel):
+        members = held.model_dump()
+    for name, value in members.items():
+        if name not in _NO_SETTINGS:
+            yield from _plain_values(value, f"{prefix}.{name}", within)
 
 
 def _tensors(held: object, prefix: str, within: tuple[object, ...] = ()) -> Iterator[tuple[str, torch.Tensor]]:

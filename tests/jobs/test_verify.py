@@ -246,17 +246,19 @@ def test_code_that_has_changed_is_told(tmp_path, monkeypatch, capsys):
     )
 
     def write(mean, more=""):
-        (tmp_path / "shifting.py").write_text(code.replace("{mean}", str(mean)) + more)
+        (tmp_path / "shifting.py").write_text("import beside\n" + code.replace("{mean}", str(mean)) + more)
         importlib.invalidate_caches()
         sys.modules.pop("shifting", None)
 
+    (tmp_path / "beside.py").write_text("from beside_that import ONE\n")
+    (tmp_path / "beside_that.py").write_text("ONE = 1\n")
     job = ["generate", "mnist-lenet", "generator={kind: 'shifting:Config', image_size: 32}", "perturb.budget=1", "-q"]
     job += ["--limit", "30", "-o", "out"]
     write(0.25)
     assert run(*job) == 0
     told = json.loads((tmp_path / "out/provenance/mnist/lenet.json").read_text())
     assert len(told["weights_sha256"]["generator"]) == 64
-    assert list(told["code_sha256"]) == ["shifting"]
+    assert list(told["code_sha256"]) == ["beside", "beside_that", "shifting"]
     shard = next((tmp_path / "out/mnist").glob("lenet-00001*"))
     shard.unlink()
     write(0.75)
@@ -266,3 +268,8 @@ def test_code_that_has_changed_is_told(tmp_path, monkeypatch, capsys):
     write(0.25, "# another line\n")
     assert run(*job) == 0
     assert "the code of shifting has changed since the split was begun" in capsys.readouterr().err
+    shard.unlink()
+    write(0.25)
+    (tmp_path / "beside_that.py").write_text("ONE = 2\n")
+    assert run(*job) == 0
+    assert "the code of beside_that has changed since the split was begun" in capsys.readouterr().err

@@ -25,7 +25,7 @@ def kept(tmp_path):
 
 
 def files(kept):
-    return sorted(kept.root.rglob("*.safetensors"))
+    return sorted(kept.root.rglob("*.latents"))
 
 
 def same(one, other):
@@ -64,9 +64,12 @@ def test_latents_without_context(kept):
     assert torch.equal(found.free, LATENTS.free)
 
 
-def test_a_broken_entry_is_made_again(kept):
+@pytest.mark.parametrize("broken", ["cut", "a flipped bit"])
+def test_a_broken_entry_is_made_again(kept, broken):
     kept(IMAGES, LABELS, SEEDS, lambda: LATENTS)
-    files(kept)[0].write_bytes(b"cut")
+    content = bytearray(files(kept)[0].read_bytes())
+    content[-1] ^= 1
+    files(kept)[0].write_bytes(b"cut" if broken == "cut" else content)
     assert same(kept(IMAGES, LABELS, SEEDS, lambda: LATENTS), LATENTS)
     assert same(kept(IMAGES, LABELS, SEEDS, never), LATENTS)
 
