@@ -15,6 +15,7 @@ from fmrgen.intervals import (
     macro_robustness,
     mean,
     proportion,
+    wilson,
 )
 from fmrgen.records import StopReason
 
@@ -294,6 +295,32 @@ def summarise(columns: Mapping[str, np.ndarray], *, resamples: int = RESAMPLES) 
     rows = _Rows(columns, resamples)
     figures = {metric.field: metric.make(rows) for metric in METRICS}
     return Summary(rows=len(rows.label), valid_rows=int(rows.valid.sum()), **figures)
+
+
+def is_at_chance(label: np.ndarray, prediction: np.ndarray, classes: int) -> bool:
+    """Whether predictions match labels hardly better than guesses do, so that every figure made of them says nothing.
+
+    Guesses name each class equally often, or as often as the predictions do: a network that always gives the
+    commonest class is at chance too. Untrained networks are right a little more often than guesses (of 30 LeNets with
+    random weights, on up to 17 % of ten digits), so twice as often is still chance, as far as that is at most a tenth
+    of the way to being always right.
+
+    Args:
+        label: [N].
+        prediction: [N], -1 for none.
+        classes: that there are.
+
+    Returns:
+        Whether the lower end of the accuracy's 95 % interval is not above that; False where all labels are one, which
+        no guess can miss.
+    """
+    labels = np.bincount(label, minlength=classes) / len(label)
+    if (labels > 0).sum() < 2:
+        return False
+    predictions = np.bincount(prediction[prediction >= 0], minlength=classes) / len(label)
+    guessing = max(1 / classes, float(labels @ predictions[:classes]))
+    bound = guessing + min(guessing, 0.1 * (1 - guessing))
+    return wilson(float((label == prediction).sum()), len(label))[0] <= 100 * bound
 
 
 def summarise_classes(columns: Mapping[str, np.ndarray], classes: int) -> list[Summary]:

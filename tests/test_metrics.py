@@ -7,7 +7,7 @@ from scipy.stats import binomtest, bootstrap, ttest_1samp
 from fmrgen.evaluation.rankings import difference, rank
 from fmrgen.evaluation.summarise import outputs_in_another_order
 from fmrgen.intervals import foundation_model_robustness, macro_robustness, mean, proportion
-from fmrgen.metrics import summarise, summarise_classes
+from fmrgen.metrics import is_at_chance, summarise, summarise_classes
 
 
 def columns(**changed):
@@ -129,6 +129,36 @@ def test_classes_sum_back_to_the_totals():
         None,
         None,
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "at_chance"),
+    [
+        (lambda label, random: random.integers(0, 10, len(label)), True),
+        (lambda label, random: np.zeros(len(label), int), True),  # and 40 % of the labels are 0
+        (lambda label, random: np.full(len(label), -1), True),
+        (
+            lambda label, random: np.where(random.random(len(label)) < 0.1, label, random.integers(0, 10, len(label))),
+            True,
+        ),
+        (lambda label, random: np.where(random.random(len(label)) < 0.5, label, 0), False),
+        (lambda label, random: np.where(random.random(len(label)) < 0.3, label, 9), False),
+    ],
+    ids=["guesses", "the commonest class", "no answer", "a tenth better", "half", "a third"],
+)
+def test_guesses_are_at_chance_and_what_has_learnt_something_is_not(said, at_chance):
+    random = np.random.default_rng(0)
+    label = np.where(random.random(600) < 0.33, 0, random.integers(0, 10, 600))
+    assert is_at_chance(label, said(label, random), 10) is at_chance
+
+
+def test_one_class_tells_nothing_about_chance():
+    assert not is_at_chance(np.zeros(50, int), np.zeros(50, int), 10)
+
+
+def test_of_a_thousand_classes_a_hundredth_right_is_no_guess():
+    label = np.arange(5000) % 1000
+    assert not is_at_chance(label, np.where(np.arange(5000) % 100 == 0, label, (label + 1) % 1000), 1000)
 
 
 def test_wilson_interval_worked_by_hand():

@@ -26,6 +26,7 @@ from fmrgen.metrics import METRICS
 from fmrgen.report.tables import Table as TextTable
 from fmrgen.report.tables import (
     all_notes,
+    chance_lines,
     fixed_table,
     format_interval,
     judged_table,
@@ -248,6 +249,7 @@ def print_judged(found: "Sequence[Judged]", split: str, quiet: bool) -> None:
 
 def print_evaluation(evaluation: "EvaluationResults") -> None:
     """Classifiers on their own splits, a table for each split, its ranking, and what must be known with it."""
+    _print_warnings(evaluation)
     if (own := own_table(evaluation)) is not None:
         print_table(own, "each on its own split")
         for line in own_lines(evaluation):
@@ -273,6 +275,7 @@ def print_evaluation(evaluation: "EvaluationResults") -> None:
 
 def print_transfer(evaluation: "EvaluationResults") -> None:
     """The transfer matrix, in FMR where there are originals, and in PA."""
+    _print_warnings(evaluation)
     if any(result.total.fmr for result in evaluation.results):
         print_table(transfer_table(evaluation, "fmr"), "FMR, splits down, classifiers across")
     print_table(transfer_table(evaluation, "perturbed_accuracy"), "PA")
@@ -316,6 +319,11 @@ def _stacked(cell: str) -> Text:
     cell = printable(cell)
     value, bracket, interval = cell.partition(" [")
     return Text(f"{value}\n{interval.rstrip(']').replace(', ', '–')}" if bracket else cell)
+
+
+def _print_warnings(evaluation: "EvaluationResults") -> None:
+    for line in chance_lines(evaluation):
+        print_line(f"warning: {line}")
 
 
 def _print_notes(evaluation: "EvaluationResults") -> None:

@@ -301,12 +301,15 @@ def agree(
     FMR and fixed benchmarks, for one: Spearman's and Kendall's correlation of each two over the classifiers.
     """
     from fmrgen.cli import display
-    from fmrgen.evaluation.correlation import correlations, measures
+    from fmrgen.evaluation.correlation import at_chance, correlations, measures
     from fmrgen.evaluation.results import read_figures
     from fmrgen.report.correlation import correlation_table, write_correlations
 
     formats = plot_formats(plots)
-    columns = measures([read_figures(path / "evaluation.json" if path.is_dir() else path) for path in evaluations])
+    figures = [read_figures(path / "evaluation.json" if path.is_dir() else path) for path in evaluations]
+    if left_out := at_chance(figures):
+        display.print_note(f"hardly better than chance on originals, so left out: {', '.join(left_out)}")
+    columns = measures(figures)
     found = correlations(columns, chosen or [])
     written = write_correlations(found, columns, output, formats)
     if not quiet:

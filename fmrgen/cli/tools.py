@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from fmrgen.jobs.audit import Audit
 
-_GATE_STATUS = {"pass": 0, "fail": 1, "undecided": 3}
+_GATE_STATUS = {"pass": 0, "fail": 1, "invalid": 2, "undecided": 3}
 
 
 def judge(
@@ -159,8 +159,8 @@ def gate(
 ) -> None:
     """Let a classifier pass that is not less robust than another.
 
-    Both see the same perturbed images, as many as it takes. Exits with 0 if the candidate passes, 1 if it fails, 3 if
-    the split does not tell.
+    Both see the same perturbed images, as many as it takes. Exits with 0 if the candidate passes, 1 if it fails, 2 if
+    one of the two is no working network, 3 if the split does not tell.
     """
     from fmrgen.recipe import load_classifier
 

@@ -43,15 +43,18 @@ def measures(evaluations: Sequence[EvaluationResults]) -> dict[str, Column]:
     """Every measure in evaluations, by its name, of every classifier that has it.
 
     `own FMR` is each classifier's on the split made for it; `SA` its standard accuracy there; `FMR on SPLIT` that of
-    the classifiers on one split; then the accuracy on each fixed set, and its mCE.
+    the classifiers on one split; then the accuracy on each fixed set, and its mCE. Classifiers at chance are left out.
 
     Raises:
         UserError: two evaluations tell different things of one classifier.
     """
     found: dict[str, Column] = {}
     weights: dict[str, str | None] = {}
+    left_out = at_chance(evaluations)
 
     def add(name: str, classifier: str, figure: Estimate | None) -> None:
+        if classifier in left_out:
+            return
         known = found.setdefault(name, {})
         if figure is None or known.get(classifier, figure) == figure:
             known.update({} if figure is None else {classifier: figure})
@@ -72,6 +75,11 @@ def measures(evaluations: Sequence[EvaluationResults]) -> dict[str, Column]:
             add(fixed.name, fixed.classifier, fixed.accuracy)
             add(f"{fixed.name} mCE", fixed.classifier, fixed.mean_corruption_error)
     return {name: column for name, column in found.items() if column}
+
+
+def at_chance(evaluations: Sequence[EvaluationResults]) -> list[str]:
+    """The classifiers that are hardly better than guessing on the originals of any split."""
+    return sorted({one.classifier for found in evaluations for one in found.results if one.at_chance})
 
 
 def correlations(columns: Mapping[str, Column], chosen: Sequence[str] = ()) -> list[Correlation]:

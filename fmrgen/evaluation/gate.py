@@ -19,7 +19,7 @@ ERROR = 0.05  # of either verdict; also the share of false alarms among the clas
 _BETS = np.geomspace(0.01, 0.9, 24)  # shares of the largest bet that can't lose everything
 _GRID = np.arange(-1.0, 1.0005, 0.001)  # margins that a bound is looked for among
 
-Verdict = Literal["pass", "fail", "undecided"]
+Verdict = Literal["pass", "fail", "undecided", "invalid"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Gate:
     """What a gate found.
 
     Attributes:
-        verdict: `fail`: the drop is larger than `max_drop`; `pass`: it is smaller; `undecided`: the rows don't tell.
+        verdict: `fail`: the drop is larger than `max_drop`; `pass`: it is smaller; `undecided`: the rows don't tell;
+            `invalid`: one of the two is no working network, and nothing is decided.
         max_drop: in points of accuracy on the perturbed images.
         rows: that were classified, of `valid_rows`.
         valid_rows: of the split.
@@ -46,7 +47,9 @@ class Gate:
         low, high: bounds of the drop in the long run, each of which holds with 95 %, whenever one looks.
         rows_more: about how many more rows would decide it; None where it is decided, or nothing tends either way.
         classes: the drop in each class, over the same rows.
-        notes: what a reader must know of the split.
+        notes: what a reader must know of the split and of the two; why the verdict is `invalid`.
+        baseline_standard, candidate_standard: accuracy on the originals of the first rows that were looked at, in
+            percent; None where the split has no originals.
     """
 
     verdict: Verdict
@@ -61,6 +64,8 @@ class Gate:
     rows_more: int | None
     classes: list[ClassDrop] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    baseline_standard: float | None = None
+    candidate_standard: float | None = None
 
     @property
     def alarms(self) -> list[ClassDrop]:

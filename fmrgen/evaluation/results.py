@@ -72,7 +72,8 @@ class Result:
 
     `conditioned` marks the classifier that the split was made for: it has the same weights, and says of the stored
     images what the split says it said. `judged` has PA and FMR over the images that still show their class, by the name
-    of the judge who says so.
+    of the judge who says so. `at_chance` says that it is hardly better than guessing on the originals: its
+    figures say nothing, and it is ranked nowhere.
     """
 
     split: str
@@ -82,13 +83,14 @@ class Result:
     classes: list[Summary]
     notes: list[str]
     judged: dict[str, Corrected] = field(default_factory=dict)
+    at_chance: bool = False
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The classifiers on one split: ranked by `measure`, FMR or where there are no originals PA, and each pair.
 
-    The split's own classifier is not ranked: its images were made to fool it, and not the others.
+    The split's own classifier is not ranked: its images were made to fool it, and not the others. Nor is one at chance.
     """
 
     split: str

@@ -1,6 +1,6 @@
 """One pass over a split for its classifiers: the images in batches, everything else collected on the way."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -74,15 +74,18 @@ class SplitRows:
             raise UserError(f"{self.opened.name}: contains no rows")
         return {name: np.concatenate([part[name] for part in parts]) for name in wanted}
 
-    def batches_of(self, rows: np.ndarray, size: int) -> Iterator[Batch]:
-        """The images of some rows, which are given in rising order, about `size` at a time; they are numbered anew."""
+    def batches_of(self, rows: np.ndarray, size: int, images: Sequence[str] = ("image",)) -> Iterator[Batch]:
+        """The images of some rows, which are given in rising order, about `size` at a time; they are numbered anew.
+
+        `images` names the columns that are wanted.
+        """
         with reading(self.opened.name):
             first, done = 0, 0
-            for table in self.opened.undecoded(["image"]).select_columns(["image"]).with_format("arrow").iter(size):
+            for table in self.opened.undecoded(images).select_columns([*images]).with_format("arrow").iter(size):
                 own = rows[(rows >= first) & (rows < first + len(table))] - first
                 if len(own):
-                    images = {"image": table["image"].take(pa.array(own))}
-                    yield Batch(np.arange(done, done + len(own)), partial(decode_images, images, self.opened, first))
+                    wanted = {name: table[name].take(pa.array(own)) for name in images}
+                    yield Batch(np.arange(done, done + len(own)), partial(decode_images, wanted, self.opened, first))
                 done += len(own)
                 first += len(table)
 

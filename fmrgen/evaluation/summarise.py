@@ -20,7 +20,7 @@ from fmrgen.evaluation.results import SCHEMA, Comparison, EvaluatedClassifier, E
 from fmrgen.evaluation.steps import StepFigures, step_figures
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier
 from fmrgen.labels import match_classes
-from fmrgen.metrics import COMPARED, summarise, summarise_classes
+from fmrgen.metrics import COMPARED, is_at_chance, summarise, summarise_classes
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.provenance import RecordedPerturb
 from fmrgen.weights.digest import weights_sha256
@@ -55,9 +55,9 @@ def summarise_evaluation(
             tables.append(predictions_table(split.name, model.name, of_models[model.name], counted))
         results += here
         made_for = _made_for(passed, here, models)
-        if made_for is not None:
+        if made_for is not None and not made_for.at_chance:
             own.append((passed, made_for.classifier, of_models[made_for.classifier] | _ids_of(columns)))
-        summaries = {result.classifier: result.total for result in here if not result.conditioned}
+        summaries = {result.classifier: result.total for result in here if not (result.conditioned or result.at_chance)}
         differences = [difference(a, b, of_models[a], of_models[b]) for a, b in combinations(of_models, 2)]
         measure: Any = "fmr" if any(result.total.fmr for result in here) else "perturbed_accuracy"
         comparisons.append(Comparison(split.name, measure, rank(summaries, differences, measure), differences))
@@ -126,14 +126,11 @@ def _result(
     if conditioned and "reconstruction_prediction" in columns:
         of_model = {**of_model, "reconstruction_prediction": columns["reconstruction_prediction"]}
     classes, total = summarise_classes(of_model, len(labels)), summarise(of_model)
-    accuracy = total.standard_accuracy
-    if accuracy is not None and accuracy.low is not None and accuracy.low <= 100 / len(labels):
-        notes.append(
-            f"its SA is {accuracy.value:.1f} %, no better than chance, and its FMR says nothing: are its weights "
-            "loaded, and its classes in the order of the labels?"
-        )
+    at_chance = "original_prediction" in of_model and is_at_chance(
+        of_model["label"], of_model["original_prediction"], len(labels)
+    )
     judged = corrected_by(passed.judges, of_model, columns["valid"]) if passed.judges else {}
-    return Result(split.name, model.name, conditioned, total, classes, notes, judged)
+    return Result(split.name, model.name, conditioned, total, classes, notes, judged, at_chance)
 
 
 def _order_is_known(passed: ClassifiedSplit, model: NamedClassifier) -> bool:
@@ -204,8 +201,12 @@ def _source_of(passed: ClassifiedSplit) -> Any:
 
 
 def _more_fooled(made_for: Result | None, results: list[Result], measure: str) -> list[str]:
-    """A note where images made for the split's own classifier fool another one more."""
-    figures = {r.classifier: estimate.value for r in results if (estimate := getattr(r.total, measure)) is not None}
+    """A note where images made for the split's own classifier fool another one more; those at chance aside."""
+    figures = {
+        r.classifier: estimate.value
+        for r in results
+        if (estimate := getattr(r.total, measure)) is not None and not r.at_chance
+    }
     own = None if made_for is None else made_for.classifier
     if own not in figures or len(figures) < 2:
         return []

@@ -8,15 +8,17 @@ import numpy as np
 from fmrgen.classifiers.base import has_weights
 from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError
-from fmrgen.evaluation.classify import classify
-from fmrgen.evaluation.gate import Gate, decide, drops_of
+from fmrgen.evaluation.classify import Predictions, classify
+from fmrgen.evaluation.gate import Gate, Verdict, decide, drops_of
 from fmrgen.evaluation.gate import gate as gate_of_rows
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import NamedClassifier, SplitRows, check_columns
 from fmrgen.jobs.answering import AnyClassifier, answering_in, first_image, labels_of, named_model
 from fmrgen.jobs.bars import OnRows
 from fmrgen.jobs.evaluate import AnySplit
+from fmrgen.metrics import is_at_chance
 from fmrgen.storage.open import OpenedSplit, open_split
+from fmrgen.weights.digest import weights_sha256
 
 _FIRST = 500  # rows of the first look; each further one takes as many as all before it
 
@@ -46,7 +48,9 @@ def gate(
         on_rows: called with (split, rows classified, valid rows).
 
     Returns:
-        The verdict, wrong in 5 % of cases at most, with what it rests on.
+        The verdict, wrong in 5 % of cases at most, with what it rests on. It is `invalid` where one of the two gives
+        outputs that are not finite, or is hardly better than chance on the originals, and `undecided` where both are
+        one network.
 
     Raises:
         UserError: a split or classifier can't be used, with the cure.
@@ -68,22 +72,68 @@ def gate(
         raise UserError(f"{opened.name}: has no valid row to compare on")
     order = np.random.default_rng(seed).permutation(valid)
     right: dict[str, list[np.ndarray]] = {model.name: [] for model in models}
+    standard: dict[str, float] = {}
+    faults: list[str] = []
+    one_network = _have_the_same_weights(models)
     for start, stop in itertools.pairwise(_looks(len(order))):
         wanted = np.sort(order[start:stop])
-        said = classify(rows.batches_of(wanted, batch_size), answering, processes, device)
+        images = rows.images if start == 0 else ["image"]  # the first originals tell whether the networks work
+        said = classify(rows.batches_of(wanted, batch_size, images), answering, processes, device)
+        faults += _nonfinite(said, len(wanted))
+        if "original" in images:
+            standard = {name: 100 * float((said[name]["original"] == columns["label"][wanted]).mean()) for name in said}
+            faults += _at_chance(said, columns["label"][wanted], len(labels))
         place = np.searchsorted(wanted, order[start:stop])
         for name, answers in right.items():
             answers.append(said[name]["image"][place] == columns["label"][order[start:stop]])
+        one_network &= np.array_equal(said["baseline"]["image"], said["candidate"]["image"])
         old, new = (np.concatenate(right[name]) for name in ("baseline", "candidate"))
         on_rows(opened.name, stop, len(order))
-        if decide(drops_of(old, new), max_drop / 100)[0] != "undecided":
+        if faults or one_network or decide(drops_of(old, new), max_drop / 100)[0] != "undecided":
             break
     found = gate_of_rows(old, new, columns["label"][order[:stop]], list(labels.names), max_drop, len(order))
-    return replace(found, notes=_notes(opened, models))
+    notes = faults or _notes(opened, models, one_network)
+    if faults or one_network:
+        verdict: Verdict = "invalid" if faults else "undecided"
+        found = replace(found, verdict=verdict, rows_more=None, classes=[] if faults else found.classes)
+    return replace(
+        found,
+        notes=notes,
+        baseline_standard=standard.get("baseline"),
+        candidate_standard=standard.get("candidate"),
+    )
 
 
-def _notes(opened: OpenedSplit, models: list[NamedClassifier]) -> list[str]:
-    """What a verdict is worth on a split that was made against one of the two."""
+def _have_the_same_weights(models: list[NamedClassifier]) -> bool:
+    first, second = (weights_sha256(model.module) for model in models)
+    return first is not None and first == second
+
+
+def _nonfinite(said: Predictions, rows: int) -> list[str]:
+    """A line for each classifier with outputs that are not finite: they would count as wrong answers."""
+    silent = {name: sum(int((answers < 0).sum()) for answers in images.values()) for name, images in said.items()}
+    return [
+        f"the {name} gives outputs that are not finite on {count:,} of {rows * len(said[name]):,} images: check its "
+        "weights and its preprocessing"
+        for name, count in silent.items()
+        if count
+    ]
+
+
+def _at_chance(said: Predictions, labels: np.ndarray, classes: int) -> list[str]:
+    """A line for each classifier that does not know the originals."""
+    return [
+        f"the {name} is right on {(images['original'] == labels).mean():.1%} of {len(labels):,} originals, hardly "
+        "better than chance: are its weights loaded, and its classes in the order of the labels?"
+        for name, images in said.items()
+        if is_at_chance(labels, images["original"], classes)
+    ]
+
+
+def _notes(opened: OpenedSplit, models: list[NamedClassifier], one_network: bool) -> list[str]:
+    """What a verdict is worth where the two are one, or on a split that was made against one of them."""
+    if one_network:
+        return ["baseline and candidate are one network: they have the same weights and give the same answers"]
     recorded = None if opened.provenance is None else opened.provenance.weights_sha256.classifier
     own = [model.name for model in models if recorded is not None and has_weights(model.module, recorded)]
     meanings = {

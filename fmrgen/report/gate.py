@@ -10,7 +10,9 @@ _VERDICTS = {
     "pass": "pass: not less robust by more than {max_drop:g} points",
     "fail": "fail: less robust by more than {max_drop:g} points",
     "undecided": "undecided: these rows do not tell whether the drop is more than {max_drop:g} points",
+    "invalid": "invalid: nothing is decided about a drop of {max_drop:g} points, see the notes",
 }
+_JUNIT = {"fail": "failure", "undecided": "skipped", "invalid": "error"}
 
 
 def verdict_line(gate: Gate) -> str:
@@ -25,11 +27,13 @@ def verdict_line(gate: Gate) -> str:
 
 def gate_table(gate: Gate) -> Table:
     """The figures that a verdict rests on."""
+    standard = {"baseline on originals": gate.baseline_standard, "candidate on originals": gate.candidate_standard}
     return Table(
         ["accuracy on perturbed images", "%"],
         [
             ["baseline", f"{gate.baseline:.2f}"],
             ["candidate", f"{gate.candidate:.2f}"],
+            *([name, f"{value:.2f}"] for name, value in standard.items() if value is not None),
             ["drop, points", f"{gate.drop:.2f}"],
             ["at least, at most (95 % each)", f"{gate.low:.1f} – {gate.high:.1f}"],
             ["rows looked at", f"{gate.rows:,} of {gate.valid_rows:,}"],
@@ -64,15 +68,15 @@ def gate_markdown(gate: Gate, split: str) -> str:
 
 
 def gate_junit(gate: Gate, split: str) -> bytes:
-    """A JUnit file with one test, which fails or is skipped as the gate does; alarms of classes are its output."""
-    counts = {"tests": 1, "errors": 0, "failures": gate.verdict == "fail", "skipped": gate.verdict == "undecided"}
+    """A JUnit file with one test, which fails, is skipped or is an error as the verdict is; alarms are its output."""
+    tag = _JUNIT.get(gate.verdict)
+    counts = {"tests": 1, "errors": tag == "error", "failures": tag == "failure", "skipped": tag == "skipped"}
     attributes = {"name": "fmrgen gate"} | {name: str(int(count)) for name, count in counts.items()}
     suite = ElementTree.Element("testsuite", attributes)
     name = f"the drop in robustness is at most {gate.max_drop:g} points"
     case = ElementTree.SubElement(suite, "testcase", classname=_plain(split), name=name)
-    if gate.verdict != "pass":
-        tag = "failure" if gate.verdict == "fail" else "skipped"
-        ElementTree.SubElement(case, tag, message=verdict_line(gate))
+    if tag is not None:
+        ElementTree.SubElement(case, tag, message=_plain("; ".join([verdict_line(gate), *gate.notes])))
     lines = [*(f"{name}: {value}" for name, value in gate_table(gate).rows), *gate.notes, *alarm_lines(gate)]
     ElementTree.SubElement(case, "system-out").text = _plain("\n".join(lines))
     ElementTree.indent(suite)

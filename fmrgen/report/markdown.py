@@ -5,6 +5,7 @@ from fmrgen.report.tables import (
     EXPLAINED,
     Table,
     all_notes,
+    chance_lines,
     fixed_table,
     judged_table,
     judges_lines,
@@ -22,7 +23,7 @@ from fmrgen.report.tables import (
 
 def to_markdown(evaluation: EvaluationResults) -> str:
     """Every split's table with its ranking, and the transfer matrix where there is more than one cell."""
-    parts = []
+    parts = [f"**Warning:** {escape(line)}" for line in chance_lines(evaluation)]
     if (own := own_table(evaluation)) is not None:
         parts += ["## Each classifier on its own split", table_of(own)]
         parts.append("\n".join(f"* {escape(line)}" for line in own_lines(evaluation)))

@@ -15,6 +15,7 @@ from fmrgen.report.gallery import Gallery
 from fmrgen.report.tables import (
     EXPLAINED,
     all_notes,
+    chance_lines,
     class_table,
     fixed_table,
     judged_table,
@@ -89,6 +90,7 @@ def report_page(
         else [],
         plots=shown,
         formats=plot_formats,
+        warnings=chance_lines(evaluation),
         notes=all_notes(evaluation),
         explained=EXPLAINED,
         legend=legend(evaluation),

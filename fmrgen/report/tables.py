@@ -100,10 +100,28 @@ def transfer_table(evaluation: EvaluationResults, measure: str) -> Table:
 
 
 def ranked(results: Sequence[Result], comparison: Comparison) -> list[Result]:
-    """The results of a split: its own classifier's, and the others' in the order of the ranking."""
+    """The results of a split: its own classifier's, the others' in the order of the ranking, and what is not ranked."""
     by_name = {result.classifier: result for result in results}
     own = [result for result in results if result.conditioned]
-    return [*own, *(by_name[place.classifier] for place in comparison.ranking)]
+    shown = [*own, *(by_name[place.classifier] for place in comparison.ranking)]
+    return [*shown, *(result for result in results if result not in shown)]
+
+
+def chance_lines(evaluation: EvaluationResults) -> list[str]:
+    """Which classifiers are hardly better than chance, in a line for all splits on which they are the same.
+
+    It stands above the tables: none of their figures says anything.
+    """
+    short = short_names([split.name for split in evaluation.splits])
+    splits: dict[tuple[str, ...], list[str]] = {}
+    for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
+        if names := tuple(result.classifier for result in results if result.at_chance):
+            splits.setdefault(names, []).append(short[split.name])
+    return [
+        f"hardly better than chance on the originals of {_listed(where)}, so not ranked: {_listed(names)}; are the "
+        "weights loaded, and the classes in the order of the labels?"
+        for names, where in splits.items()
+    ]
 
 
 def judges_table(split: EvaluatedSplit) -> Table | None:

@@ -9,6 +9,7 @@ import time
 from datetime import datetime
 
 import numpy as np
+import outside_components
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,13 +23,14 @@ from fmrgen import UserError, evaluate, show, transfer, write_report
 from fmrgen.classifiers.base import Classifier
 from fmrgen.classifiers.lenet import Config as LenetConfig
 from fmrgen.engine.images import to_batch
+from fmrgen.evaluation.correlation import at_chance, measures
 from fmrgen.evaluation.results import read_figures
 from fmrgen.image_files import open_rgb
 from fmrgen.jobs.generate import make_split
 from fmrgen.metrics import SUMMARY_COLUMNS, summarise
 from fmrgen.recipe import load_classifier, load_recipe
 from fmrgen.report.markdown import to_markdown
-from fmrgen.report.tables import split_table
+from fmrgen.report.tables import all_notes, chance_lines, split_table
 
 LENET = "asset:mnist/lenet"
 DIGITS = [str(digit) for digit in range(10)]
@@ -151,11 +153,11 @@ def test_the_figures_as_frames_and_in_short(finished_split):
 
 
 def test_classifiers_are_compared_each_on_its_own_split(finished_split, tmp_path):
-    other = {"classifier.kind": "outside_components:SmallNetConfig", "output.split": "small"}
-    overrides = ["source.limit=40", "perturb.budget=2", *(f"{key}={value}" for key, value in other.items())]
+    half = "{kind: module, target: 'outside_components:HalfTrained'}"
+    overrides = ["source.limit=40", "perturb.budget=2", f"classifier={half}", "output.split=small"]
     make_split(load_recipe("mnist-lenet", overrides), tmp_path / "out")
     splits = {"lenet": str(finished_split), "small": str(tmp_path / "out"), "again": str(finished_split)}
-    evaluation = evaluate(splits, {"small": "outside_components:SmallNetConfig", "lenet": LENET})
+    evaluation = evaluate(splits, {"small": "outside_components:HalfTrained", "lenet": LENET})
     own = evaluation.own
     assert {(place.split, place.classifier) for place in own.ranking} == {("lenet", "lenet"), ("small", "small")}
     assert own.rows == 40
@@ -166,6 +168,22 @@ def test_classifiers_are_compared_each_on_its_own_split(finished_split, tmp_path
     assert text.startswith("## Each classifier on its own split")
     assert text.index("| lenet ◆ |") > text.index("paired over the 40 rows")
     assert read_figures_of(evaluation, tmp_path).own == own
+
+
+def test_who_is_at_chance_is_ranked_nowhere_and_named_once(finished_split, tmp_path):
+    half = "outside_components:HalfTrained"
+    weak = {f"weak{seed}": outside_components.SmallNet(width) for seed, width in enumerate((4, 8, 16))}
+    evaluation = evaluate({"a": str(finished_split), "b": str(finished_split)}, {"half": half, "lenet": LENET, **weak})
+    assert {result.classifier for result in evaluation.results if result.at_chance} == {*weak}
+    assert [[place.classifier for place in one.ranking] for one in evaluation.comparisons] == [["half"], ["half"]]
+    line = "hardly better than chance on the originals of a, b, so not ranked: weak0, weak1, weak2; are the weights"
+    assert [one[: len(line)] for one in chance_lines(evaluation)] == [line]
+    assert not any("chance" in note for note in all_notes(evaluation))
+    assert to_markdown(evaluation).startswith(f"**Warning:** {line}")
+    assert "weak1" in to_markdown(evaluation).partition("## a")[2]  # with its figures all the same
+    figures = [read_figures_of(evaluation, tmp_path)]
+    assert at_chance(figures) == sorted(weak)
+    assert not any(name in column for column in measures(figures).values() for name in weak)
 
 
 def read_figures_of(evaluation, folder):

@@ -14,10 +14,11 @@ from helpers import ROOT, run
 from fmrgen.errors import UserError
 from fmrgen.evaluation.gate import ERROR, decide, gate, log_capital
 from fmrgen.jobs.gate import gate as gate_of_split
+from fmrgen.recipe import load_classifier
 from fmrgen.report.gate import gate_junit, gate_markdown, verdict_line
 
 LENET = "asset:mnist/lenet"
-OTHER = "outside_components:SmallNetConfig"
+OTHER = "outside_components:HalfTrained"
 PAIRS, ROWS = 1000, 2000
 
 
@@ -128,8 +129,79 @@ def test_the_same_rows_whatever_the_batch(split):
     assert found[0] == found[1]
     assert found[0].verdict == "fail"
     assert found[0].rows < found[0].valid_rows
+
+
+class Broken(torch.nn.Module):
+    """LeNet with something wrong."""
+
+    def __init__(self, fault):
+        super().__init__()
+        self.lenet, self.fault = load_classifier(LENET)[1].build(), fault
+        if fault == "untrained":
+            torch.manual_seed(0)
+            for layer in self.lenet.modules():
+                if hasattr(layer, "reset_parameters"):
+                    layer.reset_parameters()
+
+    def forward(self, images):
+        logits = self.lenet(images)
+        if self.fault == "nan":
+            return logits * float("nan")
+        if self.fault == "sometimes nan":
+            return torch.where(logits.argmax(1, keepdim=True) == 3, float("nan"), logits)
+        if self.fault == "constant":
+            return logits * 0 + torch.nn.functional.one_hot(torch.tensor(1), 10)
+        return logits
+
+
+FAULTS = {
+    "nan": "gives outputs that are not finite on",
+    "sometimes nan": "gives outputs that are not finite on",
+    "untrained": "hardly better than chance",
+    "constant": "hardly better than chance",
+}
+
+
+@pytest.mark.parametrize("side", ["baseline", "candidate", "both"])
+@pytest.mark.parametrize("fault", [*FAULTS])
+def test_a_broken_network_decides_nothing(split, fault, side):
+    broken, lenet = Broken(fault), Broken(None)
+    pair = {"baseline": lenet, "candidate": lenet} | dict.fromkeys(
+        ("baseline", "candidate") if side == "both" else (side,), broken
+    )
+    found = gate_of_split(str(split), **pair, max_drop=50)
+    assert (found.verdict, found.alarms) == ("invalid", [])
+    sides = ("baseline", "candidate") if side == "both" else (side,)
+    assert all(any(f"the {one}" in note and FAULTS[fault] in note for note in found.notes) for one in sides)
+    suite = ElementTree.fromstring(gate_junit(found, "split"))
+    assert (suite.get("errors"), suite.get("failures"), suite.get("skipped")) == ("1", "0", "0")
+    assert FAULTS[fault] in suite.find("testcase/error").get("message")
+    assert FAULTS[fault] in gate_markdown(found, "split")
+
+
+@pytest.mark.parametrize(("side", "verdict"), [("baseline", "pass"), ("candidate", "fail")])
+def test_a_half_trained_network_is_a_network(split, side, verdict):
+    found = gate_of_split(str(split), **({"baseline": LENET, "candidate": LENET} | {side: OTHER}), max_drop=2)
+    assert found.verdict == verdict
+    assert 30 < getattr(found, f"{side}_standard") < 60
+
+
+def test_one_network_against_itself_decides_nothing(split, capsys):
     twin = gate_of_split(str(split), candidate=LENET, baseline=LENET, max_drop=20)
-    assert (twin.verdict, twin.drop) == ("pass", 0)
+    assert (twin.verdict, twin.drop) == ("undecided", 0)
+    assert twin.notes == [
+        "baseline and candidate are one network: they have the same weights and give the same answers"
+    ]
+    assert run("gate", split, "--candidate", LENET, "--baseline", LENET, "--max-drop", "20") == 3
+    assert "are one network" in capsys.readouterr().err
+
+
+def test_other_preprocessing_of_the_same_weights_is_another_network(split):
+    shifted = load_classifier(LENET)[1].build()
+    shifted.register_forward_pre_hook(lambda module, images: (images[0].roll(4, 3),))
+    found = gate_of_split(str(split), candidate=shifted, baseline=LENET, max_drop=2)
+    assert found.candidate != found.baseline
+    assert not any("one network" in note for note in found.notes)
 
 
 def test_accuracies_are_those_of_evaluate(split):
@@ -137,7 +209,7 @@ def test_accuracies_are_those_of_evaluate(split):
 
     found = gate_of_split(str(split), candidate=LENET, baseline=OTHER, max_drop=0)
     result = evaluate([str(split)], [f"mine={LENET}"]).results[0].total
-    full = gate_of_split(str(split), candidate=LENET, baseline=LENET, max_drop=0)
+    full = gate_of_split(str(split), candidate=LENET, baseline=Broken(None), max_drop=0)
     assert full.rows == full.valid_rows == result.valid_rows
     assert full.candidate == pytest.approx(result.perturbed_accuracy.value)
     assert found.verdict != "fail"
@@ -166,7 +238,12 @@ def test_the_action_runs(split, tmp_path):
     step = next(step for step in action["runs"]["steps"] if step.get("id") == "gate")
     defaults = {name: told.get("default", "") for name, told in action["inputs"].items()}
     outcomes = {}
-    cases = (("fail", OTHER, "fail"), ("undecided", LENET, "pass"), ("none", "no_such_module:Net", "pass"))
+    cases = (
+        ("fail", OTHER, "fail"),
+        ("undecided", LENET, "pass"),
+        ("invalid", "outside_components:SmallNetConfig", "pass"),
+        ("none", "no_such_module:Net", "pass"),
+    )
     for name, candidate, undecided in cases:
         given = defaults | {
             "split": str(split),
@@ -190,4 +267,4 @@ def test_the_action_runs(split, tmp_path):
         assert f": {name}" in files["GITHUB_STEP_SUMMARY"].read_text()
         assert ElementTree.parse(tmp_path / f"{name}.xml").getroot().get("tests") == "1"
         outcomes[name] = done.returncode
-    assert outcomes == {"fail": 1, "undecided": 0}
+    assert outcomes == {"fail": 1, "undecided": 0, "invalid": 2}
