@@ -1,6 +1,7 @@
 """The four components of a recipe, built and proved to fit each other."""
 
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
@@ -20,6 +21,7 @@ from fmrgen.sources.base import Source, SourceConfig
 
 Role = TypeVar("Role")
 
+_building = threading.RLock()  # libraries load weights through switches that all threads share
 _NOTICED = 0.01  # of the range of answers: more than rounding differs between two places in a batch
 
 
@@ -175,7 +177,8 @@ def blank_image(size: int, device: torch.device | str) -> torch.Tensor:
 def build_component(config: ComponentConfig, section: str, role: type[Role], *device: torch.device | str) -> Role:
     """The component that `config` builds, a `role`. Raises UserError, starting with `section`, for all else."""
     try:
-        component = config.build(*device)
+        with _building:
+            component = config.build(*device)
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # anyone's code may stand there

@@ -1,6 +1,7 @@
 """Components: anyone's own by import path, each built-in kind, and what does not fit is told before any work."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from fmrgen.classifiers.base import (
     has_weights,
     left_out_note,
 )
+from fmrgen.components import build_component
 from fmrgen.config import config_class
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError
@@ -68,6 +70,19 @@ def test_components_from_outside_the_package_run_unchanged(tmp_path):
     assert told["recipe"]["classifier"] == sections["classifier"]
     assert told["weights_sha256"]["classifier"]
     assert told["weights_sha256"]["generator"] is None
+
+
+def test_threads_that_build_at_once_build_what_one_alone_does():
+    """transformers and diffusers load weights through switches that the whole process shares."""
+    recipe = load_recipe("mnist-lenet", ["source.limit=2"])
+    parts = (recipe.classifier, recipe.generator, recipe.oracle)
+    alone = [weights_sha256(build_component(part, "part", object, "cpu")) for part in parts]
+
+    def build(number):
+        return [weights_sha256(build_component(part, "part", object, "cpu")) for part in parts]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(build, range(12))] == [alone] * 12
 
 
 def test_build_returns_the_four(tmp_path):
