@@ -65,7 +65,6 @@ def quiet_libraries() -> None:
     is told by one process of each machine.
     """
     import datasets
-    import transformers
 
     ours = logging.getLogger("fmrgen")
     if os.environ.get("LOCAL_RANK", "0") != "0":
@@ -80,7 +79,9 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # broken or huge images: told where they can't be read
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is raised, and told in one line
-    transformers.utils.logging.set_verbosity(logging.CRITICAL)  # a model's own words; what goes wrong is raised
+    os.environ["TRANSFORMERS_VERBOSITY"] = "critical"  # a model's own words; what goes wrong is raised
+    if "transformers" in sys.modules:
+        sys.modules["transformers"].utils.logging.set_verbosity(logging.CRITICAL)
 
 
 def print_recipe(recipe: "BaseModel") -> None:
