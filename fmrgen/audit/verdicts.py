@@ -70,7 +70,8 @@ class Rater:
                 "rater's name, or the same options"
             )
         # The table is written first: a kill before the file about it leaves the newest answer in the table alone.
-        found = read_judgements(where, replace(about, sha256=sha256_of(where))).table.to_pylist()
+        here = replace(about, sha256=sha256_of(where), rows=len(self.tasks))
+        found = read_judgements(where, here).table.to_pylist()
         begun = [(entry["id"], entry["which"], entry["repeat"]) for entry in found]
         if begun != [(task.id, task.which, task.repeat) for task in self.tasks[: len(begun)]]:
             raise UserError(f"{where}: its answers are not to the images of this audit, in their order")
