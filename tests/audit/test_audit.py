@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -212,7 +213,7 @@ def ask(address, method, path, body=None, **headers):
 
 def test_who_does_not_know_the_address_gets_nothing_and_nobody_sees_more_than_the_image(split, audit):
     post = {"Content-Type": "application/json"}
-    with serving(split, "--raters", "ann", "--n", "52") as (_, address):
+    with serving(split, "--raters", "ann", "--n", "52") as (job, address):
         assert urlsplit(address).hostname == "127.0.0.1"
         assert len(urlsplit(address).path) > 20
         for path in ("/", "/wrong/", "/wrong/image?rater=ann&number=0", f"/{'a' * 22}/"):
@@ -239,8 +240,14 @@ def test_who_does_not_know_the_address_gets_nothing_and_nobody_sees_more_than_th
         ):
             assert ask(address, "GET", wrong)[0] == 404
         for body, headers, status in (
-            ('{"rater": "ann", "number": 0, "label": 10}', post, 409),
             ('{"rater": "ann", "number": 5, "label": 1}', post, 409),
+            ('{"rater": "ann", "number": 0, "label": 10}', post, 400),
+            ('{"rater": "ann", "number": 0, "label": 1.9}', post, 400),
+            ('{"rater": "ann", "number": 0, "label": true}', post, 400),
+            ('{"rater": "ann", "number": 0, "label": 1, "seconds": 1e400}', post, 400),
+            ('{"rater": "ann", "number": Infinity, "label": 1}', post, 400),
+            ('{"rater": ["ann"], "number": 0, "label": 1}', post, 400),
+            ("[" * 4000, post, 400),
             ('{"rater": "ann", "number": 0, "label": "<b>"}', post, 400),
             ('{"rater": "zoe", "number": 0, "label": 1}', post, 400),
             ("[]", post, 400),
@@ -251,6 +258,18 @@ def test_who_does_not_know_the_address_gets_nothing_and_nobody_sees_more_than_th
             ('{"rater": "ann", "number": 0, "label": 2}', post, 200),  # the same again: its answer was lost on the way
         ):
             assert ask(address, "POST", "answer", body, **headers)[0] == status, body
+        place = urlsplit(address)
+        for request in (
+            "GET http://[::1 HTTP/1.1\r\n\r\n",
+            "GET / x HTTP/1.1\r\n\r\n",
+            f"POST {place.path}answer HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: application/json\r\n"
+            'Content-Length: 40\r\n\r\n{"rater": "ann", "num',
+        ):
+            with socket.create_connection((place.hostname, place.port), timeout=10) as raw:
+                raw.sendall(request.encode())
+                raw.shutdown(socket.SHUT_WR)  # the rest never comes
+                assert b" 400 " in raw.makefile("rb").read(100), request
+        assert job.said()[1] == ""  # no traceback among what the rater sees
     (said,) = answers(split, "ann")
     assert said["label"] == 2
 
@@ -296,9 +315,37 @@ def test_answers_that_do_not_belong_here_are_refused(split, audit, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"key": "another", "rater": "ben", "answers": []}))
     with pytest.raises(UserError, match="are answers to other images"):
         audit.take(tmp_path / "a.json")
-    (tmp_path / "a.json").write_text(json.dumps({"key": audit.key, "rater": "ben", "answers": [{"label": 77}]}))
-    with pytest.raises(UserError, match="answer 1 has the label 77, which is none of the classes"):
-        audit.take(tmp_path / "a.json")
     (tmp_path / "a.json").write_text(json.dumps({"key": audit.key, "rater": "zoe", "answers": []}))
     with pytest.raises(UserError, match="are answers of 'zoe'; name them among --raters"):
         audit.take(tmp_path / "a.json")
+
+
+def test_a_file_of_answers_is_taken_whole_or_not_at_all(split, audit, tmp_path):
+    path, total = tmp_path / "a.json", len(audit.raters["ben"].tasks)
+
+    def take(*given):
+        path.write_text(json.dumps({"key": audit.key, "rater": "ben", "answers": given}))
+        return audit.take(path)
+
+    assert take(*[{"label": 3, "seconds": 1.5}] * 10) == ("ben", 10)
+    before = answers(split, "ben")
+    good = {"label": 1, "seconds": 2}
+    for bad, error in (
+        ({"label": 77}, "label 77 is none of the classes"),
+        ({"label": True}, "label True is none of the classes"),
+        ({"label": 1.9}, "label 1.9 is none of the classes"),
+        ({"label": 1, "seconds": 10**400}, "10* is no number of seconds"),
+        ({"label": 1, "seconds": -1}, "-1 is no number of seconds"),
+        ([], "label None is none of the classes"),
+    ):
+        with pytest.raises(UserError, match=f"a.json: answer 10: {error}; none of them was taken"):
+            take(*[good] * 9, bad, *[good] * 5)
+    with pytest.raises(UserError, match=rf"a.json: {total + 1} answers to {total} images"):
+        take(*[good] * (total + 1))
+    with pytest.raises(
+        UserError, match=r"a.json: 9 answers where 10 of ben are kept; delete .*ben.parquet and the .jso"
+    ):
+        take(*[good] * 9)
+    assert answers(split, "ben") == before
+    assert take(*[good] * total) == ("ben", total)
+    assert {entry["label"] for entry in answers(split, "ben")} == {1}
