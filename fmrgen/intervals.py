@@ -135,13 +135,15 @@ def foundation_model_robustness(
     for among, hits in ((None, original_hit), ("valid", original_hit[valid])):
         estimate = drawn.estimate(in_percent_of(perturbed_accuracy, drawn.rate("original", among)))
         if estimate is not None and len(np.unique(perturbed_hit[valid])) == 1:
-            estimate = _ratio_of_proportions(perturbed_hit[valid], hits)
+            estimate = ratio_of_proportions(proportion(perturbed_hit[valid]), proportion(hits))
         estimates.append(estimate)
     return estimates[0], estimates[1]
 
 
-def _ratio_of_proportions(part: np.ndarray, whole: np.ndarray) -> Estimate | None:
-    over, under = proportion(part), proportion(whole)
+def ratio_of_proportions(over: Estimate | None, under: Estimate | None) -> Estimate | None:
+    """A proportion in percent of another, from its low end by the other's high end to the opposite; None where there is
+    nothing to divide.
+    """
     if over is None or under is None or not over.high or not under.low or over.low is None or under.high is None:
         return None
     return Estimate(100 * over.value / under.value, 100 * over.low / under.high, 100 * over.high / under.low)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation.corrected import Corrected, Verdicts, corrected
+from fmrgen.evaluation.corrected import Corrected, Verdicts, corrected, label_preservation
 from fmrgen.intervals import CONFIDENCE, Estimate, proportion
 from fmrgen.storage.judgements import JudgeFile, Judgements
 
@@ -107,7 +107,7 @@ def _verdicts(
     if not is_person or not asked.any():
         return Verdicts(audited, seen, strata)
     sensitivity = float((of_originals == truth)[asked].mean())
-    return Verdicts(audited, seen, strata, sensitivity, int(asked.sum()), (1 - sensitivity) / classes)
+    return Verdicts(audited, seen, strata, sensitivity, int(asked.sum()), (1 - sensitivity) / classes, 1 / classes)
 
 
 def _strata(about: JudgeFile, columns: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -141,7 +141,8 @@ def _together(people: Sequence[Judge], columns: Mapping[str, np.ndarray], classe
     of_originals = np.where(asked, np.where(seen_in_originals > 0.5, columns["label"], -1), _UNASKED)
     sensitivity = float(seen_in_originals[asked].mean()) if asked.any() else 1.0
     stratum = people[0].verdicts.stratum
-    verdicts = Verdicts(audited, seen, stratum, sensitivity, int(asked.sum()), (1 - sensitivity) / classes)
+    missed = (1 - sensitivity) / classes
+    verdicts = Verdicts(audited, seen, stratum, sensitivity, int(asked.sum()), missed, 1 / classes)
     return Judge(PEOPLE, "person", labels, of_originals, verdicts, None)
 
 
@@ -152,11 +153,9 @@ def labels_of_row(judges: Sequence[Judge], row: int) -> dict[str, int]:
 
 def judge_figures(judge: Judge, columns: Mapping[str, np.ndarray], classes: int) -> JudgeFigures:
     """What a judge makes of a split."""
-    nothing = np.zeros(len(columns["label"]), dtype=bool)
 
     def preserved(among: np.ndarray) -> Estimate | None:
-        found = corrected(columns["valid"] & among, nothing, nothing, judge.verdicts)
-        return None if found is None else found.preserved
+        return label_preservation(columns["valid"] & among, judge.verdicts)
 
     taken, valid = columns["iterations"], columns["valid"]
     cuts = np.unique(np.quantile(taken[valid], np.arange(1, _BANDS) / _BANDS)) if valid.any() else np.zeros(0)
@@ -171,7 +170,7 @@ def judge_figures(judge: Judge, columns: Mapping[str, np.ndarray], classes: int)
         judge=judge.name,
         kind=judge.kind,
         audited=int((judge.verdicts.audited & columns["valid"]).sum()),
-        preserved=preserved(~nothing),
+        preserved=preserved(valid),
         originals_right=proportion((judge.of_originals == columns["label"])[asked]),
         oracle_kappa=None if judge.name == PEOPLE else _kappa_with_oracle(judge, columns),
         self_agreement=judge.self_agreement,
