@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import socket
 import sys
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -9,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from fmrgen.audit.verdicts import Rater, parse_answer
+from fmrgen.audit.verdicts import NotAskedError, Rater, parse_answer
 from fmrgen.errors import UserError
 from fmrgen.files import parse_json
 from fmrgen.report.pages import audit_page
@@ -38,13 +39,14 @@ class AuditServer(ThreadingHTTPServer):
     def __init__(self, raters: Mapping[str, Rater], names: list[str], host: str, port: int) -> None:
         self.raters, self.names = raters, names
         self.token = secrets.token_urlsafe(16)
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
             raise UserError(f"--host {host} --port {port}: can't be listened on: {error}") from None
         self.hosts = {host, *_LOOPBACK} if host in _LOOPBACK else None  # whoever opens it to others knows their names
-        told = "127.0.0.1" if host in ("0.0.0.0", "") else host
-        self.address = f"http://{told}:{self.server_port}/{self.token}/"
+        told = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
+        self.address = f"http://{f'[{told}]' if ':' in told else told}:{self.server_port}/{self.token}/"
 
     @property
     def is_done(self) -> bool:
@@ -101,8 +103,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             done = rater.undo(number) if answer is None else rater.answer(number, *answer)
-        except UserError as error:
+        except NotAskedError as error:
             self._send_json(HTTPStatus.CONFLICT, {"error": str(error)})
+        except UserError as error:  # the disk is full, for one: the page keeps the answer, and sends it again
+            self._send_json(HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)})
         else:
             self._send_json(HTTPStatus.OK, {"done": done, "total": len(rater.tasks)})
 
@@ -113,12 +117,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _path(self) -> str | None:
         """The page that is asked for; None, and an answer, for who does not know the address."""
         try:
-            path = urlsplit(self.path).path
+            path, host = urlsplit(self.path).path, urlsplit(f"//{self.headers.get('Host', '')}").hostname
         except ValueError:
             self._refuse("there is no such address")
             return None
         _, token, *rest = (*path.split("/", 2), "")
-        host = self.headers.get("Host", "").rpartition(":")[0].strip("[]")
         known = secrets.compare_digest(token.encode(), self.server.token.encode())
         if not known or (self.server.hosts is not None and host not in self.server.hosts):
             self.close_connection = True

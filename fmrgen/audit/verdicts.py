@@ -28,6 +28,10 @@ from fmrgen.storage.provenance import now
 _MOST_SECONDS = 1e9
 
 
+class NotAskedError(UserError):
+    """An answer that can't be taken now, or a last one that is none."""
+
+
 @dataclass(frozen=True)
 class Audited(OwnSplit):
     """A split that is audited: where its judgements go, what it is, and which of its images are shown.
@@ -91,11 +95,11 @@ class Rater:
     def answer(self, number: int, label: int, seconds: float | None) -> int:
         """Takes the answer to a task, the next one or one that was answered before; returns how many there are.
 
-        Raises UserError for one that is not its turn.
+        Raises NotAskedError for one whose turn it is not, and UserError where it can't be kept.
         """
         with self._lock:
             if not 0 <= number <= len(self.answers) or number >= len(self.tasks):
-                raise UserError(f"image {number + 1} is not asked for now")
+                raise NotAskedError(f"image {number + 1} is not asked for now")
             self._keep([*self.answers[:number], self._row(number, label, seconds), *self.answers[number + 1 :]])
             return len(self.answers)
 
@@ -137,11 +141,11 @@ class Rater:
         """Takes the answer to the last task back, which is `number`; done already, it does nothing. Returns how many
         there are.
 
-        Raises UserError where it is not the last.
+        Raises NotAskedError where it is not the last, and UserError where that can't be kept.
         """
         with self._lock:
             if number not in (len(self.answers) - 1, len(self.answers)):
-                raise UserError(f"image {number + 1} is not the last that was answered")
+                raise NotAskedError(f"image {number + 1} is not the last that was answered")
             if number < len(self.answers):
                 self._keep(self.answers[:number])
             return len(self.answers)

@@ -10,10 +10,8 @@ import numpy as np
 from fmrgen.errors import UserError
 from fmrgen.evaluation.corrected import Corrected, Verdicts, corrected, label_preservation
 from fmrgen.intervals import CONFIDENCE, Estimate, proportion
-from fmrgen.storage.judgements import JudgeFile, Judgements
+from fmrgen.storage.judgements import HUMAN, PEOPLE, JudgeFile, Judgements
 
-PEOPLE = "people"  # what all persons say together
-HUMAN = "human"  # of `--valid-by`: whoever is a person
 _UNASKED = -3  # beside the labels of those who were asked
 _RESAMPLES = 1_000
 _BANDS = 4  # of iterations

@@ -27,6 +27,8 @@ from fmrgen.trust.parquet import check_table
 SCHEMA: Literal["fmrgen-judgements/1"] = "fmrgen-judgements/1"
 NAME = r"\w[\w.-]*"  # of a judge
 _SHA256 = r"^[0-9a-f]{64}$"
+PEOPLE = "people"  # what all persons say together
+HUMAN = "human"  # of `--valid-by`: whoever is a person
 _MOST_OF_A_ROW = 6  # verdicts: of its image, its original and its reconstruction, once and again
 UNSURE = -2  # the label where a person can't tell
 Which = Literal["image", "original", "reconstruction"]
@@ -107,9 +109,11 @@ def about_path(paths: SplitPaths, judge: str) -> Path:
 
 
 def check_judge_name(name: str) -> None:
-    """Raises UserError for a name that can't be a file's."""
+    """Raises UserError for a name that can't be a file's, or that all persons together have."""
     if not re.fullmatch(NAME, name):
         raise UserError(f"judge {name!r}: its name becomes a file's; use letters, digits and _ . -, NAME=…")
+    if name in (PEOPLE, HUMAN):
+        raise UserError(f"judge {name}: all persons together are called so; choose another name")
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -274,6 +278,9 @@ def judgements_of(opened: OpenedSplit) -> tuple[list[Judgements], list[str]]:
     for judge, about in judges_of(paths).items():
         if about.files != opened.provenance.files_digest:
             notes.append(f"judge {judge} spoke of earlier files of the split and is passed over; judge it again")
+            continue
+        if judge in (PEOPLE, HUMAN):
+            notes.append(f"judge {judge} is passed over: all persons together are called so; judge under another name")
             continue
         if about.rows > _MOST_OF_A_ROW * opened.rows_in_files:
             raise UserError(

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -99,6 +100,7 @@ def test_sixty_images_by_keys_with_a_killed_server_between(split, audit, chromiu
     with serving(split, *told, end=signal.SIGKILL) as (job, address):
         page = chromium(address)
         page.get_by_role("button", name="ann").click()
+        page.get_by_text("Image 1 of").wait_for()
         for number in range(20):
             assert page.locator("#count").inner_text() == f"Image {number + 1} of {len(labels)}."
             page.keyboard.press(str(labels[number]))
@@ -279,6 +281,7 @@ def test_who_does_not_know_the_address_gets_nothing_and_nobody_sees_more_than_th
     [
         (["--raters", "ann,ann"], "--raters: needs each name once, for example --raters ann,ben"),
         (["--raters", ""], "--raters: needs each name once"),
+        (["--raters", "people"], "judge people: all persons together are called so; choose another name"),
         (["--raters", "../ann"], "judge '../ann': its name becomes a file's"),
         (["--raters", "ann", "--port", "99999"], "--host 127.0.0.1 --port 99999: can't be listened on"),
         (["--raters", "ann", "--import", "gone.json"], "gone.json: is no file of answers"),
@@ -289,6 +292,64 @@ def test_mistakes_are_told_in_a_line(split, capsys, arguments, error):
     told = capsys.readouterr().err
     assert error in told
     assert told.count("\n") == 1
+
+
+@contextlib.contextmanager
+def served(audit, host="127.0.0.1", port=0):
+    """The server of an audit, in this process; gives the address of its page."""
+    with audit.server(host, port) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.address
+        server.shutdown()
+
+
+def test_browsers_come_in_by_the_port_of_the_web_and_by_ipv6(audit):
+    with served(audit) as address:
+        assert ask(address, "GET", "", Host="127.0.0.1")[0] == 200  # at port 80 a browser says no port
+        assert ask(address, "GET", "", Host="LOCALHOST:80")[0] == 200
+        assert ask(address, "GET", "", Host="evil.example")[0] == 404
+        assert ask(address, "GET", "", Host="[::1")[0] == 400
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 on this machine")
+    with served(audit, "::1") as address:
+        assert address.startswith("http://[::1]:")
+        assert ask(address, "GET", "")[0] == 200
+
+
+def test_an_answer_that_could_not_be_kept_may_be_sent_again(split, audit, monkeypatch):
+    def full(*arguments):
+        raise UserError("ann.parquet: can't be written: No space left on device")
+
+    body, post = '{"rater": "ann", "number": 0, "label": 1}', {"Content-Type": "application/json"}
+    with served(audit) as address:
+        with monkeypatch.context() as patched:
+            patched.setattr("fmrgen.audit.verdicts.write_judgements", full)
+            status, said, _ = ask(address, "POST", "answer", body, **post)
+            assert (status, json.loads(said)) == (
+                503,
+                {"error": "ann.parquet: can't be written: No space left on device"},
+            )
+            assert json.loads(ask(address, "GET", "state?rater=ann")[1])["done"] == 0
+        assert ask(address, "POST", "answer", body, **post)[0] == 200
+    assert [entry["label"] for entry in answers(split, "ann")] == [1]
+
+
+@pytest.mark.browser
+def test_the_page_keeps_what_could_not_be_saved_and_sends_it_again(split, audit, chromium, monkeypatch):
+    def full(*arguments):
+        raise UserError("No space left on device")
+
+    with served(audit) as address:
+        page = chromium(address)
+        page.get_by_role("button", name="ann").click()
+        page.get_by_text("Image 1 of").wait_for()
+        with monkeypatch.context() as patched:
+            patched.setattr("fmrgen.audit.verdicts.write_judgements", full)
+            page.keyboard.press("1")
+            page.keyboard.press("2")
+            page.get_by_text("Not saved yet: No space left on device").wait_for()
+        until(page, "unsent.length == 0")
+    assert [entry["label"] for entry in answers(split, "ann")] == [1, 2]
 
 
 def test_answers_that_do_not_belong_here_are_refused(split, audit, tmp_path):

@@ -16,6 +16,8 @@ from fmrgen.evaluation.corrected import Verdicts, corrected, label_preservation
 from fmrgen.intervals import foundation_model_robustness, proportion
 from fmrgen.jobs.audit import Audit
 from fmrgen.report.markdown import to_markdown
+from fmrgen.storage.judgements import judgements_of
+from fmrgen.storage.open import open_split
 
 LENET = "asset:mnist/lenet"
 MACHINE = "machine={kind: classifier, classifier: 'asset:mnist/lenet'}"
@@ -245,6 +247,20 @@ def test_judgements_of_other_images_end_an_evaluation_in_a_line(judged, tmp_path
         (place / f"{name}.json").write_text(json.dumps(told))
     assert run(*command) == 0
     assert "judge ann spoke of earlier files of the split" in (tmp_path / "report/evaluation.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["people", "human"])
+def test_a_judge_with_the_name_of_all_persons_together_is_passed_over(judged, tmp_path, name):
+    import shutil
+
+    shutil.copytree(judged, tmp_path / "out")
+    place = tmp_path / "out/judgements/mnist/lenet"
+    (place / "machine.parquet").rename(place / f"{name}.parquet")
+    told = json.loads((place / "machine.json").read_text()) | {"judge": name}
+    (place / "machine.json").rename(place / f"{name}.json").write_text(json.dumps(told))
+    found, notes = judgements_of(open_split(str(tmp_path / "out")))
+    assert [one.about.judge for one in found] == ["ann", "ben", "eve"]
+    assert notes == [f"judge {name} is passed over: all persons together are called so; judge under another name"]
 
 
 @pytest.mark.parametrize(
