@@ -267,6 +267,10 @@ def test_a_judge_with_the_name_of_all_persons_together_is_passed_over(judged, tm
     ("strata", "error"),
     [
         ({"fooled 1-x": 3}, "judge ann: has a stratum 'fooled 1-x', which no audit has; it is not read"),
+        (
+            {f"right {n}-{n}": 1 for n in range(101)},
+            "judge ann: has 101 strata, more than an audit has; it is not read",
+        ),
         ({"<script>": 3}, "judge ann: has a stratum '<script>', which no audit has"),
     ],
 )
