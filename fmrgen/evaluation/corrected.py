@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from fmrgen.intervals import CONFIDENCE, Estimate, proportion, ratio_of_proportions, wilson
+from fmrgen.intervals import CONFIDENCE, Estimate, most_unseen, proportion, ratio_of_proportions, wilson
 
 _Z = float(ndtri((1 + CONFIDENCE) / 2))
 _ROUNDING = 1e-9  # of sums of weights
@@ -188,7 +188,7 @@ def _share(value: float, error: float, tosses: float) -> Estimate:
     """In percent, from 0 to 100. At an end of these, where errors may be small for want of others, the interval is at
     least Wilson's of so many coin tosses.
     """
-    none, every = (end / 100 for end in (wilson(0, tosses)[1], wilson(tosses, tosses)[0]))
+    none, every = most_unseen(tosses) / 100, wilson(tosses, tosses)[0] / 100
     if value <= _ROUNDING:
         return Estimate(0.0, 0.0, 100 * min(1.0, float(np.hypot(_Z * error, none))))
     low, high = _ends(value, error)

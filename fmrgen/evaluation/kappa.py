@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.sparse import csr_array
 
-from fmrgen.intervals import CONFIDENCE, Estimate, wilson
+from fmrgen.intervals import CONFIDENCE, Estimate, apart_by, has_no_width, most_unseen
 
 _RESAMPLES = 1_000
 _AT_ONCE = 100  # there may be as many combinations as images
@@ -87,7 +87,7 @@ def _coefficient(counts: np.ndarray, disagreement: _Disagreement) -> Estimate | 
         return None
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.nanpercentile(resampled, [tail, 100 - tail])
-    if np.isclose(low, high):
-        margin = wilson(0, images)[1] / 100 / float(by_chance[0])
-        low, high = value - margin, min(value + margin, 1.0)
-    return Estimate(float(value), float(low), float(high))
+    found = Estimate(float(value), float(low), float(high))
+    if has_no_width(found):
+        return apart_by(found.value, most_unseen(images) / 100 / float(by_chance[0]), -1, 1)
+    return found

@@ -143,8 +143,8 @@ def test_every_judges_figures_are_those_of_its_verdicts(judged, evaluation):
     (split,) = evaluation.splits
     of = {judge.judge: judge for judge in split.judges}
     assert list(of) == ["ann", "ben", "eve", "machine", "people"]
-    share = 100 * np.mean([row["prediction"] == row["label"] for row in valid.values()])
-    assert of["machine"].preserved.value == pytest.approx(share)
+    hits = np.array([row["prediction"] == row["label"] for row in valid.values()])
+    assert of["machine"].preserved == proportion(hits)  # as `fmrgen judge` has it
     assert of["machine"].audited == of["eve"].audited == len(valid)
     assert of["ann"].audited == 60
     assert of["eve"].preserved.value == pytest.approx(100 * np.mean([i % 3 != 0 for i in valid]), abs=1e-6)
