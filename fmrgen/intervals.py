@@ -14,7 +14,8 @@ RESAMPLES_OF_A_CLASS = 2_000  # a split may have a thousand classes
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure (a rate in percent, or steps) and its 95 % interval; a single example's has no ends."""
+    """A figure (a rate in percent, or steps) and its 95 % interval; a single example's has no ends, nor has that of a
+    mean of equal values."""
 
     value: float
     low: float | None
@@ -23,13 +24,20 @@ class Estimate:
     def __str__(self) -> str:
         """`13.05 [11.1, 15.3]`; the value alone where it has no ends."""
         if self.low is None or self.high is None:
-            return f"{self.value:.2f}"
-        return f"{self.value:.2f} [{self.low:.1f}, {self.high:.1f}]"
+            return f"{self.value:z.2f}"
+        return f"{self.value:z.2f} [{self.low:z.1f}, {self.high:z.1f}]"
 
 
 def format_estimate(estimate: Estimate | None) -> str:
     """`13.05 [11.1, 15.3]`; n/a where there is none."""
     return "n/a" if estimate is None else str(estimate)
+
+
+def format_coefficient(estimate: Estimate | None) -> str:
+    """`0.79 [0.12, 1.00]`: a coefficient, which needs more digits than a rate in percent; n/a where there is none."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return format_estimate(estimate)
+    return f"{estimate.value:z.2f} [{estimate.low:z.2f}, {estimate.high:z.2f}]"
 
 
 def interval_ends(estimate: Estimate) -> tuple[float, float]:
@@ -45,21 +53,34 @@ def proportion(hits: np.ndarray) -> Estimate | None:
     return Estimate(100 * int(hits.sum()) / len(hits), *wilson(int(hits.sum()), len(hits)))
 
 
+def _are_alike(values: np.ndarray) -> bool:
+    return bool((values == values[0]).all())
+
+
+def has_no_width(estimate: Estimate) -> bool:
+    """Whether the ends of an interval are one, but for rounding."""
+    low, high = interval_ends(estimate)
+    return math.isclose(low, high, abs_tol=1e-9)
+
+
 def mean(values: np.ndarray) -> Estimate | None:
-    """The mean with Student's interval, None for no values."""
+    """The mean with Student's interval, which equal values do not tell; None for no values."""
     if not len(values):
         return None
     middle = float(values.mean())
-    if len(values) == 1:
+    if _are_alike(values):
         return Estimate(middle, None, None)
     margin = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
     return Estimate(middle, middle - margin, middle + margin)
 
 
 def independent_mean(parts: Sequence[tuple[float, np.ndarray]]) -> Estimate:
-    """The weighted sum of the means of independent samples, (weight, values [N]) each, with the normal interval."""
+    """The weighted sum of the means of independent samples, (weight, values [N]) each, with the normal interval, which
+    samples of equal values do not tell."""
     middle = sum(weight * float(values.mean()) for weight, values in parts)
     variance = sum(weight**2 * float(values.var(ddof=1)) / len(values) for weight, values in parts if len(values) > 1)
+    if variance == 0:
+        return Estimate(middle, None, None)
     margin = float(ndtri((1 + CONFIDENCE) / 2)) * math.sqrt(variance)
     return Estimate(middle, middle - margin, middle + margin)
 
@@ -125,7 +146,8 @@ def foundation_model_robustness(
 
     PA is over the valid ones. The intervals are the paired bootstrap's, since PA and SA come from the same examples.
     Where none or all of the valid rows are hits there is nothing to resample, and the interval is Wilson's ends of PA
-    divided by those of SA. None where no row is valid or SA is zero.
+    divided by those of SA; where just the hits on originals are hits, as many rows may differ as Wilson's interval
+    leaves where none does. None where no row is valid or SA is zero.
     """
     if not valid.any() or not original_hit.any():
         return None, None
@@ -134,14 +156,28 @@ def foundation_model_robustness(
     estimates = []
     for among, hits in ((None, original_hit), ("valid", original_hit[valid])):
         estimate = drawn.estimate(in_percent_of(perturbed_accuracy, drawn.rate("original", among)))
-        if estimate is not None and len(np.unique(perturbed_hit[valid])) == 1:
-            estimate = _ratio_of_proportions(perturbed_hit[valid], hits)
+        if estimate is not None and _are_alike(perturbed_hit[valid]):
+            estimate = ratio_of_proportions(proportion(perturbed_hit[valid]), proportion(hits))
+        elif estimate is not None and has_no_width(estimate):
+            estimate = apart_by(estimate.value, most_unseen(int(valid.sum())) / float(hits.mean()))
         estimates.append(estimate)
     return estimates[0], estimates[1]
 
 
-def _ratio_of_proportions(part: np.ndarray, whole: np.ndarray) -> Estimate | None:
-    over, under = proportion(part), proportion(whole)
+def most_unseen(rows: float) -> float:
+    """How many in a hundred may be of a kind that none of the rows is of: the upper end of Wilson's interval."""
+    return wilson(0, rows)[1]
+
+
+def apart_by(value: float, margin: float, least: float = 0.0, most: float = math.inf) -> Estimate:
+    """A figure from `least` to `most`, and its interval of so much on either side."""
+    return Estimate(value, max(value - margin, least), min(value + margin, most))
+
+
+def ratio_of_proportions(over: Estimate | None, under: Estimate | None) -> Estimate | None:
+    """A proportion in percent of another, from its low end by the other's high end to the opposite; None where there is
+    nothing to divide.
+    """
     if over is None or under is None or not over.high or not under.low or over.low is None or under.high is None:
         return None
     return Estimate(100 * over.value / under.value, 100 * over.low / under.high, 100 * over.high / under.low)
@@ -150,14 +186,20 @@ def _ratio_of_proportions(part: np.ndarray, whole: np.ndarray) -> Estimate | Non
 def mean_of_ratio(part: np.ndarray, valid: np.ndarray, original_hit: np.ndarray) -> Estimate | None:
     """The mean of `part` over valid rows in percent of the share of `original_hit` in all rows, [N] each.
 
-    The interval is the delta method's, paired: both come from the same rows. None where there is nothing to divide.
+    The interval is the delta method's, paired: both come from the same rows. Where it knows of no chance, it is made as
+    that of FMR. None where there is nothing to divide.
     """
     found = ratio_and_influence(part, valid, original_hit)
     if found is None:
         return None
     ratio, influence = found
+    if _are_alike(part[valid]):
+        alike = Estimate(100 * float(part[valid][0]), None, None)
+        return ratio_of_proportions(share(alike, int(valid.sum())), proportion(original_hit))
     margin = float(ndtri((1 + CONFIDENCE) / 2) * influence.std() / np.sqrt(len(valid)))
-    return Estimate(ratio, max(ratio - margin, 0), ratio + margin)
+    if math.isclose(margin, 0, abs_tol=1e-9):
+        margin = most_unseen(int(valid.sum())) / float(original_hit.mean())
+    return apart_by(ratio, margin)
 
 
 def ratio_and_influence(
@@ -187,12 +229,17 @@ def macro_robustness(
     """FMR with every class of the same weight: the mean of the classes' PA by the mean of their SA.
 
     Arrays [N] each. A class without a valid row has no PA and counts in neither mean. The interval is the percentile
-    bootstrap's, drawn within classes. None where no class has a valid row, or SA is zero.
+    bootstrap's, drawn within classes. Where every class has none or all of its valid rows as hits, or just its hits on
+    originals, it is made as that of FMR, of as many rows as would tell as much if they were of one class. None where no
+    class has a valid row, or SA is zero.
     """
     random = np.random.default_rng(seed)
     perturbed, standard = np.zeros(resamples + 1), np.zeros(resamples + 1)
-    for one in np.unique(label[valid]):
+    classes, alike, scarcity = np.unique(label[valid]), True, np.zeros(2)
+    for one in classes:
         rows = label == one
+        alike &= _are_alike(perturbed_hit[rows & valid])
+        scarcity += 1 / (rows & valid).sum(), 1 / rows.sum()
         answers = {"valid": valid[rows], "perturbed": perturbed_hit[rows], "original": original_hit[rows]}
         drawn = Resampled(answers, resamples, int(random.integers(1 << 31)))
         of_valid = drawn.rate("perturbed", among="valid")[: resamples + 1]
@@ -203,10 +250,17 @@ def macro_robustness(
         return None
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.nanpercentile(drawn_values, [tail, 100 - tail])
-    return Estimate(float(value), float(low), float(high))
+    found = Estimate(float(value), float(low), float(high))
+    of_valid, of_all = len(classes) ** 2 / scarcity
+    accuracies = [Estimate(float(drawn[0]) / len(classes), None, None) for drawn in (perturbed, standard)]
+    if alike:
+        return ratio_of_proportions(share(accuracies[0], of_valid), share(accuracies[1], of_all))
+    if has_no_width(found):
+        return apart_by(found.value, 100 * most_unseen(of_valid) / accuracies[1].value)
+    return found
 
 
-def share(percent: Estimate, rows: int) -> Estimate:
+def share(percent: Estimate, rows: float) -> Estimate:
     """A mean of shares with Wilson's interval, whose ends are shares too, in place of one that is symmetric.
 
     Args:
@@ -222,6 +276,8 @@ def share(percent: Estimate, rows: int) -> Estimate:
 
 def wilson(hits: float, rows: float) -> tuple[float, float]:
     """The ends of Wilson's interval for a proportion, in percent."""
+    if not rows:
+        return 0.0, 100.0
     z = float(ndtri((1 + CONFIDENCE) / 2))
     middle, margin = 2 * hits + z**2, z * np.sqrt(4 * hits * (rows - hits) / rows + z**2)
     low, high = ((middle + sign * margin) / (2 * (rows + z**2)) for sign in (-1, 1))

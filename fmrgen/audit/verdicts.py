@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,12 @@ from fmrgen.storage.judgements import (
     write_judgements,
 )
 from fmrgen.storage.provenance import now
+
+_MOST_SECONDS = 1e9
+
+
+class NotAskedError(UserError):
+    """An answer that can't be taken now, or a last one that is none."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,8 @@ class Rater:
                 "rater's name, or the same options"
             )
         # The table is written first: a kill before the file about it leaves the newest answer in the table alone.
-        found = read_judgements(where, replace(about, sha256=sha256_of(where))).table.to_pylist()
+        here = replace(about, sha256=sha256_of(where), rows=len(self.tasks))
+        found = read_judgements(where, here).table.to_pylist()
         begun = [(entry["id"], entry["which"], entry["repeat"]) for entry in found]
         if begun != [(task.id, task.which, task.repeat) for task in self.tasks[: len(begun)]]:
             raise UserError(f"{where}: its answers are not to the images of this audit, in their order")
@@ -87,47 +95,74 @@ class Rater:
     def answer(self, number: int, label: int, seconds: float | None) -> int:
         """Takes the answer to a task, the next one or one that was answered before; returns how many there are.
 
-        Raises UserError for one that is not its turn, or a label that is none.
+        Raises NotAskedError for one whose turn it is not, and UserError where it can't be kept.
         """
-        if not UNSURE <= label < len(self.audited.provenance.labels):
-            raise UserError(f"label {label} is none of the classes")
         with self._lock:
             if not 0 <= number <= len(self.answers) or number >= len(self.tasks):
-                raise UserError(f"image {number + 1} is not asked for now")
-            task = self.tasks[number]
-            told = {
-                "judge": self.name,
-                "id": task.id,
-                "which": task.which,
-                "label": label,
-                "probability": None,
-                "score": None,
-                "when": now(),
-                "image_sha256": hashlib.sha256(self.audited.images[task.id, task.which]).hexdigest(),
-                "weights_sha256": None,
-                "repeat": task.repeat,
-                "stratum": task.stratum,
-                "seconds": seconds,
-            }
-            self.answers[number : number + 1] = [told]
-            self._write()
+                raise NotAskedError(f"image {number + 1} is not asked for now")
+            self._keep([*self.answers[:number], self._row(number, label, seconds), *self.answers[number + 1 :]])
             return len(self.answers)
+
+    def take(self, answers: Sequence[tuple[int, float | None]]) -> int:
+        """Takes all answers (label, seconds) to the first tasks in the place of those that there are, or none of them;
+        returns how many there are.
+
+        Raises UserError where they are fewer than those, or more than there are tasks.
+        """
+        with self._lock:
+            if len(answers) > len(self.tasks):
+                raise UserError(f"{len(answers)} answers to {len(self.tasks)} images")
+            if len(answers) < len(self.answers):
+                raise UserError(
+                    f"{len(answers)} answers where {len(self.answers)} of {self.name} are kept; delete "
+                    f"{table_path(self.audited.paths, self.name)} and the .json beside it if these alone are to count"
+                )
+            self._keep([self._row(number, *answer) for number, answer in enumerate(answers)])
+            return len(self.answers)
+
+    def _row(self, number: int, label: int, seconds: float | None) -> dict[str, Any]:
+        task = self.tasks[number]
+        return {
+            "judge": self.name,
+            "id": task.id,
+            "which": task.which,
+            "label": label,
+            "probability": None,
+            "score": None,
+            "when": now(),
+            "image_sha256": hashlib.sha256(self.audited.images[task.id, task.which]).hexdigest(),
+            "weights_sha256": None,
+            "repeat": task.repeat,
+            "stratum": task.stratum,
+            "seconds": seconds,
+        }
 
     def undo(self, number: int) -> int:
         """Takes the answer to the last task back, which is `number`; done already, it does nothing. Returns how many
         there are.
 
-        Raises UserError where it is not the last.
+        Raises NotAskedError where it is not the last, and UserError where that can't be kept.
         """
         with self._lock:
             if number not in (len(self.answers) - 1, len(self.answers)):
-                raise UserError(f"image {number + 1} is not the last that was answered")
+                raise NotAskedError(f"image {number + 1} is not the last that was answered")
             if number < len(self.answers):
-                del self.answers[number:]
-                self._write()
+                self._keep(self.answers[:number])
             return len(self.answers)
 
-    def _write(self) -> None:
-        content = to_parquet(pa.Table.from_pylist(self.answers, schema=TABLE))
+    def _keep(self, answers: list[dict[str, Any]]) -> None:
+        """Writes answers; those that could not be written do not count."""
+        content = to_parquet(pa.Table.from_pylist(answers, schema=TABLE))
         about = judge_file(self.name, "person", self.audited.section, None, self.audited, content)
         write_judgements(self.audited.paths, about, content)
+        self.answers = answers
+
+
+def parse_answer(told: Any, classes: int) -> tuple[int, float | None]:
+    """The label of an answer in JSON, and the seconds that it took. Raises UserError where it is none."""
+    label, seconds = (told.get(name) if isinstance(told, dict) else None for name in ("label", "seconds"))
+    if type(label) is not int or not UNSURE <= label < classes:  # to isinstance, True is one
+        raise UserError(f"label {label!r:.40} is none of the classes")
+    if seconds is not None and (type(seconds) not in (int, float) or not 0 <= seconds < _MOST_SECONDS):
+        raise UserError(f"{seconds!r:.40} is no number of seconds")
+    return label, None if seconds is None else float(seconds)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from fmrgen.intervals import CONFIDENCE, Estimate
+from fmrgen.intervals import CONFIDENCE, Estimate, most_unseen, proportion, ratio_of_proportions, wilson
 
 _Z = float(ndtri((1 + CONFIDENCE) / 2))
+_ROUNDING = 1e-9  # of sums of weights
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Verdicts:
         sensitivity: how often it sees the label of an image that shows it, of `controls` such images.
         controls: how many images that is known from; 0 where it is taken for granted.
         false_positives: how often it sees the label of an image that does not show it.
+        chance: how often whoever guesses says the label.
     """
 
     audited: np.ndarray
@@ -52,6 +54,88 @@ class Verdicts:
     sensitivity: float = 1.0
     controls: int = 0
     false_positives: float = 0.0
+    chance: float = 0.0
+
+    @property
+    def is_better_than_chance(self) -> bool:
+        """Whether the controls show that it sees more than whoever guesses; where there are none it is taken to."""
+        hits = self.sensitivity * self.controls
+        return not self.controls or wilson(hits, self.controls)[0] > 100 * self.chance
+
+    @property
+    def is_count(self) -> bool:
+        """Whether shares of what it sees are plain ones: of whole verdicts, all of one weight, taken at their word."""
+        return not self.controls and not self.stratum.any() and bool(np.isin(self.seen[self.audited], (0, 1)).all())
+
+
+class _Sample:
+    """The valid rows that a judge has looked at; each stands for others of its stratum."""
+
+    def __init__(self, valid: np.ndarray, verdicts: Verdicts, machine: np.ndarray | None) -> None:
+        self.verdicts, self.audited, self.rows = verdicts, verdicts.audited & valid, len(valid)
+        stratum, strata = verdicts.stratum, int(verdicts.stratum.max()) + 1
+        sizes, looked = (np.bincount(stratum[of], minlength=strata) for of in (valid, self.audited))
+        self.covered = valid & (looked > 0)[stratum]  # strata without a look are left out, as if they were not there
+        self.weight = np.where(self.audited, (sizes / np.maximum(looked, 1))[stratum], 0.0) / self.rows
+        self.shows = np.where(self.audited, verdicts.seen - verdicts.false_positives, 0.0)
+        self.predicted = self._tuned(machine)
+
+    def _tuned(self, machine: np.ndarray | None) -> np.ndarray:
+        """What is predicted of every covered row: the machine's verdicts, as far as they go with the judge's."""
+        if machine is None or (said := machine[self.audited]).std() == 0:
+            return np.zeros(self.rows)
+        slope = np.clip(np.cov(said, self.shows[self.audited])[0, 1] / said.var(ddof=1), 0, 1)
+        return np.where(self.covered, slope * machine, 0.0)
+
+    def total(self, values: np.ndarray) -> float:
+        """The mean over all rows of `values` where the image shows its class, else 0."""
+        known = np.where(self.covered, values * self.predicted, 0.0)
+        return float(known.mean() + (self.weight * values * (self.shows - self.predicted)).sum())
+
+    def standard_error(self, factor: np.ndarray, known: np.ndarray) -> float:
+        """Of an estimate whose influence, row by row, is `known` + `factor` × whether the image shows its class [N].
+
+        Rows are drawn from where others like them come from, and in each stratum the judge's from the rows.
+        """
+        certain = known + np.where(self.covered, factor * self.predicted, 0.0)
+        rest = np.where(self.audited, factor * (self.shows - self.predicted), 0.0)
+        mean_rest, square_rest = float((self.weight * rest).sum()), float((self.weight * rest**2).sum())
+        together = float((self.weight * rest * certain).sum()) - mean_rest * float(certain.mean())
+        variance = (certain.var() + 2 * together + square_rest - mean_rest**2) / self.rows
+        stratum, several = self.verdicts.stratum, self.audited.sum() > 1
+        for one in np.unique(stratum[self.audited]):
+            inside = self.audited & (stratum == one)
+            size, looked = int((self.covered & (stratum == one)).sum()), int(inside.sum())
+            within = rest[inside].var(ddof=1) if looked > 1 else rest[self.audited].var(ddof=1) if several else 0.0
+            variance += (size / self.rows) ** 2 * (1 / looked - 1 / size) * float(within)
+        return float(np.sqrt(max(variance, 0.0)))
+
+    def tosses(self, among: np.ndarray) -> float:
+        """For how many coin tosses those count that were looked at, each by its weight (Kish 1965)."""
+        weight = self.weight[self.audited & among]
+        return float(weight.sum() ** 2 / (weight**2).sum()) if len(weight) else 0.0
+
+
+def label_preservation(valid: np.ndarray, verdicts: Verdicts, machine: np.ndarray | None = None) -> Estimate | None:
+    """The share of valid images that still show their class; arguments as for `corrected`.
+
+    None where nothing was looked at, or by a judge who sees no more than whoever guesses.
+    """
+    if not (verdicts.audited & valid).any() or not verdicts.is_better_than_chance:
+        return None
+    if verdicts.is_count and machine is None:
+        return proportion(verdicts.seen[verdicts.audited & valid] == 1)
+    sample = _Sample(valid, verdicts, machine)
+    every = np.ones(len(valid))
+    share, visible = float(sample.covered.mean()), verdicts.sensitivity - verdicts.false_positives
+    preserved = sample.total(every) / share / visible
+    missed = 0.0
+    if verdicts.controls:  # a few that were all right are no proof that all would be
+        sure = (verdicts.sensitivity * verdicts.controls + 1) / (verdicts.controls + 2)
+        missed = sure * (1 - sure) / verdicts.controls
+    known = np.where(sample.covered, -preserved / share, 0.0)
+    error = sample.standard_error(every / share / visible, known)
+    return _share(preserved, float(np.hypot(error, preserved * np.sqrt(missed) / visible)), sample.tosses(valid))
 
 
 def corrected(
@@ -64,7 +148,8 @@ def corrected(
     """PA and FMR over the images that still show their class.
 
     A judge's misses cancel out of PA, as they are missing above and below; what it sees where there is nothing is taken
-    off (Rogan and Gladen 1978). The intervals are the delta method's over rows, sample and controls.
+    off (Rogan and Gladen 1978). The intervals are the delta method's over rows, sample and controls; where all of the
+    images looked at are alike that knows of no chance, and they are Wilson's.
 
     Args:
         valid: bool [N], of all rows of a split.
@@ -74,93 +159,45 @@ def corrected(
         machine: [N], from 0 to 1, what another judge said of every valid row, by which the sample is extended.
 
     Returns:
-        The estimates; None where nothing was looked at, or nothing of it shows its class.
+        The estimates; None where nothing was looked at, nothing of it shows its class, or the judge sees no more than
+        whoever guesses.
     """
-    audited = verdicts.audited & valid
-    if not audited.any():
+    preserved = label_preservation(valid, verdicts, machine)
+    if preserved is None:
         return None
-    rows, strata = len(valid), int(verdicts.stratum.max()) + 1
-    sizes, looked = (np.bincount(verdicts.stratum[of], minlength=strata) for of in (valid, audited))
-    covered = valid & (looked > 0)[verdicts.stratum]  # strata without a look are left out, as if they were not there
-    weight = np.where(audited, (sizes / np.maximum(looked, 1))[verdicts.stratum], 0.0) / rows
-    shows = np.where(audited, verdicts.seen - verdicts.false_positives, 0.0)
-    predicted = _tuned(machine, shows, audited, covered)
-
-    def total(values: np.ndarray) -> float:
-        """The mean over all rows of `values` where the image shows its class, else 0."""
-        known = np.where(covered, values * predicted, 0.0)
-        return float(known.mean() + (weight * values * (shows - predicted)).sum())
-
-    of_all, of_right = total(np.ones(rows)), total(right.astype(float))
+    sample = _Sample(valid, verdicts, machine)
+    rows = len(valid)
+    of_all, of_right = sample.total(np.ones(rows)), sample.total(right.astype(float))
     if of_all <= 0:
         return None
     accuracy, standard = of_right / of_all, float(original_right.mean())
     deviation = (right - accuracy) / of_all
-    spread = _standard_error(deviation, np.zeros(rows), verdicts, audited, covered, weight, shows, predicted)
-    result = _estimate(accuracy, spread, ceiling=1.0)
-    share = float(covered.mean())
-    visible = verdicts.sensitivity - verdicts.false_positives
-    preserved = of_all / share / visible
-    missed = 0.0
-    if verdicts.controls:  # a few that were all right are no proof that all would be
-        sure = (verdicts.sensitivity * verdicts.controls + 1) / (verdicts.controls + 2)
-        missed = sure * (1 - sure) / verdicts.controls
-    known = np.where(covered, -preserved / share, 0.0)
-    of_preserved = _standard_error(
-        np.full(rows, 1 / share / visible), known, verdicts, audited, covered, weight, shows, predicted
-    )
-    of_preserved = float(np.hypot(of_preserved, preserved * np.sqrt(missed) / visible))
+    error = sample.standard_error(deviation, np.zeros(rows))
+    found = _share(accuracy, error, sample.tosses(verdicts.seen > 0))
     fmr = None
-    if standard > 0:
+    if _ROUNDING < accuracy < 1 - _ROUNDING and standard > 0:
         known = -accuracy / standard**2 * (original_right - standard)
-        spread = _standard_error(deviation / standard, known, verdicts, audited, covered, weight, shows, predicted)
-        fmr = _estimate(accuracy / standard, spread)
-    return Corrected(int(audited.sum()), _estimate(preserved, of_preserved, ceiling=1.0), result, fmr)
+        low, high = _ends(accuracy / standard, sample.standard_error(deviation / standard, known))
+        fmr = Estimate(100 * accuracy / standard, 100 * low, 100 * high)
+    elif standard > 0:
+        fmr = ratio_of_proportions(found, proportion(original_right))
+    return Corrected(int(sample.audited.sum()), preserved, found, fmr)
 
 
-def _tuned(machine: np.ndarray | None, shows: np.ndarray, audited: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """What is predicted of every covered row: the machine's verdicts, as far as they go with the judge's."""
-    if machine is None:
-        return np.zeros(len(shows))
-    said = machine[audited]
-    if said.std() == 0:
-        return np.zeros(len(shows))
-    slope = np.clip(np.cov(said, shows[audited])[0, 1] / said.var(ddof=1), 0, 1)
-    return np.where(covered, slope * machine, 0.0)
-
-
-def _standard_error(
-    factor: np.ndarray,
-    known: np.ndarray,
-    verdicts: Verdicts,
-    audited: np.ndarray,
-    covered: np.ndarray,
-    weight: np.ndarray,
-    shows: np.ndarray,
-    predicted: np.ndarray,
-) -> float:
-    """Of an estimate whose influence, row by row, is `known` + `factor` × whether the image shows its class [N].
-
-    Rows are drawn from where others like them come from, and in each stratum the judge's from the rows.
+def _share(value: float, error: float, tosses: float) -> Estimate:
+    """In percent, from 0 to 100. At an end of these, where errors may be small for want of others, the interval is at
+    least Wilson's of so many coin tosses.
     """
-    certain = known + np.where(covered, factor * predicted, 0.0)
-    rest = np.where(audited, factor * (shows - predicted), 0.0)
-    mean_rest, square_rest = float((weight * rest).sum()), float((weight * rest**2).sum())
-    together = float((weight * rest * certain).sum()) - mean_rest * float(certain.mean())
-    rows = len(certain)
-    variance = (certain.var() + 2 * together + square_rest - mean_rest**2) / rows
-    for stratum in np.unique(verdicts.stratum[audited]):
-        inside = audited & (verdicts.stratum == stratum)
-        size, looked = int((covered & (verdicts.stratum == stratum)).sum()), int(inside.sum())
-        within = rest[inside].var(ddof=1) if looked > 1 else rest[audited].var(ddof=1) if audited.sum() > 1 else 0.0
-        variance += (size / rows) ** 2 * (1 / looked - 1 / size) * float(within)
-    return float(np.sqrt(max(variance, 0.0)))
+    none, every = most_unseen(tosses) / 100, wilson(tosses, tosses)[0] / 100
+    if value <= _ROUNDING:
+        return Estimate(0.0, 0.0, 100 * min(1.0, float(np.hypot(_Z * error, none))))
+    low, high = _ends(value, error)
+    if value >= 1 - _ROUNDING:
+        low = min(every, value * float(np.exp(-np.hypot(_Z * error / value, np.log(every)))))
+    return Estimate(100 * min(value, 1.0), 100 * low, 100 * min(high, 1.0))
 
 
-def _estimate(value: float, error: float, ceiling: float | None = None) -> Estimate:
-    """In percent, with its interval, which is symmetric on the scale of logarithms: ratios are skewed."""
-    factor = float(np.exp(_Z * error / value)) if value > 0 else 1.0
-    low, high = value / factor, value * factor
-    if ceiling is not None:
-        value, high = min(value, ceiling), min(high, ceiling)
-    return Estimate(100 * value, 100 * low, 100 * high)
+def _ends(value: float, error: float) -> tuple[float, float]:
+    """The ends of an interval that is symmetric on the scale of logarithms: ratios are skewed."""
+    factor = float(np.exp(_Z * error / value))
+    return value / factor, value * factor

@@ -8,15 +8,14 @@ from typing import Literal
 import numpy as np
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation.corrected import Corrected, Verdicts, corrected
-from fmrgen.intervals import CONFIDENCE, Estimate, proportion
-from fmrgen.storage.judgements import JudgeFile, Judgements
+from fmrgen.evaluation.corrected import Corrected, Verdicts, corrected, label_preservation
+from fmrgen.evaluation.kappa import cohen_kappa, krippendorff_alpha
+from fmrgen.intervals import Estimate, proportion
+from fmrgen.storage.judgements import HUMAN, PEOPLE, JudgeFile, Judgements
 
-PEOPLE = "people"  # what all persons say together
-HUMAN = "human"  # of `--valid-by`: whoever is a person
 _UNASKED = -3  # beside the labels of those who were asked
-_RESAMPLES = 1_000
 _BANDS = 4  # of iterations
+_MOST_STRATA = 100  # an audit has six
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def _verdicts(
     if not is_person or not asked.any():
         return Verdicts(audited, seen, strata)
     sensitivity = float((of_originals == truth)[asked].mean())
-    return Verdicts(audited, seen, strata, sensitivity, int(asked.sum()), (1 - sensitivity) / classes)
+    return Verdicts(audited, seen, strata, sensitivity, int(asked.sum()), (1 - sensitivity) / classes, 1 / classes)
 
 
 def _strata(about: JudgeFile, columns: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -118,6 +117,8 @@ def _strata(about: JudgeFile, columns: Mapping[str, np.ndarray]) -> np.ndarray:
     strata = np.zeros(len(columns["id"]), dtype=int)
     names = (about.section or {}).get("strata") if about.kind == "person" else None
     fooled = columns["prediction"] != columns["label"]
+    if isinstance(names, dict) and len(names) > _MOST_STRATA:
+        raise UserError(f"judge {about.judge}: has {len(names):,} strata, more than an audit has; it is not read")
     for number, name in enumerate(names if isinstance(names, dict) else ()):
         if (told := re.fullmatch(r"(fooled|right) (\d{1,7})-(\d{1,7})", name)) is None:
             raise UserError(f"judge {about.judge}: has a stratum {name!r}, which no audit has; it is not read")
@@ -141,7 +142,8 @@ def _together(people: Sequence[Judge], columns: Mapping[str, np.ndarray], classe
     of_originals = np.where(asked, np.where(seen_in_originals > 0.5, columns["label"], -1), _UNASKED)
     sensitivity = float(seen_in_originals[asked].mean()) if asked.any() else 1.0
     stratum = people[0].verdicts.stratum
-    verdicts = Verdicts(audited, seen, stratum, sensitivity, int(asked.sum()), (1 - sensitivity) / classes)
+    missed = (1 - sensitivity) / classes
+    verdicts = Verdicts(audited, seen, stratum, sensitivity, int(asked.sum()), missed, 1 / classes)
     return Judge(PEOPLE, "person", labels, of_originals, verdicts, None)
 
 
@@ -152,11 +154,9 @@ def labels_of_row(judges: Sequence[Judge], row: int) -> dict[str, int]:
 
 def judge_figures(judge: Judge, columns: Mapping[str, np.ndarray], classes: int) -> JudgeFigures:
     """What a judge makes of a split."""
-    nothing = np.zeros(len(columns["label"]), dtype=bool)
 
     def preserved(among: np.ndarray) -> Estimate | None:
-        found = corrected(columns["valid"] & among, nothing, nothing, judge.verdicts)
-        return None if found is None else found.preserved
+        return label_preservation(columns["valid"] & among, judge.verdicts)
 
     taken, valid = columns["iterations"], columns["valid"]
     cuts = np.unique(np.quantile(taken[valid], np.arange(1, _BANDS) / _BANDS)) if valid.any() else np.zeros(0)
@@ -171,7 +171,7 @@ def judge_figures(judge: Judge, columns: Mapping[str, np.ndarray], classes: int)
         judge=judge.name,
         kind=judge.kind,
         audited=int((judge.verdicts.audited & columns["valid"]).sum()),
-        preserved=preserved(~nothing),
+        preserved=preserved(valid),
         originals_right=proportion((judge.of_originals == columns["label"])[asked]),
         oracle_kappa=None if judge.name == PEOPLE else _kappa_with_oracle(judge, columns),
         self_agreement=judge.self_agreement,
@@ -181,55 +181,16 @@ def judge_figures(judge: Judge, columns: Mapping[str, np.ndarray], classes: int)
 
 
 def _kappa_with_oracle(judge: Judge, columns: Mapping[str, np.ndarray]) -> Estimate | None:
-    from sklearn.metrics import cohen_kappa_score  # a second's import, which most jobs do without
-
     pairs = [(judge.labels, columns["oracle_label"]), (judge.of_originals, columns["original_oracle_label"])]
     ours = np.concatenate([labels[labels != _UNASKED] for labels, _ in pairs])
     theirs = np.concatenate([said[labels != _UNASKED] for labels, said in pairs])
-
-    def kappa(rows: np.ndarray) -> float:
-        return float(cohen_kappa_score(ours[rows], theirs[rows]))
-
-    return _bootstrap(kappa, len(ours))
+    return cohen_kappa(ours, theirs)
 
 
 def people_alpha(judges: Sequence[Judge]) -> Estimate | None:
     """How far people agree on what the images show, Krippendorff's alpha; None for fewer than two."""
-    people = [judge for judge in judges if judge.kind == "person" and judge.name != PEOPLE]
-    if len(people) < 2:
-        return None
-    import krippendorff
-
-    every = np.stack([person.labels for person in people]).astype(float)
-    every[every == _UNASKED] = np.nan
-    every = every[:, (~np.isnan(every)).sum(0) > 1]
-
-    def alpha(images: np.ndarray) -> float:
-        return float(krippendorff.alpha(reliability_data=every[:, images], level_of_measurement="nominal"))
-
-    return _bootstrap(alpha, every.shape[1])
-
-
-def _bootstrap(statistic: Callable[[np.ndarray], float], count: int) -> Estimate | None:
-    """A statistic of `count` images with the bootstrap's interval; None where there are too few, or all are alike."""
-    random = np.random.default_rng(0)
-    if count < 2:
-        return None
-    with np.errstate(all="ignore"):
-        value = _or_nan(statistic, np.arange(count))
-        drawn = [_or_nan(statistic, random.integers(0, count, count)) for _ in range(_RESAMPLES)]
-    if np.isnan(value):
-        return None
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.nanpercentile(drawn, [tail, 100 - tail])
-    return Estimate(value, float(low), float(high))
-
-
-def _or_nan(statistic: Callable[[np.ndarray], float], rows: np.ndarray) -> float:
-    try:
-        return statistic(rows)
-    except ValueError:
-        return float("nan")
+    people = [judge.labels for judge in judges if judge.kind == "person" and judge.name != PEOPLE]
+    return krippendorff_alpha(np.stack(people), _UNASKED) if len(people) > 1 else None
 
 
 def corrected_by(

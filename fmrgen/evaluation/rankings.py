@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fmrgen.intervals import RESAMPLES, Estimate, Resampled, in_percent_of, wilson
+from fmrgen.intervals import RESAMPLES, Estimate, Resampled, apart_by, has_no_width, in_percent_of, most_unseen
 from fmrgen.metrics import Summary
 
 
@@ -66,30 +66,24 @@ def difference(
         return Difference(first, second, None, None, None)
     drawn = Resampled(answers, resamples, seed)
     perturbed = {who: drawn.rate(f"{who} perturbed", among=f"{who} valid") for who in pair}
-    valid_rows = min(int(answers[f"{who} valid"].sum()) for who in pair)
+    unseen = most_unseen(min(int(answers[f"{who} valid"].sum()) for who in pair))
     fmr = standard = None
     if all(f"{who} original" in answers for who in pair):
         originals = {who: drawn.rate(f"{who} original") for who in pair}
-        standard = _apart(drawn, originals, len(label), limit=100)
+        standard = _apart(drawn, originals, most_unseen(len(label)), limit=100)
         ratios = {who: in_percent_of(perturbed[who], originals[who]) for who in pair}
-        fmr = _apart(drawn, ratios, valid_rows)
-    accuracy = _apart(drawn, perturbed, valid_rows, limit=100)
+        lowest = min(float(of_originals[0]) for of_originals in originals.values())
+        fmr = _apart(drawn, ratios, 100 * unseen / lowest if lowest else np.inf)
+    accuracy = _apart(drawn, perturbed, unseen, limit=100)
     return Difference(first, second, standard, accuracy, fmr)
 
 
-def _apart(drawn: Resampled, statistics: Mapping[str, np.ndarray], rows: int, limit: float = np.inf) -> Estimate | None:
-    """`first` less `second`; where all resamples agree, as far from that as Wilson lets `rows` rows of one sort be."""
-    apart = statistics["first"] - statistics["second"]
-    found = drawn.estimate(apart)
-    if found is not None and found.low == found.high and rows:
-        margin = _upper_limit_of_none(rows)
-        return Estimate(found.value, max(found.value - margin, -limit), min(found.value + margin, limit))
-    return found
-
-
-def _upper_limit_of_none(rows: int) -> float:
-    """The upper end of Wilson's interval, in percent, where none of the rows is a hit."""
-    return wilson(0, rows)[1]
+def _apart(
+    drawn: Resampled, statistics: Mapping[str, np.ndarray], unseen: float, limit: float = np.inf
+) -> Estimate | None:
+    """`first` less `second`; where all resamples agree, as far from that as by what may be `unseen`."""
+    found = drawn.estimate(statistics["first"] - statistics["second"])
+    return found if found is None or not has_no_width(found) else apart_by(found.value, unseen, -limit, limit)
 
 
 def rank(summaries: Mapping[str, Summary], differences: Sequence[Difference], measure: str) -> list[RankedClassifier]:

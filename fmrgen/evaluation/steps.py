@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fmrgen.intervals import Estimate, foundation_model_robustness, mean, mean_of_ratio, proportion
+from fmrgen.intervals import RESAMPLES, Estimate, foundation_model_robustness, mean, mean_of_ratio, proportion
 
 COLUMNS = ("step_predictions", "step_oracle_probabilities")
 _RESAMPLES = 2_000
@@ -100,14 +100,12 @@ def step_figures(
     share_of_budgets = (right[:, 1:].sum(1) + beyond) / budget
     return StepFigures(
         budgets=[
-            AtBudget(
-                b, proportion(hit[valid]), foundation_model_robustness(hit, valid, original, resamples=_RESAMPLES)[0]
-            )
+            AtBudget(b, proportion(hit[valid]), _fmr(hit, valid, original, is_own=b == budget))
             for b, hit in at_budget.items()
         ],
         area_under_fmr=mean_of_ratio(share_of_budgets, valid, original),
         thresholds=[
-            _at_threshold(least, right, probabilities, iterations, valid, original)
+            _at_threshold(least, right, probabilities, iterations, valid, original, is_own=least == own_threshold)
             for least in sorted({own_threshold, *(t for t in _THRESHOLDS if t > own_threshold)})
         ],
         first_failures=_counted(failed_first[valid]),
@@ -140,6 +138,7 @@ def _at_threshold(
     iterations: np.ndarray,
     valid: np.ndarray,
     original: np.ndarray,
+    is_own: bool,
 ) -> AtThreshold:
     """A row stops before the first image whose probability is below `least`; the reconstruction is not judged."""
     accepted = probabilities[:, 1:] >= np.float32(least)
@@ -151,9 +150,15 @@ def _at_threshold(
         min_probability=float(least),
         validation_rate=proportion(still_valid),
         perturbed_accuracy=proportion(hit[still_valid]),
-        fmr=foundation_model_robustness(hit, still_valid, original, resamples=_RESAMPLES)[0],
+        fmr=_fmr(hit, still_valid, original, is_own=is_own),
         mean_iterations=mean(kept[still_valid]),
     )
+
+
+def _fmr(hit: np.ndarray, valid: np.ndarray, original: np.ndarray, *, is_own: bool) -> Estimate | None:
+    """FMR, of the split as it is with the interval that it has elsewhere."""
+    resamples = RESAMPLES if is_own else _RESAMPLES
+    return foundation_model_robustness(hit, valid, original, resamples=resamples)[0]
 
 
 def _spread(budget: int) -> list[int]:

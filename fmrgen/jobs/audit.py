@@ -10,7 +10,7 @@ import torch
 
 from fmrgen.audit.sample import Sample, draw
 from fmrgen.audit.server import AuditServer
-from fmrgen.audit.verdicts import Audited, Rater
+from fmrgen.audit.verdicts import Audited, Rater, parse_answer
 from fmrgen.components import build_component
 from fmrgen.engine.images import on_byte_grid, to_batch, to_bytes
 from fmrgen.engine.interfaces import Generator, Latents
@@ -21,7 +21,7 @@ from fmrgen.hub.card import renew_card
 from fmrgen.image_files import png_bytes
 from fmrgen.kinds import GeneratorOnly
 from fmrgen.report.pages import audit_page
-from fmrgen.storage.judgements import UNSURE, check_judge_name, judges_of, table_path
+from fmrgen.storage.judgements import check_judge_name, judges_of, table_path
 from fmrgen.storage.open import OpenedSplit, open_own_split, reading
 from fmrgen.storage.provenance import Provenance
 from fmrgen.trust.recipes import untrusted_config
@@ -96,9 +96,11 @@ class Audit:
         write_atomically(path, audit_page(told).encode())
 
     def take(self, path: Path) -> tuple[str, int]:
-        """Takes the answers in a file that the exported page gave; returns whose they are, and how many.
+        """Takes the answers in a file that the exported page gave in the place of those that there are of its rater;
+        returns whose they are, and how many.
 
-        Raises UserError where they are not to this sample, or of somebody else.
+        Raises UserError, and takes none, where one of them is no answer, they are fewer than there are already, not to
+        this sample, or of somebody else.
         """
         told = _read_answers(path)
         if told.get("key") != self.key:
@@ -106,12 +108,16 @@ class Audit:
         if (rater := self.raters.get(str(told.get("rater")))) is None:
             raise UserError(f"{path}: are answers of {told.get('rater')!r}; name them among --raters")
         answers = told.get("answers")
-        for place, entry in enumerate(answers if isinstance(answers, list) else [None]):
-            label, seconds = (entry.get(name) if isinstance(entry, dict) else None for name in ("label", "seconds"))
-            if not isinstance(label, int) or not UNSURE <= label < len(self.names):
-                raise UserError(f"{path}: answer {place + 1} has the label {label!r}, which is none of the classes")
-            rater.answer(place, label, float(seconds) if isinstance(seconds, int | float) else None)
-        return rater.name, rater.done
+        taken = list[tuple[int, float | None]]()
+        try:
+            for entry in answers if isinstance(answers, list) else [None]:
+                taken.append(parse_answer(entry, len(self.names)))
+        except UserError as error:
+            raise UserError(f"{path}: answer {len(taken) + 1}: {error}; none of them was taken") from None
+        try:
+            return rater.name, rater.take(taken)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
 
 
 def _read_answers(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fmrgen.evaluation.agreement import Agreement
 from fmrgen.files import write_atomically
-from fmrgen.intervals import Estimate, interval_ends
+from fmrgen.intervals import format_coefficient, interval_ends
 from fmrgen.report.plot import LINES, Plot, PlotFormat, drawing, grid_of_percent
 from fmrgen.report.tables import Table
 
@@ -26,23 +26,18 @@ def agreement_table(found: Agreement) -> Table:
 
 def concordance_table(found: Agreement) -> Table:
     """Kendall's tau of each pair of generators and W of all, with their intervals."""
-    rows = [[f"{pair.first} – {pair.second}", "tau", told_coefficient(pair.tau)] for pair in found.pairs]
-    return Table(["rankings", "Kendall's", ""], [*rows, ["all", "W", told_coefficient(found.concordance)]])
+    rows = [[f"{pair.first} – {pair.second}", "tau", format_coefficient(pair.tau)] for pair in found.pairs]
+    return Table(["rankings", "Kendall's", ""], [*rows, ["all", "W", format_coefficient(found.concordance)]])
 
 
 def agreement_lines(found: Agreement) -> list[str]:
     """Tau of each pair of generators, W of all, and what the intervals are."""
-    lines = [f"{pair.first} – {pair.second}: Kendall's tau {told_coefficient(pair.tau)}" for pair in found.pairs]
+    lines = [f"{pair.first} – {pair.second}: Kendall's tau {format_coefficient(pair.tau)}" for pair in found.pairs]
     return [
         *lines,
-        f"Kendall's W of all {len(found.generators)} rankings: {told_coefficient(found.concordance)}",
+        f"Kendall's W of all {len(found.generators)} rankings: {format_coefficient(found.concordance)}",
         "1 is the same order; intervals are a bootstrap of the images, in which close classifiers change places",
     ]
-
-
-def told_coefficient(estimate: Estimate) -> str:
-    """`0.79 [0.12, 1.00]`: a coefficient, which needs more digits than a rate in percent."""
-    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
 
 
 def write_agreement(found: Agreement, folder: Path, plot_formats: Sequence[PlotFormat] = ()) -> list[Path]:
@@ -70,5 +65,5 @@ def _plot(found: Agreement) -> Plot:
         axes.set_ylabel("FMR, %")
         grid_of_percent(axes)
         axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-        axes.set_title(f"Kendall's W {told_coefficient(found.concordance)}")
+        axes.set_title(f"Kendall's W {format_coefficient(found.concordance)}")
     return figure

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from fmrgen.evaluation.correlation import Column, Correlation
 from fmrgen.files import write_atomically
-from fmrgen.intervals import interval_ends
-from fmrgen.report.agreement import told_coefficient
+from fmrgen.intervals import format_coefficient, interval_ends
 from fmrgen.report.plot import FAINT, LINES, Plot, PlotFormat, drawing
 from fmrgen.report.tables import Table
 
@@ -21,8 +20,8 @@ def correlation_table(found: Sequence[Correlation]) -> Table:
         [
             f"{one.first} – {one.second}",
             str(len(one.classifiers)),
-            told_coefficient(one.spearman),
-            told_coefficient(one.kendall),
+            format_coefficient(one.spearman),
+            format_coefficient(one.kendall),
         ]
         for one in found
     ]
@@ -68,7 +67,7 @@ def _plot(found: Sequence[Correlation], columns: Mapping[str, Column]) -> Plot:
                 own.annotate(name, (x.value, y.value), xytext=(4, 4), textcoords="offset points", fontsize=7)
             own.set_xlabel(f"{one.first}, %")
             own.set_ylabel(f"{one.second}, %")
-            own.set_title(f"rho {told_coefficient(one.spearman)}")
+            own.set_title(f"rho {format_coefficient(one.spearman)}")
             own.grid(color=FAINT, linewidth=0.6)
             own.set_axisbelow(True)
             own.tick_params(length=0)

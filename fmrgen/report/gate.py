@@ -34,8 +34,8 @@ def gate_table(gate: Gate) -> Table:
             ["baseline", f"{gate.baseline:.2f}"],
             ["candidate", f"{gate.candidate:.2f}"],
             *([name, f"{value:.2f}"] for name, value in standard.items() if value is not None),
-            ["drop, points", f"{gate.drop:.2f}"],
-            ["at least, at most (95 % each)", f"{gate.low:.1f} – {gate.high:.1f}"],
+            ["drop, points", f"{gate.drop:z.2f}"],
+            ["at least, at most (95 % each)", f"{gate.low:z.1f} – {gate.high:z.1f}"],
             ["rows looked at", f"{gate.rows:,} of {gate.valid_rows:,}"],
         ],
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from fmrgen.evaluation.results import Comparison, EvaluatedSplit, EvaluationResults, Result
-from fmrgen.intervals import Estimate, format_estimate
+from fmrgen.intervals import Estimate, format_coefficient, format_estimate
 from fmrgen.metrics import COMPARED, METRICS, Metric, Summary
 
 CONDITIONED = "◆"  # marks a split's own classifier
@@ -29,7 +29,7 @@ def format_interval(estimate: Estimate) -> str:
     """`11.1 – 15.3`; nothing where it has no ends."""
     if estimate.low is None or estimate.high is None:
         return ""
-    return f"{estimate.low:.1f} – {estimate.high:.1f}"
+    return f"{estimate.low:z.1f} – {estimate.high:z.1f}"
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
@@ -133,7 +133,9 @@ def judges_table(split: EvaluatedSplit) -> Table | None:
         [
             judge.judge,
             f"{judge.audited:,}",
-            *map(format_estimate, (judge.preserved, judge.originals_right, judge.oracle_kappa, judge.self_agreement)),
+            *map(format_estimate, (judge.preserved, judge.originals_right)),
+            format_coefficient(judge.oracle_kappa),
+            format_estimate(judge.self_agreement),
         ]
         for judge in split.judges
     ]
@@ -157,7 +159,7 @@ def judges_lines(split: EvaluatedSplit, results: Sequence[Result]) -> list[str]:
     """Whether the judges rank the classifiers as the oracle does, and how far people agree."""
     lines = []
     if split.people_alpha is not None:
-        lines.append(f"people agree by Krippendorff's alpha {format_estimate(split.people_alpha)}")
+        lines.append(f"people agree by Krippendorff's alpha {format_coefficient(split.people_alpha)}")
     for judge in split.judges:
         pairs = [
             (result.total.fmr.value, of_judge.fmr.value)

@@ -22,11 +22,14 @@ from fmrgen.hub_timeouts import bound_requests
 from fmrgen.storage.open import OpenedSplit
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance
-from fmrgen.trust.parquet import check_parquet_files
+from fmrgen.trust.parquet import check_table
 
 SCHEMA: Literal["fmrgen-judgements/1"] = "fmrgen-judgements/1"
 NAME = r"\w[\w.-]*"  # of a judge
 _SHA256 = r"^[0-9a-f]{64}$"
+PEOPLE = "people"  # what all persons say together
+HUMAN = "human"  # of `--valid-by`: whoever is a person
+_MOST_OF_A_ROW = 6  # verdicts: of its image, its original and its reconstruction, once and again
 UNSURE = -2  # the label where a person can't tell
 Which = Literal["image", "original", "reconstruction"]
 Kind = Literal["oracle", "vlm", "person"]
@@ -106,9 +109,11 @@ def about_path(paths: SplitPaths, judge: str) -> Path:
 
 
 def check_judge_name(name: str) -> None:
-    """Raises UserError for a name that can't be a file's."""
+    """Raises UserError for a name that can't be a file's, or that all persons together have."""
     if not re.fullmatch(NAME, name):
         raise UserError(f"judge {name!r}: its name becomes a file's; use letters, digits and _ . -, NAME=…")
+    if name in (PEOPLE, HUMAN):
+        raise UserError(f"judge {name}: all persons together are called so; choose another name")
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -209,10 +214,10 @@ def read_judgements(path: Path, about: JudgeFile) -> Judgements:
     Raises:
         UserError: it is not that very table, or holds what no judge of this split can say.
     """
-    check_parquet_files([str(path)])
     try:
         with open_plain(path) as file:
             content = file.read()
+        check_table(path, io.BytesIO(content), about.rows)
         table = pq.read_table(io.BytesIO(content))
     except (OSError, pa.ArrowException, ValueError) as error:
         raise UserError(f"{path}: can't be read: {one_line(error)}") from None
@@ -274,6 +279,14 @@ def judgements_of(opened: OpenedSplit) -> tuple[list[Judgements], list[str]]:
         if about.files != opened.provenance.files_digest:
             notes.append(f"judge {judge} spoke of earlier files of the split and is passed over; judge it again")
             continue
+        if judge in (PEOPLE, HUMAN):
+            notes.append(f"judge {judge} is passed over: all persons together are called so; judge under another name")
+            continue
+        if about.rows > _MOST_OF_A_ROW * opened.rows_in_files:
+            raise UserError(
+                f"{about_path(paths, judge)}: tells of {about.rows:,} rows, more than there can be of the split's "
+                f"{opened.rows_in_files:,} images; it is not read"
+            )
         found.append(read_judgements(table_path(paths, judge), about))
     return found, notes
 

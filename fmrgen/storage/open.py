@@ -55,7 +55,7 @@ class OpenedSplit:
 
     `name` is how the split is called from here on. `provenance` is None where fmrgen did not make it. `repo` is the
     folder or the Hub repo that holds it, None for single files and datasets in memory; `revision` is the commit on
-    the Hub, None for a folder.
+    the Hub, None for a folder. `rows_in_files` is what the files of a split that fmrgen made say, not its provenance.
     """
 
     name: str
@@ -66,6 +66,7 @@ class OpenedSplit:
     config: str | None = None
     split: str | None = None
     opened_by_caller: bool = False
+    rows_in_files: int = 0
 
     @property
     def features(self) -> Features:
@@ -244,10 +245,10 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
             raise UserError(f"{text}: its provenance is not that of a finished split; make it again")
         raise UserError(f"{text}: not finished; run the same generate command again")
     # A folder is streamed always: the rows that load_dataset would keep of it are not looked up by the files' content.
-    streaming = revision is None or not download
+    streaming, rows_in_files = revision is None or not download, 0
     if provenance is not None:  # its very files, whatever the card says
         base = str(Path(repo).absolute()) if revision is None else f"hf://datasets/{repo}@{revision}"
-        check_parquet_files([f"{base}/{file}" for file in provenance.files])
+        rows_in_files = check_parquet_files([f"{base}/{file}" for file in provenance.files])
         files = [f"{glob.escape(base)}/{file}" for file in provenance.files]
         stream = load_dataset("parquet", data_files=files, split="train", streaming=streaming)
     else:
@@ -260,7 +261,8 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
     if provenance is not None and not _are_columns_of(provenance, features):
         raise UserError(f"{text}: its columns are not those that its provenance says; {FILES_CURE}")
     name = f"{repo}{f'@{reference.revision}' if reference.revision else ''}:{place[0]}/{place[1]}"
-    return OpenedSplit(name, _with_features(stream, text), provenance, repo, revision, *place)
+    stream = _with_features(stream, text)
+    return OpenedSplit(name, stream, provenance, repo, revision, *place, rows_in_files=rows_in_files)
 
 
 def _are_columns_of(provenance: Provenance, features: Features) -> bool:

@@ -16,30 +16,54 @@ from fmrgen.files import open_plain
 FILES_CURE = "fmrgen verify --files shows which file changed"
 _LARGEST = 1 << 30  # bytes that a column of a row group may unpack to, where it is packed more than images can be
 _LARGEST_ROW = 1 << 23  # and a row of it
+_LARGEST_WORD = 1 << 12  # bytes that a value may have in a table that is read whole
 _LEAST_PACKED = 20  # times
 _CHECKERS = 8  # files that are looked at, at once
 
 
-def check_parquet_files(paths: Iterable[str]) -> None:
+def check_parquet_files(paths: Iterable[str]) -> int:
     """Raises UserError for a path of data where no file is, or one whose values fill more memory than images may.
 
-    Addresses on the Hub are looked at as well, some at once.
+    Addresses on the Hub are looked at as well, some at once. Returns how many rows the files have together.
     """
     with ThreadPoolExecutor(_CHECKERS) as pool:
-        for _ in pool.map(_check_data_file, paths):
-            pass
+        return sum(pool.map(_check_data_file, paths))
 
 
-def _check_data_file(path: str) -> None:
+def _check_data_file(path: str) -> int:
     try:
         with HfFileSystem().open(path, "rb") if "://" in path else open_plain(Path(path)) as file:
-            parquet = pq.ParquetFile(file)
-            for group in range(parquet.metadata.num_row_groups):
-                _check_unpacked_size(path, file, parquet.metadata.row_group(group), group)
+            groups = _row_groups(file)
+            for number, group in enumerate(groups):
+                _check_unpacked_size(path, file, group, number)
+            return sum(group.num_rows for group in groups)
     except pa.ArrowException:
-        return  # told by who reads it
+        return 0  # told by who reads it
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or one_line(error)}; {FILES_CURE}") from None
+
+
+def check_table(path: Path, file: Any, most: int) -> None:
+    """Raises UserError for a table of short values that has more than `most` rows, or longer values: a few bytes can
+    stand for any number of either, and it is read whole.
+    """
+    groups = _row_groups(file)
+    if (rows := sum(group.num_rows for group in groups)) > most:
+        raise UserError(f"{path}: has {rows:,} rows where there can be {most:,}; it is not unpacked")
+    for number, group in enumerate(groups):
+        limit = _LARGEST_WORD * max(group.num_rows, 1)
+        for column in map(group.column, range(group.num_columns)):
+            unpacked = column.total_uncompressed_size
+            if unpacked > limit or (unpacked := _size_with_repeats(file, column, group, number, limit)) > limit:
+                raise UserError(
+                    f"{path}: {group.num_rows:,} rows of its {column.path_in_schema} would unpack to {unpacked:,} "
+                    "bytes; it is not unpacked"
+                )
+
+
+def _row_groups(file: Any) -> list[pq.RowGroupMetaData]:
+    metadata = pq.ParquetFile(file).metadata
+    return [metadata.row_group(number) for number in range(metadata.num_row_groups)]
 
 
 def _check_unpacked_size(path: str, file: Any, group: pq.RowGroupMetaData, number: int) -> None:
@@ -48,15 +72,24 @@ def _check_unpacked_size(path: str, file: Any, group: pq.RowGroupMetaData, numbe
         packed, unpacked = column.total_compressed_size, column.total_uncompressed_size
         if unpacked > _LARGEST and unpacked > _LEAST_PACKED * packed:
             raise _bomb(path, column, unpacked)
-        # A dictionary holds a value once, and every row may name it.
-        if column.physical_type == "BYTE_ARRAY" and any("DICTIONARY" in encoding for encoding in column.encodings):
-            if unpacked * group.num_rows > _LARGEST:
-                unpacked = _length_of(file, column.path_in_schema, number)
-            else:
-                unpacked *= group.num_rows
+        unpacked = _size_with_repeats(file, column, group, number, _LARGEST)
         too_much = unpacked > _LARGEST or unpacked > _LARGEST_ROW * group.num_rows
         if too_much and unpacked > _LEAST_PACKED * packed:
             raise _bomb(path, column, unpacked)
+
+
+def _size_with_repeats(
+    file: Any, column: pq.ColumnChunkMetaData, group: pq.RowGroupMetaData, number: int, limit: int
+) -> int:
+    """How many bytes a column of the row group `number` may unpack to: a dictionary holds a value once, and every row
+    may name it. Rows are looked at only where it could be more than `limit`.
+    """
+    size = column.total_uncompressed_size
+    if column.physical_type != "BYTE_ARRAY" or not any("DICTIONARY" in encoding for encoding in column.encodings):
+        return size
+    if size * group.num_rows > limit:
+        return _length_of(file, column.path_in_schema, number)
+    return size * group.num_rows
 
 
 def _bomb(path: str, column: pq.ColumnChunkMetaData, unpacked: int) -> UserError:

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import signal
+import socket
+import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -98,6 +100,7 @@ def test_sixty_images_by_keys_with_a_killed_server_between(split, audit, chromiu
     with serving(split, *told, end=signal.SIGKILL) as (job, address):
         page = chromium(address)
         page.get_by_role("button", name="ann").click()
+        page.get_by_text("Image 1 of").wait_for()
         for number in range(20):
             assert page.locator("#count").inner_text() == f"Image {number + 1} of {len(labels)}."
             page.keyboard.press(str(labels[number]))
@@ -212,7 +215,7 @@ def ask(address, method, path, body=None, **headers):
 
 def test_who_does_not_know_the_address_gets_nothing_and_nobody_sees_more_than_the_image(split, audit):
     post = {"Content-Type": "application/json"}
-    with serving(split, "--raters", "ann", "--n", "52") as (_, address):
+    with serving(split, "--raters", "ann", "--n", "52") as (job, address):
         assert urlsplit(address).hostname == "127.0.0.1"
         assert len(urlsplit(address).path) > 20
         for path in ("/", "/wrong/", "/wrong/image?rater=ann&number=0", f"/{'a' * 22}/"):
@@ -239,8 +242,14 @@ def test_who_does_not_know_the_address_gets_nothing_and_nobody_sees_more_than_th
         ):
             assert ask(address, "GET", wrong)[0] == 404
         for body, headers, status in (
-            ('{"rater": "ann", "number": 0, "label": 10}', post, 409),
             ('{"rater": "ann", "number": 5, "label": 1}', post, 409),
+            ('{"rater": "ann", "number": 0, "label": 10}', post, 400),
+            ('{"rater": "ann", "number": 0, "label": 1.9}', post, 400),
+            ('{"rater": "ann", "number": 0, "label": true}', post, 400),
+            ('{"rater": "ann", "number": 0, "label": 1, "seconds": 1e400}', post, 400),
+            ('{"rater": "ann", "number": Infinity, "label": 1}', post, 400),
+            ('{"rater": ["ann"], "number": 0, "label": 1}', post, 400),
+            ("[" * 4000, post, 400),
             ('{"rater": "ann", "number": 0, "label": "<b>"}', post, 400),
             ('{"rater": "zoe", "number": 0, "label": 1}', post, 400),
             ("[]", post, 400),
@@ -251,6 +260,18 @@ def test_who_does_not_know_the_address_gets_nothing_and_nobody_sees_more_than_th
             ('{"rater": "ann", "number": 0, "label": 2}', post, 200),  # the same again: its answer was lost on the way
         ):
             assert ask(address, "POST", "answer", body, **headers)[0] == status, body
+        place = urlsplit(address)
+        for request in (
+            "GET http://[::1 HTTP/1.1\r\n\r\n",
+            "GET / x HTTP/1.1\r\n\r\n",
+            f"POST {place.path}answer HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: application/json\r\n"
+            'Content-Length: 40\r\n\r\n{"rater": "ann", "num',
+        ):
+            with socket.create_connection((place.hostname, place.port), timeout=10) as raw:
+                raw.sendall(request.encode())
+                raw.shutdown(socket.SHUT_WR)  # the rest never comes
+                assert b" 400 " in raw.makefile("rb").read(100), request
+        assert job.said()[1] == ""  # no traceback among what the rater sees
     (said,) = answers(split, "ann")
     assert said["label"] == 2
 
@@ -260,6 +281,7 @@ def test_who_does_not_know_the_address_gets_nothing_and_nobody_sees_more_than_th
     [
         (["--raters", "ann,ann"], "--raters: needs each name once, for example --raters ann,ben"),
         (["--raters", ""], "--raters: needs each name once"),
+        (["--raters", "people"], "judge people: all persons together are called so; choose another name"),
         (["--raters", "../ann"], "judge '../ann': its name becomes a file's"),
         (["--raters", "ann", "--port", "99999"], "--host 127.0.0.1 --port 99999: can't be listened on"),
         (["--raters", "ann", "--import", "gone.json"], "gone.json: is no file of answers"),
@@ -270,6 +292,64 @@ def test_mistakes_are_told_in_a_line(split, capsys, arguments, error):
     told = capsys.readouterr().err
     assert error in told
     assert told.count("\n") == 1
+
+
+@contextlib.contextmanager
+def served(audit, host="127.0.0.1", port=0):
+    """The server of an audit, in this process; gives the address of its page."""
+    with audit.server(host, port) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.address
+        server.shutdown()
+
+
+def test_browsers_come_in_by_the_port_of_the_web_and_by_ipv6(audit):
+    with served(audit) as address:
+        assert ask(address, "GET", "", Host="127.0.0.1")[0] == 200  # at port 80 a browser says no port
+        assert ask(address, "GET", "", Host="LOCALHOST:80")[0] == 200
+        assert ask(address, "GET", "", Host="evil.example")[0] == 404
+        assert ask(address, "GET", "", Host="[::1")[0] == 400
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 on this machine")
+    with served(audit, "::1") as address:
+        assert address.startswith("http://[::1]:")
+        assert ask(address, "GET", "")[0] == 200
+
+
+def test_an_answer_that_could_not_be_kept_may_be_sent_again(split, audit, monkeypatch):
+    def full(*arguments):
+        raise UserError("ann.parquet: can't be written: No space left on device")
+
+    body, post = '{"rater": "ann", "number": 0, "label": 1}', {"Content-Type": "application/json"}
+    with served(audit) as address:
+        with monkeypatch.context() as patched:
+            patched.setattr("fmrgen.audit.verdicts.write_judgements", full)
+            status, said, _ = ask(address, "POST", "answer", body, **post)
+            assert (status, json.loads(said)) == (
+                503,
+                {"error": "ann.parquet: can't be written: No space left on device"},
+            )
+            assert json.loads(ask(address, "GET", "state?rater=ann")[1])["done"] == 0
+        assert ask(address, "POST", "answer", body, **post)[0] == 200
+    assert [entry["label"] for entry in answers(split, "ann")] == [1]
+
+
+@pytest.mark.browser
+def test_the_page_keeps_what_could_not_be_saved_and_sends_it_again(split, audit, chromium, monkeypatch):
+    def full(*arguments):
+        raise UserError("No space left on device")
+
+    with served(audit) as address:
+        page = chromium(address)
+        page.get_by_role("button", name="ann").click()
+        page.get_by_text("Image 1 of").wait_for()
+        with monkeypatch.context() as patched:
+            patched.setattr("fmrgen.audit.verdicts.write_judgements", full)
+            page.keyboard.press("1")
+            page.keyboard.press("2")
+            page.get_by_text("Not saved yet: No space left on device").wait_for()
+        until(page, "unsent.length == 0")
+    assert [entry["label"] for entry in answers(split, "ann")] == [1, 2]
 
 
 def test_answers_that_do_not_belong_here_are_refused(split, audit, tmp_path):
@@ -296,9 +376,37 @@ def test_answers_that_do_not_belong_here_are_refused(split, audit, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"key": "another", "rater": "ben", "answers": []}))
     with pytest.raises(UserError, match="are answers to other images"):
         audit.take(tmp_path / "a.json")
-    (tmp_path / "a.json").write_text(json.dumps({"key": audit.key, "rater": "ben", "answers": [{"label": 77}]}))
-    with pytest.raises(UserError, match="answer 1 has the label 77, which is none of the classes"):
-        audit.take(tmp_path / "a.json")
     (tmp_path / "a.json").write_text(json.dumps({"key": audit.key, "rater": "zoe", "answers": []}))
     with pytest.raises(UserError, match="are answers of 'zoe'; name them among --raters"):
         audit.take(tmp_path / "a.json")
+
+
+def test_a_file_of_answers_is_taken_whole_or_not_at_all(split, audit, tmp_path):
+    path, total = tmp_path / "a.json", len(audit.raters["ben"].tasks)
+
+    def take(*given):
+        path.write_text(json.dumps({"key": audit.key, "rater": "ben", "answers": given}))
+        return audit.take(path)
+
+    assert take(*[{"label": 3, "seconds": 1.5}] * 10) == ("ben", 10)
+    before = answers(split, "ben")
+    good = {"label": 1, "seconds": 2}
+    for bad, error in (
+        ({"label": 77}, "label 77 is none of the classes"),
+        ({"label": True}, "label True is none of the classes"),
+        ({"label": 1.9}, "label 1.9 is none of the classes"),
+        ({"label": 1, "seconds": 10**400}, "10* is no number of seconds"),
+        ({"label": 1, "seconds": -1}, "-1 is no number of seconds"),
+        ([], "label None is none of the classes"),
+    ):
+        with pytest.raises(UserError, match=f"a.json: answer 10: {error}; none of them was taken"):
+            take(*[good] * 9, bad, *[good] * 5)
+    with pytest.raises(UserError, match=rf"a.json: {total + 1} answers to {total} images"):
+        take(*[good] * (total + 1))
+    with pytest.raises(
+        UserError, match=r"a.json: 9 answers where 10 of ben are kept; delete .*ben.parquet and the .jso"
+    ):
+        take(*[good] * 9)
+    assert answers(split, "ben") == before
+    assert take(*[good] * total) == ("ben", total)
+    assert {entry["label"] for entry in answers(split, "ben")} == {1}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ from made_up_audits import measure
 from sklearn.metrics import cohen_kappa_score
 
 from fmrgen import UserError, evaluate, read_figures
-from fmrgen.evaluation.corrected import Verdicts, corrected
-from fmrgen.intervals import foundation_model_robustness
+from fmrgen.evaluation.corrected import Verdicts, corrected, label_preservation
+from fmrgen.intervals import foundation_model_robustness, proportion
 from fmrgen.jobs.audit import Audit
 from fmrgen.report.markdown import to_markdown
+from fmrgen.storage.judgements import judgements_of
+from fmrgen.storage.open import open_split
 
 LENET = "asset:mnist/lenet"
 MACHINE = "machine={kind: classifier, classifier: 'asset:mnist/lenet'}"
@@ -41,6 +44,49 @@ def test_what_can_not_be_corrected_is_none():
     assert corrected(nothing, every, every, verdicts) is None
     seen = Verdicts(every, np.ones(4), np.zeros(4, int))
     assert corrected(every, every, nothing, seen).fmr is None
+
+
+def person(seen, hits, controls=30, classes=10):
+    """Verdicts of a person who has looked at all rows, right on some of the originals."""
+    rows, share = len(seen), hits / controls
+    return Verdicts(np.ones(rows, bool), seen, np.zeros(rows, int), share, controls, (1 - share) / classes, 1 / classes)
+
+
+@pytest.mark.parametrize("hits", [0, 1, 6, 7, 15, 30])
+@pytest.mark.parametrize("seen", [0, 0.05, 1])
+def test_labels_are_preserved_within_0_and_100_percent_or_it_can_not_be_said(hits, seen):
+    """Who names the originals no better than by chance says nothing of the images."""
+    every = np.ones(60, bool)
+    verdicts = person((np.arange(60) < 60 * seen).astype(float), hits)
+    preserved = label_preservation(every, verdicts)
+    found = corrected(every, np.arange(60) % 2 > 0, every, verdicts)
+    if hits <= 6:  # of 30, to which Wilson gives 9.5 to 37.3 %
+        assert preserved is None
+        assert found is None
+        return
+    for estimate in (preserved, *([] if found is None else [found.perturbed_accuracy])):
+        assert 0 <= estimate.low <= estimate.value <= estimate.high <= 100
+        assert estimate.high - estimate.low > 1
+    assert found is None or found.preserved == preserved
+
+
+def test_what_is_alike_in_all_images_still_has_an_interval():
+    every, nothing = np.ones(29, bool), np.zeros(29, bool)
+    machine = Verdicts(every, np.ones(29), np.zeros(29, int))
+    for seen, verdicts in ((every, machine), (nothing, replace(machine, seen=np.zeros(29)))):
+        assert label_preservation(every, verdicts) == proportion(seen)
+    for right in (every, nothing):
+        found = corrected(every, right, np.arange(29) < 20, machine)
+        assert (found.perturbed_accuracy.low, found.perturbed_accuracy.high) == pytest.approx(
+            (proportion(right).low, proportion(right).high)
+        )
+        assert found.fmr.value == pytest.approx(found.perturbed_accuracy.value * 29 / 20)
+        assert found.fmr.high - found.fmr.low > 10
+    found = label_preservation(every, person(np.ones(29), 30))
+    assert (found.value, found.high) == pytest.approx((100, 100))
+    assert found.low < proportion(every).low  # 30 originals are known no better than 29 images
+    strata = replace(machine, stratum=np.arange(29) % 2)
+    assert label_preservation(every, strata).low == pytest.approx(proportion(every).low)
 
 
 @pytest.mark.parametrize("changed", [0.12, 0.38])
@@ -97,8 +143,8 @@ def test_every_judges_figures_are_those_of_its_verdicts(judged, evaluation):
     (split,) = evaluation.splits
     of = {judge.judge: judge for judge in split.judges}
     assert list(of) == ["ann", "ben", "eve", "machine", "people"]
-    share = 100 * np.mean([row["prediction"] == row["label"] for row in valid.values()])
-    assert of["machine"].preserved.value == pytest.approx(share)
+    hits = np.array([row["prediction"] == row["label"] for row in valid.values()])
+    assert of["machine"].preserved == proportion(hits)  # as `fmrgen judge` has it
     assert of["machine"].audited == of["eve"].audited == len(valid)
     assert of["ann"].audited == 60
     assert of["eve"].preserved.value == pytest.approx(100 * np.mean([i % 3 != 0 for i in valid]), abs=1e-6)
@@ -203,10 +249,28 @@ def test_judgements_of_other_images_end_an_evaluation_in_a_line(judged, tmp_path
     assert "judge ann spoke of earlier files of the split" in (tmp_path / "report/evaluation.md").read_text()
 
 
+@pytest.mark.parametrize("name", ["people", "human"])
+def test_a_judge_with_the_name_of_all_persons_together_is_passed_over(judged, tmp_path, name):
+    import shutil
+
+    shutil.copytree(judged, tmp_path / "out")
+    place = tmp_path / "out/judgements/mnist/lenet"
+    (place / "machine.parquet").rename(place / f"{name}.parquet")
+    told = json.loads((place / "machine.json").read_text()) | {"judge": name}
+    (place / "machine.json").rename(place / f"{name}.json").write_text(json.dumps(told))
+    found, notes = judgements_of(open_split(str(tmp_path / "out")))
+    assert [one.about.judge for one in found] == ["ann", "ben", "eve"]
+    assert notes == [f"judge {name} is passed over: all persons together are called so; judge under another name"]
+
+
 @pytest.mark.parametrize(
     ("strata", "error"),
     [
         ({"fooled 1-x": 3}, "judge ann: has a stratum 'fooled 1-x', which no audit has; it is not read"),
+        (
+            {f"right {n}-{n}": 1 for n in range(101)},
+            "judge ann: has 101 strata, more than an audit has; it is not read",
+        ),
         ({"<script>": 3}, "judge ann: has a stratum '<script>', which no audit has"),
     ],
 )
@@ -235,7 +299,7 @@ def test_a_reconstruction_of_a_row_that_is_not_there_ends_in_a_line(judged, tmp_
     content = to_parquet(pa.Table.from_pylist([*said, {**said[0], "id": 10**9, "which": "reconstruction"}], TABLE))
     table.write_bytes(content)
     about = json.loads(table.with_suffix(".json").read_text())
-    about["sha256"] = hashlib.sha256(content).hexdigest()
+    about |= {"sha256": hashlib.sha256(content).hexdigest(), "rows": len(said) + 1}
     table.with_suffix(".json").write_text(json.dumps(about))
     assert run("evaluate", tmp_path / "out", "-c", LENET, "--output", tmp_path / "report", "--quiet") == 2
     assert "it judged id 1000000000, which the split has not; these are of another split" in capsys.readouterr().err

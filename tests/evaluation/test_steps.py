@@ -37,6 +37,7 @@ def test_every_budget_has_the_figures_of_a_run_of_its_own(whole):
         at = figures.budgets[budget - 1]
         assert at.perturbed_accuracy == alone.perturbed_accuracy
         assert at.fmr.value == pytest.approx(alone.fmr.value)
+    assert figures.budgets[-1].fmr == figures.thresholds[0].fmr == summarise(columns).fmr  # one figure, one interval
     mean = np.mean([at.fmr.value for at in figures.budgets])
     assert figures.area_under_fmr.value == pytest.approx(mean)
     assert figures.area_under_fmr.low < mean < figures.area_under_fmr.high

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,16 @@ from PIL import Image
 from fmrgen.errors import UserError
 from fmrgen.evaluation import classify, stream
 from fmrgen.image_files import open_rgb
+from fmrgen.storage.judgements import (
+    TABLE,
+    OwnSplit,
+    judge_file,
+    judgements_of,
+    table_path,
+    write_about,
+    write_judgements,
+)
+from fmrgen.storage.open import open_own_split, open_split
 
 SIDE = 9_000
 LENET = "asset:mnist/lenet"
@@ -99,6 +110,44 @@ def test_a_value_that_every_row_names_is_counted_for_every_row(tmp_path, capsys)
     pq.write_table(pa.table({"image": images, "label": [0] * 4000}), tmp_path / "x.parquet", row_group_size=4000)
     assert run("evaluate", tmp_path / "x.parquet", "-c", LENET, "-q") == 2
     assert "those can't be images" in capsys.readouterr().err
+
+
+def lay_judgements(split, **columns):
+    """Lays a judge's table beside the split, all rows the same but for `columns`; returns its path and its file."""
+    rows = max(len(values) for values in columns.values())
+    same = {"judge": "m", "id": 0, "which": "image", "label": 0, "image_sha256": "0" * 64}
+    arrays = [
+        columns[name]
+        if name in columns
+        else pa.DictionaryArray.from_arrays(np.zeros(rows, np.int32), [same[name]])
+        if name in same
+        else pa.nulls(rows, kind)
+        for name, kind in zip(TABLE.names, TABLE.types, strict=True)
+    ]
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(arrays, TABLE.names).cast(TABLE), buffer, compression="zstd")
+    opened, provenance = open_own_split(str(split))
+    owned = OwnSplit(opened.paths, provenance)
+    about = judge_file("m", "oracle", {}, None, owned, buffer.getvalue())
+    write_judgements(opened.paths, about, buffer.getvalue())
+    return table_path(opened.paths, "m"), about
+
+
+def test_judgements_of_more_rows_than_the_split_can_have_are_not_unpacked(split):
+    path, about = lay_judgements(split, label=np.zeros(2_000_000, np.int32))
+    assert path.stat().st_size < 100_000
+    with pytest.raises(UserError, match=r"m.json: tells of 2,000,000 rows, more than there can be of the split's 120"):
+        judgements_of(open_split(str(split)))
+    write_about(open_split(str(split)).paths, replace(about, rows=240))
+    with pytest.raises(UserError, match="m.parquet: has 2,000,000 rows where there can be 240; it is not unpacked"):
+        judgements_of(open_split(str(split)))
+
+
+@pytest.mark.parametrize("values", [["x" * 2_000_000] + ["y"] * 200, ["x" * 20_000] * 200], ids=["one", "all"])
+def test_judgements_of_long_words_are_not_unpacked(split, values):
+    lay_judgements(split, stratum=values)
+    with pytest.raises(UserError, match=r"20[01] rows of its stratum would unpack to [\d,]+ bytes; it is not unpacked"):
+        judgements_of(open_split(str(split)))
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("RGB", "PPM"), ("RGBA", "PNG"), ("F", "TIFF"), ("L", "GIF"), ("P", "PNG")])

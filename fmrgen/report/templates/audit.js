@@ -16,7 +16,8 @@ async function ask(path, body) {
   const options = body && { method: "POST", keepalive: true, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
   const answer = await fetch(path, options);
   const found = await answer.json();
-  if (!answer.ok) throw Object.assign(new Error(found.error), { refused: true });
+  // What is refused is refused for good. Else the disk may be full, or the program have a new address: nothing is lost.
+  if (!answer.ok) throw Object.assign(new Error(found.error), { refused: [400, 409].includes(answer.status), said: true });
   return found;
 }
 
@@ -32,7 +33,7 @@ async function send() {
       at("saved").textContent = "";
     } catch (error) {
       if (error.refused) { unsent = []; keep(unsent); at("saved").textContent = `${error.message}; open the page again`; break; }
-      at("saved").textContent = "Not saved yet: the program does not answer. Leave this window open, it tries again.";
+      at("saved").textContent = `Not saved yet: ${error.said ? error.message : "the program does not answer"}. Leave this window open, it tries again.`;
       await new Promise(done => setTimeout(done, 1000));
     }
   }
