@@ -15,11 +15,10 @@ from fmrgen.jobs.lifecycle import claimed_alone, finish
 from fmrgen.metrics import Summary
 from fmrgen.recipe import load_source
 from fmrgen.sources.base import RawExample, Source, SourceConfig
-from fmrgen.storage.delta import DIGEST, deltas_in, pixels_sha256, read_about, read_delta, rebuilt_table, write_delta
+from fmrgen.storage.delta import DIGEST, deltas_in, pixels_sha256, read_about, read_delta, rebuilt_file, write_delta
 from fmrgen.storage.open import choose_split, parse_reference
 from fmrgen.storage.paths import DELTAS, SplitPaths, splits_in
 from fmrgen.storage.provenance import read_provenance
-from fmrgen.storage.shards import parquet_bytes
 
 _FITS: tuple[Fit, ...] = ("crop", "squash", "pad")
 
@@ -81,8 +80,8 @@ def rebuild(
         The figures of each split, by `CONFIG/SPLIT`.
 
     Raises:
-        UserError: there is no delta, another split of its name is in `output`, or an original is not the one that the
-            split was made from, with what differs.
+        UserError: there is no delta, another split of its name is in `output`, an original is not the one that the
+            split was made from, with what differs, or a rebuilt shard is not the file that was published.
     """
     check_writable(Path(output))
     if (Path(output) / DELTAS).exists():
@@ -118,8 +117,8 @@ def _rebuild(
             table = read_delta(root, name, about.files[name])
             ids, digests = table["id"].to_pylist(), table[DIGEST].to_pylist()
             pixels = {i: originals.pixels(i, told) for i, told in zip(ids, digests, strict=True)}
-            rebuilt = rebuilt_table(table, provenance.files_digest, pixels)
-            write_atomically(target.shard_path(shard), parquet_bytes(rebuilt))
+            content = rebuilt_file(table, pixels, provenance, target.name_of(shard))
+            write_atomically(target.shard_path(shard), content)
             done += len(ids)
             on_rows(done, provenance.rows)
         return finish(target)

@@ -4,6 +4,8 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -20,7 +22,9 @@ from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.rebuild import make_delta, rebuild
 from fmrgen.jobs.verify_files import verify_files
 from fmrgen.recipe import load_recipe
+from fmrgen.storage.judgements import to_parquet
 from fmrgen.storage.open import open_split
+from fmrgen.storage.provenance import read_all
 
 SOURCE = "{kind: mnist, limit: 120}"
 
@@ -122,6 +126,48 @@ def test_only_what_is_a_delta_alone_is_called_one(delta, finished_split, tmp_pat
     (folders / "meta.json").write_text("{}")
     Image.new("RGB", (8, 8)).save(folders / "0.png")
     assert open_split(str(tmp_path / "photos")).provenance is None
+
+
+def changed(delta, folder, change):
+    """A copy of a delta whose first file `change` made another of (a table, or bytes), and which says so."""
+    shutil.copytree(delta, folder)
+    name = "deltas/mnist/lenet-00000-of-00003.parquet"
+    found = change(pq.read_table(folder / name))
+    (folder / name).write_bytes(found if isinstance(found, bytes) else to_parquet(found))
+    path = folder / "deltas/mnist/lenet.json"
+    about = json.loads(path.read_text())
+    about["files"][name] = sha256_of(folder / name)
+    path.write_text(json.dumps(about))
+    return folder
+
+
+def with_column(name, of):
+    """What puts `of` a column in its place."""
+    return lambda table: table.set_column(table.schema.get_field_index(name), name, of(table[name]))
+
+
+def test_a_column_that_was_changed_is_found_and_nothing_false_is_left(delta, tmp_path, capsys):
+    wrong = with_column("prediction", lambda column: pc.bit_wise_not(column))
+    evil = changed(delta, tmp_path / "evil", wrong)
+    for _ in range(2):
+        assert run("rebuild", evil, "--source", SOURCE, "-o", tmp_path / "out", "-q") == 2
+        told = "fmrgen: mnist/lenet-00000-of-00003.parquet: comes out as another file than the published one; "
+        assert capsys.readouterr().err.startswith(told + "its delta was changed: fetch it again")
+        assert not list((tmp_path / "out").rglob("*.parquet"))
+        assert not read_all(tmp_path / "out")["mnist", "lenet"].is_finished
+    assert rebuild(delta, SOURCE, tmp_path / "out")["mnist/lenet"].rows == 120
+
+
+def test_another_pyarrow_than_the_splits_is_named(delta, tmp_path):
+    """Its files are others, for the same rows."""
+
+    def written_by_another(table):
+        told = {**table.schema.metadata, b"fmrgen_split_writer": b"parquet-cpp-arrow version 9.0.0"}
+        return with_column("loss", lambda column: pc.negate(column))(table).replace_schema_metadata(told)
+
+    other = changed(delta, tmp_path / "other", written_by_another)
+    with pytest.raises(UserError, match=r"written by parquet-cpp-arrow version 9\.0\.0, .*install that version"):
+        rebuild(other, SOURCE, tmp_path / "out")
 
 
 def test_a_delta_names_no_files_but_its_own(delta, tmp_path):
