@@ -18,7 +18,7 @@ from fmrgen.sources.base import RawExample, Source, SourceConfig
 from fmrgen.storage.delta import DIGEST, deltas_in, pixels_sha256, read_about, read_delta, rebuilt_file, write_delta
 from fmrgen.storage.open import choose_split, parse_reference
 from fmrgen.storage.paths import DELTAS, SplitPaths, splits_in
-from fmrgen.storage.provenance import read_provenance
+from fmrgen.storage.provenance import check_not_newer, read_provenance
 
 _FITS: tuple[Fit, ...] = ("crop", "squash", "pad")
 
@@ -104,6 +104,7 @@ def _rebuild(
     on_note: Callable[[str], None],
 ) -> Summary:
     about, provenance = read_about(root, config, split)
+    check_not_newer(f"{root}: {config}/{split}", provenance)
     originals = _Originals(build_source(source), provenance.image_size)
     with claimed_alone(output, config, split, provenance, provenance.runs, on_note) as (target, claimed):
         if claimed.is_finished and dict(claimed.files) == dict(provenance.files):
@@ -114,7 +115,7 @@ def _rebuild(
         done = 0
         for shard in range(target.shards):
             name = f"{DELTAS}/{target.name_of(shard)}"
-            table = read_delta(root, name, about.files[name])
+            table = read_delta(root, name, about.files[name], provenance.row_schema.features)
             ids, digests = table["id"].to_pylist(), table[DIGEST].to_pylist()
             pixels = {i: originals.pixels(i, told) for i, told in zip(ids, digests, strict=True)}
             content = rebuilt_file(table, pixels, provenance, target.name_of(shard))

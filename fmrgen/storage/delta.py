@@ -16,8 +16,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets import Features
 
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, of_schema, open_plain, read_json, sha256_of, write_atomically
 from fmrgen.image_files import open_rgb
 from fmrgen.storage.judgements import to_parquet
@@ -25,6 +26,7 @@ from fmrgen.storage.paths import DELTAS, SplitPaths
 from fmrgen.storage.provenance import Provenance, parse_provenance
 from fmrgen.storage.schema import IMAGES
 from fmrgen.storage.shards import SplitFolder, parquet_bytes
+from fmrgen.trust.parquet import check_parquet_files
 
 SCHEMA: Literal["fmrgen-delta/2"] = "fmrgen-delta/2"
 DIGEST = "original_sha256"
@@ -117,14 +119,41 @@ def read_about(root: Path, config: str, split: str) -> tuple[DeltaFile, Provenan
     return about, provenance
 
 
-def read_delta(root: Path, name: str, digest: str) -> pa.Table:
-    """A file of a delta. Raises UserError where it is not the one that was written."""
+def read_delta(root: Path, name: str, digest: str, features: Features) -> pa.Table:
+    """A file of a delta.
+
+    Args:
+        root: of the delta.
+        name: of the file in it.
+        digest: its sha256.
+        features: of the split's columns.
+
+    Raises:
+        UserError: it is not the file that was written, or not that of such a split.
+    """
     path = root / name
     check_inside(path, root)
     if not path.is_file() or sha256_of(path) != digest:
         raise UserError(f"{path}: is gone, or not the file that was written; fetch it again")
-    with open_plain(path) as file:
-        return pq.read_table(file)
+    check_parquet_files([str(path)])
+    try:
+        with open_plain(path) as file:
+            table = pq.read_table(file)
+        _check_columns(table, features.arrow_schema)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        why = one_line(error, 120)
+        raise UserError(f"{path}: is not the delta of a split ({why}); get another from its publisher") from None
+    return table
+
+
+def _check_columns(table: pa.Table, split: pa.Schema) -> None:
+    """Raises ValueError or ArrowException where a table is not that of a delta of a split with this schema."""
+    told = pa.ipc.read_schema(pa.py_buffer((table.schema.metadata or {}).get(_SPLIT_SCHEMA, b"")))
+    masked = [pa.field(field.name, pa.binary()) if field.name in IMAGES else field for field in split]
+    if not told.equals(split) or not table.schema.equals(pa.schema([*masked, pa.field(DIGEST, pa.string())])):
+        raise ValueError("its columns are others")
+    if any(column.null_count for column in table.columns):
+        raise ValueError("a value is missing")
 
 
 def rebuilt_file(table: pa.Table, originals: Mapping[int, np.ndarray], provenance: Provenance, name: str) -> memoryview:

@@ -1,5 +1,6 @@
 """Splits without images: noise to those who lack the originals, the very files to those who have them."""
 
+import io
 import json
 import shutil
 
@@ -158,6 +159,56 @@ def test_a_column_that_was_changed_is_found_and_nothing_false_is_left(delta, tmp
     assert rebuild(delta, SOURCE, tmp_path / "out")["mnist/lenet"].rows == 120
 
 
+def with_schema(schema):
+    return lambda table: table.replace_schema_metadata({"fmrgen_split_schema": schema})
+
+
+def other_schema(table):
+    return with_schema(pa.schema([("id", pa.int64())]).serialize().to_pybytes())(table)
+
+
+def bytes_of(table):
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+FOREIGN = {
+    "no metadata": lambda table: table.replace_schema_metadata(None),
+    "no schema": lambda table: table.replace_schema_metadata({"other": "1"}),
+    "an empty schema": with_schema(b""),
+    "a junk schema": with_schema(b"\xff" * 64),
+    "a cut schema": lambda table: with_schema(table.schema.metadata[b"fmrgen_split_schema"][:100])(table),
+    "another schema": other_schema,
+    "no image": lambda table: table.drop_columns("image"),
+    "no id": lambda table: table.drop_columns("id"),
+    "no digest": lambda table: table.drop_columns("original_sha256"),
+    "null images": with_column("image", lambda column: pa.nulls(len(column), pa.binary())),
+    "text images": with_column("image", lambda column: pa.array(["x"] * len(column))),
+    "text ids": with_column("id", lambda column: column.cast(pa.string())),
+    "null digests": with_column("original_sha256", lambda column: pa.nulls(len(column), pa.string())),
+    "a column more": lambda table: table.append_column("more", table["id"]),
+    "cut parquet": lambda table: bytes_of(table)[:-9],
+    "junk parquet": lambda table: b"PAR1" + b"\xff" * 60 + b"PAR1",
+    "no parquet": lambda table: b"",
+}
+
+
+@pytest.mark.parametrize("form", FOREIGN)
+def test_what_is_no_delta_is_told_in_a_line(delta, tmp_path, form):
+    evil = changed(delta, tmp_path / "evil", FOREIGN[form])
+    with pytest.raises(UserError, match=r"lenet-00000-of-00003\.parquet: is not the delta of a split \(.*get another"):
+        rebuild(evil, SOURCE, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.parquet"))
+
+
+def test_bytes_without_end_in_a_delta_are_not_unpacked(delta, tmp_path):
+    zeros = with_column("image", lambda column: pa.array([bytes(9 << 20)]))
+    evil = changed(delta, tmp_path / "evil", lambda table: zeros(table.slice(0, 1)))
+    with pytest.raises(UserError, match="those can't be images, and they are not unpacked"):
+        rebuild(evil, SOURCE, tmp_path / "out")
+
+
 def test_another_pyarrow_than_the_splits_is_named(delta, tmp_path):
     """Its files are others, for the same rows."""
 
@@ -279,4 +330,8 @@ def test_bad_input(delta, tmp_path, capsys):
     about = tmp_path / "cut/deltas/mnist/lenet.json"
     about.write_text(json.dumps(json.loads(about.read_text()) | {"files": {"../x.parquet": "0"}}))
     with pytest.raises(UserError, match="files"):
+        rebuild(tmp_path / "cut", SOURCE, tmp_path / "z")
+    newer = delta.joinpath("deltas/mnist/lenet.json").read_text().replace("fmrgen-provenance/2", "fmrgen-provenance/99")
+    about.write_text(newer)
+    with pytest.raises(UserError, match=r"mnist/lenet was made by a newer fmrgen \(fmrgen-provenance/99\)"):
         rebuild(tmp_path / "cut", SOURCE, tmp_path / "z")
