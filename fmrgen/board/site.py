@@ -15,7 +15,7 @@ from huggingface_hub import constants
 from fmrgen.board.collect import BoardSplit, Family
 from fmrgen.board.submitted import SubmittedResult
 from fmrgen.errors import UserError
-from fmrgen.files import write_atomically
+from fmrgen.files import check_inside, write_atomically
 from fmrgen.hub.leaderboard import Entry
 from fmrgen.intervals import Estimate, format_estimate, interval_ends
 from fmrgen.report.pages import png_address, render_page
@@ -45,7 +45,7 @@ def write_site(
         The files, `index.html` first.
 
     Raises:
-        UserError: the folder is a dataset's.
+        UserError: the folder is a dataset's, or a link in it leads out of it.
     """
     if (folder / "provenance").exists():
         raise UserError(f"{folder}: holds splits; choose another --output for the site")
@@ -59,13 +59,12 @@ def write_site(
     told = {"schema": SCHEMA, "fmrgen": version("fmrgen"), "rows": rows}
     written["leaderboard.json"] = (json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
     written["leaderboard.csv"] = _csv(rows).encode()
-    paths = []
-    for name, content in written.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+    paths = {folder / name: content for name, content in written.items()}
+    for path in paths:
+        check_inside(path, folder)
+    for path, content in paths.items():
         write_atomically(path, content)
-        paths.append(path)
-    return paths
+    return [*paths]
 
 
 class _Pages:

@@ -140,7 +140,12 @@ class _Originals:
             if example is None:
                 raise UserError(f"source: id {example_id} is not in it; it is another source, or another order")
             self._waiting[example.id] = example
-        image = open_rgb(self._waiting.pop(example_id).image)
+        stored = self._waiting.pop(example_id).image
+        try:
+            image = open_rgb(stored)
+        except UserError as error:
+            where = f" ({stored})" if isinstance(stored, str) else ""
+            raise UserError(f"source: image of id {example_id}{where} is unreadable ({error}); repair it") from None
         pixels = resize(image, self._size, self._source.fit)
         if pixels_sha256(pixels) == digest:
             return pixels

@@ -26,6 +26,7 @@ from fmrgen.trust.parquet import check_parquet_files
 
 SCHEMA: Literal["fmrgen-judgements/1"] = "fmrgen-judgements/1"
 NAME = r"\w[\w.-]*"  # of a judge
+_LONGEST_NAME = 100  # in bytes
 _SHA256 = r"^[0-9a-f]{64}$"
 UNSURE = -2  # the label where a person can't tell
 Which = Literal["image", "original", "reconstruction"]
@@ -107,8 +108,11 @@ def about_path(paths: SplitPaths, judge: str) -> Path:
 
 def check_judge_name(name: str) -> None:
     """Raises UserError for a name that can't be a file's."""
-    if not re.fullmatch(NAME, name):
-        raise UserError(f"judge {name!r}: its name becomes a file's; use letters, digits and _ . -, NAME=…")
+    if not re.fullmatch(NAME, name) or len(name.encode()) > _LONGEST_NAME:
+        raise UserError(
+            f"judge {name[:_LONGEST_NAME]!r}: its name becomes a file's; use letters, digits and _ . -, NAME=…, and no "
+            f"more than {_LONGEST_NAME} bytes"
+        )
 
 
 def to_parquet(table: pa.Table) -> bytes:

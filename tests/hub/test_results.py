@@ -10,7 +10,7 @@ import pytest
 import yaml
 from datasets import load_dataset
 from datasets.info import DatasetInfosDict
-from helpers import fmrgen, python, upload
+from helpers import fmrgen, python, run, upload
 from huggingface_hub import DatasetCard, ModelCard
 from PIL import Image as PILImage
 
@@ -132,6 +132,14 @@ def test_files_among_the_results_that_are_none_stop_nobody(split):
     assert "| mine ◆ |" in (split / "README.md").read_text()
 
 
+def test_what_is_not_recorded_is_told_beside_the_outcome(split, tmp_path, capsys):
+    (split / "results").write_text("in the way")
+    assert run("evaluate", split, "-c", LENET, "--eval-results", "-q", "-o", tmp_path / "report") == 0
+    told = capsys.readouterr()
+    assert re.match(rf"{split}:mnist/lenet: leaderboard not written: .*can't be written: ", told.err)
+    assert told.out == f"{tmp_path}/report/report.html\n"
+
+
 def test_what_has_no_leaderboard(split):
     evaluation = evaluate([f"{split}/mnist/lenet-*.parquet"], [LENET])
     (recorded,) = record_results(evaluation)
@@ -199,11 +207,11 @@ def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
         tmp_path / "old",
         **hub.environment,
     )
-    assert "leaderboard not written: the split was regenerated after the revision" in result.stdout
+    assert "leaderboard not written: the split was regenerated after the revision" in result.stderr
     reader = {**hub.environment, "HF_TOKEN": "reader"}
     result = fmrgen(*command, "-c", LENET, "-o", tmp_path / "c", **reader)
     assert result.returncode == 0
-    assert "leaderboard not written: someone/splits: the Hub refused: " in result.stdout
+    assert "leaderboard not written: someone/splits: the Hub refused: " in result.stderr
     assert (tmp_path / "c/report.html").exists()
 
 

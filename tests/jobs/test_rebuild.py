@@ -265,6 +265,12 @@ def test_a_wrong_resize_is_named(tmp_path):
     make_split(recipe, tmp_path / "out")
     make_delta(str(tmp_path / "out"), tmp_path / "delta")
     assert rebuild(tmp_path / "delta", section, tmp_path / "again")["mnist/lenet"].rows == 20
+    broken = next((tmp_path / "photos").rglob("*.png"))
+    content = broken.read_bytes()
+    broken.write_bytes(b"none")
+    with pytest.raises(UserError, match=rf"source: image of id \d+ \({broken}\) is unreadable \(no image\); repair it"):
+        rebuild(tmp_path / "delta", section, tmp_path / "broken")
+    broken.write_bytes(content)
     wrong = section.replace("imagefolder", "imagefolder, fit: squash")
     with pytest.raises(
         UserError, match="is the right image with fit=crop, and yours has fit=squash; set source.fit=crop"

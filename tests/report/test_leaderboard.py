@@ -160,6 +160,17 @@ def test_names_are_text(finished_split, tmp_path):
     assert "'=cmd()" in (tmp_path / "site/leaderboard.csv").read_text()
 
 
+def test_a_site_is_written_through_no_link(finished_split, tmp_path):
+    folder = board_folder(finished_split, tmp_path / "one", 1, 1)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/models").symlink_to(tmp_path / "outside")
+    with pytest.raises(UserError, match=r"site/models/.*\.html: is a link that leads out of the folder"):
+        write_site(collect([str(folder)]), tmp_path / "site", "Digits")
+    assert [*(tmp_path / "outside").iterdir()] == []
+    assert [path.name for path in (tmp_path / "site").iterdir()] == ["models"]
+
+
 def test_three_repos_on_the_hub_and_a_space(finished_split, hub, tmp_path):
     repos = []
     for number, (splits, results) in enumerate(((10, 7), (10, 7), (10, 6))):
