@@ -21,6 +21,7 @@ Told = TypeVar("Told")
 
 _YAML = (dict, list, str, int, float, type(None))
 _LARGEST = 10**1000  # Python itself writes out no more than 4,300 digits
+_LARGEST_SMALL = 1 << 28  # bytes of a file that is read at once; the provenance of a million shards has 2^27
 _MOST_ENTRIES = 1_000_000  # of a YAML text: some lines of aliases can stand for more than any memory holds
 
 
@@ -51,13 +52,21 @@ def check_inside(path: Path, root: Path) -> None:
         raise UserError(f"{path}: is a link that leads out of the folder and is not followed; put a file there")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON mapping from a file. Raises UserError where it is none."""
+def read_plain(path: Path) -> bytes:
+    """The content of a small file. Raises UserError where it can't be read, is no plain file, or is not small."""
     try:
         with open_plain(path) as file:
-            return parse_json(file.read(), str(path))
+            content = file.read(_LARGEST_SMALL + 1)
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}") from None
+    if len(content) > _LARGEST_SMALL:
+        raise UserError(f"{path}: has more than {_LARGEST_SMALL:,} bytes, and is not read; delete it")
+    return content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON mapping from a file. Raises UserError where it is none."""
+    return parse_json(read_plain(path), str(path))
 
 
 def parse_json(text: bytes, name: str) -> dict[str, Any]:
@@ -163,6 +172,14 @@ def write_atomically(path: Path, content: bytes | memoryview, *, make_folder: bo
         if isinstance(error, OSError):
             raise UserError(f"{path}: can't be written: {error.strerror}") from None
         raise
+
+
+def write_changed(path: Path, content: bytes) -> None:
+    """Writes a file that is not there yet with this very content. Raises UserError."""
+    with suppress(OSError), open_plain(path) as file:
+        if file.read(len(content) + 1) == content:
+            return
+    write_atomically(path, content)
 
 
 def package_data(name: str) -> Path:

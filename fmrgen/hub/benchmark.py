@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import write_atomically
+from fmrgen.files import parse_yaml, read_plain, write_atomically
 from fmrgen.storage.paths import BENCHMARK
 from fmrgen.storage.provenance import read_all
 
@@ -55,8 +55,8 @@ def _read(path: Path, where: str) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        told = yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        told = parse_yaml(read_plain(path).decode(), where)
+    except (UserError, UnicodeDecodeError) as error:
         raise BenchmarkError(f"{where}: can't be read, fix it by hand: {one_line(error)}") from None
     tasks = told.get("tasks") or [] if isinstance(told, dict) else None
     if not isinstance(tasks, list) or not all(

@@ -21,7 +21,7 @@ from fmrgen.files import (
     open_plain,
     package_data,
     sha256_of,
-    write_atomically,
+    write_changed,
 )
 from fmrgen.hub.croissant import write_croissant
 from fmrgen.hub.leaderboard import Entry, leaderboard
@@ -66,9 +66,7 @@ def write_card(root: Path, repo: str | None = None) -> None:
     text = _render(splits, repo or root.resolve().name)
     data = _describe(card, splits, _unread(root, card, splits), where)
     parts = [f"---\n{DatasetCardData(**data).to_yaml()}\n---", card.before, f"{_BEGIN}\n{text}\n{_END}", card.after]
-    content = "\n\n".join(part for part in parts if part).encode() + b"\n"
-    if not path.exists() or path.read_bytes() != content:
-        write_atomically(path, content)
+    write_changed(path, "\n\n".join(part for part in parts if part).encode() + b"\n")
     write_croissant(root, repo or root.resolve().name)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from datasets import ClassLabel, Features, Image, List, Value
 
 from fmrgen.errors import UserError
-from fmrgen.files import read_json, write_atomically
+from fmrgen.files import read_json, write_changed
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.paths import CROISSANT, SplitPaths
 from fmrgen.storage.provenance import Provenance, read_all
@@ -70,9 +70,7 @@ def write_croissant(root: Path, repo: str) -> None:
     if not splits:
         return
     text = json.dumps(_dataset(splits, repo), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    path = root / CROISSANT
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        write_atomically(path, text.encode())
+    write_changed(root / CROISSANT, text.encode())
 
 
 def differences(root: Path, paths: SplitPaths, provenance: Provenance) -> list[str]:

@@ -11,7 +11,7 @@ import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, hf_hub_download
 
 from fmrgen.errors import UserError
-from fmrgen.files import write_atomically
+from fmrgen.files import read_plain, write_atomically
 from fmrgen.hub.client import HubClient, Operation, check_no_token, check_publication
 from fmrgen.hub.repo import no_bars
 from fmrgen.report.markdown import escape
@@ -33,7 +33,7 @@ def write_delta_card(folder: Path) -> None:
     Raises UserError where a delta in it can't be read.
     """
     path = folder / CARD
-    if path.exists() and _OURS not in path.read_text(encoding="utf-8"):
+    if path.exists() and _OURS.encode() not in read_plain(path):
         return
     write_atomically(path, _card({name: read_about(folder, *name)[1] for name in deltas_in(folder)}).encode())
 

@@ -77,9 +77,11 @@ def test_tasks_that_others_wrote_stay(split):
         assert told["tasks"] == theirs["tasks"]
 
 
-@pytest.mark.parametrize("text", ["[1]", "tasks: 3", "tasks: [a]", "tasks: [{config: a}]", "a: [", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["[1]", "tasks: 3", "tasks: [a]", "tasks: [{config: a}]", "a: [", "\x00", "[" * 5000, "\udcff"]
+)
 def test_an_eval_yaml_that_is_none(split, text):
-    (split / "eval.yaml").write_text(text)
+    (split / "eval.yaml").write_text(text, errors="surrogateescape")
     with pytest.raises(UserError, match=r"someone/digits: eval.yaml: .*fix it by hand"):
         write_benchmark(split, "someone/digits")
 

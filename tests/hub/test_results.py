@@ -17,10 +17,14 @@ from PIL import Image as PILImage
 from fmrgen import evaluate
 from fmrgen.errors import UserError
 from fmrgen.hub.card import write_card
+from fmrgen.hub.judgements import add_judgements
 from fmrgen.hub.model_cards import write_model_cards
 from fmrgen.hub.results import record_results
 from fmrgen.intervals import format_estimate
 from fmrgen.metrics import SUMMARY_COLUMNS, summarise
+from fmrgen.storage.judgements import TABLE, OwnSplit, judge_file, to_parquet, write_judgements
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import read_provenance
 
 LENET = "asset:mnist/lenet"
 
@@ -285,8 +289,23 @@ def test_what_a_stranger_says_of_runs_breaks_out_of_no_entry(split):
 
     path = split / "provenance/mnist/lenet.json"
     told = json.loads(path.read_text())
-    for run in told["runs"]:
-        run["started"], run["versions"] = "```\n<script>", {"fmrgen": "1\n```\n<script>alert(1)</script>"}
+    for one in told["runs"]:
+        one["started"], one["versions"] = "```\n<script>", {"fmrgen": "1\n```\n<script>alert(1)</script>"}
     path.write_text(json.dumps(told))
     write_card(split)
     assert "<script>" not in (split / "README.md").read_text()
+
+
+def test_judgements_that_are_half_there_are_not_pushed(split, tmp_path):
+    paths = SplitPaths(split, "mnist", "lenet")
+    provenance, content = read_provenance(paths), to_parquet(TABLE.empty_table())
+    write_judgements(paths, judge_file("ann", "person", {}, None, OwnSplit(paths, provenance), content), content)
+    (operation,) = add_judgements(paths, provenance, tmp_path / "small", "you/digits")
+    assert operation.path_in_repo == "judgements/mnist/lenet/ann.parquet"
+    table = split / operation.path_in_repo
+    table.write_bytes(content + b" ")
+    with pytest.raises(UserError, match=r"ann\.parquet: is not the table that ann\.json tells of; judge anew"):
+        add_judgements(paths, provenance, tmp_path / "small", "you/digits")
+    table.unlink()
+    with pytest.raises(UserError, match=r"ann\.parquet: can't be read"):
+        add_judgements(paths, provenance, tmp_path / "small", "you/digits")

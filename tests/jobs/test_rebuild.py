@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 
 import numpy as np
@@ -18,6 +19,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure as
 
 from fmrgen.errors import UserError
 from fmrgen.files import sha256_of
+from fmrgen.hub.delta_card import write_delta_card
 from fmrgen.image_files import open_rgb
 from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.rebuild import make_delta, rebuild
@@ -250,6 +252,18 @@ def test_a_delta_made_again_leaves_nothing_of_the_last_one(tmp_path):
         make_split(load_recipe("mnist-lenet", few), tmp_path / f"out{size}")
         make_delta(str(tmp_path / f"out{size}"), tmp_path / "delta")
     assert len(load_dataset(str(tmp_path / "delta"), "mnist.delta", split="lenet")) == 12
+
+
+def test_a_card_that_is_none(delta, tmp_path):
+    shutil.copytree(delta, tmp_path / "delta")
+    card = tmp_path / "delta/README.md"
+    card.write_bytes(b"mine \xff")
+    write_delta_card(tmp_path / "delta")
+    assert card.read_bytes() == b"mine \xff"
+    card.unlink()
+    os.mkfifo(card)
+    with pytest.raises(UserError, match="README.md: can't be read: is a pipe"):
+        write_delta_card(tmp_path / "delta")
 
 
 def test_a_wrong_resize_is_named(tmp_path):
