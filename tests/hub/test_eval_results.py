@@ -15,7 +15,7 @@ from fmrgen import evaluate
 from fmrgen.errors import UserError
 from fmrgen.evaluation.results import read_figures
 from fmrgen.hub.benchmark import write_benchmark
-from fmrgen.hub.eval_results import results_of, write_eval_results
+from fmrgen.hub.eval_results import read_eval_results, results_of, write_eval_results
 from fmrgen.hub.results import Recorded
 from fmrgen.hub.submit import read_models
 
@@ -119,6 +119,40 @@ def test_what_there_is_not_to_submit(split, tmp_path, capsys):
     assert run("submit", tmp_path / "a", "--models", tmp_path / "none.yaml") == 2
 
 
+def test_only_what_the_evaluation_gives_is_sent(split, tmp_path, capsys):
+    figures, (path,) = of_the_hub(split, tmp_path / "a")
+    mine = figures.classifiers[0]
+    own = path.read_bytes()
+    read = lambda: read_eval_results(figures, mine, tmp_path / "a/eval-results")  # noqa: E731
+    assert read() == {path.name: own}
+    (entry,) = yaml.safe_load(own)
+    mirrored = entry | {"source": entry["source"] | {"url": entry["source"]["url"].replace("huggingface.co", "mirror")}}
+    path.write_text(f"# private\n{yaml.safe_dump([mirrored])}")
+    assert read() == {path.name: own}
+    for changed in (
+        b"password: hunter2",
+        b"\xff",
+        yaml.safe_dump([entry | {"value": 99.9}]).encode(),
+        yaml.safe_dump([entry | {"date": "soon"}]).encode(),
+        yaml.safe_dump([entry | {"more": "private"}]).encode(),
+        yaml.safe_dump([entry | {"source": {"url": "https://evil/", "name": "fmrgen"}}]).encode(),
+        yaml.safe_dump([entry, entry]).encode(),
+    ):
+        path.write_bytes(changed)
+        with pytest.raises(UserError, match=r"is not what this evaluation gives; delete it|can't be read"):
+            read()
+    path.write_bytes(own)
+    path.with_name("other.yaml").write_bytes(own)
+    with pytest.raises(UserError, match=r"other\.yaml: is not what this evaluation gives"):
+        read()
+    path.with_name("other.yaml").unlink()
+    path.rename(tmp_path / "private")
+    path.symlink_to(tmp_path / "private")
+    (tmp_path / "map.yaml").write_text("mine: team/net\n")
+    assert run("submit", tmp_path / "a", "--models", tmp_path / "map.yaml") == 2
+    assert "is a link that leads out of the folder and is not followed" in capsys.readouterr().err
+
+
 @pytest.mark.job
 def test_a_pull_request_for_each_model_and_never_a_second(hub, split, tmp_path):
     names = [f"net{number}" for number in range(NETS)]
@@ -165,7 +199,7 @@ def test_a_pull_request_for_each_model_and_never_a_second(hub, split, tmp_path):
 
     # Results that changed go to the pull request that is open; once it is merged there is nothing to do.
     entry = next(Path(tmp_path / "evaluation/eval-results").glob("net0*/.eval_results/*.yaml"))
-    entry.write_text(entry.read_text().replace("made against", "found to be made against"))
+    entry.write_text(re.sub(r"date: '\d{4}", "date: '2020", entry.read_text()))
     ((updated,),) = run_jobs(hub, tmp_path, [{"world": "expected", "arguments": one}])
     assert "updated your open pull request" in updated[2], updated
     repo = begin.repos["models/team/net0"]
