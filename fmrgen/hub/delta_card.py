@@ -12,7 +12,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, hf_hub_do
 
 from fmrgen.errors import UserError
 from fmrgen.files import read_plain, write_atomically
-from fmrgen.hub.client import HubClient, Operation, check_no_token, check_publication
+from fmrgen.hub.client import HubClient, Operation, check_no_token, check_publication, client_errors
 from fmrgen.hub.repo import no_bars
 from fmrgen.report.markdown import escape
 from fmrgen.storage.delta import about_path, deltas_in, read_about
@@ -119,13 +119,14 @@ def push_delta(
 
 def _card_of_all(repo: str, folder: Path, there: set[str]) -> bytes:
     """The card of a repo with these files once the folder's deltas are in it too."""
-    with tempfile.TemporaryDirectory() as place, no_bars():
+    with tempfile.TemporaryDirectory() as place:
         together = Path(place)
-        sources: dict[str, Path | str] = {
-            path: hf_hub_download(repo, path, repo_type="dataset")
-            for path in there
-            if path == CARD or re.fullmatch(DELTA_FILE, path)
-        }
+        with no_bars(), client_errors():
+            sources: dict[str, Path | str] = {
+                path: hf_hub_download(repo, path, repo_type="dataset")
+                for path in there
+                if path == CARD or re.fullmatch(DELTA_FILE, path)
+            }
         own = [about_path(Path(), *name).as_posix() for name in deltas_in(folder)]
         for path, source in (sources | {path: folder / path for path in own}).items():
             (together / path).parent.mkdir(parents=True, exist_ok=True)

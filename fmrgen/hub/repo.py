@@ -105,7 +105,7 @@ class HubRepo:
     def _fetch(self) -> RepoState:
         with client_errors():
             info = self._hub.api.dataset_info(self.name, revision=self._revision, files_metadata=True)
-        files = {file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or []}
+            files = {str(file.rfilename): file.lfs.sha256 if file.lfs else None for file in info.siblings or []}
         return RepoState(self.name, checked_commit(info.sha, self.name), bool(info.private), files)
 
     def _update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str | None]:

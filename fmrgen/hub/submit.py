@@ -128,7 +128,8 @@ class _Model:
         for proposed in self._open_ones():
             if self._has(files, str(proposed.git_reference)):
                 return "open", proposed.url
-            own = proposed if proposed.author == account and proposed.title.startswith("Robustness (FMR)") else own
+            if proposed.author == account and str(proposed.title).startswith("Robustness (FMR)"):
+                own = proposed
         if dry_run:
             return "new", None
         commit = partial(

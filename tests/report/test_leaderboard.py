@@ -181,7 +181,8 @@ def test_three_repos_on_the_hub_and_a_space(finished_split, hub, tmp_path):
         repos.append(f"someone/r{number}")
     entry = {"dataset": {"id": "someone/r0", "task_id": "mnist-net1"}, "value": 61.5, "notes": "FMR <b>61.5</b>"}
     hub.world().create("models/team/net", False)
-    content = base64.b64encode(yaml.safe_dump([entry]).encode()).decode()
+    junk = [entry | {"value": value, "notes": "junk"} for value in ("best", float("inf"), 10**400, None, True)]
+    content = base64.b64encode(yaml.safe_dump([entry, *junk]).encode()).decode()
     file = {"path": ".eval_results/x.yaml", "content": content}
     hub.world().commit("models/team/net", "main", [{"key": "file", "value": file}])
     done = fmrgen("leaderboard", *repos, "-o", tmp_path / "site", "--push", "board", **hub.environment)
@@ -195,6 +196,7 @@ def test_three_repos_on_the_hub_and_a_space(finished_split, hub, tmp_path):
     index = (tmp_path / "site/index.html").read_text()
     assert "models&#39; own repos: someone/r0" in index or "models' own repos: someone/r0" in index
     assert "FMR &lt;b&gt;61.5" in index
+    assert "junk" not in index
     assert "own repos: someone/r1" not in index
     there = hub.world().files("spaces/someone/board")
     assert {path.relative_to(tmp_path / "site").as_posix() for path in (tmp_path / "site").rglob("*.*")} <= set(there)
