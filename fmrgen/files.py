@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 import yaml
 
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError, one_line, printable
 
 Told = TypeVar("Told")
 
@@ -137,6 +137,14 @@ def parse_yaml(text: str, name: str) -> Any:
         if entries > _MOST_ENTRIES:
             raise UserError(f"{name}: its aliases expand to more than {_MOST_ENTRIES:,} entries; write them out")
     return tree
+
+
+def to_yaml(tree: Any, width: int = 80) -> str:
+    """A tree as YAML, its keys in their order. Text that would turn a reader's direction is written as escapes."""
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=width)
+    if all(printable(line) == line for line in text.split("\n")):
+        return text
+    return yaml.safe_dump(tree, sort_keys=False, width=width)
 
 
 def _is_text(text: str) -> bool:

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, hf_hub_download
 
 from fmrgen.errors import UserError
-from fmrgen.files import read_plain, write_atomically
+from fmrgen.files import read_plain, to_yaml, write_atomically
 from fmrgen.hub.client import HubClient, Operation, check_no_token, check_publication, client_errors
 from fmrgen.hub.repo import no_bars
 from fmrgen.report.markdown import escape
@@ -63,7 +62,7 @@ def _card(deltas: Mapping[tuple[str, str], Provenance]) -> str:
         for name, told in deltas.items()
     )
     return (
-        f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n\n"
+        f"---\n{to_yaml(data)}---\n\n"
         f"# {escape(', '.join(map('/'.join, deltas)))}, without images\n\n"
         "Images perturbed against a classifier, for as long as a foundation model still sees the right class, with all "
         "that was measured, but without the images: each is laid over a stream that only its own original makes. With "

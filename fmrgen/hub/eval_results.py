@@ -7,12 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import EvalResultEntry, constants, eval_result_entries_to_yaml
 
 from fmrgen.errors import UserError
 from fmrgen.evaluation.results import EvaluatedClassifier, EvaluatedSplit, EvaluationResults, Result
-from fmrgen.files import check_inside, parse_yaml, read_plain, write_atomically
+from fmrgen.files import check_inside, parse_yaml, read_plain, to_yaml, write_atomically
 from fmrgen.hub.benchmark import task_id
 from fmrgen.hub.card import citation_tag
 from fmrgen.hub.results import Recorded, file_name, result_path
@@ -120,8 +119,7 @@ def _entry_again(
 
 
 def _text(entry: EvalResultEntry) -> bytes:
-    tree = eval_result_entries_to_yaml([entry])
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True).encode()
+    return to_yaml(eval_result_entries_to_yaml([entry])).encode()
 
 
 def _notes(split: EvaluatedSplit, result: Result) -> str:

@@ -25,7 +25,7 @@ class Entry:
 
     schema: Annotated[str, Field(pattern=r"^fmrgen-result/\d+$")]
     files: str
-    classifier: str
+    classifier: Annotated[str, Field(pattern=r"[\p{L}\p{N}\p{P}\p{S}]")]  # something that can be seen
     conditioned: bool
     figures: Mapping[str, Estimate | None] = field(default_factory=dict)  # of the compared metrics
 

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from fmrgen.errors import printable
 from fmrgen.evaluation.results import EvaluationResults
 from fmrgen.report.gallery import Gallery
 from fmrgen.report.tables import (
@@ -118,12 +119,13 @@ def audit_page(told: dict[str, Any]) -> str:
 
 
 def render_page(template: str, **values: Any) -> str:
-    """A page from a template of this package; whatever is put into it is text."""
+    """A page from a template of this package; whatever is put into it is text, and turns no direction."""
     folder = Path(__file__).parent / "templates"
     environment = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -137,8 +139,17 @@ def _script_data(galleries: Sequence[Gallery], short: dict[str, str]) -> Markup:
 
 def _json_in_page(told: Any) -> Markup:
     """JSON that nothing in it can break out of."""
-    text = json.dumps(told, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_shown(told), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _shown(told: Any) -> Any:
+    """All texts in a value as a page may show them; markup is our own."""
+    if isinstance(told, str):
+        return told if isinstance(told, Markup) else "\n".join(map(printable, told.split("\n")))
+    if isinstance(told, dict):
+        return {key: _shown(value) for key, value in told.items()}
+    return [_shown(value) for value in told] if isinstance(told, list | tuple) else told
 
 
 def png_address(png: bytes) -> str:

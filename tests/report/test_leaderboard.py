@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers import browser, fmrgen, run, upload
+from huggingface_hub import DatasetCard
 
 from fmrgen.board.collect import collect
 from fmrgen.board.site import write_site
 from fmrgen.errors import UserError
+from fmrgen.hub.card import write_card
 from fmrgen.storage.provenance import parse_provenance
 
 HOSTILE = "</script><img src=x onerror=alert(1)>=1+1"
@@ -158,6 +160,34 @@ def test_names_are_text(finished_split, tmp_path):
         assert "<img src=x" not in path.read_text()
         assert path.resolve().is_relative_to(tmp_path / "site")
     assert "'=cmd()" in (tmp_path / "site/leaderboard.csv").read_text()
+
+
+def test_names_turn_no_direction_and_can_be_seen(finished_split, tmp_path):
+    folder = board_folder(finished_split, tmp_path / "one", 1, 1)
+    shutil.copytree(finished_split / "mnist", folder / "mnist")
+    path = folder / "provenance/mnist/net0.json"
+    told = json.loads(path.read_text())
+    told["labels"][3] = "three\u202eeerht"
+    told["recipe"]["oracle"]["prompts"] = ["a\u2066b {class}"]
+    path.write_text(json.dumps(told))
+    entry = next(folder.rglob("results/**/*.json"))
+    for number, name in enumerate(("net\u202eten", "", "  ", "\u200d", "模型")):
+        told = json.loads(entry.read_text()) | {"classifier": name}
+        entry.with_name(f"{number}.json").write_text(json.dumps(told))
+    (family,) = collect([str(folder)])
+    write_site([family], tmp_path / "site", "Digits")
+    write_card(folder)
+    pages = [*(tmp_path / "site").rglob("*.html"), folder / "README.md"]
+    for path in pages:
+        text = path.read_text()
+        assert not re.search("[\u202a-\u202e\u2066-\u2069]", text), path
+        assert not re.search(r"<a [^>]*>\s*</a>", text), path
+    assert r"net\u202eten" in (tmp_path / "site/index.html").read_text()
+    assert {entry.classifier for entry in family.splits[0].entries} == {"net0", "net\u202eten", "模型"}
+    assert r"| net\\u202eten |" in (folder / "README.md").read_text()
+    data = DatasetCard.load(folder / "README.md").data.to_dict()
+    label = next(one for one in data["dataset_info"][0]["features"] if one["name"] == "label")
+    assert label["dtype"]["class_label"]["names"]["3"] == "three\u202eeerht"  # exact, for those who load it
 
 
 def test_a_site_is_written_through_no_link(finished_split, tmp_path):
