@@ -12,7 +12,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, hf_hub_do
 from fmrgen.errors import UserError
 from fmrgen.files import read_plain, to_yaml, write_atomically
 from fmrgen.hub.client import HubClient, Operation, check_no_token, check_publication, client_errors
-from fmrgen.hub.repo import no_bars
+from fmrgen.hub_timeouts import no_bars
 from fmrgen.report.markdown import escape
 from fmrgen.storage.delta import about_path, deltas_in, read_about
 from fmrgen.storage.made_with import made_with

@@ -16,7 +16,7 @@ from fmrgen.evaluation.results import read_figures
 from fmrgen.files import check_inside, open_plain
 from fmrgen.hub.client import HubClient, client_errors, upload_errors
 from fmrgen.hub.eval_results import FOLDER, read_eval_results
-from fmrgen.hub.repo import no_bars
+from fmrgen.hub_timeouts import no_bars
 
 _DESCRIPTION = (
     "Foundation Model-oriented Robustness of this model, measured with fmrgen. The notes of each entry have the "

@@ -2,7 +2,9 @@
 
 import json
 import re
+from dataclasses import replace
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +13,7 @@ import yaml
 from datasets import load_dataset
 from datasets.info import DatasetInfosDict
 from helpers import fmrgen, python, run, upload
-from huggingface_hub import DatasetCard, ModelCard
+from huggingface_hub import DatasetCard, HfApi, ModelCard
 from PIL import Image as PILImage
 
 from fmrgen import evaluate
@@ -22,7 +24,8 @@ from fmrgen.hub.model_cards import write_model_cards
 from fmrgen.hub.results import record_results
 from fmrgen.intervals import format_estimate
 from fmrgen.metrics import SUMMARY_COLUMNS, summarise
-from fmrgen.storage.judgements import TABLE, OwnSplit, judge_file, to_parquet, write_judgements
+from fmrgen.storage.judgements import TABLE, OwnSplit, judge_file, judgements_of, to_parquet, write_judgements
+from fmrgen.storage.open import open_split
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 
@@ -188,6 +191,7 @@ def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
     command = ("evaluate", "someone/splits", "-q", "--eval-results")
     result = fmrgen(*command, "-c", f"mine={LENET}", "-o", tmp_path / "a", **hub.environment)
     assert "someone/splits:mnist/lenet: 1 rows in its leaderboard" in result.stdout, result.stderr
+    assert result.stderr == ""  # -q is quiet, the Hub's client too
     result = fmrgen(*command, "-c", "other={kind: lenet}", "-o", tmp_path / "b", **hub.environment)
     assert result.returncode == 0, result.stderr
     script = "from huggingface_hub import DatasetCard; print(DatasetCard.load('someone/splits').text)"
@@ -294,6 +298,16 @@ def test_what_a_stranger_says_of_runs_breaks_out_of_no_entry(split):
     path.write_text(json.dumps(told))
     write_card(split)
     assert "<script>" not in (split / "README.md").read_text()
+
+
+def test_judgements_without_end_are_not_fetched(finished_split, monkeypatch):
+    huge = SimpleNamespace(rfilename="judgements/mnist/lenet/ann.parquet", size=1 << 40)
+    monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: SimpleNamespace(siblings=[huge]))
+    on_the_hub = replace(open_split(str(finished_split)), repo="someone/digits", revision="a" * 40)
+    with pytest.raises(UserError, match=r"ann\.parquet has 1,099,511,627,776 bytes, and no more than"):
+        judgements_of(on_the_hub)
+    huge.rfilename = "mnist/lenet-00000-of-00001.parquet"
+    assert judgements_of(on_the_hub) == ([], [])
 
 
 def test_judgements_that_are_half_there_are_not_pushed(split, tmp_path):
