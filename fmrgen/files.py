@@ -155,10 +155,13 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def write_atomically(path: Path, content: bytes | memoryview, *, make_folder: bool = True) -> None:
+def write_atomically(
+    path: Path, content: bytes | memoryview, *, make_folder: bool = True, durable: bool = True
+) -> None:
     """The file is there with all of `content`, or not at all, whenever the machine stops.
 
-    Its folder is made where it is not there and `make_folder` is not False. Raises UserError where it can't be written.
+    Its folder is made where it is not there and `make_folder` is not False. Without `durable` the same holds whenever
+    the process stops, which is enough for what is quickly made anew. Raises UserError where it can't be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # that nobody can have laid a link at
     try:
@@ -167,13 +170,15 @@ def write_atomically(path: Path, content: bytes | memoryview, *, make_folder: bo
         with temporary.open("xb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        if durable:
+            directory = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()

@@ -30,6 +30,9 @@ class Entry:
     figures: Mapping[str, Estimate | None] = field(default_factory=dict)  # of the compared metrics
 
 
+_ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
+
+
 def leaderboard(paths: SplitPaths, provenance: Provenance) -> list[Entry]:
     """The results that were found on the split as it is now, by falling FMR.
 
@@ -39,7 +42,7 @@ def leaderboard(paths: SplitPaths, provenance: Provenance) -> list[Entry]:
     for path in sorted(paths.results.glob("*.json")):
         with suppress(UserError, ValidationError):
             check_inside(path, paths.root)
-            entry = TypeAdapter(Entry).validate_python(told := read_json(path))
+            entry = _ENTRY.validate_python(told := read_json(path))
             if entry.files == provenance.files_digest:
                 figures = {name: _ESTIMATE.validate_python(told.get(name)) for name in COMPARED}
                 entries.append(replace(entry, figures=figures))

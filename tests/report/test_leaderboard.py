@@ -3,8 +3,10 @@
 import base64
 import csv
 import json
+import os
 import re
 import shutil
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from helpers import browser, fmrgen, run, upload
 from huggingface_hub import DatasetCard
 
 from fmrgen.board.collect import collect
-from fmrgen.board.site import write_site
+from fmrgen.board.site import _file_names, write_site
 from fmrgen.errors import UserError
 from fmrgen.hub.card import write_card
 from fmrgen.storage.provenance import parse_provenance
@@ -188,6 +190,25 @@ def test_names_turn_no_direction_and_can_be_seen(finished_split, tmp_path):
     data = DatasetCard.load(folder / "README.md").data.to_dict()
     label = next(one for one in data["dataset_info"][0]["features"] if one["name"] == "label")
     assert label["dtype"]["class_label"]["names"]["3"] == "three\u202eeerht"  # exact, for those who load it
+
+
+def test_the_cost_of_many_results_of_strangers_is_linear(finished_split, tmp_path, monkeypatch):
+    folder = board_folder(finished_split, tmp_path / "one", 1, 1)
+    entry = next(folder.rglob("results/**/*.json"))
+    told = json.loads(entry.read_text())
+    monkeypatch.setattr(os, "fsync", lambda *_: pytest.fail("waits for the disk"))
+    begun = time.process_time()
+    names = [f"model-{number}" for number in range(200)] + ["模" * number for number in range(1, 200)]
+    for number, name in enumerate(names):
+        entry.with_name(f"{number}.json").write_text(json.dumps(told | {"classifier": name}))
+    written = write_site(collect([str(folder)]), tmp_path / "site", "Digits")
+    assert len(written) == len({*written}) == 1 + 1 + len(names) + 1 + 2  # net0 was there
+    assert time.process_time() - begun < 10
+    index = (tmp_path / "site/index.html").read_text()
+    assert "The 50 models with the most results; 350 more are on the splits' pages." in index
+    begun = time.process_time()
+    assert len({*_file_names([chr(number) for number in range(0x4E00, 0x9E00)]).values()}) == 0x5000
+    assert time.process_time() - begun < 2
 
 
 def test_a_site_is_written_through_no_link(finished_split, tmp_path):
