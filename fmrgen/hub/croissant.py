@@ -27,6 +27,7 @@ _CONTEXT: dict[str, Any] = {
     "column": "cr:column",
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
     "field": "cr:field",
@@ -46,6 +47,7 @@ _CONTEXT: dict[str, Any] = {
     "regex": "cr:regex",
     "repeated": "cr:repeated",
     "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
     "separator": "cr:separator",
     "source": "cr:source",
     "subField": "cr:subField",
@@ -161,7 +163,7 @@ def _responsible(splits: Mapping[SplitPaths, Provenance]) -> dict[str, Any]:
         return [f"{name}: {told[key]}" for name, told in made.items()]
 
     return {
-        "rai:dataCollection": ["Existing test images, perturbed by a generator.", *each("source")],
+        "rai:dataCollection": "\n".join(["Existing test images, perturbed by a generator.", *each("source")]),
         "rai:dataManipulationProtocol": [
             f"{name}: latents of {told['generator']} up the gradient of {told['classifier']}; {told['perturbation']}"
             for name, told in made.items()

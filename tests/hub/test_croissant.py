@@ -18,13 +18,14 @@ def told(split):
     return json.loads((split / "croissant.json").read_text())
 
 
-def test_it_is_valid(split, told):
+def test_it_is_valid(split, told, caplog):
     mlcroissant = pytest.importorskip("mlcroissant")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset = mlcroissant.Dataset(jsonld=split / "croissant.json")
     issues = dataset.metadata.ctx.issues
-    assert not issues.errors
+    assert (issues.errors, issues.warnings) == (set(), set())
+    assert not [record for record in caplog.records if record.name == "absl"]
     names = {field.name for record_set in dataset.metadata.record_sets for field in record_set.fields}
     assert {"mnist-lenet/image", "mnist-lenet/clip_score", "mnist-lenet/step_losses"} <= names
     assert told["conformsTo"] == ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
