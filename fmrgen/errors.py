@@ -28,6 +28,8 @@ _JOINERS = ("\u200c", "\u200d")  # of letters in several scripts, and of emoji
 
 def printable(text: str) -> str:
     """`text` with all that a terminal would obey, or that turns its direction, written out: `\\x1b`."""
+    if text.isprintable():  # which is quick, also of a picture
+        return text
     return "".join(
         char
         if char in _JOINERS or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp")

@@ -15,12 +15,13 @@ from typing import Any, NoReturn, TypeVar
 
 import yaml
 
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError, one_line, printable
 
 Told = TypeVar("Told")
 
 _YAML = (dict, list, str, int, float, type(None))
 _LARGEST = 10**1000  # Python itself writes out no more than 4,300 digits
+_LARGEST_SMALL = 1 << 28  # bytes of a file that is read at once; the provenance of a million shards has 2^27
 _MOST_ENTRIES = 1_000_000  # of a YAML text: some lines of aliases can stand for more than any memory holds
 
 
@@ -51,13 +52,21 @@ def check_inside(path: Path, root: Path) -> None:
         raise UserError(f"{path}: is a link that leads out of the folder and is not followed; put a file there")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON mapping from a file. Raises UserError where it is none."""
+def read_plain(path: Path) -> bytes:
+    """The content of a small file. Raises UserError where it can't be read, is no plain file, or is not small."""
     try:
         with open_plain(path) as file:
-            return parse_json(file.read(), str(path))
+            content = file.read(_LARGEST_SMALL + 1)
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}") from None
+    if len(content) > _LARGEST_SMALL:
+        raise UserError(f"{path}: has more than {_LARGEST_SMALL:,} bytes, and is not read; delete it")
+    return content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON mapping from a file. Raises UserError where it is none."""
+    return parse_json(read_plain(path), str(path))
 
 
 def parse_json(text: bytes, name: str) -> dict[str, Any]:
@@ -130,6 +139,14 @@ def parse_yaml(text: str, name: str) -> Any:
     return tree
 
 
+def to_yaml(tree: Any, width: int = 80) -> str:
+    """A tree as YAML, its keys in their order. Text that would turn a reader's direction is written as escapes."""
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=width)
+    if all(printable(line) == line for line in text.split("\n")):
+        return text
+    return yaml.safe_dump(tree, sort_keys=False, width=width)
+
+
 def _is_text(text: str) -> bool:
     try:
         text.encode()
@@ -138,10 +155,13 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def write_atomically(path: Path, content: bytes | memoryview, *, make_folder: bool = True) -> None:
+def write_atomically(
+    path: Path, content: bytes | memoryview, *, make_folder: bool = True, durable: bool = True
+) -> None:
     """The file is there with all of `content`, or not at all, whenever the machine stops.
 
-    Its folder is made where it is not there and `make_folder` is not False. Raises UserError where it can't be written.
+    Its folder is made where it is not there and `make_folder` is not False. Without `durable` the same holds whenever
+    the process stops, which is enough for what is quickly made anew. Raises UserError where it can't be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # that nobody can have laid a link at
     try:
@@ -150,19 +170,29 @@ def write_atomically(path: Path, content: bytes | memoryview, *, make_folder: bo
         with temporary.open("xb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        if durable:
+            directory = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError):
             raise UserError(f"{path}: can't be written: {error.strerror}") from None
         raise
+
+
+def write_changed(path: Path, content: bytes) -> None:
+    """Writes a file that is not there yet with this very content. Raises UserError."""
+    with suppress(OSError), open_plain(path) as file:
+        if file.read(len(content) + 1) == content:
+            return
+    write_atomically(path, content)
 
 
 def package_data(name: str) -> Path:

@@ -1,12 +1,15 @@
-"""Requests to the Hub that come to an end: each has its time-outs, and no answer can ask for a pause without end."""
+"""How the Hub's client asks: each request has its time-outs, no answer can ask for a pause without end, and what is
+the work of a moment draws no bars."""
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from huggingface_hub import set_client_factory
-from huggingface_hub.utils import _http
+from huggingface_hub.utils import _http, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from fmrgen.errors import UserError
 
@@ -25,6 +28,21 @@ def bound_requests() -> None:
     factory = _http._GLOBAL_CLIENT_FACTORY
     if getattr(factory, "func", None) is not _bounded_client:
         set_client_factory(partial(_bounded_client, factory))
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """Without the progress bars of the Hub's client, and its remark where no file matched, for the work of a moment."""
+    remarks, shown = logging.getLogger("huggingface_hub._snapshot_download"), not are_progress_bars_disabled()
+    level = remarks.level
+    disable_progress_bars()
+    remarks.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        remarks.setLevel(level)
+        if shown:
+            enable_progress_bars()
 
 
 def checked_commit(sha: Any, repo: str) -> str:

@@ -398,7 +398,7 @@ class Handler(BaseHTTPRequestHandler):
                             for e in told
                             if e["dataset"]["id"] == repo
                         ]
-        found.sort(key=lambda told: -told["value"])
+        found.sort(key=lambda told: -told["value"] if isinstance(told["value"], float) else 0)
         author = {"type": "user", "name": "someone", "fullname": "Some One", "avatarUrl": ""}
         self.answer(200, [{"rank": rank, "author": author, **told} for rank, told in enumerate(found, 1)])
 

@@ -1,5 +1,6 @@
 """What repos and folders hold of splits and results, read without an image of them."""
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -108,15 +109,11 @@ class Family:
         """Ranks by the intervals of FMR: who may be better than whom; None of one without FMR."""
         known = {split.name: split.summary.fmr for split in self.splits}
         ends = {name: interval_ends(fmr) for name, fmr in known.items() if fmr is not None}
-        return {
-            name: None
-            if name not in ends
-            else (
-                1 + sum(low > ends[name][1] for low, _ in ends.values()),
-                len(ends) - sum(high < ends[name][0] for _, high in ends.values()),
-            )
-            for name in known
-        }
+        lows, highs = (sorted(side) for side in zip(*ends.values(), strict=True)) if ends else ([], [])
+        found: dict[str, tuple[int, int] | None] = dict.fromkeys(known)
+        for name, (low, high) in ends.items():
+            found[name] = (1 + len(ends) - bisect_right(lows, high), len(ends) - bisect_left(highs, low))
+        return found
 
     def ranked(self) -> list[BoardSplit]:
         """By falling FMR."""

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -15,7 +16,7 @@ from huggingface_hub import constants
 from fmrgen.board.collect import BoardSplit, Family
 from fmrgen.board.submitted import SubmittedResult
 from fmrgen.errors import UserError
-from fmrgen.files import write_atomically
+from fmrgen.files import check_inside, write_atomically
 from fmrgen.hub.leaderboard import Entry
 from fmrgen.intervals import Estimate, format_estimate, interval_ends
 from fmrgen.report.pages import png_address, render_page
@@ -24,6 +25,7 @@ from fmrgen.report.plot import FAINT, LINES, Plot, drawing
 SCHEMA = "fmrgen-leaderboard/1"
 
 _OWN = ("fmr", "standard_accuracy", "perturbed_accuracy", "validation_rate", "oracle_accuracy", "mean_iterations")
+_MOST_ACROSS = 50  # models in a table of transfer
 _NAMES = ("FMR", "SA", "PA", "VR", "oracle", "iterations")
 
 
@@ -45,7 +47,7 @@ def write_site(
         The files, `index.html` first.
 
     Raises:
-        UserError: the folder is a dataset's.
+        UserError: the folder is a dataset's, or a link in it leads out of it.
     """
     if (folder / "provenance").exists():
         raise UserError(f"{folder}: holds splits; choose another --output for the site")
@@ -53,19 +55,19 @@ def write_site(
     written = {"index.html": _index(families, pages, title, submitted or {}).encode()}
     for split in pages.splits:
         written[pages.of_split(split)] = _split_page(split, pages).encode()
-    for model in pages.models:
-        written[pages.of_model(model)] = _model_page(model, families, pages).encode()
+    for model, sections in _sections_of_models(families, pages).items():
+        page = render_page("leaderboard_model.html", title=model, root="../", sections=sections, columns=_NAMES[:3])
+        written[pages.of_model(model)] = page.encode()
     rows = _rows(families)
     told = {"schema": SCHEMA, "fmrgen": version("fmrgen"), "rows": rows}
     written["leaderboard.json"] = (json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
     written["leaderboard.csv"] = _csv(rows).encode()
-    paths = []
-    for name, content in written.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-        paths.append(path)
-    return paths
+    paths = {folder / name: content for name, content in written.items()}
+    for path in paths:
+        check_inside(path, folder)
+    for path, content in paths.items():
+        write_atomically(path, content, durable=False)
+    return [*paths]
 
 
 class _Pages:
@@ -87,15 +89,17 @@ class _Pages:
 
 
 def _file_names(names: Sequence[str]) -> dict[str, str]:
-    taken: dict[str, str] = {}
+    chosen: dict[str, str] = {}
+    taken: set[str] = set()
+    numbers: Counter[str] = Counter()
     for name in names:
         plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:80] or "x"
-        number, chosen = 1, plain
-        while chosen in taken.values():
-            number += 1
-            chosen = f"{plain}-{number}"
-        taken[name] = chosen
-    return taken
+        numbers[plain] += 1
+        while (file := f"{plain}-{numbers[plain]}" if numbers[plain] > 1 else plain) in taken:
+            numbers[plain] += 1
+        taken.add(file)
+        chosen[name] = file
+    return chosen
 
 
 def _index(
@@ -142,11 +146,12 @@ def _index(
 
 
 def _transfer(family: Family, pages: _Pages) -> dict[str, Any] | None:
-    """FMR of every other model on every split, models across."""
+    """FMR of other models on every split, models across: those with the most results."""
     found = {split.name: {entry.classifier: entry for entry in split.entries} for split in family.splits}
-    models = sorted({model for of_split in found.values() for model in of_split})
-    if not models:
+    counts = Counter(model for of_split in found.values() for model in of_split)
+    if not counts:
         return None
+    models = sorted(model for model, _ in counts.most_common(_MOST_ACROSS))
     rows = [
         {
             "split": split.name,
@@ -158,7 +163,11 @@ def _transfer(family: Family, pages: _Pages) -> dict[str, Any] | None:
         }
         for split in family.ranked()
     ]
-    return {"models": [(model, pages.of_model(model)) for model in models], "rows": rows}
+    return {
+        "models": [(model, pages.of_model(model)) for model in models],
+        "rows": rows,
+        "left_out": len(counts) - len(models),
+    }
 
 
 def _of_entry(entry: Entry | None) -> dict[str, str]:
@@ -196,26 +205,24 @@ def _split_page(split: BoardSplit, pages: _Pages) -> str:
     )
 
 
-def _model_page(model: str, families: Sequence[Family], pages: _Pages) -> str:
-    sections = []
+def _sections_of_models(families: Sequence[Family], pages: _Pages) -> dict[str, list[dict[str, Any]]]:
+    """What there is of each model in each protocol, the splits made for it first."""
+    sections: dict[str, list[dict[str, Any]]] = {model: [] for model in pages.models}
     for family in families:
-        places = family.places
-        rows = [
-            {"split": split.name, "page": pages.of_split(split), "own": True, "rank": _rank(places[split.name])}
-            | {"figures": [_cell(getattr(split.summary, name)) for name in _OWN[:3]]}
-            for split in family.splits
-            if split.classifier == model
-        ]
-        rows += [
-            {"split": split.name, "page": pages.of_split(split), "own": False, "rank": ""}
-            | {"figures": [_cell(entry.figures.get(name)) for name in _OWN[:3]]}
-            for split in family.ranked()
-            for entry in split.entries
-            if entry.classifier == model
-        ]
-        if rows:
-            sections.append({"id": family.key, "facts": family.title, "rows": rows})
-    return render_page("leaderboard_model.html", title=model, root="../", sections=sections, columns=_NAMES[:3])
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for split in family.splits:
+            row = {"split": split.name, "page": pages.of_split(split), "own": True}
+            row |= {"rank": _rank(family.places[split.name])}
+            row |= {"figures": [_cell(getattr(split.summary, name)) for name in _OWN[:3]]}
+            rows.setdefault(split.classifier, []).append(row)
+        for split in family.ranked():
+            for entry in split.entries:
+                row = {"split": split.name, "page": pages.of_split(split), "own": False, "rank": ""}
+                row |= {"figures": [_cell(entry.figures.get(name)) for name in _OWN[:3]]}
+                rows.setdefault(entry.classifier, []).append(row)
+        for model, found in rows.items():
+            sections[model].append({"id": family.key, "facts": family.title, "rows": found})
+    return sections
 
 
 def _plot(family: Family) -> Plot:

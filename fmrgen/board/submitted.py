@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.hf_api import DatasetLeaderboardEntry
 
 from fmrgen.hub.client import HubClient
+
+_LARGEST = 10_000.0  # FMR, in percent
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,6 @@ class SubmittedResult:
     model: str
     value: float
     notes: str
-    source: str | None
     pull_request: int | None
 
 
@@ -40,15 +42,13 @@ def _board(repo: str) -> list[SubmittedResult]:
             if error.response.status_code in (400, 404):  # no benchmark, or not on the Hub's list of those
                 return []
             raise
-        return [
-            SubmittedResult(
-                str(entry.model_id),
-                float(entry.value),
-                str(entry.notes or ""),
-                (entry.source or {}).get("url"),
-                entry.pull_request,
-            )
-            for entry in entries
-        ]
+        return [found for entry in entries if (found := _result(entry)) is not None]
 
     return hub.ask(ask)
+
+
+def _result(entry: DatasetLeaderboardEntry) -> SubmittedResult | None:
+    """What a model's repo says; None where that can't be FMR. Anyone may have written it."""
+    if type(entry.value) not in (int, float) or not 0 <= entry.value <= _LARGEST:
+        return None
+    return SubmittedResult(str(entry.model_id), float(entry.value), str(entry.notes or ""), entry.pull_request)

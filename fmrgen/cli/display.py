@@ -20,7 +20,7 @@ from rich.text import Text
 
 from fmrgen.cli.progress import format_duration
 from fmrgen.errors import printable
-from fmrgen.hub_timeouts import bound_requests
+from fmrgen.hub_timeouts import bound_requests, no_bars
 from fmrgen.intervals import format_estimate
 from fmrgen.metrics import METRICS
 from fmrgen.report.tables import Table as TextTable
@@ -172,8 +172,6 @@ def print_sparse_mask(found: "SparseMask", split: str) -> None:
 def hub_progress(show: bool) -> Iterator[None]:
     """The bars of the Hub's client where there is a terminal to draw them on, or none."""
     from huggingface_hub.utils import logging
-
-    from fmrgen.hub.repo import no_bars
 
     logging.set_verbosity_error()  # what goes wrong is tried again or raised, and told in one line
     with nullcontext() if show and sys.stderr.isatty() else no_bars():

@@ -141,8 +141,10 @@ def evaluate(
 
         recorded = record_results(evaluation)
         written = write_eval_results(evaluation, recorded, folder / "eval-results")
-        for line in (*(one.line for one in recorded), *written):
-            tell(str(line))
+        for one in recorded:
+            (display.print_note if one.failed else tell)(one.line)
+        for path in written:
+            tell(str(path))
     if model_card:
         from fmrgen.hub.model_cards import write_model_cards
 

@@ -1,5 +1,6 @@
 """Arguments and options that several commands have."""
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -75,7 +76,17 @@ LimitOption = Annotated[
         "--limit", metavar="N", help="Use only N examples: the first, or evenly from all if these lack classes."
     ),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no table.")]
+
+
+def _draw_no_bars(quiet: bool) -> bool:
+    if quiet:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # before its libraries are imported
+    return quiet
+
+
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=_draw_no_bars, help="Print no progress and no table.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON, for programs.")]
 PublicOption = Annotated[
     bool, typer.Option("--public", help="Make the repo public. Use it only if you may publish the images.")

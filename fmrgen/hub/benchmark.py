@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import write_atomically
+from fmrgen.files import parse_yaml, read_plain, to_yaml, write_atomically
 from fmrgen.storage.paths import BENCHMARK
 from fmrgen.storage.provenance import read_all
 
@@ -48,15 +46,15 @@ def write_benchmark(root: Path, repo: str) -> None:
         "tasks": [*others, *(kept.get(name, task) for name, task in tasks.items())],
     }
     if described != told:
-        write_atomically(path, yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=110).encode())
+        write_atomically(path, to_yaml(described, width=110).encode())
 
 
 def _read(path: Path, where: str) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        told = yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        told = parse_yaml(read_plain(path).decode(), where)
+    except (UserError, UnicodeDecodeError) as error:
         raise BenchmarkError(f"{where}: can't be read, fix it by hand: {one_line(error)}") from None
     tasks = told.get("tasks") or [] if isinstance(told, dict) else None
     if not isinstance(tasks, list) or not all(

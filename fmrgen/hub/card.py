@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from datasets import DatasetInfo, SplitDict, SplitInfo
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard, DatasetCardData
@@ -21,7 +20,8 @@ from fmrgen.files import (
     open_plain,
     package_data,
     sha256_of,
-    write_atomically,
+    to_yaml,
+    write_changed,
 )
 from fmrgen.hub.croissant import write_croissant
 from fmrgen.hub.leaderboard import Entry, leaderboard
@@ -65,10 +65,13 @@ def write_card(root: Path, repo: str | None = None) -> None:
     card = _read_card(path, where)
     text = _render(splits, repo or root.resolve().name)
     data = _describe(card, splits, _unread(root, card, splits), where)
-    parts = [f"---\n{DatasetCardData(**data).to_yaml()}\n---", card.before, f"{_BEGIN}\n{text}\n{_END}", card.after]
-    content = "\n\n".join(part for part in parts if part).encode() + b"\n"
-    if not path.exists() or path.read_bytes() != content:
-        write_atomically(path, content)
+    parts = [
+        f"---\n{to_yaml(DatasetCardData(**data).to_dict())}---",
+        card.before,
+        f"{_BEGIN}\n{text}\n{_END}",
+        card.after,
+    ]
+    write_changed(path, "\n\n".join(part for part in parts if part).encode() + b"\n")
     write_croissant(root, repo or root.resolve().name)
 
 
@@ -366,11 +369,11 @@ def _code_of(recipe: RecordedRecipe) -> str:
 
 
 def _digest(sha256: str | None) -> str:
-    return f"sha256 `{sha256[:16]}…`" if sha256 else "none"
+    return f"sha256 `{re.sub('[^0-9a-f]', '?', sha256[:16])}…`" if sha256 else "none"
 
 
 def _yaml(recipe: RecordedRecipe) -> str:
-    return yaml.safe_dump(recipe.tree, sort_keys=False, allow_unicode=True, width=110).strip()
+    return to_yaml(recipe.tree, width=110).strip()
 
 
 def _fenced(text: str) -> str:

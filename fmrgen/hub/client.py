@@ -67,7 +67,7 @@ class HubClient:
         """
         if not (get_token() or "").isascii():
             raise UserError("the token contains a character that no token has; copy it again (HF_TOKEN, hf auth login)")
-        account = str(self.ask(self.api.whoami)["name"])
+        account = self.ask(lambda: str(self.api.whoami()["name"]))
         if "/" not in self.name:
             self.name = f"{account}/{self.name}"
         return account
@@ -75,10 +75,9 @@ class HubClient:
     def is_private(self) -> bool | None:
         """Whether the repo is private; None where there is none."""
         try:
-            info: Any = self.ask(lambda: self.api.repo_info(self.name, repo_type=self.kind))
+            return self.ask(lambda: bool(self.api.repo_info(self.name, repo_type=self.kind).private))
         except MissingError:
             return None
-        return bool(info.private)
 
     def commit(self, message: str, operations_on: Callable[[set[str]], list[Operation]]) -> str:
         """Commits what `operations_on` makes of the names of the files that are there; returns the address.
@@ -87,8 +86,10 @@ class HubClient:
         """
 
         def once() -> str:
-            info: Any = self.api.repo_info(self.name, repo_type=self.kind)
-            operations = operations_on({file.rfilename for file in info.siblings or []})
+            with client_errors():
+                info: Any = self.api.repo_info(self.name, repo_type=self.kind)
+                there = {str(file.rfilename) for file in info.siblings or []}
+            operations = operations_on(there)
             with upload_errors(self.name):
                 done = self.api.create_commit(
                     self.name, operations, commit_message=message, repo_type=self.kind, parent_commit=info.sha
@@ -185,7 +186,11 @@ def client_errors() -> Iterator[None]:
         of_this_machine = isinstance(error, OSError) and error.errno is not None
         if of_this_machine or any(isinstance(link, _OF_THE_HUB) for link in _chain(error)):
             raise
-        raise _GarbledError(f"{type(error).__name__}: {one_line(error, 120)}") from error
+        raise _garbled(error) from error
+
+
+def _garbled(error: Exception) -> _GarbledError:
+    return _GarbledError(f"{type(error).__name__}: {one_line(error, 120)}")
 
 
 def _trouble(error: BaseException) -> str:
@@ -229,6 +234,8 @@ def upload_errors(name: str) -> Iterator[None]:
         if isinstance(error, ValueError) and not isinstance(error, JSONDecodeError):
             raise UserError(f"{name}: the Hub rejected the files: {one_line(error, 160)}") from error
         raise ConnectionError(f"while sending: {one_line(error)}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _garbled(error) from error
 
 
 def _seconds_to_wait(error: BaseException, status: int | None, attempt: int) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 from datasets import ClassLabel, Features, Image, List, Value
 
 from fmrgen.errors import UserError
-from fmrgen.files import read_json, write_atomically
+from fmrgen.files import read_json, write_changed
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.paths import CROISSANT, SplitPaths
 from fmrgen.storage.provenance import Provenance, read_all
@@ -27,6 +27,7 @@ _CONTEXT: dict[str, Any] = {
     "column": "cr:column",
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
     "field": "cr:field",
@@ -46,6 +47,7 @@ _CONTEXT: dict[str, Any] = {
     "regex": "cr:regex",
     "repeated": "cr:repeated",
     "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
     "separator": "cr:separator",
     "source": "cr:source",
     "subField": "cr:subField",
@@ -70,9 +72,7 @@ def write_croissant(root: Path, repo: str) -> None:
     if not splits:
         return
     text = json.dumps(_dataset(splits, repo), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    path = root / CROISSANT
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        write_atomically(path, text.encode())
+    write_changed(root / CROISSANT, text.encode())
 
 
 def differences(root: Path, paths: SplitPaths, provenance: Provenance) -> list[str]:
@@ -163,7 +163,7 @@ def _responsible(splits: Mapping[SplitPaths, Provenance]) -> dict[str, Any]:
         return [f"{name}: {told[key]}" for name, told in made.items()]
 
     return {
-        "rai:dataCollection": ["Existing test images, perturbed by a generator.", *each("source")],
+        "rai:dataCollection": "\n".join(["Existing test images, perturbed by a generator.", *each("source")]),
         "rai:dataManipulationProtocol": [
             f"{name}: latents of {told['generator']} up the gradient of {told['classifier']}; {told['perturbation']}"
             for name, told in made.items()

@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, hf_hub_download
 
 from fmrgen.errors import UserError
-from fmrgen.files import write_atomically
-from fmrgen.hub.client import HubClient, Operation, check_no_token, check_publication
-from fmrgen.hub.repo import no_bars
+from fmrgen.files import read_plain, to_yaml, write_atomically
+from fmrgen.hub.client import HubClient, Operation, check_no_token, check_publication, client_errors
+from fmrgen.hub_timeouts import no_bars
 from fmrgen.report.markdown import escape
 from fmrgen.storage.delta import about_path, deltas_in, read_about
 from fmrgen.storage.made_with import made_with
@@ -33,7 +32,7 @@ def write_delta_card(folder: Path) -> None:
     Raises UserError where a delta in it can't be read.
     """
     path = folder / CARD
-    if path.exists() and _OURS not in path.read_text(encoding="utf-8"):
+    if path.exists() and _OURS.encode() not in read_plain(path):
         return
     write_atomically(path, _card({name: read_about(folder, *name)[1] for name in deltas_in(folder)}).encode())
 
@@ -63,7 +62,7 @@ def _card(deltas: Mapping[tuple[str, str], Provenance]) -> str:
         for name, told in deltas.items()
     )
     return (
-        f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n\n"
+        f"---\n{to_yaml(data)}---\n\n"
         f"# {escape(', '.join(map('/'.join, deltas)))}, without images\n\n"
         "Images perturbed against a classifier, for as long as a foundation model still sees the right class, with all "
         "that was measured, but without the images: each is laid over a stream that only its own original makes. With "
@@ -119,13 +118,14 @@ def push_delta(
 
 def _card_of_all(repo: str, folder: Path, there: set[str]) -> bytes:
     """The card of a repo with these files once the folder's deltas are in it too."""
-    with tempfile.TemporaryDirectory() as place, no_bars():
+    with tempfile.TemporaryDirectory() as place:
         together = Path(place)
-        sources: dict[str, Path | str] = {
-            path: hf_hub_download(repo, path, repo_type="dataset")
-            for path in there
-            if path == CARD or re.fullmatch(DELTA_FILE, path)
-        }
+        with no_bars(), client_errors():
+            sources: dict[str, Path | str] = {
+                path: hf_hub_download(repo, path, repo_type="dataset")
+                for path in there
+                if path == CARD or re.fullmatch(DELTA_FILE, path)
+            }
         own = [about_path(Path(), *name).as_posix() for name in deltas_in(folder)]
         for path, source in (sources | {path: folder / path for path in own}).items():
             (together / path).parent.mkdir(parents=True, exist_ok=True)

@@ -1,19 +1,23 @@
 """Results in the Hub's own format, which model pages and the boards of benchmarks show: `.eval_results/*.yaml`."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import yaml
 from huggingface_hub import EvalResultEntry, constants, eval_result_entries_to_yaml
 
+from fmrgen.errors import UserError
 from fmrgen.evaluation.results import EvaluatedClassifier, EvaluatedSplit, EvaluationResults, Result
-from fmrgen.files import write_atomically
+from fmrgen.files import check_inside, parse_yaml, read_plain, to_yaml, write_atomically
 from fmrgen.hub.benchmark import task_id
 from fmrgen.hub.card import citation_tag
 from fmrgen.hub.results import Recorded, file_name, result_path
 
 FOLDER = ".eval_results"  # in a model's repo
+_WHEN = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"
 
 
 def write_eval_results(evaluation: EvaluationResults, recorded: Sequence[Recorded], folder: Path) -> list[Path]:
@@ -37,10 +41,32 @@ def write_eval_results(evaluation: EvaluationResults, recorded: Sequence[Recorde
                 entry = _entry(split, classifier, result, where.commit, now)
                 path = results_of(folder, classifier) / _entry_file(split)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                text = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True)
-                write_atomically(path, text.encode())
+                write_atomically(path, _text(entry))
                 written.append(path)
     return written
+
+
+def read_eval_results(evaluation: EvaluationResults, classifier: EvaluatedClassifier, folder: Path) -> dict[str, bytes]:
+    """The entries of a classifier, as `write_eval_results` put them into `folder`, by the names of their files.
+
+    Raises UserError for a file that it does not make of this evaluation: what is sent to the Hub is nothing else.
+    """
+    place = evaluation.classifiers.index(classifier)
+    own = {
+        _entry_file(split): (split, classifier, row[place])
+        for split, row in zip(evaluation.splits, evaluation.matrix, strict=True)
+    }
+    found = {}
+    for path in sorted(results_of(folder, classifier).glob("*.yaml")):
+        check_inside(path, folder)
+        tree = parse_yaml(read_plain(path).decode(errors="replace"), str(path))
+        entry = _entry_again(tree, *own[path.name]) if path.name in own else None
+        if entry is None:
+            raise UserError(
+                f"{path}: is not what this evaluation gives; delete it, or evaluate again with --eval-results"
+            )
+        found[path.name] = _text(entry)
+    return found
 
 
 def results_of(folder: Path, classifier: EvaluatedClassifier) -> Path:
@@ -69,6 +95,31 @@ def _entry(
         source_name="fmrgen" if commit else None,
         notes=_notes(split, result),
     )
+
+
+def _entry_again(
+    tree: Any, split: EvaluatedSplit, classifier: EvaluatedClassifier, result: Result
+) -> EvalResultEntry | None:
+    """The entry of a result, of the time and the commit that a file says; None where the file says anything else."""
+    match tree:
+        case [{"date": str(now), "source": {"url": str(url)}}]:
+            found = re.fullmatch(r"https?://[^/]+/datasets/.*/blob/([0-9a-f]{40})/.*", url)
+            commit = "" if found is None else found[1]
+        case [{"date": str(now)}]:
+            url, commit = None, None
+        case _:
+            return None
+    if result.total.fmr is None or not re.fullmatch(_WHEN, now) or commit == "":
+        return None
+    entry = _entry(split, classifier, result, commit, now)
+    # The Hub's address may have been another, of a mirror.
+    same_place = url is None or str(entry.source_url).partition("/datasets/")[2] == url.partition("/datasets/")[2]
+    as_there = eval_result_entries_to_yaml([replace(entry, source_url=url)])
+    return entry if same_place and tree == as_there else None
+
+
+def _text(entry: EvalResultEntry) -> bytes:
+    return to_yaml(eval_result_entries_to_yaml([entry])).encode()
 
 
 def _notes(split: EvaluatedSplit, result: Result) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd
 
 from fmrgen.errors import UserError
-from fmrgen.files import check_inside, read_json
+from fmrgen.files import check_inside, read_json, sha256_of
 from fmrgen.hub.repo import Change, HubRepo, RepoState
 from fmrgen.storage.judgements import JudgeFile, OwnSplit, about_path, judges_of, parse_about, table_path, write_about
 from fmrgen.storage.paths import SplitPaths
@@ -48,13 +48,16 @@ def add_judgements(local: SplitPaths, provenance: Provenance, small: Path, repo:
     for judge, about in judges_of(local).items():
         if about.files != provenance.files_digest:
             continue
-        check_inside(table_path(local, judge), local.root)
+        table = table_path(local, judge)
+        check_inside(table, local.root)
+        if sha256_of(table) != about.sha256:
+            raise UserError(f"{table}: is not the table that {judge}.json tells of; judge anew")
         there = about_path(local.at(small), judge)
         if there.exists() and read_json(there) == read_json(about_path(local, judge)):
             continue
         check_same_judge(local.at(small), about, repo)
         write_about(local.at(small), about)
-        operations.append(CommitOperationAdd(_in_repo(local, judge), table_path(local, judge).absolute()))
+        operations.append(CommitOperationAdd(_in_repo(local, judge), table.absolute()))
     return operations
 
 

@@ -25,9 +25,12 @@ class Entry:
 
     schema: Annotated[str, Field(pattern=r"^fmrgen-result/\d+$")]
     files: str
-    classifier: str
+    classifier: Annotated[str, Field(pattern=r"[\p{L}\p{N}\p{P}\p{S}]")]  # something that can be seen
     conditioned: bool
     figures: Mapping[str, Estimate | None] = field(default_factory=dict)  # of the compared metrics
+
+
+_ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
 
 
 def leaderboard(paths: SplitPaths, provenance: Provenance) -> list[Entry]:
@@ -39,7 +42,7 @@ def leaderboard(paths: SplitPaths, provenance: Provenance) -> list[Entry]:
     for path in sorted(paths.results.glob("*.json")):
         with suppress(UserError, ValidationError):
             check_inside(path, paths.root)
-            entry = TypeAdapter(Entry).validate_python(told := read_json(path))
+            entry = _ENTRY.validate_python(told := read_json(path))
             if entry.files == provenance.files_digest:
                 figures = {name: _ESTIMATE.validate_python(told.get(name)) for name in COMPARED}
                 entries.append(replace(entry, figures=figures))

@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from fmrgen.evaluation.results import EvaluatedSplit, EvaluationResults, Result
-from fmrgen.files import write_atomically
+from fmrgen.files import to_yaml, write_atomically
 from fmrgen.hub.results import dataset_name, file_name
 from fmrgen.metrics import COMPARED
 from fmrgen.report.markdown import escape, to_markdown
@@ -33,7 +33,7 @@ def write_model_cards(evaluation: EvaluationResults, folder: Path) -> list[Path]
             results=[replace(result, split=_public_name(split)) for split, result in pairs],
             comparisons=[],
         )
-        card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {escape(classifier.name)}\n\n{to_markdown(alone)}")
+        card = ModelCard(f"---\n{to_yaml(data.to_dict())}---\n\n# {escape(classifier.name)}\n\n{to_markdown(alone)}")
         paths.append(folder / f"{file_name(classifier)}.md")
         write_atomically(paths[-1], str(card).encode())
     return paths

@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
@@ -15,7 +14,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from fmrgen.errors import UserError
-from fmrgen.files import check_inside, read_json
+from fmrgen.files import check_inside, read_json, read_plain
 from fmrgen.hub.benchmark import BenchmarkError, write_benchmark
 from fmrgen.hub.card import citation_tag, data_named
 from fmrgen.hub.client import Operation, RejectedError, check_publication
@@ -140,7 +139,7 @@ def push(
         for name in (CARD, BENCHMARK) if takes_benchmark else (CARD,):
             if name not in state.files and (root / name).is_file():
                 check_inside(root / name, root)
-                shutil.copyfile(root / name, small / name)  # for what was written into it by hand
+                (small / name).write_bytes(read_plain(root / name))  # for what was written into it by hand
         for local in found:
             if not _is_there(local, small, state):
                 _check_replaced(local, small, state, replace)
@@ -290,7 +289,7 @@ def _add_small_files(local: _Local, small: Path) -> None:
         check_inside(path, root)
         target = small / path.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        target.write_bytes(read_plain(path))
 
 
 def _add_tags(hub: HubRepo, found: list[_Local], commit: str) -> list[str]:

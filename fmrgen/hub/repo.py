@@ -2,20 +2,18 @@
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, hf_hub_download
-from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from fmrgen.errors import UserError
 from fmrgen.hub.card import write_card
 from fmrgen.hub.client import HubClient, MissingError, Operation, check_no_token, client_errors, upload_errors
-from fmrgen.hub_timeouts import checked_commit
+from fmrgen.hub_timeouts import checked_commit, no_bars
 from fmrgen.storage.paths import CARD, SMALL_FILE
 
 
@@ -105,7 +103,7 @@ class HubRepo:
     def _fetch(self) -> RepoState:
         with client_errors():
             info = self._hub.api.dataset_info(self.name, revision=self._revision, files_metadata=True)
-        files = {file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or []}
+            files = {str(file.rfilename): file.lfs.sha256 if file.lfs else None for file in info.siblings or []}
         return RepoState(self.name, checked_commit(info.sha, self.name), bool(info.private), files)
 
     def _update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str | None]:
@@ -138,18 +136,6 @@ class HubRepo:
         read = partial(hf_hub_download, state.name, repo_type="dataset", revision=state.commit)
         with ThreadPoolExecutor(8) as pool, no_bars(), client_errors():
             return dict(zip(paths, pool.map(lambda path: Path(read(path)).read_bytes(), paths), strict=True))
-
-
-@contextmanager
-def no_bars() -> Iterator[None]:
-    """Without the progress bars of the Hub's client, for the work of a moment."""
-    shown = not are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bars()
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

@@ -22,10 +22,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recorded:
-    """What became of the results on one split, in a line; and the commit that holds them, where that is on the Hub."""
+    """What became of the results on one split, in a line; the commit that holds them, where that is on the Hub; and
+    whether they are nowhere."""
 
     line: str
     commit: str | None = None
+    failed: bool = False
 
 
 def record_results(evaluation: EvaluationResults) -> list[Recorded]:
@@ -36,7 +38,7 @@ def record_results(evaluation: EvaluationResults) -> list[Recorded]:
     told = []
     for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
         if split.files is None or split.repo is None:
-            told.append(Recorded(f"{split.name}: no split of fmrgen's, so it has no leaderboard"))
+            told.append(Recorded(f"{split.name}: no split of fmrgen's, so it has no leaderboard", failed=True))
             continue
         entries = {
             result_path(split, classifier): _entry(split, classifier, result)
@@ -53,7 +55,7 @@ def record_results(evaluation: EvaluationResults) -> list[Recorded]:
                 commit = _commit_entries(split, entries)
             told.append(Recorded(f"{split.name}: {len(entries)} rows in its leaderboard", commit))
         except UserError as error:  # the evaluation itself is safe
-            told.append(Recorded(f"{split.name}: leaderboard not written: {error}"))
+            told.append(Recorded(f"{split.name}: leaderboard not written: {error}", failed=True))
     return told
 
 

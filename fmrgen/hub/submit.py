@@ -13,10 +13,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.evaluation.results import read_figures
-from fmrgen.files import open_plain
+from fmrgen.files import check_inside, open_plain
 from fmrgen.hub.client import HubClient, client_errors, upload_errors
-from fmrgen.hub.eval_results import FOLDER, results_of
-from fmrgen.hub.repo import no_bars
+from fmrgen.hub.eval_results import FOLDER, read_eval_results
+from fmrgen.hub_timeouts import no_bars
 
 _DESCRIPTION = (
     "Foundation Model-oriented Robustness of this model, measured with fmrgen. The notes of each entry have the "
@@ -91,17 +91,19 @@ def read_models(path: Path) -> dict[str, str]:
 
 def _files(folder: Path, models: Mapping[str, str]) -> dict[str, dict[str, bytes]]:
     """The entries of each classifier by their paths in a model's repo."""
-    classifiers = {classifier.name: classifier for classifier in read_figures(folder / "evaluation.json").classifiers}
+    evaluation = read_figures(folder / "evaluation.json")
+    classifiers = {classifier.name: classifier for classifier in evaluation.classifiers}
     found = {}
     for name in models:
         if name not in classifiers:
             raise UserError(f"{folder}: has no classifier {name}; there is {', '.join(classifiers)}")
-        paths = sorted(results_of(folder / "eval-results", classifiers[name]).glob("*.yaml"))
-        if not paths:
+        check_inside(folder / "eval-results", folder)
+        entries = read_eval_results(evaluation, classifiers[name], folder / "eval-results")
+        if not entries:
             raise UserError(
                 f"{folder}: has no results of {name} to submit; evaluate splits on the Hub with --eval-results"
             )
-        found[name] = {f"{FOLDER}/{path.name}": path.read_bytes() for path in paths}
+        found[name] = {f"{FOLDER}/{file}": content for file, content in entries.items()}
     return found
 
 
@@ -126,7 +128,8 @@ class _Model:
         for proposed in self._open_ones():
             if self._has(files, str(proposed.git_reference)):
                 return "open", proposed.url
-            own = proposed if proposed.author == account and proposed.title.startswith("Robustness (FMR)") else own
+            if proposed.author == account and str(proposed.title).startswith("Robustness (FMR)"):
+                own = proposed
         if dry_run:
             return "new", None
         commit = partial(

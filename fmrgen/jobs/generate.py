@@ -23,7 +23,7 @@ from fmrgen.distributed.shard_locks import ShardLocks, own_shards
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_writable
-from fmrgen.jobs.lifecycle import claim, finish, new_provenance, nonfinite_error, record_run
+from fmrgen.jobs.lifecycle import claim, finish, new_provenance, nonfinite_error, record_part, record_run
 from fmrgen.jobs.progress import Progress, ProgressCounter
 from fmrgen.jobs.self_check import oracle_caution
 from fmrgen.metrics import Summary
@@ -99,6 +99,7 @@ def make_split(
         if not provenance.is_finished:
             job.record(run)
         if not folder.is_whole:
+            record_part(folder)
             on_note(
                 f"{paths.root}: holds a part of {paths.name}; when all parts are made, bring their folders to one "
                 "machine, and fmrgen merge makes one split of them"

@@ -12,7 +12,7 @@ from fmrgen.components import Components
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.distributed.shard_locks import ShardLocks
 from fmrgen.errors import UserError
-from fmrgen.files import check_inside, held
+from fmrgen.files import check_inside, held, sha256_of
 from fmrgen.hub.card import check_card, renew_card
 from fmrgen.metrics import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.oracles.base import OracleConfig
@@ -150,6 +150,15 @@ def record_run(paths: SplitPaths, ended: Run) -> None:
         provenance = read_provenance(paths)
         runs = [ended if run.id == ended.id else run for run in provenance.runs]
         provenance.model_copy(update={"runs": runs}).write(paths)
+
+
+def record_part(folder: SplitFolder) -> None:
+    """Writes down the sha256 of the shards of a part, by which `merge` knows whether they are still the same."""
+    with held(folder.paths.lock):
+        provenance = read_provenance(folder.paths)
+        there = {folder.name_of(shard): folder.shard_path(shard) for shard in range(folder.shards)}
+        files = {name: provenance.files.get(name) or sha256_of(path) for name, path in there.items() if path.exists()}
+        provenance.model_copy(update={"files": files}).write(folder.paths)
 
 
 def finish(folder: SplitFolder, faults: Counter[str | None] | None = None) -> Summary:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fmrgen.errors import UserError
-from fmrgen.files import check_writable, write_atomically
+from fmrgen.files import check_writable, sha256_of, write_atomically
 from fmrgen.jobs.lifecycle import claimed_alone, finish
 from fmrgen.metrics import Summary
 from fmrgen.storage.open import parse_reference
@@ -23,7 +23,8 @@ def merge(
 ) -> dict[str, Summary]:
     """Copies the shards of parts into one folder and finishes the splits that are whole there.
 
-    A shard that several parts hold is taken once, one that is damaged not at all.
+    A shard that several parts hold is taken once, one that is damaged not at all: the sha256 of its shards is on record
+    in every part that was made to its end.
 
     Args:
         parts: folders, `FOLDER[:CONFIG/SPLIT]`, made by the same recipe, from the same examples and with the same
@@ -34,9 +35,8 @@ def merge(
         The splits' figures by CONFIG/SPLIT.
 
     Raises:
-        UserError: the parts do not belong together; or shards are missing at the end: what there is has been copied
-        then,
-            and `generate` makes the rest.
+        UserError: the parts do not belong together, or two of them hold different files of one shard; or shards are
+            missing at the end: what there is has been copied then, and `generate` makes the rest.
     """
     check_writable(Path(output))
     found: dict[tuple[str, str], list[_Part]] = {}
@@ -79,19 +79,29 @@ def _splits_of(part: str) -> tuple[Path, dict[tuple[str, str], Provenance]]:
 def _merge(parts: list[_Part], output: Path, config: str, split: str, on_note: Callable[[str], None]) -> Summary:
     first = parts[0][1]
     runs = [run for _, provenance in parts for run in provenance.runs]
+    found: dict[int, Path] = {}
+    for root, provenance in parts:
+        folder = SplitFolder.of(SplitPaths(root, config, split), provenance)
+        intact, wrong = folder.intact_shards(provenance)
+        for error in wrong:
+            on_note(f"{error.path}: {error.reason}; it is left out")
+        for shard in intact:
+            _check_same_file(found.setdefault(shard, folder.shard_path(shard)), folder.shard_path(shard))
     with claimed_alone(output, config, split, first, runs, on_note) as (target, _):
-        there = {shard for shard in range(target.shards) if target.shard_path(shard).exists()}
-        for root, provenance in parts:
-            folder = SplitFolder.of(SplitPaths(root, config, split), provenance)
-            intact, wrong = folder.intact_shards(provenance)
-            for error in wrong:
-                on_note(f"{error.path}: {error.reason}; it is left out")
-            for shard in sorted(intact.keys() - there):
-                write_atomically(target.shard_path(shard), folder.shard_path(shard).read_bytes())
-                there.add(shard)
-        if missing := target.shards - len(there):
+        there = {shard: target.shard_path(shard) for shard in range(target.shards) if target.shard_path(shard).exists()}
+        for shard in sorted(found.keys() & there.keys()):
+            _check_same_file(there[shard], found[shard])
+        for shard in sorted(found.keys() - there.keys()):
+            write_atomically(target.shard_path(shard), found[shard].read_bytes())
+        if missing := target.shards - len({*there, *found}):
             raise _IncompleteError(
                 f"{output}:{config}/{split}: {missing} of {target.shards} shards are in none of the parts; their "
                 f"generate command with --output {output} makes them"
             )
         return finish(target)
+
+
+def _check_same_file(one: Path, other: Path) -> None:
+    """Raises UserError where two files of one shard differ: which of them is right can't be known."""
+    if one != other and sha256_of(one) != sha256_of(other):
+        raise UserError(f"{other}: is another file than {one}, and both are of one shard; merge without one of the two")

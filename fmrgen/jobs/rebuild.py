@@ -15,11 +15,10 @@ from fmrgen.jobs.lifecycle import claimed_alone, finish
 from fmrgen.metrics import Summary
 from fmrgen.recipe import load_source
 from fmrgen.sources.base import RawExample, Source, SourceConfig
-from fmrgen.storage.delta import DIGEST, deltas_in, pixels_sha256, read_about, read_delta, rebuilt_table, write_delta
+from fmrgen.storage.delta import DIGEST, deltas_in, pixels_sha256, read_about, read_delta, rebuilt_file, write_delta
 from fmrgen.storage.open import choose_split, parse_reference
 from fmrgen.storage.paths import DELTAS, SplitPaths, splits_in
-from fmrgen.storage.provenance import read_provenance
-from fmrgen.storage.shards import parquet_bytes
+from fmrgen.storage.provenance import check_not_newer, read_provenance
 
 _FITS: tuple[Fit, ...] = ("crop", "squash", "pad")
 
@@ -81,8 +80,8 @@ def rebuild(
         The figures of each split, by `CONFIG/SPLIT`.
 
     Raises:
-        UserError: there is no delta, another split of its name is in `output`, or an original is not the one that the
-            split was made from, with what differs.
+        UserError: there is no delta, another split of its name is in `output`, an original is not the one that the
+            split was made from, with what differs, or a rebuilt shard is not the file that was published.
     """
     check_writable(Path(output))
     if (Path(output) / DELTAS).exists():
@@ -105,6 +104,7 @@ def _rebuild(
     on_note: Callable[[str], None],
 ) -> Summary:
     about, provenance = read_about(root, config, split)
+    check_not_newer(f"{root}: {config}/{split}", provenance)
     originals = _Originals(build_source(source), provenance.image_size)
     with claimed_alone(output, config, split, provenance, provenance.runs, on_note) as (target, claimed):
         if claimed.is_finished and dict(claimed.files) == dict(provenance.files):
@@ -115,11 +115,11 @@ def _rebuild(
         done = 0
         for shard in range(target.shards):
             name = f"{DELTAS}/{target.name_of(shard)}"
-            table = read_delta(root, name, about.files[name])
+            table = read_delta(root, name, about.files[name], provenance.row_schema.features)
             ids, digests = table["id"].to_pylist(), table[DIGEST].to_pylist()
             pixels = {i: originals.pixels(i, told) for i, told in zip(ids, digests, strict=True)}
-            rebuilt = rebuilt_table(table, provenance.files_digest, pixels)
-            write_atomically(target.shard_path(shard), parquet_bytes(rebuilt))
+            content = rebuilt_file(table, pixels, provenance, target.name_of(shard))
+            write_atomically(target.shard_path(shard), content)
             done += len(ids)
             on_rows(done, provenance.rows)
         return finish(target)
@@ -140,7 +140,12 @@ class _Originals:
             if example is None:
                 raise UserError(f"source: id {example_id} is not in it; it is another source, or another order")
             self._waiting[example.id] = example
-        image = open_rgb(self._waiting.pop(example_id).image)
+        stored = self._waiting.pop(example_id).image
+        try:
+            image = open_rgb(stored)
+        except UserError as error:
+            where = f" ({stored})" if isinstance(stored, str) else ""
+            raise UserError(f"source: image of id {example_id}{where} is unreadable ({error}); repair it") from None
         pixels = resize(image, self._size, self._source.fit)
         if pixels_sha256(pixels) == digest:
             return pixels

@@ -62,8 +62,7 @@ def verify_files(split: str) -> FilesVerification:
     if provenance is None or not provenance.is_finished:
         raise UserError(f"{split}: its provenance is not that of a finished split; push it again")
     wrong = [
-        f"{file}: "
-        f"{'is missing' if file not in state.files else 'is not the file that it was when the split was finished'}"
+        f"{file}: {'is missing' if file not in state.files else 'is not the file whose sha256 is on record'}"
         for file, digest in provenance.files.items()
         if file not in state.files or state.files[file] not in (None, digest)  # None: too small for a digest there
     ]

@@ -1,12 +1,12 @@
 """Image-text models that OpenCLIP alone has, as Perception Encoder and DFN: `pip install 'fmrgen[oracles]'`."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmrgen.config import Revision
 from fmrgen.errors import UserError, one_line
+from fmrgen.files import read_json
 from fmrgen.oracles._image_text import TEXTS_AT_ONCE, DecidingConfig, ImageTextOracle, check_read_apart
 from fmrgen.trust.recipes import paths_among
 
@@ -35,7 +35,7 @@ class Config(DecidingConfig):
         folder = _fetched(self.model, self.revision)
         name = f"local-dir:{folder}"
         try:
-            _check_loads_nothing_else(json.loads((folder / _CONFIG).read_text()))
+            _check_loads_nothing_else(read_json(folder / _CONFIG))
             model, _, preprocess = open_clip.create_model_and_transforms(name)
             tokenizer = open_clip.get_tokenizer(name)
         except Exception as error:  # a broken or foreign folder can fail anywhere in the libraries

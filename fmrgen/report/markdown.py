@@ -1,5 +1,6 @@
 """An evaluation as Markdown, to be pasted."""
 
+from fmrgen.errors import printable
 from fmrgen.evaluation.results import EvaluationResults
 from fmrgen.report.tables import (
     EXPLAINED,
@@ -68,7 +69,8 @@ def table_of(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is; names come from anyone."""
+    """Text that Markdown shows as it is, on one line; names come from anyone."""
+    text = printable(" ".join(text.split()))
     for character in "\\`*_<>|[]&#~":
         text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
+    return text

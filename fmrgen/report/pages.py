@@ -4,12 +4,14 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from fmrgen.errors import printable
 from fmrgen.evaluation.results import EvaluationResults
 from fmrgen.report.gallery import Gallery
 from fmrgen.report.tables import (
@@ -120,16 +122,20 @@ def audit_page(told: dict[str, Any]) -> str:
 
 
 def render_page(template: str, **values: Any) -> str:
-    """A page from a template of this package; whatever is put into it is text."""
-    folder = Path(__file__).parent / "templates"
-    environment = Environment(
-        loader=FileSystemLoader(folder),
+    """A page from a template of this package; whatever is put into it is text, and turns no direction."""
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(**values)
 
 
 def _script_data(galleries: Sequence[Gallery], short: dict[str, str]) -> Markup:
@@ -139,8 +145,17 @@ def _script_data(galleries: Sequence[Gallery], short: dict[str, str]) -> Markup:
 
 def _json_in_page(told: Any) -> Markup:
     """JSON that nothing in it can break out of."""
-    text = json.dumps(told, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_shown(told), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _shown(told: Any) -> Any:
+    """All texts in a value as a page may show them; markup is our own."""
+    if isinstance(told, str):
+        return told if isinstance(told, Markup) else "\n".join(map(printable, told.split("\n")))
+    if isinstance(told, dict):
+        return {key: _shown(value) for key, value in told.items()}
+    return [_shown(value) for value in told] if isinstance(told, list | tuple) else told
 
 
 def png_address(png: bytes) -> str:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from fmrgen.errors import UserError, one_line
+from fmrgen.files import read_json, read_plain
 from fmrgen.image_files import MOST_BYTES
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources._selection import refuse_selection_of_a_stream, select
@@ -95,8 +96,8 @@ def _tars_of(url: str) -> list[str]:
         return [url]
     folder = Path(url) if (Path(url) / _SHARDS).is_file() else Path(url) / "test"
     try:
-        count = int((folder / _SHARDS).read_text())
-    except (OSError, ValueError):
+        count = int(read_plain(folder / _SHARDS))
+    except (UserError, ValueError):
         raise UserError(
             f"source.urls: {url} is a folder without a {_SHARDS} that can be read; name its tars, {url}/*.tar"
         ) from None
@@ -261,11 +262,11 @@ def _is_command(url: str) -> bool:
 def _names_beside(files: list[str]) -> list[str] | None:
     """The class names that an export of fmrgen put beside its tars, or CLIP_benchmark's layout has above them."""
     if files and (folder := Path(files[0]).parent).joinpath(_SHARDS).is_file():
-        with suppress(OSError, UnicodeDecodeError):
-            return (folder.parent / "classnames.txt").read_text(encoding="utf-8").splitlines()
+        with suppress(UserError, UnicodeDecodeError):
+            return read_plain(folder.parent / "classnames.txt").decode().splitlines()
     for path in sorted(Path(files[0]).parent.glob("*.json")) if files else []:
-        with suppress(ValueError, KeyError, TypeError, OSError):
-            told = json.loads(path.read_text(encoding="utf-8"))
+        with suppress(UserError, KeyError, TypeError):
+            told = read_json(path)
             if Path(files[0]).name in [tar["name"] for tar in told["tars"]]:
                 return told["classes"]
     return None

@@ -16,20 +16,23 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets import Features
 
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, of_schema, open_plain, read_json, sha256_of, write_atomically
 from fmrgen.image_files import open_rgb
 from fmrgen.storage.judgements import to_parquet
 from fmrgen.storage.paths import DELTAS, SplitPaths
 from fmrgen.storage.provenance import Provenance, parse_provenance
 from fmrgen.storage.schema import IMAGES
-from fmrgen.storage.shards import SplitFolder
+from fmrgen.storage.shards import SplitFolder, parquet_bytes
+from fmrgen.trust.parquet import check_parquet_files
 
 SCHEMA: Literal["fmrgen-delta/2"] = "fmrgen-delta/2"
 DIGEST = "original_sha256"
 
 _SPLIT_SCHEMA = b"fmrgen_split_schema"
+_SPLIT_WRITER = b"fmrgen_split_writer"  # the library that wrote the split's file, as it calls itself
 
 
 @dataclass(frozen=True)
@@ -87,16 +90,17 @@ def write_delta(paths: SplitPaths, provenance: Provenance, folder: Path, on_rows
             table = parquet.read()
             # As it was given to the writer: what a reader makes of it is not written to the same bytes.
             schema = base64.b64decode(parquet.metadata.metadata[b"ARROW:schema"])
+            told = {_SPLIT_SCHEMA: schema, _SPLIT_WRITER: parquet.metadata.created_by}
         path = folder / DELTAS / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, to_parquet(_masked_table(table, schema, provenance.files_digest)))
+        write_atomically(path, to_parquet(_masked_table(table, told, provenance.files_digest)))
         files[f"{DELTAS}/{name}"] = sha256_of(path)
         on_rows(len(table))
     for path in (folder / DELTAS / paths.config).glob(f"{paths.split}-*.parquet"):
         if path.relative_to(folder).as_posix() not in files:  # of another delta of that name
             path.unlink()
-    told = {"schema": SCHEMA, "provenance": provenance.tree, "files": files}
-    text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    about = {"schema": SCHEMA, "provenance": provenance.tree, "files": files}
+    text = json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(about_path(folder, paths.config, paths.split), text.encode())
 
 
@@ -115,27 +119,69 @@ def read_about(root: Path, config: str, split: str) -> tuple[DeltaFile, Provenan
     return about, provenance
 
 
-def read_delta(root: Path, name: str, digest: str) -> pa.Table:
-    """A file of a delta. Raises UserError where it is not the one that was written."""
+def read_delta(root: Path, name: str, digest: str, features: Features) -> pa.Table:
+    """A file of a delta.
+
+    Args:
+        root: of the delta.
+        name: of the file in it.
+        digest: its sha256.
+        features: of the split's columns.
+
+    Raises:
+        UserError: it is not the file that was written, or not that of such a split.
+    """
     path = root / name
     check_inside(path, root)
     if not path.is_file() or sha256_of(path) != digest:
         raise UserError(f"{path}: is gone, or not the file that was written; fetch it again")
-    with open_plain(path) as file:
-        return pq.read_table(file)
+    check_parquet_files([str(path)])
+    try:
+        with open_plain(path) as file:
+            table = pq.read_table(file)
+        _check_columns(table, features.arrow_schema)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        why = one_line(error, 120)
+        raise UserError(f"{path}: is not the delta of a split ({why}); get another from its publisher") from None
+    return table
 
 
-def rebuilt_table(table: pa.Table, split: str, originals: Mapping[int, np.ndarray]) -> pa.Table:
-    """The rows of a split from those of its delta.
+def _check_columns(table: pa.Table, split: pa.Schema) -> None:
+    """Raises ValueError or ArrowException where a table is not that of a delta of a split with this schema."""
+    told = pa.ipc.read_schema(pa.py_buffer((table.schema.metadata or {}).get(_SPLIT_SCHEMA, b"")))
+    masked = [pa.field(field.name, pa.binary()) if field.name in IMAGES else field for field in split]
+    if not told.equals(split) or not table.schema.equals(pa.schema([*masked, pa.field(DIGEST, pa.string())])):
+        raise ValueError("its columns are others")
+    if any(column.null_count for column in table.columns):
+        raise ValueError("a value is missing")
+
+
+def rebuilt_file(table: pa.Table, originals: Mapping[int, np.ndarray], provenance: Provenance, name: str) -> memoryview:
+    """The file of a split's shard, from that of its delta.
 
     Args:
         table: of the delta.
-        split: the digest of the split's files.
         originals: pixels, uint8 [H, W, 3], by id, each proved to be the right one.
+        provenance: of the split.
+        name: of the shard in it.
 
     Returns:
-        The table with the schema and all values that the split's shard had.
+        The very bytes that were published.
+
+    Raises:
+        UserError: they come out as others.
     """
+    content = parquet_bytes(_unmasked_table(table, provenance.files_digest, originals))
+    if hashlib.sha256(content).hexdigest() != provenance.files[name]:
+        writer = table.schema.metadata.get(_SPLIT_WRITER, b"another pyarrow").decode(errors="replace")
+        why = "its delta was changed: fetch it again from where it was published"
+        if not writer.endswith(f" {pa.cpp_version}"):
+            why = f"it was written by {writer}, and this is {pa.cpp_version}: install that version; or {why}"
+        raise UserError(f"{name}: comes out as another file than the published one; {why}")
+    return content
+
+
+def _unmasked_table(table: pa.Table, split: str, originals: Mapping[int, np.ndarray]) -> pa.Table:
     schema = pa.ipc.read_schema(pa.py_buffer(table.schema.metadata[_SPLIT_SCHEMA]))
     ids = table["id"].to_pylist()
     columns = []
@@ -149,7 +195,7 @@ def rebuilt_table(table: pa.Table, split: str, originals: Mapping[int, np.ndarra
     return pa.table(columns, schema=schema)
 
 
-def _masked_table(table: pa.Table, schema: bytes, split: str) -> pa.Table:
+def _masked_table(table: pa.Table, told: dict[bytes, Any], split: str) -> pa.Table:
     ids = table["id"].to_pylist()
     originals = [np.asarray(open_rgb(stored["bytes"])) for stored in table["original"].to_pylist()]
     for name in IMAGES:
@@ -157,4 +203,4 @@ def _masked_table(table: pa.Table, schema: bytes, split: str) -> pa.Table:
         laid = pa.array([masked(stored["bytes"], split, name, i, pixels) for stored, i, pixels in rows], pa.binary())
         table = table.set_column(table.schema.get_field_index(name), name, laid)
     table = table.append_column(DIGEST, pa.array([pixels_sha256(pixels) for pixels in originals]))
-    return table.replace_schema_metadata({_SPLIT_SCHEMA: schema})
+    return table.replace_schema_metadata(told)

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
+from glob import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +20,7 @@ from pydantic import Field
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, of_schema, open_plain, read_json, write_atomically
-from fmrgen.hub_timeouts import bound_requests
+from fmrgen.hub_timeouts import bound_requests, no_bars
 from fmrgen.storage.open import OpenedSplit
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance
@@ -26,10 +28,12 @@ from fmrgen.trust.parquet import check_table
 
 SCHEMA: Literal["fmrgen-judgements/1"] = "fmrgen-judgements/1"
 NAME = r"\w[\w.-]*"  # of a judge
+_LONGEST_NAME = 100  # in bytes
 _SHA256 = r"^[0-9a-f]{64}$"
 PEOPLE = "people"  # what all persons say together
 HUMAN = "human"  # of `--valid-by`: whoever is a person
 _MOST_OF_A_ROW = 6  # verdicts: of its image, its original and its reconstruction, once and again
+_LARGEST = 1 << 28  # bytes of a file on the Hub; of a million images there are some 2^27
 UNSURE = -2  # the label where a person can't tell
 Which = Literal["image", "original", "reconstruction"]
 Kind = Literal["oracle", "vlm", "person"]
@@ -110,8 +114,11 @@ def about_path(paths: SplitPaths, judge: str) -> Path:
 
 def check_judge_name(name: str) -> None:
     """Raises UserError for a name that can't be a file's, or that all persons together have."""
-    if not re.fullmatch(NAME, name):
-        raise UserError(f"judge {name!r}: its name becomes a file's; use letters, digits and _ . -, NAME=…")
+    if not re.fullmatch(NAME, name) or len(name.encode()) > _LONGEST_NAME:
+        raise UserError(
+            f"judge {name[:_LONGEST_NAME]!r}: its name becomes a file's; use letters, digits and _ . -, NAME=…, and no "
+            f"more than {_LONGEST_NAME} bytes"
+        )
     if name in (PEOPLE, HUMAN):
         raise UserError(f"judge {name}: all persons together are called so; choose another name")
 
@@ -273,7 +280,10 @@ def judgements_of(opened: OpenedSplit) -> tuple[list[Judgements], list[str]]:
         return [], []
     paths = opened.paths
     if opened.revision is not None:
-        paths = paths.at(_fetched(opened.repo, opened.revision, paths.at(Path())))
+        root = _fetched(opened.repo, opened.revision, paths.at(Path()))
+        if root is None:
+            return [], []
+        paths = paths.at(root)
     found, notes = [], []
     for judge, about in judges_of(paths).items():
         if about.files != opened.provenance.files_digest:
@@ -291,13 +301,22 @@ def judgements_of(opened: OpenedSplit) -> tuple[list[Judgements], list[str]]:
     return found, notes
 
 
-def _fetched(repo: str, revision: str, split: SplitPaths) -> Path:
-    """The folder in which the judgements of a split on the Hub are, once fetched."""
-    from huggingface_hub import snapshot_download
+def _fetched(repo: str, revision: str, split: SplitPaths) -> Path | None:
+    """The folder in which the judgements of a split on the Hub are, once fetched; None where there are none."""
+    from huggingface_hub import HfApi, snapshot_download
 
     bound_requests()
+    folder = f"{split.judgements.as_posix()}/"
     try:
-        patterns = [f"{split.judgements.as_posix()}/*"]
-        return Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=patterns))
+        info = HfApi().dataset_info(repo, revision=revision, files_metadata=True)
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or [] if file.rfilename.startswith(folder)}
+        for name, size in sizes.items():
+            if size > _LARGEST:
+                raise UserError(f"{name} has {size:,} bytes, and no more than {_LARGEST:,} are fetched")
+        if not sizes:
+            return None
+        with no_bars():
+            fetch = partial(snapshot_download, repo, repo_type="dataset", revision=revision)
+            return Path(fetch(allow_patterns=[*map(escape, sizes)]))
     except Exception as error:  # the Hub's client and the network under it fail in many ways
         raise UserError(f"{repo}: its judgements can't be fetched: {one_line(error)}") from None

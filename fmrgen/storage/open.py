@@ -15,7 +15,7 @@ from PIL import Image as PILImage
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, check_plain_path, is_inside, read_json
-from fmrgen.hub_timeouts import bound_requests, checked_commit
+from fmrgen.hub_timeouts import bound_requests, checked_commit, no_bars
 from fmrgen.image_files import lies_in_repo, open_rgb, path_inside, stored_image
 from fmrgen.labels import Labels
 from fmrgen.storage.paths import DELTAS, SplitPaths, deltas_among, splits_among, splits_in
@@ -370,7 +370,9 @@ def _read_provenance(repo: str, revision: str | None, config: str, split: str) -
     from huggingface_hub import hf_hub_download
 
     file = SplitPaths(Path(), config, split).provenance.as_posix()
-    return parse_provenance(read_json(Path(hf_hub_download(repo, file, repo_type="dataset", revision=revision))))
+    with no_bars():
+        fetched = hf_hub_download(repo, file, repo_type="dataset", revision=revision)
+    return parse_provenance(read_json(Path(fetched)))
 
 
 def _with_features(stream: IterableDataset, name: str) -> IterableDataset:

@@ -142,7 +142,7 @@ class Provenance(_Recorded):
         judges: the members of the oracle, where that is a panel whose verdicts are in the rows.
         code_sha256: of the files of modules that the recipe names, by the modules.
         skipped: examples without a row.
-        files: sha256 of the shards by their paths in the folder, of an earlier end if unfinished.
+        files: sha256 of the shards by their paths in the folder; if unfinished, of an earlier end or of a whole part.
         num_bytes, download_size: of the columns unpacked, and of the files.
         summary: the figures that the version which finished the split knew.
     """

@@ -164,7 +164,7 @@ class SplitFolder:
         if not path.exists():
             raise ShardError(path, "is missing")
         if sha256 is not None and sha256_of(path) != sha256:
-            raise ShardError(path, "is not the file that it was when the split was finished")
+            raise ShardError(path, "is not the file whose sha256 is on record")
         try:
             with open_plain(path) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
                 metadata, schema = file.metadata, file.schema_arrow

@@ -8,6 +8,7 @@ from huggingface_hub import DatasetCard
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, open_plain
+from fmrgen.hub_timeouts import no_bars
 from fmrgen.trust.recipes import is_within
 
 
@@ -65,7 +66,8 @@ def _card_of(repo: str, revision: str | None, name: str) -> str | None:
         from huggingface_hub.errors import EntryNotFoundError
 
         try:
-            path = Path(hf_hub_download(repo, name, repo_type="dataset", revision=revision))
+            with no_bars():
+                path = Path(hf_hub_download(repo, name, repo_type="dataset", revision=revision))
         except EntryNotFoundError:
             return None
     elif path.exists() or path.is_symlink():

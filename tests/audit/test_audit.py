@@ -283,6 +283,7 @@ def test_who_does_not_know_the_address_gets_nothing_and_nobody_sees_more_than_th
         (["--raters", ""], "--raters: needs each name once"),
         (["--raters", "people"], "judge people: all persons together are called so; choose another name"),
         (["--raters", "../ann"], "judge '../ann': its name becomes a file's"),
+        (["--raters", "a" * 300], f"judge '{'a' * 100}': its name becomes a file's"),
         (["--raters", "ann", "--port", "99999"], "--host 127.0.0.1 --port 99999: can't be listened on"),
         (["--raters", "ann", "--import", "gone.json"], "gone.json: is no file of answers"),
     ],

@@ -1,6 +1,7 @@
 """The command line: help without torch, mistakes in one line with exit status 2."""
 
 import functools
+import os
 import signal
 import subprocess
 import sys
@@ -116,3 +117,12 @@ def test_recipes_lists_what_can_be_run(capsys):
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert "mnist-lenet" in names
     assert not [name for name in names if name.startswith("_")]
+
+
+def test_q_silences_the_hubs_client_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "")  # to be as before afterwards
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")
+    assert run("merge", tmp_path / "gone", "-o", tmp_path) == 2
+    assert "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ
+    assert run("merge", tmp_path / "gone", "-o", tmp_path, "-q") == 2
+    assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import warnings
 
 import pytest
@@ -17,13 +18,14 @@ def told(split):
     return json.loads((split / "croissant.json").read_text())
 
 
-def test_it_is_valid(split, told):
+def test_it_is_valid(split, told, caplog):
     mlcroissant = pytest.importorskip("mlcroissant")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset = mlcroissant.Dataset(jsonld=split / "croissant.json")
     issues = dataset.metadata.ctx.issues
-    assert not issues.errors
+    assert (issues.errors, issues.warnings) == (set(), set())
+    assert not [record for record in caplog.records if record.name == "absl"]
     names = {field.name for record_set in dataset.metadata.record_sets for field in record_set.fields}
     assert {"mnist-lenet/image", "mnist-lenet/clip_score", "mnist-lenet/step_losses"} <= names
     assert told["conformsTo"] == ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
@@ -54,6 +56,22 @@ def test_a_flipped_byte_is_found_from_the_metadata_alone(split, told):
         and hashlib.sha256((split / one["contentUrl"]).read_bytes()).hexdigest() != one["sha256"]
     ]
     assert wrong == ["mnist/lenet-00001-of-00003.parquet"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "bytes", "link"])
+def test_what_is_in_its_place_is_replaced_unread(split, told, kind, tmp_path):
+    path = split / "croissant.json"
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "bytes":
+        path.write_bytes(b"\xff")
+    else:
+        (tmp_path / "outside").write_text("private")
+        path.symlink_to(tmp_path / "outside")
+    write_card(split, "you/digits")
+    assert json.loads(path.read_text()) == told
+    assert kind != "link" or (tmp_path / "outside").read_text() == "private"
 
 
 def test_what_it_says_otherwise_is_told(split, told, capsys):

@@ -15,12 +15,13 @@ from fmrgen import evaluate
 from fmrgen.errors import UserError
 from fmrgen.evaluation.results import read_figures
 from fmrgen.hub.benchmark import write_benchmark
-from fmrgen.hub.eval_results import results_of, write_eval_results
+from fmrgen.hub.eval_results import read_eval_results, results_of, write_eval_results
 from fmrgen.hub.results import Recorded
 from fmrgen.hub.submit import read_models
 
 LENET = "asset:mnist/lenet"
 NETS = 20
+NO_ANSWERS = {name: {"status": 200, "body": body} for name, body in {"null": "null", "list": "[]"}.items()}
 
 
 def of_the_hub(split, folder, classifiers=("mine",), revision="c" * 40):
@@ -77,9 +78,11 @@ def test_tasks_that_others_wrote_stay(split):
         assert told["tasks"] == theirs["tasks"]
 
 
-@pytest.mark.parametrize("text", ["[1]", "tasks: 3", "tasks: [a]", "tasks: [{config: a}]", "a: [", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["[1]", "tasks: 3", "tasks: [a]", "tasks: [{config: a}]", "a: [", "\x00", "[" * 5000, "\udcff"]
+)
 def test_an_eval_yaml_that_is_none(split, text):
-    (split / "eval.yaml").write_text(text)
+    (split / "eval.yaml").write_text(text, errors="surrogateescape")
     with pytest.raises(UserError, match=r"someone/digits: eval.yaml: .*fix it by hand"):
         write_benchmark(split, "someone/digits")
 
@@ -117,6 +120,40 @@ def test_what_there_is_not_to_submit(split, tmp_path, capsys):
     assert run("submit", tmp_path / "a", "--models", tmp_path / "none.yaml") == 2
 
 
+def test_only_what_the_evaluation_gives_is_sent(split, tmp_path, capsys):
+    figures, (path,) = of_the_hub(split, tmp_path / "a")
+    mine = figures.classifiers[0]
+    own = path.read_bytes()
+    read = lambda: read_eval_results(figures, mine, tmp_path / "a/eval-results")  # noqa: E731
+    assert read() == {path.name: own}
+    (entry,) = yaml.safe_load(own)
+    mirrored = entry | {"source": entry["source"] | {"url": entry["source"]["url"].replace("huggingface.co", "mirror")}}
+    path.write_text(f"# private\n{yaml.safe_dump([mirrored])}")
+    assert read() == {path.name: own}
+    for changed in (
+        b"password: hunter2",
+        b"\xff",
+        yaml.safe_dump([entry | {"value": 99.9}]).encode(),
+        yaml.safe_dump([entry | {"date": "soon"}]).encode(),
+        yaml.safe_dump([entry | {"more": "private"}]).encode(),
+        yaml.safe_dump([entry | {"source": {"url": "https://evil/", "name": "fmrgen"}}]).encode(),
+        yaml.safe_dump([entry, entry]).encode(),
+    ):
+        path.write_bytes(changed)
+        with pytest.raises(UserError, match=r"is not what this evaluation gives; delete it|can't be read"):
+            read()
+    path.write_bytes(own)
+    path.with_name("other.yaml").write_bytes(own)
+    with pytest.raises(UserError, match=r"other\.yaml: is not what this evaluation gives"):
+        read()
+    path.with_name("other.yaml").unlink()
+    path.rename(tmp_path / "private")
+    path.symlink_to(tmp_path / "private")
+    (tmp_path / "map.yaml").write_text("mine: team/net\n")
+    assert run("submit", tmp_path / "a", "--models", tmp_path / "map.yaml") == 2
+    assert "is a link that leads out of the folder and is not followed" in capsys.readouterr().err
+
+
 @pytest.mark.job
 def test_a_pull_request_for_each_model_and_never_a_second(hub, split, tmp_path):
     names = [f"net{number}" for number in range(NETS)]
@@ -147,10 +184,10 @@ def test_a_pull_request_for_each_model_and_never_a_second(hub, split, tmp_path):
     assert done[0] == 0, done
     jobs = []
     for position in range(len(begin.requests)):
-        for name in ("500", "killed after"):
+        for name, fault in {**{name: FAULTS[name] for name in ("500", "killed after")}, **NO_ANSWERS}.items():
             world = f"{name}{position}".replace(" ", "")
             hub.copy_world("one", world)
-            jobs.append({"world": world, "arguments": one, "fault": {"at": position, **FAULTS[name]}})
+            jobs.append({"world": world, "arguments": one, "fault": {"at": position, **fault}})
     for job, calls in zip(jobs, run_jobs(hub, tmp_path, jobs), strict=True):
         met = f"{job['fault']}: {calls}"
         assert calls[-1][0] == 0, met
@@ -163,7 +200,7 @@ def test_a_pull_request_for_each_model_and_never_a_second(hub, split, tmp_path):
 
     # Results that changed go to the pull request that is open; once it is merged there is nothing to do.
     entry = next(Path(tmp_path / "evaluation/eval-results").glob("net0*/.eval_results/*.yaml"))
-    entry.write_text(entry.read_text().replace("made against", "found to be made against"))
+    entry.write_text(re.sub(r"date: '\d{4}", "date: '2020", entry.read_text()))
     ((updated,),) = run_jobs(hub, tmp_path, [{"world": "expected", "arguments": one}])
     assert "updated your open pull request" in updated[2], updated
     repo = begin.repos["models/team/net0"]

@@ -391,6 +391,11 @@ def test_only_what_is_finished_and_as_it_was_checked_is_pushed(hub, split, other
     assert f"{shard}: is gone; run the same generate command again" in push(hub, split, REPO).stderr
     assert not hub.world().repos
     shard.write_bytes(content)
+    pipe = split / "results/mnist/lenet/x.json"
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    assert f"{pipe}: can't be read: is a pipe, a socket or a device" in push(hub, split, REPO).stderr
+    pipe.unlink()
     result = push(hub, split, REPO)
     assert result.returncode == 0
     assert "note: mnist/twin is not finished and stays here" in result.stdout

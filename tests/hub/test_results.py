@@ -2,7 +2,9 @@
 
 import json
 import re
+from dataclasses import replace
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,17 +12,22 @@ import pytest
 import yaml
 from datasets import load_dataset
 from datasets.info import DatasetInfosDict
-from helpers import fmrgen, python, upload
-from huggingface_hub import DatasetCard, ModelCard
+from helpers import fmrgen, python, run, upload
+from huggingface_hub import DatasetCard, HfApi, ModelCard
 from PIL import Image as PILImage
 
 from fmrgen import evaluate
 from fmrgen.errors import UserError
 from fmrgen.hub.card import write_card
+from fmrgen.hub.judgements import add_judgements
 from fmrgen.hub.model_cards import write_model_cards
 from fmrgen.hub.results import record_results
 from fmrgen.intervals import format_estimate
 from fmrgen.metrics import SUMMARY_COLUMNS, summarise
+from fmrgen.storage.judgements import TABLE, OwnSplit, judge_file, judgements_of, to_parquet, write_judgements
+from fmrgen.storage.open import open_split
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import read_provenance
 
 LENET = "asset:mnist/lenet"
 
@@ -132,6 +139,14 @@ def test_files_among_the_results_that_are_none_stop_nobody(split):
     assert "| mine ◆ |" in (split / "README.md").read_text()
 
 
+def test_what_is_not_recorded_is_told_beside_the_outcome(split, tmp_path, capsys):
+    (split / "results").write_text("in the way")
+    assert run("evaluate", split, "-c", LENET, "--eval-results", "-q", "-o", tmp_path / "report") == 0
+    told = capsys.readouterr()
+    assert re.match(rf"{split}:mnist/lenet: leaderboard not written: .*can't be written: ", told.err)
+    assert told.out == f"{tmp_path}/report/report.html\n"
+
+
 def test_what_has_no_leaderboard(split):
     evaluation = evaluate([f"{split}/mnist/lenet-*.parquet"], [LENET])
     (recorded,) = record_results(evaluation)
@@ -176,6 +191,7 @@ def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
     command = ("evaluate", "someone/splits", "-q", "--eval-results")
     result = fmrgen(*command, "-c", f"mine={LENET}", "-o", tmp_path / "a", **hub.environment)
     assert "someone/splits:mnist/lenet: 1 rows in its leaderboard" in result.stdout, result.stderr
+    assert result.stderr == ""  # -q is quiet, the Hub's client too
     result = fmrgen(*command, "-c", "other={kind: lenet}", "-o", tmp_path / "b", **hub.environment)
     assert result.returncode == 0, result.stderr
     script = "from huggingface_hub import DatasetCard; print(DatasetCard.load('someone/splits').text)"
@@ -199,11 +215,11 @@ def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
         tmp_path / "old",
         **hub.environment,
     )
-    assert "leaderboard not written: the split was regenerated after the revision" in result.stdout
+    assert "leaderboard not written: the split was regenerated after the revision" in result.stderr
     reader = {**hub.environment, "HF_TOKEN": "reader"}
     result = fmrgen(*command, "-c", LENET, "-o", tmp_path / "c", **reader)
     assert result.returncode == 0
-    assert "leaderboard not written: someone/splits: the Hub refused: " in result.stdout
+    assert "leaderboard not written: someone/splits: the Hub refused: " in result.stderr
     assert (tmp_path / "c/report.html").exists()
 
 
@@ -277,8 +293,33 @@ def test_what_a_stranger_says_of_runs_breaks_out_of_no_entry(split):
 
     path = split / "provenance/mnist/lenet.json"
     told = json.loads(path.read_text())
-    for run in told["runs"]:
-        run["started"], run["versions"] = "```\n<script>", {"fmrgen": "1\n```\n<script>alert(1)</script>"}
+    for one in told["runs"]:
+        one["started"], one["versions"] = "```\n<script>", {"fmrgen": "1\n```\n<script>alert(1)</script>"}
     path.write_text(json.dumps(told))
     write_card(split)
     assert "<script>" not in (split / "README.md").read_text()
+
+
+def test_judgements_without_end_are_not_fetched(finished_split, monkeypatch):
+    huge = SimpleNamespace(rfilename="judgements/mnist/lenet/ann.parquet", size=1 << 40)
+    monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: SimpleNamespace(siblings=[huge]))
+    on_the_hub = replace(open_split(str(finished_split)), repo="someone/digits", revision="a" * 40)
+    with pytest.raises(UserError, match=r"ann\.parquet has 1,099,511,627,776 bytes, and no more than"):
+        judgements_of(on_the_hub)
+    huge.rfilename = "mnist/lenet-00000-of-00001.parquet"
+    assert judgements_of(on_the_hub) == ([], [])
+
+
+def test_judgements_that_are_half_there_are_not_pushed(split, tmp_path):
+    paths = SplitPaths(split, "mnist", "lenet")
+    provenance, content = read_provenance(paths), to_parquet(TABLE.empty_table())
+    write_judgements(paths, judge_file("ann", "person", {}, None, OwnSplit(paths, provenance), content), content)
+    (operation,) = add_judgements(paths, provenance, tmp_path / "small", "you/digits")
+    assert operation.path_in_repo == "judgements/mnist/lenet/ann.parquet"
+    table = split / operation.path_in_repo
+    table.write_bytes(content + b" ")
+    with pytest.raises(UserError, match=r"ann\.parquet: is not the table that ann\.json tells of; judge anew"):
+        add_judgements(paths, provenance, tmp_path / "small", "you/digits")
+    table.unlink()
+    with pytest.raises(UserError, match=r"ann\.parquet: can't be read"):
+        add_judgements(paths, provenance, tmp_path / "small", "you/digits")

@@ -4,10 +4,13 @@ import functools
 import gzip
 import io
 import json
+import os
+import shutil
 import tarfile
 import threading
 from datetime import datetime
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -242,6 +245,15 @@ def tars(urls, **options):
 def examples(source, *spans):
     spans = spans or ((0, len(source)),)
     return [(e.id, bytes(e.image), e.label) for start, stop in spans for e in source.read(start, stop)]
+
+
+def test_names_beside_tars_are_not_waited_for(digits, tmp_path):
+    tar = Path(shutil.copy(digits / "tars/d-0.tar", tmp_path))
+    os.mkfifo(tmp_path / "a.json")
+    (tmp_path / "b.json").write_text("[" * 100_000)
+    told = {"tars": [{"name": tar.name}], "classes": [f"digit {number}" for number in range(10)]}
+    (tmp_path / "c.json").write_text(json.dumps(told))
+    assert tars(tar, classes=None).labels.names[3] == "digit 3"
 
 
 @pytest.fixture(scope="module")

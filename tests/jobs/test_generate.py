@@ -337,7 +337,7 @@ def test_a_repair_that_was_killed_forgets_no_digest(recipe, tmp_path):
     torch.manual_seed(0)
     notes = []
     make_split(recipe(pictures), tmp_path / "out", on_note=notes.append)
-    assert "lenet-00000-of-00002.parquet: is not the file that it was when the split was finished" in notes[0]
+    assert "lenet-00000-of-00002.parquet: is not the file whose sha256 is on record" in notes[0]
 
 
 def test_a_run_that_stored_nothing_has_claimed_nothing(recipe, tmp_path):

@@ -86,6 +86,7 @@ def test_two_machines_with_a_folder_each_and_their_parts_merged(tmp_path, capsys
         told = f"{folder}: holds a part of mnist/lenet; when all parts are made, bring their folders"
         assert told in capsys.readouterr().err
         assert verify_files(str(folder)).intact == SHARDS // 2
+        assert len(read_provenance(SplitPaths(folder, "mnist", "lenet")).files) == SHARDS // 2
     assert run("merge", folders[0], "-o", tmp_path / "short", "-q") == 2
     told = f"short:mnist/lenet: {SHARDS // 2} of {SHARDS} shards are in none of the parts; their generate"
     assert told in capsys.readouterr().err

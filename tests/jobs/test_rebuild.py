@@ -1,9 +1,13 @@
 """Splits without images: noise to those who lack the originals, the very files to those who have them."""
 
+import io
 import json
+import os
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -15,12 +19,15 @@ from torchmetrics.functional.image import structural_similarity_index_measure as
 
 from fmrgen.errors import UserError
 from fmrgen.files import sha256_of
+from fmrgen.hub.delta_card import write_delta_card
 from fmrgen.image_files import open_rgb
 from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.rebuild import make_delta, rebuild
 from fmrgen.jobs.verify_files import verify_files
 from fmrgen.recipe import load_recipe
+from fmrgen.storage.judgements import to_parquet
 from fmrgen.storage.open import open_split
+from fmrgen.storage.provenance import read_all
 
 SOURCE = "{kind: mnist, limit: 120}"
 
@@ -124,6 +131,98 @@ def test_only_what_is_a_delta_alone_is_called_one(delta, finished_split, tmp_pat
     assert open_split(str(tmp_path / "photos")).provenance is None
 
 
+def changed(delta, folder, change):
+    """A copy of a delta whose first file `change` made another of (a table, or bytes), and which says so."""
+    shutil.copytree(delta, folder)
+    name = "deltas/mnist/lenet-00000-of-00003.parquet"
+    found = change(pq.read_table(folder / name))
+    (folder / name).write_bytes(found if isinstance(found, bytes) else to_parquet(found))
+    path = folder / "deltas/mnist/lenet.json"
+    about = json.loads(path.read_text())
+    about["files"][name] = sha256_of(folder / name)
+    path.write_text(json.dumps(about))
+    return folder
+
+
+def with_column(name, of):
+    """What puts `of` a column in its place."""
+    return lambda table: table.set_column(table.schema.get_field_index(name), name, of(table[name]))
+
+
+def test_a_column_that_was_changed_is_found_and_nothing_false_is_left(delta, tmp_path, capsys):
+    wrong = with_column("prediction", lambda column: pc.bit_wise_not(column))
+    evil = changed(delta, tmp_path / "evil", wrong)
+    for _ in range(2):
+        assert run("rebuild", evil, "--source", SOURCE, "-o", tmp_path / "out", "-q") == 2
+        told = "fmrgen: mnist/lenet-00000-of-00003.parquet: comes out as another file than the published one; "
+        assert capsys.readouterr().err.startswith(told + "its delta was changed: fetch it again")
+        assert not list((tmp_path / "out").rglob("*.parquet"))
+        assert not read_all(tmp_path / "out")["mnist", "lenet"].is_finished
+    assert rebuild(delta, SOURCE, tmp_path / "out")["mnist/lenet"].rows == 120
+
+
+def with_schema(schema):
+    return lambda table: table.replace_schema_metadata({"fmrgen_split_schema": schema})
+
+
+def other_schema(table):
+    return with_schema(pa.schema([("id", pa.int64())]).serialize().to_pybytes())(table)
+
+
+def bytes_of(table):
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+FOREIGN = {
+    "no metadata": lambda table: table.replace_schema_metadata(None),
+    "no schema": lambda table: table.replace_schema_metadata({"other": "1"}),
+    "an empty schema": with_schema(b""),
+    "a junk schema": with_schema(b"\xff" * 64),
+    "a cut schema": lambda table: with_schema(table.schema.metadata[b"fmrgen_split_schema"][:100])(table),
+    "another schema": other_schema,
+    "no image": lambda table: table.drop_columns("image"),
+    "no id": lambda table: table.drop_columns("id"),
+    "no digest": lambda table: table.drop_columns("original_sha256"),
+    "null images": with_column("image", lambda column: pa.nulls(len(column), pa.binary())),
+    "text images": with_column("image", lambda column: pa.array(["x"] * len(column))),
+    "text ids": with_column("id", lambda column: column.cast(pa.string())),
+    "null digests": with_column("original_sha256", lambda column: pa.nulls(len(column), pa.string())),
+    "a column more": lambda table: table.append_column("more", table["id"]),
+    "cut parquet": lambda table: bytes_of(table)[:-9],
+    "junk parquet": lambda table: b"PAR1" + b"\xff" * 60 + b"PAR1",
+    "no parquet": lambda table: b"",
+}
+
+
+@pytest.mark.parametrize("form", FOREIGN)
+def test_what_is_no_delta_is_told_in_a_line(delta, tmp_path, form):
+    evil = changed(delta, tmp_path / "evil", FOREIGN[form])
+    with pytest.raises(UserError, match=r"lenet-00000-of-00003\.parquet: is not the delta of a split \(.*get another"):
+        rebuild(evil, SOURCE, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.parquet"))
+
+
+def test_bytes_without_end_in_a_delta_are_not_unpacked(delta, tmp_path):
+    zeros = with_column("image", lambda column: pa.array([bytes(9 << 20)]))
+    evil = changed(delta, tmp_path / "evil", lambda table: zeros(table.slice(0, 1)))
+    with pytest.raises(UserError, match="those can't be images, and they are not unpacked"):
+        rebuild(evil, SOURCE, tmp_path / "out")
+
+
+def test_another_pyarrow_than_the_splits_is_named(delta, tmp_path):
+    """Its files are others, for the same rows."""
+
+    def written_by_another(table):
+        told = {**table.schema.metadata, b"fmrgen_split_writer": b"parquet-cpp-arrow version 9.0.0"}
+        return with_column("loss", lambda column: pc.negate(column))(table).replace_schema_metadata(told)
+
+    other = changed(delta, tmp_path / "other", written_by_another)
+    with pytest.raises(UserError, match=r"written by parquet-cpp-arrow version 9\.0\.0, .*install that version"):
+        rebuild(other, SOURCE, tmp_path / "out")
+
+
 def test_a_delta_names_no_files_but_its_own(delta, tmp_path):
     """A stranger's delta under another name, whose file would take the place of a split's."""
     shutil.copytree(delta, tmp_path / "evil")
@@ -155,6 +254,18 @@ def test_a_delta_made_again_leaves_nothing_of_the_last_one(tmp_path):
     assert len(load_dataset(str(tmp_path / "delta"), "mnist.delta", split="lenet")) == 12
 
 
+def test_a_card_that_is_none(delta, tmp_path):
+    shutil.copytree(delta, tmp_path / "delta")
+    card = tmp_path / "delta/README.md"
+    card.write_bytes(b"mine \xff")
+    write_delta_card(tmp_path / "delta")
+    assert card.read_bytes() == b"mine \xff"
+    card.unlink()
+    os.mkfifo(card)
+    with pytest.raises(UserError, match="README.md: can't be read: is a pipe"):
+        write_delta_card(tmp_path / "delta")
+
+
 def test_a_wrong_resize_is_named(tmp_path):
     from fmrgen.sources.mnist import Config as Mnist
 
@@ -168,6 +279,12 @@ def test_a_wrong_resize_is_named(tmp_path):
     make_split(recipe, tmp_path / "out")
     make_delta(str(tmp_path / "out"), tmp_path / "delta")
     assert rebuild(tmp_path / "delta", section, tmp_path / "again")["mnist/lenet"].rows == 20
+    broken = next((tmp_path / "photos").rglob("*.png"))
+    content = broken.read_bytes()
+    broken.write_bytes(b"none")
+    with pytest.raises(UserError, match=rf"source: image of id \d+ \({broken}\) is unreadable \(no image\); repair it"):
+        rebuild(tmp_path / "delta", section, tmp_path / "broken")
+    broken.write_bytes(content)
     wrong = section.replace("imagefolder", "imagefolder, fit: squash")
     with pytest.raises(
         UserError, match="is the right image with fit=crop, and yours has fit=squash; set source.fit=crop"
@@ -233,4 +350,8 @@ def test_bad_input(delta, tmp_path, capsys):
     about = tmp_path / "cut/deltas/mnist/lenet.json"
     about.write_text(json.dumps(json.loads(about.read_text()) | {"files": {"../x.parquet": "0"}}))
     with pytest.raises(UserError, match="files"):
+        rebuild(tmp_path / "cut", SOURCE, tmp_path / "z")
+    newer = delta.joinpath("deltas/mnist/lenet.json").read_text().replace("fmrgen-provenance/2", "fmrgen-provenance/99")
+    about.write_text(newer)
+    with pytest.raises(UserError, match=r"mnist/lenet was made by a newer fmrgen \(fmrgen-provenance/99\)"):
         rebuild(tmp_path / "cut", SOURCE, tmp_path / "z")

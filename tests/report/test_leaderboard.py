@@ -3,18 +3,22 @@
 import base64
 import csv
 import json
+import os
 import re
 import shutil
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import yaml
 from helpers import browser, fmrgen, run, upload
+from huggingface_hub import DatasetCard
 
 from fmrgen.board.collect import collect
-from fmrgen.board.site import write_site
+from fmrgen.board.site import _file_names, write_site
 from fmrgen.errors import UserError
+from fmrgen.hub.card import write_card
 from fmrgen.storage.provenance import parse_provenance
 
 HOSTILE = "</script><img src=x onerror=alert(1)>=1+1"
@@ -160,6 +164,64 @@ def test_names_are_text(finished_split, tmp_path):
     assert "'=cmd()" in (tmp_path / "site/leaderboard.csv").read_text()
 
 
+def test_names_turn_no_direction_and_can_be_seen(finished_split, tmp_path):
+    folder = board_folder(finished_split, tmp_path / "one", 1, 1)
+    shutil.copytree(finished_split / "mnist", folder / "mnist")
+    path = folder / "provenance/mnist/net0.json"
+    told = json.loads(path.read_text())
+    told["labels"][3] = "three\u202eeerht"
+    told["recipe"]["oracle"]["prompts"] = ["a\u2066b {class}"]
+    path.write_text(json.dumps(told))
+    entry = next(folder.rglob("results/**/*.json"))
+    for number, name in enumerate(("net\u202eten", "", "  ", "\u200d", "模型")):
+        told = json.loads(entry.read_text()) | {"classifier": name}
+        entry.with_name(f"{number}.json").write_text(json.dumps(told))
+    (family,) = collect([str(folder)])
+    write_site([family], tmp_path / "site", "Digits")
+    write_card(folder)
+    pages = [*(tmp_path / "site").rglob("*.html"), folder / "README.md"]
+    for path in pages:
+        text = path.read_text()
+        assert not re.search("[\u202a-\u202e\u2066-\u2069]", text), path
+        assert not re.search(r"<a [^>]*>\s*</a>", text), path
+    assert r"net\u202eten" in (tmp_path / "site/index.html").read_text()
+    assert {entry.classifier for entry in family.splits[0].entries} == {"net0", "net\u202eten", "模型"}
+    assert r"| net\\u202eten |" in (folder / "README.md").read_text()
+    data = DatasetCard.load(folder / "README.md").data.to_dict()
+    label = next(one for one in data["dataset_info"][0]["features"] if one["name"] == "label")
+    assert label["dtype"]["class_label"]["names"]["3"] == "three\u202eeerht"  # exact, for those who load it
+
+
+def test_the_cost_of_many_results_of_strangers_is_linear(finished_split, tmp_path, monkeypatch):
+    folder = board_folder(finished_split, tmp_path / "one", 1, 1)
+    entry = next(folder.rglob("results/**/*.json"))
+    told = json.loads(entry.read_text())
+    monkeypatch.setattr(os, "fsync", lambda *_: pytest.fail("waits for the disk"))
+    begun = time.process_time()
+    names = [f"model-{number}" for number in range(200)] + ["模" * number for number in range(1, 200)]
+    for number, name in enumerate(names):
+        entry.with_name(f"{number}.json").write_text(json.dumps(told | {"classifier": name}))
+    written = write_site(collect([str(folder)]), tmp_path / "site", "Digits")
+    assert len(written) == len({*written}) == 1 + 1 + len(names) + 1 + 2  # net0 was there
+    assert time.process_time() - begun < 10
+    index = (tmp_path / "site/index.html").read_text()
+    assert "The 50 models with the most results; 350 more are on the splits' pages." in index
+    begun = time.process_time()
+    assert len({*_file_names([chr(number) for number in range(0x4E00, 0x9E00)]).values()}) == 0x5000
+    assert time.process_time() - begun < 2
+
+
+def test_a_site_is_written_through_no_link(finished_split, tmp_path):
+    folder = board_folder(finished_split, tmp_path / "one", 1, 1)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/models").symlink_to(tmp_path / "outside")
+    with pytest.raises(UserError, match=r"site/models/.*\.html: is a link that leads out of the folder"):
+        write_site(collect([str(folder)]), tmp_path / "site", "Digits")
+    assert [*(tmp_path / "outside").iterdir()] == []
+    assert [path.name for path in (tmp_path / "site").iterdir()] == ["models"]
+
+
 def test_three_repos_on_the_hub_and_a_space(finished_split, hub, tmp_path):
     repos = []
     for number, (splits, results) in enumerate(((10, 7), (10, 7), (10, 6))):
@@ -170,7 +232,8 @@ def test_three_repos_on_the_hub_and_a_space(finished_split, hub, tmp_path):
         repos.append(f"someone/r{number}")
     entry = {"dataset": {"id": "someone/r0", "task_id": "mnist-net1"}, "value": 61.5, "notes": "FMR <b>61.5</b>"}
     hub.world().create("models/team/net", False)
-    content = base64.b64encode(yaml.safe_dump([entry]).encode()).decode()
+    junk = [entry | {"value": value, "notes": "junk"} for value in ("best", float("inf"), 10**400, None, True)]
+    content = base64.b64encode(yaml.safe_dump([entry, *junk]).encode()).decode()
     file = {"path": ".eval_results/x.yaml", "content": content}
     hub.world().commit("models/team/net", "main", [{"key": "file", "value": file}])
     done = fmrgen("leaderboard", *repos, "-o", tmp_path / "site", "--push", "board", **hub.environment)
@@ -184,6 +247,7 @@ def test_three_repos_on_the_hub_and_a_space(finished_split, hub, tmp_path):
     index = (tmp_path / "site/index.html").read_text()
     assert "models&#39; own repos: someone/r0" in index or "models' own repos: someone/r0" in index
     assert "FMR &lt;b&gt;61.5" in index
+    assert "junk" not in index
     assert "own repos: someone/r1" not in index
     there = hub.world().files("spaces/someone/board")
     assert {path.relative_to(tmp_path / "site").as_posix() for path in (tmp_path / "site").rglob("*.*")} <= set(there)

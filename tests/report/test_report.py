@@ -17,7 +17,7 @@ from fmrgen import UserError, evaluate, show
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.report.gallery import data_address, galleries
 from fmrgen.report.markdown import to_markdown
-from fmrgen.report.pages import report_page
+from fmrgen.report.pages import audit_page, report_page
 from fmrgen.report.plots import all_plots
 from fmrgen.report.tables import all_notes
 from fmrgen.report.write import write_report
@@ -143,6 +143,11 @@ def test_names_are_shown_and_not_run(finished_split, tmp_path):
 
 
 @pytest.mark.browser
+def test_data_in_a_page_turns_no_direction():
+    page = audit_page({"raters": ["ann"], "names": ["a\u202eb", "a\nb"], "images": {"ann": []}})
+    assert json.loads(re.search(r'id="told">(.*?)</script>', page)[1])["names"] == [r"a\u202eb", "a\nb"]
+
+
 def test_the_gallery_of_a_split(finished_split, tmp_path):
     assert show(str(finished_split), tmp_path, gallery=50)
     with browser() as page:
