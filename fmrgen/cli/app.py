@@ -5,7 +5,6 @@ import re
 import sys
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +44,8 @@ command = partial(app.command, cls=PlainHelp)
 
 def _say_version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version
+
         print(f"fmrgen {version('fmrgen')}")
         raise typer.Exit
 

@@ -1,6 +1,7 @@
 """The command line: help without torch, mistakes in one line with exit status 2."""
 
 import functools
+import os
 import signal
 import subprocess
 import sys
@@ -67,6 +68,18 @@ def test_the_first_process_of_each_machine_tells_a_mistake(rank, local_rank, tol
     assert ("did you mean mnist-lenet?" in result.stderr) == told
 
 
+# A shell's background jobs ignore Ctrl-C, and what they start inherits that.
+listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+
+
+def test_ctrl_c_in_the_middle_of_an_import_is_one_line(tmp_path):
+    (tmp_path / "typer.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    command, env = [sys.executable, "-m", "fmrgen", "recipes"], {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, preexec_fn=listening)
+    assert (done.returncode, done.stderr) == (130, "fmrgen: interrupted\n")
+
+
 def test_ctrl_c_is_one_line_however_often(tmp_path):
     command = [
         sys.executable,
@@ -79,8 +92,6 @@ def test_ctrl_c_is_one_line_however_often(tmp_path):
         str(tmp_path / "out"),
         "-q",
     ]
-    # A shell's background jobs ignore Ctrl-C, and what they start inherits that.
-    listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as job:
         try:
             deadline = time.monotonic() + 150
