@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from fmrgen.cli import evaluation, hub, studies, tools
 from fmrgen.cli.exit import exit_status_of, install_signal_handlers
 from fmrgen.cli.options import (
+    GroupedHelp,
     JsonOption,
     LimitOption,
     OverridesArgument,
@@ -36,10 +38,8 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    cls=GroupedHelp,
 )
-
-
-command = partial(app.command, cls=PlainHelp)
 
 
 def _say_version(asked: bool) -> None:
@@ -59,7 +59,6 @@ def fmrgen(
     pass
 
 
-@command()
 def generate(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
@@ -173,26 +172,6 @@ def _parse_part(text: str | None) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
-command()(tools.judge)
-command()(tools.audit)
-command()(tools.gate)
-command()(studies.compare)
-command()(studies.sweep)
-command()(studies.inspect)
-command()(studies.study)
-command()(studies.agree)
-command("attack-oracle")(studies.attack_oracle)
-command()(studies.sparsify)
-
-
-command()(hub.push)
-command()(hub.submit)
-command()(hub.delta)
-command()(hub.rebuild)
-command("leaderboard")(hub.board)
-
-
-@command()
 def merge(
     parts: Annotated[
         list[str], typer.Argument(metavar="DIR[:CONFIG/SPLIT]", help="The dataset folders of all machines.")
@@ -210,7 +189,6 @@ def merge(
             display.print_summary(summary, f"{output}:{split}")
 
 
-@command()
 def verify(
     split: SplitArgument,
     files: Annotated[
@@ -252,13 +230,40 @@ def verify(
         raise typer.Exit(1)
 
 
-command("transfer", help="Print the transfer matrix: each classifier on each split.")(evaluation.evaluate)
-command("evaluate", help="Measure classifiers on splits: SA, PA, VR and FMR.")(evaluation.evaluate)
-command()(tools.show)
-command()(tools.export)
-command()(tools.train)
-command()(tools.recipes)
-command()(tools.doctor)
+def _add(group: str, name: str, run: Callable[..., None], help: str | None = None) -> None:
+    app.command(name, cls=PlainHelp, rich_help_panel=group, help=help)(run)
+
+
+_add("Make", "recipes", tools.recipes)
+_add("Make", "inspect", studies.inspect)
+_add("Make", "generate", generate)
+_add("Make", "merge", merge)
+_add("Make", "sparsify", studies.sparsify)
+_add("Make", "train", tools.train)
+
+_add("Measure", "evaluate", evaluation.evaluate)
+_add("Measure", "transfer", evaluation.evaluate, "Print the transfer matrix: each classifier on each split.")
+_add("Measure", "show", tools.show)
+_add("Measure", "verify", verify)
+_add("Measure", "export", tools.export)
+
+_add("Doubt", "judge", tools.judge)
+_add("Doubt", "audit", tools.audit)
+_add("Doubt", "attack-oracle", studies.attack_oracle)
+_add("Doubt", "sweep", studies.sweep)
+
+_add("Compare", "compare", studies.compare)
+_add("Compare", "gate", tools.gate)
+_add("Compare", "agree", studies.agree)
+_add("Compare", "study", studies.study)
+
+_add("Publish", "push", hub.push)
+_add("Publish", "submit", hub.submit)
+_add("Publish", "leaderboard", hub.board)
+_add("Publish", "delta", hub.delta)
+_add("Publish", "rebuild", hub.rebuild)
+
+_add("Tools", "doctor", tools.doctor)
 
 
 def main(arguments: list[str] | None = None) -> None:
