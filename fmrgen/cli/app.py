@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
-from fmrgen.cli import evaluation, hub, studies, tools
+from fmrgen.cli import evaluation, hub, making, studies, tools
 from fmrgen.cli.exit import exit_status_of, install_signal_handlers
 from fmrgen.cli.options import (
     GroupedHelp,
     JsonOption,
     LimitOption,
+    LogFileOption,
     OverridesArgument,
     PlainHelp,
     ProcessesOption,
@@ -71,9 +72,7 @@ def generate(
         str | None,
         typer.Option("--part", metavar="I/N", help="Make part I of N; `fmrgen merge` joins the parts."),
     ] = None,
-    log_file: Annotated[
-        Path | None, typer.Option("--log-file", metavar="FILE", help="Append progress to this file, as JSON lines.")
-    ] = None,
+    log_file: LogFileOption = None,
     trackers: TrackersOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the recipe, what exists, and the expected time; make nothing.")
@@ -96,8 +95,6 @@ def generate(
         raise UserError(f"{'--public' if public else '--replace'} only applies with --push REPO")
     if push is not None and part is not None:
         raise UserError("--push needs the whole split, --part makes one of its parts; merge the parts, then push")
-    if dry_run and as_json:
-        raise UserError("--json is of what was made, and --dry-run makes nothing; leave one out")
     own_part = _parse_part(part)
     loaded = load_recipe(recipe, limited(limit, overrides))
 
@@ -110,12 +107,15 @@ def generate(
 
     display.quiet_libraries()
     is_first = is_first_process()
+    split = f"{output}:{loaded.output.config}/{loaded.output.split}"
     if dry_run:
         from fmrgen.jobs.plan import plan
 
         planned = plan(loaded, output, part=own_part)
-        if is_first:
-            display.print_plan(planned, f"{output}:{loaded.output.config}/{loaded.output.split}")
+        if is_first and as_json:
+            display.print_json({"split": split, "plan": planned})
+        elif is_first:
+            display.print_plan(planned, split)
         return
     if push is not None and is_first:
         from fmrgen.distributed.launch import launched_precision
@@ -154,7 +154,6 @@ def generate(
     log.write("end", summary=asdict(summary))
     if not is_first or part is not None:
         return
-    split = f"{output}:{loaded.output.config}/{loaded.output.split}"
     if as_json:
         display.print_json({"split": split, "summary": summary})
     elif show:
@@ -235,11 +234,11 @@ def _add(group: str, name: str, run: Callable[..., None], help: str | None = Non
 
 
 _add("Make", "recipes", tools.recipes)
-_add("Make", "inspect", studies.inspect)
+_add("Make", "inspect", making.inspect)
 _add("Make", "generate", generate)
 _add("Make", "merge", merge)
-_add("Make", "sparsify", studies.sparsify)
-_add("Make", "train", tools.train)
+_add("Make", "sparsify", making.sparsify)
+_add("Make", "train", making.train)
 
 _add("Measure", "evaluate", evaluation.evaluate)
 _add("Measure", "transfer", evaluation.evaluate, "Print the transfer matrix: each classifier on each split.")

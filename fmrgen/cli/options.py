@@ -75,6 +75,9 @@ BatchSizeOption = Annotated[
 PlotsOption = Annotated[
     str, typer.Option("--plots", metavar="FORMAT,FORMAT", help="Write the plots as pdf or svg too, besides PNG.")
 ]
+LogFileOption = Annotated[
+    Path | None, typer.Option("--log-file", metavar="FILE", help="Append progress to this file, as JSON lines.")
+]
 TrackersOption = Annotated[
     list[str] | None,
     typer.Option(
