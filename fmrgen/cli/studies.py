@@ -265,22 +265,27 @@ def study(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The study's folder.")] = Path("study"),
     scale: Annotated[Scale, typer.Option("--scale", help="With what is at hand, or as the paper has it.")] = "small",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the parts, and do nothing.")] = False,
+    all_tables: Annotated[
+        bool, typer.Option("--tables", help="Print the tables of all parts too, which study.md has in any case.")
+    ] = False,
     processes: ProcessesOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run a table of the paper, and say what holds.
 
-    Trains models, makes splits and compares; without STUDY lists those there are. Run the same command again to resume.
+    Trains models, makes splits and compares; without STUDY lists those there are, with their time on two CPU cores.
+    Run the same command again to resume.
     """
     from fmrgen.recipe import describe_studies
 
-    if name is None and as_json:
-        print(json.dumps(describe_studies(), ensure_ascii=False, indent=2))
-        return
     if name is None:
-        for shipped, title in describe_studies().items():
-            print(f"{shipped:16} {title}")
+        described = describe_studies()
+        if as_json:
+            print(json.dumps({name: told._asdict() for name, told in described.items()}, ensure_ascii=False, indent=2))
+            return
+        for shipped, (title, minutes) in described.items():
+            print(f"{shipped:16} {'' if minutes is None else f'{minutes} min':>8}  {title}")
         return
 
     from fmrgen.cli import display, progress
@@ -308,7 +313,8 @@ def study(
         if dry_run:
             lines = study_lines(loaded, scale, work)
             if as_json:
-                display.print_json({"title": loaded.title, "scale": scale, "lines": lines})
+                told = {"title": loaded.title, "scale": scale, "change": work.change}
+                display.print_json({**told, "minutes": loaded.at(scale).minutes, "lines": lines})
             for line in () if as_json else lines:
                 display.print_line(line)
             return
@@ -316,16 +322,19 @@ def study(
         found = run_study(loaded, scale, work)
     if not is_first:
         return
-    tables = found.tables()
+    show_all, tables, by_class = all_tables and not quiet and not as_json, found.tables(), found.class_tables()
     for part, evaluation in found.evaluations.items():
         write_report(evaluation, output / part / "comparison")
-        if not quiet and not as_json:
+        if show_all:
             display.print_transfer(evaluation)
             display.print_evaluation(evaluation)
-    written = write_study(loaded.title, loaded.paper, found.claims, tables, found.evaluations, output)
-    if not quiet and not as_json:
-        for title, table in tables.items():
-            display.print_table(table, title)
-        if found.claims:
-            display.print_table(claims_table(found.claims), loaded.title)
+    written = write_study(
+        loaded.title, found.how, loaded.paper, found.claims, tables | by_class, found.evaluations, output
+    )
     display.print_written(written, as_json)
+    if quiet or as_json:
+        return
+    for title, table in ((by_class if show_all else {}) | tables).items():
+        display.print_table(table, title)
+    if found.claims:
+        display.print_table(claims_table(found.claims), f"{loaded.title}; {found.how}")

@@ -36,7 +36,7 @@ def test_help_and_recipe_mistakes_import_no_torch():
         (["genrate"], "No such command 'genrate'"),
         (["verify", "no/where:a/b"], "no/where: neither a folder nor a dataset repo"),
         (["train", "train/mnist-lent"], "did you mean train/mnist-lenet?"),
-        (["generate", "train/mnist-lenet"], "train/mnist-lenet: test: unknown key"),
+        (["generate", "train/mnist-lenet"], "train/mnist-lenet: is a file for `fmrgen train`; `fmrgen recipes` and `fmrgen study` list others"),
         (["generate", "mnist-lenet", "classifier.checkpoint=gone.pth"], "classifier.checkpoint: no such file as gone.pth"),
     ],
 )  # fmt: skip

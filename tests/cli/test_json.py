@@ -54,9 +54,9 @@ def test_what_several_splits_tell(tmp_path, capsys, monkeypatch):
 
 
 def test_studies(capsys):
-    assert outcome(capsys, "study")["paper/table-7"].startswith("Table 7")
+    assert outcome(capsys, "study")["paper/table-13"]["minutes"] == 6
     told = outcome(capsys, "study", "paper/table-7", "--dry-run", "source.limit=7")
-    assert told["scale"] == "small"
+    assert (told["scale"], told["change"]) == ("small", ["source.limit=7"])
     assert "compare regular: mnist-lenet, 2 splits of 7 images: lenet=asset:mnist/lenet, lenet1" in told["lines"]
 
 
