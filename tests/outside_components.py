@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from fmrgen import ComponentConfig, Generator, Judgement, Latents, Oracle
+from fmrgen import ComponentConfig, Generator, Judgement, Latents, Oracle, OracleConfig
 
 
 class SmallNet(nn.Module):
@@ -61,6 +61,13 @@ class NotTooBright(Oracle):
 
 class NotTooBrightConfig(ComponentConfig):
     kind: str = "outside_components:NotTooBrightConfig"
+
+    def build(self, device="cpu"):
+        return NotTooBright()
+
+
+class AnyClassConfig(OracleConfig):
+    kind: str = "outside_components:AnyClassConfig"
 
     def build(self, device="cpu"):
         return NotTooBright()
