@@ -22,6 +22,9 @@ def inspect(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     images: Annotated[int, typer.Option("--images", metavar="N", min=2, help="Images to try.")] = 32,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch the weights of perceptual distances, if they are not here.")
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -34,7 +37,9 @@ def inspect(
     from fmrgen.jobs.inspect import inspect as run
 
     display.quiet_libraries()
-    found = run(loaded, images=images, on_trial=lambda trial: None if quiet or as_json else display.print_trial(trial))
+    show = not quiet and not as_json
+    on_trial = display.print_trial if show else lambda trial: None
+    found = run(loaded, images=images, download=download, on_trial=on_trial)
     if as_json:
         display.print_json(found)
     else:
