@@ -2,7 +2,6 @@
 
 import importlib
 import warnings
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ if TYPE_CHECKING:
     from fmrgen.training.recipe import load_train_recipe as load_train_recipe
     from fmrgen.weights.checkpoint import freeze as freeze
 
-__version__ = version("fmrgen")
+    __version__: str
 
 # Libraries import tqdm, which then tells every notebook without ipywidgets; its bars are of text there, that is all.
 warnings.filterwarnings("ignore", message="IProgress not found")
@@ -145,6 +144,10 @@ __all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("fmrgen")
     if name not in _MODULES:
         raise AttributeError(f"module 'fmrgen' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULES[name]), name)
@@ -153,4 +156,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    return sorted({*globals(), *__all__})

@@ -1,8 +1,24 @@
-"""`accelerate launch fmrgen …`, `accelerate launch -m fmrgen …`, `torchrun -m fmrgen …` and `python -m fmrgen …`."""
+"""`fmrgen …`, `accelerate launch fmrgen …`, `accelerate launch -m fmrgen …`, `torchrun -m fmrgen …` and
+`python -m fmrgen …`.
+"""
 
 import os
+import signal
 import sys
-from pathlib import Path
+from types import FrameType
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        os.write(2, b"fmrgen: interrupted\n")
+    os._exit(128 + number)
+
+
+# Until the command listens itself: Ctrl-C in the middle of an import is a traceback.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _end)
+
+from pathlib import Path  # noqa: E402
 
 # `accelerate launch fmrgen` runs this folder as a script and puts it first on the path, where its modules and folders
 # would hide those of the same name elsewhere. The package's parent is what belongs there.

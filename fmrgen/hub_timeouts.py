@@ -74,10 +74,10 @@ def _cap_pauses(response: Any) -> None:
     """Cuts the pause that an answer asks for, and tells of it where the client itself keeps it without a word."""
     if response.status_code not in (429, 503):
         return
-    if (asked := response.headers.get("Retry-After", "")).isdigit():
+    if (asked := response.headers.get("Retry-After", "")).isdecimal():
         response.headers["Retry-After"] = str(min(int(asked), LONGEST_WAIT))
     if window := response.headers.get("RateLimit"):
         response.headers["RateLimit"] = re.sub(r"\bt=(\d+)", lambda t: f"t={min(int(t[1]), LONGEST_WAIT)}", window)
     pause = response.headers.get("Retry-After", "0")
-    if "/resolve/" in str(response.url) and pause.isdigit() and int(pause) > _UNHEARD:
+    if "/resolve/" in str(response.url) and pause.isdecimal() and int(pause) > _UNHEARD:
         _log.warning("the Hub asks for a pause of %s s", pause)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -23,7 +23,7 @@ from fmrgen.config import (
     without_later_defaults,
 )
 from fmrgen.engine.options import PerturbOptions
-from fmrgen.errors import UserError, unknown_message
+from fmrgen.errors import UserError
 from fmrgen.files import fingerprint, parse_yaml
 from fmrgen.generators.base import mask_of
 from fmrgen.kinds import (
@@ -38,7 +38,7 @@ from fmrgen.kinds import (
     oracle_config_of,
     oracle_of_short_form,
 )
-from fmrgen.recipe_files import changes_of, is_recipe, merged, read_recipe, shipped_recipes
+from fmrgen.recipe_files import changes_of, check_reference, is_recipe, merged, read_recipe, shipped_recipes
 from fmrgen.sources.base import SourceConfig
 from fmrgen.storage.paths import CONFIG_NAME, RESERVED_NAMES
 
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 STUDIES = "paper/"  # how the names of studies begin
 SETS = "sets/"  # and of fixed sets
+_COMMANDS = {"oracle": "generate", "schedule": "train", "title": "study"}  # by a key that their files alone have
 _DESCRIBED_ALL_THE_SAME = (*NOT_FINGERPRINTED, "output.config", "output.split", "output.shard_size")
 
 
@@ -138,11 +139,19 @@ def _called(section: ComponentConfig) -> str:
     return kind if name is None else f"{kind} {name}"
 
 
-def describe_studies() -> dict[str, str]:
-    """Name → title of every shipped study, in the order of the paper's tables."""
+class StudyTitle(NamedTuple):
+    """What a study is about, and about how many minutes it takes at small scale; None where it has none."""
+
+    title: str
+    minutes: int | None
+
+
+def describe_studies() -> dict[str, StudyTitle]:
+    """Every shipped study by its name, in the order of the paper's tables."""
     names = [name for name in shipped_recipes() if name.startswith(STUDIES)]
     in_order = sorted(names, key=lambda name: int(name.rpartition("-")[2]))
-    return {name: str(read_recipe(name).get("title", "")) for name in in_order}
+    trees = {name: read_recipe(name) for name in in_order}
+    return {name: StudyTitle(tree["title"], tree.get("small", {}).get("minutes")) for name, tree in trees.items()}
 
 
 def describe_recipes() -> dict[str, str]:
@@ -187,7 +196,14 @@ def _check_section(override: str) -> None:
 
 def load_config(section: type[AnyConfig], reference: str | Path, overrides: Sequence[str] = ()) -> AnyConfig:
     """`load_recipe` for any kind of recipe."""
-    return validate(section, merged(read_recipe(reference), changes_of(overrides)), str(reference))
+    tree = read_recipe(reference)
+    kinds = {key for key in _COMMANDS if key in tree}
+    if kinds and not kinds & section.model_fields.keys():
+        command = _COMMANDS[kinds.pop()]
+        raise UserError(
+            f"{reference}: is a file for `fmrgen {command}`; `fmrgen recipes` and `fmrgen study` list others"
+        )
+    return validate(section, merged(tree, changes_of(overrides)), str(reference))
 
 
 def load_classifier(text: str) -> tuple[str, ComponentConfig]:
@@ -307,12 +323,9 @@ def load_fixed_sets(texts: Sequence[str]) -> "dict[str, FixedSets]":
 
 def _check_fixed(reference: str) -> None:
     """Raises UserError for what is neither a file nor a shipped recipe of sets."""
-    if reference in shipped_recipes() or Path(reference).is_file():
-        return
-    if Path(reference).is_dir():
+    if reference not in shipped_recipes() and Path(reference).is_dir():
         raise UserError(f"{reference}: is a folder; write --fixed {{kind: imagefolder, path: {reference}}}")
-    near = unknown_message("set", reference, [name for name in shipped_recipes() if name.startswith("sets/")])
-    raise UserError(f"{reference}: no such file, and not a shipped set: {near}")
+    check_reference(reference, "set", SETS)
 
 
 def load_source(text: str) -> SourceConfig:

@@ -14,6 +14,13 @@ def shipped_recipes() -> dict[str, Path]:
     return {str(path.relative_to(root).with_suffix("")): path for path in sorted(root.rglob("*.yaml"))}
 
 
+def check_reference(reference: str | Path, what: str, begins: str) -> None:
+    """Raises UserError for what is neither a file nor a shipped `what`, whose names begin so."""
+    if str(reference) not in (shipped := shipped_recipes()) and not Path(reference).is_file():
+        near = unknown_message(what, reference, [name for name in shipped if name.startswith(begins)])
+        raise UserError(f"{reference}: no such file, and not a shipped {what}: {near}")
+
+
 def is_recipe(reference: str) -> bool:
     """Whether a word is the name of a shipped recipe or of a file."""
     named = reference.partition(":")[0] in ("timm", "hf", "asset")  # whatever files of such names lie about

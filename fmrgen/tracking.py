@@ -9,9 +9,11 @@ import io
 import json
 import os
 import queue
+import select
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -107,7 +109,7 @@ class _Tracker:
             folder.mkdir(parents=True, exist_ok=True)
             with self._log.open("wb") as log:
                 # -P: what lies in the folder is nothing to be imported. Trackers keep their files where they stand.
-                command = [sys.executable, "-P", "-m", "fmrgen.tracking", name]
+                command = [sys.executable, "-P", "-m", "fmrgen.tracking", name, str(2 * _LAST_WORDS)]
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=env, cwd=folder, start_new_session=True
                 )
@@ -171,8 +173,19 @@ def _png(image: "np.ndarray") -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _serve(name: str, news: IO[bytes]) -> None:
+def _end_with(news: IO[bytes], patience: float) -> None:
+    """Ends this process `patience` seconds after its job, whatever the tracker waits for."""
+    closed = select.poll()
+    closed.register(news, 0)  # for nothing but its other end
+    closed.poll()
+    time.sleep(patience)
+    os._exit(1)
+
+
+def _serve(name: str, news: IO[bytes], patience: float) -> None:
     """The tracker's process: starts it, and passes on what comes until there is no more."""
+    threading.Thread(target=_end_with, args=(news, patience), daemon=True).start()
+
     import numpy as np
     from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
@@ -196,4 +209,4 @@ def _serve(name: str, news: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], sys.stdin.buffer)
+    _serve(sys.argv[1], sys.stdin.buffer, float(sys.argv[2]))

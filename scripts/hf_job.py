@@ -19,6 +19,7 @@ Run the same command again when it has ended early: finished shards are kept. Al
 """
 
 import argparse
+import signal
 import subprocess
 import sys
 import threading
@@ -53,7 +54,9 @@ def keep(repo: str, output: Path) -> None:
 
 
 def main() -> int:
-    """Fetches, generates, and keeps the state all the while; returns the exit status."""
+    """Fetches, generates, and keeps the state all the while, and once more where a signal ends the job; returns its
+    exit status.
+    """
     parser = argparse.ArgumentParser(description="fmrgen generate, in a job that may be restarted", allow_abbrev=False)
     parser.add_argument("recipe")
     parser.add_argument("-o", "--output", type=Path, default=Path("/tmp/out"))
@@ -83,7 +86,11 @@ def main() -> int:
     keeper = threading.Thread(target=keep_now_and_then, daemon=True)
     if known.state:
         keeper.start()
-    status = subprocess.run(command, check=False).returncode
+    job = subprocess.Popen(command)
+    for number in (signal.SIGTERM, signal.SIGINT):  # what a container gets whose machine is taken away
+        signal.signal(number, lambda number, frame: job.send_signal(number))
+    status = job.wait()
+    status = 128 - status if status < 0 else status
     ended.set()
     if known.state:
         keeper.join()

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tomllib
@@ -11,7 +12,7 @@ import tomllib
 import pytest
 import typer
 import yaml
-from helpers import ROOT, rows
+from helpers import ROOT, rows, wait_for
 
 from fmrgen.cli.app import app
 
@@ -77,3 +78,22 @@ def test_a_job_goes_on_from_its_state(hub, tmp_path):
     assert found[before["id"]] == before
     runs = json.loads((tmp_path / "two/provenance/mnist/lenet.json").read_text())["runs"]
     assert sum(run.get("images") or 0 for run in runs) == 30  # none was made twice
+
+
+@pytest.mark.job
+def test_a_job_that_is_told_to_end_keeps_its_state(hub, tmp_path):
+    recipe = ["mnist-lenet", "output.shard_size=4", "perturb.slots=4", "-q"]
+    command = [sys.executable, str(ROOT / "scripts/hf_job.py"), *recipe, "--state", "someone/state"]
+    command += ["--output", str(tmp_path / "out")]
+    job = subprocess.Popen(command, env={**os.environ, **hub.environment}, start_new_session=True)
+    try:
+        wait_for(lambda: list(tmp_path.glob("out/mnist/*.parquet")) or job.poll() is not None)
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(60) == 143
+        with pytest.raises(ProcessLookupError):
+            os.killpg(job.pid, 0)  # nothing of it goes on
+    finally:
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+    made = {str(path.relative_to(tmp_path / "out")) for path in tmp_path.glob("out/mnist/*.parquet")}
+    assert made <= set(hub.world().files("someone/state", "state"))

@@ -32,6 +32,7 @@ from fmrgen.errors import UserError
 from fmrgen.generators.vae import Config as VaeConfig
 from fmrgen.generators.vqgan import Config as VqganConfig
 from fmrgen.jobs.generate import make_split
+from fmrgen.jobs.lifecycle import new_provenance
 from fmrgen.labels import Labels, make_labels
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.oracles.clip import Config as ClipConfig
@@ -83,6 +84,22 @@ def test_threads_that_build_at_once_build_what_one_alone_does():
 
     with ThreadPoolExecutor(4) as pool:
         assert [*pool.map(build, range(12))] == [alone] * 12
+
+
+@pytest.mark.parametrize(
+    ("oracle", "column"),
+    [
+        ("outside_components:NotTooBrightConfig", "oracle_score"),
+        ("outside_components:AnyClassConfig", "oracle_score"),
+        ("{kind: classifier, classifier: 'asset:mnist/lenet'}", "oracle_score"),
+        ("{kind: ensemble, oracles: [{kind: clip, model: 'asset:mnist/clip'}, {kind: 'outside_components:AnyClassConfig'}]}", "oracle_score"),
+        ("{kind: ensemble, oracles: [{kind: clip, model: 'asset:mnist/clip'}]}", "clip_score"),
+        ("{kind: clip, model: 'asset:mnist/clip'}", "clip_score"),
+    ],
+)  # fmt: skip
+def test_the_column_of_scores_is_called_by_what_they_are(oracle, column):
+    recipe = load_recipe("mnist-lenet", [f"oracle={oracle}"])
+    assert new_provenance(recipe, recipe.build()).score_column == column
 
 
 def test_build_returns_the_four(tmp_path):

@@ -13,10 +13,10 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from http.client import HTTPException
+from contextlib import closing, contextmanager
+from http.client import HTTPException, HTTPResponse
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -105,7 +105,7 @@ class Answers:
             name = hashlib.sha256(f"{url} {top_k}".encode()).hexdigest()[:24]
             self._file = cache_folder() / "endpoints" / f"{name}.sqlite"
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with closing(self._open()) as kept, kept:
+            with self._kept() as kept:
                 kept.execute("create table if not exists answers (image text primary key, at real, scores text)")
                 kept.execute("delete from answers where at < ?", (self._since,))
 
@@ -119,48 +119,59 @@ class Answers:
             return known
         scores = self._ask(image)
         if self._file is not None:
-            with closing(self._open()) as kept, kept:
+            with self._kept() as kept:
                 row = (digest, time.time(), json.dumps(scores))
                 kept.execute("insert or replace into answers values (?, ?, ?)", row)
         return scores
 
-    def _open(self) -> sqlite3.Connection:
+    @contextmanager
+    def _kept(self) -> Iterator[sqlite3.Connection]:
         assert self._file is not None
-        return sqlite3.connect(self._file, timeout=60)
+        try:
+            with closing(sqlite3.connect(self._file, timeout=60)) as kept, kept:
+                yield kept
+        except (sqlite3.Error, ValueError) as error:
+            raise UserError(f"{self._file}: broken or not writable ({one_line(error, 80)}); delete it") from None
 
     def _known(self, digest: str) -> Scores | None:
         if self._file is None:
             return None
-        with closing(self._open()) as kept:
+        with self._kept() as kept:
             row = kept.execute(
                 "select scores from answers where image = ? and at >= ?", (digest, self._since)
             ).fetchone()
-        found: Scores | None = None if row is None else json.loads(row[0])
+            found: Scores | None = None if row is None else json.loads(row[0])
         return found
 
     def _ask(self, image: bytes) -> Scores:
         question = {"inputs": base64.b64encode(image).decode(), "parameters": {"top_k": self._top_k}}
-        headers = {"Content-Type": "application/json", "Accept": "application/json", **_authorization(self.url)}
+        token = _token(self.url)
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        headers |= {"Authorization": f"Bearer {token}"} if token else {}
+
+        def without_token(text: str) -> str:
+            return text.replace(token, "…") if token else text
+
         body = json.dumps(question).encode()
         for attempt in range(1, _ATTEMPTS + 1):
             request = urllib.request.Request(self.url, body, headers)
             pause = min(_LONGEST_PAUSE, 0.5 * 2 ** (attempt - 1) * random.uniform(0.5, 1))
             try:
                 with _opener.open(request, timeout=self._timeout) as answer:
-                    told = json.loads(answer.read())
+                    told = _parsed(without_token(_body(answer, self._timeout)))
                     self._answered = True
             except urllib.error.HTTPError as error:
-                said, self._answered = f"{error.code} {error.reason}", True
+                said, self._answered = without_token(f"{error.code} {error.reason}"), True
                 if error.code not in _TRANSIENT:
                     raise UserError(f"{self.url}: answered {said}; check the address, and {TOKEN}") from None
                 asked = error.headers.get("Retry-After", "")
-                pause = min(_LONGEST_PAUSE, float(asked)) if asked.isdigit() else pause
+                pause = min(_LONGEST_PAUSE, float(asked)) if asked.isdecimal() else pause
             except urllib.error.URLError as error:
                 said = f"can't be reached: {' '.join(str(error.reason).split())[:120]}"
                 if not self._answered and attempt == _FIRST_ATTEMPTS:
                     raise UserError(f"{self.url}: {said}; check the address, or start it") from None
             except (OSError, ValueError, HTTPException) as error:  # cut off, or no JSON
-                said = one_line(error, 120)
+                said = without_token(one_line(error, 10_000))[:120]
             else:
                 if not isinstance(told, dict) or "error" not in told:
                     return _scores(told, self.url)
@@ -172,18 +183,39 @@ class Answers:
         )
 
 
-def _authorization(url: str) -> dict[str, str]:
-    """A token for the endpoint: the one in the environment for it, and the Hub's for the Hub itself alone.
+def _body(answer: HTTPResponse, seconds: float) -> str:
+    """What is answered, where all of it comes in time: a time-out is for a silence, and an answer may drip for ever."""
+    end, parts = time.monotonic() + seconds, [b""]
+    while part := answer.read1(65536):
+        parts.append(part)
+        if time.monotonic() > end:
+            raise TimeoutError(f"its answer is not complete after {seconds:g} s")
+    return b"".join(parts).decode()
 
-    Raises UserError where everyone on the way would see it.
+
+def _parsed(text: str) -> Any:
+    """The JSON of a text, or the text itself where it is nested more deeply than anybody can read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        return text
+
+
+def _token(url: str) -> str | None:
+    """The token for the endpoint: the one in the environment for it, and the Hub's for the Hub itself alone.
+
+    Raises UserError where everyone on the way would see it, and for a token that no header can hold.
     """
     address = urlsplit(url)
     host, is_safe = address.hostname or "", address.scheme == "https"
-    own = os.environ.get(TOKEN)
+    own = os.environ.get(TOKEN, "").strip()
     if own and not is_safe and host not in ("localhost", "127.0.0.1", "::1"):
         raise UserError(f"{url}: {TOKEN} would be sent there unencrypted; use https, or unset it")
     token = own or (get_token() if is_safe and (host == _HUB or host.endswith(f".{_HUB}")) else None)
-    return {"Authorization": f"Bearer {token}"} if token else {}
+    if token and not (token.isascii() and token.isprintable()):
+        name = TOKEN if own else "the Hub's token"
+        raise UserError(f"{name} contains a character that no token has; copy it again")
+    return token or None
 
 
 def _scores(told: Any, url: str) -> Scores:

@@ -3,19 +3,21 @@
 import os
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fmrgen.cli import evaluation, hub, studies, tools
+from fmrgen.cli import evaluation, hub, making, studies, tools
 from fmrgen.cli.exit import exit_status_of, install_signal_handlers
 from fmrgen.cli.options import (
+    GroupedHelp,
     JsonOption,
     LimitOption,
+    LogFileOption,
     OverridesArgument,
     PlainHelp,
     ProcessesOption,
@@ -37,14 +39,14 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    cls=GroupedHelp,
 )
-
-
-command = partial(app.command, cls=PlainHelp)
 
 
 def _say_version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version
+
         print(f"fmrgen {version('fmrgen')}")
         raise typer.Exit
 
@@ -58,7 +60,6 @@ def fmrgen(
     pass
 
 
-@command()
 def generate(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
@@ -71,9 +72,7 @@ def generate(
         str | None,
         typer.Option("--part", metavar="I/N", help="Make part I of N; `fmrgen merge` joins the parts."),
     ] = None,
-    log_file: Annotated[
-        Path | None, typer.Option("--log-file", metavar="FILE", help="Append progress to this file, as JSON lines.")
-    ] = None,
+    log_file: LogFileOption = None,
     trackers: TrackersOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the recipe, what exists, and the expected time; make nothing.")
@@ -96,8 +95,6 @@ def generate(
         raise UserError(f"{'--public' if public else '--replace'} only applies with --push REPO")
     if push is not None and part is not None:
         raise UserError("--push needs the whole split, --part makes one of its parts; merge the parts, then push")
-    if dry_run and as_json:
-        raise UserError("--json is of what was made, and --dry-run makes nothing; leave one out")
     own_part = _parse_part(part)
     loaded = load_recipe(recipe, limited(limit, overrides))
 
@@ -110,12 +107,15 @@ def generate(
 
     display.quiet_libraries()
     is_first = is_first_process()
+    split = f"{output}:{loaded.output.config}/{loaded.output.split}"
     if dry_run:
         from fmrgen.jobs.plan import plan
 
         planned = plan(loaded, output, part=own_part)
-        if is_first:
-            display.print_plan(planned, f"{output}:{loaded.output.config}/{loaded.output.split}")
+        if is_first and as_json:
+            display.print_json({"split": split, "plan": planned})
+        elif is_first:
+            display.print_plan(planned, split)
         return
     if push is not None and is_first:
         from fmrgen.distributed.launch import launched_precision
@@ -154,7 +154,6 @@ def generate(
     log.write("end", summary=asdict(summary))
     if not is_first or part is not None:
         return
-    split = f"{output}:{loaded.output.config}/{loaded.output.split}"
     if as_json:
         display.print_json({"split": split, "summary": summary})
     elif show:
@@ -172,26 +171,6 @@ def _parse_part(text: str | None) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
-command()(tools.judge)
-command()(tools.audit)
-command()(tools.gate)
-command()(studies.compare)
-command()(studies.sweep)
-command()(studies.inspect)
-command()(studies.study)
-command()(studies.agree)
-command("attack-oracle")(studies.attack_oracle)
-command()(studies.sparsify)
-
-
-command()(hub.push)
-command()(hub.submit)
-command()(hub.delta)
-command()(hub.rebuild)
-command("leaderboard")(hub.board)
-
-
-@command()
 def merge(
     parts: Annotated[
         list[str], typer.Argument(metavar="DIR[:CONFIG/SPLIT]", help="The dataset folders of all machines.")
@@ -209,7 +188,6 @@ def merge(
             display.print_summary(summary, f"{output}:{split}")
 
 
-@command()
 def verify(
     split: SplitArgument,
     files: Annotated[
@@ -251,13 +229,40 @@ def verify(
         raise typer.Exit(1)
 
 
-command("transfer", help="Print the transfer matrix: each classifier on each split.")(evaluation.evaluate)
-command("evaluate", help="Measure classifiers on splits: SA, PA, VR and FMR.")(evaluation.evaluate)
-command()(tools.show)
-command()(tools.export)
-command()(tools.train)
-command()(tools.recipes)
-command()(tools.doctor)
+def _add(group: str, name: str, run: Callable[..., None], help: str | None = None) -> None:
+    app.command(name, cls=PlainHelp, rich_help_panel=group, help=help)(run)
+
+
+_add("Make", "recipes", tools.recipes)
+_add("Make", "inspect", making.inspect)
+_add("Make", "generate", generate)
+_add("Make", "merge", merge)
+_add("Make", "sparsify", making.sparsify)
+_add("Make", "train", making.train)
+
+_add("Measure", "evaluate", evaluation.evaluate)
+_add("Measure", "transfer", evaluation.evaluate, "Print the transfer matrix: each classifier on each split.")
+_add("Measure", "show", tools.show)
+_add("Measure", "verify", verify)
+_add("Measure", "export", tools.export)
+
+_add("Doubt", "judge", tools.judge)
+_add("Doubt", "audit", tools.audit)
+_add("Doubt", "attack-oracle", studies.attack_oracle)
+_add("Doubt", "sweep", studies.sweep)
+
+_add("Compare", "compare", studies.compare)
+_add("Compare", "gate", tools.gate)
+_add("Compare", "agree", studies.agree)
+_add("Compare", "study", studies.study)
+
+_add("Publish", "push", hub.push)
+_add("Publish", "submit", hub.submit)
+_add("Publish", "leaderboard", hub.board)
+_add("Publish", "delta", hub.delta)
+_add("Publish", "rebuild", hub.rebuild)
+
+_add("Tools", "doctor", tools.doctor)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -212,12 +213,23 @@ def _console(stderr: bool = False) -> Console:
 
 
 def print_json(told: object) -> None:
-    """The outcome for programs: one JSON object, or a list, on stdout."""
-    print(json.dumps(told, ensure_ascii=False, indent=1, default=_as_json))
+    """The outcome for programs: one JSON object, or a list, on stdout; what is no number there is null."""
+    tree = json.loads(json.dumps(told, default=_as_json), parse_constant=lambda name: None)
+    print(json.dumps(tree, ensure_ascii=False, indent=1))
+
+
+def print_written(paths: Sequence[Path], as_json: bool) -> None:
+    """The files of an outcome; for programs what is in the JSON among them, and their paths on stderr."""
+    for path in paths:
+        (print_note if as_json else print_line)(str(path))
+    if as_json:
+        print(next(path for path in paths if path.suffix == ".json").read_text(encoding="utf-8"), end="")
 
 
 def _as_json(value: Any) -> Any:
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
 
 
 def print_pushed(pushed: "Pushed") -> None:

@@ -94,6 +94,7 @@ def evaluate(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
+    """Measure classifiers on splits: SA, PA, VR and FMR."""
     from fmrgen.engine.attacks import attack_of_short_form
     from fmrgen.recipe import load_classifiers, load_fixed_sets, load_source
 

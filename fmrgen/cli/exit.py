@@ -135,9 +135,10 @@ def _resend_lost_signal(lost: "sys.UnraisableHookArgs") -> None:
 
 
 def _stop_listening() -> None:
-    """From here on SIGTERM ends the process at once: nobody would catch the exception any more."""
-    if signal.getsignal(signal.SIGTERM) is _terminate:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """From here on a signal ends the process at once: nobody would catch the exception any more."""
+    for number, handler in ((signal.SIGTERM, _terminate), (signal.SIGINT, _interrupt)):
+        if signal.getsignal(number) is handler:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _forget() -> None:

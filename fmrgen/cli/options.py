@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from fmrgen.distributed.launcher import OPTION
 
@@ -33,6 +33,20 @@ class PlainHelp(TyperCommand):
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
+
+
+class GroupedHelp(TyperGroup):
+    """Commands whose help lists them in groups, by their `rich_help_panel`, in the order in which they were added."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        width = max(map(len, self.commands))
+        for name, command in self.commands.items():
+            told = command.get_short_help_str(formatter.width - width - 6)
+            groups.setdefault(command.rich_help_panel, []).append((name.ljust(width), told))  # type: ignore[attr-defined]
+        for title, rows in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
 
 RecipeArgument = Annotated[
@@ -61,6 +75,9 @@ BatchSizeOption = Annotated[
 ]
 PlotsOption = Annotated[
     str, typer.Option("--plots", metavar="FORMAT,FORMAT", help="Write the plots as pdf or svg too, besides PNG.")
+]
+LogFileOption = Annotated[
+    Path | None, typer.Option("--log-file", metavar="FILE", help="Append progress to this file, as JSON lines.")
 ]
 TrackersOption = Annotated[
     list[str] | None,

@@ -74,6 +74,20 @@ def job_progress(recipe: Recipe, show: bool, log: JobLog | None = None) -> Itera
 
 
 @contextmanager
+def step_progress(name: str, show: bool, log: JobLog) -> Iterator[Callable[[int, int, float], None]]:
+    """The yielded function takes (step, steps, loss) of a training run."""
+    is_due = _EachSoOften()
+    with _progress(show) as update:
+
+        def tell(step: int, steps: int, loss: float) -> None:
+            update(name, step, steps, "")
+            if is_due() or step == steps:
+                log.write("progress", step=step, steps=steps, loss=loss)
+
+        yield tell
+
+
+@contextmanager
 def row_progress(name: str, show: bool) -> Iterator[Callable[[int, int | None], None]]:
     """The yielded function takes (done, total or None)."""
     with _progress(show) as update:

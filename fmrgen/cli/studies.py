@@ -1,5 +1,6 @@
 """The commands that make several splits: comparisons of classifiers, and sweeps over a recipe's values."""
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -56,6 +57,7 @@ def compare(
     batch_size: BatchSizeOption = 64,
     plots: PlotsOption = "",
     processes: ProcessesOption = None,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Compare classifiers, each on a split made for it.
@@ -67,7 +69,10 @@ def compare(
 
     named, formats = load_classifiers(classifiers), plot_formats(plots)
     if not others:
-        _compare(load_recipe(recipe, limited(limit, overrides)), named, output, seeds, batch_size, formats, quiet)
+        loaded = load_recipe(recipe, limited(limit, overrides))
+        evaluation = _compare(loaded, named, output, seeds, batch_size, formats, quiet, as_json)
+        if as_json and is_first_process():
+            print(evaluation.to_json(), end="")
         return
     recipes = {Path(one).stem: load_recipe(one, limited(limit, overrides)) for one in (recipe, *others)}
     if len(recipes) <= len(others):
@@ -79,19 +84,18 @@ def compare(
 
     check_many_enough(len(recipes), len(named))
     evaluations = {
-        name: _compare(loaded, named, output / name, seeds, batch_size, formats, quiet)
+        name: _compare(loaded, named, output / name, seeds, batch_size, formats, quiet, as_json)
         for name, loaded in recipes.items()
     }
     if not is_first_process():
         return
     found = agreement(evaluations)
     written = write_agreement(found, output, formats)
-    if not quiet:
+    if not quiet and not as_json:
         display.print_table(agreement_table(found), f"rank and FMR, {found.rows} images")
         for line in agreement_lines(found):
             display.print_line(line)
-    for path in written:
-        display.print_line(path)
+    display.print_written(written, as_json)
 
 
 def _compare(
@@ -102,6 +106,7 @@ def _compare(
     batch_size: int,
     plots: "list[PlotFormat]",
     quiet: bool,
+    as_json: bool,
 ) -> "Evaluation":
     """The comparison under one recipe; its report, and what is printed of it."""
     from fmrgen.cli import display, progress
@@ -125,9 +130,9 @@ def _compare(
     if is_first:
         prepare_folder(output / "comparison")
         write_report(evaluation, output / "comparison", plots)
-        if not quiet:
+        if not quiet and not as_json:
             display.print_evaluation(evaluation)
-        display.print_line(output / "comparison" / "report.html")
+        (display.print_note if as_json else display.print_line)(str(output / "comparison" / "report.html"))
     return evaluation
 
 
@@ -146,6 +151,7 @@ def sweep(
     limit: LimitOption = None,
     plots: PlotsOption = "",
     processes: ProcessesOption = None,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Make a split for every combination of values.
@@ -167,75 +173,9 @@ def sweep(
     if not is_first:
         return
     written = write_sweep(points, output, formats)
-    if not quiet:
+    if not quiet and not as_json:
         display.print_table(sweep_table(points), str(recipe))
-    for path in written:
-        display.print_line(path)
-
-
-def inspect(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    images: Annotated[int, typer.Option("--images", metavar="N", min=2, help="Images to try.")] = 32,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Try a recipe on a few images and propose a step size."""
-    from fmrgen.recipe import load_recipe
-
-    loaded = load_recipe(recipe, overrides or [])
-
-    from fmrgen.cli import display
-    from fmrgen.jobs.inspect import inspect as run
-
-    display.quiet_libraries()
-    found = run(loaded, images=images, on_trial=lambda trial: None if quiet or as_json else display.print_trial(trial))
-    if as_json:
-        display.print_json(found)
-    else:
-        display.print_inspection(found)
-
-
-def sparsify(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The mask's file.")] = Path(
-        "mask.safetensors"
-    ),
-    samples: Annotated[
-        int, typer.Option("--samples", metavar="N", min=1, help="Images to perturb and learn from.")
-    ] = 1000,
-    regularization: Annotated[
-        float | None,
-        typer.Option(
-            "--regularization",
-            metavar="X",
-            help="Strength of the l1 penalty (the paper uses 36.36). Default: chosen along a path.",
-        ),
-    ] = None,
-    quiet: QuietOption = False,
-) -> None:
-    """Find the latent dimensions that matter.
-
-    Writes a mask for `generator.mask`: the paper's sparse model (App. I).
-    """
-    from fmrgen.recipe import load_recipe
-
-    if regularization is not None and not 0 < regularization < float("inf"):
-        raise UserError("--regularization: must be a positive number")
-    loaded = load_recipe(recipe, [f"source.limit={samples}", *(overrides or [])])
-
-    from fmrgen.cli import display, progress
-    from fmrgen.jobs.sparsify import sparsify as run
-
-    display.quiet_libraries()
-    with progress.row_progress("sparsify", not quiet) as on_images:
-        found = run(loaded, output, regularization=regularization, on_images=on_images)
-    if not quiet:
-        display.print_sparse_mask(found, f"{loaded.output.config}/{loaded.output.split}")
-        config = f"output.config={loaded.output.config}-sparse"
-        display.print_note(f"use it: fmrgen generate {recipe} generator.mask={output} {config}")
-    display.print_line(output)
+    display.print_written(written, as_json)
 
 
 def attack_oracle(
@@ -294,6 +234,7 @@ def agree(
         "agree"
     ),
     plots: PlotsOption = "",
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Tell whether measures rank classifiers alike.
@@ -312,10 +253,9 @@ def agree(
     columns = measures(figures)
     found = correlations(columns, chosen or [])
     written = write_correlations(found, columns, output, formats)
-    if not quiet:
+    if not quiet and not as_json:
         display.print_table(correlation_table(found), "rank correlations over classifiers; an mCE is an error")
-    for path in written:
-        display.print_line(path)
+    display.print_written(written, as_json)
 
 
 def study(
@@ -328,18 +268,27 @@ def study(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The study's folder.")] = Path("study"),
     scale: Annotated[Scale, typer.Option("--scale", help="With what is at hand, or as the paper has it.")] = "small",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the parts, and do nothing.")] = False,
+    all_tables: Annotated[
+        bool, typer.Option("--tables", help="Print the tables of all parts too, which study.md has in any case.")
+    ] = False,
     processes: ProcessesOption = None,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run a table of the paper, and say what holds.
 
-    Trains models, makes splits and compares; without STUDY lists those there are. Run the same command again to resume.
+    Trains models, makes splits and compares; without STUDY lists those there are, with their time on two CPU cores.
+    Run the same command again to resume.
     """
     from fmrgen.recipe import describe_studies
 
     if name is None:
-        for shipped, title in describe_studies().items():
-            print(f"{shipped:16} {title}")
+        described = describe_studies()
+        if as_json:
+            print(json.dumps({name: told._asdict() for name, told in described.items()}, ensure_ascii=False, indent=2))
+            return
+        for shipped, (title, minutes) in described.items():
+            print(f"{shipped:16} {'' if minutes is None else f'{minutes} min':>8}  {title}")
         return
 
     from fmrgen.cli import display, progress
@@ -365,24 +314,30 @@ def study(
             on_note=display.print_note,
         )
         if dry_run:
-            for line in study_lines(loaded, scale, work):
+            lines = study_lines(loaded, scale, work)
+            if as_json:
+                told = {"title": loaded.title, "scale": scale, "change": work.change}
+                display.print_json({**told, "minutes": loaded.at(scale).minutes, "lines": lines})
+            for line in () if as_json else lines:
                 display.print_line(line)
             return
         display.quiet_libraries()
         found = run_study(loaded, scale, work)
     if not is_first:
         return
-    tables = found.tables()
+    show_all, tables, by_class = all_tables and not quiet and not as_json, found.tables(), found.class_tables()
     for part, evaluation in found.evaluations.items():
         write_report(evaluation, output / part / "comparison")
-        if not quiet:
+        if show_all:
             display.print_transfer(evaluation)
             display.print_evaluation(evaluation)
-    written = write_study(loaded.title, loaded.paper, found.claims, tables, found.evaluations, output)
-    if not quiet:
-        for title, table in tables.items():
-            display.print_table(table, title)
-        if found.claims:
-            display.print_table(claims_table(found.claims), loaded.title)
-    for path in written:
-        display.print_line(path)
+    written = write_study(
+        loaded.title, found.how, loaded.paper, found.claims, tables | by_class, found.evaluations, output
+    )
+    display.print_written(written, as_json)
+    if quiet or as_json:
+        return
+    for title, table in ((by_class if show_all else {}) | tables).items():
+        display.print_table(table, title)
+    if found.claims:
+        display.print_table(claims_table(found.claims), f"{loaded.title}; {found.how}")

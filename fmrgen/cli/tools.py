@@ -14,9 +14,7 @@ from fmrgen.cli.options import (
     OverridesArgument,
     ProcessesOption,
     QuietOption,
-    RecipeArgument,
     SplitArgument,
-    TrackersOption,
     recipe_names,
 )
 from fmrgen.distributed.rank import is_first_process
@@ -256,37 +254,6 @@ def export(
     with progress.row_progress("export", not quiet) as on_rows:
         rows = run(split, folder, form, tar_size=tar_size, on_rows=on_rows)
     display.print_line(f"{folder}: {rows} rows")
-
-
-def train(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write the weights to.")
-    ] = Path("trained"),
-    trackers: TrackersOption = None,
-    processes: ProcessesOption = None,
-    quiet: QuietOption = False,
-) -> None:
-    """Train a classifier, an oracle or a generator.
-
-    Run the same command again to resume.
-    """
-    from fmrgen.training.recipe import load_train_recipe
-
-    loaded = load_train_recipe(recipe, overrides or [])
-
-    from fmrgen.cli import display, progress
-    from fmrgen.training.loop import train as run
-
-    display.quiet_libraries()
-    is_first = is_first_process()
-    with progress.row_progress("train", not quiet and is_first) as on_step:
-        metrics = run(
-            loaded, output, lambda step, steps, loss: on_step(step, steps), trackers or [], display.print_note
-        )
-    if is_first:
-        display.print_line(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
 
 def recipes(

@@ -49,11 +49,10 @@ class ClaimFound:
         """In a word or two."""
         if self.apart is None:
             return "can't be told"
-        verdict = "holds" if self.apart.value > 0 else "does not hold"
         low, high = self.apart.low, self.apart.high
-        return (
-            verdict if low is not None and high is not None and (low > 0 or high <= 0) else f"{verdict}, within chance"
-        )
+        if low is None or high is None or low <= 0 <= high:
+            return "not decided"
+        return "holds" if low > 0 else "does not hold"
 
 
 def find_claim(

@@ -256,4 +256,4 @@ def _asked_seconds(headers: Mapping[str, str]) -> float | None:
     if window is not None and window.remaining == 0:
         return window.reset_in_seconds + 1
     asked = headers.get("Retry-After", "")
-    return float(asked) if asked.isdigit() else None
+    return float(asked) if asked.isdecimal() else None

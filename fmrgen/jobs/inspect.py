@@ -93,7 +93,13 @@ class Inspection:
     warnings: list[str]
 
 
-def inspect(recipe: Recipe, *, images: int = 32, on_trial: Callable[[Trial], None] = lambda trial: None) -> Inspection:
+def inspect(
+    recipe: Recipe,
+    *,
+    images: int = 32,
+    download: bool = False,
+    on_trial: Callable[[Trial], None] = lambda trial: None,
+) -> Inspection:
     """Tries a recipe on a few images, and looks for a step size that uses the budget.
 
     A good step leads images to where the oracle stops them in 10 to 40 steps on average (of a budget of 50), and at
@@ -102,6 +108,7 @@ def inspect(recipe: Recipe, *, images: int = 32, on_trial: Callable[[Trial], Non
     Args:
         recipe: of the job; nothing is written.
         images: how many, taken evenly from the whole source.
+        download: fetch the weights of perceptual distances, if they are not on this machine.
         on_trial: told of each step that is tried.
 
     Returns:
@@ -153,8 +160,8 @@ def inspect(recipe: Recipe, *, images: int = 32, on_trial: Callable[[Trial], Non
         trials=sorted([own, *trials], key=lambda trial: trial.step_size),
         seconds_per_pass=seconds,
         seconds_of_job=seconds * per_image * len(components.source),
-        lpips=lpips(plain.originals, plain.images),
-        rfid=rfid(plain.originals, plain.images),
+        lpips=lpips(plain.originals, plain.images, download),
+        rfid=rfid(plain.originals, plain.images, download),
         spectrum=plain.spectrum_of_changes(examples, rows),
         cost=plain.cost,
         warnings=[
@@ -330,4 +337,10 @@ def _step_warnings(own: Trial, proposed: Trial | None, wanted: _Wanted) -> list[
             else f"use perturb.step_size={proposed.step_size:g}"
         )
         found.append(f"with perturb.step_size={own.step_size:g} {what}; {cure}")
+    step = proposed or own
+    if step.perturbed_accuracy == 0:
+        found.append(
+            f"with perturb.step_size={step.step_size:g} PA is 0%, and nothing can be ranked there; try "
+            f"perturb.step_size={step.step_size / _FACTOR:.3g}"
+        )
     return found

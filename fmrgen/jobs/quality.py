@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ _COARSE_WAVES = 4  # at most so many across an image: shapes
 _FINE_PIXELS = 4  # waves shorter than this: texture
 _TOGETHER = 16
 _LONGEST_SILENCE = 10.0  # seconds for a host of weights to answer
+_NOT_HERE = "its weights are not on this machine; --download fetches them"
 _EXTRA = "needs torchmetrics and torch-fidelity: pip install 'fmrgen[quality]'"
 
 
@@ -53,11 +55,17 @@ class Cost(NamedTuple):
 
 
 @torch.no_grad()
-def lpips(originals: Tensor, plain: Tensor) -> Distance:
-    """The mean LPIPS distance (Zhang et al. 2018, AlexNet) of images [N, 3, H, W] in [0, 1] to others."""
+def lpips(originals: Tensor, plain: Tensor, download: bool = False) -> Distance:
+    """The mean LPIPS distance (Zhang et al. 2018, AlexNet) of images [N, 3, H, W] in [0, 1] to others.
+
+    Its weights, 0.2 GB, are downloaded where `download` allows it.
+    """
     try:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+        from torchvision.models import AlexNet_Weights
 
+        if not download and not _is_here(AlexNet_Weights.IMAGENET1K_V1.url):
+            return Distance(None, _NOT_HERE)
         with _patience():
             measure = LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True).to(originals.device)
     except ModuleNotFoundError:
@@ -70,13 +78,18 @@ def lpips(originals: Tensor, plain: Tensor) -> Distance:
 
 
 @torch.no_grad()
-def rfid(originals: Tensor, plain: Tensor) -> Distance:
-    """The Fréchet distance (Heusel et al. 2017, Inception) of images [N, 3, H, W] in [0, 1] to others."""
+def rfid(originals: Tensor, plain: Tensor, download: bool = False) -> Distance:
+    """The Fréchet distance (Heusel et al. 2017, Inception) of images [N, 3, H, W] in [0, 1] to others; `download` as
+    for `lpips`.
+    """
     if len(originals) < FEWEST_FOR_RFID:
         return Distance(None, f"needs --images {FEWEST_FOR_RFID} or more")
     try:
+        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
         from torchmetrics.image.fid import FrechetInceptionDistance
 
+        if not download and not _is_here(URL_INCEPTION_V3):
+            return Distance(None, _NOT_HERE)
         with _patience():
             measure = FrechetInceptionDistance(feature=2048, normalize=True).to(originals.device)
     except ModuleNotFoundError:
@@ -87,6 +100,11 @@ def rfid(originals: Tensor, plain: Tensor) -> Distance:
         for batch in images.split(_TOGETHER):
             measure.update(batch, real=is_real)
     return Distance(float(measure.compute()))
+
+
+def _is_here(url: str) -> bool:
+    """Whether torch has downloaded the weights at an address before."""
+    return (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file()
 
 
 @contextmanager

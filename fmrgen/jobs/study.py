@@ -13,7 +13,8 @@ from fmrgen.config import StrictConfig
 from fmrgen.errors import UserError
 from fmrgen.evaluation.claims import Claim, ClaimFound, find_claim, part_and_models
 from fmrgen.jobs.study_parts import AttackOraclePart, ComparePart, Part, SparsifyPart, Work
-from fmrgen.recipe import load_config
+from fmrgen.recipe import STUDIES, load_config
+from fmrgen.recipe_files import check_reference
 
 if TYPE_CHECKING:
     from fmrgen.evaluation.agreement import Agreement
@@ -29,7 +30,8 @@ _FEWEST_RANKED = 2  # comparisons, and models but one: of two there are but one 
 class StudyScale(StrictConfig):
     """The parts of a study at one scale, in their order, and what is claimed of them."""
 
-    notes: list[str] = Field([], description="what it needs and how long it takes, a line each")
+    minutes: int | None = Field(None, description="about how long it takes on two CPU cores")
+    notes: list[str] = Field([], description="what it needs, a line each")
     parts: list[Part] = Field(min_length=1)
     claims: list[Claim] = Field([], description="of figures of the parts")
     agreement: list[str] = Field([], description="comparisons under several generators, whose rankings are compared")
@@ -88,6 +90,7 @@ class StudyFound:
 
     Attributes:
         study: that was run.
+        scale, change: how, as for `run_study`.
         evaluations: of its comparisons, by their names.
         attacked: judges under attack, likewise.
         masks: of generators, likewise.
@@ -96,17 +99,23 @@ class StudyFound:
     """
 
     study: Study
+    scale: Scale
+    change: list[str]
     evaluations: "dict[str, Evaluation]"
     attacked: "dict[str, list[AttackedJudge]]"
     masks: "dict[str, SparseMask]"
     claims: list[ClaimFound]
     agreement: "Agreement | None"
 
+    @property
+    def how(self) -> str:
+        """The scale that it was run at, and what was changed in all recipes of splits."""
+        return f"{self.scale} scale" + (f", changed: {', '.join(self.change)}" if self.change else "")
+
     def tables(self) -> "dict[str, Table]":
         """What no comparison tells by itself, by titles."""
         from fmrgen.report.agreement import agreement_table, concordance_table
         from fmrgen.report.attacked import attacked_table
-        from fmrgen.report.study import own_class_tables
         from fmrgen.report.tables import mask_table
 
         tables = {
@@ -115,13 +124,21 @@ class StudyFound:
         for name, mask in self.masks.items():
             figures = mask.images, mask.sparsity, mask.test_score, int(mask.mask.sum()), mask.regularization
             tables[f"{name}, a mask of the latent"] = mask_table(*figures)
-        for name, evaluation in self.evaluations.items() if self.study.by_class else ():
-            for classifier, table in own_class_tables(evaluation).items():
-                tables[f"{name}, {classifier} on its own split by class"] = table
         if self.agreement is not None:
             tables["rank and FMR under each generator"] = agreement_table(self.agreement)
             tables["how far rankings agree"] = concordance_table(self.agreement)
         return tables
+
+    def class_tables(self) -> "dict[str, Table]":
+        """Each classifier on its own split by class, by titles, where the study asks for it."""
+        from fmrgen.report.study import own_class_tables
+
+        return {
+            f"{name}, {classifier} on its own split by class": table
+            for name, evaluation in self.evaluations.items()
+            if self.study.by_class
+            for classifier, table in own_class_tables(evaluation).items()
+        }
 
 
 def load_study(reference: str | Path) -> Study:
@@ -136,6 +153,7 @@ def load_study(reference: str | Path) -> Study:
     Raises:
         UserError: something in it is not right.
     """
+    check_reference(reference, "study", STUDIES)
     return load_config(Study, reference)
 
 
@@ -172,10 +190,11 @@ def run_study(study: Study, scale: Scale, work: Work) -> StudyFound:
     except UserError as error:  # what was found stands
         work.on_note(f"agreement: {error}")
     claims = [find_claim(claim, evaluations, attacked) for claim in chosen.claims]
-    return StudyFound(study, evaluations, attacked, masks, claims, agreed)
+    return StudyFound(study, scale, work.change, evaluations, attacked, masks, claims, agreed)
 
 
 def study_lines(study: Study, scale: Scale, work: Work) -> list[str]:
     """The notes of a study and what its parts would do. Raises UserError as `run_study` does at its start."""
     chosen = study.at(scale)
-    return [*chosen.notes, *(line for part in chosen.parts for line in part.lines(work))]
+    time = [f"takes about {chosen.minutes} minutes on two CPU cores"] if chosen.minutes else []
+    return [*time, *chosen.notes, *(line for part in chosen.parts for line in part.lines(work))]

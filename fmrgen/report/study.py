@@ -37,6 +37,7 @@ def own_class_tables(evaluation: EvaluationResults) -> dict[str, Table]:
 
 def write_study(
     title: str,
+    how: str,
     paper: str,
     claims: Sequence[ClaimFound],
     tables: Mapping[str, Table],
@@ -47,6 +48,7 @@ def write_study(
 
     Args:
         title: of the study.
+        how: it was run: its scale, and what was changed.
         paper: what the paper says, in Markdown.
         claims: and what became of them.
         tables: of parts that are no evaluations, by their titles.
@@ -56,7 +58,7 @@ def write_study(
     Returns:
         The paths.
     """
-    parts = [f"# {escape(title)}"]
+    parts = [f"# {escape(title)}", f"Run at {escape(how)}."]
     if claims:
         parts += ["## What of it holds here", table_of(claims_table(claims))]
     if paper:
@@ -68,6 +70,7 @@ def write_study(
     found = [{**asdict(claim), "verdict": claim.verdict} for claim in claims]
     told = {
         "title": title,
+        "how": how,
         "parts": list(evaluations),
         "claims": found,
         "tables": {name: asdict(table) for name, table in tables.items()},

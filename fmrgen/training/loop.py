@@ -76,7 +76,7 @@ def train(
     objective.network.train()
     batches = read_ahead(images.batches(start, schedule.batch_size, processes.rank, processes.size), _BATCHES_AHEAD)
     names = trackers if processes.is_first else ()
-    with tracking(names, recipe.model_dump(mode="json"), Path(output) / "logs", on_note) as tracked:
+    with tracking(names, recipe.model_dump(mode="json"), Path(output) / ".logs", on_note) as tracked:
         for step in range(start, schedule.steps):
             loss = losses.of(next(batches), step)
             if not processes.all_agree(torch.isfinite(loss)):

@@ -40,7 +40,7 @@ def server(monkeypatch, tmp_path):
                 )
             if fault in ("500", "429"):
                 self.send_response(int(fault))
-                self.send_header("Retry-After", "1")
+                self.send_header("Retry-After", chance.choice(["1", "²"]))
                 self.end_headers()
                 return
             if fault == "drop":
@@ -52,13 +52,17 @@ def server(monkeypatch, tmp_path):
             scores = logits.softmax(0).tolist()
             best = sorted(enumerate(scores), key=lambda pair: -pair[1])[: told["parameters"]["top_k"]]
             answer = server.form([{"label": server.names[label], "score": score} for label, score in best])
-            body = b"busy, try later" if fault == "text" else json.dumps(answer).encode()
+            body = b"busy, try later" if fault == "text" else server.raw or json.dumps(answer).encode()
             self.send_response(server.status)
             self.send_header("Content-Length", str(len(body)))
             if server.location:
                 self.send_header("Location", server.location)
             self.end_headers()
-            self.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
+            body = body[: len(body) // 2] if fault == "cut" else body
+            for place in range(len(body)) if server.drips else []:
+                self.wfile.write(body[place : place + 1])
+                threading.Event().wait(0.01)
+            self.wfile.write(b"" if server.drips else body)
 
         def log_message(self, *arguments):
             pass
@@ -66,6 +70,7 @@ def server(monkeypatch, tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.requests, server.faults, server.status, server.location = [], 0.0, 200, None
+    server.raw, server.drips = None, False
     server.names, server.form = [str(digit) for digit in range(10)], lambda answer: answer
     server.address = f"http://127.0.0.1:{server.server_port}/classify"
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -142,6 +147,31 @@ def test_answers_that_are_none(server, form, message):
     assert len(server.requests) == (8 if "8 times" in message else 1)
 
 
+def test_an_answer_nested_too_deeply(server):
+    server.raw = b"[" * 100_000
+    with pytest.raises(UserError, match=r"answered \[{80}, which are no labels with scores"):
+        Config(url=server.address, kept_hours=0).build()(torch.zeros(1, 3, 8, 8))
+    assert len(server.requests) == 1
+
+
+def test_an_answer_that_drips(server):
+    server.drips = True
+    with pytest.raises(UserError, match=r"its answer is not complete after 0\.2 s, 8 times"):
+        Config(url=server.address, kept_hours=0, timeout=0.2).build()(torch.zeros(1, 3, 8, 8))
+
+
+def test_kept_answers_that_are_broken(server, tmp_path):
+    network = Config(url=server.address).build()
+    network(torch.zeros(1, 3, 8, 8))
+    (file,) = (tmp_path / "cache/endpoints").iterdir()
+    file.write_bytes(file.read_bytes()[:4096] + b"x" * 8192)
+    with pytest.raises(UserError, match=rf"^{file}: broken or not writable \(.+\); delete it$"):
+        network(torch.zeros(1, 3, 8, 8))
+    file.write_text("no database")
+    with pytest.raises(UserError, match=rf"^{file}: broken or not writable \(file is not a database\); delete it$"):
+        Config(url=server.address).build()
+
+
 def test_refusals_and_classes_that_nobody_named(server):
     server.status = 401
     with pytest.raises(UserError, match="answered 401 Unauthorized; check the address, and FMRGEN_ENDPOINT_TOKEN"):
@@ -155,20 +185,41 @@ def test_the_hubs_token_is_for_the_hub_alone(server, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     Config(url=server.address, kept_hours=0).build()(torch.zeros(1, 3, 8, 8))
     assert not any("Authorization" in request for request in server.requests)
-    assert client._authorization("https://router.huggingface.co/y") == {"Authorization": "Bearer hf_secret"}
+    assert client._token("https://router.huggingface.co/y") == "hf_secret"
     for other in (
         "https://someone-space.hf.space/y",
         "https://x.endpoints.huggingface.cloud/y",
         "https://evilhuggingface.co/y",
         "http://huggingface.co/y",
     ):
-        assert client._authorization(other) == {}
+        assert client._token(other) is None
     monkeypatch.setenv("FMRGEN_ENDPOINT_TOKEN", "own")
-    assert client._authorization(server.address) == {"Authorization": "Bearer own"}
+    assert client._token(server.address) == "own"
     with pytest.raises(
         UserError, match="FMRGEN_ENDPOINT_TOKEN would be sent there unencrypted; use https, or unset it"
     ):
-        client._authorization("http://example.com/y")
+        client._token("http://example.com/y")
+
+
+@pytest.mark.parametrize("token", ["SECRET123\n", " SECRET123\r\n", "SECRET123"])
+def test_a_token_is_sent_without_the_space_around_it_and_never_printed(server, monkeypatch, token):
+    monkeypatch.setenv("FMRGEN_ENDPOINT_TOKEN", token)
+    Config(url=server.address, kept_hours=0).build()(torch.zeros(1, 3, 8, 8))
+    assert server.requests[-1]["Authorization"] == "Bearer SECRET123"
+    server.form = lambda answer: {"error": "no model for Bearer SECRET123"}
+    with pytest.raises(UserError, match="no model for Bearer …") as raised:
+        Config(url=server.address, kept_hours=0).build()(torch.zeros(1, 3, 8, 8))
+    assert "SECRET" not in str(raised.value)
+
+
+@pytest.mark.parametrize("token", ["SECRET\n123", "SECRET€", "SECRETé", "SECRET\x7f"])
+def test_a_token_that_is_none_is_not_sent(server, monkeypatch, token):
+    monkeypatch.setenv("FMRGEN_ENDPOINT_TOKEN", token)
+    with pytest.raises(
+        UserError, match=r"^FMRGEN_ENDPOINT_TOKEN contains a character that no token has; copy it again$"
+    ):
+        Config(url=server.address).build()(torch.zeros(1, 3, 8, 8))
+    assert server.requests == []
 
 
 def test_who_sends_one_elsewhere_is_not_followed(server, listener, monkeypatch):

@@ -36,7 +36,7 @@ def test_help_and_recipe_mistakes_import_no_torch():
         (["genrate"], "No such command 'genrate'"),
         (["verify", "no/where:a/b"], "no/where: neither a folder nor a dataset repo"),
         (["train", "train/mnist-lent"], "did you mean train/mnist-lenet?"),
-        (["generate", "train/mnist-lenet"], "train/mnist-lenet: test: unknown key"),
+        (["generate", "train/mnist-lenet"], "train/mnist-lenet: is a file for `fmrgen train`; `fmrgen recipes` and `fmrgen study` list others"),
         (["generate", "mnist-lenet", "classifier.checkpoint=gone.pth"], "classifier.checkpoint: no such file as gone.pth"),
     ],
 )  # fmt: skip
@@ -68,6 +68,18 @@ def test_the_first_process_of_each_machine_tells_a_mistake(rank, local_rank, tol
     assert ("did you mean mnist-lenet?" in result.stderr) == told
 
 
+# A shell's background jobs ignore Ctrl-C, and what they start inherits that.
+listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+
+
+def test_ctrl_c_in_the_middle_of_an_import_is_one_line(tmp_path):
+    (tmp_path / "typer.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    command, env = [sys.executable, "-m", "fmrgen", "recipes"], {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, preexec_fn=listening)
+    assert (done.returncode, done.stderr) == (130, "fmrgen: interrupted\n")
+
+
 def test_ctrl_c_is_one_line_however_often(tmp_path):
     command = [
         sys.executable,
@@ -80,8 +92,6 @@ def test_ctrl_c_is_one_line_however_often(tmp_path):
         str(tmp_path / "out"),
         "-q",
     ]
-    # A shell's background jobs ignore Ctrl-C, and what they start inherits that.
-    listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as job:
         try:
             deadline = time.monotonic() + 150

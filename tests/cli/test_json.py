@@ -37,6 +37,36 @@ def test_a_split_from_its_making_to_a_gate(tmp_path, capsys, monkeypatch):
     assert outcome(capsys, "verify", "out", "--files", status=1)["wrong"]
 
 
+def test_what_several_splits_tell(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job = ["mnist-lenet", "--limit", "12", "perturb.budget=2", "perturb.step_size=0.1"]
+    planned = outcome(capsys, "generate", *job, "--dry-run")
+    assert (planned["split"], planned["plan"]["images_left"]) == ("out:mnist/lenet", 12)
+    assert planned["plan"]["recipe"]["perturb"]["budget"] == 2
+    trained = outcome(capsys, "train", "train/mnist-lenet", "schedule.steps=2", "-o", "small", "--log-file", "log")
+    assert trained == {"output": "small", "metrics": {"accuracy": trained["metrics"]["accuracy"]}}
+    told = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [(line["event"], line.get("step")) for line in told] == [("progress", 2), ("end", None)]
+    compared = outcome(capsys, "compare", *job, "-c", f"big={LENET}", "-c", "small", "-o", "compared")
+    assert compared == json.loads((tmp_path / "compared/comparison/evaluation.json").read_text())
+    swept = outcome(capsys, "sweep", *job, "perturb.seed=1,2")
+    assert [point["values"] for point in swept] == [{"perturb.seed": 1}, {"perturb.seed": 2}]
+
+
+def test_studies(capsys):
+    assert outcome(capsys, "study")["paper/table-13"]["minutes"] == 6
+    told = outcome(capsys, "study", "paper/table-7", "--dry-run", "source.limit=7")
+    assert (told["scale"], told["change"]) == ("small", ["source.limit=7"])
+    assert "compare regular: mnist-lenet, 2 splits of 7 images: lenet=asset:mnist/lenet, lenet1" in told["lines"]
+
+
+def test_what_is_no_number_is_null(capsys):
+    from fmrgen.cli.display import print_json
+
+    print_json({"a": [float("nan"), float("inf"), 1.5, "NaN"]})
+    assert json.loads(capsys.readouterr().out) == {"a": [None, None, 1.5, "NaN"]}
+
+
 def test_what_there_is(capsys):
     assert "mnist-lenet" in outcome(capsys, "recipes")
     assert outcome(capsys, "recipes", "mnist-lenet")["generator"]["kind"] == "vqgan"
@@ -45,7 +75,24 @@ def test_what_there_is(capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["generate", "verify", "evaluate", "gate", "judge", "push", "submit", "inspect", "recipes", "doctor"]
+    "name",
+    [
+        "generate",
+        "verify",
+        "evaluate",
+        "gate",
+        "judge",
+        "push",
+        "submit",
+        "inspect",
+        "recipes",
+        "doctor",
+        "train",
+        "compare",
+        "sweep",
+        "study",
+        "agree",
+    ],
 )
 def test_commands_that_programs_read(name):
     import typer

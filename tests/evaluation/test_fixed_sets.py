@@ -254,8 +254,10 @@ def test_measures_come_from_evaluations(corrupted, finished_split, tmp_path, cap
     assert set(columns) == {"own FMR", "SA", f"FMR on {finished_split}:mnist/lenet", "digits-c", "digits-c mCE"}
     assert set(columns["digits-c"]) == {"a", "b", "c", "d"}
     assert set(columns["own FMR"]) == {"a"}
-    assert run("agree", out / "evaluation.json", "-o", tmp_path / "agree") == 0, capsys.readouterr().err
-    told = json.loads((tmp_path / "agree/agree.json").read_text())
+    capsys.readouterr()
+    assert run("agree", out / "evaluation.json", "-o", tmp_path / "agree", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == json.loads((tmp_path / "agree/agree.json").read_text())
     assert {"first": "digits-c", "second": "digits-c mCE"}.items() <= told["correlations"][-1].items()
     assert told["correlations"][-1]["kendall"]["value"] < 0
     assert (tmp_path / "agree/agree.png").exists()

@@ -231,6 +231,16 @@ def test_bad_input(split, capsys):
         gate_of_split(str(split), candidate=torch.nn.Flatten(), baseline=LENET, max_drop=2)
 
 
+@pytest.mark.parametrize(("asked", "installed"), [("", "/actions/fmrgen"), ("fmrgen==9", "fmrgen==9")])
+def test_the_action_installs_what_it_stands_in(tmp_path, asked, installed):
+    step = yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"][0]
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$@"')
+    (tmp_path / "python").chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/bin", "INSTALL": asked, "GITHUB_ACTION_PATH": "/actions/fmrgen"}
+    done = subprocess.run(["/bin/bash", "-e", "-c", step["run"]], env=env, capture_output=True, text=True)
+    assert done.stdout == f"-m pip install --quiet {installed}\n"
+
+
 @pytest.mark.job
 def test_the_action_runs(split, tmp_path):
     """The script of the action, as a runner would run it."""

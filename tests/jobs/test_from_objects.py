@@ -7,7 +7,7 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset
 from helpers import fmrgen
-from outside_components import SmallNet
+from outside_components import NotTooBright, SmallNet
 from torch.utils.data import TensorDataset
 
 from fmrgen import UserError, evaluate, generate, load_recipe, verify
@@ -66,6 +66,12 @@ def test_the_rows_are_those_of_the_recipe_with_the_same_parts(digits, dataset, t
         for column in ("id", "label", "iterations", "valid", "prediction", "clip_score", "loss"):
             assert list(rows[column]) == list(expected[column]), column
         assert split.summary == of_recipe.summary
+
+
+def test_the_scores_of_an_oracle_that_is_an_object_are_its_own(dataset, net, tmp_path):
+    rows = generate(dataset, net, output=tmp_path / "out", progress=False, **{**DEMO, "oracle": NotTooBright()}).load()
+    assert "oracle_score" in rows.column_names
+    assert "clip_score" not in rows.column_names
 
 
 def test_what_was_an_object_is_known_by_its_class_and_weights(made, net, tmp_path):

@@ -1,10 +1,12 @@
 """A pilot proposes a step that uses the budget, says what the parts are worth, and what to change."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers import run
 
-from fmrgen.jobs.inspect import inspect
+from fmrgen.jobs.inspect import Trial, _step_warnings, _Wanted, inspect
 from fmrgen.recipe import load_recipe
 
 TRANSFORM = "generator={kind: transform, image_size: 32}"
@@ -41,6 +43,17 @@ def test_the_demo_is_found_to_be_in_order(capsys):
     told = capsys.readouterr().out
     assert "7 dimensions" in told
     assert "the whole job" in told
+
+
+def test_a_step_that_leaves_nothing_to_rank_is_told():
+    wanted = _Wanted(50, 0.9)
+    fooled = Trial(0.1, valid=1.0, mean_iterations=20.0, by_budget=0.0, stuck=0.0, perturbed_accuracy=0.0)
+    (warning,) = _step_warnings(fooled, fooled, wanted)
+    assert warning == (
+        "with perturb.step_size=0.1 PA is 0%, and nothing can be ranked there; try perturb.step_size=0.0316"
+    )
+    assert _step_warnings(replace(fooled, perturbed_accuracy=0.1), fooled, wanted) == [warning]
+    assert _step_warnings(fooled, replace(fooled, perturbed_accuracy=0.1), wanted) == []
 
 
 def test_a_generator_size_that_costs_accuracy_is_told():

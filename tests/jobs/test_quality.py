@@ -57,15 +57,29 @@ def test_perceptual_distances_where_weights_can_be_had(monkeypatch):
     )
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", torch.hub.load_state_dict_from_url)
     torch.manual_seed(0)
-    assert quality.lpips(images, images).value == pytest.approx(0, abs=1e-6)
-    assert quality.lpips(images, images.flip(0)).value > 0.001
+    assert quality.lpips(images, images, download=True).value == pytest.approx(0, abs=1e-6)
+    assert quality.lpips(images, images.flip(0), download=True).value > 0.001
     assert str(quality.rfid(images, images)) == "left out: needs --images 2048 or more"
 
     def fails(*_, **__):
         raise OSError("no network")
 
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", fails)
-    assert str(quality.lpips(images, images)) == "left out: its weights can't be downloaded here"
+    assert str(quality.lpips(images, images, download=True)) == "left out: its weights can't be downloaded here"
+
+
+def test_nothing_is_downloaded_unasked(monkeypatch, tmp_path):
+    images, asked = torch.rand(1, 3, 64, 64).expand(quality.FEWEST_FOR_RFID, -1, -1, -1), []
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, *_, **__: asked.append(url))
+    for distance in (quality.lpips, quality.rfid):
+        why = "left out: its weights are not on this machine; --download fetches them"
+        assert str(distance(images, images)) == why
+    assert asked == []
+    weights = tmp_path / "hub/checkpoints/alexnet-owt-7be5be79.pth"
+    weights.parent.mkdir(parents=True)
+    torch.save(torchvision.models.alexnet().state_dict(), weights)
+    assert quality.lpips(images[:2], images[:2]).value == pytest.approx(0, abs=1e-6)
 
 
 def test_without_the_extra_it_is_said(monkeypatch):

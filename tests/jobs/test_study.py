@@ -63,7 +63,7 @@ def test_killed_again_and_again(tmp_path, capsys, pytestconfig):
     kills, dice = pytestconfig.getoption("--kills"), random.Random(pytestconfig.getoption("--kill-seed"))
     (tmp_path / "own.yaml").write_text(OWN)
     whole, out = tmp_path / "whole", tmp_path / "out"
-    assert run("study", tmp_path / "own.yaml", "-o", whole) == 0
+    assert run("study", tmp_path / "own.yaml", "-o", whole, "--tables") == 0
     check_what_was_found(whole, capsys.readouterr().out)
 
     def files():
@@ -91,8 +91,10 @@ def test_killed_again_and_again(tmp_path, capsys, pytestconfig):
 
 
 def check_what_was_found(folder, told):
-    assert "two LeNets" in told
     assert "study.md" in told
+    *_, verdicts = told.partition("two LeNets; small scale")
+    assert re.findall("holds|does not hold|not decided|can't be told", verdicts)
+    assert "PA" not in verdicts  # the tables of parts come before
     found = json.loads((folder / "study.json").read_text())
     assert found["parts"] == ["splits"]
     metrics = ["fmr", "fmr", "attacked_accuracy", "validation_rate", "attacked_accuracy"]
@@ -101,6 +103,7 @@ def check_what_was_found(folder, told):
         one, other = claim["values"]
         assert claim["apart"]["value"] == pytest.approx(one["value"] - other["value"])
     markdown = (folder / "study.md").read_text()
+    assert markdown.startswith("# two LeNets\n\nRun at small scale.\n")
     assert "## The paper\n\nas it says" in markdown
     assert "| on one split |" in markdown
     for title in (
@@ -141,15 +144,18 @@ def test_differences_are_paired_where_they_can_be_and_told_with_chance():
     found = find_claim(Claim(says="x", higher="p/a", lower="q/a"), {"p": one, "q": other}, {})
     assert found.apart.value == 3
     assert found.apart.low == pytest.approx(3 - (5**2 + 4**2) ** 0.5)
-    assert found.verdict == "holds, within chance"
-    assert (
-        find_claim(Claim(says="x", higher="q/a", lower="p/a"), {"p": one, "q": other}, {}).verdict
-        == "does not hold, within chance"
-    )
+    assert found.verdict == "not decided"
+    found = find_claim(Claim(says="x", higher="q/a", lower="p/a"), {"p": one, "q": other}, {})
+    assert found.verdict == "not decided"
     assert _unpaired(Estimate(3, None, None), Estimate(1, 0, 2)) == Estimate(2, None, None)
     estimates = (Estimate(1, 0, 2), Estimate(1, 0, 2))
-    assert ClaimFound("x", "a", "b", "fmr", estimates, Estimate(0, -1, 1)).verdict == "does not hold, within chance"
-    assert ClaimFound("x", "a", "b", "fmr", estimates, Estimate(-2, -3, -1)).verdict == "does not hold"
+    for apart, verdict in (
+        (Estimate(0, -1, 1), "not decided"),
+        (Estimate(0, 0, 0), "not decided"),
+        (Estimate(2, None, None), "not decided"),
+        (Estimate(-2, -3, -1), "does not hold"),
+    ):
+        assert ClaimFound("x", "a", "b", "fmr", estimates, apart).verdict == verdict
     nobody = evaluation({("a", "a"): Estimate(80, 75, 85), ("b", "b"): None})
     found = find_claim(Claim(says="x", higher="p/a", lower="p/b"), {"p": nobody}, {})
     assert found.verdict == "can't be told"
@@ -163,7 +169,8 @@ def test_rankings_under_several_generators_are_compared(monkeypatch):
     ]}})  # fmt: skip
     random = np.random.default_rng(0)
     monkeypatch.setattr(ComparePart, "run", lambda part, work: ranked(random, {"a": 0.8, "b": 0.6, "c": 0.4, "d": 0.2}))
-    found = run_study(study, "small", work())
+    found = run_study(study, "small", work(["source.limit=7"]))
+    assert found.how == "small scale, changed: source.limit=7"
     tables = found.tables()
     assert [row[0] for row in tables["rank and FMR under each generator"].rows] == ["a", "b", "c", "d"]
     assert tables["how far rankings agree"].rows[-1] == ["all", "W", "1.00 [1.00, 1.00]"]
@@ -189,7 +196,7 @@ def test_shipped_studies_say_what_they_would_do(name):
 
 
 def test_every_table_of_the_paper_has_a_study():
-    told = " ".join(describe_studies().values())
+    told = " ".join(study.title for study in describe_studies().values())
     for table in range(1, 16):
         assert re.search(rf"Tables? (\d+ and )?{table}\b", told)
 

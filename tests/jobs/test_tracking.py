@@ -1,11 +1,12 @@
 """Trackers that work, raise, hang and fill the disk: the job goes on."""
 
 import json
+import os
 import time
 
 import pytest
 from accelerate import tracking as of_accelerate
-from helpers import run
+from helpers import run, wait_for
 
 from fmrgen import tracking as own
 from fmrgen.jobs.generate import make_split
@@ -58,7 +59,7 @@ def fake(tmp_path, monkeypatch):
         info = tmp_path / "fake/trackio-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: trackio\nVersion: 1.0\n")
-        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"), prepend=os.pathsep)
         monkeypatch.setattr(of_accelerate, "_available_trackers", ["trackio"])
 
     return install
@@ -96,6 +97,16 @@ def test_a_tracker_that_fails_stops_no_job(fake, recipe, tmp_path, monkeypatch, 
     assert note.startswith("--log-with trackio: ")
     assert note.endswith(f"{trouble}; the job went on without it")
     assert time.monotonic() - began < 120
+
+
+def test_a_tracker_that_hangs_ends_after_its_job(fake, tmp_path, monkeypatch):
+    fake(at_log="pathlib.Path('hangs').touch(); time.sleep(1000)")
+    monkeypatch.setattr(own, "_LAST_WORDS", 0.5)
+    tracker = own._Tracker("trackio", tmp_path / "logs", {"classifier": {"kind": "lenet"}})
+    own.Trackers([tracker]).log({"done": 1}, 1)
+    wait_for((tmp_path / "logs/hangs").exists)
+    tracker._process.stdin.close()  # as a job's SIGKILL does
+    assert tracker._process.wait(30) == 1
 
 
 def test_a_tracker_is_told_everything_and_ended(fake, recipe, tmp_path, monkeypatch):
