@@ -39,6 +39,7 @@ from fmrgen.report.tables import (
     ranked,
     split_facts,
     split_table,
+    transfer_reading,
     transfer_table,
 )
 
@@ -274,7 +275,7 @@ def print_evaluation(evaluation: "EvaluationResults") -> None:
 def print_transfer(evaluation: "EvaluationResults") -> None:
     """The transfer matrix, in FMR where there are originals, and in PA."""
     if any(result.total.fmr for result in evaluation.results):
-        print_table(transfer_table(evaluation, "fmr"), "FMR, splits down, classifiers across")
+        print_table(transfer_table(evaluation, "fmr"), f"FMR, {transfer_reading(evaluation)}")
     print_table(transfer_table(evaluation, "perturbed_accuracy"), "PA")
     _print_notes(evaluation)
 

@@ -129,8 +129,8 @@ def _result(
     accuracy = total.standard_accuracy
     if accuracy is not None and accuracy.low is not None and accuracy.low <= 100 / len(labels):
         notes.append(
-            f"its SA is {accuracy.value:.1f} %, no better than chance, and its FMR says nothing: are its weights "
-            "loaded, and its classes in the order of the labels?"
+            "its SA is no better than chance, and its FMR says nothing: are its weights loaded, and its classes in the "
+            "order of the labels?"
         )
     judged = corrected_by(passed.judges, of_model, columns["valid"]) if passed.judges else {}
     return Result(split.name, model.name, conditioned, total, classes, notes, judged)

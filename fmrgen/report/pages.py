@@ -28,12 +28,13 @@ from fmrgen.report.tables import (
     short_names,
     split_facts,
     split_table,
+    transfer_reading,
     transfer_table,
 )
 
 _PLOTS = {
     "fmr": "FMR of every classifier on every split, with 95 % intervals",
-    "transfer": "Transfer: splits down, classifiers across",
+    "transfer": "Transfer: every classifier on every split",
     "models": "The same images as each classifier's own split has them, with its answer",
     "accuracy": "SA on originals and PA on perturbed images, with 95 % intervals",
     "iterations": "Guided steps in the stored images of valid rows",
@@ -70,7 +71,7 @@ def report_page(
             }
         )
     shown = [
-        {"name": name, "caption": caption, "address": png_address(plots[name])}
+        {"name": name, "caption": caption, "address": png_address(plots[name]), "width": _width(plots[name])}
         for name, caption in _PLOTS.items()
         if name in plots
     ]
@@ -85,8 +86,9 @@ def report_page(
         own_lines=own_lines(evaluation),
         sections=sections,
         transfer=[transfer_table(evaluation, measure) for measure in (*measures, "perturbed_accuracy")]
-        if len(evaluation.results) > 1
+        if len(evaluation.splits) > 1
         else [],
+        transfer_reading=transfer_reading(evaluation),
         plots=shown,
         formats=plot_formats,
         notes=all_notes(evaluation),
@@ -139,6 +141,11 @@ def _json_in_page(told: Any) -> Markup:
     """JSON that nothing in it can break out of."""
     text = json.dumps(told, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _width(png: bytes) -> int:
+    """In pixels of a page, on which a picture's letters are as large as the text around it."""
+    return int.from_bytes(png[16:20]) * 100 // 160
 
 
 def png_address(png: bytes) -> str:
