@@ -18,9 +18,9 @@ from fmrgen.board.submitted import SubmittedResult
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, write_atomically
 from fmrgen.hub.leaderboard import Entry
-from fmrgen.intervals import Estimate, format_estimate, interval_ends
+from fmrgen.intervals import Estimate, format_estimate
 from fmrgen.report.pages import png_address, render_page
-from fmrgen.report.plot import FAINT, LINES, Plot, drawing
+from fmrgen.report.plot import Plot, draw_points, drawing, write_key
 
 SCHEMA = "fmrgen-leaderboard/1"
 
@@ -227,26 +227,19 @@ def _sections_of_models(families: Sequence[Family], pages: _Pages) -> dict[str, 
 
 def _plot(family: Family) -> Plot:
     """FMR against SA, each classifier on the split made for it."""
-    known = [split for split in family.ranked() if split.summary.fmr and split.summary.standard_accuracy]
+    points = [
+        (split.classifier, sa, fmr)
+        for split in family.ranked()
+        if (sa := split.summary.standard_accuracy) and (fmr := split.summary.fmr)
+    ]
+    names = list(dict.fromkeys(name for name, _, _ in points))
     with drawing():
         figure = Plot(figsize=(6.4, 4.2))
         axes = figure.subplots()
-        for number, split in enumerate(known):
-            x, y = split.summary.standard_accuracy, split.summary.fmr
-            assert x is not None
-            assert y is not None
-            colour = LINES[number % len(LINES)]
-            axes.plot(interval_ends(x), [y.value] * 2, color=colour, linewidth=1)
-            axes.plot([x.value] * 2, interval_ends(y), color=colour, linewidth=1)
-            axes.plot(x.value, y.value, color=colour, marker="o", markersize=4)
-            axes.annotate(
-                split.classifier[:24], (x.value, y.value), xytext=(4, 4), textcoords="offset points", fontsize=7
-            )
+        draw_points(axes, points, names)
         axes.set_xlabel("SA, %")
         axes.set_ylabel("FMR on its own split, %")
-        axes.grid(color=FAINT, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.tick_params(length=0)
+        write_key(figure, names)
     return figure
 
 

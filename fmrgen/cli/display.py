@@ -41,6 +41,7 @@ from fmrgen.report.tables import (
     ranked,
     split_facts,
     split_table,
+    transfer_reading,
     transfer_table,
 )
 
@@ -288,7 +289,7 @@ def print_transfer(evaluation: "EvaluationResults") -> None:
     """The transfer matrix, in FMR where there are originals, and in PA."""
     _print_warnings(evaluation)
     if any(result.total.fmr for result in evaluation.results):
-        print_table(transfer_table(evaluation, "fmr"), "FMR, splits down, classifiers across")
+        print_table(transfer_table(evaluation, "fmr"), f"FMR, {transfer_reading(evaluation)}")
     print_table(transfer_table(evaluation, "perturbed_accuracy"), "PA")
     _print_notes(evaluation)
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from fmrgen.evaluation.agreement import Agreement
 from fmrgen.files import write_atomically
 from fmrgen.intervals import format_coefficient, interval_ends
-from fmrgen.report.plot import LINES, Plot, PlotFormat, drawing, grid_of_percent
+from fmrgen.report.plot import MOST_PERCENT, Plot, PlotFormat, colours, drawing, grid_of_figures, shortened
 from fmrgen.report.tables import Table
 
+_IN_A_COLUMN = 20  # of the legend
 _APART = 0.5  # of the place of a generator, over which its classifiers lie side by side
 
 
@@ -44,26 +45,30 @@ def write_agreement(found: Agreement, folder: Path, plot_formats: Sequence[PlotF
     """Writes `agreement.json` and the plot, a PNG and in `plot_formats`, into `folder`; returns their paths."""
     text = json.dumps(asdict(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(folder / "agreement.json", text.encode())
-    return [folder / "agreement.json", *_plot(found).save_all(folder, "agreement", plot_formats)]
+    return [folder / "agreement.json", *agreement_plot(found).save_all(folder, "agreement", plot_formats)]
 
 
-def _plot(found: Agreement) -> Plot:
-    """FMR under each generator, a line for each classifier: where rankings agree, lines do not cross."""
+def agreement_plot(found: Agreement) -> Plot:
+    """FMR under each generator, a line for each classifier: where rankings agree, lines do not cross.
+
+    The legend has them by falling FMR under the first generator.
+    """
     with drawing():
         figure = Plot(figsize=(1.8 + 1.2 * len(found.generators), 4.2))
         axes = figure.subplots()
         count = len(found.classifiers)
-        for number, classifier in enumerate(found.classifiers):
-            values = [of_generator[number] for of_generator in found.fmr]
+        order = sorted(range(count), key=lambda number: -found.fmr[0][number].value)
+        for number, (place_of, colour) in enumerate(zip(order, colours(count), strict=True)):
+            values = [of_generator[place_of] for of_generator in found.fmr]
             places = [place + _APART * (number - (count - 1) / 2) / count for place in range(len(values))]
-            colour = LINES[number % len(LINES)]
             for place, value in zip(places, values, strict=True):
                 axes.plot([place, place], interval_ends(value), color=colour, linewidth=1)
             shown = [value.value for value in values]
-            axes.plot(places, shown, color=colour, marker="o", markersize=4, linewidth=0.8, alpha=0.9, label=classifier)
+            label = shortened(found.classifiers[place_of])
+            axes.plot(places, shown, color=colour, marker="o", markersize=4, linewidth=0.8, alpha=0.9, label=label)
         axes.set_xticks(range(len(found.generators)), found.generators)
         axes.set_ylabel("FMR, %")
-        grid_of_percent(axes)
-        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+        grid_of_figures(axes, MOST_PERCENT)
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), ncols=-(-count // _IN_A_COLUMN))
         axes.set_title(f"Kendall's W {format_coefficient(found.concordance)}")
     return figure

@@ -3,15 +3,17 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 
 from fmrgen.evaluation.correlation import Column, Correlation
 from fmrgen.files import write_atomically
-from fmrgen.intervals import format_coefficient, interval_ends
-from fmrgen.report.plot import FAINT, LINES, Plot, PlotFormat, drawing
+from fmrgen.intervals import format_coefficient
+from fmrgen.report.plot import Plot, PlotFormat, draw_points, drawing, write_key
 from fmrgen.report.tables import Table
 
 _LARGEST = 3  # plots side by side
+_MOST = 12  # plots; more are in the table alone
 
 
 def correlation_table(found: Sequence[Correlation]) -> Table:
@@ -42,34 +44,27 @@ def write_correlations(
     text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "agree.json", text.encode())
-    return [folder / "agree.json", *_plot(found, columns).save_all(folder, "agree", plot_formats)]
+    return [folder / "agree.json", *correlation_plot(found, columns).save_all(folder, "agree", plot_formats)]
 
 
-def _plot(found: Sequence[Correlation], columns: Mapping[str, Column]) -> Plot:
+def correlation_plot(found: Sequence[Correlation], columns: Mapping[str, Column]) -> Plot:
     """A classifier is a point with both intervals, in its colour wherever it is."""
-    wide = min(len(found), _LARGEST)
-    high = -(-len(found) // wide)
-    names = sorted({name for one in found for name in one.classifiers})
+    shown = found[:_MOST]
+    wide = min(len(shown), _LARGEST)
+    high = -(-len(shown) // wide)
+    names = sorted({name for one in shown for name in one.classifiers})
     with drawing():
         figure = Plot(figsize=(4.2 * wide + 1.4, 3.8 * high))
-        axes = figure.subplots(high, wide, squeeze=False)
-        for place, own in enumerate(axes.flat):
-            if place >= len(found):
-                own.set_visible(False)
+        panels = figure.subplots(high, wide, squeeze=False).flat
+        for axes, one in zip_longest(panels, shown):
+            if one is None:
+                axes.set_visible(False)
                 continue
-            one = found[place]
-            for name in one.classifiers:
-                colour = LINES[names.index(name) % len(LINES)]
-                x, y = columns[one.first][name], columns[one.second][name]
-                own.plot(interval_ends(x), [y.value] * 2, color=colour, linewidth=1)
-                own.plot([x.value] * 2, interval_ends(y), color=colour, linewidth=1)
-                own.plot(x.value, y.value, color=colour, marker="o", markersize=5, linestyle="", label=name)
-                own.annotate(name, (x.value, y.value), xytext=(4, 4), textcoords="offset points", fontsize=7)
-            own.set_xlabel(f"{one.first}, %")
-            own.set_ylabel(f"{one.second}, %")
-            own.set_title(f"rho {format_coefficient(one.spearman)}")
-            own.grid(color=FAINT, linewidth=0.6)
-            own.set_axisbelow(True)
-            own.tick_params(length=0)
+            points = [(name, columns[one.first][name], columns[one.second][name]) for name in one.classifiers]
+            draw_points(axes, points, names)
+            axes.set_xlabel(f"{one.first}, %")
+            axes.set_ylabel(f"{one.second}, %")
+            axes.set_title(f"rho {format_coefficient(one.spearman)}")
         figure.tight_layout()
+        write_key(figure, names)
     return figure

@@ -43,7 +43,7 @@ def to_markdown(evaluation: EvaluationResults) -> str:
             parts += [] if judged is None else [table_of(judged)]
             if told := judges_lines(split, shown):
                 parts.append("\n".join(f"* {escape(line)}" for line in told))
-    if len(evaluation.results) > 1:
+    if len(evaluation.splits) > 1:
         parts.append("## Transfer")
         parts += [
             table_of(transfer_table(evaluation, "fmr")),

@@ -31,12 +31,13 @@ from fmrgen.report.tables import (
     short_names,
     split_facts,
     split_table,
+    transfer_reading,
     transfer_table,
 )
 
 _PLOTS = {
     "fmr": "FMR of every classifier on every split, with 95 % intervals",
-    "transfer": "Transfer: splits down, classifiers across",
+    "transfer": "Transfer: every classifier on every split",
     "models": "The same images as each classifier's own split has them, with its answer",
     "accuracy": "SA on originals and PA on perturbed images, with 95 % intervals",
     "iterations": "Guided steps in the stored images of valid rows",
@@ -73,7 +74,7 @@ def report_page(
             }
         )
     shown = [
-        {"name": name, "caption": caption, "address": png_address(plots[name])}
+        {"name": name, "caption": caption, "address": png_address(plots[name]), "width": _width(plots[name])}
         for name, caption in _PLOTS.items()
         if name in plots
     ]
@@ -88,8 +89,9 @@ def report_page(
         own_lines=own_lines(evaluation),
         sections=sections,
         transfer=[transfer_table(evaluation, measure) for measure in (*measures, "perturbed_accuracy")]
-        if len(evaluation.results) > 1
+        if len(evaluation.splits) > 1
         else [],
+        transfer_reading=transfer_reading(evaluation),
         plots=shown,
         formats=plot_formats,
         warnings=chance_lines(evaluation),
@@ -156,6 +158,11 @@ def _shown(told: Any) -> Any:
     if isinstance(told, dict):
         return {key: _shown(value) for key, value in told.items()}
     return [_shown(value) for value in told] if isinstance(told, list | tuple) else told
+
+
+def _width(png: bytes) -> int:
+    """In pixels of a page, on which a picture's letters are as large as the text around it."""
+    return int.from_bytes(png[16:20]) * 100 // 160
 
 
 def png_address(png: bytes) -> str:

@@ -2,21 +2,28 @@
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
-from matplotlib import style
+import numpy as np
+from matplotlib import colormaps, style
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from fmrgen.errors import UserError
 from fmrgen.files import write_atomically
 from fmrgen.intervals import Estimate, interval_ends
 
+_T = TypeVar("_T")
+
 INK, FAINT = "#22303c", "#c9d1d8"
 LINES = ["#c8472f", "#2b6690", "#3f7d58", "#8a6bb1", "#b8862d", "#5b6770"]
+MOST_PERCENT = 200.0  # that an axis shows: FMR of a network at chance, and the ends of its interval, know no bounds
+_MOST_NAMED_POINTS = 8
+MOST_PANELS = len(LINES)  # and lines, each of a split
 PlotFormat = Literal["png", "pdf", "svg"]
 FORMATS: tuple[PlotFormat, ...] = get_args(PlotFormat)
 _STYLE: Any = {
@@ -105,9 +112,61 @@ def draw_band(
     axes.plot(x, [value.value for _, value in known], color=colour, label=label, marker=marker, markersize=3.5)
 
 
-def grid_of_percent(axes: Axes) -> None:
-    """Faint lines for the eye, behind what is drawn."""
-    axes.set_ylim(bottom=0)
-    axes.grid(axis="y", color=FAINT, linewidth=0.6)
+def draw_points(axes: Axes, points: Iterable[tuple[str, Estimate, Estimate]], names: Sequence[str]) -> None:
+    """Named points with both intervals.
+
+    `names` are those of the whole figure: each has its colour, and where they are many its number, which `write_key`
+    explains.
+    """
+    shades = colours(len(names))
+    for name, x, y in points:
+        place = names.index(name)
+        axes.plot(interval_ends(x), [y.value] * 2, color=shades[place], linewidth=1)
+        axes.plot([x.value] * 2, interval_ends(y), color=shades[place], linewidth=1)
+        axes.plot(x.value, y.value, color=shades[place], marker="o", markersize=5, linestyle="")
+        text = str(place + 1) if len(names) > _MOST_NAMED_POINTS else shortened(name, 24)
+        axes.annotate(text, (x.value, y.value), xytext=(4, 4), textcoords="offset points", fontsize=7)
+    axes.grid(color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(length=0)
+
+
+def write_key(figure: Figure, names: Sequence[str]) -> None:
+    """The names of many points, right of the figure."""
+    if len(names) > _MOST_NAMED_POINTS:
+        lines = [f"{number}  {shortened(name)}" for number, name in enumerate(names, 1)]
+        figure.text(1, 0.98, "\n".join(lines), fontsize=7, va="top")
+
+
+def shortened(name: str, longest: int = 36) -> str:
+    """A name as far as it has room: its beginning and its end, which tells it from its relatives."""
+    if len(name) <= longest:
+        return name
+    end = longest // 3
+    return f"{name[: longest - end - 1]}…{name[-end:]}"
+
+
+def extremes(splits: Sequence[_T]) -> tuple[list[_T], str]:
+    """Of many, which come by falling figures, the first and the last few; and a line that says so under an axis."""
+    if len(splits) <= MOST_PANELS:
+        return list(splits), ""
+    few = MOST_PANELS // 2
+    return [*splits[:few], *splits[-few:]], f"\nthe {few} highest and the {few} lowest of {len(splits)} splits"
+
+
+def colours(count: int) -> list[str]:
+    """As many colours as lines; of many, shades in their order."""
+    return (
+        LINES[:count]
+        if count <= len(LINES)
+        else [to_hex(shade) for shade in colormaps["turbo"](np.linspace(0.05, 0.95, count))]
+    )
+
+
+def grid_of_figures(axes: Axes, most: float) -> None:
+    """From 0 to what is drawn, or `most`, with room for whole marks at the ends; faint lines for the eye behind it."""
+    top = min(axes.get_ylim()[1], most)
+    axes.set_ylim(-0.03 * top, 1.03 * top)
+    axes.grid(axis="y", color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, which="both")

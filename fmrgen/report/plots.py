@@ -1,24 +1,30 @@
 """The figures of an evaluation as pictures."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from fmrgen.evaluation.results import EvaluatedSplit, EvaluationData, EvaluationResults, Result
 from fmrgen.intervals import Estimate, interval_ends
 from fmrgen.metrics import COMPARED, Summary
-from fmrgen.report.plot import FAINT, INK, Plot, drawing
+from fmrgen.report.dots import MOST_ROWS, Panel, Series, dot_plot
+from fmrgen.report.plot import INK, MOST_PANELS, MOST_PERCENT, Plot, drawing, extremes, shortened
 from fmrgen.report.side_by_side import common_rows, side_by_side
 from fmrgen.report.step_plots import step_plots
-from fmrgen.report.tables import short_names
+from fmrgen.report.tables import CONDITIONED, classifiers_down, ranked, short_names
 
 _SA, _PA, _ORACLE = "#7d93a8", "#c8472f", "#3f7d58"
 _HEAT = LinearSegmentedColormap.from_list("robustness", ["#b5361c", "#e8a07c", "#f6efe6", "#9dbfd3", "#2b6690"])
-_LONGEST_LINE = 14  # letters of a name under a bar or over a column
-_MOST_CLASSES = 30  # that a chart by class shows; of more, those with the lowest PA
+_LONGEST_LINE = 14  # letters of a name over a column
+_MOST_SPLITS = 8  # of which a chart shows several classifiers each; of more it shows their own ones
+_MOST_WIDE = 8  # cells across a matrix that have room for an interval
+_MOST_CELLS = 40  # across or down
+_MOST_CLASSES = 30  # of a split
 
 _STEPS = "a split that keeps its steps"
 # What figures must have, which not all have, for a plot.
@@ -34,21 +40,22 @@ Draw = Callable[[], Plot]
 
 
 def all_plots(evaluation: EvaluationData) -> dict[str, Draw]:
-    """What draws each plot that the figures allow, by the plot's name."""
+    """What draws each plot that the figures allow, by the plot's name. None grows without end with what is compared."""
     plots: dict[str, Draw] = {}
     if not evaluation.splits:  # fixed sets alone
         return plots
+    by_split = _sorted(evaluation) if len(evaluation.splits) > MOST_PANELS else evaluation
     if any(result.total.fmr for result in evaluation.results):
-        plots["fmr"] = lambda: _fmr(evaluation)
+        plots["fmr"] = lambda: _fmr(by_split)
     if len(evaluation.classifiers) > 1:
         plots["transfer"] = lambda: _transfer(evaluation)
     if chosen := common_rows(evaluation):
         plots["models"] = lambda: side_by_side(evaluation, chosen)
-    plots["accuracy"] = lambda: _accuracy(evaluation)
-    if counted := [split for split in evaluation.splits if split.iterations]:
+    plots["accuracy"] = lambda: _accuracy(by_split)
+    if counted := [split for split in by_split.splits if split.iterations]:
         plots["iterations"] = lambda: _iterations(counted)
-    plots["classes"] = lambda: _classes(evaluation)
-    plots |= step_plots(evaluation.splits)
+    plots["classes"] = lambda: _classes(by_split)
+    plots |= step_plots(by_split.splits)
     return {name: _styled(draw) for name, draw in plots.items()}
 
 
@@ -60,147 +67,175 @@ def _styled(draw: Draw) -> Draw:
     return drawn
 
 
+def _sorted(evaluation: EvaluationData) -> EvaluationData:
+    """The same with its splits by a falling figure of their own classifiers."""
+    measure = _measure(evaluation)
+
+    def figure(row: Sequence[Result]) -> float:
+        estimate = getattr(_own(row).total, measure)
+        return -1.0 if estimate is None else estimate.value
+
+    rows = sorted(
+        zip(evaluation.splits, evaluation.matrix, evaluation.comparisons, strict=True),
+        key=lambda entry: -figure(entry[1]),
+    )
+    return replace(
+        evaluation,
+        splits=[split for split, _, _ in rows],
+        results=[result for _, row, _ in rows for result in row],
+        comparisons=[comparison for _, _, comparison in rows],
+    )
+
+
+def _measure(evaluation: EvaluationResults) -> str:
+    return "fmr" if any(result.total.fmr for result in evaluation.results) else "perturbed_accuracy"
+
+
+def _own(row: Sequence[Result]) -> Result:
+    """Of a split its own classifier's, or else the first one."""
+    return next((result for result in row if result.conditioned), row[0])
+
+
 def _fmr(evaluation: EvaluationResults) -> Plot:
     """FMR with its interval of every classifier on every split."""
-    heights = [0.7 + 0.3 * len(row) for row in evaluation.matrix]
-    figure = Plot(figsize=(6.4, sum(heights) + 0.4))
-    panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights, sharex=True)[:, 0]
-    short = short_names([split.name for split in evaluation.splits])
-    for axes, split, row in zip(panels, evaluation.splits, evaluation.matrix, strict=True):
-        for place, result in enumerate(reversed(row)):
-            axes.axhline(place, color=FAINT, linewidth=0.6, zorder=0)
-            if (value := result.total.fmr) is None:
-                continue
-            colour, marker = (_PA, "D") if result.conditioned else (INK, "o")
-            axes.hlines(place, *interval_ends(value), color=colour, linewidth=2)
-            axes.plot([value.value], [place], marker, color=colour, markersize=6)
-            axes.annotate(
-                f"{value.value:.1f}",
-                (value.value, place),
-                xytext=(0, 5),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8,
-            )
-        names = [f"{_broken(r.classifier)}{' ◆' if r.conditioned else ''}" for r in reversed(row)]
-        axes.set_yticks(range(len(row)), names)
-        axes.set_ylim(-0.6, len(row) - 0.3)
-        axes.tick_params(length=0)
-        axes.spines["left"].set_visible(False)
-        axes.set_title(short[split.name])
-    panels[-1].set_xlim(left=0)
-    panels[-1].set_xlabel("FMR, %, with its 95 % interval")
-    figure.tight_layout()
-    return figure
-
-
-def _transfer(evaluation: EvaluationResults) -> Plot:
-    """Splits down, classifiers across; FMR where there are originals, else PA, with its interval in every cell."""
-    has_fmr = any(result.total.fmr for result in evaluation.results)
-    measure = "fmr" if has_fmr else "perturbed_accuracy"
-    cells: list[list[Estimate | None]] = [
-        [getattr(result.total, measure) for result in row] for row in evaluation.matrix
-    ]
-    values = np.array([[np.nan if cell is None else cell.value for cell in row] for row in cells])
-    columns = [_broken(classifier.name) for classifier in evaluation.classifiers]
-    figure = Plot(figsize=(2.6 + 1.25 * len(columns), 1.6 + 0.75 * len(cells)))
-    axes = figure.subplots()
-    picture = axes.imshow(values, cmap=_HEAT, vmin=0, vmax=100, aspect="auto")
-    for i, row in enumerate(evaluation.matrix):
-        for j, result in enumerate(row):
-            _write_cell(axes, i, j, cells[i][j])
-            if result.conditioned:
-                axes.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, fill=False, edgecolor=INK, linewidth=1.8))
-    short = short_names([split.name for split in evaluation.splits])
-    axes.set_xticks(range(len(columns)), columns)
-    axes.set_yticks(range(len(cells)), [_broken(short[split.name]) for split in evaluation.splits])
-    axes.xaxis.tick_top()
-    axes.xaxis.set_label_position("top")
-    axes.set_xlabel("tested classifier", labelpad=8)
-    axes.set_ylabel("split made for", labelpad=8)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    bar = figure.colorbar(picture, ax=axes, shrink=0.9, pad=0.03)
-    bar.outline.set_visible(False)
-    bar.set_label(f"{COMPARED[measure].name}, %")
-    if any(result.conditioned for result in evaluation.results):
-        axes.text(
-            0,
-            -0.06,
-            "framed: the classifier that the split was made for",
-            transform=axes.transAxes,
-            fontsize=8,
-            va="top",
-        )
-    return figure
-
-
-def _write_cell(axes: Axes, row: int, column: int, cell: Estimate | None) -> None:
-    if cell is None:
-        axes.text(column, row, "n/a", ha="center", va="center")
-        return
-    colour = "white" if cell.value < 18 or cell.value > 88 else INK
-    axes.text(column, row - 0.1, f"{cell.value:.1f}", ha="center", va="center", color=colour, fontsize=12)
-    interval = f"{cell.low:.0f} – {cell.high:.0f}"
-    axes.text(column, row + 0.24, interval, ha="center", va="center", color=colour, fontsize=8)
+    ends = [interval_ends(result.total.fmr)[1] for result in evaluation.results if result.total.fmr]
+    series = [Series("the classifier that the split was made for", _PA, "D"), Series("others", INK)]
+    return _by_split(
+        evaluation,
+        lambda result: [result.total.fmr, None] if result.conditioned else [None, result.total.fmr],
+        series if any(result.conditioned for result in evaluation.results) else [series[0], Series("FMR", INK)],
+        "FMR, %, with its 95 % interval",
+        limit=min(MOST_PERCENT, max(105, *ends)),
+    )
 
 
 def _accuracy(evaluation: EvaluationResults) -> Plot:
     """SA beside PA of every classifier on every split, with intervals."""
-    widest = max(len(row) for row in evaluation.matrix)
-    figure = Plot(figsize=(2 + 1.1 * widest * min(3, len(evaluation.splits)), 3.2 * -(-len(evaluation.splits) // 3)))
-    panels = figure.subplots(
-        -(-len(evaluation.splits) // 3), min(3, len(evaluation.splits)), squeeze=False, sharey=True
+    return _by_split(
+        evaluation,
+        lambda result: [result.total.standard_accuracy, result.total.perturbed_accuracy],
+        [Series("SA, originals", _SA, shift=0.17), Series("PA, perturbed", _PA, shift=-0.17)],
+        "accuracy, %",
     )
+
+
+def _by_split(
+    evaluation: EvaluationResults,
+    figures: Callable[[Result], list[Estimate | None]],
+    series: Sequence[Series],
+    label: str,
+    limit: float = 100,
+) -> Plot:
+    """The classifiers on each split in the order of its table; of many splits their own classifiers alone."""
     short = short_names([split.name for split in evaluation.splits])
-    for axes, split, row in _panels(panels, evaluation):
-        places = np.arange(len(row))
-        for shift, label, colour, values in (
-            (-0.2, "SA, originals", _SA, [result.total.standard_accuracy for result in row]),
-            (0.2, "PA, perturbed", _PA, [result.total.perturbed_accuracy for result in row]),
-        ):
-            _bars(axes, places + shift, values, 0.36, colour, label)
-        names = [f"{_broken(r.classifier)}{' ◆' if r.conditioned else ''}" for r in row]
-        axes.set_xticks(places, names)
-        axes.set_ylim(0, 108)
-        axes.set_yticks(range(0, 101, 25))
-        axes.grid(axis="y", color=FAINT, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.tick_params(length=0)
-        axes.set_title(_broken(short[split.name]))
-    panels[0][0].set_ylabel("accuracy, %")
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="lower center", ncols=2, bbox_to_anchor=(0.5, -0.02 if len(evaluation.splits) < 4 else 0)
+    count = len(evaluation.splits)
+    rows = list(zip(evaluation.splits, evaluation.matrix, evaluation.comparisons, strict=True))
+    if count > _MOST_SPLITS:
+        own = [(short[split.name], _own(row)) for split, row, _ in rows][:MOST_ROWS]
+        named = [(f"{name}{_mark(result)}", figures(result)) for name, result in own]
+        title = f"{len(own)} of {count} splits" if len(own) < count else f"{count} splits"
+        first = "" if all(result.conditioned for _, result in own) else ", or the first one"
+        panels = [Panel(f"{title}, each with its own classifier{first}", named)]
+    else:
+        panels = []
+        for split, row, comparison in rows:
+            shown = ranked(row, comparison)[: max(5, MOST_ROWS // count)]
+            named = [(f"{result.classifier}{_mark(result)}", figures(result)) for result in shown]
+            of_all = f", the first {len(shown)} of {len(row)} classifiers" if len(shown) < len(row) else ""
+            panels.append(Panel(f"{short[split.name]}{of_all}", named))
+    return dot_plot(panels, series, label, limit)
+
+
+def _mark(result: Result) -> str:
+    return f" {CONDITIONED}" if result.conditioned else ""
+
+
+def _transfer(evaluation: EvaluationResults) -> Plot:
+    """Splits down, classifiers across; FMR where there are originals, else PA, with its interval where it has room.
+
+    Many classifiers on few splits go down; what is more than a few is sorted.
+    """
+    measure = _measure(evaluation)
+    results = np.array(evaluation.matrix, dtype=object)
+    values = np.array([[np.nan if (cell := _cell(r, measure)) is None else cell.value for r in row] for row in results])
+    short = short_names([split.name for split in evaluation.splits])
+    down, across = _order(values, 1), _order(values, 0)
+    rows = [short[evaluation.splits[place].name] for place in down]
+    columns = [evaluation.classifiers[place].name for place in across]
+    results, values = results[np.ix_(down, across)], values[np.ix_(down, across)]
+    axis_names = ["split made for", "tested classifier"]
+    if classifiers_down(evaluation):
+        rows, columns, results, values = columns, rows, results.T, values.T
+        axis_names.reverse()
+    wide, high = len(columns) <= _MOST_WIDE, len(rows) <= _MOST_WIDE
+    figure = Plot(figsize=(2.6 + (1.35 if wide else 0.55) * len(columns), 1.6 + (0.75 if high else 0.36) * len(rows)))
+    axes = figure.subplots()
+    picture = axes.imshow(values, cmap=_HEAT, vmin=0, vmax=100, aspect="auto")
+    for (i, j), result in np.ndenumerate(results):
+        _write_cell(axes, i, j, _cell(result, measure), wide, high)
+        if result.conditioned:
+            axes.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, fill=False, edgecolor=INK, linewidth=1.8))
+    axes.set_xticks(range(len(columns)), [_broken(name) if wide else shortened(name) for name in columns])
+    axes.set_yticks(range(len(rows)), [shortened(name) for name in rows])
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel(axis_names[1], labelpad=8)
+    axes.set_ylabel(axis_names[0], labelpad=8)
+    axes.tick_params(length=0)
+    axes.tick_params("x", labelsize=8, rotation=0 if wide else 90)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(picture, ax=axes, shrink=0.9, pad=0.03)
+    bar.outline.set_visible(False)
+    bar.set_label(f"{COMPARED[measure].name}, %")
+    notes = ["framed: the classifier that the split was made for"] if any(r.conditioned for r in results.flat) else []
+    if results.size < len(evaluation.results):
+        notes.append(
+            f"the {_MOST_CELLS} of highest mean, of {max(len(evaluation.splits), len(evaluation.classifiers))}"
+        )
+    axes.annotate(
+        "; ".join(notes),
+        (0, 0),
+        xytext=(0, -8),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=8,
+        va="top",
     )
-    figure.tight_layout(rect=(0, 0.06, 1, 1))
     return figure
 
 
-def _bars(
-    axes: Axes, places: np.ndarray, values: Sequence[Estimate | None], width: float, colour: str, label: str
-) -> None:
-    heights = [0.0 if value is None else value.value for value in values]
-    axes.bar(places, heights, width, color=colour, label=label)
-    for place, value in zip(places, values, strict=True):
-        if value is None:
-            axes.text(place, 1, "n/a", ha="center", fontsize=8)
-        else:
-            low, high = interval_ends(value)
-            axes.text(place, high + 1.5, f"{value.value:.1f}", ha="center", fontsize=8)
-            axes.vlines(place, low, high, color=INK, linewidth=1.2)
+def _cell(result: Result, measure: str) -> Estimate | None:
+    estimate: Estimate | None = getattr(result.total, measure)
+    return estimate
 
 
-def _panels(panels: np.ndarray, evaluation: EvaluationResults) -> "list[tuple[Axes, EvaluatedSplit, list[Result]]]":
-    """An axes for every split; those that are left over are switched off."""
-    flat = list(panels.flat)
-    for axes in flat[len(evaluation.splits) :]:
-        axes.set_axis_off()
-    return list(zip(flat, evaluation.splits, evaluation.matrix, strict=False))
+def _order(values: np.ndarray, axis: int) -> np.ndarray:
+    """The places along the other axis: all as they are where they are few, else by a falling mean."""
+    means = np.nan_to_num(values, nan=-1).mean(axis)
+    places = np.arange(len(means)) if len(means) <= _MOST_WIDE else np.argsort(-means, kind="stable")
+    return places[:_MOST_CELLS]
 
 
-def _iterations(splits: list[EvaluatedSplit]) -> Plot:
+def _write_cell(axes: Axes, row: int, column: int, cell: Estimate | None, wide: bool, high: bool) -> None:
+    if cell is None:
+        axes.text(column, row, "n/a", ha="center", va="center", fontsize=10 if wide else 7)
+        return
+    red, green, blue, _ = _HEAT(cell.value / 100)
+    colour = "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.6 else INK
+    interval = f"{cell.low:.0f} – {cell.high:.0f}" if wide and cell.low is not None and cell.high is not None else ""
+    if high:
+        axes.text(
+            column, row - 0.1, f"{cell.value:.1f}", ha="center", va="center", color=colour, fontsize=12 if wide else 7
+        )
+        axes.text(column, row + 0.24, interval, ha="center", va="center", color=colour, fontsize=8)
+    else:
+        text = f"{cell.value:.1f}  ({interval})" if interval else f"{cell.value:.1f}"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8 if wide else 7)
+
+
+def _iterations(every: list[EvaluatedSplit]) -> Plot:
     """How many valid rows took how many guided steps."""
+    splits, note = extremes(every)
     figure = Plot(figsize=(6.4, 0.6 + 1.5 * len(splits)))
     panels = figure.subplots(len(splits), 1, squeeze=False, sharex=True)[:, 0]
     short = short_names([split.name for split in splits])
@@ -211,58 +246,40 @@ def _iterations(splits: list[EvaluatedSplit]) -> Plot:
         axes.axvline(mean, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         axes.set_title(f"{short[split.name]}: {mean:.1f} steps on average")
         axes.set_ylabel("rows")
+        axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.tick_params(length=0)
-    panels[-1].set_xlabel("guided steps in the stored image")
+    panels[-1].set_xlabel(f"guided steps in the stored image{note}")
     figure.tight_layout()
     return figure
 
 
 def _classes(evaluation: EvaluationResults) -> Plot:
     """SA, PA and the oracle's accuracy by class: on each split its own classifier, or else the first one."""
-    shown = [
-        (split, next((result for result in row if result.conditioned), row[0]))
-        for split, row in zip(evaluation.splits, evaluation.matrix, strict=True)
-    ]
-    classes = [_lowest(result.classes) for _, result in shown]
-    heights = [0.9 + 0.38 * len(chosen) for chosen in classes]
-    figure = Plot(figsize=(6.4, sum(heights) + 0.4))
-    panels = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights, sharex=True)[:, 0]
+    splits, note = extremes(list(zip(evaluation.splits, map(_own, evaluation.matrix), strict=True)))
     short = short_names([split.name for split in evaluation.splits])
-    for axes, (split, result), chosen in zip(panels, shown, classes, strict=True):
-        for place, index in enumerate(reversed(chosen)):
-            summary = result.classes[index]
-            axes.axhspan(place - 0.5, place + 0.5, color="#f2f4f6" if place % 2 else "white", zorder=0)
-            _dot(axes, place + 0.24, summary.oracle_accuracy, _ORACLE, "D", "oracle on originals")
-            _dot(axes, place, summary.standard_accuracy, _SA, "o", "SA")
-            _dot(axes, place - 0.24, summary.perturbed_accuracy, _PA, "o", "PA")
-        names = [split.class_names[index] for index in reversed(chosen)]
-        axes.set_yticks(range(len(chosen)), [name if len(name) <= 28 else f"{name[:27]}…" for name in names])
-        axes.set_ylim(-0.6, len(chosen) - 0.4)
-        axes.set_xlim(-2, 102)
-        axes.tick_params(length=0)
-        axes.spines["left"].set_visible(False)
+    most = max(10, min(_MOST_CLASSES, MOST_ROWS // len(splits)))
+    panels = []
+    for split, result in splits:
+        chosen = _lowest(result.classes, most)
         more = f", the {len(chosen)} classes of lowest PA" if len(chosen) < len(result.classes) else ""
-        axes.set_title(f"{result.classifier} on {short[split.name]}{more}")
-    by_label = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))
-    panels[-1].set_xlabel("accuracy of each class, %")
-    figure.legend(by_label.values(), by_label.keys(), loc="lower center", ncols=3, bbox_to_anchor=(0.5, -0.03))
-    figure.tight_layout(rect=(0, 0.02, 1, 1))
-    return figure
+        rows = [
+            (split.class_names[index], [of.oracle_accuracy, of.standard_accuracy, of.perturbed_accuracy])
+            for index, of in ((index, result.classes[index]) for index in chosen)
+        ]
+        panels.append(Panel(f"{result.classifier} on {short[split.name]}{more}", rows))
+    series = [
+        Series("oracle on originals", _ORACLE, "D", 0.24),
+        Series("SA", _SA),
+        Series("PA", _PA, shift=-0.24),
+    ]
+    return dot_plot(panels, series, f"accuracy of each class, %{note}")
 
 
-def _lowest(classes: Sequence[Summary]) -> list[int]:
+def _lowest(classes: Sequence[Summary], most: int) -> list[int]:
     """The classes to show, in their own order."""
     there = [index for index, summary in enumerate(classes) if summary.rows]
-    if len(there) <= _MOST_CLASSES:
-        return there
     pa = {index: classes[index].perturbed_accuracy for index in there}
-    return sorted(sorted(there, key=lambda index: e.value if (e := pa[index]) else 200.0)[:_MOST_CLASSES])
-
-
-def _dot(axes: Axes, place: float, value: Estimate | None, colour: str, marker: str, label: str) -> None:
-    if value is not None:
-        axes.hlines(place, *interval_ends(value), color=colour, linewidth=1.6, alpha=0.55)
-        axes.plot([value.value], [place], marker, color=colour, markersize=5, label=label, linestyle="none")
+    return sorted(sorted(there, key=lambda index: e.value if (e := pa[index]) else 200.0)[:most])
 
 
 def _broken(name: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from fmrgen.evaluation.results import EvaluationData
 from fmrgen.evaluation.samples import Sample
-from fmrgen.report.plot import INK, Plot
+from fmrgen.report.plot import INK, Plot, extremes, shortened
 from fmrgen.report.sheet import draw_image, told_answer
 from fmrgen.report.tables import short_names
 
@@ -39,13 +39,13 @@ def side_by_side(evaluation: EvaluationData, chosen: Sequence[Any]) -> Plot:
             told = told_answer(sample.columns.get("prediction"), label, names[split])
             draw_image(axes, sample.image, *told)
     for axes, title in zip(panels[0], ["original", *(short[split] for split in splits)], strict=True):
-        axes.text(0.5, 1.32, title[-16:], transform=axes.transAxes, ha="center", fontsize=8)
+        axes.text(0.5, 1.32, shortened(title, 16), transform=axes.transAxes, ha="center", fontsize=7)
     return figure
 
 
 def _samples_by_id(evaluation: EvaluationData) -> dict[str, dict[Any, Sample]]:
-    """The shown rows of each classifier's own split, in the order of the ranking."""
-    ranking = [] if evaluation.own is None else evaluation.own.ranking
+    """The shown rows of each classifier's own split, in the order of the ranking; of many its first and last."""
+    ranking, _ = extremes([] if evaluation.own is None else evaluation.own.ranking)
     return {place.split: {s.columns.get("id"): s for s in evaluation.samples[place.split]} for place in ranking}
 
 

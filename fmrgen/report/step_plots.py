@@ -5,35 +5,38 @@ from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from fmrgen.evaluation.results import EvaluatedSplit
 from fmrgen.evaluation.steps import StepFigures
-from fmrgen.report.plot import LINES, Plot, draw_band, grid_of_percent
+from fmrgen.report.dots import MOST_ROWS
+from fmrgen.report.plot import LINES, MOST_PERCENT, Plot, draw_band, extremes, grid_of_figures
 from fmrgen.report.tables import short_names
 
-_MOST_CLASSES = 30
+_MOST_CLASSES = 30  # of a split
 
 _Splits = Sequence[tuple[EvaluatedSplit, StepFigures]]
 
 
 def step_plots(splits: Sequence[EvaluatedSplit]) -> dict[str, Callable[[], Plot]]:
-    """What draws each picture, by its name; none where no split keeps its steps, or FMR is not to be had of any."""
-    kept = [
-        (split, steps) for split in splits if (steps := split.steps) is not None and steps.area_under_fmr is not None
-    ]
+    """What draws each picture, by its name; none where no split keeps its steps, or FMR is not to be had of any. Many
+    splits come by falling figures."""
+    kept, note = extremes(
+        [(split, steps) for split in splits if (steps := split.steps) is not None and steps.area_under_fmr is not None]
+    )
     if not kept:
         return {}
     plots: dict[str, Callable[[], Plot]] = {
-        "budgets": partial(_budgets, kept),
-        "thresholds": partial(_thresholds, kept),
-        "failures": partial(_failures, kept),
+        "budgets": partial(_budgets, kept, note),
+        "thresholds": partial(_thresholds, kept, note),
+        "failures": partial(_failures, kept, note),
     }
     if any(len(split.class_names) > 1 for split, _ in kept):
-        plots["classes-by-budget"] = partial(_classes, kept)
+        plots["classes-by-budget"] = partial(_classes, kept, note)
     return plots
 
 
-def _budgets(splits: _Splits) -> Plot:
+def _budgets(splits: _Splits, note: str) -> Plot:
     """FMR of each split's own classifier, had the budget been smaller."""
     figure = Plot(figsize=(6.4, 3.6))
     axes = figure.subplots()
@@ -41,13 +44,13 @@ def _budgets(splits: _Splits) -> Plot:
         area = steps.area_under_fmr
         label = f"{name}, mean {area.value:.1f}" if area is not None else name
         draw_band(axes, [at.budget for at in steps.budgets], [at.fmr for at in steps.budgets], colour, label)
-    axes.set_xlabel("budget, guided steps")
+    axes.set_xlabel(f"budget, guided steps{note}")
     _percent(axes, "FMR, %", "FMR by budget, of each split's own classifier")
     axes.legend(fontsize=8)
     return figure
 
 
-def _thresholds(splits: _Splits) -> Plot:
+def _thresholds(splits: _Splits, note: str) -> Plot:
     """FMR and VR, had the oracle asked for more."""
     figure = Plot(figsize=(6.4, 5.2))
     above, below = figure.subplots(2, 1, sharex=True)
@@ -57,14 +60,13 @@ def _thresholds(splits: _Splits) -> Plot:
         draw_band(below, places, [at.validation_rate for at in steps.thresholds], colour, name, marker="o")
     _percent(above, "FMR, %", "Under a stricter oracle")
     _percent(below, "VR, %", "")
-    below.set_ylim(0, 102)
-    below.set_xlabel("least probability that the oracle gives the class")
+    below.set_xlabel(f"least probability that the oracle gives the class{note}")
     above.legend(fontsize=8)
     figure.tight_layout()
     return figure
 
 
-def _failures(splits: _Splits) -> Plot:
+def _failures(splits: _Splits, note: str) -> Plot:
     """At which step the classifier is wrong for the first time."""
     figure = Plot(figsize=(6.4, 0.6 + 1.6 * len(splits)))
     panels = figure.subplots(len(splits), 1, squeeze=False, sharex=True)[:, 0]
@@ -73,15 +75,17 @@ def _failures(splits: _Splits) -> Plot:
         axes.bar(list(counts), list(counts.values()), width=0.9, color=colour)
         axes.set_title(f"{name}: never wrong on {steps.never_failed} valid rows")
         axes.set_ylabel("rows")
+        axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.tick_params(length=0)
-    panels[-1].set_xlabel("step of the first wrong prediction (0: the plain reconstruction)")
+    panels[-1].set_xlabel(f"step of the first wrong prediction (0: the plain reconstruction){note}")
     figure.tight_layout()
     return figure
 
 
-def _classes(splits: _Splits) -> Plot:
+def _classes(splits: _Splits, note: str) -> Plot:
     """FMR by class and budget, the classes of lowest FMR where there are many."""
-    chosen = [_lowest(steps) for _, steps in splits]
+    most = max(10, min(_MOST_CLASSES, MOST_ROWS // len(splits)))
+    chosen = [_lowest(steps, most) for _, steps in splits]
     heights = [0.7 + 0.24 * len(classes) for classes in chosen]
     figure = Plot(figsize=(6.4, sum(heights) + 0.6))
     panels = figure.subplots(len(splits), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -101,15 +105,15 @@ def _classes(splits: _Splits) -> Plot:
         bar = figure.colorbar(picture, ax=axes, pad=0.02)
         bar.outline.set_visible(False)
         bar.set_label("FMR, %")
-    panels[-1].set_xlabel("budget, guided steps")
+    panels[-1].set_xlabel(f"budget, guided steps{note}")
     figure.tight_layout()
     return figure
 
 
-def _lowest(steps: StepFigures) -> list[int]:
+def _lowest(steps: StepFigures, most: int) -> list[int]:
     """The classes to show, in their own order."""
     last = {index: figures.fmr[-1] for index, figures in enumerate(steps.classes) if figures.fmr[-1] is not None}
-    return sorted(sorted(last, key=lambda index: last[index] or 0.0)[:_MOST_CLASSES])
+    return sorted(sorted(last, key=lambda index: last[index] or 0.0)[:most])
 
 
 def _coloured(splits: _Splits) -> list[tuple[tuple[str, StepFigures], str]]:
@@ -121,4 +125,4 @@ def _coloured(splits: _Splits) -> list[tuple[tuple[str, StepFigures], str]]:
 def _percent(axes: Axes, label: str, title: str) -> None:
     axes.set_ylabel(label)
     axes.set_title(title)
-    grid_of_percent(axes)
+    grid_of_figures(axes, MOST_PERCENT)

@@ -13,9 +13,11 @@ from fmrgen.evaluation.results import SweepResult
 from fmrgen.files import write_atomically
 from fmrgen.intervals import format_estimate
 from fmrgen.metrics import METRICS, Metric
-from fmrgen.report.plot import LINES, Plot, PlotFormat, draw_band, drawing, grid_of_percent
+from fmrgen.report.plot import MOST_PERCENT, Plot, PlotFormat, colours, draw_band, drawing, grid_of_figures
 from fmrgen.report.tables import Table
 
+_TICKS = 8  # that have room for a number
+_NAMED = 30  # lines that the legend names
 _SHOWN = ("standard_accuracy", "perturbed_accuracy", "validation_rate", "fmr", "mean_iterations")
 
 
@@ -35,10 +37,10 @@ def write_sweep(results: Sequence[SweepResult], folder: Path, plot_formats: Sequ
     told = [{"values": dict(r.values), "folder": r.name, "summary": asdict(r.summary)} for r in results]
     text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(folder / "sweep.json", text.encode())
-    return [folder / "sweep.json", *_plot(results).save_all(folder, "sweep", plot_formats)]
+    return [folder / "sweep.json", *sweep_plot(results).save_all(folder, "sweep", plot_formats)]
 
 
-def _plot(results: Sequence[SweepResult]) -> Plot:
+def sweep_plot(results: Sequence[SweepResult]) -> Plot:
     """FMR, VR and iterations over the first key that varies; a line for each combination of the others."""
     key, *others = results[0].values
     lines: dict[str, list[SweepResult]] = {}
@@ -50,27 +52,33 @@ def _plot(results: Sequence[SweepResult]) -> Plot:
         panels = figure.subplots(3, 1, sharex=True)
         for axes, field in zip(panels, ("fmr", "validation_rate", "mean_iterations"), strict=True):
             metric = next(metric for metric in METRICS if metric.field == field)
-            for number, (name, of_line) in enumerate(lines.items()):
-                _line(axes, key, of_line, metric, LINES[number % len(LINES)], name)
+            for colour, (name, of_line) in zip(colours(len(lines)), lines.items(), strict=True):
+                _line(axes, key, of_line, metric, colour, name)
             axes.set_ylabel(f"{metric.name}{',' if metric.unit.strip() else ''}{metric.unit}")
-            grid_of_percent(axes)
+            grid_of_figures(axes, MOST_PERCENT if "%" in metric.unit else np.inf)
         panels[-1].set_xlabel(key)
-        if others:
-            panels[0].legend(fontsize=8)
         figure.tight_layout()
+        if others:
+            handles, names = panels[0].get_legend_handles_labels()
+            panels[0].legend(handles[:_NAMED], names[:_NAMED], fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
-def _line(axes: Axes, key: str, results: Sequence[SweepResult], metric: Metric, colour: str, name: str) -> None:
+def _line(axes: Axes, key: str, results: Sequence[SweepResult], metric: Metric, colour: Any, name: str) -> None:
     values = [result.values[key] for result in results]
     known = [(value, estimate) for value, r in zip(values, results, strict=True) if (estimate := r.summary[metric])]
     if _are_numbers(values):
         places: list[Any] = [value for value, _ in known]
         if min(values) > 0 and max(values) >= 10 * min(values):
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")  # not the default, which is of TeX
+            axes.xaxis.set_minor_formatter("")
+            if len(values) <= _TICKS:
+                axes.set_xticks(values)
     else:
         places = [values.index(value) for value, _ in known]
         axes.set_xticks(range(len(values)), [str(value)[:20] for value in values])
+        axes.tick_params("x", rotation=0 if len(values) <= 3 else 30)
     order = np.argsort(places)
     draw_band(axes, [places[i] for i in order], [known[i][1] for i in order], colour, name, marker="o")
 

@@ -14,6 +14,8 @@ _OF_OWN_SPLITS = (
     *("reconstruction_accuracy", "oracle_right_fmr"),
 )
 _NAMED = 4  # of those that one note is of
+_MOST_ACROSS = 8  # classifiers, each with an interval
+_MOST_LINES = 6  # on neighbours in a ranking
 EXPLAINED = {metric.name: metric.meaning for metric in METRICS}
 
 
@@ -90,13 +92,25 @@ def mask_table(images: int, sparsity: float, test_score: float, dimensions: int,
 
 
 def transfer_table(evaluation: EvaluationResults, measure: str) -> Table:
-    """The transfer matrix in one of the compared metrics: splits down, classifiers across."""
+    """The transfer matrix in one of the compared metrics, lying as `transfer_reading` says."""
     short, metric = short_names([split.name for split in evaluation.splits]), COMPARED[measure]
     rows = [
         [short[row[0].split], *(_mark(cell) + format_estimate(cell.total[metric]) for cell in row)]
         for row in evaluation.matrix
     ]
-    return Table([metric.name, *(classifier.name for classifier in evaluation.classifiers)], rows)
+    lines = [[metric.name, *(classifier.name for classifier in evaluation.classifiers)], *rows]
+    header, *rest = map(list, zip(*lines, strict=True)) if classifiers_down(evaluation) else lines
+    return Table(header, rest)
+
+
+def classifiers_down(evaluation: EvaluationResults) -> bool:
+    """Whether the transfer matrix has its classifiers down, since they are too many to stand side by side."""
+    return len(evaluation.classifiers) > max(_MOST_ACROSS, len(evaluation.splits))
+
+
+def transfer_reading(evaluation: EvaluationResults) -> str:
+    """How the transfer matrix is read."""
+    return "classifiers down, splits across" if classifiers_down(evaluation) else "splits down, classifiers across"
 
 
 def ranked(results: Sequence[Result], comparison: Comparison) -> list[Result]:
@@ -194,11 +208,8 @@ def own_lines(evaluation: EvaluationResults) -> list[str]:
         return []
     pairs = {(pair.first, pair.second): pair.fmr for pair in evaluation.own.differences}
     names = [place.classifier for place in evaluation.own.ranking]
-    lines = [
-        f"{one} – {next_one}: FMR differs by {format_estimate(apart)}"
-        for one, next_one in pairwise(names)
-        if (apart := pairs.get((one, next_one))) is not None
-    ]
+    apart = [(one, other, gap, "") for one, other in pairwise(names) if (gap := pairs.get((one, other))) is not None]
+    lines = _lines_of_neighbours("FMR", apart)
     lines += [
         f"{spread.classifier}: FMR on its {len(spread.fmr)} splits is {', '.join(f'{fmr:.2f}' for fmr in spread.fmr)} "
         f"(mean {spread.mean:.2f}, standard deviation {spread.deviation:.2f}); it is ranked by the first"
@@ -235,17 +246,31 @@ def _fixed_columns(name: str, has_error: bool) -> list[str]:
 
 def neighbours(comparison: Comparison) -> list[str]:
     """A line for each two neighbours in the ranking: how far apart they are, and whether that is told from zero."""
+    apart = []
+    pairs = {frozenset((pair.first, pair.second)): pair for pair in comparison.differences}
+    for place, following in pairwise(comparison.ranking):
+        pair = pairs.get(frozenset((place.classifier, following.classifier)))
+        gap: Estimate | None = None if pair is None else getattr(pair, comparison.measure)
+        if pair is None or gap is None:
+            continue
+        if pair.first != place.classifier and gap.low is not None and gap.high is not None:
+            gap = Estimate(-gap.value, -gap.high, -gap.low)
+        verdict = ", statistically tied" if place.tied_with_next else ", significantly different"
+        apart.append((place.classifier, following.classifier, gap, verdict))
+    return _lines_of_neighbours(COMPARED[comparison.measure].name, apart)
+
+
+def _lines_of_neighbours(measure: str, apart: Sequence[tuple[str, str, Estimate, str]]) -> list[str]:
+    """A line for each two; where they are many one for each verdict, which names the rarer ones."""
+    if len(apart) <= _MOST_LINES:
+        return [f"{one} – {other}: {measure} differs by {gap}{verdict}" for one, other, gap, verdict in apart]
     lines = []
-    measure = COMPARED[comparison.measure].name
-    for place, following in zip(comparison.ranking, comparison.ranking[1:], strict=False):
-        for pair in comparison.differences:
-            apart: Estimate | None = getattr(pair, comparison.measure)
-            if {pair.first, pair.second} == {place.classifier, following.classifier} and apart is not None:
-                if pair.first != place.classifier and apart.low is not None and apart.high is not None:
-                    apart = Estimate(-apart.value, -apart.high, -apart.low)
-                verdict = "statistically tied" if place.tied_with_next else "significantly different"
-                pair_name = f"{place.classifier} – {following.classifier}"
-                lines.append(f"{pair_name}: {measure} differs by {format_estimate(apart)}, {verdict}")
+    for verdict in dict.fromkeys(verdict for *_, verdict in apart):
+        alike = [(f"{one} – {other}", gap.value) for one, other, gap, own in apart if own == verdict]
+        names = f" ({_listed([pair for pair, _ in alike])})" if 2 * len(alike) < len(apart) else ""
+        low, high = (end(gap for _, gap in alike) for end in (min, max))
+        count = f"{len(alike)} of {len(apart)} pairs of neighbours"
+        lines.append(f"{count}: {measure} differs by {low:.2f} to {high:.2f}{verdict}{names}")
     return lines
 
 

@@ -4,6 +4,8 @@ import io
 import json
 import re
 import warnings
+from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +16,20 @@ from PIL import Image as PILImage
 from torch import nn
 
 from fmrgen import UserError, evaluate, show
+from fmrgen.evaluation.agreement import Agreement
+from fmrgen.evaluation.correlation import Correlation
+from fmrgen.evaluation.rankings import Difference, RankedClassifier
+from fmrgen.evaluation.results import Comparison, SweepResult
 from fmrgen.evaluation.samples import Sampler
+from fmrgen.intervals import Estimate
+from fmrgen.report.agreement import agreement_plot
+from fmrgen.report.correlation import correlation_plot
 from fmrgen.report.gallery import data_address, galleries
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.pages import audit_page, report_page
 from fmrgen.report.plots import all_plots
-from fmrgen.report.tables import all_notes
+from fmrgen.report.sweep import sweep_plot
+from fmrgen.report.tables import all_notes, neighbours, transfer_table
 from fmrgen.report.write import write_report
 
 LENET = "asset:mnist/lenet"
@@ -290,7 +300,7 @@ def test_plots_of_very_little(finished_split):
     assert evaluation.results[0].total.perturbed_accuracy is None
     assert set(all_plots(evaluation)) == {"accuracy", "transfer", "classes"}
     assert "| a | " in to_markdown(evaluation)
-    assert "n/a" in to_markdown(evaluation)
+    assert "| PA |" not in to_markdown(evaluation)
 
 
 def test_many_classes_of_any_name(finished_split, tmp_path):
@@ -312,3 +322,103 @@ def test_markdown_says_what_was_found(evaluation):
     total = evaluation.result("first", "lenet").total
     assert f"| lenet ◆ | {total.fmr.value:.2f} [" in text
     assert "## Transfer" in text
+
+
+def multiplied(evaluation, splits, classifiers):
+    """The first result of the evaluation as that of so many classifiers on so many splits, each named at length."""
+    names = [f"vit_base_patch{number}_clip_224.openai_ft_in1k" for number in range(classifiers)]
+    places = [f"out:imagenet_a/vit_base_patch{number}_clip_224" for number in range(splits)]
+    first, network, result = evaluation.splits[0], evaluation.classifiers[0], evaluation.results[0]
+    apart = [Difference(a, b, None, None, Estimate(1.0, -2.0, 4.0)) for a, b in combinations(names, 2)]
+    ranking = [RankedClassifier(rank, name, result.total.fmr, True) for rank, name in enumerate(names, 1)]
+    return replace(
+        evaluation,
+        splits=[replace(first, name=place) for place in places],
+        classifiers=[replace(network, name=name) for name in names],
+        results=[
+            replace(result, split=place, classifier=name, conditioned=row == column)
+            for row, place in enumerate(places)
+            for column, name in enumerate(names)
+        ],
+        comparisons=[
+            Comparison(place, "fmr", [one for one in ranking if one.classifier != own], apart)
+            for place, own in zip(places, [*names, *[""] * splits], strict=False)
+        ],
+        samples={place: [] for place in places},
+    )
+
+
+def assert_readable(figure, name):
+    """It is no larger than a screen or a page or three, and no names on its axes lie on each other."""
+    figure.draw_without_rendering()
+    size = figure.get_tightbbox().size
+    assert size[0] < 17, (name, size)  # inches
+    assert size[1] < 27, (name, size)
+    for axes in figure.axes:
+        for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
+            boxes = [tick.get_window_extent() for tick in ticks if tick.get_text()]
+            for one, other in combinations(boxes, 2):
+                assert not one.overlaps(other), (name, [tick.get_text() for tick in ticks])
+            assert not [tick.get_text() for tick in ticks if "$" in tick.get_text()]
+
+
+@pytest.mark.parametrize(("splits", "classifiers"), [(1, 1), (1, 30), (3, 30), (30, 30)])
+def test_pictures_of_many_stay_readable(evaluation, splits, classifiers):
+    many = multiplied(evaluation, splits, classifiers)
+    for name, draw in all_plots(many).items():
+        assert_readable(draw(), name)
+    for name in ("accuracy", "classes"):  # marks at 0 and at 100 are whole
+        low, high = all_plots(many)[name]().axes[0].get_xlim()
+        assert low <= -2
+        assert high >= 102
+
+
+def test_what_is_said_of_many_is_short(evaluation):
+    many = multiplied(evaluation, 1, 30)
+    assert neighbours(many.comparisons[0]) == [
+        "28 of 28 pairs of neighbours: FMR differs by 1.00 to 1.00, statistically tied"
+    ]
+    ranking = [replace(one, tied_with_next=one.rank != 4) for one in many.comparisons[0].ranking]
+    said = neighbours(replace(many.comparisons[0], ranking=ranking))
+    assert [line.partition(":")[0] for line in said] == [f"{count} of 28 pairs of neighbours" for count in (27, 1)]
+    assert said[1].endswith(f"significantly different ({ranking[2].classifier} – {ranking[3].classifier})")
+    three = multiplied(evaluation, 3, 30)
+    table = transfer_table(three, "fmr")
+    assert (len(table.header), len(table.rows)) == (4, 30)
+    assert table.rows[2][3].startswith("◆")
+    page = report_page(three, {}, [], ["png"])
+    assert "Classifiers down, splits across." in page
+    assert page.count("<summary>Each of 30 classifiers by class</summary>") == 3
+    assert page.index("What the figures are") < page.index("by class</summary>")
+    assert "## Transfer" not in to_markdown(many)  # the table of the one split says it
+
+
+@pytest.mark.parametrize("count", [1, 4, 30])
+def test_other_pictures_of_many_stay_readable(count):
+    names = [f"vit_base_patch{number}_clip_224.openai_ft_in1k" for number in range(count)]
+    figures = [Estimate(3.0 * number, 0.0, 100.0) for number in range(count)]
+    agreement = Agreement(["vqgan", "ddim"], names, 9, [figures, figures[::-1]], [], Estimate(0.5, 0.0, 1.0))
+    drawn = agreement_plot(agreement)
+    assert len(drawn.axes[0].get_legend().get_texts()) == count
+    assert len({line.get_color() for line in drawn.axes[0].lines}) == count
+    column = dict(zip(names, figures, strict=True))
+    rho = Estimate(0.5, 0.0, 1.0)
+    scattered = correlation_plot([Correlation("SA", "FMR", names, rho, rho)] * 20, {"SA": column, "FMR": column})
+    for figure, name in ((drawn, "agreement"), (scattered, "agree")):
+        assert_readable(figure, name)
+
+
+def test_a_sweep_over_decades(evaluation):
+    total = evaluation.results[0].total
+    ends = replace(total, validation_rate=Estimate(100.0, 97.0, 100.0), fmr=Estimate(0.0, 0.0, 900.0))
+    values = (0.003, 0.01, 0.03, 1.0)
+    figure = sweep_plot([SweepResult({"perturb.step_size": value, "seed": 1}, "", ends) for value in values])
+    assert_readable(figure, "sweep")
+    assert [tick.get_text() for tick in figure.axes[-1].get_xticklabels()] == ["0.003", "0.01", "0.03", "1"]
+    assert figure.axes[-1].get_xscale() == "log"
+    for axes, drawn in zip(figure.axes, (0.0, 100.0), strict=False):  # whole marks
+        low, high = axes.get_ylim()
+        assert low + 2 < drawn < high - 2
+    assert figure.axes[0].get_ylim()[1] < 250  # not as far as an interval of a network at chance
+    many = [SweepResult({"perturb.step_size": value, "seed": seed}, "", ends) for value in values for seed in range(40)]
+    assert_readable(sweep_plot(many), "sweep")
