@@ -9,9 +9,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from fmrgen.engine.interfaces import Generator, Latents, Oracle
+from fmrgen.engine.acceptance import accepts, targets
+from fmrgen.engine.images import as_float32, to_bytes
+from fmrgen.engine.interfaces import Generator, Latents, Oracle, Originals
+from fmrgen.engine.models import row_seed
+from fmrgen.engine.objectives import OBJECTIVES
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.records import Example, StopReason
 
@@ -40,8 +43,7 @@ def plain_perturb(
     device: torch.device,
 ) -> Iterator[tuple[int, Outcome]]:
     """(id, outcome) of every example, by sign steps from carried latents."""
-    assert options.update == "sign"
-    assert not options.reencode
+    assert (options.update, options.start, options.start_noise, options.reencode) == ("sign", "none", 0, False)
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]
         outcomes = _perturb_batch(batch, classifier, generator, oracle, options, device)
@@ -58,31 +60,36 @@ def _perturb_batch(
 ) -> list[Outcome]:
     images = torch.stack([example.image for example in batch]).to(device)
     labels = torch.tensor([example.label for example in batch], device=device)
-    outcomes = [Outcome(image) for image in _bytes(images)]
+    outcomes = [Outcome(image) for image in to_bytes(images).cpu()]
     reduced = autocast(options, device)
+    originals = Originals(images, labels)
     with torch.no_grad():
+        generator.row_seeds = [row_seed(options.seed, example.id) for example in batch]
         with reduced:
             free, fixed = generator.encode(images, labels)
-        target = labels if options.oracle_rule == "label" else oracle.judge(images).probabilities.argmax(1)
+        target = targets(labels, oracle.judge(images, originals).decided, options)
+    begun = free = as_float32(free)
     alive = [True] * len(batch)
     for step in range(1, options.budget + 1):
-        free = free.detach().float().requires_grad_(True)
+        free = free.detach().requires_grad_(True)
         with reduced:
-            logits = classifier(_rounded(generator.decode(Latents(free, fixed)).float()))
-        loss = cross_entropy(logits.float(), labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, free)
+            logits = classifier(_rounded(as_float32(generator.decode(Latents(free, fixed)))))
+        objective = OBJECTIVES[options.objective](as_float32(logits), labels)
+        (gradient,) = torch.autograd.grad(objective.sum(), free)
+        stuck = (gradient == 0).flatten(1).all(1).tolist()
         with torch.no_grad():
-            free = free + options.step_size * gradient.sign()
+            free = generator.project(Latents(free + options.step_size * gradient.sign(), fixed), begun)
             with reduced:
-                new = _rounded(generator.decode(Latents(free, fixed)).float())
-            accepted = (oracle.judge(new).probabilities.argmax(1) == target).tolist()
-        stored = _bytes(new)
+                new = _rounded(as_float32(generator.decode(Latents(free, fixed))))
+            accepted = accepts(oracle.judge(new, originals), target, options)[0].tolist()
+        stored = to_bytes(new).cpu()
         for row, outcome in enumerate(outcomes):
-            if alive[row] and accepted[row]:
+            if alive[row] and accepted[row] and not stuck[row]:
                 outcome.image, outcome.iterations = stored[row], step
             elif alive[row]:
                 alive[row] = False
-                outcome.stop_reason = StopReason.ORACLE if outcome.iterations else StopReason.REJECTED
+                refused = StopReason.ORACLE if outcome.iterations else StopReason.REJECTED
+                outcome.stop_reason = StopReason.STUCK if stuck[row] else refused
         if not any(alive):
             break
     return outcomes
@@ -91,7 +98,3 @@ def _perturb_batch(
 def _rounded(images: Tensor) -> Tensor:
     """On the 8-bit grid, with the gradient of what was not rounded."""
     return images + ((images * 255).round() / 255 - images).detach()
-
-
-def _bytes(images: Tensor) -> Tensor:
-    return (images * 255).round().to(torch.uint8).cpu()

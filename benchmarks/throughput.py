@@ -27,12 +27,13 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from benchmarks.plain import Outcome, autocast, plain_perturb
 from fmrgen import perturb
 from fmrgen.components import Components
+from fmrgen.engine.images import as_float32
 from fmrgen.engine.interfaces import Latents
+from fmrgen.engine.objectives import OBJECTIVES
 from fmrgen.recipe import Recipe, load_recipe
 from fmrgen.records import Example, StopReason
 
@@ -101,6 +102,7 @@ class BareModels:
     ):
         _, self.classifier, self.generator, self.oracle = components
         self.precision = functools.partial(autocast, recipe.perturb, device)
+        self.objective = OBJECTIVES[recipe.perturb.objective]
         options: Any = {"dynamic": False, "mode": "reduce-overhead"}
         self.forward = torch.compile(self._forward, **options) if recipe.perturb.compile else self._forward
         batch = [examples[i % len(examples)] for i in range(batch_size)]
@@ -111,18 +113,18 @@ class BareModels:
 
     @torch.no_grad()
     def encode(self) -> Latents:
+        self.generator.row_seeds = range(len(self.labels))
         with self.precision():
-            self.generator.row_seeds = range(len(self.labels))
-        return self.generator.encode(self.images, self.labels)
+            return self.generator.encode(self.images, self.labels)
 
     def _forward(self, free: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         with self.precision():
             images = self.generator.decode(Latents(free, self.latents.fixed))
             logits = self.classifier(images)
-        return images.float(), cross_entropy(logits.float(), self.labels, reduction="sum")
+        return as_float32(images), self.objective(as_float32(logits), self.labels).sum()
 
     def one_pass(self) -> None:
-        free = self.latents.free.detach().float().requires_grad_(True)
+        free = as_float32(self.latents.free).detach().requires_grad_(True)
         images, loss = self.forward(free)
         torch.autograd.grad(loss, free)
         with torch.no_grad():

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fmrgen.engine.acceptance import accepts
 from fmrgen.engine.attacks import Attack
 from fmrgen.engine.checks import check_decoded, check_labels, checked_judgement
 from fmrgen.engine.images import StraightThroughBytes, as_float32
-from fmrgen.engine.interfaces import NONE, Generator, Judgement, Latents, Oracle, Originals
+from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle, Originals
 from fmrgen.engine.objectives import OBJECTIVES
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.slots import PassOutput, Slots, first_fault
@@ -42,10 +43,9 @@ class Models:
     ) -> None:
         self.needs_gradient = needs_gradient
         self.classifier, self.generator, self.oracle = classifier, generator, oracle
-        self.seed, self.device = options.seed, device
+        self.options, self.device = options, device
         self.attack = _attack(options)
         self.objective = OBJECTIVES[options.objective]
-        self.min_probability, self.min_margin = options.min_probability, options.min_margin
         self.half_precision = options.precision == "bf16"
         self.measures = MEASURES + (OF_MEMBERS if oracle.member_names else ())
         self.running = "generator"  # whose mistake it is where something is thrown
@@ -60,7 +60,7 @@ class Models:
         if self.attack is None:
             return images
         self.running = "classifier"
-        seeds = [row_seed(self.seed, example_id, "attack") for example_id in ids]
+        seeds = [row_seed(self.options.seed, example_id, "attack") for example_id in ids]
         found: Tensor = self._in_parts_that_fit(self._attack_given, images, labels, seeds)[0]
         return found
 
@@ -74,7 +74,7 @@ class Models:
         return Latents(free, *fixed)
 
     def _encode(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> list[Tensor]:
-        self.generator.row_seeds = [row_seed(self.seed, example_id) for example_id in ids]
+        self.generator.row_seeds = [row_seed(self.options.seed, example_id) for example_id in ids]
         self.running = "generator"
         with torch.no_grad(), self._precision():
             free, fixed = self.generator.encode(images, labels)
@@ -165,18 +165,8 @@ class Models:
         losses = cross_entropy(logits, labels, reduction="none")
         measures, judgement = self._measure(images, Originals(originals, labels), logits, losses)
         fault = first_fault(decoded, losses, torch.cat([judgement.probabilities, judgement.score], 1))
-        of_target = _of(target.clamp(min=0), judgement.probabilities)
-        return PassOutput(images, measures, self._accepts(judgement, target, of_target), of_target, fault, gradient)
-
-    def _accepts(self, judgement: Judgement, target: Tensor, of_target: Tensor) -> Tensor:
-        """The oracle rule: whether the target [B] is what it sees, and with enough probability `of_target` [B]."""
-        agrees = (judgement.decided == target) & (target != NONE)
-        if self.min_probability:
-            agrees &= of_target >= self.min_probability
-        if self.min_margin:
-            first, second = judgement.probabilities.topk(2, dim=1).values.unbind(1)
-            agrees &= first - second >= self.min_margin
-        return agrees
+        accepted, of_target = accepts(judgement, target, self.options)
+        return PassOutput(images, measures, accepted, of_target, fault, gradient)
 
     def _forward(self, free: Tensor, fixed: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         self.running = "generator"

@@ -10,6 +10,7 @@ from itertools import chain, islice
 import torch
 from torch import Tensor, nn
 
+from fmrgen.engine.acceptance import targets
 from fmrgen.engine.checks import check_classifier, check_example
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Generator, Latents, Oracle, Originals
@@ -122,7 +123,7 @@ def _encoded(
         seeds = [row_seed(options.seed, example_id) for example_id in ids]
         latents = make() if encodings is None else encodings(begun, labels, seeds, make)
         measures = models.measure(images, labels)
-        target = labels if options.oracle_rule == "label" else measures["oracle_label"]
+        target = targets(labels, measures["oracle_label"], options)
         rows = new_rows(latents, images, torch.tensor(ids), labels, target, measures, options.budget, keep_latents)
         rows |= rule.memory(latents.free, [row_seed(options.seed, example_id, "update") for example_id in ids])
         if options.start_noise:
