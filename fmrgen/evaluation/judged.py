@@ -188,6 +188,17 @@ def judge_figures(
     )
 
 
+def chance_line(judge: str, originals_right: Estimate | None, classes: int) -> str | None:
+    """That what a judge says can't be told from guesses, by the originals; None where it can."""
+    chance = 100 / classes
+    if originals_right is None or originals_right.low is None or originals_right.low > chance:
+        return None
+    return (
+        f"{judge} sees the label in {originals_right} % of the originals, which is not beyond chance "
+        f"({chance:.3g} %): what it says of the images tells nothing"
+    )
+
+
 def _kappa_with_oracle(judge: Judge, columns: Mapping[str, np.ndarray]) -> Estimate | None:
     pairs = [(judge.labels, columns["oracle_label"]), (judge.of_originals, columns["original_oracle_label"])]
     ours = np.concatenate([labels[labels != _UNASKED] for labels, _ in pairs])

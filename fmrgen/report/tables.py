@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from fmrgen.evaluation.judged import JudgeFigures
+from fmrgen.evaluation.judged import JudgeFigures, chance_line
 from fmrgen.evaluation.results import Comparison, EvaluatedSplit, EvaluationResults, Result
 from fmrgen.intervals import Estimate, format_coefficient, format_estimate
 from fmrgen.metrics import COMPARED, METRICS, Metric, Summary
@@ -144,12 +144,14 @@ def _judge_name(judge: JudgeFigures) -> str:
 
 
 def judges_lines(split: EvaluatedSplit, results: Sequence[Result]) -> list[str]:
-    """Who is no second opinion, how far people agree, and whether judges rank the classifiers as the oracle does."""
+    """Who is no second opinion, or guesses, how far people agree, and whether judges rank as the oracle does."""
     lines = [
         f"{RELATED} {related_line(judge.judge, judge.shares_weights_with)}"
         for judge in split.judges
         if judge.shares_weights_with
     ]
+    at_chance = (chance_line(judge.judge, judge.originals_right, len(split.class_names)) for judge in split.judges)
+    lines += [line for line in at_chance if line is not None]
     if split.people_alpha is not None:
         lines.append(f"people agree by Krippendorff's alpha {format_coefficient(split.people_alpha)}")
     for judge in split.judges:
