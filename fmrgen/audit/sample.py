@@ -1,6 +1,7 @@
 """Which images people see, and in what order: a stratified sample, with controls and repeats mixed in."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -39,6 +40,15 @@ class Sample:
     shown: list[Shown]
     strata: dict[str, int]
     seed: int
+
+    @property
+    def contents(self) -> str:
+        """`43 images: 12 perturbed, and as controls 30 originals, 0 plain reconstructions and 1 image again`."""
+        counts = Counter("again" if entry.repeat else entry.which for entry in self.shown)
+        return (
+            f"{len(self.shown)} images: {counts['image']} perturbed, and as controls {counts['original']} originals, "
+            f"{counts['reconstruction']} plain reconstructions and {counts['again']} of the perturbed again"
+        )
 
     def order(self, rater: str) -> list[Shown]:
         """What a rater is shown, in order; what is shown again comes late."""

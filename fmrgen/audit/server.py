@@ -73,7 +73,9 @@ class _Handler(BaseHTTPRequestHandler):
         query = parse_qs(urlsplit(self.path).query)
         rater = self.server.raters.get(query.get("rater", [""])[0])
         if path == "":
-            page = audit_page({"raters": list(self.server.raters), "names": self.server.names})
+            raters = self.server.raters
+            total = len(next(iter(raters.values())).tasks)
+            page = audit_page({"raters": list(raters), "names": self.server.names, "total": total})
             self._send(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8")
         elif rater is None:
             self._send_json(HTTPStatus.NOT_FOUND, {"error": "there is no such rater"})

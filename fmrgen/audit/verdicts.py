@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from fmrgen.audit.sample import Sample, Shown
 from fmrgen.errors import UserError
 from fmrgen.files import sha256_of
+from fmrgen.intervals import Estimate, proportion
 from fmrgen.storage.judgements import (
     TABLE,
     UNSURE,
@@ -36,11 +38,12 @@ class NotAskedError(UserError):
 class Audited(OwnSplit):
     """A split that is audited: where its judgements go, what it is, and which of its images are shown.
 
-    `images` are the bytes of each, by id and which.
+    `images` are the bytes of each, by id and which, `labels` those of the split, by id.
     """
 
     sample: Sample
     images: dict[tuple[int, str], bytes]
+    labels: dict[int, int]
 
     @property
     def section(self) -> dict[str, Any]:
@@ -87,6 +90,12 @@ class Rater:
     @property
     def done(self) -> int:
         return len(self.answers)
+
+    @property
+    def originals_right(self) -> Estimate | None:
+        """The share of the originals among the images so far whose label was named; None before the first."""
+        asked = [answer for answer in self.answers if answer["which"] == "original"]
+        return proportion(np.array([answer["label"] == self.audited.labels[answer["id"]] for answer in asked]))
 
     def task(self, number: int) -> Shown | None:
         """What is asked as the number-th, from 0; None behind the last."""

@@ -1,6 +1,6 @@
 """The classifier θ: images in [0, 1] to logits over the job's labels. Resizing and normalisation live in it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -143,14 +143,18 @@ def answer_in_labels(classifier: nn.Module, labels: Labels, image: Tensor, what:
 
 
 def has_weights(classifier: nn.Module, digest: str) -> bool:
-    """Whether `digest` is of the network in a classifier, behind the same wrappers or behind others: a recipe wraps the
-    network that its maker handed over, which puts other names before those of its weights."""
+    """Whether `digest` is of the network in a classifier, behind the same wrappers or behind others."""
+    return digest in digests_of(classifier)
+
+
+def digests_of(classifier: nn.Module) -> Iterator[str | None]:
+    """The digests that the weights of a classifier may have on record: a recipe wraps the network that its maker handed
+    over, which puts other names before those of its weights."""
     network = classifier
     while isinstance(network, Classifier | GroupedClassifier):
         network = network.network if isinstance(network, Classifier) else network.classifier
-    return weights_sha256(classifier, "") == digest or any(
-        weights_sha256(network, names) == digest for names in _WRAPPERS
-    )
+    yield weights_sha256(classifier, "")
+    yield from (weights_sha256(network, names) for names in _WRAPPERS)
 
 
 def left_out_note(answering: nn.Module | None, labels: Labels) -> str | None:

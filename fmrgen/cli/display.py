@@ -39,6 +39,7 @@ from fmrgen.report.tables import (
     own_lines,
     own_table,
     ranked,
+    related_line,
     split_facts,
     split_table,
     transfer_reading,
@@ -255,6 +256,8 @@ def print_judged(found: "Sequence[Judged]", split: str, quiet: bool) -> None:
         header = ["judge", "sees the label in valid images, %", "in originals, %", "rows"]
         print_table(TextTable(header, rows), split)
     for one in found:
+        if one.shares_weights_with:
+            print_note(f"note: {related_line(one.judge, one.shares_weights_with)}")
         for place in map(str, one.files) if one.files else [one.place]:
             print_line(place)
 

@@ -68,12 +68,16 @@ def judge(
 def audit(
     split: SplitArgument,
     raters: Annotated[str, typer.Option("--raters", metavar="NAME,NAME", help="Who answers, each under a name.")],
-    count: Annotated[int, typer.Option("--n", metavar="N", min=1, help="Perturbed images in the sample.")] = 300,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the sample.")] = 0,
+    count: Annotated[
+        int, typer.Option("--n", metavar="N", min=1, help="Perturbed images to show; controls come on top.")
+    ] = 300,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Another number draws other images.")] = 0,
     host: Annotated[
         str, typer.Option("--host", metavar="HOST", help="Listen here; 0.0.0.0 lets others in.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", metavar="PORT", min=0, help="Listen on it; 0 takes any.")] = 0,
+    port: Annotated[
+        int, typer.Option("--port", metavar="PORT", min=0, help="Port of the page; 0 takes a free one.")
+    ] = 0,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where answers on a split of the Hub are kept.")
     ] = Path("audit"),
@@ -91,7 +95,8 @@ def audit(
 ) -> None:
     """Have people name a sample of a split's images.
 
-    Serves a page until you press Ctrl-C. Run the same command again to resume.
+    Controls come on top of --n: originals, 30 or more, plain reconstructions, and a few images again. They tell how
+    often an answer is wrong. Serves a page until you press Ctrl-C. Run the same command again to resume.
     """
     from fmrgen.cli import display
     from fmrgen.jobs.audit import Audit
@@ -103,6 +108,7 @@ def audit(
         display.print_note(found.note)
     if export is not None:
         found.export(export)
+        display.print_note(f"{export}: each rater is shown {found.audited.sample.contents}")
         display.print_line(export)
         return
     for path in answers or []:
@@ -112,6 +118,8 @@ def audit(
         _serve(found, host, port)
     for name, rater in found.raters.items():
         display.print_line(f"{name}: {rater.done} of {len(rater.tasks)} images")
+    for line in found.cautions():
+        display.print_note(f"note: {line}")
     for path in found.close():
         display.print_line(path)
 
@@ -123,6 +131,7 @@ def _serve(audit: "Audit", host: str, port: int) -> None:
     server = audit.server(host, port)
     server.timeout = 1.0
     display.print_line(f"open {server.address}")
+    display.print_line(f"each rater is shown {audit.audited.sample.contents}")
     display.print_line("answers are kept as they come; Ctrl-C ends")
     if server.hosts is None:
         display.print_note(f"--host {host}: whoever has the address can answer, and see the images")

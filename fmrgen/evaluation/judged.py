@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -11,7 +11,8 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.corrected import Corrected, Verdicts, corrected, label_preservation
 from fmrgen.evaluation.kappa import cohen_kappa, krippendorff_alpha
 from fmrgen.intervals import Estimate, proportion
-from fmrgen.storage.judgements import HUMAN, PEOPLE, JudgeFile, Judgements
+from fmrgen.storage.judgements import HUMAN, PEOPLE, JudgeFile, Judgements, related
+from fmrgen.storage.provenance import Provenance
 
 _UNASKED = -3  # beside the labels of those who were asked
 _BANDS = 4  # of iterations
@@ -32,6 +33,7 @@ class JudgeFigures:
         self_agreement: the share of images that it saw twice and named alike.
         by_class: `preserved` of each class; None where it saw none of it.
         by_iterations: `preserved` by the guided steps in the image.
+        shares_weights_with: the split's oracle, or classifiers, in words: it is no second opinion then.
     """
 
     judge: str
@@ -43,11 +45,13 @@ class JudgeFigures:
     self_agreement: Estimate | None
     by_class: list[Estimate | None]
     by_iterations: dict[str, Estimate]
+    shares_weights_with: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A judge's verdicts by row: labels [N], `_UNASKED` where it was not asked, of images and of originals."""
+    """A judge's verdicts by row: labels [N], `_UNASKED` where it was not asked, of images and of originals; `about` is
+    the file about it, None of all persons together."""
 
     name: str
     kind: Literal["oracle", "vlm", "person"]
@@ -55,6 +59,7 @@ class Judge:
     of_originals: np.ndarray
     verdicts: Verdicts
     self_agreement: Estimate | None
+    about: JudgeFile | None = None
 
 
 def judges_by_row(found: Sequence[Judgements], columns: Mapping[str, np.ndarray], classes: int) -> list[Judge]:
@@ -89,7 +94,7 @@ def _by_row(judgements: Judgements, columns: Mapping[str, np.ndarray], classes: 
     audited = labels != _UNASKED
     agreement = proportion(np.array(repeated))
     verdicts = _verdicts(about.kind == "person", audited, seen, strata, of_originals, columns["label"], classes)
-    return Judge(about.judge, about.kind, labels, of_originals, verdicts, agreement)
+    return Judge(about.judge, about.kind, labels, of_originals, verdicts, agreement, about)
 
 
 def _verdicts(
@@ -152,8 +157,10 @@ def labels_of_row(judges: Sequence[Judge], row: int) -> dict[str, int]:
     return {judge.name: int(judge.labels[row]) for judge in judges if judge.labels[row] != _UNASKED}
 
 
-def judge_figures(judge: Judge, columns: Mapping[str, np.ndarray], classes: int) -> JudgeFigures:
-    """What a judge makes of a split."""
+def judge_figures(
+    judge: Judge, columns: Mapping[str, np.ndarray], provenance: Provenance, classifiers: Mapping[str, str | None]
+) -> JudgeFigures:
+    """What a judge makes of a split; `classifiers` are the digests of those that are measured, by their names."""
 
     def preserved(among: np.ndarray) -> Estimate | None:
         return label_preservation(columns["valid"] & among, judge.verdicts)
@@ -175,8 +182,20 @@ def judge_figures(judge: Judge, columns: Mapping[str, np.ndarray], classes: int)
         originals_right=proportion((judge.of_originals == columns["label"])[asked]),
         oracle_kappa=None if judge.name == PEOPLE else _kappa_with_oracle(judge, columns),
         self_agreement=judge.self_agreement,
-        by_class=[preserved(columns["label"] == label) for label in range(classes)],
+        by_class=[preserved(columns["label"] == label) for label in range(len(provenance.labels))],
         by_iterations=bands,
+        shares_weights_with=[] if judge.about is None else related(judge.about, provenance, classifiers),
+    )
+
+
+def chance_line(judge: str, originals_right: Estimate | None, classes: int) -> str | None:
+    """That what a judge says can't be told from guesses, by the originals; None where it can."""
+    chance = 100 / classes
+    if originals_right is None or originals_right.low is None or originals_right.low > chance:
+        return None
+    return (
+        f"{judge} sees the label in {originals_right} % of the originals, which is not beyond chance "
+        f"({chance:.3g} %): what it says of the images tells nothing"
     )
 
 

@@ -44,6 +44,7 @@ def summarise_evaluation(
     tables: list[pa.Table] = [] if fixed is None else list(fixed.predictions)
     splits: list[EvaluatedSplit] = []
     own: list[tuple[ClassifiedSplit, str, dict[str, np.ndarray]]] = []
+    digests = {model.name: weights_sha256(model.module) for model in models}
     for passed in evaluated:
         split, columns = passed.split, passed.rows.columns
         counted = columns if passed.valid is None else {**columns, "valid": passed.valid}
@@ -61,7 +62,9 @@ def summarise_evaluation(
         differences = [difference(a, b, of_models[a], of_models[b]) for a, b in combinations(of_models, 2)]
         measure: Any = "fmr" if any(result.total.fmr for result in here) else "perturbed_accuracy"
         comparisons.append(Comparison(split.name, measure, rank(summaries, differences, measure), differences))
-        splits.append(_split_figures(passed, counted, columns, made_for, _more_fooled(made_for, here, measure)))
+        splits.append(
+            _split_figures(passed, counted, columns, made_for, _more_fooled(made_for, here, measure), digests)
+        )
     return EvaluationData(
         schema=SCHEMA,
         attack=attack,
@@ -70,7 +73,7 @@ def summarise_evaluation(
             EvaluatedClassifier(
                 model.name,
                 None if model.section is None else model.section.model_dump(mode="json", exclude_none=True),
-                weights_sha256(model.module),
+                digests[model.name],
             )
             for model in models
         ],
@@ -226,6 +229,7 @@ def _split_figures(
     stored: dict[str, np.ndarray],
     made_for: Result | None,
     more_fooled: list[str],
+    digests: dict[str, str | None],
 ) -> EvaluatedSplit:
     """`columns` are those that count, `stored` those of the split, whose oracle alone says what is valid."""
     split, notes = passed.split, [*passed.rows.notes, *passed.notes, *more_fooled]
@@ -258,7 +262,7 @@ def _split_figures(
         notes=notes,
         made_with=None if provenance is None else made_with(provenance),
         steps=None if provenance is None else _steps_of(provenance.recipe.perturb, columns, len(passed.labels)),
-        judges=[judge_figures(judge, stored, len(passed.labels)) for judge in passed.judges],
+        judges=[] if provenance is None else [judge_figures(j, stored, provenance, digests) for j in passed.judges],
         people_alpha=people_alpha(passed.judges),
         valid_by=passed.valid_by,
     )

@@ -16,6 +16,7 @@ from fmrgen.engine.images import on_byte_grid, to_batch, to_bytes
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.engine.models import row_seed
 from fmrgen.errors import UserError
+from fmrgen.evaluation.judged import chance_line
 from fmrgen.files import check_writable, fingerprint, open_plain, parse_json, write_atomically
 from fmrgen.hub.card import renew_card
 from fmrgen.image_files import png_bytes
@@ -62,7 +63,8 @@ class Audit:
             generator, self.note = _generator(provenance, trust)
             sample = draw(columns, count, seed, reconstructions=generator is not None and "original" in opened.features)
             images = _images(opened, sample, generator, provenance)
-        self.audited = Audited(paths, provenance, sample, images)
+        labels = dict(zip(columns["id"].tolist(), columns["label"].tolist(), strict=True))
+        self.audited = Audited(paths, provenance, sample, images, labels)
         self.names = list(provenance.labels)
         self.raters = {name: Rater(name, self.audited) for name in raters}
         self._is_split_here = opened.revision is None
@@ -76,6 +78,11 @@ class Audit:
         if self._is_split_here and judges_of(self.audited.paths):
             renew_card(self.audited.paths.root)
         return [path for name in self.raters if (path := table_path(self.audited.paths, name)).exists()]
+
+    def cautions(self) -> list[str]:
+        """A line for each rater whose answers can't be told from guesses."""
+        told = (chance_line(name, rater.originals_right, len(self.names)) for name, rater in self.raters.items())
+        return [line for line in told if line is not None]
 
     @property
     def key(self) -> str:
@@ -92,7 +99,8 @@ class Audit:
             ]
             for name, rater in self.raters.items()
         }
-        told = {"raters": list(self.raters), "names": self.names, "images": images, "key": self.key}
+        told = {"raters": list(self.raters), "names": self.names, "total": len(self.audited.sample.shown)}
+        told |= {"images": images, "key": self.key}
         write_atomically(path, audit_page(told).encode())
 
     def take(self, path: Path) -> tuple[str, int]:

@@ -28,8 +28,18 @@ from fmrgen.hub.card import renew_card
 from fmrgen.intervals import Estimate, proportion
 from fmrgen.jobs.bars import OnRows, image_bars
 from fmrgen.jobs.objects import oracle_section
+from fmrgen.oracles.base import digests_within
 from fmrgen.recipe import load_oracles
-from fmrgen.storage.judgements import TABLE, Kind, OwnSplit, check_judge_name, judge_file, to_parquet, write_judgements
+from fmrgen.storage.judgements import (
+    TABLE,
+    Kind,
+    OwnSplit,
+    check_judge_name,
+    judge_file,
+    related,
+    to_parquet,
+    write_judgements,
+)
 from fmrgen.storage.open import OpenedSplit, check_recorded_rows, open_own_split, reading
 from fmrgen.storage.provenance import Provenance, now
 from fmrgen.storage.schema import IMAGES
@@ -49,6 +59,7 @@ class Judged:
         originals_right: share of originals in which it does; None where they are not stored.
         files: what was written, where the split is in a folder.
         place: the folder or the commit that holds them now.
+        shares_weights_with: the split's oracle or classifier, in words: it is no second opinion then.
     """
 
     judge: str
@@ -57,6 +68,7 @@ class Judged:
     originals_right: Estimate | None
     files: list[Path]
     place: str
+    shares_weights_with: list[str]
 
 
 def judge(
@@ -211,7 +223,8 @@ class Job:
         content = to_parquet(table)
         kind: Kind = "vlm" if self.section.kind == "vlm" else "oracle"
         split = OwnSplit(self.opened.paths, self.provenance)
-        about = judge_file(self.name, kind, self.section.model_dump(mode="json"), self.digest, split, content)
+        section, digests = self.section.model_dump(mode="json"), digests_within(self.oracle)
+        about = judge_file(self.name, kind, section, self.digest, split, content, digests)
         if self.opened.revision is None:
             files, place = write_judgements(split.paths, about, content), str(split.paths.judgements)
             renew_card(split.paths.root)
@@ -221,9 +234,9 @@ class Job:
             files, place = [], commit_judgements(str(self.opened.repo), split, about, content, on_wait)
         for part in self.parts.glob("*.parquet"):
             part.unlink(missing_ok=True)
-        return self._figures(table, files, place)
+        return self._figures(table, files, place, related(about, self.provenance, {}))
 
-    def _figures(self, table: pa.Table, files: list[Path], place: str) -> Judged:
+    def _figures(self, table: pa.Table, files: list[Path], place: str, shares_weights_with: list[str]) -> Judged:
         labels, valid = (dict(zip(self.rows["id"], self.rows[name], strict=True)) for name in ("label", "valid"))
         said = list(zip(*(table[name].to_pylist() for name in ("id", "which", "label")), strict=True))
 
@@ -231,4 +244,5 @@ class Job:
             asked = [(i, label) for i, seen, label in said if seen == which and (valid[i] or not only_valid)]
             return proportion(np.array([label == labels[i] for i, label in asked]))
 
-        return Judged(self.name, self.provenance.rows, right("image", True), right("original", False), files, place)
+        rates = right("image", True), right("original", False)
+        return Judged(self.name, self.provenance.rows, *rates, files, place, shares_weights_with)

@@ -15,7 +15,7 @@ from fmrgen.errors import UserError
 from fmrgen.files import check_inside, held, sha256_of
 from fmrgen.hub.card import check_card, renew_card
 from fmrgen.metrics import SUMMARY_COLUMNS, Summary, summarise
-from fmrgen.oracles.base import OracleConfig
+from fmrgen.oracles.base import OracleConfig, digests_within
 from fmrgen.recipe import Recipe
 from fmrgen.records import StopReason
 from fmrgen.report.show import write_picture
@@ -51,6 +51,7 @@ def new_provenance(recipe: Recipe, components: Components) -> Provenance:
         "score_column": "clip_score" if is_image_text else "oracle_score",
         "judges": list(components.oracle.member_names),
         "weights_sha256": {name: weights_sha256(getattr(components, name)) for name in models},
+        "oracle_sha256": sorted(digests_within(components.oracle)),
         "code_sha256": code_sha256(recipe),
         "runs": [],
     }

@@ -118,9 +118,9 @@ def gallery_page(gallery: Gallery) -> str:
 
 
 def audit_page(told: dict[str, Any]) -> str:
-    """The page on which people name images; `told` has the `raters`, the `names` of the classes and, where there is no
-    server, the `images` of each rater as addresses and a `key` of the sample."""
-    return render_page("audit.html", title="What do you see?", told=_json_in_page(told))
+    """The page on which people name images; `told` has the `raters`, the `names` of the classes, the `total` of images
+    and, where there is no server, the `images` of each rater as addresses and a `key` of the sample."""
+    return render_page("audit.html", title="What do you see?", total=told["total"], told=_json_in_page(told))
 
 
 def render_page(template: str, **values: Any) -> str:

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from fmrgen.evaluation.judged import JudgeFigures, chance_line
 from fmrgen.evaluation.results import Comparison, EvaluatedSplit, EvaluationResults, Result
 from fmrgen.intervals import Estimate, format_coefficient, format_estimate
 from fmrgen.metrics import COMPARED, METRICS, Metric, Summary
 
 CONDITIONED = "◆"  # marks a split's own classifier
+RELATED = "‡"  # marks a judge that is no second opinion
 _OF_OWN_SPLITS = (
     *("standard_accuracy", "perturbed_accuracy", "validation_rate", "fmr", "mean_iterations"),
     *("reconstruction_accuracy", "oracle_right_fmr"),
@@ -145,7 +147,7 @@ def judges_table(split: EvaluatedSplit) -> Table | None:
     header = ["judge", "looked at", "sees the label", "in originals", "kappa with the oracle", "says the same twice"]
     rows = [
         [
-            judge.judge,
+            _judge_name(judge),
             f"{judge.audited:,}",
             *map(format_estimate, (judge.preserved, judge.originals_right)),
             format_coefficient(judge.oracle_kappa),
@@ -158,20 +160,30 @@ def judges_table(split: EvaluatedSplit) -> Table | None:
 
 def judged_table(split: EvaluatedSplit, results: Sequence[Result]) -> Table | None:
     """FMR under each judge: of each classifier over the images in which the judge sees the label."""
-    judges = [judge.judge for judge in split.judges]
     if not any(result.judged for result in results):
         return None
     rows = []
     for result in results:
-        found = [result.judged.get(judge) for judge in judges]
+        found = [result.judged.get(judge.judge) for judge in split.judges]
         cells = [format_estimate(None if of_judge is None else of_judge.fmr) for of_judge in found]
         rows.append([_marked(result), format_estimate(result.total.fmr), *cells])
-    return Table(["FMR", "the split's oracle", *judges], rows)
+    return Table(["FMR", "the split's oracle", *map(_judge_name, split.judges)], rows)
+
+
+def _judge_name(judge: JudgeFigures) -> str:
+    """With a mark where it is no second opinion, as `judges_lines` tells."""
+    return f"{judge.judge} {RELATED}" if judge.shares_weights_with else judge.judge
 
 
 def judges_lines(split: EvaluatedSplit, results: Sequence[Result]) -> list[str]:
-    """Whether the judges rank the classifiers as the oracle does, and how far people agree."""
-    lines = []
+    """Who is no second opinion, or guesses, how far people agree, and whether judges rank as the oracle does."""
+    lines = [
+        f"{RELATED} {related_line(judge.judge, judge.shares_weights_with)}"
+        for judge in split.judges
+        if judge.shares_weights_with
+    ]
+    at_chance = (chance_line(judge.judge, judge.originals_right, len(split.class_names)) for judge in split.judges)
+    lines += [line for line in at_chance if line is not None]
     if split.people_alpha is not None:
         lines.append(f"people agree by Krippendorff's alpha {format_coefficient(split.people_alpha)}")
     for judge in split.judges:
@@ -186,6 +198,11 @@ def judges_lines(split: EvaluatedSplit, results: Sequence[Result]) -> list[str]:
             tau = float(kendalltau(*zip(*pairs, strict=True)).statistic)
             lines.append(f"{judge.judge} and the oracle rank {len(pairs)} classifiers alike by Kendall's tau {tau:.2f}")
     return lines
+
+
+def related_line(judge: str, shares_weights_with: Sequence[str]) -> str:
+    """That a judge's figures are those of the oracle, or of a classifier, once more."""
+    return f"{judge} shares its weights with {' and '.join(shares_weights_with)}: its figures are no second opinion"
 
 
 def own_table(evaluation: EvaluationResults) -> Table | None:

@@ -4,9 +4,9 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from glob import escape
 from importlib.metadata import version
@@ -79,6 +79,7 @@ class JudgeFile:
         rows: of the table.
         sha256: of the table's file.
         fmrgen: the version that wrote it.
+        digests: that its weights, or those of its members, may have in other files.
     """
 
     schema: Literal["fmrgen-judgements/1"]
@@ -92,6 +93,7 @@ class JudgeFile:
     rows: int
     sha256: Annotated[str, Field(pattern=_SHA256)]
     fmrgen: str
+    digests: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,13 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def judge_file(
-    judge: str, kind: Kind, section: dict[str, Any], weights_sha256: str | None, split: OwnSplit, content: bytes
+    judge: str,
+    kind: Kind,
+    section: dict[str, Any],
+    weights_sha256: str | None,
+    split: OwnSplit,
+    content: bytes,
+    digests: Iterable[str] = (),
 ) -> JudgeFile:
     """The small file about a judge.
 
@@ -142,6 +150,7 @@ def judge_file(
         weights_sha256: of its weights, where it has any.
         split: of which it spoke.
         content: its table's file.
+        digests: that its weights, or those of its members, may have in other files.
     """
     return JudgeFile(
         schema=SCHEMA,
@@ -155,7 +164,25 @@ def judge_file(
         rows=pq.read_metadata(io.BytesIO(content)).num_rows,
         sha256=hashlib.sha256(content).hexdigest(),
         fmrgen=version("fmrgen"),
+        digests=sorted(digests),
     )
+
+
+def related(about: JudgeFile, provenance: Provenance, classifiers: Mapping[str, str | None]) -> list[str]:
+    """With what, in words, a judge shares its weights: its figures are then no second opinion.
+
+    Args:
+        about: the judge.
+        provenance: of the split.
+        classifiers: digests of those that are measured, by their names.
+    """
+    known = {about.weights_sha256, *about.digests} - {None}
+    weights = provenance.weights_sha256
+    found = ["the split's own oracle"] if known & {weights.oracle, *provenance.oracle_sha256} else []
+    measured = [name for name, digest in classifiers.items() if digest in known]
+    if not measured and weights.classifier in known:
+        found.append("the classifier that the split was made for")
+    return [*found, *(f"the classifier {name}" for name in measured)]
 
 
 def write_judgements(paths: SplitPaths, about: JudgeFile, content: bytes) -> list[Path]:

@@ -139,6 +139,7 @@ class Provenance(_Recorded):
         examples: of the source; rows and skipped ids together.
         image_size: side in pixels.
         score_column: `clip_score`, or `oracle_score` where the oracle is no image-text model.
+        oracle_sha256: digests that the oracle's weights, or those of its members, may have in other files.
         judges: the members of the oracle, where that is a panel whose verdicts are in the rows.
         code_sha256: of the files of modules that the recipe names, by the modules.
         skipped: examples without a row.
@@ -159,6 +160,7 @@ class Provenance(_Recorded):
     image_size: Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
     score_column: Annotated[str, Field(pattern="^(clip|oracle)_score$")] = "clip_score"
     weights_sha256: RecordedWeights
+    oracle_sha256: Sequence[str] = ()
     judges: Sequence[str] = ()
     code_sha256: dict[str, str] = {}
     skipped: Sequence[Skipped] = ()

@@ -185,7 +185,7 @@ def test_a_thousand_classes_are_searched(chromium, tmp_path):
 
     names = ImageNetInfo().label_descriptions()
     pixel = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
-    told = {"raters": ["<b>ann</b>"], "names": names, "images": {"<b>ann</b>": [pixel] * 3}, "key": "k"}
+    told = {"raters": ["<b>ann</b>"], "names": names, "total": 3, "images": {"<b>ann</b>": [pixel] * 3}, "key": "k"}
     (tmp_path / "page.html").write_text(audit_page(told))
     page = chromium(f"file://{tmp_path / 'page.html'}")
     search = page.get_by_label("Type what you see, then choose")
@@ -225,7 +225,12 @@ def test_who_does_not_know_the_address_gets_nothing_and_nobody_sees_more_than_th
         assert status == 200
         assert headers["Cache-Control"] == "no-store"
         told = json.loads(re.search(rb'id="told">(.*?)</script>', page)[1])
-        assert told == {"raters": ["ann"], "names": [str(digit) for digit in range(10)]}
+        total = len(audit.raters["ann"].tasks)
+        assert told == {"raters": ["ann"], "names": [str(digit) for digit in range(10)], "total": total}
+        assert f"You will see {total} images" in page.decode()
+        assert (
+            f"each rater is shown {total} images: 52 perturbed, and as controls 30 originals, 3 plain" in job.said()[0]
+        )
         assert json.loads(ask(address, "GET", "state?rater=ann")[1]) == {
             "done": 0,
             "total": len(audit.raters["ann"].tasks),
@@ -380,6 +385,23 @@ def test_answers_that_do_not_belong_here_are_refused(split, audit, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"key": audit.key, "rater": "zoe", "answers": []}))
     with pytest.raises(UserError, match="are answers of 'zoe'; name them among --raters"):
         audit.take(tmp_path / "a.json")
+
+
+def test_who_guesses_is_told(split, audit, tmp_path, capsys):
+    """ann always says 0, ben what the label is; zoe was not asked for an original yet."""
+    stored = rows(split)
+    for rater, answer in (("ann", lambda task: 0), ("ben", lambda task: stored[task.id]["label"])):
+        given = [{"label": answer(task)} for task in audit.raters[rater].tasks]
+        (tmp_path / f"{rater}.json").write_text(json.dumps({"key": audit.key, "rater": rater, "answers": given}))
+    files = ("--import", tmp_path / "ann.json", "--import", tmp_path / "ben.json")
+    assert run("audit", split, "--raters", "ann,ben,zoe", "--n", "52", *files) == 0
+    told = capsys.readouterr().err
+    zeros = sum(stored[task.id]["label"] == 0 for task in audit.raters["ann"].tasks if task.which == "original")
+    assert told.startswith(f"note: ann sees the label in {100 * zeros / 30:.2f} [")
+    assert told.endswith(
+        "] % of the originals, which is not beyond chance (10 %): what it says of the images tells nothing\n"
+    )
+    assert told.count("\n") == 1
 
 
 def test_a_file_of_answers_is_taken_whole_or_not_at_all(split, audit, tmp_path):

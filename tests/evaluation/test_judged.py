@@ -16,6 +16,7 @@ from fmrgen.evaluation.corrected import Verdicts, corrected, label_preservation
 from fmrgen.intervals import foundation_model_robustness, proportion
 from fmrgen.jobs.audit import Audit
 from fmrgen.report.markdown import to_markdown
+from fmrgen.report.tables import judges_lines
 from fmrgen.storage.judgements import judgements_of
 from fmrgen.storage.open import open_split
 
@@ -185,6 +186,21 @@ def test_tables_and_files_tell_of_judges(evaluation, tmp_path):
         assert "Krippendorff" in told
         assert "machine" in told
     assert read_figures(tmp_path / "evaluation.json").splits[0].judges == evaluation.splits[0].judges
+
+
+def test_who_guesses_is_told_where_the_figures_are(judged, tmp_path):
+    import shutil
+
+    shutil.copytree(judged, tmp_path / "out")
+    guessing = Audit(str(tmp_path / "out"), ["zoe"], count=60, output=tmp_path / "out").raters["zoe"]
+    for number in range(len(guessing.tasks)):
+        guessing.answer(number, 7, 1.0)
+    found = evaluate(str(tmp_path / "out"), {"lenet": LENET}, progress=False)
+    of = {judge.judge: judge for judge in found.splits[0].judges}
+    assert of["zoe"].preserved is None
+    assert "zoe" not in found.results[0].judged
+    (line,) = [line for line in judges_lines(found.splits[0], found.results) if "chance" in line]
+    assert line.startswith(f"zoe sees the label in {of['zoe'].originals_right} % of the originals, which is not beyond")
 
 
 @pytest.mark.browser

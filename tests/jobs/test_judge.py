@@ -1,6 +1,7 @@
 """Other judges' verdicts on stored images: true of them, resumable, the same on any number of processes, and on the Hub."""
 
 import hashlib
+import html
 import json
 import os
 import signal
@@ -18,7 +19,9 @@ from helpers import fmrgen, launched, python, rows, run, upload
 
 import fmrgen as package
 from fmrgen import UserError
+from fmrgen.cli.display import print_evaluation
 from fmrgen.oracles.clip import Config as ClipConfig
+from fmrgen.report.markdown import to_markdown
 from fmrgen.storage.judgements import check_of_split, judges_of, read_judgements, table_path, to_parquet
 from fmrgen.storage.paths import SplitPaths
 
@@ -78,6 +81,37 @@ def test_what_it_prints_and_what_the_card_says(judged, capsys):
     assert sorted(set(found["judge"])) == ["clip", "lenet"]
     assert len(found) == 480
     assert len(load_dataset(str(judged), "mnist", split="lenet")) == 120
+
+
+def test_a_judge_that_is_no_second_opinion_is_told_beside_its_figures(finished_split, tmp_path, capsys):
+    """The split's own oracle, the classifier that is measured, and panels of either."""
+    import shutil
+
+    folder = tmp_path / "out"
+    shutil.copytree(finished_split, folder)
+    panel = f"{{kind: ensemble, oracles: [{{kind: clip, model: '{CLIP}'}}, {LENET}]}}"
+    other = "{kind: classifier, classifier: {kind: lenet}}"
+    assert run("judge", folder, *ORACLES, "--oracle", f"panel={panel}", "--oracle", f"other={other}", "--quiet") == 0
+    told = capsys.readouterr().err
+    alike = {
+        "clip": "clip shares its weights with the split's own oracle: its figures are no second opinion",
+        "lenet": "lenet shares its weights with the classifier that the split was made for: its figures are no second",
+        "panel": "panel shares its weights with the split's own oracle and the classifier that the split was made for: ",
+    }
+    assert all(f"note: {line}" in told for line in alike.values())
+    assert "other shares" not in told
+    found = package.evaluate(str(folder), {"mine": "asset:mnist/lenet", "untrained": "{kind: lenet}"}, progress=False)
+    of = {judge.judge: judge.shares_weights_with for judge in found.splits[0].judges}
+    own = ["the split's own oracle"]
+    assert of == {"clip": own, "lenet": ["the classifier mine"], "panel": [*own, "the classifier mine"], "other": []}
+    package.write_report(found, tmp_path / "report")
+    print_evaluation(found)
+    for text in ((tmp_path / "report/report.html").read_text(), to_markdown(found), capsys.readouterr().out):
+        text = html.unescape(" ".join(text.split()))
+        assert text.count("clip ‡") == 2  # beside its agreement, and above FMR under it
+        assert "‡ clip shares its weights with the split's own oracle: its figures are no second opinion" in text
+        assert "‡ lenet shares its weights with the classifier mine: its figures are no second opinion" in text
+        assert "other ‡" not in text
 
 
 def test_two_processes_say_the_same(judged, finished_split, tmp_path):

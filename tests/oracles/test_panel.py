@@ -12,7 +12,7 @@ from helpers import LABELS, assert_same_rows, launched, rows, run, smooth_images
 from torch import nn
 from transformers import ViTImageProcessor
 
-from fmrgen import Judgement, Labels, Originals, UserError, load_recipe, verify
+from fmrgen import Judgement, Labels, Originals, UserError, judge, load_recipe, verify
 from fmrgen.engine.interfaces import NONE, Oracle
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.oracles.ensemble import Config, EnsembleOracle
@@ -187,6 +187,14 @@ def test_a_panels_verdicts_are_in_the_rows_and_true(panel_split):
         assert row["oracle_label"] == (label if votes >= 2 else NONE)
         assert row["valid"] == (row["iterations"] > 0)
     assert len({verdict["label"] for row in stored.values() for verdict in row["judges"]}) > 3
+
+
+def test_a_member_is_no_second_opinion_on_the_panels_split(panel_split, tmp_path):
+    import shutil
+
+    shutil.copytree(panel_split, tmp_path / "out")
+    (found,) = judge(str(tmp_path / "out"), ["one=asset:mnist/clip"], progress=False)
+    assert found.shares_weights_with == ["the split's own oracle"]
 
 
 def test_two_processes_make_the_same_rows_of_a_panel(panel_split, tmp_path):
