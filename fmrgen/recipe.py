@@ -227,7 +227,7 @@ def load_classifier(text: str) -> tuple[str, ComponentConfig]:
         section = validate(ClassifierOnly, tree, reference).classifier
         which = getattr(section, "model", None) or getattr(section, "target", None) or section.kind
         return name or Path(which.rpartition(":")[2]).name, section
-    elif is_recipe(reference):
+    if is_recipe(reference):
         recipe = read_recipe(reference)
         tree = {key: value for key, value in recipe.items() if key == "classifier"}
         output = recipe.get("output")

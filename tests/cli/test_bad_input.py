@@ -378,6 +378,18 @@ class OnlyNan(torch.nn.Module):
         return images.flatten(1)[:, :2] * float("nan")
 
 
+def test_an_evaluation_of_only_nan_ends_badly_with_all_written(place, capsys):
+    nan = "nan={kind: module, target: 'test_bad_input:OnlyNan'}"
+    assert run("evaluate", "out", "-c", nan, "-c", f"lenet={LENET}", "-o", "e nan") == 1
+    told = capsys.readouterr()
+    assert told.err.endswith(
+        "classifier nan: no output is finite, so every answer counts as wrong; check its weights\n"
+    )
+    assert "classifier lenet" not in told.err
+    assert told.out.endswith("e nan/report.html\n")
+    assert (place / "e nan/report.html").exists()
+
+
 def test_a_classifier_that_gives_only_nan_stops_the_job(place, capsys):
     for limit in (4, 100):  # found at the end of a short job, and early in a long one
         photos = place / f"nan{limit}"
