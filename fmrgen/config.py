@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -84,10 +84,12 @@ class StrictConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
 
+    ARGUMENTS: ClassVar[str | None] = None  # the key of what is passed on to a network, if there is one
+
     @model_validator(mode="before")
     @classmethod
     def _check_known_keys(cls, data: Any) -> Any:
-        return _check_keys(data, cls.__name__, cls.model_fields)
+        return _check_keys(data, cls.__name__, cls.model_fields, cls.ARGUMENTS)
 
 
 def known_keys(options: type) -> BeforeValidator:
@@ -95,13 +97,17 @@ def known_keys(options: type) -> BeforeValidator:
     return BeforeValidator(lambda data: _check_keys(data, options.__name__, [field.name for field in fields(options)]))
 
 
-def _check_keys(data: Any, name: str, known: Collection[str]) -> Any:
+def _check_keys(data: Any, name: str, known: Collection[str], arguments: str | None = None) -> Any:
+    def text(key: Any) -> str:
+        cure = f" (an argument of the network goes into {arguments}: {{{key}: {data[key]!s:.40}}})" if arguments else ""
+        return unknown_message("key", key, known) + cure
+
     if isinstance(data, dict) and (strangers := [key for key in data if key not in known]):
         raise ValidationError.from_exception_data(
             name,
             [
                 InitErrorDetails(
-                    type=PydanticCustomError("unknown_key", "{text}", {"text": unknown_message("key", key, known)}),
+                    type=PydanticCustomError("unknown_key", "{text}", {"text": text(key)}),
                     loc=(key,),
                     input=data[key],
                 )

@@ -224,8 +224,10 @@ def load_classifier(text: str) -> tuple[str, ComponentConfig]:
     check_no_weights(reference)
     if reference.lstrip().startswith("{"):
         tree = {"classifier": parse_yaml(reference, reference)}
-        name = name or "classifier"
-    elif is_recipe(reference):
+        section = validate(ClassifierOnly, tree, reference).classifier
+        which = getattr(section, "model", None) or getattr(section, "target", None) or section.kind
+        return name or Path(which.rpartition(":")[2]).name, section
+    if is_recipe(reference):
         recipe = read_recipe(reference)
         tree = {key: value for key, value in recipe.items() if key == "classifier"}
         output = recipe.get("output")

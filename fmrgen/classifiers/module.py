@@ -26,6 +26,8 @@ class Config(ClassifierConfig):
     The module gets images (x - mean) / std, resized to `size` where one is given, and returns logits.
     """
 
+    ARGUMENTS = "args"
+
     kind: str = "module"
     target: Annotated[str, AfterValidator(_is_import_path)]
     args: dict[str, Any] = Field({}, description="keyword arguments of the target")

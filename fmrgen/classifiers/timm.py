@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class Config(ClassifierConfig):
     """`model` is a timm name; give its tag too (`resnet50.tv_in1k`), a bare name loads timm's default weights."""
 
+    ARGUMENTS = "model_args"
+
     kind: str = "timm"
     model: str
     pretrained: bool = True

@@ -1,7 +1,7 @@
 """The commands that measure classifiers."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from fmrgen.cli.options import (
 )
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
+
+if TYPE_CHECKING:
+    from fmrgen.jobs.evaluation import Evaluation
 
 
 def evaluate(
@@ -94,7 +97,10 @@ def evaluate(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure classifiers on splits: SA, PA, VR and FMR."""
+    """Measure classifiers on splits: SA, PA, VR and FMR.
+
+    Exits with 1, all results written, if a classifier gave no finite output at all.
+    """
     from fmrgen.engine.attacks import attack_of_short_form
     from fmrgen.recipe import load_classifiers, load_fixed_sets, load_source
 
@@ -127,8 +133,9 @@ def evaluate(
             trust=trust,
             on_rows=on_rows,
         )
+    silent = [name for name, answer in _highest_answers(evaluation).items() if answer < 0]
     if not is_first_process():
-        return
+        raise typer.Exit(1 if silent else 0)
     write_report(evaluation, folder, formats)
     tell = display.print_note if as_json else display.print_line
     if as_json:
@@ -152,3 +159,14 @@ def evaluate(
         for path in write_model_cards(evaluation, folder / "model-cards"):
             tell(str(path))
     tell(str(folder / "report.html"))
+    for name in silent:
+        display.print_note(
+            f"classifier {name}: no output is finite, so every answer counts as wrong; check its weights"
+        )
+    raise typer.Exit(1 if silent else 0)
+
+
+def _highest_answers(evaluation: "Evaluation") -> dict[str, int]:
+    """The largest prediction of each classifier over all splits; -1, for none, of one without a finite output."""
+    found = evaluation.predictions.unify_dictionaries().group_by("classifier").aggregate([("prediction", "max")])
+    return dict(zip(found["classifier"].to_pylist(), found["prediction_max"].to_pylist(), strict=True))

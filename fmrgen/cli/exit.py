@@ -73,7 +73,7 @@ def _tell(error: BaseException, again: str) -> int | None:
     if isinstance(error, Exception) and hasattr(error, "format_message"):  # what typer raises for a bad option
         context = getattr(error, "ctx", None)
         hint = f"; see {context.command_path} --help" if context else ""
-        return print_error(error.format_message().rstrip(".?") + hint)
+        return print_error(error.format_message().replace("Value error, ", "").rstrip(".?") + hint)  # pydantic's words
     return None
 
 

@@ -212,8 +212,10 @@ CASES = [
     (["evaluate", "no_image_in_it.parquet", *EVALUATE], "row 0: its image is unreadable (no image)"),
     (["evaluate", "out", "-c", "nope"], "nope: not a classifier; use timm:NAME"),
     (["evaluate", "out", "-c", "{kind: ["], "{kind: [: not YAML"),
-    (["evaluate", "out", "-c", LENET, "-c", LENET], "two classifiers are called classifier"),
+    (["evaluate", "out", "-c", LENET, "-c", LENET], "two classifiers are called lenet"),
     (["evaluate", "out", "out", *EVALUATE], "split out:c/s is given twice"),
+    (["evaluate", "out", "-c", "{kind: timm, model: resnet18, num_classes: 2}"], "classifier.num_classes: unknown key, did you mean class_names? (an argument of the network goes into model_args: {num_classes: 2})"),
+    (["evaluate", "out", "-c", "{kind: lenet, num_classes: 5}", "-o", "e", "-q"], "classifier lenet on out:c/s: has 5 outputs for 2 labels"),
     (["evaluate", "out", "-c", LENET, "-o", "r.yaml"], "r.yaml: can't be a folder for the report"),
     (["evaluate", "out", "-c", LENET, "--batch-size", str(10**20)], "Invalid value for '--batch-size'"),
     (["transfer", "-c", LENET], "SPLIT: none is given; name one, or pass --fixed SETS"),
@@ -374,6 +376,18 @@ def test_odd_images_are_images(place, name, capsys):
 class OnlyNan(torch.nn.Module):
     def forward(self, images):
         return images.flatten(1)[:, :2] * float("nan")
+
+
+def test_an_evaluation_of_only_nan_ends_badly_with_all_written(place, capsys):
+    nan = "nan={kind: module, target: 'test_bad_input:OnlyNan'}"
+    assert run("evaluate", "out", "-c", nan, "-c", f"lenet={LENET}", "-o", "e nan") == 1
+    told = capsys.readouterr()
+    assert told.err.endswith(
+        "classifier nan: no output is finite, so every answer counts as wrong; check its weights\n"
+    )
+    assert "classifier lenet" not in told.err
+    assert told.out.endswith("e nan/report.html\n")
+    assert (place / "e nan/report.html").exists()
 
 
 def test_a_classifier_that_gives_only_nan_stops_the_job(place, capsys):

@@ -718,7 +718,7 @@ def test_any_number_of_processes_find_the_same(finished_split, tmp_path):
         assert (tmp_path / "3" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
     random_weights = ("evaluate", finished_split, "-c", "{kind: lenet}", "-q", "-o", tmp_path / "unlike")
     result, _ = launched(2, *random_weights, PYTHONPATH=here)
-    assert "process 1 loaded other weights of classifier classifier than process 0" in result.stderr
+    assert "process 1 loaded other weights of classifier lenet than process 0" in result.stderr
     result = fmrgen(
         "evaluate", "no.parquet", "-c", LENET, launcher=(*launcher, "2", "-m", "fmrgen"), ACCELERATE_USE_CPU="true"
     )
