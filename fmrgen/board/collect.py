@@ -3,14 +3,14 @@
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, fingerprint, open_plain
 from fmrgen.hub.fetch import fetched
-from fmrgen.hub.leaderboard import Entry, leaderboard
+from fmrgen.hub.leaderboard import Entry, leaderboard, ranked
 from fmrgen.intervals import interval_ends
 from fmrgen.metrics import Summary
 from fmrgen.storage.judgements import JudgeFile, judges_of_files
@@ -127,13 +127,14 @@ def collect(places: Sequence[str]) -> list[Family]:
         places: folders, or `OWNER/NAME[@REVISION]` on the Hub.
 
     Returns:
-        Families; splits of another protocol are never in one.
+        Families; splits of another protocol are never in one. A split that is in several places, with the same recipe
+        and the very files, is one of the first on the Hub, with the results of all.
 
     Raises:
         UserError: a place is neither, or none has a finished split.
     """
-    families: dict[str, Family] = {}
     known: dict[tuple[Path, str | None], str] = {}
+    splits: dict[tuple[str, str], BoardSplit] = {}
     names = Counter(map(_name_of, places))
     for place in places:
         # Two folders, or revisions, of one name are told apart by all that was said of them.
@@ -146,8 +147,21 @@ def collect(places: Sequence[str]) -> list[Family]:
             raise UserError(f"{place}: is the same as {known[where]}; name it once")
         known[where] = place
         for split in found:
-            families.setdefault(split.family, Family(split.family)).splits.append(split)
+            files = (split.provenance.fingerprint, split.provenance.files_digest)
+            splits[files] = split if files not in splits else _as_one(splits[files], split)
+    families: dict[str, Family] = {}
+    for split in splits.values():
+        families.setdefault(split.family, Family(split.family)).splits.append(split)
     return sorted(families.values(), key=lambda family: (-len(family.splits), family.title))
+
+
+def _as_one(first: BoardSplit, second: BoardSplit) -> BoardSplit:
+    """One split of two places."""
+    one, other = (second, first) if first.commit is None and second.commit is not None else (first, second)
+    entries = {entry.classifier: entry for entry in (*other.entries, *one.entries)}
+    judges = {judge.judge: judge for judge in (*other.judges, *one.judges)}
+    classifier = other.classifier if one.classifier == one.paths.split else one.classifier
+    return replace(one, classifier=classifier, entries=ranked(entries.values()), judges=[*judges.values()])
 
 
 def _name_of(place: str) -> str:

@@ -168,6 +168,9 @@ def submit(
     submitted = run(results, read_models(models), dry_run=dry_run, on_wait=display.print_note)
     if as_json:
         display.print_json(submitted)
-        return
-    for done in submitted:
+    for done in submitted if not as_json else ():
         display.print_line(f"{done.classifier}: {done.model}: {done}")
+    if refused := [done.classifier for done in submitted if done.state == "refused"]:
+        raise UserError(
+            f"{models}: the repos of {', '.join(refused)} take no results; correct them, and run this again"
+        )

@@ -129,7 +129,7 @@ class HubClient:
         if isinstance(error, OfflineModeIsEnabled):
             return UserError(f"{self.name}: HF_HUB_OFFLINE is set; unset it to reach the Hub")
         if isinstance(error, HFValidationError):
-            return UserError(f"{self.name}: not a valid repo name, choose another: {said}")
+            return RepoError(f"{self.name}: not a valid repo name, choose another: {said}")
         if isinstance(error, LocalTokenNotFoundError) or (
             status == 401 and not isinstance(error, RepositoryNotFoundError)
         ):
@@ -137,13 +137,13 @@ class HubClient:
                 "you are not logged in to the Hub: log in with `hf auth login`, or set HF_TOKEN to a valid token"
             )
         if isinstance(error, GatedRepoError):
-            return UserError(f"{self.name}: is gated and you have no access: request it on its page on the Hub")
+            return RepoError(f"{self.name}: is gated and you have no access: request it on its page on the Hub")
         if isinstance(error, RevisionNotFoundError):
             return MissingError(f"{self.name}: has no revision {self.revision}")
         if isinstance(error, RepositoryNotFoundError):
             return MissingError(f"{self.name}: no such {self.kind} repo, or none that your token may read")
         if status == 403:
-            return UserError(
+            return RepoError(
                 f"{self.name}: the Hub refused: {said}; if you lack the rights, use a token with write access "
                 f"to {self.name.partition('/')[0]}, or another name"
             )
@@ -197,11 +197,15 @@ def _trouble(error: BaseException) -> str:
     return "the Hub gave a broken answer" if isinstance(error, _GarbledError) else "the Hub can't be reached"
 
 
-class MissingError(UserError):
+class RepoError(UserError):
+    """The Hub answers, and refuses what is asked of this repo: of others it may be granted."""
+
+
+class MissingError(RepoError):
     """The repo or the branch is not there."""
 
 
-class RejectedError(UserError):
+class RejectedError(RepoError):
     """The Hub takes what was sent for invalid."""
 
 

@@ -1,6 +1,6 @@
 """The leaderboard of a split: what was found on it, and lies beside it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Annotated
@@ -46,4 +46,9 @@ def leaderboard(paths: SplitPaths, provenance: Provenance) -> list[Entry]:
             if entry.files == provenance.files_digest:
                 figures = {name: _ESTIMATE.validate_python(told.get(name)) for name in COMPARED}
                 entries.append(replace(entry, figures=figures))
+    return ranked(entries)
+
+
+def ranked(entries: Iterable[Entry]) -> list[Entry]:
+    """Entries by falling FMR."""
     return sorted(entries, key=lambda entry: e.value if (e := entry.figures["fmr"]) else -1, reverse=True)

@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fmrgen.errors import UserError, one_line
 from fmrgen.evaluation.results import read_figures
 from fmrgen.files import check_inside, open_plain
-from fmrgen.hub.client import HubClient, client_errors, upload_errors
+from fmrgen.hub.client import HubClient, RepoError, client_errors, upload_errors
 from fmrgen.hub.eval_results import FOLDER, read_eval_results
 from fmrgen.hub_timeouts import no_bars
 
@@ -23,7 +23,7 @@ _DESCRIPTION = (
     "interval and name the split; its source has all figures."
 )
 
-State = Literal["new", "opened", "updated", "open", "there"]
+State = Literal["new", "opened", "updated", "open", "there", "refused"]
 _ENTRIES: TypeAdapter[dict[str, str]] = TypeAdapter(Annotated[dict[str, str], Field(min_length=1)])
 
 
@@ -32,7 +32,8 @@ class Submitted:
     """What became of a model's results.
 
     `state` is `new` for what a dry run would open, `opened`, `updated` (an earlier pull request of the caller's),
-    `open` (one has the very files), or `there` (the model's repo has them). `files` are their paths in the repo.
+    `open` (one has the very files), `there` (the model's repo has them), or `refused` by the Hub, for a `reason`.
+    `files` are their paths in the repo.
     """
 
     classifier: str
@@ -40,9 +41,12 @@ class Submitted:
     state: State
     url: str | None
     files: list[str]
+    reason: str | None = None
 
     def __str__(self) -> str:
         """In words."""
+        if self.reason is not None:
+            return self.reason
         words = {
             "new": "would open a pull request",
             "opened": "opened a pull request",
@@ -69,13 +73,22 @@ def submit(
         on_wait: called with a line when the Hub makes one wait.
 
     Returns:
-        What became of each model.
+        What became of each model, also of one whose repo is not there or takes none.
 
     Raises:
-        UserError: the folder has no such results, a classifier is not in it, or the Hub refuses.
+        UserError: the folder has no such results, a classifier is not in it, or the Hub can't be asked.
     """
     found = _files(folder, models)
-    return [_Model(model, on_wait).propose(name, found[name], dry_run) for name, model in models.items()]
+    return [_submit(name, model, found[name], dry_run, on_wait) for name, model in models.items()]
+
+
+def _submit(
+    classifier: str, model: str, files: Mapping[str, bytes], dry_run: bool, on_wait: Callable[[str], None]
+) -> Submitted:
+    try:
+        return _Model(model, on_wait).propose(classifier, files, dry_run)
+    except RepoError as error:
+        return Submitted(classifier, model, "refused", None, [*files], str(error).removeprefix(f"{model}: "))
 
 
 def read_models(path: Path) -> dict[str, str]:

@@ -174,6 +174,15 @@ def test_a_pull_request_for_each_model_and_never_a_second(hub, split, tmp_path):
     assert [call[0] for call in (*dry, *first, *again)] == [0, 0, 0], (dry, first, again)
     assert dry[0][2].count("would open a pull request, .eval_results/someone--digits--mnist-lenet.yaml") == NETS
     assert first[0][2].count("opened a pull request") == NETS
+    (tmp_path / "some.yaml").write_text(yaml.safe_dump({"net0": "team/gone", "net1": "team/net1", "net2": "a b"}))
+    some = ["submit", str(tmp_path / "evaluation"), "--models", str(tmp_path / "some.yaml"), "--dry-run"]
+    ((told, *_),) = run_jobs(hub, tmp_path, [{"world": "all", "arguments": some, "calls": 1}])
+    lines = told[2].splitlines()
+    assert lines[0] == "net0: team/gone: no such model repo, or none that your token may read"
+    assert lines[1].startswith("net1: team/net1: a pull request is open")
+    assert lines[2].startswith("net2: a b: not a valid repo name, choose another")
+    assert (told[0], told[1].count("\n")) == (2, 1)
+    assert "some.yaml: the repos of net0, net2 take no results; correct them" in told[1]
     assert again[0][2].count("a pull request is open") == NETS
     assert {len(everything.repos[f"models/{model}"]["pull_requests"]) for model in models.values()} == {1}
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,9 +16,10 @@ import yaml
 from helpers import browser, fmrgen, run, upload
 from huggingface_hub import DatasetCard
 
-from fmrgen.board.collect import collect
+from fmrgen.board.collect import _as_one, collect
 from fmrgen.board.site import _file_names, write_site
 from fmrgen.errors import UserError
+from fmrgen.files import fingerprint
 from fmrgen.hub.card import write_card
 from fmrgen.storage.provenance import parse_provenance
 
@@ -33,6 +35,7 @@ def board_folder(finished_split, folder, splits, results, **changes):
         own["recipe"]["output"]["split"] = name
         own["recipe"]["classifier"] = {"kind": "timm", "model": f"{name}-{folder.name}"}
         own["fingerprint"] = f"{number:016x}"
+        own["files"] = {file: fingerprint([str(folder), sha256]) for file, sha256 in own["files"].items()}
         fmr = 50 + number
         own["summary"]["fmr"] = {"value": fmr, "low": fmr - 1.5, "high": fmr + 1.5}
         for key, value in changes.items():
@@ -75,6 +78,30 @@ def test_protocols_are_kept_apart_and_ranks_are_as_wide_as_chance(finished_split
     assert places["one:mnist/net0"][1] == 7
     with pytest.raises(UserError, match="contains no finished split"):
         collect([str(tmp_path)])
+
+
+def test_a_split_in_two_places_stands_once(finished_split, tmp_path):
+    local = board_folder(finished_split, tmp_path / "out", 2, 1)
+    shutil.copytree(local, tmp_path / "pushed")
+    for folder, name in ((local, "mine"), (tmp_path / "pushed", "theirs")):
+        entry = folder / "results/mnist/net0/net0.json"
+        told = json.loads(entry.read_text()) | {"classifier": name, "fmr": {"value": 70.0, "low": 69.0, "high": 71.0}}
+        entry.with_name("more.json").write_text(json.dumps(told))
+    (family,) = collect([str(local), str(tmp_path / "pushed")])
+    assert [split.name for split in family.splits] == ["out:mnist/net0", "out:mnist/net1"]
+    assert family.places == {"out:mnist/net1": (1, 2), "out:mnist/net0": (1, 2)}
+    assert {entry.classifier for entry in family.splits[0].entries} == {"net0", "mine", "theirs"}
+    assert family.splits[0].entries[-1].classifier == "net0"
+    own = tmp_path / "pushed/results/mnist/net1/own.json"
+    told = json.loads(own.with_name("net0.json").read_text())
+    own.write_text(json.dumps(told | {"classifier": "ours", "conditioned": True}))
+    pushed = [
+        replace(split, commit="a" * 40)
+        for (family,) in [collect([str(tmp_path / "pushed")])]
+        for split in family.splits
+    ]
+    one = _as_one(family.splits[1], pushed[1])
+    assert (one.commit, one.classifier) == ("a" * 40, "ours")
 
 
 def test_two_places_of_one_name(finished_split, tmp_path):
