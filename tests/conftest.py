@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # many tests share few cores
 
 import pytest
 import torch
+import warm
 from filelock import FileLock
 from hub_server import HubServer
 from hypothesis import HealthCheck, settings
@@ -33,6 +34,11 @@ def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=1, help="SIGKILLs in test_killed_again_and_again")
     parser.addoption("--kill-seed", type=int, default=0, help="of their moments")
     parser.addoption("--audits", type=int, default=400, help="made-up audits in test_intervals_hold_the_truth")
+
+
+def pytest_configure(config):
+    if getattr(config.option, "numprocesses", None):  # the workers' processes are forks of one parent
+        warm.start_parent()
 
 
 def pytest_collection_modifyitems(items):

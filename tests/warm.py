@@ -1,4 +1,4 @@
-"""Commands in processes that begin with everything imported: forks of one that has.
+"""Commands in processes that begin with everything imported: forks of one that has, for all workers of pytest.
 
 Such a process is its own in every other way: arguments, environment, folder, output, signals, exit status. Only its
 imports are done, which take seconds and are most of what a short command costs. Tests that are about imports, launchers
@@ -22,7 +22,7 @@ import time
 import traceback
 from pathlib import Path
 
-_parents = []
+ADDRESS = "FMRGEN_TEST_PARENT"  # variable of the environment: the socket of the process that is forked
 _lock = threading.Lock()
 
 
@@ -38,10 +38,11 @@ class Process:
             Path(self._files.name, name).touch()
         told = {"arguments": self.args, "env": env, "cwd": str(cwd or os.getcwd()), "files": self._files.name}
         with _lock:
-            if not _parents:
-                _parents.append(_start_parent())
-            print(json.dumps(told), file=_parents[0].stdin, flush=True)
-            self.pid = int(_parents[0].stdout.readline())
+            if ADDRESS not in os.environ:
+                start_parent()
+        with _connected(os.environ[ADDRESS]) as parent:
+            parent.sendall(json.dumps(told).encode() + b"\n")
+            self.pid = int(parent.makefile().readline())
 
     def poll(self):
         if self.returncode is None and (status := Path(self._files.name, "status")).exists():
@@ -110,15 +111,32 @@ def _ended(process, timeout):
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
-def _start_parent():
-    """The process that has imported everything."""
-    parent = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def start_parent():
+    """Starts the process that imports everything, for this process and those that inherit its environment; it ends with
+    this one."""
+    os.environ[ADDRESS] = os.path.join(tempfile.mkdtemp(), "socket")
+    parent = subprocess.Popen([sys.executable, __file__, os.environ[ADDRESS]], stdin=subprocess.PIPE)
     atexit.register(parent.kill)
-    return parent
 
 
-def _serve():
-    """The parent's work: imports, then a child for each line, whose number it prints and whose end it writes down."""
+def _connected(address, seconds=300):
+    """A connection to the parent, which may still be importing."""
+    deadline = time.monotonic() + seconds
+    while True:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(address)
+            return connection
+        except (FileNotFoundError, ConnectionRefusedError):
+            connection.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def _serve(address):
+    """The parent's work: imports, then a child for each connection, whose number it answers and whose end it writes
+    down."""
     import diffusers.models.autoencoders
     import diffusers.pipelines  # noqa: F401
     import timm  # noqa: F401
@@ -135,9 +153,12 @@ def _serve():
     os.set_blocking(end, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(end)
-    children, lines = {}, b""
+    children = {}
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(address)
+    listening.listen(64)
     while True:
-        ready, _, _ = select.select([0, ended], [], [])
+        ready, _, _ = select.select([0, ended, listening], [], [])
         if ended in ready:
             os.read(ended, 4096)
         for child in [*children]:
@@ -146,21 +167,22 @@ def _serve():
                 files = children.pop(child)
                 Path(files, "ending").write_text(str(os.waitstatus_to_exitcode(status)))
                 Path(files, "ending").rename(Path(files, "status"))
-        if 0 in ready:
-            read = os.read(0, 65536)
-            if not read:
-                return
-            *whole, lines = (lines + read).split(b"\n")
-            for told in map(json.loads, whole):
+        if 0 in ready:  # closed: who started this has ended
+            return
+        if listening in ready:
+            with listening.accept()[0] as connection:
+                told = json.loads(connection.makefile().readline())
                 child = os.fork()
                 if child == 0:
                     signal.set_wakeup_fd(-1)
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     os.close(ended)
                     os.close(end)
+                    listening.close()
+                    connection.close()
                     _begin(told)
                 children[child] = told["files"]
-                print(child, flush=True)
+                connection.sendall(f"{child}\n".encode())
 
 
 def _begin(told):
@@ -226,4 +248,4 @@ def _read_environment_again():
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(sys.argv[1])
