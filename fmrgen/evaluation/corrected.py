@@ -11,7 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from fmrgen.intervals import CONFIDENCE, Estimate, most_unseen, proportion, ratio_of_proportions, wilson
+from fmrgen.intervals import (
+    CONFIDENCE,
+    Estimate,
+    foundation_model_robustness,
+    most_unseen,
+    proportion,
+    ratio_of_proportions,
+    wilson,
+)
 
 _Z = float(ndtri((1 + CONFIDENCE) / 2))
 _ROUNDING = 1e-9  # of sums of weights
@@ -62,10 +70,10 @@ class Verdicts:
         hits = self.sensitivity * self.controls
         return not self.controls or wilson(hits, self.controls)[0] > 100 * self.chance
 
-    @property
-    def is_count(self) -> bool:
-        """Whether shares of what it sees are plain ones: of whole verdicts, all of one weight, taken at their word."""
-        return not self.controls and not self.stratum.any() and bool(np.isin(self.seen[self.audited], (0, 1)).all())
+    def can_be_counted(self, valid: np.ndarray) -> bool:
+        """Whether it has looked at all valid rows, bool [N], and sees nothing where there is nothing, or says so."""
+        is_whole = (self.audited | ~valid).all() and np.isin(self.seen[valid], (0, 1)).all()
+        return bool(is_whole) and not self.false_positives
 
 
 class _Sample:
@@ -123,8 +131,8 @@ def label_preservation(valid: np.ndarray, verdicts: Verdicts, machine: np.ndarra
     """
     if not (verdicts.audited & valid).any() or not verdicts.is_better_than_chance:
         return None
-    if verdicts.is_count and machine is None:
-        return proportion(verdicts.seen[verdicts.audited & valid] == 1)
+    if not verdicts.controls and verdicts.can_be_counted(valid):
+        return proportion(verdicts.seen[valid] == 1)
     sample = _Sample(valid, verdicts, machine)
     every = np.ones(len(valid))
     share, visible = float(sample.covered.mean()), verdicts.sensitivity - verdicts.false_positives
@@ -149,7 +157,8 @@ def corrected(
 
     A judge's misses cancel out of PA, as they are missing above and below; what it sees where there is nothing is taken
     off (Rogan and Gladen 1978). The intervals are the delta method's over rows, sample and controls; where all of the
-    images looked at are alike that knows of no chance, and they are Wilson's.
+    images looked at are alike that knows of no chance, and they are Wilson's. What can be counted is counted, and has
+    the intervals of PA and FMR.
 
     Args:
         valid: bool [N], of all rows of a split.
@@ -165,6 +174,10 @@ def corrected(
     preserved = label_preservation(valid, verdicts, machine)
     if preserved is None:
         return None
+    if verdicts.can_be_counted(valid):
+        kept = valid & (verdicts.seen == 1)
+        of_kept, fmr = proportion(right[kept]), foundation_model_robustness(right, kept, original_right)[0]
+        return None if of_kept is None else Corrected(int(valid.sum()), preserved, of_kept, fmr)
     sample = _Sample(valid, verdicts, machine)
     rows = len(valid)
     of_all, of_right = sample.total(np.ones(rows)), sample.total(right.astype(float))

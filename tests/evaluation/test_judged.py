@@ -27,15 +27,18 @@ MACHINE = "machine={kind: classifier, classifier: 'asset:mnist/lenet'}"
 def test_a_whole_audit_without_mistakes_is_a_count():
     random = np.random.default_rng(0)
     valid, right, original, seen = (random.random(500) < p for p in (0.9, 0.4, 0.95, 0.7))
-    found = corrected(valid, right, original, Verdicts(np.ones(500, bool), seen.astype(float), np.zeros(500, int)))
+    verdicts = Verdicts(np.ones(500, bool), seen.astype(float), np.zeros(500, int))
     kept = valid & seen
-    assert found.perturbed_accuracy.value == pytest.approx(100 * right[kept].mean())
-    assert found.preserved.value == pytest.approx(100 * seen[valid].mean())
-    assert found.fmr.value == pytest.approx(100 * right[kept].mean() / original.mean())
+    counted, _ = foundation_model_robustness(right, kept, original)
+    found = corrected(valid, right, original, verdicts)
+    assert found.perturbed_accuracy == proportion(right[kept])
+    assert found.preserved == proportion(seen[valid])
+    assert found.fmr == counted
     assert found.audited == valid.sum()
-    bootstrap, _ = foundation_model_robustness(right & kept, kept, original)
-    assert found.fmr.low == pytest.approx(bootstrap.low, abs=0.7)
-    assert found.fmr.high == pytest.approx(bootstrap.high, abs=0.7)
+    weighed = corrected(valid, right, original, replace(verdicts, false_positives=1e-12))  # by the delta method
+    for one, other in ((weighed.fmr, counted), (weighed.preserved, found.preserved)):
+        assert one.value == pytest.approx(other.value)
+        assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=0.9)
 
 
 def test_what_can_not_be_corrected_is_none():
@@ -77,7 +80,7 @@ def test_what_is_alike_in_all_images_still_has_an_interval():
     for seen, verdicts in ((every, machine), (nothing, replace(machine, seen=np.zeros(29)))):
         assert label_preservation(every, verdicts) == proportion(seen)
     for right in (every, nothing):
-        found = corrected(every, right, np.arange(29) < 20, machine)
+        found = corrected(every, right, np.arange(29) < 20, replace(machine, false_positives=1e-12))
         assert (found.perturbed_accuracy.low, found.perturbed_accuracy.high) == pytest.approx(
             (proportion(right).low, proportion(right).high)
         )
@@ -239,6 +242,7 @@ def test_rows_are_valid_by_the_word_of_whoever_saw_them_all(judged):
     assert total.valid_rows == len(kept)
     assert total.perturbed_accuracy.value == pytest.approx(100 * np.mean([r["prediction"] == r["label"] for r in kept]))
     assert by_eve.splits[0].valid_by == "eve"
+    assert by_eve.results[0].judged["eve"].fmr == total.fmr  # one figure, one interval
     with pytest.raises(
         UserError, match=r"\d+ of its \d+ valid images were not looked at by ann; audit all of them, or read"
     ):
