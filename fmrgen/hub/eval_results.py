@@ -39,7 +39,7 @@ def write_eval_results(evaluation: EvaluationResults, recorded: Sequence[Recorde
         for classifier, result in zip(evaluation.classifiers, row, strict=True):
             if result.total.fmr is not None:
                 entry = _entry(split, classifier, result, where.commit, now)
-                path = results_of(folder, classifier) / _entry_file(split)
+                path = results_of(folder, classifier) / entry_file(split)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, _text(entry))
                 written.append(path)
@@ -51,10 +51,9 @@ def read_eval_results(evaluation: EvaluationResults, classifier: EvaluatedClassi
 
     Raises UserError for a file that it does not make of this evaluation: what is sent to the Hub is nothing else.
     """
-    place = evaluation.classifiers.index(classifier)
     own = {
-        _entry_file(split): (split, classifier, row[place])
-        for split, row in zip(evaluation.splits, evaluation.matrix, strict=True)
+        entry_file(split): (split, classifier, evaluation.result(split.name, classifier.name))
+        for split in evaluation.splits
     }
     found = {}
     for path in sorted(results_of(folder, classifier).glob("*.yaml")):
@@ -74,7 +73,7 @@ def results_of(folder: Path, classifier: EvaluatedClassifier) -> Path:
     return folder / file_name(classifier) / FOLDER
 
 
-def _entry_file(split: EvaluatedSplit) -> str:
+def entry_file(split: EvaluatedSplit) -> str:
     """A file per board: nothing that others wrote of other boards has to be kept in it."""
     return f"{str(split.repo).replace('/', '--')}--{task_id(str(split.config), str(split.split))}.yaml"
 
