@@ -100,15 +100,18 @@ def _entry_again(
     tree: Any, split: EvaluatedSplit, classifier: EvaluatedClassifier, result: Result
 ) -> EvalResultEntry | None:
     """The entry of a result, of the time and the commit that a file says; None where the file says anything else."""
+    url: str | None = None
+    commit: str | None = None
     match tree:
-        case [{"date": str(now), "source": {"url": str(url)}}]:
-            found = re.fullmatch(r"https?://[^/]+/datasets/.*/blob/([0-9a-f]{40})/.*", url)
-            commit = "" if found is None else found[1]
+        case [{"date": str(now), "source": {"url": str(place)}}]:
+            if (found := re.fullmatch(r"https?://[^/]+/datasets/.*/blob/([0-9a-f]{40})/.*", place)) is None:
+                return None
+            url, commit = place, found[1]
         case [{"date": str(now)}]:
-            url, commit = None, None
+            pass
         case _:
             return None
-    if result.total.fmr is None or not re.fullmatch(_WHEN, now) or commit == "":
+    if result.total.fmr is None or not re.fullmatch(_WHEN, now):
         return None
     entry = _entry(split, classifier, result, commit, now)
     # The Hub's address may have been another, of a mirror.

@@ -131,7 +131,7 @@ def _files(folder: Path, models: Mapping[str, str]) -> tuple[dict[str, dict[str,
             )
         for split in evaluation.splits:
             total = evaluation.result(split.name, name).total
-            if is_at_chance(total, len(split.class_names)) and entries.pop(entry_file(split), None):
+            if is_at_chance(total, len(split.class_names)) and entries.pop(entry_file(split), b""):
                 at_chance.append(f"{name} on {split.config}/{split.split}")
         found[name] = {f"{FOLDER}/{file}": content for file, content in entries.items()}
     return found, at_chance
