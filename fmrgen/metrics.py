@@ -330,3 +330,10 @@ def summarise_classes(columns: Mapping[str, np.ndarray], classes: int) -> list[S
         summarise({name: values[rows] for name, values in columns.items()}, resamples=RESAMPLES_OF_A_CLASS)
         for rows in members
     ]
+
+
+def is_at_chance(summary: Summary, classes: int) -> bool:
+    """Whether a classifier is no better than chance on the originals, so that its FMR says nothing: SA is known, and
+    its interval reaches down to one in `classes`."""
+    accuracy = summary.standard_accuracy
+    return accuracy is not None and accuracy.low is not None and accuracy.low <= 100 / classes

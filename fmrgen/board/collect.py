@@ -10,9 +10,9 @@ from pathlib import Path
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, fingerprint, open_plain
 from fmrgen.hub.fetch import fetched
-from fmrgen.hub.leaderboard import Entry, leaderboard, ranked
+from fmrgen.hub.leaderboard import Entry, leaderboard, ranked, sort_key
 from fmrgen.intervals import interval_ends
-from fmrgen.metrics import Summary
+from fmrgen.metrics import Summary, is_at_chance
 from fmrgen.storage.judgements import JudgeFile, judges_of_files
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.paths import SplitPaths
@@ -76,6 +76,11 @@ class BoardSplit:
             ]
         )
 
+    @property
+    def at_chance(self) -> bool:
+        """Whether its own classifier is no better than chance on the originals."""
+        return is_at_chance(self.summary, len(self.provenance.labels))
+
     def picture(self) -> bytes | None:
         """Its contact sheet, where there is one of a size that is a picture's."""
         path = self.paths.picture
@@ -106,8 +111,8 @@ class Family:
 
     @cached_property
     def places(self) -> dict[str, tuple[int, int] | None]:
-        """Ranks by the intervals of FMR: who may be better than whom; None of one without FMR."""
-        known = {split.name: split.summary.fmr for split in self.splits}
+        """Ranks by the intervals of FMR: who may be better than whom; None of one without FMR, or at chance."""
+        known = {split.name: None if split.at_chance else split.summary.fmr for split in self.splits}
         ends = {name: interval_ends(fmr) for name, fmr in known.items() if fmr is not None}
         lows, highs = (sorted(side) for side in zip(*ends.values(), strict=True)) if ends else ([], [])
         found: dict[str, tuple[int, int] | None] = dict.fromkeys(known)
@@ -116,8 +121,8 @@ class Family:
         return found
 
     def ranked(self) -> list[BoardSplit]:
-        """By falling FMR."""
-        return sorted(self.splits, key=lambda split: split.summary.fmr.value if split.summary.fmr else -1, reverse=True)
+        """By falling FMR, those at chance last."""
+        return sorted(self.splits, key=lambda split: sort_key(split.summary.fmr, split.at_chance))
 
 
 def collect(places: Sequence[str]) -> list[Family]:

@@ -116,7 +116,7 @@ def _index(
                 "split": split.name,
                 "split_page": pages.of_split(split),
                 "rank": _rank(places[split.name]),
-                "figures": [_cell(getattr(split.summary, name)) for name in _OWN],
+                "figures": _cells([getattr(split.summary, name) for name in _OWN], split.at_chance),
                 "judges": ", ".join(judge.judge for judge in split.judges),
             }
             for split in family.ranked()
@@ -127,6 +127,7 @@ def _index(
                 "name": f"Protocol {number}" if len(families) > 1 else "Each model on the split made for it",
                 "facts": family.title,
                 "rows": rows,
+                "at_chance": ", ".join(split.classifier for split in family.ranked() if split.at_chance),
                 "has_judges": any(row["judges"] for row in rows),
                 "made": family.splits[0].made_with,
                 "plot": png_address(_plot(family).to_bytes()) if len(family.splits) > 1 else None,
@@ -173,11 +174,11 @@ def _transfer(family: Family, pages: _Pages) -> dict[str, Any] | None:
 def _of_entry(entry: Entry | None) -> dict[str, str]:
     if entry is None:
         return {"value": "", "interval": "", "sort": ""}
-    return _cell(entry.figures.get("fmr") or entry.figures.get("perturbed_accuracy"))
+    return _cells([entry.figures.get("fmr") or entry.figures.get("perturbed_accuracy")], entry.at_chance)[0]
 
 
 def _of_own(split: BoardSplit) -> dict[str, str]:
-    cell = _cell(split.summary.fmr)
+    cell = _cells([split.summary.fmr], split.at_chance)[0]
     return {**cell, "value": f"{cell['value']} ◆"}
 
 
@@ -195,10 +196,11 @@ def _split_page(split: BoardSplit, pages: _Pages) -> str:
             {
                 "model": entry.classifier,
                 "page": pages.of_model(entry.classifier),
-                "figures": [_cell(entry.figures.get(name)) for name in compared],
+                "figures": _cells([entry.figures.get(name) for name in compared], entry.at_chance),
             }
             for entry in split.entries
         ],
+        at_chance=", ".join(entry.classifier for entry in split.entries if entry.at_chance),
         columns=("FMR", "SA", "PA"),
         picture=None if picture is None else png_address(picture),
         own_page=pages.of_model(split.classifier),
@@ -213,12 +215,12 @@ def _sections_of_models(families: Sequence[Family], pages: _Pages) -> dict[str, 
         for split in family.splits:
             row = {"split": split.name, "page": pages.of_split(split), "own": True}
             row |= {"rank": _rank(family.places[split.name])}
-            row |= {"figures": [_cell(getattr(split.summary, name)) for name in _OWN[:3]]}
+            row |= {"figures": _cells([getattr(split.summary, name) for name in _OWN[:3]], split.at_chance)}
             rows.setdefault(split.classifier, []).append(row)
         for split in family.ranked():
             for entry in split.entries:
                 row = {"split": split.name, "page": pages.of_split(split), "own": False, "rank": ""}
-                row |= {"figures": [_cell(entry.figures.get(name)) for name in _OWN[:3]]}
+                row |= {"figures": _cells([entry.figures.get(name) for name in _OWN[:3]], entry.at_chance)}
                 rows.setdefault(entry.classifier, []).append(row)
         for model, found in rows.items():
             sections[model].append({"id": family.key, "facts": family.title, "rows": found})
@@ -230,7 +232,7 @@ def _plot(family: Family) -> Plot:
     points = [
         (split.classifier, sa, fmr)
         for split in family.ranked()
-        if (sa := split.summary.standard_accuracy) and (fmr := split.summary.fmr)
+        if not split.at_chance and (sa := split.summary.standard_accuracy) and (fmr := split.summary.fmr)
     ]
     names = list(dict.fromkeys(name for name, _, _ in points))
     with drawing():
@@ -252,10 +254,12 @@ def _rows(families: Sequence[Family]) -> list[dict[str, Any]]:
             shared = {"protocol": family.key, "split": split.name, "commit": split.commit}
             shared |= {"fingerprint": split.provenance.fingerprint}
             best, worst = places[split.name] or (None, None)
-            own = {"model": split.classifier, "own": True, "rank_best": best, "rank_worst": worst}
+            own = {"model": split.classifier, "own": True, "at_chance": split.at_chance}
+            own |= {"rank_best": best, "rank_worst": worst}
             rows.append(shared | own | _figures({name: getattr(split.summary, name) for name in _OWN}))
             for entry in split.entries:
-                told = {"model": entry.classifier, "own": False, "rank_best": None, "rank_worst": None}
+                told = {"model": entry.classifier, "own": False, "at_chance": entry.at_chance}
+                told |= {"rank_best": None, "rank_worst": None}
                 rows.append(shared | told | _figures({name: entry.figures.get(name) for name in _OWN}))
     return rows
 
@@ -286,6 +290,12 @@ def _cell(figure: Estimate | None) -> dict[str, str]:
         return {"value": "n/a", "interval": "", "sort": ""}
     interval = "" if figure.low is None or figure.high is None else f"{figure.low:.1f} – {figure.high:.1f}"
     return {"value": f"{figure.value:.2f}", "interval": interval, "sort": f"{figure.value:.6f}"}
+
+
+def _cells(figures: Sequence[Estimate | None], at_chance: bool) -> list[dict[str, str]]:
+    """Of figures, FMR first: at chance it is marked, and sorted behind all others."""
+    first, *others = map(_cell, figures)
+    return [{**first, "value": f"{first['value']} †", "sort": ""} if at_chance else first, *others]
 
 
 def _rank(place: tuple[int, int] | None) -> str:

@@ -165,7 +165,9 @@ def submit(
     from fmrgen.hub.submit import read_models
     from fmrgen.hub.submit import submit as run
 
-    submitted = run(results, read_models(models), dry_run=dry_run, on_wait=display.print_note)
+    submitted = run(
+        results, read_models(models), dry_run=dry_run, on_wait=display.print_note, on_note=display.print_note
+    )
     if as_json:
         display.print_json(submitted)
     for done in submitted if not as_json else ():

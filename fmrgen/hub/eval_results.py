@@ -39,7 +39,7 @@ def write_eval_results(evaluation: EvaluationResults, recorded: Sequence[Recorde
         for classifier, result in zip(evaluation.classifiers, row, strict=True):
             if result.total.fmr is not None:
                 entry = _entry(split, classifier, result, where.commit, now)
-                path = results_of(folder, classifier) / _entry_file(split)
+                path = results_of(folder, classifier) / entry_file(split)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, _text(entry))
                 written.append(path)
@@ -51,10 +51,9 @@ def read_eval_results(evaluation: EvaluationResults, classifier: EvaluatedClassi
 
     Raises UserError for a file that it does not make of this evaluation: what is sent to the Hub is nothing else.
     """
-    place = evaluation.classifiers.index(classifier)
     own = {
-        _entry_file(split): (split, classifier, row[place])
-        for split, row in zip(evaluation.splits, evaluation.matrix, strict=True)
+        entry_file(split): (split, classifier, evaluation.result(split.name, classifier.name))
+        for split in evaluation.splits
     }
     found = {}
     for path in sorted(results_of(folder, classifier).glob("*.yaml")):
@@ -74,7 +73,7 @@ def results_of(folder: Path, classifier: EvaluatedClassifier) -> Path:
     return folder / file_name(classifier) / FOLDER
 
 
-def _entry_file(split: EvaluatedSplit) -> str:
+def entry_file(split: EvaluatedSplit) -> str:
     """A file per board: nothing that others wrote of other boards has to be kept in it."""
     return f"{str(split.repo).replace('/', '--')}--{task_id(str(split.config), str(split.split))}.yaml"
 
@@ -101,15 +100,18 @@ def _entry_again(
     tree: Any, split: EvaluatedSplit, classifier: EvaluatedClassifier, result: Result
 ) -> EvalResultEntry | None:
     """The entry of a result, of the time and the commit that a file says; None where the file says anything else."""
+    url: str | None = None
+    commit: str | None = None
     match tree:
-        case [{"date": str(now), "source": {"url": str(url)}}]:
-            found = re.fullmatch(r"https?://[^/]+/datasets/.*/blob/([0-9a-f]{40})/.*", url)
-            commit = "" if found is None else found[1]
+        case [{"date": str(now), "source": {"url": str(place)}}]:
+            if (found := re.fullmatch(r"https?://[^/]+/datasets/.*/blob/([0-9a-f]{40})/.*", place)) is None:
+                return None
+            url, commit = place, found[1]
         case [{"date": str(now)}]:
-            url, commit = None, None
+            pass
         case _:
             return None
-    if result.total.fmr is None or not re.fullmatch(_WHEN, now) or commit == "":
+    if result.total.fmr is None or not re.fullmatch(_WHEN, now):
         return None
     entry = _entry(split, classifier, result, commit, now)
     # The Hub's address may have been another, of a mirror.

@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, read_json
 from fmrgen.intervals import Estimate
-from fmrgen.metrics import COMPARED
+from fmrgen.metrics import COMPARED, Summary, is_at_chance
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance
 
@@ -21,20 +21,25 @@ _ESTIMATE: TypeAdapter[Estimate | None] = TypeAdapter(Estimate | None)
 
 @dataclass(frozen=True)
 class Entry:
-    """What the leaderboard shows of a file under results/: `files` is the digest of the split's files."""
+    """What the leaderboard shows of a file under results/.
+
+    `files` is the digest of the split's files. `at_chance` says that the classifier is no better than chance on the
+    originals: it has no rank.
+    """
 
     schema: Annotated[str, Field(pattern=r"^fmrgen-result/\d+$")]
     files: str
     classifier: Annotated[str, Field(pattern=r"[\p{L}\p{N}\p{P}\p{S}]")]  # something that can be seen
     conditioned: bool
     figures: Mapping[str, Estimate | None] = field(default_factory=dict)  # of the compared metrics
+    at_chance: bool = False
 
 
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
 
 
 def leaderboard(paths: SplitPaths, provenance: Provenance) -> list[Entry]:
-    """The results that were found on the split as it is now, by falling FMR.
+    """The results that were found on the split as it is now, by falling FMR, those at chance last.
 
     Those on earlier files are passed over, and files that are no results: anyone may have put them there.
     """
@@ -45,10 +50,16 @@ def leaderboard(paths: SplitPaths, provenance: Provenance) -> list[Entry]:
             entry = _ENTRY.validate_python(told := read_json(path))
             if entry.files == provenance.files_digest:
                 figures = {name: _ESTIMATE.validate_python(told.get(name)) for name in COMPARED}
-                entries.append(replace(entry, figures=figures))
+                at_chance = is_at_chance(Summary(0, 0, **figures), len(provenance.labels))
+                entries.append(replace(entry, figures=figures, at_chance=at_chance))
     return ranked(entries)
 
 
 def ranked(entries: Iterable[Entry]) -> list[Entry]:
-    """Entries by falling FMR."""
-    return sorted(entries, key=lambda entry: e.value if (e := entry.figures["fmr"]) else -1, reverse=True)
+    """Entries by falling FMR, those at chance last."""
+    return sorted(entries, key=lambda entry: sort_key(entry.figures["fmr"], entry.at_chance))
+
+
+def sort_key(fmr: Estimate | None, at_chance: bool) -> tuple[bool, float]:
+    """What results are sorted by: those at chance behind the others, those without FMR last among either."""
+    return at_chance, 1 if fmr is None else -fmr.value

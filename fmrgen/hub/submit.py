@@ -15,15 +15,16 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.evaluation.results import read_figures
 from fmrgen.files import check_inside, open_plain
 from fmrgen.hub.client import HubClient, RepoError, client_errors, upload_errors
-from fmrgen.hub.eval_results import FOLDER, read_eval_results
+from fmrgen.hub.eval_results import FOLDER, entry_file, read_eval_results
 from fmrgen.hub_timeouts import no_bars
+from fmrgen.metrics import is_at_chance
 
 _DESCRIPTION = (
     "Foundation Model-oriented Robustness of this model, measured with fmrgen. The notes of each entry have the "
     "interval and name the split; its source has all figures."
 )
 
-State = Literal["new", "opened", "updated", "open", "there", "refused"]
+State = Literal["new", "opened", "updated", "open", "there", "refused", "left out"]
 _ENTRIES: TypeAdapter[dict[str, str]] = TypeAdapter(Annotated[dict[str, str], Field(min_length=1)])
 
 
@@ -32,8 +33,8 @@ class Submitted:
     """What became of a model's results.
 
     `state` is `new` for what a dry run would open, `opened`, `updated` (an earlier pull request of the caller's),
-    `open` (one has the very files), `there` (the model's repo has them), or `refused` by the Hub, for a `reason`.
-    `files` are their paths in the repo.
+    `open` (one has the very files), `there` (the model's repo has them), or, for a `reason`, `refused` by the
+    Hub or `left out` as no better than chance. `files` are their paths in the repo.
     """
 
     classifier: str
@@ -63,14 +64,19 @@ def submit(
     *,
     dry_run: bool = False,
     on_wait: Callable[[str], None] = lambda line: None,
+    on_note: Callable[[str], None] = lambda line: None,
 ) -> list[Submitted]:
     """Opens a pull request on the repo of each model with its `.eval_results`, where none is open yet.
+
+    Results of a model that is no better than chance on the originals are not sent: they say nothing of it, and almost
+    always its weights, or the order of its classes, are not what was meant.
 
     Args:
         folder: of an evaluation with `--eval-results`.
         models: the model repo of each classifier, by the classifier's name.
         dry_run: whether to look only, and open nothing.
         on_wait: called with a line when the Hub makes one wait.
+        on_note: called with a line that names what is not sent.
 
     Returns:
         What became of each model, also of one whose repo is not there or takes none.
@@ -78,13 +84,20 @@ def submit(
     Raises:
         UserError: the folder has no such results, a classifier is not in it, or the Hub can't be asked.
     """
-    found = _files(folder, models)
+    found, at_chance = _files(folder, models)
+    if at_chance:
+        on_note(
+            f"no better than chance on the originals, and not sent: {', '.join(at_chance)}; are their weights loaded, "
+            "and their classes in the order of the labels?"
+        )
     return [_submit(name, model, found[name], dry_run, on_wait) for name, model in models.items()]
 
 
 def _submit(
     classifier: str, model: str, files: Mapping[str, bytes], dry_run: bool, on_wait: Callable[[str], None]
 ) -> Submitted:
+    if not files:
+        return Submitted(classifier, model, "left out", None, [], "left out, as no better than chance")
     try:
         return _Model(model, on_wait).propose(classifier, files, dry_run)
     except RepoError as error:
@@ -102,11 +115,11 @@ def read_models(path: Path) -> dict[str, str]:
         ) from None
 
 
-def _files(folder: Path, models: Mapping[str, str]) -> dict[str, dict[str, bytes]]:
-    """The entries of each classifier by their paths in a model's repo."""
+def _files(folder: Path, models: Mapping[str, str]) -> tuple[dict[str, dict[str, bytes]], list[str]]:
+    """The entries of each classifier by their paths in a model's repo; and what is no better than chance, in words."""
     evaluation = read_figures(folder / "evaluation.json")
     classifiers = {classifier.name: classifier for classifier in evaluation.classifiers}
-    found = {}
+    found, at_chance = {}, []
     for name in models:
         if name not in classifiers:
             raise UserError(f"{folder}: has no classifier {name}; there is {', '.join(classifiers)}")
@@ -116,8 +129,12 @@ def _files(folder: Path, models: Mapping[str, str]) -> dict[str, dict[str, bytes
             raise UserError(
                 f"{folder}: has no results of {name} to submit; evaluate splits on the Hub with --eval-results"
             )
+        for split in evaluation.splits:
+            total = evaluation.result(split.name, name).total
+            if is_at_chance(total, len(split.class_names)) and entries.pop(entry_file(split), b""):
+                at_chance.append(f"{name} on {split.config}/{split.split}")
         found[name] = {f"{FOLDER}/{file}": content for file, content in entries.items()}
-    return found
+    return found, at_chance
 
 
 class _Model:

@@ -154,6 +154,23 @@ def test_only_what_the_evaluation_gives_is_sent(split, tmp_path, capsys):
     assert "is a link that leads out of the folder and is not followed" in capsys.readouterr().err
 
 
+def test_results_at_chance_are_not_sent(split, tmp_path, capsys):
+    of_the_hub(split, tmp_path / "a", ["good", "broken"])
+    path = tmp_path / "a/evaluation.json"
+    told = json.loads(path.read_text())
+    broken = told["results"][1]["total"]
+    broken["standard_accuracy"] = {"value": 12.0, "low": 8.0, "high": 17.0}
+    path.write_text(json.dumps(told))
+    figures = read_figures(path)
+    write_eval_results(figures, [Recorded("", "d" * 40)], tmp_path / "a/eval-results")
+    (tmp_path / "map.yaml").write_text("broken: team/net\n")
+    capsys.readouterr()
+    assert run("submit", tmp_path / "a", "--models", tmp_path / "map.yaml") == 0
+    said = capsys.readouterr()
+    assert said.out == "broken: team/net: left out, as no better than chance\n"
+    assert said.err.startswith("no better than chance on the originals, and not sent: broken on mnist/lenet; are ")
+
+
 @pytest.mark.job
 def test_a_pull_request_for_each_model_and_never_a_second(hub, split, tmp_path):
     names = [f"net{number}" for number in range(NETS)]

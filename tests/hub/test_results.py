@@ -62,7 +62,7 @@ def test_a_leaderboard_in_a_folder(split):
     assert told["fmr"]["value"] == evaluation.result(f"{split}:mnist/lenet", "mine").total.fmr.value
     card = (split / "README.md").read_text()
     assert "| mine ◆ |" in card
-    assert "| other |" in card
+    assert "| other † |" in card
     assert DatasetCard.load(split / "README.md").data.configs[0]["config_name"] == "mnist"
     assert len(load_dataset(str(split), "mnist", split="lenet")) == 120
     record_results(evaluation)  # again: the same rows, not more
@@ -72,7 +72,7 @@ def test_a_leaderboard_in_a_folder(split):
     provenance.write_text(json.dumps(told | {"files": dict.fromkeys(told["files"], "0" * 64)}))
     record_results(evaluate([str(split)], ["new=outside_components:SmallNetConfig"]))
     card = (split / "README.md").read_text()
-    assert "| new |" in card
+    assert "| new † |" in card
     assert "| mine ◆ |" not in card  # it was found on files that are no more
 
 
@@ -197,7 +197,7 @@ def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
     script = "from huggingface_hub import DatasetCard; print(DatasetCard.load('someone/splits').text)"
     card = python(hub, script)
     assert "| mine ◆ |" in card
-    assert "| other |" in card
+    assert "| other † |" in card
     path = split / "provenance/mnist/lenet.json"
     told = json.loads(path.read_text())
     path.write_text(json.dumps(told | {"files": dict.fromkeys(told["files"], "0" * 64)}))

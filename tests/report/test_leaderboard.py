@@ -104,6 +104,37 @@ def test_a_split_in_two_places_stands_once(finished_split, tmp_path):
     assert (one.commit, one.classifier) == ("a" * 40, "ours")
 
 
+def test_what_is_at_chance_has_no_rank(finished_split, tmp_path):
+    folder = board_folder(finished_split, tmp_path / "one", 3, 2)
+    shutil.copytree(finished_split / "mnist", folder / "mnist")
+    chance = {"value": 11.0, "low": 9.5, "high": 14.0}
+    own = folder / "provenance/mnist/net2.json"  # which has the highest FMR
+    told = json.loads(own.read_text())
+    told["summary"]["standard_accuracy"] = chance
+    own.write_text(json.dumps(told))
+    other = folder / "results/mnist/net0/net1.json"
+    other.write_text(json.dumps(json.loads(other.read_text()) | {"standard_accuracy": chance}))
+    (family,) = collect([str(folder)])
+    assert [split.classifier for split in family.ranked()] == ["net1", "net0", "net2"]
+    assert family.places == {"one:mnist/net1": (1, 2), "one:mnist/net0": (1, 2), "one:mnist/net2": None}
+    assert [entry.classifier for entry in family.splits[0].entries] == ["net0", "net1"]
+    write_site([family], tmp_path / "site", "Digits")
+    index = (tmp_path / "site/index.html").read_text()
+    assert index.index("† No better than chance on the originals, and not ranked: net2.") < index.index("<table")
+    assert index.count('<td data-sort="">') == 2  # of net2 on its own split, and of net1 on that of net0
+    page = (tmp_path / "site/splits/one-mnist-net0.html").read_text()
+    assert "† No better than chance on the originals: net1." in page
+    rows = json.loads((tmp_path / "site/leaderboard.json").read_text())["rows"]
+    assert {(row["model"], row["split"]) for row in rows if row["at_chance"]} == {
+        ("net2", "one:mnist/net2"),
+        ("net1", "one:mnist/net0"),
+    }
+    write_card(folder)
+    card = (folder / "README.md").read_text()
+    assert "† No better than chance on the originals, so that FMR says nothing: net1.\n\n| classifier |" in card
+    assert "| net1 † |" in card
+
+
 def test_two_places_of_one_name(finished_split, tmp_path):
     better = board_folder(finished_split, tmp_path / "a/out", 2, 0)
     other = board_folder(finished_split, tmp_path / "b/out", 1, 0)
