@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from fmrgen.jobs.judge import Judged as Judged
     from fmrgen.jobs.judge import judge as judge
     from fmrgen.jobs.merge import merge as merge
+    from fmrgen.jobs.objects import load_classifier as load_classifier
+    from fmrgen.jobs.objects import load_oracle as load_oracle
     from fmrgen.jobs.sparsify import SparseMask as SparseMask
     from fmrgen.jobs.sparsify import sparsify as sparsify
     from fmrgen.jobs.sweep import sweep as sweep
@@ -50,8 +52,6 @@ if TYPE_CHECKING:
     from fmrgen.metrics import summarise as summarise
     from fmrgen.oracles.base import OracleConfig as OracleConfig
     from fmrgen.recipe import Recipe as Recipe
-    from fmrgen.recipe import load_classifier as load_classifier
-    from fmrgen.recipe import load_oracle as load_oracle
     from fmrgen.recipe import load_recipe as load_recipe
     from fmrgen.records import Example as Example
     from fmrgen.records import Perturbed as Perturbed
@@ -120,8 +120,8 @@ _MODULES = {
     "generate": "fmrgen.jobs.from_objects",
     "inspect": "fmrgen.jobs.inspect",
     "judge": "fmrgen.jobs.judge",
-    "load_classifier": "fmrgen.recipe",
-    "load_oracle": "fmrgen.recipe",
+    "load_classifier": "fmrgen.jobs.objects",
+    "load_oracle": "fmrgen.jobs.objects",
     "load_recipe": "fmrgen.recipe",
     "load_train_recipe": "fmrgen.training.recipe",
     "merge": "fmrgen.jobs.merge",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, option
 from fmrgen.files import check_writable, write_atomically
 from fmrgen.jobs.lifecycle import claimed_alone, finish
 from fmrgen.metrics import Summary
@@ -27,7 +27,8 @@ def merge(
 
     Args:
         parts: folders, `FOLDER[:CONFIG/SPLIT]`, made by the same recipe, from the same examples and with the same
-        weights. output: the dataset folder for all of them.
+            weights.
+        output: the dataset folder for all of them.
         on_note: called with a line for each file that is left out.
 
     Returns:
@@ -35,8 +36,7 @@ def merge(
 
     Raises:
         UserError: the parts do not belong together; or shards are missing at the end: what there is has been copied
-        then,
-            and `generate` makes the rest.
+            then, and `generate` makes the rest.
     """
     check_writable(Path(output))
     found: dict[tuple[str, str], list[_Part]] = {}
@@ -67,12 +67,14 @@ def _splits_of(part: str) -> tuple[Path, dict[tuple[str, str], Provenance]]:
     reference = parse_reference(part)
     root, wanted = Path(reference.repo), (reference.config, reference.split)
     if not root.is_dir():
-        raise UserError(f"{part}: no such folder; merge the --output folders of generate commands")
+        raise UserError(f"{part}: no such folder; merge the {option('output')} folders of generate commands")
     found = {place: told for place, told in read_all(root).items() if wanted in ((None, None), place)}
     for (config, split), told in found.items():
         check_not_newer(f"{part}: {config}/{split}", told)
     if not found:
-        raise UserError(f"{part}: contains no perturbed split; merge the --output folders of generate commands")
+        raise UserError(
+            f"{part}: contains no perturbed split; merge the {option('output')} folders of generate commands"
+        )
     return root, found
 
 
@@ -92,6 +94,6 @@ def _merge(parts: list[_Part], output: Path, config: str, split: str, on_note: C
         if missing := target.shards - len(there):
             raise _IncompleteError(
                 f"{output}:{config}/{split}: {missing} of {target.shards} shards are in none of the parts; their "
-                f"generate command with --output {output} makes them"
+                f"generate command with {option('output')} {output} makes them"
             )
         return finish(target)

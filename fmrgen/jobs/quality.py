@@ -13,6 +13,7 @@ from fmrgen.components import Components
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Latents, Originals
 from fmrgen.engine.models import row_seed
+from fmrgen.errors import option
 from fmrgen.records import Example, Perturbed
 
 FEWEST_FOR_RFID = 2048  # images: with fewer than it has features, its covariances are not of full rank
@@ -73,7 +74,7 @@ def lpips(originals: Tensor, plain: Tensor) -> Distance:
 def rfid(originals: Tensor, plain: Tensor) -> Distance:
     """The Fréchet distance (Heusel et al. 2017, Inception) of images [N, 3, H, W] in [0, 1] to others."""
     if len(originals) < FEWEST_FOR_RFID:
-        return Distance(None, f"needs --images {FEWEST_FOR_RFID} or more")
+        return Distance(None, f"needs {option(f'images {FEWEST_FOR_RFID}', f'images={FEWEST_FOR_RFID}')} or more")
     try:
         from torchmetrics.image.fid import FrechetInceptionDistance
 

@@ -10,7 +10,7 @@ from helpers import fmrgen
 from outside_components import SmallNet
 from torch.utils.data import TensorDataset
 
-from fmrgen import UserError, evaluate, generate, load_recipe, verify
+from fmrgen import UserError, compare, evaluate, generate, load_recipe, verify
 from fmrgen.in_memory import InMemory
 
 DEMO = {"generator": "asset:mnist/vqgan", "oracle": "asset:mnist/clip", "budget": 3, "step_size": 0.03}
@@ -112,7 +112,10 @@ def test_it_goes_on_with_the_same_objects_alone(made, dataset, net, other, tmp_p
     assert shard.stat().st_mtime_ns == before
     assert (str(again), again.summary) == (str(made), made.summary)
     assert any("the code of outside_components:SmallNet has changed since the split was begun" in n for n in notes)
-    with pytest.raises(UserError, match="its classifier had other weights; choose another"):
+    retrained = (
+        r"its classifier had other weights \(each training .*: load those .*\); choose another output= or split="
+    )
+    with pytest.raises(UserError, match=retrained):
         generate(dataset, other, output=out, progress=False, **DEMO)
     with pytest.raises(UserError, match=r"source\.sample_sha256"):
         generate(dataset.select([1, 0, *range(2, DIGITS)]), net, output=out, progress=False, **DEMO)
@@ -176,6 +179,27 @@ def test_mistakes_are_one_line(dataset, net, tmp_path, change, message):
         generate(given.pop("source"), output=tmp_path / "out", **given)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_networks_are_compared_on_a_dataset(dataset, net, other, tmp_path):
+    given = {"generator": DEMO["generator"], "oracle": DEMO["oracle"], "budget": 1, "step_size": 0.03, "config": "mine"}
+    evaluation = compare(dataset, {"a": net, "b": other}, tmp_path / "out", progress=False, **given)
+    assert {place.split for place in evaluation.own.ranking} == {f"{tmp_path / 'out'}:mine/{name}" for name in "ab"}
+    assert [[result.conditioned for result in row] for row in evaluation.matrix] == [[True, False], [False, True]]
+    alone = generate(dataset, net, output=tmp_path / "out", split="a", progress=False, **given)
+    assert alone.summary.fmr == evaluation.matrix[0][0].total.fmr  # what compare made is what generate makes
+    with pytest.raises(UserError, match="source: a dataset needs .*; there is no generator"):
+        compare(dataset, {"a": net, "b": other}, tmp_path / "new")
+    for few in ([net, other], {"a": net}):
+        with pytest.raises(UserError, match="classifiers: a comparison needs at least two, by their names: {'a': net"):
+            compare(dataset, few, tmp_path / "new", **given)
+
+
+def test_a_dataset_that_is_no_split_is_told_so(digits, dataset, net):
+    for given in (Strange(), list(zip(*digits, strict=True))):
+        with pytest.raises(UserError, match=r"split.*is no split; give a reference, or a datasets\.Dataset .*generate"):
+            evaluate(given, {"net": net}, progress=False)
+    assert evaluate(dataset, {"net": net}, progress=False).results[0].total.perturbed_accuracy
 
 
 def test_images_of_any_common_form_are_the_same(digits):
