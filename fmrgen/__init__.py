@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fmrgen.jobs.batch import PerturbedBatch as PerturbedBatch
     from fmrgen.jobs.batch import perturb_batch as perturb_batch
     from fmrgen.jobs.compare import compare as compare
+    from fmrgen.jobs.evaluate import AnySplit as AnySplit
     from fmrgen.jobs.evaluate import evaluate as evaluate
     from fmrgen.jobs.evaluate import transfer as transfer
     from fmrgen.jobs.evaluation import Evaluation as Evaluation
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from fmrgen.jobs.judge import Judged as Judged
     from fmrgen.jobs.judge import judge as judge
     from fmrgen.jobs.merge import merge as merge
+    from fmrgen.jobs.objects import AnyClassifier as AnyClassifier
+    from fmrgen.jobs.objects import AnyGenerator as AnyGenerator
+    from fmrgen.jobs.objects import AnyOracle as AnyOracle
     from fmrgen.jobs.objects import load_classifier as load_classifier
     from fmrgen.jobs.objects import load_oracle as load_oracle
     from fmrgen.jobs.sparsify import SparseMask as SparseMask
@@ -78,6 +82,10 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 # `fmrgen --help` must not wait for it.
 _MODULES = {
     "Agreement": "fmrgen.evaluation.agreement",
+    "AnyClassifier": "fmrgen.jobs.objects",
+    "AnyGenerator": "fmrgen.jobs.objects",
+    "AnyOracle": "fmrgen.jobs.objects",
+    "AnySplit": "fmrgen.jobs.evaluate",
     "Classifier": "fmrgen.classifiers.base",
     "ClassifierConfig": "fmrgen.config",
     "ComponentConfig": "fmrgen.config",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import run
+from helpers import ROOT, run
 
 import fmrgen as package
 from fmrgen.errors import command_line, option
@@ -24,6 +24,12 @@ def test_public_names_are_there_and_are_what_they_say():
     assert all(getattr(package, name) for name in package.__all__)
     assert package.__version__ == version("fmrgen")
     assert {*package.__all__} <= {*dir(package)}
+
+
+def test_every_name_is_in_the_reference():
+    page = (ROOT / "docs/reference/python.md").read_text()
+    documented = re.findall(r"^::: fmrgen\.(\w+)$", page, re.MULTILINE)
+    assert sorted(documented) == sorted({*package.__all__} - {"__version__"})
 
 
 def test_messages_speak_as_the_caller_does(tmp_path, capsys):
