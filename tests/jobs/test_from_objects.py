@@ -147,6 +147,22 @@ class Strange:
         return "no pair"
 
 
+class Augmented(Strange):
+    def __getitem__(self, place):
+        return torch.rand(3, 32, 32), place
+
+
+class Growing(SmallNet):
+    """It gives more logits from its twelfth batch on, after all proofs."""
+
+    calls = 0
+
+    def forward(self, images):
+        self.calls += 1
+        logits = super().forward(images)
+        return torch.cat([logits, logits + 9], 1) if self.calls > 11 else logits
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -169,6 +185,20 @@ class Strange:
             {"source": TensorDataset(torch.zeros(4, 5, 32, 32), torch.arange(4))},
             "source: the image of item 0 is uint8 of shape [32, 32, 5]; give a PIL image, a tensor [3, H, W]",
         ),
+        (
+            {"source": [(np.zeros((32, 32), np.uint8), 1.7)]},
+            "source: the label of item 0 is 1.7; give classes as numbers",
+        ),
+        (
+            {"source": [(np.zeros((32, 32), np.uint8), True)]},
+            "source: the label of item 0 is True; give classes as num",
+        ),
+        (
+            {"source": [(np.zeros((32, 32), np.uint8), "cat")]},
+            "source: the label of item 0 is 'cat'; give classes as n",
+        ),
+        ({"source": Augmented()}, "source: gives other images when it is read again; turn off what is random in it"),
+        ({"classifier": Growing()}, "classifier: returns 20 logits for an image, and there are 10 labels"),
         ({"source": "mnist-lenet", "generator": None, "image_size": 64}, "image_size: give it beside a generator"),
         ({"source": "mnist-lenett"}, "did you mean mnist-lenet?"),
     ],
@@ -213,6 +243,8 @@ def test_images_of_any_common_form_are_the_same(digits):
         TensorDataset(channels_first[:, :1].float() / 255, torch.tensor(labels)),  # digits are grey
         list(zip(images, labels, strict=True)),
         list(zip(images[..., 0], map(np.int64, labels), strict=True)),
+        list(zip(images, map(float, labels), strict=True)),
+        list(zip(images, torch.tensor(labels)[:, None], strict=True)),
     ]
     loaded = [[example.image.tobytes() for example in Config.of(form).build().load(0, DIGITS, 32)] for form in forms]
     assert loaded == [[image.tobytes() for image in images]] * len(forms)
