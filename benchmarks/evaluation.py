@@ -18,7 +18,7 @@ from datasets import Dataset, Features, concatenate_datasets, load_dataset
 from torch import nn
 
 from fmrgen import evaluate
-from fmrgen.recipe import load_classifier
+from fmrgen.recipe import parse_classifier
 
 
 def rows_of(reference: str, rows: int) -> Dataset:
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
-    name, section = load_classifier(options.classifier)
+    name, section = parse_classifier(options.classifier)
     classifier = section.build().eval()
     if options.memory:
         evaluate({"split": rows_of(options.split, options.rows)}, {name: classifier}, batch_size=options.batch_size)

@@ -20,7 +20,7 @@ from fmrgen.distributed.launch import Processes
 from fmrgen.engine.images import to_batch
 from fmrgen.engine.interfaces import Originals
 from fmrgen.jobs.judge import Job
-from fmrgen.recipe import load_oracle
+from fmrgen.recipe import parse_oracle
 from fmrgen.storage.open import open_own_split
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     options = parser.parse_args()
     opened, provenance = open_own_split(options.split)
-    name, section = load_oracle(options.oracle)
+    name, section = parse_oracle(options.oracle)
     processes = Processes()
     columns = [column for column in ("image", "original") if column in opened.features]
     batches = []

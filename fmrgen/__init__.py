@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fmrgen.jobs.batch import PerturbedBatch as PerturbedBatch
     from fmrgen.jobs.batch import perturb_batch as perturb_batch
     from fmrgen.jobs.compare import compare as compare
+    from fmrgen.jobs.evaluate import AnySplit as AnySplit
     from fmrgen.jobs.evaluate import evaluate as evaluate
     from fmrgen.jobs.evaluate import transfer as transfer
     from fmrgen.jobs.evaluation import Evaluation as Evaluation
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
     from fmrgen.jobs.judge import Judged as Judged
     from fmrgen.jobs.judge import judge as judge
     from fmrgen.jobs.merge import merge as merge
+    from fmrgen.jobs.objects import AnyClassifier as AnyClassifier
+    from fmrgen.jobs.objects import AnyGenerator as AnyGenerator
+    from fmrgen.jobs.objects import AnyOracle as AnyOracle
+    from fmrgen.jobs.objects import load_classifier as load_classifier
+    from fmrgen.jobs.objects import load_oracle as load_oracle
     from fmrgen.jobs.sparsify import SparseMask as SparseMask
     from fmrgen.jobs.sparsify import sparsify as sparsify
     from fmrgen.jobs.sweep import sweep as sweep
@@ -49,8 +55,6 @@ if TYPE_CHECKING:
     from fmrgen.metrics import summarise as summarise
     from fmrgen.oracles.base import OracleConfig as OracleConfig
     from fmrgen.recipe import Recipe as Recipe
-    from fmrgen.recipe import load_classifier as load_classifier
-    from fmrgen.recipe import load_oracle as load_oracle
     from fmrgen.recipe import load_recipe as load_recipe
     from fmrgen.records import Example as Example
     from fmrgen.records import Perturbed as Perturbed
@@ -77,6 +81,10 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 # `fmrgen --help` must not wait for it.
 _MODULES = {
     "Agreement": "fmrgen.evaluation.agreement",
+    "AnyClassifier": "fmrgen.jobs.objects",
+    "AnyGenerator": "fmrgen.jobs.objects",
+    "AnyOracle": "fmrgen.jobs.objects",
+    "AnySplit": "fmrgen.jobs.evaluate",
     "Classifier": "fmrgen.classifiers.base",
     "ClassifierConfig": "fmrgen.config",
     "ComponentConfig": "fmrgen.config",
@@ -119,8 +127,8 @@ _MODULES = {
     "generate": "fmrgen.jobs.from_objects",
     "inspect": "fmrgen.jobs.inspect",
     "judge": "fmrgen.jobs.judge",
-    "load_classifier": "fmrgen.recipe",
-    "load_oracle": "fmrgen.recipe",
+    "load_classifier": "fmrgen.jobs.objects",
+    "load_oracle": "fmrgen.jobs.objects",
     "load_recipe": "fmrgen.recipe",
     "load_train_recipe": "fmrgen.training.recipe",
     "merge": "fmrgen.jobs.merge",

@@ -1,5 +1,6 @@
 """What a reader of figures must be warned of: where FMR is a figure about something else than robustness."""
 
+from fmrgen.errors import option
 from fmrgen.intervals import Estimate
 from fmrgen.metrics import Summary
 
@@ -7,13 +8,17 @@ _MUCH = 5.0  # points of accuracy
 _MOST, _FEW = 50.0, 50.0  # percent of rows
 
 
-def cautions(summary: Summary) -> list[str]:
-    """A line for each thing in a split's figures that makes FMR doubtful, with what can be done."""
+def cautions(summary: Summary, *, oracle_is_known: bool = False) -> list[str]:
+    """A line for each thing in a split's figures that makes FMR doubtful, with what can be done.
+
+    `oracle_is_known` leaves out that the oracle knows fewer originals than the classifier, where that was said before.
+    """
     found = []
     if summary.validation_rate and summary.validation_rate.value < _FEW:
         found.append(
             f"only {summary.validation_rate.value:.1f} % of the rows are valid: the oracle rejects the first step of "
-            "most images; take a smaller perturb.step_size, another oracle, or a lower perturb.min_probability"
+            f"most images; take a smaller {option('perturb.step_size')}, another oracle, or a lower "
+            f"{option('perturb.min_probability')}"
         )
     if summary.standard_accuracy and summary.standard_accuracy.value < _FEW:
         found.append(
@@ -28,14 +33,15 @@ def cautions(summary: Summary) -> list[str]:
     if summary.by_budget and summary.by_budget.value > _MOST:
         found.append(
             f"{summary.by_budget.value:.0f} % of the rows end by the budget: FMR then depends on the budget, not "
-            "on the oracle; take a larger perturb.step_size or perturb.budget (fmrgen inspect proposes one)"
+            f"on the oracle; take a larger {option('perturb.step_size')} or {option('perturb.budget')} (fmrgen inspect "
+            "proposes one)"
         )
     if summary.fmr and summary.fmr.value > 100:
         found.append(
             f"FMR is {summary.fmr.value:.1f}: the steps have not lowered the accuracy; they are too short, or SA "
             "counts rows that the oracle rejected (see FMR valid)"
         )
-    if _is_far_below(summary.oracle_accuracy, summary.standard_accuracy):
+    if not oracle_is_known and _is_far_below(summary.oracle_accuracy, summary.standard_accuracy):
         found.append(
             f"the oracle is right on {_of(summary.oracle_accuracy)} of the originals, the classifier on "
             f"{_of(summary.standard_accuracy)}: its mistakes decide which rows are valid (see FMR known)"

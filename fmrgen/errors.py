@@ -2,7 +2,32 @@
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+_callers = ["Python"]  # the last is who called; no context variable, which threads do not inherit
+
+
+@contextmanager
+def command_line() -> Iterator[None]:
+    """Within it a command runs, and `option` speaks of its options."""
+    _callers.append("command line")
+    try:
+        yield
+    finally:
+        _callers.pop()
+
+
+def option(name: str, in_python: str | None = None) -> str:
+    """How the caller writes what a message asks for: `--output` in a command, `output=` in Python.
+
+    Args:
+        name: the option without its dashes, or the key of a recipe, which is itself in a command.
+        in_python: where that is another word, or another value.
+    """
+    if _callers[-1] == "Python":
+        return in_python or f"{name.rpartition('.')[2]}="
+    return name if "." in name else f"--{name}"
 
 
 class UserError(Exception):

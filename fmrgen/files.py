@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 import yaml
 
-from fmrgen.errors import UserError, one_line, printable
+from fmrgen.errors import UserError, one_line, option, printable
 
 Told = TypeVar("Told")
 
@@ -224,9 +224,9 @@ def check_writable(folder: Path) -> None:
     check_plain_path(folder)
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
     if not there.is_dir():
-        raise UserError(f"{folder}: can't be written: {there} is not a folder; choose another --output")
+        raise UserError(f"{folder}: can't be written: {there} is not a folder; choose another {option('output')}")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{folder}: can't be written: {there} is read-only; choose another --output")
+        raise UserError(f"{folder}: can't be written: {there} is read-only; choose another {option('output')}")
 
 
 def check_plain_path(folder: Path) -> None:

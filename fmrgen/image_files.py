@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import is_inside, open_plain
 from fmrgen.trust.recipes import is_on_the_hub
 
@@ -26,7 +26,8 @@ def stored_image(image: dict[str, Any] | None) -> bytes | str:
     if image is None:
         return b""
     if isinstance(image, Image.Image):  # as datasets gives them of some repos, whatever it is asked for
-        raise UserError("datasets decodes it before it can be checked; read it without streaming, or with --download")
+        whole = option("download", "download=True")
+        raise UserError(f"datasets decodes it before it can be checked; read it without streaming, or with {whole}")
     return image["bytes"] if image["bytes"] is not None else image["path"] or b""
 
 

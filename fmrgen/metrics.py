@@ -319,8 +319,12 @@ def is_at_chance(label: np.ndarray, prediction: np.ndarray, classes: int) -> boo
         return False
     predictions = np.bincount(prediction[prediction >= 0], minlength=classes) / len(label)
     guessing = max(1 / classes, float(labels @ predictions[:classes]))
-    bound = guessing + min(guessing, 0.1 * (1 - guessing))
-    return wilson(float((label == prediction).sum()), len(label))[0] <= 100 * bound
+    return wilson(float((label == prediction).sum()), len(label))[0] <= _most_by_chance(guessing)
+
+
+def _most_by_chance(guessing: float) -> float:
+    """The accuracy, in percent, up to which one that guesses right so often, from 0 to 1, is at chance."""
+    return 100 * (guessing + min(guessing, 0.1 * (1 - guessing)))
 
 
 def summarise_classes(columns: Mapping[str, np.ndarray], classes: int) -> list[Summary]:
@@ -332,8 +336,7 @@ def summarise_classes(columns: Mapping[str, np.ndarray], classes: int) -> list[S
     ]
 
 
-def is_at_chance(summary: Summary, classes: int) -> bool:
-    """Whether a classifier is no better than chance on the originals, so that its FMR says nothing: SA is known, and
-    its interval reaches down to one in `classes`."""
+def has_accuracy_of_chance(summary: Summary, classes: int) -> bool:
+    """The same of figures whose rows are not at hand: against guesses that name each class equally often."""
     accuracy = summary.standard_accuracy
-    return accuracy is not None and accuracy.low is not None and accuracy.low <= 100 / classes
+    return accuracy is not None and accuracy.low is not None and accuracy.low <= _most_by_chance(1 / classes)

@@ -23,7 +23,7 @@ from fmrgen.config import (
     without_later_defaults,
 )
 from fmrgen.engine.options import PerturbOptions
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, option
 from fmrgen.files import fingerprint, parse_yaml
 from fmrgen.generators.base import mask_of
 from fmrgen.kinds import (
@@ -206,8 +206,8 @@ def load_config(section: type[AnyConfig], reference: str | Path, overrides: Sequ
     return validate(section, merged(tree, changes_of(overrides)), str(reference))
 
 
-def load_classifier(text: str) -> tuple[str, ComponentConfig]:
-    """A classifier that is given in one word.
+def parse_classifier(text: str) -> tuple[str, ComponentConfig]:
+    """The name and the section of a classifier that is given in one word.
 
     Args:
         text: `[NAME=]` and then a recipe whose classifier is meant, a section as inline YAML (`{kind: timm, …}`), or
@@ -246,8 +246,8 @@ def load_classifier(text: str) -> tuple[str, ComponentConfig]:
 
 
 def load_classifiers(texts: Sequence[str]) -> dict[str, ComponentConfig]:
-    """Classifiers by their names, each as `load_classifier` reads it. Raises UserError for two of one name."""
-    return _by_name([load_classifier(text) for text in texts], "classifiers")
+    """Classifiers by their names, each as `parse_classifier` reads it. Raises UserError for two of one name."""
+    return _by_name([parse_classifier(text) for text in texts], "classifiers")
 
 
 def _name_and_reference(text: str) -> tuple[str | None, str]:
@@ -265,8 +265,8 @@ def _by_name(sections: Sequence[tuple[str, ComponentConfig]], what: str) -> dict
     return found
 
 
-def load_oracle(text: str) -> tuple[str, ComponentConfig]:
-    """An oracle that is given in one word.
+def parse_oracle(text: str) -> tuple[str, ComponentConfig]:
+    """The name and the section of an oracle that is given in one word.
 
     Args:
         text: `[NAME=]` and then a recipe whose oracle is meant, a section as inline YAML (`{kind: reference, …}`), or a
@@ -290,8 +290,8 @@ def load_oracle(text: str) -> tuple[str, ComponentConfig]:
 
 
 def load_oracles(texts: Sequence[str]) -> dict[str, ComponentConfig]:
-    """Oracles by their names, each as `load_oracle` reads it. Raises UserError for two of one name."""
-    return _by_name([load_oracle(text) for text in texts], "oracles")
+    """Oracles by their names, each as `parse_oracle` reads it. Raises UserError for two of one name."""
+    return _by_name([parse_oracle(text) for text in texts], "oracles")
 
 
 def load_fixed_sets(texts: Sequence[str]) -> "dict[str, FixedSets]":
@@ -317,7 +317,7 @@ def load_fixed_sets(texts: Sequence[str]) -> "dict[str, FixedSets]":
         tree = {"source": parse_yaml(reference, reference)} if is_section else read_recipe(reference)
         name = name or ("set" if is_section else Path(reference).stem)
         if name in found:
-            raise UserError(f"--fixed: two sets are called {name}; give one another name, NAME=…")
+            raise UserError(f"{option('fixed', 'fixed')}: two sets are called {name}; give one another name, NAME=…")
         found[name] = validate(FixedSets, tree, reference)
         found[name].sources(name)  # a mistake in a source is told now
     return found
@@ -326,7 +326,9 @@ def load_fixed_sets(texts: Sequence[str]) -> "dict[str, FixedSets]":
 def _check_fixed(reference: str) -> None:
     """Raises UserError for what is neither a file nor a shipped recipe of sets."""
     if reference not in shipped_recipes() and Path(reference).is_dir():
-        raise UserError(f"{reference}: is a folder; write --fixed {{kind: imagefolder, path: {reference}}}")
+        raise UserError(
+            f"{reference}: is a folder; write {option('fixed', 'fixed')} {{kind: imagefolder, path: {reference}}}"
+        )
     check_reference(reference, "set", SETS)
 
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError, one_line, option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +79,7 @@ def tracking(
             tracker.end()
         for tracker in trackers:
             if (trouble := tracker.trouble()) is not None:
-                on_note(f"--log-with {tracker.name}: {trouble}; the job went on without it")
+                on_note(f"{option('log-with', 'trackers')} {tracker.name}: {trouble}; the job went on without it")
 
 
 def _check_known(names: Sequence[str]) -> None:
@@ -90,9 +90,11 @@ def _check_known(names: Sequence[str]) -> None:
     known, available = {str(name) for name in LOGGER_TYPE_TO_CLASS}, {str(name) for name in get_available_trackers()}
     for name in names:
         if name not in known:
-            raise UserError(f"--log-with: no tracker {name}; there are {', '.join(sorted(known))}")
+            raise UserError(
+                f"{option('log-with', 'trackers')}: no tracker {name}; there are {', '.join(sorted(known))}"
+            )
         if name not in available:
-            raise UserError(f"--log-with: {name} is not installed; pip install {name}")
+            raise UserError(f"{option('log-with', 'trackers')}: {name} is not installed; pip install {name}")
 
 
 class _Tracker:

@@ -37,7 +37,7 @@ from fmrgen.labels import Labels, make_labels
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.oracles.clip import Config as ClipConfig
 from fmrgen.oracles.ensemble import EnsembleOracle
-from fmrgen.recipe import load_classifier, load_recipe
+from fmrgen.recipe import load_recipe, parse_classifier
 from fmrgen.weights.digest import weights_sha256
 
 DIGITS = Labels(tuple("0123456789"), source_size=10)
@@ -515,9 +515,9 @@ def test_a_target_may_be_a_network_itself():
     from outside_components import READY
 
     for given in ("outside_components:READY", "{kind: module, target: 'outside_components:READY'}"):
-        built = load_classifier(given)[1].build()
+        built = parse_classifier(given)[1].build()
         assert built.network is READY
     with pytest.raises(UserError, match="can't be called with"):
-        load_classifier("{kind: module, target: 'outside_components:READY', args: {width: 3}}")[1].build()
+        parse_classifier("{kind: module, target: 'outside_components:READY', args: {width: 3}}")[1].build()
     with pytest.raises(UserError, match=r"classifier\.target: 'nb3.mine' must be package\.module:Name"):
-        load_classifier("{kind: module, target: nb3.mine}")
+        parse_classifier("{kind: module, target: nb3.mine}")

@@ -1,10 +1,18 @@
 """What users see of the package: its names, its version, and its types."""
 
+import ast
+import re
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import ROOT, run
 
 import fmrgen as package
+from fmrgen.errors import command_line, option
 
 
 def test_public_names_are_there_and_are_what_they_say():
@@ -18,11 +26,59 @@ def test_public_names_are_there_and_are_what_they_say():
     assert {*package.__all__} <= {*dir(package)}
 
 
+def test_every_name_is_in_the_reference():
+    page = (ROOT / "docs/reference/python.md").read_text()
+    documented = re.findall(r"^::: fmrgen\.(\w+)$", page, re.MULTILINE)
+    assert sorted(documented) == sorted({*package.__all__} - {"__version__"})
+
+
+def test_messages_speak_as_the_caller_does(tmp_path, capsys):
+    """An option is an option of the command line only where a command runs."""
+    (tmp_path / "file").touch()
+    with pytest.raises(package.UserError, match="is not a folder; choose another output=$"):
+        package.generate("mnist-lenet", output=tmp_path / "file/out")
+    assert run("generate", "mnist-lenet", "-o", tmp_path / "file/out") == 2
+    assert capsys.readouterr().err.endswith("is not a folder; choose another --output\n")
+    assert option("output.split") == "split="
+    with command_line():
+        assert option("output.split") == "output.split"
+
+
+def test_no_message_of_the_library_writes_a_flag_by_hand():
+    """What Python reaches has `errors.option` for that; these files are of commands alone, or of other programs."""
+    commands = {"audit", "board", "jobs/attack_oracle.py", "jobs/audit.py", "jobs/rebuild.py", "jobs/study.py"}
+    commands |= {"cli", "distributed/launch.py", "distributed/launcher.py", "hub/delta_card.py", "hub/submit.py"}
+    root = Path(package.__file__).parent
+    for path in root.rglob("*.py"):
+        name = path.relative_to(root).as_posix()
+        if name in commands or name.partition("/")[0] in commands:
+            continue
+        tree = ast.parse(path.read_text())
+        documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+        docstrings = [ast.get_docstring(node, clean=False) for node in ast.walk(tree) if isinstance(node, documented)]
+        whole = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+        parts = {part for node in whole for part in node.values}
+        single = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node not in parts]
+        texts = ["".join(str(getattr(part, "value", "")) for part in node.values) for node in whole]
+        texts += [node.value for node in single if isinstance(node.value, str) and node.value not in docstrings]
+        found = [text for text in texts if re.search(r"(?<![\w-])--[a-z]", text)]
+        assert [text for text in found if not re.search(r"fmrgen \w+ |evaluate --attack|tar --", text)] == [], name
+
+
+def test_a_network_in_one_word():
+    network = package.load_classifier("asset:mnist/lenet")
+    assert not network.training
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert isinstance(package.load_oracle("asset:mnist/clip"), package.Oracle)
+    with pytest.raises(package.UserError, match="nothing"):
+        package.load_classifier("asset:nothing")
+    frozen = package.freeze(torch.nn.Linear(2, 2).train())
+    assert not frozen.training
+    assert not frozen.weight.requires_grad
+
+
 def test_the_table_and_the_types_are_of_the_same_names():
     """Type checkers read the imports, Python the table."""
-    import ast
-    from pathlib import Path
-
     tree = ast.parse(Path(package.__file__).read_text())
     imports = [
         node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and str(node.module).startswith("fmrgen.")

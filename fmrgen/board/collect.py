@@ -12,7 +12,7 @@ from fmrgen.files import check_inside, fingerprint, open_plain
 from fmrgen.hub.fetch import fetched
 from fmrgen.hub.leaderboard import Entry, leaderboard, ranked, sort_key
 from fmrgen.intervals import interval_ends
-from fmrgen.metrics import Summary, is_at_chance
+from fmrgen.metrics import Summary, has_accuracy_of_chance
 from fmrgen.storage.judgements import JudgeFile, judges_of_files
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.paths import SplitPaths
@@ -79,7 +79,7 @@ class BoardSplit:
     @property
     def at_chance(self) -> bool:
         """Whether its own classifier is no better than chance on the originals."""
-        return is_at_chance(self.summary, len(self.provenance.labels))
+        return has_accuracy_of_chance(self.summary, len(self.provenance.labels))
 
     def picture(self) -> bytes | None:
         """Its contact sheet, where there is one of a size that is a picture's."""

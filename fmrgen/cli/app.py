@@ -31,7 +31,7 @@ from fmrgen.cli.options import (
 )
 from fmrgen.distributed.launcher import end_with_the_launcher
 from fmrgen.distributed.rank import is_first_process
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, command_line
 
 app = typer.Typer(
     name="fmrgen",
@@ -279,4 +279,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> Any:
-    return typer.main.get_command(app).main(arguments, prog_name="fmrgen", standalone_mode=False)
+    with command_line():
+        return typer.main.get_command(app).main(arguments, prog_name="fmrgen", standalone_mode=False)

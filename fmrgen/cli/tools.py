@@ -169,12 +169,12 @@ def gate(
     Both see the same perturbed images, as many as it takes. Exits with 0 if the candidate passes, 1 if it fails, 2 if
     one of the two is no working network, 3 if the split does not tell.
     """
-    from fmrgen.recipe import load_classifier
+    from fmrgen.recipe import parse_classifier
 
     for path in (junit, summary):
         if path is not None and path.is_dir():
             raise UserError(f"{path}: is a folder; name a file")
-    (_, new), (_, old) = (load_classifier(text) for text in (candidate, baseline))
+    (_, new), (_, old) = (parse_classifier(text) for text in (candidate, baseline))
 
     from fmrgen.cli import display, progress
     from fmrgen.files import write_atomically

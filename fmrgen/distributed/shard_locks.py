@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, option
 from fmrgen.storage.shards import SplitFolder
 
 _PATIENCE = 60.0  # seconds of waiting for others after which it is told
@@ -137,7 +137,9 @@ def _acquired(path: Path) -> FileLock | None:
     except Timeout:
         return None
     except OSError as error:
-        raise UserError(f"{path}: can't be locked: {error.strerror}; delete it, or choose another --output") from None
+        raise UserError(
+            f"{path}: can't be locked: {error.strerror}; delete it, or choose another {option('output')}"
+        ) from None
     return lock
 
 

@@ -186,6 +186,10 @@ class Models:
         self.running = "oracle"
         copies = Originals(originals.images.clone(), originals.labels.clone())
         said, judgement = judged(self.oracle, images.clone(), copies)
+        if logits.shape[1] != (classes := judgement.probabilities.shape[1]):  # proved before, but anyone's code answers
+            raise UserError(
+                f"classifier: returns {logits.shape[1]} logits for an image, and there are {classes} labels"
+            )
         return said | {"prediction": logits.argmax(1), "loss": losses}, judgement
 
     def _if_it_fits(self, work: Callable[..., Any], latents_or_images: Any, labels: Tensor, *arguments: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fmrgen.distributed.launch import Processes
 from fmrgen.engine.attacks import Attack
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, option
 from fmrgen.evaluation.classify import Batch, classify
 from fmrgen.evaluation.stream import ClassifiedSplit, decode_images
 from fmrgen.intervals import Estimate
@@ -47,7 +47,7 @@ def classify_attacked(
     Raises UserError for a split without originals.
     """
     if "original" not in passed.split.features:
-        raise UserError(f"--attack: {passed.split.name} has no column original to attack")
+        raise UserError(f"{option('attack', 'attack')}: {passed.split.name} has no column original to attack")
     attacked = {name: _Attacked(classifier, attack) for name, classifier in passed.answering.items()}
     found = classify(_originals(passed.split, batch_size), attacked, processes, device)
     for name, said in found.items():

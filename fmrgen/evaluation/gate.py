@@ -125,7 +125,8 @@ def gate(
     """The verdict on rows in a random order.
 
     Args:
-        baseline, candidate: whether each is right on each row, bool [N].
+        baseline: whether it is right on each row, bool [N].
+        candidate: whether it is.
         labels: of the rows, [N].
         class_names: by label.
         max_drop: in points, from 0 to less than 100.

@@ -11,7 +11,7 @@ from torch import nn
 from fmrgen.components import build_source
 from fmrgen.distributed.launch import Processes
 from fmrgen.engine.images import to_batch
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, option
 from fmrgen.evaluation.classify import Batch, LazyPixels, Pixels, classify
 from fmrgen.evaluation.stream import ClassifiedSplit
 from fmrgen.image_files import Fit, open_rgb, resize
@@ -52,7 +52,9 @@ def classify_source(
     except UserError as error:
         if given is not None:
             raise
-        notes.append(f"SA and FMR are not available: there is no column original, and {error}; pass another --source")
+        notes.append(
+            f"SA and FMR are not available: there is no column original, and {error}; pass another {option('source')}"
+        )
         return
 
     def add(name: str, classifiers: Mapping[str, nn.Module], load: Callable[[RawExample], LazyPixels]) -> None:
@@ -90,11 +92,13 @@ def _source_section(
     if given is not None:
         config = load_source(given) if isinstance(given, str) else given
     elif split.provenance is None:
-        notes.append("SA and FMR are not available: there is no column original and no provenance; pass --source")
+        notes.append(
+            f"SA and FMR are not available: there is no column original and no provenance; pass {option('source')}"
+        )
         return None
     else:
         tree = {"source": split.provenance.recipe.source.tree}
-        told, cure = "the originals' source in the provenance", "if you trust it, pass --trust"
+        told, cure = "the originals' source in the provenance", f"if you trust it, pass {option('trust', 'trust=True')}"
         try:
             config = untrusted_config(SourceOnly, tree, told, trust=trust, cure=cure).source
         except UntrustedError as error:

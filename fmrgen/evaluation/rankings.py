@@ -46,8 +46,10 @@ def difference(
     """How two classifiers differ on the same rows of one split, or on their own splits' rows of the same examples.
 
     Args:
-        first, second: their names.
-        first_columns, second_columns: as for `summarise`, their rows in the same order.
+        first: the name of one.
+        second: and of the other.
+        first_columns: as for `summarise`.
+        second_columns: too, their rows in the same order.
         resamples: of the bootstrap.
         seed: of its draws.
 

@@ -12,7 +12,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from jinja2 import StrictUndefined, Template
 
 from fmrgen.cautions import cautions
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError, command_line, one_line
 from fmrgen.files import (
     check_inside,
     fingerprint,
@@ -96,7 +96,8 @@ def citation_tag(config: str, split: str, fingerprint: str, files: str) -> str:
     """The tag of a split on the Hub: it names the recipe and the very files, so what is cited by it never changes.
 
     Args:
-        config, split: its names.
+        config: its config.
+        split: its name in that.
         fingerprint: of its recipe.
         files: the digest of its files.
     """
@@ -356,7 +357,8 @@ def _render(splits: dict[str, list[_CardSplit]], repo: str) -> str:
     every = [split.provenance.row_schema for entries in splits.values() for split in entries]
     title = _title(splits)
     columns = {column.name: column for schema in every or [RowSchema(())] for column in schema.columns}
-    return template.render(title=title, splits=splits, repo=repo, columns=columns.values(), **helpers).strip()
+    with command_line():  # a card shows the recipe, whoever wrote it
+        return template.render(title=title, splits=splits, repo=repo, columns=columns.values(), **helpers).strip()
 
 
 def _code_of(recipe: RecordedRecipe) -> str:

@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import parse_ratelimit_headers, validate_repo_id
 
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError, one_line, option
 from fmrgen.hub_timeouts import LONGEST_WAIT, bound_requests
 
 _ATTEMPTS = 6
@@ -162,7 +162,9 @@ class HubClient:
 def check_publication(name: str, private: bool | None, public: bool) -> None:
     """Raises UserError for a repo that everyone sees (`private` is False) where `public` does not allow it."""
     if private is False and not public:
-        raise UserError(f"{name}: is a public repo; if these images may be published, pass --public")
+        raise UserError(
+            f"{name}: is a public repo; if these images may be published, pass {option('public', 'public=True')}"
+        )
 
 
 def check_no_token(files: Mapping[str, bytes]) -> None:

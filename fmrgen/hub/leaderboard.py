@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, read_json
 from fmrgen.intervals import Estimate
-from fmrgen.metrics import COMPARED, Summary, is_at_chance
+from fmrgen.metrics import COMPARED, Summary, has_accuracy_of_chance
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance
 
@@ -50,8 +50,9 @@ def leaderboard(paths: SplitPaths, provenance: Provenance) -> list[Entry]:
             entry = _ENTRY.validate_python(told := read_json(path))
             if entry.files == provenance.files_digest:
                 figures = {name: _ESTIMATE.validate_python(told.get(name)) for name in COMPARED}
-                at_chance = is_at_chance(Summary(0, 0, **figures), len(provenance.labels))
-                entries.append(replace(entry, figures=figures, at_chance=at_chance))
+                # Results of earlier versions do not say it.
+                weak = entry.at_chance or has_accuracy_of_chance(Summary(0, 0, **figures), len(provenance.labels))
+                entries.append(replace(entry, figures=figures, at_chance=weak))
     return ranked(entries)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, option
 from fmrgen.files import check_inside, read_json, read_plain
 from fmrgen.hub.benchmark import BenchmarkError, write_benchmark
 from fmrgen.hub.card import citation_tag, data_named
@@ -194,7 +194,7 @@ def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
     reference = parse_reference(text)
     root = Path(reference.repo)
     if not root.is_dir():
-        raise UserError(f"{text}: no such folder; push the --output of a generate command")
+        raise UserError(f"{text}: no such folder; push the {option('output')} of a generate command")
     wanted = (reference.config, reference.split)
     found, notes = [], []
     for paths in splits_in(root):
@@ -207,8 +207,9 @@ def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
         else:
             notes.append(f"{paths.name} is not finished and stays here; run the same generate command again")
     if not found:
+        folder = option("output")
         raise UserError(
-            f"{text}: {notes[0] if notes else 'contains no perturbed split; push the --output of a generate command'}"
+            f"{text}: {notes[0] if notes else f'contains no perturbed split; push the {folder} of a generate command'}"
         )
     return found, notes
 
@@ -270,8 +271,8 @@ def _check_replaced(local: _Local, small: Path, state: RepoState, may_replace: b
 def _another_split(repo: str, name: str, there: Any, own: str) -> UserError:
     recipe = "no provenance" if there is None else f"recipe {there}"
     return UserError(
-        f"{repo}: already contains another {name} ({recipe}, yours {own}); pass --replace, or choose another "
-        "output.split"
+        f"{repo}: already contains another {name} ({recipe}, yours {own}); pass "
+        f"{option('replace', 'replace=True')}, or choose another {option('output.split')}"
     )
 
 

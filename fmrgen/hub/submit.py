@@ -17,7 +17,6 @@ from fmrgen.files import check_inside, open_plain
 from fmrgen.hub.client import HubClient, RepoError, client_errors, upload_errors
 from fmrgen.hub.eval_results import FOLDER, entry_file, read_eval_results
 from fmrgen.hub_timeouts import no_bars
-from fmrgen.metrics import is_at_chance
 
 _DESCRIPTION = (
     "Foundation Model-oriented Robustness of this model, measured with fmrgen. The notes of each entry have the "
@@ -130,8 +129,7 @@ def _files(folder: Path, models: Mapping[str, str]) -> tuple[dict[str, dict[str,
                 f"{folder}: has no results of {name} to submit; evaluate splits on the Hub with --eval-results"
             )
         for split in evaluation.splits:
-            total = evaluation.result(split.name, name).total
-            if is_at_chance(total, len(split.class_names)) and entries.pop(entry_file(split), b""):
+            if evaluation.result(split.name, name).at_chance and entries.pop(entry_file(split), b""):
                 at_chance.append(f"{name} on {split.config}/{split.split}")
         found[name] = {f"{FOLDER}/{file}": content for file, content in entries.items()}
     return found, at_chance

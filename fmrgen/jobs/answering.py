@@ -9,16 +9,15 @@ from fmrgen.config import ComponentConfig
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
 from fmrgen.evaluation.stream import NamedClassifier
+from fmrgen.jobs.objects import AnyClassifier
 from fmrgen.labels import Labels
-from fmrgen.recipe import load_classifier
+from fmrgen.recipe import parse_classifier
 from fmrgen.storage.open import OpenedSplit, reading
-
-AnyClassifier = str | ComponentConfig | nn.Module
 
 
 def named_model(name: str, given: AnyClassifier, device: torch.device) -> NamedClassifier:
     """A classifier on its device, in evaluation mode. Raises UserError for what is none."""
-    section = load_classifier(given)[1] if isinstance(given, str) else given
+    section = parse_classifier(given)[1] if isinstance(given, str) else given
     if isinstance(section, nn.Module):
         return NamedClassifier(name, section.to(device).eval(), None)
     if not isinstance(section, ComponentConfig):

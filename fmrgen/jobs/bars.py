@@ -10,7 +10,8 @@ from fmrgen.distributed.rank import is_first_process
 from fmrgen.jobs.progress import Progress
 from fmrgen.recipe import Recipe
 
-OnRows = Callable[[str, int, int | None], None]  # of (what, images done, images in all or None)
+OnRows = Callable[[str, int, int | None], None]
+"""Called with (what, images done, images in all or None)."""
 
 
 @contextmanager

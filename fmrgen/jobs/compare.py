@@ -1,25 +1,28 @@
 """The paper's comparison: a split for each classifier, all classifiers on all splits (Tables 1 and 6)."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fmrgen.config import ComponentConfig
 from fmrgen.distributed.rank import is_first_process
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, option
 from fmrgen.jobs.bars import OnRows, job_bar
 from fmrgen.jobs.evaluate import evaluate
 from fmrgen.jobs.evaluation import Evaluation
+from fmrgen.jobs.from_objects import recipe_of
 from fmrgen.jobs.generate import make_split
-from fmrgen.jobs.objects import AnyClassifier, classifier_section
+from fmrgen.jobs.objects import AnyClassifier, AnyGenerator, AnyOracle, classifier_section
 from fmrgen.jobs.progress import Progress
-from fmrgen.recipe import OutputConfig, Recipe, load_recipe
+from fmrgen.recipe import OutputConfig, Recipe
 
 OnProgress = Callable[[Progress], None]
 JobProgress = Callable[[Recipe], AbstractContextManager[OnProgress]]
+"""Of a split's recipe: a context manager that gives what is called with the progress."""
 
 
 def untold(recipe: Recipe) -> AbstractContextManager[OnProgress]:
@@ -28,10 +31,15 @@ def untold(recipe: Recipe) -> AbstractContextManager[OnProgress]:
 
 
 def compare(
-    recipe: Recipe | str,
+    source: Any,
     classifiers: Mapping[str, AnyClassifier],
     output: str | Path,
     *,
+    generator: AnyGenerator | None = None,
+    oracle: AnyOracle | None = None,
+    class_names: Sequence[str] | None = None,
+    image_size: int | None = None,
+    config: str | None = None,
     seeds: int = 1,
     attack: str | None = None,
     batch_size: int = 64,
@@ -39,24 +47,30 @@ def compare(
     job_progress: JobProgress | None = None,
     on_note: Callable[[str], None] = print,
     on_rows: OnRows | None = None,
+    **options: Any,
 ) -> Evaluation:
     """Makes a split for each classifier, or goes on with it, and evaluates all classifiers on all of them.
 
     Runs on every process of a launch, as `generate` and `evaluate` do.
 
     Args:
-        recipe: of all the splits but for classifier and `output.split`; or its file or shipped name.
-        classifiers: by their names, which the splits get too: modules, sections, or what `fmrgen.load_classifier`
-            takes.
+        source: a dataset in memory, or a recipe, its file or its shipped name, as for `generate`.
+        classifiers: by their names, which the splits get too: modules, sections, or short forms as for `evaluate`.
         output: the dataset folder.
+        generator: as for `generate`; a recipe has its own.
+        oracle: as for `generate`; a recipe has its own.
+        class_names: of the dataset's labels in their order, for the oracle's prompts; by default those that it knows.
+        image_size: side in pixels of the images that are perturbed; by default that of the dataset's first image.
+        config: names the source, generator and oracle in the dataset folder; by default `default`, or the recipe's.
         seeds: how many splits each classifier gets, of `perturb.seed` and those after it; the ranking is of the first,
             and the others tell how far chance alone moves FMR.
         attack: on pixels, as for `evaluate`.
         batch_size: images that a classifier gets at once when it is evaluated.
         progress: show bars.
-        job_progress: in the place of the bars: makes, for a split's recipe, what is told how far it is.
+        job_progress: replaces the bars: returns a progress callback for a split's recipe.
         on_note: told, in a line, what was found or is left to do.
         on_rows: called with (split, rows done, rows in all or None) while classifiers are evaluated.
+        **options: of `fmrgen.PerturbOptions`: budget, step_size, and so on.
 
     Returns:
         Figures, predictions and samples; `own` has each classifier on its own split.
@@ -64,12 +78,27 @@ def compare(
     Raises:
         UserError: fewer than two classifiers, or what `generate` and `evaluate` raise.
     """
-    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    if not isinstance(classifiers, Mapping) or len(classifiers) < 2:
+        few = "a comparison needs at least two"
+        raise UserError(option(f"classifier: {few}", f"classifiers: {few}, by their names: {{'a': net, 'b': other}}"))
     sections = {name: classifier_section(given) for name, given in classifiers.items()}
+    recipe = recipe_of(
+        source,
+        next(iter(classifiers.values())),
+        generator=generator,
+        oracle=oracle,
+        class_names=class_names,
+        image_size=image_size,
+        config=config,
+        split=None,
+        options=options,
+    )
     of_first_seed = _recipes(recipe, sections)
     recipes = [_of_seed(made, more) for more in range(seeds) for made in of_first_seed]
     if seeds > 1 and not recipe.perturb.start_noise and recipe.perturb.update != "random" and is_first_process():
-        on_note("perturb.start_noise is 0: seeds change only what is random in the generator")
+        on_note(
+            f"{option('perturb.start_noise', 'start_noise')} is 0: seeds change only what is random in the generator"
+        )
     for made in recipes:
         with (job_progress or partial(job_bar, progress))(made) as on_progress:
             make_split(made, output, on_progress=on_progress, on_note=on_note)
@@ -79,8 +108,6 @@ def compare(
 
 def _recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> list[Recipe]:
     """A recipe for each classifier, its split of the same name as far as that can be one."""
-    if len(classifiers) < 2:
-        raise UserError("--classifier: a comparison needs at least two")
     recipes: dict[str, Recipe] = {}  # by their splits
     for name, section in classifiers.items():
         split = re.sub(r"\W+", "_", name).strip("_") or "classifier"

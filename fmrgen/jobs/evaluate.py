@@ -17,17 +17,20 @@ from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier, SplitRows, check_columns
 from fmrgen.evaluation.summarise import summarise_evaluation
 from fmrgen.fixed_sets import FixedSets
-from fmrgen.jobs.answering import AnyClassifier, answering_in, first_image, labels_of, named_model
+from fmrgen.jobs.answering import answering_in, first_image, labels_of, named_model
 from fmrgen.jobs.bars import OnRows, image_bars
 from fmrgen.jobs.evaluation import Evaluation
 from fmrgen.jobs.fixed_sets import classify_fixed_sets
+from fmrgen.jobs.objects import AnyClassifier
 from fmrgen.recipe import load_classifiers, load_fixed_sets
 from fmrgen.sources.base import SourceConfig
 from fmrgen.storage.judgements import Judgements, check_of_split, judgements_of
 from fmrgen.storage.open import OpenedSplit, open_split
 from fmrgen.weights.digest import check_same_weights, weights_sha256
 
-AnySplit = Any  # str | Dataset | IterableDataset; `datasets` has no types
+AnySplit = Any  # `datasets` has no types
+"""A split: a reference `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]` (what `generate` returns is one), a parquet file, or a
+`datasets.Dataset` or `IterableDataset` with columns `image` and `label`."""
 
 
 def evaluate(

@@ -24,7 +24,7 @@ from fmrgen.jobs.objects import (
     generator_section,
     oracle_section,
 )
-from fmrgen.recipe import OutputConfig, Recipe, load_classifier, load_recipe
+from fmrgen.recipe import OutputConfig, Recipe, load_recipe, parse_classifier
 from fmrgen.sources.base import SourceConfig
 from fmrgen.sources.in_memory import Config as SourceInMemory
 from fmrgen.storage.generated import GeneratedSplit
@@ -77,18 +77,44 @@ def generate(
     Raises:
         UserError: something given can't be used, with the cure.
     """
-    recipe = _recipe(source, class_names, classifier, generator, oracle, image_size)
-    if options:
-        recipe = recipe.model_copy(update={"perturb": changed_options(recipe.perturb, options)})
-    named = {"config": config, "split": split or (None if classifier is None else _split_name(classifier))}
-    told = recipe.output.model_dump() | {key: name for key, name in named.items() if name is not None}
-    recipe = recipe.model_copy(update={"output": _output(told)})
+    recipe = recipe_of(
+        source,
+        classifier,
+        generator=generator,
+        oracle=oracle,
+        class_names=class_names,
+        image_size=image_size,
+        config=config,
+        split=split or (None if classifier is None else _split_name(classifier)),
+        options=options,
+    )
     with job_bar(progress, recipe) as on_progress:
         summary = make_split(recipe, output, part=part, on_progress=on_progress, on_note=on_note or _print)
     return GeneratedSplit.of(output, recipe.output.config, recipe.output.split, summary)
 
 
-def _recipe(
+def recipe_of(
+    source: Any,
+    classifier: AnyClassifier | None,
+    *,
+    generator: AnyGenerator | None,
+    oracle: AnyOracle | None,
+    class_names: Sequence[str] | None,
+    image_size: int | None,
+    config: str | None,
+    split: str | None,
+    options: dict[str, Any],
+) -> Recipe:
+    """The recipe of what was handed over, arguments as for `generate`. Raises UserError."""
+    recipe = _with_parts(source, class_names, classifier, generator, oracle, image_size)
+    if options:
+        recipe = recipe.model_copy(update={"perturb": changed_options(recipe.perturb, options)})
+    named = {"config": config, "split": split}
+    told = recipe.output.model_dump() | {key: name for key, name in named.items() if name is not None}
+    return recipe.model_copy(update={"output": validate(OutputConfig, told, "generate")})
+
+
+def _with_parts(
     source: Any,
     class_names: Sequence[str] | None,
     classifier: AnyClassifier | None,
@@ -96,7 +122,7 @@ def _recipe(
     oracle: AnyOracle | None,
     image_size: int | None,
 ) -> Recipe:
-    """The recipe of what was handed over."""
+    """A recipe of these parts; those that are None are of the recipe that `source` is."""
     base = load_recipe(source) if isinstance(source, str | Path) else source if isinstance(source, Recipe) else None
     names = None if class_names is None else [str(name) for name in class_names]
     parts: dict[str, Any] = {}
@@ -116,7 +142,7 @@ def _recipe(
     if base is not None:
         return base.model_copy(update={**parts, "description": ""}) if parts else base
     if missing := [name for name in ("classifier", "generator", "oracle") if name not in parts]:
-        raise UserError(f"generate: a dataset needs a classifier, a generator and an oracle; there is no {missing[0]}")
+        raise UserError(f"source: a dataset needs a classifier, a generator and an oracle; there is no {missing[0]}")
     return Recipe(output=OutputConfig(config="default", split="classifier"), **parts)
 
 
@@ -140,14 +166,10 @@ def _size_of_first(section: SourceConfig) -> int:
 def _split_name(classifier: AnyClassifier) -> str:
     """The class of a network, or what a reference calls it, as far as a split can be called so."""
     if isinstance(classifier, str):
-        name = load_classifier(classifier)[0]
+        name = parse_classifier(classifier)[0]
     else:
         name = classifier.kind if isinstance(classifier, ComponentConfig) else type(classifier).__name__.lower()
     return re.sub(r"\W+", "_", name).strip("_") or "classifier"
-
-
-def _output(told: dict[str, Any]) -> OutputConfig:
-    return validate(OutputConfig, told, "generate")
 
 
 def _print(line: str) -> None:

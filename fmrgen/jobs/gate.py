@@ -7,15 +7,16 @@ import numpy as np
 
 from fmrgen.classifiers.base import has_weights
 from fmrgen.distributed.launch import Processes
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, option
 from fmrgen.evaluation.classify import Predictions, classify
 from fmrgen.evaluation.gate import Gate, Verdict, decide, drops_of
 from fmrgen.evaluation.gate import gate as gate_of_rows
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import NamedClassifier, SplitRows, check_columns
-from fmrgen.jobs.answering import AnyClassifier, answering_in, first_image, labels_of, named_model
+from fmrgen.jobs.answering import answering_in, first_image, labels_of, named_model
 from fmrgen.jobs.bars import OnRows
 from fmrgen.jobs.evaluate import AnySplit
+from fmrgen.jobs.objects import AnyClassifier
 from fmrgen.metrics import is_at_chance
 from fmrgen.storage.open import OpenedSplit, open_split
 from fmrgen.weights.digest import weights_sha256
@@ -41,7 +42,8 @@ def gate(
     Args:
         split: a reference, a parquet file or a dataset, as for `evaluate`; it is read from local files, and fetched
             first where it is on the Hub.
-        candidate, baseline: classifiers, as for `evaluate`.
+        candidate: a classifier, as for `evaluate`.
+        baseline: the one that it must not fall behind.
         max_drop: in points, from 0 to less than 100.
         batch_size: images that a classifier gets at once.
         seed: of the order of the rows.
@@ -56,7 +58,7 @@ def gate(
         UserError: a split or classifier can't be used, with the cure.
     """
     if not 0 <= max_drop < 100:
-        raise UserError(f"--max-drop: must be points from 0 to less than 100, not {max_drop}")
+        raise UserError(f"{option('max-drop', 'max_drop')}: must be points from 0 to less than 100, not {max_drop}")
     processes = Processes()
     device = processes.device
     models = [named_model("baseline", baseline, device), named_model("candidate", candidate, device)]

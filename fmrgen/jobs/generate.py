@@ -21,7 +21,7 @@ from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.distributed.shard_locks import ShardLocks, own_shards
 from fmrgen.engine.perturb import perturb
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import check_writable
 from fmrgen.jobs.lifecycle import claim, finish, new_provenance, nonfinite_error, record_part, record_run
 from fmrgen.jobs.progress import Progress, ProgressCounter
@@ -75,6 +75,7 @@ def make_split(
     device = start_process()
     components = recipe.build(device)
     tell = on_note if is_first_process() else lambda line: None  # once for a launch
+    about_oracle = None
     for note in filter(None, [unheeded_processes(), *components.left_out_notes()]):
         tell(note)
     options = recipe.output
@@ -86,8 +87,8 @@ def make_split(
         if is_first_process():
             on_start(_start_line(recipe, device, folder, locks, provenance))
             begins = not folder.paths.found_shards() and recipe.perturb.oracle_rule == "label"
-            if begins and (caution := oracle_caution(components, device)) is not None:
-                on_note(caution)
+            if begins and (about_oracle := oracle_caution(components, device)) is not None:
+                on_note(about_oracle)
         job = _Job(recipe, components, folder, provenance, device, locks, on_progress)
         while not provenance.is_finished and locks.missing():
             job.perturb_shards()
@@ -106,7 +107,7 @@ def make_split(
             )
             return summary_of_rows(folder)
         summary = finish(folder, job.faults)
-        for caution in cautions(summary):
+        for caution in cautions(summary, oracle_is_known=about_oracle is not None):
             tell(caution)
         return summary
 
@@ -134,11 +135,13 @@ def _device_errors() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise UserError(
-            "a single image does not fit in GPU memory; perturb.precision=bf16 or a smaller "
-            f"generator.image_size needs less ({one_line(error, 120)})"
+            f"a single image does not fit in GPU memory; {option('perturb.precision=bf16', 'precision=bf16')} or a "
+            f"smaller {option('generator.image_size')} needs less ({one_line(error, 120)})"
         ) from error
     except torch._dynamo.exc.BackendCompilerFailed as error:  # a second's import, and only where something failed
-        raise UserError(f"perturb.compile: torch can't compile here; leave it out: {one_line(error, 160)}") from error
+        raise UserError(
+            f"{option('perturb.compile', 'compile')}: torch can't compile here; leave it out: {one_line(error, 160)}"
+        ) from error
 
 
 @dataclass

@@ -11,7 +11,7 @@ import numpy as np
 from fmrgen.components import Components
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.distributed.shard_locks import ShardLocks
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, option
 from fmrgen.files import check_inside, held, sha256_of
 from fmrgen.hub.card import check_card, renew_card
 from fmrgen.metrics import SUMMARY_COLUMNS, Summary, summarise
@@ -97,7 +97,7 @@ def claim(
         if not at_work:
             intact, wrong = folder.intact_shards(provenance)
             if len(intact) < folder.shards:
-                cure = "choose another --output or output.split, or delete it"
+                cure = f"choose another {option('output')} or {option('output.split')}, or delete it"
                 check_same_version(f"{paths.root}:{paths.name}", provenance, fresh, cure)
             for error in wrong:
                 name = set_aside(error.path).name
@@ -126,7 +126,8 @@ def claimed_alone(
 
     Args:
         output: the dataset folder.
-        config, split: the names of the split.
+        config: of the split.
+        split: its name in that.
         provenance: of the shards.
         runs: by which they were made.
         on_note: called with a line for each file that is set aside.

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, option
 from fmrgen.files import check_writable, sha256_of, write_atomically
 from fmrgen.jobs.lifecycle import claimed_alone, finish
 from fmrgen.metrics import Summary
@@ -28,7 +28,8 @@ def merge(
 
     Args:
         parts: folders, `FOLDER[:CONFIG/SPLIT]`, made by the same recipe, from the same examples and with the same
-        weights. output: the dataset folder for all of them.
+            weights.
+        output: the dataset folder for all of them.
         on_note: called with a line for each file that is left out.
 
     Returns:
@@ -67,12 +68,14 @@ def _splits_of(part: str) -> tuple[Path, dict[tuple[str, str], Provenance]]:
     reference = parse_reference(part)
     root, wanted = Path(reference.repo), (reference.config, reference.split)
     if not root.is_dir():
-        raise UserError(f"{part}: no such folder; merge the --output folders of generate commands")
+        raise UserError(f"{part}: no such folder; merge the {option('output')} folders of generate commands")
     found = {place: told for place, told in read_all(root).items() if wanted in ((None, None), place)}
     for (config, split), told in found.items():
         check_not_newer(f"{part}: {config}/{split}", told)
     if not found:
-        raise UserError(f"{part}: contains no perturbed split; merge the --output folders of generate commands")
+        raise UserError(
+            f"{part}: contains no perturbed split; merge the {option('output')} folders of generate commands"
+        )
     return root, found
 
 
@@ -96,7 +99,7 @@ def _merge(parts: list[_Part], output: Path, config: str, split: str, on_note: C
         if missing := target.shards - len({*there, *found}):
             raise _IncompleteError(
                 f"{output}:{config}/{split}: {missing} of {target.shards} shards are in none of the parts; their "
-                f"generate command with --output {output} makes them"
+                f"generate command with {option('output')} {output} makes them"
             )
         return finish(target)
 

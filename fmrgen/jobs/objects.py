@@ -14,17 +14,58 @@ from fmrgen.engine.options import PerturbOptions
 from fmrgen.errors import UserError, unknown_message
 from fmrgen.in_memory import InMemory
 from fmrgen.kinds import generator_of_short_form, oracle_of_short_form
-from fmrgen.recipe import load_classifier
+from fmrgen.recipe import parse_classifier, parse_oracle
 from fmrgen.weights.digest import weights_sha256
 
 AnyClassifier = nn.Module | ComponentConfig | str
+"""A module from images [B, 3, H, W] in [0, 1] to logits [B, K], a config, or what `load_classifier` takes."""
 AnyGenerator = Generator | ComponentConfig | str
+"""A generator, a config, or a word: the folder, asset or repo of a VQGAN or an autoencoder of diffusers, `transform`,
+or the import path of a config."""
 AnyOracle = Oracle | ComponentConfig | str
+"""An oracle, a config, or what `load_oracle` takes."""
+
+
+def load_classifier(reference: str, device: torch.device | str = "cpu") -> nn.Module:
+    """A classifier that is given in one word, ready to be used.
+
+    Args:
+        reference: a short form: `timm:NAME`, `zoo:NAME`, `hf:REPO`, `onnx:FILE`, `https://…` (an endpoint),
+            `asset:NAME`, `package.module:Name`, or the folder that `fmrgen train` made; a recipe whose classifier is
+            meant; or a section as inline YAML (`{kind: timm, …}`).
+        device: where it is to be.
+
+    Returns:
+        A module in evaluation mode, from images [B, 3, H, W] in [0, 1] to logits [B, K]; `class_names` says what they
+        are of, or None.
+
+    Raises:
+        UserError: it is none of these, or can't be built.
+    """
+    return build_component(parse_classifier(reference)[1], "classifier", nn.Module, torch.device(device)).eval()
+
+
+def load_oracle(reference: str, device: torch.device | str = "cpu") -> Oracle:
+    """An oracle that is given in one word, ready to be handed to `generate`.
+
+    Args:
+        reference: a short form: `KIND:MODEL` (`zero_shot:google/siglip2-base-patch16-224`), a folder, asset or repo of
+            a CLIP, or `package.module:Name`; a recipe whose oracle is meant; or a section as inline YAML
+            (`{kind: reference, …}`).
+        device: where it is to be.
+
+    Returns:
+        The oracle.
+
+    Raises:
+        UserError: it is none of these, or can't be built.
+    """
+    return build_component(parse_oracle(reference)[1], "oracle", Oracle, torch.device(device))
 
 
 def classifier_section(given: AnyClassifier) -> ComponentConfig:
-    """A module, a section, or what `fmrgen.load_classifier` takes. Raises UserError."""
-    return load_classifier(given)[1] if isinstance(given, str) else _section(given, "classifier", nn.Module)
+    """A module, a section, or what `load_classifier` takes. Raises UserError."""
+    return parse_classifier(given)[1] if isinstance(given, str) else _section(given, "classifier", nn.Module)
 
 
 def generator_section(given: AnyGenerator, image_size: int) -> ComponentConfig:

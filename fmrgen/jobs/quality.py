@@ -14,6 +14,7 @@ from fmrgen.components import Components
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Latents, Originals
 from fmrgen.engine.models import row_seed
+from fmrgen.errors import option
 from fmrgen.records import Example, Perturbed
 
 FEWEST_FOR_RFID = 2048  # images: with fewer than it has features, its covariances are not of full rank
@@ -83,7 +84,7 @@ def rfid(originals: Tensor, plain: Tensor, download: bool = False) -> Distance:
     for `lpips`.
     """
     if len(originals) < FEWEST_FOR_RFID:
-        return Distance(None, f"needs --images {FEWEST_FOR_RFID} or more")
+        return Distance(None, f"needs {option(f'images {FEWEST_FOR_RFID}', f'images={FEWEST_FOR_RFID}')} or more")
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
         from torchmetrics.image.fid import FrechetInceptionDistance

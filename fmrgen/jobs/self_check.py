@@ -9,6 +9,7 @@ import torch
 from fmrgen.components import Components
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Originals
+from fmrgen.errors import option
 from fmrgen.intervals import Estimate, proportion
 from fmrgen.sources.base import LoadedExample
 
@@ -36,15 +37,17 @@ def oracle_caution(components: Components, device: torch.device) -> str | None:
     chance = 100 / len(components.source.labels)
     told = f"the oracle is right on {oracle.value:.0f} % of the first originals"
     if oracle.low is not None and oracle.low <= chance:
+        prompts = option("oracle.prompts, oracle.class_prompts", "class_names=")
         return (
             f"{told}, no more than by chance ({chance:.3g} %): are its weights and tokenizer the right ones, and does "
-            "it know the classes by the names in its prompts (oracle.prompts, oracle.class_prompts)?"
+            f"it know the classes by the names in its prompts ({prompts})?"
         )
     apart = oracle.high is not None and classifier.low is not None and oracle.high < classifier.low
     if apart and classifier.value - oracle.value > _MUCH:
+        prompts = option("oracle.class_prompts", "class_names=")
         return (
             f"{told} and the classifier on {classifier.value:.0f} %: its own mistakes will decide which rows are "
-            "valid; name the classes as it knows them (oracle.class_prompts), or take a better oracle"
+            f"valid; name the classes as it knows them ({prompts}), or take a better oracle"
         )
     return None
 

@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from fmrgen.components import Components
 from fmrgen.distributed.launch import launched_precision, start_processes
 from fmrgen.engine.perturb import perturb
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import write_atomically
 from fmrgen.generators._mask import read_mask_file
 from fmrgen.generators.base import mask_of
@@ -97,9 +97,9 @@ def sparsify(
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: a mask is a .safetensors file; choose such a name")
     if path.exists():
-        raise UserError(f"{path}: already exists; choose another --output, or delete it")
+        raise UserError(f"{path}: already exists; choose another {option('output')}, or delete it")
     if not os.access(path.parent, os.W_OK):
-        raise UserError(f"{path}: can't be written; choose another --output")
+        raise UserError(f"{path}: can't be written; choose another {option('output')}")
     recipe = recipe.in_precision(launched_precision())
     accelerator = start_processes()
     if accelerator.num_processes > 1:
@@ -140,7 +140,7 @@ def read_mask(path: Path, recipe: Recipe) -> SparseMask:
     except (KeyError, ValueError) as error:
         raise UserError(f"{path}: does not tell how it was found: {one_line(error)}; delete it") from None
     if told.get("fingerprint") != recipe.in_precision(launched_precision()).fingerprint:
-        raise UserError(f"{path}: was found with another recipe; delete it, or choose another --output")
+        raise UserError(f"{path}: was found with another recipe; delete it, or choose another {option('output')}")
     return found
 
 
@@ -161,8 +161,8 @@ def latent_pairs(
             pairs[row.id] = row.latents
     if len(pairs) < _FEWEST_IMAGES:
         raise UserError(
-            f"the oracle accepted {len(pairs)} perturbed images, a mask needs {_FEWEST_IMAGES}; use more --samples or "
-            "a smaller perturb.step_size"
+            f"the oracle accepted {len(pairs)} perturbed images, a mask needs {_FEWEST_IMAGES}; use more "
+            f"{option('samples', 'images')} or a smaller {option('perturb.step_size')}"
         )
     in_order = [pairs[i] for i in sorted(pairs)]  # whatever order they ended in
     return LatentPairs(*(torch.stack(latents).float().numpy() for latents in zip(*in_order, strict=True)))

@@ -15,12 +15,12 @@ from fmrgen.config import StrictConfig
 from fmrgen.engine.images import as_float32, to_batch
 from fmrgen.engine.interfaces import Oracle, Originals
 from fmrgen.engine.models import OF_MEMBERS, judged
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, option
 from fmrgen.in_memory import InMemory
 from fmrgen.kinds import ClassifierField, OracleField
 from fmrgen.records import StopReason
 from fmrgen.storage.open import OpenedSplit, check_recorded_rows, open_own_split, reading
-from fmrgen.storage.provenance import Provenance
+from fmrgen.storage.provenance import NEW_WEIGHTS, Provenance
 from fmrgen.storage.schema import IMAGES
 from fmrgen.trust.code import changed_code, code_sha256
 from fmrgen.trust.recipes import untrusted_config
@@ -72,8 +72,8 @@ def verify(
 
     Args:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
-        classifier, oracle: in the place of those of the recipe, where these were objects in memory; their weights must
-            be the same.
+        classifier: in the place of the recipe's, where that was an object in memory; its weights must be the same.
+        oracle: likewise.
         trust: let the recipe, which may be a stranger's, run the code and read the files and addresses that it names.
         device: of the models; a GPU where there is one.
         on_rows: called with (rows done, rows in all).
@@ -93,7 +93,9 @@ def verify(
         if given is not None:
             tree[name] = InMemory.of(given, weights_sha256(given))
     told = f"{split}: the recipe in its provenance"
-    recipe = untrusted_config(_ModelsOfRecipe, tree, told, trust=trust, cure="if you trust it, verify with --trust")
+    recipe = untrusted_config(
+        _ModelsOfRecipe, tree, told, trust=trust, cure=f"if you trust it, verify with {option('trust', 'trust=True')}"
+    )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     labels = provenance.job_labels
     blank = blank_image(provenance.image_size, device)
@@ -106,7 +108,8 @@ def verify(
             same = has_weights(judges.classifier, recorded_sha256)
         if not same:
             whose = f"the recipe now loads other {name} weights" if given is None else f"the {name} has other weights"
-            raise UserError(f"{split}: {whose} than those that made the split")
+            cure = "" if given is None else f" ({NEW_WEIGHTS})"
+            raise UserError(f"{split}: {whose} than those that made the split{cure}")
     with reading(split):
         rows, disagreements = _verify_rows(opened, provenance, judges, device, on_rows)
     for name, judge in judges._asdict().items():

@@ -42,7 +42,8 @@ def show(
         gallery: about how many rows the page shows.
         ids: the rows to show, in the order of the sheet; by default some of each class.
         classes: the names of the classes to show.
-        rows, columns: how many pairs of images the sheet has down and across.
+        rows: how many pairs of images the sheet has down.
+        columns: and across.
         caption: above the sheet; by default the split's name, an empty one leaves it out.
         file_format: of the sheet; PDF and SVG have their fonts inside.
 

@@ -118,7 +118,8 @@ class Source(ABC):
         """`read`, with every image as uint8 RGB of `size`×`size` pixels.
 
         Args:
-            start, stop: positions, start ≤ i < stop.
+            start: the first position.
+            stop: the one after the last.
             size: side of the images in pixels.
 
         Yields:

@@ -89,14 +89,24 @@ def _names_its_classes(dataset: Any) -> bool:
 
 
 def _sample_sha256(source: Source) -> str:
-    """Of the classes and of examples from the whole source: to read all of a large one would take long."""
-    digest = hashlib.sha256(repr((len(source), source.labels)).encode())
+    """Of the classes and of examples from the whole source: to read all of a large one would take long.
+
+    Raises UserError where these are others when they are read again.
+    """
     places = sorted({place * len(source) // _SAMPLED for place in range(_SAMPLED)}) if len(source) else []
-    for place in places:
-        for example in source.read(place, place + 1):
-            digest.update(f"{example.id} {example.label}".encode())
-            digest.update(np.asarray(open_rgb(example.image)).tobytes())
-    return digest.hexdigest()
+    digests = []
+    for _ in range(2):
+        digest = hashlib.sha256(repr((len(source), source.labels)).encode())
+        for place in places:
+            for example in source.read(place, place + 1):
+                digest.update(f"{example.id} {example.label}".encode())
+                digest.update(np.asarray(open_rgb(example.image)).tobytes())
+        digests.append(digest.hexdigest())
+    if digests[0] != digests[1]:
+        raise UserError(
+            "source: gives other images when it is read again; turn off what is random in it (augmentation)"
+        )
+    return digests[0]
 
 
 class ItemsSource(Source):
@@ -107,7 +117,7 @@ class ItemsSource(Source):
         known = class_names or getattr(dataset, "classes", None)
         targets = getattr(dataset, "targets", None)
         given = targets if targets is not None and len(targets) == len(dataset) else self._labels_of_items()
-        numbers = [int(label) for label in given]
+        numbers = [_number(label, place) for place, label in enumerate(given)]
         names = known or [str(number) for number in range(max(numbers, default=-1) + 1)]
         self.labels: Labels = make_labels([str(name) for name in names], None)
         self._labels = [label_of_source(self.labels, n, i, key="the dataset's labels") for i, n in enumerate(numbers)]
@@ -118,7 +128,7 @@ class ItemsSource(Source):
     def _item(self, place: int) -> tuple[Any, Any]:
         try:
             image, label = self._dataset[place]
-            return image, int(label)
+            return image, label
         except Exception as error:  # anyone's code stands there
             raise UserError(
                 f"source: item {place} of the {type(self._dataset).__name__} is not (image, label), the label a "
@@ -133,6 +143,19 @@ class ItemsSource(Source):
             label = self._labels[place]
             if label is not None:
                 yield RawExample(place, _image(self._item(place)[0], place), label)
+
+
+def _number(label: Any, place: int) -> int:
+    """The class that an item's label is. Raises UserError for what is no number of one."""
+    try:
+        value = label.item()  # of numpy and torch
+    except (AttributeError, ValueError, RuntimeError):
+        value = label
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not is_whole:
+        told = " ".join(repr(value).split())[:40]
+        raise UserError(f"source: the label of item {place} is {told}; give classes as numbers, from 0")
+    return int(value)
 
 
 def _image(given: Any, place: int) -> Image.Image:

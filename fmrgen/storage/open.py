@@ -139,9 +139,8 @@ def open_split(
     """A split, opened to be read: one that fmrgen made, or anyone's rows of images and labels.
 
     Args:
-        split: a reference (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`), a parquet file (a pattern or an address of
-        such), or
-            a dataset in memory.
+        split: a reference (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`), a parquet file (a pattern or an address of such),
+            or a dataset in memory.
         name: how it is called from here on; by default what was given.
         download: fetch what is on the Hub whole before it is read; else it is streamed.
 
@@ -153,6 +152,12 @@ def open_split(
     """
     if isinstance(split, Mapping):
         raise UserError(f"{name}: holds several splits, {', '.join(split)}; give one of them")
+    if not isinstance(split, str | Path | Dataset | IterableDataset):
+        what = f"{name or 'split'}: a {type(split).__name__} is no split"
+        raise UserError(
+            f"{what}; give a reference, or a datasets.Dataset with columns image and label; fmrgen.generate makes a "
+            "split of any dataset"
+        )
     if not isinstance(split, str | Path):
         if isinstance(split, Dataset) and not len(split):
             raise UserError(f"{name}: contains no rows")

@@ -14,7 +14,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from fmrgen.config import NOT_FINGERPRINTED, without_later_defaults
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, option
 from fmrgen.files import check_inside, fingerprint, read_json, write_atomically
 from fmrgen.image_files import LARGEST_SIDE
 from fmrgen.labels import Labels
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _SCHEMA = "fmrgen-provenance/"  # and the version; a provenance that names none is of fmrgen 0.1.0
 _VERSION = 2
+NEW_WEIGHTS = "each training without a fixed seed gives others: load those that made the split"
 SCHEMA = f"{_SCHEMA}{_VERSION}"
 _VERSIONS = ("fmrgen", "torch", "transformers", "diffusers", "timm", "datasets", "accelerate")
 
@@ -315,7 +316,7 @@ def _difference(earlier: Provenance, fresh: Provenance) -> str:
     old, new = leaves(earlier.recipe.tree), leaves(fresh.recipe.tree)
     for key in dict.fromkeys((*old, *new)):
         if key.endswith(".weights_sha256") and key in old and key in new and old[key] != new[key]:
-            return f"its {key.partition('.')[0]} had other weights"
+            return f"its {key.partition('.')[0]} had other weights ({NEW_WEIGHTS})"
         if key not in NOT_FINGERPRINTED and old.get(key) != new.get(key):
             return f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
     return f"fingerprint {earlier.fingerprint}, not {fresh.fingerprint}"
@@ -327,16 +328,18 @@ def provenance_to_continue(paths: SplitPaths, fresh: Provenance, at_work: bool) 
     Raises UserError where something else is in its place.
     """
     rows = at_work or bool(paths.found_shards())
-    where = f"{paths.root}:{paths.name}"
+    where, another = f"{paths.root}:{paths.name}", option("output")
     earlier = None
     if rows:  # a run that stored nothing yet has claimed nothing
         if not paths.provenance.exists():
-            raise UserError(f"{where} contains shards but no provenance file; delete them or choose another --output")
+            raise UserError(f"{where} contains shards but no provenance file; delete them or choose another {another}")
         tree = read_json(paths.provenance)
         check_not_newer(where, tree)
         if (earlier := parse_provenance(tree)) is None:
-            raise UserError(f"{paths.provenance}: is not a provenance of fmrgen; delete it, or choose another --output")
-        check_same_job(where, earlier, fresh, "choose another --output or output.split, or delete it")
+            raise UserError(
+                f"{paths.provenance}: is not a provenance of fmrgen; delete it, or choose another {another}"
+            )
+        check_same_job(where, earlier, fresh, f"choose another {another} or {option('output.split')}, or delete it")
     check_config(paths, earlier or fresh, str(paths.root))
     return earlier or fresh
 
@@ -361,7 +364,7 @@ def check_config(paths: SplitPaths, provenance: Provenance, where: str) -> None:
                 )
                 raise UserError(
                     f"{where}: config {config} has another {told} in its split {split}; "
-                    "a config is one source, generator and oracle: choose another output.config"
+                    f"a config is one source, generator and oracle: choose another {option('output.config')}"
                 )
         if _columns_of(other) != _columns_of(provenance):
             raise UserError(

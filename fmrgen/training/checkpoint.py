@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import fingerprint, read_json, write_atomically
 from fmrgen.training.recipe import TrainRecipe
 
@@ -29,7 +29,7 @@ class TrainingFolder:
         except OSError as error:
             raise UserError(f"{folder}: can't be a folder for the weights: {error.strerror}") from None
         if (folder / _RECORD).exists() and read_json(folder / _RECORD).get("fingerprint") != self.fingerprint:
-            raise UserError(f"{folder}: holds weights of another recipe; give another --output")
+            raise UserError(f"{folder}: holds weights of another recipe; give another {option('output')}")
 
     def metrics(self) -> dict[str, float] | None:
         """The figures of a run that has ended here."""
@@ -52,7 +52,9 @@ class TrainingFolder:
         except Exception as error:  # a broken file can fail anywhere in the reader, which runs nothing of it
             raise UserError(f"{path}: not a readable checkpoint ({one_line(error)}); delete it to begin anew") from None
         if told != self.fingerprint:
-            raise UserError(f"{path}: is the checkpoint of another recipe; give another --output, or delete it")
+            raise UserError(
+                f"{path}: is the checkpoint of another recipe; give another {option('output')}, or delete it"
+            )
         return state
 
     def save(self, state: dict[str, Any]) -> None:

@@ -70,17 +70,17 @@ def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def freeze(module: nn.Module, device: torch.device | str) -> nn.Module:
+def freeze(module: nn.Module, device: torch.device | str | None = None) -> nn.Module:
     """A module ready to be used: on its device, in evaluation mode, its weights out of the gradient.
 
     Args:
         module: any torch module; changed in place.
-        device: where it is to be.
+        device: where it is to be; by default it stays where it is.
 
     Returns:
         The same module.
     """
-    return module.to(device).eval().requires_grad_(False)
+    return (module if device is None else module.to(device)).eval().requires_grad_(False)
 
 
 def load_exactly(network: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

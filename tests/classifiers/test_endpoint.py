@@ -17,7 +17,7 @@ from fmrgen.classifiers import _endpoint_client as client
 from fmrgen.classifiers.endpoint import Config
 from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError
-from fmrgen.recipe import load_classifier
+from fmrgen.recipe import parse_classifier
 
 LENET = "asset:mnist/lenet"
 
@@ -27,7 +27,7 @@ def server(monkeypatch, tmp_path):
     """LeNet behind an address; `faults` is the share of requests that fail, `form` what an answer is made of."""
     monkeypatch.setenv("FMRGEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(client.time, "sleep", lambda seconds: None)
-    network = load_classifier(LENET)[1].build()
+    network = parse_classifier(LENET)[1].build()
     lock, chance = threading.Lock(), random.Random(0)
 
     class Handler(BaseHTTPRequestHandler):
@@ -235,4 +235,4 @@ def test_a_strangers_endpoint_is_a_place(server):
     assert config.places_it_reads() == [server.address]
     assert isinstance(config, ComponentConfig)
     with pytest.raises(UserError, match="must begin with http"):
-        load_classifier("{kind: endpoint, url: 'ftp://x'}")
+        parse_classifier("{kind: endpoint, url: 'ftp://x'}")

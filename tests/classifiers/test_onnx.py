@@ -10,7 +10,7 @@ from torch import nn
 from fmrgen import evaluate
 from fmrgen.classifiers.onnx import Config
 from fmrgen.errors import UserError
-from fmrgen.recipe import load_classifier
+from fmrgen.recipe import parse_classifier
 from fmrgen.weights.digest import weights_sha256
 
 NAMES = [str(digit) for digit in range(10)]
@@ -112,5 +112,5 @@ def test_what_is_no_network(tmp_path, file, capsys):
     section = f"classifier={{kind: onnx, model: {file}}}"
     assert run("generate", "mnist-lenet", "--limit", "2", section, "-o", tmp_path / "out") == 2
     assert "classifier: gives no gradients, so nothing can be perturbed against it" in capsys.readouterr().err
-    assert load_classifier(f"mine=onnx:{file}")[0] == "mine"
+    assert parse_classifier(f"mine=onnx:{file}")[0] == "mine"
     assert np.isfinite(Config(model=file).build()(torch.rand(1, 3, 32, 32)).numpy()).all()

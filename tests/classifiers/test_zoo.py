@@ -12,7 +12,7 @@ import torch
 from fmrgen.classifiers._cifar_networks import NETWORKS, _WideResNet
 from fmrgen.classifiers.zoo import MODELS, Config, Published
 from fmrgen.errors import UserError
-from fmrgen.recipe import load_classifier
+from fmrgen.recipe import parse_classifier
 from fmrgen.weights.download import downloaded
 
 
@@ -99,9 +99,9 @@ def test_a_network_of_cifar_10_is_given_what_it_uses(tmp_path, monkeypatch):
 
 
 def test_a_short_form(tmp_path):
-    assert load_classifier("zoo:augmix")[1] == Config(model="augmix")
+    assert parse_classifier("zoo:augmix")[1] == Config(model="augmix")
     with pytest.raises(UserError, match="no augmax; there are sin, ant, ant-sin, augmix"):
-        load_classifier("zoo:augmax")
+        parse_classifier("zoo:augmax")
 
 
 class Run:

@@ -28,7 +28,7 @@ from fmrgen.evaluation.results import read_figures
 from fmrgen.image_files import open_rgb
 from fmrgen.jobs.generate import make_split
 from fmrgen.metrics import SUMMARY_COLUMNS, summarise
-from fmrgen.recipe import load_classifier, load_recipe
+from fmrgen.recipe import load_recipe, parse_classifier
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.tables import all_notes, chance_lines, split_table
 
@@ -85,11 +85,11 @@ def test_a_classifier_is_known_by_its_weights_and_answers_not_by_its_name(finish
 
 def shifted():
     """The shipped LeNet without its normalisation."""
-    return load_classifier(LENET)[1].build().network
+    return parse_classifier(LENET)[1].build().network
 
 
 def test_modules_sections_and_names_of_ones_own(finished_split):
-    module = load_classifier(LENET)[1].build()
+    module = parse_classifier(LENET)[1].build()
     section = LenetConfig(checkpoint="asset:mnist/lenet/model.safetensors")
     evaluation = evaluate({"mine": str(finished_split)}, {"a": module, "b": section, "c": LENET})
     a, b, c = evaluation.results
@@ -237,7 +237,7 @@ def as_jpeg(images):
 
 def by_hand(images, labels, valid):
     """PA as anyone would compute it, image by image."""
-    network = load_classifier(LENET)[1].build()
+    network = parse_classifier(LENET)[1].build()
     hits = []
     for image, label in zip(images, labels, strict=True):
         pixels = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)[None] / 255
@@ -415,7 +415,7 @@ def test_a_grouped_split_whose_classifier_has_another_order(tmp_path):
     assert own.conditioned
     assert own.total.standard_accuracy.value > 95
 
-    network = load_classifier(LENET)[1].build()
+    network = parse_classifier(LENET)[1].build()
     turned = nn.Sequential(network, Reversed())
     named = Classifier(turned, lambda images: images, list(reversed(DIGITS)))
     found = evaluate([str(tmp_path / "grouped")], {"named": named}).results[0]
@@ -513,7 +513,7 @@ def test_originals_from_a_source_that_is_given(without_originals):
     assert bare.results[0].total.standard_accuracy is None
     assert bare.results[0].total.fmr is None
     assert bare.comparisons[0].measure == "perturbed_accuracy"
-    assert "no column original and no provenance; pass --source" in bare.splits[0].notes[0]
+    assert "no column original and no provenance; pass source=" in bare.splits[0].notes[0]
     given = evaluate(nobodys, [LENET], source="mnist-lenet").results[0]
     assert given.total.fmr == one(str(without_originals)).total.fmr
     with pytest.raises(UserError, match=r"id 0 is a '0' there and a '1' in theirs; it is another source"):
@@ -533,7 +533,7 @@ class ReadsDetails(nn.Module):
 
     def __init__(self, needs=None):
         super().__init__()
-        self.network, self.needs = load_classifier(LENET)[1].build(), needs
+        self.network, self.needs = parse_classifier(LENET)[1].build(), needs
 
     def forward(self, images):
         if self.needs is not None and images.shape[2] != self.needs:
@@ -546,7 +546,7 @@ def test_accuracy_on_the_sources_own_pixels_stands_beside_sa(without_originals, 
     stored = Dataset.from_parquet(str(without_originals / "mnist/lenet-*.parquet"))
     smaller = [image.resize((28, 28)) for image in stored["image"]]
     theirs = {"theirs": remade(stored, {"image": Image()}, image=smaller)}
-    nets = {"lenet": load_classifier(LENET)[1].build(), "details": ReadsDetails(), "one size": ReadsDetails(needs=28)}
+    nets = {"lenet": parse_classifier(LENET)[1].build(), "details": ReadsDetails(), "one size": ReadsDetails(needs=28)}
     found = evaluate(theirs, nets, source="mnist-lenet")
     lenet, details, one_size = (result.total for result in found.results)
     native = list(load_recipe("mnist-lenet").build().source.read(0, len(stored)))
@@ -573,8 +573,8 @@ def test_a_source_that_is_gone_or_names_code_is_a_note(without_originals):
     told = json.loads(path.read_text())
     gone = {"kind": "imagefolder", "path": "no/where"}
     for source, trust, message in (
-        (gone, True, "no/where is not a folder of class folders, and has no metadata.csv; pass another --source"),
-        (gone, False, "reads no/where; if you trust it, pass --trust"),
+        (gone, True, "no/where is not a folder of class folders, and has no metadata.csv; pass another source="),
+        (gone, False, "reads no/where; if you trust it, pass trust=True"),
         ({"kind": "somebody.elses:Source"}, False, "runs somebody.elses:Source; if you trust it"),
     ):
         path.write_text(json.dumps({**told, "recipe": {**told["recipe"], "source": source}}))
@@ -611,7 +611,7 @@ class Masked(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.network = load_classifier(LENET)[1].build()
+        self.network = parse_classifier(LENET)[1].build()
 
     def forward(self, images):
         logits = self.network(images)
@@ -746,7 +746,7 @@ def test_accuracy_under_attack_is_that_of_the_attack_with_the_labels(finished_sp
     stored = load_dataset(str(finished_split), "mnist", split="lenet")
     images = torch.stack([to_batch(np.asarray(image)[None])[0] for image in stored["original"]])
     labels = torch.tensor(stored["label"])
-    network = load_classifier(LENET)[1].build()
+    network = parse_classifier(LENET)[1].build()
     attacked = attack_of_short_form("fgsm@0.2")(network, images, labels)
     right = (network(images).argmax(1) == labels) & (network(attacked).argmax(1) == labels)
     total = found.results[0].total

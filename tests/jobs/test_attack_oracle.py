@@ -9,9 +9,9 @@ from helpers import run
 from fmrgen.errors import UserError
 from fmrgen.jobs.attack_oracle import _target, attack_oracle
 from fmrgen.oracles.ensemble import EnsembleOracle
-from fmrgen.recipe import load_classifier, load_recipe
+from fmrgen.recipe import load_recipe, parse_classifier
 
-LENET = load_classifier("asset:mnist/lenet")[1]
+LENET = parse_classifier("asset:mnist/lenet")[1]
 
 
 @pytest.mark.parametrize("side", [32, 48])

@@ -8,7 +8,7 @@ from datasets import load_dataset
 from helpers import run
 from outside_components import SmallNet
 
-from fmrgen import compare, evaluate, generate, load_classifier, load_recipe
+from fmrgen import compare, evaluate, generate, load_recipe
 from fmrgen.errors import UserError
 from fmrgen.report.tables import own_lines
 
@@ -42,8 +42,8 @@ def test_each_classifier_has_its_split_and_its_place(tmp_path, capsys):
 def test_in_python_too(tmp_path):
     recipe = load_recipe("mnist-lenet", ["source.limit=8", "perturb.budget=1"])
     classifiers = {
-        "a": load_classifier("asset:mnist/lenet")[1],
-        "b": load_classifier("outside_components:SmallNetConfig")[1],
+        "a": "asset:mnist/lenet",
+        "b": "outside_components:SmallNetConfig",
     }
     evaluation = compare(recipe, classifiers, tmp_path / "out")
     assert [split.split for split in evaluation.splits] == ["a", "b"]
@@ -64,8 +64,8 @@ def test_a_split_knows_its_own_network_without_the_recipes_wrapper(tmp_path):
 def test_seeds_tell_how_far_chance_moves_the_figures(tmp_path):
     recipe = load_recipe("mnist-lenet", ["source.limit=20", "perturb.budget=2", "perturb.start_noise=0.1"])
     classifiers = {
-        "a": load_classifier("asset:mnist/lenet")[1],
-        "b": load_classifier("outside_components:SmallNetConfig")[1],
+        "a": "asset:mnist/lenet",
+        "b": "outside_components:SmallNetConfig",
     }
     notes = []
     evaluation = compare(recipe, classifiers, tmp_path / "out", seeds=3, on_note=notes.append)
@@ -84,7 +84,7 @@ def test_seeds_tell_how_far_chance_moves_the_figures(tmp_path):
 
 def test_what_makes_no_comparison_is_refused(tmp_path):
     recipe = load_recipe("mnist-lenet")
-    one = load_classifier("asset:mnist/lenet")[1]
+    one = "asset:mnist/lenet"
     with pytest.raises(UserError, match="a comparison needs at least two"):
         compare(recipe, {"a": one}, tmp_path / "out")
     with pytest.raises(UserError, match=r"classifier a\.b: its split a_b is that of another; give it a name"):

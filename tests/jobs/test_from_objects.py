@@ -10,7 +10,7 @@ from helpers import fmrgen
 from outside_components import NotTooBright, SmallNet
 from torch.utils.data import TensorDataset
 
-from fmrgen import UserError, evaluate, generate, load_recipe, verify
+from fmrgen import UserError, compare, evaluate, generate, load_recipe, verify
 from fmrgen.in_memory import InMemory
 
 DEMO = {"generator": "asset:mnist/vqgan", "oracle": "asset:mnist/clip", "budget": 3, "step_size": 0.03}
@@ -118,7 +118,10 @@ def test_it_goes_on_with_the_same_objects_alone(made, dataset, net, other, tmp_p
     assert shard.stat().st_mtime_ns == before
     assert (str(again), again.summary) == (str(made), made.summary)
     assert any("the code of outside_components:SmallNet has changed since the split was begun" in n for n in notes)
-    with pytest.raises(UserError, match="its classifier had other weights; choose another"):
+    retrained = (
+        r"its classifier had other weights \(each training .*: load those .*\); choose another output= or split="
+    )
+    with pytest.raises(UserError, match=retrained):
         generate(dataset, other, output=out, progress=False, **DEMO)
     with pytest.raises(UserError, match=r"source\.sample_sha256"):
         generate(dataset.select([1, 0, *range(2, DIGITS)]), net, output=out, progress=False, **DEMO)
@@ -150,6 +153,22 @@ class Strange:
         return "no pair"
 
 
+class Augmented(Strange):
+    def __getitem__(self, place):
+        return torch.rand(3, 32, 32), place
+
+
+class Growing(SmallNet):
+    """It gives more logits from its twelfth batch on, after all proofs."""
+
+    calls = 0
+
+    def forward(self, images):
+        self.calls += 1
+        logits = super().forward(images)
+        return torch.cat([logits, logits + 9], 1) if self.calls > 11 else logits
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -172,6 +191,20 @@ class Strange:
             {"source": TensorDataset(torch.zeros(4, 5, 32, 32), torch.arange(4))},
             "source: the image of item 0 is uint8 of shape [32, 32, 5]; give a PIL image, a tensor [3, H, W]",
         ),
+        (
+            {"source": [(np.zeros((32, 32), np.uint8), 1.7)]},
+            "source: the label of item 0 is 1.7; give classes as numbers",
+        ),
+        (
+            {"source": [(np.zeros((32, 32), np.uint8), True)]},
+            "source: the label of item 0 is True; give classes as num",
+        ),
+        (
+            {"source": [(np.zeros((32, 32), np.uint8), "cat")]},
+            "source: the label of item 0 is 'cat'; give classes as n",
+        ),
+        ({"source": Augmented()}, "source: gives other images when it is read again; turn off what is random in it"),
+        ({"classifier": Growing()}, "classifier: returns 20 logits for an image, and there are 10 labels"),
         ({"source": "mnist-lenet", "generator": None, "image_size": 64}, "image_size: give it beside a generator"),
         ({"source": "mnist-lenett"}, "did you mean mnist-lenet?"),
     ],
@@ -182,6 +215,27 @@ def test_mistakes_are_one_line(dataset, net, tmp_path, change, message):
         generate(given.pop("source"), output=tmp_path / "out", **given)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_networks_are_compared_on_a_dataset(dataset, net, other, tmp_path):
+    given = {"generator": DEMO["generator"], "oracle": DEMO["oracle"], "budget": 1, "step_size": 0.03, "config": "mine"}
+    evaluation = compare(dataset, {"a": net, "b": other}, tmp_path / "out", progress=False, **given)
+    assert {place.split for place in evaluation.own.ranking} == {f"{tmp_path / 'out'}:mine/{name}" for name in "ab"}
+    assert [[result.conditioned for result in row] for row in evaluation.matrix] == [[True, False], [False, True]]
+    alone = generate(dataset, net, output=tmp_path / "out", split="a", progress=False, **given)
+    assert alone.summary.fmr == evaluation.matrix[0][0].total.fmr  # what compare made is what generate makes
+    with pytest.raises(UserError, match="source: a dataset needs .*; there is no generator"):
+        compare(dataset, {"a": net, "b": other}, tmp_path / "new")
+    for few in ([net, other], {"a": net}):
+        with pytest.raises(UserError, match="classifiers: a comparison needs at least two, by their names: {'a': net"):
+            compare(dataset, few, tmp_path / "new", **given)
+
+
+def test_a_dataset_that_is_no_split_is_told_so(digits, dataset, net):
+    for given in (Strange(), list(zip(*digits, strict=True))):
+        with pytest.raises(UserError, match=r"split.*is no split; give a reference, or a datasets\.Dataset .*generate"):
+            evaluate(given, {"net": net}, progress=False)
+    assert evaluate(dataset, {"net": net}, progress=False).results[0].total.perturbed_accuracy
 
 
 def test_images_of_any_common_form_are_the_same(digits):
@@ -195,6 +249,8 @@ def test_images_of_any_common_form_are_the_same(digits):
         TensorDataset(channels_first[:, :1].float() / 255, torch.tensor(labels)),  # digits are grey
         list(zip(images, labels, strict=True)),
         list(zip(images[..., 0], map(np.int64, labels), strict=True)),
+        list(zip(images, map(float, labels), strict=True)),
+        list(zip(images, torch.tensor(labels)[:, None], strict=True)),
     ]
     loaded = [[example.image.tobytes() for example in Config.of(form).build().load(0, DIGITS, 32)] for form in forms]
     assert loaded == [[image.tobytes() for image in images]] * len(forms)

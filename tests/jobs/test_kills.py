@@ -243,7 +243,7 @@ def test_a_full_disk_is_a_line_and_after_making_room_the_job_goes_on(recipe, sma
 def test_a_read_only_folder_is_told_before_any_work(recipe, small_disk):
     disk, remount = small_disk
     remount("ro")
-    with pytest.raises(UserError, match=r"disk/out: can't be written: .*/disk is read-only; choose another --output"):
+    with pytest.raises(UserError, match=r"disk/out: can't be written: .*/disk is read-only; choose another output="):
         make_split(recipe(), disk / "out")
 
 

@@ -10,7 +10,7 @@ from torchvision.transforms import ToTensor
 from fmrgen import evaluate, open_split
 from fmrgen.errors import UserError
 from fmrgen.jobs.export import export
-from fmrgen.recipe import load_classifier, load_source
+from fmrgen.recipe import load_source, parse_classifier
 
 LENET = "asset:mnist/lenet"
 
@@ -29,7 +29,7 @@ def said(finished_split):
 
 def test_clip_benchmark_reads_the_layout_with_its_own_reader(exported, said, finished_split):
     builder = pytest.importorskip("clip_benchmark.datasets.builder")
-    network = load_classifier(LENET)[1].build()
+    network = parse_classifier(LENET)[1].build()
     for part, column, rows in (("test", "prediction", said[said.valid]), ("original", "original_prediction", said)):
         dataset = builder.build_wds_dataset("fmrgen", ToTensor(), split=part, data_dir=str(exported))
         assert dataset.classes == [str(digit) for digit in range(10)]
@@ -72,7 +72,7 @@ def test_timms_reader_over_the_folders(finished_split, said, tmp_path):
     from timm.data import create_dataset
 
     export(str(finished_split), tmp_path / "folders", "imagefolder")
-    network = load_classifier(LENET)[1].build()
+    network = parse_classifier(LENET)[1].build()
     for column, answers in (("image", "prediction"), ("original", "original_prediction")):
         dataset = create_dataset("", root=str(tmp_path / "folders" / column), transform=ToTensor())
         found = {}

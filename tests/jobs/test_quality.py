@@ -59,7 +59,7 @@ def test_perceptual_distances_where_weights_can_be_had(monkeypatch):
     torch.manual_seed(0)
     assert quality.lpips(images, images, download=True).value == pytest.approx(0, abs=1e-6)
     assert quality.lpips(images, images.flip(0), download=True).value > 0.001
-    assert str(quality.rfid(images, images)) == "left out: needs --images 2048 or more"
+    assert str(quality.rfid(images, images)) == "left out: needs images=2048 or more"
 
     def fails(*_, **__):
         raise OSError("no network")

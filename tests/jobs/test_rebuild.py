@@ -93,7 +93,7 @@ def test_other_originals_are_named(delta, tmp_path):
 def test_another_split_in_its_place_is_not_touched(delta, tmp_path):
     make_split(load_recipe("mnist-lenet", ["source.limit=8", "perturb.budget=1"]), tmp_path / "out")
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
-    with pytest.raises(UserError, match="out:mnist/lenet was made by another recipe: .*choose another --output"):
+    with pytest.raises(UserError, match="out:mnist/lenet was made by another recipe: .*choose another output="):
         rebuild(delta, SOURCE, tmp_path / "out")
     assert {path: path.read_bytes() for path in before} == before
 

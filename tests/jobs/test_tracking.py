@@ -94,7 +94,7 @@ def test_a_tracker_that_fails_stops_no_job(fake, recipe, tmp_path, monkeypatch, 
     monkeypatch.setattr(own, "_LAST_WORDS", 15.0 if "sleep" not in at_start else 1.0)
     began = time.monotonic()
     _, (note,) = make(recipe, tmp_path, "trackio", monkeypatch)
-    assert note.startswith("--log-with trackio: ")
+    assert note.startswith("trackers trackio: ")
     assert note.endswith(f"{trouble}; the job went on without it")
     assert time.monotonic() - began < 120
 

@@ -10,7 +10,7 @@ from fmrgen.classifiers.base import Classifier
 from fmrgen.classifiers.lenet import Config as LenetConfig
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
-from fmrgen.recipe import load_classifier, load_recipe
+from fmrgen.recipe import load_recipe, parse_classifier
 from fmrgen.training.copies import PerturbedCopies
 from fmrgen.training.loop import train
 from fmrgen.training.objectives.consistency import Config as ConsistencyConfig
@@ -61,7 +61,7 @@ def test_a_run_with_copies_trains_and_loads(tmp_path, finished_split):
         "model={kind: consistency, classifier: {kind: lenet}, image_size: 32}",
     ]
     train(load_train_recipe("train/mnist-lenet", changes), tmp_path / "own")
-    assert load_classifier(str(tmp_path / "own"))[1].build()(torch.rand(1, 3, 32, 32)).shape == (1, 10)
+    assert parse_classifier(str(tmp_path / "own"))[1].build()(torch.rand(1, 3, 32, 32)).shape == (1, 10)
     with pytest.raises(UserError, match="nowhere"):
         train(load_train_recipe("train/mnist-lenet", [*changes, "copies=nowhere"]), tmp_path / "other")
 

@@ -99,14 +99,14 @@ def test_another_recipe_and_broken_checkpoints_are_refused(tmp_path, capsys):
         "train/mnist-lenet",
         [*FEW, "schedule.steps=12", "model={kind: consistency, classifier: {kind: lenet}, image_size: 32}"],
     )
-    with pytest.raises(UserError, match=r"checkpoint\.pt: is the checkpoint of another recipe; give another --output"):
+    with pytest.raises(UserError, match=r"checkpoint\.pt: is the checkpoint of another recipe; give another output="):
         train(other, tmp_path / "own")
     (tmp_path / "own/checkpoint.pt").write_bytes(b"cut")
     with pytest.raises(UserError, match="not a readable checkpoint"):
         train(recipe, tmp_path / "own")
     (tmp_path / "own/checkpoint.pt").unlink()
     train(recipe, tmp_path / "own")
-    with pytest.raises(UserError, match="holds weights of another recipe; give another --output"):
+    with pytest.raises(UserError, match="holds weights of another recipe; give another output="):
         train(other, tmp_path / "own")
     assert run("train", "train/mnist-lenet", *FEW, "--output", tmp_path / "x", "--log-with", "nothing") == 2
     assert "--log-with: no tracker nothing; there are" in capsys.readouterr().err

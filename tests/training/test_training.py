@@ -11,7 +11,7 @@ from fmrgen.engine.attacks import attack_of_short_form
 from fmrgen.errors import UserError
 from fmrgen.generators.vqgan import Config as VqganConfig
 from fmrgen.oracles.clip import Config as ClipConfig
-from fmrgen.recipe import load_classifier, load_recipe
+from fmrgen.recipe import load_recipe, parse_classifier
 from fmrgen.training.images import TrainingImages
 from fmrgen.training.loop import train
 from fmrgen.training.perturbed import PerturbedImages
@@ -33,7 +33,7 @@ def test_lenet_learns_and_loads(tmp_path):
 @pytest.mark.parametrize("name", ["mnist-lenet", "mnist-vit", "mnist-convnext"])
 def test_a_trained_folder_is_a_classifier_in_one_word(name, tmp_path):
     train(load_train_recipe(f"train/{name}", [*QUICK, "schedule.steps=3"]), tmp_path / "trained")
-    _, section = load_classifier(str(tmp_path / "trained"))
+    _, section = parse_classifier(str(tmp_path / "trained"))
     classifier = section.build()
     assert classifier(torch.rand(2, 3, 32, 32)).shape == (2, 10)
     assert list(classifier.class_names) == [str(digit) for digit in range(10)]
@@ -81,7 +81,7 @@ def test_a_network_trained_under_attack_stands_it_better(tmp_path, rule):
     changes = [f"model.rule={rule}", "model.attack_steps=3", "augment.warp=0", *few]
     metrics = train(load_train_recipe("train/mnist-lenet-adversarial", changes), tmp_path / "own")
     assert metrics["accuracy"] > 0.5
-    hardened, plain = (load_classifier(name)[1].build() for name in (str(tmp_path / "own"), "asset:mnist/lenet"))
+    hardened, plain = (parse_classifier(name)[1].build() for name in (str(tmp_path / "own"), "asset:mnist/lenet"))
     loaded = list(recipe_images(100))
     images, labels = torch.stack([image for image, _ in loaded]), torch.tensor([label for _, label in loaded])
     attack = attack_of_short_form("pgd-10@0.2")

@@ -18,7 +18,7 @@ from fmrgen.config import ClassifierConfig, ComponentConfig
 from fmrgen.engine.interfaces import Judgement, Oracle
 from fmrgen.errors import UserError
 from fmrgen.generators.transform import Transform
-from fmrgen.recipe import load_classifier
+from fmrgen.recipe import parse_classifier
 from fmrgen.weights.checkpoint import freeze
 
 
@@ -135,7 +135,7 @@ def test_in_memory_the_originals_stay_and_other_classifiers_get_them_whole(finis
         def forward(self, images):
             return self.inner(images.mul_(0.1))
 
-    lenet = load_classifier("asset:mnist/lenet")[1].build()
+    lenet = parse_classifier("asset:mnist/lenet")[1].build()
     alone = evaluate([str(finished_split)], {"good": lenet}).results[0]
     beside = evaluate([str(finished_split)], {"bad": InPlace(lenet), "good": lenet}).results[1]
     assert beside.total == alone.total
