@@ -1,6 +1,7 @@
 """What ends a command before its time, and is told in one line."""
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -63,9 +64,19 @@ def printable(text: str) -> str:
     )
 
 
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def one_line(error: BaseException, length: int = 240) -> str:
-    """What `error` says, on one line and not without end; its type where it says nothing."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """What `error` says, on one line and not without end; its type where it says nothing.
+
+    What libraries make of a Hub that can't be asked is many sentences of advice; of that, what is so.
+    """
+    text = _not_here(error) or " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= length else f"{text[:length].rstrip()}…"
 
 
@@ -74,3 +85,20 @@ def unknown_message(what: str, name: object, known: Iterable[object]) -> str:
     names = [str(one) for one in known]
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     return f"unknown {what}, " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}")
+
+
+# How errors of the Hub's client, which is not imported here, and ours are called; datasets names them in its own.
+_UNASKED = re.compile(r"\b(OfflineModeIsEnabled|LocalEntryNotFoundError|UnreachableError)\b")
+
+
+def _not_here(error: BaseException) -> str | None:
+    """Where an error comes from what is not in the Hub's cache, and the Hub can't be asked: that."""
+    links = [*chain(error)]
+    names = {name for link in links for name in _UNASKED.findall(f"{type(link).__name__} {link}")}
+    if not names:
+        return None
+    causes = [*chain(next((link for link in links if _UNASKED.fullmatch(type(link).__name__)), None))]
+    if "OfflineModeIsEnabled" in names or (causes and type(causes[-1]).__name__ == "LocalEntryNotFoundError"):
+        return "it is not on this machine, and HF_HUB_OFFLINE is set"
+    why = f" ({' '.join(str(causes[-1]).split())[:80]})" if causes else ""
+    return f"it is not on this machine, and the Hub can't be reached{why}"

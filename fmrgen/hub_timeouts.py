@@ -1,23 +1,43 @@
-"""How the Hub's client asks: each request has its time-outs, no answer can ask for a pause without end, and what is
-the work of a moment draws no bars."""
+"""Requests to the Hub that come to an end: each has its time-outs, no answer can ask for a pause without end, and where
+nobody answers at all that is said at once. What is the work of a moment draws no bars.
+"""
 
 import logging
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from huggingface_hub import set_client_factory
+from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import _http, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, one_line
 
 _log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 300  # seconds; the Hub counts requests in windows of five minutes
 _CONNECT, _ANSWER, _WORK = 10.0, 60.0, 300.0  # seconds: to connect; for what is read, and for what is sent
 _UNHEARD = 5  # seconds of pause that need no line
+_NO_CONNECTION = ("ConnectError", "ConnectTimeout")  # of httpx, which is called otherwise from version to version
+_REMEMBERED = 30.0  # seconds for which a Hub that could not be reached is not tried again
+
+
+class UnreachableError(OfflineModeIsEnabled):
+    """Nobody answers at the Hub's address, and nobody has before: asking again in a moment is of no use.
+
+    The Hub's client takes it as it takes HF_HUB_OFFLINE: what is in its cache is used.
+    """
+
+
+class _Reached:
+    """What is known of the Hub: whether anybody has answered, and until when nobody is asked, and why."""
+
+    ever = False
+    not_until = 0.0
+    trouble = ""
 
 
 def bound_requests() -> None:
@@ -59,7 +79,23 @@ def _bounded_client(factory: Any) -> Any:
         "request": [*hooks["request"], _set_timeouts],
         "response": [*hooks["response"], _cap_pauses],
     }
+    client.send = partial(_send, client.send)
     return client
+
+
+def _send(send: Callable[..., Any], request: Any, **options: Any) -> Any:
+    """Sends a request. Raises UnreachableError where the first one of all finds nobody."""
+    if time.monotonic() < _Reached.not_until:
+        raise UnreachableError(_Reached.trouble)
+    try:
+        response = send(request, **options)
+    except Exception as error:
+        if _Reached.ever or type(error).__name__ not in _NO_CONNECTION:
+            raise
+        _Reached.not_until, _Reached.trouble = time.monotonic() + _REMEMBERED, one_line(error, 80)
+        raise UnreachableError(_Reached.trouble) from error
+    _Reached.ever = True
+    return response
 
 
 def _set_timeouts(request: Any) -> None:

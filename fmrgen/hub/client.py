@@ -22,8 +22,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import parse_ratelimit_headers, validate_repo_id
 
-from fmrgen.errors import UserError, one_line, option
-from fmrgen.hub_timeouts import LONGEST_WAIT, bound_requests
+from fmrgen.errors import UserError, chain, one_line, option
+from fmrgen.hub_timeouts import LONGEST_WAIT, UnreachableError, bound_requests
 
 _ATTEMPTS = 6
 _CONFLICTS = (409, 412)  # another commit came first
@@ -111,7 +111,7 @@ class HubClient:
             except UserError:
                 raise
             except Exception as error:
-                cause = next((link for link in _chain(error) if isinstance(link, _OF_THE_HUB)), None)
+                cause = next((link for link in chain(error) if isinstance(link, _OF_THE_HUB)), None)
                 if cause is None:
                     raise
                 status = _status(cause)
@@ -125,7 +125,10 @@ class HubClient:
 
     def _as_user_error(self, error: BaseException, status: int | None) -> UserError:
         """What the Hub said, and the cure."""
-        said = one_line(getattr(error, "server_message", None) or error, 160)
+        told = getattr(error, "server_message", None)
+        said = one_line(Exception(told) if told else error, 160)
+        if isinstance(error, UnreachableError):
+            return UserError(f"{self.name}: the Hub can't be reached ({error}); run the same command again when it can")
         if isinstance(error, OfflineModeIsEnabled):
             return UserError(f"{self.name}: HF_HUB_OFFLINE is set; unset it to reach the Hub")
         if isinstance(error, HFValidationError):
@@ -186,7 +189,7 @@ def client_errors() -> Iterator[None]:
         yield
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
         of_this_machine = isinstance(error, OSError) and error.errno is not None
-        if of_this_machine or any(isinstance(link, _OF_THE_HUB) for link in _chain(error)):
+        if of_this_machine or any(isinstance(link, _OF_THE_HUB) for link in chain(error)):
             raise
         raise _garbled(error) from error
 
@@ -211,12 +214,6 @@ class RejectedError(RepoError):
     """The Hub takes what was sent for invalid."""
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _status(error: BaseException) -> int | None:
     """What the Hub answered, where it did."""
     if isinstance(error, HfHubHTTPError):
@@ -235,7 +232,7 @@ def upload_errors(name: str) -> Iterator[None]:
     except UserError:
         raise
     except (OSError, RuntimeError, ValueError) as error:
-        if any(isinstance(link, _OF_THE_HUB) for link in _chain(error)):
+        if any(isinstance(link, _OF_THE_HUB) for link in chain(error)):
             raise
         if isinstance(error, ValueError) and not isinstance(error, JSONDecodeError):
             raise UserError(f"{name}: the Hub rejected the files: {one_line(error, 160)}") from error

@@ -62,7 +62,8 @@ def _imported_by(module: str) -> dict[str, Path]:
         finder.import_hook(module)
     except Exception:  # installed itself, or of no syntax that can be read
         return {}
-    return {name: Path(found.__file__) for name, found in finder.modules.items() if found.__file__}
+    files: dict[str, str | None] = {name: vars(found)["__file__"] for name, found in finder.modules.items()}
+    return {name: Path(file) for name, file in files.items() if file is not None}
 
 
 def _sha256(file: Path) -> str:

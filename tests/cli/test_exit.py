@@ -9,15 +9,19 @@ import sys
 import threading
 import time
 
+import httpx2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel
 from helpers import fmrgen, run, upload, wait_for
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from photos import lay_out
 
 from fmrgen.cli.display import _stacked
-from fmrgen.errors import printable
+from fmrgen.errors import UserError, one_line, printable
+from fmrgen.hub_timeouts import UnreachableError, _Reached, _send
+from fmrgen.recipe import load_oracle
 
 LENET = "{kind: lenet, num_classes: 2}"
 EVIL = "\x1b]0;PWNED\x07\x1b[2J\x9b31m\u202edesrever\r[red]x[/b]"
@@ -223,6 +227,49 @@ def test_every_request_has_time_outs():
         expected = bounds if isinstance(bounds, dict) else dict.fromkeys(("connect", "pool", "read", "write"), bounds)
         assert request.extensions["timeout"] == expected
     assert len(get_session().event_hooks["response"]) == 1
+
+
+def test_a_network_that_is_lost_in_between_is_waited_for(monkeypatch):
+    monkeypatch.setattr(_Reached, "ever", False)
+    monkeypatch.setattr(_Reached, "not_until", 0.0)
+    asked = []
+
+    def send(request):
+        asked.append(request)
+        if request == "lost":
+            raise httpx2.ConnectError("[Errno -2] Name or service not known")
+        return request
+
+    for _ in range(3):
+        with pytest.raises(UnreachableError, match="Name or service not known"):
+            _send(send, "lost")
+    assert asked == ["lost"]  # nobody is asked again for a while
+    monkeypatch.setattr(_Reached, "not_until", 0.0)
+    assert _send(send, "there") == "there"
+    with pytest.raises(httpx2.ConnectError):
+        _send(send, "lost")
+
+
+def test_what_is_not_here_is_told_without_advice():
+    def error(cause, text):
+        try:
+            raise OSError(text) from cause
+        except OSError as found:
+            return found
+
+    refused = error(httpx2.ConnectError("[Errno 111] Connection refused"), "x")
+    advice = "We couldn't connect to 'https://huggingface.co' to load the files; check your internet connection"
+    for found, why in (
+        (error(error(UnreachableError("no such host"), "x"), advice), "the Hub can't be reached (no such host)"),
+        (error(LocalEntryNotFoundError("offline"), advice), "HF_HUB_OFFLINE is set"),
+        (error(OfflineModeIsEnabled("offline"), advice), "HF_HUB_OFFLINE is set"),
+        (ConnectionError("Couldn't reach 'a/b' on the Hub (LocalEntryNotFoundError)"), "the Hub can't be reached"),
+    ):
+        assert one_line(found) == f"it is not on this machine, and {why}"
+    assert one_line(refused) == "x"
+    for text in ("zero_shot:a/b", "open_clip:a/b"):
+        with pytest.raises(UserError, match="it is not on this machine, and HF_HUB_OFFLINE is set"):
+            load_oracle(text)[1].build()
 
 
 def test_pauses_are_cut_and_told(place, hub):
