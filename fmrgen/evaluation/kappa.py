@@ -22,7 +22,8 @@ def cohen_kappa(ours: np.ndarray, theirs: np.ndarray) -> Estimate | None:
     """Cohen's kappa of two judges.
 
     Args:
-        ours, theirs: what each says of the same images, int [N].
+        ours: what the one says of images, int [N].
+        theirs: what the other says of the same, int [N].
 
     Returns:
         At most 1, which is always the same, with the bootstrap's interval; None for fewer than two images, or where all
