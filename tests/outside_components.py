@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from fmrgen import ComponentConfig, Generator, Judgement, Latents, Oracle, OracleConfig
-from fmrgen.recipe import load_classifier
+from fmrgen.recipe import parse_classifier
 
 
 class SmallNet(nn.Module):
@@ -72,7 +72,7 @@ class HalfTrained(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.lenet = load_classifier("asset:mnist/lenet")[1].build()
+        self.lenet = parse_classifier("asset:mnist/lenet")[1].build()
 
     def forward(self, images):
         logits = self.lenet(images)

@@ -128,7 +128,7 @@ def _at_chance(said: Predictions, labels: np.ndarray, classes: int) -> list[str]
         f"the {name} is right on {(images['original'] == labels).mean():.1%} of {len(labels):,} originals, hardly "
         "better than chance: are its weights loaded, and its classes in the order of the labels?"
         for name, images in said.items()
-        if is_at_chance(labels, images["original"], classes)
+        if (images["original"] >= 0).all() and is_at_chance(labels, images["original"], classes)
     ]
 
 
