@@ -21,7 +21,7 @@ from photos import lay_out
 from fmrgen.cli.display import _stacked
 from fmrgen.errors import UserError, one_line, printable
 from fmrgen.hub_timeouts import UnreachableError, _Reached, _send
-from fmrgen.recipe import load_oracle
+from fmrgen.recipe import parse_oracle
 
 LENET = "{kind: lenet, num_classes: 2}"
 EVIL = "\x1b]0;PWNED\x07\x1b[2J\x9b31m\u202edesrever\r[red]x[/b]"
@@ -269,7 +269,7 @@ def test_what_is_not_here_is_told_without_advice():
     assert one_line(refused) == "x"
     for text in ("zero_shot:a/b", "open_clip:a/b"):
         with pytest.raises(UserError, match="it is not on this machine, and HF_HUB_OFFLINE is set"):
-            load_oracle(text)[1].build()
+            parse_oracle(text)[1].build()
 
 
 def test_pauses_are_cut_and_told(place, hub):
