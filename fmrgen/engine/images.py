@@ -26,7 +26,7 @@ def to_bytes(images: Tensor) -> Tensor:
 
 def on_byte_grid(images: Tensor) -> Tensor:
     """The nearest images that 8 bits can store, still in [0, 1]."""
-    return (images * 255).round().clamp(0, 255) / 255
+    return (images * 255).round_().clamp_(0, 255).div_(255)
 
 
 def as_float32(values: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Generator, Latents, Oracle, Originals
 from fmrgen.engine.models import Models, row_seed
 from fmrgen.engine.options import PerturbOptions
-from fmrgen.engine.slots import Row, Slots, new_rows
+from fmrgen.engine.slots import Rows, Slots, new_rows
 from fmrgen.engine.updates import UPDATES, Update
 from fmrgen.records import Example, Perturbed
 
@@ -109,8 +109,8 @@ def _encoded(
     options: PerturbOptions,
     keep_latents: bool,
     encodings: Encodings | None,
-) -> Iterator[Row]:
-    """Examples as rows ready for a slot, encoded `models.together` at a time; a short batch is padded."""
+) -> Iterator[Rows]:
+    """Examples as rows ready for slots, encoded `models.together` at a time; a short batch is padded."""
     while batch := list(islice(examples, models.together)):
         for example in batch:
             check_example(example, models.generator.image_size)
@@ -124,28 +124,27 @@ def _encoded(
         latents = make() if encodings is None else encodings(begun, labels, seeds, make)
         measures = models.measure(images, labels)
         target = targets(labels, measures["oracle_label"], options)
-        rows = new_rows(latents, images, torch.tensor(ids), labels, target, measures, options.budget, keep_latents)
+        rows = new_rows(latents, images, ids, labels, target, measures, options.budget, keep_latents)
         rows |= rule.memory(latents.free, [row_seed(options.seed, example_id, "update") for example_id in ids])
         if options.start_noise:
             noise = [_noise(latents.free[0], row_seed(options.seed, example_id, "start")) for example_id in ids]
             rows["start_noise"] = options.start_noise * torch.stack(noise)
-        for row in range(len(batch)):
-            yield {name: values[row] for name, values in rows.items()}
+        yield {name: values[: len(batch)] for name, values in rows.items()}
 
 
 def _noise(like: Tensor, seed: int) -> Tensor:
     return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)).to(like)
 
 
-def _fastest_slots(models: Models, row: Row, most: int | None) -> int:
+def _fastest_slots(models: Models, rows: Rows, most: int | None) -> int:
     """The fewest slots that make about as many image-passes per second as any number of them."""
     tried: list[float] = []  # rates of 1, 2, 4, … slots
     for slots in _SLOTS_TRIED:
         if most is not None and slots > max(1, most):
             break
-        fixed = _repeated(row["fixed"], slots) if "fixed" in row else None
-        latents = Latents(_repeated(row["free"], slots), fixed)
-        originals = Originals(_repeated(row["original"], slots), _repeated(row["label"], slots))
+        fixed = _repeated(rows["fixed"], slots) if "fixed" in rows else None
+        latents = Latents(_repeated(rows["free"], slots), fixed)
+        originals = Originals(_repeated(rows["original"], slots), _repeated(rows["label"], slots))
         seconds = models.seconds_of_a_pass(latents, originals, _TIMED_SECONDS)
         if seconds is None:
             break
@@ -155,5 +154,6 @@ def _fastest_slots(models: Models, row: Row, most: int | None) -> int:
     return next(slots for slots, rate in zip(_SLOTS_TRIED, tried, strict=False) if _GAIN * rate >= max(tried))
 
 
-def _repeated(value: Tensor, rows: int) -> Tensor:
-    return value.unsqueeze(0).expand(rows, *value.shape).contiguous()
+def _repeated(values: Tensor, slots: int) -> Tensor:
+    """The first row of `values`, so many times."""
+    return values[:1].expand(slots, *values.shape[1:]).contiguous()

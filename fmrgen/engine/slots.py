@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from fmrgen.engine.images import to_bytes
 from fmrgen.engine.interfaces import Latents, Originals
 from fmrgen.records import Perturbed, StopReason
 
-_FEWEST = 16  # below, kernels round the last bits of a row differently from one batch size to the next
+_FEWEST, _STEP = 16, 8  # of many slots, as the last images end: with other numbers kernels round last bits differently
 _ENDS = tuple(StopReason)
 _UNFINISHED = -1
 PARTS = ("generator", "classifier", "oracle", "gradient")  # what may be no number
@@ -22,7 +21,7 @@ _COLUMNS = (
     *(f"{of}_{name}" for of in ("original", "reconstruction") for name in _LABELS),
 )
 
-Row = dict[str, Tensor]
+Rows = dict[str, Tensor]  # of images that wait for a slot, [n, …] each
 
 
 # What is kept of every step of a row, under `step_…`, and the column that it is in.
@@ -62,16 +61,17 @@ class PassOutput:
 def new_rows(
     latents: Latents,
     originals: Tensor,
-    ids: Tensor,
+    ids: list[int],
     labels: Tensor,
     target: Tensor,
     measures: dict[str, Tensor],
     budget: int,
     keep_latents: bool,
-) -> dict[str, Tensor]:
+) -> Rows:
     """The state of images before their first pass; nothing is accepted yet, so the stored image is the original."""
     count, device = len(ids), originals.device
-    rows = {"free": latents.free, "initial_free": latents.free.clone(), "label": labels, "target": target, "id": ids}
+    rows = {"free": latents.free, "initial_free": latents.free.clone(), "label": labels, "target": target}
+    rows["id"] = torch.tensor(ids, device=device)
     if latents.fixed is not None:
         rows["fixed"] = latents.fixed
     if keep_latents:
@@ -96,10 +96,10 @@ class Slots:
 
     def __init__(self, size: int, shrinks: bool) -> None:
         self.size, self.shrinks = size, shrinks
-        self.fewest = _FEWEST if size > _FEWEST else 1
+        self.fewest, self.step = (_FEWEST, _STEP) if size > _FEWEST else (1, 1)
         self.occupied = [False] * size
         self.rows: dict[str, Tensor] = {}
-        self.parked: list[Row] = []  # in flight, without a slot since memory ran out
+        self.waiting: list[Rows] = []  # encoded, or in flight when memory ran out
 
     def __getitem__(self, name: str) -> Tensor:
         return self.rows[name]
@@ -116,38 +116,39 @@ class Slots:
     def originals(self) -> Originals:
         return Originals(self["original"], self["label"])
 
-    def refill(self, queue: Iterator[Row]) -> None:
-        """Puts waiting rows into empty slots; where no more will come, halves the slots as the last images allow."""
+    def refill(self, queue: Iterator[Rows]) -> None:
+        """Puts waiting rows into empty slots; where no more will come, gives up slots that the last images leave."""
         empty = [slot for slot in range(self.size) if not self.occupied[slot]]
-        incoming = [self.parked.pop() for _ in range(min(len(self.parked), len(empty)))]
-        incoming += islice(queue, len(empty) - len(incoming))
-        drained = len(incoming) < len(empty)
-        if incoming:
-            filled = empty[: len(incoming)]
-            for name in incoming[0]:
-                values = torch.stack([row[name] for row in incoming])
-                if name not in self.rows:
-                    self.rows[name] = values[:1].expand(self.size, *values.shape[1:]).clone()
-                self.rows[name][filled] = values
-            for slot in filled:
-                self.occupied[slot] = True
-        if drained and self.shrinks:
+        while empty and (rows := self.waiting.pop() if self.waiting else next(queue, None)) is not None:
+            count = min(len(empty), len(rows["id"]))
+            self._put(rows, empty[:count])
+            empty = empty[count:]
+        if empty and self.shrinks:
             self._shrink()
 
+    def _put(self, rows: Rows, slots: list[int]) -> None:
+        """Puts the first of `rows` into `slots`; the others wait."""
+        where, count = torch.tensor(slots, device=rows["id"].device), len(slots)
+        for name, values in rows.items():
+            if name not in self.rows:
+                self.rows[name] = values[:1].expand(self.size, *values.shape[1:]).clone()
+            self.rows[name][where] = values[:count]
+        for slot in slots:
+            self.occupied[slot] = True
+        if count < len(rows["id"]):
+            self.waiting.append({name: values[count:] for name, values in rows.items()})
+
     def _shrink(self) -> None:
-        size = self.size
-        while size // 2 >= max(self.active, self.fewest):
-            size //= 2
+        size = min(self.size, max(self.fewest, -(-self.active // self.step) * self.step))
         if size < self.size:
             self._keep(sorted(range(self.size), key=lambda slot: not self.occupied[slot])[:size])
 
     def halve(self) -> None:
         """Half the slots, for want of memory; what was in the others waits."""
-        kept, given_up = range(self.size // 2), range(self.size // 2, self.size)
-        for slot in given_up:
-            if self.occupied[slot]:
-                self.parked.append({name: values[slot].clone() for name, values in self.rows.items()})
-        self._keep(list(kept))
+        half = self.size // 2
+        if given_up := [slot for slot in range(half, self.size) if self.occupied[slot]]:
+            self.waiting.append({name: values[given_up] for name, values in self.rows.items()})
+        self._keep(list(range(half)))
 
     def _keep(self, slots: list[int]) -> None:
         self.rows = {name: values[slots] for name, values in self.rows.items()}
@@ -269,5 +270,6 @@ def first_fault(*parts: Tensor) -> Tensor:
 
 
 def all_finite(values: Tensor) -> Tensor:
-    """Whether all of each row is finite, [S]."""
-    return values.isfinite().flatten(1).all(1) if values.ndim > 1 else values.isfinite()
+    """Whether all of each row is finite, [S]: whether its extremes are, which takes less."""
+    rows = values.reshape(len(values), -1)
+    return rows.amax(1).isfinite() & rows.amin(1).isfinite()

@@ -10,6 +10,7 @@ from helpers import SIZE, perturb, smooth_images, tiny_network, tiny_vqgan
 from torch import nn
 
 from fmrgen.engine.models import row_seed
+from fmrgen.engine.slots import all_finite
 from fmrgen.generators.transform import Transform
 from fmrgen.records import Example, StopReason
 
@@ -176,6 +177,13 @@ def test_logits_that_are_not_finite_end_the_row_with_the_image_before(slots):
     assert math.isfinite(rows[1].loss)
 
 
+def test_a_row_is_finite_where_all_of_its_values_are():
+    values = torch.tensor([[1e38, -1e38, 1e38], [0, float("nan"), 2], [0, 1, float("inf")], [-float("inf"), 0, 1]])
+    for rows in (values, values.view(4, 1, 3, 1), values.T.contiguous().T):
+        assert all_finite(rows).tolist() == [True, False, False, False]
+    assert all_finite(values[:, 2]).tolist() == [True, True, False, True]
+
+
 def test_one_decode_per_step_and_full_slots():
     """Every slot works until the images run out; a row of n steps takes n + 1 passes, the last slots fewer and fewer."""
     decoded = []
@@ -206,6 +214,7 @@ def test_one_decode_per_step_and_full_slots():
     assert while_full > 0.7 * len(active)
     assert decoded[0] == 32
     assert decoded[-1] == 16  # shrunk to what is left
+    assert all(size - count < 8 for size, count in zip(decoded, active, strict=True) if size > 16)
 
 
 def test_reencode_encodes_once_for_each_step_and_image():

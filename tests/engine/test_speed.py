@@ -128,15 +128,17 @@ def test_stop_reasons_survive_in_the_last_slots():
     """Few slots shrink to what is left; a row does not care."""
     levels = [0.1 + 0.065 * i for i in range(9)]
     settings = {"budget": 12, "step_size": STEP}
-    decoded = []
+    decoded, active = [], []
 
     class Counting(Identity):
         def decode(self, latents):
             decoded.append(len(latents.free))
             return super().decode(latents)
 
-    rows = by_id(perturb(grey(*levels), Brightness(), Counting(), Patient(0.6), **settings, slots=8))
+    models = Brightness(), Counting(), Patient(0.6)
+    rows = by_id(perturb(grey(*levels), *models, **settings, slots=8, on_pass=active.append))
     same_rows(rows, by_id(perturb(grey(*levels), Brightness(), Identity(), Patient(0.6), **settings, slots=1)))
     assert {row.stop_reason for row in rows.values()} == {StopReason.BUDGET, StopReason.ORACLE, StopReason.REJECTED}
+    assert decoded == active
     assert decoded[0] == 8
     assert min(decoded) < 8
