@@ -123,7 +123,19 @@ class ComponentConfig(StrictConfig):
     `kind` is a built-in name (the module of that name beside the component's base) or `package.module:Class`.
     """
 
+    FILES: ClassVar[tuple[str, ...]] = ("checkpoint", "mask")  # keys that name files, of a built-in kind that has them
+
     kind: str
+
+    def check_places(self, section: str) -> None:
+        """Raises UserError where a file or folder that it names is not there: `section` is its place in the recipe.
+
+        Imports no torch, so that a typo is told at once.
+        """
+        for key in () if ":" in self.kind else self.FILES:
+            file = getattr(self, key, None)
+            if file is not None and not file.startswith(("hf:", "asset:")) and not Path(file).is_file():
+                raise UserError(f"{section}.{key}: no such file as {file}")
 
     def build(self, device: "torch.device | str" = "cpu") -> Any:
         """The component itself, its weights loaded and on `device`. Raises UserError for what a user can mend."""
@@ -140,6 +152,15 @@ class ComponentConfig(StrictConfig):
     def places_it_reads(self) -> list[str]:
         """The files, folders and addresses that it would read, but for repos on the Hub and what fmrgen ships."""
         return [f"whatever {self.kind} likes"]
+
+
+def check_places(config: BaseModel, section: str = "") -> None:
+    """`ComponentConfig.check_places` of a section, or of all in a recipe. Raises UserError."""
+    if isinstance(config, ComponentConfig):
+        config.check_places(section)
+    for key, value in config:
+        if isinstance(value, BaseModel):
+            check_places(value, f"{section}.{key}" if section else key)
 
 
 def _from_file(value: Any, info: ValidationInfo) -> Any:

@@ -99,6 +99,6 @@ def _not_here(error: BaseException) -> str | None:
         return None
     causes = [*chain(next((link for link in links if _UNASKED.fullmatch(type(link).__name__)), None))]
     if "OfflineModeIsEnabled" in names or (causes and type(causes[-1]).__name__ == "LocalEntryNotFoundError"):
-        return "it is not on this machine, and HF_HUB_OFFLINE is set"
+        return "it is not on this machine, and HF_HUB_OFFLINE is set; unset it"
     why = f" ({' '.join(str(causes[-1]).split())[:80]})" if causes else ""
     return f"it is not on this machine, and the Hub can't be reached{why}"

@@ -18,6 +18,7 @@ from fmrgen.config import (
     AnyConfig,
     ComponentConfig,
     StrictConfig,
+    check_places,
     known_keys,
     validate,
     without_later_defaults,
@@ -218,13 +219,12 @@ def parse_classifier(text: str) -> tuple[str, ComponentConfig]:
         Its name and its config; `config.build(device)` makes the network.
 
     Raises:
-        UserError: it is none of these.
+        UserError: it is none of these, or names a file that is not there.
     """
     name, reference = _name_and_reference(text)
     check_no_weights(reference)
     if reference.lstrip().startswith("{"):
-        tree = {"classifier": parse_yaml(reference, reference)}
-        section = validate(ClassifierOnly, tree, reference).classifier
+        section = _classifier_of({"classifier": parse_yaml(reference, reference)}, reference)
         which = getattr(section, "model", None) or getattr(section, "target", None) or section.kind
         return name or Path(which.rpartition(":")[2]).name, section
     if is_recipe(reference):
@@ -242,7 +242,13 @@ def parse_classifier(text: str) -> tuple[str, ComponentConfig]:
         default = Path(rest).stem
     elif Path(default).exists():
         default = Path(default).resolve().name  # the way to it is nobody's business
-    return str(name or default), validate(ClassifierOnly, tree, reference).classifier
+    return str(name or default), _classifier_of(tree, reference)
+
+
+def _classifier_of(tree: Any, name: str) -> ComponentConfig:
+    found = validate(ClassifierOnly, tree, name)
+    check_places(found)
+    return found.classifier
 
 
 def load_classifiers(texts: Sequence[str]) -> dict[str, ComponentConfig]:
@@ -277,16 +283,20 @@ def parse_oracle(text: str) -> tuple[str, ComponentConfig]:
         Its name and its config; `config.build(device)` makes the oracle.
 
     Raises:
-        UserError: it is none of these.
+        UserError: it is none of these, or names a file that is not there.
     """
     name, reference = _name_and_reference(text)
     if reference.lstrip().startswith("{"):
         section = oracle_config_of(parse_yaml(reference, reference), reference)
-        return name or section.kind, section
-    if is_recipe(reference):
-        return name or Path(reference).stem, oracle_config_of(read_recipe(reference).get("oracle"), reference)
-    default = re.sub(r"[^\w.-]+", "-", reference.rstrip("/").rpartition("/")[2]).strip("-.")
-    return name or default, oracle_of_short_form(reference)
+        default = section.kind
+    elif is_recipe(reference):
+        section = oracle_config_of(read_recipe(reference).get("oracle"), reference)
+        default = Path(reference).stem
+    else:
+        section = oracle_of_short_form(reference)
+        default = re.sub(r"[^\w.-]+", "-", reference.rstrip("/").rpartition("/")[2]).strip("-.")
+    check_places(section, "oracle")
+    return name or default, section
 
 
 def load_oracles(texts: Sequence[str]) -> dict[str, ComponentConfig]:
@@ -334,9 +344,10 @@ def _check_fixed(reference: str) -> None:
 
 def load_source(text: str) -> SourceConfig:
     """The source of a recipe, or a source section as inline YAML. Raises UserError."""
-    if text.lstrip().startswith("{"):
-        return source_config_of(parse_yaml(text, text), text)
-    return source_config_of(read_recipe(text).get("source"), text)
+    is_section = text.lstrip().startswith("{")
+    found = source_config_of(parse_yaml(text, text) if is_section else read_recipe(text).get("source"), text)
+    check_places(found, "source")
+    return found
 
 
 def source_config_of(tree: Any, name: str) -> SourceConfig:

@@ -1,7 +1,9 @@
 """Components: anyone's own by import path, each built-in kind, and what does not fit is told before any work."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -26,7 +28,7 @@ from fmrgen.classifiers.base import (
     left_out_note,
 )
 from fmrgen.components import build_component
-from fmrgen.config import config_class
+from fmrgen.config import check_places, config_class
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError
 from fmrgen.generators.vae import Config as VaeConfig
@@ -84,6 +86,29 @@ def test_threads_that_build_at_once_build_what_one_alone_does():
 
     with ThreadPoolExecutor(4) as pool:
         assert [*pool.map(build, range(12))] == [alone] * 12
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("classifier.checkpoint=gone.pth", "classifier.checkpoint: no such file as gone.pth"),
+        ("classifier={kind: onnx, model: gone.onnx}", "classifier.model: no such file as gone.onnx"),
+        ("classifier={kind: zoo, model: cifar10-engstrom2019, folder: gone}", "classifier.folder: gone has no Engstrom2019Robustness.pt"),
+        ("generator.mask=gone.safetensors", "generator.mask: no such file as gone.safetensors"),
+        ("oracle={kind: classifier, classifier: {kind: lenet, checkpoint: gone.pth}}", "oracle.classifier.checkpoint: no such file as gone.pth"),
+        ("source={kind: imagefolder, path: gone}", "source.path: gone is not a folder of class folders"),
+        ("source={kind: arrays, images: gone.npy, labels: gone.npy}", "source.images: no such file as gone.npy"),
+        ("source={kind: datasets, path: ./gone}", "source.path: ./gone: no such file or folder"),
+        ("source={kind: datasets, path: gone.parquet}", "source.path: gone.parquet: no such file"),
+        ("source={kind: webdataset, urls: 'gone-{0..3}.tar'}", "source.urls: gone-0.tar and 3 other files do not exist"),
+        ("classifier.checkpoint=hf:someone/repo/net.pth", None),
+        ("source={kind: datasets, path: owner/name}", None),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_told_before_anything_is_built(change, message):
+    recipe = load_recipe("mnist-lenet", [change])
+    with pytest.raises(UserError, match=re.escape(message)) if message else nullcontext():
+        check_places(recipe)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ class Config(ClassifierConfig):
     outputs.
     """
 
+    FILES = ("model",)
+
     kind: str = "onnx"
     model: str
     mean: list[float] = Field([0.485, 0.456, 0.406], min_length=3, max_length=3)

@@ -132,6 +132,10 @@ class Config(ClassifierConfig):
             raise ValueError(f"no {model}; there are {', '.join(MODELS)}")
         return model
 
+    def check_places(self, section: str) -> None:
+        if self.folder is not None:
+            self._file(MODELS[self.model])
+
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         published, key = MODELS[self.model], "classifier.model"
         path = self._file(published)

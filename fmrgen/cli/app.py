@@ -89,6 +89,7 @@ def generate(
 
     Run the same command again to resume, on any number of processes.
     """
+    from fmrgen.config import check_places
     from fmrgen.recipe import load_recipe
 
     if push is None and (public or replace):
@@ -97,6 +98,7 @@ def generate(
         raise UserError("--push needs the whole split, --part makes one of its parts; merge the parts, then push")
     own_part = _parse_part(part)
     loaded = load_recipe(recipe, limited(limit, overrides))
+    check_places(loaded)
 
     from fmrgen.cli import display, progress
     from fmrgen.jobs.generate import make_split
@@ -204,6 +206,11 @@ def verify(
 
     Judges and classifies every stored image again. Exits with 1 and a list if something is wrong.
     """
+    from fmrgen.storage.reference import check_there
+
+    if not files:
+        check_there(split)
+
     from fmrgen.cli import display, progress
 
     display.quiet_libraries()

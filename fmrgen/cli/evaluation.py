@@ -101,8 +101,10 @@ def evaluate(
 
     Exits with 1, all results written, if a classifier gave no finite output at all.
     """
+    from fmrgen.config import check_places
     from fmrgen.engine.attacks import attack_of_short_form
     from fmrgen.recipe import load_classifiers, load_fixed_sets, load_source
+    from fmrgen.storage.reference import check_there
 
     if not splits and not fixed:
         raise UserError("SPLIT: none is given; name one, or pass --fixed SETS")
@@ -113,6 +115,11 @@ def evaluate(
     formats = plot_formats(plots)
     if attack is not None:
         attack_of_short_form(attack)
+    for split in splits or []:
+        check_there(split)
+    for name, chosen in sets.items():
+        for part in chosen.sources(name).values():
+            check_places(part, "source")
 
     from fmrgen.cli import display, progress
     from fmrgen.jobs.evaluate import evaluate as run

@@ -29,9 +29,11 @@ def inspect(
     quiet: QuietOption = False,
 ) -> None:
     """Try a recipe on a few images and propose a step size."""
+    from fmrgen.config import check_places
     from fmrgen.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
+    check_places(loaded)
 
     from fmrgen.cli import display
     from fmrgen.jobs.inspect import inspect as run
@@ -69,11 +71,13 @@ def sparsify(
 
     Writes a mask for `generator.mask`: the paper's sparse model (App. I).
     """
+    from fmrgen.config import check_places
     from fmrgen.recipe import load_recipe
 
     if regularization is not None and not 0 < regularization < float("inf"):
         raise UserError("--regularization: must be a positive number")
     loaded = load_recipe(recipe, [f"source.limit={samples}", *(overrides or [])])
+    check_places(loaded)
 
     from fmrgen.cli import display, progress
     from fmrgen.jobs.sparsify import sparsify as run
@@ -104,9 +108,11 @@ def train(
 
     Run the same command again to resume.
     """
+    from fmrgen.config import check_places
     from fmrgen.training.recipe import load_train_recipe
 
     loaded = load_train_recipe(recipe, overrides or [])
+    check_places(loaded)
 
     from fmrgen.cli import display, progress
     from fmrgen.training.loop import train as run

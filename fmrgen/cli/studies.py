@@ -65,16 +65,20 @@ def compare(
     Prints the own-split table and the transfer matrix (paper Tables 1 and 6). Splits that exist already are reused;
     run the same command again to resume.
     """
+    from fmrgen.config import check_places
     from fmrgen.recipe import load_classifiers, load_recipe
 
     named, formats = load_classifiers(classifiers), plot_formats(plots)
     if not others:
         loaded = load_recipe(recipe, limited(limit, overrides))
+        check_places(loaded)
         evaluation = _compare(loaded, named, output, seeds, batch_size, formats, quiet, as_json)
         if as_json and is_first_process():
             print(evaluation.to_json(), end="")
         return
     recipes = {Path(one).stem: load_recipe(one, limited(limit, overrides)) for one in (recipe, *others)}
+    for loaded in recipes.values():
+        check_places(loaded)
     if len(recipes) <= len(others):
         raise UserError("--with: two recipes have one name; give their files different ones")
 
@@ -158,9 +162,12 @@ def sweep(
 
     Prints one table and draws one plot of all. Run the same command again to resume.
     """
+    from fmrgen.config import check_places
     from fmrgen.jobs.sweep import parse_grid
 
     grid, formats = parse_grid(recipe, limited(limit, values)), plot_formats(plots)
+    for point in grid:
+        check_places(point.recipe)
 
     from fmrgen.cli import display, progress
     from fmrgen.jobs.sweep import sweep as run
@@ -200,11 +207,13 @@ def attack_oracle(
 
     Each image is attacked towards another class, as in the paper's App. L.
     """
+    from fmrgen.config import check_places
     from fmrgen.engine.attacks import radius
     from fmrgen.recipe import load_classifiers, load_recipe
 
     loaded = load_recipe(recipe, limited(limit, overrides))
     named = load_classifiers(classifiers) if classifiers else {}
+    check_places(loaded)
     radii = [radius(text) for text in epsilons or ["2/255", "4/255", "8/255", "16/255"]]
 
     from fmrgen.cli import display, progress

@@ -49,8 +49,10 @@ def judge(
     Their verdicts lie beside the split, in its folder or on the Hub. Run the same command again to resume.
     """
     from fmrgen.recipe import load_oracles
+    from fmrgen.storage.reference import check_there
 
     named = load_oracles(oracles)
+    check_there(split)
 
     from fmrgen.cli import display, progress
     from fmrgen.jobs.judge import judge as run
@@ -170,11 +172,13 @@ def gate(
     one of the two is no working network, 3 if the split does not tell.
     """
     from fmrgen.recipe import parse_classifier
+    from fmrgen.storage.reference import check_there
 
     for path in (junit, summary):
         if path is not None and path.is_dir():
             raise UserError(f"{path}: is a folder; name a file")
     (_, new), (_, old) = (parse_classifier(text) for text in (candidate, baseline))
+    check_there(split)
 
     from fmrgen.cli import display, progress
     from fmrgen.files import write_atomically
@@ -224,6 +228,10 @@ def show(
     ] = "png",
 ) -> None:
     """Show a split: a gallery page and a contact sheet."""
+    from fmrgen.storage.reference import check_there
+
+    check_there(split)
+
     from fmrgen.cli import display
     from fmrgen.report.show import show as run
 
@@ -256,6 +264,10 @@ def export(
     quiet: QuietOption = False,
 ) -> None:
     """Export a split for other tools."""
+    from fmrgen.storage.reference import check_there
+
+    check_there(split)
+
     from fmrgen.cli import display, progress
     from fmrgen.jobs.export import export as run
 

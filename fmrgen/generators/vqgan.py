@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class Config(GeneratorConfig):
     """Either `model` (a diffusers folder, asset or Hub id), or taming's `checkpoint` (.ckpt) and `config` (.yaml)."""
 
+    FILES = ("checkpoint", "config", "mask")
+
     kind: str = "vqgan"
     model: str | None = None
     revision: Revision = None

@@ -7,9 +7,9 @@ from fmrgen.errors import UserError, option
 from fmrgen.files import check_writable, sha256_of, write_atomically
 from fmrgen.jobs.lifecycle import claimed_alone, finish
 from fmrgen.metrics import Summary
-from fmrgen.storage.open import parse_reference
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, check_not_newer, check_same_job, check_same_version, read_all
+from fmrgen.storage.reference import parse_reference
 from fmrgen.storage.shards import SplitFolder
 
 _Part = tuple[Path, Provenance]

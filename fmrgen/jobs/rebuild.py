@@ -16,9 +16,10 @@ from fmrgen.metrics import Summary
 from fmrgen.recipe import load_source
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 from fmrgen.storage.delta import DIGEST, deltas_in, pixels_sha256, read_about, read_delta, rebuilt_file, write_delta
-from fmrgen.storage.open import choose_split, parse_reference
+from fmrgen.storage.open import choose_split
 from fmrgen.storage.paths import DELTAS, SplitPaths, splits_in
 from fmrgen.storage.provenance import check_not_newer, read_provenance
+from fmrgen.storage.reference import parse_reference
 
 _FITS: tuple[Fit, ...] = ("crop", "squash", "pad")
 

@@ -31,6 +31,8 @@ class Config(SourceConfig):
     another.
     """
 
+    FILES = ("images", "labels")
+
     kind: str = "arrays"
     images: str
     labels: str

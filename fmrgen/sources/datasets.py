@@ -49,7 +49,13 @@ class Config(SourceConfig):
             refuse_selection_of_a_stream(self, "set source.streaming=false")
         return self
 
+    def check_places(self, section: str) -> None:
+        is_files = self.data_files is not None or _builder_of_files(self.path) is not None
+        if not is_files and _looks_local(self.path) and not Path(self.path).exists():
+            raise UserError(f"{section}.path: {self.path}: no such file or folder")
+
     def build(self, device: object = "cpu") -> Source:
+        self.check_places("source")
         return self.open(_load(self))
 
     def code_it_runs(self) -> list[str]:
@@ -122,8 +128,6 @@ def _load(config: Config) -> Any:
         path, data_files = config.path, cast(Any, config.data_files)
         if data_files is None and (builder := _builder_of_files(path)) is not None:
             path, data_files = builder, {config.split: path}
-        elif _looks_local(path) and not folder.exists():
-            raise UserError(f"source.path: {path}: no such file or folder")
         elif not paths_among(config.path):  # others' repo on the Hub
             check_card_stays_inside(config.path, config.revision)
         return datasets.load_dataset(

@@ -20,6 +20,10 @@ class Config(SourceConfig):
     kind: str = "imagefolder"
     path: str
 
+    def check_places(self, section: str) -> None:
+        if not (Path(self.path) / _METADATA).is_file():
+            _class_folders(Path(self.path))
+
     def build(self, device: object = "cpu") -> Source:
         from datasets import ClassLabel, Dataset, Features, Image, Value
 
@@ -38,13 +42,18 @@ class Config(SourceConfig):
         return [self.path]
 
 
+def _class_folders(root: Path) -> list[str]:
+    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
+    if not names:
+        raise UserError(f"source.path: {root} is not a folder of class folders, and has no {_METADATA}")
+    return names
+
+
 def _of_folders(root: Path) -> tuple[dict[str, list[Any]], list[str] | None]:
     """Files and labels, and the names of the classes."""
     from PIL import Image as PILImage
 
-    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
-    if not names:
-        raise UserError(f"source.path: {root} is not a folder of class folders, and has no {_METADATA}")
+    names = _class_folders(root)
     suffixes = PILImage.registered_extensions()
     files = [
         (str(file), label)

@@ -49,13 +49,21 @@ class Config(SourceConfig):
     label: Annotated[str, AfterValidator(lambda ending: ending if "." in ending else ending.lower())] = "cls"
     tar_size: int | None = Field(None, ge=1)
 
-    def build(self, device: object = "cpu") -> Source:
+    def check_places(self, section: str) -> None:
+        self._tars()
+
+    def _tars(self) -> tuple[list[str], list[str]]:
+        """All tars, and those that are files here. Raises UserError where one of these is not there."""
         urls = [url for given in self._all_urls() for tars in _tars_of(given) for url in _matching(tars)]
         files = [url for url in urls if "://" not in url and not _is_command(url)]
         if missing := [url for url in files if not Path(url).is_file()]:
             more = len(missing) - 1
             which = f"{missing[0]} and {more} other file{'s' if more > 1 else ''} do" if more else f"{missing[0]} does"
             raise UserError(f"source.urls: {which} not exist")
+        return urls, files
+
+    def build(self, device: object = "cpu") -> Source:
+        urls, files = self._tars()
         labels = make_labels(self.classes, _names_beside(files))
         if len(files) == len(urls):
             return TarFiles(files, self, labels)

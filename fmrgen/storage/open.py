@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import datasets
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, load_dataset
@@ -20,33 +20,9 @@ from fmrgen.image_files import lies_in_repo, open_rgb, path_inside, stored_image
 from fmrgen.labels import Labels
 from fmrgen.storage.paths import DELTAS, SplitPaths, deltas_among, splits_among, splits_in
 from fmrgen.storage.provenance import Provenance, parse_provenance
+from fmrgen.storage.reference import SplitReference, files_on_the_hub, parse_reference
 from fmrgen.trust.cards import check_card_stays_inside
 from fmrgen.trust.parquet import FILES_CURE, check_parquet_files
-
-
-class SplitReference(NamedTuple):
-    """`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`; None where it is not said."""
-
-    repo: str
-    revision: str | None
-    config: str | None
-    split: str | None
-
-
-def parse_reference(text: str) -> SplitReference:
-    """What `text` names; a folder that is there goes before a repository. Raises UserError where it names no split."""
-    if text.strip() and Path(text).is_dir():
-        return SplitReference(text, None, None, None)
-    folder, _, place = text.rpartition(":")
-    if folder and Path(folder).is_dir() and (named := re.fullmatch(r"([\w.-]+)/([\w.]+)", place)):
-        return SplitReference(folder, None, named[1], named[2])
-    if folder and Path(folder).is_dir() and "/" not in place:
-        there = ", ".join(f"{folder}:{paths.name}" for paths in splits_in(Path(folder)) if place in ("", paths.config))
-        raise UserError(f"{text}: names no split; " + (f"there is {there}" if there else "say FOLDER:CONFIG/SPLIT"))
-    match = re.fullmatch(r"(?P<repo>.+?)(@(?P<revision>[^:@]+))?(:(?P<config>[\w.-]+)/(?P<split>[\w.]+))?", text)
-    if match is None or not text.strip():
-        raise UserError(f"{text!r}: a split is PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], for example out:mnist/lenet")
-    return SplitReference(match["repo"], match["revision"], match["config"], match["split"])
 
 
 @dataclass(frozen=True)
@@ -231,7 +207,7 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
         own = [(paths.config, paths.split) for paths in splits_in(Path(repo))]
         files = deltas_of(Path(repo))
     else:
-        files, revision = _fetch_files(reference)
+        files, revision = files_on_the_hub(reference)
         own = splits_among(files)
     if not own:
         check_no_delta(text, repo, files)
@@ -339,31 +315,6 @@ def check_no_delta(text: str, place: str, files: Iterable[str]) -> None:
             f"{text}: is a delta, which has no images; make it whole with `fmrgen rebuild {place} --source RECIPE`, "
             "and take the folder that this writes"
         )
-
-
-def _fetch_files(reference: SplitReference) -> tuple[list[str], str]:
-    """The files of a repo on the Hub, and the commit that is looked at."""
-    from huggingface_hub import HfApi
-
-    _check_repo_name(reference.repo)
-    bound_requests()
-    try:
-        info = HfApi().dataset_info(reference.repo, revision=reference.revision)
-    except Exception as error:  # the Hub's client and the network under it fail in many ways
-        raise UserError(
-            f"{reference.repo}: neither a folder nor a dataset repo that can be read: {one_line(error)}"
-        ) from None
-    return [file.rfilename for file in info.siblings or []], checked_commit(info.sha, reference.repo)
-
-
-def _check_repo_name(name: str) -> None:
-    """Raises UserError for what is no folder and can't be a repo, before the Hub is asked."""
-    if name.count("/") < 2:
-        return
-    folder, config, split = name.rsplit("/", 2)
-    there = SplitPaths(Path(folder), config, split).provenance.exists()
-    cure = f"; the split of that name in {folder} is {folder}:{config}/{split}" if there else ""
-    raise UserError(f"{name}: neither a folder nor a dataset repo{cure}")
 
 
 def _read_provenance(repo: str, revision: str | None, config: str, split: str) -> Provenance | None:

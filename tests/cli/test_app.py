@@ -16,11 +16,20 @@ def test_help_and_recipe_mistakes_import_no_torch():
     code = (
         "import sys; from fmrgen.cli.app import main\ntry: main({!r})\nexcept SystemExit: print('torch' in sys.modules)"
     )
-    for arguments in (["--help"], ["recipes"], ["generate", "mnist-lenet", "generator.image_sise=3"]):
+    for arguments in (
+        ["--help"],
+        ["recipes"],
+        ["generate", "mnist-lenet", "generator.image_sise=3"],
+        ["generate", "mnist-lenet", "source={kind: imagefolder, path: gone}"],
+        ["evaluate", "gone", "-c", "asset:mnist/lenet"],
+        ["verify", "gone.parquet"],
+        ["evaluate", "gone", "-c", "{kind: lenet, checkpoint: gone.pth}"],
+    ):
         result = subprocess.run(
             [sys.executable, "-c", code.format(arguments)], capture_output=True, text=True, timeout=60
         )
         assert result.stdout.strip().endswith("False"), result
+        assert "gone" not in arguments or "gone" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -261,8 +261,8 @@ def test_what_is_not_here_is_told_without_advice():
     advice = "We couldn't connect to 'https://huggingface.co' to load the files; check your internet connection"
     for found, why in (
         (error(error(UnreachableError("no such host"), "x"), advice), "the Hub can't be reached (no such host)"),
-        (error(LocalEntryNotFoundError("offline"), advice), "HF_HUB_OFFLINE is set"),
-        (error(OfflineModeIsEnabled("offline"), advice), "HF_HUB_OFFLINE is set"),
+        (error(LocalEntryNotFoundError("offline"), advice), "HF_HUB_OFFLINE is set; unset it"),
+        (error(OfflineModeIsEnabled("offline"), advice), "HF_HUB_OFFLINE is set; unset it"),
         (ConnectionError("Couldn't reach 'a/b' on the Hub (LocalEntryNotFoundError)"), "the Hub can't be reached"),
     ):
         assert one_line(found) == f"it is not on this machine, and {why}"

@@ -16,7 +16,7 @@ from fmrgen import evaluate, export, verify, verify_files
 from fmrgen.errors import UserError
 from fmrgen.jobs.generate import make_split
 from fmrgen.recipe import load_recipe
-from fmrgen.storage.open import parse_reference
+from fmrgen.storage.reference import parse_reference
 
 # What a reader of the split would write; it knows nothing of fmrgen.
 RECOMPUTE = """

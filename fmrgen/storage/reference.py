@@ -1,0 +1,81 @@
+"""What a split is called, and whether it is there: what can be known without opening it, and without torch."""
+
+import re
+from glob import glob
+from pathlib import Path
+from typing import NamedTuple
+
+from fmrgen.errors import UserError, chain, one_line
+from fmrgen.storage.paths import SplitPaths, splits_in
+
+
+class SplitReference(NamedTuple):
+    """`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`; None where it is not said."""
+
+    repo: str
+    revision: str | None
+    config: str | None
+    split: str | None
+
+
+def parse_reference(text: str) -> SplitReference:
+    """What `text` names; a folder that is there goes before a repository. Raises UserError where it names no split."""
+    if text.strip() and Path(text).is_dir():
+        return SplitReference(text, None, None, None)
+    folder, _, place = text.rpartition(":")
+    if folder and Path(folder).is_dir() and (named := re.fullmatch(r"([\w.-]+)/([\w.]+)", place)):
+        return SplitReference(folder, None, named[1], named[2])
+    if folder and Path(folder).is_dir() and "/" not in place:
+        there = ", ".join(f"{folder}:{paths.name}" for paths in splits_in(Path(folder)) if place in ("", paths.config))
+        raise UserError(f"{text}: names no split; " + (f"there is {there}" if there else "say FOLDER:CONFIG/SPLIT"))
+    match = re.fullmatch(r"(?P<repo>.+?)(@(?P<revision>[^:@]+))?(:(?P<config>[\w.-]+)/(?P<split>[\w.]+))?", text)
+    if match is None or not text.strip():
+        raise UserError(f"{text!r}: a split is PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], for example out:mnist/lenet")
+    return SplitReference(match["repo"], match["revision"], match["config"], match["split"])
+
+
+def check_there(text: str) -> None:
+    """Raises UserError where a split is not there, as far as that is known at once; who opens it waits for outages."""
+    if text.endswith(".parquet") and not Path(text).is_dir():
+        if "://" not in text and not glob(text):
+            raise UserError(f"{text}: no such file")
+        return
+    reference = parse_reference(text)
+    if Path(reference.repo).is_dir():
+        return
+    _check_repo_name(reference.repo)
+    from huggingface_hub import errors
+
+    known = errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError
+    try:
+        files_on_the_hub(reference)
+    except UserError as error:
+        if any(isinstance(link, (*known, errors.OfflineModeIsEnabled)) for link in chain(error)):
+            raise
+
+
+def files_on_the_hub(reference: SplitReference) -> tuple[list[str], str]:
+    """The files of a repo on the Hub, and the commit that is looked at. Raises UserError where there is none."""
+    from huggingface_hub import HfApi
+
+    from fmrgen.hub_timeouts import bound_requests, checked_commit
+
+    _check_repo_name(reference.repo)
+    bound_requests()
+    try:
+        info = HfApi().dataset_info(reference.repo, revision=reference.revision)
+    except Exception as error:  # the Hub's client and the network under it fail in many ways
+        raise UserError(
+            f"{reference.repo}: neither a folder nor a dataset repo that can be read: {one_line(error)}"
+        ) from None
+    return [file.rfilename for file in info.siblings or []], checked_commit(info.sha, reference.repo)
+
+
+def _check_repo_name(name: str) -> None:
+    """Raises UserError for what is no folder and can't be a repo, before the Hub is asked."""
+    if name.count("/") < 2:
+        return
+    folder, config, split = name.rsplit("/", 2)
+    there = SplitPaths(Path(folder), config, split).provenance.exists()
+    cure = f"; the split of that name in {folder} is {folder}:{config}/{split}" if there else ""
+    raise UserError(f"{name}: neither a folder nor a dataset repo{cure}")
