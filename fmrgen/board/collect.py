@@ -163,10 +163,13 @@ def collect(places: Sequence[str]) -> list[Family]:
 def _as_one(first: BoardSplit, second: BoardSplit) -> BoardSplit:
     """One split of two places."""
     one, other = (second, first) if first.commit is None and second.commit is not None else (first, second)
-    entries = {entry.classifier: entry for entry in (*other.entries, *one.entries)}
-    judges = {judge.judge: judge for judge in (*other.judges, *one.judges)}
-    classifier = other.classifier if one.classifier == one.paths.split else one.classifier
-    return replace(one, classifier=classifier, entries=ranked(entries.values()), judges=[*judges.values()])
+    models, judges = {entry.classifier for entry in one.entries}, {judge.judge for judge in one.judges}
+    return replace(
+        one,
+        classifier=other.classifier if one.classifier == one.paths.split else one.classifier,
+        entries=ranked([*one.entries, *(entry for entry in other.entries if entry.classifier not in models)]),
+        judges=[*one.judges, *(judge for judge in other.judges if judge.judge not in judges)],
+    )
 
 
 def _name_of(place: str) -> str:
