@@ -56,7 +56,7 @@ def test_files_parse(tmp_path):
     assert "fmrgen" in tomllib.loads(re.sub("^# ?", "", metadata, flags=re.MULTILINE))["dependencies"][0]
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_a_job_goes_on_from_its_state(hub, tmp_path):
     """Its disk is gone after the first one, which was cut off; the second finds its shards in the repo."""
     recipe = ["mnist-lenet", "--limit", "30", "output.shard_size=10", "perturb.budget=3", "perturb.step_size=0.1", "-q"]
@@ -80,7 +80,7 @@ def test_a_job_goes_on_from_its_state(hub, tmp_path):
     assert sum(run.get("images") or 0 for run in runs) == 30  # none was made twice
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_a_job_that_is_told_to_end_keeps_its_state(hub, tmp_path):
     recipe = ["mnist-lenet", "output.shard_size=4", "perturb.slots=4", "-q"]
     command = [sys.executable, str(ROOT / "scripts/hf_job.py"), *recipe, "--state", "someone/state"]

@@ -23,7 +23,7 @@ def test_every_script_is_run():
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(SAID)
 
 
-@pytest.mark.job
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAID)
 def test_a_script(name, tmp_path):
     script = "import runpy, sys; sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
@@ -34,7 +34,7 @@ def test_a_script(name, tmp_path):
         assert said in done.stdout
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_the_notebook(tmp_path):
     notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
     for cell in notebook.cells:

@@ -22,8 +22,11 @@ _COARSE_WAVES = 4  # at most so many across an image: shapes
 _FINE_PIXELS = 4  # waves shorter than this: texture
 _TOGETHER = 16
 _LONGEST_SILENCE = 10.0  # seconds for a host of weights to answer
-_NOT_HERE = "its weights are not on this machine; --download fetches them"
 _EXTRA = "needs torchmetrics and torch-fidelity: pip install 'fmrgen[quality]'"
+
+
+def _not_here() -> str:
+    return f"its weights are not on this machine; {option('download', 'download=True')} fetches them"
 
 
 class Distance(NamedTuple):
@@ -66,7 +69,7 @@ def lpips(originals: Tensor, plain: Tensor, download: bool = False) -> Distance:
         from torchvision.models import AlexNet_Weights
 
         if not download and not _is_here(AlexNet_Weights.IMAGENET1K_V1.url):
-            return Distance(None, _NOT_HERE)
+            return Distance(None, _not_here())
         with _patience():
             measure = LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True).to(originals.device)
     except ModuleNotFoundError:
@@ -90,7 +93,7 @@ def rfid(originals: Tensor, plain: Tensor, download: bool = False) -> Distance:
         from torchmetrics.image.fid import FrechetInceptionDistance
 
         if not download and not _is_here(URL_INCEPTION_V3):
-            return Distance(None, _NOT_HERE)
+            return Distance(None, _not_here())
         with _patience():
             measure = FrechetInceptionDistance(feature=2048, normalize=True).to(originals.device)
     except ModuleNotFoundError:

@@ -30,9 +30,11 @@ def from_pretrained(
 @contextmanager
 def _without_a_bar() -> Iterator[None]:
     """Weights are read in a moment, without a bar of transformers' own for each model; its setting is the caller's."""
+    from huggingface_hub.utils import are_progress_bars_disabled
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    # Where the environment turns the Hub's bars off, turning all on again only makes a warning.
+    shown = logging.is_progress_bar_enabled() and not are_progress_bars_disabled()
     logging.disable_progress_bar()
     try:
         yield

@@ -35,6 +35,7 @@ def file(network, tmp_path_factory):
     return exported(network, tmp_path_factory.mktemp("onnx") / "net.onnx")
 
 
+@pytest.mark.slow
 def test_predictions_are_those_of_the_network(network, file):
     classifier = Config(model=file, class_names=NAMES).build()
     images = torch.rand(2000, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -90,6 +91,7 @@ def test_other_layouts_and_fixed_batches(tmp_path):
     assert classifier.network.size == 8
 
 
+@pytest.mark.slow
 def test_files_are_told_apart(file, tmp_path):
     torch.manual_seed(1)
     other = exported(timm.create_model("resnet18", num_classes=10), tmp_path / "other.onnx")

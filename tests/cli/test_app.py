@@ -89,6 +89,7 @@ def test_ctrl_c_in_the_middle_of_an_import_is_one_line(tmp_path):
     assert (done.returncode, done.stderr) == (130, "fmrgen: interrupted\n")
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_one_line_however_often(tmp_path):
     command = [
         sys.executable,

@@ -18,6 +18,7 @@ def test_rates_below_one_are_told_as_seconds(images, seconds, shown):
     assert _rate(images, seconds) == shown
 
 
+@pytest.mark.slow
 def test_a_log_has_a_line_at_the_start_now_and_then_and_at_the_end(tmp_path, monkeypatch, capsys):
     """Where stderr is no terminal; and the same as JSON lines."""
     monkeypatch.setattr("fmrgen.cli.progress._EVERY", 0.5)

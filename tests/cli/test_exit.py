@@ -43,6 +43,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_sigterm_is_143_at_every_moment(tmp_path):
     """From the first instruction over imports, models that load, and work, to the end."""
     command = [sys.executable, "-m", "fmrgen", "generate", "mnist-lenet", "--limit", "60", "-q"]

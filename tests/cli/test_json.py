@@ -37,6 +37,7 @@ def test_a_split_from_its_making_to_a_gate(tmp_path, capsys, monkeypatch):
     assert outcome(capsys, "verify", "out", "--files", status=1)["wrong"]
 
 
+@pytest.mark.slow
 def test_what_several_splits_tell(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     job = ["mnist-lenet", "--limit", "12", "perturb.budget=2", "perturb.step_size=0.1"]

@@ -67,6 +67,7 @@ def test_a_classifier_that_is_always_fooled_has_an_interval_all_the_same():
     assert 1 < never.high < 10
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth():
     """Classifiers so close that chance orders them: the interval of tau holds 1, the truth, in nearly all studies."""
     random = np.random.default_rng(2)

@@ -692,7 +692,7 @@ def test_the_schema_is_the_documented_one():
 # Processes
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_any_number_of_processes_find_the_same(finished_split, tmp_path):
     launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes")
     command = (

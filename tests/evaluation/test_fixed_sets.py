@@ -243,7 +243,8 @@ def test_the_interval_of_a_correlation_contains_the_populations(classifiers, cor
 
 
 def test_measures_come_from_evaluations(corrupted, finished_split, tmp_path, capsys):
-    nets = [f"a={LENET}", f"b={OTHER}", "c={kind: lenet}", "d={kind: lenet, smooth: true}"]
+    half, dim = "outside_components:HalfTrained", "outside_components:Dim"
+    nets = [f"a={LENET}", f"b={half}", f"c={dim}", "untrained={kind: lenet}"]
     out = tmp_path / "out"
     command = ["evaluate", finished_split, *(word for net in nets for word in ("-c", net)), "-q", "-o", out]
     assert run(*command, "--fixed", corrupted / "digits-c.yaml") == 0, capsys.readouterr().err
@@ -252,7 +253,7 @@ def test_measures_come_from_evaluations(corrupted, finished_split, tmp_path, cap
     figures = read_figures(out / "evaluation.json")
     columns = measures([figures, figures])
     assert set(columns) == {"own FMR", "SA", f"FMR on {finished_split}:mnist/lenet", "digits-c", "digits-c mCE"}
-    assert set(columns["digits-c"]) == {"a", "b", "c", "d"}
+    assert set(columns["digits-c"]) == {"a", "b", "c"}  # and not the one that guesses
     assert set(columns["own FMR"]) == {"a"}
     capsys.readouterr()
     assert run("agree", out / "evaluation.json", "-o", tmp_path / "agree", "--json") == 0

@@ -92,6 +92,7 @@ def found_of(drops, margin=50.0):
     return gate(baseline, candidate, np.zeros(len(drops), dtype=int), ["one"], margin, len(drops))
 
 
+@pytest.mark.slow
 def test_alarms_are_of_classes_that_fell():
     generator = np.random.default_rng(7)
     labels = generator.integers(0, 20, 4000)
@@ -244,7 +245,7 @@ def test_the_action_installs_what_it_stands_in(tmp_path, asked, installed):
     assert done.stdout == f"-m pip install --quiet {installed}\n"
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_the_action_runs(split, tmp_path):
     """The script of the action, as a runner would run it."""
     action = yaml.safe_load((ROOT / "action.yml").read_text())

@@ -240,6 +240,7 @@ def test_of_each_step_only_its_image_is_kept(built):
     assert decoded < one_pass / 10
 
 
+@pytest.mark.slow
 def test_the_engine_equals_the_literal_algorithm(doubled):
     if doubled.classes is None and doubled.unet.config.block_out_channels != [8, 16]:
         pytest.skip("the large ones take long; the one of classes is tried")
@@ -347,6 +348,7 @@ def test_its_gradient_is_that_of_differences(one_pass_doubled):
     check_rows_and_gradient(one_pass_doubled, pictures().double(), LABELS, at=0.9)
 
 
+@pytest.mark.slow
 def test_its_engine_equals_the_literal_algorithm(one_pass_doubled):
     check_engine_is_literal(one_pass_doubled, 0.1)
 

@@ -21,7 +21,6 @@ from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import new_run, read_provenance
 from fmrgen.storage.shards import SplitFolder
 
-pytestmark = pytest.mark.job
 REPO = "someone/digits"
 LENET = "asset:mnist/lenet"
 
@@ -64,6 +63,7 @@ def shortened(folder):
     edit_json(path, files=told["files"], examples=80, fingerprint="0" * 16, summary=told["summary"] | {"rows": 80})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", ["new repo", "replaced beside another"])
 def test_a_push_ends_the_same_whichever_request_of_it_fails(hub, split, other, tmp_path, scene):
     arguments = ["push", str(split), REPO, "--quiet"]

@@ -153,7 +153,7 @@ def test_what_has_no_leaderboard(split):
     assert "no split of fmrgen's, so it has no leaderboard" in recorded.line
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_evaluating_straight_from_the_hub(hub, split, tmp_path):
     first = upload(hub, split, "someone/splits")
     assert fmrgen("evaluate", split, "-c", LENET, "-q", "-o", tmp_path / "local").returncode == 0
@@ -185,7 +185,7 @@ def test_evaluating_straight_from_the_hub(hub, split, tmp_path):
         assert message in result.stderr
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
     upload(hub, split, "someone/splits")
     command = ("evaluate", "someone/splits", "-q", "--eval-results")

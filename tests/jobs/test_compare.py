@@ -43,7 +43,7 @@ def test_in_python_too(tmp_path):
     recipe = load_recipe("mnist-lenet", ["source.limit=8", "perturb.budget=1"])
     classifiers = {
         "a": "asset:mnist/lenet",
-        "b": "outside_components:SmallNetConfig",
+        "b": "outside_components:HalfTrained",
     }
     evaluation = compare(recipe, classifiers, tmp_path / "out")
     assert [split.split for split in evaluation.splits] == ["a", "b"]
@@ -61,6 +61,7 @@ def test_a_split_knows_its_own_network_without_the_recipes_wrapper(tmp_path):
     assert [result.conditioned for result in found.results] == [True, False]
 
 
+@pytest.mark.slow
 def test_seeds_tell_how_far_chance_moves_the_figures(tmp_path):
     recipe = load_recipe("mnist-lenet", ["source.limit=20", "perturb.budget=2", "perturb.start_noise=0.1"])
     classifiers = {
@@ -92,6 +93,7 @@ def test_what_makes_no_comparison_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_generators_are_compared_by_the_rankings_under_them(tmp_path, capsys):
     (tmp_path / "tones.yaml").write_text(
         "extends: mnist-lenet\ngenerator: {kind: transform, image_size: 32}\nperturb: {step_size: 0.3}\n"

@@ -267,7 +267,7 @@ def served(digits):
     server.shutdown()
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_tars_make_the_same_split_as_the_folder_they_were_made_of(digits, tmp_path):
     sources = {
         "folder": {"kind": "imagefolder", "path": str(digits / "folders")},

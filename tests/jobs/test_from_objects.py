@@ -7,7 +7,7 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset
 from helpers import fmrgen
-from outside_components import NotTooBright, SmallNet
+from outside_components import Dim, HalfTrained, NotTooBright, SmallNet
 from torch.utils.data import TensorDataset
 
 from fmrgen import UserError, compare, evaluate, generate, load_recipe, verify
@@ -217,7 +217,8 @@ def test_mistakes_are_one_line(dataset, net, tmp_path, change, message):
     assert "\n" not in str(caught.value)
 
 
-def test_networks_are_compared_on_a_dataset(dataset, net, other, tmp_path):
+def test_networks_are_compared_on_a_dataset(dataset, tmp_path):
+    net, other = HalfTrained(), Dim()
     given = {"generator": DEMO["generator"], "oracle": DEMO["oracle"], "budget": 1, "step_size": 0.03, "config": "mine"}
     evaluation = compare(dataset, {"a": net, "b": other}, tmp_path / "out", progress=False, **given)
     assert {place.split for place in evaluation.own.ranking} == {f"{tmp_path / 'out'}:mine/{name}" for name in "ab"}

@@ -90,6 +90,7 @@ def test_a_finished_split_is_left_alone(whole):
     assert before == {path: (whole / path).stat().st_mtime_ns for path in parts(whole, "**/*.*")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "processes"),
     [
@@ -260,7 +261,7 @@ def test_memory_too_small_for_one_image_is_told(recipe, tmp_path, monkeypatch):
 
     monkeypatch.setattr("fmrgen.generators.transform.Transform.encode", run_out)
     monkeypatch.setattr("fmrgen.components._try_gradient", lambda components, blank: None)
-    with pytest.raises(UserError, match="a single image does not fit in GPU memory; perturb.precis"):
+    with pytest.raises(UserError, match="a single image does not fit in GPU memory; precision=bf16"):
         make_split(recipe([picture(0), picture(1)]), tmp_path / "out")
 
 
@@ -411,6 +412,7 @@ def test_a_folder_that_can_not_be_written(recipe, tmp_path):
         make_split(recipe([picture(0)]), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_the_command_starts_its_own_processes_and_says_what_it_runs_on(tmp_path):
     """From any folder; accelerate's own launcher, asked for two on a CPU, starts one, and that is told."""
     job = ["generate", "mnist-lenet", "--limit", "30", "perturb.budget=1", "-o", "out"]

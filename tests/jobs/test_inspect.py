@@ -12,6 +12,7 @@ from fmrgen.recipe import load_recipe
 TRANSFORM = "generator={kind: transform, image_size: 32}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "towards"),
     [(["perturb.step_size=.002"], 1), ([TRANSFORM, "perturb.step_size=3"], -1)],
@@ -67,6 +68,7 @@ def test_a_generator_size_that_costs_accuracy_is_told():
     assert all("at the generator's size: SA is too low by that" in warning for warning in told)
 
 
+@pytest.mark.slow
 def test_a_pilot_of_a_sure_classifier_finds_a_way_too():
     """Logits times 100 are the same predictions, but the cross-entropy's gradient would be zero and nothing move."""
     plain = load_recipe("mnist-lenet", ["perturb.budget=8", "perturb.step_size=.1"])

@@ -64,6 +64,7 @@ def test_a_second_classifiers_split_encodes_nothing(tmp_path, encodes):
     assert_same_rows(first, again)
 
 
+@pytest.mark.slow
 def test_of_the_same_weights_under_another_configuration_nothing_is_taken(tmp_path, encodes):
     folder = tmp_path / "ddpm"
     torch.manual_seed(0)
@@ -130,6 +131,7 @@ class Own(Generator):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_and_encodes_no_image_twice(tmp_path, encodes, monkeypatch):
     whole = made(tmp_path / "whole")
     monkeypatch.setenv("FMRGEN_CACHE", str(tmp_path / "other"))

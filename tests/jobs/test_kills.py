@@ -56,7 +56,7 @@ def pixels(row):
     return np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))).astype(int)
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_killed_again_and_again(tmp_path, pytestconfig):
     """SIGKILL at random moments, to all processes or to one that the others do without; then any other number goes on."""
     kills, dice = pytestconfig.getoption("--kills"), random.Random(pytestconfig.getoption("--kill-seed"))
@@ -121,7 +121,7 @@ def test_killed_again_and_again(tmp_path, pytestconfig):
     assert not list(out.rglob("*.tmp"))
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_of_two_processes_one_is_killed_and_the_job_ends_all_the_same(tmp_path):
     """Plain processes, without a launcher and without any word between them; one comes late."""
     out, images = tmp_path / "out", ["--limit", "160"]
@@ -142,7 +142,7 @@ def test_of_two_processes_one_is_killed_and_the_job_ends_all_the_same(tmp_path):
     assert [("finished" in run) for run in runs] == [False, True]
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_sigterm_ends_a_job_soon_with_143(tmp_path):
     job = generating(tmp_path / "out", ["--limit", "160"], 2, 16)
     try:
@@ -178,7 +178,7 @@ sys.exit(exit_status_of(lambda: evaluate([sys.argv[1]], {"slow": Slow()}), ""))
 """
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_an_evaluation_misses_a_process_that_dies(finished_split, tmp_path):
     job = Job(["-c", EVALUATE, finished_split, tmp_path / "begun"], 2)
     try:

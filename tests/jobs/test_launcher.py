@@ -24,7 +24,7 @@ def at_work(folder):
     return list((folder / "out/mnist").glob(".lenet-*.lock"))
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_a_mistake_of_all_processes_is_one_line_and_exit_2(tmp_path):
     job = start(tmp_path, "generate", "mnist-lenet", "classifier.checkpoint=gone.pth", "--num-processes", "2")
     _, told = job.communicate(timeout=300)
@@ -32,7 +32,7 @@ def test_a_mistake_of_all_processes_is_one_line_and_exit_2(tmp_path):
     assert told == "fmrgen: classifier.checkpoint: no such file as gone.pth\n"
 
 
-@pytest.mark.job
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
 )
@@ -46,7 +46,7 @@ def test_a_signal_ends_all_with_one_line(tmp_path, number, status, word):
     assert "Traceback" not in told
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_a_killed_launcher_takes_its_processes_with_it(tmp_path):
     job = start(tmp_path, *LONG)
     wait_for(lambda: len(at_work(tmp_path)) >= 2)
@@ -58,7 +58,7 @@ def test_a_killed_launcher_takes_its_processes_with_it(tmp_path):
     assert alive == []
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_a_killed_process_is_told(tmp_path):
     job = start(tmp_path, *LONG)
     wait_for(lambda: len(at_work(tmp_path)) >= 2)

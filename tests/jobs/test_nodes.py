@@ -78,7 +78,7 @@ def kill(machine):
     subprocess.run(f"ip netns pids {MACHINES[machine][0]} | xargs kill -9", shell=True, check=True)
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_two_machines_with_a_folder_each_and_their_parts_merged(tmp_path, capsys):
     folders = [tmp_path / "a", tmp_path / "b"]
     for number, folder in enumerate(folders, 1):
@@ -97,7 +97,7 @@ def test_two_machines_with_a_folder_each_and_their_parts_merged(tmp_path, capsys
     assert_same_rows(rows(tmp_path / "short"), rows(tmp_path / "alone"))
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_two_machines_with_one_folder_of_which_one_comes_late_and_is_lost_for_good(machines, tmp_path):
     out = tmp_path / "out"
     first = start(0, LONG_JOB, out, 29612)

@@ -292,7 +292,7 @@ def test_a_wrong_resize_is_named(tmp_path):
         rebuild(tmp_path / "delta", wrong, tmp_path / "wrong")
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_splits_of_several_pushes_are_in_one_card(finished_split, hub, tmp_path):
     other = ["source.limit=12", "perturb.budget=1", "output.split=soft", "source.license=cc-by-nc-4.0"]
     make_split(load_recipe("mnist-lenet", [*other, "output.config=other"]), tmp_path / "soft")
@@ -314,7 +314,7 @@ def test_splits_of_several_pushes_are_in_one_card(finished_split, hub, tmp_path)
     assert sorted(there) == [*shards, "deltas/other/soft.json"]
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_over_the_hub(finished_split, hub, tmp_path):
     pushed = fmrgen("push", finished_split, "someone/delta", "--without-originals", **hub.environment)
     assert pushed.returncode == 0, pushed.stderr

@@ -168,6 +168,7 @@ def test_nothing_to_find_scores_like_a_coin():
     assert not found.tells_apart
 
 
+@pytest.mark.slow
 def test_a_mask_is_made_and_a_sparse_split_is_true(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     job = ("mnist-lenet", "perturb.budget=4", "source.split=train")
@@ -204,9 +205,9 @@ def test_a_mask_is_made_and_a_sparse_split_is_true(tmp_path, monkeypatch, capsys
         ({"output": "mask.pt"}, "mask.pt: a mask is a .safetensors file; choose such a name"),
         (
             {"output": "no/where.safetensors"},
-            "where.safetensors: can't be written; choose another --output",
+            "where.safetensors: can't be written; choose another output=",
         ),
-        ({"samples": 8}, r"the oracle accepted \d perturbed images, a mask needs 20; use more --samples"),
+        ({"samples": 8}, r"the oracle accepted \d perturbed images, a mask needs 20; use more images"),
     ],
 )
 def test_mistakes_are_told(tmp_path, options, message):

@@ -57,7 +57,7 @@ small:
 """
 
 
-@pytest.mark.job
+@pytest.mark.slow
 def test_killed_again_and_again(tmp_path, capsys, pytestconfig):
     """A study of one's own; and SIGKILL at random places of it: weights, mask, splits and tables are the same."""
     kills, dice = pytestconfig.getoption("--kills"), random.Random(pytestconfig.getoption("--kill-seed"))

@@ -11,7 +11,7 @@ from test_vlm import save_llava
 
 from fmrgen.jobs.audit import Audit
 
-pytestmark = pytest.mark.job
+pytestmark = pytest.mark.slow
 PANEL = {
     "kind": "ensemble",
     "rule": "majority",

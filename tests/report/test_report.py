@@ -154,7 +154,7 @@ def test_names_are_shown_and_not_run(finished_split, tmp_path):
 
 @pytest.mark.browser
 def test_data_in_a_page_turns_no_direction():
-    page = audit_page({"raters": ["ann"], "names": ["a\u202eb", "a\nb"], "images": {"ann": []}})
+    page = audit_page({"raters": ["ann"], "names": ["a\u202eb", "a\nb"], "total": 0, "images": {"ann": []}})
     assert json.loads(re.search(r'id="told">(.*?)</script>', page)[1])["names"] == [r"a\u202eb", "a\nb"]
 
 

@@ -39,6 +39,7 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_a_resumed_run_ends_in_the_same_weights(tmp_path, name):
     recipe = load_train_recipe(f"train/{name}", [*FEW, *KINDS[name], "schedule.steps=12"])
@@ -65,6 +66,7 @@ def test_a_resumed_run_ends_in_the_same_weights(tmp_path, name):
     assert not steps
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_after_a_real_kill_and_take_the_steps_of_one(tmp_path):
     """Without what is random in a step they see the batch of one process: the weights differ by rounding alone."""
     changes = [*FEW, "augment.warp=0", "schedule.steps=16"]

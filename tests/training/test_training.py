@@ -42,6 +42,7 @@ def test_a_trained_folder_is_a_classifier_in_one_word(name, tmp_path):
     assert recipe.fingerprint != load_recipe("mnist-lenet").fingerprint
 
 
+@pytest.mark.slow
 def test_vqgan_trains_through_all_its_phases_and_loads(tmp_path):
     seen = []
     recipe = load_train_recipe("train/mnist-vqgan", [*QUICK, "schedule.steps=20"])
@@ -50,6 +51,7 @@ def test_vqgan_trains_through_all_its_phases_and_loads(tmp_path):
     assert VqganConfig(model=str(tmp_path), image_size=32).build().image_size == 32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "section"),
     [
@@ -75,6 +77,7 @@ def test_generators_train_and_load(tmp_path, name, section):
     assert decoded.shape == images.shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["pgd", "trades"])
 def test_a_network_trained_under_attack_stands_it_better(tmp_path, rule):
     few = ["source.limit=600", "test.limit=100", "schedule.batch_size=64", "schedule.steps=80"]
@@ -112,6 +115,7 @@ def test_settings_that_make_no_network_are_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_clip_trains_and_loads(tmp_path):
     judges = "perturbed.judges=[{kind: lenet}, {kind: lenet, smooth: true}]"
     few = [judges, "perturbed.images=4", "perturbed.steps=2"]

@@ -64,6 +64,7 @@ def measured(*arguments, cwd):
     return status, memory, seconds, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["RGB", "16-bit grey"])
 def test_bombs_in_rows_are_named_and_cost_little(tmp_path, mode):
     image = png("RGB", (SIDE, SIDE)) if mode == "RGB" else grey16(SIDE)
@@ -78,6 +79,7 @@ def test_bombs_in_rows_are_named_and_cost_little(tmp_path, mode):
     print(f"{memory / 1e6:.0f} MB, {seconds:.1f} s")
 
 
+@pytest.mark.slow
 def test_a_bomb_in_the_place_of_an_image_of_a_split(split, tmp_path):
     path = next(split.glob("mnist/lenet-00000-*.parquet"))
     table = pq.read_table(path)
@@ -150,6 +152,7 @@ def test_judgements_of_long_words_are_not_unpacked(split, values):
         judgements_of(open_split(str(split)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "kind"), [("RGB", "PPM"), ("RGBA", "PNG"), ("F", "TIFF"), ("L", "GIF"), ("P", "PNG")])
 def test_the_largest_image_is_decoded_and_a_larger_one_is_not(mode, kind):
     assert open_rgb(png(mode, (8192, 8192), kind=kind)).size == (8192, 8192)

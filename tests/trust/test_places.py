@@ -42,6 +42,7 @@ def untouched(place):
     assert not (place / "ran").exists()
 
 
+@pytest.mark.slow
 def test_names_are_not_files_that_lie_about(place, tmp_path, capsys):
     code = yaml.safe_dump({**RECIPE, "classifier": {"kind": "module", "target": "evil_code:Net"}})
     for name in ("asset:mnist/lenet", "timm:resnet18", "hf:a/b", "mnist-lenet"):
@@ -62,6 +63,7 @@ def test_a_name_that_a_recipe_extends_is_not_sought_where_one_stands(place, tmp_
     assert "extends: base.yaml is neither a file beside it nor a shipped recipe" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_module_from_elsewhere_brings_no_modules_of_the_folder(place, tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/my_code.py").write_text(EVIL.replace("open('ran', 'w')", "import importlib.util as u\nassert u.find_spec('pydot') is None"))  # fmt: skip

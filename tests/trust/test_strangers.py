@@ -514,7 +514,10 @@ recipes = st.one_of(
 )
 
 
-@settings(max_examples=1500, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=40 * settings.default.max_examples,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(tree=recipes)
 def test_no_provenance_does_anything_before_it_is_trusted(place, tree):
     for module in ("sources", "classifiers", "generators", "oracles"):
