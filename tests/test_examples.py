@@ -49,6 +49,7 @@ def test_the_notebook(tmp_path):
     assert "12 of 12 rows match" in shown[-1].data["text/plain"]
 
 
+@pytest.mark.slow
 def test_the_snippets_of_a_generator_and_an_oracle(tmp_path, monkeypatch):
     text = (ROOT / "docs/components.md").read_text()
     snippets = re.findall(r"```python\n# (my_\w+)\.py\n(.*?)```", text, re.DOTALL)

@@ -29,6 +29,7 @@ def test_the_papers_settings(name):
     assert recipe.oracle.prompts == ["an image of {class}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HUB)
 def test_the_classifier_builds_and_answers_in_the_labels(name):
     recipe = load_recipe(name)

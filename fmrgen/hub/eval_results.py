@@ -62,7 +62,7 @@ def read_eval_results(evaluation: EvaluationResults, classifier: EvaluatedClassi
         entry = _entry_again(tree, *own[path.name]) if path.name in own else None
         if entry is None:
             raise UserError(
-                f"{path}: is not what this evaluation gives; delete it, or evaluate again with --eval-results"
+                f"{path}: is not what this evaluation gives; delete it, or run fmrgen evaluate --eval-results again"
             )
         found[path.name] = _text(entry)
     return found

@@ -92,6 +92,7 @@ def audit(split):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_sixty_images_by_keys_with_a_killed_server_between(split, audit, chromium):
     labels = [label_shown(audit, "ann", number) for number in range(len(audit.raters["ann"].tasks))]

@@ -47,6 +47,7 @@ def test_predictions_are_those_of_the_network(network, file):
     assert torch.allclose(found, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_weights_that_lie_beside_the_file_are_told_apart(network, file, tmp_path):
     digests = set()
     for seed in (0, 0, 1):

@@ -193,6 +193,7 @@ def mute():
         connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["verify --files", "verify", "evaluate", "push"])
 def test_a_hub_that_never_answers_is_given_up(place, mute, command):
     arguments = {
@@ -318,6 +319,7 @@ def test_broken_answers_are_one_line(place, hub, case):
         assert all(line.startswith(("the Hub gave a broken answer (", "the Hub can't be reached (")) for line in others)
 
 
+@pytest.mark.slow
 def test_a_signal_that_comes_while_the_hub_keeps_one_waiting(place, mute):
     environment = {**os.environ, "HF_ENDPOINT": mute, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "x"}
     command = [sys.executable, "-m", "fmrgen", "verify", "someone/digits:c/s", "--files"]

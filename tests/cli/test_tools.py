@@ -86,6 +86,7 @@ def test_help_is_for_people(name, capsys):
     assert not re.search(r"<(str|int|float|path|list\[|bool)", shown)
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_ends_the_command_quietly():
     command = f"{sys.executable} -m fmrgen recipes mnist-lenet | head -1"
     result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)

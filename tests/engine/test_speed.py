@@ -111,6 +111,7 @@ def test_bf16_is_for_generator_and_classifier_and_measures_are_of_full_precision
         )
 
 
+@pytest.mark.slow
 def test_a_compiled_pass_makes_the_same_rows_and_is_compiled_once(double):
     from torch._dynamo.utils import counters
 

@@ -56,6 +56,7 @@ def pictures():
     return torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.slow
 def test_an_inversion_finds_the_styles_of_an_image_of_its_own(tmp_path):
     generator = build(tmp_path, inversion_steps=120, candidates=0, residual=False)
     torch.manual_seed(0)
@@ -68,6 +69,7 @@ def test_an_inversion_finds_the_styles_of_an_image_of_its_own(tmp_path):
     assert bool((distances[1] < distances[0] / 20).all())
 
 
+@pytest.mark.slow
 def test_an_inversion_is_each_rows_own_and_ends_where_nothing_is_gained(tmp_path, double):
     generator = build(tmp_path, inversion_steps=10, patience=3)
     generator.network.double()
@@ -103,12 +105,14 @@ def test_an_unmoved_image_is_exact(tmp_path, name):
             generator.encode(images, torch.tensor([0, 11, 1]))
 
 
+@pytest.mark.slow
 def test_rows_are_independent_and_the_gradient_is_that_of_differences(tmp_path, double):
     generator = build(tmp_path)
     generator.network.double()
     check_rows_and_gradient(generator, pictures().double(), LABELS, at=0.9)
 
 
+@pytest.mark.slow
 def test_the_engine_equals_the_literal_algorithm(tmp_path, double):
     generator = build(tmp_path, inversion_steps=2, candidates=0)
     generator.network.double()

@@ -186,6 +186,7 @@ print(len(list(rows)))
     assert hub.world().sent - before < size / 2
 
 
+@pytest.mark.slow
 def test_two_pushes_at_once_both_succeed(hub, split, other, tmp_path):
     assert push(hub, split, REPO, HF_TOKEN="writer-w").returncode == 0
     third = tmp_path / "third"
@@ -309,6 +310,7 @@ def test_a_gated_repo_and_a_full_one(hub, split, other):
     assert push(hub, other, REPO).returncode == 0
 
 
+@pytest.mark.slow
 def test_what_the_server_does_wrong_for_a_moment_is_got_over(hub, split, other):
     assert push(hub, split, REPO).returncode == 0
     for fault in (
@@ -417,6 +419,7 @@ api.create_commit(sys.argv[1], operations, commit_message="By hand", repo_type="
     python(hub, script, repo, json.dumps(files))
 
 
+@pytest.mark.slow
 def test_answers_that_are_no_answers(hub, split, other):
     """A proxy's page, an error inside an answer, a token with a stray character: a line, not a traceback."""
     assert push(hub, split, REPO).returncode == 0
@@ -445,6 +448,7 @@ def test_what_xet_is_refused_is_told_as_that(hub, split):
     assert "someone/digits: the Hub refused" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_shard_that_somebody_takes_away_meanwhile_is_sent_again(hub, split, tmp_path):
     assert push(hub, split, REPO).returncode == 0
     before = hub.world().files(REPO)
@@ -475,6 +479,7 @@ def test_a_damaged_split_is_mended_by_pushing_it_again(hub, split):
     assert hub.world().files(REPO) == before
 
 
+@pytest.mark.slow
 def test_data_that_could_not_be_loaded_any_more_is_not_joined(hub, split, tmp_path):
     commit_by_hand(hub, REPO, **{"train.csv": "a\n1\n"})
     result = push(hub, split, REPO)

@@ -17,6 +17,7 @@ SMOOTH = "{kind: lenet, smooth: true, checkpoint: 'asset:mnist/lenet/model.safet
 COMMAND = ["compare", "mnist-lenet", "-c", "shipped=asset:mnist/lenet", "-c", f"soft-net={SMOOTH}", *FEW]
 
 
+@pytest.mark.slow
 def test_each_classifier_has_its_split_and_its_place(tmp_path, capsys):
     folder = tmp_path / "out"
     assert run(*COMMAND, "--output", folder) == 0

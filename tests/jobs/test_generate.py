@@ -209,6 +209,7 @@ def test_what_an_earlier_version_did_not_tell_is_told_by_the_next_run(recipe, tm
     assert (again["summary"], again["files"], again["finished"]) == (told["summary"], told["files"], True)
 
 
+@pytest.mark.slow
 def test_bf16_by_launcher_is_bf16_by_recipe_and_true(tmp_path, monkeypatch):
     overrides = ["source.limit=8", "perturb.budget=3", "perturb.slots=8"]
     job = ["generate", "mnist-lenet", *overrides, "-o", tmp_path / "out", "-q"]
@@ -246,6 +247,7 @@ def test_slots_found_by_timing_are_told(recipe, tmp_path):
     assert provenance(tmp_path / "out")["runs"][0]["slots"] in {2**power for power in range(11)}
 
 
+@pytest.mark.slow
 def test_a_machine_without_a_compiler_is_told(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     with (

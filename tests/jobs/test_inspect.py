@@ -32,6 +32,7 @@ def test_a_step_that_does_not_suit_the_generator_is_replaced(changes, towards):
     assert found.seconds_of_job > found.seconds_per_pass > 0
 
 
+@pytest.mark.slow
 def test_the_demo_is_found_to_be_in_order(capsys):
     found = inspect(load_recipe("mnist-lenet"), images=12)
     assert found.proposed == found.own

@@ -48,6 +48,7 @@ def made(folder, *overrides, generator=GENERATOR, notes=None):
     return rows(folder, recipe.output.split)
 
 
+@pytest.mark.slow
 def test_a_second_classifiers_split_encodes_nothing(tmp_path, encodes):
     notes = []
     first = made(tmp_path / "one", notes=notes)

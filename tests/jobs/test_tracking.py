@@ -79,6 +79,7 @@ def test_figures_and_images_arrive(recipe, tmp_path, monkeypatch):
     assert any("misclassified" in tag for tag in found.Tags()["images"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at_start", "at_log", "trouble"),
     [

@@ -197,6 +197,7 @@ def test_a_member_is_no_second_opinion_on_the_panels_split(panel_split, tmp_path
     assert found.shares_weights_with == ["the split's own oracle"]
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_rows_of_a_panel(panel_split, tmp_path):
     for done in launched(2, "generate", *JOB, "--output", tmp_path / "two", "--quiet"):
         assert done.returncode == 0, done.stderr

@@ -280,6 +280,7 @@ def test_a_site_is_written_through_no_link(finished_split, tmp_path):
     assert [path.name for path in (tmp_path / "site").iterdir()] == ["models"]
 
 
+@pytest.mark.slow
 def test_three_repos_on_the_hub_and_a_space(finished_split, hub, tmp_path):
     repos = []
     for number, (splits, results) in enumerate(((10, 7), (10, 7), (10, 6))):

@@ -303,6 +303,7 @@ def test_plots_of_very_little(finished_split):
     assert "| PA |" not in to_markdown(evaluation)
 
 
+@pytest.mark.slow
 def test_many_classes_of_any_name(finished_split, tmp_path):
     rows = load_dataset("parquet", data_files=str(finished_split / "mnist/lenet-*.parquet"), split="train")
     names = [f"{'鶴' if i % 2 else 'b$_$c'} {i}" for i in range(100)]  # no mathematics, and in no font
@@ -362,6 +363,7 @@ def assert_readable(figure, name):
             assert not [tick.get_text() for tick in ticks if "$" in tick.get_text()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("splits", "classifiers"), [(1, 1), (1, 30), (3, 30), (30, 30)])
 def test_pictures_of_many_stay_readable(evaluation, splits, classifiers):
     many = multiplied(evaluation, splits, classifiers)

@@ -94,6 +94,7 @@ def test_it_is_left_as_it_is_and_listed_beside_a_new_one(old):
     assert read_json(old / PATH)["fingerprint"] in card
 
 
+@pytest.mark.slow
 def test_it_is_pushed_and_stays_in_the_card_when_another_follows(old, tmp_path, hub):
     with_other_split(tmp_path / "new")
     for folder in (old, tmp_path / "new"):

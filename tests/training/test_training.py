@@ -21,6 +21,7 @@ QUICK = ["schedule.batch_size=16", "source.limit=64", "test.limit=32"]
 SMOOTH = "{kind: lenet, smooth: true, checkpoint: asset:mnist/lenet/model.safetensors}"
 
 
+@pytest.mark.slow
 def test_lenet_learns_and_loads(tmp_path):
     metrics = train(load_train_recipe("train/mnist-lenet", ["schedule.steps=150", "test.limit=200"]), tmp_path)
     assert metrics["accuracy"] > 0.8
@@ -125,6 +126,7 @@ def test_clip_trains_and_loads(tmp_path):
     assert oracle.judge(torch.rand(2, 3, 32, 32)).probabilities.shape == (2, 10)
 
 
+@pytest.mark.slow
 def test_perturbed_images_are_moved_against_a_judge_and_judged_by_the_others():
     """The shipped LeNet is fooled step by step; what its images are called is what the other one says of them."""
     recipe = load_train_recipe(
@@ -168,6 +170,7 @@ def test_reconstruction_needs_a_generator(tmp_path):
         train(load_train_recipe("train/mnist-lenet", ["augment.reconstruct=0.5"]), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_shipped_assets_keep_their_promises():
     """On the 1,000 test digits: LeNet ≥ 98 %, CLIP ≥ 97.5 %, both within 1.5 points of it on plain reconstructions."""
     source, lenet, vqgan, clip = load_recipe("mnist-lenet").build()

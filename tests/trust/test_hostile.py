@@ -310,6 +310,7 @@ def test_an_image_address_in_somebodys_rows_is_not_read(place, capsys):
     assert "which is not in the split" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_hub_repo_that_answers_with_other_paths_than_asked(place, hub, tmp_path):
     assert run("generate", "r.yaml", "-o", "out", "-q") == 0
     upload(hub, place / "out", "someone/odd")

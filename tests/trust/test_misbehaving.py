@@ -201,6 +201,7 @@ def test_what_goes_wrong_late_is_one_line_of_the_right_part(place, capsys, misbe
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_half_precision_is_as_good_as_another(place, capsys):
     assert run(*JOB, classifier("bfloat16"), oracle("bfloat16")) == 0, capsys.readouterr().err
     assert run("verify", "out", "--trust", "-q") == 0, capsys.readouterr().err

@@ -259,6 +259,7 @@ def test_what_a_model_says_of_itself_is_not_printed(place, capsys):
     assert "\x1b]0;PWNED" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_style_sheet_that_lies_about_is_not_followed(place):
     (place / "matplotlibrc").write_text("text.usetex: True\nbackend: module://evil_code\n")
     done = fmrgen("show", "theirs", cwd=place, fresh=True)

@@ -176,6 +176,7 @@ def test_a_stranger_on_the_hub_runs_nothing(place, hub):
     assert not (place / "ran").exists()
 
 
+@pytest.mark.slow
 def test_the_folder_that_one_stands_in_lends_no_modules(place):
     for name in ("peft", "timm", "datasets", "flash_attn"):
         (place / f"{name}.py").write_text(EVIL)
@@ -252,6 +253,7 @@ def test_rows_may_name_images_of_their_own_folder_and_zips(place, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_rows_on_the_hub_read_nothing_here(place, hub, listener):
     commit = "0" * 40
     for number, path in enumerate(
