@@ -32,12 +32,8 @@ class UnreachableError(OfflineModeIsEnabled):
     """
 
 
-class _Reached:
-    """What is known of the Hub: whether anybody has answered, and until when nobody is asked, and why."""
-
-    ever = False
-    not_until = 0.0
-    trouble = ""
+_answered: set[str] = set()  # hosts
+_unreachable: dict[str, tuple[float, str]] = {}  # a host that nobody reached: until when it is not asked, and why
 
 
 def bound_requests() -> None:
@@ -84,17 +80,20 @@ def _bounded_client(factory: Any) -> Any:
 
 
 def _send(send: Callable[..., Any], request: Any, **options: Any) -> Any:
-    """Sends a request. Raises UnreachableError where the first one of all finds nobody."""
-    if time.monotonic() < _Reached.not_until:
-        raise UnreachableError(_Reached.trouble)
+    """Sends a request. Raises UnreachableError where the first one of all to a host finds nobody."""
+    host = request.url.host
+    until, trouble = _unreachable.get(host, (0.0, ""))
+    if time.monotonic() < until:
+        raise UnreachableError(trouble)
     try:
         response = send(request, **options)
     except Exception as error:
-        if _Reached.ever or type(error).__name__ not in _NO_CONNECTION:
+        if host in _answered or type(error).__name__ not in _NO_CONNECTION:
             raise
-        _Reached.not_until, _Reached.trouble = time.monotonic() + _REMEMBERED, one_line(error, 80)
-        raise UnreachableError(_Reached.trouble) from error
-    _Reached.ever = True
+        trouble = one_line(error, 80)
+        _unreachable[host] = time.monotonic() + _REMEMBERED, trouble
+        raise UnreachableError(trouble) from error
+    _answered.add(host)
     return response
 
 

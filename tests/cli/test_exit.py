@@ -18,9 +18,10 @@ from helpers import fmrgen, run, upload, wait_for
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from photos import lay_out
 
+from fmrgen import hub_timeouts
 from fmrgen.cli.display import _stacked
 from fmrgen.errors import UserError, one_line, printable
-from fmrgen.hub_timeouts import UnreachableError, _Reached, _send
+from fmrgen.hub_timeouts import UnreachableError, _send
 from fmrgen.recipe import parse_oracle
 
 LENET = "{kind: lenet, num_classes: 2}"
@@ -232,24 +233,28 @@ def test_every_request_has_time_outs():
 
 
 def test_a_network_that_is_lost_in_between_is_waited_for(monkeypatch):
-    monkeypatch.setattr(_Reached, "ever", False)
-    monkeypatch.setattr(_Reached, "not_until", 0.0)
-    asked = []
+    monkeypatch.setattr(hub_timeouts, "_answered", set())
+    monkeypatch.setattr(hub_timeouts, "_unreachable", {})
+    asked, there = [], False
+    request, other = (httpx2.Request("GET", f"https://{host}/api") for host in ("hub.test", "other.test"))
 
     def send(request):
         asked.append(request)
-        if request == "lost":
+        if request.url.host == "hub.test" and not there:
             raise httpx2.ConnectError("[Errno -2] Name or service not known")
-        return request
+        return "answer"
 
     for _ in range(3):
         with pytest.raises(UnreachableError, match="Name or service not known"):
-            _send(send, "lost")
-    assert asked == ["lost"]  # nobody is asked again for a while
-    monkeypatch.setattr(_Reached, "not_until", 0.0)
-    assert _send(send, "there") == "there"
+            _send(send, request)
+    assert asked == [request]  # nobody is asked again for a while
+    assert _send(send, other) == "answer"
+    hub_timeouts._unreachable.clear()
+    there = True
+    assert _send(send, request) == "answer"
+    there = False
     with pytest.raises(httpx2.ConnectError):
-        _send(send, "lost")
+        _send(send, request)
 
 
 def test_what_is_not_here_is_told_without_advice():

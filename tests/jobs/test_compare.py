@@ -67,7 +67,7 @@ def test_seeds_tell_how_far_chance_moves_the_figures(tmp_path):
     recipe = load_recipe("mnist-lenet", ["source.limit=20", "perturb.budget=2", "perturb.start_noise=0.1"])
     classifiers = {
         "a": "asset:mnist/lenet",
-        "b": "outside_components:SmallNetConfig",
+        "b": "outside_components:HalfTrained",
     }
     notes = []
     evaluation = compare(recipe, classifiers, tmp_path / "out", seeds=3, on_note=notes.append)
@@ -100,7 +100,7 @@ def test_generators_are_compared_by_the_rankings_under_them(tmp_path, capsys):
         "extends: mnist-lenet\ngenerator: {kind: transform, image_size: 32}\nperturb: {step_size: 0.3}\n"
     )
     few = ["--limit", 40, "perturb.budget=1", "perturb.min_probability=0"]
-    command = [*COMMAND[:6], "-c", "small=outside_components:SmallNetConfig", *few]
+    command = [*COMMAND[:6], "-c", "half=outside_components:HalfTrained", *few]
     status = run(*command, "--with", tmp_path / "tones.yaml", "--output", tmp_path / "out")
     told = capsys.readouterr().out
     assert status == 0, told
@@ -108,7 +108,7 @@ def test_generators_are_compared_by_the_rankings_under_them(tmp_path, capsys):
     assert "mnist-lenet – tones: Kendall's tau" in told
     found = json.loads((tmp_path / "out/agreement.json").read_text())
     assert found["generators"] == ["mnist-lenet", "tones"]
-    assert {*found["classifiers"]} == {"shipped", "soft-net", "small"}
+    assert {*found["classifiers"]} == {"shipped", "soft-net", "half"}
     assert (tmp_path / "out/agreement.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "out/tones/comparison/report.html").exists()
     assert run(*COMMAND[:6], *few, "--with", tmp_path / "tones.yaml", "--output", tmp_path / "two") == 2
