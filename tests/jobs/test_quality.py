@@ -73,7 +73,7 @@ def test_nothing_is_downloaded_unasked(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, *_, **__: asked.append(url))
     for distance in (quality.lpips, quality.rfid):
-        why = "left out: its weights are not on this machine; --download fetches them"
+        why = "left out: its weights are not on this machine; download=True fetches them"
         assert str(distance(images, images)) == why
     assert asked == []
     weights = tmp_path / "hub/checkpoints/alexnet-owt-7be5be79.pth"
