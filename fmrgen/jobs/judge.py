@@ -28,7 +28,7 @@ from fmrgen.hub.card import renew_card
 from fmrgen.intervals import Estimate, proportion
 from fmrgen.jobs.bars import OnRows, image_bars
 from fmrgen.jobs.objects import oracle_section
-from fmrgen.oracles.base import digests_within
+from fmrgen.oracles._parts import digests_of_parts
 from fmrgen.recipe import load_oracles
 from fmrgen.storage.judgements import (
     TABLE,
@@ -223,7 +223,7 @@ class Job:
         content = to_parquet(table)
         kind: Kind = "vlm" if self.section.kind == "vlm" else "oracle"
         split = OwnSplit(self.opened.paths, self.provenance)
-        section, digests = self.section.model_dump(mode="json"), digests_within(self.oracle)
+        section, digests = self.section.model_dump(mode="json"), digests_of_parts(self.oracle)
         about = judge_file(self.name, kind, section, self.digest, split, content, digests)
         if self.opened.revision is None:
             files, place = write_judgements(split.paths, about, content), str(split.paths.judgements)

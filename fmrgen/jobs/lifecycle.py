@@ -15,7 +15,8 @@ from fmrgen.errors import UserError, option
 from fmrgen.files import check_inside, held, sha256_of
 from fmrgen.hub.card import check_card, renew_card
 from fmrgen.metrics import SUMMARY_COLUMNS, Summary, summarise
-from fmrgen.oracles.base import OracleConfig, digests_within
+from fmrgen.oracles._parts import digests_of_parts
+from fmrgen.oracles.base import OracleConfig
 from fmrgen.recipe import Recipe
 from fmrgen.records import StopReason
 from fmrgen.report.show import write_picture
@@ -51,7 +52,7 @@ def new_provenance(recipe: Recipe, components: Components) -> Provenance:
         "score_column": "clip_score" if is_image_text else "oracle_score",
         "judges": list(components.oracle.member_names),
         "weights_sha256": {name: weights_sha256(getattr(components, name)) for name in models},
-        "oracle_sha256": sorted(digests_within(components.oracle)),
+        "oracle_sha256": sorted(digests_of_parts(components.oracle)),
         "code_sha256": code_sha256(recipe),
         "runs": [],
     }
