@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from fmrgen.files import sha256_of
 from fmrgen.in_memory import InMemory
 from fmrgen.trust.recipes import components_in
 
@@ -22,11 +23,11 @@ def code_sha256(recipe: BaseModel) -> dict[str, str]:
     for config in components_in(recipe):
         if isinstance(config, InMemory) and (digest := config.code_sha256()) is not None:
             found[config.target] = digest
-        for reference in [config.kind, *config.code_it_runs()]:
-            module, colon, _ = reference.partition(":")
-            if colon and module.replace(".", "").isidentifier():
+        references = [reference.partition(":") for reference in (config.kind, *config.code_it_runs())]
+        for module in {module for module, colon, _ in references if colon} - found.keys():
+            if module.replace(".", "").isidentifier():
                 files = {module: _file_of(module), **_imported_by(module)}
-                found |= {name: _sha256(file) for name, file in files.items() if file is not None}
+                found |= {name: sha256_of(file) for name, file in files.items() if file is not None}
     return dict(sorted(found.items()))
 
 
@@ -40,7 +41,7 @@ def own_code_sha256() -> str:
     package = Path(__file__).parent.parent
     digest = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
-        digest.update(f"{file.relative_to(package)} {_sha256(file)} ".encode())
+        digest.update(f"{file.relative_to(package)} {sha256_of(file)} ".encode())
     return digest.hexdigest()
 
 
@@ -64,10 +65,6 @@ def _imported_by(module: str) -> dict[str, Path]:
         return {}
     files: dict[str, str | None] = {name: vars(found)["__file__"] for name, found in finder.modules.items()}
     return {name: Path(file) for name, file in files.items() if file is not None}
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _file_of(module: str) -> Path | None:
