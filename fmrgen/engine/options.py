@@ -96,12 +96,12 @@ def _check_type(name: str, value: object, kind: Any) -> None:
         if value not in get_args(kind):
             raise ValueError(unknown_message(f"{name} {value!r}", value, get_args(kind)))
         return
-    kinds = get_args(kind) or (kind,)
-    words = [word for one in kinds for word in get_args(one)]
-    numbers = (int, float) if float in kinds else (int,)
-    is_number = isinstance(value, numbers) and not isinstance(value, bool)
-    if not (isinstance(value, bool) if kind is bool else is_number or value in words):
-        wanted = (
-            "True or False" if kind is bool else " or ".join(["a number" if float in kinds else "an integer", *words])
-        )
+    if kind is bool:
+        fits, wanted = isinstance(value, bool), "True or False"
+    else:
+        numbers, called = ((int, float), "a number") if kind is float else ((int,), "an integer")
+        words = [word for one in get_args(kind) for word in get_args(one)]  # of `int | Literal[…]`
+        fits = value in words or (isinstance(value, numbers) and not isinstance(value, bool))
+        wanted = " or ".join([called, *words])
+    if not fits:
         raise ValueError(f"{name} must be {wanted}, not {value!r}")

@@ -9,7 +9,7 @@ from fmrgen.classifiers.base import has_weights
 from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError, option
 from fmrgen.evaluation.classify import Predictions, classify
-from fmrgen.evaluation.gate import Gate, Verdict, decide, drops_of
+from fmrgen.evaluation.gate import Gate, decide, drops_of
 from fmrgen.evaluation.gate import gate as gate_of_rows
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import NamedClassifier, SplitRows, check_columns
@@ -81,10 +81,10 @@ def gate(
         wanted = np.sort(order[start:stop])
         images = rows.images if start == 0 else ["image"]  # the first originals tell whether the networks work
         said = classify(rows.batches_of(wanted, batch_size, images), answering, processes, device)
-        faults += _nonfinite(said, len(wanted))
+        faults += _faults(said, columns["label"][wanted], len(labels))
         if "original" in images:
-            standard = {name: 100 * float((said[name]["original"] == columns["label"][wanted]).mean()) for name in said}
-            faults += _at_chance(said, columns["label"][wanted], len(labels))
+            known = {name: said[name]["original"] == columns["label"][wanted] for name in said}
+            standard = {name: 100 * float(is_right.mean()) for name, is_right in known.items()}
         place = np.searchsorted(wanted, order[start:stop])
         for name, answers in right.items():
             answers.append(said[name]["image"][place] == columns["label"][order[start:stop]])
@@ -94,13 +94,13 @@ def gate(
         if faults or one_network or decide(drops_of(old, new), max_drop / 100)[0] != "undecided":
             break
     found = gate_of_rows(old, new, columns["label"][order[:stop]], list(labels.names), max_drop, len(order))
-    notes = faults or _notes(opened, models, one_network)
-    if faults or one_network:
-        verdict: Verdict = "invalid" if faults else "undecided"
-        found = replace(found, verdict=verdict, rows_more=None, classes=[] if faults else found.classes)
+    if faults:
+        found = replace(found, verdict="invalid", rows_more=None, classes=[])
+    elif one_network:
+        found = replace(found, verdict="undecided", rows_more=None)
     return replace(
         found,
-        notes=notes,
+        notes=faults or _notes(opened, models, one_network),
         baseline_standard=standard.get("baseline"),
         candidate_standard=standard.get("candidate"),
     )
@@ -111,25 +111,24 @@ def _have_the_same_weights(models: list[NamedClassifier]) -> bool:
     return first is not None and first == second
 
 
-def _nonfinite(said: Predictions, rows: int) -> list[str]:
-    """A line for each classifier with outputs that are not finite: they would count as wrong answers."""
-    silent = {name: sum(int((answers < 0).sum()) for answers in images.values()) for name, images in said.items()}
-    return [
-        f"the {name} gives outputs that are not finite on {count:,} of {rows * len(said[name]):,} images: check its "
-        "weights and its preprocessing"
-        for name, count in silent.items()
-        if count
-    ]
-
-
-def _at_chance(said: Predictions, labels: np.ndarray, classes: int) -> list[str]:
-    """A line for each classifier that does not know the originals."""
-    return [
-        f"the {name} is right on {(images['original'] == labels).mean():.1%} of {len(labels):,} originals, hardly "
-        "better than chance: are its weights loaded, and its classes in the order of the labels?"
-        for name, images in said.items()
-        if (images["original"] >= 0).all() and is_at_chance(labels, images["original"], classes)
-    ]
+def _faults(said: Predictions, labels: np.ndarray, classes: int) -> list[str]:
+    """A line for each classifier that is no working network: its outputs are not finite, which would count as wrong
+    answers, or it does not know the originals.
+    """
+    found = []
+    for name, images in said.items():
+        silent = sum(int((answers < 0).sum()) for answers in images.values())
+        if silent:
+            found.append(
+                f"the {name} gives outputs that are not finite on {silent:,} of {len(labels) * len(images):,} images: "
+                "check its weights and its preprocessing"
+            )
+        elif "original" in images and is_at_chance(labels, images["original"], classes):
+            found.append(
+                f"the {name} is right on {(images['original'] == labels).mean():.1%} of {len(labels):,} originals, "
+                "hardly better than chance: are its weights loaded, and its classes in the order of the labels?"
+            )
+    return found
 
 
 def _notes(opened: OpenedSplit, models: list[NamedClassifier], one_network: bool) -> list[str]:
