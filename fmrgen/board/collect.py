@@ -78,7 +78,7 @@ class BoardSplit:
 
     @property
     def at_chance(self) -> bool:
-        """Whether its own classifier is no better than chance on the originals."""
+        """Whether its own classifier is hardly better than chance on the originals."""
         return has_accuracy_of_chance(self.summary, len(self.provenance.labels))
 
     def picture(self) -> bytes | None:

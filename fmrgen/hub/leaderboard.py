@@ -23,7 +23,7 @@ _ESTIMATE: TypeAdapter[Estimate | None] = TypeAdapter(Estimate | None)
 class Entry:
     """What the leaderboard shows of a file under results/.
 
-    `files` is the digest of the split's files. `at_chance` says that the classifier is no better than chance on the
+    `files` is the digest of the split's files. `at_chance` says that the classifier is hardly better than chance on the
     originals: it has no rank.
     """
 

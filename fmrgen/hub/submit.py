@@ -33,7 +33,7 @@ class Submitted:
 
     `state` is `new` for what a dry run would open, `opened`, `updated` (an earlier pull request of the caller's),
     `open` (one has the very files), `there` (the model's repo has them), or, for a `reason`, `refused` by the
-    Hub or `left out` as no better than chance. `files` are their paths in the repo.
+    Hub or `left out` as hardly better than chance. `files` are their paths in the repo.
     """
 
     classifier: str
@@ -67,8 +67,8 @@ def submit(
 ) -> list[Submitted]:
     """Opens a pull request on the repo of each model with its `.eval_results`, where none is open yet.
 
-    Results of a model that is no better than chance on the originals are not sent: they say nothing of it, and almost
-    always its weights, or the order of its classes, are not what was meant.
+    Results of a model that is hardly better than chance on the originals are not sent: they say nothing of it, and
+    almost always its weights, or the order of its classes, are not what was meant.
 
     Args:
         folder: of an evaluation with `--eval-results`.
@@ -86,8 +86,8 @@ def submit(
     found, at_chance = _files(folder, models)
     if at_chance:
         on_note(
-            f"no better than chance on the originals, and not sent: {', '.join(at_chance)}; are their weights loaded, "
-            "and their classes in the order of the labels?"
+            f"hardly better than chance on the originals, and not sent: {', '.join(at_chance)}; are their weights "
+            "loaded, and their classes in the order of the labels?"
         )
     return [_submit(name, model, found[name], dry_run, on_wait) for name, model in models.items()]
 
@@ -96,7 +96,7 @@ def _submit(
     classifier: str, model: str, files: Mapping[str, bytes], dry_run: bool, on_wait: Callable[[str], None]
 ) -> Submitted:
     if not files:
-        return Submitted(classifier, model, "left out", None, [], "left out, as no better than chance")
+        return Submitted(classifier, model, "left out", None, [], "left out, as hardly better than chance")
     try:
         return _Model(model, on_wait).propose(classifier, files, dry_run)
     except RepoError as error:
@@ -115,7 +115,7 @@ def read_models(path: Path) -> dict[str, str]:
 
 
 def _files(folder: Path, models: Mapping[str, str]) -> tuple[dict[str, dict[str, bytes]], list[str]]:
-    """The entries of each classifier by their paths in a model's repo; and what is no better than chance, in words."""
+    """The entries of each classifier by their paths in a model's repo; and what is at chance, in words."""
     evaluation = read_figures(folder / "evaluation.json")
     classifiers = {classifier.name: classifier for classifier in evaluation.classifiers}
     found, at_chance = {}, []

@@ -166,8 +166,8 @@ def test_results_at_chance_are_not_sent(split, tmp_path, capsys):
     capsys.readouterr()
     assert run("submit", tmp_path / "a", "--models", tmp_path / "map.yaml") == 0
     said = capsys.readouterr()
-    assert said.out == "broken: team/net: left out, as no better than chance\n"
-    assert said.err.startswith("no better than chance on the originals, and not sent: broken on mnist/lenet; are ")
+    assert said.out == "broken: team/net: left out, as hardly better than chance\n"
+    assert said.err.startswith("hardly better than chance on the originals, and not sent: broken on mnist/lenet; are ")
 
 
 @pytest.mark.slow

@@ -120,10 +120,10 @@ def test_what_is_at_chance_has_no_rank(finished_split, tmp_path):
     assert [entry.classifier for entry in family.splits[0].entries] == ["net0", "net1"]
     write_site([family], tmp_path / "site", "Digits")
     index = (tmp_path / "site/index.html").read_text()
-    assert index.index("† No better than chance on the originals, and not ranked: net2.") < index.index("<table")
+    assert index.index("† Hardly better than chance on the originals, and not ranked: net2.") < index.index("<table")
     assert index.count('<td data-sort="">') == 2  # of net2 on its own split, and of net1 on that of net0
     page = (tmp_path / "site/splits/one-mnist-net0.html").read_text()
-    assert "† No better than chance on the originals: net1." in page
+    assert "† Hardly better than chance on the originals: net1." in page
     rows = json.loads((tmp_path / "site/leaderboard.json").read_text())["rows"]
     assert {(row["model"], row["split"]) for row in rows if row["at_chance"]} == {
         ("net2", "one:mnist/net2"),
@@ -131,7 +131,7 @@ def test_what_is_at_chance_has_no_rank(finished_split, tmp_path):
     }
     write_card(folder)
     card = (folder / "README.md").read_text()
-    assert "† No better than chance on the originals, so that FMR says nothing: net1.\n\n| classifier |" in card
+    assert "† Hardly better than chance on the originals, so that FMR says nothing: net1.\n\n| classifier |" in card
     assert "| net1 † |" in card
 
 
