@@ -22,6 +22,10 @@ LONGEST = (
     "test_generate.py",
     "test_evaluate.py",
     "test_results.py",
+    "test_perturb.py",
+    "test_strangers.py",
+    "test_report.py",
+    "test_places.py",
 )
 
 everyday = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -15,7 +15,7 @@ from fmrgen.evaluation.own_splits import OwnComparison, OwnRank
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.records import Example
 
-COUNT = 24
+COUNT = 16
 BUDGET = 12
 
 

@@ -40,6 +40,7 @@ _STYLE: Any = {
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
+    "image.composite_image": False,  # images stay images of their own in PDF and SVG
     "savefig.dpi": 160,
     "savefig.facecolor": "white",
     "pdf.fonttype": 42,  # TrueType, which publishers want, and not Type 3

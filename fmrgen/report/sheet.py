@@ -11,6 +11,8 @@ from fmrgen.image_files import open_rgb
 from fmrgen.report.plot import INK, Plot, drawing
 
 COLUMNS = 6  # pairs across
+_PAIR, _ROW = 1.9, 1.16  # inches, from pair to pair and from row to row
+SIDE, _SLIT = 0.84, 0.03  # inches: of an image, and between the two of a pair
 _CAPTION, _ROOM = 8, 55  # points: of the letters, and between two images
 _LONGEST = 200  # letters that are looked at: no more have room
 _WRONG, _PALE = "#c8472f", "#66727d"
@@ -26,46 +28,43 @@ def contact_sheet(
     shows its perturbed image alone. `title` is followed by a line on how to read the sheet; None leaves both out.
     """
     columns = min(columns, len(samples))
+    head = 0.0 if title is None else 0.52  # inches
     down = -(-len(samples) // columns)
-    head = 0.0 if title is None else 0.62  # inches
-    height = head + 0.1 + 1.16 * down
     with drawing():
-        figure = Plot(figsize=(1.9 * columns, height))
-        # Two images close together, then a gap: the pairs are seen as pairs.
-        grid = figure.add_gridspec(
-            down,
-            3 * columns,
-            width_ratios=[1, 1, 0.18] * columns,
-            wspace=0.04,
-            hspace=0.32,
-            left=0,
-            right=1,
-            bottom=0,
-            top=1 - head / height,
-        )
+        figure, canvas = blank_canvas((columns - 1) * _PAIR + 2 * SIDE + _SLIT, head + down * _ROW)
         for place, sample in enumerate(samples):
             row, column = divmod(place, columns)
+            left, top = column * _PAIR, head + row * _ROW + _ROW - SIDE
             label = sample.columns["label"]
             answer = sample.columns.get("prediction", sample.columns.get("oracle_label"))
-            shown = [
-                (sample.original, class_names[label], INK),
-                (sample.image, *told_answer(answer, label, class_names)),
-            ]
-            for side, (image, caption, colour) in enumerate(shown):
-                draw_image(figure.add_subplot(grid[row, 3 * column + side]), image, caption, colour)
+            draw_image(canvas, (left, top), sample.original, class_names[label], INK)
+            # Two images close together, then a gap: the pairs are seen as pairs.
+            draw_image(canvas, (left + SIDE + _SLIT, top), sample.image, *told_answer(answer, label, class_names))
         if title is not None:
-            figure.text(0.004, 1, title, va="top", fontsize=10)
-            figure.text(0.004, 1 - 0.22 / height, _READING, va="top", fontsize=7, color=_PALE)
+            canvas.text(0, 0, title, va="top", fontsize=10)
+            canvas.text(0, 0.22, _READING, va="top", fontsize=7, color=_PALE)
     return figure
 
 
-def draw_image(axes: Axes, image: bytes | str | None, caption: str, colour: str) -> None:
-    """An image without axes under its caption; nothing where there is none."""
-    axes.set_axis_off()
+def blank_canvas(width: float, height: float) -> tuple[Plot, Axes]:
+    """A figure in one coordinate system, inches from its upper left corner: an axes for each image takes far longer."""
+    figure = Plot(figsize=(width, height))
+    canvas = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    canvas.set_axis_off()
+    return figure, canvas
+
+
+def draw_image(canvas: Axes, corner: tuple[float, float], image: bytes | str | None, caption: str, colour: str) -> None:
+    """An image under its caption, in a square with its upper left corner there; nothing where there is none."""
     if image is not None:
+        left, top = corner
         pixels = np.asarray(open_rgb(image))
-        axes.imshow(pixels, interpolation="nearest" if len(pixels) <= 64 else "antialiased")
-        axes.set_title(_shortened(caption), color=colour, fontsize=_CAPTION, pad=2.5)
+        height, width = (SIDE * length / max(pixels.shape[:2]) for length in pixels.shape[:2])
+        left, low = left + (SIDE - width) / 2, top + (SIDE + height) / 2
+        smooth = "nearest" if len(pixels) <= 64 else "antialiased"
+        extent = (left, left + width, low, low - height)
+        canvas.imshow(pixels, interpolation=smooth, extent=extent, aspect="auto")
+        canvas.text(left, low - height - 0.035, _shortened(caption), va="bottom", color=colour, fontsize=_CAPTION)
 
 
 def told_answer(answer: int | None, label: int, class_names: Sequence[str]) -> tuple[str, str]:

@@ -6,10 +6,11 @@ from typing import Any
 from fmrgen.evaluation.results import EvaluationData
 from fmrgen.evaluation.samples import Sample
 from fmrgen.report.plot import INK, Plot, extremes, shortened
-from fmrgen.report.sheet import draw_image, told_answer
+from fmrgen.report.sheet import SIDE, blank_canvas, draw_image, told_answer
 from fmrgen.report.tables import short_names
 
 _ROWS = 8
+_STEP = 1.1  # inches from one image to the next
 
 
 def common_rows(evaluation: EvaluationData) -> list[Any]:
@@ -28,18 +29,18 @@ def side_by_side(evaluation: EvaluationData, chosen: Sequence[Any]) -> Plot:
     splits = list(by_id)
     names = {split.name: split.class_names for split in evaluation.splits}
     short = short_names(splits)
-    figure = Plot(figsize=(1.25 * (len(splits) + 1), 1.3 * len(chosen) + 0.4))
-    panels = figure.subplots(len(chosen), len(splits) + 1, squeeze=False)
-    for row, example in zip(panels, chosen, strict=True):
+    figure, canvas = blank_canvas(_STEP * (len(splits) + 1), _STEP * len(chosen) + 0.4)
+    for row, example in enumerate(chosen):
         first = by_id[splits[0]][example]
         label = first.columns["label"]
-        draw_image(row[0], first.original, names[splits[0]][label], INK)
-        for axes, split in zip(row[1:], splits, strict=True):
+        top = 0.6 + row * _STEP
+        draw_image(canvas, (0, top), first.original, names[splits[0]][label], INK)
+        for column, split in enumerate(splits, 1):
             sample = by_id[split][example]
             told = told_answer(sample.columns.get("prediction"), label, names[split])
-            draw_image(axes, sample.image, *told)
-    for axes, title in zip(panels[0], ["original", *(short[split] for split in splits)], strict=True):
-        axes.text(0.5, 1.32, shortened(title, 16), transform=axes.transAxes, ha="center", fontsize=7)
+            draw_image(canvas, (column * _STEP, top), sample.image, *told)
+    for column, title in enumerate(["original", *(short[split] for split in splits)]):
+        canvas.text(column * _STEP + SIDE / 2, 0.2, shortened(title, 16), ha="center", fontsize=7)
     return figure
 
 

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from photos import lay_out, photo
 
+from fmrgen import evaluate
 from fmrgen.errors import UserError
 from fmrgen.kinds import ComponentConfigs
 from fmrgen.trust.recipes import untrusted_code, untrusted_config
@@ -90,10 +91,18 @@ SOURCES = {
 }
 
 
-@pytest.mark.parametrize("command", ["evaluate", "transfer"])
 @pytest.mark.parametrize("case", SOURCES)
-def test_a_source_of_a_stranger_runs_and_reads_nothing(place, case, command):
+def test_a_source_of_a_stranger_runs_and_reads_nothing(place, case):
     alter(place, source=SOURCES[case])
+    with no_trespass(place):
+        notes = evaluate("theirs", LENET).splits[0].notes
+    assert any("if you trust it, pass trust=True" in note for note in notes), notes
+    assert not (place / "ran").exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "transfer"])
+def test_commands_tell_of_it_in_their_report(place, command):
+    alter(place, source=SOURCES["command in braces"])
     with no_trespass(place):
         assert run(command, "theirs", "-c", LENET, "-o", "report", "-q") == 0
     report = (place / "report/evaluation.md").read_text().replace("\\", "")
