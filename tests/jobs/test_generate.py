@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -46,8 +47,8 @@ def provenance(folder):
     return json.loads((folder / "provenance/mnist/lenet.json").read_text())
 
 
-def test_the_schema_is_the_documented_one(whole):
-    dataset = load_dataset(str(whole), "mnist", split="lenet")
+def test_the_schema_is_the_documented_one(finished_split):
+    dataset = load_dataset(str(finished_split), "mnist", split="lenet")
     integers = ("oracle_label", "original_oracle_label", "reconstruction_oracle_label")
     integers += ("prediction", "original_prediction", "reconstruction_prediction", "iterations")
     floats = ("clip_score", "oracle_probability", "loss", "latent_shift")
@@ -64,30 +65,32 @@ def test_the_schema_is_the_documented_one(whole):
         "step_losses": List(Value("float32")),
         "step_oracle_probabilities": List(Value("float32")),
     }
-    assert dataset["id"][:] == list(range(60))
+    assert dataset["id"][:] == list(range(120))
     assert dataset[0]["image"].size == (32, 32)
     assert dataset[0]["image"].mode == "RGB"
 
 
-def test_the_provenance_tells_all(whole):
-    told = provenance(whole)
+def test_the_provenance_tells_all(finished_split):
+    told = provenance(finished_split)
     assert told["finished"]
-    assert told["recipe"]["source"]["limit"] == 60
+    assert told["recipe"]["source"]["limit"] == 120
     assert all(len(digest) == 64 for digest in told["weights_sha256"].values())
-    assert len(told["files"]) == 6
+    assert len(told["files"]) == 3
     (run,) = told["runs"]
-    assert run["images"] == 60
+    assert run["images"] == 120
     assert run["seconds"] > 0
     assert run["versions"].keys() >= {"torch", "fmrgen", "transformers"}
 
 
-def test_a_finished_split_is_left_alone(whole):
-    before = {path: (whole / path).stat().st_mtime_ns for path in parts(whole, "**/*.*")}
-    result = fmrgen("generate", *RECIPE, "--output", whole)
+def test_a_finished_split_is_left_alone(split):
+    before = {path: (split / path).stat().st_mtime_ns for path in parts(split, "**/*.*")}
+    overrides = ["source.limit=120", "output.shard_size=40", "perturb.budget=8", "perturb.step_size=0.1"]
+    result = fmrgen("generate", "mnist-lenet", *overrides, "--output", split)
     assert result.returncode == 0
-    assert "60" in result.stdout
+    assert "120" in result.stdout
+    assert "FMR = PA / SA" in result.stdout
     assert "is complete; there is nothing to do" in result.stderr
-    assert before == {path: (whole / path).stat().st_mtime_ns for path in parts(whole, "**/*.*")}
+    assert before == {path: (split / path).stat().st_mtime_ns for path in parts(split, "**/*.*")}
 
 
 @pytest.mark.slow
@@ -291,25 +294,25 @@ def drop_a_column(shard, other):
 
 
 @pytest.mark.parametrize("finished", [True, False])
-@pytest.mark.parametrize("harm", [cut, flip_a_bit, swap, drop_a_row, drop_a_column])
-def test_a_shard_that_was_harmed_is_made_anew(recipe, tmp_path, harm, finished):
+def test_a_shard_that_was_harmed_is_made_anew(recipe, tmp_path, finished):
     pictures = [picture(i) for i in range(4)]
-    make_split(recipe(pictures), tmp_path / "out")
-    before = rows(tmp_path / "out")
-    folder = SplitFolder(SplitPaths(tmp_path / "out", "mnist", "lenet"), 4, 2)
-    if not finished:
-        read_provenance(folder.paths).model_copy(update={"finished": False}).write(folder.paths)
-    harm(folder.shard_path(1), folder.shard_path(0))
-    torch.manual_seed(0)
-    notes = []
-    make_split(recipe(pictures), tmp_path / "out", on_note=notes.append)
-    assert rows(tmp_path / "out") == before
-    (note,) = notes
-    assert re.search(
-        r"lenet-00001-of-00002.parquet: (is|holds|has) .*; it is regenerated, and the old file kept as \.", note
-    )
-    assert len(list((tmp_path / "out/mnist").glob(".*.damaged"))) == 1
-    assert provenance(tmp_path / "out")["runs"][-1]["images"] == 2
+    make_split(recipe(pictures), tmp_path / "whole")
+    for harm in (cut, flip_a_bit, swap, drop_a_row, drop_a_column):
+        out = shutil.copytree(tmp_path / "whole", tmp_path / harm.__name__)
+        folder = SplitFolder(SplitPaths(out, "mnist", "lenet"), 4, 2)
+        if not finished:
+            read_provenance(folder.paths).model_copy(update={"finished": False}).write(folder.paths)
+        harm(folder.shard_path(1), folder.shard_path(0))
+        torch.manual_seed(0)
+        notes = []
+        make_split(recipe(pictures), out, on_note=notes.append)
+        assert rows(out) == rows(tmp_path / "whole"), harm
+        (note,) = notes
+        assert re.search(
+            r"lenet-00001-of-00002.parquet: (is|holds|has) .*; it is regenerated, and the old file kept as \.", note
+        )
+        assert len(list((out / "mnist").glob(".*.damaged"))) == 1
+        assert provenance(out)["runs"][-1]["images"] == 2
 
 
 def test_a_shard_that_can_not_be_read_now_is_not_taken_for_a_damaged_one(recipe, tmp_path, monkeypatch):

@@ -232,6 +232,7 @@ def test_code_that_has_changed_is_told(tmp_path, monkeypatch, capsys):
     """Weights in plain tensors and code of one's own: another PCA does not go on with a split without a word."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # it would be taken for that of a file of one size and second
     code = (
         "import torch\n"
         "from fmrgen import Generator, GeneratorConfig, Latents\n"

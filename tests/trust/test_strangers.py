@@ -372,7 +372,8 @@ def test_pipes_in_a_folder_are_not_waited_for(place, capsys, file):
 @pytest.mark.parametrize("name", ["~", "hf:", "~root", "a b%20#@*?[x]", "\u202e"])
 def test_folders_of_odd_names_work(place, capsys, name):
     assert run("generate", "r.yaml", "-o", f"./{name}", "-q") == 0, capsys.readouterr().err
-    for command in (["verify", name, "--files"], ["evaluate", name, "-c", LENET, "-q"], ["show", name],
+    assert evaluate(name, LENET).splits[0].rows == 4
+    for command in (["verify", name, "--files"], ["show", name],
                     ["export", name, "exported", "-f", "webdataset", "-q"], ["merge", name, "-o", "merged", "-q"]):  # fmt: skip
         assert run(*command) == 0, (command, capsys.readouterr().err)
 
