@@ -77,6 +77,7 @@ def quiet_libraries() -> None:
     asking = logging.getLogger("huggingface_hub.utils._http")
     if not any(isinstance(known, _Retries) for known in asking.filters):
         asking.addFilter(_Retries())
+        asking.setLevel(logging.WARNING)  # also while a push lets the client's other loggers tell errors alone
     logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # a card without metadata is no news
     bound_requests()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # broken or huge images: told where they can't be read

@@ -7,7 +7,7 @@ import re
 import pytest
 from helpers import run
 
-from fmrgen.cli.display import quiet_libraries
+from fmrgen.cli.display import hub_progress, quiet_libraries
 from fmrgen.cli.progress import _rate
 
 
@@ -53,5 +53,6 @@ def test_the_hubs_retries_are_notes(capsys):
     quiet_libraries()
     said = logging.getLogger("huggingface_hub.utils._http")
     said.warning("'[Errno -2] Name or service not known' thrown while requesting HEAD https://huggingface.co/a/b")
-    said.warning("Retrying in 4s [Retry 3/5].")
+    with hub_progress(show=False):
+        said.warning("Retrying in 4s [Retry 3/5].")
     assert capsys.readouterr().err == "the Hub can't be reached; trying again in 4 s (3 of 5)\n"
