@@ -2,18 +2,25 @@
 
 from fmrgen.errors import option
 from fmrgen.intervals import Estimate
-from fmrgen.metrics import Summary
+from fmrgen.metrics import Summary, has_masked_gradient
 
 _MUCH = 5.0  # points of accuracy
 _MOST, _FEW = 50.0, 50.0  # percent of rows
 
 
-def cautions(summary: Summary, *, oracle_is_known: bool = False) -> list[str]:
+def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = True) -> list[str]:
     """A line for each thing in a split's figures that makes FMR doubtful, with what can be done.
 
     `oracle_is_known` leaves out that the oracle knows fewer originals than the classifier, where that was said before.
+    `guided` is False where the first step is not along the gradient, as of the random control.
     """
     found = []
+    if guided and has_masked_gradient(summary):
+        found.append(
+            f"the first step raised the loss in {_of(summary.first_steps_up)} of the valid rows: along a gradient that "
+            "shows the way it does in nearly all, in a direction of chance in half. The classifier's gradient is "
+            "masked, and FMR no sign of robustness (docs: evaluation, Gradient masking)"
+        )
     if summary.validation_rate and summary.validation_rate.value < _FEW:
         found.append(
             f"only {summary.validation_rate.value:.1f} % of the rows are valid: the oracle rejects the first step of "

@@ -12,7 +12,7 @@ from fmrgen.files import check_inside, fingerprint, open_plain
 from fmrgen.hub.fetch import fetched
 from fmrgen.hub.leaderboard import Entry, leaderboard, ranked, sort_key
 from fmrgen.intervals import interval_ends
-from fmrgen.metrics import Summary, has_accuracy_of_chance
+from fmrgen.metrics import Summary, has_accuracy_of_chance, has_masked_gradient
 from fmrgen.storage.judgements import JudgeFile, judges_of_files
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.paths import SplitPaths
@@ -81,6 +81,16 @@ class BoardSplit:
         """Whether its own classifier is hardly better than chance on the originals."""
         return has_accuracy_of_chance(self.summary, len(self.provenance.labels))
 
+    @property
+    def masked(self) -> bool:
+        """Whether its own classifier's gradient is masked."""
+        return self.provenance.recipe.perturb.is_guided and has_masked_gradient(self.summary)
+
+    @property
+    def unranked(self) -> bool:
+        """Whether FMR on it says nothing of robustness."""
+        return self.at_chance or self.masked
+
     def picture(self) -> bytes | None:
         """Its contact sheet, where there is one of a size that is a picture's."""
         path = self.paths.picture
@@ -111,8 +121,8 @@ class Family:
 
     @cached_property
     def places(self) -> dict[str, tuple[int, int] | None]:
-        """Ranks by the intervals of FMR: who may be better than whom; None of one without FMR, or at chance."""
-        known = {split.name: None if split.at_chance else split.summary.fmr for split in self.splits}
+        """Ranks by the intervals of FMR: who may be better than whom; None of one without FMR, or not ranked."""
+        known = {split.name: None if split.unranked else split.summary.fmr for split in self.splits}
         ends = {name: interval_ends(fmr) for name, fmr in known.items() if fmr is not None}
         lows, highs = (sorted(side) for side in zip(*ends.values(), strict=True)) if ends else ([], [])
         found: dict[str, tuple[int, int] | None] = dict.fromkeys(known)
@@ -121,8 +131,8 @@ class Family:
         return found
 
     def ranked(self) -> list[BoardSplit]:
-        """By falling FMR, those at chance last."""
-        return sorted(self.splits, key=lambda split: sort_key(split.summary.fmr, split.at_chance))
+        """By falling FMR, those that are not ranked last."""
+        return sorted(self.splits, key=lambda split: sort_key(split.summary.fmr, split.unranked))
 
 
 def collect(places: Sequence[str]) -> list[Family]:

@@ -116,7 +116,7 @@ def _index(
                 "split": split.name,
                 "split_page": pages.of_split(split),
                 "rank": _rank(places[split.name]),
-                "figures": _cells([getattr(split.summary, name) for name in _OWN], split.at_chance),
+                "figures": _cells([getattr(split.summary, name) for name in _OWN], split.unranked),
                 "judges": ", ".join(judge.judge for judge in split.judges),
             }
             for split in family.ranked()
@@ -128,6 +128,7 @@ def _index(
                 "facts": family.title,
                 "rows": rows,
                 "at_chance": ", ".join(split.classifier for split in family.ranked() if split.at_chance),
+                "masked": ", ".join(split.classifier for split in family.ranked() if split.masked),
                 "has_judges": any(row["judges"] for row in rows),
                 "made": family.splits[0].made_with,
                 "plot": png_address(_plot(family).to_bytes()) if len(family.splits) > 1 else None,
@@ -178,7 +179,7 @@ def _of_entry(entry: Entry | None) -> dict[str, str]:
 
 
 def _of_own(split: BoardSplit) -> dict[str, str]:
-    cell = _cells([split.summary.fmr], split.at_chance)[0]
+    cell = _cells([split.summary.fmr], split.unranked)[0]
     return {**cell, "value": f"{cell['value']} ◆"}
 
 
@@ -215,7 +216,7 @@ def _sections_of_models(families: Sequence[Family], pages: _Pages) -> dict[str, 
         for split in family.splits:
             row = {"split": split.name, "page": pages.of_split(split), "own": True}
             row |= {"rank": _rank(family.places[split.name])}
-            row |= {"figures": _cells([getattr(split.summary, name) for name in _OWN[:3]], split.at_chance)}
+            row |= {"figures": _cells([getattr(split.summary, name) for name in _OWN[:3]], split.unranked)}
             rows.setdefault(split.classifier, []).append(row)
         for split in family.ranked():
             for entry in split.entries:
@@ -232,7 +233,7 @@ def _plot(family: Family) -> Plot:
     points = [
         (split.classifier, sa, fmr)
         for split in family.ranked()
-        if not split.at_chance and (sa := split.summary.standard_accuracy) and (fmr := split.summary.fmr)
+        if not split.unranked and (sa := split.summary.standard_accuracy) and (fmr := split.summary.fmr)
     ]
     names = list(dict.fromkeys(name for name, _, _ in points))
     with drawing():
@@ -254,11 +255,11 @@ def _rows(families: Sequence[Family]) -> list[dict[str, Any]]:
             shared = {"protocol": family.key, "split": split.name, "commit": split.commit}
             shared |= {"fingerprint": split.provenance.fingerprint}
             best, worst = places[split.name] or (None, None)
-            own = {"model": split.classifier, "own": True, "at_chance": split.at_chance}
+            own = {"model": split.classifier, "own": True, "at_chance": split.at_chance, "masked": split.masked}
             own |= {"rank_best": best, "rank_worst": worst}
             rows.append(shared | own | _figures({name: getattr(split.summary, name) for name in _OWN}))
             for entry in split.entries:
-                told = {"model": entry.classifier, "own": False, "at_chance": entry.at_chance}
+                told = {"model": entry.classifier, "own": False, "at_chance": entry.at_chance, "masked": False}
                 told |= {"rank_best": None, "rank_worst": None}
                 rows.append(shared | told | _figures({name: entry.figures.get(name) for name in _OWN}))
     return rows
@@ -292,10 +293,10 @@ def _cell(figure: Estimate | None) -> dict[str, str]:
     return {"value": f"{figure.value:.2f}", "interval": interval, "sort": f"{figure.value:.6f}"}
 
 
-def _cells(figures: Sequence[Estimate | None], at_chance: bool) -> list[dict[str, str]]:
-    """Of figures, FMR first: at chance it is marked, and sorted behind all others."""
+def _cells(figures: Sequence[Estimate | None], unranked: bool) -> list[dict[str, str]]:
+    """Of figures, FMR first: where it says nothing of robustness it is marked, and sorted behind all others."""
     first, *others = map(_cell, figures)
-    return [{**first, "value": f"{first['value']} †", "sort": ""} if at_chance else first, *others]
+    return [{**first, "value": f"{first['value']} †", "sort": ""} if unranked else first, *others]
 
 
 def _rank(place: tuple[int, int] | None) -> str:

@@ -27,7 +27,6 @@ from fmrgen.metrics import METRICS
 from fmrgen.report.tables import Table as TextTable
 from fmrgen.report.tables import (
     all_notes,
-    chance_lines,
     fixed_table,
     format_interval,
     judged_table,
@@ -44,6 +43,7 @@ from fmrgen.report.tables import (
     split_table,
     transfer_reading,
     transfer_table,
+    unranked_lines,
 )
 
 if TYPE_CHECKING:
@@ -338,7 +338,7 @@ def _stacked(cell: str) -> Text:
 
 
 def _print_warnings(evaluation: "EvaluationResults") -> None:
-    for line in chance_lines(evaluation):
+    for line in unranked_lines(evaluation):
         print_line(f"warning: {line}")
 
 

@@ -73,7 +73,8 @@ class Result:
     `conditioned` marks the classifier that the split was made for: it has the same weights, and says of the stored
     images what the split says it said. `judged` has PA and FMR over the images that still show their class, by the name
     of the judge who says so. `at_chance` says that it is hardly better than guessing on the originals: its
-    figures say nothing, and it is ranked nowhere.
+    figures say nothing, and it is ranked nowhere. `masked` says that on its own split the first steps raised its loss
+    too seldom for a gradient (see `fmrgen.metrics.has_masked_gradient`): it is not ranked by that split.
     """
 
     split: str
@@ -84,6 +85,7 @@ class Result:
     notes: list[str]
     judged: dict[str, Corrected] = field(default_factory=dict)
     at_chance: bool = False
+    masked: bool = False
 
 
 @dataclass(frozen=True)

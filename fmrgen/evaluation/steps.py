@@ -12,7 +12,8 @@ import numpy as np
 
 from fmrgen.intervals import RESAMPLES, Estimate, foundation_model_robustness, mean, mean_of_ratio, proportion
 
-COLUMNS = ("step_predictions", "step_oracle_probabilities")
+COLUMNS = ("step_predictions", "step_losses", "step_oracle_probabilities")
+_NEEDED = ("step_predictions", "step_oracle_probabilities")
 _RESAMPLES = 2_000
 _MOST_BUDGETS = 60  # that have figures of their own; of more, evenly chosen ones
 _MOST_STEPS, _MOST_ENTRIES = 1_000_000, 1 << 28
@@ -79,7 +80,7 @@ def step_figures(
     Returns:
         None where the split keeps no steps, or not one for each iteration and the reconstruction.
     """
-    needed = (*COLUMNS, "label", "valid", "iterations", "original_prediction")
+    needed = (*_NEEDED, "label", "valid", "iterations", "original_prediction")
     if any(name not in columns for name in needed):
         return None
     iterations, label = columns["iterations"].astype(np.int64), columns["label"]
@@ -87,7 +88,7 @@ def step_figures(
     # Anyone's provenance and rows: they do not say how much memory is taken.
     if not 1 <= max(longest, 1) <= budget <= _MOST_STEPS or longest * len(label) > _MOST_ENTRIES:
         return None
-    predictions, probabilities = (_as_matrix(columns[name], iterations) for name in COLUMNS)
+    predictions, probabilities = (_as_matrix(columns[name], iterations) for name in _NEEDED)
     if predictions is None or probabilities is None:
         return None
     right = predictions == label[:, None]

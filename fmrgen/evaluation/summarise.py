@@ -20,11 +20,12 @@ from fmrgen.evaluation.results import SCHEMA, Comparison, EvaluatedClassifier, E
 from fmrgen.evaluation.steps import StepFigures, step_figures
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier
 from fmrgen.labels import match_classes
-from fmrgen.metrics import COMPARED, is_at_chance, summarise, summarise_classes
+from fmrgen.metrics import COMPARED, has_masked_gradient, is_at_chance, summarise, summarise_classes
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.provenance import RecordedPerturb
 from fmrgen.weights.digest import weights_sha256
 
+_OF_ITS_OWN = ("reconstruction_prediction", "step_losses")  # columns that are about the split's own classifier alone
 _SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
 
 
@@ -56,7 +57,7 @@ def summarise_evaluation(
             tables.append(predictions_table(split.name, model.name, of_models[model.name], counted))
         results += here
         made_for = _made_for(passed, here, models)
-        if made_for is not None and not made_for.at_chance:
+        if made_for is not None and not (made_for.at_chance or made_for.masked):
             own.append((passed, made_for.classifier, of_models[made_for.classifier] | _ids_of(columns)))
         summaries = {result.classifier: result.total for result in here if not (result.conditioned or result.at_chance)}
         differences = [difference(a, b, of_models[a], of_models[b]) for a, b in combinations(of_models, 2)]
@@ -126,14 +127,20 @@ def _result(
         if silent := int((said < 0).sum()):
             notes.append(f"its highest logit is not finite on {silent} of the column {name}; these count as wrong")
     conditioned = _is_own_classifier(passed, model, of_model, columns, notes)
-    if conditioned and "reconstruction_prediction" in columns:
-        of_model = {**of_model, "reconstruction_prediction": columns["reconstruction_prediction"]}
+    if conditioned:
+        of_model = of_model | {name: columns[name] for name in _OF_ITS_OWN if name in columns}
     classes, total = summarise_classes(of_model, len(labels)), summarise(of_model)
     at_chance = "original_prediction" in of_model and is_at_chance(
         of_model["label"], of_model["original_prediction"], len(labels)
     )
     judged = corrected_by(passed.judges, of_model, columns["valid"]) if passed.judges else {}
-    return Result(split.name, model.name, conditioned, total, classes, notes, judged, at_chance)
+    masked = conditioned and _is_guided(passed) and has_masked_gradient(total)
+    return Result(split.name, model.name, conditioned, total, classes, notes, judged, at_chance, masked)
+
+
+def _is_guided(passed: ClassifiedSplit) -> bool:
+    """Whether the split's own steps are along a gradient; of a split that does not say how it was made, it is so."""
+    return passed.split.provenance is None or passed.split.provenance.recipe.perturb.is_guided
 
 
 def _order_is_known(passed: ClassifiedSplit, model: NamedClassifier) -> bool:
@@ -208,7 +215,7 @@ def _more_fooled(made_for: Result | None, results: list[Result], measure: str) -
     figures = {
         r.classifier: estimate.value
         for r in results
-        if (estimate := getattr(r.total, measure)) is not None and not r.at_chance
+        if (estimate := getattr(r.total, measure)) is not None and not (r.at_chance or r.masked)
     }
     own = None if made_for is None else made_for.classifier
     if own not in figures or len(figures) < 2:
@@ -234,7 +241,7 @@ def _split_figures(
     """`columns` are those that count, `stored` those of the split, whose oracle alone says what is valid."""
     split, notes = passed.split, [*passed.rows.notes, *passed.notes, *more_fooled]
     if made_for is not None:
-        notes += cautions(made_for.total)
+        notes += cautions(made_for.total, guided=_is_guided(passed))
         classes = zip(passed.labels.names, made_for.classes, strict=True)
         if empty := [name for name, own in classes if not own.valid_rows]:
             few = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")

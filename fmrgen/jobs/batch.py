@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
@@ -50,7 +50,8 @@ class PerturbedBatch:
 
     def summary(self) -> Summary:
         """SA, PA, VR, FMR and the like, in percent, with 95 % intervals."""
-        return summarise({name: np.array([getattr(row, name) for row in self.rows]) for name in SUMMARY_COLUMNS})
+        columns = {name: [getattr(row, name) for row in self.rows] for name in SUMMARY_COLUMNS}
+        return summarise({name: pa.array(values).to_numpy(zero_copy_only=False) for name, values in columns.items()})
 
     def __repr__(self) -> str:
         found = self.summary()

@@ -107,7 +107,8 @@ def make_split(
             )
             return summary_of_rows(folder)
         summary = finish(folder, job.faults)
-        for caution in cautions(summary, oracle_is_known=about_oracle is not None):
+        guided = provenance.recipe.perturb.is_guided
+        for caution in cautions(summary, oracle_is_known=about_oracle is not None, guided=guided):
             tell(caution)
         return summary
 

@@ -196,7 +196,7 @@ def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | N
         nans = {part: int(np.isnan(columns[name]).sum()) for part, name in measures.items()}  # of the originals
         stored: Counter[str | None] = Counter(nans)
         raise nonfinite_error(len(table), faults or +stored)
-    summary = summarise({name: columns[name] for name in SUMMARY_COLUMNS})
+    summary = summarise({name: columns[name] for name in SUMMARY_COLUMNS if name in columns})
     if checked is not None:
         told = provenance.tree | {"finished": True, "summary": asdict(summary)}
         told |= checked._asdict() | {"skipped": [entry.model_dump() for entry in checked.skipped]}

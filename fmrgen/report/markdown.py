@@ -6,7 +6,6 @@ from fmrgen.report.tables import (
     EXPLAINED,
     Table,
     all_notes,
-    chance_lines,
     fixed_table,
     judged_table,
     judges_lines,
@@ -19,12 +18,13 @@ from fmrgen.report.tables import (
     split_facts,
     split_table,
     transfer_table,
+    unranked_lines,
 )
 
 
 def to_markdown(evaluation: EvaluationResults) -> str:
     """Every split's table with its ranking, and the transfer matrix where there is more than one cell."""
-    parts = [f"**Warning:** {escape(line)}" for line in chance_lines(evaluation)]
+    parts = [f"**Warning:** {escape(line)}" for line in unranked_lines(evaluation)]
     if (own := own_table(evaluation)) is not None:
         parts += ["## Each classifier on its own split", table_of(own)]
         parts.append("\n".join(f"* {escape(line)}" for line in own_lines(evaluation)))

@@ -17,7 +17,6 @@ from fmrgen.report.gallery import Gallery
 from fmrgen.report.tables import (
     EXPLAINED,
     all_notes,
-    chance_lines,
     class_table,
     fixed_table,
     judged_table,
@@ -33,6 +32,7 @@ from fmrgen.report.tables import (
     split_table,
     transfer_reading,
     transfer_table,
+    unranked_lines,
 )
 
 _PLOTS = {
@@ -94,7 +94,7 @@ def report_page(
         transfer_reading=transfer_reading(evaluation),
         plots=shown,
         formats=plot_formats,
-        warnings=chance_lines(evaluation),
+        warnings=unranked_lines(evaluation),
         notes=all_notes(evaluation),
         explained=EXPLAINED,
         legend=legend(evaluation),

@@ -123,20 +123,29 @@ def ranked(results: Sequence[Result], comparison: Comparison) -> list[Result]:
     return [*shown, *(result for result in results if result not in shown)]
 
 
-def chance_lines(evaluation: EvaluationResults) -> list[str]:
-    """Which classifiers are hardly better than chance, in a line for all splits on which they are the same.
+def unranked_lines(evaluation: EvaluationResults) -> list[str]:
+    """Which classifiers are hardly better than chance, in a line for all splits on which they are the same; and which
+    have a masked gradient.
 
-    It stands above the tables: none of their figures says anything.
+    They stand above the tables: their figures say nothing of robustness.
     """
     short = short_names([split.name for split in evaluation.splits])
     splits: dict[tuple[str, ...], list[str]] = {}
+    masked: dict[str, list[str]] = {}
     for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
         if names := tuple(result.classifier for result in results if result.at_chance):
             splits.setdefault(names, []).append(short[split.name])
+        for result in results:
+            if result.masked:
+                masked.setdefault(result.classifier, []).append(short[split.name])
     return [
         f"hardly better than chance on the originals of {_listed(where)}, so not ranked: {_listed(names)}; are the "
         "weights loaded, and the classes in the order of the labels?"
         for names, where in splits.items()
+    ] + [
+        f"the gradient of {name} is masked on {_listed(where)}, so it is not ranked there: the first step raises its "
+        "loss hardly more often than a step of chance"
+        for name, where in masked.items()
     ]
 
 

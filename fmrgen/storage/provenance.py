@@ -61,6 +61,12 @@ class RecordedPerturb(_Recorded):
     oracle_rule: str
     min_probability: float = 0.0
     min_margin: float = 0.0
+    start_noise: float = 0.0
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether the first step is along the gradient, and nothing else."""
+        return self.update != "random" and not self.start_noise
 
 
 class RecordedOutput(_Recorded):

@@ -141,12 +141,14 @@ class SplitFolder:
         return Tally()
 
     def read_columns(self, columns: Sequence[str]) -> pa.Table:
-        """Some columns of all shards that are there; images that are not asked for are not read."""
+        """Some columns of all shards that are there, as far as rows of their version have them; images that are not
+        asked for are not read."""
         tables = []
         for shard in filter(lambda shard: self.shard_path(shard).exists(), range(self.shards)):
             # Opened here: pyarrow takes a name with a `~` or a colon in it for another place.
-            with open_plain(self.shard_path(shard)) as file:
-                tables.append(pq.read_table(file, columns=list(columns)))
+            with open_plain(self.shard_path(shard)) as opened, pq.ParquetFile(opened) as file:
+                known = set(file.schema_arrow.names)
+                tables.append(file.read(columns=[name for name in columns if name in known]))
         return pa.concat_tables(tables)
 
     @property

@@ -1,0 +1,95 @@
+"""Gradient masking: networks that answer as LeNet does and hand over another gradient are seen, told, and not ranked."""
+
+import numpy as np
+import pytest
+from helpers import run
+
+from fmrgen import evaluate, load_recipe
+from fmrgen.cautions import cautions
+from fmrgen.jobs.generate import make_split
+from fmrgen.metrics import has_masked_gradient, summarise
+from fmrgen.report.markdown import to_markdown
+from fmrgen.report.tables import unranked_lines
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import read_provenance
+from fmrgen.storage.shards import summary_of
+
+MASKED = "{kind: module, target: 'masked_networks:block_means'}"
+
+
+def columns(first, valid=None):
+    """Rows whose loss goes from the first of each pair to the second at their first step."""
+    losses = np.empty(len(first), dtype=object)
+    losses[:] = [np.array([*pair, 9.0], np.float32) for pair in first]
+    rows = {"label": np.zeros(len(first), int), "prediction": np.zeros(len(first), int), "step_losses": losses}
+    return rows if valid is None else rows | {"valid": np.array(valid)}
+
+
+def test_the_share_counts_valid_rows_whose_loss_is_more_than_rounding():
+    assert summarise(columns([(1, 2), (2, 1), (0.1, 0.3), (0, 1e-3)])).first_steps_up.value == 75
+    assert summarise(columns([(1, 2), (2, 1), (3, 1)], valid=[True, True, False])).first_steps_up.value == 50
+    silent = columns([(0, 0), (1e-7, 2e-7), (0.5, 0.5)])  # a sure network: float32 can't tell its losses apart
+    assert summarise(silent).first_steps_up is None
+    assert not has_masked_gradient(summarise(silent))
+    silent["step_losses"][:] = [np.array([1.0])] * 3  # no row took a step
+    assert summarise(silent).first_steps_up is None
+
+
+@pytest.mark.parametrize(
+    ("share", "rows", "masked"),
+    [(0.5, 60, True), (0.63, 100, True), (0.63, 20, False), (0.91, 100, False), (0.75, 100, False), (1.0, 60, False)],
+)
+def test_it_takes_enough_rows_to_say_so(share, rows, masked):
+    up = round(share * rows)
+    summary = summarise(columns([(1, 2)] * up + [(2, 1)] * (rows - up)))
+    assert has_masked_gradient(summary) == masked
+    told = [line for line in cautions(summary) if "gradient is masked" in line]
+    assert len(told) == masked
+    assert not [line for line in cautions(summary, guided=False) if "gradient is masked" in line]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Splits of LeNet and of networks that answer as it does: `masked`, and `control` by random steps."""
+    folder = tmp_path_factory.mktemp("masking") / "out"
+    for split, *more in (
+        ("lenet",),
+        ("masked", f"classifier={MASKED}"),
+        ("control", "perturb.update=random"),
+    ):
+        shared = ["source.limit=60", "perturb.budget=6", "perturb.step_size=0.1", f"output.split={split}"]
+        notes = []
+        make_split(load_recipe("mnist-lenet", [*shared, *more]), folder, on_note=notes.append)
+        told = [line for line in notes if "gradient is masked" in line]
+        assert len(told) == (split == "masked"), notes
+    return folder
+
+
+def test_the_split_says_how_many_first_steps_raised_the_loss(folder):
+    shares = {
+        split: summary_of(read_provenance(SplitPaths(folder, "mnist", split))).first_steps_up
+        for split in ("lenet", "masked", "control")
+    }
+    assert shares["lenet"].value == 100
+    assert shares["masked"].high < 80
+    assert shares["control"].high < 80
+
+
+def test_a_masked_network_is_not_ranked_and_the_line_says_why(folder):
+    splits = [f"{folder}:mnist/{name}" for name in ("lenet", "masked", "control")]
+    found = evaluate(splits, {"lenet": "asset:mnist/lenet", "masked": MASKED})
+    masked = {(result.split.rpartition("/")[2], result.classifier) for result in found.results if result.masked}
+    assert masked == {("masked", "masked")}
+    assert found.own is None  # one network is left, and one is no ranking
+    (line,) = unranked_lines(found)
+    assert line.startswith("the gradient of masked is masked on ")
+    assert "mnist/masked, so it is not ranked there: the first step raises its loss hardly more often" in line
+    assert to_markdown(found).startswith("**Warning:** the gradient of masked is masked")
+    assert any("gradient is masked" in note for note in found.splits[1].notes)
+    assert not any("gradient is masked" in note for split in found.splits[::2] for note in split.notes)
+
+
+def test_the_board_gives_it_no_rank(folder, tmp_path):
+    assert run("leaderboard", folder, "--output", tmp_path / "site") == 0
+    page = (tmp_path / "site/index.html").read_text()
+    assert "† With a masked gradient, and not ranked: masked." in page
