@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from fmrgen import ComponentConfig, Generator, Judgement, Latents, Oracle, OracleConfig
-from fmrgen.recipe import parse_classifier
+from fmrgen.labels import Labels
+from fmrgen.recipe import load_recipe, parse_classifier
 
 
 class SmallNet(nn.Module):
@@ -91,3 +92,38 @@ class Dim(HalfTrained):
 
     def forward(self, images):
         return self.lenet(images * 0.4)
+
+
+class LenetTwice(nn.Module):
+    """The shipped LeNet, called otherwise."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = nn.ModuleDict({"net": parse_classifier("asset:mnist/lenet")[1].build()})
+
+    def forward(self, images):
+        return self.inside["net"](images)
+
+
+class OracleItself(nn.Module):
+    """The demo's oracle as a classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.oracle = load_recipe("mnist-lenet").oracle.build("cpu")
+        self.oracle.set_labels(Labels([str(digit) for digit in range(10)]))
+
+    def forward(self, images):
+        return self.oracle.logits(images)
+
+
+class LenetWithOracle(OracleItself):
+    """Its log-probabilities, and those of LeNet added."""
+
+    def __init__(self):
+        super().__init__()
+        self.lenet = parse_classifier("asset:mnist/lenet")[1].build()
+        self.clip = nn.ModuleList(part for part in vars(self.oracle).values() if isinstance(part, nn.Module))
+
+    def forward(self, images):
+        return super().forward(images).log_softmax(1) + self.lenet(images).log_softmax(1)

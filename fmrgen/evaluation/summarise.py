@@ -247,6 +247,8 @@ def _split_figures(
             few = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
             notes.append(f"{len(empty)} classes have no valid row: {few}")
     provenance = split.provenance
+    if provenance is not None and provenance.oracle_is_its_classifier:
+        notes.append("its oracle has the weights of its own classifier: FMR is 100 whatever the network is worth")
     if "valid" not in columns:
         notes.append("there is no column valid: all rows count in PA, and VR is not known")
     if provenance is not None and not passed.rows.has_own_classes:

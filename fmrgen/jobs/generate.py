@@ -25,7 +25,7 @@ from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import check_writable
 from fmrgen.jobs.lifecycle import claim, finish, new_provenance, nonfinite_error, record_part, record_run
 from fmrgen.jobs.progress import Progress, ProgressCounter
-from fmrgen.jobs.self_check import oracle_caution
+from fmrgen.jobs.self_check import kinship_caution, oracle_caution
 from fmrgen.metrics import Summary
 from fmrgen.recipe import Recipe
 from fmrgen.records import Example, Perturbed
@@ -76,7 +76,7 @@ def make_split(
     components = recipe.build(device)
     tell = on_note if is_first_process() else lambda line: None  # once for a launch
     about_oracle = None
-    for note in filter(None, [unheeded_processes(), *components.left_out_notes()]):
+    for note in filter(None, [unheeded_processes(), kinship_caution(components), *components.left_out_notes()]):
         tell(note)
     options = recipe.output
     paths = SplitPaths(Path(output), options.config, options.split)

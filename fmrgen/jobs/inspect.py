@@ -16,6 +16,7 @@ from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
 from fmrgen.jobs.quality import Cost, Distance, Plain, Spectrum, lpips, rfid
+from fmrgen.jobs.self_check import kinship_caution
 from fmrgen.recipe import Recipe
 from fmrgen.records import Example, Perturbed, StopReason
 from fmrgen.sources.base import LoadedExample, RawExample
@@ -168,6 +169,7 @@ def inspect(
             *_native_warnings(plain, native, len(examples)),
             *_warnings(plain, acceptable, len(examples)),
             *_step_warnings(own, proposed, wanted),
+            *filter(None, [kinship_caution(components)]),
             *components.left_out_notes(),
         ],
     )

@@ -1,4 +1,4 @@
-"""Whether the oracle knows the images at all, before a long job hangs on it."""
+"""Whether the oracle can judge, before a long job rests on it: it knows the images, and is no kin of the classifier."""
 
 from contextlib import suppress
 from itertools import islice
@@ -9,13 +9,37 @@ import torch
 from fmrgen.components import Components
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Originals
-from fmrgen.errors import option
+from fmrgen.errors import UserError, option
 from fmrgen.intervals import Estimate, proportion
 from fmrgen.sources.base import LoadedExample
+from fmrgen.weights.digest import shared_weights
 
 _IMAGES = 64
 _TOGETHER = 16
 _MUCH = 10.0  # points of accuracy
+_ALL, _MANY = 0.999, 0.1  # shares of weights
+
+
+def kinship_caution(components: Components) -> str | None:
+    """A line where classifier and oracle have weights in common: they then fail together, and FMR is too high.
+
+    Raises:
+        UserError: the oracle has all of the classifier's. It then accepts an image only while this very network sees
+            the label in it, and FMR is 100 whatever the network is worth.
+    """
+    _, classifier, _, oracle = components
+    if (of_classifier := shared_weights(classifier, oracle)) >= _ALL:
+        raise UserError(
+            "oracle: has the classifier's own weights, so an image counts only while the classifier is right on it: "
+            f"FMR would be 100 whatever it is worth; choose another {option('oracle')}"
+        )
+    of_oracle = shared_weights(oracle, classifier)
+    if max(of_classifier, of_oracle) < _MANY:
+        return None
+    return (
+        f"{of_oracle:.0%} of the oracle's weights are in the classifier ({of_classifier:.0%} of the classifier's): "
+        f"the two fail together, and FMR is too high; compare it with that under another {option('oracle')}"
+    )
 
 
 def oracle_caution(components: Components, device: torch.device) -> str | None:

@@ -13,6 +13,7 @@ from fmrgen.engine.interfaces import Generator, Oracle
 from fmrgen.errors import UserError
 
 _NO_SETTINGS = ("_use_default_values", "row_seeds")  # diffusers' names of defaults, in any order; of the last batch
+_FEWEST_NUMBERS = 64  # of a tensor: of fewer, two networks may have the same
 _REGISTRIES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
@@ -28,6 +29,28 @@ def weights_sha256(component: object, prefix: str = "") -> str | None:
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         found += 1
     return digest.hexdigest() if found else None
+
+
+def shared_weights(component: object, other: object) -> float:
+    """The share, from 0 to 1, of the numbers in `component`'s weights that lie in `other` too, in whole tensors.
+
+    Names and files do not count, so a network is found in whatever is built around it. Tensors that many networks have
+    (small ones, all alike, of whole numbers) are passed over.
+    """
+    own, others = (dict(_tensor_digests(one)) for one in (component, other))
+    return sum(size for digest, size in own.items() if digest in others) / max(1, sum(own.values()))
+
+
+def _tensor_digests(component: object) -> Iterator[tuple[str, int]]:
+    """A digest of each tensor that tells networks apart, and how many numbers it has."""
+    for _, tensor in _tensors(component, ""):
+        if (
+            tensor.is_floating_point()
+            and tensor.numel() >= _FEWEST_NUMBERS
+            and bool((tensor != tensor.flatten()[0]).any())
+        ):
+            values = tensor.detach().cpu().to(torch.float32).contiguous()
+            yield hashlib.sha256(values.view(torch.uint8).numpy().tobytes()).hexdigest(), tensor.numel()
 
 
 def settings_sha256(component: object) -> str:

@@ -1,11 +1,18 @@
-"""The one line at the start of a job whose oracle does not know the images."""
+"""The one line at the start of a job whose oracle does not know the images, or is kin of the classifier."""
+
+import json
+import re
 
 import pytest
 import torch
 from helpers import run
+from torch import nn
 
-from fmrgen import load_recipe
+from fmrgen import UserError, evaluate, inspect, load_recipe
+from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.self_check import oracle_caution
+from fmrgen.recipe import parse_classifier
+from fmrgen.weights.digest import shared_weights
 
 SHIFTED = "oracle.class_prompts={'0': five, '1': six, '2': seven, '3': eight, '4': nine, '5': zero, '6': one, '7': two}"
 UNTRAINED = "oracle={kind: classifier, classifier: {kind: lenet}}"
@@ -38,3 +45,58 @@ def test_it_is_told_when_a_split_begins_and_not_again(tmp_path, capsys):
     assert capsys.readouterr().err.count("the oracle is right on") == 1  # not again of all originals at the end
     assert run(*job) == 0
     assert "the first originals" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("classifier", "oracle"),
+    [
+        ("asset:mnist/lenet", "{kind: classifier, classifier: 'asset:mnist/lenet'}"),
+        (
+            "asset:mnist/lenet",
+            "{kind: ensemble, oracles: [{kind: classifier, classifier: 'asset:mnist/lenet'}, *CLIP]}",
+        ),
+        (
+            "{kind: module, target: 'outside_components:LenetTwice'}",
+            "{kind: classifier, classifier: 'asset:mnist/lenet'}",
+        ),
+        ("{kind: module, target: 'outside_components:OracleItself'}", None),
+    ],
+    ids=["the same", "a member", "in another module", "the oracle as classifier"],
+)
+def test_an_oracle_with_the_classifiers_weights_is_refused(tmp_path, classifier, oracle):
+    changes = [f"classifier={classifier}", "source.limit=8"]
+    if oracle is not None:
+        changes.append("oracle=" + oracle.replace("*CLIP", json.dumps({"kind": "clip", "model": "asset:mnist/clip"})))
+    with pytest.raises(UserError, match="^oracle: has the classifier's own weights, .* FMR would be 100"):
+        make_split(load_recipe("mnist-lenet", changes), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_classifier_with_the_oracle_in_it_is_told(tmp_path):
+    target = "{kind: module, target: 'outside_components:LenetWithOracle'}"
+    recipe = load_recipe("mnist-lenet", [f"classifier={target}", "source.limit=8", "perturb.budget=1"])
+    notes = []
+    make_split(recipe, tmp_path / "out", on_note=notes.append)
+    assert any(re.match(r"100% of the oracle's weights are in the classifier \(\d+% of the", note) for note in notes), (
+        notes
+    )
+    told = inspect(recipe, images=4).warnings
+    assert any("of the oracle's weights are in the classifier" in line for line in told)
+
+
+def test_strangers_share_nothing():
+    networks = [parse_classifier(f"asset:mnist/{name}")[1].build() for name in ("lenet", "lenet")]
+    torch.manual_seed(1)
+    other = parse_classifier("{kind: lenet, num_classes: 10}")[1].build()
+    assert shared_weights(networks[0], nn.Sequential(other, networks[1])) == 1
+    assert shared_weights(nn.Sequential(other, networks[1]), networks[0]) == pytest.approx(0.5, abs=0.01)
+    assert shared_weights(networks[0], other) == 0
+
+
+def test_a_split_whose_oracle_was_its_classifier_is_told(split):
+    path = split / "provenance/mnist/lenet.json"
+    told = json.loads(path.read_text())
+    told["oracle_sha256"] = [told["weights_sha256"]["classifier"]]
+    path.write_text(json.dumps(told))
+    notes = evaluate(str(split), "asset:mnist/lenet").splits[0].notes
+    assert "its oracle has the weights of its own classifier: FMR is 100 whatever the network is worth" in notes

@@ -25,9 +25,9 @@ from fmrgen.weights.checkpoint import freeze
 class Net(nn.Module):
     """A small network over two classes; `misbehave` is what it does to images or logits beside."""
 
-    def __init__(self, misbehave, sides=2):
+    def __init__(self, misbehave, sides=2, seed=0):
         super().__init__()
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         self.inner = nn.Conv2d(3, 8, 3, stride=2)
         self.norm = nn.BatchNorm2d(8, track_running_stats=misbehave != "no running statistics")
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, sides))
@@ -74,7 +74,7 @@ class Classifier(ClassifierConfig):
 
 class Judge(Oracle):
     def __init__(self, misbehave):
-        self.network = freeze(Net(misbehave), "cpu")
+        self.network = freeze(Net(misbehave, seed=1), "cpu")
 
     def judge(self, images, originals=None):
         with torch.no_grad():
