@@ -43,7 +43,9 @@ from fmrgen.report.tables import (
     split_table,
     transfer_reading,
     transfer_table,
-    unranked_lines,
+    warning_lines,
+    worst_line,
+    worst_table,
 )
 
 if TYPE_CHECKING:
@@ -284,9 +286,16 @@ def print_evaluation(evaluation: "EvaluationResults") -> None:
                 print_table(table, title)
         for line in judges_lines(split, row):
             print_line(line)
+    _print_worst(evaluation)
     if (fixed := fixed_table(evaluation)) is not None:
         print_table(fixed, "accuracy on fixed sets" + ("; mCE is an error" if "mCE" in " ".join(fixed.header) else ""))
     _print_notes(evaluation)
+
+
+def _print_worst(evaluation: "EvaluationResults") -> None:
+    if (worst := worst_table(evaluation)) is not None:
+        print_table(worst, "on all splits at once")
+        print_line(worst_line(evaluation))
 
 
 def print_transfer(evaluation: "EvaluationResults") -> None:
@@ -295,6 +304,7 @@ def print_transfer(evaluation: "EvaluationResults") -> None:
     if any(result.total.fmr for result in evaluation.results):
         print_table(transfer_table(evaluation, "fmr"), f"FMR, {transfer_reading(evaluation)}")
     print_table(transfer_table(evaluation, "perturbed_accuracy"), "PA")
+    _print_worst(evaluation)
     _print_notes(evaluation)
 
 
@@ -338,7 +348,7 @@ def _stacked(cell: str) -> Text:
 
 
 def _print_warnings(evaluation: "EvaluationResults") -> None:
-    for line in unranked_lines(evaluation):
+    for line in warning_lines(evaluation):
         print_line(f"warning: {line}")
 
 

@@ -72,7 +72,7 @@ def compare_own(
         common = np.intersect1d(common, columns["id"])
     if not len(common):
         return None
-    aligned = [_aligned(columns, common) for _, _, columns in own]
+    aligned = [rows_of(columns, common) for _, _, columns in own]
     fmr = [_fmr_of(columns) for columns in aligned]
     intervals = _rank_intervals(fmr)
     ranks = [
@@ -99,7 +99,7 @@ def _spreads(own: Sequence[tuple[str, str, Mapping[str, np.ndarray]]]) -> list[S
     ]
 
 
-def _aligned(columns: Mapping[str, np.ndarray], ids: np.ndarray) -> dict[str, np.ndarray]:
+def rows_of(columns: Mapping[str, np.ndarray], ids: np.ndarray) -> dict[str, np.ndarray]:
     """The rows of `ids`, in their order."""
     order = np.argsort(columns["id"])
     rows = order[np.searchsorted(columns["id"], ids, sorter=order)]

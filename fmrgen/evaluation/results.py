@@ -16,6 +16,7 @@ from fmrgen.evaluation.own_splits import OwnComparison
 from fmrgen.evaluation.rankings import Difference, RankedClassifier
 from fmrgen.evaluation.samples import Sample
 from fmrgen.evaluation.steps import StepFigures
+from fmrgen.evaluation.worst_case import WorstCase
 from fmrgen.files import of_schema, read_json
 from fmrgen.intervals import Estimate
 from fmrgen.metrics import Summary
@@ -105,7 +106,8 @@ class Comparison:
 class EvaluationResults:
     """Everything of an evaluation that is a figure. Rates are in percent; `results` are row by row of the matrix.
 
-    `own` compares classifiers each on its own split; None where there are no two of one source. `attack` is the attack
+    `own` compares classifiers each on its own split; None where there are no two of one source. `worst` has each
+    classifier on all splits that were made alike at once; empty where there are no two. `attack` is the attack
     on pixels that the attacked accuracies are of, in short form. `fixed` are fixed sets beside the splits, all
     classifiers on one after another.
     """
@@ -116,6 +118,7 @@ class EvaluationResults:
     results: list[Result]
     comparisons: list[Comparison]
     own: OwnComparison | None = None
+    worst: list[WorstCase] = field(default_factory=list)
     attack: str | None = None
     fixed: list[FixedResult] = field(default_factory=list)
 

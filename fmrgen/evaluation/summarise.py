@@ -1,6 +1,7 @@
 """Predictions made into figures."""
 
 from collections import Counter
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -19,6 +20,7 @@ from fmrgen.evaluation.rankings import difference, rank
 from fmrgen.evaluation.results import SCHEMA, Comparison, EvaluatedClassifier, EvaluatedSplit, EvaluationData, Result
 from fmrgen.evaluation.steps import StepFigures, step_figures
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier
+from fmrgen.evaluation.worst_case import WorstCase, worst_cases
 from fmrgen.labels import match_classes
 from fmrgen.metrics import COMPARED, has_masked_gradient, is_at_chance, summarise, summarise_classes
 from fmrgen.storage.made_with import made_with
@@ -44,7 +46,7 @@ def summarise_evaluation(
     comparisons: list[Comparison] = []
     tables: list[pa.Table] = [] if fixed is None else list(fixed.predictions)
     splits: list[EvaluatedSplit] = []
-    own: list[tuple[ClassifiedSplit, str, dict[str, np.ndarray]]] = []
+    found: list[_Found] = []
     digests = {model.name: weights_sha256(model.module) for model in models}
     for passed in evaluated:
         split, columns = passed.split, passed.rows.columns
@@ -57,8 +59,7 @@ def summarise_evaluation(
             tables.append(predictions_table(split.name, model.name, of_models[model.name], counted))
         results += here
         made_for = _made_for(passed, here, models)
-        if made_for is not None and not (made_for.at_chance or made_for.masked):
-            own.append((passed, made_for.classifier, of_models[made_for.classifier] | _ids_of(columns)))
+        found.append(_Found(passed, made_for, {name: of | _ids_of(columns) for name, of in of_models.items()}))
         summaries = {result.classifier: result.total for result in here if not (result.conditioned or result.at_chance)}
         differences = [difference(a, b, of_models[a], of_models[b]) for a, b in combinations(of_models, 2)]
         measure: Any = "fmr" if any(result.total.fmr for result in here) else "perturbed_accuracy"
@@ -66,6 +67,7 @@ def summarise_evaluation(
         splits.append(
             _split_figures(passed, counted, columns, made_for, _more_fooled(made_for, here, measure), digests)
         )
+    worst = _worst_cases(found)
     return EvaluationData(
         schema=SCHEMA,
         attack=attack,
@@ -80,7 +82,8 @@ def summarise_evaluation(
         ],
         results=results,
         comparisons=comparisons,
-        own=_compare_own(own),
+        own=_compare_own(found, worst),
+        worst=worst,
         fixed=[] if fixed is None else fixed.results,
         predictions=pa.concat_tables(tables),
         samples={p.split.name: p.rows.sampler.samples for p in evaluated},
@@ -194,10 +197,52 @@ def _ids_of(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {"id": columns["id"]} if "id" in columns else {}
 
 
-def _compare_own(own: list[tuple[ClassifiedSplit, str, dict[str, np.ndarray]]]) -> OwnComparison | None:
-    """Those on the source of the first; on another source an id is another image."""
-    alike = [entry for entry in own if _source_of(entry[0]) == _source_of(own[0][0])]
-    return compare_own([(passed.split.name, classifier, columns) for passed, classifier, columns in alike])
+@dataclass(frozen=True)
+class _Found:
+    """A split, the result of the classifier that it was made for, and what each classifier said, with the ids."""
+
+    passed: ClassifiedSplit
+    made_for: Result | None
+    of_models: dict[str, dict[str, np.ndarray]]
+
+
+def _compare_own(found: list[_Found], worst: list[WorstCase]) -> OwnComparison | None:
+    """Those on the source of the first; on another source an id is another image. One that other images fool more than
+    its own is compared on these."""
+    own = [
+        (one, one.made_for.classifier)
+        for one in found
+        if one.made_for is not None and not (one.made_for.at_chance or one.made_for.masked)
+    ]
+    alike = [entry for entry in own if _source_of(entry[0].passed) == _source_of(own[0][0].passed)]
+    worse = {case.classifier: case.fooled_more_by for case in worst if case.fooled_more_by}
+    by_name = {one.passed.split.name: one for one in found}
+    compared = []
+    for one, classifier in alike:
+        shown = by_name[worse.get(classifier, one.passed.split.name)]
+        compared.append((shown.passed.split.name, classifier, shown.of_models[classifier]))
+    return compare_own(compared)
+
+
+def _worst_cases(found: list[_Found]) -> list[WorstCase]:
+    """Over the splits that were made as the first was, but for the classifier."""
+    alike = [one for one in found if one.passed.split.provenance is not None]
+    alike = [one for one in alike if _protocol_of(one.passed) == _protocol_of(alike[0].passed)]
+    own = {
+        one.made_for.classifier: one.passed.split.name
+        for one in alike
+        if one.made_for is not None and not one.made_for.at_chance
+    }
+    return worst_cases({one.passed.split.name: one.of_models for one in alike}, own)
+
+
+def _protocol_of(passed: ClassifiedSplit) -> Any:
+    """What splits have in common whose images are found alike: everything but the classifier."""
+    provenance = passed.split.provenance
+    assert provenance is not None
+    told = provenance.recipe.tree
+    kept = {name: section for name, section in told.items() if name not in ("description", "output", "classifier")}
+    return kept, provenance.labels, provenance.weights_sha256.generator, provenance.weights_sha256.oracle
 
 
 def _source_of(passed: ClassifiedSplit) -> Any:

@@ -18,13 +18,15 @@ from fmrgen.report.tables import (
     split_facts,
     split_table,
     transfer_table,
-    unranked_lines,
+    warning_lines,
+    worst_line,
+    worst_table,
 )
 
 
 def to_markdown(evaluation: EvaluationResults) -> str:
     """Every split's table with its ranking, and the transfer matrix where there is more than one cell."""
-    parts = [f"**Warning:** {escape(line)}" for line in unranked_lines(evaluation)]
+    parts = [f"**Warning:** {escape(line)}" for line in warning_lines(evaluation)]
     if (own := own_table(evaluation)) is not None:
         parts += ["## Each classifier on its own split", table_of(own)]
         parts.append("\n".join(f"* {escape(line)}" for line in own_lines(evaluation)))
@@ -49,6 +51,8 @@ def to_markdown(evaluation: EvaluationResults) -> str:
             table_of(transfer_table(evaluation, "fmr")),
             table_of(transfer_table(evaluation, "perturbed_accuracy")),
         ]
+    if (worst := worst_table(evaluation)) is not None:
+        parts += ["## On all splits at once", f"{worst_line(evaluation)}.", table_of(worst)]
     if (fixed := fixed_table(evaluation)) is not None:
         parts += ["## Fixed sets", "Accuracy, mean over sets and severities; mCE is an error.", table_of(fixed)]
     if notes := all_notes(evaluation):

@@ -32,7 +32,9 @@ from fmrgen.report.tables import (
     split_table,
     transfer_reading,
     transfer_table,
-    unranked_lines,
+    warning_lines,
+    worst_line,
+    worst_table,
 )
 
 _PLOTS = {
@@ -92,9 +94,11 @@ def report_page(
         if len(evaluation.splits) > 1
         else [],
         transfer_reading=transfer_reading(evaluation),
+        worst=worst_table(evaluation),
+        worst_line=worst_line(evaluation) if evaluation.worst else "",
         plots=shown,
         formats=plot_formats,
-        warnings=unranked_lines(evaluation),
+        warnings=warning_lines(evaluation),
         notes=all_notes(evaluation),
         explained=EXPLAINED,
         legend=legend(evaluation),

@@ -123,11 +123,11 @@ def ranked(results: Sequence[Result], comparison: Comparison) -> list[Result]:
     return [*shown, *(result for result in results if result not in shown)]
 
 
-def unranked_lines(evaluation: EvaluationResults) -> list[str]:
-    """Which classifiers are hardly better than chance, in a line for all splits on which they are the same; and which
-    have a masked gradient.
+def warning_lines(evaluation: EvaluationResults) -> list[str]:
+    """Which classifiers are hardly better than chance, in a line for all splits on which they are the same; which have
+    a masked gradient; and which are fooled more by another's images than by their own.
 
-    They stand above the tables: their figures say nothing of robustness.
+    They stand above the tables: the figures of their own splits say nothing of robustness.
     """
     short = short_names([split.name for split in evaluation.splits])
     splits: dict[tuple[str, ...], list[str]] = {}
@@ -138,14 +138,21 @@ def unranked_lines(evaluation: EvaluationResults) -> list[str]:
         for result in results:
             if result.masked:
                 masked.setdefault(result.classifier, []).append(short[split.name])
-    return [
+    lines = [
         f"hardly better than chance on the originals of {_listed(where)}, so not ranked: {_listed(names)}; are the "
         "weights loaded, and the classes in the order of the labels?"
         for names, where in splits.items()
-    ] + [
+    ]
+    lines += [
         f"the gradient of {name} is masked on {_listed(where)}, so it is not ranked there: the first step raises its "
         "loss hardly more often than a step of chance"
         for name, where in masked.items()
+    ]
+    return lines + [
+        f"{case.classifier} is fooled more by the images of {short[case.fooled_more_by]} than by those of its own "
+        "split, so its own gradient does not show the way: it is ranked by these"
+        for case in evaluation.worst
+        if case.fooled_more_by is not None and case.classifier not in masked
     ]
 
 
@@ -246,6 +253,26 @@ def own_lines(evaluation: EvaluationResults) -> list[str]:
         f"differences are paired over the {evaluation.own.rows} rows that all have; ranks hold for all classifiers at "
         "once with 95 % confidence",
     ]
+
+
+def worst_table(evaluation: EvaluationResults) -> Table | None:
+    """Each classifier on all splits at once; None where there are no two that were made alike."""
+    if not evaluation.worst:
+        return None
+    rows = [
+        [case.classifier, format_estimate(case.fmr), format_estimate(case.perturbed_accuracy)]
+        for case in evaluation.worst
+    ]
+    return Table(["classifier", "worst-case FMR", "worst-case PA"], rows)
+
+
+def worst_line(evaluation: EvaluationResults) -> str:
+    """What that table is."""
+    first = evaluation.worst[0]
+    return (
+        f"right on every valid image that the {len(first.splits)} splits have of an original, over the {first.rows} "
+        "that all have; nobody's gradient alone decides it"
+    )
 
 
 def fixed_table(evaluation: EvaluationResults) -> Table | None:

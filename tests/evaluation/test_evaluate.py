@@ -30,7 +30,7 @@ from fmrgen.jobs.generate import make_split
 from fmrgen.metrics import SUMMARY_COLUMNS, summarise
 from fmrgen.recipe import load_recipe, parse_classifier
 from fmrgen.report.markdown import to_markdown
-from fmrgen.report.tables import all_notes, split_table, unranked_lines
+from fmrgen.report.tables import all_notes, split_table, warning_lines
 
 LENET = "asset:mnist/lenet"
 DIGITS = [str(digit) for digit in range(10)]
@@ -178,7 +178,7 @@ def test_who_is_at_chance_is_ranked_nowhere_and_named_once(finished_split, tmp_p
     assert {result.classifier for result in evaluation.results if result.at_chance} == {*weak}
     assert [[place.classifier for place in one.ranking] for one in evaluation.comparisons] == [["half"], ["half"]]
     line = "hardly better than chance on the originals of a, b, so not ranked: weak0, weak1, weak2; are the weights"
-    assert [one[: len(line)] for one in unranked_lines(evaluation)] == [line]
+    assert [one[: len(line)] for one in warning_lines(evaluation)] == [line]
     assert not any("chance" in note for note in all_notes(evaluation))
     assert to_markdown(evaluation).startswith(f"**Warning:** {line}")
     assert "weak1" in to_markdown(evaluation).partition("## a")[2]  # with its figures all the same

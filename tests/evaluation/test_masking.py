@@ -6,14 +6,16 @@ from helpers import run
 
 from fmrgen import evaluate, load_recipe
 from fmrgen.cautions import cautions
+from fmrgen.evaluation.worst_case import worst_cases
 from fmrgen.jobs.generate import make_split
 from fmrgen.metrics import has_masked_gradient, summarise
 from fmrgen.report.markdown import to_markdown
-from fmrgen.report.tables import unranked_lines
+from fmrgen.report.tables import warning_lines
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import summary_of
 
+LENET = "asset:mnist/lenet"
 MASKED = "{kind: module, target: 'masked_networks:block_means'}"
 
 
@@ -81,7 +83,7 @@ def test_a_masked_network_is_not_ranked_and_the_line_says_why(folder):
     masked = {(result.split.rpartition("/")[2], result.classifier) for result in found.results if result.masked}
     assert masked == {("masked", "masked")}
     assert found.own is None  # one network is left, and one is no ranking
-    (line,) = unranked_lines(found)
+    (line,) = warning_lines(found)
     assert line.startswith("the gradient of masked is masked on ")
     assert "mnist/masked, so it is not ranked there: the first step raises its loss hardly more often" in line
     assert to_markdown(found).startswith("**Warning:** the gradient of masked is masked")
@@ -93,3 +95,64 @@ def test_the_board_gives_it_no_rank(folder, tmp_path):
     assert run("leaderboard", folder, "--output", tmp_path / "site") == 0
     page = (tmp_path / "site/index.html").read_text()
     assert "† With a masked gradient, and not ranked: masked." in page
+
+
+def said(right, valid=None, ids=None, original=None):
+    """Columns of a classifier that is right where `right` says so."""
+    right = np.asarray(right, bool)
+    count = len(right)
+    return {
+        "id": np.arange(count) if ids is None else np.asarray(ids),
+        "label": np.zeros(count, int),
+        "valid": np.ones(count, bool) if valid is None else np.asarray(valid, bool),
+        "prediction": (~right).astype(int),
+        "original_prediction": np.zeros(count, int) if original is None else (~np.asarray(original, bool)).astype(int),
+    }
+
+
+def test_the_worst_case_is_of_every_valid_image_of_the_originals_that_all_have():
+    found = {
+        "a": {"net": said([1, 1, 0, 1, 1], valid=[1, 1, 1, 0, 1], ids=[5, 1, 2, 3, 4])},
+        "b": {"net": said([1, 0, 1, 0, 0], valid=[1, 1, 1, 0, 0], ids=[1, 2, 3, 4, 9])},
+    }
+    (case,) = worst_cases(found, {})
+    assert (case.rows, case.splits, case.fooled_more_by) == (4, ["a", "b"], None)
+    # 1: right on both; 2: wrong on both; 3: valid on b alone, right there; 4: valid on a alone, right there
+    assert case.perturbed_accuracy.value == 75
+    assert case.fmr.value == 75
+    assert worst_cases({"a": found["a"]}, {}) == []
+    assert worst_cases({"a": found["a"], "c": {"net": said([1], ids=[77])}}, {}) == []
+
+
+@pytest.mark.parametrize(("rate", "flagged"), [(0.7, True), (0.97, False)])
+def test_it_is_seen_whose_images_fool_it_more_than_its_own(rate, flagged):
+    random = np.random.default_rng(0)
+    found = {
+        "own": {"net": said(random.random(300) < 0.97)},
+        "other": {"net": said(random.random(300) < rate)},
+        "third": {"net": said(random.random(300) < 0.99)},
+    }
+    (case,) = worst_cases(found, {"net": "own"})
+    assert case.fooled_more_by == ("other" if flagged else None)
+
+
+def test_chance_flags_no_more_than_one_in_twenty():
+    """Networks that all images fool alike, on four splits."""
+    random = np.random.default_rng(1)
+    flagged = 0
+    for _ in range(400):
+        found = {split: {"net": said(random.random(150) < 0.8)} for split in "abcd"}
+        flagged += worst_cases(found, {"net": "a"}, resamples=20)[0].fooled_more_by is not None
+    assert flagged <= 400 * 0.05
+
+
+def test_the_worst_case_of_twins_is_one(folder):
+    """By its own split, the masked network would be far above LeNet, whose answers it gives."""
+    found = evaluate([f"{folder}:mnist/{name}" for name in ("lenet", "masked")], {"lenet": LENET, "masked": MASKED})
+    by_name = {case.classifier: case for case in found.worst}
+    assert by_name["lenet"].fmr == by_name["masked"].fmr
+    assert found.result(found.splits[1].name, "masked").total.fmr.value > by_name["masked"].fmr.value + 5
+    assert by_name["lenet"].fooled_more_by is None
+    told = to_markdown(found)
+    assert "## On all splits at once" in told
+    assert "right on every valid image that the 2 splits have of an original, over the 60 that all have" in told
