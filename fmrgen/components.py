@@ -22,6 +22,7 @@ from fmrgen.sources.base import Source, SourceConfig
 Role = TypeVar("Role")
 
 _building = threading.RLock()  # libraries load weights through switches that all threads share
+_HALF_A_LEVEL = 0.5 / 255  # of an 8-bit image
 _NOTICED = 0.01  # of the range of answers: more than rounding differs between two places in a batch
 
 
@@ -209,6 +210,28 @@ def component_errors(section: str, image: torch.Tensor) -> Iterator[None]:
         ) from error
 
 
+@torch.no_grad()
+def _check_rows_apart(generator: Generator, latents: Latents) -> None:
+    """Raises UserError where what is decoded from the latents [1, …] hangs on those beside them, or on chance: a row
+    would then be another with other slots, and `verify`, which judges stored images alone, could not tell."""
+    noise = torch.randn(latents.free.shape, generator=torch.Generator().manual_seed(0)).to(latents.free)
+    fixed = None if latents.fixed is None else torch.cat([latents.fixed, latents.fixed])
+    found = []
+    for company in (latents.free + noise, latents.free - noise):
+        generator.row_seeds = [0, 0]
+        try:
+            found.append(generator.decode(Latents(torch.cat([latents.free, company]), fixed))[0])
+        except torch.OutOfMemoryError:  # a device for one image at a time
+            return
+        finally:
+            generator.row_seeds = ()
+    if not torch.allclose(found[0], found[1], rtol=0, atol=_HALF_A_LEVEL):
+        raise UserError(
+            "generator: what it decodes from a latent depends on the others in the batch, or on chance; nothing may be "
+            "computed across the batch, and what is random comes from self.noise"
+        )
+
+
 def _try_gradient(components: Components, blank: torch.Tensor) -> None:
     generator = components.generator
     latents = encode_blank(generator, blank)
@@ -217,6 +240,7 @@ def _try_gradient(components: Components, blank: torch.Tensor) -> None:
     if image.shape != blank.shape:
         raise UserError(f"generator: decodes {tuple(blank.shape)} to {tuple(image.shape)}; check generator.image_size")
     check_decoded(image)
+    _check_rows_apart(generator, latents)
     loss = components.classifier(image.clone()).logsumexp(1).sum()
     if not loss.requires_grad or torch.autograd.grad(loss, free, allow_unused=True)[0] is None:
         if not components.classifier(image.detach().requires_grad_(True).clone()).requires_grad:

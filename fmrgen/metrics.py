@@ -54,8 +54,11 @@ class _Rows:
         right = self.right(name)
         return None if right is None else proportion(right[self.valid] if among_valid else right)
 
-    def mean_of_valid(self, name: str) -> Estimate | None:
-        return mean(self._values[name][self.valid]) if name in self._values else None
+    def mean_iterations(self) -> Estimate | None:
+        """Of valid rows, each of which has one at least."""
+        if (found := mean(self._values["iterations"][self.valid]) if "iterations" in self._values else None) is None:
+            return None
+        return found if found.low is None else replace(found, low=max(1.0, found.low))
 
     @cached_property
     def fmr(self) -> tuple[Estimate | None, Estimate | None]:
@@ -252,7 +255,7 @@ class Summary:
         "iterations",
         "mean iterations of valid rows",
         "mean guided steps of valid rows",
-        lambda rows: rows.mean_of_valid("iterations"),
+        _Rows.mean_iterations,
         of="split",
         unit="",
     )

@@ -27,7 +27,7 @@ from fmrgen.classifiers.base import (
     has_weights,
     left_out_note,
 )
-from fmrgen.components import build_component
+from fmrgen.components import _check_rows_apart, build_component
 from fmrgen.config import check_places, config_class
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError
@@ -546,3 +546,33 @@ def test_a_target_may_be_a_network_itself():
         parse_classifier("{kind: module, target: 'outside_components:READY', args: {width: 3}}")[1].build()
     with pytest.raises(UserError, match=r"classifier\.target: 'nb3.mine' must be package\.module:Name"):
         parse_classifier("{kind: module, target: nb3.mine}")
+
+
+class Together(Generator):
+    """Decodes each latent with a bit of the others, or of chance."""
+
+    image_size = 16
+
+    def __init__(self, how):
+        self.how = how
+
+    def encode(self, images, labels):
+        return Latents(images.clone())
+
+    def decode(self, latents):
+        free = latents.free
+        beside = {"mean": free.mean(), "chance": torch.rand(()), "seeded": self.noise(free)}[self.how]
+        return (free + 0.1 * beside).clamp(0, 1)
+
+
+@pytest.mark.parametrize("how", ["mean", "chance", "seeded"])
+def test_a_generator_whose_rows_see_each_other_is_refused(how):
+    generator = Together(how)
+    latents = Latents(torch.full((1, 3, 16, 16), 0.5))
+    if how == "seeded":
+        _check_rows_apart(generator, latents)
+        return
+    with pytest.raises(
+        UserError, match="what it decodes from a latent depends on the others in the batch, or on chance"
+    ):
+        _check_rows_apart(generator, latents)

@@ -206,7 +206,10 @@ def judges_lines(split: EvaluatedSplit, results: Sequence[Result]) -> list[str]:
         pairs = [
             (result.total.fmr.value, of_judge.fmr.value)
             for result in results
-            if result.total.fmr and (of_judge := result.judged.get(judge.judge)) and of_judge.fmr
+            if result.total.fmr
+            and not result.at_chance
+            and (of_judge := result.judged.get(judge.judge))
+            and of_judge.fmr
         ]
         if len(pairs) > 2:
             from scipy.stats import kendalltau  # a second's import, which most jobs do without

@@ -43,6 +43,8 @@ def check_there(text: str) -> None:
     reference = parse_reference(text)
     if Path(reference.repo).is_dir():
         return
+    if reference.repo.startswith((".", "/", "~")):  # no name of a repo does
+        raise UserError(f"{reference.repo}: no such folder")
     _check_repo_name(reference.repo)
     from huggingface_hub import errors
 
