@@ -5,7 +5,8 @@ from fmrgen.intervals import Estimate
 from fmrgen.metrics import Summary, has_masked_gradient
 
 _MUCH = 5.0  # points of accuracy
-_MOST, _FEW = 50.0, 50.0  # percent of rows
+_FEW = 50.0  # percent of rows
+_BUDGETS = 20.0  # percent of rows that end by the budget: as many might yet be fooled
 
 
 def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = True) -> list[str]:
@@ -21,7 +22,8 @@ def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = 
             "shows the way it does in nearly all, in a direction of chance in half. The classifier's gradient is "
             "masked, and FMR no sign of robustness (docs: evaluation, Gradient masking)"
         )
-    if summary.validation_rate and summary.validation_rate.value < _FEW:
+    stuck = 0.0 if summary.stuck is None else summary.stuck.value  # which no oracle has looked at
+    if summary.validation_rate and summary.validation_rate.value + stuck < _FEW:
         found.append(
             f"only {summary.validation_rate.value:.1f} % of the rows are valid: the oracle rejects the first step of "
             f"most images; take a smaller {option('perturb.step_size')}, another oracle, or a lower "
@@ -32,12 +34,12 @@ def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = 
             f"SA is {summary.standard_accuracy.value:.1f} %: are the classifier's weights loaded, and its classes in "
             "the order of the labels?"
         )
-    if summary.stuck and summary.stuck.value:
+    if summary.stuck and stuck:
         found.append(
             f"{summary.stuck.value:.1f} % of the rows are stuck: no gradient reaches the latent, which is no sign of "
             "robustness; is something in classifier or generator not differentiable, or saturated?"
         )
-    if summary.by_budget and summary.by_budget.value > _MOST:
+    if summary.by_budget and summary.by_budget.value > _BUDGETS:
         found.append(
             f"{summary.by_budget.value:.0f} % of the rows end by the budget: FMR then depends on the budget, not "
             f"on the oracle; take a larger {option('perturb.step_size')} or {option('perturb.budget')} (fmrgen inspect "

@@ -22,6 +22,10 @@ from fmrgen.sources.base import Source, SourceConfig
 Role = TypeVar("Role")
 
 _building = threading.RLock()  # libraries load weights through switches that all threads share
+_PROBABILITIES = (
+    "classifier: its outputs are probabilities, not logits: where it is sure, they are rounded to 0 and 1 and the "
+    "gradient to nothing, which looks like robustness; give it without its softmax, or the logarithm of its outputs"
+)
 _HALF_A_LEVEL = 0.5 / 255  # of an 8-bit image
 _NOTICED = 0.01  # of the range of answers: more than rounding differs between two places in a batch
 
@@ -34,15 +38,16 @@ class Components(NamedTuple):
     generator: Generator
     oracle: Oracle
 
-    def left_out_notes(self) -> list[str]:
-        """What is to be told of a classifier, the tested one or an oracle's, that knows more classes than there are
-        labels."""
+    def notes(self) -> list[str]:
+        """What is to be told of them: a classifier, the tested one or an oracle's, that knows more classes than there
+        are labels; a tested one that gives probabilities instead of logits."""
         members = dict(zip(self.oracle.member_names, getattr(self.oracle, "oracles", ()), strict=False))
         oracles = {"oracle": self.oracle} | {f"oracle {name}": member for name, member in members.items()}
         judges = {"classifier": self.classifier}
         judges |= {section: getattr(oracle, "classifier", None) for section, oracle in oracles.items()}
         notes = {section: left_out_note(judge, self.source.labels) for section, judge in judges.items()}
-        return [f"{section}: {note}" for section, note in notes.items() if note is not None]
+        told = [f"{section}: {note}" for section, note in notes.items() if note is not None]
+        return told + ([_PROBABILITIES] if gives_probabilities(self.classifier, self.generator.image_size) else [])
 
 
 def build_components(
@@ -133,6 +138,16 @@ def fit_to_labels(classifier: nn.Module, labels: Labels, image: torch.Tensor, wh
     answering = answer_in_labels(classifier.eval(), labels, image.clone(), what).eval()
     _check_independence(answering, image, what)
     return answering
+
+
+@torch.no_grad()
+def gives_probabilities(classifier: nn.Module, image_size: int) -> bool:
+    """Whether a classifier's outputs for images of noise are never negative and sum to one."""
+    like = next(classifier.parameters(), torch.empty(0))
+    noise = torch.rand((2, 3, image_size, image_size), generator=torch.Generator().manual_seed(0))
+    with component_errors("classifier", noise):
+        outputs = classifier(noise.to(like.device)).float()
+    return bool((outputs >= 0).all()) and torch.allclose(outputs.sum(1), outputs.new_ones(2), rtol=0, atol=1e-3)
 
 
 @torch.no_grad()

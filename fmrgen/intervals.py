@@ -63,15 +63,16 @@ def has_no_width(estimate: Estimate) -> bool:
     return math.isclose(low, high, abs_tol=1e-9)
 
 
-def mean(values: np.ndarray) -> Estimate | None:
-    """The mean with Student's interval, which equal values do not tell; None for no values."""
+def mean(values: np.ndarray, least: float = -math.inf) -> Estimate | None:
+    """The mean with Student's interval, which equal values do not tell; None for no values. None of them is below
+    `least`, so neither is an end."""
     if not len(values):
         return None
     middle = float(values.mean())
     if _are_alike(values):
         return Estimate(middle, None, None)
     margin = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
-    return Estimate(middle, middle - margin, middle + margin)
+    return Estimate(middle, max(least, middle - margin), middle + margin)
 
 
 def independent_mean(parts: Sequence[tuple[float, np.ndarray]]) -> Estimate:

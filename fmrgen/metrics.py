@@ -55,10 +55,7 @@ class _Rows:
         return None if right is None else proportion(right[self.valid] if among_valid else right)
 
     def mean_iterations(self) -> Estimate | None:
-        """Of valid rows, each of which has one at least."""
-        if (found := mean(self._values["iterations"][self.valid]) if "iterations" in self._values else None) is None:
-            return None
-        return found if found.low is None else replace(found, low=max(1.0, found.low))
+        return mean(self._values["iterations"][self.valid], least=1) if "iterations" in self._values else None
 
     @cached_property
     def fmr(self) -> tuple[Estimate | None, Estimate | None]:

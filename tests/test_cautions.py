@@ -38,12 +38,30 @@ def test_a_sound_split_has_none():
         ({"stop_reason": np.repeat(["stuck", "oracle"], ROWS // 2)}, "50.0 % of the rows are stuck"),
         ({"stop_reason": np.full(ROWS, 4)}, "100.0 % of the rows are stuck"),  # as numbers in a split
         ({"valid": np.arange(ROWS) % 5 < 2}, "only 40.0 % of the rows are valid: the oracle rejects the first step"),
+        (
+            {"stop_reason": np.repeat(["stuck", "oracle"], ROWS // 2), "valid": np.arange(ROWS) >= 120},
+            "50.0 % of the rows are stuck",
+        ),
+        (
+            {"stop_reason": np.repeat(["budget", "oracle", "oracle", "oracle"], ROWS // 4)},
+            "25 % of the rows end by the",
+        ),
         ({"stop_reason": np.full(ROWS, "budget")}, "100 % of the rows end by the budget: .*fmrgen inspect"),
         ({"prediction": np.zeros(ROWS, dtype=int)}, "FMR is 105.3: the steps have not lowered the accuracy"),
         ({"original_oracle_label": np.repeat([0, 1], ROWS // 2)}, "the oracle is right on 50.0 % of the originals"),
         ({"reconstruction_prediction": np.repeat([0, 1], ROWS // 2)}, "the classifier is right on 50.0 % of the plain"),
     ],
-    ids=["stuck", "stuck, numbers", "few valid", "budget", "above 100", "oracle", "generator"],
+    ids=[
+        "stuck",
+        "stuck, numbers",
+        "few valid",
+        "stuck and not valid",
+        "budget for some",
+        "budget",
+        "above 100",
+        "oracle",
+        "generator",
+    ],
 )
 def test_what_is_wrong_is_told_alone(changed, message):
     with_it = split(**changed)

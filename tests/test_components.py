@@ -27,7 +27,7 @@ from fmrgen.classifiers.base import (
     has_weights,
     left_out_note,
 )
-from fmrgen.components import _check_rows_apart, build_component
+from fmrgen.components import _check_rows_apart, build_component, gives_probabilities
 from fmrgen.config import check_places, config_class
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError
@@ -576,3 +576,8 @@ def test_a_generator_whose_rows_see_each_other_is_refused(how):
         UserError, match="what it decodes from a latent depends on the others in the batch, or on chance"
     ):
         _check_rows_apart(generator, latents)
+
+
+@pytest.mark.parametrize(("last", "told"), [(nn.Softmax(1), True), (nn.Identity(), False), (nn.Sigmoid(), False)])
+def test_probabilities_instead_of_logits_are_seen(last, told):
+    assert gives_probabilities(nn.Sequential(tiny_network(1), last), 16) == told

@@ -152,7 +152,7 @@ def _at_threshold(
         validation_rate=proportion(still_valid),
         perturbed_accuracy=proportion(hit[still_valid]),
         fmr=_fmr(hit, still_valid, original, is_own=is_own),
-        mean_iterations=mean(kept[still_valid]),
+        mean_iterations=mean(kept[still_valid], least=1),
     )
 
 

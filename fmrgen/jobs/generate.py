@@ -76,7 +76,7 @@ def make_split(
     components = recipe.build(device)
     tell = on_note if is_first_process() else lambda line: None  # once for a launch
     about_oracle = None
-    for note in filter(None, [unheeded_processes(), kinship_caution(components), *components.left_out_notes()]):
+    for note in filter(None, [unheeded_processes(), kinship_caution(components), *components.notes()]):
         tell(note)
     options = recipe.output
     paths = SplitPaths(Path(output), options.config, options.split)

@@ -170,7 +170,7 @@ def inspect(
             *_warnings(plain, acceptable, len(examples)),
             *_step_warnings(own, proposed, wanted),
             *filter(None, [kinship_caution(components)]),
-            *components.left_out_notes(),
+            *components.notes(),
         ],
     )
 
