@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import nn
 
-from fmrgen.classifiers.base import answer_in_labels, left_out_note
+from fmrgen.classifiers.base import answer_in_labels, left_out_note, outputs_of_one
 from fmrgen.config import ComponentConfig
 from fmrgen.engine.checks import check_decoded, checked_judgement
 from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle, Originals
@@ -110,7 +110,7 @@ def names_of_outputs(classifier: nn.Module, image: torch.Tensor, what: str) -> l
     if (known := getattr(classifier, "class_names", None)) is not None:
         return list(known)
     with component_errors(what, image), torch.no_grad():
-        return [str(index) for index in range(classifier(image.clone()).shape[1])]
+        return [str(index) for index in range(outputs_of_one(classifier(image.clone()), what))]
 
 
 def fit_oracle(oracle: Oracle, labels: Labels, blank: torch.Tensor) -> None:

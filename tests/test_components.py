@@ -172,7 +172,7 @@ class Wrong(nn.Module):
         ({"classifier": {"kind": "lenet", "num_classes": 7}}, "classifier: has 7 outputs for 10 labels"),
         ({"oracle": {"kind": "classifier", "classifier": {"kind": "lenet", "num_classes": 7}}}, "oracle.classifier: has 7 outputs"),
         ({"classifier": {"kind": "module", "target": "test_components:Detached"}}, "gives no gradients"),
-        ({"classifier": {"kind": "module", "target": "test_components:Wrong"}}, r"must return logits of shape \[B, K\], one image gave dict"),
+        ({"classifier": {"kind": "module", "target": "test_components:Wrong"}}, r"must return logits of shape \[B, K\], one image gave a dict"),
         ({"classifier": {"kind": "module", "target": "test_components:DIGITS.names"}}, "classifier.target"),
         ({"classifier": {"kind": "module", "target": "test_components:NoSuch"}}, "the module defines no NoSuch"),
         ({"classifier": {"kind": "lenet", "checkpoint": "nowhere.pth"}}, "classifier.checkpoint: no such file as nowhere.pth"),

@@ -105,6 +105,14 @@ class GroupedClassifier(nn.Module):
         return torch.stack([logits[:, group].logsumexp(dim=1) for group in self.groups], dim=1)
 
 
+def outputs_of_one(logits: object, what: str) -> int:
+    """How many outputs there are in what a classifier returned for one image. Raises UserError for what is none."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise UserError(f"{what}: must return logits of shape [B, K], one image gave {shape}")
+    return logits.shape[1]
+
+
 def answer_in_labels(classifier: nn.Module, labels: Labels, image: Tensor, what: str) -> nn.Module:
     """`classifier`, made to answer in `labels`: in their order, and grouped where it knows the source's own classes.
 
@@ -113,11 +121,7 @@ def answer_in_labels(classifier: nn.Module, labels: Labels, image: Tensor, what:
     error. Raises UserError where its outputs fit neither the labels nor the source's classes.
     """
     with torch.no_grad():
-        logits = classifier(image)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UserError(f"{what}: must return logits of shape [B, K], one image gave {shape}")
-    outputs = logits.shape[1]
+        outputs = outputs_of_one(classifier(image), what)
     class_names = getattr(classifier, "class_names", None)
     if class_names is not None and len(class_names) != outputs:
         raise UserError(f"{what}: has {outputs} outputs, and {len(class_names)} class_names")

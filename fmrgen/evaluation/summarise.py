@@ -24,7 +24,7 @@ from fmrgen.evaluation.worst_case import WorstCase, worst_cases
 from fmrgen.labels import match_classes
 from fmrgen.metrics import COMPARED, has_masked_gradient, is_at_chance, summarise, summarise_classes
 from fmrgen.storage.made_with import made_with
-from fmrgen.storage.provenance import RecordedPerturb
+from fmrgen.storage.provenance import Provenance, RecordedPerturb
 from fmrgen.weights.digest import weights_sha256
 
 _OF_ITS_OWN = ("reconstruction_prediction", "step_losses")  # columns that are about the split's own classifier alone
@@ -292,7 +292,7 @@ def _split_figures(
             few = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
             notes.append(f"{len(empty)} classes have no valid row: {few}")
     provenance = split.provenance
-    if provenance is not None and provenance.oracle_is_its_classifier:
+    if provenance is not None and _is_judged_by_itself(provenance):
         notes.append("its oracle has the weights of its own classifier: FMR is 100 whatever the network is worth")
     if "valid" not in columns:
         notes.append("there is no column valid: all rows count in PA, and VR is not known")
@@ -320,6 +320,12 @@ def _split_figures(
         people_alpha=people_alpha(passed.judges),
         valid_by=passed.valid_by,
     )
+
+
+def _is_judged_by_itself(provenance: Provenance) -> bool:
+    """Whether the oracle, or a member of it, has the classifier's weights: such a split isn't made any more."""
+    weights = provenance.weights_sha256
+    return weights.classifier in {weights.oracle, *provenance.oracle_sha256} - {None}
 
 
 def _steps_of(perturb: RecordedPerturb, columns: dict[str, np.ndarray], classes: int) -> StepFigures | None:

@@ -1,5 +1,7 @@
 """Classifiers that are given in any form, made to answer in the labels of a set of images."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import nn
@@ -9,15 +11,14 @@ from fmrgen.config import ComponentConfig
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
 from fmrgen.evaluation.stream import NamedClassifier
-from fmrgen.jobs.objects import AnyClassifier
+from fmrgen.jobs.objects import AnyClassifier, classifier_section
 from fmrgen.labels import Labels
-from fmrgen.recipe import parse_classifier
 from fmrgen.storage.open import OpenedSplit, reading
 
 
 def named_model(name: str, given: AnyClassifier, device: torch.device) -> NamedClassifier:
     """A classifier on its device, in evaluation mode. Raises UserError for what is none."""
-    section = parse_classifier(given)[1] if isinstance(given, str) else given
+    section = classifier_section(given) if isinstance(given, str | Mapping) else given
     if isinstance(section, nn.Module):
         return NamedClassifier(name, section.to(device).eval(), None)
     if not isinstance(section, ComponentConfig):

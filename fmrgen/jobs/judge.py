@@ -27,7 +27,7 @@ from fmrgen.files import fingerprint, write_atomically
 from fmrgen.hub.card import renew_card
 from fmrgen.intervals import Estimate, proportion
 from fmrgen.jobs.bars import OnRows, image_bars
-from fmrgen.jobs.objects import oracle_section
+from fmrgen.jobs.objects import AnyOracle, oracle_section
 from fmrgen.oracles._parts import digests_of_parts
 from fmrgen.recipe import load_oracles
 from fmrgen.storage.judgements import (
@@ -73,7 +73,7 @@ class Judged:
 
 def judge(
     split: str,
-    oracles: Mapping[str, Oracle | ComponentConfig | str] | Sequence[str],
+    oracles: Mapping[str, AnyOracle] | Sequence[str] | str,
     *,
     batch_size: int = 64,
     progress: bool = True,
@@ -88,7 +88,8 @@ def judge(
 
     Args:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
-        oracles: as `fmrgen.load_oracles` reads them, or a mapping of names to oracles, sections or words for them.
+        oracles: one or several, as `fmrgen.load_oracles` reads them, or a mapping of names to oracles, sections or
+            words for them.
         batch_size: images that an oracle gets at once.
         progress: show a bar for each judge.
         on_rows: called in the place of the bars, with (judge, rows done, rows in all), on the first process.
@@ -103,7 +104,7 @@ def judge(
     sections = (
         {name: oracle_section(given) for name, given in oracles.items()}
         if isinstance(oracles, Mapping)
-        else load_oracles(oracles)
+        else load_oracles([oracles] if isinstance(oracles, str) else oracles)
     )
     for name in sections:
         check_judge_name(name)

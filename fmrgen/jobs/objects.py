@@ -1,6 +1,7 @@
 """What a caller hands over for a component, an object or a word for one, as the section of a recipe."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -13,17 +14,18 @@ from fmrgen.engine.interfaces import Generator, Oracle
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.errors import UserError, unknown_message
 from fmrgen.in_memory import InMemory
-from fmrgen.kinds import generator_of_short_form, oracle_of_short_form
+from fmrgen.kinds import generator_of_short_form
 from fmrgen.recipe import parse_classifier, parse_oracle
 from fmrgen.weights.digest import weights_sha256
 
-AnyClassifier = nn.Module | ComponentConfig | str
-"""A module from images [B, 3, H, W] in [0, 1] to logits [B, K], a config, or what `load_classifier` takes."""
+AnyClassifier = nn.Module | ComponentConfig | Mapping[str, Any] | str
+"""A module from images [B, 3, H, W] in [0, 1] to logits [B, K], a config, a section of a recipe as a mapping, or what
+`load_classifier` takes."""
 AnyGenerator = Generator | ComponentConfig | str
 """A generator, a config, or a word: the folder, asset or repo of a VQGAN or an autoencoder of diffusers, `transform`,
 or the import path of a config."""
-AnyOracle = Oracle | ComponentConfig | str
-"""An oracle, a config, or what `load_oracle` takes."""
+AnyOracle = Oracle | ComponentConfig | Mapping[str, Any] | str
+"""An oracle, a config, a section of a recipe as a mapping, or what `load_oracle` takes."""
 
 
 def load_classifier(reference: str, device: torch.device | str = "cpu") -> nn.Module:
@@ -65,7 +67,9 @@ def load_oracle(reference: str, device: torch.device | str = "cpu") -> Oracle:
 
 def classifier_section(given: AnyClassifier) -> ComponentConfig:
     """A module, a section, or what `load_classifier` takes. Raises UserError."""
-    return parse_classifier(given)[1] if isinstance(given, str) else _section(given, "classifier", nn.Module)
+    if isinstance(given, str | Mapping):
+        return parse_classifier(_as_text(given))[1]
+    return _section(given, "classifier", nn.Module)
 
 
 def generator_section(given: AnyGenerator, image_size: int) -> ComponentConfig:
@@ -79,7 +83,12 @@ def generator_section(given: AnyGenerator, image_size: int) -> ComponentConfig:
 
 def oracle_section(given: AnyOracle) -> ComponentConfig:
     """An oracle, a section, or a word for one. Raises UserError."""
-    return oracle_of_short_form(given) if isinstance(given, str) else _section(given, "oracle", Oracle)
+    return parse_oracle(_as_text(given))[1] if isinstance(given, str | Mapping) else _section(given, "oracle", Oracle)
+
+
+def _as_text(given: str | Mapping[str, Any]) -> str:
+    """A section as it is written inline."""
+    return given if isinstance(given, str) else json.dumps(given)
 
 
 def built(

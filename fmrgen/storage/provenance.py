@@ -195,11 +195,6 @@ class Provenance(_Recorded):
         return self.finished and len(self.files) == self.shard_count
 
     @property
-    def oracle_is_its_classifier(self) -> bool:
-        """Whether the oracle, or a member of it, has the classifier's weights: such a split isn't made any more."""
-        return self.weights_sha256.classifier in {self.weights_sha256.oracle, *self.oracle_sha256} - {None}
-
-    @property
     def rows_version(self) -> int:
         """By which version of Algorithm 1 its rows are made, and which columns they have.
 

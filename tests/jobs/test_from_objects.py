@@ -268,3 +268,21 @@ def test_labels_that_nobody_names_are_the_networks_outputs(digits, net, other, t
     assert [result.classifier for result in evaluation.results] == ["classifier 1", "classifier 2"]
     with pytest.raises(UserError, match="figure models: needs two splits of one source"):
         evaluation.figure("models")
+
+
+def test_sections_may_be_mappings(finished_split):
+    lenet = {"kind": "lenet", "checkpoint": "asset:mnist/lenet/model.safetensors"}
+    split = f"{finished_split}:mnist/lenet"
+    assert evaluate(split, {"a": lenet}).results[0].total == evaluate(split, "asset:mnist/lenet").results[0].total
+    with pytest.raises(UserError, match="unknown key, did you mean checkpoint"):
+        evaluate(split, {"a": {"kind": "lenet", "chekpoint": "x"}})
+
+
+@pytest.mark.parametrize("wrong", [lambda logits: (logits,), lambda logits: logits.argmax(1)])
+def test_what_is_no_batch_of_logits_is_told_with_its_shape(dataset, tmp_path, wrong):
+    class Wrong(torch.nn.Module):
+        def forward(self, images):
+            return wrong(images.flatten(1)[:, :10])
+
+    with pytest.raises(UserError, match=r"must return logits of shape \[B, K\], one image gave (a tuple|\(1,\))"):
+        generate(dataset, Wrong(), generator="transform", oracle="asset:mnist/clip", output=tmp_path / "out")
