@@ -255,6 +255,8 @@ def own_lines(evaluation: EvaluationResults) -> list[str]:
         *lines,
         f"differences are paired over the {evaluation.own.rows} rows that all have; ranks hold for all classifiers at "
         "once with 95 % confidence",
+        "intervals and ranks are over images: these are single trained networks, and another training of the same "
+        "architecture may lie beyond them",
     ]
 
 
