@@ -55,6 +55,7 @@ FINGERPRINTED_IF_SET: dict[str, Any] = {
     "perturb.start": "none",
     "perturb.start_epsilon": 0.003,
     "perturb.objective": "margin",  # rows of before have another version
+    "perturb.control": "auto",  # these too
     "generator.shell": False,
     "generator.guidance": 8.5,
     "oracle.class_prompts": {},

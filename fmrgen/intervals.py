@@ -75,6 +75,31 @@ def mean(values: np.ndarray, least: float = -math.inf) -> Estimate | None:
     return Estimate(middle, max(least, middle - margin), middle + margin)
 
 
+def paired_difference(first: np.ndarray, second: np.ndarray, per: float = 1.0) -> Estimate:
+    """The share of True in `first` less that in `second`, of the same rows [N], in percent of `per`.
+
+    The interval is Agresti and Min's (2005): Wald's with half a row added to each combination of answers, so that it
+    has a width where no row differs.
+    """
+    rows = len(first) + 2
+    only_first, only_second = ((one & ~other).sum() + 0.5 for one, other in ((first, second), (second, first)))
+    middle = (only_first - only_second) / rows
+    margin = float(ndtri((1 + CONFIDENCE) / 2)) * math.sqrt((only_first + only_second) / rows - middle**2) / rows**0.5
+    value = float(first.mean() - second.mean())
+    return Estimate(*(100 * float(end) / per for end in (value, middle - margin, middle + margin)))
+
+
+def ratio_of_rates(hits: int, rows: int, base_hits: int, base_rows: int) -> Estimate | None:
+    """How many times as often something happens in some rows as in others, with the interval of its logarithm, half a
+    hit added to each; None where it never happens."""
+    if not rows or not base_rows or not hits + base_hits:
+        return None
+    parts = [(hits + 0.5) / (rows + 1), (base_hits + 0.5) / (base_rows + 1)]
+    error = math.sqrt(1 / (hits + 0.5) - 1 / (rows + 1) + 1 / (base_hits + 0.5) - 1 / (base_rows + 1))
+    middle, margin = parts[0] / parts[1], math.exp(float(ndtri((1 + CONFIDENCE) / 2)) * error)
+    return Estimate(middle, middle / margin, middle * margin)
+
+
 def independent_mean(parts: Sequence[tuple[float, np.ndarray]]) -> Estimate:
     """The weighted sum of the means of independent samples, (weight, values [N]) each, with the normal interval, which
     samples of equal values do not tell."""

@@ -14,13 +14,13 @@ from fmrgen.intervals import (
     foundation_model_robustness,
     macro_robustness,
     mean,
+    paired_difference,
     proportion,
-    wilson,
+    ratio_of_rates,
 )
 from fmrgen.records import StopReason
 
 _ROUNDING_OF_LOSSES = 1e-5  # of a cross-entropy in float32, where the logits are some tens
-_FEWEST_STEPS_UP = 80.0  # percent: see `has_masked_gradient`
 
 
 class _Rows:
@@ -40,6 +40,11 @@ class _Rows:
         "original_oracle_label",
         "stop_reason",
         "step_losses",
+        "step_objectives",
+        "step_predictions",
+        "control_predictions",
+        "control_objectives",
+        "rejected_prediction",
     )
 
     def __init__(self, values: Mapping[str, np.ndarray], resamples: int) -> None:
@@ -89,19 +94,72 @@ class _Rows:
         return foundation_model_robustness(perturbed, self.valid, reconstructed, resamples=self._resamples)[0]
 
     def share_stopped_by(self, reason: StopReason) -> Estimate | None:
-        reasons = self._values.get("stop_reason")
-        if reasons is None:
-            return None
-        return proportion(reasons == (list(StopReason).index(reason) if reasons.dtype.kind in "iu" else reason.value))
+        return proportion(self._stopped_by(reason)) if "stop_reason" in self._values else None
+
+    def _stopped_by(self, reason: StopReason) -> np.ndarray:
+        reasons = self._values["stop_reason"]
+        told: np.ndarray = reasons == (list(StopReason).index(reason) if reasons.dtype.kind in "iu" else reason.value)
+        return told
 
     def share_of_first_steps_up(self) -> Estimate | None:
-        """Of the valid rows whose first step changed the loss by more than rounding does, those where it rose."""
-        if "step_losses" not in self._values:
+        """Of the valid rows whose first step changed what it climbs by more than rounding does, those where it rose."""
+        has_objectives = "step_objectives" in self._values
+        recorded = self._values.get("step_objectives" if has_objectives else "step_losses")
+        if recorded is None:
             return None
-        steps = [losses[:2] for losses in self._values["step_losses"][self.valid] if len(losses) > 1]
+        steps = [values[:2] for values in recorded[self.valid] if len(values) > 1]
         before, after = np.array(steps, dtype=np.float64).reshape(-1, 2).T
-        told = (before != after) & (np.maximum(before, after) > _ROUNDING_OF_LOSSES)
+        told = before != after
+        if not has_objectives:  # of fmrgen before rows of version 3: where both are next to zero they say nothing
+            told &= np.maximum(before, after) > _ROUNDING_OF_LOSSES
         return proportion((after > before)[told])
+
+    @cached_property
+    def _controls(self) -> list[tuple[int, int]]:
+        """The valid rows of which steps of chance were taken, and how many of them the oracle accepted: one at least.
+
+        Anyone may have written them: what does not fit together is passed over.
+        """
+        needed = ("control_predictions", "control_objectives", "step_objectives")
+        if any(name not in self._values for name in needed):
+            return []
+        lengths = (tuple(map(len, of_row)) for of_row in zip(*(self._values[name] for name in needed), strict=True))
+        return [
+            (row, taken - 1)
+            for row, (taken, climbed, guided) in enumerate(lengths)
+            if self.valid[row] and 1 < taken == climbed <= guided
+        ]
+
+    def guided_less_random(self) -> Estimate | None:
+        """PA after guided steps less that after steps of chance, of the same rows, in percent of SA."""
+        guided, original = self.right("prediction"), self.right("original_prediction")
+        if guided is None or original is None or not original.any() or not self._controls:
+            return None
+        rows = [row for row, _ in self._controls]
+        by_chance = np.array([self._values["control_predictions"][row][-1] == self.label[row] for row in rows])
+        return paired_difference(guided[rows], by_chance, float(original.mean()))
+
+    def share_ahead_of_random(self) -> Estimate | None:
+        """Of the same rows, those where as many guided steps climbed higher than the steps of chance."""
+        guided, by_chance = self._values.get("step_objectives"), self._values.get("control_objectives")
+        if guided is None or by_chance is None:
+            return None
+        return proportion(np.array([guided[row][step] > by_chance[row][step] for row, step in self._controls]))
+
+    def falls_with_oracle(self) -> Estimate | None:
+        """How often the classifier ceases to be right at the very step that the oracle rejects, to how often at
+        another one."""
+        needed = ("step_predictions", "rejected_prediction", "stop_reason")
+        if any(name not in self._values for name in needed):
+            return None
+        at_risk, falls = 0, 0
+        for label, steps in zip(self.label[self.valid], self._values["step_predictions"][self.valid], strict=True):
+            right = np.asarray(steps) == label
+            at_risk += int(right[:-1].sum())
+            falls += int((right[:-1] & ~right[1:]).sum())
+        stood = self.valid & self._stopped_by(StopReason.ORACLE) & (self._values["prediction"] == self.label)
+        fell = self._values["rejected_prediction"][stood] != self.label[stood]
+        return ratio_of_rates(int(fell.sum()), int(stood.sum()), falls, at_risk)
 
     def macro_fmr(self) -> Estimate | None:
         perturbed, original = self.right("prediction"), self.right("original_prediction")
@@ -112,6 +170,10 @@ class _Rows:
 
 # What `summarise` reads; none of it is an image.
 SUMMARY_COLUMNS = _Rows.columns
+# Those that are about the split's own classifier alone.
+OWN_COLUMNS = tuple(
+    name for name in SUMMARY_COLUMNS if name.startswith(("reconstruction_", "step_", "control_", "reject"))
+)
 
 
 @dataclass(frozen=True)
@@ -258,7 +320,7 @@ class Summary:
     )
     reconstruction_accuracy: Estimate | None = _metric(
         "recon.",
-        "classifier accuracy on plain reconstructions",
+        "accuracy on plain reconstructions",
         "accuracy of the split's own classifier on images that only went through the generator: losses here are not "
         "caused by the steps",
         lambda rows: rows.share_right("reconstruction_prediction"),
@@ -283,6 +345,28 @@ class Summary:
         "share of the valid rows in which the first guided step raised the loss of the split's own classifier: nearly "
         "all where its gradient shows the way, about half where it does not (gradient masking) or where there is none",
         lambda rows: rows.share_of_first_steps_up(),
+    )
+    guided_less_random: Estimate | None = _metric(
+        "guided – random",
+        "FMR of guided steps – of random ones",
+        "the same of some rows after guided steps and after at most as many in a direction of chance: what the "
+        "gradient does, without what any steps do",
+        lambda rows: rows.guided_less_random(),
+        unit=" points",
+    )
+    ahead_of_random: Estimate | None = _metric(
+        "ahead",
+        "rows whose guided steps climbed higher than random ones",
+        "of these rows, those in which guided steps raised the loss further than as many in a direction of chance",
+        lambda rows: rows.share_ahead_of_random(),
+    )
+    falls_with_oracle: Estimate | None = _metric(
+        "co-fall",
+        "falls at the step that the oracle rejects, to falls at another",
+        "how many times as often the split's own classifier ceases to be right at the step that the oracle rejects as "
+        "at another one: a large number where the two are kin",
+        lambda rows: rows.falls_with_oracle(),
+        unit=" times",
     )
     oracle_accuracy: Estimate | None = _metric(
         "oracle",
@@ -317,48 +401,6 @@ def summarise(columns: Mapping[str, np.ndarray], *, resamples: int = RESAMPLES) 
     return Summary(rows=len(rows.label), valid_rows=int(rows.valid.sum()), **figures)
 
 
-def is_at_chance(label: np.ndarray, prediction: np.ndarray, classes: int) -> bool:
-    """Whether predictions match labels hardly better than guesses do, so that every figure made of them says nothing.
-
-    Guesses name each class equally often, or as often as the predictions do: a network that always gives the
-    commonest class is at chance too. Untrained networks are right a little more often than guesses (of 30 LeNets with
-    random weights, on up to 17 % of ten digits), so twice as often is still chance, as far as that is at most a tenth
-    of the way to being always right.
-
-    Args:
-        label: [N].
-        prediction: [N], -1 for none.
-        classes: that there are.
-
-    Returns:
-        Whether the lower end of the accuracy's 95 % interval is not above that; False where all labels are one, which
-        no guess can miss.
-    """
-    labels = np.bincount(label, minlength=classes) / len(label)
-    if (labels > 0).sum() < 2:
-        return False
-    predictions = np.bincount(prediction[prediction >= 0], minlength=classes) / len(label)
-    guessing = max(1 / classes, float(labels @ predictions[:classes]))
-    return wilson(float((label == prediction).sum()), len(label))[0] <= _most_by_chance(guessing)
-
-
-def has_masked_gradient(summary: Summary) -> bool:
-    """Whether first steps raised the loss so seldom that the gradient can't have shown the way.
-
-    A step along a gradient raises the loss of nearly every image, one in a direction of chance of about half: where it
-    falls as often as it rises, neither direction is the gradient's. Between the two lies the bound, at 80 %: honest
-    networks have 91 to 100 %, also quantised and rippled ones, and networks that hand over another gradient than their
-    own 45 to 63 %. It holds for guided steps alone, and for splits that start from the plain reconstruction.
-    """
-    share = summary.first_steps_up
-    return share is not None and share.high is not None and share.high < _FEWEST_STEPS_UP
-
-
-def _most_by_chance(guessing: float) -> float:
-    """The accuracy, in percent, up to which one that guesses right so often, from 0 to 1, is at chance."""
-    return 100 * (guessing + min(guessing, 0.1 * (1 - guessing)))
-
-
 def summarise_classes(columns: Mapping[str, np.ndarray], classes: int) -> list[Summary]:
     """A summary for the rows of each label (paper App. J, Tables 13 and 14); the intervals are of fewer resamples."""
     members = [columns["label"] == label for label in range(classes)]
@@ -366,9 +408,3 @@ def summarise_classes(columns: Mapping[str, np.ndarray], classes: int) -> list[S
         summarise({name: values[rows] for name, values in columns.items()}, resamples=RESAMPLES_OF_A_CLASS)
         for rows in members
     ]
-
-
-def has_accuracy_of_chance(summary: Summary, classes: int) -> bool:
-    """The same of figures whose rows are not at hand: against guesses that name each class equally often."""
-    accuracy = summary.standard_accuracy
-    return accuracy is not None and accuracy.low is not None and accuracy.low <= _most_by_chance(1 / classes)

@@ -20,11 +20,12 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True)
 class Example:
-    """A source example: `image` [3, H, W] in [0, 1]."""
+    """A source example: `image` [3, H, W] in [0, 1]. Of a `controlled` one steps of chance are taken too."""
 
     id: int
     image: "Tensor"
     label: int
+    controlled: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,11 @@ class Perturbed:
     `image` is the last image that the oracle accepted, the original where `valid` is False. `score`, `probability`,
     `oracle_label`, `prediction` and `loss` are of `image`; `score` and `probability` are the oracle's for `label`.
     The `step_…` have an entry for each pass from the plain reconstruction (0) to the image after the last step, number
-    `iterations`; `step_oracle_probabilities` are of the class that the oracle rule asks for.
+    `iterations`; `step_oracle_probabilities` are of the class that the oracle rule asks for, `step_objectives` what the
+    steps climb. The `control_…` have the same of steps of chance, at most `iterations` many and as far as the oracle
+    accepts them; they are empty where none were taken.
+    `rejected_prediction` and `rejected_oracle_label` are of the image after the step that the oracle rejected; -1 where
+    it rejected none.
     `latent_shift` is the root mean square of the change in the free latent (of a sparse generator, of what moves).
     `member_…` are what each member of a panel says of `image`, in the order of its `member_names`; empty for another
     oracle. A label of an oracle that is -1 is none of the classes.
@@ -62,6 +67,11 @@ class Perturbed:
     step_predictions: list[int]
     step_losses: list[float]
     step_oracle_probabilities: list[float]
+    step_objectives: list[float]
+    rejected_prediction: int
+    rejected_oracle_label: int
+    control_predictions: list[int] = field(default_factory=list)
+    control_objectives: list[float] = field(default_factory=list)
     member_labels: list[int] = field(default_factory=list)
     member_probabilities: list[float] = field(default_factory=list)
     member_scores: list[float] = field(default_factory=list)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap, ttest_1samp
 
+from fmrgen.cautions import is_at_chance
 from fmrgen.evaluation.rankings import difference, rank
 from fmrgen.evaluation.summarise import outputs_in_another_order
 from fmrgen.intervals import (
@@ -15,7 +16,7 @@ from fmrgen.intervals import (
     mean_of_ratio,
     proportion,
 )
-from fmrgen.metrics import is_at_chance, summarise, summarise_classes
+from fmrgen.metrics import summarise, summarise_classes
 
 
 def columns(**changed):

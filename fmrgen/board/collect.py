@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from fmrgen.cautions import has_accuracy_of_chance, has_masked_gradient
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, fingerprint, open_plain
 from fmrgen.hub.fetch import fetched
 from fmrgen.hub.leaderboard import Entry, leaderboard, ranked, sort_key
 from fmrgen.intervals import interval_ends
-from fmrgen.metrics import Summary, has_accuracy_of_chance, has_masked_gradient
+from fmrgen.metrics import Summary
 from fmrgen.storage.judgements import JudgeFile, judges_of_files
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.paths import SplitPaths

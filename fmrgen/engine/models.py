@@ -19,7 +19,8 @@ from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.slots import PassOutput, Slots, first_fault
 from fmrgen.errors import UserError, one_line
 
-MEASURES = ("score", "probability", "oracle_label", "prediction", "loss")
+_OF_LOGITS = ("prediction", "loss", "objective")
+MEASURES = ("score", "probability", "oracle_label", *_OF_LOGITS)
 OF_MEMBERS = ("member_label", "member_probability", "member_score")  # of a panel's members, [B, M]
 _PGD_STEPS = 10  # of an attack that latents start from
 ENCODED_TOGETHER = 16  # at most so many images are encoded together
@@ -88,8 +89,7 @@ class Models:
     def _measure_given(self, images: Tensor, labels: Tensor) -> list[Tensor]:
         logits = self._logits(images)
         check_labels(labels, logits.shape[1])
-        losses = cross_entropy(logits, labels, reduction="none")
-        measures, _ = self._measure(images, Originals(images, labels), logits, losses)
+        measures, _ = self._measure(images, Originals(images, labels), logits)
         return [measures[name] for name in self.measures]
 
     def encode_again(self, state: Slots, slots: list[int]) -> None:
@@ -106,14 +106,17 @@ class Models:
             return
         for rows, padded in self._in_groups(slots):
             found = self._in_parts_that_fit(self._classify, state["image"][padded], state["label"][padded])
-            for name, values in zip(("prediction", "loss"), found, strict=True):
+            for name, values in zip(_OF_LOGITS, found, strict=True):
                 state[name][rows] = values[: len(rows)]
             state.correct_last_entry(rows)
 
     @torch.no_grad()
     def _classify(self, images: Tensor, labels: Tensor) -> list[Tensor]:
-        logits = self._logits(images)
-        return [logits.argmax(1), cross_entropy(logits, labels, reduction="none")]
+        return list(self._of_logits(self._logits(images), labels).values())
+
+    def _of_logits(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        losses = cross_entropy(logits, labels, reduction="none")
+        return dict(zip(_OF_LOGITS, (logits.argmax(1), losses, self.objective(logits, labels)), strict=True))
 
     def _logits(self, images: Tensor) -> Tensor:
         """What the classifier says of images [B, 3, H, W]: [B, K], as exact as the images are.
@@ -162,9 +165,8 @@ class Models:
         if not self.is_decoded_checked:
             check_decoded(decoded)
             self.is_decoded_checked = True
-        losses = cross_entropy(logits, labels, reduction="none")
-        measures, judgement = self._measure(images, Originals(originals, labels), logits, losses)
-        fault = first_fault(decoded, losses, torch.cat([judgement.probabilities, judgement.score], 1))
+        measures, judgement = self._measure(images, Originals(originals, labels), logits)
+        fault = first_fault(decoded, measures["loss"], torch.cat([judgement.probabilities, judgement.score], 1))
         accepted, of_target = accepts(judgement, target, self.options)
         return PassOutput(images, measures, accepted, of_target, fault, gradient)
 
@@ -179,9 +181,7 @@ class Models:
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half_precision)
 
-    def _measure(
-        self, images: Tensor, originals: Originals, logits: Tensor, losses: Tensor
-    ) -> tuple[dict[str, Tensor], Judgement]:
+    def _measure(self, images: Tensor, originals: Originals, logits: Tensor) -> tuple[dict[str, Tensor], Judgement]:
         """The measures of images, and the judgement that they rest on."""
         self.running = "oracle"
         copies = Originals(originals.images.clone(), originals.labels.clone())
@@ -190,7 +190,7 @@ class Models:
             raise UserError(
                 f"classifier: returns {logits.shape[1]} logits for an image, and there are {classes} labels"
             )
-        return said | {"prediction": logits.argmax(1), "loss": losses}, judgement
+        return said | self._of_logits(logits, originals.labels), judgement
 
     def _if_it_fits(self, work: Callable[..., Any], latents_or_images: Any, labels: Tensor, *arguments: Any) -> Any:
         """What `work` returns for the rows; None where a GPU's memory is too small for them and there are fewer to try.

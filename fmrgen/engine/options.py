@@ -8,6 +8,8 @@ from fmrgen.errors import unknown_message
 
 _MOST_STEPS = 1_000_000
 _MOST_SLOTS = 65_536
+_MOST_CONTROLS = 1_000_000
+_CONTROLS, _CONTROLS_PERCENT, _FEWEST_CONTROLLED = 64, 8, 200  # where nobody says how many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,13 @@ class PerturbOptions:
         default=0.0, metadata={"description": "accept only where the oracle gives that class at least this probability"}
     )
     min_margin: float = field(default=0.0, metadata={"description": "and at least so much more than any other class"})
+    control: int | Literal["auto"] = field(
+        default="auto",
+        metadata={
+            "description": "rows of which as many steps of chance are taken beside, the classifier unasked; auto: 64, "
+            "at most 8 % of the rows, and none of fewer than 200"
+        },
+    )
     seed: int = field(default=0, metadata={"description": "with the example's id, the seed of anything random"})
     slots: int | Literal["auto"] = field(
         default=32,
@@ -86,8 +95,27 @@ class PerturbOptions:
             raise ValueError(f"start_epsilon must be above 0 and at most 1, it is {self.start_epsilon}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, it is {self.seed}")
+        if self.control != "auto" and not 0 <= self.control <= _MOST_CONTROLS:
+            raise ValueError(f"control must be auto or from 0 to {_MOST_CONTROLS:,}, not {self.control}")
+        if self.control not in ("auto", 0) and not self._can_be_controlled:
+            raise ValueError(
+                "control compares guided steps from one encoding: leave it out with update random or reencode"
+            )
         if self.slots != "auto" and not 1 <= self.slots <= _MOST_SLOTS:
             raise ValueError(f"slots must be auto or from 1 to {_MOST_SLOTS:,}, not {self.slots}")
+
+    @property
+    def _can_be_controlled(self) -> bool:
+        return self.update != "random" and not self.reencode
+
+    def is_controlled(self, position: int, examples: int) -> bool:
+        """Whether steps of chance are taken too of the example at a position of so many; they lie evenly over all."""
+        if self.control == "auto":
+            enough = self._can_be_controlled and examples >= _FEWEST_CONTROLLED
+            rows = min(_CONTROLS, examples * _CONTROLS_PERCENT // 100) if enough else 0
+        else:
+            rows = min(self.control, examples)
+        return (position + 1) * rows // examples > position * rows // examples
 
 
 def _check_type(name: str, value: object, kind: Any) -> None:

@@ -17,7 +17,7 @@ from fmrgen.engine.interfaces import Generator, Latents, Oracle, Originals
 from fmrgen.engine.models import Models, row_seed
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.slots import Rows, Slots, new_rows
-from fmrgen.engine.updates import UPDATES, Update
+from fmrgen.engine.updates import UPDATES, Random, Update
 from fmrgen.records import Example, Perturbed
 
 # From images [B, 3, H, W], labels [B], a seed for each row and what encodes them to their latents.
@@ -46,8 +46,9 @@ def perturb(
 
     `options.slots` images are in flight; a slot whose image ends takes the next example at once. One pass decodes all
     slots, rounds to 8 bits, judges and classifies those very images, and moves the latents one step up the gradient of
-    the objective. A row's result depends on neither its neighbours nor their number. Where a GPU's memory runs out, the
-    slots are halved and nothing is lost.
+    the objective. A row's result depends on neither its neighbours nor their number. Of a controlled example the row is
+    made twice, in one slot: the steps that follow its own, at most as many, go in a direction of chance. Where a GPU's
+    memory runs out, the slots are halved and nothing is lost.
 
     Args:
         examples: images [3, H, W] in [0, 1] of the generator's size, with labels below K; drawn as slots become free.
@@ -91,9 +92,9 @@ def perturb(
             slots.halve()
             on_slots(slots.size)
             continue
-        ends, moving = slots.accept(output, options.budget, options.reencode)
-        delta = options.step_size * rule.direction(output.gradient, moving, slots.rows)
-        slots.move(delta, moving, generator.project)
+        ends, moving = slots.accept(output, options.reencode)
+        direction = rule.direction(output.gradient, moving, slots.rows)
+        slots.move(direction, options.step_size, moving, generator.project)
         if options.reencode:
             moves = moving.tolist()
             models.encode_again(slots, [slot for slot in slots.going_on(ends) if not moves[slot]])
@@ -124,8 +125,12 @@ def _encoded(
         latents = make() if encodings is None else encodings(begun, labels, seeds, make)
         measures = models.measure(images, labels)
         target = targets(labels, measures["oracle_label"], options)
-        rows = new_rows(latents, images, ids, labels, target, measures, options.budget, keep_latents)
-        rows |= rule.memory(latents.free, [row_seed(options.seed, example_id, "update") for example_id in ids])
+        controlled = [example.controlled for example in padded]
+        rows = new_rows(latents, images, ids, labels, target, measures, controlled, options.budget, keep_latents)
+        update_seeds = [row_seed(options.seed, example_id, "update") for example_id in ids]
+        rows |= rule.memory(latents.free, update_seeds)
+        if any(controlled):
+            rows |= Random().memory(latents.free, update_seeds)
         if options.start_noise:
             noise = [_noise(latents.free[0], row_seed(options.seed, example_id, "start")) for example_id in ids]
             rows["start_noise"] = options.start_noise * torch.stack(noise)

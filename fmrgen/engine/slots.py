@@ -1,7 +1,7 @@
 """The images in flight: their state, row by row, and how it changes in one pass."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ _NO_FAULT = -1
 _LABELS = ("oracle_label", "prediction")
 _COLUMNS = (
     *("id", "fault", "label", "accepted", "latent_shift", "score", "probability", "loss", *_LABELS),
-    *(f"{of}_{name}" for of in ("original", "reconstruction") for name in _LABELS),
+    *(f"{of}_{name}" for of in ("original", "reconstruction", "rejected") for name in _LABELS),
 )
 
 Rows = dict[str, Tensor]  # of images that wait for a slot, [n, …] each
@@ -28,6 +28,7 @@ Rows = dict[str, Tensor]  # of images that wait for a slot, [n, …] each
 _OF_STEPS = {
     "prediction": "step_predictions",
     "loss": "step_losses",
+    "objective": "step_objectives",
     "target_probability": "step_oracle_probabilities",
 }
 
@@ -65,6 +66,7 @@ def new_rows(
     labels: Tensor,
     target: Tensor,
     measures: dict[str, Tensor],
+    controlled: list[bool],
     budget: int,
     keep_latents: bool,
 ) -> Rows:
@@ -80,10 +82,14 @@ def new_rows(
     for name in _LABELS:
         rows[f"original_{name}"] = measures[name]
         rows[f"reconstruction_{name}"] = torch.full_like(measures[name], -1)
+        rows[f"rejected_{name}"] = torch.full_like(measures[name], -1)
     for name, values in {**measures, "target_probability": measures["probability"]}.items():
         if name in _OF_STEPS:
             rows[_OF_STEPS[name]] = values.new_zeros(count, budget + 1)
     rows["accepted"] = torch.zeros(count, dtype=torch.int64, device=device)
+    rows["budget"] = torch.full_like(rows["accepted"], budget)
+    rows["controlled"] = torch.tensor(controlled, device=device)  # steps of chance are to follow
+    rows["by_chance"] = torch.zeros_like(rows["controlled"])  # and these they are
     rows["first_pass"] = torch.ones(count, dtype=torch.bool, device=device)  # not decoded yet: pass 0
     rows["gradient_only"] = torch.ones(count, dtype=torch.bool, device=device)  # decoded for its gradient, not judged
     rows["fault"] = torch.full_like(rows["accepted"], _NO_FAULT)
@@ -100,6 +106,7 @@ class Slots:
         self.occupied = [False] * size
         self.rows: dict[str, Tensor] = {}
         self.waiting: list[Rows] = []  # encoded, or in flight when memory ran out
+        self.guided: dict[int, Perturbed] = {}  # what came of rows whose steps are now those of chance, by id
 
     def __getitem__(self, name: str) -> Tensor:
         return self.rows[name]
@@ -155,7 +162,7 @@ class Slots:
         self.occupied = [self.occupied[slot] for slot in slots]
         self.size = len(slots)
 
-    def accept(self, output: PassOutput, budget: int, reencode: bool) -> tuple[list[StopReason | None], Tensor]:
+    def accept(self, output: PassOutput, reencode: bool) -> tuple[list[StopReason | None], Tensor]:
         """Keeps what the oracle accepted. Returns why each slot ends (None: it goes on) and which rows step [S]."""
         rows, measures = self.rows, output.measures
         gradient_only = rows["gradient_only"]
@@ -173,12 +180,16 @@ class Slots:
         self._record(rows["first_pass"] | accepted, {**measures, "target_probability": output.target_probability})
 
         steps_now = gradient_only if reencode else torch.ones_like(gradient_only)
+        asks = steps_now & ~rows["by_chance"]  # for its gradient
         codes = torch.full_like(rows["accepted"], _UNFINISHED)
-        lost = steps_now & ~all_finite(output.gradient)
+        lost = asks & ~all_finite(output.gradient)
         rows["fault"] = output.fault.masked_fill(output.finite & lost, PARTS.index("gradient"))
-        stuck = steps_now & (output.gradient == 0).flatten(1).all(1)
-        spent = accepted & (rows["accepted"] == budget)
+        stuck = asks & (output.gradient == 0).flatten(1).all(1)
+        spent = accepted & (rows["accepted"] == rows["budget"])
         refused = ~gradient_only & ~output.accepted
+        for name in _LABELS:
+            key = f"rejected_{name}"
+            rows[key] = torch.where(refused & output.finite, measures[name], rows[key])
         never = refused & (rows["accepted"] == 0)
         # Of several ends the last one here holds: numbers that are not finite decide before the oracle does.
         for reason, ended in (
@@ -210,15 +221,21 @@ class Slots:
     def correct_last_entry(self, slots: list[int]) -> None:
         """Makes the last entries of `slots` those of their stored images, which were measured again."""
         stored = self["accepted"][slots]
-        for name in ("prediction", "loss"):
+        for name in ("prediction", "loss", "objective"):
             steps = self[_OF_STEPS[name]]
             steps[slots, stored] = torch.where(stored > 0, self[name][slots], steps[slots, stored])
 
-    def move(self, delta: Tensor, moving: Tensor, project: Callable[[Latents, Tensor], Tensor]) -> None:
-        """Moves the latents of the rows `moving` [S] by `delta` [S, …], on a first step from a start of chance.
+    def move(
+        self, direction: Tensor, step_size: float, moving: Tensor, project: Callable[[Latents, Tensor], Tensor]
+    ) -> None:
+        """Moves the latents of the rows `moving` [S] one step in their `direction` [S, …], or in that of chance, on a
+        first step from a start of chance.
 
         Then they are put where `project` has them, which is told where they began.
         """
+        if "random_signs" in self.rows:
+            direction = torch.where(as_column(self["by_chance"], direction), self["random_signs"], direction)
+        delta = step_size * direction
         if "start_noise" in self.rows:
             noise = self["start_noise"]
             delta = delta + noise.where(as_column(self["accepted"] == 0, noise), 0.0)
@@ -230,7 +247,7 @@ class Slots:
         return [slot for slot in range(self.size) if self.occupied[slot] and ends[slot] is None]
 
     def pop_finished(self, ends: list[StopReason | None]) -> Iterator[Perturbed]:
-        """The finished rows; their slots are empty afterwards."""
+        """The finished rows; their slots are empty afterwards, but for those that now take steps of chance."""
         done = [(slot, reason) for slot, reason in enumerate(ends) if reason is not None]
         if not done:
             return
@@ -241,9 +258,18 @@ class Slots:
         images = {name: to_bytes(self[name][slots]).cpu() for name in ("image", "original")}
         kept = [self[name][slots].cpu() for name in ("initial_free", "latent")] if "latent" in self.rows else None
         iterations, faults = columns.pop("accepted"), columns.pop("fault")
+        phases = [self[name][slots].tolist() for name in ("controlled", "by_chance")]
         for row, (slot, reason) in enumerate(done):
-            self.occupied[slot] = False
-            yield Perturbed(
+            controlled, by_chance = (phase[row] for phase in phases)
+            if by_chance:
+                self.occupied[slot] = False
+                taken = {
+                    f"control_{of}": steps[f"step_{of}"][row][: iterations[row] + 1]
+                    for of in ("predictions", "objectives")
+                }
+                yield replace(self.guided.pop(columns["id"][row]), **taken)
+                continue
+            found = Perturbed(
                 image=images["image"][row],
                 original=images["original"][row],
                 valid=iterations[row] > 0,
@@ -254,6 +280,20 @@ class Slots:
                 **{name: values[row] for name, values in columns.items()},
                 **{name: values[row][: iterations[row] + 1] for name, values in steps.items()},
             )
+            if controlled and found.valid:
+                self.guided[found.id] = found
+                self._step_by_chance(slot)
+            else:
+                self.occupied[slot] = False
+                yield found
+
+    def _step_by_chance(self, slot: int) -> None:
+        """Begins the row of a slot anew, for at most as many steps as it took, in a direction that nobody is asked."""
+        self["free"][slot] = self["initial_free"][slot]
+        self["budget"][slot] = self["accepted"][slot]
+        self["accepted"][slot] = 0
+        for name in ("by_chance", "first_pass", "gradient_only"):
+            self[name][slot] = True
 
 
 def as_column(mask: Tensor, values: Tensor) -> Tensor:

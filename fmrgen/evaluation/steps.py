@@ -12,7 +12,6 @@ import numpy as np
 
 from fmrgen.intervals import RESAMPLES, Estimate, foundation_model_robustness, mean, mean_of_ratio, proportion
 
-COLUMNS = ("step_predictions", "step_losses", "step_oracle_probabilities")
 _NEEDED = ("step_predictions", "step_oracle_probabilities")
 _RESAMPLES = 2_000
 _MOST_BUDGETS = 60  # that have figures of their own; of more, evenly chosen ones

@@ -16,11 +16,11 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import MOST_PIXELS, Batch, LazyPixels, Pixels, Predictions
 from fmrgen.evaluation.judged import Judge
 from fmrgen.evaluation.samples import Sampler
-from fmrgen.evaluation.steps import COLUMNS as STEP_COLUMNS
 from fmrgen.labels import Labels, find_label
 from fmrgen.storage.open import OpenedSplit, check_recorded_rows, reading
 from fmrgen.storage.schema import IMAGES, KNOWN_COLUMNS, LABEL
 
+_LISTS = tuple(name for name, column in KNOWN_COLUMNS.items() if column.type.endswith("list"))
 _NEEDED_WHOLE = ("label", "valid", "iterations")  # where they are there, every row has a value
 
 
@@ -37,8 +37,6 @@ class SplitRows:
             feature = opened.features.get(name)
             if feature is None or (column.holds_classes and not self.has_own_classes):
                 continue
-            if name.startswith("step_") and name not in STEP_COLUMNS:
-                continue  # nothing is made of it
             if column.can_be(feature):
                 self._wanted.append(name)
             else:
@@ -97,7 +95,7 @@ class SplitRows:
             for table in stream.select_columns([*self.images, *self._wanted]).with_format("arrow").iter(size):
                 part = {name: self._read_column(table, name, row) for name in self._wanted}
                 self._parts.append(part)
-                named = {name: pa.array(values) for name, values in part.items() if name not in STEP_COLUMNS}
+                named = {name: pa.array(values) for name, values in part.items() if name not in _LISTS}
                 shown = pa.table({name: table[name] for name in self.images} | named)
                 self.sampler.add(row, shown, part["label"].tolist(), self.opened.image_of)
                 images = {name: table[name] for name in self.images}
@@ -117,7 +115,7 @@ class SplitRows:
             return self._read_labels(column.to_pylist(), first_row)
         if name == "stop_reason":
             return self._read_words(column.to_pylist(), name)
-        if name in STEP_COLUMNS:
+        if name in _LISTS:
             steps = np.empty(len(column), dtype=object)
             steps[:] = [np.asarray(values.values) for values in column]
             return steps

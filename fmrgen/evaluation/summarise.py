@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel
 
-from fmrgen.cautions import cautions
+from fmrgen.cautions import cautions, has_masked_gradient, is_at_chance
 from fmrgen.classifiers.base import has_weights, left_out_note
 from fmrgen.config import without_later_defaults
 from fmrgen.errors import UserError
@@ -22,12 +22,11 @@ from fmrgen.evaluation.steps import StepFigures, step_figures
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier
 from fmrgen.evaluation.worst_case import WorstCase, worst_cases
 from fmrgen.labels import match_classes
-from fmrgen.metrics import COMPARED, has_masked_gradient, is_at_chance, summarise, summarise_classes
+from fmrgen.metrics import COMPARED, OWN_COLUMNS, summarise, summarise_classes
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.provenance import Provenance, RecordedPerturb
 from fmrgen.weights.digest import weights_sha256
 
-_OF_ITS_OWN = ("reconstruction_prediction", "step_losses")  # columns that are about the split's own classifier alone
 _SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
 
 
@@ -131,7 +130,7 @@ def _result(
             notes.append(f"its highest logit is not finite on {silent} of the column {name}; these count as wrong")
     conditioned = _is_own_classifier(passed, model, of_model, columns, notes)
     if conditioned:
-        of_model = of_model | {name: columns[name] for name in _OF_ITS_OWN if name in columns}
+        of_model = of_model | {name: columns[name] for name in OWN_COLUMNS if name in columns}
     classes, total = summarise_classes(of_model, len(labels)), summarise(of_model)
     at_chance = "original_prediction" in of_model and is_at_chance(
         of_model["label"], of_model["original_prediction"], len(labels)

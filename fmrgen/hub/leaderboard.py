@@ -7,10 +7,11 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from fmrgen.cautions import has_accuracy_of_chance
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, read_json
 from fmrgen.intervals import Estimate
-from fmrgen.metrics import COMPARED, Summary, has_accuracy_of_chance
+from fmrgen.metrics import COMPARED, Summary
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance
 

@@ -109,8 +109,11 @@ def perturb_batch(
     made = built(generator, partial(generator_section, image_size=size), "generator", Generator, place)
     judge = built(oracle, oracle_section, "oracle", Oracle, place)
     fit_oracle(judge, names, blank)
-    examples = [Example(i, floats[i], int(label)) for i, label in enumerate(labels)]
-    settings = changed_options(PerturbOptions(slots=max(1, min(len(examples), 32))), options)
+    settings = changed_options(PerturbOptions(slots=max(1, min(len(labels), 32))), options)
+    examples = [
+        Example(i, floats[i], int(label), controlled=settings.is_controlled(i, len(labels)))
+        for i, label in enumerate(labels)
+    ]
     rows: list[Perturbed] = []
     with image_bars(progress) as on_rows:
         for row in perturb(examples, network, made, judge, settings, device=place):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from fmrgen.cautions import is_at_chance
 from fmrgen.classifiers.base import has_weights
 from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError, option
@@ -17,7 +18,6 @@ from fmrgen.jobs.answering import answering_in, first_image, labels_of, named_mo
 from fmrgen.jobs.bars import OnRows
 from fmrgen.jobs.evaluate import AnySplit
 from fmrgen.jobs.objects import AnyClassifier
-from fmrgen.metrics import is_at_chance
 from fmrgen.storage.open import OpenedSplit, open_split
 from fmrgen.weights.digest import weights_sha256
 

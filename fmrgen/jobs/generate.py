@@ -25,7 +25,7 @@ from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import check_writable
 from fmrgen.jobs.lifecycle import claim, finish, new_provenance, nonfinite_error, record_part, record_run
 from fmrgen.jobs.progress import Progress, ProgressCounter
-from fmrgen.jobs.self_check import kinship_caution, oracle_caution
+from fmrgen.jobs.self_check import first_answers, kinship_caution, likeness_caution, oracle_caution
 from fmrgen.metrics import Summary
 from fmrgen.recipe import Recipe
 from fmrgen.records import Example, Perturbed
@@ -86,9 +86,11 @@ def make_split(
         provenance = claim(folder, new_provenance(recipe, components), [run], locks, on_note)
         if is_first_process():
             on_start(_start_line(recipe, device, folder, locks, provenance))
-            begins = not folder.paths.found_shards() and recipe.perturb.oracle_rule == "label"
-            if begins and (about_oracle := oracle_caution(components, device)) is not None:
-                on_note(about_oracle)
+            begins = not folder.paths.found_shards()
+            if begins and (answers := first_answers(components, device)) is not None:
+                about_oracle = oracle_caution(answers) if recipe.perturb.oracle_rule == "label" else None
+                for note in filter(None, [about_oracle, likeness_caution(answers)]):
+                    on_note(note)
         job = _Job(recipe, components, folder, provenance, device, locks, on_progress)
         while not provenance.is_finished and locks.missing():
             job.perturb_shards()
@@ -229,15 +231,18 @@ class _Job:
                 return
             if shard is None or number != shard.number:
                 shard = _OpenShard(number)
+                position = self.folder.positions(number).start
             if loaded is None:
                 shard.all_read = True
                 self._write_if_complete(shard)
             elif isinstance(loaded, LoadedExample):
                 shard.waiting.add(loaded.id)
                 self._shard_of[loaded.id] = shard
-                yield loaded.for_engine()
+                controlled = self.recipe.perturb.is_controlled(position, self.folder.examples)
+                yield loaded.for_engine(controlled=controlled)
             else:
                 shard.skipped.append(Skipped(id=loaded.id, reason=loaded.reason))
+            position += 1
 
     def _loaded(self) -> Iterator[tuple[int, Any]]:
         """(shard, example) for every example of shards, (shard, None) after each, (shard, error) where it must end."""

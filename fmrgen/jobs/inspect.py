@@ -16,7 +16,7 @@ from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
 from fmrgen.jobs.quality import Cost, Distance, Plain, Spectrum, lpips, rfid
-from fmrgen.jobs.self_check import kinship_caution
+from fmrgen.jobs.self_check import first_answers, kinship_caution, likeness_caution
 from fmrgen.recipe import Recipe
 from fmrgen.records import Example, Perturbed, StopReason
 from fmrgen.sources.base import LoadedExample, RawExample
@@ -144,6 +144,7 @@ def inspect(
     per_image = 2 + (proposed or own).mean_iterations
     plain = Plain.of(components, examples, rows, recipe.perturb.seed, device)
     native = _native_accuracies(components, raw, device)
+    answers = first_answers(components, device)
     return Inspection(
         images=len(examples),
         psnr=plain.psnr,
@@ -169,7 +170,7 @@ def inspect(
             *_native_warnings(plain, native, len(examples)),
             *_warnings(plain, acceptable, len(examples)),
             *_step_warnings(own, proposed, wanted),
-            *filter(None, [kinship_caution(components)]),
+            *filter(None, [kinship_caution(components), None if answers is None else likeness_caution(answers)]),
             *components.notes(),
         ],
     )

@@ -1,23 +1,27 @@
 """Whether the oracle can judge, before a long job rests on it: it knows the images, and is no kin of the classifier."""
 
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from fmrgen.components import Components
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Originals
 from fmrgen.errors import UserError, option
-from fmrgen.intervals import Estimate, proportion
+from fmrgen.intervals import mean, proportion
 from fmrgen.sources.base import LoadedExample
 from fmrgen.weights.digest import shared_weights
 
-_IMAGES = 64
+_IMAGES = 256
 _TOGETHER = 16
 _MUCH = 10.0  # points of accuracy
 _ALL, _MANY = 0.999, 0.1  # shares of weights
+_ALIKE = 0.52  # see `likeness_caution`
+_LEAST_PROBABILITY = 1e-30
+_OF_A_CLASS, _FEWEST_CLASSES = 4, 4  # images, without which a class has no mean; wrong classes to agree on
 
 
 def kinship_caution(components: Components) -> str | None:
@@ -42,23 +46,50 @@ def kinship_caution(components: Components) -> str | None:
     )
 
 
-def oracle_caution(components: Components, device: torch.device) -> str | None:
-    """A line where the oracle is hardly right on the first originals, or much less often than the classifier.
+@dataclass(frozen=True)
+class FirstAnswers:
+    """What classifier and oracle say of the first originals: `labels` and the oracle's own `decided` [N], and
+    log-probabilities [N, K], the oracle's and those of a panel's members."""
 
-    Args:
-        components: of the job, on `device`.
-        device: where they are.
+    labels: Tensor
+    decided: Tensor
+    of_classifier: Tensor
+    of_oracles: list[Tensor]
 
-    Returns:
-        What is wrong and its likely cause; None where nothing is. What fails here is told by the job, in its place.
-    """
-    found = None
+
+def first_answers(components: Components, device: torch.device) -> FirstAnswers | None:
+    """Asks both, on `device`; None where that fails: the job tells it, in its place."""
     with suppress(Exception), torch.no_grad():  # a source's, or anyone's code
-        found = _rates(components, device)
-    if found is None:
+        return _first_answers(components, device)
+    return None
+
+
+def _first_answers(components: Components, device: torch.device) -> FirstAnswers | None:
+    source, classifier, generator, oracle = components
+    loaded = source.load(0, min(_IMAGES, len(source)), generator.image_size)
+    examples = (entry.for_engine() for entry in loaded if isinstance(entry, LoadedExample))
+    found: list[tuple[Tensor, ...]] = []
+    while batch := list(islice(examples, _TOGETHER)):
+        images = on_byte_grid(torch.stack([example.image for example in batch]).to(device))
+        labels = torch.tensor([example.label for example in batch], device=device)
+        said = oracle.judge(images.clone(), Originals(images.clone(), labels))
+        every = [said, *said.members.values()]
+        logs = (one.probabilities.double().clamp(min=_LEAST_PROBABILITY).log() for one in every)
+        found.append((labels, said.decided, classifier(images.clone()).double().log_softmax(1), *logs))
+    if not found:
         return None
-    oracle, classifier = found
-    chance = 100 / len(components.source.labels)
+    labels, decided, of_classifier, *of_oracles = (torch.cat(part).cpu() for part in zip(*found, strict=True))
+    return FirstAnswers(labels, decided, of_classifier, of_oracles)
+
+
+def oracle_caution(answers: FirstAnswers) -> str | None:
+    """A line where the oracle is hardly right on the first originals, or much less often than the classifier, with the
+    likely cause; None where nothing is wrong."""
+    right = (answers.decided == answers.labels, answers.of_classifier.argmax(1) == answers.labels)
+    oracle, classifier = (proportion(of.numpy()) for of in right)
+    if oracle is None or classifier is None:
+        return None
+    chance = 100 / answers.of_classifier.shape[1]
     told = f"the oracle is right on {oracle.value:.0f} % of the first originals"
     if oracle.low is not None and oracle.low <= chance:
         prompts = option("oracle.prompts, oracle.class_prompts", "class_names=")
@@ -76,16 +107,43 @@ def oracle_caution(components: Components, device: torch.device) -> str | None:
     return None
 
 
-def _rates(components: Components, device: torch.device) -> tuple[Estimate, Estimate] | None:
-    """What oracle and classifier get right of the first originals; None where there are none."""
-    source, classifier, generator, oracle = components
-    loaded = source.load(0, min(_IMAGES, len(source)), generator.image_size)
-    examples = (entry.for_engine() for entry in loaded if isinstance(entry, LoadedExample))
-    of_oracle, of_classifier = list[bool](), list[bool]()
-    while batch := list(islice(examples, _TOGETHER)):
-        images = on_byte_grid(torch.stack([example.image for example in batch]).to(device))
-        labels = torch.tensor([example.label for example in batch], device=device)
-        of_oracle += (oracle.judge(images.clone(), Originals(images.clone(), labels)).decided == labels).tolist()
-        of_classifier += (classifier(images.clone()).argmax(1) == labels).tolist()
-    rates = proportion(np.array(of_oracle)), proportion(np.array(of_classifier))
-    return None if rates[0] is None or rates[1] is None else (rates[0], rates[1])
+def likeness_caution(answers: FirstAnswers) -> str | None:
+    """A line where classifier and oracle weigh the wrong classes alike, as a network does that was taught by another.
+
+    Accuracy says nothing of that: two networks may both be right, and what each takes the image for next is its own.
+    Of every original the log-probabilities of the wrong classes are compared, less their mean over originals of its
+    class, by their correlation. On MNIST unrelated networks have .2 to .5, one distilled from the oracle .6.
+    """
+    likeness = [found for of_oracle in answers.of_oracles if (found := _likeness(answers, of_oracle)) is not None]
+    if not likeness or (low := max(likeness)) <= _ALIKE:
+        return None
+    return (
+        f"classifier and oracle weigh the wrong classes of an original alike, with a correlation of {low:.2f} or more "
+        "(unrelated networks have .2 to .5), so one may have been taught by the other: they fail together, and FMR is too "
+        f"high; compare it with that under another {option('oracle')}"
+    )
+
+
+def _likeness(answers: FirstAnswers, of_oracle: Tensor) -> float | None:
+    """The lower end of the mean correlation; None where there are too few originals of a class, or classes."""
+    labels, classes = answers.labels, answers.of_classifier.shape[1]
+    counts = torch.bincount(labels, minlength=classes)
+    kept = counts[labels] >= _OF_A_CLASS
+    if classes <= _FEWEST_CLASSES or not kept.any():
+        return None
+    labels = labels[kept]
+    wrong = torch.ones(len(labels), classes, dtype=torch.bool).scatter(1, labels.unsqueeze(1), False)
+    ours, theirs = (
+        _without_class_means(said[kept][wrong].view(len(labels), -1), labels)
+        for said in (answers.of_classifier, of_oracle)
+    )
+    found = mean(torch.cosine_similarity(ours, theirs, dim=1).numpy())
+    return None if found is None else found.low
+
+
+def _without_class_means(values: Tensor, labels: Tensor) -> Tensor:
+    """The values [N, K - 1] less their mean over the rows of the same label, and centred in each row."""
+    classes = int(labels.max()) + 1
+    sums = torch.zeros(classes, values.shape[1], dtype=values.dtype).index_add(0, labels, values)
+    values = values - (sums / torch.bincount(labels, minlength=classes).clamp(min=1).unsqueeze(1))[labels]
+    return values - values.mean(1, keepdim=True)

@@ -238,6 +238,7 @@ def _check_steps(batch: dict[str, list[Any]], i: int) -> list[Disagreement]:
         ("step_predictions", "prediction"),
         ("step_losses", "loss"),
         ("step_oracle_probabilities", None),
+        ("step_objectives", None),
     ):
         if steps not in batch:
             continue
@@ -246,6 +247,11 @@ def _check_steps(batch: dict[str, list[Any]], i: int) -> list[Disagreement]:
             wrong.append(Disagreement(batch["id"][i], steps, f"{len(told)} entries", f"{iterations + 1}"))
         elif column and batch["valid"][i] and told[-1] != batch[column][i]:
             wrong.append(Disagreement(batch["id"][i], steps, told[-1], batch[column][i]))
+    controls = [batch[name][i] for name in ("control_predictions", "control_objectives") if name in batch]
+    if controls and not (len(controls[0]) == len(controls[-1]) <= batch["iterations"][i] + 1):
+        told = f"{len(controls[0])} and {len(controls[-1])} entries"
+        at_most = f"as many, and {batch['iterations'][i] + 1} at most"
+        wrong.append(Disagreement(batch["id"][i], "control_predictions", told, at_most))
     if "step_predictions" in batch and batch["step_predictions"][i][:1] != [batch["reconstruction_prediction"][i]]:
         found = batch["reconstruction_prediction"][i]
         wrong.append(Disagreement(batch["id"][i], "step_predictions", batch["step_predictions"][i][:1], [found]))

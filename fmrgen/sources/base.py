@@ -57,11 +57,11 @@ class LoadedExample(NamedTuple):
     image: "np.ndarray"
     label: int
 
-    def for_engine(self) -> Example:
-        """The same with a float image [3, size, size] in [0, 1]."""
+    def for_engine(self, *, controlled: bool = False) -> Example:
+        """The same with a float image [3, size, size] in [0, 1]; a `controlled` one is for a control too."""
         from fmrgen.engine.images import to_batch  # brings torch, which a source does not need
 
-        return Example(self.id, to_batch(self.image[None])[0], self.label)
+        return Example(self.id, to_batch(self.image[None])[0], self.label, controlled)
 
 
 class SkippedExample(NamedTuple):
@@ -176,10 +176,17 @@ class StreamedSource(Source):
         if self._opened is None or start < self._position or self._leaps(start):
             skipped = start if self.labels.groups is None else 0  # with groups, only reading tells which rows count
             self._opened, self._position = self._examples(skipped), skipped
-        for _ in islice(self._opened, start - self._position):
+        try:
+            yield from self._read_on(self._opened, start, stop)
+        except UserError:
+            self._opened = None  # it is at its end now: who reads again is to be told the same
+            raise
+
+    def _read_on(self, opened: Iterator[RawExample], start: int, stop: int) -> Iterator[RawExample]:
+        for _ in islice(opened, start - self._position):
             self._position += 1
         while self._position < min(stop, self._length):
-            example = next(self._opened, None)
+            example = next(opened, None)
             if example is None:
                 ends, examples = self.called
                 raise UserError(f"source.limit: {ends} after {self._position} {examples}; start again with that limit")

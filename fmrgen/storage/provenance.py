@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fmrgen.storage.schema import RowSchema
 
 _SCHEMA = "fmrgen-provenance/"  # and the version; a provenance that names none is of fmrgen 0.1.0
-_VERSION = 2
+_VERSION = 3
 NEW_WEIGHTS = "each training without a fixed seed gives others: load those that made the split"
 SCHEMA = f"{_SCHEMA}{_VERSION}"
 _VERSIONS = ("fmrgen", "torch", "transformers", "diffusers", "timm", "datasets", "accelerate")
@@ -137,7 +137,7 @@ class Provenance(_Recorded):
     """All that is known of a split.
 
     Attributes:
-        schema_version: `fmrgen-provenance/2`; None of fmrgen 0.1.0, which names none.
+        schema_version: `fmrgen-provenance/3`; None of fmrgen 0.1.0, which names none.
         fingerprint: 16 hex digits over all of the recipe that can change a row.
         finished: what the file says; `is_finished` is what readers go by.
         groups: the source's classes behind each label, where it groups them.

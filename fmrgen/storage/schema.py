@@ -8,7 +8,7 @@ from datasets import ClassLabel, Features, Image, List, Value
 
 from fmrgen.records import Perturbed, StopReason
 
-ROWS_VERSION = 2
+ROWS_VERSION = 3
 ScoreColumn = Literal["clip_score", "oracle_score"]  # of image-text oracles, and of others
 SCORE_COLUMNS: tuple[ScoreColumn, ...] = ("clip_score", "oracle_score")
 
@@ -133,6 +133,30 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
             "the oracle's probability, on each of them, of the class that it is asked for: the true one, or by the "
             "rule `consistent` the one that it saw in the original",
             since=2,
+        ),
+        _column("step_objectives", "float32 list", "what the steps climb, on each of them", since=3),
+        _column(
+            "control_predictions",
+            "int32 list",
+            "what it says of images after steps of chance, at most as many and as far as the oracle accepts them, from "
+            "the plain reconstruction on; empty in rows that were not chosen as controls",
+            holds_classes=True,
+            since=3,
+        ),
+        _column("control_objectives", "float32 list", "what the steps of the others climb, on each of these", since=3),
+        _column(
+            "rejected_prediction",
+            "int32",
+            "what it says of the image after the step that the oracle rejected; -1: it rejected none",
+            holds_classes=True,
+            since=3,
+        ),
+        _column(
+            "rejected_oracle_label",
+            "int32",
+            "what the oracle saw in that instead; -1: none",
+            holds_classes=True,
+            since=3,
         ),
         _column(
             "judges",

@@ -5,10 +5,10 @@ import pytest
 from helpers import run
 
 from fmrgen import evaluate, load_recipe
-from fmrgen.cautions import cautions
+from fmrgen.cautions import cautions, has_masked_gradient
 from fmrgen.evaluation.worst_case import worst_cases
 from fmrgen.jobs.generate import make_split
-from fmrgen.metrics import has_masked_gradient, summarise
+from fmrgen.metrics import summarise
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.tables import warning_lines
 from fmrgen.storage.paths import SplitPaths
@@ -48,6 +48,76 @@ def test_it_takes_enough_rows_to_say_so(share, rows, masked):
     told = [line for line in cautions(summary) if "gradient is masked" in line]
     assert len(told) == masked
     assert not [line for line in cautions(summary, guided=False) if "gradient is masked" in line]
+
+
+def lists(*rows):
+    found = np.empty(len(rows), dtype=object)
+    found[:] = [np.array(row) for row in rows]
+    return found
+
+
+def controlled(guided, by_chance, objectives, of_chance):
+    """Valid rows of label 0, right on their originals: what guided and random steps end in, and what each climbed."""
+    return {
+        "label": np.zeros(len(guided), int),
+        "valid": np.ones(len(guided), bool),
+        "prediction": np.array(guided),
+        "original_prediction": np.zeros(len(guided), int),
+        "step_objectives": lists(*objectives),
+        "control_predictions": lists(*by_chance),
+        "control_objectives": lists(*of_chance),
+    }
+
+
+def test_guided_steps_are_held_against_random_ones_row_by_row():
+    rows = controlled(
+        guided=[1, 1, 0, 0, 1, 1],
+        by_chance=[[0, 0, 0], [0, 0], [0, 0, 1], [], [0], [0, 0, 0, 0]],
+        objectives=[[0, 1, 2], [0, 1, 2], [0, 1, 2], [0, 1], [0, 1], [0, 1]],
+        of_chance=[[0, 0, 1.5], [0, 1.5], [0, 0, 1], [], [0], [0, 0, 0, 0]],
+    )
+    found = summarise(rows)  # of rows 0 to 2: one without, one with no accepted step and a stranger's are passed over
+    assert found.guided_less_random.value == pytest.approx(100 * (1 - 3 + 1) / 3)  # right: 1 of 3, and 2 of 3
+    assert found.guided_less_random.low < found.guided_less_random.value < found.guided_less_random.high
+    assert found.ahead_of_random.value == pytest.approx(100 * 2 / 3)  # row 1 is behind, by its first step
+    assert found.first_steps_up.value == 100  # of what they climb, where that is known
+    assert summarise({**rows, "valid": np.zeros(6, bool)}).guided_less_random is None
+
+
+@pytest.mark.parametrize(
+    ("ahead", "differ", "told"),
+    [(24, 0, None), (12, 0, "masked"), (12, 12, "masked"), (16, 0, "not told"), (16, 12, None)],
+)
+def test_controls_that_climb_as_high_are_told(ahead, differ, told):
+    rows = controlled(
+        guided=[1] * differ + [0] * (24 - differ),
+        by_chance=[[0, 0]] * 24,
+        objectives=[[0, 2]] * ahead + [[0, 1]] * (24 - ahead),
+        of_chance=[[0, 1.5]] * 24,
+    )
+    lines = cautions(summarise(rows))
+    assert [line for line in lines if "gradient is masked" in line] == ([] if told is None else lines[:1])
+    assert any("not told from random ones" in line for line in lines) == (told == "not told")
+
+
+@pytest.mark.parametrize(("kin", "fell"), [(False, 8), (True, 60)])
+def test_a_network_that_falls_when_the_oracle_does_is_kin(kin, fell):
+    """100 rows of ten steps, all ended by the oracle; ten classifiers fall on the way, so 1 in 90 steps or so."""
+    steps = [[0] * 5 + [1] * 6] * 10 + [[0] * 11] * 90
+    rows = {
+        "label": np.zeros(100, int),
+        "valid": np.ones(100, bool),
+        "prediction": np.array([1] * 10 + [0] * 90),
+        "original_prediction": np.zeros(100, int),
+        "step_predictions": lists(*steps),
+        "rejected_prediction": np.array([1] * 10 + [1] * fell + [0] * (90 - fell)),
+        "stop_reason": np.full(100, "oracle"),
+    }
+    found = summarise(rows)
+    at_risk = 10 * 5 + 90 * 10
+    assert found.falls_with_oracle.value == pytest.approx((fell + 0.5) / 91 / (10.5 / (at_risk + 1)))
+    assert any("the two are kin" in line for line in cautions(found)) == kin
+    assert not any("the two are kin" in line for line in cautions(found, guided=False))
 
 
 @pytest.fixture(scope="module")

@@ -51,6 +51,7 @@ def test_the_schema_is_the_documented_one(finished_split):
     dataset = load_dataset(str(finished_split), "mnist", split="lenet")
     integers = ("oracle_label", "original_oracle_label", "reconstruction_oracle_label")
     integers += ("prediction", "original_prediction", "reconstruction_prediction", "iterations")
+    integers += ("rejected_prediction", "rejected_oracle_label")
     floats = ("clip_score", "oracle_probability", "loss", "latent_shift")
     assert dict(dataset.features) == {
         "image": Image(),
@@ -62,6 +63,9 @@ def test_the_schema_is_the_documented_one(finished_split):
         **{name: Value("int32") for name in integers},
         **{name: Value("float32") for name in floats},
         "step_predictions": List(Value("int32")),
+        "control_predictions": List(Value("int32")),
+        "step_objectives": List(Value("float32")),
+        "control_objectives": List(Value("float32")),
         "step_losses": List(Value("float32")),
         "step_oracle_probabilities": List(Value("float32")),
     }

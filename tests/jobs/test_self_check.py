@@ -10,7 +10,7 @@ from torch import nn
 
 from fmrgen import UserError, evaluate, inspect, load_recipe
 from fmrgen.jobs.generate import make_split
-from fmrgen.jobs.self_check import oracle_caution
+from fmrgen.jobs.self_check import first_answers, likeness_caution, oracle_caution
 from fmrgen.recipe import parse_classifier
 from fmrgen.weights.digest import shared_weights
 
@@ -28,7 +28,8 @@ CPU = torch.device("cpu")
     ],
 )
 def test_an_oracle_that_does_not_know_the_images_is_told(changes, told):
-    found = oracle_caution(load_recipe("mnist-lenet", ["source.limit=64", *changes]).build(), CPU)
+    answers = first_answers(load_recipe("mnist-lenet", ["source.limit=64", *changes]).build(), CPU)
+    found = oracle_caution(answers)
     assert (found is None) == (told is None)
     assert told is None or told in found
 
@@ -36,7 +37,7 @@ def test_an_oracle_that_does_not_know_the_images_is_told(changes, told):
 def test_what_fails_in_it_is_left_to_the_job():
     components = load_recipe("mnist-lenet", ["source.limit=64"]).build()
     components.source.load = None
-    assert oracle_caution(components, CPU) is None
+    assert first_answers(components, CPU) is None
 
 
 def test_it_is_told_when_a_split_begins_and_not_again(tmp_path, capsys):
@@ -82,6 +83,26 @@ def test_a_classifier_with_the_oracle_in_it_is_told(tmp_path):
     )
     told = inspect(recipe, images=4).warnings
     assert any("of the oracle's weights are in the classifier" in line for line in told)
+
+
+def test_a_network_that_weighs_wrong_classes_as_the_oracle_does_is_told():
+    """What a student takes from its teacher, whoever's weights it has: all but the oracle's own answers is LeNet's."""
+
+    def likeness_of(classifier):
+        components = load_recipe("mnist-lenet", [f"classifier={classifier}", "source.limit=256"]).build()
+        return likeness_caution(first_answers(components, CPU))
+
+    assert likeness_of("asset:mnist/lenet") is None
+    told = likeness_of("{kind: module, target: 'outside_components:LenetWithOracle'}")
+    assert re.match(
+        r"classifier and oracle weigh the wrong classes of an original alike, .* of 0\.[78]\d or more", told
+    )
+
+
+def test_few_originals_of_a_class_tell_nothing_of_likeness():
+    target = "{kind: module, target: 'outside_components:LenetWithOracle'}"
+    components = load_recipe("mnist-lenet", [f"classifier={target}", "source.limit=12"]).build()
+    assert likeness_caution(first_answers(components, CPU)) is None
 
 
 def test_strangers_share_nothing():
