@@ -82,6 +82,7 @@ def generate(
     ] = None,
     public: PublicOption = False,
     replace: ReplaceOption = False,
+    every: Annotated[bool, typer.Option("--all", help="Print every metric; run it again to see them later.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -159,7 +160,7 @@ def generate(
     if as_json:
         display.print_json({"split": split, "summary": summary})
     elif show:
-        display.print_summary(summary, split)
+        display.print_summary(summary, split, every=every)
     if push is not None:
         hub.push_splits(split, push, public, replace, None, quiet or as_json)
 

@@ -23,12 +23,11 @@ from fmrgen.cli.progress import format_duration
 from fmrgen.errors import printable
 from fmrgen.hub_timeouts import bound_requests, no_bars
 from fmrgen.intervals import format_estimate
-from fmrgen.metrics import METRICS
+from fmrgen.report.summary import summary_table
 from fmrgen.report.tables import Table as TextTable
 from fmrgen.report.tables import (
     all_notes,
     fixed_table,
-    format_interval,
     judged_table,
     judges_lines,
     judges_table,
@@ -115,16 +114,12 @@ def print_plan(plan: "Plan", split: str) -> None:
         print_line(f"{name:10}{found}")
 
 
-def print_summary(summary: "Summary", split: str) -> None:
-    """The table at the end of a job."""
-    table = Table("", "", "95 % interval", title=printable(split), title_justify="left", box=box.SQUARE)
-    table.add_row("rows", str(summary.rows))
-    for metric in METRICS:
-        estimate = summary[metric]
-        if estimate is None and not metric.compared:
-            continue
-        known = ("n/a", "") if estimate is None else (f"{estimate.value:.2f}{metric.unit}", format_interval(estimate))
-        table.add_row(metric.title, *known)
+def print_summary(summary: "Summary", split: str, *, every: bool = False) -> None:
+    """The table at the end of a job, of eight lines or of `every` metric."""
+    content = summary_table(summary, every=every)
+    table = Table(*content.header, title=printable(split), title_justify="left", box=box.SQUARE)
+    for row in content.rows:
+        table.add_row(*row)
     _console().print(table)
 
 
