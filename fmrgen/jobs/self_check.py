@@ -119,8 +119,8 @@ def likeness_caution(answers: FirstAnswers) -> str | None:
         return None
     return (
         f"classifier and oracle weigh the wrong classes of an original alike, with a correlation of {low:.2f} or more "
-        "(unrelated networks have .2 to .5), so one may have been taught by the other: they fail together, and FMR is too "
-        f"high; compare it with that under another {option('oracle')}"
+        "(unrelated networks have .2 to .5), so one may have been taught by the other: they fail together, and FMR is "
+        f"too high; compare it with that under another {option('oracle')}"
     )
 
 

@@ -10,7 +10,7 @@ import torch
 
 from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import fingerprint, read_json, write_atomically
-from fmrgen.training.recipe import TrainRecipe
+from fmrgen.training.recipe import THREADS, TrainRecipe
 
 _STATE, _RECORD = "checkpoint.pt", "training.json"
 
@@ -22,6 +22,8 @@ class TrainingFolder:
         """Raises UserError where the folder can't be one, or is another run's."""
         self.folder, self.tree = folder, recipe.model_dump(mode="json")
         told = {name: value for name, value in self.tree.items() if name != "description"}
+        if recipe.schedule.threads == THREADS:  # earlier versions knew none
+            told["schedule"] = {name: value for name, value in told["schedule"].items() if name != "threads"}
         classes = self.tree["source"].get("classes")  # their order numbers the labels
         self.fingerprint = fingerprint([told, list(classes or ())])
         try:

@@ -64,6 +64,8 @@ def train(
         raise UserError(
             f"schedule.batch_size: {schedule.batch_size} images can't be shared by {processes.size} processes"
         )
+    if processes.device.type == "cpu":
+        torch.set_num_threads(schedule.threads)
     torch.manual_seed(schedule.seed)
     source = build_source(recipe.source)
     test = build_source(recipe.test)  # now, and not after the work

@@ -12,6 +12,8 @@ from fmrgen.recipe import load_config
 from fmrgen.training.objectives.base import ObjectiveConfig
 from fmrgen.training.perturbed import PerturbedConfig
 
+THREADS = 2
+
 
 class ScheduleConfig(StrictConfig):
     """How the weights move. `batch_size` is of all processes together."""
@@ -27,6 +29,9 @@ class ScheduleConfig(StrictConfig):
     precision: Literal["no", "bf16"] = Field("no", description="bf16: losses are computed under autocast")
     checkpoint_every: int = Field(500, ge=1, description="steps from which a killed run goes on")
     seed: int = Field(0, ge=0)
+    threads: int = Field(
+        THREADS, ge=1, description="of a process on a CPU: with other numbers kernels round otherwise, to other weights"
+    )
 
 
 class AugmentConfig(StrictConfig):

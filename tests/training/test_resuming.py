@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from helpers import launched, run, wait_for
+from helpers import fmrgen, launched, run, wait_for
 from safetensors.torch import load_file
 
 from fmrgen.errors import UserError
@@ -64,6 +64,16 @@ def test_a_resumed_run_ends_in_the_same_weights(tmp_path, name):
     steps.clear()
     assert train(recipe, tmp_path / "killed", until(None)) == expected  # there is nothing left to do
     assert not steps
+
+
+def test_one_seed_gives_one_network_whatever_the_threads(tmp_path):
+    """By the bytes of its file, in processes of their own; another number of threads, where it is asked for, may not."""
+    job = ["train", "train/mnist-lenet", "schedule.steps=6", "schedule.batch_size=64", "test.limit=10", "-q"]
+    for name, threads in (("one", 1), ("four", 4)):
+        result = fmrgen(*job, "--output", tmp_path / name, fresh=True, OMP_NUM_THREADS=str(threads))
+        assert result.returncode == 0, result.stderr
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "four")]
+    assert files[0] == files[1]
 
 
 @pytest.mark.slow
