@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 STUDIES = "paper/"  # how the names of studies begin
 SETS = "sets/"  # and of fixed sets
 _COMMANDS = {"oracle": "generate", "schedule": "train", "title": "study"}  # by a key that their files alone have
+Named = TypeVar("Named")
 _DESCRIBED_ALL_THE_SAME = (*NOT_FINGERPRINTED, "output.config", "output.split", "output.shard_size")
 
 
@@ -251,9 +252,22 @@ def _classifier_of(tree: Any, name: str) -> ComponentConfig:
     return found.classifier
 
 
-def load_classifiers(texts: Sequence[str]) -> dict[str, ComponentConfig]:
-    """Classifiers by their names, each as `parse_classifier` reads it. Raises UserError for two of one name."""
-    return _by_name([parse_classifier(text) for text in texts], "classifiers")
+def load_classifiers(texts: Sequence[str]) -> dict[str, ComponentConfig | list[ComponentConfig]]:
+    """Classifiers by their names, each as `parse_classifier` reads it; of `NAME=A,B,…`, trainings of one, the list.
+
+    Raises UserError for two of one name, and for several without one.
+    """
+    return _by_name([_parse_trainings(text) for text in texts], "classifiers")
+
+
+def _parse_trainings(text: str) -> tuple[str, ComponentConfig | list[ComponentConfig]]:
+    name, reference = _name_and_reference(text)
+    each = re.findall(r"(?:[^,{]|\{[^}]*\})+", reference)
+    if len(each) < 2 or reference.startswith(("http:", "https:")) or Path(reference).exists():
+        return parse_classifier(text)
+    if name is None:
+        raise UserError(f"classifier {text}: several trainings need a name, NAME={text}")
+    return name, [parse_classifier(one)[1] for one in each]
 
 
 def _name_and_reference(text: str) -> tuple[str | None, str]:
@@ -262,8 +276,8 @@ def _name_and_reference(text: str) -> tuple[str | None, str]:
     return (named[1], named[2]) if named else (None, text)
 
 
-def _by_name(sections: Sequence[tuple[str, ComponentConfig]], what: str) -> dict[str, ComponentConfig]:
-    found: dict[str, ComponentConfig] = {}
+def _by_name(sections: Sequence[tuple[str, Named]], what: str) -> dict[str, Named]:
+    found: dict[str, Named] = {}
     for name, section in sections:
         if name in found:
             raise UserError(f"two {what} are called {name}; give one another name, NAME=…, or leave it out")

@@ -46,6 +46,8 @@ from fmrgen.report.tables import (
     worst_line,
     worst_table,
 )
+from fmrgen.report.trainings import TITLE as TRAININGS
+from fmrgen.report.trainings import trainings_lines, trainings_table
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -263,6 +265,10 @@ def print_judged(found: "Sequence[Judged]", split: str, quiet: bool) -> None:
 def print_evaluation(evaluation: "EvaluationResults") -> None:
     """Classifiers on their own splits, a table for each split, its ranking, and what must be known with it."""
     _print_warnings(evaluation)
+    if (trainings := trainings_table(evaluation)) is not None:
+        print_table(trainings, TRAININGS)
+        for line in trainings_lines(evaluation):
+            print_line(line)
     if (own := own_table(evaluation)) is not None:
         print_table(own, "each on its own split")
         for line in own_lines(evaluation):

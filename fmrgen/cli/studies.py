@@ -104,7 +104,7 @@ def compare(
 
 def _compare(
     recipe: "Recipe",
-    classifiers: "dict[str, ComponentConfig]",
+    classifiers: "dict[str, ComponentConfig | list[ComponentConfig]]",
     output: Path,
     seeds: int,
     batch_size: int,

@@ -10,6 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from fmrgen.evaluation.rankings import Difference, difference
+from fmrgen.evaluation.trainings import TrainingsComparison, compare_trainings
 from fmrgen.intervals import CONFIDENCE, RESAMPLES, ratio_and_influence
 
 _DRAWS = 20_000
@@ -41,22 +42,28 @@ class Spread:
 class OwnComparison:
     """Classifiers on their own splits, by falling FMR, and the difference of each pair over `rows` common rows.
 
-    Where a classifier has several, that is on the first; `spreads` says how far they differ.
+    Where a classifier has several, that is on the first; `spreads` says how far they differ. `trainings` compares what
+    the classifiers are trainings of; None where no two are of one.
     """
 
     rows: int
     ranking: list[OwnRank]
     differences: list[Difference]
     spreads: list[Spread] = field(default_factory=list)
+    trainings: TrainingsComparison | None = None
 
 
 def compare_own(
-    own: Sequence[tuple[str, str, Mapping[str, np.ndarray]]], *, resamples: int = RESAMPLES
+    own: Sequence[tuple[str, str, Mapping[str, np.ndarray]]],
+    groups: Mapping[str, Sequence[str]] | None = None,
+    *,
+    resamples: int = RESAMPLES,
 ) -> OwnComparison | None:
     """Compares classifiers on their own splits.
 
     Args:
         own: (split, classifier, its columns as for `summarise`, and `id`); the ids are those of one source.
+        groups: classifiers that were trained alike, by what they are trainings of.
         resamples: of the bootstrap of a pair's difference.
 
     Returns:
@@ -84,7 +91,9 @@ def compare_own(
     pairs = [
         difference(own[a][1], own[b][1], aligned[a], aligned[b], resamples=resamples) for a, b in combinations(order, 2)
     ]
-    return OwnComparison(len(common), [ranks[place] for place in order], pairs, spreads)
+    known = {own[place][1]: of for place, of in enumerate(fmr) if of is not None}
+    trainings = compare_trainings(known, groups or {})
+    return OwnComparison(len(common), [ranks[place] for place in order], pairs, spreads, trainings)
 
 
 def _spreads(own: Sequence[tuple[str, str, Mapping[str, np.ndarray]]]) -> list[Spread]:

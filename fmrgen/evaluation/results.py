@@ -60,11 +60,13 @@ class EvaluatedSplit:
 
 @dataclass(frozen=True)
 class EvaluatedClassifier:
-    """A classifier: its section where it has one, and the sha256 of its weights where it has any."""
+    """A classifier: its section where it has one, the sha256 of its weights where it has any, and what it is one of
+    several trainings of, where it is."""
 
     name: str
     section: dict[str, Any] | None
     weights_sha256: str | None
+    training_of: str | None = None
 
 
 @dataclass(frozen=True)

@@ -149,11 +149,13 @@ class SplitRows:
 
 @dataclass(frozen=True)
 class NamedClassifier:
-    """A classifier on its device, in evaluation mode; `section` is None where a module was given."""
+    """A classifier on its device, in evaluation mode; `section` is None where a module was given, `training_of` says
+    what it is one of several trainings of."""
 
     name: str
     module: nn.Module
     section: ComponentConfig | None
+    training_of: str | None = None
 
 
 @dataclass

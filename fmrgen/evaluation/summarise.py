@@ -76,12 +76,13 @@ def summarise_evaluation(
                 model.name,
                 None if model.section is None else model.section.model_dump(mode="json", exclude_none=True),
                 digests[model.name],
+                model.training_of,
             )
             for model in models
         ],
         results=results,
         comparisons=comparisons,
-        own=_compare_own(found, worst),
+        own=_compare_own(found, worst, models),
         worst=worst,
         fixed=[] if fixed is None else fixed.results,
         predictions=pa.concat_tables(tables),
@@ -205,7 +206,7 @@ class _Found:
     of_models: dict[str, dict[str, np.ndarray]]
 
 
-def _compare_own(found: list[_Found], worst: list[WorstCase]) -> OwnComparison | None:
+def _compare_own(found: list[_Found], worst: list[WorstCase], models: list[NamedClassifier]) -> OwnComparison | None:
     """Those on the source of the first; on another source an id is another image. One that other images fool more than
     its own is compared on these."""
     own = [
@@ -220,7 +221,10 @@ def _compare_own(found: list[_Found], worst: list[WorstCase]) -> OwnComparison |
     for one, classifier in alike:
         shown = by_name[worse.get(classifier, one.passed.split.name)]
         compared.append((shown.passed.split.name, classifier, shown.of_models[classifier]))
-    return compare_own(compared)
+    groups: dict[str, list[str]] = {}
+    for model in models:
+        groups.setdefault(model.training_of or model.name, []).append(model.name)
+    return compare_own(compared, groups)
 
 
 def _worst_cases(found: list[_Found]) -> list[WorstCase]:

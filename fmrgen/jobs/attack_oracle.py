@@ -18,6 +18,7 @@ from fmrgen.engine.models import row_seed
 from fmrgen.errors import UserError
 from fmrgen.evaluation.attacked import AttackedJudge
 from fmrgen.intervals import proportion
+from fmrgen.jobs.objects import each_training
 from fmrgen.recipe import Recipe
 
 _TOGETHER = 16
@@ -25,7 +26,7 @@ _TOGETHER = 16
 
 def attack_oracle(
     recipe: Recipe,
-    classifiers: Mapping[str, ComponentConfig],
+    classifiers: Mapping[str, ComponentConfig | list[ComponentConfig]],
     epsilons: Sequence[float],
     *,
     steps: int = 20,
@@ -38,7 +39,7 @@ def attack_oracle(
 
     Args:
         recipe: its source, oracle and `generator.image_size` are used.
-        classifiers: by their names.
+        classifiers: by their names; a list is of trainings of one.
         epsilons: radii, largest change of a pixel from 0 to 1.
         steps: of the attack.
         on_images: called with (images done, images in all).
@@ -56,7 +57,7 @@ def attack_oracle(
     blank = blank_image(size, device)
     oracle = build_classifier_and_oracle(recipe.classifier, recipe.oracle, source.labels, blank).oracle
     judges: dict[str, Callable[[Tensor], Tensor]] = {"oracle": oracle.logits}
-    for name, section in classifiers.items():
+    for name, (section, _) in each_training(classifiers).items():
         if name in judges:
             raise UserError("--classifier: one can't be called oracle; give it another name, NAME=…")
         built = build_component(section, f"classifier {name}", torch.nn.Module, device)

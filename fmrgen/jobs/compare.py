@@ -16,7 +16,7 @@ from fmrgen.jobs.evaluate import evaluate
 from fmrgen.jobs.evaluation import Evaluation
 from fmrgen.jobs.from_objects import recipe_of
 from fmrgen.jobs.generate import make_split
-from fmrgen.jobs.objects import AnyClassifier, AnyGenerator, AnyOracle, classifier_section
+from fmrgen.jobs.objects import AnyClassifier, AnyGenerator, AnyOracle, classifier_section, each_training
 from fmrgen.jobs.progress import Progress
 from fmrgen.recipe import OutputConfig, Recipe
 
@@ -32,7 +32,7 @@ def untold(recipe: Recipe) -> AbstractContextManager[OnProgress]:
 
 def compare(
     source: Any,
-    classifiers: Mapping[str, AnyClassifier],
+    classifiers: Mapping[str, AnyClassifier | Sequence[AnyClassifier]],
     output: str | Path,
     *,
     generator: AnyGenerator | None = None,
@@ -55,7 +55,8 @@ def compare(
 
     Args:
         source: a dataset in memory, or a recipe, its file or its shipped name, as for `generate`.
-        classifiers: by their names, which the splits get too: modules, sections, or short forms as for `evaluate`.
+        classifiers: by their names, which the splits get too: modules, sections, or short forms as for `evaluate`. A
+            list under one name is of trainings of one: what they are trainings of is compared too.
         output: the dataset folder.
         generator: as for `generate`; a recipe has its own.
         oracle: as for `generate`; a recipe has its own.
@@ -81,10 +82,11 @@ def compare(
     if not isinstance(classifiers, Mapping) or len(classifiers) < 2:
         few = "a comparison needs at least two"
         raise UserError(option(f"classifier: {few}", f"classifiers: {few}, by their names: {{'a': net, 'b': other}}"))
-    sections = {name: classifier_section(given) for name, given in classifiers.items()}
+    each = each_training(classifiers)
+    sections = {name: classifier_section(given) for name, (given, _) in each.items()}
     recipe = recipe_of(
         source,
-        next(iter(classifiers.values())),
+        next(iter(each.values()))[0],
         generator=generator,
         oracle=oracle,
         class_names=class_names,
@@ -103,7 +105,13 @@ def compare(
         with (job_progress or partial(job_bar, progress))(made) as on_progress:
             make_split(made, output, on_progress=on_progress, on_note=on_note)
     splits = [f"{output}:{made.output.config}/{made.output.split}" for made in recipes]
-    return evaluate(splits, sections, attack=attack, batch_size=batch_size, progress=progress, on_rows=on_rows)
+    named: dict[str, Any] = {}
+    for name, (_, group) in each.items():
+        if group is None:
+            named[name] = sections[name]
+        else:
+            named.setdefault(group, []).append(sections[name])
+    return evaluate(splits, named, attack=attack, batch_size=batch_size, progress=progress, on_rows=on_rows)
 
 
 def _recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> list[Recipe]:

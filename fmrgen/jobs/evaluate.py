@@ -1,7 +1,7 @@
 """SA, PA, VR, FMR (paper §3.3) and transfer (App. D) of any classifiers on any splits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from fmrgen.jobs.answering import answering_in, first_image, labels_of, named_mo
 from fmrgen.jobs.bars import OnRows, image_bars
 from fmrgen.jobs.evaluation import Evaluation
 from fmrgen.jobs.fixed_sets import classify_fixed_sets
-from fmrgen.jobs.objects import AnyClassifier
+from fmrgen.jobs.objects import AnyClassifier, each_training
 from fmrgen.recipe import load_classifiers, load_fixed_sets
 from fmrgen.sources.base import SourceConfig
 from fmrgen.storage.judgements import Judgements, check_of_split, judgements_of
@@ -35,7 +35,7 @@ AnySplit = Any  # `datasets` has no types
 
 def evaluate(
     splits: Mapping[str, AnySplit] | Sequence[str] | AnySplit,
-    classifiers: Mapping[str, AnyClassifier] | Sequence[str] | AnyClassifier,
+    classifiers: Mapping[str, AnyClassifier | Sequence[AnyClassifier]] | Sequence[str] | AnyClassifier,
     *,
     source: str | SourceConfig | None = None,
     attack: str | None = None,
@@ -58,7 +58,7 @@ def evaluate(
             `image` and `label`; one, several, or a mapping that gives them names of your own.
         classifiers: short forms (`timm:resnet50.a1_in1k`), recipes whose classifier is meant, configs, or torch modules
             from images [B, 3, H, W] in [0, 1] to logits [B, K], which are put in evaluation mode; one, several, or a
-            mapping that names them.
+            mapping that names them. A list under one name is of trainings of one: they are compared as such too.
         source: of the splits; accuracy on its own pixels is measured as well. If a split has no `original` column SA
             comes from it too, and by default from the source in its provenance.
         attack: on pixels, such as `pgd-20@8/255`, `pgd-20-l2@0.5` or `fgsm@8/255`: accuracy on originals that were
@@ -87,7 +87,10 @@ def evaluate(
     device = processes.device
     named = classifiers if isinstance(classifiers, Mapping) else load_classifiers(classifiers)
     references = list(splits.items()) if isinstance(splits, Mapping) else [(None, split) for split in splits]
-    models = [named_model(name, given, device) for name, given in named.items()]
+    models = [
+        replace(named_model(name, given, device), training_of=group)
+        for name, (given, group) in each_training(named).items()
+    ]
     loaded = {f"weights of classifier {model.name}": weights_sha256(model.module) for model in models}
     check_same_on_all(processes.gather(loaded))
     if not processes.is_first:

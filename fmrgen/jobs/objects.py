@@ -72,6 +72,24 @@ def classifier_section(given: AnyClassifier) -> ComponentConfig:
     return _section(given, "classifier", nn.Module)
 
 
+def each_training(classifiers: Mapping[str, Any]) -> dict[str, tuple[Any, str | None]]:
+    """Classifiers one by one, and what each is a training of: of a list, `lenet-1`, `lenet-2`, … of `lenet`.
+
+    Raises UserError where a list has less than two, or a name is taken.
+    """
+    found: dict[str, tuple[Any, str | None]] = {}
+    for name, given in classifiers.items():
+        several = isinstance(given, list | tuple)
+        if several and len(given) < 2:
+            raise UserError(f"classifier {name}: a list is of trainings of one, give at least two")
+        for number, one in enumerate(given if several else [given], 1):
+            own = f"{name}-{number}" if several else name
+            if own in found:
+                raise UserError(f"two classifiers are called {own}; give one another name")
+            found[own] = (one, name if several else None)
+    return found
+
+
 def generator_section(given: AnyGenerator, image_size: int) -> ComponentConfig:
     """A generator, a section, or a word for one. Raises UserError."""
     return (

@@ -22,11 +22,16 @@ from fmrgen.report.tables import (
     worst_line,
     worst_table,
 )
+from fmrgen.report.trainings import TITLE as TRAININGS
+from fmrgen.report.trainings import trainings_lines, trainings_table
 
 
 def to_markdown(evaluation: EvaluationResults) -> str:
     """Every split's table with its ranking, and the transfer matrix where there is more than one cell."""
     parts = [f"**Warning:** {escape(line)}" for line in warning_lines(evaluation)]
+    if (trainings := trainings_table(evaluation)) is not None:
+        parts += [f"## {TRAININGS.capitalize()}", table_of(trainings)]
+        parts.append("\n".join(f"* {escape(line)}" for line in trainings_lines(evaluation)))
     if (own := own_table(evaluation)) is not None:
         parts += ["## Each classifier on its own split", table_of(own)]
         parts.append("\n".join(f"* {escape(line)}" for line in own_lines(evaluation)))

@@ -36,6 +36,7 @@ from fmrgen.report.tables import (
     worst_line,
     worst_table,
 )
+from fmrgen.report.trainings import trainings_lines, trainings_table
 
 _PLOTS = {
     "fmr": "FMR of every classifier on every split, with 95 % intervals",
@@ -89,6 +90,8 @@ def report_page(
         own=own_table(evaluation),
         fixed=fixed_table(evaluation),
         own_lines=own_lines(evaluation),
+        trainings=trainings_table(evaluation),
+        trainings_lines=trainings_lines(evaluation),
         sections=sections,
         transfer=[transfer_table(evaluation, measure) for measure in (*measures, "perturbed_accuracy")]
         if len(evaluation.splits) > 1

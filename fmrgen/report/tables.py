@@ -251,13 +251,16 @@ def own_lines(evaluation: EvaluationResults) -> list[str]:
         f"(mean {spread.mean:.2f}, standard deviation {spread.deviation:.2f}); it is ranked by the first"
         for spread in evaluation.own.spreads
     ]
-    return [
-        *lines,
+    lines.append(
         f"differences are paired over the {evaluation.own.rows} rows that all have; ranks hold for all classifiers at "
-        "once with 95 % confidence",
-        "intervals and ranks are over images: these are single trained networks, and another training of the same "
-        "architecture may lie beyond them",
-    ]
+        "once with 95 % confidence"
+    )
+    if evaluation.own.trainings is None:
+        lines.append(
+            "intervals and ranks are over images: these are single trained networks, and another training of the same "
+            "architecture may lie beyond them"
+        )
+    return lines
 
 
 def worst_table(evaluation: EvaluationResults) -> Table | None:
