@@ -51,6 +51,15 @@ def compare(
             "classifiers alike. Repeat for more; each has a folder of its recipe's name in DIR.",
         ),
     ] = None,
+    robust_to: Annotated[
+        str,
+        typer.Option(
+            "--robust-to",
+            metavar="step,threshold",
+            help="Compare with half and twice the step too, or under a stricter oracle, and tell which classifiers "
+            "keep their order. --with adds other generators.",
+        ),
+    ] = "",
     seeds: Annotated[
         int, typer.Option("--seeds", metavar="N", min=1, help="Splits per classifier, each with its own seed.")
     ] = 1,
@@ -69,18 +78,24 @@ def compare(
     from fmrgen.recipe import load_classifiers, load_recipe
 
     named, formats = load_classifiers(classifiers), plot_formats(plots)
-    if not others:
+    choices = [choice.strip() for choice in robust_to.split(",") if choice.strip()]
+    if not others and not choices:
         loaded = load_recipe(recipe, limited(limit, overrides))
         check_places(loaded)
         evaluation = _compare(loaded, named, output, seeds, batch_size, formats, quiet, as_json)
         if as_json and is_first_process():
             print(evaluation.to_json(), end="")
         return
-    recipes = {Path(one).stem: load_recipe(one, limited(limit, overrides)) for one in (recipe, *others)}
+    recipes = {Path(one).stem: load_recipe(one, limited(limit, overrides)) for one in (recipe, *(others or []))}
     for loaded in recipes.values():
         check_places(loaded)
-    if len(recipes) <= len(others):
+    if len(recipes) <= len(others or []):
         raise UserError("--with: two recipes have one name; give their files different ones")
+    if choices:
+        from fmrgen.jobs.compare import variants
+
+        first, *more = recipes.items()
+        recipes = {**variants(first[1], choices), **dict(more)}
 
     from fmrgen.cli import display
     from fmrgen.evaluation.agreement import agreement, check_many_enough

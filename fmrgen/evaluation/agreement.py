@@ -1,19 +1,21 @@
-"""Whether generators agree on a ranking (paper §4.3, Table 3): Kendall's tau of each pair, and W of all."""
+"""Whether a ranking holds under other conditions, as other generators (paper §4.3, Table 3): which classifiers keep
+their order and which change places, Kendall's tau of each two conditions, and W of all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.stats import rankdata
+from scipy.optimize import lsq_linear
 
 from fmrgen.errors import UserError
 from fmrgen.evaluation.results import EvaluationData
-from fmrgen.intervals import CONFIDENCE, Estimate, foundation_model_robustness
+from fmrgen.evaluation.simultaneous import above
+from fmrgen.intervals import Estimate, foundation_model_robustness, ratio_and_influence
 
-_RESAMPLES = 2_000
+_MOST_VERTICES = 1 << 14
 _FEWEST_CLASSIFIERS = 3  # two have but one order and the other
 
 
@@ -27,6 +29,24 @@ class PairAgreement:
 
 
 @dataclass(frozen=True)
+class OrderOfTwo:
+    """Two classifiers: under which generators the first is above the other beyond chance, and under which below.
+
+    All of these, of all pairs and generators, hold at once with 95 % confidence.
+    """
+
+    first: str
+    second: str
+    above: list[str]
+    below: list[str]
+
+    @property
+    def turns(self) -> bool:
+        """Whether they change places from one generator to another, beyond chance."""
+        return bool(self.above and self.below)
+
+
+@dataclass(frozen=True)
 class Agreement:
     """Classifiers on their own splits under several generators.
 
@@ -35,6 +55,7 @@ class Agreement:
         classifiers: that all of them were used on.
         rows: images that all splits have.
         fmr: of each generator the classifiers' FMR, in percent.
+        orders: of each two classifiers.
         pairs: tau of each two generators.
         concordance: Kendall's W of all rankings, from 0 to 1 (1: one order under all).
     """
@@ -43,24 +64,30 @@ class Agreement:
     classifiers: list[str]
     rows: int
     fmr: list[list[Estimate]]
+    orders: list[OrderOfTwo]
     pairs: list[PairAgreement]
     concordance: Estimate
+
+    @property
+    def kept(self) -> list[OrderOfTwo]:
+        """The pairs that have one order under all generators, beyond chance."""
+        return [order for order in self.orders if len(self.generators) in (len(order.above), len(order.below))]
 
     def ranks(self) -> list[list[int]]:
         """Of each generator the classifiers' ranks, the highest FMR first."""
         return [[1 + sum(other.value > one.value for other in row) for one in row] for row in self.fmr]
 
 
-def agreement(evaluations: Mapping[str, EvaluationData], *, resamples: int = _RESAMPLES, seed: int = 0) -> Agreement:
+def agreement(evaluations: Mapping[str, EvaluationData], *, seed: int = 0) -> Agreement:
     """How far the generators agree.
 
-    The intervals are percentiles of a bootstrap of images, the same ones under all generators and for all classifiers.
-    Chance in a resample disorders what is close, so they are wide rather than narrow. Those of FMR are as everywhere.
+    Chance in the images disorders what is close, so drawing them again makes rankings agree less than the true ones do.
+    Instead, each two classifiers are told apart under each generator, or not, all at once with 95 % confidence; the
+    intervals of tau and W are what all orders that these leave possible would give. Those of FMR are as everywhere.
 
     Args:
         evaluations: of each generator, by its name: what `compare` returned, of one source and the same classifiers.
-        resamples: of the bootstrap.
-        seed: of its draws.
+        seed: of the draws that tell classifiers apart.
 
     Returns:
         Figures of the classifiers that have an FMR under all of them.
@@ -84,21 +111,34 @@ def agreement(evaluations: Mapping[str, EvaluationData], *, resamples: int = _RE
     labels = [_of_ids(table, common)["label"] for row in tables for table in row]
     if any(not np.array_equal(other, labels[0]) for other in labels[1:]):
         raise UserError("the splits have other labels for the same ids; let their recipes have one source")
-    drawn = np.random.default_rng(seed).multinomial(len(common), np.full(len(common), 1 / len(common)), resamples)
-    weights = np.vstack([np.ones(len(common)), drawn])  # what was observed comes first
     answers = [[_answers(table, common) for table in row] for row in tables]
-    fmr = np.stack([[_robustness(weights, *told) for told in row] for row in answers])  # [G, C, 1 + R]
-    if np.isnan(fmr[..., 0]).any():
+    known = [[ratio_and_influence(right, valid, original) for valid, right, original in row] for row in answers]
+    if any(one is None for row in known for one in row):
         raise UserError("a classifier has no FMR on the images in common; none of its rows there is valid")
-    fmr = fmr[..., ~np.isnan(fmr).any((0, 1))]
-    pairs = combinations(zip(evaluations, fmr, strict=True), 2)
+    values = [np.array([one[0] for one in row if one is not None]) for row in known]
+    influences = [np.stack([one[1] for one in row if one is not None]) for row in known]
+    signs = np.stack([told.astype(int) - told.T for told in above(values, influences, seed)])  # [G, C, C]; 0: not told
+    observed = np.stack([np.sign(own[:, None] - own) for own in values])
+    names = list(evaluations)
     return Agreement(
-        generators=list(evaluations),
+        generators=names,
         classifiers=classifiers,
         rows=len(common),
         fmr=[[_fmr(*told) for told in row] for row in answers],
-        pairs=[PairAgreement(first, second, _estimate(_taus(one, other))) for (first, one), (second, other) in pairs],
-        concordance=_estimate(_concordance(fmr)),
+        orders=[
+            OrderOfTwo(
+                classifiers[a],
+                classifiers[b],
+                [name for name, own in zip(names, signs[:, a, b], strict=True) if own > 0],
+                [name for name, own in zip(names, signs[:, a, b], strict=True) if own < 0],
+            )
+            for a, b in combinations(range(len(classifiers)), 2)
+        ],
+        pairs=[
+            PairAgreement(names[a], names[b], _tau(observed[[a, b]], signs[[a, b]]))
+            for a, b in combinations(range(len(names)), 2)
+        ],
+        concordance=_concordance(observed, signs),
     )
 
 
@@ -150,37 +190,53 @@ def _fmr(valid: np.ndarray, perturbed: np.ndarray, original: np.ndarray) -> Esti
     return found
 
 
-def _robustness(weights: np.ndarray, valid: np.ndarray, perturbed: np.ndarray, original: np.ndarray) -> np.ndarray:
-    """FMR in percent under each row of weights [R, N]; NaN where nothing is valid or right."""
-    of_valid, of_all = weights @ valid, weights @ original
-    accuracy = np.divide(weights @ perturbed, of_valid, out=np.full(len(weights), np.nan), where=of_valid > 0)
-    standard = of_all / weights.sum(1)
-    return 100 * np.divide(accuracy, standard, out=np.full(len(weights), np.nan), where=standard > 0)
+def _tau(observed: np.ndarray, told: np.ndarray) -> Estimate:
+    """Kendall's tau of two orders by the signs of all pairs [2, C, C], and its least and highest value where just
+    those that are `told` are known."""
+    upper = np.triu_indices(observed.shape[1], 1)
+    one, other = (signs[upper] for signs in observed)
+    together = told[0][upper] * told[1][upper]
+    certain, open_ = float(together.sum()), float((together == 0).sum())
+    untied = np.sqrt(float((one != 0).sum()) * float((other != 0).sum()))
+    value = float((one * other).sum()) / untied if untied else 0.0
+    return _within(value, (certain - open_) / len(together), (certain + open_) / len(together))
 
 
-def _taus(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Kendall's tau of two columns of FMR [C], under each resample [C, R]; tau-b, which ties do not make less."""
-    pairs = list(combinations(range(len(one)), 2))
-    signs = [np.stack([np.sign(values[a] - values[b]) for a, b in pairs]) for values in (one, other)]
-    apart = np.sqrt(np.abs(signs[0]).sum(0) * np.abs(signs[1]).sum(0))
-    together: np.ndarray = (signs[0] * signs[1]).sum(0)
-    return np.divide(together, apart, out=np.zeros_like(apart), where=apart > 0)
+def _concordance(observed: np.ndarray, told: np.ndarray) -> Estimate:
+    """Kendall's W of the orders under G generators by the signs of all pairs [G, C, C], and what it may be where just
+    those that are `told` are known.
+
+    The sum of a classifier's ranks grows by one with each other and generator under which that is above it. So W is a
+    quadratic form of how many generators put the first of a pair above the second, each of which may be anything that
+    the told signs leave. Its least value is over all such numbers, orders or not, and its highest at one of their ends.
+    """
+    generators, classifiers, _ = observed.shape
+    pairs = list(combinations(range(classifiers), 2))
+    effect = np.zeros((classifiers, len(pairs)))  # on twice the sums of ranks, less their mean
+    for column, (a, b) in enumerate(pairs):
+        effect[a, column], effect[b, column] = -1, 1
+    alike = (observed == 0).sum(2)  # how many have each one's figure
+    ties = float((alike**2 - 1).sum())
+    most = (generators**2 * (classifiers**3 - classifiers) - generators * ties) / 3
+
+    def concordance(balance: np.ndarray) -> float:
+        return float(((effect @ balance) ** 2).sum()) / most if most else 0.0
+
+    found = np.array([observed[:, a, b].sum() for a, b in pairs])
+    certain = np.array([told[:, a, b].sum() for a, b in pairs], dtype=float)
+    open_ = np.array([(told[:, a, b] == 0).sum() for a, b in pairs], dtype=float)
+    free = np.flatnonzero(open_)
+    if not len(free):
+        return _within(concordance(found), concordance(certain), concordance(certain))
+    fixed = effect @ certain
+    least = lsq_linear(effect[:, free], -fixed, bounds=(-open_[free], open_[free]))
+    highest = 1.0
+    if 2 ** len(free) <= _MOST_VERTICES:
+        ends = np.array(list(product((-1, 1), repeat=len(free)))) * open_[free]
+        highest = min(1.0, float(((effect[:, free] @ ends.T + fixed[:, None]) ** 2).sum(0).max()) / most)
+    return _within(concordance(found), 2 * float(least.cost) / most, highest)
 
 
-def _concordance(fmr: np.ndarray) -> np.ndarray:
-    """Kendall's W of G rankings of C classifiers, under each resample [G, C, R], corrected for ties."""
-    generators, classifiers, _ = fmr.shape
-    sums = rankdata(fmr, axis=1).sum(0)
-    apart = ((sums - sums.mean(0)) ** 2).sum(0)
-    alike = (fmr[:, :, None] == fmr[:, None]).sum(2)  # how many have each one's figure
-    ties = (alike**2 - 1).sum((0, 1))
-    most = generators**2 * (classifiers**3 - classifiers) - generators * ties
-    return np.divide(12 * apart, most, out=np.zeros_like(apart), where=most > 0)
-
-
-def _estimate(values: Sequence[float] | np.ndarray) -> Estimate:
-    """What was observed, and percentiles of what was drawn after it."""
-    observed, *drawn = values
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(drawn, [tail, 100 - tail])
-    return Estimate(float(observed), float(low), float(high))
+def _within(value: float, low: float, high: float) -> Estimate:
+    """What was observed lies in its interval, but for rounding."""
+    return Estimate(value, min(low, value), max(high, value))

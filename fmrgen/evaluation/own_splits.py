@@ -10,10 +10,9 @@ from itertools import combinations
 import numpy as np
 
 from fmrgen.evaluation.rankings import Difference, difference
+from fmrgen.evaluation.simultaneous import above
 from fmrgen.evaluation.trainings import TrainingsComparison, compare_trainings
-from fmrgen.intervals import CONFIDENCE, RESAMPLES, ratio_and_influence
-
-_DRAWS = 20_000
+from fmrgen.intervals import RESAMPLES, ratio_and_influence
 
 
 @dataclass(frozen=True)
@@ -123,33 +122,15 @@ def _fmr_of(columns: Mapping[str, np.ndarray]) -> tuple[float, np.ndarray] | Non
     return ratio_and_influence(columns["prediction"] == label, valid, columns["original_prediction"] == label)
 
 
-def _rank_intervals(
-    estimates: Sequence[tuple[float, np.ndarray] | None], seed: int = 0
-) -> list[tuple[int, int] | None]:
-    """Best and worst rank of each, right for all at once with 95 % confidence.
-
-    Two are apart where their difference is beyond the largest that chance makes of any pair (the maximum of the
-    studentised differences, by their joint normal distribution): so no pair is wrongly told apart in 95 % of cases, and
-    the ranks that follow hold together (Mogstad et al. 2024).
-    """
+def _rank_intervals(estimates: Sequence[tuple[float, np.ndarray] | None]) -> list[tuple[int, int] | None]:
+    """Best and worst rank of each, right for all at once with 95 % confidence (Mogstad et al. 2024)."""
     known = [place for place, estimate in enumerate(estimates) if estimate is not None]
     intervals: list[tuple[int, int] | None] = [None] * len(estimates)
     if not known:
         return intervals
     values = np.array([estimates[place][0] for place in known])  # type: ignore[index]
     influence = np.stack([estimates[place][1] for place in known])  # type: ignore[index]
-    covariance = influence @ influence.T / influence.shape[1] ** 2
-    draws = np.random.default_rng(seed).multivariate_normal(
-        np.zeros(len(known)), covariance, _DRAWS, check_valid="ignore"
-    )
-    variance = np.diag(covariance)
-    errors = np.sqrt(np.maximum(variance[:, None] + variance - 2 * covariance, 0))
-    largest = np.zeros(_DRAWS)
-    for a, b in combinations(range(len(known)), 2):
-        if errors[a, b] > 0:
-            largest = np.maximum(largest, np.abs(draws[:, a] - draws[:, b]) / errors[a, b])
-    beyond = float(np.quantile(largest, CONFIDENCE)) * errors
-    above = values[:, None] - values > beyond  # [a, b]: a is above b, beyond chance
+    (is_above,) = above([values], [influence])
     for number, place in enumerate(known):
-        intervals[place] = (1 + int(above[:, number].sum()), len(known) - int(above[number].sum()))
+        intervals[place] = (1 + int(is_above[:, number].sum()), len(known) - int(is_above[number].sum()))
     return intervals

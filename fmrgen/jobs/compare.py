@@ -10,7 +10,7 @@ from typing import Any
 
 from fmrgen.config import ComponentConfig
 from fmrgen.distributed.rank import is_first_process
-from fmrgen.errors import UserError, option
+from fmrgen.errors import UserError, option, unknown_message
 from fmrgen.jobs.bars import OnRows, job_bar
 from fmrgen.jobs.evaluate import evaluate
 from fmrgen.jobs.evaluation import Evaluation
@@ -112,6 +112,29 @@ def compare(
         else:
             named.setdefault(group, []).append(sections[name])
     return evaluate(splits, named, attack=attack, batch_size=batch_size, progress=progress, on_rows=on_rows)
+
+
+ROBUST_TO = ("step", "threshold")
+
+
+def variants(recipe: Recipe, robust_to: Sequence[str]) -> dict[str, Recipe]:
+    """The recipe and what it might as well have been, by names for folders: half and twice the step, an oracle half as
+    unsure. Rankings under all of them say what hangs on such a choice (`evaluation.agreement`).
+
+    Raises UserError for a choice that is none of `ROBUST_TO`.
+    """
+    for choice in robust_to:
+        if choice not in ROBUST_TO:
+            raise UserError(unknown_message("--robust-to", choice, ROBUST_TO))
+    options, changed = recipe.perturb, dict[str, Any]()
+    if "step" in robust_to:
+        changed |= {
+            f"{name}_step": {"step_size": options.step_size * by} for name, by in (("half", 0.5), ("double", 2))
+        }
+    if "threshold" in robust_to:
+        changed["stricter"] = {"min_probability": (1 + options.min_probability) / 2}
+    found = {name: recipe.model_copy(update={"perturb": replace(options, **keys)}) for name, keys in changed.items()}
+    return {"as_it_is": recipe, **found}
 
 
 def _recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> list[Recipe]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from fmrgen.evaluation.agreement import Agreement
+from fmrgen.evaluation.agreement import Agreement, OrderOfTwo
 from fmrgen.files import write_atomically
 from fmrgen.intervals import format_coefficient, interval_ends
 from fmrgen.report.plot import MOST_PERCENT, Plot, PlotFormat, colours, drawing, grid_of_figures, shortened
@@ -37,8 +37,32 @@ def agreement_lines(found: Agreement) -> list[str]:
     return [
         *lines,
         f"Kendall's W of all {len(found.generators)} rankings: {format_coefficient(found.concordance)}",
-        "1 is the same order; intervals are a bootstrap of the images, in which close classifiers change places",
+        "1 is the same order; intervals are of all orders that these images leave possible, with 95 % confidence",
+        orders_line(found),
     ]
+
+
+def orders_line(found: Agreement) -> str:
+    """How many pairs of classifiers keep their order under all, and which change places, beyond chance."""
+    turned = [
+        f"{order.first} is above {order.second} under {', '.join(order.above)} and below under {', '.join(order.below)}"
+        for order in found.orders
+        if order.turns
+    ]
+    kept = [_ordered(order) for order in found.kept]
+    undecided = len(found.orders) - len(kept) - len(turned)
+    return (
+        f"of {len(found.orders)} pairs of classifiers {len(kept)} keep their order under all {len(found.generators)}"
+        + (f" ({', '.join(kept)})" if kept else "")
+        + f", {len(turned)} change places"
+        + (f" ({'; '.join(turned)})" if turned else "")
+        + f"; not told apart under all by these {found.rows} images: {undecided}"
+    )
+
+
+def _ordered(order: OrderOfTwo) -> str:
+    names = (order.first, order.second) if order.above else (order.second, order.first)
+    return " over ".join(names)
 
 
 def write_agreement(found: Agreement, folder: Path, plot_formats: Sequence[PlotFormat] = ()) -> list[Path]:

@@ -225,17 +225,21 @@ def related_line(judge: str, shares_weights_with: Sequence[str]) -> str:
 
 
 def own_table(evaluation: EvaluationResults) -> Table | None:
-    """Each classifier on the split made for it (paper Tables 1, 2, 3 and 5), by falling FMR."""
+    """Each classifier on the split made for it (paper Tables 1, 2, 3 and 5), by falling FMR, with the mean of FMR over
+    all budgets up to the split's."""
     if evaluation.own is None:
         return None
     shown = [metric for metric in METRICS if metric.field in _OF_OWN_SPLITS]
+    splits = {split.name: split for split in evaluation.splits}
     rows = []
     for place in evaluation.own.ranking:
         total = evaluation.result(place.split, place.classifier).total
         ranks = "n/a" if place.best is None else str(place.best)
         ranks += f" – {place.worst}" if place.best != place.worst else ""
-        rows.append([place.classifier, ranks, *_cells(total, shown)])
-    return Table(["classifier", "rank", *(metric.name for metric in shown)], rows)
+        steps = splits[place.split].steps
+        area = format_estimate(None if steps is None else steps.area_under_fmr)
+        rows.append([place.classifier, ranks, *_cells(total, shown), area])
+    return Table(["classifier", "rank", *(metric.name for metric in shown), "FMR by budget"], rows)
 
 
 def own_lines(evaluation: EvaluationResults) -> list[str]:

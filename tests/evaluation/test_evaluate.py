@@ -392,7 +392,8 @@ def test_rows_that_can_not_be_used(rows, change, message):
         (["out"], ["{kind: lenet, colour: 3}"], "unknown key"),
         (["out"], ["{kind: ["], "not YAML"),
         (["out"], ["os:nothing"], "the module defines no nothing"),
-        (["out"], {"a": ["b"]}, "is a list, not a reference"),
+        (["out"], {"a": ["b"]}, "a list is of trainings of one, give at least two"),
+        (["out"], {"a": {"b"}}, "is a set, not a reference"),
         (["out", "out"], [LENET], "is given twice"),
     ],
 )  # fmt: skip

@@ -399,7 +399,7 @@ def test_what_is_said_of_many_is_short(evaluation):
 def test_other_pictures_of_many_stay_readable(count):
     names = [f"vit_base_patch{number}_clip_224.openai_ft_in1k" for number in range(count)]
     figures = [Estimate(3.0 * number, 0.0, 100.0) for number in range(count)]
-    agreement = Agreement(["vqgan", "ddim"], names, 9, [figures, figures[::-1]], [], Estimate(0.5, 0.0, 1.0))
+    agreement = Agreement(["vqgan", "ddim"], names, 9, [figures, figures[::-1]], [], [], Estimate(0.5, 0.0, 1.0))
     drawn = agreement_plot(agreement)
     assert len(drawn.axes[0].get_legend().get_texts()) == count
     assert len({line.get_color() for line in drawn.axes[0].lines}) == count
