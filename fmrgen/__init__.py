@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fmrgen.jobs.export import export as export
     from fmrgen.jobs.from_objects import generate as generate
     from fmrgen.jobs.gate import gate as gate
+    from fmrgen.jobs.gate import gate_on_own_splits as gate_on_own_splits
     from fmrgen.jobs.inspect import inspect as inspect
     from fmrgen.jobs.judge import Judged as Judged
     from fmrgen.jobs.judge import judge as judge
@@ -124,6 +125,7 @@ _MODULES = {
     "export": "fmrgen.jobs.export",
     "freeze": "fmrgen.weights.checkpoint",
     "gate": "fmrgen.jobs.gate",
+    "gate_on_own_splits": "fmrgen.jobs.gate",
     "generate": "fmrgen.jobs.from_objects",
     "inspect": "fmrgen.jobs.inspect",
     "judge": "fmrgen.jobs.judge",

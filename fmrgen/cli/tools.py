@@ -11,10 +11,12 @@ import typer
 from fmrgen.cli.options import (
     BatchSizeOption,
     JsonOption,
+    LimitOption,
     OverridesArgument,
     ProcessesOption,
     QuietOption,
     SplitArgument,
+    limited,
     recipe_names,
 )
 from fmrgen.distributed.rank import is_first_process
@@ -147,12 +149,24 @@ def _serve(audit: "Audit", host: str, port: int) -> None:
 
 
 def gate(
-    split: SplitArgument,
+    split: Annotated[
+        str | None,
+        typer.Argument(metavar="[SPLIT]", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], made against a third model."),
+    ] = None,
+    *,
     candidate: Annotated[str, typer.Option("--candidate", metavar="C", help="The classifier to be released.")],
     baseline: Annotated[str, typer.Option("--baseline", metavar="C", help="The one that it is compared with.")],
     max_drop: Annotated[
         float, typer.Option("--max-drop", metavar="POINTS", help="The drop in perturbed accuracy that is allowed.")
     ],
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="RECIPE", help="Make a split for each instead, and compare them on these."),
+    ] = None,
+    limit: LimitOption = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="With --recipe: the dataset folder.")
+    ] = Path("gate"),
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the order of the rows.")] = 0,
     batch_size: BatchSizeOption = 64,
     junit: Annotated[
@@ -168,39 +182,58 @@ def gate(
 ) -> None:
     """Let a classifier pass that is not less robust than another.
 
-    Both see the same perturbed images, as many as it takes. Exits with 0 if the candidate passes, 1 if it fails, 2 if
-    one of the two is no working network, 3 if the split does not tell.
+    Both see the same perturbed images, as many as it takes; with --recipe each sees its own. Exits with 0 if the
+    candidate passes, 1 if it fails, 2 if one of the two is no working network, 3 if the images do not tell.
     """
-    from fmrgen.recipe import parse_classifier
+    from fmrgen.recipe import load_recipe, parse_classifier
     from fmrgen.storage.reference import check_there
 
+    if (split is None) == (recipe is None):
+        raise UserError("gate: name a SPLIT, or pass --recipe RECIPE")
     for path in (junit, summary):
         if path is not None and path.is_dir():
             raise UserError(f"{path}: is a folder; name a file")
     (_, new), (_, old) = (parse_classifier(text) for text in (candidate, baseline))
-    check_there(split)
+    if split is not None:
+        check_there(split)
+    loaded = None if recipe is None else load_recipe(recipe, limited(limit, None))
 
     from fmrgen.cli import display, progress
     from fmrgen.files import write_atomically
     from fmrgen.jobs.gate import gate as run
+    from fmrgen.jobs.gate import gate_on_own_splits
     from fmrgen.report.gate import alarm_lines, gate_junit, gate_markdown, gate_table, verdict_line
 
     display.quiet_libraries()
     is_first = is_first_process()
-    with progress.split_progress(not quiet and is_first) as on_rows:
-        found = run(
-            split, candidate=new, baseline=old, max_drop=max_drop, batch_size=batch_size, seed=seed, on_rows=on_rows
+    show = not quiet and is_first
+    if loaded is not None:
+        found = gate_on_own_splits(
+            loaded,
+            output,
+            candidate=new,
+            baseline=old,
+            max_drop=max_drop,
+            seed=seed,
+            job_progress=lambda made: progress.job_progress(made, show),
+            on_note=display.print_note,
         )
+    else:
+        with progress.split_progress(show) as on_rows:
+            found = run(
+                split, candidate=new, baseline=old, max_drop=max_drop, batch_size=batch_size, seed=seed, on_rows=on_rows
+            )
+    named = split or f"own splits of {recipe}"
     if is_first:
         if junit is not None:
-            write_atomically(junit, gate_junit(found, split))
+            write_atomically(junit, gate_junit(found, named))
         if summary is not None:
             with summary.open("a", encoding="utf-8") as file:
-                file.write(gate_markdown(found, split))
+                file.write(gate_markdown(found, named))
         if as_json:
             display.print_json(found)
         elif not quiet:
-            display.print_table(gate_table(found), split)
+            display.print_table(gate_table(found), named)
         for line in [*found.notes, *alarm_lines(found)]:
             display.print_note(line)
         (display.print_note if as_json else display.print_line)(verdict_line(found))

@@ -95,7 +95,7 @@ def compare(
         split=None,
         options=options,
     )
-    of_first_seed = _recipes(recipe, sections)
+    of_first_seed = own_recipes(recipe, sections)
     recipes = [_of_seed(made, more) for more in range(seeds) for made in of_first_seed]
     if seeds > 1 and not recipe.perturb.start_noise and recipe.perturb.update != "random" and is_first_process():
         on_note(
@@ -125,7 +125,7 @@ def variants(recipe: Recipe, robust_to: Sequence[str]) -> dict[str, Recipe]:
     """
     for choice in robust_to:
         if choice not in ROBUST_TO:
-            raise UserError(unknown_message("--robust-to", choice, ROBUST_TO))
+            raise UserError(unknown_message(option("robust-to", "robust_to"), choice, ROBUST_TO))
     options, changed = recipe.perturb, dict[str, Any]()
     if "step" in robust_to:
         changed |= {
@@ -137,7 +137,7 @@ def variants(recipe: Recipe, robust_to: Sequence[str]) -> dict[str, Recipe]:
     return {"as_it_is": recipe, **found}
 
 
-def _recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> list[Recipe]:
+def own_recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> list[Recipe]:
     """A recipe for each classifier, its split of the same name as far as that can be one."""
     recipes: dict[str, Recipe] = {}  # by their splits
     for name, section in classifiers.items():

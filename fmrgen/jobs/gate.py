@@ -1,26 +1,37 @@
 """A gate for releases: is the candidate less robust than the baseline, on the same images?"""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from fmrgen.cautions import is_at_chance
+from fmrgen.cautions import has_masked_gradient, is_at_chance
 from fmrgen.classifiers.base import has_weights
 from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError, option
 from fmrgen.evaluation.classify import Predictions, classify
 from fmrgen.evaluation.gate import Gate, decide, drops_of
 from fmrgen.evaluation.gate import gate as gate_of_rows
+from fmrgen.evaluation.own_splits import rows_of
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import NamedClassifier, SplitRows, check_columns
 from fmrgen.jobs.answering import answering_in, first_image, labels_of, named_model
 from fmrgen.jobs.bars import OnRows
+from fmrgen.jobs.compare import JobProgress, own_recipes, untold
 from fmrgen.jobs.evaluate import AnySplit
-from fmrgen.jobs.objects import AnyClassifier
+from fmrgen.jobs.generate import make_split
+from fmrgen.jobs.objects import AnyClassifier, classifier_section
+from fmrgen.recipe import Recipe
 from fmrgen.storage.open import OpenedSplit, open_split
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import read_provenance
+from fmrgen.storage.shards import SplitFolder
 from fmrgen.weights.digest import weights_sha256
 
+_SATURATED = 95.0  # percent
+_OF_OWN = ("id", "label", "valid", "prediction", "original_prediction")  # columns
 _FIRST = 500  # rows of the first look; each further one takes as many as all before it
 
 
@@ -57,8 +68,7 @@ def gate(
     Raises:
         UserError: a split or classifier can't be used, with the cure.
     """
-    if not 0 <= max_drop < 100:
-        raise UserError(f"{option('max-drop', 'max_drop')}: must be points from 0 to less than 100, not {max_drop}")
+    check_max_drop(max_drop)
     processes = Processes()
     device = processes.device
     models = [named_model("baseline", baseline, device), named_model("candidate", candidate, device)]
@@ -100,10 +110,92 @@ def gate(
         found = replace(found, verdict="undecided", rows_more=None)
     return replace(
         found,
-        notes=faults or _notes(opened, models, one_network),
+        notes=faults or [*_notes(opened, models, one_network), *_saturated(found, one_network)],
         baseline_standard=standard.get("baseline"),
         candidate_standard=standard.get("candidate"),
     )
+
+
+def gate_on_own_splits(
+    recipe: Recipe,
+    output: Path,
+    *,
+    candidate: AnyClassifier,
+    baseline: AnyClassifier,
+    max_drop: float,
+    seed: int = 0,
+    job_progress: JobProgress = untold,
+    on_note: Callable[[str], None] = lambda line: None,
+) -> Gate:
+    """The same with a split made for each, so that neither is spared.
+
+    Of originals whose image is valid in both, whether each is right on the image that was made to fool it.
+
+    Args:
+        recipe: of the splits, but for the classifier.
+        output: the dataset folder, in which they are `baseline` and `candidate`; what is there already is used.
+        candidate: a classifier, as for `evaluate`.
+        baseline: the one that it must not fall behind.
+        max_drop: in points, from 0 to less than 100.
+        seed: of the order of the rows.
+        job_progress: of a split's recipe: gives what is told of its progress.
+        on_note: told, in a line, what was found while splits were made.
+
+    Returns:
+        The verdict; `invalid` also where the gradient of one of the two is masked: its own images are harmless then.
+
+    Raises:
+        UserError: what `generate` raises, or no original has a valid image in both.
+    """
+    check_max_drop(max_drop)
+    sections = {"baseline": classifier_section(baseline), "candidate": classifier_section(candidate)}
+    columns: dict[str, dict[str, np.ndarray]] = {}
+    faults: list[str] = []
+    standard: dict[str, float] = {}
+    for name, made in zip(sections, own_recipes(recipe, sections), strict=True):
+        with job_progress(made) as on_progress:
+            summary = make_split(made, output, on_progress=on_progress, on_note=on_note)
+        paths = SplitPaths(output, made.output.config, made.output.split)
+        provenance = read_provenance(paths)
+        table = SplitFolder.of(paths, provenance).read_columns(_OF_OWN)
+        columns[name] = {column: table[column].to_numpy() for column in table.column_names}
+        said = {name: {"original": columns[name]["original_prediction"]}}
+        faults += _faults(said, columns[name]["label"], len(provenance.labels))
+        if has_masked_gradient(summary):
+            faults.append(f"the gradient of the {name} is masked: its own images are harmless, whatever it is worth")
+        if summary.standard_accuracy is not None:
+            standard[name] = summary.standard_accuracy.value
+    of_valid = [of["id"][of["valid"].astype(bool)] for of in columns.values()]
+    common = np.random.default_rng(seed).permutation(np.intersect1d(*of_valid))
+    if not len(common):
+        raise UserError(f"{output}: no original has a valid image in both splits")
+    aligned = {name: rows_of(of, common) for name, of in columns.items()}
+    old, new = (aligned[name]["prediction"] == aligned[name]["label"] for name in ("baseline", "candidate"))
+    found = gate_of_rows(old, new, aligned["baseline"]["label"], list(provenance.labels), max_drop, len(common))
+    if faults:
+        found = replace(found, verdict="invalid", rows_more=None, classes=[])
+    return replace(
+        found,
+        notes=faults,
+        baseline_standard=standard.get("baseline"),
+        candidate_standard=standard.get("candidate"),
+    )
+
+
+def check_max_drop(max_drop: float) -> None:
+    """Raises UserError for what are no points that an accuracy can drop by."""
+    if not 0 <= max_drop < 100:
+        raise UserError(f"{option('max-drop', 'max_drop')}: must be points from 0 to less than 100, not {max_drop}")
+
+
+def _saturated(found: Gate, one_network: bool) -> list[str]:
+    """A note where the images hardly fool either, so that what a candidate lost can't be seen."""
+    if one_network or min(found.baseline, found.candidate) < _SATURATED:
+        return []
+    return [
+        f"both are right on more than {_SATURATED:.0f} % of the images, which hardly fool either: a drop can't show; "
+        f"compare them on images made to fool each ({option('recipe', 'gate_on_own_splits')})"
+    ]
 
 
 def _have_the_same_weights(models: list[NamedClassifier]) -> bool:

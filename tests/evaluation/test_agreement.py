@@ -152,7 +152,7 @@ def test_what_a_ranking_is_to_be_robust_to():
         "stricter": (0.03, 0.9575),
     }
     assert found["as_it_is"] is recipe
-    with pytest.raises(UserError, match=r"unknown --robust-to, did you mean step\?"):
+    with pytest.raises(UserError, match=r"unknown robust_to, did you mean step\?"):
         variants(recipe, ["steps"])
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from xml.etree import ElementTree
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -282,3 +283,31 @@ def test_the_action_runs(split, tmp_path):
         assert ElementTree.parse(tmp_path / f"{name}.xml").getroot().get("tests") == "1"
         outcomes[name] = done.returncode
     assert outcomes == {"fail": 1, "undecided": 0, "invalid": 2}
+
+
+def test_images_that_hardly_fool_either_are_told(finished_split):
+    """LeNet and one whose gradient is another's, on the images of a third that LeNet's are not."""
+    networks = {"candidate": LENET, "baseline": "outside_components:LenetWithOracle"}
+    plain = f"{finished_split}:mnist/lenet"
+    told = gate_of_split(plain, **networks, max_drop=2)
+    assert not any("hardly fool either" in note for note in told.notes)  # they were made to fool LeNet
+    originals = datasets.load_dataset(str(finished_split), "mnist", split="lenet")
+    harmless = originals.remove_columns(["image"]).rename_column("original", "image")
+    told = gate_of_split(harmless, **networks, max_drop=2)
+    assert any("hardly fool either: a drop can't show" in note for note in told.notes)
+
+
+def test_each_on_its_own_split(tmp_path, capsys):
+    recipe = ["--recipe", "mnist-lenet", "--limit", "60", "--max-drop", "2"]
+    good, bad = "outside_components:LenetWithOracle", LENET
+    assert run("gate", *recipe, "--candidate", good, "--baseline", bad, "-o", tmp_path / "up") == 0
+    printed = capsys.readouterr()
+    assert "own splits of mnist-lenet" in printed.out
+    assert "pass: not less robust by more than 2 points" in printed.out
+    assert run("gate", *recipe, "--candidate", bad, "--baseline", good, "-o", tmp_path / "down") == 1
+    assert "fail: less robust" in capsys.readouterr().out
+    masked = "{kind: module, target: 'masked_networks:reversed_gradient'}"
+    assert run("gate", *recipe, "--candidate", masked, "--baseline", bad, "-o", tmp_path / "masked") == 2
+    assert "the gradient of the candidate is masked" in capsys.readouterr().err
+    assert run("gate", *recipe, "split", "--candidate", good, "--baseline", bad) == 2
+    assert "name a SPLIT, or pass --recipe RECIPE" in capsys.readouterr().err
