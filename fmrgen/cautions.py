@@ -11,7 +11,7 @@ _FEW = 50.0  # percent of rows
 _BUDGETS = 20.0  # percent of rows that end by the budget: as many might yet be fooled
 _HALF = 50.0  # percent, which a coin gives
 _FEWEST_UP = 80.0  # percent: see `has_masked_gradient`
-_KIN = 10.0  # times as often: see `falls_as_kin`
+_KIN = 20.0  # times as often: see `falls_as_kin`
 
 
 def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = True) -> list[str]:
@@ -142,10 +142,11 @@ def _is_like_chance(summary: Summary) -> bool:
 
 
 def falls_as_kin(summary: Summary) -> bool:
-    """Whether the classifier falls with its oracle as only kin does: beyond ten times as often as at another step.
+    """Whether the classifier falls with its oracle as only kin does: beyond twenty times as often as at another step.
 
-    What breaks an image for one breaks it for the other too: on MNIST unrelated networks have 4 to 10, and one that the
-    oracle is a part of 40. It says nothing where the gradient is masked, for nothing falls there at another step.
+    What breaks an image for one breaks it for the other too, and the less else a network falls the larger is the ratio:
+    on MNIST unrelated ones have 5 (FMR 53) to 15 (FMR 97), and one that the oracle is a part of 39. It says nothing
+    where the gradient is masked, for nothing falls there at another step.
     """
     times = summary.falls_with_oracle
     return times is not None and times.low is not None and times.low > _KIN and not has_masked_gradient(summary)

@@ -6,7 +6,7 @@ images that a judge has looked at it is known which do. Those of a stratified sa
 looked at (prediction-powered inference, Angelopoulos et al. 2023): the sample then only has to say how wrong they are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtri
@@ -33,13 +33,17 @@ class Corrected:
         audited: how many images the judge has looked at.
         preserved: label-preservation rate, the share of valid images that still show their class.
         perturbed_accuracy: PA over those.
-        fmr: that by SA; None where SA is zero.
+        fmr: that by SA; None where SA is zero. It takes the judge to miss as many of the images that fool the
+            classifier as of the others.
+        fmr_range: the same without that: from FMR had the judge missed every image that fools the classifier and in
+            which it does not see the label, to FMR had it missed all such others, each end with its interval.
     """
 
     audited: int
     preserved: Estimate
     perturbed_accuracy: Estimate
     fmr: Estimate | None
+    fmr_range: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -155,10 +159,11 @@ def corrected(
 ) -> Corrected | None:
     """PA and FMR over the images that still show their class.
 
-    A judge's misses cancel out of PA, as they are missing above and below; what it sees where there is nothing is taken
-    off (Rogan and Gladen 1978). The intervals are the delta method's over rows, sample and controls; where all of the
-    images looked at are alike that knows of no chance, and they are Wilson's. What can be counted is counted, and has
-    the intervals of PA and FMR.
+    A judge who misses as many images that fool the classifier as others is right about both figures: the misses cancel
+    out of PA, as they are missing above and below; what it sees where there is nothing is taken off (Rogan and Gladen
+    1978). `fmr_range` does without that. The intervals are the delta method's over rows, sample and controls; where all
+    of the images looked at are alike that knows of no chance, and they are Wilson's. What can be counted is counted,
+    and has the intervals of PA and FMR.
 
     Args:
         valid: bool [N], of all rows of a split.
@@ -171,6 +176,25 @@ def corrected(
         The estimates; None where nothing was looked at, nothing of it shows its class, or the judge sees no more than
         whoever guesses.
     """
+    found = _corrected(valid, right, original_right, verdicts, machine)
+    if found is None or found.fmr is None:
+        return found
+    ends = [
+        _corrected(valid, right, original_right, replace(verdicts, seen=np.where(missed, 1.0, verdicts.seen)), machine)
+        for missed in (~right, right)
+    ]
+    low, high = (None if end is None else end.fmr for end in ends)
+    told = None if low is None or high is None else Estimate(found.fmr.value, low.low, high.high)
+    return replace(found, fmr_range=told)
+
+
+def _corrected(
+    valid: np.ndarray,
+    right: np.ndarray,
+    original_right: np.ndarray,
+    verdicts: Verdicts,
+    machine: np.ndarray | None,
+) -> Corrected | None:
     preserved = label_preservation(valid, verdicts, machine)
     if preserved is None:
         return None

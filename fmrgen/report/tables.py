@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from fmrgen.evaluation.judged import JudgeFigures, chance_line
 from fmrgen.evaluation.results import Comparison, EvaluatedSplit, EvaluationResults, Result
-from fmrgen.intervals import Estimate, format_coefficient, format_estimate
+from fmrgen.intervals import Estimate, format_coefficient, format_estimate, interval_ends
 from fmrgen.metrics import COMPARED, METRICS, Metric, Summary
 
 CONDITIONED = "◆"  # marks a split's own classifier
@@ -202,6 +202,15 @@ def judges_lines(split: EvaluatedSplit, results: Sequence[Result]) -> list[str]:
     lines += [line for line in at_chance if line is not None]
     if split.people_alpha is not None:
         lines.append(f"people agree by Krippendorff's alpha {format_coefficient(split.people_alpha)}")
+    lines += [
+        f"{judge.judge}: FMR of {result.classifier} is {of_judge.fmr} if as many images that fool it were missed as "
+        f"others; whatever was missed, it is from {ends[0]:.1f} to {ends[1]:.1f}"
+        for judge in split.judges
+        if judge.kind == "person"
+        for result in results
+        if result.conditioned and (of_judge := result.judged.get(judge.judge)) and of_judge.fmr_range
+        for ends in [interval_ends(of_judge.fmr_range)]
+    ]
     for judge in split.judges:
         pairs = [
             (result.total.fmr.value, of_judge.fmr.value)

@@ -5,7 +5,7 @@ be seen and errs one time in twenty. 300 of the valid images are looked at: a st
 it, or a simple random one. The truth is known from ten million rows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -113,6 +113,31 @@ def measure(changed: float, runs: int) -> dict[str, dict[str, float]]:
             "its mean width": other_widths.mean(),
         }
     return report
+
+
+def measure_unequal(misses: tuple[float, float, float], runs: int) -> dict[str, float]:
+    """The same where a person misses another share of the images that are right, that fool, and of originals, and sees
+    nothing that is not there: coverage of FMR and of its range, and their mean widths."""
+    of_right, of_fooled, of_originals = misses
+    many = make_rows(10_000_000, 0.12, np.random.default_rng(1))
+    counted = many.columns["valid"] & many.shows
+    truth = 100 * many.right[counted].mean() / many.original_right.mean()
+    found = []
+    for run in range(runs):
+        random = np.random.default_rng([run, 7])
+        rows = make_rows(ROWS, 0.12, random)
+        verdicts = audit(rows, random, stratified=True)
+        missed = random.random(ROWS) < np.where(rows.right, of_right, of_fooled)
+        sensitivity = 1 - float((random.random(CONTROLS) < of_originals).mean())
+        seen = np.where(verdicts.audited, rows.shows & ~missed, 0.0).astype(float)
+        verdicts = replace(verdicts, seen=seen, sensitivity=sensitivity, false_positives=0.0)
+        of = corrected(rows.columns["valid"], rows.right, rows.original_right, verdicts)
+        assert of is not None
+        assert of.fmr is not None
+        assert of.fmr_range is not None
+        found.append((_holds(of.fmr, truth), _holds(of.fmr_range, truth), _width(of.fmr), _width(of.fmr_range)))
+    names = ("coverage of FMR", "coverage of the range", "width", "width of the range")
+    return dict(zip(names, (np.array(found, dtype=float).mean(0) * [100, 100, 1, 1]).tolist(), strict=True))
 
 
 def _holds(estimate: Estimate, truth: float) -> bool:

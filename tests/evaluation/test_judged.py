@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import rows, run
-from made_up_audits import measure
+from made_up_audits import measure, measure_unequal
 from sklearn.metrics import cohen_kappa_score
 
 from fmrgen import UserError, evaluate, read_figures
@@ -111,6 +111,16 @@ def test_intervals_hold_the_truth_and_strata_shorten_them(changed, request):
     assert found["truth"]["FMR"] - found["truth"]["FMR without correction"] > 5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("misses", [(0.05, 0.05, 0.05), (0.03, 0.15, 0.02), (0.05, 0.3, 0.02)])
+def test_the_range_of_a_corrected_fmr_holds_whatever_a_reader_misses(misses):
+    """The figure itself does where images that fool are missed as often as others, and else does not."""
+    found = measure_unequal(misses, 200)
+    print(misses, found)
+    assert found["coverage of the range"] >= 93
+    assert (found["coverage of FMR"] >= 90) == (misses[0] == misses[1])
+
+
 @pytest.fixture(scope="module")
 def judged(finished_split, tmp_path_factory):
     """The finished split, judged by a machine, by two persons who saw a sample, and by one who saw all of it.
@@ -178,6 +188,11 @@ def test_fmr_under_a_judge_is_over_what_it_sees(judged, evaluation):
     assert result.judged["people"].audited <= 110
     told = json.loads(evaluation.to_json())
     assert told["results"][0]["judged"]["eve"]["fmr"]["value"] == result.judged["eve"].fmr.value
+    for name in ("eve", "ann", "people"):
+        found = result.judged[name]
+        assert found.fmr_range.low <= found.fmr.low <= found.fmr.high <= found.fmr_range.high
+        (line,) = [line for line in judges_lines(evaluation.splits[0], [result]) if line.startswith(f"{name}: FMR of")]
+        assert "if as many images that fool it were missed as others; whatever was missed, it is from" in line
 
 
 def test_tables_and_files_tell_of_judges(evaluation, tmp_path):
