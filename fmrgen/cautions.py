@@ -21,19 +21,8 @@ def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = 
     `guided` is False where the first step is not along the gradient, as of the random control.
     """
     found = []
-    if guided and has_masked_gradient(summary):
-        found.append(
-            f"the first step raised the loss in {_of(summary.first_steps_up)} of the valid rows, and guided steps "
-            f"climbed higher than random ones in {_of(summary.ahead_of_random)} of the controls: along a gradient that "
-            "shows the way they do in nearly all, in a direction of chance in half. The classifier's gradient is "
-            "masked, and FMR no sign of robustness (docs: evaluation, Gradient masking)"
-        )
-    elif guided and _is_like_chance(summary):
-        found.append(
-            f"guided steps are not told from random ones: FMR differs by {summary.guided_less_random} points, and "
-            f"they climb higher in {_of(summary.ahead_of_random)} of the controls; take more of these "
-            f"({option('perturb.control')}), or the gradient is masked"
-        )
+    if guided and (about_gradient := masking_caution(summary)) is not None:
+        found.append(about_gradient)
     if guided and falls_as_kin(summary):
         found.append(
             f"the classifier falls {_times(summary.falls_with_oracle)} as often at the step that the oracle rejects as "
@@ -79,6 +68,25 @@ def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = 
             f"{_of(summary.standard_accuracy)} of the originals: the generator alone does that (see PA / recon.)"
         )
     return found
+
+
+def masking_caution(summary: Summary) -> str | None:
+    """A line where guided steps show that the gradient is masked, or where the controls do not tell them from random
+    ones."""
+    if has_masked_gradient(summary):
+        return (
+            f"the first step raised the loss in {_of(summary.first_steps_up)} of the valid rows, and guided steps "
+            f"climbed higher than random ones in {_of(summary.ahead_of_random)} of the controls: along a gradient that "
+            "shows the way they do in nearly all, in a direction of chance in half. The classifier's gradient is "
+            "masked, and FMR no sign of robustness (docs: evaluation, Gradient masking)"
+        )
+    if _is_like_chance(summary):
+        return (
+            f"guided steps are not told from random ones: FMR differs by {summary.guided_less_random} points, and "
+            f"they climb higher in {_of(summary.ahead_of_random)} of the controls; take more of these "
+            f"({option('perturb.control')}), or the gradient is masked"
+        )
+    return None
 
 
 def _is_far_below(one: Estimate | None, other: Estimate | None) -> bool:

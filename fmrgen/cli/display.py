@@ -153,6 +153,11 @@ def print_inspection(found: "Inspection") -> None:
         "step size": f"{step.step_size:g}" + ("" if found.proposed else " (none that was tried is good)"),
         "with it": str(step),
         "change of valid images, by the length of waves": str(found.spectrum or "n/a"),
+        "FMR of guided steps – of random ones": f"{format_estimate(found.guided.guided_less_random)}, "
+        f"{format_estimate(found.guided.first_steps_up)} % of first steps up",
+        "slope along the gradient, of what it says: plain, moved": ", ".join(
+            "n/a" if slope is None else f"{slope:.2f}" for slope in found.slopes
+        ),
         "one image-pass": f"{1000 * found.seconds_per_pass:.1f} ms, {found.cost.whole:.3g} GFLOP "
         f"({found.cost.generator:.3g} of the generator)",
         "the whole job, on this device": format_duration(found.seconds_of_job),

@@ -97,7 +97,7 @@ class PerturbOptions:
             raise ValueError(f"seed must not be negative, it is {self.seed}")
         if self.control != "auto" and not 0 <= self.control <= _MOST_CONTROLS:
             raise ValueError(f"control must be auto or from 0 to {_MOST_CONTROLS:,}, not {self.control}")
-        if self.control not in ("auto", 0) and not self._can_be_controlled:
+        if self.control not in ("auto", 0) and not self.can_be_controlled:
             raise ValueError(
                 "control compares guided steps from one encoding: leave it out with update random or reencode"
             )
@@ -105,13 +105,14 @@ class PerturbOptions:
             raise ValueError(f"slots must be auto or from 1 to {_MOST_SLOTS:,}, not {self.slots}")
 
     @property
-    def _can_be_controlled(self) -> bool:
+    def can_be_controlled(self) -> bool:
+        """Whether steps are guided, and all of a row from one encoding."""
         return self.update != "random" and not self.reencode
 
     def is_controlled(self, position: int, examples: int) -> bool:
         """Whether steps of chance are taken too of the example at a position of so many; they lie evenly over all."""
         if self.control == "auto":
-            enough = self._can_be_controlled and examples >= _FEWEST_CONTROLLED
+            enough = self.can_be_controlled and examples >= _FEWEST_CONTROLLED
             rows = min(_CONTROLS, examples * _CONTROLS_PERCENT // 100) if enough else 0
         else:
             rows = min(self.control, examples)

@@ -136,9 +136,22 @@ def _result(
     at_chance = "original_prediction" in of_model and is_at_chance(
         of_model["label"], of_model["original_prediction"], len(labels)
     )
+    if (twin := _twin_of(model.name, passed)) is not None:
+        notes.append(f"it answers as {twin} does on every image: one network, or copies of one, differ in no figure")
     judged = corrected_by(passed.judges, of_model, columns["valid"]) if passed.judges else {}
     masked = conditioned and _is_guided(passed) and has_masked_gradient(total)
     return Result(split.name, model.name, conditioned, total, classes, notes, judged, at_chance, masked)
+
+
+def _twin_of(name: str, passed: ClassifiedSplit) -> str | None:
+    """The first classifier before this one that said the same of all images."""
+    said = passed.predictions
+    for other in said:
+        if other == name:
+            return None
+        if all(np.array_equal(said[other][images], answers) for images, answers in said[name].items()):
+            return other
+    return None
 
 
 def _is_guided(passed: ClassifiedSplit) -> bool:

@@ -50,14 +50,19 @@ class PerturbedBatch:
 
     def summary(self) -> Summary:
         """SA, PA, VR, FMR and the like, in percent, with 95 % intervals."""
-        columns = {name: [getattr(row, name) for row in self.rows] for name in SUMMARY_COLUMNS}
-        return summarise({name: pa.array(values).to_numpy(zero_copy_only=False) for name, values in columns.items()})
+        return summarise_rows(self.rows)
 
     def __repr__(self) -> str:
         found = self.summary()
         shares = {"SA": found.standard_accuracy, "PA": found.perturbed_accuracy, "VR": found.validation_rate}
         told = ", ".join(f"{name} {share.value:.1f} %" for name, share in shares.items() if share is not None)
         return f"PerturbedBatch({len(self.rows)} images: {told})"
+
+
+def summarise_rows(rows: Sequence[Perturbed]) -> Summary:
+    """The figures of rows in memory."""
+    columns = {name: [getattr(row, name) for row in rows] for name in SUMMARY_COLUMNS}
+    return summarise({name: pa.array(values).to_numpy(zero_copy_only=False) for name, values in columns.items()})
 
 
 def perturb_batch(

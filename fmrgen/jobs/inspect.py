@@ -7,16 +7,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from fmrgen.cautions import masking_caution
 from fmrgen.components import Components
 from fmrgen.distributed.launch import start_process
 from fmrgen.engine.images import to_batch
 from fmrgen.engine.interfaces import Originals
+from fmrgen.engine.objectives import OBJECTIVES
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
+from fmrgen.jobs.batch import summarise_rows
 from fmrgen.jobs.quality import Cost, Distance, Plain, Spectrum, lpips, rfid
 from fmrgen.jobs.self_check import first_answers, kinship_caution, likeness_caution
+from fmrgen.jobs.slope import slope_of_what_is_said
+from fmrgen.metrics import Summary
 from fmrgen.recipe import Recipe
 from fmrgen.records import Example, Perturbed, StopReason
 from fmrgen.sources.base import LoadedExample, RawExample
@@ -29,6 +34,7 @@ _FACTOR = 10**0.5
 _TRIALS = 10
 _ACCURACY_LOST = 0.05  # on reconstructions, against originals
 _TOGETHER = 16
+_SLOPED, _LEAST_SLOPE = 16, 0.5  # images; of what a gradient says, or as many times that
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,9 @@ class Inspection:
         lpips, rfid: perceptual distances of plain reconstructions to originals, where they can be had.
         spectrum: of what the recipe's own step changes in valid rows; None where it changes nothing.
         cost: of a pass of one image.
+        guided: the figures of the recipe's own step, with as many steps of chance beside.
+        slopes: the classifier's slope along its gradient to what that says, on plain reconstructions and on images that
+            steps have led to (`fmrgen.jobs.slope`): 1 of a gradient of its own.
         warnings: what is wrong, each with its cure.
     """
 
@@ -91,6 +100,8 @@ class Inspection:
     rfid: Distance
     spectrum: Spectrum | None
     cost: Cost
+    guided: Summary
+    slopes: tuple[float | None, float | None]
     warnings: list[str]
 
 
@@ -123,10 +134,11 @@ def inspect(
     raw, examples = _evenly(components, images)
     passes: list[int] = []
 
-    def perturbed(step_size: float) -> list[Perturbed]:
+    def perturbed(step_size: float, controlled: bool = False) -> list[Perturbed]:
         options = replace(recipe.perturb, step_size=step_size)
         _, classifier, generator, oracle = components
-        return list(perturb(examples, classifier, generator, oracle, options, device=device, on_pass=passes.append))
+        tried = [replace(example, controlled=controlled) for example in examples]
+        return list(perturb(tried, classifier, generator, oracle, options, device=device, on_pass=passes.append))
 
     def told(step_size: float, rows: list[Perturbed]) -> Trial:
         trial = _trial(step_size, rows)
@@ -134,7 +146,7 @@ def inspect(
         return trial
 
     started = time.perf_counter()
-    rows = perturbed(recipe.perturb.step_size)
+    rows = perturbed(recipe.perturb.step_size, controlled=recipe.perturb.can_be_controlled)
     seconds = (time.perf_counter() - started) / max(1, sum(passes))
     own = told(recipe.perturb.step_size, rows)
     acceptable = _acceptable(rows, recipe.perturb)
@@ -145,6 +157,8 @@ def inspect(
     plain = Plain.of(components, examples, rows, recipe.perturb.seed, device)
     native = _native_accuracies(components, raw, device)
     answers = first_answers(components, device)
+    guided = summarise_rows(rows)
+    slopes = _slopes(components, plain, examples, rows, recipe.perturb)
     return Inspection(
         images=len(examples),
         psnr=plain.psnr,
@@ -166,10 +180,13 @@ def inspect(
         rfid=rfid(plain.originals, plain.images, download),
         spectrum=plain.spectrum_of_changes(examples, rows),
         cost=plain.cost,
+        guided=guided,
+        slopes=slopes,
         warnings=[
             *_native_warnings(plain, native, len(examples)),
             *_warnings(plain, acceptable, len(examples)),
             *_step_warnings(own, proposed, wanted),
+            *_gradient_warnings(guided, slopes, recipe.perturb),
             *filter(None, [kinship_caution(components), None if answers is None else likeness_caution(answers)]),
             *components.notes(),
         ],
@@ -211,6 +228,37 @@ def _native_accuracies(
         accuracy(lambda image, _: classifier(image).argmax()),
         accuracy(lambda image, label: oracle.judge(image, Originals(image, label)).decided),
     )
+
+
+def _slopes(
+    components: Components, plain: Plain, examples: list[Example], rows: list[Perturbed], options: PerturbOptions
+) -> tuple[float | None, float | None]:
+    """Of the classifier on plain reconstructions, and on the images of valid rows."""
+    classifier, objective, device = components.classifier, OBJECTIVES[options.objective], plain.images.device
+    moved = [row for row in rows if row.valid][:_SLOPED]
+    labels = torch.tensor([example.label for example in examples[:_SLOPED]], device=device)
+    of_plain = slope_of_what_is_said(classifier, objective, plain.images[:_SLOPED], labels)
+    if not moved:
+        return of_plain, None
+    images = torch.stack([row.image for row in moved]).to(device) / 255
+    labels = torch.tensor([row.label for row in moved], device=device)
+    return of_plain, slope_of_what_is_said(classifier, objective, images, labels)
+
+
+def _gradient_warnings(
+    guided: Summary, slopes: tuple[float | None, float | None], options: PerturbOptions
+) -> list[str]:
+    found = []
+    told = [slope for slope in slopes if slope is not None]
+    if any(not _LEAST_SLOPE <= slope <= 1 / _LEAST_SLOPE for slope in told):
+        found.append(
+            f"along its gradient the classifier changes by {', '.join(f'{slope:.2g}' for slope in told)} of what the "
+            "gradient says (on plain reconstructions, and on images that steps led to): it is rounded, or hands over "
+            "another gradient than its own, and looks more robust than it is"
+        )
+    if options.can_be_controlled and (about := masking_caution(guided)) is not None:
+        found.append(about)
+    return found
 
 
 def _trial(step_size: float, rows: list[Perturbed]) -> Trial:

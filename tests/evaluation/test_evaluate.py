@@ -97,7 +97,10 @@ def test_modules_sections_and_names_of_ones_own(finished_split):
     assert a.total == b.total == c.total
     assert evaluation.splits[0].name == "mine"
     assert evaluation.result("mine", "b") is b
-    assert b.notes == ["it does not name its classes: its outputs are assumed to be in the order of the labels"]
+    assert b.notes == [
+        "it does not name its classes: its outputs are assumed to be in the order of the labels",
+        "it answers as a does on every image: one network, or copies of one, differ in no figure",
+    ]
     assert a.notes == []
     assert evaluation.comparisons[0].ranking == []  # all are the split's own classifier
     assert {pair.fmr.value for pair in evaluation.comparisons[0].differences} == {0}

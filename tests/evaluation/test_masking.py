@@ -158,6 +158,8 @@ def test_a_masked_network_is_not_ranked_and_the_line_says_why(folder):
     assert "mnist/masked, so it is not ranked there: the first step raises its loss hardly more often" in line
     assert to_markdown(found).startswith("**Warning:** the gradient of masked is masked")
     assert any("gradient is masked" in note for note in found.splits[1].notes)
+    twins = [note for result in found.results for note in result.notes if "it answers as lenet does" in note]
+    assert len(twins) == 3  # masked, on each split
     assert not any("gradient is masked" in note for split in found.splits[::2] for note in split.notes)
 
 

@@ -92,3 +92,45 @@ def hot_lenet():
             return 100 * self.inner(images)
 
     return Hot()
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        pytest.param("masked_networks:decoy", "another", marks=pytest.mark.slow),
+        pytest.param("masked_networks:reversed_gradient", "another", marks=pytest.mark.slow),
+        ("masked_networks:SureThenMasked", "another"),
+        (None, None),
+    ],
+)
+def test_a_gradient_that_is_not_its_own_is_told(target, told):
+    """By finite differences also where it is its own as long as the network is sure, which the first steps can't see."""
+    changes = [] if target is None else [f"classifier={{kind: module, target: '{target}'}}"]
+    found = inspect(load_recipe("mnist-lenet", ["perturb.budget=20", *changes]), images=8)
+    lines = [line for line in found.warnings if "another gradient than its own" in line]
+    assert len(lines) == (told is not None), found.warnings
+    if target is None:
+        assert all(0.8 < slope < 1.1 for slope in found.slopes)
+        assert found.guided.first_steps_up.value == 100
+        assert found.guided.guided_less_random.value < 0
+    if target == "masked_networks:SureThenMasked":
+        assert found.slopes[0] > 0.8
+        assert abs(found.slopes[1]) < 0.2
+
+
+def test_the_slope_of_a_line_is_what_its_gradient_says():
+    from torch import nn
+
+    from fmrgen.engine.objectives import margin
+    from fmrgen.jobs.slope import slope_of_what_is_said
+
+    torch.manual_seed(0)
+    images, labels = torch.rand(5, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1])
+    line = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    assert slope_of_what_is_said(line, margin, images, labels) == pytest.approx(1, abs=0.05)
+
+    class Flat(nn.Module):
+        def forward(self, x):
+            return line(x).detach() + 0 * x.sum()
+
+    assert slope_of_what_is_said(Flat(), margin, images, labels) is None
