@@ -217,24 +217,23 @@ def _concordance(observed: np.ndarray, told: np.ndarray) -> Estimate:
         effect[a, column], effect[b, column] = -1, 1
     alike = (observed == 0).sum(2)  # how many have each one's figure
     ties = float((alike**2 - 1).sum())
-    most = (generators**2 * (classifiers**3 - classifiers) - generators * ties) / 3
-
-    def concordance(balance: np.ndarray) -> float:
-        return float(((effect @ balance) ** 2).sum()) / most if most else 0.0
+    most = generators**2 * (classifiers**3 - classifiers) / 3  # of true orders, which have no ties
+    untied = most - generators * ties / 3
 
     found = np.array([observed[:, a, b].sum() for a, b in pairs])
     certain = np.array([told[:, a, b].sum() for a, b in pairs], dtype=float)
     open_ = np.array([(told[:, a, b] == 0).sum() for a, b in pairs], dtype=float)
     free = np.flatnonzero(open_)
-    if not len(free):
-        return _within(concordance(found), concordance(certain), concordance(certain))
     fixed = effect @ certain
+    value = float(((effect @ found) ** 2).sum()) / untied if untied else 0.0
+    if not len(free):
+        return _within(value, *[float((fixed**2).sum()) / most] * 2)
     least = lsq_linear(effect[:, free], -fixed, bounds=(-open_[free], open_[free]))
     highest = 1.0
     if 2 ** len(free) <= _MOST_VERTICES:
         ends = np.array(list(product((-1, 1), repeat=len(free)))) * open_[free]
         highest = min(1.0, float(((effect[:, free] @ ends.T + fixed[:, None]) ** 2).sum(0).max()) / most)
-    return _within(concordance(found), 2 * float(least.cost) / most, highest)
+    return _within(value, 2 * float(least.cost) / most, highest)
 
 
 def _within(value: float, low: float, high: float) -> Estimate:

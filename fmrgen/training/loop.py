@@ -1,7 +1,8 @@
 """The training loop. What is trained is a `Objective`; the loop knows nothing of it."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -64,8 +65,35 @@ def train(
         raise UserError(
             f"schedule.batch_size: {schedule.batch_size} images can't be shared by {processes.size} processes"
         )
-    if processes.device.type == "cpu":
-        torch.set_num_threads(schedule.threads)
+    with _threads(schedule.threads):
+        of_first: dict[str, float] = processes.gather(
+            _train(recipe, folder, Path(output), processes, progress, trackers, on_note)
+        )[0]
+    return of_first
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Computes with so many on a CPU, and then with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train(
+    recipe: TrainRecipe,
+    folder: TrainingFolder,
+    output: Path,
+    processes: Processes,
+    progress: Callable[[int, int, float], None],
+    trackers: Sequence[str],
+    on_note: Callable[[str], None],
+) -> dict[str, float]:
+    """The test metrics, on the first process."""
+    schedule = recipe.schedule
     torch.manual_seed(schedule.seed)
     source = build_source(recipe.source)
     test = build_source(recipe.test)  # now, and not after the work
@@ -78,7 +106,7 @@ def train(
     objective.network.train()
     batches = read_ahead(images.batches(start, schedule.batch_size, processes.rank, processes.size), _BATCHES_AHEAD)
     names = trackers if processes.is_first else ()
-    with tracking(names, recipe.model_dump(mode="json"), Path(output) / ".logs", on_note) as tracked:
+    with tracking(names, recipe.model_dump(mode="json"), output / ".logs", on_note) as tracked:
         for step in range(start, schedule.steps):
             loss = losses.of(next(batches), step)
             if not processes.all_agree(torch.isfinite(loss)):
@@ -102,12 +130,11 @@ def train(
         objective.network.eval()
         metrics = {}
         if processes.is_first:
-            _save(objective, Path(output))
+            _save(objective, output)
             metrics = _test(objective, test, processes.device)
             tracked.log({f"test {name}": value for name, value in metrics.items()}, schedule.steps)
             folder.end(metrics)
-    of_first: dict[str, float] = processes.gather(metrics)[0]
-    return of_first
+    return metrics
 
 
 class _Losses:

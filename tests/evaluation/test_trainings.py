@@ -87,13 +87,11 @@ def test_several_trainings_are_written_with_commas():
 
 
 def test_compare_tells_of_trainings(tmp_path, capsys):
-    few = ["train/mnist-lenet", "schedule.steps=120", "schedule.batch_size=64", "test.limit=50", "-q"]
-    for seed in (1, 2):
-        assert run("train", *few, f"schedule.seed={seed}", "-o", tmp_path / f"net{seed}") == 0
-    several = f"small={tmp_path / 'net1'},{tmp_path / 'net2'}"
-    job = ["compare", "mnist-lenet", "-c", several, "-c", "lenet=asset:mnist/lenet", "--limit", "60"]
+    gray = "{kind: lenet, checkpoint: 'asset:mnist/lenet/model.safetensors', channels: gray}"
+    fused = "{kind: module, target: 'outside_components:LenetWithOracle'}"
+    job = ["compare", "mnist-lenet", "-c", f"small=asset:mnist/lenet,{gray}", "-c", f"lenet={fused}", "--limit", "24"]
     capsys.readouterr()
-    assert run(*job, "perturb.budget=6", "perturb.step_size=0.1", "-o", tmp_path / "out") == 0
+    assert run(*job, "perturb.budget=3", "perturb.step_size=0.1", "-o", tmp_path / "out") == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "what was trained, each training on its own split" in printed
     assert "lenet: one training, which is taken to vary as the others do" in printed

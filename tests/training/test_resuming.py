@@ -66,6 +66,7 @@ def test_a_resumed_run_ends_in_the_same_weights(tmp_path, name):
     assert not steps
 
 
+@pytest.mark.slow
 def test_one_seed_gives_one_network_whatever_the_threads(tmp_path):
     """By the bytes of its file, in processes of their own; another number of threads, where it is asked for, may not."""
     job = ["train", "train/mnist-lenet", "schedule.steps=6", "schedule.batch_size=64", "test.limit=10", "-q"]
