@@ -146,7 +146,7 @@ def _is_like_chance(summary: Summary) -> bool:
     less, ahead = summary.guided_less_random, summary.ahead_of_random
     if less is None or ahead is None or less.low is None or less.high is None or ahead.low is None:
         return False
-    return less.low <= 0 <= less.high and ahead.low <= _HALF
+    return less.low <= 0 <= less.high and ahead.low <= _HALF and ahead.value < _FEWEST_UP
 
 
 def falls_as_kin(summary: Summary) -> bool:

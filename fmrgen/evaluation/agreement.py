@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from itertools import combinations, product
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from scipy.optimize import lsq_linear
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation.results import EvaluationData
+from fmrgen.evaluation.own_splits import rows_of
+from fmrgen.evaluation.results import EvaluationData, predictions_of
 from fmrgen.evaluation.simultaneous import above
 from fmrgen.intervals import Estimate, foundation_model_robustness, ratio_and_influence
 
@@ -99,7 +98,7 @@ def agreement(evaluations: Mapping[str, EvaluationData], *, seed: int = 0) -> Ag
     classifiers = [name for name in next(iter(own.values()), {}) if all(name in of for of in own.values())]
     check_many_enough(len(evaluations), len(classifiers))
     tables = [
-        [_rows(found.predictions, own[name][classifier], classifier) for classifier in classifiers]
+        [predictions_of(found.predictions, own[name][classifier], classifier) for classifier in classifiers]
         for name, found in evaluations.items()
     ]
     common = tables[0][0]["id"]
@@ -108,7 +107,7 @@ def agreement(evaluations: Mapping[str, EvaluationData], *, seed: int = 0) -> Ag
             common = np.intersect1d(common, table["id"])
     if not len(common):
         raise UserError("the splits have no images in common; let their recipes have one source")
-    labels = [_of_ids(table, common)["label"] for row in tables for table in row]
+    labels = [rows_of(table, common)["label"] for row in tables for table in row]
     if any(not np.array_equal(other, labels[0]) for other in labels[1:]):
         raise UserError("the splits have other labels for the same ids; let their recipes have one source")
     answers = [[_answers(table, common) for table in row] for row in tables]
@@ -159,28 +158,11 @@ def _own_splits(evaluation: EvaluationData) -> dict[str, str]:
     return {place.classifier: place.split for place in ranking if place.best is not None}
 
 
-def _rows(predictions: pa.Table, split: str, classifier: str) -> dict[str, np.ndarray]:
-    mine = pc.and_(
-        pc.equal(predictions["split"].cast(pa.string()), split),
-        pc.equal(predictions["classifier"].cast(pa.string()), classifier),
-    )
-    found = predictions.filter(mine)
-    names = ("id", "label", "valid", "original_prediction", "prediction")
-    return {name: found[name].to_numpy(zero_copy_only=False) for name in names}
-
-
 def _answers(table: Mapping[str, np.ndarray], ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of the rows of `ids`, in their order: valid, right on the perturbed image, right on the original."""
-    rows = _of_ids(table, ids)
+    rows = rows_of(table, ids)
     label, valid = rows["label"], rows["valid"].astype(bool)
     return valid, valid & (rows["prediction"] == label), rows["original_prediction"] == label
-
-
-def _of_ids(table: Mapping[str, np.ndarray], ids: np.ndarray) -> dict[str, np.ndarray]:
-    """The rows of `ids`, in their order."""
-    order = np.argsort(table["id"])
-    rows = order[np.searchsorted(table["id"], ids, sorter=order)]
-    return {name: values[rows] for name, values in table.items()}
 
 
 def _fmr(valid: np.ndarray, perturbed: np.ndarray, original: np.ndarray) -> Estimate:

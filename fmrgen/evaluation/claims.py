@@ -1,12 +1,17 @@
-"""Claims that one figure of a study is higher than another, and what becomes of them."""
+"""Claims that one figure of a study is higher than another, or as high, and what becomes of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+from pydantic import Field
+
 from fmrgen.config import StrictConfig
 from fmrgen.errors import UserError
-from fmrgen.evaluation.results import EvaluationResults, Result
+from fmrgen.evaluation.own_splits import rows_of
+from fmrgen.evaluation.rankings import difference
+from fmrgen.evaluation.results import EvaluationData, EvaluationResults, Result, predictions_of
 from fmrgen.intervals import Estimate
 from fmrgen.metrics import COMPARED
 
@@ -17,7 +22,7 @@ Metric = Literal["fmr", "perturbed_accuracy", "standard_accuracy", "validation_r
 
 
 class Claim(StrictConfig):
-    """That one figure is higher than another.
+    """That one figure is higher than another; or that both are alike, `within` so many points.
 
     A figure is `PART/MODEL`, or `PART/MODEL on MODEL` for a split made for another; of a part that attacks the oracle
     `PART/oracle` too.
@@ -27,14 +32,16 @@ class Claim(StrictConfig):
     higher: str
     lower: str
     metric: Metric = "fmr"
+    within: float | None = Field(None, gt=0)
 
 
 @dataclass(frozen=True)
 class ClaimFound:
     """What became of a claim: the two figures, how far they are apart, and whether that is beyond chance.
 
-    A figure is None where no row is valid. The interval of a difference is paired where both are of one part's own
-    splits, else made of the two intervals.
+    A figure is None where no row is valid. The interval of a difference is paired where both are of the same images, be
+    it on one split, on own splits, or on those of two parts; else made of the two intervals. `within` is that of a
+    claim that they are alike.
     """
 
     says: str
@@ -43,6 +50,14 @@ class ClaimFound:
     metric: str
     values: tuple[Estimate | None, Estimate | None]
     apart: Estimate | None
+    within: float | None = None
+
+    @property
+    def least(self) -> float | None:
+        """How far apart figures would have to be for these images to tell, in points."""
+        if self.apart is None or self.apart.low is None or self.apart.high is None:
+            return None
+        return (self.apart.high - self.apart.low) / 2
 
     @property
     def verdict(self) -> str:
@@ -50,7 +65,13 @@ class ClaimFound:
         if self.apart is None:
             return "can't be told"
         low, high = self.apart.low, self.apart.high
-        if low is None or high is None or low <= 0 <= high:
+        if low is None or high is None:
+            return "not decided"
+        if self.within is not None:
+            if -self.within <= low and high <= self.within:
+                return "holds"
+            return "does not hold" if low > self.within or high < -self.within else "not decided"
+        if low <= 0 <= high:
             return "not decided"
         return "holds" if low > 0 else "does not hold"
 
@@ -75,7 +96,7 @@ def find_claim(
     apart = None
     if one is not None and other is not None:
         apart = _paired(claim, evaluations) or _unpaired(one, other)
-    return ClaimFound(claim.says, claim.higher, claim.lower, claim.metric, (one, other), apart)
+    return ClaimFound(claim.says, claim.higher, claim.lower, claim.metric, (one, other), apart, claim.within)
 
 
 def _estimate_of(
@@ -105,9 +126,11 @@ def _result_of(figure: str, evaluations: Mapping[str, EvaluationResults]) -> Res
 
 def _paired(claim: Claim, evaluations: Mapping[str, EvaluationResults]) -> Estimate | None:
     """The difference where both are of one part, and it is known there: on their own splits, or on one."""
-    part = part_and_models(claim.higher)[0]
-    if part not in evaluations or part != part_and_models(claim.lower)[0] or claim.metric not in COMPARED:
+    part, another = (part_and_models(figure)[0] for figure in (claim.higher, claim.lower))
+    if not {part, another} <= evaluations.keys() or claim.metric not in COMPARED:
         return None
+    if part != another:
+        return _paired_across(claim, evaluations)
     one, other = (_result_of(figure, evaluations) for figure in (claim.higher, claim.lower))
     evaluation = evaluations[part]
     if one.split == other.split:
@@ -123,6 +146,23 @@ def _paired(claim: Claim, evaluations: Mapping[str, EvaluationResults]) -> Estim
                 return apart
             return Estimate(-apart.value, -apart.high, -apart.low)
     return None
+
+
+def _paired_across(claim: Claim, evaluations: Mapping[str, EvaluationResults]) -> Estimate | None:
+    """The difference between two parts, over the images that both have; None where their rows are not at hand."""
+    columns = []
+    for figure in (claim.higher, claim.lower):
+        evaluation, result = evaluations[part_and_models(figure)[0]], _result_of(figure, evaluations)
+        if not isinstance(evaluation, EvaluationData):
+            return None
+        columns.append(predictions_of(evaluation.predictions, result.split, result.classifier))
+    ids = np.intersect1d(columns[0]["id"], columns[1]["id"])
+    one, other = (rows_of(of, ids) for of in columns)
+    if not len(ids) or not np.array_equal(one["label"], other["label"]):
+        return None
+    found = difference(claim.higher, claim.lower, one, other)
+    apart: Estimate | None = getattr(found, claim.metric)
+    return apart
 
 
 def _unpaired(one: Estimate, other: Estimate) -> Estimate:

@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
 from fmrgen.evaluation.corrected import Corrected
@@ -155,6 +157,17 @@ class EvaluationData(EvaluationResults):
 
     predictions: pa.Table
     samples: dict[str, list[Sample]]
+
+
+def predictions_of(predictions: pa.Table, split: str, classifier: str) -> dict[str, np.ndarray]:
+    """Of the predictions of an evaluation those of one classifier on one split, [N] under their names."""
+    mine = pc.and_(
+        pc.equal(predictions["split"].cast(pa.string()), split),
+        pc.equal(predictions["classifier"].cast(pa.string()), classifier),
+    )
+    found = predictions.filter(mine)
+    names = ("id", "label", "valid", "original_prediction", "prediction")
+    return {name: found[name].to_numpy(zero_copy_only=False) for name in names}
 
 
 @dataclass(frozen=True)

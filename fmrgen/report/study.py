@@ -17,12 +17,19 @@ _NAMES = {metric.field: metric.name for metric in METRICS}
 
 
 def claims_table(claims: Sequence[ClaimFound]) -> Table:
-    """A row for each claim: both figures, how far they are apart, and the verdict."""
+    """A row for each claim: both figures, how far they are apart, how far they would have to be for these images to
+    tell, and the verdict."""
     rows = [
-        [claim.says, _NAMES[claim.metric], *map(format_estimate, (*claim.values, claim.apart)), claim.verdict]
+        [
+            claim.says + ("" if claim.within is None else f" (within {claim.within:g} points)"),
+            _NAMES[claim.metric],
+            *map(format_estimate, (*claim.values, claim.apart)),
+            "n/a" if claim.least is None else f"{claim.least:.1f}",
+            claim.verdict,
+        ]
         for claim in claims
     ]
-    return Table(["claim", "figure", "one", "the other", "apart by", ""], rows)
+    return Table(["claim", "figure", "one", "the other", "apart by", "told from", ""], rows)
 
 
 def own_class_tables(evaluation: EvaluationResults) -> dict[str, Table]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -22,9 +23,12 @@ from safetensors.torch import load_file
 
 from fmrgen.errors import UserError
 from fmrgen.evaluation.claims import Claim, ClaimFound, _unpaired, find_claim
+from fmrgen.evaluation.own_splits import OwnComparison, OwnRank
+from fmrgen.evaluation.results import SCHEMA, EvaluationData, Result
 from fmrgen.intervals import Estimate
 from fmrgen.jobs.study import Study, load_study, run_study, study_lines
 from fmrgen.jobs.study_parts import ComparePart, Cost, Work
+from fmrgen.metrics import summarise
 from fmrgen.recipe import describe_recipes, describe_studies
 from fmrgen.report.study import claims_table
 
@@ -159,7 +163,47 @@ def test_differences_are_paired_where_they_can_be_and_told_with_chance():
     nobody = evaluation({("a", "a"): Estimate(80, 75, 85), ("b", "b"): None})
     found = find_claim(Claim(says="x", higher="p/a", lower="p/b"), {"p": nobody}, {})
     assert found.verdict == "can't be told"
-    assert claims_table([found]).rows == [["x", "FMR", "80.00 [75.0, 85.0]", "n/a", "n/a", "can't be told"]]
+    assert claims_table([found]).rows == [["x", "FMR", "80.00 [75.0, 85.0]", "n/a", "n/a", "n/a", "can't be told"]]
+
+
+@pytest.mark.parametrize(
+    ("apart", "verdict"),
+    [
+        ((2, -3, 7), "holds"),
+        ((12, 9, 15), "does not hold"),
+        ((-12, -15, -9), "does not hold"),
+        ((6, 2, 10), "not decided"),
+    ],
+)
+def test_a_claim_that_figures_are_alike_is_judged_as_that(apart, verdict):
+    estimates = (Estimate(1, 0, 2), Estimate(1, 0, 2))
+    found = ClaimFound("barely affects", "a", "b", "fmr", estimates, Estimate(*apart), 8)
+    assert found.verdict == verdict
+    assert found.least == (apart[2] - apart[1]) / 2
+    (row,) = claims_table([found]).rows
+    assert (row[0], row[-1]) == ("barely affects (within 8 points)", verdict)
+
+
+def test_parts_of_the_same_images_are_paired():
+    """Two parts that differ on three of 200 images: an interval of a few points, and not of two times six."""
+    right = np.random.default_rng(0).random(200) < 0.7
+    changed = right.copy()
+    changed[np.flatnonzero(right)[:3]] = False
+
+    def part(answers):
+        columns = {"id": np.arange(200), "label": np.zeros(200, int), "valid": np.ones(200, bool)}
+        columns |= {"original_prediction": np.zeros(200, int), "prediction": (~answers).astype(int)}
+        names = pa.table({"split": ["x:a"] * 200, "classifier": ["a"] * 200, **columns})
+        result = Result("x:a", "a", True, summarise(columns), [], [])
+        own = OwnComparison(200, [OwnRank("x:a", "a", 1, 1)], [])
+        told = {"schema": SCHEMA, "splits": [], "classifiers": [], "results": [result], "comparisons": [], "own": own}
+        return EvaluationData(**told, predictions=names, samples={})
+
+    parts = {"p": part(right), "q": part(changed)}
+    found = find_claim(Claim(says="x", higher="p/a", lower="q/a"), parts, {})
+    assert found.apart.value == pytest.approx(1.5)
+    assert found.least < 2.5
+    assert found.verdict == "holds"
 
 
 def test_rankings_under_several_generators_are_compared(monkeypatch):
