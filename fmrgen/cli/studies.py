@@ -78,6 +78,7 @@ def compare(
     from fmrgen.recipe import load_classifiers, load_recipe
 
     named, formats = load_classifiers(classifiers), plot_formats(plots)
+    others = others or []
     choices = [choice.strip() for choice in robust_to.split(",") if choice.strip()]
     if not others and not choices:
         loaded = load_recipe(recipe, limited(limit, overrides))
@@ -86,10 +87,10 @@ def compare(
         if as_json and is_first_process():
             print(evaluation.to_json(), end="")
         return
-    recipes = {Path(one).stem: load_recipe(one, limited(limit, overrides)) for one in (recipe, *(others or []))}
+    recipes = {Path(one).stem: load_recipe(one, limited(limit, overrides)) for one in (recipe, *others)}
     for loaded in recipes.values():
         check_places(loaded)
-    if len(recipes) <= len(others or []):
+    if len(recipes) <= len(others):
         raise UserError("--with: two recipes have one name; give their files different ones")
     if choices:
         from fmrgen.jobs.compare import variants

@@ -16,11 +16,10 @@ from fmrgen.engine.images import StraightThroughBytes, as_float32
 from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle, Originals
 from fmrgen.engine.objectives import OBJECTIVES
 from fmrgen.engine.options import PerturbOptions
-from fmrgen.engine.slots import PassOutput, Slots, first_fault
+from fmrgen.engine.slots import OF_LOGITS, PassOutput, Slots, first_fault
 from fmrgen.errors import UserError, one_line
 
-_OF_LOGITS = ("prediction", "loss", "objective")
-MEASURES = ("score", "probability", "oracle_label", *_OF_LOGITS)
+MEASURES = ("score", "probability", "oracle_label", *OF_LOGITS)
 OF_MEMBERS = ("member_label", "member_probability", "member_score")  # of a panel's members, [B, M]
 _PGD_STEPS = 10  # of an attack that latents start from
 ENCODED_TOGETHER = 16  # at most so many images are encoded together
@@ -106,7 +105,7 @@ class Models:
             return
         for rows, padded in self._in_groups(slots):
             found = self._in_parts_that_fit(self._classify, state["image"][padded], state["label"][padded])
-            for name, values in zip(_OF_LOGITS, found, strict=True):
+            for name, values in zip(OF_LOGITS, found, strict=True):
                 state[name][rows] = values[: len(rows)]
             state.correct_last_entry(rows)
 
@@ -116,7 +115,7 @@ class Models:
 
     def _of_logits(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         losses = cross_entropy(logits, labels, reduction="none")
-        return dict(zip(_OF_LOGITS, (logits.argmax(1), losses, self.objective(logits, labels)), strict=True))
+        return dict(zip(OF_LOGITS, (logits.argmax(1), losses, self.objective(logits, labels)), strict=True))
 
     def _logits(self, images: Tensor) -> Tensor:
         """What the classifier says of images [B, 3, H, W]: [B, K], as exact as the images are.

@@ -13,6 +13,7 @@ from fmrgen.records import Perturbed, StopReason
 _FEWEST, _STEP = 16, 8  # of many slots, as the last images end: with other numbers kernels round last bits differently
 _ENDS = tuple(StopReason)
 _UNFINISHED = -1
+OF_LOGITS = ("prediction", "loss", "objective")  # what a classifier's logits of an image come to
 PARTS = ("generator", "classifier", "oracle", "gradient")  # what may be no number
 _NO_FAULT = -1
 _LABELS = ("oracle_label", "prediction")
@@ -221,7 +222,7 @@ class Slots:
     def correct_last_entry(self, slots: list[int]) -> None:
         """Makes the last entries of `slots` those of their stored images, which were measured again."""
         stored = self["accepted"][slots]
-        for name in ("prediction", "loss", "objective"):
+        for name in OF_LOGITS:
             steps = self[_OF_STEPS[name]]
             steps[slots, stored] = torch.where(stored > 0, self[name][slots], steps[slots, stored])
 

@@ -9,10 +9,10 @@ import numpy as np
 from scipy.optimize import lsq_linear
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation.own_splits import rows_of
+from fmrgen.evaluation.own_splits import fmr_and_influence, rows_of
 from fmrgen.evaluation.results import EvaluationData, predictions_of
 from fmrgen.evaluation.simultaneous import above
-from fmrgen.intervals import Estimate, foundation_model_robustness, ratio_and_influence
+from fmrgen.intervals import Estimate, foundation_model_robustness
 
 _MOST_VERTICES = 1 << 14
 _FEWEST_CLASSIFIERS = 3  # two have but one order and the other
@@ -107,11 +107,11 @@ def agreement(evaluations: Mapping[str, EvaluationData], *, seed: int = 0) -> Ag
             common = np.intersect1d(common, table["id"])
     if not len(common):
         raise UserError("the splits have no images in common; let their recipes have one source")
-    labels = [rows_of(table, common)["label"] for row in tables for table in row]
+    rows = [[rows_of(table, common) for table in row] for row in tables]
+    labels = [of["label"] for row in rows for of in row]
     if any(not np.array_equal(other, labels[0]) for other in labels[1:]):
         raise UserError("the splits have other labels for the same ids; let their recipes have one source")
-    answers = [[_answers(table, common) for table in row] for row in tables]
-    known = [[ratio_and_influence(right, valid, original) for valid, right, original in row] for row in answers]
+    known = [[fmr_and_influence(of) for of in row] for row in rows]
     if any(one is None for row in known for one in row):
         raise UserError("a classifier has no FMR on the images in common; none of its rows there is valid")
     values = [np.array([one[0] for one in row if one is not None]) for row in known]
@@ -123,7 +123,7 @@ def agreement(evaluations: Mapping[str, EvaluationData], *, seed: int = 0) -> Ag
         generators=names,
         classifiers=classifiers,
         rows=len(common),
-        fmr=[[_fmr(*told) for told in row] for row in answers],
+        fmr=[[_fmr(of) for of in row] for row in rows],
         orders=[
             OrderOfTwo(
                 classifiers[a],
@@ -158,16 +158,11 @@ def _own_splits(evaluation: EvaluationData) -> dict[str, str]:
     return {place.classifier: place.split for place in ranking if place.best is not None}
 
 
-def _answers(table: Mapping[str, np.ndarray], ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the rows of `ids`, in their order: valid, right on the perturbed image, right on the original."""
-    rows = rows_of(table, ids)
-    label, valid = rows["label"], rows["valid"].astype(bool)
-    return valid, valid & (rows["prediction"] == label), rows["original_prediction"] == label
-
-
-def _fmr(valid: np.ndarray, perturbed: np.ndarray, original: np.ndarray) -> Estimate:
+def _fmr(columns: Mapping[str, np.ndarray]) -> Estimate:
     """As everywhere, with an interval where none or all are right too."""
-    found, _ = foundation_model_robustness(perturbed, valid, original)
+    label, valid = columns["label"], columns["valid"].astype(bool)
+    original = columns["original_prediction"] == label
+    found, _ = foundation_model_robustness(columns["prediction"] == label, valid, original)
     assert found is not None  # else the classifier would have no rank
     return found
 
@@ -201,7 +196,6 @@ def _concordance(observed: np.ndarray, told: np.ndarray) -> Estimate:
     ties = float((alike**2 - 1).sum())
     most = generators**2 * (classifiers**3 - classifiers) / 3  # of true orders, which have no ties
     untied = most - generators * ties / 3
-
     found = np.array([observed[:, a, b].sum() for a, b in pairs])
     certain = np.array([told[:, a, b].sum() for a, b in pairs], dtype=float)
     open_ = np.array([(told[:, a, b] == 0).sum() for a, b in pairs], dtype=float)

@@ -79,7 +79,7 @@ def compare_own(
     if not len(common):
         return None
     aligned = [rows_of(columns, common) for _, _, columns in own]
-    fmr = [_fmr_of(columns) for columns in aligned]
+    fmr = [fmr_and_influence(columns) for columns in aligned]
     intervals = _rank_intervals(fmr)
     ranks = [
         OwnRank(split, classifier, *(interval or (None, None)))
@@ -98,7 +98,7 @@ def compare_own(
 def _spreads(own: Sequence[tuple[str, str, Mapping[str, np.ndarray]]]) -> list[Spread]:
     found: dict[str, dict[str, float]] = {}
     for split, classifier, columns in own:
-        if (fmr := _fmr_of(columns)) is not None:
+        if (fmr := fmr_and_influence(columns)) is not None:
             found.setdefault(classifier, {})[split] = fmr[0]
     return [
         Spread(classifier, list(of), list(of.values()), float(np.mean(values)), float(np.std(values, ddof=1)))
@@ -114,7 +114,7 @@ def rows_of(columns: Mapping[str, np.ndarray], ids: np.ndarray) -> dict[str, np.
     return {name: values[rows] for name, values in columns.items()}
 
 
-def _fmr_of(columns: Mapping[str, np.ndarray]) -> tuple[float, np.ndarray] | None:
+def fmr_and_influence(columns: Mapping[str, np.ndarray]) -> tuple[float, np.ndarray] | None:
     """FMR, and the influence of each row on it [N]."""
     if "original_prediction" not in columns or "valid" not in columns:
         return None
