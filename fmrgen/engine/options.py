@@ -105,6 +105,11 @@ class PerturbOptions:
             raise ValueError(f"slots must be auto or from 1 to {_MOST_SLOTS:,}, not {self.slots}")
 
     @property
+    def is_guided(self) -> bool:
+        """Whether the first step is along the gradient, and nothing else."""
+        return self.update != "random" and not self.start_noise
+
+    @property
     def can_be_controlled(self) -> bool:
         """Whether steps are guided, and all of a row from one encoding."""
         return self.update != "random" and not self.reencode

@@ -31,6 +31,7 @@ from fmrgen.storage.shards import SplitFolder
 from fmrgen.weights.digest import weights_sha256
 
 _SATURATED = 95.0  # percent
+_ONE_NETWORK = "baseline and candidate are one network: they have the same weights and give the same answers"
 _OF_OWN = ("id", "label", "valid", "prediction", "original_prediction")  # columns
 _FIRST = 500  # rows of the first look; each further one takes as many as all before it
 
@@ -104,13 +105,18 @@ def gate(
         if faults or one_network or decide(drops_of(old, new), max_drop / 100)[0] != "undecided":
             break
     found = gate_of_rows(old, new, columns["label"][order[:stop]], list(labels.names), max_drop, len(order))
+    return _concluded(found, faults, one_network, [*_notes(opened, models), *_saturated(found)], standard)
+
+
+def _concluded(found: Gate, faults: list[str], one_network: bool, notes: list[str], standard: dict[str, float]) -> Gate:
+    """What was found of the rows, unless one of the two does not work, or both are one; with what is to be known."""
     if faults:
-        found = replace(found, verdict="invalid", rows_more=None, classes=[])
+        found, notes = replace(found, verdict="invalid", rows_more=None, classes=[]), faults
     elif one_network:
-        found = replace(found, verdict="undecided", rows_more=None)
+        found, notes = replace(found, verdict="undecided", rows_more=None), [_ONE_NETWORK]
     return replace(
         found,
-        notes=faults or [*_notes(opened, models, one_network), *_saturated(found, one_network)],
+        notes=notes,
         baseline_standard=standard.get("baseline"),
         candidate_standard=standard.get("candidate"),
     )
@@ -142,7 +148,8 @@ def gate_on_own_splits(
         on_note: told, in a line, what was found while splits were made.
 
     Returns:
-        The verdict; `invalid` also where the gradient of one of the two is masked: its own images are harmless then.
+        The verdict, as of `gate`; `invalid` also where the gradient of one of the two is masked: its own images are
+        harmless then.
 
     Raises:
         UserError: what `generate` raises, or no original has a valid image in both.
@@ -152,6 +159,7 @@ def gate_on_own_splits(
     columns: dict[str, dict[str, np.ndarray]] = {}
     faults: list[str] = []
     standard: dict[str, float] = {}
+    digests: set[str | None] = set()
     for name, made in zip(sections, own_recipes(recipe, sections), strict=True):
         with job_progress(made) as on_progress:
             summary = make_split(made, output, on_progress=on_progress, on_note=on_note)
@@ -161,7 +169,8 @@ def gate_on_own_splits(
         columns[name] = {column: table[column].to_numpy() for column in table.column_names}
         said = {name: {"original": columns[name]["original_prediction"]}}
         faults += _faults(said, columns[name]["label"], len(provenance.labels))
-        if has_masked_gradient(summary):
+        digests.add(provenance.weights_sha256.classifier)
+        if provenance.recipe.perturb.is_guided and has_masked_gradient(summary):
             faults.append(f"the gradient of the {name} is masked: its own images are harmless, whatever it is worth")
         if summary.standard_accuracy is not None:
             standard[name] = summary.standard_accuracy.value
@@ -172,14 +181,9 @@ def gate_on_own_splits(
     aligned = {name: rows_of(of, common) for name, of in columns.items()}
     old, new = (aligned[name]["prediction"] == aligned[name]["label"] for name in ("baseline", "candidate"))
     found = gate_of_rows(old, new, aligned["baseline"]["label"], list(provenance.labels), max_drop, len(common))
-    if faults:
-        found = replace(found, verdict="invalid", rows_more=None, classes=[])
-    return replace(
-        found,
-        notes=faults,
-        baseline_standard=standard.get("baseline"),
-        candidate_standard=standard.get("candidate"),
-    )
+    said_alike = all(np.array_equal(aligned["baseline"][name], aligned["candidate"][name]) for name in _OF_OWN)
+    one_network = said_alike and len(digests) == 1 and None not in digests
+    return _concluded(found, faults, one_network, [], standard)
 
 
 def check_max_drop(max_drop: float) -> None:
@@ -188,9 +192,9 @@ def check_max_drop(max_drop: float) -> None:
         raise UserError(f"{option('max-drop', 'max_drop')}: must be points from 0 to less than 100, not {max_drop}")
 
 
-def _saturated(found: Gate, one_network: bool) -> list[str]:
+def _saturated(found: Gate) -> list[str]:
     """A note where the images hardly fool either, so that what a candidate lost can't be seen."""
-    if one_network or min(found.baseline, found.candidate) < _SATURATED:
+    if min(found.baseline, found.candidate) < _SATURATED:
         return []
     return [
         f"both are right on more than {_SATURATED:.0f} % of the images, which hardly fool either: a drop can't show; "
@@ -223,10 +227,8 @@ def _faults(said: Predictions, labels: np.ndarray, classes: int) -> list[str]:
     return found
 
 
-def _notes(opened: OpenedSplit, models: list[NamedClassifier], one_network: bool) -> list[str]:
-    """What a verdict is worth where the two are one, or on a split that was made against one of them."""
-    if one_network:
-        return ["baseline and candidate are one network: they have the same weights and give the same answers"]
+def _notes(opened: OpenedSplit, models: list[NamedClassifier]) -> list[str]:
+    """What a verdict is worth on a split that was made against one of the two."""
     recorded = None if opened.provenance is None else opened.provenance.weights_sha256.classifier
     own = [model.name for model in models if recorded is not None and has_weights(model.module, recorded)]
     meanings = {

@@ -256,7 +256,7 @@ def _gradient_warnings(
             "gradient says (on plain reconstructions, and on images that steps led to): it is rounded, or hands over "
             "another gradient than its own, and looks more robust than it is"
         )
-    if options.can_be_controlled and (about := masking_caution(guided)) is not None:
+    if options.is_guided and (about := masking_caution(guided)) is not None:
         found.append(about)
     return found
 

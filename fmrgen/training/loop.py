@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -65,7 +65,7 @@ def train(
         raise UserError(
             f"schedule.batch_size: {schedule.batch_size} images can't be shared by {processes.size} processes"
         )
-    with _threads(schedule.threads):
+    with _threads(schedule.threads) if processes.device.type == "cpu" else nullcontext():
         of_first: dict[str, float] = processes.gather(
             _train(recipe, folder, Path(output), processes, progress, trackers, on_note)
         )[0]

@@ -309,11 +309,13 @@ def test_each_on_its_own_split(tmp_path, capsys):
     assert "fail: less robust" in capsys.readouterr().out
 
 
-def test_a_masked_gradient_gates_nothing_on_own_splits(tmp_path, capsys):
+def test_a_masked_gradient_and_one_network_gate_nothing_on_own_splits(tmp_path, capsys):
     (tmp_path / "few.yaml").write_text("{extends: mnist-lenet, perturb: {budget: 2, step_size: 0.1}}")
     job = ["gate", "--recipe", tmp_path / "few.yaml", "--limit", "30", "--max-drop", "2", "--baseline", LENET]
     masked = "{kind: module, target: 'masked_networks:reversed_gradient'}"
     assert run(*job, "--candidate", masked, "-o", tmp_path / "out") == 2
     assert "the gradient of the candidate is masked" in capsys.readouterr().err
+    assert run(*job, "--candidate", LENET, "-o", tmp_path / "one") == 3
+    assert "baseline and candidate are one network" in capsys.readouterr().err
     assert run(*job, "split", "--candidate", masked) == 2
     assert "name a SPLIT, or pass --recipe RECIPE" in capsys.readouterr().err
