@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -12,7 +13,8 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.own_splits import rows_of
 from fmrgen.evaluation.rankings import difference
 from fmrgen.evaluation.results import EvaluationData, EvaluationResults, Result, predictions_of
-from fmrgen.intervals import Estimate
+from fmrgen.evaluation.trainings import compare_trainings, mean_of_trainings
+from fmrgen.intervals import Estimate, ratio_and_influence
 from fmrgen.metrics import COMPARED
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ class ClaimFound:
 
     A figure is None where no row is valid. The interval of a difference is paired where both are of the same images, be
     it on one split, on own splits, or on those of two parts; else made of the two intervals. `within` is that of a
-    claim that they are alike.
+    claim that they are alike. `trainings` is how many each figure is the mean of, the fewer of both; where it is more
+    than one trainings are a sample too.
     """
 
     says: str
@@ -51,6 +54,7 @@ class ClaimFound:
     values: tuple[Estimate | None, Estimate | None]
     apart: Estimate | None
     within: float | None = None
+    trainings: int = 1
 
     @property
     def least(self) -> float | None:
@@ -92,6 +96,11 @@ def find_claim(
     Raises:
         UserError: a figure is not known.
     """
+    networks = [_networks(figure, evaluations) for figure in (claim.higher, claim.lower)]
+    if any(len(of_figure) > 1 for of_figure in networks):
+        values, apart = _over_trainings(claim, networks, evaluations)
+        fewest = min(map(len, networks))
+        return ClaimFound(claim.says, claim.higher, claim.lower, claim.metric, values, apart, claim.within, fewest)
     one, other = (_estimate_of(figure, claim.metric, evaluations, attacked) for figure in (claim.higher, claim.lower))
     apart = None
     if one is not None and other is not None:
@@ -113,15 +122,105 @@ def _estimate_of(
     return estimate
 
 
-def _result_of(figure: str, evaluations: Mapping[str, EvaluationResults]) -> Result:
-    """The result that `PART/MODEL` or `PART/MODEL on MODEL` stands for."""
+@dataclass(frozen=True)
+class _Network:
+    """A classifier on a split of an evaluation."""
+
+    evaluation: EvaluationResults
+    result: Result
+
+    def rows(self, figure: str) -> dict[str, np.ndarray]:
+        """What it answered, [N] under their names. Raises UserError where only figures are at hand."""
+        if not isinstance(self.evaluation, EvaluationData):
+            raise UserError(f"{figure}: trainings are compared row by row, and the rows are not at hand")
+        return predictions_of(self.evaluation.predictions, self.result.split, self.result.classifier)
+
+
+def _networks(figure: str, evaluations: Mapping[str, EvaluationResults]) -> list[_Network]:
+    """What `PART/MODEL` or `PART/MODEL on MODEL` stands for: several where a model was trained more than once, the
+    first on the split of the first, and so on. None of a part that is no comparison."""
     part, models = part_and_models(figure)
-    model, made_for = models[0], models[-1]
+    if part not in evaluations:
+        return []
     evaluation = evaluations[part]
     own = {place.classifier: place.split for place in (evaluation.own.ranking if evaluation.own else [])}
-    if made_for not in own:
-        raise UserError(f"{figure}: {made_for} was not found to be the classifier of its own split")
-    return evaluation.result(own[made_for], model)
+    trained = [
+        [one.name for one in evaluation.classifiers if one.training_of == model] or [model]
+        for model in (models[0], models[-1])
+    ]
+    most = max(map(len, trained))
+    trained = [names * most if len(names) == 1 else names for names in trained]
+    if len(trained[0]) != len(trained[1]):
+        raise UserError(f"{figure}: {models[0]} was trained {len(trained[0])} times, {models[-1]} {len(trained[1])}")
+    for made_for in trained[1]:
+        if made_for not in own:
+            raise UserError(f"{figure}: {made_for} was not found to be the classifier of its own split")
+    return [
+        _Network(evaluation, evaluation.result(own[made_for], model)) for model, made_for in zip(*trained, strict=True)
+    ]
+
+
+def _result_of(figure: str, evaluations: Mapping[str, EvaluationResults]) -> Result:
+    """The result of a figure that stands for one network."""
+    return _networks(figure, evaluations)[0].result
+
+
+def _over_trainings(
+    claim: Claim, networks: Sequence[list[_Network]], evaluations: Mapping[str, EvaluationResults]
+) -> tuple[tuple[Estimate | None, Estimate | None], Estimate | None]:
+    """Both figures of a claim and their difference, where one is of several trainings.
+
+    Where a model is part of both figures they are compared training by training: what its training adds to both is no
+    difference. Else the trainings of all models on their own splits say together how far trainings vary, or of these
+    two where they are not such.
+    """
+    figures = dict(zip((claim.higher, claim.lower), networks, strict=True))
+    parts, models = zip(*map(part_and_models, figures), strict=True)
+    by_number = bool({*models[0]} & {*models[1]}) and len(networks[0]) == len(networks[1])
+    if not by_number and parts[0] == parts[1] and len(models[0]) == len(models[1]) == 1:
+        everyone = {one.training_of or one.name: 0 for one in evaluations[parts[0]].classifiers}
+        figures |= {figure: _networks(figure, evaluations) for name in everyone if (figure := f"{parts[0]}/{name}")}
+    values = _values(claim.metric, figures)
+    higher, lower = values[claim.higher], values[claim.lower]
+    if not higher or not lower:
+        return (None, None), None
+    if by_number:
+        apart = [
+            (one - other, of_one - of_other) for (one, of_one), (other, of_other) in zip(higher, lower, strict=True)
+        ]
+        return (mean_of_trainings(higher), mean_of_trainings(lower)), mean_of_trainings(apart)
+    each = {f"{figure} {number}": value for figure, of in values.items() for number, value in enumerate(of)}
+    groups = {figure: [f"{figure} {number}" for number in range(len(of))] for figure, of in values.items()}
+    found = compare_trainings(each, groups)
+    if found is None:
+        return (None, None), None
+    means = {group.name: group.mean for group in found.groups}
+    pair = next(pair for pair in found.differences if {pair.first, pair.second} == {claim.higher, claim.lower})
+    return (means[claim.higher], means[claim.lower]), _turned(pair.fmr, pair.first != claim.higher)
+
+
+def _values(metric: str, figures: Mapping[str, Sequence[_Network]]) -> dict[str, list[tuple[float, np.ndarray]]]:
+    """The metric of each network of each figure and the influence of every row on it, over the rows that all have;
+    nothing of a figure of which a network has none."""
+    columns = {figure: [network.rows(figure) for network in networks] for figure, networks in figures.items()}
+    ids = reduce(np.intersect1d, (of["id"] for each in columns.values() for of in each))
+    found = {
+        figure: [_metric_and_influence(metric, rows_of(of, ids)) for of in each] for figure, each in columns.items()
+    }
+    return {figure: [one for one in each if one is not None and None not in each] for figure, each in found.items()}
+
+
+def _metric_and_influence(metric: str, columns: Mapping[str, np.ndarray]) -> tuple[float, np.ndarray] | None:
+    """All metrics of rows are ratios: of `part` among some rows, in percent of `whole` in all."""
+    label, every = columns["label"], np.ones(len(columns["label"]), bool)
+    valid, original = columns["valid"].astype(bool), columns["original_prediction"] == label
+    part, among, whole = {
+        "fmr": (columns["prediction"] == label, valid, original),
+        "perturbed_accuracy": (columns["prediction"] == label, valid, every),
+        "standard_accuracy": (original, every, every),
+        "validation_rate": (valid, every, every),
+    }[metric]
+    return ratio_and_influence(part, among, whole)
 
 
 def _paired(claim: Claim, evaluations: Mapping[str, EvaluationResults]) -> Estimate | None:
@@ -141,11 +240,16 @@ def _paired(claim: Claim, evaluations: Mapping[str, EvaluationResults]) -> Estim
         return None
     for pair in pairs:
         if {pair.first, pair.second} == {one.classifier, other.classifier}:
-            apart: Estimate | None = getattr(pair, claim.metric)
-            if apart is None or pair.first == one.classifier or apart.low is None or apart.high is None:
-                return apart
-            return Estimate(-apart.value, -apart.high, -apart.low)
+            return _turned(getattr(pair, claim.metric), pair.first != one.classifier)
     return None
+
+
+def _turned(apart: Estimate | None, turn: bool) -> Estimate | None:
+    """A difference, or that of the other from the one."""
+    if apart is None or not turn:
+        return apart
+    ends = (None, None) if apart.low is None or apart.high is None else (-apart.high, -apart.low)
+    return Estimate(-apart.value, *ends)
 
 
 def _paired_across(claim: Claim, evaluations: Mapping[str, EvaluationResults]) -> Estimate | None:

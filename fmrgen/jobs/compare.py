@@ -79,10 +79,10 @@ def compare(
     Raises:
         UserError: fewer than two classifiers, or what `generate` and `evaluate` raise.
     """
-    if not isinstance(classifiers, Mapping) or len(classifiers) < 2:
+    each = each_training(classifiers) if isinstance(classifiers, Mapping) else {}
+    if len(each) < 2:
         few = "a comparison needs at least two"
         raise UserError(option(f"classifier: {few}", f"classifiers: {few}, by their names: {{'a': net, 'b': other}}"))
-    each = each_training(classifiers)
     sections = {name: classifier_section(given) for name, (given, _) in each.items()}
     recipe = recipe_of(
         source,

@@ -3,7 +3,7 @@
 A study that was killed goes on when it is run again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from fmrgen.config import StrictConfig
 from fmrgen.errors import UserError
 from fmrgen.evaluation.claims import Claim, ClaimFound, find_claim, part_and_models
-from fmrgen.jobs.study_parts import AttackOraclePart, ComparePart, Part, SparsifyPart, Work
+from fmrgen.jobs.study_parts import AttackOraclePart, ComparePart, Part, SparsifyPart, TrainPart, Work
 from fmrgen.recipe import STUDIES, load_config
 from fmrgen.recipe_files import check_reference
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fmrgen.report.tables import Table
 
 Scale = Literal["small", "full"]
+_FEWEST_COMPARED = 2
 _FEWEST_RANKED = 2  # comparisons, and models but one: of two there are but one order and the other
 
 
@@ -41,6 +42,10 @@ class StudyScale(StrictConfig):
         parts = {part.name: part for part in self.parts}
         if len(parts) < len(self.parts):
             raise ValueError("parts: two have one name")
+        trained = self.trainings
+        for part in self.parts:
+            if isinstance(part, ComparePart) and sum(trained.get(model, 1) for model in part.models) < _FEWEST_COMPARED:
+                raise ValueError(f"{part.name}: compares two models or more, or a model of several trainings")
         for claim in self.claims:
             for figure in (claim.higher, claim.lower):
                 name, judges = part_and_models(figure)
@@ -50,6 +55,8 @@ class StudyScale(StrictConfig):
                     raise ValueError(f"claims: {figure}: {name} tells no {claim.metric}")
                 if unknown := [judge for judge in judges if judge not in parts[name].judges]:
                     raise ValueError(f"claims: {figure}: {name} has no model {unknown[0]}")
+                if claim.metric == "attacked_accuracy" and any(judge in trained for judge in judges):
+                    raise ValueError(f"claims: {figure}: attacked_accuracy is not compared over trainings")
         for name in self.agreement:
             compared = parts.get(name)
             if not isinstance(compared, ComparePart):
@@ -59,6 +66,11 @@ class StudyScale(StrictConfig):
                     f"agreement: needs two comparisons and three models; {name} has {len(compared.models)}"
                 )
         return self
+
+    @property
+    def trainings(self) -> dict[str, int]:
+        """How often each model is trained that is trained more than once."""
+        return {part.name: part.trainings for part in self.parts if isinstance(part, TrainPart) and part.trainings > 1}
 
 
 class Study(StrictConfig):
@@ -174,6 +186,7 @@ def run_study(study: Study, scale: Scale, work: Work) -> StudyFound:
     from fmrgen.evaluation.agreement import agreement
 
     chosen = study.at(scale)
+    work = replace(work, trainings=chosen.trainings)
     evaluations, attacked, masks, agreed = {}, {}, {}, None
     for part in chosen.parts:
         if isinstance(part, ComparePart):
@@ -196,5 +209,6 @@ def run_study(study: Study, scale: Scale, work: Work) -> StudyFound:
 def study_lines(study: Study, scale: Scale, work: Work) -> list[str]:
     """The notes of a study and what its parts would do. Raises UserError as `run_study` does at its start."""
     chosen = study.at(scale)
+    work = replace(work, trainings=chosen.trainings)
     time = [f"takes about {chosen.minutes} minutes on two CPU cores"] if chosen.minutes else []
     return [*time, *chosen.notes, *(line for part in chosen.parts for line in part.lines(work))]

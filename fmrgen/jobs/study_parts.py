@@ -4,9 +4,10 @@ Jobs are imported where they run: a mistake in a study is told at once.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ from fmrgen.distributed.rank import is_first_process
 from fmrgen.engine.attacks import attack_of_short_form, radius
 from fmrgen.errors import UserError
 from fmrgen.recipe import Recipe, load_classifiers, load_recipe
-from fmrgen.training.recipe import load_train_recipe
+from fmrgen.training.recipe import TrainRecipe, load_train_recipe
 
 if TYPE_CHECKING:
     from fmrgen.evaluation.attacked import AttackedJudge
@@ -40,12 +41,14 @@ class Work:
         folder: of the study: models in `models`, each other part under its name.
         change: of all recipes but those of training, `section.key=value` each.
         bar: makes, for what is at work, what is told how far it is.
+        trainings: of the models that are trained more than once, by their names.
         job_progress, on_rows, on_note: as for `compare`.
     """
 
     folder: Path
     change: list[str]
     bar: Bar
+    trainings: Mapping[str, int] = field(default_factory=dict)
     job_progress: "JobProgress | None" = None
     on_rows: "OnRows | None" = None
     on_note: Callable[[str], None] = print
@@ -55,12 +58,20 @@ class Work:
         return text.replace("{output}", str(self.folder))
 
     def model(self, text: str) -> str:
-        """`NAME=…` of a model: one that the study trains is called by its name alone."""
-        return self.told(text) if "=" in text else f"{text}={self.folder / 'models' / text}"
+        """`NAME=…` of a model: one that the study trains is called by its name alone, and stands for its trainings."""
+        if "=" in text:
+            return self.told(text)
+        return f"{text}={','.join(str(self.folder / 'models' / one) for one in names_of(text, self.trainings))}"
 
     def recipe(self, reference: str, change: list[str]) -> Recipe:
         """A recipe with the part's changes, and those of all parts after them."""
         return load_recipe(reference, [*map(self.told, change), *self.change])
+
+
+def names_of(model: str, trainings: Mapping[str, int]) -> list[str]:
+    """The networks that a model's name stands for: of three trainings `NAME-1`, `NAME-2` and `NAME-3`."""
+    several = trainings.get(model, 1)
+    return [model] if several == 1 else [f"{model}-{number}" for number in range(1, several + 1)]
 
 
 class StudyPart(StrictConfig, ABC):
@@ -90,20 +101,35 @@ class StudyPart(StrictConfig, ABC):
 
 
 class TrainPart(StudyPart):
-    """A model to train: a recipe of training, some of it changed."""
+    """A model to train: a recipe of training, some of it changed.
+
+    Several `trainings` have seeds one after another; `{training}` stands for the number of each, from 1, in changes.
+    """
 
     train: str
+    trainings: int = Field(1, ge=1)
 
     def run(self, work: Work) -> None:
         from fmrgen.training.loop import train
 
-        recipe = load_train_recipe(self.train, [*map(work.told, self.change)])
-        with work.bar(f"train {self.name}") as on_step:
-            train(recipe, work.folder / "models" / self.name, lambda step, steps, loss: on_step(step, steps))
+        for number, name in enumerate(names_of(self.name, {self.name: self.trainings}), 1):
+            with work.bar(f"train {name}") as on_step:
+                train(self._recipe(work, number), work.folder / "models" / name, partial(_tell_step, on_step))
 
     def lines(self, work: Work) -> list[str]:
-        schedule = load_train_recipe(self.train, [*map(work.told, self.change)]).schedule
-        return [f"train {self.name}: {self.train}, {schedule.steps:,} steps of {schedule.batch_size} images"]
+        schedule = self._recipe(work, 1).schedule
+        times = f", {self.trainings} times" if self.trainings > 1 else ""
+        return [f"train {self.name}: {self.train}, {schedule.steps:,} steps of {schedule.batch_size} images{times}"]
+
+    def _recipe(self, work: Work, number: int) -> TrainRecipe:
+        change = [work.told(text).replace("{training}", str(number)) for text in self.change]
+        recipe = load_train_recipe(self.train, change)
+        seed = recipe.schedule.seed + number - 1
+        return recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"seed": seed})})
+
+
+def _tell_step(on_step: Callable[[int, int | None], None], step: int, steps: int, loss: float) -> None:
+    on_step(step, steps)
 
 
 class Cost(StrictConfig):
@@ -138,7 +164,7 @@ class ComparePart(StudyPart):
     """
 
     compare: str
-    models: list[str] = Field(min_length=2)
+    models: list[str] = Field(min_length=1)
     attack: str | None = None
     cost: Cost | None = None
 
@@ -171,7 +197,7 @@ class ComparePart(StudyPart):
 
     def lines(self, work: Work) -> list[str]:
         recipe = work.recipe(self.compare, self.change)
-        splits, models = len(self.models), ", ".join(self.models)
+        splits, models = sum(work.trainings.get(model, 1) for model in self.models), ", ".join(self.models)
         lines = [f"compare {self.name}: {self.compare}, {splits} splits of {_images_of(recipe)}: {models}"]
         lines += _places(recipe)
         return lines if self.cost is None else [*lines, self.cost.line(splits, recipe.perturb.budget)]

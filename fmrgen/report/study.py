@@ -22,7 +22,7 @@ def claims_table(claims: Sequence[ClaimFound]) -> Table:
     rows = [
         [
             claim.says + ("" if claim.within is None else f" (within {claim.within:g} points)"),
-            _NAMES[claim.metric],
+            _NAMES[claim.metric] + (f", mean of {claim.trainings} trainings" if claim.trainings > 1 else ""),
             *map(format_estimate, (*claim.values, claim.apart)),
             "n/a" if claim.least is None else f"{claim.least:.1f}",
             claim.verdict,

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from fmrgen.errors import UserError
 from fmrgen.evaluation.claims import Claim, ClaimFound, _unpaired, find_claim
 from fmrgen.evaluation.own_splits import OwnComparison, OwnRank
-from fmrgen.evaluation.results import SCHEMA, EvaluationData, Result
+from fmrgen.evaluation.results import SCHEMA, EvaluatedClassifier, EvaluationData, Result
 from fmrgen.intervals import Estimate
 from fmrgen.jobs.study import Study, load_study, run_study, study_lines
 from fmrgen.jobs.study_parts import ComparePart, Cost, Work
@@ -51,6 +51,7 @@ small:
     - {attack_oracle: mnist-lenet, name: attack, change: [source.limit=8], models: [brief], steps: 2, epsilon: 8/255}
     - train: train/mnist-lenet
       name: copied
+      trainings: 2
       change: [schedule.steps=2, source.split=test, source.limit=40, test.limit=20, "copies={output}/splits:mnist/shipped"]
   claims:
     - {says: the shipped one stands its own images better, higher: splits/shipped, lower: splits/brief}
@@ -83,7 +84,7 @@ def test_killed_again_and_again(tmp_path, capsys, pytestconfig):
     assert fmrgen(*command).returncode == 0
     assert (out / "study.json").read_text() == (whole / "study.json").read_text()
     made = [path.relative_to(whole) for path in whole.rglob("*.safetensors")]
-    assert len(made) == 3
+    assert len(made) == 4
     for path in made:  # what they tell of themselves comes in any order
         one, other = (load_file(folder / path) for folder in (whole, out))
         assert one.keys() == other.keys()
@@ -118,7 +119,8 @@ def check_what_was_found(folder, told):
         assert f"## {title}\n" in markdown
         assert title in told
     assert found["tables"]["mask, a mask of the latent"]["rows"][0][4] == "1"
-    assert (folder / "models/copied/model.safetensors").exists()
+    one, other = (load_file(folder / f"models/copied-{number}/model.safetensors") for number in (1, 2))
+    assert any(not torch.equal(one[name], other[name]) for name in one)  # seeds
     assert (folder / "splits/comparison/report.html").exists()
 
 
@@ -133,6 +135,7 @@ def evaluation(values):
     ranking = [SimpleNamespace(classifier=model, split=f"s:{model}") for model in dict.fromkeys(m for _, m in values)]
     pair = SimpleNamespace(first="b", second="a", fmr=Estimate(-20, -25, -15))
     return SimpleNamespace(
+        classifiers=[],
         own=SimpleNamespace(ranking=ranking, differences=[pair]),
         comparisons=[],
         result=lambda split, model: results[split, model],
@@ -206,6 +209,61 @@ def test_parts_of_the_same_images_are_paired():
     assert found.verdict == "holds"
 
 
+def trained_several_times(answers):
+    """A part in which each of `answers`, [N] of right or wrong by (split's model, model), is of one training."""
+    names = sorted({model for pair in answers for model in pair})
+    rows = [
+        {"split": f"x:{split}", "classifier": model, "id": f"{row}", "label": 0, "valid": True, "original_prediction": 0, "prediction": int(not right)}
+        for (split, model), given in answers.items()
+        for row, right in enumerate(given)
+    ]  # fmt: skip
+    results = [
+        Result(
+            f"x:{split}", model, split == model, SimpleNamespace(fmr=Estimate(100 * given.mean(), None, None)), [], []
+        )
+        for (split, model), given in answers.items()
+    ]
+    return EvaluationData(
+        schema=SCHEMA,
+        splits=[],
+        classifiers=[EvaluatedClassifier(name, None, None, name.partition("-")[0]) for name in names],
+        results=results,
+        comparisons=[],
+        own=OwnComparison(1, [OwnRank(f"x:{name}", name, 1, 1) for name in names], []),
+        predictions=pa.Table.from_pylist(rows),
+        samples={},
+    )
+
+
+def test_of_several_trainings_a_claim_is_of_their_means_and_trainings_are_a_sample():
+    """The same four networks per kind and image: by the two-level model trainings count, and by number they cancel."""
+    random = np.random.default_rng(0)
+    accuracy = {"a-1": 0.9, "a-2": 0.7, "a-3": 0.8, "b-1": 0.8, "b-2": 0.6, "b-3": 0.7}
+    answers = {(name, name): random.random(4000) < of for name, of in accuracy.items()}
+    for number in "123":  # on the other's images five points more
+        wrong = 1 - accuracy[f"a-{number}"]
+        more = random.random(4000) < 0.05 / wrong
+        answers[f"a-{number}", f"b-{number}"] = answers[f"a-{number}", f"a-{number}"] | more
+    part = trained_several_times(answers)
+
+    def found(higher, lower, metric="fmr"):
+        return find_claim(Claim(says="x", higher=f"p/{higher}", lower=f"p/{lower}", metric=metric), {"p": part}, {})
+
+    own = found("a", "b")
+    assert (own.trainings, own.verdict) == (3, "not decided")  # ten points, and trainings differ by ten
+    assert own.apart.value == pytest.approx(own.values[0].value - own.values[1].value) == pytest.approx(10, abs=1)
+    deviation = np.std([100 * answers[name, name].mean() for name in accuracy if name[0] == "a"], ddof=1)
+    assert own.least == pytest.approx(2.776 * deviation * (2 / 3) ** 0.5, rel=0.1)
+    assert found("b", "a").apart.low == pytest.approx(-own.apart.high)
+    shared = found("b on a", "a")
+    assert (shared.trainings, shared.verdict) == (3, "holds")
+    assert shared.apart.value == pytest.approx(5, abs=0.5)
+    assert shared.least < 2
+    assert found("a", "b", "standard_accuracy").apart == Estimate(0, None, None)
+    (row,) = claims_table([own]).rows
+    assert row[1] == "FMR, mean of 3 trainings"
+
+
 def test_rankings_under_several_generators_are_compared(monkeypatch):
     told = []
     study = Study.model_validate({"title": "x", "small": {"agreement": ["one", "two"], "parts": [
@@ -277,6 +335,8 @@ def test_mistakes_are_one_line(tmp_path, capsys):
         (OWN.replace("  claims:", "  agreement: [splits, splits]\n  claims:"), "three models; splits has 2"),
         (OWN.replace("name: mask", "name: splits"), "two have one name"),
         (OWN.replace("small:", "medium:"), "medium"),
+        (OWN.replace("name: brief", "name: brief\n      trainings: 2"), "attacked_accuracy is not compared over trainings"),
+        ("title: x\nsmall: {parts: [{compare: mnist-lenet, name: one, models: [a=x]}]}", "one: compares two models or more"),
         ("title: nothing", "has neither small nor full"),
     ):  # fmt: skip
         (tmp_path / "own.yaml").write_text(text)
