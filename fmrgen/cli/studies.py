@@ -60,6 +60,15 @@ def compare(
             "keep their order. --with adds other generators.",
         ),
     ] = "",
+    oracles: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--oracle",
+            metavar="[NAME=]O",
+            help="Compare under this oracle too, one that has nothing to do with the classifiers or with the recipe's "
+            "own: as for judge. Repeat for more.",
+        ),
+    ] = None,
     seeds: Annotated[
         int, typer.Option("--seeds", metavar="N", min=1, help="Splits per classifier, each with its own seed.")
     ] = 1,
@@ -75,12 +84,12 @@ def compare(
     run the same command again to resume.
     """
     from fmrgen.config import check_places
-    from fmrgen.recipe import load_classifiers, load_recipe
+    from fmrgen.recipe import load_classifiers, load_oracles, load_recipe
 
     named, formats = load_classifiers(classifiers), plot_formats(plots)
-    others = others or []
+    others, more_oracles = others or [], load_oracles(oracles or [])
     choices = [choice.strip() for choice in robust_to.split(",") if choice.strip()]
-    if not others and not choices:
+    if not others and not choices and not more_oracles:
         loaded = load_recipe(recipe, limited(limit, overrides))
         check_places(loaded)
         evaluation = _compare(loaded, named, output, seeds, batch_size, formats, quiet, as_json)
@@ -92,11 +101,11 @@ def compare(
         check_places(loaded)
     if len(recipes) <= len(others):
         raise UserError("--with: two recipes have one name; give their files different ones")
-    if choices:
+    if choices or more_oracles:
         from fmrgen.jobs.compare import variants
 
         first, *more = recipes.items()
-        recipes = {**variants(first[1], choices), **dict(more)}
+        recipes = {**variants(first[1], choices, more_oracles), **dict(more)}
 
     from fmrgen.cli import display
     from fmrgen.evaluation.agreement import agreement, check_many_enough

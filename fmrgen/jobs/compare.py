@@ -117,11 +117,13 @@ def compare(
 ROBUST_TO = ("step", "threshold")
 
 
-def variants(recipe: Recipe, robust_to: Sequence[str]) -> dict[str, Recipe]:
+def variants(
+    recipe: Recipe, robust_to: Sequence[str], oracles: Mapping[str, ComponentConfig] | None = None
+) -> dict[str, Recipe]:
     """The recipe and what it might as well have been, by names for folders: half and twice the step, an oracle half as
-    unsure. Rankings under all of them say what hangs on such a choice (`evaluation.agreement`).
+    unsure, other oracles. Rankings under all of them say what depends on such a choice (`evaluation.agreement`).
 
-    Raises UserError for a choice that is none of `ROBUST_TO`.
+    Raises UserError for a choice that is none of `ROBUST_TO`, or an oracle with the name of another variant.
     """
     for choice in robust_to:
         if choice not in ROBUST_TO:
@@ -134,6 +136,11 @@ def variants(recipe: Recipe, robust_to: Sequence[str]) -> dict[str, Recipe]:
     if "threshold" in robust_to:
         changed["stricter"] = {"min_probability": (1 + options.min_probability) / 2}
     found = {name: recipe.model_copy(update={"perturb": replace(options, **keys)}) for name, keys in changed.items()}
+    found["as_it_is"] = recipe
+    for name, oracle in (oracles or {}).items():
+        if name in found:
+            raise UserError(f"{option('oracle', 'oracles')}: {name} is a variant of the recipe; name it, NAME=…")
+        found[name] = recipe.model_copy(update={"oracle": oracle})
     return {"as_it_is": recipe, **found}
 
 

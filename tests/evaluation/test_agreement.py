@@ -12,7 +12,7 @@ from scipy.stats import kendalltau
 from fmrgen.errors import UserError
 from fmrgen.evaluation.agreement import _concordance, _tau, agreement, check_many_enough
 from fmrgen.jobs.compare import variants
-from fmrgen.recipe import load_recipe
+from fmrgen.recipe import load_oracles, load_recipe
 from fmrgen.report.agreement import agreement_lines, agreement_table, orders_line
 
 APART = {"a": 0.8, "b": 0.6, "c": 0.4, "d": 0.2}
@@ -152,6 +152,15 @@ def test_what_a_ranking_is_to_be_robust_to():
         "stricter": (0.03, 0.9575),
     }
     assert found["as_it_is"] is recipe
+    other = load_oracles(["lookout=mnist-transform", "half_step={kind: reference, model: asset:mnist/lenet}"])
+    found = variants(recipe, [], other)
+    assert {name: made.oracle.kind for name, made in found.items()} == {
+        "as_it_is": "clip",
+        "lookout": "clip",
+        "half_step": "reference",
+    }
+    with pytest.raises(UserError, match="oracles: half_step is a variant of the recipe; name it"):
+        variants(recipe, ["step"], other)
     with pytest.raises(UserError, match=r"unknown robust_to, did you mean step\?"):
         variants(recipe, ["steps"])
 
@@ -160,13 +169,27 @@ def test_what_a_ranking_is_to_be_robust_to():
 def test_compare_tells_whether_the_order_holds(tmp_path, capsys):
     nets = ["lenet=asset:mnist/lenet", "gray={kind: lenet, checkpoint: 'asset:mnist/lenet/model.safetensors'}"]
     few = ["--limit", "16", "perturb.budget=1", "perturb.step_size=0.1"]
-    job = ["compare", "mnist-lenet", *few, "-c", nets[0], "-c", nets[1], "--robust-to", "step", "-o", tmp_path / "out"]
+    job = [
+        "compare",
+        "mnist-lenet",
+        *few,
+        "-c",
+        nets[0],
+        "-c",
+        nets[1],
+        "--robust-to",
+        "step",
+        "--oracle",
+        "second=asset:mnist/clip",
+        "-o",
+        tmp_path / "out",
+    ]
     assert run(*job) == 2
     assert "rankings of 2 can't be told to agree" in capsys.readouterr().err
     assert run(*job, "-c", "fused={kind: module, target: 'outside_components:LenetWithOracle'}") == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "classifier as_it_is half_step double_step" in printed
+    assert "classifier as_it_is half_step double_step second" in printed
     assert "of 3 pairs of classifiers" in printed
-    assert "keep their order under all 3" in printed
+    assert "keep their order under all 4" in printed
     told = json.loads((tmp_path / "out/agreement.json").read_text())
-    assert told["generators"] == ["as_it_is", "half_step", "double_step"]
+    assert told["generators"] == ["as_it_is", "half_step", "double_step", "second"]
