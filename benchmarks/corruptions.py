@@ -22,10 +22,10 @@ from torchvision.transforms.v2 import ElasticTransform
 from torchvision.transforms.v2 import functional as transforms
 
 import fmrgen
-from fmrgen.components import build_source
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
-from fmrgen.recipe import load_source
+from fmrgen.recipe.build import build_source
+from fmrgen.recipe.job import load_source
 
 SEVERITIES = (1, 2, 3, 4, 5)
 

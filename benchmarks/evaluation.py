@@ -18,7 +18,7 @@ from datasets import Dataset, Features, concatenate_datasets, load_dataset
 from torch import nn
 
 from fmrgen import evaluate
-from fmrgen.recipe import parse_classifier
+from fmrgen.recipe.job import parse_classifier
 
 
 def rows_of(reference: str, rows: int) -> Dataset:

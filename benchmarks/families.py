@@ -22,7 +22,7 @@ from torch import nn
 from benchmarks.throughput import measure, print_table
 from fmrgen import Generator, Labels, PerturbOptions, Recipe, freeze, load_recipe
 from fmrgen.classifiers.base import Classifier, Normalize
-from fmrgen.components import Components
+from fmrgen.recipe.build import Components
 from fmrgen.records import Example
 
 SIZE = 64
@@ -75,8 +75,8 @@ def vae(device: torch.device) -> Generator:
 
 
 def diffusion(device: torch.device) -> Generator:
-    from fmrgen.generators._ddim import alphas_cumprod
     from fmrgen.generators.diffusion import Config
+    from fmrgen.generators.networks.ddim import alphas_cumprod
 
     settings = Config(model="random", image_size=SIZE, steps=2, refinements=1)
     return settings.generator(freeze(unet(), device), alphas_cumprod("linear", 1000), rescale=False)
@@ -118,7 +118,7 @@ def vdvae(device: torch.device) -> Generator:
 
 
 def stylegan_xl(device: torch.device) -> Generator:
-    from fmrgen.generators._stylegan_xl import Geometry, LayerGeometry, StyleGanXl
+    from fmrgen.generators.networks.stylegan_xl import Geometry, LayerGeometry, StyleGanXl
     from fmrgen.generators.stylegan_xl import Config, StyleGan
 
     layers, width, style, taps = 8, 64, 64, 12

@@ -15,12 +15,12 @@ from statistics import median
 import numpy as np
 import torch
 
-from fmrgen.cache import FOLDER
 from fmrgen.distributed.launch import Processes
 from fmrgen.engine.images import to_batch
 from fmrgen.engine.interfaces import Originals
-from fmrgen.jobs.judge import Job
-from fmrgen.recipe import parse_oracle
+from fmrgen.files import CACHE_FOLDER
+from fmrgen.judging.judge import Job
+from fmrgen.recipe.job import parse_oracle
 from fmrgen.storage.open import open_own_split
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     ratios = []
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory() as folder:
-            os.environ[FOLDER] = folder
+            os.environ[CACHE_FOLDER] = folder
             job = Job(name, section, opened, provenance, processes, options.batch_size)
             started = time.perf_counter()
             table = job.run(lambda done, rows: None)

@@ -13,8 +13,8 @@ from PIL import Image as PILImage
 
 from fmrgen.cli.display import quiet_libraries
 from fmrgen.jobs.generate import make_split
-from fmrgen.jobs.progress import Progress
-from fmrgen.recipe import Recipe
+from fmrgen.progress.job import Progress
+from fmrgen.recipe.job import Recipe
 
 _LOOKS = 10
 

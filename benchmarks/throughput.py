@@ -30,11 +30,11 @@ import torch
 
 from benchmarks.plain import Outcome, autocast, plain_perturb
 from fmrgen import perturb
-from fmrgen.components import Components
 from fmrgen.engine.images import as_float32
 from fmrgen.engine.interfaces import Latents
 from fmrgen.engine.objectives import OBJECTIVES
-from fmrgen.recipe import Recipe, load_recipe
+from fmrgen.recipe.build import Components
+from fmrgen.recipe.job import Recipe, load_recipe
 from fmrgen.records import Example, StopReason
 
 _BATCH_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024)

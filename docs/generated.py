@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from fmrgen.cli.app import app
 from fmrgen.config import IN_MEMORY, ComponentConfig
 from fmrgen.engine.options import PerturbOptions
-from fmrgen.recipe import OutputConfig
+from fmrgen.recipe.job import OutputConfig
 
 SECTIONS = {
     "source": "Where original images and labels come from.",

@@ -16,47 +16,40 @@ if TYPE_CHECKING:
     from fmrgen.engine.options import PerturbOptions as PerturbOptions
     from fmrgen.engine.perturb import perturb as perturb
     from fmrgen.errors import UserError as UserError
-    from fmrgen.evaluation.agreement import Agreement as Agreement
-    from fmrgen.evaluation.agreement import agreement as agreement
-    from fmrgen.evaluation.gate import Gate as Gate
     from fmrgen.evaluation.results import read_figures as read_figures
     from fmrgen.generators.base import GeneratorConfig as GeneratorConfig
-    from fmrgen.hub.push import Pushed as Pushed
-    from fmrgen.hub.push import push as push
-    from fmrgen.intervals import Estimate as Estimate
     from fmrgen.jobs.batch import PerturbedBatch as PerturbedBatch
     from fmrgen.jobs.batch import perturb_batch as perturb_batch
-    from fmrgen.jobs.compare import compare as compare
     from fmrgen.jobs.evaluate import AnySplit as AnySplit
     from fmrgen.jobs.evaluate import evaluate as evaluate
     from fmrgen.jobs.evaluate import transfer as transfer
     from fmrgen.jobs.evaluation import Evaluation as Evaluation
     from fmrgen.jobs.export import export as export
     from fmrgen.jobs.from_objects import generate as generate
-    from fmrgen.jobs.gate import gate as gate
-    from fmrgen.jobs.gate import gate_on_own_splits as gate_on_own_splits
     from fmrgen.jobs.inspect import inspect as inspect
-    from fmrgen.jobs.judge import Judged as Judged
-    from fmrgen.jobs.judge import judge as judge
     from fmrgen.jobs.merge import merge as merge
-    from fmrgen.jobs.objects import AnyClassifier as AnyClassifier
-    from fmrgen.jobs.objects import AnyGenerator as AnyGenerator
-    from fmrgen.jobs.objects import AnyOracle as AnyOracle
-    from fmrgen.jobs.objects import load_classifier as load_classifier
-    from fmrgen.jobs.objects import load_oracle as load_oracle
     from fmrgen.jobs.sparsify import SparseMask as SparseMask
     from fmrgen.jobs.sparsify import sparsify as sparsify
-    from fmrgen.jobs.sweep import sweep as sweep
     from fmrgen.jobs.verify import Verification as Verification
     from fmrgen.jobs.verify import verify as verify
     from fmrgen.jobs.verify_files import FilesVerification as FilesVerification
     from fmrgen.jobs.verify_files import verify_files as verify_files
+    from fmrgen.judging.judge import Judged as Judged
+    from fmrgen.judging.judge import judge as judge
     from fmrgen.labels import Labels as Labels
-    from fmrgen.metrics import Summary as Summary
-    from fmrgen.metrics import summarise as summarise
+    from fmrgen.metrics.intervals import Estimate as Estimate
+    from fmrgen.metrics.summary import Summary as Summary
+    from fmrgen.metrics.summary import summarise as summarise
     from fmrgen.oracles.base import OracleConfig as OracleConfig
-    from fmrgen.recipe import Recipe as Recipe
-    from fmrgen.recipe import load_recipe as load_recipe
+    from fmrgen.publish.push import Pushed as Pushed
+    from fmrgen.publish.push import push as push
+    from fmrgen.recipe.job import Recipe as Recipe
+    from fmrgen.recipe.job import load_recipe as load_recipe
+    from fmrgen.recipe.objects import AnyClassifier as AnyClassifier
+    from fmrgen.recipe.objects import AnyGenerator as AnyGenerator
+    from fmrgen.recipe.objects import AnyOracle as AnyOracle
+    from fmrgen.recipe.objects import load_classifier as load_classifier
+    from fmrgen.recipe.objects import load_oracle as load_oracle
     from fmrgen.records import Example as Example
     from fmrgen.records import Perturbed as Perturbed
     from fmrgen.records import StopReason as StopReason
@@ -68,6 +61,13 @@ if TYPE_CHECKING:
     from fmrgen.storage.generated import GeneratedSplit as GeneratedSplit
     from fmrgen.storage.open import OpenedSplit as OpenedSplit
     from fmrgen.storage.open import open_split as open_split
+    from fmrgen.studies.agreement import Agreement as Agreement
+    from fmrgen.studies.agreement import agreement as agreement
+    from fmrgen.studies.compare import compare as compare
+    from fmrgen.studies.gate import gate as gate
+    from fmrgen.studies.gate import gate_on_own_splits as gate_on_own_splits
+    from fmrgen.studies.gate_test import Gate as Gate
+    from fmrgen.studies.sweep import sweep as sweep
     from fmrgen.training.loop import train as train
     from fmrgen.training.recipe import TrainRecipe as TrainRecipe
     from fmrgen.training.recipe import load_train_recipe as load_train_recipe
@@ -81,24 +81,24 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 # Each public name and the module that has it, which is imported when the name is first used: torch takes seconds, and
 # `fmrgen --help` must not wait for it.
 _MODULES = {
-    "Agreement": "fmrgen.evaluation.agreement",
-    "AnyClassifier": "fmrgen.jobs.objects",
-    "AnyGenerator": "fmrgen.jobs.objects",
-    "AnyOracle": "fmrgen.jobs.objects",
+    "Agreement": "fmrgen.studies.agreement",
+    "AnyClassifier": "fmrgen.recipe.objects",
+    "AnyGenerator": "fmrgen.recipe.objects",
+    "AnyOracle": "fmrgen.recipe.objects",
     "AnySplit": "fmrgen.jobs.evaluate",
     "Classifier": "fmrgen.classifiers.base",
     "ClassifierConfig": "fmrgen.config",
     "ComponentConfig": "fmrgen.config",
-    "Estimate": "fmrgen.intervals",
+    "Estimate": "fmrgen.metrics.intervals",
     "Evaluation": "fmrgen.jobs.evaluation",
     "Example": "fmrgen.records",
     "FilesVerification": "fmrgen.jobs.verify_files",
-    "Gate": "fmrgen.evaluation.gate",
+    "Gate": "fmrgen.studies.gate_test",
     "GeneratedSplit": "fmrgen.storage.generated",
     "Generator": "fmrgen.engine.interfaces",
     "GeneratorConfig": "fmrgen.generators.base",
     "Judgement": "fmrgen.engine.interfaces",
-    "Judged": "fmrgen.jobs.judge",
+    "Judged": "fmrgen.judging.judge",
     "Labels": "fmrgen.labels",
     "Latents": "fmrgen.engine.interfaces",
     "OpenedSplit": "fmrgen.storage.open",
@@ -108,42 +108,42 @@ _MODULES = {
     "PerturbOptions": "fmrgen.engine.options",
     "Perturbed": "fmrgen.records",
     "PerturbedBatch": "fmrgen.jobs.batch",
-    "Pushed": "fmrgen.hub.push",
+    "Pushed": "fmrgen.publish.push",
     "RawExample": "fmrgen.sources.base",
-    "Recipe": "fmrgen.recipe",
+    "Recipe": "fmrgen.recipe.job",
     "Source": "fmrgen.sources.base",
     "SourceConfig": "fmrgen.sources.base",
     "SparseMask": "fmrgen.jobs.sparsify",
     "StopReason": "fmrgen.records",
-    "Summary": "fmrgen.metrics",
+    "Summary": "fmrgen.metrics.summary",
     "TrainRecipe": "fmrgen.training.recipe",
     "UserError": "fmrgen.errors",
     "Verification": "fmrgen.jobs.verify",
-    "agreement": "fmrgen.evaluation.agreement",
-    "compare": "fmrgen.jobs.compare",
+    "agreement": "fmrgen.studies.agreement",
+    "compare": "fmrgen.studies.compare",
     "evaluate": "fmrgen.jobs.evaluate",
     "export": "fmrgen.jobs.export",
     "freeze": "fmrgen.weights.checkpoint",
-    "gate": "fmrgen.jobs.gate",
-    "gate_on_own_splits": "fmrgen.jobs.gate",
+    "gate": "fmrgen.studies.gate",
+    "gate_on_own_splits": "fmrgen.studies.gate",
     "generate": "fmrgen.jobs.from_objects",
     "inspect": "fmrgen.jobs.inspect",
-    "judge": "fmrgen.jobs.judge",
-    "load_classifier": "fmrgen.jobs.objects",
-    "load_oracle": "fmrgen.jobs.objects",
-    "load_recipe": "fmrgen.recipe",
+    "judge": "fmrgen.judging.judge",
+    "load_classifier": "fmrgen.recipe.objects",
+    "load_oracle": "fmrgen.recipe.objects",
+    "load_recipe": "fmrgen.recipe.job",
     "load_train_recipe": "fmrgen.training.recipe",
     "merge": "fmrgen.jobs.merge",
     "open_split": "fmrgen.storage.open",
     "perturb": "fmrgen.engine.perturb",
     "perturb_batch": "fmrgen.jobs.batch",
-    "push": "fmrgen.hub.push",
+    "push": "fmrgen.publish.push",
     "read_figures": "fmrgen.evaluation.results",
     "show": "fmrgen.report.show",
     "sparsify": "fmrgen.jobs.sparsify",
-    "summarise": "fmrgen.metrics",
+    "summarise": "fmrgen.metrics.summary",
     "train": "fmrgen.training.loop",
-    "sweep": "fmrgen.jobs.sweep",
+    "sweep": "fmrgen.studies.sweep",
     "transfer": "fmrgen.jobs.evaluate",
     "verify": "fmrgen.jobs.verify",
     "verify_files": "fmrgen.jobs.verify_files",

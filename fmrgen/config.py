@@ -46,7 +46,7 @@ NOT_FINGERPRINTED = (
 )
 _NOTHING = object()
 IN_MEMORY = "in_memory"  # the kind of what was handed over in Python, which nobody writes into a recipe
-_NO_KINDS = ("base", IN_MEMORY)
+_NO_KINDS = ("base", "networks", IN_MEMORY)
 # Keys that later versions brought count only where they are not what was done before.
 FINGERPRINTED_IF_SET: dict[str, Any] = {
     "perturb.min_probability": 0.0,
@@ -218,12 +218,15 @@ class ClassifierConfig(ComponentConfig):
 def config_class(package: str, kind: str, base: type[ComponentConfig] = ComponentConfig) -> type[ComponentConfig]:
     """The config of a built-in kind, a module of `package`, or of `package.module:Class`."""
     if ":" not in kind:
-        paths = importlib.import_module(package).__path__
-        kinds = sorted(m.name for m in pkgutil.iter_modules(paths) if m.name not in _NO_KINDS and m.name[0] != "_")
+        modules = {module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)}
+        kinds = sorted(name for name in modules if name not in _NO_KINDS and name[0] != "_")
         if kind not in (*kinds, IN_MEMORY):
             text = f"{kind!r}: {unknown_message('kind', kind, kinds)} (anyone's own is package.module:Class)"
             raise PydanticCustomError("kind", "{text}", {"text": text})
-        config = getattr(importlib.import_module(f"{package}.{kind}"), "Config", None)
+        if kind in modules:
+            config = getattr(importlib.import_module(f"{package}.{kind}"), "Config", None)
+        else:  # an object, which is known in the same way whatever it is
+            config = importlib.import_module("fmrgen.in_memory").InMemory
     else:
         try:
             config = import_object(kind)

@@ -19,6 +19,7 @@ from fmrgen.errors import UserError, one_line, option, printable
 
 Told = TypeVar("Told")
 
+CACHE_FOLDER = "FMRGEN_CACHE"  # a variable of the environment
 _YAML = (dict, list, str, int, float, type(None))
 _LARGEST = 10**1000  # Python itself writes out no more than 4,300 digits
 _LARGEST_SMALL = 1 << 28  # bytes of a file that is read at once; the provenance of a million shards has 2^27
@@ -253,3 +254,9 @@ def held(lock: Path) -> Iterator[None]:
         yield
     finally:
         taken.release()
+
+
+def cache_folder() -> Path:
+    """Where things are kept that can be made or downloaded again: `FMRGEN_CACHE`, or `fmrgen` in the user's cache."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fmrgen"
+    return Path(os.environ.get(CACHE_FOLDER) or default).expanduser()

@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(items):
 def finished_split(tmp_path_factory, worker_id):
     """A folder with the split mnist/lenet, 120 rows, made once for all workers; to be read only."""
     from fmrgen.jobs.generate import make_split
-    from fmrgen.recipe import load_recipe
+    from fmrgen.recipe.job import load_recipe
 
     root = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
     folder = root / "finished" / "out"

@@ -27,7 +27,6 @@ from fmrgen.classifiers.base import (
     has_weights,
     left_out_note,
 )
-from fmrgen.components import _check_rows_apart, build_component, gives_probabilities
 from fmrgen.config import check_places, config_class
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError
@@ -39,7 +38,8 @@ from fmrgen.labels import Labels, make_labels
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.oracles.clip import Config as ClipConfig
 from fmrgen.oracles.ensemble import EnsembleOracle
-from fmrgen.recipe import load_recipe, parse_classifier
+from fmrgen.recipe.build import _check_rows_apart, build_component, gives_probabilities
+from fmrgen.recipe.job import load_recipe, parse_classifier
 from fmrgen.weights.digest import weights_sha256
 
 DIGITS = Labels(tuple("0123456789"), source_size=10)

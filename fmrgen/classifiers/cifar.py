@@ -47,8 +47,8 @@ class Config(ClassifierConfig):
 
     def built(self, device: "torch.device | str", key: str) -> "nn.Module":
         """The same; errors about the checkpoint begin with the `key` of a recipe that names it."""
-        from fmrgen.classifiers._cifar_networks import NETWORKS, renamed
         from fmrgen.classifiers.base import Classifier, Normalize
+        from fmrgen.classifiers.networks.cifar import NETWORKS, renamed
         from fmrgen.weights.checkpoint import freeze, load_exactly, read_checkpoint
 
         network = NETWORKS[self.model](self.num_classes)

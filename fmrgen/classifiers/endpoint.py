@@ -32,7 +32,7 @@ class Config(ClassifierConfig):
     kept_hours: float = Field(24.0, ge=0, description="0 keeps no answer")
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
-        from fmrgen.classifiers._endpoint_client import Answers, EndpointClassifier
+        from fmrgen.classifiers.networks.endpoint_client import Answers, EndpointClassifier
 
         answers = Answers(self.url, self.top_k, self.kept_hours, self.timeout)
         return EndpointClassifier(answers, self.requests, self.class_names, self.channels).eval()

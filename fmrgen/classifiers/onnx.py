@@ -30,8 +30,8 @@ class Config(ClassifierConfig):
     interpolation: Literal["auto", "bicubic", "bilinear"] = "auto"
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
-        from fmrgen.classifiers._onnx_network import OnnxNetwork
         from fmrgen.classifiers.base import Classifier, Normalize
+        from fmrgen.classifiers.networks.onnx import OnnxNetwork
         from fmrgen.weights.pretrained import local_file
 
         try:

@@ -91,7 +91,7 @@ def generate(
     Run the same command again to resume, on any number of processes.
     """
     from fmrgen.config import check_places
-    from fmrgen.recipe import load_recipe
+    from fmrgen.recipe.job import load_recipe
 
     if push is None and (public or replace):
         raise UserError(f"{'--public' if public else '--replace'} only applies with --push REPO")
@@ -101,12 +101,13 @@ def generate(
     loaded = load_recipe(recipe, limited(limit, overrides))
     check_places(loaded)
 
-    from fmrgen.cli import display, progress
+    from fmrgen.cli import display
     from fmrgen.jobs.generate import make_split
-    from fmrgen.jobs.progress import Progress
-    from fmrgen.jobs.tracked import TrackedJob
+    from fmrgen.progress import terminal as progress
+    from fmrgen.progress.job import Progress
+    from fmrgen.progress.tracked import TrackedJob
+    from fmrgen.progress.trackers import tracking
     from fmrgen.storage.paths import SplitPaths
-    from fmrgen.tracking import tracking
 
     display.quiet_libraries()
     is_first = is_first_process()
@@ -122,7 +123,7 @@ def generate(
         return
     if push is not None and is_first:
         from fmrgen.distributed.launch import launched_precision
-        from fmrgen.hub.push import check_push
+        from fmrgen.publish.push import check_push
 
         check_push(push, loaded.in_precision(launched_precision()), public=public, replace=replace)
     show = not quiet and is_first
@@ -212,7 +213,8 @@ def verify(
     if not files:
         check_there(split)
 
-    from fmrgen.cli import display, progress
+    from fmrgen.cli import display
+    from fmrgen.progress import terminal as progress
 
     display.quiet_libraries()
     if files:

@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from fmrgen.cli.progress import format_duration
 from fmrgen.errors import printable
-from fmrgen.hub_timeouts import bound_requests, no_bars
-from fmrgen.intervals import format_estimate
+from fmrgen.hub.timeouts import bound_requests, no_bars
+from fmrgen.metrics.intervals import format_estimate
+from fmrgen.progress.terminal import format_duration
 from fmrgen.report.summary import summary_table
 from fmrgen.report.tables import Table as TextTable
 from fmrgen.report.tables import (
@@ -53,14 +53,14 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from fmrgen.evaluation.results import EvaluationResults
-    from fmrgen.hub.push import Pushed
     from fmrgen.jobs.inspect import Inspection, Trial
-    from fmrgen.jobs.judge import Judged
     from fmrgen.jobs.plan import Plan
     from fmrgen.jobs.sparsify import SparseMask
     from fmrgen.jobs.verify import Verification
     from fmrgen.jobs.verify_files import FilesVerification
-    from fmrgen.metrics import Summary
+    from fmrgen.judging.judge import Judged
+    from fmrgen.metrics.summary import Summary
+    from fmrgen.publish.push import Pushed
 
 _WIDTH_OF_LOGS = 200
 _LISTED = 20  # of what is wrong, printed line by line

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from uuid import uuid4
 
-from fmrgen.cache import FOLDER
+from fmrgen.files import CACHE_FOLDER
 from fmrgen.storage.encodings import GIGABYTES
 
 _PACKAGES = (
@@ -23,7 +23,7 @@ _ENVIRONMENT = (
     "HF_HUB_DISABLE_XET",
     "CUDA_VISIBLE_DEVICES",
     "OMP_NUM_THREADS",
-    FOLDER,
+    CACHE_FOLDER,
     GIGABYTES,
 )
 

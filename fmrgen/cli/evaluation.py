@@ -103,7 +103,7 @@ def evaluate(
     """
     from fmrgen.config import check_places
     from fmrgen.engine.attacks import attack_of_short_form
-    from fmrgen.recipe import load_classifiers, load_fixed_sets, load_source
+    from fmrgen.recipe.job import load_classifiers, load_fixed_sets, load_source
     from fmrgen.storage.reference import check_there
 
     if not splits and not fixed:
@@ -121,8 +121,9 @@ def evaluate(
         for part in chosen.sources(name).values():
             check_places(part, "source")
 
-    from fmrgen.cli import display, progress
+    from fmrgen.cli import display
     from fmrgen.jobs.evaluate import evaluate as run
+    from fmrgen.progress import terminal as progress
     from fmrgen.report.write import prepare_folder, write_report
 
     display.quiet_libraries()
@@ -151,8 +152,8 @@ def evaluate(
         show_it = display.print_transfer if is_transfer else display.print_evaluation
         show_it(evaluation)
     if eval_results:
-        from fmrgen.hub.eval_results import write_eval_results
-        from fmrgen.hub.results import record_results
+        from fmrgen.publish.eval_results import write_eval_results
+        from fmrgen.publish.results import record_results
 
         recorded = record_results(evaluation)
         written = write_eval_results(evaluation, recorded, folder / "eval-results")
@@ -161,7 +162,7 @@ def evaluate(
         for path in written:
             tell(str(path))
     if model_card:
-        from fmrgen.hub.model_cards import write_model_cards
+        from fmrgen.publish.model_cards import write_model_cards
 
         for path in write_model_cards(evaluation, folder / "model-cards"):
             tell(str(path))

@@ -46,8 +46,8 @@ def _push_delta(folder: str, repo: str, public: bool, quiet: bool, as_json: bool
     from tempfile import TemporaryDirectory
 
     from fmrgen.cli import display
-    from fmrgen.hub.delta_card import push_delta
-    from fmrgen.jobs.rebuild import make_delta
+    from fmrgen.delta.card import push_delta
+    from fmrgen.delta.rebuild import make_delta
 
     display.quiet_libraries()
     with TemporaryDirectory() as place:
@@ -64,7 +64,7 @@ def push_splits(
 ) -> None:
     """Pushes, and prints where the splits are."""
     from fmrgen.cli import display
-    from fmrgen.hub.push import push as run
+    from fmrgen.publish.push import push as run
 
     with display.hub_progress(not quiet):
         pushed = run(folder, repo, public=public, replace=replace, revision=revision, on_wait=display.print_note)
@@ -83,8 +83,9 @@ def delta(
 
     Those who have the originals make it whole again with `fmrgen rebuild`, bit by bit.
     """
-    from fmrgen.cli import display, progress
-    from fmrgen.jobs.rebuild import make_delta
+    from fmrgen.cli import display
+    from fmrgen.delta.rebuild import make_delta
+    from fmrgen.progress import terminal as progress
 
     display.quiet_libraries()
     with progress.row_progress("delta", not quiet) as on_rows:
@@ -103,8 +104,9 @@ def rebuild(
     quiet: QuietOption = False,
 ) -> None:
     """Make the splits of a delta whole, from your own originals."""
-    from fmrgen.cli import display, progress
-    from fmrgen.jobs.rebuild import rebuild as run
+    from fmrgen.cli import display
+    from fmrgen.delta.rebuild import rebuild as run
+    from fmrgen.progress import terminal as progress
 
     display.quiet_libraries()
     with progress.row_progress("rebuild", not quiet) as on_rows:
@@ -130,10 +132,10 @@ def board(
 
     Splits of different protocols are kept apart.
     """
-    from fmrgen.board.collect import collect
-    from fmrgen.board.site import write_site
-    from fmrgen.board.submitted import submitted_results
     from fmrgen.cli import display
+    from fmrgen.publish.board.collect import collect
+    from fmrgen.publish.board.site import write_site
+    from fmrgen.publish.board.submitted import submitted_results
 
     if public and space is None:
         raise UserError("--public only applies with --push SPACE")
@@ -141,7 +143,7 @@ def board(
     written = write_site(collect(places), output, title, submitted_results(places))
     display.print_line(f"{written[0]} ({len(written)} files)")
     if space is not None:
-        from fmrgen.board.space import push_site
+        from fmrgen.publish.board.space import push_site
 
         display.print_line(push_site(output, written, space, title, public=public, on_wait=display.print_note))
 
@@ -162,8 +164,8 @@ def submit(
     Models whose repos have them, or an open pull request with them, are left alone.
     """
     from fmrgen.cli import display
-    from fmrgen.hub.submit import read_models
-    from fmrgen.hub.submit import submit as run
+    from fmrgen.publish.submit import read_models
+    from fmrgen.publish.submit import submit as run
 
     submitted = run(
         results, read_models(models), dry_run=dry_run, on_wait=display.print_note, on_note=display.print_note

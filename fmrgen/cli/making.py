@@ -30,7 +30,7 @@ def inspect(
 ) -> None:
     """Try a recipe on a few images and propose a step size."""
     from fmrgen.config import check_places
-    from fmrgen.recipe import load_recipe
+    from fmrgen.recipe.job import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
     check_places(loaded)
@@ -72,15 +72,16 @@ def sparsify(
     Writes a mask for `generator.mask`: the paper's sparse model (App. I).
     """
     from fmrgen.config import check_places
-    from fmrgen.recipe import load_recipe
+    from fmrgen.recipe.job import load_recipe
 
     if regularization is not None and not 0 < regularization < float("inf"):
         raise UserError("--regularization: must be a positive number")
     loaded = load_recipe(recipe, [f"source.limit={samples}", *(overrides or [])])
     check_places(loaded)
 
-    from fmrgen.cli import display, progress
+    from fmrgen.cli import display
     from fmrgen.jobs.sparsify import sparsify as run
+    from fmrgen.progress import terminal as progress
 
     display.quiet_libraries()
     with progress.row_progress("sparsify", not quiet) as on_images:
@@ -114,7 +115,8 @@ def train(
     loaded = load_train_recipe(recipe, overrides or [])
     check_places(loaded)
 
-    from fmrgen.cli import display, progress
+    from fmrgen.cli import display
+    from fmrgen.progress import terminal as progress
     from fmrgen.training.loop import train as run
 
     display.quiet_libraries()

@@ -27,7 +27,7 @@ from fmrgen.errors import UserError
 if TYPE_CHECKING:
     from fmrgen.config import ComponentConfig
     from fmrgen.jobs.evaluation import Evaluation
-    from fmrgen.recipe import Recipe
+    from fmrgen.recipe.job import Recipe
     from fmrgen.report.plot import PlotFormat
 
 Scale = Literal["small", "full"]
@@ -84,7 +84,7 @@ def compare(
     run the same command again to resume.
     """
     from fmrgen.config import check_places
-    from fmrgen.recipe import load_classifiers, load_oracles, load_recipe
+    from fmrgen.recipe.job import load_classifiers, load_oracles, load_recipe
 
     named, formats = load_classifiers(classifiers), plot_formats(plots)
     others, more_oracles = others or [], load_oracles(oracles or [])
@@ -102,14 +102,14 @@ def compare(
     if len(recipes) <= len(others):
         raise UserError("--with: two recipes have one name; give their files different ones")
     if choices or more_oracles:
-        from fmrgen.jobs.compare import variants
+        from fmrgen.studies.compare import variants
 
         first, *more = recipes.items()
         recipes = {**variants(first[1], choices, more_oracles), **dict(more)}
 
     from fmrgen.cli import display
-    from fmrgen.evaluation.agreement import agreement, check_many_enough
-    from fmrgen.report.agreement import agreement_lines, agreement_table, write_agreement
+    from fmrgen.studies.agreement import agreement, check_many_enough
+    from fmrgen.studies.agreement_report import agreement_lines, agreement_table, write_agreement
 
     check_many_enough(len(recipes), len(named))
     evaluations = {
@@ -138,9 +138,10 @@ def _compare(
     as_json: bool,
 ) -> "Evaluation":
     """The comparison under one recipe; its report, and what is printed of it."""
-    from fmrgen.cli import display, progress
-    from fmrgen.jobs.compare import compare as run
+    from fmrgen.cli import display
+    from fmrgen.progress import terminal as progress
     from fmrgen.report.write import prepare_folder, write_report
+    from fmrgen.studies.compare import compare as run
 
     display.quiet_libraries()
     is_first = is_first_process()
@@ -188,15 +189,16 @@ def sweep(
     Prints one table and draws one plot of all. Run the same command again to resume.
     """
     from fmrgen.config import check_places
-    from fmrgen.jobs.sweep import parse_grid
+    from fmrgen.studies.sweep import parse_grid
 
     grid, formats = parse_grid(recipe, limited(limit, values)), plot_formats(plots)
     for point in grid:
         check_places(point.recipe)
 
-    from fmrgen.cli import display, progress
-    from fmrgen.jobs.sweep import sweep as run
-    from fmrgen.report.sweep import sweep_table, write_sweep
+    from fmrgen.cli import display
+    from fmrgen.progress import terminal as progress
+    from fmrgen.studies.sweep import sweep as run
+    from fmrgen.studies.sweep_report import sweep_table, write_sweep
 
     display.quiet_libraries()
     is_first = is_first_process()
@@ -234,16 +236,17 @@ def attack_oracle(
     """
     from fmrgen.config import check_places
     from fmrgen.engine.attacks import radius
-    from fmrgen.recipe import load_classifiers, load_recipe
+    from fmrgen.recipe.job import load_classifiers, load_recipe
 
     loaded = load_recipe(recipe, limited(limit, overrides))
     named = load_classifiers(classifiers) if classifiers else {}
     check_places(loaded)
     radii = [radius(text) for text in epsilons or ["2/255", "4/255", "8/255", "16/255"]]
 
-    from fmrgen.cli import display, progress
-    from fmrgen.jobs.attack_oracle import attack_oracle as run
-    from fmrgen.report.attacked import attacked_table, write_attacked
+    from fmrgen.cli import display
+    from fmrgen.progress import terminal as progress
+    from fmrgen.studies.attack_oracle import attack_oracle as run
+    from fmrgen.studies.attack_oracle_report import attacked_table, write_attacked
 
     display.quiet_libraries()
     with progress.row_progress("attack", not quiet) as on_images:
@@ -276,9 +279,9 @@ def agree(
     FMR and fixed benchmarks, for one: Spearman's and Kendall's correlation of each two over the classifiers.
     """
     from fmrgen.cli import display
-    from fmrgen.evaluation.correlation import at_chance, correlations, measures
     from fmrgen.evaluation.results import read_figures
-    from fmrgen.report.correlation import correlation_table, write_correlations
+    from fmrgen.studies.correlation import at_chance, correlations, measures
+    from fmrgen.studies.correlation_report import correlation_table, write_correlations
 
     formats = plot_formats(plots)
     figures = [read_figures(path / "evaluation.json" if path.is_dir() else path) for path in evaluations]
@@ -314,7 +317,7 @@ def study(
     Trains models, makes splits and compares; without STUDY lists those there are, with their time on two CPU cores.
     Run the same command again to resume.
     """
-    from fmrgen.recipe import describe_studies
+    from fmrgen.recipe.job import describe_studies
 
     if name is None:
         described = describe_studies()
@@ -325,11 +328,12 @@ def study(
             print(f"{shipped:16} {'' if minutes is None else f'{minutes} min':>8}  {title}")
         return
 
-    from fmrgen.cli import display, progress
-    from fmrgen.jobs.study import load_study, run_study, study_lines
-    from fmrgen.jobs.study_parts import Work
-    from fmrgen.report.study import claims_table, write_study
+    from fmrgen.cli import display
+    from fmrgen.progress import terminal as progress
     from fmrgen.report.write import write_report
+    from fmrgen.studies.parts import Work
+    from fmrgen.studies.study import load_study, run_study, study_lines
+    from fmrgen.studies.study_report import claims_table, write_study
 
     loaded = load_study(name)
     is_first = is_first_process()

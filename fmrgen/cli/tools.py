@@ -25,7 +25,7 @@ from fmrgen.errors import UserError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from fmrgen.jobs.audit import Audit
+    from fmrgen.judging.audit import Audit
 
 _GATE_STATUS = {"pass": 0, "fail": 1, "invalid": 2, "undecided": 3}
 
@@ -50,14 +50,15 @@ def judge(
 
     Their verdicts lie beside the split, in its folder or on the Hub. Run the same command again to resume.
     """
-    from fmrgen.recipe import load_oracles
+    from fmrgen.recipe.job import load_oracles
     from fmrgen.storage.reference import check_there
 
     named = load_oracles(oracles)
     check_there(split)
 
-    from fmrgen.cli import display, progress
-    from fmrgen.jobs.judge import judge as run
+    from fmrgen.cli import display
+    from fmrgen.judging.judge import judge as run
+    from fmrgen.progress import terminal as progress
 
     display.quiet_libraries()
     is_first = is_first_process()
@@ -103,7 +104,7 @@ def audit(
     often an answer is wrong. Serves a page until you press Ctrl-C. Run the same command again to resume.
     """
     from fmrgen.cli import display
-    from fmrgen.jobs.audit import Audit
+    from fmrgen.judging.audit import Audit
 
     display.quiet_libraries()
     names = [name.strip() for name in raters.split(",") if name.strip()]
@@ -185,7 +186,7 @@ def gate(
     Both see the same perturbed images, as many as it takes; with --recipe each sees its own. Exits with 0 if the
     candidate passes, 1 if it fails, 2 if one of the two is no working network, 3 if the images do not tell.
     """
-    from fmrgen.recipe import load_recipe, parse_classifier
+    from fmrgen.recipe.job import load_recipe, parse_classifier
     from fmrgen.storage.reference import check_there
 
     if (split is None) == (recipe is None):
@@ -198,11 +199,12 @@ def gate(
         check_there(split)
     loaded = None if recipe is None else load_recipe(recipe, limited(limit, None))
 
-    from fmrgen.cli import display, progress
+    from fmrgen.cli import display
     from fmrgen.files import write_atomically
-    from fmrgen.jobs.gate import gate as run
-    from fmrgen.jobs.gate import gate_on_own_splits
-    from fmrgen.report.gate import alarm_lines, gate_junit, gate_markdown, gate_table, verdict_line
+    from fmrgen.progress import terminal as progress
+    from fmrgen.studies.gate import gate as run
+    from fmrgen.studies.gate import gate_on_own_splits
+    from fmrgen.studies.gate_report import alarm_lines, gate_junit, gate_markdown, gate_table, verdict_line
 
     display.quiet_libraries()
     is_first = is_first_process()
@@ -301,8 +303,9 @@ def export(
 
     check_there(split)
 
-    from fmrgen.cli import display, progress
+    from fmrgen.cli import display
     from fmrgen.jobs.export import export as run
+    from fmrgen.progress import terminal as progress
 
     display.quiet_libraries()
     with progress.row_progress("export", not quiet) as on_rows:
@@ -319,7 +322,7 @@ def recipes(
     as_json: JsonOption = False,
 ) -> None:
     """List the shipped recipes, or show one with every value."""
-    from fmrgen.recipe import SETS, describe_recipes, load_fixed_sets, load_recipe
+    from fmrgen.recipe.job import SETS, describe_recipes, load_fixed_sets, load_recipe
 
     if name is None:
         described = describe_recipes()

@@ -14,7 +14,7 @@ from fmrgen.engine.attacks import Attack
 from fmrgen.errors import UserError, option
 from fmrgen.evaluation.classify import Batch, classify
 from fmrgen.evaluation.stream import ClassifiedSplit, decode_images
-from fmrgen.intervals import Estimate
+from fmrgen.metrics.intervals import Estimate
 from fmrgen.storage.open import OpenedSplit, reading
 
 

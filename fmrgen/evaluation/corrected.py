@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import ndtri
 
-from fmrgen.intervals import (
+from fmrgen.metrics.intervals import (
     CONFIDENCE,
     Estimate,
     foundation_model_robustness,

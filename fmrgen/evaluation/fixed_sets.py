@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fmrgen.components import build_source
 from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import Batch, Pixels
-from fmrgen.fixed_sets import FixedSets
 from fmrgen.image_files import open_rgb
-from fmrgen.intervals import Estimate, independent_mean, mean, proportion, share
+from fmrgen.metrics.intervals import Estimate, independent_mean, mean, proportion, share
+from fmrgen.recipe.build import build_source
+from fmrgen.recipe.fixed_sets import FixedSets
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from fmrgen.errors import UserError
 from fmrgen.evaluation.corrected import Corrected, Verdicts, corrected, label_preservation
 from fmrgen.evaluation.kappa import cohen_kappa, krippendorff_alpha
-from fmrgen.intervals import Estimate, proportion
+from fmrgen.metrics.intervals import Estimate, proportion
 from fmrgen.storage.judgements import HUMAN, PEOPLE, JudgeFile, Judgements, related
 from fmrgen.storage.provenance import Provenance
 

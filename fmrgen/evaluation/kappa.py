@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.sparse import csr_array
 
-from fmrgen.intervals import CONFIDENCE, Estimate, apart_by, has_no_width, most_unseen
+from fmrgen.metrics.intervals import CONFIDENCE, Estimate, apart_by, has_no_width, most_unseen
 
 _RESAMPLES = 1_000
 _AT_ONCE = 100  # there may be as many combinations as images

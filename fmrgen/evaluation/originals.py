@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from fmrgen.components import build_source
 from fmrgen.distributed.launch import Processes
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError, option
 from fmrgen.evaluation.classify import Batch, LazyPixels, Pixels, classify
 from fmrgen.evaluation.stream import ClassifiedSplit
 from fmrgen.image_files import Fit, open_rgb, resize
-from fmrgen.kinds import SourceOnly
 from fmrgen.labels import plain
-from fmrgen.recipe import load_source
+from fmrgen.recipe.build import build_source
+from fmrgen.recipe.job import load_source
+from fmrgen.recipe.short_forms import SourceOnly
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 from fmrgen.storage.open import OpenedSplit
 from fmrgen.trust.recipes import UntrustedError, untrusted_config

@@ -12,7 +12,7 @@ import numpy as np
 from fmrgen.evaluation.rankings import Difference, difference
 from fmrgen.evaluation.simultaneous import above
 from fmrgen.evaluation.trainings import TrainingsComparison, compare_trainings
-from fmrgen.intervals import RESAMPLES, ratio_and_influence
+from fmrgen.metrics.intervals import RESAMPLES, ratio_and_influence
 
 
 @dataclass(frozen=True)

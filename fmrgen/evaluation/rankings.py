@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fmrgen.intervals import RESAMPLES, Estimate, Resampled, apart_by, has_no_width, in_percent_of, most_unseen
-from fmrgen.metrics import Summary
+from fmrgen.metrics.intervals import RESAMPLES, Estimate, Resampled, apart_by, has_no_width, in_percent_of, most_unseen
+from fmrgen.metrics.summary import Summary
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from fmrgen.evaluation.samples import Sample
 from fmrgen.evaluation.steps import StepFigures
 from fmrgen.evaluation.worst_case import WorstCase
 from fmrgen.files import of_schema, read_json
-from fmrgen.intervals import Estimate
-from fmrgen.metrics import Summary
+from fmrgen.metrics.intervals import Estimate
+from fmrgen.metrics.summary import Summary
 
 SCHEMA: Literal["fmrgen-evaluation/1"] = "fmrgen-evaluation/1"
 
@@ -79,7 +79,7 @@ class Result:
     images what the split says it said. `judged` has PA and FMR over the images that still show their class, by the name
     of the judge who says so. `at_chance` says that it is hardly better than guessing on the originals: its
     figures say nothing, and it is ranked nowhere. `masked` says that on its own split the first steps raised its loss
-    too seldom for a gradient (see `fmrgen.metrics.has_masked_gradient`): it is not ranked by that split.
+    too seldom for a gradient (see `fmrgen.metrics.summary.has_masked_gradient`): it is not ranked by that split.
     """
 
     split: str

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 
-from fmrgen.intervals import CONFIDENCE
+from fmrgen.metrics.intervals import CONFIDENCE
 
 _DRAWS = 20_000
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fmrgen.intervals import RESAMPLES, Estimate, foundation_model_robustness, mean, mean_of_ratio, proportion
+from fmrgen.metrics.intervals import RESAMPLES, Estimate, foundation_model_robustness, mean, mean_of_ratio, proportion
 
 _NEEDED = ("step_predictions", "step_oracle_probabilities")
 _RESAMPLES = 2_000

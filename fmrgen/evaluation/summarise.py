@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel
 
-from fmrgen.cautions import cautions, has_masked_gradient, is_at_chance
 from fmrgen.classifiers.base import has_weights, left_out_note
 from fmrgen.config import without_later_defaults
 from fmrgen.errors import UserError
@@ -22,7 +21,8 @@ from fmrgen.evaluation.steps import StepFigures, step_figures
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier
 from fmrgen.evaluation.worst_case import WorstCase, worst_cases
 from fmrgen.labels import match_classes
-from fmrgen.metrics import COMPARED, OWN_COLUMNS, summarise, summarise_classes
+from fmrgen.metrics.cautions import cautions, has_masked_gradient, is_at_chance
+from fmrgen.metrics.summary import COMPARED, OWN_COLUMNS, summarise, summarise_classes
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.provenance import Provenance, RecordedPerturb
 from fmrgen.weights.digest import weights_sha256

@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 from scipy.special import chdtri, stdtrit
 
-from fmrgen.intervals import CONFIDENCE, Estimate
+from fmrgen.metrics.intervals import CONFIDENCE, Estimate
 
 _MOST_FREEDOM = 1e9  # as good as a normal distribution
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from fmrgen.evaluation.own_splits import rows_of
-from fmrgen.intervals import CONFIDENCE, RESAMPLES, Estimate, foundation_model_robustness, proportion
+from fmrgen.metrics.intervals import CONFIDENCE, RESAMPLES, Estimate, foundation_model_robustness, proportion
 
 Columns = Mapping[str, np.ndarray]
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from fmrgen.engine.interfaces import Generator, Latents
-from fmrgen.generators._ddim import invert, move
 from fmrgen.generators.base import check_class, on_shell
+from fmrgen.generators.networks.ddim import invert, move
 
 
 class Kept(NamedTuple):

@@ -103,8 +103,8 @@ class Config(GeneratorConfig):
 
     def _of_checkpoint(self) -> tuple[Any, Any, bool]:
         """The network, the cumulative alphas, and whether times are rescaled."""
-        from fmrgen.generators._ddim import alphas_cumprod
-        from fmrgen.generators._openai_unet import Heads, openai_unet
+        from fmrgen.generators.networks.ddim import alphas_cumprod
+        from fmrgen.generators.networks.openai_unet import Heads, openai_unet
         from fmrgen.weights.checkpoint import read_checkpoint
 
         file = str(self.checkpoint)
@@ -130,7 +130,7 @@ class Config(GeneratorConfig):
     def _of_pipeline(self) -> tuple[Any, Any, bool]:
         from diffusers import UNet2DModel
 
-        from fmrgen.generators._ddim import alphas_of_pipeline
+        from fmrgen.generators.networks.ddim import alphas_of_pipeline
         from fmrgen.weights.pretrained import pretrained_model
 
         model = str(self.model)

@@ -35,8 +35,8 @@ class Config(GeneratorConfig):
         from diffusers import AutoencoderKL, UNet2DConditionModel
         from diffusers.models.embeddings import get_timestep_embedding
 
-        from fmrgen.generators._ddim import alphas_of_pipeline
         from fmrgen.generators._denoisers import Kept, OneStep
+        from fmrgen.generators.networks.ddim import alphas_of_pipeline
         from fmrgen.weights.checkpoint import freeze
         from fmrgen.weights.pretrained import pretrained_model
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from fmrgen.generators._stylegan_xl import StyleGanXl
+    from fmrgen.generators.networks.stylegan_xl import StyleGanXl
 
 
 class Config(GeneratorConfig):
@@ -34,8 +34,8 @@ class Config(GeneratorConfig):
     def build(self, device: "torch.device | str" = "cpu") -> "StyleGan":
         import torch
 
-        from fmrgen.generators._stylegan_file import read_stylegan
-        from fmrgen.generators._stylegan_xl import StyleGanXl
+        from fmrgen.generators.networks.stylegan_file import read_stylegan
+        from fmrgen.generators.networks.stylegan_xl import StyleGanXl
         from fmrgen.weights.checkpoint import freeze
 
         what = f"generator.checkpoint: {self.checkpoint}"

@@ -19,7 +19,7 @@ class Config(GeneratorConfig):
     decoder: str
 
     def build(self, device: "torch.device | str" = "cpu") -> "Taesd":
-        from fmrgen.generators._taesd import DOWNSAMPLING, load_decoder, load_encoder
+        from fmrgen.generators.networks.taesd import DOWNSAMPLING, load_decoder, load_encoder
         from fmrgen.weights.checkpoint import freeze
 
         check_image_size(self.image_size, DOWNSAMPLING)

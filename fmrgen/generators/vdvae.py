@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from fmrgen.generators._efficient_vdvae import EfficientVdvae
+    from fmrgen.generators.networks.efficient_vdvae import EfficientVdvae
 
 
 class Config(GeneratorConfig):
@@ -29,7 +29,7 @@ class Config(GeneratorConfig):
     def build(self, device: "torch.device | str" = "cpu") -> "Vdvae":
         import torch
 
-        from fmrgen.generators._efficient_vdvae import efficient_vdvae
+        from fmrgen.generators.networks.efficient_vdvae import efficient_vdvae
         from fmrgen.weights.checkpoint import freeze, read_checkpoint
 
         what = f"generator.checkpoint: {self.checkpoint}"
@@ -78,7 +78,7 @@ class Vdvae(Generator):
         return Latents(torch.cat([group for group, free in flat if free], 1), torch.cat(fixed, 1) if fixed else None)
 
     def decode(self, latents: Latents) -> "Tensor":
-        from fmrgen.generators._efficient_vdvae import expected_image
+        from fmrgen.generators.networks.efficient_vdvae import expected_image
 
         return (expected_image(self.network.logits(self._groups(latents))) / 2 + 0.5).clamp(0, 1)
 

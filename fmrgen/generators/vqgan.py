@@ -34,7 +34,7 @@ class Config(GeneratorConfig):
     def build(self, device: "torch.device | str" = "cpu") -> "Vqgan":
         from diffusers import VQModel
 
-        from fmrgen.generators._taming import load_taming
+        from fmrgen.generators.networks.taming import load_taming
         from fmrgen.weights.checkpoint import freeze
         from fmrgen.weights.pretrained import pretrained_model
 

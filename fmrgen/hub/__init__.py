@@ -1,1 +1,1 @@
-"""Splits and results on the Hub."""
+"""How the Hub is asked: a client, its time-outs, and some files of a repo."""

@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import parse_ratelimit_headers, validate_repo_id
 
 from fmrgen.errors import UserError, chain, one_line, option
-from fmrgen.hub_timeouts import LONGEST_WAIT, UnreachableError, bound_requests
+from fmrgen.hub.timeouts import LONGEST_WAIT, UnreachableError, bound_requests
 
 _ATTEMPTS = 6
 _CONFLICTS = (409, 412)  # another commit came first

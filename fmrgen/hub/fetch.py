@@ -12,7 +12,7 @@ from huggingface_hub import snapshot_download
 
 from fmrgen.errors import UserError
 from fmrgen.hub.client import HubClient
-from fmrgen.hub_timeouts import checked_commit, no_bars
+from fmrgen.hub.timeouts import checked_commit, no_bars
 
 
 def fetched(repo: str, revision: str, patterns: Sequence[str], largest: float = inf) -> tuple[Path, str]:

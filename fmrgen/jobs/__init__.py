@@ -1,1 +1,1 @@
-"""What the commands do, one job a file; lifecycle and progress are of the job that makes a split."""
+"""What makes, checks and moves a split: jobs, and the parts of the job that makes one."""

@@ -9,14 +9,16 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from fmrgen.components import blank_image, component_errors, fit_oracle, fit_to_labels, names_of_outputs
 from fmrgen.distributed.launch import start_process
 from fmrgen.engine.interfaces import Generator, Oracle
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
-from fmrgen.jobs.bars import image_bars
-from fmrgen.jobs.objects import (
+from fmrgen.labels import Labels
+from fmrgen.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
+from fmrgen.progress.bars import image_bars
+from fmrgen.recipe.build import blank_image, component_errors, fit_oracle, fit_to_labels, names_of_outputs
+from fmrgen.recipe.objects import (
     AnyClassifier,
     AnyGenerator,
     AnyOracle,
@@ -26,8 +28,6 @@ from fmrgen.jobs.objects import (
     generator_section,
     oracle_section,
 )
-from fmrgen.labels import Labels
-from fmrgen.metrics import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.records import Example, Perturbed
 
 

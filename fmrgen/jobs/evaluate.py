@@ -11,18 +11,18 @@ from fmrgen.engine.attacks import attack_of_short_form
 from fmrgen.errors import UserError
 from fmrgen.evaluation.attacked import classify_attacked
 from fmrgen.evaluation.classify import classify
+from fmrgen.evaluation.classify_fixed_sets import classify_fixed_sets
 from fmrgen.evaluation.judged import Judge, judges_by_row, labels_of_row, valid_rows
+from fmrgen.evaluation.models import answering_in, first_image, labels_of, named_model
 from fmrgen.evaluation.originals import classify_source
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier, SplitRows, check_columns
 from fmrgen.evaluation.summarise import summarise_evaluation
-from fmrgen.fixed_sets import FixedSets
-from fmrgen.jobs.answering import answering_in, first_image, labels_of, named_model
-from fmrgen.jobs.bars import OnRows, image_bars
 from fmrgen.jobs.evaluation import Evaluation
-from fmrgen.jobs.fixed_sets import classify_fixed_sets
-from fmrgen.jobs.objects import AnyClassifier, each_training
-from fmrgen.recipe import load_classifiers, load_fixed_sets
+from fmrgen.progress.bars import OnRows, image_bars
+from fmrgen.recipe.fixed_sets import FixedSets
+from fmrgen.recipe.job import load_classifiers, load_fixed_sets
+from fmrgen.recipe.objects import AnyClassifier, each_training
 from fmrgen.sources.base import SourceConfig
 from fmrgen.storage.judgements import Judgements, check_of_split, judgements_of
 from fmrgen.storage.open import OpenedSplit, open_split

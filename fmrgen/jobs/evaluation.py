@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from fmrgen.errors import UserError, unknown_message
 from fmrgen.evaluation.results import EvaluationData
-from fmrgen.intervals import Estimate, format_estimate
-from fmrgen.metrics import METRICS, Summary
+from fmrgen.metrics.intervals import Estimate, format_estimate
+from fmrgen.metrics.summary import METRICS, Summary
 
 if TYPE_CHECKING:
     from pandas import DataFrame

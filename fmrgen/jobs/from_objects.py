@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from fmrgen.components import blank_image, names_of_outputs
 from fmrgen.config import ComponentConfig, validate
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
-from fmrgen.jobs.bars import job_bar
 from fmrgen.jobs.generate import make_split
-from fmrgen.jobs.objects import (
+from fmrgen.progress.bars import job_bar
+from fmrgen.recipe.build import blank_image, names_of_outputs
+from fmrgen.recipe.job import OutputConfig, Recipe, load_recipe, parse_classifier
+from fmrgen.recipe.objects import (
     AnyClassifier,
     AnyGenerator,
     AnyOracle,
@@ -24,7 +25,6 @@ from fmrgen.jobs.objects import (
     generator_section,
     oracle_section,
 )
-from fmrgen.recipe import OutputConfig, Recipe, load_recipe, parse_classifier
 from fmrgen.sources.base import SourceConfig
 from fmrgen.sources.in_memory import Config as SourceInMemory
 from fmrgen.storage.generated import GeneratedSplit

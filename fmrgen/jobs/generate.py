@@ -13,26 +13,26 @@ from typing import Any
 
 import torch
 
-from fmrgen.cautions import cautions
-from fmrgen.components import Components
 from fmrgen.distributed.launch import device_name, errors_of_one_process, launched_precision, start_process
 from fmrgen.distributed.launcher import unheeded_processes
 from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.distributed.rank import is_first_process
-from fmrgen.distributed.shard_locks import ShardLocks, own_shards
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import check_writable
 from fmrgen.jobs.lifecycle import claim, finish, new_provenance, nonfinite_error, record_part, record_run
-from fmrgen.jobs.progress import Progress, ProgressCounter
 from fmrgen.jobs.self_check import first_answers, kinship_caution, likeness_caution, oracle_caution
-from fmrgen.metrics import Summary
-from fmrgen.recipe import Recipe
+from fmrgen.metrics.cautions import cautions
+from fmrgen.metrics.summary import Summary
+from fmrgen.progress.job import Progress, ProgressCounter
+from fmrgen.recipe.build import Components
+from fmrgen.recipe.job import Recipe
 from fmrgen.records import Example, Perturbed
 from fmrgen.sources.base import LoadedExample
 from fmrgen.storage.encodings import KeptEncodings, kept_encodings
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, Run, Skipped, new_run, now
+from fmrgen.storage.shard_locks import ShardLocks, own_shards
 from fmrgen.storage.shards import SplitFolder, set_aside, summary_of_rows
 from fmrgen.trust.code import own_code_sha256, runs_code_of_others
 from fmrgen.weights.digest import check_same_weights, settings_sha256

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from fmrgen.cautions import masking_caution
-from fmrgen.components import Components
 from fmrgen.distributed.launch import start_process
 from fmrgen.engine.images import to_batch
 from fmrgen.engine.interfaces import Originals
@@ -21,8 +19,10 @@ from fmrgen.jobs.batch import summarise_rows
 from fmrgen.jobs.quality import Cost, Distance, Plain, Spectrum, lpips, rfid
 from fmrgen.jobs.self_check import first_answers, kinship_caution, likeness_caution
 from fmrgen.jobs.slope import slope_of_what_is_said
-from fmrgen.metrics import Summary
-from fmrgen.recipe import Recipe
+from fmrgen.metrics.cautions import masking_caution
+from fmrgen.metrics.summary import Summary
+from fmrgen.recipe.build import Components
+from fmrgen.recipe.job import Recipe
 from fmrgen.records import Example, Perturbed, StopReason
 from fmrgen.sources.base import LoadedExample, RawExample
 

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fmrgen.components import Components
 from fmrgen.distributed.rank import is_first_process
-from fmrgen.distributed.shard_locks import ShardLocks
 from fmrgen.errors import UserError, option
 from fmrgen.files import check_inside, held, sha256_of
-from fmrgen.hub.card import check_card, renew_card
-from fmrgen.metrics import SUMMARY_COLUMNS, Summary, summarise
+from fmrgen.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.oracles._parts import digests_of_parts
 from fmrgen.oracles.base import OracleConfig
-from fmrgen.recipe import Recipe
+from fmrgen.publish.card import check_card, renew_card
+from fmrgen.recipe.build import Components
+from fmrgen.recipe.job import Recipe
 from fmrgen.records import StopReason
 from fmrgen.report.show import write_picture
 from fmrgen.storage.paths import SplitPaths
@@ -29,6 +28,7 @@ from fmrgen.storage.provenance import (
     provenance_to_continue,
     read_provenance,
 )
+from fmrgen.storage.shard_locks import ShardLocks
 from fmrgen.storage.shards import SplitFolder, set_aside
 from fmrgen.trust.code import changed_code, code_sha256
 from fmrgen.weights.digest import weights_sha256

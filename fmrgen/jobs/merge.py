@@ -6,7 +6,7 @@ from pathlib import Path
 from fmrgen.errors import UserError, option
 from fmrgen.files import check_writable, sha256_of, write_atomically
 from fmrgen.jobs.lifecycle import claimed_alone, finish
-from fmrgen.metrics import Summary
+from fmrgen.metrics.summary import Summary
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, check_not_newer, check_same_job, check_same_version, read_all
 from fmrgen.storage.reference import parse_reference

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import torch
 
-from fmrgen.components import Components
 from fmrgen.distributed.launch import device_name, launched_precision, start_process
-from fmrgen.distributed.shard_locks import own_shards
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
 from fmrgen.files import check_writable
 from fmrgen.jobs.lifecycle import new_provenance
-from fmrgen.recipe import Recipe
+from fmrgen.recipe.build import Components
+from fmrgen.recipe.job import Recipe
 from fmrgen.sources.base import LoadedExample
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import provenance_to_continue
+from fmrgen.storage.shard_locks import own_shards
 from fmrgen.storage.shards import SplitFolder
 
 _TRIED = {"cpu": 4, "cuda": 32}  # images: on a CPU a pass takes as long for each as for one, a GPU wants to be filled

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fmrgen.components import Components
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Latents, Originals
 from fmrgen.engine.models import row_seed
 from fmrgen.errors import option
+from fmrgen.recipe.build import Components
 from fmrgen.records import Example, Perturbed
 
 FEWEST_FOR_RFID = 2048  # images: with fewer than it has features, its covariances are not of full rank

@@ -7,11 +7,11 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from fmrgen.components import Components
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Originals
 from fmrgen.errors import UserError, option
-from fmrgen.intervals import mean, proportion
+from fmrgen.metrics.intervals import mean, proportion
+from fmrgen.recipe.build import Components
 from fmrgen.sources.base import LoadedExample
 from fmrgen.weights.digest import shared_weights
 

@@ -21,14 +21,14 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fmrgen.components import Components
 from fmrgen.distributed.launch import launched_precision, start_processes
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import write_atomically
 from fmrgen.generators._mask import read_mask_file
 from fmrgen.generators.base import mask_of
-from fmrgen.recipe import Recipe
+from fmrgen.recipe.build import Components
+from fmrgen.recipe.job import Recipe
 from fmrgen.weights.digest import weights_sha256
 
 _TEST_SHARE = 0.2

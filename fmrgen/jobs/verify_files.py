@@ -6,8 +6,8 @@ from pathlib import Path
 
 from fmrgen.errors import UserError
 from fmrgen.files import parse_json
-from fmrgen.hub.croissant import differences
-from fmrgen.hub.repo import HubRepo
+from fmrgen.publish.croissant import differences
+from fmrgen.publish.repo import HubRepo
 from fmrgen.storage.open import check_no_delta, choose_split, deltas_of
 from fmrgen.storage.paths import SplitPaths, splits_among, splits_in
 from fmrgen.storage.provenance import parse_provenance, read_provenance

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 from fmrgen.engine.interfaces import Judgement, Oracle, Originals
-from fmrgen.kinds import ClassifierField
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import OracleConfig
+from fmrgen.recipe.short_forms import ClassifierField
 
 if TYPE_CHECKING:
     import torch

@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 
 from fmrgen.config import ComponentConfig
 from fmrgen.engine.interfaces import NONE, Judgement, Oracle, Originals
-from fmrgen.kinds import OracleField
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import OracleConfig
+from fmrgen.recipe.short_forms import OracleField
 
 if TYPE_CHECKING:
     import torch

@@ -52,7 +52,7 @@ def _fetched(model: str, revision: str | None) -> Path:
     if not (folder := Path(model)).is_dir():
         from huggingface_hub import snapshot_download
 
-        from fmrgen.hub_timeouts import bound_requests
+        from fmrgen.hub.timeouts import bound_requests
 
         bound_requests()
         try:

@@ -9,10 +9,10 @@ from pydantic import Field
 from fmrgen.config import Revision
 from fmrgen.engine.interfaces import NONE, Judgement, Oracle, Originals
 from fmrgen.errors import UserError, one_line
-from fmrgen.kinds import OracleField
 from fmrgen.labels import Labels
 from fmrgen.oracles._class_prompts import names_in_prompts
 from fmrgen.oracles.base import OracleConfig
+from fmrgen.recipe.short_forms import OracleField
 from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:

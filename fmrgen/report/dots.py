@@ -7,7 +7,7 @@ from itertools import compress
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from fmrgen.intervals import Estimate, interval_ends
+from fmrgen.metrics.intervals import Estimate, interval_ends
 from fmrgen.report.plot import INK, Plot, shortened
 
 MOST_ROWS = 60  # in one picture

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from fmrgen.errors import UserError
 from fmrgen.files import write_atomically
-from fmrgen.intervals import Estimate, interval_ends
+from fmrgen.metrics.intervals import Estimate, interval_ends
 
 _T = TypeVar("_T")
 

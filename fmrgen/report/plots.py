@@ -10,8 +10,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from fmrgen.evaluation.results import EvaluatedSplit, EvaluationData, EvaluationResults, Result
-from fmrgen.intervals import Estimate, interval_ends
-from fmrgen.metrics import COMPARED, Summary
+from fmrgen.metrics.intervals import Estimate, interval_ends
+from fmrgen.metrics.summary import COMPARED, Summary
 from fmrgen.report.dots import MOST_ROWS, Panel, Series, dot_plot
 from fmrgen.report.plot import INK, MOST_PANELS, MOST_PERCENT, Plot, drawing, extremes, shortened
 from fmrgen.report.side_by_side import common_rows, side_by_side

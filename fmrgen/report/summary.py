@@ -1,7 +1,7 @@
 """The figures of one split, as the end of a job tells them: eight lines, or every metric."""
 
-from fmrgen.intervals import Estimate
-from fmrgen.metrics import METRICS, Metric, Summary
+from fmrgen.metrics.intervals import Estimate
+from fmrgen.metrics.summary import METRICS, Metric, Summary
 from fmrgen.report.tables import Table, format_interval
 
 _BY_FIELD = {metric.field: metric for metric in METRICS}

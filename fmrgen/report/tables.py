@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from fmrgen.evaluation.judged import JudgeFigures, chance_line
 from fmrgen.evaluation.results import Comparison, EvaluatedSplit, EvaluationResults, Result
-from fmrgen.intervals import Estimate, format_coefficient, format_estimate, interval_ends
-from fmrgen.metrics import COMPARED, METRICS, Metric, Summary
+from fmrgen.metrics.intervals import Estimate, format_coefficient, format_estimate, interval_ends
+from fmrgen.metrics.summary import COMPARED, METRICS, Metric, Summary
 
 CONDITIONED = "◆"  # marks a split's own classifier
 RELATED = "‡"  # marks a judge that is no second opinion

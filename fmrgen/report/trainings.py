@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from fmrgen.evaluation.results import EvaluationResults
-from fmrgen.intervals import format_estimate
+from fmrgen.metrics.intervals import format_estimate
 from fmrgen.report.tables import Table
 
 TITLE = "what was trained, each training on its own split"

@@ -13,10 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fmrgen.cache import cache_folder
 from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError
-from fmrgen.files import fingerprint, held, write_atomically
+from fmrgen.files import cache_folder, fingerprint, held, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor

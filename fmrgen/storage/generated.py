@@ -4,7 +4,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmrgen.metrics import METRICS, Summary
+from fmrgen.metrics.summary import METRICS, Summary
 from fmrgen.storage.reference import parse_reference
 
 if TYPE_CHECKING:

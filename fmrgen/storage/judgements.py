@@ -20,7 +20,7 @@ from pydantic import Field
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, of_schema, open_plain, read_json, write_atomically
-from fmrgen.hub_timeouts import bound_requests, no_bars
+from fmrgen.hub.timeouts import bound_requests, no_bars
 from fmrgen.storage.open import OpenedSplit
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance

@@ -15,7 +15,7 @@ from PIL import Image as PILImage
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, check_plain_path, is_inside, read_json
-from fmrgen.hub_timeouts import no_bars
+from fmrgen.hub.timeouts import no_bars
 from fmrgen.image_files import lies_in_repo, open_rgb, path_inside, stored_image
 from fmrgen.labels import Labels
 from fmrgen.storage.paths import DELTAS, SplitPaths, deltas_among, splits_among, splits_in

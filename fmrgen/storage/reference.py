@@ -60,7 +60,7 @@ def files_on_the_hub(reference: SplitReference) -> tuple[list[str], str]:
     """The files of a repo on the Hub, and the commit that is looked at. Raises UserError where there is none."""
     from huggingface_hub import HfApi
 
-    from fmrgen.hub_timeouts import bound_requests, checked_commit
+    from fmrgen.hub.timeouts import bound_requests, checked_commit
 
     _check_repo_name(reference.repo)
     bound_requests()

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import open_plain, sha256_of, write_atomically
 from fmrgen.image_files import png_bytes
-from fmrgen.metrics import SUMMARY_COLUMNS, Summary, summarise
+from fmrgen.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.records import Perturbed
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, Skipped

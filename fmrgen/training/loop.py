@@ -9,15 +9,15 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from fmrgen.components import build_component, build_source
 from fmrgen.distributed.launch import Processes, check_same_on_all
 from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.engine.interfaces import Generator
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import write_atomically
 from fmrgen.labels import Labels
+from fmrgen.progress.trackers import tracking
+from fmrgen.recipe.build import build_component, build_source
 from fmrgen.sources.base import Source
-from fmrgen.tracking import tracking
 from fmrgen.training.augment import augment
 from fmrgen.training.checkpoint import TrainingFolder
 from fmrgen.training.copies import PerturbedCopies

@@ -11,13 +11,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fmrgen.classifiers.base import answer_in_labels
-from fmrgen.components import blank_image
 from fmrgen.config import StrictConfig
 from fmrgen.engine.images import StraightThroughBytes, to_bytes
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.engine.objectives import margin
-from fmrgen.kinds import ClassifierField
 from fmrgen.labels import Labels
+from fmrgen.recipe.build import blank_image
+from fmrgen.recipe.short_forms import ClassifierField
 from fmrgen.training.images import TrainingImages
 
 _TOGETHER = 50

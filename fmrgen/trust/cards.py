@@ -8,7 +8,7 @@ from huggingface_hub import DatasetCard
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, open_plain
-from fmrgen.hub_timeouts import no_bars
+from fmrgen.hub.timeouts import no_bars
 from fmrgen.trust.recipes import is_within
 
 

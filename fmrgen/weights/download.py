@@ -6,9 +6,8 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from fmrgen.cache import cache_folder
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import held, sha256_of, write_atomically
+from fmrgen.files import cache_folder, held, sha256_of, write_atomically
 
 _PATIENCE = 60.0  # seconds without a byte
 _DRIVE = "https://drive.usercontent.google.com/download?id={id}&export=download&confirm=t"

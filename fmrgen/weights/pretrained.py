@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.hub_timeouts import bound_requests
+from fmrgen.hub.timeouts import bound_requests
 from fmrgen.trust.recipes import LARGEST_INPUT, shapes_a_network
 from fmrgen.weights.assets import resolve_path
 

@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from fmrgen.classifiers._cifar_networks import NETWORKS
 from fmrgen.classifiers.cifar import Config
+from fmrgen.classifiers.networks.cifar import NETWORKS
 from fmrgen.errors import UserError
 
 PARAMETERS = {

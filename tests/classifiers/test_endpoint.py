@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from fmrgen import evaluate
-from fmrgen.classifiers import _endpoint_client as client
 from fmrgen.classifiers.endpoint import Config
+from fmrgen.classifiers.networks import endpoint_client as client
 from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError
-from fmrgen.recipe import parse_classifier
+from fmrgen.recipe.job import parse_classifier
 
 LENET = "asset:mnist/lenet"
 

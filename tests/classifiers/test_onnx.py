@@ -10,7 +10,7 @@ from torch import nn
 from fmrgen import evaluate
 from fmrgen.classifiers.onnx import Config
 from fmrgen.errors import UserError
-from fmrgen.recipe import parse_classifier
+from fmrgen.recipe.job import parse_classifier
 from fmrgen.weights.digest import weights_sha256
 
 NAMES = [str(digit) for digit in range(10)]

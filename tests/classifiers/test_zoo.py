@@ -9,10 +9,10 @@ import pytest
 import timm
 import torch
 
-from fmrgen.classifiers._cifar_networks import NETWORKS, _WideResNet
+from fmrgen.classifiers.networks.cifar import NETWORKS, _WideResNet
 from fmrgen.classifiers.zoo import MODELS, Config, Published
 from fmrgen.errors import UserError
-from fmrgen.recipe import parse_classifier
+from fmrgen.recipe.job import parse_classifier
 from fmrgen.weights.download import downloaded
 
 

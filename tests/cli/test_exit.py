@@ -18,18 +18,18 @@ from helpers import fmrgen, run, upload, wait_for
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from photos import lay_out
 
-from fmrgen import hub_timeouts
 from fmrgen.cli.display import _stacked
 from fmrgen.errors import UserError, one_line, printable
-from fmrgen.hub_timeouts import UnreachableError, _send
-from fmrgen.recipe import parse_oracle
+from fmrgen.hub import timeouts as hub_timeouts
+from fmrgen.hub.timeouts import UnreachableError, _send
+from fmrgen.recipe.job import parse_oracle
 
 LENET = "{kind: lenet, num_classes: 2}"
 EVIL = "\x1b]0;PWNED\x07\x1b[2J\x9b31m\u202edesrever\r[red]x[/b]"
-# The time-outs of fmrgen.hub_timeouts cut short, and no pauses, so that a test does not take what it tests for.
+# The time-outs of fmrgen.hub.timeouts cut short, and no pauses, so that a test does not take what it tests for.
 HURRY = """
 import sys, time
-import fmrgen.hub_timeouts as waits
+import fmrgen.hub.timeouts as waits
 waits._CONNECT = waits._ANSWER = waits._WORK = 0.3
 time.sleep = lambda seconds: None
 from fmrgen.cli.app import main
@@ -220,7 +220,7 @@ def test_a_hub_that_never_answers_is_given_up(place, mute, command):
 def test_every_request_has_time_outs():
     from huggingface_hub.utils import get_session
 
-    from fmrgen.hub_timeouts import bound_requests
+    from fmrgen.hub.timeouts import bound_requests
 
     bound_requests()
     bound_requests()

@@ -9,7 +9,7 @@ import yaml
 from helpers import fmrgen, run
 
 from fmrgen.cli.app import app
-from fmrgen.recipe import load_recipe
+from fmrgen.recipe.job import load_recipe
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
 

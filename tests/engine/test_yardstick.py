@@ -7,8 +7,8 @@ from helpers import SIZE
 
 from benchmarks import throughput
 from fmrgen import PerturbOptions, load_recipe
-from fmrgen.components import Components
 from fmrgen.generators.transform import Transform
+from fmrgen.recipe.build import Components
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset
-from helpers import ROOT, TESTS, fmrgen, launched, run
+from helpers import ROOT, SUPPORT, fmrgen, launched, run
 from PIL import Image as PILImage
 from torch import nn
 
@@ -23,14 +23,14 @@ from fmrgen import UserError, evaluate, show, transfer, write_report
 from fmrgen.classifiers.base import Classifier
 from fmrgen.classifiers.lenet import Config as LenetConfig
 from fmrgen.engine.images import to_batch
-from fmrgen.evaluation.correlation import at_chance, measures
 from fmrgen.evaluation.results import read_figures
 from fmrgen.image_files import open_rgb
 from fmrgen.jobs.generate import make_split
-from fmrgen.metrics import SUMMARY_COLUMNS, summarise
-from fmrgen.recipe import load_recipe, parse_classifier
+from fmrgen.metrics.summary import SUMMARY_COLUMNS, summarise
+from fmrgen.recipe.job import load_recipe, parse_classifier
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.tables import all_notes, split_table, warning_lines
+from fmrgen.studies.correlation import at_chance, measures
 
 LENET = "asset:mnist/lenet"
 DIGITS = [str(digit) for digit in range(10)]
@@ -712,7 +712,7 @@ def test_any_number_of_processes_find_the_same(finished_split, tmp_path):
         16,
         "-o",
     )
-    here = str(TESTS)
+    here = str(SUPPORT)
     (alone,) = launched(1, *command, tmp_path / "1", PYTHONPATH=here)
     assert alone.returncode == 0, alone.stderr
     first, *others = launched(3, *command, tmp_path / "3", PYTHONPATH=here)

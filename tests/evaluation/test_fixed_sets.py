@@ -10,12 +10,12 @@ from PIL import Image
 from benchmarks.corruptions import CORRUPTIONS, write_sets
 from fmrgen import evaluate
 from fmrgen.errors import UserError
-from fmrgen.evaluation.correlation import correlations, measures
 from fmrgen.evaluation.fixed_sets import SetRows, fixed_result
-from fmrgen.fixed_sets import FixedSets
-from fmrgen.intervals import Estimate
-from fmrgen.recipe import load_fixed_sets, load_source
+from fmrgen.metrics.intervals import Estimate
+from fmrgen.recipe.fixed_sets import FixedSets
+from fmrgen.recipe.job import load_fixed_sets, load_source
 from fmrgen.sources.mnist import Config as Mnist
+from fmrgen.studies.correlation import correlations, measures
 
 LENET = "asset:mnist/lenet"
 OTHER = "outside_components:SmallNetConfig"

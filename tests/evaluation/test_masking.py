@@ -5,10 +5,10 @@ import pytest
 from helpers import run
 
 from fmrgen import evaluate, load_recipe
-from fmrgen.cautions import cautions, has_masked_gradient
 from fmrgen.evaluation.worst_case import worst_cases
 from fmrgen.jobs.generate import make_split
-from fmrgen.metrics import summarise
+from fmrgen.metrics.cautions import cautions, has_masked_gradient
+from fmrgen.metrics.summary import summarise
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.tables import warning_lines
 from fmrgen.storage.paths import SplitPaths

@@ -6,8 +6,8 @@ from fakes import BUDGET, COUNT, Fixture
 from helpers import LABELS, tiny_vqgan
 
 from fmrgen.evaluation.steps import step_figures
-from fmrgen.intervals import mean_of_ratio
-from fmrgen.metrics import summarise
+from fmrgen.metrics.intervals import mean_of_ratio
+from fmrgen.metrics.summary import summarise
 
 
 def columns_of(rows):

@@ -8,9 +8,9 @@ from helpers import run
 
 from fmrgen import UserError
 from fmrgen.evaluation.trainings import compare_trainings
-from fmrgen.intervals import ratio_and_influence
-from fmrgen.jobs.objects import each_training
-from fmrgen.recipe import load_classifiers
+from fmrgen.metrics.intervals import ratio_and_influence
+from fmrgen.recipe.job import load_classifiers
+from fmrgen.recipe.objects import each_training
 
 NET = "{kind: lenet, num_classes: 10}"
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError
-from fmrgen.generators._taesd import load_decoder, load_encoder
+from fmrgen.generators.networks.taesd import load_decoder, load_encoder
 from fmrgen.generators.taesd import Config as TaesdConfig
 from fmrgen.generators.vae import Config as VaeConfig
 

@@ -21,10 +21,10 @@ from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
 from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError
-from fmrgen.generators._ddim import alphas_cumprod, invert, move
-from fmrgen.generators._openai_unet import Heads, openai_unet
 from fmrgen.generators.consistency import Config as ConsistencyConfig
 from fmrgen.generators.diffusion import OFFICIAL, Config
+from fmrgen.generators.networks.ddim import alphas_cumprod, invert, move
+from fmrgen.generators.networks.openai_unet import Heads, openai_unet
 from fmrgen.generators.one_step import Config as OneStepConfig
 from fmrgen.weights.assets import resolve_path
 

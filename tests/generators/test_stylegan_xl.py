@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError
-from fmrgen.generators._stylegan_file import read_stylegan
-from fmrgen.generators._stylegan_xl import StyleGanXl
+from fmrgen.generators.networks.stylegan_file import read_stylegan
+from fmrgen.generators.networks.stylegan_xl import StyleGanXl
 from fmrgen.generators.stylegan_xl import Config
 
 SMALL = ("stem", "sr", "radial")

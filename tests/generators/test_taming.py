@@ -15,7 +15,7 @@ from torch import nn
 
 from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError
-from fmrgen.generators._taming import load_taming
+from fmrgen.generators.networks.taming import load_taming
 from fmrgen.generators.vqgan import Config
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError
-from fmrgen.generators._efficient_vdvae import efficient_vdvae, expected_image
+from fmrgen.generators.networks.efficient_vdvae import efficient_vdvae, expected_image
 from fmrgen.generators.vdvae import Config
 
 NAMES = ("vdvae-small", "vdvae-small-logstd")

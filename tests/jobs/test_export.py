@@ -23,7 +23,7 @@ from torchvision.datasets import ImageFolder
 
 from fmrgen.errors import UserError
 from fmrgen.jobs.export import export
-from fmrgen.recipe import load_recipe, source_config_of
+from fmrgen.recipe.job import load_recipe, source_config_of
 
 
 def stored(folder, pattern="mnist/lenet-*.parquet"):

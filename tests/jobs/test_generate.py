@@ -22,7 +22,7 @@ from fmrgen.distributed.launch import start_processes
 from fmrgen.errors import UserError
 from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.verify import verify
-from fmrgen.recipe import load_recipe
+from fmrgen.recipe.job import load_recipe
 from fmrgen.storage.open import open_split
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
@@ -269,7 +269,7 @@ def test_memory_too_small_for_one_image_is_told(recipe, tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr("fmrgen.generators.transform.Transform.encode", run_out)
-    monkeypatch.setattr("fmrgen.components._try_gradient", lambda components, blank: None)
+    monkeypatch.setattr("fmrgen.recipe.build._try_gradient", lambda components, blank: None)
     with pytest.raises(UserError, match="a single image does not fit in GPU memory; precision=bf16"):
         make_split(recipe([picture(0), picture(1)]), tmp_path / "out")
 

@@ -7,7 +7,7 @@ import torch
 from helpers import run
 
 from fmrgen.jobs.inspect import Trial, _step_warnings, _Wanted, inspect
-from fmrgen.recipe import load_recipe
+from fmrgen.recipe.job import load_recipe
 
 TRANSFORM = "generator={kind: transform, image_size: 32}"
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from fmrgen.generators._denoisers import Diffusion
 from fmrgen.jobs.generate import make_split
-from fmrgen.recipe import load_recipe
+from fmrgen.recipe.job import load_recipe
 from fmrgen.weights.assets import resolve_path
 
 CHECKPOINT = TESTS / "data/golden/iddpm-small.state.safetensors"

@@ -24,7 +24,7 @@ from fmrgen.errors import UserError
 from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.merge import merge
 from fmrgen.jobs.verify_files import verify_files
-from fmrgen.recipe import load_recipe
+from fmrgen.recipe.job import load_recipe
 from fmrgen.storage.paths import SplitPaths
 
 MNIST = ["generate", "mnist-lenet", "output.shard_size=4", "perturb.budget=20", "-q"]

@@ -10,7 +10,7 @@ from torchvision.transforms import ToTensor
 from fmrgen import evaluate, open_split
 from fmrgen.errors import UserError
 from fmrgen.jobs.export import export
-from fmrgen.recipe import load_source, parse_classifier
+from fmrgen.recipe.job import load_source, parse_classifier
 
 LENET = "asset:mnist/lenet"
 

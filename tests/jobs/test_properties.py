@@ -28,7 +28,7 @@ from fmrgen.generators.base import GeneratorConfig
 from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.merge import merge
 from fmrgen.labels import make_labels
-from fmrgen.recipe import Recipe
+from fmrgen.recipe.job import Recipe
 from fmrgen.records import StopReason
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 
@@ -101,7 +101,7 @@ def run(recipe, folders, processes, kill_after, separate):
 
     with ExitStack() as stack:
         for name, stand_in in {
-            "fmrgen.distributed.shard_locks._POLL": 0.005,
+            "fmrgen.storage.shard_locks._POLL": 0.005,
             "fmrgen.jobs.lifecycle.write_picture": lambda *arguments: None,
             "fmrgen.jobs.lifecycle.renew_card": lambda *arguments: None,
         }.items():

@@ -7,9 +7,9 @@ import torch
 import torchvision
 from torch import nn
 
-from fmrgen.components import Components
 from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle
 from fmrgen.jobs import quality
+from fmrgen.recipe.build import Components
 
 
 @pytest.mark.parametrize(("waves", "share"), [(2, "coarse"), (6, "between"), (14, "fine")])

@@ -11,7 +11,7 @@ from torch import nn
 from fmrgen import UserError, evaluate, inspect, load_recipe
 from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.self_check import first_answers, likeness_caution, oracle_caution
-from fmrgen.recipe import parse_classifier
+from fmrgen.recipe.job import parse_classifier
 from fmrgen.weights.digest import shared_weights
 
 SHIFTED = "oracle.class_prompts={'0': five, '1': six, '2': seven, '3': eight, '4': nine, '5': zero, '6': one, '7': two}"

@@ -14,7 +14,7 @@ from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError
 from fmrgen.generators._mask import masked
 from fmrgen.jobs.sparsify import LatentPairs, fit_mask, sparsify
-from fmrgen.recipe import load_recipe
+from fmrgen.recipe.job import load_recipe
 from fmrgen.weights.digest import weights_sha256
 
 BLANK = torch.full((1, 3, SIZE, SIZE), 0.5)

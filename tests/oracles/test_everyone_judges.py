@@ -9,7 +9,7 @@ import pytest
 from helpers import fmrgen, rows, run
 from test_vlm import save_llava
 
-from fmrgen.jobs.audit import Audit
+from fmrgen.judging.audit import Audit
 
 pytestmark = pytest.mark.slow
 PANEL = {

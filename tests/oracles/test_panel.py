@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from fakes import COUNT, Fixture, Identity
-from helpers import LABELS, TESTS, assert_same_rows, launched, rows, run, smooth_images, tiny_network
+from helpers import LABELS, SUPPORT, assert_same_rows, launched, rows, run, smooth_images, tiny_network
 from torch import nn
 from transformers import ViTImageProcessor
 
@@ -200,7 +200,7 @@ def test_a_member_is_no_second_opinion_on_the_panels_split(panel_split, tmp_path
 
 @pytest.mark.slow
 def test_two_processes_make_the_same_rows_of_a_panel(panel_split, tmp_path):
-    for done in launched(2, "generate", *JOB, "--output", tmp_path / "two", "--quiet", PYTHONPATH=str(TESTS)):
+    for done in launched(2, "generate", *JOB, "--output", tmp_path / "two", "--quiet", PYTHONPATH=str(SUPPORT)):
         assert done.returncode == 0, done.stderr
     assert_same_rows(rows(tmp_path / "two"), rows(panel_split))
 

@@ -16,21 +16,21 @@ from PIL import Image as PILImage
 from torch import nn
 
 from fmrgen import UserError, evaluate, show
-from fmrgen.evaluation.agreement import Agreement
-from fmrgen.evaluation.correlation import Correlation
 from fmrgen.evaluation.rankings import Difference, RankedClassifier
 from fmrgen.evaluation.results import Comparison, SweepResult
 from fmrgen.evaluation.samples import Sampler
-from fmrgen.intervals import Estimate
-from fmrgen.report.agreement import agreement_plot
-from fmrgen.report.correlation import correlation_plot
+from fmrgen.metrics.intervals import Estimate
 from fmrgen.report.gallery import data_address, galleries
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.pages import audit_page, report_page
 from fmrgen.report.plots import all_plots
-from fmrgen.report.sweep import sweep_plot
 from fmrgen.report.tables import all_notes, neighbours, transfer_table
 from fmrgen.report.write import write_report
+from fmrgen.studies.agreement import Agreement
+from fmrgen.studies.agreement_report import agreement_plot
+from fmrgen.studies.correlation import Correlation
+from fmrgen.studies.correlation_report import correlation_plot
+from fmrgen.studies.sweep_report import sweep_plot
 
 LENET = "asset:mnist/lenet"
 HOSTILE = "</script><img src=x onerror=document.title='ran'>|`_*![](http://x/y.png)"

@@ -14,9 +14,9 @@ from helpers import TESTS, fmrgen, parts, run
 from fmrgen import evaluate, export, merge, verify, verify_files
 from fmrgen.errors import UserError
 from fmrgen.files import read_json
-from fmrgen.hub.card import renew_card
 from fmrgen.jobs.generate import make_split
-from fmrgen.recipe import load_recipe
+from fmrgen.publish.card import renew_card
+from fmrgen.recipe.job import load_recipe
 from fmrgen.report.show import show
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance

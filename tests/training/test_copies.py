@@ -10,7 +10,7 @@ from fmrgen.classifiers.base import Classifier
 from fmrgen.classifiers.lenet import Config as LenetConfig
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
-from fmrgen.recipe import load_recipe, parse_classifier
+from fmrgen.recipe.job import load_recipe, parse_classifier
 from fmrgen.training.copies import PerturbedCopies
 from fmrgen.training.loop import train
 from fmrgen.training.objectives.consistency import Config as ConsistencyConfig

@@ -11,7 +11,7 @@ from helpers import fmrgen, launched, run, wait_for
 from safetensors.torch import load_file
 
 from fmrgen.errors import UserError
-from fmrgen.recipe import load_recipe
+from fmrgen.recipe.job import load_recipe
 from fmrgen.sources.base import LoadedExample, SkippedExample, Source
 from fmrgen.training.images import TrainingImages, load_images
 from fmrgen.training.loop import train

@@ -11,7 +11,7 @@ from fmrgen.engine.attacks import attack_of_short_form
 from fmrgen.errors import UserError
 from fmrgen.generators.vqgan import Config as VqganConfig
 from fmrgen.oracles.clip import Config as ClipConfig
-from fmrgen.recipe import load_recipe, parse_classifier
+from fmrgen.recipe.job import load_recipe, parse_classifier
 from fmrgen.training.images import TrainingImages
 from fmrgen.training.loop import train
 from fmrgen.training.perturbed import PerturbedImages

@@ -31,10 +31,10 @@ from torch import nn
 from fmrgen import evaluate, export, verify, verify_files
 from fmrgen.errors import UserError
 from fmrgen.files import is_inside
-from fmrgen.generators._taming import _read_weights
-from fmrgen.hub.card import data_named, write_card
+from fmrgen.generators.networks.taming import _read_weights
 from fmrgen.image_files import MOST_PIXELS, open_rgb, path_inside
-from fmrgen.recipe import source_config_of
+from fmrgen.publish.card import data_named, write_card
+from fmrgen.recipe.job import source_config_of
 from fmrgen.report.show import show
 from fmrgen.sources.base import LoadedExample, SkippedExample
 from fmrgen.trust.cards import places_named
@@ -436,7 +436,7 @@ def test_answers_of_a_hub(nonsense, monkeypatch, status, answer, headers):
     from huggingface_hub import constants
 
     from fmrgen.hub import client as hub_module
-    from fmrgen.hub.repo import HubRepo
+    from fmrgen.publish.repo import HubRepo
 
     body = answer if isinstance(answer, bytes) else json.dumps(with_value(INFO, *answer)).encode()
     nonsense.status, nonsense.body, nonsense.headers = status, body, headers

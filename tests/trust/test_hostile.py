@@ -21,7 +21,7 @@ from photos import lay_out
 from taming_files import CONFIG, Taming
 from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClassification
 
-from fmrgen.recipe import load_recipe
+from fmrgen.recipe.job import load_recipe
 from fmrgen.weights.assets import resolve_path
 
 LENET = "{kind: lenet, num_classes: 2}"

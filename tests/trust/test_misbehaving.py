@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from fakes import STEP, Brightness, Identity, Patient, grey
-from helpers import TESTS, fmrgen, perturb, run
+from helpers import SUPPORT, fmrgen, perturb, run
 from photos import RECIPE, photo
 from torch import nn
 from torch.nn import functional as F
@@ -18,7 +18,7 @@ from fmrgen.config import ClassifierConfig, ComponentConfig
 from fmrgen.engine.interfaces import Judgement, Oracle
 from fmrgen.errors import UserError
 from fmrgen.generators.transform import Transform
-from fmrgen.recipe import parse_classifier
+from fmrgen.recipe.job import parse_classifier
 from fmrgen.weights.checkpoint import freeze
 
 
@@ -93,7 +93,7 @@ class OracleConfig(ComponentConfig):
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(TESTS)
+    monkeypatch.syspath_prepend(SUPPORT)
     for name, color in (("a", "red"), ("b", "blue")):
         for number in range(12):
             photo(tmp_path / "photos" / name / f"{number}.png", color=color)

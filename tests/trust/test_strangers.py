@@ -24,7 +24,7 @@ from photos import lay_out, photo
 
 from fmrgen import evaluate
 from fmrgen.errors import UserError
-from fmrgen.kinds import ComponentConfigs
+from fmrgen.recipe.short_forms import ComponentConfigs
 from fmrgen.trust.recipes import untrusted_code, untrusted_config
 
 LENET = "{kind: lenet, num_classes: 2}"
@@ -156,7 +156,7 @@ def test_all_code_is_named_in_the_line_and_on_the_card(place, capsys):
     assert run("verify", "theirs", "-q") == 2
     told = "runs that of some/one (trust_remote_code), evil:One, evil:two; if you trust it"
     assert told in capsys.readouterr().err
-    from fmrgen.hub.card import write_card
+    from fmrgen.publish.card import write_card
 
     write_card(place / "theirs")
     card = (place / "theirs/README.md").read_text().replace("\\", "")

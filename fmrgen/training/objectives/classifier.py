@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import Field
 
-from fmrgen.kinds import TRAINED_CLASSIFIER, ClassifierField
 from fmrgen.labels import Labels
+from fmrgen.recipe.short_forms import TRAINED_CLASSIFIER, ClassifierField
 from fmrgen.training.objectives.base import Objective, ObjectiveConfig
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Config(ObjectiveConfig):
 
     def objective(self, device: "torch.device", labels: Labels) -> "ClassifierObjective":
         from fmrgen.classifiers.base import answer_in_labels
-        from fmrgen.components import blank_image
+        from fmrgen.recipe.build import blank_image
 
         classifier = self.classifier.build(device)
         answer_in_labels(classifier, labels, blank_image(self.image_size, device), "model.classifier")

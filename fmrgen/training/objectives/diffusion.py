@@ -54,7 +54,7 @@ class DiffusionObjective(UnetObjective):
         """An inversion leads back whatever the network has learned, so it is told too how well noise is taken out."""
         import torch
 
-        from fmrgen.generators._ddim import move
+        from fmrgen.generators.networks.ddim import move
 
         generator = self.generator()
         level, last = generator.levels[-1], len(generator.times) - 1

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from fmrgen.generators._efficient_vdvae import BlockDown, EfficientVdvae
+    from fmrgen.generators.networks.efficient_vdvae import BlockDown, EfficientVdvae
 
 _BETA = math.log(2)  # of the softplus that makes standard deviations
 
@@ -47,7 +47,7 @@ class Config(ObjectiveConfig):
     def objective(self, device: "torch.device", labels: Labels) -> "VdvaeObjective":
         import torch
 
-        from fmrgen.generators._efficient_vdvae import EfficientVdvae
+        from fmrgen.generators.networks.efficient_vdvae import EfficientVdvae
 
         shapes = {f"{name}.weight": shape for name, shape in self._convolutions()}
         side = self.sides[-1]
@@ -131,7 +131,7 @@ class VdvaeObjective(Objective):
         import torch
         from torch.nn.functional import softplus
 
-        from fmrgen.generators._efficient_vdvae import expected_image
+        from fmrgen.generators.networks.efficient_vdvae import expected_image
 
         images = images * 2 - 1
         skips = self.network.bottom_up(images)
@@ -151,7 +151,7 @@ class VdvaeObjective(Objective):
         return error, torch.stack(divergences).sum(0) / images[0].numel()
 
     def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
-        from fmrgen.generators._efficient_vdvae import expected_image
+        from fmrgen.generators.networks.efficient_vdvae import expected_image
 
         made = expected_image(self.network.logits(self.network.posterior_means(images * 2 - 1))) / 2 + 0.5
         _, divergence = self._bound(images)

@@ -1,1 +1,0 @@
-"""People's verdicts on the images of a split: which they see, the page they see them on, and what they say."""

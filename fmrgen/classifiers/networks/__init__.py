@@ -1,0 +1,1 @@
+"""Networks and clients behind the kinds of classifiers."""

@@ -1,0 +1,1 @@
+"""Splits without images that may not be passed on."""

@@ -1,5 +1,0 @@
-"""A generator that was handed over as an object in Python."""
-
-from fmrgen.in_memory import InMemory as Config
-
-__all__ = ["Config"]

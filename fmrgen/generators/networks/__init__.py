@@ -1,0 +1,1 @@
+"""Networks of published generators, rebuilt from their authors' files."""

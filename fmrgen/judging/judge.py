@@ -1,0 +1,248 @@
+"""The verdicts of other judges on the stored images of a split, laid beside it."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from fmrgen.config import ComponentConfig
+from fmrgen.distributed.launch import Processes, check_same_on_all, errors_of_one_process
+from fmrgen.distributed.prefetch import read_ahead
+from fmrgen.engine.images import to_batch
+from fmrgen.engine.interfaces import Oracle, Originals
+from fmrgen.engine.models import judged
+from fmrgen.errors import UserError
+from fmrgen.evaluation.classify import BATCHES_AHEAD, decode_own
+from fmrgen.files import cache_folder, fingerprint, write_atomically
+from fmrgen.metrics.intervals import Estimate, proportion
+from fmrgen.oracles._parts import digests_of_parts
+from fmrgen.progress.bars import OnRows, image_bars
+from fmrgen.publish.card import renew_card
+from fmrgen.recipe.build import blank_image, build_component, component_errors, fit_oracle
+from fmrgen.recipe.job import load_oracles
+from fmrgen.recipe.objects import AnyOracle, oracle_section
+from fmrgen.storage.judgements import (
+    TABLE,
+    Kind,
+    OwnSplit,
+    check_judge_name,
+    judge_file,
+    related,
+    to_parquet,
+    write_judgements,
+)
+from fmrgen.storage.open import OpenedSplit, check_recorded_rows, open_own_split, reading
+from fmrgen.storage.provenance import Provenance, now
+from fmrgen.storage.schema import IMAGES
+from fmrgen.weights.digest import check_same_weights, weights_sha256
+
+_Pixels = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one judge found.
+
+    Attributes:
+        judge: its name.
+        rows: of the split.
+        preserved: share of valid rows in whose image it sees the label, in percent; None where there are none.
+        originals_right: share of originals in which it does; None where they are not stored.
+        files: what was written, where the split is in a folder.
+        place: the folder or the commit that holds them now.
+        shares_weights_with: the split's oracle or classifier, in words: it is no second opinion then.
+    """
+
+    judge: str
+    rows: int
+    preserved: Estimate | None
+    originals_right: Estimate | None
+    files: list[Path]
+    place: str
+    shares_weights_with: list[str]
+
+
+def judge(
+    split: str,
+    oracles: Mapping[str, AnyOracle] | Sequence[str] | str,
+    *,
+    batch_size: int = 64,
+    progress: bool = True,
+    on_rows: OnRows | None = None,
+    on_wait: Callable[[str], None] = lambda line: None,
+) -> list[Judged]:
+    """Has oracles judge the stored images of a split, and lays what they say beside it.
+
+    The verdicts are `judgements/CONFIG/SPLIT/JUDGE.parquet`, with a small file about the judge: in the split's folder,
+    or as a commit to its repo on the Hub. Runs on every process of `accelerate launch` and shares the batches out. What
+    is judged is kept in the cache until the table is written: run the same again to go on.
+
+    Args:
+        split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
+        oracles: one or several, as `fmrgen.load_oracles` reads them, or a mapping of names to oracles, sections or
+            words for them.
+        batch_size: images that an oracle gets at once.
+        progress: show a bar for each judge.
+        on_rows: called in the place of the bars, with (judge, rows done, rows in all), on the first process.
+        on_wait: called with a line when the Hub makes one wait.
+
+    Returns:
+        What each of them found, in their order.
+
+    Raises:
+        UserError: the split or a judge can't be used.
+    """
+    sections = (
+        {name: oracle_section(given) for name, given in oracles.items()}
+        if isinstance(oracles, Mapping)
+        else load_oracles([oracles] if isinstance(oracles, str) else oracles)
+    )
+    for name in sections:
+        check_judge_name(name)
+    processes = Processes()
+    opened, provenance = open_own_split(split)
+    found = []
+    with image_bars(progress and on_rows is None) as bars:
+        tell = on_rows if on_rows is not None and processes.is_first else bars
+        for name, section in sections.items():
+            job = Job(name, section, opened, provenance, processes, batch_size)
+            table = job.run(partial(tell, name))
+            if processes.is_first:
+                with errors_of_one_process():
+                    found.append(job.store(table, on_wait))
+            processes.gather(None)
+    return found
+
+
+class Job:
+    """One judge on one split."""
+
+    def __init__(
+        self,
+        name: str,
+        section: ComponentConfig,
+        opened: OpenedSplit,
+        provenance: Provenance,
+        processes: Processes,
+        batch_size: int,
+    ) -> None:
+        self.name, self.section, self.opened, self.provenance = name, section, opened, provenance
+        self.processes, self.batch_size = processes, batch_size
+        self.device = processes.device
+        self.oracle = build_component(section, f"oracle {name}", Oracle, self.device)
+        fit_oracle(self.oracle, provenance.job_labels, blank_image(provenance.image_size, self.device))
+        self.digest = weights_sha256(self.oracle)
+        check_same_on_all(processes.gather({f"weights of oracle {name}": self.digest}))
+        self.columns = [column for column in IMAGES if column in opened.features]
+        if self.oracle.needs_originals and "original" not in self.columns:
+            raise UserError(f"{opened.name}: has no originals (output.keep_original), and {name} compares with them")
+        told = [provenance.files, section.model_dump(mode="json"), self.digest, name, batch_size, version("fmrgen")]
+        self.parts = cache_folder() / "judgements" / fingerprint(told)
+
+    def run(self, on_rows: Callable[[int, int | None], None]) -> pa.Table:
+        """Judges what is not judged yet; returns the whole table, in the order of the rows."""
+        done = 0
+        with reading(self.opened.name):
+            batches = read_ahead(decode_own(self._batches(), self.processes, self.device), BATCHES_AHEAD)
+            for number, (rows, decoded) in enumerate(batches):
+                if decoded is not None:
+                    with errors_of_one_process():
+                        if (images := decoded.result()) is not None:
+                            write_atomically(self._part(number), to_parquet(self._verdicts(*images)))
+                done += len(rows)
+                on_rows(done, self.provenance.rows)
+        check_recorded_rows(self.opened, self.rows["id"])
+        check_same_weights(f"oracle {self.name}", self.oracle, self.digest)
+        self.processes.gather(None)  # all parts are there
+        parts = [self._part(number) for number in range(-(-done // self.batch_size))]
+        return pa.concat_tables([pq.read_table(part) for part in parts]) if parts else TABLE.empty_table()
+
+    def _part(self, number: int) -> Path:
+        return self.parts / f"{number:07d}.parquet"
+
+    def _batches(self) -> Iterator[tuple[np.ndarray, Callable[[], Any]]]:
+        """Rows of each batch, and what decodes them; what is known of all rows is gathered on the way."""
+        self.rows: dict[str, list[Any]] = {"id": [], "label": [], "valid": []}
+        stream = self.opened.undecoded(self.columns).select_columns([*self.columns, *self.rows])
+        for number, batch in enumerate(stream.iter(self.batch_size)):
+            for name, values in self.rows.items():
+                values += batch[name]
+            yield np.asarray(batch["id"]), partial(self._decode, number, batch)
+
+    def _decode(self, number: int, batch: dict[str, list[Any]]) -> tuple[dict[str, list[Any]], _Pixels] | None:
+        """The images of a batch; None where it was judged before."""
+        if self._part(number).exists():
+            return None
+        pixels = {}
+        for column in self.columns:
+            images = [
+                self.opened.decode(stored, f"id {example_id}: its {column}")
+                for example_id, stored in zip(batch["id"], batch[column], strict=True)
+            ]
+            pixels[column] = np.stack([np.asarray(image) for image in images])
+        return batch, pixels
+
+    def _verdicts(self, batch: dict[str, list[Any]], pixels: _Pixels) -> pa.Table:
+        """What the oracle says of the images of a batch, and of their originals."""
+        labels = torch.tensor(batch["label"], device=self.device)
+        images = {column: to_batch(of_column, self.device) for column, of_column in pixels.items()}
+        tables = []
+        for column, of_column in images.items():
+            originals = Originals(images.get("original", of_column).clone(), labels)
+            with torch.no_grad(), component_errors(f"oracle {self.name}", of_column):
+                said, _ = judged(self.oracle, of_column.clone(), originals)
+            values = {name: said[name].cpu().numpy() for name in ("oracle_label", "probability", "score")}
+            count = len(batch["id"])
+            told = {
+                "judge": [self.name] * count,
+                "id": batch["id"],
+                "which": [column] * count,
+                "label": values["oracle_label"].astype(np.int32),
+                "probability": values["probability"].astype(np.float32),
+                "score": values["score"].astype(np.float32),
+                "when": [now()] * count,
+                "image_sha256": [hashlib.sha256(stored["bytes"]).hexdigest() for stored in batch[column]],
+                "weights_sha256": [self.digest] * count,
+                "repeat": [0] * count,
+                "stratum": [None] * count,
+                "seconds": [None] * count,
+            }
+            tables.append(pa.table(told, schema=TABLE))
+        return pa.concat_tables(tables)
+
+    def store(self, table: pa.Table, on_wait: Callable[[str], None]) -> Judged:
+        """Lays the table beside the split."""
+        content = to_parquet(table)
+        kind: Kind = "vlm" if self.section.kind == "vlm" else "oracle"
+        split = OwnSplit(self.opened.paths, self.provenance)
+        section, digests = self.section.model_dump(mode="json"), digests_of_parts(self.oracle)
+        about = judge_file(self.name, kind, section, self.digest, split, content, digests)
+        if self.opened.revision is None:
+            files, place = write_judgements(split.paths, about, content), str(split.paths.judgements)
+            renew_card(split.paths.root)
+        else:
+            from fmrgen.publish.judgements import commit_judgements
+
+            files, place = [], commit_judgements(str(self.opened.repo), split, about, content, on_wait)
+        for part in self.parts.glob("*.parquet"):
+            part.unlink(missing_ok=True)
+        return self._figures(table, files, place, related(about, self.provenance, {}))
+
+    def _figures(self, table: pa.Table, files: list[Path], place: str, shares_weights_with: list[str]) -> Judged:
+        labels, valid = (dict(zip(self.rows["id"], self.rows[name], strict=True)) for name in ("label", "valid"))
+        said = list(zip(*(table[name].to_pylist() for name in ("id", "which", "label")), strict=True))
+
+        def right(which: str, only_valid: bool) -> Estimate | None:
+            asked = [(i, label) for i, seen, label in said if seen == which and (valid[i] or not only_valid)]
+            return proportion(np.array([label == labels[i] for i, label in asked]))
+
+        rates = right("image", True), right("original", False)
+        return Judged(self.name, self.provenance.rows, *rates, files, place, shares_weights_with)

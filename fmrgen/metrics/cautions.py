@@ -1,0 +1,171 @@
+"""What a reader of figures must be warned of: where FMR is a figure about something else than robustness."""
+
+import numpy as np
+
+from fmrgen.errors import option
+from fmrgen.metrics.intervals import Estimate, wilson
+from fmrgen.metrics.summary import Summary
+
+_MUCH = 5.0  # points of accuracy
+_FEW = 50.0  # percent of rows
+_BUDGETS = 20.0  # percent of rows that end by the budget: as many might yet be fooled
+_HALF = 50.0  # percent, which a coin gives
+_FEWEST_UP = 80.0  # percent: see `has_masked_gradient`
+_KIN = 20.0  # times as often: see `falls_as_kin`
+
+
+def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = True) -> list[str]:
+    """A line for each thing in a split's figures that makes FMR doubtful, with what can be done.
+
+    `oracle_is_known` leaves out that the oracle knows fewer originals than the classifier, where that was said before.
+    `guided` is False where the first step is not along the gradient, as of the random control.
+    """
+    found = []
+    if guided and (about_gradient := masking_caution(summary)) is not None:
+        found.append(about_gradient)
+    if guided and falls_as_kin(summary):
+        found.append(
+            f"the classifier falls {_times(summary.falls_with_oracle)} as often at the step that the oracle rejects as "
+            "at another: the two are kin, and FMR is too high; compare it with that under another "
+            f"{option('oracle')}"
+        )
+    stuck = 0.0 if summary.stuck is None else summary.stuck.value  # which no oracle has looked at
+    if summary.validation_rate and summary.validation_rate.value + stuck < _FEW:
+        found.append(
+            f"only {summary.validation_rate.value:.1f} % of the rows are valid: the oracle rejects the first step of "
+            f"most images; take a smaller {option('perturb.step_size')}, another oracle, or a lower "
+            f"{option('perturb.min_probability')}"
+        )
+    if summary.standard_accuracy and summary.standard_accuracy.value < _FEW:
+        found.append(
+            f"SA is {summary.standard_accuracy.value:.1f} %: are the classifier's weights loaded, and its classes in "
+            "the order of the labels?"
+        )
+    if summary.stuck and stuck:
+        found.append(
+            f"{summary.stuck.value:.1f} % of the rows are stuck: no gradient reaches the latent, which is no sign of "
+            "robustness; is something in classifier or generator not differentiable, or saturated?"
+        )
+    if summary.by_budget and summary.by_budget.value > _BUDGETS:
+        found.append(
+            f"{summary.by_budget.value:.0f} % of the rows end by the budget: FMR then depends on the budget, not "
+            f"on the oracle; take a larger {option('perturb.step_size')} or {option('perturb.budget')} (fmrgen inspect "
+            "proposes one)"
+        )
+    if summary.fmr and summary.fmr.value > 100:
+        found.append(
+            f"FMR is {summary.fmr.value:.1f}: the steps have not lowered the accuracy; they are too short, or SA "
+            "counts rows that the oracle rejected (see FMR valid)"
+        )
+    if not oracle_is_known and _is_far_below(summary.oracle_accuracy, summary.standard_accuracy):
+        found.append(
+            f"the oracle is right on {_of(summary.oracle_accuracy)} of the originals, the classifier on "
+            f"{_of(summary.standard_accuracy)}: its mistakes decide which rows are valid (see FMR known)"
+        )
+    if _is_far_below(summary.reconstruction_accuracy, summary.standard_accuracy):
+        found.append(
+            f"the classifier is right on {_of(summary.reconstruction_accuracy)} of the plain reconstructions and on "
+            f"{_of(summary.standard_accuracy)} of the originals: the generator alone does that (see PA / recon.)"
+        )
+    return found
+
+
+def masking_caution(summary: Summary) -> str | None:
+    """A line where guided steps show that the gradient is masked, or where the controls do not tell them from random
+    ones."""
+    if has_masked_gradient(summary):
+        return (
+            f"the first step raised the loss in {_of(summary.first_steps_up)} of the valid rows, and guided steps "
+            f"climbed higher than random ones in {_of(summary.ahead_of_random)} of the controls: along a gradient that "
+            "shows the way they do in nearly all, in a direction of chance in half. The classifier's gradient is "
+            "masked, and FMR no sign of robustness (docs: evaluation, Gradient masking)"
+        )
+    if _is_like_chance(summary):
+        return (
+            f"guided steps are not told from random ones: FMR differs by {summary.guided_less_random} points, and "
+            f"they climb higher in {_of(summary.ahead_of_random)} of the controls; take more of these "
+            f"({option('perturb.control')}), or the gradient is masked"
+        )
+    return None
+
+
+def _is_far_below(one: Estimate | None, other: Estimate | None) -> bool:
+    """Whether it is so by more than chance."""
+    if one is None or other is None or one.high is None or other.low is None:
+        return False
+    return other.value - one.value > _MUCH and one.high < other.low
+
+
+def _times(estimate: Estimate | None) -> str:
+    return "n/a" if estimate is None else f"{estimate.value:.0f} times"
+
+
+def _of(estimate: Estimate | None) -> str:
+    return "n/a" if estimate is None else f"{estimate.value:.1f} %"
+
+
+def is_at_chance(label: np.ndarray, prediction: np.ndarray, classes: int) -> bool:
+    """Whether predictions match labels hardly better than guesses do, so that every figure made of them says nothing.
+
+    Guesses name each class equally often, or as often as the predictions do: a network that always gives the
+    commonest class is at chance too. Untrained networks are right a little more often than guesses (of 30 LeNets with
+    random weights, on up to 17 % of ten digits), so twice as often is still chance, as far as that is at most a tenth
+    of the way to being always right.
+
+    Args:
+        label: [N].
+        prediction: [N], -1 for none.
+        classes: that there are.
+
+    Returns:
+        Whether the lower end of the accuracy's 95 % interval is not above that; False where all labels are one, which
+        no guess can miss.
+    """
+    labels = np.bincount(label, minlength=classes) / len(label)
+    if (labels > 0).sum() < 2:
+        return False
+    predictions = np.bincount(prediction[prediction >= 0], minlength=classes) / len(label)
+    guessing = max(1 / classes, float(labels @ predictions[:classes]))
+    return wilson(float((label == prediction).sum()), len(label))[0] <= _most_by_chance(guessing)
+
+
+def has_masked_gradient(summary: Summary) -> bool:
+    """Whether steps climbed so seldom that the gradient can't have shown the way (gradient masking, Athalye 2018).
+
+    A step along a gradient raises the loss of nearly every image, one in a direction of chance of about half; and as
+    many steps climb higher along a gradient than by chance. Between the two lies the bound, at 80 %: honest networks
+    have 91 to 100 %, also quantised and rippled ones, and networks that hand over another gradient than their own 45 to
+    63 %. It holds for guided steps alone, and for splits that start from the plain reconstruction.
+    """
+    shares = (summary.first_steps_up, summary.ahead_of_random)
+    return any(share is not None and share.high is not None and share.high < _FEWEST_UP for share in shares)
+
+
+def _is_like_chance(summary: Summary) -> bool:
+    """Whether the controls tell guided steps from those of chance neither by accuracy nor by how far they climb."""
+    less, ahead = summary.guided_less_random, summary.ahead_of_random
+    if less is None or ahead is None or less.low is None or less.high is None or ahead.low is None:
+        return False
+    return less.low <= 0 <= less.high and ahead.low <= _HALF and ahead.value < _FEWEST_UP
+
+
+def falls_as_kin(summary: Summary) -> bool:
+    """Whether the classifier falls with its oracle as only kin does: beyond twenty times as often as at another step.
+
+    What breaks an image for one breaks it for the other too, and the less else a network falls the larger is the ratio:
+    on MNIST unrelated ones have 5 (FMR 53) to 15 (FMR 97), and one that the oracle is a part of 39. It says nothing
+    where the gradient is masked, for nothing falls there at another step.
+    """
+    times = summary.falls_with_oracle
+    return times is not None and times.low is not None and times.low > _KIN and not has_masked_gradient(summary)
+
+
+def _most_by_chance(guessing: float) -> float:
+    """The accuracy, in percent, up to which one that guesses right so often, from 0 to 1, is at chance."""
+    return 100 * (guessing + min(guessing, 0.1 * (1 - guessing)))
+
+
+def has_accuracy_of_chance(summary: Summary, classes: int) -> bool:
+    """The same of figures whose rows are not at hand: against guesses that name each class equally often."""
+    accuracy = summary.standard_accuracy
+    return accuracy is not None and accuracy.low is not None and accuracy.low <= _most_by_chance(1 / classes)

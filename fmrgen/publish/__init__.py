@@ -1,0 +1,1 @@
+"""Splits and results on the Hub: cards, pushes, results, boards."""

@@ -1,0 +1,110 @@
+"""Results in the repo or folder of their split, where its card lists them as a leaderboard."""
+
+import json
+import logging
+import re
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fmrgen.errors import UserError
+from fmrgen.evaluation.results import EvaluatedClassifier, EvaluatedSplit, EvaluationResults, Result
+from fmrgen.files import check_inside, write_atomically
+from fmrgen.publish.card import renew_card
+from fmrgen.publish.leaderboard import RESULT_SCHEMA
+from fmrgen.publish.repo import Change, HubRepo, RepoState
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import read_provenance
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What became of the results on one split, in a line; the commit that holds them, where that is on the Hub; and
+    whether they are nowhere."""
+
+    line: str
+    commit: str | None = None
+    failed: bool = False
+
+
+def record_results(evaluation: EvaluationResults) -> list[Recorded]:
+    """Adds each result to the leaderboard of its split, where that is one of fmrgen's in a folder or on the Hub.
+
+    Returns what became of it for each split, in their order.
+    """
+    told = []
+    for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
+        if split.files is None or split.repo is None:
+            told.append(Recorded(f"{split.name}: no split of fmrgen's, so it has no leaderboard", failed=True))
+            continue
+        entries = {
+            result_path(split, classifier): _entry(split, classifier, result)
+            for classifier, result in zip(evaluation.classifiers, results, strict=True)
+        }
+        commit = None
+        try:
+            if split.revision is None:
+                for path, text in entries.items():
+                    check_inside((Path(split.repo) / path).parent, Path(split.repo))
+                    write_atomically(Path(split.repo) / path, text.encode())
+                renew_card(Path(split.repo))
+            else:
+                commit = _commit_entries(split, entries)
+            told.append(Recorded(f"{split.name}: {len(entries)} rows in its leaderboard", commit))
+        except UserError as error:  # the evaluation itself is safe
+            told.append(Recorded(f"{split.name}: leaderboard not written: {error}", failed=True))
+    return told
+
+
+def _check_same_files(root: Path, split: EvaluatedSplit) -> None:
+    provenance = read_provenance(SplitPaths(root, str(split.config), str(split.split)))
+    if provenance.files_digest != split.files:
+        raise UserError("the split was regenerated after the revision that was evaluated; evaluate the current one")
+
+
+def _commit_entries(split: EvaluatedSplit, entries: dict[str, str]) -> str:
+    """One commit with the entries and the card that shows them; returns it."""
+
+    def change(folder: Path, state: RepoState) -> Change:
+        _check_same_files(folder, split)
+        for path, text in entries.items():
+            write_atomically(folder / path, text.encode())
+        return Change(f"Results of {len(entries)} classifiers on {split.config}/{split.split}", [])
+
+    commit, _ = HubRepo(str(split.repo), None, _log.warning).update(change)
+    return commit
+
+
+def _entry(split: EvaluatedSplit, classifier: EvaluatedClassifier, result: Result) -> str:
+    told: dict[str, Any] = {
+        "schema": RESULT_SCHEMA,
+        "files": split.files,
+        "classifier": classifier.name,
+        "weights_sha256": classifier.weights_sha256,
+        "conditioned": result.conditioned,
+        "at_chance": result.at_chance,
+        "fmrgen": version("fmrgen"),
+        **asdict(result.total),
+    }
+    return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+
+
+def result_path(split: EvaluatedSplit, classifier: EvaluatedClassifier) -> str:
+    """Where a classifier's result lies in the repo or folder of the split."""
+    paths = SplitPaths(Path(), str(split.config), str(split.split))
+    return paths.in_repo(paths.results / f"{file_name(classifier)}.json")
+
+
+def dataset_name(split: EvaluatedSplit) -> str:
+    """The dataset's name without the way to it on this machine."""
+    name = split.repo or split.name
+    return name if split.revision else Path(name).resolve().name
+
+
+def file_name(classifier: EvaluatedClassifier) -> str:
+    """A name for files: of two classifiers with one name, the weights tell."""
+    plain = re.sub(r"[^\w.-]+", "-", classifier.name).strip("-.") or "classifier"
+    return plain if classifier.weights_sha256 is None else f"{plain}-{classifier.weights_sha256[:8]}"

@@ -1,0 +1,192 @@
+"""Pull requests on the repos of models, with what was found of them on the Hub's benchmarks."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from huggingface_hub import CommitOperationAdd, Discussion, hf_hub_download
+from huggingface_hub.errors import RemoteEntryNotFoundError
+from pydantic import Field, TypeAdapter, ValidationError
+
+from fmrgen.errors import UserError, one_line
+from fmrgen.evaluation.results import read_figures
+from fmrgen.files import check_inside, open_plain
+from fmrgen.hub.client import HubClient, RepoError, client_errors, upload_errors
+from fmrgen.hub.timeouts import no_bars
+from fmrgen.publish.eval_results import FOLDER, entry_file, read_eval_results
+
+_DESCRIPTION = (
+    "Foundation Model-oriented Robustness of this model, measured with fmrgen. The notes of each entry have the "
+    "interval and name the split; its source has all figures."
+)
+
+State = Literal["new", "opened", "updated", "open", "there", "refused", "left out"]
+_ENTRIES: TypeAdapter[dict[str, str]] = TypeAdapter(Annotated[dict[str, str], Field(min_length=1)])
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What became of a model's results.
+
+    `state` is `new` for what a dry run would open, `opened`, `updated` (an earlier pull request of the caller's),
+    `open` (one has the very files), `there` (the model's repo has them), or, for a `reason`, `refused` by the
+    Hub or `left out` as hardly better than chance. `files` are their paths in the repo.
+    """
+
+    classifier: str
+    model: str
+    state: State
+    url: str | None
+    files: list[str]
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        """In words."""
+        if self.reason is not None:
+            return self.reason
+        words = {
+            "new": "would open a pull request",
+            "opened": "opened a pull request",
+            "updated": "updated your open pull request",
+            "open": "a pull request is open",
+            "there": "has these results",
+        }
+        return ", ".join([words[self.state], *([self.url] if self.url else self.files)])
+
+
+def submit(
+    folder: Path,
+    models: Mapping[str, str],
+    *,
+    dry_run: bool = False,
+    on_wait: Callable[[str], None] = lambda line: None,
+    on_note: Callable[[str], None] = lambda line: None,
+) -> list[Submitted]:
+    """Opens a pull request on the repo of each model with its `.eval_results`, where none is open yet.
+
+    Results of a model that is hardly better than chance on the originals are not sent: they say nothing of it, and
+    almost always its weights, or the order of its classes, are not what was meant.
+
+    Args:
+        folder: of an evaluation with `--eval-results`.
+        models: the model repo of each classifier, by the classifier's name.
+        dry_run: whether to look only, and open nothing.
+        on_wait: called with a line when the Hub makes one wait.
+        on_note: called with a line that names what is not sent.
+
+    Returns:
+        What became of each model, also of one whose repo is not there or takes none.
+
+    Raises:
+        UserError: the folder has no such results, a classifier is not in it, or the Hub can't be asked.
+    """
+    found, at_chance = _files(folder, models)
+    if at_chance:
+        on_note(
+            f"hardly better than chance on the originals, and not sent: {', '.join(at_chance)}; are their weights "
+            "loaded, and their classes in the order of the labels?"
+        )
+    return [_submit(name, model, found[name], dry_run, on_wait) for name, model in models.items()]
+
+
+def _submit(
+    classifier: str, model: str, files: Mapping[str, bytes], dry_run: bool, on_wait: Callable[[str], None]
+) -> Submitted:
+    if not files:
+        return Submitted(classifier, model, "left out", None, [], "left out, as hardly better than chance")
+    try:
+        return _Model(model, on_wait).propose(classifier, files, dry_run)
+    except RepoError as error:
+        return Submitted(classifier, model, "refused", None, [*files], str(error).removeprefix(f"{model}: "))
+
+
+def read_models(path: Path) -> dict[str, str]:
+    """The model repos of classifiers, from a YAML file. Raises UserError where it is none."""
+    try:
+        with open_plain(path) as file:
+            return _ENTRIES.validate_python(yaml.safe_load(file.read()))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
+        raise UserError(
+            f"{path}: must map the names of classifiers to model repos, as `resnet50: you/resnet50`: {one_line(error)}"
+        ) from None
+
+
+def _files(folder: Path, models: Mapping[str, str]) -> tuple[dict[str, dict[str, bytes]], list[str]]:
+    """The entries of each classifier by their paths in a model's repo; and what is at chance, in words."""
+    evaluation = read_figures(folder / "evaluation.json")
+    classifiers = {classifier.name: classifier for classifier in evaluation.classifiers}
+    found, at_chance = {}, []
+    for name in models:
+        if name not in classifiers:
+            raise UserError(f"{folder}: has no classifier {name}; there is {', '.join(classifiers)}")
+        check_inside(folder / "eval-results", folder)
+        entries = read_eval_results(evaluation, classifiers[name], folder / "eval-results")
+        if not entries:
+            raise UserError(
+                f"{folder}: has no results of {name} to submit; evaluate splits on the Hub with --eval-results"
+            )
+        for split in evaluation.splits:
+            if evaluation.result(split.name, name).at_chance and entries.pop(entry_file(split), b""):
+                at_chance.append(f"{name} on {split.config}/{split.split}")
+        found[name] = {f"{FOLDER}/{file}": content for file, content in entries.items()}
+    return found, at_chance
+
+
+class _Model:
+    """The repo of a model, and the pull requests on it."""
+
+    def __init__(self, name: str, on_wait: Callable[[str], None]) -> None:
+        self._hub = HubClient(name, "model", "main", on_wait)
+
+    def propose(self, classifier: str, files: Mapping[str, bytes], dry_run: bool) -> Submitted:
+        """Has the files in a pull request, or finds that they are proposed or there already."""
+        account = self._hub.log_in()
+        # Looked up anew at every attempt: a pull request may have been opened though its answer was lost.
+        state, url = self._hub.ask(partial(self._propose, account, files, dry_run), all_of_the_hub=False)
+        return Submitted(classifier, self._hub.name, state, url, list(files))
+
+    def _propose(self, account: str, files: Mapping[str, bytes], dry_run: bool) -> tuple[State, str | None]:
+        title = f"Robustness (FMR) on {len(files)} {'board' if len(files) == 1 else 'boards'}"
+        if self._has(files, "main"):
+            return "there", None
+        own: Discussion | None = None
+        for proposed in self._open_ones():
+            if self._has(files, str(proposed.git_reference)):
+                return "open", proposed.url
+            if proposed.author == account and str(proposed.title).startswith("Robustness (FMR)"):
+                own = proposed
+        if dry_run:
+            return "new", None
+        commit = partial(
+            self._hub.api.create_commit,
+            self._hub.name,
+            [CommitOperationAdd(path, content) for path, content in files.items()],
+            commit_message=title,
+        )
+        with upload_errors(self._hub.name):
+            if own is not None:
+                commit(revision=own.git_reference)
+                return "updated", own.url
+            return "opened", commit(commit_description=_DESCRIPTION, create_pr=True).pr_url
+
+    def _open_ones(self) -> list[Discussion]:
+        with client_errors():
+            return list(
+                self._hub.api.get_repo_discussions(
+                    self._hub.name, discussion_type="pull_request", discussion_status="open"
+                )
+            )
+
+    def _has(self, files: Mapping[str, bytes], revision: str) -> bool:
+        """Whether the repo holds the very files at a revision."""
+        try:
+            with no_bars(), client_errors():
+                return all(
+                    Path(hf_hub_download(self._hub.name, path, revision=revision)).read_bytes() == content
+                    for path, content in files.items()
+                )
+        except RemoteEntryNotFoundError:  # and not LocalEntryNotFoundError, which is an outage
+            return False

@@ -1,0 +1,58 @@
+"""The recipe of fixed sets; it brings no torch, so that a mistake in one is told at once."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from fmrgen.config import StrictConfig, validate
+from fmrgen.recipe.short_forms import SourceOnly
+from fmrgen.sources.base import SourceConfig
+
+
+class FixedSets(StrictConfig):
+    """Labelled sets that belong together: one, or a set for each corruption and severity.
+
+    `{set}` and `{severity}` in the words of `source` stand for each of them.
+    """
+
+    description: str = ""
+    source: dict[str, Any]
+    sets: list[str] = Field([], description="corruptions, or other sets; none: the source is the only one")
+    severities: list[int] = Field([], description="of each corruption; none: it has one")
+    normaliser: dict[str, float] = Field(
+        {}, description="error of the classifier that mCE is relative to, in percent, by set (mean over severities)"
+    )
+
+    @model_validator(mode="after")
+    def _knows_its_sets(self) -> Self:
+        if self.severities and not self.sets:
+            raise ValueError("severities: are those of sets; list these")
+        if self.normaliser and set(self.normaliser) != set(self.sets):
+            odd = sorted(set(self.normaliser) ^ set(self.sets))[0]
+            raise ValueError(f"normaliser: needs an error for each set, and for no other; see {odd}")
+        if any(not error > 0 for error in self.normaliser.values()):
+            raise ValueError("normaliser: errors must be above 0")
+        return self
+
+    def sources(self, name: str) -> dict[tuple[str, int | None], SourceConfig]:
+        """The source of each set and severity; None is no severity. Raises UserError for one that is none."""
+        found: dict[tuple[str, int | None], SourceConfig] = {}
+        severities: list[int | None] = [*self.severities] or [None]
+        for of_set in self.sets or [name]:
+            for severity in severities:
+                words = {"set": of_set, "severity": str(severity)}
+                tree = {"source": _filled(self.source, words)}
+                found[of_set, severity] = validate(SourceOnly, tree, f"{name}: {of_set}").source
+        return found
+
+
+def _filled(tree: Any, words: Mapping[str, str]) -> Any:
+    """A source's section, its words filled in."""
+    if isinstance(tree, str):
+        for name, word in words.items():
+            tree = tree.replace(f"{{{name}}}", word)
+        return tree
+    if isinstance(tree, dict):
+        return {key: _filled(value, words) for key, value in tree.items()}
+    return [_filled(value, words) for value in tree] if isinstance(tree, list) else tree

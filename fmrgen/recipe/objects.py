@@ -1,0 +1,141 @@
+"""What a caller hands over for a component, an object or a word for one, as the section of a recipe."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from fmrgen.config import ComponentConfig
+from fmrgen.engine.interfaces import Generator, Oracle
+from fmrgen.engine.options import PerturbOptions
+from fmrgen.errors import UserError, unknown_message
+from fmrgen.in_memory import InMemory
+from fmrgen.recipe.build import Role, build_component
+from fmrgen.recipe.job import parse_classifier, parse_oracle
+from fmrgen.recipe.short_forms import generator_of_short_form
+from fmrgen.weights.digest import weights_sha256
+
+AnyClassifier = nn.Module | ComponentConfig | Mapping[str, Any] | str
+"""A module from images [B, 3, H, W] in [0, 1] to logits [B, K], a config, a section of a recipe as a mapping, or what
+`load_classifier` takes."""
+AnyGenerator = Generator | ComponentConfig | str
+"""A generator, a config, or a word: the folder, asset or repo of a VQGAN or an autoencoder of diffusers, `transform`,
+or the import path of a config."""
+AnyOracle = Oracle | ComponentConfig | Mapping[str, Any] | str
+"""An oracle, a config, a section of a recipe as a mapping, or what `load_oracle` takes."""
+
+
+def load_classifier(reference: str, device: torch.device | str = "cpu") -> nn.Module:
+    """A classifier that is given in one word, ready to be used.
+
+    Args:
+        reference: a short form: `timm:NAME`, `zoo:NAME`, `hf:REPO`, `onnx:FILE`, `https://…` (an endpoint),
+            `asset:NAME`, `package.module:Name`, or the folder that `fmrgen train` made; a recipe whose classifier is
+            meant; or a section as inline YAML (`{kind: timm, …}`).
+        device: where it is to be.
+
+    Returns:
+        A module in evaluation mode, from images [B, 3, H, W] in [0, 1] to logits [B, K]; `class_names` says what they
+        are of, or None.
+
+    Raises:
+        UserError: it is none of these, or can't be built.
+    """
+    return build_component(parse_classifier(reference)[1], "classifier", nn.Module, torch.device(device)).eval()
+
+
+def load_oracle(reference: str, device: torch.device | str = "cpu") -> Oracle:
+    """An oracle that is given in one word, ready to be handed to `generate`.
+
+    Args:
+        reference: a short form: `KIND:MODEL` (`zero_shot:google/siglip2-base-patch16-224`), a folder, asset or repo of
+            a CLIP, or `package.module:Name`; a recipe whose oracle is meant; or a section as inline YAML
+            (`{kind: reference, …}`).
+        device: where it is to be.
+
+    Returns:
+        The oracle.
+
+    Raises:
+        UserError: it is none of these, or can't be built.
+    """
+    return build_component(parse_oracle(reference)[1], "oracle", Oracle, torch.device(device))
+
+
+def classifier_section(given: AnyClassifier) -> ComponentConfig:
+    """A module, a section, or what `load_classifier` takes. Raises UserError."""
+    if isinstance(given, str | Mapping):
+        return parse_classifier(_as_text(given))[1]
+    return _section(given, "classifier", nn.Module)
+
+
+def each_training(classifiers: Mapping[str, Any]) -> dict[str, tuple[Any, str | None]]:
+    """Classifiers one by one, and what each is a training of: of a list, `lenet-1`, `lenet-2`, … of `lenet`.
+
+    Raises UserError where a list has less than two, or a name is taken.
+    """
+    found: dict[str, tuple[Any, str | None]] = {}
+    for name, given in classifiers.items():
+        several = isinstance(given, list | tuple)
+        if several and len(given) < 2:
+            raise UserError(f"classifier {name}: a list is of trainings of one, give at least two")
+        for number, one in enumerate(given if several else [given], 1):
+            own = f"{name}-{number}" if several else name
+            if own in found:
+                raise UserError(f"two classifiers are called {own}; give one another name")
+            found[own] = (one, name if several else None)
+    return found
+
+
+def generator_section(given: AnyGenerator, image_size: int) -> ComponentConfig:
+    """A generator, a section, or a word for one. Raises UserError."""
+    return (
+        generator_of_short_form(given, image_size)
+        if isinstance(given, str)
+        else _section(given, "generator", Generator)
+    )
+
+
+def oracle_section(given: AnyOracle) -> ComponentConfig:
+    """An oracle, a section, or a word for one. Raises UserError."""
+    return parse_oracle(_as_text(given))[1] if isinstance(given, str | Mapping) else _section(given, "oracle", Oracle)
+
+
+def _as_text(given: str | Mapping[str, Any]) -> str:
+    """A section as it is written inline."""
+    return given if isinstance(given, str) else json.dumps(given)
+
+
+def built(
+    given: Any, section_of: Callable[[Any], ComponentConfig], name: str, role: type[Role], device: torch.device
+) -> Role:
+    """The component itself: an object as it is, without a digest of its weights, else what its section builds."""
+    if isinstance(given, role):
+        if isinstance(given, nn.Module):
+            given.to(device).eval()  # in place
+        return given
+    return build_component(section_of(given), name, role, device)
+
+
+def _section(given: Any, name: str, role: type) -> ComponentConfig:
+    if isinstance(given, ComponentConfig):
+        return given
+    if not isinstance(given, role):
+        kind = f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
+        wanted = "torch module" if name == "classifier" else f"fmrgen.{role.__name__}"
+        raise UserError(f"{name}: must be a {wanted} (an instance), a section or a name; it is {kind}")
+    return InMemory.of(given, weights_sha256(given))
+
+
+def changed_options(before: PerturbOptions, options: dict[str, Any]) -> PerturbOptions:
+    """The options of a job with some of them changed. Raises UserError for one that there is not, or a bad value."""
+    known = [field.name for field in fields(PerturbOptions)]
+    if strangers := [name for name in options if name not in known]:
+        raise UserError(unknown_message(f"option {strangers[0]}", strangers[0], known))
+    try:
+        return replace(before, **options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{', '.join(f'{name}={value!r}' for name, value in options.items())}: {error}") from None

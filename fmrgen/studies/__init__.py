@@ -1,0 +1,1 @@
+"""What needs several splits or models, each with its report beside it."""

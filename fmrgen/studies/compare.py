@@ -1,0 +1,169 @@
+"""The paper's comparison: a split for each classifier, all classifiers on all splits (Tables 1 and 6)."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fmrgen.config import ComponentConfig
+from fmrgen.distributed.rank import is_first_process
+from fmrgen.errors import UserError, option, unknown_message
+from fmrgen.jobs.evaluate import evaluate
+from fmrgen.jobs.evaluation import Evaluation
+from fmrgen.jobs.from_objects import recipe_of
+from fmrgen.jobs.generate import make_split
+from fmrgen.progress.bars import OnRows, job_bar
+from fmrgen.progress.job import Progress
+from fmrgen.recipe.job import OutputConfig, Recipe
+from fmrgen.recipe.objects import AnyClassifier, AnyGenerator, AnyOracle, classifier_section, each_training
+
+OnProgress = Callable[[Progress], None]
+JobProgress = Callable[[Recipe], AbstractContextManager[OnProgress]]
+"""Of a split's recipe: a context manager that gives what is called with the progress."""
+
+
+def untold(recipe: Recipe) -> AbstractContextManager[OnProgress]:
+    """Progress that nobody is told of."""
+    return nullcontext(lambda told: None)
+
+
+def compare(
+    source: Any,
+    classifiers: Mapping[str, AnyClassifier | Sequence[AnyClassifier]],
+    output: str | Path,
+    *,
+    generator: AnyGenerator | None = None,
+    oracle: AnyOracle | None = None,
+    class_names: Sequence[str] | None = None,
+    image_size: int | None = None,
+    config: str | None = None,
+    seeds: int = 1,
+    attack: str | None = None,
+    batch_size: int = 64,
+    progress: bool = True,
+    job_progress: JobProgress | None = None,
+    on_note: Callable[[str], None] = print,
+    on_rows: OnRows | None = None,
+    **options: Any,
+) -> Evaluation:
+    """Makes a split for each classifier, or goes on with it, and evaluates all classifiers on all of them.
+
+    Runs on every process of a launch, as `generate` and `evaluate` do.
+
+    Args:
+        source: a dataset in memory, or a recipe, its file or its shipped name, as for `generate`.
+        classifiers: by their names, which the splits get too: modules, sections, or short forms as for `evaluate`. A
+            list under one name is of trainings of one: what they are trainings of is compared too.
+        output: the dataset folder.
+        generator: as for `generate`; a recipe has its own.
+        oracle: as for `generate`; a recipe has its own.
+        class_names: of the dataset's labels in their order, for the oracle's prompts; by default those that it knows.
+        image_size: side in pixels of the images that are perturbed; by default that of the dataset's first image.
+        config: names the source, generator and oracle in the dataset folder; by default `default`, or the recipe's.
+        seeds: how many splits each classifier gets, of `perturb.seed` and those after it; the ranking is of the first,
+            and the others tell how far chance alone moves FMR.
+        attack: on pixels, as for `evaluate`.
+        batch_size: images that a classifier gets at once when it is evaluated.
+        progress: show bars.
+        job_progress: replaces the bars: returns a progress callback for a split's recipe.
+        on_note: told, in a line, what was found or is left to do.
+        on_rows: called with (split, rows done, rows in all or None) while classifiers are evaluated.
+        **options: of `fmrgen.PerturbOptions`: budget, step_size, and so on.
+
+    Returns:
+        Figures, predictions and samples; `own` has each classifier on its own split.
+
+    Raises:
+        UserError: fewer than two classifiers, or what `generate` and `evaluate` raise.
+    """
+    each = each_training(classifiers) if isinstance(classifiers, Mapping) else {}
+    if len(each) < 2:
+        few = "a comparison needs at least two"
+        raise UserError(option(f"classifier: {few}", f"classifiers: {few}, by their names: {{'a': net, 'b': other}}"))
+    sections = {name: classifier_section(given) for name, (given, _) in each.items()}
+    recipe = recipe_of(
+        source,
+        next(iter(each.values()))[0],
+        generator=generator,
+        oracle=oracle,
+        class_names=class_names,
+        image_size=image_size,
+        config=config,
+        split=None,
+        options=options,
+    )
+    of_first_seed = own_recipes(recipe, sections)
+    recipes = [_of_seed(made, more) for more in range(seeds) for made in of_first_seed]
+    if seeds > 1 and not recipe.perturb.start_noise and recipe.perturb.update != "random" and is_first_process():
+        on_note(
+            f"{option('perturb.start_noise', 'start_noise')} is 0: seeds change only what is random in the generator"
+        )
+    for made in recipes:
+        with (job_progress or partial(job_bar, progress))(made) as on_progress:
+            make_split(made, output, on_progress=on_progress, on_note=on_note)
+    splits = [f"{output}:{made.output.config}/{made.output.split}" for made in recipes]
+    named: dict[str, Any] = {}
+    for name, (_, group) in each.items():
+        if group is None:
+            named[name] = sections[name]
+        else:
+            named.setdefault(group, []).append(sections[name])
+    return evaluate(splits, named, attack=attack, batch_size=batch_size, progress=progress, on_rows=on_rows)
+
+
+ROBUST_TO = ("step", "threshold")
+
+
+def variants(
+    recipe: Recipe, robust_to: Sequence[str], oracles: Mapping[str, ComponentConfig] | None = None
+) -> dict[str, Recipe]:
+    """The recipe and what it might as well have been, by names for folders: half and twice the step, an oracle half as
+    unsure, other oracles. Rankings under all of them say what depends on such a choice (`evaluation.agreement`).
+
+    Raises UserError for a choice that is none of `ROBUST_TO`, or an oracle with the name of another variant.
+    """
+    for choice in robust_to:
+        if choice not in ROBUST_TO:
+            raise UserError(unknown_message(option("robust-to", "robust_to"), choice, ROBUST_TO))
+    options, changed = recipe.perturb, dict[str, Any]()
+    if "step" in robust_to:
+        changed |= {
+            f"{name}_step": {"step_size": options.step_size * by} for name, by in (("half", 0.5), ("double", 2))
+        }
+    if "threshold" in robust_to:
+        changed["stricter"] = {"min_probability": (1 + options.min_probability) / 2}
+    found = {name: recipe.model_copy(update={"perturb": replace(options, **keys)}) for name, keys in changed.items()}
+    found["as_it_is"] = recipe
+    for name, oracle in (oracles or {}).items():
+        if name in found:
+            raise UserError(f"{option('oracle', 'oracles')}: {name} is a variant of the recipe; name it, NAME=…")
+        found[name] = recipe.model_copy(update={"oracle": oracle})
+    return {"as_it_is": recipe, **found}
+
+
+def own_recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> list[Recipe]:
+    """A recipe for each classifier, its split of the same name as far as that can be one."""
+    recipes: dict[str, Recipe] = {}  # by their splits
+    for name, section in classifiers.items():
+        split = re.sub(r"\W+", "_", name).strip("_") or "classifier"
+        if split in recipes:
+            raise UserError(f"classifier {name}: its split {split} is that of another; give it a name, NAME=…")
+        named = {"classifier": section, "description": "", "output": _renamed(recipe.output, split)}
+        recipes[split] = recipe.model_copy(update=named)
+    return list(recipes.values())
+
+
+def _of_seed(recipe: Recipe, more: int) -> Recipe:
+    """The recipe with the seed so many after its own, and a split of that name."""
+    if more == 0:
+        return recipe
+    seed = recipe.perturb.seed + more
+    output = _renamed(recipe.output, f"{recipe.output.split}_seed{seed}")
+    return recipe.model_copy(update={"perturb": replace(recipe.perturb, seed=seed), "output": output})
+
+
+def _renamed(output: OutputConfig, split: str) -> OutputConfig:
+    return OutputConfig.model_validate(output.model_dump() | {"split": split})

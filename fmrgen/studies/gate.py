@@ -1,0 +1,250 @@
+"""A gate for releases: is the candidate less robust than the baseline, on the same images?"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from fmrgen.classifiers.base import has_weights
+from fmrgen.distributed.launch import Processes
+from fmrgen.errors import UserError, option
+from fmrgen.evaluation.classify import Predictions, classify
+from fmrgen.evaluation.models import answering_in, first_image, labels_of, named_model
+from fmrgen.evaluation.own_splits import rows_of
+from fmrgen.evaluation.samples import Sampler
+from fmrgen.evaluation.stream import NamedClassifier, SplitRows, check_columns
+from fmrgen.jobs.evaluate import AnySplit
+from fmrgen.jobs.generate import make_split
+from fmrgen.metrics.cautions import has_masked_gradient, is_at_chance
+from fmrgen.progress.bars import OnRows
+from fmrgen.recipe.job import Recipe
+from fmrgen.recipe.objects import AnyClassifier, classifier_section
+from fmrgen.storage.open import OpenedSplit, open_split
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import read_provenance
+from fmrgen.storage.shards import SplitFolder
+from fmrgen.studies.compare import JobProgress, own_recipes, untold
+from fmrgen.studies.gate_test import Gate, decide, drops_of
+from fmrgen.studies.gate_test import gate as gate_of_rows
+from fmrgen.weights.digest import weights_sha256
+
+_SATURATED = 95.0  # percent
+_ONE_NETWORK = "baseline and candidate are one network: they have the same weights and give the same answers"
+_OF_OWN = ("id", "label", "valid", "prediction", "original_prediction")  # columns
+_FIRST = 500  # rows of the first look; each further one takes as many as all before it
+
+
+def gate(
+    split: AnySplit,
+    *,
+    candidate: AnyClassifier,
+    baseline: AnyClassifier,
+    max_drop: float,
+    batch_size: int = 64,
+    seed: int = 0,
+    on_rows: OnRows = lambda name, done, rows: None,
+) -> Gate:
+    """Whether the candidate's accuracy on a split's valid perturbed images is lower by more than `max_drop` points.
+
+    Both classify the same rows in a random order, and only as many as it takes. Runs on every process of `accelerate
+    launch`, with the same outcome on each.
+
+    Args:
+        split: a reference, a parquet file or a dataset, as for `evaluate`; it is read from local files, and fetched
+            first where it is on the Hub.
+        candidate: a classifier, as for `evaluate`.
+        baseline: the one that it must not fall behind.
+        max_drop: in points, from 0 to less than 100.
+        batch_size: images that a classifier gets at once.
+        seed: of the order of the rows.
+        on_rows: called with (split, rows classified, valid rows).
+
+    Returns:
+        The verdict, wrong in 5 % of cases at most, with what it rests on. It is `invalid` where one of the two gives
+        outputs that are not finite, or is hardly better than chance on the originals, and `undecided` where both are
+        one network.
+
+    Raises:
+        UserError: a split or classifier can't be used, with the cure.
+    """
+    check_max_drop(max_drop)
+    processes = Processes()
+    device = processes.device
+    models = [named_model("baseline", baseline, device), named_model("candidate", candidate, device)]
+    opened = open_split(split, download=True)
+    check_columns(opened)
+    image = first_image(opened, device)
+    labels = labels_of(opened, models, image)
+    answering = answering_in(labels, models, image, opened.name)
+    rows = SplitRows(opened, labels, Sampler(1, len(labels)))
+    columns = rows.pass_over(["label", "valid"])
+    valid = np.flatnonzero(columns["valid"]) if "valid" in columns else np.arange(len(columns["label"]))
+    if not len(valid):
+        raise UserError(f"{opened.name}: has no valid row to compare on")
+    order = np.random.default_rng(seed).permutation(valid)
+    right: dict[str, list[np.ndarray]] = {model.name: [] for model in models}
+    standard: dict[str, float] = {}
+    faults: list[str] = []
+    one_network = _have_the_same_weights(models)
+    for start, stop in itertools.pairwise(_looks(len(order))):
+        wanted = np.sort(order[start:stop])
+        images = rows.images if start == 0 else ["image"]  # the first originals tell whether the networks work
+        said = classify(rows.batches_of(wanted, batch_size, images), answering, processes, device)
+        faults += _faults(said, columns["label"][wanted], len(labels))
+        if "original" in images:
+            known = {name: said[name]["original"] == columns["label"][wanted] for name in said}
+            standard = {name: 100 * float(is_right.mean()) for name, is_right in known.items()}
+        place = np.searchsorted(wanted, order[start:stop])
+        for name, answers in right.items():
+            answers.append(said[name]["image"][place] == columns["label"][order[start:stop]])
+        one_network &= np.array_equal(said["baseline"]["image"], said["candidate"]["image"])
+        old, new = (np.concatenate(right[name]) for name in ("baseline", "candidate"))
+        on_rows(opened.name, stop, len(order))
+        if faults or one_network or decide(drops_of(old, new), max_drop / 100)[0] != "undecided":
+            break
+    found = gate_of_rows(old, new, columns["label"][order[:stop]], list(labels.names), max_drop, len(order))
+    return _concluded(found, faults, one_network, [*_notes(opened, models), *_saturated(found)], standard)
+
+
+def _concluded(found: Gate, faults: list[str], one_network: bool, notes: list[str], standard: dict[str, float]) -> Gate:
+    """What was found of the rows, unless one of the two does not work, or both are one; with what is to be known."""
+    if faults:
+        found, notes = replace(found, verdict="invalid", rows_more=None, classes=[]), faults
+    elif one_network:
+        found, notes = replace(found, verdict="undecided", rows_more=None), [_ONE_NETWORK]
+    return replace(
+        found,
+        notes=notes,
+        baseline_standard=standard.get("baseline"),
+        candidate_standard=standard.get("candidate"),
+    )
+
+
+def gate_on_own_splits(
+    recipe: Recipe,
+    output: Path,
+    *,
+    candidate: AnyClassifier,
+    baseline: AnyClassifier,
+    max_drop: float,
+    seed: int = 0,
+    job_progress: JobProgress = untold,
+    on_note: Callable[[str], None] = lambda line: None,
+) -> Gate:
+    """The same with a split made for each, so that neither is spared.
+
+    Of originals whose image is valid in both, whether each is right on the image that was made to fool it.
+
+    Args:
+        recipe: of the splits, but for the classifier.
+        output: the dataset folder, in which they are `baseline` and `candidate`; what is there already is used.
+        candidate: a classifier, as for `evaluate`.
+        baseline: the one that it must not fall behind.
+        max_drop: in points, from 0 to less than 100.
+        seed: of the order of the rows.
+        job_progress: of a split's recipe: gives what is told of its progress.
+        on_note: told, in a line, what was found while splits were made.
+
+    Returns:
+        The verdict, as of `gate`; `invalid` also where the gradient of one of the two is masked: its own images are
+        harmless then.
+
+    Raises:
+        UserError: what `generate` raises, or no original has a valid image in both.
+    """
+    check_max_drop(max_drop)
+    sections = {"baseline": classifier_section(baseline), "candidate": classifier_section(candidate)}
+    columns: dict[str, dict[str, np.ndarray]] = {}
+    faults: list[str] = []
+    standard: dict[str, float] = {}
+    digests: set[str | None] = set()
+    for name, made in zip(sections, own_recipes(recipe, sections), strict=True):
+        with job_progress(made) as on_progress:
+            summary = make_split(made, output, on_progress=on_progress, on_note=on_note)
+        paths = SplitPaths(output, made.output.config, made.output.split)
+        provenance = read_provenance(paths)
+        table = SplitFolder.of(paths, provenance).read_columns(_OF_OWN)
+        columns[name] = {column: table[column].to_numpy() for column in table.column_names}
+        said = {name: {"original": columns[name]["original_prediction"]}}
+        faults += _faults(said, columns[name]["label"], len(provenance.labels))
+        digests.add(provenance.weights_sha256.classifier)
+        if provenance.recipe.perturb.is_guided and has_masked_gradient(summary):
+            faults.append(f"the gradient of the {name} is masked: its own images are harmless, whatever it is worth")
+        if summary.standard_accuracy is not None:
+            standard[name] = summary.standard_accuracy.value
+    of_valid = [of["id"][of["valid"].astype(bool)] for of in columns.values()]
+    common = np.random.default_rng(seed).permutation(np.intersect1d(*of_valid))
+    if not len(common):
+        raise UserError(f"{output}: no original has a valid image in both splits")
+    aligned = {name: rows_of(of, common) for name, of in columns.items()}
+    old, new = (aligned[name]["prediction"] == aligned[name]["label"] for name in ("baseline", "candidate"))
+    found = gate_of_rows(old, new, aligned["baseline"]["label"], list(provenance.labels), max_drop, len(common))
+    said_alike = all(np.array_equal(aligned["baseline"][name], aligned["candidate"][name]) for name in _OF_OWN)
+    one_network = said_alike and len(digests) == 1 and None not in digests
+    return _concluded(found, faults, one_network, [], standard)
+
+
+def check_max_drop(max_drop: float) -> None:
+    """Raises UserError for what are no points that an accuracy can drop by."""
+    if not 0 <= max_drop < 100:
+        raise UserError(f"{option('max-drop', 'max_drop')}: must be points from 0 to less than 100, not {max_drop}")
+
+
+def _saturated(found: Gate) -> list[str]:
+    """A note where the images hardly fool either, so that what a candidate lost can't be seen."""
+    if min(found.baseline, found.candidate) < _SATURATED:
+        return []
+    return [
+        f"both are right on more than {_SATURATED:.0f} % of the images, which hardly fool either: a drop can't show; "
+        f"compare them on images made to fool each ({option('recipe', 'gate_on_own_splits')})"
+    ]
+
+
+def _have_the_same_weights(models: list[NamedClassifier]) -> bool:
+    first, second = (weights_sha256(model.module) for model in models)
+    return first is not None and first == second
+
+
+def _faults(said: Predictions, labels: np.ndarray, classes: int) -> list[str]:
+    """A line for each classifier that is no working network: its outputs are not finite, which would count as wrong
+    answers, or it does not know the originals.
+    """
+    found = []
+    for name, images in said.items():
+        silent = sum(int((answers < 0).sum()) for answers in images.values())
+        if silent:
+            found.append(
+                f"the {name} gives outputs that are not finite on {silent:,} of {len(labels) * len(images):,} images: "
+                "check its weights and its preprocessing"
+            )
+        elif "original" in images and is_at_chance(labels, images["original"], classes):
+            found.append(
+                f"the {name} is right on {(images['original'] == labels).mean():.1%} of {len(labels):,} originals, "
+                "hardly better than chance: are its weights loaded, and its classes in the order of the labels?"
+            )
+    return found
+
+
+def _notes(opened: OpenedSplit, models: list[NamedClassifier]) -> list[str]:
+    """What a verdict is worth on a split that was made against one of the two."""
+    recorded = None if opened.provenance is None else opened.provenance.weights_sha256.classifier
+    own = [model.name for model in models if recorded is not None and has_weights(model.module, recorded)]
+    meanings = {
+        "baseline": "the candidate is spared what the baseline is attacked with, and a pass says little",
+        "candidate": "the candidate alone is attacked, and a fail says little",
+    }
+    return (
+        [f"the split was made against the {own[0]}: {meanings[own[0]]}; take one made against a third"]
+        if len(own) == 1
+        else []
+    )
+
+
+def _looks(rows: int) -> list[int]:
+    """After how many rows one looks whether it is decided: 0 first, all last."""
+    looks = [0, min(_FIRST, rows)]
+    while looks[-1] < rows:
+        looks.append(min(2 * looks[-1], rows))
+    return looks

@@ -1,0 +1,89 @@
+"""What a gate found, for people, for GitHub's summary of a step, and for what reads JUnit."""
+
+from xml.etree import ElementTree
+
+from fmrgen.report.markdown import escape, table_of
+from fmrgen.report.tables import Table
+from fmrgen.studies.gate_test import Gate
+
+_VERDICTS = {
+    "pass": "pass: not less robust by more than {max_drop:g} points",
+    "fail": "fail: less robust by more than {max_drop:g} points",
+    "undecided": "undecided: these rows do not tell whether the drop is more than {max_drop:g} points",
+    "invalid": "invalid: nothing is decided about a drop of {max_drop:g} points, see the notes",
+}
+_JUNIT = {"fail": "failure", "undecided": "skipped", "invalid": "error"}
+
+
+def verdict_line(gate: Gate) -> str:
+    """The verdict in words, with what it would take where there is none."""
+    line = _VERDICTS[gate.verdict].format(max_drop=gate.max_drop)
+    if gate.verdict == "undecided":
+        line += (
+            f"; about {gate.rows_more:,} rows more would" if gate.rows_more else "; no number of rows in sight would"
+        )
+    return line
+
+
+def gate_table(gate: Gate) -> Table:
+    """The figures that a verdict rests on."""
+    standard = {"baseline on originals": gate.baseline_standard, "candidate on originals": gate.candidate_standard}
+    return Table(
+        ["accuracy on perturbed images", "%"],
+        [
+            ["baseline", f"{gate.baseline:.2f}"],
+            ["candidate", f"{gate.candidate:.2f}"],
+            *([name, f"{value:.2f}"] for name, value in standard.items() if value is not None),
+            ["drop, points", f"{gate.drop:z.2f}"],
+            ["at least, at most (95 % each)", f"{gate.low:z.1f} – {gate.high:z.1f}"],
+            ["rows looked at", f"{gate.rows:,} of {gate.valid_rows:,}"],
+        ],
+    )
+
+
+def alarm_lines(gate: Gate) -> list[str]:
+    """A line for each class with an alarm."""
+    return [f"class {one.name}: drop of {one.drop:.1f} points over {one.rows:,} rows" for one in gate.alarms]
+
+
+def gate_markdown(gate: Gate, split: str) -> str:
+    """For the summary of a step."""
+    parts = [
+        f"### Robustness on {escape(split)}: {gate.verdict}",
+        f"{escape(verdict_line(gate))}.",
+        table_of(gate_table(gate)),
+    ]
+    parts += [escape(note) for note in gate.notes]
+    if lines := alarm_lines(gate):
+        parts.append(
+            "\n".join(
+                [
+                    "Classes whose drop is larger than that (of such alarms, 5 % are false):",
+                    "",
+                    *(f"* {escape(line)}" for line in lines),
+                ]
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def gate_junit(gate: Gate, split: str) -> bytes:
+    """A JUnit file with one test, which fails, is skipped or is an error as the verdict is; alarms are its output."""
+    tag = _JUNIT.get(gate.verdict)
+    counts = {"tests": 1, "errors": tag == "error", "failures": tag == "failure", "skipped": tag == "skipped"}
+    attributes = {"name": "fmrgen gate"} | {name: str(int(count)) for name, count in counts.items()}
+    suite = ElementTree.Element("testsuite", attributes)
+    name = f"the drop in robustness is at most {gate.max_drop:g} points"
+    case = ElementTree.SubElement(suite, "testcase", classname=_plain(split), name=name)
+    if tag is not None:
+        ElementTree.SubElement(case, tag, message=_plain("; ".join([verdict_line(gate), *gate.notes])))
+    lines = [*(f"{name}: {value}" for name, value in gate_table(gate).rows), *gate.notes, *alarm_lines(gate)]
+    ElementTree.SubElement(case, "system-out").text = _plain("\n".join(lines))
+    ElementTree.indent(suite)
+    text: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
+
+
+def _plain(text: str) -> str:
+    """Without what no XML may contain; names come from anyone."""
+    return "".join(character if character in "\n\t" or character.isprintable() else "�" for character in text)

@@ -1,0 +1,74 @@
+"""Every way in which FMR may be a figure about something else is told, and a sound split says nothing."""
+
+import re
+
+import numpy as np
+import pytest
+
+from fmrgen.metrics.cautions import cautions
+from fmrgen.metrics.summary import summarise
+
+ROWS = 200
+
+
+def split(**changed):
+    """A split of one class in which nothing is wrong: SA 95 %, PA 60 %, all rows ended by the oracle."""
+    right = np.zeros(ROWS, dtype=int)
+    told = {
+        "label": right,
+        "valid": np.ones(ROWS, dtype=bool),
+        "iterations": np.full(ROWS, 9),
+        "prediction": (np.arange(ROWS) >= 120).astype(int),
+        "original_prediction": (np.arange(ROWS) >= 190).astype(int),
+        "reconstruction_prediction": (np.arange(ROWS) >= 188).astype(int),
+        "original_oracle_label": (np.arange(ROWS) >= 192).astype(int),
+        "stop_reason": np.full(ROWS, "oracle"),
+        **changed,
+    }
+    return cautions(summarise(told, resamples=100))
+
+
+def test_a_sound_split_has_none():
+    assert split() == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"stop_reason": np.repeat(["stuck", "oracle"], ROWS // 2)}, "50.0 % of the rows are stuck"),
+        ({"stop_reason": np.full(ROWS, 4)}, "100.0 % of the rows are stuck"),  # as numbers in a split
+        ({"valid": np.arange(ROWS) % 5 < 2}, "only 40.0 % of the rows are valid: the oracle rejects the first step"),
+        (
+            {"stop_reason": np.repeat(["stuck", "oracle"], ROWS // 2), "valid": np.arange(ROWS) >= 120},
+            "50.0 % of the rows are stuck",
+        ),
+        (
+            {"stop_reason": np.repeat(["budget", "oracle", "oracle", "oracle"], ROWS // 4)},
+            "25 % of the rows end by the",
+        ),
+        ({"stop_reason": np.full(ROWS, "budget")}, "100 % of the rows end by the budget: .*fmrgen inspect"),
+        ({"prediction": np.zeros(ROWS, dtype=int)}, "FMR is 105.3: the steps have not lowered the accuracy"),
+        ({"original_oracle_label": np.repeat([0, 1], ROWS // 2)}, "the oracle is right on 50.0 % of the originals"),
+        ({"reconstruction_prediction": np.repeat([0, 1], ROWS // 2)}, "the classifier is right on 50.0 % of the plain"),
+    ],
+    ids=[
+        "stuck",
+        "stuck, numbers",
+        "few valid",
+        "stuck and not valid",
+        "budget for some",
+        "budget",
+        "above 100",
+        "oracle",
+        "generator",
+    ],
+)
+def test_what_is_wrong_is_told_alone(changed, message):
+    with_it = split(**changed)
+    assert len(with_it) == 1
+    assert re.match(message, with_it[0])
+
+
+def test_a_classifier_that_knows_nothing_is_told():
+    with_it = split(original_prediction=(np.arange(ROWS) >= 20).astype(int))
+    assert with_it[0].startswith("SA is 10.0 %: are the classifier's weights loaded")

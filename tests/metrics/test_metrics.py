@@ -1,0 +1,429 @@
+"""The figures of a split against cases worked by hand, against scipy, and the intervals against simulation."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest, bootstrap, ttest_1samp
+
+from fmrgen.evaluation.rankings import difference, rank
+from fmrgen.evaluation.summarise import outputs_in_another_order
+from fmrgen.metrics.cautions import is_at_chance
+from fmrgen.metrics.intervals import (
+    Estimate,
+    format_coefficient,
+    foundation_model_robustness,
+    macro_robustness,
+    mean,
+    mean_of_ratio,
+    proportion,
+)
+from fmrgen.metrics.summary import summarise, summarise_classes
+
+
+def columns(**changed):
+    """Four examples of class 1; the third is invalid."""
+    table = {
+        "label": [1, 1, 1, 1],
+        "valid": [True, True, False, True],
+        "iterations": [3, 5, 0, 1],
+        "prediction": [1, 0, 1, 0],
+        "original_prediction": [1, 1, 1, 0],
+        "reconstruction_prediction": [1, 1, 0, 0],
+        "original_oracle_label": [1, 1, 1, 1],
+        **changed,
+    }
+    return {name: np.array(values) for name, values in table.items()}
+
+
+def test_figures_worked_by_hand():
+    summary = summarise(columns())
+    assert summary.rows == 4
+    assert summary.standard_accuracy.value == 75
+    assert summary.perturbed_accuracy.value == pytest.approx(100 / 3)  # the invalid row's hit does not count
+    assert summary.validation_rate.value == 75
+    assert summary.fmr.value == pytest.approx(100 / 3 / 75 * 100)
+    assert summary.mean_iterations.value == 3
+    assert summary.valid_rows == 3
+    assert summary.valid_standard_accuracy.value == pytest.approx(200 / 3)
+    assert summary.valid_fmr.value == pytest.approx(50)
+    assert summary.reconstruction_accuracy.value == 50
+    assert summary.oracle_accuracy.value == 100
+    assert summary.lowest_fmr.value == pytest.approx(25 / 75 * 100)  # the invalid row wrong, or right
+    assert summary.highest_fmr.value == pytest.approx(50 / 75 * 100)
+    assert summary.macro_fmr is None  # there is one class
+
+
+def test_fmr_by_other_ways_of_counting():
+    """Of class 0 three rows, the first unknown to the oracle; of class 1 one."""
+    summary = summarise(
+        columns(
+            label=[0, 0, 0, 1],
+            valid=[True, True, True, True],
+            prediction=[0, 0, 1, 0],
+            original_prediction=[1, 0, 0, 1],
+            original_oracle_label=[1, 0, 0, 1],
+        )
+    )
+    assert summary.fmr.value == pytest.approx(100 * (2 / 4) / (3 / 4))
+    assert summary.oracle_right_fmr.value == pytest.approx(100 * (1 / 3) / 1)
+    assert summary.macro_fmr.value == pytest.approx(100 * ((2 / 3 + 0) / 2) / ((2 / 3 + 1) / 2))
+    assert summary.lowest_fmr.value == summary.highest_fmr.value == summary.fmr.value
+    no_class_1 = columns(label=[0, 0, 0, 1], valid=[True, True, True, False], prediction=[0, 0, 1, 1])
+    assert summarise(no_class_1).macro_fmr is None  # class 0, the only one with a valid row, has no SA
+
+
+def test_the_interval_of_macro_fmr_covers():
+    random = np.random.default_rng(2)
+    sizes, accuracy, covered = (300, 60, 20), (0.9, 0.5, 0.2), 0
+    label = np.repeat(np.arange(3), sizes)
+    for trial in range(200):
+        perturbed = random.random(len(label)) < np.array(accuracy)[label]
+        original = perturbed | (random.random(len(label)) < 0.8)
+        truth = 100 * np.mean(accuracy) / np.mean([1 - (1 - a) * 0.2 for a in accuracy])
+        valid = random.random(len(label)) < 0.9
+        found = macro_robustness(perturbed, valid, original, label, resamples=400, seed=trial)
+        covered += found.low <= truth <= found.high
+    assert 0.9 < covered / 200 <= 0.99
+
+
+def test_what_has_no_divisor_is_none_without_a_warning():
+    nothing_valid = summarise(columns(valid=[False] * 4))
+    assert (nothing_valid.perturbed_accuracy, nothing_valid.fmr, nothing_valid.mean_iterations) == (None, None, None)
+    assert nothing_valid.validation_rate.value == 0
+    assert summarise(columns(original_prediction=[0] * 4)).fmr is None
+    empty = summarise({name: np.array([], dtype=int) for name in columns()})
+    assert empty.rows == 0
+    assert empty.standard_accuracy is None
+    assert empty.fmr is None
+
+
+def test_columns_that_are_not_there_make_figures_that_are_not_there():
+    few = {name: values for name, values in columns().items() if name in ("label", "prediction")}
+    summary = summarise(few)
+    assert (summary.rows, summary.valid_rows) == (4, 4)  # without valid, all rows count
+    assert summary.perturbed_accuracy.value == 50
+    assert summary.validation_rate is None
+    assert summary.standard_accuracy is None
+    assert summary.fmr is None
+    assert summary.mean_iterations is None
+
+
+def test_classes_sum_back_to_the_totals():
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 7, 500)
+    table = {
+        "label": label,
+        "valid": rng.random(500) < 0.9,
+        "iterations": rng.integers(1, 50, 500),
+        **{
+            name: np.where(rng.random(500) < share, label, 6)
+            for name, share in (("prediction", 0.3), ("original_prediction", 0.9), ("original_oracle_label", 0.8))
+        },
+    }
+    total, classes = summarise(table), summarise_classes(table, 8)  # there is no row of class 7
+
+    def hits(field, rows):
+        return sum(round(getattr(c, field).value * getattr(c, rows) / 100) for c in classes if getattr(c, field))
+
+    assert sum(c.rows for c in classes) == total.rows == 500
+    assert sum(c.valid_rows for c in classes) == total.valid_rows == table["valid"].sum()
+    assert hits("standard_accuracy", "rows") == (table["original_prediction"] == label).sum()
+    assert hits("perturbed_accuracy", "valid_rows") == ((table["prediction"] == label) & table["valid"]).sum()
+    assert hits("validation_rate", "rows") == total.valid_rows
+    assert hits("oracle_accuracy", "rows") == (table["original_oracle_label"] == label).sum()
+    steps = sum(c.mean_iterations.value * c.valid_rows for c in classes if c.mean_iterations)
+    assert steps == pytest.approx(table["iterations"][table["valid"]].sum())
+    assert (classes[7].rows, classes[7].standard_accuracy, classes[7].fmr, classes[7].mean_iterations) == (
+        0,
+        None,
+        None,
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "at_chance"),
+    [
+        (lambda label, random: random.integers(0, 10, len(label)), True),
+        (lambda label, random: np.zeros(len(label), int), True),  # and 40 % of the labels are 0
+        (lambda label, random: np.full(len(label), -1), True),
+        (
+            lambda label, random: np.where(random.random(len(label)) < 0.1, label, random.integers(0, 10, len(label))),
+            True,
+        ),
+        (lambda label, random: np.where(random.random(len(label)) < 0.5, label, 0), False),
+        (lambda label, random: np.where(random.random(len(label)) < 0.3, label, 9), False),
+    ],
+    ids=["guesses", "the commonest class", "no answer", "a tenth better", "half", "a third"],
+)
+def test_guesses_are_at_chance_and_what_has_learnt_something_is_not(said, at_chance):
+    random = np.random.default_rng(0)
+    label = np.where(random.random(600) < 0.33, 0, random.integers(0, 10, 600))
+    assert is_at_chance(label, said(label, random), 10) is at_chance
+
+
+def test_one_class_tells_nothing_about_chance():
+    assert not is_at_chance(np.zeros(50, int), np.zeros(50, int), 10)
+
+
+def test_of_a_thousand_classes_a_hundredth_right_is_no_guess():
+    label = np.arange(5000) % 1000
+    assert not is_at_chance(label, np.where(np.arange(5000) % 100 == 0, label, (label + 1) % 1000), 1000)
+
+
+def test_wilson_interval_worked_by_hand():
+    estimate = proportion(np.arange(10) < 8)  # Wilson 1927: centre (0.8 + z²/20) / (1 + z²/10), z = 1.96
+    assert estimate.value == 80
+    assert (estimate.low, estimate.high) == pytest.approx((49.02, 94.33), abs=0.01)
+    certain = proportion(np.ones(1000, dtype=bool))
+    assert (certain.value, certain.high) == (100, 100)
+    assert 99.5 < certain.low < 100
+    for hits, rows in ((0, 1), (1, 1), (0, 7), (7, 7), (3, 7), (999, 1000)):
+        theirs = binomtest(hits, rows).proportion_ci(method="wilson")
+        found = proportion(np.arange(rows) < hits)
+        assert (found.low, found.high) == pytest.approx((100 * theirs.low, 100 * theirs.high), abs=1e-10)
+
+
+def simulate(rng, size):
+    """Examples of a classifier with SA 0.9 and, where valid (0.95), PA 0.2 that leans on the original's answer."""
+    original = rng.random(size) < 0.9
+    valid = rng.random(size) < 0.95
+    return rng.random(size) < np.where(original, 0.22, 0.02), valid, original
+
+
+def test_paired_bootstrap_agrees_with_scipy():
+    perturbed, valid, original = simulate(np.random.default_rng(1), 400)
+    estimate, over_valid = foundation_model_robustness(perturbed, valid, original)
+
+    def fmr_over_valid(perturbed, valid, original):
+        return 100 * (perturbed & valid).sum() / (original & valid).sum()
+
+    def fmr(perturbed, valid, original):
+        return 100 * (perturbed & valid).sum() / valid.sum() / original.mean()
+
+    for found, statistic in ((estimate, fmr), (over_valid, fmr_over_valid)):
+        interval = of_scipy((perturbed, valid, original), statistic)
+        assert found.value == pytest.approx(statistic(perturbed, valid, original))
+        assert (found.low, found.high) == pytest.approx(interval, abs=0.5)
+
+
+def of_scipy(examples, statistic):
+    options = {"paired": True, "vectorized": False, "method": "BCa", "n_resamples": 4000, "rng": 2}
+    interval = bootstrap(examples, statistic, **options).confidence_interval
+    return interval.low, interval.high
+
+
+def test_mean_agrees_with_scipy():
+    values = np.array([3, 5, 1, 12, 7, 7])
+    interval = ttest_1samp(values, 0).confidence_interval()
+    found = mean(values)
+    assert (found.value, found.low, found.high) == pytest.approx((35 / 6, interval.low, interval.high))
+    assert (mean(values[:1]).value, mean(values[:1]).low, mean(values[:1]).high) == (3, None, None)
+    assert mean(values[:0]) is None
+    assert (mean(np.array([2, 2])).low, mean(np.array([2, 2])).high) == (None, None)
+
+
+def pair(rng, size):
+    """Two classifiers on the same rows, the second right less often; as columns, all of class 0.
+
+    Where the first is right on a perturbed image, the second is in 60 % of the cases, else in 5 %.
+    """
+    first, valid, original = simulate(rng, size)
+    second = rng.random(size) < np.where(first, 0.6, 0.05)
+    second_original = original & (rng.random(size) < 0.95)
+    shared = {"label": np.zeros(size, int), "valid": valid}
+    a = shared | {"prediction": (~first).astype(int), "original_prediction": (~original).astype(int)}
+    b = shared | {"prediction": (~second).astype(int), "original_prediction": (~second_original).astype(int)}
+    return a, b
+
+
+def test_differences_agree_with_scipy_and_are_paired():
+    a, b = pair(np.random.default_rng(3), 400)
+    found = difference("a", "b", a, b)
+
+    def fmr(prediction, original, valid):
+        return 100 * ((prediction == 0) & valid).sum() / valid.sum() / (original == 0).mean()
+
+    def apart(p, q, o, r, valid):
+        return fmr(p, o, valid) - fmr(q, r, valid)
+
+    columns = (a["prediction"], b["prediction"], a["original_prediction"], b["original_prediction"], a["valid"])
+    assert found.fmr.value == pytest.approx(apart(*columns))
+    assert (found.fmr.low, found.fmr.high) == pytest.approx(of_scipy(columns, apart), abs=0.6)
+    assert found.perturbed_accuracy.value == pytest.approx(
+        summarise(a).perturbed_accuracy.value - summarise(b).perturbed_accuracy.value
+    )
+    assert found.standard_accuracy.low > 0  # b misses some that a gets, and gets none that a misses
+    turned = difference("b", "a", b, a)
+    assert turned.fmr.value == pytest.approx(-found.fmr.value)
+    same = difference("a", "a", a, a)
+    assert same.fmr.value == 0
+    assert -2 < same.fmr.low < 0 < same.fmr.high < 2  # no row tells them apart, of 400
+    one_row = {"label": np.array([0]), "original_prediction": np.array([0])}
+    alone = difference("a", "b", one_row | {"prediction": np.array([0])}, one_row | {"prediction": np.array([1])})
+    assert alone.perturbed_accuracy.value == alone.perturbed_accuracy.high == 100
+    assert alone.perturbed_accuracy.low < 25
+
+
+@pytest.mark.slow
+def test_the_interval_of_a_difference_contains_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = 0.9 * 0.22 + 0.1 * 0.02
+    truth = 100 * (hits / 0.9 - (0.6 * hits + 0.05 * (1 - hits)) / (0.95 * 0.9))
+    within = 0
+    for seed in range(2000):
+        a, b = pair(rng, 1000)
+        found = difference("a", "b", a, b, resamples=2000, seed=seed).fmr
+        within += found.low <= truth <= found.high
+    assert 0.94 <= within / 2000 <= 0.96, within
+
+
+def test_a_ranking_says_which_neighbours_are_tied():
+    a, b = pair(np.random.default_rng(3), 1000)
+    c = dict(a, prediction=np.where(np.arange(1000) % 400 == 0, 1 - a["prediction"], a["prediction"]))
+    tables = {"b": b, "a": a, "c": c}
+    summaries = {name: summarise(table) for name, table in tables.items()}
+    names = [("b", "a"), ("b", "c"), ("a", "c")]
+    pairs = [difference(x, y, tables[x], tables[y]) for x, y in names]
+    places = rank(summaries, pairs, "fmr")
+    assert [place.rank for place in places] == [1, 2, 3]
+    assert {places[0].classifier, places[1].classifier} == {"a", "c"}
+    assert [place.tied_with_next for place in places] == [True, False, None]
+    nothing = summarise({name: values[:0] for name, values in a.items()})
+    places = rank({"empty": nothing, **summaries}, pairs, "fmr")
+    assert (places[3].classifier, places[3].value, places[2].tied_with_next) == ("empty", None, None)
+
+
+@pytest.mark.parametrize(("hits", "value"), [(0, 0), (50, 100)])
+def test_none_or_all_hits_still_leave_an_interval(hits, value):
+    perturbed = np.arange(50) < hits
+    all_true = np.ones(50, dtype=bool)
+    fmr, over_valid = foundation_model_robustness(perturbed, all_true, all_true)
+    wilson = proportion(perturbed)
+    for found in (fmr, over_valid):
+        assert found.value == value
+        assert found.low <= value <= found.high
+        assert found.high - found.low >= wilson.high - wilson.low - 1e-9
+    assert foundation_model_robustness(perturbed, ~all_true, all_true) == (None, None)
+    assert foundation_model_robustness(perturbed, all_true, ~all_true) == (None, None)
+    half = np.arange(50) < 25  # the originals of the valid rows are all wrong: one ratio has nothing to divide by
+    fmr, over_valid = foundation_model_robustness(perturbed, half, ~half)
+    assert fmr is not None
+    assert over_valid is None
+
+
+def few_rows(random):
+    """Up to eight rows of up to three classes, answers right never, half of the time or always."""
+    rows = random.integers(1, 9)
+    label = random.integers(0, 3, rows)
+
+    def answers(often):
+        return np.where(random.random(rows) < often, label, 3)
+
+    names = ("prediction", "original_prediction", "reconstruction_prediction", "original_oracle_label")
+    table = {name: answers(random.choice([0, 0.5, 1])) for name in names}
+    if random.random() < 0.3:
+        table["prediction"] = table["original_prediction"]
+    valid = random.random(rows) < random.choice([0.5, 1])
+    return {"label": label, "valid": valid, "iterations": random.integers(1, 3, rows), **table}
+
+
+def test_no_figure_of_a_sample_has_an_interval_without_width():
+    random = np.random.default_rng(0)
+    made, kinds = 0, set()
+    for _ in range(400):
+        one, other = few_rows(random), few_rows(random)
+        rows = min(len(one["label"]), len(other["label"]))
+        one, other = ({name: values[:rows] for name, values in table.items()} for table in (one, other))
+        other |= {"label": one["label"]}
+        part = one["prediction"] == one["label"]
+        figures = {
+            **vars(summarise(one, resamples=100)),
+            **vars(difference("one", "other", one, other, resamples=100)),
+            "area": mean_of_ratio(part.astype(float), one["valid"], one["original_prediction"] == one["label"]),
+        }
+        for name, found in figures.items():
+            if isinstance(found, Estimate) and found.low is not None:
+                assert found.low <= found.value <= found.high, (name, found, one)
+                assert found.high - found.low > 1e-6, (name, found, one)
+                made, kinds = made + 1, kinds | {name}
+    assert made > 4000
+    assert {"macro_fmr", "valid_fmr", "fmr", "area"} <= kinds
+
+
+@pytest.mark.parametrize(
+    ("sizes", "accuracy", "original"),
+    [((3,) * 10, 0.01, 0.9), ((3,) * 10, 0.99, 0.95), ((300, 60, 20), 0.002, 0.9)],
+)
+def test_macro_fmr_of_classes_that_are_all_right_or_all_wrong_holds_the_truth(sizes, accuracy, original):
+    """Without a fallback it held in 27, 75 and 51 % of splits; never is it narrower than that of plain FMR."""
+    random, held = np.random.default_rng(5), 0
+    label = np.repeat(np.arange(len(sizes)), sizes)
+    valid = np.ones(len(label), bool)
+    for _ in range(150):
+        hits, originals = random.random(len(label)) < accuracy, random.random(len(label)) < original
+        macro = macro_robustness(hits, valid, originals, label, resamples=200)
+        held += macro.low <= 100 * accuracy / original <= macro.high
+        if len(set(hits)) == 1:
+            plain = foundation_model_robustness(hits, valid, originals, resamples=50)[0]
+            assert macro.high - macro.low >= plain.high - plain.low - 1e-9
+    assert held >= 139  # 93 %
+
+
+def test_fmr_of_rows_that_are_right_as_before_holds_the_truth():
+    """One row in a hundred answers otherwise; without a fallback it was held in 40 % of splits."""
+    random, held = np.random.default_rng(6), 0
+    for _ in range(200):
+        originals = random.random(60) < 0.9
+        hits = originals ^ (random.random(60) < 0.01)
+        fmr = foundation_model_robustness(hits, np.ones(60, bool), originals, resamples=200)[1]
+        held += fmr.low <= 100 * (0.9 * 0.99 + 0.1 * 0.01) / 0.9 <= fmr.high
+    assert held >= 184  # 92 %
+
+
+def test_a_difference_in_fmr_that_no_row_shows_may_be_larger_where_sa_is_low():
+    """A row more is worth more points of FMR there."""
+    label = np.zeros(400, int)
+    right = np.where(np.arange(400) < 40, 0, 1)
+    same = {"label": label, "prediction": right, "original_prediction": right}
+    found = difference("a", "b", same, same)
+    assert found.fmr.high == pytest.approx(10 * found.perturbed_accuracy.high)
+
+
+def test_zero_has_no_sign():
+    assert str(Estimate(-0.0, -0.04, 50.9)) == "0.00 [0.0, 50.9]"
+    assert format_coefficient(Estimate(-0.001, -0.5, 0.0)) == "0.00 [-0.50, 0.00]"
+
+
+def test_outputs_in_another_order_are_noticed_and_weak_classifiers_are_not():
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 10, 300)
+    good = np.where(rng.random(300) < 0.9, label, rng.integers(0, 10, 300))
+    assert outputs_in_another_order(label, (good + 3) % 10, 10)
+    assert not outputs_in_another_order(label, good, 10)
+    assert not outputs_in_another_order(label, rng.integers(0, 10, 300), 10)
+    assert not outputs_in_another_order(label, np.full(300, 4), 10)
+    assert not outputs_in_another_order(label, np.full(300, -1), 10)
+    many = rng.integers(0, 1000, 300)  # fewer rows than classes: chance finds an order, and it must not count
+    assert not outputs_in_another_order(many, rng.integers(0, 1000, 300), 1000)
+    swapped = np.where(good == 3, 5, np.where(good == 5, 3, good))  # two classes mistaken for each other: a weakness
+    assert not outputs_in_another_order(label, swapped, 10)
+
+
+@pytest.mark.slow
+def test_the_intervals_contain_the_truth_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    truth = 100 * (0.9 * 0.22 + 0.1 * 0.02) / 0.9
+    within = {"fmr": 0, "sa": 0}
+    for seed in range(2000):
+        perturbed, valid, original = simulate(rng, 1000)
+        fmr, _ = foundation_model_robustness(perturbed, valid, original, resamples=2000, seed=seed)
+        sa = proportion(original)
+        within["fmr"] += fmr.low <= truth <= fmr.high
+        within["sa"] += sa.low <= 90 <= sa.high
+    assert 0.94 <= within["fmr"] / 2000 <= 0.96, within
+    assert 0.94 <= within["sa"] / 2000 <= 0.96, within
+
+
+def test_the_interval_is_the_same_each_time():
+    examples = simulate(np.random.default_rng(1), 200)
+    assert foundation_model_robustness(*examples) == foundation_model_robustness(*examples)

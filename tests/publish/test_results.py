@@ -1,0 +1,325 @@
+"""Results that travel: model cards that the Hub's library reads, leaderboards in folders and on a (real, small) Hub."""
+
+import json
+import re
+from dataclasses import replace
+from importlib.metadata import version
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from datasets import load_dataset
+from datasets.info import DatasetInfosDict
+from helpers import fmrgen, python, run, upload
+from huggingface_hub import DatasetCard, HfApi, ModelCard
+from PIL import Image as PILImage
+
+from fmrgen import evaluate
+from fmrgen.errors import UserError
+from fmrgen.metrics.intervals import format_estimate
+from fmrgen.metrics.summary import SUMMARY_COLUMNS, summarise
+from fmrgen.publish.card import write_card
+from fmrgen.publish.judgements import add_judgements
+from fmrgen.publish.model_cards import write_model_cards
+from fmrgen.publish.results import record_results
+from fmrgen.storage.judgements import TABLE, OwnSplit, judge_file, judgements_of, to_parquet, write_judgements
+from fmrgen.storage.open import open_split
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import read_provenance
+
+LENET = "asset:mnist/lenet"
+
+
+def test_model_cards_are_read_by_the_hubs_library(split, tmp_path):
+    evaluation = evaluate([str(split)], [f"mine={LENET}"])
+    (path,) = write_model_cards(evaluation, tmp_path / "cards")
+    card = ModelCard.load(path)
+    results = card.data.eval_results
+    total = evaluation.results[0].total
+    assert [(entry.metric_name, entry.metric_type) for entry in results] == [
+        ("FMR", "fmr"),
+        ("SA", "accuracy"),
+        ("PA", "accuracy"),
+    ]
+    assert [entry.metric_value for entry in results] == [
+        total.fmr.value,
+        total.standard_accuracy.value,
+        total.perturbed_accuracy.value,
+    ]
+    assert (results[0].dataset_config, results[0].dataset_split) == ("mnist", "lenet")
+    assert card.data.model_name == "mine"
+    assert str(tmp_path) not in path.read_text()  # a model page is no place for paths
+
+
+def test_a_leaderboard_in_a_folder(split):
+    evaluation = evaluate([str(split)], [f"mine={LENET}", "other=outside_components:SmallNetConfig"])
+    assert [one.line for one in record_results(evaluation)] == [f"{split}:mnist/lenet: 2 rows in its leaderboard"]
+    files = sorted((split / "results/mnist/lenet").glob("*.json"))
+    assert [path.name.rpartition("-")[0] for path in files] == ["mine", "other"]
+    told = json.loads(files[0].read_text())
+    assert told["fmr"]["value"] == evaluation.result(f"{split}:mnist/lenet", "mine").total.fmr.value
+    card = (split / "README.md").read_text()
+    assert "| mine ◆ |" in card
+    assert "| other † |" in card
+    assert DatasetCard.load(split / "README.md").data.configs[0]["config_name"] == "mnist"
+    assert len(load_dataset(str(split), "mnist", split="lenet")) == 120
+    record_results(evaluation)  # again: the same rows, not more
+    assert len(list((split / "results/mnist/lenet").glob("*.json"))) == 2
+    provenance = split / "provenance/mnist/lenet.json"
+    told = json.loads(provenance.read_text())
+    provenance.write_text(json.dumps(told | {"files": dict.fromkeys(told["files"], "0" * 64)}))
+    record_results(evaluate([str(split)], ["new=outside_components:SmallNetConfig"]))
+    card = (split / "README.md").read_text()
+    assert "| new † |" in card
+    assert "| mine ◆ |" not in card  # it was found on files that are no more
+
+
+def test_what_others_wrote_in_the_card_stays(split):
+    (split / "README.md").write_text(
+        "---\nlicense: mit\ntags: [digits]\nconfigs:\n- config_name: other\n  data_files: other/*.parquet\n---\n# Ours\n\nBy hand.\n"
+    )
+    evaluation = evaluate([str(split)], [f"mine={LENET}"])
+    for _ in range(2):
+        record_results(evaluation)
+        card = DatasetCard.load(split / "README.md")
+        assert card.data.license == ["mit", "cc-by-sa-3.0"]
+        assert card.data.tags == ["digits", "fmrgen", "robustness", "perturbed"]
+        assert [config["config_name"] for config in card.data.configs] == ["other", "mnist"]
+        assert card.text.strip().startswith("# Ours\n\nBy hand.\n\n<!-- fmrgen")
+        assert card.text.count("| mine ◆ |") == 1
+    text = (split / "README.md").read_text()
+    (split / "README.md").write_text(text + "\nAfterwards.\n")
+    record_results(evaluation)
+    assert (split / "README.md").read_text().endswith("<!-- fmrgen: to here -->\n\nAfterwards.\n")
+
+
+BEGIN, END = "<!-- fmrgen: written by a machine from here -->", "<!-- fmrgen: to here -->"
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        ("---\nconfigs: {a: b}\n---\n", None),
+        ("---\nconfigs: [a]\n---\n", "its configs is no list of mappings; fix it by hand"),
+        ("---\ndataset_info: [a]\n---\n", "its dataset_info is no list of mappings"),
+        ("---\ntags: [[a, b]]\n---\n", "its tags is neither a string nor a list of strings"),
+        ("---\nlicense: {name: mit}\n---\n", "its license is neither a string nor a list of strings"),
+        ("---\na: [\n---\n", "its metadata can't be read, fix it by hand"),
+        (f"Mine.\n\n{BEGIN}\nold\n", f"between {BEGIN} and {END} fmrgen writes its own text"),
+        (f"Mine.\n\n{END}\n", "are not there once each, in this order"),
+        (f"{END}\n{BEGIN}\n", "are not there once each, in this order"),
+        (f"{BEGIN}\nold\n{END}\nMine.\n{BEGIN}\nold\n{END}\n", "are not there once each"),
+        ("Mine, without metadata.\r\n\r\nBy hand.\r\n", None),
+        ("", None),
+    ],
+)
+def test_cards_that_somebody_wrote_otherwise(split, card, message):
+    path = split / "README.md"
+    path.write_bytes(card.encode())
+    if message is None:
+        write_card(split)
+        assert all(word in path.read_text() for word in re.findall(r"Mine, without metadata\.|By hand\.", card))
+        assert "mnist" in [config["config_name"] for config in DatasetCard.load(path).data.configs]
+        return
+    with pytest.raises(UserError) as error:
+        write_card(split, "someone/digits")
+    assert str(error.value).startswith("someone/digits: README.md: ")
+    assert message in str(error.value)
+    assert path.read_bytes() == card.encode()
+
+
+def test_files_among_the_results_that_are_none_stop_nobody(split):
+    folder = split / "results/mnist/lenet"
+    folder.mkdir(parents=True)
+    for name, text in (("a", "[1]"), ("b", "{"), ("c", '{"schema": "fmrgen-result/1"}')):
+        (folder / f"{name}.json").write_text(text)
+    assert "1 rows" in record_results(evaluate([str(split)], [f"mine={LENET}"]))[0].line
+    assert "| mine ◆ |" in (split / "README.md").read_text()
+
+
+def test_what_is_not_recorded_is_told_beside_the_outcome(split, tmp_path, capsys):
+    (split / "results").write_text("in the way")
+    assert run("evaluate", split, "-c", LENET, "--eval-results", "-q", "-o", tmp_path / "report") == 0
+    told = capsys.readouterr()
+    assert re.match(rf"{split}:mnist/lenet: leaderboard not written: .*can't be written: ", told.err)
+    assert told.out == f"{tmp_path}/report/report.html\n"
+
+
+def test_what_has_no_leaderboard(split):
+    evaluation = evaluate([f"{split}/mnist/lenet-*.parquet"], [LENET])
+    (recorded,) = record_results(evaluation)
+    assert "no split of fmrgen's, so it has no leaderboard" in recorded.line
+
+
+@pytest.mark.slow
+def test_evaluating_straight_from_the_hub(hub, split, tmp_path):
+    first = upload(hub, split, "someone/splits")
+    assert fmrgen("evaluate", split, "-c", LENET, "-q", "-o", tmp_path / "local").returncode == 0
+    local = json.loads((tmp_path / "local/evaluation.json").read_text())
+    (split / "mnist").joinpath("lenet-00000-of-00003.parquet").write_bytes(b"broken later")
+    upload(hub, split, "someone/splits")
+    for number, options in enumerate(([], ["--download"])):
+        out = tmp_path / f"hub{number}"
+        result = fmrgen(
+            "evaluate", f"someone/splits@{first}:mnist/lenet", "-c", LENET, "-q", *options, "-o", out, **hub.environment
+        )
+        assert result.returncode == 0, result.stderr
+        found = json.loads((out / "evaluation.json").read_text())
+        assert found["splits"][0]["revision"] == first
+        for name in ("total", "classes", "conditioned", "notes"):
+            assert found["results"][0][name] == local["results"][0][name]
+    result = fmrgen(
+        "evaluate", "someone/splits:mnist/lenet", "-c", LENET, "-q", "-o", tmp_path / "x", **hub.environment
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("fmrgen: someone/splits:mnist/lenet: can't be opened: Parquet magic bytes")
+    assert result.stderr.count("\n") == 1
+    for reference, message in (
+        (f"someone/splits@{first}:mnist/vgg", "no split mnist/vgg; there is someone/splits:mnist/lenet"),
+        ("someone/splits@v9:mnist/lenet", "neither a folder nor a dataset repo that can be read: 404"),
+    ):
+        result = fmrgen("evaluate", reference, "-c", LENET, "-o", tmp_path / "x", **hub.environment)
+        assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+        assert message in result.stderr
+
+
+@pytest.mark.slow
+def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
+    upload(hub, split, "someone/splits")
+    command = ("evaluate", "someone/splits", "-q", "--eval-results")
+    result = fmrgen(*command, "-c", f"mine={LENET}", "-o", tmp_path / "a", **hub.environment)
+    assert "someone/splits:mnist/lenet: 1 rows in its leaderboard" in result.stdout, result.stderr
+    assert result.stderr == ""  # -q is quiet, the Hub's client too
+    result = fmrgen(*command, "-c", "other={kind: lenet}", "-o", tmp_path / "b", **hub.environment)
+    assert result.returncode == 0, result.stderr
+    script = "from huggingface_hub import DatasetCard; print(DatasetCard.load('someone/splits').text)"
+    card = python(hub, script)
+    assert "| mine ◆ |" in card
+    assert "| other † |" in card
+    path = split / "provenance/mnist/lenet.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"files": dict.fromkeys(told["files"], "0" * 64)}))
+    first = upload(hub, split, "someone/splits")
+    path.write_text(json.dumps(told))
+    upload(hub, split, "someone/splits")
+    result = fmrgen(
+        "evaluate",
+        f"someone/splits@{first}",
+        "-q",
+        "--eval-results",
+        "-c",
+        LENET,
+        "-o",
+        tmp_path / "old",
+        **hub.environment,
+    )
+    assert "leaderboard not written: the split was regenerated after the revision" in result.stderr
+    reader = {**hub.environment, "HF_TOKEN": "reader"}
+    result = fmrgen(*command, "-c", LENET, "-o", tmp_path / "c", **reader)
+    assert result.returncode == 0
+    assert "leaderboard not written: someone/splits: the Hub refused: " in result.stderr
+    assert (tmp_path / "c/report.html").exists()
+
+
+def test_names_in_a_card_are_shown_and_do_nothing(split):
+    path = split / "provenance/mnist/lenet.json"
+    told = json.loads(path.read_text())
+    told["recipe"]["description"] = (
+        "{{ 7 * 7 }} {% include 'x' %} <img src=x onerror=alert(1)> [a](javascript:alert(1))"
+    )
+    told["recipe"]["classifier"]["checkpoint"] = "a|b`c`\n# Heading\n</details>"
+    told["recipe"]["oracle"]["prompts"] = ["````\n</details><script>alert(1)</script>\n{class}"]
+    path.write_text(json.dumps(told))
+    write_card(split)
+    card = DatasetCard.load(split / "README.md")
+    assert "{{ 7" in card.text  # shown, not run
+    assert "\n# Heading" not in card.text
+    below = card.text.partition("</summary>")[0] + card.text.partition("</details>\n\n#")[2]
+    assert "<img" not in below.replace("\\<img", "")
+    assert "](javascript" not in below.replace("\\](javascript", "")
+    fence = re.search(r"\n(`{3,})yaml\n(.*?)\n\1\n", card.text, re.DOTALL)
+    assert yaml.safe_load(fence[2])["oracle"]["prompts"] == told["recipe"]["oracle"]["prompts"]
+    assert len(load_dataset(str(split), "mnist", split="lenet")) == 120
+
+
+def test_the_card_holds_the_figures_that_the_columns_give(split):
+    table = pa.concat_tables([pq.read_table(path) for path in sorted(split.glob("mnist/*.parquet"))])
+    summary = summarise({name: table[name].to_numpy() for name in SUMMARY_COLUMNS})
+    card = DatasetCard.load(split / "README.md")
+    for name, estimate in (
+        ("**FMR**", summary.fmr),
+        ("SA", summary.standard_accuracy),
+        ("PA", summary.perturbed_accuracy),
+        ("VR", summary.validation_rate),
+        ("recon.", summary.reconstruction_accuracy),
+        ("oracle", summary.oracle_accuracy),
+        ("iterations", summary.mean_iterations),
+    ):
+        line = next(line for line in card.text.splitlines() if line.startswith(f"| {name} |"))
+        assert line.split("|")[2].strip(" *") == format_estimate(estimate)
+    data = card.data.to_dict()
+    assert data["size_categories"] == ["n<1K"]
+    assert data["license"] == "cc-by-sa-3.0"
+    assert data["task_categories"] == ["image-classification"]
+    (info,) = DatasetInfosDict.from_dataset_card_data(card.data).values()
+    assert info.splits["lenet"].num_examples == len(table)
+    assert info.download_size == sum(path.stat().st_size for path in split.glob("mnist/*.parquet"))
+    assert dict(info.features) == dict(load_dataset(str(split), "mnist", split="lenet").features)
+    picture = PILImage.open(split / "pictures/mnist/lenet.png")
+    assert picture.width > 600
+    assert "(pictures/mnist/lenet.png)" in card.text
+
+
+def test_a_card_can_be_cited(split):
+    from fmrgen.publish.card import write_card
+
+    write_card(split, "you/digits_2")
+    text = (split / "README.md").read_text()
+    provenance = json.loads((split / "provenance/mnist/lenet.json").read_text())
+    assert "# mnist/lenet: test images perturbed against lenet\n" in text
+    assert "pretty_name: 'mnist/lenet: test images perturbed against lenet'" in text
+    entry = re.search(r"```bibtex\n(@misc.*?)\n```", text, re.DOTALL)[1]
+    assert entry.startswith("@misc{you_digits_2_mnist_lenet,\n")
+    assert "  author    = {you},\n" in entry
+    assert "  url       = {https://huggingface.co/datasets/you/digits_2},\n" in entry
+    assert f"Revision mnist-lenet-{provenance['fingerprint']}-" in entry
+    assert f"made with fmrgen {version('fmrgen')}" in entry
+
+
+def test_what_a_stranger_says_of_runs_breaks_out_of_no_entry(split):
+    from fmrgen.publish.card import write_card
+
+    path = split / "provenance/mnist/lenet.json"
+    told = json.loads(path.read_text())
+    for one in told["runs"]:
+        one["started"], one["versions"] = "```\n<script>", {"fmrgen": "1\n```\n<script>alert(1)</script>"}
+    path.write_text(json.dumps(told))
+    write_card(split)
+    assert "<script>" not in (split / "README.md").read_text()
+
+
+def test_judgements_without_end_are_not_fetched(finished_split, monkeypatch):
+    huge = SimpleNamespace(rfilename="judgements/mnist/lenet/ann.parquet", size=1 << 40)
+    monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: SimpleNamespace(siblings=[huge]))
+    on_the_hub = replace(open_split(str(finished_split)), repo="someone/digits", revision="a" * 40)
+    with pytest.raises(UserError, match=r"ann\.parquet has 1,099,511,627,776 bytes, and no more than"):
+        judgements_of(on_the_hub)
+    huge.rfilename = "mnist/lenet-00000-of-00001.parquet"
+    assert judgements_of(on_the_hub) == ([], [])
+
+
+def test_judgements_that_are_half_there_are_not_pushed(split, tmp_path):
+    paths = SplitPaths(split, "mnist", "lenet")
+    provenance, content = read_provenance(paths), to_parquet(TABLE.empty_table())
+    write_judgements(paths, judge_file("ann", "person", {}, None, OwnSplit(paths, provenance), content), content)
+    (operation,) = add_judgements(paths, provenance, tmp_path / "small", "you/digits")
+    assert operation.path_in_repo == "judgements/mnist/lenet/ann.parquet"
+    table = split / operation.path_in_repo
+    table.write_bytes(content + b" ")
+    with pytest.raises(UserError, match=r"ann\.parquet: is not the table that ann\.json tells of; judge anew"):
+        add_judgements(paths, provenance, tmp_path / "small", "you/digits")
+    table.unlink()
+    with pytest.raises(UserError, match=r"ann\.parquet: can't be read"):
+        add_judgements(paths, provenance, tmp_path / "small", "you/digits")
