@@ -23,31 +23,10 @@ from fmrgen.errors import printable
 from fmrgen.hub.timeouts import bound_requests, no_bars
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.progress.terminal import format_duration
+from fmrgen.report.outline import Section, outline, transfer_outline
 from fmrgen.report.summary import summary_table
 from fmrgen.report.tables import Table as TextTable
-from fmrgen.report.tables import (
-    all_notes,
-    fixed_table,
-    judged_table,
-    judges_lines,
-    judges_table,
-    legend,
-    mask_table,
-    neighbours,
-    own_lines,
-    own_table,
-    ranked,
-    related_line,
-    split_facts,
-    split_table,
-    transfer_reading,
-    transfer_table,
-    warning_lines,
-    worst_line,
-    worst_table,
-)
-from fmrgen.report.trainings import TITLE as TRAININGS
-from fmrgen.report.trainings import trainings_lines, trainings_table
+from fmrgen.report.tables import mask_table, related_line, warning_lines
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -267,51 +246,26 @@ def print_judged(found: "Sequence[Judged]", split: str, quiet: bool) -> None:
             print_line(place)
 
 
-def print_evaluation(evaluation: "EvaluationResults") -> None:
-    """Classifiers on their own splits, a table for each split, its ranking, and what must be known with it."""
-    _print_warnings(evaluation)
-    if (trainings := trainings_table(evaluation)) is not None:
-        print_table(trainings, TRAININGS)
-        for line in trainings_lines(evaluation):
-            print_line(line)
-    if (own := own_table(evaluation)) is not None:
-        print_table(own, "each on its own split")
-        for line in own_lines(evaluation):
-            print_line(line)
-    for split, row, comparison in zip(evaluation.splits, evaluation.matrix, evaluation.comparisons, strict=True):
-        print_table(split_table(ranked(row, comparison)), split.name)
-        if (otherwise := split_table(ranked(row, comparison), secondary=True)).header[1:]:
-            print_table(otherwise, "FMR by other ways of counting")
-        for line in (split_facts(split, row), *neighbours(comparison)):
-            print_line(line)
-        for title, table in (
-            ("other judges of its images", judges_table(split)),
-            ("FMR under each judge", judged_table(split, ranked(row, comparison))),
-        ):
-            if table is not None:
-                print_table(table, title)
-        for line in judges_lines(split, row):
-            print_line(line)
-    _print_worst(evaluation)
-    if (fixed := fixed_table(evaluation)) is not None:
-        print_table(fixed, "accuracy on fixed sets" + ("; mCE is an error" if "mCE" in " ".join(fixed.header) else ""))
-    _print_notes(evaluation)
+def print_evaluation(evaluation: "EvaluationResults", *, transfer_alone: bool = False) -> None:
+    """The sections of an evaluation's report that a terminal shows, or those of its transfer matrix alone."""
+    for line in warning_lines(evaluation):
+        print_line(f"warning: {line}")
+    for section in (transfer_outline if transfer_alone else outline)(evaluation):
+        _print_section(section)
 
 
-def _print_worst(evaluation: "EvaluationResults") -> None:
-    if (worst := worst_table(evaluation)) is not None:
-        print_table(worst, "on all splits at once")
-        print_line(worst_line(evaluation))
-
-
-def print_transfer(evaluation: "EvaluationResults") -> None:
-    """The transfer matrix, in FMR where there are originals, and in PA."""
-    _print_warnings(evaluation)
-    if any(result.total.fmr for result in evaluation.results):
-        print_table(transfer_table(evaluation, "fmr"), f"FMR, {transfer_reading(evaluation)}")
-    print_table(transfer_table(evaluation, "perturbed_accuracy"), "PA")
-    _print_worst(evaluation)
-    _print_notes(evaluation)
+def _print_section(section: "Section") -> None:
+    """Its tables, the first under its title, and its lines; what has no table is notes."""
+    if section.shown != "everywhere":
+        return
+    for number, table in enumerate(section.tables):
+        print_table(table, "" if number else section.title)
+    if section.about:
+        print_line(section.about)
+    for line in section.lines:
+        print_line(line if section.tables else f"note: {line}")
+    for part in section.parts:
+        _print_section(part)
 
 
 def print_table(content: "TextTable", title: str) -> None:
@@ -331,7 +285,7 @@ def print_table(content: "TextTable", title: str) -> None:
         table = Table(
             Column(names[0], overflow="fold", max_width=console.width // 3),
             *(Column(column[0], justify="right", no_wrap=True) for column in part),
-            title=Text(printable(title)) if number == 0 else None,
+            title=Text(printable(title)) if title and number == 0 else None,
             title_justify="left",
             box=box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0),
@@ -351,17 +305,6 @@ def _stacked(cell: str) -> Text:
     cell = printable(cell)
     value, bracket, interval = cell.partition(" [")
     return Text(f"{value}\n{interval.rstrip(']').replace(', ', '–')}" if bracket else cell)
-
-
-def _print_warnings(evaluation: "EvaluationResults") -> None:
-    for line in warning_lines(evaluation):
-        print_line(f"warning: {line}")
-
-
-def _print_notes(evaluation: "EvaluationResults") -> None:
-    for note in all_notes(evaluation):
-        print_line(f"note: {note}")
-    print_line("; ".join(filter(None, ("percent with 95 % intervals", legend(evaluation)))))
 
 
 def print_files_verification(found: "FilesVerification", split: str) -> None:

@@ -149,8 +149,7 @@ def evaluate(
     if as_json:
         print(evaluation.to_json(), end="")
     elif not quiet:
-        show_it = display.print_transfer if is_transfer else display.print_evaluation
-        show_it(evaluation)
+        display.print_evaluation(evaluation, transfer_alone=is_transfer)
     if eval_results:
         from fmrgen.publish.eval_results import write_eval_results
         from fmrgen.publish.results import record_results

@@ -367,7 +367,6 @@ def study(
     for part, evaluation in found.evaluations.items():
         write_report(evaluation, output / part / "comparison")
         if show_all:
-            display.print_transfer(evaluation)
             display.print_evaluation(evaluation)
     written = write_study(
         loaded.title, found.how, loaded.paper, found.claims, tables | by_class, found.evaluations, output

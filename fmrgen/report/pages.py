@@ -14,29 +14,8 @@ from markupsafe import Markup
 from fmrgen.errors import printable
 from fmrgen.evaluation.results import EvaluationResults
 from fmrgen.report.gallery import Gallery
-from fmrgen.report.tables import (
-    EXPLAINED,
-    all_notes,
-    class_table,
-    fixed_table,
-    judged_table,
-    judges_lines,
-    judges_table,
-    legend,
-    neighbours,
-    own_lines,
-    own_table,
-    ranked,
-    short_names,
-    split_facts,
-    split_table,
-    transfer_reading,
-    transfer_table,
-    warning_lines,
-    worst_line,
-    worst_table,
-)
-from fmrgen.report.trainings import trainings_lines, trainings_table
+from fmrgen.report.outline import outline
+from fmrgen.report.tables import EXPLAINED, legend, short_names, warning_lines
 
 _PLOTS = {
     "fmr": "FMR of every classifier on every split, with 95 % intervals",
@@ -58,63 +37,23 @@ def report_page(
     """The whole evaluation as one page of HTML; `plots` are PNGs by the names of their plots, which lie beside the page
     in each of `plot_formats`."""
     short = short_names([split.name for split in evaluation.splits])
-    common, of_splits = _made_with(evaluation)
-    sections = []
-    for split, row, comparison in zip(evaluation.splits, evaluation.matrix, evaluation.comparisons, strict=True):
-        sections.append(
-            {
-                "name": split.name,
-                "made": of_splits[split.name],
-                "facts": split_facts(split, row),
-                "table": split_table(ranked(row, comparison)),
-                "judges": [
-                    table for table in (judges_table(split), judged_table(split, ranked(row, comparison))) if table
-                ],
-                "judges_lines": judges_lines(split, row),
-                "otherwise": split_table(ranked(row, comparison), secondary=True),
-                "neighbours": neighbours(comparison),
-                "classes": [(result.classifier, class_table(result, split)) for result in row],
-            }
-        )
     shown = [
         {"name": name, "caption": caption, "address": png_address(plots[name]), "width": _width(plots[name])}
         for name, caption in _PLOTS.items()
         if name in plots
     ]
-    measures = ["fmr"] if any(result.total.fmr for result in evaluation.results) else []
     return render_page(
         "report.html",
         title="Robustness report",
         evaluation=evaluation,
-        made=common,
-        own=own_table(evaluation),
-        fixed=fixed_table(evaluation),
-        own_lines=own_lines(evaluation),
-        trainings=trainings_table(evaluation),
-        trainings_lines=trainings_lines(evaluation),
-        sections=sections,
-        transfer=[transfer_table(evaluation, measure) for measure in (*measures, "perturbed_accuracy")]
-        if len(evaluation.splits) > 1
-        else [],
-        transfer_reading=transfer_reading(evaluation),
-        worst=worst_table(evaluation),
-        worst_line=worst_line(evaluation) if evaluation.worst else "",
+        sections=outline(evaluation),
         plots=shown,
         formats=plot_formats,
         warnings=warning_lines(evaluation),
-        notes=all_notes(evaluation),
         explained=EXPLAINED,
         legend=legend(evaluation),
         gallery=_script_data(galleries, short),
     )
-
-
-def _made_with(evaluation: EvaluationResults) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """What all splits were made with, and of each split what is its own."""
-    told = {split.name: split.made_with or {} for split in evaluation.splits}
-    first = next(iter(told.values()), {})
-    common = {what: how for what, how in first.items() if all(made.get(what) == how for made in told.values())}
-    return common, {name: {what: made[what] for what in made if what not in common} for name, made in told.items()}
 
 
 def gallery_page(gallery: Gallery) -> str:

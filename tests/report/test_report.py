@@ -5,6 +5,7 @@ import json
 import re
 import warnings
 from dataclasses import replace
+from html import unescape
 from itertools import combinations
 
 import numpy as np
@@ -16,12 +17,15 @@ from PIL import Image as PILImage
 from torch import nn
 
 from fmrgen import UserError, evaluate, show
+from fmrgen.cli.display import print_evaluation
+from fmrgen.evaluation.fixed_sets import FixedResult
 from fmrgen.evaluation.rankings import Difference, RankedClassifier
 from fmrgen.evaluation.results import Comparison, SweepResult
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.report.gallery import data_address, galleries
 from fmrgen.report.markdown import to_markdown
+from fmrgen.report.outline import outline
 from fmrgen.report.pages import audit_page, report_page
 from fmrgen.report.plots import all_plots
 from fmrgen.report.tables import all_notes, neighbours, transfer_table
@@ -375,6 +379,39 @@ def test_pictures_of_many_stay_readable(evaluation, splits, classifiers):
         assert high >= 102
 
 
+def titles(sections, shown):
+    """The titles of what is `shown` there, those of parts after that of their whole."""
+    for section in sections:
+        if section.shown in shown:
+            yield section.title
+            yield from titles(section.parts, shown)
+
+
+def test_a_terminal_markdown_and_a_page_tell_the_same_in_one_order(evaluation, capsys):
+    """Whatever sections there are: nothing is left out in one of the three, or said in other words."""
+    fixed = [FixedResult("set", name, 100, Estimate(5, 4, 6), None, {}) for name in ("lenet", "none")]
+    evaluation = replace(evaluation, fixed=fixed)
+    sections = outline(evaluation)
+    assert [section.kind for section in sections] == [
+        *("worst case", "split", "split", "made with", "transfer", "fixed sets", "notes", "figures")
+    ]
+    print_evaluation(evaluation)
+    lines, markdown = list(map(str.strip, capsys.readouterr().out.splitlines())), to_markdown(evaluation)
+    page = unescape(report_page(evaluation, {}, [], ["png"]))
+    everywhere, files = ["everywhere"], ["everywhere", "in files"]
+    headings = [line.lstrip("# ") for line in markdown.splitlines() if line.startswith("#")]
+    assert headings == [title.replace("_", "\\_") for title in titles(sections, files)]
+    found = re.findall(r"<(?:h\d|summary)>(.*?)</", page.partition("<h2>Plots")[0].partition("</h1>")[2])
+    assert found == list(titles(sections, [*files, "on the page"]))
+    with_tables = [section.title for section in sections if section.tables and section.shown in everywhere]
+    places = [lines.index(title) for title in with_tables]
+    assert places == sorted(places)
+    for section in sections:
+        if section.shown == "everywhere":
+            texts = [section.about, *section.lines]
+            assert all(text in " ".join(lines) and text in page for text in texts)
+
+
 def test_what_is_said_of_many_is_short(evaluation):
     many = multiplied(evaluation, 1, 30)
     assert neighbours(many.comparisons[0]) == [
@@ -391,7 +428,6 @@ def test_what_is_said_of_many_is_short(evaluation):
     page = report_page(three, {}, [], ["png"])
     assert "Classifiers down, splits across." in page
     assert page.count("<summary>Each of 30 classifiers by class</summary>") == 3
-    assert page.index("What the figures are") < page.index("by class</summary>")
     assert "## Transfer" not in to_markdown(many)  # the table of the one split says it
 
 

@@ -1,0 +1,199 @@
+"""The sections of a report, once: a terminal, Markdown and a page show them in this order and in these words.
+
+A new section is a function here that gives it where there is something to show, and its place in `_SECTIONS`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fmrgen.evaluation.results import EvaluatedSplit, EvaluationResults, Result
+from fmrgen.report.tables import (
+    EXPLAINED,
+    Table,
+    all_notes,
+    class_table,
+    fixed_table,
+    judged_table,
+    judges_lines,
+    judges_table,
+    legend,
+    neighbours,
+    own_lines,
+    own_table,
+    ranked,
+    split_facts,
+    split_table,
+    trainings_lines,
+    trainings_table,
+    transfer_reading,
+    transfer_table,
+    worst_line,
+    worst_table,
+)
+
+INTERVALS = (
+    "Percent, with 95 % intervals: Wilson's for accuracies and VR; the paired bootstrap's over examples for FMR and "
+    "differences, since PA and SA come from the same images; Student's for steps. Two neighbours in a ranking are tied "
+    "where the interval of their difference contains zero."
+)
+
+
+Shown = Literal["everywhere", "in files", "on the page"]
+_MOST_UNFOLDED = 6  # splits of an evaluation, classifiers of a split
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report: a title, and below it what is not empty of the rest, in this order.
+
+    Attributes:
+        kind: which it is, the same in every report.
+        title: above it.
+        about: a sentence that says how to read it.
+        tables: one below the other.
+        lines: on what they show.
+        facts: names and what is said of each.
+        parts: sections below it.
+        shown: everywhere, in files (Markdown and the page), or on the page alone.
+        folded: on a page it opens when its title is clicked.
+    """
+
+    kind: str
+    title: str
+    about: str = ""
+    tables: list[Table] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+    parts: "list[Section]" = field(default_factory=list)
+    shown: Shown = "everywhere"
+    folded: bool = False
+
+
+def outline(evaluation: EvaluationResults) -> list[Section]:
+    """The sections of an evaluation's report. Its warnings stand above them: `tables.warning_lines`."""
+    return [section for sections in _SECTIONS for section in sections(evaluation)]
+
+
+def transfer_outline(evaluation: EvaluationResults) -> list[Section]:
+    """Those of a transfer matrix alone; of one split its table is the matrix."""
+    wanted = {"transfer" if len(evaluation.splits) > 1 else "split", "worst case", "notes", "figures"}
+    return [section for section in outline(evaluation) if section.kind in wanted]
+
+
+def _trainings(evaluation: EvaluationResults) -> list[Section]:
+    if (table := trainings_table(evaluation)) is None:
+        return []
+    lines = trainings_lines(evaluation)
+    return [Section("trainings", "What was trained, each training on its own split", tables=[table], lines=lines)]
+
+
+def _own_splits(evaluation: EvaluationResults) -> list[Section]:
+    if (table := own_table(evaluation)) is None:
+        return []
+    lines = own_lines(evaluation)
+    return [Section("own splits", "Each classifier on its own split", tables=[table], lines=lines)]
+
+
+def _worst_case(evaluation: EvaluationResults) -> list[Section]:
+    if (table := worst_table(evaluation)) is None:
+        return []
+    return [Section("worst case", "On all splits at once", _sentence(worst_line(evaluation)), [table])]
+
+
+def _fixed_sets(evaluation: EvaluationResults) -> list[Section]:
+    if (table := fixed_table(evaluation)) is None:
+        return []
+    about = "Accuracy on the images as the sets hold them, mean over sets and severities."
+    if any("mCE" in cell for cell in table.header):
+        about += " mCE is an error relative to another classifier's, lower is better."
+    return [Section("fixed sets", "Fixed sets", about, [table])]
+
+
+def _splits(evaluation: EvaluationResults) -> list[Section]:
+    comparisons = {comparison.split: comparison for comparison in evaluation.comparisons}
+    common, many = _made_alike(evaluation), len(evaluation.splits) > _MOST_UNFOLDED
+    found = []
+    for split, row in zip(evaluation.splits, evaluation.matrix, strict=True):
+        comparison = comparisons.get(split.name)
+        shown = ranked(row, comparison) if comparison else row
+        parts = [*_judges(split, shown), *_otherwise(shown), *_made(split, common), *_classes(split, row)]
+        lines = neighbours(comparison) if comparison else []
+        about = _sentence(split_facts(split, row))
+        found.append(Section("split", split.name, about, [split_table(shown)], lines, parts=parts, folded=many))
+    title = f"All {len(found)} splits were made with" if len(found) > 1 else "The split was made with"
+    made = [Section("made with", title, facts=common, shown="in files")] if common else []
+    if many:
+        return [Section("splits", f"{len(found)} splits", parts=found), *made]
+    return [*found, *made]
+
+
+def _judges(split: EvaluatedSplit, results: list[Result]) -> list[Section]:
+    if (judges := judges_table(split)) is None:
+        return []
+    judged = judged_table(split, results)
+    tables = [judges] if judged is None else [judges, judged]
+    return [Section("judges", "Other judges of its images", tables=tables, lines=judges_lines(split, results))]
+
+
+def _otherwise(results: list[Result]) -> list[Section]:
+    table = split_table(results, secondary=True)
+    if not table.header[1:]:
+        return []
+    return [Section("otherwise", "FMR by other ways of counting", tables=[table], folded=True)]
+
+
+def _classes(split: EvaluatedSplit, results: list[Result]) -> list[Section]:
+    each = [
+        Section(
+            "classes",
+            f"{result.classifier} by class",
+            tables=[class_table(result, split)],
+            shown="on the page",
+            folded=True,
+        )
+        for result in results
+    ]
+    if len(each) <= _MOST_UNFOLDED:
+        return each
+    title = f"Each of {len(each)} classifiers by class"
+    return [Section("classes", title, parts=each, shown="on the page", folded=True)]
+
+
+def _made_alike(evaluation: EvaluationResults) -> dict[str, str]:
+    """What all splits were made with."""
+    made = [split.made_with or {} for split in evaluation.splits]
+    return {what: how for what, how in (made[0] if made else {}).items() if all(one.get(what) == how for one in made)}
+
+
+def _made(split: EvaluatedSplit, common: dict[str, str]) -> list[Section]:
+    own = {what: how for what, how in (split.made_with or {}).items() if what not in common}
+    return [Section("made with", "Made with", facts=own, shown="in files")] if own else []
+
+
+def _transfer(evaluation: EvaluationResults) -> list[Section]:
+    if len(evaluation.splits) < 2:
+        return []
+    measures = ["fmr"] if any(result.total.fmr for result in evaluation.results) else []
+    tables = [transfer_table(evaluation, measure) for measure in (*measures, "perturbed_accuracy")]
+    return [Section("transfer", "Transfer", _sentence(transfer_reading(evaluation)), tables)]
+
+
+def _notes(evaluation: EvaluationResults) -> list[Section]:
+    lines = all_notes(evaluation)
+    return [Section("notes", "Notes", lines=lines)] if lines else []
+
+
+def _figures(evaluation: EvaluationResults) -> list[Section]:
+    mark = legend(evaluation)
+    about = f"{INTERVALS} {_sentence(mark)}" if mark else INTERVALS
+    return [Section("figures", "What the figures are", about, facts=EXPLAINED, folded=True)]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+_SECTIONS: tuple[Callable[[EvaluationResults], list[Section]], ...] = (
+    *(_trainings, _own_splits, _worst_case, _splits, _transfer, _fixed_sets, _notes, _figures),
+)
