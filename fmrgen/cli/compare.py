@@ -1,4 +1,4 @@
-"""The commands that make several splits: comparisons of classifiers, and sweeps over a recipe's values."""
+"""The commands that compare classifiers, and rankings of them."""
 
 import json
 from collections.abc import Callable
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fmrgen.report.plot import PlotFormat
 
 Scale = Literal["small", "full"]
+_GATE_STATUS = {"pass": 0, "fail": 1, "invalid": 2, "undecided": 3}
 
 
 def compare(
@@ -166,95 +167,97 @@ def _compare(
     return evaluation
 
 
-def sweep(
-    recipe: RecipeArgument,
-    values: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="section.key=value,value",
-            help="Values to try, in all combinations. A key with one value just changes the recipe.",
-        ),
+def gate(
+    split: Annotated[
+        str | None,
+        typer.Argument(metavar="[SPLIT]", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], made against a third model."),
+    ] = None,
+    *,
+    candidate: Annotated[str, typer.Option("--candidate", metavar="C", help="The classifier to be released.")],
+    baseline: Annotated[str, typer.Option("--baseline", metavar="C", help="The one that it is compared with.")],
+    max_drop: Annotated[
+        float, typer.Option("--max-drop", metavar="POINTS", help="The drop in perturbed accuracy that is allowed.")
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Each combination gets a dataset folder in DIR.")
-    ] = Path("sweep"),
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="RECIPE", help="Make a split for each instead, and compare them on these."),
+    ] = None,
     limit: LimitOption = None,
-    plots: PlotsOption = "",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="With --recipe: the dataset folder.")
+    ] = Path("gate"),
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the order of the rows.")] = 0,
+    batch_size: BatchSizeOption = 64,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write the outcome for what reads JUnit.")
+    ] = None,
+    summary: Annotated[
+        Path | None,
+        typer.Option("--summary", metavar="FILE", help="Append it as Markdown, as to $GITHUB_STEP_SUMMARY."),
+    ] = None,
     processes: ProcessesOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Make a split for every combination of values.
+    """Let a classifier pass that is not less robust than another.
 
-    Prints one table and draws one plot of all. Run the same command again to resume.
+    Both see the same perturbed images, as many as it takes; with --recipe each sees its own. Exits with 0 if the
+    candidate passes, 1 if it fails, 2 if one of the two is no working network, 3 if the images do not tell.
     """
-    from fmrgen.config import check_places
-    from fmrgen.studies.sweep import parse_grid
+    from fmrgen.recipe.job import load_recipe, parse_classifier
+    from fmrgen.storage.reference import check_there
 
-    grid, formats = parse_grid(recipe, limited(limit, values)), plot_formats(plots)
-    for point in grid:
-        check_places(point.recipe)
+    if (split is None) == (recipe is None):
+        raise UserError("gate: name a SPLIT, or pass --recipe RECIPE")
+    for path in (junit, summary):
+        if path is not None and path.is_dir():
+            raise UserError(f"{path}: is a folder; name a file")
+    (_, new), (_, old) = (parse_classifier(text) for text in (candidate, baseline))
+    if split is not None:
+        check_there(split)
+    loaded = None if recipe is None else load_recipe(recipe, limited(limit, None))
 
     from fmrgen.cli import display
+    from fmrgen.files import write_atomically
     from fmrgen.progress import terminal as progress
-    from fmrgen.studies.sweep import sweep as run
-    from fmrgen.studies.sweep_report import sweep_table, write_sweep
+    from fmrgen.studies.gate import gate as run
+    from fmrgen.studies.gate import gate_on_own_splits
+    from fmrgen.studies.gate_report import alarm_lines, gate_junit, gate_markdown, gate_table, verdict_line
 
     display.quiet_libraries()
     is_first = is_first_process()
     show = not quiet and is_first
-    points = run(grid, output, job_progress=lambda made: progress.job_progress(made, show), on_note=display.print_note)
-    if not is_first:
-        return
-    written = write_sweep(points, output, formats)
-    if not quiet and not as_json:
-        display.print_table(sweep_table(points), str(recipe))
-    display.print_written(written, as_json)
-
-
-def attack_oracle(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    classifiers: Annotated[
-        list[str] | None,
-        typer.Option("--classifier", "-c", metavar="[NAME=]C", help="Attack this classifier too. Repeat for more."),
-    ] = None,
-    epsilons: Annotated[
-        list[str] | None,
-        typer.Option("--epsilon", metavar="E", help="Largest change of a pixel, as 8/255. Repeat for more."),
-    ] = None,
-    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Steps of the attack.")] = 20,
-    limit: LimitOption = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The figures, as JSON.")] = Path(
-        "attacked-oracle.json"
-    ),
-    quiet: QuietOption = False,
-) -> None:
-    """Attack the oracle itself, beside classifiers.
-
-    Each image is attacked towards another class, as in the paper's App. L.
-    """
-    from fmrgen.config import check_places
-    from fmrgen.engine.attacks import radius
-    from fmrgen.recipe.job import load_classifiers, load_recipe
-
-    loaded = load_recipe(recipe, limited(limit, overrides))
-    named = load_classifiers(classifiers) if classifiers else {}
-    check_places(loaded)
-    radii = [radius(text) for text in epsilons or ["2/255", "4/255", "8/255", "16/255"]]
-
-    from fmrgen.cli import display
-    from fmrgen.progress import terminal as progress
-    from fmrgen.studies.attack_oracle import attack_oracle as run
-    from fmrgen.studies.attack_oracle_report import attacked_table, write_attacked
-
-    display.quiet_libraries()
-    with progress.row_progress("attack", not quiet) as on_images:
-        found = run(loaded, named, radii, steps=steps, on_images=on_images)
-    write_attacked(found, output)
-    if not quiet:
-        display.print_table(attacked_table(found), f"attacked towards another class, {steps} steps")
-    display.print_line(output)
+    if loaded is not None:
+        found = gate_on_own_splits(
+            loaded,
+            output,
+            candidate=new,
+            baseline=old,
+            max_drop=max_drop,
+            seed=seed,
+            job_progress=lambda made: progress.job_progress(made, show),
+            on_note=display.print_note,
+        )
+    else:
+        with progress.split_progress(show) as on_rows:
+            found = run(
+                split, candidate=new, baseline=old, max_drop=max_drop, batch_size=batch_size, seed=seed, on_rows=on_rows
+            )
+    named = split or f"own splits of {recipe}"
+    if is_first:
+        if junit is not None:
+            write_atomically(junit, gate_junit(found, named))
+        if summary is not None:
+            with summary.open("a", encoding="utf-8") as file:
+                file.write(gate_markdown(found, named))
+        if as_json:
+            display.print_json(found)
+        elif not quiet:
+            display.print_table(gate_table(found), named)
+        for line in [*found.notes, *alarm_lines(found)]:
+            display.print_note(line)
+        (display.print_note if as_json else display.print_line)(verdict_line(found))
+    raise typer.Exit(_GATE_STATUS[found.verdict])
 
 
 def agree(

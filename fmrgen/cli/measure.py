@@ -1,7 +1,8 @@
-"""The commands that measure classifiers."""
+"""The commands that measure classifiers on splits, and look at splits."""
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,6 +13,7 @@ from fmrgen.cli.options import (
     PlotsOption,
     ProcessesOption,
     QuietOption,
+    SplitArgument,
     plot_formats,
 )
 from fmrgen.distributed.rank import is_first_process
@@ -177,3 +179,121 @@ def _highest_answers(evaluation: "Evaluation") -> dict[str, int]:
     """The largest prediction of each classifier over all splits; -1, for none, of one without a finite output."""
     found = evaluation.predictions.unify_dictionaries().group_by("classifier").aggregate([("prediction", "max")])
     return dict(zip(found["classifier"].to_pylist(), found["prediction_max"].to_pylist(), strict=True))
+
+
+def show(
+    split: SplitArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write to.")] = Path(
+        "gallery"
+    ),
+    gallery: Annotated[int, typer.Option("--gallery", metavar="N", min=1, help="Show about N rows on the page.")] = 240,
+    ids: Annotated[str | None, typer.Option("--ids", metavar="ID,ID", help="Show these rows, in this order.")] = None,
+    classes: Annotated[
+        str | None, typer.Option("--classes", metavar="NAME,NAME", help="Show rows of these classes only.")
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", metavar="N", min=1, max=100, help="Rows of the sheet.")] = 6,
+    columns: Annotated[int, typer.Option("--columns", metavar="N", min=1, max=24, help="Image pairs per row.")] = 6,
+    caption: Annotated[
+        str | None,
+        typer.Option("--caption", metavar="TEXT", help="Above the sheet, '' for none. Default: its name."),
+    ] = None,
+    file_format: Annotated[
+        Literal["png", "pdf", "svg"], typer.Option("--format", "-f", help="Of the sheet; pdf and svg for papers.")
+    ] = "png",
+) -> None:
+    """Show a split: a gallery page and a contact sheet."""
+    from fmrgen.storage.reference import check_there
+
+    check_there(split)
+
+    from fmrgen.cli import display
+    from fmrgen.report.show import show as run
+
+    if ids is not None and not re.fullmatch(r"\d+(,\d+)*", ids):
+        raise UserError(f"--ids {ids}: must be numbers, for example 3,14,15")
+    display.quiet_libraries()
+    files = run(
+        split,
+        output,
+        gallery=gallery,
+        ids=[int(number) for number in ids.split(",")] if ids else (),
+        classes=classes.split(",") if classes else (),
+        rows=rows,
+        columns=columns,
+        caption=caption,
+        file_format=file_format,
+    )
+    for path in files:
+        display.print_line(path)
+
+
+def verify(
+    split: SplitArgument,
+    files: Annotated[
+        bool, typer.Option("--files", help="Only check the files against their checksums; needs no model.")
+    ] = False,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Run the code, and read the files and addresses, that the split's recipe names."),
+    ] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Recompute what a split says from its images, and compare.
+
+    Judges and classifies every stored image again. Exits with 1 and a list if something is wrong.
+    """
+    from fmrgen.storage.reference import check_there
+
+    if not files:
+        check_there(split)
+
+    from fmrgen.cli import display
+    from fmrgen.progress import terminal as progress
+
+    display.quiet_libraries()
+    if files:
+        from fmrgen.jobs.verify_files import verify_files
+
+        found = verify_files(split)
+        if as_json:
+            display.print_json(found)
+        else:
+            display.print_files_verification(found, split)
+        raise typer.Exit(1 if found.wrong or not found.finished else 0)
+
+    from fmrgen.jobs.verify import verify as run
+
+    with progress.row_progress("verify", not quiet) as on_rows:
+        verification = run(split, trust=trust, on_rows=on_rows)
+    if as_json:
+        display.print_json(verification)
+    else:
+        display.print_verification(verification, split)
+    if verification.disagreements:
+        raise typer.Exit(1)
+
+
+def export(
+    split: SplitArgument,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write to.")],
+    form: Annotated[
+        Literal["webdataset", "imagefolder", "clip-benchmark"],
+        typer.Option("--format", "-f", help="webdataset (tars), imagefolder (one per class), or clip-benchmark."),
+    ],
+    tar_size: Annotated[int, typer.Option("--tar-size", metavar="N", min=1, help="Rows per tar.")] = 1000,
+    quiet: QuietOption = False,
+) -> None:
+    """Export a split for other tools."""
+    from fmrgen.storage.reference import check_there
+
+    check_there(split)
+
+    from fmrgen.cli import display
+    from fmrgen.jobs.export import export as run
+    from fmrgen.progress import terminal as progress
+
+    display.quiet_libraries()
+    with progress.row_progress("export", not quiet) as on_rows:
+        rows = run(split, folder, form, tar_size=tar_size, on_rows=on_rows)
+    display.print_line(f"{folder}: {rows} rows")

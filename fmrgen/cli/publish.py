@@ -1,12 +1,20 @@
 """The commands that bring splits and results to the Hub."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fmrgen.cli.options import JsonOption, PublicOption, QuietOption, ReplaceOption
+from fmrgen.cli.options import (
+    JsonOption,
+    PublicOption,
+    QuietOption,
+    ReplaceOption,
+)
 from fmrgen.errors import UserError
+
+if TYPE_CHECKING:
+    pass
 
 
 def push(
