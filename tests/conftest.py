@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import threading
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # both before the libraries read them
@@ -42,6 +43,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a shell's background jobs; tests press Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if getattr(config.option, "numprocesses", None):  # the workers' processes are forks of one parent
         warm.start_parent()
 
