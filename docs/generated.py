@@ -1,22 +1,28 @@
-"""Pages that are made of the code when the site is built: every command, and every key of a recipe."""
+"""What is made of the code when the site is built: a page of all commands, one of all keys of recipes, and the map of
+modules."""
 
+import ast
 import dataclasses
 import importlib
 import inspect
-import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import typer
 import typer.main
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from typer.testing import CliRunner
 
+import fmrgen
 from fmrgen.cli.app import app
-from fmrgen.config import IN_MEMORY, ComponentConfig
+from fmrgen.config import ComponentConfig, built_in_kinds
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.recipe.job import OutputConfig
 
+MAP = "<!-- the map of modules -->"
 SECTIONS = {
     "source": "Where original images and labels come from.",
     "classifier": "The model under test.",
@@ -32,12 +38,37 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Puts the map of modules where a page asks for it."""
+    return markdown.replace(MAP, "\n".join(_map())) if MAP in markdown else markdown
+
+
+def _map() -> Iterator[str]:
+    """Each package, which opens to its modules, and then the modules that are in none: what each says of itself."""
+    root = Path(fmrgen.__file__).parent
+    for package in sorted(file.parent for file in root.glob("*/__init__.py")):
+        yield f'??? note "`{package.name}/` {_first_sentence(package / "__init__.py")}"'
+        modules = sorted(file for file in package.rglob("*.py") if file.name != "__init__.py")
+        yield from (f"    * `{file.relative_to(package)}` {_first_sentence(file)}" for file in modules)
+        yield ""
+    yield from (f"* `{file.name}` {_first_sentence(file)}" for file in sorted(root.glob("*.py")))
+
+
+def _first_sentence(file: Path) -> str:
+    told = ast.get_docstring(ast.parse(file.read_text())) or ""
+    return " ".join(told.partition("\n\n")[0].replace('"', "'").split())
+
+
 def _commands() -> str:
     parts = ["# Commands", "Each command tells this itself: `fmrgen COMMAND --help`."]
     runner = CliRunner()
-    for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
+    group = ""
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        if command.rich_help_panel != group:
+            group = command.rich_help_panel
+            parts.append(f"## {group}")
         shown = runner.invoke(app, [name, "--help"], prog_name="fmrgen", terminal_width=100).stdout
-        parts += [f"## fmrgen {name}", f"```text\n{shown.strip()}\n```"]
+        parts += [f"### fmrgen {name}", f"```text\n{shown.strip()}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
@@ -50,12 +81,9 @@ def _recipes() -> str:
     ]
     for section, meaning in SECTIONS.items():
         parts += [f"## {section}", meaning]
-        package = importlib.import_module(f"fmrgen.{section}s")
-        for module in pkgutil.iter_modules(package.__path__):
-            if module.name in ("base", IN_MEMORY) or module.name.startswith("_"):
-                continue
-            kind = importlib.import_module(f"{package.__name__}.{module.name}").Config
-            parts += [f"### {section} kind `{module.name}`", inspect.getdoc(kind) or "", _keys_of_model(kind)]
+        for name in built_in_kinds(f"fmrgen.{section}s"):
+            kind = importlib.import_module(f"fmrgen.{section}s.{name}").Config
+            parts += [f"### {section} kind `{name}`", inspect.getdoc(kind) or "", _keys_of_model(kind)]
     parts += ["## perturb", "How Algorithm 1 runs (paper §3.1, §4.1).", _keys_of_options()]
     parts += ["## output", "How the split is stored.", _keys_of_model(OutputConfig)]
     return "\n\n".join(parts) + "\n"

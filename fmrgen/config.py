@@ -215,15 +215,19 @@ class ClassifierConfig(ComponentConfig):
     channels: Literal["rgb", "gray"] = Field("rgb", description="gray: the network sees images without their colours")
 
 
+def built_in_kinds(package: str) -> list[str]:
+    """The kinds of components whose modules lie in `package`."""
+    modules = (module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__))
+    return sorted(name for name in modules if name not in _NO_KINDS and name[0] != "_")
+
+
 def config_class(package: str, kind: str, base: type[ComponentConfig] = ComponentConfig) -> type[ComponentConfig]:
     """The config of a built-in kind, a module of `package`, or of `package.module:Class`."""
     if ":" not in kind:
-        modules = {module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)}
-        kinds = sorted(name for name in modules if name not in _NO_KINDS and name[0] != "_")
-        if kind not in (*kinds, IN_MEMORY):
+        if kind not in (*(kinds := built_in_kinds(package)), IN_MEMORY):
             text = f"{kind!r}: {unknown_message('kind', kind, kinds)} (anyone's own is package.module:Class)"
             raise PydanticCustomError("kind", "{text}", {"text": text})
-        if kind in modules:
+        if kind != IN_MEMORY or importlib.util.find_spec(f"{package}.{kind}") is not None:
             config = getattr(importlib.import_module(f"{package}.{kind}"), "Config", None)
         else:  # an object, which is known in the same way whatever it is
             config = importlib.import_module("fmrgen.in_memory").InMemory

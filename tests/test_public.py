@@ -46,7 +46,14 @@ def test_messages_speak_as_the_caller_does(tmp_path, capsys):
 
 def test_no_message_of_the_library_writes_a_flag_by_hand():
     """What Python reaches has `errors.option` for that; these files are of commands alone, or of other programs."""
-    commands = {"cli", "judging/audit.py", "judging/server.py", "judging/verdicts.py", "publish/board", "publish/submit.py"}
+    commands = {
+        "cli",
+        "judging/audit.py",
+        "judging/server.py",
+        "judging/verdicts.py",
+        "publish/board",
+        "publish/submit.py",
+    }
     commands |= {"delta/card.py", "delta/rebuild.py", "distributed/launch.py", "distributed/launcher.py"}
     commands |= {"progress/terminal.py", "studies/attack_oracle.py", "studies/study.py"}
     root = Path(package.__file__).parent

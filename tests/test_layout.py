@@ -1,0 +1,52 @@
+"""The house: nine modules in its hall, and imports that run one way."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import fmrgen as package
+
+ROOT = Path(package.__file__).parent
+
+
+def modules():
+    """Every module by its dotted name, as a tree."""
+    for path in ROOT.rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+        yield name, ast.parse(path.read_text())
+
+
+def imports():
+    """The modules that each imports, wherever in it; what only types need, too. The package itself is lazy."""
+    trees = dict(modules())
+    found = {}
+    for name, tree in trees.items():
+        names = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                inside = {f"{node.module}.{alias.name}" for alias in node.names}
+                names |= inside & trees.keys() or {node.module} & trees.keys()
+        found[name] = names - {name, "fmrgen"} if name != "fmrgen" else set()
+    return found
+
+
+def test_imports_run_one_way_between_modules_and_between_packages():
+    """A circle is an error of `static_order`, with the modules that it goes through."""
+    between = imports()
+    assert len(list(TopologicalSorter(between).static_order())) > 200
+    packages = {}
+    for name, names in between.items():
+        subject = name.split(".")[1] if "." in name else name
+        packages.setdefault(subject, set()).update(other.split(".")[1] for other in names)
+    for subject, others in packages.items():
+        others.discard(subject)
+    order = list(TopologicalSorter(packages).static_order())
+    up = ("errors", "engine", "storage", "recipe", "evaluation", "report", "publish", "jobs", "studies", "cli")
+    assert [subject for subject in order if subject in up] == list(up)  # as docs/design.md has it
+
+
+def test_the_root_is_small_and_every_module_says_what_it_is():
+    assert len(list(ROOT.glob("*.py"))) <= 10
+    for name, tree in modules():
+        first_line = (ast.get_docstring(tree) or "").partition("\n")[0]
+        assert len(first_line) > 10, f"{name}: its first line says what it is"
