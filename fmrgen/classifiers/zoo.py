@@ -41,8 +41,8 @@ class Published(NamedTuple):
 def _cifar(
     file: str, address: str, licence: str, network: str, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Published:
-    told = {"mean": mean, "std": std}
-    return Published(file, address, licence, network=network, preprocessing=told, is_cifar=True)
+    preprocessing = {"mean": mean, "std": std}
+    return Published(file, address, licence, network=network, preprocessing=preprocessing, is_cifar=True)
 
 
 MODELS: dict[str, Published] = {
@@ -152,8 +152,8 @@ class Config(ClassifierConfig):
 
         network = timm.create_model(published.network, pretrained=False, **published.arguments)
         load_exactly(network, read_checkpoint(str(path), key), f"{key}: {path}")
-        told = published.preprocessing or {**_IMAGENET, "crop_pct": 224 / 256, "interpolation": "bilinear"}
-        preprocess = create_transform(**resolve_data_config(told, model=network), is_training=False)
+        preprocessing = published.preprocessing or {**_IMAGENET, "crop_pct": 224 / 256, "interpolation": "bilinear"}
+        preprocess = create_transform(**resolve_data_config(preprocessing, model=network), is_training=False)
         names = self.class_names or ImageNetInfo("imagenet-1k").label_descriptions()
         return freeze(Classifier(network, preprocess, names, self.channels), device)
 

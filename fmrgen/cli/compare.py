@@ -325,7 +325,9 @@ def study(
     if name is None:
         described = describe_studies()
         if as_json:
-            print(json.dumps({name: told._asdict() for name, told in described.items()}, ensure_ascii=False, indent=2))
+            print(
+                json.dumps({name: study._asdict() for name, study in described.items()}, ensure_ascii=False, indent=2)
+            )
             return
         for shipped, (title, minutes) in described.items():
             print(f"{shipped:16} {'' if minutes is None else f'{minutes} min':>8}  {title}")
@@ -357,8 +359,8 @@ def study(
         if dry_run:
             lines = study_lines(loaded, scale, work)
             if as_json:
-                told = {"title": loaded.title, "scale": scale, "change": work.change}
-                display.print_json({**told, "minutes": loaded.at(scale).minutes, "lines": lines})
+                study = {"title": loaded.title, "scale": scale, "change": work.change}
+                display.print_json({**study, "minutes": loaded.at(scale).minutes, "lines": lines})
             for line in () if as_json else lines:
                 display.print_line(line)
             return

@@ -82,7 +82,7 @@ def print_plan(plan: "Plan", split: str) -> None:
     print_recipe(plan.recipe)
     slots, budget = plan.recipe.perturb.slots, plan.recipe.perturb.budget
     of = f"{plan.shards} shard{'s' if plan.shards > 1 else ''} of {plan.recipe.output.shard_size}"
-    told = {
+    facts = {
         "examples": f"{plan.examples:,} of {plan.classes:,} classes, at {plan.image_size} px, in {of}",
         "exists": f"{plan.existing} of {plan.shards} shards in {split}; {plan.images_left:,} images are left",
         "runs on": f"{plan.device}, {slots} slots, {plan.recipe.perturb.precision}",
@@ -91,7 +91,7 @@ def print_plan(plan: "Plan", split: str) -> None:
         f"{budget}; fmrgen inspect tells how many steps they take",
         "memory": f"{plan.peak_bytes / 2**30:.1f} GiB at the peak of the trial",
     }
-    for name, found in told.items():
+    for name, found in facts.items():
         print_line(f"{name:10}{found}")
 
 
@@ -198,9 +198,9 @@ def _console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, emoji=False, width=_WIDTH_OF_LOGS if is_log else None)
 
 
-def print_json(told: object) -> None:
+def print_json(outcome: object) -> None:
     """The outcome for programs: one JSON object, or a list, on stdout; what is no number there is null."""
-    tree = json.loads(json.dumps(told, default=_as_json), parse_constant=lambda name: None)
+    tree = json.loads(json.dumps(outcome, default=_as_json), parse_constant=lambda name: None)
     print(json.dumps(tree, ensure_ascii=False, indent=1))
 
 
@@ -310,12 +310,12 @@ def _stacked(cell: str) -> Text:
 def print_files_verification(found: "FilesVerification", split: str) -> None:
     """How many files are right, and the first of what is not."""
     if not found.finished:
-        told = f"{found.intact} of {found.shards} shards are complete; the split is not finished"
+        line = f"{found.intact} of {found.shards} shards are complete; the split is not finished"
     elif found.intact == found.shards:
-        told = f"all {found.shards} files match their recorded checksums"
+        line = f"all {found.shards} files match their recorded checksums"
     else:
-        told = f"{found.intact} of {found.shards} files match their recorded checksums"
-    print_line(f"{split}: {told}")
+        line = f"{found.intact} of {found.shards} files match their recorded checksums"
+    print_line(f"{split}: {line}")
     _print_list(found.wrong)
 
 

@@ -106,9 +106,9 @@ def install_signal_handlers() -> None:
             stream.reconfigure(errors="replace")
     sys.unraisablehook = _resend_lost_signal
     _prepared.set()
-    heard, told = os.pipe()
-    os.set_blocking(told, False)
-    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    heard, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     os.register_at_fork(after_in_child=_forget)
     threading.Thread(target=_end_in_any_case, args=(heard,), daemon=True, name="signals").start()
 

@@ -42,8 +42,8 @@ class GroupedHelp(TyperGroup):
         groups: dict[str, list[tuple[str, str]]] = {}
         width = max(map(len, self.commands))
         for name, command in self.commands.items():
-            told = command.get_short_help_str(formatter.width - width - 6)
-            groups.setdefault(command.rich_help_panel, []).append((name.ljust(width), told))  # type: ignore[attr-defined]
+            summary = command.get_short_help_str(formatter.width - width - 6)
+            groups.setdefault(command.rich_help_panel, []).append((name.ljust(width), summary))  # type: ignore[attr-defined]
         for title, rows in groups.items():
             with formatter.section(title):
                 formatter.write_dl(rows)

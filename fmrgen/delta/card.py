@@ -41,7 +41,7 @@ def _card(deltas: Mapping[tuple[str, str], Provenance]) -> str:
     splits: dict[str, list[str]] = {}
     for config, split in deltas:
         splits.setdefault(config, []).append(split)
-    licences = sorted({str(told.recipe.source.get("license") or "unknown") for told in deltas.values()})
+    licences = sorted({str(provenance.recipe.source.get("license") or "unknown") for provenance in deltas.values()})
     data = {
         "license": licences if len(licences) > 1 else licences[0],
         "task_categories": ["image-classification"],
@@ -58,8 +58,8 @@ def _card(deltas: Mapping[tuple[str, str], Provenance]) -> str:
     }
     made = "\n".join(
         f"\n## {escape('/'.join(name))}\n\n"
-        + "\n".join(f"* {what}: {escape(how)}" for what, how in made_with(told).items())
-        for name, told in deltas.items()
+        + "\n".join(f"* {what}: {escape(how)}" for what, how in made_with(provenance).items())
+        for name, provenance in deltas.items()
     )
     return (
         f"---\n{to_yaml(data)}---\n\n"

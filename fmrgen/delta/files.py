@@ -90,10 +90,10 @@ def write_delta(paths: SplitPaths, provenance: Provenance, folder: Path, on_rows
             table = parquet.read()
             # As it was given to the writer: what a reader makes of it is not written to the same bytes.
             schema = base64.b64decode(parquet.metadata.metadata[b"ARROW:schema"])
-            told = {_SPLIT_SCHEMA: schema, _SPLIT_WRITER: parquet.metadata.created_by}
+            metadata = {_SPLIT_SCHEMA: schema, _SPLIT_WRITER: parquet.metadata.created_by}
         path = folder / DELTAS / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, to_parquet(_masked_table(table, told, provenance.files_digest)))
+        write_atomically(path, to_parquet(_masked_table(table, metadata, provenance.files_digest)))
         files[f"{DELTAS}/{name}"] = sha256_of(path)
         on_rows(len(table))
     for path in (folder / DELTAS / paths.config).glob(f"{paths.split}-*.parquet"):
@@ -148,9 +148,9 @@ def read_delta(root: Path, name: str, digest: str, features: Features) -> pa.Tab
 
 def _check_columns(table: pa.Table, split: pa.Schema) -> None:
     """Raises ValueError or ArrowException where a table is not that of a delta of a split with this schema."""
-    told = pa.ipc.read_schema(pa.py_buffer((table.schema.metadata or {}).get(_SPLIT_SCHEMA, b"")))
+    schema = pa.ipc.read_schema(pa.py_buffer((table.schema.metadata or {}).get(_SPLIT_SCHEMA, b"")))
     masked = [pa.field(field.name, pa.binary()) if field.name in IMAGES else field for field in split]
-    if not told.equals(split) or not table.schema.equals(pa.schema([*masked, pa.field(DIGEST, pa.string())])):
+    if not schema.equals(split) or not table.schema.equals(pa.schema([*masked, pa.field(DIGEST, pa.string())])):
         raise ValueError("its columns are others")
     if any(column.null_count for column in table.columns):
         raise ValueError("a value is missing")
@@ -195,7 +195,7 @@ def _unmasked_table(table: pa.Table, split: str, originals: Mapping[int, np.ndar
     return pa.table(columns, schema=schema)
 
 
-def _masked_table(table: pa.Table, told: dict[bytes, Any], split: str) -> pa.Table:
+def _masked_table(table: pa.Table, metadata: dict[bytes, Any], split: str) -> pa.Table:
     ids = table["id"].to_pylist()
     originals = [np.asarray(open_rgb(stored["bytes"])) for stored in table["original"].to_pylist()]
     for name in IMAGES:
@@ -203,4 +203,4 @@ def _masked_table(table: pa.Table, told: dict[bytes, Any], split: str) -> pa.Tab
         laid = pa.array([masked(stored["bytes"], split, name, i, pixels) for stored, i, pixels in rows], pa.binary())
         table = table.set_column(table.schema.get_field_index(name), name, laid)
     table = table.append_column(DIGEST, pa.array([pixels_sha256(pixels) for pixels in originals]))
-    return table.replace_schema_metadata(told)
+    return table.replace_schema_metadata(metadata)

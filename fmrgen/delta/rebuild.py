@@ -118,7 +118,7 @@ def _rebuild(
             name = f"{DELTAS}/{target.name_of(shard)}"
             table = read_delta(root, name, about.files[name], provenance.row_schema.features)
             ids, digests = table["id"].to_pylist(), table[DIGEST].to_pylist()
-            pixels = {i: originals.pixels(i, told) for i, told in zip(ids, digests, strict=True)}
+            pixels = {i: originals.pixels(i, digest) for i, digest in zip(ids, digests, strict=True)}
             content = rebuilt_file(table, pixels, provenance, target.name_of(shard))
             write_atomically(target.shard_path(shard), content)
             done += len(ids)

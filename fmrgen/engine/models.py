@@ -259,5 +259,5 @@ def _attack(options: PerturbOptions) -> Attack | None:
 
 def row_seed(seed: int, example_id: int, purpose: str = "") -> int:
     """The seed of what is random of an example, another one for each purpose."""
-    told = f"{seed}:{example_id}" + (f":{purpose}" if purpose else "")
-    return int.from_bytes(hashlib.blake2b(told.encode(), digest_size=8).digest()) >> 1
+    text = f"{seed}:{example_id}" + (f":{purpose}" if purpose else "")
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1

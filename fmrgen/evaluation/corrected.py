@@ -184,8 +184,8 @@ def corrected(
         for missed in (~right, right)
     ]
     low, high = (None if end is None else end.fmr for end in ends)
-    told = None if low is None or high is None else Estimate(found.fmr.value, low.low, high.high)
-    return replace(found, fmr_range=told)
+    fmr_range = None if low is None or high is None else Estimate(found.fmr.value, low.low, high.high)
+    return replace(found, fmr_range=fmr_range)
 
 
 def _corrected(

@@ -80,8 +80,8 @@ def _by_row(judgements: Judgements, columns: Mapping[str, np.ndarray], classes: 
     rows = {example_id: row for row, example_id in enumerate(columns["id"].tolist())}
     labels, of_originals = (np.full(len(rows), _UNASKED) for _ in range(2))
     repeated = []
-    told = (table[name].to_pylist() for name in ("id", "which", "label", "repeat"))
-    for example_id, which, label, repeat in zip(*told, strict=True):
+    cells = (table[name].to_pylist() for name in ("id", "which", "label", "repeat"))
+    for example_id, which, label, repeat in zip(*cells, strict=True):
         row = rows[example_id]
         if which == "image" and repeat:
             repeated.append(labels[row] == label)
@@ -125,10 +125,10 @@ def _strata(about: JudgeFile, columns: Mapping[str, np.ndarray]) -> np.ndarray:
     if isinstance(names, dict) and len(names) > _MOST_STRATA:
         raise UserError(f"judge {about.judge}: has {len(names):,} strata, more than an audit has; it is not read")
     for number, name in enumerate(names if isinstance(names, dict) else ()):
-        if (told := re.fullmatch(r"(fooled|right) (\d{1,7})-(\d{1,7})", name)) is None:
+        if (parts := re.fullmatch(r"(fooled|right) (\d{1,7})-(\d{1,7})", name)) is None:
             raise UserError(f"judge {about.judge}: has a stratum {name!r}, which no audit has; it is not read")
-        inside = (columns["iterations"] >= int(told[2])) & (columns["iterations"] <= int(told[3]))
-        strata = np.where(inside & (fooled == (told[1] == "fooled")) & columns["valid"], number, strata)
+        inside = (columns["iterations"] >= int(parts[2])) & (columns["iterations"] <= int(parts[3]))
+        strata = np.where(inside & (fooled == (parts[1] == "fooled")) & columns["valid"], number, strata)
     return strata
 
 

@@ -98,9 +98,9 @@ def _source_section(
         return None
     else:
         tree = {"source": split.provenance.recipe.source.tree}
-        told, cure = "the originals' source in the provenance", f"if you trust it, pass {option('trust', 'trust=True')}"
+        what, cure = "the originals' source in the provenance", f"if you trust it, pass {option('trust', 'trust=True')}"
         try:
-            config = untrusted_config(SourceOnly, tree, told, trust=trust, cure=cure).source
+            config = untrusted_config(SourceOnly, tree, what, trust=trust, cure=cure).source
         except UntrustedError as error:
             notes.append(f"SA and FMR are not available: there is no column original, and {error}")
             return None

@@ -141,10 +141,10 @@ class EvaluationResults:
 
     def to_json(self) -> str:
         """The text of `evaluation.json`."""
-        told = asdict(
+        tree = asdict(
             EvaluationResults(**{field.name: getattr(self, field.name) for field in fields(EvaluationResults)})
         )
-        return json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -256,8 +256,8 @@ def _protocol_of(passed: ClassifiedSplit) -> Any:
     """What splits have in common whose images are found alike: everything but the classifier."""
     provenance = passed.split.provenance
     assert provenance is not None
-    told = provenance.recipe.tree
-    kept = {name: section for name, section in told.items() if name not in ("description", "output", "classifier")}
+    recipe = provenance.recipe.tree
+    kept = {name: section for name, section in recipe.items() if name not in ("description", "output", "classifier")}
     return kept, provenance.labels, provenance.weights_sha256.generator, provenance.weights_sha256.oracle
 
 

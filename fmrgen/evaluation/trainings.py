@@ -90,9 +90,9 @@ def compare_trainings(
     differences = []
     for one, other in pairs:
         trainings = 1 / len(groups[one]) + 1 / len(groups[other])
-        told = means[one] - means[other], _variance(of_mean[one] - of_mean[other]), trainings
-        differences.append(MeanDifference(one, other, model.interval(*told)))
-        if (model.interval(*told, tests=len(pairs)).low or 0) > 0:
+        apart = means[one] - means[other], _variance(of_mean[one] - of_mean[other]), trainings
+        differences.append(MeanDifference(one, other, model.interval(*apart)))
+        if (model.interval(*apart, tests=len(pairs)).low or 0) > 0:
             above[other].add(one)
     return TrainingsComparison(
         rows,

@@ -18,8 +18,8 @@ def masked(generator: Generator, reference: str, blank: Tensor) -> "MaskedGenera
 
     Raises UserError where the file is no mask, or one for latents of another shape.
     """
-    mask, told = read_mask_file(local_file(reference, "generator.mask"), f"generator.mask: {reference}")
-    if told.get("generator_sha256") not in (None, weights_sha256(generator)):
+    mask, metadata = read_mask_file(local_file(reference, "generator.mask"), f"generator.mask: {reference}")
+    if metadata.get("generator_sha256") not in (None, weights_sha256(generator)):
         raise UserError(f"generator.mask: {reference} was found for other weights; make one with fmrgen sparsify")
     latents = encode_blank(generator, blank)
     if latents.fixed is not None and not latents.fixed.is_floating_point():
@@ -34,12 +34,12 @@ def read_mask_file(path: Path, what: str) -> tuple[Tensor, dict[str, str]]:
     """The mask of a file, and what it tells of itself. Raises UserError, which begins with `what`, for a broken one."""
     try:
         with safe_open(path, "pt") as file:
-            mask, told = file.get_tensor("mask"), file.metadata() or {}
+            mask, metadata = file.get_tensor("mask"), file.metadata() or {}
     except Exception as error:  # a broken file can fail anywhere in the reader, which runs nothing that it says
         raise UserError(f"{what} is not a mask; make one with fmrgen sparsify: {one_line(error)}") from None
     if mask.dtype is not torch.bool or not mask.any():
         raise UserError(f"{what} frees no dimension; make one with fmrgen sparsify")
-    return mask, told
+    return mask, metadata
 
 
 class _Mask(nn.Module):

@@ -40,11 +40,11 @@ class Config(GeneratorConfig):
             CMStochasticIterativeScheduler, self.model, what, self.revision, subfolder="scheduler"
         )
         check_image_size(self.image_size, 2 ** (len(unet.config.block_out_channels) - 1))
-        told = scheduler.config
-        if self.sigma <= told.sigma_min:
-            raise UserError(f"generator.sigma: must be above {told.sigma_min}, the least that {self.model} knows")
+        config = scheduler.config
+        if self.sigma <= config.sigma_min:
+            raise UserError(f"generator.sigma: must be above {config.sigma_min}, the least that {self.model} knows")
         kept = Kept(self.residual, self.shell)
-        return Consistency(freeze(unet, device), self.image_size, kept, self.sigma, told.sigma_min, told.sigma_data)
+        return Consistency(freeze(unet, device), self.image_size, kept, self.sigma, config.sigma_min, config.sigma_data)
 
     def code_it_runs(self) -> list[str]:
         return []

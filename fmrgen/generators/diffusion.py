@@ -108,24 +108,24 @@ class Config(GeneratorConfig):
         from fmrgen.weights.checkpoint import read_checkpoint
 
         file = str(self.checkpoint)
-        told: dict[str, Any] = dict(OFFICIAL.get(PurePath(file).name, {}))
+        settings: dict[str, Any] = dict(OFFICIAL.get(PurePath(file).name, {}))
         own = {name: getattr(self, name) for name in {**_ADM, **_IDDPM} if getattr(self, name) is not None}
         if "heads" in own or "head_channels" in own:
-            told |= {"heads": None, "head_channels": None}
-        told |= own
+            settings |= {"heads": None, "head_channels": None}
+        settings |= own
         needed = ("qkv_order", "noise_schedule", "training_steps", "rescale_times")
-        missing = [name for name in needed if name not in told]
-        if not told.get("heads") and not told.get("head_channels"):
+        missing = [name for name in needed if name not in settings]
+        if not settings.get("heads") and not settings.get("head_channels"):
             missing.insert(0, "heads")
         if missing:
             raise UserError(
                 f"generator.{missing[0]}: {file} is not called as an official file, and does not tell; set "
                 + ", ".join(f"generator.{name}" for name in missing)
             )
-        heads = Heads(told.get("heads"), told.get("head_channels"), told["qkv_order"])
+        heads = Heads(settings.get("heads"), settings.get("head_channels"), settings["qkv_order"])
         state = read_checkpoint(file, "generator.checkpoint")
         unet = openai_unet(state, heads, self.image_size, f"generator.checkpoint: {file}")
-        return unet, alphas_cumprod(told["noise_schedule"], told["training_steps"]), told["rescale_times"]
+        return unet, alphas_cumprod(settings["noise_schedule"], settings["training_steps"]), settings["rescale_times"]
 
     def _of_pipeline(self) -> tuple[Any, Any, bool]:
         from diffusers import UNet2DModel

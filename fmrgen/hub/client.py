@@ -125,8 +125,8 @@ class HubClient:
 
     def _as_user_error(self, error: BaseException, status: int | None) -> UserError:
         """What the Hub said, and the cure."""
-        told = getattr(error, "server_message", None)
-        said = one_line(Exception(told) if told else error, 160)
+        message = getattr(error, "server_message", None)
+        said = one_line(Exception(message) if message else error, 160)
         if isinstance(error, UnreachableError):
             return UserError(f"{self.name}: the Hub can't be reached ({error}); run the same command again when it can")
         if isinstance(error, OfflineModeIsEnabled):

@@ -55,8 +55,8 @@ class PerturbedBatch:
     def __repr__(self) -> str:
         found = self.summary()
         shares = {"SA": found.standard_accuracy, "PA": found.perturbed_accuracy, "VR": found.validation_rate}
-        told = ", ".join(f"{name} {share.value:.1f} %" for name, share in shares.items() if share is not None)
-        return f"PerturbedBatch({len(self.rows)} images: {told})"
+        listed = ", ".join(f"{name} {share.value:.1f} %" for name, share in shares.items() if share is not None)
+        return f"PerturbedBatch({len(self.rows)} images: {listed})"
 
 
 def summarise_rows(rows: Sequence[Perturbed]) -> Summary:

@@ -127,8 +127,8 @@ class Evaluation(EvaluationData):
 
 
 def _figures(summary: Summary) -> dict[str, Any]:
-    told = {metric.field: summary[metric] for metric in METRICS}
-    return {"rows": summary.rows, "valid_rows": summary.valid_rows, **_ends(told)}
+    figures = {metric.field: summary[metric] for metric in METRICS}
+    return {"rows": summary.rows, "valid_rows": summary.valid_rows, **_ends(figures)}
 
 
 def _ends(estimates: dict[str, Estimate | None]) -> dict[str, float]:

@@ -28,11 +28,11 @@ Format = Literal["webdataset", "imagefolder", "clip-benchmark"]
 
 
 class _Row(NamedTuple):
-    """A row as any format takes it: `images` are (file extension, bytes) by column, `told` what JSON can say."""
+    """A row as any format takes it: `images` are (file extension, bytes) by column, `fields` what JSON can say."""
 
     key: str
     images: dict[str, tuple[str, bytes]]
-    told: dict[str, Any]
+    fields: dict[str, Any]
 
 
 def export(
@@ -112,7 +112,7 @@ def _rows(opened: OpenedSplit) -> Iterator[_Row]:
     ids: list[int] = []
     with reading(opened.name):
         for number, row in enumerate(opened.undecoded(images)):
-            told = {name: _plain(value, features[name], name) for name, value in row.items() if name not in images}
+            fields = {name: _plain(value, features[name], name) for name, value in row.items() if name not in images}
             names = getattr(features["label"], "names", None)
             if row["label"] is None or (names and not 0 <= row["label"] < len(names)):
                 raise UserError(f"{opened.name}: row {number} has no label; export a split whose rows have one")
@@ -124,7 +124,7 @@ def _rows(opened: OpenedSplit) -> Iterator[_Row]:
                 raise UserError(f"{opened.name}: row {number} has no image; export a split whose rows have one")
             found = {name: _image(opened, row[name], f"row {number}: its {name}") for name in images if row[name]}
             ids.append(row["id"] if has_ids else number)
-            yield _Row(f"{ids[-1]:08d}", found, told)
+            yield _Row(f"{ids[-1]:08d}", found, fields)
     check_recorded_rows(opened, ids)
 
 
@@ -201,8 +201,8 @@ class _Writer(ABC):
         """What a reader of the rows must know besides them."""
         opened = self.opened
         name = f"{opened.config}/{opened.split}" if opened.split else Path(opened.name).name
-        told = {"split": name, "rows": rows, "classes": self.classes, "columns": opened.features.to_dict()}
-        return told | {"provenance": None if opened.provenance is None else opened.provenance.tree}
+        about = {"split": name, "rows": rows, "classes": self.classes, "columns": opened.features.to_dict()}
+        return about | {"provenance": None if opened.provenance is None else opened.provenance.tree}
 
 
 class _Tars(_Writer):
@@ -227,10 +227,10 @@ class _Tars(_Writer):
     def _write_tar(self) -> None:
         samples = []
         for row in self.waiting:
-            sample: dict[str, Any] = {"__key__": row.key, "json": json.dumps(row.told, ensure_ascii=False).encode()}
+            sample: dict[str, Any] = {"__key__": row.key, "json": json.dumps(row.fields, ensure_ascii=False).encode()}
             sample |= {f"{name}.{extension}": content for name, (extension, content) in row.images.items()}
-            if isinstance(row.told["label"], int):
-                sample["cls"] = str(row.told["label"]).encode()
+            if isinstance(row.fields["label"], int):
+                sample["cls"] = str(row.fields["label"]).encode()
             samples.append(sample)
         path = self.partial / f"{self.name}-{len(self.tars):06d}.tar"
         self.tars.append({"name": path.name, "rows": len(self.waiting), "sha256": _write_tar(path, samples)})
@@ -250,17 +250,17 @@ class _Folders(_Writer):
         self.class_folders: dict[Any, str] = dict(enumerate(_class_folders(self.classes))) if self.classes else {}
 
     def write(self, row: _Row) -> None:
-        class_folder = self._class_folder(row.told["label"])
-        told: dict[str, Any] = {}
+        class_folder = self._class_folder(row.fields["label"])
+        names: dict[str, Any] = {}
         for name, (extension, content) in row.images.items():
             path = self.partial / name / class_folder / f"{row.key}.{extension}"
-            told[f"{name}_file_name"] = path.relative_to(self.partial).as_posix()
+            names[f"{name}_file_name"] = path.relative_to(self.partial).as_posix()
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
             except OSError as error:
                 raise UserError(f"{path}: can't be written: {error.strerror}") from None
-        self.metadata.append(_json({**told, **row.told}, indent=None))
+        self.metadata.append(_json({**names, **row.fields}, indent=None))
 
     def finish(self, rows: int) -> None:
         write_atomically(self.partial / "metadata.jsonl", b"".join(self.metadata))
@@ -289,7 +289,7 @@ class _ClipBenchmark(_Writer):
         self.tars: dict[str, int] = {"test": 0, "original": 0}
 
     def write(self, row: _Row) -> None:
-        shown = {"test": "image"} if row.told.get("valid", True) else {}
+        shown = {"test": "image"} if row.fields.get("valid", True) else {}
         for part, column in {**shown, "original": "original"}.items():
             if column in row.images:
                 extension, content = row.images[column]
@@ -298,7 +298,7 @@ class _ClipBenchmark(_Writer):
                         f"{self.opened.name}: contains {extension} images, and CLIP_benchmark reads "
                         f"{', '.join(_READ_BY_CLIP_BENCHMARK)}"
                     )
-                label = str(row.told["label"]).encode()
+                label = str(row.fields["label"]).encode()
                 self.waiting[part].append({"__key__": row.key, extension: content, "cls": label})
                 if len(self.waiting[part]) == self.tar_size:
                     self._write_tar(part)
@@ -321,16 +321,16 @@ class _ClipBenchmark(_Writer):
             "zeroshot_classification_templates.txt": self._templates(),
             "dataset_type.txt": ["classification"],
         }
-        for name, told in lines.items():
-            write_atomically(self.partial / name, "\n".join(told).encode())
+        for name, texts in lines.items():
+            write_atomically(self.partial / name, "\n".join(texts).encode())
         write_atomically(self.partial / "split.json", _json(self.description(rows)))
         self.take_its_place()
 
     def _templates(self) -> list[str]:
         """The oracle's prompts, where it has any; a brace is one to CLIP_benchmark only if it is doubled."""
         provenance = self.opened.provenance
-        told = None if provenance is None else provenance.recipe.oracle.tree.get("prompts")
-        prompts = [prompt for prompt in told if "{class}" in prompt] if isinstance(told, list) else []
+        given = None if provenance is None else provenance.recipe.oracle.tree.get("prompts")
+        prompts = [prompt for prompt in given if "{class}" in prompt] if isinstance(given, list) else []
         doubled = (prompt.replace("{", "{{").replace("}", "}}").replace("{{class}}", "{c}") for prompt in prompts)
         return [" ".join(prompt.split()) for prompt in doubled] or ["a photo of a {c}."]
 

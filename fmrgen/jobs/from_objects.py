@@ -110,8 +110,8 @@ def recipe_of(
     if options:
         recipe = recipe.model_copy(update={"perturb": changed_options(recipe.perturb, options)})
     named = {"config": config, "split": split}
-    told = recipe.output.model_dump() | {key: name for key, name in named.items() if name is not None}
-    return recipe.model_copy(update={"output": validate(OutputConfig, told, "generate")})
+    output = recipe.output.model_dump() | {key: name for key, name in named.items() if name is not None}
+    return recipe.model_copy(update={"output": validate(OutputConfig, output, "generate")})
 
 
 def _with_parts(

@@ -216,8 +216,8 @@ class _Job:
 
     def record(self, run: Run) -> None:
         """Writes down what this process has done."""
-        told = {"finished": now(), "seconds": round(self.progress.seconds, 1), "images": self.progress.own.rows}
-        ended = run.model_copy(update=told | ({"slots": self.progress.slots} if self.progress.slots else {}))
+        end = {"finished": now(), "seconds": round(self.progress.seconds, 1), "images": self.progress.own.rows}
+        ended = run.model_copy(update=end | ({"slots": self.progress.slots} if self.progress.slots else {}))
         record_run(self.folder.paths, ended)
 
     def _set_slots(self, slots: int) -> None:

@@ -140,7 +140,7 @@ def inspect(
         tried = [replace(example, controlled=controlled) for example in examples]
         return list(perturb(tried, classifier, generator, oracle, options, device=device, on_pass=passes.append))
 
-    def told(step_size: float, rows: list[Perturbed]) -> Trial:
+    def trial_of(step_size: float, rows: list[Perturbed]) -> Trial:
         trial = _trial(step_size, rows)
         on_trial(trial)
         return trial
@@ -148,10 +148,10 @@ def inspect(
     started = time.perf_counter()
     rows = perturbed(recipe.perturb.step_size, controlled=recipe.perturb.can_be_controlled)
     seconds = (time.perf_counter() - started) / max(1, sum(passes))
-    own = told(recipe.perturb.step_size, rows)
+    own = trial_of(recipe.perturb.step_size, rows)
     acceptable = _acceptable(rows, recipe.perturb)
     wanted = _Wanted(recipe.perturb.budget, min(_LEAST_VALID, _KEPT_VALID * acceptable))
-    trials = _search(own, lambda step_size: told(step_size, perturbed(step_size)), wanted) if acceptable else []
+    trials = _search(own, lambda step_size: trial_of(step_size, perturbed(step_size)), wanted) if acceptable else []
     proposed = next((trial for trial in [own, *trials] if wanted.is_met_by(trial)), None)
     per_image = 2 + (proposed or own).mean_iterations
     plain = Plain.of(components, examples, rows, recipe.perturb.seed, device)
@@ -249,10 +249,10 @@ def _gradient_warnings(
     guided: Summary, slopes: tuple[float | None, float | None], options: PerturbOptions
 ) -> list[str]:
     found = []
-    told = [slope for slope in slopes if slope is not None]
-    if any(not _LEAST_SLOPE <= slope <= 1 / _LEAST_SLOPE for slope in told):
+    known = [slope for slope in slopes if slope is not None]
+    if any(not _LEAST_SLOPE <= slope <= 1 / _LEAST_SLOPE for slope in known):
         found.append(
-            f"along its gradient the classifier changes by {', '.join(f'{slope:.2g}' for slope in told)} of what the "
+            f"along its gradient the classifier changes by {', '.join(f'{slope:.2g}' for slope in known)} of what the "
             "gradient says (on plain reconstructions, and on images that steps led to): it is rounded, or hands over "
             "another gradient than its own, and looks more robust than it is"
         )

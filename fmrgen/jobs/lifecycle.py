@@ -39,7 +39,7 @@ def new_provenance(recipe: Recipe, components: Components) -> Provenance:
     labels, oracle = components.source.labels, recipe.oracle
     models = ("classifier", "generator", "oracle")
     is_image_text = isinstance(oracle, OracleConfig) and oracle.is_image_text
-    told = {
+    tree = {
         "schema": SCHEMA,
         "fingerprint": recipe.fingerprint,
         "recipe": recipe.model_dump(mode="json") | {"description": recipe.description_of(len(components.source))},
@@ -56,7 +56,7 @@ def new_provenance(recipe: Recipe, components: Components) -> Provenance:
         "code_sha256": code_sha256(recipe),
         "runs": [],
     }
-    return Provenance.model_validate(told)
+    return Provenance.model_validate(tree)
 
 
 def claim(
@@ -198,9 +198,9 @@ def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | N
         raise nonfinite_error(len(table), faults or +stored)
     summary = summarise({name: columns[name] for name in SUMMARY_COLUMNS if name in columns})
     if checked is not None:
-        told = provenance.tree | {"finished": True, "summary": asdict(summary)}
-        told |= checked._asdict() | {"skipped": [entry.model_dump() for entry in checked.skipped]}
-        Provenance.model_validate(told).write(folder.paths)
+        tree = provenance.tree | {"finished": True, "summary": asdict(summary)}
+        tree |= checked._asdict() | {"skipped": [entry.model_dump() for entry in checked.skipped]}
+        Provenance.model_validate(tree).write(folder.paths)
         for path in folder.paths.shard_locks():  # of no use any more, and no part of a dataset
             path.unlink(missing_ok=True)
     if checked is not None or not folder.paths.picture.exists():

@@ -69,9 +69,9 @@ def _splits_of(part: str) -> tuple[Path, dict[tuple[str, str], Provenance]]:
     root, wanted = Path(reference.repo), (reference.config, reference.split)
     if not root.is_dir():
         raise UserError(f"{part}: no such folder; merge the {option('output')} folders of generate commands")
-    found = {place: told for place, told in read_all(root).items() if wanted in ((None, None), place)}
-    for (config, split), told in found.items():
-        check_not_newer(f"{part}: {config}/{split}", told)
+    found = {place: provenance for place, provenance in read_all(root).items() if wanted in ((None, None), place)}
+    for (config, split), provenance in found.items():
+        check_not_newer(f"{part}: {config}/{split}", provenance)
     if not found:
         raise UserError(
             f"{part}: contains no perturbed split; merge the {option('output')} folders of generate commands"

@@ -90,18 +90,18 @@ def oracle_caution(answers: FirstAnswers) -> str | None:
     if oracle is None or classifier is None:
         return None
     chance = 100 / answers.of_classifier.shape[1]
-    told = f"the oracle is right on {oracle.value:.0f} % of the first originals"
+    accuracy = f"the oracle is right on {oracle.value:.0f} % of the first originals"
     if oracle.low is not None and oracle.low <= chance:
         prompts = option("oracle.prompts, oracle.class_prompts", "class_names=")
         return (
-            f"{told}, no more than by chance ({chance:.3g} %): are its weights and tokenizer the right ones, and does "
-            f"it know the classes by the names in its prompts ({prompts})?"
+            f"{accuracy}, no more than by chance ({chance:.3g} %): are its weights and tokenizer the right ones, and "
+            f"does it know the classes by the names in its prompts ({prompts})?"
         )
     apart = oracle.high is not None and classifier.low is not None and oracle.high < classifier.low
     if apart and classifier.value - oracle.value > _MUCH:
         prompts = option("oracle.class_prompts", "class_names=")
         return (
-            f"{told} and the classifier on {classifier.value:.0f} %: its own mistakes will decide which rows are "
+            f"{accuracy} and the classifier on {classifier.value:.0f} %: its own mistakes will decide which rows are "
             f"valid; name the classes as it knows them ({prompts}), or take a better oracle"
         )
     return None

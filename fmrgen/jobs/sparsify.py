@@ -107,7 +107,7 @@ def sparsify(
     components = recipe.build(accelerator.device)
     pairs = latent_pairs(recipe, components, accelerator.device, on_images)
     found = fit_mask(pairs, regularization)
-    told = {
+    metadata = {
         "recipe": json.dumps(recipe.model_dump(mode="json")),
         "fingerprint": recipe.fingerprint,
         "generator_sha256": weights_sha256(components.generator) or "",
@@ -117,7 +117,7 @@ def sparsify(
         "test_score": repr(found.test_score),
         "versions": json.dumps({name: version(name) for name in ("fmrgen", "torch", "scikit-learn")}),
     }
-    write_atomically(path, save({"mask": found.mask}, told))
+    write_atomically(path, save({"mask": found.mask}, metadata))
     return found
 
 
@@ -134,12 +134,14 @@ def read_mask(path: Path, recipe: Recipe) -> SparseMask:
     Raises:
         UserError: it is no such file, or of another recipe.
     """
-    mask, told = read_mask_file(path, str(path))
+    mask, metadata = read_mask_file(path, str(path))
     try:
-        found = SparseMask(mask, int(told["images"]), float(told["regularization"]), float(told["test_score"]))
+        found = SparseMask(
+            mask, int(metadata["images"]), float(metadata["regularization"]), float(metadata["test_score"])
+        )
     except (KeyError, ValueError) as error:
         raise UserError(f"{path}: does not tell how it was found: {one_line(error)}; delete it") from None
-    if told.get("fingerprint") != recipe.in_precision(launched_precision()).fingerprint:
+    if metadata.get("fingerprint") != recipe.in_precision(launched_precision()).fingerprint:
         raise UserError(f"{path}: was found with another recipe; delete it, or choose another {option('output')}")
     return found
 

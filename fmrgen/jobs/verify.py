@@ -92,9 +92,9 @@ def verify(
     for name, given in {"classifier": classifier, "oracle": oracle}.items():
         if given is not None:
             tree[name] = InMemory.of(given, weights_sha256(given))
-    told = f"{split}: the recipe in its provenance"
+    what = f"{split}: the recipe in its provenance"
     recipe = untrusted_config(
-        _ModelsOfRecipe, tree, told, trust=trust, cure=f"if you trust it, verify with {option('trust', 'trust=True')}"
+        _ModelsOfRecipe, tree, what, trust=trust, cure=f"if you trust it, verify with {option('trust', 'trust=True')}"
     )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     labels = provenance.job_labels
@@ -192,9 +192,11 @@ def _compare_members(
     batch: dict[str, list[Any]], names: tuple[str, ...], found: dict[str, Tensor]
 ) -> list[Disagreement]:
     """What differs of the verdicts of a panel's members, [B, M] each, from those in the column `judges`."""
-    told = [tuple(verdict["name"] for verdict in of_row) for of_row in batch["judges"]]
-    wrong = [Disagreement(batch["id"][i], "judges", of_row, names) for i, of_row in enumerate(told) if of_row != names]
-    right = [i for i, of_row in enumerate(told) if of_row == names]
+    found_names = [tuple(verdict["name"] for verdict in of_row) for of_row in batch["judges"]]
+    wrong = [
+        Disagreement(batch["id"][i], "judges", of_row, names) for i, of_row in enumerate(found_names) if of_row != names
+    ]
+    right = [i for i, of_row in enumerate(found_names) if of_row == names]
     for part, values in found.items():
         for place, name in enumerate(names):
             key = part.removeprefix("member_")
@@ -242,16 +244,16 @@ def _check_steps(batch: dict[str, list[Any]], i: int) -> list[Disagreement]:
     ):
         if steps not in batch:
             continue
-        told, iterations = batch[steps][i], batch["iterations"][i]
-        if len(told) != iterations + 1:
-            wrong.append(Disagreement(batch["id"][i], steps, f"{len(told)} entries", f"{iterations + 1}"))
-        elif column and batch["valid"][i] and told[-1] != batch[column][i]:
-            wrong.append(Disagreement(batch["id"][i], steps, told[-1], batch[column][i]))
+        values, iterations = batch[steps][i], batch["iterations"][i]
+        if len(values) != iterations + 1:
+            wrong.append(Disagreement(batch["id"][i], steps, f"{len(values)} entries", f"{iterations + 1}"))
+        elif column and batch["valid"][i] and values[-1] != batch[column][i]:
+            wrong.append(Disagreement(batch["id"][i], steps, values[-1], batch[column][i]))
     controls = [batch[name][i] for name in ("control_predictions", "control_objectives") if name in batch]
     if controls and not (len(controls[0]) == len(controls[-1]) <= batch["iterations"][i] + 1):
-        told = f"{len(controls[0])} and {len(controls[-1])} entries"
+        values = f"{len(controls[0])} and {len(controls[-1])} entries"
         at_most = f"as many, and {batch['iterations'][i] + 1} at most"
-        wrong.append(Disagreement(batch["id"][i], "control_predictions", told, at_most))
+        wrong.append(Disagreement(batch["id"][i], "control_predictions", values, at_most))
     if "step_predictions" in batch and batch["step_predictions"][i][:1] != [batch["reconstruction_prediction"][i]]:
         found = batch["reconstruction_prediction"][i]
         wrong.append(Disagreement(batch["id"][i], "step_predictions", batch["step_predictions"][i][:1], [found]))

@@ -81,8 +81,8 @@ class Audit:
 
     def cautions(self) -> list[str]:
         """A line for each rater whose answers can't be told from guesses."""
-        told = (chance_line(name, rater.originals_right, len(self.names)) for name, rater in self.raters.items())
-        return [line for line in told if line is not None]
+        lines = (chance_line(name, rater.originals_right, len(self.names)) for name, rater in self.raters.items())
+        return [line for line in lines if line is not None]
 
     @property
     def key(self) -> str:
@@ -99,9 +99,9 @@ class Audit:
             ]
             for name, rater in self.raters.items()
         }
-        told = {"raters": list(self.raters), "names": self.names, "total": len(self.audited.sample.shown)}
-        told |= {"images": images, "key": self.key}
-        write_atomically(path, audit_page(told).encode())
+        content = {"raters": list(self.raters), "names": self.names, "total": len(self.audited.sample.shown)}
+        content |= {"images": images, "key": self.key}
+        write_atomically(path, audit_page(content).encode())
 
     def take(self, path: Path) -> tuple[str, int]:
         """Takes the answers in a file that the exported page gave in the place of those that there are of its rater;
@@ -110,12 +110,12 @@ class Audit:
         Raises UserError, and takes none, where one of them is no answer, they are fewer than there are already, not to
         this sample, or of somebody else.
         """
-        told = _read_answers(path)
-        if told.get("key") != self.key:
+        content = _read_answers(path)
+        if content.get("key") != self.key:
             raise UserError(f"{path}: are answers to other images; give the --n, --seed and split of the exported page")
-        if (rater := self.raters.get(str(told.get("rater")))) is None:
-            raise UserError(f"{path}: are answers of {told.get('rater')!r}; name them among --raters")
-        answers = told.get("answers")
+        if (rater := self.raters.get(str(content.get("rater")))) is None:
+            raise UserError(f"{path}: are answers of {content.get('rater')!r}; name them among --raters")
+        answers = content.get("answers")
         taken = list[tuple[int, float | None]]()
         try:
             for entry in answers if isinstance(answers, list) else [None]:

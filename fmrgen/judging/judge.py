@@ -144,8 +144,8 @@ class Job:
         self.columns = [column for column in IMAGES if column in opened.features]
         if self.oracle.needs_originals and "original" not in self.columns:
             raise UserError(f"{opened.name}: has no originals (output.keep_original), and {name} compares with them")
-        told = [provenance.files, section.model_dump(mode="json"), self.digest, name, batch_size, version("fmrgen")]
-        self.parts = cache_folder() / "judgements" / fingerprint(told)
+        identity = [provenance.files, section.model_dump(mode="json"), self.digest, name, batch_size, version("fmrgen")]
+        self.parts = cache_folder() / "judgements" / fingerprint(identity)
 
     def run(self, on_rows: Callable[[int, int | None], None]) -> pa.Table:
         """Judges what is not judged yet; returns the whole table, in the order of the rows."""
@@ -201,7 +201,7 @@ class Job:
                 said, _ = judged(self.oracle, of_column.clone(), originals)
             values = {name: said[name].cpu().numpy() for name in ("oracle_label", "probability", "score")}
             count = len(batch["id"])
-            told = {
+            columns = {
                 "judge": [self.name] * count,
                 "id": batch["id"],
                 "which": [column] * count,
@@ -215,7 +215,7 @@ class Job:
                 "stratum": [None] * count,
                 "seconds": [None] * count,
             }
-            tables.append(pa.table(told, schema=TABLE))
+            tables.append(pa.table(columns, schema=TABLE))
         return pa.concat_tables(tables)
 
     def store(self, table: pa.Table, on_wait: Callable[[str], None]) -> Judged:

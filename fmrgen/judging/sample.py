@@ -60,12 +60,12 @@ class Sample:
         for entry in (again[place] for place in random.permutation(len(again))):
             ordered.insert(int(random.integers(len(ordered) * 2 // 3, len(ordered) + 1)), entry)
         seen = set[tuple[int, str]]()
-        told = []
+        shown = []
         for entry in ordered:  # a repeat may have come before what it repeats
             key = (entry.id, entry.which)
-            told.append(Shown(entry.id, entry.which, entry.stratum, int(key in seen)))
+            shown.append(Shown(entry.id, entry.which, entry.stratum, int(key in seen)))
             seen.add(key)
-        return told
+        return shown
 
 
 def draw(columns: Mapping[str, np.ndarray], count: int, seed: int, *, reconstructions: bool) -> Sample:

@@ -45,8 +45,8 @@ class AuditServer(ThreadingHTTPServer):
         except (OSError, OverflowError) as error:
             raise UserError(f"--host {host} --port {port}: can't be listened on: {error}") from None
         self.hosts = {host, *_LOOPBACK} if host in _LOOPBACK else None  # whoever opens it to others knows their names
-        told = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
-        self.address = f"http://{f'[{told}]' if ':' in told else told}:{self.server_port}/{self.token}/"
+        reachable = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
+        self.address = f"http://{f'[{reachable}]' if ':' in reachable else reachable}:{self.server_port}/{self.token}/"
 
     @property
     def is_done(self) -> bool:
@@ -94,9 +94,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse("an answer is a little JSON")
             return
         try:
-            told = parse_json(self.rfile.read(length), "an answer")
-            rater, number = self.server.raters.get(str(told.get("rater"))), told.get("number")
-            answer = parse_answer(told, len(self.server.names)) if path == "answer" else None
+            body = parse_json(self.rfile.read(length), "an answer")
+            rater, number = self.server.raters.get(str(body.get("rater"))), body.get("number")
+            answer = parse_answer(body, len(self.server.names)) if path == "answer" else None
         except (UserError, TimeoutError) as error:
             self._refuse(str(error))
             return
@@ -138,8 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def _send_json(self, status: HTTPStatus, told: dict[str, Any]) -> None:
-        self._send(status, json.dumps(told).encode(), "application/json")
+    def _send_json(self, status: HTTPStatus, content: dict[str, Any]) -> None:
+        self._send(status, json.dumps(content).encode(), "application/json")
 
 
 def _number(text: str) -> int:

@@ -167,9 +167,9 @@ class Rater:
         self.answers = answers
 
 
-def parse_answer(told: Any, classes: int) -> tuple[int, float | None]:
+def parse_answer(answer: Any, classes: int) -> tuple[int, float | None]:
     """The label of an answer in JSON, and the seconds that it took. Raises UserError where it is none."""
-    label, seconds = (told.get(name) if isinstance(told, dict) else None for name in ("label", "seconds"))
+    label, seconds = (answer.get(name) if isinstance(answer, dict) else None for name in ("label", "seconds"))
     if type(label) is not int or not UNSURE <= label < classes:  # to isinstance, True is one
         raise UserError(f"label {label!r:.40} is none of the classes")
     if seconds is not None and (type(seconds) not in (int, float) or not 0 <= seconds < _MOST_SECONDS):

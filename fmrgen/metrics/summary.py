@@ -80,8 +80,8 @@ class _Rows:
         if invalid_right is not None:
             perturbed = np.where(valid, perturbed, invalid_right)
             valid = np.ones_like(valid)
-        told = foundation_model_robustness(perturbed[rows], valid[rows], original[rows], resamples=self._resamples)
-        return told[0]
+        fmr = foundation_model_robustness(perturbed[rows], valid[rows], original[rows], resamples=self._resamples)
+        return fmr[0]
 
     def fmr_where_oracle_is_right(self) -> Estimate | None:
         right = self.right("original_oracle_label")
@@ -98,8 +98,10 @@ class _Rows:
 
     def _stopped_by(self, reason: StopReason) -> np.ndarray:
         reasons = self._values["stop_reason"]
-        told: np.ndarray = reasons == (list(StopReason).index(reason) if reasons.dtype.kind in "iu" else reason.value)
-        return told
+        stopped: np.ndarray = reasons == (
+            list(StopReason).index(reason) if reasons.dtype.kind in "iu" else reason.value
+        )
+        return stopped
 
     def share_of_first_steps_up(self) -> Estimate | None:
         """Of the valid rows whose first step changed what it climbs by more than rounding does, those where it rose."""
@@ -109,10 +111,10 @@ class _Rows:
             return None
         steps = [values[:2] for values in recorded[self.valid] if len(values) > 1]
         before, after = np.array(steps, dtype=np.float64).reshape(-1, 2).T
-        told = before != after
+        moved = before != after
         if not has_objectives:  # of fmrgen before rows of version 3: where both are next to zero they say nothing
-            told &= np.maximum(before, after) > _ROUNDING_OF_LOSSES
-        return proportion((after > before)[told])
+            moved &= np.maximum(before, after) > _ROUNDING_OF_LOSSES
+        return proportion((after > before)[moved])
 
     @cached_property
     def _controls(self) -> list[tuple[int, int]]:

@@ -64,7 +64,7 @@ def _names(oracles: Sequence[ComponentConfig]) -> list[str]:
     called = []
     for oracle in oracles:
         held = getattr(oracle, "classifier", oracle)
-        which = next((told for key in ("model", "target", "checkpoint") if (told := getattr(held, key, None))), "")
+        which = next((label for key in ("model", "target", "checkpoint") if (label := getattr(held, key, None))), "")
         called.append(re.split(r"[/:]", str(which))[-1] or held.kind)
     counts = Counter(called)
     return [name if counts[name] == 1 else f"{name}-{place}" for place, name in enumerate(called, 1)]

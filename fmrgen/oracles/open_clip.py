@@ -67,9 +67,9 @@ def _fetched(model: str, revision: str | None) -> Path:
 
 def _check_loads_nothing_else(config: dict[str, Any]) -> None:
     """Raises ValueError where a config has weights loaded from elsewhere."""
-    told = config["model_cfg"]
-    tower = str(told.get("vision_cfg", {}).get("timm_model_name", ""))
-    if told.get("vision_cfg", {}).get("timm_model_pretrained") or any(sign in tower for sign in ":/\\"):
+    model_cfg = config["model_cfg"]
+    tower = str(model_cfg.get("vision_cfg", {}).get("timm_model_name", ""))
+    if model_cfg.get("vision_cfg", {}).get("timm_model_pretrained") or any(sign in tower for sign in ":/\\"):
         raise ValueError("its config loads other weights than its own")
 
 

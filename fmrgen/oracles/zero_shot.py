@@ -111,18 +111,20 @@ class ZeroShotOracle(ImageTextOracle):
         from PIL.Image import Resampling
         from torchvision.transforms.v2 import functional as transforms
 
-        told = self.processor
-        if any(getattr(told, name, False) for name in _STEPS_OF_THEIR_OWN):
-            raise UserError(f"oracle: a {type(told).__name__} takes steps without a gradient, so it can't be attacked")
-        if told.do_resize:
-            size = told.size.get("shortest_edge") or (told.size["height"], told.size["width"])
+        processor = self.processor
+        if any(getattr(processor, name, False) for name in _STEPS_OF_THEIR_OWN):
+            raise UserError(
+                f"oracle: a {type(processor).__name__} takes steps without a gradient, so it can't be attacked"
+            )
+        if processor.do_resize:
+            size = processor.size.get("shortest_edge") or (processor.size["height"], processor.size["width"])
             size = [size] if isinstance(size, int) else list(size)
             if (min(images.shape[2:]), *images.shape[3:])[: len(size)] != tuple(size):
-                mode = transforms.InterpolationMode[Resampling(int(told.resample)).name]
+                mode = transforms.InterpolationMode[Resampling(int(processor.resample)).name]
                 images = transforms.resize(images, size, interpolation=mode, antialias=True).clamp(0, 1)
-        if getattr(told, "do_center_crop", False):
-            images = transforms.center_crop(images, [told.crop_size["height"], told.crop_size["width"]])
-        mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (told.image_mean, told.image_std))
+        if getattr(processor, "do_center_crop", False):
+            images = transforms.center_crop(images, [processor.crop_size["height"], processor.crop_size["width"]])
+        mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (processor.image_mean, processor.image_std))
         return self.to_logits(self.cosines(self._features(pixel_values=(images - mean) / std)))
 
     def _features(self, **inputs: "Tensor") -> "Tensor":

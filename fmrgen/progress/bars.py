@@ -39,4 +39,4 @@ def job_bar(show: bool, recipe: Recipe) -> Iterator[Callable[[Progress], None]]:
     """The bar of the split that a recipe makes."""
     name = f"{recipe.output.config}/{recipe.output.split}"
     with image_bars(show) as on_rows:
-        yield lambda told: on_rows(name, told.done, told.total)
+        yield lambda progress: on_rows(name, progress.done, progress.total)

@@ -19,7 +19,7 @@ from fmrgen.recipe.job import Recipe
 
 _EVERY = 30.0  # seconds between two lines of a log
 
-Update = Callable[[str, int, int | None, str], None]  # of (name, done, total, what else is to be told)
+Update = Callable[[str, int, int | None, str], None]  # of (name, done, total, what else is known)
 
 
 class JobLog:
@@ -31,10 +31,10 @@ class JobLog:
         except OSError as error:
             raise UserError(f"--log-file {path}: can't be written: {error.strerror}") from None
 
-    def write(self, event: str, **told: Any) -> None:
+    def write(self, event: str, **values: Any) -> None:
         if self._file is not None:
             moment = datetime.now(UTC).isoformat(timespec="seconds")
-            self._file.write(json.dumps({"time": moment, "event": event, **told}, ensure_ascii=False) + "\n")
+            self._file.write(json.dumps({"time": moment, "event": event, **values}, ensure_ascii=False) + "\n")
             self._file.flush()
 
     @contextmanager
@@ -60,12 +60,12 @@ def job_progress(recipe: Recipe, show: bool, log: JobLog | None = None) -> Itera
             seconds = time.monotonic() - started
             valid = progress.accepted / progress.done if progress.done else None
             iterations = progress.iterations / progress.accepted if progress.accepted else None
-            told = [
+            figures = [
                 _rate(progress.done - progress.resumed, seconds),
                 f"{'–' if valid is None else f'{valid:.1%}'} valid",
                 f"{'–' if iterations is None else f'{iterations:.1f}'} steps",
             ]
-            update(name, progress.done, progress.total, ", ".join(told))
+            update(name, progress.done, progress.total, ", ".join(figures))
             if log is not None and (is_due() or progress.done == progress.total):
                 counts = {"done": progress.done, "total": progress.total, "resumed": progress.resumed}
                 log.write("progress", split=name, **counts, **progress.figures(seconds))
@@ -104,7 +104,7 @@ def split_progress(show: bool) -> Iterator[Callable[[str, int, int | None], None
 @contextmanager
 def _progress(show: bool) -> Iterator[Update]:
     if not show:
-        yield lambda name, done, total, told: None
+        yield lambda name, done, total, figures: None
     elif sys.stderr.isatty():
         with _bars() as update:
             yield update
@@ -120,18 +120,18 @@ def _bars() -> Iterator[Update]:
         TextColumn("{task.description}", markup=False),
         bar,
         MofNCompleteColumn(),
-        TextColumn("{task.fields[told]}", markup=False),
+        TextColumn("{task.fields[figures]}", markup=False),
         TimeRemainingColumn(),
         console=Console(stderr=True, markup=False, emoji=False),
         expand=True,
     )
     tasks: dict[str, TaskID] = {}
 
-    def update(name: str, done: int, total: int | None, told: str) -> None:
+    def update(name: str, done: int, total: int | None, figures: str) -> None:
         progress.start()
         if name not in tasks:
-            tasks[name] = progress.add_task(printable(name), total=total, told=told)
-        progress.update(tasks[name], completed=done, total=total, told=told)
+            tasks[name] = progress.add_task(printable(name), total=total, figures=figures)
+        progress.update(tasks[name], completed=done, total=total, figures=figures)
 
     try:
         yield update
@@ -160,13 +160,13 @@ class _Lines:
         self._begun: dict[str, tuple[float, int]] = {}
         self._ended: set[str] = set()
 
-    def __call__(self, name: str, done: int, total: int | None, told: str) -> None:
+    def __call__(self, name: str, done: int, total: int | None, figures: str) -> None:
         now = time.monotonic()
         begun, before = self._begun.setdefault(name, (now, done))
         ends = done == total and name not in self._ended
         if not ends and not self._is_due():
             return
-        parts = [f"{printable(name)}: {done:,}" + (f" of {total:,}" if total is not None else ""), told]
+        parts = [f"{printable(name)}: {done:,}" + (f" of {total:,}" if total is not None else ""), figures]
         if ends:
             self._ended.add(name)
             parts.append(f"done in {format_duration(now - begun)}")

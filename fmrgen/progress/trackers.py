@@ -198,15 +198,15 @@ def _serve(name: str, news: IO[bytes], patience: float) -> None:
     tracker = kind("fmrgen", logging_dir=".") if kind.requires_logging_directory else kind("fmrgen")
     tracker.start()
     for line in news:
-        told = json.loads(line)
-        if "config" in told:
-            tracker.store_init_configuration(told["config"])
-        elif "figures" in told:
-            tracker.log(told["figures"], step=told["step"])
+        message = json.loads(line)
+        if "config" in message:
+            tracker.store_init_configuration(message["config"])
+        elif "figures" in message:
+            tracker.log(message["figures"], step=message["step"])
         elif hasattr(tracker, "log_images"):
-            images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))) for png in told["png"]]
+            images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))) for png in message["png"]]
             form = {"dataformats": "NHWC"} if name == "tensorboard" else {}
-            tracker.log_images({told["images"]: np.stack(images)}, step=told["step"], **form)
+            tracker.log_images({message["images"]: np.stack(images)}, step=message["step"], **form)
     tracker.finish()
 
 

@@ -31,10 +31,10 @@ def write_benchmark(root: Path, repo: str) -> None:
         BenchmarkError: there is an `eval.yaml` that is none.
     """
     path = root / BENCHMARK
-    told = _read(path, f"{repo}: {BENCHMARK}")
+    existing = _read(path, f"{repo}: {BENCHMARK}")
     names = [name for name, provenance in read_all(root).items() if provenance.is_finished]
     tasks = {task_id(*name): {"id": task_id(*name), "config": name[0], "split": name[1]} for name in names}
-    known = told.get("tasks") or []
+    known = existing.get("tasks") or []
     others = [task for task in known if task["id"] not in tasks]
     kept = {task["id"]: {**task, **tasks[task["id"]]} for task in known if task["id"] in tasks}
     described: dict[str, Any] = {
@@ -42,10 +42,10 @@ def write_benchmark(root: Path, repo: str) -> None:
         "description": "Test images perturbed against one classifier each (Foundation Model-oriented Robustness). The "
         "score of a task is FMR: accuracy on the perturbed images in percent of that on their originals.",
         "evaluation_framework": _FRAMEWORK,
-        **told,
+        **existing,
         "tasks": [*others, *(kept.get(name, task) for name, task in tasks.items())],
     }
-    if described != told:
+    if described != existing:
         write_atomically(path, to_yaml(described, width=110).encode())
 
 
@@ -53,14 +53,14 @@ def _read(path: Path, where: str) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        told = parse_yaml(read_plain(path).decode(), where)
+        content = parse_yaml(read_plain(path).decode(), where)
     except (UserError, UnicodeDecodeError) as error:
         raise BenchmarkError(f"{where}: can't be read, fix it by hand: {one_line(error)}") from None
-    tasks = told.get("tasks") or [] if isinstance(told, dict) else None
+    tasks = content.get("tasks") or [] if isinstance(content, dict) else None
     if not isinstance(tasks, list) or not all(
         isinstance(task, dict) and isinstance(task.get("id"), str) for task in tasks
     ):
         raise BenchmarkError(
             f"{where}: is not a benchmark's: it needs tasks, a list of mappings with an id; fix it by hand"
         )
-    return dict(told)
+    return dict(content)

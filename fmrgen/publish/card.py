@@ -150,15 +150,15 @@ class _CardSplit:
         runs = self.provenance.runs
         started = [run.started[:4] for run in runs if re.match(r"\d{4}-", run.started)]
         known = [run.versions.get("fmrgen", "") for run in runs if run.versions]
-        versions = [told for told in known if re.fullmatch(r"[\w.+-]{1,40}", told)]
+        versions = [version for version in known if re.fullmatch(r"[\w.+-]{1,40}", version)]
         owner, slash, _ = repo.partition("/")
-        told = {"title": self.title.replace("_", "\\_")}
-        told |= {"author": owner, "publisher": "Hugging Face"} if slash else {}
-        told |= {"year": max(started)} if started else {}
-        told |= {"url": f"https://huggingface.co/datasets/{repo}"} if slash else {}
+        entry = {"title": self.title.replace("_", "\\_")}
+        entry |= {"author": owner, "publisher": "Hugging Face"} if slash else {}
+        entry |= {"year": max(started)} if started else {}
+        entry |= {"url": f"https://huggingface.co/datasets/{repo}"} if slash else {}
         made = f", made with fmrgen {versions[-1]}" if versions else ""
-        told["note"] = f"Revision {self.tag}{made}".replace("_", "\\_")
-        lines = [f"  {key:<9} = {{{value}}}," for key, value in told.items()]
+        entry["note"] = f"Revision {self.tag}{made}".replace("_", "\\_")
+        lines = [f"  {key:<9} = {{{value}}}," for key, value in entry.items()]
         key = re.sub(r"\W+", "_", f"{repo} {self.config} {self.name}")
         return "\n".join([f"@misc{{{key},", *lines, "}"])
 
@@ -220,8 +220,8 @@ def _unread(root: Path, card: _Card, splits: dict[str, list[_CardSplit]]) -> dic
         read = {split.name for split in splits.get(config, [])}
         sizes = card.infos.get(config, {}).get("splits")
         files = entry.get("data_files")
-        for told in files if _is_own(entry) and isinstance(files, list) else []:
-            split = told.get("split") if isinstance(told, dict) else None
+        for entry_file in files if _is_own(entry) and isinstance(files, list) else []:
+            split = entry_file.get("split") if isinstance(entry_file, dict) else None
             if not isinstance(split, str) or not re.fullmatch(SPLIT_NAME, split) or split in read:
                 continue
             paths = SplitPaths(root, config, split)
@@ -229,7 +229,7 @@ def _unread(root: Path, card: _Card, splits: dict[str, list[_CardSplit]]) -> dic
             if path.is_file() or paths.found_shards():
                 size = [size for size in sizes if isinstance(size, dict) and size.get("name") == split] if sizes else []
                 digest = sha256_of(path) if path.is_file() else None
-                found.setdefault(config, []).append(_Unread(told, size[0] if size else None, digest))
+                found.setdefault(config, []).append(_Unread(entry_file, size[0] if size else None, digest))
     return found
 
 

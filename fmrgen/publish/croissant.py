@@ -81,8 +81,8 @@ def differences(root: Path, paths: SplitPaths, provenance: Provenance) -> list[s
     if not path.is_file():
         return []
     try:
-        told = read_json(path)
-        found = told.get("distribution") if isinstance(told, dict) else None
+        content = read_json(path)
+        found = content.get("distribution") if isinstance(content, dict) else None
         digests = {one["@id"]: one.get("sha256") for one in found or [] if one.get("@type") == "cr:FileObject"}
     except (UserError, AttributeError, KeyError, TypeError):
         return [f"{path}: can't be read; run the same generate command again"]
@@ -160,13 +160,13 @@ def _responsible(splits: Mapping[SplitPaths, Provenance]) -> dict[str, Any]:
     }
 
     def each(key: str) -> list[str]:
-        return [f"{name}: {told[key]}" for name, told in made.items()]
+        return [f"{name}: {parts[key]}" for name, parts in made.items()]
 
     return {
         "rai:dataCollection": "\n".join(["Existing test images, perturbed by a generator.", *each("source")]),
         "rai:dataManipulationProtocol": [
-            f"{name}: latents of {told['generator']} up the gradient of {told['classifier']}; {told['perturbation']}"
-            for name, told in made.items()
+            f"{name}: latents of {parts['generator']} up the gradient of {parts['classifier']}; {parts['perturbation']}"
+            for name, parts in made.items()
         ],
         "rai:machineAnnotationTools": [
             *each("oracle"),
@@ -190,14 +190,14 @@ def _record_set(paths: SplitPaths, provenance: Provenance) -> dict[str, Any]:
     name = f"{paths.config}-{paths.split}"
     fields = []
     for column, feature in provenance.row_schema.features.items():
-        told = _type_of(feature)
-        if told is None:
+        data_type = _type_of(feature)
+        if data_type is None:
             continue
         extract = {"fileSet": {"@id": f"files-{name}"}, "extract": {"column": column}}
         if isinstance(feature, Image):
             extract["transform"] = {"jsonPath": "bytes"}
         fields.append(
-            {"@type": "cr:Field", "@id": f"{name}/{column}", "name": f"{name}/{column}", "source": extract, **told}
+            {"@type": "cr:Field", "@id": f"{name}/{column}", "name": f"{name}/{column}", "source": extract, **data_type}
         )
     return {
         "@type": "cr:RecordSet",

@@ -127,10 +127,12 @@ def _text(entry: EvalResultEntry) -> bytes:
 def _notes(split: EvaluatedSplit, result: Result) -> str:
     """What makes the one number of an entry one that can be understood: its kind, interval and the very split."""
     total = result.total
-    told = [f"FMR {total.fmr} %"]
-    told += [f"{name} {figure}" for name, figure in (("SA", total.standard_accuracy), ("PA", total.perturbed_accuracy))]
-    told.append(f"{total.rows} images")
-    told.append("made against this model" if result.conditioned else "made against another model")
-    told += [f"valid by {split.valid_by}"] if split.valid_by else []
+    notes = [f"FMR {total.fmr} %"]
+    notes += [
+        f"{name} {figure}" for name, figure in (("SA", total.standard_accuracy), ("PA", total.perturbed_accuracy))
+    ]
+    notes.append(f"{total.rows} images")
+    notes.append("made against this model" if result.conditioned else "made against another model")
+    notes += [f"valid by {split.valid_by}"] if split.valid_by else []
     tag = citation_tag(str(split.config), str(split.split), str(split.fingerprint), str(split.files))
-    return "; ".join([*told, f"split {tag}"])
+    return "; ".join([*notes, f"split {tag}"])

@@ -48,9 +48,9 @@ def leaderboard(paths: SplitPaths, provenance: Provenance) -> list[Entry]:
     for path in sorted(paths.results.glob("*.json")):
         with suppress(UserError, ValidationError):
             check_inside(path, paths.root)
-            entry = _ENTRY.validate_python(told := read_json(path))
+            entry = _ENTRY.validate_python(content := read_json(path))
             if entry.files == provenance.files_digest:
-                figures = {name: _ESTIMATE.validate_python(told.get(name)) for name in COMPARED}
+                figures = {name: _ESTIMATE.validate_python(content.get(name)) for name in COMPARED}
                 # Results of earlier versions do not say it.
                 weak = entry.at_chance or has_accuracy_of_chance(Summary(0, 0, **figures), len(provenance.labels))
                 entries.append(replace(entry, figures=figures, at_chance=weak))

@@ -309,8 +309,8 @@ def _warn(found: list[_Local], state: RepoState) -> list[str]:
     for local in found:
         licence = local.provenance.recipe.source.get("license")
         if licence is None or not _FREE.match(licence):
-            told = f"is {licence}" if licence else "is not said (source.license)"
+            licence_text = f"is {licence}" if licence else "is not said (source.license)"
             notes.append(
-                f"{local.name} is public, and the licence of its source {told}: make sure that you may share it"
+                f"{local.name} is public, and the licence of its source {licence_text}: make sure that you may share it"
             )
     return notes

@@ -35,10 +35,10 @@ def record_results(evaluation: EvaluationResults) -> list[Recorded]:
 
     Returns what became of it for each split, in their order.
     """
-    told = []
+    outcomes = []
     for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
         if split.files is None or split.repo is None:
-            told.append(Recorded(f"{split.name}: no split of fmrgen's, so it has no leaderboard", failed=True))
+            outcomes.append(Recorded(f"{split.name}: no split of fmrgen's, so it has no leaderboard", failed=True))
             continue
         entries = {
             result_path(split, classifier): _entry(split, classifier, result)
@@ -53,10 +53,10 @@ def record_results(evaluation: EvaluationResults) -> list[Recorded]:
                 renew_card(Path(split.repo))
             else:
                 commit = _commit_entries(split, entries)
-            told.append(Recorded(f"{split.name}: {len(entries)} rows in its leaderboard", commit))
+            outcomes.append(Recorded(f"{split.name}: {len(entries)} rows in its leaderboard", commit))
         except UserError as error:  # the evaluation itself is safe
-            told.append(Recorded(f"{split.name}: leaderboard not written: {error}", failed=True))
-    return told
+            outcomes.append(Recorded(f"{split.name}: leaderboard not written: {error}", failed=True))
+    return outcomes
 
 
 def _check_same_files(root: Path, split: EvaluatedSplit) -> None:
@@ -79,7 +79,7 @@ def _commit_entries(split: EvaluatedSplit, entries: dict[str, str]) -> str:
 
 
 def _entry(split: EvaluatedSplit, classifier: EvaluatedClassifier, result: Result) -> str:
-    told: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "schema": RESULT_SCHEMA,
         "files": split.files,
         "classifier": classifier.name,
@@ -89,7 +89,7 @@ def _entry(split: EvaluatedSplit, classifier: EvaluatedClassifier, result: Resul
         "fmrgen": version("fmrgen"),
         **asdict(result.total),
     }
-    return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(entry, indent=1, ensure_ascii=False) + "\n"
 
 
 def result_path(split: EvaluatedSplit, classifier: EvaluatedClassifier) -> str:

@@ -46,8 +46,8 @@ class Components(NamedTuple):
         judges = {"classifier": self.classifier}
         judges |= {section: getattr(oracle, "classifier", None) for section, oracle in oracles.items()}
         notes = {section: left_out_note(judge, self.source.labels) for section, judge in judges.items()}
-        told = [f"{section}: {note}" for section, note in notes.items() if note is not None]
-        return told + ([_PROBABILITIES] if gives_probabilities(self.classifier, self.generator.image_size) else [])
+        listed = [f"{section}: {note}" for section, note in notes.items() if note is not None]
+        return listed + ([_PROBABILITIES] if gives_probabilities(self.classifier, self.generator.image_size) else [])
 
 
 def build_components(

@@ -177,8 +177,8 @@ def load_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     for override in overrides:
         _check_section(override)
-    told = [override for override in overrides if override.startswith("description=")]
-    if told or all(override.partition("=")[0] in _DESCRIBED_ALL_THE_SAME for override in overrides):
+    description = [override for override in overrides if override.startswith("description=")]
+    if description or all(override.partition("=")[0] in _DESCRIBED_ALL_THE_SAME for override in overrides):
         return load_config(Recipe, reference, overrides)
     return load_config(Recipe, reference, ["description=''", *overrides])  # it would tell of another job
 

@@ -63,10 +63,10 @@ def gallery_page(gallery: Gallery) -> str:
     )
 
 
-def audit_page(told: dict[str, Any]) -> str:
-    """The page on which people name images; `told` has the `raters`, the `names` of the classes, the `total` of images
-    and, where there is no server, the `images` of each rater as addresses and a `key` of the sample."""
-    return render_page("audit.html", title="What do you see?", total=told["total"], told=_json_in_page(told))
+def audit_page(content: dict[str, Any]) -> str:
+    """The page on which people name images; `content` has the `raters`, the `names` of the classes, the `total` of
+    images and, where there is no server, the `images` of each rater as addresses and a `key` of the sample."""
+    return render_page("audit.html", title="What do you see?", total=content["total"], content=_json_in_page(content))
 
 
 def render_page(template: str, **values: Any) -> str:
@@ -91,19 +91,19 @@ def _script_data(galleries: Sequence[Gallery], short: dict[str, str]) -> Markup:
     return _json_in_page([asdict(gallery) | {"short": short[gallery.split]} for gallery in galleries])
 
 
-def _json_in_page(told: Any) -> Markup:
+def _json_in_page(content: Any) -> Markup:
     """JSON that nothing in it can break out of."""
-    text = json.dumps(_shown(told), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_shown(content), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def _shown(told: Any) -> Any:
+def _shown(content: Any) -> Any:
     """All texts in a value as a page may show them; markup is our own."""
-    if isinstance(told, str):
-        return told if isinstance(told, Markup) else "\n".join(map(printable, told.split("\n")))
-    if isinstance(told, dict):
-        return {key: _shown(value) for key, value in told.items()}
-    return [_shown(value) for value in told] if isinstance(told, list | tuple) else told
+    if isinstance(content, str):
+        return content if isinstance(content, Markup) else "\n".join(map(printable, content.split("\n")))
+    if isinstance(content, dict):
+        return {key: _shown(value) for key, value in content.items()}
+    return [_shown(value) for value in content] if isinstance(content, list | tuple) else content
 
 
 def _width(png: bytes) -> int:

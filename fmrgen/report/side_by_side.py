@@ -37,8 +37,8 @@ def side_by_side(evaluation: EvaluationData, chosen: Sequence[Any]) -> Plot:
         draw_image(canvas, (0, top), first.original, names[splits[0]][label], INK)
         for column, split in enumerate(splits, 1):
             sample = by_id[split][example]
-            told = told_answer(sample.columns.get("prediction"), label, names[split])
-            draw_image(canvas, (column * _STEP, top), sample.image, *told)
+            answer = told_answer(sample.columns.get("prediction"), label, names[split])
+            draw_image(canvas, (column * _STEP, top), sample.image, *answer)
     for column, title in enumerate(["original", *(short[split] for split in splits)]):
         canvas.text(column * _STEP + SIDE / 2, 0.2, shortened(title, 16), ha="center", fontsize=7)
     return figure

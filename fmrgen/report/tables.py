@@ -392,14 +392,14 @@ def legend(evaluation: EvaluationResults) -> str:
 def all_notes(evaluation: EvaluationResults) -> list[str]:
     """What a reader must know, each thing once, with the splits and classifiers that it is of."""
     short = short_names([split.name for split in evaluation.splits])
-    told: dict[str, list[str]] = {}
+    owners: dict[str, list[str]] = {}
     for split in evaluation.splits:
         for note in split.notes:
-            told.setdefault(note, []).append(short[split.name])
+            owners.setdefault(note, []).append(short[split.name])
     for result in evaluation.results:
         for note in result.notes:
-            told.setdefault(note, []).append(f"{result.classifier} on {short[result.split]}")
-    return [f"{_listed(whose)}: {note}" for note, whose in told.items()]
+            owners.setdefault(note, []).append(f"{result.classifier} on {short[result.split]}")
+    return [f"{_listed(whose)}: {note}" for note, whose in owners.items()]
 
 
 def _listed(names: Sequence[str]) -> str:

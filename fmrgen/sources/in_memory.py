@@ -153,8 +153,8 @@ def _number(label: Any, place: int) -> int:
         value = label
     is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if isinstance(value, bool) or not is_whole:
-        told = " ".join(repr(value).split())[:40]
-        raise UserError(f"source: the label of item {place} is {told}; give classes as numbers, from 0")
+        text = " ".join(repr(value).split())[:40]
+        raise UserError(f"source: the label of item {place} is {text}; give classes as numbers, from 0")
     return int(value)
 
 

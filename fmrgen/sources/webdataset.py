@@ -274,9 +274,9 @@ def _names_beside(files: list[str]) -> list[str] | None:
             return read_plain(folder.parent / "classnames.txt").decode().splitlines()
     for path in sorted(Path(files[0]).parent.glob("*.json")) if files else []:
         with suppress(UserError, KeyError, TypeError):
-            told = read_json(path)
-            if Path(files[0]).name in [tar["name"] for tar in told["tars"]]:
-                return told["classes"]
+            content = read_json(path)
+            if Path(files[0]).name in [tar["name"] for tar in content["tars"]]:
+                return content["classes"]
     return None
 
 

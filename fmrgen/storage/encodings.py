@@ -113,13 +113,13 @@ def kept_encodings(generator: Any) -> KeptEncodings | None:
     `FMRGEN_CACHE` is the folder (else `~/.cache/fmrgen`), `FMRGEN_CACHE_GB` its bound (20 by default; 0 for none).
     Raises UserError for a bound that is no number.
     """
-    told = os.environ.get(GIGABYTES, "").strip()
+    text = os.environ.get(GIGABYTES, "").strip()
     try:
-        bound = float(told) if told else _DEFAULT_GIGABYTES
+        bound = float(text) if text else _DEFAULT_GIGABYTES
     except ValueError:
         bound = -1.0
     if not 0 <= bound < float("inf"):
-        raise UserError(f"{GIGABYTES}: must be a number of gigabytes, 0 or more, not {told}")
+        raise UserError(f"{GIGABYTES}: must be a number of gigabytes, 0 or more, not {text}")
     if bound == 0:
         return None
     return KeptEncodings(cache_folder() / "encodings", int(bound * 1e9), generator)

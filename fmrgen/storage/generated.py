@@ -35,11 +35,11 @@ class GeneratedSplit(str):
         return load_dataset(folder, config, split=split)
 
     def __repr__(self) -> str:
-        figures = "\n".join(f"  {name:<12}{told}" for name, told in self._figures())
+        figures = "\n".join(f"  {name:<12}{figure}" for name, figure in self._figures())
         return f"{self._counts()}\n{figures}"
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><td>{name}</td><td>{told}</td></tr>" for name, told in self._figures())
+        rows = "".join(f"<tr><td>{name}</td><td>{figure}</td></tr>" for name, figure in self._figures())
         return f"<p>{escape(self._counts())}</p><table>{rows}</table>"
 
     def _counts(self) -> str:

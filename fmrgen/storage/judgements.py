@@ -282,16 +282,16 @@ def check_of_split(
         labels: how many there are.
     """
     about = judgements.about
-    told = f"judge {about.judge} on {name}"
+    what = f"judge {about.judge} on {name}"
     if about.labels != labels:
-        raise UserError(f"{told}: it judged over {about.labels} classes, and the split has {labels}")
+        raise UserError(f"{what}: it judged over {about.labels} classes, and the split has {labels}")
     rows = {example_id: row for row, example_id in enumerate(ids.tolist())}
     columns = (judgements.table[column].to_pylist() for column in ("id", "which", "image_sha256"))
     for example_id, which, digest in zip(*columns, strict=True):
         if example_id not in rows:
-            raise UserError(f"{told}: it judged id {example_id}, which the split has not; these are of another split")
+            raise UserError(f"{what}: it judged id {example_id}, which the split has not; these are of another split")
         if which in sha256 and sha256[which][rows[example_id]] != digest:
-            raise UserError(f"{told}: its {which} of id {example_id} is not the stored one; judge this split anew")
+            raise UserError(f"{what}: its {which} of id {example_id} is not the stored one; judge this split anew")
 
 
 def judgements_of(opened: OpenedSplit) -> tuple[list[Judgements], list[str]]:

@@ -248,8 +248,8 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
 
 def _are_columns_of(provenance: Provenance, features: Features) -> bool:
     """Whether a split has the columns that its provenance says; one of a newer version may have others besides."""
-    told = provenance.row_schema.features
-    return told.keys() <= features.keys() if provenance.is_newer else features.items() == told.items()
+    expected = provenance.row_schema.features
+    return expected.keys() <= features.keys() if provenance.is_newer else features.items() == expected.items()
 
 
 def _check_links(folder: Path) -> None:

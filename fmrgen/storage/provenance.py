@@ -225,8 +225,8 @@ class Provenance(_Recorded):
         from fmrgen.storage.schema import RowSchema  # brings `datasets`, which a look at a folder does not need
 
         keep_original, score_column = self.recipe.output.keep_original, self.score_column
-        told = (keep_original, score_column, self.rows_version, tuple(self.judges))
-        return RowSchema(tuple(self.labels), *told)  # type: ignore[arg-type]
+        key = (keep_original, score_column, self.rows_version, tuple(self.judges))
+        return RowSchema(tuple(self.labels), *key)  # type: ignore[arg-type]
 
     @property
     def files_digest(self) -> str:
@@ -236,11 +236,11 @@ class Provenance(_Recorded):
     @property
     def tree(self) -> dict[str, Any]:
         """The provenance as its file has it."""
-        told = self.model_dump(mode="json", by_alias=True)
+        tree = self.model_dump(mode="json", by_alias=True)
         if self.schema_version is None:
-            del told["schema"]
-        told["runs"] = [run.model_dump(mode="json", exclude_none=True) for run in self.runs]
-        return told
+            del tree["schema"]
+        tree["runs"] = [run.model_dump(mode="json", exclude_none=True) for run in self.runs]
+        return tree
 
     def write(self, paths: SplitPaths) -> None:
         """Writes the file. Raises UserError where it can't be written."""
@@ -250,8 +250,8 @@ class Provenance(_Recorded):
 
 def _version_of(schema: Any) -> int:
     """The version that a provenance names; 1 where it names none, as fmrgen 0.1.0 did."""
-    told = re.fullmatch(rf"{_SCHEMA}(\d+)", str(schema))
-    return 1 if told is None else int(told[1])
+    match = re.fullmatch(rf"{_SCHEMA}(\d+)", str(schema))
+    return 1 if match is None else int(match[1])
 
 
 def parse_provenance(tree: Mapping[str, Any]) -> Provenance | None:
@@ -365,11 +365,11 @@ def check_config(paths: SplitPaths, provenance: Provenance, where: str) -> None:
             theirs, ours = _identity(other, section), _identity(provenance, section)
             if theirs != ours:
                 keys = [key for key in {**theirs[0], **ours[0]} if theirs[0].get(key) != ours[0].get(key)]
-                told = (
+                what = (
                     f"{section}.{keys[0]}" if keys else f"labels of its {section}" if section == "source" else section
                 )
                 raise UserError(
-                    f"{where}: config {config} has another {told} in its split {split}; "
+                    f"{where}: config {config} has another {what} in its split {split}; "
                     f"a config is one source, generator and oracle: choose another {option('output.config')}"
                 )
         if _columns_of(other) != _columns_of(provenance):
@@ -387,8 +387,8 @@ def _columns_of(provenance: Provenance) -> tuple[Any, ...]:
 def _identity(provenance: Provenance, section: str) -> tuple[dict[str, Any], Any]:
     """What makes the section the same in two splits of one config."""
     tree = without_later_defaults(section, getattr(provenance.recipe, section).tree)
-    told = {name: value for name, value in tree.items() if name not in ("on_error", "license")}
-    return told, provenance.labels if section == "source" else getattr(provenance.weights_sha256, section)
+    kept = {name: value for name, value in tree.items() if name not in ("on_error", "license")}
+    return kept, provenance.labels if section == "source" else getattr(provenance.weights_sha256, section)
 
 
 def new_run(device: str) -> Run:

@@ -80,13 +80,13 @@ class ShardLocks:
             on_note: called with a line where it takes long.
             meanwhile: called now and then.
         """
-        begun, told = time.monotonic(), False
+        begun, reported = time.monotonic(), False
         while (missing := self.missing()) and not self.reserve():
-            if not told and time.monotonic() - begun > _PATIENCE:
+            if not reported and time.monotonic() - begun > _PATIENCE:
                 names = ", ".join(self.folder.paths.shard_lock(shard).name for shard in missing[:3])
                 more = ", …" if len(missing) > 3 else ""
                 on_note(f"{self.folder.paths.root}: waiting for {len(missing)} shards that others hold ({names}{more})")
-                told = True
+                reported = True
             time.sleep(_POLL)
             meanwhile()
 

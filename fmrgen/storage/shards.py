@@ -136,8 +136,8 @@ class SplitFolder:
         with suppress(OSError, pa.ArrowException, ValueError, KeyError, TypeError):
             with open_plain(self.shard_path(shard)) as file:
                 metadata = pq.read_metadata(file)
-            told = json.loads(metadata.metadata[_SHARD_KEY])
-            return Tally(*map(int, told.get("tally", [metadata.num_rows])))
+            content = json.loads(metadata.metadata[_SHARD_KEY])
+            return Tally(*map(int, content.get("tally", [metadata.num_rows])))
         return Tally()
 
     def read_columns(self, columns: Sequence[str]) -> pa.Table:
@@ -303,14 +303,14 @@ def summary_of(provenance: Provenance, folder: SplitFolder | None = None) -> Sum
     Returns:
         The figures that this version knows; what a later one tells besides is passed over.
     """
-    told = provenance.summary
+    stored = provenance.summary
     known = {field.name for field in fields(Summary)}
     summary = Summary(rows=provenance.rows, valid_rows=0)
-    if not known <= told.keys() and folder is not None and folder.is_whole:
+    if not known <= stored.keys() and folder is not None and folder.is_whole:
         summary = summary_of_rows(folder)
-    for name in known & told.keys():
+    for name in known & stored.keys():
         with suppress(ValidationError):  # anyone may have written it
-            summary = replace(summary, **{name: _FIGURES[name].validate_python(told[name])})
+            summary = replace(summary, **{name: _FIGURES[name].validate_python(stored[name])})
     return summary
 
 

@@ -116,7 +116,9 @@ def agreement(evaluations: Mapping[str, EvaluationData], *, seed: int = 0) -> Ag
         raise UserError("a classifier has no FMR on the images in common; none of its rows there is valid")
     values = [np.array([one[0] for one in row if one is not None]) for row in known]
     influences = [np.stack([one[1] for one in row if one is not None]) for row in known]
-    signs = np.stack([told.astype(int) - told.T for told in above(values, influences, seed)])  # [G, C, C]; 0: not told
+    signs = np.stack(
+        [above_others.astype(int) - above_others.T for above_others in above(values, influences, seed)]
+    )  # [G, C, C]; 0: unknown
     observed = np.stack([np.sign(own[:, None] - own) for own in values])
     names = list(evaluations)
     return Agreement(
@@ -167,21 +169,21 @@ def _fmr(columns: Mapping[str, np.ndarray]) -> Estimate:
     return found
 
 
-def _tau(observed: np.ndarray, told: np.ndarray) -> Estimate:
+def _tau(observed: np.ndarray, known: np.ndarray) -> Estimate:
     """Kendall's tau of two orders by the signs of all pairs [2, C, C], and its least and highest value where just
-    those that are `told` are known."""
+    those that are `known` are known."""
     upper = np.triu_indices(observed.shape[1], 1)
     one, other = (signs[upper] for signs in observed)
-    together = told[0][upper] * told[1][upper]
+    together = known[0][upper] * known[1][upper]
     certain, open_ = float(together.sum()), float((together == 0).sum())
     untied = np.sqrt(float((one != 0).sum()) * float((other != 0).sum()))
     value = float((one * other).sum()) / untied if untied else 0.0
     return _within(value, (certain - open_) / len(together), (certain + open_) / len(together))
 
 
-def _concordance(observed: np.ndarray, told: np.ndarray) -> Estimate:
+def _concordance(observed: np.ndarray, known: np.ndarray) -> Estimate:
     """Kendall's W of the orders under G generators by the signs of all pairs [G, C, C], and what it may be where just
-    those that are `told` are known.
+    those that are `known` are known.
 
     The sum of a classifier's ranks grows by one with each other and generator under which that is above it. So W is a
     quadratic form of how many generators put the first of a pair above the second, each of which may be anything that
@@ -197,8 +199,8 @@ def _concordance(observed: np.ndarray, told: np.ndarray) -> Estimate:
     most = generators**2 * (classifiers**3 - classifiers) / 3  # of true orders, which have no ties
     untied = most - generators * ties / 3
     found = np.array([observed[:, a, b].sum() for a, b in pairs])
-    certain = np.array([told[:, a, b].sum() for a, b in pairs], dtype=float)
-    open_ = np.array([(told[:, a, b] == 0).sum() for a, b in pairs], dtype=float)
+    certain = np.array([known[:, a, b].sum() for a, b in pairs], dtype=float)
+    open_ = np.array([(known[:, a, b] == 0).sum() for a, b in pairs], dtype=float)
     free = np.flatnonzero(open_)
     fixed = effect @ certain
     value = float(((effect @ found) ** 2).sum()) / untied if untied else 0.0

@@ -34,14 +34,14 @@ def write_correlations(
     found: Sequence[Correlation], columns: Mapping[str, Column], folder: Path, plot_formats: Sequence[PlotFormat] = ()
 ) -> list[Path]:
     """Writes `agree.json` and scatter plots, PNG and in `plot_formats`, into `folder`; returns their paths."""
-    told = {
+    content = {
         "correlations": [asdict(one) for one in found],
         "measures": {
             name: {classifier: asdict(figure) for classifier, figure in column.items()}
             for name, column in columns.items()
         },
     }
-    text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "agree.json", text.encode())
     return [folder / "agree.json", *correlation_plot(found, columns).save_all(folder, "agree", plot_formats)]

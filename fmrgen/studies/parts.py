@@ -143,12 +143,12 @@ class Cost(StrictConfig):
     def line(self, splits: int, budget: int) -> str:
         """The arithmetic of docs/performance.md."""
         passes = budget + 1
-        told = f"{splits} splits × ({passes} passes × {self.one_pass:,g} + {self.encode:,g})"
+        sum_of = f"{splits} splits × ({passes} passes × {self.one_pass:,g} + {self.encode:,g})"
         of_image = splits * (passes * self.one_pass + self.encode) + self.kept_encode
-        told += f" + {self.kept_encode:,g}" if self.kept_encode else ""
+        sum_of += f" + {self.kept_encode:,g}" if self.kept_encode else ""
         exa = self.images * of_image / 1e9
         hours = ", ".join(f"{_duration(exa * 1e6 / speed / 3600)} at {speed} TFLOP/s" for speed in _SPEEDS)
-        return f"  at most {self.images:,} images × ({told}) GFLOP = {exa:,.3g} EFLOP: {hours}"
+        return f"  at most {self.images:,} images × ({sum_of}) GFLOP = {exa:,.3g} EFLOP: {hours}"
 
 
 def _duration(hours: float) -> str:
@@ -277,8 +277,8 @@ def _places(recipe: Recipe) -> list[str]:
     """Where source, generator and oracle come from, a line each."""
     lines = []
     for name, section in {"source": recipe.source, "generator": recipe.generator, "oracle": recipe.oracle}.items():
-        told = [getattr(section, key, None) for key in ("path", "model", "checkpoint")]
-        if named := [str(place) for place in told if place is not None and not str(place).startswith("asset:")]:
+        places = [getattr(section, key, None) for key in ("path", "model", "checkpoint")]
+        if named := [str(place) for place in places if place is not None and not str(place).startswith("asset:")]:
             lines.append(f"  {name}: {section.kind} of {', '.join(named)}")
     return lines
 
@@ -288,8 +288,8 @@ _KINDS = {"train": TrainPart, "compare": ComparePart, "sparsify": SparsifyPart, 
 
 def _kind_of(part: object) -> str:
     """A part is what a key of it says."""
-    told = part if isinstance(part, dict) else vars(part)
-    return next((kind for kind in _KINDS if kind in told), "compare")
+    keys = part if isinstance(part, dict) else vars(part)
+    return next((kind for kind in _KINDS if kind in keys), "compare")
 
 
 Part = Annotated[

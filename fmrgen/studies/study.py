@@ -131,7 +131,7 @@ class StudyFound:
         from fmrgen.studies.attack_oracle_report import attacked_table
 
         tables = {
-            f"{name}, attacked towards another class": attacked_table(told) for name, told in self.attacked.items()
+            f"{name}, attacked towards another class": attacked_table(judges) for name, judges in self.attacked.items()
         }
         for name, mask in self.masks.items():
             figures = mask.images, mask.sparsity, mask.test_score, int(mask.mask.sum()), mask.regularization

@@ -75,14 +75,14 @@ def write_study(
     for name, evaluation in evaluations.items():
         parts += [f"# {name}", to_markdown(evaluation)]
     found = [{**asdict(claim), "verdict": claim.verdict} for claim in claims]
-    told = {
+    content = {
         "title": title,
         "how": how,
         "parts": list(evaluations),
         "claims": found,
         "tables": {name: asdict(table) for name, table in tables.items()},
     }
-    text = json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     write_atomically(folder / "study.md", ("\n\n".join(parts).rstrip() + "\n").encode())
     write_atomically(folder / "study.json", text.encode())
     return [folder / "study.md", folder / "study.json"]

@@ -34,8 +34,8 @@ def sweep_table(results: Sequence[SweepResult]) -> Table:
 
 def write_sweep(results: Sequence[SweepResult], folder: Path, plot_formats: Sequence[PlotFormat] = ()) -> list[Path]:
     """Writes `sweep.json` and the plot, a PNG and in `plot_formats`, into `folder`; returns their paths."""
-    told = [{"values": dict(r.values), "folder": r.name, "summary": asdict(r.summary)} for r in results]
-    text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    content = [{"values": dict(r.values), "folder": r.name, "summary": asdict(r.summary)} for r in results]
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(folder / "sweep.json", text.encode())
     return [folder / "sweep.json", *sweep_plot(results).save_all(folder, "sweep", plot_formats)]
 

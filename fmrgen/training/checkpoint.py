@@ -21,11 +21,11 @@ class TrainingFolder:
     def __init__(self, folder: Path, recipe: TrainRecipe) -> None:
         """Raises UserError where the folder can't be one, or is another run's."""
         self.folder, self.tree = folder, recipe.model_dump(mode="json")
-        told = {name: value for name, value in self.tree.items() if name != "description"}
+        identity = {name: value for name, value in self.tree.items() if name != "description"}
         if recipe.schedule.threads == THREADS:  # earlier versions knew none
-            told["schedule"] = {name: value for name, value in told["schedule"].items() if name != "threads"}
+            identity["schedule"] = {name: value for name, value in identity["schedule"].items() if name != "threads"}
         classes = self.tree["source"].get("classes")  # their order numbers the labels
-        self.fingerprint = fingerprint([told, list(classes or ())])
+        self.fingerprint = fingerprint([identity, list(classes or ())])
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -50,10 +50,10 @@ class TrainingFolder:
             return None
         try:
             state: dict[str, Any] = torch.load(path, "cpu", weights_only=True)
-            told = state["fingerprint"]
+            fingerprint = state["fingerprint"]
         except Exception as error:  # a broken file can fail anywhere in the reader, which runs nothing of it
             raise UserError(f"{path}: not a readable checkpoint ({one_line(error)}); delete it to begin anew") from None
-        if told != self.fingerprint:
+        if fingerprint != self.fingerprint:
             raise UserError(
                 f"{path}: is the checkpoint of another recipe; give another {option('output')}, or delete it"
             )
@@ -68,7 +68,7 @@ class TrainingFolder:
     def end(self, metrics: dict[str, float]) -> None:
         """Keeps the recipe and the figures, and lets the checkpoint go."""
         numbers = {name: value if math.isfinite(value) else None for name, value in metrics.items()}  # JSON has no NaN
-        told = {"fingerprint": self.fingerprint, "metrics": numbers, "recipe": self.tree}
-        text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        content = {"fingerprint": self.fingerprint, "metrics": numbers, "recipe": self.tree}
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         write_atomically(self.folder / _RECORD, text.encode())
         (self.folder / _STATE).unlink(missing_ok=True)

@@ -28,8 +28,8 @@ class Demands:
         return bool(self.code or self.places)
 
     def __str__(self) -> str:
-        told = {"runs": self.code, "reads": self.places}
-        return " and ".join(f"{verb} {_listed(names)}" for verb, names in told.items() if names)
+        demands = {"runs": self.code, "reads": self.places}
+        return " and ".join(f"{verb} {_listed(names)}" for verb, names in demands.items() if names)
 
 
 def _listed(names: list[str]) -> str:

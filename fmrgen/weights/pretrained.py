@@ -60,8 +60,8 @@ def image_processor(reference: str, what: str, revision: str | None = None, trus
     from transformers import AutoImageProcessor
 
     processor = from_pretrained(AutoImageProcessor, reference, what, revision, trust_remote_code)
-    told = processor.to_dict()
-    sides = [told.get(name) for name in ("size", "crop_size", "pad_size")]
+    settings = processor.to_dict()
+    sides = [settings.get(name) for name in ("size", "crop_size", "pad_size")]
     for side in (value for entry in sides if isinstance(entry, dict) for value in entry.values()):
         if isinstance(side, int | float) and side > LARGEST_INPUT:
             raise UserError(f"{what}: {reference} resizes images to {side} px; networks take at most {LARGEST_INPUT}")

@@ -225,7 +225,7 @@ def test_who_does_not_know_the_address_gets_nothing_and_nobody_sees_more_than_th
         status, page, headers = ask(address, "GET", "")
         assert status == 200
         assert headers["Cache-Control"] == "no-store"
-        told = json.loads(re.search(rb'id="told">(.*?)</script>', page)[1])
+        told = json.loads(re.search(rb'id="audit">(.*?)</script>', page)[1])
         total = len(audit.raters["ann"].tasks)
         assert told == {"raters": ["ann"], "names": [str(digit) for digit in range(10)], "total": total}
         assert f"You will see {total} images" in page.decode()

@@ -159,7 +159,7 @@ def test_names_are_shown_and_not_run(finished_split, tmp_path):
 @pytest.mark.browser
 def test_data_in_a_page_turns_no_direction():
     page = audit_page({"raters": ["ann"], "names": ["a\u202eb", "a\nb"], "total": 0, "images": {"ann": []}})
-    assert json.loads(re.search(r'id="told">(.*?)</script>', page)[1])["names"] == [r"a\u202eb", "a\nb"]
+    assert json.loads(re.search(r'id="audit">(.*?)</script>', page)[1])["names"] == [r"a\u202eb", "a\nb"]
 
 
 def test_the_gallery_of_a_split(finished_split, tmp_path):

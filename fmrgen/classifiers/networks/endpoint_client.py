@@ -158,7 +158,7 @@ class Answers:
             pause = min(_LONGEST_PAUSE, 0.5 * 2 ** (attempt - 1) * random.uniform(0.5, 1))
             try:
                 with _opener.open(request, timeout=self._timeout) as answer:
-                    told = _parsed(without_token(_body(answer, self._timeout)))
+                    parsed = _parsed(without_token(_body(answer, self._timeout)))
                     self._answered = True
             except urllib.error.HTTPError as error:
                 said, self._answered = without_token(f"{error.code} {error.reason}"), True
@@ -173,9 +173,9 @@ class Answers:
             except (OSError, ValueError, HTTPException) as error:  # cut off, or no JSON
                 said = without_token(one_line(error, 10_000))[:120]
             else:
-                if not isinstance(told, dict) or "error" not in told:
-                    return _scores(told, self.url)
-                said = f"answered {str(told)[:80]}"
+                if not isinstance(parsed, dict) or "error" not in parsed:
+                    return _scores(parsed, self.url)
+                said = f"answered {str(parsed)[:80]}"
             if attempt < _ATTEMPTS:
                 time.sleep(pause)
         raise UserError(
@@ -218,10 +218,10 @@ def _token(url: str) -> str | None:
     return token or None
 
 
-def _scores(told: Any, url: str) -> Scores:
+def _scores(body: Any, url: str) -> Scores:
     """The scores of an answer. Raises UserError for another one, which asking again does not change."""
-    told = told[0] if isinstance(told, list) and len(told) == 1 and isinstance(told[0], list) else told
-    entries = told if isinstance(told, list) else []
+    body = body[0] if isinstance(body, list) and len(body) == 1 and isinstance(body[0], list) else body
+    entries = body if isinstance(body, list) else []
     known = {
         str(entry["label"]): float(entry["score"])
         for entry in entries
@@ -232,7 +232,7 @@ def _scores(told: Any, url: str) -> Scores:
         raise UserError(f"{url}: calls several classes {twice[0]!r}; give each its own name in the model's id2label")
     if not known or len(known) != len(entries) or not all(0 <= score <= 1 for score in known.values()):
         raise UserError(
-            f"{url}: answered {str(told)[:80]}, which are no labels with scores from 0 to 1; it has to answer as "
+            f"{url}: answered {str(body)[:80]}, which are no labels with scores from 0 to 1; it has to answer as "
             "the Hub's image-classification endpoints do"
         )
     return known

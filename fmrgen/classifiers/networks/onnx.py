@@ -37,8 +37,8 @@ class OnnxNetwork(nn.Module):
         self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _TYPES:
-            told = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
-            raise UserError(f"classifier.model: takes {told}; it must take floats [B, 3, H, W] or [B, H, W, 3] alone")
+            listed = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
+            raise UserError(f"classifier.model: takes {listed}; it must take floats [B, 3, H, W] or [B, H, W, 3] alone")
         self._input = inputs[0].name
         self._type = _TYPES[inputs[0].type]
         shape = inputs[0].shape

@@ -31,8 +31,8 @@ def alphas_of_pipeline(model: str, revision: str | None) -> np.ndarray:
     Raises UserError for a pipeline whose network does not predict noise.
     """
     scheduler = from_pretrained(DDIMScheduler, model, "generator.model", revision, subfolder="scheduler")
-    if (told := scheduler.config.prediction_type) != "epsilon":
-        raise UserError(f"generator.model: {model} predicts {told}, only epsilon is supported")
+    if (prediction_type := scheduler.config.prediction_type) != "epsilon":
+        raise UserError(f"generator.model: {model} predicts {prediction_type}, only epsilon is supported")
     found: np.ndarray = scheduler.alphas_cumprod.double().numpy()
     return found
 

@@ -64,8 +64,10 @@ class BoardSplit:
         That is the version of the rows, the source with its labels, generator, oracle, perturbation, and the weights
         of generator and oracle.
         """
-        told = self.provenance.recipe.tree
-        kept = {name: value for name, value in told.items() if name not in ("description", "output", *_OF_A_CLASSIFIER)}
+        recipe = self.provenance.recipe.tree
+        kept = {
+            name: value for name, value in recipe.items() if name not in ("description", "output", *_OF_A_CLASSIFIER)
+        }
         weights = self.provenance.weights_sha256
         return fingerprint(
             [
@@ -117,8 +119,8 @@ class Family:
     @property
     def title(self) -> str:
         """The source, generator and oracle in words."""
-        told = self.splits[0].made_with
-        return f"{told['source']}; {told['generator']}; {told['oracle']}"
+        parts = self.splits[0].made_with
+        return f"{parts['source']}; {parts['generator']}; {parts['oracle']}"
 
     @cached_property
     def places(self) -> dict[str, tuple[int, int] | None]:
@@ -201,5 +203,5 @@ def _splits_of(place: str, name: str) -> Iterator[BoardSplit]:
             entries = leaderboard(paths, provenance)
             own = sorted(entry.classifier for entry in entries if entry.conditioned)
             others = [entry for entry in entries if not entry.conditioned]
-            told = (own[0] if own else split, summary_of(provenance), others, judges, made_with(provenance))
-            yield BoardSplit(name, repo, commit, paths, provenance, *told)
+            figures = (own[0] if own else split, summary_of(provenance), others, judges, made_with(provenance))
+            yield BoardSplit(name, repo, commit, paths, provenance, *figures)

@@ -59,8 +59,8 @@ def write_site(
         page = render_page("leaderboard_model.html", title=model, root="../", sections=sections, columns=_NAMES[:3])
         written[pages.of_model(model)] = page.encode()
     rows = _rows(families)
-    told = {"schema": SCHEMA, "fmrgen": version("fmrgen"), "rows": rows}
-    written["leaderboard.json"] = (json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    data = {"schema": SCHEMA, "fmrgen": version("fmrgen"), "rows": rows}
+    written["leaderboard.json"] = (json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
     written["leaderboard.csv"] = _csv(rows).encode()
     paths = {folder / name: content for name, content in written.items()}
     for path in paths:
@@ -75,9 +75,9 @@ class _Pages:
 
     def __init__(self, families: Sequence[Family]) -> None:
         self.splits = [split for family in families for split in family.splits]
-        told = [split.classifier for split in self.splits]
-        told += [entry.classifier for split in self.splits for entry in split.entries]
-        self.models = sorted(set(told))
+        models = [split.classifier for split in self.splits]
+        models += [entry.classifier for split in self.splits for entry in split.entries]
+        self.models = sorted(set(models))
         self._of_split = _file_names([split.name for split in self.splits])
         self._of_model = _file_names(self.models)
 
@@ -259,18 +259,18 @@ def _rows(families: Sequence[Family]) -> list[dict[str, Any]]:
             own |= {"rank_best": best, "rank_worst": worst}
             rows.append(shared | own | _figures({name: getattr(split.summary, name) for name in _OWN}))
             for entry in split.entries:
-                told = {"model": entry.classifier, "own": False, "at_chance": entry.at_chance, "masked": False}
-                told |= {"rank_best": None, "rank_worst": None}
-                rows.append(shared | told | _figures({name: entry.figures.get(name) for name in _OWN}))
+                row = {"model": entry.classifier, "own": False, "at_chance": entry.at_chance, "masked": False}
+                row |= {"rank_best": None, "rank_worst": None}
+                rows.append(shared | row | _figures({name: entry.figures.get(name) for name in _OWN}))
     return rows
 
 
 def _figures(figures: Mapping[str, Estimate | None]) -> dict[str, float | None]:
-    told: dict[str, float | None] = {}
+    columns: dict[str, float | None] = {}
     for name, figure in figures.items():
         ends = (None, None, None) if figure is None else tuple(asdict(figure).values())
-        told |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
-    return told
+        columns |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
+    return columns
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,14 +1,14 @@
 "use strict";
-// `told` has the raters, the names of the classes and, in a page without a server, the images of each rater and a key.
-const told = JSON.parse(document.getElementById("told").textContent);
+// `audit` has the raters, the names of the classes and, in a page without a server, the images of each rater and a key.
+const audit = JSON.parse(document.getElementById("audit").textContent);
 const NONE = -1, UNSURE = -2, FEW = 12, SHOWN = 12;
 const at = id => document.getElementById(id);
-const alone = Boolean(told.images);
+const alone = Boolean(audit.images);
 let rater = null, number = 0, total = 0, began = 0, busy = false;
 let unsent = [];
 
 // --- where answers go -------------------------------------------------------------------------------------------
-const placeOf = name => `fmrgen-audit ${alone ? told.key : location.host} ${name}`;
+const placeOf = name => `fmrgen-audit ${alone ? audit.key : location.host} ${name}`;
 const read = name => { try { return JSON.parse(localStorage.getItem(placeOf(name))) || []; } catch { return []; } };
 const keep = answers => { try { localStorage.setItem(placeOf(rater), JSON.stringify(answers)); } catch { /* full or forbidden */ } };
 
@@ -52,7 +52,7 @@ async function begin(name) {
   rater = name;
   if (alone) {
     unsent = read(rater);
-    [number, total] = [unsent.length, told.images[rater].length];
+    [number, total] = [unsent.length, audit.images[rater].length];
   } else {
     unsent = read(rater);  // of a window that was closed while the program did not answer
     await send();
@@ -62,7 +62,7 @@ async function begin(name) {
   show();
 }
 
-for (const name of told.raters) {
+for (const name of audit.raters) {
   const button = document.createElement("button");
   button.type = "button";
   button.textContent = name;
@@ -71,9 +71,9 @@ for (const name of told.raters) {
 }
 
 // --- what --------------------------------------------------------------------------------------------------------
-const few = told.names.length <= FEW;
-const plain = told.names.every(name => [...name].length === 1 && !"x?".includes(name.toLowerCase()));
-const keyOf = label => plain ? told.names[label].toLowerCase() : label < 9 ? String(label + 1) : label === 9 ? "0" : "";
+const few = audit.names.length <= FEW;
+const plain = audit.names.every(name => [...name].length === 1 && !"x?".includes(name.toLowerCase()));
+const keyOf = label => plain ? audit.names[label].toLowerCase() : label < 9 ? String(label + 1) : label === 9 ? "0" : "";
 const others = [["x", "None of these", () => answer(NONE)], ["?", "Can’t tell", () => answer(UNSURE)], ["⌫", "Take back", undo]];
 
 function button(key, text, act, first) {
@@ -94,18 +94,18 @@ function button(key, text, act, first) {
 function matches(text) {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
   if (!words.length) return [];
-  const found = told.names.map((name, label) => [name.toLowerCase(), label]).filter(([name]) => words.every(word => name.includes(word)));
+  const found = audit.names.map((name, label) => [name.toLowerCase(), label]).filter(([name]) => words.every(word => name.includes(word)));
   const rank = name => name.startsWith(words[0]) ? 0 : name.split(/\W+/).some(part => part.startsWith(words[0])) ? 1 : 2;
   return found.sort((a, b) => rank(a[0]) - rank(b[0]) || a[0].localeCompare(b[0])).slice(0, SHOWN).map(([, label]) => label);
 }
 
 function offer() {
-  const labels = few ? told.names.map((_, label) => label) : matches(at("search").value);
+  const labels = few ? audit.names.map((_, label) => label) : matches(at("search").value);
   at("choices").replaceChildren(...labels.map((label, place) =>
-    button(few ? (plain ? "" : keyOf(label)) : place ? "" : "⏎", told.names[label], () => answer(label), !few && !place)));
+    button(few ? (plain ? "" : keyOf(label)) : place ? "" : "⏎", audit.names[label], () => answer(label), !few && !place)));
 }
 
-const addressOf = of => alone ? told.images[rater][of] : `image?rater=${encodeURIComponent(rater)}&number=${of}`;
+const addressOf = of => alone ? audit.images[rater][of] : `image?rater=${encodeURIComponent(rater)}&number=${of}`;
 
 function show() {
   const over = number >= total;
@@ -146,7 +146,7 @@ at("search-box").hidden = few;
 at("others").replaceChildren(...others.map(([key, text, act]) => button(few ? key : "", text, act)));
 at("end-undo").addEventListener("click", undo);
 at("download").addEventListener("click", () => {
-  const file = new Blob([JSON.stringify({ key: told.key, rater, answers: unsent })], { type: "application/json" });
+  const file = new Blob([JSON.stringify({ key: audit.key, rater, answers: unsent })], { type: "application/json" });
   const link = document.createElement("a");
   link.href = URL.createObjectURL(file);
   link.download = `answers-${rater}.json`;
@@ -160,9 +160,9 @@ document.addEventListener("keydown", event => {
   if (event.key === "Backspace" && !(typing && at("search").value)) { event.preventDefault(); undo(); return; }
   if (typing || !few || at("ask").hidden) return;
   const key = event.key.toLowerCase();
-  const label = told.names.findIndex((_, of) => keyOf(of) === key);
+  const label = audit.names.findIndex((_, of) => keyOf(of) === key);
   const other = others.find(([of]) => of === key);
   if (label >= 0 || other) { event.preventDefault(); label >= 0 ? answer(label) : other[2](); }
 });
 
-if (told.raters.length === 1) begin(told.raters[0]);
+if (audit.raters.length === 1) begin(audit.raters[0]);

@@ -33,8 +33,8 @@ class Config(ObjectiveConfig):
         answer_in_labels(classifier, labels, blank_image(self.image_size, device), "model.classifier")
         classifier.requires_grad_(True)
         section = self.classifier.model_dump(mode="json", exclude_defaults=True, exclude={"kind", "checkpoint"})
-        told = {"kind": self.classifier.kind, **section, "class_names": list(labels.names)}
-        return ClassifierObjective(classifier, self.image_size, self.label_smoothing, told)
+        described = {"kind": self.classifier.kind, **section, "class_names": list(labels.names)}
+        return ClassifierObjective(classifier, self.image_size, self.label_smoothing, described)
 
 
 class ClassifierObjective(Objective):
@@ -60,5 +60,5 @@ class ClassifierObjective(Objective):
         from safetensors.torch import save_file
 
         save_file(self.network.network.state_dict(), folder / "model.safetensors")
-        told = yaml.safe_dump(self.section, sort_keys=False, allow_unicode=True)
-        (folder / TRAINED_CLASSIFIER).write_text(told, encoding="utf-8")
+        text = yaml.safe_dump(self.section, sort_keys=False, allow_unicode=True)
+        (folder / TRAINED_CLASSIFIER).write_text(text, encoding="utf-8")

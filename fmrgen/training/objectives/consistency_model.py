@@ -61,9 +61,9 @@ class ConsistencyObjective(UnetObjective):
     def generator(self) -> "Consistency":
         from fmrgen.generators._denoisers import Consistency, Kept
 
-        told = self.scheduler.config
+        config = self.scheduler.config
         kept = Kept(residual=False, shell=False)
-        return Consistency(self.network, self.image_size, kept, 0.5, told.sigma_min, told.sigma_data)
+        return Consistency(self.network, self.image_size, kept, 0.5, config.sigma_min, config.sigma_data)
 
     def pipeline(self) -> Any:
         from diffusers import ConsistencyModelPipeline
