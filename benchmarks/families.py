@@ -5,7 +5,7 @@
 
 Ratios are those of `benchmarks.throughput`: image-iterations of the engine to those of the bare models at their best
 batch size, in turns, without and with the one encode of each original. The oracle is at work but knows one class, so
-that every image takes all its steps: networks of chance say nothing of how many that would be. Networks are small, so
+that every image takes all its steps: random networks say nothing of how many that would be. Networks are small, so
 the engine's own work weighs more than it does at their true size.
 """
 
@@ -133,7 +133,7 @@ def stylegan_xl(device: torch.device) -> Generator:
     state |= {"mapping.embed_proj.bias": torch.zeros(style), "synthesis.input.affine.weight": torch.zeros(4, style)}
     state |= {"synthesis.input.affine.bias": torch.tensor([1.0, 0, 0, 0]), "synthesis.input.transform": torch.eye(3)}
     state |= {"synthesis.input.freqs": torch.randn(width, 2), "synthesis.input.phases": torch.rand(width)}
-    told = []
+    convolutions = []
     for index in range(layers + 1):
         before, rgb = max(index - 1, 0), index == layers
         between = max(rates[before], rates[index]) * (1 if rgb else 2)
@@ -143,7 +143,7 @@ def stylegan_xl(device: torch.device) -> Generator:
         low = (padding + up) // 2
         name, outputs = f"L{index}_{sizes[index]}_{3 if rgb else width}", 3 if rgb else width
         ends = (int(low), int(padding - low))
-        told.append(LayerGeometry(name, up, down, (*ends, *ends), 256, rgb))
+        convolutions.append(LayerGeometry(name, up, down, (*ends, *ends), 256, rgb))
         place = f"synthesis.{name}"
         state |= {f"{place}.affine.weight": torch.randn(width, style), f"{place}.affine.bias": torch.ones(width)}
         state |= {f"{place}.weight": torch.randn(outputs, width, kernel, kernel), f"{place}.bias": torch.zeros(outputs)}
@@ -151,7 +151,7 @@ def stylegan_xl(device: torch.device) -> Generator:
         for which, factor in (("up", up), ("down", down)):
             if not rgb:
                 state[f"{place}.{which}_filter"] = torch.tensor(firwin(taps * factor // 2, 1 / factor * 0.99)).float()
-    geometry = Geometry(SIZE, int(sizes[0]), float(rates[0]), 2.0, 0.25, tuple(told))
+    geometry = Geometry(SIZE, int(sizes[0]), float(rates[0]), 2.0, 0.25, tuple(convolutions))
     network: Any = freeze(StyleGanXl(geometry, state, "random"), device)
     settings = Config(checkpoint="random", image_size=SIZE, inversion_steps=2, candidates=0)
     return StyleGan(network, settings)

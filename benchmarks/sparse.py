@@ -115,7 +115,7 @@ def ways_of(
     return ways
 
 
-def told(value: Estimate | None, digits: int = 1) -> str:
+def cell(value: Estimate | None, digits: int = 1) -> str:
     return "n/a" if value is None else f"{value.value:.{digits}f}"
 
 
@@ -132,8 +132,8 @@ def print_table(ways: list[Way]) -> None:
         fmr = summary.fmr
         interval = "" if fmr is None else f"{fmr.low:.1f}-{fmr.high:.1f}"
         print(
-            f"{way.name:32}{way.dimensions:>6}{took:>9.2f}{took / dense:>9.3f}{told(summary.validation_rate):>7}"
-            f"{told(summary.perturbed_accuracy):>7}{told(fmr):>7}  {interval:14}{told(summary.mean_iterations, 2):>7}"
+            f"{way.name:32}{way.dimensions:>6}{took:>9.2f}{took / dense:>9.3f}{cell(summary.validation_rate):>7}"
+            f"{cell(summary.perturbed_accuracy):>7}{cell(fmr):>7}  {interval:14}{cell(summary.mean_iterations, 2):>7}"
         )
 
 

@@ -203,8 +203,8 @@ def best_bare_models(
         if sweep == 0:  # only those that are near need another look
             tried = {size: rates for size, rates in tried.items() if rates and rates[0] > _NEAR * best}
     for batch_size, rates in tried.items():
-        told = ", ".join(f"{rate:.1f}" for rate in rates)
-        print(f"bare models, batches of {batch_size}: {told} image-passes/s", flush=True)
+        listed = ", ".join(f"{rate:.1f}" for rate in rates)
+        print(f"bare models, batches of {batch_size}: {listed} image-passes/s", flush=True)
     return BareModels(recipe, components, examples, max(tried, key=lambda size: median(tried[size])), device)
 
 
@@ -295,8 +295,8 @@ def print_table(result: dict[str, Any]) -> None:
     print(f"{'':20}{'image-iterations/s':>20}{'engine / it':>14}   rounds")
     for name, rate in result["image_iterations_per_second"].items():
         ratio = result["ratios"].get(f"engine/{name}")
-        told = f"{ratio['median']:>14.3f}   {ratio['rounds']}" if ratio else ""
-        print(f"{name:20}{rate:>20.1f}{told}")
+        shown = f"{ratio['median']:>14.3f}   {ratio['rounds']}" if ratio else ""
+        print(f"{name:20}{rate:>20.1f}{shown}")
     for name, found in result["agreement_with_engine"].items():
         same = f"{found['same_end']} end alike, {found['same_bytes']} in every byte"
         print(f"engine and {name}: of {found['rows']} rows {same}")

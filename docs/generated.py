@@ -55,8 +55,8 @@ def _map() -> Iterator[str]:
 
 
 def _first_sentence(file: Path) -> str:
-    told = ast.get_docstring(ast.parse(file.read_text())) or ""
-    return " ".join(told.partition("\n\n")[0].replace('"', "'").split())
+    text = ast.get_docstring(ast.parse(file.read_text())) or ""
+    return " ".join(text.partition("\n\n")[0].replace('"', "'").split())
 
 
 def _commands() -> str:
@@ -114,8 +114,8 @@ def _table(rows: list[tuple[str, str, str, str]]) -> str:
 
 
 def _type(annotation: Any) -> str:
-    told = annotation.__name__ if inspect.isclass(annotation) and not hasattr(annotation, "__args__") else annotation
-    text = str(told).replace("typing.", "").replace("Literal", "one of ").replace(" | None", "")
+    kind = annotation.__name__ if inspect.isclass(annotation) and not hasattr(annotation, "__args__") else annotation
+    text = str(kind).replace("typing.", "").replace("Literal", "one of ").replace(" | None", "")
     return f"`{text}`".replace("|", "or")
 
 

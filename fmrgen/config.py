@@ -1,6 +1,7 @@
 """The parts of recipes: sections that refuse unknown keys, and component sections that know their kind.
 
-Nothing here imports torch, and component modules import it only when they build: a mistake in a recipe is told at once.
+Nothing here imports torch, and component modules import it only when they build, so a mistake in a recipe
+is an error at once.
 """
 
 import importlib
@@ -131,7 +132,7 @@ class ComponentConfig(StrictConfig):
     def check_places(self, section: str) -> None:
         """Raises UserError where a file or folder that it names is not there: `section` is its place in the recipe.
 
-        Imports no torch, so that a typo is told at once.
+        Imports no torch, so that a typo is an error at once.
         """
         for key in () if ":" in self.kind else self.FILES:
             file = getattr(self, key, None)
@@ -225,7 +226,7 @@ def config_class(package: str, kind: str, base: type[ComponentConfig] = Componen
     """The config of a built-in kind, a module of `package`, or of `package.module:Class`."""
     if ":" not in kind:
         if kind not in (*(kinds := built_in_kinds(package)), IN_MEMORY):
-            text = f"{kind!r}: {unknown_message('kind', kind, kinds)} (anyone's own is package.module:Class)"
+            text = f"{kind!r}: {unknown_message('kind', kind, kinds)} (your own is package.module:Class)"
             raise PydanticCustomError("kind", "{text}", {"text": text})
         if kind != IN_MEMORY or importlib.util.find_spec(f"{package}.{kind}") is not None:
             config = getattr(importlib.import_module(f"{package}.{kind}"), "Config", None)

@@ -1,4 +1,4 @@
-"""What ends a command before its time, and is told in one line."""
+"""Errors that end a command with one line."""
 
 import difflib
 import re

@@ -17,7 +17,7 @@ import yaml
 
 from fmrgen.errors import UserError, one_line, option, printable
 
-Told = TypeVar("Told")
+Parsed = TypeVar("Parsed")
 
 CACHE_FOLDER = "FMRGEN_CACHE"  # a variable of the environment
 _YAML = (dict, list, str, int, float, type(None))
@@ -89,10 +89,10 @@ def _finite(text: str) -> float:
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a JSON number")
 
 
-def of_schema(kind: type[Told], schema: str, tree: Mapping[str, Any], where: str) -> Told:
+def of_schema(kind: type[Parsed], schema: str, tree: Mapping[str, Any], where: str) -> Parsed:
     """A JSON mapping as the dataclass that it says it is.
 
     Args:

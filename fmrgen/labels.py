@@ -57,7 +57,7 @@ class Match(NamedTuple):
 
 
 def match_classes(class_names: Sequence[str], names: Sequence[str]) -> Match | None:
-    """The classes of a classifier that stand for the labels `names`; None where that can't be told.
+    """The classes of a classifier that stand for the labels `names`; None where that is ambiguous.
 
     A name is one class's if it is the same, or if that class alone is the same but for spelling or a first synonym
     (`tench` is `tench, Tinca tinca`); a name that could be several classes is no evidence. Equally long lists are in

@@ -20,7 +20,7 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True)
 class Example:
-    """A source example: `image` [3, H, W] in [0, 1]. Of a `controlled` one steps of chance are taken too."""
+    """A source example: `image` [3, H, W] in [0, 1]. Of a `controlled` one random steps are taken too."""
 
     id: int
     image: "Tensor"
@@ -36,13 +36,13 @@ class Perturbed:
     `oracle_label`, `prediction` and `loss` are of `image`; `score` and `probability` are the oracle's for `label`.
     The `step_…` have an entry for each pass from the plain reconstruction (0) to the image after the last step, number
     `iterations`; `step_oracle_probabilities` are of the class that the oracle rule asks for, `step_objectives` what the
-    steps climb. The `control_…` have the same of steps of chance, at most `iterations` many and as far as the oracle
+    steps climb. The `control_…` have the same of random steps, at most `iterations` many and as far as the oracle
     accepts them; they are empty where none were taken.
     `rejected_prediction` and `rejected_oracle_label` are of the image after the step that the oracle rejected; -1 where
     it rejected none.
     `latent_shift` is the root mean square of the change in the free latent (of a sparse generator, of what moves).
     `member_…` are what each member of a panel says of `image`, in the order of its `member_names`; empty for another
-    oracle. A label of an oracle that is -1 is none of the classes.
+    oracle. A label of an oracle that is -1 is not one of the classes.
     `fault` is what was not finite where that ended the row: generator, classifier, oracle or gradient.
     `latents` are the free latents of the original and of `image`, where the engine was asked to keep them.
     """

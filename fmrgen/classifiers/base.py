@@ -106,7 +106,7 @@ class GroupedClassifier(nn.Module):
 
 
 def outputs_of_one(logits: object, what: str) -> int:
-    """How many outputs there are in what a classifier returned for one image. Raises UserError for what is none."""
+    """How many outputs there are in what a classifier returned for one image. Raises UserError for anything else."""
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         raise UserError(f"{what}: must return logits of shape [B, K], one image gave {shape}")
@@ -162,7 +162,7 @@ def digests_of(classifier: nn.Module) -> Iterator[str | None]:
 
 
 def left_out_note(answering: nn.Module | None, labels: Labels) -> str | None:
-    """What is to be told of a classifier that knows more classes than there are labels; None where it does not.
+    """A note on a classifier that knows more classes than there are labels; None where it does not.
 
     Where the source's classes are grouped, leaving some out was somebody's choice.
     """

@@ -22,7 +22,7 @@ class Config(ClassifierConfig):
     kind: str = "timm"
     model: str
     pretrained: bool = True
-    checkpoint: str | None = Field(None, description="a file of one's own weights, instead of the pretrained ones")
+    checkpoint: str | None = Field(None, description="a file of your own weights, instead of the pretrained ones")
     model_args: Annotated[dict[str, Any], AfterValidator(shapes_a_network)] = Field(
         {}, description="passed to timm.create_model, for example num_heads"
     )

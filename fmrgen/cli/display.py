@@ -47,7 +47,7 @@ _LISTED = 20  # of what is wrong, printed line by line
 
 def quiet_libraries() -> None:
     """No progress bars and no log of the libraries' own for work of a moment; downloads keep theirs. What fmrgen logs
-    is told by one process of each machine.
+    is printed by one process of each machine.
     """
     import datasets
 
@@ -62,9 +62,9 @@ def quiet_libraries() -> None:
         asking.setLevel(logging.WARNING)  # also while a push lets the client's other loggers tell errors alone
     logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # a card without metadata is no news
     bound_requests()
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # broken or huge images: told where they can't be read
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # broken or huge images are errors where they can't be read
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is raised, and told in one line
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is raised, and printed in one line
     os.environ["TRANSFORMERS_VERBOSITY"] = "critical"  # a model's own words; what goes wrong is raised
     if "transformers" in sys.modules:
         sys.modules["transformers"].utils.logging.set_verbosity(logging.CRITICAL)
@@ -160,7 +160,7 @@ def hub_progress(show: bool) -> Iterator[None]:
     """The bars of the Hub's client where there is a terminal to draw them on, or none."""
     from huggingface_hub.utils import logging
 
-    logging.set_verbosity_error()  # what goes wrong is tried again or raised, and told in one line
+    logging.set_verbosity_error()  # what goes wrong is tried again or raised, and printed in one line
     with nullcontext() if show and sys.stderr.isatty() else no_bars():
         yield
 
@@ -199,7 +199,7 @@ def _console(stderr: bool = False) -> Console:
 
 
 def print_json(outcome: object) -> None:
-    """The outcome for programs: one JSON object, or a list, on stdout; what is no number there is null."""
+    """The outcome for programs: one JSON object, or a list, on stdout; NaN and infinity are null."""
     tree = json.loads(json.dumps(outcome, default=_as_json), parse_constant=lambda name: None)
     print(json.dumps(tree, ensure_ascii=False, indent=1))
 

@@ -32,7 +32,7 @@ def push(
     without_originals: Annotated[
         bool,
         typer.Option(
-            "--without-originals", help="Push what `fmrgen rebuild` needs beside one's own originals, no image."
+            "--without-originals", help="Push what `fmrgen rebuild` needs beside your own originals, no image."
         ),
     ] = False,
     as_json: JsonOption = False,

@@ -1,4 +1,4 @@
-"""A split without images that may not be passed on: what must be added to one's own originals to have them.
+"""A split without images that may not be passed on: what must be added to your own originals to have them.
 
 An image's bytes are laid over a stream that only its own original makes (SHAKE-256 of its pixels at the generator's
 size, and of what the image is: no two images share a stream). Without the original they are noise; with it they are the
@@ -64,7 +64,7 @@ def masked(content: bytes, split: str, column: str, example_id: int, pixels: np.
 
 
 def pixels_sha256(pixels: np.ndarray) -> str:
-    """Of an original's pixels, uint8 [H, W, 3], by which one's own is known."""
+    """Of an original's pixels, uint8 [H, W, 3], which identifies it."""
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
@@ -81,7 +81,7 @@ def deltas_in(root: Path) -> list[tuple[str, str]]:
 def write_delta(paths: SplitPaths, provenance: Provenance, folder: Path, on_rows: Callable[[int], None]) -> None:
     """Writes the delta of a finished split into a folder. Raises UserError where it keeps no originals."""
     if not provenance.recipe.output.keep_original:
-        raise UserError(f"{paths.root}:{paths.name}: keeps no originals, so nothing can be told relative to them")
+        raise UserError(f"{paths.root}:{paths.name}: keeps no originals, so there is nothing to store it relative to")
     files = {}
     for name in provenance.files:
         check_inside(paths.root / name, paths.root)

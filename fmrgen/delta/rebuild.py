@@ -68,7 +68,7 @@ def rebuild(
     on_rows: Callable[[int, int | None], None] = lambda done, of: None,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Summary]:
-    """Makes the splits of a delta whole again, from one's own originals.
+    """Makes the splits of a delta whole again, from your own originals.
 
     Args:
         delta: a folder, or a dataset repo on the Hub, `OWNER/NAME[@REVISION]`.
@@ -127,7 +127,7 @@ def _rebuild(
 
 
 class _Originals:
-    """One's own originals, by id, each proved to be the very one."""
+    """Your own originals, by id, each proved to be the very one."""
 
     def __init__(self, source: Source, size: int) -> None:
         self._source, self._size = source, size

@@ -56,7 +56,7 @@ def _launch(arguments: list[str]) -> int:
         raise UserError(f"process {rank} was killed ({name}); run the same command again to continue") from None
     except SignalException as error:
         sys.stdout.flush()
-        os._exit(128 + error.sigval)  # the processes have told
+        os._exit(128 + error.sigval)  # the processes have printed the error
     return 0
 
 
@@ -86,7 +86,7 @@ def _without(arguments: Sequence[str]) -> list[str]:
 
 
 def unheeded_processes() -> str | None:
-    """What is to be told where accelerate was asked for several processes and has started this one alone."""
+    """A note where accelerate was asked for several processes and has started this one alone."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or "ACCELERATE_MIXED_PRECISION" not in os.environ:
         return None
     words: list[str] = []

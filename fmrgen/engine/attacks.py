@@ -123,7 +123,7 @@ def attack_of_short_form(text: str) -> Attack:
 
 
 def radius(text: str) -> float:
-    """A radius such as `8/255` or `0.03`. Raises UserError for what is none, or no change of a pixel."""
+    """A radius such as `8/255` or `0.03`. Raises UserError for anything else, or for no change of a pixel."""
     over, _, under = text.partition("/")
     try:
         found = float(over) / float(under or 1)

@@ -43,7 +43,7 @@ def check_example(example: Example, size: int) -> None:
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
-    """Raises UserError for labels [B] that are none of the classifier's classes."""
+    """Raises UserError for labels [B] that are not among the classifier's classes."""
     if (highest := int(labels.max())) >= classes:
         raise UserError(f"classifier: answers for {classes} classes, and an example has the label {highest}")
 

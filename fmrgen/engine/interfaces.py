@@ -48,7 +48,7 @@ class Generator(ABC):
         """
 
     def encode_quickly(self, images: "Tensor", labels: "Tensor") -> Latents:
-        """Latents of the shapes that `encode` gives, however poor, for a trial; `encode`, unless that is dear."""
+        """Latents of the shapes that `encode` gives, however poor, for a trial; `encode`, unless that is slow."""
         return self.encode(images, labels)
 
     @abstractmethod
@@ -109,7 +109,7 @@ class Judgement(NamedTuple):
     Attributes:
         probabilities: [B, K]; unless `labels` say otherwise, the highest decides.
         score: [B, K], the oracle's own measure (CLIP: cosine similarity).
-        labels: [B], int64, what it sees, `NONE` where that is none of the labels.
+        labels: [B], int64, what it sees, `NONE` where that is not one of the labels.
         members: of a panel the judgement of each member, by its name.
     """
 

@@ -56,7 +56,7 @@ class Models:
         self.forward = torch.compile(self._forward, **mode) if options.compile else self._forward
 
     def attacked(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> Tensor:
-        """The images that are encoded in the place of originals: after the attack they start with, if there is one."""
+        """The images that are encoded instead of originals: after the attack they start with, if there is one."""
         if self.attack is None:
             return images
         self.running = "classifier"

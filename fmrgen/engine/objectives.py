@@ -27,7 +27,7 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
 
     Cross-entropy is softplus of it, and its gradient this one's times 1 - p_y, which float32 rounds to nothing where a
     classifier is sure: it would then look robust. This gradient has the same direction and does not fade. Its
-    direction still hangs on the temperature, which weighs the other classes against each other.
+    direction still depends on the temperature, which weighs the other classes against each other.
 
     Args:
         logits: [B, K], K at least 2.

@@ -31,8 +31,8 @@ class PerturbOptions:
     objective: Literal["margin", "cross_entropy"] = field(
         default="margin",
         metadata={
-            "description": "what a step climbs: the best other class's lead over the true one, which does not hang on "
-            "the logits' temperature, or the cross-entropy",
+            "description": "what a step climbs: the best other class's lead over the true one, which does not depend "
+            "on the logits' temperature, or the cross-entropy",
         },
     )
     start: Literal["none", "fgsm", "pgd"] = field(
@@ -65,7 +65,7 @@ class PerturbOptions:
     control: int | Literal["auto"] = field(
         default="auto",
         metadata={
-            "description": "rows of which as many steps of chance are taken beside, the classifier unasked; auto: 64, "
+            "description": "rows of which as many random steps are taken beside, the classifier unasked; auto: 64, "
             "at most 8 % of the rows, and none of fewer than 200"
         },
     )
@@ -115,7 +115,7 @@ class PerturbOptions:
         return self.update != "random" and not self.reencode
 
     def is_controlled(self, position: int, examples: int) -> bool:
-        """Whether steps of chance are taken too of the example at a position of so many; they lie evenly over all."""
+        """Whether random steps are taken too of the example at a position of so many; they lie evenly over all."""
         if self.control == "auto":
             enough = self.can_be_controlled and examples >= _FEWEST_CONTROLLED
             rows = min(_CONTROLS, examples * _CONTROLS_PERCENT // 100) if enough else 0
@@ -125,7 +125,7 @@ class PerturbOptions:
 
 
 def _check_type(name: str, value: object, kind: Any) -> None:
-    """Raises ValueError for a value that is not of the type `kind`; a word near one that is known is told."""
+    """Raises ValueError for a value that is not of the type `kind`; the message names the nearest known word."""
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise ValueError(unknown_message(f"{name} {value!r}", value, get_args(kind)))

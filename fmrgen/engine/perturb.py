@@ -47,7 +47,7 @@ def perturb(
     `options.slots` images are in flight; a slot whose image ends takes the next example at once. One pass decodes all
     slots, rounds to 8 bits, judges and classifies those very images, and moves the latents one step up the gradient of
     the objective. A row's result depends on neither its neighbours nor their number. Of a controlled example the row is
-    made twice, in one slot: the steps that follow its own, at most as many, go in a direction of chance. Where a GPU's
+    made twice, in one slot: the steps that follow its own, at most as many, go in a random direction. Where a GPU's
     memory runs out, the slots are halved and nothing is lost.
 
     Args:

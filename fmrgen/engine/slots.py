@@ -89,7 +89,7 @@ def new_rows(
             rows[_OF_STEPS[name]] = values.new_zeros(count, budget + 1)
     rows["accepted"] = torch.zeros(count, dtype=torch.int64, device=device)
     rows["budget"] = torch.full_like(rows["accepted"], budget)
-    rows["controlled"] = torch.tensor(controlled, device=device)  # steps of chance are to follow
+    rows["controlled"] = torch.tensor(controlled, device=device)  # random steps are to follow
     rows["by_chance"] = torch.zeros_like(rows["controlled"])  # and these they are
     rows["first_pass"] = torch.ones(count, dtype=torch.bool, device=device)  # not decoded yet: pass 0
     rows["gradient_only"] = torch.ones(count, dtype=torch.bool, device=device)  # decoded for its gradient, not judged
@@ -107,7 +107,7 @@ class Slots:
         self.occupied = [False] * size
         self.rows: dict[str, Tensor] = {}
         self.waiting: list[Rows] = []  # encoded, or in flight when memory ran out
-        self.guided: dict[int, Perturbed] = {}  # what came of rows whose steps are now those of chance, by id
+        self.guided: dict[int, Perturbed] = {}  # what came of rows whose steps are now random, by id
 
     def __getitem__(self, name: str) -> Tensor:
         return self.rows[name]
@@ -152,7 +152,7 @@ class Slots:
             self._keep(sorted(range(self.size), key=lambda slot: not self.occupied[slot])[:size])
 
     def halve(self) -> None:
-        """Half the slots, for want of memory; what was in the others waits."""
+        """Half the slots, where memory is short; what was in the others waits."""
         half = self.size // 2
         if given_up := [slot for slot in range(half, self.size) if self.occupied[slot]]:
             self.waiting.append({name: values[given_up] for name, values in self.rows.items()})
@@ -229,10 +229,8 @@ class Slots:
     def move(
         self, direction: Tensor, step_size: float, moving: Tensor, project: Callable[[Latents, Tensor], Tensor]
     ) -> None:
-        """Moves the latents of the rows `moving` [S] one step in their `direction` [S, …], or in that of chance, on a
-        first step from a start of chance.
-
-        Then they are put where `project` has them, which is told where they began.
+        """Moves the latents of the rows `moving` [S] one step in their `direction` [S, …], or in a random one, a
+        first step with start noise. Then `project` puts them where they belong, given the latents that they began with.
         """
         if "random_signs" in self.rows:
             direction = torch.where(as_column(self["by_chance"], direction), self["random_signs"], direction)
@@ -248,7 +246,7 @@ class Slots:
         return [slot for slot in range(self.size) if self.occupied[slot] and ends[slot] is None]
 
     def pop_finished(self, ends: list[StopReason | None]) -> Iterator[Perturbed]:
-        """The finished rows; their slots are empty afterwards, but for those that now take steps of chance."""
+        """The finished rows; their slots are empty afterwards, but for those that now take random steps."""
         done = [(slot, reason) for slot, reason in enumerate(ends) if reason is not None]
         if not done:
             return

@@ -91,7 +91,7 @@ class Random(Update):
 
 
 def _unless_zero(values: Tensor) -> Tensor:
-    """The values to divide by: 1 in the place of zeros."""
+    """The values to divide by: 1 instead of zeros."""
     return values.where(values > 0, 1.0)
 
 

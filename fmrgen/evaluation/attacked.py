@@ -58,7 +58,7 @@ class _Attacked(nn.Module):
     """A classifier, asked of images that were first attacked away from its own answers.
 
     An image that it gets right is so attacked away from its label; what is said of the others is not to be counted. The
-    random start of an image hangs on its pixels, and on no other image.
+    random start of an image depends on its pixels, and on no other image.
     """
 
     def __init__(self, classifier: nn.Module, attack: Attack) -> None:

@@ -222,8 +222,8 @@ def _corrected(
 
 
 def _share(value: float, error: float, tosses: float) -> Estimate:
-    """In percent, from 0 to 100. At an end of these, where errors may be small for want of others, the interval is at
-    least Wilson's of so many coin tosses.
+    """In percent, from 0 to 100. At an end of these, where an error of 0 may be luck, the interval is at least that of
+    so many coin tosses (Wilson).
     """
     none, every = most_unseen(tosses) / 100, wilson(tosses, tosses)[0] / 100
     if value <= _ROUNDING:

@@ -189,7 +189,7 @@ def judge_figures(
 
 
 def chance_line(judge: str, originals_right: Estimate | None, classes: int) -> str | None:
-    """That what a judge says can't be told from guesses, by the originals; None where it can."""
+    """A line where a judge's answers on the originals look like guesses; else None."""
     chance = 100 / classes
     if originals_right is None or originals_right.low is None or originals_right.low > chance:
         return None

@@ -72,7 +72,7 @@ def _numbers_of(said: np.ndarray, all_said: np.ndarray, unasked: int | None = No
 
 
 def _coefficient(counts: np.ndarray, disagreement: _Disagreement) -> Estimate | None:
-    """1 less the disagreement by that of chance, with percentiles of resamples.
+    """1 less the disagreement over the one expected by chance, with percentiles of resamples.
 
     Where all of these are the same, as many images may be otherwise as Wilson's interval leaves where none is.
     """

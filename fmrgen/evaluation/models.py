@@ -17,7 +17,7 @@ from fmrgen.storage.open import OpenedSplit, reading
 
 
 def named_model(name: str, given: AnyClassifier, device: torch.device) -> NamedClassifier:
-    """A classifier on its device, in evaluation mode. Raises UserError for what is none."""
+    """A classifier on its device, in evaluation mode. Raises UserError for anything else."""
     section = classifier_section(given) if isinstance(given, str | Mapping) else given
     if isinstance(section, nn.Module):
         return NamedClassifier(name, section.to(device).eval(), None)

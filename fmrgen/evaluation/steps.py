@@ -74,7 +74,7 @@ def step_figures(
         columns: of a split, [N] each, under its columns' names; lists of steps as arrays of lists.
         budget: of the split.
         classes: how many labels there are.
-        own_threshold: the `min_probability` that the split was made with; only stricter ones can be told.
+        own_threshold: the `min_probability` that the split was made with; only stricter ones are known.
 
     Returns:
         None where the split keeps no steps, or not one for each iteration and the reconstruction.

@@ -142,7 +142,7 @@ class SplitRows:
         feature = self.opened.features[name]
         names = feature.names if isinstance(feature, ClassLabel) else None
         if names and not all(value is None or 0 <= value < len(names) for value in values):
-            raise UserError(f"{self.opened.name}: a {name} is none of {', '.join(names)}")
+            raise UserError(f"{self.opened.name}: a {name} is not one of {', '.join(names)}")
         words = [names[value] if names and isinstance(value, int) else str(value) for value in values]
         return np.array(words, dtype=np.str_)
 

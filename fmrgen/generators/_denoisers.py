@@ -71,7 +71,7 @@ class Diffusion(Denoiser):
     ) -> None:
         super().__init__(image_size, kept, unet.config.num_class_embeds)
         self.unet, self.refinements = unet, refinements
-        self.levels, self.times = levels, times  # cumulative alphas, from none on; what the network is told at each
+        self.levels, self.times = levels, times  # cumulative alphas, from none on; the times that the network gets
 
     def noised(self, images: Tensor, labels: Tensor | None) -> Tensor:
         x = images
@@ -139,9 +139,9 @@ class OneStep(Denoiser):
     ) -> None:
         super().__init__(image_size, kept, None)
         self.vae, self.unet = vae, unet
-        self.guidance = guidance  # [1, D], what a latent consistency model is told of it
+        self.guidance = guidance  # [1, D], its embedding for a latent consistency model
         self.prompt = prompt  # [1, L, D], what the text encoder made of it
-        self.time, self.level = time, level  # what the network is told, and the cumulative alpha there
+        self.time, self.level = time, level  # the time that the network gets, and the cumulative alpha there
 
     def noised(self, images: Tensor, labels: Tensor | None) -> Tensor:
         latents: Tensor = self.vae.encode(images).latent_dist.mode() * self.vae.config.scaling_factor

@@ -16,7 +16,7 @@ from fmrgen.weights.pretrained import local_file
 def masked(generator: Generator, reference: str, blank: Tensor) -> "MaskedGenerator":
     """`generator` with the mask file `reference`, tried on the image `blank` [1, 3, H, W].
 
-    Raises UserError where the file is no mask, or one for latents of another shape.
+    Raises UserError where the file is not a mask, or one for latents of another shape.
     """
     mask, metadata = read_mask_file(local_file(reference, "generator.mask"), f"generator.mask: {reference}")
     if metadata.get("generator_sha256") not in (None, weights_sha256(generator)):

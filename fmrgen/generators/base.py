@@ -30,7 +30,7 @@ def on_shell(free: "Tensor", start: "Tensor") -> "Tensor":
 
 
 def mask_of(config: ComponentConfig) -> str | None:
-    """The mask of a generator's config; None where it has none, or is of anyone's own making."""
+    """The mask of a generator's config; None where it has none, or is not built in."""
     return config.mask if isinstance(config, GeneratorConfig) else None
 
 
@@ -53,7 +53,7 @@ def check_image_size(image_size: int, factor: int) -> None:
 
 
 def check_class(labels: "Tensor", classes: int | None) -> None:
-    """Raises UserError where one of `labels` [B] is none of a network's `classes` (None for one that knows none)."""
+    """Raises UserError where one of `labels` [B] is not one of a network's `classes` (None for one that knows none)."""
     if classes is not None and int(labels.max()) >= classes:
         raise UserError(
             f"generator: its network knows {classes} classes, and an example has the label {int(labels.max())}"

@@ -62,7 +62,7 @@ class Config(GeneratorConfig):
     qkv_order: Literal["head_qkv", "qkv_head"] | None = Field(None, description="of the rows of qkv; new: qkv_head")
     noise_schedule: Literal["linear", "cosine"] | None = None
     training_steps: int | None = Field(None, ge=10, le=100_000)
-    rescale_times: bool | None = Field(None, description="whether the network is told times as if there were 1,000")
+    rescale_times: bool | None = Field(None, description="whether the network gets times as if there were 1,000")
     start: float = Field(0.2, gt=0, le=1, description="the time to which images are noised, as a share of all")
     steps: int = Field(4, ge=1, le=1000, description="passes of the network from there back to an image")
     refinements: int = Field(3, ge=0, le=100, description="of each step of the inversion")
@@ -87,7 +87,7 @@ class Config(GeneratorConfig):
         Args:
             unet: from x_t [B, 3, H, W] and times [B] to the noise in x_t.
             alphas: the share of the signal that is left at each training step, [T].
-            rescale: whether the network is told times as if there were 1,000.
+            rescale: whether the network gets times as if there were 1,000.
         """
         from fmrgen.generators._denoisers import Diffusion, Kept
 

@@ -25,7 +25,7 @@ class Config(GeneratorConfig):
     model: str
     revision: Revision = None
     prompt: str = ""
-    guidance: float = Field(8.5, ge=1, description="the scale that latent consistency models are told; others are not")
+    guidance: float = Field(8.5, ge=1, description="the guidance scale, of latent consistency models alone")
     start: float = Field(0.2, gt=0, le=1, description="the time to which latents are noised, as a share of all")
     shell: bool = Field(True, description="after each step, scale the noised latent to the length that it began with")
     residual: bool = Field(True, description="add what the way back loses, so that an unmoved image is exact")

@@ -44,7 +44,7 @@ class HubClient:
     """The Hub, as it is asked about one repo.
 
     All that is asked is asked again, a bounded number of times, where the Hub is busy, fails or can't be reached;
-    `on_wait` is told so in a line. What it refuses for good is a UserError that never holds the token.
+    `on_wait` is called with a line. What it refuses for good is a UserError that never holds the token.
 
     Attributes:
         name: of the repo.
@@ -224,7 +224,7 @@ def _status(error: BaseException) -> int | None:
 
 @contextmanager
 def upload_errors(name: str) -> Iterator[None]:
-    """Makes what the client throws while it sends, and what is no answer of the Hub's, one that can be told."""
+    """Turns errors of an upload, also those that are not answers of the Hub, into UserErrors."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the Hub's advice on metadata that others wrote

@@ -62,7 +62,7 @@ def no_bars() -> Iterator[None]:
 
 
 def checked_commit(sha: Any, repo: str) -> str:
-    """The commit that a Hub says a repo is at. Raises UserError for what is none: it becomes the name of files here."""
+    """The commit that a Hub says a repo is at, and files here are called by. Raises UserError for anything else."""
     if not isinstance(sha, str) or not re.fullmatch(r"[0-9a-f]{40}", sha):
         raise UserError(f"{repo}: the Hub gave a broken answer: {str(sha)[:80]!r} is not a commit")
     return sha

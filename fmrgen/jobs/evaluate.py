@@ -71,7 +71,7 @@ def evaluate(
         batch_size: images that a classifier gets at once.
         shown: about so many rows of each split are kept for a gallery.
         progress: show a bar for each split.
-        on_rows: called in the place of the bars, with (split, rows done, rows in all or None), on the first process.
+        on_rows: replaces the bars; called with (split, rows done, rows in all or None), on the first process.
 
     Returns:
         Figures in percent, predictions by row, and samples.

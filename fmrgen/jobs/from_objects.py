@@ -67,7 +67,7 @@ def generate(
         split: names the classifier there; by default its class.
         part: `(i, n)` makes the i-th of n parts, for `fmrgen.merge`.
         progress: show a bar.
-        on_note: told, in a line, what was found or is left to do; by default it is printed.
+        on_note: called with a line on what was found or is left to do; by default it is printed.
         **options: of `fmrgen.PerturbOptions`: budget, step_size, and so on.
 
     Returns:
@@ -147,8 +147,8 @@ def _with_parts(
 
 
 def _names_of_outputs(source: Any, classifier: AnyClassifier | None, image_size: int | None) -> list[str]:
-    """What a network calls its classes, or their numbers: what labels mean that nobody names. None where it can't be
-    told."""
+    """What a network calls its classes, or their numbers: what labels mean that nobody names. None where that is
+    unknown."""
     if not isinstance(classifier, nn.Module):
         return []
     size = image_size or _size_of_first(SourceInMemory.of(source))

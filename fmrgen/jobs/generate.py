@@ -60,9 +60,9 @@ def make_split(
         output: the dataset folder, the same for all processes; made if need be.
         part: `(i, n)` makes the i-th of n parts, on a machine that does not see the others' folder; `fmrgen.merge`
             makes one split of them.
-        on_progress: told how far the job is, over all processes.
-        on_start: told, in a line, what the job runs on, and how much of it is there.
-        on_note: told, in a line, what was found or is left to do.
+        on_progress: called with how far the job is, over all processes.
+        on_start: called with a line on what the job runs on, and how much of it is there.
+        on_note: called with a line on what was found or is left to do.
 
     Returns:
         The split's figures; of a part, those of the rows that are in its folder.
@@ -189,7 +189,7 @@ class _Job:
     def perturb_shards(self) -> None:
         """Perturbs all shards that can be taken.
 
-        A source that fails is told when the images before it are through and the shards that they complete are written.
+        A source that fails is an error only when the images before it are through and their shards are written.
         """
         _, classifier, generator, oracle = self.components
         rows = perturb(
@@ -289,7 +289,7 @@ class _Job:
 def _kept_encodings(
     recipe: Recipe, components: Components, provenance: Provenance, device: torch.device
 ) -> KeptEncodings | None:
-    """Cached encodings, if encoding is slow and all that they depend on can be told: others' code may read anything."""
+    """Cached encodings, if encoding is slow and all that they depend on is known: others' code may read anything."""
     weights = provenance.weights_sha256.generator
     if not components.generator.encode_is_dear or weights is None or runs_code_of_others(recipe.generator):
         return None

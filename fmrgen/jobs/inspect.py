@@ -74,7 +74,7 @@ class Inspection:
         lpips, rfid: perceptual distances of plain reconstructions to originals, where they can be had.
         spectrum: of what the recipe's own step changes in valid rows; None where it changes nothing.
         cost: of a pass of one image.
-        guided: the figures of the recipe's own step, with as many steps of chance beside.
+        guided: the figures of the recipe's own step, with as many random steps beside.
         slopes: the classifier's slope along its gradient to what that says, on plain reconstructions and on images that
             steps have led to (`fmrgen.jobs.slope`): 1 of a gradient of its own.
         warnings: what is wrong, each with its cure.
@@ -121,7 +121,7 @@ def inspect(
         recipe: of the job; nothing is written.
         images: how many, taken evenly from the whole source.
         download: fetch the weights of perceptual distances, if they are not on this machine.
-        on_trial: told of each step that is tried.
+        on_trial: called with each step that is tried.
 
     Returns:
         What was found, with a warning and its cure for whatever does not look right.

@@ -148,7 +148,7 @@ def claimed_alone(
 
 
 def record_run(paths: SplitPaths, ended: Run) -> None:
-    """Puts what a run has done in the place of its begin."""
+    """Replaces the record of a run's start by that of its end."""
     with held(paths.lock):
         provenance = read_provenance(paths)
         runs = [ended if run.id == ended.id else run for run in provenance.runs]
@@ -210,7 +210,7 @@ def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | N
 
 
 def nonfinite_error(images: int, faults: Counter[str | None]) -> UserError:
-    """The error of a job in which all of `images` images ended for want of numbers; `faults` counts what was none."""
+    """The error of a job whose `images` images all ended in NaN or infinite values; `faults` counts where."""
     part = next((part for part, _ in faults.most_common() if part), None)
     which = part if part in ("generator", "classifier", "oracle") else "generator or classifier"
     what = "no finite gradient" if part == "gradient" else "NaN" if part else "no finite output or gradient"

@@ -72,7 +72,7 @@ def verify(
 
     Args:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
-        classifier: in the place of the recipe's, where that was an object in memory; its weights must be the same.
+        classifier: instead of the recipe's, where that was an object in memory; its weights must be the same.
         oracle: likewise.
         trust: let the recipe, which may be a stranger's, run the code and read the files and addresses that it names.
         device: of the models; a GPU where there is one.

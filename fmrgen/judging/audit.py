@@ -80,7 +80,7 @@ class Audit:
         return [path for name in self.raters if (path := table_path(self.audited.paths, name)).exists()]
 
     def cautions(self) -> list[str]:
-        """A line for each rater whose answers can't be told from guesses."""
+        """A line for each rater whose answers look like guesses."""
         lines = (chance_line(name, rater.originals_right, len(self.names)) for name, rater in self.raters.items())
         return [line for line in lines if line is not None]
 
@@ -104,7 +104,7 @@ class Audit:
         write_atomically(path, audit_page(content).encode())
 
     def take(self, path: Path) -> tuple[str, int]:
-        """Takes the answers in a file that the exported page gave in the place of those that there are of its rater;
+        """Takes the answers in a file that the exported page gave; they replace those that there are of its rater;
         returns whose they are, and how many.
 
         Raises UserError, and takes none, where one of them is no answer, they are fewer than there are already, not to
@@ -133,7 +133,7 @@ def _read_answers(path: Path) -> dict[str, Any]:
         with open_plain(path) as file:
             return parse_json(file.read(_LARGEST_ANSWERS), str(path))
     except (OSError, UserError) as error:
-        raise UserError(f"{path}: is no file of answers; save one from the exported page") from error
+        raise UserError(f"{path}: is not a file of answers; save one from the exported page") from error
 
 
 def _columns(opened: OpenedSplit) -> dict[str, np.ndarray]:

@@ -91,7 +91,7 @@ def judge(
             words for them.
         batch_size: images that an oracle gets at once.
         progress: show a bar for each judge.
-        on_rows: called in the place of the bars, with (judge, rows done, rows in all), on the first process.
+        on_rows: replaces the bars; called with (judge, rows done, rows in all), on the first process.
         on_wait: called with a line when the Hub makes one wait.
 
     Returns:

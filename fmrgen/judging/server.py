@@ -1,4 +1,4 @@
-"""The page on which people name images: a small server, for this machine alone unless told otherwise."""
+"""The page on which people name images: a small server, for this machine alone unless --host says otherwise."""
 
 import json
 import secrets

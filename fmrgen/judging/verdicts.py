@@ -31,7 +31,7 @@ _MOST_SECONDS = 1e9
 
 
 class NotAskedError(UserError):
-    """An answer that can't be taken now, or a last one that is none."""
+    """An answer that can't be taken now, or is invalid."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Rater:
             return len(self.answers)
 
     def take(self, answers: Sequence[tuple[int, float | None]]) -> int:
-        """Takes all answers (label, seconds) to the first tasks in the place of those that there are, or none of them;
+        """Takes all answers (label, seconds) to the first tasks, which replace those that there are, or none of them;
         returns how many there are.
 
         Raises UserError where they are fewer than those, or more than there are tasks.
@@ -171,7 +171,7 @@ def parse_answer(answer: Any, classes: int) -> tuple[int, float | None]:
     """The label of an answer in JSON, and the seconds that it took. Raises UserError where it is none."""
     label, seconds = (answer.get(name) if isinstance(answer, dict) else None for name in ("label", "seconds"))
     if type(label) is not int or not UNSURE <= label < classes:  # to isinstance, True is one
-        raise UserError(f"label {label!r:.40} is none of the classes")
+        raise UserError(f"label {label!r:.40} is not one of the classes")
     if seconds is not None and (type(seconds) not in (int, float) or not 0 <= seconds < _MOST_SECONDS):
-        raise UserError(f"{seconds!r:.40} is no number of seconds")
+        raise UserError(f"{seconds!r:.40} is not a number of seconds")
     return label, None if seconds is None else float(seconds)

@@ -77,12 +77,12 @@ def masking_caution(summary: Summary) -> str | None:
         return (
             f"the first step raised the loss in {_of(summary.first_steps_up)} of the valid rows, and guided steps "
             f"climbed higher than random ones in {_of(summary.ahead_of_random)} of the controls: along a gradient that "
-            "shows the way they do in nearly all, in a direction of chance in half. The classifier's gradient is "
+            "shows the way they do in nearly all, a random one in half. The classifier's gradient is "
             "masked, and FMR no sign of robustness (docs: evaluation, Gradient masking)"
         )
     if _is_like_chance(summary):
         return (
-            f"guided steps are not told from random ones: FMR differs by {summary.guided_less_random} points, and "
+            f"guided steps do no better than random ones: FMR differs by {summary.guided_less_random} points, and "
             f"they climb higher in {_of(summary.ahead_of_random)} of the controls; take more of these "
             f"({option('perturb.control')}), or the gradient is masked"
         )
@@ -132,7 +132,7 @@ def is_at_chance(label: np.ndarray, prediction: np.ndarray, classes: int) -> boo
 def has_masked_gradient(summary: Summary) -> bool:
     """Whether steps climbed so seldom that the gradient can't have shown the way (gradient masking, Athalye 2018).
 
-    A step along a gradient raises the loss of nearly every image, one in a direction of chance of about half; and as
+    A step along a gradient raises the loss of nearly every image, a random one of about half; and as
     many steps climb higher along a gradient than by chance. Between the two lies the bound, at 80 %: honest networks
     have 91 to 100 %, also quantised and rippled ones, and networks that hand over another gradient than their own 45 to
     63 %. It holds for guided steps alone, and for splits that start from the plain reconstruction.
@@ -142,7 +142,7 @@ def has_masked_gradient(summary: Summary) -> bool:
 
 
 def _is_like_chance(summary: Summary) -> bool:
-    """Whether the controls tell guided steps from those of chance neither by accuracy nor by how far they climb."""
+    """Whether the controls tell guided steps from random ones neither by accuracy nor by how far they climb."""
     less, ahead = summary.guided_less_random, summary.ahead_of_random
     if less is None or ahead is None or less.low is None or less.high is None or ahead.low is None:
         return False

@@ -118,7 +118,7 @@ class _Rows:
 
     @cached_property
     def _controls(self) -> list[tuple[int, int]]:
-        """The valid rows of which steps of chance were taken, and how many of them the oracle accepted: one at least.
+        """The valid rows of which random steps were taken, and how many of them the oracle accepted: one at least.
 
         Anyone may have written them: what does not fit together is passed over.
         """
@@ -133,7 +133,7 @@ class _Rows:
         ]
 
     def guided_less_random(self) -> Estimate | None:
-        """PA after guided steps less that after steps of chance, of the same rows, in percent of SA."""
+        """PA after guided steps less that after random steps, of the same rows, in percent of SA."""
         guided, original = self.right("prediction"), self.right("original_prediction")
         if guided is None or original is None or not original.any() or not self._controls:
             return None
@@ -142,7 +142,7 @@ class _Rows:
         return paired_difference(guided[rows], by_chance, float(original.mean()))
 
     def share_ahead_of_random(self) -> Estimate | None:
-        """Of the same rows, those where as many guided steps climbed higher than the steps of chance."""
+        """Of the same rows, those where as many guided steps climbed higher than the random steps."""
         guided, by_chance = self._values.get("step_objectives"), self._values.get("control_objectives")
         if guided is None or by_chance is None:
             return None
@@ -180,7 +180,7 @@ OWN_COLUMNS = tuple(
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of `Summary`, and how it is told wherever it is shown.
+    """A figure of `Summary`, and how it is shown.
 
     Attributes:
         name: in tables.
@@ -351,7 +351,7 @@ class Summary:
     guided_less_random: Estimate | None = _metric(
         "guided – random",
         "FMR of guided steps – of random ones",
-        "the same of some rows after guided steps and after at most as many in a direction of chance: what the "
+        "the same of some rows after guided steps and after at most as many random ones: what the "
         "gradient does, without what any steps do",
         lambda rows: rows.guided_less_random(),
         unit=" points",
@@ -359,7 +359,7 @@ class Summary:
     ahead_of_random: Estimate | None = _metric(
         "ahead",
         "rows whose guided steps climbed higher than random ones",
-        "of these rows, those in which guided steps raised the loss further than as many in a direction of chance",
+        "of these rows, those in which guided steps raised the loss further than as many random ones",
         lambda rows: rows.share_ahead_of_random(),
     )
     falls_with_oracle: Estimate | None = _metric(

@@ -28,7 +28,7 @@ class Config(OracleConfig):
     rule: Rule = Field(
         "mean",
         description="mean: the highest mean probability decides; majority: what more than half of them see; "
-        "unanimous: what all see; else it is none of the classes",
+        "unanimous: what all see; else it is not one of the classes",
     )
     weights: list[Annotated[float, Field(gt=0)]] | None = Field(None, description="of the members; alike by default")
     names: list[str] | None = Field(None, description="of the members, in rows and tables; by default by their models")

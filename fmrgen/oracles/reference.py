@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_TOGETHER = 16  # originals whose features are found at once, always filled: a row's must not hang on their number
+_TOGETHER = 16  # originals whose features are found at once, always filled: a row's must not depend on their number
 
 
 class Config(OracleConfig):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LETTERS = string.ascii_uppercase
-_NEVER = 1e-12  # the least probability whose logarithm is told
+_NEVER = 1e-12  # the least probability whose logarithm is reported
 
 
 class Config(OracleConfig):
@@ -103,7 +103,7 @@ class VlmOracle(Oracle):
         if self._letter_ids is None:
             raise UserError("oracle: does not know its labels yet; call set_labels(fmrgen.Labels(names)) first")
         options = self._options(images, originals)
-        found = torch.zeros(len(images), len(self._names) + 1, device=images.device)  # the last is none of them
+        found = torch.zeros(len(images), len(self._names) + 1, device=images.device)  # the last is for no class
         for start in range(0, len(images), self.config.batch):
             rows = list(range(start, min(start + self.config.batch, len(images))))
             filled = rows + rows[-1:] * (self.config.batch - len(rows))

@@ -16,7 +16,7 @@ OnRows = Callable[[str, int, int | None], None]
 
 @contextmanager
 def image_bars(show: bool) -> Iterator[OnRows]:
-    """A bar in images for each thing that is told of, drawn by the first process from its first news on."""
+    """A bar in images for each thing that reports progress, drawn by the first process from its first news on."""
     bars: dict[str, Any] = {}
 
     def update(what: str, done: int, total: int | None) -> None:

@@ -34,7 +34,7 @@ class Progress:
     row: Perturbed | None = None
 
     def figures(self, seconds: float) -> dict[str, float | None]:
-        """What is to be told of it, `seconds` after its first news; rates in percent, None where nothing is known."""
+        """Its figures for a progress line, `seconds` after its first report; rates in percent, None if unknown."""
         made = self.done - self.resumed
         rate = made / seconds if seconds and made else None
         return {

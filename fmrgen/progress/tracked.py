@@ -1,4 +1,4 @@
-"""What trackers are told of a job that makes a split: its figures now and then, and a few images."""
+"""What trackers get from a job that makes a split: its figures now and then, and a few images."""
 
 import time
 

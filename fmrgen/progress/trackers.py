@@ -62,7 +62,7 @@ def tracking(
         names: of accelerate's trackers.
         config: what the job does, to be shown beside its figures.
         folder: where trackers keep what is on this machine.
-        on_note: told, in a line, what became of a tracker that failed.
+        on_note: called with a line on a tracker that failed.
 
     Yields:
         What takes the figures.

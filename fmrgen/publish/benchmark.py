@@ -28,7 +28,7 @@ def write_benchmark(root: Path, repo: str) -> None:
         repo: what the dataset is called on the Hub.
 
     Raises:
-        BenchmarkError: there is an `eval.yaml` that is none.
+        BenchmarkError: there is an invalid `eval.yaml`.
     """
     path = root / BENCHMARK
     existing = _read(path, f"{repo}: {BENCHMARK}")

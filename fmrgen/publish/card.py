@@ -146,7 +146,7 @@ class _CardSplit:
 
     def bibtex(self, repo: str) -> str:
         """The entry to cite this very split by."""
-        # Runs are told by whoever made the split: only what looks like a year or a version is repeated.
+        # Runs are as the maker of the split wrote them: only what looks like a year or a version is repeated.
         runs = self.provenance.runs
         started = [run.started[:4] for run in runs if re.match(r"\d{4}-", run.started)]
         known = [run.versions.get("fmrgen", "") for run in runs if run.versions]

@@ -39,7 +39,7 @@ class Components(NamedTuple):
     oracle: Oracle
 
     def notes(self) -> list[str]:
-        """What is to be told of them: a classifier, the tested one or an oracle's, that knows more classes than there
+        """Notes on them: a classifier, the tested one or an oracle's, that knows more classes than there
         are labels; a tested one that gives probabilities instead of logits."""
         members = dict(zip(self.oracle.member_names, getattr(self.oracle, "oracles", ()), strict=False))
         oracles = {"oracle": self.oracle} | {f"oracle {name}": member for name, member in members.items()}
@@ -152,7 +152,7 @@ def gives_probabilities(classifier: nn.Module, image_size: int) -> bool:
 
 @torch.no_grad()
 def _check_independence(ask: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor, what: str) -> None:
-    """Raises UserError where the answer [K] for an image hangs on those beside it, on chance, or on earlier ones.
+    """Raises UserError where the answer [K] for an image depends on those beside it, on chance, or on earlier ones.
 
     A split is made in batches of its own making: such answers would be true of no image. `image` [1, 3, H, W] and one
     of noise are asked of in two orders, in dark and in bright company, twice.
@@ -227,7 +227,7 @@ def component_errors(section: str, image: torch.Tensor) -> Iterator[None]:
 
 @torch.no_grad()
 def _check_rows_apart(generator: Generator, latents: Latents) -> None:
-    """Raises UserError where what is decoded from the latents [1, …] hangs on those beside them, or on chance: a row
+    """Raises UserError where what is decoded from the latents [1, …] depends on those beside them, or on chance: a row
     would then be another with other slots, and `verify`, which judges stored images alone, could not tell."""
     noise = torch.randn(latents.free.shape, generator=torch.Generator().manual_seed(0)).to(latents.free)
     fixed = None if latents.fixed is None else torch.cat([latents.fixed, latents.fixed])

@@ -87,7 +87,7 @@ def _differs(key: str, base: dict[str, Any], changes: dict[str, Any]) -> bool:
 
 
 def changes_of(overrides: Sequence[str]) -> dict[str, Any]:
-    """What `section.key=value` changes, laid over each other. Raises UserError for what is none."""
+    """What `section.key=value` changes, laid over each other. Raises UserError for anything else."""
     changes: dict[str, Any] = {}
     for override in overrides:
         changes = merged(changes, _parse_override(override))

@@ -1,4 +1,4 @@
-"""The recipe of fixed sets; it brings no torch, so that a mistake in one is told at once."""
+"""The recipe of fixed sets; it brings no torch, so that a mistake in one is an error at once."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -36,7 +36,7 @@ class FixedSets(StrictConfig):
         return self
 
     def sources(self, name: str) -> dict[tuple[str, int | None], SourceConfig]:
-        """The source of each set and severity; None is no severity. Raises UserError for one that is none."""
+        """The source of each set and severity, None if the set has none. Raises UserError for an invalid one."""
         found: dict[tuple[str, int | None], SourceConfig] = {}
         severities: list[int | None] = [*self.severities] or [None]
         for of_set in self.sets or [name]:

@@ -220,7 +220,7 @@ def parse_classifier(text: str) -> tuple[str, ComponentConfig]:
         Its name and its config; `config.build(device)` makes the network.
 
     Raises:
-        UserError: it is none of these, or names a file that is not there.
+        UserError: it is something else, or names a file that is not there.
     """
     name, reference = _name_and_reference(text)
     check_no_weights(reference)
@@ -297,7 +297,7 @@ def parse_oracle(text: str) -> tuple[str, ComponentConfig]:
         Its name and its config; `config.build(device)` makes the oracle.
 
     Raises:
-        UserError: it is none of these, or names a file that is not there.
+        UserError: it is something else, or names a file that is not there.
     """
     name, reference = _name_and_reference(text)
     if reference.lstrip().startswith("{"):
@@ -328,7 +328,7 @@ def load_fixed_sets(texts: Sequence[str]) -> "dict[str, FixedSets]":
         Them, every key known and checked.
 
     Raises:
-        UserError: one is none of these, or two have one name.
+        UserError: one is something else, or two have one name.
     """
     from fmrgen.recipe.fixed_sets import FixedSets
 
@@ -343,7 +343,7 @@ def load_fixed_sets(texts: Sequence[str]) -> "dict[str, FixedSets]":
         if name in found:
             raise UserError(f"{option('fixed', 'fixed')}: two sets are called {name}; give one another name, NAME=…")
         found[name] = validate(FixedSets, tree, reference)
-        found[name].sources(name)  # a mistake in a source is told now
+        found[name].sources(name)  # a mistake in a source is an error now
     return found
 
 

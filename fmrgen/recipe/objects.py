@@ -42,7 +42,7 @@ def load_classifier(reference: str, device: torch.device | str = "cpu") -> nn.Mo
         are of, or None.
 
     Raises:
-        UserError: it is none of these, or can't be built.
+        UserError: it is something else, or can't be built.
     """
     return build_component(parse_classifier(reference)[1], "classifier", nn.Module, torch.device(device)).eval()
 
@@ -60,7 +60,7 @@ def load_oracle(reference: str, device: torch.device | str = "cpu") -> Oracle:
         The oracle.
 
     Raises:
-        UserError: it is none of these, or can't be built.
+        UserError: it is something else, or can't be built.
     """
     return build_component(parse_oracle(reference)[1], "oracle", Oracle, torch.device(device))
 

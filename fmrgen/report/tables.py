@@ -145,7 +145,7 @@ def warning_lines(evaluation: EvaluationResults) -> list[str]:
     ]
     lines += [
         f"the gradient of {name} is masked on {_listed(where)}, so it is not ranked there: the first step raises its "
-        "loss hardly more often than a step of chance"
+        "loss hardly more often than a random step"
         for name, where in masked.items()
     ]
     return lines + [
@@ -354,7 +354,7 @@ def _fixed_columns(name: str, has_error: bool) -> list[str]:
 
 
 def neighbours(comparison: Comparison) -> list[str]:
-    """A line for each two neighbours in the ranking: how far apart they are, and whether that is told from zero."""
+    """A line for each two neighbours in the ranking: how far apart they are, and whether that is beyond chance."""
     apart = []
     pairs = {frozenset((pair.first, pair.second)): pair for pair in comparison.differences}
     for place, following in pairwise(comparison.ranking):

@@ -179,7 +179,7 @@ class StreamedSource(Source):
         try:
             yield from self._read_on(self._opened, start, stop)
         except UserError:
-            self._opened = None  # it is at its end now: who reads again is to be told the same
+            self._opened = None  # it is at its end now: who reads again gets the same error
             raise
 
     def _read_on(self, opened: Iterator[RawExample], start: int, stop: int) -> Iterator[RawExample]:

@@ -59,7 +59,7 @@ def _of_folders(root: Path) -> tuple[dict[str, list[Any]], list[str] | None]:
         (str(file), label)
         for label, name in enumerate(names)
         for file in sorted((root / name).rglob("*"))
-        if file.suffix.lower() in suffixes and not file.is_dir()  # a link that leads nowhere is told, not lost
+        if file.suffix.lower() in suffixes and not file.is_dir()  # a link that leads nowhere is an error
     ]
     return {"image": [file for file, _ in files], "label": [label for _, label in files]}, names
 

@@ -75,7 +75,7 @@ def _opened(dataset: Any, class_names: list[str] | None) -> Source:
     if isinstance(dataset, dict):
         raise UserError(f"source: holds several splits, {', '.join(map(str, dataset))}; give one of them")
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        raise UserError(f"source: {kind} is no dataset; give one with len() and items (image, label)")
+        raise UserError(f"source: {kind} is not a dataset; give one with len() and items (image, label)")
     return ItemsSource(dataset, class_names)
 
 
@@ -146,7 +146,7 @@ class ItemsSource(Source):
 
 
 def _number(label: Any, place: int) -> int:
-    """The class that an item's label is. Raises UserError for what is no number of one."""
+    """The class that an item's label is. Raises UserError for anything else."""
     try:
         value = label.item()  # of numpy and torch
     except (AttributeError, ValueError, RuntimeError):

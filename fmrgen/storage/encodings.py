@@ -1,4 +1,4 @@
-"""Latents of images that were encoded before, kept on disk where encoding is dear.
+"""Latents of images that were encoded before, kept on disk where encoding is slow.
 
 An entry is found by all that can change it: weights, settings and code of the generator, the libraries, the device and
 precision, and the image, label and seed of the row. So splits and processes share entries, and a second classifier's
@@ -38,7 +38,7 @@ class KeptEncodings:
     """
 
     def __init__(self, root: Path, bound: int, generator: Any) -> None:
-        """`generator` is JSON of whatever its latents hang on but for the row; `bound` is in bytes."""
+        """`generator` is JSON of all that its latents depend on but for the row; `bound` is in bytes."""
         self.root, self.bound = root, bound
         self.folder = root / fingerprint({"layout": _LAYOUT, "generator": generator})
         self.found, self.made = 0, 0
@@ -111,7 +111,7 @@ def kept_encodings(generator: Any) -> KeptEncodings | None:
     """Where the environment says that encodings are kept; None where it says that none are.
 
     `FMRGEN_CACHE` is the folder (else `~/.cache/fmrgen`), `FMRGEN_CACHE_GB` its bound (20 by default; 0 for none).
-    Raises UserError for a bound that is no number.
+    Raises UserError for a bound that is not a number.
     """
     text = os.environ.get(GIGABYTES, "").strip()
     try:

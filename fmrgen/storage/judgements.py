@@ -207,7 +207,7 @@ def judges_of(paths: SplitPaths) -> dict[str, JudgeFile]:
 
 
 def judges_of_files(paths: SplitPaths, files: str) -> list[JudgeFile]:
-    """Who judged the very files of the digest `files`; what is no file about a judge is passed over."""
+    """Who judged the very files of the digest `files`; other files are passed over."""
     found = []
     for path in _about_paths(paths):
         with suppress(UserError):
@@ -234,7 +234,7 @@ def judgements_config(config: str) -> str:
 
 
 def parse_about(tree: Mapping[str, Any], where: str) -> JudgeFile:
-    """The small file about a judge. Raises UserError, starting with `where`, for what is none."""
+    """The small file about a judge. Raises UserError, starting with `where`, for anything else."""
     return of_schema(JudgeFile, SCHEMA, tree, where)
 
 
@@ -265,7 +265,7 @@ def read_judgements(path: Path, about: JudgeFile) -> Judgements:
     labels = table["label"].to_numpy()
     wrong = labels[(labels < UNSURE) | (labels >= about.labels)]
     if len(wrong):
-        raise UserError(f"{path}: label {wrong[0]} is none of the {about.labels} classes")
+        raise UserError(f"{path}: label {wrong[0]} is not one of the {about.labels} classes")
     return Judgements(about, table)
 
 

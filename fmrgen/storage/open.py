@@ -129,7 +129,7 @@ def open_split(
     if isinstance(split, Mapping):
         raise UserError(f"{name}: holds several splits, {', '.join(split)}; give one of them")
     if not isinstance(split, str | Path | Dataset | IterableDataset):
-        what = f"{name or 'split'}: a {type(split).__name__} is no split"
+        what = f"{name or 'split'}: a {type(split).__name__} is not a split"
         raise UserError(
             f"{what}; give a reference, or a datasets.Dataset with columns image and label; fmrgen.generate makes a "
             "split of any dataset"
@@ -279,7 +279,7 @@ def _open_saved(text: str, reference: SplitReference) -> OpenedSplit:
 
 
 def choose_split(text: str, reference: SplitReference, available: list[tuple[str, str]]) -> tuple[str, str]:
-    """The config and split that `text` says, or the only ones. Raises UserError where that can't be told."""
+    """The config and split that `text` says, or the only ones. Raises UserError where that is ambiguous."""
     names = ", ".join(f"{reference.repo}:{config}/{split}" for config, split in available)
     if reference.config is not None and reference.split is not None:
         place = (reference.config, reference.split)

@@ -138,7 +138,7 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
         _column(
             "control_predictions",
             "int32 list",
-            "what it says of images after steps of chance, at most as many and as far as the oracle accepts them, from "
+            "what it says of images after random steps, at most as many and as far as the oracle accepts them, from "
             "the plain reconstruction on; empty in rows that were not chosen as controls",
             holds_classes=True,
             since=3,

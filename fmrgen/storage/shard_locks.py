@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from fmrgen.errors import UserError, option
 from fmrgen.storage.shards import SplitFolder
 
-_PATIENCE = 60.0  # seconds of waiting for others after which it is told
+_PATIENCE = 60.0  # seconds of waiting for others before a note
 _POLL = 0.5  # seconds between two looks whether the shards that others hold are there, or free
 
 

@@ -149,7 +149,7 @@ def check_many_enough(generators: int, classifiers: int) -> None:
         raise UserError("generators: an agreement needs at least two")
     if classifiers < _FEWEST_CLASSIFIERS:
         raise UserError(
-            f"classifiers: rankings of {classifiers} can't be told to agree; give {_FEWEST_CLASSIFIERS} or more that "
+            f"classifiers: rankings of {classifiers} can't be compared; give {_FEWEST_CLASSIFIERS} or more that "
             "have an FMR under all generators"
         )
 
@@ -187,7 +187,7 @@ def _concordance(observed: np.ndarray, known: np.ndarray) -> Estimate:
 
     The sum of a classifier's ranks grows by one with each other and generator under which that is above it. So W is a
     quadratic form of how many generators put the first of a pair above the second, each of which may be anything that
-    the told signs leave. Its least value is over all such numbers, orders or not, and its highest at one of their ends.
+    the known signs leave. Its least value is over all such numbers, orders or not, its highest at one of their ends.
     """
     generators, classifiers, _ = observed.shape
     pairs = list(combinations(range(classifiers), 2))

@@ -67,7 +67,7 @@ class ClaimFound:
     def verdict(self) -> str:
         """In a word or two."""
         if self.apart is None:
-            return "can't be told"
+            return "not tested"
         low, high = self.apart.low, self.apart.high
         if low is None or high is None:
             return "not decided"

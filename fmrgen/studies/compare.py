@@ -25,9 +25,9 @@ JobProgress = Callable[[Recipe], AbstractContextManager[OnProgress]]
 """Of a split's recipe: a context manager that gives what is called with the progress."""
 
 
-def untold(recipe: Recipe) -> AbstractContextManager[OnProgress]:
-    """Progress that nobody is told of."""
-    return nullcontext(lambda told: None)
+def no_progress(recipe: Recipe) -> AbstractContextManager[OnProgress]:
+    """No progress."""
+    return nullcontext(lambda progress: None)
 
 
 def compare(
@@ -69,7 +69,7 @@ def compare(
         batch_size: images that a classifier gets at once when it is evaluated.
         progress: show bars.
         job_progress: replaces the bars: returns a progress callback for a split's recipe.
-        on_note: told, in a line, what was found or is left to do.
+        on_note: called with a line on what was found or is left to do.
         on_rows: called with (split, rows done, rows in all or None) while classifiers are evaluated.
         **options: of `fmrgen.PerturbOptions`: budget, step_size, and so on.
 
@@ -123,7 +123,7 @@ def variants(
     """The recipe and what it might as well have been, by names for folders: half and twice the step, an oracle half as
     unsure, other oracles. Rankings under all of them say what depends on such a choice (`evaluation.agreement`).
 
-    Raises UserError for a choice that is none of `ROBUST_TO`, or an oracle with the name of another variant.
+    Raises UserError for a choice that is not in `ROBUST_TO`, or an oracle with the name of another variant.
     """
     for choice in robust_to:
         if choice not in ROBUST_TO:

@@ -25,7 +25,7 @@ from fmrgen.storage.open import OpenedSplit, open_split
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import SplitFolder
-from fmrgen.studies.compare import JobProgress, own_recipes, untold
+from fmrgen.studies.compare import JobProgress, no_progress, own_recipes
 from fmrgen.studies.gate_test import Gate, decide, drops_of
 from fmrgen.studies.gate_test import gate as gate_of_rows
 from fmrgen.weights.digest import weights_sha256
@@ -130,7 +130,7 @@ def gate_on_own_splits(
     baseline: AnyClassifier,
     max_drop: float,
     seed: int = 0,
-    job_progress: JobProgress = untold,
+    job_progress: JobProgress = no_progress,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> Gate:
     """The same with a split made for each, so that neither is spared.
@@ -144,8 +144,8 @@ def gate_on_own_splits(
         baseline: the one that it must not fall behind.
         max_drop: in points, from 0 to less than 100.
         seed: of the order of the rows.
-        job_progress: of a split's recipe: gives what is told of its progress.
-        on_note: told, in a line, what was found while splits were made.
+        job_progress: returns a progress callback for a split's recipe.
+        on_note: called with a line on what was found while splits were made.
 
     Returns:
         The verdict, as of `gate`; `invalid` also where the gradient of one of the two is masked: its own images are

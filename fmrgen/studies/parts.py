@@ -1,6 +1,6 @@
 """The parts of a study: each is an ordinary job in a folder or file of its own, and done again it goes on.
 
-Jobs are imported where they run: a mistake in a study is told at once.
+Jobs are imported where they run: a mistake in a study is an error at once.
 """
 
 from abc import ABC, abstractmethod
@@ -40,7 +40,7 @@ class Work:
     Attributes:
         folder: of the study: models in `models`, each other part under its name.
         change: of all recipes but those of training, `section.key=value` each.
-        bar: makes, for what is at work, what is told how far it is.
+        bar: returns a progress callback for a named piece of work.
         trainings: of the models that are trained more than once, by their names.
         job_progress, on_rows, on_note: as for `compare`.
     """
@@ -53,19 +53,19 @@ class Work:
     on_rows: "OnRows | None" = None
     on_note: Callable[[str], None] = print
 
-    def told(self, text: str) -> str:
-        """`text` with the folder in the place of `{output}`."""
+    def filled_in(self, text: str) -> str:
+        """`text` with the folder for `{output}`."""
         return text.replace("{output}", str(self.folder))
 
     def model(self, text: str) -> str:
         """`NAME=…` of a model: one that the study trains is called by its name alone, and stands for its trainings."""
         if "=" in text:
-            return self.told(text)
+            return self.filled_in(text)
         return f"{text}={','.join(str(self.folder / 'models' / one) for one in names_of(text, self.trainings))}"
 
     def recipe(self, reference: str, change: list[str]) -> Recipe:
         """A recipe with the part's changes, and those of all parts after them."""
-        return load_recipe(reference, [*map(self.told, change), *self.change])
+        return load_recipe(reference, [*map(self.filled_in, change), *self.change])
 
 
 def names_of(model: str, trainings: Mapping[str, int]) -> list[str]:
@@ -122,7 +122,7 @@ class TrainPart(StudyPart):
         return [f"train {self.name}: {self.train}, {schedule.steps:,} steps of {schedule.batch_size} images{times}"]
 
     def _recipe(self, work: Work, number: int) -> TrainRecipe:
-        change = [work.told(text).replace("{training}", str(number)) for text in self.change]
+        change = [work.filled_in(text).replace("{training}", str(number)) for text in self.change]
         recipe = load_train_recipe(self.train, change)
         seed = recipe.schedule.seed + number - 1
         return recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"seed": seed})})

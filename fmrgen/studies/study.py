@@ -107,7 +107,7 @@ class StudyFound:
         attacked: judges under attack, likewise.
         masks: of generators, likewise.
         claims: and what became of them.
-        agreement: how far rankings under several generators agree; None where that was not asked, or can't be told.
+        agreement: how far rankings under several generators agree; None where that was not asked, or is unknown.
     """
 
     study: Study

@@ -29,7 +29,7 @@ def claims_table(claims: Sequence[ClaimFound]) -> Table:
         ]
         for claim in claims
     ]
-    return Table(["claim", "figure", "one", "the other", "apart by", "told from", ""], rows)
+    return Table(["claim", "figure", "one", "the other", "apart by", "least difference", ""], rows)
 
 
 def own_class_tables(evaluation: EvaluationResults) -> dict[str, Table]:

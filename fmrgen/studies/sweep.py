@@ -1,4 +1,4 @@
-"""A split for each combination of values: how figures hang on what a recipe's author chose."""
+"""A split for each combination of values: how figures depend on what a recipe's author chose."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from fmrgen.evaluation.results import SweepResult
 from fmrgen.files import parse_yaml
 from fmrgen.jobs.generate import make_split
 from fmrgen.recipe.job import Recipe, load_recipe
-from fmrgen.studies.compare import JobProgress, untold
+from fmrgen.studies.compare import JobProgress, no_progress
 
 _MOST_POINTS = 1000
 
@@ -73,7 +73,7 @@ def sweep(
     points: Sequence[SweepPoint],
     output: str | Path,
     *,
-    job_progress: JobProgress = untold,
+    job_progress: JobProgress = no_progress,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> list[SweepResult]:
     """Makes the split of each point in a folder of its own, or goes on with it.
@@ -83,8 +83,8 @@ def sweep(
     Args:
         points: what `parse_grid` returned.
         output: the folder of those folders.
-        job_progress: makes, for a point's recipe, what is told how far it is.
-        on_note: told, in a line, what was found or is left to do.
+        job_progress: returns a progress callback for the recipe of a point.
+        on_note: called with a line on what was found or is left to do.
 
     Returns:
         The figures of each point, in their order.

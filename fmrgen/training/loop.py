@@ -40,15 +40,15 @@ def train(
     """Trains, or goes on, and writes the weights.
 
     Runs on every process of a launch: each computes its share of a batch, and gradients are averaged. All that is
-    random in a step hangs on seed, step and process alone: a run that was killed goes on from its last checkpoint to
+    random in a step depends on seed, step and process alone: a run that was killed goes on from its last checkpoint to
     the weights that it would have had.
 
     Args:
         recipe: of the run.
         output: the folder for the weights, checkpoints and `training.json`; made if need be.
         progress: called with (step, steps, loss) after each step.
-        trackers: of accelerate, such as tensorboard, which are told of losses and metrics.
-        on_note: told, in a line, what became of a tracker that failed.
+        trackers: of accelerate, such as tensorboard, which get losses and metrics.
+        on_note: called with a line on a tracker that failed.
 
     Returns:
         The test metrics by name.

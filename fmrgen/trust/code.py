@@ -1,4 +1,4 @@
-"""Which code a job runs, a user's own and fmrgen's: digested, so that a change of it is told."""
+"""Which code a job runs, a user's own and fmrgen's: digested, so that a change of it is reported."""
 
 import hashlib
 import sys

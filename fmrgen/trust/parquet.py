@@ -38,7 +38,7 @@ def _check_data_file(path: str) -> int:
                 _check_unpacked_size(path, file, group, number)
             return sum(group.num_rows for group in groups)
     except pa.ArrowException:
-        return 0  # told by who reads it
+        return 0  # an error for the reader
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or one_line(error)}; {FILES_CURE}") from None
 

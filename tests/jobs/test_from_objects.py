@@ -177,7 +177,7 @@ class Growing(SmallNet):
         ({"bugdet": 3}, "unknown option bugdet, did you mean budget?"),
         ({"split": "a b"}, "generate: split: 'a b' can't be a name here; use letters, digits and _ ., a letter first"),
         ({"source": Strange()}, "source: item 0 of the Strange is not (image, label), the label a number: ValueError"),
-        ({"source": 3}, "source: int is no dataset; give one with len() and items (image, label)"),
+        ({"source": 3}, "source: int is not a dataset; give one with len() and items (image, label)"),
         ({"source": {"train": 1, "test": 2}}, "source: holds several splits, train, test; give one of them"),
         (
             {"source": IterableDataset.from_generator(iter)},

@@ -416,12 +416,12 @@ def test_a_file_of_answers_is_taken_whole_or_not_at_all(split, audit, tmp_path):
     before = answers(split, "ben")
     good = {"label": 1, "seconds": 2}
     for bad, error in (
-        ({"label": 77}, "label 77 is none of the classes"),
-        ({"label": True}, "label True is none of the classes"),
-        ({"label": 1.9}, "label 1.9 is none of the classes"),
+        ({"label": 77}, "label 77 is not one of the classes"),
+        ({"label": True}, "label True is not one of the classes"),
+        ({"label": 1.9}, "label 1.9 is not one of the classes"),
         ({"label": 1, "seconds": 10**400}, "10* is no number of seconds"),
         ({"label": 1, "seconds": -1}, "-1 is no number of seconds"),
-        ([], "label None is none of the classes"),
+        ([], "label None is not one of the classes"),
     ):
         with pytest.raises(UserError, match=f"a.json: answer 10: {error}; none of them was taken"):
             take(*[good] * 9, bad, *[good] * 5)

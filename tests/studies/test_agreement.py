@@ -129,7 +129,7 @@ def test_what_can_not_be_compared():
     one = ranked(random, APART)
     for told, message in (
         ({"one": one}, "an agreement needs at least two"),
-        ({"one": one, "two": ranked(random, {"a": 0.5, "b": 0.4})}, "rankings of 2 can't be told to agree"),
+        ({"one": one, "two": ranked(random, {"a": 0.5, "b": 0.4})}, "rankings of 2 can't be compared"),
         ({"one": one, "two": ranked(random, APART, ids=np.arange(1000, 1400))}, "no images in common"),
     ):
         with pytest.raises(UserError, match=message):
@@ -185,7 +185,7 @@ def test_compare_tells_whether_the_order_holds(tmp_path, capsys):
         tmp_path / "out",
     ]
     assert run(*job) == 2
-    assert "rankings of 2 can't be told to agree" in capsys.readouterr().err
+    assert "rankings of 2 can't be compared" in capsys.readouterr().err
     assert run(*job, "-c", "fused={kind: module, target: 'outside_components:LenetWithOracle'}") == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "classifier as_it_is half_step double_step second" in printed

@@ -112,6 +112,6 @@ def test_generators_are_compared_by_the_rankings_under_them(tmp_path, capsys):
     assert (tmp_path / "out/agreement.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "out/tones/comparison/report.html").exists()
     assert run(*COMMAND[:6], *few, "--with", tmp_path / "tones.yaml", "--output", tmp_path / "two") == 2
-    assert "rankings of 2 can't be told to agree" in capsys.readouterr().err
+    assert "rankings of 2 can't be compared" in capsys.readouterr().err
     assert not (tmp_path / "two").exists()
     assert run(*command, "--with", "mnist-lenet", "--output", tmp_path / "two") == 2

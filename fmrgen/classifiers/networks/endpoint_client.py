@@ -42,7 +42,7 @@ Scores = dict[str, float]
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """An endpoint that sends one elsewhere is told: the token and the image are for nobody else."""
+    """Redirects are errors: the token and the image are for this address alone."""
 
     def redirect_request(self, *_: Any) -> None:
         return None

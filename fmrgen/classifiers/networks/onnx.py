@@ -21,7 +21,7 @@ _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 class OnnxNetwork(nn.Module):
     """`forward` takes [B, 3, H, W] and returns logits [B, K], float32; `size` is the height of its input, if fixed.
 
-    Its one buffer is a sha256 over the file and those beside it that hold its weights, by which it is told from others.
+    Its one buffer is a sha256 over the file and those beside it that hold its weights, which identifies it.
     """
 
     digest: Tensor

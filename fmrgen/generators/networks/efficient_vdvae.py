@@ -108,7 +108,7 @@ class _BottomUp(nn.Module):
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """What each level of the way down is told of the images, from the coarsest on."""
+        """The features of the images that each level of the decoder gets, from the coarsest on."""
         x = self.input_conv(x)
         skips = []
         for blocks, last in zip(self.levels_up, cast("Iterable[_BlockUp]", self.levels_up_downsample), strict=True):

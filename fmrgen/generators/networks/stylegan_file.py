@@ -93,7 +93,7 @@ def _tensors(module: "_Record", place: str) -> Iterator[tuple[str, Tensor]]:
 
 
 class _Record:
-    """What stands in the place of an object: what it was made with and told to hold, never acted upon."""
+    """Stands for an object: keeps its arguments and state, and never acts on them."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.arguments = arguments

@@ -51,7 +51,7 @@ class DiffusionObjective(UnetObjective):
         return mse_loss(self.network(self.scheduler.add_noise(images, noise, times), times).sample, noise)
 
     def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
-        """An inversion leads back whatever the network has learned, so it is told too how well noise is taken out."""
+        """An inversion is exact however poor the network is, so its error in predicting noise is reported too."""
         import torch
 
         from fmrgen.generators.networks.ddim import move
