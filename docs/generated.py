@@ -1,10 +1,11 @@
-"""What is made of the code when the site is built: a page of all commands, one of all keys of recipes, and the map of
-modules."""
+"""What is made when the site is built: its first page, of the README; a page of all commands and one of all keys of
+recipes, of the code; and the map of modules, of their first lines."""
 
 import ast
 import dataclasses
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,17 @@ SECTIONS = {
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages, which mkdocs.yml names like any other."""
-    for path, text in {"reference/cli.md": _commands(), "reference/recipes.md": _recipes()}.items():
+    pages = {"index.md": _index(config), "reference/cli.md": _commands(), "reference/recipes.md": _recipes()}
+    for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
     return files
+
+
+def _index(config: MkDocsConfig) -> str:
+    """The README, with links within the site."""
+    text = (Path(config.docs_dir).parent / "README.md").read_text()
+    text = text.replace("https://raw.githubusercontent.com/fmrgen/fmrgen/main/docs/", "")
+    return re.sub(r"https://fmrgen\.github\.io/fmrgen/(\w+)/", r"\1.md", text)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
