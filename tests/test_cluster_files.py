@@ -12,7 +12,9 @@ import tomllib
 import pytest
 import typer
 import yaml
-from helpers import ROOT, rows, wait_for
+from commands import wait_for
+from places import ROOT
+from stored import rows
 
 from fmrgen.cli.app import app
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 from diffusers import AutoencoderKL, AutoencoderTiny
-from helpers import tiny_network
 from safetensors.torch import save_file
+from small_models import tiny_network
 from torch import nn
 from transformers import (
     AutoModelForImageClassification,

@@ -6,8 +6,8 @@ import re
 import nbformat
 import pytest
 import warm
-from helpers import ROOT
 from nbclient import NotebookClient
+from places import ROOT
 
 import fmrgen
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, run
+from commands import run
+from places import ROOT
 
 import fmrgen as package
 from fmrgen.errors import command_line, option

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from helpers import run
+from commands import run
 from torch import nn
 
 from fmrgen import evaluate

@@ -9,7 +9,7 @@ import time
 from importlib.metadata import version
 
 import pytest
-from helpers import fmrgen, run
+from commands import fmrgen, run
 
 
 def test_help_and_recipe_mistakes_import_no_torch():

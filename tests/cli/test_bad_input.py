@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from helpers import ROOT, run
+from commands import run
 from photos import RECIPE, photo
 from PIL import Image
+from places import ROOT
 from safetensors.torch import save_file
 
 from fmrgen.cli.app import app

@@ -5,7 +5,7 @@ import logging
 import re
 
 import pytest
-from helpers import run
+from commands import run
 
 from fmrgen.cli.display import hub_progress, quiet_libraries
 from fmrgen.progress.terminal import _rate

@@ -13,8 +13,8 @@ import httpx2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import fmrgen, run, upload, wait_for
 from datasets import ClassLabel
-from helpers import fmrgen, run, upload, wait_for
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from photos import lay_out
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from helpers import run
+from commands import run
 
 from fmrgen.cli.app import app
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import yaml
-from helpers import fmrgen, run
+from commands import fmrgen, run
 
 from fmrgen.cli.app import app
 from fmrgen.recipe.job import load_recipe

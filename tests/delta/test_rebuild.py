@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from commands import fmrgen, run
 from datasets import load_dataset
-from helpers import fmrgen, run
 from PIL import Image
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 

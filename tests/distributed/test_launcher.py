@@ -7,7 +7,8 @@ import sys
 
 import psutil
 import pytest
-from helpers import ROOT, wait_for
+from commands import wait_for
+from places import ROOT
 
 LONG = ["generate", "mnist-lenet", "perturb.step_size=0.001", "output.shard_size=20", "--num-processes", "2"]
 

@@ -6,7 +6,8 @@ import sys
 import time
 
 import pytest
-from helpers import assert_same_rows, parts, rows, run, wait_for
+from commands import run, wait_for
+from stored import assert_same_rows, parts, rows
 
 from fmrgen.jobs.verify_files import verify_files
 from fmrgen.storage.paths import SplitPaths

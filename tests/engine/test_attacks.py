@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import LABELS, SIZE, tiny_network
+from small_models import LABELS, SIZE, tiny_network
 
 from fmrgen.engine.attacks import Attack, attack_of_short_form
 from fmrgen.errors import UserError

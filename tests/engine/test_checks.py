@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from fakes import STEP, Brightness, Identity, Patient, grey
-from helpers import SIZE
+from small_models import SIZE
 from torch import nn
 
 from fmrgen import Example, Labels, PerturbOptions, UserError

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from fakes import COUNT, Brightness, Fixture, Identity, Patient, by_id, examples, grey
-from helpers import SIZE, perturb, tiny_vqgan
+from small_models import SIZE, perturb, tiny_vqgan
 
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.generators.transform import Transform

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 from fakes import BUDGET, COUNT, STEP, Brightness, Fixture, Identity, Patient, by_id, grey
-from helpers import SIZE, perturb, smooth_images, tiny_network, tiny_vqgan
+from small_models import SIZE, perturb, smooth_images, tiny_network, tiny_vqgan
 from torch import nn
 
 from fmrgen.engine.models import row_seed

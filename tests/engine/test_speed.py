@@ -3,7 +3,7 @@
 import pytest
 import torch
 from fakes import STEP, Brightness, Fixture, Identity, Patient, by_id, grey
-from helpers import SIZE, perturb, tiny_vqgan
+from small_models import SIZE, perturb, tiny_vqgan
 from torch import nn
 
 from fmrgen.generators.transform import Transform

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from fakes import BUDGET, COUNT, Fixture, examples
-from helpers import SIZE
+from small_models import SIZE
 
 from benchmarks import throughput
 from fmrgen import PerturbOptions, load_recipe

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from commands import fmrgen, launched, run
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset
-from helpers import ROOT, SUPPORT, fmrgen, launched, run
 from PIL import Image as PILImage
+from places import ROOT, SUPPORT
 from torch import nn
 
 from fmrgen import UserError, evaluate, show, transfer, write_report

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import run
+from commands import run
 from PIL import Image
 
 from benchmarks.corruptions import CORRUPTIONS, write_sets

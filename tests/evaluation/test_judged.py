@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import rows, run
+from commands import run
 from made_up_audits import measure, measure_unequal
 from sklearn.metrics import cohen_kappa_score
+from stored import rows
 
 from fmrgen import UserError, evaluate, read_figures
 from fmrgen.evaluation.corrected import Verdicts, corrected, label_preservation

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from fakes import BUDGET, COUNT, Fixture
-from helpers import LABELS, tiny_vqgan
+from small_models import LABELS, tiny_vqgan
 
 from fmrgen.evaluation.steps import step_figures
 from fmrgen.metrics.intervals import mean_of_ratio

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import run
+from commands import run
 
 from fmrgen import UserError
 from fmrgen.evaluation.trainings import compare_trainings
@@ -93,7 +93,7 @@ def test_compare_tells_of_trainings(tmp_path, capsys):
     capsys.readouterr()
     assert run(*job, "perturb.budget=3", "perturb.step_size=0.1", "-o", tmp_path / "out") == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "what was trained, each training on its own split" in printed
+    assert "What was trained, each training on its own split" in printed
     assert "lenet: one training, which is taken to vary as the others do" in printed
     assert "another training of the same architecture" not in printed
     told = json.loads((tmp_path / "out/comparison/evaluation.json").read_text())

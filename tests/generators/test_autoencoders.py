@@ -5,8 +5,8 @@ import pytest
 import torch
 from fakes import COUNT
 from generator_checks import check_engine_is_literal, check_mask, check_rows_and_gradient
-from helpers import SIZE
 from safetensors.torch import save_file
+from small_models import SIZE
 
 from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError

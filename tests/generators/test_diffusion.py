@@ -15,8 +15,9 @@ from diffusers import (
     UNet2DModel,
 )
 from generator_checks import check_engine_is_literal, check_mask, check_rows_and_gradient
-from helpers import SIZE, TESTS
+from places import TESTS
 from safetensors.torch import load_file, save_file
+from small_models import SIZE
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
 from fmrgen.engine.interfaces import Latents

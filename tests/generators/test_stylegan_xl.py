@@ -6,9 +6,10 @@ import pickle
 import pytest
 import torch
 from generator_checks import check_engine_is_literal, check_mask, check_rows_and_gradient
-from helpers import SIZE, TESTS
 from official_stylegan import GEOMETRIES, save_official
+from places import TESTS
 from safetensors.torch import load_file
+from small_models import SIZE
 
 from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError

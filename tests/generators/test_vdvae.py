@@ -3,8 +3,9 @@
 import pytest
 import torch
 from generator_checks import check_engine_is_literal, check_mask, check_rows_and_gradient
-from helpers import SIZE, TESTS
+from places import TESTS
 from safetensors.torch import load_file, save_file
+from small_models import SIZE
 
 from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 import yaml
+from commands import launched
 from datasets import ClassLabel, Dataset, Features, Image, List, Value, load_dataset
-from helpers import assert_same_rows, launched
 from PIL import Image as PILImage
+from stored import assert_same_rows
 from torchvision.datasets import ImageFolder
 
 from fmrgen.errors import UserError

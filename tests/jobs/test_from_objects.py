@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from commands import fmrgen
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset
-from helpers import fmrgen
 from outside_components import Dim, HalfTrained, NotTooBright, SmallNet
 from torch.utils.data import TensorDataset
 
@@ -234,7 +234,7 @@ def test_networks_are_compared_on_a_dataset(dataset, tmp_path):
 
 def test_a_dataset_that_is_no_split_is_told_so(digits, dataset, net):
     for given in (Strange(), list(zip(*digits, strict=True))):
-        with pytest.raises(UserError, match=r"split.*is no split; give a reference, or a datasets\.Dataset .*generate"):
+        with pytest.raises(UserError, match=r"split.*is not a split; give a reference, or a datasets\.Dataset .*generate"):
             evaluate(given, {"net": net}, progress=False)
     assert evaluate(dataset, {"net": net}, progress=False).results[0].total.perturbed_accuracy
 

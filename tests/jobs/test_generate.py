@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from commands import fmrgen
 from datasets import ClassLabel, Dataset, Features, Image, List, Value, load_dataset
-from helpers import ROOT, assert_same_rows, fmrgen, parts, rows
 from PIL import Image as PILImage
+from places import ROOT
+from stored import assert_same_rows, parts, rows
 
 from fmrgen.distributed.launch import start_processes
 from fmrgen.errors import UserError

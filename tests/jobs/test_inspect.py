@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import run
+from commands import run
 
 from fmrgen.jobs.inspect import Trial, _step_warnings, _Wanted, inspect
 from fmrgen.recipe.job import load_recipe

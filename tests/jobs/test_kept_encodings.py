@@ -7,9 +7,11 @@ import os
 import pytest
 import torch
 import warm
+from commands import wait_for
 from diffusers import DDIMScheduler, UNet2DModel
-from helpers import TESTS, assert_same_rows, rows, wait_for
+from places import TESTS
 from safetensors.torch import load_file, save_file
+from stored import assert_same_rows, rows
 
 from fmrgen.generators._denoisers import Diffusion
 from fmrgen.jobs.generate import make_split

@@ -15,10 +15,11 @@ import pytest
 import torch
 import warm
 import yaml
+from commands import fmrgen, wait_for
 from filelock import FileLock
-from helpers import assert_same_rows, fmrgen, parts, rows, wait_for
 from photos import RECIPE, photo
 from PIL import Image
+from stored import assert_same_rows, parts, rows
 
 from fmrgen.errors import UserError
 from fmrgen.jobs.generate import make_split

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from helpers import run
+from commands import run
 from torchvision.transforms import ToTensor
 
 from fmrgen import evaluate, open_split

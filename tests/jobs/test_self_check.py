@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from helpers import run
+from commands import run
 from torch import nn
 
 from fmrgen import UserError, evaluate, inspect, load_recipe

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from commands import run
 from fakes import Fixture
-from helpers import SIZE, run, tiny_vqgan
 from safetensors import safe_open
 from safetensors.torch import save_file
+from small_models import SIZE, tiny_vqgan
 
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError

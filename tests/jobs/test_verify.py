@@ -9,8 +9,9 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import ROOT, run
+from commands import run
 from PIL import Image
+from places import ROOT
 
 from fmrgen import evaluate, export, verify, verify_files
 from fmrgen.errors import UserError

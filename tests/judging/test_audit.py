@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import warm
-from helpers import rows, run, wait_for
+from commands import run, wait_for
+from stored import rows
 
 from fmrgen import UserError
 from fmrgen.judging.audit import Audit
@@ -291,7 +292,7 @@ def test_who_does_not_know_the_address_gets_nothing_and_nobody_sees_more_than_th
         (["--raters", "../ann"], "judge '../ann': its name becomes a file's"),
         (["--raters", "a" * 300], f"judge '{'a' * 100}': its name becomes a file's"),
         (["--raters", "ann", "--port", "99999"], "--host 127.0.0.1 --port 99999: can't be listened on"),
-        (["--raters", "ann", "--import", "gone.json"], "gone.json: is no file of answers"),
+        (["--raters", "ann", "--import", "gone.json"], "gone.json: is not a file of answers"),
     ],
 )
 def test_mistakes_are_told_in_a_line(split, capsys, arguments, error):
@@ -419,8 +420,8 @@ def test_a_file_of_answers_is_taken_whole_or_not_at_all(split, audit, tmp_path):
         ({"label": 77}, "label 77 is not one of the classes"),
         ({"label": True}, "label True is not one of the classes"),
         ({"label": 1.9}, "label 1.9 is not one of the classes"),
-        ({"label": 1, "seconds": 10**400}, "10* is no number of seconds"),
-        ({"label": 1, "seconds": -1}, "-1 is no number of seconds"),
+        ({"label": 1, "seconds": 10**400}, "10* is not a number of seconds"),
+        ({"label": 1, "seconds": -1}, "-1 is not a number of seconds"),
         ([], "label None is not one of the classes"),
     ):
         with pytest.raises(UserError, match=f"a.json: answer 10: {error}; none of them was taken"):

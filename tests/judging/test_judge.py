@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import warm
+from commands import fmrgen, launched, python, run, upload
 from datasets import load_dataset
-from helpers import fmrgen, launched, python, rows, run, upload
+from stored import rows
 
 import fmrgen as package
 from fmrgen import UserError
@@ -220,7 +221,7 @@ def test_judgements_that_are_not_of_the_split_are_refused(judged, tmp_path):
 
     table = found.table
     wrong = table.set_column(table.schema.get_field_index("label"), "label", pa.array([12] * len(table), pa.int32()))
-    with pytest.raises(UserError, match="label 12 is none of the 10 classes"):
+    with pytest.raises(UserError, match="label 12 is not one of the 10 classes"):
         rewrite(wrong)
     with pytest.raises(UserError, match="has other columns than judgements have"):
         rewrite(table.drop_columns(["score"]))

@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from helpers import fmrgen, rows, run
+from commands import fmrgen, run
+from stored import rows
 from test_vlm import save_llava
 
 from fmrgen.judging.audit import Audit

@@ -7,8 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from commands import launched, run
 from fakes import COUNT, Fixture, Identity
-from helpers import LABELS, SUPPORT, assert_same_rows, launched, rows, run, smooth_images, tiny_network
+from places import SUPPORT
+from small_models import LABELS, smooth_images, tiny_network
+from stored import assert_same_rows, rows
 from torch import nn
 from transformers import ViTImageProcessor
 

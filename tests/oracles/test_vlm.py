@@ -3,7 +3,8 @@
 import pytest
 import torch
 import transformers
-from helpers import rows, run
+from commands import run
+from stored import rows
 from tiny_models import gemma_tokenizer
 
 from fmrgen import Judgement, Labels, Oracle, UserError

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from accelerate import tracking as of_accelerate
-from helpers import run, wait_for
+from commands import run, wait_for
 
 from fmrgen.jobs.generate import make_split
 from fmrgen.progress import trackers as own

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import browser, fmrgen, run, upload
+from commands import fmrgen, run, upload
 from huggingface_hub import DatasetCard
+from watched import browser
 
 from fmrgen.errors import UserError
 from fmrgen.files import fingerprint

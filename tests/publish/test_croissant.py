@@ -6,7 +6,7 @@ import os
 import warnings
 
 import pytest
-from helpers import run
+from commands import run
 
 from fmrgen.jobs.verify_files import verify_files
 from fmrgen.publish.card import write_card

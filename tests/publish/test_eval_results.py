@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 import yaml
-from helpers import FAULTS, run, run_jobs
+from commands import FAULTS, run, run_jobs
 from huggingface_hub import HfApi, constants, parse_eval_result_entries
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers import FAULTS, fmrgen, launched, python, run_jobs, upload, wait_for
+from commands import FAULTS, fmrgen, launched, python, run_jobs, upload, wait_for
 
 from fmrgen.publish.card import write_card
 from fmrgen.records import Perturbed, StopReason

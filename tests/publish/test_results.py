@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from commands import fmrgen, python, run, upload
 from datasets import load_dataset
 from datasets.info import DatasetInfosDict
-from helpers import fmrgen, python, run, upload
 from huggingface_hub import DatasetCard, HfApi, ModelCard
 from PIL import Image as PILImage
 

@@ -11,10 +11,11 @@ from itertools import combinations
 import numpy as np
 import pyarrow as pa
 import pytest
+from commands import run
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
-from helpers import browser, run
 from PIL import Image as PILImage
 from torch import nn
+from watched import browser
 
 from fmrgen import UserError, evaluate, show
 from fmrgen.cli.display import print_evaluation

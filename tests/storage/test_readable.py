@@ -8,8 +8,10 @@ import shutil
 
 import pytest
 import yaml
+from commands import fmrgen, run
 from datasets import load_dataset
-from helpers import TESTS, fmrgen, parts, run
+from places import TESTS
+from stored import parts
 
 from fmrgen import evaluate, export, merge, verify, verify_files
 from fmrgen.errors import UserError

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from commands import run
 from fakes import ranked
-from helpers import run
 from scipy.stats import kendalltau
 
 from fmrgen.errors import UserError

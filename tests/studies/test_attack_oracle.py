@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from helpers import run
+from commands import run
 
 from fmrgen.errors import UserError
 from fmrgen.oracles.ensemble import EnsembleOracle

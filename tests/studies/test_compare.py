@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from commands import run
 from datasets import load_dataset
-from helpers import run
 from outside_components import SmallNet
 
 from fmrgen import compare, evaluate, generate, load_recipe

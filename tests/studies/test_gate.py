@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import ROOT, run
+from commands import run
+from places import ROOT
 
 from fmrgen.errors import UserError
 from fmrgen.recipe.job import parse_classifier

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import warm
+from commands import fmrgen, run
 from fakes import ranked
-from helpers import fmrgen, run
 from safetensors.torch import load_file
 
 from fmrgen.errors import UserError

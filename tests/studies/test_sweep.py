@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from helpers import run
+from commands import run
 
 from fmrgen.errors import UserError
 from fmrgen.studies.sweep import parse_grid

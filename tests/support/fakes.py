@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import torch
-from helpers import LABELS, SIZE, perturb, smooth_images, tiny_network
 from reference import reference_perturb
+from small_models import LABELS, SIZE, perturb, smooth_images, tiny_network
 from torch import nn
 
 from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle

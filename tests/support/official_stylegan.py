@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
-from helpers import TESTS
+from places import TESTS
 from safetensors.torch import load_file
 
 GOLDEN = TESTS / "data/golden"

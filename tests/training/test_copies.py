@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import rows
+from stored import rows
 
 from fmrgen.classifiers.base import Classifier
 from fmrgen.classifiers.lenet import Config as LenetConfig

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from helpers import fmrgen, launched, run, wait_for
+from commands import fmrgen, launched, run, wait_for
 from safetensors.torch import load_file
 
 from fmrgen.errors import UserError

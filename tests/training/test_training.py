@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from helpers import ROOT
+from places import ROOT
 
 from fmrgen.classifiers.lenet import Config as LenetConfig
 from fmrgen.engine.attacks import attack_of_short_form

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import run
+from commands import run
 from PIL import Image
 
 from fmrgen.errors import UserError

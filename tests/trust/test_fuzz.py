@@ -21,12 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers import no_trespass
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
 from torch import nn
+from watched import no_trespass
 
 from fmrgen import evaluate, export, verify, verify_files
 from fmrgen.errors import UserError

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from commands import fmrgen, run, upload
 from diffusers import VQModel
-from helpers import fmrgen, run, upload
 from photos import lay_out
 from taming_files import CONFIG, Taming
 from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClassification

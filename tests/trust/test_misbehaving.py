@@ -7,9 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from commands import fmrgen, run
 from fakes import STEP, Brightness, Identity, Patient, grey
-from helpers import SUPPORT, fmrgen, perturb, run
 from photos import RECIPE, photo
+from places import SUPPORT
+from small_models import perturb
 from torch import nn
 from torch.nn import functional as F
 

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from commands import fmrgen, run, upload
 from datasets import Dataset, Features, Image, List, Value
-from helpers import fmrgen, no_trespass, run, upload
 from photos import RECIPE, lay_out
+from watched import no_trespass
 
 LENET = "{kind: lenet, num_classes: 2}"
 EVIL = "open('ran', 'w')\nimport torch\nclass Net(torch.nn.Linear):\n    def __init__(self): super().__init__(2, 2)\n"

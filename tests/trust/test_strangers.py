@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from commands import fmrgen, run, upload
 from datasets import ClassLabel, Dataset, Features, Image
-from helpers import fmrgen, no_trespass, run, upload
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from photos import lay_out, photo
+from watched import no_trespass
 
 from fmrgen import evaluate
 from fmrgen.errors import UserError
