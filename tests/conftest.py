@@ -8,6 +8,7 @@ import threading
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # both before the libraries read them
 os.environ.setdefault("FMRGEN_CACHE_GB", "0")  # tests that keep encodings say where
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many tests share few cores
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait take the cores from others
 
 import pytest
 import torch

@@ -234,7 +234,9 @@ def test_networks_are_compared_on_a_dataset(dataset, tmp_path):
 
 def test_a_dataset_that_is_no_split_is_told_so(digits, dataset, net):
     for given in (Strange(), list(zip(*digits, strict=True))):
-        with pytest.raises(UserError, match=r"split.*is not a split; give a reference, or a datasets\.Dataset .*generate"):
+        with pytest.raises(
+            UserError, match=r"split.*is not a split; give a reference, or a datasets\.Dataset .*generate"
+        ):
             evaluate(given, {"net": net}, progress=False)
     assert evaluate(dataset, {"net": net}, progress=False).results[0].total.perturbed_accuracy
 

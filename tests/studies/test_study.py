@@ -41,7 +41,7 @@ small:
   parts:
     - train: train/mnist-lenet
       name: brief
-      change: [schedule.steps=60, schedule.batch_size=32, test.limit=20, source.limit=400]
+      change: [schedule.threads=1, schedule.steps=60, schedule.batch_size=32, test.limit=20, source.limit=400]
     - {sparsify: mnist-lenet, name: mask, change: [source.limit=40, perturb.budget=4, perturb.step_size=0.1, perturb.min_probability=0], regularization: 1.0}
     - compare: mnist-lenet
       name: splits
@@ -52,7 +52,7 @@ small:
     - train: train/mnist-lenet
       name: copied
       trainings: 2
-      change: [schedule.steps=2, source.split=test, source.limit=40, test.limit=20, "copies={output}/splits:mnist/shipped"]
+      change: [schedule.threads=1, schedule.steps=2, source.split=test, source.limit=40, test.limit=20, "copies={output}/splits:mnist/shipped"]
   claims:
     - {says: the shipped one stands its own images better, higher: splits/shipped, lower: splits/brief}
     - {says: on one split, higher: splits/brief on shipped, lower: splits/shipped}

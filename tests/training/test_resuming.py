@@ -17,7 +17,13 @@ from fmrgen.training.images import TrainingImages, load_images
 from fmrgen.training.loop import train
 from fmrgen.training.recipe import load_train_recipe
 
-FEW = ["source.limit=100", "test.limit=20", "schedule.batch_size=16", "schedule.checkpoint_every=5"]
+FEW = [
+    "schedule.threads=1",
+    "source.limit=100",
+    "test.limit=20",
+    "schedule.batch_size=16",
+    "schedule.checkpoint_every=5",
+]
 KINDS = {
     "mnist-lenet": ["augment.crop=2", "augment.flip=true", "augment.mixup=0.2", "schedule.optimizer=sgd", "schedule.decay=cosine"],
     "mnist-vqgan": ["model.widths=[8,16]", "schedule.precision=bf16"],

@@ -17,13 +17,15 @@ from fmrgen.training.loop import train
 from fmrgen.training.perturbed import PerturbedImages
 from fmrgen.training.recipe import load_train_recipe
 
-QUICK = ["schedule.batch_size=16", "source.limit=64", "test.limit=32"]
+QUICK = ["schedule.threads=1", "schedule.batch_size=16", "source.limit=64", "test.limit=32"]
 SMOOTH = "{kind: lenet, smooth: true, checkpoint: asset:mnist/lenet/model.safetensors}"
 
 
 @pytest.mark.slow
 def test_lenet_learns_and_loads(tmp_path):
-    metrics = train(load_train_recipe("train/mnist-lenet", ["schedule.steps=150", "test.limit=200"]), tmp_path)
+    metrics = train(
+        load_train_recipe("train/mnist-lenet", ["schedule.threads=1", "schedule.steps=150", "test.limit=200"]), tmp_path
+    )
     assert metrics["accuracy"] > 0.8
     assert LenetConfig(checkpoint=str(tmp_path / "model.safetensors")).build()(torch.rand(1, 3, 32, 32)).shape == (
         1,
@@ -81,7 +83,7 @@ def test_generators_train_and_load(tmp_path, name, section):
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", ["pgd", "trades"])
 def test_a_network_trained_under_attack_stands_it_better(tmp_path, rule):
-    few = ["source.limit=600", "test.limit=100", "schedule.batch_size=64", "schedule.steps=80"]
+    few = ["schedule.threads=1", "source.limit=600", "test.limit=100", "schedule.batch_size=64", "schedule.steps=80"]
     changes = [f"model.rule={rule}", "model.attack_steps=3", "augment.warp=0", *few]
     metrics = train(load_train_recipe("train/mnist-lenet-adversarial", changes), tmp_path / "own")
     assert metrics["accuracy"] > 0.5
