@@ -1,7 +1,5 @@
 """Opening a split to read it: one that fmrgen made, or anyone's rows of images and labels."""
 
-import glob
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,15 +12,15 @@ from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, load
 from PIL import Image as PILImage
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import check_inside, check_plain_path, is_inside, read_json
+from fmrgen.files import check_inside, is_inside, read_json
 from fmrgen.hub.timeouts import no_bars
 from fmrgen.image_files import lies_in_repo, open_rgb, path_inside, stored_image
 from fmrgen.labels import Labels
 from fmrgen.storage.paths import DELTAS, SplitPaths, deltas_among, splits_among, splits_in
 from fmrgen.storage.provenance import Provenance, parse_provenance
 from fmrgen.storage.reference import SplitReference, files_on_the_hub, parse_reference
-from fmrgen.trust.cards import check_card_stays_inside
-from fmrgen.trust.parquet import FILES_CURE, check_parquet_files
+from fmrgen.trust.admit import admit, admit_files, admit_saved
+from fmrgen.trust.parquet import FILES_CURE
 
 
 @dataclass(frozen=True)
@@ -187,14 +185,7 @@ def check_recorded_rows(opened: OpenedSplit, ids: Sequence[int]) -> None:
 
 
 def _open_files(name: str) -> OpenedSplit:
-    pattern = name
-    if "://" not in pattern:
-        if not (files := glob.glob(pattern)):
-            raise UserError(f"{pattern}: no such file")
-        check_plain_path(Path(pattern))
-        check_parquet_files(files)
-        pattern = str(Path(pattern).absolute())
-    stream = load_dataset("parquet", data_files=pattern, split="train", streaming=True)
+    stream = load_dataset("parquet", data_files=admit_files(name), split="train", streaming=True)
     return OpenedSplit(name, _with_features(stream, name))
 
 
@@ -212,29 +203,17 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
     if not own:
         check_no_delta(text, repo, files)
     named = (reference.config, reference.split)
-    if revision is None:
-        check_plain_path(Path(repo))
-        _check_links(Path(repo))
-    if own and (named in own or named == (None, None)):
-        place = choose_split(text, reference, sorted(own))
-    else:
-        check_card_stays_inside(repo, revision)
-        place = choose_split(text, reference, sorted({*own, *_foreign_places(repo, revision)}))
-    provenance = _read_provenance(repo, revision, *place) if place in own else None
-    if place in own and (provenance is None or not provenance.is_finished):
-        if provenance is None or provenance.finished:
-            raise UserError(f"{text}: its provenance is not that of a finished split; make it again")
-        raise UserError(f"{text}: not finished; run the same generate command again")
+    is_own = bool(own) and (named in own or named == (None, None))
+    admitted = admit(repo, revision, by_card=not is_own)
+    places = own if is_own else [*{*own, *_foreign_places(repo, revision)}]
+    place = choose_split(text, reference, sorted(places))
+    provenance = _finished_provenance(text, repo, revision, place) if place in own else None
     # A folder is streamed always: the rows that load_dataset would keep of it are not looked up by the files' content.
     streaming, rows_in_files = revision is None or not download, 0
     if provenance is not None:  # its very files, whatever the card says
-        base = str(Path(repo).absolute()) if revision is None else f"hf://datasets/{repo}@{revision}"
-        rows_in_files = check_parquet_files([f"{base}/{file}" for file in provenance.files])
-        files = [f"{glob.escape(base)}/{file}" for file in provenance.files]
+        files, rows_in_files = admitted.data_files(provenance.files)
         stream = load_dataset("parquet", data_files=files, split="train", streaming=streaming)
     else:
-        if revision is None:
-            check_parquet_files(map(str, Path(repo).rglob("*.parquet")))
         stream = load_dataset(repo, place[0], split=place[1], revision=revision, streaming=streaming)
     if isinstance(stream, Dataset):
         stream = stream.to_iterable_dataset()
@@ -252,25 +231,9 @@ def _are_columns_of(provenance: Provenance, features: Features) -> bool:
     return expected.keys() <= features.keys() if provenance.is_newer else features.items() == expected.items()
 
 
-def _check_links(folder: Path) -> None:
-    """Raises UserError where a file that may be data lies in the folder by a link alone."""
-    for path in folder.rglob("[!.]*"):
-        if path.is_symlink() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
-            check_inside(path, folder)
-
-
 def _open_saved(text: str, reference: SplitReference) -> OpenedSplit:
     """A folder of `save_to_disk`."""
-    if (several := Path(reference.repo) / "dataset_dict.json").is_file():
-        splits = read_json(several).get("splits")
-        for name in splits if isinstance(splits, list) else []:
-            if not re.fullmatch(r"\w[\w.-]*", str(name)):
-                raise UserError(f"{several}: names a split {name}, which is not in it; it is not read")
-    for state in Path(reference.repo).glob("**/state.json"):
-        files = read_json(state).get("_data_files")
-        for entry in files if isinstance(files, list) else []:
-            if Path(str(entry.get("filename"))).name != entry.get("filename"):
-                raise UserError(f"{state}: takes data from {entry.get('filename')}, which is not in it; it is not read")
+    admit_saved(Path(reference.repo))
     loaded = datasets.load_from_disk(reference.repo)
     if isinstance(loaded, Mapping):
         _, split = choose_split(text, reference, [("default", str(name)) for name in loaded])
@@ -317,8 +280,17 @@ def check_no_delta(text: str, place: str, files: Iterable[str]) -> None:
         )
 
 
+def _finished_provenance(text: str, repo: str, revision: str | None, place: tuple[str, str]) -> Provenance:
+    """What a folder, or a repo on the Hub, says of a split. Raises UserError where it is not that of a finished one."""
+    provenance = _read_provenance(repo, revision, *place)
+    if provenance is None or (provenance.finished and not provenance.is_finished):
+        raise UserError(f"{text}: its provenance is not that of a finished split; make it again")
+    if not provenance.is_finished:
+        raise UserError(f"{text}: not finished; run the same generate command again")
+    return provenance
+
+
 def _read_provenance(repo: str, revision: str | None, config: str, split: str) -> Provenance | None:
-    """What a folder, or a repo on the Hub, says of a split; None where that is no provenance."""
     if revision is None:
         paths = SplitPaths(Path(repo), config, split)
         check_inside(paths.provenance, paths.root)
