@@ -71,7 +71,6 @@ FINGERPRINTED_IF_SET: dict[str, Any] = {
 }
 _OF_TIMM = "timm:"
 UNTRUSTED = "of a stranger"  # the context of a validation that imports nothing and reads no file
-_PURE_SHORT_FORMS = ("timm:", "hf:", "asset:")  # that say what they mean without an import or a file of the user's
 
 
 def without_later_defaults(section: str, tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,10 +260,12 @@ def component(
     package: str,
     short_form: Callable[[str], dict[str, Any]] | None = None,
     base: type[ComponentConfig] = ComponentConfig,
+    harmless: tuple[str, ...] = (),
 ) -> PlainValidator:
     """Makes a section the config of its kind; built-in kinds are the modules of `package`.
 
     `short_form` makes a mapping of a section that is written as one word; `base` is what the config must derive from.
+    Words that begin with one of `harmless` import nothing and name no file here, so a stranger may use them.
     """
 
     def resolve(value: Any, info: ValidationInfo) -> ComponentConfig:
@@ -272,7 +273,7 @@ def component(
             return value
         strangers = info.context == UNTRUSTED
         if isinstance(value, str) and short_form is not None:
-            if strangers and not value.startswith(_PURE_SHORT_FORMS):
+            if strangers and not value.startswith(harmless):
                 return Withheld.of(value)
             try:
                 value = short_form(value)

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from fmrgen.distributed.launcher import OPTION
+from fmrgen.recipe.classifier_forms import WRITTEN
 
 if TYPE_CHECKING:
     from fmrgen.report.plot import PlotFormat
@@ -66,8 +67,7 @@ ClassifierOption = Annotated[
         "--classifier",
         "-c",
         metavar="[NAME=]C",
-        help="timm:NAME, zoo:NAME, hf:REPO, onnx:FILE, https://… (an endpoint), asset:NAME, package.module:Name, a "
-        "folder of `fmrgen train`, a recipe, or {kind: …}. Repeat for more.",
+        help=f"{WRITTEN}. Repeat for more.",
     ),
 ]
 BatchSizeOption = Annotated[

@@ -6,6 +6,7 @@ from typing import Any
 
 from fmrgen.errors import UserError, one_line, unknown_message
 from fmrgen.files import package_data, parse_yaml
+from fmrgen.recipe.classifier_forms import form_of
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -23,8 +24,8 @@ def check_reference(reference: str | Path, what: str, begins: str) -> None:
 
 def is_recipe(reference: str) -> bool:
     """Whether a word is the name of a shipped recipe or of a file."""
-    named = reference.partition(":")[0] in ("timm", "hf", "asset")  # whatever files of such names lie about
-    return reference in shipped_recipes() or (not named and Path(reference).is_file())
+    form, _ = form_of(reference)  # which it is whatever files of such names lie about
+    return reference in shipped_recipes() or (form is None and Path(reference).is_file())
 
 
 def _find(reference: str | Path) -> Path:

@@ -27,6 +27,7 @@ from fmrgen.engine.options import PerturbOptions
 from fmrgen.errors import UserError, option
 from fmrgen.files import fingerprint, parse_yaml
 from fmrgen.generators.base import mask_of
+from fmrgen.recipe.classifier_forms import form_of
 from fmrgen.recipe.files import changes_of, check_reference, is_recipe, merged, read_recipe, shipped_recipes
 from fmrgen.recipe.short_forms import (
     ClassifierField,
@@ -213,8 +214,7 @@ def parse_classifier(text: str) -> tuple[str, ComponentConfig]:
 
     Args:
         text: `[NAME=]` and then a recipe whose classifier is meant, a section as inline YAML (`{kind: timm, …}`), or
-            a short form: `timm:NAME`, `zoo:NAME`, `hf:REPO`, `onnx:FILE`, `https://…` (an endpoint), `asset:NAME`,
-            `package.module:Name`, or the folder that `fmrgen train` made.
+            a short form (`recipe.classifier_forms`): `timm:NAME`, a folder, an import path and others.
 
     Returns:
         Its name and its config; `config.build(device)` makes the network.
@@ -235,13 +235,9 @@ def parse_classifier(text: str) -> tuple[str, ComponentConfig]:
         name = name or (output.get("split") if isinstance(output, dict) else None) or Path(reference).stem
     else:
         tree = {"classifier": classifier_of_short_form(reference)}
-    prefix, _, rest = reference.partition(":")
-    default = rest if prefix in ("timm", "hf", "asset") else rest or Path(reference).name
-    if prefix in ("http", "https"):
-        default = rest.strip("/").partition("?")[0]
-    elif prefix == "onnx":
-        default = Path(rest).stem
-    elif Path(default).exists():
+    form, rest = form_of(reference)
+    default = form.name(rest) if form is not None else rest or Path(reference).name
+    if Path(default).exists():
         default = Path(default).resolve().name  # the way to it is nobody's business
     return str(name or default), _classifier_of(tree, reference)
 

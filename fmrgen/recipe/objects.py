@@ -32,9 +32,8 @@ def load_classifier(reference: str, device: torch.device | str = "cpu") -> nn.Mo
     """A classifier that is given in one word, ready to be used.
 
     Args:
-        reference: a short form: `timm:NAME`, `zoo:NAME`, `hf:REPO`, `onnx:FILE`, `https://…` (an endpoint),
-            `asset:NAME`, `package.module:Name`, or the folder that `fmrgen train` made; a recipe whose classifier is
-            meant; or a section as inline YAML (`{kind: timm, …}`).
+        reference: as for `-c` of the commands: `timm:NAME`, `hf:REPO`, `asset:NAME`, an import path, the folder that
+            `fmrgen train` made, a recipe whose classifier is meant, or a section as inline YAML (`{kind: timm, …}`).
         device: where it is to be.
 
     Returns:

@@ -9,6 +9,7 @@ from pydantic import SerializeAsAny
 from fmrgen.config import ComponentConfig, StrictConfig, component, import_object, validate
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import open_plain, parse_yaml
+from fmrgen.recipe.classifier_forms import HARMLESS, WRITTEN, form_of
 from fmrgen.sources.base import SourceConfig
 from fmrgen.trust.recipes import untrusted_config
 from fmrgen.weights.assets import resolve_path
@@ -20,28 +21,23 @@ _IMPORT_PATH = re.compile(r"\w+(\.\w+)*:\w+")
 
 
 def classifier_of_short_form(text: str) -> dict[str, Any]:
-    """The section that `timm:NAME`, `zoo:NAME`, `hf:REPO`, `onnx:FILE`, an address of an endpoint, a trained folder, an
-    asset or an import path stands for.
-    """
+    """The section that one of `classifier_forms.FORMS`, a trained folder or an import path stands for."""
     check_no_weights(text)
-    prefix, _, name = text.partition(":")
-    if prefix in ("timm", "zoo", "onnx"):
-        return {"kind": prefix, "model": name}
-    if prefix in ("http", "https"):
-        return {"kind": "endpoint", "url": text}
-    if prefix == "hf":
-        repo, _, revision = name.partition("@")
-        return {"kind": "transformers", "model": repo, "revision": revision or None}
+    form, rest = form_of(text)
+    if form is not None and form.kind == "endpoint":
+        return {"kind": form.kind, "url": text}
+    if form is not None and form.kind == "transformers":
+        repo, _, revision = rest.partition("@")
+        return {"kind": form.kind, "model": repo, "revision": revision or None}
+    if form is not None and form.kind is not None:
+        return {"kind": form.kind, "model": rest}
     if Path(folder := resolve_path(text)).is_dir():
         return _trained_classifier(text, Path(folder) / TRAINED_CLASSIFIER)
     if _IMPORT_PATH.fullmatch(text):
         target = import_object(text)
         is_config = isinstance(target, type) and issubclass(target, ComponentConfig)
         return {"kind": text} if is_config else {"kind": "module", "target": text}
-    raise UserError(
-        f"{text}: not a classifier; use timm:NAME, zoo:NAME, hf:REPO, onnx:FILE, https://…, asset:NAME, "
-        "package.module:Name, a recipe, a folder of fmrgen train, or {kind: …}"
-    )
+    raise UserError(f"{text}: not a classifier; use {WRITTEN}")
 
 
 def check_no_weights(text: str) -> None:
@@ -118,7 +114,9 @@ def _kind_alone(text: str) -> dict[str, Any]:
 
 
 SourceField = Annotated[SerializeAsAny[SourceConfig], component("fmrgen.sources", base=SourceConfig)]
-ClassifierField = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.classifiers", classifier_of_short_form)]
+ClassifierField = Annotated[
+    SerializeAsAny[ComponentConfig], component("fmrgen.classifiers", classifier_of_short_form, harmless=HARMLESS)
+]
 GeneratorField = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.generators", _kind_alone)]
 OracleField = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.oracles", _kind_alone)]
 

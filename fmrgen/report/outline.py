@@ -121,7 +121,7 @@ def _splits(evaluation: EvaluationResults) -> list[Section]:
         lines = neighbours(comparison) if comparison else []
         about = _sentence(split_facts(split, row))
         found.append(Section("split", split.name, about, [split_table(shown)], lines, parts=parts, folded=many))
-    title = f"All {len(found)} splits were made with" if len(found) > 1 else "The split was made with"
+    title = "All splits were made with" if len(found) > 1 else "The split was made with"
     made = [Section("made with", title, facts=common, shown="in files")] if common else []
     if many:
         return [Section("splits", f"{len(found)} splits", parts=found), *made]

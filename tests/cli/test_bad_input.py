@@ -14,7 +14,6 @@ import yaml
 from commands import run
 from photos import RECIPE, photo
 from PIL import Image
-from places import ROOT
 from safetensors.torch import save_file
 
 from fmrgen.cli.app import app
@@ -267,31 +266,6 @@ CURE = re.compile(
 )
 
 
-DOCUMENTED = dict(re.findall(r"^\| `(.*?)` \| (.*) \|$", (ROOT / "docs/mistakes.md").read_text(), re.MULTILINE))
-# After these a line has the words of a library, which may change with its version.
-OF_LIBRARIES = re.compile(
-    r"can't be (opened|loaded|read as \w+)|metadata can't be read|not YAML|can be read|valid repo name|Invalid value for|unexpected extra|"
-    r"[Ii]nput should|not readable as|argument\(s\)"
-)
-
-
-def shown(arguments):
-    """A command as docs/mistakes.md shows it."""
-    words = " ".join(arguments).replace(" -o new -q", "").encode("utf-8", "backslashreplace").decode()
-    return re.sub(r"(.)\1{40,}", "…", words)[:100].replace("|", "\\|")
-
-
-def cut(error):
-    """What is said to it as docs/mistakes.md has it."""
-    line = re.sub(r"known are .*", "known are …", error.removeprefix("fmrgen: ").strip())
-    return (line if len(line) <= 168 else f"{line[:167].rstrip()}…").replace("|", "\\|")
-
-
-def own_words(line):
-    found = OF_LIBRARIES.search(line)
-    return line[: found.end()] if found else line
-
-
 def key_of(message):
     """What a line is about: the file, the key or the option that it begins with."""
     return re.match(r"(?:[^ :]+: )*[^ :]+", message)[0]
@@ -308,8 +282,6 @@ def test_a_mistake_is_one_line_and_costs_nothing(place, arguments, message, caps
     assert CURE.search(output.err), output.err
     assert re.fullmatch(r"fmrgen: [^\n]+\n", output.err), output.err
     assert not output.out
-    told = cut(output.err.replace(str(place), "…"))
-    assert own_words(DOCUMENTED[shown(arguments)]) == own_words(told)
     assert digest(place / "out") == before
     assert not (place / "new").exists() or not list((place / "new").glob("c/*"))
     assert not (place / "ran").exists()

@@ -1,9 +1,11 @@
 """Recipes: inheritance, overrides, fingerprints, and what a mistake in one says."""
 
 import pytest
+from places import ROOT
 
 from fmrgen.config import UNTRUSTED, validate
 from fmrgen.errors import UserError
+from fmrgen.recipe.classifier_forms import FORMS, WRITTEN
 from fmrgen.recipe.files import shipped_recipes
 from fmrgen.recipe.job import describe_recipes, describe_studies, load_recipe
 from fmrgen.recipe.short_forms import ClassifierOnly
@@ -187,3 +189,10 @@ def test_every_shipped_recipe_is_described_once():
     assert {"mnist-lenet", "cifar10-resnet18", "imagenet9-resnet18", "train/mnist-clip"} <= described.keys()
     assert all(described.values())
     assert set(shipped_recipes()) - set(described) - set(describe_studies()) == {"_paper", "_imagenet"}
+
+
+def test_every_short_form_of_a_classifier_is_on_the_page():
+    page = (ROOT / "docs/evaluation.md").read_text()
+    for form in FORMS.values():
+        assert f"`{form.prefix}:" in page, form.written
+        assert form.written in WRITTEN or form.prefix == "http"

@@ -1,0 +1,58 @@
+"""The short forms of classifiers, once: parsing, names, messages and help are made from this table.
+
+It imports nothing that takes time: `fmrgen --help` reads it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ShortForm:
+    """A classifier in one word, `PREFIX:REST`.
+
+    Attributes:
+        prefix: before the colon.
+        written: how it is written, for messages and help.
+        kind: of the section that it stands for; None for a folder, which says that itself.
+        is_harmless: it imports nothing and names no file of this machine, so a stranger's recipe may have it.
+        name: of the classifier, made from the REST.
+    """
+
+    prefix: str
+    written: str
+    kind: str | None
+    is_harmless: bool = False
+    name: Callable[[str], str] = str
+
+
+def _address(rest: str) -> str:
+    return rest.strip("/").partition("?")[0]
+
+
+FORMS = {
+    form.prefix: form
+    for form in (
+        ShortForm("timm", "timm:NAME", "timm", is_harmless=True),
+        ShortForm("zoo", "zoo:NAME", "zoo"),
+        ShortForm("hf", "hf:REPO", "transformers", is_harmless=True),
+        ShortForm("onnx", "onnx:FILE", "onnx", name=lambda rest: Path(rest).stem),
+        ShortForm("https", "https://… (an endpoint)", "endpoint", name=_address),
+        ShortForm("http", "http://…", "endpoint", name=_address),
+        ShortForm("asset", "asset:NAME", None, is_harmless=True),
+    )
+}
+HARMLESS = tuple(f"{form.prefix}:" for form in FORMS.values() if form.is_harmless)
+WRITTEN = ", ".join(
+    [
+        *(form.written for form in FORMS.values() if form.prefix != "http"),
+        "package.module:Name, a folder of fmrgen train, a recipe, or {kind: …}",
+    ]
+)
+
+
+def form_of(text: str) -> tuple[ShortForm | None, str]:
+    """The short form that a word has, None where it has none of them, and what comes after its colon."""
+    prefix, _, rest = text.partition(":")
+    return FORMS.get(prefix), rest
