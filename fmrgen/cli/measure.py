@@ -93,9 +93,6 @@ def evaluate(
             help="Add to the splits' leaderboards, and write .eval_results for model pages; see `fmrgen submit`.",
         ),
     ] = False,
-    model_card: Annotated[
-        bool, typer.Option("--model-card", help="Write model cards with a model-index, the Hub's earlier format.")
-    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -161,11 +158,6 @@ def evaluate(
         for one in recorded:
             (display.print_note if one.failed else tell)(one.line)
         for path in written:
-            tell(str(path))
-    if model_card:
-        from fmrgen.publish.model_cards import write_model_cards
-
-        for path in write_model_cards(evaluation, folder / "model-cards"):
             tell(str(path))
     tell(str(folder / "report.html"))
     for name in silent:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.corrected import Corrected, Verdicts, corrected, label_preservation
 from fmrgen.evaluation.kappa import cohen_kappa, krippendorff_alpha
 from fmrgen.metrics.intervals import Estimate, proportion
-from fmrgen.storage.judgements import HUMAN, PEOPLE, JudgeFile, Judgements, related
+from fmrgen.storage.judgements import HUMAN, PEOPLE, JudgeFile, Judgements, Kind, related
 from fmrgen.storage.provenance import Provenance
 
 _UNASKED = -3  # beside the labels of those who were asked
@@ -37,7 +36,7 @@ class JudgeFigures:
     """
 
     judge: str
-    kind: Literal["oracle", "vlm", "person"]
+    kind: Kind
     audited: int
     preserved: Estimate | None
     originals_right: Estimate | None
@@ -54,7 +53,7 @@ class Judge:
     the file about it, None of all persons together."""
 
     name: str
-    kind: Literal["oracle", "vlm", "person"]
+    kind: Kind
     labels: np.ndarray
     of_originals: np.ndarray
     verdicts: Verdicts

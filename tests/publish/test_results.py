@@ -13,7 +13,7 @@ import yaml
 from commands import fmrgen, python, run, upload
 from datasets import load_dataset
 from datasets.info import DatasetInfosDict
-from huggingface_hub import DatasetCard, HfApi, ModelCard
+from huggingface_hub import DatasetCard, HfApi
 from PIL import Image as PILImage
 
 from fmrgen import evaluate
@@ -22,7 +22,6 @@ from fmrgen.metrics.intervals import format_estimate
 from fmrgen.metrics.summary import SUMMARY_COLUMNS, summarise
 from fmrgen.publish.card import write_card
 from fmrgen.publish.judgements import add_judgements
-from fmrgen.publish.model_cards import write_model_cards
 from fmrgen.publish.results import record_results
 from fmrgen.storage.judgements import TABLE, OwnSplit, judge_file, judgements_of, to_parquet, write_judgements
 from fmrgen.storage.open import open_split
@@ -30,27 +29,6 @@ from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 
 LENET = "asset:mnist/lenet"
-
-
-def test_model_cards_are_read_by_the_hubs_library(split, tmp_path):
-    evaluation = evaluate([str(split)], [f"mine={LENET}"])
-    (path,) = write_model_cards(evaluation, tmp_path / "cards")
-    card = ModelCard.load(path)
-    results = card.data.eval_results
-    total = evaluation.results[0].total
-    assert [(entry.metric_name, entry.metric_type) for entry in results] == [
-        ("FMR", "fmr"),
-        ("SA", "accuracy"),
-        ("PA", "accuracy"),
-    ]
-    assert [entry.metric_value for entry in results] == [
-        total.fmr.value,
-        total.standard_accuracy.value,
-        total.perturbed_accuracy.value,
-    ]
-    assert (results[0].dataset_config, results[0].dataset_split) == ("mnist", "lenet")
-    assert card.data.model_name == "mine"
-    assert str(tmp_path) not in path.read_text()  # a model page is no place for paths
 
 
 def test_a_leaderboard_in_a_folder(split):
