@@ -12,7 +12,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
@@ -48,36 +48,29 @@ NOT_FINGERPRINTED = (
 _NOTHING = object()
 IN_MEMORY = "in_memory"  # the kind of what was handed over in Python, which nobody writes into a recipe
 _NO_KINDS = ("base", "networks", IN_MEMORY)
-# Keys that later versions brought count only where they are not what was done before.
-FINGERPRINTED_IF_SET: dict[str, Any] = {
-    "perturb.min_probability": 0.0,
-    "perturb.min_margin": 0.0,
-    "perturb.start_noise": 0.0,
-    "perturb.start": "none",
-    "perturb.start_epsilon": 0.003,
-    "perturb.objective": "margin",  # rows of before have another version
-    "perturb.control": "auto",  # these too
-    "generator.shell": False,
-    "generator.guidance": 8.5,
-    "oracle.class_prompts": {},
-    "oracle.rule": "mean",
-    "oracle.weights": None,
-    "oracle.names": None,
-    "source.per_class": None,
-    "source.shuffle_seed": None,
-    "classifier.smooth": False,
-    "classifier.interpolation": "auto",
-    "classifier.channels": "rgb",
-}
+SINCE_0_2: dict[str, Any] = {
+    "since": "0.2.0"
+}  # of a field that an older recipe does not have, and means by its default
 _OF_TIMM = "timm:"
 UNTRUSTED = "of a stranger"  # the context of a validation that imports nothing and reads no file
 
 
 def without_later_defaults(section: str, tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A section without the keys that a later version brought, where they say what was done before anyway."""
-    return {
-        key: value for key, value in tree.items() if FINGERPRINTED_IF_SET.get(f"{section}.{key}", _NOTHING) != value
-    }
+    """A section without the keys that later versions brought (`since`), where they say what was done before anyway:
+    the default, or what the field calls `before`."""
+    later = _later_defaults(_type_of_section(section, tree))
+    return {key: value for key, value in tree.items() if later.get(key, _NOTHING) != value}
+
+
+@cache
+def _later_defaults(config: type) -> dict[str, Any]:
+    found: dict[str, tuple[Any, Any]]
+    if is_dataclass(config):
+        found = {field.name: (field.metadata, field.default) for field in fields(config)}
+    else:
+        known = vars(config)["__pydantic_fields__"]
+        found = {name: (field.json_schema_extra or {}, field.default) for name, field in known.items()}
+    return {name: about.get("before", default) for name, (about, default) in found.items() if "since" in about}
 
 
 class StrictConfig(BaseModel):
@@ -212,13 +205,27 @@ class ClassifierConfig(ComponentConfig):
     class_names: Annotated[list[str] | None, NAMES_OR_FILE] = Field(
         None, description="names of its outputs in their order, where it does not know them itself; or a file of them"
     )
-    channels: Literal["rgb", "gray"] = Field("rgb", description="gray: the network sees images without their colours")
+    channels: Literal["rgb", "gray"] = Field(
+        "rgb", description="gray: the network sees images without their colours", json_schema_extra=SINCE_0_2
+    )
 
 
 def built_in_kinds(package: str) -> list[str]:
     """The kinds of components whose modules lie in `package`."""
     modules = (module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__))
     return sorted(name for name in modules if name not in _NO_KINDS and name[0] != "_")
+
+
+def _type_of_section(section: str, tree: Mapping[str, Any]) -> type:
+    """The config of a section, as far as that needs no code of others: of a kind of your own the base that it has."""
+    if section not in ("source", "classifier", "generator", "oracle"):
+        options: type = vars(importlib.import_module("fmrgen.engine.options"))["PerturbOptions"]
+        return options
+    package, kind = f"fmrgen.{section}s", tree.get("kind")
+    if kind in built_in_kinds(package):
+        return config_class(package, str(kind))
+    base: type = vars(importlib.import_module(f"{package}.base")).get(f"{section.title()}Config", ClassifierConfig)
+    return base
 
 
 def config_class(package: str, kind: str, base: type[ComponentConfig] = ComponentConfig) -> type[ComponentConfig]:

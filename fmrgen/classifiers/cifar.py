@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from fmrgen.config import ClassifierConfig
+from fmrgen.config import SINCE_0_2, ClassifierConfig
 from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ class Config(ClassifierConfig):
     mean: list[float] = Field(_MEAN, min_length=3, max_length=3)
     std: list[float] = Field(_STD, min_length=3, max_length=3)
     interpolation: Literal["auto", "bicubic", "bilinear"] = Field(
-        "auto", description="how images of another size come to 32 px; auto: pixels' means, or bicubic"
+        "auto",
+        description="how images of another size come to 32 px; auto: pixels' means, or bicubic",
+        json_schema_extra=SINCE_0_2,
     )
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":

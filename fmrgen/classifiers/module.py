@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from fmrgen.config import ClassifierConfig, import_object
+from fmrgen.config import SINCE_0_2, ClassifierConfig, import_object
 from fmrgen.errors import UserError
 from fmrgen.trust.recipes import paths_among
 
@@ -36,7 +36,9 @@ class Config(ClassifierConfig):
     std: list[float] = Field([1.0, 1.0, 1.0], min_length=3, max_length=3)
     size: int | None = Field(None, ge=1)
     interpolation: Literal["auto", "bicubic", "bilinear"] = Field(
-        "auto", description="how images of another size come to `size`; auto: pixels' means, or bicubic"
+        "auto",
+        description="how images of another size come to `size`; auto: pixels' means, or bicubic",
+        json_schema_extra=SINCE_0_2,
     )
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":

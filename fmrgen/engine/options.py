@@ -31,6 +31,7 @@ class PerturbOptions:
     objective: Literal["margin", "cross_entropy"] = field(
         default="margin",
         metadata={
+            "since": "0.2.0",
             "description": "what a step climbs: the best other class's lead over the true one, which does not depend "
             "on the logits' temperature, or the cross-entropy",
         },
@@ -38,16 +39,21 @@ class PerturbOptions:
     start: Literal["none", "fgsm", "pgd"] = field(
         default="none",
         metadata={
+            "since": "0.2.0",
             "description": "encode the original as it is, or after an attack on its pixels (App. E); what is stored as "
             "the original stays the source's",
         },
     )
     start_epsilon: float = field(
-        default=0.003, metadata={"description": "largest change of a pixel by that attack, of values from 0 to 1"}
+        default=0.003,
+        metadata={"since": "0.2.0", "description": "largest change of a pixel by that attack, of values from 0 to 1"},
     )
     start_noise: float = field(
         default=0.0,
-        metadata={"description": "standard deviation of the noise that the first step brings along, in latent units"},
+        metadata={
+            "since": "0.2.0",
+            "description": "standard deviation of the noise that the first step brings along, in latent units",
+        },
     )
     reencode: bool = field(
         default=False, metadata={"description": "encode the last image anew before each step, the literal g(x_t-1)"}
@@ -59,14 +65,21 @@ class PerturbOptions:
         },
     )
     min_probability: float = field(
-        default=0.0, metadata={"description": "accept only where the oracle gives that class at least this probability"}
+        default=0.0,
+        metadata={
+            "since": "0.2.0",
+            "description": "accept only where the oracle gives that class at least this probability",
+        },
     )
-    min_margin: float = field(default=0.0, metadata={"description": "and at least so much more than any other class"})
+    min_margin: float = field(
+        default=0.0, metadata={"since": "0.2.0", "description": "and at least so much more than any other class"}
+    )
     control: int | Literal["auto"] = field(
         default="auto",
         metadata={
+            "since": "0.2.0",
             "description": "rows of which as many random steps are taken beside, the classifier unasked; auto: 64, "
-            "at most 8 % of the rows, and none of fewer than 200"
+            "at most 8 % of the rows, and none of fewer than 200",
         },
     )
     seed: int = field(default=0, metadata={"description": "with the example's id, the seed of anything random"})

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from fmrgen.config import ComponentConfig
+from fmrgen.config import SINCE_0_2, ComponentConfig
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError
 from fmrgen.image_files import LARGEST_SIDE
@@ -20,7 +20,9 @@ class GeneratorConfig(ComponentConfig):
     mask: str | None = Field(None, description="file of fmrgen sparsify: the dimensions of the latent that may move")
 
 
-SHELL = Field(False, description="after each step, scale the latent to the length it began with")
+SHELL = Field(
+    False, description="after each step, scale the latent to the length it began with", json_schema_extra=SINCE_0_2
+)
 
 
 def on_shell(free: "Tensor", start: "Tensor") -> "Tensor":

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from fmrgen.config import Revision
+from fmrgen.config import SINCE_0_2, Revision
 from fmrgen.engine.interfaces import Generator
 from fmrgen.errors import UserError
 from fmrgen.generators.base import GeneratorConfig, check_image_size
@@ -24,7 +24,11 @@ class Config(GeneratorConfig):
     model: str
     revision: Revision = None
     sigma: float = Field(0.5, gt=0, le=1000, description="standard deviation of the noise, for images in [-1, 1]")
-    shell: bool = Field(True, description="after each step, scale the noised image to the length that it began with")
+    shell: bool = Field(
+        True,
+        description="after each step, scale the noised image to the length that it began with",
+        json_schema_extra={**SINCE_0_2, "before": False},
+    )
     residual: bool = Field(True, description="add what the way back loses, so that an unmoved image is exact")
 
     def build(self, device: "torch.device | str" = "cpu") -> Generator:

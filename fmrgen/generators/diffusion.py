@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from fmrgen.config import Revision
+from fmrgen.config import SINCE_0_2, Revision
 from fmrgen.engine.interfaces import Generator
 from fmrgen.errors import UserError
 from fmrgen.generators.base import GeneratorConfig, check_image_size
@@ -66,7 +66,11 @@ class Config(GeneratorConfig):
     start: float = Field(0.2, gt=0, le=1, description="the time to which images are noised, as a share of all")
     steps: int = Field(4, ge=1, le=1000, description="passes of the network from there back to an image")
     refinements: int = Field(3, ge=0, le=100, description="of each step of the inversion")
-    shell: bool = Field(True, description="after each step, scale x_t to the length that it began with")
+    shell: bool = Field(
+        True,
+        description="after each step, scale x_t to the length that it began with",
+        json_schema_extra={**SINCE_0_2, "before": False},
+    )
     residual: bool = Field(True, description="add what the way back loses, so that an unmoved image is exact")
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from annotated_types import MinLen
 from pydantic import AfterValidator, Field, model_validator
 
+from fmrgen.config import SINCE_0_2
 from fmrgen.engine.interfaces import NONE, Judgement, Oracle, Originals
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels
@@ -37,7 +38,9 @@ class ImageTextConfig(OracleConfig):
         description="of a name such as `tench, Tinca tinca` take what is before the comma, or where another class is "
         "called so the next synonym",
     )
-    class_prompts: dict[str, str] = Field({}, description="a class's name → what it is called in prompts instead")
+    class_prompts: dict[str, str] = Field(
+        {}, description="a class's name → what it is called in prompts instead", json_schema_extra=SINCE_0_2
+    )
 
     @property
     def is_image_text(self) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fmrgen.config import ComponentConfig
+from fmrgen.config import SINCE_0_2, ComponentConfig
 from fmrgen.engine.interfaces import NONE, Judgement, Oracle, Originals
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import OracleConfig
@@ -29,9 +29,14 @@ class Config(OracleConfig):
         "mean",
         description="mean: the highest mean probability decides; majority: what more than half of them see; "
         "unanimous: what all see; else it is not one of the classes",
+        json_schema_extra=SINCE_0_2,
     )
-    weights: list[Annotated[float, Field(gt=0)]] | None = Field(None, description="of the members; alike by default")
-    names: list[str] | None = Field(None, description="of the members, in rows and tables; by default by their models")
+    weights: list[Annotated[float, Field(gt=0)]] | None = Field(
+        None, description="of the members; alike by default", json_schema_extra=SINCE_0_2
+    )
+    names: list[str] | None = Field(
+        None, description="of the members, in rows and tables; by default by their models", json_schema_extra=SINCE_0_2
+    )
 
     @model_validator(mode="after")
     def _one_for_each(self) -> "Config":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from fmrgen.config import Revision
+from fmrgen.config import SINCE_0_2, Revision
 from fmrgen.engine.interfaces import NONE, Judgement, Oracle, Originals
 from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels
@@ -40,7 +40,9 @@ class Config(OracleConfig):
     question: str = "Which of these does the image show? Answer with the letter alone."
     none: str = Field("none of these", description="what the last option is called")
     first_synonym: bool = Field(True, description="of a name such as `tench, Tinca tinca` take only `tench`")
-    class_prompts: dict[str, str] = Field({}, description="a class's name → what it is called among the options")
+    class_prompts: dict[str, str] = Field(
+        {}, description="a class's name → what it is called among the options", json_schema_extra=SINCE_0_2
+    )
     batch: int = Field(8, ge=1, description="images asked of at once, always filled; another number, other last bits")
     precision: Literal["fp32", "bf16"] = "fp32"
 

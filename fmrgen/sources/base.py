@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from fmrgen.config import NAMES_OR_FILE, ComponentConfig
+from fmrgen.config import NAMES_OR_FILE, SINCE_0_2, ComponentConfig
 from fmrgen.errors import UserError
 from fmrgen.image_files import Fit, open_rgb, resize
 from fmrgen.labels import Classes, Labels
@@ -25,8 +25,12 @@ class SourceConfig(ComponentConfig):
     classes: Annotated[Classes | None, NAMES_OR_FILE] = Field(
         None, description="names for the classes (or a file of them), or a mapping of name to class ranges"
     )
-    shuffle_seed: int | None = Field(None, ge=0, description="take the examples in an order drawn with this seed")
-    per_class: int | None = Field(None, ge=1, le=10**12, description="only so many examples of each class")
+    shuffle_seed: int | None = Field(
+        None, ge=0, description="take the examples in an order drawn with this seed", json_schema_extra=SINCE_0_2
+    )
+    per_class: int | None = Field(
+        None, ge=1, le=10**12, description="only so many examples of each class", json_schema_extra=SINCE_0_2
+    )
     limit: int | None = Field(
         None,
         ge=1,
