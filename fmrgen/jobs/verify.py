@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fmrgen.classifiers.base import has_weights
-from fmrgen.config import StrictConfig
+from fmrgen.config import InMemory, StrictConfig
 from fmrgen.engine.images import as_float32, to_batch
 from fmrgen.engine.interfaces import Oracle, Originals
 from fmrgen.engine.models import OF_MEMBERS, judged
 from fmrgen.errors import UserError, option
-from fmrgen.in_memory import InMemory
 from fmrgen.recipe.build import ClassifierAndOracle, blank_image, build_classifier_and_oracle, component_errors
 from fmrgen.recipe.short_forms import ClassifierField, OracleField
 from fmrgen.records import StopReason

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from fmrgen.config import ComponentConfig
+from fmrgen.config import ComponentConfig, InMemory
 from fmrgen.engine.interfaces import Generator, Oracle
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.errors import UserError, unknown_message
-from fmrgen.in_memory import InMemory
 from fmrgen.recipe.build import Role, build_component
 from fmrgen.recipe.job import parse_classifier, parse_oracle
 from fmrgen.recipe.short_forms import generator_of_short_form

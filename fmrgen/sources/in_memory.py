@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 from pydantic import PrivateAttr
 
+from fmrgen.config import called
 from fmrgen.errors import UserError, one_line
 from fmrgen.image_files import open_rgb
-from fmrgen.in_memory import called
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources import datasets as of_datasets
 from fmrgen.sources.base import RawExample, Source, SourceConfig, label_of_source

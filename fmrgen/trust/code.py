@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from fmrgen.config import InMemory
 from fmrgen.files import sha256_of
-from fmrgen.in_memory import InMemory
 from fmrgen.trust.recipes import components_in
 
 

@@ -11,7 +11,7 @@ from outside_components import Dim, HalfTrained, NotTooBright, SmallNet
 from torch.utils.data import TensorDataset
 
 from fmrgen import UserError, compare, evaluate, generate, load_recipe, verify
-from fmrgen.in_memory import InMemory
+from fmrgen.config import InMemory
 
 DEMO = {"generator": "asset:mnist/vqgan", "oracle": "asset:mnist/clip", "budget": 3, "step_size": 0.03}
 DIGITS = 12
