@@ -61,12 +61,12 @@ if TYPE_CHECKING:
     from fmrgen.storage.generated import GeneratedSplit as GeneratedSplit
     from fmrgen.storage.open import OpenedSplit as OpenedSplit
     from fmrgen.storage.open import open_split as open_split
-    from fmrgen.studies.agreement import Agreement as Agreement
-    from fmrgen.studies.agreement import agreement as agreement
     from fmrgen.studies.compare import compare as compare
     from fmrgen.studies.gate import gate as gate
     from fmrgen.studies.gate import gate_on_own_splits as gate_on_own_splits
     from fmrgen.studies.gate_test import Gate as Gate
+    from fmrgen.studies.orders import Agreement as Agreement
+    from fmrgen.studies.orders import agreement as agreement
     from fmrgen.studies.sweep import sweep as sweep
     from fmrgen.training.loop import train as train
     from fmrgen.training.recipe import TrainRecipe as TrainRecipe
@@ -81,7 +81,7 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 # Each public name and the module that has it, which is imported when the name is first used: torch takes seconds, and
 # `fmrgen --help` must not wait for it.
 _MODULES = {
-    "Agreement": "fmrgen.studies.agreement",
+    "Agreement": "fmrgen.studies.orders",
     "AnyClassifier": "fmrgen.recipe.objects",
     "AnyGenerator": "fmrgen.recipe.objects",
     "AnyOracle": "fmrgen.recipe.objects",
@@ -119,7 +119,7 @@ _MODULES = {
     "TrainRecipe": "fmrgen.training.recipe",
     "UserError": "fmrgen.errors",
     "Verification": "fmrgen.jobs.verify",
-    "agreement": "fmrgen.studies.agreement",
+    "agreement": "fmrgen.studies.orders",
     "compare": "fmrgen.studies.compare",
     "evaluate": "fmrgen.jobs.evaluate",
     "export": "fmrgen.jobs.export",

@@ -109,8 +109,8 @@ def compare(
         recipes = {**variants(first[1], choices, more_oracles), **dict(more)}
 
     from fmrgen.cli import display
-    from fmrgen.studies.agreement import agreement, check_many_enough
-    from fmrgen.studies.agreement_report import agreement_lines, agreement_table, write_agreement
+    from fmrgen.studies.orders import agreement, check_many_enough
+    from fmrgen.studies.orders_report import agreement_lines, agreement_table, write_agreement
 
     check_many_enough(len(recipes), len(named))
     evaluations = {
@@ -279,12 +279,14 @@ def agree(
 ) -> None:
     """Tell whether measures rank classifiers alike.
 
-    FMR and fixed benchmarks, for one: Spearman's and Kendall's correlation of each two over the classifiers.
+    FMR and fixed benchmarks, for one: Spearman's and Kendall's correlation of each two over the classifiers. Whether one
+    measure ranks them alike under other generators, steps or oracles is what compare --with, --robust-to and --oracle
+    tell.
     """
     from fmrgen.cli import display
     from fmrgen.evaluation.results import read_figures
-    from fmrgen.studies.correlation import at_chance, correlations, measures
-    from fmrgen.studies.correlation_report import correlation_table, write_correlations
+    from fmrgen.studies.rank_correlation import at_chance, correlations, measures
+    from fmrgen.studies.rank_correlation_report import correlation_table, write_correlations
 
     formats = plot_formats(plots)
     figures = [read_figures(path / "evaluation.json" if path.is_dir() else path) for path in evaluations]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fmrgen.jobs.evaluation import Evaluation
     from fmrgen.jobs.sparsify import SparseMask
     from fmrgen.report.tables import Table
-    from fmrgen.studies.agreement import Agreement
+    from fmrgen.studies.orders import Agreement
 
 Scale = Literal["small", "full"]
 _FEWEST_COMPARED = 2
@@ -127,8 +127,8 @@ class StudyFound:
     def tables(self) -> "dict[str, Table]":
         """What no comparison tells by itself, by titles."""
         from fmrgen.report.tables import mask_table
-        from fmrgen.studies.agreement_report import agreement_table, concordance_table
         from fmrgen.studies.attack_oracle_report import attacked_table
+        from fmrgen.studies.orders_report import agreement_table, concordance_table
 
         tables = {
             f"{name}, attacked towards another class": attacked_table(judges) for name, judges in self.attacked.items()
@@ -183,7 +183,7 @@ def run_study(study: Study, scale: Scale, work: Work) -> StudyFound:
     Raises:
         UserError: there is nothing at that scale, or what the jobs raise.
     """
-    from fmrgen.studies.agreement import agreement
+    from fmrgen.studies.orders import agreement
 
     chosen = study.at(scale)
     work = replace(work, trainings=chosen.trainings)

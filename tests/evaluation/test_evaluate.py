@@ -31,7 +31,7 @@ from fmrgen.metrics.summary import SUMMARY_COLUMNS, summarise
 from fmrgen.recipe.job import load_recipe, parse_classifier
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.tables import all_notes, split_table, warning_lines
-from fmrgen.studies.correlation import at_chance, measures
+from fmrgen.studies.rank_correlation import at_chance, measures
 
 LENET = "asset:mnist/lenet"
 DIGITS = [str(digit) for digit in range(10)]

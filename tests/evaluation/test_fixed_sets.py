@@ -15,7 +15,7 @@ from fmrgen.metrics.intervals import Estimate
 from fmrgen.recipe.fixed_sets import FixedSets
 from fmrgen.recipe.job import load_fixed_sets, load_source
 from fmrgen.sources.mnist import Config as Mnist
-from fmrgen.studies.correlation import correlations, measures
+from fmrgen.studies.rank_correlation import correlations, measures
 
 LENET = "asset:mnist/lenet"
 OTHER = "outside_components:SmallNetConfig"

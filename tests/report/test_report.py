@@ -31,10 +31,10 @@ from fmrgen.report.pages import audit_page, report_page
 from fmrgen.report.plots import all_plots
 from fmrgen.report.tables import all_notes, neighbours, transfer_table
 from fmrgen.report.write import write_report
-from fmrgen.studies.agreement import Agreement
-from fmrgen.studies.agreement_report import agreement_plot
-from fmrgen.studies.correlation import Correlation
-from fmrgen.studies.correlation_report import correlation_plot
+from fmrgen.studies.orders import Agreement
+from fmrgen.studies.orders_report import agreement_plot
+from fmrgen.studies.rank_correlation import Correlation
+from fmrgen.studies.rank_correlation_report import correlation_plot
 from fmrgen.studies.sweep_report import sweep_plot
 
 LENET = "asset:mnist/lenet"

@@ -9,7 +9,7 @@ from fmrgen.files import write_atomically
 from fmrgen.metrics.intervals import format_coefficient, interval_ends
 from fmrgen.report.plot import MOST_PERCENT, Plot, PlotFormat, colours, drawing, grid_of_figures, shortened
 from fmrgen.report.tables import Table
-from fmrgen.studies.agreement import Agreement, OrderOfTwo
+from fmrgen.studies.orders import Agreement, OrderOfTwo
 
 _IN_A_COLUMN = 20  # of the legend
 _APART = 0.5  # of the place of a generator, over which its classifiers lie side by side

@@ -11,9 +11,9 @@ from scipy.stats import kendalltau
 
 from fmrgen.errors import UserError
 from fmrgen.recipe.job import load_oracles, load_recipe
-from fmrgen.studies.agreement import _concordance, _tau, agreement, check_many_enough
-from fmrgen.studies.agreement_report import agreement_lines, agreement_table, orders_line
 from fmrgen.studies.compare import variants
+from fmrgen.studies.orders import _concordance, _tau, agreement, check_many_enough
+from fmrgen.studies.orders_report import agreement_lines, agreement_table, orders_line
 
 APART = {"a": 0.8, "b": 0.6, "c": 0.4, "d": 0.2}
 

@@ -10,7 +10,7 @@ from fmrgen.files import write_atomically
 from fmrgen.metrics.intervals import format_coefficient
 from fmrgen.report.plot import Plot, PlotFormat, draw_points, drawing, write_key
 from fmrgen.report.tables import Table
-from fmrgen.studies.correlation import Column, Correlation
+from fmrgen.studies.rank_correlation import Column, Correlation
 
 _LARGEST = 3  # plots side by side
 _MOST = 12  # plots; more are in the table alone

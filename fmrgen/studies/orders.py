@@ -78,10 +78,12 @@ class Agreement:
 
 
 def agreement(evaluations: Mapping[str, EvaluationData], *, seed: int = 0) -> Agreement:
-    """How far the generators agree.
+    """Which classifiers keep their order under all conditions (`compare --with`, `--robust-to`, `--oracle`).
+
+    For whether two measures rank alike, as FMR and a fixed benchmark, see the command `agree`.
 
     Chance in the images disorders what is close, so drawing them again makes rankings agree less than the true ones do.
-    Instead, each two classifiers are told apart under each generator, or not, all at once with 95 % confidence; the
+    Instead, each two classifiers are told apart under each condition, or not, all at once with 95 % confidence; the
     intervals of tau and W are what all orders that these leave possible would give. Those of FMR are as everywhere.
 
     Args:
