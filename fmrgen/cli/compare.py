@@ -279,8 +279,8 @@ def agree(
 ) -> None:
     """Tell whether measures rank classifiers alike.
 
-    FMR and fixed benchmarks, for one: Spearman's and Kendall's correlation of each two over the classifiers. Whether FMR
-    ranks them alike under other generators, steps or oracles: compare --with, --robust-to and --oracle.
+    FMR and fixed benchmarks, for one: Spearman's and Kendall's correlation of each two over the classifiers. Whether
+    FMR ranks them alike under other generators, steps or oracles: compare --with, --robust-to and --oracle.
     """
     from fmrgen.cli import display
     from fmrgen.evaluation.results import read_figures
