@@ -1,16 +1,11 @@
 """The commands that are of no split."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from fmrgen.cli.options import (
-    JsonOption,
-)
-
-if TYPE_CHECKING:
-    pass
+from fmrgen.cli.options import JsonOption
 
 
 def doctor(

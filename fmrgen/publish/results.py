@@ -98,12 +98,6 @@ def result_path(split: EvaluatedSplit, classifier: EvaluatedClassifier) -> str:
     return paths.in_repo(paths.results / f"{file_name(classifier)}.json")
 
 
-def dataset_name(split: EvaluatedSplit) -> str:
-    """The dataset's name without the way to it on this machine."""
-    name = split.repo or split.name
-    return name if split.revision else Path(name).resolve().name
-
-
 def file_name(classifier: EvaluatedClassifier) -> str:
     """A name for files: of two classifiers with one name, the weights tell."""
     plain = re.sub(r"[^\w.-]+", "-", classifier.name).strip("-.") or "classifier"
