@@ -10,10 +10,7 @@ import typer
 
 from fmrgen.cli import compare, doubt, make, measure, publish, tools
 from fmrgen.cli.exit import exit_status_of, install_signal_handlers
-from fmrgen.cli.options import (
-    GroupedHelp,
-    PlainHelp,
-)
+from fmrgen.cli.options import GroupedHelp, PlainHelp
 from fmrgen.distributed.launcher import end_with_the_launcher
 from fmrgen.errors import command_line
 

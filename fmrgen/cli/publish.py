@@ -1,20 +1,12 @@
 """The commands that bring splits and results to the Hub."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from fmrgen.cli.options import (
-    JsonOption,
-    PublicOption,
-    QuietOption,
-    ReplaceOption,
-)
+from fmrgen.cli.options import JsonOption, PublicOption, QuietOption, ReplaceOption
 from fmrgen.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 def push(
