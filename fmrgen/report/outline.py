@@ -131,9 +131,11 @@ def _splits(evaluation: EvaluationResults) -> list[Section]:
 def _judges(split: EvaluatedSplit, results: list[Result]) -> list[Section]:
     if (judges := judges_table(split)) is None:
         return []
-    judged = judged_table(split, results)
-    tables = [judges] if judged is None else [judges, judged]
-    return [Section("judges", "Other judges of its images", tables=tables, lines=judges_lines(split, results))]
+    lines = judges_lines(split, results)
+    found = [Section("judges", "Other judges of its images", tables=[judges], lines=lines)]
+    if (judged := judged_table(split, results)) is not None:
+        found.append(Section("judged", "FMR under each judge", tables=[judged]))
+    return found
 
 
 def _otherwise(results: list[Result]) -> list[Section]:
