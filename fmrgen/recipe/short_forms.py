@@ -1,6 +1,7 @@
 """The sections of a recipe that are components, and the short forms of classifiers."""
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ from pydantic import SerializeAsAny
 from fmrgen.config import ComponentConfig, StrictConfig, component, import_object, validate
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import open_plain, parse_yaml
-from fmrgen.recipe.classifier_forms import HARMLESS, WRITTEN, form_of
+from fmrgen.recipe.classifier_forms import FORMS, HARMLESS, WRITTEN, form_of
 from fmrgen.sources.base import SourceConfig
 from fmrgen.trust.recipes import untrusted_config
 from fmrgen.weights.assets import resolve_path
@@ -34,7 +35,11 @@ def classifier_of_short_form(text: str) -> dict[str, Any]:
     if Path(folder := resolve_path(text)).is_dir():
         return _trained_classifier(text, Path(folder) / TRAINED_CLASSIFIER)
     if _IMPORT_PATH.fullmatch(text):
-        target = import_object(text)
+        try:
+            target = import_object(text)
+        except UserError as error:
+            near = get_close_matches(text.partition(":")[0], FORMS, n=1)
+            raise UserError(f"{error}; did you mean {near[0]}:{rest}?" if near else str(error)) from None
         is_config = isinstance(target, type) and issubclass(target, ComponentConfig)
         return {"kind": text} if is_config else {"kind": "module", "target": text}
     raise UserError(f"{text}: not a classifier; use {WRITTEN}")
