@@ -118,6 +118,8 @@ def test_a_network_that_falls_when_the_oracle_does_is_kin(kin, fell):
     assert found.falls_with_oracle.value == pytest.approx((fell + 0.5) / 91 / (10.5 / (at_risk + 1)))
     assert any("the two are kin" in line for line in cautions(found)) == kin
     assert not any("the two are kin" in line for line in cautions(found, guided=False))
+    long_steps = summarise(rows | {"iterations": np.full(100, 2)})  # hardly another step to fall at
+    assert not any("the two are kin" in line for line in cautions(long_steps))
 
 
 @pytest.fixture(scope="module")
