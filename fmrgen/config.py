@@ -14,7 +14,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
@@ -51,29 +51,31 @@ NOT_FINGERPRINTED = (
 _NOTHING = object()
 IN_MEMORY = "in_memory"  # the kind of what was handed over in Python, which nobody writes into a recipe
 _NO_KINDS = ("base", "networks", IN_MEMORY)
-SINCE_0_2: dict[str, Any] = {
-    "since": "0.2.0"
-}  # of a field that an older recipe does not have, and means by its default
+# Of a field that recipes of 0.1.0 do not have: they mean its default, or what it calls `before`.
+SINCE_0_2: dict[str, Any] = {"since": "0.2.0"}
 _OF_TIMM = "timm:"
 UNTRUSTED = "of a stranger"  # the context of a validation that imports nothing and reads no file
 
 
 def without_later_defaults(section: str, tree: Mapping[str, Any]) -> dict[str, Any]:
     """A section without the keys that later versions brought (`since`), where they say what was done before anyway:
-    the default, or what the field calls `before`."""
-    later = _later_defaults(_type_of_section(section, tree))
+    the default, or what the field calls `before`. A kind of your own may have the keys of any built-in one."""
+    later = _later_defaults(section, str(tree.get("kind")))
     return {key: value for key, value in tree.items() if later.get(key, _NOTHING) != value}
 
 
 @cache
-def _later_defaults(config: type) -> dict[str, Any]:
-    found: dict[str, tuple[Any, Any]]
-    if is_dataclass(config):
-        found = {field.name: (field.metadata, field.default) for field in fields(config)}
-    else:
-        known = vars(config)["__pydantic_fields__"]
-        found = {name: (field.json_schema_extra or {}, field.default) for name, field in known.items()}
-    return {name: about.get("before", default) for name, (about, default) in found.items() if "since" in about}
+def _later_defaults(section: str, kind: str) -> dict[str, Any]:
+    found: list[tuple[str, Any, Any]] = []
+    if section == "perturb":
+        options = importlib.import_module("fmrgen.engine.options").PerturbOptions
+        found = [(field.name, field.metadata, field.default) for field in fields(options)]
+    elif section in ("source", "classifier", "generator", "oracle"):
+        kinds = built_in_kinds(package := f"fmrgen.{section}s")
+        for config in (config_class(package, one) for one in ([kind] if kind in kinds else kinds)):
+            known = config.model_fields.items()
+            found += [(name, field.json_schema_extra or {}, field.default) for name, field in known]
+    return {name: about.get("before", default) for name, about, default in found if "since" in about}
 
 
 class StrictConfig(BaseModel):
@@ -266,18 +268,6 @@ def built_in_kinds(package: str) -> list[str]:
     """The kinds of components whose modules lie in `package`."""
     modules = (module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__))
     return sorted(name for name in modules if name not in _NO_KINDS and name[0] != "_")
-
-
-def _type_of_section(section: str, tree: Mapping[str, Any]) -> type:
-    """The config of a section, as far as that needs no code of others: of a kind of your own the base that it has."""
-    if section not in ("source", "classifier", "generator", "oracle"):
-        options: type = vars(importlib.import_module("fmrgen.engine.options"))["PerturbOptions"]
-        return options
-    package, kind = f"fmrgen.{section}s", tree.get("kind")
-    if kind in built_in_kinds(package):
-        return config_class(package, str(kind))
-    base: type = vars(importlib.import_module(f"{package}.base")).get(f"{section.title()}Config", ClassifierConfig)
-    return base
 
 
 def config_class(package: str, kind: str, base: type[ComponentConfig] = ComponentConfig) -> type[ComponentConfig]:
