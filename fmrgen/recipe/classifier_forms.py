@@ -6,6 +6,7 @@ It imports nothing that takes time: `fmrgen --help` reads it.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -15,16 +16,34 @@ class ShortForm:
     Attributes:
         prefix: before the colon.
         written: how it is written, for messages and help.
-        kind: of the section that it stands for; None for a folder, which says that itself.
+        section: that it stands for, made from the REST; None for a folder, which says that itself.
         is_harmless: it imports nothing and names no file of this machine, so a stranger's recipe may have it.
         name: of the classifier, made from the REST.
     """
 
     prefix: str
     written: str
-    kind: str | None
+    section: Callable[[str], dict[str, Any]] | None
     is_harmless: bool = False
     name: Callable[[str], str] = str
+
+
+def _of_kind(kind: str) -> Callable[[str], dict[str, Any]]:
+    return lambda rest: {"kind": kind, "model": rest}
+
+
+def _of_transformers(rest: str) -> dict[str, Any]:
+    repo, _, revision = rest.partition("@")
+    return {"kind": "transformers", "model": repo, "revision": revision or None}
+
+
+def _endpoint(scheme: str) -> ShortForm:
+    return ShortForm(
+        scheme,
+        f"{scheme}://… (an endpoint)",
+        lambda rest: {"kind": "endpoint", "url": f"{scheme}:{rest}"},
+        name=_address,
+    )
 
 
 def _address(rest: str) -> str:
@@ -34,12 +53,12 @@ def _address(rest: str) -> str:
 FORMS = {
     form.prefix: form
     for form in (
-        ShortForm("timm", "timm:NAME", "timm", is_harmless=True),
-        ShortForm("zoo", "zoo:NAME", "zoo"),
-        ShortForm("hf", "hf:REPO", "transformers", is_harmless=True),
-        ShortForm("onnx", "onnx:FILE", "onnx", name=lambda rest: Path(rest).stem),
-        ShortForm("https", "https://… (an endpoint)", "endpoint", name=_address),
-        ShortForm("http", "http://…", "endpoint", name=_address),
+        ShortForm("timm", "timm:NAME", _of_kind("timm"), is_harmless=True),
+        ShortForm("zoo", "zoo:NAME", _of_kind("zoo")),
+        ShortForm("hf", "hf:REPO", _of_transformers, is_harmless=True),
+        ShortForm("onnx", "onnx:FILE", _of_kind("onnx"), name=lambda rest: Path(rest).stem),
+        _endpoint("https"),
+        _endpoint("http"),
         ShortForm("asset", "asset:NAME", None, is_harmless=True),
     )
 }

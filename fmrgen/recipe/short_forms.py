@@ -25,13 +25,8 @@ def classifier_of_short_form(text: str) -> dict[str, Any]:
     """The section that one of `classifier_forms.FORMS`, a trained folder or an import path stands for."""
     check_no_weights(text)
     form, rest = form_of(text)
-    if form is not None and form.kind == "endpoint":
-        return {"kind": form.kind, "url": text}
-    if form is not None and form.kind == "transformers":
-        repo, _, revision = rest.partition("@")
-        return {"kind": form.kind, "model": repo, "revision": revision or None}
-    if form is not None and form.kind is not None:
-        return {"kind": form.kind, "model": rest}
+    if form is not None and form.section is not None:
+        return form.section(rest)
     if Path(folder := resolve_path(text)).is_dir():
         return _trained_classifier(text, Path(folder) / TRAINED_CLASSIFIER)
     if _IMPORT_PATH.fullmatch(text):
