@@ -116,12 +116,10 @@ def mean_of_trainings(each: Sequence[tuple[float, np.ndarray]]) -> Estimate:
     """The mean of a figure in percent over trainings of one kind, over other images and other trainings too.
 
     Args:
-        each: its value and the influence of every row on it [N], of each training.
+        each: its value and the influence of every row on it [N], of each of at least two trainings.
     """
     values, influences = np.array([value for value, _ in each]), np.stack([influence for _, influence in each])
     mean, of_images = float(values.mean()), _variance(influences.mean(0))
-    if len(each) < 2:
-        return _Model(0, 0, 0).interval(mean, of_images, 0)
     by_images = _within(influences)
     model = _Model(max(float(values.var(ddof=1)), by_images), by_images, len(each) - 1)
     return model.interval(mean, of_images, 1 / len(each))

@@ -129,10 +129,10 @@ class _Network:
     evaluation: EvaluationResults
     result: Result
 
-    def rows(self, figure: str) -> dict[str, np.ndarray]:
-        """What it answered, [N] under their names. Raises UserError where only figures are at hand."""
+    def rows(self) -> dict[str, np.ndarray] | None:
+        """What it answered, [N] under their names; None where only figures are at hand."""
         if not isinstance(self.evaluation, EvaluationData):
-            raise UserError(f"{figure}: trainings are compared row by row, and the rows are not at hand")
+            return None
         return predictions_of(self.evaluation.predictions, self.result.split, self.result.classifier)
 
 
@@ -178,7 +178,7 @@ def _over_trainings(
     parts, models = zip(*map(part_and_models, figures), strict=True)
     by_number = bool({*models[0]} & {*models[1]}) and len(networks[0]) == len(networks[1])
     if not by_number and parts[0] == parts[1] and len(models[0]) == len(models[1]) == 1:
-        everyone = {one.training_of or one.name: 0 for one in evaluations[parts[0]].classifiers}
+        everyone = dict.fromkeys(one.training_of or one.name for one in evaluations[parts[0]].classifiers)
         figures |= {figure: _networks(figure, evaluations) for name in everyone if (figure := f"{parts[0]}/{name}")}
     values = _values(claim.metric, figures)
     higher, lower = values[claim.higher], values[claim.lower]
@@ -192,8 +192,7 @@ def _over_trainings(
     each = {f"{figure} {number}": value for figure, of in values.items() for number, value in enumerate(of)}
     groups = {figure: [f"{figure} {number}" for number in range(len(of))] for figure, of in values.items()}
     found = compare_trainings(each, groups)
-    if found is None:
-        return (None, None), None
+    assert found is not None  # two groups, one of several
     means = {group.name: group.mean for group in found.groups}
     pair = next(pair for pair in found.differences if {pair.first, pair.second} == {claim.higher, claim.lower})
     return (means[claim.higher], means[claim.lower]), _turned(pair.fmr, pair.first != claim.higher)
@@ -201,13 +200,26 @@ def _over_trainings(
 
 def _values(metric: str, figures: Mapping[str, Sequence[_Network]]) -> dict[str, list[tuple[float, np.ndarray]]]:
     """The metric of each network of each figure and the influence of every row on it, over the rows that all have;
-    nothing of a figure of which a network has none."""
-    columns = {figure: [network.rows(figure) for network in networks] for figure, networks in figures.items()}
-    ids = reduce(np.intersect1d, (of["id"] for each in columns.values() for of in each))
+    nothing of a figure of which a network has none, and of all where they are not of the same images."""
+    aligned = _aligned([network for networks in figures.values() for network in networks])
+    if aligned is None:
+        return {figure: [] for figure in figures}
+    each = iter(aligned)
     found = {
-        figure: [_metric_and_influence(metric, rows_of(of, ids)) for of in each] for figure, each in columns.items()
+        figure: [_metric_and_influence(metric, next(each)) for _ in networks] for figure, networks in figures.items()
     }
     return {figure: [one for one in each if one is not None and None not in each] for figure, each in found.items()}
+
+
+def _aligned(networks: Sequence[_Network]) -> list[dict[str, np.ndarray]] | None:
+    """The rows of each over the images that all have; None where they are not at hand, or are of other images."""
+    columns = [rows for network in networks if (rows := network.rows()) is not None]
+    if len(columns) < len(networks):
+        return None
+    ids = reduce(np.intersect1d, (of["id"] for of in columns))
+    aligned = [rows_of(of, ids) for of in columns]
+    same = all(np.array_equal(of["label"], aligned[0]["label"]) for of in aligned)
+    return aligned if len(ids) and same else None
 
 
 def _metric_and_influence(metric: str, columns: Mapping[str, np.ndarray]) -> tuple[float, np.ndarray] | None:
@@ -253,19 +265,11 @@ def _turned(apart: Estimate | None, turn: bool) -> Estimate | None:
 
 
 def _paired_across(claim: Claim, evaluations: Mapping[str, EvaluationResults]) -> Estimate | None:
-    """The difference between two parts, over the images that both have; None where their rows are not at hand."""
-    columns = []
-    for figure in (claim.higher, claim.lower):
-        evaluation, result = evaluations[part_and_models(figure)[0]], _result_of(figure, evaluations)
-        if not isinstance(evaluation, EvaluationData):
-            return None
-        columns.append(predictions_of(evaluation.predictions, result.split, result.classifier))
-    ids = np.intersect1d(columns[0]["id"], columns[1]["id"])
-    one, other = (rows_of(of, ids) for of in columns)
-    if not len(ids) or not np.array_equal(one["label"], other["label"]):
+    """The difference between two parts, over the images that both have; None where they have none at hand."""
+    aligned = _aligned([_networks(figure, evaluations)[0] for figure in (claim.higher, claim.lower)])
+    if aligned is None:
         return None
-    found = difference(claim.higher, claim.lower, one, other)
-    apart: Estimate | None = getattr(found, claim.metric)
+    apart: Estimate | None = getattr(difference(claim.higher, claim.lower, *aligned), claim.metric)
     return apart
 
 

@@ -55,8 +55,15 @@ class StudyScale(StrictConfig):
                     raise ValueError(f"claims: {figure}: {name} tells no {claim.metric}")
                 if unknown := [judge for judge in judges if judge not in parts[name].judges]:
                     raise ValueError(f"claims: {figure}: {name} has no model {unknown[0]}")
-                if claim.metric == "attacked_accuracy" and any(judge in trained for judge in judges):
-                    raise ValueError(f"claims: {figure}: attacked_accuracy is not compared over trainings")
+            figures = [part_and_models(figure) for figure in (claim.higher, claim.lower)]
+            attacked = claim.metric == "attacked_accuracy" or any(
+                isinstance(parts[name], AttackOraclePart) for name, _ in figures
+            )
+            if attacked and (several := [judge for _, judges in figures for judge in judges if judge in trained]):
+                raise ValueError(
+                    f"claims: {several[0]}: figures under attack are not compared over trainings; name one training, "
+                    f"NAME={{output}}/models/{several[0]}-1"
+                )
         for name in self.agreement:
             compared = parts.get(name)
             if not isinstance(compared, ComparePart):

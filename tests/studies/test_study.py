@@ -255,6 +255,12 @@ def test_of_several_trainings_a_claim_is_of_their_means_and_trainings_are_a_samp
     deviation = np.std([100 * answers[name, name].mean() for name in accuracy if name[0] == "a"], ddof=1)
     assert own.least == pytest.approx(2.776 * deviation * (2 / 3) ** 0.5, rel=0.1)
     assert found("b", "a").apart.low == pytest.approx(-own.apart.high)
+    others = trained_several_times({pair: given[:10] for pair, given in answers.items()})
+    others = replace(
+        others, predictions=others.predictions.set_column(3, "label", pa.array([1] * len(others.predictions)))
+    )
+    claim = Claim(says="x", higher="p/a", lower="q/a")
+    assert find_claim(claim, {"p": part, "q": others}, {}).verdict == "not tested"  # the same ids, other images
     shared = found("b on a", "a")
     assert (shared.trainings, shared.verdict) == (3, "holds")
     assert shared.apart.value == pytest.approx(5, abs=0.5)
@@ -335,7 +341,8 @@ def test_mistakes_are_one_line(tmp_path, capsys):
         (OWN.replace("  claims:", "  agreement: [splits, splits]\n  claims:"), "three models; splits has 2"),
         (OWN.replace("name: mask", "name: splits"), "two have one name"),
         (OWN.replace("small:", "medium:"), "medium"),
-        (OWN.replace("name: brief", "name: brief\n      trainings: 2"), "attacked_accuracy is not compared over trainings"),
+        (OWN.replace("name: brief", "name: brief\n      trainings: 2"), "brief: figures under attack are not compared over trainings"),
+        (OWN.replace("name: brief", "name: brief\n      trainings: 2").replace("metric: attacked_accuracy", "metric: standard_accuracy"), "brief: figures under attack are not compared over trainings; name one training, NAME={output}/models/brief-1"),
         ("title: x\nsmall: {parts: [{compare: mnist-lenet, name: one, models: [a=x]}]}", "one: compares two models or more"),
         ("title: nothing", "has neither small nor full"),
     ):  # fmt: skip
