@@ -54,6 +54,7 @@ _NO_KINDS = ("base", "networks", IN_MEMORY)
 # Of a field that recipes of 0.1.0 do not have: they mean its default, or what it calls `before`.
 SINCE_0_2: dict[str, Any] = {"since": "0.2.0"}
 _OF_TIMM = "timm:"
+_REPO_ID = re.compile(r"(?!.*\.\.)\w[\w.-]*/[\w.-]+")
 UNTRUSTED = "of a stranger"  # the context of a validation that imports nothing and reads no file
 
 
@@ -123,6 +124,7 @@ class ComponentConfig(StrictConfig):
     """
 
     FILES: ClassVar[tuple[str, ...]] = ("checkpoint", "mask")  # keys that name files, of a built-in kind that has them
+    PLACES: ClassVar[tuple[str, ...] | None] = None  # keys of what it reads, if it does no harm; None: nothing is known
 
     kind: str
 
@@ -143,14 +145,31 @@ class ComponentConfig(StrictConfig):
     def code_it_runs(self) -> list[str]:
         """The code of others that building or using it would run: import paths, commands, repos that bring code.
 
-        A component inside this one speaks for itself. A kind is harmless only if it says so here and in
-        `places_it_reads`: what says nothing counts as code.
+        A component inside this one speaks for itself. A kind is harmless only if it says so, by `PLACES`.
         """
-        return [self.kind]
+        return [self.kind] if self.PLACES is None else []
 
     def places_it_reads(self) -> list[str]:
         """The files, folders and addresses that it would read, but for repos on the Hub and what fmrgen ships."""
-        return [f"whatever {self.kind} likes"]
+        if self.PLACES is None:
+            return [f"whatever {self.kind} likes"]
+        return paths_among(*(getattr(self, key) for key in self.PLACES))
+
+
+def paths_among(*references: str | None) -> list[str]:
+    """Those of the references to models and files that name a file, a folder or an address, and neither a repo on the
+    Hub (`owner/name`, where there is no such folder here; `hf:owner/name/file`) nor an asset.
+    """
+    return [text for text in references if text is not None and not _is_harmless(text)]
+
+
+def _is_harmless(reference: str) -> bool:
+    if reference.startswith("asset:"):
+        return True
+    if reference.startswith("hf:"):
+        owner, _, rest = reference.removeprefix("hf:").partition("/")
+        return _REPO_ID.match(f"{owner}/{rest}") is not None and ".." not in rest and "//" not in rest
+    return _REPO_ID.fullmatch(reference) is not None and not os.path.lexists(reference)
 
 
 def check_places(config: BaseModel, section: str = "") -> None:
@@ -222,6 +241,8 @@ class InMemory(ComponentConfig):
     that holds it: a split is continued with the same object alone.
     """
 
+    PLACES = ()
+
     kind: str = "in_memory"
     target: str
     weights_sha256: str | None = None
@@ -250,12 +271,6 @@ class InMemory(ComponentConfig):
             return hashlib.sha256(inspect.getsource(type(self._held)).encode()).hexdigest()
         except (OSError, TypeError):  # typed into an interpreter, or built in
             return None
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return []
 
 
 def called(held: Any) -> str:

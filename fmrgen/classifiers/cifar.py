@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from fmrgen.config import SINCE_0_2, ClassifierConfig
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +18,8 @@ class Config(ClassifierConfig):
 
     Without one the weights are random.
     """
+
+    PLACES = ("checkpoint",)
 
     kind: str = "cifar"
     model: Literal[
@@ -59,9 +60,3 @@ class Config(ClassifierConfig):
             load_exactly(network, renamed(network, state), f"{key}: {self.checkpoint}")
         preprocess = Normalize(self.mean, self.std, size=32, interpolation=self.interpolation)
         return freeze(Classifier(network, preprocess, self.class_names, self.channels), device)
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.checkpoint)

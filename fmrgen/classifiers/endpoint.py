@@ -24,6 +24,8 @@ class Config(ClassifierConfig):
     `kept_hours` in fmrgen's cache: what was interrupted goes on where it stopped.
     """
 
+    PLACES = ("url",)
+
     kind: str = "endpoint"
     url: Annotated[str, AfterValidator(_is_address)]
     top_k: int = Field(1000, ge=1, description="classes asked for; a class without a score has none of the probability")
@@ -36,9 +38,3 @@ class Config(ClassifierConfig):
 
         answers = Answers(self.url, self.top_k, self.kept_hours, self.timeout)
         return EndpointClassifier(answers, self.requests, self.class_names, self.channels).eval()
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return [self.url]

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from fmrgen.config import SINCE_0_2, ClassifierConfig
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +15,8 @@ _MEAN, _STD = 0.1, 0.28  # of MNIST on its 32 px canvas
 
 class Config(ClassifierConfig):
     """`checkpoint` is a file or an asset; without one the weights are random."""
+
+    PLACES = ("checkpoint",)
 
     kind: str = "lenet"
     checkpoint: str | None = None
@@ -34,12 +35,6 @@ class Config(ClassifierConfig):
         return freeze(
             Classifier(network, Normalize([_MEAN] * 3, [_STD] * 3, size=32), self.class_names, self.channels), device
         )
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.checkpoint)
 
 
 def lenet(num_classes: int, smooth: bool = False) -> "nn.Module":

@@ -7,7 +7,6 @@ from pydantic import AfterValidator, Field
 
 from fmrgen.config import SINCE_0_2, ClassifierConfig, import_object
 from fmrgen.errors import UserError
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +26,8 @@ class Config(ClassifierConfig):
     """
 
     ARGUMENTS = "args"
+
+    PLACES = ("checkpoint",)
 
     kind: str = "module"
     target: Annotated[str, AfterValidator(_is_import_path)]
@@ -61,6 +62,3 @@ class Config(ClassifierConfig):
 
     def code_it_runs(self) -> list[str]:
         return [self.target]
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.checkpoint)

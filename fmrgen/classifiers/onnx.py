@@ -6,7 +6,6 @@ from pydantic import Field
 
 from fmrgen.config import SINCE_0_2, ClassifierConfig
 from fmrgen.errors import UserError, one_line
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +20,7 @@ class Config(ClassifierConfig):
     """
 
     FILES = ("model",)
+    PLACES = ("model",)
 
     kind: str = "onnx"
     model: str
@@ -46,9 +46,3 @@ class Config(ClassifierConfig):
             raise UserError(f"classifier.model: {self.model} can't be loaded: {one_line(error)}") from error
         preprocess = Normalize(self.mean, self.std, self.size or network.size, interpolation=self.interpolation)
         return Classifier(network, preprocess, self.class_names, self.channels).eval()
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.model)

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from fmrgen.config import ClassifierConfig
 from fmrgen.errors import UserError, one_line
-from fmrgen.trust.recipes import LARGEST_INPUT, paths_among, shapes_a_network
+from fmrgen.trust.recipes import LARGEST_INPUT, shapes_a_network
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +18,8 @@ class Config(ClassifierConfig):
     """`model` is a timm name; give its tag too (`resnet50.tv_in1k`), a bare name loads timm's default weights."""
 
     ARGUMENTS = "model_args"
+
+    PLACES = ("checkpoint",)
 
     kind: str = "timm"
     model: str
@@ -53,12 +55,6 @@ class Config(ClassifierConfig):
         is_trained = self.pretrained or self.checkpoint is not None
         names = self.class_names or (_imagenet_names(model) if is_trained else None)
         return freeze(Classifier(model, preprocess, names, self.channels), device)
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.checkpoint)
 
 
 def _imagenet_names(model: Any) -> list[str] | None:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from fmrgen.config import ClassifierConfig, Revision
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -14,6 +13,8 @@ if TYPE_CHECKING:
 
 class Config(ClassifierConfig):
     """`model` is a folder or a Hub id."""
+
+    PLACES = ("model",)
 
     kind: str = "transformers"
     model: str
@@ -36,9 +37,6 @@ class Config(ClassifierConfig):
 
     def code_it_runs(self) -> list[str]:
         return [f"that of {self.model} (trust_remote_code)"] if self.trust_remote_code else []
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.model)
 
 
 def _class_names(id2label: dict[int, str]) -> list[str] | None:

@@ -8,7 +8,6 @@ from pydantic import Field, field_validator
 from fmrgen.classifiers import cifar
 from fmrgen.config import ClassifierConfig
 from fmrgen.errors import UserError
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -121,6 +120,8 @@ class Config(ClassifierConfig):
     Files that are there already are taken from `folder`; others are downloaded once, and must stay what they were.
     """
 
+    PLACES = ("folder",)
+
     kind: str = "zoo"
     model: str
     folder: str | None = Field(None, description="where the checkpoint lies, under its published name")
@@ -171,9 +172,3 @@ class Config(ClassifierConfig):
                 f"{published.found_at}; then name its folder, classifier.folder"
             )
         return downloaded(published.address, published.file, "classifier.model")
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.folder)

@@ -12,6 +12,11 @@ _MOST_CONTROLS = 1_000_000
 _CONTROLS, _CONTROLS_PERCENT, _FEWEST_CONTROLLED = 64, 8, 200  # where nobody says how many
 
 
+def _option(default: Any, description: str, *, since: str | None = None) -> Any:
+    """A field of the options; recipes from before the version `since` do not have it, and mean its default."""
+    return field(default=default, metadata={"description": description} | ({"since": since} if since else {}))
+
+
 @dataclass(frozen=True, kw_only=True)
 class PerturbOptions:
     """How Algorithm 1 runs (paper §3.1, §4.1).
@@ -20,77 +25,49 @@ class PerturbOptions:
         ValueError: a value that makes no sense, named in the message.
     """
 
-    budget: int = field(
-        default=50, metadata={"description": "B: the most guided steps per image (a number of steps, not a norm bound)"}
+    budget: int = _option(50, "B: the most guided steps per image (a number of steps, not a norm bound)")
+    step_size: float = _option(0.001, "length of one step, in latent units")
+    update: Literal["sign", "l2", "adam", "random"] = _option(
+        "sign", "how a step's direction follows from the gradient; random is the control without one"
     )
-    step_size: float = field(default=0.001, metadata={"description": "length of one step, in latent units"})
-    update: Literal["sign", "l2", "adam", "random"] = field(
-        default="sign",
-        metadata={"description": "how a step's direction follows from the gradient; random is the control without one"},
+    objective: Literal["margin", "cross_entropy"] = _option(
+        "margin",
+        "what a step climbs: the best other class's lead over the true one, which does not depend on the "
+        "logits' temperature, or the cross-entropy",
+        since="0.2.0",
     )
-    objective: Literal["margin", "cross_entropy"] = field(
-        default="margin",
-        metadata={
-            "since": "0.2.0",
-            "description": "what a step climbs: the best other class's lead over the true one, which does not depend "
-            "on the logits' temperature, or the cross-entropy",
-        },
+    start: Literal["none", "fgsm", "pgd"] = _option(
+        "none",
+        "encode the original as it is, or after an attack on its pixels (App. E); what is stored "
+        "as the original stays the source's",
+        since="0.2.0",
     )
-    start: Literal["none", "fgsm", "pgd"] = field(
-        default="none",
-        metadata={
-            "since": "0.2.0",
-            "description": "encode the original as it is, or after an attack on its pixels (App. E); what is stored as "
-            "the original stays the source's",
-        },
+    start_epsilon: float = _option(
+        0.003, "largest change of a pixel by that attack, of values from 0 to 1", since="0.2.0"
     )
-    start_epsilon: float = field(
-        default=0.003,
-        metadata={"since": "0.2.0", "description": "largest change of a pixel by that attack, of values from 0 to 1"},
+    start_noise: float = _option(
+        0.0, "standard deviation of the noise that the first step brings along, in latent units", since="0.2.0"
     )
-    start_noise: float = field(
-        default=0.0,
-        metadata={
-            "since": "0.2.0",
-            "description": "standard deviation of the noise that the first step brings along, in latent units",
-        },
+    reencode: bool = _option(False, "encode the last image anew before each step, the literal g(x_t-1)")
+    oracle_rule: Literal["label", "consistent"] = _option(
+        "label", "accept h(x_t) = y (Algorithm 1), or h(x_t) = h(x) where the oracle itself is weak"
     )
-    reencode: bool = field(
-        default=False, metadata={"description": "encode the last image anew before each step, the literal g(x_t-1)"}
+    min_probability: float = _option(
+        0.0, "accept only where the oracle gives that class at least this probability", since="0.2.0"
     )
-    oracle_rule: Literal["label", "consistent"] = field(
-        default="label",
-        metadata={
-            "description": "accept h(x_t) = y (Algorithm 1), or h(x_t) = h(x) where the oracle itself is weak",
-        },
+    min_margin: float = _option(0.0, "and at least so much more than any other class", since="0.2.0")
+    control: int | Literal["auto"] = _option(
+        "auto",
+        "rows of which as many random steps are taken beside, the classifier unasked; auto: 64, at most 8 % "
+        "of the rows, and none of fewer than 200",
+        since="0.2.0",
     )
-    min_probability: float = field(
-        default=0.0,
-        metadata={
-            "since": "0.2.0",
-            "description": "accept only where the oracle gives that class at least this probability",
-        },
+    seed: int = _option(0, "with the example's id, the seed of anything random")
+    slots: int | Literal["auto"] = _option(
+        32, "images in flight on each process, or auto: found by timing; changes no result"
     )
-    min_margin: float = field(
-        default=0.0, metadata={"since": "0.2.0", "description": "and at least so much more than any other class"}
-    )
-    control: int | Literal["auto"] = field(
-        default="auto",
-        metadata={
-            "since": "0.2.0",
-            "description": "rows of which as many random steps are taken beside, the classifier unasked; auto: 64, "
-            "at most 8 % of the rows, and none of fewer than 200",
-        },
-    )
-    seed: int = field(default=0, metadata={"description": "with the example's id, the seed of anything random"})
-    slots: int | Literal["auto"] = field(
-        default=32,
-        metadata={"description": "images in flight on each process, or auto: found by timing; changes no result"},
-    )
-    precision: Literal["fp32", "bf16"] = field(
-        default="fp32", metadata={"description": "of generator and classifier; the oracle always runs in fp32"}
-    )
-    compile: bool = field(default=False, metadata={"description": "run generator and classifier through torch.compile"})
+    precision: Literal["fp32", "bf16"] = _option("fp32", "of generator and classifier; the oracle always runs in fp32")
+    compile: bool = _option(False, "run generator and classifier through torch.compile")
 
     def __post_init__(self) -> None:
         for option in fields(self):

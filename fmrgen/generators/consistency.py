@@ -8,7 +8,6 @@ from fmrgen.config import SINCE_0_2, Revision
 from fmrgen.engine.interfaces import Generator
 from fmrgen.errors import UserError
 from fmrgen.generators.base import GeneratorConfig, check_image_size
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +18,8 @@ class Config(GeneratorConfig):
 
     Class-conditional networks are given the example's label, which must be one of theirs.
     """
+
+    PLACES = ("model", "mask")
 
     kind: str = "consistency"
     model: str
@@ -49,9 +50,3 @@ class Config(GeneratorConfig):
             raise UserError(f"generator.sigma: must be above {config.sigma_min}, the least that {self.model} knows")
         kept = Kept(self.residual, self.shell)
         return Consistency(freeze(unet, device), self.image_size, kept, self.sigma, config.sigma_min, config.sigma_data)
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.model, self.mask)

@@ -9,7 +9,6 @@ from fmrgen.config import SINCE_0_2, Revision
 from fmrgen.engine.interfaces import Generator
 from fmrgen.errors import UserError
 from fmrgen.generators.base import GeneratorConfig, check_image_size
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,6 +51,8 @@ class Config(GeneratorConfig):
     from `heads` to `rescale_times` have to say it. Class-conditional networks are given the example's label, which must
     be one of theirs.
     """
+
+    PLACES = ("checkpoint", "model", "mask")
 
     kind: str = "diffusion"
     checkpoint: str | None = None
@@ -140,9 +141,3 @@ class Config(GeneratorConfig):
         model = str(self.model)
         unet = pretrained_model(UNet2DModel, model, "generator.model", self.revision, subfolder="unet")
         return unet, alphas_of_pipeline(model, self.revision), False
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.checkpoint, self.model, self.mask)

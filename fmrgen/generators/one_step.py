@@ -9,7 +9,6 @@ from fmrgen.config import SINCE_0_2, Revision
 from fmrgen.engine.interfaces import Generator
 from fmrgen.errors import UserError
 from fmrgen.generators.base import GeneratorConfig, check_image_size
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +19,8 @@ class Config(GeneratorConfig):
     """`model` is a pipeline of diffusers with an autoencoder, a `UNet2DConditionModel` that predicts noise, and one
     text encoder, such as stabilityai/sd-turbo or SimianLuo/LCM_Dreamshaper_v7. The text is `prompt` for all images.
     """
+
+    PLACES = ("model", "mask")
 
     kind: str = "one_step"
     model: str
@@ -83,9 +84,3 @@ class Config(GeneratorConfig):
         with torch.no_grad():
             embedded: Tensor = encoder(ids).last_hidden_state
         return embedded
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.model, self.mask)

@@ -7,7 +7,6 @@ from pydantic import Field
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError, one_line
 from fmrgen.generators.base import GeneratorConfig, check_class
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +21,8 @@ class Config(GeneratorConfig):
 
     Class-conditional networks are given the example's label, which must be one of theirs.
     """
+
+    PLACES = ("checkpoint", "mask")
 
     kind: str = "stylegan_xl"
     checkpoint: str
@@ -54,12 +55,6 @@ class Config(GeneratorConfig):
         if tuple(shape) != (1, 3, self.image_size, self.image_size):
             raise UserError(f"{what}: its layers do not fit together: they make {list(shape)}")
         return StyleGan(network, self)
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.checkpoint, self.mask)
 
 
 class StyleGan(Generator):

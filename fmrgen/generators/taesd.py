@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.generators.base import GeneratorConfig, check_image_size
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -13,6 +12,8 @@ if TYPE_CHECKING:
 
 class Config(GeneratorConfig):
     """`encoder` and `decoder` are the two files of a model, such as `taef2_encoder.pth` and `taef2_decoder.pth`."""
+
+    PLACES = ("encoder", "decoder", "mask")
 
     kind: str = "taesd"
     encoder: str
@@ -25,12 +26,6 @@ class Config(GeneratorConfig):
         check_image_size(self.image_size, DOWNSAMPLING)
         encoder, decoder = load_encoder(self.encoder), load_decoder(self.decoder)
         return Taesd(freeze(encoder, device), freeze(decoder, device), self.image_size)
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.encoder, self.decoder, self.mask)
 
 
 class Taesd(Generator):

@@ -6,7 +6,6 @@ from pydantic import Field
 
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.generators.base import GeneratorConfig
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -24,17 +23,13 @@ _NOISE = 0.2  # standard deviation
 class Config(GeneratorConfig):
     """`image_size` is any."""
 
+    PLACES = ("mask",)
+
     kind: str = "transform"
     image_size: int = Field(224, ge=8)
 
     def build(self, device: "torch.device | str" = "cpu") -> "Transform":
         return Transform(self.image_size)
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.mask)
 
 
 class Transform(Generator):

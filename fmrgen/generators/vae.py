@@ -8,7 +8,6 @@ from fmrgen.config import Revision
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError, one_line
 from fmrgen.generators.base import SHELL, GeneratorConfig, check_image_size, on_shell
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +21,8 @@ class Config(GeneratorConfig):
 
     Autoencoders of videos (Wan, Qwen-Image, Cosmos) see each image as a single frame.
     """
+
+    PLACES = ("model", "mask")
 
     kind: str = "vae"
     model: str
@@ -57,12 +58,6 @@ class Config(GeneratorConfig):
         check_image_size(self.image_size, max(1, decoded // latents.free.shape[-1]))
         if decoded != self.image_size:
             raise UserError(f"generator.image_size: {self.model} makes images of {decoded} px; use {decoded}")
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.model, self.mask)
 
     def _autoencoder_class(self, options: dict[str, str]) -> Any:
         import diffusers

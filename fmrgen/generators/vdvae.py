@@ -7,7 +7,6 @@ from pydantic import Field
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError, one_line
 from fmrgen.generators.base import GeneratorConfig
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +20,8 @@ class Config(GeneratorConfig):
 
     Its finest groups are nearly pixels, so only those up to a side of `free_side` may move.
     """
+
+    PLACES = ("checkpoint", "mask")
 
     kind: str = "vdvae"
     checkpoint: str
@@ -48,12 +49,6 @@ class Config(GeneratorConfig):
         if self.free_side < (smallest := min(shape[-1] for shape in shapes)):
             raise UserError(f"generator.free_side: no group has a side of {self.free_side} or less; use {smallest}")
         return Vdvae(network, self.image_size, shapes, self.free_side)
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.checkpoint, self.mask)
 
 
 class Vdvae(Generator):

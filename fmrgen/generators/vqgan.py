@@ -7,7 +7,6 @@ from pydantic import model_validator
 from fmrgen.config import Revision
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.generators.base import GeneratorConfig, check_image_size
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +17,7 @@ class Config(GeneratorConfig):
     """Either `model` (a diffusers folder, asset or Hub id), or taming's `checkpoint` (.ckpt) and `config` (.yaml)."""
 
     FILES = ("checkpoint", "config", "mask")
+    PLACES = ("model", "checkpoint", "config", "mask")
 
     kind: str = "vqgan"
     model: str | None = None
@@ -44,12 +44,6 @@ class Config(GeneratorConfig):
             model = pretrained_model(VQModel, str(self.model), "generator.model", self.revision)
         check_image_size(self.image_size, 2 ** (len(model.config.block_out_channels) - 1))
         return Vqgan(freeze(model, device), self.image_size)
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.model, self.checkpoint, self.config, self.mask)
 
 
 class Vqgan(Generator):

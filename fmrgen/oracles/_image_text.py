@@ -46,9 +46,6 @@ class ImageTextConfig(OracleConfig):
     def is_image_text(self) -> bool:
         return True
 
-    def code_it_runs(self) -> list[str]:
-        return []
-
 
 class DecidingConfig(ImageTextConfig):
     """Those whose logits may be taken by the sigmoid, too."""

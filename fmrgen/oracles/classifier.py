@@ -15,17 +15,13 @@ if TYPE_CHECKING:
 class Config(OracleConfig):
     """`classifier` is any classifier section."""
 
+    PLACES = ()
+
     kind: str = "classifier"
     classifier: ClassifierField
 
     def build(self, device: "torch.device | str" = "cpu") -> "ClassifierOracle":
         return ClassifierOracle(self.classifier.build(device))
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return []
 
 
 class ClassifierOracle(Oracle):

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 from fmrgen.config import Revision
 from fmrgen.oracles._image_text import ImageTextConfig
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -14,6 +13,8 @@ if TYPE_CHECKING:
 
 class Config(ImageTextConfig):
     """`model` is a folder, an asset or a Hub id of a CLIP: `zero_shot` with the paper's model and prompt."""
+
+    PLACES = ("model",)
 
     kind: str = "clip"
     model: str = "openai/clip-vit-base-patch32"
@@ -26,6 +27,3 @@ class Config(ImageTextConfig):
 
         load: dict[str, Any] = {"reference": self.model, "what": "oracle.model", "revision": self.revision}
         return zero_shot_oracle(CLIPModel, load, device, self.prompts, self.first_synonym, self.class_prompts)
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.model)

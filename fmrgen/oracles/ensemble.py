@@ -23,6 +23,8 @@ Rule = Literal["mean", "majority", "unanimous"]
 class Config(OracleConfig):
     """`oracles` is a list of oracle sections, the members; what each says of a stored image is in the split's rows."""
 
+    PLACES = ()
+
     kind: str = "ensemble"
     oracles: list[OracleField] = Field(min_length=1)
     rule: Rule = Field(
@@ -56,12 +58,6 @@ class Config(OracleConfig):
         members = [oracle.build(device) for oracle in self.oracles]
         names = self.names or _names(self.oracles)
         return EnsembleOracle(members, names, self.rule, self.weights, mean_score=self.is_image_text)
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return []
 
 
 def _names(oracles: Sequence[ComponentConfig]) -> list[str]:

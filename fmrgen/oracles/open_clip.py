@@ -8,7 +8,6 @@ from fmrgen.config import Revision
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import read_json
 from fmrgen.oracles._image_text import TEXTS_AT_ONCE, DecidingConfig, ImageTextOracle, check_read_apart
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +19,8 @@ _FILES = [_CONFIG, _WEIGHTS, "*token*.json", "*.model", "vocab*", "merges.txt", 
 
 class Config(DecidingConfig):
     """`model` is a folder or a Hub id with OpenCLIP's files, as `timm/PE-Core-L-14-336`."""
+
+    PLACES = ("model",)
 
     kind: str = "open_clip"
     model: str
@@ -42,9 +43,6 @@ class Config(DecidingConfig):
             raise UserError(f"oracle.model: {self.model} can't be loaded: {one_line(error)}") from error
         frozen: Any = freeze(model.float(), device)
         return OpenClipOracle(frozen, tokenizer, preprocess, *self.prompted)
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.model)
 
 
 def _fetched(model: str, revision: str | None) -> Path:

@@ -9,7 +9,6 @@ from fmrgen.engine.interfaces import NONE, Judgement, Oracle, Originals
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import OracleConfig
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +19,8 @@ _TOGETHER = 16  # originals whose features are found at once, always filled: a r
 
 class Config(OracleConfig):
     """`model` is a folder, an asset or a Hub id of a vision model, as DINOv2, DINOv3 or a CLIP."""
+
+    PLACES = ("model",)
 
     kind: str = "reference"
     model: str = "facebook/dinov2-base"
@@ -37,12 +38,6 @@ class Config(OracleConfig):
         load: dict[str, Any] = {"reference": self.model, "what": "oracle.model", "revision": self.revision}
         model = freeze(pretrained_model(AutoModel, **load).float(), device)
         return ReferenceOracle(model, image_processor(**load), self.threshold)
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.model)
 
 
 class ReferenceOracle(Oracle):

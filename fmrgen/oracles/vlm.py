@@ -13,7 +13,6 @@ from fmrgen.labels import Labels
 from fmrgen.oracles._class_prompts import names_in_prompts
 from fmrgen.oracles.base import OracleConfig
 from fmrgen.recipe.short_forms import OracleField
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +28,8 @@ class Config(OracleConfig):
     For splits of many classes another oracle says which few it may choose from. It is slow: for `fmrgen judge`, or a
     panel's last word, more than for the loop.
     """
+
+    PLACES = ("model",)
 
     kind: str = "vlm"
     model: str
@@ -59,12 +60,6 @@ class Config(OracleConfig):
         processor = from_pretrained(AutoProcessor, **load)
         candidates = None if self.candidates is None else self.candidates.build(device)
         return VlmOracle(model, processor, candidates, self)
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.model)
 
 
 class VlmOracle(Oracle):

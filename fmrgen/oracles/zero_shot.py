@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from fmrgen.config import Revision
 from fmrgen.errors import UserError
 from fmrgen.oracles._image_text import TEXTS_AT_ONCE, DecidingConfig, ImageTextOracle, check_read_apart
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +20,8 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 class Config(DecidingConfig):
     """`model` is a folder, an asset or a Hub id. How its texts are padded and written follows from its family."""
 
+    PLACES = ("model",)
+
     kind: str = "zero_shot"
     model: str = "google/siglip2-base-patch16-224"
     revision: Revision = None
@@ -30,9 +31,6 @@ class Config(DecidingConfig):
 
         load: dict[str, Any] = {"reference": self.model, "what": "oracle.model", "revision": self.revision}
         return zero_shot_oracle(AutoModelForZeroShotImageClassification, load, device, *self.prompted)
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.model)
 
 
 def zero_shot_oracle(

@@ -11,7 +11,6 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources._selection import select
 from fmrgen.sources.base import RawExample, Source, SourceConfig, label_of_source
-from fmrgen.trust.recipes import paths_among
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +31,7 @@ class Config(SourceConfig):
     """
 
     FILES = ("images", "labels")
+    PLACES = ("images", "labels")
 
     kind: str = "arrays"
     images: str
@@ -53,12 +53,6 @@ class Config(SourceConfig):
         size = len(images) // of
         span = slice((number - 1) * size, number * size)
         return Arrays(images[span], labels[span], self)
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return paths_among(self.images, self.labels)
 
 
 class Arrays(Source):

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from pydantic import model_validator
 
-from fmrgen.config import Revision
+from fmrgen.config import Revision, paths_among
 from fmrgen.errors import UserError, one_line
 from fmrgen.image_files import lies_in_repo, path_inside, stored_image
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources._selection import refuse_selection_of_a_stream, select
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
 from fmrgen.trust.cards import check_card_stays_inside
-from fmrgen.trust.recipes import is_on_the_hub, is_within, paths_among
+from fmrgen.trust.recipes import is_on_the_hub, is_within
 
 _BUILDERS = {".parquet": "parquet", ".arrow": "arrow"}
 _ImageOf = Callable[[dict[str, Any] | None, int], bytes | str]  # an undecoded image and its id → bytes or place
@@ -30,6 +30,8 @@ class Config(SourceConfig):
     classes, in the order of the alphabet where `classes` does not give another. A streamed dataset is read without
     downloading it first; where its length is not on record, `limit` must say how much of it to take.
     """
+
+    PLACES = ("path",)
 
     kind: str = "datasets"
     path: str
@@ -58,13 +60,13 @@ class Config(SourceConfig):
         self.check_places("source")
         return self.open(_load(self))
 
-    def code_it_runs(self) -> list[str]:
-        return []
-
     def places_it_reads(self) -> list[str]:
         files = [self.data_files] if isinstance(self.data_files, str) else self.data_files or []
         # A name without an owner may be a format's, whose loader reads the folder it is called in.
-        return [*paths_among(self.path), *(file for file in files if not is_within(file) and not is_on_the_hub(file))]
+        return [
+            *super().places_it_reads(),
+            *(file for file in files if not is_within(file) and not is_on_the_hub(file)),
+        ]
 
     def open(self, dataset: Any) -> Source:
         """The source of an opened dataset or stream, its columns found and its labels named."""

@@ -17,6 +17,8 @@ class Config(SourceConfig):
     give the order.
     """
 
+    PLACES = ("path",)
+
     kind: str = "imagefolder"
     path: str
 
@@ -34,9 +36,6 @@ class Config(SourceConfig):
         dataset = Dataset.from_dict(columns, features=Features({"image": Image(), "label": label}))
         shared = self.model_dump(include=set(SourceConfig.model_fields) - {"kind"})
         return DatasetsConfig(path=self.path, label_column="label", **shared).open(dataset)
-
-    def code_it_runs(self) -> list[str]:
-        return []
 
     def places_it_reads(self) -> list[str]:
         return [self.path]

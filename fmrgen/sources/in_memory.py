@@ -25,6 +25,8 @@ class Config(SourceConfig):
     (image, label): images of PIL, uint8 arrays [H, W, 3], tensors [3, H, W] in [0, 1] or uint8 ones.
     """
 
+    PLACES = ()
+
     kind: str = "in_memory"
     target: str
     examples: int
@@ -56,12 +58,6 @@ class Config(SourceConfig):
                 "over in Python"
             )
         return self._held
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return []
 
 
 def _opened(dataset: Any, class_names: list[str] | None) -> Source:

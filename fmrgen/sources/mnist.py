@@ -21,18 +21,14 @@ _DIGITS = [str(digit) for digit in range(10)]
 class Config(SourceConfig):
     """`split: test` is 1,000 digits, `train` the 4,000 others. Neighbouring ids are of different classes."""
 
+    PLACES = ()
+
     kind: str = "mnist"
     split: Literal["train", "test"] = "test"
 
     def build(self, device: object = "cpu") -> "Mnist":
         images, digits = _read_digits(self.split)
         return Mnist(images, digits, make_labels(self.classes, _DIGITS), self)
-
-    def code_it_runs(self) -> list[str]:
-        return []
-
-    def places_it_reads(self) -> list[str]:
-        return []
 
 
 class Mnist(Source):

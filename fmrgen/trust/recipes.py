@@ -1,6 +1,5 @@
 """What others wrote is data: a recipe of theirs becomes a component only where it can do no harm, or is trusted."""
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from fmrgen.errors import UserError
 LARGEST_INPUT = 4096  # pixels to which a network's own preprocessing may bring a side
 _LISTED = 20  # of what a component demands, in a message
 _LOADING = ("checkpoint_path", "cache_dir", "model_cfg", "feature_cfg", "kwargs_filter")  # arguments of timm's
-_REPO_ID = re.compile(r"(?!.*\.\.)\w[\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -80,13 +78,6 @@ def components_in(value: Any) -> Iterator[ComponentConfig]:
             yield from components_in(entry)
 
 
-def paths_among(*references: str | None) -> list[str]:
-    """Those of the references to models and files that name a file, a folder or an address, and neither a repo on the
-    Hub (`owner/name`, where there is no such folder here; `hf:owner/name/file`) nor an asset.
-    """
-    return [text for text in references if text is not None and not _is_harmless(text)]
-
-
 def is_on_the_hub(address: str) -> bool:
     """Whether an `hf://` address leads into a dataset repo on the Hub, and nowhere else on the way."""
     return address.startswith("hf://datasets/") and not any(odd in address[5:] for odd in ("::", "://", ".."))
@@ -95,15 +86,6 @@ def is_on_the_hub(address: str) -> bool:
 def is_within(path: str) -> bool:
     """Whether a path or pattern of a dataset's files can only be inside the dataset itself."""
     return re.fullmatch(r"(?!.*(\.\.|::|://))[^/~].*", path, re.DOTALL) is not None
-
-
-def _is_harmless(reference: str) -> bool:
-    if reference.startswith("asset:"):
-        return True
-    if reference.startswith("hf:"):
-        owner, _, rest = reference.removeprefix("hf:").partition("/")
-        return _REPO_ID.match(f"{owner}/{rest}") is not None and ".." not in rest and "//" not in rest
-    return _REPO_ID.fullmatch(reference) is not None and not os.path.lexists(reference)
 
 
 def shapes_a_network(arguments: dict[str, Any], largest: int = 65_536) -> dict[str, Any]:
