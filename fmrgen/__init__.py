@@ -64,9 +64,9 @@ if TYPE_CHECKING:
     from fmrgen.studies.compare import compare as compare
     from fmrgen.studies.gate import gate as gate
     from fmrgen.studies.gate import gate_on_own_splits as gate_on_own_splits
-    from fmrgen.studies.gate_test import Gate as Gate
     from fmrgen.studies.orders import Agreement as Agreement
     from fmrgen.studies.orders import agreement as agreement
+    from fmrgen.studies.sequential_test import Gate as Gate
     from fmrgen.studies.sweep import sweep as sweep
     from fmrgen.training.loop import train as train
     from fmrgen.training.recipe import TrainRecipe as TrainRecipe
@@ -93,7 +93,7 @@ _MODULES = {
     "Evaluation": "fmrgen.jobs.evaluation",
     "Example": "fmrgen.records",
     "FilesVerification": "fmrgen.jobs.verify_files",
-    "Gate": "fmrgen.studies.gate_test",
+    "Gate": "fmrgen.studies.sequential_test",
     "GeneratedSplit": "fmrgen.storage.generated",
     "Generator": "fmrgen.engine.interfaces",
     "GeneratorConfig": "fmrgen.generators.base",

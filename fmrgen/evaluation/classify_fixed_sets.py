@@ -14,7 +14,7 @@ from fmrgen.evaluation.fixed_sets import FixedFound, SetRows, fixed_result, open
 from fmrgen.evaluation.models import answering_in
 from fmrgen.evaluation.stream import NamedClassifier
 from fmrgen.evaluation.summarise import predictions_table
-from fmrgen.progress.bars import OnRows
+from fmrgen.progress.tqdm_bars import OnRows
 from fmrgen.recipe.fixed_sets import FixedSets
 from fmrgen.sources.base import SourceConfig
 

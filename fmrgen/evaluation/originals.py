@@ -17,7 +17,7 @@ from fmrgen.image_files import Fit, open_rgb, resize
 from fmrgen.labels import plain
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_source
-from fmrgen.recipe.short_forms import SourceOnly
+from fmrgen.recipe.sections import SourceOnly
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 from fmrgen.storage.open import OpenedSplit
 from fmrgen.trust.recipes import UntrustedError, untrusted_config

@@ -10,10 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fmrgen.metrics.intervals import RESAMPLES, Estimate, foundation_model_robustness, mean, mean_of_ratio, proportion
+from fmrgen.metrics.intervals import (
+    FEWER_RESAMPLES,
+    RESAMPLES,
+    Estimate,
+    foundation_model_robustness,
+    mean,
+    mean_of_ratio,
+    proportion,
+)
 
 _NEEDED = ("step_predictions", "step_oracle_probabilities")
-_RESAMPLES = 2_000
 _MOST_BUDGETS = 60  # that have figures of their own; of more, evenly chosen ones
 _MOST_STEPS, _MOST_ENTRIES = 1_000_000, 1 << 28
 _THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99)
@@ -157,7 +164,7 @@ def _at_threshold(
 
 def _fmr(hit: np.ndarray, valid: np.ndarray, original: np.ndarray, *, is_own: bool) -> Estimate | None:
     """FMR, of the split as it is with the interval that it has elsewhere."""
-    resamples = RESAMPLES if is_own else _RESAMPLES
+    resamples = RESAMPLES if is_own else FEWER_RESAMPLES
     return foundation_model_robustness(hit, valid, original, resamples=resamples)[0]
 
 

@@ -16,7 +16,7 @@ from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels
 from fmrgen.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
-from fmrgen.progress.bars import image_bars
+from fmrgen.progress.tqdm_bars import image_bars
 from fmrgen.recipe.build import blank_image, component_errors, fit_oracle, fit_to_labels, names_of_outputs
 from fmrgen.recipe.objects import (
     AnyClassifier,

@@ -19,7 +19,7 @@ from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier, SplitRows, check_columns
 from fmrgen.evaluation.summarise import summarise_evaluation
 from fmrgen.jobs.evaluation import Evaluation
-from fmrgen.progress.bars import OnRows, image_bars
+from fmrgen.progress.tqdm_bars import OnRows, image_bars
 from fmrgen.recipe.fixed_sets import FixedSets
 from fmrgen.recipe.job import load_classifiers, load_fixed_sets
 from fmrgen.recipe.objects import AnyClassifier, each_training

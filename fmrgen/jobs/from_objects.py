@@ -13,7 +13,7 @@ from fmrgen.config import ComponentConfig, validate
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
 from fmrgen.jobs.generate import make_split
-from fmrgen.progress.bars import job_bar
+from fmrgen.progress.tqdm_bars import job_bar
 from fmrgen.recipe.build import blank_image, names_of_outputs
 from fmrgen.recipe.job import OutputConfig, Recipe, load_recipe, parse_classifier
 from fmrgen.recipe.objects import (

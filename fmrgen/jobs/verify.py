@@ -16,7 +16,7 @@ from fmrgen.engine.interfaces import Oracle, Originals
 from fmrgen.engine.models import OF_MEMBERS, judged
 from fmrgen.errors import UserError, option
 from fmrgen.recipe.build import ClassifierAndOracle, blank_image, build_classifier_and_oracle, component_errors
-from fmrgen.recipe.short_forms import ClassifierField, OracleField
+from fmrgen.recipe.sections import ClassifierField, OracleField
 from fmrgen.records import StopReason
 from fmrgen.storage.open import OpenedSplit, check_recorded_rows, open_own_split, reading
 from fmrgen.storage.provenance import NEW_WEIGHTS, Provenance

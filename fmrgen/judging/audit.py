@@ -20,7 +20,7 @@ from fmrgen.judging.server import AuditServer
 from fmrgen.judging.verdicts import Audited, Rater, parse_answer
 from fmrgen.publish.card import renew_card
 from fmrgen.recipe.build import build_component
-from fmrgen.recipe.short_forms import GeneratorOnly
+from fmrgen.recipe.sections import GeneratorOnly
 from fmrgen.report.pages import audit_page
 from fmrgen.storage.judgements import check_judge_name, judges_of, table_path
 from fmrgen.storage.open import OpenedSplit, open_own_split, reading

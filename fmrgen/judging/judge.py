@@ -24,7 +24,7 @@ from fmrgen.evaluation.classify import BATCHES_AHEAD, decode_own
 from fmrgen.files import cache_folder, fingerprint, write_atomically
 from fmrgen.metrics.intervals import Estimate, proportion
 from fmrgen.oracles._parts import digests_of_parts
-from fmrgen.progress.bars import OnRows, image_bars
+from fmrgen.progress.tqdm_bars import OnRows, image_bars
 from fmrgen.publish.card import renew_card
 from fmrgen.recipe.build import blank_image, build_component, component_errors, fit_oracle
 from fmrgen.recipe.job import load_oracles

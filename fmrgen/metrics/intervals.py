@@ -9,7 +9,7 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
-RESAMPLES_OF_A_CLASS = 2_000  # a split may have a thousand classes
+FEWER_RESAMPLES = 2_000  # of figures that come by the hundred: a split may have a thousand classes
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ def macro_robustness(
     original_hit: np.ndarray,
     label: np.ndarray,
     *,
-    resamples: int = RESAMPLES_OF_A_CLASS,
+    resamples: int = FEWER_RESAMPLES,
     seed: int = 0,
 ) -> Estimate | None:
     """FMR with every class of the same weight: the mean of the classes' PA by the mean of their SA.

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from fmrgen.metrics.intervals import (
+    FEWER_RESAMPLES,
     RESAMPLES,
-    RESAMPLES_OF_A_CLASS,
     Estimate,
     foundation_model_robustness,
     macro_robustness,
@@ -407,6 +407,6 @@ def summarise_classes(columns: Mapping[str, np.ndarray], classes: int) -> list[S
     """A summary for the rows of each label (paper App. J, Tables 13 and 14); the intervals are of fewer resamples."""
     members = [columns["label"] == label for label in range(classes)]
     return [
-        summarise({name: values[rows] for name, values in columns.items()}, resamples=RESAMPLES_OF_A_CLASS)
+        summarise({name: values[rows] for name, values in columns.items()}, resamples=FEWER_RESAMPLES)
         for rows in members
     ]

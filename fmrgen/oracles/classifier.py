@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from fmrgen.engine.interfaces import Judgement, Oracle, Originals
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import OracleConfig
-from fmrgen.recipe.short_forms import ClassifierField
+from fmrgen.recipe.sections import ClassifierField
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from fmrgen.config import SINCE_0_2, ComponentConfig
 from fmrgen.engine.interfaces import NONE, Judgement, Oracle, Originals
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import OracleConfig
-from fmrgen.recipe.short_forms import OracleField
+from fmrgen.recipe.sections import OracleField
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels
 from fmrgen.oracles._class_prompts import names_in_prompts
 from fmrgen.oracles.base import OracleConfig
-from fmrgen.recipe.short_forms import OracleField
+from fmrgen.recipe.sections import OracleField
 
 if TYPE_CHECKING:
     import torch

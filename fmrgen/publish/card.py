@@ -26,8 +26,8 @@ from fmrgen.metrics.cautions import cautions
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.metrics.summary import COMPARED, METRICS, Summary
 from fmrgen.publish.croissant import write_croissant
-from fmrgen.publish.leaderboard import Entry, leaderboard
-from fmrgen.recipe.short_forms import ComponentConfigs
+from fmrgen.publish.entries import Entry, leaderboard
+from fmrgen.recipe.sections import ComponentConfigs
 from fmrgen.report.markdown import escape
 from fmrgen.storage.judgements import JudgeFile, judgements_config, judges_of_files
 from fmrgen.storage.made_with import made_with

@@ -12,7 +12,7 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.results import EvaluatedClassifier, EvaluatedSplit, EvaluationResults, Result
 from fmrgen.files import check_inside, write_atomically
 from fmrgen.publish.card import renew_card
-from fmrgen.publish.leaderboard import RESULT_SCHEMA
+from fmrgen.publish.entries import RESULT_SCHEMA
 from fmrgen.publish.repo import Change, HubRepo, RepoState
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance

@@ -6,7 +6,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from fmrgen.config import StrictConfig, validate
-from fmrgen.recipe.short_forms import SourceOnly
+from fmrgen.recipe.sections import SourceOnly
 from fmrgen.sources.base import SourceConfig
 
 

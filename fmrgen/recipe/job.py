@@ -29,7 +29,7 @@ from fmrgen.files import fingerprint, parse_yaml
 from fmrgen.generators.base import mask_of
 from fmrgen.recipe.classifier_forms import form_of
 from fmrgen.recipe.files import changes_of, check_reference, is_recipe, merged, read_recipe, shipped_recipes
-from fmrgen.recipe.short_forms import (
+from fmrgen.recipe.sections import (
     ClassifierField,
     ClassifierOnly,
     GeneratorField,

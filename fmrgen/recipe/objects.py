@@ -14,7 +14,7 @@ from fmrgen.engine.options import PerturbOptions
 from fmrgen.errors import UserError, unknown_message
 from fmrgen.recipe.build import Role, build_component
 from fmrgen.recipe.job import parse_classifier, parse_oracle
-from fmrgen.recipe.short_forms import generator_of_short_form
+from fmrgen.recipe.sections import generator_of_short_form
 from fmrgen.weights.digest import weights_sha256
 
 AnyClassifier = nn.Module | ComponentConfig | Mapping[str, Any] | str

@@ -15,8 +15,8 @@ from fmrgen.jobs.evaluate import evaluate
 from fmrgen.jobs.evaluation import Evaluation
 from fmrgen.jobs.from_objects import recipe_of
 from fmrgen.jobs.generate import make_split
-from fmrgen.progress.bars import OnRows, job_bar
 from fmrgen.progress.job import Progress
+from fmrgen.progress.tqdm_bars import OnRows, job_bar
 from fmrgen.recipe.job import OutputConfig, Recipe
 from fmrgen.recipe.objects import AnyClassifier, AnyGenerator, AnyOracle, classifier_section, each_training
 

@@ -18,7 +18,7 @@ from fmrgen.evaluation.stream import NamedClassifier, SplitRows, check_columns
 from fmrgen.jobs.evaluate import AnySplit
 from fmrgen.jobs.generate import make_split
 from fmrgen.metrics.cautions import has_masked_gradient, is_at_chance
-from fmrgen.progress.bars import OnRows
+from fmrgen.progress.tqdm_bars import OnRows
 from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.storage.open import OpenedSplit, open_split
@@ -26,8 +26,8 @@ from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import SplitFolder
 from fmrgen.studies.compare import JobProgress, no_progress, own_recipes
-from fmrgen.studies.gate_test import Gate, decide, drops_of
-from fmrgen.studies.gate_test import gate as gate_of_rows
+from fmrgen.studies.sequential_test import Gate, decide, drops_of
+from fmrgen.studies.sequential_test import gate as gate_of_rows
 from fmrgen.weights.digest import weights_sha256
 
 _SATURATED = 95.0  # percent

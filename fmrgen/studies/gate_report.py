@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 from fmrgen.report.markdown import escape, table_of
 from fmrgen.report.tables import Table
-from fmrgen.studies.gate_test import Gate
+from fmrgen.studies.sequential_test import Gate
 
 _VERDICTS = {
     "pass": "pass: not less robust by more than {max_drop:g} points",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fmrgen.evaluation.attacked import AttackedJudge
     from fmrgen.jobs.evaluation import Evaluation
     from fmrgen.jobs.sparsify import SparseMask
-    from fmrgen.progress.bars import OnRows
+    from fmrgen.progress.tqdm_bars import OnRows
     from fmrgen.studies.compare import JobProgress
 
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int | None], None]]]

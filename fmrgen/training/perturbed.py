@@ -17,7 +17,7 @@ from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.engine.objectives import margin
 from fmrgen.labels import Labels
 from fmrgen.recipe.build import blank_image
-from fmrgen.recipe.short_forms import ClassifierField
+from fmrgen.recipe.sections import ClassifierField
 from fmrgen.training.images import TrainingImages
 
 _TOGETHER = 50

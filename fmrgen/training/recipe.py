@@ -8,7 +8,7 @@ from pydantic import Field, SerializeAsAny
 
 from fmrgen.config import StrictConfig, component
 from fmrgen.recipe.job import load_config
-from fmrgen.recipe.short_forms import GeneratorField, SourceField
+from fmrgen.recipe.sections import GeneratorField, SourceField
 from fmrgen.training.objectives.base import ObjectiveConfig
 from fmrgen.training.perturbed import PerturbedConfig
 

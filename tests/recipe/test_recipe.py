@@ -8,7 +8,7 @@ from fmrgen.errors import UserError
 from fmrgen.recipe.classifier_forms import FORMS, WRITTEN
 from fmrgen.recipe.files import shipped_recipes
 from fmrgen.recipe.job import describe_recipes, describe_studies, load_recipe
-from fmrgen.recipe.short_forms import ClassifierOnly
+from fmrgen.recipe.sections import ClassifierOnly
 
 BASE = """
 source: {kind: mnist}

@@ -17,7 +17,7 @@ from fmrgen.errors import UserError
 from fmrgen.recipe.job import parse_classifier
 from fmrgen.studies.gate import gate as gate_of_split
 from fmrgen.studies.gate_report import gate_junit, gate_markdown, verdict_line
-from fmrgen.studies.gate_test import ERROR, decide, gate, log_capital
+from fmrgen.studies.sequential_test import ERROR, decide, gate, log_capital
 
 LENET = "asset:mnist/lenet"
 OTHER = "outside_components:HalfTrained"

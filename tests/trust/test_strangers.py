@@ -25,7 +25,7 @@ from watched import no_trespass
 
 from fmrgen import evaluate
 from fmrgen.errors import UserError
-from fmrgen.recipe.short_forms import ComponentConfigs
+from fmrgen.recipe.sections import ComponentConfigs
 from fmrgen.trust.recipes import untrusted_code, untrusted_config
 
 LENET = "{kind: lenet, num_classes: 2}"

@@ -13,7 +13,7 @@ from fmrgen.hub.fetch import fetched
 from fmrgen.metrics.cautions import has_accuracy_of_chance, has_masked_gradient
 from fmrgen.metrics.intervals import interval_ends
 from fmrgen.metrics.summary import Summary
-from fmrgen.publish.leaderboard import Entry, leaderboard, ranked, sort_key
+from fmrgen.publish.entries import Entry, leaderboard, ranked, sort_key
 from fmrgen.storage.judgements import JudgeFile, judges_of_files
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.paths import SplitPaths

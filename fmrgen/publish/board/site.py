@@ -18,7 +18,7 @@ from fmrgen.files import check_inside, write_atomically
 from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.publish.board.collect import BoardSplit, Family
 from fmrgen.publish.board.submitted import SubmittedResult
-from fmrgen.publish.leaderboard import Entry
+from fmrgen.publish.entries import Entry
 from fmrgen.report.pages import png_address, render_page
 from fmrgen.report.plot import Plot, draw_points, drawing, write_key
 

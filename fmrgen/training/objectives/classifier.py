@@ -7,7 +7,7 @@ import yaml
 from pydantic import Field
 
 from fmrgen.labels import Labels
-from fmrgen.recipe.short_forms import TRAINED_CLASSIFIER, ClassifierField
+from fmrgen.recipe.sections import TRAINED_CLASSIFIER, ClassifierField
 from fmrgen.training.objectives.base import Objective, ObjectiveConfig
 
 if TYPE_CHECKING:
