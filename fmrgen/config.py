@@ -186,7 +186,7 @@ def _from_file(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, str):
         return value
     if info.context == UNTRUSTED:
-        raise PydanticCustomError("names", "is a file of names; only names themselves are taken from others")
+        raise PydanticCustomError("names", "names a file, which an untrusted recipe may not; list the names")
     try:
         if value.startswith(_OF_TIMM):
             return list(_names_of_timm(value.removeprefix(_OF_TIMM)))
@@ -212,7 +212,7 @@ def _names_of_timm(subset: str) -> tuple[str, ...]:
 
     known = {"imagenet-a": "imagenet_a_indices.txt", "imagenet-r": "imagenet_r_indices.txt"}
     if subset not in known and subset != "imagenet-1k":
-        raise ValueError(f"timm names no classes of {subset}, but of imagenet-1k, {', '.join(known)}")
+        raise ValueError(f"timm has no class names for {subset}, only for imagenet-1k, {', '.join(known)}")
     names = tuple(ImageNetInfo("imagenet-1k").label_descriptions())
     if subset not in known:
         return names

@@ -84,7 +84,7 @@ def unknown_message(what: str, name: object, known: Iterable[object]) -> str:
     """`unknown key, did you mean …?`, or all that is known where nothing is near."""
     names = [str(one) for one in known]
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    return f"unknown {what}, " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}")
+    return f"unknown {what}, " + (f"did you mean {near[0]}?" if near else f"choose from {', '.join(names)}")
 
 
 # How errors of the Hub's client, which is not imported here, and ours are called; datasets names them in its own.

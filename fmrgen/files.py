@@ -130,7 +130,7 @@ def parse_yaml(text: str, name: str) -> Any:
         if not isinstance(entry, _YAML):
             raise UserError(f"{name}: contains a {type(entry).__name__}, neither text nor a number; put it in quotes")
         if isinstance(entry, int) and abs(entry) > _LARGEST:
-            raise UserError(f"{name}: contains a number of more than 1,000 digits; put it in quotes")
+            raise UserError(f"{name}: contains a number of over 1,000 digits; quote it if it is text")
         if isinstance(entry, str) and not _is_text(entry):
             raise UserError(f"{name}: {entry!r} contains half a character; fix it")
         waiting += children

@@ -313,7 +313,7 @@ def test_a_classifier_of_more_classes_than_labels_is_told(tmp_path):
     folders = tuple(f"class_{i}" for i in range(300, 340))
     among = answer_in_labels(network, Labels(folders, source_size=40), image, "classifier")
     assert among(image).equal(network(image)[:, 300:340])
-    assert "answers among the 40 labels alone, and not with its 960 other classes" in left_out_note(
+    assert "chooses only among the 40 labels, not among its 960 other classes" in left_out_note(
         among, Labels(folders, source_size=40)
     )
     everything = make_labels(network.class_names, folders)

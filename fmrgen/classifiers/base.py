@@ -169,8 +169,8 @@ def left_out_note(answering: nn.Module | None, labels: Labels) -> str | None:
     if labels.groups is not None or not isinstance(answering, GroupedClassifier) or not answering.left_out:
         return None
     return (
-        f"answers among the {len(labels)} labels alone, and not with its {answering.left_out} other classes, which is "
-        "an easier task; to let it, list all its classes in source.classes (a file of names will do)"
+        f"chooses only among the {len(labels)} labels, not among its {answering.left_out} other classes, which is "
+        "an easier task; to let it choose those too, list all its classes in source.classes (a file of names will do)"
     )
 
 

@@ -41,7 +41,7 @@ class Config(ClassifierConfig):
     std: list[float] = Field(_STD, min_length=3, max_length=3)
     interpolation: Literal["auto", "bicubic", "bilinear"] = Field(
         "auto",
-        description="how images of another size come to 32 px; auto: pixels' means, or bicubic",
+        description="how images of another size are resized to 32 px; auto: pixels' means, or bicubic",
         json_schema_extra=SINCE_0_2,
     )
 

@@ -28,10 +28,10 @@ class Config(ClassifierConfig):
 
     kind: str = "endpoint"
     url: Annotated[str, AfterValidator(_is_address)]
-    top_k: int = Field(1000, ge=1, description="classes asked for; a class without a score has none of the probability")
-    requests: int = Field(8, ge=1, le=256, description="images that are asked about at once")
-    timeout: float = Field(60.0, gt=0, description="seconds for an answer")
-    kept_hours: float = Field(24.0, ge=0, description="0 keeps no answer")
+    top_k: int = Field(1000, ge=1, description="classes to ask for; a class without a score gets probability 0")
+    requests: int = Field(8, ge=1, le=256, description="images sent at once")
+    timeout: float = Field(60.0, gt=0, description="seconds to wait for an answer")
+    kept_hours: float = Field(24.0, ge=0, description="how long to keep answers; 0 keeps none")
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         from fmrgen.classifiers.networks.endpoint_client import Answers, EndpointClassifier

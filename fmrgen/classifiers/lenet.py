@@ -22,7 +22,7 @@ class Config(ClassifierConfig):
     checkpoint: str | None = None
     num_classes: int = Field(10, ge=2, le=100_000)
     smooth: bool = Field(
-        False, description="softplus and average pooling, which know no ties", json_schema_extra=SINCE_0_2
+        False, description="softplus and average pooling, which have no ties", json_schema_extra=SINCE_0_2
     )
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":

@@ -38,7 +38,7 @@ class Config(ClassifierConfig):
     size: int | None = Field(None, ge=1)
     interpolation: Literal["auto", "bicubic", "bilinear"] = Field(
         "auto",
-        description="how images of another size come to `size`; auto: pixels' means, or bicubic",
+        description="how images of another size are resized to `size`; auto: pixels' means, or bicubic",
         json_schema_extra=SINCE_0_2,
     )
 

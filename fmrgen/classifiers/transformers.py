@@ -19,7 +19,7 @@ class Config(ClassifierConfig):
     kind: str = "transformers"
     model: str
     revision: Revision = None
-    trust_remote_code: bool = Field(False, description="run the code that the repo brings; read it before you do")
+    trust_remote_code: bool = Field(False, description="run the repo's own code; read it first")
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         from transformers import AutoModelForImageClassification

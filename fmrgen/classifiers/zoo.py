@@ -124,13 +124,13 @@ class Config(ClassifierConfig):
 
     kind: str = "zoo"
     model: str
-    folder: str | None = Field(None, description="where the checkpoint lies, under its published name")
+    folder: str | None = Field(None, description="folder of the checkpoint, which keeps its published name")
 
     @field_validator("model")
     @classmethod
     def _is_known(cls, model: str) -> str:
         if model not in MODELS:
-            raise ValueError(f"no {model}; there are {', '.join(MODELS)}")
+            raise ValueError(f"no model {model}; choose from {', '.join(MODELS)}")
         return model
 
     def check_places(self, section: str) -> None:

@@ -48,8 +48,8 @@ def compare(
         typer.Option(
             "--with",
             metavar="RECIPE",
-            help="Compare under this recipe too, as one with another generator, and tell whether both rank the "
-            "classifiers alike. Repeat for more; each has a folder of its recipe's name in DIR.",
+            help="Compare under this recipe too, for example with another generator, and show whether both rank the "
+            "classifiers alike. Repeat for more; each gets a folder in DIR, named after its recipe.",
         ),
     ] = None,
     robust_to: Annotated[
@@ -57,7 +57,7 @@ def compare(
         typer.Option(
             "--robust-to",
             metavar="step,threshold",
-            help="Compare with half and twice the step too, or under a stricter oracle, and tell which classifiers "
+            help="Compare with half and twice the step too, or under a stricter oracle, and show which classifiers "
             "keep their order. --with adds other generators.",
         ),
     ] = "",
@@ -66,8 +66,8 @@ def compare(
         typer.Option(
             "--oracle",
             metavar="[NAME=]O",
-            help="Compare under this oracle too, one that has nothing to do with the classifiers or with the recipe's "
-            "own: as for judge. Repeat for more.",
+            help="Compare under this oracle too; choose one unrelated to the classifiers and to the recipe's oracle. "
+            "Written as for judge. Repeat for more.",
         ),
     ] = None,
     seeds: Annotated[
@@ -81,7 +81,7 @@ def compare(
 ) -> None:
     """Compare classifiers, each on a split made for it.
 
-    Prints the own-split table and the transfer matrix (paper Tables 1 and 6). Splits that exist already are reused;
+    Prints the own-split table and the transfer matrix (paper Tables 1 and 6). Existing splits are reused;
     run the same command again to resume.
     """
     from fmrgen.config import check_places
@@ -101,7 +101,7 @@ def compare(
     for loaded in recipes.values():
         check_places(loaded)
     if len(recipes) <= len(others):
-        raise UserError("--with: two recipes have one name; give their files different ones")
+        raise UserError("--with: two recipes have the same name; rename one of the files")
     if choices or more_oracles:
         from fmrgen.studies.compare import variants
 
@@ -174,35 +174,35 @@ def gate(
     ] = None,
     *,
     candidate: Annotated[str, typer.Option("--candidate", metavar="C", help="The classifier to be released.")],
-    baseline: Annotated[str, typer.Option("--baseline", metavar="C", help="The one that it is compared with.")],
+    baseline: Annotated[str, typer.Option("--baseline", metavar="C", help="The classifier to compare it with.")],
     max_drop: Annotated[
-        float, typer.Option("--max-drop", metavar="POINTS", help="The drop in perturbed accuracy that is allowed.")
+        float, typer.Option("--max-drop", metavar="POINTS", help="Largest drop in perturbed accuracy to allow.")
     ],
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", metavar="RECIPE", help="Make a split for each instead, and compare them on these."),
+        typer.Option("--recipe", metavar="RECIPE", help="Make a split for each instead, and compare on those."),
     ] = None,
     limit: LimitOption = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="With --recipe: the dataset folder.")
     ] = Path("gate"),
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the order of the rows.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the order of the rows.")] = 0,
     batch_size: BatchSizeOption = 64,
     junit: Annotated[
-        Path | None, typer.Option("--junit", metavar="FILE", help="Write the outcome for what reads JUnit.")
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write the outcome as JUnit XML.")
     ] = None,
     summary: Annotated[
         Path | None,
-        typer.Option("--summary", metavar="FILE", help="Append it as Markdown, as to $GITHUB_STEP_SUMMARY."),
+        typer.Option("--summary", metavar="FILE", help="Append the outcome as Markdown, as for $GITHUB_STEP_SUMMARY."),
     ] = None,
     processes: ProcessesOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Let a classifier pass that is not less robust than another.
+    """Check that a classifier is not less robust than another.
 
     Both see the same perturbed images, as many as it takes; with --recipe each sees its own. Exits with 0 if the
-    candidate passes, 1 if it fails, 2 if one of the two is no working network, 3 if the images do not tell.
+    candidate passes, 1 if it fails, 2 if either network does not work, 3 if the images do not decide.
     """
     from fmrgen.recipe.job import load_recipe, parse_classifier
     from fmrgen.storage.reference import check_there
@@ -262,7 +262,7 @@ def gate(
 
 def agree(
     evaluations: Annotated[
-        list[Path], typer.Argument(metavar="EVALUATION.json...", help="Of `evaluate` or `compare`, or its folder.")
+        list[Path], typer.Argument(metavar="EVALUATION.json...", help="From `evaluate` or `compare`, or its folder.")
     ],
     chosen: Annotated[
         list[str] | None,
@@ -277,10 +277,10 @@ def agree(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Tell whether measures rank classifiers alike.
+    """Check whether measures rank classifiers alike.
 
-    FMR and fixed benchmarks, for one: Spearman's and Kendall's correlation of each two over the classifiers. Whether
-    FMR ranks them alike under other generators, steps or oracles: compare --with, --robust-to and --oracle.
+    FMR and fixed benchmarks, for example: Spearman's and Kendall's correlation of each pair over the classifiers. For
+    FMR under other generators, steps or oracles use compare --with, --robust-to and --oracle.
     """
     from fmrgen.cli import display
     from fmrgen.evaluation.results import read_figures
@@ -307,18 +307,18 @@ def study(
         list[str] | None, typer.Argument(metavar="section.key=value", help="Changes to all recipes of splits.")
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The study's folder.")] = Path("study"),
-    scale: Annotated[Scale, typer.Option("--scale", help="With what is at hand, or as the paper has it.")] = "small",
+    scale: Annotated[Scale, typer.Option("--scale", help="small: on two CPU cores; full: as in the paper.")] = "small",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the parts, and do nothing.")] = False,
     all_tables: Annotated[
-        bool, typer.Option("--tables", help="Print the tables of all parts too, which study.md has in any case.")
+        bool, typer.Option("--tables", help="Print the tables of all parts too; study.md always has them.")
     ] = False,
     processes: ProcessesOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Run a table of the paper, and say what holds.
+    """Run a table of the paper, and report which claims hold.
 
-    Trains models, makes splits and compares; without STUDY lists those there are, with their time on two CPU cores.
+    Trains models, makes splits and compares them. Without STUDY, lists the studies and their time on two CPU cores.
     Run the same command again to resume.
     """
     from fmrgen.recipe.job import describe_studies

@@ -88,7 +88,7 @@ def print_plan(plan: "Plan", split: str) -> None:
         "runs on": f"{plan.device}, {slots} slots, {plan.recipe.perturb.precision}",
         "one pass": f"{1000 * plan.seconds_per_pass:.1f} ms per image",
         "time": f"at most {format_duration(plan.most_seconds)} on one process, if every image uses the budget of "
-        f"{budget}; fmrgen inspect tells how many steps they take",
+        f"{budget}; fmrgen inspect shows how many steps they take",
         "memory": f"{plan.peak_bytes / 2**30:.1f} GiB at the peak of the trial",
     }
     for name, found in facts.items():
@@ -121,20 +121,20 @@ def print_inspection(found: "Inspection") -> None:
         "reconstructions": f"{found.psnr:.1f} dB",
         "their LPIPS distance": str(found.lpips),
         "their Fréchet distance (rFID)": str(found.rfid),
-        "classifier is right at own size, resized, reconstructed": of(
+        "classifier accuracy: own size, resized, reconstructed": of(
             found.classifier_native, found.classifier_accuracy, found.classifier_reconstructed
         ),
-        "oracle is right at own size, resized, reconstructed": of(
+        "oracle accuracy: own size, resized, reconstructed": of(
             found.oracle_native, found.oracle_accuracy, found.oracle_reconstructed
         ),
         "oracle's probability of the label": f"{found.oracle_probability:.2f}",
         "latent": f"{found.latent_size} dimensions, root mean square {found.latent_scale:.3g}",
-        "step size": f"{step.step_size:g}" + ("" if found.proposed else " (none that was tried is good)"),
-        "with it": str(step),
-        "change of valid images, by the length of waves": str(found.spectrum or "n/a"),
-        "FMR of guided steps – of random ones": f"{format_estimate(found.guided.guided_less_random)}, "
+        "step size": f"{step.step_size:g}" + ("" if found.proposed else " (no size tried is good)"),
+        "at this step size": str(step),
+        "change of valid images, by wavelength": str(found.spectrum or "n/a"),
+        "FMR of guided minus random steps": f"{format_estimate(found.guided.guided_less_random)}, "
         f"{format_estimate(found.guided.first_steps_up)} % of first steps up",
-        "slope along the gradient, of what it says: plain, moved": ", ".join(
+        "measured / stated slope along the gradient: plain, moved": ", ".join(
             "n/a" if slope is None else f"{slope:.2f}" for slope in found.slopes
         ),
         "one image-pass": f"{1000 * found.seconds_per_pass:.1f} ms, {found.cost.whole:.3g} GFLOP "
@@ -152,7 +152,7 @@ def print_sparse_mask(found: "SparseMask", split: str) -> None:
     dimensions = int(found.mask.sum())
     print_table(mask_table(found.images, found.sparsity, found.test_score, dimensions, found.regularization), split)
     if not found.tells_apart:
-        print_line("the test score is that of a coin: these latents can't be told apart, and the mask means little")
+        print_line("the test score is that of chance: these latents can't be told apart, so the mask means little")
 
 
 @contextmanager

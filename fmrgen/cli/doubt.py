@@ -43,7 +43,7 @@ def judge(
 ) -> None:
     """Have other judges look at a split's images.
 
-    Their verdicts lie beside the split, in its folder or on the Hub. Run the same command again to resume.
+    Their verdicts are stored beside the split, in its folder or on the Hub. Run the same command again to resume.
     """
     from fmrgen.recipe.job import load_oracles
     from fmrgen.storage.reference import check_there
@@ -67,11 +67,11 @@ def judge(
 
 def audit(
     split: SplitArgument,
-    raters: Annotated[str, typer.Option("--raters", metavar="NAME,NAME", help="Who answers, each under a name.")],
+    raters: Annotated[str, typer.Option("--raters", metavar="NAME,NAME", help="Names of the people who answer.")],
     count: Annotated[
         int, typer.Option("--n", metavar="N", min=1, help="Perturbed images to show; controls come on top.")
     ] = 300,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Another number draws other images.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the sample of images.")] = 0,
     host: Annotated[
         str, typer.Option("--host", metavar="HOST", help="Listen here; 0.0.0.0 lets others in.")
     ] = "127.0.0.1",
@@ -79,7 +79,7 @@ def audit(
         int, typer.Option("--port", metavar="PORT", min=0, help="Port of the page; 0 takes a free one.")
     ] = 0,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Where answers on a split of the Hub are kept.")
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Where to keep answers on a split from the Hub.")
     ] = Path("audit"),
     export: Annotated[
         Path | None, typer.Option("--export", metavar="FILE", help="Write the page as a file with all images in it.")
@@ -95,7 +95,7 @@ def audit(
 ) -> None:
     """Have people name a sample of a split's images.
 
-    Controls come on top of --n: originals, 30 or more, plain reconstructions, and a few images again. They tell how
+    Controls are added to --n: 30 originals or more, plain reconstructions, and a few repeats. They show how
     often an answer is wrong. Serves a page until you press Ctrl-C. Run the same command again to resume.
     """
     from fmrgen.cli import display
@@ -132,15 +132,15 @@ def _serve(audit: "Audit", host: str, port: int) -> None:
     server.timeout = 1.0
     display.print_line(f"open {server.address}")
     display.print_line(f"each rater is shown {audit.audited.sample.contents}")
-    display.print_line("answers are kept as they come; Ctrl-C ends")
+    display.print_line("answers are saved as they come in; press Ctrl-C to stop")
     if server.hosts is None:
-        display.print_note(f"--host {host}: whoever has the address can answer, and see the images")
+        display.print_note(f"--host {host}: anyone with the address can see the images and answer")
     was_done = False
     with server, suppress(KeyboardInterrupt):
         while True:
             server.handle_request()
             if server.is_done and not was_done:
-                display.print_line("all have answered")
+                display.print_line("everyone has answered")
             was_done = server.is_done
 
 
@@ -153,7 +153,7 @@ def attack_oracle(
     ] = None,
     epsilons: Annotated[
         list[str] | None,
-        typer.Option("--epsilon", metavar="E", help="Largest change of a pixel, as 8/255. Repeat for more."),
+        typer.Option("--epsilon", metavar="E", help="Largest change of a pixel, like 8/255. Repeat for more."),
     ] = None,
     steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Steps of the attack.")] = 20,
     limit: LimitOption = None,

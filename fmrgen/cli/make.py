@@ -71,7 +71,7 @@ def inspect(
     overrides: OverridesArgument = None,
     images: Annotated[int, typer.Option("--images", metavar="N", min=2, help="Images to try.")] = 32,
     download: Annotated[
-        bool, typer.Option("--download", help="Fetch the weights of perceptual distances, if they are not here.")
+        bool, typer.Option("--download", help="Download the weights for perceptual distances if they are missing.")
     ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,

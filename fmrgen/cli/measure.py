@@ -45,7 +45,7 @@ def evaluate(
         typer.Option(
             "--source",
             metavar="RECIPE",
-            help="The recipe whose source the splits are made of. Adds SA on the source's own pixels, and SA for "
+            help="The recipe whose source the splits are made from. Adds SA on the source's own pixels, and SA for "
             "splits without originals.",
         ),
     ] = None,
@@ -71,7 +71,7 @@ def evaluate(
         typer.Option(
             "--valid-by",
             metavar="JUDGE",
-            help="Count a row as valid where this judge too sees its label; human is all persons together.",
+            help="Count a row as valid only if this judge sees its label too; human means all people together.",
         ),
     ] = None,
     download: Annotated[
@@ -82,9 +82,7 @@ def evaluate(
     processes: ProcessesOption = None,
     trust: Annotated[
         bool,
-        typer.Option(
-            "--trust", help="Run the code, and read the places, that the source in a split's provenance names."
-        ),
+        typer.Option("--trust", help="Run the code, and read the data, that the source in a split's provenance names."),
     ] = False,
     eval_results: Annotated[
         bool,
@@ -98,7 +96,7 @@ def evaluate(
 ) -> None:
     """Measure classifiers on splits: SA, PA, VR and FMR.
 
-    Exits with 1, all results written, if a classifier gave no finite output at all.
+    Exits with 1, after writing all results, if a classifier gave no finite output at all.
     """
     from fmrgen.config import check_places
     from fmrgen.engine.attacks import attack_of_short_form
@@ -106,7 +104,7 @@ def evaluate(
     from fmrgen.storage.reference import check_there
 
     if not splits and not fixed:
-        raise UserError("SPLIT: none is given; name one, or pass --fixed SETS")
+        raise UserError("SPLIT: missing; name one, or pass --fixed SETS")
     is_transfer = context.info_name == "transfer"
     folder = output or Path("transfer" if is_transfer else "evaluation")
     named, originals = load_classifiers(classifiers), load_source(source) if source else None
@@ -187,10 +185,10 @@ def show(
     columns: Annotated[int, typer.Option("--columns", metavar="N", min=1, max=24, help="Image pairs per row.")] = 6,
     caption: Annotated[
         str | None,
-        typer.Option("--caption", metavar="TEXT", help="Above the sheet, '' for none. Default: its name."),
+        typer.Option("--caption", metavar="TEXT", help="Text above the sheet, '' for none. Default: the split's name."),
     ] = None,
     file_format: Annotated[
-        Literal["png", "pdf", "svg"], typer.Option("--format", "-f", help="Of the sheet; pdf and svg for papers.")
+        Literal["png", "pdf", "svg"], typer.Option("--format", "-f", help="Sheet format; pdf and svg for papers.")
     ] = "png",
 ) -> None:
     """Show a split: a gallery page and a contact sheet."""
@@ -231,9 +229,9 @@ def verify(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Recompute what a split says from its images, and compare.
+    """Recompute a split's recorded values from its images, and compare.
 
-    Judges and classifies every stored image again. Exits with 1 and a list if something is wrong.
+    Judges and classifies every stored image again. If anything is wrong, lists it and exits with 1.
     """
     from fmrgen.storage.reference import check_there
 

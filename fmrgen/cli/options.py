@@ -90,7 +90,7 @@ TrackersOption = Annotated[
 LimitOption = Annotated[
     int | None,
     typer.Option(
-        "--limit", metavar="N", help="Use only N examples: the first, or evenly from all if these lack classes."
+        "--limit", metavar="N", help="Use only N examples: the first N, or spread over all if those lack classes."
     ),
 ]
 

@@ -24,7 +24,7 @@ def push(
     without_originals: Annotated[
         bool,
         typer.Option(
-            "--without-originals", help="Push what `fmrgen rebuild` needs beside your own originals, no image."
+            "--without-originals", help="Push no images, only what `fmrgen rebuild` needs besides the originals."
         ),
     ] = False,
     as_json: JsonOption = False,
@@ -36,7 +36,7 @@ def push(
     """
     if without_originals:
         if replace or revision is not None:
-            raise UserError("--without-originals goes without --replace and --revision")
+            raise UserError("--without-originals cannot be combined with --replace or --revision")
         _push_delta(folder, repo, public, quiet, as_json)
         return
     push_splits(folder, repo, public, replace, revision, quiet, as_json)
@@ -81,7 +81,7 @@ def delta(
 ) -> None:
     """Write a split without its images.
 
-    Those who have the originals make it whole again with `fmrgen rebuild`, bit by bit.
+    Anyone with the originals can restore it with `fmrgen rebuild`, bit for bit.
     """
     from fmrgen.cli import display
     from fmrgen.delta.rebuild import make_delta
@@ -98,12 +98,12 @@ def rebuild(
         str, typer.Argument(metavar="DELTA", help="A folder of `fmrgen delta`, or a repo, OWNER/NAME[@REVISION].")
     ],
     source: Annotated[
-        str, typer.Option("--source", metavar="RECIPE", help="The recipe whose source the originals are, or {kind: …}.")
+        str, typer.Option("--source", metavar="RECIPE", help="The recipe whose source has the originals, or {kind: …}.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The dataset folder.")] = Path("out"),
     quiet: QuietOption = False,
 ) -> None:
-    """Make the splits of a delta whole, from your own originals."""
+    """Restore the splits of a delta from your own originals."""
     from fmrgen.cli import display
     from fmrgen.delta.rebuild import rebuild as run
     from fmrgen.progress import terminal as progress
@@ -121,7 +121,7 @@ def board(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The site's folder.")] = Path("site"),
     title: Annotated[
-        str, typer.Option("--title", metavar="TEXT", help="Of its first page.")
+        str, typer.Option("--title", metavar="TEXT", help="Title of the first page.")
     ] = "Robustness leaderboard",
     space: Annotated[
         str | None, typer.Option("--push", metavar="SPACE", help="Then push the site to this static Space.")

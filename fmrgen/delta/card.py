@@ -21,7 +21,7 @@ from fmrgen.storage.provenance import Provenance
 
 _OURS = "fmrgen rebuild"  # in every card of ours
 _GATE = (
-    "These files are of use only with the original images, whose terms stay in force. You confirm that you have these "
+    "These files are useful only with the original images, whose terms still apply. You confirm that you have these "
     "images under their terms."
 )
 
@@ -65,8 +65,8 @@ def _card(deltas: Mapping[tuple[str, str], Provenance]) -> str:
         f"---\n{to_yaml(data)}---\n\n"
         f"# {escape(', '.join(map('/'.join, deltas)))}, without images\n\n"
         "Images perturbed against a classifier, for as long as a foundation model still sees the right class, with all "
-        "that was measured, but without the images: each is laid over a stream that only its own original makes. With "
-        "your own copy of the originals you have the very files:\n\n"
+        "that was measured, but without the images: each is masked with a stream that only its original yields. With "
+        "your own copy of the originals you can restore the exact files:\n\n"
         f"```bash\n{_OURS} THIS_REPO --source RECIPE --output out\n```\n"
         f"{made}\n"
     )
@@ -101,7 +101,7 @@ def push_delta(
 
     def operations_on(there: set[str]) -> list[Operation]:
         if any(path.startswith("provenance/") for path in there):
-            raise UserError(f"{hub.name}: holds splits with their images; push what is without originals elsewhere")
+            raise UserError(f"{hub.name}: holds splits with images; push those without images to another repo")
         small = {CARD: _card_of_all(hub.name, folder, there)}
         small |= {path: (folder / path).read_bytes() for path in (about_path(Path(), *name).as_posix() for name in own)}
         check_no_token(small)

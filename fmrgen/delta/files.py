@@ -134,7 +134,7 @@ def read_delta(root: Path, name: str, digest: str, features: Features) -> pa.Tab
     path = root / name
     check_inside(path, root)
     if not path.is_file() or sha256_of(path) != digest:
-        raise UserError(f"{path}: is gone, or not the file that was written; fetch it again")
+        raise UserError(f"{path}: is missing or was changed; fetch it again")
     check_parquet_files([str(path)])
     try:
         with open_plain(path) as file:
@@ -151,7 +151,7 @@ def _check_columns(table: pa.Table, split: pa.Schema) -> None:
     schema = pa.ipc.read_schema(pa.py_buffer((table.schema.metadata or {}).get(_SPLIT_SCHEMA, b"")))
     masked = [pa.field(field.name, pa.binary()) if field.name in IMAGES else field for field in split]
     if not schema.equals(split) or not table.schema.equals(pa.schema([*masked, pa.field(DIGEST, pa.string())])):
-        raise ValueError("its columns are others")
+        raise ValueError("it has the wrong columns")
     if any(column.null_count for column in table.columns):
         raise ValueError("a value is missing")
 
@@ -177,7 +177,7 @@ def rebuilt_file(table: pa.Table, originals: Mapping[int, np.ndarray], provenanc
         why = "its delta was changed: fetch it again from where it was published"
         if not writer.endswith(f" {pa.cpp_version}"):
             why = f"it was written by {writer}, and this is {pa.cpp_version}: install that version; or {why}"
-        raise UserError(f"{name}: comes out as another file than the published one; {why}")
+        raise UserError(f"{name}: the rebuilt file differs from the published one; {why}")
     return content
 
 

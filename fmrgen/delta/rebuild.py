@@ -158,7 +158,7 @@ class _Originals:
                 )
         raise UserError(
             f"source: id {example_id} is not the image that the split was made from ({image.width}×{image.height} "
-            "pixels here); it is another source, was resized before, or another version of Pillow resizes otherwise"
+            "pixels here); it is another source, was resized before, or this version of Pillow resizes differently"
         )
 
 

@@ -23,13 +23,13 @@ def start_again(processes: int, arguments: Sequence[str]) -> int:
     one of a launcher's processes already, or a process was killed.
     """
     if "LOCAL_RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ:
-        raise UserError(f"{OPTION}: this is a launcher's process already; give it to one of the two")
+        raise UserError(f"{OPTION}: a launcher has already started this process; use only one of the two")
     import torch
 
     if (gpus := torch.cuda.device_count()) == 0:
         os.environ["ACCELERATE_USE_CPU"] = "true"
     elif processes > gpus:
-        raise UserError(f"{OPTION} {processes}: there are {gpus} GPUs")
+        raise UserError(f"{OPTION} {processes}: must be at most {gpus}, the number of GPUs")
     # All that accelerate would else ask its configuration for, or warn about; port 0 is any that is free.
     launch = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
     launch += ["--dynamo_backend", "no", "--main_process_port", "0"]
@@ -98,6 +98,6 @@ def unheeded_processes() -> str | None:
     if not asked or not asked[0].isdigit() or int(asked[0]) < 2:
         return None
     return (
-        f"accelerate launch was asked for {asked[0]} processes and has started one, as it does on CPUs; "
-        f"fmrgen's own {OPTION} {asked[0]} starts them all"
+        f"accelerate launch was asked for {asked[0]} processes but started one, as it does on CPUs; "
+        f"use fmrgen's own {OPTION} {asked[0]} instead"
     )

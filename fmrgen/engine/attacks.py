@@ -114,11 +114,11 @@ def attack_of_short_form(text: str) -> Attack:
     epsilon = float(found["over"]) / int(found["under"] or 1)
     is_l2 = found["l2"] is not None
     if epsilon == 0 or (epsilon > 1 and not is_l2):
-        raise UserError(f"{text}: changes of a pixel are from 0 to 1; write pgd-20@8/255")
+        raise UserError(f"{text}: a pixel's change must be from 0 to 1; write pgd-20@8/255")
     if found["steps"] is None:
         return Attack.fgsm(epsilon, is_l2=is_l2)
     if (steps := int(found["steps"])) == 0:
-        raise UserError(f"{text}: no step is no attack; write pgd-20@8/255")
+        raise UserError(f"{text}: an attack needs at least one step; write pgd-20@8/255")
     return Attack.pgd(epsilon, steps, is_l2=is_l2)
 
 

@@ -168,4 +168,4 @@ class Oracle(ABC):
         """
         from fmrgen.errors import UserError
 
-        raise UserError(f"oracle: a {type(self).__name__} tells no gradient, so it can't be attacked")
+        raise UserError(f"oracle: a {type(self).__name__} has no gradient, so it can't be attacked")

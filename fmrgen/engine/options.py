@@ -38,15 +38,15 @@ class PerturbOptions:
     )
     start: Literal["none", "fgsm", "pgd"] = _option(
         "none",
-        "encode the original as it is, or after an attack on its pixels (App. E); what is stored "
-        "as the original stays the source's",
+        "encode the original as it is, or after an attack on its pixels (App. E); the stored "
+        "original is the source's either way",
         since="0.2.0",
     )
     start_epsilon: float = _option(
         0.003, "largest change of a pixel by that attack, of values from 0 to 1", since="0.2.0"
     )
     start_noise: float = _option(
-        0.0, "standard deviation of the noise that the first step brings along, in latent units", since="0.2.0"
+        0.0, "standard deviation of the noise that the first step adds, in latent units", since="0.2.0"
     )
     reencode: bool = _option(False, "encode the last image anew before each step, the literal g(x_t-1)")
     oracle_rule: Literal["label", "consistent"] = _option(
@@ -55,14 +55,14 @@ class PerturbOptions:
     min_probability: float = _option(
         0.0, "accept only where the oracle gives that class at least this probability", since="0.2.0"
     )
-    min_margin: float = _option(0.0, "and at least so much more than any other class", since="0.2.0")
+    min_margin: float = _option(0.0, "and at least this much more than any other class", since="0.2.0")
     control: int | Literal["auto"] = _option(
         "auto",
-        "rows of which as many random steps are taken beside, the classifier unasked; auto: 64, at most 8 % "
-        "of the rows, and none of fewer than 200",
+        "rows that also get as many random steps, without asking the classifier; auto: 64, at most 8 % "
+        "of the rows, and none if there are fewer than 200",
         since="0.2.0",
     )
-    seed: int = _option(0, "with the example's id, the seed of anything random")
+    seed: int = _option(0, "seeds everything random, together with the example's id")
     slots: int | Literal["auto"] = _option(
         32, "images in flight on each process, or auto: found by timing; changes no result"
     )

@@ -193,8 +193,8 @@ def chance_line(judge: str, originals_right: Estimate | None, classes: int) -> s
     if originals_right is None or originals_right.low is None or originals_right.low > chance:
         return None
     return (
-        f"{judge} sees the label in {originals_right} % of the originals, which is not beyond chance "
-        f"({chance:.3g} %): what it says of the images tells nothing"
+        f"{judge} sees the label in {originals_right} % of the originals, no better than chance "
+        f"({chance:.3g} %): its verdicts on the images mean nothing"
     )
 
 
@@ -254,7 +254,7 @@ def valid_rows(judges: Sequence[Judge], name: str, columns: Mapping[str, np.ndar
         wanted = people[-1:]  # all together, where they are several
     if not wanted:
         there = ", ".join(judge.name for judge in judges)
-        raise UserError(f"{split}: was not judged by {name}" + (f"; there is {there}" if there else ""))
+        raise UserError(f"{split}: was not judged by {name}" + (f"; it was judged by {there}" if there else ""))
     verdicts, valid = wanted[0].verdicts, columns["valid"]
     if missing := int((valid & ~verdicts.audited).sum()):
         raise UserError(

@@ -137,7 +137,7 @@ def _result(
         of_model["label"], of_model["original_prediction"], len(labels)
     )
     if (twin := _twin_of(model.name, passed)) is not None:
-        notes.append(f"it answers as {twin} does on every image: one network, or copies of one, differ in no figure")
+        notes.append(f"it gives the same answers as {twin} on every image: they are one network, or copies of it")
     judged = corrected_by(passed.judges, of_model, columns["valid"]) if passed.judges else {}
     masked = conditioned and _is_guided(passed) and has_masked_gradient(total)
     return Result(split.name, model.name, conditioned, total, classes, notes, judged, at_chance, masked)
@@ -286,8 +286,8 @@ def _more_fooled(made_for: Result | None, results: list[Result], measure: str) -
         return []
     name = COMPARED[measure].name
     return [
-        f"{name} of its own classifier {own} ({figures[own]:.1f}) is not the lowest, {lowest} has "
-        f"{figures[lowest]:.1f}: a weaker classifier, or gradients of its own that do not show the way"
+        f"{name} of its own classifier {own} ({figures[own]:.1f}) is not the lowest: {lowest} has "
+        f"{figures[lowest]:.1f}; either {lowest} is weaker, or the gradients of {own} do not show the way"
     ]
 
 
@@ -309,11 +309,11 @@ def _split_figures(
             notes.append(f"{len(empty)} classes have no valid row: {few}")
     provenance = split.provenance
     if provenance is not None and _is_judged_by_itself(provenance):
-        notes.append("its oracle has the weights of its own classifier: FMR is 100 whatever the network is worth")
+        notes.append("its oracle has the weights of its own classifier: FMR is 100 however good the network is")
     if "valid" not in columns:
         notes.append("there is no column valid: all rows count in PA, and VR is not known")
     if provenance is not None and not passed.rows.has_own_classes:
-        notes.append("its label names are not those of its provenance: what it says of predictions is not used")
+        notes.append("its label names are not those of its provenance, so its stored predictions are not used")
     if "iterations" in columns:
         taken = columns["iterations"][columns["valid"]] if "valid" in columns else columns["iterations"]
     return EvaluatedSplit(

@@ -17,11 +17,11 @@ class GeneratorConfig(ComponentConfig):
     """What every generator understands."""
 
     image_size: int = Field(ge=8, le=LARGEST_SIDE, description="side of the images in pixels")
-    mask: str | None = Field(None, description="file of fmrgen sparsify: the dimensions of the latent that may move")
+    mask: str | None = Field(None, description="file from fmrgen sparsify: the dimensions of the latent that may move")
 
 
 SHELL = Field(
-    False, description="after each step, scale the latent to the length it began with", json_schema_extra=SINCE_0_2
+    False, description="after each step, scale the latent back to its initial length", json_schema_extra=SINCE_0_2
 )
 
 

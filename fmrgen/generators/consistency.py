@@ -30,7 +30,7 @@ class Config(GeneratorConfig):
         description="after each step, scale the noised image to the length that it began with",
         json_schema_extra={**SINCE_0_2, "before": False},
     )
-    residual: bool = Field(True, description="add what the way back loses, so that an unmoved image is exact")
+    residual: bool = Field(True, description="add what the round trip loses, so that an unmoved image is exact")
 
     def build(self, device: "torch.device | str" = "cpu") -> Generator:
         from diffusers import CMStochasticIterativeScheduler, UNet2DModel

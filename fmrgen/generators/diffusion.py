@@ -58,9 +58,9 @@ class Config(GeneratorConfig):
     checkpoint: str | None = None
     model: str | None = None
     revision: Revision = None
-    heads: int | None = Field(None, ge=1, description="of each attention; or else head_channels")
+    heads: int | None = Field(None, ge=1, description="heads of each attention layer; or set head_channels")
     head_channels: int | None = Field(None, ge=1, description="channels of each head")
-    qkv_order: Literal["head_qkv", "qkv_head"] | None = Field(None, description="of the rows of qkv; new: qkv_head")
+    qkv_order: Literal["head_qkv", "qkv_head"] | None = Field(None, description="order of qkv rows; newer: qkv_head")
     noise_schedule: Literal["linear", "cosine"] | None = None
     training_steps: int | None = Field(None, ge=10, le=100_000)
     rescale_times: bool | None = Field(None, description="whether the network gets times as if there were 1,000")
@@ -72,7 +72,7 @@ class Config(GeneratorConfig):
         description="after each step, scale x_t to the length that it began with",
         json_schema_extra={**SINCE_0_2, "before": False},
     )
-    residual: bool = Field(True, description="add what the way back loses, so that an unmoved image is exact")
+    residual: bool = Field(True, description="add what the round trip loses, so that an unmoved image is exact")
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Config":
@@ -124,7 +124,7 @@ class Config(GeneratorConfig):
             missing.insert(0, "heads")
         if missing:
             raise UserError(
-                f"generator.{missing[0]}: {file} is not called as an official file, and does not tell; set "
+                f"generator.{missing[0]}: not in {file}, which is not named like an official file; set "
                 + ", ".join(f"generator.{name}" for name in missing)
             )
         heads = Heads(settings.get("heads"), settings.get("head_channels"), settings["qkv_order"])

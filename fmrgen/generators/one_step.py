@@ -27,7 +27,7 @@ class Config(GeneratorConfig):
     revision: Revision = None
     prompt: str = ""
     guidance: float = Field(
-        8.5, ge=1, description="the guidance scale, of latent consistency models alone", json_schema_extra=SINCE_0_2
+        8.5, ge=1, description="the guidance scale, for latent consistency models only", json_schema_extra=SINCE_0_2
     )
     start: float = Field(0.2, gt=0, le=1, description="the time to which latents are noised, as a share of all")
     shell: bool = Field(
@@ -35,7 +35,7 @@ class Config(GeneratorConfig):
         description="after each step, scale the noised latent to the length that it began with",
         json_schema_extra={**SINCE_0_2, "before": False},
     )
-    residual: bool = Field(True, description="add what the way back loses, so that an unmoved image is exact")
+    residual: bool = Field(True, description="add what the round trip loses, so that an unmoved image is exact")
 
     def build(self, device: "torch.device | str" = "cpu") -> Generator:
         import torch

@@ -26,9 +26,9 @@ class Config(GeneratorConfig):
 
     kind: str = "stylegan_xl"
     checkpoint: str
-    inversion_steps: int = Field(400, ge=1, le=100_000, description="of Adam, at most, to find an image's styles")
-    inversion_rate: float = Field(0.05, gt=0, description="of Adam, at the first step; it falls to 0 as a cosine")
-    patience: int = Field(50, ge=1, description="ends an image's inversion after so many steps without 0.1 % gained")
+    inversion_steps: int = Field(400, ge=1, le=100_000, description="most steps of Adam to find an image's styles")
+    inversion_rate: float = Field(0.05, gt=0, description="Adam's first learning rate; falls to 0 as a cosine")
+    patience: int = Field(50, ge=1, description="stop an image's inversion after this many steps without a 0.1 % gain")
     candidates: int = Field(8, ge=0, description="images of the class from which, or from its mean, the search starts")
     residual: bool = Field(True, description="add what the inversion loses, so that an unmoved image is exact")
 

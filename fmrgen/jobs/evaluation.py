@@ -90,7 +90,7 @@ class Evaluation(EvaluationData):
 
         plots = all_plots(self)
         if name not in plots and name in NEEDS:
-            raise UserError(f"figure {name}: needs {NEEDS[name]}; there are {', '.join(plots)}")
+            raise UserError(f"figure {name}: needs {NEEDS[name]}; choose from {', '.join(plots)}")
         if name not in plots:
             raise UserError(unknown_message(f"figure {name}", name, plots))
         return plots[name]()

@@ -145,7 +145,7 @@ def _plain(value: Any, feature: Any, name: str) -> Any:
     """A value as JSON holds it: reasons and the like by name, labels by number, what is not finite as null."""
     if isinstance(feature, ClassLabel) and name != "label" and value is not None:
         if not 0 <= value < len(feature.names):
-            raise UserError(f"a {name} is {value}, none of its {len(feature.names)} classes; fix it and export again")
+            raise UserError(f"a {name} is {value}, not one of {len(feature.names)} classes; fix it and export again")
         return feature.int2str(value)
     return _as_json(value, name)
 

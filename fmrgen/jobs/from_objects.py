@@ -136,7 +136,7 @@ def _with_parts(
         of_recipe = None if base is None else getattr(base.generator, "image_size", None)
         parts["generator"] = generator_section(generator, image_size or of_recipe or _size_of_first(parts["source"]))
     elif image_size is not None and base is not None:
-        raise UserError("image_size: give it beside a generator; that of a recipe has its own, generator.image_size")
+        raise UserError("image_size: only applies to a generator passed here; for a recipe's, set generator.image_size")
     if oracle is not None:
         parts["oracle"] = oracle_section(oracle)
     if base is not None:

@@ -352,7 +352,7 @@ def _warnings(plain: Plain, acceptable: float, images: int) -> list[str]:
         if _is_less(reconstructed, originals, images):
             found.append(
                 f"the {who} is right on {originals:.0%} of the originals and on {reconstructed:.0%} of their plain "
-                f"reconstructions ({plain.psnr:.1f} dB): FMR will be about the generator; take a better one"
+                f"reconstructions ({plain.psnr:.1f} dB): FMR will measure the generator; use a better one"
             )
     if _is_less(plain.oracle[0], plain.classifier[0], images):
         found.append(
@@ -362,7 +362,7 @@ def _warnings(plain: Plain, acceptable: float, images: int) -> list[str]:
         )
     if _is_less(acceptable, _LEAST_VALID, images):
         found.append(
-            f"the oracle accepts {acceptable:.0%} of the plain reconstructions, and VR can't be more: take a better "
+            f"the oracle accepts {acceptable:.0%} of the plain reconstructions, so VR can't be higher: use a better "
             "generator or a larger generator.image_size, another oracle, or a lower perturb.min_probability"
         )
     return found
@@ -380,7 +380,7 @@ def _step_warnings(own: Trial, proposed: Trial | None, wanted: _Wanted) -> list[
             f"{1 - own.valid:.0%} of the images are refused at the first step"
             if own.valid < wanted.valid
             else f"images take {own.mean_iterations:.1f} steps; {wanted.fewest:.0f} to {wanted.most:.0f} of "
-            f"{wanted.budget} are wanted"
+            f"{wanted.budget} would be right"
         )
         cure = (
             "no step size that was tried is good. Does the oracle accept the originals?"

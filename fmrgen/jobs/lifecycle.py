@@ -143,7 +143,7 @@ def claimed_alone(
     folder = SplitFolder.of(SplitPaths(output, config, split), provenance)
     with closing(ShardLocks(folder, list(range(folder.shards)))) as locks:
         if locks.anyone_at_work():
-            raise UserError(f"{output}:{config}/{split}: a job is at work on it; wait until it ends")
+            raise UserError(f"{output}:{config}/{split}: another job is working on it; wait until it ends")
         yield folder, claim(folder, fresh, runs, locks, on_note)
 
 

@@ -107,4 +107,4 @@ def _merge(parts: list[_Part], output: Path, config: str, split: str, on_note: C
 def _check_same_file(one: Path, other: Path) -> None:
     """Raises UserError where two files of one shard differ: which of them is right can't be known."""
     if one != other and sha256_of(one) != sha256_of(other):
-        raise UserError(f"{other}: is another file than {one}, and both are of one shard; merge without one of the two")
+        raise UserError(f"{other}: differs from {one}, though both are the same shard; merge without one of the two")

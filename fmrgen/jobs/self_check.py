@@ -35,7 +35,7 @@ def kinship_caution(components: Components) -> str | None:
     if (of_classifier := shared_weights(classifier, oracle)) >= _ALL:
         raise UserError(
             "oracle: has the classifier's own weights, so an image counts only while the classifier is right on it: "
-            f"FMR would be 100 whatever it is worth; choose another {option('oracle')}"
+            f"FMR would be 100 however good it is; choose another {option('oracle')}"
         )
     of_oracle = shared_weights(oracle, classifier)
     if max(of_classifier, of_oracle) < _MANY:
@@ -101,7 +101,7 @@ def oracle_caution(answers: FirstAnswers) -> str | None:
     if apart and classifier.value - oracle.value > _MUCH:
         prompts = option("oracle.class_prompts", "class_names=")
         return (
-            f"{accuracy} and the classifier on {classifier.value:.0f} %: its own mistakes will decide which rows are "
+            f"{accuracy} and the classifier on {classifier.value:.0f} %: the oracle's mistakes decide which rows are "
             f"valid; name the classes as it knows them ({prompts}), or take a better oracle"
         )
     return None

@@ -140,7 +140,7 @@ def read_mask(path: Path, recipe: Recipe) -> SparseMask:
             mask, int(metadata["images"]), float(metadata["regularization"]), float(metadata["test_score"])
         )
     except (KeyError, ValueError) as error:
-        raise UserError(f"{path}: does not tell how it was found: {one_line(error)}; delete it") from None
+        raise UserError(f"{path}: does not record how it was found: {one_line(error)}; delete it") from None
     if metadata.get("fingerprint") != recipe.in_precision(launched_precision()).fingerprint:
         raise UserError(f"{path}: was found with another recipe; delete it, or choose another {option('output')}")
     return found

@@ -112,16 +112,16 @@ class Audit:
         """
         content = _read_answers(path)
         if content.get("key") != self.key:
-            raise UserError(f"{path}: are answers to other images; give the --n, --seed and split of the exported page")
+            raise UserError(f"{path}: has answers to other images; pass the --n, --seed and split of the exported page")
         if (rater := self.raters.get(str(content.get("rater")))) is None:
-            raise UserError(f"{path}: are answers of {content.get('rater')!r}; name them among --raters")
+            raise UserError(f"{path}: has answers by {content.get('rater')!r}; add that name to --raters")
         answers = content.get("answers")
         taken = list[tuple[int, float | None]]()
         try:
             for entry in answers if isinstance(answers, list) else [None]:
                 taken.append(parse_answer(entry, len(self.names)))
         except UserError as error:
-            raise UserError(f"{path}: answer {len(taken) + 1}: {error}; none of them was taken") from None
+            raise UserError(f"{path}: answer {len(taken) + 1}: {error}; no answers were imported") from None
         try:
             return rater.name, rater.take(taken)
         except UserError as error:

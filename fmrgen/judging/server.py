@@ -43,7 +43,7 @@ class AuditServer(ThreadingHTTPServer):
         try:
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
-            raise UserError(f"--host {host} --port {port}: can't be listened on: {error}") from None
+            raise UserError(f"--host {host} --port {port}: can't listen there: {error}") from None
         self.hosts = {host, *_LOOPBACK} if host in _LOOPBACK else None  # whoever opens it to others knows their names
         reachable = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
         self.address = f"http://{f'[{reachable}]' if ':' in reachable else reachable}:{self.server_port}/{self.token}/"
@@ -91,7 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         length = _number(self.headers.get("Content-Length", ""))
         if not 0 <= length <= _LARGEST_ANSWER or self.headers.get_content_type() != "application/json":
-            self._refuse("an answer is a little JSON")
+            self._refuse("an answer must be a small JSON object")
             return
         try:
             body = parse_json(self.rfile.read(length), "an answer")
@@ -101,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(str(error))
             return
         if rater is None or type(number) is not int or path not in ("answer", "undo"):
-            self._refuse("an answer is a rater, a number and a label")
+            self._refuse("an answer must have a rater, a number and a label")
             return
         try:
             done = rater.undo(number) if answer is None else rater.answer(number, *answer)

@@ -71,20 +71,20 @@ class Rater:
         about = judges_of(paths).get(self.name)
         where = table_path(paths, self.name)
         if about is None or not where.exists():
-            raise UserError(f"{where}: is only half there; delete what is left of it, or choose another rater's name")
+            raise UserError(f"{where}: is incomplete; delete what is left of it, or choose another rater name")
         if about.kind != "person":
-            raise UserError(f"{where}: are judgements of an {about.kind}; choose another rater's name")
+            raise UserError(f"{where}: holds judgements by an {about.kind}; choose another rater name")
         if about.files != self.audited.provenance.files_digest or about.section != self.audited.section:
             raise UserError(
-                f"{where}: was begun on other images (--n, --seed, or the split itself, were others); choose another "
-                "rater's name, or the same options"
+                f"{where}: was begun on other images (--n, --seed or the split itself differed); choose another "
+                "rater name, or pass the same options"
             )
         # The table is written first: a kill before the file about it leaves the newest answer in the table alone.
         here = replace(about, sha256=sha256_of(where), rows=len(self.tasks))
         found = read_judgements(where, here).table.to_pylist()
         begun = [(entry["id"], entry["which"], entry["repeat"]) for entry in found]
         if begun != [(task.id, task.which, task.repeat) for task in self.tasks[: len(begun)]]:
-            raise UserError(f"{where}: its answers are not to the images of this audit, in their order")
+            raise UserError(f"{where}: its answers do not match the images of this audit in order")
         self.answers = found
 
     @property
@@ -123,8 +123,8 @@ class Rater:
                 raise UserError(f"{len(answers)} answers to {len(self.tasks)} images")
             if len(answers) < len(self.answers):
                 raise UserError(
-                    f"{len(answers)} answers where {len(self.answers)} of {self.name} are kept; delete "
-                    f"{table_path(self.audited.paths, self.name)} and the .json beside it if these alone are to count"
+                    f"{len(answers)} answers, but {len(self.answers)} by {self.name} are already kept; delete "
+                    f"{table_path(self.audited.paths, self.name)} and the .json beside it to count only the new ones"
                 )
             self._keep([self._row(number, *answer) for number, answer in enumerate(answers)])
             return len(self.answers)

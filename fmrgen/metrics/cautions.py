@@ -26,8 +26,8 @@ def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = 
         found.append(about_gradient)
     if guided and falls_as_kin(summary):
         found.append(
-            f"the classifier falls {_times(summary.falls_with_oracle)} as often at the step that the oracle rejects as "
-            "at another: the two are kin, and FMR is too high; compare it with that under another "
+            f"the classifier fails {_times(summary.falls_with_oracle)} as often at the step that the oracle rejects as "
+            "at another: the two are related, so FMR is too high; compare it with FMR under another "
             f"{option('oracle')}"
         )
     stuck = 0.0 if summary.stuck is None else summary.stuck.value  # which no oracle has looked at
@@ -49,7 +49,7 @@ def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = 
         )
     if summary.by_budget and summary.by_budget.value > _BUDGETS:
         found.append(
-            f"{summary.by_budget.value:.0f} % of the rows end by the budget: FMR then depends on the budget, not "
+            f"{summary.by_budget.value:.0f} % of the rows use up the budget: FMR then depends on the budget, not "
             f"on the oracle; take a larger {option('perturb.step_size')} or {option('perturb.budget')} (fmrgen inspect "
             "proposes one)"
         )
@@ -61,7 +61,7 @@ def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = 
     if not oracle_is_known and _is_far_below(summary.oracle_accuracy, summary.standard_accuracy):
         found.append(
             f"the oracle is right on {_of(summary.oracle_accuracy)} of the originals, the classifier on "
-            f"{_of(summary.standard_accuracy)}: its mistakes decide which rows are valid (see FMR known)"
+            f"{_of(summary.standard_accuracy)}: the oracle's mistakes decide which rows are valid (see FMR known)"
         )
     if _is_far_below(summary.reconstruction_accuracy, summary.standard_accuracy):
         found.append(
@@ -78,13 +78,13 @@ def masking_caution(summary: Summary) -> str | None:
         return (
             f"the first step raised the loss in {_of(summary.first_steps_up)} of the valid rows, and guided steps "
             f"climbed higher than random ones in {_of(summary.ahead_of_random)} of the controls: along a gradient that "
-            "shows the way they do in nearly all, a random one in half. The classifier's gradient is "
-            "masked, and FMR no sign of robustness (docs: evaluation, Gradient masking)"
+            "shows the way these are nearly 100 %, along a random one about 50 %. The classifier's gradient is "
+            "masked, so FMR is no sign of robustness (docs: evaluation, Gradient masking)"
         )
     if _is_like_chance(summary):
         return (
             f"guided steps do no better than random ones: FMR differs by {summary.guided_less_random} points, and "
-            f"they climb higher in {_of(summary.ahead_of_random)} of the controls; take more of these "
+            f"they climb higher in {_of(summary.ahead_of_random)} of the controls; take more controls "
             f"({option('perturb.control')}), or the gradient is masked"
         )
     return None

@@ -261,7 +261,7 @@ class Summary:
     native_accuracy: Estimate | None = _metric(
         "SA native",
         "SA on the source's own pixels",
-        "accuracy on the source's images before they come to the split's size: where SA is lower, resizing takes it",
+        "accuracy on the source's images before resizing to the split's size: if SA is lower, resizing is the cause",
         lambda rows: rows.share_right("native_prediction"),
     )
     attacked_accuracy: Estimate | None = _metric(
@@ -287,21 +287,21 @@ class Summary:
     reconstruction_fmr: Estimate | None = _metric(
         "PA / recon.",
         "PA / accuracy on plain reconstructions",
-        "PA by the accuracy on plain reconstructions, × 100: what the steps do, without what the generator does",
+        "PA / accuracy on plain reconstructions × 100: the effect of the steps without that of the generator",
         lambda rows: rows.perturbed_by_reconstructed(),
         secondary=True,
     )
     macro_fmr: Estimate | None = _metric(
         "FMR macro",
         "FMR, classes weighted equally",
-        "the mean of the classes' PA by the mean of their SA",
+        "mean of the classes' PA / mean of their SA × 100",
         lambda rows: rows.macro_fmr(),
         secondary=True,
     )
     lowest_fmr: Estimate | None = _metric(
         "FMR low",
         "FMR if all invalid rows were wrong",
-        "FMR with every invalid row counted as wrong: it can't be lower, whatever was let through",
+        "FMR with every invalid row counted as wrong: it can't be lower, whichever rows were accepted",
         lambda rows: rows.fmr_if(invalid_right=False),
         secondary=True,
     )
@@ -330,7 +330,7 @@ class Summary:
     by_budget: Estimate | None = _metric(
         "by budget",
         "rows that used the whole budget",
-        "share of rows that the oracle would have let go on",
+        "share of rows that the budget stopped, not the oracle",
         lambda rows: rows.share_stopped_by(StopReason.BUDGET),
         of="split",
     )
@@ -350,23 +350,23 @@ class Summary:
     )
     guided_less_random: Estimate | None = _metric(
         "guided – random",
-        "FMR of guided steps – of random ones",
-        "the same of some rows after guided steps and after at most as many random ones: what the "
-        "gradient does, without what any steps do",
+        "FMR of guided minus random steps",
+        "FMR of some rows after guided steps less that after at most as many random ones: the "
+        "effect of the gradient without that of any steps",
         lambda rows: rows.guided_less_random(),
         unit=" points",
     )
     ahead_of_random: Estimate | None = _metric(
         "ahead",
         "rows whose guided steps climbed higher than random ones",
-        "of these rows, those in which guided steps raised the loss further than as many random ones",
+        "share of these rows in which guided steps raised the loss further than as many random ones",
         lambda rows: rows.share_ahead_of_random(),
     )
     falls_with_oracle: Estimate | None = _metric(
         "co-fall",
-        "falls at the step that the oracle rejects, to falls at another",
-        "how many times as often the split's own classifier ceases to be right at the step that the oracle rejects as "
-        "at another one: a large number where the two are kin",
+        "failures at the step that the oracle rejects, relative to another",
+        "how many times as often the split's own classifier first fails at the step that the oracle rejects as "
+        "at another one: a large number if the two are related",
         lambda rows: rows.falls_with_oracle(),
         unit=" times",
     )

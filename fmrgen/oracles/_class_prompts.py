@@ -29,7 +29,7 @@ def names_in_prompts(names: Sequence[str], first_synonym: bool, overrides: Mappi
         UserError: two labels would be called the same, whatever synonym is taken.
     """
     if missing := [name for name in overrides if name not in names]:
-        _log.warning("oracle.class_prompts: there is no class %s; it is passed over", ", ".join(missing[:3]))
+        _log.warning("oracle.class_prompts: no class is called %s; ignored", ", ".join(missing[:3]))
     choices = [_choices(name, first_synonym, overrides) for name in names]
     chosen = [of_name[0] for of_name in choices]
     for _ in range(max(map(len, choices), default=0)):
@@ -47,7 +47,7 @@ def names_in_prompts(names: Sequence[str], first_synonym: bool, overrides: Mappi
     first, second = _same(chosen)
     raise UserError(
         f"oracle: the classes {names[first]!r} and {names[second]!r} would have the same prompt "
-        f"({chosen[first]!r}) and be one to it; call one otherwise, oracle.class_prompts={{{names[second]!r}: …}}"
+        f"({chosen[first]!r}) and look the same to it; rename one: oracle.class_prompts={{{names[second]!r}: …}}"
     )
 
 

@@ -35,8 +35,8 @@ class ImageTextConfig(OracleConfig):
     prompts: Prompts = Field(["an image of {class}"])
     first_synonym: bool = Field(
         False,
-        description="of a name such as `tench, Tinca tinca` take what is before the comma, or where another class is "
-        "called so the next synonym",
+        description="of a name such as `tench, Tinca tinca` use only `tench`, or the next synonym where another class "
+        "has that name",
     )
     class_prompts: dict[str, str] = Field(
         {}, description="a class's name → what it is called in prompts instead", json_schema_extra=SINCE_0_2
@@ -53,10 +53,10 @@ class DecidingConfig(ImageTextConfig):
     prompts: Prompts = Field(["This is a photo of {class}."])
     decide: Literal["softmax", "sigmoid"] = Field(
         "softmax",
-        description="softmax: which of the classes it is; sigmoid: whether it is one, so that it can be none of them",
+        description="softmax: which class it is; sigmoid: whether it is each class, so that it can be none",
     )
     threshold: float = Field(
-        0.5, gt=0, lt=1, description="with the sigmoid, the least probability of a class that is seen"
+        0.5, gt=0, lt=1, description="with sigmoid, the lowest probability at which a class counts as seen"
     )
 
     @model_validator(mode="after")

@@ -34,10 +34,10 @@ class Config(OracleConfig):
         json_schema_extra=SINCE_0_2,
     )
     weights: list[Annotated[float, Field(gt=0)]] | None = Field(
-        None, description="of the members; alike by default", json_schema_extra=SINCE_0_2
+        None, description="weights of the members; equal by default", json_schema_extra=SINCE_0_2
     )
     names: list[str] | None = Field(
-        None, description="of the members, in rows and tables; by default by their models", json_schema_extra=SINCE_0_2
+        None, description="names of the members in rows and tables; default: their models", json_schema_extra=SINCE_0_2
     )
 
     @model_validator(mode="after")

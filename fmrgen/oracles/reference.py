@@ -26,7 +26,7 @@ class Config(OracleConfig):
     model: str = "facebook/dinov2-base"
     revision: Revision = None
     threshold: float = Field(
-        0.7, gt=-1, lt=1, description="the least cosine of the features of image and original for which it is the same"
+        0.7, gt=-1, lt=1, description="lowest cosine between the features of image and original that counts as the same"
     )
 
     def build(self, device: "torch.device | str" = "cpu") -> "ReferenceOracle":
@@ -65,7 +65,7 @@ class ReferenceOracle(Oracle):
         if not self._classes:
             raise UserError("oracle: does not know its labels yet; call set_labels(fmrgen.Labels(names)) first")
         if originals is None:
-            raise UserError("oracle: compares images with their originals; tell these, judge(images, originals)")
+            raise UserError("oracle: compares images with their originals; pass both, judge(images, originals)")
         with torch.no_grad():
             cosines = (self._features(images) * self._features_of(originals.images)).sum(1)
         score = cosines.new_zeros(len(images), self._classes).scatter(

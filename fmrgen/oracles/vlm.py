@@ -44,7 +44,7 @@ class Config(OracleConfig):
     class_prompts: dict[str, str] = Field(
         {}, description="a class's name → what it is called among the options", json_schema_extra=SINCE_0_2
     )
-    batch: int = Field(8, ge=1, description="images asked of at once, always filled; another number, other last bits")
+    batch: int = Field(8, ge=1, description="images per call, padded if fewer; another number changes the last bits")
     precision: Literal["fp32", "bf16"] = "fp32"
 
     def build(self, device: "torch.device | str" = "cpu") -> "VlmOracle":
@@ -170,6 +170,6 @@ class VlmOracle(Oracle):
         found = [tokens(prompt + letter)[before : before + 1] for letter in _LETTERS[:count]]
         if any(len(of_letter) != 1 for of_letter in found) or len({of_letter[0] for of_letter in found}) < count:
             raise UserError(
-                f"oracle.model: to the tokenizer of {self.config.model} the letters A, B, … are not one token each"
+                f"oracle.model: the tokenizer of {self.config.model} does not have one token for each letter A, B, …"
             )
         return torch.tensor([of_letter[0] for of_letter in found], device=self.model.device)

@@ -40,7 +40,7 @@ def write_benchmark(root: Path, repo: str) -> None:
     described: dict[str, Any] = {
         "name": repo.rpartition("/")[2],
         "description": "Test images perturbed against one classifier each (Foundation Model-oriented Robustness). The "
-        "score of a task is FMR: accuracy on the perturbed images in percent of that on their originals.",
+        "score of a task is FMR: accuracy on the perturbed images as a percentage of that on the originals.",
         "evaluation_framework": _FRAMEWORK,
         **existing,
         "tasks": [*others, *(kept.get(name, task) for name, task in tasks.items())],
@@ -61,6 +61,6 @@ def _read(path: Path, where: str) -> dict[str, Any]:
         isinstance(task, dict) and isinstance(task.get("id"), str) for task in tasks
     ):
         raise BenchmarkError(
-            f"{where}: is not a benchmark's: it needs tasks, a list of mappings with an id; fix it by hand"
+            f"{where}: is not a benchmark file: it needs tasks, a list of mappings with an id; fix it by hand"
         )
     return dict(content)

@@ -191,7 +191,7 @@ def _read_card(path: Path, where: str) -> _Card:
     marks = card.text.count(_BEGIN), card.text.count(_END)
     if marks not in ((0, 0), (1, 1)) or bool(begin) != bool(end):
         raise UserError(
-            f"{where}: between {_BEGIN} and {_END} fmrgen writes its own text, and these two marks are not there once "
+            f"{where}: fmrgen writes its text between {_BEGIN} and {_END}, but these two marks are not there once "
             "each, in this order; fix that by hand"
         )
     return _Card(data, configs, infos, before.strip(), after.strip())
@@ -367,7 +367,7 @@ def _code_of(recipe: RecordedRecipe) -> str:
     try:
         return ", ".join(untrusted_code(ComponentConfigs, tree, "recipe"))
     except UserError as error:  # of another version, or of nobody's
-        return f"of a kind that this version of fmrgen can't tell ({error})"
+        return f"of a kind that this version of fmrgen does not know ({error})"
 
 
 def _digest(sha256: str | None) -> str:

@@ -68,7 +68,7 @@ def differences(root: Path, paths: SplitPaths, provenance: Provenance) -> list[s
     except (UserError, AttributeError, KeyError, TypeError):
         return [f"{path}: can't be read; run the same generate command again"]
     return [
-        f"{path}: says another sha256 of {file} than the provenance of {paths.name}"
+        f"{path}: its sha256 of {file} differs from that in the provenance of {paths.name}"
         for file, digest in provenance.files.items()
         if digests.get(file) != digest
     ]
@@ -154,13 +154,13 @@ def _responsible(splits: Mapping[SplitPaths, Provenance]) -> dict[str, Any]:
             *(f"{name} sha256 {digest}" for name, digest in weights.items()),
         ],
         "rai:dataLimitations": [
-            "Whether an image still shows its class is the oracle's word, which errs; rows it rejected at once keep "
+            "The oracle decides whether an image still shows its class, and may be wrong; rows rejected at once keep "
             "their original and are not valid.",
-            "Images were made against one classifier: others are fooled by them less.",
+            "Each image was made against one classifier and fools others less.",
         ],
         "rai:dataBiases": ["Those of the source, of the generator, and of the foundation model that judges."],
         "rai:dataUseCases": [
-            "Testing: the robustness of image classifiers. Not for training a model that is then tested on it."
+            "Testing the robustness of image classifiers. Not for training a model that is then tested on these images."
         ],
         "rai:personalSensitiveInformation": ["Whatever the source's images show."],
         "rai:hasSyntheticData": True,

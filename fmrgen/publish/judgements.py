@@ -28,7 +28,7 @@ def commit_judgements(
     def change(folder: Path, state: RepoState) -> Change:
         there = split.paths.at(folder)
         if read_provenance(there).files_digest != split.provenance.files_digest:
-            raise UserError(f"{repo}: {there.name} was made anew since it was judged; judge it again")
+            raise UserError(f"{repo}: {there.name} was remade since it was judged; judge it again")
         check_same_judge(there, about, repo)
         write_about(there, about)
         table = CommitOperationAdd(_in_repo(there, about.judge), content)
@@ -51,7 +51,7 @@ def add_judgements(local: SplitPaths, provenance: Provenance, small: Path, repo:
         table = table_path(local, judge)
         check_inside(table, local.root)
         if sha256_of(table) != about.sha256:
-            raise UserError(f"{table}: is not the table that {judge}.json tells of; judge anew")
+            raise UserError(f"{table}: is not the table that {judge}.json describes; judge again")
         there = about_path(local.at(small), judge)
         if there.exists() and read_json(there) == read_json(about_path(local, judge)):
             continue

@@ -132,7 +132,7 @@ def push(
     def change(small: Path, state: RepoState) -> Change:
         check_publication(hub.name, state.private, public)
         if deltas_among(state.files):
-            raise UserError(f"{hub.name}: holds splits without their images; push those with images elsewhere")
+            raise UserError(f"{hub.name}: holds splits without images; push those with images to another repo")
         _check_data_stays_visible(hub.name, small, state)
         operations: list[Operation] = []
         root = found[0].paths.root

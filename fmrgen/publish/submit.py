@@ -121,7 +121,7 @@ def _files(folder: Path, models: Mapping[str, str]) -> tuple[dict[str, dict[str,
     found, at_chance = {}, []
     for name in models:
         if name not in classifiers:
-            raise UserError(f"{folder}: has no classifier {name}; there is {', '.join(classifiers)}")
+            raise UserError(f"{folder}: has no classifier {name}; choose from {', '.join(classifiers)}")
         check_inside(folder / "eval-results", folder)
         entries = read_eval_results(evaluation, classifiers[name], folder / "eval-results")
         if not entries:

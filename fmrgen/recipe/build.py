@@ -24,7 +24,7 @@ Role = TypeVar("Role")
 _building = threading.RLock()  # libraries load weights through switches that all threads share
 _PROBABILITIES = (
     "classifier: its outputs are probabilities, not logits: where it is sure, they are rounded to 0 and 1 and the "
-    "gradient to nothing, which looks like robustness; give it without its softmax, or the logarithm of its outputs"
+    "gradient to nothing, which looks like robustness; remove its softmax, or return the logarithm of its outputs"
 )
 _HALF_A_LEVEL = 0.5 / 255  # of an 8-bit image
 _NOTICED = 0.01  # of the range of answers: more than rounding differs between two places in a batch
@@ -243,7 +243,7 @@ def _check_rows_apart(generator: Generator, latents: Latents) -> None:
     if not torch.allclose(found[0], found[1], rtol=0, atol=_HALF_A_LEVEL):
         raise UserError(
             "generator: what it decodes from a latent depends on the others in the batch, or on chance; nothing may be "
-            "computed across the batch, and what is random comes from self.noise"
+            "computed across the batch, and random numbers must come from self.noise"
         )
 
 

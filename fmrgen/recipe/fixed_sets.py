@@ -18,8 +18,8 @@ class FixedSets(StrictConfig):
 
     description: str = ""
     source: dict[str, Any]
-    sets: list[str] = Field([], description="corruptions, or other sets; none: the source is the only one")
-    severities: list[int] = Field([], description="of each corruption; none: it has one")
+    sets: list[str] = Field([], description="corruptions, or other sets; empty: the source is the only one")
+    severities: list[int] = Field([], description="severities of each corruption; empty: it has only one")
     normaliser: dict[str, float] = Field(
         {}, description="error of the classifier that mCE is relative to, in percent, by set (mean over severities)"
     )
@@ -27,7 +27,7 @@ class FixedSets(StrictConfig):
     @model_validator(mode="after")
     def _knows_its_sets(self) -> Self:
         if self.severities and not self.sets:
-            raise ValueError("severities: are those of sets; list these")
+            raise ValueError("severities: belong to sets; list the sets too")
         if self.normaliser and set(self.normaliser) != set(self.sets):
             odd = sorted(set(self.normaliser) ^ set(self.sets))[0]
             raise ValueError(f"normaliser: needs an error for each set, and for no other; see {odd}")

@@ -73,7 +73,7 @@ class OutputConfig(StrictConfig):
         if not re.fullmatch(pattern, name):
             raise ValueError(f"{name!r} can't be a name here; use letters, digits and {signs}, a letter first")
         if name in RESERVED_NAMES:
-            raise ValueError(f"{name!r} has a meaning of its own in a dataset folder; choose another name")
+            raise ValueError(f"{name!r} is reserved in a dataset folder; choose another name")
         return name
 
 

@@ -79,7 +79,7 @@ def each_training(classifiers: Mapping[str, Any]) -> dict[str, tuple[Any, str | 
     for name, given in classifiers.items():
         several = isinstance(given, list | tuple)
         if several and len(given) < 2:
-            raise UserError(f"classifier {name}: a list is of trainings of one, give at least two")
+            raise UserError(f"classifier {name}: a list means several trainings of it; give at least two")
         for number, one in enumerate(given if several else [given], 1):
             own = f"{name}-{number}" if several else name
             if own in found:

@@ -104,7 +104,7 @@ def _worst_case(evaluation: EvaluationResults) -> list[Section]:
 def _fixed_sets(evaluation: EvaluationResults) -> list[Section]:
     if (table := fixed_table(evaluation)) is None:
         return []
-    about = "Accuracy on the images as the sets hold them, mean over sets and severities."
+    about = "Accuracy on the sets' images as they are, averaged over sets and severities."
     if any("mCE" in cell for cell in table.header):
         about += " mCE is an error relative to another classifier's, lower is better."
     return [Section("fixed sets", "Fixed sets", about, [table])]

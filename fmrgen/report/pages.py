@@ -20,13 +20,13 @@ from fmrgen.report.tables import EXPLAINED, legend, short_names, warning_lines
 _PLOTS = {
     "fmr": "FMR of every classifier on every split, with 95 % intervals",
     "transfer": "Transfer: every classifier on every split",
-    "models": "The same images as each classifier's own split has them, with its answer",
+    "models": "The same images in each classifier's own split, with its answers",
     "accuracy": "SA on originals and PA on perturbed images, with 95 % intervals",
     "iterations": "Guided steps in the stored images of valid rows",
     "classes": "Accuracy by class",
-    "budgets": "FMR of each split's own classifier, had the budget been smaller, and its mean over budgets",
+    "budgets": "FMR of each split's own classifier at smaller budgets, and its mean over budgets",
     "thresholds": "FMR and VR, had the oracle asked for a higher probability",
-    "failures": "The step at which a split's own classifier is wrong for the first time",
+    "failures": "The step at which a split's own classifier is first wrong",
     "classes-by-budget": "FMR by class and budget",
 }
 

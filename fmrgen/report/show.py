@@ -67,7 +67,7 @@ def show(
         page = gallery_page(stored_gallery(opened.name, labels.names, opened.split or "its classifier", samples))
         sheet = contact_sheet(title, labels.names, samples[: rows * columns], columns)
     except UserError as error:
-        raise UserError(f"{split}: an image of it is unreadable ({error})") from None
+        raise UserError(f"{split}: one of its images is unreadable ({error})") from None
     files = [Path(folder) / "gallery.html", Path(folder) / f"sheet.{file_format}"]
     write_atomically(files[0], page.encode())
     sheet.save(files[1])

@@ -150,7 +150,7 @@ def warning_lines(evaluation: EvaluationResults) -> list[str]:
     ]
     return lines + [
         f"{case.classifier} is fooled more by the images of {short[case.fooled_more_by]} than by those of its own "
-        "split, so its own gradient does not show the way: it is ranked by these"
+        "split, so its own gradient does not show the way: it is ranked by the former"
         for case in evaluation.worst
         if case.fooled_more_by is not None and case.classifier not in masked
     ]
@@ -160,7 +160,7 @@ def judges_table(split: EvaluatedSplit) -> Table | None:
     """Who looked at a split besides its oracle, and what they make of it; None where nobody did."""
     if not split.judges:
         return None
-    header = ["judge", "looked at", "sees the label", "in originals", "kappa with the oracle", "says the same twice"]
+    header = ["judge", "looked at", "sees the label", "in originals", "kappa with the oracle", "same answer twice"]
     rows = [
         [
             _judge_name(judge),
@@ -201,10 +201,10 @@ def judges_lines(split: EvaluatedSplit, results: Sequence[Result]) -> list[str]:
     at_chance = (chance_line(judge.judge, judge.originals_right, len(split.class_names)) for judge in split.judges)
     lines += [line for line in at_chance if line is not None]
     if split.people_alpha is not None:
-        lines.append(f"people agree by Krippendorff's alpha {format_coefficient(split.people_alpha)}")
+        lines.append(f"agreement between people: Krippendorff's alpha {format_coefficient(split.people_alpha)}")
     lines += [
-        f"{judge.judge}: FMR of {result.classifier} is {of_judge.fmr} if as many images that fool it were missed as "
-        f"others; whatever was missed, it is from {ends[0]:.1f} to {ends[1]:.1f}"
+        f"{judge.judge}: FMR of {result.classifier} is {of_judge.fmr} if images that fool it were missed as often as "
+        f"others; however many were missed, it is from {ends[0]:.1f} to {ends[1]:.1f}"
         for judge in split.judges
         if judge.kind == "person"
         for result in results
@@ -224,7 +224,7 @@ def judges_lines(split: EvaluatedSplit, results: Sequence[Result]) -> list[str]:
             from scipy.stats import kendalltau  # a second's import, which most jobs do without
 
             tau = float(kendalltau(*zip(*pairs, strict=True)).statistic)
-            lines.append(f"{judge.judge} and the oracle rank {len(pairs)} classifiers alike by Kendall's tau {tau:.2f}")
+            lines.append(f"{judge.judge} and the oracle: Kendall's tau {tau:.2f} over {len(pairs)} classifiers")
     return lines
 
 
@@ -301,7 +301,7 @@ def trainings_lines(evaluation: EvaluationResults) -> list[str]:
     lines = [f"{one} – {other}: mean FMR differs by {apart[one, other]}" for one, other in pairwise(names)]
     single = [group.name for group in found.groups if len(group.fmr) == 1]
     lines.append(
-        f"trainings of one differ by {found.spread} points (standard deviation, without what images add; pooled)"
+        f"trainings of one classifier differ by {found.spread} points (pooled standard deviation, less that of images)"
         + (f"; {', '.join(single)}: one training, which is taken to vary as the others do" if single else "")
     )
     return [
@@ -327,7 +327,7 @@ def worst_line(evaluation: EvaluationResults) -> str:
     first = evaluation.worst[0]
     return (
         f"right on every valid image that the {len(first.splits)} splits have of an original, over the {first.rows} "
-        "that all have; nobody's gradient alone decides it"
+        "that all have; no single gradient decides it"
     )
 
 

@@ -49,7 +49,7 @@ class Config(SourceConfig):
             )
         number, of = map(int, (self.part or "1/1").split("/"))
         if len(images) % of:
-            raise UserError(f"source.part: {len(images):,} images have no {of} equal parts")
+            raise UserError(f"source.part: {len(images):,} images can't be split into {of} equal parts")
         size = len(images) // of
         span = slice((number - 1) * size, number * size)
         return Arrays(images[span], labels[span], self)

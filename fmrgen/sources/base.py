@@ -26,23 +26,23 @@ class SourceConfig(ComponentConfig):
         None, description="names for the classes (or a file of them), or a mapping of name to class ranges"
     )
     shuffle_seed: int | None = Field(
-        None, ge=0, description="take the examples in an order drawn with this seed", json_schema_extra=SINCE_0_2
+        None, ge=0, description="shuffle the examples with this seed", json_schema_extra=SINCE_0_2
     )
     per_class: int | None = Field(
-        None, ge=1, le=10**12, description="only so many examples of each class", json_schema_extra=SINCE_0_2
+        None, ge=1, le=10**12, description="use only this many examples of each class", json_schema_extra=SINCE_0_2
     )
     limit: int | None = Field(
         None,
         ge=1,
         le=10**12,
-        description="only the first so many examples; evenly from all where the first ones would lack classes",
+        description="use only this many examples: the first, or spread over all if those would lack classes",
     )
     license: str | None = Field(
-        None, pattern=r"^[a-z0-9][a-z0-9.+-]*$", description="of its images, as the Hub calls it: cc-by-4.0, other, …"
+        None, pattern=r"^[a-z0-9][a-z0-9.+-]*$", description="licence of its images, as on the Hub: cc-by-4.0, other, …"
     )
-    on_error: Literal["fail", "skip"] = Field("fail", description="what an unreadable image does")
+    on_error: Literal["fail", "skip"] = Field("fail", description="what to do about an unreadable image")
     fit: Fit = Field(
-        "crop", description="shorter side to size, then the centre; squash to the square; or pad with black"
+        "crop", description="crop: shorter side to size, then the centre; squash to a square; or pad with black"
     )
 
 

@@ -164,14 +164,14 @@ def _looks_local(path: str) -> bool:
 def _column(features: Any, wanted: str | None, feature_type: type, role: str) -> str:
     if wanted is not None:
         if wanted not in features:
-            raise UserError(f"source.{role}_column: no column {wanted!r}, there are {', '.join(features)}")
+            raise UserError(f"source.{role}_column: no column {wanted!r}; choose from {', '.join(features)}")
         return wanted
     found = [name for name, feature in features.items() if isinstance(feature, feature_type)]
     if not found and role in features:
         found = [role]
     if len(found) != 1:
-        which = f"{', '.join(found)} all could be" if found else f"none of {', '.join(features)} looks like one"
-        raise UserError(f"source.{role}_column: name the column of the {role}s, {which}")
+        which = f"it could be any of {', '.join(found)}" if found else f"none of {', '.join(features)} looks like one"
+        raise UserError(f"source.{role}_column: name the column of the {role}s; {which}")
     return found[0]
 
 

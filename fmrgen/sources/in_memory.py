@@ -169,7 +169,7 @@ def _image(given: Any, place: int) -> Image.Image:
         if not (low >= 0 and high <= 1):
             raise UserError(
                 f"source: the image of item {place} has values from {low:.3g} to {high:.3g}; give images in [0, 1], "
-                "before any normalisation (it belongs into the classifier)"
+                "before any normalisation (which belongs in the classifier)"
             )
         pixels = (pixels * 255).round().astype(np.uint8)
     pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels

@@ -67,7 +67,7 @@ class Config(SourceConfig):
         labels = make_labels(self.classes, _names_beside(files))
         if len(files) == len(urls):
             return TarFiles(files, self, labels)
-        refuse_selection_of_a_stream(self, "bring the tars to files, uncompressed")
+        refuse_selection_of_a_stream(self, "download the tars as uncompressed files")
         if self.limit is None:
             raise UserError("source.limit: how many samples the tars contain is only known for files; set it")
         return TarStreams(urls, self, labels, self.limit)
@@ -118,7 +118,7 @@ def _matching(url: str) -> list[str]:
         return [url]
     found = sorted(glob(url, recursive=True))
     if not found:
-        raise UserError(f"source.urls: {url}: no file is called so")
+        raise UserError(f"source.urls: {url}: no such file")
     return found
 
 

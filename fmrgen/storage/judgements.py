@@ -118,11 +118,11 @@ def check_judge_name(name: str) -> None:
     """Raises UserError for a name that can't be a file's, or that all persons together have."""
     if not re.fullmatch(NAME, name) or len(name.encode()) > _LONGEST_NAME:
         raise UserError(
-            f"judge {name[:_LONGEST_NAME]!r}: its name becomes a file's; use letters, digits and _ . -, NAME=…, and no "
+            f"judge {name[:_LONGEST_NAME]!r}: it names a file; use letters, digits and _ . -, NAME=…, and no "
             f"more than {_LONGEST_NAME} bytes"
         )
     if name in (PEOPLE, HUMAN):
-        raise UserError(f"judge {name}: all persons together are called so; choose another name")
+        raise UserError(f"judge {name}: that name means all people together; choose another")
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -256,7 +256,7 @@ def read_judgements(path: Path, about: JudgeFile) -> Judgements:
     except (OSError, pa.ArrowException, ValueError) as error:
         raise UserError(f"{path}: can't be read: {one_line(error)}") from None
     if hashlib.sha256(content).hexdigest() != about.sha256:
-        raise UserError(f"{path}: is not the table that {path.with_suffix('.json').name} tells of; judge anew")
+        raise UserError(f"{path}: is not the table that {path.with_suffix('.json').name} describes; judge again")
     if not table.schema.equals(TABLE):
         raise UserError(f"{path}: has other columns than judgements have")
     for name in ("id", "which", "label", "image_sha256"):
@@ -289,7 +289,7 @@ def check_of_split(
     columns = (judgements.table[column].to_pylist() for column in ("id", "which", "image_sha256"))
     for example_id, which, digest in zip(*columns, strict=True):
         if example_id not in rows:
-            raise UserError(f"{what}: it judged id {example_id}, which the split has not; these are of another split")
+            raise UserError(f"{what}: it judged id {example_id}, which is not in the split; it judged another split")
         if which in sha256 and sha256[which][rows[example_id]] != digest:
             raise UserError(f"{what}: its {which} of id {example_id} is not the stored one; judge this split anew")
 
@@ -314,14 +314,14 @@ def judgements_of(opened: OpenedSplit) -> tuple[list[Judgements], list[str]]:
     found, notes = [], []
     for judge, about in judges_of(paths).items():
         if about.files != opened.provenance.files_digest:
-            notes.append(f"judge {judge} spoke of earlier files of the split and is passed over; judge it again")
+            notes.append(f"judge {judge} saw earlier files of the split and is skipped; judge the split again")
             continue
         if judge in (PEOPLE, HUMAN):
-            notes.append(f"judge {judge} is passed over: all persons together are called so; judge under another name")
+            notes.append(f"judge {judge} is skipped: that name means all people together; judge under another name")
             continue
         if about.rows > _MOST_OF_A_ROW * opened.rows_in_files:
             raise UserError(
-                f"{about_path(paths, judge)}: tells of {about.rows:,} rows, more than there can be of the split's "
+                f"{about_path(paths, judge)}: claims {about.rows:,} rows, more than there can be for the split's "
                 f"{opened.rows_in_files:,} images; it is not read"
             )
         found.append(read_judgements(table_path(paths, judge), about))

@@ -247,7 +247,7 @@ def choose_split(text: str, reference: SplitReference, available: list[tuple[str
     if reference.config is not None and reference.split is not None:
         place = (reference.config, reference.split)
         if place not in available:
-            raise UserError(f"{text}: no split {place[0]}/{place[1]}" + (f"; there is {names}" if names else " in it"))
+            raise UserError(f"{text}: no split {place[0]}/{place[1]}" + (f"; found {names}" if names else " in it"))
         return place
     if len(available) != 1:
         raise UserError(f"{text}: " + (f"choose one: {names}" if available else "contains no perturbed split"))
@@ -275,8 +275,8 @@ def check_no_delta(text: str, place: str, files: Iterable[str]) -> None:
     """Raises UserError for a folder or repo with splits without their images; it has none with them."""
     if deltas_among(files):
         raise UserError(
-            f"{text}: is a delta, which has no images; make it whole with `fmrgen rebuild {place} --source RECIPE`, "
-            "and take the folder that this writes"
+            f"{text}: is a delta, which has no images; restore these with `fmrgen rebuild {place} --source RECIPE`, "
+            "and use the folder that it writes"
         )
 
 

@@ -27,7 +27,7 @@ def parse_reference(text: str) -> SplitReference:
         return SplitReference(folder, None, named[1], named[2])
     if folder and Path(folder).is_dir() and "/" not in place:
         there = ", ".join(f"{folder}:{paths.name}" for paths in splits_in(Path(folder)) if place in ("", paths.config))
-        raise UserError(f"{text}: names no split; " + (f"there is {there}" if there else "say FOLDER:CONFIG/SPLIT"))
+        raise UserError(f"{text}: names no split; " + (f"found {there}" if there else "say FOLDER:CONFIG/SPLIT"))
     match = re.fullmatch(r"(?P<repo>.+?)(@(?P<revision>[^:@]+))?(:(?P<config>[\w.-]+)/(?P<split>[\w.]+))?", text)
     if match is None or not text.strip():
         raise UserError(f"{text!r}: a split is PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], for example out:mnist/lenet")

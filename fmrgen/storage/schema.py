@@ -98,7 +98,7 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
             "stop_reason",
             "reason",
             "`budget`: every step was accepted; `oracle`: the next one was not; `rejected`: not even the first; "
-            "`nonfinite`: no finite way on; `stuck`: the gradient is zero",
+            "`nonfinite`: no finite step was left; `stuck`: the gradient is zero",
         ),
         _column(score_column, "float32", _SCORES[score_column], "score"),
         _column(
@@ -114,15 +114,15 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
             "what the oracle sees in the plain reconstruction, before any step",
             holds_classes=True,
         ),
-        _column("prediction", "int32", "what the split's own classifier says of `image`", holds_classes=True),
-        _column("original_prediction", "int32", "what it says of the original", holds_classes=True),
-        _column("reconstruction_prediction", "int32", "what it says of the plain reconstruction", holds_classes=True),
+        _column("prediction", "int32", "prediction of the split's own classifier on `image`", holds_classes=True),
+        _column("original_prediction", "int32", "its prediction on the original", holds_classes=True),
+        _column("reconstruction_prediction", "int32", "its prediction on the plain reconstruction", holds_classes=True),
         _column("loss", "float32", "its cross-entropy on `image`"),
         _column("latent_shift", "float32", "root mean square of the change of the latent"),
         _column(
             "step_predictions",
             "int32 list",
-            "what it says of each image from the plain reconstruction to the one after the last step",
+            "its prediction on each image, from the plain reconstruction to the one after the last step",
             holds_classes=True,
             since=2,
         ),
@@ -138,30 +138,30 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
         _column(
             "control_predictions",
             "int32 list",
-            "what it says of images after random steps, at most as many and as far as the oracle accepts them, from "
+            "its predictions after random steps, at most as many and as long as the oracle accepts them, from "
             "the plain reconstruction on; empty in rows that were not chosen as controls",
             holds_classes=True,
             since=3,
         ),
-        _column("control_objectives", "float32 list", "what the steps of the others climb, on each of these", since=3),
+        _column("control_objectives", "float32 list", "what the guided steps climb, on each of these", since=3),
         _column(
             "rejected_prediction",
             "int32",
-            "what it says of the image after the step that the oracle rejected; -1: it rejected none",
+            "its prediction on the image after the step that the oracle rejected; -1: it rejected none",
             holds_classes=True,
             since=3,
         ),
         _column(
             "rejected_oracle_label",
             "int32",
-            "what the oracle saw in that instead; -1: none",
+            "what the oracle saw in that image instead; -1: none",
             holds_classes=True,
             since=3,
         ),
         _column(
             "judges",
             "verdicts",
-            "what each member of the oracle, a panel, says of `image`: its label (-1: none of the classes), and its "
+            "what each member of the oracle, a panel, sees in `image`: its label (-1: none of the classes), and its "
             "probability and own score of the true class",
             field="",
             holds_classes=True,

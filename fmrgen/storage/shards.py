@@ -107,7 +107,7 @@ class SplitFolder:
         try:
             self.paths.shards.mkdir(exist_ok=True)
         except OSError as error:
-            raise UserError(f"{self.paths.shards}: can't be made a folder: {error.strerror}") from None
+            raise UserError(f"{self.paths.shards}: can't create this folder: {error.strerror}") from None
 
     def write_shard(
         self,

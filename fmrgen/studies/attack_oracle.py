@@ -59,11 +59,11 @@ def attack_oracle(
     judges: dict[str, Callable[[Tensor], Tensor]] = {"oracle": oracle.logits}
     for name, (section, _) in each_training(classifiers).items():
         if name in judges:
-            raise UserError("--classifier: one can't be called oracle; give it another name, NAME=…")
+            raise UserError("--classifier: none may be called oracle; give it another name, NAME=…")
         built = build_component(section, f"classifier {name}", torch.nn.Module, device)
         judges[name] = fit_to_labels(built, source.labels, blank, f"classifier {name}")
     if (classes := len(source.labels)) < 2:
-        raise UserError("source: an image of one class alone has no other to be attacked towards")
+        raise UserError("source: has only one class, so there is no other to attack towards")
     examples, done = source.load_all(size), 0
     found: dict[tuple[str, float], list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]] = {}
     while batch := list(islice(examples, _TOGETHER)):

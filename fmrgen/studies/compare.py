@@ -139,7 +139,7 @@ def variants(
     found["as_it_is"] = recipe
     for name, oracle in (oracles or {}).items():
         if name in found:
-            raise UserError(f"{option('oracle', 'oracles')}: {name} is a variant of the recipe; name it, NAME=…")
+            raise UserError(f"{option('oracle', 'oracles')}: {name} is a variant's name; choose another one, NAME=…")
         found[name] = recipe.model_copy(update={"oracle": oracle})
     return {"as_it_is": recipe, **found}
 
@@ -150,7 +150,7 @@ def own_recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> l
     for name, section in classifiers.items():
         split = re.sub(r"\W+", "_", name).strip("_") or "classifier"
         if split in recipes:
-            raise UserError(f"classifier {name}: its split {split} is that of another; give it a name, NAME=…")
+            raise UserError(f"classifier {name}: its split would be {split}, like another's; rename it, NAME=…")
         named = {"classifier": section, "description": "", "output": _renamed(recipe.output, split)}
         recipes[split] = recipe.model_copy(update=named)
     return list(recipes.values())

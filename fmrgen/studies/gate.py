@@ -171,7 +171,7 @@ def gate_on_own_splits(
         faults += _faults(said, columns[name]["label"], len(provenance.labels))
         digests.add(provenance.weights_sha256.classifier)
         if provenance.recipe.perturb.is_guided and has_masked_gradient(summary):
-            faults.append(f"the gradient of the {name} is masked: its own images are harmless, whatever it is worth")
+            faults.append(f"the gradient of the {name} is masked: its own images are harmless, however weak it is")
         if summary.standard_accuracy is not None:
             standard[name] = summary.standard_accuracy.value
     of_valid = [of["id"][of["valid"].astype(bool)] for of in columns.values()]
@@ -232,11 +232,11 @@ def _notes(opened: OpenedSplit, models: list[NamedClassifier]) -> list[str]:
     recorded = None if opened.provenance is None else opened.provenance.weights_sha256.classifier
     own = [model.name for model in models if recorded is not None and has_weights(model.module, recorded)]
     meanings = {
-        "baseline": "the candidate is spared what the baseline is attacked with, and a pass says little",
-        "candidate": "the candidate alone is attacked, and a fail says little",
+        "baseline": "only the baseline is attacked, so a pass says little",
+        "candidate": "only the candidate is attacked, so a fail says little",
     }
     return (
-        [f"the split was made against the {own[0]}: {meanings[own[0]]}; take one made against a third"]
+        [f"the split was made against the {own[0]}: {meanings[own[0]]}; use one made against a third classifier"]
         if len(own) == 1
         else []
     )

@@ -9,7 +9,7 @@ from fmrgen.studies.sequential_test import Gate
 _VERDICTS = {
     "pass": "pass: not less robust by more than {max_drop:g} points",
     "fail": "fail: less robust by more than {max_drop:g} points",
-    "undecided": "undecided: these rows do not tell whether the drop is more than {max_drop:g} points",
+    "undecided": "undecided: these rows do not show whether the drop is more than {max_drop:g} points",
     "invalid": "invalid: nothing is decided about a drop of {max_drop:g} points, see the notes",
 }
 _JUNIT = {"fail": "failure", "undecided": "skipped", "invalid": "error"}
@@ -20,7 +20,7 @@ def verdict_line(gate: Gate) -> str:
     line = _VERDICTS[gate.verdict].format(max_drop=gate.max_drop)
     if gate.verdict == "undecided":
         line += (
-            f"; about {gate.rows_more:,} rows more would" if gate.rows_more else "; no number of rows in sight would"
+            f"; about {gate.rows_more:,} rows more would" if gate.rows_more else "; no realistic number of rows would"
         )
     return line
 
@@ -58,7 +58,7 @@ def gate_markdown(gate: Gate, split: str) -> str:
         parts.append(
             "\n".join(
                 [
-                    "Classes whose drop is larger than that (of such alarms, 5 % are false):",
+                    "Classes whose drop is larger than that (5 % of such alarms are false):",
                     "",
                     *(f"* {escape(line)}" for line in lines),
                 ]

@@ -108,11 +108,11 @@ def agreement(evaluations: Mapping[str, EvaluationData], *, seed: int = 0) -> Ag
         for table in row:
             common = np.intersect1d(common, table["id"])
     if not len(common):
-        raise UserError("the splits have no images in common; let their recipes have one source")
+        raise UserError("the splits have no images in common; use one source in their recipes")
     rows = [[rows_of(table, common) for table in row] for row in tables]
     labels = [of["label"] for row in rows for of in row]
     if any(not np.array_equal(other, labels[0]) for other in labels[1:]):
-        raise UserError("the splits have other labels for the same ids; let their recipes have one source")
+        raise UserError("the splits have different labels for the same ids; use one source in their recipes")
     known = [[fmr_and_influence(of) for of in row] for row in rows]
     if any(one is None for row in known for one in row):
         raise UserError("a classifier has no FMR on the images in common; none of its rows there is valid")

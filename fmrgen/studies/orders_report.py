@@ -37,7 +37,7 @@ def agreement_lines(found: Agreement) -> list[str]:
     return [
         *lines,
         f"Kendall's W of all {len(found.generators)} rankings: {format_coefficient(found.concordance)}",
-        "1 is the same order; intervals are of all orders that these images leave possible, with 95 % confidence",
+        "1 means the same order; intervals cover all orders that these images leave possible, with 95 % confidence",
         orders_line(found),
     ]
 

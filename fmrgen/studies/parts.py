@@ -138,7 +138,7 @@ class Cost(StrictConfig):
     images: int = Field(gt=0, description="of the source")
     one_pass: float = Field(gt=0, description="decode, classify, backward and judge")
     encode: float = Field(0.0, ge=0, description="once for each split")
-    kept_encode: float = Field(0.0, ge=0, description="once for all splits, for the latents are kept")
+    kept_encode: float = Field(0.0, ge=0, description="once for all splits, because latents are kept")
 
     def line(self, splits: int, budget: int) -> str:
         """The arithmetic of docs/performance.md."""

@@ -59,12 +59,12 @@ def measures(evaluations: Sequence[EvaluationResults]) -> dict[str, Column]:
         if figure is None or known.get(classifier, figure) == figure:
             known.update({} if figure is None else {classifier: figure})
             return
-        raise UserError(f"{classifier}: has two figures for {name}; give evaluations that tell it once")
+        raise UserError(f"{classifier}: has two figures for {name}; give evaluations that have it once")
 
     for evaluation in evaluations:
         for one in evaluation.classifiers:
             if weights.setdefault(one.name, one.weights_sha256) != one.weights_sha256:
-                raise UserError(f"{one.name}: is another network in another evaluation; give each its own name, NAME=…")
+                raise UserError(f"{one.name}: names different networks in two evaluations; give each a name, NAME=…")
         for result in evaluation.results:
             if result.conditioned:
                 add(_OWN, result.classifier, result.total.fmr)
@@ -102,7 +102,7 @@ def correlations(columns: Mapping[str, Column], chosen: Sequence[str] = ()) -> l
     """
     for name in chosen:
         if name not in columns:
-            raise UserError(f"no evaluation has {name}; there is {', '.join(columns)}")
+            raise UserError(f"no evaluation has {name}; choose from {', '.join(columns)}")
     found = []
     for one, other in combinations(chosen or columns, 2):
         names = [name for name in columns[one] if name in columns[other]]
@@ -111,7 +111,7 @@ def correlations(columns: Mapping[str, Column], chosen: Sequence[str] = ()) -> l
         elif chosen:
             raise UserError(f"{one} and {other}: {len(names)} classifiers have both, and {_FEWEST} are needed")
     if not found:
-        raise UserError(f"no two measures are known of {_FEWEST} classifiers; there is {', '.join(columns) or 'none'}")
+        raise UserError(f"no two measures cover {_FEWEST} classifiers; found {', '.join(columns) or 'none'}")
     return found
 
 

@@ -52,7 +52,7 @@ class StudyScale(StrictConfig):
                 if name not in parts or not parts[name].judges:
                     raise ValueError(f"claims: {figure}: no part compares as {name}")
                 if claim.metric not in parts[name].metrics:
-                    raise ValueError(f"claims: {figure}: {name} tells no {claim.metric}")
+                    raise ValueError(f"claims: {figure}: {name} has no {claim.metric}")
                 if unknown := [judge for judge in judges if judge not in parts[name].judges]:
                     raise ValueError(f"claims: {figure}: {name} has no model {unknown[0]}")
             figures = [part_and_models(figure) for figure in (claim.higher, claim.lower)]

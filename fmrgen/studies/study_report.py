@@ -67,7 +67,7 @@ def write_study(
     """
     parts = [f"# {escape(title)}", f"Run at {escape(how)}."]
     if claims:
-        parts += ["## What of it holds here", table_of(claims_table(claims))]
+        parts += ["## Which claims hold here", table_of(claims_table(claims))]
     if paper:
         parts += ["## The paper", paper.strip()]
     for name, table in tables.items():

@@ -52,7 +52,7 @@ class TrainingFolder:
             state: dict[str, Any] = torch.load(path, "cpu", weights_only=True)
             fingerprint = state["fingerprint"]
         except Exception as error:  # a broken file can fail anywhere in the reader, which runs nothing of it
-            raise UserError(f"{path}: not a readable checkpoint ({one_line(error)}); delete it to begin anew") from None
+            raise UserError(f"{path}: not a readable checkpoint ({one_line(error)}); delete it to start over") from None
         if fingerprint != self.fingerprint:
             raise UserError(
                 f"{path}: is the checkpoint of another recipe; give another {option('output')}, or delete it"

@@ -29,7 +29,7 @@ class PerturbedConfig(StrictConfig):
 
     judges: list[ClassifierField] = Field(
         min_length=2,
-        description="classifiers; images are moved against each, and the others say what has become of them",
+        description="classifiers; images are moved against each, and the others label the result",
     )
     images: int = Field(1200, ge=1, description="training images that are moved against each judge")
     steps: int = Field(24, ge=1, description="guided steps, each by the sign of the margin's gradient")

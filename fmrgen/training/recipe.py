@@ -21,16 +21,16 @@ class ScheduleConfig(StrictConfig):
     steps: int = Field(ge=1)
     batch_size: int = Field(128, ge=1)
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = Field(2e-3, gt=0, description="the highest")
+    learning_rate: float = Field(2e-3, gt=0, description="highest value")
     decay: Literal["one_cycle", "cosine"] = Field("one_cycle", description="of the rate; cosine begins at the highest")
     weight_decay: float = Field(0.05, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
-    clip: float | None = Field(1.0, gt=0, description="largest norm of a gradient; null for any")
+    clip: float | None = Field(1.0, gt=0, description="largest norm of a gradient; null for no limit")
     precision: Literal["no", "bf16"] = Field("no", description="bf16: losses are computed under autocast")
-    checkpoint_every: int = Field(500, ge=1, description="steps from which a killed run goes on")
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints, from which a killed run resumes")
     seed: int = Field(0, ge=0)
     threads: int = Field(
-        THREADS, ge=1, description="of a process on a CPU: with other numbers kernels round otherwise, to other weights"
+        THREADS, ge=1, description="CPU threads of a process; another number rounds differently and gives other weights"
     )
 
 
@@ -38,7 +38,7 @@ class AugmentConfig(StrictConfig):
     """Per-image random changes; 0 turns one off."""
 
     warp: float = Field(0, ge=0, description="strength of rotation, scale, shift and elastic waves; 1 is moderate")
-    crop: int = Field(0, ge=0, description="pixels: black borders so wide, then a random crop back to the size")
+    crop: int = Field(0, ge=0, description="pixels of black border to add before a random crop back to the size")
     flip: bool = Field(False, description="mirrors half of the images")
     blur: float = Field(0, ge=0, description="largest Gaussian blur, in pixels")
     noise: float = Field(0, ge=0, description="largest standard deviation of pixel noise")
@@ -57,7 +57,7 @@ class TrainRecipe(StrictConfig):
     schedule: ScheduleConfig
     augment: AugmentConfig = AugmentConfig()
     copies: str | None = Field(
-        None, description="a perturbed split of the source, here or on the Hub: each image's copy is learned from too"
+        None, description="a perturbed split of the source, local or on the Hub: train on each image's copy too"
     )
     perturbed: PerturbedConfig | None = None
     generator: GeneratorField | None = None

@@ -96,7 +96,7 @@ def shapes_a_network(arguments: dict[str, Any], largest: int = 65_536) -> dict[s
     """
     for name, value in arguments.items():
         if name in _LOADING or name.startswith("pretrained"):
-            raise ValueError(f"{name} loads weights past fmrgen's checks; use pretrained or checkpoint")
+            raise ValueError(f"{name} loads weights without fmrgen's checks; use pretrained or checkpoint")
         if not _is_plain(value, largest):
             raise ValueError(
                 f"{name} is {value!r}; give names and numbers up to {largest}, a file goes into checkpoint"

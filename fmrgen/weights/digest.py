@@ -66,8 +66,8 @@ def check_same_weights(what: str, component: object, before: str | None) -> None
     """Raises UserError where the weights in `component`, called `what`, are not those of the digest `before`."""
     if weights_sha256(component) != before:
         raise UserError(
-            f"{what}: its weights changed during the run, as in training mode; its forward must leave them alone (call "
-            "eval(), and no train() in it; a generator or an oracle names in `derived` what it computes)"
+            f"{what}: its weights changed during the run, as in training mode; its forward must not change them (call "
+            "eval(), and never train() in it; a generator or an oracle lists what it computes in `derived`)"
         )
 
 

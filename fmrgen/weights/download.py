@@ -41,7 +41,7 @@ def downloaded(address: str, name: str, what: str) -> Path:
             write_atomically(record, f"{digest}\n".encode())
         elif (known := record.read_text().strip()) != digest:
             raise UserError(
-                f"{what}: {path} is not any more what was downloaded (sha256 {digest[:12]}…, not {known[:12]}…); "
+                f"{what}: {path} has changed since it was downloaded (sha256 {digest[:12]}…, not {known[:12]}…); "
                 "delete it"
             )
     return path

@@ -77,7 +77,7 @@ def _check_config_loads_nothing(loader: Any, reference: str, what: str, revision
     try:
         config, _ = PreTrainedConfig.get_config_dict(resolve_path(reference), revision=revision)
         if config.get("trust_remote_code"):
-            raise ValueError("its config asks for code of others to be run")
+            raise ValueError("its config asks to run third-party code")
         for name in ("model_args", "backbone_kwargs"):
             shapes_a_network(config.get(name) or {})
     except Exception as error:  # a broken or foreign folder can fail anywhere in the libraries

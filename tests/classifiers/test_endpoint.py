@@ -129,15 +129,15 @@ def test_other_forms_of_answers(server):
         ),
         (
             lambda answer: {"logits": [1, 2]},
-            "which are no labels with scores from 0 to 1; it has to answer as the Hub's",
+            "not a list of labels with scores from 0 to 1; it must answer as the Hub's",
         ),
         (
             lambda answer: [{"label": "crane", "score": 0.5}] * 2,
             "calls several classes 'crane'; give each its own name",
         ),
-        (lambda answer: [{"label": "x"}], "which are no labels with scores"),
-        (lambda answer: [{"label": "0", "score": 7}], "which are no labels with scores"),
-        (lambda answer: [], "which are no labels with scores"),
+        (lambda answer: [{"label": "x"}], "not a list of labels with scores"),
+        (lambda answer: [{"label": "0", "score": 7}], "not a list of labels with scores"),
+        (lambda answer: [], "not a list of labels with scores"),
     ],
 )
 def test_answers_that_are_none(server, form, message):
@@ -149,7 +149,7 @@ def test_answers_that_are_none(server, form, message):
 
 def test_an_answer_nested_too_deeply(server):
     server.raw = b"[" * 100_000
-    with pytest.raises(UserError, match=r"answered \[{80}, which are no labels with scores"):
+    with pytest.raises(UserError, match=r"answered \[{80}, not a list of labels with scores"):
         Config(url=server.address, kept_hours=0).build()(torch.zeros(1, 3, 8, 8))
     assert len(server.requests) == 1
 

@@ -100,7 +100,7 @@ def test_a_network_of_cifar_10_is_given_what_it_uses(tmp_path, monkeypatch):
 
 def test_a_short_form(tmp_path):
     assert parse_classifier("zoo:augmix")[1] == Config(model="augmix")
-    with pytest.raises(UserError, match="no augmax; there are sin, ant, ant-sin, augmix"):
+    with pytest.raises(UserError, match="no model augmax; choose from sin, ant, ant-sin, augmix"):
         parse_classifier("zoo:augmax")
 
 
@@ -149,7 +149,7 @@ def test_a_file_is_downloaded_once_and_stays_what_it_was(host, tmp_path):
     (tmp_path / "web/own.pth").unlink()
     assert downloaded(f"{host}/own.pth", "own.pth", "classifier.model") == path
     path.write_bytes(b"other weights")
-    with pytest.raises(UserError, match=r"classifier\.model: .* is not any more what was downloaded \(sha256 "):
+    with pytest.raises(UserError, match=r"classifier\.model: .* has changed since it was downloaded \(sha256 "):
         downloaded(f"{host}/own.pth", "own.pth", "classifier.model")
 
 

@@ -122,10 +122,10 @@ CASES = [
     ([*GENERATE, "perturb.bugdet=3"], "r.yaml: perturb.bugdet: unknown key, did you mean budget?"),
     ([*GENERATE, f"perturb.budget={10**19}"], "r.yaml: perturb: budget must be from 1 to 1,000,000 steps"),
     ([*GENERATE, "perturb.slots=3000000"], "r.yaml: perturb: slots must be auto or from 1 to 65,536"),
-    ([*GENERATE, "output.split=all"], "r.yaml: output.split: 'all' has a meaning of its own in a dataset folder; choose another name"),
-    ([*GENERATE, "output.config=README.md"], "r.yaml: output.config: 'README.md' has a meaning of its own"),
+    ([*GENERATE, "output.split=all"], "r.yaml: output.split: 'all' is reserved in a dataset folder; choose another name"),
+    ([*GENERATE, "output.config=README.md"], "r.yaml: output.config: 'README.md' is reserved in a dataset folder"),
     ([*GENERATE, "description=!!binary aGVsbG8="], "contains a bytes, neither text nor a number; put it in quotes"),
-    ([*GENERATE, f"description=0x{'f' * 5000}"], "contains a number of more than 1,000 digits; put it in quotes"),
+    ([*GENERATE, f"description=0x{'f' * 5000}"], "contains a number of over 1,000 digits; quote it if it is text"),
     ([*GENERATE, 'description="\\ud800"'], "contains half a character; fix it"),
     ([*GENERATE, "output.config=a b"], "r.yaml: output.config: 'a b' can't be a name here"),
     ([*GENERATE, "output.config=../up"], "r.yaml: output.config: '../up' can't be a name here"),
@@ -184,7 +184,7 @@ CASES = [
     # splits
     (["verify", ""], "'': a split is PATH_OR_REPO"),
     (["verify", "gone"], "gone: neither a folder nor a dataset repo"),
-    (["verify", "out:c/x"], "out:c/x: no split c/x; there is out:c/s"),
+    (["verify", "out:c/x"], "out:c/x: no split c/x; found out:c/s"),
     (["verify", "out", "--fils"], "No such option: --fils"),
     (["verify", "unfinished"], "unfinished: not finished; run the same generate command again"),
     (["verify", "no_provenance"], f"no_provenance/{PROVENANCE}: can't be read as JSON"),
@@ -218,7 +218,7 @@ CASES = [
     (["evaluate", "out", "-c", "{kind: lenet, num_classes: 5}", "-o", "e", "-q"], "classifier lenet on out:c/s: has 5 outputs for 2 labels"),
     (["evaluate", "out", "-c", LENET, "-o", "r.yaml"], "r.yaml: can't be a folder for the report"),
     (["evaluate", "out", "-c", LENET, "--batch-size", str(10**20)], "Invalid value for '--batch-size'"),
-    (["transfer", "-c", LENET], "SPLIT: none is given; name one, or pass --fixed SETS"),
+    (["transfer", "-c", LENET], "SPLIT: missing; name one, or pass --fixed SETS"),
     (["push", "gone", "a/b"], "gone: no such folder; push the --output of a generate command"),
     (["push", "photos", "a/b"], "photos: contains no perturbed split"),
     (["push", "unfinished", "a/b"], "c/s is not finished and stays here"),
@@ -262,7 +262,7 @@ CASES = [
 IN_FULL = CASES[::6]  # of the others the key is asserted, and that there is a cure: their words may get better
 # What a line does for its reader: it says what to do, what there is, or what would be right.
 CURE = re.compile(
-    r"; |\b(did you mean|known are|there (is|are)|has the splits?|only|must|should|neither|no such|not exist|missing|not YAML|not (a|an|one)|"
+    r"; |\b(did you mean|choose from|there (is|are)|has the splits?|only|must|should|neither|no such|not exist|missing|not YAML|not (a|an|one)|"
     r"outside|can't be|needs?|unknown|input|see|is none|twice|extra|for example|too long|choose)\b"
 )
 

@@ -118,7 +118,7 @@ def test_only_what_is_a_delta_alone_is_called_one(delta, finished_split, tmp_pat
     for command in (["evaluate", delta, "-c", "asset:mnist/lenet"], ["show", delta], ["verify", delta, "--files"]):
         assert run(*command) == 2
         assert (
-            f"{delta}: is a delta, which has no images; make it whole with `fmrgen rebuild" in capsys.readouterr().err
+            f"{delta}: is a delta, which has no images; restore these with `fmrgen rebuild" in capsys.readouterr().err
         )
     shutil.copytree(finished_split, tmp_path / "both")
     shutil.copytree(delta / "deltas", tmp_path / "both/deltas")
@@ -154,7 +154,7 @@ def test_a_column_that_was_changed_is_found_and_nothing_false_is_left(delta, tmp
     evil = changed(delta, tmp_path / "evil", wrong)
     for _ in range(2):
         assert run("rebuild", evil, "--source", SOURCE, "-o", tmp_path / "out", "-q") == 2
-        told = "fmrgen: mnist/lenet-00000-of-00003.parquet: comes out as another file than the published one; "
+        told = "fmrgen: mnist/lenet-00000-of-00003.parquet: the rebuilt file differs from the published one; "
         assert capsys.readouterr().err.startswith(told + "its delta was changed: fetch it again")
         assert not list((tmp_path / "out").rglob("*.parquet"))
         assert not read_all(tmp_path / "out")["mnist", "lenet"].is_finished
@@ -327,10 +327,10 @@ def test_over_the_hub(finished_split, hub, tmp_path):
     push = fmrgen("push", finished_split, "someone/whole", "-q", **hub.environment)
     assert push.returncode == 0, push.stderr
     other = fmrgen("push", finished_split, "someone/delta", "-q", **hub.environment)
-    assert "someone/delta: holds splits without their images; push those with images elsewhere" in other.stderr
+    assert "someone/delta: holds splits without images; push those with images to another repo" in other.stderr
     mixed = fmrgen("push", finished_split, "someone/whole", "--without-originals", **hub.environment)
     assert mixed.returncode == 2
-    assert "holds splits with their images" in mixed.stderr
+    assert "holds splits with images" in mixed.stderr
     hub.world().repos["someone/delta"]["private"] = False
     seen = fmrgen("push", finished_split, "someone/delta", "--without-originals", **hub.environment)
     assert seen.returncode == 2
@@ -345,7 +345,7 @@ def test_bad_input(delta, tmp_path, capsys):
     shutil.copytree(delta, tmp_path / "cut")
     path = next((tmp_path / "cut").rglob("*.parquet"))
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(UserError, match="is gone, or not the file that was written"):
+    with pytest.raises(UserError, match="is missing or was changed; fetch it again"):
         rebuild(tmp_path / "cut", SOURCE, tmp_path / "y")
     about = tmp_path / "cut/deltas/mnist/lenet.json"
     about.write_text(json.dumps(json.loads(about.read_text()) | {"files": {"../x.parquet": "0"}}))

@@ -100,7 +100,7 @@ def test_modules_sections_and_names_of_ones_own(finished_split):
     assert evaluation.result("mine", "b") is b
     assert b.notes == [
         "it does not name its classes: its outputs are assumed to be in the order of the labels",
-        "it answers as a does on every image: one network, or copies of one, differ in no figure",
+        "it gives the same answers as a on every image: they are one network, or copies of it",
     ]
     assert a.notes == []
     assert evaluation.comparisons[0].ranking == []  # all are the split's own classifier
@@ -396,7 +396,7 @@ def test_rows_that_can_not_be_used(rows, change, message):
         (["out"], ["{kind: lenet, colour: 3}"], "unknown key"),
         (["out"], ["{kind: ["], "not YAML"),
         (["out"], ["os:nothing"], "the module defines no nothing"),
-        (["out"], {"a": ["b"]}, "a list is of trainings of one, give at least two"),
+        (["out"], {"a": ["b"]}, "a list means several trainings of it; give at least two"),
         (["out"], {"a": {"b"}}, "is a set, not a reference"),
         (["out", "out"], [LENET], "is given twice"),
     ],

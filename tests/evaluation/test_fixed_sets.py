@@ -108,7 +108,7 @@ def test_intervals_know_that_the_images_are_the_same():
     ("text", "message"),
     [
         ("sets: [a]", "source: is missing"),
-        ("source: {kind: mnist}\nseverities: [1]", "severities: are those of sets"),
+        ("source: {kind: mnist}\nseverities: [1]", "severities: belong to sets; list the sets too"),
         (
             "source: {kind: mnist}\nsets: [a, b]\nnormaliser: {a: 1}",
             "needs an error for each set, and for no other; see b",
@@ -150,12 +150,12 @@ def test_shipped_sets_and_their_names(capsys):
     for name, classes in (("imagenet-a", 200), ("imagenet-r", 200), ("imagenet-sketch", 1000), ("imagenet-v2", 1000)):
         (source,) = load_fixed_sets([f"sets/{name}"])[name].sources(name).values()
         assert len(source.classes) == classes
-    with pytest.raises(UserError, match="timm names no classes of imagenet-b"):
+    with pytest.raises(UserError, match="timm has no class names for imagenet-b"):
         load_fixed_sets(["{kind: mnist, classes: 'timm:imagenet-b'}"])
     assert run("recipes", "sets/imagenet-c") == 0
     assert "gaussian_noise: 88.6428" in capsys.readouterr().out
     assert run("evaluate", "-c", LENET) == 2
-    assert "SPLIT: none is given; name one, or pass --fixed SETS" in capsys.readouterr().err
+    assert "SPLIT: missing; name one, or pass --fixed SETS" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_shipped_sets_and_their_names(capsys):
         (np.zeros((4, 8, 8), np.float32), np.zeros(4, int), None, "no uint8 images"),
         (np.zeros((4, 8, 8, 4), np.uint8), np.zeros(4, int), None, "no uint8 images"),
         (np.zeros((4, 8, 8), np.uint8), np.zeros(3, int), None, "no label for each of 4 images"),
-        (np.zeros((4, 8, 8), np.uint8), np.zeros(4, int), "1/3", "4 images have no 3 equal parts"),
+        (np.zeros((4, 8, 8), np.uint8), np.zeros(4, int), "1/3", "4 images can't be split into 3 equal parts"),
         (np.array([object()]), np.zeros(1, int), None, "can't be read as a .npy file"),
     ],
 )
@@ -215,7 +215,7 @@ def test_rank_correlations():
     assert one.spearman.low < 0  # within the images' chance they could be in any order
     with pytest.raises(UserError, match="2 classifiers have both, and 3 are needed"):
         correlations({"a": column(1, 2), "b": column(1, 2)}, ["a", "b"])
-    with pytest.raises(UserError, match="no evaluation has z; there is a, b"):
+    with pytest.raises(UserError, match="no evaluation has z; choose from a, b"):
         correlations({"a": column(1, 2), "b": column(1, 2)}, ["a", "z"])
 
 
@@ -266,4 +266,4 @@ def test_measures_come_from_evaluations(corrupted, finished_split, tmp_path, cap
     other["classifiers"][0]["weights_sha256"] = "0" * 64
     (tmp_path / "other.json").write_text(json.dumps(other))
     assert run("agree", out / "evaluation.json", tmp_path / "other.json", "-o", tmp_path / "agree") == 2
-    assert "a: is another network in another evaluation" in capsys.readouterr().err
+    assert "a: names different networks in two evaluations" in capsys.readouterr().err

@@ -193,7 +193,7 @@ def test_fmr_under_a_judge_is_over_what_it_sees(judged, evaluation):
         found = result.judged[name]
         assert found.fmr_range.low <= found.fmr.low <= found.fmr.high <= found.fmr_range.high
         (line,) = [line for line in judges_lines(evaluation.splits[0], [result]) if line.startswith(f"{name}: FMR of")]
-        assert "if as many images that fool it were missed as others; whatever was missed, it is from" in line
+        assert "if images that fool it were missed as often as others; however many were missed, it is from" in line
 
 
 def test_tables_and_files_tell_of_judges(evaluation, tmp_path):
@@ -220,7 +220,7 @@ def test_who_guesses_is_told_where_the_figures_are(judged, tmp_path):
     assert of["zoe"].preserved is None
     assert "zoe" not in found.results[0].judged
     (line,) = [line for line in judges_lines(found.splits[0], found.results) if "chance" in line]
-    assert line.startswith(f"zoe sees the label in {of['zoe'].originals_right} % of the originals, which is not beyond")
+    assert line.startswith(f"zoe sees the label in {of['zoe'].originals_right} % of the originals, no better than")
 
 
 @pytest.mark.browser
@@ -264,7 +264,7 @@ def test_rows_are_valid_by_the_word_of_whoever_saw_them_all(judged):
         UserError, match=r"\d+ of its \d+ valid images were not looked at by ann; audit all of them, or read"
     ):
         evaluate(str(judged), {"lenet": LENET}, valid_by="ann", progress=False)
-    with pytest.raises(UserError, match="was not judged by zoe; there is ann, ben, eve, machine, people"):
+    with pytest.raises(UserError, match="was not judged by zoe; it was judged by ann, ben, eve, machine, people"):
         evaluate(str(judged), {"lenet": LENET}, valid_by="zoe", progress=False)
 
 
@@ -278,12 +278,12 @@ def test_judgements_of_other_images_end_an_evaluation_in_a_line(judged, tmp_path
     (place / "machine.parquet").write_bytes((place / "eve.parquet").read_bytes())
     command = ("evaluate", tmp_path / "out", "-c", LENET, "--output", tmp_path / "report", "--quiet")
     assert run(*command) == 2
-    assert "machine.parquet: is not the table that machine.json tells of; judge anew" in capsys.readouterr().err
+    assert "machine.parquet: is not the table that machine.json describes; judge again" in capsys.readouterr().err
     for name in ("machine", "ann", "ben", "eve"):
         told = json.loads((place / f"{name}.json").read_text()) | {"files": "0" * 16}
         (place / f"{name}.json").write_text(json.dumps(told))
     assert run(*command) == 0
-    assert "judge ann spoke of earlier files of the split" in (tmp_path / "report/evaluation.md").read_text()
+    assert "judge ann saw earlier files of the split" in (tmp_path / "report/evaluation.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["people", "human"])
@@ -297,7 +297,7 @@ def test_a_judge_with_the_name_of_all_persons_together_is_passed_over(judged, tm
     (place / "machine.json").rename(place / f"{name}.json").write_text(json.dumps(told))
     found, notes = judgements_of(open_split(str(tmp_path / "out")))
     assert [one.about.judge for one in found] == ["ann", "ben", "eve"]
-    assert notes == [f"judge {name} is passed over: all persons together are called so; judge under another name"]
+    assert notes == [f"judge {name} is skipped: that name means all people together; judge under another name"]
 
 
 @pytest.mark.parametrize(
@@ -339,4 +339,4 @@ def test_a_reconstruction_of_a_row_that_is_not_there_ends_in_a_line(judged, tmp_
     about |= {"sha256": hashlib.sha256(content).hexdigest(), "rows": len(said) + 1}
     table.with_suffix(".json").write_text(json.dumps(about))
     assert run("evaluate", tmp_path / "out", "-c", LENET, "--output", tmp_path / "report", "--quiet") == 2
-    assert "it judged id 1000000000, which the split has not; these are of another split" in capsys.readouterr().err
+    assert "it judged id 1000000000, which is not in the split; it judged another split" in capsys.readouterr().err

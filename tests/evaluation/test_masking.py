@@ -116,10 +116,10 @@ def test_a_network_that_falls_when_the_oracle_does_is_kin(kin, fell):
     found = summarise(rows)
     at_risk = 10 * 5 + 90 * 10
     assert found.falls_with_oracle.value == pytest.approx((fell + 0.5) / 91 / (10.5 / (at_risk + 1)))
-    assert any("the two are kin" in line for line in cautions(found)) == kin
-    assert not any("the two are kin" in line for line in cautions(found, guided=False))
+    assert any("the two are related" in line for line in cautions(found)) == kin
+    assert not any("the two are related" in line for line in cautions(found, guided=False))
     long_steps = summarise(rows | {"iterations": np.full(100, 2)})  # hardly another step to fall at
-    assert not any("the two are kin" in line for line in cautions(long_steps))
+    assert not any("the two are related" in line for line in cautions(long_steps))
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_a_masked_network_is_not_ranked_and_the_line_says_why(folder):
     assert "mnist/masked, so it is not ranked there: the first step raises its loss hardly more often" in line
     assert to_markdown(found).startswith("**Warning:** the gradient of masked is masked")
     assert any("gradient is masked" in note for note in found.splits[1].notes)
-    twins = [note for result in found.results for note in result.notes if "it answers as lenet does" in note]
+    twins = [note for result in found.results for note in result.notes if "it gives the same answers as lenet" in note]
     assert len(twins) == 3  # masked, on each split
     assert not any("gradient is masked" in note for split in found.splits[::2] for note in split.notes)
 

@@ -80,7 +80,7 @@ def test_several_trainings_are_written_with_commas():
     assert each_training(named)["c-2"][1] == "c"
     with pytest.raises(UserError, match=r"several trainings need a name, NAME=asset:mnist/lenet,asset:mnist/lenet"):
         load_classifiers(["asset:mnist/lenet,asset:mnist/lenet"])
-    with pytest.raises(UserError, match="a list is of trainings of one, give at least two"):
+    with pytest.raises(UserError, match="a list means several trainings of it; give at least two"):
         each_training({"a": ["asset:mnist/lenet"]})
     with pytest.raises(UserError, match="two classifiers are called a-1"):
         each_training({"a-1": "asset:mnist/lenet", "a": ["asset:mnist/lenet", NET]})

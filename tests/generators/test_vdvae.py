@@ -99,7 +99,7 @@ def test_a_mask_lets_some_dimensions_move(built, tmp_path):
         ({"without": "top_down.output_conv.bias"}, "top_down.output_conv.bias is missing"),
         ({"without": "top_down.levels_down.1.0.z_projection.weight"}, "is not an Efficient-VDVAE"),
         ({"wrong": ("bottom_up.levels_up_downsample.2.skip_projection", 24, 5)}, "its blocks do not fit together"),
-        ({"wrong": ("top_down.output_conv", 16, 1)}, "is an Efficient-VDVAE of black and white images"),
+        ({"wrong": ("top_down.output_conv", 16, 1)}, "is an Efficient-VDVAE of grayscale images"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, settings, message):

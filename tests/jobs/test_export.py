@@ -321,7 +321,7 @@ def test_an_export_is_a_source_with_its_classes(finished_split, tmp_path):
     ("urls", "options", "message"),
     [
         ("{root}/none-{{0..2}}.tar", {}, "source.urls: {root}/none-0.tar and 2 other files do not exist"),
-        ("{root}/none-*.tar", {}, "source.urls: {root}/none-*.tar: no file is called so"),
+        ("{root}/none-*.tar", {}, "source.urls: {root}/none-*.tar: no such file"),
         ("{root}/folders", {}, "source.urls: {root}/folders is a folder without a nshards.txt that can be read"),
         ("{root}/tars/text.tar", {}, "text.tar: can't be read as a tar"),
         ("{root}/tars/cut.tar", {}, "cut.tar: can't be read as a tar: unexpected end of data"),

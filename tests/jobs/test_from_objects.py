@@ -205,7 +205,7 @@ class Growing(SmallNet):
         ),
         ({"source": Augmented()}, "source: gives other images when it is read again; turn off what is random in it"),
         ({"classifier": Growing()}, "classifier: returns 20 logits for an image, and there are 10 labels"),
-        ({"source": "mnist-lenet", "generator": None, "image_size": 64}, "image_size: give it beside a generator"),
+        ({"source": "mnist-lenet", "generator": None, "image_size": 64}, "image_size: only applies to a generator"),
         ({"source": "mnist-lenett"}, "did you mean mnist-lenet?"),
     ],
 )

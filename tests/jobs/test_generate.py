@@ -440,7 +440,7 @@ def test_the_command_starts_its_own_processes_and_says_what_it_runs_on(tmp_path)
     next((tmp_path / "out/mnist").glob("lenet-00001*")).unlink()
     launch = ("-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "-m", "fmrgen")
     told = run(*launch, *job)
-    assert "asked for 2 processes and has started one, as it does on CPUs; fmrgen's own --num-processes 2" in told
+    assert "asked for 2 processes but started one, as it does on CPUs; use fmrgen's own --num-processes 2" in told
     assert "1 process on cpu, 48 slots; resuming: 1 of 2 shards are finished" in told
 
 

@@ -275,7 +275,7 @@ def test_a_job_of_another_recipe_is_refused_while_one_is_at_work(recipe, tmp_pat
         if not parts(tmp_path / "out"):
             with pytest.raises(UserError, match="out:c/s was made by another recipe: perturb.budget was 2, is 3"):
                 make_split(recipe("perturb.budget=3"), tmp_path / "out")
-            with pytest.raises(UserError, match="out:c/s: a job is at work on it; wait until it ends"):
+            with pytest.raises(UserError, match="out:c/s: another job is working on it; wait until it ends"):
                 merge([tmp_path / "out"], tmp_path / "out")
 
     assert make_split(recipe(), tmp_path / "out", on_progress=another_comes).rows == 12

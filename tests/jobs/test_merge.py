@@ -45,7 +45,7 @@ def test_two_files_of_one_shard_are_refused(finished_split, tmp_path):
     one = part(finished_split, tmp_path / "one", [0, 1])
     other = part(finished_split, tmp_path / "other", [2])
     change(shard_of(other, 1), of=shard_of(one, 1))
-    told = r"other/.*00001-of-.*: is another file than .*one/.*00001-of-.*; merge without one of the two"
+    told = r"other/.*00001-of-.*: differs from .*one/.*00001-of-.*; merge without one of the two"
     with pytest.raises(UserError, match=told):
         merge([one, other], tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -61,7 +61,7 @@ def test_what_is_there_is_no_other_file_either(finished_split, tmp_path):
     path = there / "provenance/mnist/lenet.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"files": {}}))
     change(shard_of(there, 0))
-    with pytest.raises(UserError, match="is another file than .*there/"):
+    with pytest.raises(UserError, match="differs from .*there/"):
         merge([one], there)
     assert not read_provenance(SplitPaths(there, "mnist", "lenet")).is_finished
 

@@ -120,4 +120,4 @@ def test_a_split_whose_oracle_was_its_classifier_is_told(split):
     told["oracle_sha256"] = [told["weights_sha256"]["classifier"]]
     path.write_text(json.dumps(told))
     notes = evaluate(str(split), "asset:mnist/lenet").splits[0].notes
-    assert "its oracle has the weights of its own classifier: FMR is 100 whatever the network is worth" in notes
+    assert "its oracle has the weights of its own classifier: FMR is 100 however good the network is" in notes

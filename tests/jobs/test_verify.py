@@ -163,7 +163,7 @@ def test_split_references(reference, parsed):
 
 
 def test_a_split_that_is_not_there(split, tmp_path):
-    with pytest.raises(UserError, match="no split mnist/other; there is .*:mnist/lenet"):
+    with pytest.raises(UserError, match="no split mnist/other; found .*:mnist/lenet"):
         verify(f"{split}:mnist/other")
     with pytest.raises(UserError, match="neither a folder nor a dataset repo"):
         verify(f"{tmp_path}/nowhere:mnist/lenet")

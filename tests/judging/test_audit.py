@@ -288,10 +288,10 @@ def test_who_does_not_know_the_address_gets_nothing_and_nobody_sees_more_than_th
     [
         (["--raters", "ann,ann"], "--raters: needs each name once, for example --raters ann,ben"),
         (["--raters", ""], "--raters: needs each name once"),
-        (["--raters", "people"], "judge people: all persons together are called so; choose another name"),
-        (["--raters", "../ann"], "judge '../ann': its name becomes a file's"),
-        (["--raters", "a" * 300], f"judge '{'a' * 100}': its name becomes a file's"),
-        (["--raters", "ann", "--port", "99999"], "--host 127.0.0.1 --port 99999: can't be listened on"),
+        (["--raters", "people"], "judge people: that name means all people together; choose another"),
+        (["--raters", "../ann"], "judge '../ann': it names a file"),
+        (["--raters", "a" * 300], f"judge '{'a' * 100}': it names a file"),
+        (["--raters", "ann", "--port", "99999"], "--host 127.0.0.1 --port 99999: can't listen there"),
         (["--raters", "ann", "--import", "gone.json"], "gone.json: is not a file of answers"),
     ],
 )
@@ -367,7 +367,7 @@ def test_answers_that_do_not_belong_here_are_refused(split, audit, tmp_path):
     paths = audit.audited.paths
     again = Audit(str(split), ["ann"], count=52, output=split).raters["ann"]
     assert again.done == 3
-    with pytest.raises(UserError, match=r"was begun on other images \(--n, --seed, or the split itself, were others\)"):
+    with pytest.raises(UserError, match=r"was begun on other images \(--n, --seed or the split itself differed\)"):
         Audit(str(split), ["ann"], count=40, output=split)
     table = table_path(paths, "ann").read_bytes()
     rater.answer(3, 4, 0.5)
@@ -375,17 +375,17 @@ def test_answers_that_do_not_belong_here_are_refused(split, audit, tmp_path):
     table_path(paths, "ann").write_bytes(table)  # a kill between the two files
     assert Audit(str(split), ["ann"], count=52, output=split).raters["ann"].done == 3
     table_path(paths, "ann").unlink()
-    with pytest.raises(UserError, match="is only half there; delete what is left of it"):
+    with pytest.raises(UserError, match="is incomplete; delete what is left of it"):
         Audit(str(split), ["ann"], count=52, output=split)
     table_path(paths, "ann").write_bytes(table[: len(table) // 2])
     table_path(paths, "ann").with_suffix(".json").write_bytes(small)
     with pytest.raises(UserError, match="can't be read"):
         Audit(str(split), ["ann"], count=52, output=split)
     (tmp_path / "a.json").write_text(json.dumps({"key": "another", "rater": "ben", "answers": []}))
-    with pytest.raises(UserError, match="are answers to other images"):
+    with pytest.raises(UserError, match="has answers to other images"):
         audit.take(tmp_path / "a.json")
     (tmp_path / "a.json").write_text(json.dumps({"key": audit.key, "rater": "zoe", "answers": []}))
-    with pytest.raises(UserError, match="are answers of 'zoe'; name them among --raters"):
+    with pytest.raises(UserError, match="has answers by 'zoe'; add that name to --raters"):
         audit.take(tmp_path / "a.json")
 
 
@@ -401,7 +401,7 @@ def test_who_guesses_is_told(split, audit, tmp_path, capsys):
     zeros = sum(stored[task.id]["label"] == 0 for task in audit.raters["ann"].tasks if task.which == "original")
     assert told.startswith(f"note: ann sees the label in {100 * zeros / 30:.2f} [")
     assert told.endswith(
-        "] % of the originals, which is not beyond chance (10 %): what it says of the images tells nothing\n"
+        "] % of the originals, no better than chance (10 %): its verdicts on the images mean nothing\n"
     )
     assert told.count("\n") == 1
 
@@ -424,12 +424,12 @@ def test_a_file_of_answers_is_taken_whole_or_not_at_all(split, audit, tmp_path):
         ({"label": 1, "seconds": -1}, "-1 is not a number of seconds"),
         ([], "label None is not one of the classes"),
     ):
-        with pytest.raises(UserError, match=f"a.json: answer 10: {error}; none of them was taken"):
+        with pytest.raises(UserError, match=f"a.json: answer 10: {error}; no answers were imported"):
             take(*[good] * 9, bad, *[good] * 5)
     with pytest.raises(UserError, match=rf"a.json: {total + 1} answers to {total} images"):
         take(*[good] * (total + 1))
     with pytest.raises(
-        UserError, match=r"a.json: 9 answers where 10 of ben are kept; delete .*ben.parquet and the .jso"
+        UserError, match=r"a.json: 9 answers, but 10 by ben are already kept; delete .*ben.parquet and the .jso"
     ):
         take(*[good] * 9)
     assert answers(split, "ben") == before

@@ -206,7 +206,7 @@ def test_judgements_that_are_not_of_the_split_are_refused(judged, tmp_path):
     check_of_split(found, "out", ids, digests, 10)
     with pytest.raises(UserError, match="judged over 10 classes, and the split has 7"):
         check_of_split(found, "out", ids, digests, 7)
-    with pytest.raises(UserError, match=r"it judged id \d+, which the split has not; these are of another split"):
+    with pytest.raises(UserError, match=r"it judged id \d+, which is not in the split; it judged another split"):
         check_of_split(found, "out", ids[:-1], {"image": digests["image"][:-1]}, 10)
     altered = {"image": ["0" * 64, *digests["image"][1:]]}
     with pytest.raises(UserError, match=r"its image of id \d+ is not the stored one; judge this split anew"):

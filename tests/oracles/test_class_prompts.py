@@ -50,4 +50,4 @@ def test_numbers_that_tell_nothing_else_apart_are_names():
 def test_an_override_of_no_class_is_told(caplog):
     with caplog.at_level(logging.WARNING):
         assert names_in_prompts(["a", "b"], False, {"c": "d"}) == ["a", "b"]
-    assert "there is no class c" in caplog.text
+    assert "no class is called c" in caplog.text

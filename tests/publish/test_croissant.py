@@ -81,6 +81,6 @@ def test_what_it_says_otherwise_is_told(split, told, capsys):
     (split / "croissant.json").write_text(json.dumps(told))
     assert len(verify_files(str(split)).wrong) == 3
     assert run("verify", split, "--files") == 1
-    assert "says another sha256 of mnist/lenet-00000-of-00003.parquet" in capsys.readouterr().out
+    assert "its sha256 of mnist/lenet-00000-of-00003.parquet differs" in capsys.readouterr().out
     (split / "croissant.json").write_text("[1]")
     assert "can't be read" in verify_files(str(split)).wrong[0]

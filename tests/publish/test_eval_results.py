@@ -112,7 +112,7 @@ def test_what_there_is_not_to_submit(split, tmp_path, capsys):
     of_the_hub(split, tmp_path / "b", revision=None)
     (tmp_path / "map.yaml").write_text("mine: team/net\nyours: team/other\n")
     assert run("submit", tmp_path / "a", "--models", tmp_path / "map.yaml") == 2
-    assert "has no classifier yours; there is mine" in capsys.readouterr().err
+    assert "has no classifier yours; choose from mine" in capsys.readouterr().err
     (tmp_path / "map.yaml").write_text("mine: team/net\n")
     assert run("submit", tmp_path / "b", "--models", tmp_path / "map.yaml") == 2
     assert "has no results of mine to submit; evaluate splits on the Hub with --eval-results" in capsys.readouterr().err

@@ -85,7 +85,7 @@ BEGIN, END = "<!-- fmrgen: written by a machine from here -->", "<!-- fmrgen: to
         ("---\ntags: [[a, b]]\n---\n", "its tags is neither a string nor a list of strings"),
         ("---\nlicense: {name: mit}\n---\n", "its license is neither a string nor a list of strings"),
         ("---\na: [\n---\n", "its metadata can't be read, fix it by hand"),
-        (f"Mine.\n\n{BEGIN}\nold\n", f"between {BEGIN} and {END} fmrgen writes its own text"),
+        (f"Mine.\n\n{BEGIN}\nold\n", f"fmrgen writes its text between {BEGIN} and {END}"),
         (f"Mine.\n\n{END}\n", "are not there once each, in this order"),
         (f"{END}\n{BEGIN}\n", "are not there once each, in this order"),
         (f"{BEGIN}\nold\n{END}\nMine.\n{BEGIN}\nold\n{END}\n", "are not there once each"),
@@ -155,7 +155,7 @@ def test_evaluating_straight_from_the_hub(hub, split, tmp_path):
     assert result.stderr.startswith("fmrgen: someone/splits:mnist/lenet: can't be opened: Parquet magic bytes")
     assert result.stderr.count("\n") == 1
     for reference, message in (
-        (f"someone/splits@{first}:mnist/vgg", "no split mnist/vgg; there is someone/splits:mnist/lenet"),
+        (f"someone/splits@{first}:mnist/vgg", "no split mnist/vgg; found someone/splits:mnist/lenet"),
         ("someone/splits@v9:mnist/lenet", "neither a folder nor a dataset repo that can be read: 404"),
     ):
         result = fmrgen("evaluate", reference, "-c", LENET, "-o", tmp_path / "x", **hub.environment)
@@ -296,7 +296,7 @@ def test_judgements_that_are_half_there_are_not_pushed(split, tmp_path):
     assert operation.path_in_repo == "judgements/mnist/lenet/ann.parquet"
     table = split / operation.path_in_repo
     table.write_bytes(content + b" ")
-    with pytest.raises(UserError, match=r"ann\.parquet: is not the table that ann\.json tells of; judge anew"):
+    with pytest.raises(UserError, match=r"ann\.parquet: is not the table that ann\.json describes; judge again"):
         add_judgements(paths, provenance, tmp_path / "small", "you/digits")
     table.unlink()
     with pytest.raises(UserError, match=r"ann\.parquet: can't be read"):

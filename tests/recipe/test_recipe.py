@@ -68,7 +68,7 @@ def test_names_may_be_in_a_file_and_are_in_the_recipe_from_then_on(write, tmp_pa
     with pytest.raises(UserError, match=r"source.classes: .*gone can't be read as names: No such file"):
         load_recipe(write(), [f"source.classes={tmp_path / 'gone'}"])
     with pytest.raises(
-        UserError, match=r"class_names: is a file of names; only names themselves are taken from others"
+        UserError, match=r"class_names: names a file, which an untrusted recipe may not; list the names"
     ):
         validate(ClassifierOnly, {"classifier": {"kind": "timm", "model": "m", "class_names": name}}, "x", UNTRUSTED)
 

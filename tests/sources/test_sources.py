@@ -205,7 +205,7 @@ def test_string_labels_are_looked_up(tmp_path):
     [
         ({"split": "tset"}, "source: .*split 'tset', can't be opened"),
         ({"path": "no-such/dataset"}, "source: no-such/dataset, split 'test', can't be opened"),
-        ({"image_column": "img"}, "source.image_column: no column 'img', there are image, label"),
+        ({"image_column": "img"}, "source.image_column: no column 'img'; choose from image, label"),
         ({"label_column": "y"}, "source.label_column: no column 'y'"),
         ({"classes": ["a", "b"]}, "source.classes: 2 names for the source's 6 classes"),
         ({"classes": {"a": "0-9", "b": 1}}, "source.classes.a: class 6 does not exist; use 0 to 5"),

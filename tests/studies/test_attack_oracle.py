@@ -52,5 +52,5 @@ def test_the_command(tmp_path, capsys):
     assert [judge["name"] for judge in json.loads((tmp_path / "own.json").read_text())] == ["oracle", "mnist/lenet"]
     assert run("attack-oracle", "mnist-lenet", "--epsilon", "nine") == 2
     assert "nine: not the largest change of a pixel; write 8/255 or 0.03" in capsys.readouterr().err
-    with pytest.raises(UserError, match="EnsembleOracle tells no gradient"):
+    with pytest.raises(UserError, match="EnsembleOracle has no gradient"):
         EnsembleOracle([], []).logits(torch.zeros(1, 3, 8, 8))

@@ -89,7 +89,7 @@ def test_what_makes_no_comparison_is_refused(tmp_path):
     one = "asset:mnist/lenet"
     with pytest.raises(UserError, match="a comparison needs at least two"):
         compare(recipe, {"a": one}, tmp_path / "out")
-    with pytest.raises(UserError, match=r"classifier a\.b: its split a_b is that of another; give it a name"):
+    with pytest.raises(UserError, match=r"classifier a\.b: its split would be a_b, like another's; rename it"):
         compare(recipe, {"a-b": one, "a.b": one}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

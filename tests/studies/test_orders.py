@@ -137,7 +137,7 @@ def test_what_can_not_be_compared():
     other = ranked(random, APART)
     labels = pa.array(np.ones(len(other.predictions), int))
     other.predictions = other.predictions.set_column(3, "label", labels)
-    with pytest.raises(UserError, match="have other labels for the same ids"):
+    with pytest.raises(UserError, match="have different labels for the same ids"):
         agreement({"one": one, "two": other})
     check_many_enough(2, 3)
 
@@ -159,7 +159,7 @@ def test_what_a_ranking_is_to_be_robust_to():
         "lookout": "clip",
         "half_step": "reference",
     }
-    with pytest.raises(UserError, match="oracles: half_step is a variant of the recipe; name it"):
+    with pytest.raises(UserError, match="oracles: half_step is a variant's name; choose another one"):
         variants(recipe, ["step"], other)
     with pytest.raises(UserError, match=r"unknown robust_to, did you mean step\?"):
         variants(recipe, ["steps"])

@@ -335,7 +335,7 @@ def test_mistakes_are_one_line(tmp_path, capsys):
         (OWN.replace("splits/brief on shipped", "splits/nobody on shipped"), "splits has no model nobody"),
         (OWN.replace("name: brief", "name: brief\n      of: 3"), "of"),
         (OWN.replace("attack: fgsm@0.1", "attack: fgsm"), "not an attack"),
-        (OWN.replace("      attack: fgsm@0.1\n", ""), "splits tells no attacked_accuracy"),
+        (OWN.replace("      attack: fgsm@0.1\n", ""), "splits has no attacked_accuracy"),
         (OWN.replace("epsilon: 8/255", "epsilon: 0/255"), "not the largest change of a pixel"),
         (OWN.replace("  claims:", "  agreement: [mask, splits]\n  claims:"), "no part compares as mask"),
         (OWN.replace("  claims:", "  agreement: [splits, splits]\n  claims:"), "three models; splits has 2"),

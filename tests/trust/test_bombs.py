@@ -138,7 +138,7 @@ def lay_judgements(split, **columns):
 def test_judgements_of_more_rows_than_the_split_can_have_are_not_unpacked(split):
     path, about = lay_judgements(split, label=np.zeros(2_000_000, np.int32))
     assert path.stat().st_size < 100_000
-    with pytest.raises(UserError, match=r"m.json: tells of 2,000,000 rows, more than there can be of the split's 120"):
+    with pytest.raises(UserError, match=r"m.json: claims 2,000,000 rows, more than there can be for the split's 120"):
         judgements_of(open_split(str(split)))
     write_about(open_split(str(split)).paths, replace(about, rows=240))
     with pytest.raises(UserError, match="m.parquet: has 2,000,000 rows where there can be 240; it is not unpacked"):

@@ -232,7 +232,7 @@ def _scores(body: Any, url: str) -> Scores:
         raise UserError(f"{url}: calls several classes {twice[0]!r}; give each its own name in the model's id2label")
     if not known or len(known) != len(entries) or not all(0 <= score <= 1 for score in known.values()):
         raise UserError(
-            f"{url}: answered {str(body)[:80]}, which are no labels with scores from 0 to 1; it has to answer as "
+            f"{url}: answered {str(body)[:80]}, not a list of labels with scores from 0 to 1; it must answer as "
             "the Hub's image-classification endpoints do"
         )
     return known

@@ -38,7 +38,7 @@ def efficient_vdvae(state: State, what: str) -> "EfficientVdvae":
         raise UserError(f"{what}: is not an Efficient-VDVAE: {error} is missing") from None
     load_exactly(network, {name: tensor.float() for name, tensor in state.items()}, what)
     if network.output_conv_width % 10 or network.bottom_up.input_conv.in_channels != 3:
-        raise UserError(f"{what}: is an Efficient-VDVAE of black and white images; take one of colours")
+        raise UserError(f"{what}: is an Efficient-VDVAE of grayscale images; use one for colour images")
     return network
 
 

@@ -132,7 +132,7 @@ class _Reader(pickle.Unpickler):
         return made if isinstance(made, type) else lambda *arguments: made(*arguments)
 
     def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it refers to what lies outside of it")
+        raise pickle.UnpicklingError("it refers to data outside the file")
 
 
 def _persistent(meta: Mapping[str, Any]) -> _Record:

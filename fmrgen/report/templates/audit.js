@@ -33,7 +33,7 @@ async function send() {
       at("saved").textContent = "";
     } catch (error) {
       if (error.refused) { unsent = []; keep(unsent); at("saved").textContent = `${error.message}; open the page again`; break; }
-      at("saved").textContent = `Not saved yet: ${error.said ? error.message : "the program does not answer"}. Leave this window open, it tries again.`;
+      at("saved").textContent = `Not saved yet: ${error.said ? error.message : "the program does not answer"}. Leave this window open; it will keep trying.`;
       await new Promise(done => setTimeout(done, 1000));
     }
   }

@@ -118,7 +118,7 @@ function show() {
     (!chosen("judges") || judged(row) === chosen("judges")) &&
     (!chosen("answer") || outcome(row) === chosen("answer")));
   field("cards").replaceChildren(...rows.map((row) => card(gallery, row)));
-  field("count").textContent = `${rows.length} of ${gallery.rows.length} shown rows`;
+  field("count").textContent = `Showing ${rows.length} of ${gallery.rows.length} rows`;
 }
 
 fill(field("split"), galleries.map((gallery, number) => [String(number), gallery.short]));

@@ -22,7 +22,7 @@ class UnetConfig(ObjectiveConfig):
     widths: list[int] = Field(min_length=2)
     blocks_per_width: int = Field(1, ge=1)
     norm_groups: int = Field(8, ge=1)
-    averaged_over: int = Field(500, ge=1, description="steps: the weights are a moving average over about so many")
+    averaged_over: int = Field(500, ge=1, description="the weights are a moving average over about this many steps")
 
     def unet(self, device: "torch.device") -> Any:
         """The network, with random weights."""

@@ -19,11 +19,11 @@ class Config(classifier.Config):
 
     kind: str = "adversarial"
     rule: Literal["pgd", "trades"] = Field(
-        "pgd", description="loss of attacked images; or of plain ones, and their divergence"
+        "pgd", description="pgd: loss of attacked images; trades: loss of plain ones, plus the divergence"
     )
     epsilon: float = Field(gt=0, le=1, description="radius of the attack, largest change of a pixel; 8/255 is .0314")
     attack_steps: int = Field(7, ge=1)
-    trades_weight: float = Field(6.0, gt=0, description="of the divergence between plain and attacked images")
+    trades_weight: float = Field(6.0, gt=0, description="weight of the divergence between plain and attacked images")
 
     def objective(self, device: "torch.device", labels: Labels) -> "AdversarialObjective":
         return AdversarialObjective(super().objective(device, labels), self)

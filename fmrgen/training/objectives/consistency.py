@@ -17,7 +17,7 @@ class Config(classifier.Config):
     """A classifier; the recipe's `copies` say where the perturbed copies are."""
 
     kind: str = "consistency"
-    weight: float = Field(1e-4, ge=0, description="of the squared distance between the logits of image and copy")
+    weight: float = Field(1e-4, ge=0, description="weight of the squared distance between the logits of image and copy")
 
     def objective(self, device: "torch.device", labels: Labels) -> "ConsistencyObjective":
         return ConsistencyObjective(super().objective(device, labels), self)

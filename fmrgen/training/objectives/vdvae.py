@@ -28,18 +28,18 @@ class Config(ObjectiveConfig):
     """
 
     kind: str = "vdvae"
-    sides: list[int] = Field([32, 16, 8, 4], min_length=1, description="of the levels; the first one is the image's")
-    widths: list[int] = Field([16, 24, 32, 48], description="of each level, in channels")
+    sides: list[int] = Field([32, 16, 8, 4], min_length=1, description="side of each level; the first is the image's")
+    widths: list[int] = Field([16, 24, 32, 48], description="channels of each level")
     blocks: list[int] = Field([1, 1, 2, 2], description="groups of latents at each level")
-    latent_channels: list[int] = Field([1, 2, 4, 8], description="of each group of a level")
-    mixtures: int = Field(5, ge=1, description="of logistics, for each pixel")
-    deviation: float = Field(0.1, gt=0, description="of images from the expected one; less reconstructs better")
-    warm_up: float = Field(0.3, ge=0, le=1, description="share of the run in which the divergence comes to its weight")
+    latent_channels: list[int] = Field([1, 2, 4, 8], description="channels of each group, by level")
+    mixtures: int = Field(5, ge=1, description="logistic distributions for each pixel")
+    deviation: float = Field(0.1, gt=0, description="spread of images about the expected one; less reconstructs better")
+    warm_up: float = Field(0.3, ge=0, le=1, description="share of the run over which the divergence reaches its weight")
 
     @model_validator(mode="after")
     def _fit(self) -> "Config":
         if not len(self.sides) == len(self.widths) == len(self.blocks) == len(self.latent_channels):
-            raise ValueError("sides, widths, blocks and latent_channels must be as many")
+            raise ValueError("sides, widths, blocks and latent_channels must have the same length")
         if any(fine % coarse or fine == coarse for fine, coarse in pairwise(self.sides)):
             raise ValueError("sides: each one must be a multiple of the next, and larger")
         return self
