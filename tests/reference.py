@@ -36,6 +36,7 @@ class ReferenceGenerator:
         self.seed, self.start_seed, self.started = seed, start_seed, False
         self.label, self.options = label, options
         self.classifier, self.generator = classifier, generator
+        self.nes_mean, self.nes_steps = 0.0, 0
         self.adam_mean, self.adam_square, self.adam_steps = 0.0, 0.0, 0
         self.encode(x)
         self.first_z = self.z
@@ -55,7 +56,23 @@ class ReferenceGenerator:
         OBJECTIVES[self.options.objective](logits, torch.tensor([self.label])).sum().backward()
         return z.grad
 
+    def f(self, z):
+        with torch.no_grad():
+            image = (self.decode(z) * 255).round().clamp(0, 255) / 255
+            return OBJECTIVES[self.options.objective](self.classifier(image), torch.tensor([self.label]))
+
+    def estimate(self):
+        """NES with memory: pairs of places to both sides, five steps away."""
+        draws, total = torch.Generator().manual_seed((self.seed + self.nes_steps) % 2**63), 0.0
+        for u in torch.randn(self.options.queries // 2, *self.z.shape[1:], generator=draws).to(self.z):
+            away = 5 * self.options.step_size * u
+            total = total + (self.f(self.z + away) - self.f(self.z - away)) * u
+        self.nes_mean, self.nes_steps = 0.9 * self.nes_mean + total, self.nes_steps + 1
+        return self.nes_mean
+
     def step(self, gradient):
+        if self.options.update == "nes":
+            return self.estimate().sign()
         if self.options.update == "sign":
             return gradient.sign()
         if self.options.update == "l2":

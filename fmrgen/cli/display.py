@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from fmrgen.evaluation.results import EvaluationResults
     from fmrgen.jobs.inspect import Inspection, Trial
+    from fmrgen.jobs.masking import Search
     from fmrgen.jobs.plan import Plan
     from fmrgen.jobs.sparsify import SparseMask
     from fmrgen.jobs.verify import Verification
@@ -137,6 +138,7 @@ def print_inspection(found: "Inspection") -> None:
         "measured / stated slope along the gradient: plain, moved": ", ".join(
             "n/a" if slope is None else f"{slope:.2f}" for slope in found.slopes
         ),
+        **_searched(found.searched),
         "one image-pass": f"{1000 * found.seconds_per_pass:.1f} ms, {found.cost.whole:.3g} GFLOP "
         f"({found.cost.generator:.3g} of the generator)",
         "the whole job, on this device": format_duration(found.seconds_of_job),
@@ -145,6 +147,16 @@ def print_inspection(found: "Inspection") -> None:
     _console().print(table)
     for warning in found.warnings:
         print_line(f"warning: {warning}")
+
+
+def _searched(searched: "Search | None") -> dict[str, str]:
+    if searched is None:
+        return {}
+    return {
+        "FMR of guided steps minus steps without gradients": f"{format_estimate(searched.guided_less_searched)}, "
+        f"{searched.queries:.0f} questions an image",
+        "rows in which these climbed higher": f"{format_estimate(searched.further)} % of {searched.rows}",
+    }
 
 
 def print_sparse_mask(found: "SparseMask", split: str) -> None:

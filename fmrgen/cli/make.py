@@ -73,6 +73,12 @@ def inspect(
     download: Annotated[
         bool, typer.Option("--download", help="Download the weights for perceptual distances if they are missing.")
     ] = False,
+    masking: Annotated[
+        bool,
+        typer.Option(
+            "--masking", help="Perturb them without gradients too, to see whether the classifier's gradient lies."
+        ),
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -89,7 +95,7 @@ def inspect(
     display.quiet_libraries()
     show = not quiet and not as_json
     on_trial = display.print_trial if show else lambda trial: None
-    found = run(loaded, images=images, download=download, on_trial=on_trial)
+    found = run(loaded, images=images, download=download, masking=masking, on_trial=on_trial)
     if as_json:
         display.print_json(found)
     else:

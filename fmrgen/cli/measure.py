@@ -229,7 +229,7 @@ def verify(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Recompute a split's recorded values from its images, and compare.
+    """Recompute what a split records from its images.
 
     Judges and classifies every stored image again. If anything is wrong, lists it and exits with 1.
     """

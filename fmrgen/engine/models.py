@@ -23,6 +23,7 @@ MEASURES = ("score", "probability", "oracle_label", *OF_LOGITS)
 OF_MEMBERS = ("member_label", "member_probability", "member_score")  # of a panel's members, [B, M]
 _PGD_STEPS = 10  # of an attack that latents start from
 ENCODED_TOGETHER = 16  # at most so many images are encoded together
+ASKED_TOGETHER = 64  # always so many, whatever the slots: see `Models`
 
 
 class Models:
@@ -168,6 +169,19 @@ class Models:
         fault = first_fault(decoded, measures["loss"], torch.cat([judgement.probabilities, judgement.score], 1))
         accepted, of_target = accepts(judgement, target, self.options)
         return PassOutput(images, measures, accepted, of_target, fault, gradient)
+
+    def ask(self, state: Slots, free: Tensor, slots: Tensor) -> Tensor:
+        """The objective [n] of the images that latents [n, …] decode to, those of the rows in `slots` [n]."""
+        found = []
+        for group in torch.arange(len(slots)).split(ASKED_TOGETHER):
+            padded = torch.cat([group, group[-1:].expand(ASKED_TOGETHER - len(group))])
+            columns = [state[name][slots[padded]] for name in ("label", "fixed") if name in state.rows]
+            found.append(self._in_parts_that_fit(self._objective_of, free[padded], *columns)[0][: len(group)])
+        return torch.cat(found)
+
+    @torch.no_grad()
+    def _objective_of(self, free: Tensor, labels: Tensor, fixed: Tensor | None = None) -> list[Tensor]:
+        return [self._forward(free, fixed, labels)[-1]]
 
     def _forward(self, free: Tensor, fixed: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         self.running = "generator"

@@ -8,6 +8,7 @@ from fmrgen.errors import unknown_message
 
 _MOST_STEPS = 1_000_000
 _MOST_SLOTS = 65_536
+_MOST_QUERIES = 10_000
 _MOST_CONTROLS = 1_000_000
 _CONTROLS, _CONTROLS_PERCENT, _FEWEST_CONTROLLED = 64, 8, 200  # where nobody says how many
 
@@ -27,9 +28,11 @@ class PerturbOptions:
 
     budget: int = _option(50, "B: the most guided steps per image (a number of steps, not a norm bound)")
     step_size: float = _option(0.001, "length of one step, in latent units")
-    update: Literal["sign", "l2", "adam", "random"] = _option(
-        "sign", "how a step's direction follows from the gradient; random is the control without one"
+    update: Literal["sign", "l2", "adam", "nes", "random"] = _option(
+        "sign",
+        "how a step's direction follows from the gradient; nes estimates one from answers alone, random is the control",
     )
+    queries: int = _option(40, "questions to the classifier for each step of nes, an even number", since="0.2.0")
     objective: Literal["margin", "cross_entropy"] = _option(
         "margin",
         "what a step climbs: the best other class's lead over the true one, which does not depend on the "
@@ -76,6 +79,8 @@ class PerturbOptions:
             raise ValueError(f"budget must be from 1 to {_MOST_STEPS:,} steps, not {self.budget}")
         if not (self.step_size > 0 and math.isfinite(self.step_size)):
             raise ValueError(f"step_size must be a positive number, not {self.step_size}")
+        if not 2 <= self.queries <= _MOST_QUERIES or self.queries % 2:
+            raise ValueError(f"queries must be an even number from 2 to {_MOST_QUERIES:,}, not {self.queries}")
         for name in ("min_probability", "min_margin"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be from 0 to less than 1, not {getattr(self, name)}")
@@ -97,7 +102,7 @@ class PerturbOptions:
     @property
     def is_guided(self) -> bool:
         """Whether the first step is along the gradient, and nothing else."""
-        return self.update != "random" and not self.start_noise
+        return self.update not in ("random", "nes") and not self.start_noise
 
     @property
     def can_be_controlled(self) -> bool:

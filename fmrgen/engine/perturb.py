@@ -71,7 +71,7 @@ def perturb(
             fails on a batch, answers for another number of images, or decodes to another scale.
     """
     check_classifier(classifier)
-    rule = UPDATES[options.update]()
+    rule = UPDATES[options.update](options)
     models = Models(classifier, generator, oracle, options, torch.device(device), rule.needs_gradient)
     queue = _encoded(iter(examples), models, rule, options, keep_latents, encodings)
     if options.slots == "auto":
@@ -93,7 +93,7 @@ def perturb(
             on_slots(slots.size)
             continue
         ends, moving = slots.accept(output, options.reencode)
-        direction = rule.direction(output.gradient, moving, slots.rows)
+        direction = rule.direction(output.gradient, moving, slots.rows, partial(models.ask, slots))
         slots.move(direction, options.step_size, moving, generator.project)
         if options.reencode:
             moves = moving.tolist()
@@ -130,7 +130,7 @@ def _encoded(
         update_seeds = [row_seed(options.seed, example_id, "update") for example_id in ids]
         rows |= rule.memory(latents.free, update_seeds)
         if any(controlled):
-            rows |= Random().memory(latents.free, update_seeds)
+            rows |= Random(options).memory(latents.free, update_seeds)
         if options.start_noise:
             noise = [_noise(latents.free[0], row_seed(options.seed, example_id, "start")) for example_id in ids]
             rows["start_noise"] = options.start_noise * torch.stack(noise)

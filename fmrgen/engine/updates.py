@@ -1,15 +1,19 @@
-"""Update rules: the direction of a step, per row, from the gradient of the objective. The engine gives it its length.
+"""Update rules: the direction of a step, per row, from the gradient of the objective, or from answers alone. The engine
+gives it its length.
 
 None depends on the gradient's scale, and so on the temperature of the classifier's logits.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.slots import as_column
+
+Ask = Callable[[Tensor, Tensor], Tensor]  # the objective [n] if the latents of the rows [n] were [n, …]
 
 
 class Update(ABC):
@@ -21,6 +25,9 @@ class Update(ABC):
 
     needs_gradient = True
 
+    def __init__(self, options: PerturbOptions) -> None:
+        self.options = options
+
     def memory(self, free: Tensor, seeds: Sequence[int]) -> dict[str, Tensor]:
         """What the rule remembers of each of the new rows `free` [B, …], by names of its own; it stays with the row.
 
@@ -29,21 +36,24 @@ class Update(ABC):
         return {}
 
     @abstractmethod
-    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        """[S, …]; only the rows where `moving` [S] is True will be moved, and remember it: in `memory`, [S, …] each."""
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
+        """[S, …]; only the rows where `moving` [S] is True will be moved, and remember it: in `memory`, [S, …] each.
+
+        What does without gradients may `ask` the classifier instead.
+        """
 
 
 class Sign(Update):
     """Every latent dimension by the same amount."""
 
-    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor]) -> Tensor:
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
         return gradient.sign()
 
 
 class L2(Update):
     """Along the gradient, as long as a sign step: √d for d dimensions. A zero gradient stays where it is."""
 
-    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor]) -> Tensor:
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
         rows = gradient.flatten(1)
         rows = rows / _unless_zero(rows.abs().amax(1, keepdim=True))  # else small squares would underflow
         return (rows / _unless_zero(rows.norm(dim=1, keepdim=True)) * rows.shape[1] ** 0.5).view_as(gradient)
@@ -61,7 +71,7 @@ class Adam(Update):
         steps = free.new_zeros(len(free), *[1] * (free.ndim - 1))
         return {"adam_mean": torch.zeros_like(free), "adam_square": torch.zeros_like(free), "adam_steps": steps}
 
-    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor]) -> Tensor:
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
         moves = as_column(moving, gradient)
         mean, square = memory["adam_mean"], memory["adam_square"]
         memory["adam_steps"] = memory["adam_steps"] + moves
@@ -86,8 +96,46 @@ class Random(Update):
         drawn = [torch.randint(2, free.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         return {"random_signs": (2 * torch.stack(drawn) - 1).to(free)}
 
-    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor]) -> Tensor:
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
         return memory["random_signs"]
+
+
+class Nes(Update):
+    """The sign of an estimated gradient: for networks without one, or with one that lies (NES, Ilyas et al. 2018).
+
+    The objective is asked for at `queries` random places around, in pairs to both sides, and what earlier steps found
+    is kept, less with each step. The places lie five steps away: nearer by, images of 8 bits hardly differ. A step at
+    which no answer differs goes towards one of them.
+    """
+
+    needs_gradient = False
+    _radius, _decay = 5, 0.9
+
+    def memory(self, free: Tensor, seeds: Sequence[int]) -> dict[str, Tensor]:
+        seed = torch.tensor(seeds, device=free.device)
+        return {"nes_seed": seed, "nes_steps": torch.zeros_like(seed), "nes_mean": torch.zeros_like(free)}
+
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
+        direction = torch.zeros_like(gradient)
+        rows = (moving & ~memory["by_chance"]).nonzero().flatten()
+        if not len(rows):
+            return direction
+        pairs, free = self.options.queries // 2, memory["free"][rows].unsqueeze(1)
+        steps = zip(memory["nes_seed"][rows].tolist(), memory["nes_steps"][rows].tolist(), strict=True)
+        aside = torch.stack([_normal([pairs, *free.shape[2:]], (seed + step) % 2**63) for seed, step in steps]).to(free)
+        away = self._radius * self.options.step_size * aside
+        places = torch.cat([free + away, free - away], 1)
+        ahead, behind = ask(places.flatten(0, 1), rows.repeat_interleave(2 * pairs)).view(-1, 2, pairs).unbind(1)
+        rise = (ahead - behind).nan_to_num(0, 0, 0)  # infinite on both sides, or no number
+        mean = self._decay * memory["nes_mean"][rows] + torch.einsum("rp,rp...->r...", rise, aside)
+        memory["nes_mean"][rows] = mean
+        memory["nes_steps"][rows] += 1
+        direction[rows] = torch.where(as_column((mean != 0).flatten(1).any(1), mean), mean, aside[:, 0]).sign()
+        return direction
+
+
+def _normal(shape: Sequence[int], seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def _unless_zero(values: Tensor) -> Tensor:
@@ -95,4 +143,4 @@ def _unless_zero(values: Tensor) -> Tensor:
     return values.where(values > 0, 1.0)
 
 
-UPDATES: dict[str, type[Update]] = {"sign": Sign, "l2": L2, "adam": Adam, "random": Random}
+UPDATES: dict[str, type[Update]] = {"sign": Sign, "l2": L2, "adam": Adam, "random": Random, "nes": Nes}

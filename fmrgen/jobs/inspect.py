@@ -10,16 +10,14 @@ import torch
 from fmrgen.distributed.launch import start_process
 from fmrgen.engine.images import to_batch
 from fmrgen.engine.interfaces import Originals
-from fmrgen.engine.objectives import OBJECTIVES
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
 from fmrgen.jobs.batch import summarise_rows
+from fmrgen.jobs.masking import Search, gradient_warnings, search, slopes
 from fmrgen.jobs.quality import Cost, Distance, Plain, Spectrum, lpips, rfid
 from fmrgen.jobs.self_check import first_answers, kinship_caution, likeness_caution
-from fmrgen.jobs.slope import slope_of_what_is_said
-from fmrgen.metrics.cautions import masking_caution
 from fmrgen.metrics.summary import Summary
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
@@ -34,7 +32,6 @@ _FACTOR = 10**0.5
 _TRIALS = 10
 _ACCURACY_LOST = 0.05  # on reconstructions, against originals
 _TOGETHER = 16
-_SLOPED, _LEAST_SLOPE = 16, 0.5  # images; of what a gradient says, or as many times that
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,8 @@ class Inspection:
         cost: of a pass of one image.
         guided: the figures of the recipe's own step, with as many random steps beside.
         slopes: the classifier's slope along its gradient to what that says, on plain reconstructions and on images that
-            steps have led to (`fmrgen.jobs.slope`): 1 of a gradient of its own.
+            steps have led to (`fmrgen.jobs.masking`): 1 of a gradient of its own.
+        searched: what steps without gradients do to the same images; None where nobody asked.
         warnings: what is wrong, each with its cure.
     """
 
@@ -102,6 +100,7 @@ class Inspection:
     cost: Cost
     guided: Summary
     slopes: tuple[float | None, float | None]
+    searched: Search | None
     warnings: list[str]
 
 
@@ -110,6 +109,7 @@ def inspect(
     *,
     images: int = 32,
     download: bool = False,
+    masking: bool = False,
     on_trial: Callable[[Trial], None] = lambda trial: None,
 ) -> Inspection:
     """Tries a recipe on a few images, and looks for a step size that uses the budget.
@@ -120,6 +120,7 @@ def inspect(
     Args:
         recipe: of the job; nothing is written.
         images: how many, taken evenly from the whole source.
+        masking: perturb the images without gradients too, as `update: nes` does.
         download: fetch the weights of perceptual distances, if they are not on this machine.
         on_trial: called with each step that is tried.
 
@@ -158,7 +159,8 @@ def inspect(
     native = _native_accuracies(components, raw, device)
     answers = first_answers(components, device)
     guided = summarise_rows(rows)
-    slopes = _slopes(components, plain, examples, rows, recipe.perturb)
+    searched = search(components, examples, rows, recipe.perturb, device) if masking else None
+    found = slopes(components.classifier, recipe.perturb.objective, plain.images, examples, rows)
     return Inspection(
         images=len(examples),
         psnr=plain.psnr,
@@ -181,12 +183,13 @@ def inspect(
         spectrum=plain.spectrum_of_changes(examples, rows),
         cost=plain.cost,
         guided=guided,
-        slopes=slopes,
+        slopes=found,
+        searched=searched,
         warnings=[
             *_native_warnings(plain, native, len(examples)),
             *_warnings(plain, acceptable, len(examples)),
             *_step_warnings(own, proposed, wanted),
-            *_gradient_warnings(guided, slopes, recipe.perturb),
+            *gradient_warnings(guided, found, searched, recipe.perturb),
             *filter(None, [kinship_caution(components), None if answers is None else likeness_caution(answers)]),
             *components.notes(),
         ],
@@ -228,37 +231,6 @@ def _native_accuracies(
         accuracy(lambda image, _: classifier(image).argmax()),
         accuracy(lambda image, label: oracle.judge(image, Originals(image, label)).decided),
     )
-
-
-def _slopes(
-    components: Components, plain: Plain, examples: list[Example], rows: list[Perturbed], options: PerturbOptions
-) -> tuple[float | None, float | None]:
-    """Of the classifier on plain reconstructions, and on the images of valid rows."""
-    classifier, objective, device = components.classifier, OBJECTIVES[options.objective], plain.images.device
-    moved = [row for row in rows if row.valid][:_SLOPED]
-    labels = torch.tensor([example.label for example in examples[:_SLOPED]], device=device)
-    of_plain = slope_of_what_is_said(classifier, objective, plain.images[:_SLOPED], labels)
-    if not moved:
-        return of_plain, None
-    images = torch.stack([row.image for row in moved]).to(device) / 255
-    labels = torch.tensor([row.label for row in moved], device=device)
-    return of_plain, slope_of_what_is_said(classifier, objective, images, labels)
-
-
-def _gradient_warnings(
-    guided: Summary, slopes: tuple[float | None, float | None], options: PerturbOptions
-) -> list[str]:
-    found = []
-    known = [slope for slope in slopes if slope is not None]
-    if any(not _LEAST_SLOPE <= slope <= 1 / _LEAST_SLOPE for slope in known):
-        found.append(
-            f"along its gradient the classifier changes by {', '.join(f'{slope:.2g}' for slope in known)} of what the "
-            "gradient says (on plain reconstructions, and on images that steps led to): it is rounded, or hands over "
-            "another gradient than its own, and looks more robust than it is"
-        )
-    if options.is_guided and (about := masking_caution(guided)) is not None:
-        found.append(about)
-    return found
 
 
 def _trial(step_size: float, rows: list[Perturbed]) -> Trial:

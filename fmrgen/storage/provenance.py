@@ -66,7 +66,7 @@ class RecordedPerturb(_Recorded):
     @property
     def is_guided(self) -> bool:
         """Whether the first step is along the gradient, and nothing else."""
-        return self.update != "random" and not self.start_noise
+        return self.update not in ("random", "nes") and not self.start_noise
 
 
 class RecordedOutput(_Recorded):

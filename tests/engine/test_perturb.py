@@ -23,7 +23,14 @@ def setting(request, double):
 @pytest.mark.parametrize("reencode", [False, True], ids=["carry", "reencode"])
 @pytest.mark.parametrize(
     ("update", "objective"),
-    [("sign", "margin"), ("sign", "cross_entropy"), ("l2", "margin"), ("adam", "cross_entropy"), ("random", "margin")],
+    [
+        ("sign", "margin"),
+        ("sign", "cross_entropy"),
+        ("l2", "margin"),
+        ("adam", "cross_entropy"),
+        ("random", "margin"),
+        ("nes", "margin"),
+    ],
 )
 def test_engine_equals_the_literal_algorithm(setting, update, objective, reencode):
     options = {"update": update, "objective": objective, "reencode": reencode}
@@ -337,6 +344,28 @@ def test_a_margin_to_the_second_label_can_be_asked_for(setting):
         if row.valid:
             first, second = setting.oracle.judge(row.image[None].double() / 255).probabilities[0].topk(2).values
             assert first - second >= 0.05
+
+
+def test_a_search_on_a_plateau_goes_on(double):
+    """Where a network says labels alone, as trees do, no answer near by differs: rows move all the same."""
+
+    class Labels(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, images):
+            logits = self.network(images)
+            return nn.functional.one_hot(logits.argmax(1), logits.shape[1]).to(logits.dtype)
+
+    setting = Fixture(tiny_vqgan(), 0.02)
+    setting.classifier = Labels(setting.classifier).eval()
+    alone, together = (setting.engine(update="nes", queries=4, slots=slots) for slots in (1, 8))
+    assert sum(row.valid for row in alone.values()) >= COUNT / 4
+    for i, row in alone.items():
+        assert row.stop_reason not in (StopReason.STUCK, StopReason.NONFINITE)
+        assert not row.valid or row.latent_shift > 0
+        assert torch.equal(row.image, together[i].image)
 
 
 def test_a_random_update_asks_for_no_gradient_and_goes_straight(double):

@@ -118,11 +118,29 @@ def test_a_gradient_that_is_not_its_own_is_told(target, told):
         assert abs(found.slopes[1]) < 0.2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "is_masked"), [(None, False), ("masked_networks:random_gradient", True)])
+def test_a_search_without_gradients_beats_only_one_that_lies(target, is_masked, capsys):
+    changes = [] if target is None else [f"classifier={{kind: module, target: '{target}'}}"]
+    found = inspect(load_recipe("mnist-lenet", changes), images=32, masking=True)
+    about_search = [line for line in found.warnings if "a search without gradients fools" in line]
+    assert len(about_search) == is_masked, found
+    assert found.searched.beats_the_gradient == is_masked
+    assert found.searched.rows > 18
+    assert 200 < found.searched.queries < 1200
+    assert (found.searched.guided_less_searched.value > 0) == is_masked
+
+
+def test_a_search_beside_what_follows_no_gradient_is_refused(capsys):
+    assert run("inspect", "mnist-lenet", "--masking", "--images", 2, "perturb.update=nes") == 2
+    assert "perturb.update is nes, which follows no gradient: leave out --masking" in capsys.readouterr().err
+
+
 def test_the_slope_of_a_line_is_what_its_gradient_says():
     from torch import nn
 
     from fmrgen.engine.objectives import margin
-    from fmrgen.jobs.slope import slope_of_what_is_said
+    from fmrgen.jobs.masking import slope_of_what_is_said
 
     torch.manual_seed(0)
     images, labels = torch.rand(5, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1])

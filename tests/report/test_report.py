@@ -58,7 +58,7 @@ def report(evaluation, tmp_path_factory):
 def shown(page):
     """How many cards there are; the line above them must say the same."""
     cards = page.locator(".card").count()
-    assert page.locator("#count").inner_text().split(" of ")[0] == str(cards)
+    assert page.locator("#count").inner_text().split(" of ")[0] == f"Showing {cards}"
     return cards
 
 
