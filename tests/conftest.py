@@ -3,10 +3,14 @@
 import os
 import shutil
 import signal
+import tempfile
 import threading
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # both before the libraries read them
 os.environ.setdefault("FMRGEN_CACHE_GB", "0")  # tests that keep encodings say where
+if "FMRGEN_CACHE" not in os.environ:  # what a classifier said in another run is no evidence in this one
+    os.environ["FMRGEN_CACHE"] = tempfile.mkdtemp(prefix="fmrgen-tests-")
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many tests share few cores
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait take the cores from others
 
@@ -35,6 +39,12 @@ settings.register_profile("everyday", everyday, max_examples=10)
 settings.register_profile("ci", everyday, max_examples=40)
 settings.register_profile("thorough", everyday, max_examples=5000)
 settings.load_profile("everyday")
+
+
+def pytest_unconfigure(config):
+    place = os.environ["FMRGEN_CACHE"]
+    if not hasattr(config, "workerinput") and "fmrgen-tests-" in place:  # of all workers
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def pytest_addoption(parser):

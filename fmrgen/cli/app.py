@@ -71,8 +71,9 @@ _GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "delta": publish.delta,
         "rebuild": publish.rebuild,
     },
-    "Tools": {"doctor": tools.doctor},
+    "Tools": {"store": tools.store, "doctor": tools.doctor},
 }
+_RESUMED = ("generate", "push", "merge", "train", "evaluate", "transfer", "compare", "judge", "study")
 _HELP = {"transfer": "Print the transfer matrix: each classifier on each split."}  # where a command has two names
 
 for _group, _commands in _GROUPS.items():
@@ -89,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
         install_signal_handlers()
         end_with_the_launcher()
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    goes_on = arguments[:1] in (["generate"], ["push"], ["merge"], ["train"])
+    goes_on = arguments[:1] in ([name] for name in _RESUMED)
     sys.exit(exit_status_of(partial(_run, arguments), "; run the same command again to continue" if goes_on else ""))
 
 

@@ -77,6 +77,15 @@ def evaluate(
     download: Annotated[
         bool, typer.Option("--download", help="Download splits before reading them, instead of streaming.")
     ] = False,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            "--store", metavar="DIR", help="Keep answers here, and look for them here first. Default: fmrgen's cache."
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first classifier that fails, instead of leaving it out.")
+    ] = False,
     batch_size: BatchSizeOption = 64,
     plots: PlotsOption = "",
     processes: ProcessesOption = None,
@@ -96,7 +105,8 @@ def evaluate(
 ) -> None:
     """Measure classifiers on splits: SA, PA, VR and FMR.
 
-    Exits with 1, after writing all results, if a classifier gave no finite output at all.
+    Classifiers are loaded and asked one after another, and what they said is kept: run the same command again to
+    resume. Exits with 1, after writing all results, if a classifier failed or gave no finite output at all.
     """
     from fmrgen.config import check_places
     from fmrgen.engine.attacks import attack_of_short_form
@@ -134,13 +144,16 @@ def evaluate(
             fixed=sets,
             valid_by=valid_by,
             download=download,
+            store=store,
+            strict=strict,
             batch_size=batch_size,
             trust=trust,
             on_rows=on_rows,
         )
     silent = [name for name, answer in _highest_answers(evaluation).items() if answer < 0]
+    status = 1 if silent or evaluation.failed else 0
     if not is_first_process():
-        raise typer.Exit(1 if silent else 0)
+        raise typer.Exit(status)
     write_report(evaluation, folder, formats)
     tell = display.print_note if as_json else display.print_line
     if as_json:
@@ -162,7 +175,9 @@ def evaluate(
         display.print_note(
             f"classifier {name}: no output is finite, so every answer counts as wrong; check its weights"
         )
-    raise typer.Exit(1 if silent else 0)
+    for failure in evaluation.failed:
+        display.print_note(f"{failure.name} is left out: {failure.why}")
+    raise typer.Exit(status)
 
 
 def _highest_answers(evaluation: "Evaluation") -> dict[str, int]:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -69,6 +69,26 @@ def start_process() -> torch.device:
     return device
 
 
+class Sharing(Protocol):
+    """Processes that share work: this one is number `rank` of `size`."""
+
+    rank: int
+    size: int
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's `value`, on every process."""
+
+
+class Alone:
+    """A process that shares nothing with others."""
+
+    rank, size = 0, 1
+
+    def gather(self, value: Any) -> list[Any]:
+        """Its own `value`."""
+        return [value]
+
+
 class Processes:
     """All processes of an evaluation or a training, which come together to share what they found.
 
@@ -79,11 +99,17 @@ class Processes:
         accelerator = start_processes()
         self.rank, self.size, self.device = accelerator.process_index, accelerator.num_processes, accelerator.device
         self.is_first = accelerator.is_main_process
+        self._rank_here = int(os.environ.get("LOCAL_RANK", "0"))
+        self.is_first_here = self._rank_here == 0
 
     def gather(self, value: Any) -> list[Any]:
         """Every process's `value`, whatever can be pickled, on every process. Raises UserError where one is gone."""
         with self._together():
             return gather_object([value])
+
+    def of_first_here(self, value: Any) -> Any:
+        """The `value` that the first process of this machine has. Raises UserError as `gather` does."""
+        return self.gather(value if self.is_first_here else None)[self.rank - self._rank_here]
 
     def average_gradients(self, network: torch.nn.Module) -> None:
         """Averages the gradients of a network over all processes, as one message. Raises UserError as `gather` does."""

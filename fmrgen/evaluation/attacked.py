@@ -1,21 +1,13 @@
 """Accuracy under an attack on pixels, beside FMR; and what an attack makes of an oracle."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmrgen.distributed.launch import Processes
 from fmrgen.engine.attacks import Attack
-from fmrgen.errors import UserError, option
-from fmrgen.evaluation.classify import Batch, classify
-from fmrgen.evaluation.stream import ClassifiedSplit, decode_images
 from fmrgen.metrics.intervals import Estimate
-from fmrgen.storage.open import OpenedSplit, reading
 
 
 @dataclass(frozen=True)
@@ -39,22 +31,7 @@ class AttackedJudge:
     target_probability: float
 
 
-def classify_attacked(
-    passed: ClassifiedSplit, processes: Processes, device: torch.device, attack: Attack, batch_size: int
-) -> None:
-    """Adds what each classifier says of originals that were attacked against it, as `attacked`.
-
-    Raises UserError for a split without originals.
-    """
-    if "original" not in passed.split.features:
-        raise UserError(f"{option('attack', 'attack')}: {passed.split.name} has no column original to attack")
-    attacked = {name: _Attacked(classifier, attack) for name, classifier in passed.answering.items()}
-    found = classify(_originals(passed.split, batch_size), attacked, processes, device)
-    for name, said in found.items():
-        passed.predictions[name] |= said
-
-
-class _Attacked(nn.Module):
+class Attacked(nn.Module):
     """A classifier, asked of images that were first attacked away from its own answers.
 
     An image that it gets right is so attacked away from its label; what is said of the others is not to be counted. The
@@ -78,13 +55,3 @@ class _Attacked(nn.Module):
 
 def _seed(image: Tensor) -> int:
     return int.from_bytes(hashlib.blake2b(image.cpu().numpy().tobytes(), digest_size=8).digest()) >> 1
-
-
-def _originals(split: OpenedSplit, size: int) -> Iterator[Batch]:
-    row = 0
-    with reading(split.name):
-        stream = split.undecoded(["original"]).select_columns(["original"])
-        for table in stream.with_format("arrow").iter(size):
-            images = {"attacked": table["original"]}
-            yield Batch(np.arange(row, row + len(table)), partial(decode_images, images, split, row))
-            row += len(table)

@@ -3,17 +3,19 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmrgen.distributed.launch import Processes, errors_of_one_process
+from fmrgen.distributed.launch import Sharing, errors_of_one_process
 from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError, one_line
 
+_TOP = 5
 NO_ANSWER = -1  # the prediction where the highest logit is not finite
 
 _DECODERS = 8  # threads, where there are as many cores
@@ -33,35 +35,63 @@ class Batch(NamedTuple):
     decode: Callable[[], dict[str, list[LazyPixels]]]
 
 
-Predictions = dict[str, dict[str, np.ndarray]]  # classifier → name of the images → int32 [N]
+@dataclass(frozen=True)
+class Answers:
+    """What a classifier says of images, by row.
+
+    Attributes:
+        prediction: the class of the highest logit, int32 [N]; -1 where that is not finite.
+        top_classes: of the highest logits, falling, int32 [N, k], k at most five; -1 where there is no prediction.
+        top_probabilities: theirs, float32 [N, k]; NaN where there is no prediction.
+        margin: the true class's logit less the highest other one, float32 [N]; NaN where there is no prediction.
+    """
+
+    prediction: np.ndarray
+    top_classes: np.ndarray
+    top_probabilities: np.ndarray
+    margin: np.ndarray
+
+    def in_order(self, rows: np.ndarray) -> "Answers":
+        """The answers in rising order of `rows` [N], whose they are."""
+        order = np.argsort(rows)
+        return Answers(*(getattr(self, column.name)[order] for column in fields(self)))
+
+
+Predictions = dict[str, dict[str, Answers]]  # classifier → name of the images → by row
 
 
 def classify(
     batches: Iterator[Batch],
     classifiers: Mapping[str, nn.Module],
-    processes: Processes,
+    labels: Callable[[np.ndarray], np.ndarray],
+    processes: Sharing,
     device: torch.device,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Predictions:
-    """What each classifier says of every image, by row; -1 where its highest logit is not finite.
+    """What each classifier says of every image, by row.
 
     All processes draw all `batches`, and each decodes and classifies its own: batch i is made up the same however many
-    processes there are, and so are the last bits of its logits. Every process gets all predictions. `on_rows(n)` is
-    called as rows go by. Raises UserError for what `decode` or a classifier throws.
+    processes there are, and so are the last bits of its logits. Every process gets all answers. `labels` gives the
+    true classes [n] of rows [n]. `on_rows(n)` is called as rows go by. Raises UserError for what `decode` or a
+    classifier throws.
     """
-    found: dict[str, dict[str, list[Tensor]]] = {name: {} for name in classifiers}
+    found: dict[str, dict[str, list[list[Tensor]]]] = {name: {} for name in classifiers}
     rows: dict[str, list[np.ndarray]] = {}
     for batch_rows, decoded in read_ahead(decode_own(batches, processes, device), BATCHES_AHEAD):
         if decoded is not None:
+            truth = torch.from_numpy(labels(batch_rows)).to(device)
             with errors_of_one_process():
                 for images_name, images in decoded.result().items():
                     rows.setdefault(images_name, []).append(batch_rows)
-                    for name, said in _ask(images, classifiers, device).items():
+                    for name, said in _ask(images, truth, classifiers, device).items():
                         found[name].setdefault(images_name, []).append(said)
         on_rows(len(batch_rows))
     mine = {
         name: {
-            images_name: (np.concatenate(rows[images_name]), torch.cat(said).cpu().numpy())
+            images_name: (
+                np.concatenate(rows[images_name]),
+                Answers(*(torch.cat(parts).cpu().numpy() for parts in zip(*said, strict=True))),
+            )
             for images_name, said in of_classifier.items()
         }
         for name, of_classifier in found.items()
@@ -70,7 +100,7 @@ def classify(
 
 
 def decode_own(
-    batches: Iterable[tuple[np.ndarray, Callable[[], Decoded]]], processes: Processes, device: torch.device
+    batches: Iterable[tuple[np.ndarray, Callable[[], Decoded]]], processes: Sharing, device: torch.device
 ) -> Iterator[tuple[np.ndarray, Future[Decoded] | None]]:
     """The rows of every batch in turn, with what its `decode` makes of this process's own, some batches ahead.
 
@@ -103,12 +133,16 @@ def _that_fit(images: list[LazyPixels]) -> Iterator[tuple[list[int], list[Pixels
             places, decoded, taken = [], [], 0
 
 
-def _ask(images: list[LazyPixels], classifiers: Mapping[str, nn.Module], device: torch.device) -> dict[str, Tensor]:
-    """What each classifier says of the images, int32 [B]; images of one size go through together."""
-    answers = {name: torch.empty(len(images), dtype=torch.int32, device=device) for name in classifiers}
+def _ask(
+    images: list[LazyPixels], labels: Tensor, classifiers: Mapping[str, nn.Module], device: torch.device
+) -> dict[str, list[Tensor]]:
+    """What each classifier says of the images, the columns of `Answers` [B, …]; images of one size go together."""
+    parts: dict[str, list[list[Tensor]]] = {name: [] for name in classifiers}
+    asked: list[int] = []
     with torch.inference_mode():
         for places, alike in _that_fit(images):
             batch = to_batch(np.stack(alike), device)
+            asked += places
             for name, classifier in classifiers.items():
                 size = "×".join(map(str, batch.shape))
                 try:
@@ -120,21 +154,40 @@ def _ask(images: list[LazyPixels], classifiers: Mapping[str, nn.Module], device:
                     raise UserError(f"{what}: {type(error).__name__}: {one_line(error)}") from error
                 if len(logits) != len(batch):
                     raise UserError(f"classifier {name}: returns {len(logits)} rows of logits for images [{size}]")
-                # The highest is NaN where any is; -inf is how classes are left out, and no reason to doubt the rest.
-                said = torch.where(logits.amax(1).isfinite(), logits.argmax(1), NO_ANSWER)
-                answers[name][places] = said.to(torch.int32)
-    return answers
+                parts[name].append(_answers(logits, labels[places]))
+        back = torch.tensor(asked, device=device).argsort()
+        return {
+            name: [torch.cat(column)[back] for column in zip(*of_one, strict=True)] for name, of_one in parts.items()
+        }
 
 
-def _by_row(loaded: list[dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]]) -> Predictions:
+def _answers(logits: Tensor, labels: Tensor) -> list[Tensor]:
+    """The columns of `Answers`, of logits [B, K]."""
+    # The highest is NaN where any is; -inf is how classes are left out, and no reason to doubt the rest.
+    known = logits.amax(1).isfinite()
+    prediction = torch.where(known, logits.argmax(1), NO_ANSWER)
+    classes = logits.topk(min(_TOP, logits.shape[1]), 1).indices
+    probabilities = logits.float().softmax(1).gather(1, classes)
+    true = logits.gather(1, labels.unsqueeze(1))
+    margin = (true - logits.scatter(1, labels.unsqueeze(1), -torch.inf).amax(1, keepdim=True)).squeeze(1)
+    return [
+        prediction.to(torch.int32),
+        classes.where(known.unsqueeze(1), NO_ANSWER).to(torch.int32),
+        probabilities.where(known.unsqueeze(1), torch.nan),
+        margin.float().where(known, torch.nan),
+    ]
+
+
+def _by_row(loaded: list[dict[str, dict[str, tuple[np.ndarray, Answers]]]]) -> Predictions:
     """The processes' shares put together by row, whichever process had which."""
     together: Predictions = {}
     for name in loaded[0]:
         together[name] = {}
         for images_name in sorted({images_name for one in loaded for images_name in one[name]}):
             shares = [one[name][images_name] for one in loaded if images_name in one[name]]
-            rows, said = (np.concatenate(parts) for parts in zip(*shares, strict=True))
+            rows = np.concatenate([rows for rows, _ in shares])
             if not np.array_equal(np.sort(rows), np.arange(len(rows))):
                 raise RuntimeError(f"{images_name}: a row was classified twice, or not at all")
-            together[name][images_name] = said[np.argsort(rows)]
+            columns = (np.concatenate([getattr(of, column.name) for _, of in shares]) for column in fields(Answers))
+            together[name][images_name] = Answers(*columns).in_order(rows)
     return together

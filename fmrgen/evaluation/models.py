@@ -1,6 +1,7 @@
 """Classifiers that are given in any form, made to answer in the labels of a set of images."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,31 +15,61 @@ from fmrgen.labels import Labels
 from fmrgen.recipe.build import build_component, component_errors, fit_to_labels, names_of_outputs
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.storage.open import OpenedSplit, reading
+from fmrgen.weights.digest import settings_sha256, weights_sha256
 
 
-def named_model(name: str, given: AnyClassifier, device: torch.device) -> NamedClassifier:
-    """A classifier on its device, in evaluation mode. Raises UserError for anything else."""
+@dataclass(frozen=True)
+class LoadedClassifier:
+    """A classifier, its network on its device, in evaluation mode, and the digest of that one's settings as it was
+    loaded."""
+
+    named: NamedClassifier
+    module: nn.Module
+    settings_sha256: str
+
+
+def section_of(name: str, given: AnyClassifier) -> ComponentConfig | None:
+    """The section of a classifier; None of a module. Raises UserError for anything else."""
     section = classifier_section(given) if isinstance(given, str | Mapping) else given
     if isinstance(section, nn.Module):
-        return NamedClassifier(name, section.to(device).eval(), None)
+        return None
     if not isinstance(section, ComponentConfig):
         raise UserError(f"classifier {name}: is a {type(given).__name__}, not a reference, a section or a torch module")
-    return NamedClassifier(name, build_component(section, f"classifier {name}", nn.Module, device).eval(), section)
+    return section
 
 
-def labels_of(split: OpenedSplit, models: list[NamedClassifier], image: torch.Tensor) -> Labels:
-    """The split's labels; where it does not name them, in the words of the first classifier that does."""
+def load_named(
+    name: str, given: AnyClassifier, device: torch.device, training_of: str | None = None
+) -> LoadedClassifier:
+    """A classifier on its device. Raises UserError for anything else."""
+    section = section_of(name, given)
+    if isinstance(given, nn.Module):
+        module = given.to(device).eval()
+    else:
+        assert section is not None
+        module = build_component(section, f"classifier {name}", nn.Module, device).eval()
+    class_names = getattr(module, "class_names", None)
+    named = NamedClassifier(name, section, weights_sha256(module), class_names, training_of)
+    return LoadedClassifier(named, module, settings_sha256(module))
+
+
+def labels_of(split: OpenedSplit, models: Iterable[LoadedClassifier], image: torch.Tensor) -> Labels:
+    """The split's labels; where it does not name them, in the words of the first classifier that does. `models` are
+    loaded as they are drawn."""
     if split.labels is not None:
         return split.labels
+    first = None
     for model in models:
-        if (class_names := getattr(model.module, "class_names", None)) is not None:
-            return Labels(tuple(class_names))
+        if model.named.class_names is not None:
+            return Labels(tuple(model.named.class_names))
+        first = first or model
     if "string" in split.features["label"].dtype:
         raise UserError(
             f"{split.name}: its labels are strings, and no classifier names its classes; list them, in "
             "the order of its outputs, as class_names of its section"
         )
-    return Labels(tuple(names_of_outputs(models[0].module, image, f"classifier {models[0].name}")))
+    assert first is not None
+    return Labels(tuple(names_of_outputs(first.module, image, f"classifier {first.named.name}")))
 
 
 def first_image(split: OpenedSplit, device: torch.device) -> torch.Tensor:
@@ -52,12 +83,8 @@ def first_image(split: OpenedSplit, device: torch.device) -> torch.Tensor:
     return to_batch(np.asarray(image)[None], device)
 
 
-def answering_in(
-    labels: Labels, models: list[NamedClassifier], image: torch.Tensor, split: str
-) -> dict[str, nn.Module]:
-    """The classifiers by their names, made to answer in a split's labels. Raises UserError where one can't."""
-    answering = {}
-    for model in models:
-        with component_errors(f"classifier {model.name}", image):
-            answering[model.name] = fit_to_labels(model.module, labels, image, f"classifier {model.name} on {split}")
-    return answering
+def answering_in(labels: Labels, model: LoadedClassifier, image: torch.Tensor, split: str) -> nn.Module:
+    """The classifier, made to answer in a split's labels. Raises UserError where it can't."""
+    what = f"classifier {model.named.name}"
+    with component_errors(what, image):
+        return fit_to_labels(model.module, labels, image, f"{what} on {split}")

@@ -1,17 +1,13 @@
 """Originals that a split does not hold, from the source that it was made of."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
-import torch
-from torch import nn
 
-from fmrgen.distributed.launch import Processes
-from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError, option
-from fmrgen.evaluation.classify import Batch, LazyPixels, Pixels, classify
+from fmrgen.evaluation.classify import Batch, LazyPixels, Pixels
 from fmrgen.evaluation.stream import ClassifiedSplit
 from fmrgen.image_files import Fit, open_rgb, resize
 from fmrgen.labels import plain
@@ -23,29 +19,25 @@ from fmrgen.storage.open import OpenedSplit
 from fmrgen.trust.recipes import UntrustedError, untrusted_config
 
 
-def classify_source(
-    passed: ClassifiedSplit,
-    processes: Processes,
-    device: torch.device,
-    given: str | SourceConfig | None,
-    trust: bool,
-    batch_size: int,
-) -> None:
-    """Adds what is said of the source's images: of originals where the split has none, of native ones if it is `given`.
+def source_readers(
+    passed: ClassifiedSplit, given: str | SourceConfig | None, trust: bool, batch_size: int
+) -> dict[str, Callable[[], Iterator[Batch]]]:
+    """What reads the source's images of a split: originals where it has none, native ones if a source is `given`.
 
     `native` images are those of the source at their own sizes. The source is the one `given`, else the one in the
-    split's provenance; a note says why there are no predictions. Raises UserError where a source that was given can't
-    be used, or is not the one that the split was made of.
+    split's provenance; a note says why there are none. Raises UserError where a source that was given can't be used, or
+    is not the one that the split was made of.
     """
     columns, notes = passed.rows.columns, passed.notes
     config = _source_section(given, passed.split, trust, notes)
     if config is None:
-        return
+        return {}
     if "id" not in columns:
         raise UserError(
             f"{passed.split.name}: has no column of distinct ids, so its originals can't be found in a source"
         )
-    if passed.image_size[0] != passed.image_size[1]:
+    height, width = passed.images["image"].first.shape[:2]
+    if height != width:
         raise UserError(f"{passed.split.name}: its images are not square, so its originals can't be made from a source")
     try:
         source = build_source(config)
@@ -55,35 +47,16 @@ def classify_source(
         notes.append(
             f"SA and FMR are not available: there is no column original, and {error}; pass another {option('source')}"
         )
-        return
-
-    def add(name: str, classifiers: Mapping[str, nn.Module], load: Callable[[RawExample], LazyPixels]) -> None:
-        batches = _source_batches(source, columns, passed, batch_size, name, load)
-        for classifier, found in classify(batches, classifiers, processes, device).items():
-            passed.predictions[classifier] |= found
-
+        return {}
+    wanted: dict[str, Callable[[RawExample], LazyPixels]] = {}
     if "original" not in passed.split.features:
-        add("original", passed.answering, partial(_original, size=passed.image_size[0], fit=source.fit))
-    if given is not None and (able := _able(passed, source, device)):
-        add("native", able, lambda example: partial(_native, example))
+        wanted["original"] = partial(_original, size=height, fit=source.fit)
+    if given is not None:
+        wanted["native"] = lambda example: partial(_native, example)
 
-
-def _able(passed: ClassifiedSplit, source: Source, device: torch.device) -> dict[str, nn.Module]:
-    """The classifiers that take the source's first image as it is; a note for each that does not."""
-    image = to_batch(_native(next(source.read(0, 1)))[None], device)
-    able = {}
-    for name, classifier in passed.answering.items():
-        try:
-            with torch.inference_mode():
-                classifier(image.clone())
-        except Exception as error:  # anyone's code stands there, and some networks take one size alone
-            passed.notes.append(
-                f"classifier {name}: SA native is not available, it takes no images of "
-                f"{image.shape[2]}×{image.shape[3]} pixels ({type(error).__name__})"
-            )
-        else:
-            able[name] = classifier
-    return able
+    return {
+        name: partial(_source_batches, source, columns, passed, batch_size, name, load) for name, load in wanted.items()
+    }
 
 
 def _source_section(

@@ -72,6 +72,14 @@ class EvaluatedClassifier:
 
 
 @dataclass(frozen=True)
+class FailedClassifier:
+    """A classifier that could not be measured, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Result:
     """One classifier on one split: over all rows and for each class, in the order of the split's class names.
 
@@ -113,7 +121,7 @@ class EvaluationResults:
     `own` compares classifiers each on its own split; None where there are no two of one source. `worst` has each
     classifier on all splits that were made alike at once; empty where there are no two. `attack` is the attack
     on pixels that the attacked accuracies are of, in short form. `fixed` are fixed sets beside the splits, all
-    classifiers on one after another.
+    classifiers on one after another. `failed` are those that could not be measured.
     """
 
     schema: Literal["fmrgen-evaluation/1"]
@@ -125,6 +133,7 @@ class EvaluationResults:
     worst: list[WorstCase] = field(default_factory=list)
     attack: str | None = None
     fixed: list[FixedResult] = field(default_factory=list)
+    failed: list[FailedClassifier] = field(default_factory=list)
 
     @property
     def matrix(self) -> list[list[Result]]:

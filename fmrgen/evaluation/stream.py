@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Value
-from torch import nn
 
 from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError
-from fmrgen.evaluation.classify import MOST_PIXELS, Batch, LazyPixels, Pixels, Predictions
+from fmrgen.evaluation.classify import MOST_PIXELS, Answers, Batch, LazyPixels, Pixels
+from fmrgen.evaluation.images import ImageSet
 from fmrgen.evaluation.judged import Judge
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.labels import Labels, find_label
@@ -56,6 +56,15 @@ class SplitRows:
         if "id" in columns and (columns["id"].dtype.kind == "f" or len(np.unique(columns["id"])) < len(columns["id"])):
             del columns["id"]  # nulls make floats of it
         return columns
+
+    @property
+    def collected(self) -> tuple[Any, ...]:
+        """What the pass has left, for another process."""
+        return self._parts, self.sha256, self.sampler.samples
+
+    def take(self, collected: tuple[Any, ...]) -> None:
+        """What another process has collected."""
+        self._parts, self.sha256, self.sampler.samples = collected
 
     def pass_over(self, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Some of the columns that are no images, [N] each, without reading an image; those that are not there are
@@ -149,30 +158,47 @@ class SplitRows:
 
 @dataclass(frozen=True)
 class NamedClassifier:
-    """A classifier on its device, in evaluation mode; `section` is None where a module was given, `training_of` says
-    what it is one of several trainings of."""
+    """A classifier, whose network need not be in memory any more.
+
+    `section` is None where a module was given, `training_of` says what it is one of several trainings of,
+    `class_names` what it calls its outputs, None where it does not say.
+    """
 
     name: str
-    module: nn.Module
     section: ComponentConfig | None
+    weights_sha256: str | None
+    class_names: Sequence[str] | None
     training_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a classifier says of a split: of each kind of images, and by which weights.
+
+    `has_recorded_weights` says whether it is the network that the split was made for, `left_out` is a note where it
+    knows more classes than the labels, `notes` say what could not be asked.
+    """
+
+    answers: dict[str, Answers]
+    has_recorded_weights: bool
+    left_out: str | None
+    notes: list[str]
 
 
 @dataclass
 class ClassifiedSplit:
-    """A split after all classifiers saw it.
+    """A split that was read, and what its classifiers said of it, by their names.
 
-    `answering` are the classifiers made to answer in `labels`, `image_size` is (height, width) of its first image,
-    `judges` are those who looked at it besides its oracle, `valid` which rows are valid where one of them, `valid_by`,
-    says so, `notes` say what a reader of the figures must know.
+    `images` are the kinds of images that they are asked about, `judges` are those who looked at it besides its oracle,
+    `valid` which rows are valid where one of them, `valid_by`, says so, `notes` say what a reader of the figures must
+    know.
     """
 
     split: OpenedSplit
     labels: Labels
     rows: SplitRows
-    answering: dict[str, nn.Module]
-    predictions: Predictions
-    image_size: tuple[int, int]
+    images: dict[str, ImageSet]
+    answered: dict[str, Answered] = field(default_factory=dict)
     judges: list[Judge] = field(default_factory=list)
     valid: np.ndarray | None = None
     valid_by: str | None = None

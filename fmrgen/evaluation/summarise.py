@@ -9,14 +9,21 @@ import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel
 
-from fmrgen.classifiers.base import has_weights, left_out_note
 from fmrgen.config import without_later_defaults
 from fmrgen.errors import UserError
 from fmrgen.evaluation.fixed_sets import FixedFound
 from fmrgen.evaluation.judged import corrected_by, judge_figures, people_alpha
 from fmrgen.evaluation.own_splits import OwnComparison, compare_own
 from fmrgen.evaluation.rankings import difference, rank
-from fmrgen.evaluation.results import SCHEMA, Comparison, EvaluatedClassifier, EvaluatedSplit, EvaluationData, Result
+from fmrgen.evaluation.results import (
+    SCHEMA,
+    Comparison,
+    EvaluatedClassifier,
+    EvaluatedSplit,
+    EvaluationData,
+    FailedClassifier,
+    Result,
+)
 from fmrgen.evaluation.steps import StepFigures, step_figures
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier
 from fmrgen.evaluation.worst_case import WorstCase, worst_cases
@@ -25,7 +32,6 @@ from fmrgen.metrics.cautions import cautions, has_masked_gradient, is_at_chance
 from fmrgen.metrics.summary import COMPARED, OWN_COLUMNS, summarise, summarise_classes
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.provenance import Provenance, RecordedPerturb
-from fmrgen.weights.digest import weights_sha256
 
 _SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
 
@@ -35,9 +41,10 @@ def summarise_evaluation(
     evaluated: list[ClassifiedSplit],
     attack: str | None = None,
     fixed: FixedFound | None = None,
+    failed: list[FailedClassifier] | None = None,
 ) -> EvaluationData:
     """Summaries, comparisons and tables; `attack` is the one whose answers are among the predictions, `fixed` what was
-    found on fixed sets beside.
+    found on fixed sets beside, `failed` are classifiers that could not be measured.
 
     Raises UserError where a classifier's outputs are in another order.
     """
@@ -46,7 +53,7 @@ def summarise_evaluation(
     tables: list[pa.Table] = [] if fixed is None else list(fixed.predictions)
     splits: list[EvaluatedSplit] = []
     found: list[_Found] = []
-    digests = {model.name: weights_sha256(model.module) for model in models}
+    digests = {model.name: model.weights_sha256 for model in models}
     for passed in evaluated:
         split, columns = passed.split, passed.rows.columns
         counted = columns if passed.valid is None else {**columns, "valid": passed.valid}
@@ -80,6 +87,7 @@ def summarise_evaluation(
             )
             for model in models
         ],
+        failed=failed or [],
         results=results,
         comparisons=comparisons,
         own=_compare_own(found, worst, models),
@@ -94,7 +102,7 @@ def _columns_of(
     passed: ClassifiedSplit, columns: dict[str, np.ndarray], model: NamedClassifier
 ) -> dict[str, np.ndarray]:
     """The columns that a summary of this classifier is made of."""
-    said = passed.predictions[model.name]
+    said = {name: answers.prediction for name, answers in passed.answered[model.name].answers.items()}
     shared = ("label", "valid", "iterations", "original_oracle_label", "stop_reason")
     found = {name: columns[name] for name in shared if name in columns}
     found["prediction"] = said["image"]
@@ -121,13 +129,12 @@ def _result(
                 "are put in another order; list its classes, in the order of its outputs, as class_names of its section"
                 + ("" if split.labels else ", and give the split's label column its names (ClassLabel)")
             )
-        names = getattr(model.module, "class_names", None)
-        why = "it does not name its classes" if names is None else "not all of its classes match by name"
+        why = "it does not name its classes" if model.class_names is None else "not all of its classes match by name"
         notes.append(f"{why}: its outputs are assumed to be in the order of the labels")
-    if note := left_out_note(passed.answering[model.name], labels):
-        notes.append(note)
-    for name, said in passed.predictions[model.name].items():
-        if silent := int((said < 0).sum()):
+    answered = passed.answered[model.name]
+    notes += [note for note in (answered.left_out, *answered.notes) if note is not None]
+    for name, said in answered.answers.items():
+        if silent := int((said.prediction < 0).sum()):
             notes.append(f"its highest logit is not finite on {silent} of the column {name}; these count as wrong")
     conditioned = _is_own_classifier(passed, model, of_model, columns, notes)
     if conditioned:
@@ -145,11 +152,12 @@ def _result(
 
 def _twin_of(name: str, passed: ClassifiedSplit) -> str | None:
     """The first classifier before this one that said the same of all images."""
-    said = passed.predictions
-    for other in said:
+    own = passed.answered[name].answers
+    for other, answered in passed.answered.items():
         if other == name:
             return None
-        if all(np.array_equal(said[other][images], answers) for images, answers in said[name].items()):
+        said = answered.answers
+        if all(images in said and np.array_equal(said[images].prediction, own[images].prediction) for images in own):
             return other
     return None
 
@@ -161,7 +169,7 @@ def _is_guided(passed: ClassifiedSplit) -> bool:
 
 def _order_is_known(passed: ClassifiedSplit, model: NamedClassifier) -> bool:
     """Whether every label was found among the classifier's classes by its name."""
-    feature, class_names = passed.split.features["label"], getattr(model.module, "class_names", None)
+    feature, class_names = passed.split.features["label"], model.class_names
     if class_names is None or not (isinstance(feature, ClassLabel) or "string" in feature.dtype):
         return False
     match = match_classes(class_names, passed.labels.names)
@@ -175,10 +183,7 @@ def _is_own_classifier(
     columns: dict[str, np.ndarray],
     notes: list[str],
 ) -> bool:
-    if passed.split.provenance is None:
-        return False
-    recorded = passed.split.provenance.weights_sha256.classifier
-    if recorded is None or not has_weights(passed.answering[model.name], recorded):
+    if not passed.answered[model.name].has_recorded_weights:
         return False
     for name in ("prediction", "original_prediction"):
         if name in columns and name in of_model:

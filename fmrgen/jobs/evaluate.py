@@ -1,22 +1,30 @@
 """SA, PA, VR, FMR (paper §3.3) and transfer (App. D) of any classifiers on any splits."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 
-from fmrgen.distributed.launch import Processes, check_same_on_all
-from fmrgen.engine.attacks import attack_of_short_form
-from fmrgen.errors import UserError
-from fmrgen.evaluation.attacked import classify_attacked
-from fmrgen.evaluation.classify import classify
+from fmrgen.distributed.launch import Alone, Processes, Sharing, check_same_on_all, errors_of_one_process
+from fmrgen.engine.attacks import Attack, attack_of_short_form
+from fmrgen.errors import UserError, option
+from fmrgen.evaluation.ask import Asking, ask_of_split
+from fmrgen.evaluation.classify import Batch
 from fmrgen.evaluation.classify_fixed_sets import classify_fixed_sets
+from fmrgen.evaluation.fixed_sets import FixedFound
+from fmrgen.evaluation.images import ImageSet, decode_once
 from fmrgen.evaluation.judged import Judge, judges_by_row, labels_of_row, valid_rows
-from fmrgen.evaluation.models import answering_in, first_image, labels_of, named_model
-from fmrgen.evaluation.originals import classify_source
+from fmrgen.evaluation.models import LoadedClassifier, first_image, labels_of, load_named, section_of
+from fmrgen.evaluation.originals import source_readers
+from fmrgen.evaluation.results import FailedClassifier
 from fmrgen.evaluation.samples import Sampler
-from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier, SplitRows, check_columns
+from fmrgen.evaluation.stream import Answered, ClassifiedSplit, NamedClassifier, SplitRows, check_columns
 from fmrgen.evaluation.summarise import summarise_evaluation
 from fmrgen.jobs.evaluation import Evaluation
 from fmrgen.progress.tqdm_bars import OnRows, image_bars
@@ -26,7 +34,8 @@ from fmrgen.recipe.objects import AnyClassifier, each_training
 from fmrgen.sources.base import SourceConfig
 from fmrgen.storage.judgements import Judgements, check_of_split, judgements_of
 from fmrgen.storage.open import OpenedSplit, open_split
-from fmrgen.weights.digest import check_same_weights, weights_sha256
+from fmrgen.storage.predictions import PredictionStore
+from fmrgen.weights.digest import check_same_weights
 
 AnySplit = Any  # `datasets` has no types
 """A split: a reference `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]` (what `generate` returns is one), a parquet file, or a
@@ -39,6 +48,8 @@ def evaluate(
     *,
     source: str | SourceConfig | None = None,
     attack: str | None = None,
+    store: str | Path | None = None,
+    strict: bool = False,
     fixed: Mapping[str, FixedSets] | Sequence[str] = (),
     download: bool = False,
     valid_by: str | None = None,
@@ -63,6 +74,8 @@ def evaluate(
             comes from it too, and by default from the source in its provenance.
         attack: on pixels, such as `pgd-20@8/255`, `pgd-20-l2@0.5` or `fgsm@8/255`: accuracy on originals that were
             attacked against each classifier is measured as well.
+        store: the folder in which answers are kept, and looked for first; by default fmrgen's cache.
+        strict: raise the first error of a classifier; otherwise those that fail are in `failed`, unless all do.
         fixed: sets that are no splits, by recipes (`sets/imagenet-c`) or sections of sources: accuracy on them, as they
             are, is measured as well. With such, there may be no split.
         download: fetch a split on the Hub whole before it is read.
@@ -85,14 +98,8 @@ def evaluate(
     chosen = fixed if isinstance(fixed, Mapping) else load_fixed_sets(fixed)
     processes = Processes()
     device = processes.device
-    named = classifiers if isinstance(classifiers, Mapping) else load_classifiers(classifiers)
+    given = each_training(classifiers if isinstance(classifiers, Mapping) else load_classifiers(classifiers))
     references = list(splits.items()) if isinstance(splits, Mapping) else [(None, split) for split in splits]
-    models = [
-        replace(named_model(name, given, device), training_of=group)
-        for name, (given, group) in each_training(named).items()
-    ]
-    loaded = {f"weights of classifier {model.name}": weights_sha256(model.module) for model in models}
-    check_same_on_all(processes.gather(loaded))
     if not processes.is_first:
         processes.gather(None)  # one download for all processes of a machine
     opened = [open_split(split, name=name, download=download) for name, split in references]
@@ -102,24 +109,37 @@ def evaluate(
         check_columns(split)
         if [other.name for other in opened].count(split.name) > 1:
             raise UserError(f"split {split.name} is given twice")
-    evaluated = []
-    with image_bars(progress and on_rows is None) as bars:
+        if way is not None and "original" not in split.features:
+            raise UserError(f"{option('attack', 'attack')}: {split.name} has no column original to attack")
+
+    with TemporaryDirectory(prefix="fmrgen-") as folder, image_bars(progress and on_rows is None) as bars:
         tell = on_rows if on_rows is not None and processes.is_first else bars
+        read = []
         for split in opened:
-            passed = _classify_split(split, models, processes, device, shown, batch_size, tell)
+            each = (load_named(name, one, device) for name, (one, _) in given.items())
+            passed = _read_split(split, each, processes, Path(folder), shown, batch_size, source, trust)
             if valid_by is not None:
                 passed.valid_by = valid_by
                 passed.valid = valid_rows(passed.judges, valid_by, passed.rows.columns, split.name)
-            if "original" not in split.features or source is not None:
-                classify_source(passed, processes, device, source, trust, batch_size)
-            if way is not None:
-                classify_attacked(passed, processes, device, way, batch_size)
-            evaluated.append(passed)
-        beside = classify_fixed_sets(models, chosen, processes, device, batch_size, tell)
-    for model in models:
-        what = f"classifier {model.name}"
-        check_same_weights(what, model.module, loaded[f"weights of {what}"])
-    found = summarise_evaluation(models, evaluated, attack, beside)
+            read.append(passed)
+        job = _Job(
+            given,
+            read,
+            chosen,
+            processes,
+            way,
+            batch_size,
+            PredictionStore(None if store is None else Path(store)),
+            tell,
+        )
+        asked, failed = job.run(strict)
+    for number, passed in enumerate(read):
+        passed.answered = {name: one.splits[number] for name, one in asked.items()}
+    beside = FixedFound(
+        [result for of_sets in zip(*(one.fixed.results for one in asked.values()), strict=True) for result in of_sets],
+        [table for of_set in zip(*(one.fixed.predictions for one in asked.values()), strict=True) for table in of_set],
+    )
+    found = summarise_evaluation([one.named for one in asked.values()], read, attack, beside, failed)
     return Evaluation(**{field.name: getattr(found, field.name) for field in fields(found)})
 
 
@@ -136,33 +156,144 @@ def _several(given: Any, what: str) -> Mapping[str, Any] | Sequence[str]:
     return given
 
 
-def _classify_split(
+def _read_split(
     split: OpenedSplit,
-    models: list[NamedClassifier],
+    models: Iterable[LoadedClassifier],
     processes: Processes,
-    device: torch.device,
+    folder: Path,
     shown: int,
     batch_size: int,
-    on_rows: OnRows,
+    source: str | SourceConfig | None,
+    trust: bool,
 ) -> ClassifiedSplit:
-    image = first_image(split, device)
-    labels = labels_of(split, models, image)
-    answering = answering_in(labels, models, image, split.name)
+    """A split with its images decoded, by one process of each machine; `models` are drawn where it names no labels."""
+    labels = labels_of(split, models, first_image(split, processes.device))
     judgements, notes = judgements_of(split)
     rows = SplitRows(split, labels, Sampler(shown, len(labels)), keep_digests=bool(judgements))
-    done = 0
+    decodes = processes.is_first_here
 
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        on_rows(split.name, done, split.rows)
+    def again(name: str) -> Iterator[Batch]:
+        return rows.batches_of(np.arange(len(rows.columns["label"])), batch_size, [name])
 
-    predictions = classify(rows.batches(batch_size), answering, processes, device, count)
-    judges = _judges(rows, judgements)
-    for sample in rows.sampler.samples if judges else ():
-        sample.columns["judges"] = labels_of_row(judges, sample.row)
-    size = (image.shape[2], image.shape[3])
-    return ClassifiedSplit(split, labels, rows, answering, predictions, size, judges, notes=notes)
+    readers: dict[str, Callable[[], Iterator[Batch]]] = {name: partial(again, name) for name in rows.images}
+    images = {}
+    with errors_of_one_process():
+        images = decode_once(rows.batches(batch_size), readers, folder, processes.device) if decodes else {}
+    images = _shared(images, readers, processes)
+    rows.take(processes.of_first_here(rows.collected))
+    passed = ClassifiedSplit(split, labels, rows, images, notes=notes)
+    if "original" not in split.features or source is not None:
+        readers = source_readers(passed, source, trust, batch_size)
+        for read in readers.values():
+            with errors_of_one_process():
+                found = decode_once(read(), readers, folder, processes.device) if decodes else {}
+            passed.images |= _shared(found, readers, processes)
+    passed.judges = _judges(rows, judgements)
+    for sample in rows.sampler.samples if passed.judges else ():
+        sample.columns["judges"] = labels_of_row(passed.judges, sample.row)
+    return passed
+
+
+def _shared(
+    images: dict[str, ImageSet], readers: Mapping[str, Callable[[], Iterator[Batch]]], processes: Processes
+) -> dict[str, ImageSet]:
+    """What one process of each machine has decoded, on all of it."""
+    bare = {name: replace(one, read=None) for name, one in images.items()}
+    return {name: replace(one, read=readers[name]) for name, one in processes.of_first_here(bare).items()}
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A classifier, and what it says of each split and of fixed sets."""
+
+    named: NamedClassifier
+    splits: list[Answered]
+    fixed: FixedFound
+
+
+class _Job:
+    """Classifiers asked one after another, so that one at a time is in memory.
+
+    Processes share the classifiers out, or where there are fewer of these the batches of each.
+    """
+
+    def __init__(
+        self,
+        given: Mapping[str, tuple[AnyClassifier, str | None]],
+        read: list[ClassifiedSplit],
+        fixed: Mapping[str, FixedSets],
+        processes: Processes,
+        attack: Attack | None,
+        batch_size: int,
+        store: PredictionStore,
+        on_rows: OnRows,
+    ) -> None:
+        self.given, self.read, self.fixed, self.on_rows = given, read, fixed, on_rows
+        self.processes, self.attack, self.batch_size, self.store = processes, attack, batch_size, store
+        self.shares_models = len(given) >= processes.size
+        self.sharing: Sharing = Alone() if self.shares_models else processes
+        self.own = list(given)[processes.rank :: processes.size] if self.shares_models else list(given)
+        self._done: Counter[str] = Counter()
+
+    def run(self, strict: bool) -> tuple[dict[str, _Asked], list[FailedClassifier]]:
+        """What each classifier says, in the order in which they are given, and those that failed.
+
+        Raises UserError where all fail, or with `strict` where one does.
+        """
+        asked: dict[str, _Asked] = {}
+        failed: dict[str, str] = {}
+        for name in self.own:
+            try:
+                with errors_of_one_process():
+                    asked[name] = self._ask(name)
+            except (UserError, torch.OutOfMemoryError, MemoryError) as error:
+                failed[name] = str(error) if isinstance(error, UserError) else f"classifier {name}: memory is too small"
+                if strict or not self.shares_models or len(self.given) == 1:
+                    raise UserError(failed[name]) from error
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        if self.shares_models:
+            bare = {name: replace(one, named=replace(one.named, section=None)) for name, one in asked.items()}
+            shares = self.processes.gather((bare, failed))
+            together = {name: one for of_process, _ in shares for name, one in of_process.items()}
+            failed = {name: why for _, of_process in shares for name, why in of_process.items()}
+            sections = {name: section_of(name, self.given[name][0]) for name in together}
+            asked = {
+                name: replace(together[name], named=replace(together[name].named, section=sections[name]))
+                for name in self.given
+                if name in together
+            }
+        if not asked:
+            raise UserError(next(iter(failed.values())))
+        return asked, [FailedClassifier(name, failed[name]) for name in self.given if name in failed]
+
+    def _ask(self, name: str) -> _Asked:
+        given, group = self.given[name]
+        model = load_named(name, given, self.processes.device, group)
+        what = f"classifier {name}"
+        check_same_on_all(self.sharing.gather({f"weights of {what}": model.named.weights_sha256}))
+        answered = [ask_of_split(model, passed, self._asking(passed)) for passed in self.read]
+        beside = classify_fixed_sets(
+            model, self.fixed, self.sharing, self.processes.device, self.batch_size, self._count
+        )
+        check_same_weights(what, model.module, model.named.weights_sha256)
+        return _Asked(model.named, answered, beside)
+
+    def _asking(self, passed: ClassifiedSplit) -> Asking:
+        images = sum(len(one.numbers) for one in passed.images.values())
+        images += len(passed.images["original"].numbers) if self.attack is not None else 0
+        return Asking(
+            self.store,
+            self.sharing,
+            self.processes.device,
+            self.batch_size,
+            self.attack,
+            lambda more: self._count(passed.split.name, more, images),
+        )
+
+    def _count(self, what: str, more: int, images: int) -> None:
+        self._done[what] += more
+        self.on_rows(what, self._done[what], images * len(self.own))
 
 
 def _judges(rows: SplitRows, judgements: list[Judgements]) -> list[Judge]:

@@ -399,7 +399,8 @@ def all_notes(evaluation: EvaluationResults) -> list[str]:
     for result in evaluation.results:
         for note in result.notes:
             owners.setdefault(note, []).append(f"{result.classifier} on {short[result.split]}")
-    return [f"{_listed(whose)}: {note}" for note, whose in owners.items()]
+    failed = [f"{one.name} is left out: {one.why}" for one in evaluation.failed]
+    return [*failed, *(f"{_listed(whose)}: {note}" for note, whose in owners.items())]
 
 
 def _listed(names: Sequence[str]) -> str:

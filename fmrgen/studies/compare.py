@@ -111,7 +111,9 @@ def compare(
             named[name] = sections[name]
         else:
             named.setdefault(group, []).append(sections[name])
-    return evaluate(splits, named, attack=attack, batch_size=batch_size, progress=progress, on_rows=on_rows)
+    return evaluate(
+        splits, named, attack=attack, strict=True, batch_size=batch_size, progress=progress, on_rows=on_rows
+    )
 
 
 ROBUST_TO = ("step", "threshold")

@@ -1,7 +1,7 @@
 """A gate for releases: is the candidate less robust than the baseline, on the same images?"""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +10,11 @@ import numpy as np
 from fmrgen.classifiers.base import has_weights
 from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError, option
-from fmrgen.evaluation.classify import Predictions, classify
-from fmrgen.evaluation.models import answering_in, first_image, labels_of, named_model
+from fmrgen.evaluation.classify import classify
+from fmrgen.evaluation.models import LoadedClassifier, answering_in, first_image, labels_of, load_named
 from fmrgen.evaluation.own_splits import rows_of
 from fmrgen.evaluation.samples import Sampler
-from fmrgen.evaluation.stream import NamedClassifier, SplitRows, check_columns
+from fmrgen.evaluation.stream import SplitRows, check_columns
 from fmrgen.jobs.evaluate import AnySplit
 from fmrgen.jobs.generate import make_split
 from fmrgen.metrics.cautions import has_masked_gradient, is_at_chance
@@ -28,7 +28,6 @@ from fmrgen.storage.shards import SplitFolder
 from fmrgen.studies.compare import JobProgress, no_progress, own_recipes
 from fmrgen.studies.sequential_test import Gate, decide, drops_of
 from fmrgen.studies.sequential_test import gate as gate_of_rows
-from fmrgen.weights.digest import weights_sha256
 
 _SATURATED = 95.0  # percent
 _ONE_NETWORK = "baseline and candidate are one network: they have the same weights and give the same answers"
@@ -72,33 +71,35 @@ def gate(
     check_max_drop(max_drop)
     processes = Processes()
     device = processes.device
-    models = [named_model("baseline", baseline, device), named_model("candidate", candidate, device)]
+    models = [load_named("baseline", baseline, device), load_named("candidate", candidate, device)]
     opened = open_split(split, download=True)
     check_columns(opened)
     image = first_image(opened, device)
     labels = labels_of(opened, models, image)
-    answering = answering_in(labels, models, image, opened.name)
+    answering = {model.named.name: answering_in(labels, model, image, opened.name) for model in models}
     rows = SplitRows(opened, labels, Sampler(1, len(labels)))
     columns = rows.pass_over(["label", "valid"])
     valid = np.flatnonzero(columns["valid"]) if "valid" in columns else np.arange(len(columns["label"]))
     if not len(valid):
         raise UserError(f"{opened.name}: has no valid row to compare on")
     order = np.random.default_rng(seed).permutation(valid)
-    right: dict[str, list[np.ndarray]] = {model.name: [] for model in models}
+    right: dict[str, list[np.ndarray]] = {name: [] for name in answering}
     standard: dict[str, float] = {}
     faults: list[str] = []
     one_network = _have_the_same_weights(models)
     for start, stop in itertools.pairwise(_looks(len(order))):
         wanted = np.sort(order[start:stop])
         images = rows.images if start == 0 else ["image"]  # the first originals tell whether the networks work
-        said = classify(rows.batches_of(wanted, batch_size, images), answering, processes, device)
+        batches = rows.batches_of(wanted, batch_size, images)
+        answers = classify(batches, answering, columns["label"][wanted].__getitem__, processes, device)
+        said = {name: {of: found.prediction for of, found in one.items()} for name, one in answers.items()}
         faults += _faults(said, columns["label"][wanted], len(labels))
         if "original" in images:
             known = {name: said[name]["original"] == columns["label"][wanted] for name in said}
             standard = {name: 100 * float(is_right.mean()) for name, is_right in known.items()}
         place = np.searchsorted(wanted, order[start:stop])
-        for name, answers in right.items():
-            answers.append(said[name]["image"][place] == columns["label"][order[start:stop]])
+        for name, found_right in right.items():
+            found_right.append(said[name]["image"][place] == columns["label"][order[start:stop]])
         one_network &= np.array_equal(said["baseline"]["image"], said["candidate"]["image"])
         old, new = (np.concatenate(right[name]) for name in ("baseline", "candidate"))
         on_rows(opened.name, stop, len(order))
@@ -202,12 +203,12 @@ def _saturated(found: Gate) -> list[str]:
     ]
 
 
-def _have_the_same_weights(models: list[NamedClassifier]) -> bool:
-    first, second = (weights_sha256(model.module) for model in models)
+def _have_the_same_weights(models: list[LoadedClassifier]) -> bool:
+    first, second = (model.named.weights_sha256 for model in models)
     return first is not None and first == second
 
 
-def _faults(said: Predictions, labels: np.ndarray, classes: int) -> list[str]:
+def _faults(said: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray, classes: int) -> list[str]:
     """A line for each classifier that is no working network: its outputs are not finite, which would count as wrong
     answers, or it does not know the originals.
     """
@@ -227,10 +228,10 @@ def _faults(said: Predictions, labels: np.ndarray, classes: int) -> list[str]:
     return found
 
 
-def _notes(opened: OpenedSplit, models: list[NamedClassifier]) -> list[str]:
+def _notes(opened: OpenedSplit, models: list[LoadedClassifier]) -> list[str]:
     """What a verdict is worth on a split that was made against one of the two."""
     recorded = None if opened.provenance is None else opened.provenance.weights_sha256.classifier
-    own = [model.name for model in models if recorded is not None and has_weights(model.module, recorded)]
+    own = [model.named.name for model in models if recorded is not None and has_weights(model.module, recorded)]
     meanings = {
         "baseline": "only the baseline is attacked, so a pass says little",
         "candidate": "only the candidate is attacked, so a fail says little",

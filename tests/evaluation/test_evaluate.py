@@ -566,8 +566,8 @@ def test_accuracy_on_the_sources_own_pixels_stands_beside_sa(without_originals, 
     assert one_size.native_accuracy is None
     assert one_size.standard_accuracy == details.standard_accuracy
     assert (
-        "classifier one size: SA native is not available, it takes no images of 32×32 pixels (ValueError)"
-        in found.splits[0].notes
+        "SA native is not available, it takes no images of 32×32 pixels (ValueError)"
+        in found.result("theirs", "one size").notes
     )
     assert "SA native" in split_table(found.results).header
     assert evaluate({"split": rows}, [LENET], source="mnist-lenet").results[0].total.native_accuracy is not None

@@ -1,0 +1,124 @@
+"""The images of a split, decoded once for all classifiers that come after each other."""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fmrgen.distributed.launch import Alone
+from fmrgen.distributed.prefetch import read_ahead
+from fmrgen.evaluation.classify import BATCHES_AHEAD, Batch, LazyPixels, Pixels, decode_own
+
+_SHARE_OF_DISK = 0.5  # of what is free, at most, for decoded images
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images [N] of one kind.
+
+    Attributes:
+        name: what they are called in the batches.
+        numbers: of the rows that they are of, [N], as they come.
+        sha256: of these, and of their pixels and sizes.
+        shape: of all of them decoded, [N, H, W, 3], where they lie in `path`.
+        path: the file of the decoded pixels; None where they are of several sizes, or too many.
+        first: the first of them, [H, W, 3].
+        read: draws batches of them that are still to be decoded.
+    """
+
+    name: str
+    numbers: np.ndarray
+    sha256: str
+    shape: tuple[int, ...]
+    path: Path | None
+    first: Pixels
+    read: Callable[[], Iterator[Batch]] | None = None
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """The images in batches of `size`, or where they are decoded anew of the size in which they were read."""
+        if self.path is None:
+            assert self.read is not None
+            yield from self.read()
+            return
+        pixels = np.memmap(self.path, np.uint8, "r", shape=self.shape)
+        for start in range(0, len(pixels), size):
+            part = pixels[start : start + size]
+            yield Batch(self.numbers[start : start + size], partial(_as_images, self.name, part))
+
+
+def _as_images(name: str, pixels: np.ndarray) -> dict[str, list[LazyPixels]]:
+    return {name: list(pixels)}
+
+
+class _Kept:
+    """One kind of images as they come: hashed, and written to a file as long as they are of one size and fit."""
+
+    def __init__(self, path: Path, room: int) -> None:
+        self.path, self.room = path, room
+        self.digest, self.numbers = hashlib.sha256(), list[int]()
+        self.first: Pixels | None = None
+        self.file = path.open("wb")
+
+    def add(self, number: int, image: Pixels) -> None:
+        if self.first is None:
+            self.first = image
+        pixels = np.ascontiguousarray(image)
+        self.digest.update(f"{number} {pixels.shape}".encode())
+        self.digest.update(pixels.data)
+        self.numbers.append(number)
+        if self.file.closed:
+            return
+        if image.shape != self.first.shape or len(self.numbers) * image.nbytes > self.room:
+            self.file.close()
+            self.path.unlink()
+        else:
+            self.file.write(pixels.data)
+
+    def set_of(self, name: str, read: Callable[[], Iterator[Batch]]) -> ImageSet:
+        assert self.first is not None
+        path = None if self.file.closed else self.path
+        self.file.close()
+        numbers = np.array(self.numbers)
+        return ImageSet(
+            name, numbers, self.digest.hexdigest(), (len(numbers), *self.first.shape), path, self.first, read
+        )
+
+
+def decode_once(
+    batches: Iterator[Batch],
+    readers: Mapping[str, Callable[[], Iterator[Batch]]],
+    folder: Path,
+    device: torch.device,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> dict[str, ImageSet]:
+    """Decodes all images of `batches`, and keeps what fits in files of `folder`.
+
+    Args:
+        batches: drawn once.
+        readers: draw batches of the images of a name again, for those that don't fit.
+        folder: where the files go; they share half of what is free there.
+        device: of the classifiers to come, which says how many threads decode.
+        on_rows: called with a number of rows as they go by.
+
+    Returns:
+        Each kind of images by its name; none where there are no rows.
+
+    Raises:
+        UserError: an image can't be decoded.
+    """
+    room = int(_SHARE_OF_DISK * shutil.disk_usage(folder).free)
+    kept: dict[str, _Kept] = {}
+    for rows, decoded in read_ahead(decode_own(batches, Alone(), device), BATCHES_AHEAD):
+        assert decoded is not None
+        for name, images in decoded.result().items():
+            if name not in kept:
+                kept[name] = _Kept(folder / f"{len(list(folder.iterdir()))}-{name}", room)
+            for number, image in zip(rows.tolist(), images, strict=True):
+                kept[name].add(number, image if isinstance(image, np.ndarray) else image())
+        on_rows(len(rows))
+    return {name: one.set_of(name, readers[name]) for name, one in kept.items()}

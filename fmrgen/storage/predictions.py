@@ -1,0 +1,95 @@
+"""What classifiers said of images before: kept by their weights, their settings and the images' own pixels."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fmrgen.errors import UserError
+from fmrgen.files import cache_folder, write_atomically
+
+_ABOUT = b"fmrgen"  # key of a file's metadata
+_LARGEST = 4 << 30  # bytes of all files together
+
+
+@dataclass(frozen=True)
+class StoredPredictions:
+    """A file of the store: who said it, of what."""
+
+    path: Path
+    about: Mapping[str, Any]
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.path.stat().st_size
+
+
+class PredictionStore:
+    """A folder of parquet files, one for each classifier and set of images, named by a key of all that decides the
+    answers. A file is there whole or not at all; what can't be read is as good as not there.
+
+    Args:
+        folder: by default `predictions` in fmrgen's cache. Above 4 GiB the files that were not asked for longest go.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or cache_folder() / "predictions"
+
+    def get(self, key: str) -> tuple[pa.Table, dict[str, Any]] | None:
+        """The table under a key and what is known about it; None where there is none."""
+        path = self._path(key)
+        try:
+            table = pq.read_table(path)
+            about = json.loads(table.schema.metadata[_ABOUT])
+        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+            return None
+        with suppress(OSError):
+            os.utime(path)
+        return table, about
+
+    def put(self, key: str, table: pa.Table, about: Mapping[str, Any]) -> None:
+        """Keeps a table. Raises UserError where the folder can't be written."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table.replace_schema_metadata({_ABOUT: json.dumps(about)}), sink, compression="zstd")
+        write_atomically(self._path(key), sink.getvalue(), durable=False)
+        self._forget_oldest()
+
+    def entries(self) -> Iterator[StoredPredictions]:
+        """All files, those asked for last first."""
+        for path in sorted(self._files(), key=_last_asked, reverse=True):
+            with suppress(OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+                yield StoredPredictions(path, json.loads(pq.read_schema(path).metadata[_ABOUT]))
+
+    def remove(self, entry: StoredPredictions) -> None:
+        """Raises UserError where it can't be removed."""
+        try:
+            entry.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"{entry.path}: can't be removed: {error.strerror}") from None
+
+    def _forget_oldest(self) -> None:
+        total = 0
+        for path in sorted(self._files(), key=_last_asked, reverse=True):
+            with suppress(OSError):
+                total += path.stat().st_size
+                if total > _LARGEST:
+                    path.unlink()
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.parquet"
+
+    def _files(self) -> list[Path]:
+        return list(self.folder.glob("*.parquet"))
+
+
+def _last_asked(path: Path) -> float:
+    with suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0

@@ -1,0 +1,234 @@
+"""Answers are kept by all that decides them: nothing is asked twice, and nothing stale is ever taken."""
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import weakref
+from typing import ClassVar
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from commands import fmrgen, launched, run, wait_for
+from datasets import Dataset
+from places import SUPPORT
+from torch import nn
+
+from fmrgen import UserError, evaluate
+from fmrgen.storage.predictions import PredictionStore
+
+DIGITS = [str(digit) for digit in range(10)]
+ROWS = 120
+
+
+class Net(nn.Module):
+    """Ten classes from the means of a grid; counts the images that it is asked about."""
+
+    alive: ClassVar = weakref.WeakSet()
+
+    def __init__(self, seed=0, mean=0.5, crop=0, dtype=torch.float32):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.layers = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 10)).to(dtype)
+        self.prepare = lambda images: images[:, :, crop:, crop:].to(dtype) - mean  # nothing that a digest sees
+        self.class_names, self.asked = DIGITS, 0
+        Net.alive.add(self)
+
+    def forward(self, images):
+        self.asked += len(images)
+        return self.layers(self.prepare(images)).float()
+
+
+class Broken(Net):
+    def forward(self, images):
+        if len(images) > 8:
+            raise RuntimeError("no such layer")
+        return super().forward(images)
+
+
+def answers(evaluation):
+    return evaluation.predictions.select(["classifier", "id", "prediction", "original_prediction"]).to_pylist()
+
+
+def asked_of_rows(net):
+    """Without the images by which it is proved to fit, and by which stored answers are."""
+    return net.asked >= ROWS
+
+
+def test_what_was_said_is_not_asked_again(finished_split, tmp_path):
+    first, second, other = Net(), Net(), Net(seed=1)
+    one = evaluate(str(finished_split), {"a": first}, store=tmp_path, progress=False)
+    assert first.asked >= 2 * ROWS  # images and originals
+    two = evaluate(str(finished_split), {"b": second, "c": other}, store=tmp_path, progress=False)
+    assert second.asked < 20
+    assert asked_of_rows(other)
+    assert one.result(one.splits[0].name, "a").total == two.result(two.splits[0].name, "b").total
+    plain = evaluate(str(finished_split), {"b": Net(), "c": Net(seed=1)}, store=tmp_path / "new", progress=False)
+    assert answers(plain) == answers(two)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"seed": 1}, {"mean": 0.52}, {"crop": 1}, {"dtype": torch.float64}],
+    ids=["weights", "mean", "crop", "dtype"],
+)
+def test_another_network_is_asked_itself(finished_split, tmp_path, changed):
+    evaluate(str(finished_split), {"net": Net()}, store=tmp_path, progress=False)
+    net = Net(**changed)
+    found = evaluate(str(finished_split), {"net": net}, store=tmp_path, progress=False)
+    assert asked_of_rows(net)
+    assert answers(found) == answers(evaluate(str(finished_split), {"net": Net(**changed)}, store=tmp_path / "new"))
+
+
+def test_other_images_or_labels_are_asked_about(finished_split, tmp_path):
+    rows = Dataset.from_parquet(str(finished_split / "mnist/lenet-*.parquet"))
+    columns = {name: rows[name] for name in ("image", "label", "original", "id", "valid")}
+    features = rows.select_columns(list(columns)).features
+
+    def asked(**other):
+        net = Net()
+        evaluate(Dataset.from_dict(columns | other, features=features), {"net": net}, store=tmp_path, progress=False)
+        return net.asked > 20
+
+    assert asked()
+    assert not asked()
+    images = list(columns["image"])
+    images[70] = images[71]
+    assert asked(image=images)
+    assert asked(label=[(label + 1) % 10 for label in columns["label"]])
+    assert not asked(valid=[True] * ROWS)  # which no answer depends on
+
+
+def test_a_broken_file_is_as_good_as_none(finished_split, tmp_path):
+    evaluate(str(finished_split), {"net": Net()}, store=tmp_path, progress=False)
+    for path in tmp_path.glob("*.parquet"):
+        path.write_bytes(path.read_bytes()[:100])
+    net = Net()
+    evaluate(str(finished_split), {"net": net}, store=tmp_path, progress=False)
+    assert asked_of_rows(net)
+
+
+def test_the_stored_columns_are_those_of_the_logits(finished_split, tmp_path):
+    net = Net()
+    evaluate(str(finished_split), {"net": net}, store=tmp_path, progress=False)
+    rows = Dataset.from_parquet(str(finished_split / "mnist/lenet-*.parquet"))
+    images = torch.stack([torch.from_numpy(np.asarray(image.convert("RGB")).copy()) for image in rows["image"]])
+    logits, labels = net(images.permute(0, 3, 1, 2) / 255).detach(), torch.tensor(rows["label"])
+    (of_images,) = [one for one in PredictionStore(tmp_path).entries() if one.about["images"] == "image"]
+    table = pq.read_table(of_images.path)
+    assert table["prediction"].to_pylist() == logits.argmax(1).tolist()
+    top = logits.softmax(1).topk(5)
+    assert table["top_classes"].to_pylist() == top.indices.tolist()
+    assert np.allclose(np.stack(table["top_probabilities"].to_numpy()), top.values, atol=1e-6)
+    others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+    assert np.allclose(table["margin"].to_numpy(), logits[torch.arange(ROWS), labels] - others, atol=1e-5)
+
+
+def test_one_classifier_is_in_memory_at_a_time(finished_split, tmp_path):
+    gc.collect()
+    before, most = len(Net.alive), 0
+
+    def count(name, done, rows):
+        nonlocal most
+        most = max(most, len(Net.alive) - before)
+
+    sections = {str(seed): {"kind": "module", "target": "test_store:Net", "args": {"seed": seed}} for seed in range(5)}
+    found = evaluate(str(finished_split), sections, store=tmp_path, on_rows=count)
+    assert len(found.results) == 5
+    assert most <= 2  # the next one may be built before the last one's cycles are collected
+
+
+def test_one_that_fails_is_left_out(finished_split, tmp_path, capsys):
+    split = str(finished_split)
+    found = evaluate(split, {"good": Net(), "bad": Broken(), "also": Net(seed=1)}, store=tmp_path, progress=False)
+    assert [one.name for one in found.classifiers] == ["good", "also"]
+    (failed,) = found.failed
+    assert failed.name == "bad"
+    assert "no such layer" in failed.why
+    assert json.loads(found.to_json())["failed"][0]["name"] == "bad"
+    with pytest.raises(UserError, match="no such layer"):
+        evaluate(split, {"good": Net(), "bad": Broken()}, store=tmp_path, strict=True, progress=False)
+    with pytest.raises(UserError, match="no such layer"):
+        evaluate(split, {"bad": Broken(), "worse": Broken()}, store=tmp_path, progress=False)
+    command = ("evaluate", finished_split, "-c", "lenet=asset:mnist/lenet", "-c", "bad={kind: lenet, num_classes: 7}")
+    assert run(*command, "-o", tmp_path / "report", "--store", tmp_path) == 1
+    told = capsys.readouterr()
+    assert "bad is left out: classifier bad" in told.err
+    assert "bad is left out" in (tmp_path / "report/evaluation.md").read_text()
+    assert run(*command, "-o", tmp_path / "report", "--store", tmp_path, "--strict") == 2
+
+
+def test_images_that_fit_nowhere_are_decoded_anew(finished_split, tmp_path, monkeypatch):
+    kept = evaluate(str(finished_split), {"a": Net(), "b": Net(seed=1)}, store=tmp_path / "one", progress=False)
+    monkeypatch.setattr("fmrgen.evaluation.images._SHARE_OF_DISK", 0.0)
+    anew = evaluate(str(finished_split), {"a": Net(), "b": Net(seed=1)}, store=tmp_path / "two", progress=False)
+    assert answers(kept) == answers(anew)
+
+
+def test_a_killed_evaluation_loses_the_classifier_at_work_at_most(finished_split, tmp_path):
+    slow = "slow={kind: module, target: 'slow_networks:Slow'}"
+    (tmp_path / "slow_networks.py").write_text(
+        "import time\nfrom outside_components import SmallNet\n"
+        "class Slow(SmallNet):\n"
+        "    def forward(self, images):\n"
+        "        time.sleep(0.0 if len(images) < 8 else 60)\n"
+        "        return super().forward(images)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{SUPPORT}{os.pathsep}{tmp_path}"}
+    options = ["-o", str(tmp_path / "report"), "--store", str(tmp_path / "kept"), "-q"]
+    command = [sys.executable, "-m", "fmrgen", "evaluate", str(finished_split), *options]
+    fast = "asset:mnist/lenet"
+    job = subprocess.Popen([*command, "-c", f"fast={fast}", "-c", slow], env=environment)
+    wait_for(lambda: len(list((tmp_path / "kept").glob("*.parquet"))) == 2)
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    files = {path: path.stat().st_ino for path in (tmp_path / "kept").glob("*.parquet")}
+    assert len(files) == 2
+    done = fmrgen("evaluate", finished_split, *options, "-c", f"fast={fast}", "-c", "other={kind: lenet}")
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_ino for path in files} == files  # taken, and not written again
+    assert len(list((tmp_path / "kept").glob("*.parquet"))) == 4
+
+
+@pytest.mark.parametrize("models", [1, 3])
+def test_two_processes_share_classifiers_or_their_batches(finished_split, tmp_path, models):
+    chosen = [
+        "asset:mnist/lenet",
+        *(f"{{kind: outside_components:SmallNetConfig, width: {width}}}" for width in (8, 16)),
+    ][:models]
+    named = [part for number, one in enumerate(chosen) for part in ("-c", f"n{number}={one}")]
+    for folder, count in (("one", 1), ("two", 2)):
+        options = ("-o", tmp_path / folder, "--store", tmp_path / f"kept {folder}", "--batch-size", 16)
+        for done in launched(count, "evaluate", finished_split, *named, *options, PYTHONPATH=str(SUPPORT)):
+            assert done.returncode == 0, done.stderr
+    for name in ("evaluation.json", "predictions.parquet"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert len(list((tmp_path / "kept two").iterdir())) == 2 * models
+
+
+def test_the_store_is_listed_and_emptied(finished_split, tmp_path, capsys):
+    evaluate(str(finished_split), {"lenet-a": Net(), "vit": Net(seed=1)}, store=tmp_path, progress=False)
+    assert run("store", "ls", "lenet*", "--store", tmp_path, "--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert sorted(one["images"] for one in listed) == ["image", "original"]
+    assert {one["rows"] for one in listed} == {ROWS}
+    assert run("store", "rm", "--store", tmp_path) == 2
+    assert "store rm: name the classifiers" in capsys.readouterr().err
+    assert run("store", "rm", "lenet*", "--store", tmp_path) == 0
+    assert len(list(tmp_path.iterdir())) == 2
+    assert {entry.about["classifier"] for entry in PredictionStore(tmp_path).entries()} == {"vit"}
+
+
+def test_the_oldest_go_where_the_store_is_full(finished_split, tmp_path, monkeypatch):
+    evaluate(str(finished_split), {"first": Net()}, store=tmp_path, progress=False)
+    for path in tmp_path.iterdir():
+        os.utime(path, (1, 1))
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    monkeypatch.setattr("fmrgen.storage.predictions._LARGEST", int(1.5 * size))
+    evaluate(str(finished_split), {"second": Net(seed=1)}, store=tmp_path, progress=False)
+    assert [entry.about["classifier"] for entry in PredictionStore(tmp_path).entries()][:2] == ["second", "second"]
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1.5 * size
