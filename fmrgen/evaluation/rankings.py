@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, pairwise
 
 import numpy as np
 
 from fmrgen.metrics.intervals import RESAMPLES, Estimate, Resampled, apart_by, has_no_width, in_percent_of, most_unseen
 from fmrgen.metrics.summary import Summary
+
+_ALL_PAIRS = 40  # classifiers
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,18 @@ def _apart(
     return found if found is None or not has_no_width(found) else apart_by(found.value, unseen, -limit, limit)
 
 
+def pairs_of(names: Sequence[str], summaries: Mapping[str, Summary], measure: str) -> list[tuple[str, str]]:
+    """The classifiers that are compared with each other: all `names`, or where there are many the neighbours in the
+    ranking alone, for the pairs of a thousand are half a million."""
+    return list(combinations(names, 2) if len(names) <= _ALL_PAIRS else pairwise(falling(summaries, measure)))
+
+
+def falling(summaries: Mapping[str, Summary], measure: str) -> list[str]:
+    """The classifiers by a falling metric, those without one last."""
+    figures: dict[str, Estimate | None] = {name: getattr(summary, measure) for name, summary in summaries.items()}
+    return sorted(figures, key=lambda name: -np.inf if (e := figures[name]) is None else e.value, reverse=True)
+
+
 def rank(summaries: Mapping[str, Summary], differences: Sequence[Difference], measure: str) -> list[RankedClassifier]:
     """Classifiers by a falling metric, those without one last.
 
@@ -99,9 +114,9 @@ def rank(summaries: Mapping[str, Summary], differences: Sequence[Difference], me
     Returns:
         The ranking.
     """
-    figures: dict[str, Estimate | None] = {name: getattr(summary, measure) for name, summary in summaries.items()}
+    figures = {name: getattr(summary, measure) for name, summary in summaries.items()}
     apart = {frozenset((pair.first, pair.second)): getattr(pair, measure) for pair in differences}
-    order = sorted(figures, key=lambda name: -np.inf if (e := figures[name]) is None else e.value, reverse=True)
+    order = falling(summaries, measure)
     ranking = []
     for number, name in enumerate(order, 1):
         gap = apart.get(frozenset(order[number - 1 : number + 1]))

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.fixed_sets import FixedFound
 from fmrgen.evaluation.judged import corrected_by, judge_figures, people_alpha
 from fmrgen.evaluation.own_splits import OwnComparison, compare_own
-from fmrgen.evaluation.rankings import difference, rank
+from fmrgen.evaluation.rankings import difference, pairs_of, rank
 from fmrgen.evaluation.results import (
     SCHEMA,
     Comparison,
@@ -67,8 +66,9 @@ def summarise_evaluation(
         made_for = _made_for(passed, here, models)
         found.append(_Found(passed, made_for, {name: of | _ids_of(columns) for name, of in of_models.items()}))
         summaries = {result.classifier: result.total for result in here if not (result.conditioned or result.at_chance)}
-        differences = [difference(a, b, of_models[a], of_models[b]) for a, b in combinations(of_models, 2)]
         measure: Any = "fmr" if any(result.total.fmr for result in here) else "perturbed_accuracy"
+        pairs = pairs_of(list(of_models), summaries, measure)
+        differences = [difference(a, b, of_models[a], of_models[b]) for a, b in pairs]
         comparisons.append(Comparison(split.name, measure, rank(summaries, differences, measure), differences))
         splits.append(
             _split_figures(passed, counted, columns, made_for, _more_fooled(made_for, here, measure), digests)
