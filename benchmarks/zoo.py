@@ -2,7 +2,7 @@
 
     python -m benchmarks.zoo --split out:mnist/lenet --classifiers 40
 
-The loop decodes each image for each classifier, with that one's own transform, in batches of 64, by `--workers`
+The loop decodes each image for each classifier, with the transform of the network, in batches of 64, by `--workers`
 processes. Both load every classifier, ask it about images and originals, and begin with nothing stored; they take
 turns, and medians are compared. `--memory` evaluates once and prints the process's peak memory: two calls with
 different `--classifiers` show whether it grows. The classifiers are timm's small test networks with random weights.
