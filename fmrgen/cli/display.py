@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -258,26 +258,32 @@ def print_judged(found: "Sequence[Judged]", split: str, quiet: bool) -> None:
             print_line(place)
 
 
-def print_evaluation(evaluation: "EvaluationResults", *, transfer_alone: bool = False) -> None:
-    """The sections of an evaluation's report that a terminal shows, or those of its transfer matrix alone."""
+def print_evaluation(evaluation: "EvaluationResults", *, transfer_alone: bool = False, top: int | None = None) -> None:
+    """The sections of an evaluation's report that a terminal shows, or those of its transfer matrix alone.
+
+    Of each table the first `top` rows.
+    """
     for line in warning_lines(evaluation):
         print_line(f"warning: {line}")
     for section in (transfer_outline if transfer_alone else outline)(evaluation):
-        _print_section(section)
+        _print_section(section, top)
 
 
-def _print_section(section: "Section") -> None:
+def _print_section(section: "Section", top: int | None) -> None:
     """Its tables, the first under its title, and its lines; what has no table is notes."""
     if section.shown != "everywhere":
         return
     for number, table in enumerate(section.tables):
-        print_table(table, "" if number else section.title)
+        shown = table if top is None else replace(table, rows=table.rows[:top])
+        print_table(shown, "" if number else section.title)
+        if len(shown.rows) < len(table.rows):
+            print_line(f"{len(shown.rows)} of {len(table.rows)} rows")
     if section.about:
         print_line(section.about)
     for line in section.lines:
         print_line(line if section.tables else f"note: {line}")
     for part in section.parts:
-        _print_section(part)
+        _print_section(part, top)
 
 
 def print_table(content: "TextTable", title: str) -> None:

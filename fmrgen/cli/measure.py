@@ -8,7 +8,6 @@ import typer
 
 from fmrgen.cli.options import (
     BatchSizeOption,
-    ClassifierOption,
     JsonOption,
     PlotsOption,
     ProcessesOption,
@@ -18,14 +17,24 @@ from fmrgen.cli.options import (
 )
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
+from fmrgen.recipe.classifier_forms import WRITTEN
 
 if TYPE_CHECKING:
+    from fmrgen.config import ComponentConfig
     from fmrgen.jobs.evaluation import Evaluation
 
 
 def evaluate(
     context: typer.Context,
-    classifiers: ClassifierOption,
+    classifiers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--classifier",
+            "-c",
+            metavar="[NAME=]C",
+            help=f"{WRITTEN}. Or a pattern: 'timm:resnet*', 'trained/*', 'steps/*.pt' with --as. Repeat for more.",
+        ),
+    ] = None,
     splits: Annotated[
         list[str] | None,
         typer.Argument(metavar="SPLIT...", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], or a parquet file."),
@@ -77,6 +86,20 @@ def evaluate(
     download: Annotated[
         bool, typer.Option("--download", help="Download splits before reading them, instead of streaming.")
     ] = False,
+    models: Annotated[
+        Path | None,
+        typer.Option("--models", metavar="FILE", help="YAML with more classifiers, `NAME: C` or `NAME: OWNER/MODEL`."),
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option("--as", metavar="MODULE:NAME", help="The network that files of weights given as -c are of."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the classifiers and their sizes, and measure nothing.")
+    ] = False,
+    top: Annotated[
+        int | None, typer.Option("--top", metavar="N", min=1, help="Print only the first N rows of each table.")
+    ] = None,
     store: Annotated[
         Path | None,
         typer.Option(
@@ -113,11 +136,15 @@ def evaluate(
     from fmrgen.recipe.job import load_classifiers, load_fixed_sets, load_source
     from fmrgen.storage.reference import check_there
 
-    if not splits and not fixed:
+    if not splits and not fixed and not dry_run:
         raise UserError("SPLIT: missing; name one, or pass --fixed SETS")
     is_transfer = context.info_name == "transfer"
     folder = output or Path("transfer" if is_transfer else "evaluation")
-    named, originals = load_classifiers(classifiers), load_source(source) if source else None
+    named = load_classifiers(classifiers or [], network, models)
+    if dry_run:
+        _list_classifiers(named, as_json)
+        return
+    originals = load_source(source) if source else None
     sets = load_fixed_sets(fixed or [])
     formats = plot_formats(plots)
     if attack is not None:
@@ -159,7 +186,7 @@ def evaluate(
     if as_json:
         print(evaluation.to_json(), end="")
     elif not quiet:
-        display.print_evaluation(evaluation, transfer_alone=is_transfer)
+        display.print_evaluation(evaluation, transfer_alone=is_transfer, top=top)
     if eval_results:
         from fmrgen.publish.eval_results import write_eval_results
         from fmrgen.publish.results import record_results
@@ -178,6 +205,23 @@ def evaluate(
     for failure in evaluation.failed:
         display.print_note(f"{failure.name} is left out: {failure.why}")
     raise typer.Exit(status)
+
+
+def _list_classifiers(named: "dict[str, ComponentConfig | list[ComponentConfig]]", as_json: bool) -> None:
+    from fmrgen.cli import display
+    from fmrgen.recipe.many_classifiers import size_in_bytes
+    from fmrgen.recipe.objects import each_training
+
+    found = [(name, section, size_in_bytes(section)) for name, (section, _) in each_training(named).items()]
+    if as_json:
+        display.print_json([{"name": name, "kind": one.kind, "bytes": size} for name, one, size in found])
+        return
+    width = max(len(name) for name, _, _ in found)
+    for name, section, size in found:
+        display.print_line(f"{name:{width}}  {section.kind:12} {'' if size is None else f'{size / 1e6:9,.1f} MB'}")
+    known = [size for _, _, size in found if size is not None]
+    largest = f", the largest {max(known) / 1e6:,.1f} MB" if known else ""
+    display.print_line(f"in all: {len(found)}{largest}; one at a time is in memory")
 
 
 def _highest_answers(evaluation: "Evaluation") -> dict[str, int]:

@@ -77,8 +77,8 @@ class Evaluation(EvaluationData):
         """One of the report's plots, as a figure of matplotlib to go on with.
 
         Args:
-            name: `fmr`, `accuracy`, `transfer`, `iterations`, `classes`, `models`, and of splits that keep their steps
-                `budgets`, `thresholds`, `failures` and `classes-by-budget`.
+            name: `fmr`, `accuracy`, `families`, `transfer`, `iterations`, `classes`, `models`, and of splits that
+                keep their steps `budgets`, `thresholds`, `failures` and `classes-by-budget`.
 
         Returns:
             The figure; `save("fmr.pdf")` writes it, its fonts embedded.

@@ -29,6 +29,7 @@ from fmrgen.files import fingerprint, parse_yaml
 from fmrgen.generators.base import mask_of
 from fmrgen.recipe.classifier_forms import form_of
 from fmrgen.recipe.files import changes_of, check_reference, is_recipe, merged, read_recipe, shipped_recipes
+from fmrgen.recipe.many_classifiers import classifiers_of_file, expanded
 from fmrgen.recipe.sections import (
     ClassifierField,
     ClassifierOnly,
@@ -248,12 +249,24 @@ def _classifier_of(tree: Any, name: str) -> ComponentConfig:
     return found.classifier
 
 
-def load_classifiers(texts: Sequence[str]) -> dict[str, ComponentConfig | list[ComponentConfig]]:
+def load_classifiers(
+    texts: Sequence[str], network: str | None = None, listed: Path | None = None
+) -> dict[str, ComponentConfig | list[ComponentConfig]]:
     """Classifiers by their names, each as `parse_classifier` reads it; of `NAME=A,B,…`, trainings of one, the list.
 
-    Raises UserError for two of one name, and for several without one.
+    Args:
+        texts: words, or patterns (`recipe.many_classifiers`).
+        network: `package.module:Name`, which files of weights among them are of.
+        listed: a YAML file that maps names to more of them.
+
+    Raises:
+        UserError: two have one name, several have none, or there is none.
     """
-    return _by_name([_parse_trainings(text) for text in texts], "classifiers")
+    words = [word for text in texts for word in expanded(text, network)]
+    words += [] if listed is None else classifiers_of_file(listed)
+    if not words:
+        raise UserError(f"{option('classifier', 'classifiers')}: give at least one")
+    return _by_name([_parse_trainings(word) for word in words], "classifiers")
 
 
 def _parse_trainings(text: str) -> tuple[str, ComponentConfig | list[ComponentConfig]]:

@@ -22,6 +22,7 @@ _PLOTS = {
     "transfer": "Transfer: every classifier on every split",
     "models": "The same images in each classifier's own split, with its answers",
     "accuracy": "SA on originals and PA on perturbed images, with 95 % intervals",
+    "families": "PA against SA, a point for each classifier, coloured by the letters that its name begins with",
     "iterations": "Guided steps in the stored images of valid rows",
     "classes": "Accuracy by class",
     "budgets": "FMR of each split's own classifier at smaller budgets, and its mean over budgets",

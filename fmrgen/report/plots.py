@@ -1,5 +1,7 @@
 """The figures of an evaluation as pictures."""
 
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -20,6 +22,7 @@ from fmrgen.report.tables import CONDITIONED, classifiers_down, ranked, short_na
 
 _SA, _PA, _ORACLE = "#7d93a8", "#c8472f", "#3f7d58"
 _HEAT = LinearSegmentedColormap.from_list("robustness", ["#b5361c", "#e8a07c", "#f6efe6", "#9dbfd3", "#2b6690"])
+_FAMILIES = ("#c8472f", "#2b6690", "#3f7d58", "#b08a2e", "#7a4f8f", "#4aa3a3", "#8c5a3c")
 _LONGEST_LINE = 14  # letters of a name over a column
 _MOST_SPLITS = 8  # of which a chart shows several classifiers each; of more it shows their own ones
 _MOST_WIDE = 8  # cells across a matrix that have room for an interval
@@ -31,6 +34,7 @@ _STEPS = "a split that keeps its steps"
 NEEDS = {
     "fmr": "originals",
     "transfer": "two classifiers",
+    "families": f"more than {_MOST_WIDE} classifiers, and originals",
     "models": "two splits of one source, with the classifiers that they were made for",
     "iterations": "a split with a column of iterations",
     **dict.fromkeys(("budgets", "thresholds", "failures", "classes-by-budget"), _STEPS),
@@ -52,6 +56,8 @@ def all_plots(evaluation: EvaluationData) -> dict[str, Draw]:
     if chosen := common_rows(evaluation):
         plots["models"] = lambda: side_by_side(evaluation, chosen)
     plots["accuracy"] = lambda: _accuracy(by_split)
+    if len(evaluation.classifiers) > _MOST_WIDE and (both := _with_both(evaluation)):
+        plots["families"] = lambda: _families(both)
     if counted := [split for split in by_split.splits if split.iterations]:
         plots["iterations"] = lambda: _iterations(counted)
     plots["classes"] = lambda: _classes(by_split)
@@ -117,6 +123,45 @@ def _accuracy(evaluation: EvaluationResults) -> Plot:
         [Series("SA, originals", _SA, shift=0.17), Series("PA, perturbed", _PA, shift=-0.17)],
         "accuracy, %",
     )
+
+
+def _with_both(evaluation: EvaluationResults) -> list[tuple[EvaluatedSplit, list[Result]]]:
+    """The splits with those of their classifiers that have SA and PA, and were not attacked there themselves."""
+    rows = zip(evaluation.splits, evaluation.matrix, strict=True)
+    found = [
+        (split, [r for r in row if r.total.standard_accuracy and r.total.perturbed_accuracy and not r.conditioned])
+        for split, row in rows
+    ]
+    return [(split, results) for split, results in found if results]
+
+
+def _families(every: list[tuple[EvaluatedSplit, list[Result]]]) -> Plot:
+    """PA against SA, a point for each classifier, in the colours of families: the letters that names begin with."""
+    splits, note = extremes(every)
+    figure = Plot(figsize=(6.4, 0.4 + 3.6 * len(splits)))
+    panels = figure.subplots(len(splits), 1, squeeze=False)[:, 0]
+    short = short_names([split.name for split, _ in splits])
+    counted = Counter(_family(result.classifier) for _, results in splits for result in results)
+    colours = dict(zip((name for name, _ in counted.most_common(len(_FAMILIES))), _FAMILIES, strict=False))
+    for axes, (split, results) in zip(panels, splits, strict=True):
+        for family in [*colours, None]:
+            members = [r for r in results if colours.get(_family(r.classifier)) == colours.get(family or "")]
+            points = [(r.total.standard_accuracy, r.total.perturbed_accuracy) for r in members]
+            places = [(one.value, other.value) for one, other in points if one and other]
+            if places:
+                x, y = zip(*places, strict=True)
+                axes.scatter(x, y, s=16, color=colours.get(family or "", "#a9b1b8"), label=family or "others")
+        axes.axline((50, 50), slope=1, color=INK, linewidth=0.7, linestyle=(0, (4, 3)))
+        axes.set_title(short[split.name])
+        axes.set_ylabel("PA, %")
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    panels[-1].set_xlabel(f"SA, %; on the dashed line PA is SA{note}")
+    figure.tight_layout()
+    return figure
+
+
+def _family(name: str) -> str:
+    return found[0].lower() if (found := re.match(r"[^\W\d_]+", name)) else name
 
 
 def _by_split(

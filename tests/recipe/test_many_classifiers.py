@@ -1,0 +1,63 @@
+"""Many classifiers by one word: patterns, files of weights, a file that names them, and how large they are."""
+
+import json
+
+import pytest
+import torch
+from commands import run
+from outside_components import SmallNet
+
+from fmrgen.errors import UserError
+from fmrgen.recipe.job import load_classifiers
+
+TARGET = "outside_components:SmallNet"
+
+
+def test_a_pattern_of_timm_is_all_pretrained_weights_of_such_names():
+    found = load_classifiers(["timm:test_resnet*", "mine=timm:resnet18"])
+    assert set(found) == {"test_resnet.r160_in1k", "mine"}
+    assert found["test_resnet.r160_in1k"].model == "test_resnet.r160_in1k"
+    with pytest.raises(UserError, match="no pretrained weights of such a name"):
+        load_classifiers(["timm:nothing_of_this*"])
+
+
+def test_files_of_weights_are_of_the_network_that_is_named(tmp_path, monkeypatch):
+    for step in (10, 20):
+        torch.save(SmallNet().state_dict(), tmp_path / f"step{step}.pt")
+    monkeypatch.chdir(tmp_path)
+    found = load_classifiers(["*.pt"], TARGET)
+    assert list(found) == ["step10", "step20"]
+    assert (found["step10"].kind, found["step10"].target, found["step10"].checkpoint) == ("module", TARGET, "step10.pt")
+    assert load_classifiers(["step20.pt"], TARGET)["step20"] == found["step20"]
+    with pytest.raises(UserError, match=r"step10.pt: is a file of weights; name the network that they are of"):
+        load_classifiers(["*.pt"])
+    with pytest.raises(UserError, match=r"\*.onnx: no file or folder has such a name"):
+        load_classifiers(["*.onnx"])
+
+
+def test_a_file_names_classifiers(tmp_path):
+    (tmp_path / "models.yaml").write_text(
+        "lenet: asset:mnist/lenet\n18: microsoft/resnet-18\nsmall: {kind: module, target: 'outside_components:SmallNet'}\n"
+    )
+    found = load_classifiers(["timm:resnet18"], listed=tmp_path / "models.yaml")
+    assert {name: section.kind for name, section in found.items()} == {
+        "resnet18": "timm", "lenet": "lenet", "18": "transformers", "small": "module"
+    }
+    for text, message in (("[a]", "must map names"), ("a: 3", "must map names"), ("a: [", "not YAML")):
+        (tmp_path / "models.yaml").write_text(text)
+        with pytest.raises(UserError, match=message):
+            load_classifiers([], listed=tmp_path / "models.yaml")
+    with pytest.raises(UserError, match=r"nowhere.yaml: can't be read: No such file"):
+        load_classifiers([], listed=tmp_path / "nowhere.yaml")
+
+
+def test_they_are_listed_with_their_sizes_before_anything_is_loaded(tmp_path, capsys):
+    assert run("evaluate", "--dry-run", "-c", "timm:test_resnet*", "-c", "lenet=asset:mnist/lenet", "--json") == 0
+    resnet, lenet = json.loads(capsys.readouterr().out)
+    assert (resnet["kind"], lenet["kind"]) == ("timm", "lenet")
+    assert resnet["bytes"] == pytest.approx(1.9e6, rel=0.2)
+    assert lenet["bytes"] > 10_000
+    assert run("evaluate", "--dry-run", "-c", "lenet=asset:mnist/lenet") == 0
+    assert "in all: 1, the largest" in capsys.readouterr().out
+    assert run("evaluate", "--dry-run") == 2
+    assert "give at least one" in capsys.readouterr().err
