@@ -1,7 +1,6 @@
 """Predictions made into figures."""
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,10 @@ from datasets import ClassLabel
 
 from fmrgen.config import without_later_defaults
 from fmrgen.errors import UserError
+from fmrgen.evaluation.across_splits import Found, compare_own_splits, worst_of_all
+from fmrgen.evaluation.classify import Answers
 from fmrgen.evaluation.fixed_sets import FixedFound
 from fmrgen.evaluation.judged import corrected_by, judge_figures, people_alpha
-from fmrgen.evaluation.own_splits import OwnComparison, compare_own
 from fmrgen.evaluation.rankings import difference, pairs_of, rank
 from fmrgen.evaluation.results import (
     SCHEMA,
@@ -25,13 +25,15 @@ from fmrgen.evaluation.results import (
 )
 from fmrgen.evaluation.steps import StepFigures, step_figures
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier
-from fmrgen.evaluation.worst_case import WorstCase, worst_cases
 from fmrgen.labels import match_classes
 from fmrgen.metrics.cautions import cautions, has_masked_gradient, is_at_chance
 from fmrgen.metrics.summary import COMPARED, OWN_COLUMNS, summarise, summarise_classes
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.provenance import Provenance, RecordedPerturb
 
+_OF_SURENESS = ("confidence", "in_top5")
+_FEWEST_WRONG = 3  # classifiers that an image must mislead all of
+_SHOWN_IDS = 12
 _SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
 
 
@@ -51,7 +53,7 @@ def summarise_evaluation(
     comparisons: list[Comparison] = []
     tables: list[pa.Table] = [] if fixed is None else list(fixed.predictions)
     splits: list[EvaluatedSplit] = []
-    found: list[_Found] = []
+    found: list[Found] = []
     digests = {model.name: model.weights_sha256 for model in models}
     for passed in evaluated:
         split, columns = passed.split, passed.rows.columns
@@ -64,16 +66,16 @@ def summarise_evaluation(
             tables.append(predictions_table(split.name, model.name, of_models[model.name], counted))
         results += here
         made_for = _made_for(passed, here, models)
-        found.append(_Found(passed, made_for, {name: of | _ids_of(columns) for name, of in of_models.items()}))
+        found.append(Found(passed, made_for, {name: of | _ids_of(columns) for name, of in of_models.items()}))
         summaries = {result.classifier: result.total for result in here if not (result.conditioned or result.at_chance)}
         measure: Any = "fmr" if any(result.total.fmr for result in here) else "perturbed_accuracy"
         pairs = pairs_of(list(of_models), summaries, measure)
         differences = [difference(a, b, of_models[a], of_models[b]) for a, b in pairs]
         comparisons.append(Comparison(split.name, measure, rank(summaries, differences, measure), differences))
-        splits.append(
-            _split_figures(passed, counted, columns, made_for, _more_fooled(made_for, here, measure), digests)
-        )
-    worst = _worst_cases(found)
+        missed = _missed_by_all(here, of_models, columns)
+        notes = [*_more_fooled(made_for, here, measure), *_about_missed(missed, here)]
+        splits.append(_split_figures(passed, counted, columns, made_for, notes, missed, digests))
+    worst = worst_of_all(found)
     return EvaluationData(
         schema=SCHEMA,
         attack=attack,
@@ -90,7 +92,7 @@ def summarise_evaluation(
         failed=failed or [],
         results=results,
         comparisons=comparisons,
-        own=_compare_own(found, worst, models),
+        own=compare_own_splits(found, worst, models),
         worst=worst,
         fixed=[] if fixed is None else fixed.results,
         predictions=pa.concat_tables(tables),
@@ -102,17 +104,30 @@ def _columns_of(
     passed: ClassifiedSplit, columns: dict[str, np.ndarray], model: NamedClassifier
 ) -> dict[str, np.ndarray]:
     """The columns that a summary of this classifier is made of."""
-    said = {name: answers.prediction for name, answers in passed.answered[model.name].answers.items()}
+    answers = passed.answered[model.name].answers
+    said = {name: of.prediction for name, of in answers.items()}
     shared = ("label", "valid", "iterations", "original_oracle_label", "stop_reason")
     found = {name: columns[name] for name in shared if name in columns}
     found["prediction"] = said["image"]
     if "original" in said:
         found["original_prediction"] = said["original"]
+    for kind, prefix in (("image", ""), ("original", "original_")):
+        if kind in answers:
+            sureness = _sureness(answers[kind], columns["label"], len(passed.labels))
+            found |= {f"{prefix}{name}": values for name, values in sureness.items()}
     if "native" in said:
         found["native_prediction"] = said["native"]
     if "attacked" in said and "original" in said:  # what was wrong before an attack stays so: it is not attacked
         was_right = said["original"] == columns["label"]
         found["attacked_prediction"] = np.where(was_right, said["attacked"], said["original"])
+    return found
+
+
+def _sureness(answers: Answers, labels: np.ndarray, classes: int) -> dict[str, np.ndarray]:
+    """How sure a classifier is of its answers; of more than five classes also whether the label is among five."""
+    found = {"confidence": answers.top_probabilities[:, 0].astype(np.float64)}
+    if classes > answers.top_classes.shape[1]:
+        found["in_top5"] = (answers.top_classes == labels[:, None]).any(1)
     return found
 
 
@@ -139,7 +154,8 @@ def _result(
     conditioned = _is_own_classifier(passed, model, of_model, columns, notes)
     if conditioned:
         of_model = of_model | {name: columns[name] for name in OWN_COLUMNS if name in columns}
-    classes, total = summarise_classes(of_model, len(labels)), summarise(of_model)
+    of_classes = {name: values for name, values in of_model.items() if not name.endswith(_OF_SURENESS)}
+    classes, total = summarise_classes(of_classes, len(labels)), summarise(of_model)
     at_chance = "original_prediction" in of_model and is_at_chance(
         of_model["label"], of_model["original_prediction"], len(labels)
     )
@@ -215,67 +231,6 @@ def _ids_of(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {"id": columns["id"]} if "id" in columns else {}
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A split, the result of the classifier that it was made for, and what each classifier said, with the ids."""
-
-    passed: ClassifiedSplit
-    made_for: Result | None
-    of_models: dict[str, dict[str, np.ndarray]]
-
-
-def _compare_own(found: list[_Found], worst: list[WorstCase], models: list[NamedClassifier]) -> OwnComparison | None:
-    """Those on the source of the first; on another source an id is another image. One that other images fool more than
-    its own is compared on these."""
-    own = [
-        (one, one.made_for.classifier)
-        for one in found
-        if one.made_for is not None and not (one.made_for.at_chance or one.made_for.masked)
-    ]
-    alike = [entry for entry in own if _source_of(entry[0].passed) == _source_of(own[0][0].passed)]
-    worse = {case.classifier: case.fooled_more_by for case in worst if case.fooled_more_by}
-    by_name = {one.passed.split.name: one for one in found}
-    compared = []
-    for one, classifier in alike:
-        shown = by_name[worse.get(classifier, one.passed.split.name)]
-        compared.append((shown.passed.split.name, classifier, shown.of_models[classifier]))
-    groups: dict[str, list[str]] = {}
-    for model in models:
-        groups.setdefault(model.training_of or model.name, []).append(model.name)
-    return compare_own(compared, groups)
-
-
-def _worst_cases(found: list[_Found]) -> list[WorstCase]:
-    """Over the splits that were made as the first was, but for the classifier."""
-    alike = [one for one in found if one.passed.split.provenance is not None]
-    alike = [one for one in alike if _protocol_of(one.passed) == _protocol_of(alike[0].passed)]
-    own = {
-        one.made_for.classifier: one.passed.split.name
-        for one in alike
-        if one.made_for is not None and not one.made_for.at_chance
-    }
-    return worst_cases({one.passed.split.name: one.of_models for one in alike}, own)
-
-
-def _protocol_of(passed: ClassifiedSplit) -> Any:
-    """What splits have in common whose images are found alike: everything but the classifier."""
-    provenance = passed.split.provenance
-    assert provenance is not None
-    recipe = provenance.recipe.tree
-    kept = {name: section for name, section in recipe.items() if name not in ("description", "output", "classifier")}
-    return kept, provenance.labels, provenance.weights_sha256.generator, provenance.weights_sha256.oracle
-
-
-def _source_of(passed: ClassifiedSplit) -> Any:
-    provenance = passed.split.provenance
-    if provenance is None:
-        return None
-    tree = provenance.recipe.source.tree
-    return {
-        name: tree[name] for name in tree.keys() - {"on_error", "license", "limit", "per_class", "shuffle_seed"}
-    }, provenance.labels
-
-
 def _more_fooled(made_for: Result | None, results: list[Result], measure: str) -> list[str]:
     """A note where images made for the split's own classifier fool another one more; those at chance aside."""
     figures = {
@@ -296,16 +251,40 @@ def _more_fooled(made_for: Result | None, results: list[Result], measure: str) -
     ]
 
 
+def _missed_by_all(
+    results: list[Result], of_models: dict[str, dict[str, np.ndarray]], columns: dict[str, np.ndarray]
+) -> list[int] | None:
+    """The ids (or numbers) of the originals that no classifier names right, those at chance aside; None of too few."""
+    able = [of_models[result.classifier] for result in results if not result.at_chance]
+    if len(able) < _FEWEST_WRONG or any("original_prediction" not in of for of in able):
+        return None
+    wrong = np.all([of["original_prediction"] != of["label"] for of in able], axis=0)
+    ids = columns["id"] if "id" in columns else np.arange(len(wrong))
+    return [int(one) for one in ids[wrong]]
+
+
+def _about_missed(missed: list[int] | None, results: list[Result]) -> list[str]:
+    if not missed:
+        return []
+    able = sum(not result.at_chance for result in results)
+    ids = ",".join(map(str, missed[:_SHOWN_IDS])) + (",…" if len(missed) > _SHOWN_IDS else "")
+    return [
+        f"none of {able} classifiers is right on {len(missed)} of the originals: look at their labels "
+        f"(fmrgen show --ids {ids})"
+    ]
+
+
 def _split_figures(
     passed: ClassifiedSplit,
     columns: dict[str, np.ndarray],
     stored: dict[str, np.ndarray],
     made_for: Result | None,
-    more_fooled: list[str],
+    notes_on_results: list[str],
+    missed: list[int] | None,
     digests: dict[str, str | None],
 ) -> EvaluatedSplit:
     """`columns` are those that count, `stored` those of the split, whose oracle alone says what is valid."""
-    split, notes = passed.split, [*passed.rows.notes, *passed.notes, *more_fooled]
+    split, notes = passed.split, [*passed.rows.notes, *passed.notes, *notes_on_results]
     if made_for is not None:
         notes += cautions(made_for.total, guided=_is_guided(passed))
         classes = zip(passed.labels.names, made_for.classes, strict=True)
@@ -331,6 +310,7 @@ def _split_figures(
         revision=split.revision,
         fingerprint=None if provenance is None else provenance.fingerprint,
         files=None if provenance is None else provenance.files_digest,
+        missed_by_all=missed,
         classifier_sha256=None if provenance is None else provenance.weights_sha256.classifier,
         iterations=_counted(taken) if "iterations" in columns else None,
         stop_reasons=_counted(columns["stop_reason"]) if "stop_reason" in columns else None,

@@ -9,6 +9,7 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
+_BINS = 15  # of confidence
 FEWER_RESAMPLES = 2_000  # of figures that come by the hundred: a split may have a thousand classes
 
 
@@ -87,6 +88,27 @@ def paired_difference(first: np.ndarray, second: np.ndarray, per: float = 1.0) -
     margin = float(ndtri((1 + CONFIDENCE) / 2)) * math.sqrt((only_first + only_second) / rows - middle**2) / rows**0.5
     value = float(first.mean() - second.mean())
     return Estimate(*(100 * float(end) / per for end in (value, middle - margin, middle + margin)))
+
+
+def expected_calibration_error(confidence: np.ndarray, right: np.ndarray) -> Estimate:
+    """The mean over rows [N] of how far their bin's mean confidence is from its accuracy, in points (Guo et al. 2017).
+
+    It is too high by chance, for distances have no sign: by at most the errors of all bins together, which makes the
+    interval's low end. It can be too low by no more than the error of a mean, which makes the high one.
+    """
+    bins = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
+    rows = np.bincount(bins, minlength=_BINS)
+    apart = confidence - right
+    sums, squares = (np.bincount(bins, weights=values, minlength=_BINS) for values in (apart, apart**2))
+    known = rows > 0
+    means = sums[known] / rows[known]
+    errors = np.sqrt(np.maximum(squares[known] / rows[known] - means**2, 0) / rows[known])
+    share = 100 * rows[known] / len(confidence)
+    value = float(share @ np.abs(means))
+    added = np.abs(errors * np.random.default_rng(0).normal(size=(FEWER_RESAMPLES, len(errors)))) @ share
+    most = float(np.percentile(added, 100 * (1 + CONFIDENCE) / 2))
+    margin = float(ndtri((1 + CONFIDENCE) / 2)) * float(np.sqrt(((share * errors) ** 2).sum()))
+    return Estimate(value, max(0.0, value - most), min(100.0, value + margin))
 
 
 def ratio_of_rates(hits: int, rows: int, base_hits: int, base_rows: int) -> Estimate | None:

@@ -47,8 +47,8 @@ def expanded(text: str, network: str | None = None) -> list[str]:
 
 def _of_file(path: Path, network: str | None) -> str:
     if network is None:
-        cure = option("as", "a section {kind: module, target: …, checkpoint: …}")
-        raise UserError(f"{path}: is a file of weights; name the network that they are of, {cure} package.module:Name")
+        cure = option("as", "target, in a section of kind module")
+        raise UserError(f"{path}: is a file of weights; say which network they are of ({cure}), as package.module:Name")
     return f"{path.stem}={{kind: module, target: {network!r}, checkpoint: {str(path)!r}}}"
 
 

@@ -117,7 +117,13 @@ def _splits(evaluation: EvaluationResults) -> list[Section]:
     for split, row in zip(evaluation.splits, evaluation.matrix, strict=True):
         comparison = comparisons.get(split.name)
         shown = ranked(row, comparison) if comparison else row
-        parts = [*_judges(split, shown), *_otherwise(shown), *_made(split, common), *_classes(split, row)]
+        parts = [
+            *_judges(split, shown),
+            *_otherwise(shown),
+            *_confidence(shown),
+            *_made(split, common),
+            *_classes(split, row),
+        ]
         lines = neighbours(comparison) if comparison else []
         about = _sentence(split_facts(split, row))
         found.append(Section("split", split.name, about, [split_table(shown)], lines, parts=parts, folded=many))
@@ -139,10 +145,18 @@ def _judges(split: EvaluatedSplit, results: list[Result]) -> list[Section]:
 
 
 def _otherwise(results: list[Result]) -> list[Section]:
-    table = split_table(results, secondary=True)
+    table = split_table(results, "otherwise")
     if not table.header[1:]:
         return []
     return [Section("otherwise", "FMR by other ways of counting", tables=[table], folded=True)]
+
+
+def _confidence(results: list[Result]) -> list[Section]:
+    table = split_table(results, "confidence")
+    if not table.header[1:]:
+        return []
+    about = "Top-5, and what the classifiers think of their answers."
+    return [Section("confidence", "How sure they are", about, [table], shown="in files", folded=True)]
 
 
 def _classes(split: EvaluatedSplit, results: list[Result]) -> list[Section]:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from fmrgen.evaluation.judged import JudgeFigures, chance_line
 from fmrgen.evaluation.results import Comparison, EvaluatedSplit, EvaluationResults, Result
 from fmrgen.metrics.intervals import Estimate, format_coefficient, format_estimate, interval_ends
-from fmrgen.metrics.summary import COMPARED, METRICS, Metric, Summary
+from fmrgen.metrics.summary import COMPARED, METRICS, Group, Metric, Summary
 
 CONDITIONED = "◆"  # marks a split's own classifier
 RELATED = "‡"  # marks a judge that is no second opinion
@@ -42,9 +42,9 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return short if len(set(short.values())) == len(short) else {name: name for name in names}
 
 
-def split_table(results: Sequence[Result], secondary: bool = False) -> Table:
-    """The classifiers on one split, those figures that any of them has; or FMR by other ways of counting."""
-    wanted = [m for m in METRICS if m.of == "classifier" and m.secondary is secondary]
+def split_table(results: Sequence[Result], group: Group = "main") -> Table:
+    """The classifiers on one split, those figures of a group that any of them has."""
+    wanted = [m for m in METRICS if m.of == "classifier" and m.group == group]
     shown = [metric for metric in wanted if any(result.total[metric] for result in results)]
     rows = [[_marked(result), *_cells(result.total, shown)] for result in results]
     return Table(["classifier", *(metric.name for metric in shown)], rows)
@@ -66,7 +66,7 @@ def split_facts(split: EvaluatedSplit, results: Sequence[Result]) -> str:
 
 def class_table(result: Result, split: EvaluatedSplit) -> Table:
     """A classifier by class (paper Tables 13 and 14), the totals last."""
-    shown = [metric for metric in METRICS if result.total[metric] and not metric.secondary]
+    shown = [metric for metric in METRICS if result.total[metric] and metric.group == "main"]
     rows = [
         [class_name, str(summary.rows), *_cells(summary, shown)]
         for class_name, summary in zip(split.class_names, result.classes, strict=True)

@@ -46,5 +46,5 @@ class GeneratedSplit(str):
         return f"{self}: {self.summary.rows} rows, {self.summary.valid_rows} valid"
 
     def _figures(self) -> list[tuple[str, str]]:
-        known = [(metric, self.summary[metric]) for metric in METRICS if not metric.secondary]
+        known = [(metric, self.summary[metric]) for metric in METRICS if metric.group == "main"]
         return [(metric.name, f"{found}{metric.unit}") for metric, found in known if found is not None]

@@ -29,7 +29,7 @@ def test_files_of_weights_are_of_the_network_that_is_named(tmp_path, monkeypatch
     assert list(found) == ["step10", "step20"]
     assert (found["step10"].kind, found["step10"].target, found["step10"].checkpoint) == ("module", TARGET, "step10.pt")
     assert load_classifiers(["step20.pt"], TARGET)["step20"] == found["step20"]
-    with pytest.raises(UserError, match=r"step10.pt: is a file of weights; name the network that they are of"):
+    with pytest.raises(UserError, match=r"step10.pt: is a file of weights; say which network they are of"):
         load_classifiers(["*.pt"])
     with pytest.raises(UserError, match=r"\*.onnx: no file or folder has such a name"):
         load_classifiers(["*.onnx"])
@@ -41,7 +41,10 @@ def test_a_file_names_classifiers(tmp_path):
     )
     found = load_classifiers(["timm:resnet18"], listed=tmp_path / "models.yaml")
     assert {name: section.kind for name, section in found.items()} == {
-        "resnet18": "timm", "lenet": "lenet", "18": "transformers", "small": "module"
+        "resnet18": "timm",
+        "lenet": "lenet",
+        "18": "transformers",
+        "small": "module",
     }
     for text, message in (("[a]", "must map names"), ("a: 3", "must map names"), ("a: [", "not YAML")):
         (tmp_path / "models.yaml").write_text(text)
