@@ -15,7 +15,7 @@ from fmrgen.distributed.launch import Sharing
 from fmrgen.engine.attacks import Attack
 from fmrgen.engine.images import as_float32, to_batch
 from fmrgen.evaluation.attacked import Attacked
-from fmrgen.evaluation.classify import Answers, classify
+from fmrgen.evaluation.classify import Answers, KeptAnswers, classify
 from fmrgen.evaluation.images import ImageSet
 from fmrgen.evaluation.models import LoadedClassifier, answering_in
 from fmrgen.evaluation.stream import Answered, ClassifiedSplit
@@ -52,10 +52,12 @@ def ask_of_split(model: LoadedClassifier, passed: ClassifiedSplit, asking: Askin
             answers[name] = _ask(model, answering, images, passed, None, asking)
     if asking.attack is not None:
         answers["attacked"] = _ask(model, answering, passed.images["original"], passed, asking.attack, asking)
+    truth = passed.rows.columns["label"]
+    kept = {name: KeptAnswers.of(of, truth, len(passed.labels)) for name, of in answers.items()}
     provenance = passed.split.provenance
     recorded = None if provenance is None else provenance.weights_sha256.classifier
     is_own = recorded is not None and has_weights(answering, recorded)
-    return Answered(answers, is_own, left_out_note(answering, passed.labels), notes)
+    return Answered(kept, is_own, left_out_note(answering, passed.labels), notes)
 
 
 def _ask(
@@ -77,7 +79,9 @@ def _ask(
         of_images = [images.sha256, hashlib.sha256(np.ascontiguousarray(truth).data).hexdigest()]
         key = fingerprint([settings, of_images, _VERSION, asking.batch_size, asking.device.type])
         found = asking.store.get(key)
-        if found is not None and (stored := _unpacked(*found, probe, len(truth))) is not None:
+        stored = None if found is None else _unpacked(*found, probe, len(truth))
+        everyone_knows = all(asking.sharing.gather(stored is not None))  # machines may have stores of their own
+        if stored is not None and everyone_knows:
             asking.on_images(len(truth))
             return stored
     asked = answering if attack is None else Attacked(answering, attack)

@@ -57,6 +57,27 @@ class Answers:
         return Answers(*(getattr(self, column.name)[order] for column in fields(self)))
 
 
+@dataclass(frozen=True)
+class KeptAnswers:
+    """What figures need of answers, and a thousand classifiers have room for.
+
+    Attributes:
+        prediction: as in `Answers`, int32 [N].
+        confidence: the probability of that, float32 [N].
+        in_top5: whether the label is among the five likeliest classes, bool [N]; None of no more than five classes.
+    """
+
+    prediction: np.ndarray
+    confidence: np.ndarray
+    in_top5: np.ndarray | None
+
+    @classmethod
+    def of(cls, answers: Answers, labels: np.ndarray, classes: int) -> "KeptAnswers":
+        """Those of answers to images of `labels` [N], of so many classes."""
+        among = (answers.top_classes == labels[:, None]).any(1) if classes > _TOP else None
+        return cls(answers.prediction, answers.top_probabilities[:, 0].copy(), among)
+
+
 Predictions = dict[str, dict[str, Answers]]  # classifier → name of the images → by row
 
 

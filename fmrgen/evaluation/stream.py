@@ -12,7 +12,7 @@ from datasets import ClassLabel, Value
 
 from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError
-from fmrgen.evaluation.classify import MOST_PIXELS, Answers, Batch, LazyPixels, Pixels
+from fmrgen.evaluation.classify import MOST_PIXELS, Batch, KeptAnswers, LazyPixels, Pixels
 from fmrgen.evaluation.images import ImageSet
 from fmrgen.evaluation.judged import Judge
 from fmrgen.evaluation.samples import Sampler
@@ -179,7 +179,7 @@ class Answered:
     knows more classes than the labels, `notes` say what could not be asked.
     """
 
-    answers: dict[str, Answers]
+    answers: dict[str, KeptAnswers]
     has_recorded_weights: bool
     left_out: str | None
     notes: list[str]

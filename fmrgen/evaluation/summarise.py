@@ -10,7 +10,6 @@ from datasets import ClassLabel
 from fmrgen.config import without_later_defaults
 from fmrgen.errors import UserError
 from fmrgen.evaluation.across_splits import Found, compare_own_splits, worst_of_all
-from fmrgen.evaluation.classify import Answers
 from fmrgen.evaluation.fixed_sets import FixedFound
 from fmrgen.evaluation.judged import corrected_by, judge_figures, people_alpha
 from fmrgen.evaluation.rankings import difference, pairs_of, rank
@@ -113,21 +112,14 @@ def _columns_of(
         found["original_prediction"] = said["original"]
     for kind, prefix in (("image", ""), ("original", "original_")):
         if kind in answers:
-            sureness = _sureness(answers[kind], columns["label"], len(passed.labels))
-            found |= {f"{prefix}{name}": values for name, values in sureness.items()}
+            found[f"{prefix}confidence"] = answers[kind].confidence.astype(np.float64)
+            if (among := answers[kind].in_top5) is not None:
+                found[f"{prefix}in_top5"] = among
     if "native" in said:
         found["native_prediction"] = said["native"]
     if "attacked" in said and "original" in said:  # what was wrong before an attack stays so: it is not attacked
         was_right = said["original"] == columns["label"]
         found["attacked_prediction"] = np.where(was_right, said["attacked"], said["original"])
-    return found
-
-
-def _sureness(answers: Answers, labels: np.ndarray, classes: int) -> dict[str, np.ndarray]:
-    """How sure a classifier is of its answers; of more than five classes also whether the label is among five."""
-    found = {"confidence": answers.top_probabilities[:, 0].astype(np.float64)}
-    if classes > answers.top_classes.shape[1]:
-        found["in_top5"] = (answers.top_classes == labels[:, None]).any(1)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -244,12 +245,13 @@ class _Job:
         failed: dict[str, str] = {}
         for name in self.own:
             try:
-                with errors_of_one_process():
+                with errors_of_one_process() if self.shares_models else nullcontext():
                     asked[name] = self._ask(name)
             except (UserError, torch.OutOfMemoryError, MemoryError) as error:
-                failed[name] = str(error) if isinstance(error, UserError) else f"classifier {name}: memory is too small"
+                why = error if isinstance(error, UserError) else UserError(f"classifier {name}: memory is too small")
                 if strict or not self.shares_models or len(self.given) == 1:
-                    raise UserError(failed[name]) from error
+                    raise why from None
+                failed[name] = str(why)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         if self.shares_models:

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
-from fmrgen.evaluation.classify import _answers
-from fmrgen.evaluation.summarise import _sureness
+from fmrgen.evaluation.classify import Answers, KeptAnswers, _answers
 from fmrgen.metrics.intervals import expected_calibration_error
 from fmrgen.metrics.summary import METRICS, summarise
 
@@ -26,10 +25,9 @@ def rows():
     valid = torch.rand(500, generator=random) < 0.8
     columns = {"label": labels.numpy(), "valid": valid.numpy()}
     for prefix, of in logits.items():
-        prediction, classes, probabilities, _ = (column.numpy() for column in _answers(of, labels))
-        answers = type("Answers", (), {"top_classes": classes, "top_probabilities": probabilities})
-        columns[f"{prefix}prediction"] = prediction
-        columns |= {f"{prefix}{name}": values for name, values in _sureness(answers, columns["label"], CLASSES).items()}
+        answers = Answers(*(column.numpy() for column in _answers(of, labels)))
+        kept = KeptAnswers.of(answers, columns["label"], CLASSES)
+        columns |= {f"{prefix}{name}": values for name, values in vars(kept).items()}
     return columns, logits, labels, valid
 
 
