@@ -18,15 +18,15 @@ from fmrgen.errors import UserError, option
 from fmrgen.files import check_inside, fingerprint, read_json, write_atomically
 from fmrgen.image_files import LARGEST_SIDE
 from fmrgen.labels import Labels
+from fmrgen.records import ROWS_VERSION
 from fmrgen.storage.paths import SHARD_FILE, SplitPaths, splits_in
 
 if TYPE_CHECKING:
     from fmrgen.storage.schema import RowSchema
 
 _SCHEMA = "fmrgen-provenance/"  # and the version; a provenance that names none is of fmrgen 0.1.0
-_VERSION = 3
 NEW_WEIGHTS = "each training without a fixed seed gives others: load those that made the split"
-SCHEMA = f"{_SCHEMA}{_VERSION}"
+SCHEMA = f"{_SCHEMA}{ROWS_VERSION}"
 _VERSIONS = ("fmrgen", "torch", "transformers", "diffusers", "timm", "datasets", "accelerate")
 
 
@@ -201,12 +201,12 @@ class Provenance(_Recorded):
         Of what a newer fmrgen wrote, only the columns of the first version are counted on.
         """
         version = _version_of(self.schema_version)
-        return version if version <= _VERSION else 1
+        return version if version <= ROWS_VERSION else 1
 
     @property
     def is_newer(self) -> bool:
         """Whether a later version of fmrgen wrote it."""
-        return _version_of(self.schema_version) > _VERSION
+        return _version_of(self.schema_version) > ROWS_VERSION
 
     @property
     def rows(self) -> int:
@@ -283,7 +283,7 @@ def read_all(root: Path) -> dict[tuple[str, str], Provenance]:
 def check_not_newer(where: str, tree: Mapping[str, Any] | Provenance) -> None:
     """Raises UserError, starting with `where`, for a split that a later version of fmrgen made: it is not rewritten."""
     schema = tree.schema_version if isinstance(tree, Provenance) else tree.get("schema")
-    if _version_of(schema) > _VERSION:
+    if _version_of(schema) > ROWS_VERSION:
         raise UserError(f"{where} was made by a newer fmrgen ({schema}); update fmrgen, or choose another folder")
 
 

@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 from datasets import ClassLabel, Features, Image, List, Value
 
-from fmrgen.records import Perturbed, StopReason
+from fmrgen.records import ROWS_VERSION, Perturbed, StopReason
 
-ROWS_VERSION = 3
 ScoreColumn = Literal["clip_score", "oracle_score"]  # of image-text oracles, and of others
 SCORE_COLUMNS: tuple[ScoreColumn, ...] = ("clip_score", "oracle_score")
 

@@ -86,3 +86,15 @@ def test_an_oracle_that_answers_with_a_tensor_or_knows_no_labels():
         perturb(*grey(0.2), oracle=oracle)
     oracle.set_labels(Labels(("0", "1")))
     assert perturb(*grey(0.2), oracle=oracle)
+
+
+def test_each_rule_and_objective_that_can_be_asked_for_is_there():
+    from typing import get_args, get_type_hints
+
+    from fmrgen.engine.objectives import OBJECTIVES
+    from fmrgen.engine.options import PerturbOptions
+    from fmrgen.engine.updates import UPDATES
+
+    hints = get_type_hints(PerturbOptions)
+    assert set(get_args(hints["update"])) == set(UPDATES)
+    assert set(get_args(hints["objective"])) == set(OBJECTIVES)
