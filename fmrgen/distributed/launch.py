@@ -2,10 +2,10 @@
 
 import atexit
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -14,7 +14,9 @@ from torch.distributed import DistError
 
 from fmrgen.errors import UserError
 
-_LONGEST_WAIT = timedelta(hours=1)  # for the last process to come, and in an evaluation for its answers
+Result = TypeVar("Result")
+
+_LONGEST_WAIT = timedelta(hours=12)  # for the last process to come, and in an evaluation for its answers
 
 
 def start_processes() -> Accelerator:
@@ -87,6 +89,19 @@ class Alone:
     def gather(self, value: Any) -> list[Any]:
         """Its own `value`."""
         return [value]
+
+
+def together(sharing: Sharing, work: Callable[[], Result]) -> Result:
+    """What `work` returns, where it does on every process. Raises UserError on all where it raises one on any: none
+    waits for another that has given up."""
+    found, why = None, None
+    try:
+        found = work()
+    except UserError as error:
+        why = str(error)
+    if (first := next(filter(None, sharing.gather(why)), None)) is not None:
+        raise UserError(first)
+    return cast(Result, found)
 
 
 class Processes:

@@ -1,8 +1,10 @@
 """One classifier asked about the images of a split, or what it said before."""
 
 import hashlib
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,10 @@ import torch
 from torch import nn
 
 from fmrgen.classifiers.base import has_weights, left_out_note
-from fmrgen.distributed.launch import Sharing
+from fmrgen.distributed.launch import Sharing, together
 from fmrgen.engine.attacks import Attack
 from fmrgen.engine.images import as_float32, to_batch
+from fmrgen.errors import UserError
 from fmrgen.evaluation.attacked import Attacked
 from fmrgen.evaluation.classify import Answers, KeptAnswers, classify
 from fmrgen.evaluation.images import ImageSet
@@ -23,31 +26,50 @@ from fmrgen.files import fingerprint
 from fmrgen.storage.predictions import PredictionStore
 
 _VERSION = 1  # of what a key is made of
-_NOTICED = 1e-3  # of the range of logits: less than another crop or mean makes of it, more than another kernel does
+_LIBRARIES = tuple(version(name) for name in ("torch", "torchvision", "timm", "transformers"))
+_NOTICED = 1e-5  # of a logit: more than rounding differs from run to run, less than another crop or mean makes
+_ODD = (3, 5)  # by so many pixels higher and wider is the noise that shows how other sizes are resized
 
 
 @dataclass(frozen=True)
 class Asking:
-    """How classifiers are asked: `attack` is on originals, `on_images(n)` is called as images go by."""
+    """How classifiers are asked.
+
+    Attributes:
+        store: of answers.
+        puts: whether this process writes there.
+        sharing: the processes among which batches are shared.
+        device: of the classifiers.
+        batch_size: images at once.
+        attack: on originals, too.
+        on_images: called with a number of images as they go by.
+        pending: what is to be stored once it is known that the classifier stayed what it was.
+    """
 
     store: PredictionStore
+    puts: bool
     sharing: Sharing
     device: torch.device
     batch_size: int
     attack: Attack | None
     on_images: Callable[[int], None]
+    pending: list[tuple[str, pa.Table, dict[str, Any]]]
 
 
 def ask_of_split(model: LoadedClassifier, passed: ClassifiedSplit, asking: Asking) -> Answered:
     """What a classifier says of every kind of images of a split. Raises UserError where it can't answer in its labels,
     or fails on an image."""
     first = to_batch(passed.images["image"].first[None], asking.device)
-    answering = answering_in(passed.labels, model, first, passed.split.name)
+    answering = together(asking.sharing, lambda: answering_in(passed.labels, model, first, passed.split.name))
     answers, notes = {}, []
     for name, images in passed.images.items():
-        if name == "native" and (why := _refuses(answering, images, asking.device)) is not None:
+        refused = next(filter(None, asking.sharing.gather(_refuses(answering, images, asking.device))), None)
+        if name == "native" and refused is not None:
             height, width, _ = images.first.shape
-            notes.append(f"SA native is not available, it takes no images of {height}×{width} pixels ({why})")
+            notes.append(f"SA native is not available, it takes no images of {height}×{width} pixels ({refused})")
+        elif refused is not None:
+            size = "×".join(map(str, images.first.shape[:2]))
+            raise UserError(f"classifier {model.named.name}: fails on a {name} of {size} pixels: {refused}")
         else:
             answers[name] = _ask(model, answering, images, passed, None, asking)
     if asking.attack is not None:
@@ -68,18 +90,16 @@ def _ask(
     attack: Attack | None,
     asking: Asking,
 ) -> Answers:
-    """The stored answers to images, where the classifier still says the same of the first of them; else new ones."""
+    """The stored answers to images, where the classifier still says the same of what it is tried on; else new ones."""
     truth = passed.rows.columns["label"]
-    probe = _probe(answering, images, asking.device)
-    key = None
+    key, probe = None, _probe(answering, images, asking.device)
     # Without weights nobody knows what it will say tomorrow, and what an attack finds depends on its gradient too.
     if model.named.weights_sha256 is not None and attack is None:
         section = None if model.named.section is None else model.named.section.model_dump(mode="json")
-        settings = [model.named.weights_sha256, model.settings_sha256, section, list(passed.labels.names)]
+        settings = [model.named.weights_sha256, model.settings_sha256, section, asdict(passed.labels), _LIBRARIES]
         of_images = [images.sha256, hashlib.sha256(np.ascontiguousarray(truth).data).hexdigest()]
         key = fingerprint([settings, of_images, _VERSION, asking.batch_size, asking.device.type])
-        found = asking.store.get(key)
-        stored = None if found is None else _unpacked(*found, probe, len(truth))
+        stored = _unpacked(asking.store.get(key), probe, len(truth))
         everyone_knows = all(asking.sharing.gather(stored is not None))  # machines may have stores of their own
         if stored is not None and everyone_knows:
             asking.on_images(len(truth))
@@ -95,7 +115,7 @@ def _ask(
         asking.on_images,
     )
     answers = said[name][images.name]
-    if key is not None and asking.sharing.rank == 0:
+    if key is not None and asking.puts:
         about = {
             "classifier": name,
             "split": passed.split.name,
@@ -104,37 +124,71 @@ def _ask(
             "probe": probe,
         }
         columns = {column.name: _column(getattr(answers, column.name)) for column in fields(answers)}
-        asking.store.put(key, pa.table(columns), about)
+        asking.pending.append((key, pa.table(columns), about))
     return answers
 
 
+@torch.inference_mode()
 def _refuses(answering: nn.Module, images: ImageSet, device: torch.device) -> str | None:
     """What a classifier throws at the first of the images; None where it takes it."""
     try:
-        _probe(answering, images, device)
-    except Exception as error:  # anyone's code stands there, and some networks take one size alone
+        answering(to_batch(images.first[None], device))
+    except (Exception, SystemExit) as error:  # anyone's code stands there, and some networks take one size alone
         return type(error).__name__
     return None
 
 
 @torch.inference_mode()
-def _probe(answering: nn.Module, images: ImageSet, device: torch.device) -> list[list[float]]:
-    """The logits of the first image and of noise: what they are when preprocessing changes, a key may not know."""
+def _probe(answering: nn.Module, images: ImageSet, device: torch.device) -> list[list[float | None] | None]:
+    """The logits of the first image and of noise, at its size and at another one: they show what a key may not know, as
+    a mean in a function. None stands for what is not finite, and for a size that the classifier does not take."""
     first = to_batch(images.first[None], device)
-    noise = torch.rand(first.shape, generator=torch.Generator().manual_seed(0)).to(first)
-    found: list[list[float]] = as_float32(answering(torch.cat([first, noise]))).nan_to_num().tolist()
+    shape = [*first.shape[:2], first.shape[2] + _ODD[0], first.shape[3] + _ODD[1]]
+    noise = [torch.rand(of, generator=torch.Generator().manual_seed(0)).to(first) for of in (first.shape, shape)]
+    found: list[list[float | None] | None] = []
+    for image in (first, *noise):
+        try:
+            logits = as_float32(answering(image))[0].tolist()
+        except (Exception, SystemExit):
+            found.append(None)
+        else:
+            found.append([one if math.isfinite(one) else None for one in logits])
     return found
 
 
-def _unpacked(table: pa.Table, about: dict[str, Any], probe: list[list[float]], rows: int) -> Answers | None:
-    """Stored answers; None where the classifier said something else of the first image then, or they are no answers."""
-    before, now = np.array(about.get("probe"), dtype=np.float64), np.array(probe)
+def _unpacked(
+    found: tuple[pa.Table, dict[str, Any]] | None, probe: list[list[float | None] | None], rows: int
+) -> Answers | None:
+    """Stored answers; None where there are none, they are no answers, or the classifier said something else then."""
     names = [column.name for column in fields(Answers)]
-    if before.shape != now.shape or len(table) != rows or table.column_names != names:
+    if found is None or found[0].column_names != names or len(found[0]) != rows:
         return None
-    if np.abs(before - now).max() > _NOTICED * np.ptp(now) + 1e-6:
+    table, about = found
+    try:
+        if not _says_the_same(about["probe"], probe) or any(table[name].null_count for name in names):
+            return None
+        columns = (np.stack(table[name].to_numpy()) if "top" in name else table[name].to_numpy() for name in names)
+        return Answers(*columns)
+    except (KeyError, TypeError, ValueError, pa.ArrowException):
         return None
-    return Answers(*(np.stack(table[name].to_numpy()) if "top" in name else table[name].to_numpy() for name in names))
+
+
+def _says_the_same(before: Any, now: list[list[float | None] | None]) -> bool:
+    """Whether two probes agree, but for rounding."""
+    if len(before) != len(now):
+        return False
+    for then, today in zip(before, now, strict=True):
+        if then is None or today is None:
+            if then is not today:
+                return False
+            continue
+        old, new = (np.array(of, dtype=np.float64) for of in (then, today))
+        if old.shape != new.shape or not np.array_equal(np.isnan(old), np.isnan(new)):
+            return False
+        known = ~np.isnan(new)
+        if not (np.abs(old - new)[known] <= _NOTICED * (1 + np.abs(new[known]))).all():
+            return False
+    return True
 
 
 def _column(values: np.ndarray) -> pa.Array:

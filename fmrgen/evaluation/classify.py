@@ -4,13 +4,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmrgen.distributed.launch import Sharing, errors_of_one_process
+from fmrgen.distributed.launch import Sharing, together
 from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError, one_line
@@ -96,18 +97,30 @@ def classify(
     true classes [n] of rows [n]. `on_rows(n)` is called as rows go by. Raises UserError for what `decode` or a
     classifier throws.
     """
+    mine = together(processes, partial(_ask_about_own, batches, classifiers, labels, processes, device, on_rows))
+    return _by_row(processes.gather(mine))
+
+
+def _ask_about_own(
+    batches: Iterator[Batch],
+    classifiers: Mapping[str, nn.Module],
+    labels: Callable[[np.ndarray], np.ndarray],
+    processes: Sharing,
+    device: torch.device,
+    on_rows: Callable[[int], None],
+) -> dict[str, dict[str, tuple[np.ndarray, Answers]]]:
+    """The rows of this process, and what is said of them."""
     found: dict[str, dict[str, list[list[Tensor]]]] = {name: {} for name in classifiers}
     rows: dict[str, list[np.ndarray]] = {}
     for batch_rows, decoded in read_ahead(decode_own(batches, processes, device), BATCHES_AHEAD):
         if decoded is not None:
             truth = torch.from_numpy(labels(batch_rows)).to(device)
-            with errors_of_one_process():
-                for images_name, images in decoded.result().items():
-                    rows.setdefault(images_name, []).append(batch_rows)
-                    for name, said in _ask(images, truth, classifiers, device).items():
-                        found[name].setdefault(images_name, []).append(said)
+            for images_name, images in decoded.result().items():
+                rows.setdefault(images_name, []).append(batch_rows)
+                for name, said in _ask(images, truth, classifiers, device).items():
+                    found[name].setdefault(images_name, []).append(said)
         on_rows(len(batch_rows))
-    mine = {
+    return {
         name: {
             images_name: (
                 np.concatenate(rows[images_name]),
@@ -117,7 +130,6 @@ def classify(
         }
         for name, of_classifier in found.items()
     }
-    return _by_row(processes.gather(mine))
 
 
 def decode_own(
@@ -175,6 +187,7 @@ def _ask(
                     raise UserError(f"{what}: {type(error).__name__}: {one_line(error)}") from error
                 if len(logits) != len(batch):
                     raise UserError(f"classifier {name}: returns {len(logits)} rows of logits for images [{size}]")
+                logits = logits if logits.is_floating_point() else logits.float()
                 parts[name].append(_answers(logits, labels[places]))
         back = torch.tensor(asked, device=device).argsort()
         return {

@@ -3,7 +3,8 @@
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class ImageSet:
         path: the file of the decoded pixels; None where they are of several sizes, or too many.
         first: the first of them, [H, W, 3].
         read: draws batches of them that are still to be decoded.
+        pixels: the file's content, once it is `opened`.
     """
 
     name: str
@@ -38,16 +40,22 @@ class ImageSet:
     path: Path | None
     first: Pixels
     read: Callable[[], Iterator[Batch]] | None = None
+    pixels: np.ndarray | None = None
+
+    def opened(self) -> "ImageSet":
+        """The set with its file mapped, which may then be deleted."""
+        if self.path is None:
+            return self
+        return replace(self, pixels=np.memmap(self.path, np.uint8, "r", shape=self.shape))
 
     def batches(self, size: int) -> Iterator[Batch]:
         """The images in batches of `size`, or where they are decoded anew of the size in which they were read."""
-        if self.path is None:
+        if self.pixels is None:
             assert self.read is not None
             yield from self.read()
             return
-        pixels = np.memmap(self.path, np.uint8, "r", shape=self.shape)
-        for start in range(0, len(pixels), size):
-            part = pixels[start : start + size]
+        for start in range(0, len(self.pixels), size):
+            part = self.pixels[start : start + size]
             yield Batch(self.numbers[start : start + size], partial(_as_images, self.name, part))
 
 
@@ -55,10 +63,17 @@ def _as_images(name: str, pixels: np.ndarray) -> dict[str, list[LazyPixels]]:
     return {name: list(pixels)}
 
 
+class _Room:
+    """Bytes that are left for decoded images of all kinds together."""
+
+    def __init__(self, folder: Path) -> None:
+        self.left = int(_SHARE_OF_DISK * shutil.disk_usage(folder).free)
+
+
 class _Kept:
     """One kind of images as they come: hashed, and written to a file as long as they are of one size and fit."""
 
-    def __init__(self, path: Path, room: int) -> None:
+    def __init__(self, path: Path, room: _Room) -> None:
         self.path, self.room = path, room
         self.digest, self.numbers = hashlib.sha256(), list[int]()
         self.first: Pixels | None = None
@@ -73,16 +88,30 @@ class _Kept:
         self.numbers.append(number)
         if self.file.closed:
             return
-        if image.shape != self.first.shape or len(self.numbers) * image.nbytes > self.room:
+        self.room.left -= pixels.nbytes
+        try:
+            if image.shape == self.first.shape and self.room.left >= 0:
+                self.file.write(pixels.data)
+                return
+        except OSError:  # the disk is fuller than it was
+            pass
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Keeps no file: the images are decoded anew."""
+        with suppress(OSError):
             self.file.close()
-            self.path.unlink()
-        else:
-            self.file.write(pixels.data)
+        self.path.unlink(missing_ok=True)
+        self.room.left += len(self.numbers) * (0 if self.first is None else self.first.nbytes)
 
     def set_of(self, name: str, read: Callable[[], Iterator[Batch]]) -> ImageSet:
         assert self.first is not None
-        path = None if self.file.closed else self.path
-        self.file.close()
+        if not self.file.closed:
+            try:
+                self.file.close()
+            except OSError:
+                self.give_up()
+        path = self.path if self.path.exists() else None
         numbers = np.array(self.numbers)
         return ImageSet(
             name, numbers, self.digest.hexdigest(), (len(numbers), *self.first.shape), path, self.first, read
@@ -111,7 +140,7 @@ def decode_once(
     Raises:
         UserError: an image can't be decoded.
     """
-    room = int(_SHARE_OF_DISK * shutil.disk_usage(folder).free)
+    room = _Room(folder)
     kept: dict[str, _Kept] = {}
     for rows, decoded in read_ahead(decode_own(batches, Alone(), device), BATCHES_AHEAD):
         assert decoded is not None

@@ -1,6 +1,6 @@
 """Classifiers that are given in any form, made to answer in the labels of a set of images."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,23 +53,33 @@ def load_named(
     return LoadedClassifier(named, module, settings_sha256(module))
 
 
-def labels_of(split: OpenedSplit, models: Iterable[LoadedClassifier], image: torch.Tensor) -> Labels:
-    """The split's labels; where it does not name them, in the words of the first classifier that does. `models` are
-    loaded as they are drawn."""
+def labels_of(split: OpenedSplit, models: Iterable[Callable[[], LoadedClassifier]], image: torch.Tensor) -> Labels:
+    """The split's labels; where it does not name them, in the words of the first classifier that does.
+
+    `models` load them, one after another; those that can't be loaded are passed over, unless none can.
+    """
     if split.labels is not None:
         return split.labels
-    first = None
-    for model in models:
+    numbered: Labels | None = None
+    failure: UserError | None = None
+    for load in models:
+        try:
+            model = load()
+        except UserError as error:
+            failure = failure or error
+            continue
         if model.named.class_names is not None:
             return Labels(tuple(model.named.class_names))
-        first = first or model
+        numbered = numbered or Labels(tuple(names_of_outputs(model.module, image, f"classifier {model.named.name}")))
+        del model
+    if numbered is None:
+        raise failure or UserError(f"{split.name}: there is no classifier to name its labels")
     if "string" in split.features["label"].dtype:
         raise UserError(
             f"{split.name}: its labels are strings, and no classifier names its classes; list them, in "
             "the order of its outputs, as class_names of its section"
         )
-    assert first is not None
-    return Labels(tuple(names_of_outputs(first.module, image, f"classifier {first.named.name}")))
+    return numbered
 
 
 def first_image(split: OpenedSplit, device: torch.device) -> torch.Tensor:

@@ -23,7 +23,7 @@ from fmrgen.evaluation.results import (
     Result,
 )
 from fmrgen.evaluation.steps import StepFigures, step_figures
-from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier
+from fmrgen.evaluation.stream import Answered, ClassifiedSplit, NamedClassifier
 from fmrgen.labels import match_classes
 from fmrgen.metrics.cautions import cautions, has_masked_gradient, is_at_chance
 from fmrgen.metrics.summary import COMPARED, OWN_COLUMNS, summarise, summarise_classes
@@ -45,8 +45,6 @@ def summarise_evaluation(
 ) -> EvaluationData:
     """Summaries, comparisons and tables; `attack` is the one whose answers are among the predictions, `fixed` what was
     found on fixed sets beside, `failed` are classifiers that could not be measured.
-
-    Raises UserError where a classifier's outputs are in another order.
     """
     results: list[Result] = []
     comparisons: list[Comparison] = []
@@ -123,19 +121,24 @@ def _columns_of(
     return found
 
 
+def check_order(passed: ClassifiedSplit, model: NamedClassifier, answered: Answered) -> None:
+    """Raises UserError where a classifier's outputs are in another order than the labels."""
+    seen = answered.answers.get("original", answered.answers["image"]).prediction
+    labels = passed.rows.columns["label"]
+    if not _order_is_known(passed, model) and outputs_in_another_order(labels, seen, len(passed.labels)):
+        raise UserError(
+            f"classifier {model.name} on {passed.split.name}: its predictions match the labels only if its classes "
+            "are put in another order; list its classes, in the order of its outputs, as class_names of its section"
+            + ("" if passed.split.labels else ", and give the split's label column its names (ClassLabel)")
+        )
+
+
 def _result(
     passed: ClassifiedSplit, model: NamedClassifier, of_model: dict[str, np.ndarray], columns: dict[str, np.ndarray]
 ) -> Result:
     notes: list[str] = []
     split, labels = passed.split, passed.labels
     if not _order_is_known(passed, model):
-        seen = of_model.get("original_prediction", of_model["prediction"])
-        if outputs_in_another_order(of_model["label"], seen, len(labels)):
-            raise UserError(
-                f"classifier {model.name} on {split.name}: its predictions match the labels only if its classes "
-                "are put in another order; list its classes, in the order of its outputs, as class_names of its section"
-                + ("" if split.labels else ", and give the split's label column its names (ClassLabel)")
-            )
         why = "it does not name its classes" if model.class_names is None else "not all of its classes match by name"
         notes.append(f"{why}: its outputs are assumed to be in the order of the labels")
     answered = passed.answered[model.name]

@@ -1,5 +1,6 @@
 """SA, PA, VR, FMR (paper §3.3) and transfer (App. D) of any classifiers on any splits."""
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -10,9 +11,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
-from fmrgen.distributed.launch import Alone, Processes, Sharing, check_same_on_all, errors_of_one_process
+from fmrgen.distributed.launch import (
+    Alone,
+    Processes,
+    Sharing,
+    check_same_on_all,
+    errors_of_one_process,
+    together,
+)
 from fmrgen.engine.attacks import Attack, attack_of_short_form
 from fmrgen.errors import UserError, option
 from fmrgen.evaluation.ask import Asking, ask_of_split
@@ -26,7 +35,7 @@ from fmrgen.evaluation.originals import source_readers
 from fmrgen.evaluation.results import FailedClassifier
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import Answered, ClassifiedSplit, NamedClassifier, SplitRows, check_columns
-from fmrgen.evaluation.summarise import summarise_evaluation
+from fmrgen.evaluation.summarise import check_order, summarise_evaluation
 from fmrgen.jobs.evaluation import Evaluation
 from fmrgen.progress.tqdm_bars import OnRows, image_bars
 from fmrgen.recipe.fixed_sets import FixedSets
@@ -85,7 +94,8 @@ def evaluate(
         batch_size: images that a classifier gets at once.
         shown: about so many rows of each split are kept for a gallery.
         progress: show a bar for each split.
-        on_rows: replaces the bars; called with (split, rows done, rows in all or None), on the first process.
+        on_rows: replaces the bars; called with (split, images done, images in all) as classifiers are asked about them,
+            on the first process; where it has not decoded all of them, with (split (reading), rows done, rows in all).
 
     Returns:
         Figures in percent, predictions by row, and samples.
@@ -117,8 +127,8 @@ def evaluate(
         tell = on_rows if on_rows is not None and processes.is_first else bars
         read = []
         for split in opened:
-            each = (load_named(name, one, device) for name, (one, _) in given.items())
-            passed = _read_split(split, each, processes, Path(folder), shown, batch_size, source, trust)
+            each = [partial(load_named, name, one, device) for name, (one, _) in given.items()]
+            passed = _read_split(split, each, processes, Path(folder), shown, batch_size, source, trust, tell)
             if valid_by is not None:
                 passed.valid_by = valid_by
                 passed.valid = valid_rows(passed.judges, valid_by, passed.rows.columns, split.name)
@@ -159,15 +169,17 @@ def _several(given: Any, what: str) -> Mapping[str, Any] | Sequence[str]:
 
 def _read_split(
     split: OpenedSplit,
-    models: Iterable[LoadedClassifier],
+    models: Iterable[Callable[[], LoadedClassifier]],
     processes: Processes,
     folder: Path,
     shown: int,
     batch_size: int,
     source: str | SourceConfig | None,
     trust: bool,
+    on_rows: OnRows,
 ) -> ClassifiedSplit:
-    """A split with its images decoded, by one process of each machine; `models` are drawn where it names no labels."""
+    """A split with its images decoded, by one process of each machine; `models` load classifiers where it names no
+    labels."""
     labels = labels_of(split, models, first_image(split, processes.device))
     judgements, notes = judgements_of(split)
     rows = SplitRows(split, labels, Sampler(shown, len(labels)), keep_digests=bool(judgements))
@@ -177,9 +189,15 @@ def _read_split(
         return rows.batches_of(np.arange(len(rows.columns["label"])), batch_size, [name])
 
     readers: dict[str, Callable[[], Iterator[Batch]]] = {name: partial(again, name) for name in rows.images}
-    images = {}
+    seen = 0
+
+    def count(more: int) -> None:
+        nonlocal seen
+        seen += more
+        on_rows(f"{split.name} (reading)", seen, split.rows)
+
     with errors_of_one_process():
-        images = decode_once(rows.batches(batch_size), readers, folder, processes.device) if decodes else {}
+        images = decode_once(rows.batches(batch_size), readers, folder, processes.device, count) if decodes else {}
     images = _shared(images, readers, processes)
     rows.take(processes.of_first_here(rows.collected))
     passed = ClassifiedSplit(split, labels, rows, images, notes=notes)
@@ -198,9 +216,22 @@ def _read_split(
 def _shared(
     images: dict[str, ImageSet], readers: Mapping[str, Callable[[], Iterator[Batch]]], processes: Processes
 ) -> dict[str, ImageSet]:
-    """What one process of each machine has decoded, on all of it."""
+    """What one process of each machine has decoded, on all of it. The files go at once: they last as long as they are
+    mapped, and a kill leaves none."""
     bare = {name: replace(one, read=None) for name, one in images.items()}
-    return {name: replace(one, read=readers[name]) for name, one in processes.of_first_here(bare).items()}
+    opened = {name: replace(one.opened(), read=readers[name]) for name, one in processes.of_first_here(bare).items()}
+    processes.gather(None)
+    for one in images.values():
+        if one.path is not None:
+            one.path.unlink()
+    return opened
+
+
+def _loaded(name: str, given: AnyClassifier, device: torch.device, group: str | None) -> LoadedClassifier:
+    try:
+        return load_named(name, given, device, group)
+    except (torch.OutOfMemoryError, MemoryError):
+        raise UserError(f"classifier {name}: memory is too small for it") from None
 
 
 @dataclass(frozen=True)
@@ -233,6 +264,7 @@ class _Job:
         self.processes, self.attack, self.batch_size, self.store = processes, attack, batch_size, store
         self.shares_models = len(given) >= processes.size
         self.sharing: Sharing = Alone() if self.shares_models else processes
+        check_same_on_all(processes.gather({"classifiers": list(given)}))
         self.own = list(given)[processes.rank :: processes.size] if self.shares_models else list(given)
         self._done: Counter[str] = Counter()
 
@@ -247,11 +279,12 @@ class _Job:
             try:
                 with errors_of_one_process() if self.shares_models else nullcontext():
                     asked[name] = self._ask(name)
-            except (UserError, torch.OutOfMemoryError, MemoryError) as error:
-                why = error if isinstance(error, UserError) else UserError(f"classifier {name}: memory is too small")
-                if strict or not self.shares_models or len(self.given) == 1:
-                    raise why from None
-                failed[name] = str(why)
+            except UserError as error:
+                if strict or len(self.given) == 1:
+                    raise
+                failed[name] = str(error)
+            if name in failed:  # whose frames held its network
+                gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         if self.shares_models:
@@ -271,26 +304,34 @@ class _Job:
 
     def _ask(self, name: str) -> _Asked:
         given, group = self.given[name]
-        model = load_named(name, given, self.processes.device, group)
+        model = together(self.sharing, lambda: _loaded(name, given, self.processes.device, group))
         what = f"classifier {name}"
         check_same_on_all(self.sharing.gather({f"weights of {what}": model.named.weights_sha256}))
-        answered = [ask_of_split(model, passed, self._asking(passed)) for passed in self.read]
+        pending: list[tuple[str, pa.Table, dict[str, Any]]] = []
+        answered = []
+        for passed in self.read:
+            answered.append(ask_of_split(model, passed, self._asking(passed, pending)))
+            check_order(passed, model.named, answered[-1])
         beside = classify_fixed_sets(
             model, self.fixed, self.sharing, self.processes.device, self.batch_size, self._count
         )
         check_same_weights(what, model.module, model.named.weights_sha256)
+        for key, table, about in pending:
+            self.store.put(key, table, about)
         return _Asked(model.named, answered, beside)
 
-    def _asking(self, passed: ClassifiedSplit) -> Asking:
+    def _asking(self, passed: ClassifiedSplit, pending: list[tuple[str, pa.Table, dict[str, Any]]]) -> Asking:
         images = sum(len(one.numbers) for one in passed.images.values())
         images += len(passed.images["original"].numbers) if self.attack is not None else 0
         return Asking(
             self.store,
+            self.shares_models or self.processes.is_first_here,
             self.sharing,
             self.processes.device,
             self.batch_size,
             self.attack,
             lambda more: self._count(passed.split.name, more, images),
+            pending,
         )
 
     def _count(self, what: str, more: int, images: int) -> None:

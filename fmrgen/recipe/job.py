@@ -271,12 +271,28 @@ def load_classifiers(
 
 def _parse_trainings(text: str) -> tuple[str, ComponentConfig | list[ComponentConfig]]:
     name, reference = _name_and_reference(text)
-    each = re.findall(r"(?:[^,{]|\{[^}]*\})+", reference)
+    each = _outside_braces(reference)
     if len(each) < 2 or reference.startswith(("http:", "https:")) or Path(reference).exists():
         return parse_classifier(text)
     if name is None:
         raise UserError(f"classifier {text}: several trainings need a name, NAME={text}")
     return name, [parse_classifier(one)[1] for one in each]
+
+
+def _outside_braces(text: str) -> list[str]:
+    """The parts of a text between commas, but for those within braces or quotes."""
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'" and depth:
+            quote = letter
+        depth += 0 if quote else (letter == "{") - (letter == "}")
+        if letter == "," and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part for part in parts if part]
 
 
 def _name_and_reference(text: str) -> tuple[str | None, str]:

@@ -49,7 +49,8 @@ def _of_file(path: Path, network: str | None) -> str:
     if network is None:
         cure = option("as", "target, in a section of kind module")
         raise UserError(f"{path}: is a file of weights; say which network they are of ({cure}), as package.module:Name")
-    return f"{path.stem}={{kind: module, target: {network!r}, checkpoint: {str(path)!r}}}"
+    name = re.sub(r"[^\w.-]+", "-", path.stem)
+    return f"{name}={json.dumps({'kind': 'module', 'target': network, 'checkpoint': str(path)})}"
 
 
 def classifiers_of_file(path: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """What classifiers said of images before: kept by their weights, their settings and the images' own pixels."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -14,7 +15,10 @@ import pyarrow.parquet as pq
 from fmrgen.errors import UserError
 from fmrgen.files import cache_folder, write_atomically
 
-_ABOUT = b"fmrgen"  # key of a file's metadata
+_ABOUT = b"fmrgen.answers"  # key of a file's metadata
+_ENDING = ".answers.parquet"
+_KNOWN = ("classifier", "split", "images", "rows")
+_log = logging.getLogger(__name__)
 _LARGEST = 4 << 30  # bytes of all files together
 
 
@@ -36,11 +40,12 @@ class PredictionStore:
     answers. A file is there whole or not at all; what can't be read is as good as not there.
 
     Args:
-        folder: by default `predictions` in fmrgen's cache. Above 4 GiB the files that were not asked for longest go.
+        folder: by default `predictions` in fmrgen's cache, where above 4 GiB the files that were not asked for longest
+            go; another one is not limited.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or cache_folder() / "predictions"
+        self.folder, self._is_limited = folder or cache_folder() / "predictions", folder is None
 
     def get(self, key: str) -> tuple[pa.Table, dict[str, Any]] | None:
         """The table under a key and what is known about it; None where there is none."""
@@ -55,17 +60,22 @@ class PredictionStore:
         return table, about
 
     def put(self, key: str, table: pa.Table, about: Mapping[str, Any]) -> None:
-        """Keeps a table. Raises UserError where the folder can't be written."""
+        """Keeps a table; where the folder can't be written, a note says so."""
         sink = pa.BufferOutputStream()
         pq.write_table(table.replace_schema_metadata({_ABOUT: json.dumps(about)}), sink, compression="zstd")
-        write_atomically(self._path(key), sink.getvalue(), durable=False)
-        self._forget_oldest()
+        try:
+            write_atomically(self._path(key), sink.getvalue(), durable=False)
+        except UserError as error:
+            _log.warning("%s; answers are not kept", error)
+        if self._is_limited:
+            self._forget_oldest()
 
     def entries(self) -> Iterator[StoredPredictions]:
         """All files, those asked for last first."""
         for path in sorted(self._files(), key=_last_asked, reverse=True):
             with suppress(OSError, pa.ArrowException, KeyError, TypeError, ValueError):
-                yield StoredPredictions(path, json.loads(pq.read_schema(path).metadata[_ABOUT]))
+                about = json.loads(pq.read_schema(path).metadata[_ABOUT])
+                yield StoredPredictions(path, {name: about[name] for name in _KNOWN})
 
     def remove(self, entry: StoredPredictions) -> None:
         """Raises UserError where it can't be removed."""
@@ -83,10 +93,10 @@ class PredictionStore:
                     path.unlink()
 
     def _path(self, key: str) -> Path:
-        return self.folder / f"{key}.parquet"
+        return self.folder / f"{key}{_ENDING}"
 
     def _files(self) -> list[Path]:
-        return list(self.folder.glob("*.parquet"))
+        return list(self.folder.glob(f"*{_ENDING}"))
 
 
 def _last_asked(path: Path) -> float:

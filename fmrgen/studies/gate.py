@@ -75,7 +75,7 @@ def gate(
     opened = open_split(split, download=True)
     check_columns(opened)
     image = first_image(opened, device)
-    labels = labels_of(opened, models, image)
+    labels = labels_of(opened, [lambda: models[0], lambda: models[1]], image)
     answering = {model.named.name: answering_in(labels, model, image, opened.name) for model in models}
     rows = SplitRows(opened, labels, Sampler(1, len(labels)))
     columns = rows.pass_over(["label", "valid"])

@@ -24,10 +24,19 @@ def test_a_pattern_of_timm_is_all_pretrained_weights_of_such_names():
 def test_files_of_weights_are_of_the_network_that_is_named(tmp_path, monkeypatch):
     for step in (10, 20):
         torch.save(SmallNet().state_dict(), tmp_path / f"step{step}.pt")
+    odd = ("epoch=9-step=100.ckpt", "a b,c.ckpt", "it's.ckpt")
+    for name in odd:
+        torch.save(SmallNet().state_dict(), tmp_path / name)
     monkeypatch.chdir(tmp_path)
     found = load_classifiers(["*.pt"], TARGET)
     assert list(found) == ["step10", "step20"]
     assert (found["step10"].kind, found["step10"].target, found["step10"].checkpoint) == ("module", TARGET, "step10.pt")
+    named = load_classifiers(["*.ckpt"], TARGET)
+    assert {name: section.checkpoint for name, section in named.items()} == {
+        "epoch-9-step-100": odd[0],
+        "a-b-c": odd[1],
+        "it-s": odd[2],
+    }
     assert load_classifiers(["step20.pt"], TARGET)["step20"] == found["step20"]
     with pytest.raises(UserError, match=r"step10.pt: is a file of weights; say which network they are of"):
         load_classifiers(["*.pt"])
@@ -37,7 +46,8 @@ def test_files_of_weights_are_of_the_network_that_is_named(tmp_path, monkeypatch
 
 def test_a_file_names_classifiers(tmp_path):
     (tmp_path / "models.yaml").write_text(
-        "lenet: asset:mnist/lenet\n18: microsoft/resnet-18\nsmall: {kind: module, target: 'outside_components:SmallNet'}\n"
+        "lenet: asset:mnist/lenet\n18: microsoft/resnet-18\nsmall: {kind: module, target: 'outside_components:SmallNet', "
+        "args: {width: 8}}\n"
     )
     found = load_classifiers(["timm:resnet18"], listed=tmp_path / "models.yaml")
     assert {name: section.kind for name, section in found.items()} == {
