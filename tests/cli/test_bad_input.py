@@ -255,6 +255,8 @@ CASES = [
     ([*GENERATE, "perturb.min_probability=1"], "r.yaml: perturb: min_probability must be from 0 to less than 1, not 1"),
     (["recipes", "more"], "more: no such file, and not a shipped recipe"),
     (["doctor", "here", "there"], "Got unexpected extra argument"),
+    (["store", "rm"], "store rm: name the classifiers; '*' removes all"),
+    (["store", "keep"], "'keep' is not one of 'ls', 'rm'"),
     (["evaluate", "out", "-c", "timn:resnet50"], "timn:resnet50 can't be imported: No module named 'timn'; did you mean timm:resnet50?"),
 ]  # fmt: skip
 
