@@ -170,6 +170,7 @@ def test_images_that_fit_nowhere_are_decoded_anew(finished_split, tmp_path, monk
     assert answers(kept) == answers(anew)
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_loses_the_classifier_at_work_at_most(finished_split, tmp_path):
     slow = "slow={kind: module, target: 'slow_networks:Slow'}"
     (tmp_path / "slow_networks.py").write_text(
@@ -195,7 +196,7 @@ def test_a_killed_evaluation_loses_the_classifier_at_work_at_most(finished_split
     assert len(list((tmp_path / "kept").glob("*.answers.parquet"))) == 4
 
 
-@pytest.mark.parametrize("models", [1, 3])
+@pytest.mark.parametrize("models", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_two_processes_share_classifiers_or_their_batches(finished_split, tmp_path, models):
     chosen = [
         "asset:mnist/lenet",
