@@ -196,7 +196,8 @@ def test_a_killed_evaluation_loses_the_classifier_at_work_at_most(finished_split
     assert len(list((tmp_path / "kept").glob("*.answers.parquet"))) == 4
 
 
-@pytest.mark.parametrize("models", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("models", [1, 3])
 def test_two_processes_share_classifiers_or_their_batches(finished_split, tmp_path, models):
     chosen = [
         "asset:mnist/lenet",
