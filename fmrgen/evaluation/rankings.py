@@ -9,7 +9,7 @@ import numpy as np
 from fmrgen.metrics.intervals import RESAMPLES, Estimate, Resampled, apart_by, has_no_width, in_percent_of, most_unseen
 from fmrgen.metrics.summary import Summary
 
-_ALL_PAIRS = 40  # classifiers
+_ALL_PAIRS = 24  # classifiers
 
 
 @dataclass(frozen=True)

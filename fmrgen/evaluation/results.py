@@ -106,7 +106,7 @@ class Result:
 @dataclass(frozen=True)
 class Comparison:
     """The classifiers on one split: ranked by `measure`, FMR or where there are no originals PA, and each pair, or
-    where there are more than forty each two neighbours.
+    where there are more than 24 each two neighbours.
 
     The split's own classifier is not ranked: its images were made to fool it, and not the others. Nor is one at chance.
     """
