@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fmrgen.cli.options import (
+    CLASSIFIER,
     BatchSizeOption,
     JsonOption,
     PlotsOption,
@@ -17,7 +18,6 @@ from fmrgen.cli.options import (
 )
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
-from fmrgen.recipe.classifier_forms import WRITTEN
 
 if TYPE_CHECKING:
     from fmrgen.config import ComponentConfig
@@ -26,15 +26,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     context: typer.Context,
-    classifiers: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--classifier",
-            "-c",
-            metavar="[NAME=]C",
-            help=f"{WRITTEN}. Or a pattern: 'timm:resnet*', 'trained/*', 'steps/*.pt' with --as. Repeat for more.",
-        ),
-    ] = None,
+    classifiers: Annotated[list[str] | None, CLASSIFIER] = None,
     splits: Annotated[
         list[str] | None,
         typer.Argument(metavar="SPLIT...", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], or a parquet file."),
@@ -92,7 +84,7 @@ def evaluate(
     ] = None,
     network: Annotated[
         str | None,
-        typer.Option("--as", metavar="MODULE:NAME", help="The network that files of weights given as -c are of."),
+        typer.Option("--as", metavar="MODULE:NAME", help="Network of the weights that -c names, as 'steps/*.pt'."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the classifiers and their sizes, and measure nothing.")

@@ -61,15 +61,13 @@ OutputOption = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", hel
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="section.key=value", help="Changes to the recipe; values are YAML.")
 ]
-ClassifierOption = Annotated[
-    list[str],
-    typer.Option(
-        "--classifier",
-        "-c",
-        metavar="[NAME=]C",
-        help=f"{WRITTEN}. Repeat for more.",
-    ),
-]
+CLASSIFIER = typer.Option(
+    "--classifier",
+    "-c",
+    metavar="[NAME=]C",
+    help=f"{WRITTEN}; or a pattern, 'timm:resnet*' or 'trained/*'. Repeat for more.",
+)
+ClassifierOption = Annotated[list[str], CLASSIFIER]
 BatchSizeOption = Annotated[
     int, typer.Option("--batch-size", metavar="N", min=1, max=65_536, help="Images per forward pass.")
 ]

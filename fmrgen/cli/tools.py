@@ -32,7 +32,7 @@ def store(
     found = [entry for entry in kept.entries() if any(fnmatch(str(entry.about["classifier"]), one) for one in wanted)]
     for entry in found if action == "rm" else ():
         kept.remove(entry)
-    about = [{key: entry.about[key] for key in ("classifier", "split", "images", "rows")} for entry in found]
+    about = [dict(entry.about) for entry in found]
     if as_json:
         display.print_json(about)
         return

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from fmrgen.errors import unknown_message
 
+WITHOUT_GRADIENT = ("random", "nes")  # update rules
 _MOST_STEPS = 1_000_000
 _MOST_SLOTS = 65_536
 _MOST_QUERIES = 10_000
@@ -102,7 +103,7 @@ class PerturbOptions:
     @property
     def is_guided(self) -> bool:
         """Whether the first step is along the gradient, and nothing else."""
-        return self.update not in ("random", "nes") and not self.start_noise
+        return self.update not in WITHOUT_GRADIENT and not self.start_noise
 
     @property
     def can_be_controlled(self) -> bool:

@@ -17,7 +17,7 @@ from fmrgen.engine.interfaces import Generator, Latents, Oracle, Originals
 from fmrgen.engine.models import Models, row_seed
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.slots import Rows, Slots, new_rows
-from fmrgen.engine.updates import UPDATES, Random, Update
+from fmrgen.engine.updates import UPDATES, Random, Update, normal
 from fmrgen.records import Example, Perturbed
 
 # From images [B, 3, H, W], labels [B], a seed for each row and what encodes them to their latents.
@@ -132,13 +132,10 @@ def _encoded(
         if any(controlled):
             rows |= Random(options).memory(latents.free, update_seeds)
         if options.start_noise:
-            noise = [_noise(latents.free[0], row_seed(options.seed, example_id, "start")) for example_id in ids]
-            rows["start_noise"] = options.start_noise * torch.stack(noise)
+            start_seeds = [row_seed(options.seed, example_id, "start") for example_id in ids]
+            noise = torch.stack([normal(latents.free.shape[1:], seed) for seed in start_seeds]).to(latents.free)
+            rows["start_noise"] = options.start_noise * noise
         yield {name: values[: len(batch)] for name, values in rows.items()}
-
-
-def _noise(like: Tensor, seed: int) -> Tensor:
-    return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)).to(like)
 
 
 def _fastest_slots(models: Models, rows: Rows, most: int | None) -> int:

@@ -122,7 +122,7 @@ class Nes(Update):
             return direction
         pairs, free = self.options.queries // 2, memory["free"][rows].unsqueeze(1)
         steps = zip(memory["nes_seed"][rows].tolist(), memory["nes_steps"][rows].tolist(), strict=True)
-        aside = torch.stack([_normal([pairs, *free.shape[2:]], (seed + step) % 2**63) for seed, step in steps]).to(free)
+        aside = torch.stack([normal([pairs, *free.shape[2:]], (seed + step) % 2**63) for seed, step in steps]).to(free)
         away = self._radius * self.options.step_size * aside
         places = torch.cat([free + away, free - away], 1)
         ahead, behind = ask(places.flatten(0, 1), rows.repeat_interleave(2 * pairs)).view(-1, 2, pairs).unbind(1)
@@ -134,7 +134,8 @@ class Nes(Update):
         return direction
 
 
-def _normal(shape: Sequence[int], seed: int) -> Tensor:
+def normal(shape: Sequence[int], seed: int) -> Tensor:
+    """Standard normal numbers of a seed, the same on every device."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 

@@ -16,7 +16,6 @@ from fmrgen.classifiers.base import has_weights, left_out_note
 from fmrgen.distributed.launch import Sharing, together
 from fmrgen.engine.attacks import Attack
 from fmrgen.engine.images import as_float32, to_batch
-from fmrgen.errors import UserError
 from fmrgen.evaluation.attacked import Attacked
 from fmrgen.evaluation.classify import Answers, KeptAnswers, classify
 from fmrgen.evaluation.images import ImageSet
@@ -24,6 +23,8 @@ from fmrgen.evaluation.models import LoadedClassifier, answering_in
 from fmrgen.evaluation.stream import Answered, ClassifiedSplit
 from fmrgen.files import fingerprint
 from fmrgen.storage.predictions import PredictionStore
+
+_Logits = list[float | None] | None
 
 _VERSION = 1  # of what a key is made of
 _LIBRARIES = tuple(version(name) for name in ("torch", "torchvision", "timm", "transformers"))
@@ -63,15 +64,13 @@ def ask_of_split(model: LoadedClassifier, passed: ClassifiedSplit, asking: Askin
     answering = together(asking.sharing, lambda: answering_in(passed.labels, model, first, passed.split.name))
     answers, notes = {}, []
     for name, images in passed.images.items():
-        refused = next(filter(None, asking.sharing.gather(_refuses(answering, images, asking.device))), None)
-        if name == "native" and refused is not None:
-            height, width, _ = images.first.shape
-            notes.append(f"SA native is not available, it takes no images of {height}×{width} pixels ({refused})")
-        elif refused is not None:
-            size = "×".join(map(str, images.first.shape[:2]))
-            raise UserError(f"classifier {model.named.name}: fails on a {name} of {size} pixels: {refused}")
-        else:
-            answers[name] = _ask(model, answering, images, passed, None, asking)
+        if name == "native":
+            refusals = asking.sharing.gather(_refusal(answering, images, asking.device))
+            if (refusal := next(filter(None, refusals), None)) is not None:
+                height, width, _ = images.first.shape
+                notes.append(f"SA native is not available, it takes no images of {height}×{width} pixels ({refusal})")
+                continue
+        answers[name] = _ask(model, answering, images, passed, None, asking)
     if asking.attack is not None:
         answers["attacked"] = _ask(model, answering, passed.images["original"], passed, asking.attack, asking)
     truth = passed.rows.columns["label"]
@@ -92,13 +91,14 @@ def _ask(
 ) -> Answers:
     """The stored answers to images, where the classifier still says the same of what it is tried on; else new ones."""
     truth = passed.rows.columns["label"]
-    key, probe = None, _probe(answering, images, asking.device)
+    key, probe = None, list[_Logits]()
     # Without weights nobody knows what it will say tomorrow, and what an attack finds depends on its gradient too.
     if model.named.weights_sha256 is not None and attack is None:
         section = None if model.named.section is None else model.named.section.model_dump(mode="json")
         settings = [model.named.weights_sha256, model.settings_sha256, section, asdict(passed.labels), _LIBRARIES]
         of_images = [images.sha256, hashlib.sha256(np.ascontiguousarray(truth).data).hexdigest()]
         key = fingerprint([settings, of_images, _VERSION, asking.batch_size, asking.device.type])
+        probe = _probe(answering, images, asking.device)
         stored = _unpacked(asking.store.get(key), probe, len(truth))
         everyone_knows = all(asking.sharing.gather(stored is not None))  # machines may have stores of their own
         if stored is not None and everyone_knows:
@@ -129,7 +129,7 @@ def _ask(
 
 
 @torch.inference_mode()
-def _refuses(answering: nn.Module, images: ImageSet, device: torch.device) -> str | None:
+def _refusal(answering: nn.Module, images: ImageSet, device: torch.device) -> str | None:
     """What a classifier throws at the first of the images; None where it takes it."""
     try:
         answering(to_batch(images.first[None], device))
@@ -139,13 +139,13 @@ def _refuses(answering: nn.Module, images: ImageSet, device: torch.device) -> st
 
 
 @torch.inference_mode()
-def _probe(answering: nn.Module, images: ImageSet, device: torch.device) -> list[list[float | None] | None]:
+def _probe(answering: nn.Module, images: ImageSet, device: torch.device) -> list[_Logits]:
     """The logits of the first image and of noise, at its size and at another one: they show what a key may not know, as
     a mean in a function. None stands for what is not finite, and for a size that the classifier does not take."""
     first = to_batch(images.first[None], device)
     shape = [*first.shape[:2], first.shape[2] + _ODD[0], first.shape[3] + _ODD[1]]
     noise = [torch.rand(of, generator=torch.Generator().manual_seed(0)).to(first) for of in (first.shape, shape)]
-    found: list[list[float | None] | None] = []
+    found: list[_Logits] = []
     for image in (first, *noise):
         try:
             logits = as_float32(answering(image))[0].tolist()
@@ -156,9 +156,7 @@ def _probe(answering: nn.Module, images: ImageSet, device: torch.device) -> list
     return found
 
 
-def _unpacked(
-    found: tuple[pa.Table, dict[str, Any]] | None, probe: list[list[float | None] | None], rows: int
-) -> Answers | None:
+def _unpacked(found: tuple[pa.Table, dict[str, Any]] | None, probe: list[_Logits], rows: int) -> Answers | None:
     """Stored answers; None where there are none, they are no answers, or the classifier said something else then."""
     names = [column.name for column in fields(Answers)]
     if found is None or found[0].column_names != names or len(found[0]) != rows:
@@ -173,7 +171,7 @@ def _unpacked(
         return None
 
 
-def _says_the_same(before: Any, now: list[list[float | None] | None]) -> bool:
+def _says_the_same(before: Any, now: list[_Logits]) -> bool:
     """Whether two probes agree, but for rounding."""
     if len(before) != len(now):
         return False

@@ -26,8 +26,7 @@ class ImageSet:
         name: what they are called in the batches.
         numbers: of the rows that they are of, [N], as they come.
         sha256: of these, and of their pixels and sizes.
-        shape: of all of them decoded, [N, H, W, 3], where they lie in `path`.
-        path: the file of the decoded pixels; None where they are of several sizes, or too many.
+        path: the file of the decoded pixels, [N, H, W, 3]; None where they are of several sizes, or too many.
         first: the first of them, [H, W, 3].
         read: draws batches of them that are still to be decoded.
         pixels: the file's content, once it is `opened`.
@@ -36,7 +35,6 @@ class ImageSet:
     name: str
     numbers: np.ndarray
     sha256: str
-    shape: tuple[int, ...]
     path: Path | None
     first: Pixels
     read: Callable[[], Iterator[Batch]] | None = None
@@ -46,7 +44,8 @@ class ImageSet:
         """The set with its file mapped, which may then be deleted."""
         if self.path is None:
             return self
-        return replace(self, pixels=np.memmap(self.path, np.uint8, "r", shape=self.shape))
+        shape = (len(self.numbers), *self.first.shape)
+        return replace(self, pixels=np.memmap(self.path, np.uint8, "r", shape=shape))
 
     def batches(self, size: int) -> Iterator[Batch]:
         """The images in batches of `size`, or where they are decoded anew of the size in which they were read."""
@@ -112,10 +111,7 @@ class _Kept:
             except OSError:
                 self.give_up()
         path = self.path if self.path.exists() else None
-        numbers = np.array(self.numbers)
-        return ImageSet(
-            name, numbers, self.digest.hexdigest(), (len(numbers), *self.first.shape), path, self.first, read
-        )
+        return ImageSet(name, np.array(self.numbers), self.digest.hexdigest(), path, self.first, read)
 
 
 def decode_once(
@@ -130,7 +126,7 @@ def decode_once(
     Args:
         batches: drawn once.
         readers: draw batches of the images of a name again, for those that don't fit.
-        folder: where the files go; they share half of what is free there.
+        folder: where the files go, each called as its images are; they share half of what is free there.
         device: of the classifiers to come, which says how many threads decode.
         on_rows: called with a number of rows as they go by.
 
@@ -146,7 +142,7 @@ def decode_once(
         assert decoded is not None
         for name, images in decoded.result().items():
             if name not in kept:
-                kept[name] = _Kept(folder / f"{len(list(folder.iterdir()))}-{name}", room)
+                kept[name] = _Kept(folder / name, room)
             for number, image in zip(rows.tolist(), images, strict=True):
                 kept[name].add(number, image if isinstance(image, np.ndarray) else image())
         on_rows(len(rows))

@@ -71,8 +71,8 @@ def evaluate(
 ) -> Evaluation:
     """Every classifier on every split, with 95 % intervals (paper §3.3, App. D).
 
-    Runs on every process of `accelerate launch` and shares the batches out; the result is the same whatever their
-    number, and on each of them.
+    Runs on every process of `accelerate launch`; they share the classifiers out, or where these are fewer the batches
+    of each. The result is the same whatever their number, and on each of them.
 
     Args:
         splits: references (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`), parquet files, or opened datasets with columns
@@ -94,8 +94,8 @@ def evaluate(
         batch_size: images that a classifier gets at once.
         shown: about so many rows of each split are kept for a gallery.
         progress: show a bar for each split.
-        on_rows: replaces the bars; called with (split, images done, images in all) as classifiers are asked about them,
-            on the first process; where it has not decoded all of them, with (split (reading), rows done, rows in all).
+        on_rows: replaces the bars; called on the first process with (`SPLIT (reading)`, rows done, rows in all or None)
+            as a split is decoded, and with (split, images done, images in all) as its classifiers are asked.
 
     Returns:
         Figures in percent, predictions by row, and samples.
@@ -290,13 +290,13 @@ class _Job:
         if self.shares_models:
             bare = {name: replace(one, named=replace(one.named, section=None)) for name, one in asked.items()}
             shares = self.processes.gather((bare, failed))
-            together = {name: one for of_process, _ in shares for name, one in of_process.items()}
+            of_all = {name: one for of_process, _ in shares for name, one in of_process.items()}
             failed = {name: why for _, of_process in shares for name, why in of_process.items()}
-            sections = {name: section_of(name, self.given[name][0]) for name in together}
+            sections = {name: section_of(name, self.given[name][0]) for name in of_all}
             asked = {
-                name: replace(together[name], named=replace(together[name].named, section=sections[name]))
+                name: replace(of_all[name], named=replace(of_all[name].named, section=sections[name]))
                 for name in self.given
-                if name in together
+                if name in of_all
             }
         if not asked:
             raise UserError(next(iter(failed.values())))

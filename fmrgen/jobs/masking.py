@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fmrgen.engine.images import as_float32
 from fmrgen.engine.objectives import OBJECTIVES
-from fmrgen.engine.options import PerturbOptions
+from fmrgen.engine.options import WITHOUT_GRADIENT, PerturbOptions
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, option
 from fmrgen.metrics.cautions import masking_caution
@@ -59,7 +59,7 @@ def search(
 
     Raises UserError where the options follow no gradient anyway.
     """
-    if options.update in ("random", "nes"):
+    if options.update in WITHOUT_GRADIENT:
         raise UserError(
             f"perturb.update is {options.update}, which follows no gradient: leave out {option('masking', 'masking')}"
         )

@@ -161,6 +161,7 @@ class Rows:
         fell = self._values["rejected_prediction"][stood] != self.label[stood]
         return ratio_of_rates(int(fell.sum()), int(stood.sum()), falls, at_risk)
 
+    @cached_property
     def top5(self) -> tuple[Estimate | None, Estimate | None, Estimate | None]:
         """SA, PA and FMR, an answer counted as right where the label is among the five likeliest classes."""
         perturbed, original = self._values.get("in_top5"), self._values.get("original_in_top5")

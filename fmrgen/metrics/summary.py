@@ -218,21 +218,21 @@ class Summary:
         "SA top-5",
         "SA, the label among the five likeliest",
         "share of originals whose label is among the five likeliest classes",
-        lambda rows: rows.top5()[0],
+        lambda rows: rows.top5[0],
         group="confidence",
     )
     top5_perturbed_accuracy: Estimate | None = _metric(
         "PA top-5",
         "PA, the label among the five likeliest",
         "the same of the perturbed images of valid rows",
-        lambda rows: rows.top5()[1],
+        lambda rows: rows.top5[1],
         group="confidence",
     )
     top5_fmr: Estimate | None = _metric(
         "FMR top-5",
         "FMR, the label among the five likeliest",
         "PA top-5 / SA top-5 × 100",
-        lambda rows: rows.top5()[2],
+        lambda rows: rows.top5[2],
         group="confidence",
     )
     calibration_error: Estimate | None = _metric(

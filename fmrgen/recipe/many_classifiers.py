@@ -38,7 +38,7 @@ def expanded(text: str, network: str | None = None) -> list[str]:
         return [f"timm:{name}" for name in names]
     if prefix in FORMS:
         return [text]
-    if not (_WILD.search(text) and not Path(text).exists()):
+    if Path(text).exists() or not _WILD.search(text):
         return [_of_file(Path(text), network)] if network is not None and Path(text).is_file() else [text]
     if not (paths := sorted(glob.glob(text, recursive=True))):
         raise UserError(f"{text}: no file or folder has such a name")

@@ -144,13 +144,13 @@ def _families(every: list[tuple[EvaluatedSplit, list[Result]]]) -> Plot:
     counted = Counter(_family(result.classifier) for _, results in splits for result in results)
     colours = dict(zip((name for name, _ in counted.most_common(len(_FAMILIES))), _FAMILIES, strict=False))
     for axes, (split, results) in zip(panels, splits, strict=True):
-        for family in [*colours, None]:
-            members = [r for r in results if colours.get(_family(r.classifier)) == colours.get(family or "")]
+        for family, colour in [*colours.items(), ("others", None)]:
+            members = [r for r in results if colours.get(_family(r.classifier)) == colour]
             points = [(r.total.standard_accuracy, r.total.perturbed_accuracy) for r in members]
             places = [(one.value, other.value) for one, other in points if one and other]
             if places:
                 x, y = zip(*places, strict=True)
-                axes.scatter(x, y, s=16, color=colours.get(family or "", "#a9b1b8"), label=family or "others")
+                axes.scatter(x, y, s=16, color=colour or "#a9b1b8", label=family)
         axes.axline((50, 50), slope=1, color=INK, linewidth=0.7, linestyle=(0, (4, 3)))
         axes.set_title(short[split.name])
         axes.set_ylabel("PA, %")

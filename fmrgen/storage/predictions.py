@@ -29,11 +29,6 @@ class StoredPredictions:
     path: Path
     about: Mapping[str, Any]
 
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return self.path.stat().st_size
-
 
 class PredictionStore:
     """A folder of parquet files, one for each classifier and set of images, named by a key of all that decides the

@@ -92,9 +92,10 @@ def test_each_rule_and_objective_that_can_be_asked_for_is_there():
     from typing import get_args, get_type_hints
 
     from fmrgen.engine.objectives import OBJECTIVES
-    from fmrgen.engine.options import PerturbOptions
+    from fmrgen.engine.options import WITHOUT_GRADIENT, PerturbOptions
     from fmrgen.engine.updates import UPDATES
 
     hints = get_type_hints(PerturbOptions)
     assert set(get_args(hints["update"])) == set(UPDATES)
+    assert set(WITHOUT_GRADIENT) == {name for name, rule in UPDATES.items() if not rule.needs_gradient}
     assert set(get_args(hints["objective"])) == set(OBJECTIVES)
