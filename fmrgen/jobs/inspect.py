@@ -15,7 +15,7 @@ from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
 from fmrgen.jobs.batch import summarise_rows
-from fmrgen.jobs.masking import Search, gradient_warnings, search, slopes
+from fmrgen.jobs.masking import Search, check_follows_a_gradient, gradient_warnings, search, slopes
 from fmrgen.jobs.quality import Cost, Distance, Plain, Spectrum, lpips, rfid
 from fmrgen.jobs.self_check import first_answers, kinship_caution, likeness_caution
 from fmrgen.metrics.summary import Summary
@@ -130,6 +130,8 @@ def inspect(
     Raises:
         UserError: a component can't be built, or no image can be read.
     """
+    if masking:
+        check_follows_a_gradient(recipe.perturb)
     device = start_process()
     components = recipe.build(device)
     raw, examples = _evenly(components, images)

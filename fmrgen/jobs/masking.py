@@ -48,6 +48,14 @@ class Search:
         return less is not None and less.low is not None and less.low > 0
 
 
+def check_follows_a_gradient(options: PerturbOptions) -> None:
+    """Raises UserError for options under which there is none to compare a search with."""
+    if options.update in WITHOUT_GRADIENT:
+        raise UserError(
+            f"perturb.update is {options.update}, which follows no gradient: leave out {option('masking', 'masking')}"
+        )
+
+
 def search(
     components: Components,
     examples: Sequence[Example],
@@ -55,14 +63,7 @@ def search(
     options: PerturbOptions,
     device: torch.device,
 ) -> Search:
-    """Perturbs examples without gradients, and compares with the `guided` rows of the same.
-
-    Raises UserError where the options follow no gradient anyway.
-    """
-    if options.update in WITHOUT_GRADIENT:
-        raise UserError(
-            f"perturb.update is {options.update}, which follows no gradient: leave out {option('masking', 'masking')}"
-        )
+    """Perturbs examples without gradients, and compares with the `guided` rows of the same."""
     _, classifier, generator, oracle = components
     without = replace(options, update="nes", control=0)
     plain = [replace(example, controlled=False) for example in examples]

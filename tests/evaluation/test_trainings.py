@@ -86,6 +86,7 @@ def test_several_trainings_are_written_with_commas():
         each_training({"a-1": "asset:mnist/lenet", "a": ["asset:mnist/lenet", NET]})
 
 
+@pytest.mark.slow
 def test_compare_tells_of_trainings(tmp_path, capsys):
     gray = "{kind: lenet, checkpoint: 'asset:mnist/lenet/model.safetensors', channels: gray}"
     fused = "{kind: module, target: 'outside_components:LenetWithOracle'}"
