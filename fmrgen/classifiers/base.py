@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fmrgen.classifiers.networks.asked_in_words import AskedInWords
 from fmrgen.engine.images import as_float32
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels, Match, match_classes
@@ -118,8 +119,13 @@ def answer_in_labels(classifier: nn.Module, labels: Labels, image: Tensor, what:
 
     Where the classifier has `class_names`, its outputs are matched to the labels by name; otherwise as many outputs as
     labels are taken to be in their order. `image` [1, 3, H, W] is what it is tried on, `what` names its section in the
-    error. Raises UserError where its outputs fit neither the labels nor the source's classes.
+    error. One that is asked in words, and has none of its own, gets the labels. Raises UserError where its outputs fit
+    neither the labels nor the source's classes.
     """
+    network = classifier.network if isinstance(classifier, Classifier) else None
+    if isinstance(network, AskedInWords) and classifier.class_names is None:
+        network.set_labels(labels)
+        return classifier
     with torch.no_grad():
         outputs = outputs_of_one(classifier(image), what)
     class_names = getattr(classifier, "class_names", None)

@@ -32,9 +32,22 @@ def _of_kind(kind: str) -> Callable[[str], dict[str, Any]]:
     return lambda rest: {"kind": kind, "model": rest}
 
 
-def _of_transformers(rest: str) -> dict[str, Any]:
+def _at_revision(kind: str, rest: str) -> dict[str, Any]:
     repo, _, revision = rest.partition("@")
-    return {"kind": "transformers", "model": repo, "revision": revision or None}
+    return {"kind": kind, "model": repo, "revision": revision or None}
+
+
+def _of_transformers(rest: str) -> dict[str, Any]:
+    return _at_revision("transformers", rest)
+
+
+def _oracle(kind: str) -> ShortForm:
+    return ShortForm(
+        kind,
+        f"{kind}:REPO",
+        lambda rest: {"kind": "oracle", "oracle": _at_revision(kind, rest)},
+        is_harmless=True,
+    )
 
 
 def _endpoint(scheme: str) -> ShortForm:
@@ -56,6 +69,7 @@ FORMS = {
         ShortForm("timm", "timm:NAME", _of_kind("timm"), is_harmless=True),
         ShortForm("zoo", "zoo:NAME", _of_kind("zoo")),
         ShortForm("hf", "hf:REPO", _of_transformers, is_harmless=True),
+        *map(_oracle, ("zero_shot", "clip", "open_clip", "vlm")),
         ShortForm("onnx", "onnx:FILE", _of_kind("onnx"), name=lambda rest: Path(rest).stem),
         _endpoint("https"),
         _endpoint("http"),

@@ -7,7 +7,8 @@ from commands import run
 from stored import rows
 from tiny_models import gemma_tokenizer
 
-from fmrgen import Judgement, Labels, Oracle, UserError
+from fmrgen import Judgement, Labels, Oracle, UserError, load_classifier
+from fmrgen.classifiers.base import answer_in_labels
 from fmrgen.engine.interfaces import NONE
 from fmrgen.oracles.vlm import Config, VlmOracle
 
@@ -177,3 +178,13 @@ def test_it_judges_a_split(tiny, finished_split, tmp_path):
     assert run("judge", tmp_path / "out", "--oracle", f"chat={json.dumps(oracle)}", "--quiet") == 0
     assert (tmp_path / "out/judgements/mnist/lenet/chat.parquet").exists()
     assert len(rows(tmp_path / "out")) == 120
+
+
+def test_it_classifies_by_letters(tiny):
+    """What it is sure of as a judge, it answers as a classifier; `none` is no answer."""
+    oracle = Config(model=str(tiny["llava"]), batch=4).build()
+    oracle.set_labels(Labels(NAMES))
+    classifier = load_classifier(f"vlm:{tiny['llava']}")
+    images = images_of(5)
+    logits = answer_in_labels(classifier, Labels(NAMES), images[:1], "classifier")(images)
+    torch.testing.assert_close(logits.exp(), oracle.judge(images).probabilities, atol=1e-5, rtol=0)

@@ -1,0 +1,60 @@
+"""An oracle as a torch module that classifies."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from fmrgen.engine.interfaces import Oracle
+from fmrgen.errors import UserError
+from fmrgen.labels import Labels
+
+_LEAST_PROBABILITY = 1e-30
+
+
+class AskedInWords(nn.Module):
+    """`forward` takes images [B, 3, H, W] in [0, 1] and returns logits [B, K] over the labels that it was told.
+
+    They are the oracle's own logits, with gradients, or of one that tells none the logarithms of its probabilities.
+    """
+
+    def __init__(self, oracle: Oracle) -> None:
+        super().__init__()
+        self.oracle = oracle
+        self.networks = nn.ModuleList(_networks_in(oracle))
+        self._tells_logits = True
+        self._labels: Labels | None = None
+
+    def set_labels(self, labels: Labels) -> None:
+        """Raises UserError where the oracle can't tell two of them apart."""
+        if labels == self._labels:
+            return
+        try:
+            self.oracle.set_labels(labels)
+        except UserError as error:
+            raise UserError(f"classifier.{error}") from None
+        self._labels = labels
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self._labels is None:
+            raise UserError("classifier: is asked in words and was told none; list them as class_names of its section")
+        if self._tells_logits:
+            try:
+                return self.oracle.logits(images)
+            except UserError:  # it has none, or takes steps that have no gradient
+                self._tells_logits = False
+        with torch.no_grad():
+            probabilities = self.oracle.judge((images * 255).round() / 255).probabilities
+        return probabilities.clamp(min=_LEAST_PROBABILITY).log()
+
+
+def _networks_in(held: object) -> Iterator[nn.Module]:
+    """The modules in an oracle, and in those that it holds."""
+    if isinstance(held, nn.Module):
+        yield held
+    elif isinstance(held, Oracle):
+        for value in vars(held).values():
+            yield from _networks_in(value)
+    elif isinstance(held, list | tuple):
+        for value in held:
+            yield from _networks_in(value)

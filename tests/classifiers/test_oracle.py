@@ -1,0 +1,118 @@
+"""Oracles as classifiers: what they say is what they judge by, with gradients where they have some."""
+
+import pytest
+import torch
+import yaml
+from commands import run
+from tiny_models import FAMILIES, save_tiny
+
+import fmrgen
+from fmrgen import Labels, UserError, evaluate, verify
+from fmrgen.classifiers.base import answer_in_labels
+from fmrgen.oracles.zero_shot import Config as ZeroShot
+from fmrgen.recipe.job import parse_classifier
+from fmrgen.weights.digest import weights_sha256
+
+NAMES = ("cat", "dog", "bird", "big fish")
+DIGITS = tuple(str(digit) for digit in range(10))
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The folder of a family's tiny model."""
+    root = tmp_path_factory.mktemp("tiny")
+
+    def folder_of(family):
+        if not (root / family).exists():
+            save_tiny(family, root / family, [*NAMES, *DIGITS, "an image of", "this is a photo of"])
+        return root / family
+
+    return folder_of
+
+
+def images_of(count):
+    noise = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    return torch.nn.functional.interpolate(noise, (32, 32), mode="bilinear").mul(255).round() / 255
+
+
+STEPS_OF_THEIR_OWN = ("align", "siglip2-naflex")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_its_logits_are_those_that_it_judges_by(tiny, family):
+    classifier = fmrgen.load_classifier(f"zero_shot:{tiny(family)}")
+    oracle = ZeroShot(model=str(tiny(family))).build()
+    oracle.set_labels(Labels(NAMES))
+    images = images_of(12).requires_grad_()
+    fitted = answer_in_labels(classifier, Labels(NAMES), images[:1].detach(), "classifier")
+    logits = fitted(images)
+    torch.testing.assert_close(logits.softmax(1), oracle.judge(images.detach()).probabilities, atol=2e-3, rtol=0)
+    assert logits.requires_grad == (family not in STEPS_OF_THEIR_OWN)
+    if logits.requires_grad:
+        assert torch.autograd.grad(logits.amax(1).sum(), images)[0].abs().sum() > 0
+    assert weights_sha256(classifier) == weights_sha256(fmrgen.load_classifier(f"zero_shot:{tiny(family)}"))
+
+
+def test_it_answers_in_the_words_of_each_set_of_labels(tiny):
+    """In the job's own, in its order; told its classes, in those, found by name."""
+    classifier = fmrgen.load_classifier(f"clip:{tiny('clip')}")
+    images = images_of(6)
+    with pytest.raises(UserError, match="is asked in words and was told none; list them as class_names"):
+        classifier(images)
+    said = answer_in_labels(classifier, Labels(NAMES), images[:1], "c")(images)
+    swapped = Labels(NAMES[::-1], groups=((3,), (2,), (1,), (0,)), source_size=4, source_names=NAMES)
+    torch.testing.assert_close(answer_in_labels(classifier, swapped, images[:1], "c")(images), said.flip(1))
+    told = fmrgen.load_classifier(
+        yaml.safe_dump(
+            {
+                "kind": "oracle",
+                "oracle": {"kind": "clip", "model": str(tiny("clip"))},
+                "class_names": [*NAMES[::-1], "boat"],
+            },
+            default_flow_style=True,
+            width=10_000,
+        )
+    )
+    some = answer_in_labels(told, Labels(NAMES[:2]), images[:1], "c")(images)
+    torch.testing.assert_close(some, said[:, :2])
+
+
+def test_a_split_of_its_own(tiny, tmp_path, capsys):
+    """Made, true, its own when it is evaluated, its prompts on the card; and not under an oracle of the same weights."""
+    classifier = f"classifier={{kind: oracle, oracle: {{kind: zero_shot, model: {tiny('siglip')}, prompts: "
+    classifier += "['this is a photo of {class}']}}"
+    job = ["generate", "mnist-lenet", "--limit", 6, "perturb.budget=3", "-o", tmp_path / "out", classifier]
+    assert run(*job) == 0
+    assert verify(str(tmp_path / "out"), trust=True).disagreements == []
+    found = evaluate(str(tmp_path / "out"), f"zero_shot:{tiny('siglip')}", progress=False)
+    assert found.results[0].conditioned
+    card = (tmp_path / "out/README.md").read_text()
+    assert "this is a photo of {class}" in card
+    capsys.readouterr()
+    oracle = f"oracle={{kind: zero_shot, model: {tiny('siglip')}, prompts: ['an image of {{class}}']}}"
+    assert run(*job[:-2], tmp_path / "other", classifier, oracle) == 2
+    assert "oracle: has the classifier's own weights" in capsys.readouterr().err
+
+
+def test_what_can_not_classify(tiny):
+    with pytest.raises(UserError, match="reference compares images with their originals; it can't classify them"):
+        fmrgen.load_classifier(f"{{kind: oracle, oracle: {{kind: reference, model: {tiny('clip')}}}}}")
+
+
+def test_without_a_gradient_it_is_evaluated_alone(tiny, finished_split, capsys, tmp_path):
+    called = ", ".join(f"'{digit}': {word}" for digit, word in zip(DIGITS, WORDS, strict=True))
+    section = f"{{kind: oracle, oracle: {{kind: zero_shot, model: {tiny('align')}, class_prompts: {{{called}}}}}}}"
+    found = evaluate(str(finished_split), section, progress=False)
+    assert 0 <= found.results[0].total.standard_accuracy.value <= 100
+    job = ["generate", "mnist-lenet", "--limit", 2, "-o", tmp_path / "out"]
+    assert run(*job, f"classifier={section}") == 2
+    assert "classifier: gives no gradients, so nothing can be perturbed against it" in capsys.readouterr().err
+    assert run(*job, f"classifier=zero_shot:{tiny('align')}") == 2
+    assert "classifier.oracle.prompts: 'This is a photo of 0.' and" in capsys.readouterr().err
+
+
+def test_its_short_forms_name_a_revision():
+    _, section = parse_classifier("zero_shot:google/siglip2-base-patch16-224@main")
+    assert section.oracle.model == "google/siglip2-base-patch16-224"
+    assert section.oracle.revision == "main"
