@@ -1,4 +1,4 @@
-"""A network in an ONNX file, run by onnxruntime. It has no gradients: it is evaluated, and no split is made for it."""
+"""A network in an ONNX file, run by onnxruntime: to be evaluated, or rebuilt in torch, so that a split can be made."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,17 +28,22 @@ class Config(ClassifierConfig):
     std: list[float] = Field([0.229, 0.224, 0.225], min_length=3, max_length=3)
     size: int | None = Field(None, ge=1, le=4096)
     interpolation: Literal["auto", "bicubic", "bilinear"] = Field("auto", json_schema_extra=SINCE_0_2)
+    gradients: bool = Field(False, description="rebuild it in torch, by onnx2torch, and compare what both say")
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         from fmrgen.classifiers.base import Classifier, Normalize
-        from fmrgen.classifiers.networks.onnx import OnnxNetwork
         from fmrgen.weights.pretrained import local_file
 
         try:
-            network: Any = OnnxNetwork(local_file(self.model, "classifier.model"), device)
-        except ImportError:
+            if self.gradients:
+                import onnx2torch  # noqa: F401
+            from fmrgen.classifiers.networks.onnx import DifferentiableOnnxNetwork, OnnxNetwork
+
+            path = local_file(self.model, "classifier.model")
+            network: Any = (DifferentiableOnnxNetwork if self.gradients else OnnxNetwork)(path, device)
+        except ImportError as error:
             raise UserError(
-                "classifier: onnx needs the package onnxruntime, which is not installed; pip install 'fmrgen[onnx]'"
+                f"classifier: onnx needs the package {error.name}, which is not installed; pip install 'fmrgen[onnx]'"
             ) from None
         except UserError:
             raise

@@ -1,21 +1,25 @@
-"""A session of onnxruntime as a torch module."""
+"""A session of onnxruntime as a torch module, and the same network with gradients."""
 
 import hashlib
 import mmap
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, one_line
 from fmrgen.files import sha256_of
 
 # How a tensor of an ONNX file says where its bytes lie: an entry of a map, key `location`, before its value.
 _LOCATION = re.compile(rb"\n\x08location\x12")
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_LATEST_OPSET = 17  # of which onnx2torch knows all that networks are mostly made of
+_ROUNDING = 1e-3  # of the largest logit
 
 
 class OnnxNetwork(nn.Module):
@@ -62,6 +66,69 @@ class OnnxNetwork(nn.Module):
         filled = np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), pixels.dtype)]) if missing else pixels
         logits: np.ndarray = self._session.run(None, {self._input: np.ascontiguousarray(filled)})[0]
         return logits[: len(pixels)].astype(np.float32)
+
+
+class DifferentiableOnnxNetwork(OnnxNetwork):
+    """The same network rebuilt in torch, so that gradients reach the images; its outputs were compared with the file's.
+
+    Raises UserError where onnx2torch does not know one of its operators, or what it makes says something else.
+    """
+
+    def __init__(self, path: Path, device: "torch.device | str") -> None:
+        super().__init__(path, device)
+        try:
+            self.network = _converted(path).to(device).eval().requires_grad_(False)
+        except Exception as error:  # the libraries fail in as many ways as there are operators
+            raise UserError(
+                f"classifier.gradients: {path.name} can't be rebuilt in torch ({one_line(error)}); export it with "
+                f"opset_version={_LATEST_OPSET}, or give the network itself (kind: module)"
+            ) from None
+        self._compare(device)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images.permute(0, 2, 3, 1) if self._channels_last else images)
+        return logits
+
+    @torch.no_grad()
+    def _compare(self, device: "torch.device | str") -> None:
+        side = self.size or 224
+        for images in torch.randn((4, 3, side, side), generator=torch.Generator().manual_seed(0)).split([1, 3]):
+            expected = super().forward(images)
+            try:
+                found = self.forward(images.to(device)).cpu()
+                apart = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
+            except Exception as error:
+                raise UserError(
+                    f"classifier.gradients: rebuilt in torch it fails on {len(images)} images of {side} px "
+                    f"({one_line(error)}); export it for any number of images"
+                ) from None
+            if not apart <= _ROUNDING:
+                raise UserError(
+                    f"classifier.gradients: rebuilt in torch it says something else than the file does, by {apart:.1%} "
+                    "of the largest logit; give the network itself (kind: module)"
+                )
+
+
+def _converted(path: Path) -> Any:
+    """What onnx2torch makes of a file: simplified first by onnxruntime, whose folded constants are all that it knows,
+    and in words of an older standard."""
+    import onnx
+    from onnx import version_converter
+    from onnx2torch import convert
+
+    with TemporaryDirectory(prefix="fmrgen-") as folder:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(Path(folder) / path.name)
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        model = onnx.load(options.optimized_model_filepath)
+    for node in model.graph.node:
+        for attribute in [one for one in node.attribute if one.name == "allowzero"]:  # of shapes that have no zero
+            node.attribute.remove(attribute)
+    if max(used.version for used in model.opset_import if used.domain in ("", "ai.onnx")) > _LATEST_OPSET:
+        model = version_converter.convert_version(model, _LATEST_OPSET)
+    return convert(model)
 
 
 def _digest(path: Path) -> str:
