@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from fmrgen.engine.options import PerturbOptions as PerturbOptions
     from fmrgen.engine.perturb import perturb as perturb
     from fmrgen.errors import UserError as UserError
+    from fmrgen.evaluation.maite import MaiteDataset as MaiteDataset
+    from fmrgen.evaluation.maite import MaiteModel as MaiteModel
+    from fmrgen.evaluation.maite import classifier_of_maite as classifier_of_maite
     from fmrgen.evaluation.results import read_figures as read_figures
     from fmrgen.generators.base import GeneratorConfig as GeneratorConfig
     from fmrgen.jobs.batch import PerturbedBatch as PerturbedBatch
@@ -101,6 +104,8 @@ _MODULES = {
     "Judged": "fmrgen.judging.judge",
     "Labels": "fmrgen.labels",
     "Latents": "fmrgen.engine.interfaces",
+    "MaiteDataset": "fmrgen.evaluation.maite",
+    "MaiteModel": "fmrgen.evaluation.maite",
     "OpenedSplit": "fmrgen.storage.open",
     "Oracle": "fmrgen.engine.interfaces",
     "OracleConfig": "fmrgen.oracles.base",
@@ -120,6 +125,7 @@ _MODULES = {
     "UserError": "fmrgen.errors",
     "Verification": "fmrgen.jobs.verify",
     "agreement": "fmrgen.studies.orders",
+    "classifier_of_maite": "fmrgen.evaluation.maite",
     "compare": "fmrgen.studies.compare",
     "evaluate": "fmrgen.jobs.evaluate",
     "export": "fmrgen.jobs.export",

@@ -1,13 +1,15 @@
 """Others' tools read our exports, and find what `evaluate` finds, image by image."""
 
+import datasets
 import numpy as np
 import pytest
 import timm
 import torch
 from commands import run
+from PIL import Image as PILImage
 from torchvision.transforms import ToTensor
 
-from fmrgen import evaluate, open_split
+from fmrgen import MaiteDataset, MaiteModel, classifier_of_maite, evaluate, load_classifier, open_split
 from fmrgen.errors import UserError
 from fmrgen.jobs.export import export
 from fmrgen.recipe.job import load_source, parse_classifier
@@ -114,3 +116,36 @@ def test_what_clip_benchmark_can_not_have(tmp_path, capsys, finished_split):
     rows = open_split(str(finished_split)).dataset.select_columns(["image"]).take(3)
     assert run("export", finished_split, tmp_path / "x", "-f", "nothing") == 2
     assert np.all([row["image"].size == (32, 32) for row in rows])
+
+
+@pytest.mark.parametrize("pixels", ["bytes", "floats"])
+def test_maite_reads_splits_and_lends_models(finished_split, said, pixels):
+    """Its own tasks, over our dataset and our model, find what `evaluate` finds; and its model is ours."""
+    tasks = pytest.importorskip("maite.tasks")
+    protocols = pytest.importorskip("maite.protocols.image_classification")
+    dataset = MaiteDataset(str(finished_split), pixels=pixels)
+    model = MaiteModel(load_classifier(LENET), "lenet", pixels=pixels)
+    assert isinstance(dataset, protocols.Dataset)
+    assert isinstance(model, protocols.Model)
+    predicted, batches = tasks.predict(model=model, dataset=dataset, batch_size=32, return_augmented_data=True)
+    rows = said[said.valid]
+    assert [int(np.argmax(answer)) for batch in predicted for answer in batch] == rows["prediction"].tolist()
+    about = [one for _, _, metadata in batches for one in metadata]
+    assert [one["id"] for one in about] == rows.index.tolist()
+    assert {"iterations", "clip_score", "valid"} <= about[0].keys()
+    assert [int(target.argmax()) for _, targets, _ in batches for target in targets] == rows["label"].tolist()
+    assert len(MaiteDataset(str(finished_split), column="original", only_valid=False)) == 120
+    lent = classifier_of_maite(model, pixels)
+    found = evaluate([str(finished_split)], {"lent": lent}, progress=False)
+    again = found.predictions.to_pandas().set_index("id")
+    assert again["prediction"].tolist() == said["prediction"].tolist()
+    assert found.results[0].total.fmr.value == pytest.approx(100 * (rows.prediction == rows.label).mean() / (
+        said.original_prediction == said.label).mean())  # fmt: skip
+
+
+def test_what_maite_can_not_have(finished_split, tmp_path):
+    with pytest.raises(UserError, match="has no column native; choose from image, label"):
+        MaiteDataset(str(finished_split), column="native")
+    numbered = datasets.Dataset.from_dict({"image": [PILImage.new("RGB", (8, 8))], "label": [3]})
+    with pytest.raises(UserError, match="its labels have no names"):
+        MaiteDataset(numbered.cast_column("image", datasets.Image()))

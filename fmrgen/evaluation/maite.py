@@ -1,0 +1,123 @@
+"""Splits and classifiers as tools of the MAITE family take them, and their models as classifiers.
+
+MAITE's protocols are structural, so nothing here needs the package.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from datasets import Value
+from torch import Tensor, nn
+
+from fmrgen.classifiers.base import Classifier
+from fmrgen.engine.images import to_bytes
+from fmrgen.errors import UserError
+from fmrgen.storage.open import open_split, reading
+
+Pixels = Literal["bytes", "floats"]
+_PLAIN = ("bool", "int32", "int64", "float32", "float64", "string")
+
+
+class MaiteDataset:
+    """A split as a MAITE dataset for image classification: `dataset[i]` is (image, target, metadata).
+
+    Images are [3, H, W], uint8, or with `pixels="floats"` float32 in [0, 1]; targets are one-hot, float32 [K]. The
+    metadata of an image are its `id` and the plain columns of its row. Rows are held in memory as they are stored, and
+    decoded when they are asked for.
+
+    Args:
+        split: what `open_split` takes.
+        column: `image`, or `original`.
+        only_valid: leave out rows that are not valid, which count in no PA.
+        pixels: how they are given.
+
+    Raises:
+        UserError: it is no split, names no labels, or has no such column.
+    """
+
+    def __init__(self, split: Any, *, column: str = "image", only_valid: bool = True, pixels: Pixels = "bytes") -> None:
+        self._opened, self._column, self._pixels = open_split(split), column, pixels
+        features, name = self._opened.features, self._opened.name
+        for wanted in (column, "label"):
+            if wanted not in features:
+                raise UserError(f"{name}: has no column {wanted}; choose from {', '.join(features)}")
+        if (labels := self._opened.labels) is None:
+            raise UserError(f"{name}: its labels have no names; give a split whose label column is a ClassLabel")
+        self._known = [key for key, of in features.items() if isinstance(of, Value) and of.dtype in _PLAIN]
+        with reading(name):
+            rows = list(self._opened.undecoded([column]).select_columns([column, "label", *self._known]))
+        self._rows = [row for row in rows if not only_valid or row.get("valid", True)]
+        self._classes = len(labels)
+        self.metadata: dict[str, Any] = {"id": name, "index2label": dict(enumerate(labels.names))}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        row = self._rows[index]
+        about = {"id": index} | {key: row[key] for key in self._known}
+        image = np.asarray(self._opened.decode(row[self._column], f"id {about['id']}: its {self._column}"))
+        image = image.transpose(2, 0, 1)
+        if self._pixels == "floats":
+            image = image.astype(np.float32) / 255
+        return image, np.eye(self._classes, dtype=np.float32)[row["label"]], about
+
+
+class MaiteModel:
+    """A classifier as a MAITE model for image classification: a batch of images [3, H, W] to probabilities [K] each.
+
+    Args:
+        classifier: images [B, 3, H, W] in [0, 1] to logits [B, K], in evaluation mode.
+        name: its id.
+        class_names: of its outputs; by default those that it knows.
+        pixels: how images come: as bytes from 0 to 255, or as floats from 0 to 1.
+    """
+
+    def __init__(
+        self, classifier: nn.Module, name: str, class_names: Sequence[str] | None = None, pixels: Pixels = "bytes"
+    ) -> None:
+        self._classifier, self._scale = classifier.eval(), 255 if pixels == "bytes" else 1
+        names = class_names or getattr(classifier, "class_names", None) or ()
+        self.metadata: dict[str, Any] = {"id": name, "index2label": dict(enumerate(names))}
+
+    @torch.inference_mode()
+    def __call__(self, batch: Sequence[Any], /) -> list[np.ndarray]:
+        like = next(self._classifier.parameters(), torch.empty(0))
+        images = [
+            torch.tensor(np.asarray(image), dtype=torch.float32, device=like.device) / self._scale for image in batch
+        ]
+        sizes = {image.shape for image in images}
+        if len(sizes) < 2:
+            return list(self._classifier(torch.stack(images)).softmax(1).cpu().numpy()) if images else []
+        return [self._classifier(image[None]).softmax(1)[0].cpu().numpy() for image in images]
+
+
+def classifier_of_maite(model: Callable[..., Any], pixels: Pixels = "bytes") -> Classifier:
+    """A MAITE model for image classification as a classifier, to be evaluated: it tells no gradient.
+
+    Its answers, one for each class, are taken as probabilities where none is negative, and else as logits.
+
+    Args:
+        model: from a batch of images [3, H, W] to answers [K] each; its `metadata` may have `index2label`.
+        pixels: how it wants them: as bytes from 0 to 255, or as floats from 0 to 1.
+    """
+    known = getattr(model, "metadata", {}).get("index2label") or {}
+    names = [str(known[index]) for index in range(len(known))] if sorted(known) == list(range(len(known))) else []
+    return Classifier(_OfMaite(model, pixels), lambda images: images, names or None).eval()
+
+
+class _OfMaite(nn.Module):
+    """`forward` takes images [B, 3, H, W] in [0, 1] and returns logits [B, K]."""
+
+    def __init__(self, model: Callable[..., Any], pixels: Pixels) -> None:
+        super().__init__()
+        self._model, self._pixels = model, pixels
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        given = to_bytes(images) if self._pixels == "bytes" else images
+        answers = np.stack([np.asarray(answer, np.float32) for answer in self._model(list(given.cpu().numpy()))])
+        found = torch.from_numpy(answers).to(images.device)
+        return found.log() if bool((answers >= 0).all()) else found
