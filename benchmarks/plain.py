@@ -14,7 +14,7 @@ from fmrgen.engine.acceptance import accepts, targets
 from fmrgen.engine.images import as_float32, to_bytes
 from fmrgen.engine.interfaces import Generator, Latents, Oracle, Originals
 from fmrgen.engine.models import row_seed
-from fmrgen.engine.objectives import OBJECTIVES
+from fmrgen.engine.objectives import OBJECTIVES, truth_of
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.records import Example, StopReason
 
@@ -74,7 +74,8 @@ def _perturb_batch(
         free = free.detach().requires_grad_(True)
         with reduced:
             logits = classifier(_rounded(as_float32(generator.decode(Latents(free, fixed)))))
-        objective = OBJECTIVES[options.objective](as_float32(logits), labels)
+        truth = truth_of(labels, logits.shape[1], None)
+        objective = OBJECTIVES[options.objective](as_float32(logits), truth)
         (gradient,) = torch.autograd.grad(objective.sum(), free)
         stuck = (gradient == 0).flatten(1).all(1).tolist()
         with torch.no_grad():

@@ -32,7 +32,7 @@ from benchmarks.plain import Outcome, autocast, plain_perturb
 from fmrgen import perturb
 from fmrgen.engine.images import as_float32
 from fmrgen.engine.interfaces import Latents
-from fmrgen.engine.objectives import OBJECTIVES
+from fmrgen.engine.objectives import OBJECTIVES, truth_of
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe, load_recipe
 from fmrgen.records import Example, StopReason
@@ -121,7 +121,8 @@ class BareModels:
         with self.precision():
             images = self.generator.decode(Latents(free, self.latents.fixed))
             logits = self.classifier(images)
-        return as_float32(images), self.objective(as_float32(logits), self.labels).sum()
+        truth = truth_of(self.labels, logits.shape[1], None)
+        return as_float32(images), self.objective(as_float32(logits), truth).sum()
 
     def one_pass(self) -> None:
         free = as_float32(self.latents.free).detach().requires_grad_(True)

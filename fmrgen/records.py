@@ -22,12 +22,16 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True)
 class Example:
-    """A source example: `image` [3, H, W] in [0, 1]. Of a `controlled` one random steps are taken too."""
+    """A source example: `image` [3, H, W] in [0, 1]. Of a `controlled` one random steps are taken too.
+
+    `accepted` are all labels that are true of it, `label` among them; None in a job in which each has one.
+    """
 
     id: int
     image: "Tensor"
     label: int
     controlled: bool = False
+    accepted: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Perturbed:
     oracle. A label of an oracle that is -1 is not one of the classes.
     `fault` is what was not finite where that ended the row: generator, classifier, oracle or gradient.
     `latents` are the free latents of the original and of `image`, where the engine was asked to keep them.
+    `accepted_labels` are all that are true of it, its `label` first; empty in a job in which each has one.
     """
 
     id: int
@@ -79,3 +84,8 @@ class Perturbed:
     member_scores: list[float] = field(default_factory=list)
     fault: str | None = None
     latents: "tuple[Tensor, Tensor] | None" = None
+    accepted_labels: list[int] = field(default_factory=list)
+
+    def accepts(self, answer: int) -> bool:
+        """Whether an answer is true of it."""
+        return answer == self.label or answer in self.accepted_labels

@@ -32,9 +32,9 @@ def to_bytes(image):
 class ReferenceGenerator:
     """g(x, b): moves the latent of one image one step up the classifier's loss and decodes it."""
 
-    def __init__(self, x, label, classifier, generator, options, seed, start_seed):
+    def __init__(self, x, label, accepted, classifier, generator, options, seed, start_seed):
         self.seed, self.start_seed, self.started = seed, start_seed, False
-        self.label, self.options = label, options
+        self.label, self.accepted, self.options = label, accepted, options
         self.classifier, self.generator = classifier, generator
         self.nes_mean, self.nes_steps = 0.0, 0
         self.adam_mean, self.adam_square, self.adam_steps = 0.0, 0.0, 0
@@ -52,14 +52,17 @@ class ReferenceGenerator:
         z = self.z.clone().requires_grad_(True)
         image = self.decode(z)
         rounded = (image * 255).round().clamp(0, 255) / 255
-        logits = self.classifier(image + (rounded - image).detach())
-        OBJECTIVES[self.options.objective](logits, torch.tensor([self.label])).sum().backward()
+        self.objective(self.classifier(image + (rounded - image).detach())).sum().backward()
         return z.grad
+
+    def objective(self, logits):
+        truth = torch.tensor([[k == self.label or k in self.accepted for k in range(logits.shape[1])]])
+        return OBJECTIVES[self.options.objective](logits, truth)
 
     def f(self, z):
         with torch.no_grad():
             image = (self.decode(z) * 255).round().clamp(0, 255) / 255
-            return OBJECTIVES[self.options.objective](self.classifier(image), torch.tensor([self.label]))
+            return self.objective(self.classifier(image))
 
     def estimate(self):
         """NES with memory: pairs of places to both sides, five steps away."""
@@ -109,29 +112,31 @@ class ReferenceGenerator:
             return to_bytes(self.decode(self.z)).double() / 255
 
 
-def reference_perturb(x, label, classifier, generator, oracle, *, seed=0, start_seed=0, **options):
+def reference_perturb(x, label, classifier, generator, oracle, *, accepted=(), seed=0, start_seed=0, **options):
     """One image [1, 3, H, W] on the 8-bit grid → ReferenceRow; `seed` is of a random update, `start_seed` of noise."""
     options, labels = PerturbOptions(**options), torch.tensor([label])
 
     def h(image):
         return oracle.judge(image, Originals(x, labels))
 
-    def accepted(image):
-        return accepts(h(image), target, options)[0].item()
+    def is_accepted(image):
+        """Any of the accepted labels will do, one after another as if it were the only one."""
+        wanted = [target, *(torch.tensor([one]) for one in accepted if options.oracle_rule == "label")]
+        return any(accepts(h(image), one, options)[0].item() for one in wanted)
 
     target = targets(labels, h(x).decided, options)
-    g = ReferenceGenerator(x, label, classifier, generator, options, seed, start_seed)
+    g = ReferenceGenerator(x, label, accepted, classifier, generator, options, seed, start_seed)
     first = g(x)
     if isinstance(first, str):
         return ReferenceRow(to_bytes(x)[0], False, 0, first)
-    if not accepted(first):
+    if not is_accepted(first):
         return ReferenceRow(to_bytes(x)[0], False, 0, "rejected")
     kept = first
     for t in range(1, options.budget):
         following = g(kept)
         if isinstance(following, str):
             return ReferenceRow(to_bytes(kept)[0], True, t, following)
-        if not accepted(following):
+        if not is_accepted(following):
             return ReferenceRow(to_bytes(kept)[0], True, t, "oracle")
         kept = following
     return ReferenceRow(to_bytes(kept)[0], True, options.budget, "budget")

@@ -3,18 +3,18 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from fmrgen.engine.acceptance import accepts
 from fmrgen.engine.attacks import Attack
 from fmrgen.engine.checks import check_decoded, check_labels, checked_judgement
 from fmrgen.engine.images import StraightThroughBytes, as_float32
 from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle, Originals
-from fmrgen.engine.objectives import OBJECTIVES
+from fmrgen.engine.objectives import OBJECTIVES, loss, truth_of
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.slots import OF_LOGITS, PassOutput, Slots, first_fault
 from fmrgen.errors import UserError, one_line
@@ -46,6 +46,7 @@ class Models:
         self.classifier, self.generator, self.oracle = classifier, generator, oracle
         self.options, self.device = options, device
         self.attack = _attack(options)
+        self.several: bool | None = None  # whether examples say which labels are accepted; the first one tells
         self.objective = OBJECTIVES[options.objective]
         self.half_precision = options.precision == "bf16"
         self.measures = MEASURES + (OF_MEMBERS if oracle.member_names else ())
@@ -81,16 +82,22 @@ class Models:
             free, fixed = self.generator.encode(images, labels)
         return [as_float32(free)] if fixed is None else [as_float32(free), as_float32(fixed)]
 
-    def measure(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def measure(self, images: Tensor, labels: Tensor, also: Tensor | None) -> dict[str, Tensor]:
         """The measures [B] of given images, in full precision."""
-        return dict(zip(self.measures, self._in_parts_that_fit(self._measure_given, images, labels), strict=True))
+        found = self._in_parts_that_fit(self._measure_given, images, labels, *_given(also))
+        return dict(zip(self.measures, found, strict=True))
 
     @torch.no_grad()
-    def _measure_given(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+    def _measure_given(self, images: Tensor, labels: Tensor, also: Tensor | None = None) -> list[Tensor]:
         logits = self._logits(images)
         check_labels(labels, logits.shape[1])
-        measures, _ = self._measure(images, Originals(images, labels), logits)
+        measures, _ = self._measure(images, Originals(images, labels), logits, also)
         return [measures[name] for name in self.measures]
+
+    @torch.no_grad()
+    def classes(self, images: Tensor) -> int:
+        """In how many classes the classifier answers."""
+        return self._logits(images[:1]).shape[1]
 
     def encode_again(self, state: Slots, slots: list[int]) -> None:
         """Puts the latents of their last accepted images into `slots`."""
@@ -105,18 +112,22 @@ class Models:
         if not self.half_precision:
             return
         for rows, padded in self._in_groups(slots):
-            found = self._in_parts_that_fit(self._classify, state["image"][padded], state["label"][padded])
+            columns = [state[name][padded] for name in ("image", "label", "also") if name in state.rows]
+            found = self._in_parts_that_fit(self._classify, *columns)
             for name, values in zip(OF_LOGITS, found, strict=True):
                 state[name][rows] = values[: len(rows)]
             state.correct_last_entry(rows)
 
     @torch.no_grad()
-    def _classify(self, images: Tensor, labels: Tensor) -> list[Tensor]:
-        return list(self._of_logits(self._logits(images), labels).values())
+    def _classify(self, images: Tensor, labels: Tensor, also: Tensor | None = None) -> list[Tensor]:
+        return list(self._of_logits(self._logits(images), labels, also).values())
 
-    def _of_logits(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        losses = cross_entropy(logits, labels, reduction="none")
-        return dict(zip(OF_LOGITS, (logits.argmax(1), losses, self.objective(logits, labels)), strict=True))
+    def _of_logits(self, logits: Tensor, labels: Tensor, also: Tensor | None) -> dict[str, Tensor]:
+        found = logits.argmax(1), loss(logits, labels, also), self._climbed(logits, labels, also)
+        return dict(zip(OF_LOGITS, found, strict=True))
+
+    def _climbed(self, logits: Tensor, labels: Tensor, also: Tensor | None) -> Tensor:
+        return self.objective(logits, truth_of(labels, logits.shape[1], also))
 
     def _logits(self, images: Tensor) -> Tensor:
         """What the classifier says of images [B, 3, H, W]: [B, K], as exact as the images are.
@@ -139,35 +150,43 @@ class Models:
         """How long a pass over the rows takes, timed for `at_least` so many seconds; None where they do not fit."""
 
         def timed(latents: Latents, labels: Tensor) -> float:
-            self._judge(latents, labels, originals.images, labels, self._forward)  # what is done but once
+            self._judge(latents, labels, originals.images, labels, None, self._forward)  # what is done but once
             passes, started = 0, time.perf_counter()
             while not passes or time.perf_counter() - started < at_least:
                 self._judge(
-                    latents, labels, originals.images, labels, self._forward
+                    latents, labels, originals.images, labels, None, self._forward
                 ).gradient.sum().item()  # waits for the device
                 passes += 1
             return (time.perf_counter() - started) / passes
 
         return self._if_it_fits(timed, latents, originals.labels)
 
-    def judge_if_it_fits(self, latents: Latents, originals: Originals, target: Tensor) -> PassOutput | None:
+    def judge_if_it_fits(
+        self, latents: Latents, originals: Originals, target: Tensor, also: Tensor | None
+    ) -> PassOutput | None:
         """One pass over the slots, of which the oracle is to see `target`; None where memory is too small for all."""
-        return self._if_it_fits(self._judge, latents, originals.labels, originals.images, target, self.forward)
+        return self._if_it_fits(self._judge, latents, originals.labels, originals.images, target, also, self.forward)
 
     def _judge(
-        self, latents: Latents, labels: Tensor, originals: Tensor, target: Tensor, forward: Callable[..., Any]
+        self,
+        latents: Latents,
+        labels: Tensor,
+        originals: Tensor,
+        target: Tensor,
+        also: Tensor | None,
+        forward: Callable[..., Any],
     ) -> PassOutput:
         with torch.set_grad_enabled(self.needs_gradient):
             free = latents.free.detach().requires_grad_(self.needs_gradient)
-            decoded, images, logits, objective = forward(free, latents.fixed, labels)
+            decoded, images, logits, objective = forward(free, latents.fixed, labels, also)
             gradient = torch.autograd.grad(objective.sum(), free)[0] if self.needs_gradient else torch.ones_like(free)
         decoded, images, logits = decoded.detach(), images.detach(), logits.detach()
         if not self.is_decoded_checked:
             check_decoded(decoded)
             self.is_decoded_checked = True
-        measures, judgement = self._measure(images, Originals(originals, labels), logits)
+        measures, judgement = self._measure(images, Originals(originals, labels), logits, also)
         fault = first_fault(decoded, measures["loss"], torch.cat([judgement.probabilities, judgement.score], 1))
-        accepted, of_target = accepts(judgement, target, self.options)
+        accepted, of_target = accepts(judgement, target, self.options, also)
         return PassOutput(images, measures, accepted, of_target, fault, gradient)
 
     def ask(self, state: Slots, free: Tensor, slots: Tensor) -> Tensor:
@@ -175,26 +194,32 @@ class Models:
         found = []
         for group in torch.arange(len(slots)).split(ASKED_TOGETHER):
             padded = torch.cat([group, group[-1:].expand(ASKED_TOGETHER - len(group))])
-            columns = [state[name][slots[padded]] for name in ("label", "fixed") if name in state.rows]
-            found.append(self._in_parts_that_fit(self._objective_of, free[padded], *columns)[0][: len(group)])
+            columns = {name: state[name][slots[padded]] for name in ("label", "also", "fixed") if name in state.rows}
+            ask = partial(self._objective_of, list(columns))
+            found.append(self._in_parts_that_fit(ask, free[padded], *columns.values())[0][: len(group)])
         return torch.cat(found)
 
     @torch.no_grad()
-    def _objective_of(self, free: Tensor, labels: Tensor, fixed: Tensor | None = None) -> list[Tensor]:
-        return [self._forward(free, fixed, labels)[-1]]
+    def _objective_of(self, names: list[str], free: Tensor, *columns: Tensor) -> list[Tensor]:
+        known = dict(zip(names, columns, strict=True))
+        return [self._forward(free, known.get("fixed"), known["label"], known.get("also"))[-1]]
 
-    def _forward(self, free: Tensor, fixed: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _forward(
+        self, free: Tensor, fixed: Tensor | None, labels: Tensor, also: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         self.running = "generator"
         with self._precision():
             decoded = as_float32(self.generator.decode(Latents(free, fixed)))
             images = StraightThroughBytes.apply(decoded)
             logits = self._logits(images)
-        return decoded, images, logits, self.objective(logits, labels)
+        return decoded, images, logits, self._climbed(logits, labels, also)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half_precision)
 
-    def _measure(self, images: Tensor, originals: Originals, logits: Tensor) -> tuple[dict[str, Tensor], Judgement]:
+    def _measure(
+        self, images: Tensor, originals: Originals, logits: Tensor, also: Tensor | None
+    ) -> tuple[dict[str, Tensor], Judgement]:
         """The measures of images, and the judgement that they rest on."""
         self.running = "oracle"
         copies = Originals(originals.images.clone(), originals.labels.clone())
@@ -203,7 +228,7 @@ class Models:
             raise UserError(
                 f"classifier: returns {logits.shape[1]} logits for an image, and there are {classes} labels"
             )
-        return said | self._of_logits(logits, originals.labels), judgement
+        return said | self._of_logits(logits, originals.labels, also), judgement
 
     def _if_it_fits(self, work: Callable[..., Any], latents_or_images: Any, labels: Tensor, *arguments: Any) -> Any:
         """What `work` returns for the rows; None where a GPU's memory is too small for them and there are fewer to try.
@@ -257,6 +282,10 @@ def judged(oracle: Oracle, images: Tensor, originals: Originals) -> tuple[dict[s
         for name, values in zip(("member_probability", "member_score"), of_members, strict=True):
             measures[name] = torch.stack([_of(originals.labels, of_member) for of_member in values], 1)
     return measures, judgement
+
+
+def _given(column: Tensor | None) -> list[Tensor]:
+    return [] if column is None else [column]
 
 
 def _of(labels: Tensor, values: Tensor) -> Tensor:

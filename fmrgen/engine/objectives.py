@@ -1,12 +1,23 @@
-"""What a guided step climbs: a number for each image that grows as the classifier loses the true class."""
+"""What a guided step climbs: a number for each image that grows as the classifier loses the true class.
+
+Where several classes are true of an image, none of them is to be reached and any of them is right.
+"""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
+def truth_of(labels: Tensor, classes: int, also: Tensor | None) -> Tensor:
+    """Which of so many classes are true of images [B]: their `labels` [B], and those in `also`, bool [B, K]."""
+    own = torch.zeros(len(labels), classes, dtype=torch.bool, device=labels.device)
+    own.scatter_(1, labels.unsqueeze(1), True)
+    return own if also is None else own | also
+
+
+def margin(logits: Tensor, truth: Tensor) -> Tensor:
     """How far the best other class is ahead of the true one: max(z_j, j ≠ y) - z_y.
 
     A factor on the logits, the temperature that tells a sure classifier from a modest one and changes no answer, is
@@ -14,15 +25,15 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: [B, K], K at least 2.
-        labels: [B], int64.
+        truth: bool [B, K], the true classes, of which the best counts.
 
     Returns:
         [B], positive where the classifier is wrong.
     """
-    return _others(logits, labels).amax(1) - _true(logits, labels)
+    return _only(logits, ~truth).amax(1) - _only(logits, truth).amax(1)
 
 
-def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
+def log_odds(logits: Tensor, truth: Tensor) -> Tensor:
     """How far the other classes together are ahead of the true one: logsumexp(z_j, j ≠ y) - z_y.
 
     Cross-entropy is softplus of it, and its gradient this one's times 1 - p_y, which float32 rounds to nothing where a
@@ -31,20 +42,26 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: [B, K], K at least 2.
-        labels: [B], int64.
+        truth: bool [B, K], the true classes, which count together.
 
     Returns:
         [B], positive where the true class has less than half of the probability.
     """
-    return _others(logits, labels).logsumexp(1) - _true(logits, labels)
+    return _only(logits, ~truth).logsumexp(1) - _only(logits, truth).logsumexp(1)
 
 
-def _true(logits: Tensor, labels: Tensor) -> Tensor:
-    return logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+def loss(logits: Tensor, labels: Tensor, also: Tensor | None) -> Tensor:
+    """The cross-entropy [B] of logits [B, K] with `labels` [B], or where others are true `also`, bool [B, K], with all
+    of them together."""
+    found = cross_entropy(logits, labels, reduction="none")
+    if also is None:
+        return found
+    together = logits.logsumexp(1) - _only(logits, truth_of(labels, logits.shape[1], also)).logsumexp(1)
+    return torch.where(also.any(1), together, found)
 
 
-def _others(logits: Tensor, labels: Tensor) -> Tensor:
-    return logits.scatter(1, labels.unsqueeze(1), -torch.inf)
+def _only(logits: Tensor, classes: Tensor) -> Tensor:
+    return logits.masked_fill(~classes, -torch.inf)
 
 
 OBJECTIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"margin": margin, "cross_entropy": log_odds}

@@ -18,6 +18,7 @@ from fmrgen.engine.models import Models, row_seed
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.slots import Rows, Slots, new_rows
 from fmrgen.engine.updates import UPDATES, Random, Update, normal
+from fmrgen.errors import UserError
 from fmrgen.records import Example, Perturbed
 
 # From images [B, 3, H, W], labels [B], a seed for each row and what encodes them to their latents.
@@ -87,7 +88,7 @@ def perturb(
         slots.refill(queue)
         if not (active := slots.active):
             return
-        output = models.judge_if_it_fits(slots.latents, slots.originals, slots["target"])
+        output = models.judge_if_it_fits(slots.latents, slots.originals, slots["target"], slots.rows.get("also"))
         if output is None:
             slots.halve()
             on_slots(slots.size)
@@ -123,10 +124,13 @@ def _encoded(
         make = partial(models.encode, begun, labels, ids)
         seeds = [row_seed(options.seed, example_id) for example_id in ids]
         latents = make() if encodings is None else encodings(begun, labels, seeds, make)
-        measures = models.measure(images, labels)
+        also = _also_true(padded, models, images)
+        measures = models.measure(images, labels, also)
         target = targets(labels, measures["oracle_label"], options)
         controlled = [example.controlled for example in padded]
         rows = new_rows(latents, images, ids, labels, target, measures, controlled, options.budget, keep_latents)
+        if also is not None:
+            rows["also"] = also
         update_seeds = [row_seed(options.seed, example_id, "update") for example_id in ids]
         rows |= rule.memory(latents.free, update_seeds)
         if any(controlled):
@@ -136,6 +140,31 @@ def _encoded(
             noise = torch.stack([normal(latents.free.shape[1:], seed) for seed in start_seeds]).to(latents.free)
             rows["start_noise"] = options.start_noise * noise
         yield {name: values[: len(batch)] for name, values in rows.items()}
+
+
+def _also_true(batch: list[Example], models: Models, images: Tensor) -> Tensor | None:
+    """Which classes are true of the examples besides their labels, bool [B, K]; None where none could be.
+
+    Raises UserError where some examples say so and others do not, or where all classes are true.
+    """
+    accepted = [example.accepted for example in batch]
+    if models.several is None:
+        models.several = accepted[0] is not None
+    if any((labels is not None) != models.several for labels in accepted):
+        raise UserError("examples: some have accepted labels and some have none; give each its own, (label,) at least")
+    if not models.several:
+        return None
+    classes = models.classes(images)
+    also = torch.zeros(len(batch), classes, dtype=torch.bool)
+    for row, example in enumerate(batch):
+        others = [label for label in example.accepted or () if label != example.label]
+        if len(others) + 1 >= classes or not all(0 <= label < classes for label in others):
+            what = f"example {example.id}: its accepted labels are {list(example.accepted or ())}"
+            raise UserError(f"{what}; of the {classes} classes at least one must be false")
+        also[row, others] = True
+    if also.any() and models.attack is not None:
+        raise UserError("perturb.start: an attack leads away from one label, and several are accepted; set start: none")
+    return also.to(images.device)
 
 
 def _fastest_slots(models: Models, rows: Rows, most: int | None) -> int:

@@ -256,6 +256,7 @@ class Slots:
         steps = {name: self[name][slots].tolist() for name in _OF_STEPS.values()}
         images = {name: to_bytes(self[name][slots]).cpu() for name in ("image", "original")}
         kept = [self[name][slots].cpu() for name in ("initial_free", "latent")] if "latent" in self.rows else None
+        also = self["also"][slots].cpu() if "also" in self.rows else None
         iterations, faults = columns.pop("accepted"), columns.pop("fault")
         phases = [self[name][slots].tolist() for name in ("controlled", "by_chance")]
         for row, (slot, reason) in enumerate(done):
@@ -276,6 +277,7 @@ class Slots:
                 stop_reason=reason,
                 fault=PARTS[faults[row]] if reason is StopReason.NONFINITE else None,
                 latents=None if kept is None else (kept[0][row], kept[1][row]),
+                accepted_labels=[] if also is None else _all_true(columns["label"][row], also[row]),
                 **{name: values[row] for name, values in columns.items()},
                 **{name: values[row][: iterations[row] + 1] for name, values in steps.items()},
             )
@@ -293,6 +295,10 @@ class Slots:
         self["accepted"][slot] = 0
         for name in ("by_chance", "first_pass", "gradient_only"):
             self[name][slot] = True
+
+
+def _all_true(label: int, also: Tensor) -> list[int]:
+    return [label, *also.nonzero().flatten().tolist()]
 
 
 def as_column(mask: Tensor, values: Tensor) -> Tensor:

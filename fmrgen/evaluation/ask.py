@@ -73,8 +73,9 @@ def ask_of_split(model: LoadedClassifier, passed: ClassifiedSplit, asking: Askin
         answers[name] = _ask(model, answering, images, passed, None, asking)
     if asking.attack is not None:
         answers["attacked"] = _ask(model, answering, passed.images["original"], passed, asking.attack, asking)
-    truth = passed.rows.columns["label"]
-    kept = {name: KeptAnswers.of(of, truth, len(passed.labels)) for name, of in answers.items()}
+    columns, classes = passed.rows.columns, len(passed.labels)
+    accepted = columns.get("accepted_labels")
+    kept = {name: KeptAnswers.of(of, columns["label"], classes, accepted) for name, of in answers.items()}
     provenance = passed.split.provenance
     recorded = None if provenance is None else provenance.weights_sha256.classifier
     is_own = recorded is not None and has_weights(answering, recorded)

@@ -15,6 +15,7 @@ from fmrgen.distributed.launch import Sharing, together
 from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError, one_line
+from fmrgen.metrics.rows import as_label
 
 _TOP = 5
 NO_ANSWER = -1  # the prediction where the highest logit is not finite
@@ -73,10 +74,14 @@ class KeptAnswers:
     in_top5: np.ndarray | None
 
     @classmethod
-    def of(cls, answers: Answers, labels: np.ndarray, classes: int) -> "KeptAnswers":
-        """Those of answers to images of `labels` [N], of so many classes."""
-        among = (answers.top_classes == labels[:, None]).any(1) if classes > _TOP else None
-        return cls(answers.prediction, answers.top_probabilities[:, 0].copy(), among)
+    def of(
+        cls, answers: Answers, labels: np.ndarray, classes: int, accepted: np.ndarray | None = None
+    ) -> "KeptAnswers":
+        """Those of answers to images of `labels` [N], of so many classes; what else is `accepted` counts as the
+        label."""
+        likeliest = np.stack([as_label(column, labels, accepted) for column in answers.top_classes.T], axis=1)
+        among = (likeliest == labels[:, None]).any(1) if classes > _TOP else None
+        return cls(as_label(answers.prediction, labels, accepted), answers.top_probabilities[:, 0].copy(), among)
 
 
 Predictions = dict[str, dict[str, Answers]]  # classifier → name of the images → by row

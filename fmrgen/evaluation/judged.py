@@ -10,6 +10,7 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.corrected import Corrected, Verdicts, corrected, label_preservation
 from fmrgen.evaluation.kappa import cohen_kappa, krippendorff_alpha
 from fmrgen.metrics.intervals import Estimate, proportion
+from fmrgen.metrics.rows import as_label
 from fmrgen.storage.judgements import HUMAN, PEOPLE, JudgeFile, Judgements, Kind, related
 from fmrgen.storage.provenance import Provenance
 
@@ -88,6 +89,8 @@ def _by_row(judgements: Judgements, columns: Mapping[str, np.ndarray], classes: 
             labels[row] = label
         elif which == "original" and not repeat:
             of_originals[row] = label
+    accepted = columns.get("accepted_labels")
+    labels, of_originals = (as_label(of, columns["label"], accepted) for of in (labels, of_originals))
     strata = _strata(about, columns)
     seen = (labels == columns["label"]).astype(float)
     audited = labels != _UNASKED

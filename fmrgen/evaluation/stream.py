@@ -17,6 +17,7 @@ from fmrgen.evaluation.images import ImageSet
 from fmrgen.evaluation.judged import Judge
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.labels import Labels, find_label
+from fmrgen.metrics.rows import accepted_as_label
 from fmrgen.storage.open import OpenedSplit, check_recorded_rows, reading
 from fmrgen.storage.schema import IMAGES, KNOWN_COLUMNS, LABEL
 
@@ -102,7 +103,7 @@ class SplitRows:
             stream = self.opened.undecoded(self.images)
             row = 0
             for table in stream.select_columns([*self.images, *self._wanted]).with_format("arrow").iter(size):
-                part = {name: self._read_column(table, name, row) for name in self._wanted}
+                part = accepted_as_label({name: self._read_column(table, name, row) for name in self._wanted})
                 self._parts.append(part)
                 named = {name: pa.array(values) for name, values in part.items() if name not in _LISTS}
                 shown = pa.table({name: table[name] for name in self.images} | named)
@@ -126,7 +127,7 @@ class SplitRows:
             return self._read_words(column.to_pylist(), name)
         if name in _LISTS:
             steps = np.empty(len(column), dtype=object)
-            steps[:] = [np.asarray(values.values) for values in column]
+            steps[:] = [np.asarray(values.values if values.is_valid else ()) for values in column]
             return steps
         values = column.to_numpy()
         if name == "valid" and not np.isin(values, (0, 1)).all():

@@ -122,6 +122,11 @@ def evaluate(
             raise UserError(f"split {split.name} is given twice")
         if way is not None and "original" not in split.features:
             raise UserError(f"{option('attack', 'attack')}: {split.name} has no column original to attack")
+        if way is not None and "accepted_labels" in split.features:
+            raise UserError(
+                f"{option('attack', 'attack')}: leads away from one label, and {split.name} has several for a row; "
+                "leave it out"
+            )
 
     with TemporaryDirectory(prefix="fmrgen-") as folder, image_bars(progress and on_rows is None) as bars:
         tell = on_rows if on_rows is not None and processes.is_first else bars

@@ -243,7 +243,7 @@ def _trial(step_size: float, rows: list[Perturbed]) -> Trial:
         mean_iterations=float(np.mean([row.iterations for row in valid])) if valid else 0.0,
         by_budget=sum(row.stop_reason is StopReason.BUDGET for row in rows) / len(rows),
         stuck=sum(row.stop_reason is StopReason.STUCK for row in rows) / len(rows),
-        perturbed_accuracy=float(np.mean([row.prediction == row.label for row in valid])) if valid else float("nan"),
+        perturbed_accuracy=float(np.mean([row.accepts(row.prediction) for row in valid])) if valid else float("nan"),
     )
 
 
@@ -254,9 +254,9 @@ def _acceptable(rows: list[Perturbed], options: PerturbOptions) -> float:
     """
 
     def is_accepted(row: Perturbed) -> bool:
-        target = row.label if options.oracle_rule == "label" else row.original_oracle_label
-        probability = row.step_oracle_probabilities[0]
-        return row.reconstruction_oracle_label == target and probability >= options.min_probability
+        seen, probability = row.reconstruction_oracle_label, row.step_oracle_probabilities[0]
+        is_target = row.accepts(seen) if options.oracle_rule == "label" else seen == row.original_oracle_label
+        return is_target and probability >= options.min_probability
 
     return sum(map(is_accepted, rows)) / len(rows)
 

@@ -51,6 +51,7 @@ def new_provenance(recipe: Recipe, components: Components) -> Provenance:
         "image_size": components.generator.image_size,
         "score_column": "clip_score" if is_image_text else "oracle_score",
         "judges": list(components.oracle.member_names),
+        "accepts_several": components.source.accepts_several,
         "weights_sha256": {name: weights_sha256(getattr(components, name)) for name in models},
         "oracle_sha256": sorted(digests_of_parts(components.oracle)),
         "code_sha256": code_sha256(recipe),

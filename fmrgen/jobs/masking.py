@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fmrgen.engine.images import as_float32
-from fmrgen.engine.objectives import OBJECTIVES
+from fmrgen.engine.objectives import OBJECTIVES, truth_of
 from fmrgen.engine.options import WITHOUT_GRADIENT, PerturbOptions
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, option
@@ -70,9 +70,9 @@ def search(
     found = {row.id: row for row in perturb(plain, classifier, generator, oracle, without, device=device)}
     pairs = [(row, found[row.id]) for row in guided if row.valid and found[row.id].valid]
     steps = sum(row.iterations + 1 for row in found.values())  # the last one was rejected, or was the budget's
-    right = np.array([[row.prediction == row.label for row in pair] for pair in pairs]).reshape(-1, 2)
+    right = np.array([[row.accepts(row.prediction) for row in pair] for pair in pairs]).reshape(-1, 2)
     further = [two.step_objectives[-1] > one.step_objectives[-1] for one, two in pairs]
-    accuracy = float(np.mean([row.original_prediction == row.label for row in guided]))
+    accuracy = float(np.mean([row.accepts(row.original_prediction) for row in guided]))
     less = paired_difference(right[:, 0], right[:, 1], accuracy) if pairs and accuracy else None
     return Search(len(pairs), steps * options.queries / len(examples), less, proportion(np.array(further)))
 
@@ -128,7 +128,7 @@ def slope_of_what_is_said(
 
     Args:
         classifier: of images [N, 3, H, W] in [0, 1].
-        objective: what steps climb, of logits [N, K] and labels [N].
+        objective: what steps climb, of logits [N, K] and which classes are true, bool [N, K].
         images: [N, 3, H, W], of any kind: originals, or such that steps have led to.
         labels: [N].
 
@@ -137,8 +137,10 @@ def slope_of_what_is_said(
     """
     ratios = []
     for batch in torch.arange(len(images)).split(_TOGETHER):
-        truth, start = labels[batch], images[batch].clone().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(objective(as_float32(classifier(start)), truth).sum(), start)
+        start = images[batch].clone().requires_grad_(True)
+        logits = as_float32(classifier(start))
+        truth = truth_of(labels[batch], logits.shape[1], None)
+        (gradient,) = torch.autograd.grad(objective(logits, truth).sum(), start)
         length = gradient.flatten(1).norm(dim=1)
         there = (length > 0) & length.isfinite()
         if not there.any():

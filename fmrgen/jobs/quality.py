@@ -218,4 +218,4 @@ class Plain:
 
 
 def _right(rows: list[Perturbed], answer: str) -> float:
-    return sum(getattr(row, answer) == row.label for row in rows) / len(rows)
+    return sum(row.accepts(getattr(row, answer)) for row in rows) / len(rows)

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from fmrgen.classifiers.base import has_weights
 from fmrgen.config import InMemory, StrictConfig
 from fmrgen.engine.images import as_float32, to_batch
 from fmrgen.engine.interfaces import Oracle, Originals
 from fmrgen.engine.models import OF_MEMBERS, judged
+from fmrgen.engine.objectives import loss
 from fmrgen.errors import UserError, option
 from fmrgen.recipe.build import ClassifierAndOracle, blank_image, build_classifier_and_oracle, component_errors
 from fmrgen.recipe.sections import ClassifierField, OracleField
@@ -135,9 +135,9 @@ def _verify_rows(
         _check_no_gaps(opened.name, batch, len(provenance.labels))
         pixels = {name: _decode(opened, batch, name) for name in columns}
         originals = pixels.get("original", pixels["image"])
-        found = _measure(pixels["image"], originals, batch["label"], "", judges, device)
+        found = _measure(pixels["image"], originals, batch, "", judges, device)
         if "original" in pixels:
-            found |= _measure(originals, originals, batch["label"], "original_", judges, device)
+            found |= _measure(originals, originals, batch, "original_", judges, device)
         members = {name: found.pop(name) for name in OF_MEMBERS if name in found}
         for field, values in found.items():
             disagreements += _compare(batch, schema.name_of(field), values)
@@ -155,8 +155,11 @@ def _check_no_gaps(name: str, batch: dict[str, list[Any]], labels: int) -> None:
         for column, values in batch.items():
             if values[i] is None:
                 raise UserError(f"{name}: id {example_id}: has no {column}; every row needs one")
-        if not 0 <= batch["label"][i] < labels:
-            raise UserError(f"{name}: id {example_id}: label {batch['label'][i]} is not one of the {labels} classes")
+        accepted = batch.get("accepted_labels", {i: [batch["label"][i]]})[i]
+        if accepted[:1] != [batch["label"][i]]:
+            raise UserError(f"{name}: id {example_id}: its accepted_labels do not begin with its label")
+        if wrong := [label for label in accepted if not 0 <= label < labels]:
+            raise UserError(f"{name}: id {example_id}: label {wrong[0]} is not one of the {labels} classes")
 
 
 def _decode(opened: OpenedSplit, batch: dict[str, list[Any]], column: str) -> np.ndarray:
@@ -170,13 +173,13 @@ def _decode(opened: OpenedSplit, batch: dict[str, list[Any]], column: str) -> np
 def _measure(
     pixels: np.ndarray,
     originals: np.ndarray,
-    stored_labels: list[int],
+    batch: dict[str, list[Any]],
     prefix: str,
     judges: ClassifierAndOracle,
     device: torch.device | str,
 ) -> dict[str, Tensor]:
     images = to_batch(pixels, device)
-    labels = torch.tensor(stored_labels, device=device)
+    labels = torch.tensor(batch["label"], device=device)
     with torch.no_grad():
         with component_errors("classifier", images):
             logits = as_float32(judges.classifier(images.clone()))
@@ -184,7 +187,18 @@ def _measure(
             said, _ = judged(judges.oracle, images, Originals(to_batch(originals, device), labels))
     if prefix:
         return {f"{prefix}prediction": logits.argmax(1), f"{prefix}oracle_label": said["oracle_label"]}
-    return said | {"prediction": logits.argmax(1), "loss": cross_entropy(logits, labels, reduction="none")}
+    also = _also_true(batch, logits)
+    return said | {"prediction": logits.argmax(1), "loss": loss(logits, labels, also)}
+
+
+def _also_true(batch: dict[str, list[Any]], logits: Tensor) -> Tensor | None:
+    """Which classes are true besides the labels, of the shape of the logits; None where each row has one."""
+    if "accepted_labels" not in batch:
+        return None
+    also = torch.zeros_like(logits, dtype=torch.bool)
+    for row, labels in enumerate(batch["accepted_labels"]):
+        also[row, labels[1:]] = True
+    return also
 
 
 def _compare_members(

@@ -18,7 +18,31 @@ from fmrgen.metrics.intervals import (
 from fmrgen.records import StopReason
 
 COVERAGE = 0.8  # of a selective accuracy
+ANSWERS = (
+    *(f"{of}{answer}" for answer in ("prediction", "oracle_label") for of in ("", "original_", "reconstruction_")),
+    *("rejected_prediction", "rejected_oracle_label", "step_predictions", "control_predictions"),
+)  # columns of classes, or of lists of them
 _ROUNDING_OF_LOSSES = 1e-5  # of a cross-entropy in float32, where the logits are some tens
+
+
+def accepted_as_label(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns of a split, in which answers that are true of a row (`accepted_labels`) are its label: whatever compares
+    an answer with the label is then right."""
+    found = dict(columns)
+    if "accepted_labels" in columns:
+        for name in set(ANSWERS) & set(columns):
+            found[name] = as_label(columns[name], columns["label"], columns["accepted_labels"])
+    return found
+
+
+def as_label(answers: np.ndarray, labels: np.ndarray, accepted: np.ndarray | None) -> np.ndarray:
+    """`answers` [N], or a list of them for each row, those that are true of a row put as its label."""
+    found = answers.copy()
+    for row, of_row in enumerate(() if accepted is None else accepted):
+        if len(of_row) > 1:
+            is_true = np.isin(answers[row], of_row)
+            found[row] = np.where(is_true, labels[row], answers[row]).astype(np.asarray(answers[row]).dtype)
+    return found
 
 
 class Rows:
@@ -30,6 +54,7 @@ class Rows:
 
     columns = (
         "label",
+        "accepted_labels",
         "valid",
         "iterations",
         "prediction",
@@ -46,6 +71,7 @@ class Rows:
     )
 
     def __init__(self, values: Mapping[str, np.ndarray], resamples: int) -> None:
+        values = accepted_as_label(values)
         self._values, self._resamples = values, resamples
         self.label, self.has_valid = values["label"], "valid" in values
         self.valid = values["valid"].astype(bool) if self.has_valid else np.ones(len(self.label), dtype=bool)

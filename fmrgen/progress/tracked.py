@@ -27,7 +27,7 @@ class TrackedJob:
         if self._started is None:
             self._started = self._reported = now
         row = progress.row
-        if row is not None and row.valid and row.prediction != row.label and len(self._fooled) < _SHOWN:
+        if row is not None and row.valid and not row.accepts(row.prediction) and len(self._fooled) < _SHOWN:
             self._fooled.append(row)
         if now - self._reported >= _EVERY or progress.done == progress.total:
             self._reported = now

@@ -1,7 +1,7 @@
 """The source (X, Y): examples with stable ids, in a fixed order, readable from any position."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from numbers import Integral
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
@@ -47,11 +47,15 @@ class SourceConfig(ComponentConfig):
 
 
 class RawExample(NamedTuple):
-    """An example as its source holds it: the image opened, or the bytes, path or address of its file."""
+    """An example as its source holds it: the image opened, or the bytes, path or address of its file.
+
+    `accepted` are all labels that are true of it, where the source knows several.
+    """
 
     id: int
     image: "bytes | str | Image.Image"
     label: int
+    accepted: tuple[int, ...] | None = None
 
 
 class LoadedExample(NamedTuple):
@@ -60,12 +64,13 @@ class LoadedExample(NamedTuple):
     id: int
     image: "np.ndarray"
     label: int
+    accepted: tuple[int, ...] | None = None
 
     def for_engine(self, *, controlled: bool = False) -> Example:
         """The same with a float image [3, size, size] in [0, 1]; a `controlled` one is for a control too."""
         from fmrgen.engine.images import to_batch  # brings torch, which a source does not need
 
-        return Example(self.id, to_batch(self.image[None])[0], self.label, controlled)
+        return Example(self.id, to_batch(self.image[None])[0], self.label, controlled, self.accepted)
 
 
 class SkippedExample(NamedTuple):
@@ -97,6 +102,14 @@ def label_of_source(labels: Labels, value: Any, example_id: int, key: str = "sou
         raise UserError(f"{where}: {error}, or set {key} to what holds class indices") from None
 
 
+def accepted_of_source(labels: Labels, values: Iterable[Any] | None, label: int | None, row: int) -> tuple[int, ...]:
+    """The job's labels that are all true of an example, of a stored list of such: `label` first where it is among them.
+    Empty where none is."""
+    found = (label_of_source(labels, value, row, "source.accepted") for value in values or ())
+    accepted = dict.fromkeys(one for one in found if one is not None)
+    return tuple(sorted(accepted, key=lambda one: one != label))
+
+
 class Source(ABC):
     """Examples in a fixed order: position i is the same example, with the same id, each time.
 
@@ -104,10 +117,12 @@ class Source(ABC):
 
     Attributes:
         labels: what they are labelled with.
+        accepts_several: whether every example says which labels are true of it.
         fit, on_error: those of the config, set when the source is built for a job.
     """
 
     labels: Labels
+    accepts_several: bool = False
     fit: Fit = "crop"
     on_error: Literal["fail", "skip"] = "fail"
 
@@ -144,7 +159,7 @@ class Source(ABC):
                     ) from None
                 yield SkippedExample(example.id, str(error))
             else:
-                yield LoadedExample(example.id, image, example.label)
+                yield LoadedExample(example.id, image, example.label, example.accepted)
 
     def load_all(self, size: int) -> Iterator[Example]:
         """All of `load` that could be read, as the engine takes it."""
@@ -160,8 +175,9 @@ class StreamedSource(Source):
 
     called = ("the stream ends", "examples")  # in the error, where there are fewer than `length`
 
-    def __init__(self, labels: Labels, length: int) -> None:
-        self.labels, self._length = labels, length
+    def __init__(self, labels: Labels, length: int, accepts_several: bool = False) -> None:
+        self.labels, self._length, self.accepts_several = labels, length, accepts_several
+        self.all_count = labels.groups is None and not accepts_several  # every row is an example
         self._position = 0  # of the next example that `_opened` gives
         self._opened: Iterator[RawExample] | None = None
 
@@ -178,7 +194,7 @@ class StreamedSource(Source):
 
     def read(self, start: int, stop: int) -> Iterator[RawExample]:
         if self._opened is None or start < self._position or self._leaps(start):
-            skipped = start if self.labels.groups is None else 0  # with groups, only reading tells which rows count
+            skipped = start if self.all_count else 0  # else only reading tells which rows count
             self._opened, self._position = self._examples(skipped), skipped
         try:
             yield from self._read_on(self._opened, start, stop)

@@ -1,17 +1,20 @@
 """Any dataset that the `datasets` library opens: a Hub id, a local folder, or files of a packaged format."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from glob import glob
+from itertools import repeat
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from fmrgen.config import Revision, paths_among
+from fmrgen.config import SINCE_0_2, Revision, paths_among
 from fmrgen.errors import UserError, one_line
 from fmrgen.image_files import lies_in_repo, path_inside, stored_image
 from fmrgen.labels import Labels, make_labels
+from fmrgen.sources._accepted import PLACE, REAL, Accepted, accepted_by_column, accepted_of_real
 from fmrgen.sources._selection import refuse_selection_of_a_stream, select
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
 from fmrgen.trust.cards import check_card_stays_inside
@@ -29,6 +32,10 @@ class Config(SourceConfig):
     The image and label columns are found by their types where they are not named. Labels that are words are the
     classes, in the order of the alphabet where `classes` does not give another. A streamed dataset is read without
     downloading it first; where its length is not on record, `limit` must say how much of it to take.
+
+    With `accepted` an example has all labels that are true of it: its own, where that is among them, or the first of
+    them; one of which none is true is left out. `timm:imagenet-real` are those of ReaL (Beyer et al., 2020) by the
+    number in the name of an ImageNet file.
     """
 
     PLACES = ("path",)
@@ -41,6 +48,11 @@ class Config(SourceConfig):
     split: str = "test"
     image_column: str | None = None
     label_column: str | None = None
+    accepted: str | None = Field(
+        None,
+        description="which labels are true of an image: a column of lists of classes, or `timm:imagenet-real`",
+        json_schema_extra=SINCE_0_2,
+    )
     streaming: bool = False
 
     @model_validator(mode="after")
@@ -84,13 +96,23 @@ class Config(SourceConfig):
         if names is None and self.classes is None and "string" in feature.dtype and isinstance(dataset, Dataset):
             names = sorted(name for name in dataset.unique(label) if name is not None)
         labels = make_labels(self.classes, names)
+        accepted = self._accepted(features, labels)
+        wanted = [image, label] if accepted is None or accepted.column is None else [image, label, accepted.column]
         try:
-            dataset = dataset.cast_column(image, Image(decode=False)).select_columns([image, label])
+            dataset = dataset.cast_column(image, Image(decode=False)).select_columns(wanted)
         except Exception as error:
             raise UserError(f"source.image_column: {image} holds no images: {one_line(error)}") from error
+        columns = _Columns(image, label, labels, accepted)
         if isinstance(dataset, IterableDataset):
-            return StreamedDataset(dataset, image, label, labels, self._length_of(dataset, labels), self._image_of)
-        return StoredDataset(dataset, image, label, labels, self, self._image_of)
+            return StreamedDataset(dataset, columns, self._length_of(dataset, labels), self._image_of)
+        return StoredDataset(dataset, columns, self, self._image_of)
+
+    def _accepted(self, features: Any, labels: Labels) -> Accepted | None:
+        if self.accepted is None:
+            return None
+        return (
+            accepted_of_real(labels) if self.accepted == REAL else accepted_by_column(self.accepted, features, labels)
+        )
 
     def _image_of(self, stored: dict[str, Any] | None, example_id: int) -> bytes | str:
         """The bytes of an image, or where its file lies. A dataset of others on the Hub has its images in its repo:
@@ -105,7 +127,8 @@ class Config(SourceConfig):
 
     def _length_of(self, stream: Any, labels: Labels) -> int:
         known = (stream.info.splits or {}).get(self.split)
-        total = known.num_examples if known is not None and labels.groups is None else None
+        is_all = labels.groups is None and self.accepted is None
+        total = known.num_examples if known is not None and is_all else None
         if total is None and self.limit is None:
             raise UserError(
                 f"source.limit: the length of {self.path} is not known while streaming; set it, or streaming=false"
@@ -178,21 +201,41 @@ def _column(features: Any, wanted: str | None, feature_type: type, role: str) ->
 class _Row(NamedTuple):
     number: int
     label: int
+    accepted: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What a row's columns hold, and the labels that they are of."""
+
+    image: str
+    label: str
+    labels: Labels
+    accepted: Accepted | None
+
+    def row(self, number: int, label: Any, entry: Mapping[str, Any]) -> _Row | None:
+        """A row by its stored label and what else `accepted` goes by; None where no label of the job is true of it."""
+        own = label_of_source(self.labels, label, number)
+        if self.accepted is None:
+            return None if own is None else _Row(number, own, None)
+        true = self.accepted.of(entry, own, number)
+        return _Row(number, true[0], true) if true else None
 
 
 class StoredDataset(Source):
     """A dataset on disk, any row at any time."""
 
-    def __init__(
-        self, dataset: Any, image: str, label: str, labels: Labels, config: SourceConfig, image_of: _ImageOf
-    ) -> None:
-        self.labels, self._image_of = labels, image_of
-        self._dataset, self._image = dataset, image
-        column = enumerate(dataset.with_format(None)[label])
-        found = ((row, label_of_source(labels, value, row)) for row, value in column)
-        kept = select((_Row(row, label) for row, label in found if label is not None), labels, config)
+    def __init__(self, dataset: Any, columns: _Columns, config: SourceConfig, image_of: _ImageOf) -> None:
+        self.labels, self._image_of = columns.labels, image_of
+        self.accepts_several = columns.accepted is not None
+        self._dataset, self._image = dataset, columns.image
+        column = dataset.with_format(None)[columns.label]
+        entries = repeat({}) if columns.accepted is None else columns.accepted.entries(dataset, columns.image)
+        found = (columns.row(row, *entry) for row, entry in enumerate(zip(column, entries, strict=False)))
+        kept = select((row for row in found if row is not None), self.labels, config)
         self._rows = np.array([row.number for row in kept], dtype=np.int64)
         self._labels = [row.label for row in kept]
+        self._accepted = [row.accepted for row in kept] if self.accepts_several else None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -200,19 +243,21 @@ class StoredDataset(Source):
     def read(self, start: int, stop: int) -> Iterator[RawExample]:
         for position in range(start, min(stop, len(self))):
             row = int(self._rows[position])
-            yield RawExample(row, self._image_of(self._dataset[row][self._image], row), self._labels[position])
+            accepted = None if self._accepted is None else self._accepted[position]
+            image = self._image_of(self._dataset[row][self._image], row)
+            yield RawExample(row, image, self._labels[position], accepted)
 
 
 class StreamedDataset(StreamedSource):
     """A dataset that is streamed."""
 
-    def __init__(self, stream: Any, image: str, label: str, labels: Labels, length: int, image_of: _ImageOf) -> None:
-        super().__init__(labels, length)
-        self._image_of = image_of
-        self._stream, self._image, self._label = stream, image, label
+    def __init__(self, stream: Any, columns: _Columns, length: int, image_of: _ImageOf) -> None:
+        super().__init__(columns.labels, length, columns.accepted is not None)
+        self._stream, self._columns, self._image_of = stream, columns, image_of
 
     def _examples(self, start: int) -> Iterator[RawExample]:
-        for row, entry in enumerate(self._stream.skip(start), start):
-            label = label_of_source(self.labels, entry[self._label], row)
-            if label is not None:
-                yield RawExample(row, self._image_of(entry[self._image], row), label)
+        for number, entry in enumerate(self._stream.skip(start), start):
+            known = {**entry, PLACE: (entry[self._columns.image] or {}).get("path")}
+            row = self._columns.row(number, entry[self._columns.label], known)
+            if row is not None:
+                yield RawExample(number, self._image_of(entry[self._columns.image], number), row.label, row.accepted)

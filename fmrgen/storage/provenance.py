@@ -149,6 +149,7 @@ class Provenance(_Recorded):
         score_column: `clip_score`, or `oracle_score` where the oracle is no image-text model.
         oracle_sha256: digests that the oracle's weights, or those of its members, may have in other files.
         judges: the members of the oracle, where that is a panel whose verdicts are in the rows.
+        accepts_several: whether rows say which labels are true of them.
         code_sha256: of the files of modules that the recipe names, by the modules.
         skipped: examples without a row.
         files: sha256 of the shards by their paths in the folder; if unfinished, of an earlier end or of a whole part.
@@ -170,6 +171,7 @@ class Provenance(_Recorded):
     weights_sha256: RecordedWeights
     oracle_sha256: Sequence[str] = ()
     judges: Sequence[str] = ()
+    accepts_several: bool = False
     code_sha256: dict[str, str] = {}
     skipped: Sequence[Skipped] = ()
     runs: Sequence[Run]
@@ -226,7 +228,7 @@ class Provenance(_Recorded):
         from fmrgen.storage.schema import RowSchema  # brings `datasets`, which a look at a folder does not need
 
         keep_original, score_column = self.recipe.output.keep_original, self.score_column
-        key = (keep_original, score_column, self.rows_version, tuple(self.judges))
+        key = (keep_original, score_column, self.rows_version, tuple(self.judges), self.accepts_several)
         return RowSchema(tuple(self.labels), *key)  # type: ignore[arg-type]
 
     @property

@@ -77,6 +77,10 @@ _IMAGE = _column(
     "image", "image", "the perturbed image, a PNG, exactly what was judged; the original where `valid` is false"
 )
 LABEL = _column("label", "label", "the true class")
+_ACCEPTED = _column(
+    "accepted_labels", "int32 list", "all classes that are true of it, `label` first; to answer any of them is right",
+    since=3,
+)  # fmt: skip
 _ORIGINAL = _column("original", "image", "the source's image at the generator's size, a PNG")
 IMAGES = (_IMAGE.name, _ORIGINAL.name)
 _SCORES = {
@@ -89,6 +93,7 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
     return (
         _IMAGE,
         LABEL,
+        _ACCEPTED,
         _ORIGINAL,
         _column("id", "int64", "the example's number in its source"),
         _column("valid", "bool", "the oracle accepted at least the first step; only valid rows count in PA"),
@@ -179,6 +184,7 @@ class RowSchema:
         score_column: what the oracle's score is called.
         version: of the rows. Those of the first have no steps, and no reason `stuck`.
         judges: the members of the oracle where that is a panel; else there is no such column.
+        accepts_several: whether its source says of each example which labels are true; else there is no such column.
     """
 
     label_names: tuple[str, ...]
@@ -186,11 +192,16 @@ class RowSchema:
     score_column: ScoreColumn = "clip_score"
     version: int = ROWS_VERSION
     judges: tuple[str, ...] = ()
+    accepts_several: bool = False
 
     @property
     def columns(self) -> list[Column]:
         known = [column for column in _columns(self.score_column) if column.since <= self.version]
-        missing = {_ORIGINAL.name: not self.keep_original, "judges": not self.judges}
+        missing = {
+            _ORIGINAL.name: not self.keep_original,
+            "judges": not self.judges,
+            _ACCEPTED.name: not self.accepts_several,
+        }
         return [column for column in known if not missing.get(column.name)]
 
     def verdicts(self, row: Perturbed) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from fmrgen.evaluation.stream import SplitRows, check_columns
 from fmrgen.jobs.evaluate import AnySplit
 from fmrgen.jobs.generate import make_split
 from fmrgen.metrics.cautions import has_masked_gradient, is_at_chance
+from fmrgen.metrics.rows import accepted_as_label, as_label
 from fmrgen.progress.tqdm_bars import OnRows
 from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
@@ -31,7 +32,7 @@ from fmrgen.studies.sequential_test import gate as gate_of_rows
 
 _SATURATED = 95.0  # percent
 _ONE_NETWORK = "baseline and candidate are one network: they have the same weights and give the same answers"
-_OF_OWN = ("id", "label", "valid", "prediction", "original_prediction")  # columns
+_OF_OWN = ("id", "label", "accepted_labels", "valid", "prediction", "original_prediction")  # columns
 _FIRST = 500  # rows of the first look; each further one takes as many as all before it
 
 
@@ -78,7 +79,7 @@ def gate(
     labels = labels_of(opened, [lambda: models[0], lambda: models[1]], image)
     answering = {model.named.name: answering_in(labels, model, image, opened.name) for model in models}
     rows = SplitRows(opened, labels, Sampler(1, len(labels)))
-    columns = rows.pass_over(["label", "valid"])
+    columns = rows.pass_over(["label", "valid", "accepted_labels"])
     valid = np.flatnonzero(columns["valid"]) if "valid" in columns else np.arange(len(columns["label"]))
     if not len(valid):
         raise UserError(f"{opened.name}: has no valid row to compare on")
@@ -92,7 +93,10 @@ def gate(
         images = rows.images if start == 0 else ["image"]  # the first originals tell whether the networks work
         batches = rows.batches_of(wanted, batch_size, images)
         answers = classify(batches, answering, columns["label"][wanted].__getitem__, processes, device)
-        said = {name: {of: found.prediction for of, found in one.items()} for name, one in answers.items()}
+        truth = columns["label"][wanted], columns["accepted_labels"][wanted] if "accepted_labels" in columns else None
+        said = {
+            name: {of: as_label(found.prediction, *truth) for of, found in one.items()} for name, one in answers.items()
+        }
         faults += _faults(said, columns["label"][wanted], len(labels))
         if "original" in images:
             known = {name: said[name]["original"] == columns["label"][wanted] for name in said}
@@ -167,7 +171,8 @@ def gate_on_own_splits(
         paths = SplitPaths(output, made.output.config, made.output.split)
         provenance = read_provenance(paths)
         table = SplitFolder.of(paths, provenance).read_columns(_OF_OWN)
-        columns[name] = {column: table[column].to_numpy() for column in table.column_names}
+        columns[name] = accepted_as_label({column: table[column].to_numpy() for column in table.column_names})
+        columns[name].pop("accepted_labels", None)
         said = {name: {"original": columns[name]["original_prediction"]}}
         faults += _faults(said, columns[name]["label"], len(provenance.labels))
         digests.add(provenance.weights_sha256.classifier)
@@ -182,7 +187,7 @@ def gate_on_own_splits(
     aligned = {name: rows_of(of, common) for name, of in columns.items()}
     old, new = (aligned[name]["prediction"] == aligned[name]["label"] for name in ("baseline", "candidate"))
     found = gate_of_rows(old, new, aligned["baseline"]["label"], list(provenance.labels), max_drop, len(common))
-    said_alike = all(np.array_equal(aligned["baseline"][name], aligned["candidate"][name]) for name in _OF_OWN)
+    said_alike = all(np.array_equal(of, aligned["candidate"][name]) for name, of in aligned["baseline"].items())
     one_network = said_alike and len(digests) == 1 and None not in digests
     return _concluded(found, faults, one_network, [], standard)
 

@@ -14,7 +14,7 @@ from fmrgen.classifiers.base import answer_in_labels
 from fmrgen.config import StrictConfig
 from fmrgen.engine.images import StraightThroughBytes, to_bytes
 from fmrgen.engine.interfaces import Generator, Latents
-from fmrgen.engine.objectives import margin
+from fmrgen.engine.objectives import margin, truth_of
 from fmrgen.labels import Labels
 from fmrgen.recipe.build import blank_image
 from fmrgen.recipe.sections import ClassifierField
@@ -81,7 +81,9 @@ def _stages(judge: nn.Module, images: Tensor, labels: Tensor, generator: Generat
         decoded = StraightThroughBytes.apply(generator.decode(Latents(free, fixed)))
         if step % _EVERY == 0:
             stages.append(to_bytes(decoded.detach()))
-        (gradient,) = torch.autograd.grad(margin(judge(decoded), labels).sum(), free)
+        logits = judge(decoded)
+        truth = truth_of(labels, logits.shape[1], None)
+        (gradient,) = torch.autograd.grad(margin(logits, truth).sum(), free)
         free = free + config.step_size * gradient.sign()
     return torch.stack(stages)
 

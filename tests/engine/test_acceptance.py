@@ -8,7 +8,7 @@ import torch
 from fmrgen import PerturbOptions
 from fmrgen.engine.acceptance import accepts, targets
 from fmrgen.engine.interfaces import NONE, Judgement
-from fmrgen.engine.objectives import OBJECTIVES
+from fmrgen.engine.objectives import OBJECTIVES, loss, truth_of
 
 LOGITS = torch.tensor([[1.0, 3.0, 2.0], [1.0, 3.0, 2.0]], dtype=torch.float64)
 PROBABILITIES = torch.tensor([[0.5, 0.3, 0.2], [0.45, 0.4, 0.15], [0.3, 0.6, 0.1]], dtype=torch.float64)
@@ -22,7 +22,41 @@ PROBABILITIES = torch.tensor([[0.5, 0.3, 0.2], [0.45, 0.4, 0.15], [0.3, 0.6, 0.1
     ],
 )
 def test_an_objective_is_the_lead_of_the_other_classes(objective, expected):
-    assert OBJECTIVES[objective](LOGITS, torch.tensor([1, 0])).tolist() == pytest.approx(expected)
+    truth = truth_of(torch.tensor([1, 0]), 3, None)
+    assert OBJECTIVES[objective](LOGITS, truth).tolist() == pytest.approx(expected)
+
+
+def test_of_several_true_classes_none_is_climbed_to():
+    also = torch.tensor([[False, False, True], [False, False, True]])
+    truth = truth_of(torch.tensor([1, 0]), 3, also)
+    assert OBJECTIVES["margin"](LOGITS, truth).tolist() == [1 - 3, 3 - 2]
+    together = [1 - math.log(math.exp(3) + math.exp(2)), 3 - math.log(math.exp(1) + math.exp(2))]
+    assert OBJECTIVES["cross_entropy"](LOGITS, truth).tolist() == pytest.approx(together)
+    labels = torch.tensor([1, 0])
+    shares = LOGITS.softmax(1)
+    expected = [-math.log(shares[0, 1] + shares[0, 2]), -math.log(shares[1, 0] + shares[1, 2])]
+    assert loss(LOGITS, labels, also).tolist() == pytest.approx(expected)
+    one = torch.tensor([[False, False, True], [False, False, False]])
+    assert loss(LOGITS, labels, one)[1] == loss(LOGITS, labels, None)[1]  # to the last bit
+
+
+@pytest.mark.parametrize(
+    ("options", "expected", "probabilities"),
+    [
+        ({}, [True, True, True], [0.5, 0.45, 0.6]),
+        ({"min_probability": 0.5}, [True, False, True], [0.5, 0.45, 0.6]),
+        ({"min_margin": 0.31}, [False, False, True], [0.5, 0.45, 0.6]),
+        ({"oracle_rule": "consistent"}, [True, True, False], [0.5, 0.45, 0.3]),
+    ],
+)
+def test_the_oracle_may_see_any_class_that_is_true(options, expected, probabilities):
+    """By the rule `consistent` what it saw in the original is what it is to see, whatever is true."""
+    also = torch.tensor([[False, True, False], [False, True, False], [False, True, False]])
+    options = PerturbOptions(**options)
+    judgement = Judgement(PROBABILITIES, PROBABILITIES)
+    accepted, probability = accepts(judgement, torch.tensor([0, 0, 0]), options, also)
+    assert accepted.tolist() == expected
+    assert probability.tolist() == probabilities
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ from collections import Counter
 import pytest
 import torch
 from fakes import BUDGET, COUNT, STEP, Brightness, Fixture, Identity, Patient, by_id, grey
-from small_models import SIZE, perturb, smooth_images, tiny_network, tiny_vqgan
+from small_models import LABELS, SIZE, perturb, smooth_images, tiny_network, tiny_vqgan
 from torch import nn
 
+from fmrgen import UserError
 from fmrgen.engine.models import row_seed
 from fmrgen.engine.slots import all_finite
 from fmrgen.generators.transform import Transform
@@ -46,6 +47,53 @@ def test_engine_equals_the_literal_algorithm(setting, update, objective, reencod
             found = (row.valid, row.iterations, row.stop_reason)
             assert found == (literal.valid, literal.iterations, literal.stop_reason), (slots, i)
             assert torch.equal(row.image, literal.image), (slots, i)
+
+
+@pytest.mark.parametrize(
+    ("update", "objective", "rule"),
+    [("sign", "margin", "label"), ("l2", "cross_entropy", "label"), ("nes", "margin", "label"),
+     ("adam", "margin", "consistent")],
+)  # fmt: skip
+def test_with_several_true_labels_it_equals_the_literal_algorithm(setting, update, objective, rule):
+    """And is the same, to the last bit, where there is one."""
+    options = {"update": update, "objective": objective, "oracle_rule": rule, "queries": 6}
+    with torch.no_grad():
+        falling = setting.classifier(setting.images).argsort(1, descending=True).tolist()
+    best = [next(k for k in of if k != label) for of, label in zip(falling, setting.labels, strict=True)]
+    others = [[one] if i % 2 else [] for i, one in enumerate(best)]
+    accepted = [(label, *of) for label, of in zip(setting.labels, others, strict=True)]
+    plain = setting.engine(slots=3, **options)
+    changed = 0
+    for slots in (1, 3):
+        rows = setting.engine(slots=slots, accepted=accepted, **options)
+        for i, row in rows.items():
+            literal = setting.reference(i, accepted=others[i], **options)
+            found = (row.valid, row.iterations, row.stop_reason)
+            assert found == (literal.valid, literal.iterations, literal.stop_reason), (slots, i)
+            assert torch.equal(row.image, literal.image), (slots, i)
+            assert row.accepted_labels == list(accepted[i])
+            if not others[i] and slots == 3:
+                assert torch.equal(row.image, plain[i].image)
+                assert row.loss == pytest.approx(plain[i].loss, rel=1e-12)
+            changed += not torch.equal(row.image, plain[i].image)
+    assert changed
+
+
+def test_accepted_labels_that_make_no_sense_are_refused(setting):
+    labels = setting.labels
+    for accepted, said in (
+        ([(label,) if i else None for i, label in enumerate(labels)], "some have accepted labels and some have none"),
+        ([tuple(range(LABELS))] * COUNT, f"of the {LABELS} classes at least one must be false"),
+        ([(label, 99) for label in labels], f"of the {LABELS} classes at least one must be false"),
+    ):
+        given = [
+            Example(i, image, label, accepted=of)
+            for i, (image, label, of) in enumerate(zip(setting.images, labels, accepted, strict=True))
+        ]
+        with pytest.raises(UserError, match=said):
+            list(perturb(given, setting.classifier, setting.generator, setting.oracle, budget=2))
+    with pytest.raises(UserError, match="an attack leads away from one label, and several are accepted"):
+        setting.engine(accepted=[(label, (label + 1) % LABELS) for label in labels], start="fgsm")
 
 
 @pytest.mark.parametrize("reencode", [False, True], ids=["carry", "reencode"])

@@ -46,7 +46,7 @@ def rows(finished_split):
 
 def stored_columns(rows):
     table = rows.data.table
-    return {name: table[name].to_numpy() for name in SUMMARY_COLUMNS}
+    return {name: table[name].to_numpy() for name in SUMMARY_COLUMNS if name in table.column_names}
 
 
 def one(split, classifier=LENET, **options):

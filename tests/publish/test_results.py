@@ -224,7 +224,7 @@ def test_names_in_a_card_are_shown_and_do_nothing(split):
 
 def test_the_card_holds_the_figures_that_the_columns_give(split):
     table = pa.concat_tables([pq.read_table(path) for path in sorted(split.glob("mnist/*.parquet"))])
-    summary = summarise({name: table[name].to_numpy() for name in SUMMARY_COLUMNS})
+    summary = summarise({name: table[name].to_numpy() for name in SUMMARY_COLUMNS if name in table.column_names})
     card = DatasetCard.load(split / "README.md")
     for name, estimate in (
         ("**FMR**", summary.fmr),

@@ -16,7 +16,7 @@ HUB = [
     for name in describe_recipes()
     if not name.startswith(("train/", "sets/", "mnist-")) and name not in (*OTHER_GENERATORS, *OTHER_ORACLES)
 ]
-IMAGENET = [name for name in HUB if name.startswith("imagenet-")]
+IMAGENET = [name for name in HUB if name.startswith("imagenet-") and not name.endswith("-real")]
 
 
 @pytest.mark.parametrize("name", HUB)

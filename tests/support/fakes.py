@@ -1,5 +1,6 @@
 """Models that make a test of the engine exact and quick, and figures without any."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,12 +41,13 @@ class Fixture:
         self.labels = judge.judge(self.images).probabilities.argmax(1).tolist()
         self.labels[5] = (self.labels[5] + 1) % LABELS  # one that the oracle gets wrong
 
-    def engine(self, count=COUNT, **options):
+    def engine(self, count=COUNT, accepted=None, **options):
+        """The rows by id; `accepted` are the true labels of each image, where there are several."""
         settings = {"budget": BUDGET, "step_size": self.step_size, **options}
-        rows = perturb(
-            examples(self.images, self.labels)[:count], self.classifier, self.generator, self.oracle, **settings
-        )
-        return by_id(rows)
+        given = examples(self.images, self.labels)[:count]
+        if accepted is not None:
+            given = [replace(example, accepted=tuple(of)) for example, of in zip(given, accepted, strict=True)]
+        return by_id(perturb(given, self.classifier, self.generator, self.oracle, **settings))
 
     def reference(self, i, of=None, **options):
         """The literal algorithm on image `i`, or on another one `of` its label and id."""

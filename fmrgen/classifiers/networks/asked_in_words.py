@@ -13,9 +13,9 @@ _LEAST_PROBABILITY = 1e-30
 
 
 class AskedInWords(nn.Module):
-    """`forward` takes images [B, 3, H, W] in [0, 1] and returns logits [B, K] over the labels that it was told.
+    """`forward` takes images [B, 3, H, W] in [0, 1] and returns logits [B, K] over the labels that it was given.
 
-    They are the oracle's own logits, with gradients, or of one that tells none the logarithms of its probabilities.
+    They are the oracle's own logits, with gradients, or of one without a gradient the logarithms of its probabilities.
     """
 
     def __init__(self, oracle: Oracle) -> None:
@@ -37,7 +37,7 @@ class AskedInWords(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if self._labels is None:
-            raise UserError("classifier: is asked in words and was told none; list them as class_names of its section")
+            raise UserError("classifier: is asked in words and has none; list them as class_names of its section")
         if self._tells_logits:
             try:
                 return self.oracle.logits(images)
