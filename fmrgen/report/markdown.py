@@ -17,10 +17,7 @@ def to_markdown(evaluation: EvaluationResults) -> str:
 def _parts(section: Section, level: int) -> list[str]:
     if section.shown == "on the page":
         return []
-    bullets = [
-        *map(escape, section.lines),
-        *(f"{escape(name)}: {escape(text)}" for name, text in section.facts.items()),
-    ]
+    bullets = [*section.lines, *(f"{name}: {text}" for name, text in section.facts.items())]
     found = [f"{'#' * level} {escape(section.title)}", escape(section.about), *map(table_of, section.tables)]
     found.append("\n".join(f"* {escape(line)}" for line in bullets))
     for part in section.parts:

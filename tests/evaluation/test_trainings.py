@@ -104,5 +104,6 @@ def test_compare_tells_of_trainings(tmp_path, capsys):
         "small": ["small-1", "small-2"],
         "lenet": ["lenet"],
     }
+    assert r"\\" not in (tmp_path / "out/comparison/evaluation.md").read_text()  # what is escaped is escaped once
     for name in ("report.html", "evaluation.md"):
         assert "hat was trained, each training on its own split" in (tmp_path / "out/comparison" / name).read_text()
