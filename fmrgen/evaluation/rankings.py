@@ -6,6 +6,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
+from fmrgen.evaluation.kappa import cohen_kappa
 from fmrgen.metrics.intervals import RESAMPLES, Estimate, Resampled, apart_by, has_no_width, in_percent_of, most_unseen
 from fmrgen.metrics.summary import Summary
 
@@ -14,13 +15,18 @@ _ALL_PAIRS = 24  # classifiers
 
 @dataclass(frozen=True)
 class Difference:
-    """`first` less `second` on the same examples, in points, with paired intervals."""
+    """`first` less `second` on the same examples, in points, with paired intervals.
+
+    `error_consistency` is Cohen's kappa of their being right on the same valid images (Geirhos et al. 2020): 1 where
+    they fail on the same ones, 0 where as often as by chance; None where they are not asked about the same images.
+    """
 
     first: str
     second: str
     standard_accuracy: Estimate | None
     perturbed_accuracy: Estimate | None
     fmr: Estimate | None
+    error_consistency: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,13 @@ def difference(
         fmr = _apart(drawn, ratios, 100 * unseen / lowest if lowest else np.inf)
     accuracy = _apart(drawn, perturbed, unseen, limit=100)
     return Difference(first, second, standard, accuracy, fmr)
+
+
+def error_consistency(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> Estimate | None:
+    """How far two classifiers fail on the same valid images of a split, of columns as for `summarise`."""
+    valid = first["valid"].astype(bool) if "valid" in first else np.ones(len(first["label"]), bool)
+    right = ((of["prediction"] == of["label"])[valid].astype(int) for of in (first, second))
+    return cohen_kappa(*right)
 
 
 def _apart(

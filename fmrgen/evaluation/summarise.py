@@ -1,6 +1,7 @@
 """Predictions made into figures."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.across_splits import Found, compare_own_splits, worst_of_all
 from fmrgen.evaluation.fixed_sets import FixedFound
 from fmrgen.evaluation.judged import corrected_by, judge_figures, people_alpha
-from fmrgen.evaluation.rankings import difference, pairs_of, rank
+from fmrgen.evaluation.missed import Missed, about_missed, missed_by_all, samples_of
+from fmrgen.evaluation.rankings import difference, error_consistency, pairs_of, rank
 from fmrgen.evaluation.results import (
     SCHEMA,
     Comparison,
@@ -31,8 +33,6 @@ from fmrgen.storage.made_with import made_with
 from fmrgen.storage.provenance import Provenance, RecordedPerturb
 
 _OF_SURENESS = ("confidence", "in_top5")
-_FEWEST_WRONG = 3  # classifiers that an image must mislead all of
-_SHOWN_IDS = 12
 _SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
 
 
@@ -67,10 +67,18 @@ def summarise_evaluation(
         summaries = {result.classifier: result.total for result in here if not (result.conditioned or result.at_chance)}
         measure: Any = "fmr" if any(result.total.fmr for result in here) else "perturbed_accuracy"
         pairs = pairs_of(list(of_models), summaries, measure)
-        differences = [difference(a, b, of_models[a], of_models[b]) for a, b in pairs]
+        differences = [
+            replace(
+                difference(a, b, of_models[a], of_models[b]),
+                error_consistency=error_consistency(of_models[a], of_models[b]),
+            )
+            for a, b in pairs
+        ]
         comparisons.append(Comparison(split.name, measure, rank(summaries, differences, measure), differences))
-        missed = _missed_by_all(here, of_models, columns)
-        notes = [*_more_fooled(made_for, here, measure), *_about_missed(missed, here)]
+        able = [result.classifier for result in here if not result.at_chance]
+        missed = missed_by_all([of_models[name] for name in able], columns)
+        passed.rows.sampler.samples += samples_of(passed, [] if missed is None else missed.rows)
+        notes = [*_more_fooled(made_for, here, measure), *about_missed(missed, len(able))]
         splits.append(_split_figures(passed, counted, columns, made_for, notes, missed, digests))
     worst = worst_of_all(found)
     return EvaluationData(
@@ -246,36 +254,13 @@ def _more_fooled(made_for: Result | None, results: list[Result], measure: str) -
     ]
 
 
-def _missed_by_all(
-    results: list[Result], of_models: dict[str, dict[str, np.ndarray]], columns: dict[str, np.ndarray]
-) -> list[int] | None:
-    """The ids (or numbers) of the originals that no classifier names right, those at chance aside; None of too few."""
-    able = [of_models[result.classifier] for result in results if not result.at_chance]
-    if len(able) < _FEWEST_WRONG or any("original_prediction" not in of for of in able):
-        return None
-    wrong = np.all([of["original_prediction"] != of["label"] for of in able], axis=0)
-    ids = columns["id"] if "id" in columns else np.arange(len(wrong))
-    return [int(one) for one in ids[wrong]]
-
-
-def _about_missed(missed: list[int] | None, results: list[Result]) -> list[str]:
-    if not missed:
-        return []
-    able = sum(not result.at_chance for result in results)
-    ids = ",".join(map(str, missed[:_SHOWN_IDS])) + (",…" if len(missed) > _SHOWN_IDS else "")
-    return [
-        f"none of {able} classifiers is right on {len(missed)} of the originals: look at their labels "
-        f"(fmrgen show --ids {ids})"
-    ]
-
-
 def _split_figures(
     passed: ClassifiedSplit,
     columns: dict[str, np.ndarray],
     stored: dict[str, np.ndarray],
     made_for: Result | None,
     notes_on_results: list[str],
-    missed: list[int] | None,
+    missed: Missed | None,
     digests: dict[str, str | None],
 ) -> EvaluatedSplit:
     """`columns` are those that count, `stored` those of the split, whose oracle alone says what is valid."""
@@ -305,7 +290,7 @@ def _split_figures(
         revision=split.revision,
         fingerprint=None if provenance is None else provenance.fingerprint,
         files=None if provenance is None else provenance.files_digest,
-        missed_by_all=missed,
+        missed_by_all=None if missed is None else missed.ids,
         classifier_sha256=None if provenance is None else provenance.weights_sha256.classifier,
         iterations=_counted(taken) if "iterations" in columns else None,
         stop_reasons=_counted(columns["stop_reason"]) if "stop_reason" in columns else None,

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fmrgen.evaluation.results import EvaluatedSplit, EvaluationResults, Result
+from fmrgen.evaluation.results import Comparison, EvaluatedSplit, EvaluationResults, Result
 from fmrgen.report.tables import (
     EXPLAINED,
     Table,
+    agreement_table,
     all_notes,
     class_table,
     fixed_table,
@@ -121,6 +122,7 @@ def _splits(evaluation: EvaluationResults) -> list[Section]:
             *_judges(split, shown),
             *_otherwise(shown),
             *_confidence(shown),
+            *_agreement(comparison),
             *_made(split, common),
             *_classes(split, row),
         ]
@@ -157,6 +159,16 @@ def _confidence(results: list[Result]) -> list[Section]:
         return []
     about = "Top-5, and what the classifiers think of their answers."
     return [Section("confidence", "How sure they are", about, [table], shown="in files", folded=True)]
+
+
+def _agreement(comparison: Comparison | None) -> list[Section]:
+    if comparison is None or (table := agreement_table(comparison)) is None:
+        return []
+    about = (
+        "Error consistency (Geirhos et al. 2020) on the valid images: 1 where two fail on the same ones, 0 where as "
+        "often as by chance."
+    )
+    return [Section("agreement", "Whether they fail together", about, [table], shown="in files", folded=True)]
 
 
 def _classes(split: EvaluatedSplit, results: list[Result]) -> list[Section]:

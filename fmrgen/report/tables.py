@@ -93,6 +93,21 @@ def mask_table(images: int, sparsity: float, test_score: float, dimensions: int,
     return Table(header, [row])
 
 
+def agreement_table(comparison: Comparison) -> Table | None:
+    """The error consistency of each pair of classifiers; None of more than stand side by side, or where none is
+    known."""
+    names = list(dict.fromkeys(name for pair in comparison.differences for name in (pair.first, pair.second)))
+    pairs = {frozenset((pair.first, pair.second)): pair.error_consistency for pair in comparison.differences}
+    if not 2 <= len(names) <= _MOST_ACROSS or not any(pairs.values()):
+        return None
+
+    def cell(one: str, other: str) -> str:
+        found = pairs.get(frozenset((one, other)))
+        return "" if found is None else f"{found.value:z.2f} [{found.low:z.2f}, {found.high:z.2f}]"
+
+    return Table(["", *names], [[one, *(cell(one, other) for other in names)] for one in names])
+
+
 def transfer_table(evaluation: EvaluationResults, measure: str) -> Table:
     """The transfer matrix in one of the compared metrics, lying as `transfer_reading` says."""
     short, metric = short_names([split.name for split in evaluation.splits]), COMPARED[measure]

@@ -40,6 +40,11 @@ function outcome(row) {
   return before === row.label ? "fooled" : before === null ? "fooled" : "wrong";
 }
 
+function missedByAll(row) {
+  const before = Object.values(row.said).map((said) => said[0]);
+  return before.length > 2 && before.every((said) => said !== null && said !== row.label);
+}
+
 function judged(row) {
   const seen = Object.values(row.judges);
   return !seen.length ? "unasked" : seen.every((label) => label === row.label) ? "agree" : "doubt";
@@ -106,6 +111,9 @@ function chooseSplit() {
   fill(field("reason"), [["", "all"], ...reasons.map((reason) => [reason, meanings[reason] || reason])]);
   fill(field("judges"), gallery.rows.some((row) => Object.keys(row.judges).length) ? [["", "all"], ["doubt", "a judge does not see the class"], ["agree", "all judges see the class"]] : []);
   field("answer").parentElement.hidden = gallery.classifiers.length === 0;
+  const missed = [...field("answer").options].find((option) => option.value === "missed");
+  missed.hidden = missed.disabled = !gallery.rows.some(missedByAll);
+  if (missed.disabled && missed.selected) field("answer").value = "";
   show();
 }
 
@@ -116,7 +124,7 @@ function show() {
     (!chosen("class") || row.label === Number(chosen("class"))) &&
     (!chosen("reason") || row.reason === chosen("reason")) &&
     (!chosen("judges") || judged(row) === chosen("judges")) &&
-    (!chosen("answer") || outcome(row) === chosen("answer")));
+    (!chosen("answer") || (chosen("answer") === "missed" ? missedByAll(row) : outcome(row) === chosen("answer"))));
   field("cards").replaceChildren(...rows.map((row) => card(gallery, row)));
   field("count").textContent = `Showing ${rows.length} of ${gallery.rows.length} rows`;
 }
