@@ -28,3 +28,10 @@ def fetched(repo: str, revision: str, patterns: Sequence[str], largest: float = 
     with no_bars():
         folder = hub.ask(partial(fetch, allow_patterns=list(patterns), ignore_patterns=too_large), False)
     return Path(folder), commit
+
+
+def models_of_collection(slug: str) -> list[str]:
+    """The model repos in a collection on the Hub, `OWNER/TITLE-NUMBER`, in its order. Raises UserError."""
+    hub = HubClient(slug, "model", "main", lambda line: None)
+    collection = hub.ask(lambda: hub.api.get_collection(slug))
+    return [str(item.item_id) for item in collection.items if item.item_type == "model"]

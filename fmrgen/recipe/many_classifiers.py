@@ -12,6 +12,7 @@ from fmrgen.files import open_plain, parse_yaml
 from fmrgen.recipe.classifier_forms import FORMS
 from fmrgen.weights.assets import resolve_path
 
+_COLLECTION = "collections/"
 _WILD = re.compile(r"[*?\[]")
 _REPO = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
@@ -20,8 +21,8 @@ def expanded(text: str, network: str | None = None) -> list[str]:
     """The classifiers that a word stands for, a word each.
 
     Args:
-        text: `timm:PATTERN` of the names of pretrained weights, a pattern of files or folders, or any other word, which
-            stands for itself.
+        text: `timm:PATTERN` of the names of pretrained weights, `hf:collections/OWNER/TITLE-NUMBER` for the models in a
+            collection on the Hub, a pattern of files or folders, or any other word, which stands for itself.
         network: `package.module:Name`, which files of weights are of.
 
     Raises:
@@ -36,6 +37,8 @@ def expanded(text: str, network: str | None = None) -> list[str]:
         if not (names := timm.list_pretrained(rest)):
             raise UserError(f"{text}: timm has no pretrained weights of such a name; see timm.list_pretrained()")
         return [f"timm:{name}" for name in names]
+    if prefix == "hf" and rest.startswith(_COLLECTION):
+        return _of_collection(rest.removeprefix(_COLLECTION))
     if prefix in FORMS:
         return [text]
     if Path(text).exists() or not _WILD.search(text):
@@ -43,6 +46,15 @@ def expanded(text: str, network: str | None = None) -> list[str]:
     if not (paths := sorted(glob.glob(text, recursive=True))):
         raise UserError(f"{text}: no file or folder has such a name")
     return [path if Path(path).is_dir() else _of_file(Path(path), network) for path in paths]
+
+
+def _of_collection(slug: str) -> list[str]:
+    """timm's own repos are timm's models, behind its own transforms."""
+    from fmrgen.hub.fetch import models_of_collection
+
+    if not (repos := models_of_collection(slug)):
+        raise UserError(f"hf:{_COLLECTION}{slug}: there are no models in this collection")
+    return [f"timm:{repo.removeprefix('timm/')}" if repo.startswith("timm/") else f"hf:{repo}" for repo in repos]
 
 
 def _of_file(path: Path, network: str | None) -> str:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from commands import run
+from commands import python, run
 from outside_components import SmallNet
 
 from fmrgen.errors import UserError
@@ -74,3 +74,25 @@ def test_they_are_listed_with_their_sizes_before_anything_is_loaded(tmp_path, ca
     assert "in all: 1, the largest" in capsys.readouterr().out
     assert run("evaluate", "--dry-run") == 2
     assert "give at least one" in capsys.readouterr().err
+
+
+def test_a_collection_of_the_hub_is_its_models(hub):
+    slug = "someone/robust-models-64f9a55bb3115b4f513ec026"
+    hub.world().collections = {
+        slug: [("model", "timm/resnet18.a1_in1k"), ("dataset", "someone/images"), ("model", "microsoft/resnet-18")],
+        "someone/nothing-1": [("paper", "2307.09288")],
+    }
+    script = (
+        "import sys\nfrom fmrgen import UserError\nfrom fmrgen.recipe.job import load_classifiers\n"
+        "try:\n  found = load_classifiers([sys.argv[1]])\n"
+        "  print({name: (one.kind, one.model) for name, one in found.items()})\n"
+        "except UserError as error:\n  print(error)"
+    )
+    expected = {
+        "resnet18.a1_in1k": ("timm", "resnet18.a1_in1k"),
+        "microsoft/resnet-18": ("transformers", "microsoft/resnet-18"),
+    }
+    assert python(hub, script, f"hf:collections/{slug}") == str(expected)
+    assert "there are no models in this collection" in python(hub, script, "hf:collections/someone/nothing-1")
+    assert "someone/gone-1: the Hub answered 404" in python(hub, script, "hf:collections/someone/gone-1")
+    assert "not a valid repo name" in python(hub, script, "hf:collections/../../x")
