@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,9 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 class Gallery:
     """The shown rows of a split, as the page's script reads them.
 
-    Each row has `id`, `label`, `image` and `original` (data addresses), `said` (classifier → class before and after,
-    None where not known), and where the split has them `reason`, `iterations`, `probability`, `score`, `valid`, and
-    `judges` (judge → the class that it sees, below 0 for none).
+    Each row has `id`, `label`, `image` and `original` (data addresses), `said` (the class before and after of each of
+    the classifiers, None where not known), and where the split has them `reason`, `iterations`, `probability`,
+    `score`, `valid`, and `judges` (judge → the class that it sees, below 0 for none).
     """
 
     split: str
@@ -41,12 +41,12 @@ def galleries(evaluation: EvaluationData) -> list[Gallery]:
     found = []
     for split in evaluation.splits:
         of_split = evaluation.predictions.filter(pc.equal(evaluation.predictions["split"].cast("string"), split.name))
-        said = {}
+        said = []
         for name in names:
             table = of_split.filter(pc.equal(of_split["classifier"].cast("string"), name))
-            said[name] = (table["original_prediction"].to_pylist(), table["prediction"].to_pylist())
+            said.append((table["original_prediction"].to_pylist(), table["prediction"].to_pylist()))
         rows = [
-            _row(sample, {name: [before[sample.row], after[sample.row]] for name, (before, after) in said.items()})
+            _row(sample, [[before[sample.row], after[sample.row]] for before, after in said])
             for sample in evaluation.samples[split.name]
         ]
         found.append(Gallery(split.name, split.class_names, names, rows))
@@ -57,12 +57,12 @@ def stored_gallery(split: str, class_names: Sequence[str], classifier: str, samp
     """A gallery with what the split itself says that its classifier said."""
     rows = []
     for sample in samples:
-        known = {classifier: [sample.columns.get(name) for name in ("original_prediction", "prediction")]}
-        rows.append(_row(sample, known if "prediction" in sample.columns else {}))
+        known = [sample.columns.get(name) for name in ("original_prediction", "prediction")]
+        rows.append(_row(sample, [known] if "prediction" in sample.columns else []))
     return Gallery(split, list(class_names), [classifier] if any(row["said"] for row in rows) else [], rows)
 
 
-def _row(sample: Sample, said: Mapping[str, list[int | None]]) -> dict[str, Any]:
+def _row(sample: Sample, said: list[list[int | None]]) -> dict[str, Any]:
     columns = sample.columns
     return {
         "id": columns.get("id", sample.row),

@@ -42,6 +42,7 @@ INTERVALS = (
 
 Shown = Literal["everywhere", "in files", "on the page"]
 _MOST_UNFOLDED = 6  # splits of an evaluation, classifiers of a split
+_MOST_BY_CLASS = 24  # classifiers of a split
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _splits(evaluation: EvaluationResults) -> list[Section]:
             *_confidence(shown),
             *_agreement(comparison),
             *_made(split, common),
-            *_classes(split, row),
+            *_classes(split, shown),
         ]
         lines = neighbours(comparison) if comparison else []
         about = _sentence(split_facts(split, row))
@@ -172,6 +173,7 @@ def _agreement(comparison: Comparison | None) -> list[Section]:
 
 
 def _classes(split: EvaluatedSplit, results: list[Result]) -> list[Section]:
+    shown = results[:_MOST_BY_CLASS]
     each = [
         Section(
             "classes",
@@ -180,12 +182,14 @@ def _classes(split: EvaluatedSplit, results: list[Result]) -> list[Section]:
             shown="on the page",
             folded=True,
         )
-        for result in results
+        for result in shown
     ]
     if len(each) <= _MOST_UNFOLDED:
         return each
-    title = f"Each of {len(each)} classifiers by class"
-    return [Section("classes", title, parts=each, shown="on the page", folded=True)]
+    is_all = len(shown) == len(results)
+    title = f"Each of {len(each)} classifiers by class" if is_all else f"The first {len(each)} classifiers by class"
+    about = "" if is_all else f"The others of the {len(results)} are in evaluation.json."
+    return [Section("classes", title, about, parts=each, shown="on the page", folded=True)]
 
 
 def _made_alike(evaluation: EvaluationResults) -> dict[str, str]:

@@ -30,7 +30,7 @@ function fill(select, options) {
 const shownSplit = () => galleries[Number(field("split").value)];
 
 function answers(row) {
-  return row.said[field("classifier").value] || [null, null];
+  return row.said[field("classifier").selectedIndex] || [null, null];
 }
 
 function outcome(row) {
@@ -41,7 +41,7 @@ function outcome(row) {
 }
 
 function missedByAll(row) {
-  const before = Object.values(row.said).map((said) => said[0]);
+  const before = row.said.map((said) => said[0]);
   return before.length > 2 && before.every((said) => said !== null && said !== row.label);
 }
 
