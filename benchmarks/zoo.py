@@ -5,7 +5,8 @@
 The loop decodes each image for each classifier, with the transform of the network, in batches of 64, by `--workers`
 processes. Both load every classifier, ask it about images and originals, and begin with nothing stored; they take
 turns, and medians are compared. `--memory` evaluates once and prints the process's peak memory: two calls with
-different `--classifiers` show whether it grows. The classifiers are timm's small test networks with random weights.
+different `--classifiers` show whether it grows. Of ten classifiers six are timm's small test networks, two LeNets and
+one an ONNX file of such, all with random weights, and one is the demo's CLIP, asked in words.
 """
 
 import argparse
@@ -24,10 +25,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from timm.data import create_transform, resolve_data_config
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import ToTensor
 
 from benchmarks.evaluation import rows_of
-from fmrgen import evaluate
+from fmrgen import evaluate, load_classifier
+from fmrgen.classifiers.lenet import lenet
 
+_DIGITS = [str(digit) for digit in range(10)]
 _ARCHITECTURES = ("test_resnet", "test_vit", "test_convnext", "test_efficientnet", "test_byobnet", "test_vit2")
 
 
@@ -35,7 +39,11 @@ def made_up(count: int, size: int, folder: Path) -> dict[str, dict[str, Any]]:
     """Sections of so many classifiers of ten classes at a size, their weights in files."""
     sections = {}
     for number in range(count):
-        name = _ARCHITECTURES[number % len(_ARCHITECTURES)]
+        if (place := number % 10) >= len(_ARCHITECTURES):
+            name = ("lenet", "lenet", "onnx", "clip")[place - len(_ARCHITECTURES)]
+            sections[f"{name}-{number}"] = _other(name, number, folder)
+            continue
+        name = _ARCHITECTURES[place]
         arguments = {"num_classes": 10} | ({"img_size": size} if "vit" in name else {})
         torch.manual_seed(number)
         path = folder / f"{number}.safetensors"
@@ -46,9 +54,23 @@ def made_up(count: int, size: int, folder: Path) -> dict[str, dict[str, Any]]:
             "checkpoint": str(path),
             "model_args": arguments,
             "data_config": {"input_size": [3, size, size], "crop_pct": 1.0},
-            "class_names": [str(digit) for digit in range(10)],
+            "class_names": _DIGITS,
         }
     return sections
+
+
+def _other(name: str, number: int, folder: Path) -> dict[str, Any]:
+    if name == "clip":
+        return {"kind": "oracle", "oracle": {"kind": "clip", "model": "asset:mnist/clip"}, "class_names": _DIGITS}
+    torch.manual_seed(number)
+    network, path = lenet(10), folder / f"{number}.{'safetensors' if name == 'lenet' else 'onnx'}"
+    if name == "lenet":
+        save_file(network.state_dict(), path)
+        return {"kind": "lenet", "checkpoint": str(path), "class_names": _DIGITS}
+    shapes = ({0: torch.export.Dim("batch")},)
+    images = torch.rand(2, 3, 32, 32)
+    torch.onnx.export(network.eval(), (images,), path, dynamic_shapes=shapes, external_data=False, verbose=False)
+    return {"kind": "onnx", "model": str(path), "class_names": _DIGITS}
 
 
 class Pngs(Dataset[torch.Tensor]):
@@ -68,13 +90,20 @@ class Pngs(Dataset[torch.Tensor]):
 def loop(sections: dict[str, dict[str, Any]], files: list[bytes], workers: int) -> float:
     started = time.perf_counter()
     for section in sections.values():
-        network = timm.create_model(section["model"], checkpoint_path=section["checkpoint"], **section["model_args"])
-        network.eval()
-        transform = create_transform(**resolve_data_config(section["data_config"], model=network), is_training=False)
+        network, transform = _network(section)
         with torch.inference_mode():
             for batch in DataLoader(Pngs(files, transform), batch_size=64, num_workers=workers):
                 network(batch).argmax(1)
     return time.perf_counter() - started
+
+
+def _network(section: dict[str, Any]) -> tuple[torch.nn.Module, Any]:
+    """A network and its transform; those that are not of timm prepare their input themselves."""
+    if section["kind"] != "timm":
+        return load_classifier(json.dumps(section)), ToTensor()
+    network = timm.create_model(section["model"], checkpoint_path=section["checkpoint"], **section["model_args"])
+    config = resolve_data_config(section["data_config"], model=network)
+    return network.eval(), create_transform(**config, is_training=False)
 
 
 def whole_evaluation(sections: dict[str, dict[str, Any]], stored: Any) -> float:
