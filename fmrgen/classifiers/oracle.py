@@ -29,7 +29,10 @@ class Config(ClassifierConfig):
         from fmrgen.classifiers.networks.asked_in_words import AskedInWords
         from fmrgen.labels import Labels
 
-        oracle = self.oracle.build(device)
+        try:
+            oracle = self.oracle.build(device)
+        except UserError as error:  # which speaks of the section `oracle`
+            raise UserError(f"classifier.{error}") from None
         if oracle.needs_originals:
             raise UserError(
                 f"classifier.oracle: {self.oracle.kind} compares images with their originals; it can't classify them"

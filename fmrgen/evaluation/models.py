@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fmrgen.classifiers.networks.asked_in_words import AskedInWords
 from fmrgen.config import ComponentConfig
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
@@ -49,7 +50,8 @@ def load_named(
         assert section is not None
         module = build_component(section, f"classifier {name}", nn.Module, device).eval()
     class_names = getattr(module, "class_names", None)
-    named = NamedClassifier(name, section, weights_sha256(module), class_names, training_of)
+    in_words = isinstance(getattr(module, "network", None), AskedInWords)
+    named = NamedClassifier(name, section, weights_sha256(module), class_names, training_of, in_words)
     return LoadedClassifier(named, module, settings_sha256(module))
 
 

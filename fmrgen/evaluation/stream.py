@@ -162,7 +162,7 @@ class NamedClassifier:
     """A classifier, whose network need not be in memory any more.
 
     `section` is None where a module was given, `training_of` says what it is one of several trainings of,
-    `class_names` what it calls its outputs, None where it does not say.
+    `class_names` what it calls its outputs, None where it does not say. One `in_words` is asked in those of the labels.
     """
 
     name: str
@@ -170,6 +170,7 @@ class NamedClassifier:
     weights_sha256: str | None
     class_names: Sequence[str] | None
     training_of: str | None = None
+    in_words: bool = False
 
 
 @dataclass(frozen=True)

@@ -189,6 +189,8 @@ def _is_guided(passed: ClassifiedSplit) -> bool:
 def _order_is_known(passed: ClassifiedSplit, model: NamedClassifier) -> bool:
     """Whether every label was found among the classifier's classes by its name."""
     feature, class_names = passed.split.features["label"], model.class_names
+    if class_names is None and model.in_words:
+        return True
     if class_names is None or not (isinstance(feature, ClassLabel) or "string" in feature.dtype):
         return False
     match = match_classes(class_names, passed.labels.names)

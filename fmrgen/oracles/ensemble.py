@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Rule = Literal["mean", "majority", "unanimous"]
+Rule = Literal["mean", "majority", "unanimous", "veto"]
 
 
 class Config(OracleConfig):
@@ -30,7 +30,8 @@ class Config(OracleConfig):
     rule: Rule = Field(
         "mean",
         description="mean: the highest mean probability decides; majority: what more than half of them see; "
-        "unanimous: what all see; else it is not one of the classes",
+        "unanimous: what all see, else it is not one of the classes; veto: the first judges, and where another sees "
+        "something else it is not one of the classes",
         json_schema_extra=SINCE_0_2,
     )
     weights: list[Annotated[float, Field(gt=0)]] | None = Field(
@@ -46,13 +47,16 @@ class Config(OracleConfig):
             given = getattr(self, name)
             if given is not None and len(given) != len(self.oracles):
                 raise ValueError(f"{name} has {len(given)} entries for {len(self.oracles)} oracles")
+        if self.rule == "veto" and self.weights is not None:
+            raise ValueError("weights: a veto has none; leave them out")
         if self.names is not None and len(set(self.names)) < len(self.names):
             raise ValueError("two names are the same")
         return self
 
     @property
     def is_image_text(self) -> bool:
-        return all(isinstance(oracle, OracleConfig) and oracle.is_image_text for oracle in self.oracles)
+        deciding = self.oracles[:1] if self.rule == "veto" else self.oracles
+        return all(isinstance(oracle, OracleConfig) and oracle.is_image_text for oracle in deciding)
 
     def build(self, device: "torch.device | str" = "cpu") -> "EnsembleOracle":
         members = [oracle.build(device) for oracle in self.oracles]
@@ -75,7 +79,8 @@ class EnsembleOracle(Oracle):
     """Members that judge together, by a rule.
 
     Its probabilities are the mean of theirs, or by a vote the share of the votes for each label; its score is the mean
-    of theirs where all are cosines, and else, as scores of several kinds have no mean, the probability.
+    of theirs where all are cosines, and else, as scores of several kinds have no mean, the probability. Where others
+    have a veto alone, both are the first one's.
     """
 
     def __init__(
@@ -101,12 +106,20 @@ class EnsembleOracle(Oracle):
             name: oracle.judge(images, originals) for name, oracle in zip(self.member_names, self.oracles, strict=True)
         }
         said = list(members.values())
+        if self.rule == "veto":
+            return Judgement(said[0].probabilities, said[0].score, self._vetoed(said), members)
         if self.rule == "mean":
             probabilities, labels = self._mean([judgement.probabilities for judgement in said]), None
         else:
             probabilities, labels = self._vote(said)
         score = self._mean([judgement.score for judgement in said]) if self.mean_score else probabilities
         return Judgement(probabilities, score, labels, members)
+
+    def _vetoed(self, said: list[Judgement]) -> "Tensor":
+        decided = said[0].decided
+        for judgement in said[1:]:
+            decided = decided.masked_fill(judgement.decided != said[0].decided, NONE)
+        return decided
 
     def _mean(self, values: "list[Tensor]") -> "Tensor":
         import torch

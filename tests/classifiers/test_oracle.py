@@ -87,6 +87,7 @@ def test_a_split_of_its_own(tiny, tmp_path, capsys):
     assert verify(str(tmp_path / "out"), trust=True).disagreements == []
     found = evaluate(str(tmp_path / "out"), f"zero_shot:{tiny('siglip')}", progress=False)
     assert found.results[0].conditioned
+    assert not any("in the order of the labels" in note for note in found.results[0].notes)
     card = (tmp_path / "out/README.md").read_text()
     assert "this is a photo of {class}" in card
     capsys.readouterr()

@@ -21,7 +21,7 @@ from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.oracles.ensemble import Config, EnsembleOracle
 from fmrgen.oracles.reference import ReferenceOracle
 
-RULES = ("mean", "majority", "unanimous")
+RULES = ("mean", "majority", "unanimous", "veto")
 
 
 class Says(Oracle):
@@ -50,6 +50,26 @@ def test_each_rule_decides_as_it_says():
     assert decided("majority", (0,), (1,), (1,), weights=[3, 1, 1]) == [0]
     assert decided("unanimous", *[(2,)] * 3, weights=[0.1, 0.2, 0.7]) == [2]
     assert decided("majority", (NONE,), (NONE,), (1,)) == [NONE]
+    assert decided("veto", *members) == [0, NONE, NONE]
+    assert decided("veto", (0,), (NONE,)) == [NONE]
+
+
+def test_with_a_veto_the_first_ones_probabilities_and_scores_are_the_panels():
+    images = smooth_images(5)
+    first, second = (ClassifierOracle(tiny_network(seed)) for seed in (1, 2))
+    judgement = EnsembleOracle([first, second], ("a", "b"), "veto").judge(images)
+    assert torch.equal(judgement.probabilities, first.judge(images).probabilities)
+    assert torch.equal(judgement.score, first.judge(images).score)
+    agree = first.judge(images).decided == second.judge(images).decided
+    assert torch.equal(judgement.decided, first.judge(images).decided.masked_fill(~agree, NONE))
+    clip, lenet = (
+        {"kind": "clip", "model": "asset:mnist/clip"},
+        {"kind": "classifier", "classifier": "asset:mnist/lenet"},
+    )
+    assert Config(oracles=[clip, lenet], rule="veto").is_image_text
+    assert not Config(oracles=[lenet, clip], rule="veto").is_image_text
+    with pytest.raises(ValueError, match="a veto has none"):
+        Config(oracles=[clip, lenet], rule="veto", weights=[1, 2])
 
 
 def test_a_mean_is_weighted_and_scores_of_several_kinds_are_not_mixed():
