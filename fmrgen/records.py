@@ -18,6 +18,7 @@ class StopReason(StrEnum):
     REJECTED = "rejected"  # the oracle rejected the first step: invalid
     NONFINITE = "nonfinite"  # the next step, or what judges it, is not a number
     STUCK = "stuck"  # the gradient is zero: nothing says where to go
+    REACHED = "reached"  # the objective is above zero, and the first such image is kept
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,19 @@ class ReferenceGenerator:
         self.adam_mean, self.adam_square, self.adam_steps = 0.0, 0.0, 0
         self.encode(x)
         self.first_z = self.z
+        self.aim = self.aimed_at(classifier(x)[0].tolist())
+
+    def aimed_at(self, logits):
+        """The class that the image is to be taken for."""
+        others = sorted(
+            (k for k in range(len(logits)) if k != self.label and k not in self.accepted), key=lambda k: logits[k]
+        )
+        if self.options.target in ("runner_up", self.label, *self.accepted):
+            return others[-1]
+        return others[0] if self.options.target == "least_likely" else self.options.target
+
+    def has_reached(self, image):
+        return self.options.keep == "first" and self.objective(self.classifier(image)).item() > 0
 
     def encode(self, x):
         with torch.no_grad():
@@ -56,6 +69,8 @@ class ReferenceGenerator:
         return z.grad
 
     def objective(self, logits):
+        if self.options.objective == "targeted":
+            return logits[:, self.aim] - torch.cat([logits[:, : self.aim], logits[:, self.aim + 1 :]], 1).amax(1)
         truth = torch.tensor([[k == self.label or k in self.accepted for k in range(logits.shape[1])]])
         return OBJECTIVES[self.options.objective](logits, truth)
 
@@ -131,6 +146,8 @@ def reference_perturb(x, label, classifier, generator, oracle, *, accepted=(), s
         return ReferenceRow(to_bytes(x)[0], False, 0, first)
     if not is_accepted(first):
         return ReferenceRow(to_bytes(x)[0], False, 0, "rejected")
+    if g.has_reached(first):
+        return ReferenceRow(to_bytes(first)[0], True, 1, "reached")
     kept = first
     for t in range(1, options.budget):
         following = g(kept)
@@ -138,5 +155,7 @@ def reference_perturb(x, label, classifier, generator, oracle, *, accepted=(), s
             return ReferenceRow(to_bytes(kept)[0], True, t, following)
         if not is_accepted(following):
             return ReferenceRow(to_bytes(kept)[0], True, t, "oracle")
+        if g.has_reached(following):
+            return ReferenceRow(to_bytes(following)[0], True, t + 1, "reached")
         kept = following
     return ReferenceRow(to_bytes(kept)[0], True, options.budget, "budget")

@@ -16,7 +16,7 @@ from fmrgen.engine.images import StraightThroughBytes, as_float32
 from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle, Originals
 from fmrgen.engine.objectives import OBJECTIVES, loss, truth_of
 from fmrgen.engine.options import PerturbOptions
-from fmrgen.engine.slots import OF_LOGITS, PassOutput, Slots, first_fault
+from fmrgen.engine.slots import OF_LOGITS, Beside, PassOutput, Slots, first_fault
 from fmrgen.errors import UserError, one_line
 
 MEASURES = ("score", "probability", "oracle_label", *OF_LOGITS)
@@ -82,17 +82,33 @@ class Models:
             free, fixed = self.generator.encode(images, labels)
         return [as_float32(free)] if fixed is None else [as_float32(free), as_float32(fixed)]
 
-    def measure(self, images: Tensor, labels: Tensor, also: Tensor | None) -> dict[str, Tensor]:
+    def measure(self, images: Tensor, labels: Tensor, beside: Beside) -> dict[str, Tensor]:
         """The measures [B] of given images, in full precision."""
-        found = self._in_parts_that_fit(self._measure_given, images, labels, *_given(also))
+        work = partial(self._measure_given, list(beside))
+        found = self._in_parts_that_fit(work, images, labels, *beside.values())
         return dict(zip(self.measures, found, strict=True))
 
     @torch.no_grad()
-    def _measure_given(self, images: Tensor, labels: Tensor, also: Tensor | None = None) -> list[Tensor]:
+    def _measure_given(self, names: list[str], images: Tensor, labels: Tensor, *values: Tensor) -> list[Tensor]:
         logits = self._logits(images)
         check_labels(labels, logits.shape[1])
-        measures, _ = self._measure(images, Originals(images, labels), logits, also)
+        beside = dict(zip(names, values, strict=True))
+        measures, _ = self._measure(images, Originals(images, labels), logits, beside)
         return [measures[name] for name in self.measures]
+
+    @torch.no_grad()
+    def aims(self, images: Tensor, labels: Tensor, also: Tensor | None) -> Tensor:
+        """The class [B] that each image is to be taken for, of what the classifier says of originals."""
+        logits = self._logits(images)
+        truth = truth_of(labels, logits.shape[1], also)
+        falling = logits.masked_fill(truth, -torch.inf).argsort(1, descending=True)
+        if self.options.target == "least_likely":
+            return logits.masked_fill(truth, torch.inf).argmin(1)
+        if self.options.target == "runner_up":
+            return falling[:, 0]
+        check_labels(labels.new_tensor([self.options.target]), logits.shape[1])
+        aim = torch.full_like(labels, int(self.options.target))
+        return torch.where(truth.gather(1, aim.unsqueeze(1)).squeeze(1), falling[:, 0], aim)
 
     @torch.no_grad()
     def classes(self, images: Tensor) -> int:
@@ -112,22 +128,27 @@ class Models:
         if not self.half_precision:
             return
         for rows, padded in self._in_groups(slots):
-            columns = [state[name][padded] for name in ("image", "label", "also") if name in state.rows]
-            found = self._in_parts_that_fit(self._classify, *columns)
+            beside = {name: values[padded] for name, values in state.beside.items()}
+            work = partial(self._classify, list(beside))
+            found = self._in_parts_that_fit(work, state["image"][padded], state["label"][padded], *beside.values())
             for name, values in zip(OF_LOGITS, found, strict=True):
                 state[name][rows] = values[: len(rows)]
             state.correct_last_entry(rows)
 
     @torch.no_grad()
-    def _classify(self, images: Tensor, labels: Tensor, also: Tensor | None = None) -> list[Tensor]:
-        return list(self._of_logits(self._logits(images), labels, also).values())
+    def _classify(self, names: list[str], images: Tensor, labels: Tensor, *values: Tensor) -> list[Tensor]:
+        beside = dict(zip(names, values, strict=True))
+        return list(self._of_logits(self._logits(images), labels, beside).values())
 
-    def _of_logits(self, logits: Tensor, labels: Tensor, also: Tensor | None) -> dict[str, Tensor]:
-        found = logits.argmax(1), loss(logits, labels, also), self._climbed(logits, labels, also)
+    def _of_logits(self, logits: Tensor, labels: Tensor, beside: Beside) -> dict[str, Tensor]:
+        found = logits.argmax(1), loss(logits, labels, beside.get("also")), self._climbed(logits, labels, beside)
         return dict(zip(OF_LOGITS, found, strict=True))
 
-    def _climbed(self, logits: Tensor, labels: Tensor, also: Tensor | None) -> Tensor:
-        return self.objective(logits, truth_of(labels, logits.shape[1], also))
+    def _climbed(self, logits: Tensor, labels: Tensor, beside: Beside) -> Tensor:
+        classes = logits.shape[1]
+        if "aim" in beside:
+            return self.objective(logits, ~truth_of(beside["aim"], classes, None))
+        return self.objective(logits, truth_of(labels, classes, beside.get("also")))
 
     def _logits(self, images: Tensor) -> Tensor:
         """What the classifier says of images [B, 3, H, W]: [B, K], as exact as the images are.
@@ -150,11 +171,11 @@ class Models:
         """How long a pass over the rows takes, timed for `at_least` so many seconds; None where they do not fit."""
 
         def timed(latents: Latents, labels: Tensor) -> float:
-            self._judge(latents, labels, originals.images, labels, None, self._forward)  # what is done but once
+            self._judge(latents, labels, originals.images, labels, {}, self._forward)  # what is done but once
             passes, started = 0, time.perf_counter()
             while not passes or time.perf_counter() - started < at_least:
                 self._judge(
-                    latents, labels, originals.images, labels, None, self._forward
+                    latents, labels, originals.images, labels, {}, self._forward
                 ).gradient.sum().item()  # waits for the device
                 passes += 1
             return (time.perf_counter() - started) / passes
@@ -162,10 +183,10 @@ class Models:
         return self._if_it_fits(timed, latents, originals.labels)
 
     def judge_if_it_fits(
-        self, latents: Latents, originals: Originals, target: Tensor, also: Tensor | None
+        self, latents: Latents, originals: Originals, target: Tensor, beside: Beside
     ) -> PassOutput | None:
         """One pass over the slots, of which the oracle is to see `target`; None where memory is too small for all."""
-        return self._if_it_fits(self._judge, latents, originals.labels, originals.images, target, also, self.forward)
+        return self._if_it_fits(self._judge, latents, originals.labels, originals.images, target, beside, self.forward)
 
     def _judge(
         self,
@@ -173,20 +194,20 @@ class Models:
         labels: Tensor,
         originals: Tensor,
         target: Tensor,
-        also: Tensor | None,
+        beside: Beside,
         forward: Callable[..., Any],
     ) -> PassOutput:
         with torch.set_grad_enabled(self.needs_gradient):
             free = latents.free.detach().requires_grad_(self.needs_gradient)
-            decoded, images, logits, objective = forward(free, latents.fixed, labels, also)
+            decoded, images, logits, objective = forward(free, latents.fixed, labels, beside)
             gradient = torch.autograd.grad(objective.sum(), free)[0] if self.needs_gradient else torch.ones_like(free)
         decoded, images, logits = decoded.detach(), images.detach(), logits.detach()
         if not self.is_decoded_checked:
             check_decoded(decoded)
             self.is_decoded_checked = True
-        measures, judgement = self._measure(images, Originals(originals, labels), logits, also)
+        measures, judgement = self._measure(images, Originals(originals, labels), logits, beside)
         fault = first_fault(decoded, measures["loss"], torch.cat([judgement.probabilities, judgement.score], 1))
-        accepted, of_target = accepts(judgement, target, self.options, also)
+        accepted, of_target = accepts(judgement, target, self.options, beside.get("also"))
         return PassOutput(images, measures, accepted, of_target, fault, gradient)
 
     def ask(self, state: Slots, free: Tensor, slots: Tensor) -> Tensor:
@@ -194,31 +215,32 @@ class Models:
         found = []
         for group in torch.arange(len(slots)).split(ASKED_TOGETHER):
             padded = torch.cat([group, group[-1:].expand(ASKED_TOGETHER - len(group))])
-            columns = {name: state[name][slots[padded]] for name in ("label", "also", "fixed") if name in state.rows}
-            ask = partial(self._objective_of, list(columns))
+            names = [name for name in ("label", "fixed", *state.beside) if name in state.rows]
+            columns = {name: state[name][slots[padded]] for name in names}
+            ask = partial(self._objective_of, names)
             found.append(self._in_parts_that_fit(ask, free[padded], *columns.values())[0][: len(group)])
         return torch.cat(found)
 
     @torch.no_grad()
     def _objective_of(self, names: list[str], free: Tensor, *columns: Tensor) -> list[Tensor]:
-        known = dict(zip(names, columns, strict=True))
-        return [self._forward(free, known.get("fixed"), known["label"], known.get("also"))[-1]]
+        beside = dict(zip(names, columns, strict=True))
+        return [self._forward(free, beside.pop("fixed", None), beside.pop("label"), beside)[-1]]
 
     def _forward(
-        self, free: Tensor, fixed: Tensor | None, labels: Tensor, also: Tensor | None
+        self, free: Tensor, fixed: Tensor | None, labels: Tensor, beside: Beside
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         self.running = "generator"
         with self._precision():
             decoded = as_float32(self.generator.decode(Latents(free, fixed)))
             images = StraightThroughBytes.apply(decoded)
             logits = self._logits(images)
-        return decoded, images, logits, self._climbed(logits, labels, also)
+        return decoded, images, logits, self._climbed(logits, labels, beside)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half_precision)
 
     def _measure(
-        self, images: Tensor, originals: Originals, logits: Tensor, also: Tensor | None
+        self, images: Tensor, originals: Originals, logits: Tensor, beside: Beside
     ) -> tuple[dict[str, Tensor], Judgement]:
         """The measures of images, and the judgement that they rest on."""
         self.running = "oracle"
@@ -228,7 +250,7 @@ class Models:
             raise UserError(
                 f"classifier: returns {logits.shape[1]} logits for an image, and there are {classes} labels"
             )
-        return said | self._of_logits(logits, originals.labels, also), judgement
+        return said | self._of_logits(logits, originals.labels, beside), judgement
 
     def _if_it_fits(self, work: Callable[..., Any], latents_or_images: Any, labels: Tensor, *arguments: Any) -> Any:
         """What `work` returns for the rows; None where a GPU's memory is too small for them and there are fewer to try.
@@ -282,10 +304,6 @@ def judged(oracle: Oracle, images: Tensor, originals: Originals) -> tuple[dict[s
         for name, values in zip(("member_probability", "member_score"), of_members, strict=True):
             measures[name] = torch.stack([_of(originals.labels, of_member) for of_member in values], 1)
     return measures, judgement
-
-
-def _given(column: Tensor | None) -> list[Tensor]:
-    return [] if column is None else [column]
 
 
 def _of(labels: Tensor, values: Tensor) -> Tensor:

@@ -64,4 +64,9 @@ def _only(logits: Tensor, classes: Tensor) -> Tensor:
     return logits.masked_fill(~classes, -torch.inf)
 
 
-OBJECTIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"margin": margin, "cross_entropy": log_odds}
+# Of logits and the classes that are to lose: those that are true, or with a target all but that.
+OBJECTIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "margin": margin,
+    "cross_entropy": log_odds,
+    "targeted": margin,
+}

@@ -34,10 +34,21 @@ class PerturbOptions:
         "how a step's direction follows from the gradient; nes estimates one from answers alone, random is the control",
     )
     queries: int = _option(40, "questions to the classifier for each step of nes, an even number", since="0.2.0")
-    objective: Literal["margin", "cross_entropy"] = _option(
+    objective: Literal["margin", "cross_entropy", "targeted"] = _option(
         "margin",
         "what a step climbs: the best other class's lead over the true one, which does not depend on the "
-        "logits' temperature, or the cross-entropy",
+        "logits' temperature, or the cross-entropy; targeted: the lead of one class over all others",
+        since="0.2.0",
+    )
+    target: int | Literal["runner_up", "least_likely"] = _option(
+        "runner_up",
+        "that class of targeted: a class's number, or what the classifier finds second or least likely in the original "
+        "(of an image of the class itself, the second)",
+        since="0.2.0",
+    )
+    keep: Literal["last", "first"] = _option(
+        "last",
+        "store the last image that is accepted, or the first at which the objective is above zero: the least change",
         since="0.2.0",
     )
     start: Literal["none", "fgsm", "pgd"] = _option(
@@ -80,6 +91,8 @@ class PerturbOptions:
             raise ValueError(f"budget must be from 1 to {_MOST_STEPS:,} steps, not {self.budget}")
         if not (self.step_size > 0 and math.isfinite(self.step_size)):
             raise ValueError(f"step_size must be a positive number, not {self.step_size}")
+        if not isinstance(self.target, str) and self.target < 0:
+            raise ValueError(f"target must be a class's number, runner_up or least_likely, not {self.target}")
         if not 2 <= self.queries <= _MOST_QUERIES or self.queries % 2:
             raise ValueError(f"queries must be an even number from 2 to {_MOST_QUERIES:,}, not {self.queries}")
         for name in ("min_probability", "min_margin"):

@@ -16,7 +16,7 @@ from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Generator, Latents, Oracle, Originals
 from fmrgen.engine.models import Models, row_seed
 from fmrgen.engine.options import PerturbOptions
-from fmrgen.engine.slots import Rows, Slots, new_rows
+from fmrgen.engine.slots import Beside, Rows, Slots, new_rows
 from fmrgen.engine.updates import UPDATES, Random, Update, normal
 from fmrgen.errors import UserError
 from fmrgen.records import Example, Perturbed
@@ -88,12 +88,12 @@ def perturb(
         slots.refill(queue)
         if not (active := slots.active):
             return
-        output = models.judge_if_it_fits(slots.latents, slots.originals, slots["target"], slots.rows.get("also"))
+        output = models.judge_if_it_fits(slots.latents, slots.originals, slots["target"], slots.beside)
         if output is None:
             slots.halve()
             on_slots(slots.size)
             continue
-        ends, moving = slots.accept(output, options.reencode)
+        ends, moving = slots.accept(output, options.reencode, options.keep == "first")
         direction = rule.direction(output.gradient, moving, slots.rows, partial(models.ask, slots))
         slots.move(direction, options.step_size, moving, generator.project)
         if options.reencode:
@@ -124,13 +124,16 @@ def _encoded(
         make = partial(models.encode, begun, labels, ids)
         seeds = [row_seed(options.seed, example_id) for example_id in ids]
         latents = make() if encodings is None else encodings(begun, labels, seeds, make)
-        also = _also_true(padded, models, images)
-        measures = models.measure(images, labels, also)
+        beside: Beside = {}
+        if (also := _also_true(padded, models, images)) is not None:
+            beside["also"] = also
+        if options.objective == "targeted":
+            beside["aim"] = models.aims(images, labels, also)
+        measures = models.measure(images, labels, beside)
         target = targets(labels, measures["oracle_label"], options)
         controlled = [example.controlled for example in padded]
         rows = new_rows(latents, images, ids, labels, target, measures, controlled, options.budget, keep_latents)
-        if also is not None:
-            rows["also"] = also
+        rows |= beside
         update_seeds = [row_seed(options.seed, example_id, "update") for example_id in ids]
         rows |= rule.memory(latents.free, update_seeds)
         if any(controlled):

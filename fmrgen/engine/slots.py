@@ -23,6 +23,8 @@ _COLUMNS = (
 )
 
 Rows = dict[str, Tensor]  # of images that wait for a slot, [n, …] each
+Beside = dict[str, Tensor]  # of those columns that are there
+_BESIDE = ("also", "aim")  # which classes are true besides the label [S, K], and which one is to be taken for true [S]
 
 
 # What is kept of every step of a row, under `step_…`, and the column that it is in.
@@ -121,6 +123,10 @@ class Slots:
         return Latents(self["free"], self.rows.get("fixed"))
 
     @property
+    def beside(self) -> Beside:
+        return {name: self.rows[name] for name in _BESIDE if name in self.rows}
+
+    @property
     def originals(self) -> Originals:
         return Originals(self["original"], self["label"])
 
@@ -163,8 +169,11 @@ class Slots:
         self.occupied = [self.occupied[slot] for slot in slots]
         self.size = len(slots)
 
-    def accept(self, output: PassOutput, reencode: bool) -> tuple[list[StopReason | None], Tensor]:
-        """Keeps what the oracle accepted. Returns why each slot ends (None: it goes on) and which rows step [S]."""
+    def accept(self, output: PassOutput, reencode: bool, keeps_first: bool) -> tuple[list[StopReason | None], Tensor]:
+        """Keeps what the oracle accepted. Returns why each slot ends (None: it goes on) and which rows step [S].
+
+        With `keeps_first` a guided row ends where its objective is above zero.
+        """
         rows, measures = self.rows, output.measures
         gradient_only = rows["gradient_only"]
         for name in _LABELS:
@@ -187,6 +196,7 @@ class Slots:
         rows["fault"] = output.fault.masked_fill(output.finite & lost, PARTS.index("gradient"))
         stuck = asks & (output.gradient == 0).flatten(1).all(1)
         spent = accepted & (rows["accepted"] == rows["budget"])
+        reached = accepted & (measures["objective"] > 0) & ~rows["by_chance"] & keeps_first
         refused = ~gradient_only & ~output.accepted
         for name in _LABELS:
             key = f"rejected_{name}"
@@ -197,6 +207,7 @@ class Slots:
             (StopReason.STUCK, stuck),
             (StopReason.NONFINITE, lost),
             (StopReason.BUDGET, spent),
+            (StopReason.REACHED, reached),
             (StopReason.ORACLE, refused),
             (StopReason.REJECTED, never),
             (StopReason.NONFINITE, ~output.finite),

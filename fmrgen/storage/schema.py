@@ -47,7 +47,8 @@ class Column:
         if self.type == "label":
             return ClassLabel(names=list(label_names))
         if self.type == "reason":
-            return ClassLabel(names=[reason.value for reason in StopReason if reason != "stuck" or version > 1])
+            since = {"stuck": 2, "reached": 3}
+            return ClassLabel(names=[reason.value for reason in StopReason if since.get(reason, 1) <= version])
         if self.type == "verdicts":
             return List({name: Value(kind) for name, kind in VERDICT.items()})
         value, _, is_list = self.type.partition(" ")
@@ -102,7 +103,8 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
             "stop_reason",
             "reason",
             "`budget`: every step was accepted; `oracle`: the next one was not; `rejected`: not even the first; "
-            "`nonfinite`: no finite step was left; `stuck`: the gradient is zero",
+            "`nonfinite`: no finite step was left; `stuck`: the gradient is zero; `reached`: the objective was above "
+            "zero, and the first such image is kept",
         ),
         _column(score_column, "float32", _SCORES[score_column], "score"),
         _column(

@@ -59,7 +59,7 @@ def test_the_schema_is_the_documented_one(finished_split):
         "image": Image(),
         "original": Image(),
         "label": ClassLabel(names=[str(digit) for digit in range(10)]),
-        "stop_reason": ClassLabel(names=["budget", "oracle", "rejected", "nonfinite", "stuck"]),
+        "stop_reason": ClassLabel(names=["budget", "oracle", "rejected", "nonfinite", "stuck", "reached"]),
         "id": Value("int64"),
         "valid": Value("bool"),
         **{name: Value("int32") for name in integers},
