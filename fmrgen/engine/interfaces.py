@@ -138,6 +138,11 @@ class Oracle(ABC):
     member_names: tuple[str, ...] = ()
     needs_originals: bool = False
 
+    @property
+    def deciding(self) -> "Oracle":
+        """What its probabilities are of: itself, or of a panel in which others only have a veto the first member."""
+        return self
+
     def set_labels(self, labels: "Labels") -> None:  # noqa: B027 - an oracle that knows its labels needs nothing here
         """Called once, before the first `judge`, with the K labels to judge over."""
 

@@ -31,7 +31,7 @@ def kinship_caution(components: Components) -> str | None:
         UserError: the oracle has all of the classifier's. It then accepts an image only while this very network sees
             the label in it, and FMR is 100 whatever the network is worth.
     """
-    _, classifier, _, oracle = components
+    classifier, oracle = components.classifier, components.oracle.deciding
     if (of_classifier := shared_weights(classifier, oracle)) >= _ALL:
         raise UserError(
             "oracle: has the classifier's own weights, so an image counts only while the classifier is right on it: "
@@ -73,7 +73,7 @@ def _first_answers(components: Components, device: torch.device) -> FirstAnswers
         images = on_byte_grid(torch.stack([example.image for example in batch]).to(device))
         labels = torch.tensor([example.label for example in batch], device=device)
         said = oracle.judge(images.clone(), Originals(images.clone(), labels))
-        every = [said, *said.members.values()]
+        every = [said, *(said.members.values() if oracle.deciding is oracle else ())]
         logs = (one.probabilities.double().clamp(min=_LEAST_PROBABILITY).log() for one in every)
         found.append((labels, said.decided, classifier(images.clone()).double().log_softmax(1), *logs))
     if not found:

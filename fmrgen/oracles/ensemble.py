@@ -97,6 +97,10 @@ class EnsembleOracle(Oracle):
         self.shares = None if weights is None else [weight / sum(weights) for weight in weights]
         self.needs_originals = any(oracle.needs_originals for oracle in oracles)
 
+    @property
+    def deciding(self) -> Oracle:
+        return self.oracles[0] if self.rule == "veto" else self
+
     def set_labels(self, labels: Labels) -> None:
         for oracle in self.oracles:
             oracle.set_labels(labels)

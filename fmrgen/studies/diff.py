@@ -1,0 +1,268 @@
+"""What a new checkpoint broke: each image is moved to where the old network is right and the new one wrong, and the
+reverse, for as long as the oracle sees its class."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from fmrgen.config import ComponentConfig
+from fmrgen.errors import UserError
+from fmrgen.jobs.generate import make_split
+from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
+from fmrgen.metrics.rows import accepted_as_label
+from fmrgen.recipe.job import OutputConfig, Recipe
+from fmrgen.recipe.objects import AnyClassifier, classifier_section
+from fmrgen.recipe.sections import oracle_config_of
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import Provenance, read_provenance
+from fmrgen.storage.shards import SplitFolder
+from fmrgen.studies.compare import JobProgress, no_progress
+from fmrgen.studies.sequential_test import decide
+
+Verdict = Literal["broke more", "fixed more", "no difference"]
+BROKE, FIXED = "broke", "fixed"
+_ORACLE = "oracle"  # what the recipe's oracle is called in the panels
+_VERDICTS: dict[str, Verdict] = {"fail": "broke more", "pass": "fixed more", "undecided": "no difference"}
+_COLUMNS = (
+    *("id", "label", "accepted_labels", "valid", "prediction", "loss", "judges", "latent_shift", "control_predictions"),
+    *("original_prediction", "original_oracle_label", "reconstruction_prediction", "reconstruction_oracle_label"),
+)
+
+
+@dataclass(frozen=True)
+class Control:
+    """On how many of `rows` images that no step was aimed at the two disagree, in percent."""
+
+    rows: int
+    broke: Estimate | None
+    fixed: Estimate | None
+
+
+@dataclass(frozen=True)
+class ChangedClass:
+    """A class: of how many of its originals an image was found, in percent."""
+
+    name: str
+    rows: int
+    broke: Estimate
+    fixed: Estimate
+
+
+@dataclass(frozen=True)
+class Changed:
+    """An image that one network has right and the other wrong; `answer` is the wrong one.
+
+    `before` and `after` are the probabilities of the true class, by the one that is right and by the other.
+    """
+
+    id: int
+    label: str
+    answer: str
+    before: float
+    after: float
+    latent_shift: float
+
+    @property
+    def clarity(self) -> float:
+        """How sure both are: the smaller of what one gives the true class and the other keeps from it."""
+        return min(self.before, 1 - self.after)
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What became of two networks on the same originals. Shares are percent of these.
+
+    Attributes:
+        verdict: whether NEW broke more than it fixed, by a test that is wrong in 5 % of cases at most.
+        rows: originals.
+        old_accuracy, new_accuracy: on these.
+        broke: of how many an image was found that OLD has right and NEW wrong.
+        fixed: the reverse.
+        difference: `broke` less `fixed`, paired.
+        controls: the same of images as they are (`originals`), of plain reconstructions, and after random steps.
+        classes: the one first in which most more broke than were fixed.
+        pairs: (`broke` or `fixed`, true class, wrong answer) → images, the most first.
+        images: under `broke` and `fixed`, the clearest first.
+        notes: to be known.
+    """
+
+    verdict: Verdict
+    rows: int
+    old_accuracy: Estimate
+    new_accuracy: Estimate
+    broke: Estimate
+    fixed: Estimate
+    difference: Estimate
+    controls: dict[str, Control]
+    classes: list[ChangedClass]
+    pairs: list[tuple[str, str, str, int]]
+    images: dict[str, list[Changed]]
+    notes: list[str] = field(default_factory=list)
+
+
+def diff(
+    recipe: Recipe,
+    output: str | Path,
+    *,
+    old: AnyClassifier,
+    new: AnyClassifier,
+    seed: int = 0,
+    job_progress: JobProgress = no_progress,
+    on_note: Callable[[str], None] = lambda line: None,
+) -> Diff:
+    """What NEW broke and what it fixed, as two splits of the same originals.
+
+    In `broke` steps climb NEW's margin of error, OLD has a veto beside the oracle, and the first image at which NEW is
+    wrong is kept, so that it is the least change; in `fixed` the two change places. Goes on where an earlier run
+    stopped. Runs on every process of a launch, with the same outcome on each.
+
+    Args:
+        recipe: source, generator, oracle and steps; its classifier is passed over.
+        output: the dataset folder.
+        old: a classifier, as for `evaluate`.
+        new: the one that is to take its place.
+        seed: of the order in which rows are tested.
+        job_progress: returns a progress callback for a split's recipe.
+        on_note: called with a line on what was found or is left to do.
+
+    Raises:
+        UserError: a part of the recipe or a classifier can't be used, or the two have the same weights.
+    """
+    sections = classifier_section(old), classifier_section(new)
+    splits: list[_Side] = []
+    for made in diff_recipes(recipe, *sections):
+        with job_progress(made) as on_progress:
+            make_split(made, output, on_progress=on_progress, on_note=on_note)
+        splits.append(_Side(SplitPaths(Path(output), made.output.config, made.output.split)))
+    digests = {side.provenance.weights_sha256.classifier for side in splits}
+    if len(digests) == 1 and None not in digests:
+        raise UserError("diff: old and new have the same weights; name two networks")
+    return _found(splits[0], splits[1], seed)
+
+
+def diff_recipes(recipe: Recipe, old: ComponentConfig, new: ComponentConfig) -> list[Recipe]:
+    """The recipes of `broke` and `fixed`."""
+    perturb = replace(recipe.perturb, keep="first")
+    found = []
+    for side, climbed, kept in ((BROKE, new, old), (FIXED, old, new)):
+        own, other = ("new", "old") if kept is old else ("old", "new")
+        panel = {
+            "kind": "ensemble",
+            "rule": "veto",
+            "names": [_ORACLE, other],
+            "oracles": [recipe.oracle, {"kind": "classifier", "classifier": kept}],
+        }
+        changed = {
+            "classifier": climbed,
+            "oracle": oracle_config_of(panel, "diff"),
+            "perturb": perturb,
+            "description": "",
+            # A config is of one oracle, and here they are two panels.
+            "output": OutputConfig.model_validate(
+                recipe.output.model_dump() | {"config": f"{recipe.output.config}-{side}", "split": own}
+            ),
+        }
+        found.append(recipe.model_copy(update=changed))
+    return found
+
+
+class _Side:
+    """One of the two splits: the images that its own classifier, which was climbed, has wrong, and the other right."""
+
+    def __init__(self, paths: SplitPaths) -> None:
+        self.provenance: Provenance = read_provenance(paths)
+        self.folder = SplitFolder.of(paths, self.provenance)
+        table = self.folder.read_columns(_COLUMNS)
+        verdicts = table["judges"].to_pylist()
+        columns = {name: table[name].to_numpy() for name in table.column_names if name != "judges"}
+        order = np.argsort(columns["id"])
+        columns["kept_label"] = np.array([of_row[-1]["label"] for of_row in verdicts])
+        columns["kept_probability"] = np.array([of_row[-1]["probability"] for of_row in verdicts])
+        self.columns = accepted_as_label({name: values[order] for name, values in columns.items()})
+
+    def restricted(self, ids: np.ndarray) -> None:
+        kept = np.isin(self.columns["id"], ids)
+        self.columns = {name: values[kept] for name, values in self.columns.items()}
+
+    @property
+    def found(self) -> np.ndarray:
+        """Of which originals there is an image."""
+        of = self.columns
+        return of["valid"].astype(bool) & (of["kept_label"] == of["label"]) & (of["prediction"] != of["label"])
+
+    @property
+    def in_reconstructions(self) -> np.ndarray:
+        of = self.columns
+        return (of["reconstruction_oracle_label"] == of["label"]) & (of["reconstruction_prediction"] != of["label"])
+
+    @property
+    def by_chance(self) -> np.ndarray:
+        """Of the rows of which random steps were taken, whether its classifier is wrong after them."""
+        of = self.columns
+        taken = [(steps, label) for steps, label in zip(of["control_predictions"], of["label"], strict=True)]
+        return np.array([steps[-1] != label for steps, label in taken if len(steps) > 1], dtype=bool)
+
+    def images(self, names: Sequence[str]) -> list[Changed]:
+        of = {name: values[self.found] for name, values in self.columns.items()}
+        found = [
+            Changed(
+                int(of["id"][row]),
+                names[of["label"][row]],
+                names[of["prediction"][row]],
+                float(of["kept_probability"][row]),
+                float(np.exp(-of["loss"][row])),
+                float(of["latent_shift"][row]),
+            )
+            for row in range(len(of["id"]))
+        ]
+        return sorted(found, key=lambda one: -one.clarity)
+
+
+def _found(broke: _Side, fixed: _Side, seed: int) -> Diff:
+    ids = np.intersect1d(broke.columns["id"], fixed.columns["id"])
+    for side in (broke, fixed):
+        side.restricted(ids)
+    names, label = list(broke.provenance.labels), broke.columns["label"]
+    worse, better = broke.found, fixed.found
+    old_right, new_right = (side.columns["original_prediction"] == label for side in (fixed, broke))
+    order = np.random.default_rng(seed).permutation(len(ids))
+    verdict, _ = decide((worse.astype(np.int8) - better.astype(np.int8))[order], 0.0)
+    images = {BROKE: broke.images(names), FIXED: fixed.images(names)}
+    counted = Counter((side, one.label, one.answer) for side, of in images.items() for one in of)
+    classes = [
+        ChangedClass(name, int(rows.sum()), _share(worse[rows]), _share(better[rows]))
+        for name, rows in ((name, label == place) for place, name in enumerate(names))
+        if rows.any()
+    ]
+    return Diff(
+        verdict=_VERDICTS[verdict],
+        rows=len(ids),
+        old_accuracy=_share(old_right),
+        new_accuracy=_share(new_right),
+        broke=_share(worse),
+        fixed=_share(better),
+        difference=paired_difference(worse, better),
+        controls={
+            "originals": Control(len(ids), _share(old_right & ~new_right), _share(new_right & ~old_right)),
+            "reconstructions": Control(len(ids), _share(broke.in_reconstructions), _share(fixed.in_reconstructions)),
+            "random steps": Control(
+                min(len(broke.by_chance), len(fixed.by_chance)),
+                proportion(broke.by_chance),
+                proportion(fixed.by_chance),
+            ),
+        },
+        classes=sorted(classes, key=lambda one: one.fixed.value - one.broke.value),
+        pairs=[(*pair, count) for pair, count in counted.most_common()],
+        images=images,
+    )
+
+
+def _share(hits: np.ndarray) -> Estimate:
+    found = proportion(hits)
+    if found is None:
+        raise UserError("diff: there is no original that both splits have")
+    return found
