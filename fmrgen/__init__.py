@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from fmrgen.storage.open import OpenedSplit as OpenedSplit
     from fmrgen.storage.open import open_split as open_split
     from fmrgen.studies.compare import compare as compare
+    from fmrgen.studies.diff import Diff as Diff
+    from fmrgen.studies.diff import diff as diff
     from fmrgen.studies.gate import gate as gate
     from fmrgen.studies.gate import gate_on_own_splits as gate_on_own_splits
     from fmrgen.studies.orders import Agreement as Agreement
@@ -92,6 +94,7 @@ _MODULES = {
     "Classifier": "fmrgen.classifiers.base",
     "ClassifierConfig": "fmrgen.config",
     "ComponentConfig": "fmrgen.config",
+    "Diff": "fmrgen.studies.diff",
     "Estimate": "fmrgen.metrics.intervals",
     "Evaluation": "fmrgen.jobs.evaluation",
     "Example": "fmrgen.records",
@@ -127,6 +130,7 @@ _MODULES = {
     "agreement": "fmrgen.studies.orders",
     "classifier_of_maite": "fmrgen.evaluation.maite",
     "compare": "fmrgen.studies.compare",
+    "diff": "fmrgen.studies.diff",
     "evaluate": "fmrgen.jobs.evaluate",
     "export": "fmrgen.jobs.export",
     "freeze": "fmrgen.weights.checkpoint",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fmrgen.cli import compare, doubt, make, measure, publish, tools
+from fmrgen.cli import compare, doubt, make, measure, publish, release, tools
 from fmrgen.cli.exit import exit_status_of, install_signal_handlers
 from fmrgen.cli.options import GroupedHelp, PlainHelp
 from fmrgen.distributed.launcher import end_with_the_launcher
@@ -63,7 +63,13 @@ _GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "attack-oracle": doubt.attack_oracle,
         "sweep": doubt.sweep,
     },
-    "Compare": {"compare": compare.compare, "gate": compare.gate, "agree": compare.agree, "study": compare.study},
+    "Compare": {
+        "compare": compare.compare,
+        "diff": release.diff,
+        "gate": release.gate,
+        "agree": compare.agree,
+        "study": compare.study,
+    },
     "Publish": {
         "push": publish.push,
         "submit": publish.submit,

@@ -15,7 +15,7 @@ _PAIR, _ROW = 1.9, 1.16  # inches, from pair to pair and from row to row
 SIDE, _SLIT = 0.84, 0.03  # inches: of an image, and between the two of a pair
 _CAPTION, _ROOM = 8, 55  # points: of the letters, and between two images
 _LONGEST = 200  # letters that are looked at: no more have room
-_WRONG, _PALE = "#c8472f", "#66727d"
+WRONG, _PALE = "#c8472f", "#66727d"
 _READING = "left the original under its label, right the perturbed image under the classifier's answer"
 
 
@@ -72,7 +72,7 @@ def told_answer(answer: int | None, label: int, class_names: Sequence[str]) -> t
     if answer is None:
         return "", _PALE
     name = class_names[answer] if 0 <= answer < len(class_names) else "no answer"
-    return name, INK if answer == label else _WRONG
+    return name, INK if answer == label else WRONG
 
 
 def _shortened(name: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, Features
 from pydantic import TypeAdapter, ValidationError
@@ -150,6 +151,16 @@ class SplitFolder:
                 known = set(file.schema_arrow.names)
                 tables.append(file.read(columns=[name for name in columns if name in known]))
         return pa.concat_tables(tables)
+
+    def rows_of(self, ids: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Some columns of some rows, as far as rows have them; other rows' images are not kept in memory."""
+        found: list[dict[str, Any]] = []
+        for shard in range(self.shards):
+            with open_plain(self.shard_path(shard)) as opened, pq.ParquetFile(opened) as file:
+                known = [name for name in columns if name in file.schema_arrow.names]
+                for batch in file.iter_batches(columns=known):
+                    found += batch.filter(pc.is_in(batch["id"], pa.array(ids, batch["id"].type))).to_pylist()
+        return found
 
     @property
     def is_whole(self) -> bool:

@@ -133,15 +133,23 @@ def diff(
         UserError: a part of the recipe or a classifier can't be used, or the two have the same weights.
     """
     sections = classifier_section(old), classifier_section(new)
-    splits: list[_Side] = []
     for made in diff_recipes(recipe, *sections):
         with job_progress(made) as on_progress:
             make_split(made, output, on_progress=on_progress, on_note=on_note)
-        splits.append(_Side(SplitPaths(Path(output), made.output.config, made.output.split)))
+    splits = [_Side(folder) for folder in split_folders(recipe, output, *sections).values()]
     digests = {side.provenance.weights_sha256.classifier for side in splits}
     if len(digests) == 1 and None not in digests:
         raise UserError("diff: old and new have the same weights; name two networks")
     return _found(splits[0], splits[1], seed)
+
+
+def split_folders(
+    recipe: Recipe, output: str | Path, old: ComponentConfig, new: ComponentConfig
+) -> dict[str, SplitFolder]:
+    """The folders of the splits `broke` and `fixed`, once they are made."""
+    made = (of.output for of in diff_recipes(recipe, old, new))
+    paths = {side: SplitPaths(Path(output), of.config, of.split) for side, of in zip((BROKE, FIXED), made, strict=True)}
+    return {side: SplitFolder.of(of, read_provenance(of)) for side, of in paths.items()}
 
 
 def diff_recipes(recipe: Recipe, old: ComponentConfig, new: ComponentConfig) -> list[Recipe]:
@@ -173,10 +181,9 @@ def diff_recipes(recipe: Recipe, old: ComponentConfig, new: ComponentConfig) -> 
 class _Side:
     """One of the two splits: the images that its own classifier, which was climbed, has wrong, and the other right."""
 
-    def __init__(self, paths: SplitPaths) -> None:
-        self.provenance: Provenance = read_provenance(paths)
-        self.folder = SplitFolder.of(paths, self.provenance)
-        table = self.folder.read_columns(_COLUMNS)
+    def __init__(self, folder: SplitFolder) -> None:
+        self.provenance: Provenance = read_provenance(folder.paths)
+        table = folder.read_columns(_COLUMNS)
         verdicts = table["judges"].to_pylist()
         columns = {name: table[name].to_numpy() for name in table.column_names if name != "judges"}
         order = np.argsort(columns["id"])

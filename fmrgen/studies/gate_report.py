@@ -1,5 +1,6 @@
 """What a gate found, for people, for GitHub's summary of a step, and for what reads JUnit."""
 
+from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from fmrgen.report.markdown import escape, table_of
@@ -69,15 +70,21 @@ def gate_markdown(gate: Gate, split: str) -> str:
 
 def gate_junit(gate: Gate, split: str) -> bytes:
     """A JUnit file with one test, which fails, is skipped or is an error as the verdict is; alarms are its output."""
-    tag = _JUNIT.get(gate.verdict)
-    counts = {"tests": 1, "errors": tag == "error", "failures": tag == "failure", "skipped": tag == "skipped"}
-    attributes = {"name": "fmrgen gate"} | {name: str(int(count)) for name, count in counts.items()}
-    suite = ElementTree.Element("testsuite", attributes)
     name = f"the drop in robustness is at most {gate.max_drop:g} points"
-    case = ElementTree.SubElement(suite, "testcase", classname=_plain(split), name=name)
-    if tag is not None:
-        ElementTree.SubElement(case, tag, message=_plain("; ".join([verdict_line(gate), *gate.notes])))
+    message = "; ".join([verdict_line(gate), *gate.notes])
     lines = [*(f"{name}: {value}" for name, value in gate_table(gate).rows), *gate.notes, *alarm_lines(gate)]
+    return junit_of_one("fmrgen gate", split, name, _JUNIT.get(gate.verdict), message, lines)
+
+
+def junit_of_one(suite_name: str, about: str, name: str, tag: str | None, message: str, lines: Sequence[str]) -> bytes:
+    """A JUnit file with one test, `about` something: `tag` says what it is where it has not passed, and `message` why;
+    `lines` are its output."""
+    counts = {"tests": 1, "errors": tag == "error", "failures": tag == "failure", "skipped": tag == "skipped"}
+    attributes = {"name": suite_name} | {name: str(int(count)) for name, count in counts.items()}
+    suite = ElementTree.Element("testsuite", attributes)
+    case = ElementTree.SubElement(suite, "testcase", classname=_plain(about), name=name)
+    if tag is not None:
+        ElementTree.SubElement(case, tag, message=_plain(message))
     ElementTree.SubElement(case, "system-out").text = _plain("\n".join(lines))
     ElementTree.indent(suite)
     text: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)

@@ -239,6 +239,7 @@ CASES = [
     (["evaluate", "out", "-c", "net.pth"], "net.pth: is a checkpoint, which says nothing of its network; write {kind: module, target: 'my_models:Net', checkpoint: net.pth}"),
     (["evaluate", "out", "-c", LENET, "--fixed", "photos"], "photos: is a folder; write --fixed {kind: imagefolder, path: photos}"),
     (["evaluate", "out", "-c", LENET, "--fixed", "sets/imagenet"], "sets/imagenet: no such file, and not a shipped set: unknown set, did you mean sets/imagenet-"),
+    (["diff", "r.yaml", "--old", LENET, "--new", "gone.pt"], "gone.pt: is a checkpoint, which says nothing of its network"),
     (["agree", "gone.json"], "gone.json"),
     (["delta", "gone"], "no such folder"),
     (["rebuild", "photos", "--source", "{kind: mnist}"], "contains no delta; make one with fmrgen delta"),

@@ -1,0 +1,185 @@
+"""The commands before a release: what a new classifier broke, and whether it may pass."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fmrgen.cli.options import (
+    BatchSizeOption,
+    JsonOption,
+    LimitOption,
+    OverridesArgument,
+    ProcessesOption,
+    QuietOption,
+    RecipeArgument,
+    limited,
+)
+from fmrgen.distributed.rank import is_first_process
+from fmrgen.errors import UserError
+
+_GATE_STATUS = {"pass": 0, "fail": 1, "invalid": 2, "undecided": 3}
+JunitOption = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write the outcome as JUnit XML.")]
+SummaryOption = Annotated[
+    Path | None,
+    typer.Option("--summary", metavar="FILE", help="Append the outcome as Markdown, as for $GITHUB_STEP_SUMMARY."),
+]
+
+
+def diff(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    *,
+    old: Annotated[str, typer.Option("--old", metavar="C", help="The classifier that is in use.")],
+    new: Annotated[str, typer.Option("--new", metavar="C", help="The one that is to take its place.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="The dataset folder; the page is DIR/diff.")
+    ] = Path("diff"),
+    limit: LimitOption = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the order of the rows.")] = 0,
+    junit: JunitOption = None,
+    summary: SummaryOption = None,
+    processes: ProcessesOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Find what a new classifier broke, and what it fixed.
+
+    Each image is moved to where the old one is right and the new one wrong, and the reverse, while the oracle sees its
+    class: two splits to keep, and a page. Exits with 1 if more broke than was fixed, else with 0.
+    """
+    from fmrgen.recipe.job import load_recipe, parse_classifier
+
+    (old_name, of_old), (new_name, of_new) = (parse_classifier(text) for text in (old, new))
+    loaded = load_recipe(recipe, limited(limit, overrides))
+    _check_files(junit, summary)
+
+    from fmrgen.cli import display
+    from fmrgen.files import write_atomically
+    from fmrgen.progress import terminal as progress
+    from fmrgen.report.write import prepare_folder
+    from fmrgen.studies.diff import diff as run
+    from fmrgen.studies.diff import split_folders
+    from fmrgen.studies.diff_report import diff_junit, diff_markdown, main_table, pair_table, verdict_line, write_diff
+
+    display.quiet_libraries()
+    is_first = is_first_process()
+    show = not quiet and is_first
+    found = run(
+        loaded,
+        output,
+        old=of_old,
+        new=of_new,
+        seed=seed,
+        job_progress=lambda made: progress.job_progress(made, show),
+        on_note=display.print_note,
+    )
+    if is_first:
+        title, named = f"{old_name} → {new_name} on {recipe}", {"OLD": old, "NEW": new}
+        prepare_folder(output / "diff")
+        write_diff(found, output / "diff", split_folders(loaded, output, of_old, of_new), title, named)
+        if junit is not None:
+            write_atomically(junit, diff_junit(found, title, named))
+        if summary is not None:
+            with summary.open("a", encoding="utf-8") as file:
+                file.write(diff_markdown(found, title, named))
+        if as_json:
+            display.print_json(found)
+        elif not quiet:
+            display.print_table(main_table(found), title)
+            display.print_table(pair_table(found), "the most frequent")
+            display.print_line(str(output / "diff/diff.html"))
+        (display.print_note if as_json else display.print_line)(verdict_line(found))
+    raise typer.Exit(int(found.verdict == "broke more"))
+
+
+def gate(
+    split: Annotated[
+        str | None,
+        typer.Argument(metavar="[SPLIT]", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], made against a third model."),
+    ] = None,
+    *,
+    candidate: Annotated[str, typer.Option("--candidate", metavar="C", help="The classifier to be released.")],
+    baseline: Annotated[str, typer.Option("--baseline", metavar="C", help="The classifier to compare it with.")],
+    max_drop: Annotated[
+        float, typer.Option("--max-drop", metavar="POINTS", help="Largest drop in perturbed accuracy to allow.")
+    ],
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="RECIPE", help="Make a split for each instead, and compare on those."),
+    ] = None,
+    limit: LimitOption = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="With --recipe: the dataset folder.")
+    ] = Path("gate"),
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the order of the rows.")] = 0,
+    batch_size: BatchSizeOption = 64,
+    junit: JunitOption = None,
+    summary: SummaryOption = None,
+    processes: ProcessesOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Check that a classifier is not less robust than another.
+
+    Both see the same perturbed images, as many as it takes; with --recipe each sees its own. Exits with 0 if the
+    candidate passes, 1 if it fails, 2 if either network does not work, 3 if the images do not decide.
+    """
+    from fmrgen.recipe.job import load_recipe, parse_classifier
+    from fmrgen.storage.reference import check_there
+
+    if (split is None) == (recipe is None):
+        raise UserError("gate: name a SPLIT, or pass --recipe RECIPE")
+    _check_files(junit, summary)
+    (_, new), (_, old) = (parse_classifier(text) for text in (candidate, baseline))
+    if split is not None:
+        check_there(split)
+    loaded = None if recipe is None else load_recipe(recipe, limited(limit, None))
+
+    from fmrgen.cli import display
+    from fmrgen.files import write_atomically
+    from fmrgen.progress import terminal as progress
+    from fmrgen.studies.gate import gate as run
+    from fmrgen.studies.gate import gate_on_own_splits
+    from fmrgen.studies.gate_report import alarm_lines, gate_junit, gate_markdown, gate_table, verdict_line
+
+    display.quiet_libraries()
+    is_first = is_first_process()
+    show = not quiet and is_first
+    if loaded is not None:
+        found = gate_on_own_splits(
+            loaded,
+            output,
+            candidate=new,
+            baseline=old,
+            max_drop=max_drop,
+            seed=seed,
+            job_progress=lambda made: progress.job_progress(made, show),
+            on_note=display.print_note,
+        )
+    else:
+        with progress.split_progress(show) as on_rows:
+            found = run(
+                split, candidate=new, baseline=old, max_drop=max_drop, batch_size=batch_size, seed=seed, on_rows=on_rows
+            )
+    named = split or f"own splits of {recipe}"
+    if is_first:
+        if junit is not None:
+            write_atomically(junit, gate_junit(found, named))
+        if summary is not None:
+            with summary.open("a", encoding="utf-8") as file:
+                file.write(gate_markdown(found, named))
+        if as_json:
+            display.print_json(found)
+        elif not quiet:
+            display.print_table(gate_table(found), named)
+        for line in [*found.notes, *alarm_lines(found)]:
+            display.print_note(line)
+        (display.print_note if as_json else display.print_line)(verdict_line(found))
+    raise typer.Exit(_GATE_STATUS[found.verdict])
+
+
+def _check_files(*paths: Path | None) -> None:
+    for path in paths:
+        if path is not None and path.is_dir():
+            raise UserError(f"{path}: is a folder; name a file")

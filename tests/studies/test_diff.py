@@ -1,0 +1,134 @@
+"""What a new checkpoint broke: the two splits, what they count, and the command."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+import torch
+from commands import launched, run
+from safetensors.torch import load_file, save_file
+
+from fmrgen import UserError, evaluate, load_recipe, verify
+from fmrgen.studies.diff import diff
+from fmrgen.studies.diff_report import main_table, verdict_line
+from fmrgen.weights.assets import resolve_path
+
+LENET = "asset:mnist/lenet"
+JOB = ["source.limit=60", "perturb.budget=20", "perturb.step_size=0.06", "perturb.control=20", "output.shard_size=20"]
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """LeNet that calls nothing a seven without more ado."""
+    weights = load_file(resolve_path("asset:mnist/lenet/model.safetensors"))
+    weights["5.bias"][7] -= 4.0
+    path = tmp_path_factory.mktemp("planted") / "model.safetensors"
+    save_file(weights, path)
+    return {"kind": "lenet", "checkpoint": str(path), "class_names": [str(digit) for digit in range(10)]}
+
+
+@pytest.fixture(scope="module")
+def made(planted, tmp_path_factory):
+    output = tmp_path_factory.mktemp("made") / "out"
+    return output, diff(load_recipe("mnist-lenet", JOB), output, old=LENET, new=planted)
+
+
+def test_each_image_is_right_for_one_and_wrong_for_the_other(made, planted):
+    """As both networks say themselves, of the stored images; and the splits are true."""
+    output, found = made
+    references = [f"{output}:mnist-broke/new", f"{output}:mnist-fixed/old"]
+    said = evaluate(references, {"old": LENET, "new": planted}, progress=False)
+    table = said.predictions.to_pandas()
+    for split, right, wrong, side in ((references[0], "old", "new", "broke"), (references[1], "new", "old", "fixed")):
+        by = {
+            name: table[(table.split == split) & (table.classifier == name)].set_index("id") for name in (right, wrong)
+        }
+        hit = by[right].valid & (by[right].prediction == by[right].label) & (by[wrong].prediction != by[wrong].label)
+        assert sorted(hit[hit].index) == sorted(one.id for one in found.images[side])
+        assert (by[right].prediction == by[right].label)[by[right].valid].all()  # the veto
+        assert getattr(found, side).value == pytest.approx(100 * hit.mean())
+        outcome = verify(split, trust=True)
+        assert outcome.disagreements == []
+    originals = {name: table[(table.split == references[0]) & (table.classifier == name)] for name in ("old", "new")}
+    right = {name: (of.original_prediction == of.label).to_numpy() for name, of in originals.items()}
+    assert found.controls["originals"].broke.value == pytest.approx(100 * (right["old"] & ~right["new"]).mean())
+    assert found.old_accuracy.value == pytest.approx(100 * right["old"].mean())
+
+
+def test_the_planted_class_comes_first_and_reached_images_are_the_first(made):
+    output, found = made
+    assert found.classes[0].name == "7"
+    assert found.pairs[0][:2] == ("broke", "7")
+    assert found.broke.value > max(5 * found.controls["originals"].broke.value, found.fixed.value)
+    assert found.verdict in ("broke more", "no difference")
+    reached = [row for row in rows_of_side(output, "mnist-broke/new") if row["stop_reason"] == 5]
+    assert {row["id"] for row in reached} == {one.id for one in found.images["broke"]}
+    assert all(row["step_predictions"][-2] == row["label"] for row in reached if row["iterations"] > 1)
+    clarity = [one.clarity for one in found.images["broke"]]
+    assert clarity == sorted(clarity, reverse=True)
+
+
+def rows_of_side(output, name):
+    config, split = name.split("/")
+    import pyarrow.parquet as pq
+
+    return [
+        row for path in sorted((output / config).glob(f"{split}-*.parquet")) for row in pq.read_table(path).to_pylist()
+    ]
+
+
+def test_swapped_they_change_places(made, planted, tmp_path):
+    _, found = made
+    other = diff(load_recipe("mnist-lenet", JOB), tmp_path / "out", old=planted, new=LENET)
+    assert (other.broke, other.fixed) == (found.fixed, found.broke)
+    assert other.difference.value == -found.difference.value
+    assert {one.id for one in other.images["fixed"]} == {one.id for one in found.images["broke"]}
+
+
+def test_one_network_is_refused_and_a_finished_diff_is_not_made_again(made, planted, tmp_path):
+    output, found = made
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*.parquet")}
+    assert diff(load_recipe("mnist-lenet", JOB), output, old=LENET, new=planted) == found
+    assert before == {path: path.stat().st_mtime_ns for path in output.rglob("*.parquet")}
+    with pytest.raises(UserError, match="old and new have the same weights; name two networks"):
+        diff(load_recipe("mnist-lenet", ["source.limit=2"]), tmp_path / "out", old=LENET, new=LENET)
+
+
+def test_the_command_and_its_files(planted, tmp_path, capsys):
+    job = ["diff", "mnist-lenet", *JOB, "--old", f"old={LENET}", "--new", f"new={json.dumps(planted)}"]
+    status = run(*job, "-o", tmp_path / "out", "--junit", tmp_path / "j.xml", "--summary", tmp_path / "s.md", "--json")
+    printed = capsys.readouterr()
+    told = json.loads(printed.out)
+    assert status == int(told["verdict"] == "broke more")
+    written = json.loads((tmp_path / "out/diff/diff.json").read_text())
+    assert written.pop("schema") == "fmrgen-diff/1"
+    assert written == told
+    page = (tmp_path / "out/diff/diff.html").read_text()
+    assert "old → new on mnist-lenet" in page
+    assert "What broke" in page
+    assert (tmp_path / "out/diff/broke.png").read_bytes().startswith(b"\x89PNG")
+    first = told["pairs"][0]
+    assert f"| {first[1]} → {first[2]} | broke | NEW |" in (tmp_path / "s.md").read_text()
+    case = ElementTree.parse(tmp_path / "j.xml").getroot().find("testcase")
+    assert (case.find("failure") is not None) == bool(status)
+    assert run(*job[:-1], "new=nothing:at-all", "-o", tmp_path / "out") == 2
+    assert run("diff", "mnist-lenet", "--old", LENET, "--new", LENET, "--limit", "2", "-o", tmp_path / "x") == 2
+    assert "old and new have the same weights" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_same(made, planted, tmp_path):
+    job = ["diff", "mnist-lenet", *JOB, "--old", f"old={LENET}", "--new", f"new={json.dumps(planted)}", "--quiet"]
+    for done in launched(2, *job, "-o", tmp_path / "out"):
+        assert done.returncode in (0, 1), done.stderr
+    found = json.loads((tmp_path / "out/diff/diff.json").read_text())
+    _, alone = made
+    for side in ("broke", "fixed"):
+        ids = {one.id for one in alone.images[side]}
+        assert (
+            len(ids ^ {one["id"] for one in found["images"][side]}) <= 2
+        )  # ties, on a processor that rounds otherwise
+    assert len(main_table(alone).rows) == 4
+    assert "of 60 originals" in verdict_line(alone)
+    assert np.isfinite(torch.tensor(alone.difference.value))
