@@ -6,7 +6,7 @@ figures are read off the record of the steps, and no other run is needed.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from fmrgen.metrics.intervals import (
 _NEEDED = ("step_predictions", "step_oracle_probabilities")
 _MOST_BUDGETS = 60  # that have figures of their own; of more, evenly chosen ones
 _MOST_STEPS, _MOST_ENTRIES = 1_000_000, 1 << 28
+_DISTANCES = 20
 _THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99)
 
 
@@ -47,6 +48,15 @@ class AtThreshold:
 
 
 @dataclass(frozen=True)
+class AtDistance:
+    """The figures where an image counts as fooled only if its latent has moved by no more than that (RMS)."""
+
+    latent_shift: float
+    perturbed_accuracy: Estimate | None
+    fmr: Estimate | None
+
+
+@dataclass(frozen=True)
 class StepsOfClass:
     """One class: FMR at each of the budgets, and `first_failures` as of all classes."""
 
@@ -61,7 +71,8 @@ class StepFigures:
 
     `area_under_fmr` is the mean of FMR over the budgets 1 to the split's own. `first_failures` maps a step to the valid
     rows whose prediction is wrong there for the first time, 0 being the plain reconstruction; `never_failed`
-    counts the others. `classes` are in the order of the split's class names.
+    counts the others. `classes` are in the order of the split's class names. `distances` are of a split that keeps the
+    first image that fools, whose shift is then the least; of another there are none.
     """
 
     budgets: list[AtBudget]
@@ -70,10 +81,15 @@ class StepFigures:
     first_failures: dict[int, int]
     never_failed: int
     classes: list[StepsOfClass]
+    distances: list[AtDistance] = field(default_factory=list)
 
 
 def step_figures(
-    columns: Mapping[str, np.ndarray], budget: int, classes: int, own_threshold: float = 0.0
+    columns: Mapping[str, np.ndarray],
+    budget: int,
+    classes: int,
+    own_threshold: float = 0.0,
+    keeps_first: bool = False,
 ) -> StepFigures | None:
     """The figures of the steps.
 
@@ -82,6 +98,7 @@ def step_figures(
         budget: of the split.
         classes: how many labels there are.
         own_threshold: the `min_probability` that the split was made with; only stricter ones are known.
+        keeps_first: whether rows end at the first image that fools.
 
     Returns:
         None where the split keeps no steps, or not one for each iteration and the reconstruction.
@@ -125,7 +142,22 @@ def step_figures(
             )
             for rows in members
         ],
+        distances=_by_distance(right[:, -1], valid, original, columns) if keeps_first else [],
     )
+
+
+def _by_distance(
+    right: np.ndarray, valid: np.ndarray, original: np.ndarray, columns: Mapping[str, np.ndarray]
+) -> list[AtDistance]:
+    """At shifts that as many of the fooled lie between."""
+    shift, fooled = columns.get("latent_shift"), ~right & valid
+    if shift is None or not np.isfinite(shift[valid]).all() or not fooled.any():
+        return []
+    places = np.unique(np.quantile(shift[fooled], np.linspace(0, 1, _DISTANCES)))
+    hits = {float(most): right | (shift > most) for most in places}
+    return [
+        AtDistance(most, proportion(hit[valid]), _fmr(hit, valid, original, is_own=False)) for most, hit in hits.items()
+    ]
 
 
 def _as_matrix(lists: np.ndarray, iterations: np.ndarray) -> np.ndarray | None:

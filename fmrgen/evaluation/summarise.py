@@ -312,7 +312,7 @@ def _is_judged_by_itself(provenance: Provenance) -> bool:
 
 
 def _steps_of(perturb: RecordedPerturb, columns: dict[str, np.ndarray], classes: int) -> StepFigures | None:
-    return step_figures(columns, perturb.budget, classes, perturb.min_probability)
+    return step_figures(columns, perturb.budget, classes, perturb.min_probability, perturb.keep == "first")
 
 
 def _counted(values: np.ndarray) -> dict[Any, int]:

@@ -26,6 +26,7 @@ _PLOTS = {
     "iterations": "Guided steps in the stored images of valid rows",
     "classes": "Accuracy by class",
     "budgets": "FMR of each split's own classifier at smaller budgets, and its mean over budgets",
+    "distances": "FMR of each split's own classifier, had larger changes not counted",
     "thresholds": "FMR and VR, had the oracle asked for a higher probability",
     "failures": "The step at which a split's own classifier is first wrong",
     "classes-by-budget": "FMR by class and budget",

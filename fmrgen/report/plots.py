@@ -38,6 +38,7 @@ NEEDS = {
     "models": "two splits of one source, with the classifiers that they were made for",
     "iterations": "a split with a column of iterations",
     **dict.fromkeys(("budgets", "thresholds", "failures", "classes-by-budget"), _STEPS),
+    "distances": "a split made with perturb.keep=first",
 }
 
 Draw = Callable[[], Plot]

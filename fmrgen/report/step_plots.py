@@ -31,6 +31,8 @@ def step_plots(splits: Sequence[EvaluatedSplit]) -> dict[str, Callable[[], Plot]
         "thresholds": partial(_thresholds, kept, note),
         "failures": partial(_failures, kept, note),
     }
+    if any(steps.distances for _, steps in kept):
+        plots["distances"] = partial(_distances, kept, note)
     if any(len(split.class_names) > 1 for split, _ in kept):
         plots["classes-by-budget"] = partial(_classes, kept, note)
     return plots
@@ -46,6 +48,19 @@ def _budgets(splits: _Splits, note: str) -> Plot:
         draw_band(axes, [at.budget for at in steps.budgets], [at.fmr for at in steps.budgets], colour, label)
     axes.set_xlabel(f"budget, guided steps{note}")
     _percent(axes, "FMR, %", "FMR by budget, of each split's own classifier")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _distances(splits: _Splits, note: str) -> Plot:
+    """FMR of each split's own classifier, had larger changes not counted."""
+    figure = Plot(figsize=(6.4, 3.6))
+    axes = figure.subplots()
+    for (name, steps), colour in _coloured(splits):
+        places = [at.latent_shift for at in steps.distances]
+        draw_band(axes, places, [at.fmr for at in steps.distances], colour, name)
+    axes.set_xlabel(f"largest change of the latent that counts (RMS){note}")
+    _percent(axes, "FMR, %", "FMR by distance, of each split's own classifier")
     axes.legend(fontsize=8)
     return figure
 

@@ -61,6 +61,7 @@ class RecordedPerturb(_Recorded):
     reencode: bool = False
     oracle_rule: str
     min_probability: float = 0.0
+    keep: str = "last"
     min_margin: float = 0.0
     start_noise: float = 0.0
 
