@@ -153,7 +153,7 @@ def _by_distance(
     shift, fooled = columns.get("latent_shift"), ~right & valid
     if shift is None or not np.isfinite(shift[valid]).all() or not fooled.any():
         return []
-    places = np.unique(np.quantile(shift[fooled], np.linspace(0, 1, _DISTANCES)))
+    places = np.unique(np.quantile(shift[fooled], np.linspace(0, 1, _DISTANCES), method="inverted_cdf"))
     hits = {float(most): right | (shift > most) for most in places}
     return [
         AtDistance(most, proportion(hit[valid]), _fmr(hit, valid, original, is_own=False)) for most, hit in hits.items()
