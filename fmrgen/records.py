@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-ROWS_VERSION = 3  # of the columns that rows have, and of the provenance that says so
+ROWS_VERSION = 4  # of the columns that rows have, and of the provenance that says so
 
 
 class StopReason(StrEnum):

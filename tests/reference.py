@@ -52,7 +52,9 @@ class ReferenceGenerator:
         return others[0] if self.options.target == "least_likely" else self.options.target
 
     def has_reached(self, image):
-        return self.options.keep == "first" and self.objective(self.classifier(image)).item() > 0
+        logits = self.classifier(image)
+        fooled = logits.argmax().item() not in (self.label, *self.accepted)
+        return self.options.keep == "first" and fooled and self.objective(logits).item() > 0
 
     def encode(self, x):
         with torch.no_grad():

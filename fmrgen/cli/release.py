@@ -55,6 +55,7 @@ def diff(
     _check_files(junit, summary)
 
     from fmrgen.cli import display
+    from fmrgen.distributed.launch import Processes
     from fmrgen.files import write_atomically
     from fmrgen.progress import terminal as progress
     from fmrgen.report.write import prepare_folder
@@ -90,6 +91,7 @@ def diff(
             display.print_table(pair_table(found), "the most frequent")
             display.print_line(str(output / "diff/diff.html"))
         (display.print_note if as_json else display.print_line)(verdict_line(found))
+    Processes().gather(None)  # a launcher ends all as soon as one exits with 1
     raise typer.Exit(int(found.verdict == "broke more"))
 
 
@@ -137,6 +139,7 @@ def gate(
     loaded = None if recipe is None else load_recipe(recipe, limited(limit, None))
 
     from fmrgen.cli import display
+    from fmrgen.distributed.launch import Processes
     from fmrgen.files import write_atomically
     from fmrgen.progress import terminal as progress
     from fmrgen.studies.gate import gate as run
@@ -176,6 +179,7 @@ def gate(
         for line in [*found.notes, *alarm_lines(found)]:
             display.print_note(line)
         (display.print_note if as_json else display.print_line)(verdict_line(found))
+    Processes().gather(None)
     raise typer.Exit(_GATE_STATUS[found.verdict])
 
 
@@ -183,3 +187,5 @@ def _check_files(*paths: Path | None) -> None:
     for path in paths:
         if path is not None and path.is_dir():
             raise UserError(f"{path}: is a folder; name a file")
+        if path is not None and not path.parent.is_dir():
+            raise UserError(f"{path}: there is no such folder as {path.parent}")

@@ -196,7 +196,7 @@ class Slots:
         rows["fault"] = output.fault.masked_fill(output.finite & lost, PARTS.index("gradient"))
         stuck = asks & (output.gradient == 0).flatten(1).all(1)
         spent = accepted & (rows["accepted"] == rows["budget"])
-        reached = accepted & (measures["objective"] > 0) & ~rows["by_chance"] & keeps_first
+        reached = accepted & (measures["objective"] > 0) & self._fooled(measures) & ~rows["by_chance"] & keeps_first
         refused = ~gradient_only & ~output.accepted
         for name in _LABELS:
             key = f"rejected_{name}"
@@ -221,6 +221,14 @@ class Slots:
             for code, occupied in zip(codes.tolist(), self.occupied, strict=True)
         ]
         return ends, moving
+
+    def _fooled(self, measures: dict[str, Tensor]) -> Tensor:
+        """Whether the answers are not true, [S]."""
+        answers = measures["prediction"]
+        fooled = answers != self["label"]
+        if "also" in self.rows:
+            fooled &= ~self["also"].gather(1, answers.unsqueeze(1)).squeeze(1)
+        return fooled
 
     def _record(self, written: Tensor, measures: dict[str, Tensor]) -> None:
         """Writes the entry of the last step of the slots `written` [S]."""

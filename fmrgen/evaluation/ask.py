@@ -26,7 +26,7 @@ from fmrgen.storage.predictions import PredictionStore
 
 _Logits = list[float | None] | None
 
-_VERSION = 1  # of what a key is made of
+_VERSION = 2  # of what a key is made of
 _LIBRARIES = tuple(version(name) for name in ("torch", "torchvision", "timm", "transformers"))
 _NOTICED = 1e-5  # of a logit: more than rounding differs from run to run, less than another crop or mean makes
 _ODD = (3, 5)  # by so many pixels higher and wider is the noise that shows how other sizes are resized

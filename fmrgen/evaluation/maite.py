@@ -17,6 +17,7 @@ from fmrgen.errors import UserError
 from fmrgen.storage.open import open_split, reading
 
 Pixels = Literal["bytes", "floats"]
+_ROUNDING = 1e-3
 _PLAIN = ("bool", "int32", "int64", "float32", "float64", "string")
 
 
@@ -58,11 +59,13 @@ class MaiteDataset:
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         row = self._rows[index]
         about = {"id": index} | {key: row[key] for key in self._known}
+        if not 0 <= (label := row["label"] if row["label"] is not None else -1) < self._classes:
+            raise UserError(f"{self._opened.name}: id {about['id']}: its label is none of the {self._classes} classes")
         image = np.asarray(self._opened.decode(row[self._column], f"id {about['id']}: its {self._column}"))
         image = image.transpose(2, 0, 1)
         if self._pixels == "floats":
             image = image.astype(np.float32) / 255
-        return image, np.eye(self._classes, dtype=np.float32)[row["label"]], about
+        return image, np.eye(self._classes, dtype=np.float32)[label], about
 
 
 class MaiteModel:
@@ -97,13 +100,13 @@ class MaiteModel:
 def classifier_of_maite(model: Callable[..., Any], pixels: Pixels = "bytes") -> Classifier:
     """A MAITE model for image classification as a classifier, to be evaluated: it tells no gradient.
 
-    Its answers, one for each class, are taken as probabilities where none is negative, and else as logits.
+    Its answers for an image are taken as probabilities where none is negative and they sum to 1, else as logits.
 
     Args:
         model: from a batch of images [3, H, W] to answers [K] each; its `metadata` may have `index2label`.
         pixels: how it wants them: as bytes from 0 to 255, or as floats from 0 to 1.
     """
-    known = getattr(model, "metadata", {}).get("index2label") or {}
+    known = (getattr(model, "metadata", None) or {}).get("index2label") or {}
     names = [str(known[index]) for index in range(len(known))] if sorted(known) == list(range(len(known))) else []
     return Classifier(_OfMaite(model, pixels), lambda images: images, names or None).eval()
 
@@ -120,4 +123,5 @@ class _OfMaite(nn.Module):
         given = to_bytes(images) if self._pixels == "bytes" else images
         answers = np.stack([np.asarray(answer, np.float32) for answer in self._model(list(given.cpu().numpy()))])
         found = torch.from_numpy(answers).to(images.device)
-        return found.log() if bool((answers >= 0).all()) else found
+        shares = (found >= 0).all(1) & ((found.sum(1) - 1).abs() < _ROUNDING)
+        return torch.where(shares.unsqueeze(1), found.log(), found)

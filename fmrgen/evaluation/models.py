@@ -72,6 +72,9 @@ def labels_of(split: OpenedSplit, models: Iterable[Callable[[], LoadedClassifier
             continue
         if model.named.class_names is not None:
             return Labels(tuple(model.named.class_names))
+        if model.named.in_words:
+            failure = failure or UserError(f"{split.name}: its labels have no names, and none of the classifiers has")
+            continue
         numbered = numbered or Labels(tuple(names_of_outputs(model.module, image, f"classifier {model.named.name}")))
         del model
     if numbered is None:

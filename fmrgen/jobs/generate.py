@@ -74,6 +74,8 @@ def make_split(
     recipe = recipe.in_precision(launched_precision())
     device = start_process()
     components = recipe.build(device)
+    if components.source.accepts_several and recipe.perturb.start != "none":
+        raise UserError("perturb.start: an attack leads away from one label, and the source has several; leave it out")
     tell = on_note if is_first_process() else lambda line: None  # once for a launch
     about_oracle = None
     for note in filter(None, [unheeded_processes(), kinship_caution(components), *components.notes()]):

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fmrgen.classifiers.base import digests_of
 from fmrgen.engine.images import on_byte_grid
-from fmrgen.engine.interfaces import Originals
+from fmrgen.engine.interfaces import Oracle, Originals
 from fmrgen.errors import UserError, option
 from fmrgen.metrics.intervals import mean, proportion
 from fmrgen.recipe.build import Components
 from fmrgen.sources.base import LoadedExample
-from fmrgen.weights.digest import shared_weights
+from fmrgen.weights.digest import settings_sha256, shared_weights
 
 _IMAGES = 256
 _TOGETHER = 16
@@ -32,6 +33,12 @@ def kinship_caution(components: Components) -> str | None:
             the label in it, and FMR is 100 whatever the network is worth.
     """
     classifier, oracle = components.classifier, components.oracle.deciding
+    vetoing = () if oracle is components.oracle else getattr(components.oracle, "oracles", ())
+    if any(_is_one_network(classifier, member) for member in vetoing):
+        raise UserError(
+            "oracle: the classifier itself is among those that have a veto, so an image counts only while it is right: "
+            f"FMR would be 100 however good it is; choose another {option('oracle')}"
+        )
     if (of_classifier := shared_weights(classifier, oracle)) >= _ALL:
         raise UserError(
             "oracle: has the classifier's own weights, so an image counts only while the classifier is right on it: "
@@ -43,6 +50,16 @@ def kinship_caution(components: Components) -> str | None:
     return (
         f"{of_oracle:.0%} of the oracle's weights are in the classifier ({of_classifier:.0%} of the classifier's): "
         f"the two fail together, and FMR is too high; compare it with that under another {option('oracle')}"
+    )
+
+
+def _is_one_network(classifier: nn.Module, member: Oracle) -> bool:
+    """Whether a member of a panel is the classifier: another preprocessing makes another one."""
+    network = getattr(member, "classifier", None)
+    return (
+        network is not None
+        and bool({*digests_of(classifier)} & {*digests_of(network)} - {None})
+        and settings_sha256(classifier) == settings_sha256(network)
     )
 
 

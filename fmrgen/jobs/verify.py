@@ -158,7 +158,7 @@ def _check_no_gaps(name: str, batch: dict[str, list[Any]], labels: int) -> None:
         accepted = batch.get("accepted_labels", {i: [batch["label"][i]]})[i]
         if accepted[:1] != [batch["label"][i]]:
             raise UserError(f"{name}: id {example_id}: its accepted_labels do not begin with its label")
-        if wrong := [label for label in accepted if not 0 <= label < labels]:
+        if wrong := [label for label in accepted if label is None or not 0 <= label < labels]:
             raise UserError(f"{name}: id {example_id}: label {wrong[0]} is not one of the {labels} classes")
 
 

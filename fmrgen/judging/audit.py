@@ -18,6 +18,7 @@ from fmrgen.image_files import png_bytes
 from fmrgen.judging.sample import Sample, draw
 from fmrgen.judging.server import AuditServer
 from fmrgen.judging.verdicts import Audited, Rater, parse_answer
+from fmrgen.metrics.rows import accepted_as_label
 from fmrgen.publish.card import renew_card
 from fmrgen.recipe.build import build_component
 from fmrgen.recipe.sections import GeneratorOnly
@@ -137,9 +138,9 @@ def _read_answers(path: Path) -> dict[str, Any]:
 
 
 def _columns(opened: OpenedSplit) -> dict[str, np.ndarray]:
-    rows = opened.dataset.select_columns(list(_COLUMNS)).with_format("arrow")
-    parts = list(rows.iter(1000))
-    return {name: np.concatenate([part[name].to_numpy() for part in parts]) for name in _COLUMNS}
+    wanted = [*_COLUMNS, *({"accepted_labels"} & opened.features.keys())]
+    parts = list(opened.dataset.select_columns(wanted).with_format("arrow").iter(1000))
+    return accepted_as_label({name: np.concatenate([part[name].to_numpy() for part in parts]) for name in wanted})
 
 
 def _generator(provenance: Provenance, trust: bool) -> tuple[Generator | None, str | None]:

@@ -99,7 +99,7 @@ class EnsembleOracle(Oracle):
 
     @property
     def deciding(self) -> Oracle:
-        return self.oracles[0] if self.rule == "veto" else self
+        return self.oracles[0].deciding if self.rule == "veto" else self
 
     def set_labels(self, labels: Labels) -> None:
         for oracle in self.oracles:

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Gallery:
     class_names: list[str]
     classifiers: list[str]
     rows: list[dict[str, Any]]
+    missed: list[int] = field(default_factory=list)  # ids of originals that no classifier names right
 
 
 def galleries(evaluation: EvaluationData) -> list[Gallery]:
@@ -49,7 +50,7 @@ def galleries(evaluation: EvaluationData) -> list[Gallery]:
             _row(sample, [[before[sample.row], after[sample.row]] for before, after in said])
             for sample in evaluation.samples[split.name]
         ]
-        found.append(Gallery(split.name, split.class_names, names, rows))
+        found.append(Gallery(split.name, split.class_names, names, rows, split.missed_by_all or []))
     return found
 
 

@@ -31,11 +31,11 @@ class Accepted(Protocol):
 
 def accepted_by_column(column: str, features: Any, labels: Labels) -> Accepted:
     """Raises UserError where there is no such column, or it holds no lists."""
-    from datasets import List
+    from datasets import LargeList, List
 
     if column not in features:
         raise UserError(f"source.accepted: no column {column!r}; choose from {', '.join(features)}, or {REAL}")
-    if not isinstance(features[column], List):
+    if not isinstance(features[column], List | LargeList):
         raise UserError(f"source.accepted: {column} holds {type(features[column]).__name__}, no lists of classes")
     return _ByColumn(column, labels)
 

@@ -105,7 +105,9 @@ def label_of_source(labels: Labels, value: Any, example_id: int, key: str = "sou
 def accepted_of_source(labels: Labels, values: Iterable[Any] | None, label: int | None, row: int) -> tuple[int, ...]:
     """The job's labels that are all true of an example, of a stored list of such: `label` first where it is among them.
     Empty where none is."""
-    found = (label_of_source(labels, value, row, "source.accepted") for value in values or ())
+    names = labels.source_names or labels.names
+    numbers = (names.index(value) if isinstance(value, str) and value in names else value for value in values or ())
+    found = (label_of_source(labels, number, row, "source.accepted") for number in numbers)
     accepted = dict.fromkeys(one for one in found if one is not None)
     return tuple(sorted(accepted, key=lambda one: one != label))
 

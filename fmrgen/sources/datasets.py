@@ -34,8 +34,8 @@ class Config(SourceConfig):
     downloading it first; where its length is not on record, `limit` must say how much of it to take.
 
     With `accepted` an example has all labels that are true of it: its own, where that is among them, or the first of
-    them; one of which none is true is left out. `timm:imagenet-real` are those of ReaL (Beyer et al., 2020) by the
-    number in the name of an ImageNet file.
+    them; one of which none is true, or all, is left out. `timm:imagenet-real` are those of ReaL (Beyer et al., 2020) by
+    the number in the name of an ImageNet file.
     """
 
     PLACES = ("path",)
@@ -219,7 +219,7 @@ class _Columns:
         if self.accepted is None:
             return None if own is None else _Row(number, own, None)
         true = self.accepted.of(entry, own, number)
-        return _Row(number, true[0], true) if true else None
+        return _Row(number, true[0], true) if 0 < len(true) < len(self.labels) else None
 
 
 class StoredDataset(Source):

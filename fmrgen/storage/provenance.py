@@ -139,7 +139,7 @@ class Provenance(_Recorded):
     """All that is known of a split.
 
     Attributes:
-        schema_version: `fmrgen-provenance/3`; None of fmrgen 0.1.0, which names none.
+        schema_version: `fmrgen-provenance/4`; None of fmrgen 0.1.0, which names none.
         fingerprint: 16 hex digits over all of the recipe that can change a row.
         finished: what the file says; `is_finished` is what readers go by.
         groups: the source's classes behind each label, where it groups them.

@@ -47,7 +47,7 @@ class Column:
         if self.type == "label":
             return ClassLabel(names=list(label_names))
         if self.type == "reason":
-            since = {"stuck": 2, "reached": 3}
+            since = {"stuck": 2, "reached": 4}
             return ClassLabel(names=[reason.value for reason in StopReason if since.get(reason, 1) <= version])
         if self.type == "verdicts":
             return List({name: Value(kind) for name, kind in VERDICT.items()})
@@ -80,7 +80,7 @@ _IMAGE = _column(
 LABEL = _column("label", "label", "the true class")
 _ACCEPTED = _column(
     "accepted_labels", "int32 list", "all classes that are true of it, `label` first; to answer any of them is right",
-    since=3,
+    since=4, holds_classes=True,
 )  # fmt: skip
 _ORIGINAL = _column("original", "image", "the source's image at the generator's size, a PNG")
 IMAGES = (_IMAGE.name, _ORIGINAL.name)

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 
 from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError
+from fmrgen.evaluation.models import load_named
 from fmrgen.jobs.generate import make_split
 from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
-from fmrgen.metrics.rows import accepted_as_label
+from fmrgen.metrics.rows import accepted_as_label, as_label
 from fmrgen.recipe.job import OutputConfig, Recipe
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.recipe.sections import oracle_config_of
@@ -35,11 +37,12 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Control:
-    """On how many of `rows` images that no step was aimed at the two disagree, in percent."""
+    """On how many of so many images that no step was aimed at the two disagree, in percent."""
 
-    rows: int
     broke: Estimate | None
     fixed: Estimate | None
+    broke_rows: int
+    fixed_rows: int
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Diff:
     """What became of two networks on the same originals. Shares are percent of these.
 
     Attributes:
-        verdict: whether NEW broke more than it fixed, by a test that is wrong in 5 % of cases at most.
+        verdict: whether NEW broke more than it fixed; either answer is wrong in 5 % of cases at most.
         rows: originals.
         old_accuracy, new_accuracy: on these.
         broke: of how many an image was found that OLD has right and NEW wrong.
@@ -133,13 +136,14 @@ def diff(
         UserError: a part of the recipe or a classifier can't be used, or the two have the same weights.
     """
     sections = classifier_section(old), classifier_section(new)
+    networks = [load_named(name, of, torch.device("cpu")) for name, of in zip(("old", "new"), sections, strict=True)]
+    if len({(one.named.weights_sha256, one.settings_sha256) for one in networks}) == 1 and sections[0] == sections[1]:
+        raise UserError("diff: old and new are one network: they have the same weights and settings; name two")
+    del networks
     for made in diff_recipes(recipe, *sections):
         with job_progress(made) as on_progress:
             make_split(made, output, on_progress=on_progress, on_note=on_note)
     splits = [_Side(folder) for folder in split_folders(recipe, output, *sections).values()]
-    digests = {side.provenance.weights_sha256.classifier for side in splits}
-    if len(digests) == 1 and None not in digests:
-        raise UserError("diff: old and new have the same weights; name two networks")
     return _found(splits[0], splits[1], seed)
 
 
@@ -154,7 +158,7 @@ def split_folders(
 
 def diff_recipes(recipe: Recipe, old: ComponentConfig, new: ComponentConfig) -> list[Recipe]:
     """The recipes of `broke` and `fixed`."""
-    perturb = replace(recipe.perturb, keep="first")
+    perturb = replace(recipe.perturb, objective="margin", keep="first")
     found = []
     for side, climbed, kept in ((BROKE, new, old), (FIXED, old, new)):
         own, other = ("new", "old") if kept is old else ("old", "new")
@@ -189,7 +193,9 @@ class _Side:
         order = np.argsort(columns["id"])
         columns["kept_label"] = np.array([of_row[-1]["label"] for of_row in verdicts])
         columns["kept_probability"] = np.array([of_row[-1]["probability"] for of_row in verdicts])
-        self.columns = accepted_as_label({name: values[order] for name, values in columns.items()})
+        of = accepted_as_label({name: values[order] for name, values in columns.items()})
+        of["kept_label"] = as_label(of["kept_label"], of["label"], of.get("accepted_labels"))
+        self.columns = of
 
     def restricted(self, ids: np.ndarray) -> None:
         kept = np.isin(self.columns["id"], ids)
@@ -254,18 +260,18 @@ def _found(broke: _Side, fixed: _Side, seed: int) -> Diff:
         fixed=_share(better),
         difference=paired_difference(worse, better),
         controls={
-            "originals": Control(len(ids), _share(old_right & ~new_right), _share(new_right & ~old_right)),
-            "reconstructions": Control(len(ids), _share(broke.in_reconstructions), _share(fixed.in_reconstructions)),
-            "random steps": Control(
-                min(len(broke.by_chance), len(fixed.by_chance)),
-                proportion(broke.by_chance),
-                proportion(fixed.by_chance),
-            ),
+            "originals": _control(old_right & ~new_right, new_right & ~old_right),
+            "reconstructions": _control(broke.in_reconstructions, fixed.in_reconstructions),
+            "random steps, of rows valid after guided ones": _control(broke.by_chance, fixed.by_chance),
         },
         classes=sorted(classes, key=lambda one: one.fixed.value - one.broke.value),
         pairs=[(*pair, count) for pair, count in counted.most_common()],
         images=images,
     )
+
+
+def _control(broke: np.ndarray, fixed: np.ndarray) -> Control:
+    return Control(proportion(broke), proportion(fixed), len(broke), len(fixed))
 
 
 def _share(hits: np.ndarray) -> Estimate:

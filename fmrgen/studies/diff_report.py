@@ -43,7 +43,8 @@ def main_table(found: Diff) -> Table:
     rows = [["images made to tell", format_estimate(found.broke), format_estimate(found.fixed)]]
     for name, control in found.controls.items():
         cells = ("n/a" if one is None else format_estimate(one) for one in (control.broke, control.fixed))
-        rows.append([f"control: {name} ({control.rows:,})", *cells])
+        counted = dict.fromkeys((f"{control.broke_rows:,}", f"{control.fixed_rows:,}"))
+        rows.append([f"control: {name} ({', '.join(counted)})", *cells])
     return Table(["% of originals", "broke", "fixed"], rows)
 
 
@@ -69,7 +70,7 @@ def about_lines(found: Diff, named: Mapping[str, str]) -> list[str]:
         f"on the originals OLD is right on {format_estimate(found.old_accuracy)} % and NEW on "
         f"{format_estimate(found.new_accuracy)} %",
         f"broke less fixed: {format_estimate(found.difference)} points, paired; the verdict is by a test that may be "
-        "looked at as rows come, and errs in 5 % of cases at most",
+        "looked at as rows come, and either answer is wrong in 5 % of cases at most",
         "every image still shows its class to the oracle, and one of the two networks has it right; two trainings of "
         "one recipe break and fix a like number each",
     ]

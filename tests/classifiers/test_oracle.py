@@ -1,5 +1,6 @@
 """Oracles as classifiers: what they say is what they judge by, with gradients where they have some."""
 
+import datasets
 import pytest
 import torch
 import yaml
@@ -94,6 +95,29 @@ def test_a_split_of_its_own(tiny, tmp_path, capsys):
     oracle = f"oracle={{kind: zero_shot, model: {tiny('siglip')}, prompts: ['an image of {{class}}']}}"
     assert run(*job[:-2], tmp_path / "other", classifier, oracle) == 2
     assert "oracle: has the classifier's own weights" in capsys.readouterr().err
+
+
+def test_a_classifier_in_it_is_fitted_to_each_split_anew(finished_split):
+    """And not to what it was made to answer in before."""
+    rows = datasets.load_dataset("parquet", data_files=str(finished_split / "mnist/lenet-*.parquet"), split="train")
+    backwards = rows.features.copy()
+    backwards["label"] = datasets.ClassLabel(names=list(DIGITS[::-1]))
+    turned = rows.map(lambda row: {"label": 9 - row["label"]}, features=backwards)
+    lenet = {"kind": "lenet", "checkpoint": "asset:mnist/lenet/model.safetensors", "class_names": list(DIGITS)}
+    section = {"kind": "oracle", "oracle": {"kind": "classifier", "classifier": lenet}}
+    found = evaluate({"turned": turned, "as it is": rows}, {"lenet": section}, progress=False)
+    one, other = (result.total.standard_accuracy.value for result in found.results)
+    assert one == other > 90
+
+
+def test_a_split_without_names_goes_by_another_classifiers(tiny, finished_split):
+    rows = datasets.load_dataset("parquet", data_files=str(finished_split / "mnist/lenet-*.parquet"), split="train")
+    unnamed = rows.select_columns(["image", "label"]).cast_column("label", datasets.Value("int64"))
+    words = f"{{kind: oracle, oracle: {{kind: clip, model: {tiny('clip')}}}}}"
+    found = evaluate({"unnamed": unnamed}, {"words": words, "lenet": "asset:mnist/lenet"}, progress=False)
+    assert found.splits[0].class_names == list(DIGITS)
+    with pytest.raises(UserError, match="its labels have no names, and none of the classifiers has"):
+        evaluate({"unnamed": unnamed}, {"words": words}, progress=False)
 
 
 def test_what_can_not_classify(tiny):

@@ -351,7 +351,7 @@ def test_bad_input(delta, tmp_path, capsys):
     about.write_text(json.dumps(json.loads(about.read_text()) | {"files": {"../x.parquet": "0"}}))
     with pytest.raises(UserError, match="files"):
         rebuild(tmp_path / "cut", SOURCE, tmp_path / "z")
-    newer = delta.joinpath("deltas/mnist/lenet.json").read_text().replace("fmrgen-provenance/3", "fmrgen-provenance/99")
+    newer = delta.joinpath("deltas/mnist/lenet.json").read_text().replace("fmrgen-provenance/4", "fmrgen-provenance/99")
     about.write_text(newer)
     with pytest.raises(UserError, match=r"mnist/lenet was made by a newer fmrgen \(fmrgen-provenance/99\)"):
         rebuild(tmp_path / "cut", SOURCE, tmp_path / "z")

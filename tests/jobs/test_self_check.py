@@ -73,6 +73,13 @@ def test_an_oracle_with_the_classifiers_weights_is_refused(tmp_path, classifier,
     assert not (tmp_path / "out").exists()
 
 
+def test_a_classifier_has_no_veto_over_itself(tmp_path, capsys):
+    clip, lenet = "{kind: clip, model: 'asset:mnist/clip'}", "{kind: classifier, classifier: 'asset:mnist/lenet'}"
+    panel = f"oracle={{kind: ensemble, rule: veto, oracles: [{clip}, {lenet}]}}"
+    assert run("generate", "mnist-lenet", "--limit", 2, panel, "-o", tmp_path / "out") == 2
+    assert "the classifier itself is among those that have a veto" in capsys.readouterr().err
+
+
 def test_a_classifier_with_the_oracle_in_it_is_told(tmp_path):
     target = "{kind: module, target: 'outside_components:LenetWithOracle'}"
     recipe = load_recipe("mnist-lenet", [f"classifier={target}", "source.limit=8", "perturb.budget=1"])

@@ -224,7 +224,7 @@ def test_on_the_hub_it_stays_too(old, tmp_path, hub):
 
 def test_new_splits_say_their_version(tmp_path):
     with_other_split(tmp_path / "new")
-    assert read_json(tmp_path / "new/provenance/other/lenet.json")["schema"] == "fmrgen-provenance/3"
+    assert read_json(tmp_path / "new/provenance/other/lenet.json")["schema"] == "fmrgen-provenance/4"
     assert run("verify", tmp_path / "new", "-q") == 0
 
 

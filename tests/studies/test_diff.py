@@ -91,7 +91,7 @@ def test_one_network_is_refused_and_a_finished_diff_is_not_made_again(made, plan
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*.parquet")}
     assert diff(load_recipe("mnist-lenet", JOB), output, old=LENET, new=planted) == found
     assert before == {path: path.stat().st_mtime_ns for path in output.rglob("*.parquet")}
-    with pytest.raises(UserError, match="old and new have the same weights; name two networks"):
+    with pytest.raises(UserError, match="old and new are one network: they have the same weights and settings"):
         diff(load_recipe("mnist-lenet", ["source.limit=2"]), tmp_path / "out", old=LENET, new=LENET)
 
 
@@ -114,7 +114,7 @@ def test_the_command_and_its_files(planted, tmp_path, capsys):
     assert (case.find("failure") is not None) == bool(status)
     assert run(*job[:-1], "new=nothing:at-all", "-o", tmp_path / "out") == 2
     assert run("diff", "mnist-lenet", "--old", LENET, "--new", LENET, "--limit", "2", "-o", tmp_path / "x") == 2
-    assert "old and new have the same weights" in capsys.readouterr().err
+    assert "old and new are one network" in capsys.readouterr().err
 
 
 @pytest.mark.slow

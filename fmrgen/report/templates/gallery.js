@@ -41,8 +41,7 @@ function outcome(row) {
 }
 
 function missedByAll(row) {
-  const before = row.said.map((said) => said[0]);
-  return before.length > 2 && before.every((said) => said !== null && said !== row.label);
+  return shownSplit().missed.includes(row.id);
 }
 
 function judged(row) {
