@@ -1,6 +1,7 @@
 """Splits of earlier and of later versions: read as far as they can be, kept in cards, never rewritten.
 
-`data/split-0.1.0` is a folder as fmrgen 0.1.0 wrote it, with two splits of 20 digits.
+`data/split-0.1.0` is a folder as fmrgen 0.1.0 wrote it, with two splits of 20 digits; `data/split-3` one of 8 digits with
+rows of version 3, which have no reason `reached` and no accepted labels.
 """
 
 import json
@@ -34,6 +35,17 @@ PATH = "provenance/mnist/lenet.json"
 def old(tmp_path):
     shutil.copytree(TESTS / "data/split-0.1.0", tmp_path / "old")
     return tmp_path / "old"
+
+
+def test_rows_of_version_3_are_read_verified_and_not_made_again(tmp_path):
+    shutil.copytree(TESTS / "data/split-3", tmp_path / "out")
+    split = f"{tmp_path / 'out'}:mnist/lenet"
+    assert verify(split).disagreements == []
+    assert evaluate(split, LENET, progress=False).results[0].conditioned
+    before = {path: path.read_bytes() for path in (tmp_path / "out/mnist").iterdir()}
+    job = ["source.limit=8", "perturb.budget=4", "perturb.step_size=0.15", "perturb.control=2"]
+    make_split(load_recipe("mnist-lenet", job), tmp_path / "out")
+    assert {path: path.read_bytes() for path in (tmp_path / "out/mnist").iterdir()} == before
 
 
 def configs(folder):
