@@ -60,7 +60,9 @@ class MaiteDataset:
         row = self._rows[index]
         about = {"id": index} | {key: row[key] for key in self._known}
         if not 0 <= (label := row["label"] if row["label"] is not None else -1) < self._classes:
-            raise UserError(f"{self._opened.name}: id {about['id']}: its label is not one of the {self._classes} classes")
+            raise UserError(
+                f"{self._opened.name}: id {about['id']}: its label is not one of the {self._classes} classes"
+            )
         image = np.asarray(self._opened.decode(row[self._column], f"id {about['id']}: its {self._column}"))
         image = image.transpose(2, 0, 1)
         if self._pixels == "floats":
