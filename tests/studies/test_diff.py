@@ -15,7 +15,7 @@ from fmrgen.studies.diff_report import main_table, verdict_line
 from fmrgen.weights.assets import resolve_path
 
 LENET = "asset:mnist/lenet"
-JOB = ["source.limit=60", "perturb.budget=20", "perturb.step_size=0.06", "perturb.control=20", "output.shard_size=20"]
+JOB = ["source.limit=40", "perturb.budget=12", "perturb.step_size=0.1", "perturb.control=20", "output.shard_size=20"]
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,7 @@ def rows_of_side(output, name):
     ]
 
 
+@pytest.mark.slow
 def test_swapped_they_change_places(made, planted, tmp_path):
     _, found = made
     other = diff(load_recipe("mnist-lenet", JOB), tmp_path / "out", old=planted, new=LENET)
@@ -95,19 +96,20 @@ def test_one_network_is_refused_and_a_finished_diff_is_not_made_again(made, plan
         diff(load_recipe("mnist-lenet", ["source.limit=2"]), tmp_path / "out", old=LENET, new=LENET)
 
 
-def test_the_command_and_its_files(planted, tmp_path, capsys):
+def test_the_command_and_its_files(made, planted, tmp_path, capsys):
+    output, _ = made
     job = ["diff", "mnist-lenet", *JOB, "--old", f"old={LENET}", "--new", f"new={json.dumps(planted)}"]
-    status = run(*job, "-o", tmp_path / "out", "--junit", tmp_path / "j.xml", "--summary", tmp_path / "s.md", "--json")
+    status = run(*job, "-o", output, "--junit", tmp_path / "j.xml", "--summary", tmp_path / "s.md", "--json")
     printed = capsys.readouterr()
     told = json.loads(printed.out)
     assert status == int(told["verdict"] == "broke more")
-    written = json.loads((tmp_path / "out/diff/diff.json").read_text())
+    written = json.loads((output / "diff/diff.json").read_text())
     assert written.pop("schema") == "fmrgen-diff/1"
     assert written == told
-    page = (tmp_path / "out/diff/diff.html").read_text()
+    page = (output / "diff/diff.html").read_text()
     assert "old → new on mnist-lenet" in page
     assert "What broke" in page
-    assert (tmp_path / "out/diff/broke.png").read_bytes().startswith(b"\x89PNG")
+    assert (output / "diff/broke.png").read_bytes().startswith(b"\x89PNG")
     first = told["pairs"][0]
     assert f"| {first[1]} → {first[2]} | broke | NEW |" in (tmp_path / "s.md").read_text()
     case = ElementTree.parse(tmp_path / "j.xml").getroot().find("testcase")
@@ -130,5 +132,5 @@ def test_two_processes_find_the_same(made, planted, tmp_path):
             len(ids ^ {one["id"] for one in found["images"][side]}) <= 2
         )  # ties, on a processor that rounds otherwise
     assert len(main_table(alone).rows) == 4
-    assert "of 60 originals" in verdict_line(alone)
+    assert "of 40 originals" in verdict_line(alone)
     assert np.isfinite(torch.tensor(alone.difference.value))
