@@ -143,7 +143,7 @@ def test_folders_whose_names_are_markup(place, capsys, name):
     assert run("generate", "r.yaml", "-o", name) == 0, capsys.readouterr().err
     assert f"{name}:c/s" in capsys.readouterr().out
     assert run("evaluate", name, "-c", LENET, "-o", f"report {name}") == 0
-    assert f"{name}:c/s" in capsys.readouterr().out
+    assert f"{name}:c/s" in "".join(capsys.readouterr().out.split())  # the title of a narrow table is broken
     assert run("verify", name) == 2  # other random weights
     assert f"{name}: the recipe now loads other classifier weights" in capsys.readouterr().err
 
