@@ -56,7 +56,6 @@ def diff(
 
     from fmrgen.cli import display
     from fmrgen.distributed.launch import Processes
-    from fmrgen.files import write_atomically
     from fmrgen.progress import terminal as progress
     from fmrgen.report.write import prepare_folder
     from fmrgen.studies.diff import diff as run
@@ -79,11 +78,7 @@ def diff(
         title, named = f"{old_name} → {new_name} on {recipe}", {"OLD": old, "NEW": new}
         prepare_folder(output / "diff")
         write_diff(found, output / "diff", split_folders(loaded, output, of_old, of_new), title, named)
-        if junit is not None:
-            write_atomically(junit, diff_junit(found, title, named))
-        if summary is not None:
-            with summary.open("a", encoding="utf-8") as file:
-                file.write(diff_markdown(found, title, named))
+        _write_files(junit, diff_junit(found, title, named), summary, diff_markdown(found, title, named))
         if as_json:
             display.print_json(found)
         elif not quiet:
@@ -140,7 +135,6 @@ def gate(
 
     from fmrgen.cli import display
     from fmrgen.distributed.launch import Processes
-    from fmrgen.files import write_atomically
     from fmrgen.progress import terminal as progress
     from fmrgen.studies.gate import gate as run
     from fmrgen.studies.gate import gate_on_own_splits
@@ -167,11 +161,7 @@ def gate(
             )
     named = split or f"own splits of {recipe}"
     if is_first:
-        if junit is not None:
-            write_atomically(junit, gate_junit(found, named))
-        if summary is not None:
-            with summary.open("a", encoding="utf-8") as file:
-                file.write(gate_markdown(found, named))
+        _write_files(junit, gate_junit(found, named), summary, gate_markdown(found, named))
         if as_json:
             display.print_json(found)
         elif not quiet:
@@ -189,3 +179,13 @@ def _check_files(*paths: Path | None) -> None:
             raise UserError(f"{path}: is a folder; name a file")
         if path is not None and not path.parent.is_dir():
             raise UserError(f"{path}: there is no such folder as {path.parent}")
+
+
+def _write_files(junit: Path | None, of_junit: bytes, summary: Path | None, of_summary: str) -> None:
+    from fmrgen.files import write_atomically
+
+    if junit is not None:
+        write_atomically(junit, of_junit)
+    if summary is not None:
+        with summary.open("a", encoding="utf-8") as file:
+            file.write(of_summary)

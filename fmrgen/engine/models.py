@@ -46,6 +46,7 @@ class Models:
         self.classifier, self.generator, self.oracle = classifier, generator, oracle
         self.options, self.device = options, device
         self.attack = _attack(options)
+        self._classes: int | None = None
         self.several: bool | None = None  # whether examples say which labels are accepted; the first one tells
         self.objective = OBJECTIVES[options.objective]
         self.half_precision = options.precision == "bf16"
@@ -101,19 +102,21 @@ class Models:
         """The class [B] that each image is to be taken for, of what the classifier says of originals."""
         logits = self._logits(images)
         truth = truth_of(labels, logits.shape[1], also)
-        falling = logits.masked_fill(truth, -torch.inf).argsort(1, descending=True)
+        runner_up = logits.masked_fill(truth, -torch.inf).argmax(1)
         if self.options.target == "least_likely":
             return logits.masked_fill(truth, torch.inf).argmin(1)
         if self.options.target == "runner_up":
-            return falling[:, 0]
+            return runner_up
         check_labels(labels.new_tensor([self.options.target]), logits.shape[1])
         aim = torch.full_like(labels, int(self.options.target))
-        return torch.where(truth.gather(1, aim.unsqueeze(1)).squeeze(1), falling[:, 0], aim)
+        return torch.where(truth.gather(1, aim.unsqueeze(1)).squeeze(1), runner_up, aim)
 
     @torch.no_grad()
     def classes(self, images: Tensor) -> int:
-        """In how many classes the classifier answers."""
-        return self._logits(images[:1]).shape[1]
+        """In how many classes the classifier answers: it is asked once."""
+        if self._classes is None:
+            self._classes = self._logits(images[:1]).shape[1]
+        return self._classes
 
     def encode_again(self, state: Slots, slots: list[int]) -> None:
         """Puts the latents of their last accepted images into `slots`."""

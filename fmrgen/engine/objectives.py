@@ -3,7 +3,7 @@
 Where several classes are true of an image, none of them is to be reached and any of them is right.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,14 @@ def truth_of(labels: Tensor, classes: int, also: Tensor | None) -> Tensor:
     own = torch.zeros(len(labels), classes, dtype=torch.bool, device=labels.device)
     own.scatter_(1, labels.unsqueeze(1), True)
     return own if also is None else own | also
+
+
+def also_of(others: Sequence[Sequence[int]], classes: int) -> Tensor:
+    """Which of so many classes are true of images besides their labels, bool [B, K], of a list for each image."""
+    also = torch.zeros(len(others), classes, dtype=torch.bool)
+    for row, of_row in enumerate(others):
+        also[row, list(of_row)] = True
+    return also
 
 
 def margin(logits: Tensor, truth: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from fmrgen.engine.checks import check_classifier, check_example
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Generator, Latents, Oracle, Originals
 from fmrgen.engine.models import Models, row_seed
+from fmrgen.engine.objectives import also_of
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.slots import Beside, Rows, Slots, new_rows
 from fmrgen.engine.updates import UPDATES, Random, Update, normal
@@ -158,13 +159,12 @@ def _also_true(batch: list[Example], models: Models, images: Tensor) -> Tensor |
     if not models.several:
         return None
     classes = models.classes(images)
-    also = torch.zeros(len(batch), classes, dtype=torch.bool)
-    for row, example in enumerate(batch):
-        others = [label for label in example.accepted or () if label != example.label]
-        if len(others) + 1 >= classes or not all(0 <= label < classes for label in others):
+    others = [[label for label in example.accepted or () if label != example.label] for example in batch]
+    for example, of_row in zip(batch, others, strict=True):
+        if len(of_row) + 1 >= classes or not all(0 <= label < classes for label in of_row):
             what = f"example {example.id}: its accepted labels are {list(example.accepted or ())}"
             raise UserError(f"{what}; of the {classes} classes at least one must be false")
-        also[row, others] = True
+    also = also_of(others, classes)
     if also.any() and models.attack is not None:
         raise UserError("perturb.start: an attack leads away from one label, and several are accepted; set start: none")
     return also.to(images.device)

@@ -79,8 +79,10 @@ class KeptAnswers:
     ) -> "KeptAnswers":
         """Those of answers to images of `labels` [N], of so many classes; what else is `accepted` counts as the
         label."""
-        likeliest = np.stack([as_label(column, labels, accepted) for column in answers.top_classes.T], axis=1)
-        among = (likeliest == labels[:, None]).any(1) if classes > _TOP else None
+        among = None
+        if classes > _TOP:
+            likeliest = [as_label(column, labels, accepted) for column in answers.top_classes.T]
+            among = (np.stack(likeliest, axis=1) == labels[:, None]).any(1)
         return cls(as_label(answers.prediction, labels, accepted), answers.top_probabilities[:, 0].copy(), among)
 
 

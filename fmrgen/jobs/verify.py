@@ -13,7 +13,7 @@ from fmrgen.config import InMemory, StrictConfig
 from fmrgen.engine.images import as_float32, to_batch
 from fmrgen.engine.interfaces import Oracle, Originals
 from fmrgen.engine.models import OF_MEMBERS, judged
-from fmrgen.engine.objectives import loss
+from fmrgen.engine.objectives import also_of, loss
 from fmrgen.errors import UserError, option
 from fmrgen.recipe.build import ClassifierAndOracle, blank_image, build_classifier_and_oracle, component_errors
 from fmrgen.recipe.sections import ClassifierField, OracleField
@@ -187,18 +187,9 @@ def _measure(
             said, _ = judged(judges.oracle, images, Originals(to_batch(originals, device), labels))
     if prefix:
         return {f"{prefix}prediction": logits.argmax(1), f"{prefix}oracle_label": said["oracle_label"]}
-    also = _also_true(batch, logits)
-    return said | {"prediction": logits.argmax(1), "loss": loss(logits, labels, also)}
-
-
-def _also_true(batch: dict[str, list[Any]], logits: Tensor) -> Tensor | None:
-    """Which classes are true besides the labels, of the shape of the logits; None where each row has one."""
-    if "accepted_labels" not in batch:
-        return None
-    also = torch.zeros_like(logits, dtype=torch.bool)
-    for row, labels in enumerate(batch["accepted_labels"]):
-        also[row, labels[1:]] = True
-    return also
+    several = batch.get("accepted_labels")
+    others = None if several is None else also_of([of_row[1:] for of_row in several], logits.shape[1]).to(device)
+    return said | {"prediction": logits.argmax(1), "loss": loss(logits, labels, others)}
 
 
 def _compare_members(

@@ -2,14 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import PurePath
 from typing import Any, Protocol
 
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels
-from fmrgen.sources.base import accepted_of_source
+from fmrgen.sources.base import label_of_source
 
 REAL = "timm:imagenet-real"
 PLACE = " place"  # under which an entry has the name of its image's file
@@ -48,13 +48,23 @@ def accepted_of_real(labels: Labels) -> Accepted:
     return _OfReal(labels)
 
 
+def _accepted_of(labels: Labels, values: Iterable[Any] | None, label: int | None, row: int) -> tuple[int, ...]:
+    """The job's labels that are all true of an example, of a stored list of such: `label` first where it is among them.
+    Empty where none is."""
+    names = labels.source_names or labels.names
+    numbers = (names.index(value) if isinstance(value, str) and value in names else value for value in values or ())
+    found = (label_of_source(labels, number, row, "source.accepted") for number in numbers)
+    accepted = dict.fromkeys(one for one in found if one is not None)
+    return tuple(sorted(accepted, key=lambda one: one != label))
+
+
 class _ByColumn:
     def __init__(self, column: str, labels: Labels) -> None:
         self.column: str | None = column
         self._labels = labels
 
     def of(self, entry: Mapping[str, Any], label: int | None, row: int) -> tuple[int, ...]:
-        return accepted_of_source(self._labels, entry[str(self.column)], label, row)
+        return _accepted_of(self._labels, entry[str(self.column)], label, row)
 
     def entries(self, dataset: Any, image: str) -> Iterator[Mapping[str, Any]]:
         for values in dataset.with_format(None)[self.column]:
@@ -75,7 +85,7 @@ class _OfReal:
                 f"source.accepted: {REAL} goes by names such as ILSVRC2012_val_00000001.JPEG, and id {row} is called "
                 f"{name}; give a column of lists instead"
             )
-        return accepted_of_source(self._labels, self._true[int(found[1]) - 1], label, row)
+        return _accepted_of(self._labels, self._true[int(found[1]) - 1], label, row)
 
     def entries(self, dataset: Any, image: str) -> Iterator[Mapping[str, Any]]:
         for table in dataset.select_columns([image]).with_format("arrow").iter(_TOGETHER):

@@ -1,7 +1,7 @@
 """The source (X, Y): examples with stable ids, in a fixed order, readable from any position."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from numbers import Integral
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
@@ -100,16 +100,6 @@ def label_of_source(labels: Labels, value: Any, example_id: int, key: str = "sou
         return labels.from_source(int(value))
     except UserError as error:
         raise UserError(f"{where}: {error}, or set {key} to what holds class indices") from None
-
-
-def accepted_of_source(labels: Labels, values: Iterable[Any] | None, label: int | None, row: int) -> tuple[int, ...]:
-    """The job's labels that are all true of an example, of a stored list of such: `label` first where it is among them.
-    Empty where none is."""
-    names = labels.source_names or labels.names
-    numbers = (names.index(value) if isinstance(value, str) and value in names else value for value in values or ())
-    found = (label_of_source(labels, number, row, "source.accepted") for number in numbers)
-    accepted = dict.fromkeys(one for one in found if one is not None)
-    return tuple(sorted(accepted, key=lambda one: one != label))
 
 
 class Source(ABC):

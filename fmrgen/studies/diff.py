@@ -3,16 +3,15 @@ reverse, for as long as the oracle sees its class."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
 from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError
-from fmrgen.evaluation.models import load_named
+from fmrgen.evaluation.own_splits import rows_of
 from fmrgen.jobs.generate import make_split
 from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
 from fmrgen.metrics.rows import accepted_as_label, as_label
@@ -31,7 +30,7 @@ _ORACLE = "oracle"  # what the recipe's oracle is called in the panels
 _VERDICTS: dict[str, Verdict] = {"fail": "broke more", "pass": "fixed more", "undecided": "no difference"}
 _COLUMNS = (
     *("id", "label", "accepted_labels", "valid", "prediction", "loss", "judges", "latent_shift", "control_predictions"),
-    *("original_prediction", "original_oracle_label", "reconstruction_prediction", "reconstruction_oracle_label"),
+    *("original_prediction", "reconstruction_prediction", "reconstruction_oracle_label"),
 )
 
 
@@ -90,7 +89,6 @@ class Diff:
         classes: the one first in which most more broke than were fixed.
         pairs: (`broke` or `fixed`, true class, wrong answer) → images, the most first.
         images: under `broke` and `fixed`, the clearest first.
-        notes: to be known.
     """
 
     verdict: Verdict
@@ -104,7 +102,6 @@ class Diff:
     classes: list[ChangedClass]
     pairs: list[tuple[str, str, str, int]]
     images: dict[str, list[Changed]]
-    notes: list[str] = field(default_factory=list)
 
 
 def diff(
@@ -136,10 +133,8 @@ def diff(
         UserError: a part of the recipe or a classifier can't be used, or the two have the same weights.
     """
     sections = classifier_section(old), classifier_section(new)
-    networks = [load_named(name, of, torch.device("cpu")) for name, of in zip(("old", "new"), sections, strict=True)]
-    if len({(one.named.weights_sha256, one.settings_sha256) for one in networks}) == 1 and sections[0] == sections[1]:
+    if sections[0] == sections[1]:  # under two names it is found where the first split is begun
         raise UserError("diff: old and new are one network: they have the same weights and settings; name two")
-    del networks
     for made in diff_recipes(recipe, *sections):
         with job_progress(made) as on_progress:
             make_split(made, output, on_progress=on_progress, on_note=on_note)
@@ -190,16 +185,11 @@ class _Side:
         table = folder.read_columns(_COLUMNS)
         verdicts = table["judges"].to_pylist()
         columns = {name: table[name].to_numpy() for name in table.column_names if name != "judges"}
-        order = np.argsort(columns["id"])
         columns["kept_label"] = np.array([of_row[-1]["label"] for of_row in verdicts])
         columns["kept_probability"] = np.array([of_row[-1]["probability"] for of_row in verdicts])
-        of = accepted_as_label({name: values[order] for name, values in columns.items()})
+        of = accepted_as_label(columns)
         of["kept_label"] = as_label(of["kept_label"], of["label"], of.get("accepted_labels"))
         self.columns = of
-
-    def restricted(self, ids: np.ndarray) -> None:
-        kept = np.isin(self.columns["id"], ids)
-        self.columns = {name: values[kept] for name, values in self.columns.items()}
 
     @property
     def found(self) -> np.ndarray:
@@ -216,11 +206,11 @@ class _Side:
     def by_chance(self) -> np.ndarray:
         """Of the rows of which random steps were taken, whether its classifier is wrong after them."""
         of = self.columns
-        taken = [(steps, label) for steps, label in zip(of["control_predictions"], of["label"], strict=True)]
+        taken = zip(of["control_predictions"], of["label"], strict=True)
         return np.array([steps[-1] != label for steps, label in taken if len(steps) > 1], dtype=bool)
 
     def images(self, names: Sequence[str]) -> list[Changed]:
-        of = {name: values[self.found] for name, values in self.columns.items()}
+        of = self.columns
         found = [
             Changed(
                 int(of["id"][row]),
@@ -230,7 +220,7 @@ class _Side:
                 float(np.exp(-of["loss"][row])),
                 float(of["latent_shift"][row]),
             )
-            for row in range(len(of["id"]))
+            for row in np.flatnonzero(self.found)
         ]
         return sorted(found, key=lambda one: -one.clarity)
 
@@ -238,7 +228,7 @@ class _Side:
 def _found(broke: _Side, fixed: _Side, seed: int) -> Diff:
     ids = np.intersect1d(broke.columns["id"], fixed.columns["id"])
     for side in (broke, fixed):
-        side.restricted(ids)
+        side.columns = rows_of(side.columns, ids)
     names, label = list(broke.provenance.labels), broke.columns["label"]
     worse, better = broke.found, fixed.found
     old_right, new_right = (side.columns["original_prediction"] == label for side in (fixed, broke))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Oracle
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels
@@ -44,7 +45,7 @@ class AskedInWords(nn.Module):
             except UserError:  # it has none, or takes steps that have no gradient
                 self._tells_logits = False
         with torch.no_grad():
-            probabilities = self.oracle.judge((images * 255).round() / 255).probabilities
+            probabilities = self.oracle.judge(on_byte_grid(images)).probabilities
         return probabilities.clamp(min=_LEAST_PROBABILITY).log()
 
 
@@ -53,8 +54,9 @@ def _networks_in(held: object) -> Iterator[nn.Module]:
     if isinstance(held, nn.Module):
         yield held
     elif isinstance(held, Oracle):
-        for value in vars(held).values():
-            yield from _networks_in(value)
+        for name, value in vars(held).items():
+            if name not in held.derived:
+                yield from _networks_in(value)
     elif isinstance(held, list | tuple):
         for value in held:
             yield from _networks_in(value)
