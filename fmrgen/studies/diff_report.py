@@ -71,8 +71,9 @@ def about_lines(found: Diff, named: Mapping[str, str]) -> list[str]:
         f"{format_estimate(found.new_accuracy)} %",
         f"broke less fixed: {format_estimate(found.difference)} points, paired; the verdict is by a test that may be "
         "looked at as rows come, and either answer is wrong in 5 % of cases at most",
-        "every image still shows its class to the oracle, and one of the two networks has it right; two trainings of "
-        "one recipe break and fix a like number each",
+        "every image still shows its class to the oracle, and one of the two networks has it right",
+        "the verdict is about these two networks: two trainings of one recipe break and fix images too, and not always "
+        "as many",
     ]
 
 
