@@ -150,6 +150,7 @@ def generate(
     from fmrgen.progress.tracked import TrackedJob
     from fmrgen.progress.trackers import tracking
     from fmrgen.storage.paths import SplitPaths
+    from fmrgen.storage.provenance import read_provenance
 
     display.quiet_libraries()
     is_first = is_first_process()
@@ -197,6 +198,11 @@ def generate(
             on_start=lambda line: tell(line, not quiet),
             on_note=tell,
         )
+        if part is not None and not read_provenance(paths).is_finished:
+            tell(
+                f"{output}: holds a part of {paths.name}; when all parts are made, bring their folders to one machine, "
+                "and fmrgen merge makes one split of them"
+            )
     log.write("end", summary=asdict(summary))
     if not is_first or part is not None:
         return

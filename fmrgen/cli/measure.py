@@ -229,6 +229,9 @@ def show(
     ),
     gallery: Annotated[int, typer.Option("--gallery", metavar="N", min=1, help="Show about N rows on the page.")] = 240,
     ids: Annotated[str | None, typer.Option("--ids", metavar="ID,ID", help="Show these rows, in this order.")] = None,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Show what it takes for another class, a row of the sheet for each pair.")
+    ] = False,
     classes: Annotated[
         str | None, typer.Option("--classes", metavar="NAME,NAME", help="Show rows of these classes only.")
     ] = None,
@@ -252,12 +255,15 @@ def show(
 
     if ids is not None and not re.fullmatch(r"\d+(,\d+)*", ids):
         raise UserError(f"--ids {ids}: must be numbers, for example 3,14,15")
+    if ids is not None and pairs:
+        raise UserError("--pairs chooses the rows itself; leave out --ids")
     display.quiet_libraries()
     files = run(
         split,
         output,
         gallery=gallery,
         ids=[int(number) for number in ids.split(",")] if ids else (),
+        pairs=pairs,
         classes=classes.split(",") if classes else (),
         rows=rows,
         columns=columns,

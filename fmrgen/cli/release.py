@@ -1,7 +1,7 @@
 """The commands before a release: what a new classifier broke, and whether it may pass."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -36,6 +36,10 @@ def diff(
         Path, typer.Option("--output", "-o", metavar="DIR", help="The dataset folder; the page is DIR/diff.")
     ] = Path("diff"),
     limit: LimitOption = None,
+    until: Annotated[
+        Literal["decided"] | None,
+        typer.Option("--until", help="Stop as soon as the verdict is clear; all rows without it."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the order of the rows.")] = 0,
     junit: JunitOption = None,
     summary: SummaryOption = None,
@@ -70,6 +74,7 @@ def diff(
         output,
         old=of_old,
         new=of_new,
+        until_decided=until == "decided",
         seed=seed,
         job_progress=lambda made: progress.job_progress(made, show),
         on_note=display.print_note,
@@ -83,7 +88,7 @@ def diff(
             display.print_json(found)
         elif not quiet:
             display.print_table(main_table(found), title)
-            display.print_table(pair_table(found), "the most frequent")
+            display.print_table(pair_table(found), "by pair of classes")
             display.print_line(str(output / "diff/diff.html"))
         (display.print_note if as_json else display.print_line)(verdict_line(found))
     Processes().gather(None)  # a launcher ends all as soon as one exits with 1

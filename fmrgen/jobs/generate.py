@@ -105,10 +105,6 @@ def make_split(
             job.record(run)
         if not folder.is_whole:
             record_part(folder)
-            on_note(
-                f"{paths.root}: holds a part of {paths.name}; when all parts are made, bring their folders to one "
-                "machine, and fmrgen merge makes one split of them"
-            )
             return summary_of_rows(folder)
         summary = finish(folder, job.faults)
         guided = provenance.recipe.perturb.is_guided

@@ -20,12 +20,13 @@ _READING = "left the original under its label, right the perturbed image under t
 
 
 def contact_sheet(
-    title: str | None, class_names: Sequence[str], samples: Sequence[Sample], columns: int = COLUMNS
+    title: str | None, class_names: Sequence[str], samples: Sequence[Sample | None], columns: int = COLUMNS
 ) -> Plot:
     """Each original with its label, the perturbed image right of it with what the classifier says of it.
 
     A wrong answer is red; the oracle's answer stands there where no classifier's is known. A row without an original
-    shows its perturbed image alone. `title` is followed by a line on how to read the sheet; None leaves both out.
+    shows its perturbed image alone, and None leaves its place empty. `title` is followed by a line on how to read the
+    sheet; None leaves both out.
     """
     columns = min(columns, len(samples))
     head = 0.0 if title is None else 0.52  # inches
@@ -33,6 +34,8 @@ def contact_sheet(
     with drawing():
         figure, canvas = blank_canvas((columns - 1) * _PAIR + 2 * SIDE + _SLIT, head + down * _ROW)
         for place, sample in enumerate(samples):
+            if sample is None:
+                continue
             row, column = divmod(place, columns)
             left, top = column * _PAIR, head + row * _ROW + _ROW - SIDE
             label = sample.columns["label"]

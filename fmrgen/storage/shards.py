@@ -141,11 +141,11 @@ class SplitFolder:
             return Tally(*map(int, content.get("tally", [metadata.num_rows])))
         return Tally()
 
-    def read_columns(self, columns: Sequence[str]) -> pa.Table:
-        """Some columns of all shards that are there, as far as rows of their version have them; images that are not
-        asked for are not read."""
+    def read_columns(self, columns: Sequence[str], shards: Sequence[int] | None = None) -> pa.Table:
+        """Some columns of all or some shards, of those that are there, as far as rows of their version have them;
+        images that are not asked for are not read."""
         tables = []
-        for shard in filter(lambda shard: self.shard_path(shard).exists(), range(self.shards)):
+        for shard in (shard for shard in self.there if shards is None or shard in shards):
             # Opened here: pyarrow takes a name with a `~` or a colon in it for another place.
             with open_plain(self.shard_path(shard)) as opened, pq.ParquetFile(opened) as file:
                 known = set(file.schema_arrow.names)
@@ -153,9 +153,10 @@ class SplitFolder:
         return pa.concat_tables(tables)
 
     def rows_of(self, ids: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Some columns of some rows, as far as rows have them; other rows' images are not kept in memory."""
+        """Some columns of some rows, of those that are there, as far as rows have them; other rows' images are not
+        kept in memory."""
         found: list[dict[str, Any]] = []
-        for shard in range(self.shards):
+        for shard in self.there:
             with open_plain(self.shard_path(shard)) as opened, pq.ParquetFile(opened) as file:
                 known = [name for name in columns if name in file.schema_arrow.names]
                 for batch in file.iter_batches(columns=known):
@@ -163,9 +164,14 @@ class SplitFolder:
         return found
 
     @property
+    def there(self) -> list[int]:
+        """The shards that are there."""
+        return [shard for shard in range(self.shards) if self.shard_path(shard).exists()]
+
+    @property
     def is_whole(self) -> bool:
         """Whether every shard is there."""
-        return all(self.shard_path(shard).exists() for shard in range(self.shards))
+        return len(self.there) == self.shards
 
     def check_shard(self, shard: int, features: Features, fingerprint: str, sha256: str | None = None) -> IntactShard:
         """Reads every byte of a shard. Raises ShardError where it is not there, or not what the recipe makes, and
@@ -229,7 +235,7 @@ class SplitFolder:
             except ShardError as error:
                 return error
 
-        there = [shard for shard in range(self.shards) if self.shard_path(shard).exists()]
+        there = self.there
         found = dict(zip(there, _at_once(check, there), strict=True))
         intact = {shard: checked for shard, checked in found.items() if isinstance(checked, IntactShard)}
         return intact, [error for error in found.values() if isinstance(error, ShardError)]

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 
 from fmrgen.config import ComponentConfig
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, option
 from fmrgen.evaluation.own_splits import rows_of
 from fmrgen.jobs.generate import make_split
 from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
@@ -20,13 +21,15 @@ from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.recipe.sections import oracle_config_of
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, read_provenance
+from fmrgen.storage.shard_locks import own_shards
 from fmrgen.storage.shards import SplitFolder
 from fmrgen.studies.compare import JobProgress, no_progress
-from fmrgen.studies.sequential_test import decide
+from fmrgen.studies.sequential_test import bounds, decide
 
 Verdict = Literal["broke more", "fixed more", "no difference"]
 BROKE, FIXED = "broke", "fixed"
 _ORACLE = "oracle"  # what the recipe's oracle is called in the panels
+_TURNS = 20  # in which the shards are made, where it is to stop once it is decided
 _VERDICTS: dict[str, Verdict] = {"fail": "broke more", "pass": "fixed more", "undecided": "no difference"}
 _COLUMNS = (
     *("id", "label", "accepted_labels", "valid", "prediction", "loss", "judges", "latent_shift", "control_predictions"),
@@ -80,11 +83,13 @@ class Diff:
 
     Attributes:
         verdict: whether NEW broke more than it fixed; either answer is wrong in 5 % of cases at most.
-        rows: originals.
+        rows: originals that were looked at, of `source_rows`.
+        source_rows: originals that the recipe has.
         old_accuracy, new_accuracy: on these.
         broke: of how many an image was found that OLD has right and NEW wrong.
         fixed: the reverse.
         difference: `broke` less `fixed`, paired.
+        low, high: bounds of the difference in the long run, each of which holds with 95 %, whenever one looks.
         controls: the same of images as they are (`originals`), of plain reconstructions, and after random steps.
         classes: the one first in which most more broke than were fixed.
         pairs: (`broke` or `fixed`, true class, wrong answer) → images, the most first.
@@ -93,11 +98,14 @@ class Diff:
 
     verdict: Verdict
     rows: int
+    source_rows: int
     old_accuracy: Estimate
     new_accuracy: Estimate
     broke: Estimate
     fixed: Estimate
     difference: Estimate
+    low: float
+    high: float
     controls: dict[str, Control]
     classes: list[ChangedClass]
     pairs: list[tuple[str, str, str, int]]
@@ -110,6 +118,7 @@ def diff(
     *,
     old: AnyClassifier,
     new: AnyClassifier,
+    until_decided: bool = False,
     seed: int = 0,
     job_progress: JobProgress = no_progress,
     on_note: Callable[[str], None] = lambda line: None,
@@ -125,6 +134,8 @@ def diff(
         output: the dataset folder.
         old: a classifier, as for `evaluate`.
         new: the one that is to take its place.
+        until_decided: looks each time a share of the shards is made, and leaves the others once the verdict is clear;
+            the same call without it makes them too. The source has to be in a random order (`shuffle_seed`).
         seed: of the order in which rows are tested.
         job_progress: returns a progress callback for a split's recipe.
         on_note: called with a line on what was found or is left to do.
@@ -135,11 +146,21 @@ def diff(
     sections = classifier_section(old), classifier_section(new)
     if sections[0] == sections[1]:  # under two names it is found where the first split is begun
         raise UserError("diff: old and new are one network: they have the same weights and settings; name two")
-    for made in diff_recipes(recipe, *sections):
-        with job_progress(made) as on_progress:
-            make_split(made, output, on_progress=on_progress, on_note=on_note)
-    splits = [_Side(folder) for folder in split_folders(recipe, output, *sections).values()]
-    return _found(splits[0], splits[1], seed)
+    if until_decided and recipe.source.shuffle_seed is None:
+        raise UserError(
+            f"{option('until', 'until_decided')}: a verdict on the first rows needs rows in a random order; set "
+            "source.shuffle_seed=0"
+        )
+    turns = [(turn, _TURNS) for turn in range(1, _TURNS + 1)] if until_decided else [None]
+    for number, turn in enumerate(turns, start=1):
+        for made in diff_recipes(recipe, *sections):
+            with job_progress(made) as on_progress:
+                make_split(made, output, part=turn, on_progress=on_progress, on_note=on_note)
+        folders = list(split_folders(recipe, output, *sections).values())
+        found = _found(*(_Side(folder, turns[:number]) for folder in folders), seed=seed)
+        if found.verdict != "no difference" or number >= folders[0].shards:
+            break
+    return found
 
 
 def split_folders(
@@ -180,11 +201,13 @@ def diff_recipes(recipe: Recipe, old: ComponentConfig, new: ComponentConfig) -> 
 class _Side:
     """One of the two splits: the images that its own classifier, which was climbed, has wrong, and the other right."""
 
-    def __init__(self, folder: SplitFolder) -> None:
+    def __init__(self, folder: SplitFolder, turns: Sequence[tuple[int, int] | None]) -> None:
         self.provenance: Provenance = read_provenance(folder.paths)
-        table = folder.read_columns(_COLUMNS)
+        of_turns = [folder.read_columns(_COLUMNS, own_shards(folder.shards, turn)) for turn in turns]
+        table = pa.concat_tables(of_turns)
         verdicts = table["judges"].to_pylist()
         columns = {name: table[name].to_numpy() for name in table.column_names if name != "judges"}
+        columns["turn"] = np.repeat(np.arange(len(turns)), [len(of_turn) for of_turn in of_turns])
         columns["kept_label"] = np.array([of_row[-1]["label"] for of_row in verdicts])
         columns["kept_probability"] = np.array([of_row[-1]["probability"] for of_row in verdicts])
         of = accepted_as_label(columns)
@@ -225,15 +248,17 @@ class _Side:
         return sorted(found, key=lambda one: -one.clarity)
 
 
-def _found(broke: _Side, fixed: _Side, seed: int) -> Diff:
+def _found(broke: _Side, fixed: _Side, *, seed: int) -> Diff:
     ids = np.intersect1d(broke.columns["id"], fixed.columns["id"])
     for side in (broke, fixed):
         side.columns = rows_of(side.columns, ids)
     names, label = list(broke.provenance.labels), broke.columns["label"]
     worse, better = broke.found, fixed.found
     old_right, new_right = (side.columns["original_prediction"] == label for side in (fixed, broke))
-    order = np.random.default_rng(seed).permutation(len(ids))
-    verdict, _ = decide((worse.astype(np.int8) - better.astype(np.int8))[order], 0.0)
+    generator, turn = np.random.default_rng(seed), broke.columns["turn"]
+    order = np.concatenate([generator.permutation(np.flatnonzero(turn == at)) for at in np.unique(turn)])
+    differences = (worse.astype(np.int8) - better.astype(np.int8))[order]
+    low, high = bounds(differences)
     images = {BROKE: broke.images(names), FIXED: fixed.images(names)}
     counted = Counter((side, one.label, one.answer) for side, of in images.items() for one in of)
     classes = [
@@ -242,17 +267,20 @@ def _found(broke: _Side, fixed: _Side, seed: int) -> Diff:
         if rows.any()
     ]
     return Diff(
-        verdict=_VERDICTS[verdict],
+        verdict=_VERDICTS[decide(differences, 0.0)[0]],
         rows=len(ids),
+        source_rows=broke.provenance.examples,
         old_accuracy=_share(old_right),
         new_accuracy=_share(new_right),
         broke=_share(worse),
         fixed=_share(better),
         difference=paired_difference(worse, better),
+        low=round(100 * low, 1),
+        high=round(100 * high, 1),
         controls={
             "originals": _control(old_right & ~new_right, new_right & ~old_right),
-            "reconstructions": _control(broke.in_reconstructions, fixed.in_reconstructions),
-            "random steps, of rows valid after guided ones": _control(broke.by_chance, fixed.by_chance),
+            "plain reconstructions": _control(broke.in_reconstructions, fixed.in_reconstructions),
+            "as many random steps": _control(broke.by_chance, fixed.by_chance),
         },
         classes=sorted(classes, key=lambda one: one.fixed.value - one.broke.value),
         pairs=[(*pair, count) for pair, count in counted.most_common()],

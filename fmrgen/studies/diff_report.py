@@ -31,16 +31,21 @@ _VERDICTS = {
 
 
 def verdict_line(found: Diff) -> str:
-    """The verdict in words."""
-    return (
-        f"{_VERDICTS[found.verdict]}: of {found.rows:,} originals {format_estimate(found.broke)} % broke and "
+    """The verdict in words; where more broke, between which classes most."""
+    looked = f"{found.rows:,} originals"
+    if found.rows < found.source_rows:
+        looked = f"the first {found.rows:,} of {found.source_rows:,} originals, which were enough to tell,"
+    line = (
+        f"{_VERDICTS[found.verdict]}: of {looked} {format_estimate(found.broke)} % broke and "
         f"{format_estimate(found.fixed)} % were fixed"
     )
+    first = [f"{label} → {answer} ({count})" for side, label, answer, count in found.pairs if side == BROKE]
+    return f"{line}; most often {' and '.join(first[:2])}" if found.verdict == "broke more" else line
 
 
 def main_table(found: Diff) -> Table:
     """How many images broke and were fixed, beside those that no step was aimed at."""
-    rows = [["images made to tell", format_estimate(found.broke), format_estimate(found.fixed)]]
+    rows = [["originals moved until the two disagree", format_estimate(found.broke), format_estimate(found.fixed)]]
     for name, control in found.controls.items():
         cells = ("n/a" if one is None else format_estimate(one) for one in (control.broke, control.fixed))
         counted = dict.fromkeys((f"{control.broke_rows:,}", f"{control.fixed_rows:,}"))
@@ -51,7 +56,7 @@ def main_table(found: Diff) -> Table:
 def class_table(found: Diff) -> Table:
     """By class, those first of which most more broke than were fixed."""
     rows = [[one.name, str(one.rows), format_estimate(one.broke), format_estimate(one.fixed)] for one in found.classes]
-    return Table(["class", "originals", "broke, %", "fixed, %"], rows)
+    return Table(["class, by broke minus fixed", "originals", "broke, %", "fixed, %"], rows)
 
 
 def pair_table(found: Diff) -> Table:
@@ -60,7 +65,7 @@ def pair_table(found: Diff) -> Table:
     for side, who in ((BROKE, "NEW"), (FIXED, "OLD")):
         pairs = [pair for pair in found.pairs if pair[0] == side][:_PAIRS]
         rows += [[f"{label} → {answer}", side, who, str(count)] for _, label, answer, count in pairs]
-    return Table(["true → answer", "split", "who is wrong", "images"], rows)
+    return Table(["most frequent, true → answer", "outcome", "who is wrong", "images"], rows)
 
 
 def about_lines(found: Diff, named: Mapping[str, str]) -> list[str]:
@@ -69,18 +74,24 @@ def about_lines(found: Diff, named: Mapping[str, str]) -> list[str]:
         *(f"{who}: {what}" for who, what in named.items()),
         f"on the originals OLD is right on {format_estimate(found.old_accuracy)} % and NEW on "
         f"{format_estimate(found.new_accuracy)} %",
-        f"broke less fixed: {format_estimate(found.difference)} points, paired; the verdict is by a test that may be "
-        "looked at as rows come, and either answer is wrong in 5 % of cases at most",
-        "every image still shows its class to the oracle, and one of the two networks has it right",
-        "the verdict is about these two networks: two trainings of one recipe break and fix images too, and not always "
-        "as many",
+        f"broke minus fixed: {found.difference.value:z.1f} points, in the long run {found.low:z.1f} or more and "
+        f"{found.high:z.1f} or less; each bound, and the verdict, is right in 95 % of cases, whenever one stops",
+        "exactly one of the two is right on each image that is counted, and the recipe's oracle sees its class there; "
+        "the oracle errs too: look at the images",
+        "these two networks are compared: run it between two trainings of OLD's recipe to know what another training "
+        "changes",
     ]
 
 
-def diff_markdown(found: Diff, title: str, named: Mapping[str, str]) -> str:
-    """For the summary of a step, or a comment."""
+def diff_markdown(found: Diff, title: str, named: Mapping[str, str], pictures: Sequence[str] = ()) -> str:
+    """For the summary of a step or a comment; `pictures` are the names of the files of the two sides, as they lie
+    beside it."""
     parts = [f"### {escape(title)}: {escape(_VERDICTS[found.verdict])}", f"{escape(verdict_line(found))}."]
-    parts += [table_of(main_table(found)), table_of(Table(class_table(found).header, class_table(found).rows[:5]))]
+    parts.append(table_of(main_table(found)))
+    for name in pictures:
+        right, wrong = ("OLD", "NEW") if name.startswith(BROKE) else ("NEW", "OLD")
+        parts.append(f"![images that {right} has right and {wrong} wrong]({name})")
+    parts.append(table_of(Table(class_table(found).header, class_table(found).rows[:5])))
     if found.pairs:
         parts.append(table_of(pair_table(found)))
     parts.append("\n".join(f"* {escape(line)}" for line in about_lines(found, named)))
@@ -108,7 +119,6 @@ def write_diff(
     """
     tree: dict[str, Any] = {"schema": SCHEMA} | asdict(found)
     write_atomically(folder / "diff.json", (json.dumps(tree, indent=1, ensure_ascii=False) + "\n").encode())
-    write_atomically(folder / "diff.md", diff_markdown(found, title, named).encode())
     pictures = []
     for side, split in sides.items():
         if not (shown := _telling(found, side)[: _SHOWN["page"]]):
@@ -118,11 +128,15 @@ def write_diff(
         few = _sheet(shown[: _SHOWN["summary"]], stored, side).to_bytes("png")
         write_atomically(folder / f"{side}.png", few)
         pictures.append((side, len(found.images[side]), png_address(whole)))
+    written = [f"{side}.png" for side, *_ in pictures]
+    write_atomically(folder / "diff.md", diff_markdown(found, title, named, written).encode())
     page = render_page(
         "diff.html",
         title=title,
         verdict=verdict_line(found),
-        tables=[main_table(found), class_table(found), pair_table(found)],
+        found=main_table(found),
+        classes=class_table(found),
+        pairs=pair_table(found),
         lines=about_lines(found, named),
         pictures=pictures,
     )
@@ -139,8 +153,8 @@ def _telling(found: Diff, side: str) -> list[Changed]:
 
 
 def _sheet(shown: Sequence[Changed], stored: Mapping[int, Mapping[str, Any]], side: str) -> Plot:
-    """Each original with its label, right of it the image with the answer of who is right above, of who is wrong
-    below."""
+    """Each original with its label; right of it the image, above it the probability of its class by who is right,
+    below it by who is wrong, with the answer."""
     right, wrong = ("OLD", "NEW") if side == BROKE else ("NEW", "OLD")
     across = min(_ACROSS, len(shown))
     pair, row = 2 * SIDE + 0.35, SIDE + 0.5
@@ -151,9 +165,10 @@ def _sheet(shown: Sequence[Changed], stored: Mapping[int, Mapping[str, Any]], si
             left, top = column * pair, down * row + 0.22
             draw_image(canvas, (left, top), _bytes(stored[one.id].get("original")), one.label, INK)
             beside = left + SIDE + 0.05
-            draw_image(canvas, (beside, top), _bytes(stored[one.id]["image"]), f"{right}: {one.label}", INK)
+            draw_image(canvas, (beside, top), _bytes(stored[one.id]["image"]), f"{right} {one.before:.0%}", INK)
             below = top + SIDE + 0.04
-            canvas.text(beside, below, f"{wrong}: {one.answer}"[:24], va="top", fontsize=8, color=WRONG)
+            seen = f"{wrong} {one.after:.0%}: {one.answer}"
+            canvas.text(beside, below, seen[:24], va="top", fontsize=8, color=WRONG)
     return figure
 
 

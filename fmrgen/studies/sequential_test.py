@@ -139,7 +139,7 @@ def gate(
     drops = drops_of(baseline, candidate)
     verdict, rows = decide(drops, margin)
     seen = drops[:rows]
-    low, high = _bounds(seen)
+    low, high = bounds(seen)
     return Gate(
         verdict,
         max_drop,
@@ -162,7 +162,7 @@ def _mean_of_exp(values: np.ndarray) -> np.ndarray:
     return mean
 
 
-def _bounds(drops: np.ndarray) -> tuple[float, float]:
+def bounds(drops: np.ndarray) -> tuple[float, float]:
     """The lowest and highest mean that no gambler has made implausible so far, at 95 % each."""
     clear = math.log(1 / ERROR)
 

@@ -29,6 +29,7 @@ from fmrgen.report.markdown import to_markdown
 from fmrgen.report.outline import outline
 from fmrgen.report.pages import audit_page, report_page
 from fmrgen.report.plots import all_plots
+from fmrgen.report.sheet import contact_sheet
 from fmrgen.report.tables import all_notes, neighbours, transfer_table
 from fmrgen.report.write import write_report
 from fmrgen.studies.orders import Agreement
@@ -201,9 +202,42 @@ def test_rows_of_chosen_classes_on_a_sheet_of_chosen_size(finished_split, tmp_pa
     assert {row["label"] for row in told} == {3, 8}
 
 
+def test_pairs_are_what_it_takes_for_another_class(finished_split, tmp_path, monkeypatch):
+    """The most frequent class and answer first, and of each the images with the largest loss; rows of a sheet do not mix
+    two pairs."""
+    drawn = []
+    monkeypatch.setattr("fmrgen.report.show.contact_sheet", lambda *given: drawn.append(given) or contact_sheet(*given))
+    files = show(str(finished_split), tmp_path, pairs=True, rows=3, columns=4)
+    shown = json.loads(re.search(r'id="galleries">(.*?)</script>', files[0].read_text())[1])[0]["rows"]
+    table = load_dataset(str(finished_split), "mnist", split="lenet").remove_columns(["image", "original"])
+    frame = table.to_pandas()
+    fooled = frame[frame.valid & (frame.prediction != frame.label)]
+    assert sorted(row["id"] for row in shown) == sorted(fooled.id)
+    counts = fooled.groupby(["label", "prediction"]).size()
+    pairs = list(dict.fromkeys((row["label"], row["said"][0][1]) for row in shown))
+    assert [counts[pair] for pair in pairs] == sorted(counts, reverse=True)
+    loss = dict(zip(frame.id, frame.loss, strict=True))
+    of_first = [loss[row["id"]] for row in shown if (row["label"], row["said"][0][1]) == pairs[0]]
+    assert of_first == sorted(of_first, reverse=True)
+    on_sheet = drawn[0][2]
+    assert len(on_sheet) == 12
+    for place, pair in enumerate(pairs[:3]):
+        of_row = [one for one in on_sheet[4 * place : 4 * place + 4] if one is not None]
+        assert len(of_row) == min(4, counts[pair])
+        assert {(one.columns["label"], one.columns["prediction"]) for one in of_row} == {pair}
+    chosen = show(str(finished_split), tmp_path / "one", pairs=True, classes=[str(pairs[0][0])])
+    rows = json.loads(re.search(r'id="galleries">(.*?)</script>', chosen[0].read_text())[1])[0]["rows"]
+    assert {row["label"] for row in rows} == {pairs[0][0]}
+    unsaid = load_dataset(str(finished_split), "mnist", split="lenet").remove_columns(["prediction"])
+    unsaid.to_parquet(tmp_path / "unsaid.parquet")
+    with pytest.raises(UserError, match="does not say what its classifier answers; leave out pairs"):
+        show(str(tmp_path / "unsaid.parquet"), tmp_path / "x", pairs=True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--ids", "3", "--pairs"], "--pairs chooses the rows itself; leave out --ids"),
         (["--ids", "3,x"], "--ids 3,x: must be numbers, for example 3,14,15"),
         (["--ids", "5000"], "has no row of id 5000"),
         (["--ids", "3", "--classes", "7"], "has no row of id 3 of these classes"),

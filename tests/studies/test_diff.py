@@ -1,12 +1,18 @@
 """What a new checkpoint broke: the two splits, what they count, and the command."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from commands import launched, run
+from places import ROOT
 from safetensors.torch import load_file, save_file
 
 from fmrgen import UserError, evaluate, load_recipe, verify
@@ -119,6 +125,32 @@ def test_the_command_and_its_files(made, planted, tmp_path, capsys):
     assert "old and new are one network" in capsys.readouterr().err
 
 
+def test_until_decided_needs_a_random_order_and_stops_when_it_is_clear(made, planted, tmp_path, capsys):
+    """Rows are looked at in shares of the shards; without it the same folder is made whole, and says what it always
+    says."""
+    plain = load_recipe("mnist-lenet", JOB)
+    with pytest.raises(UserError, match="until_decided: a verdict on the first rows needs rows in a random order"):
+        diff(plain, tmp_path / "out", old=LENET, new=planted, until_decided=True)
+    weights = load_file(planted["checkpoint"])
+    weights["5.bias"][:7] -= 8.0
+    lost = planted | {"checkpoint": str(tmp_path / "lost.safetensors")}
+    save_file(weights, lost["checkpoint"])
+    job = ["source.limit=40", "source.shuffle_seed=0", "output.shard_size=10", "perturb.budget=4", "perturb.control=0"]
+    recipe = load_recipe("mnist-lenet", job)
+    early = diff(recipe, tmp_path / "out", old=LENET, new=lost, until_decided=True)
+    assert (early.verdict, early.rows, early.source_rows) == ("broke more", 20, 40)
+    assert "of the first 20 of 40 originals" in verdict_line(early)
+    assert 0 < early.low < early.difference.value < early.high
+    again = diff(recipe, tmp_path / "out", old=LENET, new=lost, until_decided=True)
+    assert again == early  # on what is there
+    whole = diff(recipe, tmp_path / "out", old=LENET, new=lost)
+    assert (whole.rows, whole.source_rows) == (40, 40)
+    ids = {one.id for one in whole.images["broke"]}
+    assert {one.id for one in early.images["broke"]} <= ids
+    assert diff(recipe, tmp_path / "out", old=LENET, new=lost, until_decided=True) == early  # the first of all rows
+    assert run("diff", "mnist-lenet", *JOB, "--old", LENET, "--new", "x:y", "--until", "never") == 2
+
+
 @pytest.mark.slow
 def test_two_processes_find_the_same(made, planted, tmp_path):
     job = ["diff", "mnist-lenet", *JOB, "--old", f"old={LENET}", "--new", f"new={json.dumps(planted)}", "--quiet"]
@@ -134,3 +166,74 @@ def test_two_processes_find_the_same(made, planted, tmp_path):
     assert len(main_table(alone).rows) == 4
     assert "of 40 originals" in verdict_line(alone)
     assert np.isfinite(torch.tensor(alone.difference.value))
+
+
+@pytest.mark.slow
+def test_the_action_comments_once_with_pictures(made, planted, tmp_path):
+    """Its scripts as a runner runs them, with git's own push; of GitHub's command only what it is asked is real."""
+    output, _ = made
+    action = yaml.safe_load((ROOT / "actions/diff/action.yml").read_text())
+    defaults = {name: told.get("default", "") for name, told in action["inputs"].items()}
+    given = defaults | {"recipe": "mnist-lenet", "overrides": "\n".join(JOB), "until": "", "output": str(output)}
+    given |= {"old": f"old={LENET}", "new": f"new={json.dumps(planted)}", "junit": str(tmp_path / "diff.xml")}
+    install, diff_step, comment, fails = action["runs"]["steps"]
+    assert "${INSTALL:-$GITHUB_ACTION_PATH/../..}" in install["run"]
+    assert (ROOT / "actions/diff/../..").resolve() == ROOT
+
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "gh").write_text(
+        "#!/bin/sh\n"
+        'echo "$@" >> "$ASKED"\n'
+        'case "$*" in *--jq*) cat "$EARLIER";; *) cp "${6#body=@}" "$WRITTEN";; esac\n'
+    )
+    (tools / "gh").chmod(0o755)
+    subprocess.run(["git", "init", "--quiet", "--bare", str(tmp_path / "you/repo")], check=True)
+    (tmp_path / "earlier").write_text("")
+    runner = {
+        "GITHUB_SERVER_URL": f"file://{tmp_path}",
+        "GITHUB_REPOSITORY": "you/repo",
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+        "GITHUB_OUTPUT": str(tmp_path / "output"),
+        "PATH": f"{tools}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
+        "ASKED": str(tmp_path / "asked"),
+        "EARLIER": str(tmp_path / "earlier"),
+        "WRITTEN": str(tmp_path / "comment.md"),
+    }
+
+    def script(step):
+        told = {
+            key: given[value.split(".")[1].strip(" }")]
+            for key, value in step["env"].items()
+            if value.startswith("${{ inputs")
+        }
+        env = {**os.environ, **runner, **told, "NUMBER": "12"}
+        return subprocess.run(["bash", "-e", "-c", step["run"]], env=env, capture_output=True, text=True)
+
+    done = script(diff_step)
+    assert done.returncode == 0, done.stderr
+    verdict = json.loads((output / "diff/diff.json").read_text())["verdict"]
+    assert (tmp_path / "output").read_text() == f"verdict={verdict}\n"
+    assert "](broke.png)" not in (tmp_path / "summary.md").read_text()
+    assert fails["if"] == "steps.diff.outputs.verdict == 'broke more' && inputs.broke-more != 'pass'"
+
+    assert (done := script(comment)).returncode == 0, done.stderr
+    written = (tmp_path / "comment.md").read_text()
+    shown = re.findall(r"!\[.*?\]\((.*?)\)", written)
+    assert [address.rpartition("/")[2] for address in shown] == [
+        f"{side}.png?raw=true" for side, of in made[1].images.items() if of
+    ]
+    at = re.fullmatch(rf"file://{tmp_path}/you/repo/blob/(\w{{40}})/broke.png\?raw=true", shown[0])[1]
+    kept = ["git", "--git-dir", str(tmp_path / "you/repo"), "show", f"{at}:broke.png"]
+    assert subprocess.run(kept, capture_output=True, check=True).stdout == (output / "diff/broke.png").read_bytes()
+    assert "--method POST repos/you/repo/issues/12/comments" in (tmp_path / "asked").read_text()
+
+    (tmp_path / "earlier").write_text("77\n")  # a comment of an earlier push is written anew
+    assert script(comment).returncode == 0
+    assert "--method PATCH repos/you/repo/issues/comments/77" in (tmp_path / "asked").read_text()
+
+    runner["GITHUB_REPOSITORY"] = "you/nothing"  # a token that may not write, as of a fork
+    done = script(comment)
+    assert (done.returncode, "::warning::no comment" in done.stdout) == (0, True)
+    given["new"] = "nothing:at-all"
+    assert script(diff_step).returncode == 2
