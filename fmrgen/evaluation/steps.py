@@ -180,9 +180,7 @@ def _at_threshold(
     is_own: bool,
 ) -> AtThreshold:
     """A row stops before the first image whose probability is below `least`; the reconstruction is not judged."""
-    accepted = probabilities[:, 1:] >= np.float32(least)
-    accepted_in_a_row = np.logical_and.accumulate(accepted, axis=1).sum(1)
-    kept = np.minimum(np.where(valid, iterations, 0), accepted_in_a_row)
+    kept = _kept(least, probabilities, iterations, valid)
     still_valid = kept > 0
     hit = right[np.arange(len(kept)), kept]
     return AtThreshold(
@@ -192,6 +190,26 @@ def _at_threshold(
         fmr=_fmr(hit, still_valid, original, is_own=is_own),
         mean_iterations=mean(kept[still_valid], least=1),
     )
+
+
+def _kept(least: float, probabilities: np.ndarray, iterations: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """The step [N] whose image a run with that threshold would have kept, 0 where its first was rejected."""
+    accepted = probabilities[:, 1:] >= np.float32(least)
+    accepted_in_a_row = np.logical_and.accumulate(accepted, axis=1).sum(1)
+    kept: np.ndarray = np.minimum(np.where(valid, iterations, 0), accepted_in_a_row)
+    return kept
+
+
+def fmr_of_run(columns: Mapping[str, np.ndarray], budget: int, min_probability: float) -> float | None:
+    """FMR in percent that a run with a smaller budget and a stricter oracle would have had; `columns` as for
+    `step_figures`. None where the split does not keep all steps, or no row would have been valid."""
+    iterations, label = columns["iterations"].astype(np.int64), columns["label"]
+    predictions, probabilities = (_as_matrix(columns[name], iterations) for name in _NEEDED)
+    if predictions is None or probabilities is None:
+        return None
+    kept = np.minimum(_kept(min_probability, probabilities, iterations, columns["valid"]), budget)
+    hit = predictions[np.arange(len(kept)), kept] == label
+    return _ratio(hit[kept > 0], columns["original_prediction"] == label)
 
 
 def _fmr(hit: np.ndarray, valid: np.ndarray, original: np.ndarray, *, is_own: bool) -> Estimate | None:

@@ -8,14 +8,17 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
+from fmrgen.config import SINCE_0_2
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels, make_labels
+from fmrgen.sources._corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from fmrgen.sources._selection import select
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 
 _PER_CLASS = {"train": slice(0, 400), "test": slice(400, 500)}
-_DIGITS = [str(digit) for digit in range(10)]
+DIGITS = [str(digit) for digit in range(10)]
 
 
 class Config(SourceConfig):
@@ -25,10 +28,19 @@ class Config(SourceConfig):
 
     kind: str = "mnist"
     split: Literal["train", "test"] = "test"
+    corruption: str | None = Field(
+        None,
+        pattern=rf"^({'|'.join(CORRUPTIONS)})-[1-{SEVERITIES}]$",
+        description="changes each digit, NAME-SEVERITY",
+        json_schema_extra=SINCE_0_2,
+    )
 
     def build(self, device: object = "cpu") -> "Mnist":
         images, digits = _read_digits(self.split)
-        return Mnist(images, digits, make_labels(self.classes, _DIGITS), self)
+        if self.corruption is not None:
+            name, _, severity = self.corruption.partition("-")
+            images = np.stack([corrupted(image, name, int(severity), i) for i, image in enumerate(images)])
+        return Mnist(images, digits, make_labels(self.classes, DIGITS), self)
 
 
 class Mnist(Source):

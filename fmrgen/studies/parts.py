@@ -4,7 +4,7 @@ Jobs are imported where they run: a mistake in a study is an error at once.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
-from fmrgen.config import StrictConfig
+from fmrgen.config import ComponentConfig, StrictConfig
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.engine.attacks import attack_of_short_form, radius
 from fmrgen.errors import UserError
-from fmrgen.recipe.job import Recipe, load_classifiers, load_recipe
+from fmrgen.recipe.job import Recipe, load_classifiers, load_fixed_sets, load_recipe
 from fmrgen.training.recipe import TrainRecipe, load_train_recipe
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fmrgen.jobs.evaluation import Evaluation
     from fmrgen.jobs.sparsify import SparseMask
     from fmrgen.progress.tqdm_bars import OnRows
+    from fmrgen.storage.shards import SplitFolder
     from fmrgen.studies.compare import JobProgress
 
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int | None], None]]]
@@ -63,6 +64,11 @@ class Work:
             return self.filled_in(text)
         return f"{text}={','.join(str(self.folder / 'models' / one) for one in names_of(text, self.trainings))}"
 
+    def networks(self, models: Sequence[str]) -> dict[str, ComponentConfig]:
+        """Each training of models that the study trains, by a name of its own."""
+        each = [name for model in models for name in names_of(model, self.trainings)]
+        return load_classifiers([f"{name}={self.folder / 'models' / name}" for name in each])
+
     def recipe(self, reference: str, change: list[str]) -> Recipe:
         """A recipe with the part's changes, and those of all parts after them."""
         return load_recipe(reference, [*map(self.filled_in, change), *self.change])
@@ -92,7 +98,7 @@ class StudyPart(StrictConfig, ABC):
         return ()
 
     @abstractmethod
-    def run(self, work: Work) -> "Evaluation | SparseMask | list[AttackedJudge] | None":
+    def run(self, work: Work) -> Any:
         """Does what is not done yet, and tells what was found. Raises UserError, as the job does."""
 
     @abstractmethod
@@ -203,6 +209,61 @@ class ComparePart(StudyPart):
         return lines if self.cost is None else [*lines, self.cost.line(splits, recipe.perturb.budget)]
 
 
+class OwnPart(StudyPart):
+    """A split for each network, a recipe changed: `compare` without the comparison; `models` as there."""
+
+    own: str
+    models: list[str] = Field(min_length=1)
+
+    def run(self, work: Work) -> "dict[str, SplitFolder]":
+        """The splits' folders by their networks."""
+        from fmrgen.jobs.generate import make_split
+        from fmrgen.storage.paths import SplitPaths
+        from fmrgen.storage.provenance import read_provenance
+        from fmrgen.storage.shards import SplitFolder
+        from fmrgen.studies.compare import no_progress, own_recipes
+
+        folders = {}
+        networks = work.networks(self.models)
+        for name, made in zip(networks, own_recipes(work.recipe(self.own, self.change), networks), strict=True):
+            with (work.job_progress or no_progress)(made) as on_progress:
+                make_split(made, work.folder / self.name, on_progress=on_progress)
+            paths = SplitPaths(work.folder / self.name, made.output.config, made.output.split)
+            folders[name] = SplitFolder.of(paths, read_provenance(paths))
+        return folders
+
+    def lines(self, work: Work) -> list[str]:
+        recipe = work.recipe(self.own, self.change)
+        splits = sum(work.trainings.get(model, 1) for model in self.models)
+        return [f"own {self.name}: {self.own}, {splits} splits of {_images_of(recipe)}", *_places(recipe)]
+
+
+class MeasurePart(StudyPart):
+    """Networks on fixed sets, on one split (`transfer`), and under an attack; `models` as of comparisons."""
+
+    measure: list[str] = Field(description="fixed sets, NAME=SETS")
+    transfer: str = Field(description="a split, whose originals give SA too")
+    attack: str | None = None
+    models: list[str] = Field(min_length=1)
+
+    def run(self, work: Work) -> "Evaluation":
+        from fmrgen.jobs.evaluate import evaluate
+
+        return evaluate(
+            {"transfer": work.filled_in(self.transfer)},
+            work.networks(self.models),
+            fixed=load_fixed_sets([*map(work.filled_in, self.measure)]),
+            attack=self.attack,
+            strict=True,
+            shown=1,
+            on_rows=work.on_rows,
+        )
+
+    def lines(self, work: Work) -> list[str]:
+        networks = sum(work.trainings.get(model, 1) for model in self.models)
+        return [f"measure {self.name}: {networks} networks on {', '.join(self.measure)}"]
+
+
 class SparsifyPart(StudyPart):
     """A mask of a generator (App. I), in `NAME.safetensors`."""
 
@@ -283,7 +344,14 @@ def _places(recipe: Recipe) -> list[str]:
     return lines
 
 
-_KINDS = {"train": TrainPart, "compare": ComparePart, "sparsify": SparsifyPart, "attack_oracle": AttackOraclePart}
+_KINDS = {
+    "train": TrainPart,
+    "compare": ComparePart,
+    "own": OwnPart,
+    "measure": MeasurePart,
+    "sparsify": SparsifyPart,
+    "attack_oracle": AttackOraclePart,
+}
 
 
 def _kind_of(part: object) -> str:
@@ -295,6 +363,8 @@ def _kind_of(part: object) -> str:
 Part = Annotated[
     Annotated[TrainPart, Tag("train")]
     | Annotated[ComparePart, Tag("compare")]
+    | Annotated[OwnPart, Tag("own")]
+    | Annotated[MeasurePart, Tag("measure")]
     | Annotated[SparsifyPart, Tag("sparsify")]
     | Annotated[AttackOraclePart, Tag("attack_oracle")],
     Discriminator(_kind_of),
