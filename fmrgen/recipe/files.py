@@ -15,7 +15,7 @@ def shipped_recipes() -> dict[str, Path]:
     return {str(path.relative_to(root).with_suffix("")): path for path in sorted(root.rglob("*.yaml"))}
 
 
-def check_reference(reference: str | Path, what: str, begins: str) -> None:
+def check_reference(reference: str | Path, what: str, begins: str | tuple[str, ...]) -> None:
     """Raises UserError for what is neither a file nor a shipped `what`, whose names begin so."""
     if str(reference) not in (shipped := shipped_recipes()) and not Path(reference).is_file():
         near = unknown_message(what, reference, [name for name in shipped if name.startswith(begins)])

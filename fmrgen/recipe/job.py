@@ -3,6 +3,7 @@
 Nothing here imports torch before something is built.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from fmrgen.recipe.fixed_sets import FixedSets
 
 
-STUDIES = "paper/"  # how the names of studies begin
+STUDIES = ("paper/", "validity")  # how the names of studies begin
 SETS = "sets/"  # and of fixed sets
 _COMMANDS = {"oracle": "generate", "schedule": "train", "title": "study"}  # by a key that their files alone have
 Named = TypeVar("Named")
@@ -151,16 +152,16 @@ class StudyTitle(NamedTuple):
 
 
 def describe_studies() -> dict[str, StudyTitle]:
-    """Every shipped study by its name, in the order of the paper's tables."""
+    """Every shipped study by its name, in the order of the paper's tables, those of our own last."""
     names = [name for name in shipped_recipes() if name.startswith(STUDIES)]
-    in_order = sorted(names, key=lambda name: int(name.rpartition("-")[2]))
+    in_order = sorted(names, key=lambda name: int(name.rpartition("-")[2]) if name.startswith("paper/") else math.inf)
     trees = {name: read_recipe(name) for name in in_order}
     return {name: StudyTitle(tree["title"], tree.get("small", {}).get("minutes")) for name, tree in trees.items()}
 
 
 def describe_recipes() -> dict[str, str]:
     """Name → description of every shipped recipe that can be run by itself; studies are not among them."""
-    names = [name for name in shipped_recipes() if not name.startswith(("_", STUDIES))]
+    names = [name for name in shipped_recipes() if not name.startswith(("_", *STUDIES))]
     return {name: str(read_recipe(name).get("description", "")) for name in names}
 
 

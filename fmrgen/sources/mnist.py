@@ -38,8 +38,7 @@ class Config(SourceConfig):
     def build(self, device: object = "cpu") -> "Mnist":
         images, digits = _read_digits(self.split)
         if self.corruption is not None:
-            name, _, severity = self.corruption.partition("-")
-            images = np.stack([corrupted(image, name, int(severity), i) for i, image in enumerate(images)])
+            images = _corrupted(self.split, self.corruption)
         return Mnist(images, digits, make_labels(self.classes, DIGITS), self)
 
 
@@ -73,3 +72,11 @@ def _read_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     by_class = np.stack([table[table[:, -1] == digit][_PER_CLASS[split]] for digit in range(10)], axis=1)
     rows = by_class.reshape(-1, 785)
     return rows[:, :-1].reshape(-1, 28, 28), rows[:, -1].astype(np.int64)
+
+
+@cache  # many classifiers are asked of the same
+def _corrupted(split: str, corruption: str) -> np.ndarray:
+    """The images under `NAME-SEVERITY`, likewise."""
+    name, _, severity = corruption.partition("-")
+    images, _ = _read_digits(split)
+    return np.stack([corrupted(image, name, int(severity), i) for i, image in enumerate(images)])

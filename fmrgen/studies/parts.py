@@ -17,7 +17,7 @@ from fmrgen.config import ComponentConfig, StrictConfig
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.engine.attacks import attack_of_short_form, radius
 from fmrgen.errors import UserError
-from fmrgen.recipe.job import Recipe, load_classifiers, load_fixed_sets, load_recipe
+from fmrgen.recipe.job import Recipe, load_classifiers, load_fixed_sets, load_recipe, parse_classifier
 from fmrgen.training.recipe import TrainRecipe, load_train_recipe
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Work:
         folder: of the study: models in `models`, each other part under its name.
         change: of all recipes but those of training, `section.key=value` each.
         bar: returns a progress callback for a named piece of work.
+        training: changes of all recipes of training.
         trainings: of the models that are trained more than once, by their names.
         job_progress, on_rows, on_note: as for `compare`.
     """
@@ -49,6 +50,7 @@ class Work:
     folder: Path
     change: list[str]
     bar: Bar
+    training: Sequence[str] = ()
     trainings: Mapping[str, int] = field(default_factory=dict)
     job_progress: "JobProgress | None" = None
     on_rows: "OnRows | None" = None
@@ -67,7 +69,7 @@ class Work:
     def networks(self, models: Sequence[str]) -> dict[str, ComponentConfig]:
         """Each training of models that the study trains, by a name of its own."""
         each = [name for model in models for name in names_of(model, self.trainings)]
-        return load_classifiers([f"{name}={self.folder / 'models' / name}" for name in each])
+        return {name: parse_classifier(str(self.folder / "models" / name))[1] for name in each}
 
     def recipe(self, reference: str, change: list[str]) -> Recipe:
         """A recipe with the part's changes, and those of all parts after them."""
@@ -129,7 +131,7 @@ class TrainPart(StudyPart):
 
     def _recipe(self, work: Work, number: int) -> TrainRecipe:
         change = [work.filled_in(text).replace("{training}", str(number)) for text in self.change]
-        recipe = load_train_recipe(self.train, change)
+        recipe = load_train_recipe(self.train, [*work.training, *change])
         seed = recipe.schedule.seed + number - 1
         return recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"seed": seed})})
 

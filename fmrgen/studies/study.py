@@ -14,14 +14,27 @@ from fmrgen.errors import UserError
 from fmrgen.recipe.files import check_reference
 from fmrgen.recipe.job import STUDIES, load_config
 from fmrgen.studies.claims import Claim, ClaimFound, find_claim, part_and_models
-from fmrgen.studies.parts import AttackOraclePart, ComparePart, Part, SparsifyPart, TrainPart, Work
+from fmrgen.studies.parts import (
+    AttackOraclePart,
+    ComparePart,
+    MeasurePart,
+    OwnPart,
+    Part,
+    SparsifyPart,
+    TrainPart,
+    Work,
+    names_of,
+)
+from fmrgen.studies.validity import ValidityPlan
 
 if TYPE_CHECKING:
     from fmrgen.evaluation.attacked import AttackedJudge
     from fmrgen.jobs.evaluation import Evaluation
     from fmrgen.jobs.sparsify import SparseMask
     from fmrgen.report.tables import Table
+    from fmrgen.storage.shards import SplitFolder
     from fmrgen.studies.orders import Agreement
+    from fmrgen.studies.validity import Validity
 
 Scale = Literal["small", "full"]
 _FEWEST_COMPARED = 2
@@ -33,9 +46,11 @@ class StudyScale(StrictConfig):
 
     minutes: int | None = Field(None, description="about how long it takes on two CPU cores")
     notes: list[str] = Field([], description="what it needs, a line each")
+    training: list[str] = Field([], description="changes of all recipes of training, section.key=value each")
     parts: list[Part] = Field(min_length=1)
     claims: list[Claim] = Field([], description="of figures of the parts")
     agreement: list[str] = Field([], description="comparisons under several generators, whose rankings are compared")
+    validity: ValidityPlan | None = Field(None, description="whether FMR predicts accuracy on real shifts")
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
@@ -64,6 +79,11 @@ class StudyScale(StrictConfig):
                     f"claims: {several[0]}: figures under attack are not compared over trainings; name one training, "
                     f"NAME={{output}}/models/{several[0]}-1"
                 )
+        if self.validity is not None:
+            if unknown := [name for name in self.validity.parts if not isinstance(parts.get(name), OwnPart)]:
+                raise ValueError(f"validity: no part makes own splits as {unknown[0]}")
+            if sum(isinstance(part, MeasurePart) for part in self.parts) != 1:
+                raise ValueError("validity: needs one part that measures")
         for name in self.agreement:
             compared = parts.get(name)
             if not isinstance(compared, ComparePart):
@@ -115,6 +135,7 @@ class StudyFound:
         masks: of generators, likewise.
         claims: and what became of them.
         agreement: how far rankings under several generators agree; None where that was not asked, or is unknown.
+        validity: whether FMR predicts accuracy on real shifts; None where that was not asked.
     """
 
     study: Study
@@ -125,6 +146,7 @@ class StudyFound:
     masks: "dict[str, SparseMask]"
     claims: list[ClaimFound]
     agreement: "Agreement | None"
+    validity: "Validity | None" = None
 
     @property
     def how(self) -> str:
@@ -136,6 +158,7 @@ class StudyFound:
         from fmrgen.report.tables import mask_table
         from fmrgen.studies.attack_oracle_report import attacked_table
         from fmrgen.studies.orders_report import agreement_table, concordance_table
+        from fmrgen.studies.validity_report import validity_tables
 
         tables = {
             f"{name}, attacked towards another class": attacked_table(judges) for name, judges in self.attacked.items()
@@ -146,6 +169,8 @@ class StudyFound:
         if self.agreement is not None:
             tables["rank and FMR under each generator"] = agreement_table(self.agreement)
             tables["how far rankings agree"] = concordance_table(self.agreement)
+        if self.validity is not None:
+            tables |= validity_tables(self.validity)
         return tables
 
     def class_tables(self) -> "dict[str, Table]":
@@ -193,11 +218,16 @@ def run_study(study: Study, scale: Scale, work: Work) -> StudyFound:
     from fmrgen.studies.orders import agreement
 
     chosen = study.at(scale)
-    work = replace(work, trainings=chosen.trainings)
-    evaluations, attacked, masks, agreed = {}, {}, {}, None
+    work = replace(work, trainings=chosen.trainings, training=chosen.training)
+    evaluations, attacked, masks, agreed, valid = {}, {}, {}, None, None
+    own: dict[str, dict[str, SplitFolder]] = {}
     for part in chosen.parts:
         if isinstance(part, ComparePart):
             evaluations[part.name] = part.run(work)
+        elif isinstance(part, OwnPart):
+            own[part.name] = part.run(work)
+        elif isinstance(part, MeasurePart):
+            measured, found = part, part.run(work)
         elif isinstance(part, AttackOraclePart):
             attacked[part.name] = part.run(work)
         elif isinstance(part, SparsifyPart):
@@ -209,13 +239,18 @@ def run_study(study: Study, scale: Scale, work: Work) -> StudyFound:
             agreed = agreement({name: evaluations[name] for name in chosen.agreement})
     except UserError as error:  # what was found stands
         work.on_note(f"agreement: {error}")
+    if chosen.validity is not None:
+        from fmrgen.studies.validity import figures_of, validity
+
+        recipes = {name: model for model in measured.models for name in names_of(model, chosen.trainings)}
+        valid = validity(chosen.validity, recipes, figures_of(chosen.validity, found, own))
     claims = [find_claim(claim, evaluations, attacked) for claim in chosen.claims]
-    return StudyFound(study, scale, work.change, evaluations, attacked, masks, claims, agreed)
+    return StudyFound(study, scale, work.change, evaluations, attacked, masks, claims, agreed, valid)
 
 
 def study_lines(study: Study, scale: Scale, work: Work) -> list[str]:
     """The notes of a study and what its parts would do. Raises UserError as `run_study` does at its start."""
     chosen = study.at(scale)
-    work = replace(work, trainings=chosen.trainings)
+    work = replace(work, trainings=chosen.trainings, training=chosen.training)
     time = [f"takes about {chosen.minutes} minutes on two CPU cores"] if chosen.minutes else []
     return [*time, *chosen.notes, *(line for part in chosen.parts for line in part.lines(work))]

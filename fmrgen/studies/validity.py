@@ -1,0 +1,332 @@
+"""Does FMR predict accuracy on real shifts? Over networks that are dealt into *choose* and *confirm* beforehand.
+
+On the recipes of training in *choose* that recipe of splits is chosen whose FMR goes best with accuracy on real shifts
+where standard accuracy (SA) is equal; on those in *confirm* the question is put once. The unit is a recipe of training:
+its figures are means over its trainings, and intervals resample recipes.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from pydantic import Field
+from scipy.stats import norm, rankdata
+
+from fmrgen.config import StrictConfig
+from fmrgen.errors import UserError
+from fmrgen.evaluation.results import EvaluationResults
+from fmrgen.evaluation.steps import fmr_of_run
+from fmrgen.metrics.intervals import CONFIDENCE, Estimate
+from fmrgen.storage.shards import SplitFolder
+
+SHIFT, EFFECTIVE, STANDARD, TRANSFER, ATTACKED = "real shift", "effective robustness", "SA", "transfer", "attacked"
+_COLUMNS = ("label", "valid", "iterations", "original_prediction", "step_predictions", "step_oracle_probabilities")
+_LOGIT_SA = "logit of SA"
+_RESAMPLES = 4000
+_FEWEST = 6  # recipes of training on each side
+_POWER = 0.8
+_SIMULATED = 4000
+
+Figures = Mapping[str, Mapping[str, float]]
+"""Network → figure → value in percent."""
+
+
+class ValidityPlan(StrictConfig):
+    """What is to predict what, fixed before any figure is known.
+
+    A candidate is a recipe of splits: a part of `own`, a budget and a threshold, `PART, BUDGET steps, THRESHOLD`. The
+    first of each list is today's default.
+    """
+
+    own: list[str] = Field(min_length=1, description="parts with a split for each network, among which is chosen")
+    checks: list[str] = Field([], description="the same under another oracle: a verdict should not depend on it")
+    budgets: list[int] = Field(min_length=1)
+    thresholds: list[float] = Field(min_length=1, description="least probabilities of the oracle")
+    targets: list[str] = Field(min_length=1, description="fixed sets of real shifts")
+    others: list[str] = Field([], description="other predictors: fixed sets, `attacked`, `transfer`")
+    least_accuracy: float = Field(80.0, description="SA in percent; networks below it take no part")
+    seed: int = Field(0, ge=0, description="of the deal")
+
+    @property
+    def parts(self) -> list[str]:
+        """All that have a split for each network."""
+        return [*self.own, *self.checks]
+
+    def candidates(self, parts: Sequence[str]) -> list[str]:
+        """The names of all recipes of splits of some parts, today's default first."""
+        return [candidate(*of) for of in product(parts, self.budgets, self.thresholds)]
+
+
+def candidate(part: str, budget: int, threshold: float) -> str:
+    """The name of FMR under a recipe of splits."""
+    return f"FMR ({part}, {budget} steps, {threshold:g})"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """How a predictor goes with a target over the recipes of training.
+
+    Attributes:
+        predictor, target: figures.
+        recipes: of training.
+        spearman: rank correlation.
+        partial: the same where SA is equal; None of SA itself.
+        less: by how much the partial correlation of the FMR in question is higher; None of itself, and of SA.
+    """
+
+    predictor: str
+    target: str
+    recipes: int
+    spearman: Estimate
+    partial: Estimate | None
+    less: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over all networks: where it lies, and standard deviations between recipes and trainings of one."""
+
+    figure: str
+    least: float
+    median: float
+    most: float
+    between_recipes: float
+    between_trainings: float | None
+
+
+@dataclass(frozen=True)
+class Validity:
+    """What became of the question.
+
+    Attributes:
+        verdict: in one sentence.
+        chosen: the candidate that was chosen.
+        default: today's recipe.
+        choose, confirm: recipes of training.
+        left_out: networks whose SA is too low.
+        candidates: of each its partial correlation with the real shift on *choose*.
+        confirmed: on *confirm*, the chosen FMR first, and each other predictor with the difference to it.
+        by_target: the chosen FMR on *confirm* with each target.
+        checked: on *confirm*, FMR with the same budget and threshold under the other parts.
+        of_default: today's recipe over all recipes of training, which nothing was chosen on.
+        spreads: of every figure.
+        visible: the partial correlation that so many recipes in *confirm* show in 80 % of studies.
+        points: figures of each recipe of training, means over its trainings.
+    """
+
+    verdict: str
+    chosen: str
+    default: str
+    choose: list[str]
+    confirm: list[str]
+    left_out: list[str]
+    candidates: dict[str, float]
+    confirmed: list[Prediction]
+    by_target: list[Prediction]
+    checked: list[Prediction]
+    of_default: Prediction
+    spreads: list[Spread]
+    visible: float
+    points: dict[str, dict[str, float]]
+
+
+def figures_of(
+    plan: ValidityPlan, measured: EvaluationResults, own: Mapping[str, Mapping[str, SplitFolder]]
+) -> dict[str, dict[str, float]]:
+    """The figures of each network.
+
+    Args:
+        plan: says which recipes of splits.
+        measured: the networks on fixed sets, one of which is called SA, on one split, and under an attack.
+        own: part → network → the split made against it.
+    """
+    figures: dict[str, dict[str, float]] = {}
+    for fixed in measured.fixed:
+        figures.setdefault(fixed.classifier, {})[fixed.name] = fixed.accuracy.value
+    for result in measured.results:
+        of = figures[result.classifier]
+        for name, found in ((TRANSFER, result.total.fmr), (ATTACKED, result.total.attacked_accuracy)):
+            if found is not None:
+                of[name] = found.value
+    for part, folders in own.items():
+        for network, folder in folders.items():
+            table = folder.read_columns(_COLUMNS)
+            columns = {name: table[name].to_numpy() for name in table.column_names}
+            for budget, threshold in product(plan.budgets, plan.thresholds):
+                fmr = fmr_of_run(columns, budget, threshold)
+                figures[network][candidate(part, budget, threshold)] = float("nan") if fmr is None else fmr
+    return figures
+
+
+def validity(plan: ValidityPlan, recipes: Mapping[str, str], figures: Figures) -> Validity:
+    """Puts the question of a plan.
+
+    Args:
+        plan: what predicts what.
+        recipes: network → what it is a training of.
+        figures: of each network: SA, the fixed sets, and every candidate of the plan.
+
+    Returns:
+        What was found.
+
+    Raises:
+        UserError: a figure is missing, or too few recipes of training are left.
+    """
+    kept = {name: of for name, of in figures.items() if of[STANDARD] >= plan.least_accuracy}
+    groups = sorted({recipes[name] for name in kept})
+    points = {group: _mean([kept[name] for name in kept if recipes[name] == group]) for group in groups}
+    choose, confirm = deal(groups, plan.seed)
+    if min(len(choose), len(confirm)) < _FEWEST:
+        raise UserError(f"validity: {len(groups)} recipes of training are left, and {2 * _FEWEST} are needed")
+    for of in points.values():
+        of[SHIFT] = float(np.mean([_logit(of[target]) for target in plan.targets]))
+    chosen_on = [points[one] for one in choose]
+    line = np.polyfit([of[_LOGIT_SA] for of in chosen_on], [of[SHIFT] for of in chosen_on], 1)
+    for of in points.values():
+        of[EFFECTIVE] = of[SHIFT] - float(np.polyval(line, of[_LOGIT_SA]))
+    table = _figures_of_all(points)
+    on = {"choose": np.isin(groups, choose), "confirm": np.isin(groups, confirm)}
+
+    def prediction(
+        predictor: str, target: str = SHIFT, side: str = "confirm", against: str | None = None
+    ) -> Prediction:
+        rows = on.get(side, np.ones(len(groups), dtype=bool))
+        return _prediction({name: values[rows] for name, values in table.items()}, predictor, target, against)
+
+    candidates = [name for name in plan.candidates(plan.own) if name in table]
+    found = {name: _partial_of(table, name, SHIFT, on["choose"]) for name in candidates}
+    default, chosen = next(iter(found)), max(found, key=lambda name: found[name])
+    budget_and_threshold = chosen.partition(", ")[2]
+    asked = prediction(chosen)
+    visible = smallest_visible(len(confirm))
+    others = dict.fromkeys((default, STANDARD, *plan.others))
+    shown = list(dict.fromkeys((STANDARD, *plan.targets, default, chosen, *plan.others)))
+    return Validity(
+        verdict=_verdict(asked, visible),
+        chosen=chosen,
+        default=default,
+        choose=choose,
+        confirm=confirm,
+        left_out=sorted(figures.keys() - kept.keys()),
+        candidates=found,
+        confirmed=[asked, *(prediction(name, against=chosen) for name in others if name != chosen)],
+        by_target=[prediction(chosen, target) for target in (*plan.targets, EFFECTIVE)],
+        checked=[
+            prediction(name, against=chosen)
+            for part in (*plan.own, *plan.checks)
+            if (name := f"FMR ({part}, {budget_and_threshold}") != chosen and name in table
+        ],
+        of_default=prediction(default, side="all"),
+        spreads=[_spread(name, [of[name] for of in kept.values()], [recipes[one] for one in kept]) for name in shown],
+        visible=visible,
+        points=points,
+    )
+
+
+def _figures_of_all(points: Mapping[str, Mapping[str, float]]) -> dict[str, np.ndarray]:
+    """Each figure that all recipes of training have."""
+    table = {name: np.array([of[name] for of in points.values()]) for name in next(iter(points.values()))}
+    return {name: values for name, values in table.items() if np.isfinite(values).all()}
+
+
+def deal(groups: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
+    """Recipes of training in two halves, by nothing but their names."""
+    order = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    return sorted(order[::2]), sorted(order[1::2])
+
+
+def smallest_visible(count: int) -> float:
+    """The partial correlation of normal figures that `count` recipes show to be above 0 in 80 % of studies."""
+    random = np.random.default_rng(count)
+    first, noise, given = random.normal(size=(3, _SIMULATED, count))
+    for correlation in np.arange(0.05, 1, 0.05):
+        second = correlation * first + np.sqrt(1 - correlation**2) * noise
+        found = np.arctanh(_partial(given + first, given + second, given).clip(-0.999, 0.999))
+        # The error of a rank correlation (Bonett and Wright 2000), one degree of freedom less for SA.
+        error = np.sqrt((1 + np.tanh(found) ** 2 / 2) / (count - 4))
+        if (found - norm.ppf((1 + CONFIDENCE) / 2) * error > 0).mean() >= _POWER:
+            return round(float(correlation), 2)
+    return 1.0
+
+
+def _mean(of_trainings: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    found = {name: float(np.mean([of[name] for of in of_trainings])) for name in of_trainings[0]}
+    return {**found, _LOGIT_SA: _logit(found[STANDARD])}
+
+
+def _logit(percent: float) -> float:
+    share = min(max(percent / 100, 0.001), 0.999)
+    return float(np.log(share / (1 - share)))
+
+
+def _prediction(table: Mapping[str, np.ndarray], predictor: str, target: str, against: str | None) -> Prediction:
+    count = len(table[predictor])
+    picks = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
+    x, y, given = table[predictor], table[target], table[STANDARD]
+    spearman = _resampled(lambda of: _spearman(x[of], y[of]), picks)
+    if predictor == STANDARD or target == EFFECTIVE:  # from which SA is taken out already
+        return Prediction(predictor, target, count, spearman, None)
+    less = None
+    if against is not None:
+        other = table[against]
+        less = _resampled(lambda of: _partial(other[of], y[of], given[of]) - _partial(x[of], y[of], given[of]), picks)
+    return Prediction(
+        predictor, target, count, spearman, _resampled(lambda of: _partial(x[of], y[of], given[of]), picks), less
+    )
+
+
+def _partial_of(table: Mapping[str, np.ndarray], predictor: str, target: str, rows: np.ndarray) -> float:
+    return float(_partial(table[predictor][rows], table[target][rows], table[STANDARD][rows]))
+
+
+def _resampled(figure: Callable[[np.ndarray], np.ndarray], picks: np.ndarray) -> Estimate:
+    """A figure of all recipes, its interval from resampled ones."""
+    low, high = np.quantile(figure(picks), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Estimate(float(figure(np.arange(picks.shape[1]))), float(low), float(high))
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Over the last axis; 0 where all of one are equal."""
+    x, y = (rankdata(of, axis=-1) for of in (x, y))
+    x, y = (of - of.mean(axis=-1, keepdims=True) for of in (x, y))
+    norms = np.sqrt((x**2).sum(axis=-1) * (y**2).sum(axis=-1))
+    found: np.ndarray = np.divide((x * y).sum(axis=-1), norms, out=np.zeros_like(norms), where=norms > 0)
+    return found
+
+
+def _partial(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Spearman's correlation where `given` is equal, over the last axis."""
+    xy, xz, yz = _spearman(x, y), _spearman(x, given), _spearman(y, given)
+    norms = np.sqrt(((1 - xz**2) * (1 - yz**2)).clip(0))
+    found: np.ndarray = np.divide(xy - xz * yz, norms, out=np.zeros_like(norms), where=norms > 1e-6)
+    return found.clip(-1, 1)
+
+
+def _verdict(asked: Prediction, visible: float) -> str:
+    found = asked.partial
+    if found is None or found.low is None or found.high is None:
+        raise ValueError("SA predicts nothing where SA is equal")
+    said = f"rank correlation {found.value:.2f} ({found.low:.2f} – {found.high:.2f}) over {asked.recipes} recipes"
+    if found.low > 0:
+        return f"FMR predicts accuracy on real shifts beyond standard accuracy: {said}"
+    if found.high < 0:
+        return f"FMR predicts accuracy on real shifts the wrong way round where standard accuracy is equal: {said}"
+    return (
+        f"FMR adds nothing to standard accuracy that can be seen: {said}, and {visible:.2f} is what so many would show"
+    )
+
+
+def _spread(figure: str, values: Sequence[float], groups: Sequence[str]) -> Spread:
+    each = [np.array([value for value, of in zip(values, groups, strict=True) if of == group]) for group in set(groups)]
+    several = [of for of in each if len(of) > 1]
+    within = np.sqrt(np.mean([of.var(ddof=1) for of in several])) if several else None
+    return Spread(
+        figure,
+        float(min(values)),
+        float(np.median(values)),
+        float(max(values)),
+        float(np.std([of.mean() for of in each], ddof=1)),
+        None if within is None else float(within),
+    )
