@@ -246,6 +246,7 @@ def study(
     from fmrgen.studies.parts import Work
     from fmrgen.studies.study import load_study, run_study, study_lines
     from fmrgen.studies.study_report import claims_table, write_study
+    from fmrgen.studies.validity_report import write_validity
 
     loaded = load_study(name)
     is_first = is_first_process()
@@ -283,6 +284,7 @@ def study(
     written = write_study(
         loaded.title, found.how, loaded.paper, found.claims, tables | by_class, found.evaluations, output
     )
+    written += [] if found.validity is None else write_validity(found.validity, output)
     display.print_written(written, as_json)
     if quiet or as_json:
         return

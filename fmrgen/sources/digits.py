@@ -1,14 +1,13 @@
 """Digits of other writers and scanners, placed as MNIST's are: a real shift for what has learned MNIST."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.image_files import open_rgb
 from fmrgen.labels import make_labels
 from fmrgen.sources._selection import select
 from fmrgen.sources.base import RawExample, Source, SourceConfig
@@ -77,14 +76,16 @@ def _uci() -> list[tuple[np.ndarray, int]]:
 
 
 def _usps(path: str) -> list[tuple[np.ndarray, int]]:
+    from datasets import Image as ImageFeature
     from datasets import load_dataset
 
     try:
-        rows: Any = (
+        rows = (
             load_dataset("parquet", data_files=path, split="train")
             if path.endswith(".parquet")
             else load_dataset(path, split="test")
         )
-        return [(np.asarray(open_rgb(row["image"]).convert("L"), np.float64), int(row["label"])) for row in rows]
+        decoded = rows.cast_column("image", ImageFeature())
+        return [(np.asarray(row["image"].convert("L"), np.float64), int(row["label"])) for row in decoded]
     except Exception as error:  # the Hub, the file and its columns: each in words of its own
         raise UserError(f"source.path: {path} holds no test digits of USPS: {one_line(error)}") from None

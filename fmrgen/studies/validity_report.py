@@ -1,10 +1,14 @@
 """What became of the question whether FMR predicts accuracy on real shifts: tables and scatter plots."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 from scipy.stats import rankdata
 
+from fmrgen.files import write_atomically
 from fmrgen.metrics.intervals import Estimate, format_coefficient
 from fmrgen.report.plot import Plot, draw_points, drawing, write_key
 from fmrgen.report.tables import Table
@@ -65,6 +69,13 @@ def _predictions(found: Sequence[Prediction], less: str | None) -> Table:
         estimates = ["" if cell is None else format_coefficient(cell) for cell in cells]
         rows.append([one.predictor, one.target, str(one.recipes), format_coefficient(one.spearman), *estimates])
     return Table(header, rows)
+
+
+def write_validity(found: Validity, folder: Path) -> list[Path]:
+    """Writes `validity.json`, all of it, and the scatter plots; returns the paths."""
+    text = json.dumps(asdict(found), indent=1, ensure_ascii=False) + "\n"
+    write_atomically(folder / "validity.json", text.encode())
+    return [folder / "validity.json", *validity_plot(found).save_all(folder, "validity", ())]
 
 
 def validity_plot(found: Validity) -> Plot:
