@@ -36,7 +36,7 @@ LONGEST = (
 
 everyday = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("everyday", everyday, max_examples=10)
-settings.register_profile("ci", everyday, max_examples=25)
+settings.register_profile("ci", everyday, max_examples=15)
 settings.register_profile("thorough", everyday, max_examples=5000)
 settings.load_profile("everyday")
 

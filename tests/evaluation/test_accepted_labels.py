@@ -16,17 +16,17 @@ from fmrgen.metrics.rows import ANSWERS, accepted_as_label
 from fmrgen.storage.schema import KNOWN_COLUMNS
 
 LENET = "asset:mnist/lenet"
-JOB = ["generate", "mnist-lenet", "perturb.budget=12", "perturb.step_size=0.1", "perturb.min_probability=0"]
+JOB = ["generate", "mnist-lenet", "perturb.budget=8", "perturb.step_size=0.1", "perturb.min_probability=0"]
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """Digits 4, 7 and 9 of the demo in a parquet file; of every other 4 and 9 both are true, of one 7 nothing is."""
     images, labels = mnist_data()
-    chosen = np.concatenate([np.flatnonzero(labels == digit)[-12:] for digit in (4, 7, 9)])
+    chosen = np.concatenate([np.flatnonzero(labels == digit)[-8:] for digit in (4, 7, 9)])
     pictures = [Image.fromarray(np.pad(images[i].reshape(28, 28).astype(np.uint8), 2)) for i in chosen]
     true = [[4, 9] if labels[i] != 7 and place % 2 else [int(labels[i])] for place, i in enumerate(chosen)]
-    true[14] = []
+    true[10] = []
     path = tmp_path_factory.mktemp("source") / "digits.parquet"
     Dataset.from_dict({"image": pictures, "label": [int(labels[i]) for i in chosen], "true": true}).to_parquet(path)
     return path
@@ -46,7 +46,7 @@ def made(source, tmp_path_factory):
 
 def test_rows_with_one_label_are_as_before_and_the_others_are_fooled_by_neither(made):
     several, plain = (rows(made / name) for name in ("several", "plain"))
-    assert plain.keys() - several.keys() == {14}  # of which nothing is true
+    assert plain.keys() - several.keys() == {10}  # of which nothing is true
     assert "accepted_labels" not in plain[0]
     differs = 0
     for example_id, row in several.items():
@@ -59,12 +59,12 @@ def test_rows_with_one_label_are_as_before_and_the_others_are_fooled_by_neither(
             differs += row["image"] != before["image"]
             if row["stop_reason"] != 0:  # the oracle ended it: it saw neither
                 assert row["rejected_oracle_label"] not in accepted
-    assert differs > 3
+    assert differs > 1
 
 
 def test_it_is_true_and_its_figures_count_any_answer_that_is_true(made, capsys):
     outcome = verify(str(made / "several"), trust=True)
-    assert (outcome.rows, outcome.disagreements) == (35, [])
+    assert (outcome.rows, outcome.disagreements) == (23, [])
     of_split = [row for row in rows(made / "several").values() if row["valid"]]
     right = [row["prediction"] in row["accepted_labels"] for row in of_split]
     beyond = [row["prediction"] != row["label"] and hit for row, hit in zip(of_split, right, strict=True)]

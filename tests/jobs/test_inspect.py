@@ -106,7 +106,7 @@ def hot_lenet():
 def test_a_gradient_that_is_not_its_own_is_told(target, told):
     """By finite differences also where it is its own as long as the network is sure, which the first steps can't see."""
     changes = [] if target is None else [f"classifier={{kind: module, target: '{target}'}}"]
-    found = inspect(load_recipe("mnist-lenet", ["perturb.budget=20", *changes]), images=8)
+    found = inspect(load_recipe("mnist-lenet", ["perturb.budget=12", *changes]), images=8)
     lines = [line for line in found.warnings if "another gradient than its own" in line]
     assert len(lines) == (told is not None), found.warnings
     if target is None:
