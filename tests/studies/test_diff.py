@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from commands import launched, run
+from commands import fmrgen, launched, run
 from places import ROOT
 from safetensors.torch import load_file, save_file
 
@@ -166,6 +166,19 @@ def test_two_processes_find_the_same(made, planted, tmp_path):
     assert len(main_table(alone).rows) == 4
     assert "of 40 originals" in verdict_line(alone)
     assert np.isfinite(torch.tensor(alone.difference.value))
+
+
+@pytest.mark.slow
+def test_both_splits_are_published_and_ask_the_next_checkpoint(made, hub, tmp_path):
+    output, _ = made
+    done = fmrgen("push", output, "someone/broke", "-q", **hub.environment)
+    assert done.returncode == 0, done.stderr
+    done = fmrgen("evaluate", "someone/broke:mnist-broke/new", "-c", LENET, "-o", tmp_path, "--json", **hub.environment)
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout)["results"]
+    assert result["total"]["perturbed_accuracy"]["value"] == 100.0  # it is OLD, whose veto they passed
+    done = fmrgen("verify", "someone/broke:mnist-fixed/old", "--files", **hub.environment)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
