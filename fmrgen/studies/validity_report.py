@@ -35,6 +35,9 @@ def validity_tables(found: Validity) -> dict[str, Table]:
                 ["chosen", found.chosen],
                 ["today's default", found.default],
                 ["left out, their SA is too low", ", ".join(found.left_out) or "none"],
+                ["recipes of splits without a figure", ", ".join(found.dropped) or "none"],
+                ["reliability of SA", f"{found.reliability:.2f}"],
+                ["were SA exact", format_coefficient(found.corrected)],
             ],
         ),
         f"predictors of {SHIFT}, on the {count} that confirm": _predictions(
@@ -79,8 +82,8 @@ def write_validity(found: Validity, folder: Path) -> list[Path]:
 
 
 def validity_plot(found: Validity) -> Plot:
-    """Each recipe of training a point: SA and the shift, FMR and the shift, and both where SA is equal."""
-    names = [*found.choose, *found.confirm]
+    """A point for each recipe of training that confirms: SA and shift, FMR and shift, and both where SA is equal."""
+    names = found.confirm
     of = {name: np.array([found.points[one][name] for one in names]) for name in (STANDARD, SHIFT, found.chosen)}
     rest = {name: _given(rankdata(of[name]), rankdata(of[STANDARD])) for name in (SHIFT, found.chosen)}
     panels = [

@@ -5,7 +5,7 @@ import pytest
 from fakes import BUDGET, COUNT, Fixture
 from small_models import LABELS, tiny_vqgan
 
-from fmrgen.evaluation.steps import fmr_of_run, step_figures
+from fmrgen.evaluation.steps import figures_of_run, step_figures
 from fmrgen.metrics.intervals import mean_of_ratio
 from fmrgen.metrics.summary import summarise
 
@@ -63,11 +63,12 @@ def test_a_smaller_budget_and_a_stricter_oracle_have_the_fmr_of_a_run_of_their_o
         for least in (0.0, 0.5, 0.8):
             settings = {"slots": 8, "oracle_rule": "consistent", "min_probability": least, "budget": budget}
             alone = summarise(columns_of(setting.engine(**settings)), resamples=50)
-            fmr = fmr_of_run(columns, budget, least)
+            fmr, valid = figures_of_run(columns, budget, least)
+            assert valid == alone.valid_rows
             assert fmr == (None if alone.fmr is None else pytest.approx(alone.fmr.value))
             found.add(fmr)
     assert len(found) > 1
-    assert fmr_of_run(columns, BUDGET, 1.1) is None
+    assert figures_of_run(columns, BUDGET, 1.1) == (None, 0)
 
 
 def test_by_distance_only_images_within_it_count_as_fooled(whole):

@@ -70,6 +70,12 @@ def test_corruptions_grow_and_are_the_same_each_time(name):
     assert 0 < changes[0] < changes[1] < changes[2]
 
 
+def test_a_corruption_is_of_the_whole_frame():
+    found = next(source(kind="mnist", corruption="contrast-5").read(0, 1)).image
+    assert np.asarray(found).min() > 90
+    assert np.ptp(np.asarray(found)[:2]) == 0
+
+
 def test_an_unknown_corruption_is_refused():
     for name in ("snow-1", "blur-6", "blur"):
         with pytest.raises(UserError, match="source.corruption"):
