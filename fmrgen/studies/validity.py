@@ -10,22 +10,22 @@ So the correlation is shown too as it would be with SA's true value, by how far 
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 from pydantic import Field
-from scipy.stats import norm, rankdata
 
 from fmrgen.config import StrictConfig
 from fmrgen.errors import UserError
 from fmrgen.evaluation.results import EvaluationData, predictions_of
 from fmrgen.evaluation.steps import figures_of_run
-from fmrgen.metrics.intervals import CONFIDENCE, Estimate, format_coefficient
+from fmrgen.metrics.intervals import RESAMPLES, Estimate, format_coefficient
 from fmrgen.metrics.rows import Rows
 from fmrgen.records import StopReason
 from fmrgen.storage.shards import SplitFolder
+from fmrgen.studies.partial_correlation import partial_correlation, resampled, smallest_visible, spearman
 
 SHIFT, EFFECTIVE, STANDARD, TRANSFER, ATTACKED = "real shift", "effective robustness", "SA", "transfer", "attacked"
 _COLUMNS = (
@@ -34,11 +34,8 @@ _COLUMNS = (
 )
 HALVES = ("SA on every other digit", "SA on the others")
 _LOGIT_SA = "logit of SA"
-_RESAMPLES = 4000
 _FEWEST = 6  # recipes of training on each side
 _FEWEST_VALID = 50  # rows, of an FMR
-_POWER = 0.8
-_SIMULATED = 4000
 
 Figures = Mapping[str, Mapping[str, float]]
 """Network → figure → value in percent."""
@@ -196,7 +193,7 @@ def figures_of(
         for network, folder in own[part].items():
             table = folder.read_columns(_COLUMNS)
             columns = {name: table[name].to_numpy() for name in table.column_names}
-            of, rows = figures[network], Rows(columns, _RESAMPLES)
+            of, rows = figures[network], Rows(columns, RESAMPLES)
             rose, stuck = rows.share_of_first_steps_up(), rows.share_stopped_by(StopReason.STUCK)
             of[first_steps(part)] = math.nan if rose is None else rose.value
             of[stuck_rows(part)] = math.nan if stuck is None else stuck.value
@@ -251,10 +248,10 @@ def validity(plan: ValidityPlan, recipes: Mapping[str, str], families: Mapping[s
     default, chosen = plan.candidates(plan.own)[0], max(found, key=lambda name: found[name])
     budget_and_threshold = chosen.partition(", ")[2]
     asked = prediction(chosen)
-    halves = float(_spearman(table[HALVES[0]], table[HALVES[1]]))
+    halves = float(spearman(table[HALVES[0]], table[HALVES[1]]))
     reliability = 2 * halves / (1 + halves)  # Spearman and Brown: of both halves together
     x, y, given = (table[name][on["confirm"]] for name in (chosen, SHIFT, STANDARD))
-    corrected = _resampled(lambda of: partial_correlation(x[of], y[of], given[of], reliability), _picks(len(confirm)))
+    corrected = resampled(lambda of: partial_correlation(x[of], y[of], given[of], reliability), len(confirm))
     visible = smallest_visible(len(confirm))
     others = dict.fromkeys((default, STANDARD, *plan.others))
     shown = list(dict.fromkeys((STANDARD, *plan.targets, default, chosen, *plan.others)))
@@ -309,20 +306,6 @@ def deal(families: Mapping[str, str], seed: int) -> tuple[list[str], list[str]]:
     return sorted(order[::2]), sorted(order[1::2])
 
 
-def smallest_visible(count: int) -> float:
-    """The partial correlation of normal figures that `count` recipes show to be above 0 in 80 % of studies."""
-    random = np.random.default_rng(count)
-    first, noise, given = random.normal(size=(3, _SIMULATED, count))
-    for correlation in np.arange(0.05, 1, 0.05):
-        second = correlation * first + np.sqrt(1 - correlation**2) * noise
-        found = np.arctanh(partial_correlation(given + first, given + second, given).clip(-0.999, 0.999))
-        # The error of a rank correlation (Bonett and Wright 2000), one degree of freedom less for SA.
-        error = np.sqrt((1 + np.tanh(found) ** 2 / 2) / (count - 4))
-        if (found - norm.ppf((1 + CONFIDENCE) / 2) * error > 0).mean() >= _POWER:
-            return round(float(correlation), 2)
-    return 1.0
-
-
 def _mean(of_trainings: Sequence[Mapping[str, float]]) -> dict[str, float]:
     found = {name: float(np.mean([of[name] for of in of_trainings])) for name in of_trainings[0]}
     return {**found, _LOGIT_SA: _logit(found[STANDARD])}
@@ -335,58 +318,23 @@ def _logit(percent: float) -> float:
 
 def _prediction(table: Mapping[str, np.ndarray], predictor: str, target: str, against: str | None) -> Prediction:
     count = len(table[predictor])
-    picks = _picks(count)
     x, y, given = table[predictor], table[target], table[STANDARD]
-    spearman = _resampled(lambda of: _spearman(x[of], y[of]), picks)
+    of_ranks = resampled(lambda of: spearman(x[of], y[of]), count)
     if predictor == STANDARD or target == EFFECTIVE:  # from which SA is taken out already
-        return Prediction(predictor, target, count, spearman, None)
+        return Prediction(predictor, target, count, of_ranks, None)
+
+    def partial(of: np.ndarray) -> np.ndarray:
+        return partial_correlation(x[of], y[of], given[of])
+
     less = None
     if against is not None:
         other = table[against]
-        less = _resampled(
-            lambda of: partial_correlation(other[of], y[of], given[of]) - partial_correlation(x[of], y[of], given[of]),
-            picks,
-        )
-    return Prediction(
-        predictor,
-        target,
-        count,
-        spearman,
-        _resampled(lambda of: partial_correlation(x[of], y[of], given[of]), picks),
-        less,
-    )
-
-
-def _picks(count: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
+        less = resampled(lambda of: partial_correlation(other[of], y[of], given[of]) - partial(of), count)
+    return Prediction(predictor, target, count, of_ranks, resampled(partial, count), less)
 
 
 def _partial_of(table: Mapping[str, np.ndarray], predictor: str, target: str, rows: np.ndarray) -> float:
     return float(partial_correlation(table[predictor][rows], table[target][rows], table[STANDARD][rows]))
-
-
-def _resampled(figure: Callable[[np.ndarray], np.ndarray], picks: np.ndarray) -> Estimate:
-    """A figure of all recipes, its interval from resampled ones."""
-    low, high = np.quantile(figure(picks), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(float(figure(np.arange(picks.shape[1]))), float(low), float(high))
-
-
-def _spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Over the last axis; 0 where all of one are equal."""
-    x, y = (rankdata(of, axis=-1) for of in (x, y))
-    x, y = (of - of.mean(axis=-1, keepdims=True) for of in (x, y))
-    norms = np.sqrt((x**2).sum(axis=-1) * (y**2).sum(axis=-1))
-    found: np.ndarray = np.divide((x * y).sum(axis=-1), norms, out=np.zeros_like(norms), where=norms > 0)
-    return found
-
-
-def partial_correlation(x: np.ndarray, y: np.ndarray, given: np.ndarray, reliability: float = 1.0) -> np.ndarray:
-    """Spearman's correlation where `given` is equal, over the last axis; where what it reads with so much
-    `reliability` is equal (Cochran 1968)."""
-    xy, xz, yz = _spearman(x, y), _spearman(x, given), _spearman(y, given)
-    norms = np.sqrt((reliability - xz**2).clip(0) * (reliability - yz**2).clip(0))
-    found: np.ndarray = np.divide(reliability * xy - xz * yz, norms, out=np.zeros_like(norms), where=norms > 1e-6)
-    return found.clip(-1, 1)
 
 
 def _part_and_threshold(name: str) -> tuple[str, float]:

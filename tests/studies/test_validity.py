@@ -15,6 +15,7 @@ from fmrgen.recipe.job import load_fixed_sets, parse_classifier
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import SplitFolder
+from fmrgen.studies.partial_correlation import partial_correlation, smallest_visible
 from fmrgen.studies.validity import (
     HALVES,
     SHIFT,
@@ -23,8 +24,6 @@ from fmrgen.studies.validity import (
     deal,
     figures_of,
     first_steps,
-    partial_correlation,
-    smallest_visible,
     stuck_rows,
     valid_rows,
     validity,
