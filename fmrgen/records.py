@@ -87,6 +87,11 @@ class Perturbed:
     latents: "tuple[Tensor, Tensor] | None" = None
     accepted_labels: list[int] = field(default_factory=list)
 
+    @property
+    def pixel_shift(self) -> float:
+        """Root mean square of the change from `original` to `image`, in values from 0 to 1."""
+        return float((self.image.double() - self.original.double()).square().mean().sqrt() / 255)
+
     def accepts(self, answer: int) -> bool:
         """Whether an answer is true of it."""
         return answer == self.label or answer in self.accepted_labels

@@ -24,6 +24,7 @@ from fmrgen.metrics.intervals import (
 _NEEDED = ("step_predictions", "step_oracle_probabilities")
 _MOST_BUDGETS = 60  # that have figures of their own; of more, evenly chosen ones
 _MOST_STEPS, _MOST_ENTRIES = 1_000_000, 1 << 28
+SHIFTS = {"latent_shift": "of the latent", "pixel_shift": "of the pixels, 0 to 1"}
 _DISTANCES = 20
 _THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99)
 
@@ -50,9 +51,9 @@ class AtThreshold:
 
 @dataclass(frozen=True)
 class AtDistance:
-    """The figures where an image counts as fooled only if its latent has moved by no more than that (RMS)."""
+    """The figures where an image counts as fooled only if it has moved by no more than that."""
 
-    latent_shift: float
+    most: float
     perturbed_accuracy: Estimate | None
     fmr: Estimate | None
 
@@ -73,7 +74,7 @@ class StepFigures:
     `area_under_fmr` is the mean of FMR over the budgets 1 to the split's own. `first_failures` maps a step to the valid
     rows whose prediction is wrong there for the first time, 0 being the plain reconstruction; `never_failed`
     counts the others. `classes` are in the order of the split's class names. `distances` are of a split that keeps the
-    first image that fools, whose shift is then the least; of another there are none.
+    first image that fools, whose shift is then the least, by the columns of `SHIFTS`; of another there are none.
     """
 
     budgets: list[AtBudget]
@@ -82,7 +83,7 @@ class StepFigures:
     first_failures: dict[int, int]
     never_failed: int
     classes: list[StepsOfClass]
-    distances: list[AtDistance] = field(default_factory=list)
+    distances: dict[str, list[AtDistance]] = field(default_factory=dict)
 
 
 def step_figures(
@@ -143,16 +144,18 @@ def step_figures(
             )
             for rows in members
         ],
-        distances=_by_distance(right[:, -1], valid, original, columns) if keeps_first else [],
+        distances={
+            name: _by_distance(right[:, -1], valid, original, columns[name])
+            for name in SHIFTS
+            if keeps_first and name in columns
+        },
     )
 
 
-def _by_distance(
-    right: np.ndarray, valid: np.ndarray, original: np.ndarray, columns: Mapping[str, np.ndarray]
-) -> list[AtDistance]:
+def _by_distance(right: np.ndarray, valid: np.ndarray, original: np.ndarray, shift: np.ndarray) -> list[AtDistance]:
     """At shifts that as many of the fooled lie between."""
-    shift, fooled = columns.get("latent_shift"), ~right & valid
-    if shift is None or not np.isfinite(shift[valid]).all() or not fooled.any():
+    fooled = ~right & valid
+    if not np.isfinite(shift[valid]).all() or not fooled.any():
         return []
     places = np.unique(np.quantile(shift[fooled], np.linspace(0, 1, _DISTANCES), method="inverted_cdf"))
     hits = {float(most): right | (shift > most) for most in places}

@@ -143,6 +143,8 @@ def _verify_rows(
             disagreements += _compare(batch, schema.name_of(field), values)
         if schema.judges:
             disagreements += _compare_members(batch, schema.judges, members)
+        if "pixel_shift" in batch and "original" in pixels:
+            disagreements += _compare(batch, "pixel_shift", _pixel_shift(pixels))
         disagreements += _check_reasons_and_invalid_rows(batch, pixels)
         ids += batch["id"]
         on_rows(len(ids), rows)
@@ -190,6 +192,11 @@ def _measure(
     several = batch.get("accepted_labels")
     others = None if several is None else also_of([of_row[1:] for of_row in several], logits.shape[1]).to(device)
     return said | {"prediction": logits.argmax(1), "loss": loss(logits, labels, others)}
+
+
+def _pixel_shift(pixels: dict[str, np.ndarray]) -> Tensor:
+    change = (pixels["image"].astype(np.float64) - pixels["original"]) / 255
+    return torch.from_numpy(np.sqrt(np.square(change).mean((1, 2, 3))))
 
 
 def _compare_members(

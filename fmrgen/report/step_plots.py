@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from fmrgen.evaluation.results import EvaluatedSplit
-from fmrgen.evaluation.steps import StepFigures
+from fmrgen.evaluation.steps import SHIFTS, StepFigures
 from fmrgen.report.dots import MOST_ROWS
 from fmrgen.report.plot import LINES, MOST_PERCENT, Plot, draw_band, extremes, grid_of_figures
 from fmrgen.report.tables import short_names
@@ -31,7 +31,7 @@ def step_plots(splits: Sequence[EvaluatedSplit]) -> dict[str, Callable[[], Plot]
         "thresholds": partial(_thresholds, kept, note),
         "failures": partial(_failures, kept, note),
     }
-    if any(steps.distances for _, steps in kept):
+    if any(any(steps.distances.values()) for _, steps in kept):
         plots["distances"] = partial(_distances, kept, note)
     if any(len(split.class_names) > 1 for split, _ in kept):
         plots["classes-by-budget"] = partial(_classes, kept, note)
@@ -54,14 +54,17 @@ def _budgets(splits: _Splits, note: str) -> Plot:
 
 def _distances(splits: _Splits, note: str) -> Plot:
     """FMR of each split's own classifier, had larger changes not counted."""
-    figure = Plot(figsize=(6.4, 3.6))
-    axes = figure.subplots()
-    for (name, steps), colour in _coloured(splits):
-        places = [at.latent_shift for at in steps.distances]
-        draw_band(axes, places, [at.fmr for at in steps.distances], colour, name)
-    axes.set_xlabel(f"largest change of the latent that counts (RMS){note}")
-    _percent(axes, "FMR, %", "FMR by distance, of each split's own classifier")
-    axes.legend(fontsize=8)
+    figure = Plot(figsize=(6.4, 7.2))
+    panels = figure.subplots(len(SHIFTS), 1)
+    for axes, (column, of) in zip(panels, SHIFTS.items(), strict=True):
+        for (name, steps), colour in _coloured(splits):
+            at = steps.distances.get(column, [])
+            draw_band(axes, [one.most for one in at], [one.fmr for one in at], colour, name)
+        axes.set_xlabel(f"largest change {of} that counts (RMS){note}")
+        _percent(axes, "FMR, %", "")
+    panels[0].set_title("FMR by distance, of each split's own classifier")
+    panels[0].legend(fontsize=8)
+    figure.tight_layout()
     return figure
 
 

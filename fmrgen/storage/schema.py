@@ -126,6 +126,9 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
         _column("loss", "float32", "its cross-entropy on `image`"),
         _column("latent_shift", "float32", "root mean square of the change of the latent"),
         _column(
+            "pixel_shift", "float32", "root mean square of the change of the pixels, of values from 0 to 1", since=4
+        ),
+        _column(
             "step_predictions",
             "int32 list",
             "its prediction on each image, from the plain reconstruction to the one after the last step",

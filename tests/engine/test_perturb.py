@@ -192,7 +192,9 @@ def test_every_measure_is_of_the_stored_bytes(setting):
         assert row.valid == (row.iterations > 0)
         if not row.valid:
             assert row.image.equal(row.original)
-            assert row.latent_shift == 0
+            assert row.latent_shift == row.pixel_shift == 0
+        changes = (row.image.double() - row.original.double()) / 255
+        assert row.pixel_shift == pytest.approx(changes.norm().item() / changes.numel() ** 0.5)
 
 
 def test_reconstruction_labels_are_of_the_plain_reconstruction(setting):

@@ -75,13 +75,15 @@ def test_by_distance_only_images_within_it_count_as_fooled(whole):
     setting, _ = whole
     rows = setting.engine(slots=8, oracle_rule="consistent", keep="first")
     shift = np.linspace(0.1, 1, len(rows))  # made up: in so few steps nearly all are equal
-    columns = columns_of(rows) | {"latent_shift": shift}
-    assert step_figures(columns, BUDGET, LABELS).distances == []
-    found = step_figures(columns, BUDGET, LABELS, keeps_first=True).distances
+    columns = columns_of(rows) | {"latent_shift": shift, "pixel_shift": shift**2}
+    assert step_figures(columns, BUDGET, LABELS).distances == {}
+    distances = step_figures(columns, BUDGET, LABELS, keeps_first=True).distances
+    found = distances["latent_shift"]
+    assert [at.fmr for at in distances["pixel_shift"]] == [at.fmr for at in found]  # in the same order
     wrong, valid = columns["prediction"] != columns["label"], columns["valid"]
-    assert {at.latent_shift for at in found} == set(shift[wrong & valid])
+    assert {at.most for at in found} == set(shift[wrong & valid])
     for at in found:
-        fooled = wrong & (shift <= at.latent_shift)
+        fooled = wrong & (shift <= at.most)
         assert at.perturbed_accuracy.value == pytest.approx(100 * (1 - fooled[valid].mean()))
     assert found[-1].perturbed_accuracy.value == summarise(columns).perturbed_accuracy.value
 

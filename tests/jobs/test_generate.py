@@ -54,7 +54,7 @@ def test_the_schema_is_the_documented_one(finished_split):
     integers = ("oracle_label", "original_oracle_label", "reconstruction_oracle_label")
     integers += ("prediction", "original_prediction", "reconstruction_prediction", "iterations")
     integers += ("rejected_prediction", "rejected_oracle_label")
-    floats = ("clip_score", "oracle_probability", "loss", "latent_shift")
+    floats = ("clip_score", "oracle_probability", "loss", "latent_shift", "pixel_shift")
     assert dict(dataset.features) == {
         "image": Image(),
         "original": Image(),

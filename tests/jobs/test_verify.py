@@ -70,6 +70,7 @@ def test_a_fresh_split_is_true_and_anyone_finds_the_same(split):
         ("clip_score", lambda v, _: v + 0.001),
         ("oracle_probability", lambda v, _: v * 0.99),
         ("loss", lambda v, _: v + 0.01),
+        ("pixel_shift", lambda v, _: v + 0.01),
         ("image", lambda v, values: values[5]),
         ("valid", lambda v, _: not v),
     ],
