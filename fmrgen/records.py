@@ -45,6 +45,7 @@ class Perturbed:
     `iterations`; `step_oracle_probabilities` are of the class that the oracle rule asks for, `step_objectives` what the
     steps climb. The `control_…` have the same of random steps, at most `iterations` many and as far as the oracle
     accepts them; they are empty where none were taken.
+    `queries` counts the images of it that the classifier was asked about, but for random steps of a control.
     `rejected_prediction` and `rejected_oracle_label` are of the image after the step that the oracle rejected; -1 where
     it rejected none.
     `latent_shift` is the root mean square of the change in the free latent (of a sparse generator, of what moves).
@@ -61,6 +62,7 @@ class Perturbed:
     original: "Tensor"
     valid: bool
     iterations: int
+    queries: int
     stop_reason: StopReason
     score: float
     probability: float

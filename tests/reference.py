@@ -23,6 +23,7 @@ class ReferenceRow:
     valid: bool
     iterations: int
     stop_reason: str
+    queries: int = 0
 
 
 def to_bytes(image):
@@ -36,8 +37,9 @@ class ReferenceGenerator:
         self.seed, self.start_seed, self.started = seed, start_seed, False
         self.label, self.accepted, self.options = label, accepted, options
         self.classifier, self.generator = classifier, generator
-        self.nes_mean, self.nes_steps = 0.0, 0
+        self.nes_mean, self.nes_steps, self.queries = 0.0, 0, 1
         self.adam_mean, self.adam_square, self.adam_steps = 0.0, 0.0, 0
+        self.has_begun = False
         self.encode(x)
         self.first_z = self.z
         self.aim = self.aimed_at(classifier(x)[0].tolist())
@@ -77,6 +79,7 @@ class ReferenceGenerator:
         return OBJECTIVES[self.options.objective](logits, truth)
 
     def f(self, z):
+        self.queries += 1
         with torch.no_grad():
             image = (self.decode(z) * 255).round().clamp(0, 255) / 255
             return self.objective(self.classifier(image))
@@ -93,6 +96,9 @@ class ReferenceGenerator:
     def step(self, gradient):
         if self.options.update == "nes":
             return self.estimate().sign()
+        if self.options.update == "prior":
+            away = 5 * self.options.step_size * gradient.sign()
+            return gradient.sign() if self.f(self.z + away) > self.f(self.z - away) else self.estimate().sign()
         if self.options.update == "sign":
             return gradient.sign()
         if self.options.update == "l2":
@@ -118,6 +124,9 @@ class ReferenceGenerator:
         """The next image, or why there is none."""
         if self.options.reencode:
             self.encode(x_previous)
+        if self.options.reencode or not self.has_begun:
+            self.queries += 1  # what is asked for a gradient is, but for these, the image that was judged
+        self.has_begun = True
         gradient = self.gradient()
         if not gradient.isfinite().all():
             return "nonfinite"
@@ -125,6 +134,7 @@ class ReferenceGenerator:
             return "stuck"
         moved = self.z + self.options.step_size * self.step(gradient) + self.noise()
         self.z = self.generator.project(Latents(moved, self.fixed), self.first_z)
+        self.queries += 1
         with torch.no_grad():
             return to_bytes(self.decode(self.z)).double() / 255
 
@@ -145,19 +155,19 @@ def reference_perturb(x, label, classifier, generator, oracle, *, accepted=(), s
     g = ReferenceGenerator(x, label, accepted, classifier, generator, options, seed, start_seed)
     first = g(x)
     if isinstance(first, str):
-        return ReferenceRow(to_bytes(x)[0], False, 0, first)
+        return ReferenceRow(to_bytes(x)[0], False, 0, first, g.queries)
     if not is_accepted(first):
-        return ReferenceRow(to_bytes(x)[0], False, 0, "rejected")
+        return ReferenceRow(to_bytes(x)[0], False, 0, "rejected", g.queries)
     if g.has_reached(first):
-        return ReferenceRow(to_bytes(first)[0], True, 1, "reached")
+        return ReferenceRow(to_bytes(first)[0], True, 1, "reached", g.queries)
     kept = first
     for t in range(1, options.budget):
         following = g(kept)
         if isinstance(following, str):
-            return ReferenceRow(to_bytes(kept)[0], True, t, following)
+            return ReferenceRow(to_bytes(kept)[0], True, t, following, g.queries)
         if not is_accepted(following):
-            return ReferenceRow(to_bytes(kept)[0], True, t, "oracle")
+            return ReferenceRow(to_bytes(kept)[0], True, t, "oracle", g.queries)
         if g.has_reached(following):
-            return ReferenceRow(to_bytes(following)[0], True, t + 1, "reached")
+            return ReferenceRow(to_bytes(following)[0], True, t + 1, "reached", g.queries)
         kept = following
-    return ReferenceRow(to_bytes(kept)[0], True, options.budget, "budget")
+    return ReferenceRow(to_bytes(kept)[0], True, options.budget, "budget", g.queries)

@@ -6,7 +6,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from fmrgen.errors import unknown_message
 
-WITHOUT_GRADIENT = ("random", "nes")  # update rules
+WITHOUT_GRADIENT = ("random", "nes")  # update rules, for classifiers that have none
+ALONG_GRADIENT = ("sign", "l2", "adam")  # and those that follow it, whatever comes of it
 _MOST_STEPS = 1_000_000
 _MOST_SLOTS = 65_536
 _MOST_QUERIES = 10_000
@@ -29,11 +30,16 @@ class PerturbOptions:
 
     budget: int = _option(50, "B: the most guided steps per image (a number of steps, not a norm bound)")
     step_size: float = _option(0.001, "length of one step, in latent units")
-    update: Literal["sign", "l2", "adam", "nes", "random"] = _option(
+    update: Literal["sign", "l2", "adam", "nes", "prior", "random"] = _option(
         "sign",
-        "how a step's direction follows from the gradient; nes estimates one from answers alone, random is the control",
+        "how a step's direction follows from the gradient; nes estimates one from answers alone, prior does where the "
+        "answers do not bear the gradient out, random is the control",
     )
-    queries: int = _option(40, "questions to the classifier for each step of nes, an even number", since="0.2.0")
+    queries: int = _option(
+        40,
+        "questions to the classifier for a step of nes, or of prior where it estimates; an even number",
+        since="0.2.0",
+    )
     objective: Literal["margin", "cross_entropy", "targeted"] = _option(
         "margin",
         "what a step climbs: the best other class's lead over the true one, which does not depend on the "
@@ -116,12 +122,25 @@ class PerturbOptions:
     @property
     def is_guided(self) -> bool:
         """Whether the first step is along the gradient, and nothing else."""
-        return self.update not in WITHOUT_GRADIENT and not self.start_noise
+        return self.follows_gradient and not self.start_noise
+
+    @property
+    def follows_gradient(self) -> bool:
+        """Whether a step is along the gradient, whatever comes of it."""
+        return self.update in ALONG_GRADIENT
 
     @property
     def can_be_controlled(self) -> bool:
         """Whether steps are guided, and all of a row from one encoding."""
         return self.update != "random" and not self.reencode
+
+    @property
+    def most_queries(self) -> int:
+        """The most images that the classifier is asked about for one example: the original, the plain reconstruction,
+        each step's, and those that steps ask for beside."""
+        beside = {"nes": self.queries, "prior": self.queries + 2}.get(self.update, 0)
+        passes = 2 * self.budget if self.reencode else self.budget + 1
+        return 1 + passes + self.budget * beside
 
     def is_controlled(self, position: int, examples: int) -> bool:
         """Whether random steps are taken too of the example at a position of so many; they lie evenly over all."""

@@ -94,7 +94,7 @@ def perturb(
             slots.halve()
             on_slots(slots.size)
             continue
-        ends, moving = slots.accept(output, options.reencode, options.keep == "first")
+        ends, moving = slots.accept(output, options)
         direction = rule.direction(output.gradient, moving, slots.rows, partial(models.ask, slots))
         slots.move(direction, options.step_size, moving, generator.project)
         if options.reencode:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fmrgen.engine.images import to_bytes
 from fmrgen.engine.interfaces import Latents, Originals
+from fmrgen.engine.options import PerturbOptions
 from fmrgen.records import Perturbed, StopReason
 
 _FEWEST, _STEP = 16, 8  # of many slots, as the last images end: with other numbers kernels round last bits differently
@@ -18,7 +19,7 @@ PARTS = ("generator", "classifier", "oracle", "gradient")  # what may be no numb
 _NO_FAULT = -1
 _LABELS = ("oracle_label", "prediction")
 _COLUMNS = (
-    *("id", "fault", "label", "accepted", "latent_shift", "score", "probability", "loss", *_LABELS),
+    *("id", "fault", "label", "accepted", "queries", "latent_shift", "score", "probability", "loss", *_LABELS),
     *(f"{of}_{name}" for of in ("original", "reconstruction", "rejected") for name in _LABELS),
 )
 
@@ -91,6 +92,7 @@ def new_rows(
             rows[_OF_STEPS[name]] = values.new_zeros(count, budget + 1)
     rows["accepted"] = torch.zeros(count, dtype=torch.int64, device=device)
     rows["budget"] = torch.full_like(rows["accepted"], budget)
+    rows["queries"] = torch.ones_like(rows["accepted"])  # about the original
     rows["controlled"] = torch.tensor(controlled, device=device)  # random steps are to follow
     rows["by_chance"] = torch.zeros_like(rows["controlled"])  # and these they are
     rows["first_pass"] = torch.ones(count, dtype=torch.bool, device=device)  # not decoded yet: pass 0
@@ -169,12 +171,13 @@ class Slots:
         self.occupied = [self.occupied[slot] for slot in slots]
         self.size = len(slots)
 
-    def accept(self, output: PassOutput, reencode: bool, keeps_first: bool) -> tuple[list[StopReason | None], Tensor]:
+    def accept(self, output: PassOutput, options: PerturbOptions) -> tuple[list[StopReason | None], Tensor]:
         """Keeps what the oracle accepted. Returns why each slot ends (None: it goes on) and which rows step [S].
 
-        With `keeps_first` a guided row ends where its objective is above zero.
+        Where the first image is kept, a guided row ends where its objective is above zero.
         """
         rows, measures = self.rows, output.measures
+        rows["queries"] = rows["queries"] + ~rows["by_chance"]
         gradient_only = rows["gradient_only"]
         for name in _LABELS:
             key = f"reconstruction_{name}"
@@ -189,14 +192,15 @@ class Slots:
         rows["accepted"] = rows["accepted"] + accepted
         self._record(rows["first_pass"] | accepted, {**measures, "target_probability": output.target_probability})
 
-        steps_now = gradient_only if reencode else torch.ones_like(gradient_only)
-        asks = steps_now & ~rows["by_chance"]  # for its gradient
+        steps_now = gradient_only if options.reencode else torch.ones_like(gradient_only)
+        follows = steps_now & ~rows["by_chance"] & options.follows_gradient
         codes = torch.full_like(rows["accepted"], _UNFINISHED)
-        lost = asks & ~all_finite(output.gradient)
+        lost = follows & ~all_finite(output.gradient)
         rows["fault"] = output.fault.masked_fill(output.finite & lost, PARTS.index("gradient"))
-        stuck = asks & (output.gradient == 0).flatten(1).all(1)
+        stuck = follows & (output.gradient == 0).flatten(1).all(1)
         spent = accepted & (rows["accepted"] == rows["budget"])
-        reached = accepted & (measures["objective"] > 0) & self._fooled(measures) & ~rows["by_chance"] & keeps_first
+        reached = accepted & (measures["objective"] > 0) & self._fooled(measures) & ~rows["by_chance"]
+        reached &= options.keep == "first"
         refused = ~gradient_only & ~output.accepted
         for name in _LABELS:
             key = f"rejected_{name}"
@@ -214,7 +218,8 @@ class Slots:
         ):
             codes = codes.masked_fill(ended, _ENDS.index(reason))
         rows["first_pass"] = torch.zeros_like(rows["first_pass"])
-        moving = steps_now & (codes == _UNFINISHED)
+        occupied = torch.tensor(self.occupied, device=codes.device)  # what is in the others would ask on and on
+        moving = steps_now & (codes == _UNFINISHED) & occupied
         rows["gradient_only"] = ~moving
         ends = [
             _ENDS[code] if occupied and code != _UNFINISHED else None

@@ -39,7 +39,7 @@ class Update(ABC):
     def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
         """[S, …]; only the rows where `moving` [S] is True will be moved, and remember it: in `memory`, [S, …] each.
 
-        What does without gradients may `ask` the classifier instead.
+        What does without gradients may `ask` the classifier instead, which counts in `memory["queries"]`.
         """
 
 
@@ -116,8 +116,11 @@ class Nes(Update):
         return {"nes_seed": seed, "nes_steps": torch.zeros_like(seed), "nes_mean": torch.zeros_like(free)}
 
     def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
-        direction = torch.zeros_like(gradient)
-        rows = (moving & ~memory["by_chance"]).nonzero().flatten()
+        return self._estimated(torch.zeros_like(gradient), moving & ~memory["by_chance"], memory, ask)
+
+    def _estimated(self, direction: Tensor, wanted: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
+        """`direction` [S, …], that of the rows `wanted` [S] estimated anew."""
+        rows = wanted.nonzero().flatten()
         if not len(rows):
             return direction
         pairs, free = self.options.queries // 2, memory["free"][rows].unsqueeze(1)
@@ -130,8 +133,32 @@ class Nes(Update):
         mean = self._decay * memory["nes_mean"][rows] + torch.einsum("rp,rp...->r...", rise, aside)
         memory["nes_mean"][rows] = mean
         memory["nes_steps"][rows] += 1
+        memory["queries"][rows] += 2 * pairs
         direction[rows] = torch.where(as_column((mean != 0).flatten(1).any(1), mean), mean, aside[:, 0]).sign()
         return direction
+
+
+class Prior(Nes):
+    """Along the sign of the gradient where the objective is higher that way than the other way: two questions, as far
+    off as those of `Nes`. Elsewhere, and where there is no gradient, what `Nes` estimates.
+
+    For a gradient that need not be the classifier's own: a relative's, or one that lies.
+    """
+
+    needs_gradient = True
+
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
+        wanted = moving & ~memory["by_chance"]
+        direction = gradient.nan_to_num(0, 0, 0).sign()
+        if not len(rows := wanted.nonzero().flatten()):
+            return direction
+        away = self._radius * self.options.step_size * direction[rows]
+        free = memory["free"][rows]
+        ahead, behind = ask(torch.cat([free + away, free - away]), rows.repeat(2)).view(2, -1)
+        memory["queries"][rows] += 2
+        is_estimated = torch.zeros_like(wanted)
+        is_estimated[rows] = ~(ahead > behind)
+        return self._estimated(direction, is_estimated, memory, ask)
 
 
 def normal(shape: Sequence[int], seed: int) -> Tensor:
@@ -144,4 +171,4 @@ def _unless_zero(values: Tensor) -> Tensor:
     return values.where(values > 0, 1.0)
 
 
-UPDATES: dict[str, type[Update]] = {"sign": Sign, "l2": L2, "adam": Adam, "random": Random, "nes": Nes}
+UPDATES: dict[str, type[Update]] = {"sign": Sign, "l2": L2, "adam": Adam, "random": Random, "nes": Nes, "prior": Prior}

@@ -22,7 +22,7 @@ from fmrgen.storage.open import OpenedSplit, check_recorded_rows, reading
 from fmrgen.storage.schema import IMAGES, KNOWN_COLUMNS, LABEL
 
 _LISTS = tuple(name for name, column in KNOWN_COLUMNS.items() if column.type.endswith("list"))
-_NEEDED_WHOLE = ("label", "valid", "iterations")  # where they are there, every row has a value
+_NEEDED_WHOLE = ("label", "valid", "iterations", "queries")  # where they are there, every row has a value
 
 
 class SplitRows:

@@ -111,7 +111,7 @@ def _columns_of(
     """The columns that a summary of this classifier is made of."""
     answers = passed.answered[model.name].answers
     said = {name: of.prediction for name, of in answers.items()}
-    shared = ("label", "valid", "iterations", "original_oracle_label", "stop_reason")
+    shared = ("label", "valid", "iterations", "queries", "original_oracle_label", "stop_reason")
     found = {name: columns[name] for name in shared if name in columns}
     found["prediction"] = said["image"]
     if "original" in said:

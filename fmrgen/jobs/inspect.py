@@ -15,7 +15,7 @@ from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
 from fmrgen.jobs.batch import summarise_rows
-from fmrgen.jobs.masking import Search, check_follows_a_gradient, gradient_warnings, search, slopes
+from fmrgen.jobs.masking import Search, Slopes, check_follows_a_gradient, gradient_warnings, search, slopes
 from fmrgen.jobs.quality import Cost, Distance, Plain, Spectrum, lpips, rfid
 from fmrgen.jobs.self_check import first_answers, kinship_caution, likeness_caution
 from fmrgen.metrics.summary import Summary
@@ -162,7 +162,9 @@ def inspect(
     answers = first_answers(components, device)
     guided = summarise_rows(rows)
     searched = search(components, examples, rows, recipe.perturb, device) if masking else None
-    found = slopes(components.classifier, recipe.perturb.objective, plain.images, examples, rows)
+    found: Slopes = (None, None)
+    if recipe.perturb.follows_gradient:
+        found = slopes(components.classifier, recipe.perturb.objective, plain.images, examples, rows)
     return Inspection(
         images=len(examples),
         psnr=plain.psnr,

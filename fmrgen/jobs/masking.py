@@ -69,12 +69,12 @@ def search(
     plain = [replace(example, controlled=False) for example in examples]
     found = {row.id: row for row in perturb(plain, classifier, generator, oracle, without, device=device)}
     pairs = [(row, found[row.id]) for row in guided if row.valid and found[row.id].valid]
-    steps = sum(row.iterations + 1 for row in found.values())  # the last one was rejected, or was the budget's
+    queries = float(np.mean([row.queries for row in found.values()]))
     right = np.array([[row.accepts(row.prediction) for row in pair] for pair in pairs]).reshape(-1, 2)
     further = [two.step_objectives[-1] > one.step_objectives[-1] for one, two in pairs]
     accuracy = float(np.mean([row.accepts(row.original_prediction) for row in guided]))
     less = paired_difference(right[:, 0], right[:, 1], accuracy) if pairs and accuracy else None
-    return Search(len(pairs), steps * options.queries / len(examples), less, proportion(np.array(further)))
+    return Search(len(pairs), queries, less, proportion(np.array(further)))
 
 
 def slopes(

@@ -238,6 +238,8 @@ def _check_reasons_and_invalid_rows(batch: dict[str, list[Any]], pixels: dict[st
         valid, iterations = batch["valid"][i], batch["iterations"][i]
         if valid != (iterations > 0):
             wrong.append(Disagreement(example_id, "valid", valid, f"iterations {iterations}"))
+        if "queries" in batch and batch["queries"][i] < iterations + 2:  # original, reconstruction and each step
+            wrong.append(Disagreement(example_id, "queries", batch["queries"][i], f"{iterations + 2} or more"))
         wrong += _check_steps(batch, i)
         if not valid and "original" in pixels and not np.array_equal(pixels["image"][i], pixels["original"][i]):
             wrong.append(Disagreement(example_id, "image", "another image", "the original, as the row is invalid"))

@@ -57,6 +57,7 @@ class Rows:
         "accepted_labels",
         "valid",
         "iterations",
+        "queries",
         "prediction",
         "original_prediction",
         "reconstruction_prediction",
@@ -85,6 +86,9 @@ class Rows:
 
     def mean_iterations(self) -> Estimate | None:
         return mean(self._values["iterations"][self.valid], least=1) if "iterations" in self._values else None
+
+    def mean_queries(self) -> Estimate | None:
+        return mean(self._values["queries"]) if "queries" in self._values else None
 
     @cached_property
     def fmr(self) -> tuple[Estimate | None, Estimate | None]:

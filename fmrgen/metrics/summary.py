@@ -164,6 +164,14 @@ class Summary:
         of="split",
         unit="",
     )
+    mean_queries: Estimate | None = _metric(
+        "queries",
+        "mean questions to the classifier for a row",
+        "mean number of images about which the split's own classifier was asked, for all steps of a row",
+        Rows.mean_queries,
+        of="split",
+        unit="",
+    )
     reconstruction_accuracy: Estimate | None = _metric(
         "recon.",
         "accuracy on plain reconstructions",

@@ -14,7 +14,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from fmrgen.config import NOT_FINGERPRINTED, without_later_defaults
-from fmrgen.engine.options import WITHOUT_GRADIENT
+from fmrgen.engine.options import ALONG_GRADIENT
 from fmrgen.errors import UserError, option
 from fmrgen.files import check_inside, fingerprint, read_json, write_atomically
 from fmrgen.image_files import LARGEST_SIDE
@@ -68,7 +68,7 @@ class RecordedPerturb(_Recorded):
     @property
     def is_guided(self) -> bool:
         """Whether the first step is along the gradient, and nothing else."""
-        return self.update not in WITHOUT_GRADIENT and not self.start_noise
+        return self.update in ALONG_GRADIENT and not self.start_noise
 
 
 class RecordedOutput(_Recorded):

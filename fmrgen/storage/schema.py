@@ -106,6 +106,12 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
             "`nonfinite`: no finite step was left; `stuck`: the gradient is zero; `reached`: the objective was above "
             "zero, and the first such image is kept",
         ),
+        _column(
+            "queries",
+            "int32",
+            "images of it that the split's own classifier was asked about, all steps together",
+            since=4,
+        ),
         _column(score_column, "float32", _SCORES[score_column], "score"),
         _column(
             "oracle_probability", "float32", "the oracle's probability of the true class on `image`", "probability"

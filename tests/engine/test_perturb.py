@@ -31,11 +31,12 @@ def setting(request, double):
         ("adam", "cross_entropy"),
         ("random", "margin"),
         ("nes", "margin"),
+        ("prior", "margin"),
     ],
 )
 def test_engine_equals_the_literal_algorithm(setting, update, objective, reencode):
     options = {"update": update, "objective": objective, "reencode": reencode}
-    options |= {"queries": 6} if update == "nes" else {}
+    options |= {"queries": 6} if update in ("nes", "prior") else {}
     expected = {i: setting.reference(i, **options) for i in range(COUNT)}
     reasons = Counter(row.stop_reason for row in expected.values())
     assert len(reasons) >= 2, reasons  # a test in which every row ends alike would show little
@@ -44,8 +45,8 @@ def test_engine_equals_the_literal_algorithm(setting, update, objective, reencod
         assert rows.keys() == expected.keys()
         for i, row in rows.items():
             literal = expected[i]
-            found = (row.valid, row.iterations, row.stop_reason)
-            assert found == (literal.valid, literal.iterations, literal.stop_reason), (slots, i)
+            found = (row.valid, row.iterations, row.stop_reason, row.queries)
+            assert found == (literal.valid, literal.iterations, literal.stop_reason, literal.queries), (slots, i)
             assert torch.equal(row.image, literal.image), (slots, i)
 
 
@@ -68,8 +69,8 @@ def test_targets_and_the_first_image_equal_the_literal_algorithm(setting, option
         rows = setting.engine(slots=slots, **options)
         for i, row in rows.items():
             literal = expected[i]
-            found = (row.valid, row.iterations, row.stop_reason)
-            assert found == (literal.valid, literal.iterations, literal.stop_reason), (slots, i)
+            found = (row.valid, row.iterations, row.stop_reason, row.queries)
+            assert found == (literal.valid, literal.iterations, literal.stop_reason, literal.queries), (slots, i)
             assert torch.equal(row.image, literal.image), (slots, i)
             if row.stop_reason == StopReason.REACHED:
                 assert row.step_objectives[-1] > 0
@@ -446,6 +447,56 @@ def test_a_search_on_a_plateau_goes_on(double):
         assert row.stop_reason not in (StopReason.STUCK, StopReason.NONFINITE)
         assert not row.valid or row.latent_shift > 0
         assert torch.equal(row.image, together[i].image)
+
+
+class Lying(nn.Module):
+    """A network's answers, with another gradient."""
+
+    def __init__(self, network, change):
+        super().__init__()
+        self.network, self.change = network, change
+
+    def forward(self, images):
+        if images.requires_grad:
+            images = images.clone()
+            images.register_hook(self.change)
+        return self.network(images)
+
+
+@pytest.mark.parametrize(
+    "change", [torch.zeros_like, torch.neg, lambda gradient: gradient * float("nan")], ids=["none", "wrong way", "nan"]
+)
+def test_a_gradient_that_lies_is_found_out_by_two_questions(double, change):
+    setting = Fixture(tiny_vqgan(), 0.05)
+    honest = setting.engine(update="prior", queries=6)
+    searched = setting.engine(update="nes", queries=6)
+    setting.classifier = Lying(setting.classifier, change).eval()
+    lied = setting.engine(update="prior", queries=6, slots=3)
+    for i, row in lied.items():
+        assert row.stop_reason not in (StopReason.STUCK, StopReason.NONFINITE)
+        # Wherever the network is straight between the two places, the wrong way round is seen as such.
+        assert change is torch.neg or torch.equal(row.image, searched[i].image)
+    assert sum(row.valid for row in lied.values()) >= sum(row.valid for row in searched.values()) - 1
+    # Where the gradient is right, a step takes three questions: original and reconstruction come beside.
+    steps = {
+        i: row.iterations + (row.stop_reason in (StopReason.ORACLE, StopReason.REJECTED)) for i, row in honest.items()
+    }
+    assert sum(row.queries == 2 + 3 * steps[i] for i, row in honest.items()) >= COUNT / 4
+    assert all(row.queries >= 2 + 3 * steps[i] for i, row in honest.items())
+
+
+@pytest.mark.parametrize("update", ["nes", "prior"])
+@pytest.mark.parametrize("slots", [5, 24])
+def test_nothing_is_asked_that_rows_do_not_count(double, update, slots):
+    """Slots whose rows have ended still go through passes; each question may cost money."""
+    setting = Fixture(tiny_vqgan(), 0.05)
+    asked = set()
+    setting.classifier.register_forward_pre_hook(
+        lambda _, inputs: asked.update(image.numpy().tobytes() for image in inputs[0].detach())
+    )
+    rows = setting.engine(update=update, queries=6, slots=slots)
+    assert len(asked) <= sum(row.queries for row in rows.values())
+    assert len(asked) > 0.9 * sum(row.queries for row in rows.values())
 
 
 def test_a_random_update_asks_for_no_gradient_and_goes_straight(double):
