@@ -48,6 +48,7 @@ NOT_FINGERPRINTED = (
     "perturb.slots",
     "perturb.compile",
 )
+FINGERPRINT = {"fingerprint": True}  # the context in which a component leaves out what can change no stored row
 _NOTHING = object()
 IN_MEMORY = "in_memory"  # the kind of what was handed over in Python, which nobody writes into a recipe
 _NO_KINDS = ("base", "networks", IN_MEMORY)

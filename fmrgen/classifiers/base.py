@@ -12,7 +12,7 @@ from fmrgen.errors import UserError
 from fmrgen.labels import Labels, Match, match_classes
 from fmrgen.weights.digest import weights_sha256
 
-_WRAPPERS = ("", "network.", "classifier.", "classifier.network.")  # how their parameters' names begin
+_WRAPPERS = tuple(f"{'classifier.' * times}{of}" for times in range(3) for of in ("", "network."))  # of parameters
 
 Interpolation = Literal["auto", "bicubic", "bilinear"]
 

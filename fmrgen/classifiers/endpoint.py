@@ -1,19 +1,27 @@
 """A classifier behind an address, which answers as the Hub's image-classification endpoints do. It has no gradients."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 
-from fmrgen.config import ClassifierConfig
+from fmrgen.config import FINGERPRINT, ClassifierConfig
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 
+_HOW = ("requests", "timeout", "kept_hours", "rate", "max_queries")
+
+
 def _is_address(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise ValueError(f"{text!r} must begin with http:// or https://")
+    if "@" in urlsplit(text).netloc:
+        raise ValueError(
+            "an address with a password would be stored with every split; set FMRGEN_ENDPOINT_TOKEN instead"
+        )
     return text
 
 
@@ -22,19 +30,36 @@ class Config(ClassifierConfig):
 
     Without `class_names` its classes are those that it names for a grey image, which must be all. Answers are kept for
     `kept_hours` in fmrgen's cache: what was interrupted goes on where it stopped.
+
+    It is perturbed against with `perturb.update: nes`. How it is asked (all but `batch`, for servers round otherwise in
+    another batch) is no part of what a split is.
     """
 
     PLACES = ("url",)
 
     kind: str = "endpoint"
     url: Annotated[str, AfterValidator(_is_address)]
-    top_k: int = Field(1000, ge=1, description="classes to ask for; a class without a score gets probability 0")
-    requests: int = Field(8, ge=1, le=256, description="images sent at once")
+    top_k: int = Field(1000, ge=1, description="classes to ask for; a class without a score gets next to none")
+    requests: int = Field(8, ge=1, le=256, description="sent at once")
+    batch: int = Field(
+        1, ge=1, le=1024, description="images in a request: more than one where `inputs` may be a list, answered by one"
+    )
     timeout: float = Field(60.0, gt=0, description="seconds to wait for an answer")
     kept_hours: float = Field(24.0, ge=0, description="how long to keep answers; 0 keeps none")
+    rate: float | None = Field(None, gt=0, description="most requests in a second, of all processes of a launch")
+    max_queries: int | None = Field(
+        None, ge=1, description="images to ask about in one launch, again after a fault among them"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_how(self, serialize: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        tree: dict[str, Any] = serialize(self)
+        left_out = _HOW if info.context == FINGERPRINT else ()
+        return {key: value for key, value in tree.items() if key not in left_out}
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
-        from fmrgen.classifiers.networks.endpoint_client import Answers, EndpointClassifier
+        from fmrgen.classifiers.networks.endpoint_client import Answers, AskingOptions, EndpointClassifier
 
-        answers = Answers(self.url, self.top_k, self.kept_hours, self.timeout)
-        return EndpointClassifier(answers, self.requests, self.class_names, self.channels).eval()
+        options = AskingOptions(self.requests, self.batch, self.timeout, self.rate, self.max_queries)
+        answers = Answers(self.url, self.top_k, self.kept_hours, options)
+        return EndpointClassifier(answers, self.class_names, self.channels).eval()

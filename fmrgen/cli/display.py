@@ -88,6 +88,8 @@ def print_plan(plan: "Plan", split: str) -> None:
         "exists": f"{plan.existing} of {plan.shards} shards in {split}; {plan.images_left:,} images are left",
         "runs on": f"{plan.device}, {slots} slots, {plan.recipe.perturb.precision}",
         "one pass": f"{1000 * plan.seconds_per_pass:.1f} ms per image",
+        "questions": f"at most {plan.most_queries:,} to the classifier, {plan.recipe.perturb.most_queries:,} an image, "
+        "without controls and faults",
         "time": f"at most {format_duration(plan.most_seconds)} on one process, if every image uses the budget of "
         f"{budget}; fmrgen inspect shows how many steps they take",
         "memory": f"{plan.peak_bytes / 2**30:.1f} GiB at the peak of the trial",

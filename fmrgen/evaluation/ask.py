@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from fmrgen.classifiers.base import has_weights, left_out_note
+from fmrgen.config import FINGERPRINT
 from fmrgen.distributed.launch import Sharing, together
 from fmrgen.engine.attacks import Attack
 from fmrgen.engine.images import as_float32, to_batch
@@ -23,6 +24,7 @@ from fmrgen.evaluation.models import LoadedClassifier, answering_in
 from fmrgen.evaluation.stream import Answered, ClassifiedSplit
 from fmrgen.files import fingerprint
 from fmrgen.storage.predictions import PredictionStore
+from fmrgen.storage.provenance import Provenance
 
 _Logits = list[float | None] | None
 
@@ -78,8 +80,19 @@ def ask_of_split(model: LoadedClassifier, passed: ClassifiedSplit, asking: Askin
     kept = {name: KeptAnswers.of(of, columns["label"], classes, accepted) for name, of in answers.items()}
     provenance = passed.split.provenance
     recorded = None if provenance is None else provenance.weights_sha256.classifier
-    is_own = recorded is not None and has_weights(answering, recorded)
+    is_own = _is_asked_alike(model, provenance) if recorded is None else has_weights(answering, recorded)
     return Answered(kept, is_own, left_out_note(answering, passed.labels), notes)
+
+
+def _is_asked_alike(model: LoadedClassifier, provenance: Provenance | None) -> bool:
+    """Whether what has no weights here is, by its section, what a split was made for: an endpoint, for one."""
+    if provenance is None or model.named.section is None or model.named.weights_sha256 is not None:
+        return False
+    section, recorded = (
+        model.named.section.model_dump(mode="json", context=FINGERPRINT),
+        provenance.recipe.classifier.tree,
+    )
+    return all(recorded.get(key) == value for key, value in section.items())
 
 
 def _ask(

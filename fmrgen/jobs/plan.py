@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from fmrgen.classifiers.endpoint import Config as Endpoint
+from fmrgen.config import ComponentConfig
 from fmrgen.distributed.launch import device_name, launched_precision, start_process
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
@@ -15,6 +17,7 @@ from fmrgen.files import check_writable
 from fmrgen.jobs.lifecycle import new_provenance
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
+from fmrgen.records import Example
 from fmrgen.sources.base import LoadedExample
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import provenance_to_continue
@@ -23,7 +26,7 @@ from fmrgen.storage.shards import SplitFolder
 
 _TRIED = {"cpu": 4, "cuda": 32}  # images: on a CPU a pass takes as long for each as for one, a GPU wants to be filled
 _TRIED_STEPS = 3
-_PASSES_BESIDE_STEPS = 2  # of each image: the plain reconstruction, and the step that is rejected
+_TRIED_QUERIES = 4  # at most, of each step: an endpoint may cost money
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,9 @@ class Plan:
         images_left: in the shards that do not exist.
         device: what it would run on.
         seconds_per_pass: of one image through generator, classifier and oracle and back, as it was measured.
-        most_seconds: what the images left take on one such device if every one uses the whole budget.
+        most_queries: to the classifier, for the images left.
+        most_seconds: what the images left take on one such device if every one uses the whole budget, or where it
+            takes longer, at the rate that an endpoint is held to.
         peak_bytes: the most memory that the trial used: the device's on a GPU, else the process's.
     """
 
@@ -52,6 +57,7 @@ class Plan:
     images_left: int
     device: str
     seconds_per_pass: float
+    most_queries: int
     most_seconds: float
     peak_bytes: int
 
@@ -82,6 +88,8 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
     missing = [shard for shard in wanted if not folder.shard_path(shard).exists()]
     left = sum(len(folder.positions(shard)) for shard in missing)
     seconds = _seconds_per_pass(recipe, components, device)
+    queries = left * recipe.perturb.most_queries
+    rate = _rate_of(recipe.classifier)
     return Plan(
         recipe=recipe,
         examples=len(components.source),
@@ -92,7 +100,8 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
         images_left=left,
         device=device_name(device),
         seconds_per_pass=seconds,
-        most_seconds=left * (recipe.perturb.budget + _PASSES_BESIDE_STEPS) * seconds,
+        most_queries=queries,
+        most_seconds=max(queries * seconds, 0 if rate is None else queries / rate),
         peak_bytes=_peak_bytes(device),
     )
 
@@ -100,24 +109,31 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
 def _seconds_per_pass(recipe: Recipe, components: Components, device: torch.device) -> float:
     """Of one image, with as many slots as the trial has images."""
     source, classifier, generator, oracle = components
-    tried = min(_TRIED[device.type], len(source))
+    tried = min(2 * _TRIED[device.type], len(source))
     loaded = [entry for entry in source.load(0, tried, generator.image_size) if isinstance(entry, LoadedExample)]
     if not loaded:
         raise UserError(f"source: none of the first {tried} images can be read; see source.on_error")
-    examples = [entry.for_engine() for entry in loaded]
+    entries = [entry.for_engine() for entry in loaded]
+    first, examples = entries[::2], entries[1::2] or entries
     steps = min(_TRIED_STEPS, recipe.perturb.budget)
-    options = replace(recipe.perturb, budget=steps, slots=len(examples), min_probability=0.0, min_margin=0.0)
-    passes: list[int] = []
+    queries = min(_TRIED_QUERIES, recipe.perturb.queries)
+    options = replace(
+        recipe.perturb, budget=steps, slots=len(examples), min_probability=0.0, min_margin=0.0, queries=queries
+    )
 
-    def run() -> float:
-        passes.clear()
+    def run(examples: list[Example]) -> float:
         started = time.perf_counter()
-        for _ in perturb(examples, classifier, generator, oracle, options, device=device, on_pass=passes.append):
-            pass
-        return time.perf_counter() - started
+        rows = list(perturb(examples, classifier, generator, oracle, options, device=device))
+        return (time.perf_counter() - started) / sum(row.queries for row in rows)
 
-    run()  # the first time, libraries choose their kernels
-    return run() / sum(passes)
+    run(first)  # the first time, libraries choose their kernels
+    return run(examples)  # others, for an endpoint's answers are kept
+
+
+def _rate_of(classifier: ComponentConfig) -> float | None:
+    """The images in a second that an endpoint is held to, which may have a surrogate."""
+    asked = getattr(classifier, "classifier", classifier)
+    return asked.rate * asked.batch if isinstance(asked, Endpoint) and asked.rate is not None else None
 
 
 def _peak_bytes(device: torch.device) -> int:

@@ -56,8 +56,10 @@ def build_components(
     generator_config: ComponentConfig,
     oracle_config: ComponentConfig,
     device: torch.device | str,
+    needs_gradient: bool = True,
 ) -> Components:
-    """Builds the four, the cheap ones first, and tries them on one blank image.
+    """Builds the four, the cheap ones first, and tries them on one blank image; whether a gradient of the classifier
+    reaches the latent, where that is needed.
 
     Raises UserError where a component can't be built or does what the engine can't use.
     """
@@ -74,7 +76,7 @@ def build_components(
     judges = build_classifier_and_oracle(classifier_config, oracle_config, source.labels, blank)
     components = Components(source, judges.classifier, generator, judges.oracle)
     with component_errors("generator", blank):
-        _try_gradient(components, blank)
+        _try_chain(components, blank, needs_gradient)
     return components
 
 
@@ -247,7 +249,7 @@ def _check_rows_apart(generator: Generator, latents: Latents) -> None:
         )
 
 
-def _try_gradient(components: Components, blank: torch.Tensor) -> None:
+def _try_chain(components: Components, blank: torch.Tensor, needs_gradient: bool) -> None:
     generator = components.generator
     latents = encode_blank(generator, blank)
     free = latents.free.detach().requires_grad_(True)
@@ -256,12 +258,14 @@ def _try_gradient(components: Components, blank: torch.Tensor) -> None:
         raise UserError(f"generator: decodes {tuple(blank.shape)} to {tuple(image.shape)}; check generator.image_size")
     check_decoded(image)
     _check_rows_apart(generator, latents)
+    if not needs_gradient:
+        return
     loss = components.classifier(image.clone()).logsumexp(1).sum()
     if not loss.requires_grad or torch.autograd.grad(loss, free, allow_unused=True)[0] is None:
         if not components.classifier(image.detach().requires_grad_(True).clone()).requires_grad:
             raise UserError(
-                "classifier: gives no gradients, so nothing can be perturbed against it; an ONNX file or an endpoint "
-                "can only be evaluated"
+                "classifier: gives no gradients; set perturb.update=nes, which estimates them from its answers, or "
+                "give it a relative's: {kind: surrogate, classifier: …, surrogate: …} with perturb.update=prior"
             )
         raise UserError(
             "generator: no gradient reaches the latent through decode and classifier; neither may detach it"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fmrgen.config import (
+    FINGERPRINT,
     IN_MEMORY,
     NOT_FINGERPRINTED,
     AnyConfig,
@@ -24,7 +25,7 @@ from fmrgen.config import (
     validate,
     without_later_defaults,
 )
-from fmrgen.engine.options import PerturbOptions
+from fmrgen.engine.options import WITHOUT_GRADIENT, PerturbOptions
 from fmrgen.errors import UserError, option
 from fmrgen.files import fingerprint, parse_yaml
 from fmrgen.generators.base import mask_of
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 
 STUDIES = ("paper/", "validity")  # how the names of studies begin
+SURROGATE = "surrogate"  # kind of classifier: one network's answers, another's gradient
 SETS = "sets/"  # and of fixed sets
 _COMMANDS = {"oracle": "generate", "schedule": "train", "title": "study"}  # by a key that their files alone have
 Named = TypeVar("Named")
@@ -101,7 +103,7 @@ class Recipe(StrictConfig):
     @property
     def fingerprint(self) -> str:
         """16 hex digits over everything that can change a stored row or the plan of shards."""
-        tree = self.model_dump(mode="json")
+        tree = self.model_dump(mode="json", context=FINGERPRINT)
         for key in NOT_FINGERPRINTED:
             *sections, name = key.split(".")
             reduce(dict.__getitem__, sections, tree).pop(name, None)
@@ -133,12 +135,23 @@ class Recipe(StrictConfig):
         """
         from fmrgen.recipe.build import build_components
 
-        return build_components(self.source, self.classifier, self.generator, self.oracle, device)
+        if self.perturb.follows_gradient and self.classifier.kind == SURROGATE:
+            raise UserError(
+                f"perturb.update: {self.perturb.update} would follow a gradient that is not the classifier's; set "
+                "perturb.update=prior, which asks whether it helps"
+            )
+        needs_gradient = self.perturb.update not in WITHOUT_GRADIENT or self.perturb.start != "none"
+        return build_components(self.source, self.classifier, self.generator, self.oracle, device, needs_gradient)
 
 
 def _called(section: ComponentConfig) -> str:
     """A component in a few words: its kind, and which one of that kind."""
-    which = next((getattr(section, key) for key in ("model", "target", "path") if getattr(section, key, None)), None)
+    if section.kind == SURROGATE:
+        names = [_called(getattr(section, name)) for name in ("classifier", "surrogate")]
+        return " with the gradient of ".join(names)
+    which = next(
+        (getattr(section, key) for key in ("model", "target", "path", "url") if getattr(section, key, None)), None
+    )
     name = Path(str(which)).name if which is not None and Path(str(which)).exists() else which
     kind = "in-memory" if section.kind == IN_MEMORY else section.kind
     return kind if name is None else f"{kind} {name}"

@@ -28,6 +28,9 @@ def made_with(provenance: Provenance) -> dict[str, str]:
 
 def _named(component: RecordedComponent) -> str:
     """A component in a few words: its kind, and what names it."""
-    named = next(filter(None, map(component.get, ("model", "target", "path", "urls", "checkpoint"))), None)
+    if isinstance(inner := component.get("classifier"), dict) and isinstance(guide := component.get("surrogate"), dict):
+        names = [_named(RecordedComponent.model_construct(**{"kind": "", **of})) for of in (inner, guide)]
+        return " with the gradient of ".join(names)
+    named = next(filter(None, map(component.get, ("model", "target", "path", "urls", "url", "checkpoint"))), None)
     kind = "in-memory" if component.kind == IN_MEMORY else component.kind
     return f"{kind} {named}" if named else kind

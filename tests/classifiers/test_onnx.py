@@ -114,7 +114,7 @@ def test_what_is_no_network(tmp_path, file, capsys):
         Config(model=str(tmp_path / "flat.onnx")).build()
     section = f"classifier={{kind: onnx, model: {file}}}"
     assert run("generate", "mnist-lenet", "--limit", "2", section, "-o", tmp_path / "out") == 2
-    assert "classifier: gives no gradients, so nothing can be perturbed against it" in capsys.readouterr().err
+    assert "classifier: gives no gradients; set perturb.update=nes" in capsys.readouterr().err
     assert parse_classifier(f"mine=onnx:{file}")[0] == "mine"
     assert np.isfinite(Config(model=file).build()(torch.rand(1, 3, 32, 32)).numpy()).all()
 

@@ -132,7 +132,7 @@ def test_without_a_gradient_it_is_evaluated_alone(tiny, finished_split, capsys, 
     assert 0 <= found.results[0].total.standard_accuracy.value <= 100
     job = ["generate", "mnist-lenet", "--limit", 2, "-o", tmp_path / "out"]
     assert run(*job, f"classifier={section}") == 2
-    assert "classifier: gives no gradients, so nothing can be perturbed against it" in capsys.readouterr().err
+    assert "classifier: gives no gradients; set perturb.update=nes" in capsys.readouterr().err
     assert run(*job, f"classifier=zero_shot:{tiny('align')}") == 2
     assert "classifier.oracle.prompts: 'This is a photo of 0.' and" in capsys.readouterr().err
 

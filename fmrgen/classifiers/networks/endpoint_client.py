@@ -10,21 +10,22 @@ import random
 import re
 import sqlite3
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
-from http.client import HTTPException, HTTPResponse
+from dataclasses import dataclass
+from threading import Event, Lock
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
+import requests
 import torch
 from huggingface_hub import get_token
 from PIL import Image
 from torch import Tensor, nn
+from urllib3.exceptions import HTTPError
 
 from fmrgen.classifiers.base import without_colours
 from fmrgen.errors import UserError, one_line
@@ -34,21 +35,14 @@ TOKEN = "FMRGEN_ENDPOINT_TOKEN"  # variable of the environment
 
 _ATTEMPTS, _FIRST_ATTEMPTS = 8, 3  # the second at an address where nobody has answered yet
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+_REDIRECTED = 300
+_LEAST = 1e-38  # what is taken for the probability of a class without a score: its logarithm is a number
+_LOCAL = ("localhost", "127.0.0.1", "::1")
 _LONGEST_PAUSE = 60.0  # seconds
 _HUB = "huggingface.co"  # may see the Hub's token; where anyone's code runs (Spaces, endpoints) is elsewhere
 _NUMBERED = re.compile(r"LABEL_(\d+)")  # how transformers calls classes without names
 
 Scores = dict[str, float]
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Redirects are errors: the token and the image are for this address alone."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-_opener = urllib.request.build_opener(_NoRedirects)
 
 
 class EndpointClassifier(nn.Module):
@@ -57,12 +51,11 @@ class EndpointClassifier(nn.Module):
     def __init__(
         self,
         answers: "Answers",
-        requests: int,
         class_names: Sequence[str] | None = None,
         channels: Literal["rgb", "gray"] = "rgb",
     ) -> None:
         super().__init__()
-        self._answers, self._requests, self._channels = answers, requests, channels
+        self._answers, self._channels = answers, channels
         self._named = None if class_names is None else list(class_names)
         self._places: dict[str, int] | None = None
 
@@ -76,29 +69,50 @@ class EndpointClassifier(nn.Module):
         places = self._classes()
         shown = without_colours(images) if self._channels == "gray" else images
         pixels = (shown.detach() * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        with ThreadPoolExecutor(self._requests, thread_name_prefix="endpoint") as pool:
-            found = list(pool.map(self._answers.of, pixels))
-        logits = torch.full((len(found), len(places)), -math.inf)
+        found = self._answers.of(pixels)
+        logits = torch.full((len(found), len(places)), math.log(_LEAST))
         for row, scores in enumerate(found):
             for label, score in scores.items():
                 if label not in places:
                     raise UserError(f"{self._answers.url}: answers with a class {label!r} that is not in class_names")
-                logits[row, places[label]] = math.log(score) if score > 0 else -math.inf
+                logits[row, places[label]] = math.log(max(score, _LEAST))
         return logits.to(images.device)
 
     def _classes(self) -> dict[str, int]:
         """The place of each class among the outputs."""
         if self._places is None:
-            names = self._named or sorted(self._answers.of(np.full((32, 32, 3), 128, np.uint8)), key=_in_order)
+            names = self._named or sorted(self._answers.of(np.full((1, 32, 32, 3), 128, np.uint8))[0], key=_in_order)
             self._places = {name: place for place, name in enumerate(names)}
         return self._places
 
 
-class Answers:
-    """What an endpoint says of images, kept on this machine for some hours."""
+@dataclass(frozen=True)
+class AskingOptions:
+    """How an endpoint is asked; the answers do not depend on it.
 
-    def __init__(self, url: str, top_k: int, kept_hours: float, timeout: float) -> None:
-        self.url, self._top_k, self._timeout, self._answered = url, top_k, timeout, False
+    Attributes:
+        requests: sent at once.
+        images: in each request; of more than one, `inputs` is a list, and the answer one of lists.
+        timeout: seconds to wait for an answer.
+        rate: most requests in a second, of all processes of a launch; None: as fast as it answers.
+        most: images to ask about, likewise; None: as many as it takes.
+    """
+
+    requests: int
+    images: int
+    timeout: float
+    rate: float | None
+    most: int | None
+
+
+class Answers:
+    """What an endpoint says of images, kept on this machine for some hours: none is asked about twice."""
+
+    def __init__(self, url: str, top_k: int, kept_hours: float, options: AskingOptions) -> None:
+        self.url, self._top_k, self._options = url, top_k, options
+        self._turns, self._keeps = _Turns(url, options, keeps=kept_hours > 0), kept_hours > 0
+        self._sessions: list[requests.Session] = []
+        self._answered = False
         self._since = time.time() - 3600 * kept_hours
         self._file = None
         if kept_hours:
@@ -109,42 +123,59 @@ class Answers:
                 kept.execute("create table if not exists answers (image text primary key, at real, scores text)")
                 kept.execute("delete from answers where at < ?", (self._since,))
 
-    def of(self, pixels: np.ndarray) -> Scores:
-        """The score of each class for an image, uint8 [H, W, 3]. Raises UserError where the endpoint gives none."""
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "PNG")
-        image = file.getvalue()
-        digest = hashlib.sha256(image).hexdigest()
-        if (known := self._known(digest)) is not None:
-            return known
-        scores = self._ask(image)
-        if self._file is not None:
-            with self._kept() as kept:
-                row = (digest, time.time(), json.dumps(scores))
-                kept.execute("insert or replace into answers values (?, ?, ?)", row)
-        return scores
+    def of(self, pixels: np.ndarray) -> list[Scores]:
+        """The score of each class for images, uint8 [B, H, W, 3]. Raises UserError where the endpoint gives none."""
+        files = [_png(image) for image in pixels]
+        digests = [hashlib.sha256(file).hexdigest() for file in files]
+        unique = dict(zip(digests, files, strict=True))
+        with self._kept() as kept:
+            found = {digest: scores for digest in unique if (scores := self._known(kept, digest)) is not None}
+        missing = [digest for digest in unique if digest not in found]
+        size = self._options.images
+        parts = [missing[start : start + size] for start in range(0, len(missing), size)]
+        if parts:
+            stop = Event()
+            with ThreadPoolExecutor(self._options.requests, thread_name_prefix="endpoint") as pool:
+                asked = {pool.submit(self._ask, [unique[digest] for digest in part], stop): part for part in parts}
+                try:
+                    for answer in as_completed(asked):
+                        new = dict(zip(asked[answer], answer.result(), strict=True))
+                        self._keep(new)
+                        found |= new
+                except BaseException:
+                    stop.set()
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    for answer, part in asked.items():  # what was answered meanwhile
+                        if not answer.cancelled() and answer.exception() is None:
+                            self._keep(dict(zip(part, answer.result(), strict=True)))
+                    raise
+        return [found[digest] for digest in digests]
 
     @contextmanager
     def _kept(self) -> Iterator[sqlite3.Connection]:
-        assert self._file is not None
+        where = ":memory:" if self._file is None else self._file
         try:
-            with closing(sqlite3.connect(self._file, timeout=60)) as kept, kept:
+            with closing(sqlite3.connect(where, timeout=60)) as kept, kept:
+                kept.execute("pragma synchronous = normal")  # there are many answers
+                if self._file is None:
+                    kept.execute("create table answers (image text primary key, at real, scores text)")
                 yield kept
         except (sqlite3.Error, ValueError) as error:
             raise UserError(f"{self._file}: broken or not writable ({one_line(error, 80)}); delete it") from None
 
-    def _known(self, digest: str) -> Scores | None:
-        if self._file is None:
-            return None
-        with self._kept() as kept:
-            row = kept.execute(
-                "select scores from answers where image = ? and at >= ?", (digest, self._since)
-            ).fetchone()
-            found: Scores | None = None if row is None else json.loads(row[0])
+    def _known(self, kept: sqlite3.Connection, digest: str) -> Scores | None:
+        row = kept.execute("select scores from answers where image = ? and at >= ?", (digest, self._since)).fetchone()
+        found: Scores | None = None if row is None else json.loads(row[0])
         return found
 
-    def _ask(self, image: bytes) -> Scores:
-        question = {"inputs": base64.b64encode(image).decode(), "parameters": {"top_k": self._top_k}}
+    def _keep(self, scores: Mapping[str, Scores]) -> None:
+        rows = [(digest, time.time(), json.dumps(of)) for digest, of in scores.items()]
+        with self._kept() as kept:
+            kept.executemany("insert or replace into answers values (?, ?, ?)", rows)
+
+    def _ask(self, images: Sequence[bytes], stop: Event) -> list[Scores]:
+        inputs = [base64.b64encode(image).decode() for image in images]
+        question = {"inputs": inputs if self._options.images > 1 else inputs[0], "parameters": {"top_k": self._top_k}}
         token = _token(self.url)
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         headers |= {"Authorization": f"Bearer {token}"} if token else {}
@@ -154,39 +185,93 @@ class Answers:
 
         body = json.dumps(question).encode()
         for attempt in range(1, _ATTEMPTS + 1):
-            request = urllib.request.Request(self.url, body, headers)
+            _wait(stop, self._turns.seconds_until(len(images)))
             pause = min(_LONGEST_PAUSE, 0.5 * 2 ** (attempt - 1) * random.uniform(0.5, 1))
             try:
-                with _opener.open(request, timeout=self._timeout) as answer:
-                    parsed = _parsed(without_token(_body(answer, self._timeout)))
+                with self._post(body, headers) as answer:
                     self._answered = True
-            except urllib.error.HTTPError as error:
-                said, self._answered = without_token(f"{error.code} {error.reason}"), True
-                if error.code not in _TRANSIENT:
-                    raise UserError(f"{self.url}: answered {said}; check the address, and {TOKEN}") from None
-                asked = error.headers.get("Retry-After", "")
-                pause = min(_LONGEST_PAUSE, float(asked)) if asked.isdecimal() else pause
-            except urllib.error.URLError as error:
-                said = f"can't be reached: {' '.join(str(error.reason).split())[:120]}"
+                    said = without_token(f"answered {answer.status_code} {answer.reason}")
+                    is_answer = answer.status_code < _REDIRECTED
+                    if not is_answer and answer.status_code not in _TRANSIENT:
+                        raise UserError(f"{self.url}: {said}; check the address, and {TOKEN}")
+                    asked = answer.headers.get("Retry-After", "")
+                    pause = min(_LONGEST_PAUSE, float(asked)) if asked.isdecimal() else pause
+                    parsed = _parsed(without_token(_body(answer, self._options.timeout))) if is_answer else None
+            except requests.ConnectionError as error:
+                said = without_token(f"can't be reached: {one_line(error, 120)}")
                 if not self._answered and attempt == _FIRST_ATTEMPTS:
                     raise UserError(f"{self.url}: {said}; check the address, or start it") from None
-            except (OSError, ValueError, HTTPException) as error:  # cut off, or no JSON
+            except (OSError, ValueError, HTTPError) as error:  # cut off, or no JSON
                 said = without_token(one_line(error, 10_000))[:120]
             else:
-                if not isinstance(parsed, dict) or "error" not in parsed:
-                    return _scores(parsed, self.url)
-                said = f"answered {str(parsed)[:80]}"
+                if parsed is not None and (not isinstance(parsed, dict) or "error" not in parsed):
+                    return _scores_of_all(parsed, self.url, len(images), self._options.images > 1)
+                said = said if parsed is None else f"answered {str(parsed)[:80]}"
             if attempt < _ATTEMPTS:
-                time.sleep(pause)
-        raise UserError(
-            f"{self.url}: {said}, {_ATTEMPTS} times; run the same command again later, its answers so far are kept"
-        )
+                _wait(stop, pause)
+        kept = ", its answers so far are kept" if self._keeps else ""
+        raise UserError(f"{self.url}: {said}, {_ATTEMPTS} times; run the same command again later{kept}")
+
+    @contextmanager
+    def _post(self, body: bytes, headers: dict[str, str]) -> Iterator[requests.Response]:
+        """The answer, over a connection that an earlier one has left open, if there is one."""
+        session = self._sessions.pop() if self._sessions else requests.Session()
+        session.auth = lambda request: request  # else a password of .netrc would stand for the token
+        session.trust_env = urlsplit(self.url).hostname not in _LOCAL  # no proxy sees what goes to this machine
+        # Redirects are errors: the token and the image are for this address alone.
+        with session.post(
+            self.url, body, headers=headers, timeout=self._options.timeout, allow_redirects=False, stream=True
+        ) as answer:
+            yield answer
+        self._sessions.append(session)
 
 
-def _body(answer: HTTPResponse, seconds: float) -> str:
+class _Turns:
+    """When the next request may be sent, and whether one may."""
+
+    def __init__(self, url: str, options: AskingOptions, keeps: bool) -> None:
+        processes, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        self._url, self._most, self._keeps = url, options.most, keeps
+        self._share = None if options.most is None else (options.most + processes - 1 - rank) // processes
+        if self._share is not None and self._share < options.images:
+            raise UserError(
+                f"classifier.max_queries: {options.most} is not enough for a request of each process; set "
+                f"{options.images * processes} or more"
+            )
+        self._seconds = 0.0 if options.rate is None else processes / options.rate
+        self._next, self._asked, self._lock = 0.0, 0, Lock()
+
+    def seconds_until(self, images: int) -> float:
+        """How long to wait before so many images may be asked about. Raises UserError where they would be too many."""
+        with self._lock:
+            if self._share is not None and self._asked + images > self._share:
+                raise UserError(
+                    f"{self._url}: {self._asked:,} images asked about, and classifier.max_queries is {self._most:,}; "
+                    + ("what was answered is kept: " if self._keeps else "")
+                    + "run the same command again to go on, with as many again"
+                )
+            self._asked += images
+            turn = max(self._next, time.monotonic())
+            self._next = turn + self._seconds
+            return turn - time.monotonic()
+
+
+def _wait(stop: Event, seconds: float) -> None:
+    """Waits, but raises UserError at once where another request has failed."""
+    if stop.wait(max(0.0, seconds)):
+        raise UserError("stopped")
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def _body(answer: requests.Response, seconds: float) -> str:
     """What is answered, where all of it comes in time: a time-out is for a silence, and an answer may drip for ever."""
     end, parts = time.monotonic() + seconds, [b""]
-    while part := answer.read1(65536):
+    while part := answer.raw.read1(65536, decode_content=True):
         parts.append(part)
         if time.monotonic() > end:
             raise TimeoutError(f"its answer is not complete after {seconds:g} s")
@@ -209,7 +294,7 @@ def _token(url: str) -> str | None:
     address = urlsplit(url)
     host, is_safe = address.hostname or "", address.scheme == "https"
     own = os.environ.get(TOKEN, "").strip()
-    if own and not is_safe and host not in ("localhost", "127.0.0.1", "::1"):
+    if own and not is_safe and host not in _LOCAL:
         raise UserError(f"{url}: {TOKEN} would be sent there unencrypted; use https, or unset it")
     token = own or (get_token() if is_safe and (host == _HUB or host.endswith(f".{_HUB}")) else None)
     if token and not (token.isascii() and token.isprintable()):
@@ -218,9 +303,17 @@ def _token(url: str) -> str | None:
     return token or None
 
 
+def _scores_of_all(body: Any, url: str, count: int, is_list: bool) -> list[Scores]:
+    """The scores of the images of a request; one that was sent alone is answered alone, or as a list of one."""
+    if not is_list:
+        body = [body[0] if isinstance(body, list) and len(body) == 1 and isinstance(body[0], list) else body]
+    if not isinstance(body, list) or len(body) != count:
+        raise UserError(f"{url}: answered {str(body)[:80]} to {count} images; set classifier.batch=1")
+    return [_scores(of_image, url) for of_image in body]
+
+
 def _scores(body: Any, url: str) -> Scores:
     """The scores of an answer. Raises UserError for another one, which asking again does not change."""
-    body = body[0] if isinstance(body, list) and len(body) == 1 and isinstance(body[0], list) else body
     entries = body if isinstance(body, list) else []
     known = {
         str(entry["label"]): float(entry["score"])

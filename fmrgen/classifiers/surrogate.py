@@ -1,0 +1,35 @@
+"""A classifier with another's gradient: one that has none of its own, and a relative that shows the way."""
+
+from typing import TYPE_CHECKING
+
+from fmrgen.config import ComponentConfig
+from fmrgen.errors import UserError
+from fmrgen.recipe.sections import ClassifierField
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class Config(ComponentConfig):
+    """What is tested is `classifier`; gradients are those of `surrogate`, which answers in the same classes.
+
+    With `perturb.update: prior` the surrogate's gradient is followed where the classifier's answers bear it out.
+    """
+
+    PLACES = ()
+
+    kind: str = "surrogate"
+    classifier: ClassifierField
+    surrogate: ClassifierField
+
+    def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
+        from fmrgen.classifiers.networks.surrogate import WithGradientOf
+
+        built = []
+        for name in ("classifier", "surrogate"):
+            try:
+                built.append(getattr(self, name).build(device))
+            except UserError as error:  # which speaks of the section `classifier`
+                raise UserError(f"classifier.{name}: {error}") from None
+        return WithGradientOf(*built).eval()
