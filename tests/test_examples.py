@@ -15,6 +15,7 @@ EXAMPLES = ROOT / "examples"
 SAID = {
     "own_model.py": ("mine ◆", "12 rows match their stored images"),
     "own_parts.py": ("out:components/lenet: 12 rows", "out/gallery/sheet.png"),
+    "forest.py": ("forest ◆", "12 rows match their stored images"),
     "compare_models.py": ("smooth ◆", "perturbed_accuracy_low"),
 }
 

@@ -55,9 +55,9 @@ def compare(
         str,
         typer.Option(
             "--robust-to",
-            metavar="step,threshold",
-            help="Compare with half and twice the step too, or under a stricter oracle, and show which classifiers "
-            "keep their order. --with adds other generators.",
+            metavar="step,threshold,search",
+            help="Compare with half and twice the step too, under a stricter oracle, or by a search without "
+            "gradients, and show which classifiers keep their order. --with adds other generators.",
         ),
     ] = "",
     oracles: Annotated[

@@ -97,7 +97,7 @@ def compare(
     )
     of_first_seed = own_recipes(recipe, sections)
     recipes = [_of_seed(made, more) for more in range(seeds) for made in of_first_seed]
-    if seeds > 1 and not recipe.perturb.start_noise and recipe.perturb.update != "random" and is_first_process():
+    if seeds > 1 and not recipe.perturb.start_noise and recipe.perturb.follows_gradient and is_first_process():
         on_note(
             f"{option('perturb.start_noise', 'start_noise')} is 0: seeds change only what is random in the generator"
         )
@@ -116,14 +116,16 @@ def compare(
     )
 
 
-ROBUST_TO = ("step", "threshold")
+ROBUST_TO = ("step", "threshold", "search")
 
 
 def variants(
     recipe: Recipe, robust_to: Sequence[str], oracles: Mapping[str, ComponentConfig] | None = None
 ) -> dict[str, Recipe]:
     """The recipe and what it might as well have been, by names for folders: half and twice the step, an oracle half as
-    unsure, other oracles. Rankings under all of them say what depends on such a choice (`evaluation.agreement`).
+    unsure, a search without gradients, other oracles.
+
+    Rankings under all of them say what depends on such a choice (`evaluation.agreement`).
 
     Raises UserError for a choice that is not in `ROBUST_TO`, or an oracle with the name of another variant.
     """
@@ -137,6 +139,10 @@ def variants(
         }
     if "threshold" in robust_to:
         changed["stricter"] = {"min_probability": (1 + options.min_probability) / 2}
+    if "search" in robust_to:
+        if options.update == "nes":
+            raise UserError(f"{option('robust-to', 'robust_to')}: search: perturb.update is nes already; leave it out")
+        changed["search"] = {"update": "nes"}
     found = {name: recipe.model_copy(update={"perturb": replace(options, **keys)}) for name, keys in changed.items()}
     found["as_it_is"] = recipe
     for name, oracle in (oracles or {}).items():

@@ -1,6 +1,7 @@
 """Whether generators agree on a ranking: against scipy, and by simulation."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -144,6 +145,9 @@ def test_what_can_not_be_compared():
 
 def test_what_a_ranking_is_to_be_robust_to():
     recipe = load_recipe("mnist-lenet")
+    assert variants(recipe, ["search"])["search"].perturb == replace(recipe.perturb, update="nes")
+    with pytest.raises(UserError, match="perturb.update is nes already"):
+        variants(load_recipe("mnist-lenet", ["perturb.update=nes"]), ["search"])
     found = variants(recipe, ["step", "threshold"])
     assert {name: (made.perturb.step_size, made.perturb.min_probability) for name, made in found.items()} == {
         "as_it_is": (0.03, 0.915),
