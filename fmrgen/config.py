@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -321,27 +321,34 @@ def import_object(path: str) -> Any:
         raise UserError(f"{path}: the module defines no {name}") from None
 
 
-def component(
-    package: str,
-    short_form: Callable[[str], dict[str, Any]] | None = None,
-    base: type[ComponentConfig] = ComponentConfig,
-    harmless: tuple[str, ...] = (),
-) -> PlainValidator:
+class ShortForms(NamedTuple):
+    """How sections that are written as one word are read.
+
+    Words that begin with one of `harmless` import nothing and name no file here, so a stranger may use them.
+    """
+
+    section_of: Callable[[str], dict[str, Any]]
+    harmless: tuple[str, ...] = ()
+
+
+SHORT_FORMS: dict[str, ShortForms] = {}  # by packages of kinds; `recipe.sections` enters them
+
+
+def component(package: str, base: type[ComponentConfig] = ComponentConfig) -> PlainValidator:
     """Makes a section the config of its kind; built-in kinds are the modules of `package`.
 
-    `short_form` makes a mapping of a section that is written as one word; `base` is what the config must derive from.
-    Words that begin with one of `harmless` import nothing and name no file here, so a stranger may use them.
+    `base` is what the config must derive from.
     """
 
     def resolve(value: Any, info: ValidationInfo) -> ComponentConfig:
         if isinstance(value, base):
             return value
         strangers = info.context == UNTRUSTED
-        if isinstance(value, str) and short_form is not None:
-            if strangers and not value.startswith(harmless):
+        if isinstance(value, str) and (forms := SHORT_FORMS.get(package)) is not None:
+            if strangers and not value.startswith(forms.harmless):
                 return Withheld.of(value)
             try:
-                value = short_form(value)
+                value = forms.section_of(value)
             except UserError as error:
                 raise PydanticCustomError("short_form", "{text}", {"text": str(error)}) from None
         if not isinstance(value, dict) or "kind" not in value:

@@ -1,14 +1,18 @@
 """A classifier with another's gradient: one that has none of its own, and a relative that shows the way."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from fmrgen.config import ComponentConfig
+from pydantic import SerializeAsAny
+
+from fmrgen.config import ComponentConfig, component
 from fmrgen.errors import UserError
-from fmrgen.recipe.sections import ClassifierField
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+AnyClassifier = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.classifiers")]
 
 
 class Config(ComponentConfig):
@@ -20,8 +24,8 @@ class Config(ComponentConfig):
     PLACES = ()
 
     kind: str = "surrogate"
-    classifier: ClassifierField
-    surrogate: ClassifierField
+    classifier: AnyClassifier
+    surrogate: AnyClassifier
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         from fmrgen.classifiers.networks.surrogate import WithGradientOf

@@ -7,7 +7,15 @@ from typing import Annotated, Any
 
 from pydantic import SerializeAsAny
 
-from fmrgen.config import ComponentConfig, StrictConfig, component, import_object, validate
+from fmrgen.config import (
+    SHORT_FORMS,
+    ComponentConfig,
+    ShortForms,
+    StrictConfig,
+    component,
+    import_object,
+    validate,
+)
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import open_plain, parse_yaml
 from fmrgen.recipe.classifier_forms import FORMS, HARMLESS, WRITTEN, form_of
@@ -113,12 +121,15 @@ def _kind_alone(text: str) -> dict[str, Any]:
     return {"kind": text}
 
 
+SHORT_FORMS |= {
+    "fmrgen.classifiers": ShortForms(classifier_of_short_form, HARMLESS),
+    "fmrgen.generators": ShortForms(_kind_alone),
+    "fmrgen.oracles": ShortForms(_kind_alone),
+}
 SourceField = Annotated[SerializeAsAny[SourceConfig], component("fmrgen.sources", base=SourceConfig)]
-ClassifierField = Annotated[
-    SerializeAsAny[ComponentConfig], component("fmrgen.classifiers", classifier_of_short_form, harmless=HARMLESS)
-]
-GeneratorField = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.generators", _kind_alone)]
-OracleField = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.oracles", _kind_alone)]
+ClassifierField = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.classifiers")]
+GeneratorField = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.generators")]
+OracleField = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.oracles")]
 
 
 class ComponentConfigs(StrictConfig):
