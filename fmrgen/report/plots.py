@@ -142,11 +142,11 @@ def _families(every: list[tuple[EvaluatedSplit, list[Result]]]) -> Plot:
     figure = Plot(figsize=(6.4, 0.4 + 3.6 * len(splits)))
     panels = figure.subplots(len(splits), 1, squeeze=False)[:, 0]
     short = short_names([split.name for split, _ in splits])
-    counted = Counter(_family(result.classifier) for _, results in splits for result in results)
+    counted = Counter(family_of(result.classifier) for _, results in splits for result in results)
     colours = dict(zip((name for name, _ in counted.most_common(len(_FAMILIES))), _FAMILIES, strict=False))
     for axes, (split, results) in zip(panels, splits, strict=True):
         for family, colour in [*colours.items(), ("others", None)]:
-            members = [r for r in results if colours.get(_family(r.classifier)) == colour]
+            members = [r for r in results if colours.get(family_of(r.classifier)) == colour]
             points = [(r.total.standard_accuracy, r.total.perturbed_accuracy) for r in members]
             places = [(one.value, other.value) for one, other in points if one and other]
             if places:
@@ -161,7 +161,8 @@ def _families(every: list[tuple[EvaluatedSplit, list[Result]]]) -> Plot:
     return figure
 
 
-def _family(name: str) -> str:
+def family_of(name: str) -> str:
+    """The letters that a classifier's name begins with."""
     return found[0].lower() if (found := re.match(r"[^\W\d_]+", name)) else name
 
 

@@ -67,9 +67,16 @@ class Work:
         return f"{text}={','.join(str(self.folder / 'models' / one) for one in names_of(text, self.trainings))}"
 
     def networks(self, models: Sequence[str]) -> dict[str, ComponentConfig]:
-        """Each training of models that the study trains, by a name of its own."""
-        each = [name for model in models for name in names_of(model, self.trainings)]
-        return {name: parse_classifier(str(self.folder / "models" / name))[1] for name in each}
+        """Each training of models that the study trains, by a name of its own, and others, `NAME=…`, by theirs."""
+        found = {}
+        for model in models:
+            if "=" in model:
+                name, section = parse_classifier(self.filled_in(model))
+                found[name] = section
+            else:
+                for name in names_of(model, self.trainings):
+                    found[name] = parse_classifier(str(self.folder / "models" / name))[1]
+        return found
 
     def recipe(self, reference: str, change: list[str]) -> Recipe:
         """A recipe with the part's changes, and those of all parts after them."""
@@ -216,6 +223,7 @@ class OwnPart(StudyPart):
 
     own: str
     models: list[str] = Field(min_length=1)
+    cost: Cost | None = None
 
     def run(self, work: Work) -> "dict[str, SplitFolder]":
         """The splits' folders by their networks."""
@@ -237,7 +245,8 @@ class OwnPart(StudyPart):
     def lines(self, work: Work) -> list[str]:
         recipe = work.recipe(self.own, self.change)
         splits = sum(work.trainings.get(model, 1) for model in self.models)
-        return [f"own {self.name}: {self.own}, {splits} splits of {_images_of(recipe)}", *_places(recipe)]
+        lines = [f"own {self.name}: {self.own}, {splits} splits of {_images_of(recipe)}", *_places(recipe)]
+        return lines if self.cost is None else [*lines, self.cost.line(splits, recipe.perturb.budget)]
 
 
 class MeasurePart(StudyPart):

@@ -215,6 +215,7 @@ def run_study(study: Study, scale: Scale, work: Work) -> StudyFound:
     Raises:
         UserError: there is nothing at that scale, or what the jobs raise.
     """
+    from fmrgen.report.plots import family_of
     from fmrgen.studies.orders import agreement
 
     chosen = study.at(scale)
@@ -242,12 +243,10 @@ def run_study(study: Study, scale: Scale, work: Work) -> StudyFound:
     if chosen.validity is not None:
         from fmrgen.studies.validity import figures_of, validity
 
-        recipes = {name: model for model in measured.models for name in names_of(model, chosen.trainings)}
-        families = {
-            part.name: part.train
-            for part in chosen.parts
-            if isinstance(part, TrainPart) and part.name in measured.models
-        }
+        models = [model.partition("=")[0] for model in measured.models]
+        recipes = {name: model for model in models for name in names_of(model, chosen.trainings)}
+        trained = {part.name: part.train for part in chosen.parts if isinstance(part, TrainPart)}
+        families = {model: trained.get(model, family_of(model)) for model in models}
         valid = validity(chosen.validity, recipes, families, figures_of(chosen.validity, found, own))
     claims = [find_claim(claim, evaluations, attacked) for claim in chosen.claims]
     return StudyFound(study, scale, work.change, evaluations, attacked, masks, claims, agreed, valid)

@@ -2,20 +2,25 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import run
 from scipy import stats
 from scipy.stats import rankdata
+from timm import list_pretrained
 
 from fmrgen import UserError
 from fmrgen.jobs.evaluate import evaluate
 from fmrgen.recipe.job import load_fixed_sets, parse_classifier
+from fmrgen.report.plots import family_of
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import SplitFolder
 from fmrgen.studies.partial_correlation import partial_correlation, smallest_visible
+from fmrgen.studies.parts import Work
+from fmrgen.studies.study import load_study
 from fmrgen.studies.validity import (
     HALVES,
     SHIFT,
@@ -243,3 +248,20 @@ def test_the_shipped_study_is_a_plan_that_fits_together(capsys):
     told = capsys.readouterr().out
     assert "own vqgan: mnist-lenet, 60 splits of 200 images" in told
     assert told.count("train ") == 46
+    assert run("study", "validity", "--scale", "full", "--dry-run") == 0
+    told = capsys.readouterr().out
+    assert "own vqgan: imagenet-resnet50, 54 splits of 1,000 images" in told
+    assert "EFLOP: 8.5 h at 40 TFLOP/s" in told
+
+
+def test_every_public_network_of_it_is_known():
+    """And each family has its networks on both sides."""
+    scale = load_study("validity").at("full")
+    models = next(part.models for part in scale.parts if part.name == "vqgan")
+    networks = Work(Path("study"), [], bar=None).networks(models)
+    assert len(networks) == len(models) == 54
+    assert {section.model for section in networks.values() if section.kind == "timm"} <= set(list_pretrained())
+    one, other = deal({name: family_of(name) for name in networks}, 0)
+    assert all(
+        sum(name.startswith(family) for name in side) >= 2 for side in (one, other) for family in ("vit", "robust")
+    )
