@@ -52,7 +52,7 @@ def provenance(folder):
 def test_the_schema_is_the_documented_one(finished_split):
     dataset = load_dataset(str(finished_split), "mnist", split="lenet")
     integers = ("oracle_label", "original_oracle_label", "reconstruction_oracle_label")
-    integers += ("prediction", "original_prediction", "reconstruction_prediction", "iterations")
+    integers += ("prediction", "original_prediction", "reconstruction_prediction", "iterations", "queries")
     integers += ("rejected_prediction", "rejected_oracle_label")
     floats = ("clip_score", "oracle_probability", "loss", "latent_shift", "pixel_shift")
     assert dict(dataset.features) == {
@@ -271,7 +271,7 @@ def test_memory_too_small_for_one_image_is_told(recipe, tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr("fmrgen.generators.transform.Transform.encode", run_out)
-    monkeypatch.setattr("fmrgen.recipe.build._try_gradient", lambda components, blank: None)
+    monkeypatch.setattr("fmrgen.recipe.build._try_chain", lambda *arguments: None)
     with pytest.raises(UserError, match="a single image does not fit in GPU memory; precision=bf16"):
         make_split(recipe([picture(0), picture(1)]), tmp_path / "out")
 
