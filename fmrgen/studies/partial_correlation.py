@@ -1,6 +1,7 @@
 """Rank correlations where a third figure is equal, their intervals, and what so many rows can show."""
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from scipy.stats import norm, rankdata
@@ -40,6 +41,7 @@ def resampled(figure: Callable[[np.ndarray], np.ndarray], rows: int) -> Estimate
     return Estimate(float(figure(np.arange(rows))), float(low), float(high))
 
 
+@cache
 def smallest_visible(count: int) -> float:
     """The partial correlation of normal figures that `count` recipes show to be above 0 in 80 % of studies."""
     random = np.random.default_rng(count)

@@ -42,6 +42,11 @@ RECIPES = {f"net-{number}": f"recipe-{number % 40}" for number in range(48)}  # 
 FAMILIES = {f"recipe-{number}": f"family-{number % 3}" for number in range(40)}
 
 
+@pytest.fixture(autouse=True)
+def _fewer_resamples(monkeypatch):
+    monkeypatch.setattr("fmrgen.studies.partial_correlation._RESAMPLES", 1000)
+
+
 def figures(seed, strength, of="one", through_sa=0.9, sa_noise=0.0):
     """Made-up networks: the shift hangs on SA and on something else, which one candidate sees, all see SA."""
     random = np.random.default_rng(seed)
