@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 from commands import run
+from onnxruntime.quantization import quantize_dynamic
 from torch import nn
 
 from fmrgen import evaluate, verify
@@ -59,6 +60,21 @@ def test_weights_that_lie_beside_the_file_are_told_apart(network, file, tmp_path
         assert (folder / "net.onnx.data").exists()
         digests.add(weights_sha256(Config(model=str(folder / "net.onnx")).build()))
     assert len(digests) == 2
+
+
+def test_a_network_of_8_bits_that_weighs_a_batch_together_is_asked_image_by_image(tmp_path):
+    """Dynamic quantisation takes its scale from all images that come together: answers would depend on neighbours."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 64), nn.ReLU(), nn.Linear(64, 10))
+    plain = exported(net, tmp_path / "plain.onnx")
+    quantize_dynamic(plain, str(tmp_path / "int8.onnx"))
+    images = torch.rand(6, 3, 32, 32) * torch.linspace(0.1, 1, 6).view(-1, 1, 1, 1)
+    network = Config(model=str(tmp_path / "int8.onnx")).build()
+    together = network(images)
+    assert torch.equal(together, torch.cat([network(image[None]) for image in images]))
+    network.network._together = None
+    assert not torch.allclose(network(images), together, atol=1e-4)
+    assert Config(model=plain).build().network._together is None
 
 
 def test_a_split_is_evaluated(finished_split, file, tmp_path):

@@ -19,6 +19,7 @@ from fmrgen.files import sha256_of
 _LOCATION = re.compile(rb"\n\x08location\x12")
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _LATEST_OPSET = 17  # of which onnx2torch knows all that networks are mostly made of
+_OF_A_BATCH = b"DynamicQuantizeLinear"  # an operator whose scale is that of all images that come together
 _ROUNDING = 1e-3  # of the largest logit
 
 
@@ -48,6 +49,7 @@ class OnnxNetwork(nn.Module):
         shape = inputs[0].shape
         self._channels_last = shape[3] == 3 and shape[1] != 3
         self._batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
+        self._together = 1 if _has(path, _OF_A_BATCH) else self._batch
         height = shape[1 if self._channels_last else 2]
         self.size = height if isinstance(height, int) and height > 0 else None
         self.register_buffer("digest", torch.frombuffer(bytearray.fromhex(_digest(path)), dtype=torch.uint8))
@@ -56,7 +58,7 @@ class OnnxNetwork(nn.Module):
         pixels = images.detach().cpu().numpy().astype(self._type)
         if self._channels_last:
             pixels = pixels.transpose(0, 2, 3, 1)
-        step = self._batch or len(pixels)
+        step = self._together or len(pixels)
         parts = [self._run(pixels[start : start + step]) for start in range(0, len(pixels), step)]
         return torch.from_numpy(np.concatenate(parts)).to(images.device)
 
@@ -129,6 +131,12 @@ def _converted(path: Path) -> Any:
     if max(used.version for used in model.opset_import if used.domain in ("", "ai.onnx")) > _LATEST_OPSET:
         model = version_converter.convert_version(model, _LATEST_OPSET)
     return convert(model)
+
+
+def _has(path: Path, word: bytes) -> bool:
+    """Whether a file contains a word; of an ONNX file, whether it has an operator."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(word) >= 0
 
 
 def _digest(path: Path) -> str:
