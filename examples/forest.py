@@ -46,7 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     images, labels = load_digits()
-    trees = RandomForestClassifier(200, random_state=0)
+    trees = RandomForestClassifier(50, random_state=0)
     trees.fit(images[1000:, 0].flatten(1).numpy(), labels[1000:].numpy())
     forest = Forest(trees).eval()
     split = fmrgen.generate(
