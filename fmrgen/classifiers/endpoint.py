@@ -39,7 +39,7 @@ class Config(ClassifierConfig):
 
     kind: str = "endpoint"
     url: Annotated[str, AfterValidator(_is_address)]
-    top_k: int = Field(1000, ge=1, description="classes to ask for; a class without a score gets next to none")
+    top_k: int = Field(1000, ge=1, description="classes to ask for; one without a score gets next to no probability")
     requests: int = Field(8, ge=1, le=256, description="sent at once")
     batch: int = Field(
         1, ge=1, le=1024, description="images in a request: more than one where `inputs` may be a list, answered by one"
@@ -48,7 +48,7 @@ class Config(ClassifierConfig):
     kept_hours: float = Field(24.0, ge=0, description="how long to keep answers; 0 keeps none")
     rate: float | None = Field(None, gt=0, description="most requests in a second, of all processes of a launch")
     max_queries: int | None = Field(
-        None, ge=1, description="images to ask about in one launch, again after a fault among them"
+        None, ge=1, description="images to ask about in one launch; one that is asked again after a fault counts again"
     )
 
     @model_serializer(mode="wrap")

@@ -24,7 +24,7 @@ from fmrgen.metrics.intervals import (
 _NEEDED = ("step_predictions", "step_oracle_probabilities")
 _MOST_BUDGETS = 60  # that have figures of their own; of more, evenly chosen ones
 _MOST_STEPS, _MOST_ENTRIES = 1_000_000, 1 << 28
-SHIFTS = {"latent_shift": "of the latent", "pixel_shift": "of the pixels, 0 to 1"}
+SHIFTS = {"latent_shift": "of the latent", "pixel_shift": "of the pixels (0 to 1)"}
 _DISTANCES = 20
 _THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99)
 

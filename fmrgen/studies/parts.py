@@ -78,6 +78,10 @@ class Work:
                     found[name] = parse_classifier(str(self.folder / "models" / name))[1]
         return found
 
+    def count(self, models: Sequence[str]) -> int:
+        """How many networks models stand for."""
+        return sum(len(names_of(model, self.trainings)) for model in models)
+
     def recipe(self, reference: str, change: list[str]) -> Recipe:
         """A recipe with the part's changes, and those of all parts after them."""
         return load_recipe(reference, [*map(self.filled_in, change), *self.change])
@@ -212,10 +216,8 @@ class ComparePart(StudyPart):
 
     def lines(self, work: Work) -> list[str]:
         recipe = work.recipe(self.compare, self.change)
-        splits, models = sum(work.trainings.get(model, 1) for model in self.models), ", ".join(self.models)
-        lines = [f"compare {self.name}: {self.compare}, {splits} splits of {_images_of(recipe)}: {models}"]
-        lines += _places(recipe)
-        return lines if self.cost is None else [*lines, self.cost.line(splits, recipe.perturb.budget)]
+        first, *others = _lines_of_splits(f"compare {self.name}: {self.compare}", self, recipe, work)
+        return [f"{first}: {', '.join(self.models)}", *others]
 
 
 class OwnPart(StudyPart):
@@ -244,9 +246,7 @@ class OwnPart(StudyPart):
 
     def lines(self, work: Work) -> list[str]:
         recipe = work.recipe(self.own, self.change)
-        splits = sum(work.trainings.get(model, 1) for model in self.models)
-        lines = [f"own {self.name}: {self.own}, {splits} splits of {_images_of(recipe)}", *_places(recipe)]
-        return lines if self.cost is None else [*lines, self.cost.line(splits, recipe.perturb.budget)]
+        return _lines_of_splits(f"own {self.name}: {self.own}", self, recipe, work)
 
 
 class MeasurePart(StudyPart):
@@ -271,8 +271,7 @@ class MeasurePart(StudyPart):
         )
 
     def lines(self, work: Work) -> list[str]:
-        networks = sum(work.trainings.get(model, 1) for model in self.models)
-        return [f"measure {self.name}: {networks} networks on {', '.join(self.measure)}"]
+        return [f"measure {self.name}: {work.count(self.models)} networks on {', '.join(self.measure)}"]
 
 
 class SparsifyPart(StudyPart):
@@ -343,6 +342,12 @@ def _told_by(parse: Callable[[str], Any], text: str) -> Any:
 def _images_of(recipe: Recipe) -> str:
     limit = getattr(recipe.source, "limit", None)
     return "all images of its source" if limit is None else f"{limit:,} images"
+
+
+def _lines_of_splits(head: str, part: "ComparePart | OwnPart", recipe: Recipe, work: Work) -> list[str]:
+    splits = work.count(part.models)
+    lines = [f"{head}, {splits} splits of {_images_of(recipe)}", *_places(recipe)]
+    return lines if part.cost is None else [*lines, part.cost.line(splits, recipe.perturb.budget)]
 
 
 def _places(recipe: Recipe) -> list[str]:

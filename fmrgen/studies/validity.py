@@ -62,9 +62,9 @@ class ValidityPlan(StrictConfig):
         """All that have a split for each network."""
         return [*self.own, *self.checks]
 
-    def candidates(self, parts: Sequence[str]) -> list[str]:
-        """The names of all recipes of splits of some parts, today's default first."""
-        return [candidate(*of) for of in product(parts, self.budgets, self.thresholds)]
+    def candidates(self, parts: Sequence[str]) -> dict[str, tuple[str, int, float]]:
+        """All recipes of splits of some parts by their names, today's default first: part, budget and threshold."""
+        return {candidate(*of): of for of in product(parts, self.budgets, self.thresholds)}
 
 
 def candidate(part: str, budget: int, threshold: float) -> str:
@@ -228,7 +228,7 @@ def validity(plan: ValidityPlan, recipes: Mapping[str, str], families: Mapping[s
     choose, confirm = (sorted(points.keys() & side) for side in deal(families, plan.seed))
     if min(len(choose), len(confirm)) < _FEWEST:
         raise UserError(f"validity: {len(groups)} recipes of training are left, and {2 * _FEWEST} are needed")
-    candidates, dropped = _candidates_with_figures(plan, kept, choose)
+    candidates, dropped = _candidates_with_figures(plan, kept)
     for of in points.values():
         of[SHIFT] = float(np.mean([_logit(of[target]) for target in plan.targets]))
     chosen_on = [points[one] for one in choose]
@@ -245,8 +245,9 @@ def validity(plan: ValidityPlan, recipes: Mapping[str, str], families: Mapping[s
         return _prediction({name: values[rows] for name, values in table.items()}, predictor, target, against)
 
     found = {name: _partial_of(table, name, SHIFT, on["choose"]) for name in candidates}
-    default, chosen = plan.candidates(plan.own)[0], max(found, key=lambda name: found[name])
-    budget_and_threshold = chosen.partition(", ")[2]
+    recipes_of_splits = plan.candidates(plan.own)
+    default, chosen = next(iter(recipes_of_splits)), max(found, key=lambda name: found[name])
+    _, budget, threshold = recipes_of_splits[chosen]
     asked = prediction(chosen)
     halves = float(spearman(table[HALVES[0]], table[HALVES[1]]))
     reliability = 2 * halves / (1 + halves)  # Spearman and Brown: of both halves together
@@ -255,7 +256,9 @@ def validity(plan: ValidityPlan, recipes: Mapping[str, str], families: Mapping[s
     visible = smallest_visible(len(confirm))
     others = dict.fromkeys((default, STANDARD, *plan.others))
     shown = list(dict.fromkeys((STANDARD, *plan.targets, default, chosen, *plan.others)))
-    shown += [valid_rows(*_part_and_threshold(name)) for name in dict.fromkeys((default, chosen))]
+    shown += [
+        valid_rows(recipes_of_splits[name][0], recipes_of_splits[name][2]) for name in dict.fromkeys((default, chosen))
+    ]
     shown += [name(part) for part in plan.parts for name in (first_steps, stuck_rows)]
     return Validity(
         verdict=_verdict(asked, corrected, reliability, visible),
@@ -272,8 +275,8 @@ def validity(plan: ValidityPlan, recipes: Mapping[str, str], families: Mapping[s
         by_target=[prediction(chosen, target) for target in (*plan.targets, EFFECTIVE)],
         checked=[
             prediction(name, against=chosen)
-            for part in (*plan.own, *plan.checks)
-            if (name := f"FMR ({part}, {budget_and_threshold}") != chosen and np.isfinite(table[name]).all()
+            for part in plan.parts
+            if (name := candidate(part, budget, threshold)) != chosen and np.isfinite(table[name]).all()
         ],
         of_default=prediction(default, side="all"),
         spreads=[_spread(name, [of[name] for of in kept.values()], [recipes[one] for one in kept]) for name in shown],
@@ -282,7 +285,7 @@ def validity(plan: ValidityPlan, recipes: Mapping[str, str], families: Mapping[s
     )
 
 
-def _candidates_with_figures(plan: ValidityPlan, kept: Figures, choose: Sequence[str]) -> tuple[list[str], list[str]]:
+def _candidates_with_figures(plan: ValidityPlan, kept: Figures) -> tuple[list[str], list[str]]:
     """Those that every network has a figure of, and which differ; and the others.
 
     Raises UserError where today's default is among the others, or something else has no figure.
@@ -335,11 +338,6 @@ def _prediction(table: Mapping[str, np.ndarray], predictor: str, target: str, ag
 
 def _partial_of(table: Mapping[str, np.ndarray], predictor: str, target: str, rows: np.ndarray) -> float:
     return float(partial_correlation(table[predictor][rows], table[target][rows], table[STANDARD][rows]))
-
-
-def _part_and_threshold(name: str) -> tuple[str, float]:
-    part, _, threshold = name.removeprefix("FMR (").removesuffix(")").split(", ")
-    return part, float(threshold)
 
 
 def _verdict(asked: Prediction, corrected: Estimate, reliability: float, visible: float) -> str:

@@ -11,10 +11,11 @@ import re
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event, Lock
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -88,7 +89,7 @@ class EndpointClassifier(nn.Module):
 
 @dataclass(frozen=True)
 class AskingOptions:
-    """How an endpoint is asked; the answers do not depend on it.
+    """How an endpoint is asked; what it says depends on `images` at most, by rounding.
 
     Attributes:
         requests: sent at once.
@@ -110,7 +111,7 @@ class Answers:
 
     def __init__(self, url: str, top_k: int, kept_hours: float, options: AskingOptions) -> None:
         self.url, self._top_k, self._options = url, top_k, options
-        self._turns, self._keeps = _Turns(url, options, keeps=kept_hours > 0), kept_hours > 0
+        self._turns = _Turns(url, options, keeps=kept_hours > 0)
         self._sessions: list[requests.Session] = []
         self._answered = False
         self._since = time.time() - 3600 * kept_hours
@@ -119,7 +120,7 @@ class Answers:
             name = hashlib.sha256(f"{url} {top_k}".encode()).hexdigest()[:24]
             self._file = cache_folder() / "endpoints" / f"{name}.sqlite"
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._kept() as kept:
+            with self._open(self._file) as kept:
                 kept.execute("create table if not exists answers (image text primary key, at real, scores text)")
                 kept.execute("delete from answers where at < ?", (self._since,))
 
@@ -128,8 +129,7 @@ class Answers:
         files = [_png(image) for image in pixels]
         digests = [hashlib.sha256(file).hexdigest() for file in files]
         unique = dict(zip(digests, files, strict=True))
-        with self._kept() as kept:
-            found = {digest: scores for digest in unique if (scores := self._known(kept, digest)) is not None}
+        found = self._known(unique)
         missing = [digest for digest in unique if digest not in found]
         size = self._options.images
         parts = [missing[start : start + size] for start in range(0, len(missing), size)]
@@ -152,25 +152,28 @@ class Answers:
         return [found[digest] for digest in digests]
 
     @contextmanager
-    def _kept(self) -> Iterator[sqlite3.Connection]:
-        where = ":memory:" if self._file is None else self._file
+    def _open(self, file: Path) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(sqlite3.connect(where, timeout=60)) as kept, kept:
+            with closing(sqlite3.connect(file, timeout=60)) as kept, kept:
                 kept.execute("pragma synchronous = normal")  # there are many answers
-                if self._file is None:
-                    kept.execute("create table answers (image text primary key, at real, scores text)")
                 yield kept
         except (sqlite3.Error, ValueError) as error:
-            raise UserError(f"{self._file}: broken or not writable ({one_line(error, 80)}); delete it") from None
+            raise UserError(f"{file}: broken or not writable ({one_line(error, 80)}); delete it") from None
 
-    def _known(self, kept: sqlite3.Connection, digest: str) -> Scores | None:
-        row = kept.execute("select scores from answers where image = ? and at >= ?", (digest, self._since)).fetchone()
-        found: Scores | None = None if row is None else json.loads(row[0])
-        return found
+    def _known(self, digests: Iterable[str]) -> dict[str, Scores]:
+        """Of images what is kept."""
+        if self._file is None:
+            return {}
+        question = "select scores from answers where image = ? and at >= ?"
+        with self._open(self._file) as kept:
+            rows = {digest: kept.execute(question, (digest, self._since)).fetchone() for digest in digests}
+            return {digest: json.loads(row[0]) for digest, row in rows.items() if row is not None}
 
     def _keep(self, scores: Mapping[str, Scores]) -> None:
+        if self._file is None:
+            return
         rows = [(digest, time.time(), json.dumps(of)) for digest, of in scores.items()]
-        with self._kept() as kept:
+        with self._open(self._file) as kept:
             kept.executemany("insert or replace into answers values (?, ?, ?)", rows)
 
     def _ask(self, images: Sequence[bytes], stop: Event) -> list[Scores]:
@@ -209,7 +212,7 @@ class Answers:
                 said = said if parsed is None else f"answered {str(parsed)[:80]}"
             if attempt < _ATTEMPTS:
                 _wait(stop, pause)
-        kept = ", its answers so far are kept" if self._keeps else ""
+        kept = "" if self._file is None else ", its answers so far are kept"
         raise UserError(f"{self.url}: {said}, {_ATTEMPTS} times; run the same command again later{kept}")
 
     @contextmanager
