@@ -1,11 +1,12 @@
 """How many questions a search without gradients takes to find what a gradient shows, and what a question costs.
 
-    python -m benchmarks.black_box lenet=asset:mnist/lenet --limit 300 --queries 4 8 20 38
+    python -m benchmarks.black_box lenet=asset:mnist/lenet --limit 300 --queries 8 38 76
     python -m benchmarks.black_box lenet=asset:mnist/lenet --limit 300 --surrogate trained/another
 
 For each classifier, on the same images: FMR along its gradient (`white box`), after random steps, and by `update: nes`
 with so many questions a step; with `--surrogate` also by `update: prior` along the gradient of another network.
-Questions are those that rows record, means over all images. `--labels` hides all but the label from the search.
+Questions are those that rows record, means over all images. `--labels` searches by `update: boundary`, and hides all
+but the label from it.
 
 `--speed` compares the search with the bare models on as many images, in turns: decode and classify for a question, and
 the oracle too in a pass.
@@ -63,9 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("classifiers", nargs="+", help="NAME=CLASSIFIER")
     parser.add_argument("--recipe", default="mnist-lenet")
     parser.add_argument("--limit", type=int, default=300)
-    parser.add_argument("--queries", type=int, nargs="*", default=[4, 8, 20, 38], help="a step")
+    parser.add_argument("--queries", type=int, nargs="*", default=[8, 38, 76], help="a step")
     parser.add_argument("--surrogate", help="a classifier")
-    parser.add_argument("--labels", action="store_true", help="the search sees labels alone")
+    parser.add_argument("--labels", action="store_true", help="search by labels alone")
     parser.add_argument("--speed", action="store_true", help="compare with the bare models")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args(arguments)
@@ -78,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         hidden = LabelsAlone(components.classifier).eval() if given.labels else components.classifier
         tried = [("white box", components.classifier, options)]
         tried.append(("random", components.classifier, replace(options, update="random")))
-        tried += [(f"nes, {q}", hidden, replace(options, update="nes", queries=q)) for q in given.queries]
+        search = replace(options, update="boundary" if given.labels else "nes")
+        tried += [(f"{search.update}, {q}", hidden, replace(search, queries=q)) for q in given.queries]
         if given.surrogate is not None:
             blank = torch.zeros_like(examples[0].image[None])
             other = parse_classifier(given.surrogate)[1].build()

@@ -6,8 +6,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from fmrgen.errors import unknown_message
 
-WITHOUT_GRADIENT = ("random", "nes")  # update rules, for classifiers that have none
+WITHOUT_GRADIENT = ("random", "nes", "boundary")  # update rules, for classifiers that have none
 ALONG_GRADIENT = ("sign", "l2", "adam")  # and those that follow it, whatever comes of it
+_BESIDE = {"nes": 0, "prior": 2, "boundary": 27}  # what those that ask ask for more than `queries` in a step, at most
 _MOST_STEPS = 1_000_000
 _MOST_SLOTS = 65_536
 _MOST_QUERIES = 10_000
@@ -30,14 +31,14 @@ class PerturbOptions:
 
     budget: int = _option(50, "B: the most guided steps per image (a number of steps, not a norm bound)")
     step_size: float = _option(0.001, "length of one step, in latent units")
-    update: Literal["sign", "l2", "adam", "nes", "prior", "random"] = _option(
+    update: Literal["sign", "l2", "adam", "nes", "prior", "boundary", "random"] = _option(
         "sign",
-        "how a step's direction follows from the gradient; nes estimates one from answers alone, prior does where the "
-        "answers do not bear the gradient out, random is the control",
+        "how a step's direction follows from the gradient; nes estimates one from answers, prior from the gradient "
+        "too, as far as answers bear it out, boundary from labels alone; random is the control",
     )
     queries: int = _option(
         40,
-        "questions to the classifier for a step of nes, or of prior where it estimates; an even number",
+        "questions to the classifier for a step of nes, of prior (and 2 more) or of boundary (and up to 27 more); even",
         since="0.2.0",
     )
     objective: Literal["margin", "cross_entropy", "targeted"] = _option(
@@ -138,7 +139,7 @@ class PerturbOptions:
     def most_queries(self) -> int:
         """The most images that the classifier is asked about for one example: the original, the plain reconstruction,
         each step's, and those that steps ask for beside."""
-        beside = {"nes": self.queries, "prior": self.queries + 2}.get(self.update, 0)
+        beside = self.queries + _BESIDE[self.update] if self.update in _BESIDE else 0
         passes = 2 * self.budget if self.reencode else self.budget + 1
         return 1 + passes + self.budget * beside
 

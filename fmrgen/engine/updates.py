@@ -103,62 +103,165 @@ class Random(Update):
 class Nes(Update):
     """The sign of an estimated gradient: for networks without one, or with one that lies (NES, Ilyas et al. 2018).
 
-    The objective is asked for at `queries` random places around, in pairs to both sides, and what earlier steps found
-    is kept, less with each step. The places lie five steps away: nearer by, images of 8 bits hardly differ. A step at
-    which no answer differs goes towards one of them.
+    The objective is asked for at `queries` places around, in pairs to both sides, in orthogonal directions that are
+    drawn anew for each step: the estimate is corrected by what they show, and keeps what others have shown. The places
+    lie as far off as five steps: nearer by, images of 8 bits hardly differ. While no answer has differed, steps go
+    towards one of the places.
     """
 
     needs_gradient = False
-    _radius, _decay = 5, 0.9
+    _radius = 5
 
     def memory(self, free: Tensor, seeds: Sequence[int]) -> dict[str, Tensor]:
         seed = torch.tensor(seeds, device=free.device)
         return {"nes_seed": seed, "nes_steps": torch.zeros_like(seed), "nes_mean": torch.zeros_like(free)}
 
     def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
-        return self._estimated(torch.zeros_like(gradient), moving & ~memory["by_chance"], memory, ask)
+        direction = torch.zeros_like(gradient)
+        if len(rows := (moving & ~memory["by_chance"]).nonzero().flatten()):
+            along = self._next_directions(rows, memory)
+            estimate = self._corrected(memory["nes_mean"][rows], along, rows, memory, ask)
+            memory["nes_mean"][rows] = estimate
+            estimate = self._with_gradient(estimate, gradient[rows], rows, memory, ask)
+            direction[rows] = torch.where(as_column((estimate != 0).flatten(1).any(1), estimate), estimate, along[:, 0])
+        return direction.sign()
 
-    def _estimated(self, direction: Tensor, wanted: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
-        """`direction` [S, …], that of the rows `wanted` [S] estimated anew."""
-        rows = wanted.nonzero().flatten()
-        if not len(rows):
-            return direction
-        pairs, free = self.options.queries // 2, memory["free"][rows].unsqueeze(1)
-        steps = zip(memory["nes_seed"][rows].tolist(), memory["nes_steps"][rows].tolist(), strict=True)
-        aside = torch.stack([normal([pairs, *free.shape[2:]], (seed + step) % 2**63) for seed, step in steps]).to(free)
-        away = self._radius * self.options.step_size * aside
-        places = torch.cat([free + away, free - away], 1)
-        ahead, behind = ask(places.flatten(0, 1), rows.repeat_interleave(2 * pairs)).view(-1, 2, pairs).unbind(1)
-        rise = (ahead - behind).nan_to_num(0, 0, 0)  # infinite on both sides, or no number
-        mean = self._decay * memory["nes_mean"][rows] + torch.einsum("rp,rp...->r...", rise, aside)
-        memory["nes_mean"][rows] = mean
+    def _with_gradient(
+        self, estimate: Tensor, gradient: Tensor, rows: Tensor, memory: dict[str, Tensor], ask: Ask
+    ) -> Tensor:
+        """The estimate for this step alone; both are of the rows [R]."""
+        return estimate
+
+    def _next_directions(self, rows: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        """Orthonormal ones [R, pairs, …], of the row's seed and how often it has drawn some."""
+        free = memory["free"]
+        pairs = min(self.options.queries // 2, free[0].numel())
+        drawn = zip(memory["nes_seed"][rows].tolist(), memory["nes_steps"][rows].tolist(), strict=True)
+        along = torch.stack([orthonormal(pairs, free[0].numel(), (seed + step) % 2**63) for seed, step in drawn])
         memory["nes_steps"][rows] += 1
-        memory["queries"][rows] += 2 * pairs
-        direction[rows] = torch.where(as_column((mean != 0).flatten(1).any(1), mean), mean, aside[:, 0]).sign()
-        return direction
+        return along.view(len(rows), pairs, *free.shape[1:]).to(free)
+
+    def _corrected(self, estimate: Tensor, along: Tensor, rows: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
+        """The estimate of the rows [R], rising along orthonormal directions [R, n, …] as the objective does."""
+        ahead, behind = self._on_both_sides(memory["free"][rows], self._radius * along, rows, memory, ask)
+        rise = (ahead - behind).nan_to_num(0, 0, 0)  # infinite on both sides, or no number
+        missing = rise - torch.einsum("r...,rn...->rn", estimate, along)
+        return estimate + torch.einsum("rn,rn...->r...", missing, along)
+
+    def _on_both_sides(
+        self, middle: Tensor, along: Tensor, rows: Tensor, memory: dict[str, Tensor], ask: Ask
+    ) -> tuple[Tensor, Tensor]:
+        """The objective ahead and behind [R, n] of latents [R, …], along vectors [R, n, …] whose unit is a step."""
+        away = self._step(middle) * along
+        places = torch.cat([middle.unsqueeze(1) + away, middle.unsqueeze(1) - away], 1)
+        ahead, behind = self._answers(places, rows, memory, ask).chunk(2, 1)
+        return ahead, behind
+
+    def _step(self, free: Tensor) -> float:
+        """The length of a step of latents [R, …], each dimension by `step_size`."""
+        return float(self.options.step_size * free[0].numel() ** 0.5)
+
+    def _answers(self, places: Tensor, rows: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
+        """The objective [R, n] at latents [R, n, …] of the rows [R]; all are questions."""
+        count = places.shape[1]
+        memory["queries"][rows] += count
+        return ask(places.flatten(0, 1), rows.repeat_interleave(count)).view(-1, count)
 
 
 class Prior(Nes):
-    """Along the sign of the gradient where the objective is higher that way than the other way: two questions, as far
-    off as those of `Nes`. Elsewhere, and where there is no gradient, what `Nes` estimates.
+    """As `Nes`, and the gradient of each step is one more direction that is asked about: so far as the objective rises
+    along it, the step goes along it (in the spirit of Cheng et al. 2019).
 
-    For a gradient that need not be the classifier's own: a relative's, or one that lies.
+    For a gradient that need not be the classifier's own: a relative's, or one that lies. It is not remembered: the next
+    step has a newer one.
     """
 
     needs_gradient = True
 
+    def _with_gradient(
+        self, estimate: Tensor, gradient: Tensor, rows: Tensor, memory: dict[str, Tensor], ask: Ask
+    ) -> Tensor:
+        along = L2(self.options).direction(gradient.nan_to_num(0, 0, 0), rows, memory, ask)
+        return self._corrected(estimate, along.unsqueeze(1) / along[0].numel() ** 0.5, rows, memory, ask)
+
+
+class Boundary(Nes):
+    """Across the boundary between labels, for classifiers that say nothing else (after HopSkipJump, Chen et al. 2020).
+
+    A row knows a latent that the classifier gets wrong, first the nearest of some that lie ever farther off at random.
+    Each step halves the way there until the boundary is known to less than half a step, asks for labels at `queries`
+    places around, and goes towards where more of them are wrong, which a mean over steps tells. Where the boundary is
+    nearer that way, the next step begins there. Until a mistake is found, steps go by chance.
+    """
+
+    _doublings, _tried, _halvings, _gap, _kept, _nearer = 5, 2, 6, 0.4, 0.9, 0.95
+
+    def memory(self, free: Tensor, seeds: Sequence[int]) -> dict[str, Tensor]:
+        known = torch.zeros(len(free), dtype=torch.bool, device=free.device)
+        return super().memory(free, seeds) | {"mistake": free.clone(), "mistake_known": known}
+
     def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
-        wanted = moving & ~memory["by_chance"]
-        direction = gradient.nan_to_num(0, 0, 0).sign()
-        if not len(rows := wanted.nonzero().flatten()):
-            return direction
-        away = self._radius * self.options.step_size * direction[rows]
-        free = memory["free"][rows]
-        ahead, behind = ask(torch.cat([free + away, free - away]), rows.repeat(2)).view(2, -1)
-        memory["queries"][rows] += 2
-        is_estimated = torch.zeros_like(wanted)
-        is_estimated[rows] = ~(ahead > behind)
-        return self._estimated(direction, is_estimated, memory, ask)
+        direction = torch.zeros_like(gradient)
+        if len(rows := (moving & ~memory["by_chance"]).nonzero().flatten()):
+            self._find_mistakes(rows, memory, ask)
+            along = self._next_directions(rows, memory)
+            direction[rows] = along[:, 0]
+            known = memory["mistake_known"][rows]
+            if known.any():
+                across = self._across(rows[known], along[known], memory, ask)
+                is_there = (across != 0).flatten(1).any(1)
+                direction[rows[known][is_there]] = across[is_there]
+        return direction.sign()
+
+    def _find_mistakes(self, rows: Tensor, memory: dict[str, Tensor], ask: Ask) -> None:
+        for doubling in range(self._doublings):
+            if not len(rows := rows[~memory["mistake_known"][rows]]):
+                return
+            free, along = memory["free"][rows], self._next_directions(rows, memory)[:, : self._tried]
+            away = self._radius * 2**doubling * along
+            wrong = torch.cat(self._on_both_sides(free, away, rows, memory, ask), 1) > 0
+            first = wrong.int().argmax(1)
+            chosen = torch.cat([away, -away], 1)[torch.arange(len(rows), device=first.device), first]
+            place = free + self._step(free) * chosen
+            found = wrong.any(1)
+            memory["mistake"][rows[found]] = place[found]
+            memory["mistake_known"][rows[found]] = True
+
+    def _across(self, rows: Tensor, along: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
+        """Where labels are wrong beyond the boundary, of rows [R] that know a mistake; zero where nothing tells."""
+        free, right, wrong = memory["free"][rows], memory["free"][rows], memory["mistake"][rows]
+        for _ in range(self._halvings):
+            apart = (wrong - right).flatten(1).norm(dim=1)
+            if not len(wide := (apart > self._gap * self._step(free)).nonzero().flatten()):
+                break
+            middle = (right[wide] + wrong[wide]) / 2
+            is_wrong = as_column(self._answers(middle.unsqueeze(1), rows[wide], memory, ask)[:, 0] > 0, middle)
+            right[wide], wrong[wide] = (
+                torch.where(is_wrong, right[wide], middle),
+                torch.where(is_wrong, middle, wrong[wide]),
+            )
+        ahead, behind = self._on_both_sides(wrong, self._radius * along, rows, memory, ask)
+        differ = (ahead > 0).to(along) - (behind > 0).to(along)
+        seen, _ = _unit(torch.einsum("rn,rn...->r...", differ, along))
+        mean = self._kept * memory["nes_mean"][rows] + seen
+        across, _ = _unit(mean)
+        _, distance = _unit(wrong - free)
+        place = free + self._nearer * as_column(distance, across) * across
+        is_nearer = as_column(self._answers(place.unsqueeze(1), rows, memory, ask)[:, 0] > 0, place)
+        memory["mistake"][rows], memory["nes_mean"][rows] = torch.where(is_nearer, place, wrong), mean
+        return torch.where(as_column((mean != 0).flatten(1).any(1), mean), across, wrong - free)
+
+
+def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors [R, …] of length 1, and how long they were [R]; zeros stay."""
+    length = vectors.flatten(1).norm(dim=1)
+    return vectors / as_column(_unless_zero(length), vectors), length
+
+
+def orthonormal(count: int, length: int, seed: int) -> Tensor:
+    """Random rows [count, length] of a seed, float64, count ≤ length."""
+    drawn = torch.randn([count, length], dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.linalg.qr(drawn.mT).Q.mT
 
 
 def normal(shape: Sequence[int], seed: int) -> Tensor:
@@ -171,4 +274,12 @@ def _unless_zero(values: Tensor) -> Tensor:
     return values.where(values > 0, 1.0)
 
 
-UPDATES: dict[str, type[Update]] = {"sign": Sign, "l2": L2, "adam": Adam, "random": Random, "nes": Nes, "prior": Prior}
+UPDATES: dict[str, type[Update]] = {
+    "sign": Sign,
+    "l2": L2,
+    "adam": Adam,
+    "random": Random,
+    "nes": Nes,
+    "prior": Prior,
+    "boundary": Boundary,
+}

@@ -32,11 +32,12 @@ def setting(request, double):
         ("random", "margin"),
         ("nes", "margin"),
         ("prior", "margin"),
+        ("boundary", "margin"),
     ],
 )
 def test_engine_equals_the_literal_algorithm(setting, update, objective, reencode):
     options = {"update": update, "objective": objective, "reencode": reencode}
-    options |= {"queries": 6} if update in ("nes", "prior") else {}
+    options |= {"queries": 6} if update in ("nes", "prior", "boundary") else {}
     expected = {i: setting.reference(i, **options) for i in range(COUNT)}
     reasons = Counter(row.stop_reason for row in expected.values())
     assert len(reasons) >= 2, reasons  # a test in which every row ends alike would show little
@@ -467,28 +468,28 @@ class Lying(nn.Module):
     "change", [torch.zeros_like, torch.neg, lambda gradient: gradient * float("nan")], ids=["none", "wrong way", "nan"]
 )
 def test_a_gradient_that_lies_is_found_out_by_two_questions(double, change):
+    """One that shows nothing leaves what a search finds; one the wrong way round shows as much as the right one."""
     setting = Fixture(tiny_vqgan(), 0.05)
     honest = setting.engine(update="prior", queries=6)
     searched = setting.engine(update="nes", queries=6)
     setting.classifier = Lying(setting.classifier, change).eval()
     lied = setting.engine(update="prior", queries=6, slots=3)
+    expected = honest if change is torch.neg else searched
     for i, row in lied.items():
         assert row.stop_reason not in (StopReason.STUCK, StopReason.NONFINITE)
-        # Wherever the network is straight between the two places, the wrong way round is seen as such.
-        assert change is torch.neg or torch.equal(row.image, searched[i].image)
-    assert sum(row.valid for row in lied.values()) >= sum(row.valid for row in searched.values()) - 1
-    # Where the gradient is right, a step takes three questions: original and reconstruction come beside.
+        assert torch.equal(row.image, expected[i].image)
+    assert any(not torch.equal(row.image, searched[i].image) for i, row in honest.items())
     steps = {
         i: row.iterations + (row.stop_reason in (StopReason.ORACLE, StopReason.REJECTED)) for i, row in honest.items()
     }
-    assert sum(row.queries == 2 + 3 * steps[i] for i, row in honest.items()) >= COUNT / 4
-    assert all(row.queries >= 2 + 3 * steps[i] for i, row in honest.items())
+    assert all(row.queries >= 2 + (1 + 2 + 6) * steps[i] for i, row in honest.items())
 
 
-@pytest.mark.parametrize("update", ["nes", "prior"])
+@pytest.mark.parametrize(("update", "unlike"), [("nes", 0.9), ("prior", 0.9), ("boundary", 0.7)])
 @pytest.mark.parametrize("slots", [5, 24])
-def test_nothing_is_asked_that_rows_do_not_count(double, update, slots):
-    """Slots whose rows have ended still go through passes; each question may cost money."""
+def test_nothing_is_asked_that_rows_do_not_count(double, update, unlike, slots):
+    """Slots whose rows have ended still go through passes; each question may cost money. Near a boundary VQGAN's codes
+    make like images of some latents."""
     setting = Fixture(tiny_vqgan(), 0.05)
     asked = set()
     setting.classifier.register_forward_pre_hook(
@@ -496,7 +497,7 @@ def test_nothing_is_asked_that_rows_do_not_count(double, update, slots):
     )
     rows = setting.engine(update=update, queries=6, slots=slots)
     assert len(asked) <= sum(row.queries for row in rows.values())
-    assert len(asked) > 0.9 * sum(row.queries for row in rows.values())
+    assert len(asked) > unlike * sum(row.queries for row in rows.values())
 
 
 def test_a_random_update_asks_for_no_gradient_and_goes_straight(double):

@@ -7,7 +7,7 @@ from commands import run
 from stored import rows
 from tiny_models import gemma_tokenizer
 
-from fmrgen import Judgement, Labels, Oracle, UserError, load_classifier
+from fmrgen import Judgement, Labels, Oracle, UserError, load_classifier, verify
 from fmrgen.classifiers.base import answer_in_labels
 from fmrgen.engine.interfaces import NONE
 from fmrgen.oracles.vlm import Config, VlmOracle
@@ -188,3 +188,14 @@ def test_it_classifies_by_letters(tiny):
     images = images_of(5)
     logits = answer_in_labels(classifier, Labels(NAMES), images[:1], "classifier")(images)
     torch.testing.assert_close(logits.exp(), oracle.judge(images).probabilities, atol=1e-5, rtol=0)
+
+
+def test_it_has_a_split_of_its_own(tiny, tmp_path):
+    """By a search: letters are asked for, and nothing is differentiated."""
+    job = ["generate", "mnist-lenet", f"classifier=vlm:{tiny['llava']}", "--limit", 2, "-o", tmp_path / "out", "-q"]
+    assert run(*job, "perturb.update=nes", "perturb.queries=2", "perturb.budget=2", "perturb.step_size=0.2") == 0
+    checked = verify(str(tmp_path / "out"), trust=True)
+    assert checked.disagreements == []
+    for row in rows(tmp_path / "out").values():
+        assert row["queries"] >= 2 + 3 * row["iterations"]
+        assert row["latent_shift"] > 0 or not row["valid"]
