@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from fmrgen.evaluation.maite import MaiteModel as MaiteModel
     from fmrgen.evaluation.maite import classifier_of_maite as classifier_of_maite
     from fmrgen.evaluation.results import read_figures as read_figures
+    from fmrgen.failures.attributes import Attribute as Attribute
+    from fmrgen.failures.explain import Explanation as Explanation
+    from fmrgen.failures.explain import explain as explain
     from fmrgen.generators.base import GeneratorConfig as GeneratorConfig
     from fmrgen.jobs.batch import PerturbedBatch as PerturbedBatch
     from fmrgen.jobs.batch import perturb_batch as perturb_batch
@@ -91,6 +94,7 @@ _MODULES = {
     "AnyGenerator": "fmrgen.recipe.objects",
     "AnyOracle": "fmrgen.recipe.objects",
     "AnySplit": "fmrgen.jobs.evaluate",
+    "Attribute": "fmrgen.failures.attributes",
     "Classifier": "fmrgen.classifiers.base",
     "ClassifierConfig": "fmrgen.config",
     "ComponentConfig": "fmrgen.config",
@@ -98,6 +102,7 @@ _MODULES = {
     "Estimate": "fmrgen.metrics.intervals",
     "Evaluation": "fmrgen.jobs.evaluation",
     "Example": "fmrgen.records",
+    "Explanation": "fmrgen.failures.explain",
     "FilesVerification": "fmrgen.jobs.verify_files",
     "Gate": "fmrgen.studies.sequential_test",
     "GeneratedSplit": "fmrgen.storage.generated",
@@ -132,6 +137,7 @@ _MODULES = {
     "compare": "fmrgen.studies.compare",
     "diff": "fmrgen.studies.diff",
     "evaluate": "fmrgen.jobs.evaluate",
+    "explain": "fmrgen.failures.explain",
     "export": "fmrgen.jobs.export",
     "freeze": "fmrgen.weights.checkpoint",
     "gate": "fmrgen.studies.gate",

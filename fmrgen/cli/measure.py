@@ -10,6 +10,7 @@ from fmrgen.cli.options import (
     CLASSIFIER,
     BatchSizeOption,
     JsonOption,
+    OutputOption,
     PlotsOption,
     ProcessesOption,
     QuietOption,
@@ -319,6 +320,59 @@ def verify(
         display.print_verification(verification, split)
     if verification.disagreements:
         raise typer.Exit(1)
+
+
+def explain(
+    split: SplitArgument,
+    classifier: Annotated[
+        str | None,
+        typer.Option("--classifier", "-c", metavar="C", help="Explain this one instead of the split's own."),
+    ] = None,
+    attributes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attribute", metavar="MODULE:NAME", help="Try this class of your own too, a fmrgen.Attribute. Repeat."
+        ),
+    ] = None,
+    output: OutputOption = Path("explained"),
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Run the code, and read the files and addresses, that the split's recipe names."),
+    ] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Say where a classifier fails, and prove it.
+
+    Changes originals of the split by one attribute at a time (thickness, slant, position, contrast, …), as far as the
+    oracle sees their class, and names what makes the classifier err beyond chance.
+    """
+    from fmrgen.recipe.job import parse_classifier
+    from fmrgen.storage.reference import check_there
+
+    section = None if classifier is None else parse_classifier(classifier)[1]
+    check_there(split)
+
+    from fmrgen.cli import display
+    from fmrgen.failures.attributes import ATTRIBUTES, load_attribute
+    from fmrgen.failures.explain import explain as run
+    from fmrgen.failures.report import findings_table, summary_lines, write_explanation
+    from fmrgen.progress import terminal as progress
+    from fmrgen.report.write import prepare_folder
+
+    display.quiet_libraries()
+    tried = [*ATTRIBUTES, *map(load_attribute, attributes or [])]
+    with progress.row_progress("explain", not quiet) as on_attributes:
+        found = run(split, classifier=section, attributes=tried, trust=trust, on_attributes=on_attributes)
+    prepare_folder(output)
+    written = write_explanation(found, output)
+    if not quiet and not as_json:
+        display.print_table(
+            findings_table(found, unproven=5), f"what was tried on {split}, the strongest evidence first"
+        )
+        for line in summary_lines(found):
+            display.print_line(line)
+    display.print_written(written, as_json)
 
 
 def export(

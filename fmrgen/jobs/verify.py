@@ -1,6 +1,6 @@
 """Whether a split tells the truth: every stored image judged and classified again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,32 @@ def verify(
         UserError: the split or its models can't be loaded, or are not the ones that made it.
     """
     opened, provenance = open_own_split(split)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    judges, recipe = load_judges(split, provenance, classifier=classifier, oracle=oracle, trust=trust, device=device)
+    loaded = {name: weights_sha256(judge) for name, judge in judges._asdict().items()}
+    with reading(split):
+        rows, disagreements = _verify_rows(opened, provenance, judges, device, on_rows)
+    for name, judge in judges._asdict().items():
+        check_same_weights(name, judge, loaded[name])
+    changed = changed_code(provenance.code_sha256, code_sha256(recipe))
+    return Verification(rows, disagreements, [] if changed is None else [changed])
+
+
+def load_judges(
+    split: str,
+    provenance: Provenance,
+    *,
+    classifier: nn.Module | None = None,
+    oracle: Oracle | None = None,
+    may_differ: Collection[str] = (),
+    trust: bool = False,
+    device: torch.device | str,
+) -> tuple[ClassifierAndOracle, StrictConfig]:
+    """The classifier and the oracle that made a split, by the recipe in its provenance, or those given instead, and
+    their sections.
+
+    Raises UserError where they can't be loaded, or are not the ones that made it, but for those that `may_differ`.
+    """
     recorded = provenance.recipe
     tree: dict[str, Any] = {"classifier": dict(recorded.classifier.tree), "oracle": recorded.oracle.tree}
     if provenance.rows_version == 1 and tree["classifier"].get("kind") in ("module", "cifar"):
@@ -93,28 +119,21 @@ def verify(
             tree[name] = InMemory.of(given, weights_sha256(given))
     what = f"{split}: the recipe in its provenance"
     recipe = untrusted_config(
-        _ModelsOfRecipe, tree, what, trust=trust, cure=f"if you trust it, verify with {option('trust', 'trust=True')}"
+        _ModelsOfRecipe, tree, what, trust=trust, cure=f"if you trust it, use {option('trust', 'trust=True')}"
     )
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     labels = provenance.job_labels
     blank = blank_image(provenance.image_size, device)
     judges = build_classifier_and_oracle(recipe.classifier, recipe.oracle, labels, blank)
-    loaded = {name: weights_sha256(judge) for name, judge in judges._asdict().items()}
     for name, given in {"classifier": classifier, "oracle": oracle}.items():
         recorded_sha256 = getattr(provenance.weights_sha256, name)
-        same = loaded[name] == recorded_sha256
+        same = weights_sha256(getattr(judges, name)) == recorded_sha256
         if name == "classifier" and recorded_sha256 is not None:
             same = has_weights(judges.classifier, recorded_sha256)
-        if not same:
+        if not same and name not in may_differ:
             whose = f"the recipe now loads other {name} weights" if given is None else f"the {name} has other weights"
             cure = "" if given is None else f" ({NEW_WEIGHTS})"
             raise UserError(f"{split}: {whose} than those that made the split{cure}")
-    with reading(split):
-        rows, disagreements = _verify_rows(opened, provenance, judges, device, on_rows)
-    for name, judge in judges._asdict().items():
-        check_same_weights(name, judge, loaded[name])
-    changed = changed_code(provenance.code_sha256, code_sha256(recipe))
-    return Verification(rows, disagreements, [] if changed is None else [changed])
+    return judges, recipe
 
 
 def _verify_rows(

@@ -193,7 +193,7 @@ def test_code_that_a_split_names_is_not_run(split, classifier, tmp_path, monkeyp
     for altered in ({"classifier": classifier}, {"oracle": nested}):
         path.write_text(json.dumps({**told, "recipe": {**told["recipe"], **altered}}))
         with pytest.raises(
-            UserError, match=r"the recipe in its provenance runs os:system.*; if you trust it, verify with trust=True"
+            UserError, match=r"the recipe in its provenance runs os:system.*; if you trust it, use trust=True"
         ):
             verify(str(split))
     assert not (tmp_path / "ran").exists()

@@ -201,7 +201,7 @@ def test_code_of_a_repo_runs_by_an_explicit_key_alone_and_the_card_says_so(place
     )
     assert run("verify", "out", "-q") == 2
     assert (
-        "recipe in its provenance runs that of ./m (trust_remote_code) and reads ./m; if you trust it, verify with --trust"
+        "recipe in its provenance runs that of ./m (trust_remote_code) and reads ./m; if you trust it, use --trust"
         in capsys.readouterr().err
     )
 

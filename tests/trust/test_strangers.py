@@ -136,7 +136,7 @@ def test_models_of_a_stranger_run_nothing(place, capsys, case):
     named = "that of remote (trust_remote_code)" if "remote" in case else "evil_code:"
     assert error.startswith("fmrgen: theirs: the recipe in its provenance runs "), error
     assert named in error
-    assert error.endswith("; if you trust it, verify with --trust\n")
+    assert error.endswith("; if you trust it, use --trust\n")
     assert not (place / "ran").exists()
 
 
@@ -182,7 +182,7 @@ def test_a_stranger_on_the_hub_runs_nothing(place, hub):
     assert evaluated.returncode == 0, evaluated.stderr
     verified = fmrgen("verify", "someone/theirs", **options)
     assert (verified.returncode, verified.stderr.count("\n")) == (2, 1), verified.stderr
-    assert "runs evil_code:Net; if you trust it, verify with --trust" in verified.stderr
+    assert "runs evil_code:Net; if you trust it, use --trust" in verified.stderr
     assert not (place / "ran").exists()
 
 

@@ -1,0 +1,265 @@
+"""What can be measured in an image and changed in it: strokes, place, light, sharpness. An attribute is one class."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample, max_pool2d, pad
+from torchvision.transforms.functional import adjust_saturation, gaussian_blur
+
+from fmrgen.config import import_object
+from fmrgen.errors import UserError
+
+_FAINT = 0.1  # of the range of pixels: less than that is no ink
+
+
+class Attribute(ABC):
+    """Of images [B, 3, H, W] in [0, 1].
+
+    Attributes:
+        name: for tables.
+        more, less: how an image looks that has more of it than its original, or less, as in "it fails on …".
+        other: the same of either.
+    """
+
+    name: str
+    more: str
+    less: str
+    other: str
+
+    @abstractmethod
+    def measure(self, images: Tensor) -> Tensor:
+        """How much of it images have, [B], in a unit of its own."""
+
+    @abstractmethod
+    def change(self, images: Tensor, amount: float) -> Tensor:
+        """Images with more of it, or less where `amount`, from -1 to 1, is negative: at either end so much that people
+        still see what an image shows, as a rule. 0 changes nothing; nothing in it is random."""
+
+
+def ink(images: Tensor) -> tuple[Tensor, Tensor]:
+    """How far pixels are from the background [B, 1, H, W], from -1 to 1, and what that is: the border's median
+    [B, 1, 1, 1], of the mean over channels."""
+    grey = images.mean(1, keepdim=True)
+    border = torch.cat([grey[..., 0, :], grey[..., -1, :], grey[..., 0], grey[..., -1]], -1)
+    background = border.flatten(1).median(1).values.view(-1, 1, 1, 1)
+    return grey - background, background
+
+
+def _strongest(values: Tensor) -> Tensor:
+    """Of values [B, 1, H, W] the absolute one that is exceeded in two of a hundred pixels, [B]."""
+    return values.abs().flatten(1).quantile(0.98, dim=1)
+
+
+def _weights(images: Tensor) -> Tensor:
+    """How much ink is where, [B, H, W], in all 1; the same everywhere in an image without."""
+    of_pixels = (ink(images)[0].abs()[:, 0] - _FAINT).clamp(min=0)
+    total = of_pixels.sum((1, 2), keepdim=True)
+    even = torch.full_like(of_pixels, 1 / of_pixels[0].numel())
+    return torch.where(total > 0, of_pixels / total.clamp(min=1e-6), even)
+
+
+def _moments(images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Of the ink, in half widths and heights from the middle: mean x and y [B], and variances xx, yy and xy."""
+    weights = _weights(images)
+    y = torch.linspace(-1, 1, weights.shape[1], device=images.device).view(1, -1, 1)
+    x = torch.linspace(-1, 1, weights.shape[2], device=images.device).view(1, 1, -1)
+    mean_x, mean_y = (weights * x).sum((1, 2)), (weights * y).sum((1, 2))
+    dx, dy = x - mean_x.view(-1, 1, 1), y - mean_y.view(-1, 1, 1)
+    xx, yy, xy = ((weights * product).sum((1, 2)) for product in (dx * dx, dy * dy, dx * dy))
+    return mean_x, mean_y, xx, yy, xy
+
+
+def _warped(images: Tensor, matrix: list[list[float]]) -> Tensor:
+    """Images whose pixel at (x, y) is that of the original at `matrix` [2, 3] times (x, y, 1); edges are stretched."""
+    grid = affine_grid(images.new_tensor(matrix).expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    return grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False).clamp(0, 1)
+
+
+class Thickness(Attribute):
+    name, more, less = "thickness", "thicker strokes", "thinner strokes"
+    other = "strokes of another thickness"
+
+    def measure(self, images: Tensor) -> Tensor:
+        """The mean width of strokes in pixels: their area by half the length of their edges."""
+        strokes = ink(images)[0].abs()[:, 0]
+        edges = (strokes.diff(dim=1).abs().sum((1, 2)) + strokes.diff(dim=2).abs().sum((1, 2))) * 0.785
+        return 2 * strokes.sum((1, 2)) / edges.clamp(min=1e-6)
+
+    def change(self, images: Tensor, amount: float) -> Tensor:
+        """Strokes grow, or wear off, by up to one pixel on each side for every 28 of the image."""
+        away, background = ink(images)
+        sign = away.sum((1, 2, 3), keepdim=True).sign()
+        on_ground = sign * (images - background)
+        radius = max(1, round(images.shape[-1] / 28))
+        edge = [radius] * 4
+        if amount > 0:
+            end = max_pool2d(pad(on_ground, edge, mode="replicate"), 2 * radius + 1, 1)
+        else:
+            end = -max_pool2d(pad(-on_ground, edge, mode="replicate"), 2 * radius + 1, 1)
+        changed = background + sign * on_ground.lerp(end, abs(amount))
+        return torch.where(sign == 0, images, changed).clamp(0, 1)
+
+
+class Slant(Attribute):
+    name, more, less = "slant", "shapes that lean to the right", "shapes that lean to the left"
+    other = "shapes that lean"
+
+    def measure(self, images: Tensor) -> Tensor:
+        """By how much the ink moves to the right for each step upwards."""
+        _, _, _, yy, xy = _moments(images)
+        return -xy / yy.clamp(min=1e-6)
+
+    def change(self, images: Tensor, amount: float) -> Tensor:
+        return _warped(images, [[1, 0.5 * amount, 0], [0, 1, 0]])
+
+
+class Size(Attribute):
+    name, more, less = "size", "larger shapes", "smaller shapes"
+    other = "shapes of another size"
+
+    def measure(self, images: Tensor) -> Tensor:
+        """The ink's root mean square distance from its middle, in half widths."""
+        _, _, xx, yy, _ = _moments(images)
+        return (xx + yy).sqrt()
+
+    def change(self, images: Tensor, amount: float) -> Tensor:
+        scale = 1.4**-amount
+        return _warped(images, [[scale, 0, 0], [0, scale, 0]])
+
+
+class PositionAcross(Attribute):
+    name, more, less = "position, across", "shapes further right", "shapes further left"
+    other = "shapes moved to the side"
+
+    def measure(self, images: Tensor) -> Tensor:
+        return _moments(images)[0]
+
+    def change(self, images: Tensor, amount: float) -> Tensor:
+        return _warped(images, [[1, 0, -0.3 * amount], [0, 1, 0]])
+
+
+class PositionUp(Attribute):
+    name, more, less = "position, up", "shapes further up", "shapes further down"
+    other = "shapes moved up or down"
+
+    def measure(self, images: Tensor) -> Tensor:
+        return -_moments(images)[1]
+
+    def change(self, images: Tensor, amount: float) -> Tensor:
+        return _warped(images, [[1, 0, 0], [0, 1, 0.3 * amount]])
+
+
+class Contrast(Attribute):
+    name, more, less = "contrast", "higher contrast", "lower contrast"
+    other = "another contrast"
+
+    def measure(self, images: Tensor) -> Tensor:
+        """How far the ink that stands out most is from the background."""
+        return _strongest(ink(images)[0])
+
+    def change(self, images: Tensor, amount: float) -> Tensor:
+        """What stands out from the background does so more, or less: by two thirds at most."""
+        background = ink(images)[1]
+        return (background + (images - background) * (1 + amount * (1 if amount > 0 else 0.67))).clamp(0, 1)
+
+
+class Brightness(Attribute):
+    name, more, less = "brightness", "brighter images", "darker images"
+    other = "another brightness"
+
+    def measure(self, images: Tensor) -> Tensor:
+        return images.flatten(1).mean(1)
+
+    def change(self, images: Tensor, amount: float) -> Tensor:
+        """All pixels alike, in the manner of a gamma curve: black and white stay."""
+        return images.clamp(0, 1) ** (2.2**-amount)
+
+
+class Background(Attribute):
+    name, more, less = "background", "a brighter background", "a darker background"
+    other = "another background"
+
+    def measure(self, images: Tensor) -> Tensor:
+        return ink(images)[1].flatten()
+
+    def change(self, images: Tensor, amount: float) -> Tensor:
+        """The less a pixel stands out, the more it changes, by up to 0.4."""
+        away = ink(images)[0].abs()
+        ground = 1 - away / away.amax((1, 2, 3), keepdim=True).clamp(min=1e-6)
+        return (images + 0.4 * amount * ground).clamp(0, 1)
+
+
+class Sharpness(Attribute):
+    name, more, less = "sharpness", "sharper images", "blurred images"
+    other = "sharpened or blurred images"
+
+    def measure(self, images: Tensor) -> Tensor:
+        """How steep the steepest edges are, as a share of the contrast from pixel to pixel."""
+        grey = images.mean(1, keepdim=True)
+        steps = torch.maximum(grey.diff(dim=2).abs()[..., :-1], grey.diff(dim=3).abs()[..., :-1, :])
+        return _strongest(steps) / _strongest(ink(images)[0]).clamp(min=1e-6)
+
+    def change(self, images: Tensor, amount: float) -> Tensor:
+        if amount == 0:
+            return images
+        sigma = 1.5 * images.shape[-1] / 32
+        if amount > 0:
+            return (images + amount * (images - gaussian_blur(images, _odd(4 * sigma), sigma))).clamp(0, 1)
+        sigma *= -amount
+        return gaussian_blur(images, _odd(4 * sigma), sigma)
+
+
+class Colour(Attribute):
+    name, more, less = "colour", "stronger colours", "paler colours"
+    other = "stronger or paler colours"
+
+    def measure(self, images: Tensor) -> Tensor:
+        """How far the channels lie apart, on average."""
+        return (images.amax(1) - images.amin(1)).flatten(1).mean(1)
+
+    def change(self, images: Tensor, amount: float) -> Tensor:
+        return adjust_saturation(images, 1 + amount)
+
+
+class Corner(Attribute):
+    name, more, less = "corner", "a mark in the corner", "an empty corner"
+    other = "corners that are marked or emptied"
+
+    def measure(self, images: Tensor) -> Tensor:
+        """The most ink that a corner has."""
+        away, side = ink(images)[0].abs()[:, 0], max(2, images.shape[-1] // 8)
+        corners = (away[:, y, x] for y in (slice(side), slice(-side, None)) for x in (slice(side), slice(-side, None)))
+        return torch.stack([corner.flatten(1).mean(1) for corner in corners]).amax(0)
+
+    def change(self, images: Tensor, amount: float) -> Tensor:
+        """A square in the upper left of the colour that is furthest from the background; or all four are made empty."""
+        background = ink(images)[1]
+        side, changed = max(2, images.shape[-1] // 8), images.clone()
+        if amount > 0:
+            mark = (background < 0.5).to(images)
+            changed[..., 1 : 1 + side, 1 : 1 + side] = images[..., 1 : 1 + side, 1 : 1 + side].lerp(mark, amount)
+            return changed
+        for y in (slice(side + 1), slice(-side - 1, None)):
+            for x in (slice(side + 1), slice(-side - 1, None)):
+                changed[..., y, x] = images[..., y, x].lerp(background, -amount)
+        return changed
+
+
+def _odd(width: float) -> int:
+    return 2 * round(width / 2) + 1
+
+
+ATTRIBUTES: tuple[Attribute, ...] = (
+    *(Thickness(), Slant(), Size(), PositionAcross(), PositionUp(), Contrast(), Brightness(), Background()),
+    *(Sharpness(), Colour(), Corner()),
+)
+
+
+def load_attribute(path: str) -> Attribute:
+    """An attribute of one's own, at `module:Name`. Raises UserError where there is none."""
+    found = import_object(path)
+    made = found() if isinstance(found, type) else found
+    if not isinstance(made, Attribute):
+        raise UserError(f"{path}: is no attribute; derive it from fmrgen.Attribute")
+    return made

@@ -1,0 +1,322 @@
+"""Why a classifier fails on a split: attributes that differ where it is fooled, each tried on originals that were not
+looked at before."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fmrgen.engine.acceptance import accepts
+from fmrgen.engine.images import to_batch, to_bytes
+from fmrgen.engine.interfaces import Originals as WithLabels
+from fmrgen.engine.models import row_seed
+from fmrgen.engine.options import PerturbOptions
+from fmrgen.errors import UserError
+from fmrgen.failures.attributes import ATTRIBUTES, Attribute
+from fmrgen.failures.interventions import DOSES, Originals, Trial, fewest_errors, proven
+from fmrgen.image_files import png_bytes
+from fmrgen.jobs.verify import load_judges
+from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
+from fmrgen.metrics.rows import as_label
+from fmrgen.recipe.build import ClassifierAndOracle, build_component, component_errors
+from fmrgen.recipe.objects import AnyClassifier, classifier_section
+from fmrgen.storage.open import OpenedSplit, open_own_split, reading
+from fmrgen.storage.schema import IMAGES
+
+_BATCH = 64
+_SHOWN = 8  # pairs of a finding
+_FEWEST = 20  # originals to prove something on
+_COLUMNS = ("id", "label", "valid", "accepted_labels")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An original and what it was changed to, which the classifier has wrong: the files of PNGs."""
+
+    id: int
+    label: str
+    answer: str
+    original: bytes
+    image: bytes
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One hypothesis and what its trial said. Shares are percent of the originals.
+
+    Attributes:
+        words: how images look on which the classifier would err.
+        attribute: that was changed.
+        is_proven: whether it stands among all that were tried, of which at most 5 % are false on average.
+        e_value: the evidence; 20 for each hypothesis that was tried prove one alone.
+        errors: of each way of a trial, how many of the originals it has wrong at the last dose that the oracle accepts.
+        effect: errors along it less those of whichever other way has more.
+        in_split: by how much more the attribute moves this way in the split's images that fool the classifier than in
+            those that do not, in standard deviations; None where either are too few to tell.
+        doses: of each dose, how many images the oracle accepts, and how many of these are wrong, for each way.
+        classes: class, originals, and how many of these it has wrong along it, the most first.
+        pairs: true class, answer and images, the most first.
+        shown: some of them.
+    """
+
+    words: str
+    attribute: str
+    is_proven: bool
+    e_value: float
+    errors: dict[str, Estimate]
+    effect: Estimate
+    in_split: float | None
+    doses: dict[str, list[tuple[float, int, int]]]
+    classes: list[tuple[str, int, int]]
+    pairs: list[tuple[str, str, int]]
+    shown: list[Pair]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What was tried, and what stands.
+
+    Attributes:
+        split: that was explained.
+        rows: valid rows that were looked at, `fooled` of which fool the classifier.
+        fooled: as said.
+        originals: of other rows, on which hypotheses were tried: those that the classifier has right, and the oracle
+            sees.
+        fewest_errors: how many of these a change must make wrong, where nothing else does, to be proven; None where
+            that can't be.
+        findings: proven ones first, the largest effect first; then the strongest evidence first.
+    """
+
+    split: str
+    rows: int
+    fooled: int
+    originals: int
+    fewest_errors: int | None
+    findings: list[Finding]
+
+    @property
+    def proven(self) -> list[Finding]:
+        return [one for one in self.findings if one.is_proven]
+
+    @property
+    def told(self) -> list[Finding]:
+        """Of these one of each attribute: the one with a direction, where there is one."""
+        by_attribute: dict[str, Finding] = {}
+        for one in sorted(self.proven, key=lambda one: "against" not in one.errors):
+            by_attribute.setdefault(one.attribute, one)
+        return [one for one in self.proven if by_attribute[one.attribute] is one]
+
+
+def explain(
+    split: str,
+    *,
+    classifier: AnyClassifier | None = None,
+    attributes: Sequence[Attribute] = ATTRIBUTES,
+    trust: bool = False,
+    device: torch.device | str | None = None,
+    on_attributes: Callable[[int, int], None] = lambda done, total: None,
+) -> Explanation:
+    """Looks at one half of a split's rows for what differs where the classifier is fooled, and tries every attribute
+    on the originals of the other half.
+
+    Args:
+        split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`, of a split that fmrgen made, with originals.
+        classifier: to explain, as for `evaluate`; by default the split's own, of its recipe.
+        attributes: to try.
+        trust: let the recipe, which may be a stranger's, run the code and read the files and addresses that it names.
+        device: of the models; a GPU where there is one.
+        on_attributes: called with (attributes done, attributes in all).
+
+    Raises:
+        UserError: the split or its models can't be loaded, it has no originals, or too few of use.
+    """
+    opened, provenance = open_own_split(split)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if "original" not in opened.features:
+        raise UserError(f"{split}: has no originals (output.keep_original), which explain changes")
+    other = None
+    if classifier is not None:
+        other = build_component(classifier_section(classifier), "classifier", nn.Module, device)
+    judges, _ = load_judges(
+        split,
+        provenance,
+        classifier=other,
+        may_differ=() if other is None else ("classifier",),
+        trust=trust,
+        device=device,
+    )
+    recorded = provenance.recipe.perturb
+    options = PerturbOptions(
+        oracle_rule=recorded.oracle_rule,  # type: ignore[arg-type]  # which it checks
+        min_probability=recorded.min_probability,
+        min_margin=recorded.min_margin,
+    )
+    rows = _Rows.read(opened, judges, options, device)
+    proposing = np.array([row_seed(0, int(i), "explain") % 2 for i in rows.columns["id"]]) == 0
+    moved, others = rows.of(proposing & rows.columns["valid"].astype(bool)), rows.of(~proposing)
+    fooled = moved.answers(moved.images) != moved.labels
+    in_split = {
+        one.name: _apart(one.measure(moved.images) - one.measure(moved.originals), fooled) for one in attributes
+    }
+    known = (others.answers(others.originals) == others.labels) & others.sees(others.originals)
+    tried_on = others.of(known)
+    if len(tried_on) < _FEWEST:
+        raise UserError(
+            f"{split}: {len(tried_on)} originals are left to prove something on (not looked at before, right by the "
+            f"classifier, seen by the oracle), and {_FEWEST} are needed; make a larger split"
+        )
+    originals = Originals(
+        tried_on.originals,
+        tried_on.columns["id"].tolist(),
+        tried_on.labels,
+        lambda images, at: tried_on.at(at).answers(images),
+        lambda images, at: tried_on.at(at).sees(images),
+    )
+    trials: list[Trial] = []
+    for done, attribute in enumerate(attributes, start=1):
+        trials += originals.try_out(attribute)
+        on_attributes(done, len(attributes))
+    standing = proven(trials)
+    findings = [
+        _finding(trial, trial in standing, tried_on, list(provenance.labels), in_split[trial.hypothesis.attribute.name])
+        for trial in trials
+    ]
+    return Explanation(
+        split=split,
+        rows=len(moved),
+        fooled=int(fooled.sum()),
+        originals=len(tried_on),
+        fewest_errors=fewest_errors(len(tried_on), len(trials)),
+        findings=sorted(
+            findings, key=lambda one: (not one.is_proven, -one.effect.value if one.is_proven else -one.e_value)
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of a split, with what looks at them: images [N, 3, H, W] in [0, 1], and columns [N]."""
+
+    originals: Tensor
+    images: Tensor
+    columns: dict[str, np.ndarray]
+    judges: ClassifierAndOracle
+    options: PerturbOptions
+
+    @classmethod
+    def read(
+        cls, opened: OpenedSplit, judges: ClassifierAndOracle, options: PerturbOptions, device: torch.device | str
+    ) -> "_Rows":
+        read: dict[str, list[Any]] = {}
+        with reading(opened.name):
+            for batch in opened.undecoded(IMAGES).iter(batch_size=_BATCH):
+                for name in (*IMAGES, *(name for name in _COLUMNS if name in batch)):
+                    values = batch[name]
+                    if name in IMAGES:
+                        values = [np.asarray(opened.decode(stored, f"its {name}")) for stored in values]
+                    read.setdefault(name, []).extend(values)
+        originals, images = (to_batch(np.stack(read.pop(name)), device) for name in ("original", "image"))
+        several = read.pop("accepted_labels", None)
+        columns = {name: np.asarray(values) for name, values in read.items()}
+        if several is not None:
+            columns["accepted_labels"] = np.empty(len(several), dtype=object)
+            columns["accepted_labels"][:] = [np.asarray(one) for one in several]
+        return cls(originals, images, columns, judges, options)
+
+    def __len__(self) -> int:
+        return len(self.originals)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.columns["label"]
+
+    def of(self, chosen: np.ndarray) -> "_Rows":
+        return self.at(np.flatnonzero(chosen))
+
+    def at(self, places: np.ndarray) -> "_Rows":
+        on_device = torch.from_numpy(places).to(self.originals.device)
+        columns = {name: values[places] for name, values in self.columns.items()}
+        return _Rows(self.originals[on_device], self.images[on_device], columns, self.judges, self.options)
+
+    @torch.no_grad()
+    def answers(self, images: Tensor) -> np.ndarray:
+        """What the classifier says of images [N, 3, H, W] made of the rows: the label where it is one that is true."""
+        said = []
+        for part in images.split(_BATCH):
+            with component_errors("classifier", part):
+                said.append(self.judges.classifier(part.clone()).argmax(1))
+        answers = torch.cat(said).cpu().numpy() if said else np.zeros(0, dtype=int)
+        return as_label(answers, self.labels, self.columns.get("accepted_labels"))
+
+    @torch.no_grad()
+    def sees(self, images: Tensor) -> np.ndarray:
+        """Whether the oracle accepts images [N, 3, H, W] as what the rows are, bool [N]."""
+        labels, seen = torch.from_numpy(self.labels).to(images.device), []
+        for part in torch.arange(len(images), device=images.device).split(_BATCH):
+            of = WithLabels(self.originals[part], labels[part])
+            with component_errors("oracle", of.images):
+                target = labels[part]
+                if self.options.oracle_rule == "consistent":
+                    target = self.judges.oracle.judge(of.images.clone(), of).decided
+                seen.append(accepts(self.judges.oracle.judge(images[part], of), target, self.options)[0])
+        return torch.cat(seen).cpu().numpy() if seen else np.zeros(0, dtype=bool)
+
+
+def _apart(change: Tensor, fooled: np.ndarray) -> float | None:
+    """The mean of `change` [N] where the classifier is fooled less that elsewhere, in standard deviations."""
+    values = change.cpu().numpy().astype(float)
+    if min(fooled.sum(), (~fooled).sum()) < 2 or (deviation := values.std()) == 0:
+        return None
+    return float((values[fooled].mean() - values[~fooled].mean()) / deviation)
+
+
+def _finding(trial: Trial, is_proven: bool, rows: _Rows, names: Sequence[str], apart: float | None) -> Finding:
+    hypothesis, along = trial.hypothesis, trial.moved["along"]
+    wrong = {way: moved.answers != rows.labels for way, moved in trial.moved.items()}
+    rival = max((way for way in wrong if way != "along"), key=lambda way: int(wrong[way].sum()))
+    shares = {way: proportion(of) for way, of in wrong.items()}
+    counted = Counter(zip(rows.labels[wrong["along"]].tolist(), along.answers[wrong["along"]].tolist(), strict=True))
+    classes = [
+        (name, int(of.sum()), int(wrong["along"][of].sum()))
+        for name, of in ((name, rows.labels == label) for label, name in enumerate(names))
+        if of.any()
+    ]
+    return Finding(
+        words=hypothesis.words,
+        attribute=hypothesis.attribute.name,
+        is_proven=is_proven,
+        e_value=trial.e_value,
+        errors={way: share for way, share in shares.items() if share is not None},
+        effect=paired_difference(wrong["along"], wrong[rival]),
+        in_split=None if apart is None or not hypothesis.sign else hypothesis.sign * apart,
+        doses={
+            way: [(dose, *of) for dose, of in zip(DOSES, moved.by_dose, strict=True)]
+            for way, moved in trial.moved.items()
+        },
+        classes=sorted(classes, key=lambda one: -one[2]),
+        pairs=[(names[label], names[answer], count) for (label, answer), count in counted.most_common()],
+        shown=_shown(trial, rows, names) if is_proven else [],
+    )
+
+
+def _shown(trial: Trial, rows: _Rows, names: Sequence[str]) -> list[Pair]:
+    """Some of the originals that it makes wrong, of the most frequent pairs of classes first."""
+    along = trial.moved["along"]
+    pairs = list(zip(rows.labels.tolist(), along.answers.tolist(), strict=True))
+    wrong = np.flatnonzero(along.answers != rows.labels)
+    counted = Counter(pairs[place] for place in wrong)
+    found = []
+    for place in sorted(wrong, key=lambda place: -counted[pairs[place]])[:_SHOWN]:
+        original = rows.originals[place : place + 1]
+        amount = float(trial.signs[place] * DOSES[along.doses[place] - 1])
+        files = (
+            png_bytes(to_bytes(of)[0].permute(1, 2, 0).cpu().numpy())
+            for of in (original, trial.hypothesis.attribute.change(original, amount))
+        )
+        label, answer = pairs[place]
+        found.append(Pair(int(rows.columns["id"][place]), names[label], names[answer], *files))
+    return found

@@ -1,0 +1,179 @@
+"""A hypothesis tried: originals are changed along it, against it, and as much in another way, as far as the oracle sees
+their class, and one counts where the classifier errs."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fmrgen.engine.images import on_byte_grid
+from fmrgen.engine.models import row_seed
+from fmrgen.failures.attributes import Attribute
+from fmrgen.studies.sequential_test import log_capital
+
+DOSES = (0.25, 0.5, 0.75, 1.0)
+FALSE_DISCOVERIES = 0.05  # the share of names that are wrong, on average
+WAYS = ("along", "against", "otherwise")
+
+Answers = Callable[[Tensor, np.ndarray], np.ndarray]
+Sees = Callable[[Tensor, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """That a classifier errs where images have more of an attribute than their originals (1), less (-1), or where they
+    have another amount (0): of these, half are given more, half less."""
+
+    attribute: Attribute
+    sign: int
+
+    @property
+    def words(self) -> str:
+        return {1: self.attribute.more, -1: self.attribute.less, 0: self.attribute.other}[self.sign]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What became of N originals that were changed in one way, dose by dose, as long as the oracle accepted them.
+
+    `said` [N, 1 + D] is what the classifier says of the original, which is right, and at each of the `DOSES`; -1 from
+    the first on that the oracle does not accept.
+    """
+
+    said: np.ndarray
+
+    @property
+    def doses(self) -> np.ndarray:
+        """How many the oracle accepts, [N]."""
+        found: np.ndarray = (self.said >= 0).sum(1) - 1
+        return found
+
+    @property
+    def answers(self) -> np.ndarray:
+        """What the classifier says at the last of them, [N]; of the original where there is none."""
+        found: np.ndarray = np.take_along_axis(self.said, self.doses[:, None], 1)[:, 0]
+        return found
+
+    @property
+    def by_dose(self) -> list[tuple[int, int]]:
+        """Of each dose, how many images the oracle accepts there, and how many of these are wrong."""
+        accepted = self.said[:, 1:] >= 0
+        wrong = accepted & (self.said[:, 1:] != self.said[:, :1])
+        return list(zip(accepted.sum(0).tolist(), wrong.sum(0).tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of originals under one hypothesis, in each of `WAYS`; there is nothing `against` one of sign 0.
+
+    `signs` [N] is the way along it of each original. `e_value` is the evidence against "errors are no more frequent
+    along it than against it, or than otherwise".
+    """
+
+    hypothesis: Hypothesis
+    moved: dict[str, Moved]
+    signs: np.ndarray
+    e_value: float
+
+    @classmethod
+    def of(cls, hypothesis: Hypothesis, moved: dict[str, Moved], signs: np.ndarray) -> "Trial":
+        wrong = {way: of.answers != of.said[:, 0] for way, of in moved.items()}
+        evidence = min(_e_value(wrong["along"], wrong[other]) for other in moved if other != "along")
+        return cls(hypothesis, moved, signs, evidence)
+
+
+class Originals:
+    """Originals [N, 3, H, W] in [0, 1] that a classifier has right and whose class the oracle sees.
+
+    Args:
+        images: the originals.
+        ids: [N], which seed what is random.
+        labels: [N].
+        answers: of images [B, 3, H, W] and the places [B] of their originals, the classifier's labels, [B].
+        sees: of the same, whether the oracle accepts them, bool [B].
+    """
+
+    def __init__(self, images: Tensor, ids: Sequence[int], labels: np.ndarray, answers: Answers, sees: Sees) -> None:
+        self.images, self.ids, self.labels, self._answers, self._sees = images, ids, labels, answers, sees
+
+    def try_out(self, attribute: Attribute) -> list[Trial]:
+        """Changes them along an attribute, either way, and as much otherwise."""
+        along = {sign: self._move(partial(_changed, attribute, sign)) for sign in (1, -1)}
+        control = {sign: self._move(partial(self._otherwise, attribute, sign)) for sign in (1, -1)}
+        trials = []
+        for sign in (1, -1):
+            moved = dict(zip(WAYS, (along[sign], along[-sign], control[sign]), strict=True))
+            trials.append(Trial.of(Hypothesis(attribute, sign), moved, np.full(len(self.ids), sign)))
+        signs = np.array([1 if row_seed(0, i, "either way") % 2 else -1 for i in self.ids])
+        mixed = {
+            way: Moved(np.where(signs[:, None] > 0, of[1].said, of[-1].said))
+            for way, of in (("along", along), ("otherwise", control))
+        }
+        return [*trials, Trial.of(Hypothesis(attribute, 0), mixed, signs)]
+
+    def _otherwise(self, attribute: Attribute, sign: int, images: Tensor, at: np.ndarray, dose: float) -> Tensor:
+        return otherwise(images, _changed(attribute, sign, images, at, dose), [self.ids[place] for place in at])
+
+    def _move(self, move: Callable[[Tensor, np.ndarray, float], Tensor]) -> Moved:
+        said = np.full((len(self.labels), 1 + len(DOSES)), -1)
+        said[:, 0] = self.labels
+        going_on = np.arange(len(self.labels))
+        for number, dose in enumerate(DOSES, start=1):
+            changed = move(self.images[torch.from_numpy(going_on).to(self.images.device)], going_on, dose)
+            accepted = self._sees(changed, going_on)
+            if not accepted.any():
+                break
+            going_on = going_on[accepted]
+            said[going_on, number] = self._answers(changed[torch.from_numpy(accepted).to(changed.device)], going_on)
+        return Moved(said)
+
+
+def _changed(attribute: Attribute, sign: int, images: Tensor, at: np.ndarray, dose: float) -> Tensor:
+    return on_byte_grid(attribute.change(images, sign * dose))
+
+
+def otherwise(images: Tensor, changed: Tensor, ids: Sequence[int]) -> Tensor:
+    """Images with another change of equal length [B, 3, H, W]: the same waves as in `changed` minus `images`, lying
+    elsewhere, which `ids` seed."""
+    height, width = images.shape[-2:]
+    noise = torch.stack([_noise(height, width, row_seed(0, i, "otherwise")) for i in ids])
+    phases = torch.fft.rfft2(noise.to(images)).angle().unsqueeze(1)
+    waves = torch.polar(torch.fft.rfft2(changed - images).abs(), phases.expand(-1, images.shape[1], -1, -1))
+    return on_byte_grid((images + torch.fft.irfft2(waves, s=(height, width))).clamp(0, 1))
+
+
+def _noise(height: int, width: int, seed: int) -> Tensor:
+    return torch.randn(height, width, generator=torch.Generator().manual_seed(seed % 2**63))
+
+
+def _e_value(more: np.ndarray, less: np.ndarray) -> float:
+    """Against "`more` [N] is True no more often than `less`", of the same rows."""
+    if not len(more):
+        return 1.0
+    capital, _ = log_capital(more.astype(np.int8) - less.astype(np.int8), 0.0)
+    return math.exp(min(float(capital[-1]), 700.0))
+
+
+def proven(trials: Sequence[Trial]) -> list[Trial]:
+    """Those that stand, the strongest evidence first: on average at most `FALSE_DISCOVERIES` of them are false, however
+    the trials hang together (e-BH, Wang and Ramdas 2022)."""
+    ordered = sorted(trials, key=lambda trial: -trial.e_value)
+    kept = 0
+    for rank, trial in enumerate(ordered, start=1):
+        if trial.e_value >= len(trials) / (FALSE_DISCOVERIES * rank):
+            kept = rank
+    return ordered[:kept]
+
+
+def fewest_errors(rows: int, hypotheses: int) -> int | None:
+    """How many of so many originals a change must make wrong, where nothing else makes any wrong, to be proven alone;
+    None where all of them are too few."""
+    for errors in range(1, rows + 1):
+        more = np.arange(rows) < errors
+        if _e_value(more, np.zeros(rows, bool)) >= hypotheses / FALSE_DISCOVERIES:
+            return errors
+    return None

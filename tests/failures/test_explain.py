@@ -1,0 +1,95 @@
+"""A split explained: by the command, of its own classifier and of others, and what can't be."""
+
+import json
+
+import pytest
+import torch
+from commands import run
+from torch import nn
+
+import fmrgen
+from fmrgen import UserError, explain
+from fmrgen.failures.attributes import Brightness, PositionUp
+from fmrgen.failures.report import summary_lines, write_explanation
+
+
+class FailsOn(nn.Module):
+    """LeNet, but for images in which `is_odd`."""
+
+    def __init__(self, is_odd):
+        super().__init__()
+        self.lenet, self.is_odd = fmrgen.load_classifier("asset:mnist/lenet"), is_odd
+        self.class_names = self.lenet.class_names
+
+    def forward(self, images):
+        logits = self.lenet(images)
+        return torch.where(self.is_odd(images).unsqueeze(1), logits.roll(1, 1), logits)
+
+
+def is_dark(images):
+    return images.amax((1, 2, 3)) < 0.999
+
+
+def is_high_or_low(images):
+    return PositionUp().measure(images).abs() > 0.2
+
+
+@pytest.fixture(scope="module")
+def explained(finished_split):
+    return explain(str(finished_split), classifier=FailsOn(is_high_or_low).eval())
+
+
+def test_it_names_what_was_planted(explained, tmp_path):
+    assert [one.words for one in explained.told] == ["shapes moved up or down"]
+    found = explained.told[0]
+    assert found.errors["along"].value > 2 * found.errors["otherwise"].value
+    assert found.effect.low > 0
+    assert sum(wrong for _, _, wrong in found.classes) == sum(count for *_, count in found.pairs)
+    assert len(found.shown) == 8
+    assert "it fails on shapes moved up or down" in summary_lines(explained)[0]
+    assert [path.name for path in write_explanation(explained, tmp_path)] == ["explain.json", "explain.html"]
+    page = (tmp_path / "explain.html").read_text()
+    assert page.count("data:image/png") >= 2
+    assert "<h2>It fails on shapes moved up or down" in page
+
+
+def test_with_a_direction_where_there_is_one(finished_split):
+    found = explain(str(finished_split), classifier=FailsOn(is_dark).eval(), attributes=[Brightness(), PositionUp()])
+    words = {one.words for one in found.told}
+    assert "another brightness" not in words
+    assert len(found.findings) == 6
+
+
+def test_nothing_is_an_outcome_too(finished_split, tmp_path, capsys):
+    """The shipped LeNet was trained with warped digits, and stands all of this."""
+    assert run("explain", finished_split, "-o", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "nothing could be proven of what was tried" in said
+    assert "may be there and not be seen" in said
+    told = json.loads((tmp_path / "out/explain.json").read_text())
+    assert told["schema"] == "fmrgen-explain/1"
+    assert not any(one["is_proven"] for one in told["findings"])
+    assert len(told["findings"]) == 33
+    capsys.readouterr()
+    assert run("explain", finished_split, "-o", tmp_path / "json", "--json", "-q") == 0
+    assert json.loads(capsys.readouterr().out)["originals"] == told["originals"]
+
+
+def test_what_can_not_be_explained(finished_split, tmp_path, capsys):
+    without = ["generate", "mnist-lenet", "--limit", 4, "perturb.budget=2", "-q", "-o"]
+    assert run(*without, tmp_path / "few") == 0
+    assert run(*without, tmp_path / "bare", "output.keep_original=false") == 0
+    capsys.readouterr()
+    for arguments, error in (
+        ([tmp_path / "few"], "originals are left to prove something on"),
+        ([tmp_path / "bare"], "has no originals (output.keep_original), which explain changes"),
+        ([finished_split, "--attribute", "torch.nn:Flatten"], "torch.nn:Flatten: is no attribute; derive it from"),
+        ([finished_split, "--attribute", "nowhere:Own"], "nowhere"),
+        ([tmp_path / "none"], "none"),
+    ):
+        assert run("explain", *arguments) == 2
+        said = capsys.readouterr().err
+        assert error in said
+        assert said.count("\n") == 1
+    with pytest.raises(UserError, match="classifier: has 3072 outputs"):
+        explain(str(finished_split), classifier=nn.Flatten())
