@@ -362,9 +362,9 @@ def explain(
 
     display.quiet_libraries()
     tried = [*ATTRIBUTES, *map(load_attribute, attributes or [])]
+    prepare_folder(output)
     with progress.row_progress("explain", not quiet) as on_attributes:
         found = run(split, classifier=section, attributes=tried, trust=trust, on_attributes=on_attributes)
-    prepare_folder(output)
     written = write_explanation(found, output)
     if not quiet and not as_json:
         display.print_table(
