@@ -95,10 +95,13 @@ class ReferenceGenerator:
         return self.nes_mean
 
     def directions(self):
-        count, wanted = self.z.numel(), self.options.queries // 2
-        draws, self.nes_steps = torch.Generator().manual_seed((self.seed + self.nes_steps) % 2**63), self.nes_steps + 1
-        drawn = torch.randn(min(wanted, count), count, dtype=torch.float64, generator=draws)
-        return [u.view_as(self.z).to(self.z) for u in torch.linalg.qr(drawn.T).Q.T]
+        """The next ones of the row's basis, which is whole after as many steps as it takes."""
+        count = self.z.numel()
+        draws = torch.Generator().manual_seed(self.seed % 2**63)
+        basis = torch.linalg.qr(torch.randn(count, count, generator=draws).double()).Q.T.to(self.z)
+        pairs = min(self.options.queries // 2, count)
+        first, self.nes_steps = self.nes_steps * pairs, self.nes_steps + 1
+        return [basis[(first + number) % count].view_as(self.z) for number in range(pairs)]
 
     def is_wrong(self, z):
         return (self.f(z) > 0).item()

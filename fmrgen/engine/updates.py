@@ -103,18 +103,22 @@ class Random(Update):
 class Nes(Update):
     """The sign of an estimated gradient: for networks without one, or with one that lies (NES, Ilyas et al. 2018).
 
-    The objective is asked for at `queries` places around, in pairs to both sides, in orthogonal directions that are
-    drawn anew for each step: the estimate is corrected by what they show, and keeps what others have shown. The places
-    lie as far off as five steps: nearer by, images of 8 bits hardly differ. While no answer has differed, steps go
-    towards one of the places.
+    The objective is asked for at `queries` places around, in pairs to both sides. Their directions are at right angles,
+    and each step takes the next ones of the row's own basis until all have had their turn (of latents too long for
+    that, others at each step): the estimate is corrected by what they show, and keeps what others have shown. The
+    places lie as far off as five steps: nearer by, images of 8 bits hardly differ. While no answer has differed, steps
+    go towards one of the places.
     """
 
     needs_gradient = False
-    _radius = 5
+    _radius, _longest = 5, 1024  # steps; dimensions of a latent whose basis a row keeps
 
     def memory(self, free: Tensor, seeds: Sequence[int]) -> dict[str, Tensor]:
-        seed = torch.tensor(seeds, device=free.device)
-        return {"nes_seed": seed, "nes_steps": torch.zeros_like(seed), "nes_mean": torch.zeros_like(free)}
+        seed, count = torch.tensor(seeds, device=free.device), free[0].numel()
+        kept = {"nes_seed": seed, "nes_steps": torch.zeros_like(seed), "nes_mean": torch.zeros_like(free)}
+        if count <= self._longest:
+            kept["nes_basis"] = torch.stack([orthonormal(count, count, of_row) for of_row in seeds]).to(free)
+        return kept
 
     def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
         direction = torch.zeros_like(gradient)
@@ -133,13 +137,17 @@ class Nes(Update):
         return estimate
 
     def _next_directions(self, rows: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        """Orthonormal ones [R, pairs, …], of the row's seed and how often it has drawn some."""
-        free = memory["free"]
-        pairs = min(self.options.queries // 2, free[0].numel())
-        drawn = zip(memory["nes_seed"][rows].tolist(), memory["nes_steps"][rows].tolist(), strict=True)
-        along = torch.stack([orthonormal(pairs, free[0].numel(), (seed + step) % 2**63) for seed, step in drawn])
+        """Orthonormal ones [R, pairs, …]: those of the basis whose turn it is."""
+        free, seed, steps = memory["free"], memory["nes_seed"][rows], memory["nes_steps"][rows]
+        count = free[0].numel()
+        pairs = min(self.options.queries // 2, count)
         memory["nes_steps"][rows] += 1
-        return along.view(len(rows), pairs, *free.shape[1:]).to(free)
+        if "nes_basis" in memory:
+            turns = (steps[:, None] * pairs + torch.arange(pairs, device=rows.device)) % count
+            along = memory["nes_basis"][rows[:, None], turns]
+        else:
+            along = torch.stack([orthonormal(pairs, count, of_step) for of_step in (seed + steps).tolist()]).to(free)
+        return along.view(len(rows), pairs, *free.shape[1:])
 
     def _corrected(self, estimate: Tensor, along: Tensor, rows: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
         """The estimate of the rows [R], rising along orthonormal directions [R, n, …] as the objective does."""
@@ -259,9 +267,8 @@ def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def orthonormal(count: int, length: int, seed: int) -> Tensor:
-    """Random rows [count, length] of a seed, float64, count ≤ length."""
-    drawn = torch.randn([count, length], dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    return torch.linalg.qr(drawn.mT).Q.mT
+    """Random vectors of a seed at right angles, of length 1, float64 [count, length]; count ≤ length."""
+    return torch.linalg.qr(normal([length, count], seed % 2**63).double()).Q.mT
 
 
 def normal(shape: Sequence[int], seed: int) -> Tensor:

@@ -9,9 +9,10 @@ from fakes import BUDGET, COUNT, STEP, Brightness, Fixture, Identity, Patient, b
 from small_models import LABELS, SIZE, perturb, smooth_images, tiny_network, tiny_vqgan
 from torch import nn
 
-from fmrgen import UserError
+from fmrgen import PerturbOptions, UserError
 from fmrgen.engine.models import row_seed
 from fmrgen.engine.slots import all_finite
+from fmrgen.engine.updates import Nes
 from fmrgen.generators.transform import Transform
 from fmrgen.records import Example, StopReason
 
@@ -448,6 +449,25 @@ def test_a_search_on_a_plateau_goes_on(double):
         assert row.stop_reason not in (StopReason.STUCK, StopReason.NONFINITE)
         assert not row.valid or row.latent_shift > 0
         assert torch.equal(row.image, together[i].image)
+
+
+@pytest.mark.parametrize(("shape", "whole"), [((4, 3, 2), True), ((2, 23, 23), False)], ids=["kept", "too long"])
+def test_directions_of_a_search_are_at_right_angles(shape, whole):
+    """All of a basis have their turn before one comes again, and a row has the same ones whatever is beside it."""
+    rule, count = Nes(PerturbOptions(update="nes", queries=12)), math.prod(shape)
+    steps = 4 if whole else 2
+    drawn = []
+    for seeds in ([1], [5, 1]):
+        memory = {"free": torch.zeros(len(seeds), *shape)}
+        memory |= rule.memory(memory["free"], seeds)
+        assert ("nes_basis" in memory) == whole
+        rows = torch.arange(len(seeds))
+        drawn.append(torch.cat([rule._next_directions(rows, memory)[-1] for _ in range(steps)]).view(-1, count))
+    assert torch.equal(*drawn)
+    one = drawn[0][: 6 * steps if whole else 6]
+    torch.testing.assert_close(one @ one.T, torch.eye(len(one)), atol=1e-5, rtol=0)
+    if whole:
+        assert torch.equal(rule._next_directions(rows, memory)[-1].view(-1, count), drawn[0][:6])
 
 
 class Lying(nn.Module):
