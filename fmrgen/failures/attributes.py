@@ -257,7 +257,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
 
 
 def load_attribute(path: str) -> Attribute:
-    """An attribute of one's own, at `module:Name`. Raises UserError where there is none."""
+    """An attribute from outside, at `module:Name`. Raises UserError where there is none."""
     found = import_object(path)
     made = found() if isinstance(found, type) else found
     if not isinstance(made, Attribute):

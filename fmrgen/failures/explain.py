@@ -103,7 +103,7 @@ class Explanation:
         return [one for one in self.findings if one.is_proven]
 
     @property
-    def told(self) -> list[Finding]:
+    def reported(self) -> list[Finding]:
         """Of these one of each attribute: the one with a direction, where there is one."""
         by_attribute: dict[str, Finding] = {}
         for one in sorted(self.proven, key=lambda one: "against" not in one.errors):

@@ -31,7 +31,7 @@ def sentence(one: Finding) -> str:
 
 def summary_lines(found: Explanation) -> list[str]:
     """What is proven, or that nothing is, and what could not have been seen."""
-    proven = [sentence(one) for one in found.told]
+    proven = [sentence(one) for one in found.reported]
     few = found.fewest_errors
     unseen = (
         "these originals are too few to prove anything"
@@ -63,7 +63,7 @@ def write_explanation(found: Explanation, folder: Path) -> list[Path]:
     for one in tree["findings"]:
         one["shown"] = [{key: pair[key] for key in ("id", "label", "answer")} for pair in one["shown"]]
     text = json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    pictures = [(one.words, png_address(_curve(one).to_bytes("png")), _pairs(one.shown)) for one in found.told]
+    pictures = [(one.words, png_address(_curve(one).to_bytes("png")), _pairs(one.shown)) for one in found.reported]
     page = render_page(
         "explain.html",
         title=f"Where the classifier fails: {found.split}",

@@ -40,8 +40,8 @@ def explained(finished_split):
 
 
 def test_it_names_what_was_planted(explained, tmp_path):
-    assert [one.words for one in explained.told] == ["shapes moved up or down"]
-    found = explained.told[0]
+    assert [one.words for one in explained.reported] == ["shapes moved up or down"]
+    found = explained.reported[0]
     assert found.errors["along"].value > 2 * found.errors["otherwise"].value
     assert found.effect.low > 0
     assert sum(wrong for _, _, wrong in found.classes) == sum(count for *_, count in found.pairs)
@@ -55,7 +55,7 @@ def test_it_names_what_was_planted(explained, tmp_path):
 
 def test_with_a_direction_where_there_is_one(finished_split):
     found = explain(str(finished_split), classifier=FailsOn(is_dark).eval(), attributes=[Brightness(), PositionUp()])
-    words = {one.words for one in found.told}
+    words = {one.words for one in found.reported}
     assert "another brightness" not in words
     assert len(found.findings) == 6
 
