@@ -1,5 +1,6 @@
 """What can be measured in an image and changed in it: strokes, place, light, sharpness. An attribute is one class."""
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -48,14 +49,15 @@ def ink(images: Tensor) -> tuple[Tensor, Tensor]:
 
 def _strongest(values: Tensor) -> Tensor:
     """Of values [B, 1, H, W] the absolute one that is exceeded in two of a hundred pixels, [B]."""
-    return values.abs().flatten(1).quantile(0.98, dim=1)
+    of_pixels = values.abs().flatten(1)
+    return of_pixels.kthvalue(math.ceil(0.98 * of_pixels.shape[1])).values
 
 
 def _weights(images: Tensor) -> Tensor:
     """How much ink is where, [B, H, W], in all 1; the same everywhere in an image without."""
     of_pixels = (ink(images)[0].abs()[:, 0] - _FAINT).clamp(min=0)
     total = of_pixels.sum((1, 2), keepdim=True)
-    even = torch.full_like(of_pixels, 1 / of_pixels[0].numel())
+    even = torch.full_like(of_pixels, 1 / (of_pixels.shape[1] * of_pixels.shape[2]))
     return torch.where(total > 0, of_pixels / total.clamp(min=1e-6), even)
 
 

@@ -160,7 +160,7 @@ def explain(
     moved, others = rows.of(proposing & rows.columns["valid"].astype(bool)), rows.of(~proposing)
     fooled = moved.answers(moved.images) != moved.labels
     in_split = {
-        one.name: _apart(one.measure(moved.images) - one.measure(moved.originals), fooled) for one in attributes
+        one.name: _apart(_measured(one, moved.images) - _measured(one, moved.originals), fooled) for one in attributes
     }
     known = (others.answers(others.originals) == others.labels) & others.sees(others.originals)
     tried_on = others.of(known)
@@ -266,12 +266,15 @@ class _Rows:
         return torch.cat(seen).cpu().numpy() if seen else np.zeros(0, dtype=bool)
 
 
-def _apart(change: Tensor, fooled: np.ndarray) -> float | None:
+def _measured(attribute: Attribute, images: Tensor) -> np.ndarray:
+    return np.concatenate([attribute.measure(part).double().cpu().numpy() for part in images.split(_BATCH)])
+
+
+def _apart(change: np.ndarray, fooled: np.ndarray) -> float | None:
     """The mean of `change` [N] where the classifier is fooled less that elsewhere, in standard deviations."""
-    values = change.cpu().numpy().astype(float)
-    if min(fooled.sum(), (~fooled).sum()) < 2 or (deviation := values.std()) == 0:
+    if min(fooled.sum(), (~fooled).sum()) < 2 or (deviation := change.std()) == 0:
         return None
-    return float((values[fooled].mean() - values[~fooled].mean()) / deviation)
+    return float((change[fooled].mean() - change[~fooled].mean()) / deviation)
 
 
 def _finding(trial: Trial, is_proven: bool, rows: _Rows, names: Sequence[str], apart: float | None) -> Finding:

@@ -18,6 +18,7 @@ from fmrgen.studies.sequential_test import log_capital
 DOSES = (0.25, 0.5, 0.75, 1.0)
 FALSE_DISCOVERIES = 0.05  # the share of names that are wrong, on average
 WAYS = ("along", "against", "otherwise")
+_TOGETHER = 64
 
 Answers = Callable[[Tensor, np.ndarray], np.ndarray]
 Sees = Callable[[Tensor, np.ndarray], np.ndarray]
@@ -123,12 +124,17 @@ class Originals:
         said[:, 0] = self.labels
         going_on = np.arange(len(self.labels))
         for number, dose in enumerate(DOSES, start=1):
-            changed = move(self.images[torch.from_numpy(going_on).to(self.images.device)], going_on, dose)
-            accepted = self._sees(changed, going_on)
-            if not accepted.any():
+            accepted_of_all = []
+            for at in np.split(going_on, range(_TOGETHER, len(going_on), _TOGETHER)):
+                changed = move(self.images[torch.from_numpy(at).to(self.images.device)], at, dose)
+                accepted = self._sees(changed, at)
+                accepted_of_all.append(at[accepted])
+                if accepted.any():
+                    answers = self._answers(changed[torch.from_numpy(accepted).to(changed.device)], at[accepted])
+                    said[at[accepted], number] = answers
+            going_on = np.concatenate(accepted_of_all)
+            if not len(going_on):
                 break
-            going_on = going_on[accepted]
-            said[going_on, number] = self._answers(changed[torch.from_numpy(accepted).to(changed.device)], going_on)
         return Moved(said)
 
 

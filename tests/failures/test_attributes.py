@@ -49,6 +49,7 @@ def test_more_is_more_and_less_is_less(attribute, look, digits):
 
 @pytest.mark.parametrize("attribute", ATTRIBUTES, ids=lambda one: one.name)
 def test_empty_images_do_no_harm(attribute):
+    assert attribute.measure(torch.zeros(0, 3, 32, 32)).shape == (0,)
     for level in (0.0, 0.5, 1.0):
         images = torch.full((2, 3, 32, 32), level)
         assert attribute.measure(images).isfinite().all()
