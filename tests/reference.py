@@ -38,7 +38,7 @@ class ReferenceGenerator:
         self.label, self.accepted, self.options = label, accepted, options
         self.classifier, self.generator = classifier, generator
         self.nes_mean, self.nes_steps, self.queries = torch.zeros(1), 0, 1
-        self.mistake = None
+        self.mistake = self.basis = None
         self.adam_mean, self.adam_square, self.adam_steps = 0.0, 0.0, 0
         self.has_begun = False
         self.encode(x)
@@ -97,11 +97,12 @@ class ReferenceGenerator:
     def directions(self):
         """The next ones of the row's basis, which is whole after as many steps as it takes."""
         count = self.z.numel()
-        draws = torch.Generator().manual_seed(self.seed % 2**63)
-        basis = torch.linalg.qr(torch.randn(count, count, generator=draws).double()).Q.T.to(self.z)
+        if self.basis is None:
+            draws = torch.Generator().manual_seed(self.seed % 2**63)
+            self.basis = torch.linalg.qr(torch.randn(count, count, generator=draws).double()).Q.T.to(self.z)
         pairs = min(self.options.queries // 2, count)
         first, self.nes_steps = self.nes_steps * pairs, self.nes_steps + 1
-        return [basis[(first + number) % count].view_as(self.z) for number in range(pairs)]
+        return [self.basis[(first + number) % count].view_as(self.z) for number in range(pairs)]
 
     def is_wrong(self, z):
         return (self.f(z) > 0).item()

@@ -139,7 +139,10 @@ def test_fingerprint_is_of_what_changes_a_row(write):
         (["perturb.step_size=0"], r"perturb: step_size must be a positive number, not 0"),
         (["perturb.step_size=.inf"], r"perturb: step_size must be a positive number, not inf"),
         (["perturb.slots=-1"], r"perturb: slots must be auto or from 1 to 65,536, not -1"),
-        (["perturb.update=sgd"], r"perturb.update: input should be 'sign', 'l2', 'adam', 'nes', 'prior' or 'random'"),
+        (
+            ["perturb.update=sgd"],
+            r"perturb.update: input should be 'sign', 'l2', 'adam', 'nes', 'prior', 'boundary' or 'random'",
+        ),
         (["output.shard_size=0"], r"output.shard_size"),
         (["output.split=a/b"], r"output.split"),
         (["output.config=../x"], r"output.config"),
