@@ -180,8 +180,7 @@ class Prior(Nes):
     """As `Nes`, and the gradient of each step is one more direction that is asked about: so far as the objective rises
     along it, the step goes along it (in the spirit of Cheng et al. 2019).
 
-    For a gradient that need not be the classifier's own: a relative's, or one that lies. It is not remembered: the next
-    step has a newer one.
+    For a relative's gradient. It is not remembered: the next step has a newer one.
     """
 
     needs_gradient = True
