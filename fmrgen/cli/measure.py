@@ -15,6 +15,7 @@ from fmrgen.cli.options import (
     ProcessesOption,
     QuietOption,
     SplitArgument,
+    TrustOption,
     plot_formats,
 )
 from fmrgen.distributed.rank import is_first_process
@@ -280,10 +281,7 @@ def verify(
     files: Annotated[
         bool, typer.Option("--files", help="Only check the files against their checksums; needs no model.")
     ] = False,
-    trust: Annotated[
-        bool,
-        typer.Option("--trust", help="Run the code, and read the files and addresses, that the split's recipe names."),
-    ] = False,
+    trust: TrustOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -335,10 +333,7 @@ def explain(
         ),
     ] = None,
     output: OutputOption = Path("explained"),
-    trust: Annotated[
-        bool,
-        typer.Option("--trust", help="Run the code, and read the files and addresses, that the split's recipe names."),
-    ] = False,
+    trust: TrustOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

@@ -57,6 +57,10 @@ RecipeArgument = Annotated[
     ),
 ]
 SplitArgument = Annotated[str, typer.Argument(metavar="SPLIT", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]")]
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust", help="Run the code, and read the files and addresses, that the split's recipe names."),
+]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write to.")]
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="section.key=value", help="Changes to the recipe; values are YAML.")

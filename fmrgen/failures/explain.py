@@ -19,12 +19,13 @@ from fmrgen.errors import UserError
 from fmrgen.failures.attributes import ATTRIBUTES, Attribute
 from fmrgen.failures.interventions import DOSES, Originals, Trial, fewest_errors, proven
 from fmrgen.image_files import png_bytes
-from fmrgen.jobs.verify import load_judges
+from fmrgen.jobs.verify import check_no_gaps, load_judges
 from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
 from fmrgen.metrics.rows import as_label
 from fmrgen.recipe.build import ClassifierAndOracle, build_component, component_errors
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
-from fmrgen.storage.open import OpenedSplit, open_own_split, reading
+from fmrgen.storage.open import OpenedSplit, check_recorded_rows, open_own_split, reading
+from fmrgen.storage.provenance import Provenance
 from fmrgen.storage.schema import IMAGES
 
 _BATCH = 64
@@ -141,7 +142,7 @@ def explain(
     other = None
     if classifier is not None:
         other = build_component(classifier_section(classifier), "classifier", nn.Module, device)
-    judges, _ = load_judges(
+    judges, *_ = load_judges(
         split,
         provenance,
         classifier=other,
@@ -149,13 +150,7 @@ def explain(
         trust=trust,
         device=device,
     )
-    recorded = provenance.recipe.perturb
-    options = PerturbOptions(
-        oracle_rule=recorded.oracle_rule,  # type: ignore[arg-type]  # which it checks
-        min_probability=recorded.min_probability,
-        min_margin=recorded.min_margin,
-    )
-    rows = _Rows.read(opened, judges, options, device)
+    rows = _Rows.read(opened, provenance, judges, device)
     proposing = np.array([row_seed(0, int(i), "explain") % 2 for i in rows.columns["id"]]) == 0
     moved, others = rows.of(proposing & rows.columns["valid"].astype(bool)), rows.of(~proposing)
     fooled = moved.answers(moved.images) != moved.labels
@@ -209,22 +204,28 @@ class _Rows:
 
     @classmethod
     def read(
-        cls, opened: OpenedSplit, judges: ClassifierAndOracle, options: PerturbOptions, device: torch.device | str
+        cls, opened: OpenedSplit, provenance: Provenance, judges: ClassifierAndOracle, device: torch.device | str
     ) -> "_Rows":
-        read: dict[str, list[Any]] = {}
+        kept, read = [name for name in _COLUMNS if name in opened.features], dict[str, list[Any]]()
         with reading(opened.name):
-            for batch in opened.undecoded(IMAGES).iter(batch_size=_BATCH):
-                for name in (*IMAGES, *(name for name in _COLUMNS if name in batch)):
-                    values = batch[name]
-                    if name in IMAGES:
-                        values = [np.asarray(opened.decode(stored, f"its {name}")) for stored in values]
+            for batch in opened.undecoded(IMAGES).select_columns([*IMAGES, *kept]).iter(batch_size=_BATCH):
+                check_no_gaps(opened.name, batch, len(provenance.labels))
+                for name in (*IMAGES, *kept):
+                    values = opened.pixels(batch, name) if name in IMAGES else batch[name]
                     read.setdefault(name, []).extend(values)
+        check_recorded_rows(opened, read["id"])
         originals, images = (to_batch(np.stack(read.pop(name)), device) for name in ("original", "image"))
         several = read.pop("accepted_labels", None)
         columns = {name: np.asarray(values) for name, values in read.items()}
         if several is not None:
             columns["accepted_labels"] = np.empty(len(several), dtype=object)
             columns["accepted_labels"][:] = [np.asarray(one) for one in several]
+        recorded = provenance.recipe.perturb
+        options = PerturbOptions(
+            oracle_rule=recorded.oracle_rule,  # type: ignore[arg-type]  # which it checks
+            min_probability=recorded.min_probability,
+            min_margin=recorded.min_margin,
+        )
         return cls(originals, images, columns, judges, options)
 
     def __len__(self) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.models import row_seed
+from fmrgen.engine.updates import normal
 from fmrgen.failures.attributes import Attribute
 from fmrgen.studies.sequential_test import log_capital
 
@@ -67,7 +68,7 @@ class Moved:
         return list(zip(accepted.sum(0).tolist(), wrong.sum(0).tolist(), strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """What became of originals under one hypothesis, in each of `WAYS`; there is nothing `against` one of sign 0.
 
@@ -146,14 +147,10 @@ def otherwise(images: Tensor, changed: Tensor, ids: Sequence[int]) -> Tensor:
     """Images with another change of equal length [B, 3, H, W]: the same waves as in `changed` minus `images`, lying
     elsewhere, which `ids` seed."""
     height, width = images.shape[-2:]
-    noise = torch.stack([_noise(height, width, row_seed(0, i, "otherwise")) for i in ids])
+    noise = torch.stack([normal([height, width], row_seed(0, i, "otherwise")) for i in ids])
     phases = torch.fft.rfft2(noise.to(images)).angle().unsqueeze(1)
     waves = torch.polar(torch.fft.rfft2(changed - images).abs(), phases.expand(-1, images.shape[1], -1, -1))
     return on_byte_grid((images + torch.fft.irfft2(waves, s=(height, width))).clamp(0, 1))
-
-
-def _noise(height: int, width: int, seed: int) -> Tensor:
-    return torch.randn(height, width, generator=torch.Generator().manual_seed(seed % 2**63))
 
 
 def _e_value(more: np.ndarray, less: np.ndarray) -> float:

@@ -85,8 +85,9 @@ def verify(
     """
     opened, provenance = open_own_split(split)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    judges, recipe = load_judges(split, provenance, classifier=classifier, oracle=oracle, trust=trust, device=device)
-    loaded = {name: weights_sha256(judge) for name, judge in judges._asdict().items()}
+    judges, loaded, recipe = load_judges(
+        split, provenance, classifier=classifier, oracle=oracle, trust=trust, device=device
+    )
     with reading(split):
         rows, disagreements = _verify_rows(opened, provenance, judges, device, on_rows)
     for name, judge in judges._asdict().items():
@@ -104,9 +105,9 @@ def load_judges(
     may_differ: Collection[str] = (),
     trust: bool = False,
     device: torch.device | str,
-) -> tuple[ClassifierAndOracle, StrictConfig]:
-    """The classifier and the oracle that made a split, by the recipe in its provenance, or those given instead, and
-    their sections.
+) -> tuple[ClassifierAndOracle, dict[str, str | None], StrictConfig]:
+    """The classifier and the oracle that made a split, by the recipe in its provenance, or those given instead; the
+    sha256 of their weights, by name, and their sections.
 
     Raises UserError where they can't be loaded, or are not the ones that made it, but for those that `may_differ`.
     """
@@ -124,16 +125,17 @@ def load_judges(
     labels = provenance.job_labels
     blank = blank_image(provenance.image_size, device)
     judges = build_classifier_and_oracle(recipe.classifier, recipe.oracle, labels, blank)
+    loaded = {name: weights_sha256(judge) for name, judge in judges._asdict().items()}
     for name, given in {"classifier": classifier, "oracle": oracle}.items():
         recorded_sha256 = getattr(provenance.weights_sha256, name)
-        same = weights_sha256(getattr(judges, name)) == recorded_sha256
+        same = loaded[name] == recorded_sha256
         if name == "classifier" and recorded_sha256 is not None:
             same = has_weights(judges.classifier, recorded_sha256)
         if not same and name not in may_differ:
             whose = f"the recipe now loads other {name} weights" if given is None else f"the {name} has other weights"
             cure = "" if given is None else f" ({NEW_WEIGHTS})"
             raise UserError(f"{split}: {whose} than those that made the split{cure}")
-    return judges, recipe
+    return judges, loaded, recipe
 
 
 def _verify_rows(
@@ -151,8 +153,8 @@ def _verify_rows(
     ids: list[int] = []
     batch_size = max(1, min(_BATCH, _MOST_PIXELS // provenance.image_size**2))
     for batch in opened.undecoded(columns).iter(batch_size=batch_size) if rows else ():
-        _check_no_gaps(opened.name, batch, len(provenance.labels))
-        pixels = {name: _decode(opened, batch, name) for name in columns}
+        check_no_gaps(opened.name, batch, len(provenance.labels))
+        pixels = {name: opened.pixels(batch, name) for name in columns}
         originals = pixels.get("original", pixels["image"])
         found = _measure(pixels["image"], originals, batch, "", judges, device)
         if "original" in pixels:
@@ -171,7 +173,8 @@ def _verify_rows(
     return rows, disagreements
 
 
-def _check_no_gaps(name: str, batch: dict[str, list[Any]], labels: int) -> None:
+def check_no_gaps(name: str, batch: dict[str, list[Any]], labels: int) -> None:
+    """Raises UserError where a row of a batch of the split `name` lacks a value, or has none of so many labels."""
     for i, example_id in enumerate(batch["id"]):
         for column, values in batch.items():
             if values[i] is None:
@@ -181,14 +184,6 @@ def _check_no_gaps(name: str, batch: dict[str, list[Any]], labels: int) -> None:
             raise UserError(f"{name}: id {example_id}: its accepted_labels do not begin with its label")
         if wrong := [label for label in accepted if label is None or not 0 <= label < labels]:
             raise UserError(f"{name}: id {example_id}: label {wrong[0]} is not one of the {labels} classes")
-
-
-def _decode(opened: OpenedSplit, batch: dict[str, list[Any]], column: str) -> np.ndarray:
-    """The images of a column, uint8 [B, H, W, 3], of the size that the split says."""
-    images = []
-    for example_id, stored in zip(batch["id"], batch[column], strict=True):
-        images.append(np.asarray(opened.decode(stored, f"id {example_id}: its {column}")))
-    return np.stack(images)
 
 
 def _measure(

@@ -181,14 +181,7 @@ class Job:
         """The images of a batch; None where it was judged before."""
         if self._part(number).exists():
             return None
-        pixels = {}
-        for column in self.columns:
-            images = [
-                self.opened.decode(stored, f"id {example_id}: its {column}")
-                for example_id, stored in zip(batch["id"], batch[column], strict=True)
-            ]
-            pixels[column] = np.stack([np.asarray(image) for image in images])
-        return batch, pixels
+        return batch, {column: self.opened.pixels(batch, column) for column in self.columns}
 
     def _verdicts(self, batch: dict[str, list[Any]], pixels: _Pixels) -> pa.Table:
         """What the oracle says of the images of a batch, and of their originals."""
