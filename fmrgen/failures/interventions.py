@@ -20,6 +20,7 @@ DOSES = (0.25, 0.5, 0.75, 1.0)
 FALSE_DISCOVERIES = 0.05  # the share of names that are wrong, on average
 WAYS = ("along", "against", "otherwise")
 _TOGETHER = 64
+_TRIES = 4  # to make a control as long as its change: to one or two percent
 
 Answers = Callable[[Tensor, np.ndarray], np.ndarray]
 Sees = Callable[[Tensor, np.ndarray], np.ndarray]
@@ -145,12 +146,21 @@ def _changed(attribute: Attribute, sign: int, images: Tensor, at: np.ndarray, do
 
 def otherwise(images: Tensor, changed: Tensor, ids: Sequence[int]) -> Tensor:
     """Images with another change of equal length [B, 3, H, W]: the same waves as in `changed` minus `images`, lying
-    elsewhere, which `ids` seed."""
+    elsewhere, which `ids` seed; where black and white cut it short, waves that are so much stronger."""
     height, width = images.shape[-2:]
     noise = torch.stack([normal([height, width], row_seed(0, i, "otherwise")) for i in ids])
     phases = torch.fft.rfft2(noise.to(images)).angle().unsqueeze(1)
     waves = torch.polar(torch.fft.rfft2(changed - images).abs(), phases.expand(-1, images.shape[1], -1, -1))
-    return on_byte_grid((images + torch.fft.irfft2(waves, s=(height, width))).clamp(0, 1))
+    change, wanted = torch.fft.irfft2(waves, s=(height, width)), _length(changed - images)
+    strength = torch.ones_like(wanted)
+    for _ in range(_TRIES):
+        moved = (images + strength * change).clamp(0, 1)
+        strength = strength * wanted / _length(moved - images).clamp(min=1e-6)
+    return on_byte_grid((images + strength * change).clamp(0, 1))
+
+
+def _length(change: Tensor) -> Tensor:
+    return change.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
 def _e_value(more: np.ndarray, less: np.ndarray) -> float:
