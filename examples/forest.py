@@ -59,6 +59,7 @@ def main() -> None:
         step_size=0.03,
         min_probability=0.915,
         update="nes",
+        queries=38,  # a step: at most 1,951 of an image
     )
     print(fmrgen.evaluate(split, {"forest": forest, "lenet": "asset:mnist/lenet"}))
     print(fmrgen.verify(split, classifier=forest).true_rows, "rows match their stored images")

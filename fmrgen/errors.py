@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -62,6 +63,12 @@ def printable(text: str) -> str:
         else char.encode("unicode_escape").decode()
         for char in text
     )
+
+
+def write_line(line: str) -> None:
+    """A line on stderr in one piece: no signal and no other process's line comes before its end."""
+    sys.stderr.write(f"{printable(line)}\n")
+    sys.stderr.flush()
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from fmrgen.errors import printable
+from fmrgen.errors import printable, write_line
 from fmrgen.hub.timeouts import bound_requests, no_bars
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.progress.terminal import format_duration
@@ -186,7 +186,7 @@ def print_line(line: object) -> None:
 
 def print_note(line: str) -> None:
     """What a user should know of work that goes on."""
-    print(printable(line), file=sys.stderr)
+    write_line(line)
 
 
 class _Retries(logging.Filter):

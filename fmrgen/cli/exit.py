@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from fmrgen.errors import Terminated, UserError, printable
+from fmrgen.errors import Terminated, UserError, write_line
 
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
@@ -87,7 +87,7 @@ def print_error(text: str, from_one_process: bool = False) -> int:
     rank = os.environ.get("RANK", "0")
     if os.environ.get("LOCAL_RANK", "0") == "0" or from_one_process:
         where = "fmrgen" if rank == "0" else f"fmrgen (process {rank})"
-        print(f"{where}: {printable(' '.join(text.split()))}", file=sys.stderr)
+        write_line(f"{where}: {' '.join(text.split())}")
     return 2
 
 
@@ -154,5 +154,4 @@ def _end_in_any_case(heard: int) -> None:
         pass
     time.sleep(_GRACE)
     print_error("ended in the middle of a computation that did not return")
-    sys.stderr.flush()
     os._exit(128 + number)

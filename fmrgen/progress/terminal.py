@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from fmrgen.errors import UserError, printable
+from fmrgen.errors import UserError, printable, write_line
 from fmrgen.progress.job import Progress as JobProgress
 from fmrgen.recipe.job import Recipe
 
@@ -166,13 +166,13 @@ class _Lines:
         ends = done == total and name not in self._ended
         if not ends and not self._is_due():
             return
-        parts = [f"{printable(name)}: {done:,}" + (f" of {total:,}" if total is not None else ""), figures]
+        parts = [f"{name}: {done:,}" + (f" of {total:,}" if total is not None else ""), figures]
         if ends:
             self._ended.add(name)
             parts.append(f"done in {format_duration(now - begun)}")
         elif total is not None and done > before:
             parts.append(f"about {format_duration((now - begun) / (done - before) * (total - done))} left")
-        print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
+        write_line(", ".join(filter(None, parts)))
 
 
 def format_duration(seconds: float) -> str:
