@@ -333,6 +333,9 @@ def explain(
         ),
     ] = None,
     output: OutputOption = Path("explained"),
+    card: Annotated[
+        bool, typer.Option("--card", help="Put what is proven on the card of the split, here or on the Hub.")
+    ] = False,
     trust: TrustOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -345,6 +348,8 @@ def explain(
     from fmrgen.recipe.job import parse_classifier
     from fmrgen.storage.reference import check_there
 
+    if card and classifier is not None:
+        raise UserError("--card: a card speaks of the split's own classifier; leave out --classifier")
     section = None if classifier is None else parse_classifier(classifier)[1]
     check_there(split)
 
@@ -368,6 +373,10 @@ def explain(
         for line in summary_lines(found):
             display.print_line(line)
     display.print_written(written, as_json)
+    if card:
+        from fmrgen.publish.explained import record_explanation
+
+        display.print_note(f"card: {record_explanation(split, found.files, summary_lines(found))}")
 
 
 def export(

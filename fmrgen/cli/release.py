@@ -1,7 +1,7 @@
 """The commands before a release: what a new classifier broke, and whether it may pass."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +17,9 @@ from fmrgen.cli.options import (
 )
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
+
+if TYPE_CHECKING:
+    from fmrgen.storage.paths import SplitPaths
 
 _GATE_STATUS = {"pass": 0, "fail": 1, "invalid": 2, "undecided": 3}
 JunitOption = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write the outcome as JUnit XML.")]
@@ -41,6 +44,9 @@ def diff(
         typer.Option("--until", help="Stop as soon as the verdict is clear; all rows without it."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the order of the rows.")] = 0,
+    explained: Annotated[
+        bool, typer.Option("--explain", help="Say what NEW fails on where OLD does not, and prove it.")
+    ] = False,
     junit: JunitOption = None,
     summary: SummaryOption = None,
     processes: ProcessesOption = None,
@@ -62,8 +68,8 @@ def diff(
     from fmrgen.distributed.launch import Processes
     from fmrgen.progress import terminal as progress
     from fmrgen.report.write import prepare_folder
+    from fmrgen.studies.diff import BROKE, split_folders
     from fmrgen.studies.diff import diff as run
-    from fmrgen.studies.diff import split_folders
     from fmrgen.studies.diff_report import diff_junit, diff_markdown, main_table, pair_table, verdict_line, write_diff
 
     display.quiet_libraries()
@@ -82,17 +88,36 @@ def diff(
     if is_first:
         title, named = f"{old_name} → {new_name} on {recipe}", {"OLD": old, "NEW": new}
         prepare_folder(output / "diff")
-        write_diff(found, output / "diff", split_folders(loaded, output, of_old, of_new), title, named)
-        _write_files(junit, diff_junit(found, title, named), summary, diff_markdown(found, title, named))
+        sides = split_folders(loaded, output, of_old, of_new)
+        proven = _proven(sides[BROKE].paths, output / "diff", show) if explained else []
+        write_diff(found, output / "diff", sides, title, named, proven)
+        _write_files(junit, diff_junit(found, title, named), summary, diff_markdown(found, title, named, proven))
         if as_json:
             display.print_json(found)
         elif not quiet:
             display.print_table(main_table(found), title)
             display.print_table(pair_table(found), "by pair of classes")
+            for line in proven:
+                display.print_line(line)
             display.print_line(str(output / "diff/diff.html"))
         (display.print_note if as_json else display.print_line)(verdict_line(found))
     Processes().gather(None)  # a launcher ends all as soon as one exits with 1
     raise typer.Exit(int(found.verdict == "broke more"))
+
+
+def _proven(broke: "SplitPaths", folder: Path, show: bool) -> list[str]:
+    """What NEW fails on where the oracle sees the class and OLD too, which are the panel of the split `broke`."""
+    from fmrgen.failures.explain import explain
+    from fmrgen.failures.report import summary_lines, write_explanation
+    from fmrgen.progress import terminal as progress
+
+    try:
+        with progress.row_progress("explain", show) as on_attributes:
+            found = explain(f"{broke.root}:{broke.name}", trust=True, on_attributes=on_attributes)
+    except UserError as error:
+        return [str(error)]  # as of too few rows: the diff stands all the same
+    write_explanation(found, folder)
+    return summary_lines(found)
 
 
 def gate(

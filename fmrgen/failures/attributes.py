@@ -248,13 +248,56 @@ class Corner(Attribute):
         return changed
 
 
+class Symmetry(Attribute):
+    name, more, less = "symmetry", "more symmetrical images", "less symmetrical images"
+    other = "images of another symmetry"
+
+    def measure(self, images: Tensor) -> Tensor:
+        """How alike the ink and its mirror image, left for right, are: the cosine of the angle between the two."""
+        away = ink(images)[0]
+        product, square = ((away * of).flatten(1).sum(1) for of in (away.flip(3), away))
+        return product / square.clamp(min=1e-6)
+
+    def change(self, images: Tensor, amount: float) -> Tensor:
+        """Half way to what it and its mirror image have in common, or as far away from that."""
+        return (images + 0.25 * amount * (images.flip(3) - images)).clamp(0, 1)
+
+
+class Waves(Attribute):
+    """The waves of an image of which `least` to `most` lie across it, or up it: a band of frequencies."""
+
+    def __init__(self, what: str, least: float, most: float) -> None:
+        self.name, self.more, self.less = what, f"stronger {what}", f"weaker {what}"
+        self.other, self.band = f"stronger or weaker {what}", (least, most)
+
+    def measure(self, images: Tensor) -> Tensor:
+        """Their root mean square."""
+        return self._part(images).flatten(1).square().mean(1).sqrt()
+
+    def change(self, images: Tensor, amount: float) -> Tensor:
+        """Up to twice as strong, or down to a fifth."""
+        return (images + (amount if amount > 0 else 0.8 * amount) * self._part(images)).clamp(0, 1)
+
+    def _part(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        up = torch.fft.fftfreq(height, 1 / height, device=images.device)[:, None]
+        across = torch.fft.rfftfreq(width, 1 / width, device=images.device)[None]
+        waves, (least, most) = (up**2 + across**2).sqrt(), self.band
+        if not len(images):  # of which some libraries make no waves
+            return images
+        inside = ((waves >= least) & (waves < most)).to(images.dtype)
+        part: Tensor = torch.fft.irfft2(torch.fft.rfft2(images) * inside, s=(height, width))
+        return part
+
+
 def _odd(width: float) -> int:
     return 2 * round(width / 2) + 1
 
 
 ATTRIBUTES: tuple[Attribute, ...] = (
     *(Thickness(), Slant(), Size(), PositionAcross(), PositionUp(), Contrast(), Brightness(), Background()),
-    *(Sharpness(), Colour(), Corner()),
+    *(Sharpness(), Colour(), Corner(), Symmetry()),
+    *(Waves("coarse structure", 0.5, 2.5), Waves("fine structure", 8, math.inf)),
 )
 
 

@@ -11,18 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from fmrgen.engine.acceptance import accepts
-from fmrgen.engine.images import to_batch, to_bytes
+from fmrgen.engine.images import on_byte_grid, to_batch, to_bytes
+from fmrgen.engine.interfaces import Generator
 from fmrgen.engine.interfaces import Originals as WithLabels
 from fmrgen.engine.models import row_seed
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.errors import UserError
 from fmrgen.failures.attributes import ATTRIBUTES, Attribute
-from fmrgen.failures.interventions import DOSES, Originals, Trial, fewest_errors, proven
+from fmrgen.failures.directions import GeneratedMoves, failure_directions
+from fmrgen.failures.interventions import DOSES, Change, Originals, Trial, fewest_errors, proven
 from fmrgen.image_files import png_bytes
 from fmrgen.jobs.verify import check_no_gaps, load_judges
 from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
 from fmrgen.metrics.rows import as_label
-from fmrgen.recipe.build import ClassifierAndOracle, build_component, component_errors
+from fmrgen.recipe.build import ClassifierAndOracle, build_component, build_recorded_generator, component_errors
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.storage.open import OpenedSplit, check_recorded_rows, open_own_split, reading
 from fmrgen.storage.provenance import Provenance
@@ -83,6 +85,7 @@ class Explanation:
 
     Attributes:
         split: that was explained.
+        files: the digest of its files.
         rows: valid rows that were looked at, `fooled` of which fool the classifier.
         fooled: as said.
         originals: of other rows, on which hypotheses were tried: those that the classifier has right, and the oracle
@@ -93,6 +96,7 @@ class Explanation:
     """
 
     split: str
+    files: str
     rows: int
     fooled: int
     originals: int
@@ -164,6 +168,8 @@ def explain(
             f"{split}: {len(tried_on)} originals are left to prove something on (not looked at before, right by the "
             f"classifier, seen by the oracle), and {_FEWEST} are needed; make a larger split"
         )
+    changes = [Change.of(attribute) for attribute in attributes]
+    changes += _directions(moved, fooled, tried_on, provenance, attributes, trust, device)
     originals = Originals(
         tried_on.originals,
         tried_on.columns["id"].tolist(),
@@ -172,16 +178,19 @@ def explain(
         lambda images, at: tried_on.at(at).sees(images),
     )
     trials: list[Trial] = []
-    for done, attribute in enumerate(attributes, start=1):
-        trials += originals.try_out(attribute)
-        on_attributes(done, len(attributes))
+    for done, change in enumerate(changes, start=1):
+        trials += originals.try_out(change)
+        on_attributes(done, len(changes))
     standing = proven(trials)
     findings = [
-        _finding(trial, trial in standing, tried_on, list(provenance.labels), in_split[trial.hypothesis.attribute.name])
+        _finding(
+            trial, trial in standing, tried_on, list(provenance.labels), in_split.get(trial.hypothesis.change.name)
+        )
         for trial in trials
     ]
     return Explanation(
         split=split,
+        files=provenance.files_digest,
         rows=len(moved),
         fooled=int(fooled.sum()),
         originals=len(tried_on),
@@ -190,6 +199,28 @@ def explain(
             findings, key=lambda one: (not one.is_proven, -one.effect.value if one.is_proven else -one.e_value)
         ),
     )
+
+
+def _directions(
+    moved: "_Rows",
+    fooled: np.ndarray,
+    tried_on: "_Rows",
+    provenance: Provenance,
+    attributes: Sequence[Attribute],
+    trust: bool,
+    device: torch.device | str,
+) -> list[Change]:
+    """The ways in which the split's own failures were moved by its generator, to be tried on other rows; none where it
+    takes long to encode an image."""
+    if not fooled.any():
+        return []
+    generator = build_recorded_generator(provenance.recipe.generator.tree, trust=trust, device=device)
+    if generator.encode_is_dear:
+        return []
+    shifts, of_failures = moved.moves_of(generator).shifts(moved.images), torch.from_numpy(fooled).to(device)
+    found = failure_directions(shifts[of_failures], shifts[~of_failures])
+    moves = tried_on.moves_of(generator) if found else None
+    return [] if moves is None else [moves.change(n, one, attributes) for n, one in enumerate(found, start=1)]
 
 
 @dataclass(frozen=True)
@@ -243,6 +274,10 @@ class _Rows:
         columns = {name: values[places] for name, values in self.columns.items()}
         return _Rows(self.originals[on_device], self.images[on_device], columns, self.judges, self.options)
 
+    def moves_of(self, generator: Generator) -> GeneratedMoves:
+        """Its originals, to be moved by a generator."""
+        return GeneratedMoves(generator, self.originals, self.labels, self.columns["id"].tolist())
+
     @torch.no_grad()
     def answers(self, images: Tensor) -> np.ndarray:
         """What the classifier says of images [N, 3, H, W] made of the rows: the label where it is one that is true."""
@@ -291,7 +326,7 @@ def _finding(trial: Trial, is_proven: bool, rows: _Rows, names: Sequence[str], a
     ]
     return Finding(
         words=hypothesis.words,
-        attribute=hypothesis.attribute.name,
+        attribute=hypothesis.change.name,
         is_proven=is_proven,
         e_value=trial.e_value,
         errors={way: share for way, share in shares.items() if share is not None},
@@ -319,7 +354,7 @@ def _shown(trial: Trial, rows: _Rows, names: Sequence[str]) -> list[Pair]:
         amount = float(trial.signs[place] * DOSES[along.doses[place] - 1])
         files = (
             png_bytes(to_bytes(of)[0].permute(1, 2, 0).cpu().numpy())
-            for of in (original, trial.hypothesis.attribute.change(original, amount))
+            for of in (original, on_byte_grid(trial.hypothesis.change.move(original, np.array([place]), amount)))
         )
         label, answer = pairs[place]
         found.append(Pair(int(rows.columns["id"][place]), names[label], names[answer], *files))

@@ -2,7 +2,7 @@
 their class, and one counts where the classifier errs."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,19 +24,43 @@ _TRIES = 4  # to make a control as long as its change: to one or two percent
 
 Answers = Callable[[Tensor, np.ndarray], np.ndarray]
 Sees = Callable[[Tensor, np.ndarray], np.ndarray]
+Move = Callable[[Tensor, np.ndarray, float], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """Something that originals can have more or less of.
+
+    Attributes:
+        name: for tables.
+        words: how an image looks that has more of it (1), less (-1), or another amount (0): each is a hypothesis.
+        move: of originals [B, 3, H, W], their places [B] and an amount from -1 to 1, images with so much more of it.
+        otherwise: of the same, images changed as much in another way; by default with the same waves elsewhere.
+    """
+
+    name: str
+    words: Mapping[int, str]
+    move: Move
+    otherwise: Move | None = None
+
+    @classmethod
+    def of(cls, attribute: Attribute) -> "Change":
+        """Of an attribute, both ways and either."""
+        words = {1: attribute.more, -1: attribute.less, 0: attribute.other}
+        return cls(attribute.name, words, lambda images, at, amount: attribute.change(images, amount))
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """That a classifier errs where images have more of an attribute than their originals (1), less (-1), or where they
+    """That a classifier errs where images have more of something than their originals (1), less (-1), or where they
     have another amount (0): of these, half are given more, half less."""
 
-    attribute: Attribute
+    change: Change
     sign: int
 
     @property
     def words(self) -> str:
-        return {1: self.attribute.more, -1: self.attribute.less, 0: self.attribute.other}[self.sign]
+        return self.change.words[self.sign]
 
 
 @dataclass(frozen=True)
@@ -103,23 +127,32 @@ class Originals:
     def __init__(self, images: Tensor, ids: Sequence[int], labels: np.ndarray, answers: Answers, sees: Sees) -> None:
         self.images, self.ids, self.labels, self._answers, self._sees = images, ids, labels, answers, sees
 
-    def try_out(self, attribute: Attribute) -> list[Trial]:
-        """Changes them along an attribute, either way, and as much otherwise."""
-        along = {sign: self._move(partial(_changed, attribute, sign)) for sign in (1, -1)}
-        control = {sign: self._move(partial(self._otherwise, attribute, sign)) for sign in (1, -1)}
+    def try_out(self, change: Change) -> list[Trial]:
+        """Moves them either way, and as much otherwise; one trial for each hypothesis."""
+        along = {sign: self._move(partial(self._along, change, sign)) for sign in (1, -1)}
+        signs = [sign for sign in (1, -1) if sign in change.words or 0 in change.words]
+        control = {sign: self._move(partial(self._otherwise, change, sign)) for sign in signs}
         trials = []
-        for sign in (1, -1):
-            moved = dict(zip(WAYS, (along[sign], along[-sign], control[sign]), strict=True))
-            trials.append(Trial.of(Hypothesis(attribute, sign), moved, np.full(len(self.ids), sign)))
-        signs = np.array([1 if row_seed(0, i, "either way") % 2 else -1 for i in self.ids])
-        mixed = {
-            way: Moved(np.where(signs[:, None] > 0, of[1].said, of[-1].said))
-            for way, of in (("along", along), ("otherwise", control))
-        }
-        return [*trials, Trial.of(Hypothesis(attribute, 0), mixed, signs)]
+        for sign in change.words:
+            if sign:
+                moved = dict(zip(WAYS, (along[sign], along[-sign], control[sign]), strict=True))
+                drawn = np.full(len(self.ids), sign)
+            else:
+                drawn = np.array([1 if row_seed(0, i, "either way") % 2 else -1 for i in self.ids])
+                moved = {
+                    way: Moved(np.where(drawn[:, None] > 0, of[1].said, of[-1].said))
+                    for way, of in (("along", along), ("otherwise", control))
+                }
+            trials.append(Trial.of(Hypothesis(change, sign), moved, drawn))
+        return trials
 
-    def _otherwise(self, attribute: Attribute, sign: int, images: Tensor, at: np.ndarray, dose: float) -> Tensor:
-        return otherwise(images, _changed(attribute, sign, images, at, dose), [self.ids[place] for place in at])
+    def _along(self, change: Change, sign: int, images: Tensor, at: np.ndarray, dose: float) -> Tensor:
+        return on_byte_grid(change.move(images, at, sign * dose))
+
+    def _otherwise(self, change: Change, sign: int, images: Tensor, at: np.ndarray, dose: float) -> Tensor:
+        if change.otherwise is not None:
+            return on_byte_grid(change.otherwise(images, at, sign * dose))
+        return otherwise(images, self._along(change, sign, images, at, dose), [self.ids[place] for place in at])
 
     def _move(self, move: Callable[[Tensor, np.ndarray, float], Tensor]) -> Moved:
         said = np.full((len(self.labels), 1 + len(DOSES)), -1)
@@ -138,10 +171,6 @@ class Originals:
             if not len(going_on):
                 break
         return Moved(said)
-
-
-def _changed(attribute: Attribute, sign: int, images: Tensor, at: np.ndarray, dose: float) -> Tensor:
-    return on_byte_grid(attribute.change(images, sign * dose))
 
 
 def otherwise(images: Tensor, changed: Tensor, ids: Sequence[int]) -> Tensor:

@@ -20,13 +20,11 @@ from fmrgen.judging.server import AuditServer
 from fmrgen.judging.verdicts import Audited, Rater, parse_answer
 from fmrgen.metrics.rows import accepted_as_label
 from fmrgen.publish.card import renew_card
-from fmrgen.recipe.build import build_component
-from fmrgen.recipe.sections import GeneratorOnly
+from fmrgen.recipe.build import build_recorded_generator
 from fmrgen.report.pages import audit_page
 from fmrgen.storage.judgements import check_judge_name, judges_of, table_path
 from fmrgen.storage.open import OpenedSplit, open_own_split, reading
 from fmrgen.storage.provenance import Provenance
-from fmrgen.trust.recipes import untrusted_config
 
 _COLUMNS = ("id", "label", "valid", "iterations", "prediction")
 _LARGEST_ANSWERS = 1 << 24  # bytes
@@ -146,9 +144,7 @@ def _columns(opened: OpenedSplit) -> dict[str, np.ndarray]:
 def _generator(provenance: Provenance, trust: bool) -> tuple[Generator | None, str | None]:
     """The split's generator for plain reconstructions, or why there is none."""
     try:
-        tree = {"generator": provenance.recipe.generator.tree}
-        config = untrusted_config(GeneratorOnly, tree, "the recipe", trust=trust, cure="--trust lets it")
-        return build_component(config.generator, "generator", Generator, "cpu"), None
+        return build_recorded_generator(provenance.recipe.generator.tree, trust=trust, device="cpu"), None
     except UserError as error:
         return None, f"no plain reconstructions among the controls: {error}"
 

@@ -29,6 +29,7 @@ from fmrgen.publish.croissant import write_croissant
 from fmrgen.publish.entries import Entry, leaderboard
 from fmrgen.recipe.sections import ComponentConfigs
 from fmrgen.report.markdown import escape
+from fmrgen.storage.explanations import explained_lines
 from fmrgen.storage.judgements import JudgeFile, judgements_config, judges_of_files
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.paths import CARD, SPLIT_NAME, SplitPaths, card_lock
@@ -58,7 +59,8 @@ def write_card(root: Path, repo: str | None = None) -> None:
             paths = SplitPaths(root, config, split)
             summary = summary_of(provenance, SplitFolder.of(paths, provenance))
             judges = judges_of_files(paths, provenance.files_digest)
-            found = _CardSplit(config, split, provenance, summary, leaderboard(paths, provenance), judges)
+            said = explained_lines(paths, provenance.files_digest)
+            found = _CardSplit(config, split, provenance, summary, leaderboard(paths, provenance), judges, said)
             splits.setdefault(config, []).append(found)
     path = root / CARD
     where = f"{repo}: README.md" if repo else str(path)
@@ -114,6 +116,7 @@ class _CardSplit:
     summary: Summary
     leaderboard: list[Entry]
     judges: list[JudgeFile]
+    explained: list[str]
 
     @property
     def _paths(self) -> SplitPaths:

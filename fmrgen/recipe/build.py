@@ -4,7 +4,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -13,11 +13,13 @@ from fmrgen.classifiers.base import answer_in_labels, left_out_note, outputs_of_
 from fmrgen.config import ComponentConfig
 from fmrgen.engine.checks import check_decoded, checked_judgement
 from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle, Originals
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError, one_line, option
 from fmrgen.generators._mask import masked
 from fmrgen.generators.base import encode_blank, mask_of
 from fmrgen.labels import Labels
+from fmrgen.recipe.sections import GeneratorOnly
 from fmrgen.sources.base import Source, SourceConfig
+from fmrgen.trust.recipes import untrusted_config
 
 Role = TypeVar("Role")
 
@@ -92,6 +94,14 @@ class ClassifierAndOracle(NamedTuple):
 
     classifier: nn.Module
     oracle: Oracle
+
+
+def build_recorded_generator(tree: Any, *, trust: bool, device: torch.device | str) -> Generator:
+    """The generator of a section that a stranger may have written, which is built if it does no harm or is trusted; of
+    a sparse one the whole. Raises UserError."""
+    cure = f"if you trust it, use {option('trust', 'trust=True')}"
+    config = untrusted_config(GeneratorOnly, {"generator": tree}, "the recipe", trust=trust, cure=cure)
+    return build_component(config.generator, "generator", Generator, device)
 
 
 def build_classifier_and_oracle(

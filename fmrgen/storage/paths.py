@@ -13,12 +13,12 @@ CROISSANT = "croissant.json"
 DELTAS = "deltas"  # of splits without their images
 DELTA_FILE = rf"{DELTAS}/({CONFIG_NAME})/({SPLIT_NAME})\.json"  # the small one
 DELTA_SHARD = rf"{DELTAS}/({CONFIG_NAME})/({SPLIT_NAME})-\d+-of-\d+\.parquet"
-OWN_FOLDERS = ("provenance", "pictures", "results", "judgements")
+OWN_FOLDERS = ("provenance", "pictures", "results", "judgements", "explanations")
 RESERVED_NAMES = ("all", *OWN_FOLDERS, CARD)  # `all` is a word of load_dataset's
 SHARD_FILE = rf"{CONFIG_NAME}/{SPLIT_NAME}-\d+-of-\d+\.parquet"
 # The small files that a commit to a repo is made from, beside the card.
 SMALL_FILE = (
-    rf"{re.escape(BENCHMARK)}|{re.escape(CROISSANT)}|(provenance/{CONFIG_NAME}/{SPLIT_NAME}|"
+    rf"{re.escape(BENCHMARK)}|{re.escape(CROISSANT)}|((provenance|explanations)/{CONFIG_NAME}/{SPLIT_NAME}|"
     rf"(results|judgements)/{CONFIG_NAME}/{SPLIT_NAME}/\w[\w.-]*)\.json"
 )
 
@@ -80,6 +80,11 @@ class SplitPaths:
     def judgements(self) -> Path:
         """The folder of what judges say of the split's images, two files for each judge."""
         return self.root / "judgements" / self.config / self.split
+
+    @property
+    def explanation(self) -> Path:
+        """Where the split's classifier fails, as proven."""
+        return self.root / "explanations" / self.config / f"{self.split}.json"
 
     @property
     def lock(self) -> Path:

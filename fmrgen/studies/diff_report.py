@@ -19,6 +19,7 @@ from fmrgen.studies.diff import BROKE, FIXED, Changed, Diff
 from fmrgen.studies.gate_report import junit_of_one
 
 SCHEMA = "fmrgen-diff/1"
+PROVEN = "What NEW fails on where OLD does not, tried on originals"
 _SHOWN = {"page": 24, "summary": 6}  # images of each side
 _PAIRS = 8
 _OF_A_PAIR = 4  # images, of the most frequent pairs first
@@ -83,11 +84,15 @@ def about_lines(found: Diff, named: Mapping[str, str]) -> list[str]:
     ]
 
 
-def diff_markdown(found: Diff, title: str, named: Mapping[str, str], pictures: Sequence[str] = ()) -> str:
-    """For the summary of a step or a comment; `pictures` are the names of the files of the two sides, as they lie
-    beside it."""
+def diff_markdown(
+    found: Diff, title: str, named: Mapping[str, str], proven: Sequence[str] = (), pictures: Sequence[str] = ()
+) -> str:
+    """For the summary of a step or a comment; `proven` is what NEW fails on where OLD does not, `pictures` are the
+    names of the files of the two sides, as they lie beside it."""
     parts = [f"### {escape(title)}: {escape(_VERDICTS[found.verdict])}", f"{escape(verdict_line(found))}."]
     parts.append(table_of(main_table(found)))
+    if proven:
+        parts.append("\n".join([f"**{PROVEN}**", "", *(f"* {escape(line)}" for line in proven)]))
     for name in pictures:
         right, wrong = ("OLD", "NEW") if name.startswith(BROKE) else ("NEW", "OLD")
         parts.append(f"![images that {right} has right and {wrong} wrong]({name})")
@@ -106,7 +111,12 @@ def diff_junit(found: Diff, title: str, named: Mapping[str, str]) -> bytes:
 
 
 def write_diff(
-    found: Diff, folder: Path, sides: Mapping[str, SplitFolder], title: str, named: Mapping[str, str]
+    found: Diff,
+    folder: Path,
+    sides: Mapping[str, SplitFolder],
+    title: str,
+    named: Mapping[str, str],
+    proven: Sequence[str] = (),
 ) -> None:
     """Writes `diff.json`, `diff.md`, `diff.html`, and pictures of the clearest images, `broke.png` and `fixed.png`.
 
@@ -116,6 +126,7 @@ def write_diff(
         sides: the folders of the splits `broke` and `fixed`.
         title: of the page.
         named: which networks `OLD` and `NEW` are.
+        proven: what NEW fails on where OLD does not.
     """
     tree: dict[str, Any] = {"schema": SCHEMA} | asdict(found)
     write_atomically(folder / "diff.json", (json.dumps(tree, indent=1, ensure_ascii=False) + "\n").encode())
@@ -129,7 +140,7 @@ def write_diff(
         write_atomically(folder / f"{side}.png", few)
         pictures.append((side, len(found.images[side]), png_address(whole)))
     written = [f"{side}.png" for side, *_ in pictures]
-    write_atomically(folder / "diff.md", diff_markdown(found, title, named, written).encode())
+    write_atomically(folder / "diff.md", diff_markdown(found, title, named, proven, written).encode())
     page = render_page(
         "diff.html",
         title=title,
@@ -138,6 +149,8 @@ def write_diff(
         classes=class_table(found),
         pairs=pair_table(found),
         lines=about_lines(found, named),
+        proven=proven,
+        proven_title=PROVEN,
         pictures=pictures,
     )
     write_atomically(folder / "diff.html", page.encode())

@@ -71,10 +71,37 @@ def test_nothing_is_an_outcome_too(finished_split, tmp_path, capsys):
     told = json.loads((tmp_path / "out/explain.json").read_text())
     assert told["schema"] == "fmrgen-explain/1"
     assert not any(one["is_proven"] for one in told["findings"])
-    assert len(told["findings"]) == 33
+    assert len(told["findings"]) == 42  # and no direction, for few of its images fool it
     capsys.readouterr()
     assert run("explain", finished_split, "-o", tmp_path / "json", "--json", "-q") == 0
     assert json.loads(capsys.readouterr().out)["originals"] == told["originals"]
+
+
+def test_the_card_says_it_as_long_as_the_files_are_those(split, explained, capsys):
+    from fmrgen.publish.card import renew_card
+    from fmrgen.publish.explained import record_explanation
+    from fmrgen.storage.paths import splits_in
+    from fmrgen.storage.provenance import read_provenance
+
+    (paths,) = splits_in(split)
+    assert record_explanation(str(split), explained.files, summary_lines(explained)) == str(paths.explanation)
+    card = (split / "README.md").read_text()
+    assert "### Where this classifier fails" in card
+    assert "* it fails on shapes moved up or down" in card
+    written = json.loads(paths.explanation.read_text())
+    assert written["files"] == read_provenance(paths).files_digest == explained.files
+    hostile = written | {"lines": ["</details><script>alert(1)</script> [here](javascript:x)"]}
+    paths.explanation.write_text(json.dumps(hostile))
+    renew_card(split)
+    assert r"\<script\>alert(1)\</script\> \[here\](javascript:x)" in (split / "README.md").read_text()
+    for content in (json.dumps(written | {"files": "0" * 64}), "{", json.dumps(written | {"lines": 3})):
+        paths.explanation.write_text(content)
+        renew_card(split)
+        assert "### Where this classifier fails" not in (split / "README.md").read_text()
+    with pytest.raises(UserError, match="was remade since it was explained; explain it again"):
+        record_explanation(str(split), "0" * 64, ["it fails"])
+    assert run("explain", split, "-c", "asset:mnist/lenet", "--card") == 2
+    assert "--card: a card speaks of the split's own classifier" in capsys.readouterr().err
 
 
 def test_what_can_not_be_explained(finished_split, tmp_path, capsys):

@@ -11,6 +11,7 @@ from fmrgen.failures.attributes import ATTRIBUTES, Contrast, PositionAcross, Pos
 from fmrgen.failures.interventions import (
     DOSES,
     FALSE_DISCOVERIES,
+    Change,
     Originals,
     _e_value,
     fewest_errors,
@@ -42,7 +43,7 @@ def originals(digits, is_wrong, sees=lambda images, at: np.ones(len(images), dty
 
 
 def tried(of, attributes=ATTRIBUTES):
-    return [trial for attribute in attributes for trial in of.try_out(attribute)]
+    return [trial for attribute in attributes for trial in of.try_out(Change.of(attribute))]
 
 
 PLANTED = {
@@ -86,7 +87,7 @@ def test_an_image_is_moved_no_further_than_the_oracle_sees_it(digits):
         seen.extend((changed - before).flatten(1).norm(dim=1).tolist())
         return torch.zeros(len(changed), dtype=torch.bool)
 
-    trials = originals(digits, is_wrong, sees).try_out(PositionAcross())
+    trials = originals(digits, is_wrong, sees).try_out(Change.of(PositionAcross()))
     assert 0 < max(seen) < 8
     doses = trials[0].moved["along"].doses
     assert 0 < doses.mean() < len(DOSES)

@@ -122,7 +122,9 @@ def test_a_gradient_that_is_not_its_own_is_told(target, told):
 @pytest.mark.parametrize(("target", "is_masked"), [(None, False), ("masked_networks:random_gradient", True)])
 def test_a_search_without_gradients_beats_only_one_that_lies(target, is_masked, capsys):
     changes = [] if target is None else [f"classifier={{kind: module, target: '{target}'}}"]
-    found = inspect(load_recipe("mnist-lenet", [*changes, "perturb.queries=20", "perturb.budget=25"]), images=32, masking=True)
+    found = inspect(
+        load_recipe("mnist-lenet", [*changes, "perturb.queries=20", "perturb.budget=25"]), images=32, masking=True
+    )
     about_search = [line for line in found.warnings if "a search without gradients fools" in line]
     assert len(about_search) == is_masked, found
     assert found.searched.beats_the_gradient == is_masked

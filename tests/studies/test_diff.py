@@ -125,6 +125,23 @@ def test_the_command_and_its_files(made, planted, tmp_path, capsys):
     assert "old and new are one network" in capsys.readouterr().err
 
 
+def test_what_broke_is_explained_where_both_the_oracle_and_old_see_the_class(made, planted, tmp_path, monkeypatch):
+    output, _ = made
+    job = ["diff", "mnist-lenet", *JOB, "--old", f"old={LENET}", "--new", f"new={json.dumps(planted)}", "--explain"]
+    job += ["-o", output, "--summary", tmp_path / "s.md"]
+    run(*job)
+    assert "originals are left to prove something on" in (tmp_path / "s.md").read_text()  # a note: the diff stands
+    assert not (output / "diff/explain.html").exists()
+    monkeypatch.setattr("fmrgen.failures.explain._FEWEST", 5)
+    run(*job)
+    told = json.loads((output / "diff/explain.json").read_text())
+    assert told["split"] == f"{output}:mnist-broke/new"
+    assert 5 <= told["originals"] <= 24
+    for text in ((output / "diff/diff.html").read_text(), (tmp_path / "s.md").read_text()):
+        assert "What NEW fails on where OLD does not" in text
+        assert "these originals are too few to prove anything" in text or "may be there and not be seen" in text
+
+
 def test_until_decided_needs_a_random_order_and_stops_when_it_is_clear(made, planted, tmp_path, capsys):
     """Rows are looked at in shares of the shards; without it the same folder is made whole, and says what it always
     says."""
