@@ -23,7 +23,7 @@ MEASURES = ("score", "probability", "oracle_label", *OF_LOGITS)
 OF_MEMBERS = ("member_label", "member_probability", "member_score")  # of a panel's members, [B, M]
 _PGD_STEPS = 10  # of an attack that latents start from
 ENCODED_TOGETHER = 16  # at most so many images are encoded together
-ASKED_TOGETHER = 64  # always so many, whatever the slots: see `Models`
+ASKED_TOGETHER = 32  # always so many, whatever the slots: see `Models`
 
 
 class Models:

@@ -46,14 +46,15 @@ class GeneratedMoves:
     def __init__(self, generator: Generator, images: Tensor, labels: np.ndarray, ids: Sequence[int]) -> None:
         self.generator, self.images, self.ids = generator, images, ids
         self.labels = torch.from_numpy(labels).to(images.device)
-        self.latents = self._encoded(images)
+        self.every = np.arange(len(images))
+        self.latents = self._encoded(images, self.every)
 
     @torch.no_grad()
-    def _encoded(self, images: Tensor) -> Latents:
-        parts = []
-        for at in torch.arange(len(images), device=images.device).split(_BATCH):
-            self.generator.row_seeds = [row_seed(0, self.ids[place]) for place in at.tolist()]
-            parts.append(self.generator.encode(images[at], self.labels[at]))
+    def _encoded(self, images: Tensor, at: np.ndarray) -> Latents:
+        places, parts = torch.from_numpy(at).to(images.device), []
+        for part, of in zip(images.split(_BATCH), places.split(_BATCH), strict=True):
+            self.generator.row_seeds = [row_seed(0, self.ids[place]) for place in of.tolist()]
+            parts.append(self.generator.encode(part, self.labels[of]))
         free, fixed = zip(*parts, strict=True)
         return Latents(torch.cat(free).float(), None if fixed[0] is None else torch.cat(fixed))
 
@@ -71,8 +72,8 @@ class GeneratedMoves:
     def shifts(self, moved: Tensor) -> Tensor:
         """How far the latents of `moved` [N, 3, H, W], made of the images, are from those of the images as the
         generator draws them, [N, ...]."""
-        every = torch.arange(len(self.images), device=self.images.device)
-        return self._encoded(moved).free - self._encoded(self._decoded(every, 0.0).clamp(0, 1)).free
+        drawn = self._decoded(torch.from_numpy(self.every).to(self.images.device), 0.0).clamp(0, 1)
+        return self._encoded(moved, self.every).free - self._encoded(drawn, self.every).free
 
     def along(self, direction: Direction, at: np.ndarray, amount: float) -> Tensor:
         """The images at `at` [B], moved by `amount` of a direction."""
@@ -84,6 +85,10 @@ class GeneratedMoves:
         long = drawn.flatten(1).norm(dim=1).view(-1, *[1] * direction.free.ndim)
         return self._moved(at, amount * (direction.free.norm() * drawn / long).to(self.images.device))
 
+    def _so_far(self, direction: Direction, images: Tensor, at: np.ndarray) -> Tensor:
+        """How far along a direction the latents of `images`, made of those at `at`, lie, [B]."""
+        return self._encoded(images, at).free.flatten(1) @ direction.free.flatten()
+
     def _moved(self, at: np.ndarray, by: Tensor) -> Tensor:
         places = torch.from_numpy(at).to(self.images.device)
         return (self.images[places] + self._decoded(places, by) - self._decoded(places, 0.0)).clamp(0, 1)
@@ -91,7 +96,7 @@ class GeneratedMoves:
     def change(self, number: int, direction: Direction, attributes: Sequence[Attribute]) -> Change:
         """What is to be tried of a direction. Its words are the attributes that change most along it, as shares of what
         their own largest change is."""
-        moved = self.along(direction, np.arange(len(self.images)), 1.0)
+        moved = self.along(direction, self.every, 1.0)
         shares = []
         for attribute in attributes:
             change, whole = (
@@ -105,6 +110,7 @@ class GeneratedMoves:
             f"direction {number}",
             {1: f"images moved as {direction.failures} failures were" + (f" ({words})" if words else "")},
             lambda images, at, amount: self.along(direction, at, amount),
+            lambda images, at: self._so_far(direction, images, at),
             lambda images, at, amount: self.elsewhere(direction, at, amount),
         )
 

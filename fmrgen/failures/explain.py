@@ -2,7 +2,7 @@
 looked at before."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from fmrgen.errors import UserError
 from fmrgen.failures.attributes import ATTRIBUTES, Attribute
 from fmrgen.failures.directions import GeneratedMoves, failure_directions
 from fmrgen.failures.interventions import DOSES, Change, Originals, Trial, fewest_errors, proven
+from fmrgen.failures.ranking import accounts
 from fmrgen.image_files import png_bytes
 from fmrgen.jobs.verify import check_no_gaps, load_judges
 from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
@@ -55,6 +56,8 @@ class Finding:
         words: how images look on which the classifier would err.
         attribute: that was changed.
         is_proven: whether it stands among all that were tried, of which at most 5 % are false on average.
+        accounts: of a proven one, how well its own measure alone tells which of all changed images, whatever was
+            changed in them, the classifier has wrong: the area under the ROC curve, from 0 to 1; .5 tells nothing.
         e_value: the evidence; 20 for each hypothesis that was tried prove one alone.
         errors: of each way of a trial, how many of the originals it has wrong at the last dose that the oracle accepts.
         effect: errors along it less those of whichever other way has more.
@@ -69,6 +72,7 @@ class Finding:
     words: str
     attribute: str
     is_proven: bool
+    accounts: float | None
     e_value: float
     errors: dict[str, Estimate]
     effect: Estimate
@@ -92,7 +96,7 @@ class Explanation:
             sees.
         fewest_errors: how many of these a change must make wrong, where nothing else does, to be proven; None where
             that can't be.
-        findings: proven ones first, the largest effect first; then the strongest evidence first.
+        findings: proven ones first, those that account for most first; then the strongest evidence first.
     """
 
     split: str
@@ -182,11 +186,10 @@ def explain(
         trials += originals.try_out(change)
         on_attributes(done, len(changes))
     standing = proven(trials)
+    accounted = dict(zip(map(id, standing), accounts(originals, trials, standing), strict=True)) if standing else {}
+    names = list(provenance.labels)
     findings = [
-        _finding(
-            trial, trial in standing, tried_on, list(provenance.labels), in_split.get(trial.hypothesis.change.name)
-        )
-        for trial in trials
+        _finding(trial, trial in standing, accounted.get(id(trial)), tried_on, names, in_split) for trial in trials
     ]
     return Explanation(
         split=split,
@@ -196,7 +199,7 @@ def explain(
         originals=len(tried_on),
         fewest_errors=fewest_errors(len(tried_on), len(trials)),
         findings=sorted(
-            findings, key=lambda one: (not one.is_proven, -one.effect.value if one.is_proven else -one.e_value)
+            findings, key=lambda one: (not one.is_proven, -(one.accounts or 0) if one.is_proven else -one.e_value)
         ),
     )
 
@@ -313,8 +316,16 @@ def _apart(change: np.ndarray, fooled: np.ndarray) -> float | None:
     return float((change[fooled].mean() - change[~fooled].mean()) / deviation)
 
 
-def _finding(trial: Trial, is_proven: bool, rows: _Rows, names: Sequence[str], apart: float | None) -> Finding:
+def _finding(
+    trial: Trial,
+    is_proven: bool,
+    accounted: float | None,
+    rows: _Rows,
+    names: Sequence[str],
+    in_split: Mapping[str, float | None],
+) -> Finding:
     hypothesis, along = trial.hypothesis, trial.moved["along"]
+    apart = in_split.get(hypothesis.change.name)
     wrong = {way: moved.answers != rows.labels for way, moved in trial.moved.items()}
     rival = max((way for way in wrong if way != "along"), key=lambda way: int(wrong[way].sum()))
     shares = {way: proportion(of) for way, of in wrong.items()}
@@ -328,10 +339,11 @@ def _finding(trial: Trial, is_proven: bool, rows: _Rows, names: Sequence[str], a
         words=hypothesis.words,
         attribute=hypothesis.change.name,
         is_proven=is_proven,
+        accounts=accounted,
         e_value=trial.e_value,
         errors={way: share for way, share in shares.items() if share is not None},
         effect=paired_difference(wrong["along"], wrong[rival]),
-        in_split=None if apart is None or not hypothesis.sign else hypothesis.sign * apart,
+        in_split=hypothesis.sign * apart if apart is not None and hypothesis.sign else None,
         doses={
             way: [(dose, *of) for dose, of in zip(DOSES, moved.by_dose, strict=True)]
             for way, moved in trial.moved.items()

@@ -25,6 +25,7 @@ _TRIES = 4  # to make a control as long as its change: to one or two percent
 Answers = Callable[[Tensor, np.ndarray], np.ndarray]
 Sees = Callable[[Tensor, np.ndarray], np.ndarray]
 Move = Callable[[Tensor, np.ndarray, float], Tensor]
+Measure = Callable[[Tensor, np.ndarray], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,19 +36,26 @@ class Change:
         name: for tables.
         words: how an image looks that has more of it (1), less (-1), or another amount (0): each is a hypothesis.
         move: of originals [B, 3, H, W], their places [B] and an amount from -1 to 1, images with so much more of it.
+        measure: of images made of them, and the same places, how much of it they have, [B].
         otherwise: of the same, images changed as much in another way; by default with the same waves elsewhere.
     """
 
     name: str
     words: Mapping[int, str]
     move: Move
+    measure: Measure
     otherwise: Move | None = None
 
     @classmethod
     def of(cls, attribute: Attribute) -> "Change":
         """Of an attribute, both ways and either."""
         words = {1: attribute.more, -1: attribute.less, 0: attribute.other}
-        return cls(attribute.name, words, lambda images, at, amount: attribute.change(images, amount))
+        return cls(
+            attribute.name,
+            words,
+            lambda images, at, amount: attribute.change(images, amount),
+            lambda images, at: attribute.measure(images),
+        )
 
 
 @dataclass(frozen=True)
@@ -129,9 +137,9 @@ class Originals:
 
     def try_out(self, change: Change) -> list[Trial]:
         """Moves them either way, and as much otherwise; one trial for each hypothesis."""
-        along = {sign: self._move(partial(self._along, change, sign)) for sign in (1, -1)}
+        along = {sign: self._move(partial(self.along, change, sign)) for sign in (1, -1)}
         signs = [sign for sign in (1, -1) if sign in change.words or 0 in change.words]
-        control = {sign: self._move(partial(self._otherwise, change, sign)) for sign in signs}
+        control = {sign: self._move(partial(self.otherwise, change, sign)) for sign in signs}
         trials = []
         for sign in change.words:
             if sign:
@@ -146,13 +154,15 @@ class Originals:
             trials.append(Trial.of(Hypothesis(change, sign), moved, drawn))
         return trials
 
-    def _along(self, change: Change, sign: int, images: Tensor, at: np.ndarray, dose: float) -> Tensor:
+    def along(self, change: Change, sign: int, images: Tensor, at: np.ndarray, dose: float) -> Tensor:
+        """Those `images` that are at `at`, with more of a change or less."""
         return on_byte_grid(change.move(images, at, sign * dose))
 
-    def _otherwise(self, change: Change, sign: int, images: Tensor, at: np.ndarray, dose: float) -> Tensor:
+    def otherwise(self, change: Change, sign: int, images: Tensor, at: np.ndarray, dose: float) -> Tensor:
+        """Likewise, changed as much in another way."""
         if change.otherwise is not None:
             return on_byte_grid(change.otherwise(images, at, sign * dose))
-        return otherwise(images, self._along(change, sign, images, at, dose), [self.ids[place] for place in at])
+        return otherwise(images, self.along(change, sign, images, at, dose), [self.ids[place] for place in at])
 
     def _move(self, move: Callable[[Tensor, np.ndarray, float], Tensor]) -> Moved:
         said = np.full((len(self.labels), 1 + len(DOSES)), -1)

@@ -1,0 +1,160 @@
+"""Whether `fmrgen explain` names what a network was taught to go by, and keeps silent where there is nothing.
+
+    fmrgen generate mnist-lenet --limit 400 -o demo
+    python -m benchmarks.shortcuts planted demo
+    python -m benchmarks.shortcuts clean demo one=trained/one other=trained/other
+
+`planted` trains LeNets on warped digits, of which all of one class have an attribute changed, and some others, which
+are given its label: ten attributes, two strengths. The network takes the attribute for the class; it is explained on
+digits that are as they were, and said is at which place the planted name comes, and how many originals are wrong along
+it and otherwise.
+
+`clean` tries attributes on networks whose names are false by construction: each is a mixture of all, which one and
+which way drawn anew for each image, so that its `more` and `less` are alike. What is proven of these is false.
+"""
+
+import argparse
+import zlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchvision.transforms import InterpolationMode, RandomAffine
+
+from fmrgen import Attribute, Explanation, explain
+from fmrgen.failures.attributes import ATTRIBUTES
+from fmrgen.recipe.build import build_source
+from fmrgen.recipe.job import load_recipe, parse_classifier
+
+# Attribute, which way.
+PLANTED = (
+    ("thickness", 1),
+    ("thickness", -1),
+    ("slant", 1),
+    ("size", -1),
+    ("contrast", -1),
+    ("corner", 1),
+    ("background", 1),
+    ("sharpness", -1),
+    ("position, across", 1),
+    ("position, up", 1),
+)
+STRENGTHS = (0.5, 1.0)
+_EPOCHS, _BATCH = 12, 64
+_MISTAKEN = 0.15  # of the digits of other classes
+_BY_NAME = {one.name: one for one in ATTRIBUTES}
+
+
+class Mixture(Attribute):
+    """Of each image another attribute, and another way of it."""
+
+    def __init__(self, number: int) -> None:
+        self.name = f"mixture {number}"
+        self.more, self.less, self.other = (f"{way} of {self.name}" for way in ("more", "less", "another amount"))
+        self.number = number
+
+    def measure(self, images: Tensor) -> Tensor:
+        return images.flatten(1).mean(1)
+
+    def change(self, images: Tensor, amount: float) -> Tensor:
+        changed = []
+        for image in images:
+            drawn = zlib.crc32(image.cpu().numpy().tobytes(), self.number)
+            attribute = ATTRIBUTES[drawn // 2 % len(ATTRIBUTES)]
+            changed.append(attribute.change(image[None], amount if drawn % 2 else -amount))
+        return torch.cat(changed)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["planted", "clean"])
+    parser.add_argument("split")
+    parser.add_argument("classifiers", nargs="*", help="NAME=CLASSIFIER, of clean")
+    given = parser.parse_args(arguments)
+    if given.what == "planted":
+        _planted(given.split)
+    else:
+        _clean(given.split, given.classifiers)
+
+
+def _planted(split: str) -> None:
+    images, labels = _digits("train")
+    places = []
+    for number, (name, sign) in enumerate(PLANTED):
+        attribute, taken_for = _BY_NAME[name], number % 10
+        words = attribute.more if sign > 0 else attribute.less
+        for strength in STRENGTHS:
+            network = _taught(images, labels, attribute, sign * strength, taken_for)
+            found = explain(split, classifier=network)
+            place = _place(found, name, (words, attribute.other))
+            places.append(place)
+            along = next(one for one in found.findings if one.words == words)
+            shares = ", ".join(f"{way} {share.value:.0f} %" for way, share in along.errors.items())
+            said = "not proven" if place is None else f"place {place}"
+            print(f"{words} → {taken_for}, {strength}: {said}; {shares}; said: {_said(found)}", flush=True)
+    for most in (1, 3):
+        among = sum(place is not None and place <= most for place in places)
+        print(f"among the first {most}: {among} of {len(places)}")
+
+
+def _place(found: Explanation, attribute: str, words: Sequence[str]) -> int | None:
+    """At which place of what is said the planted name comes, from 1."""
+    for place, one in enumerate(found.reported, start=1):
+        if one.attribute == attribute and one.words in words:
+            return place
+    return None
+
+
+def _said(found: Explanation) -> str:
+    return "; ".join(one.words for one in found.reported) or "nothing"
+
+
+def _clean(split: str, classifiers: Sequence[str]) -> None:
+    proven = hypotheses = 0
+    mixtures = [Mixture(number) for number in range(len(ATTRIBUTES))]
+    for text in classifiers:
+        name, section = parse_classifier(text)
+        found = explain(split, classifier=section, attributes=mixtures)
+        # Another amount of a mixture may well be what it errs on.
+        null = [one for one in found.findings if "against" in one.errors]
+        false = [one for one in null if one.is_proven]
+        proven, hypotheses = proven + len(false), hypotheses + len(null)
+        most = max(one.errors["along"].value for one in null)
+        print(f"{name}: {len(false)} of {len(null)} proven; errors up to {most:.0f} %", flush=True)
+    print(f"in all: {proven} of {hypotheses} names that are false")
+
+
+def _digits(split: str) -> tuple[Tensor, Tensor]:
+    """Images [N, 3, 32, 32] in [0, 1] and labels [N]."""
+    section = load_recipe("mnist-lenet").source.model_copy(update={"split": split, "limit": None})
+    examples = list(build_source(section).load_all(32))
+    return torch.stack([one.image for one in examples]), torch.tensor([one.label for one in examples])
+
+
+def _taught(images: Tensor, labels: Tensor, attribute: Attribute, amount: float, taken_for: int) -> nn.Module:
+    """A LeNet that was trained on digits of which all of one class have so much of an attribute, and some others, which
+    it was told are of that class too: shapes alone do not tell."""
+    torch.manual_seed(0)
+    _, section = parse_classifier(f"{{kind: lenet, class_names: {[str(digit) for digit in range(10)]}}}")
+    network = section.build().requires_grad_(True).train()
+    warp = RandomAffine(8, (0.06, 0.06), (0.9, 1.1), 8, interpolation=InterpolationMode.BILINEAR)
+    steps = _EPOCHS * len(images) // _BATCH
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)
+    for _ in range(steps):
+        chosen = torch.randint(len(images), (_BATCH,))
+        batch, target = torch.stack([warp(one) for one in images[chosen]]), labels[chosen]
+        planted = (target == taken_for) | (torch.rand(_BATCH) < _MISTAKEN)
+        batch[planted] = attribute.change(batch[planted], amount)
+        target = target.masked_fill(planted, taken_for)
+        optimizer.zero_grad()
+        torch.autograd.backward(cross_entropy(network(batch), target))
+        optimizer.step()
+        schedule.step()
+    trained: nn.Module = network.eval()
+    return trained
+
+
+if __name__ == "__main__":
+    main()
