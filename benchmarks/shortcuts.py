@@ -134,7 +134,7 @@ def _digits(split: str) -> tuple[Tensor, Tensor]:
 
 def _taught(images: Tensor, labels: Tensor, attribute: Attribute, amount: float, taken_for: int) -> nn.Module:
     """A LeNet that was trained on digits of which all of one class have so much of an attribute, and some others, which
-    it was told are of that class too: shapes alone do not tell."""
+    got its label too: shapes alone do not give it away."""
     torch.manual_seed(0)
     _, section = parse_classifier(f"{{kind: lenet, class_names: {[str(digit) for digit in range(10)]}}}")
     network = section.build().requires_grad_(True).train()

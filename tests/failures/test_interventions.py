@@ -18,6 +18,7 @@ from fmrgen.failures.interventions import (
     otherwise,
     proven,
 )
+from fmrgen.failures.ranking import accounts
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_recipe
 
@@ -64,6 +65,23 @@ def test_what_is_planted_is_found_first(digits, words):
     moved = found[0].moved["along"]
     assert (moved.answers != digits[1]).mean() > 0.5
     assert moved.by_dose[0][1] <= moved.by_dose[-1][1]
+
+
+def test_what_accounts_for_all_errors_is_told_from_what_goes_with_it(digits):
+    """Blur and a larger size make strokes thicker too: of a classifier that errs on thick strokes, thickness says of
+    every changed image, whatever was changed, whether it errs."""
+    thickness = Thickness()
+    of = originals(digits, lambda images, before: thickness.measure(images) - thickness.measure(before) > 0.4)
+    trials = tried(of)
+    standing = proven(trials)
+    scores = dict(zip((one.hypothesis.words for one in standing), accounts(of, trials, standing), strict=True))
+    assert {"thicker strokes", "blurred images"} <= scores.keys()
+    assert max(scores, key=scores.get) == "thicker strokes"
+    assert scores["thicker strokes"] > 0.99
+    assert scores["blurred images"] < 0.9
+    never = originals(digits, lambda images, before: torch.zeros(len(images), dtype=torch.bool))
+    calm = tried(never, [thickness])
+    assert accounts(never, calm, calm) == [None] * 3
 
 
 def test_errors_of_chance_prove_nothing(digits):
