@@ -332,6 +332,9 @@ def explain(
             "--attribute", metavar="MODULE:NAME", help="Try this class of your own too, a fmrgen.Attribute. Repeat."
         ),
     ] = None,
+    rows: Annotated[
+        int, typer.Option("--rows", metavar="N", min=1, help="Look at N rows, drawn by chance where there are more.")
+    ] = 1000,
     output: OutputOption = Path("explained"),
     card: Annotated[
         bool, typer.Option("--card", help="Put what is proven on the card of the split, here or on the Hub.")
@@ -364,7 +367,7 @@ def explain(
     tried = [*ATTRIBUTES, *map(load_attribute, attributes or [])]
     prepare_folder(output)
     with progress.row_progress("explain", not quiet) as on_attributes:
-        found = run(split, classifier=section, attributes=tried, trust=trust, on_attributes=on_attributes)
+        found = run(split, classifier=section, attributes=tried, rows=rows, trust=trust, on_attributes=on_attributes)
     written = write_explanation(found, output)
     if not quiet and not as_json:
         display.print_table(

@@ -125,6 +125,7 @@ def explain(
     *,
     classifier: AnyClassifier | None = None,
     attributes: Sequence[Attribute] = ATTRIBUTES,
+    rows: int = 1000,
     trust: bool = False,
     device: torch.device | str | None = None,
     on_attributes: Callable[[int, int], None] = lambda done, total: None,
@@ -136,6 +137,8 @@ def explain(
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`, of a split that fmrgen made, with originals.
         classifier: to explain, as for `evaluate`; by default the split's own, of its recipe.
         attributes: to try.
+        rows: to look at and to try them on, half and half, drawn by chance where there are more; their images are all
+            held in memory.
         trust: let the recipe, which may be a stranger's, run the code and read the files and addresses that it names.
         device: of the models; a GPU where there is one.
         on_attributes: called with (attributes done, attributes in all).
@@ -158,9 +161,9 @@ def explain(
         trust=trust,
         device=device,
     )
-    rows = _Rows.read(opened, provenance, judges, device)
-    proposing = np.array([row_seed(0, int(i), "explain") % 2 for i in rows.columns["id"]]) == 0
-    moved, others = rows.of(proposing & rows.columns["valid"].astype(bool)), rows.of(~proposing)
+    drawn = _Rows.read(opened, provenance, judges, rows, device)
+    proposing = np.array([row_seed(0, int(i), "explain") % 2 for i in drawn.columns["id"]]) == 0
+    moved, others = drawn.of(proposing & drawn.columns["valid"].astype(bool)), drawn.of(~proposing)
     fooled = moved.answers(moved.images) != moved.labels
     in_split = {
         one.name: _apart(_measured(one, moved.images) - _measured(one, moved.originals), fooled) for one in attributes
@@ -238,16 +241,27 @@ class _Rows:
 
     @classmethod
     def read(
-        cls, opened: OpenedSplit, provenance: Provenance, judges: ClassifierAndOracle, device: torch.device | str
+        cls,
+        opened: OpenedSplit,
+        provenance: Provenance,
+        judges: ClassifierAndOracle,
+        most: int,
+        device: torch.device | str,
     ) -> "_Rows":
         kept, read = [name for name in _COLUMNS if name in opened.features], dict[str, list[Any]]()
         with reading(opened.name):
-            for batch in opened.undecoded(IMAGES).select_columns([*IMAGES, *kept]).iter(batch_size=_BATCH):
+            ids = [row["id"] for row in opened.dataset.select_columns(["id"])]
+            check_recorded_rows(opened, ids)
+            chosen = set(sorted(ids, key=lambda i: row_seed(0, i, "drawn"))[:most])
+            for found in opened.undecoded(IMAGES).select_columns([*IMAGES, *kept]).iter(batch_size=_BATCH):
+                at = [place for place, i in enumerate(found["id"]) if i in chosen]
+                batch = {name: [values[place] for place in at] for name, values in found.items()}
+                if not at:
+                    continue
                 check_no_gaps(opened.name, batch, len(provenance.labels))
                 for name in (*IMAGES, *kept):
                     values = opened.pixels(batch, name) if name in IMAGES else batch[name]
                     read.setdefault(name, []).extend(values)
-        check_recorded_rows(opened, read["id"])
         originals, images = (to_batch(np.stack(read.pop(name)), device) for name in ("original", "image"))
         several = read.pop("accepted_labels", None)
         columns = {name: np.asarray(values) for name, values in read.items()}

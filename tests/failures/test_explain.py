@@ -60,6 +60,8 @@ def test_with_a_direction_where_there_is_one(finished_split):
     assert {one.words for one in found.proven} == {"brighter images", "another brightness"}
     assert [one.words for one in found.reported] == ["brighter images"]
     assert len(found.findings) == 6
+    fewer = explain(str(finished_split), classifier=FailsOn(is_bright).eval(), attributes=[Brightness()], rows=80)
+    assert 20 <= fewer.originals < found.originals
 
 
 def test_nothing_is_an_outcome_too(finished_split, tmp_path, capsys):
