@@ -16,14 +16,15 @@ which way drawn anew for each image, so that its `more` and `less` are alike. Wh
 import argparse
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torchvision.transforms import InterpolationMode, RandomAffine
+from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from fmrgen import Attribute, Explanation, explain
 from fmrgen.failures.attributes import ATTRIBUTES
+from fmrgen.failures.report import write_explanation
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_recipe, parse_classifier
 
@@ -42,6 +43,7 @@ PLANTED = (
 )
 STRENGTHS = (0.5, 1.0)
 _EPOCHS, _BATCH = 12, 64
+_WARP = 0.07
 _MISTAKEN = 0.15  # of the digits of other classes
 _BY_NAME = {one.name: one for one in ATTRIBUTES}
 
@@ -71,14 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("what", choices=["planted", "clean"])
     parser.add_argument("split")
     parser.add_argument("classifiers", nargs="*", help="NAME=CLASSIFIER, of clean")
+    parser.add_argument("--output", type=Path, help="a folder for the pages of planted")
     given = parser.parse_args(arguments)
     if given.what == "planted":
-        _planted(given.split)
+        _planted(given.split, given.output)
     else:
         _clean(given.split, given.classifiers)
 
 
-def _planted(split: str) -> None:
+def _planted(split: str, output: Path | None) -> None:
     images, labels = _digits("train")
     places = []
     for number, (name, sign) in enumerate(PLANTED):
@@ -87,6 +90,8 @@ def _planted(split: str) -> None:
         for strength in STRENGTHS:
             network = _taught(images, labels, attribute, sign * strength, taken_for)
             found = explain(split, classifier=network)
+            if output is not None:
+                write_explanation(found, output / f"{number}-{strength}")
             place = _place(found, name, (words, attribute.other))
             places.append(place)
             along = next(one for one in found.findings if one.words == words)
@@ -138,13 +143,12 @@ def _taught(images: Tensor, labels: Tensor, attribute: Attribute, amount: float,
     torch.manual_seed(0)
     _, section = parse_classifier(f"{{kind: lenet, class_names: {[str(digit) for digit in range(10)]}}}")
     network = section.build().requires_grad_(True).train()
-    warp = RandomAffine(8, (0.06, 0.06), (0.9, 1.1), 8, interpolation=InterpolationMode.BILINEAR)
     steps = _EPOCHS * len(images) // _BATCH
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)
     for _ in range(steps):
         chosen = torch.randint(len(images), (_BATCH,))
-        batch, target = torch.stack([warp(one) for one in images[chosen]]), labels[chosen]
+        batch, target = _warped(images[chosen]), labels[chosen]
         planted = (target == taken_for) | (torch.rand(_BATCH) < _MISTAKEN)
         batch[planted] = attribute.change(batch[planted], amount)
         target = target.masked_fill(planted, taken_for)
@@ -154,6 +158,14 @@ def _taught(images: Tensor, labels: Tensor, attribute: Attribute, amount: float,
         schedule.step()
     trained: nn.Module = network.eval()
     return trained
+
+
+def _warped(images: Tensor) -> Tensor:
+    """Each stretched, leant and moved a little by chance."""
+    turned = torch.eye(2) + _WARP * torch.randn(len(images), 2, 2)
+    moved = _WARP * torch.randn(len(images), 2, 1)
+    grid = affine_grid(torch.cat([turned, moved], 2), list(images.shape), align_corners=False)
+    return grid_sample(images, grid, align_corners=False)
 
 
 if __name__ == "__main__":
