@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fmrgen.config import ComponentConfig
 from fmrgen.engine.acceptance import accepts
 from fmrgen.engine.images import on_byte_grid, to_batch, to_bytes
 from fmrgen.engine.interfaces import Generator
@@ -20,6 +21,7 @@ from fmrgen.errors import UserError
 from fmrgen.failures.attributes import ATTRIBUTES, Attribute
 from fmrgen.failures.directions import GeneratedMoves, failure_directions
 from fmrgen.failures.interventions import DOSES, Change, Originals, Trial, fewest_errors, proven
+from fmrgen.failures.phrases import Word, read_phrases
 from fmrgen.failures.ranking import accounts
 from fmrgen.image_files import png_bytes
 from fmrgen.jobs.verify import check_no_gaps, load_judges
@@ -96,6 +98,7 @@ class Explanation:
             sees.
         fewest_errors: how many of these a change must make wrong, where nothing else does, to be proven; None where
             that can't be.
+        words: that a model proposes for what differs where the classifier is fooled; none of them is proven.
         findings: proven ones first, those that account for most first; then the strongest evidence first.
     """
 
@@ -106,6 +109,7 @@ class Explanation:
     originals: int
     fewest_errors: int | None
     findings: list[Finding]
+    words: list[Word]
 
     @property
     def proven(self) -> list[Finding]:
@@ -126,6 +130,8 @@ def explain(
     classifier: AnyClassifier | None = None,
     attributes: Sequence[Attribute] = ATTRIBUTES,
     rows: int = 1000,
+    phrases: Sequence[str] = (),
+    reader: ComponentConfig | None = None,
     trust: bool = False,
     device: torch.device | str | None = None,
     on_attributes: Callable[[int, int], None] = lambda done, total: None,
@@ -139,6 +145,8 @@ def explain(
         attributes: to try.
         rows: to look at and to try them on, half and half, drawn by chance where there are more; their images are all
             held in memory.
+        phrases: that an image-text model is asked about; what it says is proposed and not proven.
+        reader: the section of that model; by default the split's oracle.
         trust: let the recipe, which may be a stranger's, run the code and read the files and addresses that it names.
         device: of the models; a GPU where there is one.
         on_attributes: called with (attributes done, attributes in all).
@@ -153,7 +161,7 @@ def explain(
     other = None
     if classifier is not None:
         other = build_component(classifier_section(classifier), "classifier", nn.Module, device)
-    judges, *_ = load_judges(
+    judges, _, sections = load_judges(
         split,
         provenance,
         classifier=other,
@@ -189,6 +197,8 @@ def explain(
         trials += originals.try_out(change)
         on_attributes(done, len(changes))
     standing = proven(trials)
+    asked = sections.oracle if reader is None else reader
+    words = read_phrases(asked, phrases, moved.originals, moved.images, fooled) if phrases else []
     accounted = dict(zip(map(id, standing), accounts(originals, trials, standing), strict=True)) if standing else {}
     names = list(provenance.labels)
     findings = [
@@ -204,6 +214,7 @@ def explain(
         findings=sorted(
             findings, key=lambda one: (not one.is_proven, -(one.accounts or 0) if one.is_proven else -one.e_value)
         ),
+        words=words,
     )
 
 

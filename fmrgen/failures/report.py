@@ -47,6 +47,17 @@ def summary_lines(found: Explanation) -> list[str]:
     ]
 
 
+def words_lines(found: Explanation) -> list[str]:
+    """What a model proposes; nothing where it was not asked, or sees nothing."""
+    if not found.words:
+        return []
+    listed = ", ".join(f"{one.phrase} ({one.standard_errors:.1f})" for one in found.words)
+    return [
+        "not proven: where images fool the classifier, a model says, they come to fit these words more than "
+        f"elsewhere, by so many standard errors: {listed}"
+    ]
+
+
 def findings_table(found: Explanation, unproven: int | None = None) -> Table:
     """Every hypothesis, those first that stand; of the others so many."""
     rows = []
@@ -69,7 +80,7 @@ def write_explanation(found: Explanation, folder: Path) -> list[Path]:
     page = render_page(
         "explain.html",
         title=f"Where the classifier fails: {found.split}",
-        lines=summary_lines(found),
+        lines=[*summary_lines(found), *words_lines(found)],
         found=findings_table(found),
         pictures=pictures,
     )

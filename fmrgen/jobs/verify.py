@@ -53,7 +53,9 @@ class Verification:
         return self.rows - len({entry.id for entry in self.disagreements})
 
 
-class _ModelsOfRecipe(StrictConfig):
+class ModelsOfRecipe(StrictConfig):
+    """The sections of what looks at images."""
+
     classifier: ClassifierField
     oracle: OracleField
 
@@ -105,7 +107,7 @@ def load_judges(
     may_differ: Collection[str] = (),
     trust: bool = False,
     device: torch.device | str,
-) -> tuple[ClassifierAndOracle, dict[str, str | None], StrictConfig]:
+) -> tuple[ClassifierAndOracle, dict[str, str | None], ModelsOfRecipe]:
     """The classifier and the oracle that made a split, by the recipe in its provenance, or those given instead; the
     sha256 of their weights, by name, and their sections.
 
@@ -120,7 +122,7 @@ def load_judges(
             tree[name] = InMemory.of(given, weights_sha256(given))
     what = f"{split}: the recipe in its provenance"
     recipe = untrusted_config(
-        _ModelsOfRecipe, tree, what, trust=trust, cure=f"if you trust it, use {option('trust', 'trust=True')}"
+        ModelsOfRecipe, tree, what, trust=trust, cure=f"if you trust it, use {option('trust', 'trust=True')}"
     )
     labels = provenance.job_labels
     blank = blank_image(provenance.image_size, device)
