@@ -12,6 +12,7 @@ from fmrgen.cli import compare, doubt, make, measure, publish, release, tools
 from fmrgen.cli.exit import exit_status_of, install_signal_handlers
 from fmrgen.cli.options import GroupedHelp, PlainHelp
 from fmrgen.distributed.launcher import end_with_the_launcher
+from fmrgen.distributed.schedulers import adopt_scheduler
 from fmrgen.errors import command_line
 
 app = typer.Typer(
@@ -94,6 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost process is reported in one line
     if arguments is None:
+        adopt_scheduler()
         install_signal_handlers()
         end_with_the_launcher()
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch.distributed import DistError
 
+from fmrgen.distributed.schedulers import adopt_scheduler
 from fmrgen.errors import UserError
 
 Result = TypeVar("Result")
@@ -25,11 +26,13 @@ def start_processes() -> Accelerator:
 
     Raises UserError where the processes that were launched don't see each other.
     """
+    adopt_scheduler()
     gpu = torch.cuda.is_available()
     options = [InitProcessGroupKwargs(timeout=_LONGEST_WAIT)]
     try:
         # The launched precision is for `launched_precision` to say: accelerate's own is of models that it prepares.
-        accelerator = Accelerator(cpu=not gpu, mixed_precision="no", kwargs_handlers=options)
+        with _rank_among(torch.cuda.device_count()):
+            accelerator = Accelerator(cpu=not gpu, mixed_precision="no", kwargs_handlers=options)
     except ValueError as error:
         raise UserError(
             f"the processes can't connect to each other; start them with accelerate launch: {error}"
@@ -44,6 +47,20 @@ def start_processes() -> Accelerator:
     atexit.register(_leave)
     _share_cores(gpu)
     return accelerator
+
+
+@contextmanager
+def _rank_among(gpus: int) -> Iterator[None]:
+    """Accelerate takes the GPU of its local rank; a scheduler that gives each task one shows it no others."""
+    rank = os.environ.get("LOCAL_RANK", "0")
+    if not 0 < gpus <= int(rank):
+        yield
+        return
+    os.environ["LOCAL_RANK"] = str(int(rank) % gpus)
+    try:
+        yield
+    finally:
+        os.environ["LOCAL_RANK"] = rank
 
 
 def _share_cores(gpu: bool) -> None:
@@ -62,6 +79,7 @@ def start_process() -> torch.device:
     """The device of this process, started by a launcher or alone: the GPU of its rank, or the CPU with its share of the
     cores.
     """
+    adopt_scheduler()
     gpus, rank = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
     _share_cores(bool(gpus))
     if not gpus:
