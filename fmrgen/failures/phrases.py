@@ -65,7 +65,7 @@ def read_phrases(
     reader: ComponentConfig, phrases: Sequence[str], originals: Tensor, images: Tensor, fooled: np.ndarray
 ) -> list[Word]:
     """The phrases that images [N, 3, H, W] come to fit more than their originals, where `fooled` [N] more than
-    elsewhere; those first that do so most surely. What raises all phrases alike is none of them.
+    elsewhere; those first that do so most surely. What raises all phrases alike does not count.
 
     Args:
         reader: the section of an image-text oracle.
