@@ -12,7 +12,7 @@ from torch import nn
 
 import fmrgen
 from fmrgen import UserError, explain, load_recipe
-from fmrgen.failures.attributes import Brightness, PositionUp
+from fmrgen.failures.attributes import Brightness, PositionAcross, PositionUp, Size, Thickness
 from fmrgen.failures.phrases import load_phrases, read_phrases
 from fmrgen.failures.report import summary_lines, words_lines, write_explanation
 from fmrgen.recipe.build import build_source
@@ -43,7 +43,8 @@ def is_high_or_low(images):
 
 @pytest.fixture(scope="module")
 def explained(finished_split):
-    return explain(str(finished_split), classifier=FailsOn(is_high_or_low).eval())
+    tried = [Brightness(), PositionAcross(), PositionUp(), Size(), Thickness()]
+    return explain(str(finished_split), classifier=FailsOn(is_high_or_low).eval(), attributes=tried)
 
 
 def test_it_names_what_was_planted(explained, tmp_path):

@@ -116,13 +116,13 @@ def test_intervals_hold_the_truth():
     for apart in (0.001, 0.03, 0.08):
         close = {name: 0.6 - apart * number for number, name in enumerate("abcde")}
         held = 0
-        for study in range(60):
+        for study in range(40):
             told = {name: ranked(random, close, rows=300) for name in ("one", "two", "three")}
             found = agreement(told, seed=study)
             held += all(estimate.high >= 1 for estimate in (found.pairs[0].tau, found.concordance)) and not any(
                 order.turns for order in found.orders
             )
-        assert held >= 54
+        assert held >= 36
 
 
 def test_what_can_not_be_compared():
