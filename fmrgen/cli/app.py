@@ -55,7 +55,7 @@ _GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "evaluate": measure.evaluate,
         "transfer": measure.evaluate,
         "show": measure.show,
-        "explain": measure.explain,
+        "explain": release.explain,
         "verify": measure.verify,
         "export": measure.export,
     },

@@ -1,0 +1,114 @@
+"""Rows of a split in memory, and what a classifier and an oracle say of images that are made of them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fmrgen.engine.acceptance import accepts
+from fmrgen.engine.images import to_batch
+from fmrgen.engine.interfaces import Generator, Originals
+from fmrgen.engine.models import row_seed
+from fmrgen.engine.options import PerturbOptions
+from fmrgen.failures.directions import GeneratedMoves
+from fmrgen.jobs.verify import check_no_gaps
+from fmrgen.metrics.rows import as_label
+from fmrgen.recipe.build import ClassifierAndOracle, component_errors
+from fmrgen.storage.open import OpenedSplit, check_recorded_rows, reading
+from fmrgen.storage.provenance import Provenance
+from fmrgen.storage.schema import IMAGES
+
+_BATCH = 64
+_COLUMNS = ("id", "label", "valid", "accepted_labels")
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """Rows of a split, with what looks at them: images [N, 3, H, W] in [0, 1], and columns [N]."""
+
+    originals: Tensor
+    images: Tensor
+    columns: dict[str, np.ndarray]
+    judges: ClassifierAndOracle
+    options: PerturbOptions
+
+    @classmethod
+    def read(
+        cls,
+        opened: OpenedSplit,
+        provenance: Provenance,
+        judges: ClassifierAndOracle,
+        most: int,
+        device: torch.device | str,
+    ) -> "SplitRows":
+        kept, read = [name for name in _COLUMNS if name in opened.features], dict[str, list[Any]]()
+        with reading(opened.name):
+            ids = [row["id"] for row in opened.dataset.select_columns(["id"])]
+            check_recorded_rows(opened, ids)
+            chosen = set(sorted(ids, key=lambda i: row_seed(0, i, "drawn"))[:most])
+            for found in opened.undecoded(IMAGES).select_columns([*IMAGES, *kept]).iter(batch_size=_BATCH):
+                at = [place for place, i in enumerate(found["id"]) if i in chosen]
+                batch = {name: [values[place] for place in at] for name, values in found.items()}
+                if not at:
+                    continue
+                check_no_gaps(opened.name, batch, len(provenance.labels))
+                for name in (*IMAGES, *kept):
+                    values = opened.pixels(batch, name) if name in IMAGES else batch[name]
+                    read.setdefault(name, []).extend(values)
+        originals, images = (to_batch(np.stack(read.pop(name)), device) for name in ("original", "image"))
+        several = read.pop("accepted_labels", None)
+        columns = {name: np.asarray(values) for name, values in read.items()}
+        if several is not None:
+            columns["accepted_labels"] = np.empty(len(several), dtype=object)
+            columns["accepted_labels"][:] = [np.asarray(one) for one in several]
+        recorded = provenance.recipe.perturb
+        options = PerturbOptions(
+            oracle_rule=recorded.oracle_rule,  # type: ignore[arg-type]  # which it checks
+            min_probability=recorded.min_probability,
+            min_margin=recorded.min_margin,
+        )
+        return cls(originals, images, columns, judges, options)
+
+    def __len__(self) -> int:
+        return len(self.originals)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.columns["label"]
+
+    def of(self, chosen: np.ndarray) -> "SplitRows":
+        return self.at(np.flatnonzero(chosen))
+
+    def at(self, places: np.ndarray) -> "SplitRows":
+        on_device = torch.from_numpy(places).to(self.originals.device)
+        columns = {name: values[places] for name, values in self.columns.items()}
+        return SplitRows(self.originals[on_device], self.images[on_device], columns, self.judges, self.options)
+
+    def moves_of(self, generator: Generator) -> GeneratedMoves:
+        """Its originals, to be moved by a generator."""
+        return GeneratedMoves(generator, self.originals, self.labels, self.columns["id"].tolist())
+
+    @torch.no_grad()
+    def answers(self, images: Tensor) -> np.ndarray:
+        """What the classifier says of images [N, 3, H, W] made of the rows: the label where it is one that is true."""
+        said = []
+        for part in images.split(_BATCH):
+            with component_errors("classifier", part):
+                said.append(self.judges.classifier(part.clone()).argmax(1))
+        answers = torch.cat(said).cpu().numpy() if said else np.zeros(0, dtype=int)
+        return as_label(answers, self.labels, self.columns.get("accepted_labels"))
+
+    @torch.no_grad()
+    def sees(self, images: Tensor) -> np.ndarray:
+        """Whether the oracle accepts images [N, 3, H, W] as what the rows are, bool [N]."""
+        labels, seen = torch.from_numpy(self.labels).to(images.device), []
+        for part in torch.arange(len(images), device=images.device).split(_BATCH):
+            of = Originals(self.originals[part], labels[part])
+            with component_errors("oracle", of.images):
+                target = labels[part]
+                if self.options.oracle_rule == "consistent":
+                    target = self.judges.oracle.judge(of.images.clone(), of).decided
+                seen.append(accepts(self.judges.oracle.judge(images[part], of), target, self.options)[0])
+        return torch.cat(seen).cpu().numpy() if seen else np.zeros(0, dtype=bool)
