@@ -51,8 +51,9 @@ class Finding:
         words: how images look on which the classifier would err.
         attribute: that was changed.
         is_proven: whether it stands among all that were tried, of which at most 5 % are false on average.
-        accounts: of a proven one, how well its own measure alone tells which of all changed images, whatever was
-            changed in them, the classifier has wrong: the area under the ROC curve, from 0 to 1; .5 tells nothing.
+        accounts: how much of what makes changed images wrong, whatever was changed in them, goes with what this one
+            measures: its share of the weights of a sparse model of all that was tried, from 0 to 1; None where nothing
+            is proven.
         e_value: the evidence; 20 for each hypothesis that was tried prove one alone.
         errors: of each way of a trial, how many of the originals it has wrong at the last dose that the oracle accepts.
         effect: errors along it less those of whichever other way has more.
@@ -192,10 +193,11 @@ def explain(
     standing = proven(trials)
     asked = sections.oracle if reader is None else reader
     words = read_phrases(asked, phrases, moved.originals, moved.images, fooled) if phrases else []
-    accounted = dict(zip(map(id, standing), accounts(originals, trials, standing), strict=True)) if standing else {}
+    shares = accounts(originals, trials) if standing else [None] * len(trials)
     names = list(provenance.labels)
     findings = [
-        _finding(trial, trial in standing, accounted.get(id(trial)), tried_on, names, in_split) for trial in trials
+        _finding(trial, trial in standing, share, tried_on, names, in_split)
+        for trial, share in zip(trials, shares, strict=True)
     ]
     return Explanation(
         split=split,
@@ -247,7 +249,7 @@ def _apart(change: np.ndarray, fooled: np.ndarray) -> float | None:
 def _finding(
     trial: Trial,
     is_proven: bool,
-    accounted: float | None,
+    share: float | None,
     rows: SplitRows,
     names: Sequence[str],
     in_split: Mapping[str, float | None],
@@ -267,7 +269,7 @@ def _finding(
         words=hypothesis.words,
         attribute=hypothesis.change.name,
         is_proven=is_proven,
-        accounts=accounted,
+        accounts=share,
         e_value=trial.e_value,
         errors={way: share for way, share in shares.items() if share is not None},
         effect=paired_difference(wrong["along"], wrong[rival]),

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from fmrgen.failures.interventions import DOSES, Change, Originals, Trial
 
 _MOST = 64  # originals that are looked at
+_FREEDOM = 0.01  # of the model, scikit-learn's C: so little that one of two that go together is left out
 
 
 @dataclass(frozen=True)
@@ -22,35 +23,43 @@ class _Changed:
     wrong: np.ndarray
 
 
-def accounts(originals: Originals, trials: Sequence[Trial], ranked: Sequence[Trial]) -> list[float | None]:
-    """How well each of `ranked` tells, by its own measure alone, which of all changed images are wrong.
+def accounts(originals: Originals, trials: Sequence[Trial]) -> list[float | None]:
+    """How much of what makes changed images wrong each hypothesis accounts for, beside all others.
 
-    A classifier that errs on thick strokes errs on blurred ones, and on larger ones; but whichever way images were
-    changed, their strokes say best whether it errs.
+    A classifier that errs on small shapes errs on thin strokes perhaps, for small shapes have such. So a sparse
+    logistic model is fitted to all images that were made, whatever was changed in them: by how much each has more, and
+    less, of every measure than its original, and whether it is wrong.
 
     Args:
         originals: that were tried.
         trials: of all changes.
-        ranked: those of interest.
 
     Returns:
-        For each the area under its ROC curve: the share of pairs, of a wrong image and a right one, in which the wrong
-        one has moved further this way; .5 tells nothing. None where all are right.
+        For each trial its share of the model's weights, from 0 to 1; None where all images are right, or the model
+        finds nothing. A hypothesis of another amount has the shares of more and of less.
     """
     changed = [part for trial in trials for part in _changed(originals, trial)]
     wrong = np.concatenate([part.wrong for part in changed]) if changed else np.zeros(0, bool)
+    changes = {trial.hypothesis.change.name: trial.hypothesis.change for trial in trials}
     if wrong.all() or not wrong.any():
-        return [None] * len(ranked)
-    measured: dict[str, np.ndarray] = {}
+        return [None] * len(trials)
+    columns: dict[tuple[str, int], np.ndarray] = {}
+    for name, change in changes.items():
+        before = _measured(change, originals.images[:_MOST], np.arange(min(_MOST, len(originals.images))))
+        moved = np.concatenate([_measured(change, of.images, of.places) - before[of.places] for of in changed])
+        moved = moved / (moved.std() or 1)
+        columns |= {(name, sign): np.maximum(sign * moved, 0) for sign in (1, -1)}
+    parts = np.stack(list(columns.values()), axis=1)
+    model = LogisticRegression(l1_ratio=1, C=_FREEDOM, solver="liblinear", class_weight="balanced", random_state=0).fit(
+        parts, wrong
+    )
+    weights = dict(zip(columns, model.coef_[0].clip(min=0) * parts.std(axis=0), strict=True))
+    if (total := sum(weights.values())) == 0:
+        return [None] * len(trials)
     found: list[float | None] = []
-    for trial in ranked:
-        change, sign = trial.hypothesis.change, trial.hypothesis.sign
-        if change.name not in measured:
-            before = _measured(change, originals.images[:_MOST], np.arange(min(_MOST, len(originals.images))))
-            after = [_measured(change, part.images, part.places) - before[part.places] for part in changed]
-            measured[change.name] = np.concatenate(after)
-        moved = measured[change.name]
-        found.append(float(roc_auc_score(wrong, sign * moved if sign else np.abs(moved))))
+    for trial in trials:
+        name, sign = trial.hypothesis.change.name, trial.hypothesis.sign
+        found.append(float(sum(weights[name, one] for one in ((sign,) if sign else (1, -1))) / total))
     return found
 
 

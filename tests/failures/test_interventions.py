@@ -68,20 +68,21 @@ def test_what_is_planted_is_found_first(digits, words):
 
 
 def test_what_accounts_for_all_errors_is_told_from_what_goes_with_it(digits):
-    """Blur and a larger size make strokes thicker too: of a classifier that errs on thick strokes, thickness says of
-    every changed image, whatever was changed, whether it errs."""
+    """Blur and a larger size make strokes thicker too: of a classifier that errs on thick strokes, thickness says best
+    of all changed images, whatever was changed, whether it errs."""
     thickness = Thickness()
     of = originals(digits, lambda images, before: thickness.measure(images) - thickness.measure(before) > 0.4)
     trials = tried(of)
     standing = proven(trials)
-    scores = dict(zip((one.hypothesis.words for one in standing), accounts(of, trials, standing), strict=True))
-    assert {"thicker strokes", "blurred images"} <= scores.keys()
-    assert max(scores, key=scores.get) == "thicker strokes"
-    assert scores["thicker strokes"] > 0.99
-    assert scores["blurred images"] < 0.9
+    shares = dict(zip((one.hypothesis.words for one in trials), accounts(of, trials), strict=True))
+    assert {"thicker strokes", "blurred images"} <= {one.hypothesis.words for one in standing}
+    assert shares["thicker strokes"] > 0.5 > 5 * shares["blurred images"]
+    assert shares["strokes of another thickness"] >= shares["thicker strokes"]
+    assert sum(
+        share for one, share in zip(trials, shares.values(), strict=True) if one.hypothesis.sign
+    ) == pytest.approx(1)
     never = originals(digits, lambda images, before: torch.zeros(len(images), dtype=torch.bool))
-    calm = tried(never, [thickness])
-    assert accounts(never, calm, calm) == [None] * 3
+    assert accounts(never, tried(never, [thickness])) == [None] * 3
 
 
 def test_errors_of_chance_prove_nothing(digits):
