@@ -53,7 +53,7 @@ def accounts(originals: Originals, trials: Sequence[Trial]) -> list[float | None
     model = LogisticRegression(l1_ratio=1, C=_FREEDOM, solver="liblinear", class_weight="balanced", random_state=0).fit(
         parts, wrong
     )
-    weights = dict(zip(columns, model.coef_[0].clip(min=0) * parts.std(axis=0), strict=True))
+    weights = dict(zip(columns, model.coef_[0].clip(min=0), strict=True))  # of a standard deviation of its measure
     if (total := sum(weights.values())) == 0:
         return [None] * len(trials)
     found: list[float | None] = []
