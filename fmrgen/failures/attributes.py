@@ -21,12 +21,15 @@ class Attribute(ABC):
         name: for tables.
         more, less: how an image looks that has more of it than its original, or less, as in "it fails on …".
         other: the same of either.
+        is_of_waves: whether it is how strong waves of some lengths are, as sharpness is: any change with the same waves
+            has it too, so that the control takes those of the image.
     """
 
     name: str
     more: str
     less: str
     other: str
+    is_of_waves: bool = False
 
     @abstractmethod
     def measure(self, images: Tensor) -> Tensor:
@@ -198,7 +201,7 @@ class Background(Attribute):
 
 class Sharpness(Attribute):
     name, more, less = "sharpness", "sharper images", "blurred images"
-    other = "sharpened or blurred images"
+    other, is_of_waves = "sharpened or blurred images", True
 
     def measure(self, images: Tensor) -> Tensor:
         """How steep the steepest edges are, as a share of the contrast from pixel to pixel."""
@@ -269,6 +272,8 @@ class Symmetry(Attribute):
 
 class Waves(Attribute):
     """The waves of an image of which `least` to `most` lie across it, or up it: a band of frequencies."""
+
+    is_of_waves = True
 
     def __init__(self, what: str, least: float, most: float) -> None:
         self.name, self.more, self.less = what, f"stronger {what}", f"weaker {what}"

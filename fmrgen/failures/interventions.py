@@ -38,6 +38,7 @@ class Change:
         move: of originals [B, 3, H, W], their places [B] and an amount from -1 to 1, images with so much more of it.
         measure: of images made of them, and the same places, how much of it they have, [B].
         otherwise: of the same, images changed as much in another way; by default with the same waves elsewhere.
+        own_waves: whether that default takes the waves of the image instead, for a change that is of waves itself.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Change:
     move: Move
     measure: Measure
     otherwise: Move | None = None
+    own_waves: bool = False
 
     @classmethod
     def of(cls, attribute: Attribute) -> "Change":
@@ -55,6 +57,7 @@ class Change:
             words,
             lambda images, at, amount: attribute.change(images, amount),
             lambda images, at: attribute.measure(images),
+            own_waves=attribute.is_of_waves,
         )
 
 
@@ -162,7 +165,8 @@ class Originals:
         """Likewise, changed as much in another way."""
         if change.otherwise is not None:
             return on_byte_grid(change.otherwise(images, at, sign * dose))
-        return otherwise(images, self.along(change, sign, images, at, dose), [self.ids[place] for place in at])
+        ids = [self.ids[place] for place in at]
+        return otherwise(images, self.along(change, sign, images, at, dose), ids, own_waves=change.own_waves)
 
     def _move(self, move: Callable[[Tensor, np.ndarray, float], Tensor]) -> Moved:
         said = np.full((len(self.labels), 1 + len(DOSES)), -1)
@@ -183,15 +187,17 @@ class Originals:
         return Moved(said)
 
 
-def otherwise(images: Tensor, changed: Tensor, ids: Sequence[int]) -> Tensor:
+def otherwise(images: Tensor, changed: Tensor, ids: Sequence[int], *, own_waves: bool = False) -> Tensor:
     """Images with another change of equal length [B, 3, H, W]: the same waves as in `changed` minus `images`, lying
-    elsewhere, which `ids` seed; where black and white cut it short, waves that are so much stronger."""
+    elsewhere, which `ids` seed; where black and white cut it short, waves that are so much stronger. With `own_waves`
+    they are those of the images."""
     height, width = images.shape[-2:]
     noise = torch.stack([normal([height, width], row_seed(0, i, "otherwise")) for i in ids])
     phases = torch.fft.rfft2(noise.to(images)).angle().unsqueeze(1)
-    waves = torch.polar(torch.fft.rfft2(changed - images).abs(), phases.expand(-1, images.shape[1], -1, -1))
-    change, wanted = torch.fft.irfft2(waves, s=(height, width)), _length(changed - images)
-    strength = torch.ones_like(wanted)
+    wanted = _length(changed - images)
+    strong = torch.fft.rfft2(images - images.mean((2, 3), keepdim=True) if own_waves else changed - images).abs()
+    change = torch.fft.irfft2(torch.polar(strong, phases.expand(-1, images.shape[1], -1, -1)), s=(height, width))
+    strength = wanted / _length(change).clamp(min=1e-6) if own_waves else torch.ones_like(wanted)
     for _ in range(_TRIES):
         moved = (images + strength * change).clamp(0, 1)
         strength = strength * wanted / _length(moved - images).clamp(min=1e-6)

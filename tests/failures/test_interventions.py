@@ -127,6 +127,18 @@ def test_the_control_is_as_large_a_change_and_another_one():
     assert alike.abs().max() < 0.3
 
 
+def test_the_control_of_what_is_of_waves_has_the_waves_of_the_image(digits):
+    """Else it would be sharper too, and nothing could be proven of sharpness."""
+    images = 0.2 + 0.6 * digits[0][:20]
+    changed = on_byte_grid(Sharpness().change(images, 1.0))
+    controls = [otherwise(images, changed, range(20), own_waves=own) for own in (False, True)]
+    fine = [ATTRIBUTES[-1].measure(these).mean() - ATTRIBUTES[-1].measure(images).mean() for these in controls]
+    assert fine[1] < 0.5 * fine[0]
+    for these in controls:
+        lengths = [(of - images).flatten(1).norm(dim=1) for of in (changed, these)]
+        torch.testing.assert_close(*lengths, rtol=0.05, atol=0)
+
+
 @pytest.mark.parametrize("attribute", ATTRIBUTES, ids=lambda one: one.name)
 def test_a_control_on_black_is_as_large_too(attribute, digits):
     """Half of what is added to a black ground is below it, and lost."""
@@ -134,7 +146,8 @@ def test_a_control_on_black_is_as_large_too(attribute, digits):
     for amount in (-1.0, 0.5):
         changed = on_byte_grid(attribute.change(images, amount))
         long, control = (
-            (these - images).flatten(1).norm(dim=1) for these in (changed, otherwise(images, changed, range(20)))
+            (these - images).flatten(1).norm(dim=1)
+            for these in (changed, otherwise(images, changed, range(20), own_waves=attribute.is_of_waves))
         )
         torch.testing.assert_close(control[long > 0.5], long[long > 0.5], rtol=0.05, atol=0)
         assert (control[long == 0] == 0).all()
