@@ -128,7 +128,7 @@ def test_a_search_without_gradients_beats_only_one_that_lies(target, is_masked, 
     about_search = [line for line in found.warnings if "a search without gradients fools" in line]
     assert len(about_search) == is_masked, found
     assert found.searched.beats_the_gradient == is_masked
-    assert found.searched.rows > 18
+    assert found.searched.rows > 11
     assert 100 < found.searched.queries < 527
     assert (found.searched.guided_less_searched.value > 0) == is_masked
 
