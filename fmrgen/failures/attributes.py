@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate, max_pool2d, pad
@@ -11,6 +12,7 @@ from torchvision.transforms.functional import adjust_saturation, gaussian_blur
 from fmrgen.config import import_object
 from fmrgen.errors import UserError
 
+_BATCH = 64
 _FAINT = 0.1  # of the range of pixels: less than that is no ink
 
 
@@ -288,12 +290,12 @@ class Waves(Attribute):
         return (images + (amount if amount > 0 else 0.8 * amount) * self._part(images)).clamp(0, 1)
 
     def _part(self, images: Tensor) -> Tensor:
+        if not len(images):  # of which some libraries make no waves
+            return images
         height, width = images.shape[-2:]
         up = torch.fft.fftfreq(height, 1 / height, device=images.device)[:, None]
         across = torch.fft.rfftfreq(width, 1 / width, device=images.device)[None]
         waves, (least, most) = (up**2 + across**2).sqrt(), self.band
-        if not len(images):  # of which some libraries make no waves
-            return images
         inside = ((waves >= least) & (waves < most)).to(images.dtype)
         part: Tensor = torch.fft.irfft2(torch.fft.rfft2(images) * inside, s=(height, width))
         return part
@@ -308,6 +310,11 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     *(Sharpness(), Colour(), Corner(), Symmetry()),
     *(Waves("coarse structure", 0.5, 2.5), Waves("fine structure", 8, math.inf)),
 )
+
+
+def measured(attribute: Attribute, images: Tensor) -> np.ndarray:
+    """What an attribute measures in images [N, 3, H, W], some at a time, float64 [N]."""
+    return np.concatenate([attribute.measure(part).double().cpu().numpy() for part in images.split(_BATCH)])
 
 
 def load_attribute(path: str) -> Attribute:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.engine.models import row_seed
 from fmrgen.engine.updates import normal
-from fmrgen.failures.attributes import Attribute
+from fmrgen.failures.attributes import Attribute, measured
 from fmrgen.failures.interventions import Change
 
 _BATCH = 64
@@ -48,6 +48,7 @@ class GeneratedMoves:
         self.labels = torch.from_numpy(labels).to(images.device)
         self.every = np.arange(len(images))
         self.latents = self._encoded(images, self.every)
+        self.drawn = self._decoded(self.latents.free, self.every)
 
     @torch.no_grad()
     def _encoded(self, images: Tensor, at: np.ndarray) -> Latents:
@@ -59,25 +60,23 @@ class GeneratedMoves:
         return Latents(torch.cat(free).float(), None if fixed[0] is None else torch.cat(fixed))
 
     @torch.no_grad()
-    def _decoded(self, places: Tensor, by: Tensor | float) -> Tensor:
-        free, fixed = self.latents
+    def _decoded(self, free: Tensor, at: np.ndarray) -> Tensor:
+        """The images of latents that are those at `at` [B], `free` [B, ...] moved."""
+        fixed, places = self.latents.fixed, torch.from_numpy(at).to(free.device)
         made = [
-            self.generator.decode(Latents(free[at] + (by[part] if isinstance(by, Tensor) else by), _of(fixed, at)))
-            for part, at in zip(
-                torch.arange(len(places), device=places.device).split(_BATCH), places.split(_BATCH), strict=True
-            )
+            self.generator.decode(Latents(part, None if fixed is None else fixed[of]))
+            for part, of in zip(free.split(_BATCH), places.split(_BATCH), strict=True)
         ]
         return torch.cat(made).float()
 
     def shifts(self, moved: Tensor) -> Tensor:
         """How far the latents of `moved` [N, 3, H, W], made of the images, are from those of the images as the
         generator draws them, [N, ...]."""
-        drawn = self._decoded(torch.from_numpy(self.every).to(self.images.device), 0.0).clamp(0, 1)
-        return self._encoded(moved, self.every).free - self._encoded(drawn, self.every).free
+        return self._encoded(moved, self.every).free - self._encoded(self.drawn.clamp(0, 1), self.every).free
 
     def along(self, direction: Direction, at: np.ndarray, amount: float) -> Tensor:
         """The images at `at` [B], moved by `amount` of a direction."""
-        return self._moved(at, amount * direction.free.expand(len(at), *direction.free.shape))
+        return self._moved(at, amount * direction.free)
 
     def elsewhere(self, direction: Direction, at: np.ndarray, amount: float) -> Tensor:
         """Likewise, each in a random direction of its own as long as this one."""
@@ -91,33 +90,36 @@ class GeneratedMoves:
 
     def _moved(self, at: np.ndarray, by: Tensor) -> Tensor:
         places = torch.from_numpy(at).to(self.images.device)
-        return (self.images[places] + self._decoded(places, by) - self._decoded(places, 0.0)).clamp(0, 1)
+        made = self._decoded(self.latents.free[places] + by, at)
+        return (self.images[places] + made - self.drawn[places]).clamp(0, 1)
 
-    def change(self, number: int, direction: Direction, attributes: Sequence[Attribute]) -> Change:
-        """What is to be tried of a direction. Its words are the attributes that change most along it, as shares of what
-        their own largest change is."""
-        moved = self.along(direction, self.every, 1.0)
-        shares = []
-        for attribute in attributes:
-            change, whole = (
-                self._mean_change(attribute, images)
-                for images in (moved, torch.cat([attribute.change(part, 1.0) for part in self.images.split(_BATCH)]))
-            )
-            if abs(whole) > _NOTHING and abs(change / whole) >= _CLEAR:
-                shares.append((abs(change / whole), attribute.more if change > 0 else attribute.less))
-        words = " and ".join(said for _, said in sorted(shares, reverse=True)[:_NAMED])
+    def changes(self, directions: Sequence[Direction], attributes: Sequence[Attribute]) -> list[Change]:
+        """What is to be tried of directions. The words of each are the attributes that change most along it, as shares
+        of what their own largest change is."""
+        before = {one: measured(one, self.images).mean() for one in attributes}
+        largest = {
+            one: measured(one, torch.cat([one.change(part, 1.0) for part in self.images.split(_BATCH)])).mean() - mean
+            for one, mean in before.items()
+        }
+        found = []
+        for number, direction in enumerate(directions, start=1):
+            moved, shares = self.along(direction, self.every, 1.0), []
+            for one, whole in largest.items():
+                change = measured(one, moved).mean() - before[one]
+                if abs(whole) > _NOTHING and abs(change / whole) >= _CLEAR:
+                    shares.append((abs(change / whole), one.more if change > 0 else one.less))
+            words = " and ".join(said for _, said in sorted(shares, reverse=True)[:_NAMED])
+            found.append(self._change(f"direction {number}", direction, f" ({words})" if words else ""))
+        return found
+
+    def _change(self, name: str, direction: Direction, named: str) -> Change:
         return Change(
-            f"direction {number}",
-            {1: f"images moved as {direction.failures} failures were" + (f" ({words})" if words else "")},
+            name,
+            {1: f"images moved as {direction.failures} failures were{named}"},
             lambda images, at, amount: self.along(direction, at, amount),
             lambda images, at: self._so_far(direction, images, at),
             lambda images, at, amount: self.elsewhere(direction, at, amount),
         )
-
-    def _mean_change(self, attribute: Attribute, images: Tensor) -> float:
-        """Of what it measures, from the originals to these."""
-        both = zip(self.images.split(_BATCH), images.split(_BATCH), strict=True)
-        return float(torch.cat([attribute.measure(after) - attribute.measure(before) for before, after in both]).mean())
 
 
 def failure_directions(failures: Tensor, others: Tensor) -> list[Direction]:
@@ -141,7 +143,3 @@ def failure_directions(failures: Tensor, others: Tensor) -> list[Direction]:
         if (length := common.norm()) > 0:
             found.append(Direction(common * (lengths[members].median() / length), len(cluster)))
     return sorted(found, key=lambda one: -one.failures)
-
-
-def _of(fixed: Tensor | None, at: Tensor) -> Tensor | None:
-    return None if fixed is None else fixed[at]

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fmrgen.config import ComponentConfig
 from fmrgen.engine.images import on_byte_grid, to_bytes
 from fmrgen.engine.models import row_seed
 from fmrgen.errors import UserError
-from fmrgen.failures.attributes import ATTRIBUTES, Attribute
+from fmrgen.failures.attributes import ATTRIBUTES, Attribute, measured
 from fmrgen.failures.directions import failure_directions
 from fmrgen.failures.interventions import DOSES, Change, Originals, Trial, fewest_errors, proven
 from fmrgen.failures.phrases import Word, read_phrases
@@ -27,7 +27,6 @@ from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.storage.open import open_own_split
 from fmrgen.storage.provenance import Provenance
 
-_BATCH = 64
 _SHOWN = 8  # pairs of a finding
 _FEWEST = 20  # originals to prove something on
 
@@ -167,8 +166,10 @@ def explain(
     proposing = np.array([row_seed(0, int(i), "explain") % 2 for i in drawn.columns["id"]]) == 0
     moved, others = drawn.of(proposing & drawn.columns["valid"].astype(bool)), drawn.of(~proposing)
     fooled = moved.answers(moved.images) != moved.labels
+    asked = sections.oracle if reader is None else reader
+    words = read_phrases(asked, phrases, moved.originals, moved.images, fooled) if phrases else []
     in_split = {
-        one.name: _apart(_measured(one, moved.images) - _measured(one, moved.originals), fooled) for one in attributes
+        one.name: _apart(measured(one, moved.images) - measured(one, moved.originals), fooled) for one in attributes
     }
     known = (others.answers(others.originals) == others.labels) & others.sees(others.originals)
     tried_on = others.of(known)
@@ -191,8 +192,6 @@ def explain(
         trials += originals.try_out(change)
         on_attributes(done, len(changes))
     standing = proven(trials)
-    asked = sections.oracle if reader is None else reader
-    words = read_phrases(asked, phrases, moved.originals, moved.images, fooled) if phrases else []
     shares = accounts(originals, trials) if standing else [None] * len(trials)
     names = list(provenance.labels)
     findings = [
@@ -231,12 +230,7 @@ def _directions(
         return []
     shifts, of_failures = moved.moves_of(generator).shifts(moved.images), torch.from_numpy(fooled).to(device)
     found = failure_directions(shifts[of_failures], shifts[~of_failures])
-    moves = tried_on.moves_of(generator) if found else None
-    return [] if moves is None else [moves.change(n, one, attributes) for n, one in enumerate(found, start=1)]
-
-
-def _measured(attribute: Attribute, images: Tensor) -> np.ndarray:
-    return np.concatenate([attribute.measure(part).double().cpu().numpy() for part in images.split(_BATCH)])
+    return tried_on.moves_of(generator).changes(found, attributes) if found else []
 
 
 def _apart(change: np.ndarray, fooled: np.ndarray) -> float | None:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from fmrgen.config import ComponentConfig
-from fmrgen.engine.interfaces import Judgement, Originals
 from fmrgen.errors import UserError, option
 from fmrgen.files import open_plain
 from fmrgen.labels import Labels
@@ -86,14 +85,11 @@ def read_phrases(
         return []
     plain = reader.model_copy(update={"prompts": ["{class}"], "class_prompts": {}, "first_synonym": False})
     oracle = build_component(plain, "reader", ImageTextOracle, images.device)
-    oracle.set_labels(Labels(tuple(dict.fromkeys(phrases))))
+    read = tuple(dict.fromkeys(phrases))
+    oracle.set_labels(Labels(read))
 
     def scores(of: Tensor) -> Tensor:
-        said: list[Judgement] = []
-        for part in of.split(_BATCH):
-            blank = torch.zeros(len(part), dtype=torch.int64, device=of.device)
-            said.append(oracle.judge(part.clone(), Originals(part, blank)))
-        return torch.cat([one.score for one in said]).double().cpu()
+        return torch.cat([oracle.judge(part).score for part in of.split(_BATCH)]).double().cpu()
 
     with torch.no_grad():
         change = scores(images) - scores(originals)
@@ -102,5 +98,5 @@ def read_phrases(
     one, other = change[where], change[~where]
     error = (one.var(0) / len(one) + other.var(0) / len(other)).sqrt().clamp(min=1e-12)
     sure = ((one.mean(0) - other.mean(0)) / error).tolist()
-    found = [Word(phrase, of) for phrase, of in zip(dict.fromkeys(phrases), sure, strict=True) if of > 0]
+    found = [Word(phrase, of) for phrase, of in zip(read, sure, strict=True) if of > 0]
     return sorted(found, key=lambda word: -word.standard_errors)[:_SHOWN]

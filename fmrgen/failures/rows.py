@@ -1,6 +1,7 @@
 """Rows of a split in memory, and what a classifier and an oracle say of images that are made of them."""
 
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
@@ -43,33 +44,36 @@ class SplitRows:
         most: int,
         device: torch.device | str,
     ) -> "SplitRows":
-        kept, read = [name for name in _COLUMNS if name in opened.features], dict[str, list[Any]]()
+        columns = [*IMAGES, *(name for name in _COLUMNS if name in opened.features)]
+        ids: list[int] = []
+        drawn: list[tuple[int, int, dict[str, Any]]] = []  # a heap, of which the one to go first is the first
+        read: dict[str, list[Any]] = {name: [] for name in columns}
         with reading(opened.name):
-            ids = [row["id"] for row in opened.dataset.select_columns(["id"])]
-            check_recorded_rows(opened, ids)
-            chosen = set(sorted(ids, key=lambda i: row_seed(0, i, "drawn"))[:most])
-            for found in opened.undecoded(IMAGES).select_columns([*IMAGES, *kept]).iter(batch_size=_BATCH):
-                at = [place for place, i in enumerate(found["id"]) if i in chosen]
-                batch = {name: [values[place] for place in at] for name, values in found.items()}
-                if not at:
-                    continue
+            for place, row in enumerate(opened.undecoded(IMAGES).select_columns(columns)):
+                ids.append(row["id"])
+                heappush(drawn, (-row_seed(0, row["id"], "drawn"), place, row))
+                if len(drawn) > most:
+                    heappop(drawn)
+            rows = [row for *_, row in sorted(drawn, key=lambda one: one[1])]
+            for start in range(0, len(rows), _BATCH):
+                batch = {name: [row[name] for row in rows[start : start + _BATCH]] for name in columns}
                 check_no_gaps(opened.name, batch, len(provenance.labels))
-                for name in (*IMAGES, *kept):
-                    values = opened.pixels(batch, name) if name in IMAGES else batch[name]
-                    read.setdefault(name, []).extend(values)
+                for name, of in batch.items():
+                    read[name].extend(opened.pixels(batch, name) if name in IMAGES else of)
+        check_recorded_rows(opened, ids)
         originals, images = (to_batch(np.stack(read.pop(name)), device) for name in ("original", "image"))
         several = read.pop("accepted_labels", None)
-        columns = {name: np.asarray(values) for name, values in read.items()}
+        values = {name: np.asarray(column) for name, column in read.items()}
         if several is not None:
-            columns["accepted_labels"] = np.empty(len(several), dtype=object)
-            columns["accepted_labels"][:] = [np.asarray(one) for one in several]
+            values["accepted_labels"] = np.empty(len(several), dtype=object)
+            values["accepted_labels"][:] = [np.asarray(one) for one in several]
         recorded = provenance.recipe.perturb
         options = PerturbOptions(
             oracle_rule=recorded.oracle_rule,  # type: ignore[arg-type]  # which it checks
             min_probability=recorded.min_probability,
             min_margin=recorded.min_margin,
         )
-        return cls(originals, images, columns, judges, options)
+        return cls(originals, images, values, judges, options)
 
     def __len__(self) -> int:
         return len(self.originals)

@@ -286,8 +286,10 @@ def _old_shards(local: _Local, state: RepoState) -> list[CommitOperationDelete]:
 def _add_small_files(local: _Local, small: Path) -> None:
     """The split's provenance, and what has been found on it."""
     root = local.paths.root
-    found = (path for path in (local.paths.explanation,) if path.is_file())
-    for path in (local.paths.provenance, *local.paths.results.glob("*.json"), *found):
+    found = [local.paths.provenance, *local.paths.results.glob("*.json")]
+    if local.paths.explanation.is_file():
+        found.append(local.paths.explanation)
+    for path in found:
         check_inside(path, root)
         target = small / path.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)

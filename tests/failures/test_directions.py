@@ -99,7 +99,7 @@ def test_it_is_tried_like_an_attribute_and_named_by_what_moves(moves):
         return (images.flatten(1).mean(1) > limit[torch.from_numpy(at)]).numpy().astype(int)
 
     of = Originals(moves.images, range(40), labels, answers, lambda images, at: np.ones(len(images), dtype=bool))
-    change = moves.change(2, brighter(0.2), [Slant(), Brightness(), Colour()])
+    _, change = moves.changes([brighter(0.1), brighter(0.2)], [Slant(), Brightness(), Colour()])
     (trial,) = of.try_out(change)
     assert (change.name, trial.hypothesis.words) == (
         "direction 2",
