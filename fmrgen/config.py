@@ -47,6 +47,7 @@ NOT_FINGERPRINTED = (
     "source.license",
     "perturb.slots",
     "perturb.compile",
+    "output.claims",
 )
 FINGERPRINT = {"fingerprint": True}  # the context in which a component leaves out what can change no stored row
 _NOTHING = object()

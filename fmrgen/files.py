@@ -8,8 +8,8 @@ import math
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -234,26 +234,6 @@ def check_plain_path(folder: Path) -> None:
     """Raises UserError for a folder whose name the readers of datasets take for two places."""
     if "::" in str(folder.absolute()):
         raise UserError(f"{folder}: datasets can't read from a path with :: in it; use a folder of another name")
-
-
-@contextmanager
-def held(lock: Path) -> Iterator[None]:
-    """Holds the lock file `lock`, which ends with the process however it ends.
-
-    Waits where another process holds it.
-    """
-    from filelock import FileLock
-
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        taken = FileLock(lock)
-        taken.acquire()
-    except OSError as error:
-        raise UserError(f"{lock.parent}: can't be written: {error.strerror}") from None
-    try:
-        yield
-    finally:
-        taken.release()
 
 
 def cache_folder() -> Path:

@@ -106,8 +106,14 @@ def generate(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="The dataset folder. An unfinished split is resumed.")
-    ] = Path("out"),
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="The dataset folder, or one in a bucket: s3://…, gs://…, hf://buckets/…. A split is resumed.",
+        ),
+    ] = "out",
     limit: LimitOption = None,
     processes: ProcessesOption = None,
     part: Annotated[
@@ -134,11 +140,14 @@ def generate(
     """
     from fmrgen.config import check_places
     from fmrgen.recipe.job import load_recipe
+    from fmrgen.storage.shared_bucket import folder_of, is_bucket
 
     if push is None and (public or replace):
         raise UserError(f"{'--public' if public else '--replace'} only applies with --push REPO")
     if push is not None and part is not None:
         raise UserError("--push needs the whole split, --part makes one of its parts; merge the parts, then push")
+    if push is not None and is_bucket(output):
+        raise UserError("--push reads the split from this machine; copy the bucket's folder to it, then push that")
     own_part = _parse_part(part)
     loaded = load_recipe(recipe, limited(limit, overrides))
     check_places(loaded)
@@ -178,7 +187,7 @@ def generate(
         log.write("note", text=line)
 
     config = loaded.model_dump(mode="json") | {"fingerprint": loaded.fingerprint}
-    paths = SplitPaths(output, loaded.output.config, loaded.output.split)
+    paths = SplitPaths(folder_of(output), loaded.output.config, loaded.output.split)
     with (
         log.outcome(),
         progress.job_progress(loaded, show, log) as shown,

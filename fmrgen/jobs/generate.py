@@ -32,8 +32,9 @@ from fmrgen.sources.base import LoadedExample
 from fmrgen.storage.encodings import KeptEncodings, kept_encodings
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, Run, Skipped, new_run, now
-from fmrgen.storage.shard_locks import ShardLocks, own_shards
-from fmrgen.storage.shards import SplitFolder, set_aside, summary_of_rows
+from fmrgen.storage.shard_claims import ShardClaims, own_shards
+from fmrgen.storage.shards import SplitFolder, summary_of_rows
+from fmrgen.storage.shared_bucket import is_bucket, shared_folder
 from fmrgen.trust.code import own_code_sha256, runs_code_of_others
 from fmrgen.weights.digest import check_same_weights, settings_sha256
 
@@ -57,7 +58,8 @@ def make_split(
 
     Args:
         recipe: of the job.
-        output: the dataset folder, the same for all processes; made if need be.
+        output: the dataset folder, the same for all processes; made if need be. Or one in an object store
+            (`s3://BUCKET/PREFIX`, `gs://…`, `az://…`, `hf://buckets/OWNER/BUCKET/PREFIX`).
         part: `(i, n)` makes the i-th of n parts, on a machine that does not see the others' folder; `fmrgen.merge`
             makes one split of them.
         on_progress: called with how far the job is, over all processes.
@@ -70,7 +72,10 @@ def make_split(
     Raises:
         UserError: what a user can fix, before any work where it can be known.
     """
-    check_writable(Path(output))
+    if part is not None and is_bucket(output):
+        raise UserError(f"{output}: all machines see this bucket, and share the work by themselves; leave the part out")
+    shared, root = shared_folder(output, recipe.output.claims)
+    check_writable(root)
     recipe = recipe.in_precision(launched_precision())
     device = start_process()
     components = recipe.build(device)
@@ -81,29 +86,33 @@ def make_split(
     for note in filter(None, [unheeded_processes(), kinship_caution(components), *components.notes()]):
         tell(note)
     options = recipe.output
-    paths = SplitPaths(Path(output), options.config, options.split)
-    folder = SplitFolder(paths, len(components.source), options.shard_size)
-    with errors_of_one_process(), closing(ShardLocks(folder, own_shards(folder.shards, part))) as locks:
+    paths = SplitPaths(root, options.config, options.split)
+    folder = SplitFolder(paths, len(components.source), options.shard_size, shared)
+    with (
+        _called(output, root),
+        errors_of_one_process(),
+        closing(ShardClaims(folder, own_shards(folder.shards, part))) as claims,
+    ):
         run = new_run(device_name(device))
-        provenance = claim(folder, new_provenance(recipe, components), [run], locks, on_note)
+        provenance = claim(folder, new_provenance(recipe, components), [run], claims, on_note)
         if is_first_process():
-            on_start(_start_line(recipe, device, folder, locks, provenance))
-            begins = not folder.paths.found_shards()
+            on_start(_start_line(f"{output}:{paths.name}", recipe, device, claims, provenance))
+            begins = not claims.is_begun
             if begins and (answers := first_answers(components, device)) is not None:
                 about_oracle = oracle_caution(answers) if recipe.perturb.oracle_rule == "label" else None
                 for note in filter(None, [about_oracle, likeness_caution(answers)]):
                     on_note(note)
-        job = _Job(recipe, components, folder, provenance, device, locks, on_progress)
-        while not provenance.is_finished and locks.missing():
+        job = _Job(recipe, components, folder, provenance, device, claims, on_progress)
+        while not provenance.is_finished and claims.missing():
             job.perturb_shards()
-            locks.wait(on_note, job.progress.show)
+            claims.wait(on_note, job.progress.show)
         if (kept := job.encodings) is not None and kept.found:
             on_note(f"{kept.found:,} of {kept.found + kept.made:,} encodings were kept in {kept.root}")
         if job.progress.own.rows:
             _check_weights(components, folder, provenance)
         if not provenance.is_finished:
             job.record(run)
-        if not folder.is_whole:
+        if not claims.is_split_whole:
             record_part(folder)
             return summary_of_rows(folder)
         summary = finish(folder, job.faults)
@@ -113,20 +122,28 @@ def make_split(
         return summary
 
 
-def _start_line(
-    recipe: Recipe, device: torch.device, folder: SplitFolder, locks: ShardLocks, provenance: Provenance
-) -> str:
+def _start_line(split: str, recipe: Recipe, device: torch.device, claims: ShardClaims, provenance: Provenance) -> str:
     """What the job runs on, and what it finds."""
     if provenance.is_finished:
-        return f"{folder.paths.root}:{folder.paths.name}: is complete; there is nothing to do"
+        return f"{split}: is complete; there is nothing to do"
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    there = len(locks.wanted) - len(locks.missing())
-    of = f"{len(locks.wanted)} shard{'s' if len(locks.wanted) > 1 else ''}"
+    there = len(claims.wanted) - len(claims.missing())
+    of = f"{len(claims.wanted)} shard{'s' if len(claims.wanted) > 1 else ''}"
     begins = f"resuming: {there} of {of} are finished" if there else of
     return (
         f"{processes} process{'es' if processes > 1 else ''} on {device_name(device)}, "
         f"{recipe.perturb.slots} slots{' each' if processes > 1 else ''}; {begins}"
     )
+
+
+@contextmanager
+def _called(output: str | Path, root: Path) -> Iterator[None]:
+    """Makes errors name the folder as the caller did, wherever its files are on this machine."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (str(error).replace(str(root), str(output)),)
+        raise
 
 
 @contextmanager
@@ -172,12 +189,12 @@ class _Job:
         folder: SplitFolder,
         provenance: Provenance,
         device: torch.device,
-        locks: ShardLocks,
+        claims: ShardClaims,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self.recipe, self.components, self.folder, self.provenance = recipe, components, folder, provenance
-        self.device, self.locks = device, locks
-        self.progress = ProgressCounter(folder, locks.wanted, on_progress)
+        self.device, self.claims = device, claims
+        self.progress = ProgressCounter(folder, claims.wanted, on_progress)
         self.faults: Counter[str | None] = Counter()  # what was not finite in rows, by how often; None: nothing
         self._shard_of: dict[int, _OpenShard] = {}  # example id → its shard
         self._failure: UserError | None = None
@@ -216,7 +233,7 @@ class _Job:
         """Writes down what this process has done."""
         end = {"finished": now(), "seconds": round(self.progress.seconds, 1), "images": self.progress.own.rows}
         ended = run.model_copy(update=end | ({"slots": self.progress.slots} if self.progress.slots else {}))
-        record_run(self.folder.paths, ended)
+        record_run(self.folder, ended)
 
     def _set_slots(self, slots: int) -> None:
         self.progress.slots = slots
@@ -244,7 +261,7 @@ class _Job:
 
     def _loaded(self) -> Iterator[tuple[int, Any]]:
         """(shard, example) for every example of shards, (shard, None) after each, (shard, error) where it must end."""
-        while (shard := self.locks.take()) is not None:
+        while (shard := self.claims.take()) is not None:
             self.progress.own_shard(shard)
             positions = self.folder.positions(shard)
             try:
@@ -274,14 +291,14 @@ class _Job:
             self._written.append(self._writer.submit(self._write, shard))
 
     def _write(self, shard: _OpenShard) -> None:
-        self.locks.check_still_held(shard.number)
+        self.claims.check_folder()
         schema = self.provenance.row_schema
         try:
             self.folder.write_shard(shard.number, shard.rows, shard.skipped, schema, self.recipe.fingerprint)
         except UserError:
-            self.locks.check_still_held(shard.number)  # the folder may have gone at this very moment
+            self.claims.check_folder()  # the folder may have gone at this very moment
             raise
-        self.locks.release(shard.number)
+        self.claims.release(shard.number)
 
 
 def _kept_encodings(
@@ -312,7 +329,8 @@ def _check_weights(components: Components, folder: SplitFolder, before: Provenan
         for name, digest in before.weights_sha256:
             check_same_weights(name, getattr(components, name), digest)
     except UserError:
-        for path in filter(Path.exists, map(folder.shard_path, range(folder.shards))):
+        there = folder.shared.names(folder.paths.shards)
+        for path in (path for path in map(folder.shard_path, range(folder.shards)) if path.name in there):
             with suppress(FileNotFoundError):  # by another process of the job
-                set_aside(path)
+                folder.shared.set_aside(path)
         raise

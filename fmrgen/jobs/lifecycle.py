@@ -10,7 +10,7 @@ import numpy as np
 
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError, option
-from fmrgen.files import check_inside, held, sha256_of
+from fmrgen.files import check_inside, sha256_of
 from fmrgen.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.oracles._parts import digests_of_parts
 from fmrgen.oracles.base import OracleConfig
@@ -28,8 +28,8 @@ from fmrgen.storage.provenance import (
     provenance_to_continue,
     read_provenance,
 )
-from fmrgen.storage.shard_locks import ShardLocks
-from fmrgen.storage.shards import SplitFolder, set_aside
+from fmrgen.storage.shard_claims import ShardClaims
+from fmrgen.storage.shards import ShardError, SplitFolder, summary_of
 from fmrgen.trust.code import changed_code, code_sha256
 from fmrgen.weights.digest import weights_sha256
 
@@ -64,7 +64,7 @@ def claim(
     folder: SplitFolder,
     fresh: Provenance,
     runs: Sequence[Run],
-    locks: ShardLocks,
+    claims: ShardClaims,
     on_note: Callable[[str], None],
 ) -> Provenance:
     """Makes the folder ready for this process, checks what is in it where nobody else is at work on it, and takes the
@@ -74,7 +74,7 @@ def claim(
         folder: of the split.
         fresh: the provenance of a split that is begun here.
         runs: added to the provenance where something is to be done.
-        locks: take the first shard.
+        claims: take the first shard.
         on_note: called with a line for each file that is set aside.
 
     Returns:
@@ -87,22 +87,24 @@ def claim(
     check_inside(paths.provenance.parent, paths.root)
     for path in (folder.shard_path(0), paths.picture):
         check_inside(path.parent, paths.root)
-    with held(paths.lock):
+    with folder.shared.alone(paths):
         check_card(paths.root)
-        at_work = locks.anyone_at_work()
-        provenance = provenance_to_continue(paths, fresh, at_work)
+        at_work = claims.anyone_at_work()
+        provenance = provenance_to_continue(paths, fresh, begun=at_work or claims.is_begun)
         changed = changed_code(provenance.code_sha256, fresh.code_sha256)
         if changed is not None and is_first_process():
             on_note(f"{paths.root}:{paths.name}: {changed}")
-        missing = bool(locks.missing()) if paths.shards.is_dir() else True
+        missing = bool(claims.missing()) if paths.shards.is_dir() else True
         files = provenance.files
-        if not at_work:
+        cure = f"choose another {option('output')} or {option('output.split')}, or delete it"
+        if not at_work and not folder.shared.is_local and missing:  # what is there is checked at the end
+            check_same_version(f"{paths.root}:{paths.name}", provenance, fresh, cure)
+        elif not at_work and folder.shared.is_local:
             intact, wrong = folder.intact_shards(provenance)
             if len(intact) < folder.shards:
-                cure = f"choose another {option('output')} or {option('output.split')}, or delete it"
                 check_same_version(f"{paths.root}:{paths.name}", provenance, fresh, cure)
             for error in wrong:
-                name = set_aside(error.path).name
+                name = folder.shared.set_aside(error.path).name
                 on_note(f"{error.path}: {error.reason}; it is regenerated, and the old file kept as {name}")
             missing = len(intact) < folder.shards
             names = {folder.name_of(shard) for shard in intact}
@@ -116,7 +118,7 @@ def claim(
             changes = {"finished": False, "files": files, "runs": [*provenance.runs, *more]}
             provenance = provenance.model_copy(update=changes)
             folder.begin(provenance)
-            locks.reserve()
+            claims.reserve()
         return provenance
 
 
@@ -142,23 +144,23 @@ def claimed_alone(
     """
     fresh = provenance.model_copy(update={"finished": False, "runs": [], "files": {}, "skipped": []})
     folder = SplitFolder.of(SplitPaths(output, config, split), provenance)
-    with closing(ShardLocks(folder, list(range(folder.shards)))) as locks:
-        if locks.anyone_at_work():
+    with closing(ShardClaims(folder, list(range(folder.shards)))) as claims:
+        if claims.anyone_at_work():
             raise UserError(f"{output}:{config}/{split}: another job is working on it; wait until it ends")
-        yield folder, claim(folder, fresh, runs, locks, on_note)
+        yield folder, claim(folder, fresh, runs, claims, on_note)
 
 
-def record_run(paths: SplitPaths, ended: Run) -> None:
+def record_run(folder: SplitFolder, ended: Run) -> None:
     """Replaces the record of a run's start by that of its end."""
-    with held(paths.lock):
-        provenance = read_provenance(paths)
+    with folder.shared.alone(folder.paths):
+        provenance = read_provenance(folder.paths)
         runs = [ended if run.id == ended.id else run for run in provenance.runs]
-        provenance.model_copy(update={"runs": runs}).write(paths)
+        provenance.model_copy(update={"runs": runs}).write(folder.paths)
 
 
 def record_part(folder: SplitFolder) -> None:
     """Writes down the sha256 of the shards of a part, by which `merge` knows whether they are still the same."""
-    with held(folder.paths.lock):
+    with folder.shared.alone(folder.paths):
         provenance = read_provenance(folder.paths)
         there = {folder.name_of(shard): folder.shard_path(shard) for shard in range(folder.shards)}
         files = {name: provenance.files.get(name) or sha256_of(path) for name, path in there.items() if path.exists()}
@@ -179,8 +181,17 @@ def finish(folder: SplitFolder, faults: Counter[str | None] | None = None) -> Su
     Raises:
         UserError: a row is missing or wrong, or no row is worth anything.
     """
-    with held(folder.paths.lock):
-        return _finish(folder, read_provenance(folder.paths), faults)
+    with folder.shared.alone(folder.paths):
+        provenance = read_provenance(folder.paths)
+        if provenance.is_finished and not folder.shared.is_local:
+            return summary_of(provenance)
+        with folder.shared.files(folder.paths):
+            try:
+                return _finish(folder, provenance, faults)
+            except ShardError as error:
+                if not folder.shared.is_local and error.path.exists():  # where it was not checked at the start
+                    folder.shared.set_aside(error.path)
+                raise
 
 
 def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | None] | None) -> Summary:
@@ -202,8 +213,9 @@ def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | N
         tree = provenance.tree | {"finished": True, "summary": asdict(summary)}
         tree |= checked._asdict() | {"skipped": [entry.model_dump() for entry in checked.skipped]}
         Provenance.model_validate(tree).write(folder.paths)
-        for path in folder.paths.shard_locks():  # of no use any more, and no part of a dataset
-            path.unlink(missing_ok=True)
+        shards = folder.paths.shards
+        for name in folder.paths.claims_among(folder.shared.names(shards)):  # of no use any more, no part of a dataset
+            folder.shared.remove(shards / name)
     if checked is not None or not folder.paths.picture.exists():
         write_picture(folder.paths)
     renew_card(folder.paths.root)

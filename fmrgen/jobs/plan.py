@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from fmrgen.records import Example
 from fmrgen.sources.base import LoadedExample
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import provenance_to_continue
-from fmrgen.storage.shard_locks import own_shards
+from fmrgen.storage.shard_claims import own_shards
 from fmrgen.storage.shards import SplitFolder
+from fmrgen.storage.shared_bucket import shared_folder
 
 _TRIED = {"cpu": 4, "cuda": 32}  # images: on a CPU a pass takes as long for each as for one, a GPU wants to be filled
 _TRIED_STEPS = 3
@@ -76,16 +78,21 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
     Raises:
         UserError: whatever would end the job before its first image.
     """
-    check_writable(Path(output))
+    shared, root = shared_folder(output, recipe.output.claims)
+    check_writable(root)
     recipe = recipe.in_precision(launched_precision())
     device = start_process()
     components = recipe.build(device)
     options = recipe.output
-    paths = SplitPaths(Path(output), options.config, options.split)
-    provenance_to_continue(paths, new_provenance(recipe, components), at_work=False)
-    folder = SplitFolder(paths, len(components.source), options.shard_size)
+    paths = SplitPaths(root, options.config, options.split)
+    shared.refresh()
+    there: set[str] = set()
+    with suppress(FileNotFoundError):
+        there = shared.names(paths.shards)
+    provenance_to_continue(paths, new_provenance(recipe, components), begun=bool(paths.shards_among(there)))
+    folder = SplitFolder(paths, len(components.source), options.shard_size, shared)
     wanted = own_shards(folder.shards, part)
-    missing = [shard for shard in wanted if not folder.shard_path(shard).exists()]
+    missing = [shard for shard in wanted if folder.shard_path(shard).name not in there]
     left = sum(len(folder.positions(shard)) for shard in missing)
     seconds = _seconds_per_pass(recipe, components, device)
     queries = left * recipe.perturb.most_queries

@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 
@@ -96,6 +97,9 @@ class ProgressCounter:
 
     def _count_written(self) -> None:
         self._counted = time.monotonic()
-        there = {shard for shard in list(self._unseen) if self.folder.shard_path(shard).exists()}
+        names: set[str] = set()
+        with suppress(OSError):
+            names = self.folder.shared.names(self.folder.paths.shards)
+        there = {shard for shard in self._unseen if self.folder.shard_path(shard).name in names}
         self._written = reduce(Tally.plus, map(self.folder.read_tally, there), self._written)
         self._unseen -= there

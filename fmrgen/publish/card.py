@@ -15,13 +15,13 @@ from fmrgen.errors import UserError, command_line, one_line
 from fmrgen.files import (
     check_inside,
     fingerprint,
-    held,
     open_plain,
     package_data,
     sha256_of,
     to_yaml,
     write_changed,
 )
+from fmrgen.locks import held
 from fmrgen.metrics.cautions import cautions
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.metrics.summary import COMPARED, METRICS, Summary

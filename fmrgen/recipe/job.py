@@ -17,6 +17,7 @@ from fmrgen.config import (
     FINGERPRINT,
     IN_MEMORY,
     NOT_FINGERPRINTED,
+    SINCE_0_2,
     AnyConfig,
     ComponentConfig,
     StrictConfig,
@@ -69,6 +70,11 @@ class OutputConfig(StrictConfig):
     split: str = Field(description="names the classifier")
     shard_size: int = Field(500, ge=1, description="rows in a shard, the unit of work and of resume")
     keep_original: bool = True
+    claims: Literal["auto", "lock", "lease"] = Field(
+        "auto",
+        description="how processes claim shards: by the operating system's locks, or by leases where those don't work",
+        json_schema_extra=SINCE_0_2,
+    )
 
     @field_validator("config", "split")
     @classmethod

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError
-from fmrgen.files import cache_folder, fingerprint, held, write_atomically
+from fmrgen.files import cache_folder, fingerprint, write_atomically
+from fmrgen.locks import held
 
 if TYPE_CHECKING:
     from torch import Tensor

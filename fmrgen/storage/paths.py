@@ -95,9 +95,13 @@ class SplitPaths:
         """Held by the process that makes the shard."""
         return self.shards / f".{self.split}-{number:05d}.lock"
 
-    def shard_locks(self) -> list[Path]:
-        """The locks of shards that are there, held or not."""
-        return sorted(self.shards.glob(f".{self.split}-*.lock"))
+    def claims_among(self, names: Iterable[str]) -> list[str]:
+        """The names of the split's shard locks among those of its folder's files, held or not."""
+        return sorted(name for name in names if re.fullmatch(rf"\.{re.escape(self.split)}-\d+\.lock", name))
+
+    def shards_among(self, names: Iterable[str]) -> list[str]:
+        """The names of the split's shards among those of its folder's files, of whatever plan."""
+        return sorted(name for name in names if re.fullmatch(rf"{re.escape(self.split)}-\d+-of-\d+\.parquet", name))
 
     def in_repo(self, path: Path) -> str:
         """A path of the split as a repo calls it."""

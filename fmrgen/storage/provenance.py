@@ -332,15 +332,14 @@ def _difference(earlier: Provenance, fresh: Provenance) -> str:
     return f"fingerprint {earlier.fingerprint}, not {fresh.fingerprint}"
 
 
-def provenance_to_continue(paths: SplitPaths, fresh: Provenance, at_work: bool) -> Provenance:
-    """The provenance to go on with: the folder's own where this very recipe began the split, else the new one.
+def provenance_to_continue(paths: SplitPaths, fresh: Provenance, begun: bool) -> Provenance:
+    """The provenance to go on with: the folder's own where this very recipe has begun the split, else the new one.
 
     Raises UserError where something else is in its place.
     """
-    rows = at_work or bool(paths.found_shards())
     where, another = f"{paths.root}:{paths.name}", option("output")
     earlier = None
-    if rows:  # a run that stored nothing yet has claimed nothing
+    if begun:  # a run that stored nothing yet has claimed nothing
         if not paths.provenance.exists():
             raise UserError(f"{where} contains shards but no provenance file; delete them or choose another {another}")
         tree = read_json(paths.provenance)

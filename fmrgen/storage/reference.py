@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from fmrgen.errors import UserError, chain, one_line
 from fmrgen.storage.paths import SplitPaths, splits_in
+from fmrgen.storage.shared_bucket import is_bucket
 
 
 class SplitReference(NamedTuple):
@@ -20,6 +21,8 @@ class SplitReference(NamedTuple):
 
 def parse_reference(text: str) -> SplitReference:
     """What `text` names; a folder that is there goes before a repository. Raises UserError where it names no split."""
+    if is_bucket(text):
+        raise UserError(f"{text}: is in a bucket; copy it to this machine, or read its parquet files by load_dataset")
     if text.strip() and Path(text).is_dir():
         return SplitReference(text, None, None, None)
     folder, _, place = text.rpartition(":")

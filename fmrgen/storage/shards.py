@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
@@ -24,6 +23,7 @@ from fmrgen.records import Perturbed
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, Skipped
 from fmrgen.storage.schema import Column, RowSchema
+from fmrgen.storage.shared_disk import Shared, SharedDisk
 
 Checked = TypeVar("Checked")
 
@@ -76,12 +76,13 @@ class ShardError(UserError):
 @dataclass(frozen=True)
 class SplitFolder:
     """The shards of one split in a dataset folder: shard i holds the examples at source positions `positions(i)`, and
-    is there whole or not at all.
+    is there whole or not at all. `shared` is how the processes of a job share it.
     """
 
     paths: SplitPaths
     examples: int
     shard_size: int
+    shared: Shared = SharedDisk()  # noqa: RUF009 - its claims are told apart by their paths
 
     def __post_init__(self) -> None:
         if self.shards > _MOST_SHARDS:
@@ -131,11 +132,12 @@ class SplitFolder:
         }
         table = table.replace_schema_metadata({**table.schema.metadata, _SHARD_KEY: json.dumps(said).encode()})
         write_atomically(self.shard_path(shard), parquet_bytes(table), make_folder=False)
+        self.shared.publish(self.shard_path(shard))
 
     def read_tally(self, shard: int) -> Tally:
         """What a shard tells of its rows, without reading them; one of an earlier version tells how many they are."""
         with suppress(OSError, pa.ArrowException, ValueError, KeyError, TypeError):
-            with open_plain(self.shard_path(shard)) as file:
+            with self.shared.open(self.shard_path(shard)) as file:
                 metadata = pq.read_metadata(file)
             content = json.loads(metadata.metadata[_SHARD_KEY])
             return Tally(*map(int, content.get("tally", [metadata.num_rows])))
@@ -282,14 +284,6 @@ def _at_once(check: Callable[[int], Checked], shards: Iterable[int]) -> list[Che
     """What `check` finds of each shard, some files at once."""
     with ThreadPoolExecutor(_CHECKERS) as pool:
         return list(pool.map(check, shards))
-
-
-def set_aside(path: Path) -> Path:
-    """Gives a file that is wrong another name, under which nobody reads it; returns that."""
-    names = (path.with_name(f".{path.name}.damaged{number or ''}") for number in count())
-    aside = next(name for name in names if not name.exists())
-    path.replace(aside)
-    return aside
 
 
 def _stored(row: Perturbed, column: Column, schema: RowSchema) -> Any:

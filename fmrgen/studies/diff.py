@@ -21,7 +21,7 @@ from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.recipe.sections import oracle_config_of
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, read_provenance
-from fmrgen.storage.shard_locks import own_shards
+from fmrgen.storage.shard_claims import own_shards
 from fmrgen.storage.shards import SplitFolder
 from fmrgen.studies.compare import JobProgress, no_progress
 from fmrgen.studies.sequential_test import bounds, decide

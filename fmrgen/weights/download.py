@@ -7,7 +7,8 @@ import urllib.request
 from pathlib import Path
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import cache_folder, held, sha256_of, write_atomically
+from fmrgen.files import cache_folder, sha256_of, write_atomically
+from fmrgen.locks import held
 
 _PATIENCE = 60.0  # seconds without a byte
 _DRIVE = "https://drive.usercontent.google.com/download?id={id}&export=download&confirm=t"

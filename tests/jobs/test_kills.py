@@ -17,6 +17,7 @@ import warm
 import yaml
 from commands import fmrgen, wait_for
 from filelock import FileLock
+from object_store import BUCKET, object_store
 from photos import RECIPE, photo
 from PIL import Image
 from stored import assert_same_rows, parts, rows
@@ -31,11 +32,48 @@ from fmrgen.storage.paths import SplitPaths
 MNIST = ["generate", "mnist-lenet", "output.shard_size=4", "perturb.budget=20", "-q"]
 
 
+class Place:
+    """Where a job works: a folder whose claims are locks or leases, or one in an object store."""
+
+    def __init__(self, kind, folder, store):
+        self.kind, self.folder, self._store = kind, folder, store
+        self.output = f"s3://{BUCKET}/{folder.parent.name}" if kind == "bucket" else folder
+        self.options = [] if kind == "bucket" else [f"output.claims={kind}"]
+        self.runs = 0
+
+    def environment(self):
+        """Of processes on one machine; a bucket has another machine each time, with nothing on its disk."""
+        self.runs += 1
+        cache = {"FMRGEN_CACHE": str(self.folder.with_name(f"machine {self.runs}"))} if self.kind == "bucket" else {}
+        return os.environ | self._store.environment | cache | {"FMRGEN_LEASE_SECONDS": "2"}
+
+    def parts(self):
+        if self.kind != "bucket":
+            return parts(self.folder)
+        return [key for key in self._store.keys(f"{self.folder.parent.name}/") if key.endswith(".parquet")]
+
+    def brought(self):
+        """A folder on this machine with all files of it."""
+        if self.kind == "bucket":
+            for key in self._store.keys(f"{self.folder.parent.name}/"):
+                found = self._store.client.get_object(Bucket=BUCKET, Key=f"{self.folder.parent.name}/{key}")
+                path = self.folder / key
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(found["Body"].read())
+        return self.folder
+
+
+@pytest.fixture(scope="module")
+def store():
+    with object_store(faults=0.05) as found:
+        yield found
+
+
 class Job:
     """The processes of one run, started without a launcher: nobody but they themselves ends them."""
 
-    def __init__(self, arguments, processes):
-        env = {**os.environ}
+    def __init__(self, arguments, processes, env=None):
+        env = env or {**os.environ}
         self.processes = warm.start(processes, arguments, env) if processes > 1 else [warm.Process(arguments, env)]
 
     def wait(self, seconds=300):
@@ -49,38 +87,47 @@ class Job:
             process.kill()
 
 
-def generating(output, images, processes, slots):
-    return Job(["-m", "fmrgen", *MNIST, *images, f"perturb.slots={slots}", "-o", output], processes)
+def generating(output, images, processes, slots, env=None):
+    return Job(["-m", "fmrgen", *MNIST, *images, f"perturb.slots={slots}", "-o", output], processes, env)
 
 
 def pixels(row):
     return np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))).astype(int)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, pytestconfig):
+    """The split that a job makes whom nobody kills, and how many shards it has."""
+    shards = min(8 * pytestconfig.getoption("--kills"), 250)  # of the thousand digits
+    whole = tmp_path_factory.mktemp("undisturbed")
+    assert fmrgen(*MNIST, "--limit", str(4 * shards), "-o", whole).returncode == 0
+    return whole, shards
+
+
 @pytest.mark.slow
-def test_killed_again_and_again(tmp_path, pytestconfig):
+@pytest.mark.parametrize("kind", ["lock", "lease", "bucket"])
+def test_killed_again_and_again(kind, undisturbed, tmp_path, pytestconfig, store):
     """SIGKILL at random moments, to all processes or to one that the others do without; then any other number goes on."""
     kills, dice = pytestconfig.getoption("--kills"), random.Random(pytestconfig.getoption("--kill-seed"))
-    shards = min(8 * kills, 250)  # of the thousand digits
+    whole, shards = undisturbed
     images = ["--limit", str(4 * shards)]
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    assert fmrgen(*MNIST, *images, "-o", whole).returncode == 0
+    place = Place(kind, tmp_path / "out", store)
     killed = survived = attempts = 0
-    while killed < kills and len(parts(out)) < shards:
+    while killed < kills and len(place.parts()) < shards:
         attempts += 1
         processes, slots = dice.choice([1, 2, 3]), dice.choice([16, 32, 48])
-        before = len(parts(out))
-        job = generating(out, images, processes, slots)
+        before = len(place.parts())
+        job = generating(place.output, [*images, *place.options], processes, slots, place.environment())
         try:
             # Most moments fall into the work, some into its beginning; none waits for more than some shards.
             begun = dice.random() < 0.7
             deadline = time.monotonic() + 120
-            while begun and len(parts(out)) == before and time.monotonic() < deadline:
+            while begun and len(place.parts()) == before and time.monotonic() < deadline:
                 if all(process.poll() is not None for process in job.processes):
                     break
                 time.sleep(0.02)
             time.sleep(dice.uniform(0, 0.4 if begun else 6))
-            all_of_them = processes == 1 or len(parts(out)) == before or dice.random() < 0.5
+            all_of_them = processes == 1 or len(place.parts()) == before or dice.random() < 0.5
             victims = job.processes if all_of_them else [dice.choice(job.processes)]
             if any(process.poll() is not None for process in victims):
                 continue
@@ -88,9 +135,9 @@ def test_killed_again_and_again(tmp_path, pytestconfig):
                 process.send_signal(signal.SIGKILL)
             killed += 1
             if len(victims) < processes:  # the others go on, until they are killed too
-                there, deadline = len(parts(out)), time.monotonic() + 60
+                there, deadline = len(place.parts()), time.monotonic() + 60
                 others = [process for process in job.processes if process not in victims]
-                while len(parts(out)) == there and all(process.poll() is None for process in others):
+                while len(place.parts()) == there and all(process.poll() is None for process in others):
                     assert time.monotonic() < deadline, "nobody goes on"
                     time.sleep(0.02)
                 survived += 1
@@ -99,8 +146,9 @@ def test_killed_again_and_again(tmp_path, pytestconfig):
             assert {*statuses} <= {0, -signal.SIGKILL}, said
         finally:
             job.end()
-    result = fmrgen(*MNIST, *images, "-o", out)
-    assert result.returncode == 0, result.stderr
+    statuses, said = generating(place.output, [*images, *place.options], 1, 48, place.environment()).wait()
+    assert statuses == [0], said
+    out = place.brought()
     found, expected = rows(out), rows(whole)
     lost = expected.keys() - found.keys()
     # On more cores processes have more threads than one alone: a gradient near zero may tip, and a row with it.
@@ -117,7 +165,7 @@ def test_killed_again_and_again(tmp_path, pytestconfig):
     assert len(unlike) <= (0 if len(os.sched_getaffinity(0)) <= 3 else len(found) // 10)
     alike = found.keys() - unlike
     assert_same_rows({i: found[i] for i in alike}, {i: expected[i] for i in alike})
-    assert killed == kills or len(parts(out)) == shards
+    assert killed == kills or len(place.parts()) == shards
     assert verify_files(str(out)).intact == shards
     assert not list(out.rglob("*.tmp"))
 
@@ -279,7 +327,7 @@ def test_a_job_of_another_recipe_is_refused_while_one_is_at_work(recipe, tmp_pat
                 merge([tmp_path / "out"], tmp_path / "out")
 
     assert make_split(recipe(), tmp_path / "out", on_progress=another_comes).rows == 12
-    assert not paths.shard_locks()
+    assert not paths.claims_among(os.listdir(paths.shards))
 
 
 def test_a_job_waits_for_shards_that_others_hold_and_takes_them_when_they_are_left(recipe, tmp_path):

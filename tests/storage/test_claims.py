@@ -1,0 +1,231 @@
+"""Who works on a shard, by the three kinds of claims: with real processes that are killed, stand still or come late."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from object_store import BUCKET, object_store
+
+from fmrgen.errors import UserError
+from fmrgen.locks import kind_that_works
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.shared_bucket import shared_folder
+
+LEASE = 2.0  # seconds
+PATHS = SplitPaths(Path(), "c", "s")
+
+MACHINE = """
+import json, os, socket, sys, time
+late, real = float(sys.argv[3]), time.time
+time.time = lambda: real() + late
+socket.gethostname = lambda: os.environ["FMRGEN_CACHE"]
+from pathlib import Path
+from fmrgen.storage.shared_bucket import shared_folder
+shared, root = shared_folder(sys.argv[1], sys.argv[2])
+def path(name):
+    found = root / name
+    found.parent.mkdir(parents=True, exist_ok=True)
+    return found
+print(json.dumps("ready"), flush=True)
+for line in sys.stdin:
+    what, name, *content = json.loads(line)
+    if what == "write":
+        path(name).write_text(content[0])
+        answer = shared.publish(path(name))
+    elif what == "read":
+        answer = bytes(shared.open(path(name)).read()).decode()
+    else:
+        answer = getattr(shared, what)(path(name))
+    print(json.dumps(sorted(answer) if isinstance(answer, set) else answer), flush=True)
+"""
+
+
+class Machine:
+    """A process with a clock and a cache of its own, which does as it is told."""
+
+    def __init__(self, output, kind, place, env, late=0.0):
+        env = {**os.environ, **env, "FMRGEN_LEASE_SECONDS": str(LEASE), "FMRGEN_CACHE": str(place)}
+        command = [sys.executable, "-c", MACHINE, str(output), kind, str(late)]
+        self.process = subprocess.Popen(
+            command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        assert self._answer() == "ready"
+
+    def _answer(self):
+        return json.loads(self.process.stdout.readline())
+
+    def do(self, what, name, *content):
+        self.process.stdin.write(json.dumps([what, name, *content]) + "\n")
+        return self._answer()
+
+    def send(self, number):
+        self.process.send_signal(number)
+
+
+@pytest.fixture(scope="module")
+def store():
+    with object_store() as found:
+        yield found
+
+
+@pytest.fixture(params=["lock", "lease", "bucket"])
+def machines(request, tmp_path, store):
+    """Starts machines that share one folder."""
+    started = []
+    output = f"s3://{BUCKET}/{tmp_path.name}" if request.param == "bucket" else tmp_path / "out"
+
+    def start(late=0.0):
+        kind = "auto" if request.param == "bucket" else request.param
+        started.append(Machine(output, kind, tmp_path / f"machine {len(started)}", store.environment, late))
+        return started[-1]
+
+    start.kind = request.param
+    yield start
+    for machine in started:
+        machine.process.kill()
+        machine.process.communicate()
+
+
+def until(holds, seconds=15 * LEASE):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_one_holds_a_claim_until_it_lets_go(machines):
+    one, other = machines(), machines(late=600)  # clocks ten minutes apart
+    assert one.do("take", "c/.s-00000.lock")
+    assert not one.do("is_taken", "c/.s-00000.lock")
+    assert not other.do("take", "c/.s-00000.lock")
+    assert other.do("is_taken", "c/.s-00000.lock")
+    assert other.do("take", "c/.s-00001.lock")
+    time.sleep(2 * LEASE)  # whoever is there keeps it
+    assert not other.do("take", "c/.s-00000.lock")
+    assert ".s-00001.lock" in one.do("names", "c")
+    one.do("release", "c/.s-00000.lock")
+    until(lambda: other.do("take", "c/.s-00000.lock"))
+    assert not one.do("take", "c/.s-00000.lock")
+
+
+def test_what_a_killed_process_held_is_taken_over(machines):
+    one, other = machines(), machines(late=-600)
+    assert one.do("take", "c/.s-00000.lock")
+    assert not other.do("take", "c/.s-00000.lock")
+    one.send(signal.SIGKILL)
+    one.process.wait()
+    until(lambda: other.do("take", "c/.s-00000.lock"))
+    late_comer = machines()
+    assert not late_comer.do("take", "c/.s-00000.lock")
+
+
+def test_a_process_that_stands_still_keeps_a_lock_and_loses_a_lease(machines):
+    one, other = machines(), machines()
+    assert one.do("take", "c/.s-00000.lock")
+    one.send(signal.SIGSTOP)
+    if machines.kind == "lock":
+        time.sleep(2 * LEASE)
+        assert not other.do("take", "c/.s-00000.lock")
+        return
+    until(lambda: other.do("take", "c/.s-00000.lock"))
+    one.send(signal.SIGCONT)
+    one.do("write", "c/s-00000-of-00001.parquet", "rows")
+    one.do("release", "c/.s-00000.lock")
+    third = machines()
+    assert third.do("exists", "c/s-00000-of-00001.parquet")
+    assert not third.do("take", "c/.s-00000.lock")  # the other's claim is still the other's
+    other.do("write", "c/s-00000-of-00001.parquet", "rows")
+    assert third.do("read", "c/s-00000-of-00001.parquet") == "rows"
+
+
+def test_of_many_that_grasp_at_once_one_gets_it(machines):
+    crowd = [machines() for _ in range(4)]
+    for round_ in range(3):
+        name = f"c/.s-0000{round_}.lock"
+        for machine in crowd:
+            machine.process.stdin.write(json.dumps(["take", name]) + "\n")
+        assert sum(machine._answer() for machine in crowd) == 1
+
+
+def test_replies_that_are_lost_cost_nothing(tmp_path, monkeypatch):
+    """A write whose reply was lost is found to be one's own; what was deleted is gone."""
+    with object_store(faults=0.3, seed=1) as store:
+        for name, value in (store.environment | {"FMRGEN_CACHE": str(tmp_path)}).items():
+            monkeypatch.setenv(name, value)
+        shared, root = shared_folder(f"s3://{BUCKET}/lost")
+        for number in range(20):
+            claim, shard = root / f"c/.s-{number:05d}.lock", root / f"c/s-{number:05d}-of-00020.parquet"
+            assert shared.take(claim)
+            shard.parent.mkdir(parents=True, exist_ok=True)
+            shard.write_bytes(b"rows")
+            shared.publish(shard)
+            shared.release(claim)
+        assert store.counts["failed"] > 10
+        assert store.keys("lost/") == [f"c/s-{number:05d}-of-00020.parquet" for number in range(20)]
+
+
+def test_small_files_are_as_the_last_one_left_them_and_two_writers_are_told(tmp_path, monkeypatch, store):
+    for name, value in store.environment.items():
+        monkeypatch.setenv(name, value)
+    places = []
+    for number in range(2):
+        monkeypatch.setenv("FMRGEN_CACHE", str(tmp_path / str(number)))
+        places.append(shared_folder(f"s3://{BUCKET}/small"))
+    (one, here), (other, there) = places
+    paths = [SplitPaths(root, "c", "s") for root in (here, there)]
+    with one.alone(paths[0]):
+        paths[0].provenance.parent.mkdir(parents=True, exist_ok=True)
+        paths[0].provenance.write_text("1")
+        (here / "README.md").write_text("card")
+    with other.alone(paths[1]):
+        assert (paths[1].provenance.read_text(), (there / "README.md").read_text()) == ("1", "card")
+        paths[1].provenance.write_text("2")
+        (there / "README.md").unlink()  # which is of no account: nobody removes small files
+    with one.alone(paths[0]):
+        assert (paths[0].provenance.read_text(), (here / "README.md").read_text()) == ("2", "card")
+
+    def stand_still_for_too_long():
+        with one.alone(paths[0]):
+            paths[0].provenance.write_text("3")
+            with monkeypatch.context() as patched:
+                patched.setattr(other, "take", lambda path: True)
+                with other.alone(paths[1]):
+                    paths[1].provenance.write_text("4")
+
+    with pytest.raises(UserError, match="c/s.json: was changed by another process; run the same command again"):
+        stand_still_for_too_long()
+
+
+def test_a_store_that_refuses_is_a_line(tmp_path, monkeypatch, store):
+    for name, value in (store.environment | {"FMRGEN_CACHE": str(tmp_path)}).items():
+        monkeypatch.setenv(name, value)
+    shared, root = shared_folder("s3://of-nobody/out")
+    with pytest.raises(UserError, match="s3://of-nobody/out: there is no such bucket; make it first"):
+        shared.take(root / "c/.s-00000.lock")
+    with pytest.raises(UserError, match="is no address of a bucket"):
+        shared_folder("s3://")
+
+
+def test_leases_where_locks_are_kept_to_one_machine(tmp_path, monkeypatch):
+    import psutil
+
+    kind_that_works.cache_clear()
+    assert kind_that_works(tmp_path / "new") == "lock"
+    for fstype, options, kind in (
+        ("nfs4", "rw,vers=4.2,local_lock=none", "lock"),
+        ("nfs", "rw,nolock,vers=3,local_lock=all", "lease"),
+        ("nfs", "rw,vers=3,local_lock=flock", "lease"),
+        ("lustre", "rw,flock", "lock"),
+        ("lustre", "rw,localflock", "lease"),
+        ("fuse.gcsfuse", "rw", "lease"),
+    ):
+        kind_that_works.cache_clear()
+        mount = psutil._ntuples.sdiskpart("device", str(tmp_path), fstype, options)
+        monkeypatch.setattr(psutil, "disk_partitions", lambda all, mount=mount: [mount])
+        assert kind_that_works(tmp_path) == kind, (fstype, options)
+    kind_that_works.cache_clear()
