@@ -66,7 +66,7 @@ def kind_that_works(folder: Path) -> LockKind:
 
 
 def _mounted_as(folder: Path) -> tuple[str, set[str]]:
-    """The kind of file system that a folder is on, and the options of its mount; nothing where that is not told."""
+    """The kind of file system that a folder is on, and the options of its mount; nothing where that is unknown."""
     with suppress(Exception):  # whatever the machine says of its mounts
         import psutil
 

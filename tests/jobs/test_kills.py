@@ -14,11 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import warm
-import yaml
 from commands import fmrgen, wait_for
 from filelock import FileLock
 from object_store import BUCKET, object_store
-from photos import RECIPE, photo
+from photos import six_shards
 from PIL import Image
 from stored import assert_same_rows, parts, rows
 
@@ -248,16 +247,11 @@ def test_an_evaluation_misses_a_process_that_dies(finished_split, tmp_path):
 
 @pytest.fixture
 def recipe(tmp_path):
-    """A quick job over twelve photos, two to a shard, with the same random models each time."""
-    for number in range(12):
-        photo(tmp_path / "photos" / "ab"[number % 2] / f"{number}.png", size=(200, 200), color=(20 * number, 0, 9))
-    tree = RECIPE | {"source": {"kind": "imagefolder", "path": str(tmp_path / "photos")}}
-    tree["output"] = {"config": "c", "split": "s", "shard_size": 2}
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(tree))
+    file = six_shards(tmp_path)
 
     def make(*overrides):
         torch.manual_seed(0)
-        return load_recipe(tmp_path / "r.yaml", overrides)
+        return load_recipe(file, overrides)
 
     return make
 

@@ -24,3 +24,13 @@ def lay_out(root):
         for number in range(2):
             photo(root / "photos" / name / f"{number}.png")
     (root / "r.yaml").write_text(yaml.safe_dump(RECIPE))
+
+
+def six_shards(root):
+    """The recipe of a quick job over twelve photos, two to a shard; its models are random."""
+    for number in range(12):
+        photo(root / "photos" / "ab"[number % 2] / f"{number}.png", size=(200, 200), color=(20 * number, 0, 9))
+    tree = RECIPE | {"source": {"kind": "imagefolder", "path": str(root / "photos")}}
+    tree["output"] = {"config": "c", "split": "s", "shard_size": 2}
+    (root / "r.yaml").write_text(yaml.safe_dump(tree))
+    return root / "r.yaml"
