@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -128,6 +129,14 @@ def generate(
     push: Annotated[
         str | None, typer.Option("--push", metavar="REPO", help="Then push the split to this dataset repo.")
     ] = None,
+    push_every: Annotated[
+        str | None,
+        typer.Option(
+            "--push-every",
+            metavar="TIME",
+            help="With --push, send finished shards every so often, as in 10m, and go on from those that are there.",
+        ),
+    ] = None,
     public: PublicOption = False,
     replace: ReplaceOption = False,
     every: Annotated[bool, typer.Option("--all", help="Print every metric; run it again to see them later.")] = False,
@@ -142,8 +151,10 @@ def generate(
     from fmrgen.recipe.job import load_recipe
     from fmrgen.storage.shared_bucket import folder_of, is_bucket
 
-    if push is None and (public or replace):
-        raise UserError(f"{'--public' if public else '--replace'} only applies with --push REPO")
+    if push is None and (public or replace or push_every is not None):
+        given = "--public" if public else "--replace" if replace else "--push-every"
+        raise UserError(f"{given} only applies with --push REPO")
+    seconds = None if push_every is None else _parse_time(push_every)
     if push is not None and part is not None:
         raise UserError("--push needs the whole split, --part makes one of its parts; merge the parts, then push")
     if push is not None and is_bucket(output):
@@ -153,6 +164,7 @@ def generate(
     check_places(loaded)
 
     from fmrgen.cli import display
+    from fmrgen.distributed.launch import launched_precision
     from fmrgen.jobs.generate import make_split
     from fmrgen.progress import terminal as progress
     from fmrgen.progress.job import Progress
@@ -174,7 +186,6 @@ def generate(
             display.print_plan(planned, split)
         return
     if push is not None and is_first:
-        from fmrgen.distributed.launch import launched_precision
         from fmrgen.publish.push import check_push
 
         check_push(push, loaded.in_precision(launched_precision()), public=public, replace=replace)
@@ -194,19 +205,28 @@ def generate(
         tracking((trackers or []) if is_first else [], config, paths.logs, tell) as tracked,
     ):
         job = TrackedJob(tracked)
+        sending: AbstractContextManager[None] = nullcontext()
+        if push is not None and seconds is not None and is_first:
+            from fmrgen.publish.unfinished import UnfinishedSplit
+
+            precise = loaded.in_precision(launched_precision())
+            unfinished = UnfinishedSplit(precise, Path(output), push, public=public, seconds=seconds, on_note=tell)
+            unfinished.bring()
+            sending = unfinished.going()
 
         def on_progress(news: Progress) -> None:
             shown(news)
             job(news)
 
-        summary = make_split(
-            loaded,
-            output,
-            part=own_part,
-            on_progress=on_progress,
-            on_start=lambda line: tell(line, not quiet),
-            on_note=tell,
-        )
+        with sending:
+            summary = make_split(
+                loaded,
+                output,
+                part=own_part,
+                on_progress=on_progress,
+                on_start=lambda line: tell(line, not quiet),
+                on_note=tell,
+            )
         if part is not None and not read_provenance(paths).is_finished:
             tell(
                 f"{output}: holds a part of {paths.name}; when all parts are made, bring their folders to one machine, "
@@ -221,6 +241,14 @@ def generate(
         display.print_summary(summary, split, every=every)
     if push is not None:
         publish.push_splits(split, push, public, replace, None, quiet or as_json)
+
+
+def _parse_time(text: str) -> float:
+    """Seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text)
+    if found is None or float(found[1]) == 0:
+        raise UserError(f"--push-every {text}: must be a time, as in 90s, 10m or 1h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def _parse_part(text: str | None) -> tuple[int, int] | None:

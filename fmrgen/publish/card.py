@@ -47,7 +47,8 @@ _TAGS = ["fmrgen", "robustness", "perturbed"]
 
 
 def write_card(root: Path, repo: str | None = None) -> None:
-    """Writes README.md from the provenance of every finished split in `root`, and what there was in it before.
+    """Writes README.md from the provenance of every finished split in `root`, and what there was in it before; of a
+    repo with the shards of splits in the making too.
 
     Its `configs` are what `load_dataset(root, config, split=…)` goes by. Metadata and text that are not fmrgen's stay:
     its own text lies between two marks, its own configs are known by their descriptions. `repo` is what the dataset is
@@ -55,7 +56,7 @@ def write_card(root: Path, repo: str | None = None) -> None:
     """
     splits: dict[str, list[_CardSplit]] = {}
     for (config, split), provenance in read_all(root).items():
-        if provenance.is_finished:
+        if provenance.is_finished or (repo is not None and provenance.files):
             paths = SplitPaths(root, config, split)
             summary = summary_of(provenance, SplitFolder.of(paths, provenance))
             judges = judges_of_files(paths, provenance.files_digest)

@@ -263,6 +263,8 @@ def _check_replaced(local: _Local, small: Path, state: RepoState, may_replace: b
     there = _provenance_there(local, small)
     if may_replace or (there is not None and there.files == local.provenance.files):
         return
+    if there is not None and not there.is_finished and there.fingerprint == local.provenance.fingerprint:
+        return  # it was sent as far as it was made
     if there is not None or local.paths.at(small).provenance.exists() or _old_shards(local, state):
         found = None if there is None else there.fingerprint
         raise _another_split(state.name, local.name, found, local.provenance.fingerprint)

@@ -11,6 +11,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, hf_hub_download
 
 from fmrgen.errors import UserError
+from fmrgen.files import sha256_of, write_atomically
 from fmrgen.hub.client import HubClient, MissingError, Operation, check_no_token, client_errors, upload_errors
 from fmrgen.hub.timeouts import checked_commit, no_bars
 from fmrgen.publish.card import write_card
@@ -71,6 +72,15 @@ class HubRepo:
     def read(self, path: str, state: RepoState) -> bytes:
         """A small file of the repo as it was."""
         return self._hub.ask(partial(self._read, [path], state))[path]
+
+    def bring(self, path: str, sha256: str, state: RepoState, target: Path) -> None:
+        """Copies a file of the repo as it was to `target`. Raises UserError where it is not of that digest."""
+        read = partial(hf_hub_download, state.name, path, repo_type="dataset", revision=state.commit)
+        with no_bars():
+            found = Path(self._hub.ask(read))
+        if sha256_of(found) != sha256:
+            raise UserError(f"{self.name}: {path} is not the file whose sha256 is on record there; delete it")
+        write_atomically(target, found.read_bytes())
 
     def create(self, private: bool) -> None:
         """Makes the repo, and the branch, where they are not there."""
