@@ -1,35 +1,40 @@
-"""Files for clusters and jobs: they parse, their commands are ours, and a job that is cut off goes on."""
+"""Files for clusters and jobs: they parse, their commands are ours, and other engines make the same rows."""
 
 import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
-import tomllib
 
 import pytest
 import typer
 import yaml
-from commands import wait_for
+from commands import fmrgen
 from places import ROOT
-from stored import rows
+from stored import assert_same_rows, rows
 
 from fmrgen.cli.app import app
 
-CLUSTER = ROOT / "examples/cluster"
+ANYWHERE = ROOT / "examples/anywhere"
 COMMANDS = typer.main.get_command(app).commands
 
 
 def commands_in(text):
     """Every `fmrgen …` in a file, its lines joined."""
     joined = text.replace("\\\n", " ")
-    return re.findall(r"(?:^ *|`)fmrgen ([a-z-]+ [^`|\n;&]*)", joined, re.MULTILINE)
+    return re.findall(r"(?:^ *|`| {2,})fmrgen ([a-z-]+ [^`|\n;&]*)", joined, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
-    "file", ["examples/cluster/slurm.sh", "examples/cluster/skypilot.yaml", "SKILL.md", "docs/scaling.md"]
+    "file",
+    [
+        "examples/anywhere/slurm.sh",
+        "examples/anywhere/skypilot.yaml",
+        "examples/anywhere/hf_jobs.sh",
+        "SKILL.md",
+        "docs/scaling.md",
+    ],
 )
 def test_commands_are_ours(file):
     found = commands_in((ROOT / file).read_text())
@@ -44,58 +49,34 @@ def test_commands_are_ours(file):
 
 
 def test_files_parse(tmp_path):
-    assert subprocess.run(["bash", "-n", str(CLUSTER / "slurm.sh")], check=False).returncode == 0
-    assert {"resources", "file_mounts", "setup", "run"} <= yaml.safe_load(
-        (CLUSTER / "skypilot.yaml").read_text()
-    ).keys()
-    container = (CLUSTER / "Containerfile").read_text()
+    for script in ANYWHERE.glob("*.sh"):
+        assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+    task = yaml.safe_load((ANYWHERE / "skypilot.yaml").read_text())
+    assert {"pool", "resources", "setup", "run"} <= task.keys()
+    (container,) = yaml.safe_load((ANYWHERE / "kubernetes.yaml").read_text())["spec"]["template"]["spec"]["containers"]
+    assert container["command"][:2] == ["fmrgen", "generate"]
+    container = (ANYWHERE / "Containerfile").read_text()
     assert re.search(r"^FROM \S+$", container, re.MULTILINE)
     assert json.loads(re.search(r"^ENTRYPOINT (.+)$", container, re.MULTILINE)[1]) == ["fmrgen"]
     skill = (ROOT / "SKILL.md").read_text()
     assert {"name", "description"} <= yaml.safe_load(skill.split("---")[1]).keys()
-    script = (ROOT / "scripts/hf_job.py").read_text()
-    metadata = re.search(r"# /// script\n(.+?)# ///", script, re.DOTALL)[1]
-    assert "fmrgen" in tomllib.loads(re.sub("^# ?", "", metadata, flags=re.MULTILINE))["dependencies"][0]
 
 
 @pytest.mark.slow
-def test_a_job_goes_on_from_its_state(hub, tmp_path):
-    """Its disk is gone after the first one, which was cut off; the second finds its shards in the repo."""
-    recipe = ["mnist-lenet", "--limit", "30", "output.shard_size=10", "perturb.budget=3", "perturb.step_size=0.1", "-q"]
-    env = {**os.environ, **hub.environment}
-    command = [sys.executable, str(ROOT / "scripts/hf_job.py"), *recipe, "--state", "someone/state"]
-    first = subprocess.run(
-        [*command, "--output", str(tmp_path / "one"), "--part", "1/3"], env=env, capture_output=True, text=True
+@pytest.mark.parametrize(("engine", "more"), [("ray", ["--gpus", "0"]), ("datatrove", [])])
+def test_other_engines_make_the_split(engine, more, tmp_path):
+    """Two tasks share the shards, and the rows are those of one process."""
+    pytest.importorskip(engine)
+    small = ["source.limit=24", "output.shard_size=4", "perturb.budget=5"]
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("extends: mnist-lenet\nsource: {limit: 24}\noutput: {shard_size: 4}\nperturb: {budget: 5}\n")
+    assert fmrgen("generate", "mnist-lenet", *small, "-o", tmp_path / "one", "-q").returncode == 0
+    script = [sys.executable, ANYWHERE / f"{engine}_tasks.py", recipe, tmp_path / "out", "--tasks", "2", *more]
+    done = subprocess.run(
+        script, env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}, cwd=tmp_path, capture_output=True, text=True
     )
-    assert first.returncode == 0, first.stderr
-    assert "someone/state: no earlier state; beginning" in first.stdout
-    kept = hub.world().files("someone/state", "state")
-    assert "mnist/lenet-00000-of-00003.parquet" in kept
-    assert not any("/." in path or path.startswith(".lenet") for path in kept)
-    before = next(iter(rows(tmp_path / "one").values()))
-    second = subprocess.run([*command, "--output", str(tmp_path / "two")], env=env, capture_output=True, text=True)
-    assert second.returncode == 0, second.stderr
-    found = rows(tmp_path / "two")
-    assert sorted(found) == list(range(30))
-    assert found[before["id"]] == before
-    runs = json.loads((tmp_path / "two/provenance/mnist/lenet.json").read_text())["runs"]
-    assert sum(run.get("images") or 0 for run in runs) == 30  # none was made twice
-
-
-@pytest.mark.slow
-def test_a_job_that_is_told_to_end_keeps_its_state(hub, tmp_path):
-    recipe = ["mnist-lenet", "output.shard_size=4", "perturb.slots=4", "-q"]
-    command = [sys.executable, str(ROOT / "scripts/hf_job.py"), *recipe, "--state", "someone/state"]
-    command += ["--output", str(tmp_path / "out")]
-    job = subprocess.Popen(command, env={**os.environ, **hub.environment}, start_new_session=True)
-    try:
-        wait_for(lambda: list(tmp_path.glob("out/mnist/*.parquet")) or job.poll() is not None)
-        job.send_signal(signal.SIGTERM)
-        assert job.wait(60) == 143
-        with pytest.raises(ProcessLookupError):
-            os.killpg(job.pid, 0)  # nothing of it goes on
-    finally:
-        if job.poll() is None:
-            os.killpg(job.pid, signal.SIGKILL)
-    made = {str(path.relative_to(tmp_path / "out")) for path in tmp_path.glob("out/mnist/*.parquet")}
-    assert made <= set(hub.world().files("someone/state", "state"))
+    assert done.returncode == 0, done.stderr
+    assert_same_rows(rows(tmp_path / "out"), rows(tmp_path / "one"))
+    runs = json.loads((tmp_path / "out/provenance/mnist/lenet.json").read_text())["runs"]
+    assert len(runs) == 2
+    assert sum(run["images"] for run in runs) == 24
