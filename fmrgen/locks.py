@@ -1,6 +1,7 @@
 """Locks between processes and machines: the operating system's, or leases where a file system does not pass it on."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -13,6 +14,7 @@ from fmrgen.errors import UserError
 
 LockKind = Literal["lock", "lease"]
 LEASE = "FMRGEN_LEASE_SECONDS"  # a variable of the environment
+_PAUSE = 0.05  # seconds between two looks at whether a lock is free
 # How Linux mounts what keeps locks to one machine.
 _LOCKS_OF_ONE_MACHINE = {"nfs": {"nolock", "local_lock=flock", "local_lock=all"}, "lustre": {"localflock"}}
 
@@ -31,15 +33,46 @@ def lease_seconds() -> float:
     return seconds
 
 
-def new_lock(path: Path, kind: LockKind) -> BaseFileLock:
-    """A lock file that nobody holds yet. It is held by whatever thread.
+class Claim:
+    """A lock file that this process wants, or holds, by whatever thread.
 
     A lease is a file in which its holder says now and then that it is there. Others take it over when that has not
-    changed for `lease_seconds` by their own clocks, so it is for work that two may do at once without harm.
+    changed for `lease_seconds` by their own clocks, so it is for work that two may do at once without harm, and whoever
+    wants one has to try again and again by the same claim.
     """
-    if kind == "lease":
-        return SoftFileLease(path, lease_duration=lease_seconds(), thread_local=False)
-    return FileLock(path, thread_local=False, fallback_to_soft=False)
+
+    def __init__(self, path: Path, kind: LockKind) -> None:
+        self._path, self._kind = path, kind
+        self._lock: BaseFileLock
+        if kind == "lease":
+            self._lock = SoftFileLease(path, lease_duration=lease_seconds(), thread_local=False)
+        else:
+            self._lock = FileLock(path, thread_local=False, fallback_to_soft=False)
+        self._nameless: tuple[int, float] | None = None  # number of an empty lease's file, and since when it was seen
+
+    def take(self) -> bool:
+        """Whether this process holds it from now on; does not wait. Raises OSError where it can't be locked."""
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            if self._kind == "lease":
+                self._remove_nameless()
+            return False
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def _remove_nameless(self) -> None:
+        """Who is killed while taking a lease can leave a file that names no holder, and that nobody would take over."""
+        with suppress(FileNotFoundError):
+            found, now = self._path.stat(), time.monotonic()
+            if found.st_size:
+                self._nameless = None
+            elif self._nameless is None or self._nameless[0] != found.st_ino:
+                self._nameless = found.st_ino, now
+            elif now - self._nameless[1] > lease_seconds():
+                self._path.unlink()
 
 
 @cache
@@ -53,16 +86,17 @@ def kind_that_works(folder: Path) -> LockKind:
     if not os.access(there, os.W_OK | os.X_OK):
         return "lock"  # who writes there will say so
     probe = there / f".{os.getpid()}.{os.urandom(4).hex()}.lock"
-    first, second = new_lock(probe, "lock"), new_lock(probe, "lock")
+    first, second = Claim(probe, "lock"), Claim(probe, "lock")
     try:
-        with first.acquire(timeout=0), second.acquire(timeout=0):
-            return "lease"
-    except Timeout:
-        return "lock"
+        first.take()
+        if not (holds := not second.take()):
+            second.release()
+        first.release()
     except OSError:
-        return "lease"
+        holds = False
     finally:
         probe.unlink(missing_ok=True)
+    return "lock" if holds else "lease"
 
 
 def _mounted_as(folder: Path) -> tuple[str, set[str]]:
@@ -85,11 +119,12 @@ def held(path: Path, kind: LockKind | None = None) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = new_lock(path, kind or kind_that_works(path.parent))
-        lock.acquire()
+        claim = Claim(path, kind or kind_that_works(path.parent))
+        while not claim.take():
+            time.sleep(_PAUSE)
     except OSError as error:
         raise UserError(f"{path.parent}: can't be written: {error.strerror}") from None
     try:
         yield
     finally:
-        lock.release()
+        claim.release()

@@ -8,11 +8,9 @@ from itertools import count
 from pathlib import Path
 from typing import Literal, Protocol
 
-from filelock import BaseFileLock, Timeout
-
 from fmrgen.errors import UserError, option
 from fmrgen.files import open_plain
-from fmrgen.locks import LockKind, held, kind_that_works, new_lock
+from fmrgen.locks import Claim, LockKind, held, kind_that_works
 from fmrgen.storage.paths import SplitPaths
 
 ClaimKind = LockKind | Literal["auto"]
@@ -80,26 +78,23 @@ class SharedDisk:
 
     def __init__(self, claims: ClaimKind = "auto") -> None:
         self._claims = claims
-        self._held: dict[Path, BaseFileLock] = {}
-        self._watched: dict[Path, BaseFileLock] = {}  # leases of others, which may be taken over when nothing changes
+        self._held: dict[Path, Claim] = {}
+        self._watched: dict[Path, Claim] = {}  # of others, whose leases may be taken over when nothing changes
         self._folders: dict[Path, int] = {}  # open, so that no other gets their numbers
 
     def take(self, path: Path) -> bool:
         """Raises UserError where a file can't be locked there."""
-        lock = self._watched.pop(path, None) or new_lock(path, self._kind(path.parent))
+        claim = self._watched.pop(path, None) or Claim(path, self._kind(path.parent))
         try:
             if path.parent not in self._folders:
                 self._folders[path.parent] = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            lock.acquire(timeout=0)
-        except Timeout:
-            self._watched[path] = lock
-            return False
+            holds = claim.take()
         except OSError as error:
             raise UserError(
                 f"{path}: can't be locked: {error.strerror}; delete it, or choose another {option('output')}"
             ) from None
-        self._held[path] = lock
-        return True
+        (self._held if holds else self._watched)[path] = claim
+        return holds
 
     def is_taken(self, path: Path) -> bool:
         if path in self._held:

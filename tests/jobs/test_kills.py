@@ -97,7 +97,7 @@ def pixels(row):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, pytestconfig):
     """The split that a job makes whom nobody kills, and how many shards it has."""
-    shards = min(8 * pytestconfig.getoption("--kills"), 250)  # of the thousand digits
+    shards = min(max(8, 4 * pytestconfig.getoption("--kills")), 250)  # of the thousand digits
     whole = tmp_path_factory.mktemp("undisturbed")
     assert fmrgen(*MNIST, "--limit", str(4 * shards), "-o", whole).returncode == 0
     return whole, shards
@@ -145,7 +145,7 @@ def test_killed_again_and_again(kind, undisturbed, tmp_path, pytestconfig, store
             assert {*statuses} <= {0, -signal.SIGKILL}, said
         finally:
             job.end()
-    statuses, said = generating(place.output, [*images, *place.options], 1, 48, place.environment()).wait()
+    statuses, said = generating(place.output, [*images, *place.options], 1, 48, place.environment()).wait(900)
     assert statuses == [0], said
     out = place.brought()
     found, expected = rows(out), rows(whole)
