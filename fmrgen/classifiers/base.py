@@ -1,6 +1,7 @@
 """The classifier θ: images in [0, 1] to logits over the job's labels. Resizing and normalisation live in it."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -69,7 +70,7 @@ class Normalize:
     def __call__(self, images: Tensor) -> Tensor:
         if self.size is not None and images.shape[-2:] != (self.size, self.size):
             images = self._resized(images, self.size)
-        mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        mean, std = (_channels(tuple(of), images.dtype, images.device) for of in (self.mean, self.std))
         return (images - mean) / std
 
     def _resized(self, images: Tensor, size: int) -> Tensor:
@@ -84,6 +85,13 @@ class Normalize:
         mode = InterpolationMode.BILINEAR if self.interpolation == "bilinear" else InterpolationMode.BICUBIC
         resized = transforms.resize(images, [size], interpolation=mode, antialias=True).clamp(0, 1)
         return transforms.center_crop(resized, [size])
+
+
+@lru_cache(64)
+def _channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A value for each channel, [C, 1, 1], brought to a device once and not for every batch."""
+    with torch.inference_mode(False):  # whoever asks first
+        return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
 
 
 class GroupedClassifier(nn.Module):

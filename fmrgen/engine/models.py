@@ -216,7 +216,7 @@ class Models:
     def ask(self, state: Slots, free: Tensor, slots: Tensor) -> Tensor:
         """The objective [n] of the images that latents [n, …] decode to, those of the rows in `slots` [n]."""
         found = []
-        for group in torch.arange(len(slots)).split(ASKED_TOGETHER):
+        for group in torch.arange(len(slots), device=slots.device).split(ASKED_TOGETHER):
             padded = torch.cat([group, group[-1:].expand(ASKED_TOGETHER - len(group))])
             names = [name for name in ("label", "fixed", *state.beside) if name in state.rows]
             columns = {name: state[name][slots[padded]] for name in names}

@@ -1,6 +1,6 @@
 """The images in flight: their state, row by row, and how it changes in one pass."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -109,6 +109,7 @@ class Slots:
         self.size, self.shrinks = size, shrinks
         self.fewest, self.step = (_FEWEST, _STEP) if size > _FEWEST else (1, 1)
         self.occupied = [False] * size
+        self._mask: tuple[list[bool], Tensor] | None = None
         self.rows: dict[str, Tensor] = {}
         self.waiting: list[Rows] = []  # encoded, or in flight when memory ran out
         self.guided: dict[int, Perturbed] = {}  # what came of rows whose steps are now random, by id
@@ -218,14 +219,19 @@ class Slots:
         ):
             codes = codes.masked_fill(ended, _ENDS.index(reason))
         rows["first_pass"] = torch.zeros_like(rows["first_pass"])
-        occupied = torch.tensor(self.occupied, device=codes.device)  # what is in the others would ask on and on
-        moving = steps_now & (codes == _UNFINISHED) & occupied
+        moving = steps_now & (codes == _UNFINISHED) & self._held(codes.device)
         rows["gradient_only"] = ~moving
         ends = [
             _ENDS[code] if occupied and code != _UNFINISHED else None
             for code, occupied in zip(codes.tolist(), self.occupied, strict=True)
         ]
         return ends, moving
+
+    def _held(self, device: torch.device) -> Tensor:
+        """Which slots hold an image, [S]: what is in the others would ask on and on."""
+        if self._mask is None or self._mask[0] != self.occupied:
+            self._mask = [*self.occupied], torch.tensor(self.occupied, device=device)
+        return self._mask[1]
 
     def _fooled(self, measures: dict[str, Tensor]) -> Tensor:
         """Whether the answers are not true, [S]."""
@@ -274,24 +280,31 @@ class Slots:
         done = [(slot, reason) for slot, reason in enumerate(ends) if reason is not None]
         if not done:
             return
-        slots = [slot for slot, _ in done]
-        columns = {name: self[name][slots].tolist() for name in _COLUMNS}
-        columns |= {of: self[name][slots].tolist() for name, of in _OF_MEMBERS.items() if name in self.rows}
-        steps = {name: self[name][slots].tolist() for name in _OF_STEPS.values()}
-        images = {name: to_bytes(self[name][slots]).cpu() for name in ("image", "original")}
-        kept = [self[name][slots].cpu() for name in ("initial_free", "latent")] if "latent" in self.rows else None
-        also = self["also"][slots].cpu() if "also" in self.rows else None
+        index = torch.tensor([slot for slot, _ in done], device=self["id"].device)
+        members = [name for name in _OF_MEMBERS if name in self.rows]
+        kept_latents = ["initial_free", "latent"] if "latent" in self.rows else []
+        also_true = ["also"] if "also" in self.rows else []
+        names = [*_COLUMNS, *members, *_OF_STEPS.values(), "controlled", "by_chance", *kept_latents, *also_true]
+        taken = {name: self[name][index] for name in names}
+        taken |= {name: to_bytes(self[name][index]) for name in ("image", "original")}
+        here = at_once(taken)
+        columns = {name: here[name].tolist() for name in _COLUMNS}
+        columns |= {_OF_MEMBERS[name]: here[name].tolist() for name in members}
+        steps = {name: here[name].tolist() for name in _OF_STEPS.values()}
+        images = {name: here[name] for name in ("image", "original")}
+        kept = [here[name] for name in kept_latents] or None
+        also = here.get("also")
         iterations, faults = columns.pop("accepted"), columns.pop("fault")
-        phases = [self[name][slots].tolist() for name in ("controlled", "by_chance")]
+        phases = [here[name].tolist() for name in ("controlled", "by_chance")]
         for row, (slot, reason) in enumerate(done):
             controlled, by_chance = (phase[row] for phase in phases)
             if by_chance:
                 self.occupied[slot] = False
-                taken = {
+                control = {
                     f"control_{of}": steps[f"step_{of}"][row][: iterations[row] + 1]
                     for of in ("predictions", "objectives")
                 }
-                yield replace(self.guided.pop(columns["id"][row]), **taken)
+                yield replace(self.guided.pop(columns["id"][row]), **control)
                 continue
             found = Perturbed(
                 image=images["image"][row],
@@ -323,6 +336,17 @@ class Slots:
 
 def _all_true(label: int, also: Tensor) -> list[int]:
     return [label, *also.nonzero().flatten().tolist()]
+
+
+def at_once(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors [N, …] of whatever kinds on the CPU, brought there together: a device is waited for once."""
+    raw = {name: values.reshape(len(values), -1).contiguous().view(torch.uint8) for name, values in columns.items()}
+    there = torch.cat([*raw.values()], 1).cpu()
+    parts = there.split([values.shape[1] for values in raw.values()], 1)
+    return {
+        name: part.clone(memory_format=torch.contiguous_format).view(columns[name].dtype).view(columns[name].shape)
+        for name, part in zip(raw, parts, strict=True)
+    }
 
 
 def as_column(mask: Tensor, values: Tensor) -> Tensor:

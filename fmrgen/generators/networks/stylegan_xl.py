@@ -155,7 +155,7 @@ class _Input(nn.Module):
         beyond = (freqs.norm(dim=2) - self.bandwidth) / (self.rate / 2 - self.bandwidth)
         amplitudes = (1 - beyond).clamp(0, 1)
         reach = 0.5 * self.size / self.rate
-        identity = torch.tensor([[[reach, 0, 0], [0, reach, 0]]], dtype=w.dtype, device=w.device)
+        identity = reach * torch.eye(2, 3, dtype=w.dtype, device=w.device).unsqueeze(0)
         places = affine_grid(identity, [1, 1, self.size, self.size], align_corners=False)  # [1, H, W, 2]
         waves = torch.einsum("hwk,bck->bhwc", places[0], freqs) + phases[:, None, None]
         waves = (waves * (2 * math.pi)).sin() * amplitudes[:, None, None]

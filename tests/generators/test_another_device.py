@@ -1,0 +1,252 @@
+"""All that a GPU is asked to do, on a device that is not the CPU: no tensor is on the wrong one, few cross, and the images
+are the CPU's to the bit."""
+
+import shutil
+from itertools import pairwise
+from typing import NamedTuple
+
+import pytest
+import test_autoencoders
+import test_diffusion
+import test_stylegan_xl
+import test_vdvae
+import torch
+from diffusers import DDIMScheduler
+from elsewhere import ELSEWHERE, elsewhere, traffic
+from fakes import by_id, examples
+from safetensors.torch import save_file
+from small_models import LABELS, SIZE, smooth_images, tiny_network, tiny_vqgan
+
+from fmrgen import evaluate, judge
+from fmrgen.classifiers.base import Classifier, Normalize
+from fmrgen.distributed.launch import Processes
+from fmrgen.engine.options import PerturbOptions
+from fmrgen.engine.perturb import perturb
+from fmrgen.generators.transform import Config as TransformConfig
+from fmrgen.generators.vqgan import Config as VqganConfig
+from fmrgen.oracles.classifier import ClassifierOracle
+from fmrgen.recipe.job import load_recipe
+from fmrgen.training.loop import train
+from fmrgen.training.recipe import load_train_recipe
+from fmrgen.weights.checkpoint import freeze
+
+COUNT, BUDGET, SLOTS = 5, 4, 3
+
+
+class Crossed(NamedTuple):
+    """How many tensors have come from the device, how many have gone to it, and how many rows have ended."""
+
+    come: int
+    gone: int
+    rows: int
+
+
+def vae(folder):
+    test_autoencoders.MODELS["KL"]().save_pretrained(folder)
+    return test_autoencoders.VaeConfig(model=str(folder), image_size=SIZE)
+
+
+def tiny(folder):
+    test_autoencoders.MODELS["Tiny"]().save_pretrained(folder)
+    return test_autoencoders.VaeConfig(model=str(folder), image_size=SIZE)
+
+
+def vqgan(folder):
+    tiny_vqgan().model.save_pretrained(folder)
+    return VqganConfig(model=str(folder), image_size=SIZE)
+
+
+def transform(folder):
+    return TransformConfig(image_size=SIZE)
+
+
+def diffusion(name):
+    def config(folder):
+        short = {"image_size": SIZE, "start": 0.05, "steps": 2, "refinements": 2}
+        if name == "pipeline":
+            test_diffusion.tiny_unet().save_pretrained(folder / "unet")
+            DDIMScheduler(num_train_timesteps=100).save_pretrained(folder / "scheduler")
+            return test_diffusion.Config(model=str(folder), **short)
+        save_file(test_diffusion.golden(f"{name}-small.state"), folder / "own.safetensors")
+        settings = test_diffusion.ADM if name == "adm" else test_diffusion.IDDPM
+        return test_diffusion.Config(checkpoint=str(folder / "own.safetensors"), **settings, **short)
+
+    return config
+
+
+def consistency(folder):
+    test_diffusion.tiny_consistency(folder)
+    return test_diffusion.ConsistencyConfig(model=str(folder), image_size=SIZE)
+
+
+def one_step(folder):
+    test_diffusion.tiny_turbo(folder)
+    return test_diffusion.OneStepConfig(model=str(folder), image_size=SIZE)
+
+
+def vdvae(folder):
+    state = {"ema_model_state_dict": test_vdvae.golden("vdvae-small.state"), "model_state_dict": {}, "global_step": 7}
+    torch.save(state, folder / "own.pt")
+    return test_vdvae.Config(checkpoint=str(folder / "own.pt"), image_size=SIZE)
+
+
+def stylegan(folder):
+    test_stylegan_xl.save_official(folder / "own.pkl", "stem")
+    return test_stylegan_xl.Config(checkpoint=str(folder / "own.pkl"), image_size=SIZE, inversion_steps=3, candidates=2)
+
+
+FAMILIES = {
+    "vqgan": vqgan,
+    "vae": vae,
+    "tiny autoencoder": tiny,
+    "transform": transform,
+    "ddpm": diffusion("pipeline"),
+    "adm": diffusion("adm"),
+    "iddpm": diffusion("iddpm"),
+    "consistency": consistency,
+    "one step": one_step,
+    "vdvae": vdvae,
+    "stylegan-xl": stylegan,
+}
+
+
+def models(config, device):
+    """A generator, a classifier with its preprocessing, and an oracle."""
+    classifier = Classifier(tiny_network(1), Normalize([0.4] * 3, [0.3] * 3, SIZE), None, "rgb")
+    oracle = ClassifierOracle(freeze(tiny_network(2), device))
+    return freeze(classifier, device), config.build(device), oracle
+
+
+def run(config, device, **options):
+    """The rows by id, and what had crossed by each pass."""
+    classifier, generator, oracle = models(config, device)
+    images = smooth_images(COUNT)
+    settings = PerturbOptions(budget=BUDGET, step_size=0.05, slots=SLOTS, **options)
+    passes, rows = [], []
+    for row in perturb(
+        examples(images, [number % LABELS for number in range(COUNT)]),
+        classifier,
+        generator,
+        oracle,
+        settings,
+        device=device,
+        on_pass=lambda active: passes.append(Crossed(traffic["from"], traffic["to"], len(rows))),
+    ):
+        rows.append(row)
+    return by_id(rows), passes
+
+
+def same(found, expected):
+    """Attention has another kernel elsewhere, so a pixel may be another by one level of 255."""
+    assert found.keys() == expected.keys()
+    for i, row in found.items():
+        assert (row.image.int() - expected[i].image.int()).abs().max() <= 1, i
+        ends = [(one.valid, one.iterations, one.stop_reason, one.step_predictions) for one in (row, expected[i])]
+        assert ends[0] == ends[1]
+
+
+def in_quiet_passes(passes):
+    """What crossed in each pass after which no row ended, so that no new one was encoded: from the device, and to it."""
+    return {
+        (after.come - before.come, after.gone - before.gone)
+        for before, after in pairwise(passes)
+        if before.rows == after.rows
+    }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_generator(family, tmp_path):
+    config = FAMILIES[family](tmp_path)
+    expected, _ = run(config, torch.device("cpu"))
+    with elsewhere() as device:
+        found, passes = run(config, device)
+    same(found, expected)
+    assert in_quiet_passes(passes) == {(1, 0)}
+    assert traffic["float64"] == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"update": "l2"},
+        {"update": "adam"},
+        {"update": "random"},
+        {"update": "nes", "queries": 4},
+        {"update": "prior", "queries": 4},
+        {"update": "boundary", "queries": 4},
+        {"reencode": True},
+        {"start_noise": 0.01},
+        {"objective": "targeted"},
+        {"keep": "first"},
+        {"start": "pgd"},
+    ],
+    ids=lambda options: " ".join(map(str, next(iter(options.items())))),
+)
+def test_every_way_to_move(options, tmp_path):
+    expected, _ = run(vae(tmp_path), torch.device("cpu"), **options)
+    with elsewhere() as device:
+        found, _ = run(vae(tmp_path), device, **options)
+    same(found, expected)
+    assert traffic["float64"] == 0
+
+
+def test_the_demo_with_its_clip(tmp_path):
+    recipe = load_recipe("mnist-lenet", ["source.limit=3", "perturb.budget=6", "perturb.slots=2"])
+
+    def rows(device):
+        source, classifier, generator, oracle = recipe.build(device)
+        given = [entry.for_engine() for entry in source.load(0, 3, 32)]
+        return by_id(perturb(given, classifier, generator, oracle, recipe.perturb, device=device))
+
+    expected = rows(torch.device("cpu"))
+    with elsewhere() as device:
+        found = rows(device)
+    same(found, expected)
+    assert traffic["float64"] == 0
+
+
+@pytest.fixture
+def device_of_jobs(monkeypatch):
+    """Whatever comes together on a device does so on the other one."""
+    begin = Processes.__init__
+
+    def there(self):
+        begin(self)
+        self.device = ELSEWHERE
+
+    monkeypatch.setattr(Processes, "__init__", there)
+
+
+def test_an_evaluation(finished_split, device_of_jobs, monkeypatch, tmp_path):
+    lenet = "asset:mnist/lenet"
+    with monkeypatch.context() as here:
+        here.undo()
+        expected = evaluate(finished_split, {"lenet": lenet}, progress=False, store=tmp_path / "one")
+    with elsewhere():
+        found = evaluate(finished_split, {"lenet": lenet}, progress=False, store=tmp_path / "other")
+    assert found.results[0].total == expected.results[0].total
+    assert traffic["float64"] == 0
+    assert traffic["from"] > 0
+
+
+def test_a_judge(finished_split, device_of_jobs, tmp_path):
+    shutil.copytree(finished_split, tmp_path / "split")
+    with elsewhere():
+        found = judge(str(tmp_path / "split"), "asset:mnist/clip", progress=False)
+    assert traffic["float64"] == 0
+    assert found
+
+
+def test_a_training(device_of_jobs, tmp_path, monkeypatch):
+    def saved(state, path):  # safetensors asks for addresses, which only real devices have
+        return save_file({name: values.cpu() for name, values in state.items()}, path)
+
+    monkeypatch.setattr("safetensors.torch.save_file", saved)
+    recipe = load_train_recipe(
+        "train/mnist-lenet", ["schedule.steps=3", "schedule.batch_size=8", "source.limit=64", "test.limit=16"]
+    )
+    with elsewhere():
+        metrics = train(recipe, tmp_path / "there")
+    assert traffic["float64"] == 0
+    expected = train(recipe, tmp_path / "here")
+    assert metrics == pytest.approx(expected)
