@@ -7,7 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from commands import run
+from commands import fmrgen as fmrgen_in_a_process
+from commands import python, run
 from torch import nn
 
 import fmrgen
@@ -83,6 +84,33 @@ def test_nothing_is_an_outcome_too(finished_split, tmp_path, capsys):
     capsys.readouterr()
     assert run("explain", finished_split, "-o", tmp_path / "json", "--json", "-q") == 0
     assert json.loads(capsys.readouterr().out)["originals"] == told["originals"]
+
+
+RECORD = """
+import sys
+from fmrgen.publish.explained import record_explanation
+print(record_explanation(sys.argv[1], sys.argv[2], ["it fails on shapes that lean"]))
+"""
+
+
+def test_a_split_takes_it_to_the_hub_and_one_that_is_there_gets_it(hub, split, explained):
+    from fmrgen.publish.explained import record_explanation
+
+    record_explanation(str(split), explained.files, summary_lines(explained))
+    assert fmrgen_in_a_process("push", split, "someone/digits", **hub.environment).returncode == 0
+    assert "explanations/mnist/lenet.json" in hub.world().files("someone/digits")
+
+    def card():
+        return (hub.world().blobs / hub.world().files("someone/digits")["README.md"]).read_text()
+
+    assert "* it fails on shapes moved up or down" in card()
+    commits = len(hub.world().history("someone/digits"))
+    assert "/commit/" in python(hub, RECORD, "someone/digits", explained.files)
+    assert "* it fails on shapes that lean" in card()
+    assert "* it fails on shapes moved up or down" not in card()
+    assert len(hub.world().history("someone/digits")) == commits + 1
+    load = "import sys, datasets; print(len(datasets.load_dataset(sys.argv[1], 'mnist', split='lenet')))"
+    assert int(python(hub, load, "someone/digits")) == fmrgen.open_split(str(split)).rows
 
 
 def test_the_card_says_it_as_long_as_the_files_are_those(split, explained, capsys):
