@@ -27,6 +27,7 @@ from fmrgen.report.outline import Section, outline, transfer_outline
 from fmrgen.report.summary import summary_table
 from fmrgen.report.tables import Table as TextTable
 from fmrgen.report.tables import mask_table, related_line, warning_lines
+from fmrgen.storage.paths import rows_of_a_shard
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -82,7 +83,8 @@ def print_plan(plan: "Plan", split: str) -> None:
     """What a job would do, below its recipe."""
     print_recipe(plan.recipe)
     slots, budget = plan.recipe.perturb.slots, plan.recipe.perturb.budget
-    of = f"{plan.shards} shard{'s' if plan.shards > 1 else ''} of {plan.recipe.output.shard_size}"
+    size = rows_of_a_shard(plan.recipe.output.shard_size, plan.examples)
+    of = f"{plan.shards} shard{'s' if plan.shards > 1 else ''} of {size}"
     facts = {
         "examples": f"{plan.examples:,} of {plan.classes:,} classes, at {plan.image_size} px, in {of}",
         "exists": f"{plan.existing} of {plan.shards} shards in {split}; {plan.images_left:,} images are left",

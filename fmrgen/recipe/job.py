@@ -68,7 +68,10 @@ class OutputConfig(StrictConfig):
 
     config: str = Field(description="names the source, generator and oracle")
     split: str = Field(description="names the classifier")
-    shard_size: int = Field(500, ge=1, description="rows in a shard, the unit of work and of resume")
+    shard_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        500,
+        description="rows in a shard, the unit of work and of resume; auto: for about a thousand shards",
+    )
     keep_original: bool = True
     claims: Literal["auto", "lock", "lease"] = Field(
         "auto",

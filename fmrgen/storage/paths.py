@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 CONFIG_NAME = r"\w[\w.-]*"
 SPLIT_NAME = r"\w[\w.]*"
@@ -21,6 +22,14 @@ SMALL_FILE = (
     rf"{re.escape(BENCHMARK)}|{re.escape(CROISSANT)}|((provenance|explanations)/{CONFIG_NAME}/{SPLIT_NAME}|"
     rf"(results|judgements)/{CONFIG_NAME}/{SPLIT_NAME}/\w[\w.-]*)\.json"
 )
+
+
+def rows_of_a_shard(asked: int | Literal["auto"], examples: int) -> int:
+    """How many rows each shard of a split of so many examples has: `auto` makes about a thousand shards, of 10 to 500.
+
+    The rule stays what it is, since folders are read by it.
+    """
+    return min(500, max(10, -(-examples // 1000))) if asked == "auto" else asked
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
@@ -20,7 +20,7 @@ from fmrgen.files import check_inside, fingerprint, read_json, write_atomically
 from fmrgen.image_files import LARGEST_SIDE
 from fmrgen.labels import Labels
 from fmrgen.records import ROWS_VERSION
-from fmrgen.storage.paths import SHARD_FILE, SplitPaths, splits_in
+from fmrgen.storage.paths import SHARD_FILE, SplitPaths, rows_of_a_shard, splits_in
 
 if TYPE_CHECKING:
     from fmrgen.storage.schema import RowSchema
@@ -76,7 +76,7 @@ class RecordedOutput(_Recorded):
 
     config: str = ""
     split: str = ""
-    shard_size: PositiveInt
+    shard_size: PositiveInt | Literal["auto"]
     keep_original: bool
 
 
@@ -191,7 +191,7 @@ class Provenance(_Recorded):
     @property
     def shard_count(self) -> int:
         """Of how many shards the split consists."""
-        return -(-self.examples // self.recipe.output.shard_size)
+        return -(-self.examples // rows_of_a_shard(self.recipe.output.shard_size, self.examples))
 
     @property
     def is_finished(self) -> bool:

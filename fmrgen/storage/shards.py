@@ -20,7 +20,7 @@ from fmrgen.files import open_plain, sha256_of, write_atomically
 from fmrgen.image_files import png_bytes
 from fmrgen.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.records import Perturbed
-from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.paths import SplitPaths, rows_of_a_shard
 from fmrgen.storage.provenance import Provenance, Skipped
 from fmrgen.storage.schema import Column, RowSchema
 from fmrgen.storage.shared_disk import Shared, SharedDisk
@@ -91,7 +91,8 @@ class SplitFolder:
     @classmethod
     def of(cls, paths: SplitPaths, provenance: Provenance) -> "SplitFolder":
         """The folder of the split that a provenance tells of."""
-        return cls(paths, provenance.examples, provenance.recipe.output.shard_size)
+        examples = provenance.examples
+        return cls(paths, examples, rows_of_a_shard(provenance.recipe.output.shard_size, examples))
 
     @property
     def shards(self) -> int:

@@ -26,7 +26,7 @@ from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.merge import merge
 from fmrgen.jobs.verify_files import verify_files
 from fmrgen.recipe.job import load_recipe
-from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.paths import SplitPaths, rows_of_a_shard
 
 MNIST = ["generate", "mnist-lenet", "output.shard_size=4", "perturb.budget=20", "-q"]
 
@@ -269,6 +269,14 @@ def small_disk(tmp_path):
         pytest.skip("may not mount a file system here")
     yield place, lambda options: subprocess.run(["mount", "-o", f"remount,{options}", place], check=True)
     subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_a_plan_of_many_shards_is_made_of_the_source_alone(recipe, tmp_path):
+    assert [rows_of_a_shard("auto", examples) for examples in (1, 1_000, 50_000, 1_281_167)] == [10, 10, 50, 500]
+    assert rows_of_a_shard(7, 50_000) == 7
+    assert make_split(recipe("output.shard_size=auto"), tmp_path / "out").rows == 12
+    assert [pq.read_table(tmp_path / "out" / path).num_rows for path in parts(tmp_path / "out")] == [10, 2]
+    assert verify_files(str(tmp_path / "out")).intact == 2
 
 
 def test_a_full_disk_is_a_line_and_after_making_room_the_job_goes_on(recipe, small_disk):
