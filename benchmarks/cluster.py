@@ -297,8 +297,8 @@ def _check() -> None:
             jobs = [subprocess.Popen([*command, str(number)]) for number in range(processes)]
             if any(job.wait() for job in jobs):
                 raise SystemExit("a job failed")
-            told = json.loads((Path(name) / "out/provenance/mnist/asleep.json").read_text())
-            seconds[processes] = max(run["seconds"] for run in told["runs"])  # from the first image on
+            written = json.loads((Path(name) / "out/provenance/mnist/asleep.json").read_text())
+            seconds[processes] = max(run["seconds"] for run in written["runs"])  # from the first image on
             passes = _passes_of(f"{name}/out:mnist/asleep").tolist()
     base = Cluster(1, 4, slots=4, full_pass=_ASLEEP, smallest=1)
     scale = seconds[_CALIBRATED] / simulate(passes, base).seconds
