@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
+from filelock import BaseFileLock, FileLock, LeaseSettingsMismatch, SoftFileLease, Timeout
 
 from fmrgen.errors import UserError
 
@@ -58,6 +58,10 @@ class Claim:
             if self._kind == "lease":
                 self._remove_nameless()
             return False
+        except LeaseSettingsMismatch:
+            raise UserError(
+                f"{self._path}: another machine holds it with another {LEASE}; give all machines the same"
+            ) from None
         return True
 
     def release(self) -> None:

@@ -70,7 +70,10 @@ class Normalize:
     def __call__(self, images: Tensor) -> Tensor:
         if self.size is not None and images.shape[-2:] != (self.size, self.size):
             images = self._resized(images, self.size)
-        mean, std = (_channels(tuple(of), images.dtype, images.device) for of in (self.mean, self.std))
+        if torch.compiler.is_compiling():  # which makes constants of them, and warns of caches
+            mean, std = (images.new_tensor(of).view(-1, 1, 1) for of in (self.mean, self.std))
+        else:
+            mean, std = (_channels(tuple(of), images.dtype, images.device) for of in (self.mean, self.std))
         return (images - mean) / std
 
     def _resized(self, images: Tensor, size: int) -> Tensor:

@@ -210,7 +210,9 @@ def generate(
             from fmrgen.publish.unfinished import UnfinishedSplit
 
             precise = loaded.in_precision(launched_precision())
-            unfinished = UnfinishedSplit(precise, Path(output), push, public=public, seconds=seconds, on_note=tell)
+            unfinished = UnfinishedSplit(
+                precise, Path(output), push, public=public, replace=replace, seconds=seconds, on_note=tell
+            )
             unfinished.bring()
             sending = unfinished.going()
 

@@ -339,7 +339,7 @@ def _all_true(label: int, also: Tensor) -> list[int]:
 
 
 def at_once(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors [N, …] of whatever kinds on the CPU, brought there together: a device is waited for once."""
+    """Tensors [N, …] of numbers of any kind on the CPU, brought there together: a device is waited for once."""
     raw = {name: values.reshape(len(values), -1).contiguous().view(torch.uint8) for name, values in columns.items()}
     there = torch.cat([*raw.values()], 1).cpu()
     parts = there.split([values.shape[1] for values in raw.values()], 1)

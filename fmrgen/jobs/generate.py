@@ -114,6 +114,8 @@ def make_split(
         if not provenance.is_finished:
             job.record(run)
         if not claims.is_split_whole:
+            if part is None:
+                raise UserError(f"{root}: a shard of it was set aside by another process; run the same command again")
             record_part(folder)
             return summary_of_rows(folder)
         summary = finish(folder, job.faults)

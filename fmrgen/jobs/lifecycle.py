@@ -1,5 +1,6 @@
 """A split's life in its folder: claimed by a job, shared by its processes, finished when it is proved whole."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -97,9 +98,9 @@ def claim(
         missing = bool(claims.missing()) if paths.shards.is_dir() else True
         files = provenance.files
         cure = f"choose another {option('output')} or {option('output.split')}, or delete it"
-        if not at_work and not folder.shared.is_local and missing:  # what is there is checked at the end
+        if missing:
             check_same_version(f"{paths.root}:{paths.name}", provenance, fresh, cure)
-        elif not at_work and folder.shared.is_local:
+        if not at_work and folder.shared.is_local:  # else what is there is checked at the end
             intact, wrong = folder.intact_shards(provenance)
             if len(intact) < folder.shards:
                 check_same_version(f"{paths.root}:{paths.name}", provenance, fresh, cure)
@@ -145,7 +146,11 @@ def claimed_alone(
     fresh = provenance.model_copy(update={"finished": False, "runs": [], "files": {}, "skipped": []})
     folder = SplitFolder.of(SplitPaths(output, config, split), provenance)
     with closing(ShardClaims(folder, list(range(folder.shards)))) as claims:
-        if claims.anyone_at_work():
+        begun, patience = time.monotonic(), folder.shared.patience(output)
+        while claims.anyone_at_work():
+            if time.monotonic() - begun < patience:
+                time.sleep(folder.shared.poll)
+                continue
             raise UserError(f"{output}:{config}/{split}: another job is working on it; wait until it ends")
         yield folder, claim(folder, fresh, runs, claims, on_note)
 
@@ -184,12 +189,13 @@ def finish(folder: SplitFolder, faults: Counter[str | None] | None = None) -> Su
     with folder.shared.alone(folder.paths):
         provenance = read_provenance(folder.paths)
         if provenance.is_finished and not folder.shared.is_local:
+            folder.shared.forget(folder.paths)
             return summary_of(provenance)
         with folder.shared.files(folder.paths):
             try:
                 return _finish(folder, provenance, faults)
             except ShardError as error:
-                if not folder.shared.is_local and error.path.exists():  # where it was not checked at the start
+                if error.path.exists():  # it may not have been checked at the start
                     folder.shared.set_aside(error.path)
                 raise
 

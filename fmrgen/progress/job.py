@@ -10,6 +10,7 @@ from functools import reduce
 
 import torch
 
+from fmrgen.errors import UserError
 from fmrgen.records import Perturbed, StopReason
 from fmrgen.storage.shards import SplitFolder, Tally
 
@@ -98,8 +99,8 @@ class ProgressCounter:
     def _count_written(self) -> None:
         self._counted = time.monotonic()
         names: set[str] = set()
-        with suppress(OSError):
+        with suppress(OSError, UserError):
             names = self.folder.shared.names(self.folder.paths.shards)
-        there = {shard for shard in self._unseen if self.folder.shard_path(shard).name in names}
+        there = {shard for shard in list(self._unseen) if self.folder.shard_path(shard).name in names}
         self._written = reduce(Tally.plus, map(self.folder.read_tally, there), self._written)
         self._unseen -= there

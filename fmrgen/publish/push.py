@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
@@ -131,9 +131,7 @@ def push(
 
     def change(small: Path, state: RepoState) -> Change:
         check_publication(hub.name, state.private, public)
-        if deltas_among(state.files):
-            raise UserError(f"{hub.name}: holds splits without images; push those with images to another repo")
-        _check_data_stays_visible(hub.name, small, state)
+        check_may_hold_splits(hub.name, small, state)
         operations: list[Operation] = []
         root = found[0].paths.root
         for name in (CARD, BENCHMARK) if takes_benchmark else (CARD,):
@@ -146,7 +144,7 @@ def push(
                 check_config(local.paths.at(small), local.provenance, hub.name)
                 new[local.name] = None
                 # Copies for each attempt: the client keeps in them what it found on the Hub at that one.
-                operations += [*map(copy, local.operations), *_old_shards(local, state)]
+                operations += [*map(copy, local.operations), *old_shards(local.paths, local.provenance.files, state)]
             _add_small_files(local, small)
             operations += add_judgements(local.paths, local.provenance, small, hub.name)
         if takes_benchmark:
@@ -186,7 +184,7 @@ def check_push(repo: str, recipe: Recipe, *, public: bool = False, replace: bool
         with suppress(ValueError, AttributeError):
             there = json.loads(hub.read(path, state)).get("fingerprint")
             if there != recipe.fingerprint:
-                raise _another_split(hub.name, paths.name, there, recipe.fingerprint)
+                raise another_split(hub.name, paths.name, there, recipe.fingerprint)
 
 
 def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
@@ -214,8 +212,10 @@ def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
     return found, notes
 
 
-def _check_data_stays_visible(name: str, small: Path, state: RepoState) -> None:
+def check_may_hold_splits(name: str, small: Path, state: RepoState) -> None:
     """Raises UserError for data that `load_dataset` could not read any more beside a perturbed split."""
+    if deltas_among(state.files):
+        raise UserError(f"{name}: holds splits without images; push those with images to another repo")
     named = data_named(small / CARD, name)
     if named is None:
         own = (*(f"{folder}/" for folder in OWN_FOLDERS), CROISSANT)
@@ -265,12 +265,16 @@ def _check_replaced(local: _Local, small: Path, state: RepoState, may_replace: b
         return
     if there is not None and not there.is_finished and there.fingerprint == local.provenance.fingerprint:
         return  # it was sent as far as it was made
-    if there is not None or local.paths.at(small).provenance.exists() or _old_shards(local, state):
+    if (
+        there is not None
+        or local.paths.at(small).provenance.exists()
+        or old_shards(local.paths, local.provenance.files, state)
+    ):
         found = None if there is None else there.fingerprint
-        raise _another_split(state.name, local.name, found, local.provenance.fingerprint)
+        raise another_split(state.name, local.name, found, local.provenance.fingerprint)
 
 
-def _another_split(repo: str, name: str, there: Any, own: str) -> UserError:
+def another_split(repo: str, name: str, there: Any, own: str) -> UserError:
     recipe = "no provenance" if there is None else f"recipe {there}"
     return UserError(
         f"{repo}: already contains another {name} ({recipe}, yours {own}); pass "
@@ -278,10 +282,10 @@ def _another_split(repo: str, name: str, there: Any, own: str) -> UserError:
     )
 
 
-def _old_shards(local: _Local, state: RepoState) -> list[CommitOperationDelete]:
+def old_shards(paths: SplitPaths, files: Collection[str], state: RepoState) -> list[CommitOperationDelete]:
     """Deletions of the parquet files of a split that are not among its files now."""
-    shards = re.compile(rf"{re.escape(local.paths.name)}-[^/]*\.parquet")
-    gone = sorted(file for file in state.files if shards.fullmatch(file) and file not in local.provenance.files)
+    shards = re.compile(rf"{re.escape(paths.name)}-[^/]*\.parquet")
+    gone = sorted(file for file in state.files if shards.fullmatch(file) and file not in files)
     return [CommitOperationDelete(file) for file in gone]
 
 

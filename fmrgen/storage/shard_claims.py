@@ -98,7 +98,7 @@ class ShardClaims:
             raise self._gone()
 
     def release(self, shard: int) -> None:
-        self._held.remove(shard)
+        self._held.discard(shard)
         self.folder.shared.release(self.folder.paths.shard_lock(shard))
 
     def close(self) -> None:

@@ -33,7 +33,7 @@ _SCHEMES = ("s3://", "gs://", "az://", "hf://buckets/")
 _SMALL = re.compile(rf"{SMALL_FILE}|{re.escape(CARD)}|{re.escape(CROISSANT)}|pictures/.*\.png")
 _ATTEMPTS = 8  # of a request that a store fails or loses
 _LONGEST = timedelta(minutes=3)  # of all of them together
-_PAUSE = 1.0  # seconds between two looks at whether a short claim is free
+_PAUSE = 1.0  # seconds in which a claim that was seen need not be asked for again
 
 
 def is_bucket(output: str | Path) -> bool:
@@ -101,7 +101,6 @@ class SharedBucket:
         self._seen: dict[str, _Seen] = {}  # claims of others
         self._small: dict[str, tuple[str, UpdateVersion]] = {}  # sha256 and version of small files as they came
         self._turn = threading.RLock()
-        self._left = threading.Event()
         self._heart: threading.Thread | None = None
 
     def take(self, path: Path) -> bool:
@@ -143,7 +142,7 @@ class SharedBucket:
     @contextmanager
     def alone(self, paths: SplitPaths) -> Iterator[None]:
         while not self.take(paths.lock):
-            time.sleep(_PAUSE)
+            time.sleep(self.poll / 2)
         try:
             paths.shards.mkdir(parents=True, exist_ok=True)
             self.refresh()
@@ -191,8 +190,9 @@ class SharedBucket:
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
+        content = path.read_bytes()
         with self._asking(), suppress(AlreadyExistsError):
-            obstore.put(self._store, self._key(path), path.read_bytes(), mode="create", use_multipart=False)
+            obstore.put(self._store, self._key(path), content, mode="create", use_multipart=False)
 
     def remove(self, path: Path) -> None:
         import obstore
@@ -218,8 +218,14 @@ class SharedBucket:
                 self._bring(self._key(paths.shards / name))
             yield
         finally:
-            for path in paths.found_shards():
-                path.unlink(missing_ok=True)
+            self.forget(paths)
+
+    def forget(self, paths: SplitPaths) -> None:
+        for path in paths.found_shards():
+            path.unlink(missing_ok=True)
+
+    def patience(self, folder: Path) -> float:
+        return self._lease + self.poll
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
@@ -271,6 +277,7 @@ class SharedBucket:
 
     def _see(self, key: str, tag: str | None) -> None:
         before, now = self._seen.get(key), time.monotonic()
+        tag = None if tag is None else tag.strip('"')  # some stores quote it in one answer and not in another
         self._seen[key] = _Seen(tag, now if before is None or before.tag != tag else before.since, now)
 
     def _hold(self, key: str, claim: _Claim) -> bool:
@@ -283,7 +290,13 @@ class SharedBucket:
         return True
 
     def _beat(self) -> None:
-        while not self._left.wait(self._lease / 3):
+        """As long as anything is held."""
+        while True:
+            time.sleep(self._lease / 3)
+            with self._turn:
+                if not self._held:
+                    self._heart = None
+                    return
             for key in list(self._held):
                 with self._turn, suppress(UserError), self._asking():  # the next time it may be reached
                     if (claim := self._held.get(key)) is not None:

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from fmrgen.errors import UserError, option
 from fmrgen.files import open_plain
-from fmrgen.locks import Claim, LockKind, held, kind_that_works
+from fmrgen.locks import Claim, LockKind, held, kind_that_works, lease_seconds
 from fmrgen.storage.paths import SplitPaths
 
 ClaimKind = LockKind | Literal["auto"]
@@ -62,6 +62,12 @@ class Shared(Protocol):
     def set_aside(self, path: Path) -> Path:
         """Gives a file that is wrong another name, under which nobody reads it; returns that."""
 
+    def forget(self, paths: SplitPaths) -> None:
+        """Lets go of the copies of shards on this machine, where those of all are elsewhere."""
+
+    def patience(self, folder: Path) -> float:
+        """The seconds after which what a killed process held is seen to be free."""
+
     def files(self, paths: SplitPaths) -> AbstractContextManager[None]:
         """Around what reads all of a split's shards, which are files of this machine meanwhile."""
 
@@ -105,7 +111,8 @@ class SharedDisk:
         return False
 
     def release(self, path: Path) -> None:
-        self._held.pop(path).release()
+        if (claim := self._held.pop(path, None)) is not None:
+            claim.release()
 
     def is_there(self, folder: Path) -> bool:
         with suppress(OSError):
@@ -142,6 +149,12 @@ class SharedDisk:
 
     def files(self, paths: SplitPaths) -> AbstractContextManager[None]:
         return nullcontext()
+
+    def forget(self, paths: SplitPaths) -> None:
+        """They stay: here is where they are."""
+
+    def patience(self, folder: Path) -> float:
+        return lease_seconds() + 1 if self._kind(folder) == "lease" else 0.0
 
     def _kind(self, folder: Path) -> LockKind:
         return kind_that_works(folder) if self._claims == "auto" else self._claims

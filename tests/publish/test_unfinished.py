@@ -105,3 +105,31 @@ def test_a_job_that_is_told_to_end_sends_what_it_has(hub, tmp_path):
 def test_mistakes_are_a_line(options, line):
     result = fmrgen("generate", "mnist-lenet", *options)
     assert (result.returncode, result.stderr) == (2, f"fmrgen: {line}\n")
+
+
+@pytest.mark.slow
+def test_another_recipes_shards_are_never_sent(hub, tmp_path):
+    """A folder of another job is refused, and what is in it stays there; on the Hub another split is not written over."""
+    job = generate(hub, tmp_path, "--push-every", "1h")
+    try:
+        wait_for(lambda: list(tmp_path.glob("out/mnist/*.parquet")) or job.poll() is not None)
+    finally:
+        job.send_signal(signal.SIGKILL)
+        job.communicate(60)
+    assert REPO not in hub.world().repos
+    other = generate(hub, tmp_path, "perturb.budget=21")
+    assert other.wait(120) == 2
+    assert "was made by another recipe: perturb.budget was 20, is 21" in other.communicate()[1]
+    assert REPO not in hub.world().repos
+    first = generate(hub, tmp_path)
+    assert first.wait(240) == 0
+    kept = hub.world().files(REPO)
+    refused = generate(hub, tmp_path / "new", "perturb.budget=21")
+    assert refused.wait(120) == 2
+    assert f"{REPO}: already contains another mnist/lenet" in refused.communicate()[1]
+    assert hub.world().files(REPO) == kept
+    replaced = generate(hub, tmp_path / "new", "perturb.budget=21", "output.shard_size=16", "--replace")
+    wait_for(lambda: hub.world().files(REPO) != kept or replaced.poll() is not None, 120)
+    there = [path for path in hub.world().files(REPO) if path.endswith(".parquet")]
+    assert all("-of-00004" in path for path in there), there  # never of two recipes
+    assert replaced.wait(240) == 0
