@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
 _SCHEMES = ("s3://", "gs://", "az://", "hf://buckets/")
 _SMALL = re.compile(rf"{SMALL_FILE}|{re.escape(CARD)}|{re.escape(CROISSANT)}|pictures/.*\.png")
+_METADATA = "169.254.169.254"  # whom clients ask for keys where they were given none
+_KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your store goes by"
+_ADDRESSES = (
+    "say s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://ACCOUNT/CONTAINER/PREFIX or hf://buckets/OWNER/NAME/PREFIX"
+)
 _ATTEMPTS = 8  # of a request that a store fails or loses
 _LONGEST = timedelta(minutes=3)  # of all of them together
 _PAUSE = 1.0  # seconds in which a claim that was seen need not be asked for again
@@ -332,7 +337,14 @@ class SharedBucket:
         except FileNotFoundError:
             raise UserError(f"{self.url}: there is no such bucket; make it first") from None
         except BaseError as error:
-            raise UserError(f"{self.url}: the store fails: {one_line(error, 200)}") from None
+            if _METADATA in str(error):
+                raise UserError(f"{self.url}: no keys were found for it; {_KEYS}") from None
+            raise UserError(f"{self.url}: the store fails: {_said(error)}") from None
+
+
+def _said(error: Exception) -> str:
+    """What a store says, without what its client adds for programmers."""
+    return one_line(Exception(str(error).partition("Debug source")[0].rstrip(". \n")), 160)
 
 
 def _version_of(found: "object") -> "UpdateVersion":
@@ -362,4 +374,4 @@ def _store_of(url: str) -> "ObjectStore":
             )
         return from_url(url, retry_config=patient)
     except BaseError as error:
-        raise UserError(f"{url}: is no address of a bucket: {one_line(error, 200)}") from None
+        raise UserError(f"{url}: is no address of a bucket ({_said(error)}); {_ADDRESSES}") from None

@@ -215,8 +215,12 @@ def test_a_store_that_refuses_is_a_line(tmp_path, monkeypatch, store):
     shared, root = shared_folder("s3://of-nobody/out")
     with pytest.raises(UserError, match="s3://of-nobody/out: there is no such bucket; make it first"):
         shared.take(root / "c/.s-00000.lock")
-    with pytest.raises(UserError, match="is no address of a bucket"):
-        shared_folder("s3://")
+    for address in ("s3://", "hf://buckets/only", "az://x"):
+        with pytest.raises(
+            UserError, match=rf"^{address[:2]}.*: is no address of a bucket \(.*\); say s3://BUCKET/PREFIX, gs"
+        ) as caught:
+            shared_folder(address)
+        assert "Debug" not in str(caught.value)
 
 
 def test_leases_where_locks_are_kept_to_one_machine(tmp_path, monkeypatch):
