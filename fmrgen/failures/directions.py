@@ -49,6 +49,7 @@ class GeneratedMoves:
         self.every = np.arange(len(images))
         self.latents = self._encoded(images, self.every)
         self.drawn = self._decoded(self.latents.free, self.every)
+        self._measured: tuple[Tensor, Tensor] | None = None  # the images that were measured last, and their latents
 
     @torch.no_grad()
     def _encoded(self, images: Tensor, at: np.ndarray) -> Latents:
@@ -86,7 +87,9 @@ class GeneratedMoves:
 
     def _so_far(self, direction: Direction, images: Tensor, at: np.ndarray) -> Tensor:
         """How far along a direction the latents of `images`, made of those at `at`, lie, [B]."""
-        return self._encoded(images, at).free.flatten(1) @ direction.free.flatten()
+        if self._measured is None or self._measured[0] is not images:  # all directions are measured on the same ones
+            self._measured = images, self._encoded(images, at).free
+        return self._measured[1].flatten(1) @ direction.free.flatten()
 
     def _moved(self, at: np.ndarray, by: Tensor) -> Tensor:
         places = torch.from_numpy(at).to(self.images.device)

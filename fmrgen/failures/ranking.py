@@ -43,10 +43,15 @@ def accounts(originals: Originals, trials: Sequence[Trial]) -> list[float | None
     changes = {trial.hypothesis.change.name: trial.hypothesis.change for trial in trials}
     if wrong.all() or not wrong.any():
         return [None] * len(trials)
+    first = originals.images[:_MOST]
+    before = {name: _measured(change, first, np.arange(len(first))) for name, change in changes.items()}
+    moves: dict[str, list[np.ndarray]] = {name: [] for name in changes}
+    for of in changed:  # of each images all measures, since several may go by one encoding
+        for name, change in changes.items():
+            moves[name].append(_measured(change, of.images, of.places) - before[name][of.places])
     columns: dict[tuple[str, int], np.ndarray] = {}
-    for name, change in changes.items():
-        before = _measured(change, originals.images[:_MOST], np.arange(min(_MOST, len(originals.images))))
-        moved = np.concatenate([_measured(change, of.images, of.places) - before[of.places] for of in changed])
+    for name, parts_of in moves.items():
+        moved = np.concatenate(parts_of)
         moved = moved / (moved.std() or 1)
         columns |= {(name, sign): np.maximum(sign * moved, 0) for sign in (1, -1)}
     parts = np.stack(list(columns.values()), axis=1)
