@@ -185,10 +185,11 @@ def generate(
         elif is_first:
             display.print_plan(planned, split)
         return
+    precise = loaded.in_precision(launched_precision())
     if push is not None and is_first:
         from fmrgen.publish.push import check_push
 
-        check_push(push, loaded.in_precision(launched_precision()), public=public, replace=replace)
+        check_push(push, precise, public=public, replace=replace)
     show = not quiet and is_first
     log = progress.JobLog(log_file if is_first else None)
 
@@ -209,7 +210,6 @@ def generate(
         if push is not None and seconds is not None and is_first:
             from fmrgen.publish.unfinished import UnfinishedSplit
 
-            precise = loaded.in_precision(launched_precision())
             unfinished = UnfinishedSplit(
                 precise, Path(output), push, public=public, replace=replace, seconds=seconds, on_note=tell
             )

@@ -30,7 +30,7 @@ from fmrgen.recipe.job import Recipe
 from fmrgen.records import Example, Perturbed
 from fmrgen.sources.base import LoadedExample
 from fmrgen.storage.encodings import KeptEncodings, kept_encodings
-from fmrgen.storage.paths import SplitPaths, rows_of_a_shard
+from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, Run, Skipped, new_run, now
 from fmrgen.storage.shard_claims import ShardClaims, own_shards
 from fmrgen.storage.shards import SplitFolder, summary_of_rows
@@ -87,8 +87,7 @@ def make_split(
         tell(note)
     options = recipe.output
     paths = SplitPaths(root, options.config, options.split)
-    examples = len(components.source)
-    folder = SplitFolder(paths, examples, rows_of_a_shard(options.shard_size, examples), shared)
+    folder = SplitFolder.planned(paths, len(components.source), options.shard_size, shared)
     with (
         _called(output, root),
         errors_of_one_process(),
@@ -145,7 +144,8 @@ def _called(output: str | Path, root: Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        error.args = (str(error).replace(str(root), str(output)),)
+        if is_bucket(output):  # whose files are in a folder of another name
+            error.args = (str(error).replace(str(root), str(output)),)
         raise
 
 

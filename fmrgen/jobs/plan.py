@@ -20,7 +20,7 @@ from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
 from fmrgen.records import Example
 from fmrgen.sources.base import LoadedExample
-from fmrgen.storage.paths import SplitPaths, rows_of_a_shard
+from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import provenance_to_continue
 from fmrgen.storage.shard_claims import own_shards
 from fmrgen.storage.shards import SplitFolder
@@ -90,8 +90,7 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
     with suppress(FileNotFoundError):
         there = shared.names(paths.shards)
     provenance_to_continue(paths, new_provenance(recipe, components), begun=bool(paths.shards_among(there)))
-    examples = len(components.source)
-    folder = SplitFolder(paths, examples, rows_of_a_shard(options.shard_size, examples), shared)
+    folder = SplitFolder.planned(paths, len(components.source), options.shard_size, shared)
     wanted = own_shards(folder.shards, part)
     missing = [shard for shard in wanted if folder.shard_path(shard).name not in there]
     left = sum(len(folder.positions(shard)) for shard in missing)

@@ -245,22 +245,22 @@ def _check_all_sent(found: list[_Local], state: RepoState, commit: str) -> None:
 def _is_there(local: _Local, small: Path, state: RepoState) -> bool:
     """Whether the repo holds the very files of the split."""
     files = local.provenance.files
-    there = _provenance_there(local, small)
+    there = provenance_there(local.paths, small)
     if local.picture not in state.files or there is None or there.files != files:
         return False
     # The sha256 of a small file that the repo keeps in git is not known: its name must do.
     return {path: state.files[path] or digest for path, digest in files.items() if path in state.files} == files
 
 
-def _provenance_there(local: _Local, small: Path) -> Provenance | None:
+def provenance_there(paths: SplitPaths, small: Path) -> Provenance | None:
     """What the repo says of a split of that name; None where it says nothing that can be read."""
     with suppress(UserError):
-        return read_provenance(local.paths.at(small))
+        return read_provenance(paths.at(small))
     return None
 
 
 def _check_replaced(local: _Local, small: Path, state: RepoState, may_replace: bool) -> None:
-    there = _provenance_there(local, small)
+    there = provenance_there(local.paths, small)
     if may_replace or (there is not None and there.files == local.provenance.files):
         return
     if there is not None and not there.is_finished and there.fingerprint == local.provenance.fingerprint:

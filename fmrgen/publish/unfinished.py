@@ -12,7 +12,7 @@ from huggingface_hub import CommitOperationAdd
 
 from fmrgen.errors import UserError
 from fmrgen.hub.client import check_publication
-from fmrgen.publish.push import another_split, check_may_hold_splits, old_shards
+from fmrgen.publish.push import another_split, check_may_hold_splits, old_shards, provenance_there
 from fmrgen.publish.repo import Change, HubRepo, RepoState
 from fmrgen.recipe.job import Recipe
 from fmrgen.storage.paths import SplitPaths
@@ -122,13 +122,16 @@ class UnfinishedSplit:
             check_publication(self._hub.name, state.private, self._public)
             check_may_hold_splits(self._hub.name, small, state)
             check_config(self._paths.at(small), provenance, self._hub.name)
-            there, planned = self._said(state), set(map(folder.name_of, range(folder.shards)))
+            there, planned = provenance_there(self._paths, small), set(map(folder.name_of, range(folder.shards)))
+            another = None if there is None else there.fingerprint
+            if another != provenance.fingerprint:
+                there = None
             if there is not None and there.is_finished:
                 return Change("", [])
             old = [] if there is not None else old_shards(self._paths, (), state)
             is_taken = bool(old) or self._paths.at(small).provenance.exists()
             if there is None and is_taken and not self._replace:
-                raise another_split(self._hub.name, self._paths.name, None, provenance.fingerprint)
+                raise another_split(self._hub.name, self._paths.name, another, provenance.fingerprint)
             new = [one.add for one in self._checked.values() if there is None or not _holds(state, one.add)]
             if new:
                 self._as_far_as_sent(provenance).write(self._paths.at(small))

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -91,8 +91,14 @@ class SplitFolder:
     @classmethod
     def of(cls, paths: SplitPaths, provenance: Provenance) -> "SplitFolder":
         """The folder of the split that a provenance tells of."""
-        examples = provenance.examples
-        return cls(paths, examples, rows_of_a_shard(provenance.recipe.output.shard_size, examples))
+        return cls.planned(paths, provenance.examples, provenance.recipe.output.shard_size)
+
+    @classmethod
+    def planned(
+        cls, paths: SplitPaths, examples: int, shard_size: int | Literal["auto"], shared: Shared | None = None
+    ) -> "SplitFolder":
+        """The folder of a split of so many examples, its shards of the size that a recipe asks for."""
+        return cls(paths, examples, rows_of_a_shard(shard_size, examples), shared or cls.shared)
 
     @property
     def shards(self) -> int:

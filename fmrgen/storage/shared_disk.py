@@ -2,6 +2,7 @@
 
 import io
 import os
+import weakref
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import count
@@ -87,6 +88,7 @@ class SharedDisk:
         self._held: dict[Path, Claim] = {}
         self._watched: dict[Path, Claim] = {}  # of others, whose leases may be taken over when nothing changes
         self._folders: dict[Path, int] = {}  # open, so that no other gets their numbers
+        weakref.finalize(self, _close_all, self._folders)
 
     def take(self, path: Path) -> bool:
         """Raises UserError where a file can't be locked there."""
@@ -158,6 +160,11 @@ class SharedDisk:
 
     def _kind(self, folder: Path) -> LockKind:
         return kind_that_works(folder) if self._claims == "auto" else self._claims
+
+
+def _close_all(folders: dict[Path, int]) -> None:
+    for descriptor in folders.values():
+        os.close(descriptor)
 
 
 def hidden_name(path: Path, taken: Collection[str]) -> Path:

@@ -332,6 +332,15 @@ def test_a_job_of_another_recipe_is_refused_while_one_is_at_work(recipe, tmp_pat
     assert not paths.claims_among(os.listdir(paths.shards))
 
 
+def test_an_error_is_not_rewritten_by_how_the_folder_is_spelled(recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_split(recipe(), "a/")
+    with pytest.raises(
+        UserError, match=r"^a:c/s was made by another recipe: perturb.budget was 2, is 3; choose another "
+    ):
+        make_split(recipe("perturb.budget=3"), "a/")
+
+
 def test_a_job_waits_for_shards_that_others_hold_and_takes_them_when_they_are_left(recipe, tmp_path):
     paths = SplitPaths(tmp_path / "out", "c", "s")
     make_split(recipe(), tmp_path / "whole")
