@@ -1,6 +1,6 @@
 """The classifier θ: images in [0, 1] to logits over the job's labels. Resizing and normalisation live in it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -46,7 +46,7 @@ class Classifier(nn.Module):
 
 def without_colours(images: Tensor) -> Tensor:
     """The luma of Rec. 601, in three equal channels."""
-    luma = (images * images.new_tensor([0.299, 0.587, 0.114]).view(-1, 1, 1)).sum(1, keepdim=True)
+    luma = (images * _channels((0.299, 0.587, 0.114), images)).sum(1, keepdim=True)
     return luma.expand_as(images)
 
 
@@ -65,16 +65,13 @@ class Normalize:
         size: int | None = None,
         interpolation: Interpolation = "auto",
     ) -> None:
-        self.mean, self.std, self.size, self.interpolation = list(mean), list(std), size, interpolation
+        self.mean, self.std = ([float(value) for value in values] for values in (mean, std))
+        self.size, self.interpolation = size, interpolation
 
     def __call__(self, images: Tensor) -> Tensor:
         if self.size is not None and images.shape[-2:] != (self.size, self.size):
             images = self._resized(images, self.size)
-        if torch.compiler.is_compiling():  # which makes constants of them, and warns of caches
-            mean, std = (images.new_tensor(of).view(-1, 1, 1) for of in (self.mean, self.std))
-        else:
-            mean, std = (_channels(tuple(of), images.dtype, images.device) for of in (self.mean, self.std))
-        return (images - mean) / std
+        return (images - _channels(self.mean, images)) / _channels(self.std, images)
 
     def _resized(self, images: Tensor, size: int) -> Tensor:
         shorter = min(images.shape[-2:])
@@ -90,9 +87,26 @@ class Normalize:
         return transforms.center_crop(resized, [size])
 
 
+def without_waiting(steps: Iterable[Callable[[Tensor], Tensor]]) -> list[Callable[[Tensor], Tensor]]:
+    """Steps of preprocessing, with the class above for torchvision's Normalize, to the bit the same.
+
+    That one copies its values to the device for every batch and then waits for it, and can't be compiled.
+    """
+    from torchvision.transforms import Normalize as OfTorchvision
+
+    return [Normalize(step.mean, step.std) if isinstance(step, OfTorchvision) else step for step in steps]
+
+
+def _channels(values: Sequence[float], images: Tensor) -> Tensor:
+    """A value for each channel, [C, 1, 1], as the images are and where they are."""
+    if torch.compiler.is_compiling():  # which makes a constant of it, and warns of caches
+        return images.new_tensor(values).view(-1, 1, 1)
+    return _kept_channels(tuple(values), images.dtype, images.device)
+
+
 @lru_cache(64)
-def _channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A value for each channel, [C, 1, 1], brought to a device once and not for every batch."""
+def _kept_channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Brought to a device once and not for every batch."""
     with torch.inference_mode(False):  # whoever asks first
         return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
 

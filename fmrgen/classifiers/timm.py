@@ -36,7 +36,7 @@ class Config(ClassifierConfig):
         import timm
         from timm.data import create_transform, resolve_data_config
 
-        from fmrgen.classifiers.base import Classifier
+        from fmrgen.classifiers.base import Classifier, without_waiting
         from fmrgen.weights.checkpoint import freeze, load_checkpoint
 
         if self.model.partition(".")[0] not in timm.list_models():
@@ -52,6 +52,7 @@ class Config(ClassifierConfig):
         if self.checkpoint is not None:
             load_checkpoint(model, self.checkpoint)
         preprocess = create_transform(**resolve_data_config(self.data_config, model=model), is_training=False)
+        preprocess.transforms = without_waiting(preprocess.transforms)
         is_trained = self.pretrained or self.checkpoint is not None
         names = self.class_names or (_imagenet_names(model) if is_trained else None)
         return freeze(Classifier(model, preprocess, names, self.channels), device)

@@ -50,6 +50,13 @@ class _Processor:
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
+        self.settings: dict[str, Any] = {"do_rescale": False, "return_tensors": "pt"}
 
     def __call__(self, images: "Tensor") -> "Tensor":
-        return self.processor(images=images, do_rescale=False, return_tensors="pt")["pixel_values"]
+        import torch
+
+        if torch.compiler.is_compiling():  # which can't follow how a processor checks its arguments
+            of_processor = self.processor.valid_kwargs.__annotations__
+            settings = {name: getattr(self.processor, name, None) for name in of_processor} | self.settings
+            return self.processor._preprocess(list(images), **settings)["pixel_values"]
+        return self.processor(images=images, **self.settings)["pixel_values"]

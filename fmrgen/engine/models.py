@@ -55,7 +55,7 @@ class Models:
         self.is_decoded_checked = False  # once: it waits for the device
         self.together = ENCODED_TOGETHER if options.slots == "auto" else min(options.slots, ENCODED_TOGETHER)
         # CUDA graphs come with this mode; elsewhere it is the default one.
-        mode: Any = {"dynamic": False, "mode": "reduce-overhead"}
+        mode: Any = {"fullgraph": True, "dynamic": False, "mode": "reduce-overhead"}
         self.forward = torch.compile(self._forward, **mode) if options.compile else self._forward
 
     def attacked(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> Tensor:

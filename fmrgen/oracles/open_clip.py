@@ -75,11 +75,13 @@ class OpenClipOracle(ImageTextOracle):
     """A model of OpenCLIP, asked with its own tokenizer and its own steps from pixels to input."""
 
     def __init__(self, model: Any, tokenizer: Any, preprocess: Any, *prompted: Any) -> None:
+        from fmrgen.classifiers.base import without_waiting
+
         super().__init__(*prompted)
         self.model, self.tokenizer = model, tokenizer
         # All but what is for images of PIL: batches come as bytes.
         kept = ("Resize", "CenterCrop", "CenterCropOrPad", "ResizeKeepRatio", "Normalize")
-        self.steps = [step for step in preprocess.transforms if type(step).__name__ in kept]
+        self.steps = without_waiting(step for step in preprocess.transforms if type(step).__name__ in kept)
 
     def text_features(self, texts: Sequence[str]) -> "Tensor":
         import torch
@@ -89,10 +91,13 @@ class OpenClipOracle(ImageTextOracle):
         return torch.cat([self.model.encode_text(batch) for batch in tokens.split(TEXTS_AT_ONCE)])
 
     def image_features(self, images: "Tensor") -> "Tensor":
+        import torch
+
         *spatial, normalize = self.steps
         for step in spatial:
             images = step(images)
-        return self._features(normalize(images.float() / 255))
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # as of `zero_shot`
+            return self._features(normalize(images.float() / 255))
 
     def scale_and_bias(self) -> "tuple[Tensor | float, Tensor | float]":
         bias = self.model.logit_bias
@@ -105,8 +110,5 @@ class OpenClipOracle(ImageTextOracle):
         return self.to_logits(self.cosines(self._features(images)))
 
     def _features(self, pixels: "Tensor") -> "Tensor":
-        import torch
-
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            features: Tensor = self.model.encode_image(pixels)
+        features: Tensor = self.model.encode_image(pixels)
         return features

@@ -96,8 +96,11 @@ class ZeroShotOracle(ImageTextOracle):
         return torch.cat(outputs)
 
     def image_features(self, images: "Tensor") -> "Tensor":
+        import torch
+
         inputs = self.processor(images=images, return_tensors="pt").to(self.model.device)
-        return self._features(**inputs)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # GPUs would round the patches to 10 bits
+            return self._features(**inputs)
 
     def scale_and_bias(self) -> "tuple[Tensor | float, Tensor | float]":
         if (temperature := getattr(self.model, "temperature", None)) is not None:
@@ -126,8 +129,5 @@ class ZeroShotOracle(ImageTextOracle):
         return self.to_logits(self.cosines(self._features(pixel_values=(images - mean) / std)))
 
     def _features(self, **inputs: "Tensor") -> "Tensor":
-        import torch
-
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # GPUs would round the patches to 10 bits
-            features: Tensor = self.model.get_image_features(**inputs).pooler_output
+        features: Tensor = self.model.get_image_features(**inputs).pooler_output
         return features

@@ -16,6 +16,7 @@ from elsewhere import ELSEWHERE, elsewhere, traffic
 from fakes import by_id, examples
 from safetensors.torch import save_file
 from small_models import LABELS, SIZE, smooth_images, tiny_network, tiny_vqgan
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from fmrgen import evaluate, judge
 from fmrgen.classifiers.base import Classifier, Normalize
@@ -25,7 +26,7 @@ from fmrgen.engine.perturb import perturb
 from fmrgen.generators.transform import Config as TransformConfig
 from fmrgen.generators.vqgan import Config as VqganConfig
 from fmrgen.oracles.classifier import ClassifierOracle
-from fmrgen.recipe.job import load_recipe
+from fmrgen.recipe.job import load_recipe, parse_classifier
 from fmrgen.training.loop import train
 from fmrgen.training.recipe import load_train_recipe
 from fmrgen.weights.checkpoint import freeze
@@ -110,16 +111,47 @@ FAMILIES = {
 }
 
 
+VIT = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def timm(model, **arguments):
+    section = {"kind": "timm", "model": model, "pretrained": False, "data_config": {"input_size": [3, 32, 32]}}
+    return section | {"model_args": {"num_classes": LABELS, **arguments}}
+
+
+def of_transformers(folder):
+    labels = {number: str(number) for number in range(LABELS)}
+    ViTForImageClassification(ViTConfig(**VIT, intermediate_size=32, id2label=labels)).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return {"kind": "transformers", "model": str(folder)}
+
+
+CLASSIFIERS = {
+    "resnet": lambda folder: timm("resnet18"),
+    "vit": lambda folder: timm("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2),
+    "clip": lambda folder: {
+        "kind": "oracle",
+        "oracle": {"kind": "clip", "model": "asset:mnist/clip"},
+        "class_names": [str(number) for number in range(LABELS)],
+    },
+    "transformers": of_transformers,
+    "cifar": lambda folder: {"kind": "cifar", "model": "mobilenet", "num_classes": LABELS},
+}
+
+
 def models(config, device):
-    """A generator, a classifier with its preprocessing, and an oracle."""
+    """A classifier with its preprocessing, a generator and an oracle."""
     classifier = Classifier(tiny_network(1), Normalize([0.4] * 3, [0.3] * 3, SIZE), None, "rgb")
     oracle = ClassifierOracle(freeze(tiny_network(2), device))
     return freeze(classifier, device), config.build(device), oracle
 
 
-def run(config, device, **options):
-    """The rows by id, and what had crossed by each pass."""
+def run(config, device, section=None, **options):
+    """The rows by id, and what had crossed by each pass; with the classifier of `section`, where one is given."""
     classifier, generator, oracle = models(config, device)
+    if section is not None:
+        torch.manual_seed(0)
+        classifier = parse_classifier(f"it={section}")[1].build(device)
     images = smooth_images(COUNT)
     settings = PerturbOptions(budget=BUDGET, step_size=0.05, slots=SLOTS, **options)
     passes, rows = [], []
@@ -162,6 +194,18 @@ def test_every_generator(family, tmp_path):
         found, passes = run(config, device)
     same(found, expected)
     assert in_quiet_passes(passes) == {(1, 0)}
+    assert traffic["float64"] == 0
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_every_classifier(name, tmp_path):
+    section = CLASSIFIERS[name](tmp_path / "classifier")
+    expected, _ = run(transform(tmp_path), torch.device("cpu"), section)
+    with elsewhere() as device:
+        found, passes = run(transform(tmp_path), device, section)
+    same(found, expected)
+    brought = 2 if name in ("clip", "transformers") else 0  # their mean and deviation, by their library; nothing waits
+    assert in_quiet_passes(passes) == {(1, brought)}
     assert traffic["float64"] == 0
 
 

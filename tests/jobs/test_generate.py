@@ -266,6 +266,24 @@ def test_a_machine_without_a_compiler_is_told(recipe, tmp_path, monkeypatch):
         make_split(recipe([picture(0), picture(1)], "perturb.compile=true"), tmp_path / "out")
 
 
+class Branching(torch.nn.Module):
+    def forward(self, images):
+        if not images.isfinite().all():
+            raise ValueError("not finite")
+        return images.mean((2, 3))[:, :2]
+
+
+def test_a_classifier_that_is_not_one_graph_is_told(recipe, tmp_path):
+    job = recipe(
+        [picture(0), picture(1)],
+        "perturb.compile=true",
+        classifier={"kind": "module", "target": f"{__name__}:Branching"},
+    )
+    said = r"compile: torch can't compile test_generate\.py, line \d+; leave it out: Data-dependent branching"
+    with pytest.raises(UserError, match=said):
+        make_split(job, tmp_path / "out")
+
+
 def test_memory_too_small_for_one_image_is_told(recipe, tmp_path, monkeypatch):
     def run_out(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")

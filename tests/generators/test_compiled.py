@@ -1,0 +1,75 @@
+"""A pass is one graph for torch.compile, and is compiled once in a job, for every generator and way to classify."""
+
+import pytest
+import torch
+from fakes import by_id, examples
+from small_models import LABELS, smooth_images, tiny_network
+from test_another_device import CLASSIFIERS, FAMILIES
+from torch import nn
+from torch._dynamo.utils import counters
+
+from fmrgen.engine.options import PerturbOptions
+from fmrgen.engine.perturb import perturb
+from fmrgen.oracles.classifier import ClassifierOracle
+from fmrgen.recipe.job import parse_classifier
+from fmrgen.weights.checkpoint import freeze
+
+COUNT = 5
+QUICK = [
+    *[(family, "resnet") for family in ("vqgan", "vae", "transform")],
+    *[("transform", name) for name in CLASSIFIERS if name != "resnet"],
+]
+PAIRS = [
+    pytest.param(family, name, marks=() if (family, name) in QUICK else pytest.mark.slow)
+    for family in FAMILIES
+    for name in CLASSIFIERS
+]
+
+
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = tiny_network(1)
+
+    def forward(self, images):
+        logits = self.network(images)
+        return logits if images.mean() > 0.2 else 2 * logits
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Rows, and how many graphs they took; graphs are run as they are, since a compiler has no part in their number."""
+    torch._dynamo.reset()
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda work, mode, **options: real(work, backend="eager", **options))
+
+    def run(generator, classifier, **options):
+        counters.clear()
+        settings = PerturbOptions(budget=4, step_size=0.05, slots=3, **options)
+        oracle = ClassifierOracle(freeze(tiny_network(2), "cpu"))
+        given = examples(smooth_images(COUNT), [number % LABELS for number in range(COUNT)])
+        rows = by_id(perturb(given, classifier, generator, oracle, settings))
+        return rows, counters["stats"]["unique_graphs"]
+
+    yield run
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(("family", "name"), PAIRS)
+def test_a_pass_is_one_graph_and_compiled_once(family, name, compiled, tmp_path):
+    torch.manual_seed(0)
+    classifier = parse_classifier(f"it={CLASSIFIERS[name](tmp_path / 'classifier')}")[1].build("cpu")
+    generator = FAMILIES[family](tmp_path).build("cpu")
+    rows, graphs = compiled(generator, classifier, compile=True)
+    assert graphs == 1
+    assert not counters["recompiles"]
+    expected, graphs = compiled(generator, classifier)
+    assert not graphs
+    for i, row in rows.items():
+        assert row.iterations == expected[i].iterations
+        assert (row.image.int() - expected[i].image.int()).abs().max() <= 1
+
+
+def test_what_is_not_one_graph_says_so(compiled, tmp_path):
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="Data-dependent branching"):
+        compiled(FAMILIES["transform"](tmp_path).build("cpu"), freeze(Branching(), "cpu"), compile=True)
