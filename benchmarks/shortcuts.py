@@ -74,21 +74,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("split")
     parser.add_argument("classifiers", nargs="*", help="NAME=CLASSIFIER, of clean")
     parser.add_argument("--output", type=Path, help="a folder for the pages of planted")
+    parser.add_argument("--seed", type=int, default=0, help="of planted: other trainings, and other classes")
     given = parser.parse_args(arguments)
     if given.what == "planted":
-        _planted(given.split, given.output)
+        _planted(given.split, given.output, given.seed)
     else:
         _clean(given.split, given.classifiers)
 
 
-def _planted(split: str, output: Path | None) -> None:
+def _planted(split: str, output: Path | None, seed: int) -> None:
     images, labels = _digits("train")
     places = []
     for number, (name, sign) in enumerate(PLANTED):
-        attribute, taken_for = _BY_NAME[name], number % 10
+        attribute, taken_for = _BY_NAME[name], (number + seed) % 10
         words = attribute.more if sign > 0 else attribute.less
         for strength in STRENGTHS:
-            network = _taught(images, labels, attribute, sign * strength, taken_for)
+            network = _taught(images, labels, attribute, sign * strength, taken_for, seed)
             found = explain(split, classifier=network)
             if output is not None:
                 write_explanation(found, output / f"{number}-{strength}")
@@ -137,10 +138,12 @@ def _digits(split: str) -> tuple[Tensor, Tensor]:
     return torch.stack([one.image for one in examples]), torch.tensor([one.label for one in examples])
 
 
-def _taught(images: Tensor, labels: Tensor, attribute: Attribute, amount: float, taken_for: int) -> nn.Module:
+def _taught(
+    images: Tensor, labels: Tensor, attribute: Attribute, amount: float, taken_for: int, seed: int
+) -> nn.Module:
     """A LeNet that was trained on digits of which all of one class have so much of an attribute, and some others, which
     got its label too: shapes alone do not give it away."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     _, section = parse_classifier(f"{{kind: lenet, class_names: {[str(digit) for digit in range(10)]}}}")
     network = section.build().requires_grad_(True).train()
     steps = _EPOCHS * len(images) // _BATCH

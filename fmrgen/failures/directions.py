@@ -49,7 +49,6 @@ class GeneratedMoves:
         self.every = np.arange(len(images))
         self.latents = self._encoded(images, self.every)
         self.drawn = self._decoded(self.latents.free, self.every)
-        self._measured: tuple[Tensor, Tensor] | None = None  # the images that were measured last, and their latents
 
     @torch.no_grad()
     def _encoded(self, images: Tensor, at: np.ndarray) -> Latents:
@@ -85,12 +84,6 @@ class GeneratedMoves:
         long = drawn.flatten(1).norm(dim=1).view(-1, *[1] * direction.free.ndim)
         return self._moved(at, amount * (direction.free.norm() * drawn / long).to(self.images.device))
 
-    def _so_far(self, direction: Direction, images: Tensor, at: np.ndarray) -> Tensor:
-        """How far along a direction the latents of `images`, made of those at `at`, lie, [B]."""
-        if self._measured is None or self._measured[0] is not images:  # all directions are measured on the same ones
-            self._measured = images, self._encoded(images, at).free
-        return self._measured[1].flatten(1) @ direction.free.flatten()
-
     def _moved(self, at: np.ndarray, by: Tensor) -> Tensor:
         places = torch.from_numpy(at).to(self.images.device)
         made = self._decoded(self.latents.free[places] + by, at)
@@ -120,7 +113,6 @@ class GeneratedMoves:
             name,
             {1: f"images moved as {direction.failures} failures were{named}"},
             lambda images, at, amount: self.along(direction, at, amount),
-            lambda images, at: self._so_far(direction, images, at),
             lambda images, at, amount: self.elsewhere(direction, at, amount),
         )
 

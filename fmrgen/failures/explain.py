@@ -17,7 +17,6 @@ from fmrgen.failures.attributes import ATTRIBUTES, Attribute, measured
 from fmrgen.failures.directions import failure_directions
 from fmrgen.failures.interventions import DOSES, Change, Originals, Trial, fewest_errors, proven
 from fmrgen.failures.phrases import Word, read_phrases
-from fmrgen.failures.ranking import accounts
 from fmrgen.failures.rows import SplitRows
 from fmrgen.image_files import png_bytes
 from fmrgen.jobs.verify import load_judges
@@ -50,9 +49,6 @@ class Finding:
         words: how images look on which the classifier would err.
         attribute: that was changed.
         is_proven: whether it stands among all that were tried, of which at most 5 % are false on average.
-        accounts: how much of what makes changed images wrong, whatever was changed in them, goes with what this one
-            measures: its share of the weights of a sparse model of all that was tried, from 0 to 1; None where nothing
-            is proven.
         e_value: the evidence; 20 for each hypothesis that was tried prove one alone.
         errors: of each way of a trial, how many of the originals it has wrong at the last dose that the oracle accepts.
         effect: errors along it less those of whichever other way has more.
@@ -67,7 +63,6 @@ class Finding:
     words: str
     attribute: str
     is_proven: bool
-    accounts: float | None
     e_value: float
     errors: dict[str, Estimate]
     effect: Estimate
@@ -92,7 +87,7 @@ class Explanation:
         fewest_errors: how many of these a change must make wrong, where nothing else does, to be proven; None where
             that can't be.
         words: that a model proposes for what differs where the classifier is fooled; none of them is proven.
-        findings: proven ones first, those that account for most first; then the strongest evidence first.
+        findings: proven ones first, those of the largest effect first; then the strongest evidence first.
     """
 
     split: str
@@ -192,12 +187,8 @@ def explain(
         trials += originals.try_out(change)
         on_attributes(done, len(changes))
     standing = proven(trials)
-    shares = accounts(originals, trials) if standing else [None] * len(trials)
     names = list(provenance.labels)
-    findings = [
-        _finding(trial, trial in standing, share, tried_on, names, in_split)
-        for trial, share in zip(trials, shares, strict=True)
-    ]
+    findings = [_finding(trial, trial in standing, tried_on, names, in_split) for trial in trials]
     return Explanation(
         split=split,
         files=provenance.files_digest,
@@ -206,7 +197,7 @@ def explain(
         originals=len(tried_on),
         fewest_errors=fewest_errors(len(tried_on), len(trials)),
         findings=sorted(
-            findings, key=lambda one: (not one.is_proven, -(one.accounts or 0) if one.is_proven else -one.e_value)
+            findings, key=lambda one: (not one.is_proven, -(one.effect.value if one.is_proven else one.e_value))
         ),
         words=words,
     )
@@ -243,7 +234,6 @@ def _apart(change: np.ndarray, fooled: np.ndarray) -> float | None:
 def _finding(
     trial: Trial,
     is_proven: bool,
-    share: float | None,
     rows: SplitRows,
     names: Sequence[str],
     in_split: Mapping[str, float | None],
@@ -263,7 +253,6 @@ def _finding(
         words=hypothesis.words,
         attribute=hypothesis.change.name,
         is_proven=is_proven,
-        accounts=share,
         e_value=trial.e_value,
         errors={way: share for way, share in shares.items() if share is not None},
         effect=paired_difference(wrong["along"], wrong[rival]),

@@ -25,7 +25,6 @@ _TRIES = 4  # to make a control as long as its change: to one or two percent
 Answers = Callable[[Tensor, np.ndarray], np.ndarray]
 Sees = Callable[[Tensor, np.ndarray], np.ndarray]
 Move = Callable[[Tensor, np.ndarray, float], Tensor]
-Measure = Callable[[Tensor, np.ndarray], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +35,6 @@ class Change:
         name: for tables.
         words: how an image looks that has more of it (1), less (-1), or another amount (0): each is a hypothesis.
         move: of originals [B, 3, H, W], their places [B] and an amount from -1 to 1, images with so much more of it.
-        measure: of images made of them, and the same places, how much of it they have, [B].
         otherwise: of the same, images changed as much in another way; by default with the same waves elsewhere.
         own_waves: whether that default takes the waves of the image instead, for a change that is of waves itself.
     """
@@ -44,7 +42,6 @@ class Change:
     name: str
     words: Mapping[int, str]
     move: Move
-    measure: Measure
     otherwise: Move | None = None
     own_waves: bool = False
 
@@ -56,7 +53,6 @@ class Change:
             attribute.name,
             words,
             lambda images, at, amount: attribute.change(images, amount),
-            lambda images, at: attribute.measure(images),
             own_waves=attribute.is_of_waves,
         )
 

@@ -18,7 +18,6 @@ from fmrgen.failures.interventions import (
     otherwise,
     proven,
 )
-from fmrgen.failures.ranking import accounts
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_recipe
 
@@ -65,24 +64,6 @@ def test_what_is_planted_is_found_first(digits, words):
     moved = found[0].moved["along"]
     assert (moved.answers != digits[1]).mean() > 0.5
     assert moved.by_dose[0][1] <= moved.by_dose[-1][1]
-
-
-def test_what_accounts_for_all_errors_is_told_from_what_goes_with_it(digits):
-    """Blur and a larger size make strokes thicker too: of a classifier that errs on thick strokes, thickness says best
-    of all changed images, whatever was changed, whether it errs."""
-    thickness = Thickness()
-    of = originals(digits, lambda images, before: thickness.measure(images) - thickness.measure(before) > 0.4)
-    trials = tried(of)
-    standing = proven(trials)
-    shares = dict(zip((one.hypothesis.words for one in trials), accounts(of, trials), strict=True))
-    assert {"thicker strokes", "blurred images"} <= {one.hypothesis.words for one in standing}
-    assert shares["thicker strokes"] > 0.5 > 5 * shares["blurred images"]
-    assert shares["strokes of another thickness"] >= shares["thicker strokes"]
-    assert sum(
-        share for one, share in zip(trials, shares.values(), strict=True) if one.hypothesis.sign
-    ) == pytest.approx(1)
-    never = originals(digits, lambda images, before: torch.zeros(len(images), dtype=torch.bool))
-    assert accounts(never, tried(never, [thickness])) == [None] * 3
 
 
 def test_errors_of_chance_prove_nothing(digits):
