@@ -328,8 +328,9 @@ def train(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write the weights to.")
-    ] = Path("trained"),
+        str,
+        typer.Option("--output", "-o", metavar="DIR", help="The folder for the weights, or one in a bucket: s3://…"),
+    ] = "trained",
     log_file: LogFileOption = None,
     trackers: TrackersOption = None,
     processes: ProcessesOption = None,

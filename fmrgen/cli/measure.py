@@ -94,9 +94,11 @@ def evaluate(
         int | None, typer.Option("--top", metavar="N", min=1, help="Print only the first N rows of each table.")
     ] = None,
     store: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            "--store", metavar="DIR", help="Keep answers here, and look for them here first. Default: fmrgen's cache."
+            "--store",
+            metavar="DIR",
+            help="Keep answers here, or in a bucket (s3://…), and look there first. Default: fmrgen's cache.",
         ),
     ] = None,
     strict: Annotated[

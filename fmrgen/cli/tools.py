@@ -17,7 +17,7 @@ def store(
         typer.Argument(metavar="CLASSIFIER...", help="Only of classifiers of these names; lenet* is a pattern."),
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--store", metavar="DIR", help="The folder of `evaluate --store`.")
+        str | None, typer.Option("--store", metavar="DIR", help="The folder, or bucket, of `evaluate --store`.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -38,7 +38,7 @@ def store(
         return
     for one in about:
         display.print_line(f"{one['classifier']:24} {one['split']}, {one['images']}: {one['rows']:,} rows")
-    display.print_line(f"{kept.folder}: {'removed ' if action == 'rm' else ''}{len(about)} files")
+    display.print_line(f"{kept.place}: {'removed ' if action == 'rm' else ''}{len(about)} files")
 
 
 def doctor(

@@ -84,7 +84,8 @@ def evaluate(
             comes from it too, and by default from the source in its provenance.
         attack: on pixels, such as `pgd-20@8/255`, `pgd-20-l2@0.5` or `fgsm@8/255`: accuracy on originals that were
             attacked against each classifier is measured as well.
-        store: the folder in which answers are kept, and looked for first; by default fmrgen's cache.
+        store: the folder in which answers are kept, and looked for first, or the address of one in an object store
+            (`s3://…`); by default fmrgen's cache.
         strict: raise the first error of a classifier; otherwise those that fail are in `failed`, unless all do.
         fixed: sets that are no splits, by recipes (`sets/imagenet-c`) or sections of sources: accuracy on them, as they
             are, is measured as well. With such, there may be no split.
@@ -145,7 +146,7 @@ def evaluate(
             processes,
             way,
             batch_size,
-            PredictionStore(None if store is None else Path(store)),
+            PredictionStore(store),
             tell,
         )
         asked, failed = job.run(strict)

@@ -1,5 +1,9 @@
-"""What classifiers said of images before: kept by their weights, their settings and the images' own pixels."""
+"""What classifiers said of images before: kept by their weights, their settings and the images' own pixels.
 
+Nobody claims anything here: a file is made whole, and whoever makes it makes the same.
+"""
+
+import io
 import json
 import logging
 import os
@@ -14,6 +18,7 @@ import pyarrow.parquet as pq
 
 from fmrgen.errors import UserError
 from fmrgen.files import cache_folder, write_atomically
+from fmrgen.storage.shared_bucket import shared_folder
 
 _ABOUT = b"fmrgen.answers"  # key of a file's metadata
 _ENDING = ".answers.parquet"
@@ -35,18 +40,25 @@ class PredictionStore:
     answers. A file is there whole or not at all; what can't be read is as good as not there.
 
     Args:
-        folder: by default `predictions` in fmrgen's cache, where above 4 GiB the files that were not asked for longest
-            go; another one is not limited.
+        place: a folder, or the address of one in an object store; by default `predictions` in fmrgen's cache, where
+            above 4 GiB the files that were not asked for longest go; another one is not limited.
+
+    Raises:
+        UserError: an object store can't be reached.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder, self._is_limited = folder or cache_folder() / "predictions", folder is None
+    def __init__(self, place: str | Path | None = None) -> None:
+        self.place, self._is_limited = place or cache_folder() / "predictions", place is None
+        self._shared, self._folder = shared_folder(self.place)
 
     def get(self, key: str) -> tuple[pa.Table, dict[str, Any]] | None:
         """The table under a key and what is known about it; None where there is none."""
         path = self._path(key)
         try:
-            table = pq.read_table(path)
+            if not self._shared.exists(path):
+                return None
+            with self._shared.open(path) as file:
+                table = pq.read_table(io.BytesIO(file.read()))
             about = json.loads(table.schema.metadata[_ABOUT])
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
             return None
@@ -56,26 +68,29 @@ class PredictionStore:
 
     def put(self, key: str, table: pa.Table, about: Mapping[str, Any]) -> None:
         """Keeps a table; where the folder can't be written, a note says so."""
-        sink = pa.BufferOutputStream()
+        sink, path = pa.BufferOutputStream(), self._path(key)
         pq.write_table(table.replace_schema_metadata({_ABOUT: json.dumps(about)}), sink, compression="zstd")
         try:
-            write_atomically(self._path(key), sink.getvalue(), durable=False)
+            write_atomically(path, sink.getvalue(), durable=False)
+            self._shared.publish(path)
         except UserError as error:
             _log.warning("%s; answers are not kept", error)
+        if not self._shared.is_local:
+            path.unlink(missing_ok=True)
         if self._is_limited:
             self._forget_oldest()
 
     def entries(self) -> Iterator[StoredPredictions]:
         """All files, those asked for last first."""
         for path in sorted(self._files(), key=_last_asked, reverse=True):
-            with suppress(OSError, pa.ArrowException, KeyError, TypeError, ValueError):
-                about = json.loads(pq.read_schema(path).metadata[_ABOUT])
+            with suppress(OSError, pa.ArrowException, KeyError, TypeError, ValueError), self._shared.open(path) as file:
+                about = json.loads(pq.read_schema(file).metadata[_ABOUT])
                 yield StoredPredictions(path, {name: about[name] for name in _KNOWN})
 
     def remove(self, entry: StoredPredictions) -> None:
         """Raises UserError where it can't be removed."""
         try:
-            entry.path.unlink(missing_ok=True)
+            self._shared.remove(entry.path)
         except OSError as error:
             raise UserError(f"{entry.path}: can't be removed: {error.strerror}") from None
 
@@ -88,10 +103,12 @@ class PredictionStore:
                     path.unlink()
 
     def _path(self, key: str) -> Path:
-        return self.folder / f"{key}{_ENDING}"
+        return self._folder / f"{key}{_ENDING}"
 
     def _files(self) -> list[Path]:
-        return list(self.folder.glob(f"*{_ENDING}"))
+        with suppress(OSError):
+            return [self._folder / name for name in self._shared.names(self._folder) if name.endswith(_ENDING)]
+        return []
 
 
 def _last_asked(path: Path) -> float:

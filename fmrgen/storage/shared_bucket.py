@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import cache_folder, write_atomically
@@ -26,7 +26,7 @@ from fmrgen.storage.paths import CARD, CROISSANT, SMALL_FILE, SplitPaths
 from fmrgen.storage.shared_disk import ClaimKind, Shared, SharedDisk, hidden_name
 
 if TYPE_CHECKING:
-    from obstore import UpdateVersion
+    from obstore import ReadableFile, UpdateVersion
     from obstore.store import ObjectStore, RetryConfig
 
 _SCHEMES = ("s3://", "gs://", "az://", "hf://buckets/")
@@ -80,6 +80,30 @@ class _Seen:
     tag: str | None
     since: float
     looked: float
+
+
+class _Object(io.RawIOBase):
+    """An object as Python's files are, of which as much is read as is asked for."""
+
+    def __init__(self, reader: "ReadableFile") -> None:
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._reader.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._reader.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._reader.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
 
 
 class SharedBucket:
@@ -169,7 +193,7 @@ class SharedBucket:
             (self.root / key).unlink(missing_ok=True)
 
     def names(self, folder: Path) -> set[str]:
-        prefix = f"{self._key(folder)}/"
+        prefix = "" if folder == self.root else f"{self._key(folder)}/"
         found = {key.removeprefix(prefix): tag for key, tag in self._listed(prefix).items()}
         for name, tag in found.items():
             if name.endswith(".lock"):
@@ -188,16 +212,18 @@ class SharedBucket:
         import obstore
 
         with self._asking():
-            return cast(io.BufferedIOBase, obstore.open_reader(self._store, self._key(path)))
+            return io.BufferedReader(_Object(obstore.open_reader(self._store, self._key(path))))
 
-    def publish(self, path: Path) -> None:
-        """A file that is there already stays: another process has made the same."""
+    def publish(self, path: Path, *, replace: bool = False) -> None:
+        """A file that is there already stays, as a rule: another process has made the same."""
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
         content = path.read_bytes()
         with self._asking(), suppress(AlreadyExistsError):
-            obstore.put(self._store, self._key(path), content, mode="create", use_multipart=False)
+            obstore.put(
+                self._store, self._key(path), content, mode="overwrite" if replace else "create", use_multipart=False
+            )
 
     def remove(self, path: Path) -> None:
         import obstore

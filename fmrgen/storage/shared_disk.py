@@ -54,8 +54,8 @@ class Shared(Protocol):
     def open(self, path: Path) -> io.BufferedIOBase:
         """A file that some process has written."""
 
-    def publish(self, path: Path) -> None:
-        """Shows all what this process has written."""
+    def publish(self, path: Path, *, replace: bool = False) -> None:
+        """Shows all what this process has written; what others wrote there before stays, or is replaced."""
 
     def remove(self, path: Path) -> None:
         """Removes a file for all."""
@@ -138,7 +138,7 @@ class SharedDisk:
     def open(self, path: Path) -> io.BufferedIOBase:
         return open_plain(path)
 
-    def publish(self, path: Path) -> None:
+    def publish(self, path: Path, *, replace: bool = False) -> None:
         """It is there already."""
 
     def remove(self, path: Path) -> None:

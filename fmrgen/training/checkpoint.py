@@ -3,41 +3,71 @@
 import io
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from fmrgen.errors import UserError, one_line, option
-from fmrgen.files import fingerprint, read_json, write_atomically
+from fmrgen.files import fingerprint, parse_json, write_atomically
+from fmrgen.storage.shared_bucket import shared_folder
 from fmrgen.training.recipe import THREADS, TrainRecipe
 
-_STATE, _RECORD = "checkpoint.pt", "training.json"
+_STATE, _RECORD, _CLAIM = "checkpoint.pt", "training.json", ".training.lock"
 
 
 class TrainingFolder:
-    """The folder of a run: a checkpoint while it goes on, and `training.json`, its recipe and figures, at its end."""
+    """The folder of a run: a checkpoint while it goes on, and `training.json`, its recipe and figures, at its end.
 
-    def __init__(self, folder: Path, recipe: TrainRecipe) -> None:
-        """Raises UserError where the folder can't be one, or is another run's."""
-        self.folder, self.tree = folder, recipe.model_dump(mode="json")
+    Args:
+        output: the folder, or the address of one in an object store, whose files lie on this machine too.
+        recipe: of the run.
+
+    Raises:
+        UserError: it can't be one, or is another run's.
+    """
+
+    def __init__(self, output: str | Path, recipe: TrainRecipe) -> None:
+        self.output, self.tree = output, recipe.model_dump(mode="json")
+        self._shared, self.folder = shared_folder(output)
+        self._is_taken = False
         identity = {name: value for name, value in self.tree.items() if name != "description"}
         if recipe.schedule.threads == THREADS:  # earlier versions knew none
             identity["schedule"] = {name: value for name, value in identity["schedule"].items() if name != "threads"}
         classes = self.tree["source"].get("classes")  # their order numbers the labels
         self.fingerprint = fingerprint([identity, list(classes or ())])
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{folder}: can't be a folder for the weights: {error.strerror}") from None
-        if (folder / _RECORD).exists() and read_json(folder / _RECORD).get("fingerprint") != self.fingerprint:
-            raise UserError(f"{folder}: holds weights of another recipe; give another {option('output')}")
+            raise UserError(f"{output}: can't be a folder for the weights: {error.strerror}") from None
+        if (record := self._record()) is not None and record.get("fingerprint") != self.fingerprint:
+            raise UserError(f"{output}: holds weights of another recipe; give another {option('output')}")
+
+    @property
+    def poll(self) -> float:
+        """The seconds between two looks at whether another run has left the folder."""
+        return self._shared.poll
+
+    def take(self) -> bool:
+        """Whether this run is the one that works in the folder from now on; of several processes the first asks."""
+        self._is_taken = self._shared.take(self.folder / _CLAIM)
+        return self._is_taken
+
+    def leave(self) -> None:
+        """Lets others work in it."""
+        if not self._is_taken:
+            return
+        if self._record() is not None:  # nobody has anything left to do
+            self._shared.remove(self.folder / _CLAIM)
+        self._shared.release(self.folder / _CLAIM)
 
     def metrics(self) -> dict[str, float] | None:
         """The figures of a run that has ended here."""
-        if not (self.folder / _RECORD).exists():
+        if (record := self._record()) is None:
             return None
-        found = read_json(self.folder / _RECORD).get("metrics", {})
+        found = record.get("metrics", {})
         return {name: math.nan if value is None else value for name, value in found.items()}
 
     def load(self) -> dict[str, Any] | None:
@@ -45,11 +75,11 @@ class TrainingFolder:
 
         Raises UserError for another run's, or a broken one.
         """
-        path = self.folder / _STATE
-        if not path.exists():
+        if (content := self._read(_STATE)) is None:
             return None
+        path = f"{self.output}/{_STATE}"
         try:
-            state: dict[str, Any] = torch.load(path, "cpu", weights_only=True)
+            state: dict[str, Any] = torch.load(io.BytesIO(content), "cpu", weights_only=True)
             fingerprint = state["fingerprint"]
         except Exception as error:  # a broken file can fail anywhere in the reader, which runs nothing of it
             raise UserError(f"{path}: not a readable checkpoint ({one_line(error)}); delete it to start over") from None
@@ -63,12 +93,30 @@ class TrainingFolder:
         """Keeps what the run needs to go on."""
         buffer = io.BytesIO()
         torch.save({**state, "fingerprint": self.fingerprint}, buffer)
-        write_atomically(self.folder / _STATE, buffer.getbuffer())
+        self._write(_STATE, buffer.getvalue())
 
-    def end(self, metrics: dict[str, float]) -> None:
-        """Keeps the recipe and the figures, and lets the checkpoint go."""
+    def end(self, metrics: dict[str, float], save: Callable[[Path], None]) -> None:
+        """Keeps the files that `save` writes into a folder, the recipe and the figures; lets the checkpoint go."""
+        with TemporaryDirectory(prefix=".", dir=self.folder) as partial:
+            save(Path(partial))
+            for path in sorted(filter(Path.is_file, Path(partial).rglob("*"))):
+                self._write(path.relative_to(partial).as_posix(), path.read_bytes())
         numbers = {name: value if math.isfinite(value) else None for name, value in metrics.items()}  # JSON has no NaN
         content = {"fingerprint": self.fingerprint, "metrics": numbers, "recipe": self.tree}
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        write_atomically(self.folder / _RECORD, text.encode())
-        (self.folder / _STATE).unlink(missing_ok=True)
+        self._write(_RECORD, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        self._shared.remove(self.folder / _STATE)
+
+    def _record(self) -> dict[str, Any] | None:
+        content = self._read(_RECORD)
+        return None if content is None else parse_json(content, f"{self.output}/{_RECORD}")
+
+    def _read(self, name: str) -> bytes | None:
+        path = self.folder / name
+        if not self._shared.exists(path):
+            return None
+        with self._shared.open(path) as file:
+            return bytes(file.read())
+
+    def _write(self, name: str, content: bytes) -> None:
+        write_atomically(self.folder / name, content)
+        self._shared.publish(self.folder / name, replace=True)

@@ -1,10 +1,10 @@
 """The training loop. What is trained is a `Objective`; the loop knows nothing of it."""
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from fmrgen.distributed.launch import Processes, check_same_on_all
 from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.engine.interfaces import Generator
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import write_atomically
 from fmrgen.labels import Labels
 from fmrgen.progress.trackers import tracking
 from fmrgen.recipe.build import build_component, build_source
@@ -32,7 +31,7 @@ _BATCHES_AHEAD = 2
 
 def train(
     recipe: TrainRecipe,
-    output: Path,
+    output: str | Path,
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
     trackers: Sequence[str] = (),
     on_note: Callable[[str], None] = lambda line: None,
@@ -45,10 +44,11 @@ def train(
 
     Args:
         recipe: of the run.
-        output: the folder for the weights, checkpoints and `training.json`; made if need be.
+        output: the folder for the weights, checkpoints and `training.json`, made if need be; or the address of one in
+            an object store (`s3://…`), where a run goes on whose machine is gone.
         progress: called with (step, steps, loss) after each step.
         trackers: of accelerate, such as tensorboard, which get losses and metrics.
-        on_note: called with a line on a tracker that failed.
+        on_note: called with a line on a tracker that failed, or on another run in the folder, which is waited for.
 
     Returns:
         The test metrics by name.
@@ -58,18 +58,33 @@ def train(
     """
     processes = Processes()
     schedule = recipe.schedule
-    folder = TrainingFolder(Path(output), recipe)
-    if (metrics := folder.metrics()) is not None:
-        return metrics
     if schedule.batch_size % processes.size:
         raise UserError(
             f"schedule.batch_size: {schedule.batch_size} images can't be shared by {processes.size} processes"
         )
-    with _threads(schedule.threads) if processes.device.type == "cpu" else nullcontext():
-        of_first: dict[str, float] = processes.gather(
-            _train(recipe, folder, Path(output), processes, progress, trackers, on_note)
-        )[0]
-    return of_first
+    folder = TrainingFolder(output, recipe)
+    with _alone(folder, processes, on_note):
+        metrics: dict[str, float] | None = processes.gather(folder.metrics())[0]
+        if metrics is None:
+            with _threads(schedule.threads) if processes.device.type == "cpu" else nullcontext():
+                metrics = processes.gather(_train(recipe, folder, processes, progress, trackers, on_note))[0]
+    return metrics or {}
+
+
+@contextmanager
+def _alone(folder: TrainingFolder, processes: Processes, on_note: Callable[[str], None]) -> Iterator[None]:
+    """Around the work of one run in a folder; another one there is waited for."""
+    is_told = False
+    while not processes.gather(processes.is_first and (folder.metrics() is not None or folder.take()))[0]:
+        if processes.is_first and not is_told:
+            on_note(f"{folder.output}: another run is training there, or was killed there just now; waits for it")
+        is_told = True
+        time.sleep(folder.poll)
+    try:
+        yield
+    finally:
+        if processes.is_first:
+            folder.leave()
 
 
 @contextmanager
@@ -86,7 +101,6 @@ def _threads(count: int) -> Iterator[None]:
 def _train(
     recipe: TrainRecipe,
     folder: TrainingFolder,
-    output: Path,
     processes: Processes,
     progress: Callable[[int, int, float], None],
     trackers: Sequence[str],
@@ -106,7 +120,7 @@ def _train(
     objective.network.train()
     batches = read_ahead(images.batches(start, schedule.batch_size, processes.rank, processes.size), _BATCHES_AHEAD)
     names = trackers if processes.is_first else ()
-    with tracking(names, recipe.model_dump(mode="json"), output / ".logs", on_note) as tracked:
+    with tracking(names, recipe.model_dump(mode="json"), folder.folder / ".logs", on_note) as tracked:
         for step in range(start, schedule.steps):
             loss = losses.of(next(batches), step)
             if not processes.all_agree(torch.isfinite(loss)):
@@ -130,10 +144,9 @@ def _train(
         objective.network.eval()
         metrics = {}
         if processes.is_first:
-            _save(objective, output)
             metrics = _test(objective, test, processes.device)
             tracked.log({f"test {name}": value for name, value in metrics.items()}, schedule.steps)
-            folder.end(metrics)
+            folder.end(metrics, objective.save)
     return metrics
 
 
@@ -189,13 +202,6 @@ def _objective(recipe: TrainRecipe, labels: Labels, processes: Processes) -> Obj
         ) from error
     objective.processes = processes
     return objective
-
-
-def _save(objective: Objective, output: Path) -> None:
-    with TemporaryDirectory(prefix=".", dir=output) as partial:
-        objective.save(Path(partial))
-        for path in sorted(filter(Path.is_file, Path(partial).rglob("*"))):
-            write_atomically(output / path.relative_to(partial), path.read_bytes())
 
 
 def _optimizer(

@@ -15,6 +15,7 @@ import pytest
 import torch
 from commands import fmrgen, launched, run, wait_for
 from datasets import Dataset
+from object_store import BUCKET, object_store
 from places import SUPPORT
 from torch import nn
 
@@ -213,17 +214,46 @@ def test_two_processes_share_classifiers_or_their_batches(finished_split, tmp_pa
     assert len(list((tmp_path / "kept two").iterdir())) == 2 * models
 
 
-def test_the_store_is_listed_and_emptied(finished_split, tmp_path, capsys):
-    evaluate(str(finished_split), {"lenet-a": Net(), "vit": Net(seed=1)}, store=tmp_path, progress=False)
-    assert run("store", "ls", "lenet*", "--store", tmp_path, "--json") == 0
+@pytest.fixture(params=["folder", "bucket"])
+def place(request, tmp_path, monkeypatch):
+    """Where answers are kept, and what lists the files there."""
+    if request.param == "folder":
+        yield tmp_path / "kept", lambda: os.listdir(tmp_path / "kept")
+        return
+    with object_store() as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("FMRGEN_CACHE", str(tmp_path / "cache"))
+        yield f"s3://{BUCKET}/kept", lambda: store.keys("kept/")
+
+
+def test_the_store_is_listed_and_emptied(finished_split, place, capsys):
+    place, files = place
+    evaluate(str(finished_split), {"lenet-a": Net(), "vit": Net(seed=1)}, store=place, progress=False)
+    again = Net()
+    evaluate(str(finished_split), {"lenet-a": again}, store=place, progress=False)
+    assert not asked_of_rows(again)
+    assert run("store", "ls", "lenet*", "--store", place, "--json") == 0
     listed = json.loads(capsys.readouterr().out)
     assert sorted(one["images"] for one in listed) == ["image", "original"]
     assert {one["rows"] for one in listed} == {ROWS}
-    assert run("store", "rm", "--store", tmp_path) == 2
+    assert run("store", "rm", "--store", place) == 2
     assert "store rm: name the classifiers" in capsys.readouterr().err
-    assert run("store", "rm", "lenet*", "--store", tmp_path) == 0
-    assert len(list(tmp_path.iterdir())) == 2
-    assert {entry.about["classifier"] for entry in PredictionStore(tmp_path).entries()} == {"vit"}
+    assert run("store", "rm", "lenet*", "--store", place) == 0
+    assert f"{place}: removed 2 files" in capsys.readouterr().out
+    assert len(files()) == 2
+    assert {entry.about["classifier"] for entry in PredictionStore(place).entries()} == {"vit"}
+
+
+def test_a_store_that_can_not_be_written_is_told(finished_split, place, tmp_path, caplog):
+    place, _ = place
+    if isinstance(place, str):
+        nowhere, said = place.replace(BUCKET, "nowhere"), "there is no such bucket; make it first; answers are not kept"
+    else:
+        (tmp_path / "kept").write_text("a file")
+        nowhere, said = place, "answers are not kept"
+    evaluate(str(finished_split), {"net": Net()}, store=nowhere, progress=False)
+    assert said in caplog.text
 
 
 def test_the_oldest_go_where_the_store_is_full(finished_split, tmp_path, monkeypatch):

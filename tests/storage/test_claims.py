@@ -38,7 +38,8 @@ for line in sys.stdin:
         path(name).write_text(content[0])
         answer = shared.publish(path(name))
     elif what == "read":
-        answer = bytes(shared.open(path(name)).read()).decode()
+        with shared.open(path(name)) as file:
+            answer = file.read().decode()
     else:
         answer = getattr(shared, what)(path(name))
     print(json.dumps(sorted(answer) if isinstance(answer, set) else answer), flush=True)

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from commands import fmrgen, launched, run, wait_for
+from object_store import BUCKET, object_store
 from safetensors.torch import load_file
 
 from fmrgen.errors import UserError
@@ -103,6 +104,45 @@ def test_two_processes_go_on_after_a_real_kill_and_take_the_steps_of_one(tmp_pat
     assert (again.returncode, second.returncode) == (0, 0), again.stderr
     assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
     assert again.stdout.replace("killed", "whole") == whole.stdout
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_a_run_is_waited_for_and_taken_over_where_its_process_is_gone(tmp_path, kind):
+    """In a bucket by a machine that has nothing of it but the address."""
+    arguments = ["train", "train/mnist-lenet", *FEW, "schedule.steps=200"]
+    train(load_train_recipe(arguments[1], arguments[2:]), tmp_path / "whole")
+    with object_store() as store:
+
+        def started(machine):
+            cache = {"FMRGEN_CACHE": str(tmp_path / machine), "FMRGEN_LEASE_SECONDS": "2"}
+            command = [sys.executable, "-m", "fmrgen", *arguments, "-o", str(output)]
+            env = {**os.environ, **store.environment, **cache}
+            return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+        def is_there(name):
+            return name in store.keys("run/") if kind == "bucket" else (tmp_path / "run" / name).exists()
+
+        output = f"s3://{BUCKET}/run" if kind == "bucket" else tmp_path / "run"
+        first = started("one")
+        wait_for(lambda: is_there("checkpoint.pt"))
+        first.send_signal(signal.SIGSTOP)
+        second = started("other")
+        try:
+            said = iter(second.stderr)
+            assert any("another run is training there" in line for line in said)
+        finally:
+            first.kill()
+            first.communicate()
+        out, err = second.communicate()
+        assert second.returncode == 0, err
+        assert out.startswith(f"{output}: accuracy ")
+        assert not is_there("checkpoint.pt")
+        assert not is_there(".training.lock")
+        if kind == "bucket":
+            made = store.client.get_object(Bucket=BUCKET, Key="run/model.safetensors")["Body"].read()
+        else:
+            made = (tmp_path / "run/model.safetensors").read_bytes()
+    assert made == (tmp_path / "whole/model.safetensors").read_bytes()
 
 
 def test_another_recipe_and_broken_checkpoints_are_refused(tmp_path, capsys):
