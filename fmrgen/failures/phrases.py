@@ -4,16 +4,19 @@ not proven."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fmrgen.config import ComponentConfig
+from fmrgen.engine.interfaces import Oracle
 from fmrgen.errors import UserError, option
 from fmrgen.files import open_plain
 from fmrgen.labels import Labels
-from fmrgen.oracles._image_text import ImageTextConfig, ImageTextOracle
+from fmrgen.oracles._image_text import ImageTextConfig
+from fmrgen.oracles.vlm import Config as VlmConfig
 from fmrgen.recipe.build import build_component
 
 PHRASES = (
@@ -34,6 +37,9 @@ PHRASES = (
 _BATCH = 64
 _LARGEST = 1 << 20  # bytes of a file
 _SHOWN = 5
+_MOST = 1 << 20  # phrases at a time, of models that take any number
+_LETTERED = 24  # of those that answer by a letter
+_QUESTION = "Which of these fits the image best? Answer with the letter alone."
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,8 @@ def read_phrases(
     elsewhere; those first that do so most surely. What raises all phrases alike does not count.
 
     Args:
-        reader: the section of an image-text oracle.
+        reader: the section of an oracle that reads: an image-text model, or a vision-language model, which is asked
+            which of some twenty at a time fits an image best.
         phrases: two or more.
         originals: [N, 3, H, W] in [0, 1].
         images: likewise, made of them.
@@ -76,20 +83,19 @@ def read_phrases(
     Raises:
         UserError: the section's oracle reads no texts, or can't be built; or a phrase is too long for it.
     """
-    if not isinstance(reader, ImageTextConfig):
-        raise UserError(
-            f"{option('phrases')}: the oracle, {reader.kind}, reads no texts; name one that does by "
-            f"{option('reader')}, for example zero_shot"
-        )
+    asked, together = _asked_in_phrases(reader)
     if min(fooled.sum(), (~fooled).sum()) < 2:
         return []
-    plain = reader.model_copy(update={"prompts": ["{class}"], "class_prompts": {}, "first_synonym": False})
-    oracle = build_component(plain, "reader", ImageTextOracle, images.device)
+    oracle = build_component(asked, "reader", Oracle, images.device)
     read = tuple(dict.fromkeys(phrases))
-    oracle.set_labels(Labels(read))
+    groups = np.array_split(np.array(read), -(-len(read) // together))
 
     def scores(of: Tensor) -> Tensor:
-        return torch.cat([oracle.judge(part).score for part in of.split(_BATCH)]).double().cpu()
+        found = []
+        for group in groups:
+            oracle.set_labels(Labels(tuple(map(str, group))))
+            found.append(torch.cat([oracle.judge(part).score for part in of.split(_BATCH)]))
+        return torch.cat(found, 1).double().cpu()
 
     with torch.no_grad():
         change = scores(images) - scores(originals)
@@ -100,3 +106,17 @@ def read_phrases(
     sure = ((one.mean(0) - other.mean(0)) / error).tolist()
     found = [Word(phrase, of) for phrase, of in zip(read, sure, strict=True) if of > 0]
     return sorted(found, key=lambda word: -word.standard_errors)[:_SHOWN]
+
+
+def _asked_in_phrases(reader: ComponentConfig) -> tuple[ComponentConfig, int]:
+    """The section of an oracle that takes phrases for labels, and how many at a time. Raises UserError where it reads
+    none."""
+    if isinstance(reader, ImageTextConfig):
+        return reader.model_copy(update={"prompts": ["{class}"], "class_prompts": {}, "first_synonym": False}), _MOST
+    if isinstance(reader, VlmConfig):
+        plain: dict[str, Any] = {"question": _QUESTION, "candidates": None, "class_prompts": {}, "first_synonym": False}
+        return reader.model_copy(update=plain), _LETTERED
+    raise UserError(
+        f"{option('phrases')}: the oracle, {reader.kind}, reads no texts; name one that does by {option('reader')}, "
+        "for example zero_shot or vlm"
+    )

@@ -9,6 +9,7 @@ import pytest
 import torch
 from commands import fmrgen as fmrgen_in_a_process
 from commands import python, run
+from tiny_models import save_llava
 from torch import nn
 
 import fmrgen
@@ -16,6 +17,8 @@ from fmrgen import UserError, explain, load_recipe
 from fmrgen.failures.attributes import Brightness, PositionAcross, PositionUp, Size, Thickness
 from fmrgen.failures.phrases import load_phrases, read_phrases
 from fmrgen.failures.report import summary_lines, words_lines, write_explanation
+from fmrgen.labels import Labels
+from fmrgen.oracles.vlm import Config as VlmConfig
 from fmrgen.recipe.build import build_source
 
 
@@ -171,6 +174,26 @@ def test_words_are_proposed_apart_from_what_is_proven(explained, finished_split,
     ):
         assert run("explain", finished_split, *options, "-o", tmp_path / "out", "-q") == 2
         assert error in capsys.readouterr().err
+
+
+def test_a_vision_language_model_is_asked_some_phrases_at_a_time(tmp_path):
+    section = VlmConfig(model=str(save_llava(tmp_path / "llava")), batch=4)
+    phrases = [*(f"a digit like {number}" for number in range(30)), "a digit like 3"]
+    images = torch.rand(2, 8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    fooled = np.arange(8) < 4
+    (first, *others) = read_phrases(section, phrases, images[0], images[1], fooled)
+    question = "Which of these fits the image best? Answer with the letter alone."
+    judging, scores = section.model_copy(update={"question": question}).build(), []
+    for group in (phrases[:15], phrases[15:30]):
+        judging.set_labels(Labels(tuple(group)))
+        scores.append(judging.judge(images[1]).score - judging.judge(images[0]).score)
+    change = torch.cat(scores, 1)
+    change -= change.mean(1, keepdim=True)
+    apart = change[:4].mean(0) - change[4:].mean(0)
+    sure = apart / (change[:4].var(0) / 4 + change[4:].var(0) / 4).sqrt()
+    assert first.phrase == phrases[int(sure.argmax())]
+    assert first.standard_errors == pytest.approx(float(sure.max()), rel=1e-3)
+    assert len(others) == 4
 
 
 def test_what_can_not_be_explained(finished_split, tmp_path, capsys):

@@ -8,7 +8,7 @@ import sys
 import pytest
 from commands import fmrgen, run
 from stored import rows
-from test_vlm import save_llava
+from tiny_models import save_llava
 
 from fmrgen.judging.audit import Audit
 

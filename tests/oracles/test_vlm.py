@@ -5,7 +5,7 @@ import torch
 import transformers
 from commands import run
 from stored import rows
-from tiny_models import gemma_tokenizer
+from tiny_models import SMALL_LAYERS, TEMPLATE, save_chat_model, save_llava, tokenizer_with
 
 from fmrgen import Judgement, Labels, Oracle, UserError, load_classifier, verify
 from fmrgen.classifiers.base import answer_in_labels
@@ -13,41 +13,6 @@ from fmrgen.engine.interfaces import NONE
 from fmrgen.oracles.vlm import Config, VlmOracle
 
 NAMES = ("cat", "dog", "bird", "big fish")
-TEMPLATE = (
-    "{% for message in messages %}{{ message.role }}: {% for part in message.content %}{% if part.type == 'image' %}"
-    "<image>{% else %} {{ part.text }}{% endif %}{% endfor %}\n{% endfor %}answer:"
-)
-SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-
-
-def tokenizer_with(*special):
-    tokenizer = gemma_tokenizer(None, [])
-    tokenizer.add_special_tokens({"additional_special_tokens": list(special)})
-    tokenizer.add_tokens([":", "\n"])
-    return tokenizer
-
-
-def save_llava(folder, template=TEMPLATE):
-    tokenizer = tokenizer_with("<image>")
-    vision = {**SMALL, "image_size": 32, "patch_size": 8, "projection_dim": 32}
-    text = {**SMALL, "vocab_size": len(tokenizer), "num_key_value_heads": 2, "max_position_embeddings": 512}
-    config = transformers.LlavaConfig(
-        vision_config=transformers.CLIPVisionConfig(**vision),
-        text_config=transformers.LlamaConfig(**text),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-    )
-    torch.manual_seed(0)
-    model = transformers.LlavaForConditionalGeneration(config).eval()
-    sides = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
-    processor = transformers.LlavaProcessor(
-        transformers.CLIPImageProcessor(**sides),
-        tokenizer,
-        patch_size=8,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=template,
-    )
-    return save(folder, model, processor)
 
 
 def save_qwen(folder):
@@ -57,7 +22,7 @@ def save_qwen(folder):
         ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id"), pads, strict=True
     )}  # fmt: skip
     text = {
-        **SMALL, "vocab_size": len(tokenizer), "num_key_value_heads": 2, "max_position_embeddings": 512,
+        **SMALL_LAYERS, "vocab_size": len(tokenizer), "num_key_value_heads": 2, "max_position_embeddings": 512,
         "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
     }  # fmt: skip
     vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 8}
@@ -67,17 +32,9 @@ def save_qwen(folder):
     images = transformers.Qwen2VLImageProcessor(patch_size=8, min_pixels=32 * 32, max_pixels=32 * 32)
     template = TEMPLATE.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>")
     videos = transformers.Qwen2VLVideoProcessor(patch_size=8)
-    return save(folder, model, transformers.Qwen2VLProcessor(images, tokenizer, videos, chat_template=template))
-
-
-def save(folder, model, processor):
-    with torch.no_grad():
-        for weights in model.parameters():
-            if weights.ndim > 1:
-                weights.mul_(6)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save_chat_model(
+        folder, model, transformers.Qwen2VLProcessor(images, tokenizer, videos, chat_template=template)
+    )
 
 
 SAVED = {"llava": save_llava, "qwen2_vl": save_qwen}

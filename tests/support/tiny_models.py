@@ -122,3 +122,50 @@ def save_tiny(family, folder, words):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     make_processor().save_pretrained(folder)
+
+
+TEMPLATE = (
+    "{% for message in messages %}{{ message.role }}: {% for part in message.content %}{% if part.type == 'image' %}"
+    "<image>{% else %} {{ part.text }}{% endif %}{% endfor %}\n{% endfor %}answer:"
+)
+SMALL_LAYERS = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def tokenizer_with(*special):
+    tokenizer = gemma_tokenizer(None, [])
+    tokenizer.add_special_tokens({"additional_special_tokens": list(special)})
+    tokenizer.add_tokens([":", "\n"])
+    return tokenizer
+
+
+def save_llava(folder, template=TEMPLATE):
+    tokenizer = tokenizer_with("<image>")
+    vision = {**SMALL_LAYERS, "image_size": 32, "patch_size": 8, "projection_dim": 32}
+    text = {**SMALL_LAYERS, "vocab_size": len(tokenizer), "num_key_value_heads": 2, "max_position_embeddings": 512}
+    config = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**vision),
+        text_config=transformers.LlamaConfig(**text),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    torch.manual_seed(0)
+    model = transformers.LlavaForConditionalGeneration(config).eval()
+    sides = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    processor = transformers.LlavaProcessor(
+        transformers.CLIPImageProcessor(**sides),
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=template,
+    )
+    return save_chat_model(folder, model, processor)
+
+
+def save_chat_model(folder, model, processor):
+    with torch.no_grad():
+        for weights in model.parameters():
+            if weights.ndim > 1:
+                weights.mul_(6)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
