@@ -27,6 +27,7 @@ from fmrgen.training.recipe import ScheduleConfig, TrainRecipe
 
 _TEST_BATCH = 250
 _BATCHES_AHEAD = 2
+_GUESSING = 1.3  # times what guessing gets right
 
 
 def train(
@@ -48,7 +49,8 @@ def train(
             an object store (`s3://…`), where a run goes on whose machine is gone.
         progress: called with (step, steps, loss) after each step.
         trackers: of accelerate, such as tensorboard, which get losses and metrics.
-        on_note: called with a line on a tracker that failed, or on another run in the folder, which is waited for.
+        on_note: called with a line on a tracker that failed, on another run in the folder, which is waited for, or on
+            weights that have learnt nothing.
 
     Returns:
         The test metrics by name.
@@ -147,6 +149,11 @@ def _train(
             metrics = _test(objective, test, processes.device)
             tracked.log({f"test {name}": value for name, value in metrics.items()}, schedule.steps)
             folder.end(metrics, objective.save)
+            if metrics.get("accuracy", 1.0) < _GUESSING / len(source.labels):
+                on_note(
+                    f"{folder.output}: its accuracy, {metrics['accuracy']:.1%}, is that of guessing; train again with a "
+                    "lower schedule.learning_rate, more schedule.steps or another schedule.seed"
+                )
     return metrics
 
 

@@ -191,3 +191,11 @@ def test_assets_are_small_and_hold_no_pickle():
     files = [path for path in (ROOT / "fmrgen/weights/assets").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files if "__pycache__" not in path.parts) <= 6_000_000
     assert {path.suffix for path in files if path.stat().st_size > 50_000} == {".safetensors"}
+
+
+def test_weights_that_have_learnt_nothing_are_told(tmp_path):
+    short = ["schedule.steps=1", "source.limit=16", "test.limit=100", "schedule.batch_size=16"]
+    notes = []
+    train(load_train_recipe("train/mnist-lenet", short), tmp_path / "own", on_note=notes.append)
+    (note,) = notes
+    assert "is that of guessing; train again with a lower schedule.learning_rate" in note
