@@ -151,8 +151,8 @@ def _train(
             folder.end(metrics, objective.save)
             if metrics.get("accuracy", 1.0) < _GUESSING / len(source.labels):
                 on_note(
-                    f"{folder.output}: its accuracy, {metrics['accuracy']:.1%}, is that of guessing; train again with a "
-                    "lower schedule.learning_rate, more schedule.steps or another schedule.seed"
+                    f"{folder.output}: its accuracy, {metrics['accuracy']:.1%}, is that of guessing; train again with "
+                    "a lower schedule.learning_rate, more schedule.steps or another schedule.seed"
                 )
     return metrics
 

@@ -194,7 +194,13 @@ def test_assets_are_small_and_hold_no_pickle():
 
 
 def test_weights_that_have_learnt_nothing_are_told(tmp_path):
-    short = ["schedule.steps=1", "source.limit=16", "test.limit=100", "schedule.batch_size=16"]
+    short = [
+        "schedule.learning_rate=10",
+        "schedule.steps=3",
+        "source.limit=16",
+        "test.limit=100",
+        "schedule.batch_size=16",
+    ]
     notes = []
     train(load_train_recipe("train/mnist-lenet", short), tmp_path / "own", on_note=notes.append)
     (note,) = notes
