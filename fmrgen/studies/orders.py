@@ -72,6 +72,13 @@ class Agreement:
         """The pairs that have one order under all generators, beyond chance."""
         return [order for order in self.orders if len(self.generators) in (len(order.above), len(order.below))]
 
+    @property
+    def verdict(self) -> str:
+        """On "the order is one under all generators", as of claims."""
+        if any(order.turns for order in self.orders):
+            return "does not hold"
+        return "holds" if len(self.kept) == len(self.orders) else "not decided"
+
     def ranks(self) -> list[list[int]]:
         """Of each generator the classifiers' ranks, the highest FMR first."""
         return [[1 + sum(other.value > one.value for other in row) for one in row] for row in self.fmr]

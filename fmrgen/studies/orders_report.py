@@ -26,9 +26,10 @@ def agreement_table(found: Agreement) -> Table:
 
 
 def concordance_table(found: Agreement) -> Table:
-    """Kendall's tau of each pair of generators and W of all, with their intervals."""
+    """Kendall's tau of each pair of generators and W of all, with their intervals, and whether their order is one."""
     rows = [[f"{pair.first} – {pair.second}", "tau", format_coefficient(pair.tau)] for pair in found.pairs]
-    return Table(["rankings", "Kendall's", ""], [*rows, ["all", "W", format_coefficient(found.concordance)]])
+    of_all = [["all", "W", format_coefficient(found.concordance)], ["all have one order", "", found.verdict]]
+    return Table(["rankings", "Kendall's", ""], [*rows, *of_all])
 
 
 def agreement_lines(found: Agreement) -> list[str]:

@@ -14,7 +14,7 @@ from fmrgen.errors import UserError
 from fmrgen.recipe.job import load_oracles, load_recipe
 from fmrgen.studies.compare import variants
 from fmrgen.studies.orders import _concordance, _tau, agreement, check_many_enough
-from fmrgen.studies.orders_report import agreement_lines, agreement_table, orders_line
+from fmrgen.studies.orders_report import agreement_lines, agreement_table, concordance_table, orders_line
 
 APART = {"a": 0.8, "b": 0.6, "c": 0.4, "d": 0.2}
 
@@ -32,6 +32,10 @@ def test_the_same_order_agrees_and_the_opposite_does_not():
     assert agreement_table(found).rows[0][0] == "a"
     assert agreement_table(found).rows[0][3].startswith("4: ")
     assert "one – two: Kendall's tau 1.00 [1.00, 1.00]" in agreement_lines(found)
+    assert concordance_table(found).rows[-1] == ["all have one order", "", "does not hold"]
+    assert agreement({"one": ranked(random, APART), "two": ranked(random, APART)}).verdict == "holds"
+    close = {"a": 0.8, "b": 0.5, "c": 0.49}
+    assert agreement({"one": ranked(random, close), "two": ranked(random, close)}).verdict == "not decided"
 
 
 def test_figures_are_those_of_scipy_over_the_images_in_common():
