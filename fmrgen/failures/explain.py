@@ -52,6 +52,8 @@ class Finding:
         e_value: the evidence; 20 for each hypothesis that was tried prove one alone.
         errors: of each way of a trial, how many of the originals it has wrong at the last dose that the oracle accepts.
         effect: errors along it less those of whichever other way has more.
+        area: how far its curve, errors by dose, lies above that of the control that errs more: the mean over all doses,
+            in points. What is proven is ranked by it.
         in_split: by how much more the attribute moves this way in the split's images that fool the classifier than in
             those that do not, in standard deviations; None where either are too few to tell.
         doses: of each dose, how many images the oracle accepts, and how many of these are wrong, for each way.
@@ -66,6 +68,7 @@ class Finding:
     e_value: float
     errors: dict[str, Estimate]
     effect: Estimate
+    area: float
     in_split: float | None
     doses: dict[str, list[tuple[float, int, int]]]
     classes: list[tuple[str, int, int]]
@@ -87,7 +90,7 @@ class Explanation:
         fewest_errors: how many of these a change must make wrong, where nothing else does, to be proven; None where
             that can't be.
         words: that a model proposes for what differs where the classifier is fooled; none of them is proven.
-        findings: proven ones first, those of the largest effect first; then the strongest evidence first.
+        findings: proven ones first, those of the largest area first; then the strongest evidence first.
     """
 
     split: str
@@ -196,9 +199,7 @@ def explain(
         fooled=int(fooled.sum()),
         originals=len(tried_on),
         fewest_errors=fewest_errors(len(tried_on), len(trials)),
-        findings=sorted(
-            findings, key=lambda one: (not one.is_proven, -(one.effect.value if one.is_proven else one.e_value))
-        ),
+        findings=sorted(findings, key=lambda one: (not one.is_proven, -(one.area if one.is_proven else one.e_value))),
         words=words,
     )
 
@@ -256,6 +257,7 @@ def _finding(
         e_value=trial.e_value,
         errors={way: share for way, share in shares.items() if share is not None},
         effect=paired_difference(wrong["along"], wrong[rival]),
+        area=trial.area,
         in_split=hypothesis.sign * apart if apart is not None and hypothesis.sign else None,
         doses={
             way: [(dose, *of) for dose, of in zip(DOSES, moved.by_dose, strict=True)]

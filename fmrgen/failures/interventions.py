@@ -113,6 +113,16 @@ class Trial:
     signs: np.ndarray
     e_value: float
 
+    @property
+    def area(self) -> float:
+        """How far the curve along it, errors by dose, lies above that of the control that errs more: the mean over all
+        doses, in points."""
+        means = {
+            way: float(np.mean([wrong / max(accepted, 1) for accepted, wrong in of.by_dose]))
+            for way, of in self.moved.items()
+        }
+        return 100 * (means.pop("along") - max(means.values()))
+
     @classmethod
     def of(cls, hypothesis: Hypothesis, moved: dict[str, Moved], signs: np.ndarray) -> "Trial":
         wrong = {way: of.answers != of.said[:, 0] for way, of in moved.items()}

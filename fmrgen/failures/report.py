@@ -64,9 +64,11 @@ def findings_table(found: Explanation, unproven: int | None = None) -> Table:
     for one in found.findings if unproven is None else found.findings[: len(found.proven) + unproven]:
         errors = (format_estimate(one.errors.get(way)) for way in _WAYS)
         moves = "n/a" if one.in_split is None else f"{one.in_split:z.2f}"
-        rows.append([one.words, "proven" if one.is_proven else "", *errors, f"{one.e_value:.3g}", moves])
+        rows.append(
+            [one.words, "proven" if one.is_proven else "", f"{one.area:z.1f}", *errors, f"{one.e_value:.3g}", moves]
+        )
     ways = (f"{way}, %" for way in _WAYS.values())
-    return Table(["it fails on", "", *ways, "evidence", "in the split"], rows)
+    return Table(["it fails on", "", "area", *ways, "evidence", "in the split"], rows)
 
 
 def write_explanation(found: Explanation, folder: Path) -> list[Path]:

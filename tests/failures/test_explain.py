@@ -74,6 +74,18 @@ def test_with_a_direction_where_there_is_one(finished_split):
     assert 20 <= fewer.originals < found.originals
 
 
+def test_what_it_errs_on_most_comes_first(finished_split):
+    """Of two that are proven, though the other is tried first and its evidence may be as strong."""
+    both = FailsOn(lambda images: is_high_or_low(images) | (is_bright(images) & (images.sum((1, 2, 3)) % 1 < 0.5)))
+    found = explain(str(finished_split), classifier=both.eval(), attributes=[Brightness(), PositionUp()])
+    assert [one.attribute for one in found.reported] == ["position, up", "brightness"]
+    areas = [one.area for one in found.proven]
+    assert areas == sorted(areas, reverse=True)
+    for one in found.findings:
+        curves = {way: sum(wrong / max(1, of) for _, of, wrong in doses) / 4 for way, doses in one.doses.items()}
+        assert one.area == pytest.approx(100 * (curves.pop("along") - max(curves.values())))
+
+
 def test_nothing_is_an_outcome_too(finished_split, tmp_path, capsys):
     """The shipped LeNet was trained with warped digits, and stands all of this."""
     assert run("explain", finished_split, "-o", tmp_path / "out") == 0
@@ -186,9 +198,9 @@ def test_a_vision_language_model_is_asked_some_phrases_at_a_time(tmp_path):
     judging, scores = section.model_copy(update={"question": question}).build(), []
     for group in (phrases[:15], phrases[15:30]):
         judging.set_labels(Labels(tuple(group)))
-        scores.append(judging.judge(images[1]).score - judging.judge(images[0]).score)
+        change = judging.judge(images[1]).score - judging.judge(images[0]).score
+        scores.append(change - change.mean(1, keepdim=True))
     change = torch.cat(scores, 1)
-    change -= change.mean(1, keepdim=True)
     apart = change[:4].mean(0) - change[4:].mean(0)
     sure = apart / (change[:4].var(0) / 4 + change[4:].var(0) / 4).sqrt()
     assert first.phrase == phrases[int(sure.argmax())]
