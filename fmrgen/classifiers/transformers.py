@@ -58,5 +58,6 @@ class _Processor:
         if torch.compiler.is_compiling():  # which can't follow how a processor checks its arguments
             of_processor = self.processor.valid_kwargs.__annotations__
             settings = {name: getattr(self.processor, name, None) for name in of_processor} | self.settings
-            return self.processor._preprocess(list(images), **settings)["pixel_values"]
+            pixels = self.processor._preprocess(list(images), **settings)["pixel_values"]
+            return torch.stack(pixels) if isinstance(pixels, list) else pixels
         return self.processor(images=images, **self.settings)["pixel_values"]

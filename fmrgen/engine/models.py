@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle, Orig
 from fmrgen.engine.objectives import OBJECTIVES, loss, truth_of
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.slots import OF_LOGITS, Beside, PassOutput, Slots, first_fault
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError, one_line, option
 
 MEASURES = ("score", "probability", "oracle_label", *OF_LOGITS)
 OF_MEMBERS = ("member_label", "member_probability", "member_score")  # of a panel's members, [B, M]
@@ -56,6 +57,8 @@ class Models:
         self.together = ENCODED_TOGETHER if options.slots == "auto" else min(options.slots, ENCODED_TOGETHER)
         # CUDA graphs come with this mode; elsewhere it is the default one.
         mode: Any = {"fullgraph": True, "dynamic": False, "mode": "reduce-overhead"}
+        if options.compile:
+            torch.compiler.reset()  # of one function no more than eight models are compiled
         self.forward = torch.compile(self._forward, **mode) if options.compile else self._forward
 
     def attacked(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> Tensor:
@@ -268,8 +271,8 @@ class Models:
         except UserError:
             raise
         except (Exception, SystemExit) as error:
-            if isinstance(error, torch._dynamo.exc.TorchDynamoException):
-                raise
+            if isinstance(error, torch._dynamo.exc.TorchDynamoException | torch._dynamo.exc.FailOnRecompileLimitHit):
+                raise _not_compiled(error) from error
             raise UserError(
                 f"{self.running}: fails on a batch of {len(labels)} images: {type(error).__name__}: {one_line(error)}"
             ) from error
@@ -286,6 +289,15 @@ class Models:
             for half in (slice(len(images) // 2), slice(len(images) // 2, None))
         ]
         return [torch.cat(values) for values in zip(*parts, strict=True)]
+
+
+def _not_compiled(error: Exception) -> UserError:
+    """What torch can't compile, and where that stands."""
+    where = [f"{Path(frame.filename).name}, line {frame.lineno}" for frame in getattr(error, "real_stack", [])[-1:]]
+    return UserError(
+        f"{option('perturb.compile', 'compile')}: torch can't compile {where[0] if where else 'here'}; leave it out: "
+        f"{one_line(error, 160)}"
+    )
 
 
 def judged(oracle: Oracle, images: Tensor, originals: Originals) -> tuple[dict[str, Tensor], Judgement]:

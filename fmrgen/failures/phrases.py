@@ -88,18 +88,17 @@ def read_phrases(
         return []
     oracle = build_component(asked, "reader", Oracle, images.device)
     read = tuple(dict.fromkeys(phrases))
-    groups = np.array_split(np.array(read), -(-len(read) // together))
 
     def scores(of: Tensor) -> Tensor:
-        found = []
-        for group in groups:
-            oracle.set_labels(Labels(tuple(map(str, group))))
-            found.append(torch.cat([oracle.judge(part).score for part in of.split(_BATCH)]))
-        return torch.cat(found, 1).double().cpu()
+        return torch.cat([oracle.judge(part).score for part in of.split(_BATCH)]).double().cpu()
 
-    with torch.no_grad():
-        change = scores(images) - scores(originals)
-    change = change - change.mean(1, keepdim=True)
+    changes = []
+    for group in np.array_split(np.arange(len(read)), -(-len(read) // together)):
+        oracle.set_labels(Labels(tuple(read[place] for place in group)))
+        with torch.no_grad():
+            change = scores(images) - scores(originals)
+        changes.append(change - change.mean(1, keepdim=True))  # of those that were weighed against each other
+    change = torch.cat(changes, 1)
     where = torch.from_numpy(fooled)
     one, other = change[where], change[~where]
     error = (one.var(0) / len(one) + other.var(0) / len(other)).sqrt().clamp(min=1e-12)

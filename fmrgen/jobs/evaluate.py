@@ -105,6 +105,7 @@ def evaluate(
         UserError: a split or classifier can't be used, with the cure.
     """
     way = None if attack is None else attack_of_short_form(attack)
+    kept = PredictionStore(store)
     classifiers = _several(classifiers, "classifier")
     splits = [] if fixed and not splits else _several(splits, "split")
     chosen = fixed if isinstance(fixed, Mapping) else load_fixed_sets(fixed)
@@ -146,7 +147,7 @@ def evaluate(
             processes,
             way,
             batch_size,
-            PredictionStore(store),
+            kept,
             tell,
         )
         asked, failed = job.run(strict)

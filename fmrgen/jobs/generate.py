@@ -159,12 +159,6 @@ def _device_errors() -> Iterator[None]:
             f"a single image does not fit in GPU memory; {option('perturb.precision=bf16', 'precision=bf16')} or a "
             f"smaller {option('generator.image_size')} needs less ({one_line(error, 120)})"
         ) from error
-    except torch._dynamo.exc.TorchDynamoException as error:  # a second's import, and only where something failed
-        what = [f"{Path(frame.filename).name}, line {frame.lineno}" for frame in getattr(error, "real_stack", [])[-1:]]
-        raise UserError(
-            f"{option('perturb.compile', 'compile')}: torch can't compile {what[0] if what else 'here'}; "
-            f"leave it out: {one_line(error, 160)}"
-        ) from error
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from annotated_types import MinLen
@@ -15,9 +16,20 @@ from fmrgen.oracles._class_prompts import names_in_prompts
 from fmrgen.oracles.base import OracleConfig
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from torch import Tensor
 
 TEXTS_AT_ONCE = 32  # always filled: few at a time would get other last bits on another number of threads
+
+
+def in_full_precision() -> "AbstractContextManager[Any]":
+    """Around an image model, whose patches GPUs would else round to 10 bits; compiled, torch chooses itself."""
+    import torch
+
+    if torch.compiler.is_compiling():
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def _names_the_class(template: str) -> str:

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 from fmrgen.config import Revision
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import read_json
-from fmrgen.oracles._image_text import TEXTS_AT_ONCE, DecidingConfig, ImageTextOracle, check_read_apart
+from fmrgen.oracles._image_text import (
+    TEXTS_AT_ONCE,
+    DecidingConfig,
+    ImageTextOracle,
+    check_read_apart,
+    in_full_precision,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -91,13 +97,10 @@ class OpenClipOracle(ImageTextOracle):
         return torch.cat([self.model.encode_text(batch) for batch in tokens.split(TEXTS_AT_ONCE)])
 
     def image_features(self, images: "Tensor") -> "Tensor":
-        import torch
-
         *spatial, normalize = self.steps
         for step in spatial:
             images = step(images)
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # as of `zero_shot`
-            return self._features(normalize(images.float() / 255))
+        return self._features(normalize(images.float() / 255))
 
     def scale_and_bias(self) -> "tuple[Tensor | float, Tensor | float]":
         bias = self.model.logit_bias
@@ -110,5 +113,6 @@ class OpenClipOracle(ImageTextOracle):
         return self.to_logits(self.cosines(self._features(images)))
 
     def _features(self, pixels: "Tensor") -> "Tensor":
-        features: Tensor = self.model.encode_image(pixels)
+        with in_full_precision():
+            features: Tensor = self.model.encode_image(pixels)
         return features

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from fmrgen.config import Revision
 from fmrgen.errors import UserError
-from fmrgen.oracles._image_text import TEXTS_AT_ONCE, DecidingConfig, ImageTextOracle, check_read_apart
+from fmrgen.oracles._image_text import (
+    TEXTS_AT_ONCE,
+    DecidingConfig,
+    ImageTextOracle,
+    check_read_apart,
+    in_full_precision,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -96,11 +102,8 @@ class ZeroShotOracle(ImageTextOracle):
         return torch.cat(outputs)
 
     def image_features(self, images: "Tensor") -> "Tensor":
-        import torch
-
         inputs = self.processor(images=images, return_tensors="pt").to(self.model.device)
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # GPUs would round the patches to 10 bits
-            return self._features(**inputs)
+        return self._features(**inputs)
 
     def scale_and_bias(self) -> "tuple[Tensor | float, Tensor | float]":
         if (temperature := getattr(self.model, "temperature", None)) is not None:
@@ -129,5 +132,6 @@ class ZeroShotOracle(ImageTextOracle):
         return self.to_logits(self.cosines(self._features(pixel_values=(images - mean) / std)))
 
     def _features(self, **inputs: "Tensor") -> "Tensor":
-        features: Tensor = self.model.get_image_features(**inputs).pooler_output
+        with in_full_precision():
+            features: Tensor = self.model.get_image_features(**inputs).pooler_output
         return features

@@ -1,6 +1,6 @@
 """What classifiers said of images before: kept by their weights, their settings and the images' own pixels.
 
-Nobody claims anything here: a file is made whole, and whoever makes it makes the same.
+Nobody claims anything here: a file is made whole, and who makes it last is as right as who made it first.
 """
 
 import io
@@ -50,16 +50,22 @@ class PredictionStore:
     def __init__(self, place: str | Path | None = None) -> None:
         self.place, self._is_limited = place or cache_folder() / "predictions", place is None
         self._shared, self._folder = shared_folder(self.place)
+        self._has_failed = False
 
     def get(self, key: str) -> tuple[pa.Table, dict[str, Any]] | None:
         """The table under a key and what is known about it; None where there is none."""
         path = self._path(key)
+        if self._has_failed:
+            return None
         try:
             if not self._shared.exists(path):
                 return None
             with self._shared.open(path) as file:
                 table = pq.read_table(io.BytesIO(file.read()))
             about = json.loads(table.schema.metadata[_ABOUT])
+        except UserError as error:
+            self._fails(error)
+            return None
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
             return None
         with suppress(OSError):
@@ -67,14 +73,17 @@ class PredictionStore:
         return table, about
 
     def put(self, key: str, table: pa.Table, about: Mapping[str, Any]) -> None:
-        """Keeps a table; where the folder can't be written, a note says so."""
+        """Keeps a table; where that can't be done, a note says so, once."""
+        if self._has_failed:
+            return
         sink, path = pa.BufferOutputStream(), self._path(key)
         pq.write_table(table.replace_schema_metadata({_ABOUT: json.dumps(about)}), sink, compression="zstd")
         try:
             write_atomically(path, sink.getvalue(), durable=False)
-            self._shared.publish(path)
+            with suppress(FileNotFoundError):  # another process of this machine has sent its own
+                self._shared.publish(path, replace=True)
         except UserError as error:
-            _log.warning("%s; answers are not kept", error)
+            self._fails(error)
         if not self._shared.is_local:
             path.unlink(missing_ok=True)
         if self._is_limited:
@@ -93,6 +102,10 @@ class PredictionStore:
             self._shared.remove(entry.path)
         except OSError as error:
             raise UserError(f"{entry.path}: can't be removed: {error.strerror}") from None
+
+    def _fails(self, error: UserError) -> None:
+        self._has_failed = True
+        _log.warning("%s; answers are not kept", error)
 
     def _forget_oldest(self) -> None:
         total = 0

@@ -101,7 +101,12 @@ class _Object(io.RawIOBase):
         return self._reader.tell()
 
     def readinto(self, buffer: Any) -> int:
-        content = self._reader.read(len(buffer))
+        from obstore.exceptions import BaseError
+
+        try:
+            content = self._reader.read(len(buffer))
+        except BaseError as error:
+            raise OSError(_said(error)) from None
         buffer[: len(content)] = content
         return len(content)
 
@@ -221,9 +226,10 @@ class SharedBucket:
 
         content = path.read_bytes()
         with self._asking(), suppress(AlreadyExistsError):
-            obstore.put(
-                self._store, self._key(path), content, mode="overwrite" if replace else "create", use_multipart=False
-            )
+            if replace:
+                obstore.put(self._store, self._key(path), content)  # in parts, where it is large
+            else:
+                obstore.put(self._store, self._key(path), content, mode="create", use_multipart=False)
 
     def remove(self, path: Path) -> None:
         import obstore

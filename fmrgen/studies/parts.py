@@ -133,7 +133,12 @@ class TrainPart(StudyPart):
 
         for number, name in enumerate(names_of(self.name, {self.name: self.trainings}), 1):
             with work.bar(f"train {name}") as on_step:
-                train(self._recipe(work, number), work.folder / "models" / name, partial(_tell_step, on_step))
+                train(
+                    self._recipe(work, number),
+                    work.folder / "models" / name,
+                    partial(_tell_step, on_step),
+                    on_note=work.on_note if is_first_process() else lambda line: None,
+                )
 
     def lines(self, work: Work) -> list[str]:
         schedule = self._recipe(work, 1).schedule

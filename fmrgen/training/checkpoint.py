@@ -4,6 +4,7 @@ import io
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -59,9 +60,10 @@ class TrainingFolder:
         """Lets others work in it."""
         if not self._is_taken:
             return
-        if self._record() is not None:  # nobody has anything left to do
-            self._shared.remove(self.folder / _CLAIM)
-        self._shared.release(self.folder / _CLAIM)
+        with suppress(UserError):  # what went wrong with the run is told
+            if self._record() is not None:  # nobody has anything left to do
+                self._shared.remove(self.folder / _CLAIM)
+            self._shared.release(self.folder / _CLAIM)
 
     def metrics(self) -> dict[str, float] | None:
         """The figures of a run that has ended here."""
@@ -95,12 +97,15 @@ class TrainingFolder:
         torch.save({**state, "fingerprint": self.fingerprint}, buffer)
         self._write(_STATE, buffer.getvalue())
 
-    def end(self, metrics: dict[str, float], save: Callable[[Path], None]) -> None:
-        """Keeps the files that `save` writes into a folder, the recipe and the figures; lets the checkpoint go."""
+    def keep(self, save: Callable[[Path], None]) -> None:
+        """Keeps the weights: the files that `save` writes into a folder."""
         with TemporaryDirectory(prefix=".", dir=self.folder) as partial:
             save(Path(partial))
             for path in sorted(filter(Path.is_file, Path(partial).rglob("*"))):
                 self._write(path.relative_to(partial).as_posix(), path.read_bytes())
+
+    def end(self, metrics: dict[str, float]) -> None:
+        """Keeps the recipe and the figures, and lets the checkpoint go."""
         numbers = {name: value if math.isfinite(value) else None for name, value in metrics.items()}  # JSON has no NaN
         content = {"fingerprint": self.fingerprint, "metrics": numbers, "recipe": self.tree}
         self._write(_RECORD, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
@@ -114,8 +119,11 @@ class TrainingFolder:
         path = self.folder / name
         if not self._shared.exists(path):
             return None
-        with self._shared.open(path) as file:
-            return bytes(file.read())
+        try:
+            with self._shared.open(path) as file:
+                return bytes(file.read())
+        except OSError as error:
+            raise UserError(f"{self.output}/{name}: can't be read: {error.strerror or error}") from None
 
     def _write(self, name: str, content: bytes) -> None:
         write_atomically(self.folder / name, content)

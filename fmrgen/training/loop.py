@@ -60,14 +60,14 @@ def train(
     """
     processes = Processes()
     schedule = recipe.schedule
-    if schedule.batch_size % processes.size:
-        raise UserError(
-            f"schedule.batch_size: {schedule.batch_size} images can't be shared by {processes.size} processes"
-        )
     folder = TrainingFolder(output, recipe)
     with _alone(folder, processes, on_note):
         metrics: dict[str, float] | None = processes.gather(folder.metrics())[0]
         if metrics is None:
+            if schedule.batch_size % processes.size:
+                raise UserError(
+                    f"schedule.batch_size: {schedule.batch_size} images can't be shared by {processes.size} processes"
+                )
             with _threads(schedule.threads) if processes.device.type == "cpu" else nullcontext():
                 metrics = processes.gather(_train(recipe, folder, processes, progress, trackers, on_note))[0]
     return metrics or {}
@@ -146,13 +146,14 @@ def _train(
         objective.network.eval()
         metrics = {}
         if processes.is_first:
+            folder.keep(objective.save)
             metrics = _test(objective, test, processes.device)
             tracked.log({f"test {name}": value for name, value in metrics.items()}, schedule.steps)
-            folder.end(metrics, objective.save)
+            folder.end(metrics)
             if metrics.get("accuracy", 1.0) < _GUESSING / len(source.labels):
                 on_note(
-                    f"{folder.output}: its accuracy, {metrics['accuracy']:.1%}, is that of guessing; train again with "
-                    "a lower schedule.learning_rate, more schedule.steps or another schedule.seed"
+                    f"{folder.output}: its accuracy, {metrics['accuracy']:.1%}, is hardly above guessing; train again "
+                    "with a lower schedule.learning_rate, more schedule.steps or another schedule.seed"
                 )
     return metrics
 

@@ -10,6 +10,7 @@ from torch._dynamo.utils import counters
 
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.perturb import perturb
+from fmrgen.errors import UserError
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.recipe.job import parse_classifier
 from fmrgen.weights.checkpoint import freeze
@@ -65,6 +66,14 @@ def test_a_pass_is_one_graph_and_compiled_once(family, name, compiled, tmp_path)
         assert (row.image.int() - expected[i].image.int()).abs().max() <= 1
 
 
+def test_as_many_jobs_as_one_likes_are_compiled_in_a_process(compiled, tmp_path):
+    generator = FAMILIES["transform"](tmp_path).build("cpu")
+    for _ in range(9):  # torch compiles one function for eight models
+        classifier = parse_classifier(f"it={CLASSIFIERS['cifar'](tmp_path)}")[1].build("cpu")
+        _, graphs = compiled(generator, classifier, compile=True)
+        assert graphs == 1
+
+
 def test_what_is_not_one_graph_says_so(compiled, tmp_path):
-    with pytest.raises(torch._dynamo.exc.Unsupported, match="Data-dependent branching"):
+    with pytest.raises(UserError, match=r"can't compile test_compiled\.py, line \d+; leave it out: Data-dependent"):
         compiled(FAMILIES["transform"](tmp_path).build("cpu"), freeze(Branching(), "cpu"), compile=True)

@@ -204,4 +204,4 @@ def test_weights_that_have_learnt_nothing_are_told(tmp_path):
     notes = []
     train(load_train_recipe("train/mnist-lenet", short), tmp_path / "own", on_note=notes.append)
     (note,) = notes
-    assert "is that of guessing; train again with a lower schedule.learning_rate" in note
+    assert "10.0%, is hardly above guessing; train again with a lower schedule.learning_rate" in note
