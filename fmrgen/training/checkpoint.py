@@ -60,7 +60,7 @@ class TrainingFolder:
         """Lets others work in it."""
         if not self._is_taken:
             return
-        with suppress(UserError):  # what went wrong with the run is told
+        with suppress(UserError):  # what went wrong with the run is reported
             if self._record() is not None:  # nobody has anything left to do
                 self._shared.remove(self.folder / _CLAIM)
             self._shared.release(self.folder / _CLAIM)
