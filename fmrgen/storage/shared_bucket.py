@@ -33,9 +33,7 @@ _SCHEMES = ("s3://", "gs://", "az://", "hf://buckets/")
 _SMALL = re.compile(rf"{SMALL_FILE}|{re.escape(CARD)}|{re.escape(CROISSANT)}|pictures/.*\.png")
 _METADATA = "169.254.169.254"  # whom clients ask for keys where they were given none
 _KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your store goes by"
-_ADDRESSES = (
-    "say s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://ACCOUNT/CONTAINER/PREFIX or hf://buckets/OWNER/NAME/PREFIX"
-)
+_ADDRESSES = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://ACCOUNT/CONTAINER/PREFIX or hf://buckets/OWNER/NAME/PREFIX"
 _ATTEMPTS = 8  # of a request that a store fails or loses
 _LONGEST = timedelta(minutes=3)  # of all of them together
 _PAUSE = 1.0  # seconds in which a claim that was seen need not be asked for again
@@ -56,8 +54,10 @@ def folder_of(output: str | Path) -> Path:
 def shared_folder(output: str | Path, claims: ClaimKind = "auto") -> tuple[Shared, Path]:
     """How processes share the dataset folder `output`, and where its files are on this machine.
 
-    Raises UserError where it is in an object store that can't be reached.
+    Raises UserError where it is in an object store that can't be reached, or is another kind of address.
     """
+    if "://" in str(output) and not is_bucket(output):
+        raise UserError(f"{output}: can't be written to; give a folder, or {_ADDRESSES}")
     if not is_bucket(output):
         return SharedDisk(claims), Path(output)
     bucket = SharedBucket(str(output))
@@ -406,4 +406,4 @@ def _store_of(url: str) -> "ObjectStore":
             )
         return from_url(url, retry_config=patient)
     except BaseError as error:
-        raise UserError(f"{url}: is no address of a bucket ({_said(error)}); {_ADDRESSES}") from None
+        raise UserError(f"{url}: is no address of a bucket ({_said(error)}); say {_ADDRESSES}") from None

@@ -222,6 +222,9 @@ def test_a_store_that_refuses_is_a_line(tmp_path, monkeypatch, store):
         ) as caught:
             shared_folder(address)
         assert "Debug" not in str(caught.value)
+    for address in ("hf://datasets/me/out", "ftp://there/out"):
+        with pytest.raises(UserError, match=f"{address}: can't be written to; give a folder, or s3://BUCKET/PREFIX"):
+            shared_folder(address)
 
 
 def test_leases_where_locks_are_kept_to_one_machine(tmp_path, monkeypatch):
