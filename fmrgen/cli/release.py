@@ -198,9 +198,7 @@ def explain(
         )
     written = write_explanation(found, output)
     if not quiet and not as_json:
-        display.print_table(
-            findings_table(found, unproven=5), f"what was tried on {split}, what is proven first"
-        )
+        display.print_table(findings_table(found, unproven=5), f"what was tried on {split}, what is proven first")
         for line in (*summary_lines(found), *words_lines(found)):
             display.print_line(line)
     display.print_written(written, as_json)

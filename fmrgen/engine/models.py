@@ -24,6 +24,7 @@ MEASURES = ("score", "probability", "oracle_label", *OF_LOGITS)
 OF_MEMBERS = ("member_label", "member_probability", "member_score")  # of a panel's members, [B, M]
 _PGD_STEPS = 10  # of an attack that latents start from
 ENCODED_TOGETHER = 16  # at most so many images are encoded together
+_LEAST_ALIKE = 0.9  # cosine of a compiled pass's gradient with the plain one's: rounding and bf16 leave more
 ASKED_TOGETHER = 32  # always so many, whatever the slots: see `Models`
 
 
@@ -55,11 +56,16 @@ class Models:
         self.running = "generator"  # whose mistake it is where something is thrown
         self.is_decoded_checked = False  # once: it waits for the device
         self.together = ENCODED_TOGETHER if options.slots == "auto" else min(options.slots, ENCODED_TOGETHER)
-        # CUDA graphs come with this mode; elsewhere it is the default one.
-        mode: Any = {"fullgraph": True, "dynamic": False, "mode": "reduce-overhead"}
-        if options.compile:
-            torch.compiler.reset()  # of one function no more than eight models are compiled
-        self.forward = torch.compile(self._forward, **mode) if options.compile else self._forward
+        self.is_compiled_checked = not options.compile
+        self.forward = self._compiled() if options.compile else self._forward
+
+    def _compiled(self) -> Callable[..., Any]:
+        torch.compiler.reset()  # of one function no more than eight models are compiled
+        how: Any = {"mode": "reduce-overhead"}  # with CUDA graphs
+        if self.device.type == "cpu":  # where convolutions in another layout lose the gradient (torch 2.13)
+            how = {"options": {"layout_optimization": False}}
+        compiled: Callable[..., Any] = torch.compile(self._forward, fullgraph=True, dynamic=False, **how)
+        return compiled
 
     def attacked(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> Tensor:
         """The images that are encoded instead of originals: after the attack they start with, if there is one."""
@@ -203,11 +209,10 @@ class Models:
         beside: Beside,
         forward: Callable[..., Any],
     ) -> PassOutput:
-        with torch.set_grad_enabled(self.needs_gradient):
-            free = latents.free.detach().requires_grad_(self.needs_gradient)
-            decoded, images, logits, objective = forward(free, latents.fixed, labels, beside)
-            gradient = torch.autograd.grad(objective.sum(), free)[0] if self.needs_gradient else torch.ones_like(free)
-        decoded, images, logits = decoded.detach(), images.detach(), logits.detach()
+        decoded, images, logits, gradient = self._climb(latents, labels, beside, forward)
+        if forward is self.forward and not self.is_compiled_checked:
+            _check_compiled(gradient, self._climb(latents, labels, beside, self._forward)[-1])
+            self.is_compiled_checked = True
         if not self.is_decoded_checked:
             check_decoded(decoded)
             self.is_decoded_checked = True
@@ -215,6 +220,16 @@ class Models:
         fault = first_fault(decoded, measures["loss"], torch.cat([judgement.probabilities, judgement.score], 1))
         accepted, of_target = accepts(judgement, target, self.options, beside.get("also"))
         return PassOutput(images, measures, accepted, of_target, fault, gradient)
+
+    def _climb(
+        self, latents: Latents, labels: Tensor, beside: Beside, forward: Callable[..., Any]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What latents decode to, the images of that, their logits, and the objective's gradient to the latents."""
+        with torch.set_grad_enabled(self.needs_gradient):
+            free = latents.free.detach().requires_grad_(self.needs_gradient)
+            decoded, images, logits, objective = forward(free, latents.fixed, labels, beside)
+            gradient = torch.autograd.grad(objective.sum(), free)[0] if self.needs_gradient else torch.ones_like(free)
+        return decoded.detach(), images.detach(), logits.detach(), gradient
 
     def ask(self, state: Slots, free: Tensor, slots: Tensor) -> Tensor:
         """The objective [n] of the images that latents [n, …] decode to, those of the rows in `slots` [n]."""
@@ -289,6 +304,16 @@ class Models:
             for half in (slice(len(images) // 2), slice(len(images) // 2, None))
         ]
         return [torch.cat(values) for values in zip(*parts, strict=True)]
+
+
+def _check_compiled(gradient: Tensor, plain: Tensor) -> None:
+    """Raises UserError where the gradient of a compiled pass is not that of the same pass as it is written."""
+    alike = nn.functional.cosine_similarity(gradient.flatten(), plain.flatten(), dim=0).item()
+    if plain.any() and alike < _LEAST_ALIKE:
+        raise UserError(
+            f"{option('perturb.compile', 'compile')}: the compiled pass has another gradient than the plain one "
+            f"(cosine {alike:.2f}), which is a fault of torch; leave it out"
+        )
 
 
 def _not_compiled(error: Exception) -> UserError:

@@ -1,5 +1,7 @@
 """A pass is one graph for torch.compile, and is compiled once in a job, for every generator and way to classify."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from fakes import by_id, examples
@@ -12,7 +14,7 @@ from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
 from fmrgen.oracles.classifier import ClassifierOracle
-from fmrgen.recipe.job import parse_classifier
+from fmrgen.recipe.job import load_recipe, parse_classifier
 from fmrgen.weights.checkpoint import freeze
 
 COUNT = 5
@@ -32,20 +34,23 @@ class Branching(nn.Module):
         return logits if images.mean() > 0.2 else 2 * logits
 
 
+def rows_of(generator, classifier, **options):
+    settings = PerturbOptions(budget=4, step_size=0.05, slots=3, **options)
+    oracle = ClassifierOracle(freeze(tiny_network(2), "cpu"))
+    given = examples(smooth_images(COUNT), [number % LABELS for number in range(COUNT)])
+    return by_id(perturb(given, classifier, generator, oracle, settings))
+
+
 @pytest.fixture
 def compiled(monkeypatch):
     """Rows, and how many graphs they took; graphs are run as they are, since a compiler has no part in their number."""
     torch._dynamo.reset()
     real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda work, mode, **options: real(work, backend="eager", **options))
+    monkeypatch.setattr(torch, "compile", lambda work, options, **more: real(work, backend="eager", **more))
 
     def run(generator, classifier, **options):
         counters.clear()
-        settings = PerturbOptions(budget=4, step_size=0.05, slots=3, **options)
-        oracle = ClassifierOracle(freeze(tiny_network(2), "cpu"))
-        given = examples(smooth_images(COUNT), [number % LABELS for number in range(COUNT)])
-        rows = by_id(perturb(given, classifier, generator, oracle, settings))
-        return rows, counters["stats"]["unique_graphs"]
+        return rows_of(generator, classifier, **options), counters["stats"]["unique_graphs"]
 
     yield run
     torch._dynamo.reset()
@@ -72,6 +77,35 @@ def test_as_many_jobs_as_one_likes_are_compiled_in_a_process(compiled, tmp_path)
         classifier = parse_classifier(f"it={CLASSIFIERS['cifar'](tmp_path)}")[1].build("cpu")
         _, graphs = compiled(generator, classifier, compile=True)
         assert graphs == 1
+
+
+def test_a_compiled_pass_that_loses_the_gradient_is_refused(monkeypatch, tmp_path):
+    """As torch 2.13 made of convolutions on CPUs."""
+
+    def losing(work, **options):
+        def compiled(free, *others):
+            *images, objective = work(free, *others)
+            return *images, objective.detach() + 0 * free.flatten(1).sum(1)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", losing)
+    with pytest.raises(UserError, match=r"has another gradient than the plain one \(cosine 0.00\), .* leave it out"):
+        rows_of(FAMILIES["transform"](tmp_path).build("cpu"), tiny_network(1), compile=True)
+
+
+@pytest.mark.slow
+def test_the_demo_is_compiled_by_torch_itself():
+    recipe = load_recipe("mnist-lenet", ["source.limit=4", "perturb.budget=8"])
+    source, classifier, generator, oracle = recipe.build("cpu")
+    given = [entry.for_engine() for entry in source.load(0, 4, 32)]
+    plain, compiled = (
+        by_id(perturb(given, classifier, generator, oracle, replace(recipe.perturb, compile=whether, slots=4)))
+        for whether in (False, True)
+    )
+    for i, row in compiled.items():
+        assert row.iterations == pytest.approx(plain[i].iterations, abs=2)
+        assert row.step_objectives[:2] == pytest.approx(plain[i].step_objectives[:2], abs=0.05)
 
 
 def test_what_is_not_one_graph_says_so(compiled, tmp_path):
