@@ -1,12 +1,11 @@
-"""What makes the engine fast changes no row: slots found by timing, memory that runs out, bf16, compiled passes."""
+"""What makes the engine fast changes no row: slots found by timing, memory that runs out."""
 
 import pytest
 import torch
 from fakes import STEP, Brightness, Fixture, Identity, Patient, by_id, grey
-from small_models import SIZE, perturb, tiny_vqgan
+from small_models import perturb, tiny_vqgan
 from torch import nn
 
-from fmrgen.generators.transform import Transform
 from fmrgen.records import StopReason
 
 
@@ -109,20 +108,6 @@ def test_bf16_is_for_generator_and_classifier_and_measures_are_of_full_precision
         assert row.loss == pytest.approx(
             nn.functional.cross_entropy(logits, torch.tensor([row.label])).item(), rel=1e-5
         )
-
-
-@pytest.mark.slow
-def test_a_compiled_pass_makes_the_same_rows_and_is_compiled_once(double):
-    from torch._dynamo.utils import counters
-
-    torch._dynamo.reset()
-    setting = Fixture(Transform(SIZE), 0.02)
-    expected = setting.engine(slots=4)
-    counters.clear()
-    same_rows(setting.engine(slots=4, compile=True), expected)
-    assert counters["stats"]["unique_graphs"] == 1
-    assert not counters["graph_break"]
-    assert not counters["recompiles"]
 
 
 def test_stop_reasons_survive_in_the_last_slots():

@@ -200,9 +200,10 @@ def test_every_generator(family, tmp_path):
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_classifier(name, tmp_path):
     section = CLASSIFIERS[name](tmp_path / "classifier")
-    expected, _ = run(transform(tmp_path), torch.device("cpu"), section)
+    config = transform(tmp_path)
+    expected, _ = run(config, torch.device("cpu"), section)
     with elsewhere() as device:
-        found, passes = run(transform(tmp_path), device, section)
+        found, passes = run(config, device, section)
     same(found, expected)
     brought = 2 if name in ("clip", "transformers") else 0  # their mean and deviation, by their library; nothing waits
     assert in_quiet_passes(passes) == {(1, brought)}
@@ -227,9 +228,10 @@ def test_every_classifier(name, tmp_path):
     ids=lambda options: " ".join(map(str, next(iter(options.items())))),
 )
 def test_every_way_to_move(options, tmp_path):
-    expected, _ = run(vae(tmp_path), torch.device("cpu"), **options)
+    config = vae(tmp_path)
+    expected, _ = run(config, torch.device("cpu"), **options)
     with elsewhere() as device:
-        found, _ = run(vae(tmp_path), device, **options)
+        found, _ = run(config, device, **options)
     same(found, expected)
     assert traffic["float64"] == 0
 

@@ -99,10 +99,13 @@ def test_the_demo_is_compiled_by_torch_itself():
     recipe = load_recipe("mnist-lenet", ["source.limit=4", "perturb.budget=8"])
     source, classifier, generator, oracle = recipe.build("cpu")
     given = [entry.for_engine() for entry in source.load(0, 4, 32)]
+    counters.clear()
     plain, compiled = (
         by_id(perturb(given, classifier, generator, oracle, replace(recipe.perturb, compile=whether, slots=4)))
         for whether in (False, True)
     )
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["recompiles"]
     for i, row in compiled.items():
         assert row.iterations == pytest.approx(plain[i].iterations, abs=2)
         assert row.step_objectives[:2] == pytest.approx(plain[i].step_objectives[:2], abs=0.05)
