@@ -1,4 +1,4 @@
-"""What makes the engine fast changes no row: slots found by timing, memory that runs out."""
+"""What makes the engine fast changes no row: slots found by timing, memory that runs out, bf16."""
 
 import pytest
 import torch
