@@ -96,13 +96,13 @@ class ReferenceOracle(Oracle):
 
     def _features(self, images: "Tensor") -> "Tensor":
         """Features [B, D] of length 1."""
-        import torch
         from torch.nn.functional import normalize
 
         from fmrgen.engine.images import to_bytes
+        from fmrgen.oracles._image_text import in_full_precision
 
         inputs = self.processor(images=to_bytes(images), return_tensors="pt").to(self.model.device)
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with in_full_precision():
             if hasattr(self.model, "get_image_features"):
                 features = self.model.get_image_features(**inputs).pooler_output
             else:

@@ -115,6 +115,8 @@ class ZeroShotOracle(ImageTextOracle):
         from PIL.Image import Resampling
         from torchvision.transforms.v2 import functional as transforms
 
+        from fmrgen.classifiers.base import Normalize
+
         processor = self.processor
         if any(getattr(processor, name, False) for name in _STEPS_OF_THEIR_OWN):
             raise UserError(
@@ -128,8 +130,8 @@ class ZeroShotOracle(ImageTextOracle):
                 images = transforms.resize(images, size, interpolation=mode, antialias=True).clamp(0, 1)
         if getattr(processor, "do_center_crop", False):
             images = transforms.center_crop(images, [processor.crop_size["height"], processor.crop_size["width"]])
-        mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (processor.image_mean, processor.image_std))
-        return self.to_logits(self.cosines(self._features(pixel_values=(images - mean) / std)))
+        normalize = Normalize(processor.image_mean, processor.image_std)
+        return self.to_logits(self.cosines(self._features(pixel_values=normalize(images))))
 
     def _features(self, **inputs: "Tensor") -> "Tensor":
         with in_full_precision():

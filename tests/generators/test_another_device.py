@@ -205,7 +205,7 @@ def test_every_classifier(name, tmp_path):
     with elsewhere() as device:
         found, passes = run(config, device, section)
     same(found, expected)
-    brought = 2 if name in ("clip", "transformers") else 0  # their mean and deviation, by their library; nothing waits
+    brought = 2 if name == "transformers" else 0  # mean and deviation, by its library; nothing waits
     assert in_quiet_passes(passes) == {(1, brought)}
     assert traffic["float64"] == 0
 
