@@ -4,11 +4,9 @@ Nothing here imports torch, and component modules import it only when they build
 is an error at once.
 """
 
-import hashlib
 import importlib
 import importlib.resources
 import importlib.util
-import inspect
 import os
 import pkgutil
 import re
@@ -239,8 +237,8 @@ class ClassifierConfig(ComponentConfig):
 class InMemory(ComponentConfig):
     """A classifier, generator or oracle that was made by the caller.
 
-    `target` is its class, `weights_sha256` tells it from others of that class, and so does the fingerprint of a recipe
-    that holds it: a split is continued with the same object alone.
+    `target` is its class, `weights_sha256` and `state_sha256` are its identity (`weights.identity`). They are part of
+    the fingerprint of a recipe, so a split is continued with the same object alone. Earlier versions recorded no state.
     """
 
     PLACES = ()
@@ -248,14 +246,34 @@ class InMemory(ComponentConfig):
     kind: str = "in_memory"
     target: str
     weights_sha256: str | None = None
+    state_sha256: str | None = None
     _held: Any = PrivateAttr(None)
+    _code: dict[str, str] = PrivateAttr(default_factory=dict)
+    _unknown: str | None = PrivateAttr(None)
 
     @classmethod
-    def of(cls, held: Any, weights_sha256: str | None) -> "InMemory":
-        """The section of an object with the weights of that digest."""
-        section = cls(target=called(held), weights_sha256=weights_sha256)
-        section._held = held
+    def of(
+        cls,
+        held: Any,
+        weights_sha256: str | None,
+        state_sha256: str | None = None,
+        code: Mapping[str, str] | None = None,
+        unknown: str | None = None,
+    ) -> "InMemory":
+        """Return the section of an object of that identity."""
+        section = cls(target=called(held), weights_sha256=weights_sha256, state_sha256=state_sha256)
+        section._held, section._code, section._unknown = held, dict(code or {}), unknown
         return section
+
+    @property
+    def code(self) -> dict[str, str]:
+        """The sha256 of the files of source code that it comes from, by module."""
+        return self._code
+
+    @property
+    def unknown(self) -> str | None:
+        """The attribute that can't be compared with another process's; None where all can."""
+        return self._unknown
 
     def build(self, device: "torch.device | str" = "cpu") -> Any:
         from torch import nn
@@ -266,13 +284,6 @@ class InMemory(ComponentConfig):
                 "Python, as in fmrgen.verify(split, classifier=network)"
             )
         return self._held.to(device).eval() if isinstance(self._held, nn.Module) else self._held
-
-    def code_sha256(self) -> str | None:
-        """Of the source code of its class, where Python knows it."""
-        try:
-            return hashlib.sha256(inspect.getsource(type(self._held)).encode()).hexdigest()
-        except (OSError, TypeError):  # typed into an interpreter, or built in
-            return None
 
 
 def called(held: Any) -> str:

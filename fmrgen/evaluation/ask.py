@@ -1,10 +1,10 @@
 """One classifier asked about the images of a split, or what it said before."""
 
 import hashlib
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,9 @@ from fmrgen.config import FINGERPRINT
 from fmrgen.distributed.launch import Sharing, together
 from fmrgen.engine.attacks import Attack
 from fmrgen.engine.images import as_float32, to_batch
+from fmrgen.errors import UserError
 from fmrgen.evaluation.attacked import Attacked
-from fmrgen.evaluation.classify import Answers, KeptAnswers, classify
+from fmrgen.evaluation.classify import NO_ANSWER, TOP, Answers, KeptAnswers, answers_of, classify
 from fmrgen.evaluation.images import ImageSet
 from fmrgen.evaluation.models import LoadedClassifier, answering_in
 from fmrgen.evaluation.stream import Answered, ClassifiedSplit
@@ -26,12 +27,13 @@ from fmrgen.files import fingerprint
 from fmrgen.storage.predictions import PredictionStore
 from fmrgen.storage.provenance import Provenance
 
-_Logits = list[float | None] | None
+_Said = list[float | None] | None  # of one image: prediction, margin and probabilities; None where it can't be asked
 
-_VERSION = 2  # of what a key is made of
-_LIBRARIES = tuple(version(name) for name in ("torch", "torchvision", "timm", "transformers"))
-_NOTICED = 1e-5  # of a logit: more than rounding differs from run to run, less than another crop or mean makes
+_VERSION = 3  # of what a key is made of
+_NOTICED = 1e-5  # of a margin: more than rounding differs from run to run, less than another crop or mean makes
+_ROUNDED = 1e-2  # of a margin: more than it differs between batches of other sizes, in half precision too
 _ODD = (3, 5)  # by so many pixels higher and wider is the noise that shows how other sizes are resized
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -105,15 +107,15 @@ def _ask(
 ) -> Answers:
     """The stored answers to images, where the classifier still says the same of what it is tried on; else new ones."""
     truth = passed.rows.columns["label"]
-    key, probe = None, list[_Logits]()
-    # Without weights nobody knows what it will say tomorrow, and what an attack finds depends on its gradient too.
-    if model.named.weights_sha256 is not None and attack is None:
-        section = None if model.named.section is None else model.named.section.model_dump(mode="json")
-        settings = [model.named.weights_sha256, model.settings_sha256, section, asdict(passed.labels), _LIBRARIES]
-        of_images = [images.sha256, hashlib.sha256(np.ascontiguousarray(truth).data).hexdigest()]
-        key = fingerprint([settings, of_images, _VERSION, asking.batch_size, asking.device.type])
-        probe = _probe(answering, images, asking.device)
-        stored = _unpacked(asking.store.get(key), probe, len(truth))
+    classes = len(passed.labels)
+    key, probe = None, list[_Said]()
+    if attack is None and model.is_known:  # what an attack finds depends on the gradient, too
+        key = _key(model, images, passed, asking)
+        probe = _probe(answering, images, truth, asking.device)
+        rows = images.numbers[list(images.spread)].tolist()
+        stored = _unpacked(asking.store.get(key, _schema(classes), len(truth)), probe, rows, classes)
+        if stored is not None and not _agrees_with_labels(stored, truth):
+            stored = None
         everyone_knows = all(asking.sharing.gather(stored is not None))  # machines may have stores of their own
         if stored is not None and everyone_knows:
             asking.on_images(len(truth))
@@ -129,6 +131,11 @@ def _ask(
         asking.on_images,
     )
     answers = said[name][images.name]
+    if key is not None and not _says_the_same(probe, _probe(answering, images, truth, asking.device), _ROUNDED):
+        raise UserError(
+            f"classifier {name}: its answers for the same images changed during the run; nothing in its forward may "
+            "depend on earlier calls"
+        )
     if key is not None and asking.puts:
         about = {
             "classifier": name,
@@ -137,9 +144,25 @@ def _ask(
             "rows": len(truth),
             "probe": probe,
         }
-        columns = {column.name: _column(getattr(answers, column.name)) for column in fields(answers)}
-        asking.pending.append((key, pa.table(columns), about))
+        columns = [_column(getattr(answers, column.name)) for column in fields(answers)]
+        asking.pending.append((key, pa.table(columns, schema=_schema(classes)), about))
     return answers
+
+
+def _key(model: LoadedClassifier, images: ImageSet, passed: ClassifiedSplit, asking: Asking) -> str:
+    """Return what all answers to images follow from, as one word."""
+    section = None if model.named.section is None else model.named.section.model_dump(mode="json")
+    identity = model.identity
+    classifier = [
+        identity.weights_sha256,
+        identity.state_sha256,
+        dict(identity.code),
+        dict(identity.libraries),
+        section,
+    ]
+    truth = passed.rows.columns["label"]
+    of_images = [images.sha256, hashlib.sha256(np.ascontiguousarray(truth).data).hexdigest(), asdict(passed.labels)]
+    return fingerprint([classifier, of_images, _VERSION, asking.batch_size, asking.device.type])
 
 
 @torch.inference_mode()
@@ -153,40 +176,103 @@ def _refusal(answering: nn.Module, images: ImageSet, device: torch.device) -> st
 
 
 @torch.inference_mode()
-def _probe(answering: nn.Module, images: ImageSet, device: torch.device) -> list[_Logits]:
-    """The logits of the first image and of noise, at its size and at another one: they show what a key may not know, as
-    a mean in a function. None stands for what is not finite, and for a size that the classifier does not take."""
+def _probe(answering: nn.Module, images: ImageSet, truth: np.ndarray, device: torch.device) -> list[_Said]:
+    """What a classifier says of some images from the whole set, and of noise at their size and at another one.
+
+    It shows what its identity may not, as a file that its forward reads. The noise counts as of the first class.
+    """
+    noise = torch.Generator().manual_seed(0)
     first = to_batch(images.first[None], device)
-    shape = [*first.shape[:2], first.shape[2] + _ODD[0], first.shape[3] + _ODD[1]]
-    noise = [torch.rand(of, generator=torch.Generator().manual_seed(0)).to(first) for of in (first.shape, shape)]
-    found: list[_Logits] = []
-    for image in (first, *noise):
-        try:
-            logits = as_float32(answering(image))[0].tolist()
-        except (Exception, SystemExit):
-            found.append(None)
-        else:
-            found.append([one if math.isfinite(one) else None for one in logits])
-    return found
+    larger = (*first.shape[:2], first.shape[2] + _ODD[0], first.shape[3] + _ODD[1])
+    said: list[_Said] = [None] * len(images.spread)
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for number, pixels in enumerate(images.spread.values()):
+        alike.setdefault(pixels.shape, []).append(number)
+    spread = list(images.spread.values())
+    labels = truth[images.numbers[list(images.spread)]]
+    for numbers in alike.values():
+        batch = to_batch(np.stack([spread[number] for number in numbers]), device)
+        for number, answer in zip(numbers, _said(answering, batch, labels[numbers]), strict=True):
+            said[number] = answer
+    for shape in (first.shape, larger):
+        said += _said(answering, torch.rand(shape, generator=noise).to(first), np.zeros(1, np.int64))
+    return said
 
 
-def _unpacked(found: tuple[pa.Table, dict[str, Any]] | None, probe: list[_Logits], rows: int) -> Answers | None:
-    """Stored answers; None where there are none, they are no answers, or the classifier said something else then."""
-    names = [column.name for column in fields(Answers)]
-    if found is None or found[0].column_names != names or len(found[0]) != rows:
-        return None
-    table, about = found
+def _said(answering: nn.Module, images: torch.Tensor, labels: np.ndarray) -> list[_Said]:
+    """What a classifier says of a batch; None for each where it does not take it."""
     try:
-        if not _says_the_same(about["probe"], probe) or any(table[name].null_count for name in names):
+        logits = as_float32(answering(images))
+        columns = answers_of(logits, torch.from_numpy(labels).to(logits.device))
+    except (Exception, SystemExit):  # anyone's code stands there, and some networks take one size alone
+        return [None] * len(images)
+    answers = Answers(*(column.cpu().numpy() for column in columns))
+    return [_said_of(answers, row) for row in range(len(images))]
+
+
+def _said_of(answers: Answers, row: int) -> _Said:
+    values = [answers.prediction[row], answers.margin[row], *answers.top_probabilities[row]]
+    return [float(value) if math.isfinite(value) else None for value in values]
+
+
+def _schema(classes: int) -> pa.Schema:
+    """Return the columns of stored answers in so many classes."""
+    top = min(TOP, classes)
+    return pa.schema(
+        [
+            ("prediction", pa.int32()),
+            ("top_classes", pa.list_(pa.int32(), top)),
+            ("top_probabilities", pa.list_(pa.float32(), top)),
+            ("margin", pa.float32()),
+        ]
+    )
+
+
+def _unpacked(
+    stored: tuple[pa.Table, dict[str, Any]] | None, probe: list[_Said], rows: list[int], classes: int
+) -> Answers | None:
+    """Return stored answers; None where there are none, they can't be answers, or the classifier says something else
+    now: its `probe`, of the images of `rows` and of noise."""
+    if stored is None:
+        return None
+    table, about = stored
+    try:
+        if not _says_the_same(about["probe"], probe, _NOTICED) or any(column.null_count for column in table.columns):
             return None
-        columns = (np.stack(table[name].to_numpy()) if "top" in name else table[name].to_numpy() for name in names)
-        return Answers(*columns)
+        columns = [np.stack(table[name].to_numpy()) for name in table.column_names]
+        answers = Answers(*columns)
+        if not _are_answers(answers, classes):
+            return None
     except (KeyError, TypeError, ValueError, pa.ArrowException):
         return None
+    in_table = [_said_of(answers, row) for row in rows]
+    return answers if _says_the_same(in_table, probe[: len(rows)], _ROUNDED) else None
 
 
-def _says_the_same(before: Any, now: list[_Logits]) -> bool:
-    """Whether two probes agree, but for rounding."""
+def _are_answers(answers: Answers, classes: int) -> bool:
+    """Return whether columns are what a classifier may say in so many classes."""
+    known = answers.prediction != NO_ANSWER
+    numbers = np.concatenate([answers.prediction[:, None], answers.top_classes], axis=1)
+    probabilities = answers.top_probabilities[known]
+    return bool(
+        (numbers[~known] == NO_ANSWER).all()
+        and ((numbers[known] >= 0) & (numbers[known] < classes)).all()
+        and ((probabilities >= 0) & (probabilities <= 1 + _NOTICED)).all()
+        and (np.diff(probabilities, axis=1) <= 0).all()
+        and not np.isnan(answers.margin[known]).any()
+    )
+
+
+def _agrees_with_labels(answers: Answers, labels: np.ndarray) -> bool:
+    """Return whether margins are above zero where the prediction is the label, and nowhere else."""
+    known = answers.prediction != NO_ANSWER
+    is_right = answers.prediction == labels
+    margin = answers.margin
+    return bool((margin[known & is_right] >= 0).all() and (margin[known & ~is_right] <= 0).all())
+
+
+def _says_the_same(before: list[_Said], now: list[_Said], tolerance: float) -> bool:
+    """Return whether two probes agree, but for rounding."""
     if len(before) != len(now):
         return False
     for then, today in zip(before, now, strict=True):
@@ -194,11 +280,11 @@ def _says_the_same(before: Any, now: list[_Logits]) -> bool:
             if then is not today:
                 return False
             continue
-        old, new = (np.array(of, dtype=np.float64) for of in (then, today))
+        old, new = np.array(then, dtype=np.float64), np.array(today, dtype=np.float64)
         if old.shape != new.shape or not np.array_equal(np.isnan(old), np.isnan(new)):
             return False
         known = ~np.isnan(new)
-        if not (np.abs(old - new)[known] <= _NOTICED * (1 + np.abs(new[known]))).all():
+        if not (np.abs(old - new)[known] <= tolerance * (1 + np.abs(new[known]))).all():
             return False
     return True
 

@@ -17,7 +17,7 @@ from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError, one_line
 from fmrgen.metrics.rows import as_label
 
-_TOP = 5
+TOP = 5
 NO_ANSWER = -1  # the prediction where the highest logit is not finite
 
 _DECODERS = 8  # threads, where there are as many cores
@@ -80,7 +80,7 @@ class KeptAnswers:
         """Those of answers to images of `labels` [N], of so many classes; what else is `accepted` counts as the
         label."""
         among = None
-        if classes > _TOP:
+        if classes > TOP:
             likeliest = [as_label(column, labels, accepted) for column in answers.top_classes.T]
             among = (np.stack(likeliest, axis=1) == labels[:, None]).any(1)
         return cls(as_label(answers.prediction, labels, accepted), answers.top_probabilities[:, 0].copy(), among)
@@ -195,19 +195,19 @@ def _ask(
                 if len(logits) != len(batch):
                     raise UserError(f"classifier {name}: returns {len(logits)} rows of logits for images [{size}]")
                 logits = logits if logits.is_floating_point() else logits.float()
-                parts[name].append(_answers(logits, labels[places]))
+                parts[name].append(answers_of(logits, labels[places]))
         back = torch.tensor(asked, device=device).argsort()
         return {
             name: [torch.cat(column)[back] for column in zip(*of_one, strict=True)] for name, of_one in parts.items()
         }
 
 
-def _answers(logits: Tensor, labels: Tensor) -> list[Tensor]:
-    """The columns of `Answers`, of logits [B, K]."""
+def answers_of(logits: Tensor, labels: Tensor) -> list[Tensor]:
+    """Return the columns of `Answers`, of logits [B, K] for images of `labels` [B]."""
     # The highest is NaN where any is; -inf is how classes are left out, and no reason to doubt the rest.
     known = logits.amax(1).isfinite()
     prediction = torch.where(known, logits.argmax(1), NO_ANSWER)
-    classes = logits.topk(min(_TOP, logits.shape[1]), 1).indices
+    classes = logits.topk(min(TOP, logits.shape[1]), 1).indices
     probabilities = logits.float().softmax(1).gather(1, classes)
     true = logits.gather(1, labels.unsqueeze(1))
     margin = (true - logits.scatter(1, labels.unsqueeze(1), -torch.inf).amax(1, keepdim=True)).squeeze(1)

@@ -16,6 +16,7 @@ from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.evaluation.classify import BATCHES_AHEAD, Batch, LazyPixels, Pixels, decode_own
 
 _SHARE_OF_DISK = 0.5  # of what is free, at most, for decoded images
+_FEWEST_SPREAD = 16  # images, spread over a set, by which a classifier is recognised
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class ImageSet:
         sha256: of these, and of their pixels and sizes.
         path: the file of the decoded pixels, [N, H, W, 3]; None where they are of several sizes, or too many.
         first: the first of them, [H, W, 3].
+        spread: some of them from the whole set, by their places in it, [h, w, 3] each.
         read: draws batches of them that are still to be decoded.
         pixels: the file's content, once it is `opened`.
     """
@@ -37,6 +39,7 @@ class ImageSet:
     sha256: str
     path: Path | None
     first: Pixels
+    spread: Mapping[int, Pixels]
     read: Callable[[], Iterator[Batch]] | None = None
     pixels: np.ndarray | None = None
 
@@ -76,11 +79,14 @@ class _Kept:
         self.path, self.room = path, room
         self.digest, self.numbers = hashlib.sha256(), list[int]()
         self.first: Pixels | None = None
+        self.spread: dict[int, Pixels] = {}
+        self.distance = 1  # between two of these
         self.file = path.open("wb")
 
     def add(self, number: int, image: Pixels) -> None:
         if self.first is None:
             self.first = image
+        self._spread_over(image)
         pixels = np.ascontiguousarray(image)
         self.digest.update(f"{number} {pixels.shape}".encode())
         self.digest.update(pixels.data)
@@ -95,6 +101,15 @@ class _Kept:
         except OSError:  # the disk is fuller than it was
             pass
         self.give_up()
+
+    def _spread_over(self, image: Pixels) -> None:
+        """Keeps each image at first, then each second one, fourth one, and so on: how many come is not known."""
+        place = len(self.numbers)
+        if place % self.distance == 0 and len(self.spread) == 2 * _FEWEST_SPREAD:
+            self.distance *= 2
+            self.spread = {place: image for place, image in self.spread.items() if place % self.distance == 0}
+        if place % self.distance == 0:
+            self.spread[place] = image
 
     def give_up(self) -> None:
         """Keeps no file: the images are decoded anew."""
@@ -111,7 +126,7 @@ class _Kept:
             except OSError:
                 self.give_up()
         path = self.path if self.path.exists() else None
-        return ImageSet(name, np.array(self.numbers), self.digest.hexdigest(), path, self.first, read)
+        return ImageSet(name, np.array(self.numbers), self.digest.hexdigest(), path, self.first, self.spread, read)
 
 
 def decode_once(

@@ -16,17 +16,32 @@ from fmrgen.labels import Labels
 from fmrgen.recipe.build import build_component, component_errors, fit_to_labels, names_of_outputs
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.storage.open import OpenedSplit, reading
-from fmrgen.weights.digest import settings_sha256, weights_sha256
+from fmrgen.trust.code import runs_code_of_others
+from fmrgen.weights.identity import Identity, identity_of
 
 
 @dataclass(frozen=True)
 class LoadedClassifier:
-    """A classifier, its network on its device, in evaluation mode, and the digest of that one's settings as it was
-    loaded."""
+    """A classifier, its network on its device, in evaluation mode, and what that was as it was loaded."""
 
     named: NamedClassifier
     module: nn.Module
-    settings_sha256: str
+    identity: Identity
+
+    @property
+    def unknown(self) -> str | None:
+        """The attribute that can't be compared with another process's; None where all can.
+
+        Of a built-in classifier its section, and the libraries' versions, say what its attributes do not.
+        """
+        section = self.named.section
+        is_built_in = section is not None and not runs_code_of_others(section)
+        return None if is_built_in else self.identity.unknown
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it can be recognised in another process; nobody knows what one without weights says tomorrow."""
+        return self.named.weights_sha256 is not None and self.unknown is None
 
 
 def section_of(name: str, given: AnyClassifier) -> ComponentConfig | None:
@@ -51,8 +66,9 @@ def load_named(
         module = build_component(section, f"classifier {name}", nn.Module, device).eval()
     class_names = getattr(module, "class_names", None)
     in_words = isinstance(getattr(module, "network", None), AskedInWords)
-    named = NamedClassifier(name, section, weights_sha256(module), class_names, training_of, in_words)
-    return LoadedClassifier(named, module, settings_sha256(module))
+    identity = identity_of(module)
+    named = NamedClassifier(name, section, identity.weights_sha256, class_names, training_of, in_words)
+    return LoadedClassifier(named, module, identity)
 
 
 def labels_of(split: OpenedSplit, models: Iterable[Callable[[], LoadedClassifier]], image: torch.Tensor) -> Labels:

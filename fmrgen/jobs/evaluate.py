@@ -1,6 +1,7 @@
 """SA, PA, VR, FMR (paper §3.3) and transfer (App. D) of any classifiers on any splits."""
 
 import gc
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -46,6 +47,8 @@ from fmrgen.storage.judgements import Judgements, check_of_split, judgements_of
 from fmrgen.storage.open import OpenedSplit, open_split
 from fmrgen.storage.predictions import PredictionStore
 from fmrgen.weights.digest import check_same_weights
+
+_log = logging.getLogger(__name__)
 
 AnySplit = Any  # `datasets` has no types
 """A split: a reference `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]` (what `generate` returns is one), a parquet file, or a
@@ -313,6 +316,10 @@ class _Job:
         given, group = self.given[name]
         model = together(self.sharing, lambda: _loaded(name, given, self.processes.device, group))
         what = f"classifier {name}"
+        if model.unknown is not None:
+            _log.warning(
+                "%s: its %s can't be compared with another run's, so its answers are not kept", what, model.unknown
+            )
         check_same_on_all(self.sharing.gather({f"weights of {what}": model.named.weights_sha256}))
         pending: list[tuple[str, pa.Table, dict[str, Any]]] = []
         answered = []

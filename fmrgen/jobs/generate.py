@@ -1,18 +1,17 @@
 """The job: source → perturb → split, in one or many processes."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fmrgen.config import InMemory
 from fmrgen.distributed.launch import device_name, errors_of_one_process, launched_precision, start_process
 from fmrgen.distributed.launcher import unheeded_processes
 from fmrgen.distributed.prefetch import read_ahead
@@ -21,7 +20,14 @@ from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import check_writable
 from fmrgen.jobs.lifecycle import claim, finish, new_provenance, nonfinite_error, record_part, record_run
-from fmrgen.jobs.self_check import first_answers, kinship_caution, likeness_caution, oracle_caution
+from fmrgen.jobs.self_check import (
+    FirstAnswers,
+    check_same_answers,
+    first_answers,
+    kinship_caution,
+    likeness_caution,
+    oracle_caution,
+)
 from fmrgen.metrics.cautions import cautions
 from fmrgen.metrics.summary import Summary
 from fmrgen.progress.job import Progress, ProgressCounter
@@ -35,10 +41,12 @@ from fmrgen.storage.provenance import Provenance, Run, Skipped, new_run, now
 from fmrgen.storage.shard_claims import ShardClaims, own_shards
 from fmrgen.storage.shards import SplitFolder, summary_of_rows
 from fmrgen.storage.shared_bucket import is_bucket, shared_folder
-from fmrgen.trust.code import own_code_sha256, runs_code_of_others
-from fmrgen.weights.digest import check_same_weights, settings_sha256
+from fmrgen.trust.code import runs_code_of_others
+from fmrgen.weights.digest import check_same_weights
+from fmrgen.weights.identity import identity_of
 
 _READ_AHEAD = 16  # images decoded and waiting for a slot; their shards are held, and nobody else makes them
+_ASKED_AGAIN = 16  # originals, at the end of the job: whoever keeps state says something else of them
 _HOPELESS = 64  # rows from the start without one finite number, and the job ends
 
 
@@ -85,6 +93,10 @@ def make_split(
     about_oracle = None
     for note in filter(None, [unheeded_processes(), kinship_caution(components), *components.notes()]):
         tell(note)
+    for name in ("classifier", "generator", "oracle"):
+        section = getattr(recipe, name)
+        if isinstance(section, InMemory) and section.unknown is not None:
+            tell(f"{name}: its {section.unknown} can't be compared with another run's, so no other can go on with this")
     options = recipe.output
     paths = SplitPaths(root, options.config, options.split)
     folder = SplitFolder.planned(paths, len(components.source), options.shard_size, shared)
@@ -102,6 +114,8 @@ def make_split(
                 about_oracle = oracle_caution(answers) if recipe.perturb.oracle_rule == "label" else None
                 for note in filter(None, [about_oracle, likeness_caution(answers)]):
                     on_note(note)
+        has_weights = provenance.weights_sha256.classifier is not None  # an endpoint is asked no more than it must be
+        asked_again = first_answers(components, device, _ASKED_AGAIN) if has_weights and claims.missing() else None
         job = _Job(recipe, components, folder, provenance, device, claims, on_progress)
         while not provenance.is_finished and claims.missing():
             job.perturb_shards()
@@ -109,7 +123,7 @@ def make_split(
         if (kept := job.encodings) is not None and kept.found:
             on_note(f"{kept.found:,} of {kept.found + kept.made:,} encodings were kept in {kept.root}")
         if job.progress.own.rows:
-            _check_weights(components, folder, provenance)
+            _check_models(components, folder, provenance, device, asked_again)
         if not provenance.is_finished:
             job.record(run)
         if not claims.is_split_whole:
@@ -304,29 +318,36 @@ def _kept_encodings(
     recipe: Recipe, components: Components, provenance: Provenance, device: torch.device
 ) -> KeptEncodings | None:
     """Cached encodings, if encoding is slow and all that they depend on is known: others' code may read anything."""
-    weights = provenance.weights_sha256.generator
-    if not components.generator.encode_is_dear or weights is None or runs_code_of_others(recipe.generator):
+    if not components.generator.encode_is_dear or runs_code_of_others(recipe.generator):
         return None
-    libraries = {re.split(r"[^\w-]", name)[0] for name in requires("fmrgen") or () if "extra ==" not in name}
+    if provenance.weights_sha256.generator is None:
+        return None
+    identity = identity_of(components.generator)
     return kept_encodings(
         {
-            "weights": weights,
+            "weights": identity.weights_sha256,
             "section": recipe.generator.model_dump(mode="json"),
-            "settings": settings_sha256(components.generator),
+            "state": identity.state_sha256,
             "device": device_name(device),
             "precision": recipe.perturb.precision,
-            "code": own_code_sha256(),
-            "libraries": {name: version(name) for name in sorted(libraries)},
+            "libraries": dict(identity.libraries),
         }
     )
 
 
-def _check_weights(components: Components, folder: SplitFolder, before: Provenance) -> None:
-    """Raises UserError where a model is not any more what it was before the job. The shards are put aside then: they
-    are not of one network."""
+def _check_models(
+    components: Components,
+    folder: SplitFolder,
+    before: Provenance,
+    device: torch.device,
+    answers: FirstAnswers | None,
+) -> None:
+    """Raises UserError where a model is not any more what it was before the job, or has other answers than these. The
+    shards are put aside then: they are not of one network."""
     try:
         for name, digest in before.weights_sha256:
             check_same_weights(name, getattr(components, name), digest)
+        check_same_answers(components, device, answers)
     except UserError:
         there = folder.shared.names(folder.paths.shards)
         for path in (path for path in map(folder.shard_path, range(folder.shards)) if path.name in there):

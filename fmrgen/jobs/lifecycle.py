@@ -92,18 +92,17 @@ def claim(
         check_card(paths.root)
         at_work = claims.anyone_at_work()
         provenance = provenance_to_continue(paths, fresh, begun=at_work or claims.is_begun)
-        changed = changed_code(provenance.code_sha256, fresh.code_sha256)
-        if changed is not None and is_first_process():
-            on_note(f"{paths.root}:{paths.name}: {changed}")
         missing = bool(claims.missing()) if paths.shards.is_dir() else True
         files = provenance.files
         cure = f"choose another {option('output')} or {option('output.split')}, or delete it"
         if missing:
             check_same_version(f"{paths.root}:{paths.name}", provenance, fresh, cure)
+            check_same_code(f"{paths.root}:{paths.name}", provenance, fresh, cure)
         if not at_work and folder.shared.is_local:  # else what is there is checked at the end
             intact, wrong = folder.intact_shards(provenance)
             if len(intact) < folder.shards:
                 check_same_version(f"{paths.root}:{paths.name}", provenance, fresh, cure)
+                check_same_code(f"{paths.root}:{paths.name}", provenance, fresh, cure)
             for error in wrong:
                 name = folder.shared.set_aside(error.path).name
                 on_note(f"{error.path}: {error.reason}; it is regenerated, and the old file kept as {name}")
@@ -120,7 +119,17 @@ def claim(
             provenance = provenance.model_copy(update=changes)
             folder.begin(provenance)
             claims.reserve()
+        elif is_first_process() and (changed := changed_code(provenance.code_sha256, fresh.code_sha256)):
+            on_note(
+                f"{paths.root}:{paths.name}: was made by other code in {', '.join(changed)}; its figures are of that"
+            )
         return provenance
+
+
+def check_same_code(where: str, earlier: Provenance, fresh: Provenance, cure: str) -> None:
+    """Raises UserError, from `where` to `cure`, where rows of `fresh` would be made by other code than the others."""
+    if changed := changed_code(earlier.code_sha256, fresh.code_sha256):
+        raise UserError(f"{where} was started with other code in {', '.join(changed)}; put it back, or {cure}")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fmrgen.errors import UserError, option
 from fmrgen.files import check_writable, sha256_of, write_atomically
-from fmrgen.jobs.lifecycle import claimed_alone, finish
+from fmrgen.jobs.lifecycle import check_same_code, claimed_alone, finish
 from fmrgen.metrics.summary import Summary
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, check_not_newer, check_same_job, check_same_version, read_all
@@ -49,6 +49,7 @@ def merge(
             where, cure = f"{root}:{config}/{split}", f"not a part of {shares[0][0]}'s split"
             check_same_job(where, provenance, shares[0][1], cure)
             check_same_version(where, provenance, shares[0][1], cure)
+            check_same_code(where, provenance, shares[0][1], cure)
     summaries, missing = {}, []
     for (config, split), shares in found.items():
         try:

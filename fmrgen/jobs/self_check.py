@@ -14,10 +14,12 @@ from fmrgen.errors import UserError, option
 from fmrgen.metrics.intervals import mean, proportion
 from fmrgen.recipe.build import Components
 from fmrgen.sources.base import LoadedExample
-from fmrgen.weights.digest import settings_sha256, shared_weights
+from fmrgen.weights.digest import shared_weights
+from fmrgen.weights.identity import identity_of
 
 _IMAGES = 256
 _TOGETHER = 16
+_SAME = 0.01  # of a probability: more than rounding differs
 _MUCH = 10.0  # points of accuracy
 _ALL, _MANY = 0.999, 0.1  # shares of weights
 _ALIKE = 0.52  # see `likeness_caution`
@@ -59,7 +61,7 @@ def _is_one_network(classifier: nn.Module, member: Oracle) -> bool:
     return (
         network is not None
         and bool({*digests_of(classifier)} & {*digests_of(network)} - {None})
-        and settings_sha256(classifier) == settings_sha256(network)
+        and identity_of(classifier).state_sha256 == identity_of(network).state_sha256
     )
 
 
@@ -74,16 +76,17 @@ class FirstAnswers:
     of_oracles: list[Tensor]
 
 
-def first_answers(components: Components, device: torch.device) -> FirstAnswers | None:
-    """Asks both, on `device`; None where that fails: the job tells it, in its place."""
-    with suppress(Exception), torch.no_grad():  # a source's, or anyone's code
-        return _first_answers(components, device)
+def first_answers(components: Components, device: torch.device, count: int = _IMAGES) -> FirstAnswers | None:
+    """Asks both about so many of the first originals, on `device`; None where that fails: the job tells it, in its
+    place."""
+    with suppress(Exception, SystemExit), torch.no_grad():  # a source's, or anyone's code
+        return _first_answers(components, device, count)
     return None
 
 
-def _first_answers(components: Components, device: torch.device) -> FirstAnswers | None:
+def _first_answers(components: Components, device: torch.device, count: int) -> FirstAnswers | None:
     source, classifier, generator, oracle = components
-    loaded = source.load(0, min(_IMAGES, len(source)), generator.image_size)
+    loaded = source.load(0, min(count, len(source)), generator.image_size)
     examples = (entry.for_engine() for entry in loaded if isinstance(entry, LoadedExample))
     found: list[tuple[Tensor, ...]] = []
     while batch := list(islice(examples, _TOGETHER)):
@@ -97,6 +100,23 @@ def _first_answers(components: Components, device: torch.device) -> FirstAnswers
         return None
     labels, decided, of_classifier, *of_oracles = (torch.cat(part).cpu() for part in zip(*found, strict=True))
     return FirstAnswers(labels, decided, of_classifier, of_oracles)
+
+
+def check_same_answers(components: Components, device: torch.device, before: FirstAnswers | None) -> None:
+    """Raises UserError where classifier or oracle say something else of the first originals than `before`: what keeps
+    count of its calls, or learns from them, is another network at the end of a job."""
+    after = None if before is None else first_answers(components, device, len(before.labels))
+    if before is None or after is None:
+        return
+    answers = [("classifier", before.of_classifier, after.of_classifier)]
+    for then, now in zip(before.of_oracles, after.of_oracles, strict=True):
+        answers.append(("oracle", then, now))
+    for name, then, now in answers:
+        if not torch.allclose(then.exp(), now.exp(), rtol=0, atol=_SAME, equal_nan=True):
+            raise UserError(
+                f"{name}: its answers for the same images changed during the run; nothing in its forward may depend on "
+                "earlier calls"
+            )
 
 
 def oracle_caution(answers: FirstAnswers) -> str | None:

@@ -95,7 +95,8 @@ def verify(
     for name, judge in judges._asdict().items():
         check_same_weights(name, judge, loaded[name])
     changed = changed_code(provenance.code_sha256, code_sha256(recipe))
-    return Verification(rows, disagreements, [] if changed is None else [changed])
+    notes = [f"the code in {', '.join(changed)} is not the code that made the split"] if changed else []
+    return Verification(rows, disagreements, notes)
 
 
 def load_judges(

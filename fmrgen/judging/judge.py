@@ -1,10 +1,11 @@
 """The verdicts of other judges on the stored images of a split, laid beside it."""
 
 import hashlib
+import logging
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,12 @@ from fmrgen.storage.judgements import (
 from fmrgen.storage.open import OpenedSplit, check_recorded_rows, open_own_split, reading
 from fmrgen.storage.provenance import Provenance, now
 from fmrgen.storage.schema import IMAGES
-from fmrgen.weights.digest import check_same_weights, weights_sha256
+from fmrgen.trust.code import runs_code_of_others
+from fmrgen.weights.digest import check_same_weights
+from fmrgen.weights.identity import identity_of
 
 _Pixels = dict[str, np.ndarray]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -139,13 +143,31 @@ class Job:
         self.device = processes.device
         self.oracle = build_component(section, f"oracle {name}", Oracle, self.device)
         fit_oracle(self.oracle, provenance.job_labels, blank_image(provenance.image_size, self.device))
-        self.digest = weights_sha256(self.oracle)
+        identity = identity_of(self.oracle)
+        self.digest = identity.weights_sha256
         check_same_on_all(processes.gather({f"weights of oracle {name}": self.digest}))
         self.columns = [column for column in IMAGES if column in opened.features]
         if self.oracle.needs_originals and "original" not in self.columns:
             raise UserError(f"{opened.name}: has no originals (output.keep_original), and {name} compares with them")
-        identity = [provenance.files, section.model_dump(mode="json"), self.digest, name, batch_size, version("fmrgen")]
-        self.parts = cache_folder() / "judgements" / fingerprint(identity)
+        is_known = identity.unknown is None or not runs_code_of_others(section)
+        if not is_known:
+            _log.warning(
+                "oracle %s: its %s can't be compared with another run's, so this judge starts from the beginning",
+                name,
+                identity.unknown,
+            )
+        key = {
+            "files": provenance.files,
+            "section": section.model_dump(mode="json"),
+            "weights": identity.weights_sha256,
+            "state": identity.state_sha256,
+            "code": dict(identity.code),
+            "libraries": dict(identity.libraries),
+            "name": name,
+            "batch_size": batch_size,
+            "launch": None if is_known else processes.gather(secrets.token_hex(8))[0],
+        }
+        self.parts = cache_folder() / "judgements" / fingerprint(key)
 
     def run(self, on_rows: Callable[[int, int | None], None]) -> pa.Table:
         """Judges what is not judged yet; returns the whole table, in the order of the rows."""
@@ -168,6 +190,14 @@ class Job:
     def _part(self, number: int) -> Path:
         return self.parts / f"{number:07d}.parquet"
 
+    def _has_part(self, number: int, ids: list[int]) -> bool:
+        """Whether the verdicts on a batch were kept, as they were written."""
+        try:
+            table = pq.read_table(self._part(number), page_checksum_verification=True)
+        except (OSError, pa.ArrowException):
+            return False
+        return table.schema.equals(TABLE) and table["id"].to_pylist() == ids * len(self.columns)
+
     def _batches(self) -> Iterator[tuple[np.ndarray, Callable[[], Any]]]:
         """Rows of each batch, and what decodes them; what is known of all rows is gathered on the way."""
         self.rows: dict[str, list[Any]] = {"id": [], "label": [], "valid": []}
@@ -179,7 +209,7 @@ class Job:
 
     def _decode(self, number: int, batch: dict[str, list[Any]]) -> tuple[dict[str, list[Any]], _Pixels] | None:
         """The images of a batch; None where it was judged before."""
-        if self._part(number).exists():
+        if self._has_part(number, batch["id"]):
             return None
         return batch, {column: self.opened.pixels(batch, column) for column in self.columns}
 

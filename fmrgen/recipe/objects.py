@@ -1,9 +1,13 @@
 """What a caller hands over for a component, an object or a word for one, as the section of a recipe."""
 
+import itertools
 import json
+import os
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -12,10 +16,15 @@ from fmrgen.config import ComponentConfig, InMemory
 from fmrgen.engine.interfaces import Generator, Oracle
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.errors import UserError, unknown_message
+from fmrgen.files import fingerprint
 from fmrgen.recipe.build import Role, build_component
 from fmrgen.recipe.job import parse_classifier, parse_oracle
 from fmrgen.recipe.sections import generator_of_short_form
-from fmrgen.weights.digest import weights_sha256
+from fmrgen.weights.identity import identity_of
+
+_PROCESS = secrets.token_hex(8)
+_counter = itertools.count()
+_numbers: WeakKeyDictionary[object, int] = WeakKeyDictionary()  # of objects that no other process can recognise
 
 AnyClassifier = nn.Module | ComponentConfig | Mapping[str, Any] | str
 """A module from images [B, 3, H, W] in [0, 1] to logits [B, K], a config, a section of a recipe as a mapping, or what
@@ -125,7 +134,21 @@ def _section(given: Any, name: str, role: type) -> ComponentConfig:
         kind = f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
         wanted = "torch module" if name == "classifier" else f"fmrgen.{role.__name__}"
         raise UserError(f"{name}: must be a {wanted} (an instance), a section or a name; it is {kind}")
-    return InMemory.of(given, weights_sha256(given))
+    identity = identity_of(given)
+    state = identity.state_sha256 if identity.unknown is None else _name_in_this_launch(given, identity.state_sha256)
+    return InMemory.of(given, identity.weights_sha256, state, identity.code, identity.unknown)
+
+
+def _name_in_this_launch(held: object, state_sha256: str) -> str:
+    """Return a name for an object that can't be compared: the same in all processes of a launch, and in no other."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        launch = _PROCESS
+    else:  # the processes of a machine have one parent; those of other machines are refused
+        launch = f"{os.getppid()} {os.environ.get('MASTER_ADDR')} {os.environ.get('MASTER_PORT')}"
+    if held not in _numbers:
+        _numbers[held] = next(_counter)
+    number = _numbers[held]
+    return fingerprint([launch, number, state_sha256])
 
 
 def changed_options(before: PerturbOptions, options: dict[str, Any]) -> PerturbOptions:

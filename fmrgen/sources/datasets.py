@@ -223,7 +223,11 @@ class _Columns:
 
 
 class StoredDataset(Source):
-    """A dataset on disk, any row at any time."""
+    """A dataset on disk, any row at any time.
+
+    Attributes:
+        row_labels: of all examples, in their order.
+    """
 
     def __init__(self, dataset: Any, columns: _Columns, config: SourceConfig, image_of: _ImageOf) -> None:
         self.labels, self._image_of = columns.labels, image_of
@@ -234,7 +238,7 @@ class StoredDataset(Source):
         found = (columns.row(row, *entry) for row, entry in enumerate(zip(column, entries, strict=False)))
         kept = select((row for row in found if row is not None), self.labels, config)
         self._rows = np.array([row.number for row in kept], dtype=np.int64)
-        self._labels = [row.label for row in kept]
+        self.row_labels = [row.label for row in kept]
         self._accepted = [row.accepted for row in kept] if self.accepts_several else None
 
     def __len__(self) -> int:
@@ -245,7 +249,7 @@ class StoredDataset(Source):
             row = int(self._rows[position])
             accepted = None if self._accepted is None else self._accepted[position]
             image = self._image_of(self._dataset[row][self._image], row)
-            yield RawExample(row, image, self._labels[position], accepted)
+            yield RawExample(row, image, self.row_labels[position], accepted)
 
 
 class StreamedDataset(StreamedSource):

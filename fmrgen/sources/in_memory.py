@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -15,11 +15,18 @@ from fmrgen.labels import Labels, make_labels
 from fmrgen.sources import datasets as of_datasets
 from fmrgen.sources.base import RawExample, Source, SourceConfig, label_of_source
 
-_SAMPLED = 16  # examples that tell one dataset from another
+_READ_TWICE = 16  # examples, spread over a dataset, that show whether it gives the same images again
+_COMPARED = 256  # of a large dataset: examples whose images tell it from another
+_ALL_DECODED, _ALL_ENCODED = 2_000, 20_000  # examples of a dataset that is not large: its images are all compared
+_ARRAYS = ("data", "tensors", "images")  # where datasets that are in memory hold them, as torchvision's do
 
 
 class Config(SourceConfig):
-    """`target` is the class of the dataset, `examples` their number, `sample_sha256` the digest of some of them.
+    """`target` is the class of the dataset, `examples` their number, `sample_sha256` the digest of what it holds.
+
+    That is of all labels, and of the images: of all where there are up to 20,000 in a `datasets.Dataset` or 2,000
+    elsewhere, else of 256 that are spread over the dataset, and of the arrays in which it holds them, if it does. A
+    change of another image in a large dataset is not seen.
 
     Give `of` a `datasets.Dataset` with a column of images and one of labels, or anything with `len()` whose items are
     (image, label): images of PIL, uint8 arrays [H, W, 3], tensors [3, H, W] in [0, 1] or uint8 ones.
@@ -45,7 +52,7 @@ class Config(SourceConfig):
         section = cls(
             target=called(dataset),
             examples=len(source),
-            sample_sha256=_sample_sha256(source),
+            sample_sha256=_content_sha256(source, dataset),
             classes=class_names,
         )
         section._held = source
@@ -60,11 +67,17 @@ class Config(SourceConfig):
         return self._held
 
 
-def _opened(dataset: Any, class_names: list[str] | None) -> Source:
+def _opened(dataset: Any, class_names: list[str] | None) -> "of_datasets.StoredDataset | ItemsSource":
     import datasets
 
     if isinstance(dataset, datasets.Dataset):
-        return of_datasets.Config(path=".", classes=class_names).open(dataset)  # its images may lie anywhere
+        if dataset.format["type"] == "custom":
+            raise UserError(
+                "source: the dataset has a transform (with_transform, set_transform), which would be left out; apply it"
+                " by map(), or take it off by with_format(None)"
+            )
+        section = of_datasets.Config(path=".", classes=class_names)  # its images may lie anywhere
+        return cast(of_datasets.StoredDataset, section.open(dataset))
     kind = type(dataset).__name__
     if isinstance(dataset, datasets.IterableDataset | datasets.IterableDatasetDict):
         raise UserError(f"source: {kind} is a stream; give a datasets.Dataset, or name it in a recipe")
@@ -84,42 +97,89 @@ def _names_its_classes(dataset: Any) -> bool:
     return getattr(dataset, "classes", None) is not None
 
 
-def _sample_sha256(source: Source) -> str:
-    """Of the classes and of examples from the whole source: to read all of a large one would take long.
+def _content_sha256(source: "of_datasets.StoredDataset | ItemsSource", dataset: Any) -> str:
+    """Return a digest of the classes, of all labels, and of the images, as far as `Config` says.
 
-    Raises UserError where these are others when they are read again.
+    Raises UserError where images are others when they are read again.
     """
-    places = sorted({place * len(source) // _SAMPLED for place in range(_SAMPLED)}) if len(source) else []
-    digests = []
-    for _ in range(2):
-        digest = hashlib.sha256(repr((len(source), source.labels)).encode())
-        for place in places:
-            for example in source.read(place, place + 1):
-                digest.update(f"{example.id} {example.label}".encode())
-                digest.update(np.asarray(open_rgb(example.image)).tobytes())
-        digests.append(digest.hexdigest())
-    if digests[0] != digests[1]:
-        raise UserError(
-            "source: gives other images when it is read again; turn off what is random in it (augmentation)"
-        )
-    return digests[0]
+    from fmrgen.weights.identity import state_sha256
+
+    for place in _spread(len(source), _READ_TWICE):
+        if _pixels_at(source, place) != _pixels_at(source, place):
+            raise UserError(
+                "source: gives other images when it is read again; turn off what is random in it (augmentation)"
+            )
+    digest = hashlib.sha256(repr((len(source), source.labels, source.row_labels)).encode())
+    is_encoded = isinstance(source, of_datasets.StoredDataset)
+    if len(source) <= (_ALL_ENCODED if is_encoded else _ALL_DECODED):
+        places = list(range(len(source)))
+    else:
+        places = _spread(len(source), _COMPARED)
+        digest.update(state_sha256([getattr(dataset, name, None) for name in _ARRAYS]).encode())
+    for place in places:
+        digest.update(_stored_at(source, place) if is_encoded else _pixels_at(source, place))
+    return digest.hexdigest()
+
+
+def _spread(examples: int, most: int) -> list[int]:
+    """Return up to `most` places that are spread over so many examples."""
+    return sorted({place * examples // most for place in range(most)}) if examples else []
+
+
+def _pixels_at(source: Source, place: int) -> bytes:
+    """Return the pixels, the id and the label at a place; nothing where its label is not in the job."""
+    return b"".join(
+        f"{example.id} {example.label} ".encode() + np.asarray(open_rgb(example.image)).tobytes()
+        for example in source.read(place, place + 1)
+    )
+
+
+def _stored_at(source: Source, place: int) -> bytes:
+    """Return the file of the image at a place, before it is decoded, with its id and label."""
+    parts = []
+    for example in source.read(place, place + 1):
+        image = example.image
+        parts.append(f"{example.id} {example.label} ".encode())
+        parts.append(image if isinstance(image, bytes) else np.asarray(open_rgb(image)).tobytes())
+    return b"".join(parts)
 
 
 class ItemsSource(Source):
-    """A dataset whose items are (image, label); its ids are their places in it."""
+    """A dataset whose items are (image, label); its ids are their places in it.
+
+    Attributes:
+        row_labels: of all items, in their order; None where one is of no class of the job.
+    """
 
     def __init__(self, dataset: Any, class_names: list[str] | None) -> None:
         self._dataset = dataset
         known = class_names or getattr(dataset, "classes", None)
-        targets = getattr(dataset, "targets", None)
-        given = targets if targets is not None and len(targets) == len(dataset) else self._labels_of_items()
+        given = self._targets()
+        if given is None:
+            given = [self._item(place)[1] for place in range(len(self))]
         numbers = [_number(label, place) for place, label in enumerate(given)]
         names = known or [str(number) for number in range(max(numbers, default=-1) + 1)]
         self.labels: Labels = make_labels([str(name) for name in names], None)
-        self._labels = [label_of_source(self.labels, n, i, key="the dataset's labels") for i, n in enumerate(numbers)]
+        self.row_labels = [
+            label_of_source(self.labels, n, i, key="the dataset's labels") for i, n in enumerate(numbers)
+        ]
 
-    def _labels_of_items(self) -> list[Any]:
-        return [self._item(place)[1] for place in range(len(self))]
+    def _targets(self) -> Any:
+        """The labels that the dataset lists, which saves reading all items; None where its items have others.
+
+        Those of torchvision are as they were before `target_transform`.
+        """
+        targets = getattr(self._dataset, "targets", None)
+        if targets is None or len(targets) != len(self):
+            return None
+        transforms = getattr(self._dataset, "transforms", None)  # of torchvision: both transforms, or one of the pair
+        of_pairs = getattr(transforms, "target_transform", transforms)
+        if of_pairs is not None or getattr(self._dataset, "target_transform", None) is not None:
+            return None
+        for place in _spread(len(self), _READ_TWICE):
+            if _number(targets[place], place) != _number(self._item(place)[1], place):
+                return None
+        return targets
 
     def _item(self, place: int) -> tuple[Any, Any]:
         try:
@@ -136,7 +196,7 @@ class ItemsSource(Source):
 
     def read(self, start: int, stop: int) -> Iterator[RawExample]:
         for place in range(start, min(stop, len(self))):
-            label = self._labels[place]
+            label = self.row_labels[place]
             if label is not None:
                 yield RawExample(place, _image(self._item(place)[0], place), label)
 

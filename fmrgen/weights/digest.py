@@ -6,25 +6,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel
 from torch import nn
 
 from fmrgen.engine.interfaces import Generator, Oracle
 from fmrgen.errors import UserError
 
-_NO_SETTINGS = ("_use_default_values", "row_seeds")  # diffusers' names of defaults, in any order; of the last batch
 _FEWEST_NUMBERS = 64  # of a tensor: of fewer, two networks may have the same
+_COMPARED = 8  # numbers of a tensor, before all of them are
 _REGISTRIES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
 def weights_sha256(component: object, prefix: str = "") -> str | None:
     """A digest of the weights in `component`: of all tensors and arrays that it holds, None where it has none.
 
-    Their names count, and begin with `prefix`.
+    Their names count, and begin with `prefix`. Raises UserError where they are not loaded.
     """
     digest = hashlib.sha256()
     found = 0
-    for name, tensor in sorted(_tensors(component, prefix), key=lambda entry: entry[0]):
+    for name, tensor in sorted(weights_of(component, prefix), key=lambda entry: entry[0]):
+        if tensor.is_meta:
+            raise UserError(f"{name}: the weights are on the meta device, without values; load them first")
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         found += 1
@@ -32,34 +33,41 @@ def weights_sha256(component: object, prefix: str = "") -> str | None:
 
 
 def shared_weights(component: object, other: object) -> float:
-    """The share, from 0 to 1, of the numbers in `component`'s weights that lie in `other` too, in whole tensors.
+    """Return the share, from 0 to 1, of the numbers in `component`'s weights that lie in `other` too, in whole tensors.
 
     Names and files do not count, so a network is found in whatever is built around it. Tensors that many networks have
-    (small ones, all alike, of whole numbers) are passed over.
+    (small ones, all alike, of whole numbers) are passed over, and of equal ones one counts.
     """
-    own, others = (dict(_tensor_digests(one)) for one in (component, other))
-    return sum(size for digest, size in own.items() if digest in others) / max(1, sum(own.values()))
+    theirs = _different_tensors(other)
+    total = 0
+    shared = 0
+    for key, tensors in _different_tensors(component).items():
+        for tensor in tensors:
+            total += tensor.numel()
+            if _is_among(tensor, theirs.get(key, [])):
+                shared += tensor.numel()
+    return shared / max(1, total)
 
 
-def _tensor_digests(component: object) -> Iterator[tuple[str, int]]:
-    """A digest of each tensor that tells networks apart, and how many numbers it has."""
-    for _, tensor in _tensors(component, ""):
-        if (
-            tensor.is_floating_point()
-            and tensor.numel() >= _FEWEST_NUMBERS
-            and bool((tensor != tensor.flatten()[0]).any())
-        ):
-            values = tensor.detach().cpu().to(torch.float32).contiguous()
-            yield hashlib.sha256(values.view(torch.uint8).numpy().tobytes()).hexdigest(), tensor.numel()
+def _different_tensors(component: object) -> dict[tuple[float, ...], list[torch.Tensor]]:
+    """Return the tensors that tell networks apart, flat, by what equal ones have in common: size and some numbers."""
+    tensors: dict[tuple[float, ...], list[torch.Tensor]] = {}
+    for _, tensor in weights_of(component):
+        if not tensor.is_floating_point() or tensor.numel() < _FEWEST_NUMBERS:
+            continue
+        flat = tensor.detach().flatten()
+        if not bool((flat != flat[0]).any()):
+            continue
+        places = torch.linspace(0, len(flat) - 1, _COMPARED, dtype=torch.float64).long()
+        key = (len(flat), *flat[places.to(flat.device)].to(torch.float32).tolist())
+        alike = tensors.setdefault(key, [])
+        if not _is_among(flat, alike):
+            alike.append(flat)
+    return tensors
 
 
-def settings_sha256(component: object) -> str:
-    """A digest of what `component`, as it was built, holds besides weights: numbers, words, and those of its modules.
-
-    It tells networks apart whose weights are the same, and whose configuration is not.
-    """
-    plain = sorted(f"{name} {value!r}" for name, value in _plain_values(component, ""))
-    return hashlib.sha256("\n".join(plain).encode()).hexdigest()
+def _is_among(tensor: torch.Tensor, others: list[torch.Tensor]) -> bool:
+    return any(torch.equal(tensor.float(), other.to(tensor.device).float()) for other in others)
 
 
 def check_same_weights(what: str, component: object, before: str | None) -> None:
@@ -71,31 +79,9 @@ def check_same_weights(what: str, component: object, before: str | None) -> None
         )
 
 
-def _plain_values(held: object, prefix: str, within: tuple[object, ...] = ()) -> Iterator[tuple[str, object]]:
-    """The numbers, words and kinds of objects in a component, each under its way there."""
-    if any(held is outer for outer in within):
-        return
-    within = (*within, held)
-    if held is None or isinstance(held, bool | int | float | str | bytes | torch.dtype):
-        yield prefix, held
-        return
-    yield prefix, type(held).__qualname__
-    members: dict[Any, object] = {}
-    if isinstance(held, list | tuple):
-        members = dict(enumerate(held))
-    elif isinstance(held, dict):
-        members = held
-    elif isinstance(held, nn.Module | Generator | Oracle):
-        members = vars(held)
-    elif isinstance(held, BaseModel):
-        members = held.model_dump()
-    for name, value in members.items():
-        if name not in _NO_SETTINGS:
-            yield from _plain_values(value, f"{prefix}.{name}", within)
-
-
-def _tensors(held: object, prefix: str, within: tuple[object, ...] = ()) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors in a component, in its attributes and in lists and mappings of these, each under its way there."""
+def weights_of(held: object, prefix: str = "", within: tuple[object, ...] = ()) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the weights of a component by their names, which begin with `prefix`: the state of a torch module, the
+    tensors in the attributes of anything else, and those in lists and mappings of these."""
     if any(held is outer for outer in within):
         return
     within = (*within, held)
@@ -105,9 +91,13 @@ def _tensors(held: object, prefix: str, within: tuple[object, ...] = ()) -> Iter
     elif isinstance(held, np.ndarray) and held.dtype.kind in "biufc":
         yield prefix.removesuffix("."), torch.from_numpy(held)
     elif isinstance(held, nn.Module):
-        registered = held.state_dict()
-        yield from ((f"{prefix}{name}", tensor) for name, tensor in registered.items())
-        if not registered:  # else its other tensors are caches, as many networks have them
+        registered = held.state_dict(keep_vars=True)
+        for name, entry in registered.items():
+            if isinstance(entry, torch.Tensor):
+                yield f"{prefix}{name}", entry.dequantize() if entry.is_quantized else entry
+            else:  # quantized layers keep theirs in a tuple
+                yield from weights_of(entry, f"{prefix}{name}.", within)
+        if not registered:  # else its other tensors are no weights, and count in `weights.identity`
             members = {name: value for name, value in vars(held).items() if name not in _REGISTRIES}
             members |= held._modules
     elif isinstance(held, Generator | Oracle):
@@ -117,4 +107,4 @@ def _tensors(held: object, prefix: str, within: tuple[object, ...] = ()) -> Iter
     elif isinstance(held, dict):
         members = held
     for name, value in members.items():
-        yield from _tensors(value, f"{prefix}{name}.", within)
+        yield from weights_of(value, f"{prefix}{name}.", within)

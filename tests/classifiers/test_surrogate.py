@@ -11,7 +11,8 @@ from fmrgen.classifiers.networks.surrogate import WithGradientOf
 from fmrgen.recipe.job import parse_classifier
 from fmrgen.recipe.sections import ClassifierOnly
 from fmrgen.trust.recipes import UntrustedError, untrusted_config
-from fmrgen.weights.digest import settings_sha256, weights_sha256
+from fmrgen.weights.digest import weights_sha256
+from fmrgen.weights.identity import identity_of
 
 LENET = "asset:mnist/lenet"
 
@@ -46,7 +47,7 @@ def test_its_weights_are_those_of_the_classifier_alone():
     assert weights_sha256(one) == weights_sha256(other)
     assert weights_sha256(WithGradientOf(torch.nn.Flatten(), tested)) is None
     changed = WithGradientOf(tested, tested)
-    assert settings_sha256(one) != settings_sha256(changed)  # but it is known which surrogate it was
+    assert identity_of(one).state_sha256 != identity_of(changed).state_sha256  # but it is known which surrogate it was
     before = weights_sha256(one)
     one(torch.rand((1, 3, 32, 32), requires_grad=True))
     assert weights_sha256(one) == before

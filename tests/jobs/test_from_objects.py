@@ -8,10 +8,14 @@ import torch
 from commands import fmrgen
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset
 from outside_components import Dim, HalfTrained, NotTooBright, SmallNet
+from places import SUPPORT
 from torch.utils.data import TensorDataset
 
 from fmrgen import UserError, compare, evaluate, generate, load_recipe, verify
 from fmrgen.config import InMemory
+from fmrgen.files import sha256_of
+from fmrgen.recipe import objects
+from fmrgen.weights.identity import identity_of
 
 DEMO = {"generator": "asset:mnist/vqgan", "oracle": "asset:mnist/clip", "budget": 3, "step_size": 0.03}
 DIGITS = 12
@@ -81,12 +85,13 @@ def test_what_was_an_object_is_known_by_its_class_and_weights(made, net, tmp_pat
         "kind": "in_memory",
         "target": "outside_components:SmallNet",
         "weights_sha256": weights,
+        "state_sha256": identity_of(net).state_sha256,
     }
     assert told["recipe"]["source"]["examples"] == DIGITS
-    assert told["code_sha256"]["outside_components:SmallNet"] == InMemory.of(net, weights).code_sha256()
+    assert told["code_sha256"] == {"outside_components": sha256_of(SUPPORT / "outside_components.py")}
     card = (tmp_path / "out/README.md").read_text()
     assert f"| classifier | in-memory outside\\_components:SmallNet, weights sha256 `{weights[:16]}…` |" in card
-    assert "| source code | outside\\_components:SmallNet, sha256 `" in card
+    assert "| source code | outside\\_components, sha256 `" in card
     assert "12 images of in\\-memory datasets" in card or "12 images of in-memory datasets" in card
 
 
@@ -113,11 +118,11 @@ def test_it_goes_on_with_the_same_objects_alone(made, dataset, net, other, tmp_p
     out, notes = tmp_path / "out", []
     shard = next((out / "default").glob("*.parquet"))
     before = shard.stat().st_mtime_ns
-    monkeypatch.setattr(InMemory, "code_sha256", lambda self: "0" * 64)
+    monkeypatch.setattr(InMemory, "code", {"outside_components": "0" * 64})
     again = generate(dataset, net, output=out, progress=False, on_note=notes.append, **DEMO)
     assert shard.stat().st_mtime_ns == before
     assert (str(again), again.summary) == (str(made), made.summary)
-    assert any("the code of outside_components:SmallNet has changed since the split was begun" in n for n in notes)
+    assert any("was made by other code in outside_components; its figures are of that" in n for n in notes)
     retrained = (
         r"its classifier had other weights \(each training .*: load those .*\); choose another output= or split="
     )
@@ -125,6 +130,34 @@ def test_it_goes_on_with_the_same_objects_alone(made, dataset, net, other, tmp_p
         generate(dataset, other, output=out, progress=False, **DEMO)
     with pytest.raises(UserError, match=r"source\.sample_sha256"):
         generate(dataset.select([1, 0, *range(2, DIGITS)]), net, output=out, progress=False, **DEMO)
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_the_same_weights_with_another_attribute_are_another_network(dataset, tmp_path, is_whole):
+    """Neither are the figures of the one returned for the other, nor are rows of both in one split."""
+    net = SmallNet()
+    generate(dataset, net, output=tmp_path, progress=False, **DEMO)
+    if not is_whole:
+        next((tmp_path / "default").glob("*.parquet")).unlink()
+    generate(dataset, net, output=tmp_path, progress=False, **DEMO)
+    net.flips = True
+    other = r"its classifier had other attributes, or other code \(a setting, a mean, a function; .*\); choose another output="
+    with pytest.raises(UserError, match=other):
+        generate(dataset, net, output=tmp_path, progress=False, **DEMO)
+    generate(dataset, SmallNet(), output=tmp_path / "out", progress=False, **{**DEMO, "oracle": NotTooBright()})
+    with pytest.raises(UserError, match="its oracle had other attributes"):
+        generate(dataset, SmallNet(), output=tmp_path / "out", progress=False, **{**DEMO, "oracle": NotTooBright(0.5)})
+
+
+def test_who_cannot_be_recognised_is_gone_on_with_by_this_process_alone(dataset, tmp_path, monkeypatch):
+    net, notes = SmallNet(), []
+    with (tmp_path / "log").open("w") as net.log:
+        for _ in range(2):
+            generate(dataset, net, output=tmp_path / "out", progress=False, on_note=notes.append, **DEMO)
+        assert sum("its log (of type TextIOWrapper) can't be compared" in note for note in notes) == 2
+        monkeypatch.setattr(objects, "_PROCESS", "another")
+        with pytest.raises(UserError, match="its classifier had other attributes"):
+            generate(dataset, net, output=tmp_path / "out", progress=False, **DEMO)
 
 
 def test_a_recipe_with_a_network_of_ones_own(net, tmp_path, capfd):

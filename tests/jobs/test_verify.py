@@ -269,10 +269,14 @@ def test_code_that_has_changed_is_told(tmp_path, monkeypatch, capsys):
     assert run(*job) == 2
     assert "was started with other generator weights" in capsys.readouterr().err
     write(0.25, "# another line\n")
-    assert run(*job) == 0
-    assert "the code of shifting has changed since the split was begun" in capsys.readouterr().err
-    shard.unlink()
+    assert run(*job) == 2
+    assert "was started with other code in shifting; put it back, or choose another --output" in capsys.readouterr().err
     write(0.25)
     (tmp_path / "beside_that.py").write_text("ONE = 2\n")
+    assert run(*job) == 2
+    assert "was started with other code in beside_that" in capsys.readouterr().err
+    (tmp_path / "beside_that.py").write_text("ONE = 1\n")
+    assert run(*job) == 0  # it is whole now
+    (tmp_path / "beside_that.py").write_text("ONE = 2\n")
     assert run(*job) == 0
-    assert "the code of beside_that has changed since the split was begun" in capsys.readouterr().err
+    assert "was made by other code in beside_that; its figures are of that" in capsys.readouterr().err

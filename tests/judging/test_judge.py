@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -262,3 +263,41 @@ def test_a_judge_as_an_object_in_python(judged):
     valid = [row for row in stored if row["valid"]]
     assert found.preserved.value == pytest.approx(100 * np.mean([row["label"] == 0 for row in valid]))
     assert {v["label"] for v in judgements(judged, "zero")} == {0}
+
+
+class Above(package.Oracle):
+    """Sees a 1 in bright images, else a 0; stops after so many batches."""
+
+    def __init__(self, limit, batches=1000):
+        self.limit, self.left = limit, [batches]
+
+    derived = ("left",)
+
+    def judge(self, images, originals=None):
+        self.left[0] -= 1
+        if self.left[0] < 0:
+            raise KeyboardInterrupt
+        bright = images.flatten(1).mean(1) > self.limit
+        said = torch.nn.functional.one_hot(bright.long(), 10).float()
+        return package.Judgement(said, said)
+
+
+def test_a_judge_goes_on_as_the_same_alone(judged, tmp_path, monkeypatch):
+    """One of another rule does not take what the first one had judged before it was stopped, and a cut file is judged
+    again."""
+    monkeypatch.setenv("FMRGEN_CACHE", str(tmp_path))
+    judge = partial(package.judge, str(judged), batch_size=8, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        judge({"above": Above(0.1, batches=20)})
+    parts = sorted(tmp_path.glob("judgements/*/*.parquet"))
+    assert parts
+    parts[0].write_bytes(parts[0].read_bytes()[:100])
+    judge({"above": Above(0.2)})
+    other = judgements(judged, "above")
+    judge({"above": Above(0.1)})
+    first = judgements(judged, "above")
+    monkeypatch.setenv("FMRGEN_CACHE", str(tmp_path / "new"))
+    judge({"above": Above(0.1)})
+    assert judgements(judged, "above") == first
+    judge({"above": Above(0.2)})
+    assert judgements(judged, "above") == other != first

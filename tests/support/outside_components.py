@@ -55,8 +55,11 @@ class TintConfig(ComponentConfig):
 class NotTooBright(Oracle):
     """Accepts whatever label an image has until it gets bright."""
 
+    def __init__(self, limit=0.3):
+        self.limit = limit
+
     def judge(self, images, originals=None):
-        bright = (images.flatten(1).mean(1) > 0.3).to(images.dtype)
+        bright = (images.flatten(1).mean(1) > self.limit).to(images.dtype)
         probabilities = torch.stack([1 - bright, *[bright / 9] * 9], dim=1)
         return Judgement(probabilities, probabilities)
 

@@ -51,6 +51,8 @@ class Net(nn.Module):
         if what == "exits" and self.calls > 9:
             sys.exit(0)
         logits = self.head(self.norm(self.inner(images)))
+        if what == "tires" and self.calls > 12:
+            logits = logits.flip(1)
         if what == "dropout":
             logits = F.dropout(logits, 0.5)
         if what == "remembers":
@@ -185,6 +187,14 @@ def test_weights_that_change_on_the_way_are_noticed_and_leave_no_split(place, ca
     assert len(list(place.glob("out/c/.s-*.damaged"))) == 1
     with pytest.raises(UserError, match="classifier odd: its weights changed during the run"):
         evaluate([str(finished_split)], {"odd": Net("drifts", 10)})
+
+
+def test_answers_that_change_on_the_way_are_noticed_and_leave_no_split(place, capsys, finished_split):
+    assert run(*JOB, classifier("tires"), oracle()) == 2
+    assert "classifier: its answers for the same images changed during the run" in capsys.readouterr().err
+    assert not list(place.glob("out/c/s-*.parquet"))
+    with pytest.raises(UserError, match="classifier odd: its answers for the same images changed during the run"):
+        evaluate([str(finished_split)], {"odd": Net("tires", 10)})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,85 @@
+"""Which files of source code a module is made of, and which of them are a user's own."""
+
+import hashlib
+import site
+import sys
+import sysconfig
+from functools import cache
+from importlib.util import find_spec
+from modulefinder import ModuleFinder
+from pathlib import Path
+
+from fmrgen.files import sha256_of
+
+
+def own_files(module: str) -> dict[str, Path]:
+    """Return the file of a module and of each module that it imports, and these in turn, by their names.
+
+    Installed packages and fmrgen itself are left out. A module without a file, as of a notebook, gives nothing.
+    """
+    files = _imported_by(module)
+    path = _file_of(module)
+    if path is not None:
+        files[module] = path
+    return files
+
+
+@cache
+def own_code_sha256() -> str:
+    """Return the sha256 of fmrgen's own code, which in a checkout changes without the version."""
+    package = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(f"{file.relative_to(package)} {sha256_of(file)} ".encode())
+    return digest.hexdigest()
+
+
+def is_own(module: str) -> bool:
+    """Return whether a loaded module is a user's: no installed package, not of Python's library, not fmrgen's."""
+    if module.partition(".")[0] == "fmrgen":
+        return False
+    loaded = sys.modules.get(module)
+    if module == "__main__" or loaded is None:
+        return True
+    path = getattr(loaded, "__file__", None)
+    if path is None:  # a package without a file of its own; what Python has built in
+        return module.partition(".")[0] not in sys.builtin_module_names and hasattr(loaded, "__path__")
+    return not any(folder in Path(path).parents for folder in _installed())
+
+
+@cache
+def _installed() -> frozenset[Path]:
+    folders = {Path(path) for path in sysconfig.get_paths().values()}
+    folders.add(Path(sysconfig.get_path("stdlib")) / "lib-dynload")
+    folders.update(Path(path) for path in (*site.getsitepackages(), site.getusersitepackages()))
+    return frozenset(folders - {Path(sys.prefix), Path(sys.base_prefix)})
+
+
+def _imported_by(module: str) -> dict[str, Path]:
+    """Return the files of the modules that one imports, and they in turn, but for those that are installed."""
+    folders = []
+    for path in sys.path:
+        if Path(path or ".").is_dir() and Path(path) not in _installed():
+            folders.append(path)
+    finder = ModuleFinder(folders, excludes=["fmrgen"])
+    try:
+        finder.import_hook(module)
+    except Exception:  # installed itself, or of no syntax that can be read
+        return {}
+    files = {}
+    for name, entry in finder.modules.items():
+        path = vars(entry)["__file__"]
+        if path is not None:
+            files[name] = Path(path)
+    return files
+
+
+def _file_of(module: str) -> Path | None:
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):  # of __main__, too
+        return None
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin)
+    return path if path.is_file() else None

@@ -1,0 +1,406 @@
+"""What a component is: everything that its answers follow from, so that nothing is kept or resumed for another one.
+
+Weights alone do not tell two networks apart. One may normalise by another mean, apply another threshold, or call a
+function that was changed. So the identity of an object covers its attributes and tensors, the code of its class and of
+the functions that it calls, the values that these refer to, and the files that they were imported from.
+"""
+
+import dis
+import hashlib
+import io
+import re
+import struct
+import sys
+import types
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fmrgen.files import sha256_of
+from fmrgen.trust.source_code import is_own, own_code_sha256, own_files
+from fmrgen.weights.digest import weights_of, weights_sha256
+
+_PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.layout, torch.memory_format, PurePath, range, Enum)
+_ROUTINES = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, np.ufunc)
+# What changes no answer: descriptors that Python makes of slots and fields, and the device that a component is on.
+_PASSED_OVER = (types.GetSetDescriptorType, types.MemberDescriptorType, type(NotImplemented), type(...), torch.device)
+_PASSED_OVER_MODULES = ("threading", "_thread", "logging", "weakref", "_weakref", "_weakrefset", "concurrent", "_abc")
+_OF_EVERY_MODULE = ("training", "_is_full_backward_hook")  # of torch; whoever asks one sets evaluation mode
+_NOT_COUNTED = ("_use_default_values", "row_seeds")  # names that diffusers keeps in any order; seeds of the last batch
+_HOOKS = ("_hooks", "_hooks_with_kwargs", "_hooks_always_called")  # how their dicts end, whose keys only count them
+_POINTER = struct.calcsize("P")
+_NUMBER_OF_CLASS = re.compile(rb"[./]?___torch_mangle_\d+")
+_BUILT_ON = ("torch", "torchvision", "timm", "transformers", "numpy")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """All that the answers of a component follow from.
+
+    Attributes:
+        weights_sha256: of its weights, as `weights_sha256` gives it; None where it has none.
+        state_sha256: of all else that it holds: attributes, tensors that are no weights, the code of its class and of
+            the functions that it calls, and the values that these refer to.
+        code: the sha256 of each file of a user's own code that it comes from, by module.
+        libraries: the versions of the libraries that it stands on, by name; of fmrgen the digest of the code.
+        unknown: the attribute of which this can't be known, as of an open file; None where all is known.
+    """
+
+    weights_sha256: str | None
+    state_sha256: str
+    code: Mapping[str, str]
+    libraries: Mapping[str, str]
+    unknown: str | None
+
+
+def identity_of(component: object) -> Identity:
+    """Return what a component is.
+
+    Its state is the same in each process and on each device. Attributes that it lists in `derived`, since it computes
+    them itself, do not count.
+
+    Args:
+        component: a torch module, a generator, an oracle, or any other object.
+
+    Raises:
+        UserError: its weights are not loaded.
+    """
+    weights = weights_sha256(component)
+    walk = _Walk(component)
+    walk.visit(component, "")
+    code: dict[str, str] = {}
+    for module in sorted(walk.modules):
+        if module not in code:  # else what it imports is there, too
+            for name, path in own_files(module).items():
+                code[name] = sha256_of(path)
+    libraries = {name: _version(name) for name in sorted({*walk.libraries, *_BUILT_ON})}
+    libraries["fmrgen"] = own_code_sha256()
+    return Identity(weights, walk.digest.hexdigest(), dict(sorted(code.items())), libraries, walk.unknown)
+
+
+def state_sha256(value: object) -> str:
+    """Return a digest of arrays, tensors, numbers and words, in lists, tuples and mappings."""
+    walk = _Walk(None)
+    walk.visit(value, "")
+    return walk.digest.hexdigest()
+
+
+class _Walk:
+    """Goes through all that an object refers to, in an order that is the same in each process, and digests it.
+
+    Attributes:
+        digest: of everything that was visited.
+        modules: the user's own modules among those that classes and functions come from.
+        libraries: the top-level names of the others.
+        unknown: the path to the first value that could not be read.
+    """
+
+    def __init__(self, component: object) -> None:
+        self.digest = hashlib.sha256()
+        self.modules: set[str] = set()
+        self.libraries: set[str] = set()
+        self.unknown: str | None = None
+        self._weights = {id(tensor) for _, tensor in weights_of(component)}
+        self._numbers: dict[int, int] = {}  # of objects that were visited, by `id`, in their order
+        self._visited: list[object] = []  # keeps them alive: an `id` may be given again
+        self._visited_modules: set[tuple[str, tuple[str, ...]]] = set()
+
+    def visit(self, value: Any, path: str) -> None:
+        """Digest a value; `path` is how it is reached, for messages."""
+        if value is None or isinstance(value, _PLAIN):
+            self._add(type(value).__name__, repr(value))
+            return
+        if isinstance(value, _PASSED_OVER) or type(value).__module__.partition(".")[0] in _PASSED_OVER_MODULES:
+            return
+        if not isinstance(value, tuple | frozenset):  # equal constants are one object in one process, two in another
+            if id(value) in self._numbers:
+                self._add("again", self._numbers[id(value)])
+                return
+            self._numbers[id(value)] = len(self._visited)
+            self._visited.append(value)
+        if isinstance(value, Tensor | np.ndarray):
+            self._tensor(value, path)
+        elif isinstance(value, types.ModuleType):
+            self._module(value, (), path)
+        elif isinstance(value, type):
+            self._class(value, path)
+        elif isinstance(value, types.FunctionType):
+            self._function(value, path)
+        elif isinstance(value, types.MethodType):
+            self.visit((value.__func__, value.__self__), path)
+        elif isinstance(value, _ROUTINES):
+            self._routine(value, path)
+        elif isinstance(value, staticmethod | classmethod):
+            self.visit(value.__func__, path)
+        elif isinstance(value, property):
+            self.visit((value.fget, value.fset), path)
+        elif isinstance(value, partial):
+            self.visit((value.func, value.args, value.keywords), path)
+        elif isinstance(value, torch.jit.ScriptModule):
+            self._scripted(value, path)
+        elif isinstance(value, nn.Module) and "_orig_mod" in value._modules:  # of torch.compile
+            self.visit(value._modules["_orig_mod"], path)
+        else:
+            self._object(value, path)
+
+    def _add(self, *entries: object) -> None:
+        self.digest.update(repr(entries).encode(errors="backslashreplace"))
+
+    def _give_up(self, path: str, value: object) -> None:
+        kind = type(value).__qualname__
+        self._add("unknown", kind)
+        if self.unknown is None:
+            self.unknown = f"{path.removeprefix('.') or 'it'} (of type {kind})"
+
+    def _tensor(self, value: Tensor | np.ndarray, path: str) -> None:
+        if id(value) in self._weights:
+            self._add("weights")
+            return
+        if isinstance(value, np.ndarray) and value.dtype.hasobject:
+            self._add("array", value.shape)
+            self.visit(value.tolist(), path)
+            return
+        try:
+            if isinstance(value, Tensor):
+                content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+            else:
+                content = np.ascontiguousarray(value).tobytes()
+        except (RuntimeError, NotImplementedError, TypeError):  # sparse, quantized, or without data
+            self._give_up(path, value)
+            return
+        self._add("tensor", str(value.dtype), tuple(value.shape), hashlib.sha256(content).hexdigest())
+
+    def _is_own(self, module: str | None) -> bool:
+        """Return whether what comes from a module is the user's own, and take note of the module either way."""
+        if module is None:
+            return False
+        if is_own(module):
+            self.modules.add(module)
+            return True
+        self.libraries.add(module.partition(".")[0])
+        return False
+
+    def _module(self, value: types.ModuleType, names: tuple[str, ...], path: str) -> None:
+        """Digest those of a module's `names` that it has. The files of a user's own count as a whole besides."""
+        self._add("module", value.__name__)
+        if (value.__name__, names) in self._visited_modules or not self._is_own(value.__name__):
+            return
+        self._visited_modules.add((value.__name__, names))
+        for name in names:
+            if name in vars(value):
+                self._add(name)
+                self._global(vars(value)[name], names, f"{path}.{name}")
+
+    def _global(self, value: object, names: tuple[str, ...], path: str) -> None:
+        """Digest what code refers to: of a module the attributes whose `names` the code has."""
+        if isinstance(value, types.ModuleType):
+            self._module(value, names, path)
+        else:
+            self.visit(value, path)
+
+    def _class(self, value: type, path: str) -> None:
+        self._add("class", value.__module__, value.__qualname__)
+        if not self._is_own(value.__module__):
+            return
+        self.visit(value.__bases__, path)
+        for name, member in sorted(vars(value).items()):
+            is_code = isinstance(member, types.FunctionType | staticmethod | classmethod | property)
+            if is_code or not name.startswith("__"):
+                self._add(name)
+                self.visit(member, f"{path}.{name}")
+
+    def _function(self, value: types.FunctionType, path: str) -> None:
+        self._add("function", value.__module__, value.__qualname__)
+        if not self._is_own(value.__module__):
+            return
+        self._code(value.__code__, path)
+        self.visit((value.__defaults__, value.__kwdefaults__, vars(value)), path)
+        for cell in value.__closure__ or ():
+            try:
+                content = cell.cell_contents
+            except ValueError:  # nothing was put into it yet
+                content = None
+            self.visit(content, f"{path}()")
+        names = _names_in(value.__code__)
+        for name in names.of_globals:
+            if name in value.__globals__:
+                self._add(name)
+                self._global(value.__globals__[name], names.of_attributes, f"{path}() {name}")
+        for name in names.of_imports:
+            if name in sys.modules:
+                self._module(sys.modules[name], names.of_attributes, f"{path}() {name}")
+
+    def _code(self, code: types.CodeType, path: str) -> None:
+        arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        self._add("code", code.co_code, code.co_names, arguments, code.co_freevars, code.co_flags)
+        for constant in code.co_consts:
+            if isinstance(constant, types.CodeType):
+                self._code(constant, path)
+            else:
+                self.visit(constant, path)
+
+    def _routine(self, value: Any, path: str) -> None:
+        """A compiled function: the version of its library says what it does."""
+        module = getattr(value, "__module__", None)
+        self._add("routine", module, getattr(value, "__qualname__", value.__name__))
+        self._is_own(module)
+        holder = getattr(value, "__self__", None)
+        if holder is not None and not isinstance(holder, types.ModuleType):
+            self.visit(holder, path)
+
+    def _scripted(self, value: torch.jit.ScriptModule, path: str) -> None:
+        """A network of TorchScript is what its file would be, but for what that says of its making."""
+        file = io.BytesIO()
+        try:
+            torch.jit.save(value, file)
+        except RuntimeError:
+            self._give_up(path, value)
+            return
+        parts = []
+        with zipfile.ZipFile(file) as archive:
+            for name in archive.namelist():
+                within = name.partition("/")[2]  # the first folder is called as the file
+                if within.startswith(("code/", "constants")) and not within.endswith(".debug_pkl"):
+                    # The names of classes count how many of the same name the process had before.
+                    content = _NUMBER_OF_CLASS.sub(b"", archive.read(name))
+                    parts.append((_NUMBER_OF_CLASS.sub(b"", within.encode()), hashlib.sha256(content).hexdigest()))
+        self._add("scripted", sorted(parts))
+
+    def _object(self, value: Any, path: str) -> None:
+        """Any other object: its class, what it contains, its attributes."""
+        self.visit(type(value), path)
+        is_container = True
+        if isinstance(value, dict | types.MappingProxyType):
+            self._add("keys", len(value))
+            for place, (key, entry) in enumerate(value.items()):
+                if key not in _NOT_COUNTED:
+                    self.visit(key, f"{path}[{place}]")
+                    self.visit(entry, f"{path}[{key!r:.40}]")
+        elif isinstance(value, list | tuple):
+            self._entries(value, path)
+        elif isinstance(value, set | frozenset):
+            self._set(value, path)
+        else:
+            is_container = False
+        attributes = _attributes_of(value)
+        if attributes is not None:
+            for name, attribute in sorted(attributes.items()):
+                self._add(name)
+                self.visit(attribute, f"{path}.{name}")
+        if not is_container and (attributes is None or _is_compiled(type(value))):
+            self._reduced(value, path)
+
+    def _entries(self, value: list[Any] | tuple[Any, ...], path: str) -> None:
+        self._add("entries", len(value))
+        if all(type(entry) in (int, float, str, bool) for entry in value):  # a million of them, as a rule
+            self._add(*value)
+            return
+        for place, entry in enumerate(value):
+            self.visit(entry, f"{path}[{place}]")
+
+    def _set(self, value: set[Any] | frozenset[Any], path: str) -> None:
+        """The order of a set differs between processes, so its members are sorted by what they are."""
+        members = []
+        for member in value:
+            if not isinstance(member, _PLAIN):
+                self._give_up(path, value)
+                return
+            members.append(repr(member))
+        self._add("members", sorted(members))
+
+    def _reduced(self, value: Any, path: str) -> None:
+        """An object of a compiled class, which says what it holds as it does for a copy."""
+        try:
+            parts = value.__reduce_ex__(4)
+        except Exception:  # any code may stand there: of files, connections and the like
+            self._give_up(path, value)
+            return
+        if isinstance(parts, str):
+            self._add("global", parts)
+            return
+        for part in parts:
+            self.visit(list(part) if isinstance(part, Iterator) else part, path)
+
+
+def _is_compiled(kind: type) -> bool:
+    """Return whether objects of a class hold more than their attributes, as of a class that is written in C."""
+    slots = 0
+    for base in kind.__mro__:
+        names = vars(base).get("__slots__", ())
+        slots += 1 if isinstance(names, str) else len(tuple(names))
+    pointers = slots + 2  # to the attributes, and to weak references
+    return kind.__basicsize__ > object.__basicsize__ + pointers * _POINTER
+
+
+def _attributes_of(value: Any) -> dict[str, Any] | None:
+    """Return the attributes of an object that count; None where its class, a compiled one, has no room for any."""
+    attributes: dict[str, Any] = {}
+    has_room = hasattr(value, "__dict__")
+    if has_room:
+        attributes.update(vars(value))
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__")
+        if slots is not None:
+            has_room = True
+            for name in (slots,) if isinstance(slots, str) else slots:
+                if name not in ("__dict__", "__weakref__") and hasattr(value, name):
+                    attributes[name] = getattr(value, name)
+    if not has_room:
+        return None
+    derived = getattr(value, "derived", ())
+    left_out = {*_NOT_COUNTED, *(derived if isinstance(derived, tuple | list) else ())}
+    attributes = {name: attribute for name, attribute in attributes.items() if name not in left_out}
+    if isinstance(value, nn.Module):
+        for name in _OF_EVERY_MODULE:
+            attributes.pop(name, None)
+        for name, attribute in attributes.items():
+            if name.endswith(_HOOKS) and isinstance(attribute, dict):
+                attributes[name] = list(attribute.values())
+    return attributes
+
+
+@dataclass(frozen=True)
+class _Names:
+    """The names in a function's code: of globals, of attributes, and of modules that it imports."""
+
+    of_globals: list[str]
+    of_attributes: tuple[str, ...]
+    of_imports: list[str]
+
+
+def _names_in(code: types.CodeType) -> _Names:
+    """Return the names in a function's code, and in that of the functions within."""
+    of_globals: set[str] = set()
+    of_attributes: set[str] = set()
+    of_imports: set[str] = set()
+    waiting = [code]
+    while waiting:
+        current = waiting.pop()
+        for instruction in dis.get_instructions(current):
+            if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+                of_globals.add(instruction.argval)
+            elif instruction.opname in ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"):
+                of_attributes.add(instruction.argval)
+            elif instruction.opname == "IMPORT_NAME":
+                of_imports.add(instruction.argval)
+        for constant in current.co_consts:
+            if isinstance(constant, types.CodeType):
+                waiting.append(constant)
+    return _Names(sorted(of_globals), tuple(sorted(of_attributes)), sorted(of_imports))
+
+
+def _version(library: str) -> str:
+    """Return the version of a library, by the name that it is imported by; nothing where it has none."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return str(getattr(sys.modules.get(library), "__version__", ""))
