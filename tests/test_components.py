@@ -12,6 +12,8 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors.torch import save_file
 from small_models import tiny_network
 from torch import nn
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
 from transformers import (
     AutoModelForImageClassification,
     ConvNextImageProcessor,
@@ -496,6 +498,16 @@ def test_a_network_is_known_behind_any_wrapper():
     for recorded in map(weights_sha256, (network, wrapped, grouped)):
         assert all(has_weights(classifier, recorded) for classifier in (network, wrapped, grouped))
         assert not has_weights(nn.Sequential(nn.Flatten(), nn.Linear(12, 4)), recorded)
+
+
+@pytest.mark.parametrize("sides", [(32, 32), (28, 40), (33, 50), (50, 33), (17, 99), (48, 31)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_images_are_resized_as_torchvision_does(sides, dtype):
+    images = torch.rand((2, 3, *sides), generator=torch.Generator().manual_seed(0)).to(dtype)
+    for interpolation, mode in (("auto", InterpolationMode.BICUBIC), ("bilinear", InterpolationMode.BILINEAR)):
+        resized = transforms.resize(images, [30], interpolation=mode, antialias=True).clamp(0, 1)
+        expected = transforms.center_crop(resized, [30])
+        assert torch.equal(Normalize([0.0] * 3, [1.0] * 3, 30, interpolation)(images), expected)
 
 
 def test_an_enlarged_image_comes_back_as_it_was():

@@ -79,12 +79,16 @@ class Normalize:
             images = nn.functional.avg_pool2d(images, shorter // size)
             top, left = ((side - size) // 2 for side in images.shape[-2:])
             return images[..., top : top + size, left : left + size]
-        from torchvision.transforms.v2 import InterpolationMode  # a second's import that many can do without
-        from torchvision.transforms.v2 import functional as transforms
-
-        mode = InterpolationMode.BILINEAR if self.interpolation == "bilinear" else InterpolationMode.BICUBIC
-        resized = transforms.resize(images, [size], interpolation=mode, antialias=True).clamp(0, 1)
-        return transforms.center_crop(resized, [size])
+        # As torchvision resizes and crops, whose import takes a second of every command.
+        height, width = images.shape[-2:]
+        shorter = min(height, width)
+        sides = int(size * height / shorter), int(size * width / shorter)
+        mode = "bilinear" if self.interpolation == "bilinear" else "bicubic"
+        resized = nn.functional.interpolate(
+            as_float32(images), size=sides, mode=mode, align_corners=False, antialias=True
+        )
+        top, left = (round((side - size) / 2) for side in sides)
+        return resized.to(images.dtype).clamp(0, 1)[..., top : top + size, left : left + size]
 
 
 def without_waiting(steps: Iterable[Callable[[Tensor], Tensor]]) -> list[Callable[[Tensor], Tensor]]:

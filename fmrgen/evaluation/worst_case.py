@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.special import bdtrc
 
 from fmrgen.evaluation.own_splits import rows_of
 from fmrgen.metrics.intervals import CONFIDENCE, RESAMPLES, Estimate, foundation_model_robustness, proportion
@@ -91,6 +91,6 @@ def _fooled_more_by(own: str | None, valid: Mapping[str, np.ndarray], right: Map
         both = valid[own] & valid[other]
         there, here = (int((both & right[one] & ~right[two]).sum()) for one, two in ((own, other), (other, own)))
         if there > here:
-            chances[other] = float(binomtest(there, there + here, alternative="greater").pvalue)
+            chances[other] = float(bdtrc(there - 1, there + here, 0.5))  # an exact sign test
     least = min(chances, key=lambda other: (chances[other], other), default=None)
     return least if least is not None and chances[least] < (1 - CONFIDENCE) / (len(right) - 1) else None

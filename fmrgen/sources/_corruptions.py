@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable
 
 import numpy as np
-from scipy import ndimage
+import scipy  # whose ndimage is imported where it is first used
 
 SEVERITIES = 5
 
@@ -22,7 +22,7 @@ def _moved(image: np.ndarray, matrix: np.ndarray, shift: np.ndarray | None = Non
     """The image through a matrix [2, 2] about its centre, then moved by `shift` pixels."""
     centre = (np.array(image.shape) - 1) / 2
     offset = centre - matrix @ (centre + (0 if shift is None else shift))
-    found: np.ndarray = ndimage.affine_transform(image, matrix, offset, order=1)
+    found: np.ndarray = scipy.ndimage.affine_transform(image, matrix, offset, order=1)
     return found
 
 
@@ -41,14 +41,14 @@ def _impulse_noise(image: np.ndarray, severity: int, random: np.random.Generator
 
 
 def _blur(image: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:
-    found: np.ndarray = ndimage.gaussian_filter(image, 0.4 * severity)
+    found: np.ndarray = scipy.ndimage.gaussian_filter(image, 0.4 * severity)
     return found
 
 
 def _motion_blur(image: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:
-    turned = ndimage.rotate(image, angle := random.uniform(0, 180), reshape=False, order=1)
-    found: np.ndarray = ndimage.rotate(
-        ndimage.uniform_filter1d(turned, 1 + 2 * severity, axis=1), -angle, reshape=False, order=1
+    turned = scipy.ndimage.rotate(image, angle := random.uniform(0, 180), reshape=False, order=1)
+    found: np.ndarray = scipy.ndimage.rotate(
+        scipy.ndimage.uniform_filter1d(turned, 1 + 2 * severity, axis=1), -angle, reshape=False, order=1
     )
     return found
 
@@ -59,8 +59,8 @@ def _contrast(image: np.ndarray, severity: int, random: np.random.Generator) -> 
 
 def _pixelate(image: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:
     side = max(image.shape) / (1 + 0.5 * severity)
-    small = ndimage.zoom(image, side / max(image.shape), order=1)
-    return np.asarray(ndimage.zoom(small, np.array(image.shape) / small.shape, order=0))
+    small = scipy.ndimage.zoom(image, side / max(image.shape), order=1)
+    return np.asarray(scipy.ndimage.zoom(small, np.array(image.shape) / small.shape, order=0))
 
 
 def _stripe(image: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:
@@ -71,7 +71,7 @@ def _stripe(image: np.ndarray, severity: int, random: np.random.Generator) -> np
 
 
 def _spatter(image: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:
-    drops = ndimage.gaussian_filter(random.normal(size=image.shape), 1.2)
+    drops = scipy.ndimage.gaussian_filter(random.normal(size=image.shape), 1.2)
     return np.where(drops > np.quantile(drops, 1 - 0.03 * severity), 0.9, image)
 
 

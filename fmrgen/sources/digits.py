@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
+import scipy  # whose ndimage is imported where it is first used
 from PIL import Image
-from scipy import ndimage
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.labels import make_labels
@@ -58,7 +58,7 @@ def placed(image: np.ndarray) -> Image.Image:
     scale = _BOX / max(cut.size)
     width, height = (max(1, round(scale * side)) for side in cut.size)
     digit = np.asarray(cut.resize((width, height), Image.Resampling.BICUBIC)).clip(0, 255)
-    down, right = (round(_SIDE / 2 - 0.5 - at) for at in ndimage.center_of_mass(digit))
+    down, right = (round(_SIDE / 2 - 0.5 - at) for at in scipy.ndimage.center_of_mass(digit))
     down, right = min(max(down, 0), _SIDE - height), min(max(right, 0), _SIDE - width)
     canvas = np.zeros((_SIDE, _SIDE), np.uint8)
     canvas[down : down + height, right : right + width] = digit.round()
