@@ -59,7 +59,7 @@ class PredictionStore:
         self._has_failed = False
 
     def get(self, key: str, schema: pa.Schema, rows: int) -> tuple[pa.Table, dict[str, Any]] | None:
-        """Return the table under a key and what is known about it; None where there is none of that schema and size."""
+        """Return the table under a key and what is known about it; None unless there is one of that schema and size."""
         path = self._path(key)
         if self._has_failed:
             return None
