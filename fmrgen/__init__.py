@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from fmrgen.judging.judge import judge as judge
     from fmrgen.labels import Labels as Labels
     from fmrgen.metrics.intervals import Estimate as Estimate
+    from fmrgen.metrics.sequential_test import Gate as Gate
     from fmrgen.metrics.summary import Summary as Summary
     from fmrgen.metrics.summary import summarise as summarise
     from fmrgen.oracles.base import OracleConfig as OracleConfig
@@ -74,7 +75,6 @@ if TYPE_CHECKING:
     from fmrgen.studies.gate import gate_on_own_splits as gate_on_own_splits
     from fmrgen.studies.orders import Agreement as Agreement
     from fmrgen.studies.orders import agreement as agreement
-    from fmrgen.studies.sequential_test import Gate as Gate
     from fmrgen.studies.sweep import sweep as sweep
     from fmrgen.training.loop import train as train
     from fmrgen.training.recipe import TrainRecipe as TrainRecipe
@@ -104,7 +104,7 @@ _MODULES = {
     "Example": "fmrgen.records",
     "Explanation": "fmrgen.failures.explain",
     "FilesVerification": "fmrgen.jobs.verify_files",
-    "Gate": "fmrgen.studies.sequential_test",
+    "Gate": "fmrgen.metrics.sequential_test",
     "GeneratedSplit": "fmrgen.storage.generated",
     "Generator": "fmrgen.engine.interfaces",
     "GeneratorConfig": "fmrgen.generators.base",

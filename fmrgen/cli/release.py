@@ -256,7 +256,14 @@ def gate(
     from fmrgen.progress import terminal as progress
     from fmrgen.studies.gate import gate as run
     from fmrgen.studies.gate import gate_on_own_splits
-    from fmrgen.studies.gate_report import alarm_lines, gate_junit, gate_markdown, gate_table, verdict_line
+    from fmrgen.studies.gate_report import (
+        alarm_lines,
+        condition_lines,
+        gate_junit,
+        gate_markdown,
+        gate_table,
+        verdict_line,
+    )
 
     display.quiet_libraries()
     is_first = is_first_process()
@@ -284,7 +291,7 @@ def gate(
             display.print_json(found)
         elif not quiet:
             display.print_table(gate_table(found), named)
-        for line in [*found.notes, *alarm_lines(found)]:
+        for line in [*found.notes, *condition_lines(found), *alarm_lines(found)]:
             display.print_note(line)
         (display.print_note if as_json else display.print_line)(verdict_line(found))
     Processes().gather(None)

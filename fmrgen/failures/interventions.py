@@ -14,7 +14,7 @@ from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.models import row_seed
 from fmrgen.engine.updates import normal
 from fmrgen.failures.attributes import Attribute
-from fmrgen.studies.sequential_test import log_capital
+from fmrgen.metrics.sequential_test import log_capital
 
 DOSES = (0.25, 0.5, 0.75, 1.0)
 FALSE_DISCOVERIES = 0.05  # the share of names that are wrong, on average

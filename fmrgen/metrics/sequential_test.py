@@ -14,6 +14,8 @@ from typing import Literal
 
 import numpy as np
 
+from fmrgen.metrics.intervals import Estimate
+
 ERROR = 0.05  # of either verdict; also the share of false alarms among the classes with one
 
 _BETS = np.geomspace(0.01, 0.9, 24)  # shares of the largest bet that can't lose everything
@@ -33,12 +35,44 @@ class ClassDrop:
 
 
 @dataclass(frozen=True)
+class Condition:
+    """How two networks fare on originals that were changed in one way. Shares are percent of these originals.
+
+    Attributes:
+        words: how the changed images look.
+        attribute: that was changed.
+        originals: that both networks have right as they are.
+        broke: of how many some accepted image is one that the old network has right and the new one wrong.
+        fixed: the reverse.
+        e_value: the evidence against "no more of them broke than were fixed", or than the margin admits.
+        is_worse: whether the evidence is significant among all conditions that were tried.
+    """
+
+    words: str
+    attribute: str
+    originals: int
+    broke: Estimate
+    fixed: Estimate
+    e_value: float
+    is_worse: bool
+
+    @property
+    def line(self) -> str:
+        """What it did to the new network, as the end of a sentence."""
+        return (
+            f"{self.words}: {self.broke.value:.1f} % of {self.originals:,} originals broke and "
+            f"{self.fixed.value:.1f} % were fixed"
+        )
+
+
+@dataclass(frozen=True)
 class Gate:
     """What a gate found.
 
     Attributes:
-        verdict: `fail`: the drop is larger than `max_drop`; `pass`: it is smaller; `undecided`: the rows don't tell;
-            `invalid`: one of the two is no working network, and nothing is decided.
+        verdict: `fail`: the drop is larger than `max_drop`, on the rows or under a condition; `pass`: it is smaller on
+            the rows, and no condition shows a larger one; `undecided`: the rows don't tell, or nothing else could be
+            looked at; `invalid`: one of the two is no working network, and nothing is decided.
         max_drop: in points of accuracy on the perturbed images.
         rows: that were classified, of `valid_rows`.
         valid_rows: of the split.
@@ -50,6 +84,8 @@ class Gate:
         notes: what a reader must know of the split and of the two; why the verdict is `invalid`.
         baseline_standard, candidate_standard: accuracy on the originals of the first rows that were looked at, in
             percent; None where the split has no originals.
+        rows_verdict: what the rows alone say.
+        conditions: how both fare on changed originals, the strongest evidence first; none where these were not tried.
     """
 
     verdict: Verdict
@@ -66,6 +102,13 @@ class Gate:
     notes: list[str] = field(default_factory=list)
     baseline_standard: float | None = None
     candidate_standard: float | None = None
+    rows_verdict: Verdict = "undecided"
+    conditions: list[Condition] = field(default_factory=list)
+
+    @property
+    def worse(self) -> list[Condition]:
+        """The conditions under which the candidate is significantly worse."""
+        return [condition for condition in self.conditions if condition.is_worse]
 
     @property
     def alarms(self) -> list[ClassDrop]:
@@ -152,6 +195,7 @@ def gate(
         100 * high,
         _rows_more(seen, margin) if verdict == "undecided" else None,
         _classes(seen, labels[:rows], class_names, margin),
+        rows_verdict=verdict,
     )
 
 

@@ -16,6 +16,7 @@ from fmrgen.evaluation.own_splits import rows_of
 from fmrgen.jobs.generate import make_split
 from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
 from fmrgen.metrics.rows import accepted_as_label, as_label
+from fmrgen.metrics.sequential_test import bounds, decide
 from fmrgen.recipe.job import OutputConfig, Recipe
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.recipe.sections import oracle_config_of
@@ -24,7 +25,6 @@ from fmrgen.storage.provenance import Provenance, read_provenance
 from fmrgen.storage.shard_claims import own_shards
 from fmrgen.storage.shards import SplitFolder
 from fmrgen.studies.compare import JobProgress, no_progress
-from fmrgen.studies.sequential_test import bounds, decide
 
 Verdict = Literal["broke more", "fixed more", "no difference"]
 BROKE, FIXED = "broke", "fixed"

@@ -3,36 +3,48 @@
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
 from fmrgen.classifiers.base import has_weights
-from fmrgen.distributed.launch import Processes
+from fmrgen.distributed.launch import Processes, together
 from fmrgen.errors import UserError, option
 from fmrgen.evaluation.classify import classify
 from fmrgen.evaluation.models import LoadedClassifier, answering_in, first_image, labels_of, load_named
 from fmrgen.evaluation.own_splits import rows_of
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import SplitRows, check_columns
+from fmrgen.failures.conditions import ORIGINALS, NoOracle, compare_under_changes
+from fmrgen.failures.rows import SplitRows as LoadedRows
 from fmrgen.jobs.evaluate import AnySplit
 from fmrgen.jobs.generate import make_split
+from fmrgen.jobs.verify import load_judges
 from fmrgen.metrics.cautions import has_masked_gradient, is_at_chance
 from fmrgen.metrics.rows import accepted_as_label, as_label
+from fmrgen.metrics.sequential_test import Condition, Gate, decide, drops_of
+from fmrgen.metrics.sequential_test import gate as gate_of_rows
 from fmrgen.progress.tqdm_bars import OnRows
+from fmrgen.recipe.build import ClassifierAndOracle
 from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.storage.open import OpenedSplit, open_split
 from fmrgen.storage.paths import SplitPaths
-from fmrgen.storage.provenance import read_provenance
+from fmrgen.storage.provenance import Provenance, read_provenance
 from fmrgen.storage.shards import SplitFolder
 from fmrgen.studies.compare import JobProgress, no_progress, own_recipes
-from fmrgen.studies.sequential_test import Gate, decide, drops_of
-from fmrgen.studies.sequential_test import gate as gate_of_rows
 
 _SATURATED = 95.0  # percent
 _ONE_NETWORK = "baseline and candidate are one network: they have the same weights and give the same answers"
 _OF_OWN = ("id", "label", "accepted_labels", "valid", "prediction", "original_prediction")  # columns
+_ONLY_ROWS = (
+    "its images alone show too little to let a candidate pass, and changed originals can't be tried; gate on a split "
+    "with originals, or with --recipe"
+)
+_NO_COMMON_ORIGINAL = "there is no original that both have right, so changed originals can't be tried"
 _FIRST = 500  # rows of the first look; each further one takes as many as all before it
 
 
@@ -110,7 +122,8 @@ def gate(
         if faults or one_network or decide(drops_of(old, new), max_drop / 100)[0] != "undecided":
             break
     found = gate_of_rows(old, new, columns["label"][order[:stop]], list(labels.names), max_drop, len(order))
-    return _concluded(found, faults, one_network, [*_notes(opened, models), *_saturated(found)], standard)
+    found = _concluded(found, faults, one_network, [*_notes(opened, models), *_saturated(found)], standard)
+    return found if faults or one_network else _with_conditions(found, opened, answering, processes)
 
 
 def _concluded(found: Gate, faults: list[str], one_network: bool, notes: list[str], standard: dict[str, float]) -> Gate:
@@ -125,6 +138,50 @@ def _concluded(found: Gate, faults: list[str], one_network: bool, notes: list[st
         baseline_standard=standard.get("baseline"),
         candidate_standard=standard.get("candidate"),
     )
+
+
+def _with_conditions(
+    found: Gate, opened: OpenedSplit, answering: Mapping[str, nn.Module], processes: Processes
+) -> Gate:
+    """Return what was found, with what changed originals show, where the candidate has not failed on the rows.
+
+    Images that were made against another network, or against each, show little of what a candidate broke elsewhere: a
+    network that fails on moved images may well be right on those. So nothing passes by its rows alone.
+    """
+    if found.verdict == "fail":
+        return found
+    provenance = opened.provenance
+    if provenance is None or "original" not in opened.features:
+        lacks = "was not made by fmrgen" if provenance is None else "has no originals (output.keep_original)"
+        return replace(found, verdict="undecided", notes=[*found.notes, f"{opened.name} {lacks}: {_ONLY_ROWS}"])
+    work = partial(_conditions, opened, provenance, answering, found.max_drop / 100, processes.device)
+    conditions, notes = processes.gather(together(processes, work))[0]
+    if not conditions:
+        return replace(found, verdict="undecided", notes=[*found.notes, _NO_COMMON_ORIGINAL])
+    is_worse = any(condition.is_worse for condition in conditions)
+    return replace(found, verdict="fail" if is_worse else "pass", conditions=conditions, notes=[*found.notes, *notes])
+
+
+def _conditions(
+    opened: OpenedSplit,
+    provenance: Provenance,
+    answering: Mapping[str, nn.Module],
+    margin: float,
+    device: torch.device,
+) -> tuple[list[Condition], list[str]]:
+    """Return how baseline and candidate fare on changed originals, and notes on that."""
+    candidate, baseline = answering["candidate"], answering["baseline"]
+    notes = []
+    try:
+        judges, *_ = load_judges(
+            opened.name, provenance, classifier=candidate, may_differ=("classifier",), device=device
+        )
+    except UserError as error:  # as of a model that is not on this machine
+        judges = ClassifierAndOracle(candidate, NoOracle())
+        notes.append(f"changed originals were not judged by the split's oracle, so changes were small ({error})")
+    has_oracle = not isinstance(judges.oracle, NoOracle)
+    rows = LoadedRows.read(opened, provenance, judges, ORIGINALS, device)
+    return compare_under_changes(rows, baseline, has_oracle=has_oracle, margin=margin), notes
 
 
 def gate_on_own_splits(
@@ -189,7 +246,15 @@ def gate_on_own_splits(
     found = gate_of_rows(old, new, aligned["baseline"]["label"], list(provenance.labels), max_drop, len(common))
     said_alike = all(np.array_equal(of, aligned["candidate"][name]) for name, of in aligned["baseline"].items())
     one_network = said_alike and len(digests) == 1 and None not in digests
-    return _concluded(found, faults, one_network, [], standard)
+    found = _concluded(found, faults, one_network, [], standard)
+    if faults or one_network:
+        return found
+    processes = Processes()
+    opened = open_split(f"{output}:{made.output.config}/{made.output.split}")
+    models = [load_named(name, section, processes.device) for name, section in sections.items()]
+    image = first_image(opened, processes.device)
+    answering = {model.named.name: answering_in(provenance.job_labels, model, image, opened.name) for model in models}
+    return _with_conditions(found, opened, answering, processes)
 
 
 def check_max_drop(max_drop: float) -> None:

@@ -3,26 +3,32 @@
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+from fmrgen.metrics.sequential_test import Gate
 from fmrgen.report.markdown import escape, table_of
 from fmrgen.report.tables import Table
-from fmrgen.studies.sequential_test import Gate
 
 _VERDICTS = {
-    "pass": "pass: not less robust by more than {max_drop:g} points",
-    "fail": "fail: less robust by more than {max_drop:g} points",
-    "undecided": "undecided: these rows do not show whether the drop is more than {max_drop:g} points",
-    "invalid": "invalid: nothing is decided about a drop of {max_drop:g} points, see the notes",
+    "pass": "pass: the candidate loses at most {max_drop:g} points",
+    "fail": "fail: the candidate loses more than {max_drop:g} points",
+    "undecided": "undecided: these images do not show whether the candidate loses more than {max_drop:g} points",
+    "invalid": "invalid: no decision about a drop of {max_drop:g} points, see the notes",
 }
 _JUNIT = {"fail": "failure", "undecided": "skipped", "invalid": "error"}
 
 
 def verdict_line(gate: Gate) -> str:
-    """The verdict in words, with what it would take where there is none."""
+    """Return the verdict in words, with what it rests on or what it would take."""
     line = _VERDICTS[gate.verdict].format(max_drop=gate.max_drop)
-    if gate.verdict == "undecided":
-        line += (
-            f"; about {gate.rows_more:,} rows more would" if gate.rows_more else "; no realistic number of rows would"
+    if gate.verdict == "pass":
+        return (
+            f"{line} on these images, and none of {len(gate.conditions)} changes of their originals shows a larger drop"
         )
+    if gate.worse:
+        more = f" (and under {len(gate.worse) - 1} other changes)" if len(gate.worse) > 1 else ""
+        return f"{line} on {gate.worse[0].line}{more}"
+    if gate.rows_verdict == "undecided" and gate.verdict == "undecided":
+        more = f"about {gate.rows_more:,} rows more would" if gate.rows_more else "no realistic number of rows would"
+        return f"{line}; {more}"
     return line
 
 
@@ -47,6 +53,11 @@ def alarm_lines(gate: Gate) -> list[str]:
     return [f"class {one.name}: drop of {one.drop:.1f} points over {one.rows:,} rows" for one in gate.alarms]
 
 
+def condition_lines(gate: Gate) -> list[str]:
+    """Return a line for each condition under which the candidate is significantly worse."""
+    return [f"worse on {condition.line}" for condition in gate.worse]
+
+
 def gate_markdown(gate: Gate, split: str) -> str:
     """For the summary of a step."""
     parts = [
@@ -55,6 +66,12 @@ def gate_markdown(gate: Gate, split: str) -> str:
         table_of(gate_table(gate)),
     ]
     parts += [escape(note) for note in gate.notes]
+    if lines := condition_lines(gate):
+        parts.append(
+            "\n".join(
+                ["Changed originals on which the candidate is worse:", "", *(f"* {escape(line)}" for line in lines)]
+            )
+        )
     if lines := alarm_lines(gate):
         parts.append(
             "\n".join(
@@ -72,7 +89,12 @@ def gate_junit(gate: Gate, split: str) -> bytes:
     """A JUnit file with one test, which fails, is skipped or is an error as the verdict is; alarms are its output."""
     name = f"the drop in robustness is at most {gate.max_drop:g} points"
     message = "; ".join([verdict_line(gate), *gate.notes])
-    lines = [*(f"{name}: {value}" for name, value in gate_table(gate).rows), *gate.notes, *alarm_lines(gate)]
+    lines = [
+        *(f"{name}: {value}" for name, value in gate_table(gate).rows),
+        *gate.notes,
+        *condition_lines(gate),
+        *alarm_lines(gate),
+    ]
     return junit_of_one("fmrgen gate", split, name, _JUNIT.get(gate.verdict), message, lines)
 
 

@@ -14,10 +14,10 @@ from commands import run
 from places import ROOT
 
 from fmrgen.errors import UserError
+from fmrgen.metrics.sequential_test import ERROR, decide, gate, log_capital
 from fmrgen.recipe.job import parse_classifier
 from fmrgen.studies.gate import gate as gate_of_split
 from fmrgen.studies.gate_report import gate_junit, gate_markdown, verdict_line
-from fmrgen.studies.sequential_test import ERROR, decide, gate, log_capital
 
 LENET = "asset:mnist/lenet"
 OTHER = "outside_components:HalfTrained"
@@ -225,7 +225,7 @@ def test_files_for_others(split, tmp_path):
     found = gate_of_split(str(split), candidate=OTHER, baseline=LENET, max_drop=2)
     suite = ElementTree.fromstring(gate_junit(found, "a\x1b<b>"))
     assert (suite.get("failures"), suite.get("skipped")) == ("1", "0")
-    assert suite.find("testcase/failure").get("message").startswith("fail: less robust by more than 2 points")
+    assert suite.find("testcase/failure").get("message").startswith("fail: the candidate loses more than 2 points")
     assert "rows looked at" in suite.find("testcase/system-out").text
     assert gate_markdown(found, "a|b").startswith("### Robustness on a\\|b: fail")
 
