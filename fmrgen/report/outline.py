@@ -72,6 +72,12 @@ class Section:
     folded: bool = False
 
 
+MADE_FOR_NONE = (
+    "the split was made for none of these classifiers, so its images were made to fool another one: a difference holds "
+    "for these images, and does not show what a classifier broke elsewhere (fmrgen diff --explain does)"
+)
+
+
 def outline(evaluation: EvaluationResults) -> list[Section]:
     """The sections of an evaluation's report. Its warnings stand above them: `tables.warning_lines`."""
     return [section for sections in _SECTIONS for section in sections(evaluation)]
@@ -128,6 +134,8 @@ def _splits(evaluation: EvaluationResults) -> list[Section]:
             *_classes(split, shown),
         ]
         lines = neighbours(comparison) if comparison else []
+        if lines and not any(result.conditioned for result in row):
+            lines.append(MADE_FOR_NONE)
         about = _sentence(split_facts(split, row))
         found.append(Section("split", split.name, about, [split_table(shown)], lines, parts=parts, folded=many))
     title = "All splits were made with" if len(found) > 1 else "The split was made with"
