@@ -22,7 +22,7 @@ from fmrgen.files import check_writable
 from fmrgen.jobs.lifecycle import claim, finish, new_provenance, nonfinite_error, record_part, record_run
 from fmrgen.jobs.self_check import (
     FirstAnswers,
-    check_same_answers,
+    check_first_answers,
     first_answers,
     kinship_caution,
     likeness_caution,
@@ -347,7 +347,7 @@ def _check_models(
     try:
         for name, digest in before.weights_sha256:
             check_same_weights(name, getattr(components, name), digest)
-        check_same_answers(components, device, answers)
+        check_first_answers(components, device, answers)
     except UserError:
         there = folder.shared.names(folder.paths.shards)
         for path in (path for path in map(folder.shard_path, range(folder.shards)) if path.name in there):

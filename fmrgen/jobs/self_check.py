@@ -102,7 +102,7 @@ def _first_answers(components: Components, device: torch.device, count: int) -> 
     return FirstAnswers(labels, decided, of_classifier, of_oracles)
 
 
-def check_same_answers(components: Components, device: torch.device, before: FirstAnswers | None) -> None:
+def check_first_answers(components: Components, device: torch.device, before: FirstAnswers | None) -> None:
     """Raises UserError where classifier or oracle say something else of the first originals than `before`: what keeps
     count of its calls, or learns from them, is another network at the end of a job."""
     after = None if before is None else first_answers(components, device, len(before.labels))
