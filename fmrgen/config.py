@@ -31,7 +31,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from fmrgen.errors import UserError, one_line, unknown_message
+from fmrgen.errors import UserError, one_line, unknown_message, without_queries
 from fmrgen.files import open_plain, parse_yaml
 
 if TYPE_CHECKING:
@@ -407,13 +407,14 @@ def validate(section: type[AnyConfig], tree: Any, name: str, context: str | None
     try:
         return section.model_validate(tree, context=context)
     except ValidationError as error:
+        name = without_queries(name)  # it may be a classifier's address, as the user wrote it
         first, *others = error.errors()
         key = ".".join(str(part) for part in first["loc"] if not _UNION_PART.match(str(part)))
         text = "is missing" if first["type"] == "missing" else _lower_first(first["msg"].removeprefix("Value error, "))
         more = f" (and {len(others)} more)" if others else ""
         raise UserError(f"{name}: {key or 'recipe'}: {text}{more}") from None
     except UserError as error:
-        raise UserError(f"{name}: {error}") from None
+        raise UserError(f"{without_queries(name)}: {error}") from None
 
 
 def _lower_first(text: str) -> str:

@@ -65,6 +65,14 @@ def printable(text: str) -> str:
     )
 
 
+_ADDRESS = re.compile(r"(https?://)([^/?#\s'\"@]*@)?([^?#\s'\"]*)([?#][^\s'\"]*)?")
+
+
+def without_queries(text: str) -> str:
+    """`text` without the passwords and the queries of addresses in it: keys may stand there."""
+    return _ADDRESS.sub(lambda address: f"{address[1]}{address[3]}{'?…' if address[4] else ''}", text)
+
+
 def write_line(line: str) -> None:
     """A line on stderr in one piece: no signal and no other process's line comes before its end."""
     sys.stderr.write(f"{printable(line)}\n")

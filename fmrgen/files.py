@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 import yaml
 
-from fmrgen.errors import UserError, one_line, option, printable
+from fmrgen.errors import UserError, one_line, option, printable, without_queries
 
 Parsed = TypeVar("Parsed")
 
@@ -120,7 +120,9 @@ def parse_yaml(text: str, name: str) -> Any:
     try:
         tree = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{name}: not YAML: {one_line(error)}") from None
+        # An excerpt of a text with an address could show the key in it.
+        reason = getattr(error, "problem", None) if "://" in text else None
+        raise UserError(f"{without_queries(name)}: not YAML: {reason or one_line(error)}") from None
     except RecursionError:
         raise UserError(f"{name}: can't be read as YAML: it is nested too deeply") from None
     waiting, entries = [tree], 0

@@ -1,11 +1,13 @@
 """A classifier behind an address, which answers as the Hub's image-classification endpoints do. It has no gradients."""
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 
 from fmrgen.config import FINGERPRINT, ClassifierConfig
+from fmrgen.errors import without_queries
 
 if TYPE_CHECKING:
     import torch
@@ -15,14 +17,41 @@ if TYPE_CHECKING:
 _HOW = ("requests", "timeout", "kept_hours", "rate", "max_queries")
 
 
+# Parts of the names of parameters that hold credentials. A harmless one with such a part can go the same way.
+_CREDENTIALS = ("key", "code", "token", "sig", "secret", "passw", "pwd", "auth", "credential", "session")
+_LONG_WORD = re.compile(r"[A-Za-z0-9]{16,}")
+
+
 def _is_address(text: str) -> str:
+    """Refuses an address that would carry a secret into provenance, reports and cards. Errors name no value of it."""
     if not text.startswith(("http://", "https://")):
-        raise ValueError(f"{text!r} must begin with http:// or https://")
-    if "@" in urlsplit(text).netloc:
+        raise ValueError(f"{without_queries(text)!r} must begin with http:// or https://")
+    address = urlsplit(text)
+    if "@" in address.netloc:
         raise ValueError(
             "an address with a password would be stored with every split; set FMRGEN_ENDPOINT_TOKEN instead"
         )
+    if address.fragment:
+        raise ValueError("what follows # in an address is never sent; leave it out")
+    parameters = parse_qsl(address.query.replace(";", "&"), keep_blank_values=True)
+    for name, value in parameters:
+        has_secret_name = any(part in name.lower() for part in _CREDENTIALS)
+        has_secret_value = any(_mixes_letters_and_digits(word) for word in _LONG_WORD.findall(value))
+        if not value:
+            raise ValueError(
+                "a query that is one word may be a key, and would be stored with every split; set "
+                "FMRGEN_ENDPOINT_QUERY to it, which is only sent"
+            )
+        if has_secret_name or has_secret_value:
+            raise ValueError(
+                f"{name}=… may be a key, and would be stored with every split; set FMRGEN_ENDPOINT_QUERY='{name}=…', "
+                "which is only sent"
+            )
     return text
+
+
+def _mixes_letters_and_digits(word: str) -> bool:
+    return not word.isalpha() and not word.isdigit()
 
 
 class Config(ClassifierConfig):

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import random
+import re
 import threading
 import time
 from dataclasses import replace
@@ -47,6 +48,7 @@ def server(monkeypatch, tmp_path):
             told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with lock:
                 server.requests.append(dict(self.headers))
+                server.paths.append(self.path)
                 fault = (
                     chance.choice(["500", "429", "cut", "text", "drop"]) if chance.random() < server.faults else None
                 )
@@ -91,6 +93,7 @@ def server(monkeypatch, tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.requests, server.faults, server.status, server.location = [], 0.0, 200, None
+    server.paths = []
     server.raw, server.drips, server.connections, server.asked = None, False, 0, []
     server.names, server.form = [str(digit) for digit in range(10)], lambda answer: answer
     server.address = f"http://127.0.0.1:{server.server_port}/classify"
@@ -188,6 +191,69 @@ def test_too_few_queries_for_every_process_are_refused(server, monkeypatch):
 def test_a_password_in_the_address_is_refused():
     with pytest.raises(UserError, match="an address with a password would be stored with every split"):
         parse_classifier("{kind: endpoint, url: 'https://user:pw@host/x'}")
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["api_key=SECRET", "a=1&Subscription-Key=SECRET", "code=SECRET", "x_SIG=SECRET", "SECRET", "v=SECRET123SECRET123"],
+)
+def test_a_key_in_the_address_is_refused_and_not_repeated(query):
+    section = f"{{kind: endpoint, url: 'https://host/x?{query}'}}"
+    for text in (f"https://host/x?{query}", section, section[:-1]):
+        with pytest.raises(UserError, match="stored with every split; set FMRGEN_ENDPOINT_QUERY|not YAML") as raised:
+            parse_classifier(text)
+        assert "SECRET" not in str(raised.value)
+    assert parse_classifier("https://host/x?api-version=2024-02-15-preview&deployment=resnet")[0] == "host/x"
+
+
+def test_a_key_of_the_environment_is_sent_and_stands_nowhere(server, monkeypatch, tmp_path, finished_split, caplog):
+    monkeypatch.setenv("FMRGEN_ENDPOINT_QUERY", "?api_key=SECRET/123")
+    server.names[3] = "SECRET/123"
+    assert run("evaluate", str(finished_split), "-c", f"{server.address}?v=0", "-o", str(tmp_path / "e"), "-q") == 2
+    assert {*server.paths} == {"/classify?v=0&api_key=SECRET/123"}
+    server.names[3] = "3"
+    assert run("evaluate", str(finished_split), "-c", f"{server.address}?v=1", "-o", str(tmp_path / "e"), "-q") == 0
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 5
+    assert not [path for path in written if b"SECRET" in path.read_bytes()]
+    assert "SECRET" not in caplog.text
+
+
+def test_an_echo_of_a_secret_is_masked_however_it_is_spelled(server, monkeypatch):
+    monkeypatch.setenv("FMRGEN_ENDPOINT_TOKEN", "SECRET+1/23")
+    monkeypatch.setenv("FMRGEN_ENDPOINT_QUERY", "api_key=OTHERKEY")
+    address = f"{server.address}?api_key=OTHERKEY"
+    for echo in (
+        "SECRET+1/23",
+        "SECRET%2B1%2F23",
+        "SECRET%2B1/23",
+        base64.b64encode(b"Bearer SECRET+1/23").decode(),
+        base64.b64encode(b"Authorization: Bearer SECRET+1/23\r\n").decode(),
+        base64.urlsafe_b64encode(b"SECRET+1/23").decode(),
+        address,
+    ):
+        for form in ({"error": f"no {echo}"}, [{"label": f"no {echo}", "score": 9}], [{"label": echo, "score": 1}]):
+            server.form = lambda answer, form=form: form
+            network = Config(url=server.address, kept_hours=0).build()
+            try:
+                shown = str(network.class_names)
+            except UserError as error:
+                shown = str(error)
+            assert "…" in shown
+            assert not re.search("SECRET|U0VDUkVUKz|NFQ1JFVC|TRUNSRVQrM|OTHERKEY", shown)
+
+
+def test_a_query_is_for_safe_addresses_alone(server, monkeypatch):
+    monkeypatch.setenv("FMRGEN_ENDPOINT_QUERY", "api_key=SECRET123")
+    with pytest.raises(UserError, match="FMRGEN_ENDPOINT_QUERY would be sent there unencrypted"):
+        Config(url="http://example.com/y").build()(noise(1))
+    gone = f"http://127.0.0.1:{server.server_port}1/" if server.server_port < 6000 else "http://127.0.0.1:9/"
+    with pytest.raises(UserError, match="can't be reached") as raised:
+        Config(url=gone + "long" * 20, kept_hours=0).build()(noise(1))
+    assert "SECRET" not in str(raised.value)
+    monkeypatch.setenv("FMRGEN_ENDPOINT_QUERY", "api_key=SECRET 123")
+    with pytest.raises(UserError, match=r"^FMRGEN_ENDPOINT_QUERY contains a character that no address has"):
+        Config(url=server.address, kept_hours=0).build()(noise(1))
 
 
 def test_one_failure_ends_the_others(server, monkeypatch):
@@ -307,6 +373,7 @@ def test_other_forms_of_answers(server):
         ),
         (lambda answer: [{"label": "x"}], "not a list of labels with scores"),
         (lambda answer: [{"label": "0", "score": 7}], "not a list of labels with scores"),
+        (lambda answer: [{"label": "0", "score": 10**400}], "not a list of labels with scores"),
         (lambda answer: [], "not a list of labels with scores"),
     ],
 )
@@ -344,7 +411,7 @@ def test_kept_answers_that_are_broken(server, tmp_path):
 
 def test_refusals_and_classes_that_nobody_named(server):
     server.status = 401
-    with pytest.raises(UserError, match="answered 401 Unauthorized; check the address, and FMRGEN_ENDPOINT_TOKEN"):
+    with pytest.raises(UserError, match="answered 401 Unauthorized; check the address, and FMRGEN_ENDPOINT_TOKEN or"):
         Config(url=server.address).build()(torch.zeros(1, 3, 8, 8))
     server.status = 200
     with pytest.raises(UserError, match="that is not in class_names"):

@@ -10,15 +10,15 @@ import random
 import re
 import sqlite3
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, unquote_plus, urlsplit
 
 import numpy as np
 import requests
@@ -32,7 +32,8 @@ from fmrgen.classifiers.base import without_colours
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import cache_folder
 
-TOKEN = "FMRGEN_ENDPOINT_TOKEN"  # variable of the environment
+TOKEN = "FMRGEN_ENDPOINT_TOKEN"  # variables of the environment
+QUERY = "FMRGEN_ENDPOINT_QUERY"
 
 _ATTEMPTS, _FIRST_ATTEMPTS = 8, 3  # the second at an address where nobody has answered yet
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
@@ -41,6 +42,7 @@ _LEAST = 1e-38  # what is taken for the probability of a class without a score: 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _LONGEST_PAUSE = 60.0  # seconds
 _HUB = "huggingface.co"  # may see the Hub's token; where anyone's code runs (Spaces, endpoints) is elsewhere
+_SHORTEST_SECRET = 4  # characters: shorter values of a query would be masked inside words
 _NUMBERED = re.compile(r"LABEL_(\d+)")  # how transformers calls classes without names
 
 Scores = dict[str, float]
@@ -179,51 +181,49 @@ class Answers:
     def _ask(self, images: Sequence[bytes], stop: Event) -> list[Scores]:
         inputs = [base64.b64encode(image).decode() for image in images]
         question = {"inputs": inputs if self._options.images > 1 else inputs[0], "parameters": {"top_k": self._top_k}}
-        token = _token(self.url)
+        token, query = _token(self.url), _query(self.url)
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         headers |= {"Authorization": f"Bearer {token}"} if token else {}
-
-        def without_token(text: str) -> str:
-            return text.replace(token, "…") if token else text
-
+        address = f"{self.url}{'&' if urlsplit(self.url).query else '?'}{query}" if query else self.url
+        masked = _Mask(token, query)
         body = json.dumps(question).encode()
         for attempt in range(1, _ATTEMPTS + 1):
             _wait(stop, self._turns.seconds_until(len(images)))
             pause = min(_LONGEST_PAUSE, 0.5 * 2 ** (attempt - 1) * random.uniform(0.5, 1))
             try:
-                with self._post(body, headers) as answer:
+                with self._post(address, body, headers) as answer:
                     self._answered = True
-                    said = without_token(f"answered {answer.status_code} {answer.reason}")
+                    said = masked(f"answered {answer.status_code} {answer.reason}")
                     is_answer = answer.status_code < _REDIRECTED
                     if not is_answer and answer.status_code not in _TRANSIENT:
-                        raise UserError(f"{self.url}: {said}; check the address, and {TOKEN}")
+                        raise UserError(f"{self.url}: {said}; check the address, and {TOKEN} or {QUERY}")
                     asked = answer.headers.get("Retry-After", "")
                     pause = min(_LONGEST_PAUSE, float(asked)) if asked.isdecimal() else pause
-                    parsed = _parsed(without_token(_body(answer, self._options.timeout))) if is_answer else None
-            except requests.ConnectionError as error:
-                said = without_token(f"can't be reached: {one_line(error, 120)}")
+                    parsed = _parsed(_body(answer, self._options.timeout)) if is_answer else None
+            except requests.ConnectionError as error:  # masked before it is cut: half a key is too much
+                said = f"can't be reached: {masked(one_line(error, 10_000))[:120]}"
                 if not self._answered and attempt == _FIRST_ATTEMPTS:
                     raise UserError(f"{self.url}: {said}; check the address, or start it") from None
             except (OSError, ValueError, HTTPError) as error:  # cut off, or no JSON
-                said = without_token(one_line(error, 10_000))[:120]
+                said = masked(one_line(error, 10_000))[:120]
             else:
                 if parsed is not None and (not isinstance(parsed, dict) or "error" not in parsed):
-                    return _scores_of_all(parsed, self.url, len(images), self._options.images > 1)
-                said = said if parsed is None else f"answered {str(parsed)[:80]}"
+                    return _scores_of_all(parsed, self.url, len(images), self._options.images > 1, masked)
+                said = said if parsed is None else f"answered {masked.shown(parsed)}"
             if attempt < _ATTEMPTS:
                 _wait(stop, pause)
         kept = "" if self._file is None else ", its answers so far are kept"
         raise UserError(f"{self.url}: {said}, {_ATTEMPTS} times; run the same command again later{kept}")
 
     @contextmanager
-    def _post(self, body: bytes, headers: dict[str, str]) -> Iterator[requests.Response]:
+    def _post(self, address: str, body: bytes, headers: dict[str, str]) -> Iterator[requests.Response]:
         """The answer, over a connection that an earlier one has left open, if there is one."""
         session = self._sessions.pop() if self._sessions else requests.Session()
         session.auth = lambda request: request  # else a password of .netrc would stand for the token
         session.trust_env = urlsplit(self.url).hostname not in _LOCAL  # no proxy sees what goes to this machine
         # Redirects are errors: the token and the image are for this address alone.
         with session.post(
-            self.url, body, headers=headers, timeout=self._options.timeout, allow_redirects=False, stream=True
+            address, body, headers=headers, timeout=self._options.timeout, allow_redirects=False, stream=True
         ) as answer:
             yield answer
         self._sessions.append(session)
@@ -306,32 +306,90 @@ def _token(url: str) -> str | None:
     return token or None
 
 
-def _scores_of_all(body: Any, url: str, count: int, is_list: bool) -> list[Scores]:
+def _query(url: str) -> str | None:
+    """What the environment adds to the address, as `name=value`: keys, which are sent and stored nowhere.
+
+    Raises UserError where everyone on the way would see it, and for what no address can hold.
+    """
+    query = os.environ.get(QUERY, "").strip().lstrip("?&")
+    address = urlsplit(url)
+    if query and address.scheme != "https" and address.hostname not in _LOCAL:
+        raise UserError(f"{url}: {QUERY} would be sent there unencrypted; use https, or unset it")
+    if query and not re.fullmatch(r"[!$-;=?-~]+", query):
+        raise UserError(f"{QUERY} contains a character that no address has; write it as %XX")
+    return query or None
+
+
+class _Mask:
+    """Puts an ellipsis for what opens an endpoint, however a text spells it: as it is, quoted, or in base64."""
+
+    def __init__(self, token: str | None, query: str | None) -> None:
+        parameters = [] if query is None else query.split("&")
+        values = [parameter.partition("=")[2] or parameter for parameter in parameters]
+        secrets = [token or "", query or "", *values]
+        spellings = {spelling for secret in secrets for spelling in _spellings(secret)}
+        longest_first = sorted(spellings, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if spellings else None
+
+    def __call__(self, text: str) -> str:
+        return text if self._pattern is None else self._pattern.sub("…", text)
+
+    def shown(self, body: Any) -> str:
+        """The beginning of an answer, for a message."""
+        try:
+            return self(str(body))[:80]
+        except RecursionError:  # lists in lists in lists
+            return "lists nested too deeply"
+
+
+@lru_cache(16)
+def _spellings(secret: str) -> frozenset[str]:
+    """A secret as it is, as addresses quote it, and as it stands in the base64 of whatever text it is part of."""
+    if len(secret) < _SHORTEST_SECRET:
+        return frozenset()
+    plain = {secret, unquote_plus(secret), quote(secret), quote(secret, safe=""), quote_plus(secret)}
+    spellings = set(plain)
+    for text in plain:
+        content = text.encode()
+        for offset in range(3):  # of its first byte in a group of three, which are four characters
+            encoded = base64.b64encode(bytes(offset) + content).decode()
+            first = (0, 2, 3)[offset]  # the first character and the last that no other byte has a part in
+            last = (offset + len(content)) * 8 // 6
+            inside = encoded[first:last]
+            spellings |= {inside, inside.replace("+", "-").replace("/", "_")}
+    return frozenset(spellings)
+
+
+def _scores_of_all(body: Any, url: str, count: int, is_list: bool, masked: _Mask) -> list[Scores]:
     """The scores of the images of a request; one that was sent alone is answered alone, or as a list of one."""
     if not is_list:
         body = [body[0] if isinstance(body, list) and len(body) == 1 and isinstance(body[0], list) else body]
     if not isinstance(body, list) or len(body) != count:
-        raise UserError(f"{url}: answered {str(body)[:80]} to {count} images; set classifier.batch=1")
-    return [_scores(of_image, url) for of_image in body]
+        raise UserError(f"{url}: answered {masked.shown(body)} to {count} images; set classifier.batch=1")
+    return [_scores(of_image, url, masked) for of_image in body]
 
 
-def _scores(body: Any, url: str) -> Scores:
+def _scores(body: Any, url: str, masked: _Mask) -> Scores:
     """The scores of an answer. Raises UserError for another one, which asking again does not change."""
-    entries = body if isinstance(body, list) else []
-    known = {
-        str(entry["label"]): float(entry["score"])
-        for entry in entries
-        if isinstance(entry, dict) and isinstance(entry.get("score"), int | float) and "label" in entry
-    }
-    labels = Counter(str(entry["label"]) for entry in entries if isinstance(entry, dict) and "label" in entry)
-    if twice := [label for label, times in labels.items() if times > 1]:
-        raise UserError(f"{url}: calls several classes {twice[0]!r}; give each its own name in the model's id2label")
-    if not known or len(known) != len(entries) or not all(0 <= score <= 1 for score in known.values()):
+    scores: Scores = {}
+    is_valid = isinstance(body, list) and bool(body)
+    for entry in body if isinstance(body, list) else ():
+        if not isinstance(entry, dict) or "label" not in entry:
+            is_valid = False
+            continue
+        label, score = masked(str(entry["label"])), entry.get("score")
+        if label in scores:
+            raise UserError(f"{url}: calls several classes {label!r}; give each its own name in the model's id2label")
+        # Compared before it is a float, which a number of 400 digits can't be.
+        is_score = isinstance(score, int | float) and 0 <= score <= 1
+        is_valid = is_valid and is_score
+        scores[label] = float(score) if is_score else 0.0
+    if not is_valid:
         raise UserError(
-            f"{url}: answered {str(body)[:80]}, not a list of labels with scores from 0 to 1; it must answer as "
+            f"{url}: answered {masked.shown(body)}, not a list of labels with scores from 0 to 1; it must answer as "
             "the Hub's image-classification endpoints do"
         )
-    return known
+    return scores
 
 
 def _in_order(name: str) -> tuple[int, str]:
