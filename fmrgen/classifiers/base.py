@@ -196,6 +196,14 @@ def digests_of(classifier: nn.Module) -> Iterator[str | None]:
     yield from (weights_sha256(network, names) for names in _WRAPPERS)
 
 
+def check_same_answers(classifier: nn.Module) -> None:
+    """Raises UserError where what is behind the address of a classifier was changed since it was first asked."""
+    for part in classifier.modules():
+        check = getattr(part, "check_same_answers", None)
+        if callable(check):
+            check()
+
+
 def left_out_note(answering: nn.Module | None, labels: Labels) -> str | None:
     """A note on a classifier that knows more classes than there are labels; None where it does not.
 

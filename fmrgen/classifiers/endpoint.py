@@ -58,7 +58,8 @@ class Config(ClassifierConfig):
     """`url` takes `{"inputs": PNG in base64, "parameters": {"top_k": K}}` and answers `[{"label": …, "score": …}, …]`.
 
     Without `class_names` its classes are those that it names for a grey image, which must be all. Answers are kept for
-    `kept_hours` in fmrgen's cache: what was interrupted goes on where it stopped.
+    `kept_hours` in fmrgen's cache: what was interrupted goes on where it stopped, but for a model that was changed
+    meanwhile, which is asked about everything anew.
 
     It is perturbed against with `perturb.update: nes`. How it is asked (all but `batch`, for servers round otherwise in
     another batch) is no part of what a split is.
@@ -77,7 +78,10 @@ class Config(ClassifierConfig):
     kept_hours: float = Field(24.0, ge=0, description="how long to keep answers; 0 keeps none")
     rate: float | None = Field(None, gt=0, description="most requests in a second, of all processes of a launch")
     max_queries: int | None = Field(
-        None, ge=1, description="images to ask about in one launch; one that is asked again after a fault counts again"
+        None,
+        ge=1,
+        description="images to ask about in one launch; one that is asked again after a fault counts again, those by "
+        "which kept answers are checked do not",
     )
 
     @model_serializer(mode="wrap")

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from fmrgen.classifiers.base import check_same_answers
 from fmrgen.distributed.launch import (
     Alone,
     Processes,
@@ -330,6 +331,7 @@ class _Job:
             model, self.fixed, self.sharing, self.processes.device, self.batch_size, self._count
         )
         check_same_weights(what, model.module, model.named.weights_sha256)
+        together(self.sharing, lambda: check_same_answers(model.module))
         for key, table, about in pending:
             self.store.put(key, table, about)
         return _Asked(model.named, answered, beside)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fmrgen.classifiers.base import check_same_answers
 from fmrgen.config import InMemory
 from fmrgen.distributed.launch import device_name, errors_of_one_process, launched_precision, start_process
 from fmrgen.distributed.launcher import unheeded_processes
@@ -22,6 +23,7 @@ from fmrgen.files import check_writable
 from fmrgen.jobs.lifecycle import claim, finish, new_provenance, nonfinite_error, record_part, record_run
 from fmrgen.jobs.self_check import (
     FirstAnswers,
+    check_answers_of_rows,
     check_first_answers,
     first_answers,
     kinship_caution,
@@ -116,6 +118,8 @@ def make_split(
                     on_note(note)
         has_weights = provenance.weights_sha256.classifier is not None  # an endpoint is asked no more than it must be
         asked_again = first_answers(components, device, _ASKED_AGAIN) if has_weights and claims.missing() else None
+        if claims.is_begun and not provenance.is_finished:
+            check_answers_of_rows(components, folder, provenance, device)
         job = _Job(recipe, components, folder, provenance, device, claims, on_progress)
         while not provenance.is_finished and claims.missing():
             job.perturb_shards()
@@ -124,6 +128,7 @@ def make_split(
             on_note(f"{kept.found:,} of {kept.found + kept.made:,} encodings were kept in {kept.root}")
         if job.progress.own.rows:
             _check_models(components, folder, provenance, device, asked_again)
+            check_same_answers(components.classifier)
         if not provenance.is_finished:
             job.record(run)
         if not claims.is_split_whole:

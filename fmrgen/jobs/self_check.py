@@ -1,19 +1,27 @@
 """Whether the oracle can judge, before a long job rests on it: it knows the images, and is no kin of the classifier."""
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fmrgen.classifiers.base import digests_of
-from fmrgen.engine.images import on_byte_grid
+from fmrgen.engine.images import as_float32, on_byte_grid, to_batch
 from fmrgen.engine.interfaces import Oracle, Originals
+from fmrgen.engine.objectives import also_of, loss
 from fmrgen.errors import UserError, option
+from fmrgen.image_files import open_rgb, stored_image
 from fmrgen.metrics.intervals import mean, proportion
 from fmrgen.recipe.build import Components
 from fmrgen.sources.base import LoadedExample
+from fmrgen.storage.provenance import Provenance
+from fmrgen.storage.shards import SplitFolder
 from fmrgen.weights.digest import shared_weights
 from fmrgen.weights.identity import identity_of
 
@@ -24,6 +32,9 @@ _MUCH = 10.0  # points of accuracy
 _ALL, _MANY = 0.999, 0.1  # shares of weights
 _ALIKE = 0.52  # see `likeness_caution`
 _LEAST_PROBABILITY = 1e-30
+_ASKED_AGAIN = 2  # rows of a shard
+_UNCERTAIN = 0.7  # the loss of a classifier that sees the label and another class alike
+_LOSS_WITHIN = 0.05  # of a loss, and of it as a share: more than servers' rounding, less than another model makes
 _OF_A_CLASS, _FEWEST_CLASSES = 4, 4  # images, without which a class has no mean; wrong classes to agree on
 
 
@@ -184,3 +195,40 @@ def _without_class_means(values: Tensor, labels: Tensor) -> Tensor:
     sums = torch.zeros(classes, values.shape[1], dtype=values.dtype).index_add(0, labels, values)
     values = values - (sums / torch.bincount(labels, minlength=classes).clamp(min=1).unsqueeze(1))[labels]
     return values - values.mean(1, keepdim=True)
+
+
+def check_answers_of_rows(
+    components: Components, folder: SplitFolder, provenance: Provenance, device: torch.device
+) -> None:
+    """Raises UserError where a classifier without weights, as an endpoint, answers otherwise than it did for rows that
+    are there: what is behind its address was changed, and one split would be made against two models.
+
+    It is asked about two rows of the first shard and two of the last, those of which it was least certain.
+    """
+    if provenance.weights_sha256.classifier is not None:  # which are compared
+        return
+    names = folder.shared.names(folder.paths.shards)
+    there = [shard for shard in range(folder.shards) if folder.shard_path(shard).name in names]
+    for shard in {*there[:1], *there[-1:]}:
+        rows = folder.first_rows(shard, ["id", "image", "label", "accepted_labels", "loss"])
+        rows = [row for row in rows if row["loss"] is not None and math.isfinite(row["loss"])]
+        for row in sorted(rows, key=lambda row: abs(row["loss"] - _UNCERTAIN))[:_ASKED_AGAIN]:
+            now = _loss_of(row, components.classifier, folder.shard_path(shard), device)
+            if not math.isclose(now, row["loss"], rel_tol=_LOSS_WITHIN, abs_tol=_LOSS_WITHIN):
+                raise UserError(
+                    f"{folder.paths.root}:{folder.paths.name}: the classifier answers otherwise than it did for the "
+                    f"rows that are there (of id {row['id']} its loss was {row['loss']:.3g}, is {now:.3g}), so the "
+                    f"model behind it was changed; choose another {option('output')}"
+                )
+
+
+@torch.no_grad()
+def _loss_of(row: dict[str, Any], classifier: nn.Module, path: Path, device: torch.device) -> float:
+    try:
+        pixels = np.asarray(open_rgb(stored_image(row["image"])))
+    except UserError as error:
+        raise UserError(f"{path}: id {row['id']}: its image is unreadable ({error}); delete this shard") from None
+    logits = as_float32(classifier(to_batch(pixels[None], device)))
+    others = (row.get("accepted_labels") or [row["label"]])[1:]
+    also = also_of([others], logits.shape[1]).to(device)
+    return float(loss(logits, torch.tensor([row["label"]], device=device), also))

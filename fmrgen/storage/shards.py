@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 
@@ -149,6 +150,17 @@ class SplitFolder:
             content = json.loads(metadata.metadata[_SHARD_KEY])
             return Tally(*map(int, content.get("tally", [metadata.num_rows])))
         return Tally()
+
+    def first_rows(self, shard: int, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Some columns of the first rows of a shard, wherever it lies, of those columns that it has; no rows where it
+        is damaged."""
+        path, rows = self.shard_path(shard), list[dict[str, Any]]()
+        with suppress(pa.ArrowException, OSError, ValueError), self.shared.open(path) as opened:
+            file = pq.ParquetFile(opened)
+            known = [name for name in columns if name in file.schema_arrow.names]
+            for batch in islice(file.iter_batches(columns=known), 1):
+                rows = batch.to_pylist()
+        return rows
 
     def read_columns(self, columns: Sequence[str], shards: Sequence[int] | None = None) -> pa.Table:
         """Some columns of all or some shards, of those that are there, as far as rows of their version have them;

@@ -8,6 +8,7 @@ import random
 import re
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -27,6 +28,7 @@ from fmrgen.errors import UserError
 from fmrgen.recipe.job import load_recipe, parse_classifier
 
 LENET = "asset:mnist/lenet"
+CHECKS = 3  # kept answers that are asked for again
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def server(monkeypatch, tmp_path):
             files = [io.BytesIO(base64.b64decode(one)) for one in inputs]
             images = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
             with lock, torch.no_grad():
-                logits = network(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
+                logits = server.factor * network(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
             answers = []
             for scores in logits.softmax(1).tolist():
                 best = sorted(enumerate(scores), key=lambda pair: -pair[1])[: told["parameters"]["top_k"]]
@@ -93,7 +95,7 @@ def server(monkeypatch, tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.requests, server.faults, server.status, server.location = [], 0.0, 200, None
-    server.paths = []
+    server.paths, server.factor = [], 1.0  # of its logits: another model
     server.raw, server.drips, server.connections, server.asked = None, False, 0, []
     server.names, server.form = [str(digit) for digit in range(10)], lambda answer: answer
     server.address = f"http://127.0.0.1:{server.server_port}/classify"
@@ -114,10 +116,12 @@ def test_with_faults_no_row_is_lost_and_none_is_asked_about_twice(server, finish
     found = evaluate([str(finished_split)], [server.address], progress=False)
     assert (predictions(found) == predictions(expected)).all()
     assert found.classifiers[0].name == server.address.removeprefix("http://")
-    asked = len(server.requests)
+    server.faults = 0.0
+    asked, images = len(server.requests), len(set(server.asked))
     again = evaluate([str(finished_split)], [server.address], progress=False)
     assert (predictions(again) == predictions(found)).all()
-    assert len(server.requests) == asked  # what was answered is kept
+    assert len(set(server.asked)) == images  # what was answered is kept
+    assert len(server.requests) <= asked + CHECKS
 
 
 def noise(count):
@@ -176,7 +180,90 @@ def test_it_stops_at_so_many_queries_and_goes_on_with_as_many_again(server):
         ]
         * 2
     )
-    assert len(server.asked) == len(set(server.asked)) == 12
+    assert len(set(server.asked)) == 12
+    assert len(server.asked) <= 12 + 2 * CHECKS
+
+
+def test_a_model_that_changes_leaves_no_mixture(server, finished_split, caplog):
+    """An evaluation that stops twice, in between another model: all answers are the new one's."""
+    section = f"{{kind: endpoint, url: '{server.address}', max_queries: 50}}"
+
+    with pytest.raises(UserError):
+        evaluate([str(finished_split)], {"net": section}, progress=False)
+    assert not caplog.messages
+    server.factor = -1.0  # each of its answers is another one
+    for _ in range(2):
+        with pytest.raises(UserError, match="run the same command again to go on"):
+            evaluate([str(finished_split)], {"net": section}, progress=False)
+    new = None
+    for _ in range(9):
+        with suppress(UserError):
+            new = (
+                new
+                if new is not None
+                else predictions(evaluate([str(finished_split)], {"net": section}, progress=False))
+            )
+    assert re.search(r"\d+ kept answers, the oldest \d+ s old, were deleted: the model behind", caplog.messages[0])
+    assert "are the same" in caplog.messages[1]
+    expected = predictions(evaluate([str(finished_split)], {"net": Opposite()}, progress=False))
+    assert (new == expected).all()
+
+
+class Opposite(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = parse_classifier(LENET)[1].build()
+
+    def forward(self, images):
+        return -self.network(images)
+
+
+def test_a_model_that_changes_while_it_is_asked(server, finished_split, monkeypatch):
+    form = server.form
+
+    def change(answer):
+        server.factor = 0.5 if len(server.asked) > 60 else 1.0
+        return form(answer)
+
+    server.form = change
+    with pytest.raises(UserError, match=r"the model behind it was changed while it was asked \(\d of \d images"):
+        evaluate([str(finished_split)], [server.address], progress=False)
+    monkeypatch.setattr(client, "_CHECK_EVERY", 0.0)
+    server.factor, server.form = 1.0, form
+    network = Config(url=server.address, class_names=server.names).build()
+    network(noise(4))
+    server.factor = 0.5
+    with pytest.raises(UserError, match="run the same command again"):
+        network(noise(8))
+
+
+def test_rounding_is_no_change():
+    assert client._is_same({"a": 0.8712, "b": 0.1288}, {"a": 0.87, "b": 0.13})
+    assert client._is_same({"a": 0.9999, "b": 0.0001}, {"a": 1.0})
+    assert not client._is_same({"a": 0.87, "b": 0.13}, {"a": 0.80, "b": 0.20})
+
+
+@pytest.mark.parametrize("kept_hours", [24, 0])
+def test_a_split_is_not_made_against_two_models(server, tmp_path, capsys, kept_hours):
+    """It is seen by the rows that are there, also where no answer is kept: on another machine, or a day later."""
+    section = f"{{kind: endpoint, url: '{server.address}', max_queries: 100, kept_hours: {kept_hours}}}"
+    recipe = ["perturb.budget=2", "perturb.queries=4", "perturb.step_size=0.1", "perturb.update=nes"]
+    command = ["generate", "mnist-lenet", *recipe, "output.shard_size=4", "perturb.slots=4", "--limit", "12"]
+    command += [f"classifier={section}", "-o", str(tmp_path / "out"), "-q"]
+    assert run(*command) == 2
+    shards = sorted((tmp_path / "out/mnist").glob("*.parquet"))
+    assert 0 < len(shards) < 3
+    before = [shard.read_bytes() for shard in shards]
+    server.factor = 0.5
+    capsys.readouterr()
+    assert run(*command) == 2
+    assert re.search(r"answers otherwise than it did for the rows that are there \(of id \d", capsys.readouterr().err)
+    assert sorted((tmp_path / "out/mnist").glob("*.parquet")) == shards
+    assert [shard.read_bytes() for shard in shards] == before
+    server.factor = 1.0
+    while run(*command):
+        pass
+    assert verify(str(tmp_path / "out"), trust=True).disagreements == []
 
 
 def test_too_few_queries_for_every_process_are_refused(server, monkeypatch):
@@ -325,11 +412,11 @@ def test_a_split_of_its_own(server, tmp_path, capsys):
         assert np.array_equal(np.asarray(row["image"]), expected.image.permute(1, 2, 0).numpy())
         assert (row["iterations"], row["queries"]) == (expected.iterations, expected.queries)
     assert max(found["queries"]) == 1 + 1 + 3 * 9
-    asked = len(server.asked)
+    asked = len(set(server.asked))
     (result,) = evaluate([str(tmp_path / "out")], [server.address], progress=False).results
     assert result.conditioned
     assert verify(str(tmp_path / "out"), trust=True).disagreements == []
-    assert len(server.asked) == asked  # all images of a split have been answered
+    assert len(set(server.asked)) == asked  # all images of a split have been answered
 
 
 def test_interrupted_it_goes_on(server, finished_split):

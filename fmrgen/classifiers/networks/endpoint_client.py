@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import logging
 import math
 import os
 import random
@@ -45,6 +46,11 @@ _HUB = "huggingface.co"  # may see the Hub's token; where anyone's code runs (Sp
 _SHORTEST_SECRET = 4  # characters: shorter values of a query would be masked inside words
 _NUMBERED = re.compile(r"LABEL_(\d+)")  # how transformers calls classes without names
 
+_KEPT_FORMAT = 2  # of the files of kept answers: since then they hold images to ask about again
+_SAME_WITHIN = 1e-3, 0.05  # of a score, and of it as a share: servers round, and otherwise in another batch
+_CHECK_EVERY = 600.0  # seconds after which the model is looked at again
+_log = logging.getLogger(__name__)
+
 Scores = dict[str, float]
 
 
@@ -81,6 +87,10 @@ class EndpointClassifier(nn.Module):
                 logits[row, places[label]] = math.log(max(score, _LEAST))
         return logits.to(images.device)
 
+    def check_same_answers(self) -> None:
+        """Raises UserError where the model behind the address was changed since it was first asked."""
+        self._answers.check()
+
     def _classes(self) -> dict[str, int]:
         """The place of each class among the outputs."""
         if self._places is None:
@@ -109,25 +119,37 @@ class AskingOptions:
 
 
 class Answers:
-    """What an endpoint says of images, kept on this machine for some hours: none is asked about twice."""
+    """What an endpoint says of images, kept on this machine for some hours: none is asked about twice.
+
+    But for three images, the oldest, the newest and the least certain of those that are kept: at the first question,
+    every ten minutes and at the end they are asked about again. Where an answer is another one now, the model behind
+    the address was changed, and no answer of the old one is used any more.
+    """
 
     def __init__(self, url: str, top_k: int, kept_hours: float, options: AskingOptions) -> None:
         self.url, self._top_k, self._options = url, top_k, options
         self._turns = _Turns(url, options, keeps=kept_hours > 0)
         self._sessions: list[requests.Session] = []
         self._answered = False
+        self._least_certain: float | None = None  # the highest score of the image that this process is least sure of
+        self._has_new = False  # whether there are answers since the last look at the model
+        self._checked: float | None = None  # when kept answers were last compared with new ones
         self._since = time.time() - 3600 * kept_hours
         self._file = None
         if kept_hours:
-            name = hashlib.sha256(f"{url} {top_k}".encode()).hexdigest()[:24]
+            name = hashlib.sha256(f"{url} {top_k} {_KEPT_FORMAT}".encode()).hexdigest()[:24]
             self._file = cache_folder() / "endpoints" / f"{name}.sqlite"
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with self._open(self._file) as kept:
                 kept.execute("create table if not exists answers (image text primary key, at real, scores text)")
+                kept.execute("create table if not exists probes (role text primary key, image text, file blob)")
                 kept.execute("delete from answers where at < ?", (self._since,))
+                kept.execute("delete from probes where image not in (select image from answers)")
 
     def of(self, pixels: np.ndarray) -> list[Scores]:
         """The score of each class for images, uint8 [B, H, W, 3]. Raises UserError where the endpoint gives none."""
+        if self._checked is None or time.monotonic() - self._checked > _CHECK_EVERY:
+            self.check()
         files = [_png(image) for image in pixels]
         digests = [hashlib.sha256(file).hexdigest() for file in files]
         unique = dict(zip(digests, files, strict=True))
@@ -142,16 +164,60 @@ class Answers:
                 try:
                     for answer in as_completed(asked):
                         new = dict(zip(asked[answer], answer.result(), strict=True))
-                        self._keep(new)
+                        self._keep(new, unique)
                         found |= new
                 except BaseException:
                     stop.set()
                     pool.shutdown(wait=True, cancel_futures=True)
                     for answer, part in asked.items():  # what was answered meanwhile
                         if not answer.cancelled() and answer.exception() is None:
-                            self._keep(dict(zip(part, answer.result(), strict=True)))
+                            self._keep(dict(zip(part, answer.result(), strict=True)), unique)
                     raise
         return [found[digest] for digest in digests]
+
+    def check(self) -> None:
+        """Compares a few kept answers with new ones; deletes all where they differ.
+
+        Raises UserError where they differ and some were given out in this run already.
+        """
+        is_first, self._checked = self._checked is None, time.monotonic()
+        if self._file is None or not (is_first or self._has_new):
+            return
+        self._has_new = False
+        now = time.time()
+        of_now = "select file, scores from probes join answers using (image) where at >= ? group by image"
+        with self._open(self._file) as kept:
+            count, oldest = kept.execute(
+                "select count(*), min(at) from answers where at >= ?", (self._since,)
+            ).fetchone()
+            probes = kept.execute(of_now, (self._since,)).fetchall()
+        if not probes:
+            return
+        differ = sum(not _is_same(json.loads(scores), self._ask([file], Event(), 0)[0]) for file, scores in probes)
+        age = _age(now - oldest)
+        if not differ:
+            if is_first:
+                _log.warning(
+                    "%s: %s answers are kept and used again, the oldest is %s old; %d of them were asked for again, "
+                    "and are the same",
+                    *(self.url, f"{count:,}", age, len(probes)),
+                )
+            return
+        with self._open(self._file) as kept:
+            # Not those of another process that has asked the new model meanwhile.
+            deleted = kept.execute("delete from answers where at <= ?", (now,)).rowcount
+            kept.execute("delete from probes where image not in (select image from answers)")
+        if not is_first:
+            raise UserError(
+                f"{self.url}: the model behind it was changed while it was asked ({differ} of {len(probes)} images "
+                "have other scores than before); its answers were deleted, run the same command again"
+            )
+        if deleted:  # by this process of a launch, whichever it is; warnings are those of the first alone
+            _log.error(
+                "%s: %s kept answers, the oldest %s old, were deleted: the model behind it has changed (%d of %d "
+                "images have other scores now); all images are asked about again",
+                *(self.url, f"{deleted:,}", age, differ, len(probes)),
+            )
 
     @contextmanager
     def _open(self, file: Path) -> Iterator[sqlite3.Connection]:
@@ -171,14 +237,25 @@ class Answers:
             rows = {digest: kept.execute(question, (digest, self._since)).fetchone() for digest in digests}
             return {digest: json.loads(row[0]) for digest, row in rows.items() if row is not None}
 
-    def _keep(self, scores: Mapping[str, Scores]) -> None:
+    def _keep(self, scores: Mapping[str, Scores], files: Mapping[str, bytes]) -> None:
+        """Keeps answers to images, by their digests, and of `files` those that `check` will ask about again."""
         if self._file is None:
             return
+        self._has_new = True
         rows = [(digest, time.time(), json.dumps(of)) for digest, of in scores.items()]
+        digest, least_certain = min(scores.items(), key=lambda answer: max(answer[1].values()))
+        certainty = max(least_certain.values())
         with self._open(self._file) as kept:
             kept.executemany("insert or replace into answers values (?, ?, ?)", rows)
+            probe = (digest, files[digest])
+            kept.execute("insert or ignore into probes values ('oldest', ?, ?)", probe)
+            kept.execute("insert or replace into probes values ('newest', ?, ?)", probe)
+            if self._least_certain is None or certainty < self._least_certain:
+                self._least_certain = certainty
+                kept.execute("insert or replace into probes values ('least certain', ?, ?)", probe)
 
-    def _ask(self, images: Sequence[bytes], stop: Event) -> list[Scores]:
+    def _ask(self, images: Sequence[bytes], stop: Event, counted: int | None = None) -> list[Scores]:
+        """The answers to a request. So many images count for `max_queries`, by default all."""
         inputs = [base64.b64encode(image).decode() for image in images]
         question = {"inputs": inputs if self._options.images > 1 else inputs[0], "parameters": {"top_k": self._top_k}}
         token, query = _token(self.url), _query(self.url)
@@ -188,7 +265,7 @@ class Answers:
         masked = _Mask(token, query)
         body = json.dumps(question).encode()
         for attempt in range(1, _ATTEMPTS + 1):
-            _wait(stop, self._turns.seconds_until(len(images)))
+            _wait(stop, self._turns.seconds_until(len(images) if counted is None else counted))
             pause = min(_LONGEST_PAUSE, 0.5 * 2 ** (attempt - 1) * random.uniform(0.5, 1))
             try:
                 with self._post(address, body, headers) as answer:
@@ -257,6 +334,23 @@ class _Turns:
             turn = max(self._next, time.monotonic())
             self._next = turn + self._seconds
             return turn - time.monotonic()
+
+
+def _is_same(before: Scores, now: Scores) -> bool:
+    """Whether two answers are those of one model, but for rounding; what is not named has next to no score."""
+    absolute, relative = _SAME_WITHIN
+    for label in before.keys() | now.keys():
+        old, new = before.get(label, 0.0), now.get(label, 0.0)
+        if abs(old - new) > absolute + relative * max(old, new):
+            return False
+    return True
+
+
+def _age(seconds: float) -> str:
+    """`12 s`, `3 min`, `2 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
 
 
 def _wait(stop: Event, seconds: float) -> None:
@@ -381,9 +475,10 @@ def _scores(body: Any, url: str, masked: _Mask) -> Scores:
         if label in scores:
             raise UserError(f"{url}: calls several classes {label!r}; give each its own name in the model's id2label")
         # Compared before it is a float, which a number of 400 digits can't be.
-        is_score = isinstance(score, int | float) and 0 <= score <= 1
-        is_valid = is_valid and is_score
-        scores[label] = float(score) if is_score else 0.0
+        if isinstance(score, int | float) and 0 <= score <= 1:
+            scores[label] = float(score)
+        else:
+            is_valid = False
     if not is_valid:
         raise UserError(
             f"{url}: answered {masked.shown(body)}, not a list of labels with scores from 0 to 1; it must answer as "
