@@ -1,6 +1,7 @@
 """A classifier behind an address: a real server, with faults."""
 
 import base64
+import gzip
 import io
 import json
 import math
@@ -8,6 +9,7 @@ import random
 import re
 import threading
 import time
+import tracemalloc
 from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -77,6 +79,8 @@ def server(monkeypatch, tmp_path):
             body = b"busy, try later" if fault == "text" else server.raw or json.dumps(answer).encode()
             self.send_response(server.status)
             self.send_header("Content-Length", str(len(body)))
+            if server.encoding:
+                self.send_header("Content-Encoding", server.encoding)
             if server.location:
                 self.send_header("Location", server.location)
             self.end_headers()
@@ -95,6 +99,7 @@ def server(monkeypatch, tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.requests, server.faults, server.status, server.location = [], 0.0, 200, None
+    server.encoding = None
     server.paths, server.factor = [], 1.0  # of its logits: another model
     server.raw, server.drips, server.connections, server.asked = None, False, 0, []
     server.names, server.form = [str(digit) for digit in range(10)], lambda answer: answer
@@ -476,6 +481,37 @@ def test_an_answer_nested_too_deeply(server):
     with pytest.raises(UserError, match=r"answered \[{80}, not a list of labels with scores"):
         Config(url=server.address, kept_hours=0).build()(torch.zeros(1, 3, 8, 8))
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_an_answer_without_end(server, packed):
+    server.raw = gzip.compress(b" " * (200 << 20)) if packed else b" " * (20 << 20)
+    server.encoding = "gzip" if packed else None
+    network = Config(url=server.address, kept_hours=0).build()
+    tracemalloc.start()
+    with pytest.raises(UserError, match="an answer has more than 16 MB; set a smaller"):
+        network(torch.zeros(1, 3, 8, 8))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50 << 20
+    assert len(server.requests) == 1
+
+
+def test_packed_answers(server):
+    image = torch.zeros(1, 3, 8, 8)
+    expected = Config(url=server.address, kept_hours=0, class_names=server.names).build()(image)
+    plain = json.dumps([{"label": name, "score": 0.1} for name in server.names]).encode()
+    server.raw, server.encoding = gzip.compress(plain), "gzip"
+    assert Config(url=server.address, kept_hours=0, class_names=server.names).build()(image).shape == expected.shape
+    server.raw = gzip.compress(plain)[:-30]
+    with pytest.raises(UserError, match="8 times; run the same command again later"):
+        Config(url=server.address, kept_hours=0).build()(image)
+    server.raw, server.encoding = plain, "gzip"
+    with pytest.raises(UserError, match="8 times; run the same command again later"):
+        Config(url=server.address, kept_hours=0).build()(image)
+    server.encoding = "br"
+    with pytest.raises(UserError, match="answers in the encoding 'br', which was not asked for"):
+        Config(url=server.address, kept_hours=0).build()(image)
 
 
 def test_an_answer_that_drips(server):

@@ -11,6 +11,7 @@ import random
 import re
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
@@ -42,6 +43,9 @@ _REDIRECTED = 300
 _LEAST = 1e-38  # what is taken for the probability of a class without a score: its logarithm is a number
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _LONGEST_PAUSE = 60.0  # seconds
+_LARGEST_ANSWER = 16 << 20  # bytes, unpacked: a thousand classes of a hundred images
+_PIECE = 1 << 16  # bytes of an answer that are read, and unpacked, at once
+_GZIP = 16  # added to the window's bits, makes zlib read gzip
 _HUB = "huggingface.co"  # may see the Hub's token; where anyone's code runs (Spaces, endpoints) is elsewhere
 _SHORTEST_SECRET = 4  # characters: shorter values of a query would be masked inside words
 _NUMBERED = re.compile(r"LABEL_(\d+)")  # how transformers calls classes without names
@@ -259,7 +263,7 @@ class Answers:
         inputs = [base64.b64encode(image).decode() for image in images]
         question = {"inputs": inputs if self._options.images > 1 else inputs[0], "parameters": {"top_k": self._top_k}}
         token, query = _token(self.url), _query(self.url)
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "gzip"}
         headers |= {"Authorization": f"Bearer {token}"} if token else {}
         address = f"{self.url}{'&' if urlsplit(self.url).query else '?'}{query}" if query else self.url
         masked = _Mask(token, query)
@@ -276,12 +280,12 @@ class Answers:
                         raise UserError(f"{self.url}: {said}; check the address, and {TOKEN} or {QUERY}")
                     asked = answer.headers.get("Retry-After", "")
                     pause = min(_LONGEST_PAUSE, float(asked)) if asked.isdecimal() else pause
-                    parsed = _parsed(_body(answer, self._options.timeout)) if is_answer else None
+                    parsed = _parsed(_body(answer, self._options.timeout, self.url)) if is_answer else None
             except requests.ConnectionError as error:  # masked before it is cut: half a key is too much
                 said = f"can't be reached: {masked(one_line(error, 10_000))[:120]}"
                 if not self._answered and attempt == _FIRST_ATTEMPTS:
                     raise UserError(f"{self.url}: {said}; check the address, or start it") from None
-            except (OSError, ValueError, HTTPError) as error:  # cut off, or no JSON
+            except (OSError, ValueError, HTTPError, zlib.error) as error:  # cut off, or no JSON
                 said = masked(one_line(error, 10_000))[:120]
             else:
                 if parsed is not None and (not isinstance(parsed, dict) or "error" not in parsed):
@@ -365,14 +369,32 @@ def _png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _body(answer: requests.Response, seconds: float) -> str:
-    """What is answered, where all of it comes in time: a time-out is for a silence, and an answer may drip for ever."""
-    end, parts = time.monotonic() + seconds, [b""]
-    while part := answer.raw.read1(65536, decode_content=True):
-        parts.append(part)
+def _body(answer: requests.Response, seconds: float, url: str) -> str:
+    """What is answered, where all of it comes in time: a time-out is for a silence, and an answer may drip for ever.
+
+    It is unpacked piece by piece, since some kilobytes can stand for gigabytes. Raises UserError where it is too large.
+    """
+    encoding = answer.headers.get("Content-Encoding", "identity").lower()
+    if encoding not in ("identity", "gzip"):
+        raise UserError(f"{url}: answers in the encoding {encoding[:20]!r}, which was not asked for; turn it off there")
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | _GZIP) if encoding == "gzip" else None
+    end, content = time.monotonic() + seconds, bytearray()
+    while received := answer.raw.read1(_PIECE, decode_content=False):
+        while received:
+            if unpacking is None:
+                piece, received = received, b""
+            else:
+                piece = unpacking.decompress(received, _PIECE)
+                received = unpacking.unconsumed_tail
+            content += piece
+            if len(content) > _LARGEST_ANSWER:
+                raise UserError(
+                    f"{url}: an answer has more than {_LARGEST_ANSWER >> 20} MB; set a smaller classifier.top_k or "
+                    "classifier.batch, if these are scores"
+                )
         if time.monotonic() > end:
             raise TimeoutError(f"its answer is not complete after {seconds:g} s")
-    return b"".join(parts).decode()
+    return content.decode()
 
 
 def _parsed(text: str) -> Any:
