@@ -88,6 +88,7 @@ def claim(
     check_inside(paths.provenance.parent, paths.root)
     for path in (folder.shard_path(0), paths.picture):
         check_inside(path.parent, paths.root)
+    _wait_for_dead_claims(folder, fresh, claims)
     with folder.shared.alone(paths):
         check_card(paths.root)
         at_work = claims.anyone_at_work()
@@ -118,6 +119,7 @@ def claim(
             changes = {"finished": False, "files": files, "runs": [*provenance.runs, *more]}
             provenance = provenance.model_copy(update=changes)
             folder.begin(provenance)
+            folder.shared.send()  # first: a claim alone, of a process that is killed here, would say nothing of its job
             claims.reserve()
         elif is_first_process() and (changed := changed_code(provenance.code_sha256, fresh.code_sha256)):
             on_note(
@@ -130,6 +132,20 @@ def check_same_code(where: str, earlier: Provenance, fresh: Provenance, cure: st
     """Raises UserError, from `where` to `cure`, where rows of `fresh` would be made by other code than the others."""
     if changed := changed_code(earlier.code_sha256, fresh.code_sha256):
         raise UserError(f"{where} was started with other code in {', '.join(changed)}; put it back, or {cure}")
+
+
+def _wait_for_dead_claims(folder: SplitFolder, fresh: Provenance, claims: ShardClaims) -> None:
+    """Waits for a lease at most where claims without shards would keep this job from beginning: a job that was killed
+    as it began may have left them, and nothing else."""
+    started, patience = time.monotonic(), folder.shared.patience(folder.paths.root)
+    while not claims.is_begun and claims.anyone_at_work() and time.monotonic() - started < patience:
+        folder.shared.refresh()
+        try:
+            provenance_to_continue(folder.paths, fresh, begun=True)
+        except UserError:
+            time.sleep(folder.shared.poll)
+        else:
+            return
 
 
 @contextmanager

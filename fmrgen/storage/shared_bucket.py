@@ -181,7 +181,7 @@ class SharedBucket:
             paths.shards.mkdir(parents=True, exist_ok=True)
             self.refresh()
             yield
-            self._send_small()
+            self.send()
         finally:
             self.release(paths.lock)
 
@@ -196,6 +196,22 @@ class SharedBucket:
                 self._small[key] = hashlib.sha256(found[0]).hexdigest(), found[1]
         for key in self._small_here() - there:
             (self.root / key).unlink(missing_ok=True)
+
+    def send(self) -> None:
+        """Sends the small files that are others than they were, last the provenance, which says that all is there.
+
+        Raises UserError where somebody else changed one.
+        """
+        for key in sorted(self._small_here(), key=lambda key: key.startswith("provenance/")):
+            content = (self.root / key).read_bytes()
+            digest, version = self._small.get(key, ("", None))
+            if digest == hashlib.sha256(content).hexdigest():
+                continue
+            with self._asking():
+                sent = self._write(key, content, version)
+            if sent is None:
+                raise UserError(f"{self.url}/{key}: was changed by another process; run the same command again")
+            self._small[key] = hashlib.sha256(content).hexdigest(), sent
 
     def names(self, folder: Path) -> set[str]:
         prefix = "" if folder == self.root else f"{self._key(folder)}/"
@@ -340,21 +356,6 @@ class SharedBucket:
                         claim.beats += 1
                         if not self._write_claim(key, claim, claim.version):
                             del self._held[key]  # taken over while this process stood still
-
-    def _send_small(self) -> None:
-        """Sends the small files that are others than they were, last the provenance, which says that all is there.
-
-        Raises UserError where somebody else changed one.
-        """
-        for key in sorted(self._small_here(), key=lambda key: key.startswith("provenance/")):
-            content = (self.root / key).read_bytes()
-            digest, version = self._small.get(key, ("", None))
-            if digest == hashlib.sha256(content).hexdigest():
-                continue
-            with self._asking():
-                sent = self._write(key, content, version)
-            if sent is None:
-                raise UserError(f"{self.url}/{key}: was changed by another process; run the same command again")
 
     def _small_here(self) -> set[str]:
         keys = (self._key(path) for path in self.root.rglob("*") if path.is_file())

@@ -45,6 +45,9 @@ class Shared(Protocol):
     def refresh(self) -> None:
         """Makes the small files here what they are for all."""
 
+    def send(self) -> None:
+        """Shows all the small files that were changed here, also before `alone` ends."""
+
     def names(self, folder: Path) -> set[str]:
         """Those of all files in a folder, claims too. Raises OSError where it can't be read."""
 
@@ -128,6 +131,9 @@ class SharedDisk:
 
     def refresh(self) -> None:
         """They are that."""
+
+    def send(self) -> None:
+        """All see them already."""
 
     def names(self, folder: Path) -> set[str]:
         return {*os.listdir(folder)}  # which makes a network file system look anew

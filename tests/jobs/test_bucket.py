@@ -12,6 +12,8 @@ from photos import six_shards
 from fmrgen.errors import UserError
 from fmrgen.jobs.generate import make_split
 from fmrgen.recipe.job import load_recipe
+from fmrgen.storage.shard_claims import ShardClaims
+from fmrgen.storage.shared_bucket import shared_folder
 
 SHARDS = [f"c/s-{number:05d}-of-00006.parquet" for number in range(6)]
 
@@ -53,6 +55,9 @@ def bucket(tmp_path, monkeypatch, store):
 
         def put(self, key, content):
             store.client.put_object(Bucket=BUCKET, Key=f"{tmp_path.name}/out/{key}", Body=content)
+
+        def remove(self, key):
+            store.client.delete_object(Bucket=BUCKET, Key=f"{tmp_path.name}/out/{key}")
 
         def rows(self):
             return [row for key in SHARDS for row in pq.read_table(io.BytesIO(self.read(key))).to_pylist()]
@@ -108,6 +113,44 @@ def test_another_recipe_is_refused(bucket):
     bucket.make()
     with pytest.raises(UserError, match=rf"{bucket.output}:c/s was made by another recipe: perturb.budget was 2, is 3"):
         bucket.make("perturb.budget=3")
+
+
+DEAD = b'{"holder": "dead", "beats": 0}'
+
+
+def test_a_job_that_was_killed_as_it_began_blocks_nobody(bucket):
+    bucket.put("c/.s-00000.lock", DEAD)
+    whole = bucket.make()
+    for key in SHARDS:
+        bucket.remove(key)
+    bucket.put("c/.s-00001.lock", DEAD)
+    assert bucket.make() == whole
+    for key in SHARDS:
+        bucket.remove(key)
+    bucket.put("c/.s-00002.lock", DEAD)  # and the provenance of the recipe before
+    assert bucket.make("perturb.budget=3").rows == 12
+
+
+def test_a_job_that_has_just_begun_keeps_another_recipe_out(bucket):
+    bucket.make()
+    for key in SHARDS:
+        bucket.remove(key)
+    shared, root = shared_folder(bucket.output)
+    assert shared.take(root / "c/.s-00003.lock")
+    with pytest.raises(UserError, match="was made by another recipe: perturb.budget was 2, is 3"):
+        bucket.make("perturb.budget=3")
+    shared.release(root / "c/.s-00003.lock")
+
+
+def test_the_provenance_is_there_before_a_claim(bucket, monkeypatch):
+    reserve = ShardClaims.reserve
+
+    def reserved(self):
+        assert "provenance/c/s.json" in bucket.names()
+        return reserve(self)
+
+    monkeypatch.setattr(ShardClaims, "reserve", reserved)
+    assert bucket.make().rows == 12
 
 
 @pytest.mark.parametrize(
