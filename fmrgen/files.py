@@ -159,12 +159,13 @@ def _is_text(text: str) -> bool:
 
 
 def write_atomically(
-    path: Path, content: bytes | memoryview, *, make_folder: bool = True, durable: bool = True
+    path: Path, content: bytes | memoryview, *, make_folder: bool = True, durable: bool = True, replace: bool = True
 ) -> None:
     """The file is there with all of `content`, or not at all, whenever the machine stops.
 
     Its folder is made where it is not there and `make_folder` is not False. Without `durable` the same holds whenever
-    the process stops, which is enough for what is quickly made anew. Raises UserError where it can't be written.
+    the process stops, which is enough for what is quickly made anew. Without `replace` a file that is there already
+    stays as it is. Raises UserError where it can't be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # that nobody can have laid a link at
     try:
@@ -175,7 +176,10 @@ def write_atomically(
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        temporary.replace(path)
+        if replace:
+            temporary.replace(path)
+        else:
+            _move_where_nothing_is(temporary, path)
         if durable:
             directory = os.open(path.parent, os.O_RDONLY)
             try:
@@ -188,6 +192,19 @@ def write_atomically(
         if isinstance(error, OSError):
             raise UserError(f"{path}: can't be written: {error.strerror}") from None
         raise
+
+
+def _move_where_nothing_is(temporary: Path, path: Path) -> None:
+    """Gives a file its name, or removes it where another one has that."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links: another process could come between these two lines
+        if not path.exists():
+            temporary.replace(path)
+            return
+    temporary.unlink()
 
 
 def write_changed(path: Path, content: bytes) -> None:

@@ -127,7 +127,7 @@ class SplitFolder:
         schema: RowSchema,
         fingerprint: str,
     ) -> None:
-        """Writes a shard whole, its rows in the order of their ids."""
+        """Writes a shard whole, its rows in the order of their ids. One that another process has written stays."""
         in_order = sorted(rows, key=lambda row: row.id)
         columns = {column.name: [_stored(row, column, schema) for row in in_order] for column in schema.columns}
         table = Dataset.from_dict(columns, features=schema.features).data.table
@@ -139,7 +139,10 @@ class SplitFolder:
             "tally": [len(in_order), sum(row.valid for row in in_order), sum(row.iterations for row in in_order)],
         }
         table = table.replace_schema_metadata({**table.schema.metadata, _SHARD_KEY: json.dumps(said).encode()})
-        write_atomically(self.shard_path(shard), parquet_bytes(table), make_folder=False)
+        # A holder that stood still may come late, after the split was finished. What an earlier job for a bucket left
+        # on this machine is no shard of anybody's.
+        is_final = self.shared.is_local
+        write_atomically(self.shard_path(shard), parquet_bytes(table), make_folder=False, replace=not is_final)
         self.shared.publish(self.shard_path(shard))
 
     def read_tally(self, shard: int) -> Tally:

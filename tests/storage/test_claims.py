@@ -7,13 +7,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from object_store import BUCKET, object_store
 
 from fmrgen.errors import UserError
+from fmrgen.files import sha256_of
 from fmrgen.locks import kind_that_works
 from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import read_provenance
+from fmrgen.storage.shards import SplitFolder
 from fmrgen.storage.shared_bucket import shared_folder
 
 LEASE = 2.0  # seconds
@@ -245,3 +249,20 @@ def test_leases_where_locks_are_kept_to_one_machine(tmp_path, monkeypatch):
         monkeypatch.setattr(psutil, "disk_partitions", lambda all, mount=mount: [mount])
         assert kind_that_works(tmp_path) == kind, (fstype, options)
     kind_that_works.cache_clear()
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_writer_that_comes_late_replaces_no_finished_shard(split, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", Mock(side_effect=PermissionError))
+    paths = SplitPaths(split, "mnist", "lenet")
+    provenance = read_provenance(paths)
+    folder = SplitFolder.of(paths, provenance)
+    before = folder.shard_path(1).read_bytes()
+    folder.write_shard(1, [], [], provenance.row_schema, provenance.fingerprint)
+    assert folder.shard_path(1).read_bytes() == before
+    assert sha256_of(folder.shard_path(1)) == provenance.files[folder.name_of(1)]
+    folder.shard_path(1).unlink()
+    folder.write_shard(1, [], [], provenance.row_schema, provenance.fingerprint)
+    assert folder.shard_path(1).read_bytes() != before
+    assert not list(split.glob("mnist/.*.tmp"))
