@@ -134,6 +134,7 @@ class SharedBucket:
         self._held: dict[str, _Claim] = {}
         self._seen: dict[str, _Seen] = {}  # claims of others
         self._small: dict[str, tuple[str, UpdateVersion]] = {}  # sha256 and version of small files as they came
+        self._is_checked = False  # whether it heeds conditions
         self._turn = threading.RLock()
         self._heart: threading.Thread | None = None
 
@@ -173,8 +174,35 @@ class SharedBucket:
     def is_there(self, folder: Path) -> bool:
         return folder.is_dir()
 
+    def check_conditions(self) -> None:
+        """Tries on an object that is removed again whether a write can depend on what is there, as claims do: else each
+        process would hold all of them, and late ones would replace finished shards. Seven requests.
+
+        Raises UserError where the store ignores either condition, or fails.
+        """
+        import obstore
+
+        key = f".{token_hex(8)}.probe"
+        with self._asking():
+            first = self._write(key, b"first", None)
+            second = None if first is None else self._write(key, b"second", first)
+            creates_twice = self._write(key, b"third", None) is not None
+            replaces_another = first is not None and self._write(key, b"fourth", first) is not None
+            obstore.delete(self._store, key)
+        if first is None or second is None:
+            raise UserError(f"{self.url}: the store does not keep what is written to it; choose another")
+        if creates_twice or replaces_another:
+            header = "If-None-Match" if creates_twice else "If-Match"
+            raise UserError(
+                f"{self.url}: the store ignores {header}, so processes can't share the work there; write to a folder, "
+                "and copy that, or choose another store"
+            )
+
     @contextmanager
     def alone(self, paths: SplitPaths) -> Iterator[None]:
+        if not self._is_checked:
+            self.check_conditions()
+            self._is_checked = True
         while not self.take(paths.lock):
             time.sleep(self.poll / 2)
         try:

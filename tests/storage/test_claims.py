@@ -182,6 +182,34 @@ def test_replies_that_are_lost_cost_nothing(tmp_path, monkeypatch):
         assert store.keys("lost/") == [f"c/s-{number:05d}-of-00020.parquet" for number in range(20)]
 
 
+@pytest.mark.parametrize("header", ["If-None-Match", "If-Match"])
+def test_a_store_that_ignores_conditions_is_refused(tmp_path, monkeypatch, header):
+    with object_store(ignores=[header, header.lower()]) as store:
+        for name, value in (store.environment | {"FMRGEN_CACHE": str(tmp_path)}).items():
+            monkeypatch.setenv(name, value)
+        shared, root = shared_folder(f"s3://{BUCKET}/careless")
+        with (
+            pytest.raises(UserError, match=f"s3://{BUCKET}/careless: the store ignores {header}, so processes can't"),
+            shared.alone(SplitPaths(root, "c", "s")),
+        ):
+            pass
+        assert store.keys("careless/") == []
+
+
+def test_conditions_are_tried_once_and_by_few_requests(tmp_path, monkeypatch, store):
+    for name, value in (store.environment | {"FMRGEN_CACHE": str(tmp_path)}).items():
+        monkeypatch.setenv(name, value)
+    shared, root = shared_folder(f"s3://{BUCKET}/careful")
+    before = store.counts["requests"]
+    shared.check_conditions()
+    assert store.counts["requests"] - before <= 7  # two of them look at what another would have written
+    with shared.alone(SplitPaths(root, "c", "s")):
+        before = store.counts["requests"]
+    with shared.alone(SplitPaths(root, "c", "s")):
+        pass
+    assert store.counts["requests"] - before < 7
+
+
 def test_small_files_are_as_the_last_one_left_them_and_two_writers_are_told(tmp_path, monkeypatch, store):
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)

@@ -21,6 +21,7 @@ class Proxy(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     backend: str
     faults: float
+    ignores: tuple[str, ...]
     dice: random.Random
     turn: threading.Lock
     counts: dict[str, int]
@@ -36,7 +37,8 @@ class Proxy(BaseHTTPRequestHandler):
             return
         with self.turn:
             connection = http.client.HTTPConnection(self.backend)
-            connection.request(self.command, self.path, body, dict(self.headers))
+            headers = {name: value for name, value in self.headers.items() if name not in self.ignores}
+            connection.request(self.command, self.path, body, headers)
             reply = connection.getresponse()
             content = reply.read()
             connection.close()
@@ -82,14 +84,20 @@ class Store:
 
 
 @contextmanager
-def object_store(faults=0.0, seed=0):
-    """A store, of whose requests the share `faults` fails, or succeeds without a reply."""
+def object_store(faults=0.0, seed=0, ignores=()):
+    """A store, of whose requests the share `faults` fails, or succeeds without a reply; it `ignores` some headers."""
     backend = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     backend.start()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     host, port = backend.get_host_and_port()
     counts = {"requests": 0, "failed": 0}
-    own = {"backend": f"{host}:{port}", "faults": faults, "dice": random.Random(seed), "turn": threading.Lock()}
+    own = {
+        "backend": f"{host}:{port}",
+        "faults": faults,
+        "ignores": tuple(ignores),
+        "dice": random.Random(seed),
+        "turn": threading.Lock(),
+    }
     server = Server(("127.0.0.1", 0), type("Own", (Proxy,), own | {"counts": counts}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     credentials = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
