@@ -8,9 +8,11 @@ made; what the split is, its provenance says.
 import hashlib
 import io
 import json
+import os
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import cache_folder, write_atomically
@@ -33,9 +36,15 @@ _SCHEMES = ("s3://", "gs://", "az://", "hf://buckets/")
 _SMALL = re.compile(rf"{SMALL_FILE}|{re.escape(CARD)}|{re.escape(CROISSANT)}|pictures/.*\.png")
 _METADATA = "169.254.169.254"  # whom clients ask for keys where they were given none
 _KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your store goes by"
+_CONFLICT = (
+    "the store reports a conflict (409 or 412) where there is none; run the same command again, or choose another store"
+)
+_ALLOWED = ("true", "1", "yes", "y", "on")  # values of a variable that allows something
+_HTTP = re.compile(r"Error performing (\w+) \S+ in \S+ - ")  # what a client adds to a status: address and time
 _ADDRESSES = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://ACCOUNT/CONTAINER/PREFIX or hf://buckets/OWNER/NAME/PREFIX"
 _ATTEMPTS = 8  # of a request that a store fails or loses
 _LONGEST = timedelta(minutes=3)  # of all of them together
+_CONFLICTS = 20  # times that a claim can't be created, though nothing is there
 _PAUSE = 1.0  # seconds in which a claim that was seen need not be asked for again
 
 
@@ -134,6 +143,7 @@ class SharedBucket:
         self._held: dict[str, _Claim] = {}
         self._seen: dict[str, _Seen] = {}  # claims of others
         self._small: dict[str, tuple[str, UpdateVersion]] = {}  # sha256 and version of small files as they came
+        self._conflicts = Counter[str]()  # by keys
         self._is_checked = False  # whether it heeds conditions
         self._turn = threading.RLock()
         self._heart: threading.Thread | None = None
@@ -146,13 +156,22 @@ class SharedBucket:
             return False
         with self._asking():
             if self._write_claim(key, claim, None):
+                self._conflicts.pop(key, None)
                 return self._hold(key, claim)
             if (found := self._read(key)) is None:
-                return False  # just left
+                self._count_conflict(key)  # or just left
+                return False
+            self._conflicts.pop(key, None)
             self._see(key, found[1].get("e_tag"))
             if time.monotonic() - self._seen[key].since < self._lease or not self._write_claim(key, claim, found[1]):
                 return False
             return self._hold(key, claim)
+
+    def _count_conflict(self, key: str) -> None:
+        """Raises UserError where a store says again and again that there is something, and there is nothing."""
+        self._conflicts[key] += 1
+        if self._conflicts[key] == _CONFLICTS:
+            raise UserError(f"{self.url}: {_CONFLICT}")
 
     def is_taken(self, path: Path) -> bool:
         key = self._key(path)
@@ -184,13 +203,11 @@ class SharedBucket:
 
         key = f".{token_hex(8)}.probe"
         with self._asking():
-            first = self._write(key, b"first", None)
-            second = None if first is None else self._write(key, b"second", first)
+            first = self._write_at_last(key, b"first", None)
+            self._write_at_last(key, b"second", first)
             creates_twice = self._write(key, b"third", None) is not None
-            replaces_another = first is not None and self._write(key, b"fourth", first) is not None
+            replaces_another = self._write(key, b"fourth", first) is not None
             obstore.delete(self._store, key)
-        if first is None or second is None:
-            raise UserError(f"{self.url}: the store does not keep what is written to it; choose another")
         if creates_twice or replaces_another:
             header = "If-None-Match" if creates_twice else "If-Match"
             raise UserError(
@@ -268,12 +285,19 @@ class SharedBucket:
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
-        content = path.read_bytes()
-        with self._asking(), suppress(AlreadyExistsError):
-            if replace:
-                obstore.put(self._store, self._key(path), content)  # in parts, where it is large
-            else:
-                obstore.put(self._store, self._key(path), content, mode="create", use_multipart=False)
+        key, content = self._key(path), path.read_bytes()
+        if replace:
+            with self._asking():
+                obstore.put(self._store, key, content)  # in parts, where it is large
+            return
+        for _ in range(_ATTEMPTS):
+            with self._asking(), suppress(AlreadyExistsError):
+                obstore.put(self._store, key, content, mode="create", use_multipart=False)
+                return
+            if self.exists(path):
+                return
+            time.sleep(_PAUSE)
+        raise UserError(f"{self.url}: {_CONFLICT}")
 
     def remove(self, path: Path) -> None:
         import obstore
@@ -349,6 +373,15 @@ class SharedBucket:
             found = self._read(key)
             return found[1] if found is not None and found[0] == content else None
 
+    def _write_at_last(self, key: str, content: bytes, known: "UpdateVersion | None") -> "UpdateVersion":
+        """The version of an object that nobody else writes. Raises UserError where it can't be written."""
+        for _ in range(_ATTEMPTS):
+            version = self._write(key, content, known)
+            if version is not None:
+                return version
+            time.sleep(_PAUSE)
+        raise UserError(f"{self.url}: {_CONFLICT}")
+
     def _write_claim(self, key: str, claim: _Claim, known: "UpdateVersion | None") -> bool:
         content = json.dumps({"holder": claim.token, "beats": claim.beats}).encode()
         version = self._write(key, content, known)
@@ -391,12 +424,14 @@ class SharedBucket:
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        from obstore.exceptions import BaseError
+        from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
         try:
             yield
         except FileNotFoundError:
             raise UserError(f"{self.url}: there is no such bucket; make it first") from None
+        except (AlreadyExistsError, PreconditionError):  # where they can mean something they are caught before
+            raise UserError(f"{self.url}: {_CONFLICT}") from None
         except BaseError as error:
             if _METADATA in str(error):
                 raise UserError(f"{self.url}: no keys were found for it; {_KEYS}") from None
@@ -405,7 +440,33 @@ class SharedBucket:
 
 def _said(error: Exception) -> str:
     """What a store says, without what its client adds for programmers."""
-    return one_line(Exception(str(error).partition("Debug source")[0].rstrip(". \n")), 160)
+    text = _HTTP.sub(r"\1: ", str(error).partition("Debug source")[0])
+    return one_line(Exception(text.rstrip(". :\n")), 160)
+
+
+def _check_address(url: str) -> None:
+    """Raises UserError for what would lead elsewhere than it seems, or is dropped without a word."""
+    shown = re.split(r"[?#]", url)[0]  # a query may hold a signature
+    parts = unquote(shown).partition("://")[2].rstrip("/").split("/")
+    reason = None
+    if shown != url:
+        reason = "it has ? or # in it"
+    elif "@" in parts[0]:
+        reason = "it has @ in it; keys go into the environment"
+    elif not {"", ".", ".."}.isdisjoint(parts):
+        reason = "it has an empty part, . or .. in it"
+    if reason is not None:
+        raise UserError(f"{shown.rpartition('@')[2]}: is no address of a bucket ({reason}); say {_ADDRESSES}")
+
+
+def _check_http(url: str) -> None:
+    """Raises UserError where requests would go to a store by http, which nobody has allowed: its client's line says
+    neither."""
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    name = next((name for name in names if os.environ.get(name)), None)
+    is_allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() in _ALLOWED
+    if url.startswith("s3://") and name is not None and os.environ[name].startswith("http://") and not is_allowed:
+        raise UserError(f"{url}: {name} begins with http://; set AWS_ALLOW_HTTP=true if keys may go there unencrypted")
 
 
 def _version_of(found: "object") -> "UpdateVersion":
@@ -420,6 +481,8 @@ def _store_of(url: str) -> "ObjectStore":
         from obstore.store import S3Store, from_url
     except ImportError:
         raise UserError(f"{url}: needs obstore; pip install 'fmrgen[cloud]'") from None
+    _check_address(url)
+    _check_http(url)
     patient: RetryConfig = {"max_retries": _ATTEMPTS, "retry_timeout": _LONGEST}
     try:
         if (of_hub := re.fullmatch(r"hf://buckets/([\w.-]+)/([\w.-]+)(?:/(.+))?", url)) is not None:

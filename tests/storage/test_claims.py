@@ -254,6 +254,13 @@ def test_a_store_that_refuses_is_a_line(tmp_path, monkeypatch, store):
         ) as caught:
             shared_folder(address)
         assert "Debug" not in str(caught.value)
+    for address in (
+        *("hf://buckets/o/n/../../z", "hf://buckets/../name/x", "hf://buckets/o/n/a//b", "s3://b/../../x", "gs://b/.."),
+        *("s3://b/%2e%2E/x", "s3://b/./x", "s3://b//x", "s3://b/x?sig=SECRET", "s3://b/x#SECRET", "s3://k:SECRET@b/x"),
+    ):
+        with pytest.raises(UserError, match=r"is no address of a bucket \(it has .*\); say s3://BUCKET") as caught:
+            shared_folder(address)
+        assert "SECRET" not in str(caught.value)
     for address in ("hf://datasets/me/out", "ftp://there/out"):
         with pytest.raises(UserError, match=f"{address}: can't be written to; give a folder, or s3://BUCKET/PREFIX"):
             shared_folder(address)
@@ -294,3 +301,36 @@ def test_a_writer_that_comes_late_replaces_no_finished_shard(split, monkeypatch,
     folder.write_shard(1, [], [], provenance.row_schema, provenance.fingerprint)
     assert folder.shard_path(1).read_bytes() != before
     assert not list(split.glob("mnist/.*.tmp"))
+
+
+def test_a_store_by_http_is_a_line_that_says_how(monkeypatch, store):
+    for name, value in store.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_ALLOW_HTTP")
+    with pytest.raises(UserError, match="AWS_ENDPOINT_URL begins with http://; set AWS_ALLOW_HTTP=true if keys may go"):
+        shared_folder(f"s3://{BUCKET}/out")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
+def test_conflicts_that_never_end_are_a_line(tmp_path, monkeypatch, method):
+    monkeypatch.setattr("fmrgen.storage.shared_bucket._PAUSE", 0.01)
+    monkeypatch.setattr("fmrgen.storage.shared_bucket.SharedBucket.poll", 0.01)
+    with object_store() as store:
+        for name, value in (store.environment | {"FMRGEN_CACHE": str(tmp_path)}).items():
+            monkeypatch.setenv(name, value)
+        shared, root = shared_folder(f"s3://{BUCKET}/quarrel")
+        paths = SplitPaths(root, "c", "s")
+        with shared.alone(paths):
+            shard = paths.shard(0, 1)
+            shard.write_bytes(b"rows")
+        store.conflicts.add(method)
+        calls = {
+            "GET": lambda: shared.names(root),
+            "HEAD": lambda: shared.exists(shard),
+            "PUT": lambda: shared.publish(shard),
+        }
+        with pytest.raises(UserError, match=r"splits/quarrel: the store (reports a conflict|fails: .* 409 Conflict$)"):
+            calls[method]()
+        if method != "HEAD":
+            with pytest.raises(UserError, match="409"), shared.alone(paths):
+                pass

@@ -22,6 +22,7 @@ class Proxy(BaseHTTPRequestHandler):
     backend: str
     faults: float
     ignores: tuple[str, ...]
+    conflicts: set[str]
     dice: random.Random
     turn: threading.Lock
     counts: dict[str, int]
@@ -34,6 +35,9 @@ class Proxy(BaseHTTPRequestHandler):
             self.counts["failed"] += drawn < self.faults
         if drawn < self.faults / 2:
             self._answer(503, {}, b"")
+            return
+        if self.command in self.conflicts:
+            self._answer(409, {}, b"")
             return
         with self.turn:
             connection = http.client.HTTPConnection(self.backend)
@@ -72,11 +76,13 @@ class Server(ThreadingHTTPServer):
 
 @dataclass
 class Store:
-    """`environment` are the variables by which `s3://splits/…` is a bucket here; `counts` are of requests."""
+    """`environment` are the variables by which `s3://splits/…` is a bucket here; `counts` are of requests. Those of the
+    methods in `conflicts` are answered 409, and do nothing."""
 
     environment: dict[str, str]
     client: Any
     counts: dict[str, int]
+    conflicts: set[str]
 
     def keys(self, prefix):
         found = self.client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
@@ -91,6 +97,7 @@ def object_store(faults=0.0, seed=0, ignores=()):
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     host, port = backend.get_host_and_port()
     counts = {"requests": 0, "failed": 0}
+    conflicts: set[str] = set()
     own = {
         "backend": f"{host}:{port}",
         "faults": faults,
@@ -98,7 +105,7 @@ def object_store(faults=0.0, seed=0, ignores=()):
         "dice": random.Random(seed),
         "turn": threading.Lock(),
     }
-    server = Server(("127.0.0.1", 0), type("Own", (Proxy,), own | {"counts": counts}))
+    server = Server(("127.0.0.1", 0), type("Own", (Proxy,), own | {"counts": counts, "conflicts": conflicts}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     credentials = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
     try:
@@ -110,7 +117,7 @@ def object_store(faults=0.0, seed=0, ignores=()):
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
             "AWS_ALLOW_HTTP": "true",
         }
-        yield Store(environment, client, counts)
+        yield Store(environment, client, counts, conflicts)
     finally:
         server.shutdown()
         server.server_close()
