@@ -20,20 +20,31 @@ _MOST_FREEDOM = 1e9  # as good as a normal distribution
 
 @dataclass(frozen=True)
 class TrainedAlike:
-    """Networks that were trained alike: `fmr` of each on its own split, their mean, and its rank among the others,
-    from `best` to `worst` with 95 % confidence for all at once."""
+    """Networks that were trained alike.
+
+    Attributes:
+        name: of the kind.
+        classifiers: the networks.
+        fmr: of each on its own split.
+        mean: of these, with an interval over images and trainings; no interval for one training.
+        best, worst: its rank among the kinds of several trainings, with 95 % confidence for all at once; None for one
+            training, and where no other kind has several.
+        spread: the standard deviation of FMR between its trainings, without what images add; None for one training.
+    """
 
     name: str
     classifiers: list[str]
     fmr: list[float]
     mean: Estimate
-    best: int
-    worst: int
+    best: int | None
+    worst: int | None
+    spread: Estimate | None = None
 
 
 @dataclass(frozen=True)
 class MeanDifference:
-    """The mean FMR of `first` less that of `second`, over images and trainings."""
+    """The mean FMR of `first` less that of `second`, over images and trainings; no interval where one of them has a
+    single training."""
 
     first: str
     second: str
@@ -42,16 +53,11 @@ class MeanDifference:
 
 @dataclass(frozen=True)
 class TrainingsComparison:
-    """Ways to train by falling mean FMR, and the difference of each pair, over `rows` images that all have.
-
-    `spread` is the standard deviation of FMR between trainings of one kind, without what images add to it; it is taken
-    to be one for all kinds.
-    """
+    """Ways to train by falling mean FMR, and the difference of each pair, over `rows` images that all have."""
 
     rows: int
     groups: list[TrainedAlike]
     differences: list[MeanDifference]
-    spread: Estimate
 
 
 def compare_trainings(
@@ -60,9 +66,9 @@ def compare_trainings(
     """Compares groups of networks that were trained alike.
 
     A network's FMR is its group's mean, what its training adds, and what the images add, which all networks share. The
-    variance of the second is pooled over groups, of what networks of one group differ by beyond the images' part; that
-    of the third is known from each row's influence. The intervals are Student's, with the degrees of freedom that
-    Satterthwaite gives the sum.
+    variance of the second is each group's own, of what its networks differ by beyond the images' part; that of the
+    third is known from each row's influence. The intervals are Student's, with the degrees of freedom that Welch and
+    Satterthwaite give the sum. One training does not show how far trainings vary: it gets neither interval nor rank.
 
     Args:
         fmr: FMR in percent of each classifier and the influence of every row on it [N], the rows the same for all.
@@ -71,83 +77,111 @@ def compare_trainings(
     Returns:
         None where no group has two networks, or there are no two groups.
     """
-    groups = {name: [one for one in members if one in fmr] for name, members in groups.items()}
-    groups = {name: members for name, members in groups.items() if members}
-    freedom = sum(len(members) - 1 for members in groups.values())
-    if len(groups) < 2 or not freedom:
+    members = {name: [one for one in classifiers if one in fmr] for name, classifiers in groups.items()}
+    kinds = {name: _Kind.of([fmr[one] for one in known]) for name, known in members.items() if known}
+    order = sorted(kinds, key=lambda name: -kinds[name].mean)
+    several = [name for name in order if kinds[name].freedom]
+    if len(kinds) < 2 or not several:
         return None
-    values = {name: np.array([fmr[one][0] for one in members]) for name, members in groups.items()}
-    influences = {name: np.stack([fmr[one][1] for one in members]) for name, members in groups.items()}
-    rows = next(iter(influences.values())).shape[1]
-    seen = sum(float(((own - own.mean()) ** 2).sum()) for own in values.values()) / freedom
-    by_images = sum(_within(influences[name]) * (len(own) - 1) for name, own in values.items()) / freedom
-    model = _Model(max(seen, by_images), by_images, freedom)
-    means = {name: float(own.mean()) for name, own in values.items()}
-    of_mean = {name: influences[name].mean(0) for name in groups}
-    order = sorted(groups, key=lambda name: -means[name])
-    pairs = list(combinations(order, 2))
-    above: dict[str, set[str]] = {name: set() for name in groups}  # which are beyond it
-    differences = []
-    for one, other in pairs:
-        trainings = 1 / len(groups[one]) + 1 / len(groups[other])
-        apart = means[one] - means[other], _variance(of_mean[one] - of_mean[other]), trainings
-        differences.append(MeanDifference(one, other, model.interval(*apart)))
-        if (model.interval(*apart, tests=len(pairs)).low or 0) > 0:
-            above[other].add(one)
-    return TrainingsComparison(
-        rows,
-        [
-            TrainedAlike(
-                name,
-                list(groups[name]),
-                values[name].tolist(),
-                model.interval(means[name], _variance(of_mean[name]), 1 / len(groups[name])),
-                1 + len(above[name]),
-                len(groups) - sum(name in beyond for beyond in above.values()),
-            )
-            for name in order
-        ],
-        differences,
-        model.spread(seen),
-    )
+    differences = [
+        MeanDifference(first, second, _difference(kinds[first], kinds[second]))
+        for first, second in combinations(order, 2)
+    ]
+    above: dict[str, set[str]] = {name: set() for name in several}  # the kinds that are beyond it
+    pairs = list(combinations(several, 2))
+    for first, second in pairs:
+        difference = _difference(kinds[first], kinds[second], tests=len(pairs))
+        if difference.low is not None and difference.low > 0:
+            above[second].add(first)
+    trained_alike = []
+    for name in order:
+        best, worst = None, None
+        if name in several and pairs:
+            best = 1 + len(above[name])
+            worst = len(several) - sum(name in beyond for beyond in above.values())
+        kind = kinds[name]
+        trained_alike.append(
+            TrainedAlike(name, members[name], kind.values.tolist(), kind.interval(), best, worst, kind.spread())
+        )
+    rows = len(kinds[order[0]].influence)
+    return TrainingsComparison(rows, trained_alike, differences)
 
 
 def mean_of_trainings(each: Sequence[tuple[float, np.ndarray]]) -> Estimate:
     """The mean of a figure in percent over trainings of one kind, over other images and other trainings too.
 
     Args:
-        each: its value and the influence of every row on it [N], of each of at least two trainings.
+        each: its value and the influence of every row on it [N], of each training; of one there is no interval.
     """
-    values, influences = np.array([value for value, _ in each]), np.stack([influence for _, influence in each])
-    mean, of_images = float(values.mean()), _variance(influences.mean(0))
-    by_images = _within(influences)
-    model = _Model(max(float(values.var(ddof=1)), by_images), by_images, len(each) - 1)
-    return model.interval(mean, of_images, 1 / len(each))
+    return _Kind.of(each).interval()
 
 
 @dataclass(frozen=True)
-class _Model:
-    """The pooled variance between networks of one group, `between`, which holds that of images, `by_images`."""
+class _Kind:
+    """Trainings of one kind.
 
+    Attributes:
+        values: a figure of each network [K].
+        influence: of every row on their mean [N].
+        between: the variance between the networks, which holds that of images; 0 of one network.
+        by_images: what images add to `between`.
+    """
+
+    values: np.ndarray
+    influence: np.ndarray
     between: float
     by_images: float
-    freedom: int
 
-    def interval(self, value: float, of_images: float, trainings: float, tests: int = 1) -> Estimate:
-        """Of a mean or a difference: `of_images` is the variance that images give it, `trainings` the sum of 1 / K."""
-        of_trainings = trainings * self.between
-        variance = of_trainings + max(0.0, of_images - trainings * self.by_images)
-        if variance <= 0:
-            return Estimate(value, None, None)
-        freedom = min(_MOST_FREEDOM, self.freedom * (variance / of_trainings) ** 2) if of_trainings else _MOST_FREEDOM
-        margin = float(stdtrit(freedom, 1 - (1 - CONFIDENCE) / 2 / tests)) * math.sqrt(variance)
-        return Estimate(value, value - margin, value + margin)
+    @classmethod
+    def of(cls, each: Sequence[tuple[float, np.ndarray]]) -> "_Kind":
+        values = np.array([value for value, _ in each])
+        influences = np.stack([influence for _, influence in each])
+        if len(values) < 2:
+            return cls(values, influences.mean(0), 0.0, 0.0)
+        by_images = _within(influences)
+        return cls(values, influences.mean(0), max(float(values.var(ddof=1)), by_images), by_images)
 
-    def spread(self, seen: float) -> Estimate:
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean())
+
+    @property
+    def freedom(self) -> int:
+        return len(self.values) - 1
+
+    def interval(self) -> Estimate:
+        """The mean over other images and other trainings."""
+        return _interval(self.mean, _variance(self.influence), [self])
+
+    def spread(self) -> Estimate | None:
         """The standard deviation between trainings, the images' part taken off, with the interval of a variance."""
-        tails = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
-        ends = (self.freedom * seen / float(chdtri(self.freedom, tail)) for tail in tails)
-        return Estimate(*(math.sqrt(max(0.0, of - self.by_images)) for of in (seen, *ends)))
+        if not self.freedom:
+            return None
+        variance = float(self.values.var(ddof=1))
+        squares = self.freedom * variance
+        low = squares / float(chdtri(self.freedom, (1 - CONFIDENCE) / 2))
+        high = squares / float(chdtri(self.freedom, (1 + CONFIDENCE) / 2))
+        return Estimate(*(math.sqrt(max(0.0, end - self.by_images)) for end in (variance, low, high)))
+
+
+def _difference(one: _Kind, other: _Kind, tests: int = 1) -> Estimate:
+    of_images = _variance(one.influence - other.influence)
+    return _interval(one.mean - other.mean, of_images, [one, other], tests)
+
+
+def _interval(value: float, of_images: float, kinds: Sequence[_Kind], tests: int = 1) -> Estimate:
+    """Of a mean or a difference of means: `of_images` is the variance that images give it."""
+    if not all(kind.freedom for kind in kinds):
+        return Estimate(value, None, None)
+    of_trainings = [kind.between / len(kind.values) for kind in kinds]
+    images_in_trainings = sum(kind.by_images / len(kind.values) for kind in kinds)
+    variance = sum(of_trainings) + max(0.0, of_images - images_in_trainings)
+    if variance <= 0:
+        return Estimate(value, None, None)
+    uncertainty = sum(part**2 / kind.freedom for part, kind in zip(of_trainings, kinds, strict=True))
+    freedom = min(_MOST_FREEDOM, variance**2 / uncertainty) if uncertainty else _MOST_FREEDOM
+    margin = float(stdtrit(freedom, 1 - (1 - CONFIDENCE) / 2 / tests)) * math.sqrt(variance)
+    return Estimate(value, value - margin, value + margin)
 
 
 def _variance(influence: np.ndarray) -> float:
@@ -155,11 +189,6 @@ def _variance(influence: np.ndarray) -> float:
 
 
 def _within(influences: np.ndarray) -> float:
-    """What images add to the variance between networks of one group, of the influences [K, N]."""
-    if len(influences) < 2:
-        return 0.0
-    return _variance_of_rows(influences - influences.mean(0)) * len(influences) / (len(influences) - 1)
-
-
-def _variance_of_rows(influences: np.ndarray) -> float:
-    return float(np.mean([_variance(own) for own in influences]))
+    """What images add to the variance between networks of one group, of the influences [K, N], K > 1."""
+    rest = influences - influences.mean(0)
+    return float(np.mean([_variance(own) for own in rest])) * len(influences) / (len(influences) - 1)

@@ -295,16 +295,13 @@ def trainings_table(evaluation: EvaluationResults) -> Table | None:
     """Ways to train by falling mean FMR; None where no two classifiers are trainings of one."""
     if evaluation.own is None or evaluation.own.trainings is None:
         return None
-    rows = [
-        [
-            group.name,
-            str(group.best) if group.best == group.worst else f"{group.best} – {group.worst}",
-            format_estimate(group.mean),
-            ", ".join(f"{fmr:.1f}" for fmr in group.fmr),
-        ]
-        for group in evaluation.own.trainings.groups
-    ]
-    return Table(["trainings of", "rank", "mean FMR", "of each training"], rows)
+    rows = []
+    for group in evaluation.own.trainings.groups:
+        ranks = "n/a" if group.best is None else str(group.best)
+        ranks += f" – {group.worst}" if group.best != group.worst else ""
+        each = ", ".join(f"{fmr:.1f}" for fmr in group.fmr)
+        rows.append([group.name, ranks, format_estimate(group.mean), format_estimate(group.spread), each])
+    return Table(["trainings of", "rank", "mean FMR", "spread", "of each training"], rows)
 
 
 def trainings_lines(evaluation: EvaluationResults) -> list[str]:
@@ -315,12 +312,14 @@ def trainings_lines(evaluation: EvaluationResults) -> list[str]:
     names = [group.name for group in found.groups]
     lines = [f"{one} – {other}: mean FMR differs by {apart[one, other]}" for one, other in pairwise(names)]
     single = [group.name for group in found.groups if len(group.fmr) == 1]
-    lines.append(
-        f"trainings of one classifier differ by {found.spread} points (pooled standard deviation, less that of images)"
-        + (f"; {', '.join(single)}: one training, which is taken to vary as the others do" if single else "")
-    )
+    if single:
+        lines.append(
+            f"{', '.join(single)}: one training does not show how far trainings vary, so it gets no rank and no "
+            "interval; train it again with other seeds"
+        )
     return [
         *lines,
+        "spread: the standard deviation of FMR between trainings of one classifier, in points, less that of images",
         f"these intervals and ranks are over trainings and the {found.rows} images that all have; ranks hold for all "
         "at once with 95 % confidence",
     ]

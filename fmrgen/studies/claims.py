@@ -98,7 +98,7 @@ def find_claim(
     """
     networks = [_networks(figure, evaluations) for figure in (claim.higher, claim.lower)]
     if any(len(of_figure) > 1 for of_figure in networks):
-        values, apart = _over_trainings(claim, networks, evaluations)
+        values, apart = _over_trainings(claim, networks)
         fewest = min(map(len, networks))
         return ClaimFound(claim.says, claim.higher, claim.lower, claim.metric, values, apart, claim.within, fewest)
     one, other = (_estimate_of(figure, claim.metric, evaluations, attacked) for figure in (claim.higher, claim.lower))
@@ -166,20 +166,16 @@ def _result_of(figure: str, evaluations: Mapping[str, EvaluationResults]) -> Res
 
 
 def _over_trainings(
-    claim: Claim, networks: Sequence[list[_Network]], evaluations: Mapping[str, EvaluationResults]
+    claim: Claim, networks: Sequence[list[_Network]]
 ) -> tuple[tuple[Estimate | None, Estimate | None], Estimate | None]:
     """Both figures of a claim and their difference, where one is of several trainings.
 
     Where a model is part of both figures they are compared training by training: what its training adds to both is no
-    difference. Else the trainings of all models on their own splits say together how far trainings vary, or of these
-    two where they are not such.
+    difference. Else the trainings of each say how far its own vary.
     """
     figures = dict(zip((claim.higher, claim.lower), networks, strict=True))
-    parts, models = zip(*map(part_and_models, figures), strict=True)
+    models = [part_and_models(figure)[1] for figure in figures]
     by_number = bool({*models[0]} & {*models[1]}) and len(networks[0]) == len(networks[1])
-    if not by_number and parts[0] == parts[1] and len(models[0]) == len(models[1]) == 1:
-        everyone = dict.fromkeys(one.training_of or one.name for one in evaluations[parts[0]].classifiers)
-        figures |= {figure: _networks(figure, evaluations) for name in everyone if (figure := f"{parts[0]}/{name}")}
     values = _values(claim.metric, figures)
     higher, lower = values[claim.higher], values[claim.lower]
     if not higher or not lower:
