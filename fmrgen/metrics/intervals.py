@@ -93,22 +93,35 @@ def paired_difference(first: np.ndarray, second: np.ndarray, per: float = 1.0) -
 def expected_calibration_error(confidence: np.ndarray, right: np.ndarray) -> Estimate:
     """The mean over rows [N] of how far their bin's mean confidence is from its accuracy, in points (Guo et al. 2017).
 
-    It is too high by chance, for distances have no sign: by at most the errors of all bins together, which makes the
-    interval's low end. It can be too low by no more than the error of a mean, which makes the high one.
+    By chance it is too high, for distances have no sign: by at most the errors of all bins together, which the
+    interval's low end takes off, down to 0. It is too low by no more than the error of a mean, which makes the high
+    one. Where all rows of a bin are right, their own spread is nearly 0 and does not tell its error: so that is the
+    binomial one, at Wilson's middle of the bin's accuracy. How many rows fall into which bin is chance too, and adds to
+    both ends. The interval is conservative: it holds the truth in 95 % of samples or more.
     """
     bins = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
-    rows = np.bincount(bins, minlength=_BINS)
-    apart = confidence - right
-    sums, squares = (np.bincount(bins, weights=values, minlength=_BINS) for values in (apart, apart**2))
-    known = rows > 0
-    means = sums[known] / rows[known]
-    errors = np.sqrt(np.maximum(squares[known] / rows[known] - means**2, 0) / rows[known])
-    share = 100 * rows[known] / len(confidence)
-    value = float(share @ np.abs(means))
-    added = np.abs(errors * np.random.default_rng(0).normal(size=(FEWER_RESAMPLES, len(errors)))) @ share
+    counts = np.bincount(bins, minlength=_BINS)
+    known = counts > 0
+    rows = counts[known]  # [B], as are all below
+    sure = np.bincount(bins, weights=confidence, minlength=_BINS)[known] / rows
+    hits = np.bincount(bins, weights=right, minlength=_BINS)[known]
+    distances = np.abs(sure - hits / rows)
+    share = rows / len(confidence)
+    value = float(share @ distances)
+
+    z = float(ndtri((1 + CONFIDENCE) / 2))
+    middle = (hits + z**2 / 2) / (rows + z**2)
+    variance = middle * (1 - middle)
+    between = max(0.0, float(share @ distances**2) - value**2) / len(confidence)
+    within = share**2 * variance / rows
+
+    random = np.random.default_rng(0)
+    added = np.abs(random.normal(size=(FEWER_RESAMPLES, len(rows)))) @ np.sqrt(within)
+    added += random.normal(size=FEWER_RESAMPLES) * math.sqrt(between)
     most = float(np.percentile(added, 100 * (1 + CONFIDENCE) / 2))
-    margin = float(ndtri((1 + CONFIDENCE) / 2)) * float(np.sqrt(((share * errors) ** 2).sum()))
-    return Estimate(value, max(0.0, value - most), min(100.0, value + margin))
+    margin = z * math.sqrt(float(within.sum()) + between)
+    low, high = max(0.0, value - most), min(1.0, value + margin)
+    return Estimate(100 * value, 100 * low, 100 * high)
 
 
 def ratio_of_rates(hits: int, rows: int, base_hits: int, base_rows: int) -> Estimate | None:
