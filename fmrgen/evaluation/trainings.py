@@ -53,11 +53,16 @@ class MeanDifference:
 
 @dataclass(frozen=True)
 class TrainingsComparison:
-    """Ways to train by falling mean FMR, and the difference of each pair, over `rows` images that all have."""
+    """Ways to train by falling mean FMR, and the difference of each pair, over `rows` images that all have.
+
+    `spread` is the root mean square of the groups' spreads, each weighted by its degrees of freedom. It has no interval:
+    groups may vary differently, and intervals and ranks use each group's own.
+    """
 
     rows: int
     groups: list[TrainedAlike]
     differences: list[MeanDifference]
+    spread: Estimate
 
 
 def compare_trainings(
@@ -104,7 +109,7 @@ def compare_trainings(
             TrainedAlike(name, members[name], kind.values.tolist(), kind.interval(), best, worst, kind.spread())
         )
     rows = len(kinds[order[0]].influence)
-    return TrainingsComparison(rows, trained_alike, differences)
+    return TrainingsComparison(rows, trained_alike, differences, _typical_spread([kinds[name] for name in several]))
 
 
 def mean_of_trainings(each: Sequence[tuple[float, np.ndarray]]) -> Estimate:
@@ -162,6 +167,13 @@ class _Kind:
         low = squares / float(chdtri(self.freedom, (1 - CONFIDENCE) / 2))
         high = squares / float(chdtri(self.freedom, (1 + CONFIDENCE) / 2))
         return Estimate(*(math.sqrt(max(0.0, end - self.by_images)) for end in (variance, low, high)))
+
+
+def _typical_spread(kinds: Sequence[_Kind]) -> Estimate:
+    freedom = sum(kind.freedom for kind in kinds)
+    variances = [float(kind.values.var(ddof=1)) - kind.by_images for kind in kinds]
+    mean = sum(kind.freedom * variance for kind, variance in zip(kinds, variances, strict=True)) / freedom
+    return Estimate(math.sqrt(max(0.0, mean)), None, None)
 
 
 def _difference(one: _Kind, other: _Kind, tests: int = 1) -> Estimate:
