@@ -1,7 +1,7 @@
 """The commands before a release: what a new classifier broke, where one fails, and whether it may pass."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -42,11 +42,14 @@ def diff(
         Path, typer.Option("--output", "-o", metavar="DIR", help="The dataset folder; the page is DIR/diff.")
     ] = Path("diff"),
     limit: LimitOption = None,
-    until: Annotated[
-        Literal["decided"] | None,
-        typer.Option("--until", help="Stop as soon as the verdict is clear; all rows without it."),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the order of the rows.")] = 0,
+    until_decided: Annotated[
+        bool,
+        typer.Option("--until-decided", help="Stop as soon as a sequential test is sure; else test all rows exactly."),
+    ] = False,
+    until: Annotated[str | None, typer.Option("--until", hidden=True)] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Seed of the order of the rows, for --until-decided.")
+    ] = 0,
     explained: Annotated[
         bool, typer.Option("--explain", help="Say what NEW fails on where OLD does not, and prove it.")
     ] = False,
@@ -63,6 +66,8 @@ def diff(
     """
     from fmrgen.recipe.job import load_recipe, parse_classifier
 
+    if until not in (None, "decided"):  # `--until decided` is how the flag was spelt before
+        raise UserError("--until: use --until-decided, which takes no value, or leave it out to test all rows")
     (old_name, of_old), (new_name, of_new) = (parse_classifier(text) for text in (old, new))
     loaded = load_recipe(recipe, limited(limit, overrides))
     _check_files(junit, summary)
@@ -83,7 +88,7 @@ def diff(
         output,
         old=of_old,
         new=of_new,
-        until_decided=until == "decided",
+        until_decided=until_decided or until is not None,
         seed=seed,
         job_progress=lambda made: progress.job_progress(made, show),
         on_note=display.print_note,

@@ -55,8 +55,8 @@ class MeanDifference:
 class TrainingsComparison:
     """Ways to train by falling mean FMR, and the difference of each pair, over `rows` images that all have.
 
-    `spread` is the root mean square of the groups' spreads, each weighted by its degrees of freedom. It has no interval:
-    groups may vary differently, and intervals and ranks use each group's own.
+    `spread` is the root mean square of the groups' spreads, each weighted by its degrees of freedom. It has no
+    interval: groups may vary differently, and intervals and ranks use each group's own.
     """
 
     rows: int

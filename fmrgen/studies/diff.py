@@ -9,12 +9,13 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+from scipy.stats import binomtest
 
 from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError, option
 from fmrgen.evaluation.own_splits import rows_of
 from fmrgen.jobs.generate import make_split
-from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
+from fmrgen.metrics.intervals import CONFIDENCE, Estimate, interval_ends, paired_difference, proportion
 from fmrgen.metrics.rows import accepted_as_label, as_label
 from fmrgen.metrics.sequential_test import bounds, decide
 from fmrgen.recipe.job import OutputConfig, Recipe
@@ -27,6 +28,7 @@ from fmrgen.storage.shards import SplitFolder
 from fmrgen.studies.compare import JobProgress, no_progress
 
 Verdict = Literal["broke more", "fixed more", "no difference"]
+Test = Literal["exact", "sequential"]
 BROKE, FIXED = "broke", "fixed"
 _ORACLE = "oracle"  # what the recipe's oracle is called in the panels
 _TURNS = 20  # in which the shards are made, where it is to stop once it is decided
@@ -82,18 +84,23 @@ class Diff:
     """What became of two networks on the same originals. Shares are percent of these.
 
     Attributes:
-        verdict: whether NEW broke more than it fixed; either answer is wrong in 5 % of cases at most.
+        verdict: whether NEW broke more than it fixed. By `test`, which is wrong in 5 % of cases at most; `sequential`
+            in 5 % for either answer.
         rows: originals that were looked at, of `source_rows`.
         source_rows: originals that the recipe has.
         old_accuracy, new_accuracy: on these.
         broke: of how many an image was found that OLD has right and NEW wrong.
         fixed: the reverse.
         difference: `broke` less `fixed`, paired.
-        low, high: bounds of the difference in the long run, each of which holds with 95 %, whenever one looks.
+        low, high: bounds of the difference in the long run. Exact test: the 95 % interval of `difference`. Sequential:
+            each holds with 95 %, whenever one looks.
         controls: the same of images as they are (`originals`), of plain reconstructions, and after random steps.
         classes: the one first in which most more broke than were fixed.
         pairs: (`broke` or `fixed`, true class, wrong answer) → images, the most first.
         images: under `broke` and `fixed`, the clearest first.
+        test: `exact`: McNemar's, two-sided, over all rows, in any order. `sequential`: by betting, row by row.
+        p_value: of the exact test.
+        broke_alone, fixed_alone: how many originals only broke, and only were fixed, which is what the test compares.
     """
 
     verdict: Verdict
@@ -110,6 +117,10 @@ class Diff:
     classes: list[ChangedClass]
     pairs: list[tuple[str, str, str, int]]
     images: dict[str, list[Changed]]
+    test: Test
+    p_value: float | None
+    broke_alone: int
+    fixed_alone: int
 
 
 def diff(
@@ -134,9 +145,10 @@ def diff(
         output: the dataset folder.
         old: a classifier, as for `evaluate`.
         new: the one that is to take its place.
-        until_decided: looks each time a share of the shards is made, and leaves the others once the verdict is clear;
-            the same call without it makes them too. The source has to be in a random order (`shuffle_seed`).
-        seed: of the order in which rows are tested.
+        until_decided: looks each time a share of the shards is made, and leaves the others once the verdict is clear,
+            by a sequential test; the same call without it makes them too, and tests all rows at once, exactly. The
+            source has to be in a random order (`shuffle_seed`).
+        seed: of the order in which the sequential test takes the rows.
         job_progress: returns a progress callback for a split's recipe.
         on_note: called with a line on what was found or is left to do.
 
@@ -148,8 +160,8 @@ def diff(
         raise UserError("diff: old and new are one network: they have the same weights and settings; name two")
     if until_decided and recipe.source.shuffle_seed is None:
         raise UserError(
-            f"{option('until', 'until_decided')}: a verdict on the first rows needs rows in a random order; set "
-            "source.shuffle_seed=0"
+            f"{option('until-decided', 'until_decided')}: a verdict on the first rows needs rows in a random order; "
+            "set source.shuffle_seed=0"
         )
     turns = [(turn, _TURNS) for turn in range(1, _TURNS + 1)] if until_decided else [None]
     for number, turn in enumerate(turns, start=1):
@@ -157,7 +169,8 @@ def diff(
             with job_progress(made) as on_progress:
                 make_split(made, output, part=turn, on_progress=on_progress, on_note=on_note)
         folders = list(split_folders(recipe, output, *sections).values())
-        found = _found(*(_Side(folder, turns[:number]) for folder in folders), seed=seed)
+        broke, fixed = (_Side(folder, turns[:number]) for folder in folders)
+        found = _found(broke, fixed, seed=seed if until_decided else None)
         if found.verdict != "no difference" or number >= folders[0].shards:
             break
     return found
@@ -248,17 +261,21 @@ class _Side:
         return sorted(found, key=lambda one: -one.clarity)
 
 
-def _found(broke: _Side, fixed: _Side, *, seed: int) -> Diff:
+def _found(broke: _Side, fixed: _Side, *, seed: int | None) -> Diff:
+    """What both splits say; with a seed by the sequential test, with rows in a random order of it within each turn."""
     ids = np.intersect1d(broke.columns["id"], fixed.columns["id"])
     for side in (broke, fixed):
         side.columns = rows_of(side.columns, ids)
     names, label = list(broke.provenance.labels), broke.columns["label"]
     worse, better = broke.found, fixed.found
     old_right, new_right = (side.columns["original_prediction"] == label for side in (fixed, broke))
-    generator, turn = np.random.default_rng(seed), broke.columns["turn"]
-    order = np.concatenate([generator.permutation(np.flatnonzero(turn == at)) for at in np.unique(turn)])
-    differences = (worse.astype(np.int8) - better.astype(np.int8))[order]
-    low, high = bounds(differences)
+    difference = paired_difference(worse, better)
+    p_value = None
+    if seed is None:
+        verdict, p_value, difference = exact_verdict(worse, better)
+        low, high = interval_ends(difference)
+    else:
+        verdict, low, high = _sequential_verdict(worse, better, broke.columns["turn"], seed)
     images = {BROKE: broke.images(names), FIXED: fixed.images(names)}
     counted = Counter((side, one.label, one.answer) for side, of in images.items() for one in of)
     classes = [
@@ -267,16 +284,16 @@ def _found(broke: _Side, fixed: _Side, *, seed: int) -> Diff:
         if rows.any()
     ]
     return Diff(
-        verdict=_VERDICTS[decide(differences, 0.0)[0]],
+        verdict=verdict,
         rows=len(ids),
         source_rows=broke.provenance.examples,
         old_accuracy=_share(old_right),
         new_accuracy=_share(new_right),
         broke=_share(worse),
         fixed=_share(better),
-        difference=paired_difference(worse, better),
-        low=round(100 * low, 1),
-        high=round(100 * high, 1),
+        difference=difference,
+        low=round(low, 1),
+        high=round(high, 1),
         controls={
             "originals": _control(old_right & ~new_right, new_right & ~old_right),
             "plain reconstructions": _control(broke.in_reconstructions, fixed.in_reconstructions),
@@ -285,7 +302,43 @@ def _found(broke: _Side, fixed: _Side, *, seed: int) -> Diff:
         classes=sorted(classes, key=lambda one: one.fixed.value - one.broke.value),
         pairs=[(*pair, count) for pair, count in counted.most_common()],
         images=images,
+        test="exact" if seed is None else "sequential",
+        p_value=p_value,
+        broke_alone=int((worse & ~better).sum()),
+        fixed_alone=int((better & ~worse).sum()),
     )
+
+
+def exact_verdict(worse: np.ndarray, better: np.ndarray) -> tuple[Verdict, float, Estimate]:
+    """The verdict of McNemar's exact test, two-sided at 5 %, which no order of the rows changes.
+
+    Args:
+        worse: whether each original broke, bool [N].
+        better: whether it was fixed, bool [N].
+
+    Returns:
+        The verdict, its p-value, and the share that broke less the share that was fixed. Its interval is
+        `paired_difference`'s, stretched to 0 where the test sees no difference, so that the two never disagree.
+    """
+    broke_alone, fixed_alone = int((worse & ~better).sum()), int((better & ~worse).sum())
+    changed = broke_alone + fixed_alone
+    p_value = float(binomtest(broke_alone, changed, 0.5).pvalue) if changed else 1.0
+    difference = paired_difference(worse, better)
+    if p_value <= 1 - CONFIDENCE:
+        return ("broke more" if broke_alone > fixed_alone else "fixed more"), p_value, difference
+    low, high = interval_ends(difference)
+    return "no difference", p_value, Estimate(difference.value, min(0.0, low), max(0.0, high))
+
+
+def _sequential_verdict(
+    worse: np.ndarray, better: np.ndarray, turn: np.ndarray, seed: int
+) -> tuple[Verdict, float, float]:
+    """The verdict by betting, and the bounds of the difference in percent."""
+    random = np.random.default_rng(seed)
+    order = np.concatenate([random.permutation(np.flatnonzero(turn == at)) for at in np.unique(turn)])
+    differences = (worse.astype(np.int8) - better.astype(np.int8))[order]
+    low, high = bounds(differences)
+    return _VERDICTS[decide(differences, 0.0)[0]], 100 * low, 100 * high
 
 
 def _control(broke: np.ndarray, fixed: np.ndarray) -> Control:

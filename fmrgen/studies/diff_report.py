@@ -75,13 +75,27 @@ def about_lines(found: Diff, named: Mapping[str, str]) -> list[str]:
         *(f"{who}: {what}" for who, what in named.items()),
         f"on the originals OLD is right on {format_estimate(found.old_accuracy)} % and NEW on "
         f"{format_estimate(found.new_accuracy)} %",
-        f"broke minus fixed: {found.difference.value:z.1f} points, in the long run {found.low:z.1f} or more and "
-        f"{found.high:z.1f} or less; each bound, and the verdict, is right in 95 % of cases, whenever one stops",
+        difference_line(found),
         "exactly one of the two is right on each image that is counted, and the recipe's oracle sees its class there; "
         "the oracle errs too: look at the images",
         "these two networks are compared: run it between two trainings of OLD's recipe to know what another training "
         "changes",
     ]
+
+
+def difference_line(found: Diff) -> str:
+    """The difference, by which test the verdict is, and how often that is wrong."""
+    if found.test == "exact":
+        return (
+            f"broke minus fixed: {format_estimate(found.difference)} points; the verdict is that of an exact sign test "
+            f"(McNemar, two-sided, p = {found.p_value:.2g}): {found.broke_alone:,} originals broke alone, "
+            f"{found.fixed_alone:,} were fixed alone; of equal networks it calls 5 % different at most"
+        )
+    return (
+        f"broke minus fixed: {found.difference.value:z.1f} points, in the long run {found.low:z.1f} or more and "
+        f"{found.high:z.1f} or less; the test is sequential (betting): each bound, and the verdict, is right in 95 % "
+        "of cases, whenever one stops"
+    )
 
 
 def diff_markdown(

@@ -16,8 +16,9 @@ from places import ROOT
 from safetensors.torch import load_file, save_file
 
 from fmrgen import UserError, evaluate, load_recipe, verify
-from fmrgen.studies.diff import diff
-from fmrgen.studies.diff_report import main_table, verdict_line
+from fmrgen.studies.diff import diff, exact_verdict
+from fmrgen.studies.diff_report import difference_line, main_table, verdict_line
+from fmrgen.studies.sequential_test import decide, drops_of
 from fmrgen.weights.assets import resolve_path
 
 LENET = "asset:mnist/lenet"
@@ -115,6 +116,7 @@ def test_the_command_and_its_files(made, planted, tmp_path, capsys):
     page = (output / "diff/diff.html").read_text()
     assert "old → new on mnist-lenet" in page
     assert "What broke" in page
+    assert "an exact sign test (McNemar, two-sided, p = " in page
     assert (output / "diff/broke.png").read_bytes().startswith(b"\x89PNG")
     first = told["pairs"][0]
     assert f"| {first[1]} → {first[2]} | broke | NEW |" in (tmp_path / "s.md").read_text()
@@ -156,16 +158,69 @@ def test_until_decided_needs_a_random_order_and_stops_when_it_is_clear(made, pla
     recipe = load_recipe("mnist-lenet", job)
     early = diff(recipe, tmp_path / "out", old=LENET, new=lost, until_decided=True)
     assert (early.verdict, early.rows, early.source_rows) == ("broke more", 20, 40)
+    assert (early.test, early.p_value) == ("sequential", None)
+    assert "the test is sequential (betting)" in difference_line(early)
     assert "of the first 20 of 40 originals" in verdict_line(early)
     assert 0 < early.low < early.difference.value < early.high
     again = diff(recipe, tmp_path / "out", old=LENET, new=lost, until_decided=True)
     assert again == early  # on what is there
     whole = diff(recipe, tmp_path / "out", old=LENET, new=lost)
-    assert (whole.rows, whole.source_rows) == (40, 40)
+    assert (whole.rows, whole.source_rows, whole.test) == (40, 40, "exact")
     ids = {one.id for one in whole.images["broke"]}
     assert {one.id for one in early.images["broke"]} <= ids
     assert diff(recipe, tmp_path / "out", old=LENET, new=lost, until_decided=True) == early  # the first of all rows
     assert run("diff", "mnist-lenet", *JOB, "--old", LENET, "--new", "x:y", "--until", "never") == 2
+    assert "--until: use --until-decided, which takes no value" in capsys.readouterr().err
+    job = ["diff", "mnist-lenet", *JOB, "--old", LENET, "--new", json.dumps(planted), "-o", tmp_path / "x"]
+    for spelling in (["--until-decided"], ["--until", "decided"]):
+        assert run(*job, *spelling) == 2
+        assert "--until-decided: a verdict on the first rows needs rows in a random order" in capsys.readouterr().err
+
+
+def broke_and_fixed(broke, fixed, rows):
+    worse, better = np.zeros(rows, bool), np.zeros(rows, bool)
+    worse[:broke] = True
+    better[broke : broke + fixed] = True
+    return worse, better
+
+
+def test_a_close_verdict_depends_on_no_order():
+    """41 against 22: by betting the order decided, here every one gives the same."""
+    worse, better = broke_and_fixed(41, 22, 200)
+    found = {exact_verdict(*rows_in_an_order(seed, worse, better)) for seed in range(400)}
+    ((verdict, p_value, difference),) = found
+    assert (verdict, round(p_value, 3)) == ("broke more", 0.023)
+    assert 0 < difference.low < 9.5 < difference.high
+    by_betting = set()
+    for seed in range(50):
+        worse_then, better_then = rows_in_an_order(seed, worse, better)
+        by_betting.add(decide(drops_of(worse_then, better_then), 0.0)[0])
+    assert len(by_betting) > 1
+
+
+def rows_in_an_order(seed, *columns):
+    order = np.random.default_rng(seed).permutation(len(columns[0]))
+    return [column[order] for column in columns]
+
+
+@pytest.mark.parametrize("rows", [5, 30, 300])
+def test_the_interval_says_what_the_test_says(rows):
+    for broke in range(rows + 1):
+        for fixed in {0, 1, rows // 10, rows // 3, rows - broke} & set(range(rows - broke + 1)):
+            verdict, p_value, difference = exact_verdict(*broke_and_fixed(broke, fixed, rows))
+            assert (verdict == "no difference") == (difference.low <= 0 <= difference.high) == (p_value > 0.05)
+
+
+def test_equal_networks_differ_in_one_of_twenty_at_most():
+    random = np.random.default_rng(0)
+    differ, held = 0, 0
+    for _ in range(2000):
+        worse, better = random.random(300) < 0.25, random.random(300) < 0.25
+        verdict, _, difference = exact_verdict(worse, better)
+        differ += verdict != "no difference"
+        held += difference.low <= 0 <= difference.high
+    assert differ <= 100
+    assert held >= 1900
 
 
 @pytest.mark.slow
