@@ -2,7 +2,7 @@
 
 import math
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -79,12 +79,17 @@ def _is_one_network(classifier: nn.Module, member: Oracle) -> bool:
 @dataclass(frozen=True)
 class FirstAnswers:
     """What classifier and oracle say of the first originals: `labels` and the oracle's own `decided` [N], and
-    log-probabilities [N, K], the oracle's and those of a panel's members."""
+    log-probabilities [N, K], the oracle's and those of a panel's members.
+
+    `members` has what each member of a panel decided [N], by name; `vetoing` are those that only have a veto.
+    """
 
     labels: Tensor
     decided: Tensor
     of_classifier: Tensor
     of_oracles: list[Tensor]
+    members: dict[str, Tensor] = field(default_factory=dict)
+    vetoing: tuple[str, ...] = ()
 
 
 def first_answers(components: Components, device: torch.device, count: int = _IMAGES) -> FirstAnswers | None:
@@ -100,6 +105,7 @@ def _first_answers(components: Components, device: torch.device, count: int) -> 
     loaded = source.load(0, min(count, len(source)), generator.image_size)
     examples = (entry.for_engine() for entry in loaded if isinstance(entry, LoadedExample))
     found: list[tuple[Tensor, ...]] = []
+    members: dict[str, list[Tensor]] = {}
     while batch := list(islice(examples, _TOGETHER)):
         images = on_byte_grid(torch.stack([example.image for example in batch]).to(device))
         labels = torch.tensor([example.label for example in batch], device=device)
@@ -107,10 +113,14 @@ def _first_answers(components: Components, device: torch.device, count: int) -> 
         every = [said, *(said.members.values() if oracle.deciding is oracle else ())]
         logs = (one.probabilities.double().clamp(min=_LEAST_PROBABILITY).log() for one in every)
         found.append((labels, said.decided, classifier(images.clone()).double().log_softmax(1), *logs))
+        for name, judgement in said.members.items():
+            members.setdefault(name, []).append(judgement.decided)
     if not found:
         return None
     labels, decided, of_classifier, *of_oracles = (torch.cat(part).cpu() for part in zip(*found, strict=True))
-    return FirstAnswers(labels, decided, of_classifier, of_oracles)
+    decided_by = {name: torch.cat(parts).cpu() for name, parts in members.items()}
+    vetoing = tuple(decided_by)[1:] if oracle.deciding is not oracle else ()
+    return FirstAnswers(labels, decided, of_classifier, of_oracles, decided_by, vetoing)
 
 
 def check_first_answers(components: Components, device: torch.device, before: FirstAnswers | None) -> None:
@@ -132,27 +142,39 @@ def check_first_answers(components: Components, device: torch.device, before: Fi
 
 def oracle_caution(answers: FirstAnswers) -> str | None:
     """A line where the oracle is hardly right on the first originals, or much less often than the classifier, with the
-    likely cause; None where nothing is wrong."""
-    right = (answers.decided == answers.labels, answers.of_classifier.argmax(1) == answers.labels)
-    oracle, classifier = (proportion(of.numpy()) for of in right)
+    likely cause; of a panel it says which member is wrong. None where nothing is wrong."""
+    oracle = proportion((answers.decided == answers.labels).numpy())
+    classifier = proportion((answers.of_classifier.argmax(1) == answers.labels).numpy())
     if oracle is None or classifier is None:
         return None
     chance = 100 / answers.of_classifier.shape[1]
+    is_at_chance = oracle.low is not None and oracle.low <= chance
+    apart = oracle.high is not None and classifier.low is not None and oracle.high < classifier.low
+    if not is_at_chance and not (apart and classifier.value - oracle.value > _MUCH):
+        return None
+
+    right = {name: float((decided == answers.labels).float().mean()) for name, decided in answers.members.items()}
     accuracy = f"the oracle is right on {oracle.value:.0f} % of the first originals"
-    if oracle.low is not None and oracle.low <= chance:
+    if right:
+        each = ", ".join(f"{name} on {100 * share:.0f} %" for name, share in right.items())
+        accuracy = f"the oracle's panel is right on {oracle.value:.0f} % of the first originals ({each})"
+    worst = min(right, key=lambda name: right[name], default=None)
+    if worst in answers.vetoing:
+        return (
+            f"{accuracy} and the classifier on {classifier.value:.0f} %: {worst} has a veto, so each image that it "
+            f"gets wrong is invalid, whatever the others see; does {worst} have the right weights and order of classes?"
+        )
+    if is_at_chance:
         prompts = option("oracle.prompts, oracle.class_prompts", "class_names=")
         return (
             f"{accuracy}, no more than by chance ({chance:.3g} %): are its weights and tokenizer the right ones, and "
             f"does it know the classes by the names in its prompts ({prompts})?"
         )
-    apart = oracle.high is not None and classifier.low is not None and oracle.high < classifier.low
-    if apart and classifier.value - oracle.value > _MUCH:
-        prompts = option("oracle.class_prompts", "class_names=")
-        return (
-            f"{accuracy} and the classifier on {classifier.value:.0f} %: the oracle's mistakes decide which rows are "
-            f"valid; name the classes as it knows them ({prompts}), or take a better oracle"
-        )
-    return None
+    prompts = option("oracle.class_prompts", "class_names=")
+    return (
+        f"{accuracy} and the classifier on {classifier.value:.0f} %: the oracle's mistakes decide which rows are "
+        f"valid; name the classes as it knows them ({prompts}), or take a better oracle"
+    )
 
 
 def likeness_caution(answers: FirstAnswers) -> str | None:

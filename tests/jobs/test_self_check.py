@@ -34,6 +34,17 @@ def test_an_oracle_that_does_not_know_the_images_is_told(changes, told):
     assert told is None or told in found
 
 
+def test_of_a_panel_the_member_that_fails_is_named():
+    """As in a diff whose NEW has a veto: a better oracle would not help."""
+    clip, worse = "{kind: clip, model: 'asset:mnist/clip'}", "{kind: classifier, classifier: {kind: lenet}}"
+    panel = f"oracle={{kind: ensemble, rule: veto, names: [oracle, new], oracles: [{clip}, {worse}]}}"
+    answers = first_answers(load_recipe("mnist-lenet", ["source.limit=64", panel]).build(), CPU)
+    found = oracle_caution(answers)
+    assert re.search(r"of the first originals \(oracle on (9\d|100) %, new on \d+ %\) and the classifier on", found)
+    assert "new has a veto, so each image that it gets wrong is invalid" in found
+    assert "better oracle" not in found
+
+
 def test_what_fails_in_it_is_left_to_the_job():
     components = load_recipe("mnist-lenet", ["source.limit=64"]).build()
     components.source.load = None
