@@ -89,7 +89,8 @@ class Result:
     images what the split says it said. `judged` has PA and FMR over the images that still show their class, by the name
     of the judge who says so. `at_chance` says that it is hardly better than guessing on the originals: its
     figures say nothing, and it is ranked nowhere. `masked` says that on its own split the first steps raised its loss
-    too seldom for a gradient (see `fmrgen.metrics.summary.has_masked_gradient`): it is not ranked by that split.
+    too seldom for a gradient (see `fmrgen.metrics.cautions.has_masked_gradient`): it is not ranked by that split.
+    `rough` says the same of one whose steps fool it far more than random ones all the same: it is ranked.
     """
 
     split: str
@@ -101,6 +102,7 @@ class Result:
     judged: dict[str, Corrected] = field(default_factory=dict)
     at_chance: bool = False
     masked: bool = False
+    rough: bool = False
 
 
 @dataclass(frozen=True)

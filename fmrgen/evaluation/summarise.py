@@ -27,7 +27,7 @@ from fmrgen.evaluation.results import (
 from fmrgen.evaluation.steps import StepFigures, step_figures
 from fmrgen.evaluation.stream import Answered, ClassifiedSplit, NamedClassifier
 from fmrgen.labels import match_classes
-from fmrgen.metrics.cautions import cautions, has_masked_gradient, is_at_chance
+from fmrgen.metrics.cautions import cautions, has_masked_gradient, has_rough_gradient, is_at_chance
 from fmrgen.metrics.summary import COMPARED, OWN_COLUMNS, summarise, summarise_classes
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.provenance import Provenance, RecordedPerturb
@@ -165,8 +165,9 @@ def _result(
     if (twin := _twin_of(model.name, passed)) is not None:
         notes.append(f"it gives the same answers as {twin} on every image: they are one network, or copies of it")
     judged = corrected_by(passed.judges, of_model, columns["valid"]) if passed.judges else {}
-    masked = conditioned and _is_guided(passed) and has_masked_gradient(total)
-    return Result(split.name, model.name, conditioned, total, classes, notes, judged, at_chance, masked)
+    is_guided = conditioned and _is_guided(passed)
+    masked, rough = is_guided and has_masked_gradient(total), is_guided and has_rough_gradient(total)
+    return Result(split.name, model.name, conditioned, total, classes, notes, judged, at_chance, masked, rough)
 
 
 def _twin_of(name: str, passed: ClassifiedSplit) -> str | None:

@@ -11,6 +11,7 @@ _FEW = 50.0  # percent of rows
 _BUDGETS = 20.0  # percent of rows that end by the budget: as many might yet be fooled
 _HALF = 50.0  # percent, which a coin gives
 _FEWEST_UP = 80.0  # percent: see `has_masked_gradient`
+_FAR_BELOW_RANDOM = 10.0  # points of FMR: see `has_rough_gradient`
 _KIN = 20.0  # times as often: see `falls_as_kin`
 _STEPS_OF_KIN = 3.0  # guided steps of a row on average, below which that says nothing
 
@@ -72,14 +73,25 @@ def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = 
 
 
 def masking_caution(summary: Summary) -> str | None:
-    """A line where guided steps show that the gradient is masked, or where the controls do not tell them from random
-    ones."""
-    if has_masked_gradient(summary):
+    """A line where guided steps show that the gradient is masked or rough, or where the controls do not tell them from
+    random ones."""
+    climbs = (
+        f"the first step raised the loss in {_of(summary.first_steps_up)} of the valid rows, and guided steps climbed "
+        f"higher than random ones in {_of(summary.ahead_of_random)} of the controls"
+    )
+    if has_rough_gradient(summary):
         return (
-            f"the first step raised the loss in {_of(summary.first_steps_up)} of the valid rows, and guided steps "
-            f"climbed higher than random ones in {_of(summary.ahead_of_random)} of the controls: along a gradient that "
-            "shows the way these are nearly 100 %, along a random one about 50 %. The classifier's gradient is "
-            "masked, so FMR is no sign of robustness (docs: evaluation, Gradient masking)"
+            f"{climbs}, which is seldom; but they fool the classifier far more (FMR differs by "
+            f"{summary.guided_less_random} points). Its gradient is its own and rough, as of a network that jumps: FMR "
+            f"counts, and a search without gradients ({option('perturb.update=nes', 'update=nes')}) may find more"
+        )
+    if has_masked_gradient(summary):
+        verdict = "is masked"
+        if summary.guided_less_random is None:
+            verdict = f"may be masked (no rows have a control by random steps, {option('perturb.control', 'control')})"
+        return (
+            f"{climbs}: along a gradient that shows the way these are nearly 100 %, along a random one about 50 %. The "
+            f"classifier's gradient {verdict}, so FMR is no sign of robustness (docs: evaluation, Gradient masking)"
         )
     if _is_like_chance(summary):
         return (
@@ -137,7 +149,26 @@ def has_masked_gradient(summary: Summary) -> bool:
     many steps climb higher along a gradient than by chance. Between the two lies the bound, at 80 %: honest networks
     have 91 to 100 %, also quantised and rippled ones, and networks that hand over another gradient than their own 45 to
     63 %. It holds for guided steps alone, and for splits that start from the plain reconstruction.
+
+    A gradient that fools the network far more than random steps do is `rough` instead. Where there is no control by
+    random steps the two can't be told apart: that is called masked too, and worded as "may be".
     """
+    return _climbs_seldom(summary) and not has_rough_gradient(summary)
+
+
+def has_rough_gradient(summary: Summary) -> bool:
+    """Whether steps climbed as seldom as along a masked gradient, and yet fooled the network far more than random ones.
+
+    So does a network that jumps: its gradient is its own and shows the way over several steps, not over the first. Far
+    is an interval of FMR guided less random that lies wholly 10 points or more below 0; masked networks have 0 in it.
+    """
+    less = summary.guided_less_random
+    if less is None or less.high is None:
+        return False
+    return _climbs_seldom(summary) and less.high <= -_FAR_BELOW_RANDOM
+
+
+def _climbs_seldom(summary: Summary) -> bool:
     shares = (summary.first_steps_up, summary.ahead_of_random)
     return any(share is not None and share.high is not None and share.high < _FEWEST_UP for share in shares)
 

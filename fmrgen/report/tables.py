@@ -140,18 +140,24 @@ def ranked(results: Sequence[Result], comparison: Comparison) -> list[Result]:
 
 def warning_lines(evaluation: EvaluationResults) -> list[str]:
     """Which classifiers are hardly better than chance, in a line for all splits on which they are the same; which have
-    a masked gradient; and which are fooled more by another's images than by their own.
+    a masked or a rough gradient; and which are fooled more by another's images than by their own.
 
     They stand above the tables: the figures of their own splits say nothing of robustness.
     """
     short = short_names([split.name for split in evaluation.splits])
     splits: dict[tuple[str, ...], list[str]] = {}
     masked: dict[str, list[str]] = {}
+    maybe_masked: dict[str, list[str]] = {}  # without a control
+    rough: dict[str, list[str]] = {}
     for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
         if names := tuple(result.classifier for result in results if result.at_chance):
             splits.setdefault(names, []).append(short[split.name])
         for result in results:
-            if result.masked:
+            if result.rough:
+                rough.setdefault(result.classifier, []).append(short[split.name])
+            elif result.masked and result.total.guided_less_random is None:
+                maybe_masked.setdefault(result.classifier, []).append(short[split.name])
+            elif result.masked:
                 masked.setdefault(result.classifier, []).append(short[split.name])
     lines = [
         f"hardly better than chance on the originals of {_listed(where)}, so not ranked: {_listed(names)}; are the "
@@ -163,11 +169,21 @@ def warning_lines(evaluation: EvaluationResults) -> list[str]:
         "loss hardly more often than a random step"
         for name, where in masked.items()
     ]
+    lines += [
+        f"the gradient of {name} may be masked on {_listed(where)}, so it is not ranked there: the first step raises "
+        "its loss hardly more often than a random step, and there is no control by random steps to tell"
+        for name, where in maybe_masked.items()
+    ]
+    lines += [
+        f"the gradient of {name} is rough on {_listed(where)}: the first step seldom raises its loss, but guided steps "
+        "fool it far more than random ones; it is ranked, and a search without gradients may find more"
+        for name, where in rough.items()
+    ]
     return lines + [
         f"{case.classifier} is fooled more by the images of {short[case.fooled_more_by]} than by those of its own "
         "split, so its own gradient does not show the way: it is ranked by the former"
         for case in evaluation.worst
-        if case.fooled_more_by is not None and case.classifier not in masked
+        if case.fooled_more_by is not None and case.classifier not in {*masked, *maybe_masked}
     ]
 
 
@@ -257,12 +273,13 @@ def own_table(evaluation: EvaluationResults) -> Table | None:
     splits = {split.name: split for split in evaluation.splits}
     rows = []
     for place in evaluation.own.ranking:
-        total = evaluation.result(place.split, place.classifier).total
+        result = evaluation.result(place.split, place.classifier)
+        total = result.total
         ranks = "n/a" if place.best is None else str(place.best)
         ranks += f" – {place.worst}" if place.best != place.worst else ""
         steps = splits[place.split].steps
         area = format_estimate(None if steps is None else steps.area_under_fmr)
-        rows.append([place.classifier, ranks, *_cells(total, shown), area])
+        rows.append([_named(result), ranks, *_cells(total, shown), area])
     return Table(["classifier", "rank", *(metric.name for metric in shown), "FMR by budget"], rows)
 
 
@@ -428,7 +445,11 @@ def _cells(summary: Summary, metrics: Sequence[Metric]) -> list[str]:
 
 
 def _marked(result: Result) -> str:
-    return f"{result.classifier} {CONDITIONED}" if result.conditioned else result.classifier
+    return f"{_named(result)} {CONDITIONED}" if result.conditioned else result.classifier
+
+
+def _named(result: Result) -> str:
+    return f"{result.classifier} (rough gradient)" if result.rough else result.classifier
 
 
 def _mark(result: Result) -> str:

@@ -23,7 +23,7 @@ from fmrgen.failures.rows import SplitRows as LoadedRows
 from fmrgen.jobs.evaluate import AnySplit
 from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.verify import load_judges
-from fmrgen.metrics.cautions import has_masked_gradient, is_at_chance
+from fmrgen.metrics.cautions import has_masked_gradient, has_rough_gradient, is_at_chance
 from fmrgen.metrics.rows import accepted_as_label, as_label
 from fmrgen.metrics.sequential_test import Condition, Gate, decide, drops_of
 from fmrgen.metrics.sequential_test import gate as gate_of_rows
@@ -220,6 +220,7 @@ def gate_on_own_splits(
     sections = {"baseline": classifier_section(baseline), "candidate": classifier_section(candidate)}
     columns: dict[str, dict[str, np.ndarray]] = {}
     faults: list[str] = []
+    notes: list[str] = []
     standard: dict[str, float] = {}
     digests: set[str | None] = set()
     for name, made in zip(sections, own_recipes(recipe, sections), strict=True):
@@ -234,7 +235,13 @@ def gate_on_own_splits(
         faults += _faults(said, columns[name]["label"], len(provenance.labels))
         digests.add(provenance.weights_sha256.classifier)
         if provenance.recipe.perturb.is_guided and has_masked_gradient(summary):
-            faults.append(f"the gradient of the {name} is masked: its own images are harmless, however weak it is")
+            verb = "may be" if summary.guided_less_random is None else "is"
+            faults.append(f"the gradient of the {name} {verb} masked: its own images are harmless, however weak it is")
+        if provenance.recipe.perturb.is_guided and has_rough_gradient(summary):
+            notes.append(
+                f"the gradient of the {name} is rough: its own images fool it far more than random steps do, and a "
+                "search without gradients (perturb.update=nes) may fool it more"
+            )
         if summary.standard_accuracy is not None:
             standard[name] = summary.standard_accuracy.value
     of_valid = [of["id"][of["valid"].astype(bool)] for of in columns.values()]
@@ -246,7 +253,7 @@ def gate_on_own_splits(
     found = gate_of_rows(old, new, aligned["baseline"]["label"], list(provenance.labels), max_drop, len(common))
     said_alike = all(np.array_equal(of, aligned["candidate"][name]) for name, of in aligned["baseline"].items())
     one_network = said_alike and len(digests) == 1 and None not in digests
-    found = _concluded(found, faults, one_network, [], standard)
+    found = _concluded(found, faults, one_network, notes, standard)
     if faults or one_network:
         return found
     processes = Processes()

@@ -129,3 +129,17 @@ class SureThenMasked(nn.Module):
         logits = self.lenet(images)
         first, second = logits.topk(2, dim=1).values.unbind(1)
         return torch.where((first - second > 3.5).unsqueeze(1), logits, self.masked(images))
+
+
+class Rough(nn.Module):
+    """LeNet with its own gradient, whose logits jump by up to `height` with every change of an image by grey levels."""
+
+    def __init__(self, height=4.0):
+        super().__init__()
+        self.inner, self.height = _lenet(), height
+        self.class_names = self.inner.class_names
+
+    def forward(self, images):
+        places = (1e5 * images.mean((1, 2, 3))).floor().unsqueeze(1) + 97 * torch.arange(10.0, device=images.device)
+        levels = (43758.5453 * (12.9898 * places).sin()).frac()  # as good as random, the same for the same image
+        return self.inner(images) + self.height * levels

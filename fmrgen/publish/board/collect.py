@@ -10,7 +10,7 @@ from pathlib import Path
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, fingerprint, open_plain
 from fmrgen.hub.fetch import fetched
-from fmrgen.metrics.cautions import has_accuracy_of_chance, has_masked_gradient
+from fmrgen.metrics.cautions import has_accuracy_of_chance, has_masked_gradient, has_rough_gradient
 from fmrgen.metrics.intervals import interval_ends
 from fmrgen.metrics.summary import Summary
 from fmrgen.publish.entries import Entry, leaderboard, ranked, sort_key
@@ -88,6 +88,11 @@ class BoardSplit:
     def masked(self) -> bool:
         """Whether its own classifier's gradient is masked."""
         return self.provenance.recipe.perturb.is_guided and has_masked_gradient(self.summary)
+
+    @property
+    def rough(self) -> bool:
+        """Whether that is rough, which costs no rank."""
+        return self.provenance.recipe.perturb.is_guided and has_rough_gradient(self.summary)
 
     @property
     def unranked(self) -> bool:

@@ -129,6 +129,7 @@ def _index(
                 "rows": rows,
                 "at_chance": ", ".join(split.classifier for split in family.ranked() if split.at_chance),
                 "masked": ", ".join(split.classifier for split in family.ranked() if split.masked),
+                "rough": ", ".join(split.classifier for split in family.ranked() if split.rough),
                 "has_judges": any(row["judges"] for row in rows),
                 "made": family.splits[0].made_with,
                 "plot": png_address(_plot(family).to_bytes()) if len(family.splits) > 1 else None,
