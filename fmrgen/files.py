@@ -53,21 +53,26 @@ def check_inside(path: Path, root: Path) -> None:
         raise UserError(f"{path}: is a link that leads out of the folder and is not followed; put a file there")
 
 
-def read_plain(path: Path) -> bytes:
-    """The content of a small file. Raises UserError where it can't be read, is no plain file, or is not small."""
+def read_plain(path: Path, largest: int = _LARGEST_SMALL) -> bytes:
+    """The content of a small file. Raises UserError where it can't be read, is no plain file, or is too large.
+
+    Args:
+        path: of the file.
+        largest: how many bytes it may have.
+    """
     try:
         with open_plain(path) as file:
-            content = file.read(_LARGEST_SMALL + 1)
+            content = file.read(largest + 1)
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}") from None
-    if len(content) > _LARGEST_SMALL:
-        raise UserError(f"{path}: has more than {_LARGEST_SMALL:,} bytes, and is not read; delete it")
+    if len(content) > largest:
+        raise UserError(f"{path}: has more than {largest:,} bytes, and is not read; delete it")
     return content
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON mapping from a file. Raises UserError where it is none."""
-    return parse_json(read_plain(path), str(path))
+def read_json(path: Path, largest: int = _LARGEST_SMALL) -> dict[str, Any]:
+    """A JSON mapping from a file of up to `largest` bytes. Raises UserError where it is none."""
+    return parse_json(read_plain(path, largest), str(path))
 
 
 def parse_json(text: bytes, name: str) -> dict[str, Any]:

@@ -1,9 +1,16 @@
 """An evaluation as Markdown, to be pasted."""
 
+import re
+
 from fmrgen.errors import printable
 from fmrgen.evaluation.results import EvaluationResults
 from fmrgen.report.outline import Section, outline
 from fmrgen.report.tables import Table, warning_lines
+
+# GitHub turns these into links after Markdown is read, backslash or not: mentions, which notify people, mail addresses,
+# bare addresses and issues. An invisible space behind the mark prevents it.
+_LINKED = re.compile(r"@|:(?=//)|www(?=\.)|#(?=\d)|\bgh-(?=\d)", re.IGNORECASE)
+_INVISIBLE_SPACE = "&#8203;"
 
 
 def to_markdown(evaluation: EvaluationResults) -> str:
@@ -33,8 +40,8 @@ def table_of(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is, on one line; names come from anyone."""
+    """Text that Markdown shows as it is, on one line, without links or mentions; names come from anyone."""
     text = printable(" ".join(text.split()))
     for character in "\\`*_<>|[]&#~":
         text = text.replace(character, f"\\{character}")
-    return text
+    return _LINKED.sub(lambda match: match[0] + _INVISIBLE_SPACE, text)

@@ -12,8 +12,9 @@ from matplotlib import colormaps, style
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, printable
 from fmrgen.files import write_atomically
 from fmrgen.metrics.intervals import Estimate, interval_ends
 
@@ -71,9 +72,21 @@ class Plot(Figure):
         """The file of the picture: `png`, `pdf` or `svg`, with the fonts inside."""
         buffer = io.BytesIO()
         with drawing():
+            self._write_out_control_characters()
             metadata = _METADATA[file_format]
             self.savefig(buffer, format=file_format, bbox_inches="tight", pad_inches=0.12, metadata=metadata)
         return buffer.getvalue()
+
+    def _write_out_control_characters(self) -> None:
+        """Names come from anyone: ESC makes an SVG unreadable, and U+202E turns the direction of what follows."""
+        for axes in self.axes:
+            for axis in (axes.xaxis, axes.yaxis):
+                names = [label.get_text() for label in axis.get_ticklabels()]
+                shown = [_printable_lines(name) for name in names]
+                if shown != names:
+                    axis.set_ticks(axis.get_ticklocs(), shown)
+        for text in self.findobj(Text):
+            text.set_text(_printable_lines(text.get_text()))
 
     def save(self, path: str | Path) -> None:
         """Writes the picture; the end of the name says how.
@@ -98,6 +111,11 @@ class Plot(Figure):
 
     def _repr_png_(self) -> bytes:
         return self.to_bytes()
+
+
+def _printable_lines(text: str) -> str:
+    """Text of one or more lines, with every other control character written out."""
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def draw_band(

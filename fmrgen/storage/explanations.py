@@ -1,7 +1,6 @@
 """Where a split's own classifier fails, as proven: sentences that lie beside the split, for its card."""
 
 import json
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Literal
@@ -10,6 +9,8 @@ from fmrgen.errors import UserError
 from fmrgen.files import check_inside, of_schema, read_json, write_atomically
 from fmrgen.storage.paths import SplitPaths
 
+_LARGEST = 1 << 17  # bytes of a file: it is a stranger's, and its lines go onto the card
+_MOST_LINES, _LONGEST_LINE = 50, 1000
 _SCHEMA: Literal["fmrgen-explained/1"] = "fmrgen-explained/1"
 
 
@@ -24,12 +25,19 @@ class _Explained:
 
 
 def explained_lines(paths: SplitPaths, files: str) -> list[str]:
-    """What was said of the very files of the digest `files`; nothing where it is of others, or no explanation."""
-    with suppress(UserError):
+    """What was said of the very files of the digest `files`; nothing where it is of others, or no explanation.
+
+    A file that is far too large counts as none, and what is too long for a card is cut.
+    """
+    try:
         check_inside(paths.explanation, paths.root)
-        found = of_schema(_Explained, _SCHEMA, read_json(paths.explanation), str(paths.explanation))
-        return found.lines if found.files == files else []
-    return []
+        tree = read_json(paths.explanation, largest=_LARGEST)
+        explained = of_schema(_Explained, _SCHEMA, tree, str(paths.explanation))
+    except UserError:
+        return []
+    if explained.files != files:
+        return []
+    return [line[:_LONGEST_LINE] for line in explained.lines[:_MOST_LINES]]
 
 
 def write_explained_lines(paths: SplitPaths, files: str, lines: list[str]) -> None:

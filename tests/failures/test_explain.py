@@ -145,6 +145,15 @@ def test_the_card_says_it_as_long_as_the_files_are_those(split, explained, capsy
     paths.explanation.write_text(json.dumps(hostile))
     renew_card(split)
     assert r"\<script\>alert(1)\</script\> \[here\](javascript:x)" in (split / "README.md").read_text()
+    long = written | {"lines": ["x" * 10_000, *["it fails"] * 1000]}
+    paths.explanation.write_text(json.dumps(long))
+    renew_card(split)
+    card = (split / "README.md").read_text()
+    assert card.count("it fails") == 49
+    assert card.count("x" * 100) == 10
+    paths.explanation.write_text(json.dumps(written | {"lines": ["x" * 20_000_000]}))
+    renew_card(split)
+    assert "### Where this classifier fails" not in (split / "README.md").read_text()
     for content in (json.dumps(written | {"files": "0" * 64}), "{", json.dumps(written | {"lines": 3})):
         paths.explanation.write_text(content)
         renew_card(split)

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import warnings
+import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from html import unescape
 from itertools import combinations
@@ -25,7 +26,7 @@ from fmrgen.evaluation.results import Comparison, SweepResult
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.report.gallery import data_address, galleries
-from fmrgen.report.markdown import to_markdown
+from fmrgen.report.markdown import escape, to_markdown
 from fmrgen.report.outline import outline
 from fmrgen.report.pages import audit_page, report_page
 from fmrgen.report.plots import all_plots
@@ -157,6 +158,25 @@ def test_names_are_shown_and_not_run(finished_split, tmp_path):
     assert len(re.findall(r"(?<!\\)\|", row)) == len(
         re.findall(r"(?<!\\)\|", text.splitlines()[text.splitlines().index(row) - 1])
     )
+
+
+def test_names_in_markdown_ping_nobody_and_link_nowhere():
+    """GitHub looks for these in what Markdown has become, where a backslash is gone."""
+    text = escape("@org/team https://x.y www.x.y a@b.c #12 GH-12 5:1")
+    assert text == (r"@&#8203;org/team https:&#8203;//x.y www&#8203;.x.y a@&#8203;b.c \#&#8203;12 GH-&#8203;12 5:1")
+
+
+def test_a_plot_writes_out_control_characters_of_names(finished_split, tmp_path):
+    rows = load_dataset("parquet", data_files=str(finished_split / "mnist/lenet-*.parquet"), split="train")
+    names = [f"\x1b[31m\u202e{digit}" for digit in range(10)]
+    hostile = rows.cast_column("label", ClassLabel(names=names))
+    network = f"{{kind: lenet, class_names: {json.dumps(names)}}}"
+    write_report(evaluate({names[0]: hostile}, {names[1]: network}), tmp_path, ["svg"])
+    plots = list((tmp_path / "plots").glob("*.svg"))
+    for plot in plots:
+        ElementTree.parse(plot)
+        assert "\u202e" not in plot.read_text()
+    assert r"\x1b[31m\u202e3" in (tmp_path / "plots/classes.svg").read_text()
 
 
 @pytest.mark.browser

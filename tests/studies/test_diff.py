@@ -1,11 +1,15 @@
 """What a new checkpoint broke: the two splits, what they count, and the command."""
 
+import base64
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -253,56 +257,133 @@ def test_both_splits_are_published_and_ask_the_next_checkpoint(made, hub, tmp_pa
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
-def test_the_action_comments_once_with_pictures(made, planted, tmp_path):
-    """Its scripts as a runner runs them, with git's own push; of GitHub's command only what it is asked is real."""
-    output, _ = made
-    action = yaml.safe_load((ROOT / "actions/diff/action.yml").read_text())
-    defaults = {name: told.get("default", "") for name, told in action["inputs"].items()}
-    given = defaults | {"recipe": "mnist-lenet", "overrides": "\n".join(JOB), "until": "", "output": str(output)}
-    given |= {"old": f"old={LENET}", "new": f"new={json.dumps(planted)}", "junit": str(tmp_path / "diff.xml")}
-    install, diff_step, comment, fails = action["runs"]["steps"]
-    assert "${INSTALL:-$GITHUB_ACTION_PATH/../..}" in install["run"]
-    assert (ROOT / "actions/diff/../..").resolve() == ROOT
-
+def runner(tmp_path):
+    """The environment of a runner of GitHub's; its command `gh` answers with `comments.json`, by jq, and may not ask
+    who it is. `git` and `gh` write down how they are called."""
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "gh").write_text(
         "#!/bin/sh\n"
-        'echo "$@" >> "$ASKED"\n'
-        'case "$*" in *--jq*) cat "$EARLIER";; *) cp "${6#body=@}" "$WRITTEN";; esac\n'
+        'echo "gh $@" >> "$CALLS"\n'
+        'case "$*" in "api user"*) echo no; exit 1;; *--jq*) jq -r "$5" "$COMMENTS";; *) cp "${6#body=@}" "$WRITTEN";; esac\n'
     )
-    (tools / "gh").chmod(0o755)
+    (tools / "git").write_text(f'#!/bin/sh\necho "git $@" >> "$CALLS"\nexec {shutil.which("git")} "$@"\n')
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
     subprocess.run(["git", "init", "--quiet", "--bare", str(tmp_path / "you/repo")], check=True)
-    (tmp_path / "earlier").write_text("")
-    runner = {
+    (tmp_path / "comments.json").write_text("[]")
+    return {
         "GITHUB_SERVER_URL": f"file://{tmp_path}",
         "GITHUB_REPOSITORY": "you/repo",
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
         "GITHUB_OUTPUT": str(tmp_path / "output"),
         "PATH": f"{tools}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
-        "ASKED": str(tmp_path / "asked"),
-        "EARLIER": str(tmp_path / "earlier"),
+        "CALLS": str(tmp_path / "calls"),
+        "COMMENTS": str(tmp_path / "comments.json"),
         "WRITTEN": str(tmp_path / "comment.md"),
+        "NUMBER": "12",
+        "GH_TOKEN": "SECRET123",
     }
 
-    def script(step):
-        told = {
-            key: given[value.split(".")[1].strip(" }")]
-            for key, value in step["env"].items()
-            if value.startswith("${{ inputs")
-        }
-        env = {**os.environ, **runner, **told, "NUMBER": "12"}
-        return subprocess.run(["bash", "-e", "-c", step["run"]], env=env, capture_output=True, text=True)
 
-    done = script(diff_step)
+def run_step(step, inputs, environment):
+    """A step of the action as a runner runs it."""
+    variables = {
+        key: inputs[value.split(".")[1].strip(" }")]
+        for key, value in step["env"].items()
+        if value.startswith("${{ inputs") and key != "GH_TOKEN"
+    }
+    environment = {**os.environ, **environment, **variables}
+    return subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", step["run"]], env=environment, capture_output=True, text=True
+    )
+
+
+def action_inputs():
+    action = yaml.safe_load((ROOT / "actions/diff/action.yml").read_text())
+    return action["runs"]["steps"], {name: entry.get("default", "") for name, entry in action["inputs"].items()}
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="stands in for the one inside gh")
+def test_the_action_updates_only_its_own_comment(tmp_path):
+    steps, inputs = action_inputs()
+    (comment,) = (step for step in steps if step.get("id") == "comment")
+    inputs |= {"recipe": "mnist-lenet", "old": "a", "new": "b", "output": str(tmp_path / "out")}
+    (tmp_path / "out/diff").mkdir(parents=True)
+    (tmp_path / "out/diff/diff.md").write_text("### A diff\n")
+    environment = runner(tmp_path)
+    calls = tmp_path / "calls"
+
+    assert (done := run_step(comment, inputs, environment)).returncode == 0, done.stderr
+    mark = (tmp_path / "comment.md").read_text().splitlines()[0]
+    strangers = {"id": 66, "user": {"login": "stranger"}, "body": f"{mark}\nmine"}
+    others = {"id": 68, "user": {"login": "github-actions[bot]"}, "body": "<!-- fmrgen diff 0123 -->"}
+    (tmp_path / "comments.json").write_text(json.dumps([strangers, others]))
+    assert run_step(comment, inputs, environment).returncode == 0
+    assert "PATCH" not in calls.read_text()
+    own = strangers | {"id": 67, "user": {"login": "github-actions[bot]"}}
+    (tmp_path / "comments.json").write_text(json.dumps([own, strangers, others]))
+    assert run_step(comment, inputs, environment).returncode == 0
+    assert "--method PATCH repos/you/repo/issues/comments/67 " in calls.read_text()
+
+    assert run_step(comment, inputs | {"recipe": "mnist-vae"}, environment).returncode == 0  # another one of a matrix
+    assert calls.read_text().count("PATCH") == 1
+    branches = ["git", "--git-dir", str(tmp_path / "you/repo"), "for-each-ref", "--format=%(refname)"]
+    refs = subprocess.run(branches, capture_output=True, text=True, check=True).stdout.split()
+    assert [ref.rpartition("-")[0] for ref in refs] == ["refs/heads/fmrgen-diff/12"] * 2
+
+
+def test_git_gets_the_token_of_the_action_on_no_command_line(tmp_path):
+    steps, inputs = action_inputs()
+    (comment,) = (step for step in steps if step.get("id") == "comment")
+    (tmp_path / "out/diff").mkdir(parents=True)
+    (tmp_path / "out/diff/diff.md").touch()
+    sent = []
+
+    class Forge(BaseHTTPRequestHandler):
+        def do_GET(self):
+            sent.append(self.headers["Authorization"])
+            self.send_response(403 if sent[-1] else 401)
+            self.send_header("WWW-Authenticate", "Basic")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forge) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        environment = runner(tmp_path) | {"GITHUB_SERVER_URL": f"http://127.0.0.1:{server.server_port}"}
+        done = run_step(comment, inputs | {"output": str(tmp_path / "out")}, environment)
+        server.shutdown()
+    assert (done.returncode, "::warning::no comment" in done.stdout) == (0, True)
+    assert base64.b64decode(sent[-1].removeprefix("Basic ")) == b"x-access-token:SECRET123"
+    called = (tmp_path / "calls").read_text()
+    assert "push" in called
+    assert not re.search("SECRET123|U0VDUkVUMTIz", called)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("jq") is None, reason="stands in for the one inside gh")
+def test_the_action_comments_once_with_pictures(made, planted, tmp_path):
+    """Its scripts as a runner runs them, with git's own push; of GitHub's command only what it is asked is real."""
+    output, _ = made
+    (install, diff_step, comment, fails), inputs = action_inputs()
+    inputs |= {"recipe": "mnist-lenet", "overrides": "\n".join(JOB), "until": "", "output": str(output)}
+    inputs |= {"old": f"old={LENET}", "new": f"new={json.dumps(planted)}", "junit": str(tmp_path / "diff.xml")}
+    inputs["explain"] = "true"
+    assert "${INSTALL:-$GITHUB_ACTION_PATH/../..}" in install["run"]
+    assert (ROOT / "actions/diff/../..").resolve() == ROOT
+    environment = runner(tmp_path)
+
+    done = run_step(diff_step, inputs, environment)
     assert done.returncode == 0, done.stderr
     verdict = json.loads((output / "diff/diff.json").read_text())["verdict"]
     assert (tmp_path / "output").read_text() == f"verdict={verdict}\n"
     assert "](broke.png)" not in (tmp_path / "summary.md").read_text()
+    assert "originals are left to prove something on" in (tmp_path / "summary.md").read_text()
     assert fails["if"] == "steps.diff.outputs.verdict == 'broke more' && inputs.broke-more != 'pass'"
 
-    assert (done := script(comment)).returncode == 0, done.stderr
+    assert (done := run_step(comment, inputs, environment)).returncode == 0, done.stderr
     written = (tmp_path / "comment.md").read_text()
     shown = re.findall(r"!\[.*?\]\((.*?)\)", written)
     assert [address.rpartition("/")[2] for address in shown] == [
@@ -311,14 +392,10 @@ def test_the_action_comments_once_with_pictures(made, planted, tmp_path):
     at = re.fullmatch(rf"file://{tmp_path}/you/repo/blob/(\w{{40}})/broke.png\?raw=true", shown[0])[1]
     kept = ["git", "--git-dir", str(tmp_path / "you/repo"), "show", f"{at}:broke.png"]
     assert subprocess.run(kept, capture_output=True, check=True).stdout == (output / "diff/broke.png").read_bytes()
-    assert "--method POST repos/you/repo/issues/12/comments" in (tmp_path / "asked").read_text()
+    assert "--method POST repos/you/repo/issues/12/comments" in (tmp_path / "calls").read_text()
 
-    (tmp_path / "earlier").write_text("77\n")  # a comment of an earlier push is written anew
-    assert script(comment).returncode == 0
-    assert "--method PATCH repos/you/repo/issues/comments/77" in (tmp_path / "asked").read_text()
-
-    runner["GITHUB_REPOSITORY"] = "you/nothing"  # a token that may not write, as of a fork
-    done = script(comment)
+    environment["GITHUB_REPOSITORY"] = "you/nothing"  # a token that may not write, as of a fork
+    done = run_step(comment, inputs, environment)
     assert (done.returncode, "::warning::no comment" in done.stdout) == (0, True)
-    given["new"] = "nothing:at-all"
-    assert script(diff_step).returncode == 2
+    inputs["new"] = "nothing:at-all"
+    assert run_step(diff_step, inputs, environment).returncode == 2
