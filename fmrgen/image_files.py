@@ -112,6 +112,8 @@ def _check_size(found: tuple[int, int], wanted: int | None) -> None:
     shown = "×".join(map(str, found))
     if wanted is not None and found != (wanted, wanted):
         raise UserError(f"it has {shown} pixels, not {wanted}×{wanted}")
+    if 0 in found:
+        raise UserError(f"it has no pixels ({shown})")
     if found[0] * found[1] > MOST_PIXELS:
         raise UserError(f"it has {shown} pixels, and no more than {MOST_PIXELS:,} are decoded; make it smaller")
 

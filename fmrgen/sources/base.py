@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+_SMALLEST_SIDE = 4  # pixels: placeholders of 1×1 and strips of 5000×3 show no class, however they are resized
+
+
 class SourceConfig(ComponentConfig):
     """What every source understands."""
 
@@ -134,14 +137,15 @@ class Source(ABC):
             size: side of the images in pixels.
 
         Yields:
-            The examples; a SkippedExample for an image that can't be decoded, where `on_error` is `skip`.
+            The examples; a SkippedExample for an image that can't be decoded or is too small, where `on_error` is
+            `skip`.
 
         Raises:
-            UserError: an image can't be decoded, and `on_error` is `fail`; names its id.
+            UserError: an image can't be decoded or is too small, and `on_error` is `fail`; names its id.
         """
         for example in self.read(start, stop):
             try:
-                image = resize(open_rgb(example.image), size, self.fit)
+                image = resize(_large_enough(open_rgb(example.image)), size, self.fit)
             except UserError as error:
                 file = f" ({example.image})" if isinstance(example.image, str) else ""
                 if self.on_error == "fail":
@@ -158,6 +162,13 @@ class Source(ABC):
         for loaded in self.load(0, len(self), size):
             if isinstance(loaded, LoadedExample):
                 yield loaded.for_engine()
+
+
+def _large_enough(image: "Image.Image") -> "Image.Image":
+    """The image itself. Raises UserError where it is too small to show anything."""
+    if min(image.size) < _SMALLEST_SIDE:
+        raise UserError(f"it has {image.width}×{image.height} pixels; each side needs {_SMALLEST_SIDE} or more")
+    return image
 
 
 class StreamedSource(Source):

@@ -129,7 +129,7 @@ def _spread(examples: int, most: int) -> list[int]:
 def _pixels_at(source: Source, place: int) -> bytes:
     """Return the pixels, the id and the label at a place; nothing where its label is not in the job."""
     return b"".join(
-        f"{example.id} {example.label} ".encode() + np.asarray(open_rgb(example.image)).tobytes()
+        f"{example.id} {example.label} ".encode() + _pixels(example).tobytes()
         for example in source.read(place, place + 1)
     )
 
@@ -140,8 +140,16 @@ def _stored_at(source: Source, place: int) -> bytes:
     for example in source.read(place, place + 1):
         image = example.image
         parts.append(f"{example.id} {example.label} ".encode())
-        parts.append(image if isinstance(image, bytes) else np.asarray(open_rgb(image)).tobytes())
+        parts.append(image if isinstance(image, bytes) else _pixels(example).tobytes())
     return b"".join(parts)
+
+
+def _pixels(example: RawExample) -> np.ndarray:
+    """An example's image as 8-bit RGB [H, W, 3]. Raises UserError, with its id, where it can't be read."""
+    try:
+        return np.asarray(open_rgb(example.image))
+    except UserError as error:
+        raise UserError(f"source: image of id {example.id} is unreadable ({error}); repair it") from None
 
 
 class ItemsSource(Source):
@@ -224,6 +232,8 @@ def _image(given: Any, place: int) -> Image.Image:
         given = given.detach().cpu()
         given = (given.permute(1, 2, 0) if given.ndim == 3 else given).numpy()
     pixels = np.asarray(given)
+    if pixels.size == 0:
+        raise UserError(f"source: the image of item {place} has no pixels (shape {list(pixels.shape)}); leave it out")
     if pixels.dtype.kind == "f":
         low, high = float(pixels.min()), float(pixels.max())
         if not (low >= 0 and high <= 1):

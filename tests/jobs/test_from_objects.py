@@ -19,6 +19,7 @@ from fmrgen.weights.identity import identity_of
 
 DEMO = {"generator": "asset:mnist/vqgan", "oracle": "asset:mnist/clip", "budget": 3, "step_size": 0.03}
 DIGITS = 12
+IMAGE_AND_LABEL = Features({"image": Image(), "label": ClassLabel(names=list("0123456789"))})
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +33,7 @@ def digits():
 @pytest.fixture(scope="module")
 def dataset(digits):
     images, labels = digits
-    features = Features({"image": Image(), "label": ClassLabel(names=list("0123456789"))})
-    return Dataset.from_dict({"image": list(images), "label": labels}, features=features)
+    return Dataset.from_dict({"image": list(images), "label": labels}, features=IMAGE_AND_LABEL)
 
 
 @pytest.fixture
@@ -235,6 +235,18 @@ class Growing(SmallNet):
         (
             {"source": [(np.zeros((32, 32), np.uint8), "cat")]},
             "source: the label of item 0 is 'cat'; give classes as n",
+        ),
+        (
+            {"source": [(np.zeros((0, 0, 3), np.uint8), 0)]},
+            "source: the image of item 0 has no pixels (shape [0, 0, 3]); leave it out",
+        ),
+        (
+            {"source": [(np.zeros((32, 32, 3), np.uint8), 0), (np.zeros((3, 5000, 3), np.uint8), 1)]},
+            "source: image of id 1 is unreadable (it has 5000×3 pixels; each side needs 4 or more); repair it, or set",
+        ),
+        (
+            {"source": Dataset.from_dict({"image": [None, None], "label": [0, 1]}, features=IMAGE_AND_LABEL)},
+            "source: image of id 0 is unreadable (no bytes); repair it",
         ),
         ({"source": Augmented()}, "source: gives other images when it is read again; turn off what is random in it"),
         ({"classifier": Growing()}, "classifier: returns 20 logits for an image, and there are 10 labels"),

@@ -253,6 +253,11 @@ def test_an_unreadable_image_fails_by_its_id_or_is_skipped(tmp_path):
     assert isinstance(loaded[3], SkippedExample)
     assert loaded[3].id == 3
     assert loaded[3].reason
+    (tmp_path / "c/cat").mkdir(parents=True)
+    PILImage.new("RGB", (1, 1)).save(tmp_path / "c/cat/0.png")  # as hosts send for a photo that is gone
+    source = build("imagefolder", path=str(tmp_path / "c"))
+    with pytest.raises(UserError, match=r"0\.png\) is unreadable \(it has 1×1 pixels; each side needs 4 or more\)"):
+        list(source.load(0, 1, 16))
 
 
 def test_imagefolder_takes_images_at_any_depth(tmp_path):

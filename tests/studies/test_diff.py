@@ -20,9 +20,9 @@ from places import ROOT
 from safetensors.torch import load_file, save_file
 
 from fmrgen import UserError, evaluate, load_recipe, verify
+from fmrgen.metrics.sequential_test import decide, drops_of
 from fmrgen.studies.diff import diff, exact_verdict
 from fmrgen.studies.diff_report import difference_line, main_table, verdict_line
-from fmrgen.studies.sequential_test import decide, drops_of
 from fmrgen.weights.assets import resolve_path
 
 LENET = "asset:mnist/lenet"
