@@ -84,9 +84,10 @@ def perturb_batch(
         labels: B classes, counted from 0.
         classifier: a module from images [B, 3, S, S] in [0, 1] to logits [B, K], which is put in evaluation mode, or
             what `fmrgen.load_classifier` takes.
-        generator: one, or a folder, asset or repo of a VQGAN or an autoencoder of diffusers, `transform`, or the import
-            path of a config.
-        oracle: one, or a folder, asset or repo of a CLIP, or the import path of a config.
+        generator: one, or a folder, asset or repo of a VQGAN or an autoencoder of diffusers, `transform`, the import
+            path of a config, or a section as a mapping, `{"kind": "taesd", "encoder": …, "decoder": …}`.
+        oracle: one, a torch module that classifies better than the one under test, a folder, asset or repo of a CLIP,
+            the import path of a config or of a module's class, or a section as a mapping.
         class_names: of the K classes, for the oracle's prompts; by default those that the classifier knows, else the
             numbers 0 to K-1.
         device: where the models are to be; a GPU where there is one.

@@ -174,7 +174,7 @@ def _several(given: Any, what: str) -> Mapping[str, Any] | Sequence[str]:
     if not given:
         raise UserError(f"{what}s: give at least one")
     if not isinstance(given, Mapping) and any(not isinstance(one, str) for one in given):
-        return {str(one) if isinstance(one, str) else f"{what} {number}": one for number, one in enumerate(given, 1)}
+        return {f"{one}" if isinstance(one, str) else f"{what} {number}": one for number, one in enumerate(given, 1)}
     return given
 
 

@@ -29,6 +29,16 @@ from fmrgen.sources.base import SourceConfig
 from fmrgen.sources.in_memory import Config as SourceInMemory
 from fmrgen.storage.generated import GeneratedSplit
 
+# What to pass for a part that a dataset lacks, by the part.
+_CURES = {
+    "classifier": "pass the network under test, a torch module",
+    "generator": (
+        'for photos pass generator="stabilityai/sd-vae-ft-mse", or on a CPU {"kind": "taesd", "encoder": …, "decoder": '
+        '…} with the files of madebyollin/taesd; for small pictures generator="transform"'
+    ),
+    "oracle": 'pass oracle="openai/clip-vit-large-patch14", or a torch module that classifies these images better',
+}
+
 
 def generate(
     source: Any,
@@ -58,13 +68,14 @@ def generate(
         classifier: a module from images [B, 3, H, W] in [0, 1] to logits [B, K], which is put in evaluation mode, or
             what `fmrgen.load_classifier` takes.
         output: the dataset folder, made if need be.
-        generator: one, or a folder, asset or repo of a VQGAN or an autoencoder of diffusers, `transform`, or the import
-            path of a config.
-        oracle: one, or a folder, asset or repo of a CLIP, or the import path of a config.
+        generator: one, or a folder, asset or repo of a VQGAN or an autoencoder of diffusers, `transform`, the import
+            path of a config, or a section as a mapping, `{"kind": "taesd", "encoder": …, "decoder": …}`.
+        oracle: one, a torch module that classifies better than the one under test, a folder, asset or repo of a CLIP,
+            the import path of a config or of a module's class, or a section as a mapping.
         class_names: of the dataset's labels in their order, for the oracle's prompts; by default those that it knows.
         image_size: side in pixels of the images that are perturbed; by default that of the dataset's first image.
         config: names the source, generator and oracle in the dataset folder; by default `default`.
-        split: names the classifier there; by default its class.
+        split: names the classifier there; by default a recipe's `output.split`, else the classifier's class.
         part: `(i, n)` makes the i-th of n parts, for `fmrgen.merge`.
         progress: show a bar.
         on_note: called with a line on what was found or is left to do; by default it is printed.
@@ -85,7 +96,7 @@ def generate(
         class_names=class_names,
         image_size=image_size,
         config=config,
-        split=split or (None if classifier is None else _split_name(classifier)),
+        split=split or (None if classifier is None or _is_recipe(source) else _split_name(classifier)),
         options=options,
     )
     with job_bar(progress, recipe) as on_progress:
@@ -123,7 +134,9 @@ def _with_parts(
     image_size: int | None,
 ) -> Recipe:
     """A recipe of these parts; those that are None are of the recipe that `source` is."""
-    base = load_recipe(source) if isinstance(source, str | Path) else source if isinstance(source, Recipe) else None
+    base: Recipe | None = None
+    if _is_recipe(source):
+        base = source if isinstance(source, Recipe) else load_recipe(source)
     names = None if class_names is None else [str(name) for name in class_names]
     parts: dict[str, Any] = {}
     if base is None:
@@ -141,9 +154,17 @@ def _with_parts(
         parts["oracle"] = oracle_section(oracle)
     if base is not None:
         return base.model_copy(update={**parts, "description": ""}) if parts else base
-    if missing := [name for name in ("classifier", "generator", "oracle") if name not in parts]:
-        raise UserError(f"source: a dataset needs a classifier, a generator and an oracle; there is no {missing[0]}")
+    for name, cure in _CURES.items():
+        if name not in parts:
+            raise UserError(
+                f"source: a dataset needs a classifier, a generator and an oracle; there is no {name}: {cure}"
+            )
     return Recipe(output=OutputConfig(config="default", split="classifier"), **parts)
+
+
+def _is_recipe(source: Any) -> bool:
+    """Whether a source is a recipe, its file or its name, and no dataset."""
+    return isinstance(source, str | Path | Recipe)
 
 
 def _names_of_outputs(source: Any, classifier: AnyClassifier | None, image_size: int | None) -> list[str]:

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from fmrgen.classifiers.base import has_weights
-from fmrgen.config import InMemory, StrictConfig
+from fmrgen.config import StrictConfig
 from fmrgen.engine.images import as_float32, to_batch
 from fmrgen.engine.interfaces import Oracle, Originals
 from fmrgen.engine.models import OF_MEMBERS, judged
 from fmrgen.engine.objectives import also_of, loss
 from fmrgen.errors import UserError, option
 from fmrgen.recipe.build import ClassifierAndOracle, blank_image, build_classifier_and_oracle, component_errors
+from fmrgen.recipe.objects import classifier_section, oracle_section
 from fmrgen.recipe.sections import ClassifierField, OracleField
 from fmrgen.records import StopReason
 from fmrgen.storage.open import OpenedSplit, check_recorded_rows, open_own_split, reading
@@ -64,7 +65,7 @@ def verify(
     split: str,
     *,
     classifier: nn.Module | None = None,
-    oracle: Oracle | None = None,
+    oracle: Oracle | nn.Module | None = None,
     trust: bool = False,
     device: torch.device | str | None = None,
     on_rows: Callable[[int, int], None] = lambda done, rows: None,
@@ -104,7 +105,7 @@ def load_judges(
     provenance: Provenance,
     *,
     classifier: nn.Module | None = None,
-    oracle: Oracle | None = None,
+    oracle: Oracle | nn.Module | None = None,
     may_differ: Collection[str] = (),
     trust: bool = False,
     device: torch.device | str,
@@ -118,9 +119,10 @@ def load_judges(
     tree: dict[str, Any] = {"classifier": dict(recorded.classifier.tree), "oracle": recorded.oracle.tree}
     if provenance.rows_version == 1 and tree["classifier"].get("kind") in ("module", "cifar"):
         tree["classifier"].setdefault("interpolation", "bilinear")  # as these resized then
-    for name, given in {"classifier": classifier, "oracle": oracle}.items():
-        if given is not None:
-            tree[name] = InMemory.of(given, weights_sha256(given))
+    if classifier is not None:
+        tree["classifier"] = classifier_section(classifier)
+    if oracle is not None:
+        tree["oracle"] = oracle_section(oracle)
     what = f"{split}: the recipe in its provenance"
     recipe = untrusted_config(
         ModelsOfRecipe, tree, what, trust=trust, cure=f"if you trust it, use {option('trust', 'trust=True')}"

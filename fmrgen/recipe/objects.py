@@ -19,7 +19,7 @@ from fmrgen.errors import UserError, unknown_message
 from fmrgen.files import fingerprint
 from fmrgen.recipe.build import Role, build_component
 from fmrgen.recipe.job import parse_classifier, parse_oracle
-from fmrgen.recipe.sections import generator_of_short_form
+from fmrgen.recipe.sections import generator_config_of, generator_of_short_form, oracle_config_of
 from fmrgen.weights.identity import identity_of
 
 _PROCESS = secrets.token_hex(8)
@@ -29,11 +29,12 @@ _numbers: WeakKeyDictionary[object, int] = WeakKeyDictionary()  # of objects tha
 AnyClassifier = nn.Module | ComponentConfig | Mapping[str, Any] | str
 """A module from images [B, 3, H, W] in [0, 1] to logits [B, K], a config, a section of a recipe as a mapping, or what
 `load_classifier` takes."""
-AnyGenerator = Generator | ComponentConfig | str
-"""A generator, a config, or a word: the folder, asset or repo of a VQGAN or an autoencoder of diffusers, `transform`,
-or the import path of a config."""
-AnyOracle = Oracle | ComponentConfig | Mapping[str, Any] | str
-"""An oracle, a config, a section of a recipe as a mapping, or what `load_oracle` takes."""
+AnyGenerator = Generator | ComponentConfig | Mapping[str, Any] | str
+"""A generator, a config, a section of a recipe as a mapping, or a word: the folder, asset or repo of a VQGAN or an
+autoencoder of diffusers, `transform`, or the import path of a config."""
+AnyOracle = Oracle | nn.Module | ComponentConfig | Mapping[str, Any] | str
+"""An oracle, a torch module that classifies, a config, a section of a recipe as a mapping, or what `load_oracle`
+takes."""
 
 
 def load_classifier(reference: str, device: torch.device | str = "cpu") -> nn.Module:
@@ -98,17 +99,22 @@ def each_training(classifiers: Mapping[str, Any]) -> dict[str, tuple[Any, str | 
 
 
 def generator_section(given: AnyGenerator, image_size: int) -> ComponentConfig:
-    """A generator, a section, or a word for one. Raises UserError."""
-    return (
-        generator_of_short_form(given, image_size)
-        if isinstance(given, str)
-        else _section(given, "generator", Generator)
-    )
+    """A generator, a section, or a word for one; `image_size` is that of a section that does not say. Raises
+    UserError."""
+    if isinstance(given, str):
+        return generator_of_short_form(given, image_size)
+    if isinstance(given, Mapping):
+        return generator_config_of(given, image_size, f"{{kind: {given.get('kind', '…')}, …}}")
+    return _section(given, "generator", Generator)
 
 
 def oracle_section(given: AnyOracle) -> ComponentConfig:
-    """An oracle, a section, or a word for one. Raises UserError."""
-    return parse_oracle(_as_text(given))[1] if isinstance(given, str | Mapping) else _section(given, "oracle", Oracle)
+    """An oracle, a section, or a word for one; a torch module judges as a classifier. Raises UserError."""
+    if isinstance(given, str | Mapping):
+        return parse_oracle(_as_text(given))[1]
+    if isinstance(given, nn.Module) and not isinstance(given, Oracle):
+        return oracle_config_of({"kind": "classifier", "classifier": classifier_section(given)}, "oracle")
+    return _section(given, "oracle", Oracle)
 
 
 def _as_text(given: str | Mapping[str, Any]) -> str:
@@ -133,6 +139,8 @@ def _section(given: Any, name: str, role: type) -> ComponentConfig:
     if not isinstance(given, role):
         kind = f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
         wanted = "torch module" if name == "classifier" else f"fmrgen.{role.__name__}"
+        if name == "oracle":
+            wanted = f"{wanted} or a torch module"
         raise UserError(f"{name}: must be a {wanted} (an instance), a section or a name; it is {kind}")
     identity = identity_of(given)
     state = identity.state_sha256 if identity.unknown is None else _name_in_this_launch(given, identity.state_sha256)

@@ -1,6 +1,7 @@
 """The sections of a recipe that are components, and the short forms of classifiers."""
 
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,10 +65,7 @@ def check_no_weights(text: str) -> None:
 def generator_of_short_form(text: str, image_size: int) -> ComponentConfig:
     """The generator that `transform`, an import path, or a folder, asset or repo of diffusers stands for."""
     section: dict[str, Any] = {"kind": text}
-    if _IMPORT_PATH.fullmatch(text):
-        if "image_size" not in getattr(import_object(text), "model_fields", ()):
-            return validate(GeneratorOnly, {"generator": section}, text).generator
-    elif text != "transform":
+    if not _IMPORT_PATH.fullmatch(text) and text != "transform":
         import diffusers
 
         try:
@@ -75,11 +73,23 @@ def generator_of_short_form(text: str, image_size: int) -> ComponentConfig:
         except OSError as error:
             raise UserError(f"generator: {text} can't be loaded: {one_line(error)}") from None
         section = {"kind": "vqgan" if config.get("_class_name") == "VQModel" else "vae", "model": text}
-    return validate(GeneratorOnly, {"generator": {**section, "image_size": image_size}}, text).generator
+    return generator_config_of(section, image_size, text)
+
+
+def generator_config_of(tree: Mapping[str, Any], image_size: int, name: str) -> ComponentConfig:
+    """A generator section from its mapping, of images of `image_size` pixels where it does not say; a mistake in it is
+    a UserError that starts with `name`."""
+    section = dict(tree)
+    kind = str(section.get("kind"))
+    is_built_in = not _IMPORT_PATH.fullmatch(kind)
+    if is_built_in or "image_size" in getattr(import_object(kind), "model_fields", ()):
+        section.setdefault("image_size", image_size)
+    return validate(GeneratorOnly, {"generator": section}, name).generator
 
 
 def oracle_of_short_form(text: str) -> ComponentConfig:
-    """The oracle that `KIND:MODEL`, an import path, or a folder, asset or repo of a CLIP stands for."""
+    """The oracle that `KIND:MODEL`, an import path of a config or a torch module's class, or a folder, asset or repo of
+    a CLIP stands for."""
     kind, _, model = text.partition(":")
     if kind in _WITH_A_MODEL and model:
         return oracle_config_of({"kind": kind, "model": model}, text)
@@ -88,7 +98,18 @@ def oracle_of_short_form(text: str) -> ComponentConfig:
             f"{text}: not an oracle; use KIND:MODEL ({', '.join(_WITH_A_MODEL)}), a repo, folder or asset of a CLIP, "
             "package.module:Name, a recipe, or {kind: …}"
         )
-    return oracle_config_of({"kind": text} if _IMPORT_PATH.fullmatch(text) else {"kind": "clip", "model": text}, text)
+    if not _IMPORT_PATH.fullmatch(text):
+        return oracle_config_of({"kind": "clip", "model": text}, text)
+    if _is_network(import_object(text)):
+        return oracle_config_of({"kind": "classifier", "classifier": text}, text)
+    return oracle_config_of({"kind": text}, text)
+
+
+def _is_network(target: Any) -> bool:
+    """Whether an imported object is a torch module's class, which judges as a classifier does."""
+    from torch import nn
+
+    return isinstance(target, type) and issubclass(target, nn.Module)
 
 
 def oracle_config_of(tree: Any, name: str) -> ComponentConfig:

@@ -34,9 +34,16 @@ class GeneratedSplit(str):
         folder, _, config, split = parse_reference(self)
         return load_dataset(folder, config, split=split)
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
+        """Its figures, for `print`."""
         figures = "\n".join(f"  {name:<12}{figure}" for name, figure in self._figures())
         return f"{self._counts()}\n{figures}"
+
+    __repr__ = __str__
+
+    def __format__(self, format_spec: str) -> str:
+        """The reference alone, so that `f"fmrgen verify {split}"` is a command."""
+        return format(str.__str__(self), format_spec)
 
     def _repr_html_(self) -> str:
         rows = "".join(f"<tr><td>{name}</td><td>{figure}</td></tr>" for name, figure in self._figures())

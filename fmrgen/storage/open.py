@@ -24,7 +24,7 @@ from fmrgen.trust.admit import admit, admit_files, admit_saved
 from fmrgen.trust.parquet import FILES_CURE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OpenedSplit:
     """A split's rows, as a stream of what its files hold now, and where they come from.
 
@@ -42,6 +42,10 @@ class OpenedSplit:
     split: str | None = None
     opened_by_caller: bool = False
     rows_in_files: int = 0
+
+    def __repr__(self) -> str:
+        rows = "rows unknown" if self.rows is None else f"{self.rows} rows"
+        return f"<OpenedSplit {self.name}: {rows}, columns {', '.join(self.features)}>"
 
     @property
     def features(self) -> Features:
@@ -145,7 +149,7 @@ def open_split(
         stream = split.to_iterable_dataset() if isinstance(split, Dataset) else split
         name = name or str(split.split or "dataset")
         return OpenedSplit(name, _with_features(stream, name), opened_by_caller=True)
-    split = str(split)
+    split = f"{split}"  # the reference alone: `str` of a GeneratedSplit has its figures too
     try:
         is_file = split.endswith(".parquet") and not Path(split).is_dir()
         opened = _open_files(split) if is_file else _open_reference(split, download)

@@ -11,7 +11,7 @@ from outside_components import Dim, HalfTrained, NotTooBright, SmallNet
 from places import SUPPORT
 from torch.utils.data import TensorDataset
 
-from fmrgen import UserError, compare, evaluate, generate, load_recipe, verify
+from fmrgen import UserError, compare, evaluate, generate, load_oracle, load_recipe, open_split, perturb_batch, verify
 from fmrgen.config import InMemory
 from fmrgen.files import sha256_of
 from fmrgen.recipe import objects
@@ -61,7 +61,7 @@ def test_the_rows_are_those_of_the_recipe_with_the_same_parts(digits, dataset, t
     of_dataset = generate(dataset, lenet, output=tmp_path / "dataset", progress=False, **DEMO)
     names = list("0123456789")
     of_tensors = generate(as_tensors, lenet, output=tmp_path / "tensors", progress=False, class_names=names, **DEMO)
-    assert str(of_recipe) == f"{tmp_path / 'recipe'}:mnist/lenet"
+    assert of_recipe == f"{tmp_path / 'recipe'}:mnist/lenet"
     expected = of_recipe.load()
     assert len(expected) == DIGITS
     for split in (of_dataset, of_tensors):
@@ -76,6 +76,40 @@ def test_the_scores_of_an_oracle_that_is_an_object_are_its_own(dataset, net, tmp
     rows = generate(dataset, net, output=tmp_path / "out", progress=False, **{**DEMO, "oracle": NotTooBright()}).load()
     assert "oracle_score" in rows.column_names
     assert "clip_score" not in rows.column_names
+
+
+VQGAN = {"kind": "vqgan", "model": "asset:mnist/vqgan"}
+
+
+def test_a_generator_may_be_a_mapping_wherever_one_is_taken(made, dataset, net, digits, tmp_path):
+    of_mapping = generate(dataset, net, output=tmp_path / "mapping", progress=False, **{**DEMO, "generator": VQGAN})
+    assert of_mapping.summary == made.summary
+    told = json.loads((tmp_path / "mapping/provenance/default/smallnet.json").read_text())["recipe"]["generator"]
+    assert told == json.loads((tmp_path / "out/provenance/default/smallnet.json").read_text())["recipe"]["generator"]
+    images = torch.from_numpy(digits[0]).permute(0, 3, 1, 2)
+    batch = perturb_batch(images, digits[1], classifier=net, progress=False, **{**DEMO, "generator": VQGAN})
+    assert batch.valid.sum() == made.summary.valid_rows
+    few, two = dataset.select(range(2)), {"a": net, "b": Dim()}
+    compare(few, two, tmp_path / "both", progress=False, **{**DEMO, "generator": VQGAN | {"image_size": 64}})
+    told = json.loads((tmp_path / "both/provenance/default/b.json").read_text())["recipe"]["generator"]
+    assert told["image_size"] == 64
+    with pytest.raises(UserError, match=r"\{kind: vqgan, …\}: generator.modell: unknown key, did you mean model\?"):
+        generate(dataset, net, output=tmp_path, **{**DEMO, "generator": {"kind": "vqgan", "modell": "x"}})
+
+
+def test_a_torch_module_may_be_the_oracle(dataset, net, tmp_path):
+    lenet = load_recipe("mnist-lenet").classifier.build()
+    split = generate(dataset, net, output=tmp_path / "out", progress=False, **{**DEMO, "oracle": lenet})
+    section = {"kind": "classifier", "classifier": "asset:mnist/lenet"}
+    of_section = generate(dataset, net, output=tmp_path / "same", progress=False, **{**DEMO, "oracle": section})
+    assert split.summary == of_section.summary
+    told = json.loads((tmp_path / "out/provenance/default/smallnet.json").read_text())["recipe"]["oracle"]
+    assert (told["kind"], told["classifier"]["kind"]) == ("classifier", "in_memory")
+    assert verify(split, classifier=net, oracle=lenet).true_rows == DIGITS
+    with pytest.raises(UserError, match="the oracle has other weights than those that made the split"):
+        verify(split, classifier=net, oracle=net)
+    by_name = load_oracle("outside_components:SmallNet")
+    assert isinstance(by_name.classifier.network, SmallNet)
 
 
 def test_what_was_an_object_is_known_by_its_class_and_weights(made, net, tmp_path):
@@ -104,14 +138,18 @@ def test_everything_that_takes_a_split_takes_it(made, net, other):
         verify(made, classifier=other)
     with pytest.raises(UserError, match="SmallNet was an object in the memory"):
         verify(made)
-    result = fmrgen("verify", made)
+    result = fmrgen("verify", f"{made}")
     assert result.returncode == 2
     assert "hand it over in Python, as in fmrgen.verify(split, classifier=network)" in result.stderr
     assert "Traceback" not in result.stderr
-    lines = repr(made).splitlines()
+    lines = str(made).splitlines()
+    assert repr(made) == str(made)  # a notebook's last line, and print
     assert lines[0] == f"{made}: {DIGITS} rows, {made.summary.valid_rows} valid"
     assert any(line.split() == ["FMR", *str(made.summary.fmr).split(), "%"] for line in lines)
     assert str(made.summary.fmr) in made._repr_html_()
+    assert repr(open_split(made)) == (
+        f"<OpenedSplit {made}: {DIGITS} rows, columns {', '.join(open_split(made).features)}>"
+    )
 
 
 def test_it_goes_on_with_the_same_objects_alone(made, dataset, net, other, tmp_path, monkeypatch):
@@ -121,7 +159,7 @@ def test_it_goes_on_with_the_same_objects_alone(made, dataset, net, other, tmp_p
     monkeypatch.setattr(InMemory, "code", {"outside_components": "0" * 64})
     again = generate(dataset, net, output=out, progress=False, on_note=notes.append, **DEMO)
     assert shard.stat().st_mtime_ns == before
-    assert (str(again), again.summary) == (str(made), made.summary)
+    assert (again, again.summary) == (made, made.summary)
     assert any("was made by other code in outside_components; its figures are of that" in n for n in notes)
     retrained = (
         r"its classifier had other weights \(each training .*: load those .*\); choose another output= or split="
@@ -174,6 +212,8 @@ def test_a_recipe_with_a_network_of_ones_own(net, tmp_path, capfd):
     assert f"mnist/mine: 100%|██████████| {DIGITS}/{DIGITS}" in shown
     assert "Loading weights" not in shown
     generate(recipe, net, output=tmp_path / "out", budget=2, split="mine", progress=False)
+    kept = generate(recipe, net, output=tmp_path / "kept", budget=2, progress=False)
+    assert kept == f"{tmp_path / 'kept'}:mnist/lenet"  # as the recipe calls it
     assert made.summary.rows == DIGITS
     assert capfd.readouterr().err == ""
 
@@ -205,7 +245,12 @@ class Growing(SmallNet):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"generator": None}, "a dataset needs a classifier, a generator and an oracle; there is no generator"),
+        (
+            {"generator": None},
+            "a dataset needs a classifier, a generator and an oracle; there is no generator: for photos pass",
+        ),
+        ({"oracle": None}, 'there is no oracle: pass oracle="openai/clip-vit-large-patch14", or a torch module that'),
+        ({"oracle": 3}, "oracle: must be a fmrgen.Oracle or a torch module (an instance), a section or a name; it is"),
         ({"classifier": 3}, "classifier: must be a torch module (an instance), a section or a name; it is a int"),
         ({"bugdet": 3}, "unknown option bugdet, did you mean budget?"),
         ({"split": "a b"}, "generate: split: 'a b' can't be a name here; use letters, digits and _ ., a letter first"),
