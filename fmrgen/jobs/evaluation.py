@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from fmrgen.errors import UserError, unknown_message
 from fmrgen.evaluation.results import EvaluationData
-from fmrgen.metrics.intervals import Estimate, format_estimate
+from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.summary import METRICS, Summary
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Evaluation(EvaluationData):
                 {
                     "split": result.split,
                     "classifier": result.classifier + (" ◆" if result.conditioned else ""),
-                    **{metric.name: format_estimate(result.total[metric]) for metric in known},
+                    **{metric.name: result.total.text_of(metric) for metric in known},
                 }
                 for result in self.results
             ]

@@ -208,7 +208,8 @@ def foundation_model_robustness(
     PA is over the valid ones. The intervals are the paired bootstrap's, since PA and SA come from the same examples.
     Where none or all of the valid rows are hits there is nothing to resample, and the interval is Wilson's ends of PA
     divided by those of SA; where just the hits on originals are hits, as many rows may differ as Wilson's interval
-    leaves where none does. None where no row is valid or SA is zero.
+    leaves where none does. No end is beyond 100 in percent of the low end of SA, since PA is at most 100. None where no
+    row is valid or SA is zero.
     """
     if not valid.any() or not original_hit.any():
         return None, None
@@ -221,8 +222,15 @@ def foundation_model_robustness(
             estimate = ratio_of_proportions(proportion(perturbed_hit[valid]), proportion(hits))
         elif estimate is not None and has_no_width(estimate):
             estimate = apart_by(estimate.value, most_unseen(int(valid.sum())) / float(hits.mean()))
-        estimates.append(estimate)
+        estimates.append(None if estimate is None else _within_reach(estimate, hits))
     return estimates[0], estimates[1]
+
+
+def _within_reach(ratio: Estimate, original_hit: np.ndarray) -> Estimate:
+    """An accuracy in percent of that of `original_hit` [N], its interval cut where the accuracy would exceed 100."""
+    low, high = interval_ends(ratio)
+    least_standard = wilson(int(original_hit.sum()), len(original_hit))[0]
+    return Estimate(ratio.value, low, min(high, 100 * 100 / least_standard))
 
 
 def most_unseen(rows: float) -> float:
@@ -260,7 +268,7 @@ def mean_of_ratio(part: np.ndarray, valid: np.ndarray, original_hit: np.ndarray)
     margin = float(ndtri((1 + CONFIDENCE) / 2) * influence.std() / np.sqrt(len(valid)))
     if math.isclose(margin, 0, abs_tol=1e-9):
         margin = most_unseen(int(valid.sum())) / float(original_hit.mean())
-    return apart_by(ratio, margin)
+    return _within_reach(apart_by(ratio, margin), original_hit)
 
 
 def ratio_and_influence(

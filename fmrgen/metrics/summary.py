@@ -6,10 +6,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fmrgen.metrics.intervals import FEWER_RESAMPLES, RESAMPLES, Estimate, proportion
+from fmrgen.metrics.intervals import FEWER_RESAMPLES, RESAMPLES, Estimate, format_estimate, proportion
 from fmrgen.metrics.rows import Rows
 from fmrgen.records import StopReason
 
+FEWEST_VALID = 20  # rows, of fewer of which the interval of FMR reaches from nearly 0 to beyond 100
+TOO_FEW = "too few rows"
 # What `summarise` reads; none of it is an image.
 SUMMARY_COLUMNS = Rows.columns
 # Those that are about the split's own classifier alone.
@@ -285,6 +287,17 @@ class Summary:
     def __getitem__(self, metric: Metric) -> Estimate | None:
         """The figure of a metric."""
         return getattr(self, metric.field)
+
+    def has_too_few_rows(self, metric: Metric) -> bool:
+        """Whether a metric is a kind of FMR, and valid rows are so few that its interval would tell nothing."""
+        return self.valid_rows < FEWEST_VALID and metric.field.endswith("fmr") and self[metric] is not None
+
+    def text_of(self, metric: Metric) -> str:
+        """A figure with its interval, or with `too few rows` instead of it."""
+        estimate = self[metric]
+        if estimate is not None and self.has_too_few_rows(metric):
+            return f"{estimate.value:z.2f} ({TOO_FEW})"
+        return format_estimate(estimate)
 
 
 METRICS = tuple(replace(f.metadata["metric"], field=f.name) for f in fields(Summary) if "metric" in f.metadata)

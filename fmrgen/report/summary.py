@@ -1,7 +1,7 @@
 """The figures of one split, as the end of a job tells them: eight lines, or every metric."""
 
 from fmrgen.metrics.intervals import Estimate
-from fmrgen.metrics.summary import METRICS, Metric, Summary
+from fmrgen.metrics.summary import METRICS, TOO_FEW, Metric, Summary
 from fmrgen.report.tables import Table, format_interval
 
 _BY_FIELD = {metric.field: metric for metric in METRICS}
@@ -35,7 +35,8 @@ def _eight_lines(summary: Summary) -> list[list[str]]:
 def _line(summary: Summary, metric: Metric, more: str = "") -> list[str]:
     estimate = summary[metric]
     value = "n/a" if estimate is None else f"{estimate.value:z.2f}{metric.unit}"
-    return [metric.title, value + more, _interval(estimate)]
+    interval = TOO_FEW if summary.has_too_few_rows(metric) else _interval(estimate)
+    return [metric.title, value + more, interval]
 
 
 def _interval(estimate: Estimate | None) -> str:

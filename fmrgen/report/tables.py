@@ -112,8 +112,7 @@ def transfer_table(evaluation: EvaluationResults, measure: str) -> Table:
     """The transfer matrix in one of the compared metrics, lying as `transfer_reading` says."""
     short, metric = short_names([split.name for split in evaluation.splits]), COMPARED[measure]
     rows = [
-        [short[row[0].split], *(_mark(cell) + format_estimate(cell.total[metric]) for cell in row)]
-        for row in evaluation.matrix
+        [short[row[0].split], *(_mark(cell) + cell.total.text_of(metric) for cell in row)] for row in evaluation.matrix
     ]
     lines = [[metric.name, *(classifier.name for classifier in evaluation.classifiers)], *rows]
     header, *rest = map(list, zip(*lines, strict=True)) if classifiers_down(evaluation) else lines
@@ -441,7 +440,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _cells(summary: Summary, metrics: Sequence[Metric]) -> list[str]:
-    return [format_estimate(summary[metric]) for metric in metrics]
+    return [summary.text_of(metric) for metric in metrics]
 
 
 def _marked(result: Result) -> str:

@@ -53,5 +53,9 @@ class GeneratedSplit(str):
         return f"{self}: {self.summary.rows} rows, {self.summary.valid_rows} valid"
 
     def _figures(self) -> list[tuple[str, str]]:
-        known = [(metric, self.summary[metric]) for metric in METRICS if metric.group == "main"]
-        return [(metric.name, f"{found}{metric.unit}") for metric, found in known if found is not None]
+        known = [metric for metric in METRICS if metric.group == "main" and self.summary[metric] is not None]
+        figures = []
+        for metric in known:
+            value, _, interval = self.summary.text_of(metric).partition(" ")
+            figures.append((metric.name, f"{value}{metric.unit} {interval}".rstrip()))
+        return figures

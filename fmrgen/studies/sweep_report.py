@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 
 from fmrgen.evaluation.results import SweepResult
 from fmrgen.files import write_atomically
-from fmrgen.metrics.intervals import format_estimate
 from fmrgen.metrics.summary import METRICS, Metric
 from fmrgen.report.plot import MOST_PERCENT, Plot, PlotFormat, colours, draw_band, drawing, grid_of_figures
 from fmrgen.report.tables import Table
@@ -25,7 +24,7 @@ def sweep_table(results: Sequence[SweepResult]) -> Table:
     """A row for each combination."""
     shown = [metric for metric in METRICS if metric.field in _SHOWN]
     rows = [
-        [", ".join(map(str, result.values.values())), *(format_estimate(result.summary[metric]) for metric in shown)]
+        [", ".join(map(str, result.values.values())), *(result.summary.text_of(metric) for metric in shown)]
         for result in results
     ]
     keys = ", ".join(key.rpartition(".")[2] for key in results[0].values)

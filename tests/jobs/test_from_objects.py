@@ -145,8 +145,10 @@ def test_everything_that_takes_a_split_takes_it(made, net, other):
     lines = str(made).splitlines()
     assert repr(made) == str(made)  # a notebook's last line, and print
     assert lines[0] == f"{made}: {DIGITS} rows, {made.summary.valid_rows} valid"
-    assert any(line.split() == ["FMR", *str(made.summary.fmr).split(), "%"] for line in lines)
-    assert str(made.summary.fmr) in made._repr_html_()
+    assert f"  FMR         {made.summary.fmr.value:.2f} % (too few rows)" in lines
+    value, interval = str(made.summary.standard_accuracy).split(" ", 1)
+    assert f"  SA          {value} % {interval}" in lines
+    assert f"{value} % {interval}" in made._repr_html_()
     assert repr(open_split(made)) == (
         f"<OpenedSplit {made}: {DIGITS} rows, columns {', '.join(open_split(made).features)}>"
     )

@@ -16,7 +16,8 @@ from fmrgen.metrics.intervals import (
     mean_of_ratio,
     proportion,
 )
-from fmrgen.metrics.summary import summarise, summarise_classes
+from fmrgen.metrics.summary import METRICS, summarise, summarise_classes
+from fmrgen.report.summary import summary_table
 
 
 def columns(**changed):
@@ -309,6 +310,24 @@ def test_none_or_all_hits_still_leave_an_interval(hits, value):
     fmr, over_valid = foundation_model_robustness(perturbed, half, ~half)
     assert fmr is not None
     assert over_valid is None
+
+
+def test_fmr_ends_where_pa_would_be_more_than_all():
+    row = np.arange(122)
+    valid, original = row < 10, (row < 8) | (row >= 12)
+    _, over_valid = foundation_model_robustness(row < 9, valid, original)
+    assert over_valid.high == pytest.approx(10_000 / proportion(original[valid]).low)  # the bootstrap says 246, not 204
+
+
+def test_few_valid_rows_have_no_interval_of_fmr_in_print():
+    fmr, standard = (metric for metric in METRICS if metric.field in ("fmr", "standard_accuracy"))
+    for rows, text in ((19, "100.00 (too few rows)"), (20, "100.00 [83.9, 119.2]")):
+        right = np.ones(rows, dtype=np.int64)
+        summary = summarise(dict.fromkeys(("label", "prediction", "original_prediction"), right))
+        assert summary.text_of(fmr) == text
+        assert summary.text_of(standard) == str(summary.standard_accuracy)
+        assert ("too few rows" in summary_table(summary).rows[3]) == (rows < 20)
+    assert summarise(columns(valid=[False] * 4)).text_of(fmr) == "n/a"
 
 
 def few_rows(random):
