@@ -31,7 +31,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from fmrgen.errors import UserError, one_line, unknown_message, without_queries
+from fmrgen.errors import UserError, fault_in_words, one_line, unknown_message, without_queries
 from fmrgen.files import open_plain, parse_yaml
 
 if TYPE_CHECKING:
@@ -408,14 +408,12 @@ def validate(section: type[AnyConfig], tree: Any, name: str, context: str | None
         return section.model_validate(tree, context=context)
     except ValidationError as error:
         name = without_queries(name)  # it may be a classifier's address, as the user wrote it
-        first, *others = error.errors()
-        key = ".".join(str(part) for part in first["loc"] if not _UNION_PART.match(str(part)))
-        text = "is missing" if first["type"] == "missing" else _lower_first(first["msg"].removeprefix("Value error, "))
-        more = f" (and {len(others)} more)" if others else ""
-        raise UserError(f"{name}: {key or 'recipe'}: {text}{more}") from None
+        faults: dict[str, list[Any]] = {}  # by the key; of a value that may be of several types there are several
+        for fault in error.errors():
+            key = ".".join(str(part) for part in fault["loc"] if not _UNION_PART.match(str(part)))
+            faults.setdefault(key, []).append(fault)
+        key = next(iter(faults))
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise UserError(f"{name}: {key or 'recipe'}: {fault_in_words(faults[key])}{more}") from None
     except UserError as error:
         raise UserError(f"{without_queries(name)}: {error}") from None
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]

@@ -4,8 +4,9 @@ import difflib
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 _callers = ["Python"]  # the last is who called; no context variable, which threads do not inherit
 
@@ -98,8 +99,79 @@ def one_line(error: BaseException, length: int = 240) -> str:
 def unknown_message(what: str, name: object, known: Iterable[object]) -> str:
     """`unknown key, did you mean …?`, or all that is known where nothing is near."""
     names = [str(one) for one in known]
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    return f"unknown {what}, " + (f"did you mean {near[0]}?" if near else f"choose from {', '.join(names)}")
+    near = near_name(name, names)
+    return f"unknown {what}, " + (f"choose from {', '.join(names)}" if near is None else f"did you mean {near}?")
+
+
+def near_name(name: object, known: Iterable[str]) -> str | None:
+    """The one of the known names that `name` was probably meant to be; None where none is near."""
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return near[0] if near else None
+
+
+# What a value must be, by the type of pydantic's error, with what pydantic knows of it.
+_MUST_BE = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "greater_than": "more than {gt:,}",
+    "greater_than_equal": "{ge:,} or more",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller number",
+    "int_type": "a whole number",
+    "less_than": "less than {lt:,}",
+    "less_than_equal": "{le:,} or less",
+    "list_type": "a list",
+    "literal_error": "{expected}",
+    "string_type": "text",
+    "too_long": "a list of at most {max_length}, it has {actual_length}",
+    "too_short": "a list of at least {min_length}, it has {actual_length}",
+    **dict.fromkeys(("model_type", "model_attributes_type", "dataclass_type"), "a mapping of keys"),
+}
+_ENDED = ("too_long", "too_short")  # which say already what the value is
+_CHOICES = re.compile(r"\^\(([\w|]+)\)-\[(\d)-(\d)\]\$")  # a pattern of names with a number behind
+_LONGEST_VALUE = 40  # letters of it in a message
+
+
+def fault_in_words(faults: Sequence[Mapping[str, Any]]) -> str:
+    """What is wrong with a value, in fmrgen's words.
+
+    Args:
+        faults: pydantic's errors about this one value; several where it may be of several types.
+    """
+    first = faults[0]
+    if first["type"] == "missing":
+        return "is missing"
+    text = " ".join(str(first.get("input")).split())
+    value = text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+    context = first.get("ctx", {})
+    if first["type"] == "string_pattern_mismatch":
+        return _unlike(value, context["pattern"])
+    if first["type"] not in _MUST_BE:
+        message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        return message[:1].lower() + message[1:]
+    allowed = [_MUST_BE[fault["type"]].format(**fault.get("ctx", {})) for fault in faults if fault["type"] in _MUST_BE]
+    must = f"must be {' or '.join(dict.fromkeys(allowed))}"
+    if first["type"] in _ENDED:
+        return must
+    near = near_name(value, re.findall("'([^']+)'", context["expected"])) if first["type"] == "literal_error" else None
+    return f"{must}, not {value}" + ("" if near is None else f"; did you mean {near}?")
+
+
+def _unlike(value: str, pattern: str) -> str:
+    """That a value does not match a pattern; where this is a choice, what was probably meant."""
+    choice = _CHOICES.fullmatch(pattern)
+    if choice is None:
+        return f"{value} can't stand here; it must match {pattern}"
+    names, least, most = choice[1].split("|"), int(choice[2]), int(choice[3])
+    near = near_name(value, [f"{name}-{number}" for name in names for number in range(least, most + 1)])
+    if near is None:
+        return f"unknown value {value}, choose from {', '.join(names)}, with a number behind: {names[0]}-{least}"
+    return f"unknown value {value}, did you mean {near}?"
 
 
 # How errors of the Hub's client, which is not imported here, and ours are called; datasets names them in its own.

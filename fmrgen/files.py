@@ -8,6 +8,7 @@ import math
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 import yaml
 
-from fmrgen.errors import UserError, one_line, option, printable, without_queries
+from fmrgen.errors import UserError, fault_in_words, near_name, one_line, option, printable, without_queries
 
 Parsed = TypeVar("Parsed")
 
@@ -117,7 +118,7 @@ def of_schema(kind: type[Parsed], schema: str, tree: Mapping[str, Any], where: s
         return TypeAdapter(kind).validate_python(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise UserError(f"{where}: {'.'.join(map(str, first['loc']))}: {fault_in_words([first])}") from None
 
 
 def parse_yaml(text: str, name: str) -> Any:
@@ -252,6 +253,20 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"{folder}: can't be written: {there} is not a folder; choose another {option('output')}")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{folder}: can't be written: {there} is read-only; choose another {option('output')}")
+    try:  # some file systems, such as /proc, allow it and fail
+        os.rmdir(tempfile.mkdtemp(prefix=".fmrgen-", dir=there))
+    except OSError:
+        raise UserError(
+            f"{folder}: can't be written: no file can be made in {there}; choose another {option('output')}"
+        ) from None
+
+
+def no_such_folder(folder: str) -> str:
+    """That a folder is not there, with the one beside it that was probably meant."""
+    parent = Path(folder).parent
+    beside = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
+    near = near_name(Path(folder).name, beside)
+    return f"{folder}: no such folder" + ("" if near is None else f"; did you mean {parent / near}?")
 
 
 def check_plain_path(folder: Path) -> None:

@@ -42,6 +42,15 @@ class Config(ClassifierConfig):
         json_schema_extra=SINCE_0_2,
     )
 
+    def check_places(self, section: str) -> None:
+        super().check_places(section)
+        try:
+            import_object(self.target)  # a typo is an error before anything else is loaded
+        except UserError:
+            raise
+        except (Exception, SystemExit):  # anyone's code; whoever builds it says what went wrong
+            return
+
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         from torch import nn
 

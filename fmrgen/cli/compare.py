@@ -84,9 +84,13 @@ def compare(
     run the same command again to resume.
     """
     from fmrgen.config import check_places
+    from fmrgen.files import check_writable
     from fmrgen.recipe.job import load_classifiers, load_oracles, load_recipe
 
     named, formats = load_classifiers(classifiers), plot_formats(plots)
+    if sum(len(section) if isinstance(section, list) else 1 for section in named.values()) < 2:
+        raise UserError("--classifier: a comparison needs at least two; repeat it")
+    check_writable(output)
     others, more_oracles = others or [], load_oracles(oracles or [])
     choices = [choice.strip() for choice in robust_to.split(",") if choice.strip()]
     if not others and not choices and not more_oracles:
@@ -188,13 +192,15 @@ def agree(
     FMR and fixed benchmarks, for example: Spearman's and Kendall's correlation of each pair over the classifiers. For
     FMR under other generators, steps or oracles use compare --with, --robust-to and --oracle.
     """
+    files = [_evaluation_file(path) for path in evaluations]
+
     from fmrgen.cli import display
     from fmrgen.evaluation.results import read_figures
     from fmrgen.studies.rank_correlation import at_chance, correlations, measures
     from fmrgen.studies.rank_correlation_report import correlation_table, write_correlations
 
     formats = plot_formats(plots)
-    figures = [read_figures(path / "evaluation.json" if path.is_dir() else path) for path in evaluations]
+    figures = [read_figures(path) for path in files]
     if left_out := at_chance(figures):
         display.print_note(f"hardly better than chance on originals, so left out: {', '.join(left_out)}")
     columns = measures(figures)
@@ -203,6 +209,24 @@ def agree(
     if not quiet and not as_json:
         display.print_table(correlation_table(found), "rank correlations over classifiers; an mCE is an error")
     display.print_written(written, as_json)
+
+
+def _evaluation_file(path: Path) -> Path:
+    """The file of an evaluation, or of the folder of one. Raises UserError where there is none."""
+    from fmrgen.files import no_such_folder
+    from fmrgen.storage.paths import splits_in
+
+    if not path.is_dir():
+        if not path.exists():
+            raise UserError(no_such_folder(str(path)))
+        return path
+    file = path / "evaluation.json"
+    if file.exists():
+        return file
+    what = "contains splits and no evaluation" if splits_in(path) else "contains no evaluation"
+    below = path / "comparison"
+    cure = str(below) if (below / "evaluation.json").exists() else "the folder of `fmrgen evaluate` or `compare`"
+    raise UserError(f"{path}: {what}; name {cure}")
 
 
 def study(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from fmrgen.errors import Terminated, UserError, write_line
+from fmrgen.errors import Terminated, UserError, fault_in_words, write_line
 
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
@@ -73,7 +73,10 @@ def _tell(error: BaseException, again: str) -> int | None:
     if isinstance(error, Exception) and hasattr(error, "format_message"):  # what typer raises for a bad option
         context = getattr(error, "ctx", None)
         hint = f"; see {context.command_path} --help" if context else ""
-        return print_error(error.format_message().replace("Value error, ", "").rstrip(".?") + hint)  # pydantic's words
+        cause = error.__cause__
+        if hasattr(error, "message") and hasattr(cause, "errors"):  # pydantic's, which checks options
+            error.message = fault_in_words(cause.errors())
+        return print_error(error.format_message().rstrip(".?") + hint)
     return None
 
 

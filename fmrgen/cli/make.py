@@ -148,6 +148,7 @@ def generate(
     Run the same command again to resume, on any number of processes.
     """
     from fmrgen.config import check_places
+    from fmrgen.files import check_writable
     from fmrgen.recipe.job import load_recipe
     from fmrgen.storage.shared_bucket import folder_of, is_bucket
 
@@ -162,6 +163,8 @@ def generate(
     own_part = _parse_part(part)
     loaded = load_recipe(recipe, limited(limit, overrides))
     check_places(loaded)
+    if not is_bucket(output) and not dry_run:
+        check_writable(Path(output))
 
     from fmrgen.cli import display
     from fmrgen.distributed.launch import launched_precision

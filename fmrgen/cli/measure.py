@@ -128,6 +128,7 @@ def evaluate(
     """
     from fmrgen.config import check_places
     from fmrgen.engine.attacks import attack_of_short_form
+    from fmrgen.files import check_writable
     from fmrgen.recipe.job import load_classifiers, load_fixed_sets, load_source
     from fmrgen.storage.reference import check_there
 
@@ -144,6 +145,7 @@ def evaluate(
     formats = plot_formats(plots)
     if attack is not None:
         attack_of_short_form(attack)
+    check_writable(folder)
     for split in splits or []:
         check_there(split)
     for name, chosen in sets.items():
@@ -249,25 +251,30 @@ def show(
     ] = "png",
 ) -> None:
     """Show a split: a gallery page and a contact sheet."""
-    from fmrgen.storage.reference import check_there
-
-    check_there(split)
-
-    from fmrgen.cli import display
-    from fmrgen.report.show import show as run
+    from fmrgen.files import check_writable
+    from fmrgen.storage.reference import check_rows, check_there
 
     if ids is not None and not re.fullmatch(r"\d+(,\d+)*", ids):
         raise UserError(f"--ids {ids}: must be numbers, for example 3,14,15")
     if ids is not None and pairs:
         raise UserError("--pairs chooses the rows itself; leave out --ids")
+    chosen_ids = [int(number) for number in ids.split(",")] if ids else []
+    chosen_classes = classes.split(",") if classes else []
+    check_there(split)
+    check_rows(split, chosen_ids, chosen_classes)
+    check_writable(output)
+
+    from fmrgen.cli import display
+    from fmrgen.report.show import show as run
+
     display.quiet_libraries()
     files = run(
         split,
         output,
         gallery=gallery,
-        ids=[int(number) for number in ids.split(",")] if ids else (),
+        ids=chosen_ids,
         pairs=pairs,
-        classes=classes.split(",") if classes else (),
+        classes=chosen_classes,
         rows=rows,
         columns=columns,
         caption=caption,
@@ -290,9 +297,11 @@ def verify(
 
     Judges and classifies every stored image again. If anything is wrong, lists it and exits with 1.
     """
-    from fmrgen.storage.reference import check_there
+    from fmrgen.storage.reference import check_folder, check_there, parse_reference
 
-    if not files:
+    if files:
+        check_folder(parse_reference(split).repo)
+    else:
         check_there(split)
 
     from fmrgen.cli import display
@@ -332,9 +341,11 @@ def export(
     quiet: QuietOption = False,
 ) -> None:
     """Export a split for other tools."""
+    from fmrgen.files import check_writable
     from fmrgen.storage.reference import check_there
 
     check_there(split)
+    check_writable(folder)
 
     from fmrgen.cli import display
     from fmrgen.jobs.export import export as run

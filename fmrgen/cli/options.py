@@ -92,7 +92,10 @@ TrackersOption = Annotated[
 LimitOption = Annotated[
     int | None,
     typer.Option(
-        "--limit", metavar="N", help="Use only N examples: the first N, or spread over all if those lack classes."
+        "--limit",
+        metavar="N",
+        min=1,
+        help="Use only N examples: the first N, or spread over all if those lack classes.",
     ),
 ]
 

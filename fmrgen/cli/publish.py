@@ -104,6 +104,20 @@ def rebuild(
     quiet: QuietOption = False,
 ) -> None:
     """Restore the splits of a delta from your own originals."""
+    from fmrgen.files import check_writable
+    from fmrgen.hub.fetch import check_repo_name
+    from fmrgen.recipe.job import load_source
+    from fmrgen.storage.open import deltas_of
+    from fmrgen.storage.reference import check_folder
+
+    check_folder(place)
+    if not Path(place).is_dir():
+        check_repo_name(place.partition("@")[0])
+    elif not deltas_of(Path(place)):
+        raise UserError(f"{place}: contains no delta; make one with fmrgen delta")
+    load_source(source)
+    check_writable(output)
+
     from fmrgen.cli import display
     from fmrgen.delta.rebuild import rebuild as run
     from fmrgen.progress import terminal as progress
@@ -132,6 +146,16 @@ def board(
 
     Splits of different protocols are kept apart.
     """
+    from fmrgen.files import check_writable
+    from fmrgen.hub.fetch import check_repo_name
+    from fmrgen.storage.reference import check_folder
+
+    for place in places:
+        check_folder(place)
+        if not Path(place).is_dir():
+            check_repo_name(place.partition("@")[0])
+    check_writable(output)
+
     from fmrgen.cli import display
     from fmrgen.publish.board.collect import collect
     from fmrgen.publish.board.site import write_site
@@ -151,11 +175,14 @@ def board(
 def submit(
     results: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of an evaluation with --eval-results.")],
     models: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            "--models", metavar="FILE", help="YAML with the model repo of each classifier, `NAME: OWNER/MODEL`."
+            "--models",
+            metavar="FILE",
+            show_default=False,
+            help="YAML with the model repo of each classifier, `NAME: OWNER/MODEL`.  [required]",
         ),
-    ],
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be opened, and open nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -163,6 +190,17 @@ def submit(
 
     Models whose repos have them, or an open pull request with them, are left alone.
     """
+    from fmrgen.files import no_such_folder
+
+    if not results.exists():
+        raise UserError(no_such_folder(str(results)))
+    if not (results / "evaluation.json").exists():
+        raise UserError(f"{results}: contains no evaluation; name the folder of `fmrgen evaluate --eval-results`")
+    if models is None:
+        raise UserError(
+            "submit: missing option --models FILE, the model repo of each classifier; see fmrgen submit --help"
+        )
+
     from fmrgen.cli import display
     from fmrgen.publish.submit import read_models
     from fmrgen.publish.submit import submit as run

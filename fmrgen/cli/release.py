@@ -167,6 +167,7 @@ def explain(
     Changes originals of the split by one attribute at a time (thickness, slant, position, contrast, …), as far as the
     oracle sees their class, and names what makes the classifier err beyond chance.
     """
+    from fmrgen.files import check_writable
     from fmrgen.recipe.job import parse_classifier, parse_oracle
     from fmrgen.storage.reference import check_there
 
@@ -177,6 +178,7 @@ def explain(
     section = None if classifier is None else parse_classifier(classifier)[1]
     reading = None if reader is None else parse_oracle(reader)[1]
     check_there(split)
+    check_writable(output)
 
     from fmrgen.cli import display
     from fmrgen.failures.attributes import ATTRIBUTES, load_attribute

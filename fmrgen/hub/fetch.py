@@ -15,11 +15,16 @@ from fmrgen.hub.client import HubClient
 from fmrgen.hub.timeouts import checked_commit, no_bars
 
 
+def check_repo_name(repo: str) -> None:
+    """Raises UserError for what is no folder and can't be a repo."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise UserError(f"{repo}: no such folder, and a repo is called OWNER/NAME")
+
+
 def fetched(repo: str, revision: str, patterns: Sequence[str], largest: float = inf) -> tuple[Path, str]:
     """The folder with the files of a dataset repo that match and are of `largest` bytes at most, and the commit that
     they are of. Raises UserError."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise UserError(f"{repo}: no such folder, and a repo is called OWNER/NAME")
+    check_repo_name(repo)
     hub = HubClient(repo, "dataset", revision, lambda line: None)
     info: Any = hub.ask(lambda: hub.api.dataset_info(repo, revision=revision, files_metadata=True))
     commit = checked_commit(info.sha, repo)

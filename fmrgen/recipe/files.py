@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fmrgen.errors import UserError, one_line, unknown_message
+from fmrgen.errors import UserError, near_name, one_line
 from fmrgen.files import package_data, parse_yaml
 from fmrgen.recipe.classifier_forms import form_of
 
@@ -18,8 +18,7 @@ def shipped_recipes() -> dict[str, Path]:
 def check_reference(reference: str | Path, what: str, begins: str | tuple[str, ...]) -> None:
     """Raises UserError for what is neither a file nor a shipped `what`, whose names begin so."""
     if str(reference) not in (shipped := shipped_recipes()) and not Path(reference).is_file():
-        near = unknown_message(what, reference, [name for name in shipped if name.startswith(begins)])
-        raise UserError(f"{reference}: no such file, and not a shipped {what}: {near}")
+        raise UserError(_not_shipped(reference, what, [name for name in shipped if name.startswith(begins)]))
 
 
 def is_recipe(reference: str) -> bool:
@@ -34,9 +33,19 @@ def _find(reference: str | Path) -> Path:
     if str(reference) in shipped:
         return shipped[str(reference)]
     if not Path(reference).is_file():
-        near = unknown_message("recipe", reference, [name for name in shipped if not name.startswith("_")])
-        raise UserError(f"{reference}: no such file, and not a shipped recipe: {near}")
+        raise UserError(_not_shipped(reference, "recipe", [name for name in shipped if not name.startswith("_")]))
     return Path(reference)
+
+
+def _not_shipped(reference: str | Path, what: str, shipped: Sequence[str]) -> str:
+    """That there is neither such a file nor such a name, with the name that was probably meant."""
+    if (near := near_name(reference, shipped)) is not None:
+        cure = f"did you mean {near}?"
+    elif what == "recipe":
+        cure = "`fmrgen recipes` lists them"
+    else:
+        cure = f"choose from {', '.join(shipped)}"
+    return f"{reference}: no such file, and not a shipped {what}; {cure}"
 
 
 def read_recipe(reference: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from fmrgen.config import (
     validate,
 )
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import open_plain, parse_yaml
+from fmrgen.files import no_such_folder, open_plain, parse_yaml
 from fmrgen.recipe.classifier_forms import FORMS, HARMLESS, WRITTEN, form_of
 from fmrgen.sources.base import SourceConfig
 from fmrgen.trust.recipes import untrusted_config
@@ -46,6 +46,8 @@ def classifier_of_short_form(text: str) -> dict[str, Any]:
             raise UserError(f"{error}; did you mean {near[0]}:{rest}?" if near else str(error)) from None
         is_config = isinstance(target, type) and issubclass(target, ComponentConfig)
         return {"kind": text} if is_config else {"kind": "module", "target": text}
+    if text.startswith((".", "/", "~")) or ("/" in text and Path(text).parent.is_dir()):
+        raise UserError(no_such_folder(text))
     raise UserError(f"{text}: not a classifier; use {WRITTEN}")
 
 

@@ -1,13 +1,21 @@
 """What a split is called, and whether it is there: what can be known without opening it, and without torch."""
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from glob import glob
 from pathlib import Path
 from typing import NamedTuple
 
-from fmrgen.errors import UserError, chain, one_line
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fmrgen.errors import UserError, chain, one_line, unknown_message
+from fmrgen.files import check_inside, no_such_folder
 from fmrgen.storage.paths import SplitPaths, splits_in
+from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shared_bucket import is_bucket
+from fmrgen.trust.parquet import check_parquet_files
 
 
 class SplitReference(NamedTuple):
@@ -37,6 +45,43 @@ def parse_reference(text: str) -> SplitReference:
     return SplitReference(match["repo"], match["revision"], match["config"], match["split"])
 
 
+def check_folder(place: str) -> None:
+    """Raises UserError for a dataset folder that is not there, as far as `place` can only be a folder."""
+    if place.startswith((".", "/", "~")) and not Path(place).exists():  # no name of a repo does
+        raise UserError(no_such_folder(place))
+
+
+def check_rows(text: str, ids: Sequence[int], classes: Sequence[str]) -> None:
+    """Raises UserError for an id or a class that a split in a folder does not have; who opens it says all else."""
+    if not ids and not classes:
+        return
+    reference = parse_reference(text)
+    root = Path(reference.repo)
+    splits = [paths for paths in splits_in(root) if paths.split == (reference.split or paths.split)]
+    splits = [paths for paths in splits if paths.config == (reference.config or paths.config)]
+    if len(splits) != 1:
+        return
+    (paths,) = splits
+    check_inside(paths.provenance, root)
+    provenance = read_provenance(paths)
+    for name in classes:
+        if name not in provenance.labels:
+            raise UserError(f"{root}:{paths.name}: {unknown_message(f'class {name}', name, provenance.labels)}")
+    if not ids or not provenance.is_finished:
+        return
+    known: set[int] = set()
+    files = [root / file for file in provenance.files]
+    for file in files:
+        check_inside(file, root)
+    check_parquet_files(map(str, files))
+    for file in files:
+        with suppress(pa.ArrowException, OSError):
+            known.update(pq.read_table(file, columns=["id"])["id"].to_pylist())
+    for wanted in ids:
+        if wanted not in known:
+            raise UserError(f"{text}: has no row of id {wanted}")
+
+
 def check_there(text: str) -> None:
     """Raises UserError where a split is not there, as far as that is known at once; who opens it waits for outages."""
     if text.endswith(".parquet") and not Path(text).is_dir():
@@ -46,8 +91,7 @@ def check_there(text: str) -> None:
     reference = parse_reference(text)
     if Path(reference.repo).is_dir():
         return
-    if reference.repo.startswith((".", "/", "~")):  # no name of a repo does
-        raise UserError(f"{reference.repo}: no such folder")
+    check_folder(reference.repo)
     _check_repo_name(reference.repo)
     from huggingface_hub import errors
 

@@ -35,10 +35,10 @@ def test_help_and_recipe_mistakes_import_no_torch():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["generate", "mnist-lenat"], "mnist-lenat: no such file, and not a shipped recipe: unknown recipe, did you mean mnist-lenet?"),
+        (["generate", "mnist-lenat"], "mnist-lenat: no such file, and not a shipped recipe; did you mean mnist-lenet?"),
         (["generate", "mnist-lenet", "perturb.step_sise=1"], "mnist-lenet: perturb.step_sise: unknown key, did you mean step_size?"),
         (["generate", "mnist-lenet", "step_size=1"], "step_size=1: step_size is a key of a section; say perturb.step_size=1"),
-        (["generate", "mnist-lenet", "--limit", "0"], "mnist-lenet: source.limit: input should be greater than or equal to 1"),
+        (["generate", "mnist-lenet", "--limit", "0"], "Invalid value for '--limit': must be 1 or more, not 0"),
         (["generate", "mnist-lenet", "--limit", "some"], "Invalid value for '--limit'"),
         (["generate", "mnist-lenet", "--ouput", "x"], "No such option: --ouput"),
         (["generate"], "Missing argument 'RECIPE'; see fmrgen generate --help"),

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +16,7 @@ import yaml
 from commands import run
 from photos import RECIPE, photo
 from PIL import Image
+from places import ROOT
 from safetensors.torch import save_file
 
 from fmrgen.cli.app import app
@@ -130,9 +133,9 @@ CASES = [
     ([*GENERATE, "output.config=a b"], "r.yaml: output.config: 'a b' can't be a name here"),
     ([*GENERATE, "output.config=../up"], "r.yaml: output.config: '../up' can't be a name here"),
     ([*GENERATE, "output.split=.."], "r.yaml: output.split: '..' can't be a name here"),
-    ([*GENERATE, "--limit", "-1"], "r.yaml: source.limit: input should be greater than or equal to 1"),
-    ([*GENERATE, "--limit", str(10**20)], "r.yaml: source.limit: input should be less than or equal to"),
-    ([*GENERATE, "generator.image_size=7"], "r.yaml: generator.image_size: input should be greater than or equal to 8"),
+    ([*GENERATE, "--limit", "-1"], "Invalid value for '--limit': must be 1 or more, not -1"),
+    ([*GENERATE, "--limit", str(10**20)], "r.yaml: source.limit: must be 1,000,000,000,000 or less, not 1"),
+    ([*GENERATE, "generator.image_size=7"], "r.yaml: generator.image_size: must be 8 or more, not 7"),
     ([*GENERATE, "generator.image_size=1000000"], "generator.image_size: an image of 1000000 px does not fit in memory"),
     # sources, labels and class names
     ([*GENERATE, "source.path=gone"], "source.path: gone is not a folder of class folders"),
@@ -205,7 +208,7 @@ CASES = [
     (["verify", "unknown_kind"], "unknown_kind: the recipe in its provenance: classifier: 'nope': unknown kind"),
     (["show", "outside"], "outside: its provenance is not that of a finished split"),
     (["show", "out", "--rows", "0"], "Invalid value for '--rows'"),
-    (["show", "out", "-o", "r.yaml"], "r.yaml/gallery.html: can't be written"),
+    (["show", "out", "-o", "r.yaml"], "r.yaml: can't be written: r.yaml is not a folder; choose another --output"),
     (["export", "cut", "x", "-f", "imagefolder", "-q"], "cut: can't be opened"),
     (["export", "out", "photos", "-f", "imagefolder"], "photos: is not empty; choose another folder"),
     (["export", "out", "x", "-f", "zip"], "Invalid value for '--format'"),
@@ -242,12 +245,12 @@ CASES = [
     (["evaluate", "out", "-c", "net.onnx"], "net.onnx: is an ONNX file; write onnx:net.onnx"),
     (["evaluate", "out", "-c", "net.pth"], "net.pth: is a checkpoint, which says nothing of its network; write {kind: module, target: 'my_models:Net', checkpoint: net.pth}"),
     (["evaluate", "out", "-c", LENET, "--fixed", "photos"], "photos: is a folder; write --fixed {kind: imagefolder, path: photos}"),
-    (["evaluate", "out", "-c", LENET, "--fixed", "sets/imagenet"], "sets/imagenet: no such file, and not a shipped set: unknown set, did you mean sets/imagenet-"),
+    (["evaluate", "out", "-c", LENET, "--fixed", "sets/imagenet"], "sets/imagenet: no such file, and not a shipped set; did you mean sets/imagenet-"),
     (["diff", "r.yaml", "--old", LENET, "--new", "gone.pt"], "gone.pt: is a checkpoint, which says nothing of its network"),
     (["agree", "gone.json"], "gone.json"),
     (["delta", "gone"], "no such folder"),
     (["rebuild", "photos", "--source", "{kind: mnist}"], "contains no delta; make one with fmrgen delta"),
-    (["submit", "gone", "--models", "models.yaml"], "models.yaml: must map the names of classifiers to model repos"),
+    (["submit", "gone", "--models", "models.yaml"], "gone: no such folder"),
     (["train", "r.yaml"], "r.yaml: is a file for `fmrgen generate`"),
     (["compare", "r.yaml", "-c", LENET], "--classifier: a comparison needs at least two"),
     (["study", "nope"], "nope: no such file, and not a shipped study"),
@@ -277,6 +280,65 @@ CURE = re.compile(
 def key_of(message):
     """What a line is about: the file, the key or the option that it begins with."""
     return re.match(r"(?:[^ :]+: )*[^ :]+", message)[0]
+
+
+# Each is answered before torch is imported: so within two seconds of a processor.
+AT_ONCE = [
+    ("verify ../x/nothing --files", "../x/nothing: no such folder"),
+    ("leaderboard ../nowhere", "../nowhere: no such folder"),
+    ("leaderboard nowhere", "nowhere: no such folder, and a repo is called OWNER/NAME"),
+    ("evaluate out -c trained/older", "trained/older: no such folder; did you mean trained/old?"),
+    ("evaluate out -c {kind:&module,&target:&'nope:Net'}", "nope:Net can't be imported: No module named 'nope'"),
+    ("compare r.yaml -c asset:mnist/lenet", "--classifier: a comparison needs at least two"),
+    ("show out --ids 2,99999", "out: has no row of id 99999"),
+    ("show out --classes seven", "out:c/s: unknown class seven, choose from a, b"),
+    ("rebuild out --source r.yaml", "out: contains no delta; make one with fmrgen delta"),
+    ("rebuild nothing --source r.yaml", "nothing: no such folder, and a repo is called OWNER/NAME"),
+    ("generate r.yaml -o /proc/x", "/proc/x: can't be written: no file can be made in /proc"),
+    ("evaluate out -c asset:mnist/lenet -o /proc/x", "/proc/x: can't be written"),
+    ("show out -o /proc/x", "/proc/x: can't be written"),
+    ("explain out -o /proc/x", "/proc/x: can't be written"),
+    ("generate r.yaml classifier={kind:&module,&target:&'nope:Net'}", "nope:Net can't be imported"),
+    (
+        "generate mnist-lenet source.corruption=blurr-3",
+        "source.corruption: unknown value blurr-3, did you mean blur-3?",
+    ),
+    ("generate mnist-lenet source.corruption=qqq", "unknown value qqq, choose from gaussian_noise, impulse_noise"),
+    ("generate r.yaml source.limit=ten", "source.limit: must be a whole number, not ten"),
+    ("generate r.yaml output.shard_size=0", "output.shard_size: must be 1 or more or 'auto', not 0"),
+    ("generate r.yaml source.fit=crp", "must be 'crop', 'squash' or 'pad', not crp; did you mean crop?"),
+    ("generate r.yaml output.keep_original=maybe", "output.keep_original: must be true or false, not maybe"),
+    ("generate r.yaml --limit 0", "Invalid value for '--limit': must be 1 or more, not 0; see fmrgen generate --help"),
+    ("audit out --raters ann --n 0", "Invalid value for '--n': must be 1 or more, not 0"),
+    ("inspect r.yaml --images 1", "Invalid value for '--images': must be 2 or more, not 1"),
+    ("agree out", "out: contains splits and no evaluation; name the folder of `fmrgen evaluate` or `compare`"),
+    ("agree nowhere", "nowhere: no such folder"),
+    ("submit out", "out: contains no evaluation; name the folder of `fmrgen evaluate --eval-results`"),
+    ("generate mnist-lnet", "mnist-lnet: no such file, and not a shipped recipe; did you mean mnist-lenet?"),
+]
+WITHOUT_TORCH = """
+import json, sys
+sys.modules["torch"] = None
+from fmrgen.cli.app import main
+for arguments in json.loads(sys.argv[1]):
+    try:
+        main(arguments)
+    except SystemExit as error:
+        print(error.code, file=sys.stderr)
+"""
+
+
+def test_typos_are_told_before_torch_is_imported(place):
+    (place / "trained/old").mkdir(parents=True)
+    commands = [[word.replace("&", " ") for word in line.split()] for line, _ in AT_ONCE]
+    program = [sys.executable, "-c", WITHOUT_TORCH, json.dumps(commands)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(program, capture_output=True, text=True, env=environment)
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2 * len(AT_ONCE), done.stderr
+    for (command, message), line, status in zip(AT_ONCE, lines[::2], lines[1::2], strict=True):
+        assert message in line, command
+        assert status == "2", command
 
 
 @pytest.mark.parametrize(("arguments", "message"), CASES, ids=[" ".join(case[0])[:60] for case in CASES])
@@ -337,8 +399,8 @@ def test_a_broken_image_is_named_and_can_be_skipped(place, name, capsys):
 ODD = {
     "wrong extension": lambda folder: photo(folder / "9.png", kind="JPEG"),
     "cmyk": lambda folder: photo(folder / "9.jpg", "CMYK", color=(1, 2, 3, 4)),
-    "1 x 1": lambda folder: photo(folder / "9.png", size=(1, 1)),
-    "30000 x 2": lambda folder: photo(folder / "9.png", size=(30_000, 2)),
+    "4 x 4": lambda folder: photo(folder / "9.png", size=(4, 4)),
+    "30000 x 4": lambda folder: photo(folder / "9.png", size=(30_000, 4)),
     "animated": lambda folder: Image.new("P", (40, 40)).save(
         folder / "9.gif", save_all=True, append_images=[Image.new("P", (40, 40), 1)]
     ),

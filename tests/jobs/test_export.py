@@ -363,7 +363,7 @@ def test_an_export_is_a_source_with_its_classes(finished_split, tmp_path):
         ("nowhere://x.tar", {"limit": 5}, "can't read nowhere:// here"),
         ("{root}/tars/d-3.tar", {"classes": ["a"]}, "outside the 1 classes"),
         ("{root}/tars/d-0.tar", {"classes": None}, "source.classes: the source has no class names, list them here"),
-        ("{root}/tars/d-0.tar", {"image": []}, "source.image: list should have at least 1 item"),
+        ("{root}/tars/d-0.tar", {"image": []}, "source.image: must be a list of at least 1, it has 0"),
         ("{root}/tars/d-0.tar", {"tar_size": 0}, "source.tar_size"),
     ],
 )
