@@ -74,7 +74,7 @@ def _tell(error: BaseException, again: str) -> int | None:
         context = getattr(error, "ctx", None)
         hint = f"; see {context.command_path} --help" if context else ""
         cause = error.__cause__
-        if hasattr(error, "message") and hasattr(cause, "errors"):  # pydantic's, which checks options
+        if hasattr(error, "message") and cause is not None and hasattr(cause, "errors"):  # pydantic's, of an option
             error.message = fault_in_words(cause.errors())
         return print_error(error.format_message().rstrip(".?") + hint)
     return None

@@ -51,7 +51,7 @@ def diff(
         int, typer.Option("--seed", metavar="N", min=0, help="Seed of the order of the rows, for --until-decided.")
     ] = 0,
     explained: Annotated[
-        bool, typer.Option("--explain", help="Say what NEW fails on where OLD does not, and prove it.")
+        bool, typer.Option("--explain", help="Compare the two on changed originals too, and say where NEW fails.")
     ] = False,
     junit: JunitOption = None,
     summary: SummaryOption = None,
@@ -62,7 +62,8 @@ def diff(
     """Find what a new classifier broke, and what it fixed.
 
     Each image is moved to where the old one is right and the new one wrong, and the reverse, while the oracle sees its
-    class: two splits to keep, and a page. Exits with 1 if more broke than was fixed, else with 0.
+    class: two splits to keep, and a page. Exits with 1 if more broke than was fixed, or if --explain finds a change of
+    the originals under which NEW is worse; else with 0.
     """
     from fmrgen.recipe.job import load_recipe, parse_classifier
 
@@ -78,7 +79,15 @@ def diff(
     from fmrgen.report.write import prepare_folder
     from fmrgen.studies.diff import BROKE, split_folders
     from fmrgen.studies.diff import diff as run
-    from fmrgen.studies.diff_report import diff_junit, diff_markdown, main_table, pair_table, verdict_line, write_diff
+    from fmrgen.studies.diff_report import (
+        condition_lines,
+        diff_junit,
+        diff_markdown,
+        main_table,
+        pair_table,
+        verdict_line,
+        write_diff,
+    )
 
     display.quiet_libraries()
     is_first = is_first_process()
@@ -89,6 +98,7 @@ def diff(
         old=of_old,
         new=of_new,
         until_decided=until_decided or until is not None,
+        conditions=explained,
         seed=seed,
         job_progress=lambda made: progress.job_progress(made, show),
         on_note=display.print_note,
@@ -97,9 +107,12 @@ def diff(
         title, named = f"{old_name} → {new_name} on {recipe}", {"OLD": old, "NEW": new}
         prepare_folder(output / "diff")
         sides = split_folders(loaded, output, of_old, of_new)
-        proven = _proven(sides[BROKE].paths, output / "diff", show) if explained else []
+        proven = condition_lines(found)
+        proven += _proven(sides[BROKE].paths, output / "diff", show) if explained else []
         write_diff(found, output / "diff", sides, title, named, proven)
-        _write_files(junit, diff_junit(found, title, named), summary, diff_markdown(found, title, named, proven))
+        _write_files(
+            junit, diff_junit(found, title, named, proven), summary, diff_markdown(found, title, named, proven)
+        )
         if as_json:
             display.print_json(found)
         elif not quiet:

@@ -109,7 +109,9 @@ class Thickness(Attribute):
 
 def _grown(images: Tensor, radius: int) -> Tensor:
     """The brightest that is at most so many pixels away, across and up."""
-    return max_pool2d(pad(images, [radius] * 4, mode="replicate"), 2 * radius + 1, 1)
+    side = 2 * radius + 1
+    rows = max_pool2d(pad(images, [radius] * 4, mode="replicate"), (side, 1), 1)
+    return max_pool2d(rows, (1, side), 1)  # in two passes: each pixel is compared with 2 x side others, not side x side
 
 
 class Slant(Attribute):

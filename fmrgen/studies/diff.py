@@ -3,24 +3,32 @@ reverse, for as long as the oracle sees its class."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import torch
 from scipy.stats import binomtest
+from torch import nn
 
 from fmrgen.config import ComponentConfig
+from fmrgen.distributed.launch import Processes, together
 from fmrgen.errors import UserError, option
 from fmrgen.evaluation.own_splits import rows_of
+from fmrgen.failures.conditions import ORIGINALS, compare_under_changes
+from fmrgen.failures.rows import SplitRows
 from fmrgen.jobs.generate import make_split
-from fmrgen.metrics.intervals import CONFIDENCE, Estimate, interval_ends, paired_difference, proportion
+from fmrgen.metrics.intervals import Estimate, interval_ends, paired_difference, proportion
 from fmrgen.metrics.rows import accepted_as_label, as_label
-from fmrgen.metrics.sequential_test import bounds, decide
+from fmrgen.metrics.sequential_test import ERROR, Condition, bounds, decide
+from fmrgen.recipe.build import blank_image, build_classifier_and_oracle, build_component, fit_to_labels
 from fmrgen.recipe.job import OutputConfig, Recipe
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.recipe.sections import oracle_config_of
+from fmrgen.storage.open import open_own_split
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, read_provenance
 from fmrgen.storage.shard_claims import own_shards
@@ -101,6 +109,8 @@ class Diff:
         test: `exact`: McNemar's, two-sided, over all rows, in any order. `sequential`: by betting, row by row.
         p_value: of the exact test.
         broke_alone, fixed_alone: how many originals only broke, and only were fixed, which is what the test compares.
+        conditions: how both fare on changed originals, the strongest evidence first; none where these were not tried.
+            Where NEW is worse under one of them the verdict is `broke more`, whatever the other images say.
     """
 
     verdict: Verdict
@@ -121,6 +131,12 @@ class Diff:
     p_value: float | None
     broke_alone: int
     fixed_alone: int
+    conditions: list[Condition] = field(default_factory=list)
+
+    @property
+    def worse(self) -> list[Condition]:
+        """The conditions under which NEW is significantly worse."""
+        return [condition for condition in self.conditions if condition.is_worse]
 
 
 def diff(
@@ -130,6 +146,7 @@ def diff(
     old: AnyClassifier,
     new: AnyClassifier,
     until_decided: bool = False,
+    conditions: bool = False,
     seed: int = 0,
     job_progress: JobProgress = no_progress,
     on_note: Callable[[str], None] = lambda line: None,
@@ -148,6 +165,8 @@ def diff(
         until_decided: looks each time a share of the shards is made, and leaves the others once the verdict is clear,
             by a sequential test; the same call without it makes them too, and tests all rows at once, exactly. The
             source has to be in a random order (`shuffle_seed`).
+        conditions: compare the two on changed originals too (moved, blurred, darker, …), as far as the oracle accepts
+            them. The verdict takes them in, and the errors of both tests together are at most 5 %.
         seed: of the order in which the sequential test takes the rows.
         job_progress: returns a progress callback for a split's recipe.
         on_note: called with a line on what was found or is left to do.
@@ -170,10 +189,29 @@ def diff(
                 make_split(made, output, part=turn, on_progress=on_progress, on_note=on_note)
         folders = list(split_folders(recipe, output, *sections).values())
         broke, fixed = (_Side(folder, turns[:number]) for folder in folders)
-        found = _found(broke, fixed, seed=seed if until_decided else None)
+        found = _found(broke, fixed, seed=seed if until_decided else None, error=ERROR / 2 if conditions else ERROR)
         if found.verdict != "no difference" or number >= folders[0].shards:
             break
-    return found
+    if not conditions:
+        return found
+    processes = Processes()
+    tried = processes.gather(together(processes, partial(_conditions, recipe, folders[0], *sections, processes.device)))
+    found = replace(found, conditions=tried[0])
+    return replace(found, verdict="broke more") if found.worse else found
+
+
+def _conditions(
+    recipe: Recipe, broke: SplitFolder, old: ComponentConfig, new: ComponentConfig, device: torch.device
+) -> list[Condition]:
+    """Return how OLD and NEW fare on originals of the split `broke` that are changed, by the recipe's oracle."""
+    opened, provenance = open_own_split(f"{broke.paths.root}:{broke.paths.name}")
+    if "original" not in opened.features:
+        return []
+    labels, blank = provenance.job_labels, blank_image(provenance.image_size, device)
+    judges = build_classifier_and_oracle(new, recipe.oracle, labels, blank)
+    before = fit_to_labels(build_component(old, "classifier", nn.Module, device), labels, blank, "classifier")
+    rows = SplitRows.read(opened, provenance, judges, ORIGINALS, device)
+    return compare_under_changes(rows, before, error=ERROR / 2)
 
 
 def split_folders(
@@ -261,7 +299,7 @@ class _Side:
         return sorted(found, key=lambda one: -one.clarity)
 
 
-def _found(broke: _Side, fixed: _Side, *, seed: int | None) -> Diff:
+def _found(broke: _Side, fixed: _Side, *, seed: int | None, error: float) -> Diff:
     """What both splits say; with a seed by the sequential test, with rows in a random order of it within each turn."""
     ids = np.intersect1d(broke.columns["id"], fixed.columns["id"])
     for side in (broke, fixed):
@@ -272,7 +310,7 @@ def _found(broke: _Side, fixed: _Side, *, seed: int | None) -> Diff:
     difference = paired_difference(worse, better)
     p_value = None
     if seed is None:
-        verdict, p_value, difference = exact_verdict(worse, better)
+        verdict, p_value, difference = exact_verdict(worse, better, error)
         low, high = interval_ends(difference)
     else:
         verdict, low, high = _sequential_verdict(worse, better, broke.columns["turn"], seed)
@@ -309,12 +347,13 @@ def _found(broke: _Side, fixed: _Side, *, seed: int | None) -> Diff:
     )
 
 
-def exact_verdict(worse: np.ndarray, better: np.ndarray) -> tuple[Verdict, float, Estimate]:
-    """The verdict of McNemar's exact test, two-sided at 5 %, which no order of the rows changes.
+def exact_verdict(worse: np.ndarray, better: np.ndarray, error: float = ERROR) -> tuple[Verdict, float, Estimate]:
+    """The verdict of McNemar's exact test, two-sided, which no order of the rows changes.
 
     Args:
         worse: whether each original broke, bool [N].
         better: whether it was fixed, bool [N].
+        error: the probability of calling equal networks different.
 
     Returns:
         The verdict, its p-value, and the share that broke less the share that was fixed. Its interval is
@@ -324,7 +363,7 @@ def exact_verdict(worse: np.ndarray, better: np.ndarray) -> tuple[Verdict, float
     changed = broke_alone + fixed_alone
     p_value = float(binomtest(broke_alone, changed, 0.5).pvalue) if changed else 1.0
     difference = paired_difference(worse, better)
-    if p_value <= 1 - CONFIDENCE:
+    if p_value <= error:
         return ("broke more" if broke_alone > fixed_alone else "fixed more"), p_value, difference
     low, high = interval_ends(difference)
     return "no difference", p_value, Estimate(difference.value, min(0.0, low), max(0.0, high))

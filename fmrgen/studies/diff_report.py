@@ -16,7 +16,7 @@ from fmrgen.report.sheet import SIDE, WRONG, blank_canvas, draw_image
 from fmrgen.report.tables import Table
 from fmrgen.storage.shards import SplitFolder
 from fmrgen.studies.diff import BROKE, FIXED, Changed, Diff
-from fmrgen.studies.gate_report import junit_of_one
+from fmrgen.studies.gate_report import junit_of_one, nothing_worse, others_of
 
 SCHEMA = "fmrgen-diff/1"
 PROVEN = "What NEW fails on where OLD does not, tried on originals"
@@ -32,16 +32,25 @@ _VERDICTS = {
 
 
 def verdict_line(found: Diff) -> str:
-    """The verdict in words; where more broke, between which classes most."""
+    """Return the verdict in words; where more broke, under which change or between which classes most."""
     looked = f"{found.rows:,} originals"
     if found.rows < found.source_rows:
         looked = f"the first {found.rows:,} of {found.source_rows:,} originals, which were enough to tell,"
-    line = (
-        f"{_VERDICTS[found.verdict]}: of {looked} {format_estimate(found.broke)} % broke and "
-        f"{format_estimate(found.fixed)} % were fixed"
-    )
-    first = [f"{label} → {answer} ({count})" for side, label, answer, count in found.pairs if side == BROKE]
-    return f"{line}; most often {' and '.join(first[:2])}" if found.verdict == "broke more" else line
+    shares = f"of {looked} {format_estimate(found.broke)} % broke and {format_estimate(found.fixed)} % were fixed"
+    if found.worse:
+        return (
+            f"NEW is worse on {found.worse[0].line}{others_of(found.worse)}; of images made against the two, {shares}"
+        )
+    line = f"{_VERDICTS[found.verdict]}: {shares}"
+    if found.verdict == "broke more":
+        pairs = [f"{label} → {answer} ({count})" for side, label, answer, count in found.pairs if side == BROKE]
+        return f"{line}; most often {' and '.join(pairs[:2])}"
+    return f"{line}; {nothing_worse(found.conditions)}" if found.conditions else line
+
+
+def condition_lines(found: Diff) -> list[str]:
+    """Return a line for each change of the originals under which NEW is worse."""
+    return [f"NEW is worse on {condition.line}" for condition in found.worse]
 
 
 def main_table(found: Diff) -> Table:
@@ -103,7 +112,8 @@ def diff_markdown(
 ) -> str:
     """For the summary of a step or a comment; `proven` is what NEW fails on where OLD does not, `pictures` are the
     names of the files of the two sides, as they lie beside it."""
-    parts = [f"### {escape(title)}: {escape(_VERDICTS[found.verdict])}", f"{escape(verdict_line(found))}."]
+    headline = "NEW is worse under a change of the images" if found.worse else _VERDICTS[found.verdict]
+    parts = [f"### {escape(title)}: {escape(headline)}", f"{escape(verdict_line(found))}."]
     parts.append(table_of(main_table(found)))
     if proven:
         parts.append("\n".join([f"**{PROVEN}**", "", *(f"* {escape(line)}" for line in proven)]))
@@ -117,9 +127,9 @@ def diff_markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def diff_junit(found: Diff, title: str, named: Mapping[str, str]) -> bytes:
-    """A JUnit file with one test, which fails where more broke than was fixed."""
-    lines = [*(": ".join(row) for row in main_table(found).rows), *about_lines(found, named)]
+def diff_junit(found: Diff, title: str, named: Mapping[str, str], proven: Sequence[str] = ()) -> bytes:
+    """A JUnit file with one test, which fails where more broke than was fixed; `proven` is part of its output."""
+    lines = [*(": ".join(row) for row in main_table(found).rows), *proven, *about_lines(found, named)]
     tag = "failure" if found.verdict == "broke more" else None
     return junit_of_one("fmrgen diff", title, "NEW breaks no more than it fixes", tag, verdict_line(found), lines)
 

@@ -18,7 +18,7 @@ from fmrgen.evaluation.models import LoadedClassifier, answering_in, first_image
 from fmrgen.evaluation.own_splits import rows_of
 from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import SplitRows, check_columns
-from fmrgen.failures.conditions import ORIGINALS, NoOracle, compare_under_changes
+from fmrgen.failures.conditions import OF_ANOTHER_SEED, ORIGINALS, NoOracle, compare_under_changes
 from fmrgen.failures.rows import SplitRows as LoadedRows
 from fmrgen.jobs.evaluate import AnySplit
 from fmrgen.jobs.generate import make_split
@@ -154,7 +154,8 @@ def _with_conditions(
     if provenance is None or "original" not in opened.features:
         lacks = "was not made by fmrgen" if provenance is None else "has no originals (output.keep_original)"
         return replace(found, verdict="undecided", notes=[*found.notes, f"{opened.name} {lacks}: {_ONLY_ROWS}"])
-    work = partial(_conditions, opened, provenance, answering, found.max_drop / 100, processes.device)
+    margin = OF_ANOTHER_SEED + found.max_drop / 100
+    work = partial(_conditions, opened, provenance, answering, margin, processes.device)
     conditions, notes = processes.gather(together(processes, work))[0]
     if not conditions:
         return replace(found, verdict="undecided", notes=[*found.notes, _NO_COMMON_ORIGINAL])

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from fmrgen.metrics.sequential_test import Gate
+from fmrgen.failures.conditions import OF_ANOTHER_SEED
+from fmrgen.metrics.sequential_test import Condition, Gate
 from fmrgen.report.markdown import escape, table_of
 from fmrgen.report.tables import Table
 
@@ -19,17 +20,30 @@ _JUNIT = {"fail": "failure", "undecided": "skipped", "invalid": "error"}
 def verdict_line(gate: Gate) -> str:
     """Return the verdict in words, with what it rests on or what it would take."""
     line = _VERDICTS[gate.verdict].format(max_drop=gate.max_drop)
-    if gate.verdict == "pass":
-        return (
-            f"{line} on these images, and none of {len(gate.conditions)} changes of their originals shows a larger drop"
-        )
     if gate.worse:
-        more = f" (and under {len(gate.worse) - 1} other changes)" if len(gate.worse) > 1 else ""
-        return f"{line} on {gate.worse[0].line}{more}"
-    if gate.rows_verdict == "undecided" and gate.verdict == "undecided":
+        return f"fail: the candidate is worse on {gate.worse[0].line}{others_of(gate.worse)}"
+    if gate.verdict == "pass" and gate.conditions:
+        return f"{line} on these images, and {nothing_worse(gate.conditions, gate.max_drop)}"
+    if gate.verdict == "undecided" and gate.rows_verdict == "undecided":
         more = f"about {gate.rows_more:,} rows more would" if gate.rows_more else "no realistic number of rows would"
         return f"{line}; {more}"
     return line
+
+
+def others_of(worse: Sequence[Condition]) -> str:
+    """Return how many conditions there are besides the first one."""
+    others = len(worse) - 1
+    return f" (and under {others} other change{'s' if others > 1 else ''})" if others else ""
+
+
+def nothing_worse(conditions: Sequence[Condition], max_drop: float = 0.0) -> str:
+    """Return what was tried under which nothing was worse, and by how much it would have had to be."""
+    points = 100 * OF_ANOTHER_SEED + max_drop
+    originals = conditions[0].originals
+    return (
+        f"under none of {len(conditions)} changes of {originals:,} originals is it significantly more than {points:g} "
+        "points worse"
+    )
 
 
 def gate_table(gate: Gate) -> Table:

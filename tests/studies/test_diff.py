@@ -148,6 +148,21 @@ def test_what_broke_is_explained_where_both_the_oracle_and_old_see_the_class(mad
         assert "these originals are too few to prove anything" in text or "may be there and not be seen" in text
 
 
+@pytest.mark.slow
+def test_what_only_a_change_of_the_originals_shows_is_the_verdict(tmp_path, capsys):
+    new = "outside_components:BlindInTheDark"
+    job = ["diff", "mnist-lenet", *JOB, "--old", LENET, "--new", new, "-o", tmp_path, "--junit", tmp_path / "diff.xml"]
+    assert run(*job) == 0
+    assert run(*job, "--explain") == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "NEW is worse on lower contrast: " in printed
+    found = json.loads((tmp_path / "diff/diff.json").read_text())
+    assert found["verdict"] == "broke more"
+    assert [one["words"] for one in found["conditions"] if one["is_worse"]] == ["lower contrast"]
+    for name in ("diff.xml", "diff/diff.md", "diff/diff.html"):
+        assert "NEW is worse on lower contrast" in (tmp_path / name).read_text()
+
+
 def test_until_decided_needs_a_random_order_and_stops_when_it_is_clear(made, planted, tmp_path, capsys):
     """Rows are looked at in shares of the shards; without it the same folder is made whole, and says what it always
     says."""

@@ -21,6 +21,7 @@ from fmrgen.studies.gate_report import gate_junit, gate_markdown, verdict_line
 
 LENET = "asset:mnist/lenet"
 OTHER = "outside_components:HalfTrained"
+DARK = "outside_components:BlindInTheDark"
 PAIRS, ROWS = 1000, 2000
 
 
@@ -299,15 +300,39 @@ def test_images_that_hardly_fool_either_are_told(finished_split):
 
 
 @pytest.mark.slow
+def test_what_only_a_change_of_the_originals_shows_fails(split, capsys):
+    """On the split's own images it is LeNet, and on darker originals it is wrong throughout."""
+    assert run("gate", split, "--candidate", DARK, "--baseline", OTHER, "--max-drop", "2") == 1
+    printed = capsys.readouterr()
+    assert "fail: the candidate is worse on lower contrast: " in printed.out.replace("\n", " ")
+    found = gate_of_split(str(split), candidate=DARK, baseline=OTHER, max_drop=2)
+    assert (found.verdict, found.rows_verdict) == ("fail", "pass")
+    assert {condition.words for condition in found.worse} == {"lower contrast"}
+    suite = ElementTree.fromstring(gate_junit(found, "split"))
+    assert "worse on lower contrast" in suite.find("testcase/failure").get("message")
+    assert "* worse on lower contrast" in gate_markdown(found, "split")
+
+
+def test_nothing_passes_where_originals_cannot_be_changed(split):
+    rows = datasets.load_dataset(str(split), "mnist", split="lenet")
+    found = gate_of_split(rows, candidate=LENET, baseline=OTHER, max_drop=2)
+    assert (found.verdict, found.rows_verdict) == ("undecided", "pass")
+    assert any("was not made by fmrgen: its images alone show too little" in note for note in found.notes)
+    passed = gate_of_split(str(split), candidate=LENET, baseline=OTHER, max_drop=2)
+    assert passed.verdict == "pass"
+    assert "under none of 28 changes of" in verdict_line(passed)
+
+
+@pytest.mark.slow
 def test_each_on_its_own_split(tmp_path, capsys):
     job = ["gate", "--recipe", "mnist-lenet", "--limit", "60", "--max-drop", "2"]
     good = "outside_components:LenetWithOracle"
     assert run(*job, "--candidate", good, "--baseline", LENET, "-o", tmp_path / "up") == 0
     printed = capsys.readouterr()
     assert "own splits of mnist-lenet" in printed.out
-    assert "pass: not less robust by more than 2 points" in printed.out
+    assert "pass: the candidate loses at most 2 points" in printed.out
     assert run(*job, "--candidate", LENET, "--baseline", good, "-o", tmp_path / "down") == 1
-    assert "fail: less robust" in capsys.readouterr().out
+    assert "fail: the candidate loses more than 2 points" in capsys.readouterr().out
 
 
 def test_a_masked_gradient_and_one_network_gate_nothing_on_own_splits(tmp_path, capsys):

@@ -83,6 +83,19 @@ class HalfTrained(nn.Module):
         return torch.cat([logits[:, :5], logits[:, 5:] * 0 - 100], 1)
 
 
+class BlindInTheDark(nn.Module):
+    """LeNet, but for images without a bright pixel, of which it says the next digit."""
+
+    def __init__(self):
+        super().__init__()
+        self.lenet = parse_classifier("asset:mnist/lenet")[1].build()
+
+    def forward(self, images):
+        logits = self.lenet(images)
+        is_dark = images.amax((1, 2, 3)) < 0.6
+        return torch.where(is_dark[:, None], logits.roll(1, 1), logits)
+
+
 class AnyClassConfig(OracleConfig):
     kind: str = "outside_components:AnyClassConfig"
 
