@@ -33,13 +33,20 @@ def lease_seconds() -> float:
     return seconds
 
 
+def holder_name(host: object, pid: object) -> str:
+    """How a process is named on whatever machine; what it says of itself is cut."""
+    return f"{str(host)[:80]} (process {str(pid)[:12]})"
+
+
 class Claim:
     """A lock file that this process wants, or holds, by whatever thread.
 
     A lease is a file in which its holder says now and then that it is there. Others take it over when that has not
     changed for `lease_seconds` by their own clocks, so it is for work that two may do at once without harm, and whoever
-    wants one has to try again and again by the same claim.
+    wants one has to try again and again by the same claim. From whom one was taken over is in `former_holder`.
     """
+
+    former_holder: str | None = None
 
     def __init__(self, path: Path, kind: LockKind) -> None:
         self._path, self._kind = path, kind
@@ -52,6 +59,7 @@ class Claim:
 
     def take(self) -> bool:
         """Whether this process holds it from now on; does not wait. Raises OSError where it can't be locked."""
+        former_holder = self._holder_of_lease()
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -62,10 +70,21 @@ class Claim:
             raise UserError(
                 f"{self._path}: another machine holds it with another {LEASE}; give all machines the same"
             ) from None
+        self.former_holder = former_holder
         return True
 
     def release(self) -> None:
         self._lock.release()
+
+    def _holder_of_lease(self) -> str | None:
+        """Who is named in the file of a lease; it removes that when it lets go."""
+        if self._kind != "lease":
+            return None
+        with suppress(OSError, ValueError):
+            named = dict(line.partition("=")[::2] for line in self._path.read_text("utf-8")[:1024].splitlines())
+            if named.get("host") and named.get("pid"):
+                return holder_name(named["host"], named["pid"])
+        return None
 
     def _remove_nameless(self) -> None:
         """Who is killed while taking a lease can leave a file that names no holder, and that nobody would take over."""

@@ -9,8 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from uuid import uuid4
 
+from fmrgen.errors import UserError
 from fmrgen.files import CACHE_FOLDER
 from fmrgen.storage.encodings import GIGABYTES
+from fmrgen.storage.shared_bucket import SharedBucket, is_bucket
 
 _PACKAGES = (
     *("fmrgen", "torch", "torchvision", "transformers", "diffusers", "timm", "datasets", "huggingface_hub"),
@@ -26,23 +28,41 @@ _ENVIRONMENT = (
     CACHE_FOLDER,
     GIGABYTES,
 )
+_OF_STORES = ("AWS_", "GOOGLE_", "AZURE_")  # variables that may hold keys: only their names are shown
+_OF_ENDPOINTS = ("FMRGEN_ENDPOINT_TOKEN", "FMRGEN_ENDPOINT_QUERY")
 
 
-def examine(folder: Path) -> Iterator[tuple[str, str]]:
-    """Names and findings, one after another; nothing secret is among them."""
+def examine(place: str) -> Iterator[tuple[str, str]]:
+    """Names and findings, one after another; nothing secret is among them.
+
+    Args:
+        place: the folder or the bucket that jobs would write to.
+
+    Raises:
+        UserError: there is no such folder, or the address is wrong; before the first finding.
+    """
     from fmrgen.distributed.launch import usable_cores
 
+    bucket = SharedBucket(place) if is_bucket(place) else None
+    if bucket is None and not Path(place).is_dir():
+        raise UserError(f"{place}: no such folder; make it first, or name the folder or bucket that jobs write to")
     yield "python", f"{platform.python_version()} on {platform.platform()}"
     for name in _PACKAGES:
         yield name, _version_of(name)
     yield from _devices()
     yield "cores", f"{usable_cores()} of {os.cpu_count()}"
     yield "memory", _memory()
-    yield "folder", _folder(folder)
+    if bucket is None:
+        yield "folder", _folder(Path(place))
     yield "hub", _hub()
     yield "cache", _cache()
     known = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     yield "environment", ", ".join(f"{name}={value}" for name, value in known.items()) or "no relevant variables set"
+    secret = sorted(name for name in os.environ if name.startswith(_OF_STORES) or name in _OF_ENDPOINTS)
+    yield "keys", f"set, values not shown: {', '.join(secret)}" if secret else "none set for buckets or endpoints"
+    yield "fmrgen[cloud]", _cloud()
+    if bucket is not None:
+        yield "bucket", _bucket(bucket)
 
 
 def _version_of(name: str) -> str:
@@ -91,6 +111,24 @@ def _folder(folder: Path) -> str:
     else:
         locks = f"no file locks that all machines see: shards of a killed process are free after {lease_seconds():g} s"
     return f"writable, {_size(shutil.disk_usage(there).free)} free, {locks}"
+
+
+def _cloud() -> str:
+    obstore = _version_of("obstore")
+    return "not installed; buckets need it" if obstore == "not installed" else f"installed (obstore {obstore})"
+
+
+def _bucket(bucket: SharedBucket) -> str:
+    """Whether jobs could share it: reachable, writable, and no writer replaces what another has written."""
+    started = time.perf_counter()
+    try:
+        bucket.check_conditions()
+    except UserError as error:
+        return str(error)
+    took = time.perf_counter() - started
+    return (
+        f"{bucket.url} is reachable, and creates and replaces objects under conditions; seven requests in {took:.1f} s"
+    )
 
 
 def _hub() -> str:

@@ -1,7 +1,6 @@
 """The commands that are of no split."""
 
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -42,7 +41,9 @@ def store(
 
 
 def doctor(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that jobs would write to.")] = Path("."),
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR", help="The folder that jobs would write to, or one in a bucket.")
+    ] = ".",
     as_json: JsonOption = False,
 ) -> None:
     """Print what a bug report needs: versions, devices, Hub."""

@@ -105,7 +105,7 @@ def make_split(
     with (
         _called(output, root),
         errors_of_one_process(),
-        closing(ShardClaims(folder, own_shards(folder.shards, part))) as claims,
+        closing(ShardClaims(folder, own_shards(folder.shards, part), on_note)) as claims,
     ):
         run = new_run(device_name(device))
         provenance = claim(folder, new_provenance(recipe, components), [run], claims, on_note)

@@ -1,6 +1,8 @@
 """How far work is: a bar in a terminal, a line now and then in a log, and JSON lines in a file."""
 
 import json
+import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +25,10 @@ Update = Callable[[str, int, int | None, str], None]  # of (name, done, total, w
 
 
 class JobLog:
-    """A file of JSON lines, each with `time` (UTC) and `event`, to which a job's news are added; None is no file."""
+    """A file of JSON lines, to which a job's news are added; None is no file.
+
+    Each has `time` (UTC), `host`, `pid` and `rank`, by which lines of many processes are told apart, and `event`.
+    """
 
     def __init__(self, path: Path | None) -> None:
         try:
@@ -33,8 +38,14 @@ class JobLog:
 
     def write(self, event: str, **values: Any) -> None:
         if self._file is not None:
-            moment = datetime.now(UTC).isoformat(timespec="seconds")
-            self._file.write(json.dumps({"time": moment, "event": event, **values}, ensure_ascii=False) + "\n")
+            about = {
+                "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "rank": int(os.environ.get("RANK", "0")),
+                "event": event,
+            }
+            self._file.write(json.dumps({**about, **values}, ensure_ascii=False) + "\n")
             self._file.flush()
 
     @contextmanager
@@ -58,14 +69,12 @@ def job_progress(recipe: Recipe, show: bool, log: JobLog | None = None) -> Itera
             nonlocal started
             started = started or time.monotonic()
             seconds = time.monotonic() - started
-            valid = progress.accepted / progress.done if progress.done else None
-            iterations = progress.iterations / progress.accepted if progress.accepted else None
-            figures = [
-                _rate(progress.done - progress.resumed, seconds),
-                f"{'–' if valid is None else f'{valid:.1%}'} valid",
-                f"{'–' if iterations is None else f'{iterations:.1f}'} steps",
-            ]
-            update(name, progress.done, progress.total, ", ".join(figures))
+            figures = [_rate(progress.done - progress.resumed, seconds)]
+            if progress.done:
+                figures.append(f"{progress.accepted / progress.done:.1%} valid")
+            if progress.accepted:
+                figures.append(f"{progress.iterations / progress.accepted:.1f} steps")
+            update(name, progress.done, progress.total, ", ".join(filter(None, figures)))
             if log is not None and (is_due() or progress.done == progress.total):
                 counts = {"done": progress.done, "total": progress.total, "resumed": progress.resumed}
                 log.write("progress", split=name, **counts, **progress.figures(seconds))
@@ -184,7 +193,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _rate(images: int, seconds: float) -> str:
-    """`2.5 images/s`, or `4.0 s/image` where that is below one."""
+    """`2.5 images/s`, or `4.0 s/image` where that is below one; nothing before the first image."""
     if not images or not seconds:
-        return "– images/s"
+        return ""
     return f"{images / seconds:.1f} images/s" if images >= seconds else f"{seconds / images:.1f} s/image"

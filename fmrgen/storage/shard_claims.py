@@ -28,11 +28,15 @@ def own_shards(shards: int, part: tuple[int, int] | None) -> list[int]:
 class ShardClaims:
     """The shards that this process holds.
 
-    `wanted` are those of its part of the split, in the order in which it looks for one.
+    `wanted` are those of its part of the split, in the order in which it looks for one. `on_note` is called with a line
+    where it takes over those of another process.
     """
 
-    def __init__(self, folder: SplitFolder, wanted: list[int]) -> None:
-        self.folder, self.wanted = folder, wanted
+    def __init__(
+        self, folder: SplitFolder, wanted: list[int], on_note: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self.folder, self.wanted, self._on_note = folder, wanted, on_note
+        self._former_holders = 0  # so many of the shared folder's are known
         self._held: set[int] = set()
         self._reserved: int | None = None
         self._closed, self._turn = False, threading.Lock()  # a thread that reads ahead takes shards too
@@ -50,9 +54,17 @@ class ShardClaims:
         for shard in self.missing():
             if shard not in self._held and self._claim(shard):
                 if not self.folder.shared.exists(self.folder.shard_path(shard)):
+                    self._report_takeovers()
                     return shard
+                self._former_holders = len(self.folder.shared.former_holders)
                 self.release(shard)  # another process has just written it
         return None
+
+    def _report_takeovers(self) -> None:
+        former_holders = self.folder.shared.former_holders
+        for holder in dict.fromkeys(former_holders[self._former_holders :]):
+            self._on_note(f"took over the shards of {holder}, of which nothing was heard")
+        self._former_holders = len(former_holders)
 
     def missing(self) -> list[int]:
         """The wanted shards that are not there yet."""
@@ -73,7 +85,9 @@ class ShardClaims:
         """Whether another process holds a shard of the split."""
         paths = self.folder.paths
         claims = paths.claims_among(self._names(may_be_gone=True))
-        return any(self.folder.shared.is_taken(paths.shards / name) for name in claims)
+        is_anyone = any(self.folder.shared.is_taken(paths.shards / name) for name in claims)
+        self._report_takeovers()
+        return is_anyone
 
     def wait(self, on_note: Callable[[str], None], meanwhile: Callable[[], None]) -> None:
         """Waits until the shards that others hold are there, or one of them is free and taken.

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import socket
 import threading
 import time
 from collections import Counter
@@ -24,7 +25,7 @@ from urllib.parse import unquote
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import cache_folder, write_atomically
-from fmrgen.locks import lease_seconds
+from fmrgen.locks import holder_name, lease_seconds
 from fmrgen.storage.paths import CARD, CROISSANT, SMALL_FILE, SplitPaths
 from fmrgen.storage.shared_disk import ClaimKind, Shared, SharedDisk, hidden_name
 
@@ -140,6 +141,7 @@ class SharedBucket:
         self.url = url.rstrip("/")
         self.root = folder_of(self.url)
         self._store, self._lease = _store_of(self.url), lease_seconds()
+        self.former_holders: list[str] = []
         self._held: dict[str, _Claim] = {}
         self._seen: dict[str, _Seen] = {}  # claims of others
         self._small: dict[str, tuple[str, UpdateVersion]] = {}  # sha256 and version of small files as they came
@@ -165,6 +167,7 @@ class SharedBucket:
             self._see(key, found[1].get("e_tag"))
             if time.monotonic() - self._seen[key].since < self._lease or not self._write_claim(key, claim, found[1]):
                 return False
+            self.former_holders.append(_holder_in(found[0]))
             return self._hold(key, claim)
 
     def _count_conflict(self, key: str) -> None:
@@ -383,7 +386,8 @@ class SharedBucket:
         raise UserError(f"{self.url}: {_CONFLICT}")
 
     def _write_claim(self, key: str, claim: _Claim, known: "UpdateVersion | None") -> bool:
-        content = json.dumps({"holder": claim.token, "beats": claim.beats}).encode()
+        holder = {"holder": claim.token, "beats": claim.beats, "host": socket.gethostname(), "pid": os.getpid()}
+        content = json.dumps(holder).encode()
         version = self._write(key, content, known)
         if version is not None:
             claim.version = version
@@ -436,6 +440,14 @@ class SharedBucket:
             if _METADATA in str(error):
                 raise UserError(f"{self.url}: no keys were found for it; {_KEYS}") from None
             raise UserError(f"{self.url}: the store fails: {_said(error)}") from None
+
+
+def _holder_in(content: bytes) -> str:
+    """Who wrote a claim; older versions did not say."""
+    with suppress(ValueError, KeyError, TypeError):
+        holder = json.loads(content)
+        return holder_name(holder["host"], holder["pid"])
+    return "another process"
 
 
 def _said(error: Exception) -> str:

@@ -21,11 +21,12 @@ class Shared(Protocol):
     """How the processes of a job share a dataset folder: who works on what, and the files that all of them see.
 
     `poll` is the seconds between two looks at what others do. `is_local` says whether all files are on this machine, or
-    as good as that.
+    as good as that. `former_holders` are those from whom this process has taken over a claim, as far as is known.
     """
 
     poll: float
     is_local: bool
+    former_holders: list[str]
 
     def take(self, path: Path) -> bool:
         """Whether this process holds the claim at `path` from now on, and nobody else; does not wait."""
@@ -88,6 +89,7 @@ class SharedDisk:
 
     def __init__(self, claims: ClaimKind = "auto") -> None:
         self._claims = claims
+        self.former_holders: list[str] = []
         self._held: dict[Path, Claim] = {}
         self._watched: dict[Path, Claim] = {}  # of others, whose leases may be taken over when nothing changes
         self._folders: dict[Path, int] = {}  # open, so that no other gets their numbers
@@ -105,6 +107,8 @@ class SharedDisk:
                 f"{path}: can't be locked: {error.strerror}; delete it, or choose another {option('output')}"
             ) from None
         (self._held if holds else self._watched)[path] = claim
+        if holds and claim.former_holder is not None:
+            self.former_holders.append(claim.former_holder)
         return holds
 
     def is_taken(self, path: Path) -> bool:

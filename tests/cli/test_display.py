@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import socket
 
 import pytest
 from commands import run
@@ -12,7 +13,7 @@ from fmrgen.progress.terminal import _rate
 
 
 @pytest.mark.parametrize(
-    ("images", "seconds", "shown"), [(3, 2.0, "1.5 images/s"), (1, 4.0, "4.0 s/image"), (0, 4.0, "– images/s")]
+    ("images", "seconds", "shown"), [(3, 2.0, "1.5 images/s"), (1, 4.0, "4.0 s/image"), (0, 4.0, "")]
 )
 def test_rates_below_one_are_told_as_seconds(images, seconds, shown):
     assert _rate(images, seconds) == shown
@@ -29,13 +30,15 @@ def test_a_log_has_a_line_at_the_start_now_and_then_and_at_the_end(tmp_path, mon
     assert lines[0] == "1 process on cpu, 2 slots; 2 shards"
     *between, last_line = [line for line in lines if line.startswith("mnist/lenet: ")]
     assert between
-    shown = r"mnist/lenet: \d+ of 40, ([\d.–]+ images/s|[\d.]+ s/image), ([\d.]+%|–) valid, [\d.–]+ steps"
+    shown = r"mnist/lenet: \d+ of 40(, ([\d.]+ images/s|[\d.]+ s/image), [\d.]+% valid(, [\d.]+ steps)?)?"
     assert all(re.fullmatch(rf"{shown}(, about .* left)?", line) for line in between)
     assert any(line.endswith(" left") for line in between)
     assert re.fullmatch(rf"{shown}, done in .*", last_line)
     told = [json.loads(line) for line in log.read_text().splitlines()]
     assert [entry["event"] for entry in told][:2] == ["note", "progress"]
     assert told[0]["text"] == lines[0]
+    assert {(entry["host"], entry["rank"]) for entry in told} == {(socket.gethostname(), 0)}
+    assert all(isinstance(entry["pid"], int) for entry in told)
     last, end = told[-2:]
     assert (last["done"], last["total"], last["resumed"]) == (40, 40, 0)
     assert end["event"] == "end"

@@ -115,12 +115,14 @@ def test_another_recipe_is_refused(bucket):
         bucket.make("perturb.budget=3")
 
 
-DEAD = b'{"holder": "dead", "beats": 0}'
+DEAD = b'{"holder": "dead", "beats": 0, "host": "far-away", "pid": 7}'
 
 
 def test_a_job_that_was_killed_as_it_began_blocks_nobody(bucket):
     bucket.put("c/.s-00000.lock", DEAD)
-    whole = bucket.make()
+    notes = []
+    whole = bucket.make(on_note=notes.append)
+    assert "took over the shards of far-away (process 7), of which nothing was heard" in notes
     for key in SHARDS:
         bucket.remove(key)
     bucket.put("c/.s-00001.lock", DEAD)

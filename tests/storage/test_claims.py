@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,6 +45,8 @@ for line in sys.stdin:
     elif what == "read":
         with shared.open(path(name)) as file:
             answer = file.read().decode()
+    elif what == "former_holders":
+        answer = shared.former_holders
     else:
         answer = getattr(shared, what)(path(name))
     print(json.dumps(sorted(answer) if isinstance(answer, set) else answer), flush=True)
@@ -125,6 +128,8 @@ def test_what_a_killed_process_held_is_taken_over(machines):
     one.send(signal.SIGKILL)
     one.process.wait()
     until(lambda: other.do("take", "c/.s-00000.lock"))
+    if machines.kind != "lock":
+        assert re.search(rf"^.+ \(process {one.process.pid}\)$", other.do("former_holders", "")[0])
     late_comer = machines()
     assert not late_comer.do("take", "c/.s-00000.lock")
 
