@@ -15,6 +15,7 @@ from fmrgen.errors import Terminated, UserError, fault_in_words, write_line
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
 _BROKEN_PIPE = 128 + signal.SIGPIPE
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _GRACE = 10.0  # seconds from the signal to the end, where the main thread can't hear it, and from an error to the end
 
 _SOON = 0.02  # seconds after which what dropped a signal's exception has returned
@@ -65,7 +66,7 @@ def _tell(error: BaseException, again: str) -> int | None:
     if isinstance(error, BrokenPipeError):  # who reads the output has enough
         _write_no_more()
         return _BROKEN_PIPE
-    if isinstance(error, OSError) and not error.filename and error.errno in (errno.ENOSPC, errno.EIO):
+    if isinstance(error, OSError) and not error.filename and error.errno in _UNWRITABLE:
         _write_no_more()
         return print_error(f"the output can't be written: {error.strerror}")
     if isinstance(error, OSError) and error.filename and error.strerror:

@@ -8,9 +8,11 @@ from fmrgen.files import check_writable, sha256_of, write_atomically
 from fmrgen.jobs.lifecycle import check_same_code, claimed_alone, finish
 from fmrgen.metrics.summary import Summary
 from fmrgen.storage.paths import SplitPaths
-from fmrgen.storage.provenance import Provenance, check_not_newer, check_same_job, check_same_version, read_all
+from fmrgen.storage.provenance import Provenance, Run, check_not_newer, check_same_job, check_same_version, read_all
 from fmrgen.storage.reference import parse_reference
 from fmrgen.storage.shards import SplitFolder
+
+_COMPUTE = ("fmrgen", "torch", "transformers", "diffusers", "timm")  # libraries whose version can change a row
 
 _Part = tuple[Path, Provenance]
 
@@ -83,6 +85,8 @@ def _splits_of(part: str) -> tuple[Path, dict[tuple[str, str], Provenance]]:
 def _merge(parts: list[_Part], output: Path, config: str, split: str, on_note: Callable[[str], None]) -> Summary:
     first = parts[0][1]
     runs = [run for _, provenance in parts for run in provenance.runs]
+    if (difference := _different_versions(runs)) is not None:
+        on_note(f"{output}:{config}/{split}: {difference}")
     found: dict[int, Path] = {}
     for root, provenance in parts:
         folder = SplitFolder.of(SplitPaths(root, config, split), provenance)
@@ -103,6 +107,21 @@ def _merge(parts: list[_Part], output: Path, config: str, split: str, on_note: C
                 f"generate command with {option('output')} {output} makes them"
             )
         return finish(target)
+
+
+def _different_versions(runs: Sequence[Run]) -> str | None:
+    """A line where rows were made by different versions of what computes them; None where all are of one."""
+    found = []
+    for library in _COMPUTE:
+        versions = sorted({run.versions[library] for run in runs if run.versions and library in run.versions})
+        if len(versions) > 1:
+            found.append(f"{library} {' and '.join(versions)}")
+    if not found:
+        return None
+    return (
+        f"its parts were made with {', '.join(found)}: rows of the one may differ from the other's in the last digits, "
+        "and now and then in a step; the provenance names both"
+    )
 
 
 def _check_same_file(one: Path, other: Path) -> None:

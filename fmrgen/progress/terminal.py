@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,16 @@ class JobLog:
                 "rank": int(os.environ.get("RANK", "0")),
                 "event": event,
             }
-            self._file.write(json.dumps({**about, **values}, ensure_ascii=False) + "\n")
-            self._file.flush()
+            try:
+                self._file.write(json.dumps({**about, **values}, ensure_ascii=False) + "\n")
+                self._file.flush()
+            except OSError as error:  # no reason to end a job of days
+                write_line(
+                    f"--log-file {self._file.name}: can't be written: {error.strerror}; the job goes on without it"
+                )
+                with suppress(OSError):
+                    self._file.close()
+                self._file = None
 
     @contextmanager
     def outcome(self) -> Iterator[None]:

@@ -55,6 +55,22 @@ def test_two_files_of_one_shard_are_refused(finished_split, tmp_path):
     assert files[0] == files[1]
 
 
+def test_parts_of_two_versions_are_named(finished_split, tmp_path):
+    one = part(finished_split, tmp_path / "one", [0, 1])
+    other = part(finished_split, tmp_path / "other", [2])
+    path = other / "provenance/mnist/lenet.json"
+    tree = json.loads(path.read_text())
+    here = tree["runs"][0]["versions"]["torch"]
+    tree["runs"][0] |= {"job": "other", "versions": tree["runs"][0]["versions"] | {"torch": "99.0", "datasets": "99.0"}}
+    path.write_text(json.dumps(tree))
+    notes = []
+    merge([one, other], tmp_path / "out", on_note=notes.append)
+    (note,) = notes
+    assert note.startswith(
+        f"{tmp_path}/out:mnist/lenet: its parts were made with torch {here} and 99.0: rows of the one"
+    )
+
+
 def test_what_is_there_is_no_other_file_either(finished_split, tmp_path):
     one = part(finished_split, tmp_path / "one", [0, 1, 2])
     there = part(finished_split, tmp_path / "there", [0])

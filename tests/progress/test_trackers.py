@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 from accelerate import tracking as of_accelerate
@@ -10,6 +11,7 @@ from commands import run, wait_for
 
 from fmrgen.jobs.generate import make_split
 from fmrgen.progress import trackers as own
+from fmrgen.progress.terminal import JobLog
 from fmrgen.progress.tracked import TrackedJob
 from fmrgen.recipe.job import load_recipe
 
@@ -141,3 +143,11 @@ def test_the_log_file_has_the_same_figures(tmp_path, capsys):
     assert (last["done"], last["stuck_rows"], last["nonfinite_rows"], last["seconds_left"]) == (6, 0, 0, 0.0)
     assert last["memory_gib"] > 0.1
     assert last["slots"] > 0
+
+
+def test_a_log_that_is_full_ends_no_job(capsys):
+    log = JobLog(Path("/dev/full"))
+    log.write("note", text="one")
+    log.write("note", text="two")
+    line = "--log-file /dev/full: can't be written: No space left on device; the job goes on without it\n"
+    assert capsys.readouterr().err == line

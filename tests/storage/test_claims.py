@@ -107,7 +107,7 @@ def until(holds, seconds=15 * LEASE):
 
 
 def test_one_holds_a_claim_until_it_lets_go(machines):
-    one, other = machines(), machines(late=600)  # clocks ten minutes apart
+    one, other = machines(late=-1800), machines(late=1800)  # clocks an hour apart
     assert one.do("take", "c/.s-00000.lock")
     assert not one.do("is_taken", "c/.s-00000.lock")
     assert not other.do("take", "c/.s-00000.lock")
@@ -122,7 +122,7 @@ def test_one_holds_a_claim_until_it_lets_go(machines):
 
 
 def test_what_a_killed_process_held_is_taken_over(machines):
-    one, other = machines(), machines(late=-600)
+    one, other = machines(late=1800), machines(late=-1800)
     assert one.do("take", "c/.s-00000.lock")
     assert not other.do("take", "c/.s-00000.lock")
     one.send(signal.SIGKILL)
