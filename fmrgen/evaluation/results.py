@@ -37,8 +37,9 @@ class EvaluatedSplit:
     words what a reader of the figures must know. `made_with` tells in words source, classifier, generator, oracle and
     perturbation. `steps` are of its own classifier; None where it keeps none. `judges` are those who looked at it
     besides its oracle, `people_alpha` how far the persons among them agree (Krippendorff's alpha). `valid_by` is the
-    judge by whose word rows are valid; None where the oracle's holds. `missed_by_all` are the ids of the originals that
-    no classifier names right; None of fewer than three.
+    judge by whose word rows are valid; None where the oracle's holds. `related` says how its own classifier and its
+    oracle are related; None where nothing shows that they are. `missed_by_all` are the ids of the originals that no
+    classifier names right; None of fewer than three.
     """
 
     name: str
@@ -60,6 +61,7 @@ class EvaluatedSplit:
     people_alpha: Estimate | None = None
     valid_by: str | None = None
     missed_by_all: list[int] | None = None
+    related: str | None = None
 
 
 @dataclass(frozen=True)

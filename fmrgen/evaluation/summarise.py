@@ -29,7 +29,7 @@ from fmrgen.evaluation.stream import Answered, ClassifiedSplit, NamedClassifier
 from fmrgen.labels import match_classes
 from fmrgen.metrics.cautions import cautions, has_masked_gradient, has_rough_gradient, is_at_chance
 from fmrgen.metrics.summary import COMPARED, OWN_COLUMNS, summarise, summarise_classes
-from fmrgen.storage.made_with import made_with
+from fmrgen.storage.made_with import made_with, related_line
 from fmrgen.storage.provenance import Provenance, RecordedPerturb
 
 _OF_SURENESS = ("confidence", "in_top5")
@@ -275,6 +275,9 @@ def _split_figures(
             few = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
             notes.append(f"{len(empty)} classes have no valid row: {few}")
     provenance = split.provenance
+    related = None if provenance is None else related_line(provenance)
+    if related is not None:
+        notes.append(related)
     if provenance is not None and _is_judged_by_itself(provenance):
         notes.append("its oracle has the weights of its own classifier: FMR is 100 however good the network is")
     if "valid" not in columns:
@@ -303,6 +306,7 @@ def _split_figures(
         judges=[] if provenance is None else [judge_figures(j, stored, provenance, digests) for j in passed.judges],
         people_alpha=people_alpha(passed.judges),
         valid_by=passed.valid_by,
+        related=related,
     )
 
 

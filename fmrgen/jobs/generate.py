@@ -20,15 +20,25 @@ from fmrgen.distributed.rank import is_first_process
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import check_writable
-from fmrgen.jobs.lifecycle import claim, finish, new_provenance, nonfinite_error, record_part, record_run
+from fmrgen.jobs.lifecycle import (
+    claim,
+    finish,
+    new_provenance,
+    nonfinite_error,
+    record_kinship,
+    record_part,
+    record_run,
+)
 from fmrgen.jobs.self_check import (
     FirstAnswers,
     check_answers_of_rows,
     check_first_answers,
+    common_weights_caution,
     first_answers,
-    kinship_caution,
+    kinship,
     likeness_caution,
     oracle_caution,
+    weights_in_common,
 )
 from fmrgen.metrics.cautions import cautions
 from fmrgen.metrics.summary import Summary
@@ -93,7 +103,8 @@ def make_split(
         raise UserError("perturb.start: an attack leads away from one label, and the source has several; leave it out")
     tell = on_note if is_first_process() else lambda line: None  # once for a launch
     about_oracle = None
-    for note in filter(None, [unheeded_processes(), kinship_caution(components), *components.notes()]):
+    common = weights_in_common(components)
+    for note in filter(None, [unheeded_processes(), common_weights_caution(common), *components.notes()]):
         tell(note)
     for name in ("classifier", "generator", "oracle"):
         section = getattr(recipe, name)
@@ -112,7 +123,10 @@ def make_split(
         if is_first_process():
             on_start(_start_line(f"{output}:{paths.name}", recipe, device, claims, provenance))
             begins = not claims.is_begun
-            if begins and (answers := first_answers(components, device)) is not None:
+            answers = first_answers(components, device) if begins else None
+            if begins:
+                record_kinship(folder, kinship(common, answers))
+            if answers is not None:
                 about_oracle = oracle_caution(answers) if recipe.perturb.oracle_rule == "label" else None
                 for note in filter(None, [about_oracle, likeness_caution(answers)]):
                     on_note(note)

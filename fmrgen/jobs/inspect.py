@@ -17,7 +17,7 @@ from fmrgen.image_files import open_rgb
 from fmrgen.jobs.batch import summarise_rows
 from fmrgen.jobs.masking import Search, Slopes, check_follows_a_gradient, gradient_warnings, search, slopes
 from fmrgen.jobs.quality import Cost, Distance, Plain, Spectrum, lpips, rfid
-from fmrgen.jobs.self_check import first_answers, kinship_caution, likeness_caution
+from fmrgen.jobs.self_check import common_weights_caution, first_answers, likeness_caution, weights_in_common
 from fmrgen.metrics.summary import Summary
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
@@ -160,6 +160,7 @@ def inspect(
     plain = Plain.of(components, examples, rows, recipe.perturb.seed, device)
     native = _native_accuracies(components, raw, device)
     answers = first_answers(components, device)
+    about_weights = common_weights_caution(weights_in_common(components))
     guided = summarise_rows(rows)
     searched = search(components, examples, rows, recipe.perturb, device) if masking else None
     found: Slopes = (None, None)
@@ -194,7 +195,7 @@ def inspect(
             *_warnings(plain, acceptable, len(examples)),
             *_step_warnings(own, proposed, wanted),
             *gradient_warnings(guided, found, searched, recipe.perturb),
-            *filter(None, [kinship_caution(components), None if answers is None else likeness_caution(answers)]),
+            *filter(None, [about_weights, None if answers is None else likeness_caution(answers)]),
             *components.notes(),
         ],
     )

@@ -23,6 +23,7 @@ from fmrgen.report.show import write_picture
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import (
     SCHEMA,
+    Kinship,
     Provenance,
     Run,
     check_same_version,
@@ -186,6 +187,12 @@ def record_run(folder: SplitFolder, ended: Run) -> None:
         provenance = read_provenance(folder.paths)
         runs = [ended if run.id == ended.id else run for run in provenance.runs]
         provenance.model_copy(update={"runs": runs}).write(folder.paths)
+
+
+def record_kinship(folder: SplitFolder, kinship: Kinship) -> None:
+    """Writes down how near classifier and oracle are, of a split that is begun."""
+    with folder.shared.alone(folder.paths):
+        read_provenance(folder.paths).model_copy(update={"kinship": kinship}).write(folder.paths)
 
 
 def record_part(folder: SplitFolder) -> None:

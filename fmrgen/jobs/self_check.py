@@ -17,10 +17,11 @@ from fmrgen.engine.interfaces import Oracle, Originals
 from fmrgen.engine.objectives import also_of, loss
 from fmrgen.errors import UserError, option
 from fmrgen.image_files import open_rgb, stored_image
+from fmrgen.metrics.cautions import ALIKE_ANSWERS, SHARED_WEIGHTS
 from fmrgen.metrics.intervals import mean, proportion
 from fmrgen.recipe.build import Components
 from fmrgen.sources.base import LoadedExample
-from fmrgen.storage.provenance import Provenance
+from fmrgen.storage.provenance import Kinship, Provenance
 from fmrgen.storage.shards import SplitFolder
 from fmrgen.weights.digest import shared_weights
 from fmrgen.weights.identity import identity_of
@@ -29,8 +30,7 @@ _IMAGES = 256
 _TOGETHER = 16
 _SAME = 0.01  # of a probability: more than rounding differs
 _MUCH = 10.0  # points of accuracy
-_ALL, _MANY = 0.999, 0.1  # shares of weights
-_ALIKE = 0.52  # see `likeness_caution`
+_ALL = 0.999  # share of weights
 _LEAST_PROBABILITY = 1e-30
 _ASKED_AGAIN = 2  # rows of a shard
 _UNCERTAIN = 0.7  # the loss of a classifier that sees the label and another class alike
@@ -38,8 +38,16 @@ _LOSS_WITHIN = 0.05  # of a loss, and of it as a share: more than servers' round
 _OF_A_CLASS, _FEWEST_CLASSES = 4, 4  # images, without which a class has no mean; wrong classes to agree on
 
 
-def kinship_caution(components: Components) -> str | None:
-    """A line where classifier and oracle have weights in common: they then fail together, and FMR is too high.
+@dataclass(frozen=True)
+class CommonWeights:
+    """Shares, 0 to 1: of the classifier's weights that are in the oracle, and of the oracle's in the classifier."""
+
+    of_classifier: float
+    of_oracle: float
+
+
+def weights_in_common(components: Components) -> CommonWeights:
+    """How many weights classifier and oracle have in common.
 
     Raises:
         UserError: the oracle has all of the classifier's. It then accepts an image only while this very network sees
@@ -57,12 +65,17 @@ def kinship_caution(components: Components) -> str | None:
             "oracle: has the classifier's own weights, so an image counts only while the classifier is right on it: "
             f"FMR would be 100 however good it is; choose another {option('oracle')}"
         )
-    of_oracle = shared_weights(oracle, classifier)
-    if max(of_classifier, of_oracle) < _MANY:
+    return CommonWeights(of_classifier, shared_weights(oracle, classifier))
+
+
+def common_weights_caution(common: CommonWeights) -> str | None:
+    """A line where classifier and oracle have weights in common: they then fail together, and FMR is too high."""
+    if max(common.of_classifier, common.of_oracle) < SHARED_WEIGHTS:
         return None
     return (
-        f"{of_oracle:.0%} of the oracle's weights are in the classifier ({of_classifier:.0%} of the classifier's): "
-        f"the two fail together, and FMR is too high; compare it with that under another {option('oracle')}"
+        f"{common.of_oracle:.0%} of the oracle's weights are in the classifier ({common.of_classifier:.0%} of the "
+        f"classifier's): the two fail together, and FMR is too high; compare it with that under another "
+        f"{option('oracle')}"
     )
 
 
@@ -184,14 +197,28 @@ def likeness_caution(answers: FirstAnswers) -> str | None:
     Of every original the log-probabilities of the wrong classes are compared, less their mean over originals of its
     class, by their correlation. On MNIST unrelated networks have .2 to .5, one distilled from the oracle .6.
     """
-    likeness = [found for of_oracle in answers.of_oracles if (found := _likeness(answers, of_oracle)) is not None]
-    if not likeness or (low := max(likeness)) <= _ALIKE:
+    alike = likeness(answers)
+    if alike is None or alike <= ALIKE_ANSWERS:
         return None
     return (
-        f"classifier and oracle weigh the wrong classes of an original alike, with a correlation of {low:.2f} or more "
-        "(unrelated networks have .2 to .5), so one may have been taught by the other: they fail together, and FMR is "
-        f"too high; compare it with that under another {option('oracle')}"
+        "classifier and oracle weigh the wrong classes of an original alike, with a correlation of "
+        f"{alike:.2f} or more (unrelated networks have .2 to .5), so one may have been taught by the other: they fail "
+        f"together, and FMR is too high; compare it with that under another {option('oracle')}"
     )
+
+
+def likeness(answers: FirstAnswers) -> float | None:
+    """The lower end of the mean correlation that `likeness_caution` goes by, with the oracle or the member of its panel
+    that is most alike; None where too few originals tell."""
+    correlations = [_likeness(answers, of_oracle) for of_oracle in answers.of_oracles]
+    return max((correlation for correlation in correlations if correlation is not None), default=None)
+
+
+def kinship(common: CommonWeights, answers: FirstAnswers | None) -> Kinship:
+    """What a split keeps of how near its classifier and its oracle are."""
+    alike = None if answers is None else likeness(answers)
+    weights = max(common.of_classifier, common.of_oracle)
+    return Kinship(weights=round(weights, 3), answers=None if alike is None else round(alike, 3))
 
 
 def _likeness(answers: FirstAnswers, of_oracle: Tensor) -> float | None:

@@ -14,6 +14,8 @@ _FEWEST_UP = 80.0  # percent: see `has_masked_gradient`
 _FAR_BELOW_RANDOM = 10.0  # points of FMR: see `has_rough_gradient`
 _KIN = 20.0  # times as often: see `falls_as_kin`
 _STEPS_OF_KIN = 3.0  # guided steps of a row on average, below which that says nothing
+SHARED_WEIGHTS = 0.1  # share of one network's weights that lie in the other: see `kinship_caution`
+ALIKE_ANSWERS = 0.52  # correlation of what both say of the wrong classes: likewise
 
 
 def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = True) -> list[str]:
@@ -55,10 +57,15 @@ def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = 
             "proposes one)"
         )
     if summary.fmr and summary.fmr.value > 100:
-        found.append(
-            f"FMR is {summary.fmr.value:.1f}: the steps have not lowered the accuracy; they are too short, or SA "
-            "counts rows that the oracle rejected (see FMR valid)"
-        )
+        causes = "they are too short, or SA counts rows that the oracle rejected (see FMR valid)"
+        if summary.mean_iterations and summary.mean_iterations.value < _STEPS_OF_KIN:
+            # So few steps end at the oracle's first rejection, where a relative of it falls too and no image stays.
+            causes += (
+                f"; with so few steps ({summary.mean_iterations.value:.1f} a row) another cause is kinship: a "
+                f"classifier that is related to the oracle fails only where the oracle rejects, so try another "
+                f"{option('oracle')}"
+            )
+        found.append(f"FMR is {summary.fmr.value:.1f}: the steps have not lowered the accuracy; {causes}")
     if not oracle_is_known and _is_far_below(summary.oracle_accuracy, summary.standard_accuracy):
         found.append(
             f"the oracle is right on {_of(summary.oracle_accuracy)} of the originals, the classifier on "
@@ -70,6 +77,28 @@ def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = 
             f"{_of(summary.standard_accuracy)} of the originals: the generator alone does that (see PA / recon.)"
         )
     return found
+
+
+def kinship_caution(weights: float, answers: float | None) -> str | None:
+    """A line where classifier and oracle of a split are related; None where nothing shows it.
+
+    Args:
+        weights: the share, from 0 to 1, of one's weights that lie in the other.
+        answers: the lower end of the correlation of what both say of the wrong classes; None where it is not known.
+    """
+    signs = []
+    if weights >= SHARED_WEIGHTS:
+        signs.append(f"{weights:.0%} of one's weights are in the other")
+    if answers is not None and answers > ALIKE_ANSWERS:
+        signs.append(
+            f"they weigh the wrong classes alike (a correlation of {answers:.2f} or more; unrelated ones have .2 to .5)"
+        )
+    if not signs:
+        return None
+    return (
+        f"classifier and oracle are related: {' and '.join(signs)}. They fail together, so FMR is too high; compare it "
+        f"with FMR under another {option('oracle')}"
+    )
 
 
 def masking_caution(summary: Summary) -> str | None:

@@ -31,7 +31,7 @@ from fmrgen.recipe.sections import ComponentConfigs
 from fmrgen.report.markdown import escape
 from fmrgen.storage.explanations import explained_lines
 from fmrgen.storage.judgements import JudgeFile, judgements_config, judges_of_files
-from fmrgen.storage.made_with import made_with
+from fmrgen.storage.made_with import made_with, related_line
 from fmrgen.storage.paths import CARD, SPLIT_NAME, SplitPaths, card_lock
 from fmrgen.storage.provenance import Provenance, RecordedRecipe, read_all
 from fmrgen.storage.schema import RowSchema
@@ -352,6 +352,7 @@ def _render(splits: dict[str, list[_CardSplit]], repo: str) -> str:
         "compared": COMPARED,
         "escape": escape,
         "made_with": made_with,
+        "related_line": related_line,
         "digest": _digest,
         "fenced": _fenced,
         "code_of": _code_of,

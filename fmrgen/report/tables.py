@@ -11,6 +11,7 @@ from fmrgen.metrics.summary import COMPARED, METRICS, Group, Metric, Summary
 
 CONDITIONED = "◆"  # marks a split's own classifier
 RELATED = "‡"  # marks a judge that is no second opinion
+_RELATED_TO_ORACLE = " (related to the oracle)"
 _OF_OWN_SPLITS = (
     *("standard_accuracy", "perturbed_accuracy", "validation_rate", "fmr", "mean_iterations"),
     *("reconstruction_accuracy", "oracle_right_fmr"),
@@ -139,7 +140,8 @@ def ranked(results: Sequence[Result], comparison: Comparison) -> list[Result]:
 
 def warning_lines(evaluation: EvaluationResults) -> list[str]:
     """Which classifiers are hardly better than chance, in a line for all splits on which they are the same; which have
-    a masked or a rough gradient; and which are fooled more by another's images than by their own.
+    a masked or a rough gradient; which are related to the oracle of their own split; and which are fooled more by
+    another's images than by their own.
 
     They stand above the tables: the figures of their own splits say nothing of robustness.
     """
@@ -178,6 +180,10 @@ def warning_lines(evaluation: EvaluationResults) -> list[str]:
         "fool it far more than random ones; it is ranked, and a search without gradients may find more"
         for name, where in rough.items()
     ]
+    for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
+        own = [result.classifier for result in results if result.conditioned]
+        if split.related is not None and own:
+            lines.append(f"{_listed(own)} on {short[split.name]}: {split.related}")
     return lines + [
         f"{case.classifier} is fooled more by the images of {short[case.fooled_more_by]} than by those of its own "
         "split, so its own gradient does not show the way: it is ranked by the former"
@@ -278,7 +284,8 @@ def own_table(evaluation: EvaluationResults) -> Table | None:
         ranks += f" – {place.worst}" if place.best != place.worst else ""
         steps = splits[place.split].steps
         area = format_estimate(None if steps is None else steps.area_under_fmr)
-        rows.append([_named(result), ranks, *_cells(total, shown), area])
+        name = _named(result) + (_RELATED_TO_ORACLE if splits[place.split].related else "")
+        rows.append([name, ranks, *_cells(total, shown), area])
     return Table(["classifier", "rank", *(metric.name for metric in shown), "FMR by budget"], rows)
 
 

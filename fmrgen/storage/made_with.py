@@ -1,6 +1,7 @@
-"""What a split was made with, in words."""
+"""What a split was made with, in words, and whether classifier and oracle of it are related."""
 
 from fmrgen.config import IN_MEMORY
+from fmrgen.metrics.cautions import kinship_caution
 from fmrgen.storage.provenance import Provenance, RecordedComponent
 
 
@@ -24,6 +25,12 @@ def made_with(provenance: Provenance) -> dict[str, str]:
         "oracle": _named(recipe.oracle),
         "perturbation": ", ".join(steps) + (", latents encoded anew at each step" if perturb.reencode else ""),
     }
+
+
+def related_line(provenance: Provenance) -> str | None:
+    """A line where a split's classifier and oracle are related; None where they are not, or nobody looked."""
+    kinship = provenance.kinship
+    return None if kinship is None else kinship_caution(kinship.weights, kinship.answers)
 
 
 def _named(component: RecordedComponent) -> str:

@@ -125,6 +125,17 @@ class Run(_Recorded):
         return self.job, self.started
 
 
+class Kinship(_Recorded):
+    """How near classifier and oracle are, as was seen when the split was begun.
+
+    `weights` is the share of one's weights that lie in the other, from 0 to 1; `answers` the lower end of the
+    correlation of what they say of the wrong classes, None where too few originals tell.
+    """
+
+    weights: Annotated[float, Field(ge=0, le=1)]
+    answers: Annotated[float, Field(ge=-1, le=1)] | None = None
+
+
 class Skipped(_Recorded):
     """An example that has no row, because its image could not be read."""
 
@@ -153,6 +164,7 @@ class Provenance(_Recorded):
         judges: the members of the oracle, where that is a panel whose verdicts are in the rows.
         accepts_several: whether rows say which labels are true of them.
         code_sha256: of the files of modules that the recipe names, by the modules.
+        kinship: of classifier and oracle; None where nobody looked.
         skipped: examples without a row.
         files: sha256 of the shards by their paths in the folder; if unfinished, of an earlier end or of a whole part.
         num_bytes, download_size: of the columns unpacked, and of the files.
@@ -175,6 +187,7 @@ class Provenance(_Recorded):
     judges: Sequence[str] = ()
     accepts_several: bool = False
     code_sha256: dict[str, str] = {}
+    kinship: Kinship | None = None
     skipped: Sequence[Skipped] = ()
     runs: Sequence[Run]
     files: dict[_ShardFile, str] = {}
@@ -244,6 +257,8 @@ class Provenance(_Recorded):
         tree = self.model_dump(mode="json", by_alias=True)
         if self.schema_version is None:
             del tree["schema"]
+        if self.kinship is None:
+            del tree["kinship"]
         tree["runs"] = [run.model_dump(mode="json", exclude_none=True) for run in self.runs]
         return tree
 

@@ -12,6 +12,9 @@ from fmrgen import UserError, evaluate, inspect, load_recipe
 from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.self_check import first_answers, likeness_caution, oracle_caution
 from fmrgen.recipe.job import parse_classifier
+from fmrgen.report.markdown import to_markdown
+from fmrgen.report.tables import warning_lines
+from fmrgen.storage.provenance import parse_provenance
 from fmrgen.weights.digest import shared_weights
 
 SHIFTED = "oracle.class_prompts={'0': five, '1': six, '2': seven, '3': eight, '4': nine, '5': zero, '6': one, '7': two}"
@@ -101,6 +104,43 @@ def test_a_classifier_with_the_oracle_in_it_is_told(tmp_path):
     )
     told = inspect(recipe, images=4).warnings
     assert any("of the oracle's weights are in the classifier" in line for line in told)
+
+
+def test_kinship_is_kept_and_shown_wherever_the_split_is_ranked(tmp_path, capsys):
+    """Also after a resume, which asks nothing again; a split of an earlier version says nothing of it."""
+    related = "{kind: module, target: 'outside_components:LenetWithOracle'}"
+    job = ["source.limit=60", "perturb.budget=1", "output.shard_size=20"]
+    recipes = {
+        "lenet": load_recipe("mnist-lenet", [*job, "output.split=lenet"]),
+        "kin": load_recipe("mnist-lenet", [*job, "output.split=kin", f"classifier={related}"]),
+    }
+    for recipe in recipes.values():
+        make_split(recipe, tmp_path)
+    paths = {split: tmp_path / f"provenance/mnist/{split}.json" for split in recipes}
+    kinship = {split: json.loads(path.read_text())["kinship"] for split, path in paths.items()}
+    assert kinship["lenet"] == {"weights": 0.0, "answers": pytest.approx(0.3, abs=0.2)}
+    assert kinship["kin"]["weights"] == 1.0
+    next((tmp_path / "mnist").glob("kin-00001-of-*.parquet")).unlink()
+    make_split(recipes["kin"], tmp_path)
+    assert json.loads(paths["kin"].read_text())["kinship"] == kinship["kin"]
+
+    splits = [f"{tmp_path}:mnist/{split}" for split in recipes]
+    found = evaluate(splits, {"lenet": "asset:mnist/lenet", "kin": related}, progress=False)
+    line = "classifier and oracle are related: 100% of one's weights are in the other"
+    assert found.splits[0].related is None
+    assert found.splits[1].related.startswith(line)
+    assert found.splits[1].related in found.splits[1].notes
+    assert any(line in warning for warning in warning_lines(found))
+    assert "| kin (related to the oracle) |" in to_markdown(found)
+    assert (tmp_path / "README.md").read_text().count("classifier and oracle are related") == 1
+    assert run("leaderboard", tmp_path, "--output", tmp_path / "site") == 0
+    assert line.replace("'", "&#39;") in (tmp_path / "site/index.html").read_text()
+
+    tree = json.loads(paths["kin"].read_text())
+    del tree["kinship"]
+    paths["kin"].write_text(json.dumps(tree))
+    assert evaluate(splits[1], {"kin": related}, progress=False).splits[0].related is None
+    assert "kinship" not in parse_provenance(tree).tree
 
 
 def test_a_network_that_weighs_wrong_classes_as_the_oracle_does_is_told():

@@ -69,6 +69,12 @@ def test_what_is_wrong_is_told_alone(changed, message):
     assert re.match(message, with_it[0])
 
 
+def test_of_an_fmr_above_100_after_few_steps_kinship_is_a_cause():
+    few = {"prediction": np.zeros(ROWS, dtype=int), "iterations": np.repeat([1, 2], ROWS // 2)}
+    assert "with so few steps (1.5 a row) another cause is kinship" in split(**few)[0]
+    assert "kinship" not in split(prediction=np.zeros(ROWS, dtype=int))[0]
+
+
 def test_a_classifier_that_knows_nothing_is_told():
     with_it = split(original_prediction=(np.arange(ROWS) >= 20).astype(int))
     assert with_it[0].startswith("SA is 10.0 %: are the classifier's weights loaded")

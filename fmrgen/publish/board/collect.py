@@ -15,7 +15,7 @@ from fmrgen.metrics.intervals import interval_ends
 from fmrgen.metrics.summary import Summary
 from fmrgen.publish.entries import Entry, leaderboard, ranked, sort_key
 from fmrgen.storage.judgements import JudgeFile, judges_of_files
-from fmrgen.storage.made_with import made_with
+from fmrgen.storage.made_with import made_with, related_line
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, read_all
 from fmrgen.storage.shards import summary_of
@@ -93,6 +93,11 @@ class BoardSplit:
     def rough(self) -> bool:
         """Whether that is rough, which costs no rank."""
         return self.provenance.recipe.perturb.is_guided and has_rough_gradient(self.summary)
+
+    @property
+    def related(self) -> str | None:
+        """A line where its own classifier and its oracle are related, which costs no rank."""
+        return related_line(self.provenance)
 
     @property
     def unranked(self) -> bool:

@@ -118,6 +118,7 @@ def _index(
                 "rank": _rank(places[split.name]),
                 "figures": _cells([getattr(split.summary, name) for name in _OWN], split.unranked),
                 "judges": ", ".join(judge.judge for judge in split.judges),
+                "related": split.related,
             }
             for split in family.ranked()
         ]
@@ -257,11 +258,11 @@ def _rows(families: Sequence[Family]) -> list[dict[str, Any]]:
             shared |= {"fingerprint": split.provenance.fingerprint}
             best, worst = places[split.name] or (None, None)
             own = {"model": split.classifier, "own": True, "at_chance": split.at_chance, "masked": split.masked}
-            own |= {"rank_best": best, "rank_worst": worst}
+            own |= {"related": split.related is not None, "rank_best": best, "rank_worst": worst}
             rows.append(shared | own | _figures({name: getattr(split.summary, name) for name in _OWN}))
             for entry in split.entries:
                 row = {"model": entry.classifier, "own": False, "at_chance": entry.at_chance, "masked": False}
-                row |= {"rank_best": None, "rank_worst": None}
+                row |= {"related": False, "rank_best": None, "rank_worst": None}
                 rows.append(shared | row | _figures({name: entry.figures.get(name) for name in _OWN}))
     return rows
 
