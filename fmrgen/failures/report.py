@@ -14,14 +14,17 @@ from fmrgen.report.sheet import SIDE, WRONG, blank_canvas, draw_image
 from fmrgen.report.tables import Table
 
 SCHEMA = "fmrgen-explain/1"
-_WAYS = {"along": "that way", "against": "the other way", "otherwise": "as much otherwise"}
+_WAYS = {"along": "changed this way", "against": "the opposite way", "otherwise": "equally large control change"}
+_CONTROLS = {"against": "when changed the opposite way", "otherwise": "under an equally large control change"}
+_BROKE = "-broke/new"  # how `fmrgen diff` calls the split of what NEW broke
 _PAIR, _ROW, _ACROSS = 2 * SIDE + 0.35, SIDE + 0.4, 4  # inches; pairs
 
 
-def sentence(one: Finding) -> str:
-    """A finding in words: where the classifier fails, how often, and against what."""
-    others = " and ".join(f"{format_estimate(one.errors[way])} % {_WAYS[way]}" for way in one.errors if way != "along")
-    line = f"it fails on {one.words}: {format_estimate(one.errors['along'])} % of the originals, against {others}"
+def sentence(one: Finding, who: str = "the classifier") -> str:
+    """A finding in words: where a classifier fails, how often, and how often under the controls."""
+    controls = [f"{format_estimate(one.errors[way])} % {how}" for way, how in _CONTROLS.items() if way in one.errors]
+    share = format_estimate(one.errors["along"])
+    line = f"{who} misreads {share} % of the originals when they are changed to {one.words} ({', '.join(controls)})"
     if one.pairs:
         line += "; most often " + " and ".join(
             f"{label} → {answer} ({count})" for label, answer, count in one.pairs[:2]
@@ -30,20 +33,20 @@ def sentence(one: Finding) -> str:
 
 
 def summary_lines(found: Explanation) -> list[str]:
-    """What is proven, or that nothing is, and what could not have been seen."""
-    proven = [sentence(one) for one in found.reported]
+    """What is significant, or that nothing is, and what so few originals can't show."""
+    who = "NEW" if found.split.endswith(_BROKE) else "the classifier"
+    proven = [sentence(one, who) for one in found.reported]
     few = found.fewest_errors
-    unseen = (
-        "these originals are too few to prove anything"
-        if few is None
-        else f"what makes fewer than {few} of {found.originals:,} originals wrong ({few / found.originals:.1%}) "
-        "may be there and not be seen"
-    )
+    if few is None:
+        unseen = "these originals are too few to show anything"
+    else:
+        share = f"{few} of {found.originals:,} originals wrong ({few / found.originals:.1%})"
+        unseen = f"a change that makes fewer than {share} can't be shown with so few"
     return [
-        *(proven or ["nothing could be proven of what was tried"]),
-        f"{found.fooled:,} of {found.rows:,} images fool it; {len(found.findings)} hypotheses were tried on "
-        f"{found.originals:,} originals of other rows, as far as the oracle saw the class; on average at most 5 % of "
-        f"what is said to be proven is false; {unseen}",
+        *(proven or [f"no change that was tried makes {who} fail significantly more often than the controls"]),
+        f"{found.fooled:,} of {found.rows:,} perturbed images fool {who}; {len(found.findings)} hypotheses were tested "
+        f"on {found.originals:,} other originals, changed for as long as the oracle saw their class; on average at "
+        f"most 5 % of the findings are false; {unseen}",
     ]
 
 
@@ -68,7 +71,7 @@ def findings_table(found: Explanation, unproven: int | None = None) -> Table:
             [one.words, "proven" if one.is_proven else "", f"{one.area:z.1f}", *errors, f"{one.e_value:.3g}", moves]
         )
     ways = (f"{way}, %" for way in _WAYS.values())
-    return Table(["it fails on", "", "area", *ways, "evidence", "in the split"], rows)
+    return Table(["originals changed to", "", "area", *ways, "evidence", "in the split"], rows)
 
 
 def write_explanation(found: Explanation, folder: Path) -> list[Path]:

@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from markupsafe import escape as html_escape
+
 from fmrgen.files import write_atomically
 from fmrgen.image_files import stored_image
 from fmrgen.metrics.intervals import format_estimate
@@ -21,36 +23,44 @@ from fmrgen.studies.gate_report import junit_of_one, nothing_worse, others_of
 SCHEMA = "fmrgen-diff/1"
 PROVEN = "What NEW fails on where OLD does not, tried on originals"
 _SHOWN = {"page": 24, "summary": 6}  # images of each side
+_EXPLANATION = ("explain.json", "explain.html")  # which `--explain` writes into the same folder
 _PAIRS = 8
 _OF_A_PAIR = 4  # images, of the most frequent pairs first
 _ACROSS = 6
 _VERDICTS = {
     "broke more": "NEW broke more than it fixed",
     "fixed more": "NEW fixed more than it broke",
-    "no difference": "no difference that can be seen",
+    "no difference": "what broke and what was fixed do not differ significantly",
 }
 
 
 def verdict_line(found: Diff) -> str:
-    """Return the verdict in words; where more broke, under which change or between which classes most."""
+    """Return the verdict in words, with what it rests on."""
+    if found.worse:
+        worse = f"{found.worse[0].line}{others_of(found.worse)}"
+        return f"NEW is worse on {worse}; of images made against the two, {_counts_line(found)}"
+    line = f"{_VERDICTS[found.verdict]}: {_counts_line(found)}"
+    return f"{line}; {nothing_worse(found.conditions)}" if found.conditions and found.verdict != "broke more" else line
+
+
+def _counts_line(found: Diff) -> str:
+    """Return how many originals broke and were fixed; where more broke, between which classes most."""
     looked = f"{found.rows:,} originals"
     if found.rows < found.source_rows:
         looked = f"the first {found.rows:,} of {found.source_rows:,} originals, which were enough to tell,"
-    shares = f"of {looked} {format_estimate(found.broke)} % broke and {format_estimate(found.fixed)} % were fixed"
-    if found.worse:
-        return (
-            f"NEW is worse on {found.worse[0].line}{others_of(found.worse)}; of images made against the two, {shares}"
-        )
-    line = f"{_VERDICTS[found.verdict]}: {shares}"
-    if found.verdict == "broke more":
-        pairs = [f"{label} → {answer} ({count})" for side, label, answer, count in found.pairs if side == BROKE]
-        return f"{line}; most often {' and '.join(pairs[:2])}"
-    return f"{line}; {nothing_worse(found.conditions)}" if found.conditions else line
+    line = f"of {looked} {format_estimate(found.broke)} % broke and {format_estimate(found.fixed)} % were fixed"
+    pairs = [f"{label} → {answer} ({count})" for side, label, answer, count in found.pairs if side == BROKE]
+    is_of_classes = found.verdict == "broke more" and not found.worse
+    return f"{line}; most often {' and '.join(pairs[:2])}" if is_of_classes else line
 
 
 def condition_lines(found: Diff) -> list[str]:
     """Return a line for each change of the originals under which NEW is worse."""
     return [f"NEW is worse on {condition.line}" for condition in found.worse]
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def main_table(found: Diff) -> Table:
@@ -85,8 +95,8 @@ def about_lines(found: Diff, named: Mapping[str, str]) -> list[str]:
         f"on the originals OLD is right on {format_estimate(found.old_accuracy)} % and NEW on "
         f"{format_estimate(found.new_accuracy)} %",
         difference_line(found),
-        "exactly one of the two is right on each image that is counted, and the recipe's oracle sees its class there; "
-        "the oracle errs too: look at the images",
+        "an image counts as broken if OLD is right on it and NEW wrong, and as fixed if it is the other way round, as "
+        "far as the recipe's oracle sees its class; the oracle makes mistakes too: look at the images",
         "these two networks are compared: run it between two trainings of OLD's recipe to know what another training "
         "changes",
     ]
@@ -113,7 +123,8 @@ def diff_markdown(
     """For the summary of a step or a comment; `proven` is what NEW fails on where OLD does not, `pictures` are the
     names of the files of the two sides, as they lie beside it."""
     headline = "NEW is worse under a change of the images" if found.worse else _VERDICTS[found.verdict]
-    parts = [f"### {escape(title)}: {escape(headline)}", f"{escape(verdict_line(found))}."]
+    counts = verdict_line(found) if found.worse else _counts_line(found)
+    parts = [f"### {escape(title)}: {escape(headline)}", f"{escape(_sentence(counts))}."]
     parts.append(table_of(main_table(found)))
     if proven:
         parts.append("\n".join([f"**{PROVEN}**", "", *(f"* {escape(line)}" for line in proven)]))
@@ -150,8 +161,13 @@ def write_diff(
         sides: the folders of the splits `broke` and `fixed`.
         title: of the page.
         named: which networks `OLD` and `NEW` are.
-        proven: what NEW fails on where OLD does not.
+        proven: what NEW fails on where OLD does not; without it, or where that could not be explained, an earlier
+            explanation in the folder is removed.
     """
+    is_explained = _is_explained(folder, proven)
+    if not is_explained:
+        for name in _EXPLANATION:
+            (folder / name).unlink(missing_ok=True)
     tree: dict[str, Any] = {"schema": SCHEMA} | asdict(found)
     write_atomically(folder / "diff.json", (json.dumps(tree, indent=1, ensure_ascii=False) + "\n").encode())
     pictures = []
@@ -175,9 +191,19 @@ def write_diff(
         lines=about_lines(found, named),
         proven=proven,
         proven_title=PROVEN,
+        explanation="explain.html" if is_explained else None,
         pictures=pictures,
     )
     write_atomically(folder / "diff.html", page.encode())
+
+
+def _is_explained(folder: Path, proven: Sequence[str]) -> bool:
+    """Whether the explanation in the folder is of this very diff: it has all its lines."""
+    page = folder / "explain.html"
+    if not proven or not page.exists():
+        return False
+    text = page.read_text(encoding="utf-8")
+    return all(str(html_escape(line)) in text for line in proven)
 
 
 def _telling(found: Diff, side: str) -> list[Changed]:

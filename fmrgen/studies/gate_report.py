@@ -14,12 +14,19 @@ _VERDICTS = {
     "undecided": "undecided: these images do not show whether the candidate loses more than {max_drop:g} points",
     "invalid": "invalid: no decision about a drop of {max_drop:g} points, see the notes",
 }
+# The same where no drop is allowed.
+_VERDICTS_WITHOUT_DROP = {
+    "pass": "pass: the candidate is at least as accurate",
+    "fail": "fail: the candidate is less accurate",
+    "undecided": "undecided: these images do not show whether the candidate is less accurate",
+}
 _JUNIT = {"fail": "failure", "undecided": "skipped", "invalid": "error"}
 
 
 def verdict_line(gate: Gate) -> str:
     """Return the verdict in words, with what it rests on or what it would take."""
-    line = _VERDICTS[gate.verdict].format(max_drop=gate.max_drop)
+    verdicts = _VERDICTS if gate.max_drop else _VERDICTS | _VERDICTS_WITHOUT_DROP
+    line = verdicts[gate.verdict].format(max_drop=gate.max_drop)
     if gate.worse:
         return f"fail: the candidate is worse on {gate.worse[0].line}{others_of(gate.worse)}"
     if gate.verdict == "pass" and gate.conditions:

@@ -58,11 +58,14 @@ def test_it_names_what_was_planted(explained, tmp_path):
     assert found.effect.low > 0
     assert sum(wrong for _, _, wrong in found.classes) == sum(count for *_, count in found.pairs)
     assert len(found.shown) == 8
-    assert "it fails on shapes moved up or down" in summary_lines(explained)[0]
+    line = summary_lines(explained)[0]
+    assert line.startswith("the classifier misreads ")
+    assert "% of the originals when they are changed to shapes moved up or down (" in line
+    assert "% under an equally large control change)" in line
     assert [path.name for path in write_explanation(explained, tmp_path)] == ["explain.json", "explain.html"]
     page = (tmp_path / "explain.html").read_text()
     assert page.count("data:image/png") >= 2
-    assert "<h2>It fails on shapes moved up or down" in page
+    assert "<h2>Originals changed to shapes moved up or down" in page
 
 
 def test_with_a_direction_where_there_is_one(finished_split):
@@ -90,8 +93,8 @@ def test_nothing_is_an_outcome_too(finished_split, tmp_path, capsys):
     """The shipped LeNet was trained with warped digits, and stands all of this."""
     assert run("explain", finished_split, "-o", tmp_path / "out") == 0
     said = capsys.readouterr().out
-    assert "nothing could be proven of what was tried" in said
-    assert "may be there and not be seen" in said
+    assert "no change that was tried makes the classifier fail significantly more often than the controls" in said
+    assert "can't be shown with so few" in said
     told = json.loads((tmp_path / "out/explain.json").read_text())
     assert told["schema"] == "fmrgen-explain/1"
     assert not any(one["is_proven"] for one in told["findings"])
@@ -118,11 +121,11 @@ def test_a_split_takes_it_to_the_hub_and_one_that_is_there_gets_it(hub, split, e
     def card():
         return (hub.world().blobs / hub.world().files("someone/digits")["README.md"]).read_text()
 
-    assert "* it fails on shapes moved up or down" in card()
+    assert "changed to shapes moved up or down" in card()
     commits = len(hub.world().history("someone/digits"))
     assert "/commit/" in python(hub, RECORD, "someone/digits", explained.files)
     assert "* it fails on shapes that lean" in card()
-    assert "* it fails on shapes moved up or down" not in card()
+    assert "changed to shapes moved up or down" not in card()
     assert len(hub.world().history("someone/digits")) == commits + 1
     load = "import sys, datasets; print(len(datasets.load_dataset(sys.argv[1], 'mnist', split='lenet')))"
     assert int(python(hub, load, "someone/digits")) == fmrgen.open_split(str(split)).rows
@@ -138,7 +141,7 @@ def test_the_card_says_it_as_long_as_the_files_are_those(split, explained, capsy
     assert record_explanation(str(split), explained.files, summary_lines(explained)) == str(paths.explanation)
     card = (split / "README.md").read_text()
     assert "### Where this classifier fails" in card
-    assert "* it fails on shapes moved up or down" in card
+    assert "changed to shapes moved up or down" in card
     written = json.loads(paths.explanation.read_text())
     assert written["files"] == read_provenance(paths).files_digest == explained.files
     hostile = written | {"lines": ["</details><script>alert(1)</script> [here](javascript:x)"]}

@@ -122,6 +122,10 @@ def test_the_command_and_its_files(made, planted, tmp_path, capsys):
     assert "What broke" in page
     assert "an exact sign test (McNemar, two-sided, p = " in page
     assert (output / "diff/broke.png").read_bytes().startswith(b"\x89PNG")
+    comment = (output / "diff/diff.md").read_text()
+    verdict = comment.splitlines()[0].rpartition(": ")[2]
+    assert comment.count(verdict) == 1  # in the heading; the sentence below it has the counts
+    assert comment.splitlines()[2].startswith("Of 40 originals ")
     first = told["pairs"][0]
     assert f"| {first[1]} → {first[2]} | broke | NEW |" in (tmp_path / "s.md").read_text()
     case = ElementTree.parse(tmp_path / "j.xml").getroot().find("testcase")
@@ -145,7 +149,13 @@ def test_what_broke_is_explained_where_both_the_oracle_and_old_see_the_class(mad
     assert 5 <= told["originals"] <= 24
     for text in ((output / "diff/diff.html").read_text(), (tmp_path / "s.md").read_text()):
         assert "What NEW fails on where OLD does not" in text
-        assert "these originals are too few to prove anything" in text or "may be there and not be seen" in text
+        assert "these originals are too few to show anything" in text or "be shown with so few" in text
+        assert "perturbed images fool NEW" in text
+    assert '<a href="explain.html">' in (output / "diff/diff.html").read_text()
+    run(*job[:-5], "-o", output)  # without --explain: what an earlier run explained is gone
+    assert not (output / "diff/explain.html").exists()
+    assert not (output / "diff/explain.json").exists()
+    assert '<a href="explain.html">' not in (output / "diff/diff.html").read_text()
 
 
 @pytest.mark.slow
