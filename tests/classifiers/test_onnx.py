@@ -9,6 +9,7 @@ from onnxruntime.quantization import quantize_dynamic
 from torch import nn
 
 from fmrgen import evaluate, verify
+from fmrgen.classifiers import networks
 from fmrgen.classifiers.onnx import Config
 from fmrgen.errors import UserError
 from fmrgen.recipe.job import parse_classifier
@@ -156,6 +157,25 @@ def test_rebuilt_in_torch_it_has_the_networks_gradients(pooled, tmp_path):
     section = f"classifier={{kind: onnx, model: {path}, gradients: true}}"
     assert run("generate", "mnist-lenet", "--limit", 3, section, "perturb.budget=2", "-o", tmp_path / "out") == 0
     assert verify(str(tmp_path / "out"), trust=True).disagreements == []
+
+
+def test_what_is_another_network_on_smooth_images_alone_is_refused(pooled, monkeypatch):
+    class Fooled(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, images):
+            is_smooth = images.diff(dim=3).abs().mean((1, 2, 3)) < 0.1
+            logits = self.network(images)
+            return torch.where(is_smooth[:, None], logits.roll(1, 1), logits)
+
+    convert = networks.onnx._converted
+    monkeypatch.setattr(networks.onnx, "_converted", lambda path: Fooled(convert(path)))
+    rebuilt = Config(model=pooled[1], gradients=True).build()
+    rebuilt(torch.rand(2, 3, 32, 32))
+    with pytest.raises(UserError, match="rebuilt in torch it says something else than the file does"):
+        rebuilt(torch.full((2, 3, 32, 32), 0.5))
 
 
 def test_what_can_not_be_rebuilt_is_told(pooled, tmp_path, monkeypatch):

@@ -125,7 +125,7 @@ def test_how_many_rows_more():
     assert 100 < found.rows_more < 10_000
     assert f"about {found.rows_more:,} rows more would" in verdict_line(found)
     passed = replace(found, verdict="pass")
-    assert verdict_line(passed) == "pass: the candidate is not less robust than the baseline"  # not "by 0 points"
+    assert verdict_line(passed) == "pass: the candidate is at least as accurate"  # not "by 0 points"
     assert found_of(np.zeros(300, dtype=np.int8), 0.0).rows_more is None
 
 

@@ -21,6 +21,7 @@ _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _LATEST_OPSET = 17  # of which onnx2torch knows all that networks are mostly made of
 _OF_A_BATCH = b"DynamicQuantizeLinear"  # an operator whose scale is that of all images that come together
 _ROUNDING = 1e-3  # of the largest logit
+_COMPARED = 256  # images that the file is asked about, too
 
 
 class OnnxNetwork(nn.Module):
@@ -71,10 +72,14 @@ class OnnxNetwork(nn.Module):
 
 
 class DifferentiableOnnxNetwork(OnnxNetwork):
-    """The same network rebuilt in torch, so that gradients reach the images; its outputs were compared with the file's.
+    """The same network rebuilt in torch, so that gradients reach the images.
 
-    Raises UserError where onnx2torch does not know one of its operators, or what it makes says something else.
+    Its outputs are compared with the file's, on noise when it is built and on the first images that it is asked about:
+    what is equal on noise may be another network on photographs. Raises UserError where onnx2torch does not know one of
+    its operators, or where outputs differ.
     """
+
+    derived = ("_to_compare",)
 
     def __init__(self, path: Path, device: "torch.device | str") -> None:
         super().__init__(path, device)
@@ -85,10 +90,15 @@ class DifferentiableOnnxNetwork(OnnxNetwork):
                 f"classifier.gradients: {path.name} can't be rebuilt in torch ({one_line(error)}); export it with "
                 f"opset_version={_LATEST_OPSET}, or give the network itself (kind: module)"
             ) from None
+        self._to_compare = 0
         self._compare(device)
+        self._to_compare = _COMPARED
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(images.permute(0, 2, 3, 1) if self._channels_last else images)
+        if self._to_compare > 0 and not torch.compiler.is_compiling():
+            self._to_compare -= len(images)
+            _check_equal(logits.detach().cpu(), super().forward(images))
         return logits
 
     @torch.no_grad()
@@ -98,17 +108,22 @@ class DifferentiableOnnxNetwork(OnnxNetwork):
             expected = super().forward(images)
             try:
                 found = self.forward(images.to(device)).cpu()
-                apart = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
             except Exception as error:
                 raise UserError(
                     f"classifier.gradients: rebuilt in torch it fails on {len(images)} images of {side} px "
                     f"({one_line(error)}); export it for any number of images"
                 ) from None
-            if not apart <= _ROUNDING:
-                raise UserError(
-                    f"classifier.gradients: rebuilt in torch it says something else than the file does, by {apart:.1%} "
-                    "of the largest logit; give the network itself (kind: module)"
-                )
+            _check_equal(found, expected)
+
+
+def _check_equal(rebuilt: Tensor, expected: Tensor) -> None:
+    """Raises UserError where the logits of the rebuilt network are not those `expected`."""
+    apart = float((rebuilt - expected.cpu()).abs().max() / expected.abs().max().clamp(min=1e-6))
+    if not apart <= _ROUNDING:
+        raise UserError(
+            f"classifier.gradients: rebuilt in torch it says something else than the file does, by {apart:.1%} of the "
+            "largest logit; give the network itself (kind: module)"
+        )
 
 
 def _converted(path: Path) -> Any:
