@@ -151,6 +151,8 @@ def print_inspection(found: "Inspection") -> None:
     _console().print(table)
     for warning in found.warnings:
         print_line(f"warning: {warning}")
+    if found.left_out:
+        print_line(f"left out, to end in time: {', '.join(found.left_out)}; a larger --seconds tries more")
 
 
 def _searched(searched: "Search | None") -> dict[str, str]:

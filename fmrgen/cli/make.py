@@ -80,6 +80,15 @@ def inspect(
             "--masking", help="Perturb them without gradients too, to see whether the classifier's gradient lies."
         ),
     ] = False,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            "--seconds",
+            metavar="S",
+            min=1,
+            help="About how long it may take; what takes longer is left out, and named.",
+        ),
+    ] = 90,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -92,11 +101,21 @@ def inspect(
 
     from fmrgen.cli import display
     from fmrgen.jobs.inspect import inspect as run
+    from fmrgen.progress import terminal as progress
 
     display.quiet_libraries()
     show = not quiet and not as_json
     on_trial = display.print_trial if show else lambda trial: None
-    found = run(loaded, images=images, download=download, masking=masking, on_trial=on_trial)
+    with progress.row_progress("inspect, passes of an image", show) as on_passes:
+        found = run(
+            loaded,
+            images=images,
+            download=download,
+            masking=masking,
+            seconds=seconds,
+            on_trial=on_trial,
+            on_passes=on_passes,
+        )
     if as_json:
         display.print_json(found)
     else:

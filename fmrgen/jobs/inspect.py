@@ -12,7 +12,7 @@ from fmrgen.engine.images import to_batch
 from fmrgen.engine.interfaces import Originals
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.perturb import perturb
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, option
 from fmrgen.image_files import open_rgb
 from fmrgen.jobs.batch import summarise_rows
 from fmrgen.jobs.masking import Search, Slopes, check_follows_a_gradient, gradient_warnings, search, slopes
@@ -32,6 +32,10 @@ _FACTOR = 10**0.5
 _TRIALS = 10
 _ACCURACY_LOST = 0.05  # on reconstructions, against originals
 _TOGETHER = 16
+_SECONDS = 90.0  # that a pilot may take; how many are measured on a few images, and a busy machine may need more
+_OF_OWN_STEP = 0.35  # of that for the recipe's own step, with what is measured first
+_OF_TRIALS = 0.85  # by when the last other step must have ended: the rest is for all else
+_PROBED = 4  # images, and the fewest that are tried
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class Inspection:
             steps have led to (`fmrgen.jobs.masking`): 1 of a gradient of its own.
         searched: what steps without gradients do to the same images; None where nobody asked.
         warnings: what is wrong, each with its cure.
+        left_out: what would have taken too long.
     """
 
     images: int
@@ -102,6 +107,7 @@ class Inspection:
     slopes: tuple[float | None, float | None]
     searched: Search | None
     warnings: list[str]
+    left_out: list[str]
 
 
 def inspect(
@@ -110,7 +116,9 @@ def inspect(
     images: int = 32,
     download: bool = False,
     masking: bool = False,
+    seconds: float = _SECONDS,
     on_trial: Callable[[Trial], None] = lambda trial: None,
+    on_passes: Callable[[int, int], None] = lambda done, most: None,
 ) -> Inspection:
     """Tries a recipe on a few images, and looks for a step size that uses the budget.
 
@@ -122,7 +130,10 @@ def inspect(
         images: how many, taken evenly from the whole source.
         masking: perturb the images without gradients too, as `update: nes` does.
         download: fetch the weights of perceptual distances, if they are not on this machine.
+        seconds: about how long it may take, without the search of `masking`: other steps, the random control and some
+            of the images are left out if they would take longer.
         on_trial: called with each step that is tried.
+        on_passes: called with (passes of an image done, at most so many in all).
 
     Returns:
         What was found, with a warning and its cure for whatever does not look right.
@@ -133,28 +144,63 @@ def inspect(
     if masking:
         check_follows_a_gradient(recipe.perturb)
     device = start_process()
+    began = time.perf_counter()
     components = recipe.build(device)
     raw, examples = _evenly(components, images)
-    passes: list[int] = []
+    budget, controlled = recipe.perturb.budget, recipe.perturb.can_be_controlled
+    passes: list[int] = []  # images in each
+    most_passes = 0
 
-    def perturbed(step_size: float, controlled: bool = False) -> list[Perturbed]:
-        options = replace(recipe.perturb, step_size=step_size)
+    def perturbed(options: PerturbOptions, tried: list[Example]) -> list[Perturbed]:
         _, classifier, generator, oracle = components
-        tried = [replace(example, controlled=controlled) for example in examples]
-        return list(perturb(tried, classifier, generator, oracle, options, device=device, on_pass=passes.append))
+
+        def count(active: int) -> None:
+            passes.append(active)
+            if most_passes:  # is known after the first measurement
+                on_passes(sum(passes), max(most_passes, sum(passes)))
+
+        return list(perturb(tried, classifier, generator, oracle, options, device=device, on_pass=count))
+
+    left_out: list[str] = []
+    per_pass = _seconds_per_pass(lambda tried: perturbed(replace(recipe.perturb, budget=1), tried), examples, passes)
+    most_of_image = _most_passes(budget, controlled)
+    affordable = int((_OF_OWN_STEP * seconds - (time.perf_counter() - began)) / (per_pass * most_of_image))
+    if affordable < len(examples) and controlled:
+        left_out.append("the random control")
+        affordable = affordable * most_of_image // _most_passes(budget, False)
+        controlled, most_of_image = False, _most_passes(budget, False)
+    if affordable < len(examples) and len(examples) > _PROBED:
+        kept = np.linspace(0, len(examples) - 1, max(_PROBED, affordable)).round().astype(int).tolist()
+        left_out.append(f"{len(examples) - len(kept)} of {len(examples)} images")
+        raw, examples = [raw[place] for place in kept], [examples[place] for place in kept]
 
     def trial_of(step_size: float, rows: list[Perturbed]) -> Trial:
         trial = _trial(step_size, rows)
         on_trial(trial)
         return trial
 
+    def has_time() -> bool:
+        """Whether one more step can be tried."""
+        most = per_pass * len(examples) * _most_passes(budget, False)
+        if time.perf_counter() - began + most <= _OF_TRIALS * seconds:
+            return True
+        left_out.append("other step sizes")
+        return False
+
+    def attempt(step_size: float) -> Trial:
+        nonlocal most_passes
+        most_passes = sum(passes) + len(examples) * _most_passes(budget, False)
+        return trial_of(step_size, perturbed(replace(recipe.perturb, step_size=step_size), examples))
+
+    passes.clear()
     started = time.perf_counter()
-    rows = perturbed(recipe.perturb.step_size, controlled=recipe.perturb.can_be_controlled)
-    seconds = (time.perf_counter() - started) / max(1, sum(passes))
+    most_passes = len(examples) * most_of_image
+    rows = perturbed(recipe.perturb, [replace(example, controlled=controlled) for example in examples])
+    per_pass = (time.perf_counter() - started) / max(1, sum(passes))
     own = trial_of(recipe.perturb.step_size, rows)
     acceptable = _acceptable(rows, recipe.perturb)
     wanted = _Wanted(recipe.perturb.budget, min(_LEAST_VALID, _KEPT_VALID * acceptable))
-    trials = _search(own, lambda step_size: trial_of(step_size, perturbed(step_size)), wanted) if acceptable else []
+    trials = _search(own, attempt, wanted, has_time) if acceptable else []
     proposed = next((trial for trial in [own, *trials] if wanted.is_met_by(trial)), None)
     per_image = 2 + (proposed or own).mean_iterations
     plain = Plain.of(components, examples, rows, recipe.perturb.seed, device)
@@ -181,8 +227,8 @@ def inspect(
         own=own,
         proposed=proposed,
         trials=sorted([own, *trials], key=lambda trial: trial.step_size),
-        seconds_per_pass=seconds,
-        seconds_of_job=seconds * per_image * len(components.source),
+        seconds_per_pass=per_pass,
+        seconds_of_job=per_pass * per_image * len(components.source),
         lpips=lpips(plain.originals, plain.images, download),
         rfid=rfid(plain.originals, plain.images, download),
         spectrum=plain.spectrum_of_changes(examples, rows),
@@ -193,12 +239,29 @@ def inspect(
         warnings=[
             *_native_warnings(plain, native, len(examples)),
             *_warnings(plain, acceptable, len(examples)),
-            *_step_warnings(own, proposed, wanted),
+            *_step_warnings(own, proposed, wanted, nothing_else_tried=not trials and bool(left_out)),
             *gradient_warnings(guided, found, searched, recipe.perturb),
             *filter(None, [about_weights, None if answers is None else likeness_caution(answers)]),
             *components.notes(),
         ],
+        left_out=left_out,
     )
+
+
+def _most_passes(budget: int, controlled: bool) -> int:
+    """Passes of an image that uses the budget: its reconstruction, each step, and the step that the oracle rejects."""
+    return 2 + budget * (2 if controlled else 1)
+
+
+def _seconds_per_pass(
+    perturbed: Callable[[list[Example]], list[Perturbed]], examples: list[Example], passes: list[int]
+) -> float:
+    """Of one image among a few, after a first one on which libraries get ready."""
+    perturbed(examples[:1])
+    passes.clear()
+    started = time.perf_counter()
+    perturbed(examples[:_PROBED])
+    return (time.perf_counter() - started) / max(1, sum(passes))
 
 
 def _evenly(components: Components, images: int) -> tuple[list[RawExample], list[Example]]:
@@ -283,11 +346,13 @@ class _Wanted:
         return trial.valid >= self.valid and self.fewest <= trial.mean_iterations <= self.most
 
 
-def _search(own: Trial, attempt: Callable[[float], Trial], wanted: _Wanted) -> list[Trial]:
-    """Trials of larger and smaller steps, until one is good or the way back and forth has become short."""
+def _search(
+    own: Trial, attempt: Callable[[float], Trial], wanted: _Wanted, has_time: Callable[[], bool]
+) -> list[Trial]:
+    """Trials of larger and smaller steps, until one is good, the way back and forth has become short, or time is up."""
     trials: list[Trial] = []
     trial, factor, direction = own, _FACTOR, 0
-    while not wanted.is_met_by(trial) and len(trials) < _TRIALS and factor > 1.1:
+    while not wanted.is_met_by(trial) and len(trials) < _TRIALS and factor > 1.1 and has_time():
         # Images that are refused at once, or after few steps, took too long ones.
         towards = -1 if trial.mean_iterations < wanted.fewest or trial.valid < wanted.valid else 1
         factor = factor**0.5 if direction and towards != direction else factor
@@ -345,7 +410,7 @@ def _warnings(plain: Plain, acceptable: float, images: int) -> list[str]:
     return found
 
 
-def _step_warnings(own: Trial, proposed: Trial | None, wanted: _Wanted) -> list[str]:
+def _step_warnings(own: Trial, proposed: Trial | None, wanted: _Wanted, nothing_else_tried: bool = False) -> list[str]:
     found = []
     if own.stuck:
         found.append(
@@ -359,11 +424,16 @@ def _step_warnings(own: Trial, proposed: Trial | None, wanted: _Wanted) -> list[
             else f"images take {own.mean_iterations:.1f} steps; {wanted.fewest:.0f} to {wanted.most:.0f} of "
             f"{wanted.budget} would be right"
         )
-        cure = (
-            "no step size that was tried is good. Does the oracle accept the originals?"
-            if proposed is None
-            else f"use perturb.step_size={proposed.step_size:g}"
-        )
+        if proposed is not None:
+            cure = f"use perturb.step_size={proposed.step_size:g}"
+        elif nothing_else_tried:
+            is_too_long = own.valid < wanted.valid or own.mean_iterations < wanted.fewest
+            other = own.step_size / _FACTOR if is_too_long else own.step_size * _FACTOR
+            cure = (
+                f"there was no time to try others: try perturb.step_size={other:.3g}, or a larger {option('seconds')}"
+            )
+        else:
+            cure = "no step size that was tried is good. Does the oracle accept the originals?"
         found.append(f"with perturb.step_size={own.step_size:g} {what}; {cure}")
     step = proposed or own
     if step.perturbed_accuracy == 0:

@@ -47,6 +47,20 @@ def test_the_demo_is_found_to_be_in_order(capsys):
     assert "the whole job" in told
 
 
+def test_it_ends_in_time_and_says_what_it_left_out(capsys):
+    passes = []
+    recipe = load_recipe("mnist-lenet", ["perturb.step_size=.001", "perturb.budget=40"])
+    found = inspect(recipe, images=32, seconds=3, on_passes=lambda done, most: passes.append((done, most)))
+    assert found.left_out[0] == "the random control"
+    assert found.left_out[-1] == "other step sizes"
+    assert 4 <= found.images < 32
+    assert found.trials == [found.own]
+    assert all(done <= most for done, most in passes)
+    assert any("try perturb.step_size=0.00316, or a larger seconds=" in warning for warning in found.warnings)
+    assert run("inspect", "mnist-lenet", "perturb.budget=40", "--images", 32, "--seconds", 3) == 0
+    assert "left out, to end in time: the random control" in capsys.readouterr().out
+
+
 def test_a_step_that_leaves_nothing_to_rank_is_told():
     wanted = _Wanted(50, 0.9)
     fooled = Trial(0.1, valid=1.0, mean_iterations=20.0, by_budget=0.0, stuck=0.0, perturbed_accuracy=0.0)
