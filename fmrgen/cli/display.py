@@ -101,7 +101,7 @@ def print_plan(plan: "Plan", split: str) -> None:
 
 
 def print_summary(summary: "Summary", split: str, *, every: bool = False) -> None:
-    """The table at the end of a job, of eight lines or of `every` metric."""
+    """The table at the end of a job, of the main metrics or of `every` one."""
     content = summary_table(summary, every=every)
     table = Table(*content.header, title=printable(split), title_justify="left", box=box.SQUARE)
     for row in content.rows:
@@ -137,8 +137,8 @@ def print_inspection(found: "Inspection") -> None:
         "step size": f"{step.step_size:g}" + ("" if found.proposed else " (no size tried is good)"),
         "at this step size": str(step),
         "change of valid images, by wavelength": str(found.spectrum or "n/a"),
-        "FMR of guided minus random steps": f"{format_estimate(found.guided.guided_less_random)}, "
-        f"{format_estimate(found.guided.first_steps_up)} % of first steps up",
+        "FMR of guided minus random steps, points": format_estimate(found.guided.guided_less_random),
+        "first steps that raised the loss, %": format_estimate(found.guided.first_steps_up),
         "measured / stated slope along the gradient: plain, moved": ", ".join(
             "n/a" if slope is None else f"{slope:.2f}" for slope in found.slopes
         ),

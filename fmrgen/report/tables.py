@@ -61,7 +61,9 @@ def split_facts(split: EvaluatedSplit, results: Sequence[Result]) -> str:
         if metric.of == "split" and metric.field not in ("stuck", "by_budget") and total[metric]
     ]
     if split.stop_reasons:
-        facts.append("stopped by " + ", ".join(f"{reason} {rows}" for reason, rows in split.stop_reasons.items()))
+        facts.append(
+            "rows by how they ended: " + ", ".join(f"{reason} {n}" for reason, n in split.stop_reasons.items())
+        )
     return "; ".join(facts)
 
 
