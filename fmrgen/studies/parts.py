@@ -376,8 +376,8 @@ _KINDS = {
 
 
 def _kind_of(part: object) -> str:
-    """A part is what a key of it says."""
-    keys = part if isinstance(part, dict) else vars(part)
+    """A part is what a key of it says; what is no part at all counts as a comparison, which says so."""
+    keys = part if isinstance(part, dict) else getattr(part, "__dict__", {})
     return next((kind for kind in _KINDS if kind in keys), "compare")
 
 

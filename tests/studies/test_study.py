@@ -346,6 +346,7 @@ def test_mistakes_are_one_line(tmp_path, capsys):
         (OWN.replace("name: brief", "name: brief\n      trainings: 2").replace("metric: attacked_accuracy", "metric: standard_accuracy"), "brief: figures under attack are not compared over trainings; name one training, NAME={output}/models/brief-1"),
         ("title: x\nsmall: {parts: [{compare: mnist-lenet, name: one, models: [a=x]}]}", "one: compares two models or more"),
         ("title: nothing", "has neither small nor full"),
+        ("title: x\nsmall: {parts: [a word]}", "small.parts.0.compare: must be a mapping of keys"),
     ):  # fmt: skip
         (tmp_path / "own.yaml").write_text(text)
         assert run("study", tmp_path / "own.yaml", "--dry-run") == 2
