@@ -25,7 +25,7 @@ OF_MEMBERS = ("member_label", "member_probability", "member_score")  # of a pane
 _PGD_STEPS = 10  # of an attack that latents start from
 ENCODED_TOGETHER = 16  # at most so many images are encoded together
 _LEAST_ALIKE = 0.9  # cosine of a compiled pass's gradient with the plain one's: rounding and bf16 leave more
-ASKED_TOGETHER = 32  # always so many, whatever the slots: see `Models`
+ASKED_TOGETHER = 32  # always so many are decoded, whatever the slots: see `Models`
 
 
 class Models:
@@ -231,21 +231,37 @@ class Models:
             gradient = torch.autograd.grad(objective.sum(), free)[0] if self.needs_gradient else torch.ones_like(free)
         return decoded.detach(), images.detach(), logits.detach(), gradient
 
-    def ask(self, state: Slots, free: Tensor, slots: Tensor) -> Tensor:
-        """The objective [n] of the images that latents [n, …] decode to, those of the rows in `slots` [n]."""
+    def ask(self, state: Slots, free: Tensor, slots: Tensor, *, labels_alone: bool = False) -> Tensor:
+        """The objective [n] of the images that latents [n, …] decode to, those of the rows in `slots` [n].
+
+        `labels_alone` says that only its sign matters: the classifier then sees the n images alone. Else it sees groups
+        padded to one size, as the generator always does, so that a row's last bits do not depend on its neighbours.
+        """
         found = []
         for group in torch.arange(len(slots), device=slots.device).split(ASKED_TOGETHER):
             padded = torch.cat([group, group[-1:].expand(ASKED_TOGETHER - len(group))])
-            names = [name for name in ("label", "fixed", *state.beside) if name in state.rows]
+            names = [name for name in ("label", *state.beside) if name in state.rows]
             columns = {name: state[name][slots[padded]] for name in names}
-            ask = partial(self._objective_of, names)
-            found.append(self._in_parts_that_fit(ask, free[padded], *columns.values())[0][: len(group)])
+            fixed = [state["fixed"][slots[padded]]] if "fixed" in state.rows else []
+            (images,) = self._in_parts_that_fit(self._decoded, free[padded], columns["label"], *fixed)
+            asked_about = len(group) if labels_alone else ASKED_TOGETHER
+            shown = [column[:asked_about] for column in columns.values()]
+            (objective,) = self._in_parts_that_fit(partial(self._objective_of, names), images[:asked_about], *shown)
+            found.append(objective[: len(group)])
         return torch.cat(found)
 
     @torch.no_grad()
-    def _objective_of(self, names: list[str], free: Tensor, *columns: Tensor) -> list[Tensor]:
+    def _decoded(self, free: Tensor, labels: Tensor, fixed: Tensor | None = None) -> list[Tensor]:
+        self.running = "generator"
+        with self._precision():
+            return [StraightThroughBytes.apply(as_float32(self.generator.decode(Latents(free, fixed))))]
+
+    @torch.no_grad()
+    def _objective_of(self, names: list[str], images: Tensor, *columns: Tensor) -> list[Tensor]:
         beside = dict(zip(names, columns, strict=True))
-        return [self._forward(free, beside.pop("fixed", None), beside.pop("label"), beside)[-1]]
+        with self._precision():
+            logits = self._logits(images)
+        return [self._climbed(logits, beside.pop("label"), beside)]
 
     def _forward(
         self, free: Tensor, fixed: Tensor | None, labels: Tensor, beside: Beside

@@ -95,7 +95,8 @@ def perturb(
             on_slots(slots.size)
             continue
         ends, moving = slots.accept(output, options)
-        direction = rule.direction(output.gradient, moving, slots.rows, partial(models.ask, slots))
+        ask = partial(models.ask, slots, labels_alone=rule.labels_alone)
+        direction = rule.direction(output.gradient, moving, slots.rows, ask)
         slots.move(direction, options.step_size, moving, generator.project)
         if options.reencode:
             moves = moving.tolist()

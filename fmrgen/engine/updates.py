@@ -21,9 +21,11 @@ class Update(ABC):
 
     Attributes:
         needs_gradient: whether it looks at gradients at all.
+        labels_alone: whether of the objective that it asks for only the sign matters.
     """
 
     needs_gradient = True
+    labels_alone = False
 
     def __init__(self, options: PerturbOptions) -> None:
         self.options = options
@@ -201,6 +203,7 @@ class Boundary(Nes):
     nearer that way, the next step begins there. Until a mistake is found, steps go by chance.
     """
 
+    labels_alone = True
     _doublings, _tried, _halvings, _gap, _kept, _nearer = 5, 2, 6, 0.4, 0.9, 0.95
 
     def memory(self, free: Tensor, seeds: Sequence[int]) -> dict[str, Tensor]:

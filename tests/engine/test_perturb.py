@@ -12,7 +12,7 @@ from torch import nn
 from fmrgen import PerturbOptions, UserError
 from fmrgen.engine.models import row_seed
 from fmrgen.engine.slots import all_finite
-from fmrgen.engine.updates import Nes
+from fmrgen.engine.updates import Boundary, Nes
 from fmrgen.generators.transform import Transform
 from fmrgen.records import Example, StopReason
 
@@ -518,6 +518,23 @@ def test_nothing_is_asked_that_rows_do_not_count(double, update, unlike, slots):
     rows = setting.engine(update=update, queries=6, slots=slots)
     assert len(asked) <= sum(row.queries for row in rows.values())
     assert len(asked) > unlike * sum(row.queries for row in rows.values())
+
+
+def test_boundary_asks_about_no_image_that_it_does_not_count(double, monkeypatch):
+    """Not about what only fills a group up, so with one slot images and questions are as many; the rows stay the same."""
+    setting = Fixture(tiny_vqgan(), 0.05)
+    images = []
+    setting.classifier.register_forward_pre_hook(lambda _, inputs: images.append(len(inputs[0])))
+    rows = setting.engine(update="boundary", queries=6, slots=1)
+    assert sum(images) == sum(row.queries for row in rows.values())
+    monkeypatch.setattr(Boundary, "labels_alone", False)
+    images.clear()
+    in_groups = setting.engine(update="boundary", queries=6, slots=1)
+    assert sum(images) > 5 * sum(row.queries for row in rows.values())
+    for row in rows.values():
+        before = in_groups[row.id]
+        assert torch.equal(row.image, before.image)
+        assert (row.queries, row.step_objectives) == (before.queries, before.step_objectives)
 
 
 def test_a_random_update_asks_for_no_gradient_and_goes_straight(double):
