@@ -36,6 +36,7 @@ def summary_lines(found: Explanation) -> list[str]:
     """What is significant, or that nothing is, and what so few originals can't show."""
     who = "NEW" if found.split.endswith(_BROKE) else "the classifier"
     proven = [sentence(one, who) for one in found.reported]
+    attributes = dict.fromkeys(finding.attribute for finding in found.findings)
     few = found.fewest_errors
     if few is None:
         unseen = "these originals are too few to show anything"
@@ -47,6 +48,7 @@ def summary_lines(found: Explanation) -> list[str]:
         f"{found.fooled:,} of {found.rows:,} perturbed images fool {who}; {len(found.findings)} hypotheses were tested "
         f"on {found.originals:,} other originals, changed for as long as the oracle saw their class; on average at "
         f"most 5 % of the findings are false; {unseen}",
+        f"tried: {', '.join(attributes)}; a fault outside these is not found: silence is no clean bill of health",
     ]
 
 

@@ -62,6 +62,9 @@ def test_it_names_what_was_planted(explained, tmp_path):
     assert line.startswith("the classifier misreads ")
     assert "% of the originals when they are changed to shapes moved up or down (" in line
     assert "% under an equally large control change)" in line
+    tried = summary_lines(explained)[-1]
+    assert all(finding.attribute in tried for finding in explained.findings)
+    assert tried.endswith("a fault outside these is not found: silence is no clean bill of health")
     assert [path.name for path in write_explanation(explained, tmp_path)] == ["explain.json", "explain.html"]
     page = (tmp_path / "explain.html").read_text()
     assert page.count("data:image/png") >= 2
