@@ -11,6 +11,7 @@ from fmrgen.metrics.intervals import CONFIDENCE, Estimate
 _RESAMPLES = 4000
 _POWER = 0.8
 _SIMULATED = 4000
+_STUDIES = 500  # of `power_with_choice`
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -42,15 +43,63 @@ def resampled(figure: Callable[[np.ndarray], np.ndarray], rows: int) -> Estimate
 
 
 @cache
+def power_with_choice(choose: int, confirm: int, candidates: int, correlation: float, others: float = 0.1) -> float:
+    """The share of simulated studies that show a partial correlation above 0, their choice counted.
+
+    One candidate has this true partial correlation and the rest a lower one, each with errors of its own. As in a
+    study, the candidate that goes best with the target on *choose* is taken, and tested once on *confirm*.
+
+    Args:
+        choose: recipes of training among which is chosen.
+        confirm: those on which the question is put.
+        candidates: how many there are to choose from.
+        correlation: the true one of the best candidate.
+        others: the true one of the others.
+    """
+    random = np.random.default_rng(0)
+    true = np.full(candidates, others)
+    true[0] = correlation
+    count = choose + confirm
+    shown = 0
+    for _ in range(_STUDIES):
+        target, given = random.normal(size=(2, count))
+        noise = random.normal(size=(candidates, count))
+        figures = given + true[:, None] * target + np.sqrt(1 - true**2)[:, None] * noise  # [candidates, recipes]
+        targets = np.broadcast_to(given + target, figures.shape)
+        equal = np.broadcast_to(given, figures.shape)
+        on_choose = partial_correlation(figures[:, :choose], targets[:, :choose], equal[:, :choose])
+        chosen = int(on_choose.argmax())
+        on_confirm = partial_correlation(figures[chosen, choose:], targets[chosen, choose:], equal[chosen, choose:])
+        shown += bool(_is_shown(on_confirm, confirm))
+    return shown / _STUDIES
+
+
+@cache
+def smallest_visible_by_choice(choose: int, confirm: int, candidates: int) -> float:
+    """The true partial correlation of the best candidate that 80 % of studies show, their choice counted."""
+    for correlation in np.arange(smallest_visible(confirm), 1, 0.05):
+        if power_with_choice(choose, confirm, candidates, round(float(correlation), 2)) >= _POWER:
+            return round(float(correlation), 2)
+    return 1.0
+
+
+def _is_shown(found: np.ndarray, count: int) -> np.ndarray:
+    """Whether partial correlations over so many recipes are above 0 beyond chance."""
+    height = np.arctanh(found.clip(-0.999, 0.999))
+    # The error of a rank correlation (Bonett and Wright 2000), one degree of freedom less for SA.
+    error = np.sqrt((1 + np.tanh(height) ** 2 / 2) / (count - 4))
+    is_shown: np.ndarray = height - norm.ppf((1 + CONFIDENCE) / 2) * error > 0
+    return is_shown
+
+
+@cache
 def smallest_visible(count: int) -> float:
     """The partial correlation of normal figures that `count` recipes show to be above 0 in 80 % of studies."""
     random = np.random.default_rng(count)
     first, noise, given = random.normal(size=(3, _SIMULATED, count))
     for correlation in np.arange(0.05, 1, 0.05):
         second = correlation * first + np.sqrt(1 - correlation**2) * noise
-        found = np.arctanh(partial_correlation(given + first, given + second, given).clip(-0.999, 0.999))
-        # The error of a rank correlation (Bonett and Wright 2000), one degree of freedom less for SA.
-        error = np.sqrt((1 + np.tanh(found) ** 2 / 2) / (count - 4))
-        if (found - norm.ppf((1 + CONFIDENCE) / 2) * error > 0).mean() >= _POWER:
+        found = partial_correlation(given + first, given + second, given)
+        if _is_shown(found, count).mean() >= _POWER:
             return round(float(correlation), 2)
     return 1.0

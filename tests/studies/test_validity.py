@@ -18,7 +18,12 @@ from fmrgen.report.plots import family_of
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import SplitFolder
-from fmrgen.studies.partial_correlation import partial_correlation, smallest_visible
+from fmrgen.studies.partial_correlation import (
+    partial_correlation,
+    power_with_choice,
+    smallest_visible,
+    smallest_visible_by_choice,
+)
 from fmrgen.studies.parts import Work
 from fmrgen.studies.study import load_study
 from fmrgen.studies.validity import (
@@ -165,6 +170,10 @@ def test_a_partial_correlation_is_that_of_what_ranks_of_sa_leave():
 
 def test_more_recipes_show_smaller_correlations():
     few, many = smallest_visible(20), smallest_visible(80)
+    # One candidate is true, the others hardly: most studies choose another one.
+    assert power_with_choice(22, 22, 1, few) > 0.75
+    assert 0.2 < power_with_choice(22, 22, 25, 0.5) < 0.4
+    assert smallest_visible_by_choice(22, 22, 25) > smallest_visible(22)
     assert 0.5 < few < 0.8
     assert many < few - 0.2
 
