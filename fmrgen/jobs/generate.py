@@ -30,6 +30,7 @@ from fmrgen.jobs.lifecycle import (
     record_run,
 )
 from fmrgen.jobs.self_check import (
+    ASKED_TWICE,
     FirstAnswers,
     check_answers_of_rows,
     check_first_answers,
@@ -58,7 +59,6 @@ from fmrgen.weights.digest import check_same_weights
 from fmrgen.weights.identity import identity_of
 
 _READ_AHEAD = 16  # images decoded and waiting for a slot; their shards are held, and nobody else makes them
-_ASKED_AGAIN = 16  # originals, at the end of the job: whoever keeps state says something else of them
 _HOPELESS = 64  # rows from the start without one finite number, and the job ends
 
 
@@ -131,7 +131,7 @@ def make_split(
                 for note in filter(None, [about_oracle, likeness_caution(answers)]):
                     on_note(note)
         has_weights = provenance.weights_sha256.classifier is not None  # an endpoint is asked no more than it must be
-        asked_again = first_answers(components, device, _ASKED_AGAIN) if has_weights and claims.missing() else None
+        asked_again = first_answers(components, device, ASKED_TWICE) if has_weights and claims.missing() else None
         if claims.is_begun and not provenance.is_finished:
             check_answers_of_rows(components, folder, provenance, device)
         job = _Job(recipe, components, folder, provenance, device, claims, on_progress)

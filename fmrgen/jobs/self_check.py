@@ -28,6 +28,7 @@ from fmrgen.weights.identity import identity_of
 
 _IMAGES = 256
 _TOGETHER = 16
+ASKED_TWICE = 16  # originals, at the start of a job and at its end
 _SAME = 0.01  # of a probability: more than rounding differs
 _MUCH = 10.0  # points of accuracy
 _ALL = 0.999  # share of weights
@@ -137,9 +138,9 @@ def _first_answers(components: Components, device: torch.device, count: int) -> 
 
 
 def check_first_answers(components: Components, device: torch.device, before: FirstAnswers | None) -> None:
-    """Raises UserError where classifier or oracle say something else of the first originals than `before`: what keeps
-    count of its calls, or learns from them, is another network at the end of a job."""
-    after = None if before is None else first_answers(components, device, len(before.labels))
+    """Raises UserError where classifier or oracle say something else of the first `ASKED_TWICE` originals than
+    `before`: what keeps count of its calls, or learns from them, is another network at the end of a job."""
+    after = None if before is None else first_answers(components, device, ASKED_TWICE)
     if before is None or after is None:
         return
     answers = [("classifier", before.of_classifier, after.of_classifier)]

@@ -41,8 +41,8 @@ _SATURATED = 95.0  # percent
 _ONE_NETWORK = "baseline and candidate are one network: they have the same weights and give the same answers"
 _OF_OWN = ("id", "label", "accepted_labels", "valid", "prediction", "original_prediction")  # columns
 _ONLY_ROWS = (
-    "its images alone show too little to let a candidate pass, and changed originals can't be tried; gate on a split "
-    "with originals, or with --recipe"
+    "its images alone show too little to let a candidate pass, and changed originals can't be tried; take a split with "
+    "originals, or have one made for each"
 )
 _NO_COMMON_ORIGINAL = "there is no original that both have right, so changed originals can't be tried"
 _FIRST = 500  # rows of the first look; each further one takes as many as all before it
@@ -152,8 +152,9 @@ def _with_conditions(
         return found
     provenance = opened.provenance
     if provenance is None or "original" not in opened.features:
+        own = option("recipe", "gate_on_own_splits")
         lacks = "was not made by fmrgen" if provenance is None else "has no originals (output.keep_original)"
-        return replace(found, verdict="undecided", notes=[*found.notes, f"{opened.name} {lacks}: {_ONLY_ROWS}"])
+        return replace(found, verdict="undecided", notes=[*found.notes, f"{opened.name} {lacks}: {_ONLY_ROWS} ({own})"])
     margin = OF_ANOTHER_SEED + found.max_drop / 100
     work = partial(_conditions, opened, provenance, answering, margin, processes.device)
     conditions, notes = processes.gather(together(processes, work))[0]

@@ -115,6 +115,7 @@ def predictions(found):
     return table[["id", "prediction", "original_prediction"]].to_numpy()
 
 
+@pytest.mark.slow
 def test_with_faults_no_row_is_lost_and_none_is_asked_about_twice(server, finished_split):
     server.faults = 0.05
     expected = evaluate([str(finished_split)], [LENET], progress=False)
@@ -189,6 +190,7 @@ def test_it_stops_at_so_many_queries_and_goes_on_with_as_many_again(server):
     assert len(server.asked) <= 12 + 2 * CHECKS
 
 
+@pytest.mark.slow
 def test_a_model_that_changes_leaves_no_mixture(server, finished_split, caplog):
     """An evaluation that stops twice, in between another model: all answers are the new one's."""
     section = f"{{kind: endpoint, url: '{server.address}', max_queries: 50}}"
@@ -248,6 +250,7 @@ def test_rounding_is_no_change():
     assert not client._is_same({"a": 0.87, "b": 0.13}, {"a": 0.80, "b": 0.20})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept_hours", [24, 0])
 def test_a_split_is_not_made_against_two_models(server, tmp_path, capsys, kept_hours):
     """It is seen by the rows that are there, also where no answer is kept: on another machine, or a day later."""
@@ -381,6 +384,7 @@ class Scored(torch.nn.Module):
         return torch.tensor([[math.log(max(score, 1e-38)) for score in row] for row in scores.tolist()])
 
 
+@pytest.mark.slow
 def test_a_split_of_its_own(server, tmp_path, capsys):
     """A job that stops twice, against a server that fails: the rows of the same network at hand, no question twice."""
     server.faults = 0.05
@@ -424,6 +428,7 @@ def test_a_split_of_its_own(server, tmp_path, capsys):
     assert len(set(server.asked)) == asked  # all images of a split have been answered
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on(server, finished_split):
     server.faults = 1.0
     with pytest.raises(UserError, match="8 times; run the same command again later, its answers so far are kept"):

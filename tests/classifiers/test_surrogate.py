@@ -53,6 +53,7 @@ def test_its_weights_are_those_of_the_classifier_alone():
     assert weights_sha256(one) == before
 
 
+@pytest.mark.slow
 def test_a_split_is_the_classifiers_own(tmp_path, capsys):
     changes = ["perturb.budget=3", "perturb.step_size=0.1", "perturb.queries=4", f"classifier={section()}"]
     out = str(tmp_path / "out")

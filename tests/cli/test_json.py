@@ -15,6 +15,7 @@ def outcome(capsys, *arguments, status=0):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_a_split_from_its_making_to_a_gate(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     job = ["mnist-lenet", "--limit", "20", "perturb.budget=3", "perturb.step_size=0.1", "-o", "out"]

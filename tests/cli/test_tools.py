@@ -30,6 +30,7 @@ def test_bases_are_neither_listed_nor_proposed(capsys):
     assert "_paper" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_dry_run_tells_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     job = ["mnist-lenet", "source.limit=30", "output.shard_size=10", "perturb.budget=1"]

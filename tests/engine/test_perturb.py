@@ -33,7 +33,7 @@ def setting(request, double):
         ("random", "margin"),
         ("nes", "margin"),
         ("prior", "margin"),
-        ("boundary", "margin"),
+        pytest.param("boundary", "margin", marks=pytest.mark.slow),
     ],
 )
 def test_engine_equals_the_literal_algorithm(setting, update, objective, reencode):
@@ -520,6 +520,7 @@ def test_nothing_is_asked_that_rows_do_not_count(double, update, unlike, slots):
     assert len(asked) > unlike * sum(row.queries for row in rows.values())
 
 
+@pytest.mark.slow
 def test_boundary_asks_about_no_image_that_it_does_not_count(double, monkeypatch):
     """Not about what only fills a group up, so with one slot images and questions are as many; the rows stay the same."""
     setting = Fixture(tiny_vqgan(), 0.05)

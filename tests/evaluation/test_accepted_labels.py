@@ -62,6 +62,7 @@ def test_rows_with_one_label_are_as_before_and_the_others_are_fooled_by_neither(
     assert differs > 1
 
 
+@pytest.mark.slow
 def test_it_is_true_and_its_figures_count_any_answer_that_is_true(made, capsys):
     outcome = verify(str(made / "several"), trust=True)
     assert (outcome.rows, outcome.disagreements) == (23, [])
@@ -103,6 +104,7 @@ def test_what_is_accepted_counts_as_the_label():
     assert holding == {*ANSWERS, "accepted_labels"}
 
 
+@pytest.mark.slow
 def test_imagenet_has_its_real_labels_by_the_names_of_its_files(tmp_path):
     picture = Image.new("RGB", (8, 8))
     names = ["ILSVRC2012_val_00000002.JPEG", "ILSVRC2012_val_00000001_n01440764.JPEG", "ILSVRC2012_val_00000003.JPEG"]

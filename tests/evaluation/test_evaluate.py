@@ -76,6 +76,7 @@ def test_it_gives_what_the_stored_columns_give(finished_split, rows):
     assert [summary.rows for summary in result.classes] == [12] * 10
 
 
+@pytest.mark.slow
 def test_a_classifier_is_known_by_its_weights_and_answers_not_by_its_name(finished_split, tmp_path):
     shutil.copytree("fmrgen/weights/assets/mnist/lenet", tmp_path / "copy")
     make_split(load_recipe("mnist-lenet", ["source.limit=40"]), tmp_path / "other")
@@ -750,6 +751,7 @@ def test_a_mistake_is_one_line(finished_split, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "fmrgen: --classifier: give at least one\n"
 
 
+@pytest.mark.slow
 def test_accuracy_under_attack_is_that_of_the_attack_with_the_labels(finished_split, tmp_path, capsys):
     from fmrgen.engine.attacks import attack_of_short_form
 

@@ -29,6 +29,7 @@ def test_the_values_are_those_of_others():
         assert krippendorff_alpha(said, UNASKED).value == pytest.approx(alpha)
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth():
     """Of two judges of ten classes who are right in 80 % each; the truth is that of very many images."""
     random = np.random.default_rng(1)

@@ -69,6 +69,7 @@ def true_fmr(robustness):
     return 100 * right.mean() / original.mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("robustness", [(0.3, 0.2, 0.1, 0.1), (0.2, 0.2, 0.2, 0.2)])
 def test_paired_intervals_and_ranks_cover(robustness):
     """In 95 % of studies a pair's interval holds its difference; in at least as many all ranks are right at once."""

@@ -238,6 +238,7 @@ def test_one_classifier_is_in_memory_at_a_time(finished_split, tmp_path):
     assert most <= 2  # the next one may be built before the last one's cycles are collected
 
 
+@pytest.mark.slow
 def test_one_that_fails_is_left_out(finished_split, tmp_path, capsys):
     split = str(finished_split)
     found = evaluate(split, {"good": Net(), "bad": Broken(), "also": Net(seed=1)}, store=tmp_path, progress=False)

@@ -109,6 +109,7 @@ FAMILIES = {
     "vdvae": vdvae,
     "stylegan-xl": stylegan,
 }
+LARGE = ("adm", "iddpm", "stylegan-xl")
 
 
 VIT = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -186,7 +187,9 @@ def in_quiet_passes(passes):
     }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [pytest.param(family, marks=pytest.mark.slow if family in LARGE else []) for family in FAMILIES]
+)
 def test_every_generator(family, tmp_path):
     config = FAMILIES[family](tmp_path)
     expected, _ = run(config, torch.device("cpu"))

@@ -18,6 +18,7 @@ from fmrgen.recipe.job import load_recipe, parse_classifier
 from fmrgen.weights.checkpoint import freeze
 
 COUNT = 5
+QUICK = ("transform", "resnet")
 PAIRS = [
     *[(family, "resnet") for family in FAMILIES],  # whether one part is followed does not depend on the other
     *[("transform", name) for name in CLASSIFIERS if name != "resnet"],
@@ -56,7 +57,9 @@ def compiled(monkeypatch):
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize(("family", "name"), PAIRS)
+@pytest.mark.parametrize(
+    ("family", "name"), [pytest.param(*pair, marks=[] if pair == QUICK else pytest.mark.slow) for pair in PAIRS]
+)
 def test_a_pass_is_one_graph_and_compiled_once(family, name, compiled, tmp_path):
     torch.manual_seed(0)
     classifier = parse_classifier(f"it={CLASSIFIERS[name](tmp_path / 'classifier')}")[1].build("cpu")
@@ -71,6 +74,7 @@ def test_a_pass_is_one_graph_and_compiled_once(family, name, compiled, tmp_path)
         assert (row.image.int() - expected[i].image.int()).abs().max() <= 1
 
 
+@pytest.mark.slow
 def test_as_many_jobs_as_one_likes_are_compiled_in_a_process(compiled, tmp_path):
     generator = FAMILIES["transform"](tmp_path).build("cpu")
     for _ in range(9):  # torch compiles one function for eight models

@@ -95,6 +95,7 @@ def test_another_machine_goes_on_where_one_was_lost(bucket):
     assert sorted(row["id"] for row in bucket.rows()) == list(range(12))
 
 
+@pytest.mark.slow
 def test_a_shard_that_is_damaged_is_found_at_the_end_and_made_again(bucket):
     whole = bucket.make()
     rows = bucket.rows()
@@ -118,6 +119,7 @@ def test_another_recipe_is_refused(bucket):
 DEAD = b'{"holder": "dead", "beats": 0, "host": "far-away", "pid": 7}'
 
 
+@pytest.mark.slow
 def test_a_job_that_was_killed_as_it_began_blocks_nobody(bucket):
     bucket.put("c/.s-00000.lock", DEAD)
     notes = []

@@ -47,6 +47,7 @@ def test_the_demo_is_found_to_be_in_order(capsys):
     assert "the whole job" in told
 
 
+@pytest.mark.slow
 def test_it_ends_in_time_and_says_what_it_left_out(capsys):
     passes = []
     recipe = load_recipe("mnist-lenet", ["perturb.step_size=.001", "perturb.budget=40"])

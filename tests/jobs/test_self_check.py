@@ -94,6 +94,7 @@ def test_a_classifier_has_no_veto_over_itself(tmp_path, capsys):
     assert "the classifier itself is among those that have a veto" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_classifier_with_the_oracle_in_it_is_told(tmp_path):
     target = "{kind: module, target: 'outside_components:LenetWithOracle'}"
     recipe = load_recipe("mnist-lenet", [f"classifier={target}", "source.limit=8", "perturb.budget=1"])

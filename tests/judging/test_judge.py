@@ -85,6 +85,7 @@ def test_what_it_prints_and_what_the_card_says(judged, capsys):
     assert len(load_dataset(str(judged), "mnist", split="lenet")) == 120
 
 
+@pytest.mark.slow
 def test_a_judge_that_is_no_second_opinion_is_told_beside_its_figures(finished_split, tmp_path, capsys):
     """The split's own oracle, the classifier that is measured, and panels of either."""
     import shutil

@@ -6,7 +6,7 @@ import torch
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 from benchmarks.coverage import NETWORKS, calibration_error_held
-from fmrgen.evaluation.classify import Answers, KeptAnswers, _answers
+from fmrgen.evaluation.classify import Answers, KeptAnswers, answers_of
 from fmrgen.metrics.summary import METRICS, summarise
 
 CLASSES = 12
@@ -25,7 +25,7 @@ def rows():
     valid = torch.rand(500, generator=random) < 0.8
     columns = {"label": labels.numpy(), "valid": valid.numpy()}
     for prefix, of in logits.items():
-        answers = Answers(*(column.numpy() for column in _answers(of, labels)))
+        answers = Answers(*(column.numpy() for column in answers_of(of, labels)))
         kept = KeptAnswers.of(answers, columns["label"], CLASSES)
         columns |= {f"{prefix}{name}": values for name, values in vars(kept).items()}
     return columns, logits, labels, valid

@@ -127,6 +127,7 @@ def loaded(hub, repo, *names):
     return dict(line.split(" ", 1) for line in python(hub, SPLITS, repo, *names).splitlines())
 
 
+@pytest.mark.slow
 def test_pushed_splits_load_and_evaluate_as_from_the_folder(hub, split, other, tmp_path):
     shutil.copytree(other, split, dirs_exist_ok=True)
     write_card(split)
@@ -212,6 +213,7 @@ def test_two_pushes_at_once_both_succeed(hub, split, other, tmp_path):
     assert len(world.repos[REPO]["tags"]) == 3
 
 
+@pytest.mark.slow
 def test_a_split_is_replaced_only_when_told_and_nothing_else_changes(hub, split, other, tmp_path):
     card = "---\nlicense: mit\npretty_name: Digits\n---\n\n# Ours\n\nWritten by hand.\n"
     upload = "import sys; from huggingface_hub import HfApi; api = HfApi(); api.create_repo(sys.argv[1], repo_type='dataset', private=True); api.upload_file(path_or_fileobj=sys.argv[2].encode(), path_in_repo='README.md', repo_id=sys.argv[1], repo_type='dataset')"

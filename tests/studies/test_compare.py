@@ -40,6 +40,7 @@ def test_each_classifier_has_its_split_and_its_place(tmp_path, capsys):
     assert {path: path.read_bytes() for path in folder.glob("mnist/*.parquet")} == made
 
 
+@pytest.mark.slow
 def test_in_python_too(tmp_path):
     recipe = load_recipe("mnist-lenet", ["source.limit=8", "perturb.budget=1"])
     classifiers = {

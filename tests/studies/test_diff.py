@@ -135,6 +135,7 @@ def test_the_command_and_its_files(made, planted, tmp_path, capsys):
     assert "old and new are one network" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_broke_is_explained_where_both_the_oracle_and_old_see_the_class(made, planted, tmp_path, monkeypatch):
     output, _ = made
     job = ["diff", "mnist-lenet", *JOB, "--old", f"old={LENET}", "--new", f"new={json.dumps(planted)}", "--explain"]
@@ -173,6 +174,7 @@ def test_what_only_a_change_of_the_originals_shows_is_the_verdict(tmp_path, caps
         assert "NEW is worse on lower contrast" in (tmp_path / name).read_text()
 
 
+@pytest.mark.slow
 def test_until_decided_needs_a_random_order_and_stops_when_it_is_clear(made, planted, tmp_path, capsys):
     """Rows are looked at in shares of the shards; without it the same folder is made whole, and says what it always
     says."""

@@ -206,6 +206,7 @@ def test_one_network_against_itself_decides_nothing(split, capsys):
     assert "are one network" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_other_preprocessing_of_the_same_weights_is_another_network(split):
     shifted = parse_classifier(LENET)[1].build()
     shifted.register_forward_pre_hook(lambda module, images: (images[0].roll(4, 3),))
@@ -214,6 +215,7 @@ def test_other_preprocessing_of_the_same_weights_is_another_network(split):
     assert not any("one network" in note for note in found.notes)
 
 
+@pytest.mark.slow
 def test_accuracies_are_those_of_evaluate(split):
     from fmrgen import evaluate
 
@@ -338,6 +340,7 @@ def test_each_on_its_own_split(tmp_path, capsys):
     assert "fail: the candidate loses more than 2 points" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_masked_gradient_and_one_network_gate_nothing_on_own_splits(tmp_path, capsys):
     (tmp_path / "few.yaml").write_text("{extends: mnist-lenet, perturb: {budget: 2, step_size: 0.1}}")
     job = ["gate", "--recipe", tmp_path / "few.yaml", "--limit", "30", "--max-drop", "2", "--baseline", LENET]

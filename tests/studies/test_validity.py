@@ -76,6 +76,7 @@ def figures(seed, strength, of="one", through_sa=0.9, sa_noise=0.0):
     return found
 
 
+@pytest.mark.slow
 def test_what_predicts_is_found_and_chosen():
     found = validity(PLAN, RECIPES, FAMILIES, figures(1, 4.0, of="two"))
     assert found.verdict.startswith(
@@ -168,6 +169,7 @@ def test_a_partial_correlation_is_that_of_what_ranks_of_sa_leave():
     assert partial_correlation(x, y, given) == pytest.approx(stats.pearsonr(*of_rest).statistic)
 
 
+@pytest.mark.slow
 def test_more_recipes_show_smaller_correlations():
     few, many = smallest_visible(20), smallest_visible(80)
     # One candidate is true, the others hardly: most studies choose another one.

@@ -106,6 +106,7 @@ def test_two_processes_go_on_after_a_real_kill_and_take_the_steps_of_one(tmp_pat
     assert again.stdout.replace("killed", "whole") == whole.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
 def test_a_run_is_waited_for_and_taken_over_where_its_process_is_gone(tmp_path, kind):
     """In a bucket by a machine that has nothing of it but the address."""
