@@ -225,6 +225,7 @@ class Opposite(torch.nn.Module):
         return -self.network(images)
 
 
+@pytest.mark.slow
 def test_a_model_that_changes_while_it_is_asked(server, finished_split, monkeypatch):
     form = server.form
 
@@ -301,6 +302,7 @@ def test_a_key_in_the_address_is_refused_and_not_repeated(query):
     assert parse_classifier("https://host/x?api-version=2024-02-15-preview&deployment=resnet")[0] == "host/x"
 
 
+@pytest.mark.slow
 def test_a_key_of_the_environment_is_sent_and_stands_nowhere(server, monkeypatch, tmp_path, finished_split, caplog):
     monkeypatch.setenv("FMRGEN_ENDPOINT_QUERY", "?api_key=SECRET/123")
     server.names[3] = "SECRET/123"

@@ -78,6 +78,7 @@ def test_a_network_of_8_bits_that_weighs_a_batch_together_is_asked_image_by_imag
     assert Config(model=plain).build().network._together is None
 
 
+@pytest.mark.slow
 def test_a_split_is_evaluated(finished_split, file, tmp_path):
     found = evaluate([str(finished_split)], [f"onnx:{file}"], progress=False)
     assert found.classifiers[0].name == "net"

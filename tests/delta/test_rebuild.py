@@ -246,6 +246,7 @@ def test_no_two_images_share_a_stream(delta, finished_split, tmp_path):
     assert (guess != np.frombuffer(whole["original"]["bytes"], np.uint8)[:100]).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_a_delta_made_again_leaves_nothing_of_the_last_one(tmp_path):
     for size in (6, 4):
         few = ["source.limit=12", "perturb.budget=1", f"output.shard_size={size}"]

@@ -32,7 +32,7 @@ def setting(request, double):
         ("adam", "cross_entropy"),
         ("random", "margin"),
         ("nes", "margin"),
-        ("prior", "margin"),
+        pytest.param("prior", "margin", marks=pytest.mark.slow),
         pytest.param("boundary", "margin", marks=pytest.mark.slow),
     ],
 )

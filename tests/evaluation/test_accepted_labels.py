@@ -44,6 +44,7 @@ def made(source, tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_rows_with_one_label_are_as_before_and_the_others_are_fooled_by_neither(made):
     several, plain = (rows(made / name) for name in ("several", "plain"))
     assert plain.keys() - several.keys() == {10}  # of which nothing is true

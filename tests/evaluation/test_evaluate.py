@@ -115,6 +115,7 @@ def test_modules_sections_and_names_of_ones_own(finished_split):
     assert evaluation.own is None
 
 
+@pytest.mark.slow
 def test_the_transfer_matrix(finished_split, tmp_path):
     other = {"classifier.kind": "outside_components:SmallNetConfig", "output.split": "small"}
     overrides = ["source.limit=40", "perturb.budget=2", *(f"{key}={value}" for key, value in other.items())]

@@ -157,6 +157,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_split_says_how_many_first_steps_raised_the_loss(folder):
     shares = {
         split: summary_of(read_provenance(SplitPaths(folder, "mnist", split))).first_steps_up
@@ -167,6 +168,7 @@ def test_the_split_says_how_many_first_steps_raised_the_loss(folder):
     assert shares["control"].high < 80
 
 
+@pytest.mark.slow
 def test_a_masked_network_is_not_ranked_and_the_line_says_why(folder):
     splits = [f"{folder}:mnist/{name}" for name in ("lenet", "masked", "control")]
     found = evaluate(splits, {"lenet": "asset:mnist/lenet", "masked": MASKED})
@@ -183,6 +185,7 @@ def test_a_masked_network_is_not_ranked_and_the_line_says_why(folder):
     assert not any("be masked" in note for split in found.splits[::2] for note in split.notes)
 
 
+@pytest.mark.slow
 def test_the_board_gives_it_no_rank(folder, tmp_path):
     assert run("leaderboard", folder, "--output", tmp_path / "site") == 0
     page = (tmp_path / "site/index.html").read_text()
@@ -258,6 +261,7 @@ def test_chance_flags_no_more_than_one_in_twenty():
     assert flagged <= 400 * 0.05
 
 
+@pytest.mark.slow
 def test_the_worst_case_of_twins_is_one(folder):
     """By its own split, the masked network would be far above LeNet, whose answers it gives."""
     found = evaluate([f"{folder}:mnist/{name}" for name in ("lenet", "masked")], {"lenet": LENET, "masked": MASKED})

@@ -109,7 +109,7 @@ FAMILIES = {
     "vdvae": vdvae,
     "stylegan-xl": stylegan,
 }
-LARGE = ("adm", "iddpm", "stylegan-xl")
+LARGE = ("ddpm", "adm", "iddpm", "stylegan-xl")
 
 
 VIT = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -78,6 +78,7 @@ def test_a_split_in_a_bucket_is_that_of_a_folder(bucket, tmp_path, capsys):
     assert lines == [f"{bucket.output}:c/s: is complete; there is nothing to do"]
 
 
+@pytest.mark.slow
 def test_another_machine_goes_on_where_one_was_lost(bucket):
     def lose(progress):
         if progress.done - progress.resumed >= 5:

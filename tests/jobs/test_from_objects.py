@@ -81,6 +81,7 @@ def test_the_scores_of_an_oracle_that_is_an_object_are_its_own(dataset, net, tmp
 VQGAN = {"kind": "vqgan", "model": "asset:mnist/vqgan"}
 
 
+@pytest.mark.slow
 def test_a_generator_may_be_a_mapping_wherever_one_is_taken(made, dataset, net, digits, tmp_path):
     of_mapping = generate(dataset, net, output=tmp_path / "mapping", progress=False, **{**DEMO, "generator": VQGAN})
     assert of_mapping.summary == made.summary
@@ -309,6 +310,7 @@ def test_mistakes_are_one_line(dataset, net, tmp_path, change, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_networks_are_compared_on_a_dataset(dataset, tmp_path):
     net, other = HalfTrained(), Dim()
     given = {"generator": DEMO["generator"], "oracle": DEMO["oracle"], "budget": 1, "step_size": 0.03, "config": "mine"}
@@ -351,6 +353,7 @@ def test_images_of_any_common_form_are_the_same(digits):
     assert loaded == [[image.tobytes() for image in images]] * len(forms)
 
 
+@pytest.mark.slow
 def test_labels_that_nobody_names_are_the_networks_outputs(digits, net, other, tmp_path):
     images, labels = digits
     few = [place for place, label in enumerate(labels) if label < 9][:4]
@@ -364,6 +367,7 @@ def test_labels_that_nobody_names_are_the_networks_outputs(digits, net, other, t
         evaluation.figure("models")
 
 
+@pytest.mark.slow
 def test_sections_may_be_mappings(finished_split):
     lenet = {"kind": "lenet", "checkpoint": "asset:mnist/lenet/model.safetensors"}
     split = f"{finished_split}:mnist/lenet"

@@ -114,7 +114,7 @@ def hot_lenet():
     [
         pytest.param("masked_networks:decoy", "another", marks=pytest.mark.slow),
         pytest.param("masked_networks:reversed_gradient", "another", marks=pytest.mark.slow),
-        ("masked_networks:SureThenMasked", "another"),
+        pytest.param("masked_networks:SureThenMasked", "another", marks=pytest.mark.slow),
         (None, None),
     ],
 )

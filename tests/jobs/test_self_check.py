@@ -107,6 +107,7 @@ def test_a_classifier_with_the_oracle_in_it_is_told(tmp_path):
     assert any("of the oracle's weights are in the classifier" in line for line in told)
 
 
+@pytest.mark.slow
 def test_kinship_is_kept_and_shown_wherever_the_split_is_ranked(tmp_path, capsys):
     """Also after a resume, which asks nothing again; a split of an earlier version says nothing of it."""
     related = "{kind: module, target: 'outside_components:LenetWithOracle'}"

@@ -170,6 +170,7 @@ def read_back(hub, script):
     return json.loads(python(hub, script))
 
 
+@pytest.mark.slow
 def test_on_the_hub_they_are_beside_the_split(judged, hub, tmp_path, finished_split):
     upload(hub, finished_split, "someone/digits")
     cache = {"FMRGEN_CACHE": str(tmp_path / "cache")}

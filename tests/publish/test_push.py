@@ -561,6 +561,7 @@ def test_the_token_is_told_to_nobody(hub, split, tmp_path):
     assert not any(secret in text for text in told)
 
 
+@pytest.mark.slow
 def test_generating_and_pushing_in_one_command(hub, tmp_path):
     job = ("generate", "mnist-lenet", "--limit", "20", "perturb.budget=3", "--output", tmp_path / "out", "--push", REPO)
     refused = fmrgen(*job, **{**hub.environment, "HF_TOKEN": "nobody"})

@@ -487,6 +487,7 @@ def test_what_is_said_of_many_is_short(evaluation):
     assert "## Transfer" not in to_markdown(many)  # the table of the one split says it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 4, 30])
 def test_other_pictures_of_many_stay_readable(count):
     names = [f"vit_base_patch{number}_clip_224.openai_ft_in1k" for number in range(count)]

@@ -41,6 +41,7 @@ def test_what_is_no_grid_is_refused(overrides, message):
         parse_grid("mnist-lenet", overrides)
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_splits_a_table_and_a_plot(tmp_path, capsys):
     command = ["sweep", "mnist-lenet", "perturb.step_size=.03,.3", "perturb.budget=2", "--limit", 6, "-o", tmp_path]
     assert run(*command) == 0

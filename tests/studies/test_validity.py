@@ -98,6 +98,7 @@ def test_what_predicts_is_found_and_chosen():
     assert found.of_default.recipes == 40
 
 
+@pytest.mark.slow
 def test_what_goes_with_the_shift_through_sa_alone_adds_nothing():
     """A case made to fool it: FMR and the shift agree on most networks, since both follow SA."""
     found = validity(PLAN, RECIPES, FAMILIES, figures(0, 0.0, through_sa=3.0))
@@ -180,6 +181,7 @@ def test_more_recipes_show_smaller_correlations():
     assert many < few - 0.2
 
 
+@pytest.mark.slow
 def test_networks_of_low_accuracy_take_no_part_and_too_few_are_refused():
     given = figures(2, 1.0)
     given["net-39"][STANDARD] = 79.0
@@ -189,6 +191,7 @@ def test_networks_of_low_accuracy_take_no_part_and_too_few_are_refused():
         validity(PLAN, RECIPES, FAMILIES, few)
 
 
+@pytest.mark.slow
 def test_a_candidate_without_a_figure_is_none():
     given = figures(3, 1.0)
     missing = "FMR (one, 10 steps, 0.9)"
