@@ -429,6 +429,7 @@ def test_a_margin_to_the_second_label_can_be_asked_for(setting):
             assert first - second >= 0.05
 
 
+@pytest.mark.slow
 def test_a_search_on_a_plateau_goes_on(double):
     """Where a network says labels alone, as trees do, no answer near by differs: rows move all the same."""
 

@@ -89,6 +89,7 @@ def test_an_inversion_is_each_rows_own_and_ends_where_nothing_is_gained(tmp_path
     assert len(calls) == 5  # the first one gains, three do not, and the last one is for the residual
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_an_unmoved_image_is_exact(tmp_path, name):
     generator = build(tmp_path, name)
@@ -121,6 +122,7 @@ def test_the_engine_equals_the_literal_algorithm(tmp_path, double):
     assert len({row.stop_reason for row in rows.values()}) >= 2
 
 
+@pytest.mark.slow
 def test_a_mask_lets_some_dimensions_move(tmp_path):
     check_mask(build(tmp_path), pictures(), LABELS, tmp_path)
 

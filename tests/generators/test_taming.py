@@ -132,6 +132,7 @@ def test_wrong_files_are_one_line(official, tmp_path):
         build(folder)
 
 
+@pytest.mark.slow
 def test_the_published_imagenet_configuration_has_its_known_size(tmp_path):
     """vqgan_imagenet_f16_16384: 76,073,859 weights under 343 keys."""
     ddconfig = {

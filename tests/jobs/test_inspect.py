@@ -109,6 +109,7 @@ def hot_lenet():
     return Hot()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "told"),
     [

@@ -189,6 +189,7 @@ def test_a_broken_network_decides_nothing(split, fault, side):
     assert FAULTS[fault] in gate_markdown(found, "split")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "verdict"), [("baseline", "pass"), ("candidate", "fail")])
 def test_a_half_trained_network_is_a_network(split, side, verdict):
     found = gate_of_split(str(split), **({"baseline": LENET, "candidate": LENET} | {side: OTHER}), max_drop=2)
