@@ -271,6 +271,11 @@ class InMemory(ComponentConfig):
         return self._code
 
     @property
+    def held(self) -> Any:
+        """The object; None where the section was read from a file."""
+        return self._held
+
+    @property
     def unknown(self) -> str | None:
         """The attribute that can't be compared with another process's; None where all can."""
         return self._unknown

@@ -17,9 +17,20 @@ if TYPE_CHECKING:
 _HOW = ("requests", "timeout", "kept_hours", "rate", "max_queries")
 
 
-# Parts of the names of parameters that hold credentials. A harmless one with such a part can go the same way.
-_CREDENTIALS = ("key", "code", "token", "sig", "secret", "passw", "pwd", "auth", "credential", "session")
-_LONG_WORD = re.compile(r"[A-Za-z0-9]{16,}")
+# Parameters that say what is asked. Any other one may be a key, whatever it is called, and is not stored.
+_HARMLESS = (
+    "api-version",
+    "api_version",
+    "version",
+    "v",
+    "model",
+    "model_name",
+    "deployment",
+    "revision",
+    "task",
+    "top_k",
+)
+_PLAIN_VALUE = re.compile(r"[\w./-]{1,64}")
 
 
 def _is_address(text: str) -> str:
@@ -35,23 +46,17 @@ def _is_address(text: str) -> str:
         raise ValueError("what follows # in an address is never sent; leave it out")
     parameters = parse_qsl(address.query.replace(";", "&"), keep_blank_values=True)
     for name, value in parameters:
-        has_secret_name = any(part in name.lower() for part in _CREDENTIALS)
-        has_secret_value = any(_mixes_letters_and_digits(word) for word in _LONG_WORD.findall(value))
         if not value:
             raise ValueError(
                 "a query that is one word may be a key, and would be stored with every split; set "
                 "FMRGEN_ENDPOINT_QUERY to it, which is only sent"
             )
-        if has_secret_name or has_secret_value:
+        if name.lower() not in _HARMLESS or not _PLAIN_VALUE.fullmatch(value):
             raise ValueError(
                 f"{name}=… may be a key, and would be stored with every split; set FMRGEN_ENDPOINT_QUERY='{name}=…', "
                 "which is only sent"
             )
     return text
-
-
-def _mixes_letters_and_digits(word: str) -> bool:
-    return not word.isalpha() and not word.isdigit()
 
 
 class Config(ClassifierConfig):

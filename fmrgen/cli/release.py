@@ -108,7 +108,10 @@ def diff(
         prepare_folder(output / "diff")
         sides = split_folders(loaded, output, of_old, of_new)
         proven = condition_lines(found)
-        proven += _proven(sides[BROKE].paths, output / "diff", show) if explained else []
+        if explained and found.rows < found.source_rows:
+            proven.append("explain was left out, for it needs the whole split; run the same without --until-decided")
+        elif explained:
+            proven += _proven(sides[BROKE].paths, output / "diff", show)
         write_diff(found, output / "diff", sides, title, named, proven)
         _write_files(
             junit, diff_junit(found, title, named, proven), summary, diff_markdown(found, title, named, proven)
@@ -251,6 +254,7 @@ def gate(
     batch_size: BatchSizeOption = 64,
     junit: JunitOption = None,
     summary: SummaryOption = None,
+    trust: TrustOption = False,
     processes: ProcessesOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -302,7 +306,14 @@ def gate(
     else:
         with progress.split_progress(show) as on_rows:
             found = run(
-                split, candidate=new, baseline=old, max_drop=max_drop, batch_size=batch_size, seed=seed, on_rows=on_rows
+                split,
+                candidate=new,
+                baseline=old,
+                max_drop=max_drop,
+                batch_size=batch_size,
+                seed=seed,
+                trust=trust,
+                on_rows=on_rows,
             )
     named = split or f"own splits of {recipe}"
     if is_first:

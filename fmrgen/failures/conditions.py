@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fmrgen.config import ComponentConfig
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Judgement, Oracle, Originals
 from fmrgen.engine.models import row_seed
@@ -22,6 +23,15 @@ from fmrgen.failures.interventions import DOSES
 from fmrgen.failures.rows import SplitRows
 from fmrgen.metrics.intervals import Estimate, proportion
 from fmrgen.metrics.sequential_test import ERROR, Condition, log_capital
+from fmrgen.recipe.build import (
+    blank_image,
+    build_classifier_and_oracle,
+    build_component,
+    build_source,
+    fit_to_labels,
+)
+from fmrgen.recipe.job import Recipe
+from fmrgen.storage.provenance import Provenance
 
 ORIGINALS = 300  # that are changed, where there are as many
 # Trainings of one recipe that differ by their seed alone are up to 16 points apart under some condition (six LeNets,
@@ -30,6 +40,38 @@ OF_ANOTHER_SEED = 0.1
 _WITHOUT_ORACLE = 0.5  # the largest dose at which nobody has to look whether an image still shows its class
 _TOGETHER = 64
 _LARGEST_EXPONENT = 700.0
+
+
+def compare_on_recipe(
+    recipe: Recipe,
+    provenance: Provenance,
+    old: ComponentConfig,
+    new: ComponentConfig,
+    device: torch.device,
+    *,
+    margin: float = OF_ANOTHER_SEED,
+    error: float = ERROR,
+) -> list[Condition]:
+    """Compare two networks on changed originals of a recipe's source, which its oracle judges.
+
+    Args:
+        recipe: its classifier and generator have no part.
+        provenance: of a split that was made of the recipe, for the labels and the size of its images.
+        old: the network to compare with.
+        new: the network that may be worse.
+        device: of the models.
+        margin: as of `compare_under_changes`.
+        error: likewise.
+
+    Returns:
+        The conditions, as of `compare_under_changes`.
+    """
+    labels, blank = provenance.job_labels, blank_image(provenance.image_size, device)
+    judges = build_classifier_and_oracle(new, recipe.oracle, labels, blank)
+    before = fit_to_labels(build_component(old, "classifier", nn.Module, device), labels, blank, "classifier")
+    source = build_source(recipe.source)
+    rows = SplitRows.of_source(source, provenance.image_size, judges, recipe.perturb, ORIGINALS, device)
+    return compare_under_changes(rows, before, margin=margin, error=error)
 
 
 class NoOracle(Oracle):

@@ -17,6 +17,7 @@ from fmrgen.failures.directions import GeneratedMoves
 from fmrgen.jobs.verify import check_no_gaps
 from fmrgen.metrics.rows import as_label
 from fmrgen.recipe.build import ClassifierAndOracle, component_errors
+from fmrgen.sources.base import LoadedExample, Source
 from fmrgen.storage.open import OpenedSplit, check_recorded_rows, reading
 from fmrgen.storage.provenance import Provenance
 from fmrgen.storage.schema import IMAGES
@@ -74,6 +75,32 @@ class SplitRows:
             min_margin=recorded.min_margin,
         )
         return cls(originals, images, values, judges, options)
+
+    @classmethod
+    def of_source(
+        cls,
+        source: Source,
+        image_size: int,
+        judges: ClassifierAndOracle,
+        options: PerturbOptions,
+        most: int,
+        device: torch.device | str,
+    ) -> "SplitRows":
+        """Return originals from the whole of a source, up to so many, which stand for their own images."""
+        loaded = []
+        for place in sorted({number * len(source) // most for number in range(most)}):
+            for example in source.load(place, place + 1, image_size):
+                if isinstance(example, LoadedExample):  # and none that is skipped
+                    loaded.append(example)
+        originals = to_batch(np.stack([example.image for example in loaded]), device)
+        columns = {
+            "id": np.array([example.id for example in loaded]),
+            "label": np.array([example.label for example in loaded]),
+        }
+        if source.accepts_several:
+            columns["accepted_labels"] = np.empty(len(loaded), dtype=object)
+            columns["accepted_labels"][:] = [np.asarray(example.accepted) for example in loaded]
+        return cls(originals, originals, columns, judges, options)
 
     def __len__(self) -> int:
         return len(self.originals)

@@ -319,7 +319,7 @@ class _Job:
         what = f"classifier {name}"
         if model.unknown is not None:
             _log.warning(
-                "%s: its %s can't be compared with another run's, so its answers are not kept", what, model.unknown
+                "%s: its attribute %s can't be compared between runs, so its answers are not kept", what, model.unknown
             )
         check_same_on_all(self.sharing.gather({f"weights of {what}": model.named.weights_sha256}))
         pending: list[tuple[str, pa.Table, dict[str, Any]]] = []

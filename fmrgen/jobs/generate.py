@@ -46,6 +46,7 @@ from fmrgen.metrics.summary import Summary
 from fmrgen.progress.job import Progress, ProgressCounter
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
+from fmrgen.recipe.objects import settle
 from fmrgen.records import Example, Perturbed
 from fmrgen.sources.base import LoadedExample
 from fmrgen.storage.encodings import KeptEncodings, kept_encodings
@@ -109,12 +110,13 @@ def make_split(
     for name in ("classifier", "generator", "oracle"):
         section = getattr(recipe, name)
         if isinstance(section, InMemory) and section.unknown is not None:
-            tell(f"{name}: its {section.unknown} can't be compared with another run's, so no other can go on with this")
+            tell(f"{name}: its attribute {section.unknown} can't be compared between runs, so no other run can go on")
     options = recipe.output
     paths = SplitPaths(root, options.config, options.split)
     folder = SplitFolder.planned(paths, len(components.source), options.shard_size, shared)
     with (
         _called(output, root),
+        _settled(recipe),
         errors_of_one_process(),
         closing(ShardClaims(folder, own_shards(folder.shards, part), on_note)) as claims,
     ):
@@ -180,6 +182,16 @@ def _called(output: str | Path, root: Path) -> Iterator[None]:
         if is_bucket(output):  # whose files are in a folder of another name
             error.args = (str(error).replace(str(root), str(output)),)
         raise
+
+
+@contextmanager
+def _settled(recipe: Recipe) -> Iterator[None]:
+    """Takes note, however the job ends, in which state objects in memory were left."""
+    try:
+        yield
+    finally:
+        for section in (recipe.classifier, recipe.generator, recipe.oracle):
+            settle(section)
 
 
 @contextmanager

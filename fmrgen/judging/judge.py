@@ -152,7 +152,7 @@ class Job:
         is_known = identity.unknown is None or not runs_code_of_others(section)
         if not is_known:
             _log.warning(
-                "oracle %s: its %s can't be compared with another run's, so this judge starts from the beginning",
+                "oracle %s: its attribute %s can't be compared between runs, so it judges from the beginning",
                 name,
                 identity.unknown,
             )

@@ -145,10 +145,11 @@ def drops_of(baseline: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     return drops
 
 
-def decide(drops: np.ndarray, margin: float) -> tuple[Verdict, int]:
-    """The verdict on rows in their order, and after how many of them it was clear; else all."""
+def decide(drops: np.ndarray, margin: float, error: float = ERROR) -> tuple[Verdict, int]:
+    """The verdict on rows in their order, either one wrong with a probability of `error` at most, and after how many of
+    them it was clear; else all."""
     larger, smaller = log_capital(drops, margin)
-    clear = math.log(1 / ERROR)
+    clear = math.log(1 / error)
     fails, passes = np.flatnonzero(larger >= clear), np.flatnonzero(smaller >= clear)
     if len(fails) and not (len(passes) and passes[0] < fails[0]):
         return "fail", int(fails[0]) + 1

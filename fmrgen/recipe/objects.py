@@ -5,9 +5,10 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, ref
 
 import torch
 from torch import nn
@@ -20,11 +21,31 @@ from fmrgen.files import fingerprint
 from fmrgen.recipe.build import Role, build_component
 from fmrgen.recipe.job import parse_classifier, parse_oracle
 from fmrgen.recipe.sections import generator_config_of, generator_of_short_form, oracle_config_of
-from fmrgen.weights.identity import identity_of
+from fmrgen.trust.recipes import components_in
+from fmrgen.weights.identity import identity_of, state_sha256
 
 _PROCESS = secrets.token_hex(8)
 _counter = itertools.count()
-_numbers: WeakKeyDictionary[object, int] = WeakKeyDictionary()  # of objects that no other process can recognise
+
+
+class _ByObject:
+    """A dict for each living object, whether or not it can be hashed."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, tuple[ReferenceType[object], dict[str, str]]] = {}
+
+    def of(self, held: object) -> dict[str, str]:
+        """Return the object's own dict; a new one each time for an object that can't be referred to weakly."""
+        reference, entry = self._entries.get(id(held), (None, {}))
+        if reference is not None and reference() is held:
+            return entry
+        with suppress(TypeError):
+            self._entries[id(held)] = ref(held), (entry := {})
+        return entry
+
+
+_numbers = _ByObject()  # of objects that no other process can recognise
+_states = _ByObject()  # the state in which an object was handed over, by the states in which it was left
 
 AnyClassifier = nn.Module | ComponentConfig | Mapping[str, Any] | str
 """A module from images [B, 3, H, W] in [0, 1] to logits [B, K], a config, a section of a recipe as a mapping, or what
@@ -143,20 +164,33 @@ def _section(given: Any, name: str, role: type) -> ComponentConfig:
             wanted = f"{wanted} or a torch module"
         raise UserError(f"{name}: must be a {wanted} (an instance), a section or a name; it is {kind}")
     identity = identity_of(given)
-    state = identity.state_sha256 if identity.unknown is None else _name_in_this_launch(given, identity.state_sha256)
+    state = _states.of(given).get(identity.state_sha256, identity.state_sha256)
+    if identity.unknown is not None:
+        state = _name_in_this_launch(given, state)
     return InMemory.of(given, identity.weights_sha256, state, identity.code, identity.unknown)
 
 
-def _name_in_this_launch(held: object, state_sha256: str) -> str:
+def _name_in_this_launch(held: object, state: str) -> str:
     """Return a name for an object that can't be compared: the same in all processes of a launch, and in no other."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         launch = _PROCESS
     else:  # the processes of a machine have one parent; those of other machines are refused
         launch = f"{os.getppid()} {os.environ.get('MASTER_ADDR')} {os.environ.get('MASTER_PORT')}"
-    if held not in _numbers:
-        _numbers[held] = next(_counter)
-    number = _numbers[held]
-    return fingerprint([launch, number, state_sha256])
+    numbers = _numbers.of(held)
+    number = numbers.setdefault("number", str(next(_counter)))
+    return fingerprint([launch, number, state])
+
+
+def settle(section: ComponentConfig) -> None:
+    """Take note that an object was used: what it kept while it answered, as a count of its calls, is no change of it.
+
+    Without this a network that keeps something in its forward would be another one in the next cell of a notebook.
+    """
+    for config in components_in(section):
+        if not isinstance(config, InMemory) or config.held is None:
+            continue
+        if config.unknown is None and config.state_sha256 is not None:
+            _states.of(config.held)[state_sha256(config.held)] = config.state_sha256
 
 
 def changed_options(before: PerturbOptions, options: dict[str, Any]) -> PerturbOptions:

@@ -166,6 +166,7 @@ class ItemsSource(Source):
         if given is None:
             given = [self._item(place)[1] for place in range(len(self))]
         numbers = [_number(label, place) for place, label in enumerate(given)]
+        self._numbers = numbers
         names = known or [str(number) for number in range(max(numbers, default=-1) + 1)]
         self.labels: Labels = make_labels([str(name) for name in names], None)
         self.row_labels = [
@@ -206,7 +207,13 @@ class ItemsSource(Source):
         for place in range(start, min(stop, len(self))):
             label = self.row_labels[place]
             if label is not None:
-                yield RawExample(place, _image(self._item(place)[0], place), label)
+                image, number = self._item(place)
+                if _number(number, place) != self._numbers[place]:
+                    raise UserError(
+                        f"source: item {place} has the label {number}, and the dataset's targets say "
+                        f"{self._numbers[place]}; remove its attribute targets, or correct it"
+                    )
+                yield RawExample(place, _image(image, place), label)
 
 
 def _number(label: Any, place: int) -> int:

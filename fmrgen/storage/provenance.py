@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _SCHEMA = "fmrgen-provenance/"  # and the version; a provenance that names none is of fmrgen 0.1.0
 NEW_WEIGHTS = "each training without a fixed seed gives others: load those that made the split"
-NEW_STATE = "a setting, a mean, a function; what it computes itself it lists in `derived`"
+NEW_STATE = "such as a setting, a mean or a function; list attributes that it computes itself in its `derived`"
 SCHEMA = f"{_SCHEMA}{ROWS_VERSION}"
 _VERSIONS = ("fmrgen", "torch", "transformers", "diffusers", "timm", "datasets", "accelerate")
 
@@ -344,7 +344,7 @@ def _difference(earlier: Provenance, fresh: Provenance) -> str:
         if key.endswith(".weights_sha256") and key in old and key in new and old[key] != new[key]:
             return f"its {key.partition('.')[0]} had other weights ({NEW_WEIGHTS})"
         if key.endswith(".state_sha256") and key in old and key in new and old[key] != new[key]:
-            return f"its {key.partition('.')[0]} had other attributes, or other code ({NEW_STATE})"
+            return f"its {key.partition('.')[0]} had different attributes or code ({NEW_STATE})"
         if key not in NOT_FINGERPRINTED and old.get(key) != new.get(key):
             return f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
     return f"fingerprint {earlier.fingerprint}, not {fresh.fingerprint}"

@@ -10,25 +10,20 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import torch
 from scipy.stats import binomtest
-from torch import nn
 
 from fmrgen.config import ComponentConfig
 from fmrgen.distributed.launch import Processes, together
 from fmrgen.errors import UserError, option
 from fmrgen.evaluation.own_splits import rows_of
-from fmrgen.failures.conditions import ORIGINALS, compare_under_changes
-from fmrgen.failures.rows import SplitRows
+from fmrgen.failures.conditions import compare_on_recipe
 from fmrgen.jobs.generate import make_split
 from fmrgen.metrics.intervals import Estimate, interval_ends, paired_difference, proportion
 from fmrgen.metrics.rows import accepted_as_label, as_label
 from fmrgen.metrics.sequential_test import ERROR, Condition, bounds, decide
-from fmrgen.recipe.build import blank_image, build_classifier_and_oracle, build_component, fit_to_labels
 from fmrgen.recipe.job import OutputConfig, Recipe
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.recipe.sections import oracle_config_of
-from fmrgen.storage.open import open_own_split
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, read_provenance
 from fmrgen.storage.shard_claims import own_shards
@@ -195,23 +190,10 @@ def diff(
     if not conditions:
         return found
     processes = Processes()
-    tried = processes.gather(together(processes, partial(_conditions, recipe, folders[0], *sections, processes.device)))
-    found = replace(found, conditions=tried[0])
+    provenance = read_provenance(folders[0].paths)
+    work = partial(compare_on_recipe, recipe, provenance, *sections, processes.device, error=ERROR / 2)
+    found = replace(found, conditions=processes.gather(together(processes, work))[0])
     return replace(found, verdict="broke more") if found.worse else found
-
-
-def _conditions(
-    recipe: Recipe, broke: SplitFolder, old: ComponentConfig, new: ComponentConfig, device: torch.device
-) -> list[Condition]:
-    """Return how OLD and NEW fare on originals of the split `broke` that are changed, by the recipe's oracle."""
-    opened, provenance = open_own_split(f"{broke.paths.root}:{broke.paths.name}")
-    if "original" not in opened.features:
-        return []
-    labels, blank = provenance.job_labels, blank_image(provenance.image_size, device)
-    judges = build_classifier_and_oracle(new, recipe.oracle, labels, blank)
-    before = fit_to_labels(build_component(old, "classifier", nn.Module, device), labels, blank, "classifier")
-    rows = SplitRows.read(opened, provenance, judges, ORIGINALS, device)
-    return compare_under_changes(rows, before, error=ERROR / 2)
 
 
 def split_folders(
@@ -313,7 +295,7 @@ def _found(broke: _Side, fixed: _Side, *, seed: int | None, error: float) -> Dif
         verdict, p_value, difference = exact_verdict(worse, better, error)
         low, high = interval_ends(difference)
     else:
-        verdict, low, high = _sequential_verdict(worse, better, broke.columns["turn"], seed)
+        verdict, low, high = _sequential_verdict(worse, better, broke.columns["turn"], seed, error)
     images = {BROKE: broke.images(names), FIXED: fixed.images(names)}
     counted = Counter((side, one.label, one.answer) for side, of in images.items() for one in of)
     classes = [
@@ -370,14 +352,14 @@ def exact_verdict(worse: np.ndarray, better: np.ndarray, error: float = ERROR) -
 
 
 def _sequential_verdict(
-    worse: np.ndarray, better: np.ndarray, turn: np.ndarray, seed: int
+    worse: np.ndarray, better: np.ndarray, turn: np.ndarray, seed: int, error: float
 ) -> tuple[Verdict, float, float]:
     """The verdict by betting, and the bounds of the difference in percent."""
     random = np.random.default_rng(seed)
     order = np.concatenate([random.permutation(np.flatnonzero(turn == at)) for at in np.unique(turn)])
     differences = (worse.astype(np.int8) - better.astype(np.int8))[order]
     low, high = bounds(differences)
-    return _VERDICTS[decide(differences, 0.0)[0]], 100 * low, 100 * high
+    return _VERDICTS[decide(differences, 0.0, error)[0]], 100 * low, 100 * high
 
 
 def _control(broke: np.ndarray, fixed: np.ndarray) -> Control:

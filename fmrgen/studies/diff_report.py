@@ -105,10 +105,11 @@ def about_lines(found: Diff, named: Mapping[str, str]) -> list[str]:
 def difference_line(found: Diff) -> str:
     """The difference, by which test the verdict is, and how often that is wrong."""
     if found.test == "exact":
+        error = "2.5 %" if found.conditions else "5 %"  # of which changed originals take their half
         return (
             f"broke minus fixed: {format_estimate(found.difference)} points; the verdict is that of an exact sign test "
             f"(McNemar, two-sided, p = {found.p_value:.2g}): {found.broke_alone:,} originals broke alone, "
-            f"{found.fixed_alone:,} were fixed alone; of equal networks it calls 5 % different at most"
+            f"{found.fixed_alone:,} were fixed alone; of equal networks it calls {error} different at most"
         )
     return (
         f"broke minus fixed: {found.difference.value:z.1f} points, in the long run {found.low:z.1f} or more and "

@@ -5,6 +5,8 @@ import site
 import sys
 import sysconfig
 from functools import cache
+from importlib.metadata import distribution as files_of
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from modulefinder import ModuleFinder
 from pathlib import Path
@@ -44,7 +46,19 @@ def is_own(module: str) -> bool:
     path = getattr(loaded, "__file__", None)
     if path is None:  # a package without a file of its own; what Python has built in
         return module.partition(".")[0] not in sys.builtin_module_names and hasattr(loaded, "__path__")
-    return not any(folder in Path(path).parents for folder in _installed())
+    if any(folder in Path(path).parents for folder in _installed()):
+        return False
+    return not _has_wheel(module.partition(".")[0])
+
+
+@cache
+def _has_wheel(name: str) -> bool:
+    """Return whether a top-level module was installed elsewhere, as on a cluster's PYTHONPATH, and not to be edited."""
+    for distribution in packages_distributions().get(name, []):
+        read = files_of(distribution).read_text
+        if read("RECORD") is not None and '"editable": true' not in (read("direct_url.json") or ""):
+            return True
+    return False
 
 
 @cache

@@ -27,7 +27,9 @@ def weights_sha256(component: object, prefix: str = "") -> str | None:
         if tensor.is_meta:
             raise UserError(f"{name}: the weights are on the meta device, without values; load them first")
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        plain = tensor.detach().cpu()
+        plain = (plain if plain.layout == torch.strided else plain.to_dense()).resolve_conj().resolve_neg()
+        digest.update(plain.contiguous().flatten().view(torch.uint8).numpy().data)
         found += 1
     return digest.hexdigest() if found else None
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from inspect import getattr_static
 from pathlib import PurePath
 from typing import Any
 
@@ -29,12 +30,22 @@ from fmrgen.files import sha256_of
 from fmrgen.trust.source_code import is_own, own_code_sha256, own_files
 from fmrgen.weights.digest import weights_of, weights_sha256
 
-_PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.layout, torch.memory_format, PurePath, range, Enum)
+_PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.layout, torch.memory_format, PurePath, range)
 _ROUTINES = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, np.ufunc)
 # What changes no answer: descriptors that Python makes of slots and fields, and the device that a component is on.
 _PASSED_OVER = (types.GetSetDescriptorType, types.MemberDescriptorType, type(NotImplemented), type(...), torch.device)
 _PASSED_OVER_MODULES = ("threading", "_thread", "logging", "weakref", "_weakref", "_weakrefset", "concurrent", "_abc")
-_OF_EVERY_MODULE = ("training", "_is_full_backward_hook")  # of torch; whoever asks one sets evaluation mode
+# Of every module of torch; whoever asks one sets evaluation mode, and compiles it or not.
+_OF_EVERY_MODULE = ("training", "_is_full_backward_hook", "_compiled_call_impl")
+_OF_A_GRAPH = (
+    "_graph",
+    "_code",
+    "_lineno_map",
+    "_prologue_start",
+    "_tracer_cls",
+    "_tracer_extras",
+    "meta",
+)  # of torch.fx
 _NOT_COUNTED = ("_use_default_values", "row_seeds")  # names that diffusers keeps in any order; seeds of the last batch
 _HOOKS = ("_hooks", "_hooks_with_kwargs", "_hooks_always_called")  # how their dicts end, whose keys only count them
 _POINTER = struct.calcsize("P")
@@ -75,8 +86,7 @@ def identity_of(component: object) -> Identity:
         UserError: its weights are not loaded.
     """
     weights = weights_sha256(component)
-    walk = _Walk(component)
-    walk.visit(component, "")
+    walk = _walk(component)
     code: dict[str, str] = {}
     for module in sorted(walk.modules):
         if module not in code:  # else what it imports is there, too
@@ -88,10 +98,17 @@ def identity_of(component: object) -> Identity:
 
 
 def state_sha256(value: object) -> str:
-    """Return a digest of arrays, tensors, numbers and words, in lists, tuples and mappings."""
-    walk = _Walk(None)
-    walk.visit(value, "")
-    return walk.digest.hexdigest()
+    """Return the state of a component alone, or a digest of arrays and plain values in lists and mappings."""
+    return _walk(value).digest.hexdigest()
+
+
+def _walk(component: object) -> "_Walk":
+    walk = _Walk(component)
+    try:
+        walk.visit(component, "")
+    except RecursionError:
+        walk.unknown = "structure, which is nested too deeply,"
+    return walk
 
 
 class _Walk:
@@ -109,7 +126,8 @@ class _Walk:
         self.modules: set[str] = set()
         self.libraries: set[str] = set()
         self.unknown: str | None = None
-        self._weights = {id(tensor) for _, tensor in weights_of(component)}
+        self._tensors = [tensor for _, tensor in weights_of(component)]  # kept, for an `id` may be given again
+        self._weights = {id(tensor) for tensor in self._tensors}
         self._numbers: dict[int, int] = {}  # of objects that were visited, by `id`, in their order
         self._visited: list[object] = []  # keeps them alive: an `id` may be given again
         self._visited_modules: set[tuple[str, tuple[str, ...]]] = set()
@@ -118,6 +136,12 @@ class _Walk:
         """Digest a value; `path` is how it is reached, for messages."""
         if value is None or isinstance(value, _PLAIN):
             self._add(type(value).__name__, repr(value))
+            if value is not None and type(value).__module__ not in ("builtins", "torch", "pathlib", "numpy"):
+                self.visit(dict(getattr(value, "__dict__", {})), path)  # of a subclass
+            return
+        if isinstance(value, Enum):
+            self._add("enum", type(value).__module__, type(value).__qualname__, value.name)
+            self.visit(value.value, path)
             return
         if isinstance(value, _PASSED_OVER) or type(value).__module__.partition(".")[0] in _PASSED_OVER_MODULES:
             return
@@ -150,7 +174,12 @@ class _Walk:
         elif isinstance(value, nn.Module) and "_orig_mod" in value._modules:  # of torch.compile
             self.visit(value._modules["_orig_mod"], path)
         else:
-            self._object(value, path)
+            try:
+                self._object(value, path)
+            except RecursionError:
+                raise
+            except Exception:  # any code may stand behind an attribute
+                self._give_up(path, value)
 
     def _add(self, *entries: object) -> None:
         self.digest.update(repr(entries).encode(errors="backslashreplace"))
@@ -171,13 +200,15 @@ class _Walk:
             return
         try:
             if isinstance(value, Tensor):
-                content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+                content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
             else:
-                content = np.ascontiguousarray(value).tobytes()
+                content = np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
         except (RuntimeError, NotImplementedError, TypeError):  # sparse, quantized, or without data
             self._give_up(path, value)
             return
         self._add("tensor", str(value.dtype), tuple(value.shape), hashlib.sha256(content).hexdigest())
+        if type(value) not in (Tensor, np.ndarray):  # a subclass, as a masked array
+            self.visit(dict(getattr(value, "__dict__", {})), path)
 
     def _is_own(self, module: str | None) -> bool:
         """Return whether what comes from a module is the user's own, and take note of the module either way."""
@@ -210,6 +241,7 @@ class _Walk:
     def _class(self, value: type, path: str) -> None:
         self._add("class", value.__module__, value.__qualname__)
         if not self._is_own(value.__module__):
+            self._patches(value, path)
             return
         self.visit(value.__bases__, path)
         for name, member in sorted(vars(value).items()):
@@ -217,6 +249,16 @@ class _Walk:
             if is_code or not name.startswith("__"):
                 self._add(name)
                 self.visit(member, f"{path}.{name}")
+
+    def _patches(self, value: type, path: str) -> None:
+        """Digest the functions of a library's class that a user has put there."""
+        for base in value.__mro__:
+            library = base.__module__.partition(".")[0]
+            for name, member in sorted(vars(base).items()):
+                module = member.__module__ if isinstance(member, types.FunctionType) else None
+                if module is not None and module.partition(".")[0] != library and is_own(module):
+                    self._add("patched", name)
+                    self.visit(member, f"{path}.{name}")
 
     def _function(self, value: types.FunctionType, path: str) -> None:
         self._add("function", value.__module__, value.__qualname__)
@@ -356,8 +398,11 @@ def _attributes_of(value: Any) -> dict[str, Any] | None:
                     attributes[name] = getattr(value, name)
     if not has_room:
         return None
-    derived = getattr(value, "derived", ())
+    derived = getattr_static(value, "derived", ())
     left_out = {*_NOT_COUNTED, *(derived if isinstance(derived, tuple | list) else ())}
+    if "torch.fx" in sys.modules and isinstance(value, torch.fx.GraphModule):
+        attributes["code"] = value.code  # what its graph, a long chain of nodes, says
+        left_out |= {*_OF_A_GRAPH}
     attributes = {name: attribute for name, attribute in attributes.items() if name not in left_out}
     if isinstance(value, nn.Module):
         for name in _OF_EVERY_MODULE:

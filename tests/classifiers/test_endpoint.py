@@ -291,7 +291,15 @@ def test_a_password_in_the_address_is_refused():
 
 @pytest.mark.parametrize(
     "query",
-    ["api_key=SECRET", "a=1&Subscription-Key=SECRET", "code=SECRET", "x_SIG=SECRET", "SECRET", "v=SECRET123SECRET123"],
+    [
+        "api_key=SECRET",
+        "a=1&Subscription-Key=SECRET",
+        "code=SECRET",
+        "x_SIG=SECRET",
+        "SECRET",
+        "k=SECRET",
+        "version=a%20SECRET",
+    ],
 )
 def test_a_key_in_the_address_is_refused_and_not_repeated(query):
     section = f"{{kind: endpoint, url: 'https://host/x?{query}'}}"

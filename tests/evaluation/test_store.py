@@ -151,7 +151,7 @@ def test_answers_of_what_cannot_be_known_are_not_kept(finished_split, tmp_path, 
     with (tmp_path / "log").open("w") as net.log:
         evaluate(str(finished_split), {"net": net}, store=tmp_path / "store", progress=False)
     assert not list((tmp_path / "store").glob("*"))
-    assert caplog.text.count("its log (of type TextIOWrapper) can't be compared with another run's") == 1
+    assert caplog.text.count("its attribute log (of type TextIOWrapper) can't be compared between runs") == 1
 
 
 def test_a_flipped_bit_is_seen(finished_split, tmp_path):

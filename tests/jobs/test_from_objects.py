@@ -182,12 +182,31 @@ def test_the_same_weights_with_another_attribute_are_another_network(dataset, tm
         next((tmp_path / "default").glob("*.parquet")).unlink()
     generate(dataset, net, output=tmp_path, progress=False, **DEMO)
     net.flips = True
-    other = r"its classifier had other attributes, or other code \(a setting, a mean, a function; .*\); choose another output="
+    other = r"its classifier had different attributes or code \(such as a setting, .*\); choose another output="
     with pytest.raises(UserError, match=other):
         generate(dataset, net, output=tmp_path, progress=False, **DEMO)
     generate(dataset, SmallNet(), output=tmp_path / "out", progress=False, **{**DEMO, "oracle": NotTooBright()})
-    with pytest.raises(UserError, match="its oracle had other attributes"):
+    with pytest.raises(UserError, match="its oracle had different attributes"):
         generate(dataset, SmallNet(), output=tmp_path / "out", progress=False, **{**DEMO, "oracle": NotTooBright(0.5)})
+
+
+def test_what_a_network_keeps_while_it_answers_is_no_change(dataset, tmp_path):
+    """A count of calls, features that a hook keeps: the next cell of a notebook goes on with the same network."""
+    net, features = SmallNet(), {}
+    net.calls = 0
+
+    def keep(module, inputs, output):
+        module.calls += 1
+        features["last"] = output
+
+    net.register_forward_hook(keep)
+    generate(dataset, net, output=tmp_path, progress=False, **DEMO)
+    next((tmp_path / "default").glob("*.parquet")).unlink()
+    for _ in range(2):
+        generate(dataset, net, output=tmp_path, progress=False, **DEMO)
+    net.flips = True
+    with pytest.raises(UserError, match="its classifier had different attributes or code"):
+        generate(dataset, net, output=tmp_path, progress=False, **DEMO)
 
 
 def test_who_cannot_be_recognised_is_gone_on_with_by_this_process_alone(dataset, tmp_path, monkeypatch):
@@ -195,9 +214,12 @@ def test_who_cannot_be_recognised_is_gone_on_with_by_this_process_alone(dataset,
     with (tmp_path / "log").open("w") as net.log:
         for _ in range(2):
             generate(dataset, net, output=tmp_path / "out", progress=False, on_note=notes.append, **DEMO)
-        assert sum("its log (of type TextIOWrapper) can't be compared" in note for note in notes) == 2
+        assert (
+            sum("its attribute log (of type TextIOWrapper) can't be compared between runs" in note for note in notes)
+            == 2
+        )
         monkeypatch.setattr(objects, "_PROCESS", "another")
-        with pytest.raises(UserError, match="its classifier had other attributes"):
+        with pytest.raises(UserError, match="its classifier had different attributes"):
             generate(dataset, net, output=tmp_path / "out", progress=False, **DEMO)
 
 

@@ -172,6 +172,16 @@ def test_what_only_a_change_of_the_originals_shows_is_the_verdict(tmp_path, caps
     assert [one["words"] for one in found["conditions"] if one["is_worse"]] == ["lower contrast"]
     for name in ("diff.xml", "diff/diff.md", "diff/diff.html"):
         assert "NEW is worse on lower contrast" in (tmp_path / name).read_text()
+    soon = [
+        *job,
+        "--explain",
+        "source.shuffle_seed=0",
+        "output.shard_size=2",
+        "-o",
+        tmp_path / "soon",
+        "--until-decided",
+    ]
+    assert run(*soon[:-4], *soon[-4:]) == 1  # also where the splits are not whole
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+from enum import Enum
 from functools import partial
 
 import numpy as np
@@ -222,6 +223,67 @@ def test_what_cannot_be_known_is_named(tmp_path):
         assert identity_of(net).unknown == "log (of type TextIOWrapper)"
 
 
+class Kind(Enum):
+    """Its values are shown by an address, and its members alike."""
+
+    ONE = partial(torch.mul, 2)
+    TWO = partial(torch.mul, 3)
+
+    def __repr__(self):
+        return "Kind"
+
+
+class Named(str):
+    """Text with an attribute."""
+
+
+def test_odd_attributes_count():
+    def state(value):
+        net = nn.Linear(2, 2)
+        net.value = value
+        return identity_of(net).state_sha256
+
+    def named(label):
+        text = Named("a")
+        text.label = label
+        return text
+
+    assert state(Kind.ONE) == state(Kind.ONE) != state(Kind.TWO)
+    assert state(named(1)) == state(named(1)) != state(named(2))
+    masked = [np.ma.masked_array([1, 2], mask=mask) for mask in ([0, 0], [0, 1])]
+    assert state(masked[0]) != state(masked[1])
+
+
+def test_a_patched_class_of_a_library_is_seen(monkeypatch):
+    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    before = identity_of(net).state_sha256
+    monkeypatch.setattr(nn.ReLU, "forward", lambda self, values: values.clamp(min=0.5))
+    assert identity_of(net).state_sha256 != before
+
+
+def test_a_long_graph_is_its_code():
+    def traced(by):
+        return torch.fx.symbolic_trace(nn.Sequential(*[nn.Linear(2, 2) for _ in range(300)], Scaled(by)))
+
+    states = [identity_of(traced(by)).state_sha256 for by in (2.0, 2.0, 3.0)]
+    assert states[0] == states[1] != states[2]
+    deep = Scaled(1.0)
+    for _ in range(2000):
+        deep = [deep]
+    net = nn.Linear(2, 2)
+    net.deep = deep
+    assert "nested too deeply" in identity_of(net).unknown
+
+
+class Scaled(nn.Module):
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def forward(self, values):
+        return values * self.by
+
+
 def test_a_scripted_network_is_its_code_and_constants():
     class Net(nn.Module):
         def __init__(self, by):
@@ -296,6 +358,11 @@ def test_labels_are_those_of_the_items():
     raw = [place % 5 for place in range(20)]
     source = SourceInMemory.of(Items(images, raw, target_transform=lambda label: 4 - label)).build()
     assert [example.label for example in source.read(0, 20)] == [4 - label for label in raw]
+    many = np.zeros((100, 4, 4, 3), np.uint8)  # of which one has another label than it is listed with
+    some = Items(many, [0] * 100)
+    some.__class__ = type("Some", (Items,), {"__getitem__": lambda self, place: (many[place], int(place == 7))})
+    with pytest.raises(UserError, match="item 7 has the label 1, and the dataset's targets say 0"):
+        SourceInMemory.of(some)
     data = Items(images, raw)
     data.__class__ = type("Shifted", (Items,), {"__getitem__": lambda self, i: (images[i], (raw[i] + 1) % 5)})
     assert [example.label for example in SourceInMemory.of(data).build().read(0, 20)] == [(n + 1) % 5 for n in raw]
