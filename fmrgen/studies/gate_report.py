@@ -48,8 +48,8 @@ def nothing_worse(conditions: Sequence[Condition], max_drop: float = 0.0) -> str
     points = 100 * OF_ANOTHER_SEED + max_drop
     originals = conditions[0].originals
     return (
-        f"none of {len(conditions)} changes to {originals:,} originals makes it significantly more than {points:g} points "
-        "worse"
+        f"none of {len(conditions)} changes to {originals:,} originals makes it significantly worse by more than "
+        f"{points:g} points"
     )
 
 
