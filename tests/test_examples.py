@@ -59,6 +59,8 @@ def test_the_snippets_of_a_generator_and_an_oracle(tmp_path, monkeypatch):
         (tmp_path / f"{name}.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     parts = ["generator=my_generator:Config", "oracle=my_oracle:Config"]
-    found = fmrgen.inspect(fmrgen.load_recipe("mnist-lenet", ["perturb.min_probability=0.5", *parts]), images=12)
+    found = fmrgen.inspect(
+        fmrgen.load_recipe("mnist-lenet", ["perturb.min_probability=0.5", *parts]), images=12, seconds=100_000
+    )
     assert found.oracle_accuracy > 0.7
     assert found.own.valid > 0.5

@@ -9,6 +9,7 @@ from commands import run
 from fmrgen.jobs.inspect import Trial, _step_warnings, _Wanted, inspect
 from fmrgen.recipe.job import load_recipe
 
+WHOLE = 100_000  # seconds: nothing is left out, however busy the machine is
 TRANSFORM = "generator={kind: transform, image_size: 32}"
 
 
@@ -21,7 +22,7 @@ TRANSFORM = "generator={kind: transform, image_size: 32}"
 def test_a_step_that_does_not_suit_the_generator_is_replaced(changes, towards):
     tried = []
     recipe = load_recipe("mnist-lenet", ["perturb.budget=25", *changes])
-    found = inspect(recipe, images=10, on_trial=tried.append)
+    found = inspect(recipe, images=10, on_trial=tried.append, seconds=WHOLE)
     own, proposed = found.own, found.proposed
     assert own.step_size == recipe.perturb.step_size
     assert (proposed.step_size > own.step_size) == (towards > 0)
@@ -34,14 +35,14 @@ def test_a_step_that_does_not_suit_the_generator_is_replaced(changes, towards):
 
 @pytest.mark.slow
 def test_the_demo_is_found_to_be_in_order(capsys):
-    found = inspect(load_recipe("mnist-lenet"), images=12)
+    found = inspect(load_recipe("mnist-lenet"), images=12, seconds=WHOLE)
     assert found.proposed == found.own
     assert found.trials == [found.own]
     assert found.warnings == []
     assert found.psnr > 25
     assert found.classifier_accuracy > 0.9
     assert (found.latent_size, found.images) == (256, 12)
-    assert run("inspect", "mnist-lenet", TRANSFORM, "--images", 4, "perturb.budget=3") == 0
+    assert run("inspect", "mnist-lenet", TRANSFORM, "--images", 4, "--seconds", WHOLE, "perturb.budget=3") == 0
     told = capsys.readouterr().out
     assert "7 dimensions" in told
     assert "the whole job" in told
@@ -76,7 +77,7 @@ def test_a_step_that_leaves_nothing_to_rank_is_told():
 def test_a_generator_size_that_costs_accuracy_is_told():
     """Both take 32 px; brought to 8 px and back, digits are blurred."""
     small = ["generator={kind: transform, image_size: 8}", "perturb.budget=1"]
-    found = inspect(load_recipe("mnist-lenet", small), images=60)
+    found = inspect(load_recipe("mnist-lenet", small), images=60, seconds=WHOLE)
     assert found.classifier_native > 0.9 > found.classifier_accuracy
     assert found.oracle_native > 0.9 > found.oracle_accuracy
     told = [warning for warning in found.warnings if "of the source's own pixels" in warning]
@@ -90,7 +91,7 @@ def test_a_pilot_of_a_sure_classifier_finds_a_way_too():
     plain = load_recipe("mnist-lenet", ["perturb.budget=8", "perturb.step_size=.1"])
     target = "{kind: module, target: 'test_inspect:hot_lenet', size: 32}"
     hot = load_recipe("mnist-lenet", ["perturb.budget=8", "perturb.step_size=.1", f"classifier={target}"])
-    one, other = inspect(plain, images=10).own, inspect(hot, images=10).own
+    one, other = inspect(plain, images=10, seconds=WHOLE).own, inspect(hot, images=10, seconds=WHOLE).own
     assert other.stuck == 0
     assert max(one.perturbed_accuracy, other.perturbed_accuracy) < 0.9
 
@@ -122,7 +123,7 @@ def hot_lenet():
 def test_a_gradient_that_is_not_its_own_is_told(target, told):
     """By finite differences also where it is its own as long as the network is sure, which the first steps can't see."""
     changes = [] if target is None else [f"classifier={{kind: module, target: '{target}'}}"]
-    found = inspect(load_recipe("mnist-lenet", ["perturb.budget=12", *changes]), images=8)
+    found = inspect(load_recipe("mnist-lenet", ["perturb.budget=12", *changes]), images=8, seconds=WHOLE)
     lines = [line for line in found.warnings if "another gradient than its own" in line]
     assert len(lines) == (told is not None), found.warnings
     if target is None:
@@ -138,9 +139,8 @@ def test_a_gradient_that_is_not_its_own_is_told(target, told):
 @pytest.mark.parametrize(("target", "is_masked"), [(None, False), ("masked_networks:random_gradient", True)])
 def test_a_search_without_gradients_beats_only_one_that_lies(target, is_masked, capsys):
     changes = [] if target is None else [f"classifier={{kind: module, target: '{target}'}}"]
-    found = inspect(
-        load_recipe("mnist-lenet", [*changes, "perturb.queries=20", "perturb.budget=25"]), images=32, masking=True
-    )
+    recipe = load_recipe("mnist-lenet", [*changes, "perturb.queries=20", "perturb.budget=25"])
+    found = inspect(recipe, images=32, masking=True, seconds=WHOLE)
     about_search = [line for line in found.warnings if "a search without gradients fools" in line]
     assert len(about_search) == is_masked, found
     assert found.searched.beats_the_gradient == is_masked

@@ -103,7 +103,7 @@ def test_a_classifier_with_the_oracle_in_it_is_told(tmp_path):
     assert any(re.match(r"100% of the oracle's weights are in the classifier \(\d+% of the", note) for note in notes), (
         notes
     )
-    told = inspect(recipe, images=4).warnings
+    told = inspect(recipe, images=4, seconds=100_000).warnings
     assert any("of the oracle's weights are in the classifier" in line for line in told)
 
 

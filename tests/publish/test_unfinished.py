@@ -12,7 +12,16 @@ from commands import fmrgen, python, wait_for
 from stored import assert_same_rows, rows
 
 REPO = "someone/digits"
-JOB = ["generate", "mnist-lenet", "--limit", "64", "output.shard_size=4", "perturb.budget=20", "perturb.slots=8", "-q"]
+JOB = [
+    "generate",
+    "mnist-lenet",
+    "--limit",
+    "64",
+    "output.shard_size=4",
+    "perturb.budget=20",
+    "perturb.slots=1",
+    "-q",
+]  # each image alone, as it is where others are missing
 LOAD = """
 import json, sys
 from datasets import load_dataset
