@@ -32,6 +32,12 @@ _OF_STORES = ("AWS_", "GOOGLE_", "AZURE_")  # variables that may hold keys: only
 _OF_ENDPOINTS = ("FMRGEN_ENDPOINT_TOKEN", "FMRGEN_ENDPOINT_QUERY")
 
 
+def check_place(place: str) -> None:
+    """Raises UserError where a folder that jobs would write to is not there."""
+    if not is_bucket(place) and not Path(place).is_dir():
+        raise UserError(f"{place}: no such folder; make it first, or name the folder or bucket that jobs write to")
+
+
 def examine(place: str) -> Iterator[tuple[str, str]]:
     """Names and findings, one after another; nothing secret is among them.
 
@@ -41,11 +47,10 @@ def examine(place: str) -> Iterator[tuple[str, str]]:
     Raises:
         UserError: there is no such folder, or the address is wrong; before the first finding.
     """
+    check_place(place)
+    bucket = SharedBucket(place) if is_bucket(place) else None
     from fmrgen.distributed.launch import usable_cores
 
-    bucket = SharedBucket(place) if is_bucket(place) else None
-    if bucket is None and not Path(place).is_dir():
-        raise UserError(f"{place}: no such folder; make it first, or name the folder or bucket that jobs write to")
     yield "python", f"{platform.python_version()} on {platform.platform()}"
     for name in _PACKAGES:
         yield name, _version_of(name)

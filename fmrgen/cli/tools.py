@@ -47,8 +47,11 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Print what a bug report needs: versions, devices, Hub."""
+    from fmrgen.cli.doctor import check_place, examine
+
+    check_place(folder)
+
     from fmrgen.cli import display
-    from fmrgen.cli.doctor import examine
 
     if as_json:
         display.print_json(dict(examine(folder)))
