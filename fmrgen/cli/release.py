@@ -107,7 +107,7 @@ def diff(
         title, named = f"{old_name} → {new_name} on {recipe}", {"OLD": old, "NEW": new}
         prepare_folder(output / "diff")
         sides = split_folders(loaded, output, of_old, of_new)
-        proven = condition_lines(found)
+        proven: list[str] = []
         if explained and found.rows < found.source_rows:
             proven.append("explain was left out, for it needs the whole split; run the same without --until-decided")
         elif explained:
@@ -121,7 +121,7 @@ def diff(
         elif not quiet:
             display.print_table(main_table(found), title)
             display.print_table(pair_table(found), "by pair of classes")
-            for line in proven:
+            for line in (*condition_lines(found), *proven):
                 display.print_line(line)
             display.print_line(str(output / "diff/diff.html"))
         (display.print_note if as_json else display.print_line)(verdict_line(found))

@@ -127,8 +127,8 @@ def diff_markdown(
     counts = verdict_line(found) if found.worse else _counts_line(found)
     parts = [f"### {escape(title)}: {escape(headline)}", f"{escape(_sentence(counts))}."]
     parts.append(table_of(main_table(found)))
-    if proven:
-        parts.append("\n".join([f"**{PROVEN}**", "", *(f"* {escape(line)}" for line in proven)]))
+    if significant := [*condition_lines(found), *proven]:
+        parts.append("\n".join([f"**{PROVEN}**", "", *(f"* {escape(line)}" for line in significant)]))
     for name in pictures:
         right, wrong = ("OLD", "NEW") if name.startswith(BROKE) else ("NEW", "OLD")
         parts.append(f"![images that {right} has right and {wrong} wrong]({name})")
@@ -141,7 +141,8 @@ def diff_markdown(
 
 def diff_junit(found: Diff, title: str, named: Mapping[str, str], proven: Sequence[str] = ()) -> bytes:
     """A JUnit file with one test, which fails where more broke than was fixed; `proven` is part of its output."""
-    lines = [*(": ".join(row) for row in main_table(found).rows), *proven, *about_lines(found, named)]
+    rows = [": ".join(row) for row in main_table(found).rows]
+    lines = [*rows, *condition_lines(found), *proven, *about_lines(found, named)]
     tag = "failure" if found.verdict == "broke more" else None
     return junit_of_one("fmrgen diff", title, "NEW breaks no more than it fixes", tag, verdict_line(found), lines)
 
@@ -190,7 +191,7 @@ def write_diff(
         classes=class_table(found),
         pairs=pair_table(found),
         lines=about_lines(found, named),
-        proven=proven,
+        proven=[*condition_lines(found), *proven],
         proven_title=PROVEN,
         explanation="explain.html" if is_explained else None,
         pictures=pictures,

@@ -160,7 +160,8 @@ def test_what_broke_is_explained_where_both_the_oracle_and_old_see_the_class(mad
 
 
 @pytest.mark.slow
-def test_what_only_a_change_of_the_originals_shows_is_the_verdict(tmp_path, capsys):
+def test_what_only_a_change_of_the_originals_shows_is_the_verdict(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("fmrgen.failures.explain._FEWEST", 5)
     new = "outside_components:BlindInTheDark"
     job = ["diff", "mnist-lenet", *JOB, "--old", LENET, "--new", new, "-o", tmp_path, "--junit", tmp_path / "diff.xml"]
     assert run(*job) == 0
@@ -172,6 +173,8 @@ def test_what_only_a_change_of_the_originals_shows_is_the_verdict(tmp_path, caps
     assert [one["words"] for one in found["conditions"] if one["is_worse"]] == ["lower contrast"]
     for name in ("diff.xml", "diff/diff.md", "diff/diff.html"):
         assert "NEW is worse on lower contrast" in (tmp_path / name).read_text()
+    assert (tmp_path / "diff/explain.html").exists()  # and the page leads there
+    assert 'href="explain.html"' in (tmp_path / "diff/diff.html").read_text()
     soon = [
         *job,
         "--explain",
