@@ -152,17 +152,9 @@ def _ask(
 def _key(model: LoadedClassifier, images: ImageSet, passed: ClassifiedSplit, asking: Asking) -> str:
     """Return what all answers to images follow from, as one word."""
     section = None if model.named.section is None else model.named.section.model_dump(mode="json")
-    identity = model.identity
-    classifier = [
-        identity.weights_sha256,
-        identity.state_sha256,
-        dict(identity.code),
-        dict(identity.libraries),
-        section,
-    ]
     truth = passed.rows.columns["label"]
     of_images = [images.sha256, hashlib.sha256(np.ascontiguousarray(truth).data).hexdigest(), asdict(passed.labels)]
-    return fingerprint([classifier, of_images, _VERSION, asking.batch_size, asking.device.type])
+    return fingerprint([model.identity.key, section, of_images, _VERSION, asking.batch_size, asking.device.type])
 
 
 @torch.inference_mode()

@@ -28,8 +28,7 @@ class ImageSet:
         numbers: of the rows that they are of, [N], as they come.
         sha256: of these, and of their pixels and sizes.
         path: the file of the decoded pixels, [N, H, W, 3]; None where they are of several sizes, or too many.
-        first: the first of them, [H, W, 3].
-        spread: some of them from the whole set, by their places in it, [h, w, 3] each.
+        spread: some of them from the whole set, by their places in it, the first among them, [h, w, 3] each.
         read: draws batches of them that are still to be decoded.
         pixels: the file's content, once it is `opened`.
     """
@@ -38,10 +37,14 @@ class ImageSet:
     numbers: np.ndarray
     sha256: str
     path: Path | None
-    first: Pixels
     spread: Mapping[int, Pixels]
     read: Callable[[], Iterator[Batch]] | None = None
     pixels: np.ndarray | None = None
+
+    @property
+    def first(self) -> Pixels:
+        """The first of the images, [H, W, 3]."""
+        return self.spread[0]
 
     def opened(self) -> "ImageSet":
         """The set with its file mapped, which may then be deleted."""
@@ -78,14 +81,11 @@ class _Kept:
     def __init__(self, path: Path, room: _Room) -> None:
         self.path, self.room = path, room
         self.digest, self.numbers = hashlib.sha256(), list[int]()
-        self.first: Pixels | None = None
         self.spread: dict[int, Pixels] = {}
         self.distance = 1  # between two of these
         self.file = path.open("wb")
 
     def add(self, number: int, image: Pixels) -> None:
-        if self.first is None:
-            self.first = image
         self._spread_over(image)
         pixels = np.ascontiguousarray(image)
         self.digest.update(f"{number} {pixels.shape}".encode())
@@ -95,7 +95,7 @@ class _Kept:
             return
         self.room.left -= pixels.nbytes
         try:
-            if image.shape == self.first.shape and self.room.left >= 0:
+            if image.shape == self.spread[0].shape and self.room.left >= 0:
                 self.file.write(pixels.data)
                 return
         except OSError:  # the disk is fuller than it was
@@ -116,17 +116,16 @@ class _Kept:
         with suppress(OSError):
             self.file.close()
         self.path.unlink(missing_ok=True)
-        self.room.left += len(self.numbers) * (0 if self.first is None else self.first.nbytes)
+        self.room.left += len(self.numbers) * (self.spread[0].nbytes if self.spread else 0)
 
     def set_of(self, name: str, read: Callable[[], Iterator[Batch]]) -> ImageSet:
-        assert self.first is not None
         if not self.file.closed:
             try:
                 self.file.close()
             except OSError:
                 self.give_up()
         path = self.path if self.path.exists() else None
-        return ImageSet(name, np.array(self.numbers), self.digest.hexdigest(), path, self.first, self.spread, read)
+        return ImageSet(name, np.array(self.numbers), self.digest.hexdigest(), path, self.spread, read)
 
 
 def decode_once(

@@ -16,7 +16,6 @@ from fmrgen.labels import Labels
 from fmrgen.recipe.build import build_component, component_errors, fit_to_labels, names_of_outputs
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.storage.open import OpenedSplit, reading
-from fmrgen.trust.code import runs_code_of_others
 from fmrgen.weights.identity import Identity, identity_of
 
 
@@ -30,13 +29,8 @@ class LoadedClassifier:
 
     @property
     def unknown(self) -> str | None:
-        """The attribute that can't be compared with another process's; None where all can.
-
-        Of a built-in classifier its section, and the libraries' versions, say what its attributes do not.
-        """
-        section = self.named.section
-        is_built_in = section is not None and not runs_code_of_others(section)
-        return None if is_built_in else self.identity.unknown
+        """The attribute that can't be compared with another process's; None where all can."""
+        return self.identity.unknown_beside(self.named.section)
 
     @property
     def is_known(self) -> bool:

@@ -353,15 +353,12 @@ def _kept_encodings(
         return None
     if provenance.weights_sha256.generator is None:
         return None
-    identity = identity_of(components.generator)
     return kept_encodings(
         {
-            "weights": identity.weights_sha256,
+            "generator": identity_of(components.generator).key,
             "section": recipe.generator.model_dump(mode="json"),
-            "state": identity.state_sha256,
             "device": device_name(device),
             "precision": recipe.perturb.precision,
-            "libraries": dict(identity.libraries),
         }
     )
 

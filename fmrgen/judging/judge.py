@@ -43,7 +43,6 @@ from fmrgen.storage.judgements import (
 from fmrgen.storage.open import OpenedSplit, check_recorded_rows, open_own_split, reading
 from fmrgen.storage.provenance import Provenance, now
 from fmrgen.storage.schema import IMAGES
-from fmrgen.trust.code import runs_code_of_others
 from fmrgen.weights.digest import check_same_weights
 from fmrgen.weights.identity import identity_of
 
@@ -149,23 +148,20 @@ class Job:
         self.columns = [column for column in IMAGES if column in opened.features]
         if self.oracle.needs_originals and "original" not in self.columns:
             raise UserError(f"{opened.name}: has no originals (output.keep_original), and {name} compares with them")
-        is_known = identity.unknown is None or not runs_code_of_others(section)
-        if not is_known:
+        unknown = identity.unknown_beside(section)
+        if unknown is not None:
             _log.warning(
                 "oracle %s: its attribute %s can't be compared between runs, so it judges from the beginning",
                 name,
-                identity.unknown,
+                unknown,
             )
         key = {
             "files": provenance.files,
             "section": section.model_dump(mode="json"),
-            "weights": identity.weights_sha256,
-            "state": identity.state_sha256,
-            "code": dict(identity.code),
-            "libraries": dict(identity.libraries),
+            "oracle": identity.key,
             "name": name,
             "batch_size": batch_size,
-            "launch": None if is_known else processes.gather(secrets.token_hex(8))[0],
+            "launch": None if unknown is None else processes.gather(secrets.token_hex(8))[0],
         }
         self.parts = cache_folder() / "judgements" / fingerprint(key)
 

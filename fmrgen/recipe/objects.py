@@ -36,11 +36,13 @@ class _ByObject:
 
     def of(self, held: object) -> dict[str, str]:
         """Return the object's own dict; a new one each time for an object that can't be referred to weakly."""
-        reference, entry = self._entries.get(id(held), (None, {}))
-        if reference is not None and reference() is held:
-            return entry
+        if id(held) in self._entries:
+            reference, entry = self._entries[id(held)]
+            if reference() is held:  # and not another one that got its `id`
+                return entry
+        entry = {}
         with suppress(TypeError):
-            self._entries[id(held)] = ref(held), (entry := {})
+            self._entries[id(held)] = ref(held), entry
         return entry
 
 

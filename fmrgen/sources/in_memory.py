@@ -105,7 +105,7 @@ def _content_sha256(source: "of_datasets.StoredDataset | ItemsSource", dataset: 
     from fmrgen.weights.identity import state_sha256
 
     for place in _spread(len(source), _READ_TWICE):
-        if _pixels_at(source, place) != _pixels_at(source, place):
+        if _content_at(source, place) != _content_at(source, place):
             raise UserError(
                 "source: gives other images when it is read again; turn off what is random in it (augmentation)"
             )
@@ -117,7 +117,7 @@ def _content_sha256(source: "of_datasets.StoredDataset | ItemsSource", dataset: 
         places = _spread(len(source), _COMPARED)
         digest.update(state_sha256([getattr(dataset, name, None) for name in _ARRAYS]).encode())
     for place in places:
-        digest.update(_stored_at(source, place) if is_encoded else _pixels_at(source, place))
+        digest.update(_content_at(source, place, is_encoded=is_encoded))
     return digest.hexdigest()
 
 
@@ -126,21 +126,14 @@ def _spread(examples: int, most: int) -> list[int]:
     return sorted({place * examples // most for place in range(most)}) if examples else []
 
 
-def _pixels_at(source: Source, place: int) -> bytes:
-    """Return the pixels, the id and the label at a place; nothing where its label is not in the job."""
-    return b"".join(
-        f"{example.id} {example.label} ".encode() + _pixels(example).tobytes()
-        for example in source.read(place, place + 1)
-    )
-
-
-def _stored_at(source: Source, place: int) -> bytes:
-    """Return the file of the image at a place, before it is decoded, with its id and label."""
+def _content_at(source: Source, place: int, *, is_encoded: bool = False) -> bytes:
+    """Return the pixels at a place, or where it `is_encoded` the file, with id and label; nothing where its label is
+    not in the job."""
     parts = []
     for example in source.read(place, place + 1):
-        image = example.image
         parts.append(f"{example.id} {example.label} ".encode())
-        parts.append(image if isinstance(image, bytes) else _pixels(example).tobytes())
+        is_file = is_encoded and isinstance(example.image, bytes)
+        parts.append(cast(bytes, example.image) if is_file else _pixels(example).tobytes())
     return b"".join(parts)
 
 

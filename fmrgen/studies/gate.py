@@ -84,9 +84,8 @@ def gate(
 
     Returns:
         The verdict, with what it rests on. A pass is wrong in 5 % of cases at most, a fail in 7.5 %: 5 % by the rows,
-        and 2.5 % by changed originals. It is `invalid` where one of the two gives
-        outputs that are not finite, or is hardly better than chance on the originals, and `undecided` where both are
-        one network.
+        and 2.5 % by changed originals. It is `invalid` where one of the two gives outputs that are not finite, or is
+        hardly better than chance on the originals, and `undecided` where both are one network.
 
     Raises:
         UserError: a split or classifier can't be used, with the cure.

@@ -5,8 +5,7 @@ import site
 import sys
 import sysconfig
 from functools import cache
-from importlib.metadata import distribution as files_of
-from importlib.metadata import packages_distributions
+from importlib.metadata import distribution, packages_distributions
 from importlib.util import find_spec
 from modulefinder import ModuleFinder
 from pathlib import Path
@@ -54,8 +53,8 @@ def is_own(module: str) -> bool:
 @cache
 def _has_wheel(name: str) -> bool:
     """Return whether a top-level module was installed elsewhere, as on a cluster's PYTHONPATH, and not to be edited."""
-    for distribution in packages_distributions().get(name, []):
-        read = files_of(distribution).read_text
+    for project in packages_distributions().get(name, []):
+        read = distribution(project).read_text
         if read("RECORD") is not None and '"editable": true' not in (read("direct_url.json") or ""):
             return True
     return False

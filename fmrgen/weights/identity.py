@@ -24,9 +24,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from fmrgen.files import sha256_of
+from fmrgen.trust.code import runs_code_of_others
 from fmrgen.trust.source_code import is_own, own_code_sha256, own_files
 from fmrgen.weights.digest import weights_of, weights_sha256
 
@@ -37,15 +39,8 @@ _PASSED_OVER = (types.GetSetDescriptorType, types.MemberDescriptorType, type(Not
 _PASSED_OVER_MODULES = ("threading", "_thread", "logging", "weakref", "_weakref", "_weakrefset", "concurrent", "_abc")
 # Of every module of torch; whoever asks one sets evaluation mode, and compiles it or not.
 _OF_EVERY_MODULE = ("training", "_is_full_backward_hook", "_compiled_call_impl")
-_OF_A_GRAPH = (
-    "_graph",
-    "_code",
-    "_lineno_map",
-    "_prologue_start",
-    "_tracer_cls",
-    "_tracer_extras",
-    "meta",
-)  # of torch.fx
+# Of a graph of torch.fx, whose code says what it computes.
+_OF_A_GRAPH = ("_graph", "_code", "_lineno_map", "_prologue_start", "_tracer_cls", "_tracer_extras", "meta")
 _NOT_COUNTED = ("_use_default_values", "row_seeds")  # names that diffusers keeps in any order; seeds of the last batch
 _HOOKS = ("_hooks", "_hooks_with_kwargs", "_hooks_always_called")  # how their dicts end, whose keys only count them
 _POINTER = struct.calcsize("P")
@@ -71,6 +66,24 @@ class Identity:
     code: Mapping[str, str]
     libraries: Mapping[str, str]
     unknown: str | None
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """All of it as JSON, for the name of what is kept."""
+        return {
+            "weights": self.weights_sha256,
+            "state": self.state_sha256,
+            "code": dict(self.code),
+            "libraries": dict(self.libraries),
+        }
+
+    def unknown_beside(self, section: BaseModel | None) -> str | None:
+        """Return `unknown` of a component of that section, if it has one; None where all is known.
+
+        Of a built-in component the section and the libraries' versions say what its attributes do not.
+        """
+        is_built_in = section is not None and not runs_code_of_others(section)
+        return None if is_built_in else self.unknown
 
 
 def identity_of(component: object) -> Identity:
