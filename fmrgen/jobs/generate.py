@@ -49,6 +49,7 @@ from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.objects import settle
 from fmrgen.records import Example, Perturbed
 from fmrgen.sources.base import LoadedExample
+from fmrgen.sources.in_memory import Config as SourceInMemory
 from fmrgen.storage.encodings import KeptEncodings, kept_encodings
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, Run, Skipped, new_run, now
@@ -111,6 +112,8 @@ def make_split(
         section = getattr(recipe, name)
         if isinstance(section, InMemory) and section.unknown is not None:
             tell(f"{name}: its attribute {section.unknown} can't be compared between runs, so no other run can go on")
+    if isinstance(recipe.source, SourceInMemory) and (sampling := recipe.source.sampling_note()) is not None:
+        tell(sampling)
     options = recipe.output
     paths = SplitPaths(root, options.config, options.split)
     folder = SplitFolder.planned(paths, len(components.source), options.shard_size, shared)

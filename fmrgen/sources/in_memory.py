@@ -26,7 +26,7 @@ class Config(SourceConfig):
 
     That is of all labels, and of the images: of all where there are up to 20,000 in a `datasets.Dataset` or 2,000
     elsewhere, else of 256 that are spread over the dataset, and of the arrays in which it holds them, if it does. A
-    change of another image in a large dataset is not seen.
+    change of another image in a large dataset is not seen; `sampling_note` says so to whoever makes a split of it.
 
     Give `of` a `datasets.Dataset` with a column of images and one of labels, or anything with `len()` whose items are
     (image, label): images of PIL, uint8 arrays [H, W, 3], tensors [3, H, W] in [0, 1] or uint8 ones.
@@ -39,6 +39,7 @@ class Config(SourceConfig):
     examples: int
     sample_sha256: str
     _held: Any = PrivateAttr(None)
+    _is_sampled: bool = PrivateAttr(False)
 
     @classmethod
     def of(
@@ -56,7 +57,17 @@ class Config(SourceConfig):
             classes=class_names,
         )
         section._held = source
+        section._is_sampled = len(_compared_places(source)) < len(source) and not _arrays_of(dataset)
         return section
+
+    def sampling_note(self) -> str | None:
+        """Return a note where not all images went into the digest, else None."""
+        if not self._is_sampled:
+            return None
+        return (
+            f"source: {_COMPARED} of its {self.examples} images are compared between runs, and all labels; if you "
+            "change any image, start a new output folder"
+        )
 
     def build(self, device: object = "cpu") -> Source:
         if self._held is None:
@@ -110,15 +121,34 @@ def _content_sha256(source: "of_datasets.StoredDataset | ItemsSource", dataset: 
                 "source: gives other images when it is read again; turn off what is random in it (augmentation)"
             )
     digest = hashlib.sha256(repr((len(source), source.labels, source.row_labels)).encode())
-    is_encoded = isinstance(source, of_datasets.StoredDataset)
-    if len(source) <= (_ALL_ENCODED if is_encoded else _ALL_DECODED):
-        places = list(range(len(source)))
-    else:
-        places = _spread(len(source), _COMPARED)
-        digest.update(state_sha256([getattr(dataset, name, None) for name in _ARRAYS]).encode())
+    places = _compared_places(source)
+    if len(places) < len(source):
+        digest.update(state_sha256(_arrays_of(dataset)).encode())
     for place in places:
-        digest.update(_content_at(source, place, is_encoded=is_encoded))
+        digest.update(_content_at(source, place, is_encoded=_is_encoded(source)))
     return digest.hexdigest()
+
+
+def _arrays_of(dataset: Any) -> list[Any]:
+    """Return the arrays in which a dataset holds its images, as torchvision's do; [] where it holds none."""
+    import datasets
+
+    if isinstance(dataset, datasets.Dataset):  # its `data` is a table of files
+        return []
+    arrays = [getattr(dataset, name, None) for name in _ARRAYS]
+    return [array for array in arrays if array is not None]
+
+
+def _is_encoded(source: Source) -> bool:
+    """Return whether the source holds files of images, which are digested without being decoded."""
+    return isinstance(source, of_datasets.StoredDataset)
+
+
+def _compared_places(source: "of_datasets.StoredDataset | ItemsSource") -> list[int]:
+    """Return the places whose images go into the digest: all, or of a large dataset 256."""
+    most = _ALL_ENCODED if _is_encoded(source) else _ALL_DECODED
+    examples = len(source)
+    return list(range(examples)) if examples <= most else _spread(examples, _COMPARED)
 
 
 def _spread(examples: int, most: int) -> list[int]:
