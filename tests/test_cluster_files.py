@@ -62,7 +62,7 @@ def test_files_parse(tmp_path):
     assert {"name", "description"} <= yaml.safe_load(skill.split("---")[1]).keys()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("engine", "more"), [("ray", ["--gpus", "0"]), ("datatrove", [])])
 def test_other_engines_make_the_split(engine, more, tmp_path):
     """Two tasks share the shards, and the rows are those of one process."""

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate, max_pool2d, pad
-from torchvision.transforms.functional import adjust_saturation, gaussian_blur
 
 from fmrgen.config import import_object
 from fmrgen.errors import UserError
@@ -216,6 +215,8 @@ class Sharpness(Attribute):
     def change(self, images: Tensor, amount: float) -> Tensor:
         if amount == 0:
             return images
+        from torchvision.transforms.functional import gaussian_blur  # seconds, which a gate that decides does without
+
         sigma = 1.5 * images.shape[-1] / 32
         if amount > 0:
             return (images + amount * (images - gaussian_blur(images, _odd(4 * sigma), sigma))).clamp(0, 1)
@@ -232,6 +233,8 @@ class Colour(Attribute):
         return (images.amax(1) - images.amin(1)).flatten(1).mean(1)
 
     def change(self, images: Tensor, amount: float) -> Tensor:
+        from torchvision.transforms.functional import adjust_saturation
+
         return adjust_saturation(images, 1 + amount)
 
 

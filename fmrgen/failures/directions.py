@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from fmrgen.engine.interfaces import Generator, Latents
@@ -125,6 +124,8 @@ def failure_directions(failures: Tensor, others: Tensor) -> list[Direction]:
         return []
     lengths = failures.flatten(1).norm(dim=1)
     units = failures.flatten(1) / lengths.clamp(min=1e-12)[:, None]
+    from sklearn.cluster import KMeans  # a second's import, which a gate does without
+
     of_cluster = KMeans(clusters, n_init=4, random_state=0).fit_predict(units.cpu().numpy())
     found = []
     for number in range(clusters):

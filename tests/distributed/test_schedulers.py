@@ -134,7 +134,7 @@ def test_a_job_of_two_tasks_is_that_of_one_process(finished_split, tmp_path):
     assert sum(run["images"] for run in runs) == 120
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_evaluation_by_two_tasks_is_shared_and_printed_once(finished_split, tmp_path):
     job = ["evaluate", f"{finished_split}:mnist/lenet", "-c", "asset:mnist/lenet", "-o", tmp_path / "report", "--json"]
     first, other = srun([open_mpi(0), open_mpi(1)], *job, cwd=tmp_path)

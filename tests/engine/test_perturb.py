@@ -22,7 +22,9 @@ def setting(request, double):
     return Fixture(tiny_vqgan(), 0.05) if request.param == "vqgan" else Fixture(Transform(SIZE), 0.02)
 
 
-@pytest.mark.parametrize("reencode", [False, True], ids=["carry", "reencode"])
+@pytest.mark.parametrize(
+    "reencode", [pytest.param(False, id="carry"), pytest.param(True, marks=pytest.mark.slow, id="reencode")]
+)
 @pytest.mark.parametrize(
     ("update", "objective"),
     [

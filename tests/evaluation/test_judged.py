@@ -94,7 +94,7 @@ def test_what_is_alike_in_all_images_still_has_an_interval():
     assert label_preservation(every, strata).low == pytest.approx(proportion(every).low)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("changed", [0.12, 0.38])
 def test_intervals_hold_the_truth_and_strata_shorten_them(changed, request):
     """400 made-up splits and audits; `--audits 2000` is the long run, in which 94 to 96 % hold it."""

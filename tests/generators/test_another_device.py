@@ -109,7 +109,7 @@ FAMILIES = {
     "vdvae": vdvae,
     "stylegan-xl": stylegan,
 }
-LARGE = ("ddpm", "adm", "iddpm", "stylegan-xl")
+LARGE = ("adm", "iddpm", "stylegan-xl")
 
 
 VIT = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -187,8 +187,9 @@ def in_quiet_passes(passes):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "family", [pytest.param(family, marks=pytest.mark.slow if family in LARGE else []) for family in FAMILIES]
+    "family", [pytest.param(family, marks=pytest.mark.nightly if family in LARGE else []) for family in FAMILIES]
 )
 def test_every_generator(family, tmp_path):
     config = FAMILIES[family](tmp_path)
@@ -266,6 +267,7 @@ def device_of_jobs(monkeypatch):
     monkeypatch.setattr(Processes, "__init__", there)
 
 
+@pytest.mark.slow
 def test_an_evaluation(finished_split, device_of_jobs, monkeypatch, tmp_path):
     lenet = "asset:mnist/lenet"
     with monkeypatch.context() as here:
@@ -278,6 +280,7 @@ def test_an_evaluation(finished_split, device_of_jobs, monkeypatch, tmp_path):
     assert traffic["from"] > 0
 
 
+@pytest.mark.slow
 def test_a_judge(finished_split, device_of_jobs, tmp_path):
     shutil.copytree(finished_split, tmp_path / "split")
     with elsewhere():
@@ -286,6 +289,7 @@ def test_a_judge(finished_split, device_of_jobs, tmp_path):
     assert found
 
 
+@pytest.mark.slow
 def test_a_training(device_of_jobs, tmp_path, monkeypatch):
     def saved(state, path):  # safetensors asks for addresses, which only real devices have
         return save_file({name: values.cpu() for name, values in state.items()}, path)

@@ -19,6 +19,7 @@ from fmrgen.weights.checkpoint import freeze
 
 COUNT = 5
 QUICK = ("transform", "resnet")
+SEVERAL_STEPS = ("ddpm", "adm", "iddpm", "consistency", "one step")  # large ones
 PAIRS = [
     *[(family, "resnet") for family in FAMILIES],  # whether one part is followed does not depend on the other
     *[("transform", name) for name in CLASSIFIERS if name != "resnet"],
@@ -58,7 +59,14 @@ def compiled(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("family", "name"), [pytest.param(*pair, marks=[] if pair == QUICK else pytest.mark.slow) for pair in PAIRS]
+    ("family", "name"),
+    [
+        pytest.param(
+            *pair,
+            marks=[] if pair == QUICK else pytest.mark.nightly if pair[0] in SEVERAL_STEPS else pytest.mark.slow,
+        )
+        for pair in PAIRS
+    ],
 )
 def test_a_pass_is_one_graph_and_compiled_once(family, name, compiled, tmp_path):
     torch.manual_seed(0)
@@ -98,7 +106,7 @@ def test_a_compiled_pass_that_loses_the_gradient_is_refused(monkeypatch, tmp_pat
         rows_of(FAMILIES["transform"](tmp_path).build("cpu"), tiny_network(1), compile=True)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_demo_is_compiled_by_torch_itself():
     recipe = load_recipe("mnist-lenet", ["source.limit=4", "perturb.budget=8"])
     source, classifier, generator, oracle = recipe.build("cpu")

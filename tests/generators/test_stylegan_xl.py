@@ -70,7 +70,7 @@ def test_an_inversion_finds_the_styles_of_an_image_of_its_own(tmp_path):
     assert bool((distances[1] < distances[0] / 20).all())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_inversion_is_each_rows_own_and_ends_where_nothing_is_gained(tmp_path, double):
     generator = build(tmp_path, inversion_steps=10, patience=3)
     generator.network.double()

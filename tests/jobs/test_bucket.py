@@ -65,6 +65,7 @@ def bucket(tmp_path, monkeypatch, store):
     return Bucket()
 
 
+@pytest.mark.slow
 def test_a_split_in_a_bucket_is_that_of_a_folder(bucket, tmp_path, capsys):
     torch.manual_seed(0)
     expected = make_split(load_recipe(tmp_path / "r.yaml"), tmp_path / "out")
@@ -111,6 +112,7 @@ def test_a_shard_that_is_damaged_is_found_at_the_end_and_made_again(bucket):
     assert bucket.rows() == rows
 
 
+@pytest.mark.slow
 def test_another_recipe_is_refused(bucket):
     bucket.make()
     with pytest.raises(UserError, match=rf"{bucket.output}:c/s was made by another recipe: perturb.budget was 2, is 3"):
@@ -136,6 +138,7 @@ def test_a_job_that_was_killed_as_it_began_blocks_nobody(bucket):
     assert bucket.make("perturb.budget=3").rows == 12
 
 
+@pytest.mark.slow
 def test_a_job_that_has_just_begun_keeps_another_recipe_out(bucket):
     bucket.make()
     for key in SHARDS:
@@ -147,6 +150,7 @@ def test_a_job_that_has_just_begun_keeps_another_recipe_out(bucket):
     shared.release(root / "c/.s-00003.lock")
 
 
+@pytest.mark.slow
 def test_the_provenance_is_there_before_a_claim(bucket, monkeypatch):
     reserve = ShardClaims.reserve
 

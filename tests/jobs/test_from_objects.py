@@ -190,6 +190,7 @@ def test_the_same_weights_with_another_attribute_are_another_network(dataset, tm
         generate(dataset, SmallNet(), output=tmp_path / "out", progress=False, **{**DEMO, "oracle": NotTooBright(0.5)})
 
 
+@pytest.mark.slow
 def test_what_a_network_keeps_while_it_answers_is_no_change(dataset, tmp_path):
     """A count of calls, features that a hook keeps: the next cell of a notebook goes on with the same network."""
     net, features = SmallNet(), {}

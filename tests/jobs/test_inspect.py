@@ -135,7 +135,7 @@ def test_a_gradient_that_is_not_its_own_is_told(target, told):
         assert abs(found.slopes[1]) < 0.2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("target", "is_masked"), [(None, False), ("masked_networks:random_gradient", True)])
 def test_a_search_without_gradients_beats_only_one_that_lies(target, is_masked, capsys):
     changes = [] if target is None else [f"classifier={{kind: module, target: '{target}'}}"]

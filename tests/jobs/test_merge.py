@@ -41,6 +41,7 @@ def change(path, of=None):
     path.write_bytes(parquet_bytes(table))
 
 
+@pytest.mark.slow
 def test_two_files_of_one_shard_are_refused(finished_split, tmp_path):
     one = part(finished_split, tmp_path / "one", [0, 1])
     other = part(finished_split, tmp_path / "other", [2])
@@ -55,6 +56,7 @@ def test_two_files_of_one_shard_are_refused(finished_split, tmp_path):
     assert files[0] == files[1]
 
 
+@pytest.mark.slow
 def test_parts_of_two_versions_are_named(finished_split, tmp_path):
     one = part(finished_split, tmp_path / "one", [0, 1])
     other = part(finished_split, tmp_path / "other", [2])

@@ -284,6 +284,7 @@ class Above(package.Oracle):
         return package.Judgement(said, said)
 
 
+@pytest.mark.slow
 def test_a_judge_goes_on_as_the_same_alone(judged, tmp_path, monkeypatch):
     """One of another rule does not take what the first one had judged before it was stopped, and a cut file is judged
     again."""

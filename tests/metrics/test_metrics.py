@@ -265,7 +265,7 @@ def test_differences_agree_with_scipy_and_are_paired():
     assert alone.perturbed_accuracy.low < 25
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_interval_of_a_difference_contains_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(0)
     hits = 0.9 * 0.22 + 0.1 * 0.02
@@ -428,7 +428,7 @@ def test_outputs_in_another_order_are_noticed_and_weak_classifiers_are_not():
     assert not outputs_in_another_order(label, swapped, 10)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_intervals_contain_the_truth_as_often_as_they_say():
     rng = np.random.default_rng(0)
     truth = 100 * (0.9 * 0.22 + 0.1 * 0.02) / 0.9

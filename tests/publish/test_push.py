@@ -161,6 +161,7 @@ print(sum(row["valid"] for row in stream.select_columns(["valid"])))
     assert len(hub.world().requests) - before < 40
 
 
+@pytest.mark.slow
 def test_reading_some_columns_does_not_fetch_the_images(hub, split):
     noise = torch.randint(0, 256, (200, 3, 160, 160), dtype=torch.uint8)
     columns = pq.read_table(split / "mnist/lenet-00000-of-00003.parquet").to_pylist()[0]
@@ -333,6 +334,7 @@ def test_what_the_server_does_wrong_for_a_moment_is_got_over(hub, split, other):
     assert "the Hub answered 429; run the same command again to continue" in result.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_branches_and_pull_requests(hub, split, other):
     assert push(hub, split, REPO).returncode == 0
     assert push(hub, other, REPO, "--revision", "next").returncode == 0
@@ -374,6 +376,7 @@ def test_a_repo_is_private_unless_told(hub, split):
         assert f"note: mnist/lenet is public, and the licence of its source {message}: make sure" in result.stdout
 
 
+@pytest.mark.slow
 def test_only_what_is_finished_and_as_it_was_checked_is_pushed(hub, split, other):
     shutil.copytree(other, split, dirs_exist_ok=True)
     edit_json(split / "provenance/mnist/twin.json", finished=False)

@@ -179,7 +179,7 @@ def test_what_only_a_change_of_the_originals_shows_is_the_verdict(tmp_path, caps
         *job,
         "--explain",
         "source.shuffle_seed=0",
-        "output.shard_size=2",
+        "output.shard_size=8",
         "-o",
         tmp_path / "soon",
         "--until-decided",

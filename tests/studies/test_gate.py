@@ -48,6 +48,7 @@ def test_false_alarms_are_rare_however_often_one_looks(margin, drop):
     assert found["fail"] <= ERROR
 
 
+@pytest.mark.nightly
 def test_what_is_too_large_rarely_passes():
     for margin, drop in ((0.0, 0.0), (0.02, 0.02), (0.02, 0.03)):
         assert shares(pairs(drop, 0.1, seed=2), margin)["pass"] <= ERROR
@@ -319,6 +320,7 @@ def test_what_only_a_change_of_the_originals_shows_fails(split, capsys):
     assert "* worse on lower contrast" in gate_markdown(found, "split")
 
 
+@pytest.mark.slow
 def test_changed_originals_decide_nothing_that_rows_do_not(split):
     """Two networks of which one is wrong now and then, and few rows: undecided, whatever changes do not show."""
     found = gate_of_split(str(split), candidate=Unsteady(), baseline=LENET, max_drop=0)

@@ -112,7 +112,7 @@ def test_a_classifier_that_is_always_fooled_has_an_interval_all_the_same():
     assert 1 < never.high < 10
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_intervals_hold_the_truth():
     """Classifiers so close that chance orders them, or not so close: the intervals of tau and W hold 1, the truth, and
     no pair changes places that does not, in 95 % of studies or more."""

@@ -127,7 +127,7 @@ def test_what_predicts_the_wrong_way_round_is_told_so():
     assert "the wrong way round" in validity(PLAN, RECIPES, FAMILIES, given).verdict
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_best_of_many_candidates_is_no_better_for_it():
     """Nothing predicts; on *choose* the best of eight looks as if, on *confirm* it does as rarely as the interval says."""
     best, said = [], []
@@ -149,6 +149,7 @@ def test_the_deal_is_by_names_alone_and_even_within_families():
     assert deal(FAMILIES, 1) != (one, other)
 
 
+@pytest.mark.slow
 def test_what_falls_out_moves_no_other_to_the_other_side():
     given = figures(2, 1.0)
     before = validity(PLAN, RECIPES, FAMILIES, given)
@@ -170,7 +171,7 @@ def test_a_partial_correlation_is_that_of_what_ranks_of_sa_leave():
     assert partial_correlation(x, y, given) == pytest.approx(stats.pearsonr(*of_rest).statistic)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_more_recipes_show_smaller_correlations():
     few, many = smallest_visible(20), smallest_visible(80)
     # One candidate is true, the others hardly: most studies choose another one.

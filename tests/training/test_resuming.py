@@ -107,7 +107,7 @@ def test_two_processes_go_on_after_a_real_kill_and_take_the_steps_of_one(tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["folder", "bucket"])
+@pytest.mark.parametrize("kind", [pytest.param("folder", marks=pytest.mark.nightly), "bucket"])
 def test_a_run_is_waited_for_and_taken_over_where_its_process_is_gone(tmp_path, kind):
     """In a bucket by a machine that has nothing of it but the address."""
     arguments = ["train", "train/mnist-lenet", *FEW, "schedule.steps=200"]

@@ -176,6 +176,7 @@ class Custom(ResNetForImageClassification):
 """
 
 
+@pytest.mark.slow
 def test_code_of_a_repo_runs_by_an_explicit_key_alone_and_the_card_says_so(place, capsys):
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=2)
     ResNetForImageClassification(config).save_pretrained("m")
@@ -279,6 +280,7 @@ def test_a_script_beside_a_dataset_is_not_run(place, capsys):
     assert not (place / "ran").exists()
 
 
+@pytest.mark.slow
 def test_a_recipe_in_a_splits_provenance_runs_no_code_of_its_own(place, capsys):
     assert run("generate", "r.yaml", "output.keep_original=false", "-o", "out", "-q") == 0
     path = place / "out/provenance/c/s.json"

@@ -117,7 +117,7 @@ def oracle(misbehave=""):
 JOB = ["generate", "r.yaml", "perturb.slots=8", "-o", "out", "-q"]
 
 
-@pytest.mark.parametrize("misbehave", ["in place", "in place without autograd"])
+@pytest.mark.parametrize("misbehave", ["in place", pytest.param("in place without autograd", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("who", ["classifier", "oracle"])
 def test_who_writes_into_the_images_changes_nothing_that_is_stored(place, capsys, who, misbehave):
     sections = [classifier(misbehave if who == "classifier" else ""), oracle(misbehave if who == "oracle" else "")]
@@ -130,6 +130,7 @@ def test_who_writes_into_the_images_changes_nothing_that_is_stored(place, capsys
     assert run("verify", "out", "--trust", "-q") == 0
 
 
+@pytest.mark.slow
 def test_in_memory_the_originals_stay_and_other_classifiers_get_them_whole(finished_split):
     class InPlace(nn.Module):
         def __init__(self, inner):
@@ -173,6 +174,7 @@ def test_who_does_not_judge_each_image_by_itself_is_refused(place, capsys, who, 
     assert not list(place.rglob("*.parquet"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("misbehave", REFUSED)
 def test_an_evaluation_refuses_them_too(place, finished_split, misbehave):
     with pytest.raises(UserError) as error:

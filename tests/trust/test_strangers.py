@@ -527,6 +527,7 @@ recipes = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=40 * settings.default.max_examples,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
