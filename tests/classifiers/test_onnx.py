@@ -63,6 +63,7 @@ def test_weights_that_lie_beside_the_file_are_told_apart(network, file, tmp_path
     assert len(digests) == 2
 
 
+@pytest.mark.slow
 def test_a_network_of_8_bits_that_weighs_a_batch_together_is_asked_image_by_image(tmp_path):
     """Dynamic quantisation takes its scale from all images that come together: answers would depend on neighbours."""
     torch.manual_seed(0)

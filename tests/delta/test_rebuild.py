@@ -267,6 +267,7 @@ def test_a_card_that_is_none(delta, tmp_path):
         write_delta_card(tmp_path / "delta")
 
 
+@pytest.mark.slow
 def test_a_wrong_resize_is_named(tmp_path):
     from fmrgen.sources.mnist import Config as Mnist
 

@@ -508,7 +508,10 @@ def test_a_gradient_that_lies_is_found_out_by_two_questions(double, change):
     assert all(row.queries >= 2 + (1 + 2 + 6) * steps[i] for i, row in honest.items())
 
 
-@pytest.mark.parametrize(("update", "unlike"), [("nes", 0.9), ("prior", 0.9), ("boundary", 0.7)])
+@pytest.mark.parametrize(
+    ("update", "unlike"),
+    [("nes", 0.9), ("prior", 0.9), pytest.param("boundary", 0.7, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("slots", [5, 24])
 def test_nothing_is_asked_that_rows_do_not_count(double, update, unlike, slots):
     """Slots whose rows have ended still go through passes; each question may cost money. Near a boundary VQGAN's codes

@@ -520,6 +520,7 @@ def test_originals_come_from_the_source_in_the_provenance(without_originals, row
     assert result.conditioned
 
 
+@pytest.mark.slow
 def test_originals_from_a_source_that_is_given(without_originals):
     stored = Dataset.from_parquet(str(without_originals / "mnist/lenet-*.parquet"))
     nobodys = {"theirs": stored}

@@ -240,6 +240,7 @@ def test_every_way_to_move(options, tmp_path):
     assert traffic["float64"] == 0
 
 
+@pytest.mark.slow
 def test_the_demo_with_its_clip(tmp_path):
     recipe = load_recipe("mnist-lenet", ["source.limit=3", "perturb.budget=6", "perturb.slots=2"])
 

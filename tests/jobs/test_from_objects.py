@@ -173,6 +173,7 @@ def test_it_goes_on_with_the_same_objects_alone(made, dataset, net, other, tmp_p
         generate(dataset.select([1, 0, *range(2, DIGITS)]), net, output=out, progress=False, **DEMO)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_whole", [True, False])
 def test_the_same_weights_with_another_attribute_are_another_network(dataset, tmp_path, is_whole):
     """Neither are the figures of the one returned for the other, nor are rows of both in one split."""

@@ -147,6 +147,7 @@ def test_it_classifies_by_letters(tiny):
     torch.testing.assert_close(logits.exp(), oracle.judge(images).probabilities, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_it_has_a_split_of_its_own(tiny, tmp_path):
     """By a search: letters are asked for, and nothing is differentiated."""
     job = ["generate", "mnist-lenet", f"classifier=vlm:{tiny['llava']}", "--limit", 2, "-o", tmp_path / "out", "-q"]

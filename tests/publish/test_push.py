@@ -253,6 +253,7 @@ def test_a_split_is_replaced_only_when_told_and_nothing_else_changes(hub, split,
     assert mixed.returncode == 0  # the very same files: only its record changed
 
 
+@pytest.mark.slow
 def test_configs_are_not_mixed(hub, split, other):
     assert push(hub, split, REPO).returncode == 0
     told = json.loads((other / "provenance/mnist/twin.json").read_text())

@@ -134,6 +134,7 @@ def test_what_a_killed_process_held_is_taken_over(machines):
     assert not late_comer.do("take", "c/.s-00000.lock")
 
 
+@pytest.mark.slow
 def test_a_process_that_stands_still_keeps_a_lock_and_loses_a_lease(machines):
     one, other = machines(), machines()
     assert one.do("take", "c/.s-00000.lock")
@@ -170,6 +171,7 @@ def test_of_many_that_grasp_at_once_one_gets_it(machines):
         assert sum(machine._answer() for machine in crowd) == 1
 
 
+@pytest.mark.slow
 def test_replies_that_are_lost_cost_nothing(tmp_path, monkeypatch):
     """A write whose reply was lost is found to be one's own; what was deleted is gone."""
     with object_store(faults=0.3, seed=1) as store:

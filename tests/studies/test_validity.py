@@ -109,6 +109,7 @@ def test_what_goes_with_the_shift_through_sa_alone_adds_nothing():
     assert found.verdict.endswith(f"four of five such studies see a true one of {found.visible:.2f}")
 
 
+@pytest.mark.slow
 def test_what_is_no_more_than_sa_read_once_more_is_told_so():
     """Another case made to fool it: FMR reads, more exactly than SA does, what SA is a reading of."""
     found = validity(PLAN, RECIPES, FAMILIES, figures(1, 0.0, through_sa=4.0, sa_noise=0.8))
