@@ -12,8 +12,8 @@ from functools import cache
 
 import numpy as np
 
-from fmrgen.evaluation.trainings import compare_trainings
 from fmrgen.metrics.intervals import Estimate, expected_calibration_error, interval_ends, ratio_and_influence
+from fmrgen.results.trainings import compare_trainings
 
 Confidence = Callable[[np.random.Generator, int], np.ndarray]
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from fmrgen.evaluation.maite import MaiteDataset as MaiteDataset
     from fmrgen.evaluation.maite import MaiteModel as MaiteModel
     from fmrgen.evaluation.maite import classifier_of_maite as classifier_of_maite
-    from fmrgen.evaluation.results import read_figures as read_figures
     from fmrgen.failures.attributes import Attribute as Attribute
     from fmrgen.failures.explain import Explanation as Explanation
     from fmrgen.failures.explain import explain as explain
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from fmrgen.jobs.evaluate import AnySplit as AnySplit
     from fmrgen.jobs.evaluate import evaluate as evaluate
     from fmrgen.jobs.evaluate import transfer as transfer
-    from fmrgen.jobs.evaluation import Evaluation as Evaluation
     from fmrgen.jobs.export import export as export
     from fmrgen.jobs.from_objects import generate as generate
     from fmrgen.jobs.inspect import inspect as inspect
@@ -60,8 +58,12 @@ if TYPE_CHECKING:
     from fmrgen.records import Example as Example
     from fmrgen.records import Perturbed as Perturbed
     from fmrgen.records import StopReason as StopReason
+    from fmrgen.report.plot import Plot as Plot
+    from fmrgen.report.plots import figure as figure
     from fmrgen.report.show import show as show
     from fmrgen.report.write import write_report as write_report
+    from fmrgen.results.evaluation import Evaluation as Evaluation
+    from fmrgen.results.evaluation import read_figures as read_figures
     from fmrgen.sources.base import RawExample as RawExample
     from fmrgen.sources.base import Source as Source
     from fmrgen.sources.base import SourceConfig as SourceConfig
@@ -121,6 +123,7 @@ _MODULES = {
     "PerturbOptions": "fmrgen.engine.options",
     "Perturbed": "fmrgen.records",
     "PerturbedBatch": "fmrgen.jobs.batch",
+    "Plot": "fmrgen.report.plot",
     "Pushed": "fmrgen.publish.push",
     "RawExample": "fmrgen.sources.base",
     "Recipe": "fmrgen.recipe.job",
@@ -139,6 +142,7 @@ _MODULES = {
     "evaluate": "fmrgen.jobs.evaluate",
     "explain": "fmrgen.failures.explain",
     "export": "fmrgen.jobs.export",
+    "figure": "fmrgen.report.plots",
     "freeze": "fmrgen.weights.checkpoint",
     "gate": "fmrgen.studies.gate",
     "gate_on_own_splits": "fmrgen.studies.gate",
@@ -154,7 +158,7 @@ _MODULES = {
     "perturb": "fmrgen.engine.perturb",
     "perturb_batch": "fmrgen.jobs.batch",
     "push": "fmrgen.publish.push",
-    "read_figures": "fmrgen.evaluation.results",
+    "read_figures": "fmrgen.results.evaluation",
     "show": "fmrgen.report.show",
     "sparsify": "fmrgen.jobs.sparsify",
     "summarise": "fmrgen.metrics.summary",

@@ -15,7 +15,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # many tests share few cores
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait take the cores from others
 
 import pytest
-import torch
 import warm
 from filelock import FileLock
 from hub_server import HubServer
@@ -125,6 +124,8 @@ def hub(hub_server, tmp_path):
 @pytest.fixture
 def double():
     """Everything that the test makes is float64."""
+    import torch  # here, for a test of arithmetic needs none of it
+
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)

@@ -1,6 +1,8 @@
 """The house: nine modules in its hall, and imports that run one way."""
 
 import ast
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -41,7 +43,19 @@ def test_imports_run_one_way_between_modules_and_between_packages():
     for subject, others in packages.items():
         others.discard(subject)
     order = list(TopologicalSorter(packages).static_order())
-    up = ("errors", "engine", "storage", "recipe", "evaluation", "report", "publish", "jobs", "studies", "cli")
+    up = (
+        "errors",
+        "engine",
+        "results",
+        "storage",
+        "recipe",
+        "evaluation",
+        "report",
+        "publish",
+        "jobs",
+        "studies",
+        "cli",
+    )
     assert [subject for subject in order if subject in up] == list(up)  # as docs/design.md has it
 
 
@@ -50,3 +64,10 @@ def test_the_root_is_small_and_every_module_says_what_it_is():
     for name, tree in modules():
         first_line = (ast.get_docstring(tree) or "").partition("\n")[0]
         assert len(first_line) > 10, f"{name}: its first line says what it is"
+
+
+def test_figures_need_neither_torch_nor_datasets():
+    """So a test of arithmetic takes a second, and `evaluation.json` can be read where no network runs."""
+    names = [name for name, _ in modules() if name.startswith(("fmrgen.metrics.", "fmrgen.results."))]
+    code = f"import sys, {', '.join(names)}\nassert not {{'torch', 'datasets'}} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

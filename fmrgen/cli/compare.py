@@ -26,9 +26,9 @@ from fmrgen.errors import UserError
 
 if TYPE_CHECKING:
     from fmrgen.config import ComponentConfig
-    from fmrgen.jobs.evaluation import Evaluation
     from fmrgen.recipe.job import Recipe
     from fmrgen.report.plot import PlotFormat
+    from fmrgen.results.evaluation import Evaluation
 
 Scale = Literal["small", "full"]
 
@@ -195,7 +195,7 @@ def agree(
     files = [_evaluation_file(path) for path in evaluations]
 
     from fmrgen.cli import display
-    from fmrgen.evaluation.results import read_figures
+    from fmrgen.results.evaluation import read_figures
     from fmrgen.studies.rank_correlation import at_chance, correlations, measures
     from fmrgen.studies.rank_correlation_report import correlation_table, write_correlations
 

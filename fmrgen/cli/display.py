@@ -32,7 +32,6 @@ from fmrgen.storage.paths import rows_of_a_shard
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from fmrgen.evaluation.results import EvaluationResults
     from fmrgen.jobs.inspect import Inspection, Trial
     from fmrgen.jobs.masking import Search
     from fmrgen.jobs.plan import Plan
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from fmrgen.judging.judge import Judged
     from fmrgen.metrics.summary import Summary
     from fmrgen.publish.push import Pushed
+    from fmrgen.results.evaluation import Evaluation
 
 _WIDTH_OF_LOGS = 200
 _LISTED = 20  # of what is wrong, printed line by line
@@ -264,7 +264,7 @@ def print_judged(found: "Sequence[Judged]", split: str, quiet: bool) -> None:
             print_line(place)
 
 
-def print_evaluation(evaluation: "EvaluationResults", *, transfer_alone: bool = False, top: int | None = None) -> None:
+def print_evaluation(evaluation: "Evaluation", *, transfer_alone: bool = False, top: int | None = None) -> None:
     """The sections of an evaluation's report that a terminal shows, or those of its transfer matrix alone.
 
     Of each table the first `top` rows.

@@ -22,7 +22,7 @@ from fmrgen.errors import UserError
 
 if TYPE_CHECKING:
     from fmrgen.config import ComponentConfig
-    from fmrgen.jobs.evaluation import Evaluation
+    from fmrgen.results.evaluation import Evaluation
 
 
 def evaluate(
@@ -223,8 +223,9 @@ def _list_classifiers(named: "dict[str, ComponentConfig | list[ComponentConfig]]
 
 def _highest_answers(evaluation: "Evaluation") -> dict[str, int]:
     """The largest prediction of each classifier over all splits; -1, for none, of one without a finite output."""
-    found = evaluation.predictions.unify_dictionaries().group_by("classifier").aggregate([("prediction", "max")])
-    return dict(zip(found["classifier"].to_pylist(), found["prediction_max"].to_pylist(), strict=True))
+    predictions = evaluation.checked_predictions().unify_dictionaries()
+    highest = predictions.group_by("classifier").aggregate([("prediction", "max")])
+    return dict(zip(highest["classifier"].to_pylist(), highest["prediction_max"].to_pylist(), strict=True))
 
 
 def show(

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from fmrgen.evaluation.own_splits import OwnComparison, compare_own
-from fmrgen.evaluation.results import Result
 from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier
-from fmrgen.evaluation.worst_case import WorstCase, worst_cases
+from fmrgen.results.evaluation import Result
+from fmrgen.results.own_splits import OwnComparison, compare_own
+from fmrgen.results.worst_case import WorstCase, worst_cases
 
 
 @dataclass(frozen=True)

@@ -1,103 +1,96 @@
-"""Fixed benchmarks beside FMR: labelled sets, alone or as corruptions in several severities (ImageNet-C's mCE)."""
+"""A classifier on fixed benchmarks, in the same processes as on splits."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
+from fmrgen.distributed.launch import Sharing
+from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
-from fmrgen.evaluation.classify import Batch, Pixels
+from fmrgen.evaluation.classify import Batch, Pixels, classify
+from fmrgen.evaluation.models import LoadedClassifier, answering_in
+from fmrgen.evaluation.summarise import predictions_table
 from fmrgen.image_files import open_rgb
-from fmrgen.metrics.intervals import Estimate, independent_mean, mean, proportion, share
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.fixed_sets import FixedSets
+from fmrgen.results.fixed_sets import FixedSetResults, SetAnswers, fixed_result
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 
 
-@dataclass(frozen=True)
-class FixedResult:
-    """One classifier on fixed sets.
+def classify_fixed_sets(
+    model: LoadedClassifier,
+    chosen: Mapping[str, FixedSets],
+    sharing: Sharing,
+    device: torch.device,
+    batch_size: int,
+    on_images: Callable[[str, int, int], None],
+) -> FixedSetResults:
+    """Return a classifier's results on every fixed set, whose images stay as the sets hold them.
 
-    Attributes:
-        name: of the sets together.
-        classifier: that was measured.
-        images: of all sets.
-        accuracy: mean over sets and severities, in percent.
-        mean_corruption_error: mCE: the mean over sets of the error relative to the normaliser's, in percent; None
-            where there is none.
-        by_set: accuracy on each set, by `SET` or `SET-SEVERITY`.
+    Args:
+        model: the classifier.
+        chosen: fixed sets by name.
+        sharing: the processes that share its batches.
+        device: where the classifier is.
+        batch_size: images that it gets at once.
+        on_images: called with a set's title, images done now, and its images in all.
+
+    Raises:
+        UserError: the classifier or a set can't be used.
     """
-
-    name: str
-    classifier: str
-    images: int
-    accuracy: Estimate
-    mean_corruption_error: Estimate | None
-    by_set: dict[str, Estimate]
-
-
-@dataclass(frozen=True)
-class FixedFound:
-    """What classifiers reach on all fixed sets, and what they say of each image, as an evaluation's predictions."""
-
-    results: list[FixedResult]
-    predictions: list[pa.Table]
-
-
-@dataclass(frozen=True)
-class SetRows:
-    """The rows of one set: ids [N], and whether each classifier is right, bool [N], by its name."""
-
-    ids: np.ndarray
-    right: Mapping[str, np.ndarray]
+    results = []
+    predictions = []
+    for name, config in chosen.items():
+        answers = {}
+        for (set_name, severity), source in config.sources(name).items():
+            title = _title(name, config, set_name, severity)
+            try:
+                answers[set_name, severity], table = _classify(
+                    title, source, model, sharing, device, batch_size, on_images
+                )
+            except UserError as error:
+                raise UserError(f"{title}: {error}") from None
+            predictions.append(table)
+        results.append(fixed_result(name, model.named.name, answers, config.normaliser))
+    return FixedSetResults(results, predictions)
 
 
-def fixed_result(
-    name: str, classifier: str, config: FixedSets, rows: Mapping[tuple[str, int | None], SetRows]
-) -> FixedResult:
-    """What a classifier reaches on sets together.
+def _title(name: str, config: FixedSets, set_name: str, severity: int | None) -> str:
+    if not config.sets:
+        return name
+    return f"{name}: {set_name}" if severity is None else f"{name}: {set_name}-{severity}"
 
-    Where all sets have the same images, as corruptions of one test set have, an image's answers stay together in the
-    intervals: the sets are not so many independent samples.
-    """
-    right = {of: one.right[classifier] for of, one in rows.items()}
-    weights = {of: 1 / len(rows) for of in rows}
-    errors = None
-    if config.normaliser:
-        of_each = max(1, len(config.severities))
-        errors = {of: 100 / (len(config.sets) * of_each * config.normaliser[of[0]]) for of in rows}
-    ids = [one.ids for one in rows.values()]
-    paired = all(len(other) == len(ids[0]) and np.array_equal(other, ids[0]) for other in ids[1:])
-    accuracy = _weighted({of: 100 * hits for of, hits in right.items()}, weights, paired)
-    error = None if errors is None else _weighted({of: 100.0 * ~hits for of, hits in right.items()}, errors, paired)
-    return FixedResult(
-        name,
-        classifier,
-        sum(map(len, ids)),
-        share(accuracy, len(ids[0]) if paired else sum(map(len, ids))),
-        None if error is None else replace(error, low=None if error.low is None else max(error.low, 0.0)),
-        {_set_name(*of): _known(proportion(hits)) for of, hits in right.items()},
+
+def _classify(
+    called: str,
+    config: SourceConfig,
+    model: LoadedClassifier,
+    sharing: Sharing,
+    device: torch.device,
+    batch_size: int,
+    on_images: Callable[[str, int, int], None],
+) -> tuple[SetAnswers, pa.Table]:
+    opened = SourceRows(build_source(config))
+    name = model.named.name
+    answering = answering_in(opened.source.labels, model, to_batch(opened.first()[None], device), called)
+    total = len(opened.source)
+    batches = opened.batches(batch_size)
+    said = classify(
+        batches,
+        {name: answering},
+        lambda rows: np.array(opened.labels[rows[0] : rows[-1] + 1]),
+        sharing,
+        device,
+        lambda more: on_images(called, more, total),
     )
-
-
-def _weighted(values: Mapping[Any, np.ndarray], weights: Mapping[Any, float], paired: bool) -> Estimate:
-    """The weighted sum of the sets' means."""
-    if paired:
-        return _known(mean(np.sum([weights[of] * found for of, found in values.items()], axis=0)))
-    return independent_mean([(weights[of], found) for of, found in values.items()])
-
-
-def _known(estimate: Estimate | None) -> Estimate:
-    if estimate is None:
-        raise UserError("a fixed set contains no images")
-    return estimate
-
-
-def _set_name(of_set: str, severity: int | None) -> str:
-    return of_set if severity is None else f"{of_set}-{severity}"
+    prediction = said[name]["image"].prediction
+    columns = {"id": np.array(opened.ids), "label": np.array(opened.labels)}
+    table = predictions_table(called, name, {"label": columns["label"], "prediction": prediction}, columns)
+    return SetAnswers(columns["id"], {name: prediction == columns["label"]}), table
 
 
 class SourceRows:
@@ -131,11 +124,6 @@ class SourceRows:
         self.ids += [example.id for example in examples]
         self.labels += [example.label for example in examples]
         return Batch(rows, partial(_decoded, examples))
-
-
-def open_source(config: SourceConfig) -> SourceRows:
-    """A source to be evaluated on. Raises UserError where it can't be read."""
-    return SourceRows(build_source(config))
 
 
 def _decoded(examples: list[RawExample]) -> dict[str, Any]:

@@ -2,50 +2,22 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation.corrected import Corrected, Verdicts, corrected, label_preservation
-from fmrgen.evaluation.kappa import cohen_kappa, krippendorff_alpha
 from fmrgen.metrics.intervals import Estimate, proportion
 from fmrgen.metrics.rows import as_label
-from fmrgen.storage.judgements import HUMAN, PEOPLE, JudgeFile, Judgements, Kind, related
+from fmrgen.results.corrected import Corrected, Verdicts, corrected, label_preservation
+from fmrgen.results.judges import JudgeFigures, Kind
+from fmrgen.results.kappa import cohen_kappa, krippendorff_alpha
+from fmrgen.storage.judgements import HUMAN, PEOPLE, JudgeFile, Judgements, related
 from fmrgen.storage.provenance import Provenance
 
 _UNASKED = -3  # beside the labels of those who were asked
 _BANDS = 4  # of iterations
 _MOST_STRATA = 100  # an audit has six
-
-
-@dataclass(frozen=True)
-class JudgeFigures:
-    """A judge of a split, its rates in percent.
-
-    Attributes:
-        judge: its name; `people` are all persons together, by the share of them who see the label.
-        kind: `oracle`, `vlm` or `person`.
-        audited: the valid images that it has looked at.
-        preserved: label-preservation rate, the share of valid images in which it sees the label.
-        originals_right: the share of originals in which it does.
-        oracle_kappa: its agreement with the split's oracle on the images that it has looked at, Cohen's kappa.
-        self_agreement: the share of images that it saw twice and named alike.
-        by_class: `preserved` of each class; None where it saw none of it.
-        by_iterations: `preserved` by the guided steps in the image.
-        shares_weights_with: the split's oracle, or classifiers, in words: it is no second opinion then.
-    """
-
-    judge: str
-    kind: Kind
-    audited: int
-    preserved: Estimate | None
-    originals_right: Estimate | None
-    oracle_kappa: Estimate | None
-    self_agreement: Estimate | None
-    by_class: list[Estimate | None]
-    by_iterations: dict[str, Estimate]
-    shares_weights_with: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -187,17 +159,6 @@ def judge_figures(
         by_class=[preserved(columns["label"] == label) for label in range(len(provenance.labels))],
         by_iterations=bands,
         shares_weights_with=[] if judge.about is None else related(judge.about, provenance, classifiers),
-    )
-
-
-def chance_line(judge: str, originals_right: Estimate | None, classes: int) -> str | None:
-    """A line where a judge's answers on the originals look like guesses; else None."""
-    chance = 100 / classes
-    if originals_right is None or originals_right.low is None or originals_right.low > chance:
-        return None
-    return (
-        f"{judge} sees the label in {originals_right} % of the originals, no better than chance "
-        f"({chance:.3g} %): its verdicts on the images mean nothing"
     )
 
 

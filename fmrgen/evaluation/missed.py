@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fmrgen.evaluation.judged import labels_of_row
-from fmrgen.evaluation.samples import Sample
 from fmrgen.evaluation.stream import ClassifiedSplit
 from fmrgen.image_files import png_bytes
+from fmrgen.results.samples import Sample
 
 _FEWEST = 3  # classifiers that an image must mislead all of
 _NAMED, _SHOWN = 12, 24  # rows in a note, and in a gallery

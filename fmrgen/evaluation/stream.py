@@ -15,9 +15,9 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.classify import MOST_PIXELS, Batch, KeptAnswers, LazyPixels, Pixels
 from fmrgen.evaluation.images import ImageSet
 from fmrgen.evaluation.judged import Judge
-from fmrgen.evaluation.samples import Sampler
 from fmrgen.labels import Labels, find_label
 from fmrgen.metrics.rows import accepted_as_label
+from fmrgen.results.samples import Sampler
 from fmrgen.storage.open import OpenedSplit, check_recorded_rows, reading
 from fmrgen.storage.schema import IMAGES, KNOWN_COLUMNS, LABEL
 

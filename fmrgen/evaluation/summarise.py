@@ -11,24 +11,30 @@ from datasets import ClassLabel
 from fmrgen.config import without_later_defaults
 from fmrgen.errors import UserError
 from fmrgen.evaluation.across_splits import Found, compare_own_splits, worst_of_all
-from fmrgen.evaluation.fixed_sets import FixedFound
 from fmrgen.evaluation.judged import corrected_by, judge_figures, people_alpha
 from fmrgen.evaluation.missed import Missed, about_missed, missed_by_all, samples_of
-from fmrgen.evaluation.rankings import difference, error_consistency, pairs_of, rank
-from fmrgen.evaluation.results import (
+from fmrgen.evaluation.stream import Answered, ClassifiedSplit, NamedClassifier
+from fmrgen.labels import match_classes
+from fmrgen.metrics.cautions import (
+    cautions,
+    has_masked_gradient,
+    has_rough_gradient,
+    is_at_chance,
+    outputs_in_another_order,
+)
+from fmrgen.metrics.summary import COMPARED, OWN_COLUMNS, summarise, summarise_classes
+from fmrgen.results.evaluation import (
     SCHEMA,
     Comparison,
     EvaluatedClassifier,
     EvaluatedSplit,
-    EvaluationData,
+    Evaluation,
     FailedClassifier,
     Result,
 )
-from fmrgen.evaluation.steps import StepFigures, step_figures
-from fmrgen.evaluation.stream import Answered, ClassifiedSplit, NamedClassifier
-from fmrgen.labels import match_classes
-from fmrgen.metrics.cautions import cautions, has_masked_gradient, has_rough_gradient, is_at_chance
-from fmrgen.metrics.summary import COMPARED, OWN_COLUMNS, summarise, summarise_classes
+from fmrgen.results.fixed_sets import FixedSetResults
+from fmrgen.results.rankings import difference, error_consistency, pairs_of, rank
+from fmrgen.results.steps import StepFigures, step_figures
 from fmrgen.storage.made_with import made_with, related_line
 from fmrgen.storage.provenance import Provenance, RecordedPerturb
 
@@ -40,9 +46,9 @@ def summarise_evaluation(
     models: list[NamedClassifier],
     evaluated: list[ClassifiedSplit],
     attack: str | None = None,
-    fixed: FixedFound | None = None,
+    fixed: FixedSetResults | None = None,
     failed: list[FailedClassifier] | None = None,
-) -> EvaluationData:
+) -> Evaluation:
     """Summaries, comparisons and tables; `attack` is the one whose answers are among the predictions, `fixed` what was
     found on fixed sets beside, `failed` are classifiers that could not be measured.
     """
@@ -81,7 +87,7 @@ def summarise_evaluation(
         notes = [*_more_fooled(made_for, here, measure), *about_missed(missed, len(able))]
         splits.append(_split_figures(passed, counted, columns, made_for, notes, missed, digests))
     worst = worst_of_all(found)
-    return EvaluationData(
+    return Evaluation(
         schema=SCHEMA,
         attack=attack,
         splits=splits,
@@ -350,23 +356,3 @@ def predictions_table(
             "prediction": known("prediction", pa.int32()),
         }
     )
-
-
-def outputs_in_another_order(label: np.ndarray, prediction: np.ndarray, classes: int) -> bool:
-    """Whether predictions fit the labels well, but only after the classes are put in another order.
-
-    The best order for half of the rows is tried on the others, so that chance can't make one. It speaks only where that
-    order is right more often than not, and more than twice as often as the order as it stands.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    known = (prediction >= 0) & (prediction < classes)
-    # Not every other row: where classes take turns, one half would lack half of the classes.
-    trial = np.random.default_rng(0).random(len(label)) < 0.5
-    fit = known & ~trial
-    together = np.zeros((classes, classes))
-    np.add.at(together, (prediction[fit], label[fit]), 1)
-    _, order = linear_sum_assignment(together, maximize=True)
-    reordered = np.append(order, -1)[np.where(known, prediction, -1)]
-    as_it_stands, better = (prediction == label)[trial].sum(), (reordered == label)[trial].sum()
-    return bool(better >= 10 and better > trial.sum() / 2 and better > 2 * as_it_stands)

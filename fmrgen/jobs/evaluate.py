@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,21 +28,20 @@ from fmrgen.engine.attacks import Attack, attack_of_short_form
 from fmrgen.errors import UserError, option
 from fmrgen.evaluation.ask import Asking, ask_of_split
 from fmrgen.evaluation.classify import Batch
-from fmrgen.evaluation.classify_fixed_sets import classify_fixed_sets
-from fmrgen.evaluation.fixed_sets import FixedFound
+from fmrgen.evaluation.fixed_sets import classify_fixed_sets
 from fmrgen.evaluation.images import ImageSet, decode_once
 from fmrgen.evaluation.judged import Judge, judges_by_row, labels_of_row, valid_rows
 from fmrgen.evaluation.models import LoadedClassifier, first_image, labels_of, load_named, section_of
 from fmrgen.evaluation.originals import source_readers
-from fmrgen.evaluation.results import FailedClassifier
-from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import Answered, ClassifiedSplit, NamedClassifier, SplitRows, check_columns
 from fmrgen.evaluation.summarise import check_order, summarise_evaluation
-from fmrgen.jobs.evaluation import Evaluation
 from fmrgen.progress.tqdm_bars import OnRows, image_bars
 from fmrgen.recipe.fixed_sets import FixedSets
 from fmrgen.recipe.job import load_classifiers, load_fixed_sets
 from fmrgen.recipe.objects import AnyClassifier, each_training
+from fmrgen.results.evaluation import Evaluation, FailedClassifier
+from fmrgen.results.fixed_sets import FixedSetResults
+from fmrgen.results.samples import Sampler
 from fmrgen.sources.base import SourceConfig
 from fmrgen.storage.judgements import Judgements, check_of_split, judgements_of
 from fmrgen.storage.open import OpenedSplit, open_split
@@ -157,12 +156,20 @@ def evaluate(
         asked, failed = job.run(strict)
     for number, passed in enumerate(read):
         passed.answered = {name: one.splits[number] for name, one in asked.items()}
-    beside = FixedFound(
-        [result for of_sets in zip(*(one.fixed.results for one in asked.values()), strict=True) for result in of_sets],
-        [table for of_set in zip(*(one.fixed.predictions for one in asked.values()), strict=True) for table in of_set],
-    )
-    found = summarise_evaluation([one.named for one in asked.values()], read, attack, beside, failed)
-    return Evaluation(**{field.name: getattr(found, field.name) for field in fields(found)})
+    fixed_sets = _by_set([one.fixed for one in asked.values()])
+    return summarise_evaluation([one.named for one in asked.values()], read, attack, fixed_sets, failed)
+
+
+def _by_set(of_classifiers: Sequence[FixedSetResults]) -> FixedSetResults:
+    """Return the results of all classifiers set by set, all classifiers on the first set first."""
+    by_set = FixedSetResults([], [])
+    if not of_classifiers:
+        return by_set
+    for number in range(len(of_classifiers[0].results)):
+        by_set.results.extend(classifier.results[number] for classifier in of_classifiers)
+    for number in range(len(of_classifiers[0].predictions)):
+        by_set.predictions.extend(classifier.predictions[number] for classifier in of_classifiers)
+    return by_set
 
 
 def _several(given: Any, what: str) -> Mapping[str, Any] | Sequence[str]:
@@ -251,7 +258,7 @@ class _Asked:
 
     named: NamedClassifier
     splits: list[Answered]
-    fixed: FixedFound
+    fixed: FixedSetResults
 
 
 class _Job:

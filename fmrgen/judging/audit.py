@@ -12,7 +12,6 @@ from fmrgen.engine.images import on_byte_grid, to_batch, to_bytes
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.engine.models import row_seed
 from fmrgen.errors import UserError
-from fmrgen.evaluation.judged import chance_line
 from fmrgen.files import check_writable, fingerprint, open_plain, parse_json, write_atomically
 from fmrgen.image_files import png_bytes
 from fmrgen.judging.sample import Sample, draw
@@ -22,6 +21,7 @@ from fmrgen.metrics.rows import accepted_as_label
 from fmrgen.publish.card import renew_card
 from fmrgen.recipe.build import build_recorded_generator
 from fmrgen.report.pages import audit_page
+from fmrgen.results.judges import chance_line
 from fmrgen.storage.judgements import check_judge_name, judges_of, table_path
 from fmrgen.storage.open import OpenedSplit, open_own_split, reading
 from fmrgen.storage.provenance import Provenance

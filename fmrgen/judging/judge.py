@@ -30,9 +30,9 @@ from fmrgen.publish.card import renew_card
 from fmrgen.recipe.build import blank_image, build_component, component_errors, fit_oracle
 from fmrgen.recipe.job import load_oracles
 from fmrgen.recipe.objects import AnyOracle, oracle_section
+from fmrgen.results.judges import Kind
 from fmrgen.storage.judgements import (
     TABLE,
-    Kind,
     OwnSplit,
     check_judge_name,
     judge_file,

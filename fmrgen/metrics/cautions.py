@@ -233,3 +233,23 @@ def has_accuracy_of_chance(summary: Summary, classes: int) -> bool:
     """The same of figures whose rows are not at hand: against guesses that name each class equally often."""
     accuracy = summary.standard_accuracy
     return accuracy is not None and accuracy.low is not None and accuracy.low <= _most_by_chance(1 / classes)
+
+
+def outputs_in_another_order(label: np.ndarray, prediction: np.ndarray, classes: int) -> bool:
+    """Whether predictions fit the labels well, but only after the classes are put in another order.
+
+    The best order for half of the rows is tried on the others, so that chance can't make one. It speaks only where that
+    order is right more often than not, and more than twice as often as the order as it stands.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    known = (prediction >= 0) & (prediction < classes)
+    # Not every other row: where classes take turns, one half would lack half of the classes.
+    trial = np.random.default_rng(0).random(len(label)) < 0.5
+    fit = known & ~trial
+    together = np.zeros((classes, classes))
+    np.add.at(together, (prediction[fit], label[fit]), 1)
+    _, order = linear_sum_assignment(together, maximize=True)
+    reordered = np.append(order, -1)[np.where(known, prediction, -1)]
+    as_it_stands, better = (prediction == label)[trial].sum(), (reordered == label)[trial].sum()
+    return bool(better >= 10 and better > trial.sum() / 2 and better > 2 * as_it_stands)

@@ -10,17 +10,17 @@ from typing import Any
 from huggingface_hub import EvalResultEntry, constants, eval_result_entries_to_yaml
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation.results import EvaluatedClassifier, EvaluatedSplit, EvaluationResults, Result
 from fmrgen.files import check_inside, parse_yaml, read_plain, to_yaml, write_atomically
 from fmrgen.publish.benchmark import task_id
 from fmrgen.publish.card import citation_tag
 from fmrgen.publish.results import Recorded, file_name, result_path
+from fmrgen.results.evaluation import EvaluatedClassifier, EvaluatedSplit, Evaluation, Result
 
 FOLDER = ".eval_results"  # in a model's repo
 _WHEN = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"
 
 
-def write_eval_results(evaluation: EvaluationResults, recorded: Sequence[Recorded], folder: Path) -> list[Path]:
+def write_eval_results(evaluation: Evaluation, recorded: Sequence[Recorded], folder: Path) -> list[Path]:
     """Writes `NAME/.eval_results/*.yaml` into `folder` for each classifier: a file for each split on the Hub.
 
     Args:
@@ -46,7 +46,7 @@ def write_eval_results(evaluation: EvaluationResults, recorded: Sequence[Recorde
     return written
 
 
-def read_eval_results(evaluation: EvaluationResults, classifier: EvaluatedClassifier, folder: Path) -> dict[str, bytes]:
+def read_eval_results(evaluation: Evaluation, classifier: EvaluatedClassifier, folder: Path) -> dict[str, bytes]:
     """The entries of a classifier, as `write_eval_results` put them into `folder`, by the names of their files.
 
     Raises UserError for a file that it does not make of this evaluation: what is sent to the Hub is nothing else.

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation.results import EvaluatedClassifier, EvaluatedSplit, EvaluationResults, Result
 from fmrgen.files import check_inside, write_atomically
 from fmrgen.publish.card import renew_card
 from fmrgen.publish.entries import RESULT_SCHEMA
 from fmrgen.publish.repo import Change, HubRepo, RepoState
+from fmrgen.results.evaluation import EvaluatedClassifier, EvaluatedSplit, Evaluation, Result
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 
@@ -30,7 +30,7 @@ class Recorded:
     failed: bool = False
 
 
-def record_results(evaluation: EvaluationResults) -> list[Recorded]:
+def record_results(evaluation: Evaluation) -> list[Recorded]:
     """Adds each result to the leaderboard of its split, where that is one of fmrgen's in a folder or on the Hub.
 
     Returns what became of it for each split, in their order.

@@ -12,11 +12,11 @@ from huggingface_hub.errors import RemoteEntryNotFoundError
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.evaluation.results import read_figures
 from fmrgen.files import check_inside, open_plain
 from fmrgen.hub.client import HubClient, RepoError, client_errors, upload_errors
 from fmrgen.hub.timeouts import no_bars
 from fmrgen.publish.eval_results import FOLDER, entry_file, read_eval_results
+from fmrgen.results.evaluation import read_figures
 
 _DESCRIPTION = (
     "Foundation Model-oriented Robustness of this model, measured with fmrgen. The notes of each entry have the "

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow.compute as pc
 from PIL import Image
 
-from fmrgen.evaluation.results import EvaluationData
-from fmrgen.evaluation.samples import Sample
 from fmrgen.image_files import open_rgb
+from fmrgen.results.evaluation import Evaluation
+from fmrgen.results.samples import Sample
 from fmrgen.storage.schema import SCORE_COLUMNS
 
 _THUMBNAIL = 224  # pixels; larger images are shown smaller
@@ -36,12 +36,13 @@ class Gallery:
     missed: list[int] = field(default_factory=list)  # ids of originals that no classifier names right
 
 
-def galleries(evaluation: EvaluationData) -> list[Gallery]:
+def galleries(evaluation: Evaluation) -> list[Gallery]:
     """A gallery for every split, with what each classifier said."""
     names = [classifier.name for classifier in evaluation.classifiers]
+    predictions = evaluation.checked_predictions()
     found = []
     for split in evaluation.splits:
-        of_split = evaluation.predictions.filter(pc.equal(evaluation.predictions["split"].cast("string"), split.name))
+        of_split = predictions.filter(pc.equal(predictions["split"].cast("string"), split.name))
         said = []
         for name in names:
             table = of_split.filter(pc.equal(of_split["classifier"].cast("string"), name))

@@ -3,9 +3,9 @@
 import re
 
 from fmrgen.errors import printable
-from fmrgen.evaluation.results import EvaluationResults
 from fmrgen.report.outline import Section, outline
 from fmrgen.report.tables import Table, warning_lines
+from fmrgen.results.evaluation import Evaluation
 
 # GitHub turns these into links after Markdown is read, backslash or not: mentions, which notify people, mail addresses,
 # bare addresses and issues. An invisible space behind the mark prevents it.
@@ -13,7 +13,7 @@ _LINKED = re.compile(r"@|:(?=//)|www(?=\.)|#(?=\d)|\bgh-(?=\d)", re.IGNORECASE)
 _INVISIBLE_SPACE = "&#8203;"
 
 
-def to_markdown(evaluation: EvaluationResults) -> str:
+def to_markdown(evaluation: Evaluation) -> str:
     """The sections of an evaluation's report, but for those of a page alone."""
     parts = [f"**Warning:** {escape(line)}" for line in warning_lines(evaluation)]
     for section in outline(evaluation):

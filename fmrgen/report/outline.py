@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fmrgen.evaluation.results import Comparison, EvaluatedSplit, EvaluationResults, Result
 from fmrgen.report.tables import (
     EXPLAINED,
     Table,
@@ -32,6 +31,7 @@ from fmrgen.report.tables import (
     worst_line,
     worst_table,
 )
+from fmrgen.results.evaluation import Comparison, EvaluatedSplit, Evaluation, Result
 
 INTERVALS = (
     "Percent, with 95 % intervals: Wilson's for accuracies and VR; the paired bootstrap's over examples for FMR and "
@@ -78,38 +78,38 @@ MADE_FOR_NONE = (
 )
 
 
-def outline(evaluation: EvaluationResults) -> list[Section]:
+def outline(evaluation: Evaluation) -> list[Section]:
     """The sections of an evaluation's report. Its warnings stand above them: `tables.warning_lines`."""
     return [section for sections in _SECTIONS for section in sections(evaluation)]
 
 
-def transfer_outline(evaluation: EvaluationResults) -> list[Section]:
+def transfer_outline(evaluation: Evaluation) -> list[Section]:
     """Those of a transfer matrix alone; of one split its table is the matrix."""
     wanted = {"transfer" if len(evaluation.splits) > 1 else "split", "worst case", "notes", "figures"}
     return [section for section in outline(evaluation) if section.kind in wanted]
 
 
-def _trainings(evaluation: EvaluationResults) -> list[Section]:
+def _trainings(evaluation: Evaluation) -> list[Section]:
     if (table := trainings_table(evaluation)) is None:
         return []
     lines = trainings_lines(evaluation)
     return [Section("trainings", "What was trained, each training on its own split", tables=[table], lines=lines)]
 
 
-def _own_splits(evaluation: EvaluationResults) -> list[Section]:
+def _own_splits(evaluation: Evaluation) -> list[Section]:
     if (table := own_table(evaluation)) is None:
         return []
     lines = own_lines(evaluation)
     return [Section("own splits", "Each classifier on its own split", tables=[table], lines=lines)]
 
 
-def _worst_case(evaluation: EvaluationResults) -> list[Section]:
+def _worst_case(evaluation: Evaluation) -> list[Section]:
     if (table := worst_table(evaluation)) is None:
         return []
     return [Section("worst case", "On all splits at once", _sentence(worst_line(evaluation)), [table])]
 
 
-def _fixed_sets(evaluation: EvaluationResults) -> list[Section]:
+def _fixed_sets(evaluation: Evaluation) -> list[Section]:
     if (table := fixed_table(evaluation)) is None:
         return []
     about = "Accuracy on the sets' images as they are, averaged over sets and severities."
@@ -118,7 +118,7 @@ def _fixed_sets(evaluation: EvaluationResults) -> list[Section]:
     return [Section("fixed sets", "Fixed sets", about, [table])]
 
 
-def _splits(evaluation: EvaluationResults) -> list[Section]:
+def _splits(evaluation: Evaluation) -> list[Section]:
     comparisons = {comparison.split: comparison for comparison in evaluation.comparisons}
     common, many = _made_alike(evaluation), len(evaluation.splits) > _MOST_UNFOLDED
     found = []
@@ -200,7 +200,7 @@ def _classes(split: EvaluatedSplit, results: list[Result]) -> list[Section]:
     return [Section("classes", title, about, parts=each, shown="on the page", folded=True)]
 
 
-def _made_alike(evaluation: EvaluationResults) -> dict[str, str]:
+def _made_alike(evaluation: Evaluation) -> dict[str, str]:
     """What all splits were made with."""
     made = [split.made_with or {} for split in evaluation.splits]
     return {what: how for what, how in (made[0] if made else {}).items() if all(one.get(what) == how for one in made)}
@@ -211,7 +211,7 @@ def _made(split: EvaluatedSplit, common: dict[str, str]) -> list[Section]:
     return [Section("made with", "Made with", facts=own, shown="in files")] if own else []
 
 
-def _transfer(evaluation: EvaluationResults) -> list[Section]:
+def _transfer(evaluation: Evaluation) -> list[Section]:
     if len(evaluation.splits) < 2:
         return []
     measures = ["fmr"] if any(result.total.fmr for result in evaluation.results) else []
@@ -219,12 +219,12 @@ def _transfer(evaluation: EvaluationResults) -> list[Section]:
     return [Section("transfer", "Transfer", _sentence(transfer_reading(evaluation)), tables)]
 
 
-def _notes(evaluation: EvaluationResults) -> list[Section]:
+def _notes(evaluation: Evaluation) -> list[Section]:
     lines = all_notes(evaluation)
     return [Section("notes", "Notes", lines=lines)] if lines else []
 
 
-def _figures(evaluation: EvaluationResults) -> list[Section]:
+def _figures(evaluation: Evaluation) -> list[Section]:
     mark = legend(evaluation)
     about = f"{INTERVALS} {_sentence(mark)}" if mark else INTERVALS
     return [Section("figures", "What the figures are", about, facts=EXPLAINED, folded=True)]
@@ -234,6 +234,6 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-_SECTIONS: tuple[Callable[[EvaluationResults], list[Section]], ...] = (
+_SECTIONS: tuple[Callable[[Evaluation], list[Section]], ...] = (
     *(_trainings, _own_splits, _worst_case, _splits, _transfer, _fixed_sets, _notes, _figures),
 )

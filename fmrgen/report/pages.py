@@ -12,10 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fmrgen.errors import printable
-from fmrgen.evaluation.results import EvaluationResults
 from fmrgen.report.gallery import Gallery
 from fmrgen.report.outline import outline
 from fmrgen.report.tables import EXPLAINED, legend, short_names, warning_lines
+from fmrgen.results.evaluation import Evaluation
 
 _PLOTS = {
     "fmr": "FMR of every classifier on every split, with 95 % intervals",
@@ -34,7 +34,7 @@ _PLOTS = {
 
 
 def report_page(
-    evaluation: EvaluationResults, plots: dict[str, bytes], galleries: Sequence[Gallery], plot_formats: Sequence[str]
+    evaluation: Evaluation, plots: dict[str, bytes], galleries: Sequence[Gallery], plot_formats: Sequence[str]
 ) -> str:
     """The whole evaluation as one page of HTML; `plots` are PNGs by the names of their plots, which lie beside the page
     in each of `plot_formats`."""

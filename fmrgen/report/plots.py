@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from fmrgen.evaluation.results import EvaluatedSplit, EvaluationData, EvaluationResults, Result
+from fmrgen.errors import UserError, unknown_message
 from fmrgen.metrics.intervals import Estimate, interval_ends
 from fmrgen.metrics.summary import COMPARED, Summary
 from fmrgen.report.dots import MOST_ROWS, Panel, Series, dot_plot
@@ -19,6 +19,7 @@ from fmrgen.report.plot import INK, MOST_PANELS, MOST_PERCENT, Plot, drawing, ex
 from fmrgen.report.side_by_side import common_rows, side_by_side
 from fmrgen.report.step_plots import step_plots
 from fmrgen.report.tables import CONDITIONED, classifiers_down, ranked, short_names
+from fmrgen.results.evaluation import EvaluatedSplit, Evaluation, Result
 
 _SA, _PA, _ORACLE = "#7d93a8", "#c8472f", "#3f7d58"
 _HEAT = LinearSegmentedColormap.from_list("robustness", ["#b5361c", "#e8a07c", "#f6efe6", "#9dbfd3", "#2b6690"])
@@ -44,7 +45,7 @@ NEEDS = {
 Draw = Callable[[], Plot]
 
 
-def all_plots(evaluation: EvaluationData) -> dict[str, Draw]:
+def all_plots(evaluation: Evaluation) -> dict[str, Draw]:
     """What draws each plot that the figures allow, by the plot's name. None grows without end with what is compared."""
     plots: dict[str, Draw] = {}
     if not evaluation.splits:  # fixed sets alone
@@ -66,6 +67,24 @@ def all_plots(evaluation: EvaluationData) -> dict[str, Draw]:
     return {name: _styled(draw) for name, draw in plots.items()}
 
 
+def figure(evaluation: Evaluation, name: str) -> Plot:
+    """Return one plot of the report, as `Evaluation.figure` does.
+
+    Args:
+        evaluation: what `evaluate` found.
+        name: of a plot, see `Evaluation.figure`.
+
+    Raises:
+        UserError: there is no plot of that name, or these figures do not allow it.
+    """
+    plots = all_plots(evaluation)
+    if name in plots:
+        return plots[name]()
+    if name in NEEDS:
+        raise UserError(f"figure {name}: needs {NEEDS[name]}; choose from {', '.join(plots)}")
+    raise UserError(unknown_message(f"figure {name}", name, plots))
+
+
 def _styled(draw: Draw) -> Draw:
     def drawn() -> Plot:
         with drawing():
@@ -74,7 +93,7 @@ def _styled(draw: Draw) -> Draw:
     return drawn
 
 
-def _sorted(evaluation: EvaluationData) -> EvaluationData:
+def _sorted(evaluation: Evaluation) -> Evaluation:
     """The same with its splits by a falling figure of their own classifiers."""
     measure = _measure(evaluation)
 
@@ -94,7 +113,7 @@ def _sorted(evaluation: EvaluationData) -> EvaluationData:
     )
 
 
-def _measure(evaluation: EvaluationResults) -> str:
+def _measure(evaluation: Evaluation) -> str:
     return "fmr" if any(result.total.fmr for result in evaluation.results) else "perturbed_accuracy"
 
 
@@ -103,7 +122,7 @@ def _own(row: Sequence[Result]) -> Result:
     return next((result for result in row if result.conditioned), row[0])
 
 
-def _fmr(evaluation: EvaluationResults) -> Plot:
+def _fmr(evaluation: Evaluation) -> Plot:
     """FMR with its interval of every classifier on every split."""
     ends = [interval_ends(result.total.fmr)[1] for result in evaluation.results if result.total.fmr]
     series = [Series("the classifier that the split was made for", _PA, "D"), Series("others", INK)]
@@ -116,7 +135,7 @@ def _fmr(evaluation: EvaluationResults) -> Plot:
     )
 
 
-def _accuracy(evaluation: EvaluationResults) -> Plot:
+def _accuracy(evaluation: Evaluation) -> Plot:
     """SA beside PA of every classifier on every split, with intervals."""
     return _by_split(
         evaluation,
@@ -126,7 +145,7 @@ def _accuracy(evaluation: EvaluationResults) -> Plot:
     )
 
 
-def _with_both(evaluation: EvaluationResults) -> list[tuple[EvaluatedSplit, list[Result]]]:
+def _with_both(evaluation: Evaluation) -> list[tuple[EvaluatedSplit, list[Result]]]:
     """The splits with those of their classifiers that have SA and PA, and were not attacked there themselves."""
     rows = zip(evaluation.splits, evaluation.matrix, strict=True)
     found = [
@@ -167,7 +186,7 @@ def family_of(name: str) -> str:
 
 
 def _by_split(
-    evaluation: EvaluationResults,
+    evaluation: Evaluation,
     figures: Callable[[Result], list[Estimate | None]],
     series: Sequence[Series],
     label: str,
@@ -197,7 +216,7 @@ def _mark(result: Result) -> str:
     return f" {CONDITIONED}" if result.conditioned else ""
 
 
-def _transfer(evaluation: EvaluationResults) -> Plot:
+def _transfer(evaluation: Evaluation) -> Plot:
     """Splits down, classifiers across; FMR where there are originals, else PA, with its interval where it has room.
 
     Many classifiers on few splits go down; what is more than a few is sorted.
@@ -300,7 +319,7 @@ def _iterations(every: list[EvaluatedSplit]) -> Plot:
     return figure
 
 
-def _classes(evaluation: EvaluationResults) -> Plot:
+def _classes(evaluation: Evaluation) -> Plot:
     """SA, PA and the oracle's accuracy by class: on each split its own classifier, or else the first one."""
     splits, note = extremes(list(zip(evaluation.splits, map(_own, evaluation.matrix), strict=True)))
     short = short_names([split.name for split in evaluation.splits])

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.textpath import TextPath
 
-from fmrgen.evaluation.samples import Sample
 from fmrgen.image_files import open_rgb
 from fmrgen.report.plot import INK, Plot, drawing
+from fmrgen.results.samples import Sample
 
 COLUMNS = 6  # pairs across
 _PAIR, _ROW = 1.9, 1.16  # inches, from pair to pair and from row to row

@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fmrgen.evaluation.results import EvaluationData
-from fmrgen.evaluation.samples import Sample
 from fmrgen.report.plot import INK, Plot, extremes, shortened
 from fmrgen.report.sheet import SIDE, blank_canvas, draw_image, told_answer
 from fmrgen.report.tables import short_names
+from fmrgen.results.evaluation import Evaluation
+from fmrgen.results.samples import Sample
 
 _ROWS = 8
 _STEP = 1.1  # inches from one image to the next
 
 
-def common_rows(evaluation: EvaluationData) -> list[Any]:
+def common_rows(evaluation: Evaluation) -> list[Any]:
     """The ids of a few examples that are shown of each classifier's own split; none without two such splits."""
     if evaluation.own is None:
         return []
@@ -23,7 +23,7 @@ def common_rows(evaluation: EvaluationData) -> list[Any]:
     return _of_each_label({example: first[example] for example in sorted(common)})
 
 
-def side_by_side(evaluation: EvaluationData, chosen: Sequence[Any]) -> Plot:
+def side_by_side(evaluation: Evaluation, chosen: Sequence[Any]) -> Plot:
     """The chosen examples as each classifier's own split has them, its answer above each."""
     by_id = _samples_by_id(evaluation)
     splits = list(by_id)
@@ -44,7 +44,7 @@ def side_by_side(evaluation: EvaluationData, chosen: Sequence[Any]) -> Plot:
     return figure
 
 
-def _samples_by_id(evaluation: EvaluationData) -> dict[str, dict[Any, Sample]]:
+def _samples_by_id(evaluation: Evaluation) -> dict[str, dict[Any, Sample]]:
     """The shown rows of each classifier's own split, in the order of the ranking; of many its first and last."""
     ranking, _ = extremes([] if evaluation.own is None else evaluation.own.ranking)
     return {place.split: {s.columns.get("id"): s for s in evaluation.samples[place.split]} for place in ranking}

@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from fmrgen.evaluation.results import EvaluatedSplit
-from fmrgen.evaluation.steps import SHIFTS, StepFigures
 from fmrgen.report.dots import MOST_ROWS
 from fmrgen.report.plot import LINES, MOST_PERCENT, Plot, draw_band, extremes, grid_of_figures
 from fmrgen.report.tables import short_names
+from fmrgen.results.evaluation import EvaluatedSplit
+from fmrgen.results.steps import SHIFTS, StepFigures
 
 _MOST_CLASSES = 30  # of a split
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from fmrgen.evaluation.judged import JudgeFigures, chance_line
-from fmrgen.evaluation.results import Comparison, EvaluatedSplit, EvaluationResults, Result
 from fmrgen.metrics.intervals import Estimate, format_coefficient, format_estimate, interval_ends
 from fmrgen.metrics.summary import COMPARED, METRICS, Group, Metric, Summary
+from fmrgen.results.evaluation import Comparison, EvaluatedSplit, Evaluation, Result
+from fmrgen.results.judges import JudgeFigures, chance_line
 
 CONDITIONED = "◆"  # marks a split's own classifier
 RELATED = "‡"  # marks a judge that is no second opinion
@@ -111,7 +111,7 @@ def agreement_table(comparison: Comparison) -> Table | None:
     return Table(["", *names], [[one, *(cell(one, other) for other in names)] for one in names])
 
 
-def transfer_table(evaluation: EvaluationResults, measure: str) -> Table:
+def transfer_table(evaluation: Evaluation, measure: str) -> Table:
     """The transfer matrix in one of the compared metrics, lying as `transfer_reading` says."""
     short, metric = short_names([split.name for split in evaluation.splits]), COMPARED[measure]
     rows = [
@@ -122,12 +122,12 @@ def transfer_table(evaluation: EvaluationResults, measure: str) -> Table:
     return Table(header, rest)
 
 
-def classifiers_down(evaluation: EvaluationResults) -> bool:
+def classifiers_down(evaluation: Evaluation) -> bool:
     """Whether the transfer matrix has its classifiers down, since they are too many to stand side by side."""
     return len(evaluation.classifiers) > max(_MOST_ACROSS, len(evaluation.splits))
 
 
-def transfer_reading(evaluation: EvaluationResults) -> str:
+def transfer_reading(evaluation: Evaluation) -> str:
     """How the transfer matrix is read."""
     return "classifiers down, splits across" if classifiers_down(evaluation) else "splits down, classifiers across"
 
@@ -140,7 +140,7 @@ def ranked(results: Sequence[Result], comparison: Comparison) -> list[Result]:
     return [*shown, *(result for result in results if result not in shown)]
 
 
-def warning_lines(evaluation: EvaluationResults) -> list[str]:
+def warning_lines(evaluation: Evaluation) -> list[str]:
     """Which classifiers are hardly better than chance, in a line for all splits on which they are the same; which have
     a masked or a rough gradient; which are related to the oracle of their own split; and which are fooled more by
     another's images than by their own.
@@ -271,7 +271,7 @@ def related_line(judge: str, shares_weights_with: Sequence[str]) -> str:
     return f"{judge} shares its weights with {' and '.join(shares_weights_with)}: its figures are no second opinion"
 
 
-def own_table(evaluation: EvaluationResults) -> Table | None:
+def own_table(evaluation: Evaluation) -> Table | None:
     """Each classifier on the split made for it (paper Tables 1, 2, 3 and 5), by falling FMR, with the mean of FMR over
     all budgets up to the split's."""
     if evaluation.own is None:
@@ -291,7 +291,7 @@ def own_table(evaluation: EvaluationResults) -> Table | None:
     return Table(["classifier", "rank", *(metric.name for metric in shown), "FMR by budget"], rows)
 
 
-def own_lines(evaluation: EvaluationResults) -> list[str]:
+def own_lines(evaluation: Evaluation) -> list[str]:
     """How far apart neighbours in that table are, and what the ranks are."""
     if evaluation.own is None:
         return []
@@ -316,7 +316,7 @@ def own_lines(evaluation: EvaluationResults) -> list[str]:
     return lines
 
 
-def trainings_table(evaluation: EvaluationResults) -> Table | None:
+def trainings_table(evaluation: Evaluation) -> Table | None:
     """Ways to train by falling mean FMR; None where no two classifiers are trainings of one."""
     if evaluation.own is None or evaluation.own.trainings is None:
         return None
@@ -329,7 +329,7 @@ def trainings_table(evaluation: EvaluationResults) -> Table | None:
     return Table(["trainings of", "rank", "mean FMR", "spread", "of each training"], rows)
 
 
-def trainings_lines(evaluation: EvaluationResults) -> list[str]:
+def trainings_lines(evaluation: Evaluation) -> list[str]:
     """How far apart neighbours are, how much of it another training gives, and what the intervals are over."""
     if evaluation.own is None or (found := evaluation.own.trainings) is None:
         return []
@@ -350,7 +350,7 @@ def trainings_lines(evaluation: EvaluationResults) -> list[str]:
     ]
 
 
-def worst_table(evaluation: EvaluationResults) -> Table | None:
+def worst_table(evaluation: Evaluation) -> Table | None:
     """Each classifier on all splits at once; None where there are no two that were made alike."""
     if not evaluation.worst:
         return None
@@ -361,7 +361,7 @@ def worst_table(evaluation: EvaluationResults) -> Table | None:
     return Table(["classifier", "worst-case FMR", "worst-case PA"], rows)
 
 
-def worst_line(evaluation: EvaluationResults) -> str:
+def worst_line(evaluation: Evaluation) -> str:
     """What that table is."""
     first = evaluation.worst[0]
     return (
@@ -370,7 +370,7 @@ def worst_line(evaluation: EvaluationResults) -> str:
     )
 
 
-def fixed_table(evaluation: EvaluationResults) -> Table | None:
+def fixed_table(evaluation: Evaluation) -> Table | None:
     """Accuracy and mCE on fixed sets, classifiers down; None where there are none."""
     if not evaluation.fixed:
         return None
@@ -422,13 +422,13 @@ def _lines_of_neighbours(measure: str, apart: Sequence[tuple[str, str, Estimate,
     return lines
 
 
-def legend(evaluation: EvaluationResults) -> str:
+def legend(evaluation: Evaluation) -> str:
     """What the mark of a split's own classifier says, where there is one."""
     marked = any(result.conditioned for result in evaluation.results)
     return f"{CONDITIONED} the classifier that the split was made for" if marked else ""
 
 
-def all_notes(evaluation: EvaluationResults) -> list[str]:
+def all_notes(evaluation: Evaluation) -> list[str]:
     """What a reader must know, each thing once, with the splits and classifiers that it is of."""
     short = short_names([split.name for split in evaluation.splits])
     owners: dict[str, list[str]] = {}

@@ -7,13 +7,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation.results import EvaluationData
 from fmrgen.files import write_atomically
 from fmrgen.report.gallery import galleries
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.pages import report_page
 from fmrgen.report.plot import PlotFormat, all_formats
 from fmrgen.report.plots import all_plots
+from fmrgen.results.evaluation import Evaluation
 
 
 def prepare_folder(folder: Path) -> None:
@@ -26,7 +26,7 @@ def prepare_folder(folder: Path) -> None:
         raise UserError(f"{folder}: can't be a folder for the report: {error.strerror}") from None
 
 
-def write_report(evaluation: EvaluationData, folder: str | Path, plot_formats: Sequence[PlotFormat] = ()) -> None:
+def write_report(evaluation: Evaluation, folder: str | Path, plot_formats: Sequence[PlotFormat] = ()) -> None:
     """Writes `evaluation.json`, `predictions.parquet`, `evaluation.md`, `report.html` and its `plots`.
 
     Args:
@@ -35,11 +35,11 @@ def write_report(evaluation: EvaluationData, folder: str | Path, plot_formats: S
         plot_formats: in which each plot is written besides PNG: `pdf` and `svg`, for papers, with their fonts inside.
 
     Raises:
-        UserError: it can't be written to; a format is unknown.
+        UserError: it can't be written to; a format is unknown; `evaluation` was read from a file, without predictions.
     """
     folder, formats = Path(folder), all_formats(plot_formats)
     table = io.BytesIO()
-    pq.write_table(evaluation.predictions, table, compression="zstd")
+    pq.write_table(evaluation.checked_predictions(), table, compression="zstd")
     write_atomically(folder / "evaluation.json", evaluation.to_json().encode())
     write_atomically(folder / "predictions.parquet", table.getvalue())
     write_atomically(folder / "evaluation.md", to_markdown(evaluation).encode())

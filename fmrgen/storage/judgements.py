@@ -21,6 +21,7 @@ from pydantic import Field
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, of_schema, open_plain, read_json, write_atomically
 from fmrgen.hub.timeouts import bound_requests, no_bars
+from fmrgen.results.judges import Kind
 from fmrgen.storage.open import OpenedSplit
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance
@@ -36,7 +37,6 @@ _MOST_OF_A_ROW = 6  # verdicts: of its image, its original and its reconstructio
 _LARGEST = 1 << 28  # bytes of a file on the Hub; of a million images there are some 2^27
 UNSURE = -2  # the label where a person can't tell
 Which = Literal["image", "original", "reconstruction"]
-Kind = Literal["oracle", "vlm", "person"]
 
 TABLE = pa.schema(
     [

@@ -10,12 +10,12 @@ from pydantic import Field
 
 from fmrgen.config import StrictConfig
 from fmrgen.errors import UserError
-from fmrgen.evaluation.own_splits import rows_of
-from fmrgen.evaluation.rankings import difference
-from fmrgen.evaluation.results import EvaluationData, EvaluationResults, Result, predictions_of
-from fmrgen.evaluation.trainings import compare_trainings, mean_of_trainings
 from fmrgen.metrics.intervals import Estimate, ratio_and_influence
 from fmrgen.metrics.summary import COMPARED
+from fmrgen.results.evaluation import Evaluation, Result
+from fmrgen.results.own_splits import rows_of
+from fmrgen.results.rankings import difference
+from fmrgen.results.trainings import compare_trainings, mean_of_trainings
 
 if TYPE_CHECKING:
     from fmrgen.evaluation.attacked import AttackedJudge
@@ -81,7 +81,7 @@ class ClaimFound:
 
 
 def find_claim(
-    claim: Claim, evaluations: Mapping[str, EvaluationResults], attacked: "Mapping[str, Sequence[AttackedJudge]]"
+    claim: Claim, evaluations: Mapping[str, Evaluation], attacked: "Mapping[str, Sequence[AttackedJudge]]"
 ) -> ClaimFound:
     """What becomes of a claim.
 
@@ -111,7 +111,7 @@ def find_claim(
 def _estimate_of(
     figure: str,
     metric: Metric,
-    evaluations: Mapping[str, EvaluationResults],
+    evaluations: Mapping[str, Evaluation],
     attacked: "Mapping[str, Sequence[AttackedJudge]]",
 ) -> Estimate | None:
     part, models = part_and_models(figure)
@@ -126,17 +126,17 @@ def _estimate_of(
 class _Network:
     """A classifier on a split of an evaluation."""
 
-    evaluation: EvaluationResults
+    evaluation: Evaluation
     result: Result
 
     def rows(self) -> dict[str, np.ndarray] | None:
         """What it answered, [N] under their names; None where only figures are at hand."""
-        if not isinstance(self.evaluation, EvaluationData):
+        if self.evaluation.predictions is None:
             return None
-        return predictions_of(self.evaluation.predictions, self.result.split, self.result.classifier)
+        return self.evaluation.predictions_of(self.result.split, self.result.classifier)
 
 
-def _networks(figure: str, evaluations: Mapping[str, EvaluationResults]) -> list[_Network]:
+def _networks(figure: str, evaluations: Mapping[str, Evaluation]) -> list[_Network]:
     """What `PART/MODEL` or `PART/MODEL on MODEL` stands for: several where a model was trained more than once, the
     first on the split of the first, and so on. None of a part that is no comparison."""
     part, models = part_and_models(figure)
@@ -160,7 +160,7 @@ def _networks(figure: str, evaluations: Mapping[str, EvaluationResults]) -> list
     ]
 
 
-def _result_of(figure: str, evaluations: Mapping[str, EvaluationResults]) -> Result:
+def _result_of(figure: str, evaluations: Mapping[str, Evaluation]) -> Result:
     """The result of a figure that stands for one network."""
     return _networks(figure, evaluations)[0].result
 
@@ -231,7 +231,7 @@ def _metric_and_influence(metric: str, columns: Mapping[str, np.ndarray]) -> tup
     return ratio_and_influence(part, among, whole)
 
 
-def _paired(claim: Claim, evaluations: Mapping[str, EvaluationResults]) -> Estimate | None:
+def _paired(claim: Claim, evaluations: Mapping[str, Evaluation]) -> Estimate | None:
     """The difference where both are of one part, and it is known there: on their own splits, or on one."""
     part, another = (part_and_models(figure)[0] for figure in (claim.higher, claim.lower))
     if not {part, another} <= evaluations.keys() or claim.metric not in COMPARED:
@@ -260,7 +260,7 @@ def _turned(apart: Estimate | None, turn: bool) -> Estimate | None:
     return Estimate(-apart.value, *ends)
 
 
-def _paired_across(claim: Claim, evaluations: Mapping[str, EvaluationResults]) -> Estimate | None:
+def _paired_across(claim: Claim, evaluations: Mapping[str, Evaluation]) -> Estimate | None:
     """The difference between two parts, over the images that both have; None where they have none at hand."""
     aligned = _aligned([_networks(figure, evaluations)[0] for figure in (claim.higher, claim.lower)])
     if aligned is None:

@@ -12,13 +12,13 @@ from fmrgen.config import ComponentConfig
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError, option, unknown_message
 from fmrgen.jobs.evaluate import evaluate
-from fmrgen.jobs.evaluation import Evaluation
 from fmrgen.jobs.from_objects import recipe_of
 from fmrgen.jobs.generate import make_split
 from fmrgen.progress.job import Progress
 from fmrgen.progress.tqdm_bars import OnRows, job_bar
 from fmrgen.recipe.job import OutputConfig, Recipe
 from fmrgen.recipe.objects import AnyClassifier, AnyGenerator, AnyOracle, classifier_section, each_training
+from fmrgen.results.evaluation import Evaluation
 
 OnProgress = Callable[[Progress], None]
 JobProgress = Callable[[Recipe], AbstractContextManager[OnProgress]]

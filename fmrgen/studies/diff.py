@@ -15,7 +15,6 @@ from scipy.stats import binomtest
 from fmrgen.config import ComponentConfig
 from fmrgen.distributed.launch import Processes, together
 from fmrgen.errors import UserError, option
-from fmrgen.evaluation.own_splits import rows_of
 from fmrgen.failures.conditions import compare_on_recipe
 from fmrgen.jobs.generate import make_split
 from fmrgen.metrics.intervals import Estimate, interval_ends, paired_difference, proportion
@@ -24,6 +23,7 @@ from fmrgen.metrics.sequential_test import ERROR, Condition, bounds, decide
 from fmrgen.recipe.job import OutputConfig, Recipe
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.recipe.sections import oracle_config_of
+from fmrgen.results.own_splits import rows_of
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, read_provenance
 from fmrgen.storage.shard_claims import own_shards

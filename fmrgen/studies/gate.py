@@ -15,8 +15,6 @@ from fmrgen.distributed.launch import Processes, together
 from fmrgen.errors import UserError, option
 from fmrgen.evaluation.classify import classify
 from fmrgen.evaluation.models import LoadedClassifier, answering_in, first_image, labels_of, load_named
-from fmrgen.evaluation.own_splits import rows_of
-from fmrgen.evaluation.samples import Sampler
 from fmrgen.evaluation.stream import SplitRows, check_columns
 from fmrgen.failures.conditions import (
     OF_ANOTHER_SEED,
@@ -37,6 +35,8 @@ from fmrgen.progress.tqdm_bars import OnRows
 from fmrgen.recipe.build import ClassifierAndOracle
 from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
+from fmrgen.results.own_splits import rows_of
+from fmrgen.results.samples import Sampler
 from fmrgen.storage.open import OpenedSplit, open_split
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, read_provenance

@@ -9,10 +9,10 @@ import numpy as np
 from scipy.optimize import lsq_linear
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation.own_splits import fmr_and_influence, rows_of
-from fmrgen.evaluation.results import EvaluationData, predictions_of
-from fmrgen.evaluation.simultaneous import above
 from fmrgen.metrics.intervals import Estimate, foundation_model_robustness
+from fmrgen.results.evaluation import Evaluation
+from fmrgen.results.own_splits import fmr_and_influence, rows_of
+from fmrgen.results.simultaneous import above
 
 _MOST_VERTICES = 1 << 14
 _FEWEST_CLASSIFIERS = 3  # two have but one order and the other
@@ -84,7 +84,7 @@ class Agreement:
         return [[1 + sum(other.value > one.value for other in row) for one in row] for row in self.fmr]
 
 
-def agreement(evaluations: Mapping[str, EvaluationData], *, seed: int = 0) -> Agreement:
+def agreement(evaluations: Mapping[str, Evaluation], *, seed: int = 0) -> Agreement:
     """Which classifiers keep their order under all conditions (`compare --with`, `--robust-to`, `--oracle`).
 
     For whether two measures rank alike, as FMR and a fixed benchmark, see the command `agree`.
@@ -107,7 +107,7 @@ def agreement(evaluations: Mapping[str, EvaluationData], *, seed: int = 0) -> Ag
     classifiers = [name for name in next(iter(own.values()), {}) if all(name in of for of in own.values())]
     check_many_enough(len(evaluations), len(classifiers))
     tables = [
-        [predictions_of(found.predictions, own[name][classifier], classifier) for classifier in classifiers]
+        [found.predictions_of(own[name][classifier], classifier) for classifier in classifiers]
         for name, found in evaluations.items()
     ]
     common = tables[0][0]["id"]
@@ -163,7 +163,7 @@ def check_many_enough(generators: int, classifiers: int) -> None:
         )
 
 
-def _own_splits(evaluation: EvaluationData) -> dict[str, str]:
+def _own_splits(evaluation: Evaluation) -> dict[str, str]:
     """The own split of each classifier that has an FMR on it."""
     ranking = [] if evaluation.own is None else evaluation.own.ranking
     return {place.classifier: place.split for place in ranking if place.best is not None}

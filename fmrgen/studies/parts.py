@@ -22,9 +22,9 @@ from fmrgen.training.recipe import TrainRecipe, load_train_recipe
 
 if TYPE_CHECKING:
     from fmrgen.evaluation.attacked import AttackedJudge
-    from fmrgen.jobs.evaluation import Evaluation
     from fmrgen.jobs.sparsify import SparseMask
     from fmrgen.progress.tqdm_bars import OnRows
+    from fmrgen.results.evaluation import Evaluation
     from fmrgen.storage.shards import SplitFolder
     from fmrgen.studies.compare import JobProgress
 

@@ -11,8 +11,8 @@ from scipy.special import ndtri
 from scipy.stats import kendalltau, spearmanr
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation.results import EvaluationResults
 from fmrgen.metrics.intervals import CONFIDENCE, Estimate
+from fmrgen.results.evaluation import Evaluation
 
 _SAMPLES = ((12, 4000), (60, 1000), (math.inf, 200))  # up to so many classifiers, so many samples of them
 _NORMAL = np.tanh(np.linspace(-3.3, 3.3, 133))  # correlations of the normal pairs behind a Gaussian copula
@@ -39,7 +39,7 @@ class Correlation:
     kendall: Estimate
 
 
-def measures(evaluations: Sequence[EvaluationResults]) -> dict[str, Column]:
+def measures(evaluations: Sequence[Evaluation]) -> dict[str, Column]:
     """Every measure in evaluations, by its name, of every classifier that has it.
 
     `own FMR` is each classifier's on the split made for it; `SA` its standard accuracy there; `FMR on SPLIT` that of
@@ -77,7 +77,7 @@ def measures(evaluations: Sequence[EvaluationResults]) -> dict[str, Column]:
     return {name: column for name, column in found.items() if column}
 
 
-def at_chance(evaluations: Sequence[EvaluationResults]) -> list[str]:
+def at_chance(evaluations: Sequence[Evaluation]) -> list[str]:
     """The classifiers that are hardly better than guessing on the originals of any split."""
     return sorted({one.classifier for found in evaluations for one in found.results if one.at_chance})
 

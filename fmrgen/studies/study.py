@@ -29,9 +29,9 @@ from fmrgen.studies.validity import ValidityPlan
 
 if TYPE_CHECKING:
     from fmrgen.evaluation.attacked import AttackedJudge
-    from fmrgen.jobs.evaluation import Evaluation
     from fmrgen.jobs.sparsify import SparseMask
     from fmrgen.report.tables import Table
+    from fmrgen.results.evaluation import Evaluation
     from fmrgen.storage.shards import SplitFolder
     from fmrgen.studies.orders import Agreement
     from fmrgen.studies.validity import Validity

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from fmrgen.evaluation.results import EvaluationResults
 from fmrgen.files import write_atomically
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.metrics.summary import METRICS
 from fmrgen.report.markdown import escape, table_of, to_markdown
 from fmrgen.report.tables import Table, class_table
+from fmrgen.results.evaluation import Evaluation
 from fmrgen.studies.claims import ClaimFound
 
 _NAMES = {metric.field: metric.name for metric in METRICS}
@@ -32,7 +32,7 @@ def claims_table(claims: Sequence[ClaimFound]) -> Table:
     return Table(["claim", "figure", "one", "the other", "apart by", "least difference", ""], rows)
 
 
-def own_class_tables(evaluation: EvaluationResults) -> dict[str, Table]:
+def own_class_tables(evaluation: Evaluation) -> dict[str, Table]:
     """Each classifier on its own split by class (paper Tables 13 and 14), by its name."""
     splits = {split.name: split for split in evaluation.splits}
     return {
@@ -48,7 +48,7 @@ def write_study(
     paper: str,
     claims: Sequence[ClaimFound],
     tables: Mapping[str, Table],
-    evaluations: Mapping[str, EvaluationResults],
+    evaluations: Mapping[str, Evaluation],
     folder: Path,
 ) -> list[Path]:
     """Writes `study.md`, the claims, our tables and the paper's, and `study.json` into `folder`.

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation.results import SweepResult
 from fmrgen.files import parse_yaml
 from fmrgen.jobs.generate import make_split
 from fmrgen.recipe.job import Recipe, load_recipe
+from fmrgen.results.sweep import SweepResult
 from fmrgen.studies.compare import JobProgress, no_progress
 
 _MOST_POINTS = 1000

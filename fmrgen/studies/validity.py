@@ -19,11 +19,11 @@ from pydantic import Field
 
 from fmrgen.config import StrictConfig
 from fmrgen.errors import UserError
-from fmrgen.evaluation.results import EvaluationData, predictions_of
-from fmrgen.evaluation.steps import figures_of_run
 from fmrgen.metrics.intervals import RESAMPLES, Estimate, format_coefficient
 from fmrgen.metrics.rows import Rows
 from fmrgen.records import StopReason
+from fmrgen.results.evaluation import Evaluation
+from fmrgen.results.steps import figures_of_run
 from fmrgen.storage.shards import SplitFolder
 from fmrgen.studies.partial_correlation import (
     partial_correlation,
@@ -172,7 +172,7 @@ class Validity:
 
 
 def figures_of(
-    plan: ValidityPlan, measured: EvaluationData, own: Mapping[str, Mapping[str, SplitFolder]]
+    plan: ValidityPlan, measured: Evaluation, own: Mapping[str, Mapping[str, SplitFolder]]
 ) -> dict[str, dict[str, float]]:
     """The figures of each network.
 
@@ -189,7 +189,7 @@ def figures_of(
     for fixed in measured.fixed:
         figures.setdefault(fixed.classifier, {})[fixed.name] = fixed.accuracy.value
     for network, of in figures.items():
-        answers = predictions_of(measured.predictions, STANDARD, network)
+        answers = measured.predictions_of(STANDARD, network)
         right = answers["prediction"] == answers["label"]
         # Classes take turns: neighbouring pairs of turns are dealt.
         turn = answers["id"] // len(np.unique(answers["label"])) % 2

@@ -25,13 +25,13 @@ from fmrgen import UserError, evaluate, show, transfer, write_report
 from fmrgen.classifiers.base import Classifier
 from fmrgen.classifiers.lenet import Config as LenetConfig
 from fmrgen.engine.images import to_batch
-from fmrgen.evaluation.results import read_figures
 from fmrgen.image_files import open_rgb
 from fmrgen.jobs.generate import make_split
 from fmrgen.metrics.summary import METRICS, SUMMARY_COLUMNS, summarise
 from fmrgen.recipe.job import load_recipe, parse_classifier
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.tables import all_notes, split_table, warning_lines
+from fmrgen.results.evaluation import read_figures
 from fmrgen.studies.rank_correlation import at_chance, measures
 
 LENET = "asset:mnist/lenet"
@@ -686,7 +686,7 @@ def test_the_files_hold_what_was_found(finished_split, tmp_path):
 
 
 def test_the_schema_is_the_documented_one():
-    from fmrgen.evaluation.results import json_schema
+    from fmrgen.results.evaluation import json_schema
 
     documented = json.loads((ROOT / "docs/evaluation.schema.json").read_text())
 

@@ -10,10 +10,9 @@ from PIL import Image
 from benchmarks.corruptions import CORRUPTIONS, write_sets
 from fmrgen import evaluate
 from fmrgen.errors import UserError
-from fmrgen.evaluation.fixed_sets import SetRows, fixed_result
 from fmrgen.metrics.intervals import Estimate
-from fmrgen.recipe.fixed_sets import FixedSets
 from fmrgen.recipe.job import load_fixed_sets, load_source
+from fmrgen.results.fixed_sets import SetAnswers, fixed_result
 from fmrgen.sources.mnist import Config as Mnist
 from fmrgen.studies.rank_correlation import correlations, measures
 
@@ -94,13 +93,12 @@ def test_a_folder_of_a_part_of_the_classes(tmp_path):
 def test_intervals_know_that_the_images_are_the_same():
     random = np.random.default_rng(0)
     hard = random.random(400)
-    config = FixedSets(source={"kind": "mnist"}, sets=["a", "b"], severities=[1, 2])
-    rows = {(name, s): SetRows(np.arange(400), {"x": hard > 0.3}) for name in "ab" for s in (1, 2)}
-    together = fixed_result("s", "x", config, rows).accuracy
+    rows = {(name, s): SetAnswers(np.arange(400), {"x": hard > 0.3}) for name in "ab" for s in (1, 2)}
+    together = fixed_result("s", "x", rows).accuracy
     assert together.high - together.low == pytest.approx(2 * 196 * np.std(hard > 0.3, ddof=1) / 20, rel=0.02)
     for number, one in enumerate(rows.values()):
         one.ids[:] += 1000 * number
-    apart = fixed_result("s", "x", config, rows).accuracy
+    apart = fixed_result("s", "x", rows).accuracy
     assert (apart.high - apart.low) == pytest.approx((together.high - together.low) / 2, rel=0.02)
 
 
@@ -248,7 +246,7 @@ def test_measures_come_from_evaluations(corrupted, finished_split, tmp_path, cap
     out = tmp_path / "out"
     command = ["evaluate", finished_split, *(word for net in nets for word in ("-c", net)), "-q", "-o", out]
     assert run(*command, "--fixed", corrupted / "digits-c.yaml") == 0, capsys.readouterr().err
-    from fmrgen.evaluation.results import read_figures
+    from fmrgen.results.evaluation import read_figures
 
     figures = read_figures(out / "evaluation.json")
     columns = measures([figures, figures])

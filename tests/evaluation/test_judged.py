@@ -13,11 +13,11 @@ from sklearn.metrics import cohen_kappa_score
 from stored import rows
 
 from fmrgen import UserError, evaluate, read_figures
-from fmrgen.evaluation.corrected import Verdicts, corrected, label_preservation
 from fmrgen.judging.audit import Audit
 from fmrgen.metrics.intervals import foundation_model_robustness, proportion
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.tables import judges_lines
+from fmrgen.results.corrected import Verdicts, corrected, label_preservation
 from fmrgen.storage.judgements import judgements_of
 from fmrgen.storage.open import open_split
 

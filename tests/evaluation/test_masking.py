@@ -5,12 +5,12 @@ import pytest
 from commands import run
 
 from fmrgen import evaluate, load_recipe
-from fmrgen.evaluation.worst_case import worst_cases
 from fmrgen.jobs.generate import make_split
 from fmrgen.metrics.cautions import cautions, has_masked_gradient, has_rough_gradient
 from fmrgen.metrics.summary import summarise
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.tables import warning_lines
+from fmrgen.results.worst_case import worst_cases
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import summary_of

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap, ttest_1samp
 
-from fmrgen.evaluation.rankings import difference, rank
-from fmrgen.evaluation.summarise import outputs_in_another_order
-from fmrgen.metrics.cautions import is_at_chance
+from fmrgen.metrics.cautions import is_at_chance, outputs_in_another_order
 from fmrgen.metrics.intervals import (
     Estimate,
     format_coefficient,
@@ -18,6 +16,7 @@ from fmrgen.metrics.intervals import (
 )
 from fmrgen.metrics.summary import METRICS, summarise, summarise_classes
 from fmrgen.report.summary import summary_table
+from fmrgen.results.rankings import difference, rank
 
 
 def columns(**changed):

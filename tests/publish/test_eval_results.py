@@ -13,11 +13,11 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from fmrgen import evaluate
 from fmrgen.errors import UserError
-from fmrgen.evaluation.results import read_figures
 from fmrgen.publish.benchmark import write_benchmark
 from fmrgen.publish.eval_results import read_eval_results, results_of, write_eval_results
 from fmrgen.publish.results import Recorded
 from fmrgen.publish.submit import read_models
+from fmrgen.results.evaluation import read_figures
 
 LENET = "asset:mnist/lenet"
 NETS = 20

@@ -20,10 +20,6 @@ from watched import browser
 
 from fmrgen import UserError, evaluate, show
 from fmrgen.cli.display import print_evaluation
-from fmrgen.evaluation.fixed_sets import FixedResult
-from fmrgen.evaluation.rankings import Difference, RankedClassifier
-from fmrgen.evaluation.results import Comparison, SweepResult
-from fmrgen.evaluation.samples import Sampler
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.report.gallery import data_address, galleries
 from fmrgen.report.markdown import escape, to_markdown
@@ -33,6 +29,11 @@ from fmrgen.report.plots import all_plots
 from fmrgen.report.sheet import contact_sheet
 from fmrgen.report.tables import all_notes, neighbours, transfer_table
 from fmrgen.report.write import write_report
+from fmrgen.results.evaluation import Comparison
+from fmrgen.results.fixed_sets import FixedResult
+from fmrgen.results.rankings import Difference, RankedClassifier
+from fmrgen.results.samples import Sampler
+from fmrgen.results.sweep import SweepResult
 from fmrgen.studies.orders import Agreement
 from fmrgen.studies.orders_report import agreement_plot
 from fmrgen.studies.rank_correlation import Correlation

@@ -22,11 +22,11 @@ from fakes import ranked
 from safetensors.torch import load_file
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation.own_splits import OwnComparison, OwnRank
-from fmrgen.evaluation.results import SCHEMA, EvaluatedClassifier, EvaluationData, Result
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.summary import summarise
 from fmrgen.recipe.job import describe_recipes, describe_studies
+from fmrgen.results.evaluation import SCHEMA, EvaluatedClassifier, Evaluation, Result
+from fmrgen.results.own_splits import OwnComparison, OwnRank
 from fmrgen.studies.claims import Claim, ClaimFound, _unpaired, find_claim
 from fmrgen.studies.parts import ComparePart, Cost, Work
 from fmrgen.studies.study import Study, load_study, run_study, study_lines
@@ -200,7 +200,7 @@ def test_parts_of_the_same_images_are_paired():
         result = Result("x:a", "a", True, summarise(columns), [], [])
         own = OwnComparison(200, [OwnRank("x:a", "a", 1, 1)], [])
         told = {"schema": SCHEMA, "splits": [], "classifiers": [], "results": [result], "comparisons": [], "own": own}
-        return EvaluationData(**told, predictions=names, samples={})
+        return Evaluation(**told, predictions=names, samples={})
 
     parts = {"p": part(right), "q": part(changed)}
     found = find_claim(Claim(says="x", higher="p/a", lower="q/a"), parts, {})
@@ -223,7 +223,7 @@ def trained_several_times(answers):
         )
         for (split, model), given in answers.items()
     ]
-    return EvaluationData(
+    return Evaluation(
         schema=SCHEMA,
         splits=[],
         classifiers=[EvaluatedClassifier(name, None, None, name.partition("-")[0]) for name in names],

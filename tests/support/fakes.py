@@ -12,9 +12,9 @@ from torch import nn
 
 from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle
 from fmrgen.engine.models import row_seed
-from fmrgen.evaluation.own_splits import OwnComparison, OwnRank
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.records import Example
+from fmrgen.results.own_splits import OwnComparison, OwnRank
 
 COUNT = 16
 BUDGET = 12

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fmrgen.evaluation.corrected import Verdicts, corrected
 from fmrgen.judging.sample import draw
 from fmrgen.metrics.intervals import Estimate
+from fmrgen.results.corrected import Verdicts, corrected
 
 CLASSES, ROWS, LOOKED, ERRORS, CONTROLS = 10, 1000, 300, 0.05, 30
 

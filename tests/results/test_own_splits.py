@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fmrgen.evaluation.own_splits import compare_own
+from fmrgen.results.own_splits import compare_own
 
 
 def columns(random, rows, robustness, difficulty, validity=0.95):

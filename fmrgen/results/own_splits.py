@@ -9,10 +9,10 @@ from itertools import combinations
 
 import numpy as np
 
-from fmrgen.evaluation.rankings import Difference, difference
-from fmrgen.evaluation.simultaneous import above
-from fmrgen.evaluation.trainings import TrainingsComparison, compare_trainings
 from fmrgen.metrics.intervals import RESAMPLES, ratio_and_influence
+from fmrgen.results.rankings import Difference, difference
+from fmrgen.results.simultaneous import above
+from fmrgen.results.trainings import TrainingsComparison, compare_trainings
 
 
 @dataclass(frozen=True)

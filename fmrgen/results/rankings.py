@@ -6,9 +6,9 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from fmrgen.evaluation.kappa import cohen_kappa
 from fmrgen.metrics.intervals import RESAMPLES, Estimate, Resampled, apart_by, has_no_width, in_percent_of, most_unseen
 from fmrgen.metrics.summary import Summary
+from fmrgen.results.kappa import cohen_kappa
 
 _ALL_PAIRS = 24  # classifiers
 

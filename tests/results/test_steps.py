@@ -5,9 +5,9 @@ import pytest
 from fakes import BUDGET, COUNT, Fixture
 from small_models import LABELS, tiny_vqgan
 
-from fmrgen.evaluation.steps import figures_of_run, step_figures
 from fmrgen.metrics.intervals import mean_of_ratio
 from fmrgen.metrics.summary import summarise
+from fmrgen.results.steps import figures_of_run, step_figures
 
 
 def columns_of(rows):

@@ -9,9 +9,9 @@ from scipy.special import stdtrit
 
 from benchmarks.coverage import covers, kinds_alike
 from fmrgen import UserError
-from fmrgen.evaluation.trainings import compare_trainings
 from fmrgen.recipe.job import load_classifiers
 from fmrgen.recipe.objects import each_training
+from fmrgen.results.trainings import compare_trainings
 
 NET = "{kind: lenet, num_classes: 10}"
 

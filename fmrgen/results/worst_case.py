@@ -11,8 +11,8 @@ from functools import reduce
 import numpy as np
 from scipy.special import bdtrc
 
-from fmrgen.evaluation.own_splits import rows_of
 from fmrgen.metrics.intervals import CONFIDENCE, RESAMPLES, Estimate, foundation_model_robustness, proportion
+from fmrgen.results.own_splits import rows_of
 
 Columns = Mapping[str, np.ndarray]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from fmrgen.evaluation.kappa import cohen_kappa, krippendorff_alpha
+from fmrgen.results.kappa import cohen_kappa, krippendorff_alpha
 
 UNASKED = -3
 

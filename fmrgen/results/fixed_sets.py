@@ -1,0 +1,108 @@
+"""Fixed benchmarks beside FMR: labelled sets, alone or as corruptions in several severities (ImageNet-C's mCE)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from fmrgen.errors import UserError
+from fmrgen.metrics.intervals import Estimate, independent_mean, mean, proportion, share
+
+
+@dataclass(frozen=True)
+class FixedResult:
+    """One classifier on fixed sets.
+
+    Attributes:
+        name: of the sets together.
+        classifier: that was measured.
+        images: of all sets.
+        accuracy: mean over sets and severities, in percent.
+        mean_corruption_error: mCE: the mean over sets of the error relative to the normaliser's, in percent; None
+            where there is none.
+        by_set: accuracy on each set, by `SET` or `SET-SEVERITY`.
+    """
+
+    name: str
+    classifier: str
+    images: int
+    accuracy: Estimate
+    mean_corruption_error: Estimate | None
+    by_set: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class FixedSetResults:
+    """Classifiers on all fixed sets.
+
+    Attributes:
+        results: one for each set and classifier.
+        predictions: tables of the classifiers' predictions for each image, as `Evaluation.predictions` has them.
+    """
+
+    results: list[FixedResult]
+    predictions: list[pa.Table]
+
+
+@dataclass(frozen=True)
+class SetAnswers:
+    """One set as it was classified: the images' ids [N], and for each classifier whether it is right, bool [N]."""
+
+    ids: np.ndarray
+    right: Mapping[str, np.ndarray]
+
+
+def fixed_result(
+    name: str,
+    classifier: str,
+    sets: Mapping[tuple[str, int | None], SetAnswers],
+    normaliser: Mapping[str, float] | None = None,
+) -> FixedResult:
+    """Return the accuracy, and where there is a normaliser the mCE, of a classifier over sets taken together.
+
+    Where all sets have the same images, as corruptions of one test set have, an image's answers stay together in the
+    intervals: the sets are not so many independent samples.
+
+    Args:
+        name: of the sets together.
+        classifier: one of those in `sets`.
+        sets: the answers on each, by the set's name and severity.
+        normaliser: the error in percent, by set, that mCE is relative to.
+
+    Raises:
+        UserError: a set contains no images.
+    """
+    ids = [answers.ids for answers in sets.values()]
+    is_paired = all(np.array_equal(other, ids[0]) for other in ids[1:])
+    images = sum(map(len, ids))
+    accuracy_terms = []
+    error_terms = []
+    by_set = {}
+    for (set_name, severity), answers in sets.items():
+        right = answers.right[classifier]
+        accuracy_terms.append((1 / len(sets), 100 * right))
+        if normaliser:
+            error_terms.append((100 / (len(sets) * normaliser[set_name]), 100.0 * ~right))
+        title = set_name if severity is None else f"{set_name}-{severity}"
+        by_set[title] = _known(proportion(right))
+    accuracy = share(_weighted(accuracy_terms, is_paired), len(ids[0]) if is_paired else images)
+    error = None
+    if normaliser:
+        error = _weighted(error_terms, is_paired)
+        if error.low is not None:
+            error = replace(error, low=max(error.low, 0.0))
+    return FixedResult(name, classifier, images, accuracy, error, by_set)
+
+
+def _weighted(terms: Sequence[tuple[float, np.ndarray]], is_paired: bool) -> Estimate:
+    """Return the weighted sum of the sets' means; `terms` are weights and values."""
+    if is_paired:
+        return _known(mean(np.sum([weight * values for weight, values in terms], axis=0)))
+    return independent_mean(list(terms))
+
+
+def _known(estimate: Estimate | None) -> Estimate:
+    if estimate is None:
+        raise UserError("a fixed set contains no images")
+    return estimate
