@@ -105,8 +105,8 @@ def one_step(device: torch.device) -> Generator:
 
 
 def vdvae(device: torch.device) -> Generator:
+    from fmrgen.apps.training.objectives.vdvae import Config
     from fmrgen.generators.vdvae import Vdvae
-    from fmrgen.training.objectives.vdvae import Config
 
     settings = Config(
         sides=[64, 32, 16, 8, 4], widths=[32, 48, 64, 96, 96], blocks=[1, 1, 2, 2, 2], latent_channels=[2, 2, 4, 8, 8]

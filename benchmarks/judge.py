@@ -15,11 +15,11 @@ from statistics import median
 import numpy as np
 import torch
 
+from fmrgen.apps.judging.judge import Job
 from fmrgen.distributed.launch import Processes
 from fmrgen.engine.images import to_batch
 from fmrgen.engine.interfaces import Originals
 from fmrgen.files import CACHE_FOLDER
-from fmrgen.judging.judge import Job
 from fmrgen.recipe.job import parse_oracle
 from fmrgen.storage.open import open_own_split
 

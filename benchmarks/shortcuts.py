@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from fmrgen import Attribute, Explanation, explain
-from fmrgen.failures.attributes import ATTRIBUTES
-from fmrgen.failures.report import write_explanation
+from fmrgen.apps.explain.attributes import ATTRIBUTES
+from fmrgen.apps.explain.report import write_explanation
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_recipe, parse_classifier
 

@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 
 from benchmarks.throughput import load_examples, wait_for
 from fmrgen import Perturbed, perturb
+from fmrgen.apps.pilot.sparsify import SparseMask, fit_mask, latent_pairs
 from fmrgen.errors import UserError
-from fmrgen.jobs.sparsify import SparseMask, fit_mask, latent_pairs
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.recipe.job import Recipe, load_recipe

@@ -53,10 +53,28 @@ def test_imports_run_one_way_between_modules_and_between_packages():
         "report",
         "publish",
         "jobs",
-        "studies",
         "cli",
+        "apps",
     )
     assert [subject for subject in order if subject in up] == list(up)  # as docs/design.md has it
+
+
+# What an app may import of another, and why.
+BETWEEN_APPS = {
+    ("release", "explain"): "diff --explain, and conditions that are attributes of explain",
+    ("studies", "training"): "a study trains the networks that it compares",
+    ("studies", "pilot"): "the paper's Table 11 is a mask",
+}
+
+
+def test_the_core_imports_no_app_and_apps_import_each_other_only_as_listed():
+    for name, names in imports().items():
+        app = name.split(".")[2] if name.startswith("fmrgen.apps.") else None
+        for other in names:
+            if other.startswith("fmrgen.apps."):
+                other_app = other.split(".")[2]
+                assert app is not None, f"{name} imports {other}: the core stands without apps"
+                assert app == other_app or (app, other_app) in BETWEEN_APPS, f"{name} imports {other}"
 
 
 def test_the_root_is_small_and_every_module_says_what_it_is():

@@ -1,19 +1,21 @@
-"""The command line: a group of commands is a module beside this one, which only wires them together."""
+"""The command line: the core's commands, from the modules beside this one, and those of the apps."""
 
 import os
 import sys
-from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
-from fmrgen.cli import compare, doubt, make, measure, publish, release, tools
+from fmrgen.cli import compare, make, measure, publish, tools
+from fmrgen.cli.command import Command
 from fmrgen.cli.exit import exit_status_of, install_signal_handlers
 from fmrgen.cli.options import GroupedHelp, PlainHelp
 from fmrgen.distributed.launcher import end_with_the_launcher
 from fmrgen.distributed.schedulers import adopt_scheduler
 from fmrgen.errors import command_line
+from fmrgen.internals import apps
 
 app = typer.Typer(
     name="fmrgen",
@@ -42,51 +44,42 @@ def fmrgen(
     pass
 
 
-_GROUPS: dict[str, dict[str, Callable[..., None]]] = {
-    "Make": {
-        "recipes": make.recipes,
-        "inspect": make.inspect,
-        "generate": make.generate,
-        "merge": make.merge,
-        "sparsify": make.sparsify,
-        "train": make.train,
-    },
-    "Measure": {
-        "evaluate": measure.evaluate,
-        "transfer": measure.evaluate,
-        "show": measure.show,
-        "explain": release.explain,
-        "verify": measure.verify,
-        "export": measure.export,
-    },
-    "Doubt": {
-        "judge": doubt.judge,
-        "audit": doubt.audit,
-        "attack-oracle": doubt.attack_oracle,
-        "sweep": doubt.sweep,
-    },
-    "Compare": {
-        "compare": compare.compare,
-        "diff": release.diff,
-        "gate": release.gate,
-        "agree": compare.agree,
-        "study": compare.study,
-    },
-    "Publish": {
-        "push": publish.push,
-        "submit": publish.submit,
-        "leaderboard": publish.board,
-        "delta": publish.delta,
-        "rebuild": publish.rebuild,
-    },
-    "Tools": {"store": tools.store, "doctor": tools.doctor},
-}
-_RESUMED = ("generate", "push", "merge", "train", "evaluate", "transfer", "compare", "judge", "study")
-_HELP = {"transfer": "Print the transfer matrix: each classifier on each split."}  # where a command has two names
+_CORE = [
+    Command("recipes", "Make", make.recipes),
+    Command("generate", "Make", make.generate, resumes=True),
+    Command("merge", "Make", make.merge, resumes=True),
+    Command("evaluate", "Measure", measure.evaluate, resumes=True),
+    Command(
+        "transfer",
+        "Measure",
+        measure.evaluate,
+        resumes=True,
+        help="Print the transfer matrix: each classifier on each split.",
+    ),
+    Command("show", "Measure", measure.show),
+    Command("verify", "Measure", measure.verify),
+    Command("export", "Measure", measure.export),
+    Command("compare", "Compare", compare.compare, resumes=True),
+    Command("push", "Publish", publish.push, resumes=True),
+    Command("delta", "Publish", publish.delta),
+    Command("rebuild", "Publish", publish.rebuild),
+    Command("store", "Tools", tools.store),
+    Command("doctor", "Tools", tools.doctor),
+]
+_GROUPS = ("Make", "Measure", "Validate", "Compare", "Publish", "Tools")
 
-for _group, _commands in _GROUPS.items():
-    for _name, _run_it in _commands.items():
-        app.command(_name, cls=PlainHelp, rich_help_panel=_group, help=_HELP.get(_name))(_run_it)
+
+def _commands() -> list[Command]:
+    """Return the commands of the core and of all apps, in the order of `fmrgen --help`."""
+    commands = list(_CORE)
+    for package in apps():
+        commands += import_module(f"{package.__name__}.commands").COMMANDS
+    return sorted(commands, key=lambda command: _GROUPS.index(command.group))
+
+
+_COMMANDS = _commands()
+for _command in _COMMANDS:
+    app.command(_command.name, cls=PlainHelp, rich_help_panel=_command.group, help=_command.help)(_command.run)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -99,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
         install_signal_handlers()
         end_with_the_launcher()
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    goes_on = arguments[:1] in ([name] for name in _RESUMED)
+    goes_on = any(command.resumes for command in _COMMANDS if command.name == arguments[0])
     sys.exit(exit_status_of(partial(_run, arguments), "; run the same command again to continue" if goes_on else ""))
 
 

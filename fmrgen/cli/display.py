@@ -21,24 +21,19 @@ from rich.text import Text
 
 from fmrgen.errors import printable, write_line
 from fmrgen.hub.timeouts import bound_requests, no_bars
-from fmrgen.metrics.intervals import format_estimate
 from fmrgen.progress.terminal import format_duration
 from fmrgen.report.outline import Section, outline, transfer_outline
 from fmrgen.report.summary import summary_table
 from fmrgen.report.tables import Table as TextTable
-from fmrgen.report.tables import mask_table, related_line, warning_lines
+from fmrgen.report.tables import warning_lines
 from fmrgen.storage.paths import rows_of_a_shard
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from fmrgen.jobs.inspect import Inspection, Trial
-    from fmrgen.jobs.masking import Search
     from fmrgen.jobs.plan import Plan
-    from fmrgen.jobs.sparsify import SparseMask
     from fmrgen.jobs.verify import Verification
     from fmrgen.jobs.verify_files import FilesVerification
-    from fmrgen.judging.judge import Judged
     from fmrgen.metrics.summary import Summary
     from fmrgen.publish.push import Pushed
     from fmrgen.results.evaluation import Evaluation
@@ -106,71 +101,7 @@ def print_summary(summary: "Summary", split: str, *, every: bool = False) -> Non
     table = Table(*content.header, title=printable(split), title_justify="left", box=box.SQUARE)
     for row in content.rows:
         table.add_row(*row)
-    _console().print(table)
-
-
-def print_trial(trial: "Trial") -> None:
-    """One step size, while others are tried."""
-    print_note(f"step_size {trial.step_size:g}: {trial}")
-
-
-def print_inspection(found: "Inspection") -> None:
-    """What a pilot found, and each warning with its cure."""
-    table = Table(title=f"{found.images} images", title_justify="left", box=box.SQUARE, show_header=False)
-    step = found.proposed or found.own
-
-    def of(native: float | None, resized: float, reconstructed: float) -> str:
-        return f"{'n/a' if native is None else f'{native:.0%}'}, {resized:.0%}, {reconstructed:.0%}"
-
-    for name, value in {
-        "reconstructions": f"{found.psnr:.1f} dB",
-        "their LPIPS distance": str(found.lpips),
-        "their Fréchet distance (rFID)": str(found.rfid),
-        "classifier accuracy: own size, resized, reconstructed": of(
-            found.classifier_native, found.classifier_accuracy, found.classifier_reconstructed
-        ),
-        "oracle accuracy: own size, resized, reconstructed": of(
-            found.oracle_native, found.oracle_accuracy, found.oracle_reconstructed
-        ),
-        "oracle's probability of the label": f"{found.oracle_probability:.2f}",
-        "latent": f"{found.latent_size} dimensions, root mean square {found.latent_scale:.3g}",
-        "step size": f"{step.step_size:g}" + ("" if found.proposed else " (no size tried is good)"),
-        "at this step size": str(step),
-        "change of valid images, by wavelength": str(found.spectrum or "n/a"),
-        "FMR of guided minus random steps, points": format_estimate(found.guided.guided_less_random),
-        "first steps that raised the loss, %": format_estimate(found.guided.first_steps_up),
-        "measured / stated slope along the gradient: plain, moved": ", ".join(
-            "n/a" if slope is None else f"{slope:.2f}" for slope in found.slopes
-        ),
-        **_searched(found.searched),
-        "one image-pass": f"{1000 * found.seconds_per_pass:.1f} ms, {found.cost.whole:.3g} GFLOP "
-        f"({found.cost.generator:.3g} of the generator)",
-        "the whole job, on this device": format_duration(found.seconds_of_job),
-    }.items():
-        table.add_row(name, value)
-    _console().print(table)
-    for warning in found.warnings:
-        print_line(f"warning: {warning}")
-    if found.left_out:
-        print_line(f"left out, to end in time: {', '.join(found.left_out)}; a larger --seconds tries more")
-
-
-def _searched(searched: "Search | None") -> dict[str, str]:
-    if searched is None:
-        return {}
-    return {
-        "FMR of guided steps minus steps without gradients": f"{format_estimate(searched.guided_less_searched)}, "
-        f"{searched.queries:.0f} questions an image",
-        "rows in which these climbed higher": f"{format_estimate(searched.further)} % of {searched.rows}",
-    }
-
-
-def print_sparse_mask(found: "SparseMask", split: str) -> None:
-    """The paper's Table 11, for one mask."""
-    dimensions = int(found.mask.sum())
-    print_table(mask_table(found.images, found.sparsity, found.test_score, dimensions, found.regularization), split)
-    if not found.tells_apart:
-        print_line("the test score is that of chance: these latents can't be told apart, so the mask means little")
+    print_box(table)
 
 
 @contextmanager
@@ -216,6 +147,11 @@ def _console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, emoji=False, width=_WIDTH_OF_LOGS if is_log else None)
 
 
+def print_box(table: Table) -> None:
+    """A table of rich's, as it is."""
+    _console().print(table)
+
+
 def print_json(outcome: object) -> None:
     """The outcome for programs: one JSON object, or a list, on stdout; NaN and infinity are null."""
     tree = json.loads(json.dumps(outcome, default=_as_json), parse_constant=lambda name: None)
@@ -246,22 +182,6 @@ def print_pushed(pushed: "Pushed") -> None:
         print_line(f"cite as {pushed.repo}@{tag}")
     for note in pushed.notes:
         print_line(f"note: {note}")
-
-
-def print_judged(found: "Sequence[Judged]", split: str, quiet: bool) -> None:
-    """What each judge found, and where it is."""
-    if not quiet:
-        rows = [
-            [one.judge, format_estimate(one.preserved), format_estimate(one.originals_right), f"{one.rows:,}"]
-            for one in found
-        ]
-        header = ["judge", "sees the label in valid images, %", "in originals, %", "rows"]
-        print_table(TextTable(header, rows), split)
-    for one in found:
-        if one.shares_weights_with:
-            print_note(f"note: {related_line(one.judge, one.shares_weights_with)}")
-        for place in map(str, one.files) if one.files else [one.place]:
-            print_line(place)
 
 
 def print_evaluation(evaluation: "Evaluation", *, transfer_alone: bool = False, top: int | None = None) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +28,7 @@ from fmrgen.cli.options import (
 )
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
+from fmrgen.internals import apps
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -40,7 +43,7 @@ def recipes(
     as_json: JsonOption = False,
 ) -> None:
     """List the shipped recipes, or show one with every value."""
-    from fmrgen.recipe.job import SETS, describe_recipes, load_fixed_sets, load_recipe
+    from fmrgen.recipe.job import SETS, describe_recipes, load_fixed_sets
 
     if name is None:
         described = describe_recipes()
@@ -53,73 +56,28 @@ def recipes(
         return
 
     from fmrgen.cli import display
-    from fmrgen.training.recipe import load_train_recipe
 
     shown: BaseModel
     if name.startswith(SETS):
         (shown,) = load_fixed_sets([name]).values()
     else:
-        load = load_train_recipe if name.startswith("train/") else load_recipe
-        shown = load(name, overrides or [])
+        shown = _loader_of(name)(name, overrides or [])
     if as_json:
         display.print_json(shown.model_dump(mode="json"))
     else:
         display.print_recipe(shown)
 
 
-def inspect(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    images: Annotated[int, typer.Option("--images", metavar="N", min=2, help="Images to try.")] = 32,
-    download: Annotated[
-        bool, typer.Option("--download", help="Download the weights for perceptual distances if they are missing.")
-    ] = False,
-    masking: Annotated[
-        bool,
-        typer.Option(
-            "--masking", help="Perturb them without gradients too, to see whether the classifier's gradient lies."
-        ),
-    ] = False,
-    seconds: Annotated[
-        float,
-        typer.Option(
-            "--seconds",
-            metavar="S",
-            min=1,
-            help="About how long it may take; what takes longer is left out, and named.",
-        ),
-    ] = 90,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Try a recipe on a few images and propose a step size."""
-    from fmrgen.config import check_places
+def _loader_of(name: str) -> "Callable[[str, list[str]], BaseModel]":
+    """Return what loads the recipe of that name: an app's function, where it begins as that app's recipes do."""
     from fmrgen.recipe.job import load_recipe
 
-    loaded = load_recipe(recipe, overrides or [])
-    check_places(loaded)
-
-    from fmrgen.cli import display
-    from fmrgen.jobs.inspect import inspect as run
-    from fmrgen.progress import terminal as progress
-
-    display.quiet_libraries()
-    show = not quiet and not as_json
-    on_trial = display.print_trial if show else lambda trial: None
-    with progress.row_progress("inspect, passes of an image", show) as on_passes:
-        found = run(
-            loaded,
-            images=images,
-            download=download,
-            masking=masking,
-            seconds=seconds,
-            on_trial=on_trial,
-            on_passes=on_passes,
-        )
-    if as_json:
-        display.print_json(found)
-    else:
-        display.print_inspection(found)
+    for app in apps():
+        for beginning, loader in getattr(app, "RECIPES", {}).items():
+            if name.startswith(beginning):
+                load: Callable[[str, list[str]], BaseModel] = getattr(import_module(app.NAMES[loader]), loader)
+                return load
+    return load_recipe
 
 
 def generate(
@@ -299,92 +257,3 @@ def merge(
     for split, summary in run(parts, output, on_note=display.print_note).items():
         if not quiet:
             display.print_summary(summary, f"{output}:{split}")
-
-
-def sparsify(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The mask's file.")] = Path(
-        "mask.safetensors"
-    ),
-    samples: Annotated[
-        int, typer.Option("--samples", metavar="N", min=1, help="Images to perturb and learn from.")
-    ] = 1000,
-    regularization: Annotated[
-        float | None,
-        typer.Option(
-            "--regularization",
-            metavar="X",
-            help="Strength of the l1 penalty (the paper uses 36.36). Default: chosen along a path.",
-        ),
-    ] = None,
-    quiet: QuietOption = False,
-) -> None:
-    """Find the latent dimensions that matter.
-
-    Writes a mask for `generator.mask`: the paper's sparse model (App. I).
-    """
-    from fmrgen.config import check_places
-    from fmrgen.recipe.job import load_recipe
-
-    if regularization is not None and not 0 < regularization < float("inf"):
-        raise UserError("--regularization: must be a positive number")
-    loaded = load_recipe(recipe, [f"source.limit={samples}", *(overrides or [])])
-    check_places(loaded)
-
-    from fmrgen.cli import display
-    from fmrgen.jobs.sparsify import sparsify as run
-    from fmrgen.progress import terminal as progress
-
-    display.quiet_libraries()
-    with progress.row_progress("sparsify", not quiet) as on_images:
-        found = run(loaded, output, regularization=regularization, on_images=on_images)
-    if not quiet:
-        display.print_sparse_mask(found, f"{loaded.output.config}/{loaded.output.split}")
-        config = f"output.config={loaded.output.config}-sparse"
-        display.print_note(f"use it: fmrgen generate {recipe} generator.mask={output} {config}")
-    display.print_line(output)
-
-
-def train(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    output: Annotated[
-        str,
-        typer.Option("--output", "-o", metavar="DIR", help="The folder for the weights, or one in a bucket: s3://…"),
-    ] = "trained",
-    log_file: LogFileOption = None,
-    trackers: TrackersOption = None,
-    processes: ProcessesOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Train a classifier, an oracle or a generator.
-
-    Run the same command again to resume.
-    """
-    from fmrgen.config import check_places
-    from fmrgen.training.recipe import load_train_recipe
-
-    loaded = load_train_recipe(recipe, overrides or [])
-    check_places(loaded)
-
-    from fmrgen.cli import display
-    from fmrgen.progress import terminal as progress
-    from fmrgen.training.loop import train as run
-
-    display.quiet_libraries()
-    is_first = is_first_process()
-    log = progress.JobLog(log_file if is_first else None)
-
-    def tell(line: str) -> None:
-        display.print_note(line)
-        log.write("note", text=line)
-
-    with log.outcome(), progress.step_progress("train", not quiet and is_first, log) as on_step:
-        metrics = run(loaded, output, on_step, trackers or [], tell)
-    log.write("end", metrics=metrics)
-    if is_first and as_json:
-        display.print_json({"output": str(output), "metrics": metrics})
-    elif is_first:
-        display.print_line(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))

@@ -22,6 +22,7 @@ from places import ROOT, SUPPORT
 from torch import nn
 
 from fmrgen import UserError, evaluate, show, transfer, write_report
+from fmrgen.apps.studies.rank_correlation import at_chance, measures
 from fmrgen.classifiers.base import Classifier
 from fmrgen.classifiers.lenet import Config as LenetConfig
 from fmrgen.engine.images import to_batch
@@ -32,7 +33,6 @@ from fmrgen.recipe.job import load_recipe, parse_classifier
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.tables import all_notes, split_table, warning_lines
 from fmrgen.results.evaluation import read_figures
-from fmrgen.studies.rank_correlation import at_chance, measures
 
 LENET = "asset:mnist/lenet"
 DIGITS = [str(digit) for digit in range(10)]

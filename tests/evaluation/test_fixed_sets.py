@@ -9,12 +9,12 @@ from PIL import Image
 
 from benchmarks.corruptions import CORRUPTIONS, write_sets
 from fmrgen import evaluate
+from fmrgen.apps.studies.rank_correlation import correlations, measures
 from fmrgen.errors import UserError
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.recipe.job import load_fixed_sets, load_source
 from fmrgen.results.fixed_sets import SetAnswers, fixed_result
 from fmrgen.sources.mnist import Config as Mnist
-from fmrgen.studies.rank_correlation import correlations, measures
 
 LENET = "asset:mnist/lenet"
 OTHER = "outside_components:SmallNetConfig"

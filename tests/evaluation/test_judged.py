@@ -13,7 +13,7 @@ from sklearn.metrics import cohen_kappa_score
 from stored import rows
 
 from fmrgen import UserError, evaluate, read_figures
-from fmrgen.judging.audit import Audit
+from fmrgen.apps.judging.audit import Audit
 from fmrgen.metrics.intervals import foundation_model_robustness, proportion
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.tables import judges_lines

@@ -19,6 +19,8 @@ from small_models import LABELS, SIZE, smooth_images, tiny_network, tiny_vqgan
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from fmrgen import evaluate, judge
+from fmrgen.apps.training.loop import train
+from fmrgen.apps.training.recipe import load_train_recipe
 from fmrgen.classifiers.base import Classifier, Normalize
 from fmrgen.distributed.launch import Processes
 from fmrgen.engine.options import PerturbOptions
@@ -27,8 +29,6 @@ from fmrgen.generators.transform import Config as TransformConfig
 from fmrgen.generators.vqgan import Config as VqganConfig
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.recipe.job import load_recipe, parse_classifier
-from fmrgen.training.loop import train
-from fmrgen.training.recipe import load_train_recipe
 from fmrgen.weights.checkpoint import freeze
 
 COUNT, BUDGET, SLOTS = 5, 4, 3

@@ -10,7 +10,7 @@ from commands import fmrgen, run
 from stored import rows
 from tiny_models import save_llava
 
-from fmrgen.judging.audit import Audit
+from fmrgen.apps.judging.audit import Audit
 
 pytestmark = pytest.mark.slow
 PANEL = {

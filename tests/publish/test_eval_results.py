@@ -12,11 +12,11 @@ from huggingface_hub import HfApi, constants, parse_eval_result_entries
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from fmrgen import evaluate
+from fmrgen.apps.board.submit import read_models
 from fmrgen.errors import UserError
 from fmrgen.publish.benchmark import write_benchmark
 from fmrgen.publish.eval_results import read_eval_results, results_of, write_eval_results
 from fmrgen.publish.results import Recorded
-from fmrgen.publish.submit import read_models
 from fmrgen.results.evaluation import read_figures
 
 LENET = "asset:mnist/lenet"
@@ -237,7 +237,7 @@ def test_a_pull_request_for_each_model_and_never_a_second(hub, split, tmp_path):
 
 def test_an_outage_is_not_taken_for_files_that_are_not_there(hub, monkeypatch):
     """Else a second pull request would be opened for what is proposed already."""
-    from fmrgen.publish import submit
+    from fmrgen.apps.board import submit
 
     def is_out(*arguments, **options):
         answer = httpx2.Response(503, request=httpx2.Request("GET", hub.address))

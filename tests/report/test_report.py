@@ -19,10 +19,14 @@ from torch import nn
 from watched import browser
 
 from fmrgen import UserError, evaluate, show
+from fmrgen.apps.studies.rank_correlation import Correlation
+from fmrgen.apps.studies.rank_correlation_report import correlation_plot
+from fmrgen.apps.studies.sweep_report import sweep_plot
 from fmrgen.cli.display import print_evaluation
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.report.gallery import data_address, galleries
 from fmrgen.report.markdown import escape, to_markdown
+from fmrgen.report.orders import agreement_plot
 from fmrgen.report.outline import outline
 from fmrgen.report.pages import audit_page, report_page
 from fmrgen.report.plots import all_plots
@@ -31,14 +35,10 @@ from fmrgen.report.tables import all_notes, neighbours, transfer_table
 from fmrgen.report.write import write_report
 from fmrgen.results.evaluation import Comparison
 from fmrgen.results.fixed_sets import FixedResult
+from fmrgen.results.orders import Agreement
 from fmrgen.results.rankings import Difference, RankedClassifier
 from fmrgen.results.samples import Sampler
 from fmrgen.results.sweep import SweepResult
-from fmrgen.studies.orders import Agreement
-from fmrgen.studies.orders_report import agreement_plot
-from fmrgen.studies.rank_correlation import Correlation
-from fmrgen.studies.rank_correlation_report import correlation_plot
-from fmrgen.studies.sweep_report import sweep_plot
 
 LENET = "asset:mnist/lenet"
 HOSTILE = "</script><img src=x onerror=document.title='ran'>|`_*![](http://x/y.png)"

@@ -16,8 +16,6 @@ import httpx2
 from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars
 
-import fmrgen.publish.push
-import fmrgen.publish.submit  # noqa: F401
 from fmrgen.cli import app, display  # noqa: F401
 
 disable_progress_bars()

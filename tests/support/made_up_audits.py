@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fmrgen.judging.sample import draw
+from fmrgen.apps.judging.sample import draw
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.results.corrected import Verdicts, corrected
 

@@ -1,0 +1,102 @@
+"""The commands `leaderboard` and `submit`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fmrgen.cli.command import Command
+from fmrgen.cli.options import JsonOption
+from fmrgen.errors import UserError
+
+
+def board(
+    places: Annotated[
+        list[str], typer.Argument(metavar="REPO_OR_DIR...", help="Dataset repos, OWNER/NAME[@REVISION], or folders.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The site's folder.")] = Path("site"),
+    title: Annotated[
+        str, typer.Option("--title", metavar="TEXT", help="Title of the first page.")
+    ] = "Robustness leaderboard",
+    space: Annotated[
+        str | None, typer.Option("--push", metavar="SPACE", help="Then push the site to this static Space.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Make the Space public, or push to a public one.")] = False,
+) -> None:
+    """Make a leaderboard of splits and results: a static site.
+
+    Splits of different protocols are kept apart.
+    """
+    from fmrgen.files import check_writable
+    from fmrgen.hub.fetch import check_repo_name
+    from fmrgen.storage.reference import check_folder
+
+    for place in places:
+        check_folder(place)
+        if not Path(place).is_dir():
+            check_repo_name(place.partition("@")[0])
+    check_writable(output)
+
+    from fmrgen.apps.board.collect import collect
+    from fmrgen.apps.board.site import write_site
+    from fmrgen.apps.board.submitted import submitted_results
+    from fmrgen.cli import display
+
+    if public and space is None:
+        raise UserError("--public only applies with --push SPACE")
+    display.quiet_libraries()
+    written = write_site(collect(places), output, title, submitted_results(places))
+    display.print_line(f"{written[0]} ({len(written)} files)")
+    if space is not None:
+        from fmrgen.apps.board.space import push_site
+
+        display.print_line(push_site(output, written, space, title, public=public, on_wait=display.print_note))
+
+
+def submit(
+    results: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of an evaluation with --eval-results.")],
+    models: Annotated[
+        Path | None,
+        typer.Option(
+            "--models",
+            metavar="FILE",
+            show_default=False,
+            help="YAML with the model repo of each classifier, `NAME: OWNER/MODEL`.  [required]",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be opened, and open nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Open pull requests with results on the repos of models.
+
+    Models whose repos have them, or an open pull request with them, are left alone.
+    """
+    from fmrgen.files import no_such_folder
+
+    if not results.exists():
+        raise UserError(no_such_folder(str(results)))
+    if not (results / "evaluation.json").exists():
+        raise UserError(f"{results}: contains no evaluation; name the folder of `fmrgen evaluate --eval-results`")
+    if models is None:
+        raise UserError(
+            "submit: missing option --models FILE, the model repo of each classifier; see fmrgen submit --help"
+        )
+
+    from fmrgen.apps.board.submit import read_models
+    from fmrgen.apps.board.submit import submit as run
+    from fmrgen.cli import display
+
+    submitted = run(
+        results, read_models(models), dry_run=dry_run, on_wait=display.print_note, on_note=display.print_note
+    )
+    if as_json:
+        display.print_json(submitted)
+    for done in submitted if not as_json else ():
+        display.print_line(f"{done.classifier}: {done.model}: {done}")
+    if refused := [done.classifier for done in submitted if done.state == "refused"]:
+        raise UserError(
+            f"{models}: the repos of {', '.join(refused)} take no results; correct them, and run this again"
+        )
+
+
+COMMANDS = [Command("submit", "Publish", submit), Command("leaderboard", "Publish", board)]

@@ -1,0 +1,7 @@
+"""Where does it fail? Failures are named, then confirmed by changing originals until the classifier errs."""
+
+NAMES: dict[str, str] = {
+    "Attribute": "fmrgen.apps.explain.attributes",
+    "Explanation": "fmrgen.apps.explain.explain",
+    "explain": "fmrgen.apps.explain.explain",
+}

@@ -1,0 +1,109 @@
+"""The command `explain`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fmrgen.cli.command import Command
+from fmrgen.cli.options import (
+    JsonOption,
+    OutputOption,
+    QuietOption,
+    SplitArgument,
+    TrustOption,
+)
+from fmrgen.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+def explain(
+    split: SplitArgument,
+    classifier: Annotated[
+        str | None,
+        typer.Option("--classifier", "-c", metavar="C", help="Explain this one instead of the split's own."),
+    ] = None,
+    attributes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attribute", metavar="MODULE:NAME", help="Try this class of your own too, a fmrgen.Attribute. Repeat."
+        ),
+    ] = None,
+    rows: Annotated[
+        int, typer.Option("--rows", metavar="N", min=1, help="Look at N rows, drawn by chance where there are more.")
+    ] = 1000,
+    phrases: Annotated[
+        str | None,
+        typer.Option(
+            "--phrases",
+            metavar="FILE",
+            help="Ask the oracle, if it reads texts, about the lines of a file too, or `photos`: words, not proven.",
+        ),
+    ] = None,
+    reader: Annotated[
+        str | None, typer.Option("--reader", metavar="ORACLE", help="Ask this oracle about phrases instead.")
+    ] = None,
+    output: OutputOption = Path("explained"),
+    card: Annotated[
+        bool, typer.Option("--card", help="Put what is proven on the card of the split, here or on the Hub.")
+    ] = False,
+    trust: TrustOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Say where a classifier fails, and prove it.
+
+    Changes originals of the split by one attribute at a time (thickness, slant, position, contrast, …), as far as the
+    oracle sees their class, and names what makes the classifier err beyond chance.
+    """
+    from fmrgen.files import check_writable
+    from fmrgen.recipe.job import parse_classifier, parse_oracle
+    from fmrgen.storage.reference import check_there
+
+    if reader is not None and phrases is None:
+        raise UserError("--reader: reads the phrases of --phrases; add that")
+    if card and classifier is not None:
+        raise UserError("--card: a card speaks of the split's own classifier; leave out --classifier")
+    section = None if classifier is None else parse_classifier(classifier)[1]
+    reading = None if reader is None else parse_oracle(reader)[1]
+    check_there(split)
+    check_writable(output)
+
+    from fmrgen.apps.explain.attributes import ATTRIBUTES, load_attribute
+    from fmrgen.apps.explain.explain import explain as run
+    from fmrgen.apps.explain.phrases import load_phrases
+    from fmrgen.apps.explain.report import findings_table, summary_lines, words_lines, write_explanation
+    from fmrgen.cli import display
+    from fmrgen.progress import terminal as progress
+    from fmrgen.report.write import prepare_folder
+
+    display.quiet_libraries()
+    asked = [] if phrases is None else load_phrases(phrases)
+    tried = [*ATTRIBUTES, *map(load_attribute, attributes or [])]
+    prepare_folder(output)
+    with progress.row_progress("explain", not quiet) as on_attributes:
+        found = run(
+            split,
+            classifier=section,
+            attributes=tried,
+            rows=rows,
+            phrases=asked,
+            reader=reading,
+            trust=trust,
+            on_attributes=on_attributes,
+        )
+    written = write_explanation(found, output)
+    if not quiet and not as_json:
+        display.print_table(findings_table(found, unproven=5), f"what was tried on {split}, what is proven first")
+        for line in (*summary_lines(found), *words_lines(found)):
+            display.print_line(line)
+    display.print_written(written, as_json)
+    if card:
+        from fmrgen.publish.explained import record_explanation
+
+        display.print_note(f"card: {record_explanation(split, found.files, summary_lines(found))}")
+
+
+COMMANDS = [Command("explain", "Measure", explain)]

@@ -1,0 +1,147 @@
+"""The commands `judge` and `audit`."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fmrgen.cli.command import Command
+from fmrgen.cli.options import (
+    BatchSizeOption,
+    JsonOption,
+    ProcessesOption,
+    QuietOption,
+    SplitArgument,
+)
+from fmrgen.distributed.rank import is_first_process
+
+if TYPE_CHECKING:
+    from fmrgen.apps.judging.audit import Audit
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+def judge(
+    split: SplitArgument,
+    oracles: Annotated[
+        list[str],
+        typer.Option(
+            "--oracle",
+            metavar="[NAME=]O",
+            help="KIND:MODEL (zero_shot:google/siglip2-base-patch16-224), a repo, folder or asset of a CLIP, "
+            "package.module:Name, a recipe, or {kind: …}. Repeat for more.",
+        ),
+    ],
+    batch_size: BatchSizeOption = 64,
+    processes: ProcessesOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Have other judges look at a split's images.
+
+    Their verdicts are stored beside the split, in its folder or on the Hub. Run the same command again to resume.
+    """
+    from fmrgen.recipe.job import load_oracles
+    from fmrgen.storage.reference import check_there
+
+    named = load_oracles(oracles)
+    check_there(split)
+
+    from fmrgen.apps.judging.display import print_judged
+    from fmrgen.apps.judging.judge import judge as run
+    from fmrgen.cli import display
+    from fmrgen.progress import terminal as progress
+
+    display.quiet_libraries()
+    is_first = is_first_process()
+    with progress.split_progress(not quiet and is_first) as on_rows:
+        found = run(split, named, batch_size=batch_size, on_rows=on_rows, on_wait=display.print_note)
+    if is_first and as_json:
+        display.print_json(found)
+    elif is_first:
+        print_judged(found, split, quiet)
+
+
+def audit(
+    split: SplitArgument,
+    raters: Annotated[str, typer.Option("--raters", metavar="NAME,NAME", help="Names of the people who answer.")],
+    count: Annotated[
+        int, typer.Option("--n", metavar="N", min=1, help="Perturbed images to show; controls come on top.")
+    ] = 300,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the sample of images.")] = 0,
+    host: Annotated[
+        str, typer.Option("--host", metavar="HOST", help="Listen here; 0.0.0.0 lets others in.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", metavar="PORT", min=0, help="Port of the page; 0 takes a free one.")
+    ] = 0,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Where to keep answers on a split from the Hub.")
+    ] = Path("audit"),
+    export: Annotated[
+        Path | None, typer.Option("--export", metavar="FILE", help="Write the page as a file with all images in it.")
+    ] = None,
+    answers: Annotated[
+        list[Path] | None,
+        typer.Option("--import", metavar="FILE", help="Take the answers that an exported page saved. Repeat for more."),
+    ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Run the code, and read the files, that the generator in the recipe names."),
+    ] = False,
+) -> None:
+    """Have people name a sample of a split's images.
+
+    Controls are added to --n: 30 originals or more, plain reconstructions, and a few repeats. They show how
+    often an answer is wrong. Serves a page until you press Ctrl-C. Run the same command again to resume.
+    """
+    from fmrgen.apps.judging.audit import Audit
+    from fmrgen.cli import display
+
+    display.quiet_libraries()
+    names = [name.strip() for name in raters.split(",") if name.strip()]
+    found = Audit(split, names, count=count, seed=seed, output=output, trust=trust)
+    if found.note:
+        display.print_note(found.note)
+    if export is not None:
+        found.export(export)
+        display.print_note(f"{export}: each rater is shown {found.audited.sample.contents}")
+        display.print_line(export)
+        return
+    for path in answers or []:
+        name, done = found.take(path)
+        display.print_line(f"{name}: {done} answers")
+    if not answers:
+        _serve(found, host, port)
+    for name, rater in found.raters.items():
+        display.print_line(f"{name}: {rater.done} of {len(rater.tasks)} images")
+    for line in found.cautions():
+        display.print_note(f"note: {line}")
+    for path in found.close():
+        display.print_line(path)
+
+
+def _serve(audit: "Audit", host: str, port: int) -> None:
+    """Serves the page until somebody stops it; an answer may be taken back to the end."""
+    from fmrgen.cli import display
+
+    server = audit.server(host, port)
+    server.timeout = 1.0
+    display.print_line(f"open {server.address}")
+    display.print_line(f"each rater is shown {audit.audited.sample.contents}")
+    display.print_line("answers are saved as they come in; press Ctrl-C to stop")
+    if server.hosts is None:
+        display.print_note(f"--host {host}: anyone with the address can see the images and answer")
+    was_done = False
+    with server, suppress(KeyboardInterrupt):
+        while True:
+            server.handle_request()
+            if server.is_done and not was_done:
+                display.print_line("everyone has answered")
+            was_done = server.is_done
+
+
+COMMANDS = [Command("judge", "Validate", judge, resumes=True), Command("audit", "Validate", audit)]

@@ -1,0 +1,147 @@
+"""The page on which people name images: a small server, for this machine alone unless --host says otherwise."""
+
+import json
+import secrets
+import socket
+import sys
+from collections.abc import Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from fmrgen.apps.judging.verdicts import NotAskedError, Rater, parse_answer
+from fmrgen.errors import UserError
+from fmrgen.files import parse_json
+from fmrgen.report.pages import audit_page
+
+_LARGEST_ANSWER = 4096  # bytes
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_NEVER_KEPT = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class AuditServer(ThreadingHTTPServer):
+    """Serves the page of an audit, its images, and takes the answers.
+
+    Attributes:
+        raters: by name.
+        names: of the classes.
+        address: of the page; whoever has it can answer.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, raters: Mapping[str, Rater], names: list[str], host: str, port: int) -> None:
+        self.raters, self.names = raters, names
+        self.token = secrets.token_urlsafe(16)
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            super().__init__((host, port), _Handler)
+        except (OSError, OverflowError) as error:
+            raise UserError(f"--host {host} --port {port}: can't listen there: {error}") from None
+        self.hosts = {host, *_LOOPBACK} if host in _LOOPBACK else None  # whoever opens it to others knows their names
+        reachable = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
+        self.address = f"http://{f'[{reachable}]' if ':' in reachable else reachable}:{self.server_port}/{self.token}/"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every rater has answered everything."""
+        return all(rater.done == len(rater.tasks) for rater in self.raters.values())
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of a window that was closed in the middle of an answer."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: AuditServer
+    protocol_version = "HTTP/1.1"
+    timeout = 60  # seconds that one may be silent
+
+    def log_message(self, *arguments: Any) -> None:
+        """Says nothing: the terminal is for how far the raters are."""
+
+    def do_GET(self) -> None:
+        if (path := self._path()) is None:
+            return
+        query = parse_qs(urlsplit(self.path).query)
+        rater = self.server.raters.get(query.get("rater", [""])[0])
+        if path == "":
+            raters = self.server.raters
+            total = len(next(iter(raters.values())).tasks)
+            page = audit_page({"raters": list(raters), "names": self.server.names, "total": total})
+            self._send(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8")
+        elif rater is None:
+            self._send_json(HTTPStatus.NOT_FOUND, {"error": "there is no such rater"})
+        elif path == "state":
+            self._send_json(HTTPStatus.OK, {"done": rater.done, "total": len(rater.tasks)})
+        elif path == "image" and (task := rater.task(_number(query.get("number", [""])[0]))) is not None:
+            self._send(HTTPStatus.OK, rater.audited.images[task.id, task.which], "image/png")
+        else:
+            self._send_json(HTTPStatus.NOT_FOUND, {"error": "there is no such page"})
+
+    def do_POST(self) -> None:
+        if (path := self._path()) is None:
+            return
+        length = _number(self.headers.get("Content-Length", ""))
+        if not 0 <= length <= _LARGEST_ANSWER or self.headers.get_content_type() != "application/json":
+            self._refuse("an answer must be a small JSON object")
+            return
+        try:
+            body = parse_json(self.rfile.read(length), "an answer")
+            rater, number = self.server.raters.get(str(body.get("rater"))), body.get("number")
+            answer = parse_answer(body, len(self.server.names)) if path == "answer" else None
+        except (UserError, TimeoutError) as error:
+            self._refuse(str(error))
+            return
+        if rater is None or type(number) is not int or path not in ("answer", "undo"):
+            self._refuse("an answer must have a rater, a number and a label")
+            return
+        try:
+            done = rater.undo(number) if answer is None else rater.answer(number, *answer)
+        except NotAskedError as error:
+            self._send_json(HTTPStatus.CONFLICT, {"error": str(error)})
+        except UserError as error:  # the disk is full, for one: the page keeps the answer, and sends it again
+            self._send_json(HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)})
+        else:
+            self._send_json(HTTPStatus.OK, {"done": done, "total": len(rater.tasks)})
+
+    def _refuse(self, why: str) -> None:
+        self.close_connection = True  # what else it sends is not read
+        self._send_json(HTTPStatus.BAD_REQUEST, {"error": why})
+
+    def _path(self) -> str | None:
+        """The page that is asked for; None, and an answer, for who does not know the address."""
+        try:
+            path, host = urlsplit(self.path).path, urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        except ValueError:
+            self._refuse("there is no such address")
+            return None
+        _, token, *rest = (*path.split("/", 2), "")
+        known = secrets.compare_digest(token.encode(), self.server.token.encode())
+        if not known or (self.server.hosts is not None and host not in self.server.hosts):
+            self.close_connection = True
+            self._send_json(HTTPStatus.NOT_FOUND, {"error": "open the address that fmrgen audit printed"})
+            return None
+        return rest[0]
+
+    def _send(self, status: HTTPStatus, content: bytes, kind: str) -> None:
+        self.send_response(status)
+        for name, value in {**_NEVER_KEPT, "Content-Type": kind, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _send_json(self, status: HTTPStatus, content: dict[str, Any]) -> None:
+        self._send(status, json.dumps(content).encode(), "application/json")
+
+
+def _number(text: str) -> int:
+    """A number of at most six digits; -1 for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 6 else -1

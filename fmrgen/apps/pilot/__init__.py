@@ -1,0 +1,7 @@
+"""What should my recipe be? A pilot of a few images, and masks of latents."""
+
+NAMES: dict[str, str] = {
+    "SparseMask": "fmrgen.apps.pilot.sparsify",
+    "inspect": "fmrgen.apps.pilot.inspect",
+    "sparsify": "fmrgen.apps.pilot.sparsify",
+}

@@ -1,0 +1,8 @@
+"""What did the new one break? Two classifiers on images that tell them apart (`diff`), and a gate (`gate`)."""
+
+NAMES: dict[str, str] = {
+    "Diff": "fmrgen.apps.release.diff",
+    "diff": "fmrgen.apps.release.diff",
+    "gate": "fmrgen.apps.release.gate",
+    "gate_on_own_splits": "fmrgen.apps.release.gate",
+}

@@ -1,0 +1,282 @@
+"""The commands `study`, `agree`, `sweep` and `attack-oracle`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fmrgen.cli.command import Command
+from fmrgen.cli.options import (
+    JsonOption,
+    LimitOption,
+    OverridesArgument,
+    PlotsOption,
+    ProcessesOption,
+    QuietOption,
+    RecipeArgument,
+    limited,
+    plot_formats,
+)
+from fmrgen.distributed.rank import is_first_process
+
+if TYPE_CHECKING:
+    pass
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Literal
+
+from fmrgen.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+def attack_oracle(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    classifiers: Annotated[
+        list[str] | None,
+        typer.Option("--classifier", "-c", metavar="[NAME=]C", help="Attack this classifier too. Repeat for more."),
+    ] = None,
+    epsilons: Annotated[
+        list[str] | None,
+        typer.Option("--epsilon", metavar="E", help="Largest change of a pixel, like 8/255. Repeat for more."),
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Steps of the attack.")] = 20,
+    limit: LimitOption = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The figures, as JSON.")] = Path(
+        "attacked-oracle.json"
+    ),
+    quiet: QuietOption = False,
+) -> None:
+    """Attack the oracle itself, beside classifiers.
+
+    Each image is attacked towards another class, as in the paper's App. L.
+    """
+    from fmrgen.config import check_places
+    from fmrgen.engine.attacks import radius
+    from fmrgen.recipe.job import load_classifiers, load_recipe
+
+    loaded = load_recipe(recipe, limited(limit, overrides))
+    named = load_classifiers(classifiers) if classifiers else {}
+    check_places(loaded)
+    radii = [radius(text) for text in epsilons or ["2/255", "4/255", "8/255", "16/255"]]
+
+    from fmrgen.apps.studies.attack_oracle import attack_oracle as run
+    from fmrgen.apps.studies.attack_oracle_report import attacked_table, write_attacked
+    from fmrgen.cli import display
+    from fmrgen.progress import terminal as progress
+
+    display.quiet_libraries()
+    with progress.row_progress("attack", not quiet) as on_images:
+        found = run(loaded, named, radii, steps=steps, on_images=on_images)
+    write_attacked(found, output)
+    if not quiet:
+        display.print_table(attacked_table(found), f"attacked towards another class, {steps} steps")
+    display.print_line(output)
+
+
+def sweep(
+    recipe: RecipeArgument,
+    values: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="section.key=value,value",
+            help="Values to try, in all combinations. A key with one value just changes the recipe.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Each combination gets a dataset folder in DIR.")
+    ] = Path("sweep"),
+    limit: LimitOption = None,
+    plots: PlotsOption = "",
+    processes: ProcessesOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Make a split for every combination of values.
+
+    Prints one table and draws one plot of all. Run the same command again to resume.
+    """
+    from fmrgen.apps.studies.sweep import parse_grid
+    from fmrgen.config import check_places
+
+    grid, formats = parse_grid(recipe, limited(limit, values)), plot_formats(plots)
+    for point in grid:
+        check_places(point.recipe)
+
+    from fmrgen.apps.studies.sweep import sweep as run
+    from fmrgen.apps.studies.sweep_report import sweep_table, write_sweep
+    from fmrgen.cli import display
+    from fmrgen.progress import terminal as progress
+
+    display.quiet_libraries()
+    is_first = is_first_process()
+    show = not quiet and is_first
+    points = run(grid, output, job_progress=lambda made: progress.job_progress(made, show), on_note=display.print_note)
+    if not is_first:
+        return
+    written = write_sweep(points, output, formats)
+    if not quiet and not as_json:
+        display.print_table(sweep_table(points), str(recipe))
+    display.print_written(written, as_json)
+
+
+Scale = Literal["small", "full"]
+
+
+def agree(
+    evaluations: Annotated[
+        list[Path], typer.Argument(metavar="EVALUATION.json...", help="From `evaluate` or `compare`, or its folder.")
+    ],
+    chosen: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--measure", metavar="NAME", help="Compare these: own FMR, SA, FMR on SPLIT, a fixed set, its mCE."
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write to.")] = Path(
+        "agree"
+    ),
+    plots: PlotsOption = "",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Check whether measures rank classifiers alike.
+
+    FMR and fixed benchmarks, for example: Spearman's and Kendall's correlation of each pair over the classifiers. For
+    FMR under other generators, steps or oracles use compare --with, --robust-to and --oracle.
+    """
+    files = [_evaluation_file(path) for path in evaluations]
+
+    from fmrgen.apps.studies.rank_correlation import at_chance, correlations, measures
+    from fmrgen.apps.studies.rank_correlation_report import correlation_table, write_correlations
+    from fmrgen.cli import display
+    from fmrgen.results.evaluation import read_figures
+
+    formats = plot_formats(plots)
+    figures = [read_figures(path) for path in files]
+    if left_out := at_chance(figures):
+        display.print_note(f"hardly better than chance on originals, so left out: {', '.join(left_out)}")
+    columns = measures(figures)
+    found = correlations(columns, chosen or [])
+    written = write_correlations(found, columns, output, formats)
+    if not quiet and not as_json:
+        display.print_table(correlation_table(found), "rank correlations over classifiers; an mCE is an error")
+    display.print_written(written, as_json)
+
+
+def _evaluation_file(path: Path) -> Path:
+    """The file of an evaluation, or of the folder of one. Raises UserError where there is none."""
+    from fmrgen.files import no_such_folder
+    from fmrgen.storage.paths import splits_in
+
+    if not path.is_dir():
+        if not path.exists():
+            raise UserError(no_such_folder(str(path)))
+        return path
+    file = path / "evaluation.json"
+    if file.exists():
+        return file
+    what = "contains splits and no evaluation" if splits_in(path) else "contains no evaluation"
+    below = path / "comparison"
+    cure = str(below) if (below / "evaluation.json").exists() else "the folder of `fmrgen evaluate` or `compare`"
+    raise UserError(f"{path}: {what}; name {cure}")
+
+
+def study(
+    name: Annotated[
+        str | None, typer.Argument(metavar="STUDY", help="A study's file, or the name of a shipped one.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="section.key=value", help="Changes to all recipes of splits.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The study's folder.")] = Path("study"),
+    scale: Annotated[Scale, typer.Option("--scale", help="small: on two CPU cores; full: as in the paper.")] = "small",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the parts, and do nothing.")] = False,
+    all_tables: Annotated[
+        bool, typer.Option("--tables", help="Print the tables of all parts too; study.md always has them.")
+    ] = False,
+    processes: ProcessesOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Run a table of the paper, and report which claims hold.
+
+    Trains models, makes splits and compares them. Without STUDY, lists the studies and their time on two CPU cores.
+    Run the same command again to resume.
+    """
+    from fmrgen.recipe.job import describe_studies
+
+    if name is None:
+        described = describe_studies()
+        if as_json:
+            print(
+                json.dumps({name: study._asdict() for name, study in described.items()}, ensure_ascii=False, indent=2)
+            )
+            return
+        for shipped, (title, minutes) in described.items():
+            print(f"{shipped:16} {'' if minutes is None else f'{minutes} min':>8}  {title}")
+        return
+
+    from fmrgen.apps.studies.parts import Work
+    from fmrgen.apps.studies.study import load_study, run_study, study_lines
+    from fmrgen.apps.studies.study_report import claims_table, write_study
+    from fmrgen.apps.studies.validity_report import write_validity
+    from fmrgen.cli import display
+    from fmrgen.progress import terminal as progress
+    from fmrgen.report.write import write_report
+
+    loaded = load_study(name)
+    is_first = is_first_process()
+    show = not quiet and is_first
+
+    def bar(at_work: str) -> AbstractContextManager[Callable[[int, int | None], None]]:
+        return progress.row_progress(at_work, show)
+
+    with progress.split_progress(show and not dry_run) as on_rows:
+        work = Work(
+            output,
+            overrides or [],
+            bar,
+            job_progress=lambda made: progress.job_progress(made, show),
+            on_rows=on_rows,
+            on_note=display.print_note,
+        )
+        if dry_run:
+            lines = study_lines(loaded, scale, work)
+            if as_json:
+                study = {"title": loaded.title, "scale": scale, "change": work.change}
+                display.print_json({**study, "minutes": loaded.at(scale).minutes, "lines": lines})
+            for line in () if as_json else lines:
+                display.print_line(line)
+            return
+        display.quiet_libraries()
+        found = run_study(loaded, scale, work)
+    if not is_first:
+        return
+    show_all, tables, by_class = all_tables and not quiet and not as_json, found.tables(), found.class_tables()
+    for part, evaluation in found.evaluations.items():
+        write_report(evaluation, output / part / "comparison")
+        if show_all:
+            display.print_evaluation(evaluation)
+    written = write_study(
+        loaded.title, found.how, loaded.paper, found.claims, tables | by_class, found.evaluations, output
+    )
+    written += [] if found.validity is None else write_validity(found.validity, output)
+    display.print_written(written, as_json)
+    if quiet or as_json:
+        return
+    for title, table in ((by_class if show_all else {}) | tables).items():
+        display.print_table(table, title)
+    if found.claims:
+        display.print_table(claims_table(found.claims), f"{loaded.title}; {found.how}")
+
+
+COMMANDS = [
+    Command("agree", "Compare", agree),
+    Command("study", "Compare", study, resumes=True),
+    Command("attack-oracle", "Validate", attack_oracle),
+    Command("sweep", "Validate", sweep),
+]

@@ -1,0 +1,392 @@
+"""The parts of a study: each is an ordinary job in a folder or file of its own, and done again it goes on.
+
+Jobs are imported where they run: a mistake in a study is an error at once.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Discriminator, Field, Tag, field_validator
+
+from fmrgen.apps.training.recipe import TrainRecipe, load_train_recipe
+from fmrgen.config import ComponentConfig, StrictConfig
+from fmrgen.distributed.rank import is_first_process
+from fmrgen.engine.attacks import attack_of_short_form, radius
+from fmrgen.errors import UserError
+from fmrgen.recipe.job import Recipe, load_classifiers, load_fixed_sets, load_recipe, parse_classifier
+
+if TYPE_CHECKING:
+    from fmrgen.apps.pilot.sparsify import SparseMask
+    from fmrgen.evaluation.attacked import AttackedJudge
+    from fmrgen.jobs.compare import JobProgress
+    from fmrgen.progress.tqdm_bars import OnRows
+    from fmrgen.results.evaluation import Evaluation
+    from fmrgen.storage.shards import SplitFolder
+
+Bar = Callable[[str], AbstractContextManager[Callable[[int, int | None], None]]]
+
+_SPEEDS = (40, 100, 300)  # TFLOP/s that a GPU really does, as in docs/performance.md
+_HOURS_SHOWN = 48  # above, days
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where a study works, and whom it tells.
+
+    Attributes:
+        folder: of the study: models in `models`, each other part under its name.
+        change: of all recipes but those of training, `section.key=value` each.
+        bar: returns a progress callback for a named piece of work.
+        training: changes of all recipes of training.
+        trainings: of the models that are trained more than once, by their names.
+        job_progress, on_rows, on_note: as for `compare`.
+    """
+
+    folder: Path
+    change: list[str]
+    bar: Bar
+    training: Sequence[str] = ()
+    trainings: Mapping[str, int] = field(default_factory=dict)
+    job_progress: "JobProgress | None" = None
+    on_rows: "OnRows | None" = None
+    on_note: Callable[[str], None] = print
+
+    def filled_in(self, text: str) -> str:
+        """`text` with the folder for `{output}`."""
+        return text.replace("{output}", str(self.folder))
+
+    def model(self, text: str) -> str:
+        """`NAME=…` of a model: one that the study trains is called by its name alone, and stands for its trainings."""
+        if "=" in text:
+            return self.filled_in(text)
+        return f"{text}={','.join(str(self.folder / 'models' / one) for one in names_of(text, self.trainings))}"
+
+    def networks(self, models: Sequence[str]) -> dict[str, ComponentConfig]:
+        """Each training of models that the study trains, by a name of its own, and others, `NAME=…`, by theirs."""
+        found = {}
+        for model in models:
+            if "=" in model:
+                name, section = parse_classifier(self.filled_in(model))
+                found[name] = section
+            else:
+                for name in names_of(model, self.trainings):
+                    found[name] = parse_classifier(str(self.folder / "models" / name))[1]
+        return found
+
+    def count(self, models: Sequence[str]) -> int:
+        """How many networks models stand for."""
+        return sum(len(names_of(model, self.trainings)) for model in models)
+
+    def recipe(self, reference: str, change: list[str]) -> Recipe:
+        """A recipe with the part's changes, and those of all parts after them."""
+        return load_recipe(reference, [*map(self.filled_in, change), *self.change])
+
+
+def names_of(model: str, trainings: Mapping[str, int]) -> list[str]:
+    """The networks that a model's name stands for: of three trainings `NAME-1`, `NAME-2` and `NAME-3`."""
+    several = trainings.get(model, 1)
+    return [model] if several == 1 else [f"{model}-{number}" for number in range(1, several + 1)]
+
+
+class StudyPart(StrictConfig, ABC):
+    """What all parts have. In changes and models, `{output}` stands for the study's folder.
+
+    `judges` are those that a claim can be of, `metrics` what it can be of.
+    """
+
+    name: str = Field(pattern=r"^[\w-]+$")
+    change: list[str] = Field([], description="section.key=value each")
+
+    @property
+    def judges(self) -> list[str]:
+        return []
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ()
+
+    @abstractmethod
+    def run(self, work: Work) -> Any:
+        """Does what is not done yet, and tells what was found. Raises UserError, as the job does."""
+
+    @abstractmethod
+    def lines(self, work: Work) -> list[str]:
+        """What it would do."""
+
+
+class TrainPart(StudyPart):
+    """A model to train: a recipe of training, some of it changed.
+
+    Several `trainings` have seeds one after another; `{training}` stands for the number of each, from 1, in changes.
+    """
+
+    train: str
+    trainings: int = Field(1, ge=1)
+
+    def run(self, work: Work) -> None:
+        from fmrgen.apps.training.loop import train
+
+        for number, name in enumerate(names_of(self.name, {self.name: self.trainings}), 1):
+            with work.bar(f"train {name}") as on_step:
+                train(
+                    self._recipe(work, number),
+                    work.folder / "models" / name,
+                    partial(_tell_step, on_step),
+                    on_note=work.on_note if is_first_process() else lambda line: None,
+                )
+
+    def lines(self, work: Work) -> list[str]:
+        schedule = self._recipe(work, 1).schedule
+        times = f", {self.trainings} times" if self.trainings > 1 else ""
+        return [f"train {self.name}: {self.train}, {schedule.steps:,} steps of {schedule.batch_size} images{times}"]
+
+    def _recipe(self, work: Work, number: int) -> TrainRecipe:
+        change = [work.filled_in(text).replace("{training}", str(number)) for text in self.change]
+        recipe = load_train_recipe(self.train, [*work.training, *change])
+        seed = recipe.schedule.seed + number - 1
+        return recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"seed": seed})})
+
+
+def _tell_step(on_step: Callable[[int, int | None], None], step: int, steps: int, loss: float) -> None:
+    on_step(step, steps)
+
+
+class Cost(StrictConfig):
+    """What one image takes at full size, in GFLOP, for an estimate before anything is downloaded."""
+
+    images: int = Field(gt=0, description="of the source")
+    one_pass: float = Field(gt=0, description="decode, classify, backward and judge")
+    encode: float = Field(0.0, ge=0, description="once for each split")
+    kept_encode: float = Field(0.0, ge=0, description="once for all splits, because latents are kept")
+
+    def line(self, splits: int, budget: int) -> str:
+        """The arithmetic of docs/performance.md."""
+        passes = budget + 1
+        sum_of = f"{splits} splits × ({passes} passes × {self.one_pass:,g} + {self.encode:,g})"
+        of_image = splits * (passes * self.one_pass + self.encode) + self.kept_encode
+        sum_of += f" + {self.kept_encode:,g}" if self.kept_encode else ""
+        exa = self.images * of_image / 1e9
+        hours = ", ".join(f"{_duration(exa * 1e6 / speed / 3600)} at {speed} TFLOP/s" for speed in _SPEEDS)
+        return f"  at most {self.images:,} images × ({sum_of}) GFLOP = {exa:,.3g} EFLOP: {hours}"
+
+
+def _duration(hours: float) -> str:
+    if hours < 1:
+        return f"{60 * hours:.0f} min"
+    return f"{hours:.1f} h" if hours <= _HOURS_SHOWN else f"{hours / 24:.1f} days"
+
+
+class ComparePart(StudyPart):
+    """A split for each model, and all models on all splits: a recipe, some of it changed.
+
+    `models` are those trained before, by their names, and others as `NAME=…` in short form.
+    """
+
+    compare: str
+    models: list[str] = Field(min_length=1)
+    attack: str | None = None
+    cost: Cost | None = None
+
+    @field_validator("attack")
+    @classmethod
+    def _is_attack(cls, attack: str | None) -> str | None:
+        return attack if attack is None or _told_by(attack_of_short_form, attack) else None
+
+    @property
+    def judges(self) -> list[str]:
+        return [model.partition("=")[0] for model in self.models]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        without = ("fmr", "perturbed_accuracy", "standard_accuracy", "validation_rate")
+        return without if self.attack is None else (*without, "attacked_accuracy")
+
+    def run(self, work: Work) -> "Evaluation":
+        from fmrgen.jobs.compare import compare
+
+        return compare(
+            work.recipe(self.compare, self.change),
+            load_classifiers([*map(work.model, self.models)]),
+            work.folder / self.name,
+            attack=self.attack,
+            job_progress=work.job_progress,
+            on_rows=work.on_rows,
+            on_note=work.on_note if is_first_process() else lambda line: None,
+        )
+
+    def lines(self, work: Work) -> list[str]:
+        recipe = work.recipe(self.compare, self.change)
+        first, *others = _lines_of_splits(f"compare {self.name}: {self.compare}", self, recipe, work)
+        return [f"{first}: {', '.join(self.models)}", *others]
+
+
+class OwnPart(StudyPart):
+    """A split for each network, a recipe changed: `compare` without the comparison; `models` as there."""
+
+    own: str
+    models: list[str] = Field(min_length=1)
+    cost: Cost | None = None
+
+    def run(self, work: Work) -> "dict[str, SplitFolder]":
+        """The splits' folders by their networks."""
+        from fmrgen.jobs.compare import no_progress, own_recipes
+        from fmrgen.jobs.generate import make_split
+        from fmrgen.storage.paths import SplitPaths
+        from fmrgen.storage.provenance import read_provenance
+        from fmrgen.storage.shards import SplitFolder
+
+        folders = {}
+        networks = work.networks(self.models)
+        for name, made in zip(networks, own_recipes(work.recipe(self.own, self.change), networks), strict=True):
+            with (work.job_progress or no_progress)(made) as on_progress:
+                make_split(made, work.folder / self.name, on_progress=on_progress)
+            paths = SplitPaths(work.folder / self.name, made.output.config, made.output.split)
+            folders[name] = SplitFolder.of(paths, read_provenance(paths))
+        return folders
+
+    def lines(self, work: Work) -> list[str]:
+        recipe = work.recipe(self.own, self.change)
+        return _lines_of_splits(f"own {self.name}: {self.own}", self, recipe, work)
+
+
+class MeasurePart(StudyPart):
+    """Networks on fixed sets, on one split (`transfer`), and under an attack; `models` as of comparisons."""
+
+    measure: list[str] = Field(description="fixed sets, NAME=SETS")
+    transfer: str = Field(description="a split, whose originals give SA too")
+    attack: str | None = None
+    models: list[str] = Field(min_length=1)
+
+    def run(self, work: Work) -> "Evaluation":
+        from fmrgen.jobs.evaluate import evaluate
+
+        return evaluate(
+            {"transfer": work.filled_in(self.transfer)},
+            work.networks(self.models),
+            fixed=load_fixed_sets([*map(work.filled_in, self.measure)]),
+            attack=self.attack,
+            strict=True,
+            shown=1,
+            on_rows=work.on_rows,
+        )
+
+    def lines(self, work: Work) -> list[str]:
+        return [f"measure {self.name}: {work.count(self.models)} networks on {', '.join(self.measure)}"]
+
+
+class SparsifyPart(StudyPart):
+    """A mask of a generator (App. I), in `NAME.safetensors`."""
+
+    sparsify: str
+    regularization: float | None = Field(None, gt=0)
+
+    def run(self, work: Work) -> "SparseMask":
+        from fmrgen.apps.pilot.sparsify import read_mask, sparsify
+
+        recipe, path = work.recipe(self.sparsify, self.change), work.folder / f"{self.name}.safetensors"
+        if path.exists():
+            return read_mask(path, recipe)
+        work.folder.mkdir(parents=True, exist_ok=True)
+        with work.bar(f"sparsify {self.name}") as on_images:
+            return sparsify(recipe, path, regularization=self.regularization, on_images=on_images)
+
+    def lines(self, work: Work) -> list[str]:
+        recipe = work.recipe(self.sparsify, self.change)
+        return [f"sparsify {self.name}: {self.sparsify}, from {_images_of(recipe)}", *_places(recipe)]
+
+
+class AttackOraclePart(StudyPart):
+    """The oracle of a recipe under a targeted attack (App. L), beside classifiers; `models` as of comparisons."""
+
+    attack_oracle: str
+    models: list[str] = Field([], description="classifiers to attack too")
+    epsilon: str = "8/255"
+    steps: int = Field(20, ge=1)
+
+    @field_validator("epsilon")
+    @classmethod
+    def _is_radius(cls, epsilon: str) -> str:
+        return epsilon if _told_by(radius, epsilon) else ""
+
+    @property
+    def judges(self) -> list[str]:
+        return ["oracle", *(model.partition("=")[0] for model in self.models)]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("attacked_accuracy", "standard_accuracy")
+
+    def run(self, work: Work) -> "list[AttackedJudge]":
+        from fmrgen.apps.studies.attack_oracle import attack_oracle
+
+        named = load_classifiers([*map(work.model, self.models)]) if self.models else {}
+        recipe = work.recipe(self.attack_oracle, self.change)
+        with work.bar(f"attack {self.name}") as on_images:
+            return attack_oracle(recipe, named, [radius(self.epsilon)], steps=self.steps, on_images=on_images)
+
+    def lines(self, work: Work) -> list[str]:
+        recipe = work.recipe(self.attack_oracle, self.change)
+        how = f"{_images_of(recipe)}, {self.steps} steps to {self.epsilon}"
+        judges = ", ".join(self.judges)
+        return [f"attack-oracle {self.name}: {self.attack_oracle}, {how}: {judges}", *_places(recipe)]
+
+
+def _told_by(parse: Callable[[str], Any], text: str) -> Any:
+    """What `parse` makes of a text; its UserError as pydantic wants it."""
+    try:
+        return parse(text)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+def _images_of(recipe: Recipe) -> str:
+    limit = getattr(recipe.source, "limit", None)
+    return "all images of its source" if limit is None else f"{limit:,} images"
+
+
+def _lines_of_splits(head: str, part: "ComparePart | OwnPart", recipe: Recipe, work: Work) -> list[str]:
+    splits = work.count(part.models)
+    lines = [f"{head}, {splits} splits of {_images_of(recipe)}", *_places(recipe)]
+    return lines if part.cost is None else [*lines, part.cost.line(splits, recipe.perturb.budget)]
+
+
+def _places(recipe: Recipe) -> list[str]:
+    """Where source, generator and oracle come from, a line each."""
+    lines = []
+    for name, section in {"source": recipe.source, "generator": recipe.generator, "oracle": recipe.oracle}.items():
+        places = [getattr(section, key, None) for key in ("path", "model", "checkpoint")]
+        if named := [str(place) for place in places if place is not None and not str(place).startswith("asset:")]:
+            lines.append(f"  {name}: {section.kind} of {', '.join(named)}")
+    return lines
+
+
+_KINDS = {
+    "train": TrainPart,
+    "compare": ComparePart,
+    "own": OwnPart,
+    "measure": MeasurePart,
+    "sparsify": SparsifyPart,
+    "attack_oracle": AttackOraclePart,
+}
+
+
+def _kind_of(part: object) -> str:
+    """A part is what a key of it says; what is no part at all counts as a comparison, which says so."""
+    keys = part if isinstance(part, dict) else getattr(part, "__dict__", {})
+    return next((kind for kind in _KINDS if kind in keys), "compare")
+
+
+Part = Annotated[
+    Annotated[TrainPart, Tag("train")]
+    | Annotated[ComparePart, Tag("compare")]
+    | Annotated[OwnPart, Tag("own")]
+    | Annotated[MeasurePart, Tag("measure")]
+    | Annotated[SparsifyPart, Tag("sparsify")]
+    | Annotated[AttackOraclePart, Tag("attack_oracle")],
+    Discriminator(_kind_of),
+]

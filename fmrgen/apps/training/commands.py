@@ -1,0 +1,67 @@
+"""The command `train`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fmrgen.cli.command import Command
+from fmrgen.cli.options import (
+    JsonOption,
+    LogFileOption,
+    OverridesArgument,
+    ProcessesOption,
+    QuietOption,
+    RecipeArgument,
+    TrackersOption,
+)
+from fmrgen.distributed.rank import is_first_process
+
+if TYPE_CHECKING:
+    pass
+
+
+def train(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", metavar="DIR", help="The folder for the weights, or one in a bucket: s3://…"),
+    ] = "trained",
+    log_file: LogFileOption = None,
+    trackers: TrackersOption = None,
+    processes: ProcessesOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a classifier, an oracle or a generator.
+
+    Run the same command again to resume.
+    """
+    from fmrgen.apps.training.recipe import load_train_recipe
+    from fmrgen.config import check_places
+
+    loaded = load_train_recipe(recipe, overrides or [])
+    check_places(loaded)
+
+    from fmrgen.apps.training.loop import train as run
+    from fmrgen.cli import display
+    from fmrgen.progress import terminal as progress
+
+    display.quiet_libraries()
+    is_first = is_first_process()
+    log = progress.JobLog(log_file if is_first else None)
+
+    def tell(line: str) -> None:
+        display.print_note(line)
+        log.write("note", text=line)
+
+    with log.outcome(), progress.step_progress("train", not quiet and is_first, log) as on_step:
+        metrics = run(loaded, output, on_step, trackers or [], tell)
+    log.write("end", metrics=metrics)
+    if is_first and as_json:
+        display.print_json({"output": str(output), "metrics": metrics})
+    elif is_first:
+        display.print_line(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+
+
+COMMANDS = [Command("train", "Make", train, resumes=True)]

@@ -1,0 +1,260 @@
+"""The training loop. What is trained is a `Objective`; the loop knows nothing of it."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fmrgen.apps.training.augment import augment
+from fmrgen.apps.training.checkpoint import TrainingFolder
+from fmrgen.apps.training.copies import PerturbedCopies
+from fmrgen.apps.training.images import TrainingImages, load_images
+from fmrgen.apps.training.objectives.base import Objective
+from fmrgen.apps.training.perturbed import PerturbedImages
+from fmrgen.apps.training.recipe import ScheduleConfig, TrainRecipe
+from fmrgen.distributed.launch import Processes, check_same_on_all
+from fmrgen.distributed.prefetch import read_ahead
+from fmrgen.engine.interfaces import Generator
+from fmrgen.errors import UserError, one_line
+from fmrgen.labels import Labels
+from fmrgen.progress.trackers import tracking
+from fmrgen.recipe.build import build_component, build_source
+from fmrgen.sources.base import Source
+
+_TEST_BATCH = 250
+_BATCHES_AHEAD = 2
+_GUESSING = 1.3  # times what guessing gets right
+
+
+def train(
+    recipe: TrainRecipe,
+    output: str | Path,
+    progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    trackers: Sequence[str] = (),
+    on_note: Callable[[str], None] = lambda line: None,
+) -> dict[str, float]:
+    """Trains, or goes on, and writes the weights.
+
+    Runs on every process of a launch: each computes its share of a batch, and gradients are averaged. All that is
+    random in a step depends on seed, step and process alone: a run that was killed goes on from its last checkpoint to
+    the weights that it would have had.
+
+    Args:
+        recipe: of the run.
+        output: the folder for the weights, checkpoints and `training.json`, made if need be; or the address of one in
+            an object store (`s3://…`), where a run goes on whose machine is gone.
+        progress: called with (step, steps, loss) after each step.
+        trackers: of accelerate, such as tensorboard, which get losses and metrics.
+        on_note: called with a line on a tracker that failed, on another run in the folder, which is waited for, or on
+            weights that have learnt nothing.
+
+    Returns:
+        The test metrics by name.
+
+    Raises:
+        UserError: the recipe can't be trained, the folder is another run's, or training diverged.
+    """
+    processes = Processes()
+    schedule = recipe.schedule
+    folder = TrainingFolder(output, recipe)
+    with _alone(folder, processes, on_note):
+        metrics: dict[str, float] | None = processes.gather(folder.metrics())[0]
+        if metrics is None:
+            if schedule.batch_size % processes.size:
+                raise UserError(
+                    f"schedule.batch_size: {schedule.batch_size} images can't be shared by {processes.size} processes"
+                )
+            with _threads(schedule.threads) if processes.device.type == "cpu" else nullcontext():
+                metrics = processes.gather(_train(recipe, folder, processes, progress, trackers, on_note))[0]
+    return metrics or {}
+
+
+@contextmanager
+def _alone(folder: TrainingFolder, processes: Processes, on_note: Callable[[str], None]) -> Iterator[None]:
+    """Around the work of one run in a folder; another one there is waited for."""
+    is_told = False
+    while not processes.gather(processes.is_first and (folder.metrics() is not None or folder.take()))[0]:
+        if processes.is_first and not is_told:
+            on_note(f"{folder.output}: another run is training there, or was killed there just now; waits for it")
+        is_told = True
+        time.sleep(folder.poll)
+    try:
+        yield
+    finally:
+        if processes.is_first:
+            folder.leave()
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Computes with so many on a CPU, and then with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train(
+    recipe: TrainRecipe,
+    folder: TrainingFolder,
+    processes: Processes,
+    progress: Callable[[int, int, float], None],
+    trackers: Sequence[str],
+    on_note: Callable[[str], None],
+) -> dict[str, float]:
+    """The test metrics, on the first process."""
+    schedule = recipe.schedule
+    torch.manual_seed(schedule.seed)
+    source = build_source(recipe.source)
+    test = build_source(recipe.test)  # now, and not after the work
+    objective = _objective(recipe, source.labels, processes)
+    images = TrainingImages(source, objective.image_size, schedule.seed)
+    losses = _Losses(recipe, objective, images, processes)
+    optimizer, decay = _optimizer(objective, schedule)
+    start = _resume(folder, objective, optimizer, decay)
+    check_same_on_all(processes.gather({"checkpoint": start}))
+    objective.network.train()
+    batches = read_ahead(images.batches(start, schedule.batch_size, processes.rank, processes.size), _BATCHES_AHEAD)
+    names = trackers if processes.is_first else ()
+    with tracking(names, recipe.model_dump(mode="json"), folder.folder / ".logs", on_note) as tracked:
+        for step in range(start, schedule.steps):
+            loss = losses.of(next(batches), step)
+            if not processes.all_agree(torch.isfinite(loss)):
+                raise UserError(f"training diverged at step {step}; lower schedule.learning_rate")
+            optimizer.zero_grad()
+            loss.backward()
+            processes.average_gradients(objective.network)
+            if schedule.clip is not None:
+                torch.nn.utils.clip_grad_norm_(objective.network.parameters(), schedule.clip)
+            optimizer.step()
+            objective.after_step()
+            decay.step()
+            progress(step + 1, schedule.steps, loss.item())
+            tracked.log({"loss": loss.item(), "learning_rate": float(decay.get_last_lr()[0])}, step + 1)
+            if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
+                processes.share(*objective.network.buffers())  # a checkpoint has the first one's alone
+                if processes.is_first:
+                    states = {"optimizer": optimizer.state_dict(), "decay": decay.state_dict()}
+                    folder.save({"step": step + 1, "objective": objective.state(), **states})
+        processes.share(*objective.network.buffers())
+        objective.network.eval()
+        metrics = {}
+        if processes.is_first:
+            folder.keep(objective.save)
+            metrics = _test(objective, test, processes.device)
+            tracked.log({f"test {name}": value for name, value in metrics.items()}, schedule.steps)
+            folder.end(metrics)
+            if metrics.get("accuracy", 1.0) < _GUESSING / len(source.labels):
+                on_note(
+                    f"{folder.output}: its accuracy, {metrics['accuracy']:.1%}, is hardly above guessing; train again "
+                    "with a lower schedule.learning_rate, more schedule.steps or another schedule.seed"
+                )
+    return metrics
+
+
+class _Losses:
+    """The loss of a step: of images changed at random, of their copies, and of perturbed ones, as the recipe says."""
+
+    def __init__(self, recipe: TrainRecipe, objective: Objective, images: TrainingImages, processes: Processes) -> None:
+        for section, needs in (("augment.reconstruct", recipe.augment.reconstruct), ("perturbed", recipe.perturbed)):
+            if needs and recipe.generator is None:
+                raise UserError(f"{section}: needs a generator section")
+        self.recipe, self.objective, self.processes = recipe, objective, processes
+        self.labels, self.device = images.source.labels, processes.device
+        self.generator = None
+        if recipe.generator is not None:
+            self.generator = build_component(recipe.generator, "generator", Generator, self.device)
+        self.perturbed = None
+        if recipe.perturbed is not None and self.generator is not None:
+            self.perturbed = PerturbedImages(recipe.perturbed, images, self.generator, self.labels, self.device)
+        self.copies = None if recipe.copies is None else PerturbedCopies(recipe.copies, objective.image_size)
+
+    def of(self, batch: tuple[Tensor, Tensor, Tensor], step: int) -> Tensor:
+        """Of one process's share of a step: uint8 [B, 3, H, W], labels [B] and ids [B]."""
+        pixels, labels, ids = batch
+        schedule = self.recipe.schedule
+        done, seed = step / schedule.steps, _step_seed(schedule.seed, step, self.processes.rank)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=schedule.precision == "bf16"):
+            torch.manual_seed(seed)
+            images, targets = self._changed(pixels, labels)
+            if self.copies is None:
+                loss = self.objective.loss(images, targets, done)
+            else:
+                torch.manual_seed(seed)  # the copies are changed as their images are
+                copies, _ = self._changed(self.copies.of(ids, pixels), labels)
+                loss = self.objective.loss_of_pair(images, copies, targets, done)
+            if self.perturbed is not None:
+                loss = loss + self.objective.loss(*self.perturbed.draw(len(pixels), self.device), done)
+        return loss
+
+    def _changed(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        given = pixels.to(self.device) / 255, labels.to(self.device)
+        return augment(*given, self.recipe.augment, self.generator, len(self.labels))
+
+
+def _objective(recipe: TrainRecipe, labels: Labels, processes: Processes) -> Objective:
+    """What is to be trained. Raises UserError where the settings make no network."""
+    try:
+        objective = recipe.model.objective(processes.device, labels)
+    except UserError:
+        raise
+    except Exception as error:  # each library refuses in its own words
+        raise UserError(
+            f"model: {recipe.model.kind} can't be built: {type(error).__name__}: {one_line(error)}"
+        ) from error
+    objective.processes = processes
+    return objective
+
+
+def _optimizer(
+    objective: Objective, schedule: ScheduleConfig
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """What moves the weights, and how its learning rate falls."""
+    parameters, rate = objective.network.parameters(), schedule.learning_rate
+    optimizer: torch.optim.Optimizer
+    if schedule.optimizer == "sgd":
+        optimizer = torch.optim.SGD(parameters, rate, momentum=schedule.momentum, weight_decay=schedule.weight_decay)
+    else:
+        optimizer = torch.optim.AdamW(parameters, rate, weight_decay=schedule.weight_decay)
+    if schedule.decay == "cosine":
+        return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.steps)
+    cycles = schedule.optimizer == "adamw"  # its first moment; the momentum of SGD is the recipe's
+    one_cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=schedule.steps, cycle_momentum=cycles)
+    return optimizer, one_cycle
+
+
+def _resume(
+    folder: TrainingFolder,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    decay: torch.optim.lr_scheduler.LRScheduler,
+) -> int:
+    """The step to begin with: the first, or where a checkpoint leaves off."""
+    if (state := folder.load()) is None:
+        return 0
+    objective.load_state(state["objective"])
+    optimizer.load_state_dict(state["optimizer"])
+    decay.load_state_dict(state["decay"])
+    return int(state["step"])
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{step}:{rank}".encode(), digest_size=8).digest()) >> 1
+
+
+def _test(objective: Objective, source: Source, device: torch.device) -> dict[str, float]:
+    found: dict[str, list[Tensor]] = {}
+    for start in range(0, len(source), _TEST_BATCH):
+        images, labels, _ = load_images(
+            source, range(start, min(start + _TEST_BATCH, len(source))), objective.image_size
+        )
+        with torch.no_grad():
+            for name, values in objective.metrics(images.to(device) / 255, labels.to(device)).items():
+                found.setdefault(name, []).append(values.float())
+    return {name: torch.cat(values).mean().item() for name, values in found.items()}

@@ -1,0 +1,79 @@
+"""Training recipes: on which images, of what, for how long."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SerializeAsAny
+
+from fmrgen.apps.training.objectives.base import ObjectiveConfig
+from fmrgen.apps.training.perturbed import PerturbedConfig
+from fmrgen.config import StrictConfig, component
+from fmrgen.recipe.job import load_config
+from fmrgen.recipe.sections import GeneratorField, SourceField
+
+THREADS = 2
+
+
+class ScheduleConfig(StrictConfig):
+    """How the weights move. `batch_size` is of all processes together."""
+
+    steps: int = Field(ge=1)
+    batch_size: int = Field(128, ge=1)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(2e-3, gt=0, description="highest value")
+    decay: Literal["one_cycle", "cosine"] = Field("one_cycle", description="of the rate; cosine begins at the highest")
+    weight_decay: float = Field(0.05, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    clip: float | None = Field(1.0, gt=0, description="largest norm of a gradient; null for no limit")
+    precision: Literal["no", "bf16"] = Field("no", description="bf16: losses are computed under autocast")
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints, from which a killed run resumes")
+    seed: int = Field(0, ge=0)
+    threads: int = Field(
+        THREADS, ge=1, description="CPU threads of a process; another number rounds differently and gives other weights"
+    )
+
+
+class AugmentConfig(StrictConfig):
+    """Per-image random changes; 0 turns one off."""
+
+    warp: float = Field(0, ge=0, description="strength of rotation, scale, shift and elastic waves; 1 is moderate")
+    crop: int = Field(0, ge=0, description="pixels of black border to add before a random crop back to the size")
+    flip: bool = Field(False, description="mirrors half of the images")
+    blur: float = Field(0, ge=0, description="largest Gaussian blur, in pixels")
+    noise: float = Field(0, ge=0, description="largest standard deviation of pixel noise")
+    mixup: float = Field(0, ge=0, description="alpha of the beta distribution by which pairs of images are mixed")
+    reconstruct: float = Field(0, ge=0, le=1, description="share of images replaced by the generator's reconstruction")
+    latent_noise: float = Field(0, ge=0, description="largest noise on the latents of these, in latent units")
+
+
+class TrainRecipe(StrictConfig):
+    """A training run: on which images, of what, for how long."""
+
+    description: str = ""
+    source: SourceField
+    test: SourceField
+    model: Annotated[SerializeAsAny[ObjectiveConfig], component("fmrgen.apps.training.objectives")]
+    schedule: ScheduleConfig
+    augment: AugmentConfig = AugmentConfig()
+    copies: str | None = Field(
+        None, description="a perturbed split of the source, local or on the Hub: train on each image's copy too"
+    )
+    perturbed: PerturbedConfig | None = None
+    generator: GeneratorField | None = None
+
+
+def load_train_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> TrainRecipe:
+    """A training recipe from a file or a shipped name (`train/mnist-lenet`).
+
+    Args:
+        reference: the file or name.
+        overrides: changes, `section.key=value` each.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        UserError: something in it is not right.
+    """
+    return load_config(TrainRecipe, reference, overrides)

@@ -1,1 +1,0 @@
-"""Failures named, then proved: what originals look like that are changed until a classifier errs, by intervention."""

@@ -1,1 +1,0 @@
-"""What needs several splits or models, each with its report beside it."""

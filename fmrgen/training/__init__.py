@@ -1,1 +1,0 @@
-"""Training of small classifiers, CLIPs and VQGANs: what made the shipped assets."""

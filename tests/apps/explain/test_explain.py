@@ -1,0 +1,244 @@
+"""A split explained: by the command, of its own classifier and of others, and what can't be."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from commands import fmrgen as fmrgen_in_a_process
+from commands import python, run
+from tiny_models import save_llava
+from torch import nn
+
+import fmrgen
+from fmrgen import UserError, explain, load_recipe
+from fmrgen.apps.explain.attributes import Brightness, PositionAcross, PositionUp, Size, Thickness
+from fmrgen.apps.explain.phrases import load_phrases, read_phrases
+from fmrgen.apps.explain.report import summary_lines, words_lines, write_explanation
+from fmrgen.labels import Labels
+from fmrgen.oracles.vlm import Config as VlmConfig
+from fmrgen.recipe.build import build_source
+
+
+class FailsOn(nn.Module):
+    """LeNet, but for images in which `is_odd`."""
+
+    def __init__(self, is_odd):
+        super().__init__()
+        self.lenet, self.is_odd = fmrgen.load_classifier("asset:mnist/lenet"), is_odd
+        self.class_names = self.lenet.class_names
+
+    def forward(self, images):
+        logits = self.lenet(images)
+        return torch.where(self.is_odd(images).unsqueeze(1), logits.roll(1, 1), logits)
+
+
+def is_bright(images):
+    """Whether the greys are: black and white stay what they are."""
+    grey = (images > 0.05) & (images < 0.95)
+    return (images * grey).sum((1, 2, 3)) / grey.sum((1, 2, 3)).clamp(min=1) > 0.59
+
+
+def is_high_or_low(images):
+    return PositionUp().measure(images).abs() > 0.2
+
+
+@pytest.fixture(scope="module")
+def explained(finished_split):
+    tried = [Brightness(), PositionAcross(), PositionUp(), Size(), Thickness()]
+    return explain(str(finished_split), classifier=FailsOn(is_high_or_low).eval(), attributes=tried)
+
+
+def test_it_names_what_was_planted(explained, tmp_path):
+    assert [one.words for one in explained.reported] == ["shapes moved up or down"]
+    found = explained.reported[0]
+    assert found.errors["along"].value > 2 * found.errors["otherwise"].value
+    assert found.effect.low > 0
+    assert sum(wrong for _, _, wrong in found.classes) == sum(count for *_, count in found.pairs)
+    assert len(found.shown) == 8
+    line = summary_lines(explained)[0]
+    assert line.startswith("the classifier misreads ")
+    assert "% of the originals when they are changed to shapes moved up or down (" in line
+    assert "% under an equally large control change)" in line
+    tried = summary_lines(explained)[-1]
+    assert all(finding.attribute in tried for finding in explained.findings)
+    assert tried.endswith("a fault outside these is not found: silence is no clean bill of health")
+    assert [path.name for path in write_explanation(explained, tmp_path)] == ["explain.json", "explain.html"]
+    page = (tmp_path / "explain.html").read_text()
+    assert page.count("data:image/png") >= 2
+    assert "<h2>Originals changed to shapes moved up or down" in page
+
+
+def test_with_a_direction_where_there_is_one(finished_split):
+    found = explain(str(finished_split), classifier=FailsOn(is_bright).eval(), attributes=[Brightness(), PositionUp()])
+    assert {one.words for one in found.proven} == {"brighter images", "another brightness"}
+    assert [one.words for one in found.reported] == ["brighter images"]
+    assert len(found.findings) == 6
+    fewer = explain(str(finished_split), classifier=FailsOn(is_bright).eval(), attributes=[Brightness()], rows=80)
+    assert 20 <= fewer.originals < found.originals
+
+
+def test_what_it_errs_on_most_comes_first(finished_split):
+    """Of two that are proven, though the other is tried first and its evidence may be as strong."""
+    both = FailsOn(lambda images: is_high_or_low(images) | (is_bright(images) & (images.sum((1, 2, 3)) % 1 < 0.5)))
+    found = explain(str(finished_split), classifier=both.eval(), attributes=[Brightness(), PositionUp()])
+    assert [one.attribute for one in found.reported] == ["position, up", "brightness"]
+    areas = [one.area for one in found.proven]
+    assert areas == sorted(areas, reverse=True)
+    for one in found.findings:
+        curves = {way: sum(wrong / max(1, of) for _, of, wrong in doses) / 4 for way, doses in one.doses.items()}
+        assert one.area == pytest.approx(100 * (curves.pop("along") - max(curves.values())))
+
+
+@pytest.mark.slow
+def test_nothing_is_an_outcome_too(finished_split, tmp_path, capsys):
+    """The shipped LeNet was trained with warped digits, and stands all of this."""
+    assert run("explain", finished_split, "-o", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "no change that was tried makes the classifier fail significantly more often than the controls" in said
+    assert "can't be shown with so few" in said
+    told = json.loads((tmp_path / "out/explain.json").read_text())
+    assert told["schema"] == "fmrgen-explain/1"
+    assert not any(one["is_proven"] for one in told["findings"])
+    assert len(told["findings"]) == 42  # and no direction, for few of its images fool it
+    capsys.readouterr()
+    assert run("explain", finished_split, "-o", tmp_path / "json", "--json", "-q") == 0
+    assert json.loads(capsys.readouterr().out)["originals"] == told["originals"]
+
+
+RECORD = """
+import sys
+from fmrgen.publish.explained import record_explanation
+print(record_explanation(sys.argv[1], sys.argv[2], ["it fails on shapes that lean"]))
+"""
+
+
+def test_a_split_takes_it_to_the_hub_and_one_that_is_there_gets_it(hub, split, explained):
+    from fmrgen.publish.explained import record_explanation
+
+    record_explanation(str(split), explained.files, summary_lines(explained))
+    assert fmrgen_in_a_process("push", split, "someone/digits", **hub.environment).returncode == 0
+    assert "explanations/mnist/lenet.json" in hub.world().files("someone/digits")
+
+    def card():
+        return (hub.world().blobs / hub.world().files("someone/digits")["README.md"]).read_text()
+
+    assert "changed to shapes moved up or down" in card()
+    commits = len(hub.world().history("someone/digits"))
+    assert "/commit/" in python(hub, RECORD, "someone/digits", explained.files)
+    assert "* it fails on shapes that lean" in card()
+    assert "changed to shapes moved up or down" not in card()
+    assert len(hub.world().history("someone/digits")) == commits + 1
+    load = "import sys, datasets; print(len(datasets.load_dataset(sys.argv[1], 'mnist', split='lenet')))"
+    assert int(python(hub, load, "someone/digits")) == fmrgen.open_split(str(split)).rows
+
+
+def test_the_card_says_it_as_long_as_the_files_are_those(split, explained, capsys):
+    from fmrgen.publish.card import renew_card
+    from fmrgen.publish.explained import record_explanation
+    from fmrgen.storage.paths import splits_in
+    from fmrgen.storage.provenance import read_provenance
+
+    (paths,) = splits_in(split)
+    assert record_explanation(str(split), explained.files, summary_lines(explained)) == str(paths.explanation)
+    card = (split / "README.md").read_text()
+    assert "### Where this classifier fails" in card
+    assert "changed to shapes moved up or down" in card
+    written = json.loads(paths.explanation.read_text())
+    assert written["files"] == read_provenance(paths).files_digest == explained.files
+    hostile = written | {"lines": ["</details><script>alert(1)</script> [here](javascript:x)"]}
+    paths.explanation.write_text(json.dumps(hostile))
+    renew_card(split)
+    assert r"\<script\>alert(1)\</script\> \[here\](javascript:x)" in (split / "README.md").read_text()
+    long = written | {"lines": ["x" * 10_000, *["it fails"] * 1000]}
+    paths.explanation.write_text(json.dumps(long))
+    renew_card(split)
+    card = (split / "README.md").read_text()
+    assert card.count("it fails") == 49
+    assert card.count("x" * 100) == 10
+    paths.explanation.write_text(json.dumps(written | {"lines": ["x" * 20_000_000]}))
+    renew_card(split)
+    assert "### Where this classifier fails" not in (split / "README.md").read_text()
+    for content in (json.dumps(written | {"files": "0" * 64}), "{", json.dumps(written | {"lines": 3})):
+        paths.explanation.write_text(content)
+        renew_card(split)
+        assert "### Where this classifier fails" not in (split / "README.md").read_text()
+    with pytest.raises(UserError, match="was remade since it was explained; explain it again"):
+        record_explanation(str(split), "0" * 64, ["it fails"])
+    assert run("explain", split, "-c", "asset:mnist/lenet", "--card") == 2
+    assert "--card: a card speaks of the split's own classifier" in capsys.readouterr().err
+
+
+def test_words_are_proposed_apart_from_what_is_proven(explained, finished_split, tmp_path, capsys):
+    """By the demo's own CLIP, which reads names of digits: images that fool have become ones, the others stayed."""
+    (tmp_path / "digits.txt").write_text("\n".join([*map(str, range(10)), "", "3"]))
+    recipe = load_recipe("mnist-lenet", ["source.limit=60"])
+    digits = list(build_source(recipe.source).load_all(32))
+    originals = torch.stack([one.image for one in digits])
+    ones = originals[torch.tensor([one.label for one in digits]) == 1]
+    fooled = np.arange(60) < 30
+    images = torch.cat([ones[torch.arange(30) % len(ones)], originals[30:]])
+    phrases = load_phrases(str(tmp_path / "digits.txt"))
+    words = read_phrases(recipe.oracle, phrases, originals, images, fooled)
+    assert words[0].phrase == "1"
+    assert words[0].standard_errors > 5
+    assert all(a.standard_errors >= b.standard_errors > 0 for a, b in pairwise(words))
+    assert read_phrases(recipe.oracle, phrases, originals, images, np.zeros(60, dtype=bool)) == []
+    found = replace(explained, words=words)
+    (line,) = words_lines(found)
+    assert line.startswith("not proven: where images fool the classifier")
+    assert line not in summary_lines(found)
+    write_explanation(found, tmp_path)
+    assert "not proven: where images fool" in (tmp_path / "explain.html").read_text()
+    (tmp_path / "one.txt").write_text("1\n")
+    reference = "{kind: reference, model: 'asset:mnist/lenet'}"
+    for options, error in (
+        (["--phrases", tmp_path / "one.txt"], "one.txt: holds fewer than two phrases"),
+        (["--phrases", tmp_path / "none.txt"], "none.txt: is no file of phrases"),
+        (["--reader", reference], "--reader: reads the phrases of --phrases; add that"),
+        (["--phrases", "photos", "--reader", reference], "--phrases: the oracle, reference, reads no texts"),
+    ):
+        assert run("explain", finished_split, *options, "-o", tmp_path / "out", "-q") == 2
+        assert error in capsys.readouterr().err
+
+
+def test_a_vision_language_model_is_asked_some_phrases_at_a_time(tmp_path):
+    section = VlmConfig(model=str(save_llava(tmp_path / "llava")), batch=4)
+    phrases = [*(f"a digit like {number}" for number in range(30)), "a digit like 3"]
+    images = torch.rand(2, 8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    fooled = np.arange(8) < 4
+    (first, *others) = read_phrases(section, phrases, images[0], images[1], fooled)
+    question = "Which of these fits the image best? Answer with the letter alone."
+    judging, scores = section.model_copy(update={"question": question}).build(), []
+    for group in (phrases[:15], phrases[15:30]):
+        judging.set_labels(Labels(tuple(group)))
+        change = judging.judge(images[1]).score - judging.judge(images[0]).score
+        scores.append(change - change.mean(1, keepdim=True))
+    change = torch.cat(scores, 1)
+    apart = change[:4].mean(0) - change[4:].mean(0)
+    sure = apart / (change[:4].var(0) / 4 + change[4:].var(0) / 4).sqrt()
+    assert first.phrase == phrases[int(sure.argmax())]
+    assert first.standard_errors == pytest.approx(float(sure.max()), rel=1e-3)
+    assert len(others) == 4
+
+
+def test_what_can_not_be_explained(finished_split, tmp_path, capsys):
+    without = ["generate", "mnist-lenet", "--limit", 4, "perturb.budget=2", "-q", "-o"]
+    assert run(*without, tmp_path / "few") == 0
+    assert run(*without, tmp_path / "bare", "output.keep_original=false") == 0
+    capsys.readouterr()
+    for arguments, error in (
+        ([tmp_path / "few"], "originals are left to prove something on"),
+        ([tmp_path / "bare"], "has no originals (output.keep_original), which explain changes"),
+        ([finished_split, "--attribute", "torch.nn:Flatten"], "torch.nn:Flatten: is no attribute; derive it from"),
+        ([finished_split, "--attribute", "nowhere:Own"], "nowhere"),
+        ([tmp_path / "none"], "none"),
+    ):
+        assert run("explain", *arguments) == 2
+        said = capsys.readouterr().err
+        assert error in said
+        assert said.count("\n") == 1
+    with pytest.raises(UserError, match="classifier: has 3072 outputs"):
+        explain(str(finished_split), classifier=nn.Flatten())

@@ -1,0 +1,441 @@
+"""What a new checkpoint broke: the two splits, what they count, and the command."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from commands import fmrgen, launched, run
+from places import ROOT
+from safetensors.torch import load_file, save_file
+
+from fmrgen import UserError, evaluate, load_recipe, verify
+from fmrgen.apps.release.diff import diff, exact_verdict
+from fmrgen.apps.release.diff_report import difference_line, main_table, verdict_line
+from fmrgen.metrics.sequential_test import decide, drops_of
+from fmrgen.weights.assets import resolve_path
+
+LENET = "asset:mnist/lenet"
+JOB = ["source.limit=40", "perturb.budget=12", "perturb.step_size=0.1", "perturb.control=20", "output.shard_size=20"]
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """LeNet that calls nothing a seven without more ado."""
+    weights = load_file(resolve_path("asset:mnist/lenet/model.safetensors"))
+    weights["5.bias"][7] -= 4.0
+    path = tmp_path_factory.mktemp("planted") / "model.safetensors"
+    save_file(weights, path)
+    return {"kind": "lenet", "checkpoint": str(path), "class_names": [str(digit) for digit in range(10)]}
+
+
+@pytest.fixture(scope="module")
+def made(planted, tmp_path_factory):
+    output = tmp_path_factory.mktemp("made") / "out"
+    return output, diff(load_recipe("mnist-lenet", JOB), output, old=LENET, new=planted)
+
+
+def test_each_image_is_right_for_one_and_wrong_for_the_other(made, planted):
+    """As both networks say themselves, of the stored images; and the splits are true."""
+    output, found = made
+    references = [f"{output}:mnist-broke/new", f"{output}:mnist-fixed/old"]
+    said = evaluate(references, {"old": LENET, "new": planted}, progress=False)
+    table = said.predictions.to_pandas()
+    for split, right, wrong, side in ((references[0], "old", "new", "broke"), (references[1], "new", "old", "fixed")):
+        by = {
+            name: table[(table.split == split) & (table.classifier == name)].set_index("id") for name in (right, wrong)
+        }
+        hit = by[right].valid & (by[right].prediction == by[right].label) & (by[wrong].prediction != by[wrong].label)
+        assert sorted(hit[hit].index) == sorted(one.id for one in found.images[side])
+        assert (by[right].prediction == by[right].label)[by[right].valid].all()  # the veto
+        assert getattr(found, side).value == pytest.approx(100 * hit.mean())
+        outcome = verify(split, trust=True)
+        assert outcome.disagreements == []
+    originals = {name: table[(table.split == references[0]) & (table.classifier == name)] for name in ("old", "new")}
+    right = {name: (of.original_prediction == of.label).to_numpy() for name, of in originals.items()}
+    assert found.controls["originals"].broke.value == pytest.approx(100 * (right["old"] & ~right["new"]).mean())
+    assert found.old_accuracy.value == pytest.approx(100 * right["old"].mean())
+
+
+def test_the_planted_class_comes_first_and_reached_images_are_the_first(made):
+    output, found = made
+    assert found.classes[0].name == "7"
+    assert found.pairs[0][:2] == ("broke", "7")
+    assert found.broke.value > max(5 * found.controls["originals"].broke.value, found.fixed.value)
+    assert found.verdict in ("broke more", "no difference")
+    reached = [row for row in rows_of_side(output, "mnist-broke/new") if row["stop_reason"] == 5]
+    assert {row["id"] for row in reached} == {one.id for one in found.images["broke"]}
+    assert all(row["step_predictions"][-2] == row["label"] for row in reached if row["iterations"] > 1)
+    clarity = [one.clarity for one in found.images["broke"]]
+    assert clarity == sorted(clarity, reverse=True)
+
+
+def rows_of_side(output, name):
+    config, split = name.split("/")
+    import pyarrow.parquet as pq
+
+    return [
+        row for path in sorted((output / config).glob(f"{split}-*.parquet")) for row in pq.read_table(path).to_pylist()
+    ]
+
+
+@pytest.mark.slow
+def test_swapped_they_change_places(made, planted, tmp_path):
+    _, found = made
+    other = diff(load_recipe("mnist-lenet", JOB), tmp_path / "out", old=planted, new=LENET)
+    assert (other.broke, other.fixed) == (found.fixed, found.broke)
+    assert other.difference.value == -found.difference.value
+    assert {one.id for one in other.images["fixed"]} == {one.id for one in found.images["broke"]}
+
+
+def test_one_network_is_refused_and_a_finished_diff_is_not_made_again(made, planted, tmp_path):
+    output, found = made
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*.parquet")}
+    assert diff(load_recipe("mnist-lenet", JOB), output, old=LENET, new=planted) == found
+    assert before == {path: path.stat().st_mtime_ns for path in output.rglob("*.parquet")}
+    with pytest.raises(UserError, match="old and new are one network: they have the same weights and settings"):
+        diff(load_recipe("mnist-lenet", ["source.limit=2"]), tmp_path / "out", old=LENET, new=LENET)
+
+
+def test_the_command_and_its_files(made, planted, tmp_path, capsys):
+    output, _ = made
+    job = ["diff", "mnist-lenet", *JOB, "--old", f"old={LENET}", "--new", f"new={json.dumps(planted)}"]
+    status = run(*job, "-o", output, "--junit", tmp_path / "j.xml", "--summary", tmp_path / "s.md", "--json")
+    printed = capsys.readouterr()
+    told = json.loads(printed.out)
+    assert status == int(told["verdict"] == "broke more")
+    written = json.loads((output / "diff/diff.json").read_text())
+    assert written.pop("schema") == "fmrgen-diff/1"
+    assert written == told
+    page = (output / "diff/diff.html").read_text()
+    assert "old → new on mnist-lenet" in page
+    assert "What broke" in page
+    assert "an exact sign test (McNemar, two-sided, p = " in page
+    assert (output / "diff/broke.png").read_bytes().startswith(b"\x89PNG")
+    comment = (output / "diff/diff.md").read_text()
+    verdict = comment.splitlines()[0].rpartition(": ")[2]
+    assert comment.count(verdict) == 1  # in the heading; the sentence below it has the counts
+    assert comment.splitlines()[2].startswith("Of 40 originals ")
+    first = told["pairs"][0]
+    assert f"| {first[1]} → {first[2]} | broke | NEW |" in (tmp_path / "s.md").read_text()
+    case = ElementTree.parse(tmp_path / "j.xml").getroot().find("testcase")
+    assert (case.find("failure") is not None) == bool(status)
+    assert run(*job[:-1], "new=nothing:at-all", "-o", tmp_path / "out") == 2
+    assert run("diff", "mnist-lenet", "--old", LENET, "--new", LENET, "--limit", "2", "-o", tmp_path / "x") == 2
+    assert "old and new are one network" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_broke_is_explained_where_both_the_oracle_and_old_see_the_class(made, planted, tmp_path, monkeypatch):
+    output, _ = made
+    job = ["diff", "mnist-lenet", *JOB, "--old", f"old={LENET}", "--new", f"new={json.dumps(planted)}", "--explain"]
+    job += ["-o", output, "--summary", tmp_path / "s.md"]
+    run(*job)
+    assert "originals are left to prove something on" in (tmp_path / "s.md").read_text()  # a note: the diff stands
+    assert not (output / "diff/explain.html").exists()
+    monkeypatch.setattr("fmrgen.apps.explain.explain._FEWEST", 5)
+    run(*job)
+    told = json.loads((output / "diff/explain.json").read_text())
+    assert told["split"] == f"{output}:mnist-broke/new"
+    assert 5 <= told["originals"] <= 24
+    for text in ((output / "diff/diff.html").read_text(), (tmp_path / "s.md").read_text()):
+        assert "What NEW fails on where OLD does not" in text
+        assert "these originals are too few to show anything" in text or "be shown with so few" in text
+        assert "perturbed images fool NEW" in text
+    assert '<a href="explain.html">' in (output / "diff/diff.html").read_text()
+    run(*job[:-5], "-o", output)  # without --explain: what an earlier run explained is gone
+    assert not (output / "diff/explain.html").exists()
+    assert not (output / "diff/explain.json").exists()
+    assert '<a href="explain.html">' not in (output / "diff/diff.html").read_text()
+
+
+@pytest.mark.slow
+def test_what_only_a_change_of_the_originals_shows_is_the_verdict(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("fmrgen.apps.explain.explain._FEWEST", 5)
+    new = "outside_components:BlindInTheDark"
+    job = ["diff", "mnist-lenet", *JOB, "--old", LENET, "--new", new, "-o", tmp_path, "--junit", tmp_path / "diff.xml"]
+    assert run(*job) == 0
+    assert run(*job, "--explain") == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "NEW is worse on lower contrast: " in printed
+    found = json.loads((tmp_path / "diff/diff.json").read_text())
+    assert found["verdict"] == "broke more"
+    assert [one["words"] for one in found["conditions"] if one["is_worse"]] == ["lower contrast"]
+    for name in ("diff.xml", "diff/diff.md", "diff/diff.html"):
+        assert "NEW is worse on lower contrast" in (tmp_path / name).read_text()
+    assert (tmp_path / "diff/explain.html").exists()  # and the page leads there
+    assert 'href="explain.html"' in (tmp_path / "diff/diff.html").read_text()
+    soon = [
+        *job,
+        "--explain",
+        "source.shuffle_seed=0",
+        "output.shard_size=8",
+        "-o",
+        tmp_path / "soon",
+        "--until-decided",
+    ]
+    assert run(*soon[:-4], *soon[-4:]) == 1  # also where the splits are not whole
+
+
+@pytest.mark.slow
+def test_until_decided_needs_a_random_order_and_stops_when_it_is_clear(made, planted, tmp_path, capsys):
+    """Rows are looked at in shares of the shards; without it the same folder is made whole, and says what it always
+    says."""
+    plain = load_recipe("mnist-lenet", JOB)
+    with pytest.raises(UserError, match="until_decided: a verdict on the first rows needs rows in a random order"):
+        diff(plain, tmp_path / "out", old=LENET, new=planted, until_decided=True)
+    weights = load_file(planted["checkpoint"])
+    weights["5.bias"][:7] -= 8.0
+    lost = planted | {"checkpoint": str(tmp_path / "lost.safetensors")}
+    save_file(weights, lost["checkpoint"])
+    job = ["source.limit=40", "source.shuffle_seed=0", "output.shard_size=10", "perturb.budget=4", "perturb.control=0"]
+    recipe = load_recipe("mnist-lenet", job)
+    early = diff(recipe, tmp_path / "out", old=LENET, new=lost, until_decided=True)
+    assert (early.verdict, early.rows, early.source_rows) == ("broke more", 20, 40)
+    assert (early.test, early.p_value) == ("sequential", None)
+    assert "the test is sequential (betting)" in difference_line(early)
+    assert "of the first 20 of 40 originals" in verdict_line(early)
+    assert 0 < early.low < early.difference.value < early.high
+    again = diff(recipe, tmp_path / "out", old=LENET, new=lost, until_decided=True)
+    assert again == early  # on what is there
+    whole = diff(recipe, tmp_path / "out", old=LENET, new=lost)
+    assert (whole.rows, whole.source_rows, whole.test) == (40, 40, "exact")
+    ids = {one.id for one in whole.images["broke"]}
+    assert {one.id for one in early.images["broke"]} <= ids
+    assert diff(recipe, tmp_path / "out", old=LENET, new=lost, until_decided=True) == early  # the first of all rows
+    assert run("diff", "mnist-lenet", *JOB, "--old", LENET, "--new", "x:y", "--until", "never") == 2
+    assert "--until: use --until-decided, which takes no value" in capsys.readouterr().err
+    job = ["diff", "mnist-lenet", *JOB, "--old", LENET, "--new", json.dumps(planted), "-o", tmp_path / "x"]
+    for spelling in (["--until-decided"], ["--until", "decided"]):
+        assert run(*job, *spelling) == 2
+        assert "--until-decided: a verdict on the first rows needs rows in a random order" in capsys.readouterr().err
+
+
+def broke_and_fixed(broke, fixed, rows):
+    worse, better = np.zeros(rows, bool), np.zeros(rows, bool)
+    worse[:broke] = True
+    better[broke : broke + fixed] = True
+    return worse, better
+
+
+def test_a_close_verdict_depends_on_no_order():
+    """41 against 22: by betting the order decided, here every one gives the same."""
+    worse, better = broke_and_fixed(41, 22, 200)
+    found = {exact_verdict(*rows_in_an_order(seed, worse, better)) for seed in range(400)}
+    ((verdict, p_value, difference),) = found
+    assert (verdict, round(p_value, 3)) == ("broke more", 0.023)
+    assert 0 < difference.low < 9.5 < difference.high
+    by_betting = set()
+    for seed in range(50):
+        worse_then, better_then = rows_in_an_order(seed, worse, better)
+        by_betting.add(decide(drops_of(worse_then, better_then), 0.0)[0])
+    assert len(by_betting) > 1
+
+
+def rows_in_an_order(seed, *columns):
+    order = np.random.default_rng(seed).permutation(len(columns[0]))
+    return [column[order] for column in columns]
+
+
+@pytest.mark.parametrize("rows", [5, 30, 300])
+def test_the_interval_says_what_the_test_says(rows):
+    for broke in range(rows + 1):
+        for fixed in {0, 1, rows // 10, rows // 3, rows - broke} & set(range(rows - broke + 1)):
+            verdict, p_value, difference = exact_verdict(*broke_and_fixed(broke, fixed, rows))
+            assert (verdict == "no difference") == (difference.low <= 0 <= difference.high) == (p_value > 0.05)
+
+
+def test_equal_networks_differ_in_one_of_twenty_at_most():
+    random = np.random.default_rng(0)
+    differ, held = 0, 0
+    for _ in range(2000):
+        worse, better = random.random(300) < 0.25, random.random(300) < 0.25
+        verdict, _, difference = exact_verdict(worse, better)
+        differ += verdict != "no difference"
+        held += difference.low <= 0 <= difference.high
+    assert differ <= 100
+    assert held >= 1900
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_same(made, planted, tmp_path):
+    job = ["diff", "mnist-lenet", *JOB, "--old", f"old={LENET}", "--new", f"new={json.dumps(planted)}", "--quiet"]
+    for done in launched(2, *job, "-o", tmp_path / "out"):
+        assert done.returncode in (0, 1), done.stderr
+    found = json.loads((tmp_path / "out/diff/diff.json").read_text())
+    _, alone = made
+    for side in ("broke", "fixed"):
+        ids = {one.id for one in alone.images[side]}
+        assert (
+            len(ids ^ {one["id"] for one in found["images"][side]}) <= 2
+        )  # ties, on a processor that rounds otherwise
+    assert len(main_table(alone).rows) == 4
+    assert "of 40 originals" in verdict_line(alone)
+    assert np.isfinite(torch.tensor(alone.difference.value))
+
+
+@pytest.mark.slow
+def test_both_splits_are_published_and_ask_the_next_checkpoint(made, hub, tmp_path):
+    output, _ = made
+    done = fmrgen("push", output, "someone/broke", "-q", **hub.environment)
+    assert done.returncode == 0, done.stderr
+    done = fmrgen("evaluate", "someone/broke:mnist-broke/new", "-c", LENET, "-o", tmp_path, "--json", **hub.environment)
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout)["results"]
+    assert result["total"]["perturbed_accuracy"]["value"] == 100.0  # it is OLD, whose veto they passed
+    done = fmrgen("verify", "someone/broke:mnist-fixed/old", "--files", **hub.environment)
+    assert done.returncode == 0, done.stderr
+
+
+def runner(tmp_path):
+    """The environment of a runner of GitHub's; its command `gh` answers with `comments.json`, by jq, and may not ask
+    who it is. `git` and `gh` write down how they are called."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "gh").write_text(
+        "#!/bin/sh\n"
+        'echo "gh $@" >> "$CALLS"\n'
+        'case "$*" in "api user"*) echo no; exit 1;; *--jq*) jq -r "$5" "$COMMENTS";; *) cp "${6#body=@}" "$WRITTEN";; esac\n'
+    )
+    (tools / "git").write_text(f'#!/bin/sh\necho "git $@" >> "$CALLS"\nexec {shutil.which("git")} "$@"\n')
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    subprocess.run(["git", "init", "--quiet", "--bare", str(tmp_path / "you/repo")], check=True)
+    (tmp_path / "comments.json").write_text("[]")
+    return {
+        "GITHUB_SERVER_URL": f"file://{tmp_path}",
+        "GITHUB_REPOSITORY": "you/repo",
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+        "GITHUB_OUTPUT": str(tmp_path / "output"),
+        "PATH": f"{tools}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
+        "CALLS": str(tmp_path / "calls"),
+        "COMMENTS": str(tmp_path / "comments.json"),
+        "WRITTEN": str(tmp_path / "comment.md"),
+        "NUMBER": "12",
+        "GH_TOKEN": "SECRET123",
+    }
+
+
+def run_step(step, inputs, environment):
+    """A step of the action as a runner runs it."""
+    variables = {
+        key: inputs[value.split(".")[1].strip(" }")]
+        for key, value in step["env"].items()
+        if value.startswith("${{ inputs") and key != "GH_TOKEN"
+    }
+    environment = {**os.environ, **environment, **variables}
+    return subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", step["run"]], env=environment, capture_output=True, text=True
+    )
+
+
+def action_inputs():
+    action = yaml.safe_load((ROOT / "actions/diff/action.yml").read_text())
+    return action["runs"]["steps"], {name: entry.get("default", "") for name, entry in action["inputs"].items()}
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="stands in for the one inside gh")
+def test_the_action_updates_only_its_own_comment(tmp_path):
+    steps, inputs = action_inputs()
+    (comment,) = (step for step in steps if step.get("id") == "comment")
+    inputs |= {"recipe": "mnist-lenet", "old": "a", "new": "b", "output": str(tmp_path / "out")}
+    (tmp_path / "out/diff").mkdir(parents=True)
+    (tmp_path / "out/diff/diff.md").write_text("### A diff\n")
+    environment = runner(tmp_path)
+    calls = tmp_path / "calls"
+
+    assert (done := run_step(comment, inputs, environment)).returncode == 0, done.stderr
+    mark = (tmp_path / "comment.md").read_text().splitlines()[0]
+    strangers = {"id": 66, "user": {"login": "stranger"}, "body": f"{mark}\nmine"}
+    others = {"id": 68, "user": {"login": "github-actions[bot]"}, "body": "<!-- fmrgen diff 0123 -->"}
+    (tmp_path / "comments.json").write_text(json.dumps([strangers, others]))
+    assert run_step(comment, inputs, environment).returncode == 0
+    assert "PATCH" not in calls.read_text()
+    own = strangers | {"id": 67, "user": {"login": "github-actions[bot]"}}
+    (tmp_path / "comments.json").write_text(json.dumps([own, strangers, others]))
+    assert run_step(comment, inputs, environment).returncode == 0
+    assert "--method PATCH repos/you/repo/issues/comments/67 " in calls.read_text()
+
+    assert run_step(comment, inputs | {"recipe": "mnist-vae"}, environment).returncode == 0  # another one of a matrix
+    assert calls.read_text().count("PATCH") == 1
+    branches = ["git", "--git-dir", str(tmp_path / "you/repo"), "for-each-ref", "--format=%(refname)"]
+    refs = subprocess.run(branches, capture_output=True, text=True, check=True).stdout.split()
+    assert [ref.rpartition("-")[0] for ref in refs] == ["refs/heads/fmrgen-diff/12"] * 2
+
+
+def test_git_gets_the_token_of_the_action_on_no_command_line(tmp_path):
+    steps, inputs = action_inputs()
+    (comment,) = (step for step in steps if step.get("id") == "comment")
+    (tmp_path / "out/diff").mkdir(parents=True)
+    (tmp_path / "out/diff/diff.md").touch()
+    sent = []
+
+    class Forge(BaseHTTPRequestHandler):
+        def do_GET(self):
+            sent.append(self.headers["Authorization"])
+            self.send_response(403 if sent[-1] else 401)
+            self.send_header("WWW-Authenticate", "Basic")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forge) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        environment = runner(tmp_path) | {"GITHUB_SERVER_URL": f"http://127.0.0.1:{server.server_port}"}
+        done = run_step(comment, inputs | {"output": str(tmp_path / "out")}, environment)
+        server.shutdown()
+    assert (done.returncode, "::warning::no comment" in done.stdout) == (0, True)
+    assert base64.b64decode(sent[-1].removeprefix("Basic ")) == b"x-access-token:SECRET123"
+    called = (tmp_path / "calls").read_text()
+    assert "push" in called
+    assert not re.search("SECRET123|U0VDUkVUMTIz", called)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("jq") is None, reason="stands in for the one inside gh")
+def test_the_action_comments_once_with_pictures(made, planted, tmp_path):
+    """Its scripts as a runner runs them, with git's own push; of GitHub's command only what it is asked is real."""
+    output, _ = made
+    (install, diff_step, comment, fails), inputs = action_inputs()
+    inputs |= {"recipe": "mnist-lenet", "overrides": "\n".join(JOB), "until": "", "output": str(output)}
+    inputs |= {"old": f"old={LENET}", "new": f"new={json.dumps(planted)}", "junit": str(tmp_path / "diff.xml")}
+    inputs["explain"] = "true"
+    assert "${INSTALL:-$GITHUB_ACTION_PATH/../..}" in install["run"]
+    assert (ROOT / "actions/diff/../..").resolve() == ROOT
+    environment = runner(tmp_path)
+
+    done = run_step(diff_step, inputs, environment)
+    assert done.returncode == 0, done.stderr
+    verdict = json.loads((output / "diff/diff.json").read_text())["verdict"]
+    assert (tmp_path / "output").read_text() == f"verdict={verdict}\n"
+    assert "](broke.png)" not in (tmp_path / "summary.md").read_text()
+    assert "originals are left to prove something on" in (tmp_path / "summary.md").read_text()
+    assert fails["if"] == "steps.diff.outputs.verdict == 'broke more' && inputs.broke-more != 'pass'"
+
+    assert (done := run_step(comment, inputs, environment)).returncode == 0, done.stderr
+    written = (tmp_path / "comment.md").read_text()
+    shown = re.findall(r"!\[.*?\]\((.*?)\)", written)
+    assert [address.rpartition("/")[2] for address in shown] == [
+        f"{side}.png?raw=true" for side, of in made[1].images.items() if of
+    ]
+    at = re.fullmatch(rf"file://{tmp_path}/you/repo/blob/(\w{{40}})/broke.png\?raw=true", shown[0])[1]
+    kept = ["git", "--git-dir", str(tmp_path / "you/repo"), "show", f"{at}:broke.png"]
+    assert subprocess.run(kept, capture_output=True, check=True).stdout == (output / "diff/broke.png").read_bytes()
+    assert "--method POST repos/you/repo/issues/12/comments" in (tmp_path / "calls").read_text()
+
+    environment["GITHUB_REPOSITORY"] = "you/nothing"  # a token that may not write, as of a fork
+    done = run_step(comment, inputs, environment)
+    assert (done.returncode, "::warning::no comment" in done.stdout) == (0, True)
+    inputs["new"] = "nothing:at-all"
+    assert run_step(diff_step, inputs, environment).returncode == 2
