@@ -6,6 +6,7 @@ import re
 import nbformat
 import pytest
 import warm
+from installed import needs_app
 from nbclient import NotebookClient
 from places import ROOT
 
@@ -51,6 +52,7 @@ def test_the_notebook(tmp_path):
 
 
 @pytest.mark.slow
+@needs_app("pilot")
 def test_the_snippets_of_a_generator_and_an_oracle(tmp_path, monkeypatch):
     text = (ROOT / "docs/components.md").read_text()
     snippets = re.findall(r"```python\n# (my_\w+)\.py\n(.*?)```", text, re.DOTALL)

@@ -1,23 +1,29 @@
 """The house: nine modules in its hall, and imports that run one way."""
 
 import ast
+import functools
 import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import fmrgen as package
+from fmrgen.internals import INTERNALS, apps
 
 ROOT = Path(package.__file__).parent
 
 
+@functools.cache
 def modules():
     """Every module by its dotted name, as a tree."""
+    found = []
     for path in ROOT.rglob("*.py"):
         name = ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
-        yield name, ast.parse(path.read_text())
+        found.append((name, ast.parse(path.read_text())))
+    return found
 
 
+@functools.cache
 def imports():
     """The modules that each imports, wherever in it; what only types need, too. The package itself is lazy."""
     trees = dict(modules())
@@ -59,6 +65,7 @@ def test_imports_run_one_way_between_modules_and_between_packages():
     assert [subject for subject in order if subject in up] == list(up)  # as docs/design.md has it
 
 
+APPS = ("board", "explain", "judging", "pilot", "release", "studies", "training")
 # What an app may import of another, and why.
 BETWEEN_APPS = {
     ("release", "explain"): "diff --explain, and conditions that are attributes of explain",
@@ -75,6 +82,25 @@ def test_the_core_imports_no_app_and_apps_import_each_other_only_as_listed():
                 other_app = other.split(".")[2]
                 assert app is not None, f"{name} imports {other}: the core stands without apps"
                 assert app == other_app or (app, other_app) in BETWEEN_APPS, f"{name} imports {other}"
+
+
+def test_apps_import_what_is_public_and_what_is_listed():
+    used = {}
+    for name, tree in modules():
+        if name.startswith("fmrgen.apps."):
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("fmrgen."):
+                    used.setdefault(node.module, set()).update(alias.name for alias in node.names)
+    inner = {}
+    for module, names in used.items():
+        names -= {name for name in names if package._MODULES.get(name) == module}
+        if names and not module.startswith("fmrgen.apps."):
+            inner[module.removeprefix("fmrgen.")] = names
+    listed = {module: {*names} for module, names in INTERNALS.items()}
+    for module, names in inner.items():
+        assert names <= listed.get(module, set()), f"fmrgen.{module}: list it in fmrgen/internals.py, with a reason"
+    if len(apps()) == len(APPS):  # of those that were deleted some names are left over
+        assert inner == listed
 
 
 def test_the_root_is_small_and_every_module_says_what_it_is():

@@ -1,34 +1,11 @@
-"""Accuracy under an attack on pixels, beside FMR; and what an attack makes of an oracle."""
+"""Accuracy under an attack on pixels, beside FMR."""
 
 import hashlib
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from fmrgen.engine.attacks import Attack
-from fmrgen.metrics.intervals import Estimate
-
-
-@dataclass(frozen=True)
-class AttackedJudge:
-    """What became of a judge: `oracle`, or a classifier by its name. Rates are in percent.
-
-    Attributes:
-        name: of the judge.
-        clean: accuracy on the images as they are.
-        epsilon: radius of the attack, largest change of a pixel from 0 to 1.
-        right: accuracy after it.
-        targeted: share of images that are taken for the target after it.
-        target_probability: mean probability of the target.
-    """
-
-    name: str
-    clean: Estimate
-    epsilon: float
-    right: Estimate
-    targeted: Estimate
-    target_probability: float
 
 
 class Attacked(nn.Module):

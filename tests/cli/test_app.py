@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 import pytest
 from commands import fmrgen, run
+from installed import of_installed_commands
 
 
 def test_help_and_recipe_mistakes_import_no_torch():
@@ -34,7 +35,7 @@ def test_help_and_recipe_mistakes_import_no_torch():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [
+    of_installed_commands([
         (["generate", "mnist-lenat"], "mnist-lenat: no such file, and not a shipped recipe; did you mean mnist-lenet?"),
         (["generate", "mnist-lenet", "perturb.step_sise=1"], "mnist-lenet: perturb.step_sise: unknown key, did you mean step_size?"),
         (["generate", "mnist-lenet", "step_size=1"], "step_size=1: step_size is a key of a section; say perturb.step_size=1"),
@@ -47,7 +48,7 @@ def test_help_and_recipe_mistakes_import_no_torch():
         (["train", "train/mnist-lent"], "did you mean train/mnist-lenet?"),
         (["generate", "train/mnist-lenet"], "train/mnist-lenet: is a file for `fmrgen train`; `fmrgen recipes` and `fmrgen study` list others"),
         (["generate", "mnist-lenet", "classifier.checkpoint=gone.pth"], "classifier.checkpoint: no such file as gone.pth"),
-    ],
+    ]),
 )  # fmt: skip
 def test_mistakes_are_one_line_and_exit_2(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from commands import run
+from installed import of_installed_commands
 from photos import RECIPE, photo
 from PIL import Image
 from places import ROOT
@@ -269,6 +270,7 @@ CASES = [
 ]  # fmt: skip
 
 
+CASES = of_installed_commands(CASES)
 IN_FULL = CASES[::6]  # of the others the key is asserted, and that there is a cure: their words may get better
 # What a line does for its reader: it says what to do, what there is, or what would be right.
 CURE = re.compile(
@@ -316,6 +318,7 @@ AT_ONCE = [
     ("submit out", "out: contains no evaluation; name the folder of `fmrgen evaluate --eval-results`"),
     ("generate mnist-lnet", "mnist-lnet: no such file, and not a shipped recipe; did you mean mnist-lenet?"),
 ]
+AT_ONCE = of_installed_commands(AT_ONCE)
 WITHOUT_TORCH = """
 import json, sys
 sys.modules["torch"] = None

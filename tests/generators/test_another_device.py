@@ -14,13 +14,13 @@ import torch
 from diffusers import DDIMScheduler
 from elsewhere import ELSEWHERE, elsewhere, traffic
 from fakes import by_id, examples
+from installed import needs_app
 from safetensors.torch import save_file
 from small_models import LABELS, SIZE, smooth_images, tiny_network, tiny_vqgan
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from fmrgen import evaluate, judge
-from fmrgen.apps.training.loop import train
-from fmrgen.apps.training.recipe import load_train_recipe
+import fmrgen
+from fmrgen import evaluate
 from fmrgen.classifiers.base import Classifier, Normalize
 from fmrgen.distributed.launch import Processes
 from fmrgen.engine.options import PerturbOptions
@@ -282,25 +282,27 @@ def test_an_evaluation(finished_split, device_of_jobs, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
+@needs_app("judging")
 def test_a_judge(finished_split, device_of_jobs, tmp_path):
     shutil.copytree(finished_split, tmp_path / "split")
     with elsewhere():
-        found = judge(str(tmp_path / "split"), "asset:mnist/clip", progress=False)
+        found = fmrgen.judge(str(tmp_path / "split"), "asset:mnist/clip", progress=False)
     assert traffic["float64"] == 0
     assert found
 
 
 @pytest.mark.slow
+@needs_app("training")
 def test_a_training(device_of_jobs, tmp_path, monkeypatch):
     def saved(state, path):  # safetensors asks for addresses, which only real devices have
         return save_file({name: values.cpu() for name, values in state.items()}, path)
 
     monkeypatch.setattr("safetensors.torch.save_file", saved)
-    recipe = load_train_recipe(
+    recipe = fmrgen.load_train_recipe(
         "train/mnist-lenet", ["schedule.steps=3", "schedule.batch_size=8", "source.limit=64", "test.limit=16"]
     )
     with elsewhere():
-        metrics = train(recipe, tmp_path / "there")
+        metrics = fmrgen.train(recipe, tmp_path / "there")
     assert traffic["float64"] == 0
-    expected = train(recipe, tmp_path / "here")
+    expected = fmrgen.train(recipe, tmp_path / "here")
     assert metrics == pytest.approx(expected)

@@ -9,13 +9,15 @@ import pytest
 import torch
 from commands import launched, run
 from fakes import COUNT, Fixture, Identity
+from installed import needs_app
 from places import SUPPORT
 from small_models import LABELS, smooth_images, tiny_network
 from stored import assert_same_rows, rows
 from torch import nn
 from transformers import ViTImageProcessor
 
-from fmrgen import Judgement, Labels, Originals, UserError, judge, load_recipe, verify
+import fmrgen
+from fmrgen import Judgement, Labels, Originals, UserError, load_recipe, verify
 from fmrgen.engine.interfaces import NONE, Oracle
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.oracles.ensemble import Config, EnsembleOracle
@@ -213,11 +215,12 @@ def test_a_panels_verdicts_are_in_the_rows_and_true(panel_split):
     assert len({verdict["label"] for row in stored.values() for verdict in row["judges"]}) > 3
 
 
+@needs_app("judging")
 def test_a_member_is_no_second_opinion_on_the_panels_split(panel_split, tmp_path):
     import shutil
 
     shutil.copytree(panel_split, tmp_path / "out")
-    (found,) = judge(str(tmp_path / "out"), ["one=asset:mnist/clip"], progress=False)
+    (found,) = fmrgen.judge(str(tmp_path / "out"), ["one=asset:mnist/clip"], progress=False)
     assert found.shares_weights_with == ["the split's own oracle"]
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 import transformers
 from commands import run
+from installed import needs_app
 from stored import rows
 from tiny_models import SMALL_LAYERS, TEMPLATE, save_chat_model, save_llava, tokenizer_with
 
@@ -121,6 +122,7 @@ def test_what_can_not_be_asked_is_told(tiny, tmp_path):
         Config(model=str(tmp_path / "gone")).build()
 
 
+@needs_app("judging")
 def test_it_judges_a_split(tiny, finished_split, tmp_path):
     import json
     import shutil

@@ -14,14 +14,12 @@ import pyarrow as pa
 import pytest
 from commands import run
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
+from installed import needs_app
 from PIL import Image as PILImage
 from torch import nn
 from watched import browser
 
 from fmrgen import UserError, evaluate, show
-from fmrgen.apps.studies.rank_correlation import Correlation
-from fmrgen.apps.studies.rank_correlation_report import correlation_plot
-from fmrgen.apps.studies.sweep_report import sweep_plot
 from fmrgen.cli.display import print_evaluation
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.report.gallery import data_address, galleries
@@ -38,7 +36,6 @@ from fmrgen.results.fixed_sets import FixedResult
 from fmrgen.results.orders import Agreement
 from fmrgen.results.rankings import Difference, RankedClassifier
 from fmrgen.results.samples import Sampler
-from fmrgen.results.sweep import SweepResult
 
 LENET = "asset:mnist/lenet"
 HOSTILE = "</script><img src=x onerror=document.title='ran'>|`_*![](http://x/y.png)"
@@ -489,8 +486,12 @@ def test_what_is_said_of_many_is_short(evaluation):
 
 
 @pytest.mark.slow
+@needs_app("studies")
 @pytest.mark.parametrize("count", [1, 4, 30])
 def test_other_pictures_of_many_stay_readable(count):
+    from fmrgen.apps.studies.rank_correlation import Correlation
+    from fmrgen.apps.studies.rank_correlation_report import correlation_plot
+
     names = [f"vit_base_patch{number}_clip_224.openai_ft_in1k" for number in range(count)]
     figures = [Estimate(3.0 * number, 0.0, 100.0) for number in range(count)]
     agreement = Agreement(["vqgan", "ddim"], names, 9, [figures, figures[::-1]], [], [], Estimate(0.5, 0.0, 1.0))
@@ -504,7 +505,11 @@ def test_other_pictures_of_many_stay_readable(count):
         assert_readable(figure, name)
 
 
+@needs_app("studies")
 def test_a_sweep_over_decades(evaluation):
+    from fmrgen.apps.studies.sweep_report import sweep_plot
+    from fmrgen.apps.studies.sweep_result import SweepResult
+
     total = evaluation.results[0].total
     ends = replace(total, validation_rate=Estimate(100.0, 97.0, 100.0), fmr=Estimate(0.0, 0.0, 900.0))
     values = (0.003, 0.01, 0.03, 1.0)

@@ -142,17 +142,6 @@ def _serve(address):
     import timm  # noqa: F401
     from transformers import CLIPModel, CLIPProcessor  # noqa: F401
 
-    import fmrgen.failures.explain
-    import fmrgen.jobs.evaluate
-    import fmrgen.jobs.generate
-    import fmrgen.jobs.verify
-    import fmrgen.progress.terminal
-    import fmrgen.publish.push
-    import fmrgen.report.plots
-    import fmrgen.report.write
-    import fmrgen.studies.diff
-    import fmrgen.studies.gate  # noqa: F401
-
     ended, end = os.pipe()
     os.set_blocking(end, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fmrgen.apps.studies.attacked import AttackedJudge
 from fmrgen.config import ComponentConfig
 from fmrgen.distributed.launch import start_process
 from fmrgen.engine.attacks import Attack
@@ -15,7 +16,6 @@ from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Generator, Judgement, Oracle, Originals
 from fmrgen.engine.models import row_seed
 from fmrgen.errors import UserError
-from fmrgen.evaluation.attacked import AttackedJudge
 from fmrgen.metrics.intervals import proportion
 from fmrgen.recipe.build import blank_image, build_classifier_and_oracle, build_component, build_source, fit_to_labels
 from fmrgen.recipe.job import Recipe

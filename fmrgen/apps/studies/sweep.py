@@ -6,12 +6,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from fmrgen.apps.studies.sweep_result import SweepResult
 from fmrgen.errors import UserError
 from fmrgen.files import parse_yaml
 from fmrgen.jobs.compare import JobProgress, no_progress
 from fmrgen.jobs.generate import make_split
 from fmrgen.recipe.job import Recipe, load_recipe
-from fmrgen.results.sweep import SweepResult
 
 _MOST_POINTS = 1000
 

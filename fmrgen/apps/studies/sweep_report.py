@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from fmrgen.apps.studies.sweep_result import SweepResult
 from fmrgen.files import write_atomically
 from fmrgen.metrics.summary import METRICS, Metric
 from fmrgen.report.plot import MOST_PERCENT, Plot, PlotFormat, colours, draw_band, drawing, grid_of_figures
 from fmrgen.report.tables import Table
-from fmrgen.results.sweep import SweepResult
 
 _TICKS = 8  # that have room for a number
 _NAMED = 30  # lines that the legend names

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from commands import run
+from installed import needs_app, of_installed_commands
 
 from fmrgen.cli.app import app
 
@@ -16,6 +17,8 @@ def outcome(capsys, *arguments, status=0):
 
 
 @pytest.mark.slow
+@needs_app("release")
+@needs_app("judging")
 def test_a_split_from_its_making_to_a_gate(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     job = ["mnist-lenet", "--limit", "20", "perturb.budget=3", "perturb.step_size=0.1", "-o", "out"]
@@ -39,6 +42,8 @@ def test_a_split_from_its_making_to_a_gate(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
+@needs_app("training")
+@needs_app("studies")
 def test_what_several_splits_tell(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     job = ["mnist-lenet", "--limit", "12", "perturb.budget=2", "perturb.step_size=0.1"]
@@ -56,6 +61,7 @@ def test_what_several_splits_tell(tmp_path, capsys, monkeypatch):
     assert [point["values"] for point in swept] == [{"perturb.seed": 1}, {"perturb.seed": 2}]
 
 
+@needs_app("studies")
 def test_studies(capsys):
     assert outcome(capsys, "study")["paper/table-13"]["minutes"] == 6
     told = outcome(capsys, "study", "paper/table-7", "--dry-run", "source.limit=7")
@@ -79,23 +85,25 @@ def test_what_there_is(capsys):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "generate",
-        "verify",
-        "evaluate",
-        "gate",
-        "judge",
-        "push",
-        "submit",
-        "inspect",
-        "recipes",
-        "doctor",
-        "train",
-        "compare",
-        "sweep",
-        "study",
-        "agree",
-    ],
+    of_installed_commands(
+        [
+            "generate",
+            "verify",
+            "evaluate",
+            "gate",
+            "judge",
+            "push",
+            "submit",
+            "inspect",
+            "recipes",
+            "doctor",
+            "train",
+            "compare",
+            "sweep",
+            "study",
+            "agree",
+        ]
+    ),
 )
 def test_commands_that_programs_read(name):
     import typer
