@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 
 import fmrgen
+from fmrgen.split.reference import parse_reference
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
-from fmrgen.storage.reference import parse_reference
 from fmrgen.storage.shards import SplitFolder
 
 _SIZES = (10, 50, 100, 250, 500)  # of shards

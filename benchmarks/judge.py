@@ -21,7 +21,7 @@ from fmrgen.engine.images import to_batch
 from fmrgen.engine.interfaces import Originals
 from fmrgen.files import CACHE_FOLDER
 from fmrgen.recipe.job import parse_oracle
-from fmrgen.storage.open import open_own_split
+from fmrgen.split.open import open_own_split
 
 
 def main() -> None:

@@ -80,9 +80,9 @@ if TYPE_CHECKING:
     from fmrgen.sources.base import RawExample as RawExample
     from fmrgen.sources.base import Source as Source
     from fmrgen.sources.base import SourceConfig as SourceConfig
-    from fmrgen.storage.generated import GeneratedSplit as GeneratedSplit
-    from fmrgen.storage.open import OpenedSplit as OpenedSplit
-    from fmrgen.storage.open import open_split as open_split
+    from fmrgen.split.generated import GeneratedSplit as GeneratedSplit
+    from fmrgen.split.open import OpenedSplit as OpenedSplit
+    from fmrgen.split.open import open_split as open_split
     from fmrgen.weights.checkpoint import freeze as freeze
 
     __version__: str
@@ -106,7 +106,7 @@ _MODULES = {
     "Example": "fmrgen.records",
     "FilesVerification": "fmrgen.jobs.verify_files",
     "Gate": "fmrgen.metrics.sequential_test",
-    "GeneratedSplit": "fmrgen.storage.generated",
+    "GeneratedSplit": "fmrgen.split.generated",
     "Generator": "fmrgen.engine.interfaces",
     "GeneratorConfig": "fmrgen.generators.base",
     "Judgement": "fmrgen.engine.interfaces",
@@ -114,7 +114,7 @@ _MODULES = {
     "Latents": "fmrgen.engine.interfaces",
     "MaiteDataset": "fmrgen.evaluation.maite",
     "MaiteModel": "fmrgen.evaluation.maite",
-    "OpenedSplit": "fmrgen.storage.open",
+    "OpenedSplit": "fmrgen.split.open",
     "Oracle": "fmrgen.engine.interfaces",
     "OracleConfig": "fmrgen.oracles.base",
     "Originals": "fmrgen.engine.interfaces",
@@ -143,7 +143,7 @@ _MODULES = {
     "load_oracle": "fmrgen.recipe.objects",
     "load_recipe": "fmrgen.recipe.job",
     "merge": "fmrgen.jobs.merge",
-    "open_split": "fmrgen.storage.open",
+    "open_split": "fmrgen.split.open",
     "perturb": "fmrgen.engine.perturb",
     "perturb_batch": "fmrgen.jobs.batch",
     "push": "fmrgen.publish.push",

@@ -91,22 +91,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "one_line",
         "option",
     ),
-    "evaluation.classify": (
-        "BATCHES_AHEAD",
-        "classify",
-        "decode_own",
-    ),
-    "evaluation.models": (
-        "LoadedClassifier",
-        "answering_in",
-        "first_image",
-        "labels_of",
-        "load_named",
-    ),
-    "evaluation.stream": (
-        "SplitRows",
-        "check_columns",
-    ),
     "files": (
         "cache_folder",
         "check_inside",
@@ -325,7 +309,12 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "LoadedExample",
         "StreamedSource",
     ),
-    "storage.judgements": (
+    "split.classify": (
+        "BATCHES_AHEAD",
+        "classify",
+        "decode_own",
+    ),
+    "split.judgements": (
         "JudgeFile",
         "OwnSplit",
         "TABLE",
@@ -342,14 +331,29 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "to_parquet",
         "write_judgements",
     ),
-    "storage.made_with": (
-        "made_with",
-        "related_line",
+    "split.models": (
+        "LoadedClassifier",
+        "answering_in",
+        "first_image",
+        "labels_of",
+        "load_named",
     ),
-    "storage.open": (
+    "split.open": (
         "check_recorded_rows",
         "open_own_split",
         "reading",
+    ),
+    "split.reference": (
+        "check_folder",
+        "check_there",
+    ),
+    "split.rows": (
+        "SplitRows",
+        "check_columns",
+    ),
+    "storage.made_with": (
+        "made_with",
+        "related_line",
     ),
     "storage.paths": (
         "CARD",
@@ -361,10 +365,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "now",
         "read_all",
         "read_provenance",
-    ),
-    "storage.reference": (
-        "check_folder",
-        "check_there",
     ),
     "storage.schema": ("IMAGES",),
     "storage.shard_claims": ("own_shards",),

@@ -37,9 +37,8 @@ def faults_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
             inner = [part for part in ast.walk(node) if part is not node and isinstance(part, COMPREHENSIONS)]
             if inner or len(node.generators) > 1:
                 yield node.lineno, "a comprehension in another; write a loop, or name the inner one"
-        if isinstance(node, ast.IfExp):
-            if any(isinstance(part, ast.IfExp) for part in ast.walk(node) if part is not node):
-                yield node.lineno, "a conditional expression in another; write if and else"
+        if isinstance(node, ast.IfExp) and sum(isinstance(part, ast.IfExp) for part in ast.walk(node)) > 1:
+            yield node.lineno, "a conditional expression in another; write if and else"
         name = None
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             name = node.id

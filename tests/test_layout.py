@@ -55,6 +55,7 @@ def test_imports_run_one_way_between_modules_and_between_packages():
         "results",
         "storage",
         "recipe",
+        "split",
         "evaluation",
         "report",
         "publish",

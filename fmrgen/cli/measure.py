@@ -130,7 +130,7 @@ def evaluate(
     from fmrgen.engine.attacks import attack_of_short_form
     from fmrgen.files import check_writable
     from fmrgen.recipe.job import load_classifiers, load_fixed_sets, load_source
-    from fmrgen.storage.reference import check_there
+    from fmrgen.split.reference import check_there
 
     if not splits and not fixed and not dry_run:
         raise UserError("SPLIT: missing; name one, or pass --fixed SETS")
@@ -253,7 +253,7 @@ def show(
 ) -> None:
     """Show a split: a gallery page and a contact sheet."""
     from fmrgen.files import check_writable
-    from fmrgen.storage.reference import check_rows, check_there
+    from fmrgen.split.reference import check_rows, check_there
 
     if ids is not None and not re.fullmatch(r"\d+(,\d+)*", ids):
         raise UserError(f"--ids {ids}: must be numbers, for example 3,14,15")
@@ -298,7 +298,7 @@ def verify(
 
     Judges and classifies every stored image again. If anything is wrong, lists it and exits with 1.
     """
-    from fmrgen.storage.reference import check_folder, check_there, parse_reference
+    from fmrgen.split.reference import check_folder, check_there, parse_reference
 
     if files:
         check_folder(parse_reference(split).repo)
@@ -343,7 +343,7 @@ def export(
 ) -> None:
     """Export a split for other tools."""
     from fmrgen.files import check_writable
-    from fmrgen.storage.reference import check_there
+    from fmrgen.split.reference import check_there
 
     check_there(split)
     check_writable(folder)

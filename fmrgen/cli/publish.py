@@ -107,8 +107,8 @@ def rebuild(
     from fmrgen.files import check_writable
     from fmrgen.hub.fetch import check_repo_name
     from fmrgen.recipe.job import load_source
-    from fmrgen.storage.open import deltas_of
-    from fmrgen.storage.reference import check_folder
+    from fmrgen.split.open import deltas_of
+    from fmrgen.split.reference import check_folder
 
     check_folder(place)
     if not Path(place).is_dir():

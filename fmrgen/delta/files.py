@@ -21,7 +21,7 @@ from datasets import Features
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, of_schema, open_plain, read_json, sha256_of, write_atomically
 from fmrgen.image_files import open_rgb
-from fmrgen.storage.judgements import to_parquet
+from fmrgen.split.judgements import to_parquet
 from fmrgen.storage.paths import DELTAS, SplitPaths
 from fmrgen.storage.provenance import Provenance, parse_provenance
 from fmrgen.storage.schema import IMAGES

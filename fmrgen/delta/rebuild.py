@@ -16,10 +16,10 @@ from fmrgen.metrics.summary import Summary
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_source
 from fmrgen.sources.base import RawExample, Source, SourceConfig
-from fmrgen.storage.open import choose_split
+from fmrgen.split.open import choose_split
+from fmrgen.split.reference import parse_reference
 from fmrgen.storage.paths import DELTAS, SplitPaths, splits_in
 from fmrgen.storage.provenance import check_not_newer, read_provenance
-from fmrgen.storage.reference import parse_reference
 
 _FITS: tuple[Fit, ...] = ("crop", "squash", "pad")
 

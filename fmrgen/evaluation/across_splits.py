@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from fmrgen.evaluation.stream import ClassifiedSplit, NamedClassifier
 from fmrgen.results.evaluation import Result
 from fmrgen.results.own_splits import OwnComparison, compare_own
 from fmrgen.results.worst_case import WorstCase, worst_cases
+from fmrgen.split.rows import ClassifiedSplit, NamedClassifier
 
 
 @dataclass(frozen=True)

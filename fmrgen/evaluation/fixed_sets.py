@@ -11,14 +11,14 @@ import torch
 from fmrgen.distributed.launch import Sharing
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
-from fmrgen.evaluation.classify import Batch, Pixels, classify
-from fmrgen.evaluation.models import LoadedClassifier, answering_in
 from fmrgen.evaluation.summarise import predictions_table
 from fmrgen.image_files import open_rgb
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.fixed_sets import FixedSets
 from fmrgen.results.fixed_sets import FixedSetResults, SetAnswers, fixed_result
 from fmrgen.sources.base import RawExample, Source, SourceConfig
+from fmrgen.split.classify import Batch, Pixels, classify
+from fmrgen.split.models import LoadedClassifier, answering_in
 
 
 def classify_fixed_sets(

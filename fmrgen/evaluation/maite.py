@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fmrgen.classifiers.base import Classifier
 from fmrgen.engine.images import to_bytes
 from fmrgen.errors import UserError
-from fmrgen.storage.open import open_split, reading
+from fmrgen.split.open import open_split, reading
 
 Pixels = Literal["bytes", "floats"]
 _ROUNDING = 1e-3

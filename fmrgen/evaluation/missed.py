@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fmrgen.evaluation.judged import labels_of_row
-from fmrgen.evaluation.stream import ClassifiedSplit
 from fmrgen.image_files import png_bytes
 from fmrgen.results.samples import Sample
+from fmrgen.split.judged import labels_of_row
+from fmrgen.split.rows import ClassifiedSplit
 
 _FEWEST = 3  # classifiers that an image must mislead all of
 _NAMED, _SHOWN = 12, 24  # rows in a note, and in a gallery

@@ -11,9 +11,7 @@ from datasets import ClassLabel
 from fmrgen.config import without_later_defaults
 from fmrgen.errors import UserError
 from fmrgen.evaluation.across_splits import Found, compare_own_splits, worst_of_all
-from fmrgen.evaluation.judged import corrected_by, judge_figures, people_alpha
 from fmrgen.evaluation.missed import Missed, about_missed, missed_by_all, samples_of
-from fmrgen.evaluation.stream import Answered, ClassifiedSplit, NamedClassifier
 from fmrgen.labels import match_classes
 from fmrgen.metrics.cautions import (
     cautions,
@@ -35,6 +33,8 @@ from fmrgen.results.evaluation import (
 from fmrgen.results.fixed_sets import FixedSetResults
 from fmrgen.results.rankings import difference, error_consistency, pairs_of, rank
 from fmrgen.results.steps import StepFigures, step_figures
+from fmrgen.split.judged import corrected_by, judge_figures, people_alpha
+from fmrgen.split.rows import Answered, ClassifiedSplit, NamedClassifier
 from fmrgen.storage.made_with import made_with, related_line
 from fmrgen.storage.provenance import Provenance, RecordedPerturb
 

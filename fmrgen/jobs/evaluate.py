@@ -26,14 +26,7 @@ from fmrgen.distributed.launch import (
 )
 from fmrgen.engine.attacks import Attack, attack_of_short_form
 from fmrgen.errors import UserError, option
-from fmrgen.evaluation.ask import Asking, ask_of_split
-from fmrgen.evaluation.classify import Batch
 from fmrgen.evaluation.fixed_sets import classify_fixed_sets
-from fmrgen.evaluation.images import ImageSet, decode_once
-from fmrgen.evaluation.judged import Judge, judges_by_row, labels_of_row, valid_rows
-from fmrgen.evaluation.models import LoadedClassifier, first_image, labels_of, load_named, section_of
-from fmrgen.evaluation.originals import source_readers
-from fmrgen.evaluation.stream import Answered, ClassifiedSplit, NamedClassifier, SplitRows, check_columns
 from fmrgen.evaluation.summarise import check_order, summarise_evaluation
 from fmrgen.progress.tqdm_bars import OnRows, image_bars
 from fmrgen.recipe.fixed_sets import FixedSets
@@ -43,8 +36,15 @@ from fmrgen.results.evaluation import Evaluation, FailedClassifier
 from fmrgen.results.fixed_sets import FixedSetResults
 from fmrgen.results.samples import Sampler
 from fmrgen.sources.base import SourceConfig
-from fmrgen.storage.judgements import Judgements, check_of_split, judgements_of
-from fmrgen.storage.open import OpenedSplit, open_split
+from fmrgen.split.ask import Asking, ask_of_split
+from fmrgen.split.classify import Batch
+from fmrgen.split.images import ImageSet, decode_once
+from fmrgen.split.judged import Judge, judges_by_row, labels_of_row, valid_rows
+from fmrgen.split.judgements import Judgements, check_of_split, judgements_of
+from fmrgen.split.models import LoadedClassifier, first_image, labels_of, load_named, section_of
+from fmrgen.split.open import OpenedSplit, open_split
+from fmrgen.split.originals import source_readers
+from fmrgen.split.rows import Answered, ClassifiedSplit, NamedClassifier, SplitRows, check_columns
 from fmrgen.storage.predictions import PredictionStore
 from fmrgen.weights.digest import check_same_weights
 

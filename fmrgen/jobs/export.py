@@ -19,7 +19,7 @@ from PIL import Image as PILImage
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import write_atomically
 from fmrgen.image_files import read_image
-from fmrgen.storage.open import OpenedSplit, check_recorded_rows, open_split, reading
+from fmrgen.split.open import OpenedSplit, check_recorded_rows, open_split, reading
 
 _READ_BY_CLIP_BENCHMARK = ("webp", "png", "jpg", "jpeg")
 _LONGEST_NAME = 200  # bytes; file systems allow 255

@@ -27,7 +27,7 @@ from fmrgen.recipe.objects import (
 )
 from fmrgen.sources.base import SourceConfig
 from fmrgen.sources.in_memory import Config as SourceInMemory
-from fmrgen.storage.generated import GeneratedSplit
+from fmrgen.split.generated import GeneratedSplit
 
 # What to pass for a part that a dataset lacks, by the part.
 _CURES = {

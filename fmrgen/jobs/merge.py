@@ -7,9 +7,9 @@ from fmrgen.errors import UserError, option
 from fmrgen.files import check_writable, sha256_of, write_atomically
 from fmrgen.jobs.lifecycle import check_same_code, claimed_alone, finish
 from fmrgen.metrics.summary import Summary
+from fmrgen.split.reference import parse_reference
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, Run, check_not_newer, check_same_job, check_same_version, read_all
-from fmrgen.storage.reference import parse_reference
 from fmrgen.storage.shards import SplitFolder
 
 _COMPUTE = ("fmrgen", "torch", "transformers", "diffusers", "timm")  # libraries whose version can change a row

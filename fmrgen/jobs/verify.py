@@ -19,7 +19,7 @@ from fmrgen.recipe.build import ClassifierAndOracle, blank_image, build_classifi
 from fmrgen.recipe.objects import classifier_section, oracle_section
 from fmrgen.recipe.sections import ClassifierField, OracleField
 from fmrgen.records import StopReason
-from fmrgen.storage.open import OpenedSplit, check_recorded_rows, open_own_split, reading
+from fmrgen.split.open import OpenedSplit, check_recorded_rows, open_own_split, reading
 from fmrgen.storage.provenance import NEW_WEIGHTS, Provenance
 from fmrgen.storage.schema import IMAGES
 from fmrgen.trust.code import changed_code, code_sha256

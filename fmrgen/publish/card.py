@@ -29,8 +29,8 @@ from fmrgen.publish.croissant import write_croissant
 from fmrgen.publish.entries import Entry, leaderboard
 from fmrgen.recipe.sections import ComponentConfigs
 from fmrgen.report.markdown import escape
+from fmrgen.split.judgements import JudgeFile, judgements_config, judges_of_files
 from fmrgen.storage.explanations import explained_lines
-from fmrgen.storage.judgements import JudgeFile, judgements_config, judges_of_files
 from fmrgen.storage.made_with import made_with, related_line
 from fmrgen.storage.paths import CARD, SPLIT_NAME, SplitPaths, card_lock
 from fmrgen.storage.provenance import Provenance, RecordedRecipe, read_all

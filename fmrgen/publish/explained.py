@@ -6,8 +6,8 @@ from pathlib import Path
 from fmrgen.errors import UserError
 from fmrgen.publish.card import renew_card
 from fmrgen.publish.repo import Change, HubRepo, RepoState
+from fmrgen.split.open import open_own_split
 from fmrgen.storage.explanations import write_explained_lines
-from fmrgen.storage.open import open_own_split
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 

@@ -21,9 +21,9 @@ from fmrgen.publish.card import citation_tag, data_named
 from fmrgen.publish.judgements import add_judgements
 from fmrgen.publish.repo import Change, HubRepo, RepoState
 from fmrgen.recipe.job import Recipe
+from fmrgen.split.reference import parse_reference
 from fmrgen.storage.paths import BENCHMARK, CARD, CROISSANT, OWN_FOLDERS, SplitPaths, deltas_among, splits_in
 from fmrgen.storage.provenance import Provenance, check_config, parse_provenance, read_provenance
-from fmrgen.storage.reference import parse_reference
 
 # What `load_dataset` takes for data where no card says what is.
 _DATA = re.compile(r"\.(csv|tsv|jsonl?|parquet|arrow|txt|xml|tar|zip|gz|png|jpe?g|webp|bmp|tiff?)$", re.IGNORECASE)

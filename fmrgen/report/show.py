@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from fmrgen.errors import UserError, option, unknown_message
-from fmrgen.evaluation.stream import SplitRows, check_columns
 from fmrgen.files import write_atomically
 from fmrgen.labels import Labels
 from fmrgen.metrics.rows import as_label
@@ -17,7 +16,8 @@ from fmrgen.report.pages import gallery_page
 from fmrgen.report.plot import PlotFormat
 from fmrgen.report.sheet import COLUMNS, contact_sheet
 from fmrgen.results.samples import Sampler
-from fmrgen.storage.open import OpenedSplit, open_split, reading
+from fmrgen.split.open import OpenedSplit, open_split, reading
+from fmrgen.split.rows import SplitRows, check_columns
 from fmrgen.storage.paths import SplitPaths
 
 _ROWS = 6  # of the contact sheet

@@ -25,8 +25,8 @@ from fmrgen.image_files import open_rgb
 from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.verify_files import verify_files
 from fmrgen.recipe.job import load_recipe
-from fmrgen.storage.judgements import to_parquet
-from fmrgen.storage.open import open_split
+from fmrgen.split.judgements import to_parquet
+from fmrgen.split.open import open_split
 from fmrgen.storage.provenance import read_all
 
 SOURCE = "{kind: mnist, limit: 120}"

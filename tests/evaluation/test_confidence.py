@@ -6,8 +6,8 @@ import torch
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 from benchmarks.coverage import NETWORKS, calibration_error_held
-from fmrgen.evaluation.classify import Answers, KeptAnswers, answers_of
 from fmrgen.metrics.summary import METRICS, summarise
+from fmrgen.split.classify import Answers, KeptAnswers, answers_of
 
 CLASSES = 12
 

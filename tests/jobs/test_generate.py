@@ -25,7 +25,7 @@ from fmrgen.errors import UserError
 from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.verify import verify
 from fmrgen.recipe.job import load_recipe
-from fmrgen.storage.open import open_split
+from fmrgen.split.open import open_split
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import SplitFolder

@@ -17,7 +17,7 @@ from fmrgen import evaluate, export, verify, verify_files
 from fmrgen.errors import UserError
 from fmrgen.jobs.generate import make_split
 from fmrgen.recipe.job import load_recipe
-from fmrgen.storage.reference import parse_reference
+from fmrgen.split.reference import parse_reference
 
 # What a reader of the split would write; it knows nothing of fmrgen.
 RECOMPUTE = """

@@ -23,8 +23,8 @@ from fmrgen.metrics.summary import SUMMARY_COLUMNS, summarise
 from fmrgen.publish.card import write_card
 from fmrgen.publish.judgements import add_judgements
 from fmrgen.publish.results import record_results
-from fmrgen.storage.judgements import TABLE, OwnSplit, judge_file, judgements_of, to_parquet, write_judgements
-from fmrgen.storage.open import open_split
+from fmrgen.split.judgements import TABLE, OwnSplit, judge_file, judgements_of, to_parquet, write_judgements
+from fmrgen.split.open import open_split
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fmrgen.errors import UserError
-from fmrgen.storage.reference import parse_reference
+from fmrgen.split.reference import parse_reference
 
 
 def test_a_config_without_a_split_lists_its_splits(finished_split):

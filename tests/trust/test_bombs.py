@@ -14,9 +14,10 @@ from commands import run
 from PIL import Image
 
 from fmrgen.errors import UserError
-from fmrgen.evaluation import classify, stream
 from fmrgen.image_files import open_rgb
-from fmrgen.storage.judgements import (
+from fmrgen.split import classify
+from fmrgen.split import rows as stream
+from fmrgen.split.judgements import (
     TABLE,
     OwnSplit,
     judge_file,
@@ -25,7 +26,7 @@ from fmrgen.storage.judgements import (
     write_about,
     write_judgements,
 )
-from fmrgen.storage.open import open_own_split, open_split
+from fmrgen.split.open import open_own_split, open_split
 
 SIDE = 9_000
 LENET = "asset:mnist/lenet"

@@ -14,7 +14,7 @@ from fmrgen.metrics.cautions import has_accuracy_of_chance, has_masked_gradient,
 from fmrgen.metrics.intervals import interval_ends
 from fmrgen.metrics.summary import Summary
 from fmrgen.publish.entries import Entry, leaderboard, ranked, sort_key
-from fmrgen.storage.judgements import JudgeFile, judges_of_files
+from fmrgen.split.judgements import JudgeFile, judges_of_files
 from fmrgen.storage.made_with import made_with, related_line
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, read_all

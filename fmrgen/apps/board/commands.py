@@ -29,7 +29,7 @@ def board(
     """
     from fmrgen.files import check_writable
     from fmrgen.hub.fetch import check_repo_name
-    from fmrgen.storage.reference import check_folder
+    from fmrgen.split.reference import check_folder
 
     for place in places:
         check_folder(place)

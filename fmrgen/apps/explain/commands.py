@@ -60,7 +60,7 @@ def explain(
     """
     from fmrgen.files import check_writable
     from fmrgen.recipe.job import parse_classifier, parse_oracle
-    from fmrgen.storage.reference import check_there
+    from fmrgen.split.reference import check_there
 
     if reader is not None and phrases is None:
         raise UserError("--reader: reads the phrases of --phrases; add that")

@@ -23,7 +23,7 @@ from fmrgen.jobs.verify import load_judges
 from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
 from fmrgen.recipe.build import build_component, build_recorded_generator
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
-from fmrgen.storage.open import open_own_split
+from fmrgen.split.open import open_own_split
 from fmrgen.storage.provenance import Provenance
 
 _SHOWN = 8  # pairs of a finding

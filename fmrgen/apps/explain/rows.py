@@ -18,7 +18,7 @@ from fmrgen.jobs.verify import check_no_gaps
 from fmrgen.metrics.rows import as_label
 from fmrgen.recipe.build import ClassifierAndOracle, component_errors
 from fmrgen.sources.base import LoadedExample, Source
-from fmrgen.storage.open import OpenedSplit, check_recorded_rows, reading
+from fmrgen.split.open import OpenedSplit, check_recorded_rows, reading
 from fmrgen.storage.provenance import Provenance
 from fmrgen.storage.schema import IMAGES
 

@@ -22,8 +22,8 @@ from fmrgen.publish.card import renew_card
 from fmrgen.recipe.build import build_recorded_generator
 from fmrgen.report.pages import audit_page
 from fmrgen.results.judges import chance_line
-from fmrgen.storage.judgements import check_judge_name, judges_of, table_path
-from fmrgen.storage.open import OpenedSplit, open_own_split, reading
+from fmrgen.split.judgements import check_judge_name, judges_of, table_path
+from fmrgen.split.open import OpenedSplit, open_own_split, reading
 from fmrgen.storage.provenance import Provenance
 
 _COLUMNS = ("id", "label", "valid", "iterations", "prediction")

@@ -45,7 +45,7 @@ def judge(
     Their verdicts are stored beside the split, in its folder or on the Hub. Run the same command again to resume.
     """
     from fmrgen.recipe.job import load_oracles
-    from fmrgen.storage.reference import check_there
+    from fmrgen.split.reference import check_there
 
     named = load_oracles(oracles)
     check_there(split)

@@ -21,7 +21,6 @@ from fmrgen.engine.images import to_batch
 from fmrgen.engine.interfaces import Oracle, Originals
 from fmrgen.engine.models import judged
 from fmrgen.errors import UserError
-from fmrgen.evaluation.classify import BATCHES_AHEAD, decode_own
 from fmrgen.files import cache_folder, fingerprint, write_atomically
 from fmrgen.metrics.intervals import Estimate, proportion
 from fmrgen.oracles._parts import digests_of_parts
@@ -31,16 +30,9 @@ from fmrgen.recipe.build import blank_image, build_component, component_errors, 
 from fmrgen.recipe.job import load_oracles
 from fmrgen.recipe.objects import AnyOracle, oracle_section
 from fmrgen.results.judges import Kind
-from fmrgen.storage.judgements import (
-    TABLE,
-    OwnSplit,
-    check_judge_name,
-    judge_file,
-    related,
-    to_parquet,
-    write_judgements,
-)
-from fmrgen.storage.open import OpenedSplit, check_recorded_rows, open_own_split, reading
+from fmrgen.split.classify import BATCHES_AHEAD, decode_own
+from fmrgen.split.judgements import TABLE, OwnSplit, check_judge_name, judge_file, related, to_parquet, write_judgements
+from fmrgen.split.open import OpenedSplit, check_recorded_rows, open_own_split, reading
 from fmrgen.storage.provenance import Provenance, now
 from fmrgen.storage.schema import IMAGES
 from fmrgen.weights.digest import check_same_weights

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fmrgen.errors import UserError
-from fmrgen.storage.judgements import Which
+from fmrgen.split.judgements import Which
 
 _REPEATED, _ORIGINALS, _RECONSTRUCTIONS = 0.05, 0.1, 0.05  # of the sample, shown besides
 _FEWEST_ORIGINALS = 30  # how often a rater misses a label is known from these

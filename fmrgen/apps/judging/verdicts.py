@@ -13,7 +13,7 @@ from fmrgen.apps.judging.sample import Sample, Shown
 from fmrgen.errors import UserError
 from fmrgen.files import sha256_of
 from fmrgen.metrics.intervals import Estimate, proportion
-from fmrgen.storage.judgements import (
+from fmrgen.split.judgements import (
     TABLE,
     UNSURE,
     OwnSplit,

@@ -177,7 +177,7 @@ def gate(
     candidate passes, 1 if it fails, 2 if either network does not work, 3 if the images do not decide.
     """
     from fmrgen.recipe.job import load_recipe, parse_classifier
-    from fmrgen.storage.reference import check_there
+    from fmrgen.split.reference import check_there
 
     if (split is None) == (recipe is None):
         raise UserError("gate: name a SPLIT, or pass --recipe RECIPE")

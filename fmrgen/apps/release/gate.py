@@ -21,9 +21,6 @@ from fmrgen.apps.release.conditions import (
 from fmrgen.classifiers.base import has_weights
 from fmrgen.distributed.launch import Processes, together
 from fmrgen.errors import UserError, option
-from fmrgen.evaluation.classify import classify
-from fmrgen.evaluation.models import LoadedClassifier, answering_in, first_image, labels_of, load_named
-from fmrgen.evaluation.stream import SplitRows, check_columns
 from fmrgen.jobs.compare import JobProgress, no_progress, own_recipes
 from fmrgen.jobs.evaluate import AnySplit
 from fmrgen.jobs.generate import make_split
@@ -38,7 +35,10 @@ from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.results.own_splits import rows_of
 from fmrgen.results.samples import Sampler
-from fmrgen.storage.open import OpenedSplit, open_split
+from fmrgen.split.classify import classify
+from fmrgen.split.models import LoadedClassifier, answering_in, first_image, labels_of, load_named
+from fmrgen.split.open import OpenedSplit, open_split
+from fmrgen.split.rows import SplitRows, check_columns
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, read_provenance
 from fmrgen.storage.shards import SplitFolder

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb, resize
-from fmrgen.storage.open import open_split, reading
+from fmrgen.split.open import open_split, reading
 
 
 class PerturbedCopies:

@@ -19,7 +19,7 @@ from stored import rows
 
 from fmrgen import UserError
 from fmrgen.apps.judging.audit import Audit
-from fmrgen.storage.judgements import UNSURE, judges_of, read_judgements, table_path
+from fmrgen.split.judgements import UNSURE, judges_of, read_judgements, table_path
 from fmrgen.storage.paths import SplitPaths
 
 NONE = -1

@@ -24,7 +24,7 @@ from fmrgen import UserError
 from fmrgen.cli.display import print_evaluation
 from fmrgen.oracles.clip import Config as ClipConfig
 from fmrgen.report.markdown import to_markdown
-from fmrgen.storage.judgements import check_of_split, judges_of, read_judgements, table_path, to_parquet
+from fmrgen.split.judgements import check_of_split, judges_of, read_judgements, table_path, to_parquet
 from fmrgen.storage.paths import SplitPaths
 
 CLIP = "asset:mnist/clip"

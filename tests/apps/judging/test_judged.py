@@ -18,8 +18,8 @@ from fmrgen.metrics.intervals import foundation_model_robustness, proportion
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.tables import judges_lines
 from fmrgen.results.corrected import Verdicts, corrected, label_preservation
-from fmrgen.storage.judgements import judgements_of
-from fmrgen.storage.open import open_split
+from fmrgen.split.judgements import judgements_of
+from fmrgen.split.open import open_split
 
 LENET = "asset:mnist/lenet"
 MACHINE = "machine={kind: classifier, classifier: 'asset:mnist/lenet'}"
@@ -328,7 +328,7 @@ def test_a_reconstruction_of_a_row_that_is_not_there_ends_in_a_line(judged, tmp_
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from fmrgen.storage.judgements import TABLE, to_parquet
+    from fmrgen.split.judgements import TABLE, to_parquet
 
     shutil.copytree(judged, tmp_path / "out")
     table = tmp_path / "out/judgements/mnist/lenet/ann.parquet"

@@ -12,13 +12,13 @@ from datasets import ClassLabel, Value
 
 from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError
-from fmrgen.evaluation.classify import MOST_PIXELS, Batch, KeptAnswers, LazyPixels, Pixels
-from fmrgen.evaluation.images import ImageSet
-from fmrgen.evaluation.judged import Judge
 from fmrgen.labels import Labels, find_label
 from fmrgen.metrics.rows import accepted_as_label
 from fmrgen.results.samples import Sampler
-from fmrgen.storage.open import OpenedSplit, check_recorded_rows, reading
+from fmrgen.split.classify import MOST_PIXELS, Batch, KeptAnswers, LazyPixels, Pixels
+from fmrgen.split.images import ImageSet
+from fmrgen.split.judged import Judge
+from fmrgen.split.open import OpenedSplit, check_recorded_rows, reading
 from fmrgen.storage.schema import IMAGES, KNOWN_COLUMNS, LABEL
 
 _LISTS = tuple(name for name, column in KNOWN_COLUMNS.items() if column.type.endswith("list"))

@@ -17,9 +17,9 @@ from fmrgen.files import check_inside, is_inside, read_json
 from fmrgen.hub.timeouts import no_bars
 from fmrgen.image_files import lies_in_repo, open_rgb, path_inside, stored_image
 from fmrgen.labels import Labels
+from fmrgen.split.reference import SplitReference, files_on_the_hub, parse_reference
 from fmrgen.storage.paths import DELTAS, SplitPaths, deltas_among, splits_among, splits_in
 from fmrgen.storage.provenance import Provenance, parse_provenance
-from fmrgen.storage.reference import SplitReference, files_on_the_hub, parse_reference
 from fmrgen.trust.admit import admit, admit_files, admit_saved
 from fmrgen.trust.parquet import FILES_CURE
 

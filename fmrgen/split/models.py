@@ -11,11 +11,11 @@ from fmrgen.classifiers.networks.asked_in_words import AskedInWords
 from fmrgen.config import ComponentConfig
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
-from fmrgen.evaluation.stream import NamedClassifier
 from fmrgen.labels import Labels
 from fmrgen.recipe.build import build_component, component_errors, fit_to_labels, names_of_outputs
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
-from fmrgen.storage.open import OpenedSplit, reading
+from fmrgen.split.open import OpenedSplit, reading
+from fmrgen.split.rows import NamedClassifier
 from fmrgen.weights.identity import Identity, identity_of
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmrgen.metrics.summary import METRICS, Summary
-from fmrgen.storage.reference import parse_reference
+from fmrgen.split.reference import parse_reference
 
 if TYPE_CHECKING:
     from datasets import Dataset

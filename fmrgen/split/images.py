@@ -13,7 +13,7 @@ import torch
 
 from fmrgen.distributed.launch import Alone
 from fmrgen.distributed.prefetch import read_ahead
-from fmrgen.evaluation.classify import BATCHES_AHEAD, Batch, LazyPixels, Pixels, decode_own
+from fmrgen.split.classify import BATCHES_AHEAD, Batch, LazyPixels, Pixels, decode_own
 
 _SHARE_OF_DISK = 0.5  # of what is free, at most, for decoded images
 _FEWEST_SPREAD = 16  # images, spread over a set, by which a classifier is recognised

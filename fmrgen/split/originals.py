@@ -7,15 +7,15 @@ from functools import partial
 import numpy as np
 
 from fmrgen.errors import UserError, option
-from fmrgen.evaluation.classify import Batch, LazyPixels, Pixels
-from fmrgen.evaluation.stream import ClassifiedSplit
 from fmrgen.image_files import Fit, open_rgb, resize
 from fmrgen.labels import plain
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_source
 from fmrgen.recipe.sections import SourceOnly
 from fmrgen.sources.base import RawExample, Source, SourceConfig
-from fmrgen.storage.open import OpenedSplit
+from fmrgen.split.classify import Batch, LazyPixels, Pixels
+from fmrgen.split.open import OpenedSplit
+from fmrgen.split.rows import ClassifiedSplit
 from fmrgen.trust.recipes import UntrustedError, untrusted_config
 
 

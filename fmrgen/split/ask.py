@@ -18,12 +18,12 @@ from fmrgen.distributed.launch import Sharing, together
 from fmrgen.engine.attacks import Attack
 from fmrgen.engine.images import as_float32, to_batch
 from fmrgen.errors import UserError
-from fmrgen.evaluation.attacked import Attacked
-from fmrgen.evaluation.classify import NO_ANSWER, TOP, Answers, KeptAnswers, answers_of, classify
-from fmrgen.evaluation.images import ImageSet
-from fmrgen.evaluation.models import LoadedClassifier, answering_in
-from fmrgen.evaluation.stream import Answered, ClassifiedSplit
 from fmrgen.files import fingerprint
+from fmrgen.split.attacked import Attacked
+from fmrgen.split.classify import NO_ANSWER, TOP, Answers, KeptAnswers, answers_of, classify
+from fmrgen.split.images import ImageSet
+from fmrgen.split.models import LoadedClassifier, answering_in
+from fmrgen.split.rows import Answered, ClassifiedSplit
 from fmrgen.storage.predictions import PredictionStore
 from fmrgen.storage.provenance import Provenance
 

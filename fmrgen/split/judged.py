@@ -12,7 +12,7 @@ from fmrgen.metrics.rows import as_label
 from fmrgen.results.corrected import Corrected, Verdicts, corrected, label_preservation
 from fmrgen.results.judges import JudgeFigures, Kind
 from fmrgen.results.kappa import cohen_kappa, krippendorff_alpha
-from fmrgen.storage.judgements import HUMAN, PEOPLE, JudgeFile, Judgements, related
+from fmrgen.split.judgements import HUMAN, PEOPLE, JudgeFile, Judgements, related
 from fmrgen.storage.provenance import Provenance
 
 _UNASKED = -3  # beside the labels of those who were asked

@@ -1,0 +1,1 @@
+"""A split, read: what it holds, and what classifiers say of its images."""
