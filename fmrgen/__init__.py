@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from fmrgen.sources.base import SourceConfig as SourceConfig
     from fmrgen.split.generated import GeneratedSplit as GeneratedSplit
     from fmrgen.split.open import OpenedSplit as OpenedSplit
+    from fmrgen.split.open import Split as Split
     from fmrgen.split.open import open_split as open_split
     from fmrgen.weights.checkpoint import freeze as freeze
 
@@ -115,6 +116,7 @@ _MODULES = {
     "MaiteDataset": "fmrgen.evaluation.maite",
     "MaiteModel": "fmrgen.evaluation.maite",
     "OpenedSplit": "fmrgen.split.open",
+    "Split": "fmrgen.split.open",
     "Oracle": "fmrgen.engine.interfaces",
     "OracleConfig": "fmrgen.oracles.base",
     "Originals": "fmrgen.engine.interfaces",

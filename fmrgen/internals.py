@@ -316,7 +316,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     ),
     "split.judgements": (
         "JudgeFile",
-        "OwnSplit",
+        "Subject",
         "TABLE",
         "UNSURE",
         "Which",
@@ -339,7 +339,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "load_named",
     ),
     "split.open": (
-        "check_recorded_rows",
         "open_own_split",
         "reading",
     ),
@@ -348,7 +347,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "check_there",
     ),
     "split.rows": (
-        "SplitRows",
+        "Reader",
         "check_columns",
     ),
     "storage.made_with": (

@@ -8,14 +8,14 @@ import numpy as np
 from fmrgen.results.evaluation import Result
 from fmrgen.results.own_splits import OwnComparison, compare_own
 from fmrgen.results.worst_case import WorstCase, worst_cases
-from fmrgen.split.rows import ClassifiedSplit, NamedClassifier
+from fmrgen.split.rows import Classified, NamedClassifier
 
 
 @dataclass(frozen=True)
 class Found:
     """A split, the result of the classifier that it was made for, and what each classifier said, with the ids."""
 
-    passed: ClassifiedSplit
+    passed: Classified
     made_for: Result | None
     of_models: dict[str, dict[str, np.ndarray]]
 
@@ -55,7 +55,7 @@ def worst_of_all(found: list[Found]) -> list[WorstCase]:
     return worst_cases({one.passed.split.name: one.of_models for one in alike}, own)
 
 
-def _protocol_of(passed: ClassifiedSplit) -> Any:
+def _protocol_of(passed: Classified) -> Any:
     """What splits have in common whose images are found alike: everything but the classifier."""
     provenance = passed.split.provenance
     assert provenance is not None
@@ -64,7 +64,7 @@ def _protocol_of(passed: ClassifiedSplit) -> Any:
     return kept, provenance.labels, provenance.weights_sha256.generator, provenance.weights_sha256.oracle
 
 
-def _source_of(passed: ClassifiedSplit) -> Any:
+def _source_of(passed: Classified) -> Any:
     provenance = passed.split.provenance
     if provenance is None:
         return None

@@ -74,7 +74,7 @@ def _classify(
     batch_size: int,
     on_images: Callable[[str, int, int], None],
 ) -> tuple[SetAnswers, pa.Table]:
-    opened = SourceRows(build_source(config))
+    opened = FixedSetImages(build_source(config))
     name = model.named.name
     answering = answering_in(opened.source.labels, model, to_batch(opened.first()[None], device), called)
     total = len(opened.source)
@@ -93,7 +93,7 @@ def _classify(
     return SetAnswers(columns["id"], {name: prediction == columns["label"]}), table
 
 
-class SourceRows:
+class FixedSetImages:
     """The images of a source, as they are, in batches; what is no image stays in `ids` and `labels`."""
 
     def __init__(self, source: Source) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fmrgen.classifiers.base import Classifier
 from fmrgen.engine.images import to_bytes
 from fmrgen.errors import UserError
-from fmrgen.split.open import open_split, reading
+from fmrgen.split.open import open_split
 
 Pixels = Literal["bytes", "floats"]
 _ROUNDING = 1e-3
@@ -47,8 +47,7 @@ class MaiteDataset:
         if (labels := self._opened.labels) is None:
             raise UserError(f"{name}: its labels have no names; give a split whose label column is a ClassLabel")
         self._known = [key for key, of in features.items() if isinstance(of, Value) and of.dtype in _PLAIN]
-        with reading(name):
-            rows = list(self._opened.undecoded([column]).select_columns([column, "label", *self._known]))
+        rows = self._opened.stored_rows([column], [column, "label", *self._known])
         self._rows = [row for row in rows if not only_valid or row.get("valid", True)]
         self._classes = len(labels)
         self.metadata: dict[str, Any] = {"id": name, "index2label": dict(enumerate(labels.names))}

@@ -8,7 +8,7 @@ import numpy as np
 from fmrgen.image_files import png_bytes
 from fmrgen.results.samples import Sample
 from fmrgen.split.judged import labels_of_row
-from fmrgen.split.rows import ClassifiedSplit
+from fmrgen.split.rows import Classified
 
 _FEWEST = 3  # classifiers that an image must mislead all of
 _NAMED, _SHOWN = 12, 24  # rows in a note, and in a gallery
@@ -41,7 +41,7 @@ def about_missed(missed: Missed | None, classifiers: int) -> list[str]:
     ]
 
 
-def samples_of(passed: ClassifiedSplit, rows: Sequence[int]) -> list[Sample]:
+def samples_of(passed: Classified, rows: Sequence[int]) -> list[Sample]:
     """The first of some rows as a gallery shows them, but for those that it shows already; their images are those that
     were decoded for the classifiers, where these were kept."""
     shown, columns = {sample.row for sample in passed.rows.sampler.samples}, passed.rows.columns

@@ -34,7 +34,7 @@ from fmrgen.results.fixed_sets import FixedSetResults
 from fmrgen.results.rankings import difference, error_consistency, pairs_of, rank
 from fmrgen.results.steps import StepFigures, step_figures
 from fmrgen.split.judged import corrected_by, judge_figures, people_alpha
-from fmrgen.split.rows import Answered, ClassifiedSplit, NamedClassifier
+from fmrgen.split.rows import Answered, Classified, NamedClassifier
 from fmrgen.storage.made_with import made_with, related_line
 from fmrgen.storage.provenance import Provenance, RecordedPerturb
 
@@ -44,7 +44,7 @@ _SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say ag
 
 def summarise_evaluation(
     models: list[NamedClassifier],
-    evaluated: list[ClassifiedSplit],
+    evaluated: list[Classified],
     attack: str | None = None,
     fixed: FixedSetResults | None = None,
     failed: list[FailedClassifier] | None = None,
@@ -111,9 +111,7 @@ def summarise_evaluation(
     )
 
 
-def _columns_of(
-    passed: ClassifiedSplit, columns: dict[str, np.ndarray], model: NamedClassifier
-) -> dict[str, np.ndarray]:
+def _columns_of(passed: Classified, columns: dict[str, np.ndarray], model: NamedClassifier) -> dict[str, np.ndarray]:
     """The columns that a summary of this classifier is made of."""
     answers = passed.answered[model.name].answers
     said = {name: of.prediction for name, of in answers.items()}
@@ -135,7 +133,7 @@ def _columns_of(
     return found
 
 
-def check_order(passed: ClassifiedSplit, model: NamedClassifier, answered: Answered) -> None:
+def check_order(passed: Classified, model: NamedClassifier, answered: Answered) -> None:
     """Raises UserError where a classifier's outputs are in another order than the labels."""
     seen = answered.answers.get("original", answered.answers["image"]).prediction
     labels = passed.rows.columns["label"]
@@ -148,7 +146,7 @@ def check_order(passed: ClassifiedSplit, model: NamedClassifier, answered: Answe
 
 
 def _result(
-    passed: ClassifiedSplit, model: NamedClassifier, of_model: dict[str, np.ndarray], columns: dict[str, np.ndarray]
+    passed: Classified, model: NamedClassifier, of_model: dict[str, np.ndarray], columns: dict[str, np.ndarray]
 ) -> Result:
     notes: list[str] = []
     split, labels = passed.split, passed.labels
@@ -176,7 +174,7 @@ def _result(
     return Result(split.name, model.name, conditioned, total, classes, notes, judged, at_chance, masked, rough)
 
 
-def _twin_of(name: str, passed: ClassifiedSplit) -> str | None:
+def _twin_of(name: str, passed: Classified) -> str | None:
     """The first classifier before this one that said the same of all images."""
     own = passed.answered[name].answers
     for other, answered in passed.answered.items():
@@ -188,12 +186,12 @@ def _twin_of(name: str, passed: ClassifiedSplit) -> str | None:
     return None
 
 
-def _is_guided(passed: ClassifiedSplit) -> bool:
+def _is_guided(passed: Classified) -> bool:
     """Whether the split's own steps are along a gradient; of a split that does not say how it was made, it is so."""
     return passed.split.provenance is None or passed.split.provenance.recipe.perturb.is_guided
 
 
-def _order_is_known(passed: ClassifiedSplit, model: NamedClassifier) -> bool:
+def _order_is_known(passed: Classified, model: NamedClassifier) -> bool:
     """Whether every label was found among the classifier's classes by its name."""
     feature, class_names = passed.split.features["label"], model.class_names
     if class_names is None and model.in_words:
@@ -205,7 +203,7 @@ def _order_is_known(passed: ClassifiedSplit, model: NamedClassifier) -> bool:
 
 
 def _is_own_classifier(
-    passed: ClassifiedSplit,
+    passed: Classified,
     model: NamedClassifier,
     of_model: dict[str, np.ndarray],
     columns: dict[str, np.ndarray],
@@ -225,7 +223,7 @@ def _is_own_classifier(
     return True
 
 
-def _made_for(passed: ClassifiedSplit, results: list[Result], models: list[NamedClassifier]) -> Result | None:
+def _made_for(passed: Classified, results: list[Result], models: list[NamedClassifier]) -> Result | None:
     """The split's own classifier; of several with its weights the one whose section is that of the provenance."""
     own = [(model, result) for model, result in zip(models, results, strict=True) if result.conditioned]
     if passed.split.provenance is None or not own:
@@ -264,7 +262,7 @@ def _more_fooled(made_for: Result | None, results: list[Result], measure: str) -
 
 
 def _split_figures(
-    passed: ClassifiedSplit,
+    passed: Classified,
     columns: dict[str, np.ndarray],
     stored: dict[str, np.ndarray],
     made_for: Result | None,

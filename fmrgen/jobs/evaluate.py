@@ -42,9 +42,9 @@ from fmrgen.split.images import ImageSet, decode_once
 from fmrgen.split.judged import Judge, judges_by_row, labels_of_row, valid_rows
 from fmrgen.split.judgements import Judgements, check_of_split, judgements_of
 from fmrgen.split.models import LoadedClassifier, first_image, labels_of, load_named, section_of
-from fmrgen.split.open import OpenedSplit, open_split
+from fmrgen.split.open import Split, open_split
 from fmrgen.split.originals import source_readers
-from fmrgen.split.rows import Answered, ClassifiedSplit, NamedClassifier, SplitRows, check_columns
+from fmrgen.split.rows import Answered, Classified, NamedClassifier, Reader, check_columns
 from fmrgen.storage.predictions import PredictionStore
 from fmrgen.weights.digest import check_same_weights
 
@@ -186,7 +186,7 @@ def _several(given: Any, what: str) -> Mapping[str, Any] | Sequence[str]:
 
 
 def _read_split(
-    split: OpenedSplit,
+    split: Split,
     models: Iterable[Callable[[], LoadedClassifier]],
     processes: Processes,
     folder: Path,
@@ -195,12 +195,12 @@ def _read_split(
     source: str | SourceConfig | None,
     trust: bool,
     on_rows: OnRows,
-) -> ClassifiedSplit:
+) -> Classified:
     """A split with its images decoded, by one process of each machine; `models` load classifiers where it names no
     labels."""
     labels = labels_of(split, models, first_image(split, processes.device))
     judgements, notes = judgements_of(split)
-    rows = SplitRows(split, labels, Sampler(shown, len(labels)), keep_digests=bool(judgements))
+    rows = Reader(split, labels, Sampler(shown, len(labels)), keep_digests=bool(judgements))
     decodes = processes.is_first_here
 
     def again(name: str) -> Iterator[Batch]:
@@ -218,7 +218,7 @@ def _read_split(
         images = decode_once(rows.batches(batch_size), readers, folder, processes.device, count) if decodes else {}
     images = _shared(images, readers, processes)
     rows.take(processes.of_first_here(rows.collected))
-    passed = ClassifiedSplit(split, labels, rows, images, notes=notes)
+    passed = Classified(split, labels, rows, images, notes=notes)
     if "original" not in split.features or source is not None:
         readers = source_readers(passed, source, trust, batch_size)
         for read in readers.values():
@@ -270,7 +270,7 @@ class _Job:
     def __init__(
         self,
         given: Mapping[str, tuple[AnyClassifier, str | None]],
-        read: list[ClassifiedSplit],
+        read: list[Classified],
         fixed: Mapping[str, FixedSets],
         processes: Processes,
         attack: Attack | None,
@@ -343,7 +343,7 @@ class _Job:
             self.store.put(key, table, about)
         return _Asked(model.named, answered, beside)
 
-    def _asking(self, passed: ClassifiedSplit, pending: list[tuple[str, pa.Table, dict[str, Any]]]) -> Asking:
+    def _asking(self, passed: Classified, pending: list[tuple[str, pa.Table, dict[str, Any]]]) -> Asking:
         images = sum(len(one.numbers) for one in passed.images.values())
         images += len(passed.images["original"].numbers) if self.attack is not None else 0
         return Asking(
@@ -362,7 +362,7 @@ class _Job:
         self.on_rows(what, self._done[what], images * len(self.own))
 
 
-def _judges(rows: SplitRows, judgements: list[Judgements]) -> list[Judge]:
+def _judges(rows: Reader, judgements: list[Judgements]) -> list[Judge]:
     """Who judged the split besides its oracle. Raises UserError where they judged other images."""
     if not judgements or not rows.has_own_classes:
         return []

@@ -19,7 +19,7 @@ from PIL import Image as PILImage
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import write_atomically
 from fmrgen.image_files import read_image
-from fmrgen.split.open import OpenedSplit, check_recorded_rows, open_split, reading
+from fmrgen.split.open import Split, open_split
 
 _READ_BY_CLIP_BENCHMARK = ("webp", "png", "jpg", "jpeg")
 _LONGEST_NAME = 200  # bytes; file systems allow 255
@@ -27,7 +27,7 @@ _LONGEST_NAME = 200  # bytes; file systems allow 255
 Format = Literal["webdataset", "imagefolder", "clip-benchmark"]
 
 
-class _Row(NamedTuple):
+class _Exported(NamedTuple):
     """A row as any format takes it: `images` are (file extension, bytes) by column, `fields` what JSON can say."""
 
     key: str
@@ -104,31 +104,26 @@ def _opens_files(feature: Any) -> bool:
     return _opens_files(getattr(feature, "feature", {}))
 
 
-def _rows(opened: OpenedSplit) -> Iterator[_Row]:
+def _rows(opened: Split) -> Iterator[_Exported]:
     features = opened.features
     images = [name for name, feature in features.items() if isinstance(feature, Image)]
     # Where fmrgen made the split its ids tell rows apart; anyone else's may not.
     has_ids = opened.provenance is not None
-    ids: list[int] = []
-    with reading(opened.name):
-        for number, row in enumerate(opened.undecoded(images)):
-            fields = {name: _plain(value, features[name], name) for name, value in row.items() if name not in images}
-            names = getattr(features["label"], "names", None)
-            if row["label"] is None or (names and not 0 <= row["label"] < len(names)):
-                raise UserError(f"{opened.name}: row {number} has no label; export a split whose rows have one")
-            if has_ids and (gaps := [name for name, value in row.items() if value is None]):
-                raise UserError(
-                    f"{opened.name}: row {number} has no {gaps[0]}; fmrgen verify --files shows what changed"
-                )
-            if row["image"] is None:
-                raise UserError(f"{opened.name}: row {number} has no image; export a split whose rows have one")
-            found = {name: _image(opened, row[name], f"row {number}: its {name}") for name in images if row[name]}
-            ids.append(row["id"] if has_ids else number)
-            yield _Row(f"{ids[-1]:08d}", found, fields)
-    check_recorded_rows(opened, ids)
+    for number, row in enumerate(opened.stored_rows(images)):
+        fields = {name: _plain(value, features[name], name) for name, value in row.items() if name not in images}
+        names = getattr(features["label"], "names", None)
+        if row["label"] is None or (names and not 0 <= row["label"] < len(names)):
+            raise UserError(f"{opened.name}: row {number} has no label; export a split whose rows have one")
+        if has_ids and (gaps := [name for name, value in row.items() if value is None]):
+            raise UserError(f"{opened.name}: row {number} has no {gaps[0]}; fmrgen verify --files shows what changed")
+        if row["image"] is None:
+            raise UserError(f"{opened.name}: row {number} has no image; export a split whose rows have one")
+        files = {name: _image(opened, row[name], f"row {number}: its {name}") for name in images if row[name]}
+        key = row["id"] if has_ids else number
+        yield _Exported(f"{key:08d}", files, fields)
 
 
-def _image(opened: OpenedSplit, stored: dict[str, Any], what: str) -> tuple[str, bytes]:
+def _image(opened: Split, stored: dict[str, Any], what: str) -> tuple[str, bytes]:
     """The extension of an image's format, and its bytes as they are stored."""
     try:
         image = opened.image_of(stored)
@@ -164,7 +159,7 @@ def _as_json(value: Any, name: str) -> Any:
     return value
 
 
-def _class_names(opened: OpenedSplit) -> list[str] | None:
+def _class_names(opened: Split) -> list[str] | None:
     feature = opened.features["label"]
     return list(feature.names) if isinstance(feature, ClassLabel) else None
 
@@ -172,7 +167,7 @@ def _class_names(opened: OpenedSplit) -> list[str] | None:
 class _Writer(ABC):
     """Writes rows in one format, beside the wanted folder; what is there takes its place when it is whole."""
 
-    def __init__(self, folder: Path, opened: OpenedSplit, tar_size: int) -> None:
+    def __init__(self, folder: Path, opened: Split, tar_size: int) -> None:
         self.folder, self.opened, self.tar_size = folder.resolve(), opened, tar_size
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise UserError(f"{folder}: is not empty; choose another folder")
@@ -192,7 +187,7 @@ class _Writer(ABC):
             raise UserError(f"{self.folder}: can't be written: {error.strerror}") from None
 
     @abstractmethod
-    def write(self, row: _Row) -> None: ...
+    def write(self, row: _Exported) -> None: ...
 
     @abstractmethod
     def finish(self, rows: int) -> None: ...
@@ -206,14 +201,14 @@ class _Writer(ABC):
 
 
 class _Tars(_Writer):
-    def __init__(self, folder: Path, opened: OpenedSplit, tar_size: int) -> None:
+    def __init__(self, folder: Path, opened: Split, tar_size: int) -> None:
         super().__init__(folder, opened, tar_size)
         self.name = opened.split or "split"
         self.images: set[str] | None = None
-        self.waiting: list[_Row] = []
+        self.waiting: list[_Exported] = []
         self.tars: list[dict[str, Any]] = []
 
-    def write(self, row: _Row) -> None:
+    def write(self, row: _Exported) -> None:
         self.images = self.images or set(row.images)
         if unlike := self.images ^ set(row.images):
             raise UserError(
@@ -244,12 +239,12 @@ class _Tars(_Writer):
 
 
 class _Folders(_Writer):
-    def __init__(self, folder: Path, opened: OpenedSplit, tar_size: int) -> None:
+    def __init__(self, folder: Path, opened: Split, tar_size: int) -> None:
         super().__init__(folder, opened, tar_size)
         self.metadata: list[bytes] = []
         self.class_folders: dict[Any, str] = dict(enumerate(_class_folders(self.classes))) if self.classes else {}
 
-    def write(self, row: _Row) -> None:
+    def write(self, row: _Exported) -> None:
         class_folder = self._class_folder(row.fields["label"])
         names: dict[str, Any] = {}
         for name, (extension, content) in row.images.items():
@@ -281,14 +276,14 @@ class _Folders(_Writer):
 class _ClipBenchmark(_Writer):
     """`test/0.tar`, …, `original/0.tar`, …, each with a `nshards.txt`; classes and prompts in files beside them."""
 
-    def __init__(self, folder: Path, opened: OpenedSplit, tar_size: int) -> None:
+    def __init__(self, folder: Path, opened: Split, tar_size: int) -> None:
         super().__init__(folder, opened, tar_size)
         if self.classes is None:
             raise UserError(f"{opened.name}: its labels have no names, and CLIP_benchmark needs those")
         self.waiting: dict[str, list[dict[str, Any]]] = {"test": [], "original": []}
         self.tars: dict[str, int] = {"test": 0, "original": 0}
 
-    def write(self, row: _Row) -> None:
+    def write(self, row: _Exported) -> None:
         shown = {"test": "image"} if row.fields.get("valid", True) else {}
         for part, column in {**shown, "original": "original"}.items():
             if column in row.images:

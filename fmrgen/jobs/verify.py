@@ -19,7 +19,7 @@ from fmrgen.recipe.build import ClassifierAndOracle, blank_image, build_classifi
 from fmrgen.recipe.objects import classifier_section, oracle_section
 from fmrgen.recipe.sections import ClassifierField, OracleField
 from fmrgen.records import StopReason
-from fmrgen.split.open import OpenedSplit, check_recorded_rows, open_own_split, reading
+from fmrgen.split.open import Split, open_own_split
 from fmrgen.storage.provenance import NEW_WEIGHTS, Provenance
 from fmrgen.storage.schema import IMAGES
 from fmrgen.trust.code import changed_code, code_sha256
@@ -91,8 +91,7 @@ def verify(
     judges, loaded, recipe = load_judges(
         split, provenance, classifier=classifier, oracle=oracle, trust=trust, device=device
     )
-    with reading(split):
-        rows, disagreements = _verify_rows(opened, provenance, judges, device, on_rows)
+    rows, disagreements = _verify_rows(opened, provenance, judges, device, on_rows)
     for name, judge in judges._asdict().items():
         check_same_weights(name, judge, loaded[name])
     changed = changed_code(provenance.code_sha256, code_sha256(recipe))
@@ -144,7 +143,7 @@ def load_judges(
 
 
 def _verify_rows(
-    opened: OpenedSplit,
+    opened: Split,
     provenance: Provenance,
     judges: ClassifierAndOracle,
     device: torch.device | str,
@@ -155,9 +154,9 @@ def _verify_rows(
     if judges.oracle.needs_originals and "original" not in columns:
         raise UserError(f"{opened.name}: has no originals (output.keep_original), and its oracle compares with them")
     disagreements: list[Disagreement] = []
-    ids: list[int] = []
+    done = 0
     batch_size = max(1, min(_BATCH, _MOST_PIXELS // provenance.image_size**2))
-    for batch in opened.undecoded(columns).iter(batch_size=batch_size) if rows else ():
+    for batch in opened.batches(batch_size, columns) if rows else ():
         check_no_gaps(opened.name, batch, len(provenance.labels))
         pixels = {name: opened.pixels(batch, name) for name in columns}
         originals = pixels.get("original", pixels["image"])
@@ -172,9 +171,8 @@ def _verify_rows(
         if "pixel_shift" in batch and "original" in pixels:
             disagreements += _compare(batch, "pixel_shift", _pixel_shift(pixels))
         disagreements += _check_reasons_and_invalid_rows(batch, pixels)
-        ids += batch["id"]
-        on_rows(len(ids), rows)
-    check_recorded_rows(opened, ids)
+        done += len(batch["id"])
+        on_rows(done, rows)
     return rows, disagreements
 
 

@@ -34,7 +34,7 @@ from fmrgen.storage.explanations import explained_lines
 from fmrgen.storage.made_with import made_with, related_line
 from fmrgen.storage.paths import CARD, SPLIT_NAME, SplitPaths, card_lock
 from fmrgen.storage.provenance import Provenance, RecordedRecipe, read_all
-from fmrgen.storage.schema import RowSchema
+from fmrgen.storage.schema import Schema
 from fmrgen.storage.shards import SplitFolder, summary_of
 from fmrgen.trust.cards import by_config, names_of_data
 from fmrgen.trust.recipes import untrusted_code
@@ -54,14 +54,14 @@ def write_card(root: Path, repo: str | None = None) -> None:
     its own text lies between two marks, its own configs are known by their descriptions. `repo` is what the dataset is
     called where the card is read; by default the folder's name.
     """
-    splits: dict[str, list[_CardSplit]] = {}
+    splits: dict[str, list[_CardEntry]] = {}
     for (config, split), provenance in read_all(root).items():
         if provenance.is_finished or (repo is not None and provenance.files):
             paths = SplitPaths(root, config, split)
             summary = summary_of(provenance, SplitFolder.of(paths, provenance))
             judges = judges_of_files(paths, provenance.files_digest)
             said = explained_lines(paths, provenance.files_digest)
-            found = _CardSplit(config, split, provenance, summary, leaderboard(paths, provenance), judges, said)
+            found = _CardEntry(config, split, provenance, summary, leaderboard(paths, provenance), judges, said)
             splits.setdefault(config, []).append(found)
     path = root / CARD
     where = f"{repo}: README.md" if repo else str(path)
@@ -108,7 +108,7 @@ def citation_tag(config: str, split: str, fingerprint: str, files: str) -> str:
 
 
 @dataclass(frozen=True)
-class _CardSplit:
+class _CardEntry:
     """A finished split, as the template and the metadata take it."""
 
     config: str
@@ -214,7 +214,7 @@ class _Unread:
     provenance: str | None  # sha256
 
 
-def _unread(root: Path, card: _Card, splits: dict[str, list[_CardSplit]]) -> dict[str, list[_Unread]]:
+def _unread(root: Path, card: _Card, splits: dict[str, list[_CardEntry]]) -> dict[str, list[_Unread]]:
     """What fmrgen's own entries of the card named, by config, and is not among the `splits` that could be read.
 
     It stays in the card as long as its files are there: else `load_dataset` would not find it any more.
@@ -241,7 +241,7 @@ def _is_own_title(name: Any) -> bool:
     return not name or _TITLED in str(name)
 
 
-def _config(config: str, entries: list[_CardSplit], unread: list[_Unread], earlier: dict[str, Any]) -> dict[str, Any]:
+def _config(config: str, entries: list[_CardEntry], unread: list[_Unread], earlier: dict[str, Any]) -> dict[str, Any]:
     digests: list[Any] = [split.provenance.files for split in entries] + [split.provenance for split in unread]
     return {
         **earlier,
@@ -254,7 +254,7 @@ def _config(config: str, entries: list[_CardSplit], unread: list[_Unread], earli
     }
 
 
-def _judgements_config(config: str, entries: list[_CardSplit]) -> dict[str, Any] | None:
+def _judgements_config(config: str, entries: list[_CardEntry]) -> dict[str, Any] | None:
     """The config of what judges say of the splits of a config; None where there is nothing."""
     judged = [split for split in entries if split.judges]
     if not judged:
@@ -264,7 +264,7 @@ def _judgements_config(config: str, entries: list[_CardSplit]) -> dict[str, Any]
     return {"config_name": judgements_config(config), "description": f"{_DESCRIBED} {digest}", "data_files": files}
 
 
-def _info(config: str, entries: list[_CardSplit], unread: list[_Unread]) -> dict[str, Any]:
+def _info(config: str, entries: list[_CardEntry], unread: list[_Unread]) -> dict[str, Any]:
     """The columns and sizes of a config, as `datasets` reads them."""
     sizes = {s.name: SplitInfo(s.name, s.provenance.num_bytes, s.summary.rows) for s in entries}
     for split in unread:
@@ -284,7 +284,7 @@ def _info(config: str, entries: list[_CardSplit], unread: list[_Unread]) -> dict
 
 
 def _describe(
-    card: _Card, splits: dict[str, list[_CardSplit]], unread: dict[str, list[_Unread]], where: str
+    card: _Card, splits: dict[str, list[_CardEntry]], unread: dict[str, list[_Unread]], where: str
 ) -> dict[str, Any]:
     """The card's metadata with all that the Hub understands of the splits; what others said of other things stays."""
     data = dict(card.data)
@@ -328,7 +328,7 @@ def _size_category(rows: int) -> str:
     return names[max(0, min(len(names) - 1, int(math.log10(max(rows, 1))) - 2))]
 
 
-def _title(splits: dict[str, list[_CardSplit]]) -> str:
+def _title(splits: dict[str, list[_CardEntry]]) -> str:
     """What the splits are, in one line."""
     every = [split for entries in splits.values() for split in entries]
     if len(every) == 1:
@@ -338,7 +338,7 @@ def _title(splits: dict[str, list[_CardSplit]]) -> str:
     return f"{', '.join(splits)}{_TITLED}{', '.join(names[:_NAMED])}{more}"
 
 
-def _render(splits: dict[str, list[_CardSplit]], repo: str) -> str:
+def _render(splits: dict[str, list[_CardEntry]], repo: str) -> str:
     """fmrgen's own text of a card. What splits say of themselves is shown, never read as a template or as markup."""
     template = Template(
         (package_data("dataset_cards") / "perturbed_split.md").read_text(encoding="utf-8"),
@@ -361,7 +361,7 @@ def _render(splits: dict[str, list[_CardSplit]], repo: str) -> str:
     }
     every = [split.provenance.row_schema for entries in splits.values() for split in entries]
     title = _title(splits)
-    columns = {column.name: column for schema in every or [RowSchema(())] for column in schema.columns}
+    columns = {column.name: column for schema in every or [Schema(())] for column in schema.columns}
     with command_line():  # a card shows the recipe, whoever wrote it
         return template.render(title=title, splits=splits, repo=repo, columns=columns.values(), **helpers).strip()
 

@@ -8,14 +8,14 @@ from huggingface_hub import CommitOperationAdd
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, read_json, sha256_of
 from fmrgen.publish.repo import Change, HubRepo, RepoState
-from fmrgen.split.judgements import JudgeFile, OwnSplit, about_path, judges_of, parse_about, table_path, write_about
+from fmrgen.split.judgements import JudgeFile, Subject, about_path, judges_of, parse_about, table_path, write_about
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, read_provenance
 
 
 def commit_judgements(
     repo: str,
-    split: OwnSplit,
+    split: Subject,
     about: JudgeFile,
     content: bytes,
     on_wait: Callable[[str], None],

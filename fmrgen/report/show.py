@@ -16,8 +16,8 @@ from fmrgen.report.pages import gallery_page
 from fmrgen.report.plot import PlotFormat
 from fmrgen.report.sheet import COLUMNS, contact_sheet
 from fmrgen.results.samples import Sampler
-from fmrgen.split.open import OpenedSplit, open_split, reading
-from fmrgen.split.rows import SplitRows, check_columns
+from fmrgen.split.open import Split, open_split, reading
+from fmrgen.split.rows import Reader, check_columns
 from fmrgen.storage.paths import SplitPaths
 
 _ROWS = 6  # of the contact sheet
@@ -92,11 +92,11 @@ def write_picture(paths: SplitPaths) -> None:
     contact_sheet(paths.name, labels.names, sampler.samples[:_ON_THE_PICTURE]).save(paths.picture)
 
 
-def _confused(opened: OpenedSplit, classes: Sequence[str]) -> list[list[int]]:
+def _confused(opened: Split, classes: Sequence[str]) -> list[list[int]]:
     """The ids of rows that the split's classifier takes for another class, by class and answer."""
     check_columns(opened)
     labels = opened.labels or _observed_labels(opened)
-    columns = SplitRows(opened, labels, Sampler(1, len(labels))).pass_over(_OF_ANSWERS)
+    columns = Reader(opened, labels, Sampler(1, len(labels))).pass_over(_OF_ANSWERS)
     if "prediction" not in columns or "id" not in columns:
         raise UserError(f"{opened.name}: does not say what its classifier answers; leave out {option('pairs')}")
     label = columns["label"]
@@ -113,9 +113,7 @@ def _confused(opened: OpenedSplit, classes: Sequence[str]) -> list[list[int]]:
     return sorted(of_pair.values(), key=len, reverse=True)
 
 
-def _sample(
-    opened: OpenedSplit, rows: int, ids: Sequence[int] = (), classes: Sequence[str] = ()
-) -> tuple[Labels, Sampler]:
+def _sample(opened: Split, rows: int, ids: Sequence[int] = (), classes: Sequence[str] = ()) -> tuple[Labels, Sampler]:
     """The split's labels, and about `rows` of its rows: of all, or of those chosen."""
     check_columns(opened)
     labels = opened.labels or _observed_labels(opened)
@@ -125,7 +123,7 @@ def _sample(
         raise UserError(f"{opened.name}: has no column id")
     chosen = frozenset(map(labels.names.index, classes)) or None
     sampler = Sampler(rows, len(chosen or labels), of_labels=chosen, of_ids=frozenset(ids) or None)
-    for _ in SplitRows(opened, labels, sampler).batches(_BATCH):
+    for _ in Reader(opened, labels, sampler).batches(_BATCH):
         if sampler.full:
             break
     if not sampler.samples and not ids:
@@ -133,7 +131,7 @@ def _sample(
     return labels, sampler
 
 
-def _observed_labels(opened: OpenedSplit) -> Labels:
+def _observed_labels(opened: Split) -> Labels:
     """Labels that have no names: the words in the column, or as many numbers as there are."""
     found: set[Any] = set()
     with reading(opened.name):

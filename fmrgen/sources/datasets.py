@@ -198,7 +198,7 @@ def _column(features: Any, wanted: str | None, feature_type: type, role: str) ->
     return found[0]
 
 
-class _Row(NamedTuple):
+class _StoredExample(NamedTuple):
     number: int
     label: int
     accepted: tuple[int, ...] | None
@@ -213,13 +213,13 @@ class _Columns:
     labels: Labels
     accepted: Accepted | None
 
-    def row(self, number: int, label: Any, entry: Mapping[str, Any]) -> _Row | None:
+    def row(self, number: int, label: Any, entry: Mapping[str, Any]) -> _StoredExample | None:
         """A row by its stored label and what else `accepted` goes by; None where no label of the job is true of it."""
         own = label_of_source(self.labels, label, number)
         if self.accepted is None:
-            return None if own is None else _Row(number, own, None)
+            return None if own is None else _StoredExample(number, own, None)
         true = self.accepted.of(entry, own, number)
-        return _Row(number, true[0], true) if 0 < len(true) < len(self.labels) else None
+        return _StoredExample(number, true[0], true) if 0 < len(true) < len(self.labels) else None
 
 
 class StoredDataset(Source):

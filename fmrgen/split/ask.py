@@ -23,7 +23,7 @@ from fmrgen.split.attacked import Attacked
 from fmrgen.split.classify import NO_ANSWER, TOP, Answers, KeptAnswers, answers_of, classify
 from fmrgen.split.images import ImageSet
 from fmrgen.split.models import LoadedClassifier, answering_in
-from fmrgen.split.rows import Answered, ClassifiedSplit
+from fmrgen.split.rows import Answered, Classified
 from fmrgen.storage.predictions import PredictionStore
 from fmrgen.storage.provenance import Provenance
 
@@ -61,7 +61,7 @@ class Asking:
     pending: list[tuple[str, pa.Table, dict[str, Any]]]
 
 
-def ask_of_split(model: LoadedClassifier, passed: ClassifiedSplit, asking: Asking) -> Answered:
+def ask_of_split(model: LoadedClassifier, passed: Classified, asking: Asking) -> Answered:
     """What a classifier says of every kind of images of a split. Raises UserError where it can't answer in its labels,
     or fails on an image."""
     first = to_batch(passed.images["image"].first[None], asking.device)
@@ -101,7 +101,7 @@ def _ask(
     model: LoadedClassifier,
     answering: nn.Module,
     images: ImageSet,
-    passed: ClassifiedSplit,
+    passed: Classified,
     attack: Attack | None,
     asking: Asking,
 ) -> Answers:
@@ -149,7 +149,7 @@ def _ask(
     return answers
 
 
-def _key(model: LoadedClassifier, images: ImageSet, passed: ClassifiedSplit, asking: Asking) -> str:
+def _key(model: LoadedClassifier, images: ImageSet, passed: Classified, asking: Asking) -> str:
     """Return what all answers to images follow from, as one word."""
     section = None if model.named.section is None else model.named.section.model_dump(mode="json")
     truth = passed.rows.columns["label"]

@@ -22,7 +22,7 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, of_schema, open_plain, read_json, write_atomically
 from fmrgen.hub.timeouts import bound_requests, no_bars
 from fmrgen.results.judges import Kind
-from fmrgen.split.open import OpenedSplit
+from fmrgen.split.open import Split
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance
 from fmrgen.trust.parquet import check_table
@@ -57,7 +57,7 @@ TABLE = pa.schema(
 
 
 @dataclass(frozen=True)
-class OwnSplit:
+class Subject:
     """A split that fmrgen made, and where its judgements go."""
 
     paths: SplitPaths
@@ -137,7 +137,7 @@ def judge_file(
     kind: Kind,
     section: dict[str, Any],
     weights_sha256: str | None,
-    split: OwnSplit,
+    split: Subject,
     content: bytes,
     digests: Iterable[str] = (),
 ) -> JudgeFile:
@@ -294,7 +294,7 @@ def check_of_split(
             raise UserError(f"{what}: its {which} of id {example_id} is not the stored one; judge this split anew")
 
 
-def judgements_of(opened: OpenedSplit) -> tuple[list[Judgements], list[str]]:
+def judgements_of(opened: Split) -> tuple[list[Judgements], list[str]]:
     """What all judges say of a split, in its folder or its commit on the Hub.
 
     Returns:

@@ -14,7 +14,7 @@ from fmrgen.errors import UserError
 from fmrgen.labels import Labels
 from fmrgen.recipe.build import build_component, component_errors, fit_to_labels, names_of_outputs
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
-from fmrgen.split.open import OpenedSplit, reading
+from fmrgen.split.open import Split, reading
 from fmrgen.split.rows import NamedClassifier
 from fmrgen.weights.identity import Identity, identity_of
 
@@ -65,7 +65,7 @@ def load_named(
     return LoadedClassifier(named, module, identity)
 
 
-def labels_of(split: OpenedSplit, models: Iterable[Callable[[], LoadedClassifier]], image: torch.Tensor) -> Labels:
+def labels_of(split: Split, models: Iterable[Callable[[], LoadedClassifier]], image: torch.Tensor) -> Labels:
     """The split's labels; where it does not name them, in the words of the first classifier that does.
 
     `models` load them, one after another; those that can't be loaded are passed over, unless none can.
@@ -97,7 +97,7 @@ def labels_of(split: OpenedSplit, models: Iterable[Callable[[], LoadedClassifier
     return numbered
 
 
-def first_image(split: OpenedSplit, device: torch.device) -> torch.Tensor:
+def first_image(split: Split, device: torch.device) -> torch.Tensor:
     """An image [1, 3, H, W] of the split's size."""
     with reading(split.name):
         images = split.undecoded(["image"]).select_columns(["image"])

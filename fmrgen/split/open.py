@@ -17,7 +17,7 @@ from fmrgen.files import check_inside, is_inside, read_json
 from fmrgen.hub.timeouts import no_bars
 from fmrgen.image_files import lies_in_repo, open_rgb, path_inside, stored_image
 from fmrgen.labels import Labels
-from fmrgen.split.reference import SplitReference, files_on_the_hub, parse_reference
+from fmrgen.split.reference import Reference, files_on_the_hub, parse_reference
 from fmrgen.storage.paths import DELTAS, SplitPaths, deltas_among, splits_among, splits_in
 from fmrgen.storage.provenance import Provenance, parse_provenance
 from fmrgen.trust.admit import admit, admit_files, admit_saved
@@ -25,12 +25,19 @@ from fmrgen.trust.parquet import FILES_CURE
 
 
 @dataclass(frozen=True, repr=False)
-class OpenedSplit:
-    """A split's rows, as a stream of what its files hold now, and where they come from.
+class Split:
+    """A split: its rows, as a stream of what its files hold now, and where they come from.
 
-    `name` is how the split is called from here on. `provenance` is None where fmrgen did not make it. `repo` is the
-    folder or the Hub repo that holds it, None for single files and datasets in memory; `revision` is the commit on
-    the Hub, None for a folder. `rows_in_files` is what the files of a split that fmrgen made say, not its provenance.
+    Attributes:
+        name: how the split is called from here on.
+        dataset: the stream of its rows, images decoded.
+        provenance: what fmrgen recorded when it made the split; None if fmrgen did not make it.
+        repo: the folder or the Hub repo that holds it; None for single files and datasets in memory.
+        revision: the commit on the Hub; None for a folder.
+        config: of the split in its folder or repo.
+        split: likewise.
+        opened_by_caller: whether it is a dataset that was handed over as an object.
+        rows_in_files: the number of rows that the files of a split by fmrgen have, whatever its provenance says.
     """
 
     name: str
@@ -45,7 +52,7 @@ class OpenedSplit:
 
     def __repr__(self) -> str:
         rows = "rows unknown" if self.rows is None else f"{self.rows} rows"
-        return f"<OpenedSplit {self.name}: {rows}, columns {', '.join(self.features)}>"
+        return f"<Split {self.name}: {rows}, columns {', '.join(self.features)}>"
 
     @property
     def features(self) -> Features:
@@ -93,6 +100,42 @@ class OpenedSplit:
         except UserError as error:
             raise UserError(f"{self.name}: {what} is unreadable ({error}); repair that row, or remove it") from None
 
+    def batches(
+        self, size: int, images: Sequence[str] = (), columns: Sequence[str] | None = None
+    ) -> Iterator[dict[str, list[Any]]]:
+        """Yield all rows in their order, as lists of values by column.
+
+        Args:
+            size: rows at a time; the last batch may have fewer.
+            images: columns of images, which are left as they are stored: for `pixels`, `decode` and `image_of`.
+            columns: those to read; by default all. `id` must be among them if fmrgen made the split.
+
+        Raises:
+            UserError: a file can't be read, or the files of a split that fmrgen made hold other rows than its
+                provenance says.
+        """
+        ids: list[int] = []
+        with reading(self.name):
+            for batch in self._stream(images, columns).iter(size):
+                if self.provenance is not None:
+                    ids += batch["id"]
+                yield batch
+        check_recorded_rows(self, ids)
+
+    def stored_rows(self, images: Sequence[str] = (), columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the rows one by one, as `batches` yields several."""
+        ids: list[int] = []
+        with reading(self.name):
+            for row in self._stream(images, columns):
+                if self.provenance is not None:
+                    ids.append(row["id"])
+                yield row
+        check_recorded_rows(self, ids)
+
+    def _stream(self, images: Sequence[str], columns: Sequence[str] | None) -> IterableDataset:
+        stream = self.undecoded(images)
+        return stream if columns is None else stream.select_columns([*columns])
+
     def pixels(self, batch: Mapping[str, list[Any]], column: str) -> np.ndarray:
         """The images of a column, uint8 [B, H, W, 3], of a batch of `undecoded` rows, which are of one size. Raises
         UserError, which names the row, where one is unreadable."""
@@ -118,9 +161,12 @@ class OpenedSplit:
         return self.provenance.job_labels
 
 
+OpenedSplit = Split  # as it was called first
+
+
 def open_split(
     split: str | Path | Dataset | IterableDataset, *, name: str | None = None, download: bool = False
-) -> OpenedSplit:
+) -> Split:
     """A split, opened to be read: one that fmrgen made, or anyone's rows of images and labels.
 
     Args:
@@ -148,7 +194,7 @@ def open_split(
             raise UserError(f"{name}: contains no rows")
         stream = split.to_iterable_dataset() if isinstance(split, Dataset) else split
         name = name or str(split.split or "dataset")
-        return OpenedSplit(name, _with_features(stream, name), opened_by_caller=True)
+        return Split(name, _with_features(stream, name), opened_by_caller=True)
     split = f"{split}"  # the reference alone: `str` of a GeneratedSplit has its figures too
     try:
         is_file = split.endswith(".parquet") and not Path(split).is_dir()
@@ -160,7 +206,7 @@ def open_split(
     return opened if name is None else replace(opened, name=name)
 
 
-def open_own_split(text: str) -> tuple[OpenedSplit, Provenance]:
+def open_own_split(text: str) -> tuple[Split, Provenance]:
     """A split that fmrgen made, and its provenance. Raises UserError where `text` names none."""
     opened = open_split(text)
     if opened.provenance is None:
@@ -179,7 +225,7 @@ def reading(name: str) -> Iterator[None]:
         raise UserError(f"{name}: a file of it can't be read: {one_line(error)}") from error
 
 
-def check_recorded_rows(opened: OpenedSplit, ids: Sequence[int]) -> None:
+def check_recorded_rows(opened: Split, ids: Sequence[int]) -> None:
     """Raises UserError where the files of a split that fmrgen made hold other rows than its provenance says.
 
     `ids` are those of all its rows.
@@ -195,12 +241,12 @@ def check_recorded_rows(opened: OpenedSplit, ids: Sequence[int]) -> None:
         raise UserError(f"{opened.name}: its files contain id {twice} twice; {FILES_CURE}")
 
 
-def _open_files(name: str) -> OpenedSplit:
+def _open_files(name: str) -> Split:
     stream = load_dataset("parquet", data_files=admit_files(name), split="train", streaming=True)
-    return OpenedSplit(name, _with_features(stream, name))
+    return Split(name, _with_features(stream, name))
 
 
-def _open_reference(text: str, download: bool) -> OpenedSplit:
+def _open_reference(text: str, download: bool) -> Split:
     reference = parse_reference(text)
     repo, revision = reference.repo, None
     if Path(repo).is_dir():
@@ -233,7 +279,7 @@ def _open_reference(text: str, download: bool) -> OpenedSplit:
         raise UserError(f"{text}: its columns are not those that its provenance says; {FILES_CURE}")
     name = f"{repo}{f'@{reference.revision}' if reference.revision else ''}:{place[0]}/{place[1]}"
     stream = _with_features(stream, text)
-    return OpenedSplit(name, stream, provenance, repo, revision, *place, rows_in_files=rows_in_files)
+    return Split(name, stream, provenance, repo, revision, *place, rows_in_files=rows_in_files)
 
 
 def _are_columns_of(provenance: Provenance, features: Features) -> bool:
@@ -242,17 +288,17 @@ def _are_columns_of(provenance: Provenance, features: Features) -> bool:
     return expected.keys() <= features.keys() if provenance.is_newer else features.items() == expected.items()
 
 
-def _open_saved(text: str, reference: SplitReference) -> OpenedSplit:
+def _open_saved(text: str, reference: Reference) -> Split:
     """A folder of `save_to_disk`."""
     admit_saved(Path(reference.repo))
     loaded = datasets.load_from_disk(reference.repo)
     if isinstance(loaded, Mapping):
         _, split = choose_split(text, reference, [("default", str(name)) for name in loaded])
         loaded = loaded[split]
-    return OpenedSplit(text, loaded.to_iterable_dataset(), repo=reference.repo)
+    return Split(text, loaded.to_iterable_dataset(), repo=reference.repo)
 
 
-def choose_split(text: str, reference: SplitReference, available: list[tuple[str, str]]) -> tuple[str, str]:
+def choose_split(text: str, reference: Reference, available: list[tuple[str, str]]) -> tuple[str, str]:
     """The config and split that `text` says, or the only ones. Raises UserError where that is ambiguous."""
     names = ", ".join(f"{reference.repo}:{config}/{split}" for config, split in available)
     if reference.config is not None and reference.split is not None:

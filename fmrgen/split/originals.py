@@ -14,13 +14,13 @@ from fmrgen.recipe.job import load_source
 from fmrgen.recipe.sections import SourceOnly
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 from fmrgen.split.classify import Batch, LazyPixels, Pixels
-from fmrgen.split.open import OpenedSplit
-from fmrgen.split.rows import ClassifiedSplit
+from fmrgen.split.open import Split
+from fmrgen.split.rows import Classified
 from fmrgen.trust.recipes import UntrustedError, untrusted_config
 
 
 def source_readers(
-    passed: ClassifiedSplit, given: str | SourceConfig | None, trust: bool, batch_size: int
+    passed: Classified, given: str | SourceConfig | None, trust: bool, batch_size: int
 ) -> dict[str, Callable[[], Iterator[Batch]]]:
     """What reads the source's images of a split: originals where it has none, native ones if a source is `given`.
 
@@ -60,7 +60,7 @@ def source_readers(
 
 
 def _source_section(
-    given: str | SourceConfig | None, split: OpenedSplit, trust: bool, notes: list[str]
+    given: str | SourceConfig | None, split: Split, trust: bool, notes: list[str]
 ) -> SourceConfig | None:
     if given is not None:
         config = load_source(given) if isinstance(given, str) else given
@@ -85,7 +85,7 @@ def _source_section(
 def _source_batches(
     source: Source,
     columns: dict[str, np.ndarray],
-    passed: ClassifiedSplit,
+    passed: Classified,
     batch_size: int,
     name: str,
     load: Callable[[RawExample], LazyPixels],

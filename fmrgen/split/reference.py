@@ -18,7 +18,7 @@ from fmrgen.storage.shared_bucket import is_bucket
 from fmrgen.trust.parquet import check_parquet_files
 
 
-class SplitReference(NamedTuple):
+class Reference(NamedTuple):
     """`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`; None where it is not said."""
 
     repo: str
@@ -27,22 +27,22 @@ class SplitReference(NamedTuple):
     split: str | None
 
 
-def parse_reference(text: str) -> SplitReference:
+def parse_reference(text: str) -> Reference:
     """What `text` names; a folder that is there goes before a repository. Raises UserError where it names no split."""
     if is_bucket(text):
         raise UserError(f"{text}: is in a bucket; copy it to this machine, or read its parquet files by load_dataset")
     if text.strip() and Path(text).is_dir():
-        return SplitReference(text, None, None, None)
+        return Reference(text, None, None, None)
     folder, _, place = text.rpartition(":")
     if folder and Path(folder).is_dir() and (named := re.fullmatch(r"([\w.-]+)/([\w.]+)", place)):
-        return SplitReference(folder, None, named[1], named[2])
+        return Reference(folder, None, named[1], named[2])
     if folder and Path(folder).is_dir() and "/" not in place:
         there = ", ".join(f"{folder}:{paths.name}" for paths in splits_in(Path(folder)) if place in ("", paths.config))
         raise UserError(f"{text}: names no split; " + (f"found {there}" if there else "say FOLDER:CONFIG/SPLIT"))
     match = re.fullmatch(r"(?P<repo>.+?)(@(?P<revision>[^:@]+))?(:(?P<config>[\w.-]+)/(?P<split>[\w.]+))?", text)
     if match is None or not text.strip():
         raise UserError(f"{text!r}: a split is PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], for example out:mnist/lenet")
-    return SplitReference(match["repo"], match["revision"], match["config"], match["split"])
+    return Reference(match["repo"], match["revision"], match["config"], match["split"])
 
 
 def check_folder(place: str) -> None:
@@ -103,7 +103,7 @@ def check_there(text: str) -> None:
             raise
 
 
-def files_on_the_hub(reference: SplitReference) -> tuple[list[str], str]:
+def files_on_the_hub(reference: Reference) -> tuple[list[str], str]:
     """The files of a repo on the Hub, and the commit that is looked at. Raises UserError where there is none."""
     from huggingface_hub import HfApi
 

@@ -18,17 +18,17 @@ from fmrgen.results.samples import Sampler
 from fmrgen.split.classify import MOST_PIXELS, Batch, KeptAnswers, LazyPixels, Pixels
 from fmrgen.split.images import ImageSet
 from fmrgen.split.judged import Judge
-from fmrgen.split.open import OpenedSplit, check_recorded_rows, reading
+from fmrgen.split.open import Split, check_recorded_rows, reading
 from fmrgen.storage.schema import IMAGES, KNOWN_COLUMNS, LABEL
 
 _LISTS = tuple(name for name, column in KNOWN_COLUMNS.items() if column.type.endswith("list"))
 _NEEDED_WHOLE = ("label", "valid", "iterations", "queries")  # where they are there, every row has a value
 
 
-class SplitRows:
+class Reader:
     """The rows of a split: `batches` passes over them once and leaves what is no image in `columns`."""
 
-    def __init__(self, opened: OpenedSplit, labels: Labels, sampler: Sampler, keep_digests: bool = False) -> None:
+    def __init__(self, opened: Split, labels: Labels, sampler: Sampler, keep_digests: bool = False) -> None:
         self.opened, self.labels, self.sampler = opened, labels, sampler
         self.images = [name for name in IMAGES if name in opened.features]
         own = opened.provenance is not None and opened.labels is not None
@@ -188,7 +188,7 @@ class Answered:
 
 
 @dataclass
-class ClassifiedSplit:
+class Classified:
     """A split that was read, and what its classifiers said of it, by their names.
 
     `images` are the kinds of images that they are asked about, `judges` are those who looked at it besides its oracle,
@@ -196,9 +196,9 @@ class ClassifiedSplit:
     know.
     """
 
-    split: OpenedSplit
+    split: Split
     labels: Labels
-    rows: SplitRows
+    rows: Reader
     images: dict[str, ImageSet]
     answered: dict[str, Answered] = field(default_factory=dict)
     judges: list[Judge] = field(default_factory=list)
@@ -207,9 +207,7 @@ class ClassifiedSplit:
     notes: list[str] = field(default_factory=list)
 
 
-def decode_images(
-    images: Mapping[str, pa.ChunkedArray], opened: OpenedSplit, first_row: int
-) -> dict[str, list[LazyPixels]]:
+def decode_images(images: Mapping[str, pa.ChunkedArray], opened: Split, first_row: int) -> dict[str, list[LazyPixels]]:
     """The images of some rows; those that do not fit into `MOST_PIXELS` beside the others are left to be decoded."""
     decoded: dict[str, list[LazyPixels]] = {}
     room = MOST_PIXELS
@@ -225,11 +223,11 @@ def decode_images(
     return decoded
 
 
-def _pixels(opened: OpenedSplit, stored: dict[str, Any] | None, what: str) -> Pixels:
+def _pixels(opened: Split, stored: dict[str, Any] | None, what: str) -> Pixels:
     return np.asarray(opened.decode(stored, what))
 
 
-def check_columns(opened: OpenedSplit) -> None:
+def check_columns(opened: Split) -> None:
     """Raises UserError where the split's columns are not what an evaluation can use."""
     features = opened.features
     for name in ("image", "label"):

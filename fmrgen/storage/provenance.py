@@ -23,7 +23,7 @@ from fmrgen.records import ROWS_VERSION
 from fmrgen.storage.paths import SHARD_FILE, SplitPaths, rows_of_a_shard, splits_in
 
 if TYPE_CHECKING:
-    from fmrgen.storage.schema import RowSchema
+    from fmrgen.storage.schema import Schema
 
 _SCHEMA = "fmrgen-provenance/"  # and the version; a provenance that names none is of fmrgen 0.1.0
 NEW_WEIGHTS = "each training without a fixed seed gives others: load those that made the split"
@@ -238,13 +238,13 @@ class Provenance(_Recorded):
         return Labels(tuple(self.labels), groups, self.source_classes, source_names)
 
     @property
-    def row_schema(self) -> "RowSchema":
+    def row_schema(self) -> "Schema":
         """The columns of the split."""
-        from fmrgen.storage.schema import RowSchema  # brings `datasets`, which a look at a folder does not need
+        from fmrgen.storage.schema import Schema  # brings `datasets`, which a look at a folder does not need
 
         keep_original, score_column = self.recipe.output.keep_original, self.score_column
         key = (keep_original, score_column, self.rows_version, tuple(self.judges), self.accepts_several)
-        return RowSchema(tuple(self.labels), *key)  # type: ignore[arg-type]
+        return Schema(tuple(self.labels), *key)  # type: ignore[arg-type]
 
     @property
     def files_digest(self) -> str:

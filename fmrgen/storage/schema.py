@@ -186,7 +186,7 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
 
 
 @dataclass(frozen=True)
-class RowSchema:
+class Schema:
     """The columns of one split, in their order.
 
     Attributes:

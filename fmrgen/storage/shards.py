@@ -23,7 +23,7 @@ from fmrgen.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.records import Perturbed
 from fmrgen.storage.paths import SplitPaths, rows_of_a_shard
 from fmrgen.storage.provenance import Provenance, Skipped
-from fmrgen.storage.schema import Column, RowSchema
+from fmrgen.storage.schema import Column, Schema
 from fmrgen.storage.shared_disk import Shared, SharedDisk
 
 Checked = TypeVar("Checked")
@@ -57,7 +57,7 @@ class IntactShard(NamedTuple):
     file_size: int
 
 
-class CheckedSplit(NamedTuple):
+class CheckedFolder(NamedTuple):
     """A split that is whole: sha256 of each shard by its path in the folder, and sizes in bytes."""
 
     files: dict[str, str]
@@ -124,7 +124,7 @@ class SplitFolder:
         shard: int,
         rows: Iterable[Perturbed],
         skipped: Sequence[Skipped],
-        schema: RowSchema,
+        schema: Schema,
         fingerprint: str,
     ) -> None:
         """Writes a shard whole, its rows in the order of their ids. One that another process has written stays."""
@@ -264,7 +264,7 @@ class SplitFolder:
         intact = {shard: checked for shard, checked in found.items() if isinstance(checked, IntactShard)}
         return intact, [error for error in found.values() if isinstance(error, ShardError)]
 
-    def check_complete(self, provenance: Provenance) -> CheckedSplit:
+    def check_complete(self, provenance: Provenance) -> CheckedFolder:
         """Proves that every example is there once and only once, in files that are right.
 
         Raises ShardError with the first shard that is not.
@@ -289,7 +289,7 @@ class SplitFolder:
             digests[self.name_of(shard)] = digest
             num_bytes += found.num_bytes
             download_size += found.file_size
-        return CheckedSplit(digests, skipped, num_bytes, download_size)
+        return CheckedFolder(digests, skipped, num_bytes, download_size)
 
     def name_of(self, shard: int) -> str:
         """The shard's path in the folder, as the provenance calls it."""
@@ -308,7 +308,7 @@ def _at_once(check: Callable[[int], Checked], shards: Iterable[int]) -> list[Che
         return list(pool.map(check, shards))
 
 
-def _stored(row: Perturbed, column: Column, schema: RowSchema) -> Any:
+def _stored(row: Perturbed, column: Column, schema: Schema) -> Any:
     """A value of a row as its column stores it."""
     if column.type == "verdicts":
         return schema.verdicts(row)

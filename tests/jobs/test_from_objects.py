@@ -150,9 +150,7 @@ def test_everything_that_takes_a_split_takes_it(made, net, other):
     value, interval = str(made.summary.standard_accuracy).split(" ", 1)
     assert f"  SA          {value} % {interval}" in lines
     assert f"{value} % {interval}" in made._repr_html_()
-    assert repr(open_split(made)) == (
-        f"<OpenedSplit {made}: {DIGITS} rows, columns {', '.join(open_split(made).features)}>"
-    )
+    assert repr(open_split(made)) == (f"<Split {made}: {DIGITS} rows, columns {', '.join(open_split(made).features)}>")
 
 
 def test_it_goes_on_with_the_same_objects_alone(made, dataset, net, other, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from fmrgen.metrics.summary import SUMMARY_COLUMNS, summarise
 from fmrgen.publish.card import write_card
 from fmrgen.publish.judgements import add_judgements
 from fmrgen.publish.results import record_results
-from fmrgen.split.judgements import TABLE, OwnSplit, judge_file, judgements_of, to_parquet, write_judgements
+from fmrgen.split.judgements import TABLE, Subject, judge_file, judgements_of, to_parquet, write_judgements
 from fmrgen.split.open import open_split
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
@@ -291,7 +291,7 @@ def test_judgements_without_end_are_not_fetched(finished_split, monkeypatch):
 def test_judgements_that_are_half_there_are_not_pushed(split, tmp_path):
     paths = SplitPaths(split, "mnist", "lenet")
     provenance, content = read_provenance(paths), to_parquet(TABLE.empty_table())
-    write_judgements(paths, judge_file("ann", "person", {}, None, OwnSplit(paths, provenance), content), content)
+    write_judgements(paths, judge_file("ann", "person", {}, None, Subject(paths, provenance), content), content)
     (operation,) = add_judgements(paths, provenance, tmp_path / "small", "you/digits")
     assert operation.path_in_repo == "judgements/mnist/lenet/ann.parquet"
     table = split / operation.path_in_repo

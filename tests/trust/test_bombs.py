@@ -19,7 +19,7 @@ from fmrgen.split import classify
 from fmrgen.split import rows as stream
 from fmrgen.split.judgements import (
     TABLE,
-    OwnSplit,
+    Subject,
     judge_file,
     judgements_of,
     table_path,
@@ -130,7 +130,7 @@ def lay_judgements(split, **columns):
     buffer = io.BytesIO()
     pq.write_table(pa.table(arrays, TABLE.names).cast(TABLE), buffer, compression="zstd")
     opened, provenance = open_own_split(str(split))
-    owned = OwnSplit(opened.paths, provenance)
+    owned = Subject(opened.paths, provenance)
     about = judge_file("m", "oracle", {}, None, owned, buffer.getvalue())
     write_judgements(opened.paths, about, buffer.getvalue())
     return table_path(opened.paths, "m"), about

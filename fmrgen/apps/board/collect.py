@@ -26,7 +26,7 @@ _OF_A_CLASSIFIER = ("classifier",)  # in what splits of one family may differ
 
 
 @dataclass(frozen=True)
-class BoardSplit:
+class BoardEntry:
     """A finished split of a repo or folder.
 
     Attributes:
@@ -124,7 +124,7 @@ class Family:
     """
 
     key: str
-    splits: list[BoardSplit] = field(default_factory=list)
+    splits: list[BoardEntry] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -143,7 +143,7 @@ class Family:
             found[name] = (1 + len(ends) - bisect_right(lows, high), len(ends) - bisect_left(highs, low))
         return found
 
-    def ranked(self) -> list[BoardSplit]:
+    def ranked(self) -> list[BoardEntry]:
         """By falling FMR, those that are not ranked last."""
         return sorted(self.splits, key=lambda split: sort_key(split.summary.fmr, split.unranked))
 
@@ -162,7 +162,7 @@ def collect(places: Sequence[str]) -> list[Family]:
         UserError: a place is neither, or none has a finished split.
     """
     known: dict[tuple[Path, str | None], str] = {}
-    splits: dict[tuple[str, str], BoardSplit] = {}
+    splits: dict[tuple[str, str], BoardEntry] = {}
     names = Counter(map(_name_of, places))
     for place in places:
         # Two folders, or revisions, of one name are told apart by all that was said of them.
@@ -183,7 +183,7 @@ def collect(places: Sequence[str]) -> list[Family]:
     return sorted(families.values(), key=lambda family: (-len(family.splits), family.title))
 
 
-def _as_one(first: BoardSplit, second: BoardSplit) -> BoardSplit:
+def _as_one(first: BoardEntry, second: BoardEntry) -> BoardEntry:
     """One split of two places."""
     one, other = (second, first) if first.commit is None and second.commit is not None else (first, second)
     models, judges = {entry.classifier for entry in one.entries}, {judge.judge for judge in one.judges}
@@ -200,7 +200,7 @@ def _name_of(place: str) -> str:
     return Path(place).resolve().name if Path(place).is_dir() else place.partition("@")[0]
 
 
-def _splits_of(place: str, name: str) -> Iterator[BoardSplit]:
+def _splits_of(place: str, name: str) -> Iterator[BoardEntry]:
     if Path(place).is_dir():
         root, repo, commit = Path(place), "", None
     else:
@@ -214,4 +214,4 @@ def _splits_of(place: str, name: str) -> Iterator[BoardSplit]:
             own = sorted(entry.classifier for entry in entries if entry.conditioned)
             others = [entry for entry in entries if not entry.conditioned]
             figures = (own[0] if own else split, summary_of(provenance), others, judges, made_with(provenance))
-            yield BoardSplit(name, repo, commit, paths, provenance, *figures)
+            yield BoardEntry(name, repo, commit, paths, provenance, *figures)

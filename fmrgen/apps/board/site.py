@@ -13,7 +13,7 @@ from typing import Any
 
 from huggingface_hub import constants
 
-from fmrgen.apps.board.collect import BoardSplit, Family
+from fmrgen.apps.board.collect import BoardEntry, Family
 from fmrgen.apps.board.submitted import SubmittedResult
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, write_atomically
@@ -81,7 +81,7 @@ class _Pages:
         self._of_split = _file_names([split.name for split in self.splits])
         self._of_model = _file_names(self.models)
 
-    def of_split(self, split: BoardSplit) -> str:
+    def of_split(self, split: BoardEntry) -> str:
         return f"splits/{self._of_split[split.name]}.html"
 
     def of_model(self, model: str) -> str:
@@ -180,12 +180,12 @@ def _of_entry(entry: Entry | None) -> dict[str, str]:
     return _cells([entry.figures.get("fmr") or entry.figures.get("perturbed_accuracy")], entry.at_chance)[0]
 
 
-def _of_own(split: BoardSplit) -> dict[str, str]:
+def _of_own(split: BoardEntry) -> dict[str, str]:
     cell = _cells([split.summary.fmr], split.unranked)[0]
     return {**cell, "value": f"{cell['value']} ◆"}
 
 
-def _split_page(split: BoardSplit, pages: _Pages) -> str:
+def _split_page(split: BoardEntry, pages: _Pages) -> str:
     picture = split.picture()
     compared = ("fmr", "standard_accuracy", "perturbed_accuracy")
     return render_page(

@@ -13,7 +13,7 @@ from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute, measured
 from fmrgen.apps.explain.directions import failure_directions
 from fmrgen.apps.explain.interventions import DOSES, Change, Originals, Trial, fewest_errors, proven
 from fmrgen.apps.explain.phrases import Word, read_phrases
-from fmrgen.apps.explain.rows import SplitRows
+from fmrgen.apps.explain.rows import JudgedImages
 from fmrgen.config import ComponentConfig
 from fmrgen.engine.images import on_byte_grid, to_bytes
 from fmrgen.engine.models import row_seed
@@ -160,7 +160,7 @@ def explain(
         trust=trust,
         device=device,
     )
-    drawn = SplitRows.read(opened, provenance, judges, rows, device)
+    drawn = JudgedImages.read(opened, provenance, judges, rows, device)
     proposing = np.array([row_seed(0, int(i), "explain") % 2 for i in drawn.columns["id"]]) == 0
     moved, others = drawn.of(proposing & drawn.columns["valid"].astype(bool)), drawn.of(~proposing)
     fooled = moved.answers(moved.images) != moved.labels
@@ -205,9 +205,9 @@ def explain(
 
 
 def _directions(
-    moved: SplitRows,
+    moved: JudgedImages,
     fooled: np.ndarray,
-    tried_on: SplitRows,
+    tried_on: JudgedImages,
     provenance: Provenance,
     attributes: Sequence[Attribute],
     trust: bool,
@@ -235,7 +235,7 @@ def _apart(change: np.ndarray, fooled: np.ndarray) -> float | None:
 def _finding(
     trial: Trial,
     is_proven: bool,
-    rows: SplitRows,
+    rows: JudgedImages,
     names: Sequence[str],
     in_split: Mapping[str, float | None],
 ) -> Finding:
@@ -269,7 +269,7 @@ def _finding(
     )
 
 
-def _shown(trial: Trial, rows: SplitRows, names: Sequence[str]) -> list[Pair]:
+def _shown(trial: Trial, rows: JudgedImages, names: Sequence[str]) -> list[Pair]:
     """Some of the originals that it makes wrong, of the most frequent pairs of classes first."""
     along = trial.moved["along"]
     pairs = list(zip(rows.labels.tolist(), along.answers.tolist(), strict=True))

@@ -18,7 +18,7 @@ from fmrgen.jobs.verify import check_no_gaps
 from fmrgen.metrics.rows import as_label
 from fmrgen.recipe.build import ClassifierAndOracle, component_errors
 from fmrgen.sources.base import LoadedExample, Source
-from fmrgen.split.open import OpenedSplit, check_recorded_rows, reading
+from fmrgen.split.open import Split
 from fmrgen.storage.provenance import Provenance
 from fmrgen.storage.schema import IMAGES
 
@@ -27,7 +27,7 @@ _COLUMNS = ("id", "label", "valid", "accepted_labels")
 
 
 @dataclass(frozen=True)
-class SplitRows:
+class JudgedImages:
     """Rows of a split, with what looks at them: images [N, 3, H, W] in [0, 1], and columns [N]."""
 
     originals: Tensor
@@ -39,29 +39,26 @@ class SplitRows:
     @classmethod
     def read(
         cls,
-        opened: OpenedSplit,
+        opened: Split,
         provenance: Provenance,
         judges: ClassifierAndOracle,
         most: int,
         device: torch.device | str,
-    ) -> "SplitRows":
+    ) -> "JudgedImages":
         columns = [*IMAGES, *(name for name in _COLUMNS if name in opened.features)]
-        ids: list[int] = []
         drawn: list[tuple[int, int, dict[str, Any]]] = []  # a heap, of which the one to go first is the first
         read: dict[str, list[Any]] = {name: [] for name in columns}
-        with reading(opened.name):
-            for place, row in enumerate(opened.undecoded(IMAGES).select_columns(columns)):
-                ids.append(row["id"])
-                heappush(drawn, (-row_seed(0, row["id"], "drawn"), place, row))
-                if len(drawn) > most:
-                    heappop(drawn)
-            rows = [row for *_, row in sorted(drawn, key=lambda one: one[1])]
-            for start in range(0, len(rows), _BATCH):
-                batch = {name: [row[name] for row in rows[start : start + _BATCH]] for name in columns}
-                check_no_gaps(opened.name, batch, len(provenance.labels))
-                for name, of in batch.items():
-                    read[name].extend(opened.pixels(batch, name) if name in IMAGES else of)
-        check_recorded_rows(opened, ids)
+        for place, row in enumerate(opened.stored_rows(IMAGES, columns)):
+            heappush(drawn, (-row_seed(0, row["id"], "drawn"), place, row))
+            if len(drawn) > most:
+                heappop(drawn)
+        rows = [row for *_, row in sorted(drawn, key=lambda entry: entry[1])]
+        for start in range(0, len(rows), _BATCH):
+            batch = {name: [row[name] for row in rows[start : start + _BATCH]] for name in columns}
+            check_no_gaps(opened.name, batch, len(provenance.labels))
+            for name, stored in batch.items():
+                values = opened.pixels(batch, name) if name in IMAGES else stored
+                read[name].extend(values)
         originals, images = (to_batch(np.stack(read.pop(name)), device) for name in ("original", "image"))
         several = read.pop("accepted_labels", None)
         values = {name: np.asarray(column) for name, column in read.items()}
@@ -85,7 +82,7 @@ class SplitRows:
         options: PerturbOptions,
         most: int,
         device: torch.device | str,
-    ) -> "SplitRows":
+    ) -> "JudgedImages":
         """Return originals from the whole of a source, up to so many, which stand for their own images."""
         loaded = []
         for place in sorted({number * len(source) // most for number in range(most)}):
@@ -109,13 +106,13 @@ class SplitRows:
     def labels(self) -> np.ndarray:
         return self.columns["label"]
 
-    def of(self, chosen: np.ndarray) -> "SplitRows":
+    def of(self, chosen: np.ndarray) -> "JudgedImages":
         return self.at(np.flatnonzero(chosen))
 
-    def at(self, places: np.ndarray) -> "SplitRows":
+    def at(self, places: np.ndarray) -> "JudgedImages":
         on_device = torch.from_numpy(places).to(self.originals.device)
         columns = {name: values[places] for name, values in self.columns.items()}
-        return SplitRows(self.originals[on_device], self.images[on_device], columns, self.judges, self.options)
+        return JudgedImages(self.originals[on_device], self.images[on_device], columns, self.judges, self.options)
 
     def moves_of(self, generator: Generator) -> GeneratedMoves:
         """Its originals, to be moved by a generator."""

@@ -23,7 +23,7 @@ from fmrgen.recipe.build import build_recorded_generator
 from fmrgen.report.pages import audit_page
 from fmrgen.results.judges import chance_line
 from fmrgen.split.judgements import check_judge_name, judges_of, table_path
-from fmrgen.split.open import OpenedSplit, open_own_split, reading
+from fmrgen.split.open import Split, open_own_split, reading
 from fmrgen.storage.provenance import Provenance
 
 _COLUMNS = ("id", "label", "valid", "iterations", "prediction")
@@ -135,7 +135,7 @@ def _read_answers(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is not a file of answers; save one from the exported page") from error
 
 
-def _columns(opened: OpenedSplit) -> dict[str, np.ndarray]:
+def _columns(opened: Split) -> dict[str, np.ndarray]:
     wanted = [*_COLUMNS, *({"accepted_labels"} & opened.features.keys())]
     parts = list(opened.dataset.select_columns(wanted).with_format("arrow").iter(1000))
     return accepted_as_label({name: np.concatenate([part[name].to_numpy() for part in parts]) for name in wanted})
@@ -150,14 +150,14 @@ def _generator(provenance: Provenance, trust: bool) -> tuple[Generator | None, s
 
 
 def _images(
-    opened: OpenedSplit, sample: Sample, generator: Generator | None, provenance: Provenance
+    opened: Split, sample: Sample, generator: Generator | None, provenance: Provenance
 ) -> dict[tuple[int, str], bytes]:
     """The bytes of all that is shown."""
     wanted = {(entry.id, entry.which) for entry in sample.shown}
     ids = {example_id for example_id, _ in wanted}
     columns = [name for name in ("image", "original") if name in opened.features]
     found: dict[tuple[int, str], bytes] = {}
-    for row in opened.undecoded(columns).select_columns([*columns, "id", "label"]):
+    for row in opened.stored_rows(columns, [*columns, "id", "label"]):
         if row["id"] not in ids:
             continue
         for name in columns:
@@ -170,7 +170,7 @@ def _images(
     return found
 
 
-def _png(opened: OpenedSplit, stored: dict[str, Any], what: str) -> bytes:
+def _png(opened: Split, stored: dict[str, Any], what: str) -> bytes:
     opened.decode(stored, what)  # it is an image, and of the right size
     content = opened.image_of(stored)
     return content if isinstance(content, bytes) else Path(content).read_bytes()

@@ -31,8 +31,8 @@ from fmrgen.recipe.job import load_oracles
 from fmrgen.recipe.objects import AnyOracle, oracle_section
 from fmrgen.results.judges import Kind
 from fmrgen.split.classify import BATCHES_AHEAD, decode_own
-from fmrgen.split.judgements import TABLE, OwnSplit, check_judge_name, judge_file, related, to_parquet, write_judgements
-from fmrgen.split.open import OpenedSplit, check_recorded_rows, open_own_split, reading
+from fmrgen.split.judgements import TABLE, Subject, check_judge_name, judge_file, related, to_parquet, write_judgements
+from fmrgen.split.open import Split, open_own_split
 from fmrgen.storage.provenance import Provenance, now
 from fmrgen.storage.schema import IMAGES
 from fmrgen.weights.digest import check_same_weights
@@ -124,7 +124,7 @@ class Job:
         self,
         name: str,
         section: ComponentConfig,
-        opened: OpenedSplit,
+        opened: Split,
         provenance: Provenance,
         processes: Processes,
         batch_size: int,
@@ -160,16 +160,14 @@ class Job:
     def run(self, on_rows: Callable[[int, int | None], None]) -> pa.Table:
         """Judges what is not judged yet; returns the whole table, in the order of the rows."""
         done = 0
-        with reading(self.opened.name):
-            batches = read_ahead(decode_own(self._batches(), self.processes, self.device), BATCHES_AHEAD)
-            for number, (rows, decoded) in enumerate(batches):
-                if decoded is not None:
-                    with errors_of_one_process():
-                        if (images := decoded.result()) is not None:
-                            write_atomically(self._part(number), to_parquet(self._verdicts(*images)))
-                done += len(rows)
-                on_rows(done, self.provenance.rows)
-        check_recorded_rows(self.opened, self.rows["id"])
+        batches = read_ahead(decode_own(self._batches(), self.processes, self.device), BATCHES_AHEAD)
+        for number, (rows, decoded) in enumerate(batches):
+            if decoded is not None:
+                with errors_of_one_process():
+                    if (images := decoded.result()) is not None:
+                        write_atomically(self._part(number), to_parquet(self._verdicts(*images)))
+            done += len(rows)
+            on_rows(done, self.provenance.rows)
         check_same_weights(f"oracle {self.name}", self.oracle, self.digest)
         self.processes.gather(None)  # all parts are there
         parts = [self._part(number) for number in range(-(-done // self.batch_size))]
@@ -189,8 +187,8 @@ class Job:
     def _batches(self) -> Iterator[tuple[np.ndarray, Callable[[], Any]]]:
         """Rows of each batch, and what decodes them; what is known of all rows is gathered on the way."""
         self.rows: dict[str, list[Any]] = {"id": [], "label": [], "valid": []}
-        stream = self.opened.undecoded(self.columns).select_columns([*self.columns, *self.rows])
-        for number, batch in enumerate(stream.iter(self.batch_size)):
+        batches = self.opened.batches(self.batch_size, self.columns, [*self.columns, *self.rows])
+        for number, batch in enumerate(batches):
             for name, values in self.rows.items():
                 values += batch[name]
             yield np.asarray(batch["id"]), partial(self._decode, number, batch)
@@ -233,7 +231,7 @@ class Job:
         """Lays the table beside the split."""
         content = to_parquet(table)
         kind: Kind = "vlm" if self.section.kind == "vlm" else "oracle"
-        split = OwnSplit(self.opened.paths, self.provenance)
+        split = Subject(self.opened.paths, self.provenance)
         section, digests = self.section.model_dump(mode="json"), digests_of_parts(self.oracle)
         about = judge_file(self.name, kind, section, self.digest, split, content, digests)
         if self.opened.revision is None:

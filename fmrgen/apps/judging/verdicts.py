@@ -16,7 +16,7 @@ from fmrgen.metrics.intervals import Estimate, proportion
 from fmrgen.split.judgements import (
     TABLE,
     UNSURE,
-    OwnSplit,
+    Subject,
     about_path,
     judge_file,
     judges_of,
@@ -35,7 +35,7 @@ class NotAskedError(UserError):
 
 
 @dataclass(frozen=True)
-class Audited(OwnSplit):
+class Audited(Subject):
     """A split that is audited: where its judgements go, what it is, and which of its images are shown.
 
     `images` are the bytes of each, by id and which, `labels` those of the split, by id.

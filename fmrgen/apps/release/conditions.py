@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute
 from fmrgen.apps.explain.interventions import DOSES
-from fmrgen.apps.explain.rows import SplitRows
+from fmrgen.apps.explain.rows import JudgedImages
 from fmrgen.config import ComponentConfig
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Judgement, Oracle, Originals
@@ -70,7 +70,7 @@ def compare_on_recipe(
     judges = build_classifier_and_oracle(new, recipe.oracle, labels, blank)
     before = fit_to_labels(build_component(old, "classifier", nn.Module, device), labels, blank, "classifier")
     source = build_source(recipe.source)
-    rows = SplitRows.of_source(source, provenance.image_size, judges, recipe.perturb, ORIGINALS, device)
+    rows = JudgedImages.of_source(source, provenance.image_size, judges, recipe.perturb, ORIGINALS, device)
     return compare_under_changes(rows, before, margin=margin, error=error)
 
 
@@ -82,7 +82,7 @@ class NoOracle(Oracle):
 
 
 def compare_under_changes(
-    rows: SplitRows,
+    rows: JudgedImages,
     old: nn.Module,
     *,
     has_oracle: bool = True,
@@ -145,7 +145,7 @@ def compare_under_changes(
 
 
 def _differences(
-    new: SplitRows, old: SplitRows, attribute: Attribute, amount: float, has_oracle: bool
+    new: JudgedImages, old: JudgedImages, attribute: Attribute, amount: float, has_oracle: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return which changed originals the old network alone has right, and which the new one alone, bool [N] each."""
     images = on_byte_grid(attribute.change(new.originals, amount))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fmrgen.apps.explain.rows import SplitRows as LoadedRows
+from fmrgen.apps.explain.rows import JudgedImages
 from fmrgen.apps.release.conditions import (
     OF_ANOTHER_SEED,
     ORIGINALS,
@@ -37,8 +37,8 @@ from fmrgen.results.own_splits import rows_of
 from fmrgen.results.samples import Sampler
 from fmrgen.split.classify import classify
 from fmrgen.split.models import LoadedClassifier, answering_in, first_image, labels_of, load_named
-from fmrgen.split.open import OpenedSplit, open_split
-from fmrgen.split.rows import SplitRows, check_columns
+from fmrgen.split.open import Split, open_split
+from fmrgen.split.rows import Reader, check_columns
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, read_provenance
 from fmrgen.storage.shards import SplitFolder
@@ -99,7 +99,7 @@ def gate(
     image = first_image(opened, device)
     labels = labels_of(opened, [lambda: models[0], lambda: models[1]], image)
     answering = {model.named.name: answering_in(labels, model, image, opened.name) for model in models}
-    rows = SplitRows(opened, labels, Sampler(1, len(labels)))
+    rows = Reader(opened, labels, Sampler(1, len(labels)))
     columns = rows.pass_over(["label", "valid", "accepted_labels"])
     valid = np.flatnonzero(columns["valid"]) if "valid" in columns else np.arange(len(columns["label"]))
     if not len(valid):
@@ -150,7 +150,7 @@ def _concluded(found: Gate, faults: list[str], one_network: bool, notes: list[st
 
 
 def _with_conditions(
-    found: Gate, opened: OpenedSplit, answering: Mapping[str, nn.Module], trust: bool, processes: Processes
+    found: Gate, opened: Split, answering: Mapping[str, nn.Module], trust: bool, processes: Processes
 ) -> Gate:
     """Return what was found, with what changed originals show, where the candidate has not failed on the rows.
 
@@ -179,7 +179,7 @@ def _with_verdict(found: Gate, conditions: list[Condition], notes: list[str]) ->
 
 
 def _conditions(
-    opened: OpenedSplit,
+    opened: Split,
     provenance: Provenance,
     answering: Mapping[str, nn.Module],
     margin: float,
@@ -199,7 +199,7 @@ def _conditions(
             f"the split's oracle could not be loaded, so originals were changed half as much and not checked ({error})"
         )
     has_oracle = not isinstance(judges.oracle, NoOracle)
-    rows = LoadedRows.read(opened, provenance, judges, ORIGINALS, device)
+    rows = JudgedImages.read(opened, provenance, judges, ORIGINALS, device)
     return compare_under_changes(rows, baseline, has_oracle=has_oracle, margin=margin, error=ERROR / 2), notes
 
 
@@ -325,7 +325,7 @@ def _faults(said: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray, cl
     return found
 
 
-def _notes(opened: OpenedSplit, models: list[LoadedClassifier]) -> list[str]:
+def _notes(opened: Split, models: list[LoadedClassifier]) -> list[str]:
     """What a verdict is worth on a split that was made against one of the two."""
     recorded = None if opened.provenance is None else opened.provenance.weights_sha256.classifier
     own = [model.named.name for model in models if recorded is not None and has_weights(model.module, recorded)]

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb, resize
-from fmrgen.split.open import open_split, reading
+from fmrgen.split.open import open_split
 
 
 class PerturbedCopies:
@@ -18,12 +18,11 @@ class PerturbedCopies:
         if missing := {"id", "image"} - set(split.features):
             raise UserError(f"copies: {reference} has no column {min(missing)}")
         columns = [name for name in ("id", "image", "valid") if name in split.features]
-        with reading(split.name):
-            self.files = {
-                int(row["id"]): split.image_of(row["image"])
-                for row in split.undecoded(["image"]).select_columns(columns)
-                if row.get("valid", True)
-            }
+        self.files = {
+            int(row["id"]): split.image_of(row["image"])
+            for row in split.stored_rows(["image"], columns)
+            if row.get("valid", True)
+        }
 
     def of(self, ids: Tensor, images: Tensor) -> Tensor:
         """The copies of images, uint8 [B, 3, H, W], with those ids [B]; of one without a copy the image itself."""
