@@ -44,7 +44,7 @@ def _index(config: MkDocsConfig) -> str:
     """The README, with links within the site."""
     text = (Path(config.docs_dir).parent / "README.md").read_text()
     text = text.replace("https://raw.githubusercontent.com/fmrgen/fmrgen/main/docs/", "")
-    return re.sub(r"https://fmrgen\.github\.io/fmrgen/(\w+)/", r"\1.md", text)
+    return re.sub(r"https://fmrgen\.github\.io/fmrgen/([\w/-]+)/", r"\1.md", text)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -33,7 +33,7 @@ def commands_in(text):
         "examples/anywhere/skypilot.yaml",
         "examples/anywhere/hf_jobs.sh",
         "SKILL.md",
-        "docs/scaling.md",
+        "docs/guides/scaling.md",
     ],
 )
 def test_commands_are_ours(file):

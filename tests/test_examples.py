@@ -54,7 +54,7 @@ def test_the_notebook(tmp_path):
 @pytest.mark.slow
 @needs_app("pilot")
 def test_the_snippets_of_a_generator_and_an_oracle(tmp_path, monkeypatch):
-    text = (ROOT / "docs/components.md").read_text()
+    text = (ROOT / "docs/guides/components.md").read_text()
     snippets = re.findall(r"```python\n# (my_\w+)\.py\n(.*?)```", text, re.DOTALL)
     assert {name for name, _ in snippets} == {"my_generator", "my_oracle"}
     for name, code in snippets:

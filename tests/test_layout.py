@@ -63,7 +63,7 @@ def test_imports_run_one_way_between_modules_and_between_packages():
         "cli",
         "apps",
     )
-    assert [subject for subject in order if subject in up] == list(up)  # as docs/design.md has it
+    assert [subject for subject in order if subject in up] == list(up)  # as docs/explanation/design.md has it
 
 
 APPS = ("board", "explain", "judging", "pilot", "release", "studies", "training")

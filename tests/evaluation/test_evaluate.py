@@ -691,7 +691,7 @@ def test_the_files_hold_what_was_found(finished_split, tmp_path):
 def test_the_schema_is_the_documented_one():
     from fmrgen.results.evaluation import json_schema
 
-    documented = json.loads((ROOT / "docs/evaluation.schema.json").read_text())
+    documented = json.loads((ROOT / "docs/reference/evaluation.schema.json").read_text())
 
     def holds(now, before):
         """Whether all that the documents promise is still there; new figures may have come."""

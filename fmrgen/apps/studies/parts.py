@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int | None], None]]]
 
-_SPEEDS = (40, 100, 300)  # TFLOP/s that a GPU really does, as in docs/performance.md
+_SPEEDS = (40, 100, 300)  # TFLOP/s that a GPU really does, as in docs/results/performance.md
 _HOURS_SHOWN = 48  # above, days
 
 
@@ -165,7 +165,7 @@ class Cost(StrictConfig):
     kept_encode: float = Field(0.0, ge=0, description="once for all splits, because latents are kept")
 
     def line(self, splits: int, budget: int) -> str:
-        """The arithmetic of docs/performance.md."""
+        """The arithmetic of docs/results/performance.md."""
         passes = budget + 1
         sum_of = f"{splits} splits × ({passes} passes × {self.one_pass:,g} + {self.encode:,g})"
         of_image = splits * (passes * self.one_pass + self.encode) + self.kept_encode

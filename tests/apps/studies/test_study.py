@@ -320,7 +320,7 @@ def test_the_estimate_is_the_arithmetic_of_the_docs():
 
 def test_the_study_of_the_docs_can_be_written_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    page = Path(__file__).parents[2] / "docs/training.md"
+    page = Path(__file__).parents[2] / "docs/guides/training.md"
     text = page.read_text().rpartition("```yaml\n")[2].partition("```")[0]
     Path("mine.yaml").write_text("extends: mnist-lenet")
     Path("mine-flux.yaml").write_text("extends: imagenet-flux")
