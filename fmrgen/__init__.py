@@ -103,7 +103,7 @@ _MODULES = {
     "ClassifierConfig": "fmrgen.config",
     "ComponentConfig": "fmrgen.config",
     "Estimate": "fmrgen.metrics.intervals",
-    "Evaluation": "fmrgen.jobs.evaluation",
+    "Evaluation": "fmrgen.results.evaluation",
     "Example": "fmrgen.records",
     "FilesVerification": "fmrgen.jobs.verify_files",
     "Gate": "fmrgen.metrics.sequential_test",

@@ -289,10 +289,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "related_line",
     ),
     "report.write": ("prepare_folder",),
-    "results.evaluation": (
-        "Evaluation",
-        "Result",
-    ),
+    "results.evaluation": ("Result",),
     "results.judges": (
         "Kind",
         "chance_line",

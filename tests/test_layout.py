@@ -52,7 +52,6 @@ def test_imports_run_one_way_between_modules_and_between_packages():
     up = (
         "errors",
         "engine",
-        "results",
         "storage",
         "recipe",
         "split",

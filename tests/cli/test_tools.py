@@ -101,7 +101,7 @@ def test_the_list_of_commands_is_whole_sentences(capsys):
     assert "..." not in shown.replace("[ARGS]...", "")
     for name in COMMANDS:
         assert re.search(rf"^  {name} +[A-Z].*\.$", shown, re.MULTILINE), name
-    groups = ["Options", "Make", "Measure", "Doubt", "Compare", "Publish", "Tools"]
+    groups = ["Options", "Make", "Measure", "Validate", "Compare", "Publish", "Tools"]
     assert re.findall(r"^(\w+):$", shown, re.MULTILINE) == groups
 
 

@@ -141,7 +141,7 @@ def test_what_can_not_be_compared():
             agreement(told)
     other = ranked(random, APART)
     labels = pa.array(np.ones(len(other.predictions), int))
-    other.predictions = other.predictions.set_column(3, "label", labels)
+    other = replace(other, predictions=other.predictions.set_column(3, "label", labels))
     with pytest.raises(UserError, match="have different labels for the same ids"):
         agreement({"one": one, "two": other})
     check_many_enough(2, 3)

@@ -1,7 +1,6 @@
 """Models that make a test of the engine exact and quick, and figures without any."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +13,7 @@ from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle
 from fmrgen.engine.models import row_seed
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.records import Example
+from fmrgen.results.evaluation import SCHEMA, Evaluation
 from fmrgen.results.own_splits import OwnComparison, OwnRank
 
 COUNT = 16
@@ -130,4 +130,12 @@ def ranked(random, robustness, rows=400, ids=None, valid=0.9):
         )
     order = sorted(robustness, key=robustness.get, reverse=True)
     ranking = [OwnRank(f"x:{name}", name, place, place) for place, name in enumerate(order, 1)]
-    return SimpleNamespace(own=OwnComparison(rows, ranking, []), predictions=pa.concat_tables(tables))
+    return Evaluation(
+        schema=SCHEMA,
+        splits=[],
+        classifiers=[],
+        results=[],
+        comparisons=[],
+        own=OwnComparison(rows, ranking, []),
+        predictions=pa.concat_tables(tables),
+    )

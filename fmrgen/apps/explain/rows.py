@@ -56,9 +56,9 @@ class JudgedImages:
         for start in range(0, len(rows), _BATCH):
             batch = {name: [row[name] for row in rows[start : start + _BATCH]] for name in columns}
             check_no_gaps(opened.name, batch, len(provenance.labels))
-            for name, stored in batch.items():
-                values = opened.pixels(batch, name) if name in IMAGES else stored
-                read[name].extend(values)
+            for name, column in batch.items():
+                pixels = opened.pixels(batch, name) if name in IMAGES else column
+                read[name].extend(pixels)
         originals, images = (to_batch(np.stack(read.pop(name)), device) for name in ("original", "image"))
         several = read.pop("accepted_labels", None)
         values = {name: np.asarray(column) for name, column in read.items()}

@@ -19,6 +19,7 @@ import torch
 import warm
 from commands import fmrgen, run
 from fakes import ranked
+from places import ROOT
 from safetensors.torch import load_file
 
 from fmrgen.apps.studies.claims import Claim, ClaimFound, _unpaired, find_claim
@@ -138,6 +139,7 @@ def evaluation(values):
         classifiers=[],
         own=SimpleNamespace(ranking=ranking, differences=[pair]),
         comparisons=[],
+        predictions=None,
         result=lambda split, model: results[split, model],
     )
 
@@ -320,7 +322,7 @@ def test_the_estimate_is_the_arithmetic_of_the_docs():
 
 def test_the_study_of_the_docs_can_be_written_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    page = Path(__file__).parents[2] / "docs/guides/training.md"
+    page = ROOT / "docs/guides/training.md"
     text = page.read_text().rpartition("```yaml\n")[2].partition("```")[0]
     Path("mine.yaml").write_text("extends: mnist-lenet")
     Path("mine-flux.yaml").write_text("extends: imagenet-flux")
