@@ -12,63 +12,84 @@ from fmrgen.split.rows import Classified, NamedClassifier
 
 
 @dataclass(frozen=True)
-class Found:
-    """A split, the result of the classifier that it was made for, and what each classifier said, with the ids."""
+class Outcome:
+    """A split after its evaluation.
 
-    passed: Classified
+    Attributes:
+        classified: the split with its classifiers' answers.
+        made_for: the result of the classifier that it was made for; None if that is not among them.
+        columns: the columns of each classifier's summary, and the ids, by its name.
+    """
+
+    classified: Classified
     made_for: Result | None
-    of_models: dict[str, dict[str, np.ndarray]]
+    columns: dict[str, dict[str, np.ndarray]]
+
+    @property
+    def name(self) -> str:
+        return self.classified.split.name
 
 
 def compare_own_splits(
-    found: list[Found], worst: list[WorstCase], models: list[NamedClassifier]
+    outcomes: list[Outcome], worst: list[WorstCase], models: list[NamedClassifier]
 ) -> OwnComparison | None:
-    """Those on the source of the first; on another source an id is another image. One that other images fool more than
-    its own is compared on these."""
-    own = [
-        (one, one.made_for.classifier)
-        for one in found
-        if one.made_for is not None and not (one.made_for.at_chance or one.made_for.masked)
-    ]
-    alike = [entry for entry in own if _source_of(entry[0].passed) == _source_of(own[0][0].passed)]
-    worse = {case.classifier: case.fooled_more_by for case in worst if case.fooled_more_by}
-    by_name = {one.passed.split.name: one for one in found}
+    """Return classifiers compared, each on its own split.
+
+    Only splits on the source of the first are compared, as an id is another image on another source. A classifier that
+    another one's images fool more than its own is compared on those. Those at chance or with a masked gradient are left
+    out.
+    """
+    own: list[tuple[Outcome, str]] = []
+    for outcome in outcomes:
+        result = outcome.made_for
+        if result is not None and not result.at_chance and not result.masked:
+            own.append((outcome, result.classifier))
+    fooled_more_by = {case.classifier: case.fooled_more_by for case in worst if case.fooled_more_by}
+    by_name = {outcome.name: outcome for outcome in outcomes}
     compared = []
-    for one, classifier in alike:
-        shown = by_name[worse.get(classifier, one.passed.split.name)]
-        compared.append((shown.passed.split.name, classifier, shown.of_models[classifier]))
+    for outcome, classifier in own:
+        if _source_of(outcome.classified) != _source_of(own[0][0].classified):
+            continue
+        shown = by_name[fooled_more_by.get(classifier, outcome.name)]
+        compared.append((shown.name, classifier, shown.columns[classifier]))
     groups: dict[str, list[str]] = {}
     for model in models:
         groups.setdefault(model.training_of or model.name, []).append(model.name)
     return compare_own(compared, groups)
 
 
-def worst_of_all(found: list[Found]) -> list[WorstCase]:
-    """Over the splits that were made as the first was, but for the classifier."""
-    alike = [one for one in found if one.passed.split.provenance is not None]
-    alike = [one for one in alike if _protocol_of(one.passed) == _protocol_of(alike[0].passed)]
-    own = {
-        one.made_for.classifier: one.passed.split.name
-        for one in alike
-        if one.made_for is not None and not one.made_for.at_chance
-    }
-    return worst_cases({one.passed.split.name: one.of_models for one in alike}, own)
+def worst_of_all(outcomes: list[Outcome]) -> list[WorstCase]:
+    """Return the worst case of each classifier over the splits that were made as the first was, but for the
+    classifier."""
+    by_fmrgen = [outcome for outcome in outcomes if outcome.classified.split.provenance is not None]
+    columns: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    own: dict[str, str] = {}
+    for outcome in by_fmrgen:
+        if _protocol_of(outcome.classified) != _protocol_of(by_fmrgen[0].classified):
+            continue
+        columns[outcome.name] = outcome.columns
+        if outcome.made_for is not None and not outcome.made_for.at_chance:
+            own[outcome.made_for.classifier] = outcome.name
+    return worst_cases(columns, own)
 
 
-def _protocol_of(passed: Classified) -> Any:
-    """What splits have in common whose images are found alike: everything but the classifier."""
-    provenance = passed.split.provenance
+def _protocol_of(classified: Classified) -> Any:
+    """Return all of a split's making but the classifier: splits that are equal in it have images that were found
+    alike."""
+    provenance = classified.split.provenance
     assert provenance is not None
-    recipe = provenance.recipe.tree
-    kept = {name: section for name, section in recipe.items() if name not in ("description", "output", "classifier")}
-    return kept, provenance.labels, provenance.weights_sha256.generator, provenance.weights_sha256.oracle
+    recipe = dict(provenance.recipe.tree)
+    for section in ("description", "output", "classifier"):
+        recipe.pop(section, None)
+    return recipe, provenance.labels, provenance.weights_sha256.generator, provenance.weights_sha256.oracle
 
 
-def _source_of(passed: Classified) -> Any:
-    provenance = passed.split.provenance
+def _source_of(classified: Classified) -> Any:
+    """Return what decides which image an id is; None if it is not on record."""
+    provenance = classified.split.provenance
     if provenance is None:
         return None
-    tree = provenance.recipe.source.tree
-    return {
-        name: tree[name] for name in tree.keys() - {"on_error", "license", "limit", "per_class", "shuffle_seed"}
-    }, provenance.labels
+    source = dict(provenance.recipe.source.tree)
+    for key in ("on_error", "license", "limit", "per_class", "shuffle_seed"):
+        source.pop(key, None)
+    return source, provenance.labels

@@ -66,7 +66,7 @@ def _title(name: str, config: FixedSets, set_name: str, severity: int | None) ->
 
 
 def _classify(
-    called: str,
+    title: str,
     config: SourceConfig,
     model: LoadedClassifier,
     sharing: Sharing,
@@ -76,20 +76,20 @@ def _classify(
 ) -> tuple[SetAnswers, pa.Table]:
     opened = FixedSetImages(build_source(config))
     name = model.named.name
-    answering = answering_in(opened.source.labels, model, to_batch(opened.first()[None], device), called)
+    answering = answering_in(opened.source.labels, model, to_batch(opened.first()[None], device), title)
     total = len(opened.source)
     batches = opened.batches(batch_size)
-    said = classify(
+    predictions = classify(
         batches,
         {name: answering},
         lambda rows: np.array(opened.labels[rows[0] : rows[-1] + 1]),
         sharing,
         device,
-        lambda more: on_images(called, more, total),
+        lambda more: on_images(title, more, total),
     )
-    prediction = said[name]["image"].prediction
+    prediction = predictions[name]["image"].prediction
     columns = {"id": np.array(opened.ids), "label": np.array(opened.labels)}
-    table = predictions_table(called, name, {"label": columns["label"], "prediction": prediction}, columns)
+    table = predictions_table(title, name, {"label": columns["label"], "prediction": prediction}, columns)
     return SetAnswers(columns["id"], {name: prediction == columns["label"]}), table
 
 

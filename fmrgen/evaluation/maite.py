@@ -44,10 +44,14 @@ class MaiteDataset:
         for wanted in (column, "label"):
             if wanted not in features:
                 raise UserError(f"{name}: has no column {wanted}; choose from {', '.join(features)}")
-        if (labels := self._opened.labels) is None:
+        labels = self._opened.labels
+        if labels is None:
             raise UserError(f"{name}: its labels have no names; give a split whose label column is a ClassLabel")
-        self._known = [key for key, of in features.items() if isinstance(of, Value) and of.dtype in _PLAIN]
-        rows = self._opened.stored_rows([column], [column, "label", *self._known])
+        self._plain = []  # columns of single values, which go along as metadata
+        for key, feature in features.items():
+            if isinstance(feature, Value) and feature.dtype in _PLAIN:
+                self._plain.append(key)
+        rows = self._opened.stored_rows([column], [column, "label", *self._plain])
         self._rows = [row for row in rows if not only_valid or row.get("valid", True)]
         self._classes = len(labels)
         self.metadata: dict[str, Any] = {"id": name, "index2label": dict(enumerate(labels.names))}
@@ -57,16 +61,17 @@ class MaiteDataset:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         row = self._rows[index]
-        about = {"id": index} | {key: row[key] for key in self._known}
-        if not 0 <= (label := row["label"] if row["label"] is not None else -1) < self._classes:
+        metadata = {"id": index} | {key: row[key] for key in self._plain}
+        label = row["label"]
+        if label is None or not 0 <= label < self._classes:
             raise UserError(
-                f"{self._opened.name}: id {about['id']}: its label is not one of the {self._classes} classes"
+                f"{self._opened.name}: id {metadata['id']}: its label is not one of the {self._classes} classes"
             )
-        image = np.asarray(self._opened.decode(row[self._column], f"id {about['id']}: its {self._column}"))
+        image = np.asarray(self._opened.decode(row[self._column], f"id {metadata['id']}: its {self._column}"))
         image = image.transpose(2, 0, 1)
         if self._pixels == "floats":
             image = image.astype(np.float32) / 255
-        return image, np.eye(self._classes, dtype=np.float32)[label], about
+        return image, np.eye(self._classes, dtype=np.float32)[label], metadata
 
 
 class MaiteModel:
@@ -88,13 +93,15 @@ class MaiteModel:
 
     @torch.inference_mode()
     def __call__(self, batch: Sequence[Any], /) -> list[np.ndarray]:
-        like = next(self._classifier.parameters(), torch.empty(0))
-        images = [
-            torch.tensor(np.asarray(image), dtype=torch.float32, device=like.device) / self._scale for image in batch
-        ]
-        sizes = {image.shape for image in images}
-        if len(sizes) < 2:
-            return list(self._classifier(torch.stack(images)).softmax(1).cpu().numpy()) if images else []
+        if not len(batch):
+            return []
+        parameter = next(self._classifier.parameters(), torch.empty(0))
+        images = []
+        for image in batch:
+            pixels = torch.tensor(np.asarray(image), dtype=torch.float32, device=parameter.device)
+            images.append(pixels / self._scale)
+        if len({image.shape for image in images}) == 1:
+            return list(self._classifier(torch.stack(images)).softmax(1).cpu().numpy())
         return [self._classifier(image[None]).softmax(1)[0].cpu().numpy() for image in images]
 
 
@@ -107,8 +114,10 @@ def classifier_of_maite(model: Callable[..., Any], pixels: Pixels = "bytes") -> 
         model: from a batch of images [3, H, W] to answers [K] each; its `metadata` may have `index2label`.
         pixels: how it wants them: as bytes from 0 to 255, or as floats from 0 to 1.
     """
-    known = (getattr(model, "metadata", None) or {}).get("index2label") or {}
-    names = [str(known[index]) for index in range(len(known))] if sorted(known) == list(range(len(known))) else []
+    index_to_label = (getattr(model, "metadata", None) or {}).get("index2label") or {}
+    names = []
+    if sorted(index_to_label) == list(range(len(index_to_label))):
+        names = [str(index_to_label[index]) for index in range(len(index_to_label))]
     return Classifier(_OfMaite(model, pixels), lambda images: images, names or None).eval()
 
 
@@ -121,8 +130,8 @@ class _OfMaite(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        given = to_bytes(images) if self._pixels == "bytes" else images
-        answers = np.stack([np.asarray(answer, np.float32) for answer in self._model(list(given.cpu().numpy()))])
-        found = torch.from_numpy(answers).to(images.device)
-        shares = (found >= 0).all(1) & ((found.sum(1) - 1).abs() < _ROUNDING)
-        return torch.where(shares.unsqueeze(1), found.log(), found)
+        pixels = to_bytes(images) if self._pixels == "bytes" else images
+        rows = [np.asarray(answer, np.float32) for answer in self._model(list(pixels.cpu().numpy()))]
+        answers = torch.from_numpy(np.stack(rows)).to(images.device)
+        are_probabilities = (answers >= 0).all(1) & ((answers.sum(1) - 1).abs() < _ROUNDING)
+        return torch.where(are_probabilities.unsqueeze(1), answers.log(), answers)

@@ -15,44 +15,65 @@ _NAMED, _SHOWN = 12, 24  # rows in a note, and in a gallery
 
 
 class Missed(NamedTuple):
-    """Their rows, and the ids of these, or their numbers where they have none."""
+    """Originals that all classifiers miss: their rows, and their ids, or the rows again if there are no ids."""
 
     rows: list[int]
     ids: list[int]
 
 
-def missed_by_all(answers: Sequence[Mapping[str, np.ndarray]], columns: Mapping[str, np.ndarray]) -> Missed | None:
-    """Those of all classifiers that are not at chance, by their columns; None of too few."""
-    if len(answers) < _FEWEST or any("original_prediction" not in of for of in answers):
+def missed_by_all(
+    columns_of_classifiers: Sequence[Mapping[str, np.ndarray]], columns: Mapping[str, np.ndarray]
+) -> Missed | None:
+    """Return the originals that all classifiers miss; None if there are fewer than three, or no originals.
+
+    Args:
+        columns_of_classifiers: the columns of each one's summary; those at chance are left out by the caller.
+        columns: of the split.
+    """
+    if len(columns_of_classifiers) < _FEWEST:
         return None
-    wrong = np.all([of["original_prediction"] != of["label"] for of in answers], axis=0)
+    wrong = np.ones(len(columns["label"]), bool)
+    for own in columns_of_classifiers:
+        if "original_prediction" not in own:
+            return None
+        wrong &= own["original_prediction"] != own["label"]
     rows = np.flatnonzero(wrong).tolist()
-    return Missed(rows, columns["id"][wrong].tolist() if "id" in columns else rows)
+    ids = columns["id"][wrong].tolist() if "id" in columns else rows
+    return Missed(rows, ids)
 
 
 def about_missed(missed: Missed | None, classifiers: int) -> list[str]:
-    """A note on them, so many classifiers having been asked."""
+    """Return a note on them, if there are any; `classifiers` is how many were measured."""
     if missed is None or not missed.ids:
         return []
-    ids = ",".join(map(str, missed.ids[:_NAMED])) + (",…" if len(missed.ids) > _NAMED else "")
+    ids = ",".join(map(str, missed.ids[:_NAMED]))
+    if len(missed.ids) > _NAMED:
+        ids += ",…"
     return [
         f"none of {classifiers} classifiers is right on {len(missed.ids)} of the originals: look at their labels "
         f"(fmrgen show --ids {ids})"
     ]
 
 
-def samples_of(passed: Classified, rows: Sequence[int]) -> list[Sample]:
-    """The first of some rows as a gallery shows them, but for those that it shows already; their images are those that
-    were decoded for the classifiers, where these were kept."""
-    shown, columns = {sample.row for sample in passed.rows.sampler.samples}, passed.rows.columns
-    pixels = {name: passed.images[name].pixels for name in passed.rows.images if name in passed.images}
-    if any(of is None for of in pixels.values()):
-        return []
-    found = []
+def samples_of(classified: Classified, rows: Sequence[int]) -> list[Sample]:
+    """Return the first of some rows as a gallery shows them, without those that it shows already.
+
+    Their images are those that were decoded for the classifiers; [] if these were not kept.
+    """
+    pixels: dict[str, np.ndarray] = {}
+    for name in classified.rows.images:
+        if name in classified.images:
+            decoded = classified.images[name].pixels
+            if decoded is None:
+                return []
+            pixels[name] = decoded
+    shown = {sample.row for sample in classified.rows.sampler.samples}
+    columns = classified.rows.columns
+    samples = []
     for row in [row for row in rows if row not in shown][:_SHOWN]:
-        stored = {name: png_bytes(np.asarray(of[row])) for name, of in pixels.items() if of is not None}
-        known = {name: values[row].item() for name, values in columns.items() if values.dtype != object}
-        if passed.judges:
-            known["judges"] = labels_of_row(passed.judges, row)
-        found.append(Sample(row, stored["image"], stored.get("original"), known))
-    return found
+        files = {name: png_bytes(np.asarray(images[row])) for name, images in pixels.items()}
+        values = {name: column[row].item() for name, column in columns.items() if column.dtype != object}
+        if classified.judges:
+            values["judges"] = labels_of_row(classified.judges, row)
+        samples.append(Sample(row, files["image"], files.get("original"), values))
+    return samples

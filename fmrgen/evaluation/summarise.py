@@ -1,8 +1,9 @@
 """Predictions made into figures."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +11,8 @@ from datasets import ClassLabel
 
 from fmrgen.config import without_later_defaults
 from fmrgen.errors import UserError
-from fmrgen.evaluation.across_splits import Found, compare_own_splits, worst_of_all
-from fmrgen.evaluation.missed import Missed, about_missed, missed_by_all, samples_of
+from fmrgen.evaluation.across_splits import Outcome, compare_own_splits, worst_of_all
+from fmrgen.evaluation.missed import about_missed, missed_by_all, samples_of
 from fmrgen.labels import match_classes
 from fmrgen.metrics.cautions import (
     cautions,
@@ -20,6 +21,7 @@ from fmrgen.metrics.cautions import (
     is_at_chance,
     outputs_in_another_order,
 )
+from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.summary import COMPARED, OWN_COLUMNS, summarise, summarise_classes
 from fmrgen.results.evaluation import (
     SCHEMA,
@@ -33,6 +35,7 @@ from fmrgen.results.evaluation import (
 from fmrgen.results.fixed_sets import FixedSetResults
 from fmrgen.results.rankings import difference, error_consistency, pairs_of, rank
 from fmrgen.results.steps import StepFigures, step_figures
+from fmrgen.split.classify import KeptAnswers
 from fmrgen.split.judged import corrected_by, judge_figures, people_alpha
 from fmrgen.split.rows import Answered, Classified, NamedClassifier
 from fmrgen.storage.made_with import made_with, related_line
@@ -44,176 +47,241 @@ _SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say ag
 
 def summarise_evaluation(
     models: list[NamedClassifier],
-    evaluated: list[Classified],
+    classified: list[Classified],
     attack: str | None = None,
     fixed: FixedSetResults | None = None,
     failed: list[FailedClassifier] | None = None,
 ) -> Evaluation:
-    """Summaries, comparisons and tables; `attack` is the one whose answers are among the predictions, `fixed` what was
-    found on fixed sets beside, `failed` are classifiers that could not be measured.
+    """Return the figures of an evaluation.
+
+    Args:
+        models: the classifiers, in the order in which they are shown.
+        classified: the splits, with the answers of each classifier.
+        attack: in short form, if the answers to attacked originals are among them.
+        fixed: the classifiers' results on fixed sets.
+        failed: classifiers that could not be measured.
     """
     results: list[Result] = []
     comparisons: list[Comparison] = []
-    tables: list[pa.Table] = [] if fixed is None else list(fixed.predictions)
     splits: list[EvaluatedSplit] = []
-    found: list[Found] = []
-    digests = {model.name: model.weights_sha256 for model in models}
-    for passed in evaluated:
-        split, columns = passed.split, passed.rows.columns
-        counted = columns if passed.valid is None else {**columns, "valid": passed.valid}
-        of_models = {model.name: _columns_of(passed, counted, model) for model in models}
-        here = []
+    outcomes: list[Outcome] = []
+    tables: list[pa.Table] = [] if fixed is None else list(fixed.predictions)
+    for split in classified:
+        outcome, split_results = _measure(split, models)
         for model in models:
-            result = _result(passed, model, of_models[model.name], columns)
-            here.append(result)
-            tables.append(predictions_table(split.name, model.name, of_models[model.name], counted))
-        results += here
-        made_for = _made_for(passed, here, models)
-        found.append(Found(passed, made_for, {name: of | _ids_of(columns) for name, of in of_models.items()}))
-        summaries = {result.classifier: result.total for result in here if not (result.conditioned or result.at_chance)}
-        measure: Any = "fmr" if any(result.total.fmr for result in here) else "perturbed_accuracy"
-        pairs = pairs_of(list(of_models), summaries, measure)
-        differences = [
-            replace(
-                difference(a, b, of_models[a], of_models[b]),
-                error_consistency=error_consistency(of_models[a], of_models[b]),
-            )
-            for a, b in pairs
-        ]
-        comparisons.append(Comparison(split.name, measure, rank(summaries, differences, measure), differences))
-        able = [result.classifier for result in here if not result.at_chance]
-        missed = missed_by_all([of_models[name] for name in able], columns)
-        passed.rows.sampler.samples += samples_of(passed, [] if missed is None else missed.rows)
-        notes = [*_more_fooled(made_for, here, measure), *about_missed(missed, len(able))]
-        splits.append(_split_figures(passed, counted, columns, made_for, notes, missed, digests))
-    worst = worst_of_all(found)
+            columns = outcome.columns[model.name]
+            tables.append(predictions_table(outcome.name, model.name, columns, _counted_columns(split)))
+        comparison = _compare(outcome, split_results)
+        results += split_results
+        outcomes.append(outcome)
+        comparisons.append(comparison)
+        splits.append(_evaluated_split(outcome, split_results, comparison.measure, models))
+    worst = worst_of_all(outcomes)
     return Evaluation(
         schema=SCHEMA,
         attack=attack,
         splits=splits,
-        classifiers=[
-            EvaluatedClassifier(
-                model.name,
-                None if model.section is None else model.section.model_dump(mode="json", exclude_none=True),
-                digests[model.name],
-                model.training_of,
-            )
-            for model in models
-        ],
+        classifiers=[_evaluated_classifier(model) for model in models],
         failed=failed or [],
         results=results,
         comparisons=comparisons,
-        own=compare_own_splits(found, worst, models),
+        own=compare_own_splits(outcomes, worst, models),
         worst=worst,
         fixed=[] if fixed is None else fixed.results,
         predictions=pa.concat_tables(tables),
-        samples={p.split.name: p.rows.sampler.samples for p in evaluated},
+        samples={split.split.name: split.rows.sampler.samples for split in classified},
     )
 
 
-def _columns_of(passed: Classified, columns: dict[str, np.ndarray], model: NamedClassifier) -> dict[str, np.ndarray]:
-    """The columns that a summary of this classifier is made of."""
-    answers = passed.answered[model.name].answers
-    said = {name: of.prediction for name, of in answers.items()}
+def _evaluated_classifier(model: NamedClassifier) -> EvaluatedClassifier:
+    section = None
+    if model.section is not None:
+        section = model.section.model_dump(mode="json", exclude_none=True)
+    return EvaluatedClassifier(model.name, section, model.weights_sha256, model.training_of)
+
+
+def _counted_columns(classified: Classified) -> dict[str, np.ndarray]:
+    """Return the split's columns, with the rows valid that a judge takes for valid, if one was named."""
+    columns = classified.rows.columns
+    return columns if classified.valid is None else {**columns, "valid": classified.valid}
+
+
+def _measure(classified: Classified, models: list[NamedClassifier]) -> tuple[Outcome, list[Result]]:
+    """Return the results of all classifiers on a split, and what comparisons need of it."""
+    stored = classified.rows.columns
+    counted = _counted_columns(classified)
+    columns = {}
+    results = []
+    for model in models:
+        own = _columns_of(classified, counted, model)
+        results.append(_result(classified, model, own, stored))
+        if "id" in stored:
+            own = {**own, "id": stored["id"]}
+        columns[model.name] = own
+    return Outcome(classified, _made_for(classified, results, models), columns), results
+
+
+def _compare(outcome: Outcome, results: list[Result]) -> Comparison:
+    """Return the classifiers of a split, compared by FMR, or by PA where there are no originals."""
+    measure: Literal["fmr", "perturbed_accuracy"] = "perturbed_accuracy"
+    if any(result.total.fmr for result in results):
+        measure = "fmr"
+    summaries = {}
+    for result in results:
+        if not result.conditioned and not result.at_chance:
+            summaries[result.classifier] = result.total
+    differences = []
+    for first, second in pairs_of(list(outcome.columns), summaries, measure):
+        pair = outcome.columns[first], outcome.columns[second]
+        consistency = error_consistency(*pair)
+        differences.append(replace(difference(first, second, *pair), error_consistency=consistency))
+    return Comparison(outcome.name, measure, rank(summaries, differences, measure), differences)
+
+
+def _columns_of(
+    classified: Classified, columns: dict[str, np.ndarray], model: NamedClassifier
+) -> dict[str, np.ndarray]:
+    """Return the columns that a summary of this classifier is made of."""
+    answers = classified.answered[model.name].answers
     shared = ("label", "valid", "iterations", "queries", "original_oracle_label", "stop_reason")
-    found = {name: columns[name] for name in shared if name in columns}
-    found["prediction"] = said["image"]
-    if "original" in said:
-        found["original_prediction"] = said["original"]
+    own = {name: columns[name] for name in shared if name in columns}
+    own["prediction"] = answers["image"].prediction
+    if "original" in answers:
+        own["original_prediction"] = answers["original"].prediction
     for kind, prefix in (("image", ""), ("original", "original_")):
         if kind in answers:
-            found[f"{prefix}confidence"] = answers[kind].confidence.astype(np.float64)
-            if (among := answers[kind].in_top5) is not None:
-                found[f"{prefix}in_top5"] = among
-    if "native" in said:
-        found["native_prediction"] = said["native"]
-    if "attacked" in said and "original" in said:  # what was wrong before an attack stays so: it is not attacked
-        was_right = said["original"] == columns["label"]
-        found["attacked_prediction"] = np.where(was_right, said["attacked"], said["original"])
-    return found
+            own[f"{prefix}confidence"] = answers[kind].confidence.astype(np.float64)
+            in_top5 = answers[kind].in_top5
+            if in_top5 is not None:
+                own[f"{prefix}in_top5"] = in_top5
+    if "native" in answers:
+        own["native_prediction"] = answers["native"].prediction
+    if "attacked" in answers and "original" in answers:
+        # What was wrong before an attack stays so: it is not attacked.
+        was_right = answers["original"].prediction == columns["label"]
+        own["attacked_prediction"] = np.where(was_right, answers["attacked"].prediction, answers["original"].prediction)
+    return own
 
 
-def check_order(passed: Classified, model: NamedClassifier, answered: Answered) -> None:
-    """Raises UserError where a classifier's outputs are in another order than the labels."""
-    seen = answered.answers.get("original", answered.answers["image"]).prediction
-    labels = passed.rows.columns["label"]
-    if not _order_is_known(passed, model) and outputs_in_another_order(labels, seen, len(passed.labels)):
+def check_order(classified: Classified, model: NamedClassifier, answered: Answered) -> None:
+    """Raise UserError if a classifier's outputs are in another order than the labels."""
+    answers = answered.answers.get("original", answered.answers["image"])
+    labels = classified.rows.columns["label"]
+    if _order_is_known(classified, model):
+        return
+    if outputs_in_another_order(labels, answers.prediction, len(classified.labels)):
+        cure = "" if classified.split.labels else ", and give the split's label column its names (ClassLabel)"
         raise UserError(
-            f"classifier {model.name} on {passed.split.name}: its predictions match the labels only if its classes "
+            f"classifier {model.name} on {classified.split.name}: its predictions match the labels only if its classes "
             "are put in another order; list its classes, in the order of its outputs, as class_names of its section"
-            + ("" if passed.split.labels else ", and give the split's label column its names (ClassLabel)")
+            f"{cure}"
         )
 
 
 def _result(
-    passed: Classified, model: NamedClassifier, of_model: dict[str, np.ndarray], columns: dict[str, np.ndarray]
+    classified: Classified, model: NamedClassifier, own: dict[str, np.ndarray], stored: dict[str, np.ndarray]
 ) -> Result:
-    notes: list[str] = []
-    split, labels = passed.split, passed.labels
-    if not _order_is_known(passed, model):
+    """Return the result of a classifier on a split.
+
+    Args:
+        classified: the split.
+        model: the classifier.
+        own: the columns of its summary.
+        stored: the columns of the split.
+    """
+    labels = classified.labels
+    answered = classified.answered[model.name]
+    notes = _notes_on_answers(classified, model)
+    is_own = _is_own_classifier(answered, own, stored, notes)
+    if is_own:
+        own = own | {name: stored[name] for name in OWN_COLUMNS if name in stored}
+    of_classes = {name: column for name, column in own.items() if not name.endswith(_OF_SURENESS)}
+    total = summarise(own)
+    at_chance = False
+    if "original_prediction" in own:
+        at_chance = is_at_chance(own["label"], own["original_prediction"], len(labels))
+    twin = _twin_of(model.name, classified)
+    if twin is not None:
+        notes.append(f"it gives the same answers as {twin} on every image: they are one network, or copies of it")
+    judged = {}
+    if classified.judges:
+        judged = corrected_by(classified.judges, own, stored["valid"])
+    is_guided = is_own and _is_guided(classified)
+    return Result(
+        split=classified.split.name,
+        classifier=model.name,
+        conditioned=is_own,
+        total=total,
+        classes=summarise_classes(of_classes, len(labels)),
+        notes=notes,
+        judged=judged,
+        at_chance=at_chance,
+        masked=is_guided and has_masked_gradient(total),
+        rough=is_guided and has_rough_gradient(total),
+    )
+
+
+def _notes_on_answers(classified: Classified, model: NamedClassifier) -> list[str]:
+    answered = classified.answered[model.name]
+    notes = []
+    if not _order_is_known(classified, model):
         why = "it does not name its classes" if model.class_names is None else "not all of its classes match by name"
         notes.append(f"{why}: its outputs are assumed to be in the order of the labels")
-    answered = passed.answered[model.name]
-    notes += [note for note in (answered.left_out, *answered.notes) if note is not None]
-    for name, said in answered.answers.items():
-        if silent := int((said.prediction < 0).sum()):
+    if answered.left_out is not None:
+        notes.append(answered.left_out)
+    notes += answered.notes
+    for name, answers in answered.answers.items():
+        silent = int((answers.prediction < 0).sum())
+        if silent:
             notes.append(f"its highest logit is not finite on {silent} of the column {name}; these count as wrong")
-    conditioned = _is_own_classifier(passed, model, of_model, columns, notes)
-    if conditioned:
-        of_model = of_model | {name: columns[name] for name in OWN_COLUMNS if name in columns}
-    of_classes = {name: values for name, values in of_model.items() if not name.endswith(_OF_SURENESS)}
-    classes, total = summarise_classes(of_classes, len(labels)), summarise(of_model)
-    at_chance = "original_prediction" in of_model and is_at_chance(
-        of_model["label"], of_model["original_prediction"], len(labels)
-    )
-    if (twin := _twin_of(model.name, passed)) is not None:
-        notes.append(f"it gives the same answers as {twin} on every image: they are one network, or copies of it")
-    judged = corrected_by(passed.judges, of_model, columns["valid"]) if passed.judges else {}
-    is_guided = conditioned and _is_guided(passed)
-    masked, rough = is_guided and has_masked_gradient(total), is_guided and has_rough_gradient(total)
-    return Result(split.name, model.name, conditioned, total, classes, notes, judged, at_chance, masked, rough)
+    return notes
 
 
-def _twin_of(name: str, passed: Classified) -> str | None:
-    """The first classifier before this one that said the same of all images."""
-    own = passed.answered[name].answers
-    for other, answered in passed.answered.items():
+def _twin_of(name: str, classified: Classified) -> str | None:
+    """Return the first classifier before this one that gives the same answers to all images."""
+    own = classified.answered[name].answers
+    for other, answered in classified.answered.items():
         if other == name:
             return None
-        said = answered.answers
-        if all(images in said and np.array_equal(said[images].prediction, own[images].prediction) for images in own):
+        if _are_same(own, answered.answers):
             return other
     return None
 
 
-def _is_guided(passed: Classified) -> bool:
-    """Whether the split's own steps are along a gradient; of a split that does not say how it was made, it is so."""
-    return passed.split.provenance is None or passed.split.provenance.recipe.perturb.is_guided
+def _are_same(first: Mapping[str, KeptAnswers], second: Mapping[str, KeptAnswers]) -> bool:
+    """Return whether all predictions in `first` are in `second` too."""
+    for kind, answers in first.items():
+        if kind not in second or not np.array_equal(second[kind].prediction, answers.prediction):
+            return False
+    return True
 
 
-def _order_is_known(passed: Classified, model: NamedClassifier) -> bool:
-    """Whether every label was found among the classifier's classes by its name."""
-    feature, class_names = passed.split.features["label"], model.class_names
-    if class_names is None and model.in_words:
-        return True
-    if class_names is None or not (isinstance(feature, ClassLabel) or "string" in feature.dtype):
+def _is_guided(classified: Classified) -> bool:
+    """Return whether the split's own steps follow a gradient; True if nothing is on record."""
+    provenance = classified.split.provenance
+    return provenance is None or provenance.recipe.perturb.is_guided
+
+
+def _order_is_known(classified: Classified, model: NamedClassifier) -> bool:
+    """Return whether every label was found by its name among the classifier's classes."""
+    feature = classified.split.features["label"]
+    if model.class_names is None:
+        return model.in_words
+    if not isinstance(feature, ClassLabel) and "string" not in feature.dtype:
         return False
-    match = match_classes(class_names, passed.labels.names)
+    match = match_classes(model.class_names, classified.labels.names)
     return match is not None and match.by_name
 
 
 def _is_own_classifier(
-    passed: Classified,
-    model: NamedClassifier,
-    of_model: dict[str, np.ndarray],
-    columns: dict[str, np.ndarray],
-    notes: list[str],
+    answered: Answered, own: Mapping[str, np.ndarray], stored: Mapping[str, np.ndarray], notes: list[str]
 ) -> bool:
-    if not passed.answered[model.name].has_recorded_weights:
+    """Return whether the split was made for a classifier; a note says why not, if it has that one's weights."""
+    if not answered.has_recorded_weights:
         return False
     for name in ("prediction", "original_prediction"):
-        if name in columns and name in of_model:
-            agreed = float((columns[name] == of_model[name]).mean())
+        if name in stored and name in own:
+            agreed = float((stored[name] == own[name]).mean())
             if agreed < _SAME_ANSWERS:
                 notes.append(
                     f"it has the weights of the classifier that the split was made for, but its {name} is the stored "
@@ -223,31 +291,27 @@ def _is_own_classifier(
     return True
 
 
-def _made_for(passed: Classified, results: list[Result], models: list[NamedClassifier]) -> Result | None:
-    """The split's own classifier; of several with its weights the one whose section is that of the provenance."""
+def _made_for(classified: Classified, results: list[Result], models: list[NamedClassifier]) -> Result | None:
+    """Return the result of the split's own classifier; of several with its weights, of the one with the recorded
+    section."""
     own = [(model, result) for model, result in zip(models, results, strict=True) if result.conditioned]
-    if passed.split.provenance is None or not own:
+    if classified.split.provenance is None or not own:
         return None
-    recorded = without_later_defaults("classifier", passed.split.provenance.recipe.classifier.tree)
-
-    def is_recorded(model: NamedClassifier) -> bool:
+    recorded = without_later_defaults("classifier", classified.split.provenance.recipe.classifier.tree)
+    for model, result in own:
         section = {} if model.section is None else model.section.model_dump(mode="json")
-        return without_later_defaults("classifier", section) == recorded
-
-    return next((result for model, result in own if is_recorded(model)), own[0][1])
-
-
-def _ids_of(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {"id": columns["id"]} if "id" in columns else {}
+        if without_later_defaults("classifier", section) == recorded:
+            return result
+    return own[0][1]
 
 
 def _more_fooled(made_for: Result | None, results: list[Result], measure: str) -> list[str]:
-    """A note where images made for the split's own classifier fool another one more; those at chance aside."""
-    figures = {
-        r.classifier: estimate.value
-        for r in results
-        if (estimate := getattr(r.total, measure)) is not None and not (r.at_chance or r.masked)
-    }
+    """Return a note if images made for the split's own classifier fool another one more; those at chance aside."""
+    figures: dict[str, float] = {}
+    for result in results:
+        estimate: Estimate | None = getattr(result.total, measure)
+        if estimate is not None and not result.at_chance and not result.masked:
+            figures[result.classifier] = estimate.value
     own = None if made_for is None else made_for.classifier
     if own not in figures or len(figures) < 2:
         return []
@@ -261,61 +325,87 @@ def _more_fooled(made_for: Result | None, results: list[Result], measure: str) -
     ]
 
 
-def _split_figures(
-    passed: Classified,
-    columns: dict[str, np.ndarray],
-    stored: dict[str, np.ndarray],
-    made_for: Result | None,
-    notes_on_results: list[str],
-    missed: Missed | None,
-    digests: dict[str, str | None],
+def _evaluated_split(
+    outcome: Outcome, results: list[Result], measure: str, models: list[NamedClassifier]
 ) -> EvaluatedSplit:
-    """`columns` are those that count, `stored` those of the split, whose oracle alone says what is valid."""
-    split, notes = passed.split, [*passed.rows.notes, *passed.notes, *notes_on_results]
+    """Return the figures of a split that are no single classifier's, and add to the gallery what all of them miss."""
+    classified = outcome.classified
+    split, provenance = classified.split, classified.split.provenance
+    stored, counted = classified.rows.columns, _counted_columns(classified)
+    above_chance = [result.classifier for result in results if not result.at_chance]
+    missed = missed_by_all([outcome.columns[name] for name in above_chance], stored)
+    if missed is not None:
+        classified.rows.sampler.samples += samples_of(classified, missed.rows)
+    notes = [*classified.rows.notes, *classified.notes]
+    notes += _more_fooled(outcome.made_for, results, measure)
+    notes += about_missed(missed, len(above_chance))
+    notes += _notes_on_split(classified, outcome.made_for, counted)
+    iterations = stop_reasons = None
+    if "iterations" in counted:
+        taken = counted["iterations"]
+        iterations = _counted(taken[counted["valid"]] if "valid" in counted else taken)
+    if "stop_reason" in counted:
+        stop_reasons = _counted(counted["stop_reason"])
+    figures = EvaluatedSplit(
+        name=split.name,
+        class_names=list(classified.labels.names),
+        rows=len(counted["label"]),
+        repo=split.repo,
+        config=split.config,
+        split=split.split,
+        revision=split.revision,
+        fingerprint=None,
+        files=None,
+        classifier_sha256=None,
+        iterations=iterations,
+        stop_reasons=stop_reasons,
+        notes=notes,
+        missed_by_all=None if missed is None else missed.ids,
+        people_alpha=people_alpha(classified.judges),
+        valid_by=classified.valid_by,
+    )
+    if provenance is None:
+        return figures
+    digests = {model.name: model.weights_sha256 for model in models}
+    return replace(
+        figures,
+        fingerprint=provenance.fingerprint,
+        files=provenance.files_digest,
+        classifier_sha256=provenance.weights_sha256.classifier,
+        made_with=made_with(provenance),
+        steps=_steps_of(provenance.recipe.perturb, counted, len(classified.labels)),
+        judges=[judge_figures(judge, stored, provenance, digests) for judge in classified.judges],
+        related=related_line(provenance),
+    )
+
+
+def _notes_on_split(classified: Classified, made_for: Result | None, counted: Mapping[str, np.ndarray]) -> list[str]:
+    """Return what a reader of a split's figures must know, in words."""
+    notes = []
     if made_for is not None:
-        notes += cautions(made_for.total, guided=_is_guided(passed))
-        classes = zip(passed.labels.names, made_for.classes, strict=True)
-        if empty := [name for name, own in classes if not own.valid_rows]:
-            few = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
+        notes += cautions(made_for.total, guided=_is_guided(classified))
+        classes = zip(classified.labels.names, made_for.classes, strict=True)
+        empty = [name for name, summary in classes if not summary.valid_rows]
+        if empty:
+            few = ", ".join(empty[:5])
+            if len(empty) > 5:
+                few += ", …"
             notes.append(f"{len(empty)} classes have no valid row: {few}")
-    provenance = split.provenance
+    provenance = classified.split.provenance
     related = None if provenance is None else related_line(provenance)
     if related is not None:
         notes.append(related)
     if provenance is not None and _is_judged_by_itself(provenance):
         notes.append("its oracle has the weights of its own classifier: FMR is 100 however good the network is")
-    if "valid" not in columns:
+    if "valid" not in counted:
         notes.append("there is no column valid: all rows count in PA, and VR is not known")
-    if provenance is not None and not passed.rows.has_own_classes:
+    if provenance is not None and not classified.rows.has_own_classes:
         notes.append("its label names are not those of its provenance, so its stored predictions are not used")
-    if "iterations" in columns:
-        taken = columns["iterations"][columns["valid"]] if "valid" in columns else columns["iterations"]
-    return EvaluatedSplit(
-        name=split.name,
-        class_names=list(passed.labels.names),
-        rows=len(columns["label"]),
-        repo=split.repo,
-        config=split.config,
-        split=split.split,
-        revision=split.revision,
-        fingerprint=None if provenance is None else provenance.fingerprint,
-        files=None if provenance is None else provenance.files_digest,
-        missed_by_all=None if missed is None else missed.ids,
-        classifier_sha256=None if provenance is None else provenance.weights_sha256.classifier,
-        iterations=_counted(taken) if "iterations" in columns else None,
-        stop_reasons=_counted(columns["stop_reason"]) if "stop_reason" in columns else None,
-        notes=notes,
-        made_with=None if provenance is None else made_with(provenance),
-        steps=None if provenance is None else _steps_of(provenance.recipe.perturb, columns, len(passed.labels)),
-        judges=[] if provenance is None else [judge_figures(j, stored, provenance, digests) for j in passed.judges],
-        people_alpha=people_alpha(passed.judges),
-        valid_by=passed.valid_by,
-        related=related,
-    )
+    return notes
 
 
 def _is_judged_by_itself(provenance: Provenance) -> bool:
-    """Whether the oracle, or a member of it, has the classifier's weights: such a split isn't made any more."""
+    """Return whether the oracle, or a member of it, has the classifier's weights; such splits are no longer made."""
     weights = provenance.weights_sha256
     return weights.classifier in {weights.oracle, *provenance.oracle_sha256} - {None}
 
@@ -329,28 +419,29 @@ def _counted(values: np.ndarray) -> dict[Any, int]:
 
 
 def predictions_table(
-    split: str, classifier: str, of_model: dict[str, np.ndarray], columns: dict[str, np.ndarray]
+    split: str, classifier: str, own: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]
 ) -> pa.Table:
-    """What a classifier said, row by row: of `columns` the `label` and where there is one the `id`, of `of_model` what
-    there is.
+    """Return a classifier's predictions row by row, as `Evaluation.predictions` has them.
+
+    Args:
+        split: its name.
+        classifier: its name.
+        own: the columns of the classifier's summary; those that are not there are null.
+        columns: of the split, for `label` and `id`; without ids rows are numbered.
     """
     rows = len(columns["label"])
-    ids = columns.get("id", np.arange(rows))
-
-    def repeated(word: str) -> pa.Array:
-        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([word]))
-
-    def known(name: str, kind: pa.DataType) -> pa.Array:
-        return pa.array(of_model[name]).cast(kind) if name in of_model else pa.nulls(rows, kind)
-
-    return pa.table(
-        {
-            "split": repeated(split),
-            "classifier": repeated(classifier),
-            "id": pa.array(ids, pa.int64()),
-            "label": known("label", pa.int32()),
-            "valid": known("valid", pa.bool_()),
-            "original_prediction": known("original_prediction", pa.int32()),
-            "prediction": known("prediction", pa.int32()),
-        }
-    )
+    zeros = pa.array(np.zeros(rows, np.int32))
+    arrays = {
+        "split": pa.DictionaryArray.from_arrays(zeros, pa.array([split])),
+        "classifier": pa.DictionaryArray.from_arrays(zeros, pa.array([classifier])),
+        "id": pa.array(columns.get("id", np.arange(rows)), pa.int64()),
+    }
+    types = {
+        "label": pa.int32(),
+        "valid": pa.bool_(),
+        "original_prediction": pa.int32(),
+        "prediction": pa.int32(),
+    }
+    for name, kind in types.items():
+        arrays[name] = pa.array(own[name]).cast(kind) if name in own else pa.nulls(rows, kind)
+    return pa.table(arrays)

@@ -3,7 +3,7 @@
 import gc
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -107,57 +107,63 @@ def evaluate(
     Raises:
         UserError: a split or classifier can't be used, with the cure.
     """
-    way = None if attack is None else attack_of_short_form(attack)
-    kept = PredictionStore(store)
+    attack_on_pixels = None if attack is None else attack_of_short_form(attack)
+    prediction_store = PredictionStore(store)
     classifiers = _several(classifiers, "classifier")
     splits = [] if fixed and not splits else _several(splits, "split")
-    chosen = fixed if isinstance(fixed, Mapping) else load_fixed_sets(fixed)
+    fixed_sets = fixed if isinstance(fixed, Mapping) else load_fixed_sets(fixed)
     processes = Processes()
-    device = processes.device
-    given = each_training(classifiers if isinstance(classifiers, Mapping) else load_classifiers(classifiers))
-    references = list(splits.items()) if isinstance(splits, Mapping) else [(None, split) for split in splits]
-    if not processes.is_first:
-        processes.gather(None)  # one download for all processes of a machine
-    opened = [open_split(split, name=name, download=download) for name, split in references]
-    if processes.is_first:
-        processes.gather(None)
+    trainings = each_training(classifiers if isinstance(classifiers, Mapping) else load_classifiers(classifiers))
+    opened = _open_all(splits, processes, download)
     for split in opened:
-        check_columns(split)
-        if [other.name for other in opened].count(split.name) > 1:
-            raise UserError(f"split {split.name} is given twice")
-        if way is not None and "original" not in split.features:
-            raise UserError(f"{option('attack', 'attack')}: {split.name} has no column original to attack")
-        if way is not None and "accepted_labels" in split.features:
-            raise UserError(
-                f"{option('attack', 'attack')}: leads away from one label, and {split.name} has several for a row; "
-                "leave it out"
-            )
+        _check_split(split, opened, attack_on_pixels)
 
     with TemporaryDirectory(prefix="fmrgen-") as folder, image_bars(progress and on_rows is None) as bars:
-        tell = on_rows if on_rows is not None and processes.is_first else bars
-        read = []
+        report = on_rows if on_rows is not None and processes.is_first else bars
+        classified = []
         for split in opened:
-            each = [partial(load_named, name, one, device) for name, (one, _) in given.items()]
-            passed = _read_split(split, each, processes, Path(folder), shown, batch_size, source, trust, tell)
+            loaders = []
+            for name, (classifier, _) in trainings.items():
+                loaders.append(partial(load_named, name, classifier, processes.device))
+            decoded = _read_split(split, loaders, processes, Path(folder), shown, batch_size, source, trust, report)
             if valid_by is not None:
-                passed.valid_by = valid_by
-                passed.valid = valid_rows(passed.judges, valid_by, passed.rows.columns, split.name)
-            read.append(passed)
-        job = _Job(
-            given,
-            read,
-            chosen,
-            processes,
-            way,
-            batch_size,
-            kept,
-            tell,
+                decoded.valid_by = valid_by
+                decoded.valid = valid_rows(decoded.judges, valid_by, decoded.rows.columns, split.name)
+            classified.append(decoded)
+        job = _Job(trainings, classified, fixed_sets, processes, attack_on_pixels, batch_size, prediction_store, report)
+        measured, failed = job.run(strict)
+    for number, decoded in enumerate(classified):
+        decoded.answered = {name: classifier.splits[number] for name, classifier in measured.items()}
+    on_fixed_sets = _by_set([classifier.fixed for classifier in measured.values()])
+    names = [classifier.named for classifier in measured.values()]
+    return summarise_evaluation(names, classified, attack, on_fixed_sets, failed)
+
+
+def _open_all(splits: Mapping[str, AnySplit] | Sequence[AnySplit], processes: Processes, download: bool) -> list[Split]:
+    """Return the splits, opened; what the Hub has to send is fetched once for all processes of a machine."""
+    named = splits.items() if isinstance(splits, Mapping) else [(None, split) for split in splits]
+    if not processes.is_first:
+        processes.gather(None)  # the first process downloads
+    opened = [open_split(split, name=name, download=download) for name, split in named]
+    if processes.is_first:
+        processes.gather(None)
+    return opened
+
+
+def _check_split(split: Split, opened: Sequence[Split], attack: Attack | None) -> None:
+    """Raise UserError if a split can't be evaluated, is there twice, or can't be attacked."""
+    check_columns(split)
+    if [other.name for other in opened].count(split.name) > 1:
+        raise UserError(f"split {split.name} is given twice")
+    if attack is None:
+        return
+    if "original" not in split.features:
+        raise UserError(f"{option('attack', 'attack')}: {split.name} has no column original to attack")
+    if "accepted_labels" in split.features:
+        raise UserError(
+            f"{option('attack', 'attack')}: leads away from one label, and {split.name} has several for a row; "
+            "leave it out"
         )
-        asked, failed = job.run(strict)
-    for number, passed in enumerate(read):
-        passed.answered = {name: one.splits[number] for name, one in asked.items()}
-    fixed_sets = _by_set([one.fixed for one in asked.values()])
-    return summarise_evaluation([one.named for one in asked.values()], read, attack, fixed_sets, failed)
 
 
 def _by_set(of_classifiers: Sequence[FixedSetResults]) -> FixedSetResults:
@@ -172,22 +178,27 @@ def _by_set(of_classifiers: Sequence[FixedSetResults]) -> FixedSetResults:
     return by_set
 
 
-def _several(given: Any, what: str) -> Mapping[str, Any] | Sequence[str]:
-    """One of `what` as several: a reference as a list of it, any other object by that name."""
-    if isinstance(given, str):
-        return [given]
-    if not isinstance(given, Mapping | list | tuple):
-        return {what: given}
-    if not given:
-        raise UserError(f"{what}s: give at least one")
-    if not isinstance(given, Mapping) and any(not isinstance(one, str) for one in given):
-        return {f"{one}" if isinstance(one, str) else f"{what} {number}": one for number, one in enumerate(given, 1)}
-    return given
+def _several(value: Any, kind: str) -> Mapping[str, Any] | Sequence[str]:
+    """Return what was passed as `kind`s, by name or as a list of references: a reference alone makes a list, any other
+    object alone is called `kind`."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, Mapping | list | tuple):
+        return {kind: value}
+    if not value:
+        raise UserError(f"{kind}s: give at least one")
+    if isinstance(value, Mapping) or all(isinstance(entry, str) for entry in value):
+        return value
+    by_name = {}
+    for number, entry in enumerate(value, 1):
+        name = f"{entry}" if isinstance(entry, str) else f"{kind} {number}"
+        by_name[name] = entry
+    return by_name
 
 
 def _read_split(
     split: Split,
-    models: Iterable[Callable[[], LoadedClassifier]],
+    loaders: Sequence[Callable[[], LoadedClassifier]],
     processes: Processes,
     folder: Path,
     shown: int,
@@ -196,65 +207,87 @@ def _read_split(
     trust: bool,
     on_rows: OnRows,
 ) -> Classified:
-    """A split with its images decoded, by one process of each machine; `models` load classifiers where it names no
-    labels."""
-    labels = labels_of(split, models, first_image(split, processes.device))
+    """Return a split with its images decoded, by one process of each machine.
+
+    Args:
+        split: to read.
+        loaders: load the classifiers, one of which names the labels if the split does not.
+        processes: that evaluate together.
+        folder: for decoded images.
+        shown: rows for a gallery, about.
+        batch_size: images decoded together.
+        source: of originals, instead of the recorded one.
+        trust: whether the recorded source may run code.
+        on_rows: called with rows that are read.
+    """
+    labels = labels_of(split, loaders, first_image(split, processes.device))
     judgements, notes = judgements_of(split)
     rows = Reader(split, labels, Sampler(shown, len(labels)), keep_digests=bool(judgements))
     decodes = processes.is_first_here
 
-    def again(name: str) -> Iterator[Batch]:
+    def read_again(name: str) -> Iterator[Batch]:
         return rows.batches_of(np.arange(len(rows.columns["label"])), batch_size, [name])
 
-    readers: dict[str, Callable[[], Iterator[Batch]]] = {name: partial(again, name) for name in rows.images}
-    seen = 0
+    rows_read = 0
 
     def count(more: int) -> None:
-        nonlocal seen
-        seen += more
-        on_rows(f"{split.name} (reading)", seen, split.rows)
+        nonlocal rows_read
+        rows_read += more
+        on_rows(f"{split.name} (reading)", rows_read, split.rows)
 
+    readers: dict[str, Callable[[], Iterator[Batch]]] = {}
+    for name in rows.images:
+        readers[name] = partial(read_again, name)
+    images: dict[str, ImageSet] = {}
     with errors_of_one_process():
-        images = decode_once(rows.batches(batch_size), readers, folder, processes.device, count) if decodes else {}
+        if decodes:
+            images = decode_once(rows.batches(batch_size), readers, folder, processes.device, count)
     images = _shared(images, readers, processes)
     rows.take(processes.of_first_here(rows.collected))
-    passed = Classified(split, labels, rows, images, notes=notes)
+    classified = Classified(split, labels, rows, images, notes=notes)
     if "original" not in split.features or source is not None:
-        readers = source_readers(passed, source, trust, batch_size)
+        readers = source_readers(classified, source, trust, batch_size)
         for read in readers.values():
+            originals: dict[str, ImageSet] = {}
             with errors_of_one_process():
-                found = decode_once(read(), readers, folder, processes.device) if decodes else {}
-            passed.images |= _shared(found, readers, processes)
-    passed.judges = _judges(rows, judgements)
-    for sample in rows.sampler.samples if passed.judges else ():
-        sample.columns["judges"] = labels_of_row(passed.judges, sample.row)
-    return passed
+                if decodes:
+                    originals = decode_once(read(), readers, folder, processes.device)
+            classified.images |= _shared(originals, readers, processes)
+    classified.judges = _judges(rows, judgements)
+    if classified.judges:
+        for sample in rows.sampler.samples:
+            sample.columns["judges"] = labels_of_row(classified.judges, sample.row)
+    return classified
 
 
 def _shared(
-    images: dict[str, ImageSet], readers: Mapping[str, Callable[[], Iterator[Batch]]], processes: Processes
+    images: Mapping[str, ImageSet], readers: Mapping[str, Callable[[], Iterator[Batch]]], processes: Processes
 ) -> dict[str, ImageSet]:
-    """What one process of each machine has decoded, on all of it. The files go at once: they last as long as they are
-    mapped, and a kill leaves none."""
-    bare = {name: replace(one, read=None) for name, one in images.items()}
-    opened = {name: replace(one.opened(), read=readers[name]) for name, one in processes.of_first_here(bare).items()}
+    """Return what one process of each machine has decoded, on all processes of it.
+
+    The files are deleted at once: they last as long as they are mapped, and a kill leaves none.
+    """
+    bare = {name: replace(image_set, read=None) for name, image_set in images.items()}
+    shared = {}
+    for name, image_set in processes.of_first_here(bare).items():
+        shared[name] = replace(image_set.opened(), read=readers[name])
     processes.gather(None)
-    for one in images.values():
-        if one.path is not None:
-            one.path.unlink()
-    return opened
+    for image_set in images.values():
+        if image_set.path is not None:
+            image_set.path.unlink()
+    return shared
 
 
-def _loaded(name: str, given: AnyClassifier, device: torch.device, group: str | None) -> LoadedClassifier:
+def _load(name: str, classifier: AnyClassifier, device: torch.device, group: str | None) -> LoadedClassifier:
     try:
-        return load_named(name, given, device, group)
+        return load_named(name, classifier, device, group)
     except (torch.OutOfMemoryError, MemoryError):
         raise UserError(f"classifier {name}: memory is too small for it") from None
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A classifier, and what it says of each split and of fixed sets."""
+class _Measured:
+    """A classifier, with its answers on each split and its results on fixed sets."""
 
     named: NamedClassifier
     splits: list[Answered]
@@ -262,15 +295,15 @@ class _Asked:
 
 
 class _Job:
-    """Classifiers asked one after another, so that one at a time is in memory.
+    """Measures classifiers one after another, so that one at a time is in memory.
 
     Processes share the classifiers out, or where there are fewer of these the batches of each.
     """
 
     def __init__(
         self,
-        given: Mapping[str, tuple[AnyClassifier, str | None]],
-        read: list[Classified],
+        trainings: Mapping[str, tuple[AnyClassifier, str | None]],
+        classified: list[Classified],
         fixed: Mapping[str, FixedSets],
         processes: Processes,
         attack: Attack | None,
@@ -278,27 +311,29 @@ class _Job:
         store: PredictionStore,
         on_rows: OnRows,
     ) -> None:
-        self.given, self.read, self.fixed, self.on_rows = given, read, fixed, on_rows
+        self.trainings, self.classified, self.fixed, self.on_rows = trainings, classified, fixed, on_rows
         self.processes, self.attack, self.batch_size, self.store = processes, attack, batch_size, store
-        self.shares_models = len(given) >= processes.size
+        self.shares_models = len(trainings) >= processes.size
         self.sharing: Sharing = Alone() if self.shares_models else processes
-        check_same_on_all(processes.gather({"classifiers": list(given)}))
-        self.own = list(given)[processes.rank :: processes.size] if self.shares_models else list(given)
+        check_same_on_all(processes.gather({"classifiers": list(trainings)}))
+        self.own = list(trainings)
+        if self.shares_models:
+            self.own = self.own[processes.rank :: processes.size]
         self._done: Counter[str] = Counter()
 
-    def run(self, strict: bool) -> tuple[dict[str, _Asked], list[FailedClassifier]]:
-        """What each classifier says, in the order in which they are given, and those that failed.
+    def run(self, strict: bool) -> tuple[dict[str, _Measured], list[FailedClassifier]]:
+        """Return the measured classifiers by name, in the order in which they were given, and those that failed.
 
-        Raises UserError where all fail, or with `strict` where one does.
+        Raises UserError if all fail, or with `strict` if one does.
         """
-        asked: dict[str, _Asked] = {}
+        measured: dict[str, _Measured] = {}
         failed: dict[str, str] = {}
         for name in self.own:
             try:
                 with errors_of_one_process() if self.shares_models else nullcontext():
-                    asked[name] = self._ask(name)
+                    measured[name] = self._measure(name)
             except UserError as error:
-                if strict or len(self.given) == 1:
+                if strict or len(self.trainings) == 1:
                     raise
                 failed[name] = str(error)
             if name in failed:  # whose frames held its network
@@ -306,46 +341,59 @@ class _Job:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         if self.shares_models:
-            bare = {name: replace(one, named=replace(one.named, section=None)) for name, one in asked.items()}
-            shares = self.processes.gather((bare, failed))
-            of_all = {name: one for of_process, _ in shares for name, one in of_process.items()}
-            failed = {name: why for _, of_process in shares for name, why in of_process.items()}
-            sections = {name: section_of(name, self.given[name][0]) for name in of_all}
-            asked = {
-                name: replace(of_all[name], named=replace(of_all[name].named, section=sections[name]))
-                for name in self.given
-                if name in of_all
-            }
-        if not asked:
+            measured, failed = self._gather(measured, failed)
+        if not measured:
             raise UserError(next(iter(failed.values())))
-        return asked, [FailedClassifier(name, failed[name]) for name in self.given if name in failed]
+        return measured, [FailedClassifier(name, failed[name]) for name in self.trainings if name in failed]
 
-    def _ask(self, name: str) -> _Asked:
-        given, group = self.given[name]
-        model = together(self.sharing, lambda: _loaded(name, given, self.processes.device, group))
-        what = f"classifier {name}"
+    def _gather(
+        self, measured: Mapping[str, _Measured], failed: Mapping[str, str]
+    ) -> tuple[dict[str, _Measured], dict[str, str]]:
+        """Return what all processes measured, and what failed in any; sections stay in their process, as they may hold
+        networks."""
+        bare = {}
+        for name, classifier in measured.items():
+            bare[name] = replace(classifier, named=replace(classifier.named, section=None))
+        everywhere: dict[str, _Measured] = {}
+        failed_anywhere: dict[str, str] = {}
+        for measured_there, failed_there in self.processes.gather((bare, dict(failed))):
+            everywhere |= measured_there
+            failed_anywhere |= failed_there
+        in_order = {}
+        for name, (reference, _) in self.trainings.items():
+            if name in everywhere:
+                named = replace(everywhere[name].named, section=section_of(name, reference))
+                in_order[name] = replace(everywhere[name], named=named)
+        return in_order, failed_anywhere
+
+    def _measure(self, name: str) -> _Measured:
+        classifier, group = self.trainings[name]
+        model = together(self.sharing, lambda: _load(name, classifier, self.processes.device, group))
+        title = f"classifier {name}"
         if model.unknown is not None:
             _log.warning(
-                "%s: its attribute %s can't be compared between runs, so its answers are not kept", what, model.unknown
+                "%s: its attribute %s can't be compared between runs, so its answers are not kept", title, model.unknown
             )
-        check_same_on_all(self.sharing.gather({f"weights of {what}": model.named.weights_sha256}))
+        check_same_on_all(self.sharing.gather({f"weights of {title}": model.named.weights_sha256}))
         pending: list[tuple[str, pa.Table, dict[str, Any]]] = []
-        answered = []
-        for passed in self.read:
-            answered.append(ask_of_split(model, passed, self._asking(passed, pending)))
-            check_order(passed, model.named, answered[-1])
-        beside = classify_fixed_sets(
+        answers = []
+        for classified in self.classified:
+            answers_on_split = ask_of_split(model, classified, self._asking(classified, pending))
+            check_order(classified, model.named, answers_on_split)
+            answers.append(answers_on_split)
+        fixed = classify_fixed_sets(
             model, self.fixed, self.sharing, self.processes.device, self.batch_size, self._count
         )
-        check_same_weights(what, model.module, model.named.weights_sha256)
+        check_same_weights(title, model.module, model.named.weights_sha256)
         together(self.sharing, lambda: check_same_answers(model.module))
-        for key, table, about in pending:
-            self.store.put(key, table, about)
-        return _Asked(model.named, answered, beside)
+        for key, table, metadata in pending:
+            self.store.put(key, table, metadata)
+        return _Measured(model.named, answers, fixed)
 
-    def _asking(self, passed: Classified, pending: list[tuple[str, pa.Table, dict[str, Any]]]) -> Asking:
-        images = sum(len(one.numbers) for one in passed.images.values())
-        images += len(passed.images["original"].numbers) if self.attack is not None else 0
+    def _asking(self, classified: Classified, pending: list[tuple[str, pa.Table, dict[str, Any]]]) -> Asking:
+        images = sum(len(image_set.numbers) for image_set in classified.images.values())
+        if self.attack is not None:
+            images += len(classified.images["original"].numbers)
         return Asking(
             self.store,
             self.shares_models or self.processes.is_first_here,
@@ -353,17 +401,17 @@ class _Job:
             self.processes.device,
             self.batch_size,
             self.attack,
-            lambda more: self._count(passed.split.name, more, images),
+            lambda more: self._count(classified.split.name, more, images),
             pending,
         )
 
-    def _count(self, what: str, more: int, images: int) -> None:
-        self._done[what] += more
-        self.on_rows(what, self._done[what], images * len(self.own))
+    def _count(self, name: str, more: int, images: int) -> None:
+        self._done[name] += more
+        self.on_rows(name, self._done[name], images * len(self.own))
 
 
-def _judges(rows: Reader, judgements: list[Judgements]) -> list[Judge]:
-    """Who judged the split besides its oracle. Raises UserError where they judged other images."""
+def _judges(rows: Reader, judgements: Sequence[Judgements]) -> list[Judge]:
+    """Return who judged the split besides its oracle. Raises UserError if they judged other images."""
     if not judgements or not rows.has_own_classes:
         return []
     columns = rows.columns
