@@ -61,56 +61,66 @@ class Asking:
     pending: list[tuple[str, pa.Table, dict[str, Any]]]
 
 
-def ask_of_split(model: LoadedClassifier, passed: Classified, asking: Asking) -> Answered:
-    """What a classifier says of every kind of images of a split. Raises UserError where it can't answer in its labels,
-    or fails on an image."""
-    first = to_batch(passed.images["image"].first[None], asking.device)
-    answering = together(asking.sharing, lambda: answering_in(passed.labels, model, first, passed.split.name))
-    answers, notes = {}, []
-    for name, images in passed.images.items():
+def ask_of_split(model: LoadedClassifier, classified: Classified, asking: Asking) -> Answered:
+    """Return a classifier's answers to every kind of images of a split.
+
+    Raises UserError if it can't answer in the split's labels, or fails on an image.
+    """
+    first = to_batch(classified.images["image"].first[None], asking.device)
+    labels = classified.labels
+    answering = together(asking.sharing, lambda: answering_in(labels, model, first, classified.split.name))
+    answers: dict[str, Answers] = {}
+    notes = []
+    for name, images in classified.images.items():
         if name == "native":
             refusals = asking.sharing.gather(_refusal(answering, images, asking.device))
-            if (refusal := next(filter(None, refusals), None)) is not None:
+            refusal = next((error for error in refusals if error is not None), None)
+            if refusal is not None:
                 height, width, _ = images.first.shape
                 notes.append(f"SA native is not available, it takes no images of {height}×{width} pixels ({refusal})")
                 continue
-        answers[name] = _ask(model, answering, images, passed, None, asking)
+        answers[name] = _answers_to(model, answering, images, classified, None, asking)
     if asking.attack is not None:
-        answers["attacked"] = _ask(model, answering, passed.images["original"], passed, asking.attack, asking)
-    columns, classes = passed.rows.columns, len(passed.labels)
+        originals = classified.images["original"]
+        answers["attacked"] = _answers_to(model, answering, originals, classified, asking.attack, asking)
+    columns = classified.rows.columns
     accepted = columns.get("accepted_labels")
-    kept = {name: KeptAnswers.of(of, columns["label"], classes, accepted) for name, of in answers.items()}
-    provenance = passed.split.provenance
-    recorded = None if provenance is None else provenance.weights_sha256.classifier
-    is_own = _is_asked_alike(model, provenance) if recorded is None else has_weights(answering, recorded)
-    return Answered(kept, is_own, left_out_note(answering, passed.labels), notes)
+    figures = {}
+    for name, of_images in answers.items():
+        figures[name] = KeptAnswers.of(of_images, columns["label"], len(labels), accepted)
+    is_own = _is_own(model, answering, classified.split.provenance)
+    return Answered(figures, is_own, left_out_note(answering, labels), notes)
 
 
-def _is_asked_alike(model: LoadedClassifier, provenance: Provenance | None) -> bool:
-    """Whether what has no weights here is, by its section, what a split was made for: an endpoint, for one."""
-    if provenance is None or model.named.section is None or model.named.weights_sha256 is not None:
+def _is_own(model: LoadedClassifier, answering: nn.Module, provenance: Provenance | None) -> bool:
+    """Return whether a split was made for this network: by its weights, or if it has none by its section, as an
+    endpoint."""
+    if provenance is None:
         return False
-    section, recorded = (
-        model.named.section.model_dump(mode="json", context=FINGERPRINT),
-        provenance.recipe.classifier.tree,
-    )
-    return all(recorded.get(key) == value for key, value in section.items())
+    recorded = provenance.weights_sha256.classifier
+    if recorded is not None:
+        return has_weights(answering, recorded)
+    if model.named.section is None or model.named.weights_sha256 is not None:
+        return False
+    tree = provenance.recipe.classifier.tree
+    section = model.named.section.model_dump(mode="json", context=FINGERPRINT)
+    return all(tree.get(key) == value for key, value in section.items())
 
 
-def _ask(
+def _answers_to(
     model: LoadedClassifier,
     answering: nn.Module,
     images: ImageSet,
-    passed: Classified,
+    classified: Classified,
     attack: Attack | None,
     asking: Asking,
 ) -> Answers:
-    """The stored answers to images, where the classifier still says the same of what it is tried on; else new ones."""
-    truth = passed.rows.columns["label"]
-    classes = len(passed.labels)
+    """Return the stored answers to images if the classifier still answers a probe as it did then; else new ones."""
+    truth = classified.rows.columns["label"]
+    classes = len(classified.labels)
     key, probe = None, list[_Said]()
     if attack is None and model.is_known:  # what an attack finds depends on the gradient, too
-        key = _key(model, images, passed, asking)
+        key = _key(model, images, classified, asking)
         probe = _probe(answering, images, truth, asking.device)
         rows = images.numbers[list(images.spread)].tolist()
         stored = _unpacked(asking.store.get(key, _schema(classes), len(truth)), probe, rows, classes)
@@ -120,41 +130,42 @@ def _ask(
         if stored is not None and everyone_knows:
             asking.on_images(len(truth))
             return stored
-    asked = answering if attack is None else Attacked(answering, attack)
+    network = answering if attack is None else Attacked(answering, attack)
     name = model.named.name
-    said = classify(
+    predictions = classify(
         images.batches(asking.batch_size),
-        {name: asked},
+        {name: network},
         truth.__getitem__,
         asking.sharing,
         asking.device,
         asking.on_images,
     )
-    answers = said[name][images.name]
+    answers = predictions[name][images.name]
     if key is not None and not _says_the_same(probe, _probe(answering, images, truth, asking.device), _ROUNDED):
         raise UserError(
             f"classifier {name}: its answers for the same images changed during the run; nothing in its forward may "
             "depend on earlier calls"
         )
     if key is not None and asking.puts:
-        about = {
+        metadata = {
             "classifier": name,
-            "split": passed.split.name,
+            "split": classified.split.name,
             "images": images.name,
             "rows": len(truth),
             "probe": probe,
         }
         columns = [_column(getattr(answers, column.name)) for column in fields(answers)]
-        asking.pending.append((key, pa.table(columns, schema=_schema(classes)), about))
+        asking.pending.append((key, pa.table(columns, schema=_schema(classes)), metadata))
     return answers
 
 
-def _key(model: LoadedClassifier, images: ImageSet, passed: Classified, asking: Asking) -> str:
+def _key(model: LoadedClassifier, images: ImageSet, classified: Classified, asking: Asking) -> str:
     """Return what all answers to images follow from, as one word."""
     section = None if model.named.section is None else model.named.section.model_dump(mode="json")
-    truth = passed.rows.columns["label"]
-    of_images = [images.sha256, hashlib.sha256(np.ascontiguousarray(truth).data).hexdigest(), asdict(passed.labels)]
-    return fingerprint([model.identity.key, section, of_images, _VERSION, asking.batch_size, asking.device.type])
+    truth = classified.rows.columns["label"]
+    truth_sha256 = hashlib.sha256(np.ascontiguousarray(truth).data).hexdigest()
+    dataset = [images.sha256, truth_sha256, asdict(classified.labels)]
+    return fingerprint([model.identity.key, section, dataset, _VERSION, asking.batch_size, asking.device.type])
 
 
 @torch.inference_mode()
@@ -169,30 +180,30 @@ def _refusal(answering: nn.Module, images: ImageSet, device: torch.device) -> st
 
 @torch.inference_mode()
 def _probe(answering: nn.Module, images: ImageSet, truth: np.ndarray, device: torch.device) -> list[_Said]:
-    """What a classifier says of some images from the whole set, and of noise at their size and at another one.
+    """Return answers to some images from the whole set, and to noise at their size and at another one.
 
     It shows what its identity may not, as a file that its forward reads. The noise counts as of the first class.
     """
     noise = torch.Generator().manual_seed(0)
     first = to_batch(images.first[None], device)
     larger = (*first.shape[:2], first.shape[2] + _ODD[0], first.shape[3] + _ODD[1])
-    said: list[_Said] = [None] * len(images.spread)
-    alike: dict[tuple[int, ...], list[int]] = {}
+    probe: list[_Said] = [None] * len(images.spread)
+    by_shape: dict[tuple[int, ...], list[int]] = {}
     for number, pixels in enumerate(images.spread.values()):
-        alike.setdefault(pixels.shape, []).append(number)
+        by_shape.setdefault(pixels.shape, []).append(number)
     spread = list(images.spread.values())
     labels = truth[images.numbers[list(images.spread)]]
-    for numbers in alike.values():
+    for numbers in by_shape.values():
         batch = to_batch(np.stack([spread[number] for number in numbers]), device)
-        for number, answer in zip(numbers, _said(answering, batch, labels[numbers]), strict=True):
-            said[number] = answer
+        for number, answer in zip(numbers, _probe_batch(answering, batch, labels[numbers]), strict=True):
+            probe[number] = answer
     for shape in (first.shape, larger):
-        said += _said(answering, torch.rand(shape, generator=noise).to(first), np.zeros(1, np.int64))
-    return said
+        probe += _probe_batch(answering, torch.rand(shape, generator=noise).to(first), np.zeros(1, np.int64))
+    return probe
 
 
-def _said(answering: nn.Module, images: torch.Tensor, labels: np.ndarray) -> list[_Said]:
-    """What a classifier says of a batch; None for each where it does not take it."""
+def _probe_batch(answering: nn.Module, images: torch.Tensor, labels: np.ndarray) -> list[_Said]:
+    """Return a classifier's answers to a batch; None for each if it does not take it."""
     try:
         logits = as_float32(answering(images))
         columns = answers_of(logits, torch.from_numpy(labels).to(logits.device))
@@ -243,24 +254,24 @@ def _unpacked(
 
 def _are_answers(answers: Answers, classes: int) -> bool:
     """Return whether columns are what a classifier may say in so many classes."""
-    known = answers.prediction != NO_ANSWER
+    is_answer = answers.prediction != NO_ANSWER
     numbers = np.concatenate([answers.prediction[:, None], answers.top_classes], axis=1)
-    probabilities = answers.top_probabilities[known]
+    probabilities = answers.top_probabilities[is_answer]
     return bool(
-        (numbers[~known] == NO_ANSWER).all()
-        and ((numbers[known] >= 0) & (numbers[known] < classes)).all()
+        (numbers[~is_answer] == NO_ANSWER).all()
+        and ((numbers[is_answer] >= 0) & (numbers[is_answer] < classes)).all()
         and ((probabilities >= 0) & (probabilities <= 1 + _NOTICED)).all()
         and (np.diff(probabilities, axis=1) <= 0).all()
-        and not np.isnan(answers.margin[known]).any()
+        and not np.isnan(answers.margin[is_answer]).any()
     )
 
 
 def _agrees_with_labels(answers: Answers, labels: np.ndarray) -> bool:
     """Return whether margins are above zero where the prediction is the label, and nowhere else."""
-    known = answers.prediction != NO_ANSWER
+    is_answer = answers.prediction != NO_ANSWER
     is_right = answers.prediction == labels
     margin = answers.margin
-    return bool((margin[known & is_right] >= 0).all() and (margin[known & ~is_right] <= 0).all())
+    return bool((margin[is_answer & is_right] >= 0).all() and (margin[is_answer & ~is_right] <= 0).all())
 
 
 def _says_the_same(before: list[_Said], now: list[_Said], tolerance: float) -> bool:
@@ -275,8 +286,8 @@ def _says_the_same(before: list[_Said], now: list[_Said], tolerance: float) -> b
         old, new = np.array(then, dtype=np.float64), np.array(today, dtype=np.float64)
         if old.shape != new.shape or not np.array_equal(np.isnan(old), np.isnan(new)):
             return False
-        known = ~np.isnan(new)
-        if not (np.abs(old - new)[known] <= tolerance * (1 + np.abs(new[known]))).all():
+        is_number = ~np.isnan(new)
+        if not (np.abs(old - new)[is_number] <= tolerance * (1 + np.abs(new[is_number]))).all():
             return False
     return True
 

@@ -54,7 +54,7 @@ class Answers:
     margin: np.ndarray
 
     def in_order(self, rows: np.ndarray) -> "Answers":
-        """The answers in rising order of `rows` [N], whose they are."""
+        """Return the answers in rising order of the `rows` [N] that they are for."""
         order = np.argsort(rows)
         return Answers(*(getattr(self, column.name)[order] for column in fields(self)))
 
@@ -77,16 +77,18 @@ class KeptAnswers:
     def of(
         cls, answers: Answers, labels: np.ndarray, classes: int, accepted: np.ndarray | None = None
     ) -> "KeptAnswers":
-        """Those of answers to images of `labels` [N], of so many classes; what else is `accepted` counts as the
-        label."""
-        among = None
+        """Return what figures need of answers to images of `labels` [N], of so many classes; an `accepted` class counts
+        as the label."""
+        in_top5 = None
         if classes > TOP:
             likeliest = [as_label(column, labels, accepted) for column in answers.top_classes.T]
-            among = (np.stack(likeliest, axis=1) == labels[:, None]).any(1)
-        return cls(as_label(answers.prediction, labels, accepted), answers.top_probabilities[:, 0].copy(), among)
+            in_top5 = (np.stack(likeliest, axis=1) == labels[:, None]).any(1)
+        prediction = as_label(answers.prediction, labels, accepted)
+        return cls(prediction, answers.top_probabilities[:, 0].copy(), in_top5)
 
 
 Predictions = dict[str, dict[str, Answers]]  # classifier → name of the images → by row
+_Share = tuple[np.ndarray, Answers]  # rows [n], and the answers for them
 
 
 def classify(
@@ -97,138 +99,155 @@ def classify(
     device: torch.device,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Predictions:
-    """What each classifier says of every image, by row.
+    """Return the answers of each classifier to every image, by row; every process gets all of them.
 
     All processes draw all `batches`, and each decodes and classifies its own: batch i is made up the same however many
-    processes there are, and so are the last bits of its logits. Every process gets all answers. `labels` gives the
-    true classes [n] of rows [n]. `on_rows(n)` is called as rows go by. Raises UserError for what `decode` or a
-    classifier throws.
+    processes there are, and so are the last bits of its logits.
+
+    Args:
+        batches: images, with the rows that they are of.
+        classifiers: by name; images [B, 3, H, W] in [0, 1] to logits [B, K].
+        labels: gives the true classes [n] of rows [n].
+        processes: that share the batches.
+        device: of the classifiers.
+        on_rows: called with the number of rows as they go by.
+
+    Raises:
+        UserError: whatever `decode` or a classifier throws.
     """
-    mine = together(processes, partial(_ask_about_own, batches, classifiers, labels, processes, device, on_rows))
+    mine = together(processes, partial(_classify_own, batches, classifiers, labels, processes, device, on_rows))
     return _by_row(processes.gather(mine))
 
 
-def _ask_about_own(
+def _classify_own(
     batches: Iterator[Batch],
     classifiers: Mapping[str, nn.Module],
     labels: Callable[[np.ndarray], np.ndarray],
     processes: Sharing,
     device: torch.device,
     on_rows: Callable[[int], None],
-) -> dict[str, dict[str, tuple[np.ndarray, Answers]]]:
-    """The rows of this process, and what is said of them."""
-    found: dict[str, dict[str, list[list[Tensor]]]] = {name: {} for name in classifiers}
+) -> dict[tuple[str, str], _Share]:
+    """Return this process's rows and answers, by classifier and by the name of the images."""
     rows: dict[str, list[np.ndarray]] = {}
+    columns: dict[tuple[str, str], list[list[Tensor]]] = {}
     for batch_rows, decoded in read_ahead(decode_own(batches, processes, device), BATCHES_AHEAD):
         if decoded is not None:
             truth = torch.from_numpy(labels(batch_rows)).to(device)
             for images_name, images in decoded.result().items():
                 rows.setdefault(images_name, []).append(batch_rows)
-                for name, said in _ask(images, truth, classifiers, device).items():
-                    found[name].setdefault(images_name, []).append(said)
+                for name, answers in _classify_batch(images, truth, classifiers, device).items():
+                    columns.setdefault((name, images_name), []).append(answers)
         on_rows(len(batch_rows))
-    return {
-        name: {
-            images_name: (
-                np.concatenate(rows[images_name]),
-                Answers(*(torch.cat(parts).cpu().numpy() for parts in zip(*said, strict=True))),
-            )
-            for images_name, said in of_classifier.items()
-        }
-        for name, of_classifier in found.items()
-    }
+    shares = {}
+    for (name, images_name), batches_of_answers in columns.items():
+        arrays = [torch.cat(column).cpu().numpy() for column in zip(*batches_of_answers, strict=True)]
+        shares[name, images_name] = np.concatenate(rows[images_name]), Answers(*arrays)
+    return shares
 
 
 def decode_own(
     batches: Iterable[tuple[np.ndarray, Callable[[], Decoded]]], processes: Sharing, device: torch.device
 ) -> Iterator[tuple[np.ndarray, Future[Decoded] | None]]:
-    """The rows of every batch in turn, with what its `decode` makes of this process's own, some batches ahead.
+    """Yield the rows of every batch in turn, and of this process's own what `decode` returns, some batches ahead.
 
-    Batch i is process i's, modulo their number: it is made up the same however many there are.
+    Batch i belongs to process i, modulo their number: it is made up the same however many there are.
     """
-    workers = max(1, min(_DECODERS, torch.get_num_threads() // 2)) if device.type == "cpu" else _DECODERS
+    workers = _DECODERS
+    if device.type == "cpu":  # where classifiers need the cores too
+        workers = max(1, min(_DECODERS, torch.get_num_threads() // 2))
     waiting: deque[Any] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         for number, (rows, decode) in enumerate(batches):
-            own = number % processes.size == processes.rank
-            waiting.append((rows, pool.submit(decode) if own else None))
+            is_own = number % processes.size == processes.rank
+            waiting.append((rows, pool.submit(decode) if is_own else None))
             if len(waiting) > workers:
                 yield waiting.popleft()
         yield from waiting
 
 
-def _that_fit(images: list[LazyPixels]) -> Iterator[tuple[list[int], list[Pixels]]]:
-    """The images in parts of one size and no more than `MOST_PIXELS`, with their places in the list."""
-    places: list[int] = []
-    decoded: list[Pixels] = []
-    taken = 0
+def _parts_that_fit(images: list[LazyPixels]) -> Iterator[tuple[list[int], list[Pixels]]]:
+    """Yield the images in parts of one size and of no more than `MOST_PIXELS`, with their places in the list."""
+    decoded: dict[int, Pixels] = {}
+    pixels_decoded = 0
     for place, image in enumerate(images):
-        places.append(place)
-        decoded.append(image if isinstance(image, np.ndarray) else image())
-        taken += decoded[-1].shape[0] * decoded[-1].shape[1]
-        if place + 1 == len(images) or taken >= MOST_PIXELS:
-            for shape in dict.fromkeys(pixels.shape for pixels in decoded):
-                alike = [i for i, pixels in enumerate(decoded) if pixels.shape == shape]
-                yield [places[i] for i in alike], [decoded[i] for i in alike]
-            places, decoded, taken = [], [], 0
+        pixels = image if isinstance(image, np.ndarray) else image()
+        decoded[place] = pixels
+        pixels_decoded += pixels.shape[0] * pixels.shape[1]
+        if place + 1 < len(images) and pixels_decoded < MOST_PIXELS:
+            continue
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for number, waiting in decoded.items():
+            by_shape.setdefault(waiting.shape, []).append(number)
+        for places in by_shape.values():
+            yield places, [decoded[number] for number in places]
+        decoded, pixels_decoded = {}, 0
 
 
-def _ask(
+def _classify_batch(
     images: list[LazyPixels], labels: Tensor, classifiers: Mapping[str, nn.Module], device: torch.device
 ) -> dict[str, list[Tensor]]:
-    """What each classifier says of the images, the columns of `Answers` [B, …]; images of one size go together."""
+    """Return the columns of `Answers`, [B, …], of each classifier; images of one size go through it together."""
     parts: dict[str, list[list[Tensor]]] = {name: [] for name in classifiers}
-    asked: list[int] = []
+    order: list[int] = []  # places of the images, as they were classified
     with torch.inference_mode():
-        for places, alike in _that_fit(images):
-            batch = to_batch(np.stack(alike), device)
-            asked += places
+        for places, same_size in _parts_that_fit(images):
+            batch = to_batch(np.stack(same_size), device)
+            order += places
             for name, classifier in classifiers.items():
-                size = "×".join(map(str, batch.shape))
-                try:
-                    logits = classifier(batch.clone())  # it may write into what it gets
-                except UserError:
-                    raise
-                except (Exception, SystemExit) as error:  # anyone's code may stand there
-                    what = f"classifier {name}: fails on images [{size}]"
-                    raise UserError(f"{what}: {type(error).__name__}: {one_line(error)}") from error
-                if len(logits) != len(batch):
-                    raise UserError(f"classifier {name}: returns {len(logits)} rows of logits for images [{size}]")
-                logits = logits if logits.is_floating_point() else logits.float()
+                logits = _logits_of(name, classifier, batch)
                 parts[name].append(answers_of(logits, labels[places]))
-        back = torch.tensor(asked, device=device).argsort()
-        return {
-            name: [torch.cat(column)[back] for column in zip(*of_one, strict=True)] for name, of_one in parts.items()
-        }
+        back = torch.tensor(order, device=device).argsort()
+        answers = {}
+        for name, columns_of_parts in parts.items():
+            answers[name] = [torch.cat(column)[back] for column in zip(*columns_of_parts, strict=True)]
+        return answers
+
+
+def _logits_of(name: str, classifier: nn.Module, batch: Tensor) -> Tensor:
+    """Return a classifier's logits [B, K] for images [B, 3, H, W]. Raises UserError for whatever it throws."""
+    size = "×".join(map(str, batch.shape))
+    try:
+        logits: Tensor = classifier(batch.clone())  # it may write into what it gets
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # anyone's code may stand there
+        fault = f"classifier {name}: fails on images [{size}]"
+        raise UserError(f"{fault}: {type(error).__name__}: {one_line(error)}") from error
+    if len(logits) != len(batch):
+        raise UserError(f"classifier {name}: returns {len(logits)} rows of logits for images [{size}]")
+    return logits if logits.is_floating_point() else logits.float()
 
 
 def answers_of(logits: Tensor, labels: Tensor) -> list[Tensor]:
     """Return the columns of `Answers`, of logits [B, K] for images of `labels` [B]."""
     # The highest is NaN where any is; -inf is how classes are left out, and no reason to doubt the rest.
-    known = logits.amax(1).isfinite()
-    prediction = torch.where(known, logits.argmax(1), NO_ANSWER)
+    is_finite = logits.amax(1).isfinite()
+    prediction = torch.where(is_finite, logits.argmax(1), NO_ANSWER)
     classes = logits.topk(min(TOP, logits.shape[1]), 1).indices
     probabilities = logits.float().softmax(1).gather(1, classes)
     true = logits.gather(1, labels.unsqueeze(1))
     margin = (true - logits.scatter(1, labels.unsqueeze(1), -torch.inf).amax(1, keepdim=True)).squeeze(1)
     return [
         prediction.to(torch.int32),
-        classes.where(known.unsqueeze(1), NO_ANSWER).to(torch.int32),
-        probabilities.where(known.unsqueeze(1), torch.nan),
-        margin.float().where(known, torch.nan),
+        classes.where(is_finite.unsqueeze(1), NO_ANSWER).to(torch.int32),
+        probabilities.where(is_finite.unsqueeze(1), torch.nan),
+        margin.float().where(is_finite, torch.nan),
     ]
 
 
-def _by_row(loaded: list[dict[str, dict[str, tuple[np.ndarray, Answers]]]]) -> Predictions:
-    """The processes' shares put together by row, whichever process had which."""
-    together: Predictions = {}
-    for name in loaded[0]:
-        together[name] = {}
-        for images_name in sorted({images_name for one in loaded for images_name in one[name]}):
-            shares = [one[name][images_name] for one in loaded if images_name in one[name]]
-            rows = np.concatenate([rows for rows, _ in shares])
-            if not np.array_equal(np.sort(rows), np.arange(len(rows))):
-                raise RuntimeError(f"{images_name}: a row was classified twice, or not at all")
-            columns = (np.concatenate([getattr(of, column.name) for _, of in shares]) for column in fields(Answers))
-            together[name][images_name] = Answers(*columns).in_order(rows)
-    return together
+def _by_row(shares: list[dict[tuple[str, str], _Share]]) -> Predictions:
+    """Return the processes' shares put together by row, whichever process had which."""
+    together: dict[tuple[str, str], list[_Share]] = {}
+    for own in shares:
+        for key, share in own.items():
+            together.setdefault(key, []).append(share)
+    predictions: Predictions = {}
+    for (name, images_name), parts in sorted(together.items(), key=lambda entry: entry[0][1]):
+        rows = np.concatenate([part_rows for part_rows, _ in parts])
+        if not np.array_equal(np.sort(rows), np.arange(len(rows))):
+            raise RuntimeError(f"{images_name}: a row was classified twice, or not at all")
+        columns = []
+        for column in fields(Answers):
+            columns.append(np.concatenate([getattr(answers, column.name) for _, answers in parts]))
+        predictions.setdefault(name, {})[images_name] = Answers(*columns).in_order(rows)
+    return predictions

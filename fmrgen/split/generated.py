@@ -53,9 +53,10 @@ class GeneratedSplit(str):
         return f"{self}: {self.summary.rows} rows, {self.summary.valid_rows} valid"
 
     def _figures(self) -> list[tuple[str, str]]:
-        known = [metric for metric in METRICS if metric.group == "main" and self.summary[metric] is not None]
         figures = []
-        for metric in known:
+        for metric in METRICS:
+            if metric.group != "main" or self.summary[metric] is None:
+                continue
             value, _, interval = self.summary.text_of(metric).partition(" ")
             figures.append((metric.name, f"{value}{metric.unit} {interval}".rstrip()))
         return figures

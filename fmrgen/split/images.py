@@ -135,7 +135,7 @@ def decode_once(
     device: torch.device,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, ImageSet]:
-    """Decodes all images of `batches`, and keeps what fits in files of `folder`.
+    """Decode all images of `batches`, and keep what fits in files of `folder`.
 
     Args:
         batches: drawn once.
@@ -151,13 +151,13 @@ def decode_once(
         UserError: an image can't be decoded.
     """
     room = _Room(folder)
-    kept: dict[str, _Kept] = {}
+    files: dict[str, _Kept] = {}
     for rows, decoded in read_ahead(decode_own(batches, Alone(), device), BATCHES_AHEAD):
         assert decoded is not None
         for name, images in decoded.result().items():
-            if name not in kept:
-                kept[name] = _Kept(folder / name, room)
+            if name not in files:
+                files[name] = _Kept(folder / name, room)
             for number, image in zip(rows.tolist(), images, strict=True):
-                kept[name].add(number, image if isinstance(image, np.ndarray) else image())
+                files[name].add(number, image if isinstance(image, np.ndarray) else image())
         on_rows(len(rows))
-    return {name: one.set_of(name, readers[name]) for name, one in kept.items()}
+    return {name: file.set_of(name, readers[name]) for name, file in files.items()}

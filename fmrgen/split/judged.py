@@ -1,7 +1,7 @@
 """What other judges make of a split and of its classifiers."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,23 +34,28 @@ class Judge:
     about: JudgeFile | None = None
 
 
-def judges_by_row(found: Sequence[Judgements], columns: Mapping[str, np.ndarray], classes: int) -> list[Judge]:
-    """The judges of a split over its rows, people who were several once more together.
+def judges_by_row(
+    judgements_of_judges: Sequence[Judgements], columns: Mapping[str, np.ndarray], classes: int
+) -> list[Judge]:
+    """Return the judges of a split over its rows; several people are there once more together.
 
     Args:
-        found: what they said.
+        judgements_of_judges: their tables.
         columns: of the split, `id`, `label`, `valid` among them.
         classes: how many labels there are.
     """
-    judges = [_by_row(judgements, columns, classes) for judgements in found]
+    judges = [_by_row(judgements, columns, classes) for judgements in judgements_of_judges]
     people = [judge for judge in judges if judge.kind == "person"]
-    return [*judges, _together(people, columns, classes)] if len(people) > 1 else judges
+    if len(people) > 1:
+        judges.append(_together(people, columns, classes))
+    return judges
 
 
 def _by_row(judgements: Judgements, columns: Mapping[str, np.ndarray], classes: int) -> Judge:
     table, about = judgements.table, judgements.about
     rows = {example_id: row for row, example_id in enumerate(columns["id"].tolist())}
-    labels, of_originals = (np.full(len(rows), _UNASKED) for _ in range(2))
+    labels = np.full(len(rows), _UNASKED)
+    of_originals = np.full(len(rows), _UNASKED)
     repeated = []
     cells = (table[name].to_pylist() for name in ("id", "which", "label", "repeat"))
     for example_id, which, label, repeat in zip(*cells, strict=True):
@@ -62,7 +67,8 @@ def _by_row(judgements: Judgements, columns: Mapping[str, np.ndarray], classes: 
         elif which == "original" and not repeat:
             of_originals[row] = label
     accepted = columns.get("accepted_labels")
-    labels, of_originals = (as_label(of, columns["label"], accepted) for of in (labels, of_originals))
+    labels = as_label(labels, columns["label"], accepted)
+    of_originals = as_label(of_originals, columns["label"], accepted)
     strata = _strata(about, columns)
     seen = (labels == columns["label"]).astype(float)
     audited = labels != _UNASKED
@@ -80,26 +86,30 @@ def _verdicts(
     truth: np.ndarray,
     classes: int,
 ) -> Verdicts:
-    """A machine is taken at its word; of a person the originals say how often the label is missed."""
-    asked = of_originals != _UNASKED
-    if not is_person or not asked.any():
+    """Return a judge's verdicts; the originals that a person saw show how often that person misses the label."""
+    is_control = of_originals != _UNASKED
+    if not is_person or not is_control.any():
         return Verdicts(audited, seen, strata)
-    sensitivity = float((of_originals == truth)[asked].mean())
-    return Verdicts(audited, seen, strata, sensitivity, int(asked.sum()), (1 - sensitivity) / classes, 1 / classes)
+    sensitivity = float((of_originals == truth)[is_control].mean())
+    false_positives = (1 - sensitivity) / classes
+    return Verdicts(audited, seen, strata, sensitivity, int(is_control.sum()), false_positives, 1 / classes)
 
 
 def _strata(about: JudgeFile, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The stratum of every row, looked at or not, by what an audit calls them: who was fooled, by iterations.
+    """Return the stratum of every row, audited or not, by the names of strata that an audit writes.
 
     Raises UserError for names that no audit gives; anyone may have written them.
     """
     strata = np.zeros(len(columns["id"]), dtype=int)
-    names = (about.section or {}).get("strata") if about.kind == "person" else None
+    names = (about.section or {}).get("strata")
+    if about.kind != "person" or not isinstance(names, dict):
+        return strata
     fooled = columns["prediction"] != columns["label"]
-    if isinstance(names, dict) and len(names) > _MOST_STRATA:
+    if len(names) > _MOST_STRATA:
         raise UserError(f"judge {about.judge}: has {len(names):,} strata, more than an audit has; it is not read")
-    for number, name in enumerate(names if isinstance(names, dict) else ()):
-        if (parts := re.fullmatch(r"(fooled|right) (\d{1,7})-(\d{1,7})", name)) is None:
+    for number, name in enumerate(names):
+        parts = re.fullmatch(r"(fooled|right) (\d{1,7})-(\d{1,7})", name)
+        if parts is None:
             raise UserError(f"judge {about.judge}: has a stratum {name!r}, which no audit has; it is not read")
         inside = (columns["iterations"] >= int(parts[2])) & (columns["iterations"] <= int(parts[3]))
         strata = np.where(inside & (fooled == (parts[1] == "fooled")) & columns["valid"], number, strata)
@@ -107,53 +117,60 @@ def _strata(about: JudgeFile, columns: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _together(people: Sequence[Judge], columns: Mapping[str, np.ndarray], classes: int) -> Judge:
-    """All persons as one judge, who sees a label as far as they do."""
-
-    def share(labels: Callable[[Judge], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        every = np.stack([labels(person) for person in people])
-        asked = (every != _UNASKED).sum(0)
-        return asked > 0, ((every == columns["label"]) & (every != _UNASKED)).sum(0) / np.maximum(asked, 1)
-
-    audited, seen = share(lambda person: person.labels)
-    asked, seen_in_originals = share(lambda person: person.of_originals)
-    most = np.where(seen > 0.5, columns["label"], -1)
-    labels = np.where(audited, most, _UNASKED)
-    of_originals = np.where(asked, np.where(seen_in_originals > 0.5, columns["label"], -1), _UNASKED)
-    sensitivity = float(seen_in_originals[asked].mean()) if asked.any() else 1.0
+    """Return all persons as one judge, who sees a label as far as they do."""
+    truth = columns["label"]
+    audited, seen = _share_that_sees([person.labels for person in people], truth)
+    is_control, seen_in_originals = _share_that_sees([person.of_originals for person in people], truth)
+    labels = np.where(audited, np.where(seen > 0.5, truth, -1), _UNASKED)
+    of_originals = np.where(is_control, np.where(seen_in_originals > 0.5, truth, -1), _UNASKED)
+    sensitivity = 1.0
+    if is_control.any():
+        sensitivity = float(seen_in_originals[is_control].mean())
     stratum = people[0].verdicts.stratum
-    missed = (1 - sensitivity) / classes
-    verdicts = Verdicts(audited, seen, stratum, sensitivity, int(asked.sum()), missed, 1 / classes)
+    false_positives = (1 - sensitivity) / classes
+    verdicts = Verdicts(audited, seen, stratum, sensitivity, int(is_control.sum()), false_positives, 1 / classes)
     return Judge(PEOPLE, "person", labels, of_originals, verdicts, None)
 
 
+def _share_that_sees(labels: Sequence[np.ndarray], truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which rows anyone was asked about, bool [N], and the share of those who name the true label, [N]."""
+    answers = np.stack(labels)
+    is_answer = answers != _UNASKED
+    askers = is_answer.sum(0)
+    return askers > 0, ((answers == truth) & is_answer).sum(0) / np.maximum(askers, 1)
+
+
 def labels_of_row(judges: Sequence[Judge], row: int) -> dict[str, int]:
-    """What each judge who was asked sees in the image of a row, by its name."""
+    """Return what each judge who was asked sees in the image of a row, by the judge's name."""
     return {judge.name: int(judge.labels[row]) for judge in judges if judge.labels[row] != _UNASKED}
 
 
 def judge_figures(
     judge: Judge, columns: Mapping[str, np.ndarray], provenance: Provenance, classifiers: Mapping[str, str | None]
 ) -> JudgeFigures:
-    """What a judge makes of a split; `classifiers` are the digests of those that are measured, by their names."""
+    """Return the figures of a judge on a split; `classifiers` are the digests of those that are measured, by name."""
 
     def preserved(among: np.ndarray) -> Estimate | None:
         return label_preservation(columns["valid"] & among, judge.verdicts)
 
     taken, valid = columns["iterations"], columns["valid"]
-    cuts = np.unique(np.quantile(taken[valid], np.arange(1, _BANDS) / _BANDS)) if valid.any() else np.zeros(0)
+    cuts = np.zeros(0)
+    if valid.any():
+        cuts = np.unique(np.quantile(taken[valid], np.arange(1, _BANDS) / _BANDS))
     band = np.searchsorted(cuts, taken)
     bands = {}
     for number in np.unique(band[valid]):
         inside = valid & (band == number)
-        if (share := preserved(inside)) is not None:
+        share = preserved(inside)
+        if share is not None:
             bands[f"{taken[inside].min()}–{taken[inside].max()}"] = share
-    asked = judge.of_originals != _UNASKED
+    is_control = judge.of_originals != _UNASKED
     return JudgeFigures(
         judge=judge.name,
         kind=judge.kind,
         audited=int((judge.verdicts.audited & columns["valid"]).sum()),
         preserved=preserved(valid),
-        originals_right=proportion((judge.of_originals == columns["label"])[asked]),
+        originals_right=proportion((judge.of_originals == columns["label"])[is_control]),
         oracle_kappa=None if judge.name == PEOPLE else _kappa_with_oracle(judge, columns),
         self_agreement=judge.self_agreement,
         by_class=[preserved(columns["label"] == label) for label in range(len(provenance.labels))],
@@ -165,20 +182,22 @@ def judge_figures(
 def _kappa_with_oracle(judge: Judge, columns: Mapping[str, np.ndarray]) -> Estimate | None:
     pairs = [(judge.labels, columns["oracle_label"]), (judge.of_originals, columns["original_oracle_label"])]
     ours = np.concatenate([labels[labels != _UNASKED] for labels, _ in pairs])
-    theirs = np.concatenate([said[labels != _UNASKED] for labels, said in pairs])
+    theirs = np.concatenate([oracle[labels != _UNASKED] for labels, oracle in pairs])
     return cohen_kappa(ours, theirs)
 
 
 def people_alpha(judges: Sequence[Judge]) -> Estimate | None:
-    """How far people agree on what the images show, Krippendorff's alpha; None for fewer than two."""
+    """Return how far people agree on what the images show, Krippendorff's alpha; None for fewer than two."""
     people = [judge.labels for judge in judges if judge.kind == "person" and judge.name != PEOPLE]
-    return krippendorff_alpha(np.stack(people), _UNASKED) if len(people) > 1 else None
+    if len(people) < 2:
+        return None
+    return krippendorff_alpha(np.stack(people), _UNASKED)
 
 
 def corrected_by(
     judges: Sequence[Judge], of_model: Mapping[str, np.ndarray], valid: np.ndarray
 ) -> dict[str, Corrected]:
-    """PA and FMR of a classifier over the images in which each judge sees the label, by the judge's name.
+    """Return PA and FMR of a classifier over the images in which each judge sees the label, by the judge's name.
 
     A person's sample is extended by the machines that have looked at everything, where there are such.
 
@@ -193,16 +212,17 @@ def corrected_by(
     right, original_right = of_model["prediction"] == truth, of_model["original_prediction"] == truth
     machines = [judge for judge in judges if judge.kind != "person" and judge.verdicts.audited[valid].all()]
     machine = np.mean([judge.verdicts.seen for judge in machines], axis=0) if machines else None
-    found = {}
+    by_judge = {}
     for judge in judges:
         extended = machine if judge.kind == "person" else None
-        if (of_judge := corrected(valid, right, original_right, judge.verdicts, extended)) is not None:
-            found[judge.name] = of_judge
-    return found
+        figures = corrected(valid, right, original_right, judge.verdicts, extended)
+        if figures is not None:
+            by_judge[judge.name] = figures
+    return by_judge
 
 
 def valid_rows(judges: Sequence[Judge], name: str, columns: Mapping[str, np.ndarray], split: str) -> np.ndarray:
-    """Which rows are valid when a judge says so, and not the oracle alone (the paper's human labour, §3.1).
+    """Return which rows are valid if a judge sees the label too, not the oracle alone (the paper's human labour, §3.1).
 
     Args:
         judges: of the split.
@@ -217,10 +237,12 @@ def valid_rows(judges: Sequence[Judge], name: str, columns: Mapping[str, np.ndar
         people = [judge for judge in judges if judge.kind == "person"]
         wanted = people[-1:]  # all together, where they are several
     if not wanted:
-        there = ", ".join(judge.name for judge in judges)
-        raise UserError(f"{split}: was not judged by {name}" + (f"; it was judged by {there}" if there else ""))
+        names = ", ".join(judge.name for judge in judges)
+        others = f"; it was judged by {names}" if names else ""
+        raise UserError(f"{split}: was not judged by {name}{others}")
     verdicts, valid = wanted[0].verdicts, columns["valid"]
-    if missing := int((valid & ~verdicts.audited).sum()):
+    missing = int((valid & ~verdicts.audited).sum())
+    if missing:
         raise UserError(
             f"{split}: {missing} of its {int(valid.sum())} valid images were not looked at by {wanted[0].name}; audit "
             "all of them, or read the corrected FMR, which weighs a sample"

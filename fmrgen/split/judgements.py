@@ -169,20 +169,22 @@ def judge_file(
 
 
 def related(about: JudgeFile, provenance: Provenance, classifiers: Mapping[str, str | None]) -> list[str]:
-    """With what, in words, a judge shares its weights: its figures are then no second opinion.
+    """Return with what, in words, a judge shares its weights: its figures are then no second opinion.
 
     Args:
         about: the judge.
         provenance: of the split.
         classifiers: digests of those that are measured, by their names.
     """
-    known = {about.weights_sha256, *about.digests} - {None}
+    digests = {about.weights_sha256, *about.digests} - {None}
     weights = provenance.weights_sha256
-    found = ["the split's own oracle"] if known & {weights.oracle, *provenance.oracle_sha256} else []
-    measured = [name for name, digest in classifiers.items() if digest in known]
-    if not measured and weights.classifier in known:
-        found.append("the classifier that the split was made for")
-    return [*found, *(f"the classifier {name}" for name in measured)]
+    relatives = []
+    if digests & {weights.oracle, *provenance.oracle_sha256}:
+        relatives.append("the split's own oracle")
+    measured = [name for name, digest in classifiers.items() if digest in digests]
+    if not measured and weights.classifier in digests:
+        relatives.append("the classifier that the split was made for")
+    return relatives + [f"the classifier {name}" for name in measured]
 
 
 def write_judgements(paths: SplitPaths, about: JudgeFile, content: bytes) -> list[Path]:
@@ -208,11 +210,11 @@ def judges_of(paths: SplitPaths) -> dict[str, JudgeFile]:
 
 def judges_of_files(paths: SplitPaths, files: str) -> list[JudgeFile]:
     """Who judged the very files of the digest `files`; other files are passed over."""
-    found = []
+    judges = []
     for path in _about_paths(paths):
         with suppress(UserError):
-            found.append(_read_about(path, paths))
-    return [about for about in found if about.files == files]
+            judges.append(_read_about(path, paths))
+    return [about for about in judges if about.files == files]
 
 
 def _about_paths(paths: SplitPaths) -> list[Path]:
@@ -282,16 +284,16 @@ def check_of_split(
         labels: how many there are.
     """
     about = judgements.about
-    what = f"judge {about.judge} on {name}"
+    subject = f"judge {about.judge} on {name}"
     if about.labels != labels:
-        raise UserError(f"{what}: it judged over {about.labels} classes, and the split has {labels}")
+        raise UserError(f"{subject}: it judged over {about.labels} classes, and the split has {labels}")
     rows = {example_id: row for row, example_id in enumerate(ids.tolist())}
     columns = (judgements.table[column].to_pylist() for column in ("id", "which", "image_sha256"))
     for example_id, which, digest in zip(*columns, strict=True):
         if example_id not in rows:
-            raise UserError(f"{what}: it judged id {example_id}, which is not in the split; it judged another split")
+            raise UserError(f"{subject}: it judged id {example_id}, which is not in the split; it judged another split")
         if which in sha256 and sha256[which][rows[example_id]] != digest:
-            raise UserError(f"{what}: its {which} of id {example_id} is not the stored one; judge this split anew")
+            raise UserError(f"{subject}: its {which} of id {example_id} is not the stored one; judge this split anew")
 
 
 def judgements_of(opened: Split) -> tuple[list[Judgements], list[str]]:
@@ -311,7 +313,7 @@ def judgements_of(opened: Split) -> tuple[list[Judgements], list[str]]:
         if root is None:
             return [], []
         paths = paths.at(root)
-    found, notes = [], []
+    judgements, notes = [], []
     for judge, about in judges_of(paths).items():
         if about.files != opened.provenance.files_digest:
             notes.append(f"judge {judge} saw earlier files of the split and is skipped; judge the split again")
@@ -324,8 +326,8 @@ def judgements_of(opened: Split) -> tuple[list[Judgements], list[str]]:
                 f"{about_path(paths, judge)}: claims {about.rows:,} rows, more than there can be for the split's "
                 f"{opened.rows_in_files:,} images; it is not read"
             )
-        found.append(read_judgements(table_path(paths, judge), about))
-    return found, notes
+        judgements.append(read_judgements(table_path(paths, judge), about))
+    return judgements, notes
 
 
 def _fetched(repo: str, revision: str, split: SplitPaths) -> Path | None:

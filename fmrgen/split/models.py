@@ -38,23 +38,25 @@ class LoadedClassifier:
         return self.named.weights_sha256 is not None and self.unknown is None
 
 
-def section_of(name: str, given: AnyClassifier) -> ComponentConfig | None:
-    """The section of a classifier; None of a module. Raises UserError for anything else."""
-    section = classifier_section(given) if isinstance(given, str | Mapping) else given
+def section_of(name: str, classifier: AnyClassifier) -> ComponentConfig | None:
+    """Return the section of a classifier; None if it is a module. Raises UserError for anything else."""
+    section = classifier_section(classifier) if isinstance(classifier, str | Mapping) else classifier
     if isinstance(section, nn.Module):
         return None
     if not isinstance(section, ComponentConfig):
-        raise UserError(f"classifier {name}: is a {type(given).__name__}, not a reference, a section or a torch module")
+        raise UserError(
+            f"classifier {name}: is a {type(classifier).__name__}, not a reference, a section or a torch module"
+        )
     return section
 
 
 def load_named(
-    name: str, given: AnyClassifier, device: torch.device, training_of: str | None = None
+    name: str, classifier: AnyClassifier, device: torch.device, training_of: str | None = None
 ) -> LoadedClassifier:
-    """A classifier on its device. Raises UserError for anything else."""
-    section = section_of(name, given)
-    if isinstance(given, nn.Module):
-        module = given.to(device).eval()
+    """Return a classifier on its device, in evaluation mode. Raises UserError for anything else."""
+    section = section_of(name, classifier)
+    if isinstance(classifier, nn.Module):
+        module = classifier.to(device).eval()
     else:
         assert section is not None
         module = build_component(section, f"classifier {name}", nn.Module, device).eval()
@@ -66,9 +68,15 @@ def load_named(
 
 
 def labels_of(split: Split, models: Iterable[Callable[[], LoadedClassifier]], image: torch.Tensor) -> Labels:
-    """The split's labels; where it does not name them, in the words of the first classifier that does.
+    """Return the split's labels; if it does not name them, the class names of the first classifier that does.
 
-    `models` load them, one after another; those that can't be loaded are passed over, unless none can.
+    Args:
+        split: whose labels they are.
+        models: load the classifiers, one after another; those that can't be loaded are skipped, unless none can.
+        image: [1, 3, H, W] of the split.
+
+    Raises:
+        UserError: neither the split nor a classifier names the labels.
     """
     if split.labels is not None:
         return split.labels
@@ -109,7 +117,7 @@ def first_image(split: Split, device: torch.device) -> torch.Tensor:
 
 
 def answering_in(labels: Labels, model: LoadedClassifier, image: torch.Tensor, split: str) -> nn.Module:
-    """The classifier, made to answer in a split's labels. Raises UserError where it can't."""
-    what = f"classifier {model.named.name}"
-    with component_errors(what, image):
-        return fit_to_labels(model.module, labels, image, f"{what} on {split}")
+    """Return the classifier, made to answer in a split's labels. Raises UserError if it can't."""
+    title = f"classifier {model.named.name}"
+    with component_errors(title, image):
+        return fit_to_labels(model.module, labels, image, f"{title} on {split}")

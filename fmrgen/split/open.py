@@ -92,13 +92,14 @@ class Split:
             stream = stream.cast_column(name, Image(decode=False))
         return stream
 
-    def decode(self, stored: dict[str, Any] | None, what: str) -> PILImage.Image:
-        """A stored image as 8-bit RGB. Raises UserError, which calls it `what`, where it is none or lies elsewhere."""
+    def decode(self, stored: dict[str, Any] | None, title: str) -> PILImage.Image:
+        """Return a stored image as 8-bit RGB. Raises UserError, which calls it `title`, if it is none or lies
+        elsewhere."""
         size = None if self.provenance is None else self.provenance.image_size
         try:
             return open_rgb(self.image_of(stored), size)
         except UserError as error:
-            raise UserError(f"{self.name}: {what} is unreadable ({error}); repair that row, or remove it") from None
+            raise UserError(f"{self.name}: {title} is unreadable ({error}); repair that row, or remove it") from None
 
     def batches(
         self, size: int, images: Sequence[str] = (), columns: Sequence[str] | None = None
@@ -147,8 +148,8 @@ class Split:
         """How many rows it has, where that is on record."""
         if self.provenance is not None:
             return self.provenance.rows
-        known = (self.dataset.info.splits or {}).get(str(self.dataset.split))
-        return known.num_examples if known is not None and known.num_examples else None
+        info = (self.dataset.info.splits or {}).get(str(self.dataset.split))
+        return None if info is None else info.num_examples or None
 
     @property
     def labels(self) -> Labels | None:
@@ -184,9 +185,9 @@ def open_split(
     if isinstance(split, Mapping):
         raise UserError(f"{name}: holds several splits, {', '.join(split)}; give one of them")
     if not isinstance(split, str | Path | Dataset | IterableDataset):
-        what = f"{name or 'split'}: a {type(split).__name__} is not a split"
+        fault = f"{name or 'split'}: a {type(split).__name__} is not a split"
         raise UserError(
-            f"{what}; give a reference, or a datasets.Dataset with columns image and label; fmrgen.generate makes a "
+            f"{fault}; give a reference, or a datasets.Dataset with columns image and label; fmrgen.generate makes a "
             "split of any dataset"
         )
     if not isinstance(split, str | Path):
@@ -313,14 +314,14 @@ def choose_split(text: str, reference: Reference, available: list[tuple[str, str
 
 def _foreign_places(repo: str, revision: str | None) -> list[tuple[str, str]]:
     """Configs and splits of a dataset that fmrgen did not make."""
+    places = []
     try:
-        return [
-            (config, split)
-            for config in datasets.get_dataset_config_names(repo, revision=revision)
-            for split in datasets.get_dataset_split_names(repo, config, revision=revision)
-        ]
+        for config in datasets.get_dataset_config_names(repo, revision=revision):
+            for split in datasets.get_dataset_split_names(repo, config, revision=revision):
+                places.append((config, split))
     except (datasets.exceptions.DatasetsError, FileNotFoundError):
         return []  # a folder without data files
+    return places
 
 
 def deltas_of(folder: Path) -> list[str]:
@@ -362,7 +363,8 @@ def _read_provenance(repo: str, revision: str | None, config: str, split: str) -
 
 def _with_features(stream: IterableDataset, name: str) -> IterableDataset:
     """`stream`, its columns known."""
-    known = stream if stream.features is not None else stream._resolve_features()
-    if known.features is None:
+    if stream.features is None:
+        stream = stream._resolve_features()
+    if stream.features is None:
         raise UserError(f"{name}: contains no rows")
-    return known
+    return stream

@@ -20,72 +20,84 @@ from fmrgen.trust.recipes import UntrustedError, untrusted_config
 
 
 def source_readers(
-    passed: Classified, given: str | SourceConfig | None, trust: bool, batch_size: int
+    classified: Classified, user_source: str | SourceConfig | None, trust: bool, batch_size: int
 ) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """What reads the source's images of a split: originals where it has none, native ones if a source is `given`.
+    """Return what reads a split's images from its source: `original` ones if the split has none, and `native` ones,
+    at their own sizes, if the user named a source.
 
-    `native` images are those of the source at their own sizes. The source is the one `given`, else the one in the
-    split's provenance; a note says why there are none. Raises UserError where a source that was given can't be used, or
-    is not the one that the split was made of.
+    A note says why there are none.
+
+    Args:
+        classified: the split.
+        user_source: the source that the user named; None for the one in the provenance.
+        trust: whether the one in the provenance may run code.
+        batch_size: images in a batch.
+
+    Raises:
+        UserError: a source that the user named can't be used, or is not the one that the split was made of.
     """
-    columns, notes = passed.rows.columns, passed.notes
-    config = _source_section(given, passed.split, trust, notes)
+    columns, notes = classified.rows.columns, classified.notes
+    config = _source_section(user_source, classified.split, trust, notes)
     if config is None:
         return {}
     if "id" not in columns:
         raise UserError(
-            f"{passed.split.name}: has no column of distinct ids, so its originals can't be found in a source"
+            f"{classified.split.name}: has no column of distinct ids, so its originals can't be found in a source"
         )
-    height, width = passed.images["image"].first.shape[:2]
+    height, width = classified.images["image"].first.shape[:2]
     if height != width:
-        raise UserError(f"{passed.split.name}: its images are not square, so its originals can't be made from a source")
+        raise UserError(
+            f"{classified.split.name}: its images are not square, so its originals can't be made from a source"
+        )
     try:
         source = build_source(config)
     except UserError as error:
-        if given is not None:
+        if user_source is not None:
             raise
         notes.append(
             f"SA and FMR are not available: there is no column original, and {error}; pass another {option('source')}"
         )
         return {}
     wanted: dict[str, Callable[[RawExample], LazyPixels]] = {}
-    if "original" not in passed.split.features:
+    if "original" not in classified.split.features:
         wanted["original"] = partial(_original, size=height, fit=source.fit)
-    if given is not None:
+    if user_source is not None:
         wanted["native"] = lambda example: partial(_native, example)
 
     return {
-        name: partial(_source_batches, source, columns, passed, batch_size, name, load) for name, load in wanted.items()
+        name: partial(_source_batches, source, columns, classified, batch_size, name, load)
+        for name, load in wanted.items()
     }
 
 
 def _source_section(
-    given: str | SourceConfig | None, split: Split, trust: bool, notes: list[str]
+    user_source: str | SourceConfig | None, split: Split, trust: bool, notes: list[str]
 ) -> SourceConfig | None:
-    if given is not None:
-        config = load_source(given) if isinstance(given, str) else given
-    elif split.provenance is None:
+    if isinstance(user_source, str):
+        return load_source(user_source)
+    if user_source is not None:
+        return user_source
+    if split.provenance is None:
         notes.append(
             f"SA and FMR are not available: there is no column original and no provenance; pass {option('source')}"
         )
         return None
-    else:
-        tree = {"source": split.provenance.recipe.source.tree}
-        what, cure = "the originals' source in the provenance", f"if you trust it, pass {option('trust', 'trust=True')}"
-        try:
-            config = untrusted_config(SourceOnly, tree, what, trust=trust, cure=cure).source
-        except UntrustedError as error:
-            notes.append(f"SA and FMR are not available: there is no column original, and {error}")
-            return None
-        except UserError as error:
-            raise UserError(f"{split.name}: {error}") from None
-    return config
+    tree = {"source": split.provenance.recipe.source.tree}
+    title = "the originals' source in the provenance"
+    cure = f"if you trust it, pass {option('trust', 'trust=True')}"
+    try:
+        return untrusted_config(SourceOnly, tree, title, trust=trust, cure=cure).source
+    except UntrustedError as error:
+        notes.append(f"SA and FMR are not available: there is no column original, and {error}")
+        return None
+    except UserError as error:
+        raise UserError(f"{split.name}: {error}") from None
 
 
 def _source_batches(
     source: Source,
     columns: dict[str, np.ndarray],
-    passed: Classified,
+    classified: Classified,
     batch_size: int,
     name: str,
     load: Callable[[RawExample], LazyPixels],
@@ -104,12 +116,14 @@ def _source_batches(
         if row is None:
             continue
         label = int(columns["label"][row])
-        theirs, ours = source.labels.names[example.label], passed.labels.names[label]
-        # Labels without names are numbers of the source's classes.
-        if plain(theirs) != plain(ours) if passed.split.labels else example.label != label:
+        theirs, ours = source.labels.names[example.label], classified.labels.names[label]
+        is_same = example.label == label  # labels without names are numbers of the source's classes
+        if classified.split.labels:
+            is_same = plain(theirs) == plain(ours)
+        if not is_same:
             raise UserError(
-                f"source: id {example.id} is a {theirs!r} there and a {ours!r} in {passed.split.name}; it is another "
-                "source"
+                f"source: id {example.id} is a {theirs!r} there and a {ours!r} in {classified.split.name}; it is "
+                "another source"
             )
         waiting.append((row, example))
         if len(waiting) == batch_size:
@@ -118,7 +132,7 @@ def _source_batches(
             break
     if row_of:
         more = f" and {len(row_of) - 1} more ids" if len(row_of) > 1 else ""
-        raise UserError(f"source: id {next(iter(row_of))}{more} of {passed.split.name} are not in it")
+        raise UserError(f"source: id {next(iter(row_of))}{more} of {classified.split.name} are not in it")
     if waiting:
         yield batch()
 

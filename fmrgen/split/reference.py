@@ -34,11 +34,15 @@ def parse_reference(text: str) -> Reference:
     if text.strip() and Path(text).is_dir():
         return Reference(text, None, None, None)
     folder, _, place = text.rpartition(":")
-    if folder and Path(folder).is_dir() and (named := re.fullmatch(r"([\w.-]+)/([\w.]+)", place)):
-        return Reference(folder, None, named[1], named[2])
-    if folder and Path(folder).is_dir() and "/" not in place:
-        there = ", ".join(f"{folder}:{paths.name}" for paths in splits_in(Path(folder)) if place in ("", paths.config))
-        raise UserError(f"{text}: names no split; " + (f"found {there}" if there else "say FOLDER:CONFIG/SPLIT"))
+    if folder and Path(folder).is_dir():
+        named = re.fullmatch(r"([\w.-]+)/([\w.]+)", place)
+        if named is not None:
+            return Reference(folder, None, named[1], named[2])
+        if "/" not in place:
+            splits = [paths.name for paths in splits_in(Path(folder)) if place in ("", paths.config)]
+            names = ", ".join(f"{folder}:{name}" for name in splits)
+            cure = f"found {names}" if names else "say FOLDER:CONFIG/SPLIT"
+            raise UserError(f"{text}: names no split; {cure}")
     match = re.fullmatch(r"(?P<repo>.+?)(@(?P<revision>[^:@]+))?(:(?P<config>[\w.-]+)/(?P<split>[\w.]+))?", text)
     if match is None or not text.strip():
         raise UserError(f"{text!r}: a split is PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], for example out:mnist/lenet")
@@ -69,16 +73,16 @@ def check_rows(text: str, ids: Sequence[int], classes: Sequence[str]) -> None:
             raise UserError(f"{root}:{paths.name}: {unknown_message(f'class {name}', name, provenance.labels)}")
     if not ids or not provenance.is_finished:
         return
-    known: set[int] = set()
+    stored: set[int] = set()
     files = [root / file for file in provenance.files]
     for file in files:
         check_inside(file, root)
     check_parquet_files(map(str, files))
     for file in files:
         with suppress(pa.ArrowException, OSError):
-            known.update(pq.read_table(file, columns=["id"])["id"].to_pylist())
+            stored.update(pq.read_table(file, columns=["id"])["id"].to_pylist())
     for wanted in ids:
-        if wanted not in known:
+        if wanted not in stored:
             raise UserError(f"{text}: has no row of id {wanted}")
 
 
@@ -95,11 +99,16 @@ def check_there(text: str) -> None:
     _check_repo_name(reference.repo)
     from huggingface_hub import errors
 
-    known = errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError
+    sure = (
+        errors.RepositoryNotFoundError,
+        errors.RevisionNotFoundError,
+        errors.HFValidationError,
+        errors.OfflineModeIsEnabled,
+    )
     try:
         files_on_the_hub(reference)
     except UserError as error:
-        if any(isinstance(link, (*known, errors.OfflineModeIsEnabled)) for link in chain(error)):
+        if any(isinstance(link, sure) for link in chain(error)):
             raise
 
 
@@ -125,6 +134,6 @@ def _check_repo_name(name: str) -> None:
     if name.count("/") < 2:
         return
     folder, config, split = name.rsplit("/", 2)
-    there = SplitPaths(Path(folder), config, split).provenance.exists()
-    cure = f"; the split of that name in {folder} is {folder}:{config}/{split}" if there else ""
+    is_split = SplitPaths(Path(folder), config, split).provenance.exists()
+    cure = f"; the split of that name in {folder} is {folder}:{config}/{split}" if is_split else ""
     raise UserError(f"{name}: neither a folder nor a dataset repo{cure}")

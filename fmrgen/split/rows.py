@@ -53,9 +53,11 @@ class Reader:
         """
         if not self._parts:
             raise UserError(f"{self.opened.name}: contains no rows")
-        columns = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
-        if "id" in columns and (columns["id"].dtype.kind == "f" or len(np.unique(columns["id"])) < len(columns["id"])):
-            del columns["id"]  # nulls make floats of it
+        columns = _concatenated(self._parts)
+        if "id" in columns:
+            ids = columns["id"]
+            if ids.dtype.kind == "f" or len(np.unique(ids)) < len(ids):  # nulls make floats of it
+                del columns["id"]
         return columns
 
     @property
@@ -80,7 +82,7 @@ class Reader:
                 row += len(table)
         if not parts:
             raise UserError(f"{self.opened.name}: contains no rows")
-        return {name: np.concatenate([part[name] for part in parts]) for name in wanted}
+        return _concatenated(parts)
 
     def batches_of(self, rows: np.ndarray, size: int, images: Sequence[str] = ("image",)) -> Iterator[Batch]:
         """The images of some rows, which are given in rising order, about `size` at a time; they are numbered anew.
@@ -114,7 +116,7 @@ class Reader:
                 yield Batch(np.arange(row, row + len(table)), partial(decode_images, images, self.opened, row))
                 row += len(table)
         if self.opened.provenance is not None:
-            check_recorded_rows(self.opened, [example_id for part in self._parts for example_id in part["id"].tolist()])
+            check_recorded_rows(self.opened, _concatenated(self._parts)["id"].tolist() if self._parts else [])
 
     def _read_column(self, table: pa.Table, name: str, first_row: int) -> np.ndarray:
         column = table[name]
@@ -139,14 +141,14 @@ class Reader:
 
     def _read_labels(self, values: list[Any], first_row: int) -> np.ndarray:
         words = {value: find_label(value, self.labels) for value in set(values) if isinstance(value, str)}
-        found = [words.get(value, value) for value in values]
-        for row, (label, value) in enumerate(zip(found, values, strict=True), first_row):
+        labels = [words.get(value, value) for value in values]
+        for row, (label, value) in enumerate(zip(labels, values, strict=True), first_row):
             if not isinstance(label, int) or not 0 <= label < len(self.labels):
                 raise UserError(
                     f"{self.opened.name}: row {row}: label {value!r} matches none, or several, of the "
                     f"{len(self.labels)} classes ({', '.join(self.labels.names[:3])}, …)"
                 )
-        return np.array(found, dtype=np.int64)
+        return np.array(labels, dtype=np.int64)
 
     def _read_words(self, values: list[Any], name: str) -> np.ndarray:
         feature = self.opened.features[name]
@@ -161,8 +163,13 @@ class Reader:
 class NamedClassifier:
     """A classifier, whose network need not be in memory any more.
 
-    `section` is None where a module was given, `training_of` says what it is one of several trainings of,
-    `class_names` what it calls its outputs, None where it does not say. One `in_words` is asked in those of the labels.
+    Attributes:
+        name: as it is called in reports.
+        section: of a recipe; None if a module was handed over.
+        weights_sha256: digest of its weights; None if it has none.
+        class_names: of its outputs, in their order; None if it does not name them.
+        training_of: what it is one of several trainings of.
+        in_words: whether it is asked in the words of the labels, as an image-text model.
     """
 
     name: str
@@ -175,10 +182,13 @@ class NamedClassifier:
 
 @dataclass(frozen=True)
 class Answered:
-    """What a classifier says of a split: of each kind of images, and by which weights.
+    """A classifier's answers on a split.
 
-    `has_recorded_weights` says whether it is the network that the split was made for, `left_out` is a note where it
-    knows more classes than the labels, `notes` say what could not be asked.
+    Attributes:
+        answers: by the kind of images: `image`, `original`, `native`, `attacked`.
+        has_recorded_weights: whether it is the network that the split was made for.
+        left_out: a note if it knows more classes than there are labels.
+        notes: on what could not be asked.
     """
 
     answers: dict[str, KeptAnswers]
@@ -189,11 +199,18 @@ class Answered:
 
 @dataclass
 class Classified:
-    """A split that was read, and what its classifiers said of it, by their names.
+    """A split that was read, with its classifiers' answers.
 
-    `images` are the kinds of images that they are asked about, `judges` are those who looked at it besides its oracle,
-    `valid` which rows are valid where one of them, `valid_by`, says so, `notes` say what a reader of the figures must
-    know.
+    Attributes:
+        split: that was read.
+        labels: that its classifiers answer in.
+        rows: its columns without images.
+        images: the kinds of images that classifiers are asked about.
+        answered: each classifier's answers, by its name.
+        judges: those who looked at it besides its oracle.
+        valid: bool [N], which rows are valid by the judge `valid_by`; None if the oracle decides.
+        valid_by: the judge whose verdict counts.
+        notes: what a reader of the figures must know.
     """
 
     split: Split
@@ -223,8 +240,16 @@ def decode_images(images: Mapping[str, pa.ChunkedArray], opened: Split, first_ro
     return decoded
 
 
-def _pixels(opened: Split, stored: dict[str, Any] | None, what: str) -> Pixels:
-    return np.asarray(opened.decode(stored, what))
+def _pixels(opened: Split, stored: dict[str, Any] | None, title: str) -> Pixels:
+    return np.asarray(opened.decode(stored, title))
+
+
+def _concatenated(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return columns [N] of parts of them, in order."""
+    columns = {}
+    for name in parts[0]:
+        columns[name] = np.concatenate([part[name] for part in parts])
+    return columns
 
 
 def check_columns(opened: Split) -> None:
