@@ -31,6 +31,7 @@ from fmrgen.jobs.lifecycle import (
 )
 from fmrgen.jobs.self_check import (
     ASKED_TWICE,
+    CommonWeights,
     FirstAnswers,
     check_answers_of_rows,
     check_first_answers,
@@ -73,7 +74,7 @@ def make_split(
     on_start: Callable[[str], None] = lambda line: None,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> Summary:
-    """Makes the perturbed split of `recipe` in the dataset folder `output`, going on where an earlier run stopped.
+    """Make the perturbed split of `recipe` in the dataset folder `output`, going on where an earlier run stopped.
 
     Any number of processes may do so at once, under a launcher or each by itself, and each may come late or be killed:
     they take the shards that nobody holds, and all return when the split is finished.
@@ -103,17 +104,10 @@ def make_split(
     components = recipe.build(device)
     if components.source.accepts_several and recipe.perturb.start != "none":
         raise UserError("perturb.start: an attack leads away from one label, and the source has several; leave it out")
-    tell = on_note if is_first_process() else lambda line: None  # once for a launch
-    about_oracle = None
+    note_once = on_note if is_first_process() else lambda line: None  # once for a launch
     common = weights_in_common(components)
-    for note in filter(None, [unheeded_processes(), common_weights_caution(common), *components.notes()]):
-        tell(note)
-    for name in ("classifier", "generator", "oracle"):
-        section = getattr(recipe, name)
-        if isinstance(section, InMemory) and section.unknown is not None:
-            tell(f"{name}: its attribute {section.unknown} can't be compared between runs, so no other run can go on")
-    if isinstance(recipe.source, SourceInMemory) and (sampling := recipe.source.sampling_note()) is not None:
-        tell(sampling)
+    for note in _notes_on_parts(recipe, components, common):
+        note_once(note)
     options = recipe.output
     paths = SplitPaths(root, options.config, options.split)
     folder = SplitFolder.planned(paths, len(components.source), options.shard_size, shared)
@@ -125,29 +119,27 @@ def make_split(
     ):
         run = new_run(device_name(device))
         provenance = claim(folder, new_provenance(recipe, components), [run], claims, on_note)
+        oracle_is_known = False
         if is_first_process():
             on_start(_start_line(f"{output}:{paths.name}", recipe, device, claims, provenance))
-            begins = not claims.is_begun
-            answers = first_answers(components, device) if begins else None
-            if begins:
-                record_kinship(folder, kinship(common, answers))
-            if answers is not None:
-                about_oracle = oracle_caution(answers) if recipe.perturb.oracle_rule == "label" else None
-                for note in filter(None, [about_oracle, likeness_caution(answers)]):
-                    on_note(note)
+            if not claims.is_begun:
+                oracle_is_known = _check_oracle(recipe, components, common, folder, device, on_note)
         has_weights = provenance.weights_sha256.classifier is not None  # an endpoint is asked no more than it must be
-        asked_again = first_answers(components, device, ASKED_TWICE) if has_weights and claims.missing() else None
+        answers = None
+        if has_weights and claims.missing():
+            answers = first_answers(components, device, ASKED_TWICE)
         if claims.is_begun and not provenance.is_finished:
             check_answers_of_rows(components, folder, provenance, device)
         job = _Job(recipe, components, folder, provenance, device, claims, on_progress)
         while not provenance.is_finished and claims.missing():
             job.perturb_shards()
             claims.wait(on_note, job.progress.show)
-        if (kept := job.encodings) is not None and kept.found:
-            on_note(f"{kept.found:,} of {kept.found + kept.made:,} encodings were kept in {kept.root}")
+        encodings = job.encodings
+        if encodings is not None and encodings.found:
+            total = encodings.found + encodings.made
+            on_note(f"{encodings.found:,} of {total:,} encodings were kept in {encodings.root}")
         if job.progress.own.rows:
-            _check_models(components, folder, provenance, device, asked_again)
-            check_same_answers(components.classifier)
+            _check_models(components, folder, provenance, device, answers)
         if not provenance.is_finished:
             job.record(run)
         if not claims.is_split_whole:
@@ -156,29 +148,75 @@ def make_split(
             record_part(folder)
             return summary_of_rows(folder)
         summary = finish(folder, job.faults)
-        guided = provenance.recipe.perturb.is_guided
-        for caution in cautions(summary, oracle_is_known=about_oracle is not None, guided=guided):
-            tell(caution)
+        is_guided = provenance.recipe.perturb.is_guided
+        for caution in cautions(summary, oracle_is_known=oracle_is_known, guided=is_guided):
+            note_once(caution)
         return summary
 
 
+def _notes_on_parts(recipe: Recipe, components: Components, common: CommonWeights) -> list[str]:
+    """Return what a user should know of the recipe's parts before the work begins."""
+    notes = []
+    processes = unheeded_processes()
+    if processes is not None:
+        notes.append(processes)
+    kinship_note = common_weights_caution(common)
+    if kinship_note is not None:
+        notes.append(kinship_note)
+    notes += components.notes()
+    for name in ("classifier", "generator", "oracle"):
+        section = getattr(recipe, name)
+        if isinstance(section, InMemory) and section.unknown is not None:
+            notes.append(
+                f"{name}: its attribute {section.unknown} can't be compared between runs, so no other run can go on"
+            )
+    if isinstance(recipe.source, SourceInMemory):
+        sampling = recipe.source.sampling_note()
+        if sampling is not None:
+            notes.append(sampling)
+    return notes
+
+
+def _check_oracle(
+    recipe: Recipe,
+    components: Components,
+    common: CommonWeights,
+    folder: SplitFolder,
+    device: torch.device,
+    on_note: Callable[[str], None],
+) -> bool:
+    """Ask oracle and classifier about the first originals; record how alike they are, and note what is odd.
+
+    Returns whether a note says that the oracle does not know the images: cautions at the end need not repeat it.
+    """
+    answers = first_answers(components, device)
+    record_kinship(folder, kinship(common, answers))
+    if answers is None:
+        return False
+    oracle_note = oracle_caution(answers) if recipe.perturb.oracle_rule == "label" else None
+    for note in (oracle_note, likeness_caution(answers)):
+        if note is not None:
+            on_note(note)
+    return oracle_note is not None
+
+
 def _start_line(split: str, recipe: Recipe, device: torch.device, claims: ShardClaims, provenance: Provenance) -> str:
-    """What the job runs on, and what it finds."""
+    """Return a line on what the job runs on, and how much of it is there."""
     if provenance.is_finished:
         return f"{split}: is complete; there is nothing to do"
+    wanted = len(claims.wanted)
+    finished = wanted - len(claims.missing())
+    shards = f"{wanted} shards" if wanted > 1 else f"{wanted} shard"
+    state = f"resuming: {finished} of {shards} are finished" if finished else shards
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    there = len(claims.wanted) - len(claims.missing())
-    of = f"{len(claims.wanted)} shard{'s' if len(claims.wanted) > 1 else ''}"
-    begins = f"resuming: {there} of {of} are finished" if there else of
-    return (
-        f"{processes} process{'es' if processes > 1 else ''} on {device_name(device)}, "
-        f"{recipe.perturb.slots} slots{' each' if processes > 1 else ''}; {begins}"
-    )
+    if processes > 1:
+        return f"{processes} processes on {device_name(device)}, {recipe.perturb.slots} slots each; {state}"
+    return f"1 process on {device_name(device)}, {recipe.perturb.slots} slots; {state}"
 
 
 @contextmanager
 def _called(output: str | Path, root: Path) -> Iterator[None]:
-    """Makes errors name the folder as the caller did, wherever its files are on this machine."""
+    """Make errors name the folder as the caller did, wherever its files are on this machine."""
     try:
         yield
     except UserError as error:
@@ -189,7 +227,7 @@ def _called(output: str | Path, root: Path) -> Iterator[None]:
 
 @contextmanager
 def _settled(recipe: Recipe) -> Iterator[None]:
-    """Takes note, however the job ends, in which state objects in memory were left."""
+    """Take note, however the job ends, in which state objects in memory were left."""
     try:
         yield
     finally:
@@ -199,7 +237,7 @@ def _settled(recipe: Recipe) -> Iterator[None]:
 
 @contextmanager
 def _device_errors() -> Iterator[None]:
-    """Makes what a device can't do an error that says what could be changed."""
+    """Make what a device can't do an error that says what could be changed."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -249,7 +287,7 @@ class _Job:
         self.encodings = _kept_encodings(recipe, components, provenance, device)
 
     def perturb_shards(self) -> None:
-        """Perturbs all shards that can be taken.
+        """Perturb all shards that can be taken.
 
         A source that fails is an error only when the images before it are through and their shards are written.
         """
@@ -277,10 +315,11 @@ class _Job:
             raise self._failure
 
     def record(self, run: Run) -> None:
-        """Writes down what this process has done."""
+        """Record what this process has done."""
         end = {"finished": now(), "seconds": round(self.progress.seconds, 1), "images": self.progress.own.rows}
-        ended = run.model_copy(update=end | ({"slots": self.progress.slots} if self.progress.slots else {}))
-        record_run(self.folder, ended)
+        if self.progress.slots:
+            end["slots"] = self.progress.slots
+        record_run(self.folder, run.model_copy(update=end))
 
     def _set_slots(self, slots: int) -> None:
         self.progress.slots = slots
@@ -308,13 +347,12 @@ class _Job:
 
     def _loaded(self) -> Iterator[tuple[int, Any]]:
         """(shard, example) for every example of shards, (shard, None) after each, (shard, error) where it must end."""
+        image_size = self.components.generator.image_size
         while (shard := self.claims.take()) is not None:
             self.progress.own_shard(shard)
             positions = self.folder.positions(shard)
             try:
-                for loaded in self.components.source.load(
-                    positions.start, positions.stop, self.components.generator.image_size
-                ):
+                for loaded in self.components.source.load(positions.start, positions.stop, image_size):
                     yield shard, loaded
             except UserError as error:
                 yield shard, error
@@ -373,15 +411,20 @@ def _check_models(
     device: torch.device,
     answers: FirstAnswers | None,
 ) -> None:
-    """Raises UserError where a model is not any more what it was before the job, or has other answers than these. The
-    shards are put aside then: they are not of one network."""
+    """Raise UserError if a model is no longer what it was before the job, or gives other answers than these.
+
+    The shards are set aside then: they are not of one network.
+    """
     try:
         for name, digest in before.weights_sha256:
             check_same_weights(name, getattr(components, name), digest)
         check_first_answers(components, device, answers)
+        check_same_answers(components.classifier)
     except UserError:
-        there = folder.shared.names(folder.paths.shards)
-        for path in (path for path in map(folder.shard_path, range(folder.shards)) if path.name in there):
-            with suppress(FileNotFoundError):  # by another process of the job
-                folder.shared.set_aside(path)
+        names = folder.shared.names(folder.paths.shards)
+        for number in range(folder.shards):
+            path = folder.shard_path(number)
+            if path.name in names:
+                with suppress(FileNotFoundError):  # by another process of the job
+                    folder.shared.set_aside(path)
         raise

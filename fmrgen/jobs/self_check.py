@@ -48,7 +48,7 @@ class CommonWeights:
 
 
 def weights_in_common(components: Components) -> CommonWeights:
-    """How many weights classifier and oracle have in common.
+    """Return how many weights classifier and oracle have in common.
 
     Raises:
         UserError: the oracle has all of the classifier's. It then accepts an image only while this very network sees
@@ -61,7 +61,8 @@ def weights_in_common(components: Components) -> CommonWeights:
             "oracle: the classifier itself is among those that have a veto, so an image counts only while it is right: "
             f"FMR would be 100 however good it is; choose another {option('oracle')}"
         )
-    if (of_classifier := shared_weights(classifier, oracle)) >= _ALL:
+    of_classifier = shared_weights(classifier, oracle)
+    if of_classifier >= _ALL:
         raise UserError(
             "oracle: has the classifier's own weights, so an image counts only while the classifier is right on it: "
             f"FMR would be 100 however good it is; choose another {option('oracle')}"
@@ -70,7 +71,7 @@ def weights_in_common(components: Components) -> CommonWeights:
 
 
 def common_weights_caution(common: CommonWeights) -> str | None:
-    """A line where classifier and oracle have weights in common: they then fail together, and FMR is too high."""
+    """Return a caution if classifier and oracle have weights in common: they fail together, and FMR is too high."""
     if max(common.of_classifier, common.of_oracle) < SHARED_WEIGHTS:
         return None
     return (
@@ -81,21 +82,25 @@ def common_weights_caution(common: CommonWeights) -> str | None:
 
 
 def _is_one_network(classifier: nn.Module, member: Oracle) -> bool:
-    """Whether a member of a panel is the classifier: another preprocessing makes another one."""
+    """Return whether a member of a panel is the classifier: with another preprocessing it is another network."""
     network = getattr(member, "classifier", None)
-    return (
-        network is not None
-        and bool({*digests_of(classifier)} & {*digests_of(network)} - {None})
-        and identity_of(classifier).state_sha256 == identity_of(network).state_sha256
-    )
+    if network is None:
+        return False
+    has_same_weights = bool({*digests_of(classifier)} & {*digests_of(network)} - {None})
+    return has_same_weights and identity_of(classifier).state_sha256 == identity_of(network).state_sha256
 
 
 @dataclass(frozen=True)
 class FirstAnswers:
-    """What classifier and oracle say of the first originals: `labels` and the oracle's own `decided` [N], and
-    log-probabilities [N, K], the oracle's and those of a panel's members.
+    """The answers of classifier and oracle to the first originals.
 
-    `members` has what each member of a panel decided [N], by name; `vetoing` are those that only have a veto.
+    Attributes:
+        labels: of the originals, [N].
+        decided: the classes that the oracle decides on, [N].
+        of_classifier: the classifier's log-probabilities, [N, K].
+        of_oracles: those of the oracle and of a panel's members, [N, K] each.
+        members: the classes that each member of a panel decides on, [N], by its name.
+        vetoing: the members that only have a veto.
     """
 
     labels: Tensor
@@ -107,8 +112,7 @@ class FirstAnswers:
 
 
 def first_answers(components: Components, device: torch.device, count: int = _IMAGES) -> FirstAnswers | None:
-    """Asks both about so many of the first originals, on `device`; None where that fails: the job tells it, in its
-    place."""
+    """Return the answers of both to the first `count` originals; None if that fails: the job itself reports why."""
     with suppress(Exception, SystemExit), torch.no_grad():  # a source's, or anyone's code
         return _first_answers(components, device, count)
     return None
@@ -118,30 +122,38 @@ def _first_answers(components: Components, device: torch.device, count: int) -> 
     source, classifier, generator, oracle = components
     loaded = source.load(0, min(count, len(source)), generator.image_size)
     examples = (entry.for_engine() for entry in loaded if isinstance(entry, LoadedExample))
-    found: list[tuple[Tensor, ...]] = []
+    columns: list[tuple[Tensor, ...]] = []
     members: dict[str, list[Tensor]] = {}
     while batch := list(islice(examples, _TOGETHER)):
         images = on_byte_grid(torch.stack([example.image for example in batch]).to(device))
         labels = torch.tensor([example.label for example in batch], device=device)
-        said = oracle.judge(images.clone(), Originals(images.clone(), labels))
-        every = [said, *(said.members.values() if oracle.deciding is oracle else ())]
-        logs = (one.probabilities.double().clamp(min=_LEAST_PROBABILITY).log() for one in every)
-        found.append((labels, said.decided, classifier(images.clone()).double().log_softmax(1), *logs))
-        for name, judgement in said.members.items():
+        verdict = oracle.judge(images.clone(), Originals(images.clone(), labels))
+        judgements = [verdict]
+        if oracle.deciding is oracle:
+            judgements += verdict.members.values()
+        logs = []
+        for judgement in judgements:
+            logs.append(judgement.probabilities.double().clamp(min=_LEAST_PROBABILITY).log())
+        columns.append((labels, verdict.decided, classifier(images.clone()).double().log_softmax(1), *logs))
+        for name, judgement in verdict.members.items():
             members.setdefault(name, []).append(judgement.decided)
-    if not found:
+    if not columns:
         return None
-    labels, decided, of_classifier, *of_oracles = (torch.cat(part).cpu() for part in zip(*found, strict=True))
+    labels, decided, of_classifier, *of_oracles = (torch.cat(part).cpu() for part in zip(*columns, strict=True))
     decided_by = {name: torch.cat(parts).cpu() for name, parts in members.items()}
     vetoing = tuple(decided_by)[1:] if oracle.deciding is not oracle else ()
     return FirstAnswers(labels, decided, of_classifier, of_oracles, decided_by, vetoing)
 
 
 def check_first_answers(components: Components, device: torch.device, before: FirstAnswers | None) -> None:
-    """Raises UserError where classifier or oracle say something else of the first `ASKED_TWICE` originals than
-    `before`: what keeps count of its calls, or learns from them, is another network at the end of a job."""
-    after = None if before is None else first_answers(components, device, ASKED_TWICE)
-    if before is None or after is None:
+    """Raise UserError if classifier or oracle answer the first `ASKED_TWICE` originals otherwise than `before`.
+
+    A network that counts its calls, or learns from them, is another one at the end of a job.
+    """
+    if before is None:
+        return
+    after = first_answers(components, device, ASKED_TWICE)
+    if after is None:
         return
     answers = [("classifier", before.of_classifier, after.of_classifier)]
     for then, now in zip(before.of_oracles, after.of_oracles, strict=True):
@@ -155,19 +167,24 @@ def check_first_answers(components: Components, device: torch.device, before: Fi
 
 
 def oracle_caution(answers: FirstAnswers) -> str | None:
-    """A line where the oracle is hardly right on the first originals, or much less often than the classifier, with the
-    likely cause; of a panel it says which member is wrong. None where nothing is wrong."""
+    """Return a caution if the oracle is hardly right on the first originals, or much less often than the classifier.
+
+    It names the likely cause, and the member of a panel that is wrong.
+    """
     oracle = proportion((answers.decided == answers.labels).numpy())
     classifier = proportion((answers.of_classifier.argmax(1) == answers.labels).numpy())
     if oracle is None or classifier is None:
         return None
     chance = 100 / answers.of_classifier.shape[1]
     is_at_chance = oracle.low is not None and oracle.low <= chance
-    apart = oracle.high is not None and classifier.low is not None and oracle.high < classifier.low
-    if not is_at_chance and not (apart and classifier.value - oracle.value > _MUCH):
+    is_apart = oracle.high is not None and classifier.low is not None and oracle.high < classifier.low
+    is_much_worse = is_apart and classifier.value - oracle.value > _MUCH
+    if not is_at_chance and not is_much_worse:
         return None
 
-    right = {name: float((decided == answers.labels).float().mean()) for name, decided in answers.members.items()}
+    right = {}
+    for name, decided in answers.members.items():
+        right[name] = float((decided == answers.labels).float().mean())
     accuracy = f"the oracle is right on {oracle.value:.0f} % of the first originals"
     if right:
         each = ", ".join(f"{name} on {100 * share:.0f} %" for name, share in right.items())
@@ -192,51 +209,56 @@ def oracle_caution(answers: FirstAnswers) -> str | None:
 
 
 def likeness_caution(answers: FirstAnswers) -> str | None:
-    """A line where classifier and oracle weigh the wrong classes alike, as a network does that was taught by another.
+    """Return a caution if classifier and oracle weigh the wrong classes alike, as when one was taught by the other.
 
-    Accuracy says nothing of that: two networks may both be right, and what each takes the image for next is its own.
-    Of every original the log-probabilities of the wrong classes are compared, less their mean over originals of its
-    class, by their correlation. On MNIST unrelated networks have .2 to .5, one distilled from the oracle .6.
+    Accuracy does not show it: two networks may both be right and still differ in their second guess. For every
+    original the log-probabilities of the wrong classes are correlated, less their mean over originals of its class. On
+    MNIST unrelated networks have .2 to .5, one distilled from the oracle .6.
     """
-    alike = likeness(answers)
-    if alike is None or alike <= ALIKE_ANSWERS:
+    correlation = likeness(answers)
+    if correlation is None or correlation <= ALIKE_ANSWERS:
         return None
     return (
         "classifier and oracle weigh the wrong classes of an original alike, with a correlation of "
-        f"{alike:.2f} or more (unrelated networks have .2 to .5), so one may have been taught by the other: they fail "
-        f"together, and FMR is too high; compare it with that under another {option('oracle')}"
+        f"{correlation:.2f} or more (unrelated networks have .2 to .5), so one may have been taught by the other: they "
+        f"fail together, and FMR is too high; compare it with that under another {option('oracle')}"
     )
 
 
 def likeness(answers: FirstAnswers) -> float | None:
-    """The lower end of the mean correlation that `likeness_caution` goes by, with the oracle or the member of its panel
-    that is most alike; None where too few originals tell."""
-    correlations = [_likeness(answers, of_oracle) for of_oracle in answers.of_oracles]
-    return max((correlation for correlation in correlations if correlation is not None), default=None)
+    """Return the lower end of the mean correlation of `likeness_caution`, for the oracle or the member of its panel
+    that is most alike; None if there are too few originals."""
+    correlations = []
+    for of_oracle in answers.of_oracles:
+        correlation = _likeness(answers, of_oracle)
+        if correlation is not None:
+            correlations.append(correlation)
+    return max(correlations, default=None)
 
 
 def kinship(common: CommonWeights, answers: FirstAnswers | None) -> Kinship:
-    """What a split keeps of how near its classifier and its oracle are."""
-    alike = None if answers is None else likeness(answers)
-    weights = max(common.of_classifier, common.of_oracle)
-    return Kinship(weights=round(weights, 3), answers=None if alike is None else round(alike, 3))
+    """Return what a split records of how near its classifier and its oracle are."""
+    weights = round(max(common.of_classifier, common.of_oracle), 3)
+    correlation = None if answers is None else likeness(answers)
+    return Kinship(weights=weights, answers=None if correlation is None else round(correlation, 3))
 
 
 def _likeness(answers: FirstAnswers, of_oracle: Tensor) -> float | None:
-    """The lower end of the mean correlation; None where there are too few originals of a class, or classes."""
+    """Return the lower end of the mean correlation; None if there are too few originals of a class, or classes."""
     labels, classes = answers.labels, answers.of_classifier.shape[1]
     counts = torch.bincount(labels, minlength=classes)
-    kept = counts[labels] >= _OF_A_CLASS
-    if classes <= _FEWEST_CLASSES or not kept.any():
+    has_mean = counts[labels] >= _OF_A_CLASS
+    if classes <= _FEWEST_CLASSES or not has_mean.any():
         return None
-    labels = labels[kept]
-    wrong = torch.ones(len(labels), classes, dtype=torch.bool).scatter(1, labels.unsqueeze(1), False)
-    ours, theirs = (
-        _without_class_means(said[kept][wrong].view(len(labels), -1), labels)
-        for said in (answers.of_classifier, of_oracle)
-    )
-    found = mean(torch.cosine_similarity(ours, theirs, dim=1).numpy())
-    return None if found is None else found.low
+    labels = labels[has_mean]
+    is_wrong = torch.ones(len(labels), classes, dtype=torch.bool).scatter(1, labels.unsqueeze(1), False)
+    centred = []
+    for log_probabilities in (answers.of_classifier, of_oracle):
+        of_wrong_classes = log_probabilities[has_mean][is_wrong].view(len(labels), -1)
+        centred.append(_without_class_means(of_wrong_classes, labels))
+    ours, theirs = centred
+    correlation = mean(torch.cosine_similarity(ours, theirs, dim=1).numpy())
+    return None if correlation is None else correlation.low
 
 
 def _without_class_means(values: Tensor, labels: Tensor) -> Tensor:
@@ -250,16 +272,16 @@ def _without_class_means(values: Tensor, labels: Tensor) -> Tensor:
 def check_answers_of_rows(
     components: Components, folder: SplitFolder, provenance: Provenance, device: torch.device
 ) -> None:
-    """Raises UserError where a classifier without weights, as an endpoint, answers otherwise than it did for rows that
-    are there: what is behind its address was changed, and one split would be made against two models.
+    """Raise UserError if a classifier without weights, as an endpoint, answers otherwise than it did for finished rows.
 
-    It is asked about two rows of the first shard and two of the last, those of which it was least certain.
+    The model behind its address was then changed, and one split would be made against two models. It is asked about
+    two rows of the first shard and two of the last, those of which it was least certain.
     """
     if provenance.weights_sha256.classifier is not None:  # which are compared
         return
     names = folder.shared.names(folder.paths.shards)
-    there = [shard for shard in range(folder.shards) if folder.shard_path(shard).name in names]
-    for shard in {*there[:1], *there[-1:]}:
+    finished = [shard for shard in range(folder.shards) if folder.shard_path(shard).name in names]
+    for shard in {*finished[:1], *finished[-1:]}:
         rows = folder.first_rows(shard, ["id", "image", "label", "accepted_labels", "loss"])
         rows = [row for row in rows if row["loss"] is not None and math.isfinite(row["loss"])]
         for row in sorted(rows, key=lambda row: abs(row["loss"] - _UNCERTAIN))[:_ASKED_AGAIN]:
@@ -280,5 +302,5 @@ def _loss_of(row: dict[str, Any], classifier: nn.Module, path: Path, device: tor
         raise UserError(f"{path}: id {row['id']}: its image is unreadable ({error}); delete this shard") from None
     logits = as_float32(classifier(to_batch(pixels[None], device)))
     others = (row.get("accepted_labels") or [row["label"]])[1:]
-    also = also_of([others], logits.shape[1]).to(device)
-    return float(loss(logits, torch.tensor([row["label"]], device=device), also))
+    also_true = also_of([others], logits.shape[1]).to(device)
+    return float(loss(logits, torch.tensor([row["label"]], device=device), also_true))
