@@ -33,6 +33,8 @@ from fmrgen.internals import apps
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from fmrgen.recipe.job import Recipe
+
 
 def recipes(
     name: Annotated[
@@ -129,14 +131,15 @@ def generate(
     from fmrgen.recipe.job import load_recipe
     from fmrgen.storage.shared_bucket import folder_of, is_bucket
 
-    if push is None and (public or replace or push_every is not None):
-        given = "--public" if public else "--replace" if replace else "--push-every"
-        raise UserError(f"{given} only applies with --push REPO")
-    seconds = None if push_every is None else _parse_time(push_every)
-    if push is not None and part is not None:
+    if push is None:
+        for option, is_set in (("--public", public), ("--replace", replace), ("--push-every", push_every is not None)):
+            if is_set:
+                raise UserError(f"{option} only applies with --push REPO")
+    elif part is not None:
         raise UserError("--push needs the whole split, --part makes one of its parts; merge the parts, then push")
-    if push is not None and is_bucket(output):
+    elif is_bucket(output):
         raise UserError("--push reads the split from this machine; copy the bucket's folder to it, then push that")
+    seconds = None if push_every is None else _parse_time(push_every)
     own_part = _parse_part(part)
     loaded = load_recipe(recipe, limited(limit, overrides))
     check_places(loaded)
@@ -157,13 +160,7 @@ def generate(
     is_first = is_first_process()
     split = f"{output}:{loaded.output.config}/{loaded.output.split}"
     if dry_run:
-        from fmrgen.jobs.plan import plan
-
-        planned = plan(loaded, output, part=own_part)
-        if is_first and as_json:
-            display.print_json({"split": split, "plan": planned})
-        elif is_first:
-            display.print_plan(planned, split)
+        _print_plan(loaded, output, own_part, split, as_json)
         return
     precise = loaded.in_precision(launched_precision())
     if push is not None and is_first:
@@ -173,8 +170,8 @@ def generate(
     show = not quiet and is_first
     log = progress.JobLog(log_file if is_first else None)
 
-    def tell(line: str, shown: bool = True) -> None:
-        if shown:
+    def note(line: str, is_shown: bool = True) -> None:
+        if is_shown:
             display.print_note(line)
         log.write("note", text=line)
 
@@ -183,7 +180,7 @@ def generate(
     with (
         log.outcome(),
         progress.job_progress(loaded, show, log) as shown,
-        tracking((trackers or []) if is_first else [], config, paths.logs, tell) as tracked,
+        tracking((trackers or []) if is_first else [], config, paths.logs, note) as tracked,
     ):
         job = TrackedJob(tracked)
         sending: AbstractContextManager[None] = nullcontext()
@@ -191,7 +188,7 @@ def generate(
             from fmrgen.publish.unfinished import UnfinishedSplit
 
             unfinished = UnfinishedSplit(
-                precise, Path(output), push, public=public, replace=replace, seconds=seconds, on_note=tell
+                precise, Path(output), push, public=public, replace=replace, seconds=seconds, on_note=note
             )
             unfinished.bring()
             sending = unfinished.going()
@@ -206,11 +203,11 @@ def generate(
                 output,
                 part=own_part,
                 on_progress=on_progress,
-                on_start=lambda line: tell(line, not quiet),
-                on_note=tell,
+                on_start=lambda line: note(line, not quiet),
+                on_note=note,
             )
         if part is not None and not read_provenance(paths).is_finished:
-            tell(
+            note(
                 f"{output}: holds a part of {paths.name}; when all parts are made, bring their folders to one machine, "
                 "and fmrgen merge makes one split of them"
             )
@@ -225,21 +222,35 @@ def generate(
         publish.push_splits(split, push, public, replace, None, quiet or as_json)
 
 
+def _print_plan(recipe: "Recipe", output: str, part: tuple[int, int] | None, split: str, as_json: bool) -> None:
+    """Print what the job would do."""
+    from fmrgen.cli import display
+    from fmrgen.jobs.plan import plan
+
+    planned = plan(recipe, output, part=part)
+    if not is_first_process():
+        return
+    if as_json:
+        display.print_json({"split": split, "plan": planned})
+    else:
+        display.print_plan(planned, split)
+
+
 def _parse_time(text: str) -> float:
-    """Seconds."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text)
-    if found is None or float(found[1]) == 0:
+    """Return seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text)
+    if match is None or float(match[1]) == 0:
         raise UserError(f"--push-every {text}: must be a time, as in 90s, 10m or 1h")
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def _parse_part(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise UserError(f"--part {text}: must be I/N, for example 1/2 for the first of two parts")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def merge(

@@ -1,6 +1,7 @@
 """The commands that measure classifiers on splits, and look at splits."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -179,22 +180,14 @@ def evaluate(
     if not is_first_process():
         raise typer.Exit(status)
     write_report(evaluation, folder, formats)
-    tell = display.print_note if as_json else display.print_line
+    print_outcome = display.print_note if as_json else display.print_line
     if as_json:
         print(evaluation.to_json(), end="")
     elif not quiet:
         display.print_evaluation(evaluation, transfer_alone=is_transfer, top=top)
     if eval_results:
-        from fmrgen.publish.eval_results import write_eval_results
-        from fmrgen.publish.results import record_results
-
-        recorded = record_results(evaluation)
-        written = write_eval_results(evaluation, recorded, folder / "eval-results")
-        for one in recorded:
-            (display.print_note if one.failed else tell)(one.line)
-        for path in written:
-            tell(str(path))
-    tell(str(folder / "report.html"))
+        _record_results(evaluation, folder / "eval-results", print_outcome)
+    print_outcome(str(folder / "report.html"))
     for name in silent:
         display.print_note(
             f"classifier {name}: no output is finite, so every answer counts as wrong; check its weights"
@@ -204,25 +197,48 @@ def evaluate(
     raise typer.Exit(status)
 
 
+def _record_results(evaluation: "Evaluation", folder: Path, print_outcome: Callable[[object], None]) -> None:
+    """Add the results to the splits' leaderboards, and write the files for the pages of models."""
+    from fmrgen.cli import display
+    from fmrgen.publish.eval_results import write_eval_results
+    from fmrgen.publish.results import record_results
+
+    recorded = record_results(evaluation)
+    paths = write_eval_results(evaluation, recorded, folder)
+    for entry in recorded:
+        if entry.failed:
+            display.print_note(entry.line)
+        else:
+            print_outcome(entry.line)
+    for path in paths:
+        print_outcome(str(path))
+
+
 def _list_classifiers(named: "dict[str, ComponentConfig | list[ComponentConfig]]", as_json: bool) -> None:
     from fmrgen.cli import display
     from fmrgen.recipe.many_classifiers import size_in_bytes
     from fmrgen.recipe.objects import each_training
 
-    found = [(name, section, size_in_bytes(section)) for name, (section, _) in each_training(named).items()]
+    classifiers = []
+    for name, (section, _) in each_training(named).items():
+        classifiers.append({"name": name, "kind": section.kind, "bytes": size_in_bytes(section)})
     if as_json:
-        display.print_json([{"name": name, "kind": one.kind, "bytes": size} for name, one, size in found])
+        display.print_json(classifiers)
         return
-    width = max(len(name) for name, _, _ in found)
-    for name, section, size in found:
-        display.print_line(f"{name:{width}}  {section.kind:12} {'' if size is None else f'{size / 1e6:9,.1f} MB'}")
-    known = [size for _, _, size in found if size is not None]
-    largest = f", the largest {max(known) / 1e6:,.1f} MB" if known else ""
-    display.print_line(f"in all: {len(found)}{largest}; one at a time is in memory")
+    width = max(len(entry["name"]) for entry in classifiers)
+    sizes = []
+    for entry in classifiers:
+        megabytes = ""
+        if entry["bytes"] is not None:
+            sizes.append(entry["bytes"])
+            megabytes = f"{entry['bytes'] / 1e6:9,.1f} MB"
+        display.print_line(f"{entry['name']:{width}}  {entry['kind']:12} {megabytes}")
+    largest = f", the largest {max(sizes) / 1e6:,.1f} MB" if sizes else ""
+    display.print_line(f"in all: {len(classifiers)}{largest}; one at a time is in memory")
 
 
 def _highest_answers(evaluation: "Evaluation") -> dict[str, int]:
-    """The largest prediction of each classifier over all splits; -1, for none, of one without a finite output."""
+    """Return the largest prediction of each classifier over all splits; -1 of one without a finite output."""
     predictions = evaluation.checked_predictions().unify_dictionaries()
     highest = predictions.group_by("classifier").aggregate([("prediction", "max")])
     return dict(zip(highest["classifier"].to_pylist(), highest["prediction_max"].to_pylist(), strict=True))
