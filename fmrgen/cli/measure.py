@@ -197,7 +197,7 @@ def evaluate(
     raise typer.Exit(status)
 
 
-def _record_results(evaluation: "Evaluation", folder: Path, print_outcome: Callable[[object], None]) -> None:
+def _record_results(evaluation: "Evaluation", folder: Path, print_outcome: Callable[[str], None]) -> None:
     """Add the results to the splits' leaderboards, and write the files for the pages of models."""
     from fmrgen.cli import display
     from fmrgen.publish.eval_results import write_eval_results
