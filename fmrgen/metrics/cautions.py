@@ -120,7 +120,7 @@ def masking_caution(summary: Summary) -> str | None:
             verdict = f"may be masked (no rows have a control by random steps, {option('perturb.control', 'control')})"
         return (
             f"{climbs}: along a gradient that shows the way these are nearly 100 %, along a random one about 50 %. The "
-            f"classifier's gradient {verdict}, so FMR is no sign of robustness (docs: evaluation, Gradient masking)"
+            f"classifier's gradient {verdict}, so FMR is no sign of robustness (docs: Masked and rough gradients)"
         )
     if _is_like_chance(summary):
         return (

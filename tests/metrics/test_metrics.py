@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from places import ROOT
 from scipy.stats import binomtest, bootstrap, ttest_1samp
 
 from fmrgen.metrics.cautions import is_at_chance, outputs_in_another_order
@@ -445,3 +446,10 @@ def test_the_intervals_contain_the_truth_as_often_as_they_say():
 def test_the_interval_is_the_same_each_time():
     examples = simulate(np.random.default_rng(1), 200)
     assert foundation_model_robustness(*examples) == foundation_model_robustness(*examples)
+
+
+def test_every_metric_is_on_the_page():
+    page = (ROOT / "docs/reference/metrics.md").read_text()
+    for metric in METRICS:
+        assert metric.name in page, metric.field
+        assert f"`{metric.field}`" in page

@@ -195,7 +195,7 @@ def test_every_shipped_recipe_is_described_once():
 
 
 def test_every_short_form_of_a_classifier_is_on_the_page():
-    page = (ROOT / "docs/guides/evaluation.md").read_text()
+    page = (ROOT / "docs/guides/evaluate.md").read_text()
     for form in FORMS.values():
         assert f"`{form.prefix}:" in page, form.written
         assert form.written in WRITTEN or form.prefix == "http"
