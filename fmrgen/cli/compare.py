@@ -97,7 +97,9 @@ def compare(
         if as_json and is_first_process():
             print(evaluation.to_json(), end="")
         return
-    recipes = {Path(one).stem: load_recipe(one, limited(limit, overrides)) for one in (recipe, *others)}
+    recipes = {}
+    for name in (recipe, *others):
+        recipes[Path(name).stem] = load_recipe(name, limited(limit, overrides))
     for loaded in recipes.values():
         check_places(loaded)
     if len(recipes) <= len(others):
@@ -119,13 +121,13 @@ def compare(
     }
     if not is_first_process():
         return
-    found = agreement(evaluations)
-    written = write_agreement(found, output, formats)
+    ranked = agreement(evaluations)
+    paths = write_agreement(ranked, output, formats)
     if not quiet and not as_json:
-        display.print_table(agreement_table(found), f"rank and FMR, {found.rows} images")
-        for line in agreement_lines(found):
+        display.print_table(agreement_table(ranked), f"rank and FMR, {ranked.rows} images")
+        for line in agreement_lines(ranked):
             display.print_line(line)
-    display.print_written(written, as_json)
+    display.print_written(paths, as_json)
 
 
 def _compare(

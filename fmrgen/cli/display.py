@@ -43,8 +43,9 @@ _LISTED = 20  # of what is wrong, printed line by line
 
 
 def quiet_libraries() -> None:
-    """No progress bars and no log of the libraries' own for work of a moment; downloads keep theirs. What fmrgen logs
-    is printed by one process of each machine.
+    """Silence the libraries' progress bars and logs; downloads keep their bars.
+
+    What fmrgen logs is printed by one process of each machine.
     """
     import datasets
 
@@ -54,7 +55,7 @@ def quiet_libraries() -> None:
     if not any(isinstance(handler, _Notes) for handler in ours.handlers):
         ours.addHandler(_Notes())
     asking = logging.getLogger("huggingface_hub.utils._http")
-    if not any(isinstance(known, _Retries) for known in asking.filters):
+    if not any(isinstance(installed, _Retries) for installed in asking.filters):
         asking.addFilter(_Retries())
         asking.setLevel(logging.WARNING)  # also while a push lets the client's other loggers tell errors alone
     logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # a card without metadata is no news
@@ -79,9 +80,9 @@ def print_plan(plan: "Plan", split: str) -> None:
     print_recipe(plan.recipe)
     slots, budget = plan.recipe.perturb.slots, plan.recipe.perturb.budget
     size = rows_of_a_shard(plan.recipe.output.shard_size, plan.examples)
-    of = f"{plan.shards} shard{'s' if plan.shards > 1 else ''} of {size}"
+    shards = f"{plan.shards} shard{'s' if plan.shards > 1 else ''} of {size}"
     facts = {
-        "examples": f"{plan.examples:,} of {plan.classes:,} classes, at {plan.image_size} px, in {of}",
+        "examples": f"{plan.examples:,} of {plan.classes:,} classes, at {plan.image_size} px, in {shards}",
         "exists": f"{plan.existing} of {plan.shards} shards in {split}; {plan.images_left:,} images are left",
         "runs on": f"{plan.device}, {slots} slots, {plan.recipe.perturb.precision}",
         "one pass": f"{1000 * plan.seconds_per_pass:.1f} ms per image",
@@ -91,8 +92,8 @@ def print_plan(plan: "Plan", split: str) -> None:
         f"{budget}; fmrgen inspect shows how many steps they take",
         "memory": f"{plan.peak_bytes / 2**30:.1f} GiB at the peak of the trial",
     }
-    for name, found in facts.items():
-        print_line(f"{name:10}{found}")
+    for name, fact in facts.items():
+        print_line(f"{name:10}{fact}")
 
 
 def print_summary(summary: "Summary", split: str, *, every: bool = False) -> None:
@@ -128,10 +129,12 @@ class _Retries(logging.Filter):
     """The Hub's client says in two lines, with addresses, that it asks again: here in a note."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        said = record.getMessage()
-        if found := re.match(r"Retrying in ([\d.]+)s \[Retry (\d+)/(\d+)\]", said):
-            print_note(f"the Hub can't be reached; trying again in {found[1]} s ({found[2]} of {found[3]})")
-        return not found and "thrown while requesting" not in said
+        message = record.getMessage()
+        retry = re.match(r"Retrying in ([\d.]+)s \[Retry (\d+)/(\d+)\]", message)
+        if retry is not None:
+            print_note(f"the Hub can't be reached; trying again in {retry[1]} s ({retry[2]} of {retry[3]})")
+            return False
+        return "thrown while requesting" not in message
 
 
 class _Notes(logging.Handler):
@@ -240,8 +243,11 @@ def print_table(content: "TextTable", title: str) -> None:
 
 
 def _width(column: Sequence[Text]) -> int:
-    """Of a column, with the gap to the next."""
-    return 2 + max(cell_len(line) for cell in column for line in cell.plain.split("\n"))
+    """Return the width of a column, with the gap to the next."""
+    lines: list[str] = []
+    for cell in column:
+        lines += cell.plain.split("\n")
+    return 2 + max(map(cell_len, lines))
 
 
 def _stacked(cell: str) -> Text:
@@ -251,16 +257,16 @@ def _stacked(cell: str) -> Text:
     return Text(f"{value}\n{interval.rstrip(']').replace(', ', '–')}" if bracket else cell)
 
 
-def print_files_verification(found: "FilesVerification", split: str) -> None:
-    """How many files are right, and the first of what is not."""
-    if not found.finished:
-        line = f"{found.intact} of {found.shards} shards are complete; the split is not finished"
-    elif found.intact == found.shards:
-        line = f"all {found.shards} files match their recorded checksums"
+def print_files_verification(verification: "FilesVerification", split: str) -> None:
+    """Print how many files are right, and the first of what is not."""
+    if not verification.finished:
+        line = f"{verification.intact} of {verification.shards} shards are complete; the split is not finished"
+    elif verification.intact == verification.shards:
+        line = f"all {verification.shards} files match their recorded checksums"
     else:
-        line = f"{found.intact} of {found.shards} files match their recorded checksums"
+        line = f"{verification.intact} of {verification.shards} files match their recorded checksums"
     print_line(f"{split}: {line}")
-    _print_list(found.wrong)
+    _print_list(verification.wrong)
 
 
 def print_verification(verification: "Verification", split: str) -> None:

@@ -61,8 +61,8 @@ def examine(place: str) -> Iterator[tuple[str, str]]:
         yield "folder", _folder(Path(place))
     yield "hub", _hub()
     yield "cache", _cache()
-    known = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    yield "environment", ", ".join(f"{name}={value}" for name, value in known.items()) or "no relevant variables set"
+    variables = [f"{name}={os.environ[name]}" for name in _ENVIRONMENT if name in os.environ]
+    yield "environment", ", ".join(variables) or "no relevant variables set"
     secret = sorted(name for name in os.environ if name.startswith(_OF_STORES) or name in _OF_ENDPOINTS)
     yield "keys", f"set, values not shown: {', '.join(secret)}" if secret else "none set for buckets or endpoints"
     yield "fmrgen[cloud]", _cloud()
@@ -84,11 +84,11 @@ def _devices() -> Iterator[tuple[str, str]]:
         yield "gpu", "none found" + ("" if torch.version.cuda else " (this torch is built without CUDA)")
         return
     for index in range(torch.cuda.device_count()):
-        found = torch.cuda.get_device_properties(index)
+        gpu = torch.cuda.get_device_properties(index)
         free, _ = torch.cuda.mem_get_info(index)
         yield (
             f"gpu {index}",
-            f"{found.name}, {_size(found.total_memory)}, {_size(free)} free, CUDA {torch.version.cuda}, "
+            f"{gpu.name}, {_size(gpu.total_memory)}, {_size(free)} free, CUDA {torch.version.cuda}, "
             f"bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}",
         )
 
@@ -100,22 +100,22 @@ def _memory() -> str:
 
 
 def _folder(folder: Path) -> str:
-    """Whether a job could work in it: writable, with room, and with locks that hold."""
+    """Return whether a job could work in it: writable, with room, and with locks that hold."""
     from fmrgen.locks import kind_that_works, lease_seconds
 
-    there = _nearest(folder)
-    probe = there / f".fmrgen-{uuid4().hex}"
+    nearest = _nearest(folder)
+    probe = nearest / f".fmrgen-{uuid4().hex}"
     try:
         probe.touch()
     except OSError as error:
         return f"can't be written: {error.strerror}"
     finally:
         probe.unlink(missing_ok=True)
-    if kind_that_works(there) == "lock":
+    if kind_that_works(nearest) == "lock":
         locks = "file locks work"
     else:
         locks = f"no file locks that all machines see: shards of a killed process are free after {lease_seconds():g} s"
-    return f"writable, {_size(shutil.disk_usage(there).free)} free, {locks}"
+    return f"writable, {_size(shutil.disk_usage(nearest).free)} free, {locks}"
 
 
 def _cloud() -> str:

@@ -328,12 +328,12 @@ def verify(
     if files:
         from fmrgen.jobs.verify_files import verify_files
 
-        found = verify_files(split)
+        files_found = verify_files(split)
         if as_json:
-            display.print_json(found)
+            display.print_json(files_found)
         else:
-            display.print_files_verification(found, split)
-        raise typer.Exit(1 if found.wrong or not found.finished else 0)
+            display.print_files_verification(files_found, split)
+        raise typer.Exit(1 if files_found.wrong or not files_found.finished else 0)
 
     from fmrgen.jobs.verify import verify as run
 

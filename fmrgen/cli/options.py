@@ -136,13 +136,14 @@ ProcessesOption = Annotated[
 ]
 
 
-def plot_formats(given: str) -> "list[PlotFormat]":
-    """The formats of `--plots`. Raises UserError for one that there is not."""
+def plot_formats(names: str) -> "list[PlotFormat]":
+    """Return the formats of `--plots`. Raises UserError for an unknown one."""
     from fmrgen.report.plot import all_formats
 
-    return all_formats([name.strip() for name in given.split(",") if name.strip()])
+    return all_formats([name.strip() for name in names.split(",") if name.strip()])
 
 
 def limited(limit: int | None, overrides: Sequence[str] | None) -> list[str]:
-    """The changes to a recipe, the limit first."""
-    return [*([] if limit is None else [f"source.limit={limit}"]), *(overrides or [])]
+    """Return the changes to a recipe, the limit first."""
+    changes = [] if limit is None else [f"source.limit={limit}"]
+    return changes + list(overrides or [])

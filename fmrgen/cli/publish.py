@@ -124,6 +124,6 @@ def rebuild(
 
     display.quiet_libraries()
     with progress.row_progress("rebuild", not quiet) as on_rows:
-        found = run(place, source, output, on_rows=on_rows, on_note=display.print_note)
-    for split in found:
+        rebuilt = run(place, source, output, on_rows=on_rows, on_note=display.print_note)
+    for split in rebuilt:
         display.print_line(f"{output}:{split}")

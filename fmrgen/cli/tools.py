@@ -26,18 +26,20 @@ def store(
 
     if action == "rm" and not patterns:
         raise UserError("store rm: name the classifiers; '*' removes all")
-    kept = PredictionStore(folder)
-    wanted = patterns or ["*"]
-    found = [entry for entry in kept.entries() if any(fnmatch(str(entry.about["classifier"]), one) for one in wanted)]
-    for entry in found if action == "rm" else ():
-        kept.remove(entry)
-    about = [dict(entry.about) for entry in found]
+    predictions = PredictionStore(folder)
+    entries = []
+    for entry in predictions.entries():
+        classifier = str(entry.about["classifier"])
+        if any(fnmatch(classifier, pattern) for pattern in patterns or ["*"]):
+            entries.append(dict(entry.about))
+            if action == "rm":
+                predictions.remove(entry)
     if as_json:
-        display.print_json(about)
+        display.print_json(entries)
         return
-    for one in about:
-        display.print_line(f"{one['classifier']:24} {one['split']}, {one['images']}: {one['rows']:,} rows")
-    display.print_line(f"{kept.place}: {'removed ' if action == 'rm' else ''}{len(about)} files")
+    for about in entries:
+        display.print_line(f"{about['classifier']:24} {about['split']}, {about['images']}: {about['rows']:,} rows")
+    display.print_line(f"{predictions.place}: {'removed ' if action == 'rm' else ''}{len(entries)} files")
 
 
 def doctor(
@@ -56,5 +58,5 @@ def doctor(
     if as_json:
         display.print_json(dict(examine(folder)))
         return
-    for name, found in examine(folder):
-        display.print_line(f"{name:16} {found}")
+    for name, fact in examine(folder):
+        display.print_line(f"{name:16} {fact}")
