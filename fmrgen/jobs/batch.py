@@ -53,16 +53,19 @@ class PerturbedBatch:
         return summarise_rows(self.rows)
 
     def __repr__(self) -> str:
-        found = self.summary()
-        shares = {"SA": found.standard_accuracy, "PA": found.perturbed_accuracy, "VR": found.validation_rate}
-        listed = ", ".join(f"{name} {share.value:.1f} %" for name, share in shares.items() if share is not None)
-        return f"PerturbedBatch({len(self.rows)} images: {listed})"
+        summary = self.summary()
+        rates = {"SA": summary.standard_accuracy, "PA": summary.perturbed_accuracy, "VR": summary.validation_rate}
+        listed = [f"{name} {rate.value:.1f} %" for name, rate in rates.items() if rate is not None]
+        return f"PerturbedBatch({len(self.rows)} images: {', '.join(listed)})"
 
 
 def summarise_rows(rows: Sequence[Perturbed]) -> Summary:
-    """The figures of rows in memory."""
-    columns = {name: [getattr(row, name) for row in rows] for name in SUMMARY_COLUMNS}
-    return summarise({name: pa.array(values).to_numpy(zero_copy_only=False) for name, values in columns.items()})
+    """Return the figures of rows in memory."""
+    columns = {}
+    for name in SUMMARY_COLUMNS:
+        values = pa.array([getattr(row, name) for row in rows])
+        columns[name] = values.to_numpy(zero_copy_only=False)
+    return summarise(columns)
 
 
 def perturb_batch(

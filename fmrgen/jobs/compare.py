@@ -83,7 +83,7 @@ def compare(
     if len(each) < 2:
         few = "a comparison needs at least two"
         raise UserError(option(f"classifier: {few}", f"classifiers: {few}, by their names: {{'a': net, 'b': other}}"))
-    sections = {name: classifier_section(given) for name, (given, _) in each.items()}
+    sections = {name: classifier_section(classifier) for name, (classifier, _) in each.items()}
     recipe = recipe_of(
         source,
         next(iter(each.values()))[0],
@@ -95,8 +95,9 @@ def compare(
         split=None,
         options=options,
     )
-    of_first_seed = own_recipes(recipe, sections)
-    recipes = [_of_seed(made, more) for more in range(seeds) for made in of_first_seed]
+    recipes: list[Recipe] = []
+    for seed in range(seeds):
+        recipes += [_of_seed(own, seed) for own in own_recipes(recipe, sections)]
     if seeds > 1 and not recipe.perturb.start_noise and recipe.perturb.follows_gradient and is_first_process():
         on_note(
             f"{option('perturb.start_noise', 'start_noise')} is 0: seeds change only what is random in the generator"
@@ -122,8 +123,8 @@ ROBUST_TO = ("step", "threshold", "search")
 def variants(
     recipe: Recipe, robust_to: Sequence[str], oracles: Mapping[str, ComponentConfig] | None = None
 ) -> dict[str, Recipe]:
-    """The recipe and what it might as well have been, by names for folders: half and twice the step, an oracle half as
-    unsure, a search without gradients, other oracles.
+    """Return the recipe and variants that are as plausible, by names for folders: half and twice the step, a stricter
+    oracle, a search without gradients, other oracles.
 
     Rankings under all of them say what depends on such a choice (`evaluation.agreement`).
 
@@ -134,22 +135,22 @@ def variants(
             raise UserError(unknown_message(option("robust-to", "robust_to"), choice, ROBUST_TO))
     options, changed = recipe.perturb, dict[str, Any]()
     if "step" in robust_to:
-        changed |= {
-            f"{name}_step": {"step_size": options.step_size * by} for name, by in (("half", 0.5), ("double", 2))
-        }
+        changed["half_step"] = {"step_size": options.step_size * 0.5}
+        changed["double_step"] = {"step_size": options.step_size * 2}
     if "threshold" in robust_to:
         changed["stricter"] = {"min_probability": (1 + options.min_probability) / 2}
     if "search" in robust_to:
         if options.update == "nes":
             raise UserError(f"{option('robust-to', 'robust_to')}: search: perturb.update is nes already; leave it out")
         changed["search"] = {"update": "nes"}
-    found = {name: recipe.model_copy(update={"perturb": replace(options, **keys)}) for name, keys in changed.items()}
-    found["as_it_is"] = recipe
+    recipes = {"as_it_is": recipe}
+    for name, keys in changed.items():
+        recipes[name] = recipe.model_copy(update={"perturb": replace(options, **keys)})
     for name, oracle in (oracles or {}).items():
-        if name in found:
+        if name in recipes:
             raise UserError(f"{option('oracle', 'oracles')}: {name} is a variant's name; choose another one, NAME=…")
-        found[name] = recipe.model_copy(update={"oracle": oracle})
-    return {"as_it_is": recipe, **found}
+        recipes[name] = recipe.model_copy(update={"oracle": oracle})
+    return recipes
 
 
 def own_recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> list[Recipe]:

@@ -42,20 +42,22 @@ def merge(
             missing at the end: what there is has been copied then, and `generate` makes the rest.
     """
     check_writable(Path(output))
-    found: dict[tuple[str, str], list[_Part]] = {}
-    for root, splits in map(_splits_of, map(str, parts)):
+    parts_of: dict[tuple[str, str], list[_Part]] = {}
+    for part in parts:
+        root, splits = _splits_of(str(part))
         for place, provenance in splits.items():
-            found.setdefault(place, []).append((root, provenance))
-    for (config, split), shares in found.items():
-        for root, provenance in shares[1:]:
-            where, cure = f"{root}:{config}/{split}", f"not a part of {shares[0][0]}'s split"
-            check_same_job(where, provenance, shares[0][1], cure)
-            check_same_version(where, provenance, shares[0][1], cure)
-            check_same_code(where, provenance, shares[0][1], cure)
+            parts_of.setdefault(place, []).append((root, provenance))
+    for (config, split), split_parts in parts_of.items():
+        first_root, first = split_parts[0]
+        for root, provenance in split_parts[1:]:
+            title, cure = f"{root}:{config}/{split}", f"not a part of {first_root}'s split"
+            check_same_job(title, provenance, first, cure)
+            check_same_version(title, provenance, first, cure)
+            check_same_code(title, provenance, first, cure)
     summaries, missing = {}, []
-    for (config, split), shares in found.items():
+    for (config, split), split_parts in parts_of.items():
         try:
-            summaries[f"{config}/{split}"] = _merge(shares, Path(output), config, split, on_note)
+            summaries[f"{config}/{split}"] = _merge(split_parts, Path(output), config, split, on_note)
         except _IncompleteError as error:
             missing.append(error)
     if missing:
@@ -72,36 +74,43 @@ def _splits_of(part: str) -> tuple[Path, dict[tuple[str, str], Provenance]]:
     root, wanted = Path(reference.repo), (reference.config, reference.split)
     if not root.is_dir():
         raise UserError(f"{part}: no such folder; merge the {option('output')} folders of generate commands")
-    found = {place: provenance for place, provenance in read_all(root).items() if wanted in ((None, None), place)}
-    for (config, split), provenance in found.items():
-        check_not_newer(f"{part}: {config}/{split}", provenance)
-    if not found:
+    splits = {}
+    for place, provenance in read_all(root).items():
+        if wanted in ((None, None), place):
+            check_not_newer(f"{part}: {place[0]}/{place[1]}", provenance)
+            splits[place] = provenance
+    if not splits:
         raise UserError(
             f"{part}: contains no perturbed split; merge the {option('output')} folders of generate commands"
         )
-    return root, found
+    return root, splits
 
 
 def _merge(parts: list[_Part], output: Path, config: str, split: str, on_note: Callable[[str], None]) -> Summary:
     first = parts[0][1]
-    runs = [run for _, provenance in parts for run in provenance.runs]
-    if (difference := _different_versions(runs)) is not None:
+    runs: list[Run] = []
+    for _, provenance in parts:
+        runs += provenance.runs
+    difference = _different_versions(runs)
+    if difference is not None:
         on_note(f"{output}:{config}/{split}: {difference}")
-    found: dict[int, Path] = {}
+    sources: dict[int, Path] = {}  # of shards
     for root, provenance in parts:
         folder = SplitFolder.of(SplitPaths(root, config, split), provenance)
         intact, wrong = folder.intact_shards(provenance)
         for error in wrong:
             on_note(f"{error.path}: {error.reason}; it is left out")
         for shard in intact:
-            _check_same_file(found.setdefault(shard, folder.shard_path(shard)), folder.shard_path(shard))
+            path = folder.shard_path(shard)
+            _check_same_file(sources.setdefault(shard, path), path)
     with claimed_alone(output, config, split, first, runs, on_note) as (target, _):
-        there = {shard: target.shard_path(shard) for shard in range(target.shards) if target.shard_path(shard).exists()}
-        for shard in sorted(found.keys() & there.keys()):
-            _check_same_file(there[shard], found[shard])
-        for shard in sorted(found.keys() - there.keys()):
-            write_atomically(target.shard_path(shard), found[shard].read_bytes())
-        if missing := target.shards - len({*there, *found}):
+        existing = {shard for shard in range(target.shards) if target.shard_path(shard).exists()}
+        for shard in sorted(sources.keys() & existing):
+            _check_same_file(target.shard_path(shard), sources[shard])
+        for shard in sorted(sources.keys() - existing):
+            write_atomically(target.shard_path(shard), sources[shard].read_bytes())
+        missing = target.shards - len(existing | sources.keys())
+        if missing:
             raise _IncompleteError(
                 f"{output}:{config}/{split}: {missing} of {target.shards} shards are in none of the parts; their "
                 f"generate command with {option('output')} {output} makes them"
@@ -110,21 +119,21 @@ def _merge(parts: list[_Part], output: Path, config: str, split: str, on_note: C
 
 
 def _different_versions(runs: Sequence[Run]) -> str | None:
-    """A line where rows were made by different versions of what computes them; None where all are of one."""
-    found = []
+    """Return a note if rows were made by different versions of what computes them."""
+    differences = []
     for library in _COMPUTE:
         versions = sorted({run.versions[library] for run in runs if run.versions and library in run.versions})
         if len(versions) > 1:
-            found.append(f"{library} {' and '.join(versions)}")
-    if not found:
+            differences.append(f"{library} {' and '.join(versions)}")
+    if not differences:
         return None
     return (
-        f"its parts were made with {', '.join(found)}: rows of the one may differ from the other's in the last digits, "
-        "and now and then in a step; the provenance names both"
+        f"its parts were made with {', '.join(differences)}: rows of the one may differ from the other's in the last "
+        "digits, and now and then in a step; the provenance names both"
     )
 
 
-def _check_same_file(one: Path, other: Path) -> None:
-    """Raises UserError where two files of one shard differ: which of them is right can't be known."""
-    if one != other and sha256_of(one) != sha256_of(other):
-        raise UserError(f"{other}: differs from {one}, though both are the same shard; merge without one of the two")
+def _check_same_file(first: Path, second: Path) -> None:
+    """Raise UserError if two files of one shard differ: which of them is right can't be known."""
+    if first != second and sha256_of(first) != sha256_of(second):
+        raise UserError(f"{second}: differs from {first}, though both are the same shard; merge without one of the two")
