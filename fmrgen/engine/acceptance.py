@@ -1,4 +1,4 @@
-"""When the oracle accepts an image: what it is to see in it, and how sure of it it has to be."""
+"""When the oracle accepts an image: which label it must see there, and how sure of it it must be."""
 
 import torch
 from torch import Tensor
@@ -9,23 +9,36 @@ from fmrgen.engine.options import PerturbOptions
 
 
 def targets(labels: Tensor, seen: Tensor, options: PerturbOptions) -> Tensor:
-    """What the oracle is to see in images [B]: their `labels` [B], or what it has `seen` in their originals [B]."""
+    """Return the label [B] that the oracle must see in each image.
+
+    Args:
+        labels: [B], the labels of the examples.
+        seen: [B], what the oracle sees in the originals.
+        options: its `oracle_rule` chooses between the two.
+    """
     return labels if options.oracle_rule == "label" else seen
 
 
 def accepts(
-    judgement: Judgement, target: Tensor, options: PerturbOptions, also: Tensor | None = None
+    judgement: Judgement, target: Tensor, options: PerturbOptions, also_true: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Whether it sees the target [B], which is not `NONE`, surely enough; and the probability that it gives it, [B].
+    """Return which images the oracle accepts, bool [B], and the probability that it gives the target, [B].
 
-    Where labels are what it is to see, those true `also`, bool [B, K], will do: then of the likeliest.
+    Args:
+        judgement: of B images over K labels.
+        target: [B], the label to be seen; an image whose target is `NONE` is never accepted.
+        options: `oracle_rule`, and the least probability and margin.
+        also_true: bool [B, K], classes that are as good as the target where `oracle_rule` is "label"; the
+            probability is then that of the likeliest of them.
     """
+    if options.oracle_rule != "label":
+        also_true = None
     probabilities, seen = judgement.probabilities, judgement.decided
-    wanted = truth_of(target.clamp(min=0), probabilities.shape[1], also if options.oracle_rule == "label" else None)
-    of_target = probabilities.masked_fill(~wanted, -torch.inf).amax(1)
+    wanted = truth_of(target.clamp(min=0), probabilities.shape[1], also_true)
+    target_probability = probabilities.masked_fill(~wanted, -torch.inf).amax(1)
     agrees = wanted.gather(1, seen.clamp(min=0).unsqueeze(1)).squeeze(1) & (seen != NONE) & (target != NONE)
     if options.min_probability:
-        agrees &= of_target >= options.min_probability
+        agrees &= target_probability >= options.min_probability
     if options.min_margin:
-        agrees &= of_target - probabilities.masked_fill(wanted, -torch.inf).amax(1) >= options.min_margin
-    return agrees, of_target
+        agrees &= target_probability - probabilities.masked_fill(wanted, -torch.inf).amax(1) >= options.min_margin
+    return agrees, target_probability

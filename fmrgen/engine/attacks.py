@@ -3,11 +3,12 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from fmrgen.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _SHORT_FORM = re.compile(r"(fgsm|pgd-(?P<steps>\d{1,4}))(?P<l2>-l2)?@(?P<over>\d*\.?\d+)(/(?P<under>\d+))?")
@@ -19,10 +20,10 @@ class Attack:
 
     Attributes:
         epsilon: radius of the ball, in pixel values from 0 to 1.
-        steps: how many.
-        step_size: length of a step, as `epsilon`.
-        is_l2: whether lengths are Euclidean ones of a whole image, and not the largest of a pixel.
-        random_start: begins at a random point of the ball.
+        steps: number of steps.
+        step_size: length of a step, in the unit of `epsilon`.
+        is_l2: whether lengths are Euclidean over the whole image; otherwise they are the largest change of a pixel.
+        random_start: whether it begins at a random point of the ball.
     """
 
     epsilon: float
@@ -33,12 +34,19 @@ class Attack:
 
     @classmethod
     def fgsm(cls, epsilon: float, *, is_l2: bool = False) -> Self:
-        """One step of the whole radius."""
+        """Return the attack of one step as long as the radius."""
         return cls(epsilon, 1, epsilon, is_l2)
 
     @classmethod
     def pgd(cls, epsilon: float, steps: int, *, is_l2: bool = False, random_start: bool = True) -> Self:
-        """Steps of 2.5 radii divided by their number, as Madry et al.'s own code."""
+        """Return the attack of `steps` steps, each 2.5 radii divided by their number as in Madry et al.'s own code.
+
+        Args:
+            epsilon: radius of the ball, in pixel values from 0 to 1.
+            steps: number of steps.
+            is_l2: whether lengths are Euclidean.
+            random_start: whether it begins at a random point of the ball.
+        """
         return cls(epsilon, steps, 2.5 * epsilon / steps, is_l2, random_start)
 
     def __call__(
@@ -50,14 +58,14 @@ class Attack:
         is_targeted: bool = False,
         row_seeds: Sequence[int] = (),
     ) -> "Tensor":
-        """The attacked images.
+        """Return the attacked images.
 
         Args:
-            classifier: images to logits [B, K], each by itself; in evaluation mode.
+            classifier: images to logits [B, K], each row by itself; in evaluation mode.
             images: [B, 3, H, W] in [0, 1].
-            labels: [B], those of the images, or what they are to be taken for.
+            labels: [B], the labels of the images, or the classes that they should be mistaken for.
             is_targeted: whether `labels` are targets.
-            row_seeds: of the random start of each row; without them torch's own state is drawn from.
+            row_seeds: a seed for the random start of each row; without seeds torch's global state is used.
 
         Returns:
             [B, 3, H, W] in [0, 1].
@@ -85,55 +93,60 @@ class Attack:
         return attacked.detach()
 
     def _random(self, images: "Tensor", row_seeds: Sequence[int]) -> "Tensor":
-        """Points of the unit ball, of the shape of `images`."""
+        """Return a random point of the unit ball for each image, [B, 3, H, W]."""
         import torch
 
-        def drawn(shape: Any, generator: "torch.Generator | None") -> "Tensor":
-            if not self.is_l2:
-                return torch.rand(shape, generator=generator) * 2 - 1
-            # Of a point of a sphere of two dimensions more, all but two: uniform in the ball (Voelker et al. 2017).
-            flat = torch.randn(shape.numel() + 2, generator=generator)
-            return (flat / flat.norm())[:-2].view(shape)
-
         if row_seeds:
-            generators = [torch.Generator().manual_seed(seed) for seed in row_seeds]
-            rows = [drawn(image.shape, generator) for image, generator in zip(images, generators, strict=True)]
+            points = []
+            for image, seed in zip(images, row_seeds, strict=True):
+                points.append(self._random_point(image.shape, torch.Generator().manual_seed(seed)))
         else:
-            rows = [drawn(image.shape, None) for image in images]
-        return torch.stack(rows).to(images)
+            points = [self._random_point(image.shape, None) for image in images]
+        return torch.stack(points).to(images)
+
+    def _random_point(self, shape: "torch.Size", generator: "torch.Generator | None") -> "Tensor":
+        import torch
+
+        if not self.is_l2:
+            return torch.rand(shape, generator=generator) * 2 - 1
+        # All but two coordinates of a point on a sphere of two more dimensions: uniform in the ball (Voelker et al.
+        # 2017).
+        flat = torch.randn(shape.numel() + 2, generator=generator)
+        return (flat / flat.norm())[:-2].view(shape)
 
 
 def attack_of_short_form(text: str) -> Attack:
-    """What `fgsm@8/255`, `pgd-20@8/255` or `pgd-20-l2@0.5` stands for.
+    """Return the attack that `fgsm@8/255`, `pgd-20@8/255` or `pgd-20-l2@0.5` stands for.
 
-    PGD starts at random. Raises UserError.
+    PGD starts at random. Raises UserError for any other text.
     """
-    found = _SHORT_FORM.fullmatch(text)
-    if not found or (found["under"] and int(found["under"]) == 0):
+    match = _SHORT_FORM.fullmatch(text)
+    if not match or (match["under"] and int(match["under"]) == 0):
         raise UserError(f"{text}: not an attack; write fgsm@8/255, pgd-20@8/255 or pgd-20-l2@0.5")
-    epsilon = float(found["over"]) / int(found["under"] or 1)
-    is_l2 = found["l2"] is not None
+    epsilon = float(match["over"]) / int(match["under"] or 1)
+    is_l2 = match["l2"] is not None
     if epsilon == 0 or (epsilon > 1 and not is_l2):
         raise UserError(f"{text}: a pixel's change must be from 0 to 1; write pgd-20@8/255")
-    if found["steps"] is None:
+    if match["steps"] is None:
         return Attack.fgsm(epsilon, is_l2=is_l2)
-    if (steps := int(found["steps"])) == 0:
+    steps = int(match["steps"])
+    if steps == 0:
         raise UserError(f"{text}: an attack needs at least one step; write pgd-20@8/255")
     return Attack.pgd(epsilon, steps, is_l2=is_l2)
 
 
 def radius(text: str) -> float:
-    """A radius such as `8/255` or `0.03`. Raises UserError for anything else, or for no change of a pixel."""
+    """Return a radius such as `8/255` or `0.03`. Raises UserError unless it is above 0 and at most 1."""
     over, _, under = text.partition("/")
     try:
-        found = float(over) / float(under or 1)
+        epsilon = float(over) / float(under or 1)
     except (ValueError, ZeroDivisionError):
-        found = 0.0
-    if not 0 < found <= 1:
+        epsilon = 0.0
+    if not 0 < epsilon <= 1:
         raise UserError(f"{text}: not the largest change of a pixel; write 8/255 or 0.03")
-    return found
+    return epsilon
 
 
 def _lengths(rows: "Tensor") -> "Tensor":
-    """Euclidean lengths [B, 1, 1, 1], none of them zero."""
+    """Return the Euclidean length of each row, [B, 1, 1, 1], at least 1e-12: it is divided by."""
     return rows.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""What `perturb` is handed, looked at once: what would only make wrong rows, silently, is refused."""
+"""Checks of what `perturb` is given: input that would silently make wrong rows is refused at once."""
 
 from torch import Tensor, nn
 
@@ -12,44 +12,47 @@ _OVERSHOOT = 0.5  # of a decoder that does not clamp; one that decodes to -1 to 
 
 
 def check_classifier(classifier: nn.Module) -> None:
-    """Raises UserError for one in training mode, whose answers are chance.
+    """Raise UserError if the classifier is in training mode, where its answers are random.
 
-    A new wrapper of a network in evaluation mode is not: its own flag means nothing.
+    Only its innermost modules count: the flag of a new wrapper around a network in evaluation mode means nothing.
     """
-    if any(module.training for module in classifier.modules() if not list(module.children())):
-        raise UserError("classifier: is in training mode; call eval()")
+    for module in classifier.modules():
+        is_innermost = not list(module.children())
+        if is_innermost and module.training:
+            raise UserError("classifier: is in training mode; call eval()")
 
 
 def check_example(example: Example, size: int) -> None:
-    """Raises UserError for an image that is no float [3, size, size] in [0, 1], or a label that is no class."""
+    """Raise UserError unless the image is float [3, size, size] in [0, 1] and the label is a class."""
     image = example.image
-    what = f"example {example.id}: its image"
+    subject = f"example {example.id}: its image"
     cure = "give RGB [3, H, W], as floats from 0 to 1 (for bytes: image / 255)"
     if not isinstance(image, Tensor):
-        raise UserError(f"{what} is a {type(image).__name__}, not a tensor; {cure}")
+        raise UserError(f"{subject} is a {type(image).__name__}, not a tensor; {cure}")
     if image.ndim != 3 or len(image) != 3:
-        raise UserError(f"{what} has the shape {list(image.shape)}; {cure}")
+        raise UserError(f"{subject} has the shape {list(image.shape)}; {cure}")
     if image.shape[1:] != (size, size):
         raise UserError(
-            f"{what} has {image.shape[2]}×{image.shape[1]} pixels, and the generator takes {size}×{size}; resize it"
+            f"{subject} has {image.shape[2]}×{image.shape[1]} pixels, and the generator takes {size}×{size}; resize it"
         )
     if not image.is_floating_point():
-        raise UserError(f"{what} is of {image.dtype}; {cure}")
+        raise UserError(f"{subject} is of {image.dtype}; {cure}")
     low, high = image.min().item(), image.max().item()
     if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
-        raise UserError(f"{what} has values from {low:.3g} to {high:.3g}; {cure}")
+        raise UserError(f"{subject} has values from {low:.3g} to {high:.3g}; {cure}")
     if example.label < 0:
         raise UserError(f"example {example.id}: its label is {example.label}; classes count from 0")
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
-    """Raises UserError for labels [B] that are not among the classifier's classes."""
-    if (highest := int(labels.max())) >= classes:
+    """Raise UserError if a label of `labels` [B] is not among the classifier's classes."""
+    highest = int(labels.max())
+    if highest >= classes:
         raise UserError(f"classifier: answers for {classes} classes, and an example has the label {highest}")
 
 
 def check_decoded(images: Tensor) -> None:
-    """Raises UserError where what a generator decodes, [B, 3, H, W], is on another scale than from 0 to 1."""
+    """Raise UserError if what a generator decodes, [B, 3, H, W], is on another scale than from 0 to 1."""
     values = images.detach()
     low, high = values.min().item(), values.max().item()
     if low < -_OVERSHOOT or high > 1 + _OVERSHOOT:
@@ -60,16 +63,16 @@ def check_decoded(images: Tensor) -> None:
 
 
 def checked_judgement(answer: object, images: Tensor) -> Judgement:
-    """What an oracle answered for images [B, …], in full precision.
+    """Return an oracle's answer for images [B, …], in full precision.
 
-    Raises UserError where that is no judgement, or one of another number of images.
+    Raises UserError if it is not a judgement, or one of another number of images.
     """
     if not isinstance(answer, Judgement) or not all(isinstance(part, Tensor) for part in answer[:2]):
         raise UserError(
             f"oracle: judge returns a {type(answer).__name__}; it must return fmrgen.Judgement(probabilities, "
             "score), [B, K] each"
         )
-    probabilities, score = map(as_float32, answer[:2])
+    probabilities, score = as_float32(answer.probabilities), as_float32(answer.score)
     if not len(probabilities) == len(score) == len(answer.decided) == len(images):
         raise UserError(f"oracle: returns {len(probabilities)} judgements for {len(images)} images")
     return answer._replace(probabilities=probabilities, score=score)

@@ -1,4 +1,4 @@
-"""What the engine needs of a generator and an oracle: the two that it calls in every pass."""
+"""The interfaces of generators and oracles, which the engine calls in every pass."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Latents(NamedTuple):
-    """`free` [B, …] is what a step may move; `fixed` [B, …] or None is context of each image that it may not."""
+    """Latents of B images: `free` [B, …], which a step may move, and `fixed` [B, …] or None, which it may not."""
 
     free: "Tensor"
     fixed: "Tensor | None" = None
@@ -24,10 +24,10 @@ class Generator(ABC):
     Attributes:
         image_size: side of its images in pixels.
         row_seeds: set before each `encode` to one integer per row, made of the recipe's seed and the example's id:
-            anything random is drawn from it, for instance by `noise`.
+            draw everything random from it, for instance by `noise`.
         derived: names of attributes that are computed from others. All other tensors in attributes, lists and mappings
             are its weights, and are digested.
-        encode_is_dear: whether `encode` takes so long that what it finds is worth keeping on disk.
+        encode_is_dear: whether `encode` is so slow that its latents are worth caching on disk.
     """
 
     derived: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class Generator(ABC):
 
     @abstractmethod
     def encode(self, images: "Tensor", labels: "Tensor") -> Latents:
-        """The latents of images. Runs without gradient, once per image, and may be slow.
+        """Return the latents of images. Runs without gradient, once per image, and may be slow.
 
         Args:
             images: [B, 3, H, W] in [0, 1], H = W = `image_size`.
@@ -48,12 +48,12 @@ class Generator(ABC):
         """
 
     def encode_quickly(self, images: "Tensor", labels: "Tensor") -> Latents:
-        """Latents of the shapes that `encode` gives, however poor, for a trial; `encode`, unless that is slow."""
+        """Return latents of the shapes of `encode`'s, however poor, for a trial. Override it if `encode` is slow."""
         return self.encode(images, labels)
 
     @abstractmethod
     def decode(self, latents: Latents) -> "Tensor":
-        """The images of latents, differentiably.
+        """Return the images of latents, differentiably.
 
         Args:
             latents: B rows of what `encode` returned, `free` moved.
@@ -63,11 +63,11 @@ class Generator(ABC):
         """
 
     def project(self, latents: Latents, start: "Tensor") -> "Tensor":
-        """Where `free` is to be after a step; as it is, unless a generator knows where its latents belong.
+        """Return `free` after a step: unchanged, unless a generator knows where its latents belong.
 
         Args:
             latents: B rows, `free` as the step has left it.
-            start: `free` as `encode` found it, of the same shape.
+            start: `free` as `encode` returned it, of the same shape.
 
         Returns:
             `free`, of the same shape, each row by itself.
@@ -75,7 +75,7 @@ class Generator(ABC):
         return latents.free
 
     def noise(self, like: "Tensor") -> "Tensor":
-        """Standard normal noise, row i drawn from `row_seeds[i]` alone (from i where no seeds are set).
+        """Return standard normal noise, row i drawn from `row_seeds[i]` alone (from i if no seeds are set).
 
         Args:
             like: [B, …], whose shape, dtype and device the noise has.
@@ -85,11 +85,10 @@ class Generator(ABC):
         """
         import torch
 
-        seeds = self.row_seeds or range(len(like))
-        rows = [
-            torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(seed), dtype=like.dtype)
-            for _, seed in zip(like, seeds, strict=True)
-        ]
+        rows = []
+        for values, seed in zip(like, self.row_seeds or range(len(like)), strict=True):
+            generator = torch.Generator().manual_seed(seed)
+            rows.append(torch.randn(values.shape, generator=generator, dtype=like.dtype))
         return torch.stack(rows).to(like.device)
 
 
@@ -97,20 +96,20 @@ NONE = -1  # the label of an image in which an oracle sees none of the classes
 
 
 class Originals(NamedTuple):
-    """What images were made of: `images` [B, 3, H, W] in [0, 1], and their `labels` [B]."""
+    """The originals that images were made of: `images` [B, 3, H, W] in [0, 1], and their `labels` [B]."""
 
     images: "Tensor"
     labels: "Tensor"
 
 
 class Judgement(NamedTuple):
-    """What an oracle says of B images over K labels.
+    """An oracle's judgement of B images over K labels.
 
     Attributes:
         probabilities: [B, K]; unless `labels` say otherwise, the highest decides.
         score: [B, K], the oracle's own measure (CLIP: cosine similarity).
         labels: [B], int64, what it sees, `NONE` where that is not one of the labels.
-        members: of a panel the judgement of each member, by its name.
+        members: the judgement of each member by its name, if the oracle is a panel.
     """
 
     probabilities: "Tensor"
@@ -120,7 +119,7 @@ class Judgement(NamedTuple):
 
     @property
     def decided(self) -> "Tensor":
-        """What the oracle sees: a label or `NONE`, [B], int64."""
+        """The label that the oracle sees in each image, or `NONE`: [B], int64."""
         return self.probabilities.argmax(1) if self.labels is None else self.labels
 
 
@@ -130,8 +129,8 @@ class Oracle(ABC):
     Attributes:
         derived: names of attributes that are computed from others, as from the labels. All other tensors in attributes,
             lists and mappings are its weights, and are digested.
-        member_names: of a panel, in the order of its judgements' `members`.
-        needs_originals: whether it looks at the originals of images, and not at the images alone.
+        member_names: names of a panel's members, in the order of its judgements' `members`.
+        needs_originals: whether it compares images with their originals.
     """
 
     derived: tuple[str, ...] = ()
@@ -140,27 +139,27 @@ class Oracle(ABC):
 
     @property
     def deciding(self) -> "Oracle":
-        """What its probabilities are of: itself, or of a panel in which others only have a veto the first member."""
+        """The oracle whose probabilities are reported: itself, or a panel's first member if others only have a veto."""
         return self
 
     def set_labels(self, labels: "Labels") -> None:  # noqa: B027 - an oracle that knows its labels needs nothing here
-        """Called once, before the first `judge`, with the K labels to judge over."""
+        """Prepare to judge over these K labels. Called once, before the first `judge`."""
 
     @abstractmethod
     def judge(self, images: "Tensor", originals: Originals | None = None) -> Judgement:
-        """The judgement of each image over the labels.
+        """Return the judgement of each image over the labels.
 
         Args:
             images: [B, 3, H, W] in [0, 1], on the 8-bit grid.
-            originals: what each image was made of, for an oracle that compares; most look at the images alone. Where
-                originals themselves are judged, they are their own. Jobs always tell them.
+            originals: the original of each image, for an oracle that compares; most look at the images alone. An
+                original that is judged is its own original. Jobs always pass them.
 
         Returns:
-            Probabilities and scores, [B, K] each, and what else it has to say.
+            Probabilities and scores, [B, K] each, and optionally labels and members.
         """
 
     def logits(self, images: "Tensor") -> "Tensor":
-        """What `judge` is the softmax of, with gradients to the images: for attacks on the oracle itself (App. L).
+        """Return the logits behind `judge`, with gradients to the images: for attacks on the oracle itself (App. L).
 
         Args:
             images: [B, 3, H, W] in [0, 1].
@@ -169,7 +168,7 @@ class Oracle(ABC):
             [B, K].
 
         Raises:
-            UserError: this oracle tells no gradient.
+            UserError: this oracle has no gradient.
         """
         from fmrgen.errors import UserError
 

@@ -10,26 +10,32 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 
-def truth_of(labels: Tensor, classes: int, also: Tensor | None) -> Tensor:
-    """Which of so many classes are true of images [B]: their `labels` [B], and those in `also`, bool [B, K]."""
-    own = torch.zeros(len(labels), classes, dtype=torch.bool, device=labels.device)
-    own.scatter_(1, labels.unsqueeze(1), True)
-    return own if also is None else own | also
+def truth_of(labels: Tensor, classes: int, also_true: Tensor | None) -> Tensor:
+    """Return which classes are true of each image, bool [B, K].
+
+    Args:
+        labels: [B], true of the images.
+        classes: K.
+        also_true: bool [B, K], classes that are true besides the labels.
+    """
+    truth = torch.zeros(len(labels), classes, dtype=torch.bool, device=labels.device)
+    truth.scatter_(1, labels.unsqueeze(1), True)
+    return truth if also_true is None else truth | also_true
 
 
 def also_of(others: Sequence[Sequence[int]], classes: int) -> Tensor:
-    """Which of so many classes are true of images besides their labels, bool [B, K], of a list for each image."""
-    also = torch.zeros(len(others), classes, dtype=torch.bool)
-    for row, of_row in enumerate(others):
-        also[row, list(of_row)] = True
-    return also
+    """Return the classes listed for each image in `others`, bool [B, `classes`]."""
+    also_true = torch.zeros(len(others), classes, dtype=torch.bool)
+    for row, labels in enumerate(others):
+        also_true[row, list(labels)] = True
+    return also_true
 
 
 def margin(logits: Tensor, truth: Tensor) -> Tensor:
-    """How far the best other class is ahead of the true one: max(z_j, j ≠ y) - z_y.
+    """Return how far the best other class is ahead of the true one: max(z_j, j ≠ y) - z_y.
 
-    A factor on the logits, the temperature that tells a sure classifier from a modest one and changes no answer, is
-    a factor on its gradient, and no update rule looks at that.
+    A factor on the logits (the temperature, which tells a sure classifier from a modest one and changes no answer) is
+    a factor on its gradient, and no update rule depends on that.
 
     Args:
         logits: [B, K], K at least 2.
@@ -42,7 +48,7 @@ def margin(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def log_odds(logits: Tensor, truth: Tensor) -> Tensor:
-    """How far the other classes together are ahead of the true one: logsumexp(z_j, j ≠ y) - z_y.
+    """Return how far the other classes together are ahead of the true one: logsumexp(z_j, j ≠ y) - z_y.
 
     Cross-entropy is softplus of it, and its gradient this one's times 1 - p_y, which float32 rounds to nothing where a
     classifier is sure: it would then look robust. This gradient has the same direction and does not fade. Its
@@ -58,14 +64,20 @@ def log_odds(logits: Tensor, truth: Tensor) -> Tensor:
     return _only(logits, ~truth).logsumexp(1) - _only(logits, truth).logsumexp(1)
 
 
-def loss(logits: Tensor, labels: Tensor, also: Tensor | None) -> Tensor:
-    """The cross-entropy [B] of logits [B, K] with `labels` [B], or where others are true `also`, bool [B, K], with all
-    of them together."""
-    found = cross_entropy(logits, labels, reduction="none")
-    if also is None:
-        return found
-    together = logits.logsumexp(1) - _only(logits, truth_of(labels, logits.shape[1], also)).logsumexp(1)
-    return torch.where(also.any(1), together, found)
+def loss(logits: Tensor, labels: Tensor, also_true: Tensor | None) -> Tensor:
+    """Return the cross-entropy [B] with all true classes together.
+
+    Args:
+        logits: [B, K].
+        labels: [B].
+        also_true: bool [B, K], classes that are true besides the labels.
+    """
+    label_loss = cross_entropy(logits, labels, reduction="none")
+    if also_true is None:
+        return label_loss
+    truth = truth_of(labels, logits.shape[1], also_true)
+    joint_loss = logits.logsumexp(1) - _only(logits, truth).logsumexp(1)
+    return torch.where(also_true.any(1), joint_loss, label_loss)
 
 
 def _only(logits: Tensor, classes: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The options of Algorithm 1: the `perturb` section of a recipe, and what the engine takes."""
+"""The options of Algorithm 1: the `perturb` section of a recipe, which the engine takes as it is."""
 
 import math
 from dataclasses import dataclass, field, fields
@@ -6,19 +6,26 @@ from typing import Any, Literal, get_args, get_origin
 
 from fmrgen.errors import unknown_message
 
-WITHOUT_GRADIENT = ("random", "nes", "boundary")  # update rules, for classifiers that have none
-ALONG_GRADIENT = ("sign", "l2", "adam")  # and those that follow it, whatever comes of it
-_BESIDE = {"nes": 0, "prior": 2, "boundary": 27}  # what those that ask ask for more than `queries` in a step, at most
+WITHOUT_GRADIENT = ("random", "nes", "boundary")  # update rules for classifiers that have no gradient
+ALONG_GRADIENT = ("sign", "l2", "adam")  # update rules that follow the gradient without checking where it leads
+# Questions in a step on top of `queries`, at most, of each rule that asks the classifier.
+_EXTRA_QUERIES = {"nes": 0, "prior": 2, "boundary": 27}
 _MOST_STEPS = 1_000_000
 _MOST_SLOTS = 65_536
 _MOST_QUERIES = 10_000
 _MOST_CONTROLS = 1_000_000
-_CONTROLS, _CONTROLS_PERCENT, _FEWEST_CONTROLLED = 64, 8, 200  # where nobody says how many
+# With `control: auto`.
+_AUTO_CONTROLS = 64  # rows at most
+_AUTO_CONTROLS_PERCENT = 8  # of the rows at most
+_FEWEST_CONTROLLED = 200  # rows of a split; a smaller one gets no control
 
 
 def _option(default: Any, description: str, *, since: str | None = None) -> Any:
-    """A field of the options; recipes from before the version `since` do not have it, and mean its default."""
-    return field(default=default, metadata={"description": description} | ({"since": since} if since else {}))
+    """Return a field of the options; a recipe from before version `since` lacks it, which means its default."""
+    metadata = {"description": description}
+    if since:
+        metadata["since"] = since
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,21 +101,8 @@ class PerturbOptions:
     def __post_init__(self) -> None:
         for option in fields(self):
             _check_type(option.name, getattr(self, option.name), option.type)
-        if not 1 <= self.budget <= _MOST_STEPS:
-            raise ValueError(f"budget must be from 1 to {_MOST_STEPS:,} steps, not {self.budget}")
-        if not (self.step_size > 0 and math.isfinite(self.step_size)):
-            raise ValueError(f"step_size must be a positive number, not {self.step_size}")
-        if not isinstance(self.target, str) and self.target < 0:
-            raise ValueError(f"target must be a class's number, runner_up or least_likely, not {self.target}")
-        if not 2 <= self.queries <= _MOST_QUERIES or self.queries % 2:
-            raise ValueError(f"queries must be an even number from 2 to {_MOST_QUERIES:,}, not {self.queries}")
-        for name in ("min_probability", "min_margin"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be from 0 to less than 1, not {getattr(self, name)}")
-        if not (self.start_noise >= 0 and math.isfinite(self.start_noise)):
-            raise ValueError(f"start_noise must not be negative, it is {self.start_noise}")
-        if not 0 < self.start_epsilon <= 1:
-            raise ValueError(f"start_epsilon must be above 0 and at most 1, it is {self.start_epsilon}")
+        self._check_steps()
+        self._check_start()
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, it is {self.seed}")
         if self.control != "auto" and not 0 <= self.control <= _MOST_CONTROLS:
@@ -120,51 +114,80 @@ class PerturbOptions:
         if self.slots != "auto" and not 1 <= self.slots <= _MOST_SLOTS:
             raise ValueError(f"slots must be auto or from 1 to {_MOST_SLOTS:,}, not {self.slots}")
 
+    def _check_steps(self) -> None:
+        """Raise ValueError if an option of what a step does, or of when its image is accepted, is out of range."""
+        if not 1 <= self.budget <= _MOST_STEPS:
+            raise ValueError(f"budget must be from 1 to {_MOST_STEPS:,} steps, not {self.budget}")
+        if not (self.step_size > 0 and math.isfinite(self.step_size)):
+            raise ValueError(f"step_size must be a positive number, not {self.step_size}")
+        if not isinstance(self.target, str) and self.target < 0:
+            raise ValueError(f"target must be a class's number, runner_up or least_likely, not {self.target}")
+        if not 2 <= self.queries <= _MOST_QUERIES or self.queries % 2:
+            raise ValueError(f"queries must be an even number from 2 to {_MOST_QUERIES:,}, not {self.queries}")
+        for name in ("min_probability", "min_margin"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be from 0 to less than 1, not {getattr(self, name)}")
+
+    def _check_start(self) -> None:
+        if not (self.start_noise >= 0 and math.isfinite(self.start_noise)):
+            raise ValueError(f"start_noise must not be negative, it is {self.start_noise}")
+        if not 0 < self.start_epsilon <= 1:
+            raise ValueError(f"start_epsilon must be above 0 and at most 1, it is {self.start_epsilon}")
+
     @property
     def is_guided(self) -> bool:
-        """Whether the first step is along the gradient, and nothing else."""
+        """Whether the first step is along the gradient, without noise."""
         return self.follows_gradient and not self.start_noise
 
     @property
     def follows_gradient(self) -> bool:
-        """Whether a step is along the gradient, whatever comes of it."""
+        """Whether a step is along the gradient, without checking where it leads."""
         return self.update in ALONG_GRADIENT
 
     @property
     def can_be_controlled(self) -> bool:
-        """Whether steps are guided, and all of a row from one encoding."""
+        """Whether steps are guided, and all steps of a row start from one encoding."""
         return self.update != "random" and not self.reencode
 
     @property
     def most_queries(self) -> int:
         """The most images that the classifier is asked about for one example: the original, the plain reconstruction,
-        each step's, and those that steps ask for beside."""
-        beside = self.queries + _BESIDE[self.update] if self.update in _BESIDE else 0
+        the image of each step, and the questions of each step."""
         passes = 2 * self.budget if self.reencode else self.budget + 1
-        return 1 + passes + self.budget * beside
+        questions = 0
+        if self.update in _EXTRA_QUERIES:
+            questions = self.queries + _EXTRA_QUERIES[self.update]
+        return 1 + passes + self.budget * questions
 
     def is_controlled(self, position: int, examples: int) -> bool:
-        """Whether random steps are taken too of the example at a position of so many; they lie evenly over all."""
-        if self.control == "auto":
-            enough = self.can_be_controlled and examples >= _FEWEST_CONTROLLED
-            rows = min(_CONTROLS, examples * _CONTROLS_PERCENT // 100) if enough else 0
+        """Return whether the example at `position` of so many gets random steps too; these are spread evenly."""
+        if self.control != "auto":
+            controls = min(self.control, examples)
+        elif self.can_be_controlled and examples >= _FEWEST_CONTROLLED:
+            controls = min(_AUTO_CONTROLS, examples * _AUTO_CONTROLS_PERCENT // 100)
         else:
-            rows = min(self.control, examples)
-        return (position + 1) * rows // examples > position * rows // examples
+            controls = 0
+        return (position + 1) * controls // examples > position * controls // examples
 
 
 def _check_type(name: str, value: object, kind: Any) -> None:
-    """Raises ValueError for a value that is not of the type `kind`; the message names the nearest known word."""
+    """Raise ValueError if the value is not of the type `kind`; the message names the nearest known word."""
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise ValueError(unknown_message(f"{name} {value!r}", value, get_args(kind)))
-        return
-    if kind is bool:
-        fits, wanted = isinstance(value, bool), "True or False"
+    elif kind is bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be True or False, not {value!r}")
     else:
-        numbers, called = ((int, float), "a number") if kind is float else ((int,), "an integer")
-        words = [word for one in get_args(kind) for word in get_args(one)]  # of `int | Literal[…]`
-        fits = value in words or (isinstance(value, numbers) and not isinstance(value, bool))
-        wanted = " or ".join([called, *words])
-    if not fits:
+        _check_number(name, value, kind)
+
+
+def _check_number(name: str, value: object, kind: Any) -> None:
+    """Raise ValueError if the value does not fit `float`, `int` or `int | Literal[…]`."""
+    words: list[str] = []
+    for alternative in get_args(kind):
+        words += get_args(alternative)  # int has none, Literal its words
+    is_number = isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
+    if not is_number and value not in words:
+        wanted = " or ".join(["a number" if kind is float else "an integer", *words])
         raise ValueError(f"{name} must be {wanted}, not {value!r}")

@@ -1,6 +1,6 @@
 """Algorithm 1 as a stream: many images at once, each at its own step, every slot always at work.
 
-Knows no files, no recipe and no command line; it can be lifted out and used alone.
+It knows no files, recipe or command line, and can be used alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,17 +17,17 @@ from fmrgen.engine.interfaces import Generator, Latents, Oracle, Originals
 from fmrgen.engine.models import Models, row_seed
 from fmrgen.engine.objectives import also_of
 from fmrgen.engine.options import PerturbOptions
-from fmrgen.engine.slots import Beside, Rows, Slots, new_rows
+from fmrgen.engine.slots import OptionalColumns, Rows, Slots, new_rows
 from fmrgen.engine.updates import UPDATES, Random, Update, normal
 from fmrgen.errors import UserError
 from fmrgen.records import Example, Perturbed
 
-# From images [B, 3, H, W], labels [B], a seed for each row and what encodes them to their latents.
+# Returns latents, given images [B, 3, H, W], labels [B], a seed for each row, and a function that encodes them.
 Encodings = Callable[[Tensor, Tensor, Sequence[int], Callable[[], Latents]], Latents]
 
-_SLOTS_TRIED = tuple(2**power for power in range(11))  # by `slots="auto"`
-_GAIN = 1.05  # by which more slots must be faster to be worth their memory
-_TIMED_SECONDS = 0.5  # at least so long is each number of slots timed
+_MOST_SLOTS_TRIED = 1024  # by `slots: auto`
+_GAIN = 1.05  # more slots must be faster by this factor to be worth their memory
+_TIMED_SECONDS = 0.5  # each number of slots is timed for at least so long
 
 
 def perturb(
@@ -44,24 +44,24 @@ def perturb(
     on_pass: Callable[[int], None] = lambda active: None,
     on_slots: Callable[[int], None] = lambda slots: None,
 ) -> Iterator[Perturbed]:
-    """Perturbs every example as far as the oracle allows (paper §3.1, Algorithm 1); yields each one as it ends.
+    """Perturb every example as far as the oracle allows (paper §3.1, Algorithm 1); yield each one as it ends.
 
     `options.slots` images are in flight; a slot whose image ends takes the next example at once. One pass decodes all
     slots, rounds to 8 bits, judges and classifies those very images, and moves the latents one step up the gradient of
-    the objective. A row's result depends on neither its neighbours nor their number. Of a controlled example the row is
-    made twice, in one slot: the steps that follow its own, at most as many, go in a random direction. Where a GPU's
-    memory runs out, the slots are halved and nothing is lost.
+    the objective. A row's result depends on neither its neighbours nor their number. A controlled example takes random
+    steps after its guided ones, from the same encoding, in the same slot, and at most as many. If a GPU's memory runs
+    out, the slots are halved and nothing is lost.
 
     Args:
         examples: images [3, H, W] in [0, 1] of the generator's size, with labels below K; drawn as slots become free.
         classifier: images [B, 3, H, W] in [0, 1] to logits [B, K]; in evaluation mode, on `device`.
         generator: on `device`.
         oracle: on `device`, its labels set.
-        options: budget, step and the like.
+        options: budget, step size and all other options of Algorithm 1.
         keep_latents: puts the latents of the original and of the stored image into the rows.
-        device: where the models are.
-        expected: how many examples will come, where that is known; `slots: auto` tries no more.
-        encodings: asked for the latents of originals, and given what makes them where it has none.
+        device: device of the models.
+        expected: number of examples that will come, if known; `slots: auto` tries no more slots than that.
+        encodings: returns the latents of originals, from a cache or from the function that it is given.
         on_pass: called after each pass with the number of slots that held an image.
         on_slots: called with the number of slots, at the start and when memory has run out.
 
@@ -77,7 +77,8 @@ def perturb(
     models = Models(classifier, generator, oracle, options, torch.device(device), rule.needs_gradient)
     queue = _encoded(iter(examples), models, rule, options, keep_latents, encodings)
     if options.slots == "auto":
-        if (first := next(queue, None)) is None:
+        first = next(queue, None)
+        if first is None:
             return
         size = _fastest_slots(models, first, expected)
         queue = chain([first], queue)
@@ -87,9 +88,10 @@ def perturb(
     on_slots(slots.size)
     while True:
         slots.refill(queue)
-        if not (active := slots.active):
+        active = slots.active
+        if not active:
             return
-        output = models.judge_if_it_fits(slots.latents, slots.originals, slots["target"], slots.beside)
+        output = models.judge_if_it_fits(slots.latents, slots.originals, slots["target"], slots.optional)
         if output is None:
             slots.halve()
             on_slots(slots.size)
@@ -99,8 +101,8 @@ def perturb(
         direction = rule.direction(output.gradient, moving, slots.rows, ask)
         slots.move(direction, options.step_size, moving, generator.project)
         if options.reencode:
-            moves = moving.tolist()
-            models.encode_again(slots, [slot for slot in slots.going_on(ends) if not moves[slot]])
+            is_moving = moving.tolist()
+            models.encode_again(slots, [slot for slot in slots.going_on(ends) if not is_moving[slot]])
         models.measure_exactly(slots, [slot for slot, reason in enumerate(ends) if reason is not None])
         on_pass(active)
         yield from slots.pop_finished(ends)
@@ -114,7 +116,7 @@ def _encoded(
     keep_latents: bool,
     encodings: Encodings | None,
 ) -> Iterator[Rows]:
-    """Examples as rows ready for slots, encoded `models.together` at a time; a short batch is padded."""
+    """Yield the examples as rows for slots, encoded `models.together` at a time; a short batch is padded."""
     while batch := list(islice(examples, models.together)):
         for example in batch:
             check_example(example, models.generator.image_size)
@@ -122,73 +124,89 @@ def _encoded(
         images = on_byte_grid(torch.stack([example.image for example in padded]).to(models.device))
         labels = torch.tensor([example.label for example in padded], device=models.device)
         ids = [example.id for example in padded]
-        begun = models.attacked(images, labels, ids)
-        make = partial(models.encode, begun, labels, ids)
-        seeds = [row_seed(options.seed, example_id) for example_id in ids]
-        latents = make() if encodings is None else encodings(begun, labels, seeds, make)
-        beside: Beside = {}
-        if (also := _also_true(padded, models, images)) is not None:
-            beside["also"] = also
+        start_images = models.attacked(images, labels, ids)
+        encode = partial(models.encode, start_images, labels, ids)
+        if encodings is None:
+            latents = encode()
+        else:
+            seeds = [row_seed(options.seed, example_id) for example_id in ids]
+            latents = encodings(start_images, labels, seeds, encode)
+        optional: OptionalColumns = {}
+        also_true = _also_true(padded, models, images)
+        if also_true is not None:
+            optional["also_true"] = also_true
         if options.objective == "targeted":
-            beside["aim"] = models.aims(images, labels, also)
-        measures = models.measure(images, labels, beside)
+            optional["target_class"] = models.target_classes(images, labels, also_true)
+        measures = models.measure(images, labels, optional)
         target = targets(labels, measures["oracle_label"], options)
         controlled = [example.controlled for example in padded]
         rows = new_rows(latents, images, ids, labels, target, measures, controlled, options.budget, keep_latents)
-        rows |= beside
-        update_seeds = [row_seed(options.seed, example_id, "update") for example_id in ids]
-        rows |= rule.memory(latents.free, update_seeds)
-        if any(controlled):
-            rows |= Random(options).memory(latents.free, update_seeds)
-        if options.start_noise:
-            start_seeds = [row_seed(options.seed, example_id, "start") for example_id in ids]
-            noise = torch.stack([normal(latents.free.shape[1:], seed) for seed in start_seeds]).to(latents.free)
-            rows["start_noise"] = options.start_noise * noise
+        rows |= optional
+        rows |= _random_state(latents.free, ids, rule, options, is_controlled=any(controlled))
         yield {name: values[: len(batch)] for name, values in rows.items()}
 
 
-def _also_true(batch: list[Example], models: Models, images: Tensor) -> Tensor | None:
-    """Which classes are true of the examples besides their labels, bool [B, K]; None where none could be.
+def _random_state(
+    free: Tensor, ids: list[int], rule: Update, options: PerturbOptions, *, is_controlled: bool
+) -> dict[str, Tensor]:
+    """Return the columns of the rows that depend on a seed: the rule's memory, random directions, and start noise."""
+    seeds = [row_seed(options.seed, example_id, "update") for example_id in ids]
+    state = dict(rule.memory(free, seeds))
+    if is_controlled:
+        state |= Random(options).memory(free, seeds)
+    if options.start_noise:
+        noise = [normal(free.shape[1:], row_seed(options.seed, example_id, "start")) for example_id in ids]
+        state["start_noise"] = options.start_noise * torch.stack(noise).to(free)
+    return state
 
-    Raises UserError where some examples say so and others do not, or where all classes are true.
+
+def _also_true(batch: list[Example], models: Models, images: Tensor) -> Tensor | None:
+    """Return the classes that are true of the examples besides their labels, bool [B, K]; None if none are listed.
+
+    Raises UserError if some examples list accepted labels and others do not, or if all classes are true.
     """
-    accepted = [example.accepted for example in batch]
-    if models.several is None:
-        models.several = accepted[0] is not None
-    if any((labels is not None) != models.several for labels in accepted):
+    if models.lists_accepted is None:
+        models.lists_accepted = batch[0].accepted is not None
+    if any((example.accepted is not None) != models.lists_accepted for example in batch):
         raise UserError("examples: some have accepted labels and some have none; give each its own, (label,) at least")
-    if not models.several:
+    if not models.lists_accepted:
         return None
     classes = models.classes(images)
-    others = [[label for label in example.accepted or () if label != example.label] for example in batch]
-    for example, of_row in zip(batch, others, strict=True):
-        if len(of_row) + 1 >= classes or not all(0 <= label < classes for label in of_row):
-            what = f"example {example.id}: its accepted labels are {list(example.accepted or ())}"
-            raise UserError(f"{what}; of the {classes} classes at least one must be false")
-    also = also_of(others, classes)
-    if also.any() and models.attack is not None:
+    others = []
+    for example in batch:
+        accepted = list(example.accepted or ())
+        labels = [label for label in accepted if label != example.label]
+        if len(labels) + 1 >= classes or not all(0 <= label < classes for label in labels):
+            raise UserError(
+                f"example {example.id}: its accepted labels are {accepted}; of the {classes} classes at least one "
+                "must be false"
+            )
+        others.append(labels)
+    also_true = also_of(others, classes)
+    if also_true.any() and models.attack is not None:
         raise UserError("perturb.start: an attack leads away from one label, and several are accepted; set start: none")
-    return also.to(images.device)
+    return also_true.to(images.device)
 
 
 def _fastest_slots(models: Models, rows: Rows, most: int | None) -> int:
-    """The fewest slots that make about as many image-passes per second as any number of them."""
-    tried: list[float] = []  # rates of 1, 2, 4, … slots
-    for slots in _SLOTS_TRIED:
-        if most is not None and slots > max(1, most):
-            break
+    """Return the fewest slots that are about as fast, in images per second, as any number of slots up to `most`."""
+    rates: list[float] = []  # images per second with 1, 2, 4, … slots
+    slots = 1
+    while slots <= _MOST_SLOTS_TRIED and (most is None or slots <= max(1, most)):
         fixed = _repeated(rows["fixed"], slots) if "fixed" in rows else None
         latents = Latents(_repeated(rows["free"], slots), fixed)
         originals = Originals(_repeated(rows["original"], slots), _repeated(rows["label"], slots))
         seconds = models.seconds_of_a_pass(latents, originals, _TIMED_SECONDS)
         if seconds is None:
             break
-        tried.append(slots / seconds)
-        if len(tried) > 2 and max(tried) <= _GAIN * max(tried[:-2]):
+        rates.append(slots / seconds)
+        if len(rates) > 2 and max(rates) <= _GAIN * max(rates[:-2]):  # twice more slots have not helped
             break
-    return next(slots for slots, rate in zip(_SLOTS_TRIED, tried, strict=False) if _GAIN * rate >= max(tried))
+        slots *= 2
+    is_fast_enough = [_GAIN * rate >= max(rates) for rate in rates]
+    return 2 ** is_fast_enough.index(True)
 
 
 def _repeated(values: Tensor, slots: int) -> Tensor:
-    """The first row of `values`, so many times."""
+    """Return the first row of `values`, repeated `slots` times."""
     return values[:1].expand(slots, *values.shape[1:]).contiguous()

@@ -11,24 +11,28 @@ from fmrgen.engine.interfaces import Latents, Originals
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.records import Perturbed, StopReason
 
-_FEWEST, _STEP = 16, 8  # of many slots, as the last images end: with other numbers kernels round last bits differently
-_ENDS = tuple(StopReason)
-_UNFINISHED = -1
-OF_LOGITS = ("prediction", "loss", "objective")  # what a classifier's logits of an image come to
-PARTS = ("generator", "classifier", "oracle", "gradient")  # what may be no number
+# Many slots shrink to 16, 24, 32, … as the last images end: with other numbers kernels round last bits differently.
+_FEWEST, _MULTIPLE = 16, 8
+_REASONS = tuple(StopReason)
+_UNFINISHED = -1  # instead of the index of a reason
+OF_LOGITS = ("prediction", "loss", "objective")  # measures of an image that the classifier's logits give
+PARTS = ("generator", "classifier", "oracle", "gradient")  # whose values may not be finite
 _NO_FAULT = -1
 _LABELS = ("oracle_label", "prediction")
 _COLUMNS = (
-    *("id", "fault", "label", "accepted", "queries", "latent_shift", "score", "probability", "loss", *_LABELS),
-    *(f"{of}_{name}" for of in ("original", "reconstruction", "rejected") for name in _LABELS),
+    *("id", "fault", "label", "accepted", "queries", "latent_shift", "score", "probability", "loss"),
+    *("oracle_label", "original_oracle_label", "reconstruction_oracle_label", "rejected_oracle_label"),
+    *("prediction", "original_prediction", "reconstruction_prediction", "rejected_prediction"),
 )
+_TENSORS = ("image", "original", "initial_free", "latent", "also_true")  # columns that do not become lists
 
-Rows = dict[str, Tensor]  # of images that wait for a slot, [n, …] each
-Beside = dict[str, Tensor]  # of those columns that are there
-_BESIDE = ("also", "aim")  # which classes are true besides the label [S, K], and which one is to be taken for true [S]
+Rows = dict[str, Tensor]  # columns of images that wait for a slot, [n, …] each
+OptionalColumns = dict[str, Tensor]  # those of `_OPTIONAL` that the rows have
+# Classes that are true besides the label, bool [S, K], and the class that the image should be mistaken for, [S].
+_OPTIONAL = ("also_true", "target_class")
 
 
-# What is kept of every step of a row, under `step_…`, and the column that it is in.
+# Measures that are stored for every step of a row, with the column that they are in.
 _OF_STEPS = {
     "prediction": "step_predictions",
     "loss": "step_losses",
@@ -36,7 +40,7 @@ _OF_STEPS = {
     "target_probability": "step_oracle_probabilities",
 }
 
-# What the members of a panel said of the stored image, [S, M], and the list of a row that it becomes.
+# Measures of the stored image by each member of a panel, [S, M], with the list that they become in a row.
 _OF_MEMBERS = {
     "member_label": "member_labels",
     "member_probability": "member_probabilities",
@@ -46,9 +50,16 @@ _OF_MEMBERS = {
 
 @dataclass
 class PassOutput:
-    """One pass over the slots: images [S, 3, H, W] in [0, 1] on the 8-bit grid, their measures [S], whether the oracle
-    accepts them [S] and with what probability of its target, the gradient, and the first of `PARTS` that is not finite,
-    [S]."""
+    """The output of one pass over the slots.
+
+    Attributes:
+        images: [S, 3, H, W] in [0, 1] on the 8-bit grid.
+        measures: of the images, [S] each.
+        accepted: whether the oracle accepts them, [S].
+        target_probability: the oracle's probability of its target, [S].
+        fault: index of the first of `PARTS` that is not finite, -1 if all are, [S].
+        gradient: of the objective, [S, …].
+    """
 
     images: Tensor
     measures: dict[str, Tensor]
@@ -59,7 +70,7 @@ class PassOutput:
 
     @property
     def finite(self) -> Tensor:
-        """Whether images and measures are numbers, [S]."""
+        """Whether images and measures are finite, [S]."""
         return self.fault == _NO_FAULT
 
 
@@ -74,7 +85,19 @@ def new_rows(
     budget: int,
     keep_latents: bool,
 ) -> Rows:
-    """The state of images before their first pass; nothing is accepted yet, so the stored image is the original."""
+    """Return the state of images before their first pass: the stored image is the original, as none is accepted yet.
+
+    Args:
+        latents: of the originals.
+        originals: [B, 3, H, W] in [0, 1].
+        ids: of the examples.
+        labels: [B].
+        target: [B], the label that the oracle must see.
+        measures: of the originals.
+        controlled: whether random steps follow, for each row.
+        budget: the most steps of a row.
+        keep_latents: whether to store the latents of the stored image too.
+    """
     count, device = len(ids), originals.device
     rows = {"free": latents.free, "initial_free": latents.free.clone(), "label": labels, "target": target}
     rows["id"] = torch.tensor(ids, device=device)
@@ -87,14 +110,14 @@ def new_rows(
         rows[f"original_{name}"] = measures[name]
         rows[f"reconstruction_{name}"] = torch.full_like(measures[name], -1)
         rows[f"rejected_{name}"] = torch.full_like(measures[name], -1)
-    for name, values in {**measures, "target_probability": measures["probability"]}.items():
-        if name in _OF_STEPS:
-            rows[_OF_STEPS[name]] = values.new_zeros(count, budget + 1)
-    rows["accepted"] = torch.zeros(count, dtype=torch.int64, device=device)
+    step_measures = {**measures, "target_probability": measures["probability"]}
+    for name, column in _OF_STEPS.items():
+        rows[column] = step_measures[name].new_zeros(count, budget + 1)
+    rows["accepted"] = torch.zeros(count, dtype=torch.int64, device=device)  # steps
     rows["budget"] = torch.full_like(rows["accepted"], budget)
-    rows["queries"] = torch.ones_like(rows["accepted"])  # about the original
-    rows["controlled"] = torch.tensor(controlled, device=device)  # random steps are to follow
-    rows["by_chance"] = torch.zeros_like(rows["controlled"])  # and these they are
+    rows["queries"] = torch.ones_like(rows["accepted"])  # one about the original
+    rows["controlled"] = torch.tensor(controlled, device=device)  # random steps follow the guided ones
+    rows["by_chance"] = torch.zeros_like(rows["controlled"])  # the steps are the random ones
     rows["first_pass"] = torch.ones(count, dtype=torch.bool, device=device)  # not decoded yet: pass 0
     rows["gradient_only"] = torch.ones(count, dtype=torch.bool, device=device)  # decoded for its gradient, not judged
     rows["fault"] = torch.full_like(rows["accepted"], _NO_FAULT)
@@ -107,12 +130,12 @@ class Slots:
 
     def __init__(self, size: int, shrinks: bool) -> None:
         self.size, self.shrinks = size, shrinks
-        self.fewest, self.step = (_FEWEST, _STEP) if size > _FEWEST else (1, 1)
+        self.fewest, self.multiple = (_FEWEST, _MULTIPLE) if size > _FEWEST else (1, 1)
         self.occupied = [False] * size
         self._mask: tuple[list[bool], Tensor] | None = None
         self.rows: dict[str, Tensor] = {}
         self.waiting: list[Rows] = []  # encoded, or in flight when memory ran out
-        self.guided: dict[int, Perturbed] = {}  # what came of rows whose steps are now random, by id
+        self.guided: dict[int, Perturbed] = {}  # by id: guided results of rows whose steps are now random
 
     def __getitem__(self, name: str) -> Tensor:
         return self.rows[name]
@@ -126,17 +149,20 @@ class Slots:
         return Latents(self["free"], self.rows.get("fixed"))
 
     @property
-    def beside(self) -> Beside:
-        return {name: self.rows[name] for name in _BESIDE if name in self.rows}
+    def optional(self) -> OptionalColumns:
+        return {name: self.rows[name] for name in _OPTIONAL if name in self.rows}
 
     @property
     def originals(self) -> Originals:
         return Originals(self["original"], self["label"])
 
     def refill(self, queue: Iterator[Rows]) -> None:
-        """Puts waiting rows into empty slots; where no more will come, gives up slots that the last images leave."""
+        """Put waiting rows into empty slots; if too few are left to fill them, shrink."""
         empty = [slot for slot in range(self.size) if not self.occupied[slot]]
-        while empty and (rows := self.waiting.pop() if self.waiting else next(queue, None)) is not None:
+        while empty:
+            rows = self.waiting.pop() if self.waiting else next(queue, None)
+            if rows is None:
+                break
             count = min(len(empty), len(rows["id"]))
             self._put(rows, empty[:count])
             empty = empty[count:]
@@ -144,70 +170,96 @@ class Slots:
             self._shrink()
 
     def _put(self, rows: Rows, slots: list[int]) -> None:
-        """Puts the first of `rows` into `slots`; the others wait."""
-        where, count = torch.tensor(slots, device=rows["id"].device), len(slots)
+        """Put the first of `rows` into `slots`; the others wait."""
+        index, count = torch.tensor(slots, device=rows["id"].device), len(slots)
         for name, values in rows.items():
             if name not in self.rows:
                 self.rows[name] = values[:1].expand(self.size, *values.shape[1:]).clone()
-            self.rows[name][where] = values[:count]
+            self.rows[name][index] = values[:count]
         for slot in slots:
             self.occupied[slot] = True
         if count < len(rows["id"]):
-            self.waiting.append({name: values[count:] for name, values in rows.items()})
+            self.waiting.append(_select(rows, slice(count, None)))
 
     def _shrink(self) -> None:
-        size = min(self.size, max(self.fewest, -(-self.active // self.step) * self.step))
+        """Give up empty slots, down to the next multiple above the occupied ones."""
+        multiples = -(-self.active // self.multiple)  # rounded up
+        size = max(self.fewest, multiples * self.multiple)
         if size < self.size:
-            self._keep(sorted(range(self.size), key=lambda slot: not self.occupied[slot])[:size])
+            occupied_first = sorted(range(self.size), key=lambda slot: not self.occupied[slot])
+            self._keep(occupied_first[:size])
 
     def halve(self) -> None:
-        """Half the slots, where memory is short; what was in the others waits."""
+        """Give up half the slots, as memory is short; their rows wait."""
         half = self.size // 2
-        if given_up := [slot for slot in range(half, self.size) if self.occupied[slot]]:
-            self.waiting.append({name: values[given_up] for name, values in self.rows.items()})
+        displaced = [slot for slot in range(half, self.size) if self.occupied[slot]]
+        if displaced:
+            self.waiting.append(_select(self.rows, displaced))
         self._keep(list(range(half)))
 
     def _keep(self, slots: list[int]) -> None:
-        self.rows = {name: values[slots] for name, values in self.rows.items()}
+        self.rows = _select(self.rows, slots)
         self.occupied = [self.occupied[slot] for slot in slots]
         self.size = len(slots)
 
     def accept(self, output: PassOutput, options: PerturbOptions) -> tuple[list[StopReason | None], Tensor]:
-        """Keeps what the oracle accepted. Returns why each slot ends (None: it goes on) and which rows step [S].
+        """Store what the oracle accepted. Return why each slot ends (None: it goes on) and which rows step, [S].
 
-        Where the first image is kept, a guided row ends where its objective is above zero.
+        Args:
+            output: of the pass over the slots.
+            options: `keep`, `reencode` and the update rule.
         """
         rows, measures = self.rows, output.measures
         rows["queries"] = rows["queries"] + ~rows["by_chance"]
         gradient_only = rows["gradient_only"]
         for name in _LABELS:
-            key = f"reconstruction_{name}"
-            rows[key] = torch.where(rows["first_pass"], measures[name], rows[key])
+            column = f"reconstruction_{name}"
+            rows[column] = torch.where(rows["first_pass"], measures[name], rows[column])
         accepted = ~gradient_only & output.accepted & output.finite
+        self._store(accepted, output)
+        self._record(rows["first_pass"] | accepted, {**measures, "target_probability": output.target_probability})
+
+        steps_now = gradient_only if options.reencode else torch.ones_like(gradient_only)
+        codes = self._reason_codes(output, accepted, steps_now, options)
+        rows["first_pass"] = torch.zeros_like(rows["first_pass"])
+        moving = steps_now & (codes == _UNFINISHED) & self._occupied_mask(codes.device)
+        rows["gradient_only"] = ~moving
+        ends: list[StopReason | None] = []
+        for code, occupied in zip(codes.tolist(), self.occupied, strict=True):
+            ends.append(_REASONS[code] if occupied and code != _UNFINISHED else None)
+        return ends, moving
+
+    def _store(self, accepted: Tensor, output: PassOutput) -> None:
+        """Store the images of the slots `accepted` [S], with their measures and latents."""
+        rows = self.rows
         shift = (rows["free"] - rows["initial_free"]).flatten(1).square().mean(1).sqrt()
-        stored = {**measures, "image": output.images, "latent_shift": shift}
+        stored = {**output.measures, "image": output.images, "latent_shift": shift}
         if "latent" in rows:
             stored["latent"] = rows["free"]
         for name, values in stored.items():
             rows[name] = torch.where(as_column(accepted, values), values, rows[name])
         rows["accepted"] = rows["accepted"] + accepted
-        self._record(rows["first_pass"] | accepted, {**measures, "target_probability": output.target_probability})
 
-        steps_now = gradient_only if options.reencode else torch.ones_like(gradient_only)
+    def _reason_codes(self, output: PassOutput, accepted: Tensor, steps_now: Tensor, options: PerturbOptions) -> Tensor:
+        """Return the index of the reason for which each slot ends, [S]; `_UNFINISHED` where it goes on.
+
+        Records the fault of slots whose values are not finite, and the labels of images that the oracle rejects.
+        """
+        rows, measures = self.rows, output.measures
         follows = steps_now & ~rows["by_chance"] & options.follows_gradient
-        codes = torch.full_like(rows["accepted"], _UNFINISHED)
         lost = follows & ~all_finite(output.gradient)
         rows["fault"] = output.fault.masked_fill(output.finite & lost, PARTS.index("gradient"))
         stuck = follows & (output.gradient == 0).flatten(1).all(1)
         spent = accepted & (rows["accepted"] == rows["budget"])
         reached = accepted & (measures["objective"] > 0) & self._fooled(measures) & ~rows["by_chance"]
         reached &= options.keep == "first"
-        refused = ~gradient_only & ~output.accepted
+        refused = ~rows["gradient_only"] & ~output.accepted
         for name in _LABELS:
-            key = f"rejected_{name}"
-            rows[key] = torch.where(refused & output.finite, measures[name], rows[key])
+            column = f"rejected_{name}"
+            rows[column] = torch.where(refused & output.finite, measures[name], rows[column])
         never = refused & (rows["accepted"] == 0)
-        # Of several ends the last one here holds: numbers that are not finite decide before the oracle does.
+        codes = torch.full_like(rows["accepted"], _UNFINISHED)
+        # A later reason overrides an earlier one: numbers that are not finite decide before the oracle does.
         for reason, ended in (
             (StopReason.STUCK, stuck),
             (StopReason.NONFINITE, lost),
@@ -217,40 +269,33 @@ class Slots:
             (StopReason.REJECTED, never),
             (StopReason.NONFINITE, ~output.finite),
         ):
-            codes = codes.masked_fill(ended, _ENDS.index(reason))
-        rows["first_pass"] = torch.zeros_like(rows["first_pass"])
-        moving = steps_now & (codes == _UNFINISHED) & self._held(codes.device)
-        rows["gradient_only"] = ~moving
-        ends = [
-            _ENDS[code] if occupied and code != _UNFINISHED else None
-            for code, occupied in zip(codes.tolist(), self.occupied, strict=True)
-        ]
-        return ends, moving
+            codes = codes.masked_fill(ended, _REASONS.index(reason))
+        return codes
 
-    def _held(self, device: torch.device) -> Tensor:
-        """Which slots hold an image, [S]: what is in the others would ask on and on."""
+    def _occupied_mask(self, device: torch.device) -> Tensor:
+        """Return which slots hold an image, [S]. The copies in empty slots would ask the classifier without end."""
         if self._mask is None or self._mask[0] != self.occupied:
             self._mask = [*self.occupied], torch.tensor(self.occupied, device=device)
         return self._mask[1]
 
     def _fooled(self, measures: dict[str, Tensor]) -> Tensor:
-        """Whether the answers are not true, [S]."""
+        """Return whether the classifier's answers are wrong, [S]."""
         answers = measures["prediction"]
         fooled = answers != self["label"]
-        if "also" in self.rows:
-            fooled &= ~self["also"].gather(1, answers.unsqueeze(1)).squeeze(1)
+        if "also_true" in self.rows:
+            fooled &= ~self["also_true"].gather(1, answers.unsqueeze(1)).squeeze(1)
         return fooled
 
     def _record(self, written: Tensor, measures: dict[str, Tensor]) -> None:
-        """Writes the entry of the last step of the slots `written` [S]."""
+        """Write the measures of the last step of the slots `written` [S]."""
         budget = self["step_losses"].shape[1] - 1
         entry = self["accepted"].clamp(max=budget).unsqueeze(1)  # an empty slot may count on
         for name, column in _OF_STEPS.items():
-            kept = self[column].gather(1, entry).squeeze(1)
-            self[column].scatter_(1, entry, torch.where(written, measures[name], kept).unsqueeze(1))
+            recorded = self[column].gather(1, entry).squeeze(1)
+            self[column].scatter_(1, entry, torch.where(written, measures[name], recorded).unsqueeze(1))
 
     def correct_last_entry(self, slots: list[int]) -> None:
-        """Makes the last entries of `slots` those of their stored images, which were measured again."""
+        """Overwrite the last entries of `slots` by the measures of their stored images, which were measured again."""
         stored = self["accepted"][slots]
         for name in OF_LOGITS:
             steps = self[_OF_STEPS[name]]
@@ -259,8 +304,13 @@ class Slots:
     def move(
         self, direction: Tensor, step_size: float, moving: Tensor, project: Callable[[Latents, Tensor], Tensor]
     ) -> None:
-        """Moves the latents of the rows `moving` [S] one step in their `direction` [S, …], or in a random one, a
-        first step with start noise. Then `project` puts them where they belong, given the latents that they began with.
+        """Move latents by one step. Rows of the control go in their random direction; a first step adds start noise.
+
+        Args:
+            direction: [S, …].
+            step_size: length of the step, in units of `direction`.
+            moving: [S], the rows to move.
+            project: puts the moved latents where they belong, given the latents that they began with.
         """
         if "random_signs" in self.rows:
             direction = torch.where(as_column(self["by_chance"], direction), self["random_signs"], direction)
@@ -272,61 +322,68 @@ class Slots:
         self.rows["free"] = torch.where(as_column(moving, delta), moved, self["free"])
 
     def going_on(self, ends: list[StopReason | None]) -> list[int]:
-        """The slots whose image does not end."""
+        """Return the slots whose image does not end."""
         return [slot for slot in range(self.size) if self.occupied[slot] and ends[slot] is None]
 
     def pop_finished(self, ends: list[StopReason | None]) -> Iterator[Perturbed]:
-        """The finished rows; their slots are empty afterwards, but for those that now take random steps."""
-        done = [(slot, reason) for slot, reason in enumerate(ends) if reason is not None]
-        if not done:
+        """Yield the finished rows and free their slots; a controlled row keeps its slot, for its random steps."""
+        finished = [(slot, reason) for slot, reason in enumerate(ends) if reason is not None]
+        if not finished:
             return
-        index = torch.tensor([slot for slot, _ in done], device=self["id"].device)
-        members = [name for name in _OF_MEMBERS if name in self.rows]
-        kept_latents = ["initial_free", "latent"] if "latent" in self.rows else []
-        also_true = ["also"] if "also" in self.rows else []
-        names = [*_COLUMNS, *members, *_OF_STEPS.values(), "controlled", "by_chance", *kept_latents, *also_true]
-        taken = {name: self[name][index] for name in names}
-        taken |= {name: to_bytes(self[name][index]) for name in ("image", "original")}
-        here = at_once(taken)
-        columns = {name: here[name].tolist() for name in _COLUMNS}
-        columns |= {_OF_MEMBERS[name]: here[name].tolist() for name in members}
-        steps = {name: here[name].tolist() for name in _OF_STEPS.values()}
-        images = {name: here[name] for name in ("image", "original")}
-        kept = [here[name] for name in kept_latents] or None
-        also = here.get("also")
-        iterations, faults = columns.pop("accepted"), columns.pop("fault")
-        phases = [here[name].tolist() for name in ("controlled", "by_chance")]
-        for row, (slot, reason) in enumerate(done):
-            controlled, by_chance = (phase[row] for phase in phases)
+        columns = self._finished_columns([slot for slot, _ in finished])
+        lists = {name: values.tolist() for name, values in columns.items() if name not in _TENSORS}
+        for row, (slot, reason) in enumerate(finished):
+            values = {name: column[row] for name, column in lists.items()}
+            iterations, fault = values.pop("accepted"), values.pop("fault")
+            controlled, by_chance = values.pop("controlled"), values.pop("by_chance")
+            for column in _OF_STEPS.values():
+                values[column] = values[column][: iterations + 1]
             if by_chance:
                 self.occupied[slot] = False
-                control = {
-                    f"control_{of}": steps[f"step_{of}"][row][: iterations[row] + 1]
-                    for of in ("predictions", "objectives")
-                }
-                yield replace(self.guided.pop(columns["id"][row]), **control)
+                guided = self.guided.pop(values["id"])
+                predictions, objectives = values["step_predictions"], values["step_objectives"]
+                yield replace(guided, control_predictions=predictions, control_objectives=objectives)
                 continue
-            found = Perturbed(
-                image=images["image"][row],
-                original=images["original"][row],
-                valid=iterations[row] > 0,
-                iterations=iterations[row],
+            if reason is StopReason.NONFINITE:
+                values["fault"] = PARTS[fault]
+            if "latent" in columns:
+                values["latents"] = columns["initial_free"][row], columns["latent"][row]
+            if "also_true" in columns:
+                others = columns["also_true"][row].nonzero().flatten().tolist()
+                values["accepted_labels"] = [values["label"], *others]
+            perturbed = Perturbed(
+                image=columns["image"][row],
+                original=columns["original"][row],
+                valid=iterations > 0,
+                iterations=iterations,
                 stop_reason=reason,
-                fault=PARTS[faults[row]] if reason is StopReason.NONFINITE else None,
-                latents=None if kept is None else (kept[0][row], kept[1][row]),
-                accepted_labels=[] if also is None else _all_true(columns["label"][row], also[row]),
-                **{name: values[row] for name, values in columns.items()},
-                **{name: values[row][: iterations[row] + 1] for name, values in steps.items()},
+                **values,
             )
-            if controlled and found.valid:
-                self.guided[found.id] = found
+            if controlled and perturbed.valid:
+                self.guided[perturbed.id] = perturbed
                 self._step_by_chance(slot)
             else:
                 self.occupied[slot] = False
-                yield found
+                yield perturbed
+
+    def _finished_columns(self, slots: list[int]) -> dict[str, Tensor]:
+        """Return all that the rows of `slots` need, [n, …] each, on the CPU."""
+        index = torch.tensor(slots, device=self["id"].device)
+        names = [*_COLUMNS, *_OF_STEPS.values(), "controlled", "by_chance"]
+        if "latent" in self.rows:
+            names += ["initial_free", "latent"]
+        if "also_true" in self.rows:
+            names.append("also_true")
+        columns = {name: self[name][index] for name in names}
+        for name, column in _OF_MEMBERS.items():
+            if name in self.rows:
+                columns[column] = self[name][index]
+        for name in ("image", "original"):
+            columns[name] = to_bytes(self[name][index])
+        return at_once(columns)
 
     def _step_by_chance(self, slot: int) -> None:
-        """Begins the row of a slot anew, for at most as many steps as it took, in a direction that nobody is asked."""
+        """Restart the row of a slot, for at most as many random steps as it took guided ones."""
         self["free"][slot] = self["initial_free"][slot]
         self["budget"][slot] = self["accepted"][slot]
         self["accepted"][slot] = 0
@@ -334,35 +391,35 @@ class Slots:
             self[name][slot] = True
 
 
-def _all_true(label: int, also: Tensor) -> list[int]:
-    return [label, *also.nonzero().flatten().tolist()]
+def _select(rows: Rows, index: slice | list[int]) -> Rows:
+    return {name: values[index] for name, values in rows.items()}
 
 
 def at_once(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors [N, …] of numbers of any kind on the CPU, brought there together: a device is waited for once."""
+    """Return the tensors [N, …], of any dtypes, on the CPU; they are copied together, to wait for the device once."""
     raw = {name: values.reshape(len(values), -1).contiguous().view(torch.uint8) for name, values in columns.items()}
-    there = torch.cat([*raw.values()], 1).cpu()
-    parts = there.split([values.shape[1] for values in raw.values()], 1)
-    return {
-        name: part.clone(memory_format=torch.contiguous_format).view(columns[name].dtype).view(columns[name].shape)
-        for name, part in zip(raw, parts, strict=True)
-    }
+    packed = torch.cat([*raw.values()], 1).cpu()
+    parts = packed.split([values.shape[1] for values in raw.values()], 1)
+    unpacked = {}
+    for (name, values), part in zip(columns.items(), parts, strict=True):
+        unpacked[name] = part.clone(memory_format=torch.contiguous_format).view(values.dtype).view(values.shape)
+    return unpacked
 
 
 def as_column(mask: Tensor, values: Tensor) -> Tensor:
-    """`mask` [S] so that it broadcasts over `values` [S, …]."""
+    """Return `mask` [S] in a shape that broadcasts over `values` [S, …]."""
     return mask.view(-1, *[1] * (values.ndim - 1))
 
 
 def first_fault(*parts: Tensor) -> Tensor:
-    """Of the values [B, …] of the first of `PARTS`, the first that are not finite, [B]; -1 where all are."""
+    """Return the index of the first of `PARTS` whose values [B, …] are not all finite, [B]; -1 if all are."""
     fault = torch.full((len(parts[0]),), _NO_FAULT, device=parts[0].device)
-    for part, values in reversed(list(enumerate(parts))):
-        fault = fault.masked_fill(~all_finite(values), part)
+    for part in reversed(range(len(parts))):
+        fault = fault.masked_fill(~all_finite(parts[part]), part)
     return fault
 
 
 def all_finite(values: Tensor) -> Tensor:
-    """Whether all of each row is finite, [S]: whether its extremes are, which takes less."""
+    """Return whether each row is all finite, [S]. Only its extremes are checked, which is faster."""
     rows = values.reshape(len(values), -1)
     return rows.amax(1).isfinite() & rows.amin(1).isfinite()
