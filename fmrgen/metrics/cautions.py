@@ -1,4 +1,4 @@
-"""What a reader of figures must be warned of: where FMR is a figure about something else than robustness."""
+"""Cautions for readers of figures: where FMR measures something else than robustness."""
 
 import numpy as np
 
@@ -6,85 +6,133 @@ from fmrgen.errors import option
 from fmrgen.metrics.intervals import Estimate, wilson
 from fmrgen.metrics.summary import Summary
 
-_MUCH = 5.0  # points of accuracy
+_MUCH_WORSE = 5.0  # points of accuracy
 _FEW = 50.0  # percent of rows
-_BUDGETS = 20.0  # percent of rows that end by the budget: as many might yet be fooled
+_MANY_BY_BUDGET = 20.0  # percent of rows that end by the budget: as many might yet be fooled
 _HALF = 50.0  # percent, which a coin gives
 _FEWEST_UP = 80.0  # percent: see `has_masked_gradient`
 _FAR_BELOW_RANDOM = 10.0  # points of FMR: see `has_rough_gradient`
 _KIN = 20.0  # times as often: see `falls_as_kin`
-_STEPS_OF_KIN = 3.0  # guided steps of a row on average, below which that says nothing
+_STEPS_OF_KIN = 3.0  # guided steps of a row on average, below which kinship can't be seen
 SHARED_WEIGHTS = 0.1  # share of one network's weights that lie in the other: see `kinship_caution`
-ALIKE_ANSWERS = 0.52  # correlation of what both say of the wrong classes: likewise
+ALIKE_ANSWERS = 0.52  # correlation of both networks' probabilities of the wrong classes: likewise
+_CHANCE_REACHES = 0.1  # of the way from guessing to being always right: see `is_at_chance`
+_FEWEST_REORDERED = 10  # rows that must be right in another order of the classes
 
 
 def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = True) -> list[str]:
-    """A line for each thing in a split's figures that makes FMR doubtful, with what can be done.
+    """Return a line for each reason to doubt a split's FMR, with what can be done about it.
 
-    `oracle_is_known` leaves out that the oracle knows fewer originals than the classifier, where that was said before.
-    `guided` is False where the first step is not along the gradient, as of the random control.
+    Args:
+        summary: of the split.
+        oracle_is_known: leaves out that the oracle recognises fewer originals than the classifier, if the reader has
+            been told that before.
+        guided: whether the first step is along the gradient; it is not in the random control.
     """
-    found = []
-    if guided and (about_gradient := masking_caution(summary)) is not None:
-        found.append(about_gradient)
-    if guided and falls_as_kin(summary):
-        found.append(
-            f"the classifier fails {_times(summary.falls_with_oracle)} as often at the step that the oracle rejects as "
-            "at another: the two are related, so FMR is too high; compare it with FMR under another "
+    lines: list[str | None] = []
+    if guided:
+        lines += [masking_caution(summary), _falls_caution(summary)]
+    lines += [
+        _validation_caution(summary),
+        _accuracy_caution(summary),
+        _stuck_caution(summary),
+        _budget_caution(summary),
+        _fmr_caution(summary),
+    ]
+    if not oracle_is_known:
+        lines.append(_oracle_caution(summary))
+    lines.append(_reconstruction_caution(summary))
+    return [line for line in lines if line is not None]
+
+
+def _falls_caution(summary: Summary) -> str | None:
+    if not falls_as_kin(summary):
+        return None
+    return (
+        f"the classifier fails {_times(summary.falls_with_oracle)} as often at the step that the oracle rejects as "
+        "at another: the two are related, so FMR is too high; compare it with FMR under another "
+        f"{option('oracle')}"
+    )
+
+
+def _validation_caution(summary: Summary) -> str | None:
+    stuck = 0.0 if summary.stuck is None else summary.stuck.value  # no oracle has looked at these rows
+    if summary.validation_rate is None or summary.validation_rate.value + stuck >= _FEW:
+        return None
+    return (
+        f"only {summary.validation_rate.value:.1f} % of the rows are valid: the oracle rejects the first step of "
+        f"most images; take a smaller {option('perturb.step_size')}, another oracle, or a lower "
+        f"{option('perturb.min_probability')}"
+    )
+
+
+def _accuracy_caution(summary: Summary) -> str | None:
+    if summary.standard_accuracy is None or summary.standard_accuracy.value >= _FEW:
+        return None
+    return (
+        f"SA is {summary.standard_accuracy.value:.1f} %: are the classifier's weights loaded, and its classes in "
+        "the order of the labels?"
+    )
+
+
+def _stuck_caution(summary: Summary) -> str | None:
+    if summary.stuck is None or not summary.stuck.value:
+        return None
+    return (
+        f"{summary.stuck.value:.1f} % of the rows are stuck: no gradient reaches the latent, which is no sign of "
+        "robustness; is something in classifier or generator not differentiable, or saturated?"
+    )
+
+
+def _budget_caution(summary: Summary) -> str | None:
+    if summary.by_budget is None or summary.by_budget.value <= _MANY_BY_BUDGET:
+        return None
+    return (
+        f"{summary.by_budget.value:.0f} % of the rows use up the budget: FMR then depends on the budget, not "
+        f"on the oracle; take a larger {option('perturb.step_size')} or {option('perturb.budget')} (fmrgen inspect "
+        "proposes one)"
+    )
+
+
+def _fmr_caution(summary: Summary) -> str | None:
+    if summary.fmr is None or summary.fmr.value <= 100:
+        return None
+    causes = "they are too short, or SA counts rows that the oracle rejected (see FMR valid)"
+    if summary.mean_iterations and summary.mean_iterations.value < _STEPS_OF_KIN:
+        # So few steps end at the oracle's first rejection, where a relative of it falls too and no image stays.
+        causes += (
+            f"; with so few steps ({summary.mean_iterations.value:.1f} a row) another cause is kinship: a "
+            f"classifier that is related to the oracle fails only where the oracle rejects, so try another "
             f"{option('oracle')}"
         )
-    stuck = 0.0 if summary.stuck is None else summary.stuck.value  # which no oracle has looked at
-    if summary.validation_rate and summary.validation_rate.value + stuck < _FEW:
-        found.append(
-            f"only {summary.validation_rate.value:.1f} % of the rows are valid: the oracle rejects the first step of "
-            f"most images; take a smaller {option('perturb.step_size')}, another oracle, or a lower "
-            f"{option('perturb.min_probability')}"
-        )
-    if summary.standard_accuracy and summary.standard_accuracy.value < _FEW:
-        found.append(
-            f"SA is {summary.standard_accuracy.value:.1f} %: are the classifier's weights loaded, and its classes in "
-            "the order of the labels?"
-        )
-    if summary.stuck and stuck:
-        found.append(
-            f"{summary.stuck.value:.1f} % of the rows are stuck: no gradient reaches the latent, which is no sign of "
-            "robustness; is something in classifier or generator not differentiable, or saturated?"
-        )
-    if summary.by_budget and summary.by_budget.value > _BUDGETS:
-        found.append(
-            f"{summary.by_budget.value:.0f} % of the rows use up the budget: FMR then depends on the budget, not "
-            f"on the oracle; take a larger {option('perturb.step_size')} or {option('perturb.budget')} (fmrgen inspect "
-            "proposes one)"
-        )
-    if summary.fmr and summary.fmr.value > 100:
-        causes = "they are too short, or SA counts rows that the oracle rejected (see FMR valid)"
-        if summary.mean_iterations and summary.mean_iterations.value < _STEPS_OF_KIN:
-            # So few steps end at the oracle's first rejection, where a relative of it falls too and no image stays.
-            causes += (
-                f"; with so few steps ({summary.mean_iterations.value:.1f} a row) another cause is kinship: a "
-                f"classifier that is related to the oracle fails only where the oracle rejects, so try another "
-                f"{option('oracle')}"
-            )
-        found.append(f"FMR is {summary.fmr.value:.1f}: the steps have not lowered the accuracy; {causes}")
-    if not oracle_is_known and _is_far_below(summary.oracle_accuracy, summary.standard_accuracy):
-        found.append(
-            f"the oracle is right on {_of(summary.oracle_accuracy)} of the originals, the classifier on "
-            f"{_of(summary.standard_accuracy)}: the oracle's mistakes decide which rows are valid (see FMR known)"
-        )
-    if _is_far_below(summary.reconstruction_accuracy, summary.standard_accuracy):
-        found.append(
-            f"the classifier is right on {_of(summary.reconstruction_accuracy)} of the plain reconstructions and on "
-            f"{_of(summary.standard_accuracy)} of the originals: the generator alone does that (see PA / recon.)"
-        )
-    return found
+    return f"FMR is {summary.fmr.value:.1f}: the steps have not lowered the accuracy; {causes}"
+
+
+def _oracle_caution(summary: Summary) -> str | None:
+    if not _is_far_below(summary.oracle_accuracy, summary.standard_accuracy):
+        return None
+    return (
+        f"the oracle is right on {_percent(summary.oracle_accuracy)} of the originals, the classifier on "
+        f"{_percent(summary.standard_accuracy)}: the oracle's mistakes decide which rows are valid (see FMR known)"
+    )
+
+
+def _reconstruction_caution(summary: Summary) -> str | None:
+    if not _is_far_below(summary.reconstruction_accuracy, summary.standard_accuracy):
+        return None
+    return (
+        f"the classifier is right on {_percent(summary.reconstruction_accuracy)} of the plain reconstructions and on "
+        f"{_percent(summary.standard_accuracy)} of the originals: the generator alone does that (see PA / recon.)"
+    )
 
 
 def kinship_caution(weights: float, answers: float | None) -> str | None:
-    """A line where classifier and oracle of a split are related; None where nothing shows it.
+    """Return a line if classifier and oracle of a split are related, None if nothing shows it.
 
     Args:
         weights: the share, from 0 to 1, of one's weights that lie in the other.
-        answers: the lower end of the correlation of what both say of the wrong classes; None where it is not known.
+        answers: the lower end of the correlation of both networks' probabilities of the wrong classes; None if it is
+            not known.
     """
     signs = []
     if weights >= SHARED_WEIGHTS:
@@ -102,11 +150,10 @@ def kinship_caution(weights: float, answers: float | None) -> str | None:
 
 
 def masking_caution(summary: Summary) -> str | None:
-    """A line where guided steps show that the gradient is masked or rough, or where the controls do not tell them from
-    random ones."""
+    """Return a line if the gradient is masked or rough, or guided steps are like random ones; None otherwise."""
     climbs = (
-        f"the first step raised the loss in {_of(summary.first_steps_up)} of the valid rows, and guided steps climbed "
-        f"higher than random ones in {_of(summary.ahead_of_random)} of the controls"
+        f"the first step raised the loss in {_percent(summary.first_steps_up)} of the valid rows, and guided steps "
+        f"climbed higher than random ones in {_percent(summary.ahead_of_random)} of the controls"
     )
     if has_rough_gradient(summary):
         return (
@@ -125,29 +172,29 @@ def masking_caution(summary: Summary) -> str | None:
     if _is_like_chance(summary):
         return (
             f"guided steps do no better than random ones: FMR differs by {summary.guided_less_random} points, and "
-            f"they climb higher in {_of(summary.ahead_of_random)} of the controls; take more controls "
+            f"they climb higher in {_percent(summary.ahead_of_random)} of the controls; take more controls "
             f"({option('perturb.control')}), or the gradient is masked"
         )
     return None
 
 
-def _is_far_below(one: Estimate | None, other: Estimate | None) -> bool:
-    """Whether it is so by more than chance."""
-    if one is None or other is None or one.high is None or other.low is None:
+def _is_far_below(accuracy: Estimate | None, other: Estimate | None) -> bool:
+    """Return whether an accuracy is far below another one, by more than chance."""
+    if accuracy is None or other is None or accuracy.high is None or other.low is None:
         return False
-    return other.value - one.value > _MUCH and one.high < other.low
+    return other.value - accuracy.value > _MUCH_WORSE and accuracy.high < other.low
 
 
 def _times(estimate: Estimate | None) -> str:
     return "n/a" if estimate is None else f"{estimate.value:.0f} times"
 
 
-def _of(estimate: Estimate | None) -> str:
+def _percent(estimate: Estimate | None) -> str:
     return "n/a" if estimate is None else f"{estimate.value:.1f} %"
 
 
 def is_at_chance(label: np.ndarray, prediction: np.ndarray, classes: int) -> bool:
-    """Whether predictions match labels hardly better than guesses do, so that every figure made of them says nothing.
+    """Return whether predictions match labels hardly better than guesses do, so that figures made of them mean nothing.
 
     Guesses name each class equally often, or as often as the predictions do: a network that always gives the
     commonest class is at chance too. Untrained networks are right a little more often than guesses (of 30 LeNets with
@@ -157,10 +204,10 @@ def is_at_chance(label: np.ndarray, prediction: np.ndarray, classes: int) -> boo
     Args:
         label: [N].
         prediction: [N], -1 for none.
-        classes: that there are.
+        classes: number of classes.
 
     Returns:
-        Whether the lower end of the accuracy's 95 % interval is not above that; False where all labels are one, which
+        Whether the lower end of the accuracy's 95 % interval is not above chance; False if all labels are one, which
         no guess can miss.
     """
     labels = np.bincount(label, minlength=classes) / len(label)
@@ -172,21 +219,21 @@ def is_at_chance(label: np.ndarray, prediction: np.ndarray, classes: int) -> boo
 
 
 def has_masked_gradient(summary: Summary) -> bool:
-    """Whether steps climbed so seldom that the gradient can't have shown the way (gradient masking, Athalye 2018).
+    """Return whether steps climbed so seldom that the gradient did not show the way (gradient masking, Athalye 2018).
 
     A step along a gradient raises the loss of nearly every image, a random one of about half; and as
     many steps climb higher along a gradient than by chance. Between the two lies the bound, at 80 %: honest networks
     have 91 to 100 %, also quantised and rippled ones, and networks that hand over another gradient than their own 45 to
     63 %. It holds for guided steps alone, and for splits that start from the plain reconstruction.
 
-    A gradient that fools the network far more than random steps do is `rough` instead. Where there is no control by
-    random steps the two can't be told apart: that is called masked too, and worded as "may be".
+    A gradient that fools the network far more than random steps do is `rough` instead. Without a control by random
+    steps the two can't be told apart: that counts as masked too, and is worded as "may be".
     """
     return _climbs_seldom(summary) and not has_rough_gradient(summary)
 
 
 def has_rough_gradient(summary: Summary) -> bool:
-    """Whether steps climbed as seldom as along a masked gradient, and yet fooled the network far more than random ones.
+    """Return whether steps climbed as seldom as if masked, but fooled the network far more than random ones.
 
     So does a network that jumps: its gradient is its own and shows the way over several steps, not over the first. Far
     is an interval of FMR guided less random that lies wholly 10 points or more below 0; masked networks have 0 in it.
@@ -198,12 +245,14 @@ def has_rough_gradient(summary: Summary) -> bool:
 
 
 def _climbs_seldom(summary: Summary) -> bool:
-    shares = (summary.first_steps_up, summary.ahead_of_random)
-    return any(share is not None and share.high is not None and share.high < _FEWEST_UP for share in shares)
+    for share in (summary.first_steps_up, summary.ahead_of_random):
+        if share is not None and share.high is not None and share.high < _FEWEST_UP:
+            return True
+    return False
 
 
 def _is_like_chance(summary: Summary) -> bool:
-    """Whether the controls tell guided steps from random ones neither by accuracy nor by how far they climb."""
+    """Return whether guided steps are like random ones in the controls, by accuracy and by how far they climb."""
     less, ahead = summary.guided_less_random, summary.ahead_of_random
     if less is None or ahead is None or less.low is None or less.high is None or ahead.low is None:
         return False
@@ -211,11 +260,11 @@ def _is_like_chance(summary: Summary) -> bool:
 
 
 def falls_as_kin(summary: Summary) -> bool:
-    """Whether the classifier falls with its oracle as only kin does: beyond twenty times as often as at another step.
+    """Return whether the classifier falls with its oracle as only kin does: over twenty times as often as elsewhere.
 
-    What breaks an image for one breaks it for the other too, and the less else a network falls the larger is the ratio:
-    on MNIST unrelated ones have 5 (FMR 53) to 15 (FMR 97), and one that the oracle is a part of 39. It says nothing
-    where the gradient is masked, for nothing falls there at another step, nor where steps are so long that there is
+    What breaks an image for one breaks it for the other too, and the ratio is the larger the less a network falls
+    otherwise: on MNIST unrelated ones have 5 (FMR 53) to 15 (FMR 97), and one that the oracle is a part of 39. It means
+    nothing if the gradient is masked, for nothing falls then at another step, nor if steps are so long that there is
     hardly another: at ten times the step, of 1.3 and 1.5 a row, two unrelated LeNets have 23 and 34.
     """
     times, steps = summary.falls_with_oracle, summary.mean_iterations
@@ -225,31 +274,36 @@ def falls_as_kin(summary: Summary) -> bool:
 
 
 def _most_by_chance(guessing: float) -> float:
-    """The accuracy, in percent, up to which one that guesses right so often, from 0 to 1, is at chance."""
-    return 100 * (guessing + min(guessing, 0.1 * (1 - guessing)))
+    """Return the accuracy, in percent, up to which a network is at chance if guesses are right so often (0 to 1)."""
+    return 100 * (guessing + min(guessing, _CHANCE_REACHES * (1 - guessing)))
 
 
 def has_accuracy_of_chance(summary: Summary, classes: int) -> bool:
-    """The same of figures whose rows are not at hand: against guesses that name each class equally often."""
+    """Return `is_at_chance` for a summary whose rows are not at hand, against guesses of each class equally often."""
     accuracy = summary.standard_accuracy
     return accuracy is not None and accuracy.low is not None and accuracy.low <= _most_by_chance(1 / classes)
 
 
 def outputs_in_another_order(label: np.ndarray, prediction: np.ndarray, classes: int) -> bool:
-    """Whether predictions fit the labels well, but only after the classes are put in another order.
+    """Return whether predictions fit the labels well, but only after the classes are put in another order.
 
-    The best order for half of the rows is tried on the others, so that chance can't make one. It speaks only where that
-    order is right more often than not, and more than twice as often as the order as it stands.
+    The best order for half of the rows is tried on the others, so that chance can't make one. It must be right more
+    often than not there, and more than twice as often as the present order.
+
+    Args:
+        label: [N].
+        prediction: [N], -1 for none.
+        classes: number of classes.
     """
     from scipy.optimize import linear_sum_assignment
 
-    known = (prediction >= 0) & (prediction < classes)
-    # Not every other row: where classes take turns, one half would lack half of the classes.
+    is_class = (prediction >= 0) & (prediction < classes)
+    # Not every other row: if classes take turns, one half would lack half of the classes.
     trial = np.random.default_rng(0).random(len(label)) < 0.5
-    fit = known & ~trial
-    together = np.zeros((classes, classes))
-    np.add.at(together, (prediction[fit], label[fit]), 1)
-    _, order = linear_sum_assignment(together, maximize=True)
-    reordered = np.append(order, -1)[np.where(known, prediction, -1)]
-    as_it_stands, better = (prediction == label)[trial].sum(), (reordered == label)[trial].sum()
-    return bool(better >= 10 and better > trial.sum() / 2 and better > 2 * as_it_stands)
+    fit = is_class & ~trial
+    confusion = np.zeros((classes, classes))
+    np.add.at(confusion, (prediction[fit], label[fit]), 1)
+    _, order = linear_sum_assignment(confusion, maximize=True)
+    reordered = np.append(order, -1)[np.where(is_class, prediction, -1)]
+    hits, reordered_hits = (prediction == label)[trial].sum(), (reordered == label)[trial].sum()
+    return bool(reordered_hits >= _FEWEST_REORDERED and reordered_hits > trial.sum() / 2 and reordered_hits > 2 * hits)

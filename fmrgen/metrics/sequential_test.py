@@ -16,17 +16,18 @@ import numpy as np
 
 from fmrgen.metrics.intervals import Estimate
 
-ERROR = 0.05  # of either verdict; also the share of false alarms among the classes with one
+ERROR = 0.05  # probability of either wrong verdict; also the share of false alarms among the classes with one
 
 _BETS = np.geomspace(0.01, 0.9, 24)  # shares of the largest bet that can't lose everything
-_GRID = np.arange(-1.0, 1.0005, 0.001)  # margins that a bound is looked for among
+_GRID = np.arange(-1.0, 1.0005, 0.001)  # margins among which a bound is searched
+_LEAST_LOG_GAIN = 0.5  # of the best bet over all rows; after few rows, or by chance alone, there is less
 
 Verdict = Literal["pass", "fail", "undecided", "invalid"]
 
 
 @dataclass(frozen=True)
 class ClassDrop:
-    """How a class fares: its rows, the drop in points, and whether it raises an alarm."""
+    """The comparison on a class: its rows, the drop in points, and whether it raises an alarm."""
 
     name: str
     rows: int
@@ -36,13 +37,13 @@ class ClassDrop:
 
 @dataclass(frozen=True)
 class Condition:
-    """How two networks fare on originals that were changed in one way. Shares are percent of these originals.
+    """The comparison of two networks on originals that were changed in one way. Shares are percent of these originals.
 
     Attributes:
         words: how the changed images look.
-        attribute: that was changed.
-        originals: that both networks have right as they are.
-        broke: of how many some accepted image is one that the old network has right and the new one wrong.
+        attribute: the attribute that was changed.
+        originals: number of originals that both networks have right.
+        broke: share of originals with an accepted image that the old network has right and the new one wrong.
         fixed: the reverse.
         e_value: the evidence against "no more of them broke than were fixed", or than the margin admits.
         is_worse: whether the evidence is significant among all conditions that were tried.
@@ -58,7 +59,7 @@ class Condition:
 
     @property
     def line(self) -> str:
-        """What it did to the new network, as the end of a sentence."""
+        """Its effect on the new network, as the end of a sentence."""
         return (
             f"{self.words}: {self.broke.value:.1f} % of {self.originals:,} originals broke and "
             f"{self.fixed.value:.1f} % were fixed"
@@ -67,25 +68,25 @@ class Condition:
 
 @dataclass(frozen=True)
 class Gate:
-    """What a gate found.
+    """The result of a gate.
 
     Attributes:
         verdict: `fail`: the drop is larger than `max_drop`, on the rows or under a condition; `pass`: it is smaller on
-            the rows, and no condition shows a larger one; `undecided`: the rows don't tell, or nothing else could be
-            looked at; `invalid`: one of the two is no working network, and nothing is decided.
-        max_drop: in points of accuracy on the perturbed images.
-        rows: that were classified, of `valid_rows`.
-        valid_rows: of the split.
+            the rows, and no condition shows a larger one; `undecided`: the rows do not decide it, or there was nothing
+            else to look at; `invalid`: one of the two is no working network, and nothing is decided.
+        max_drop: the largest drop allowed, in points of accuracy on the perturbed images.
+        rows: number of rows that were classified, of `valid_rows`.
+        valid_rows: number of valid rows in the split.
         baseline, candidate: accuracy on these rows, in percent.
         drop: their difference in points.
         low, high: bounds of the drop in the long run, each of which holds with 95 %, whenever one looks.
-        rows_more: about how many more rows would decide it; None where it is decided, or nothing tends either way.
+        rows_more: about how many more rows would decide it; None if it is decided, or there is no trend either way.
         classes: the drop in each class, over the same rows.
-        notes: what a reader must know of the split and of the two; why the verdict is `invalid`.
+        notes: cautions about the split and both classifiers; the reason if the verdict is `invalid`.
         baseline_standard, candidate_standard: accuracy on the originals of the first rows that were looked at, in
-            percent; None where the split has no originals.
-        rows_verdict: what the rows alone say.
-        conditions: how both fare on changed originals, the strongest evidence first; none where these were not tried.
+            percent; None if the split has no originals.
+        rows_verdict: the verdict of the rows alone.
+        conditions: the comparison on changed originals, the strongest evidence first; empty if none were tried.
     """
 
     verdict: Verdict
@@ -113,41 +114,46 @@ class Gate:
     @property
     def alarms(self) -> list[ClassDrop]:
         """Classes whose drop is larger than `max_drop`; at most 5 % of such alarms are false, on average."""
-        return [one for one in self.classes if one.is_alarm]
+        return [class_drop for class_drop in self.classes if class_drop.is_alarm]
 
 
 def log_capital(drops: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """The logarithm of both gamblers' capital after each row.
+    """Return the logarithm of both gamblers' capital after each row.
 
     Args:
         drops: -1, 0 or 1 for each row in turn, [N].
         margin: from -1 to 1.
 
     Returns:
-        Of the one who bets that the mean is larger than the margin, and of the one who bets that it is smaller, [N]
-        each. Either is a test martingale: it passes log(1 / e) with a probability of e at most if they are wrong.
+        That of the one who bets that the mean is larger than the margin, and of the one who bets that it is smaller,
+        [N] each. Either is a test martingale: if they are wrong it passes log(1 / e) with a probability of at most e.
     """
     larger, smaller = _log_gains(drops, margin)
     return _mean_of_exp(larger.cumsum(axis=1)), _mean_of_exp(smaller.cumsum(axis=1))
 
 
 def _log_gains(drops: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """By how much each bet [bets] of either gambler multiplies their stake on each row, in the logarithm."""
+    """Return the logarithm of the factor by which each bet multiplies its stake on each row, [bets, N], for both."""
     gain = drops - margin
-    larger = np.log1p(np.outer(_BETS / (1 + margin) if margin > -1 else _BETS, gain))
-    smaller = np.log1p(np.outer(-_BETS / (1 - margin) if margin < 1 else -_BETS, gain))
-    return larger, smaller
+    larger_bets = _BETS / (1 + margin) if margin > -1 else _BETS
+    smaller_bets = -_BETS / (1 - margin) if margin < 1 else -_BETS
+    return np.log1p(np.outer(larger_bets, gain)), np.log1p(np.outer(smaller_bets, gain))
 
 
 def drops_of(baseline: np.ndarray, candidate: np.ndarray) -> np.ndarray:
-    """-1, 0 or 1 for each row, [N], from whether each classifier is right on it, bool [N]."""
+    """Return -1, 0 or 1 for each row, [N], from whether each classifier is right on it, bool [N]."""
     drops: np.ndarray = baseline.astype(np.int8) - candidate.astype(np.int8)
     return drops
 
 
 def decide(drops: np.ndarray, margin: float, error: float = ERROR) -> tuple[Verdict, int]:
-    """The verdict on rows in their order, either one wrong with a probability of `error` at most, and after how many of
-    them it was clear; else all."""
+    """Return the verdict on rows in their order, and the number of rows that it took: all if it is undecided.
+
+    Args:
+        drops: -1, 0 or 1 for each row in turn, [N].
+        margin: the largest mean drop allowed, from -1 to 1.
+        error: the largest probability of either wrong verdict.
+    """
     larger, smaller = log_capital(drops, margin)
     clear = math.log(1 / error)
     fails, passes = np.flatnonzero(larger >= clear), np.flatnonzero(smaller >= clear)
@@ -166,24 +172,21 @@ def gate(
     max_drop: float,
     valid_rows: int,
 ) -> Gate:
-    """The verdict on rows in a random order.
+    """Return the verdict on rows in a random order, with figures of the rows up to the one that decided it.
 
     Args:
-        baseline: whether it is right on each row, bool [N].
-        candidate: whether it is.
+        baseline: whether the baseline is right on each row, bool [N].
+        candidate: whether the candidate is right on each row, bool [N].
         labels: of the rows, [N].
         class_names: by label.
         max_drop: in points, from 0 to less than 100.
-        valid_rows: that there are in all.
-
-    Returns:
-        What was found on the rows up to the one that decided it.
+        valid_rows: number of valid rows in the split.
     """
     margin = max_drop / 100
     drops = drops_of(baseline, candidate)
     verdict, rows = decide(drops, margin)
-    seen = drops[:rows]
-    low, high = bounds(seen)
+    drops = drops[:rows]
+    low, high = bounds(drops)
     return Gate(
         verdict,
         max_drop,
@@ -191,61 +194,78 @@ def gate(
         valid_rows,
         100 * float(baseline[:rows].mean()),
         100 * float(candidate[:rows].mean()),
-        100 * float(seen.mean()),
+        100 * float(drops.mean()),
         100 * low,
         100 * high,
-        _rows_more(seen, margin) if verdict == "undecided" else None,
-        _classes(seen, labels[:rows], class_names, margin),
+        _rows_more(drops, margin) if verdict == "undecided" else None,
+        _classes(drops, labels[:rows], class_names, margin),
         rows_verdict=verdict,
     )
 
 
 def _mean_of_exp(values: np.ndarray) -> np.ndarray:
-    """log of the mean of exp over the first axis."""
+    """Return the log of the mean of exp over the first axis."""
     highest = values.max(axis=0)
     mean: np.ndarray = np.log(np.exp(values - highest).mean(axis=0)) + highest
     return mean
 
 
 def bounds(drops: np.ndarray) -> tuple[float, float]:
-    """The lowest and highest mean that no gambler has made implausible so far, at 95 % each."""
+    """Return the lowest and highest mean that no gambler has made implausible so far, at 95 % each."""
     clear = math.log(1 / ERROR)
 
-    def most(margin: float, side: int) -> float:
-        return float(log_capital(drops, margin)[side].max())
+    def is_implausible(place: int, gambler: int) -> bool:
+        return float(log_capital(drops, _GRID[place])[gambler].max()) >= clear
 
-    low, high = 0, len(_GRID) - 1
     mean = int(np.searchsorted(_GRID, drops.mean()))
-    first, last = low, mean
-    while first < last:  # the capital falls as the margin comes near the mean
-        middle = (first + last) // 2
-        first, last = (middle + 1, last) if most(_GRID[middle], 0) >= clear else (first, middle)
-    below = first
-    first, last = mean, high
-    while first < last:
-        middle = (first + last + 1) // 2
-        first, last = (first, middle - 1) if most(_GRID[middle], 1) >= clear else (middle, last)
-    return float(_GRID[below]), float(_GRID[min(first, high)])
+    # Binary searches: capital falls as the margin comes near the mean.
+    low, last = 0, mean
+    while low < last:
+        middle = (low + last) // 2
+        if is_implausible(middle, 0):
+            low = middle + 1
+        else:
+            last = middle
+    first, high = mean, len(_GRID) - 1
+    while first < high:
+        middle = (first + high + 1) // 2
+        if is_implausible(middle, 1):
+            high = middle - 1
+        else:
+            first = middle
+    return float(_GRID[low]), float(_GRID[min(first, len(_GRID) - 1)])
 
 
 def _rows_more(drops: np.ndarray, margin: float) -> int | None:
-    """The logarithm of capital grows as that of the best bet so far: how many more rows until it is enough."""
+    """Return about how many more rows are needed if capital goes on growing at the rate of the best bet so far.
+
+    None if it does not grow.
+    """
     if not len(drops):
         return None
-    capital = max(float(one[-1]) for one in log_capital(drops, margin))
+    capital = max(float(path[-1]) for path in log_capital(drops, margin))
     rate = max(float(gains.mean(axis=1).max()) for gains in _log_gains(drops, margin))
-    # What little rate there is after few rows, or what chance alone makes of many, is no sign of a trend.
-    return math.ceil((math.log(1 / ERROR) - capital) / rate) if rate * len(drops) > 0.5 else None
+    if rate * len(drops) <= _LEAST_LOG_GAIN:
+        return None
+    return math.ceil((math.log(1 / ERROR) - capital) / rate)
 
 
 def _classes(drops: np.ndarray, labels: np.ndarray, names: list[str], margin: float) -> list[ClassDrop]:
-    """The drop in each class, and alarms by e-BH: capital is an e-value, whatever made one stop (Wang, Ramdas 2022)."""
-    seen = [drops[labels == label] for label in range(len(names))]
-    capital = np.array([float(log_capital(own, margin)[0][-1]) if len(own) else 0.0 for own in seen])
+    """Return the drop in each class, with alarms by e-BH: capital is an e-value, whatever made one stop (Wang and
+    Ramdas 2022)."""
+    rows, means, capital = np.zeros(len(names), dtype=int), np.zeros(len(names)), np.zeros(len(names))
+    for label in range(len(names)):
+        class_drops = drops[labels == label]
+        rows[label] = len(class_drops)
+        if len(class_drops):
+            means[label] = class_drops.mean()
+            capital[label] = log_capital(class_drops, margin)[0][-1]
     order = np.argsort(-capital, kind="stable")
     enough = capital[order] >= np.log(len(names) / (ERROR * np.arange(1, len(names) + 1)))
-    alarms = set(order[: int(np.flatnonzero(enough)[-1]) + 1].tolist()) if enough.any() else set[int]()
-    return [
-        ClassDrop(name, len(own), 100 * float(own.mean()) if len(own) else 0.0, label in alarms)
-        for label, (name, own) in enumerate(zip(names, seen, strict=True))
-    ]
+    is_alarm = np.zeros(len(names), dtype=bool)
+    if enough.any():
+        is_alarm[order[: int(np.flatnonzero(enough)[-1]) + 1]] = True
+    classes = []
+    for label, name in enumerate(names):
+        classes.append(ClassDrop(name, int(rows[label]), 100 * float(means[label]), bool(is_alarm[label])))
+    return classes

@@ -1,4 +1,4 @@
-"""Every metric (SA, PA, VR, FMR and their like, paper §3.3 and App. J), said once."""
+"""Every metric (SA, PA, VR, FMR and others, paper §3.3 and App. J), defined once."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -6,18 +6,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fmrgen.metrics.intervals import FEWER_RESAMPLES, RESAMPLES, Estimate, format_estimate, proportion
+from fmrgen.metrics.intervals import FEWER_RESAMPLES, RESAMPLES, Estimate, format_estimate
 from fmrgen.metrics.rows import Rows
 from fmrgen.records import StopReason
 
-FEWEST_VALID = 20  # rows, of fewer of which the interval of FMR reaches from nearly 0 to beyond 100
+FEWEST_VALID = 20  # rows; with fewer the interval of FMR reaches from nearly 0 to beyond 100
 TOO_FEW = "too few rows"
-# What `summarise` reads; none of it is an image.
-SUMMARY_COLUMNS = Rows.columns
+SUMMARY_COLUMNS = Rows.columns  # that `summarise` reads; none of them is an image
 # Those that are about the split's own classifier alone.
-OWN_COLUMNS = tuple(
-    name for name in SUMMARY_COLUMNS if name.startswith(("reconstruction_", "step_", "control_", "reject"))
-)
+_OWN_PREFIXES = ("reconstruction_", "step_", "control_", "reject")
+OWN_COLUMNS = tuple(name for name in SUMMARY_COLUMNS if name.startswith(_OWN_PREFIXES))
 
 
 Group = Literal["main", "otherwise", "confidence"]
@@ -28,15 +26,15 @@ class Metric:
     """A figure of `Summary`, and how it is shown.
 
     Attributes:
-        name: in tables.
-        title: in words, on a line of its own.
-        meaning: what exactly it is.
-        of: whether it differs from classifier to classifier, or is the split's whoever looks at it.
+        name: its name in tables.
+        title: its name in words, on a line of its own.
+        meaning: its definition.
+        of: whether it differs from classifier to classifier, or is the same for every classifier on a split.
         compared: whether classifiers are compared by it, in leaderboards, transfer matrices and differences.
-        group: the table in which it stands: `otherwise` is FMR by another way of counting, `confidence` what a
-            classifier thinks of its answers.
-        make: makes it of rows.
-        unit: what stands behind a figure.
+        group: the table that shows it: `otherwise` has FMR counted in other ways, `confidence` has figures of how sure
+            a classifier is.
+        make: computes it from rows.
+        unit: text behind a figure.
         field: its name in `Summary`, and in files.
     """
 
@@ -57,21 +55,22 @@ def _metric(
     meaning: str,
     make: Callable[[Rows], Estimate | None],
     *,
-    of: Literal["classifier", "split"] = "classifier",
+    subject: Literal["classifier", "split"] = "classifier",
     compared: bool = False,
     group: Group = "main",
     unit: str = " %",
 ) -> Any:
-    metric = Metric(name, title, meaning, of, compared, group, make, unit)
+    metric = Metric(name, title, meaning, subject, compared, group, make, unit)
     return field(default=None, metadata={"metric": metric, "description": meaning})
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What is known of a classifier on some rows; None where a column is not there or there is nothing to divide by.
+    """The figures of a classifier on some rows; None if a column is missing or there is nothing to divide by.
 
     Attributes:
-        rows, valid_rows: how many there are.
+        rows: number of rows.
+        valid_rows: number of valid rows.
     """
 
     rows: int
@@ -95,8 +94,8 @@ class Summary:
         "VR",
         "VR, validation rate",
         "share of rows whose first step the oracle accepted",
-        lambda rows: proportion(rows.valid) if rows.has_valid else None,
-        of="split",
+        lambda rows: rows.validation_rate(),
+        subject="split",
     )
     valid_standard_accuracy: Estimate | None = _metric(
         "SA valid",
@@ -163,7 +162,7 @@ class Summary:
         "mean iterations of valid rows",
         "mean guided steps of valid rows",
         Rows.mean_iterations,
-        of="split",
+        subject="split",
         unit="",
     )
     mean_queries: Estimate | None = _metric(
@@ -171,7 +170,7 @@ class Summary:
         "mean questions to the classifier for a row",
         "mean number of images about which the split's own classifier was asked, for all steps of a row",
         Rows.mean_queries,
-        of="split",
+        subject="split",
         unit="",
     )
     reconstruction_accuracy: Estimate | None = _metric(
@@ -186,14 +185,14 @@ class Summary:
         "rows that used the whole budget",
         "share of rows that the budget stopped, not the oracle",
         lambda rows: rows.share_stopped_by(StopReason.BUDGET),
-        of="split",
+        subject="split",
     )
     stuck: Estimate | None = _metric(
         "stuck",
         "rows without a gradient (stuck)",
         "share of rows that ended because no gradient reached the latent: no sign of robustness",
         lambda rows: rows.share_stopped_by(StopReason.STUCK),
-        of="split",
+        subject="split",
     )
     first_steps_up: Estimate | None = _metric(
         "1st step up",
@@ -281,19 +280,19 @@ class Summary:
         "oracle accuracy on originals",
         "the oracle's own accuracy on all originals",
         lambda rows: rows.share_right("original_oracle_label"),
-        of="split",
+        subject="split",
     )
 
     def __getitem__(self, metric: Metric) -> Estimate | None:
-        """The figure of a metric."""
+        """Return the figure of a metric."""
         return getattr(self, metric.field)
 
     def has_too_few_rows(self, metric: Metric) -> bool:
-        """Whether a metric is a kind of FMR, and valid rows are so few that its interval would tell nothing."""
+        """Return whether a metric is a kind of FMR, and valid rows are so few that its interval would mean nothing."""
         return self.valid_rows < FEWEST_VALID and metric.field.endswith("fmr") and self[metric] is not None
 
     def text_of(self, metric: Metric) -> str:
-        """A figure with its interval, or with `too few rows` instead of it."""
+        """Return a figure with its interval, or with `too few rows` instead of it."""
         estimate = self[metric]
         if estimate is not None and self.has_too_few_rows(metric):
             return f"{estimate.value:z.2f} ({TOO_FEW})"
@@ -305,11 +304,11 @@ COMPARED = {metric.field: metric for metric in METRICS if metric.compared}
 
 
 def summarise(columns: Mapping[str, np.ndarray], *, resamples: int = RESAMPLES) -> Summary:
-    """The summary of rows.
+    """Return the summary of rows.
 
     Args:
         columns: arrays [N] under the split's column names, lists of steps as arrays of lists; `label` and `prediction`
-            must be there. Without `valid` all rows count; without another column, what needs it is None.
+            are required. Without `valid` all rows count; without another column, figures that need it are None.
         resamples: of the bootstrap.
 
     Returns:
@@ -321,9 +320,10 @@ def summarise(columns: Mapping[str, np.ndarray], *, resamples: int = RESAMPLES) 
 
 
 def summarise_classes(columns: Mapping[str, np.ndarray], classes: int) -> list[Summary]:
-    """A summary for the rows of each label (paper App. J, Tables 13 and 14); the intervals are of fewer resamples."""
-    members = [columns["label"] == label for label in range(classes)]
-    return [
-        summarise({name: values[rows] for name, values in columns.items()}, resamples=FEWER_RESAMPLES)
-        for rows in members
-    ]
+    """Return a summary of the rows of each label (paper App. J, Tables 13 and 14), with fewer resamples."""
+    summaries = []
+    for label in range(classes):
+        rows = columns["label"] == label
+        class_columns = {name: values[rows] for name, values in columns.items()}
+        summaries.append(summarise(class_columns, resamples=FEWER_RESAMPLES))
+    return summaries
