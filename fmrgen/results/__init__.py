@@ -1,1 +1,1 @@
-"""What a measurement found, as plain data and the arithmetic on it; needs neither torch nor datasets."""
+"""Results of a measurement as plain data, and the arithmetic on them; needs neither torch nor datasets."""

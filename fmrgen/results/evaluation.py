@@ -1,4 +1,4 @@
-"""What an evaluation found, as data: the schema of `evaluation.json`, tables for a notebook and pandas."""
+"""The results of an evaluation as data: the schema of `evaluation.json`, tables for a notebook and pandas."""
 
 import json
 from dataclasses import asdict, dataclass, field, replace
@@ -36,18 +36,29 @@ _IN_SHORT = ("fmr", "standard_accuracy", "perturbed_accuracy", "validation_rate"
 
 @dataclass(frozen=True)
 class EvaluatedSplit:
-    """A split, whoever looks at it.
+    """A split, independent of the classifiers that are measured on it.
 
-    `repo` is the folder or Hub repo that holds it as `config` and `split`, `revision` the commit on the Hub.
-    `fingerprint` is its recipe's, `files` that of its files, `classifier_sha256` that of the weights of the classifier
-    it was made for. All of these are None where there is none. `iterations` maps a number of guided steps to the valid
-    rows that took it, `stop_reasons` a reason to its rows; None where the split has no such column. `notes` say in
-    words what a reader of the figures must know. `made_with` tells in words source, classifier, generator, oracle and
-    perturbation. `steps` are of its own classifier; None where it keeps none. `judges` are those who looked at it
-    besides its oracle, `people_alpha` how far the persons among them agree (Krippendorff's alpha). `valid_by` is the
-    judge by whose word rows are valid; None where the oracle's holds. `related` says how its own classifier and its
-    oracle are related; None where nothing shows that they are. `missed_by_all` are the ids of the originals that no
-    classifier names right; None of fewer than three.
+    Attributes:
+        name: in this evaluation.
+        class_names: in the order of the labels.
+        rows: number of rows.
+        repo: the folder or Hub repo that holds it; None if there is none.
+        config: its config there; None if there is none.
+        split: its split there; None if there is none.
+        revision: the commit on the Hub; None if it is not from there.
+        fingerprint: of its recipe; None if it has none.
+        files: fingerprint of its files; None if it has none.
+        classifier_sha256: of the weights of the classifier that it was made for; None if there are none.
+        iterations: the number of valid rows by the guided steps that they took; None without such a column.
+        stop_reasons: the number of rows by their stop reason; None without such a column.
+        notes: sentences that a reader of the figures must know.
+        steps: step figures of its own classifier; None if it keeps no steps.
+        made_with: source, classifier, generator, oracle and perturbation in words.
+        judges: those who looked at it besides its oracle.
+        people_alpha: how far the persons among them agree (Krippendorff's alpha).
+        valid_by: the judge who decides which rows are valid; None if the oracle does.
+        missed_by_all: ids of the originals that no classifier names right; None for fewer than three classifiers.
+        related: how its own classifier and its oracle are related; None if nothing shows that they are.
     """
 
     name: str
@@ -74,8 +85,14 @@ class EvaluatedSplit:
 
 @dataclass(frozen=True)
 class EvaluatedClassifier:
-    """A classifier: its section where it has one, the sha256 of its weights where it has any, and what it is one of
-    several trainings of, where it is."""
+    """A classifier that was measured.
+
+    Attributes:
+        name: in this evaluation.
+        section: of a recipe, that builds it; None if it has none.
+        weights_sha256: of its weights; None if it has none.
+        training_of: the name that several trainings share; None if it is not one of several.
+    """
 
     name: str
     section: dict[str, Any] | None
@@ -93,14 +110,22 @@ class FailedClassifier:
 
 @dataclass(frozen=True)
 class Result:
-    """One classifier on one split: over all rows and for each class, in the order of the split's class names.
+    """One classifier on one split.
 
-    `conditioned` marks the classifier that the split was made for: it has the same weights, and says of the stored
-    images what the split says it said. `judged` has PA and FMR over the images that still show their class, by the name
-    of the judge who says so. `at_chance` says that it is hardly better than guessing on the originals: its
-    figures say nothing, and it is ranked nowhere. `masked` says that on its own split the first steps raised its loss
-    too seldom for a gradient (see `fmrgen.metrics.cautions.has_masked_gradient`): it is not ranked by that split.
-    `rough` says the same of one whose steps fool it far more than random ones all the same: it is ranked.
+    Attributes:
+        split: its name.
+        classifier: its name.
+        conditioned: whether the split was made for this classifier: it has the same weights, and predicts for the
+            stored images what the split records.
+        total: figures over all rows.
+        classes: figures of each class, in the order of the split's class names.
+        notes: sentences that a reader of the figures must know.
+        judged: PA and FMR over the images that still show their class, by the name of the judge who says so.
+        at_chance: whether it is hardly better than guessing on the originals: its figures mean nothing, and it is
+            not ranked.
+        masked: whether on its own split the first steps raised its loss too seldom for a gradient (see
+            `fmrgen.metrics.cautions.has_masked_gradient`): it is not ranked by that split.
+        rough: the same, but its steps fool it far more than random ones: it is ranked.
     """
 
     split: str
@@ -117,10 +142,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The classifiers on one split: ranked by `measure`, FMR or where there are no originals PA, and each pair, or
-    where there are more than 24 each two neighbours.
+    """The classifiers on one split, ranked and compared.
 
     The split's own classifier is not ranked: its images were made to fool it, and not the others. Nor is one at chance.
+
+    Attributes:
+        split: its name.
+        measure: the figure that ranks them: FMR, or PA if there are no originals.
+        ranking: the classifiers by falling `measure`.
+        differences: of each pair; of more than 24 classifiers, of each two neighbours in the ranking.
     """
 
     split: str
@@ -131,22 +161,22 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Evaluation:
-    """What `evaluate` found: figures, and what they were made of. Rates are in percent.
+    """The results of `evaluate`: figures, and what they were computed from. Rates are in percent.
 
     Attributes:
         schema: of `evaluation.json`, which holds all but `predictions` and `samples`.
-        splits: those that were evaluated.
-        classifiers: those that were measured.
+        splits: the splits that were evaluated.
+        classifiers: the classifiers that were measured.
         results: one for each split and classifier, row by row of the matrix.
         comparisons: the classifiers on each split.
-        own: classifiers each on its own split; None where there are no two of one source.
-        worst: each classifier on all splits that were made alike at once; empty where there are no two.
-        attack: on pixels that the attacked accuracies are of, in short form.
-        fixed: fixed sets beside the splits, all classifiers on one after another.
+        own: classifiers each on its own split; None unless two or more are of one source.
+        worst: each classifier on all splits at once that were made alike; empty unless there are two or more.
+        attack: the attack on pixels behind the attacked accuracies, in short form.
+        fixed: results on fixed sets besides the splits, all classifiers on one set after another.
         failed: classifiers that could not be measured.
         predictions: a row for each split, classifier and image: `split`, `classifier`, `id`, `label`, `valid`,
-            `original_prediction`, `prediction`; -1 is no answer. None where the figures were read from a file.
-        samples: rows of each split that a gallery shows, by its name.
+            `original_prediction`, `prediction`; -1 is no answer. None if the figures were read from a file.
+        samples: rows of each split that a gallery shows, by the split's name.
     """
 
     schema: Literal["fmrgen-evaluation/1"]
@@ -166,19 +196,19 @@ class Evaluation:
 
     @property
     def matrix(self) -> list[list[Result]]:
-        """The transfer matrix: a row for each split, a column for each classifier, in the order they were given."""
+        """Return the transfer matrix: a row for each split, a column for each classifier, in the order of both."""
         columns = len(self.classifiers)
         return [self.results[start : start + columns] for start in range(0, len(self.results), columns)]
 
     def result(self, split: str, classifier: str) -> Result:
-        """The result of that name. Raises KeyError where there is none."""
+        """Return the result of a classifier on a split, by their names. Raises KeyError if there is none."""
         for result in self.results:
             if (result.split, result.classifier) == (split, classifier):
                 return result
         raise KeyError((split, classifier))
 
     def checked_predictions(self) -> pa.Table:
-        """Return `predictions`. Raises UserError where these are figures alone."""
+        """Return `predictions`. Raises UserError if there are figures alone."""
         if self.predictions is None:
             raise UserError("these figures were read from a file and have no predictions; run evaluate again")
         return self.predictions
@@ -186,7 +216,7 @@ class Evaluation:
     def predictions_of(self, split: str, classifier: str) -> dict[str, np.ndarray]:
         """Return the predictions of one classifier on one split, [N] under the names of their columns.
 
-        Raises UserError where these are figures alone.
+        Raises UserError if there are figures alone.
         """
         predictions = self.checked_predictions()
         is_split = pc.equal(predictions["split"].cast(pa.string()), split)
@@ -196,50 +226,37 @@ class Evaluation:
         return {name: rows[name].to_numpy(zero_copy_only=False) for name in names}
 
     def to_json(self) -> str:
-        """The text of `evaluation.json`."""
+        """Return the text of `evaluation.json`."""
         tree = asdict(replace(self, predictions=None, samples={}))
         for name in _NOT_FIGURES:
             del tree[name]
         return json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def to_frame(self) -> "DataFrame":
-        """The figures as pandas has them: a row for each split and classifier.
+        """Return the figures as a table of pandas, a row for each split and classifier.
 
         Returns:
             Columns `split`, `classifier`, `own` (whether the split was made for it), `rows`, `valid_rows`, and for each
-            figure three: its value, `…_low` and `…_high`, the ends of its 95 % interval. Rates are in percent; a figure
-            that is not known is NaN.
+            figure three: its value, `…_low` and `…_high`, the ends of its 95 % interval. Rates are in percent; a
+            missing figure is NaN.
         """
         from pandas import DataFrame
 
-        return DataFrame(
-            [
-                {"split": r.split, "classifier": r.classifier, "own": r.conditioned, **_figures(r.total)}
-                for r in self.results
-            ]
-        )
+        return DataFrame([_names(result) | _figures(result.total) for result in self.results])
 
     def per_class(self) -> "DataFrame":
-        """`to_frame`, with a row for each split, classifier and class, whose name is in the column `class`."""
+        """Return `to_frame` with a row for each split, classifier and class, whose name is in the column `class`."""
         from pandas import DataFrame
 
-        names = {split.name: split.class_names for split in self.splits}
-        return DataFrame(
-            [
-                {
-                    "split": r.split,
-                    "classifier": r.classifier,
-                    "own": r.conditioned,
-                    "class": name,
-                    **_figures(summary),
-                }
-                for r in self.results
-                for name, summary in zip(names[r.split], r.classes, strict=True)
-            ]
-        )
+        class_names = {split.name: split.class_names for split in self.splits}
+        rows = []
+        for result in self.results:
+            for class_name, summary in zip(class_names[result.split], result.classes, strict=True):
+                rows.append({**_names(result), "class": class_name, **_figures(summary)})
+        return DataFrame(rows)
 
     def per_step(self) -> "DataFrame":
-        """What a smaller budget would have given, for each split's own classifier.
+        """Return the figures that a smaller budget would have given, for each split's own classifier.
 
         Returns:
             Columns `split`, `budget`, and `perturbed_accuracy` and `fmr` with their intervals; no rows for splits that
@@ -247,16 +264,18 @@ class Evaluation:
         """
         from pandas import DataFrame
 
-        wanted = ("perturbed_accuracy", "fmr")
-        rows = [
-            {"split": split.name, "budget": at.budget, **_ends({name: getattr(at, name) for name in wanted})}
-            for split in self.splits
-            for at in (split.steps.budgets if split.steps else ())
-        ]
-        return DataFrame(rows, columns=["split", "budget", *_ends(dict.fromkeys(wanted))])
+        rows = []
+        for split in self.splits:
+            if split.steps is None:
+                continue
+            for at in split.steps.budgets:
+                figures = _ends({"perturbed_accuracy": at.perturbed_accuracy, "fmr": at.fmr})
+                rows.append({"split": split.name, "budget": at.budget, **figures})
+        columns = ["split", "budget", *_ends({"perturbed_accuracy": None, "fmr": None})]
+        return DataFrame(rows, columns=columns)
 
     def figure(self, name: str) -> "Plot":
-        """One of the report's plots, as a figure of matplotlib to go on with.
+        """Return one of the report's plots, as a figure of matplotlib to work on.
 
         Args:
             name: `fmr`, `accuracy`, `families`, `transfer`, `iterations`, `classes`, `models`, and of splits that
@@ -279,41 +298,38 @@ class Evaluation:
         return f"{self._in_short().to_html(index=False, border=0)}<p>{self._reading()}</p>"
 
     def _reading(self) -> str:
-        marked = any(result.conditioned for result in self.results)
-        return "percent, with 95 % intervals" + ("; ◆ the classifier that the split was made for" if marked else "")
+        reading = "percent, with 95 % intervals"
+        if any(result.conditioned for result in self.results):
+            reading += "; ◆ the classifier that the split was made for"
+        return reading
 
     def _in_short(self) -> "DataFrame":
         from pandas import DataFrame
 
-        known = [
-            metric
-            for field in _IN_SHORT
-            for metric in METRICS
-            if metric.field == field and any(result.total[metric] for result in self.results)
-        ]
-        return DataFrame(
-            [
-                {
-                    "split": result.split,
-                    "classifier": result.classifier + (" ◆" if result.conditioned else ""),
-                    **{metric.name: result.total.text_of(metric) for metric in known},
-                }
-                for result in self.results
-            ]
-        )
+        metrics = {metric.field: metric for metric in METRICS}
+        rows: list[dict[str, str]] = []
+        for result in self.results:
+            mark = " ◆" if result.conditioned else ""
+            rows.append({"split": result.split, "classifier": result.classifier + mark})
+        for name in _IN_SHORT:
+            metric = metrics[name]
+            if any(result.total[metric] for result in self.results):
+                for row, result in zip(rows, self.results, strict=True):
+                    row[metric.name] = result.total.text_of(metric)
+        return DataFrame(rows)
 
 
 def read_figures(path: Path) -> Evaluation:
-    """The figures of an `evaluation.json`.
+    """Return the figures of an `evaluation.json`.
 
     Args:
         path: of the file.
 
     Returns:
-        What `evaluate` found, but for predictions and samples.
+        The results of `evaluate`, without predictions and samples.
 
     Raises:
-        UserError: it is not such a file, or of another schema.
+        UserError: it is not such a file, or has another schema.
     """
     tree = read_json(path)
     figures = {name: value for name, value in tree.items() if name not in _NOT_FIGURES}
@@ -321,8 +337,12 @@ def read_figures(path: Path) -> Evaluation:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of `evaluation.json`."""
+    """Return the JSON Schema of `evaluation.json`."""
     return TypeAdapter(Evaluation).json_schema()
+
+
+def _names(result: Result) -> dict[str, Any]:
+    return {"split": result.split, "classifier": result.classifier, "own": result.conditioned}
 
 
 def _figures(summary: Summary) -> dict[str, Any]:
@@ -331,12 +351,10 @@ def _figures(summary: Summary) -> dict[str, Any]:
 
 
 def _ends(estimates: dict[str, Estimate | None]) -> dict[str, float]:
-    """Each estimate under its name, and the ends of its interval beside it."""
-    nan = float("nan")
-    found = {}
+    """Return each estimate under its name, followed by the ends of its interval; NaN for what is missing."""
+    columns = {}
     for name, estimate in estimates.items():
-        found[name] = nan if estimate is None else estimate.value
-        for end in ("low", "high"):
-            value = None if estimate is None else getattr(estimate, end)
-            found[f"{name}_{end}"] = nan if value is None else value
-    return found
+        value, low, high = (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
+        for column, number in ((name, value), (f"{name}_low", low), (f"{name}_high", high)):
+            columns[column] = float("nan") if number is None else number
+    return columns

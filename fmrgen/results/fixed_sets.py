@@ -15,12 +15,12 @@ class FixedResult:
     """One classifier on fixed sets.
 
     Attributes:
-        name: of the sets together.
-        classifier: that was measured.
-        images: of all sets.
+        name: name of the sets together.
+        classifier: the classifier that was measured.
+        images: number of images in all sets.
         accuracy: mean over sets and severities, in percent.
-        mean_corruption_error: mCE: the mean over sets of the error relative to the normaliser's, in percent; None
-            where there is none.
+        mean_corruption_error: mCE, the mean over sets of the error relative to the normaliser's, in percent; None
+            without a normaliser.
         by_set: accuracy on each set, by `SET` or `SET-SEVERITY`.
     """
 
@@ -47,7 +47,7 @@ class FixedSetResults:
 
 @dataclass(frozen=True)
 class SetAnswers:
-    """One set as it was classified: the images' ids [N], and for each classifier whether it is right, bool [N]."""
+    """The predictions on one set: the images' ids [N], and for each classifier whether it is right, bool [N]."""
 
     ids: np.ndarray
     right: Mapping[str, np.ndarray]
@@ -59,14 +59,14 @@ def fixed_result(
     sets: Mapping[tuple[str, int | None], SetAnswers],
     normaliser: Mapping[str, float] | None = None,
 ) -> FixedResult:
-    """Return the accuracy, and where there is a normaliser the mCE, of a classifier over sets taken together.
+    """Return the accuracy of a classifier over sets taken together, and its mCE if there is a normaliser.
 
-    Where all sets have the same images, as corruptions of one test set have, an image's answers stay together in the
-    intervals: the sets are not so many independent samples.
+    If all sets have the same images, as corruptions of one test set have, an image's answers stay together in the
+    intervals: the sets are not independent samples.
 
     Args:
-        name: of the sets together.
-        classifier: one of those in `sets`.
+        name: name of the sets together.
+        classifier: a classifier in `sets`.
         sets: the answers on each, by the set's name and severity.
         normaliser: the error in percent, by set, that mCE is relative to.
 
@@ -85,8 +85,9 @@ def fixed_result(
         if normaliser:
             error_terms.append((100 / (len(sets) * normaliser[set_name]), 100.0 * ~right))
         title = set_name if severity is None else f"{set_name}-{severity}"
-        by_set[title] = _known(proportion(right))
-    accuracy = share(_weighted(accuracy_terms, is_paired), len(ids[0]) if is_paired else images)
+        by_set[title] = _checked(proportion(right))
+    independent_images = len(ids[0]) if is_paired else images
+    accuracy = share(_weighted(accuracy_terms, is_paired), independent_images)
     error = None
     if normaliser:
         error = _weighted(error_terms, is_paired)
@@ -98,11 +99,11 @@ def fixed_result(
 def _weighted(terms: Sequence[tuple[float, np.ndarray]], is_paired: bool) -> Estimate:
     """Return the weighted sum of the sets' means; `terms` are weights and values."""
     if is_paired:
-        return _known(mean(np.sum([weight * values for weight, values in terms], axis=0)))
+        return _checked(mean(np.sum([weight * values for weight, values in terms], axis=0)))
     return independent_mean(list(terms))
 
 
-def _known(estimate: Estimate | None) -> Estimate:
+def _checked(estimate: Estimate | None) -> Estimate:
     if estimate is None:
         raise UserError("a fixed set contains no images")
     return estimate

@@ -1,4 +1,4 @@
-"""What judges other than the oracle say of a split, as figures."""
+"""Figures of judges other than the oracle who looked at a split."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,14 +15,14 @@ class JudgeFigures:
     Attributes:
         judge: its name; `people` are all persons together, by the share of them who see the label.
         kind: `oracle`, `vlm` or `person`.
-        audited: the valid images that it has looked at.
+        audited: number of valid images that it has looked at.
         preserved: label-preservation rate, the share of valid images in which it sees the label.
-        originals_right: the share of originals in which it does.
-        oracle_kappa: its agreement with the split's oracle on the images that it has looked at, Cohen's kappa.
-        self_agreement: the share of images that it saw twice and named alike.
-        by_class: `preserved` of each class; None where it saw none of it.
+        originals_right: the share of originals in which it sees the label.
+        oracle_kappa: Cohen's kappa with the split's oracle on the images that it has looked at.
+        self_agreement: the share of the images seen twice that it named alike both times.
+        by_class: `preserved` of each class; None for a class that it saw nothing of.
         by_iterations: `preserved` by the guided steps in the image.
-        shares_weights_with: the split's oracle, or classifiers, in words: it is no second opinion then.
+        shares_weights_with: the split's oracle, or classifiers, in words; it is no second opinion then.
     """
 
     judge: str
@@ -38,7 +38,13 @@ class JudgeFigures:
 
 
 def chance_line(judge: str, originals_right: Estimate | None, classes: int) -> str | None:
-    """A line where a judge's answers on the originals look like guesses; else None."""
+    """Return a warning if a judge's answers on the originals look like guesses, else None.
+
+    Args:
+        judge: its name.
+        originals_right: the share of originals in which it sees the label, in percent.
+        classes: number of classes.
+    """
     chance = 100 / classes
     if originals_right is None or originals_right.low is None or originals_right.low > chance:
         return None

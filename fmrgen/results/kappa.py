@@ -1,7 +1,7 @@
 """How far judges agree beyond chance: Cohen's kappa of two, Krippendorff's alpha of any number.
 
-Either depends only on how many images there are of each combination of answers. So drawing images anew is drawing these
-numbers, whatever the number of images is.
+Both depend only on how many images there are of each combination of answers. So resampling the images is drawing these
+numbers, no matter how many images there are.
 """
 
 from collections.abc import Callable
@@ -12,48 +12,49 @@ from scipy.sparse import csr_array
 from fmrgen.metrics.intervals import CONFIDENCE, Estimate, apart_by, has_no_width, most_unseen
 
 _RESAMPLES = 1_000
-_AT_ONCE = 100  # there may be as many combinations as images
+_AT_ONCE = 100  # resamples, to bound memory: there may be as many combinations as images
 
-# Of numbers of images of each combination, [R, P]: the disagreement that there is, and the one by chance, [R] each.
+# From the number of images of each combination [R, P] to the observed and the expected disagreement, [R] each.
 _Disagreement = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def cohen_kappa(ours: np.ndarray, theirs: np.ndarray) -> Estimate | None:
-    """Cohen's kappa of two judges.
+    """Return Cohen's kappa of two judges.
 
     Args:
-        ours: what one says of the images, int [N].
-        theirs: what the other says of the same images, int [N].
+        ours: labels by one judge, int [N].
+        theirs: labels by the other judge for the same images, int [N].
 
     Returns:
-        At most 1, which is always the same, with the bootstrap's interval; None for fewer than two images, or where all
-        are said to be the same.
+        At most 1, which is full agreement, with a bootstrap interval; None for fewer than two images, or if all have
+        the same label.
     """
     pairs, counts = np.unique(np.stack([ours, theirs]), axis=1, return_counts=True)
-    differ, (by_one, by_other) = pairs[0] != pairs[1], (_numbers_of(labels[None], pairs) for labels in pairs)
+    is_different = pairs[0] != pairs[1]
+    our_votes, their_votes = _votes(pairs[:1], pairs), _votes(pairs[1:], pairs)
 
     def disagreement(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         total = images.sum(1)
-        by_chance = ((images @ by_one) * (images @ by_other)).sum(1) / total**2
-        return images @ differ / total, 1 - by_chance
+        agreement_by_chance = ((images @ our_votes) * (images @ their_votes)).sum(1) / total**2
+        return images @ is_different / total, 1 - agreement_by_chance
 
     return _coefficient(counts, disagreement)
 
 
 def krippendorff_alpha(labels: np.ndarray, unasked: int) -> Estimate | None:
-    """Krippendorff's alpha of any number of judges, for labels without an order.
+    """Return Krippendorff's alpha of any number of judges, for labels without an order.
 
     Args:
-        labels: what each says of each image, int [J, N].
-        unasked: stands for nothing said.
+        labels: labels by each judge for each image, int [J, N].
+        unasked: the label that stands for no answer.
 
     Returns:
-        At most 1, which is always the same, with the bootstrap's interval; None where fewer than two images were seen
-        by several, or all are said to be the same.
+        At most 1, which is full agreement, with a bootstrap interval; None if fewer than two images were seen by
+        several judges, or all have the same label.
     """
-    several = np.sort(labels[:, (labels != unasked).sum(0) > 1], axis=0)
-    said, counts = np.unique(several, axis=1, return_counts=True)
-    judges, votes = (said != unasked).sum(0), _numbers_of(said, said, unasked)
+    seen_by_several = np.sort(labels[:, (labels != unasked).sum(0) > 1], axis=0)
+    combinations, counts = np.unique(seen_by_several, axis=1, return_counts=True)
+    judges, votes = (combinations != unasked).sum(0), _votes(combinations, combinations, unasked)
     apart = (judges**2 - votes.power(2).sum(1)) / (judges - 1)
 
     def disagreement(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -63,32 +64,35 @@ def krippendorff_alpha(labels: np.ndarray, unasked: int) -> Estimate | None:
     return _coefficient(counts, disagreement)
 
 
-def _numbers_of(said: np.ndarray, all_said: np.ndarray, unasked: int | None = None) -> csr_array:
-    """How often each of the labels in `all_said` stands in each column of `said` [J, P]: [P, labels]."""
-    known = np.unique(all_said)
-    judges, columns = np.nonzero(said != unasked)
-    places = np.searchsorted(known, said[judges, columns])
-    return csr_array((np.ones(len(places)), (columns, places)), shape=(said.shape[1], len(known)))
+def _votes(labels: np.ndarray, all_labels: np.ndarray, unasked: int | None = None) -> csr_array:
+    """Return how many judges give each label in each column of `labels` [J, P], as [P, distinct `all_labels`]."""
+    distinct = np.unique(all_labels)
+    judges, columns = np.nonzero(labels != unasked)
+    places = np.searchsorted(distinct, labels[judges, columns])
+    return csr_array((np.ones(len(places)), (columns, places)), shape=(labels.shape[1], len(distinct)))
 
 
 def _coefficient(counts: np.ndarray, disagreement: _Disagreement) -> Estimate | None:
-    """1 less the disagreement over the one expected by chance, with percentiles of resamples.
+    """Return 1 less observed by expected disagreement, with percentiles of resamples.
 
-    Where all of these are the same, as many images may be otherwise as Wilson's interval leaves where none is.
+    If all resamples are the same, the interval allows for as many deviating images as Wilson's interval does when none
+    was seen.
     """
     images = int(counts.sum())
     if images < 2:
         return None
     random = np.random.default_rng(0)
-    drawn = (random.multinomial(images, counts / images, _AT_ONCE) for _ in range(0, _RESAMPLES, _AT_ONCE))
     with np.errstate(invalid="ignore", divide="ignore"):
-        there, by_chance = np.concatenate([disagreement(of) for of in (counts[None], *drawn)], axis=1)
-        value, *resampled = 1 - there / by_chance
+        parts = [disagreement(counts[None])]
+        for _ in range(0, _RESAMPLES, _AT_ONCE):
+            parts.append(disagreement(random.multinomial(images, counts / images, _AT_ONCE)))
+        observed, by_chance = np.concatenate(parts, axis=1)
+        value, *resampled = 1 - observed / by_chance
     if np.isnan(value):
         return None
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.nanpercentile(resampled, [tail, 100 - tail])
-    found = Estimate(float(value), float(low), float(high))
-    if has_no_width(found):
-        return apart_by(found.value, most_unseen(images) / 100 / float(by_chance[0]), -1, 1)
-    return found
+    coefficient = Estimate(float(value), float(low), float(high))
+    if has_no_width(coefficient):
+        return apart_by(coefficient.value, most_unseen(images) / 100 / float(by_chance[0]), -1, 1)
+    return coefficient

@@ -1,10 +1,11 @@
 """Classifiers compared each on the split made for it (paper Tables 1, 2, 3 and 5), row by row of the same source.
 
-Within a split, its own classifier meets images that were made to fool it and the others do not; on own splits all do.
+Within one split, only its own classifier sees images that were made to fool it; on their own splits all classifiers do.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import combinations
 
 import numpy as np
@@ -17,8 +18,10 @@ from fmrgen.results.trainings import TrainingsComparison, compare_trainings
 
 @dataclass(frozen=True)
 class OwnRank:
-    """A classifier on its own split. With 95 % confidence for all of them at once, its rank by FMR is from `best` to
-    `worst`; None where it has no FMR."""
+    """A classifier on its own split.
+
+    With 95 % confidence for all classifiers at once, its rank by FMR is from `best` to `worst`; None if it has no FMR.
+    """
 
     split: str
     classifier: str
@@ -28,7 +31,15 @@ class OwnRank:
 
 @dataclass(frozen=True)
 class Spread:
-    """A classifier on several splits made for it, of as many seeds: its FMR on each, in the order they were given."""
+    """A classifier on several splits made for it with different seeds.
+
+    Attributes:
+        classifier: its name.
+        splits: in the order in which they were evaluated.
+        fmr: FMR on each of them, in percent.
+        mean: mean of these.
+        deviation: their standard deviation.
+    """
 
     classifier: str
     splits: list[str]
@@ -39,10 +50,14 @@ class Spread:
 
 @dataclass(frozen=True)
 class OwnComparison:
-    """Classifiers on their own splits, by falling FMR, and the difference of each pair over `rows` common rows.
+    """Classifiers compared on their own splits; of several splits of one classifier the first counts.
 
-    Where a classifier has several, that is on the first; `spreads` says how far they differ. `trainings` compares what
-    the classifiers are trainings of; None where no two are of one.
+    Attributes:
+        rows: number of rows that all these splits have.
+        ranking: by falling FMR.
+        differences: of each pair, over the common rows.
+        spreads: how far several splits of one classifier differ.
+        trainings: comparison of what the classifiers are trainings of; None if no two are trainings of the same.
     """
 
     rows: int
@@ -58,79 +73,90 @@ def compare_own(
     *,
     resamples: int = RESAMPLES,
 ) -> OwnComparison | None:
-    """Compares classifiers on their own splits.
+    """Return a comparison of classifiers on their own splits.
 
     Args:
         own: (split, classifier, its columns as for `summarise`, and `id`); the ids are those of one source.
         groups: classifiers that were trained alike, by what they are trainings of.
-        resamples: of the bootstrap of a pair's difference.
+        resamples: number of bootstrap resamples for a pair's difference.
 
     Returns:
-        None where there are no two classifiers, or their rows have no ids in common.
+        None if there are fewer than two classifiers, or their rows have no ids in common.
     """
-    spreads = _spreads(own)
-    firsts = {classifier: (split, classifier, columns) for split, classifier, columns in reversed(own)}
-    own = list(reversed(firsts.values()))
-    if len(own) < 2 or any("id" not in columns for _, _, columns in own):
+    first_splits = {}
+    for split, classifier, columns in reversed(own):  # so the first of several splits overwrites the others
+        first_splits[classifier] = split, columns
+    classifiers = list(reversed(first_splits))
+    if len(classifiers) < 2 or any("id" not in columns for _, columns in first_splits.values()):
         return None
-    common = own[0][2]["id"]
-    for _, _, columns in own[1:]:
-        common = np.intersect1d(common, columns["id"])
+    common = reduce(np.intersect1d, [columns["id"] for _, columns in first_splits.values()])
     if not len(common):
         return None
-    aligned = [rows_of(columns, common) for _, _, columns in own]
-    fmr = [fmr_and_influence(columns) for columns in aligned]
+    aligned = {}
+    fmr = {}
+    for classifier in classifiers:
+        aligned[classifier] = rows_of(first_splits[classifier][1], common)
+        estimate = fmr_and_influence(aligned[classifier])
+        if estimate is not None:
+            fmr[classifier] = estimate
+
+    def value(classifier: str) -> float:
+        return fmr[classifier][0] if classifier in fmr else -np.inf
+
+    order = sorted(classifiers, key=value, reverse=True)
     intervals = _rank_intervals(fmr)
-    ranks = [
-        OwnRank(split, classifier, *(interval or (None, None)))
-        for (split, classifier, _), interval in zip(own, intervals, strict=True)
-    ]
-    values = [-np.inf if found is None else found[0] for found in fmr]
-    order = sorted(range(len(own)), key=lambda place: values[place], reverse=True)
-    pairs = [
-        difference(own[a][1], own[b][1], aligned[a], aligned[b], resamples=resamples) for a, b in combinations(order, 2)
-    ]
-    known = {own[place][1]: of for place, of in enumerate(fmr) if of is not None}
-    trainings = compare_trainings(known, groups or {})
-    return OwnComparison(len(common), [ranks[place] for place in order], pairs, spreads, trainings)
+    ranking = []
+    for classifier in order:
+        best, worst = intervals.get(classifier, (None, None))
+        ranking.append(OwnRank(first_splits[classifier][0], classifier, best, worst))
+    differences = []
+    for first, second in combinations(order, 2):
+        differences.append(difference(first, second, aligned[first], aligned[second], resamples=resamples))
+    trainings = compare_trainings(fmr, groups or {})
+    return OwnComparison(len(common), ranking, differences, _spreads(own), trainings)
 
 
 def _spreads(own: Sequence[tuple[str, str, Mapping[str, np.ndarray]]]) -> list[Spread]:
-    found: dict[str, dict[str, float]] = {}
+    """Return the FMR of each classifier on its own splits, if it has an FMR on more than one."""
+    fmr_by_split: dict[str, dict[str, float]] = {}
     for split, classifier, columns in own:
-        if (fmr := fmr_and_influence(columns)) is not None:
-            found.setdefault(classifier, {})[split] = fmr[0]
-    return [
-        Spread(classifier, list(of), list(of.values()), float(np.mean(values)), float(np.std(values, ddof=1)))
-        for classifier, of in found.items()
-        if len(values := list(of.values())) > 1
-    ]
+        fmr = fmr_and_influence(columns)
+        if fmr is not None:
+            fmr_by_split.setdefault(classifier, {})[split] = fmr[0]
+    spreads = []
+    for classifier, by_split in fmr_by_split.items():
+        values = list(by_split.values())
+        if len(values) > 1:
+            mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+            spreads.append(Spread(classifier, list(by_split), values, mean, deviation))
+    return spreads
 
 
 def rows_of(columns: Mapping[str, np.ndarray], ids: np.ndarray) -> dict[str, np.ndarray]:
-    """The rows of `ids`, in their order."""
+    """Return the rows of `ids`, in the order of `ids`."""
     order = np.argsort(columns["id"])
     rows = order[np.searchsorted(columns["id"], ids, sorter=order)]
     return {name: values[rows] for name, values in columns.items()}
 
 
 def fmr_and_influence(columns: Mapping[str, np.ndarray]) -> tuple[float, np.ndarray] | None:
-    """FMR, and the influence of each row on it [N]."""
+    """Return FMR in percent and the influence of each row on it [N]; None if there is none."""
     if "original_prediction" not in columns or "valid" not in columns:
         return None
     valid, label = columns["valid"].astype(bool), columns["label"]
     return ratio_and_influence(columns["prediction"] == label, valid, columns["original_prediction"] == label)
 
 
-def _rank_intervals(estimates: Sequence[tuple[float, np.ndarray] | None]) -> list[tuple[int, int] | None]:
-    """Best and worst rank of each, right for all at once with 95 % confidence (Mogstad et al. 2024)."""
-    known = [place for place, estimate in enumerate(estimates) if estimate is not None]
-    intervals: list[tuple[int, int] | None] = [None] * len(estimates)
-    if not known:
-        return intervals
-    values = np.array([estimates[place][0] for place in known])  # type: ignore[index]
-    influence = np.stack([estimates[place][1] for place in known])  # type: ignore[index]
-    (is_above,) = above([values], [influence])
-    for number, place in enumerate(known):
-        intervals[place] = (1 + int(is_above[:, number].sum()), len(known) - int(is_above[number].sum()))
-    return intervals
+def _rank_intervals(estimates: Mapping[str, tuple[float, np.ndarray]]) -> dict[str, tuple[int, int]]:
+    """Return the best and worst rank of each classifier, right for all at once with 95 % confidence.
+
+    See Mogstad et al. (2024). `estimates` are FMR and the influence of each row on it.
+    """
+    if not estimates:
+        return {}
+    values = np.array([value for value, _ in estimates.values()])
+    influences = np.stack([influence for _, influence in estimates.values()])
+    (is_above,) = above([values], [influences])
+    best = 1 + is_above.sum(0)
+    worst = len(estimates) - is_above.sum(1)
+    return dict(zip(estimates, zip(best.tolist(), worst.tolist(), strict=True), strict=True))

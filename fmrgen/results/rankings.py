@@ -15,10 +15,10 @@ _ALL_PAIRS = 24  # classifiers
 
 @dataclass(frozen=True)
 class Difference:
-    """`first` less `second` on the same examples, in points, with paired intervals.
+    """The figures of `first` less those of `second` on the same examples, in points, with paired intervals.
 
-    `error_consistency` is Cohen's kappa of their being right on the same valid images (Geirhos et al. 2020): 1 where
-    they fail on the same ones, 0 where as often as by chance; None where they are not asked about the same images.
+    `error_consistency` is Cohen's kappa of their being right on the same valid images (Geirhos et al. 2020): 1 if they
+    fail on the same ones, 0 if as often as by chance; None if they do not see the same images.
     """
 
     first: str
@@ -34,7 +34,7 @@ class RankedClassifier:
     """A classifier's place in a ranking.
 
     `tied_with_next` says that the interval of the difference to the next one contains zero; None for the last, and
-    where either has no figure.
+    if either has no figure.
     """
 
     rank: int
@@ -52,87 +52,106 @@ def difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference:
-    """How two classifiers differ on the same rows of one split, or on their own splits' rows of the same examples.
+    """Return how two classifiers differ on the same rows of one split, or on own splits' rows of the same examples.
 
     Args:
-        first: the name of one.
-        second: and of the other.
-        first_columns: as for `summarise`.
-        second_columns: too, their rows in the same order.
-        resamples: of the bootstrap.
-        seed: of its draws.
+        first: name of the first classifier.
+        second: name of the second classifier.
+        first_columns: its columns, as for `summarise`.
+        second_columns: those of the second, with rows in the same order.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resampling.
 
     Returns:
         `first` less `second`, in points, with paired intervals.
     """
     label = first_columns["label"]
-    pair = {"first": first_columns, "second": second_columns}
     answers: dict[str, np.ndarray] = {}
-    for who, columns in pair.items():
-        answers[f"{who} valid"] = columns["valid"].astype(bool) if "valid" in columns else np.ones(len(label), bool)
+    for who, columns in (("first", first_columns), ("second", second_columns)):
+        answers[f"{who} valid"] = _valid(columns)
         answers[f"{who} perturbed"] = columns["prediction"] == label
         if "original_prediction" in columns:
             answers[f"{who} original"] = columns["original_prediction"] == label
     if not len(label):
         return Difference(first, second, None, None, None)
     drawn = Resampled(answers, resamples, seed)
-    perturbed = {who: drawn.rate(f"{who} perturbed", among=f"{who} valid") for who in pair}
-    unseen = most_unseen(min(int(answers[f"{who} valid"].sum()) for who in pair))
+    first_rate = drawn.rate("first perturbed", among="first valid")
+    second_rate = drawn.rate("second perturbed", among="second valid")
+    valid_rows = min(int(answers["first valid"].sum()), int(answers["second valid"].sum()))
+    unseen = most_unseen(valid_rows)
+    accuracy = _difference(drawn, first_rate, second_rate, unseen, limit=100)
     fmr = standard = None
-    if all(f"{who} original" in answers for who in pair):
-        originals = {who: drawn.rate(f"{who} original") for who in pair}
-        standard = _apart(drawn, originals, most_unseen(len(label)), limit=100)
-        ratios = {who: in_percent_of(perturbed[who], originals[who]) for who in pair}
-        lowest = min(float(of_originals[0]) for of_originals in originals.values())
-        fmr = _apart(drawn, ratios, 100 * unseen / lowest if lowest else np.inf)
-    accuracy = _apart(drawn, perturbed, unseen, limit=100)
+    if "first original" in answers and "second original" in answers:
+        first_standard, second_standard = drawn.rate("first original"), drawn.rate("second original")
+        standard = _difference(drawn, first_standard, second_standard, most_unseen(len(label)), limit=100)
+        lowest = min(float(first_standard[0]), float(second_standard[0]))
+        unseen_fmr = 100 * unseen / lowest if lowest else np.inf
+        first_fmr = in_percent_of(first_rate, first_standard)
+        fmr = _difference(drawn, first_fmr, in_percent_of(second_rate, second_standard), unseen_fmr)
     return Difference(first, second, standard, accuracy, fmr)
 
 
 def error_consistency(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> Estimate | None:
-    """How far two classifiers fail on the same valid images of a split, of columns as for `summarise`."""
-    valid = first["valid"].astype(bool) if "valid" in first else np.ones(len(first["label"]), bool)
-    right = ((of["prediction"] == of["label"])[valid].astype(int) for of in (first, second))
-    return cohen_kappa(*right)
+    """Return how far two classifiers fail on the same valid images of a split, from columns as for `summarise`."""
+    valid = _valid(first)
+    first_right = (first["prediction"] == first["label"])[valid]
+    second_right = (second["prediction"] == second["label"])[valid]
+    return cohen_kappa(first_right.astype(int), second_right.astype(int))
 
 
-def _apart(
-    drawn: Resampled, statistics: Mapping[str, np.ndarray], unseen: float, limit: float = np.inf
+def _valid(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return which rows are valid, bool [N]; all of them without such a column."""
+    if "valid" in columns:
+        return columns["valid"].astype(bool)
+    return np.ones(len(columns["label"]), bool)
+
+
+def _difference(
+    drawn: Resampled, first: np.ndarray, second: np.ndarray, unseen: float, limit: float = np.inf
 ) -> Estimate | None:
-    """`first` less `second`; where all resamples agree, as far from that as by what may be `unseen`."""
-    found = drawn.estimate(statistics["first"] - statistics["second"])
-    return found if found is None or not has_no_width(found) else apart_by(found.value, unseen, -limit, limit)
+    """Return `first` less `second`; if all resamples are equal, the interval is what may be `unseen` to either side."""
+    estimate = drawn.estimate(first - second)
+    if estimate is None or not has_no_width(estimate):
+        return estimate
+    return apart_by(estimate.value, unseen, -limit, limit)
 
 
 def pairs_of(names: Sequence[str], summaries: Mapping[str, Summary], measure: str) -> list[tuple[str, str]]:
-    """The classifiers that are compared with each other: all `names`, or where there are many the neighbours in the
-    ranking alone, for the pairs of a thousand are half a million."""
-    return list(combinations(names, 2) if len(names) <= _ALL_PAIRS else pairwise(falling(summaries, measure)))
+    """Return the pairs of classifiers that are compared: all, or if there are many the neighbours in the ranking.
+
+    Args:
+        names: the classifiers that are compared if they are few; a thousand have half a million pairs.
+        summaries: by the name of each classifier that is ranked.
+        measure: the field of Summary that ranks them.
+    """
+    if len(names) <= _ALL_PAIRS:
+        return list(combinations(names, 2))
+    return list(pairwise(falling(summaries, measure)))
 
 
 def falling(summaries: Mapping[str, Summary], measure: str) -> list[str]:
-    """The classifiers by a falling metric, those without one last."""
-    figures: dict[str, Estimate | None] = {name: getattr(summary, measure) for name, summary in summaries.items()}
-    return sorted(figures, key=lambda name: -np.inf if (e := figures[name]) is None else e.value, reverse=True)
+    """Return the classifiers by a falling metric, those without a figure last."""
+
+    def figure(name: str) -> float:
+        estimate: Estimate | None = getattr(summaries[name], measure)
+        return -np.inf if estimate is None else estimate.value
+
+    return sorted(summaries, key=figure, reverse=True)
 
 
 def rank(summaries: Mapping[str, Summary], differences: Sequence[Difference], measure: str) -> list[RankedClassifier]:
-    """Classifiers by a falling metric, those without one last.
+    """Return the ranking of classifiers by a falling metric, those without a figure last.
 
     Args:
         summaries: by the classifiers' names.
         differences: of pairs of them.
         measure: a field of Summary and of Difference.
-
-    Returns:
-        The ranking.
     """
-    figures = {name: getattr(summary, measure) for name, summary in summaries.items()}
-    apart = {frozenset((pair.first, pair.second)): getattr(pair, measure) for pair in differences}
+    gaps = {frozenset((pair.first, pair.second)): getattr(pair, measure) for pair in differences}
     order = falling(summaries, measure)
     ranking = []
     for number, name in enumerate(order, 1):
-        gap = apart.get(frozenset(order[number - 1 : number + 1]))
+        gap = gaps.get(frozenset(order[number - 1 : number + 1]))
         tied = None if gap is None else gap.low <= 0 <= gap.high
-        ranking.append(RankedClassifier(number, name, figures[name], tied))
+        ranking.append(RankedClassifier(number, name, getattr(summaries[name], measure), tied))
     return ranking

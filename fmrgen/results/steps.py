@@ -1,7 +1,7 @@
-"""What the steps of a split say of its own classifier: every smaller budget, every stricter oracle, the first failure.
+"""Figures of a split's own classifier from the recorded steps: smaller budgets, stricter oracles, the first failure.
 
-A run with a smaller budget, or with a higher `min_probability`, would have stored an image that this one passed: so its
-figures are read off the record of the steps, and no other run is needed.
+A run with a smaller budget, or with a higher `min_probability`, would have stored an image that this run went through:
+so its figures are read off the record of the steps, and no other run is needed.
 """
 
 from collections import Counter
@@ -21,17 +21,26 @@ from fmrgen.metrics.intervals import (
     proportion,
 )
 
-_NEEDED = ("step_predictions", "step_oracle_probabilities")
 _MOST_BUDGETS = 60  # that have figures of their own; of more, evenly chosen ones
-_MOST_STEPS, _MOST_ENTRIES = 1_000_000, 1 << 28
+# Provenance and rows may be anyone's: these limit the memory that they can make us take.
+_MOST_STEPS = 1_000_000
+_MOST_ENTRIES = 1 << 28  # rows × steps
 SHIFTS = {"latent_shift": "of the latent", "pixel_shift": "of the pixels (0 to 1)"}
-_DISTANCES = 20
+_DISTANCES = 20  # points of a curve over distance
+_NEEDED = (
+    "step_predictions",
+    "step_oracle_probabilities",
+    "label",
+    "valid",
+    "iterations",
+    "original_prediction",
+)
 _THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99)
 
 
 @dataclass(frozen=True)
 class AtBudget:
-    """The figures that a budget of so many guided steps gives."""
+    """The figures under a budget of `budget` guided steps."""
 
     budget: int
     perturbed_accuracy: Estimate | None
@@ -40,7 +49,7 @@ class AtBudget:
 
 @dataclass(frozen=True)
 class AtThreshold:
-    """The figures under an oracle that gives the class at least so much probability."""
+    """The figures under an oracle that accepts an image if the class has at least `min_probability`."""
 
     min_probability: float
     validation_rate: Estimate | None
@@ -51,7 +60,7 @@ class AtThreshold:
 
 @dataclass(frozen=True)
 class AtDistance:
-    """The figures where an image counts as fooled only if it has moved by no more than that."""
+    """The figures if an image counts as fooling only when it moved by no more than `most`."""
 
     most: float
     perturbed_accuracy: Estimate | None
@@ -60,7 +69,7 @@ class AtDistance:
 
 @dataclass(frozen=True)
 class StepsOfClass:
-    """One class: FMR at each of the budgets, and `first_failures` as of all classes."""
+    """One class: FMR at each of the budgets, and first failures as in `StepFigures`."""
 
     fmr: list[float | None]
     first_failures: dict[int, int]
@@ -71,10 +80,16 @@ class StepsOfClass:
 class StepFigures:
     """The split's own classifier, step by step.
 
-    `area_under_fmr` is the mean of FMR over the budgets 1 to the split's own. `first_failures` maps a step to the valid
-    rows whose prediction is wrong there for the first time, 0 being the plain reconstruction; `never_failed`
-    counts the others. `classes` are in the order of the split's class names. `distances` are of a split that keeps the
-    first image that fools, whose shift is then the least, by the columns of `SHIFTS`; of another there are none.
+    Attributes:
+        budgets: figures by budget.
+        area_under_fmr: the mean of FMR over the budgets 1 to the split's own.
+        thresholds: figures by the oracle's least probability.
+        first_failures: the number of valid rows by the step at which their prediction is wrong for the first time;
+            step 0 is the plain reconstruction.
+        never_failed: the number of the other valid rows.
+        classes: in the order of the split's class names.
+        distances: figures by distance, for each column of `SHIFTS`; empty unless the split keeps the first image that
+            fools, whose shift is the least.
     """
 
     budgets: list[AtBudget]
@@ -93,79 +108,88 @@ def step_figures(
     own_threshold: float = 0.0,
     keeps_first: bool = False,
 ) -> StepFigures | None:
-    """The figures of the steps.
+    """Return the figures of the steps.
 
     Args:
         columns: of a split, [N] each, under its columns' names; lists of steps as arrays of lists.
-        budget: of the split.
-        classes: how many labels there are.
-        own_threshold: the `min_probability` that the split was made with; only stricter ones are known.
+        budget: the split's budget.
+        classes: number of labels.
+        own_threshold: the `min_probability` that the split was made with; only stricter ones can be computed.
         keeps_first: whether rows end at the first image that fools.
 
     Returns:
-        None where the split keeps no steps, or not one for each iteration and the reconstruction.
+        None if the split keeps no steps, or not one for each iteration and the reconstruction.
     """
-    needed = (*_NEEDED, "label", "valid", "iterations", "original_prediction")
-    if any(name not in columns for name in needed):
+    if any(name not in columns for name in _NEEDED):
         return None
     iterations, label = columns["iterations"].astype(np.int64), columns["label"]
     longest = int(iterations.max(initial=0))
-    # Anyone's provenance and rows: they do not say how much memory is taken.
     if not 1 <= max(longest, 1) <= budget <= _MOST_STEPS or longest * len(label) > _MOST_ENTRIES:
         return None
-    predictions, probabilities = (_as_matrix(columns[name], iterations) for name in _NEEDED)
+    predictions = _as_matrix(columns["step_predictions"], iterations)
+    probabilities = _as_matrix(columns["step_oracle_probabilities"], iterations)
     if predictions is None or probabilities is None:
         return None
     right = predictions == label[:, None]
     valid, original = columns["valid"], columns["original_prediction"] == label
-    budgets = _spread(budget)
-    at_budget = {b: right[np.arange(len(label)), np.minimum(b, iterations)] for b in budgets}
-    failed_first = np.where((~right).any(1), (~right).argmax(1), -1)
-    members = [label == one for one in range(classes)]
+
+    right_at = {}  # whether the image that each budget would have stored is classified rightly, by budget
+    budgets = []
+    for smaller in _spread(budget):
+        hit = right[np.arange(len(label)), np.minimum(smaller, iterations)]
+        right_at[smaller] = hit
+        fmr = _fmr(hit, valid, original, is_own=smaller == budget)
+        budgets.append(AtBudget(smaller, proportion(hit[valid]), fmr))
     beyond = right[:, -1] * (budget - longest)  # budgets that no row needs
     share_of_budgets = (right[:, 1:].sum(1) + beyond) / budget
+
+    thresholds = []
+    for least in sorted({own_threshold, *_THRESHOLDS}):
+        if least >= own_threshold:
+            step = _stored_step(least, probabilities, iterations, valid)
+            thresholds.append(_at_threshold(least, step, right, original, is_own=least == own_threshold))
+
+    first_failure = np.where((~right).any(1), (~right).argmax(1), -1)
+    by_class = []
+    for class_label in range(classes):
+        members = label == class_label
+        failures = first_failure[members & valid]
+        class_fmr = [_ratio(hit[members & valid], original[members]) for hit in right_at.values()]
+        by_class.append(StepsOfClass(class_fmr, _counted(failures), int((failures < 0).sum())))
+
+    distances = {}
+    for name in SHIFTS:
+        if keeps_first and name in columns:
+            distances[name] = _by_distance(right[:, -1], valid, original, columns[name])
     return StepFigures(
-        budgets=[
-            AtBudget(b, proportion(hit[valid]), _fmr(hit, valid, original, is_own=b == budget))
-            for b, hit in at_budget.items()
-        ],
+        budgets=budgets,
         area_under_fmr=mean_of_ratio(share_of_budgets, valid, original),
-        thresholds=[
-            _at_threshold(least, right, probabilities, iterations, valid, original, is_own=least == own_threshold)
-            for least in sorted({own_threshold, *(t for t in _THRESHOLDS if t > own_threshold)})
-        ],
-        first_failures=_counted(failed_first[valid]),
-        never_failed=int((failed_first[valid] < 0).sum()),
-        classes=[
-            StepsOfClass(
-                [_ratio(hit[rows & valid], original[rows]) for hit in at_budget.values()],
-                _counted(failed_first[rows & valid]),
-                int((failed_first[rows & valid] < 0).sum()),
-            )
-            for rows in members
-        ],
-        distances={
-            name: _by_distance(right[:, -1], valid, original, columns[name])
-            for name in SHIFTS
-            if keeps_first and name in columns
-        },
+        thresholds=thresholds,
+        first_failures=_counted(first_failure[valid]),
+        never_failed=int((first_failure[valid] < 0).sum()),
+        classes=by_class,
+        distances=distances,
     )
 
 
 def _by_distance(right: np.ndarray, valid: np.ndarray, original: np.ndarray, shift: np.ndarray) -> list[AtDistance]:
-    """At shifts that as many of the fooled lie between."""
+    """Return the figures at distances that divide the fooling images evenly, all arguments [N]."""
     fooled = ~right & valid
     if not np.isfinite(shift[valid]).all() or not fooled.any():
         return []
-    places = np.unique(np.quantile(shift[fooled], np.linspace(0, 1, _DISTANCES), method="inverted_cdf"))
-    hits = {float(most): right | (shift > most) for most in places}
-    return [
-        AtDistance(most, proportion(hit[valid]), _fmr(hit, valid, original, is_own=False)) for most, hit in hits.items()
-    ]
+    figures = []
+    for most in np.unique(np.quantile(shift[fooled], np.linspace(0, 1, _DISTANCES), method="inverted_cdf")):
+        hit = right | (shift > most)
+        fmr = _fmr(hit, valid, original, is_own=False)
+        figures.append(AtDistance(float(most), proportion(hit[valid]), fmr))
+    return figures
 
 
 def _as_matrix(lists: np.ndarray, iterations: np.ndarray) -> np.ndarray | None:
-    """[N, steps + 1], the last one repeated; None where a row has not an entry for each of its steps."""
+    """Return lists of steps as [N, steps + 1], each list's last entry repeated.
+
+    None if a row does not have an entry for each of its iterations and the reconstruction.
+    """
     lengths = np.array([len(steps) for steps in lists])
     if not np.array_equal(lengths, iterations + 1):
         return None
@@ -175,71 +199,80 @@ def _as_matrix(lists: np.ndarray, iterations: np.ndarray) -> np.ndarray | None:
 
 
 def _at_threshold(
-    least: float,
-    right: np.ndarray,
-    probabilities: np.ndarray,
-    iterations: np.ndarray,
-    valid: np.ndarray,
-    original: np.ndarray,
-    is_own: bool,
+    least: float, step: np.ndarray, right: np.ndarray, original: np.ndarray, *, is_own: bool
 ) -> AtThreshold:
-    """A row stops before the first image whose probability is below `least`; the reconstruction is not judged."""
-    kept = _kept(least, probabilities, iterations, valid)
-    still_valid = kept > 0
-    hit = right[np.arange(len(kept)), kept]
+    """Return the figures under a threshold from the step [N] whose image it stores, 0 for none."""
+    still_valid = step > 0
+    hit = right[np.arange(len(step)), step]
     return AtThreshold(
         min_probability=float(least),
         validation_rate=proportion(still_valid),
         perturbed_accuracy=proportion(hit[still_valid]),
         fmr=_fmr(hit, still_valid, original, is_own=is_own),
-        mean_iterations=mean(kept[still_valid], least=1),
+        mean_iterations=mean(step[still_valid], least=1),
     )
 
 
-def _kept(least: float, probabilities: np.ndarray, iterations: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """The step [N] whose image a run with that threshold would have kept, 0 where its first was rejected."""
+def _stored_step(least: float, probabilities: np.ndarray, iterations: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Return the step [N] whose image a run with the threshold `least` would have stored, 0 if its first was rejected.
+
+    A row stops before the first image whose probability is below the threshold; the reconstruction is not judged.
+    """
     accepted = probabilities[:, 1:] >= np.float32(least)
     accepted_in_a_row = np.logical_and.accumulate(accepted, axis=1).sum(1)
-    kept: np.ndarray = np.minimum(np.where(valid, iterations, 0), accepted_in_a_row)
-    return kept
+    stored: np.ndarray = np.minimum(np.where(valid, iterations, 0), accepted_in_a_row)
+    return stored
 
 
 class RunFigures(NamedTuple):
-    """What a run would have had: FMR in percent (None where no row would have been valid), and its valid rows."""
+    """FMR of a run in percent (None if no row is valid), and the number of its valid rows."""
 
     fmr: float | None
     valid: int
 
 
 def figures_of_run(columns: Mapping[str, np.ndarray], budget: int, min_probability: float) -> RunFigures | None:
-    """Of a run with a smaller budget and a stricter oracle; `columns` as for `step_figures`. None where the split does
-    not keep all steps."""
+    """Return the figures of a run with a smaller budget and a stricter oracle.
+
+    Args:
+        columns: as for `step_figures`.
+        budget: of that run.
+        min_probability: of that run.
+
+    Returns:
+        None if the split does not keep all steps.
+    """
     iterations, label = columns["iterations"].astype(np.int64), columns["label"]
-    predictions, probabilities = (_as_matrix(columns[name], iterations) for name in _NEEDED)
+    predictions = _as_matrix(columns["step_predictions"], iterations)
+    probabilities = _as_matrix(columns["step_oracle_probabilities"], iterations)
     if predictions is None or probabilities is None:
         return None
-    kept = np.minimum(_kept(min_probability, probabilities, iterations, columns["valid"]), budget)
-    hit = predictions[np.arange(len(kept)), kept] == label
-    fmr = _ratio(hit[kept > 0], columns["original_prediction"] == label)
-    return RunFigures(fmr, int((kept > 0).sum()))
+    step = np.minimum(_stored_step(min_probability, probabilities, iterations, columns["valid"]), budget)
+    hit = predictions[np.arange(len(step)), step] == label
+    fmr = _ratio(hit[step > 0], columns["original_prediction"] == label)
+    return RunFigures(fmr, int((step > 0).sum()))
 
 
 def _fmr(hit: np.ndarray, valid: np.ndarray, original: np.ndarray, *, is_own: bool) -> Estimate | None:
-    """FMR, of the split as it is with the interval that it has elsewhere."""
+    """Return FMR; for the split as it is (`is_own`) with the same interval as everywhere else."""
     resamples = RESAMPLES if is_own else FEWER_RESAMPLES
     return foundation_model_robustness(hit, valid, original, resamples=resamples)[0]
 
 
 def _spread(budget: int) -> list[int]:
-    """The budgets to tell of, the split's own among them."""
+    """Return the budgets to report, with the split's own as the last."""
     if budget <= _MOST_BUDGETS:
         return list(range(1, budget + 1))
     return sorted({round(b) for b in np.geomspace(1, budget, _MOST_BUDGETS)})
 
 
 def _counted(steps: np.ndarray) -> dict[int, int]:
+    """Return how often each step occurs; -1 is no step."""
     return dict(sorted(Counter(steps[steps >= 0].tolist()).items()))
 
 
 def _ratio(hit: np.ndarray, original: np.ndarray) -> float | None:
-    return 100 * float(hit.mean() / original.mean()) if len(hit) and original.any() else None
+    """Return the share of `hit` in percent of the share of `original`; None if there is nothing to divide."""
+    if not len(hit) or not original.any():
+        return None
+    return 100 * float(hit.mean() / original.mean())

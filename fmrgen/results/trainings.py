@@ -1,7 +1,7 @@
 """Ways to train compared over several trainings each: images crossed with trainings.
 
-An interval over images says what other images would give of the same network. Another training of the same recipe
-gives another network, whose FMR may lie far beyond that. Here a claim is about what is trained and how: the trainings
+An interval over images says what other images would give for the same network. Another training of the same recipe
+gives another network, whose FMR may lie far outside it. Here a claim is about what is trained and how, so the trainings
 are a sample too.
 """
 
@@ -15,21 +15,21 @@ from scipy.special import chdtri, stdtrit
 
 from fmrgen.metrics.intervals import CONFIDENCE, Estimate
 
-_MOST_FREEDOM = 1e9  # as good as a normal distribution
+_MOST_FREEDOM = 1e9  # degrees at which Student's distribution is as good as normal
 
 
 @dataclass(frozen=True)
 class TrainedAlike:
-    """Networks that were trained alike.
+    """A group of networks that were trained alike.
 
     Attributes:
-        name: of the kind.
+        name: of the group.
         classifiers: the networks.
-        fmr: of each on its own split.
-        mean: of these, with an interval over images and trainings; no interval for one training.
-        best, worst: its rank among the kinds of several trainings, with 95 % confidence for all at once; None for one
-            training, and where no other kind has several.
-        spread: the standard deviation of FMR between its trainings, without what images add; None for one training.
+        fmr: FMR of each on its own split.
+        mean: mean of these, with an interval over images and trainings; no interval for one training.
+        best, worst: the group's rank among groups of several trainings, with 95 % confidence for all at once; None
+            for one training, and if no other group has several.
+        spread: the standard deviation of FMR between trainings, without what images add; None for one training.
     """
 
     name: str
@@ -43,8 +43,8 @@ class TrainedAlike:
 
 @dataclass(frozen=True)
 class MeanDifference:
-    """The mean FMR of `first` less that of `second`, over images and trainings; no interval where one of them has a
-    single training."""
+    """The mean FMR of `first` less that of `second`, over images and trainings; no interval if one of them has a single
+    training."""
 
     first: str
     second: str
@@ -68,67 +68,64 @@ class TrainingsComparison:
 def compare_trainings(
     fmr: Mapping[str, tuple[float, np.ndarray]], groups: Mapping[str, Sequence[str]]
 ) -> TrainingsComparison | None:
-    """Compares groups of networks that were trained alike.
+    """Return a comparison of groups of networks that were trained alike.
 
-    A network's FMR is its group's mean, what its training adds, and what the images add, which all networks share. The
-    variance of the second is each group's own, of what its networks differ by beyond the images' part; that of the
-    third is known from each row's influence. The intervals are Student's, with the degrees of freedom that Welch and
-    Satterthwaite give the sum. One training does not show how far trainings vary: it gets neither interval nor rank.
+    A network's FMR is its group's mean, plus what its training adds, plus what the images add, the same for all groups.
+    The variance of the second part is estimated for each group, from how far its networks differ beyond the images'
+    part; that of the third follows from each row's influence. The intervals are Student's, with the degrees of freedom
+    that Welch and Satterthwaite give the sum. One training does not show how far trainings vary: it gets neither
+    interval nor rank.
 
     Args:
         fmr: FMR in percent of each classifier and the influence of every row on it [N], the rows the same for all.
         groups: the classifiers of each group by its name, at least two groups.
 
     Returns:
-        None where no group has two networks, or there are no two groups.
+        None if no group has two networks, or there are fewer than two groups.
     """
-    members = {name: [one for one in classifiers if one in fmr] for name, classifiers in groups.items()}
-    kinds = {name: _Kind.of([fmr[one] for one in known]) for name, known in members.items() if known}
-    order = sorted(kinds, key=lambda name: -kinds[name].mean)
-    several = [name for name in order if kinds[name].freedom]
-    if len(kinds) < 2 or not several:
+    members = {}
+    trainings = {}
+    for name, classifiers in groups.items():
+        measured = [classifier for classifier in classifiers if classifier in fmr]
+        if measured:
+            members[name] = measured
+            trainings[name] = _Trainings.from_networks([fmr[classifier] for classifier in measured])
+    order = sorted(trainings, key=lambda name: -trainings[name].mean)
+    several = [name for name in order if trainings[name].freedom]
+    if len(trainings) < 2 or not several:
         return None
-    differences = [
-        MeanDifference(first, second, _difference(kinds[first], kinds[second]))
-        for first, second in combinations(order, 2)
-    ]
-    above: dict[str, set[str]] = {name: set() for name in several}  # the kinds that are beyond it
-    pairs = list(combinations(several, 2))
-    for first, second in pairs:
-        difference = _difference(kinds[first], kinds[second], tests=len(pairs))
-        if difference.low is not None and difference.low > 0:
-            above[second].add(first)
+    differences = []
+    for first, second in combinations(order, 2):
+        differences.append(MeanDifference(first, second, _difference(trainings[first], trainings[second])))
+    ranks = _rank_intervals(several, trainings)
     trained_alike = []
     for name in order:
-        best, worst = None, None
-        if name in several and pairs:
-            best = 1 + len(above[name])
-            worst = len(several) - sum(name in beyond for beyond in above.values())
-        kind = kinds[name]
+        best, worst = ranks.get(name, (None, None))
+        group = trainings[name]
         trained_alike.append(
-            TrainedAlike(name, members[name], kind.values.tolist(), kind.interval(), best, worst, kind.spread())
+            TrainedAlike(name, members[name], group.values.tolist(), group.interval(), best, worst, group.spread())
         )
-    rows = len(kinds[order[0]].influence)
-    return TrainingsComparison(rows, trained_alike, differences, _typical_spread([kinds[name] for name in several]))
+    rows = len(trainings[order[0]].influence)
+    return TrainingsComparison(rows, trained_alike, differences, _typical_spread([trainings[name] for name in several]))
 
 
 def mean_of_trainings(each: Sequence[tuple[float, np.ndarray]]) -> Estimate:
-    """The mean of a figure in percent over trainings of one kind, over other images and other trainings too.
+    """Return the mean of a figure in percent over trainings of one group, with an interval over images and trainings.
 
     Args:
-        each: its value and the influence of every row on it [N], of each training; of one there is no interval.
+        each: for each training, the figure and the influence of every row on it [N]; one training has no interval.
     """
-    return _Kind.of(each).interval()
+    return _Trainings.from_networks(each).interval()
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """Trainings of one kind.
+class _Trainings:
+    """The trainings of one group.
 
     Attributes:
         values: a figure of each network [K].
-        influence: of every row on their mean [N].
-        between: the variance between the networks, which holds that of images; 0 of one network.
+        influence: influence of every row on their mean [N].
+        between: the variance between the networks, including that by images; 0 for one network.
         by_images: what images add to `between`.
     """
 
@@ -138,12 +135,12 @@ class _Kind:
     by_images: float
 
     @classmethod
-    def of(cls, each: Sequence[tuple[float, np.ndarray]]) -> "_Kind":
+    def from_networks(cls, each: Sequence[tuple[float, np.ndarray]]) -> "_Trainings":
         values = np.array([value for value, _ in each])
         influences = np.stack([influence for _, influence in each])
         if len(values) < 2:
             return cls(values, influences.mean(0), 0.0, 0.0)
-        by_images = _within(influences)
+        by_images = _variance_by_images(influences)
         return cls(values, influences.mean(0), max(float(values.var(ddof=1)), by_images), by_images)
 
     @property
@@ -152,55 +149,94 @@ class _Kind:
 
     @property
     def freedom(self) -> int:
+        """Return the degrees of freedom of the variance between networks."""
         return len(self.values) - 1
 
     def interval(self) -> Estimate:
-        """The mean over other images and other trainings."""
+        """Return the mean with an interval over images and trainings."""
         return _interval(self.mean, _variance(self.influence), [self])
 
     def spread(self) -> Estimate | None:
-        """The standard deviation between trainings, the images' part taken off, with the interval of a variance."""
+        """Return the standard deviation between trainings, less the images' part, with the interval of a variance."""
         if not self.freedom:
             return None
         variance = float(self.values.var(ddof=1))
         squares = self.freedom * variance
         low = squares / float(chdtri(self.freedom, (1 - CONFIDENCE) / 2))
         high = squares / float(chdtri(self.freedom, (1 + CONFIDENCE) / 2))
-        return Estimate(*(math.sqrt(max(0.0, end - self.by_images)) for end in (variance, low, high)))
+        return Estimate(self._deviation(variance), self._deviation(low), self._deviation(high))
+
+    def _deviation(self, variance: float) -> float:
+        return math.sqrt(max(0.0, variance - self.by_images))
 
 
-def _typical_spread(kinds: Sequence[_Kind]) -> Estimate:
-    freedom = sum(kind.freedom for kind in kinds)
-    variances = [float(kind.values.var(ddof=1)) - kind.by_images for kind in kinds]
-    mean = sum(kind.freedom * variance for kind, variance in zip(kinds, variances, strict=True)) / freedom
-    return Estimate(math.sqrt(max(0.0, mean)), None, None)
+def _rank_intervals(names: Sequence[str], trainings: Mapping[str, _Trainings]) -> dict[str, tuple[int, int]]:
+    """Return the best and worst rank of each group in `names`, by falling mean; none if it is the only one."""
+    pairs = list(combinations(names, 2))
+    if not pairs:
+        return {}
+    best = dict.fromkeys(names, 1)
+    worst = dict.fromkeys(names, len(names))
+    for first, second in pairs:
+        difference = _difference(trainings[first], trainings[second], tests=len(pairs))
+        if difference.low is not None and difference.low > 0:
+            best[second] += 1
+            worst[first] -= 1
+    return {name: (best[name], worst[name]) for name in names}
 
 
-def _difference(one: _Kind, other: _Kind, tests: int = 1) -> Estimate:
-    of_images = _variance(one.influence - other.influence)
-    return _interval(one.mean - other.mean, of_images, [one, other], tests)
+def _typical_spread(groups: Sequence[_Trainings]) -> Estimate:
+    """Return the root mean square of the groups' spreads, each weighted by its degrees of freedom."""
+    squares = 0.0
+    freedom = 0
+    for group in groups:
+        squares += group.freedom * (float(group.values.var(ddof=1)) - group.by_images)
+        freedom += group.freedom
+    return Estimate(math.sqrt(max(0.0, squares / freedom)), None, None)
 
 
-def _interval(value: float, of_images: float, kinds: Sequence[_Kind], tests: int = 1) -> Estimate:
-    """Of a mean or a difference of means: `of_images` is the variance that images give it."""
-    if not all(kind.freedom for kind in kinds):
-        return Estimate(value, None, None)
-    of_trainings = [kind.between / len(kind.values) for kind in kinds]
-    images_in_trainings = sum(kind.by_images / len(kind.values) for kind in kinds)
-    variance = sum(of_trainings) + max(0.0, of_images - images_in_trainings)
+def _difference(first: _Trainings, second: _Trainings, tests: int = 1) -> Estimate:
+    """Return the difference of two means; its interval holds for as many `tests` at once."""
+    image_variance = _variance(first.influence - second.influence)
+    return _interval(first.mean - second.mean, image_variance, [first, second], tests)
+
+
+def _interval(value: float, image_variance: float, groups: Sequence[_Trainings], tests: int = 1) -> Estimate:
+    """Return a mean of one group, or a difference of two, with its interval.
+
+    Args:
+        value: the mean or the difference.
+        image_variance: the variance that images give it.
+        groups: the one or two groups.
+        tests: the number of intervals that hold at once.
+    """
+    training_variance = 0.0
+    images_in_trainings = 0.0
+    uncertainty = 0.0
+    for group in groups:
+        if not group.freedom:
+            return Estimate(value, None, None)
+        group_variance = group.between / len(group.values)
+        training_variance += group_variance
+        images_in_trainings += group.by_images / len(group.values)
+        uncertainty += group_variance**2 / group.freedom
+    variance = training_variance + max(0.0, image_variance - images_in_trainings)
     if variance <= 0:
         return Estimate(value, None, None)
-    uncertainty = sum(part**2 / kind.freedom for part, kind in zip(of_trainings, kinds, strict=True))
-    freedom = min(_MOST_FREEDOM, variance**2 / uncertainty) if uncertainty else _MOST_FREEDOM
+    freedom = _MOST_FREEDOM
+    if uncertainty:
+        freedom = min(_MOST_FREEDOM, variance**2 / uncertainty)
     margin = float(stdtrit(freedom, 1 - (1 - CONFIDENCE) / 2 / tests)) * math.sqrt(variance)
     return Estimate(value, value - margin, value + margin)
 
 
 def _variance(influence: np.ndarray) -> float:
+    """Return the variance of a figure over images, from the influence of each row [N]."""
     return float((influence**2).sum()) / len(influence) ** 2
 
 
-def _within(influences: np.ndarray) -> float:
-    """What images add to the variance between networks of one group, of the influences [K, N], K > 1."""
-    rest = influences - influences.mean(0)
-    return float(np.mean([_variance(own) for own in rest])) * len(influences) / (len(influences) - 1)
+def _variance_by_images(influences: np.ndarray) -> float:
+    """Return what images add to the variance between networks of one group, from the influences [K, N], K > 1."""
+    deviations = influences - influences.mean(0)
+    variances = [_variance(deviation) for deviation in deviations]
+    return float(np.mean(variances)) * len(influences) / (len(influences) - 1)

@@ -1,7 +1,8 @@
-"""Classifiers on all splits of one source at once: an original counts where none of its perturbed images fools one.
+"""Classifiers on all splits of one source at once: an original counts if none of its perturbed images fools the
+classifier.
 
-A split is found along one classifier's gradient. If that is masked, its own split looks harmless, and the images of the
-others do not: so the worst case over all of them is harder to get away with than FMR on the own split.
+The images of a split follow one classifier's gradient. If that is masked, its own split looks harmless, but the images
+of other splits do not: so the worst case over all splits is harder to pass than FMR on the own split.
 """
 
 from collections.abc import Mapping
@@ -19,11 +20,16 @@ Columns = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class WorstCase:
-    """A classifier on `splits` at once, over the `rows` originals that all of them have.
+    """A classifier on several splits at once.
 
-    `perturbed_accuracy` is the share of the originals, of those with a valid image, whose every valid image it names
-    rightly; `fmr` that by SA. `fooled_more_by` is the split, made for another, whose images fool it more than those of
-    its own do, beyond chance: its own gradient does not show the way. None where there is no such split, or no own one.
+    Attributes:
+        classifier: its name.
+        splits: the splits' names.
+        rows: number of originals that all splits have.
+        perturbed_accuracy: the share of the originals with a valid image whose every valid image it names rightly.
+        fmr: that by SA.
+        fooled_more_by: the split, made for another classifier, whose images fool it more than those of its own split
+            do, beyond chance: its own gradient is no guide. None if there is no such split, or it has no own one.
     """
 
     classifier: str
@@ -35,31 +41,41 @@ class WorstCase:
 
 
 def worst_cases(
-    found: Mapping[str, Mapping[str, Columns]], own: Mapping[str, str], *, resamples: int = RESAMPLES
+    answers: Mapping[str, Mapping[str, Columns]], own: Mapping[str, str], *, resamples: int = RESAMPLES
 ) -> list[WorstCase]:
-    """The worst case of each classifier, by falling FMR.
+    """Return the worst case of each classifier, by falling FMR.
 
     Args:
-        found: by split, by classifier: its columns as for `summarise`, and `id`; the ids are those of one source.
+        answers: by split, by classifier: its columns as for `summarise`, and `id`; the ids are those of one source.
         own: the split that was made for a classifier.
-        resamples: of the bootstrap.
+        resamples: number of bootstrap resamples.
 
     Returns:
-        Empty where there are no two splits, or they have no ids in common.
+        Empty if there are fewer than two splits, or they have no ids in common.
     """
-    if len(found) < 2 or any("id" not in columns for of_split in found.values() for columns in of_split.values()):
+    if len(answers) < 2:
         return []
-    common = reduce(np.intersect1d, (next(iter(of_split.values()))["id"] for of_split in found.values()))
+    ids = []
+    for by_classifier in answers.values():
+        if any("id" not in columns for columns in by_classifier.values()):
+            return []
+        columns = next(iter(by_classifier.values()))
+        ids.append(columns["id"])
+    common = reduce(np.intersect1d, ids)
     if not len(common):
         return []
     cases = []
-    for classifier in next(iter(found.values())):
-        aligned = {split: rows_of(of_split[classifier], common) for split, of_split in found.items()}
+    for classifier in next(iter(answers.values())):
+        aligned = {split: rows_of(by_classifier[classifier], common) for split, by_classifier in answers.items()}
+        valid = {}
+        right = {}
+        never_fooled, any_valid = np.ones(len(common), bool), np.zeros(len(common), bool)
+        for split, columns in aligned.items():
+            valid[split] = _valid(columns)
+            right[split] = columns["prediction"] == columns["label"]
+            never_fooled &= right[split] | ~valid[split]
+            any_valid |= valid[split]
         first = next(iter(aligned.values()))
-        valid = {split: _valid(columns) for split, columns in aligned.items()}
-        right = {split: columns["prediction"] == columns["label"] for split, columns in aligned.items()}
-        never_fooled = np.all([right[split] | ~valid[split] for split in aligned], axis=0)
-        any_valid = np.any(list(valid.values()), axis=0)
         fmr = None
         if "original_prediction" in first:
             original = first["original_prediction"] == first["label"]
@@ -78,19 +94,28 @@ def worst_cases(
 
 
 def _valid(columns: Columns) -> np.ndarray:
-    return columns["valid"].astype(bool) if "valid" in columns else np.ones(len(columns["label"]), bool)
+    """Return which rows are valid, bool [N]; all of them without such a column."""
+    if "valid" in columns:
+        return columns["valid"].astype(bool)
+    return np.ones(len(columns["label"]), bool)
 
 
 def _fooled_more_by(own: str | None, valid: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> str | None:
-    """The split that fools a classifier most beyond its own, by a sign test over the rows that are valid in both; as
-    many tests as there are other splits share the chance of a false one."""
+    """Return the split that fools a classifier most beyond its own, by a sign test over the rows valid in both.
+
+    The tests, one for each other split, share the chance of a false positive.
+    """
     if own is None or own not in right:
         return None
-    chances = {}
+    chances = []
     for other in right.keys() - {own}:
         both = valid[own] & valid[other]
-        there, here = (int((both & right[one] & ~right[two]).sum()) for one, two in ((own, other), (other, own)))
-        if there > here:
-            chances[other] = float(bdtrc(there - 1, there + here, 0.5))  # an exact sign test
-    least = min(chances, key=lambda other: (chances[other], other), default=None)
-    return least if least is not None and chances[least] < (1 - CONFIDENCE) / (len(right) - 1) else None
+        only_by_other = int((both & right[own] & ~right[other]).sum())
+        only_by_own = int((both & right[other] & ~right[own]).sum())
+        if only_by_other > only_by_own:
+            chance = float(bdtrc(only_by_other - 1, only_by_other + only_by_own, 0.5))  # an exact sign test
+            chances.append((chance, other))
+    if not chances:
+        return None
+    chance, split = min(chances)
+    return split if chance < (1 - CONFIDENCE) / (len(right) - 1) else None
