@@ -1,4 +1,4 @@
-"""Which labels are true of an example, where a source knows several: by a column, or by the ReaL labels of ImageNet."""
+"""All labels that are true of an example, where a source knows several: from a column, or ImageNet's ReaL labels."""
 
 import json
 import re
@@ -12,25 +12,47 @@ from fmrgen.labels import Labels
 from fmrgen.sources.base import label_of_source
 
 REAL = "timm:imagenet-real"
-PLACE = " place"  # under which an entry has the name of its image's file
+PLACE = " place"  # the key under which an entry holds the name of its image's file
 _NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})")
-_TOGETHER = 1000  # rows
+_ROWS_PER_BATCH = 1000
+_IMAGENET_CLASSES = 1000
 
 
 class Accepted(Protocol):
-    """`column` is what an entry needs besides its label, None where that is its image's file."""
+    """Knows the labels that are true of an entry.
+
+    `column` is what an entry needs besides its label; None if that is the name of its image's file.
+    """
 
     column: str | None
 
-    def of(self, entry: Mapping[str, Any], label: int | None, row: int) -> tuple[int, ...]:
-        """The job's labels that are true of an entry, `label` first where it is one of them. Raises UserError."""
+    def labels_of(self, entry: Mapping[str, Any], label: int | None, row: int) -> tuple[int, ...]:
+        """Return the job's labels that are true of an entry, `label` first if it is among them.
+
+        Args:
+            entry: the entry's other columns; its file's name under `PLACE`.
+            label: the entry's own label; None if no group holds it.
+            row: the entry's row, for errors.
+
+        Raises:
+            UserError: the true labels cannot be read.
+        """
 
     def entries(self, dataset: Any, image: str) -> Iterator[Mapping[str, Any]]:
-        """What it needs of each row of a dataset on disk."""
+        """Yield what `labels_of` needs of each row of a dataset on disk, whose images are in the column `image`."""
 
 
 def accepted_by_column(column: str, features: Any, labels: Labels) -> Accepted:
-    """Raises UserError where there is no such column, or it holds no lists."""
+    """Return the true labels as a column of lists holds them.
+
+    Args:
+        column: the name of the column.
+        features: the features of the dataset.
+        labels: the labels of the job.
+
+    Raises:
+        UserError: there is no such column, or it does not hold lists.
+    """
     from datasets import LargeList, List
 
     if column not in features:
@@ -41,21 +63,30 @@ def accepted_by_column(column: str, features: Any, labels: Labels) -> Accepted:
 
 
 def accepted_of_real(labels: Labels) -> Accepted:
-    """Those of ReaL, as timm has them. Raises UserError where the job's classes are not made of ImageNet's."""
-    known = labels.source_size if labels.source_size is not None else len(labels)
-    if known != 1000:
-        raise UserError(f"source.accepted: {REAL} is of ImageNet's 1,000 classes, and the source has {known}")
+    """Return the true labels of ReaL, as timm ships them.
+
+    Raises UserError if the source's classes are not ImageNet's.
+    """
+    class_count = labels.source_size if labels.source_size is not None else len(labels)
+    if class_count != _IMAGENET_CLASSES:
+        raise UserError(f"source.accepted: {REAL} is of ImageNet's 1,000 classes, and the source has {class_count}")
     return _OfReal(labels)
 
 
-def _accepted_of(labels: Labels, values: Iterable[Any] | None, label: int | None, row: int) -> tuple[int, ...]:
-    """The job's labels that are all true of an example, of a stored list of such: `label` first where it is among them.
-    Empty where none is."""
+def _job_labels(labels: Labels, values: Iterable[Any] | None, label: int | None, row: int) -> tuple[int, ...]:
+    """Return the job's labels that a stored list holds (names or numbers of classes), `label` first if it is among
+    them; empty if none is."""
     names = labels.source_names or labels.names
-    numbers = (names.index(value) if isinstance(value, str) and value in names else value for value in values or ())
-    found = (label_of_source(labels, number, row, "source.accepted") for number in numbers)
-    accepted = dict.fromkeys(one for one in found if one is not None)
-    return tuple(sorted(accepted, key=lambda one: one != label))
+    accepted: list[int] = []
+    for value in values or ():
+        number = names.index(value) if isinstance(value, str) and value in names else value
+        job_label = label_of_source(labels, number, row, "source.accepted")
+        if job_label is not None and job_label not in accepted:
+            accepted.append(job_label)
+    if label is not None and label in accepted:
+        accepted.remove(label)
+        accepted.insert(0, label)
+    return tuple(accepted)
 
 
 class _ByColumn:
@@ -63,8 +94,8 @@ class _ByColumn:
         self.column: str | None = column
         self._labels = labels
 
-    def of(self, entry: Mapping[str, Any], label: int | None, row: int) -> tuple[int, ...]:
-        return _accepted_of(self._labels, entry[str(self.column)], label, row)
+    def labels_of(self, entry: Mapping[str, Any], label: int | None, row: int) -> tuple[int, ...]:
+        return _job_labels(self._labels, entry[str(self.column)], label, row)
 
     def entries(self, dataset: Any, image: str) -> Iterator[Mapping[str, Any]]:
         for values in dataset.with_format(None)[self.column]:
@@ -76,18 +107,19 @@ class _OfReal:
 
     def __init__(self, labels: Labels) -> None:
         self._labels = labels
-        self._true = json.loads((files("timm.data") / "_info/imagenet_real_labels.json").read_text())
+        self._real_labels = json.loads((files("timm.data") / "_info/imagenet_real_labels.json").read_text())
 
-    def of(self, entry: Mapping[str, Any], label: int | None, row: int) -> tuple[int, ...]:
+    def labels_of(self, entry: Mapping[str, Any], label: int | None, row: int) -> tuple[int, ...]:
         name = PurePath(str(entry[PLACE])).name
-        if (found := _NUMBERED.match(name)) is None or not 1 <= int(found[1]) <= len(self._true):
+        match = _NUMBERED.match(name)
+        if match is None or not 1 <= int(match[1]) <= len(self._real_labels):
             raise UserError(
                 f"source.accepted: {REAL} goes by names such as ILSVRC2012_val_00000001.JPEG, and id {row} is called "
                 f"{name}; give a column of lists instead"
             )
-        return _accepted_of(self._labels, self._true[int(found[1]) - 1], label, row)
+        return _job_labels(self._labels, self._real_labels[int(match[1]) - 1], label, row)
 
     def entries(self, dataset: Any, image: str) -> Iterator[Mapping[str, Any]]:
-        for table in dataset.select_columns([image]).with_format("arrow").iter(_TOGETHER):
+        for table in dataset.select_columns([image]).with_format("arrow").iter(_ROWS_PER_BATCH):
             for path in table[image].combine_chunks().field("path").to_pylist():
                 yield {PLACE: path}

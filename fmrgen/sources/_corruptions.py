@@ -1,5 +1,7 @@
-"""Corruptions of digits in five severities, in the manner of MNIST-C (Mu and Gilmer 2019); the same for each image
-whenever it is read."""
+"""Corruptions of digits in five severities, in the manner of MNIST-C (Mu and Gilmer 2019).
+
+An image's corruption depends on its id alone: it is the same each time the image is read.
+"""
 
 import zlib
 from collections.abc import Callable
@@ -8,25 +10,34 @@ import numpy as np
 import scipy  # whose ndimage is imported where it is first used
 
 SEVERITIES = 5
+_STRIPE_MARGIN = 8  # pixels left and right, so that the stripe crosses the digit
 
 
 def corrupted(image: np.ndarray, name: str, severity: int, image_id: int) -> np.ndarray:
-    """A digit uint8 [H, W], changed by one of `CORRUPTIONS` at a severity from 1 to 5."""
+    """Return a corrupted digit, uint8 [H, W].
+
+    Args:
+        image: the digit, uint8 [H, W].
+        name: one of `CORRUPTIONS`.
+        severity: from 1 to 5.
+        image_id: seeds the random draws, together with the name.
+    """
     random = np.random.default_rng([image_id, zlib.crc32(name.encode())])
     changed = CORRUPTIONS[name](image / 255.0, severity, random)
-    found: np.ndarray = (255 * changed.clip(0, 1)).round().astype(np.uint8)
-    return found
+    pixels: np.ndarray = (255 * changed.clip(0, 1)).round().astype(np.uint8)
+    return pixels
 
 
 def _moved(image: np.ndarray, matrix: np.ndarray, shift: np.ndarray | None = None) -> np.ndarray:
-    """The image through a matrix [2, 2] about its centre, then moved by `shift` pixels."""
+    """Return the image under a matrix [2, 2] about its centre, then moved by `shift` pixels [2]."""
     centre = (np.array(image.shape) - 1) / 2
-    offset = centre - matrix @ (centre + (0 if shift is None else shift))
-    found: np.ndarray = scipy.ndimage.affine_transform(image, matrix, offset, order=1)
-    return found
+    offset = centre - matrix @ (centre if shift is None else centre + shift)
+    moved: np.ndarray = scipy.ndimage.affine_transform(image, matrix, offset, order=1)
+    return moved
 
 
 def _sign(random: np.random.Generator) -> float:
+    """Draw -1 or 1."""
     return float(random.choice([-1.0, 1.0]))
 
 
@@ -35,22 +46,20 @@ def _gaussian_noise(image: np.ndarray, severity: int, random: np.random.Generato
 
 
 def _impulse_noise(image: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:
-    drawn = random.random(image.shape)
-    hit = drawn < 0.03 * severity
-    return np.where(hit, random.random(image.shape) < 0.5, image)
+    is_hit = random.random(image.shape) < 0.03 * severity
+    is_white = random.random(image.shape) < 0.5
+    return np.where(is_hit, is_white, image)
 
 
 def _blur(image: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:
-    found: np.ndarray = scipy.ndimage.gaussian_filter(image, 0.4 * severity)
-    return found
+    return np.asarray(scipy.ndimage.gaussian_filter(image, 0.4 * severity))
 
 
 def _motion_blur(image: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:
-    turned = scipy.ndimage.rotate(image, angle := random.uniform(0, 180), reshape=False, order=1)
-    found: np.ndarray = scipy.ndimage.rotate(
-        scipy.ndimage.uniform_filter1d(turned, 1 + 2 * severity, axis=1), -angle, reshape=False, order=1
-    )
-    return found
+    angle = random.uniform(0, 180)
+    turned = scipy.ndimage.rotate(image, angle, reshape=False, order=1)
+    blurred = scipy.ndimage.uniform_filter1d(turned, 1 + 2 * severity, axis=1)
+    return np.asarray(scipy.ndimage.rotate(blurred, -angle, reshape=False, order=1))
 
 
 def _contrast(image: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:
@@ -64,10 +73,11 @@ def _pixelate(image: np.ndarray, severity: int, random: np.random.Generator) -> 
 
 
 def _stripe(image: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:
-    found, width = image.copy(), severity
-    start = int(random.integers(8, image.shape[1] - 8 - width))
-    found[:, start : start + width] = 1 - found[:, start : start + width]
-    return found
+    width = severity  # pixels
+    start = int(random.integers(_STRIPE_MARGIN, image.shape[1] - _STRIPE_MARGIN - width))
+    striped = image.copy()
+    striped[:, start : start + width] = 1 - striped[:, start : start + width]
+    return striped
 
 
 def _spatter(image: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:
@@ -77,7 +87,8 @@ def _spatter(image: np.ndarray, severity: int, random: np.random.Generator) -> n
 
 def _rotate(image: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:
     angle = np.radians(8 * severity) * _sign(random)
-    return _moved(image, np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]))
+    matrix = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return _moved(image, np.array(matrix))
 
 
 def _shear(image: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:
@@ -85,13 +96,16 @@ def _shear(image: np.ndarray, severity: int, random: np.random.Generator) -> np.
 
 
 def _scale(image: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:
-    by = 1 + 0.09 * severity
-    return _moved(image, np.eye(2) * (by if _sign(random) > 0 else 1 / by))
+    factor = 1 + 0.09 * severity
+    if _sign(random) < 0:
+        factor = 1 / factor
+    return _moved(image, np.eye(2) * factor)
 
 
 def _translate(image: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:
     angle = random.uniform(0, 2 * np.pi)
-    return _moved(image, np.eye(2), 1.2 * severity * np.array([np.sin(angle), np.cos(angle)]))
+    direction = np.array([np.sin(angle), np.cos(angle)])
+    return _moved(image, np.eye(2), 1.2 * severity * direction)
 
 
 CORRUPTIONS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {

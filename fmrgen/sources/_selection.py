@@ -1,4 +1,4 @@
-"""Which examples of a source a job takes: so many of all, so many of each class, in a drawn order."""
+"""Selects the examples of a source that a job takes: in which order, how many of each class, how many of all."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -21,49 +21,65 @@ Entry = TypeVar("Entry", bound=_Labelled)
 
 
 def select(entries: Iterable[Entry], labels: Labels, config: SourceConfig) -> list[Entry]:
-    """The examples that a job takes of `entries`, which are in the order of their source.
+    """Return the examples that a job takes of `entries`.
 
-    They are shuffled, then taken by class, then limited. A limit takes the first ones where they are shuffled, or of as
-    many classes as they can be; else, as in a folder sorted by class, it takes them evenly from all.
+    They are shuffled, then taken by class, then limited. A limit takes the first ones if they are shuffled, or if these
+    are of as many classes as they can be; otherwise, as in a folder sorted by class, it takes them evenly from all.
+
+    Args:
+        entries: the examples in the order of their source; read no further than needed.
+        labels: the labels of the job.
+        config: the source's `shuffle_seed`, `per_class` and `limit`.
 
     Raises:
         UserError: a class has fewer examples than `per_class`.
     """
     if config.shuffle_seed is not None:
-        entries = list(entries)
-        order = np.random.default_rng(config.shuffle_seed).permutation(len(entries))
-        entries = [entries[place] for place in order]
+        unshuffled = list(entries)
+        order = np.random.default_rng(config.shuffle_seed).permutation(len(unshuffled))
+        entries = [unshuffled[position] for position in order]
     if config.per_class is not None:
-        entries = _by_class(entries, labels, config.per_class)
+        entries = _first_of_each_class(entries, labels, config.per_class)
     if config.limit is None:
         return list(entries)
-    following = iter(entries)
-    first = list(islice(following, config.limit))
-    enough = min(len(first), len(labels))
-    if config.shuffle_seed is not None or len({entry.label for entry in first}) >= enough:
+    remaining = iter(entries)
+    first = list(islice(remaining, config.limit))
+    present_classes = {entry.label for entry in first}
+    most_classes = min(len(first), len(labels))
+    if config.shuffle_seed is not None or len(present_classes) >= most_classes:
         return first  # without looking through the rest, which may be long
-    found = [*first, *following]
-    if len(found) == len(first):
+    everything = [*first, *remaining]
+    if len(everything) == len(first):
         return first
-    return [found[place * len(found) // config.limit] for place in range(config.limit)]
+    return [everything[index * len(everything) // config.limit] for index in range(config.limit)]
 
 
-def _by_class(entries: Iterable[Entry], labels: Labels, count: int) -> list[Entry]:
-    taken: Counter[int] = Counter()
-    kept = []
+def _first_of_each_class(entries: Iterable[Entry], labels: Labels, count: int) -> list[Entry]:
+    """Return the first `count` entries of each class. Raises UserError if a class has some, but fewer."""
+    counts: Counter[int] = Counter()
+    selected = []
     for entry in entries:
-        if taken[entry.label] < count:
-            taken[entry.label] += 1
-            kept.append(entry)
-    if fewer := [(name, taken[label]) for label, name in enumerate(labels.names) if 0 < taken[label] < count]:
-        name, found = fewer[0]
-        others = f", and {len(fewer) - 1} other classes fewer too" if len(fewer) > 1 else ""
-        raise UserError(f"source.per_class: class {name} has {found} examples{others}; ask for no more than there are")
-    return kept
+        if counts[entry.label] < count:
+            counts[entry.label] += 1
+            selected.append(entry)
+    short_labels = [label for label in range(len(labels)) if 0 < counts[label] < count]
+    if short_labels:
+        label = short_labels[0]
+        others = ""
+        if len(short_labels) > 1:
+            others = f", and {len(short_labels) - 1} other classes fewer too"
+        raise UserError(
+            f"source.per_class: class {labels.names[label]} has {counts[label]} examples{others}; ask for no more than "
+            "there are"
+        )
+    return selected
 
 
 def refuse_selection_of_a_stream(config: SourceConfig, cure: str) -> None:
-    """Raises UserError for what only those can do who see all labels before they begin."""
+    """Raise UserError if the config shuffles or takes by class, which needs all labels before the first example.
+
+    `cure` ends the message.
+    """
     for key in ("per_class", "shuffle_seed"):
         if getattr(config, key) is not None:
             raise UserError(f"source.{key}: needs all labels at once, and a stream is read from its beginning; {cure}")

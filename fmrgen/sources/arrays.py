@@ -1,4 +1,4 @@
-"""Images and labels in two NumPy files, as CIFAR-10-C, CIFAR-10.1 and their like come."""
+"""Images and labels in two NumPy files, as CIFAR-10-C, CIFAR-10.1 and similar data sets come."""
 
 import re
 from collections.abc import Iterator
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def _is_part(text: str | None) -> str | None:
-    found = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+def _check_part(text: str | None) -> str | None:
+    """Return `text`. Raises ValueError unless it is I/N, with I from 1 to N."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise ValueError(f"{text!r} must be I/N, for example 3/5 for the third of five parts")
     return text
 
@@ -36,33 +37,41 @@ class Config(SourceConfig):
     kind: str = "arrays"
     images: str
     labels: str
-    part: Annotated[str | None, AfterValidator(_is_part)] = Field(None, description="I/N")
+    part: Annotated[str | None, AfterValidator(_check_part)] = Field(None, description="I/N")
 
     def build(self, device: object = "cpu") -> Source:
-        images, labels = _read(self.images, "images"), _read(self.labels, "labels")
-        if images.dtype != "uint8" or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
+        images = _read(self.images, "images")
+        labels = _read(self.labels, "labels")
+        is_rgb = images.ndim == 4 and images.shape[3] == 3
+        if images.dtype != "uint8" or not (images.ndim == 3 or is_rgb):
             raise UserError(f"source.images: {self.images} holds {images.dtype} {list(images.shape)}, no uint8 images")
         if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(images):
             raise UserError(
                 f"source.labels: {self.labels} holds {labels.dtype} {list(labels.shape)}, no label for each of "
                 f"{len(images):,} images"
             )
-        number, of = map(int, (self.part or "1/1").split("/"))
-        if len(images) % of:
-            raise UserError(f"source.part: {len(images):,} images can't be split into {of} equal parts")
-        size = len(images) // of
-        span = slice((number - 1) * size, number * size)
-        return Arrays(images[span], labels[span], self)
+        number, parts = map(int, (self.part or "1/1").split("/"))
+        if len(images) % parts:
+            raise UserError(f"source.part: {len(images):,} images can't be split into {parts} equal parts")
+        size = len(images) // parts
+        rows = slice((number - 1) * size, number * size)
+        return Arrays(images[rows], labels[rows], self)
 
 
 class Arrays(Source):
-    """Rows of the arrays that have a label of the job."""
+    """The rows of two arrays, uint8 [N, H, W, 3] or [N, H, W] and integers [N], that have a label of the job."""
 
     def __init__(self, images: "np.ndarray", labels: "np.ndarray", config: SourceConfig) -> None:
         self.labels: Labels = make_labels(config.classes, None)
-        found = (label_of_source(self.labels, int(label), row, "source.labels") for row, label in enumerate(labels))
-        rows = (RawExample(row, b"", label) for row, label in enumerate(found) if label is not None)
-        self._images, self._rows = images, select(rows, self.labels, config)
+        self._images = images
+        self._rows = select(self._labelled(labels), self.labels, config)
+
+    def _labelled(self, source_labels: "np.ndarray") -> Iterator[RawExample]:
+        """Yield the rows that have a label of the job, without their images."""
+        for row, source_label in enumerate(source_labels):
+            label = label_of_source(self.labels, int(source_label), row, "source.labels")
+            if label is not None:
+                yield RawExample(row, b"", label)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -75,6 +84,7 @@ class Arrays(Source):
 
 
 def _read(path: str, key: str) -> "np.ndarray":
+    """Return the array of a .npy file, mapped into memory. Raises UserError, which names `source.KEY`."""
     import numpy as np
 
     try:

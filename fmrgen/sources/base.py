@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-_SMALLEST_SIDE = 4  # pixels: placeholders of 1×1 and strips of 5000×3 show no class, however they are resized
+_MIN_SIDE = 4  # pixels: placeholders of 1×1 and strips of 5000×3 show no class, however they are resized
 
 
 class SourceConfig(ComponentConfig):
-    """What every source understands."""
+    """The options of every source."""
 
     classes: Annotated[Classes | None, NAMES_OR_FILE] = Field(
         None, description="names for the classes (or a file of them), or a mapping of name to class ranges"
@@ -50,9 +50,13 @@ class SourceConfig(ComponentConfig):
 
 
 class RawExample(NamedTuple):
-    """An example as its source holds it: the image opened, or the bytes, path or address of its file.
+    """An example as its source holds it.
 
-    `accepted` are all labels that are true of it, where the source knows several.
+    Attributes:
+        id: stable id within the source.
+        image: the image opened, or the bytes, path or address of its file.
+        label: its label in the job.
+        accepted: all labels that are true of it, if the source knows several.
     """
 
     id: int
@@ -62,7 +66,14 @@ class RawExample(NamedTuple):
 
 
 class LoadedExample(NamedTuple):
-    """An example at the generator's size: `image` is uint8 RGB, [size, size, 3]."""
+    """An example at the generator's size.
+
+    Attributes:
+        id: stable id within the source.
+        image: uint8 RGB, [size, size, 3].
+        label: its label in the job.
+        accepted: all labels that are true of it, if the source knows several.
+    """
 
     id: int
     image: "np.ndarray"
@@ -70,7 +81,7 @@ class LoadedExample(NamedTuple):
     accepted: tuple[int, ...] | None = None
 
     def for_engine(self, *, controlled: bool = False) -> Example:
-        """The same with a float image [3, size, size] in [0, 1]; a `controlled` one is for a control too."""
+        """Return the example with a float image [3, size, size] in [0, 1]; a `controlled` one also gets a control."""
         from fmrgen.engine.images import to_batch  # brings torch, which a source does not need
 
         return Example(self.id, to_batch(self.image[None])[0], self.label, controlled, self.accepted)
@@ -84,9 +95,16 @@ class SkippedExample(NamedTuple):
 
 
 def label_of_source(labels: Labels, value: Any, example_id: int, key: str = "source.label_column") -> int | None:
-    """The job's label of a stored label (a class's number or name), None where no group holds it.
+    """Return the job's label of a stored label; None if no group holds it.
 
-    Raises UserError, with `key` as what says where labels are found.
+    Args:
+        labels: the labels of the job.
+        value: the stored label, a class's number or name.
+        example_id: the example's id, for errors.
+        key: the recipe's key that says where labels are, for errors.
+
+    Raises:
+        UserError: the value is not a class.
     """
     where = f"source: id {example_id}"
     if isinstance(value, str):
@@ -111,9 +129,10 @@ class Source(ABC):
     `len(source)` is the number of examples in the job.
 
     Attributes:
-        labels: what they are labelled with.
-        accepts_several: whether every example says which labels are true of it.
-        fit, on_error: those of the config, set when the source is built for a job.
+        labels: the labels of the job.
+        accepts_several: whether every example has `accepted`, all labels that are true of it.
+        fit: how images are brought to size; from the config, set when the source is built for a job.
+        on_error: what to do about an unreadable image; from the config likewise.
     """
 
     labels: Labels
@@ -126,19 +145,18 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, start: int, stop: int) -> Iterator[RawExample]:
-        """The examples at positions start ≤ i < stop, labels already in terms of `self.labels`."""
+        """Yield the examples at positions start ≤ i < stop, labelled with `self.labels`."""
 
     def load(self, start: int, stop: int, size: int) -> Iterator[LoadedExample | SkippedExample]:
-        """`read`, with every image as uint8 RGB of `size`×`size` pixels.
+        """Yield the examples of `read` with their images as uint8 RGB of `size`×`size` pixels.
 
         Args:
             start: the first position.
-            stop: the one after the last.
+            stop: the position after the last.
             size: side of the images in pixels.
 
         Yields:
-            The examples; a SkippedExample for an image that can't be decoded or is too small, where `on_error` is
-            `skip`.
+            The examples; a SkippedExample for an image that can't be decoded or is too small, if `on_error` is `skip`.
 
         Raises:
             UserError: an image can't be decoded or is too small, and `on_error` is `fail`; names its id.
@@ -147,8 +165,8 @@ class Source(ABC):
             try:
                 image = resize(_large_enough(open_rgb(example.image)), size, self.fit)
             except UserError as error:
-                file = f" ({example.image})" if isinstance(example.image, str) else ""
                 if self.on_error == "fail":
+                    file = f" ({example.image})" if isinstance(example.image, str) else ""
                     raise UserError(
                         f"source: image of id {example.id}{file} is unreadable ({error}); "
                         "repair it, or set source.on_error=skip"
@@ -158,58 +176,62 @@ class Source(ABC):
                 yield LoadedExample(example.id, image, example.label, example.accepted)
 
     def load_all(self, size: int) -> Iterator[Example]:
-        """All of `load` that could be read, as the engine takes it."""
+        """Yield all examples whose images can be read, in the engine's form."""
         for loaded in self.load(0, len(self), size):
             if isinstance(loaded, LoadedExample):
                 yield loaded.for_engine()
 
 
 def _large_enough(image: "Image.Image") -> "Image.Image":
-    """The image itself. Raises UserError where it is too small to show anything."""
-    if min(image.size) < _SMALLEST_SIDE:
-        raise UserError(f"it has {image.width}×{image.height} pixels; each side needs {_SMALLEST_SIDE} or more")
+    """Return the image. Raises UserError if it is too small to show anything."""
+    if min(image.size) < _MIN_SIDE:
+        raise UserError(f"it has {image.width}×{image.height} pixels; each side needs {_MIN_SIDE} or more")
     return image
 
 
 class StreamedSource(Source):
-    """Examples that come one after another: position i is found by passing over those before it, once for all reads
-    that go upwards.
+    """Examples that come one after another.
+
+    Position i is reached by reading past the examples before it, only once as long as reads go upwards.
     """
 
-    called = ("the stream ends", "examples")  # in the error, where there are fewer than `length`
+    called = ("the stream ends", "examples")  # words of the error if there are fewer examples than `length`
 
     def __init__(self, labels: Labels, length: int, accepts_several: bool = False) -> None:
-        self.labels, self._length, self.accepts_several = labels, length, accepts_several
+        self.labels = labels
+        self.accepts_several = accepts_several
         self.all_count = labels.groups is None and not accepts_several  # every row is an example
-        self._position = 0  # of the next example that `_opened` gives
-        self._opened: Iterator[RawExample] | None = None
+        self._length = length
+        self._position = 0  # of the next example of `_stream`
+        self._stream: Iterator[RawExample] | None = None
 
     def __len__(self) -> int:
         return self._length
 
     @abstractmethod
     def _examples(self, start: int) -> Iterator[RawExample]:
-        """The examples from the row `start` of the stream on."""
+        """Yield the examples from the row `start` of the stream on."""
 
     def _leaps(self, start: int) -> bool:
-        """Whether `_examples` reaches the position `start` sooner than reading on does."""
+        """Return whether `_examples` reaches the position `start` sooner than reading on does."""
         return False
 
     def read(self, start: int, stop: int) -> Iterator[RawExample]:
-        if self._opened is None or start < self._position or self._leaps(start):
-            skipped = start if self.all_count else 0  # else only reading tells which rows count
-            self._opened, self._position = self._examples(skipped), skipped
+        if self._stream is None or start < self._position or self._leaps(start):
+            # If not every row is an example, only reading tells at which row an example is.
+            self._position = start if self.all_count else 0
+            self._stream = self._examples(self._position)
         try:
-            yield from self._read_on(self._opened, start, stop)
+            yield from self._read_on(self._stream, start, stop)
         except UserError:
-            self._opened = None  # it is at its end now: who reads again gets the same error
+            self._stream = None  # the iterator has ended: reading again must give the same error
             raise
 
-    def _read_on(self, opened: Iterator[RawExample], start: int, stop: int) -> Iterator[RawExample]:
-        for _ in islice(opened, start - self._position):
+    def _read_on(self, stream: Iterator[RawExample], start: int, stop: int) -> Iterator[RawExample]:
+        for _ in islice(stream, start - self._position):
             self._position += 1
         while self._position < min(stop, self._length):
-            example = next(opened, None)
+            example = next(stream, None)
             if example is None:
                 ends, examples = self.called
                 raise UserError(f"source.limit: {ends} after {self._position} {examples}; start again with that limit")

@@ -73,15 +73,15 @@ class Config(SourceConfig):
         return self.open(_load(self))
 
     def places_it_reads(self) -> list[str]:
-        files = [self.data_files] if isinstance(self.data_files, str) else self.data_files or []
+        files = self.data_files or []
+        if isinstance(files, str):
+            files = [files]
         # A name without an owner may be a format's, whose loader reads the folder it is called in.
-        return [
-            *super().places_it_reads(),
-            *(file for file in files if not is_within(file) and not is_on_the_hub(file)),
-        ]
+        outside = [file for file in files if not is_within(file) and not is_on_the_hub(file)]
+        return [*super().places_it_reads(), *outside]
 
     def open(self, dataset: Any) -> Source:
-        """The source of an opened dataset or stream, its columns found and its labels named."""
+        """Return the source of an opened dataset or stream. Raises UserError if its columns are not clear."""
         from datasets import ClassLabel, Dataset, Image, IterableDataset, Value
 
         if dataset.features is None:
@@ -97,9 +97,11 @@ class Config(SourceConfig):
             names = sorted(name for name in dataset.unique(label) if name is not None)
         labels = make_labels(self.classes, names)
         accepted = self._accepted(features, labels)
-        wanted = [image, label] if accepted is None or accepted.column is None else [image, label, accepted.column]
+        columns_to_read = [image, label]
+        if accepted is not None and accepted.column is not None:
+            columns_to_read.append(accepted.column)
         try:
-            dataset = dataset.cast_column(image, Image(decode=False)).select_columns(wanted)
+            dataset = dataset.cast_column(image, Image(decode=False)).select_columns(columns_to_read)
         except Exception as error:
             raise UserError(f"source.image_column: {image} holds no images: {one_line(error)}") from error
         columns = _Columns(image, label, labels, accepted)
@@ -110,33 +112,42 @@ class Config(SourceConfig):
     def _accepted(self, features: Any, labels: Labels) -> Accepted | None:
         if self.accepted is None:
             return None
-        return (
-            accepted_of_real(labels) if self.accepted == REAL else accepted_by_column(self.accepted, features, labels)
-        )
+        if self.accepted == REAL:
+            return accepted_of_real(labels)
+        return accepted_by_column(self.accepted, features, labels)
 
     def _image_of(self, stored: dict[str, Any] | None, example_id: int) -> bytes | str:
-        """The bytes of an image, or where its file lies. A dataset of others on the Hub has its images in its repo:
-        rows that name files of this machine or other hosts raise UserError.
+        """Return the bytes of an image, or the place of its file.
+
+        A dataset of others on the Hub has its images in its repo: raises UserError for rows that name files of this
+        machine or of other hosts.
         """
         image = stored_image(stored)
         if isinstance(image, bytes) or paths_among(self.path):
             return image
-        if (place := path_inside(image, lambda file: lies_in_repo(file, self.path))) is None:
+        place = path_inside(image, lambda file: lies_in_repo(file, self.path))
+        if place is None:
             raise UserError(f"source: id {example_id}: its image is {image}, which is not in {self.path}")
         return place
 
     def _length_of(self, stream: Any, labels: Labels) -> int:
-        known = (stream.info.splits or {}).get(self.split)
-        is_all = labels.groups is None and self.accepted is None
-        total = known.num_examples if known is not None and is_all else None
-        if total is None and self.limit is None:
+        """Return the number of examples of a stream. Raises UserError if neither it nor `limit` is set."""
+        info = (stream.info.splits or {}).get(self.split)
+        every_row_counts = labels.groups is None and self.accepted is None
+        lengths = []
+        if info is not None and every_row_counts and info.num_examples is not None:
+            lengths.append(info.num_examples)
+        if self.limit is not None:
+            lengths.append(self.limit)
+        if not lengths:
             raise UserError(
                 f"source.limit: the length of {self.path} is not known while streaming; set it, or streaming=false"
             )
-        return min(x for x in (total, self.limit) if x is not None)
+        return min(lengths)
 
 
 def _load(config: Config) -> Any:
+    """Return the dataset or stream that a config names, opened. Raises UserError if it cannot be opened."""
     import datasets
 
     try:
@@ -151,7 +162,8 @@ def _load(config: Config) -> Any:
                 )
             return loaded[config.split]
         path, data_files = config.path, cast(Any, config.data_files)
-        if data_files is None and (builder := _builder_of_files(path)) is not None:
+        builder = _builder_of_files(path) if data_files is None else None
+        if builder is not None:
             path, data_files = builder, {config.split: path}
         elif not paths_among(config.path):  # others' repo on the Hub
             check_card_stays_inside(config.path, config.revision)
@@ -165,12 +177,15 @@ def _load(config: Config) -> Any:
         )
     except UserError:
         raise
-    except Exception as error:  # loaders of so many formats fail in as many ways
+    except Exception as error:  # the loader of each format fails in its own way
         raise UserError(f"source: {config.path}, split {config.split!r}, can't be opened: {one_line(error)}") from None
 
 
 def _builder_of_files(path: str) -> str | None:
-    """The format of the files that a path or pattern names, as `datasets` calls it; None where it names none."""
+    """Return what `datasets` calls the format of the files that a path or pattern names; None if it names no files.
+
+    Raises UserError if no such file exists.
+    """
     builder = _BUILDERS.get(PurePath(path).suffix.lower())
     if builder is None or "://" in path or Path(path).is_dir():
         return None
@@ -180,22 +195,33 @@ def _builder_of_files(path: str) -> str | None:
 
 
 def _looks_local(path: str) -> bool:
-    """Whether a path can only be one of this machine: the Hub must not be asked for it."""
+    """Return whether a path can only be one of this machine: it is not looked up on the Hub."""
     return path.startswith(("/", "./", "../", "~")) or path.count("/") > 1
 
 
 def _column(features: Any, wanted: str | None, feature_type: type, role: str) -> str:
+    """Return the name of a column, `wanted` or the only one of a type. Raises UserError if that is not clear.
+
+    Args:
+        features: the features of the dataset.
+        wanted: the name that the config gives; None to find it.
+        feature_type: the type of the column's feature, if its name is not given.
+        role: `image` or `label`, also the column's name if no column has the type.
+    """
     if wanted is not None:
         if wanted not in features:
             raise UserError(f"source.{role}_column: no column {wanted!r}; choose from {', '.join(features)}")
         return wanted
-    found = [name for name, feature in features.items() if isinstance(feature, feature_type)]
-    if not found and role in features:
-        found = [role]
-    if len(found) != 1:
-        which = f"it could be any of {', '.join(found)}" if found else f"none of {', '.join(features)} looks like one"
-        raise UserError(f"source.{role}_column: name the column of the {role}s; {which}")
-    return found[0]
+    candidates = [name for name, feature in features.items() if isinstance(feature, feature_type)]
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates and role in features:
+        return role
+    if candidates:
+        which = f"it could be any of {', '.join(candidates)}"
+    else:
+        which = f"none of {', '.join(features)} looks like one"
+    raise UserError(f"source.{role}_column: name the column of the {role}s; {which}")
 
 
 class _StoredExample(NamedTuple):
@@ -206,40 +232,56 @@ class _StoredExample(NamedTuple):
 
 @dataclass(frozen=True)
 class _Columns:
-    """What a row's columns hold, and the labels that they are of."""
+    """The columns of a dataset.
+
+    Attributes:
+        image: name of the column of images.
+        label: name of the column of labels.
+        labels: the labels of the job.
+        accepted: knows all labels that are true of a row; None if its own is the only one.
+    """
 
     image: str
     label: str
     labels: Labels
     accepted: Accepted | None
 
-    def row(self, number: int, label: Any, entry: Mapping[str, Any]) -> _StoredExample | None:
-        """A row by its stored label and what else `accepted` goes by; None where no label of the job is true of it."""
-        own = label_of_source(self.labels, label, number)
+    def row(self, number: int, stored_label: Any, entry: Mapping[str, Any]) -> _StoredExample | None:
+        """Return a row with its labels; None if no label of the job is true of it, or all are.
+
+        Args:
+            number: the row's number.
+            stored_label: the label in the dataset.
+            entry: what `accepted` needs of the row.
+        """
+        label = label_of_source(self.labels, stored_label, number)
         if self.accepted is None:
-            return None if own is None else _StoredExample(number, own, None)
-        true = self.accepted.of(entry, own, number)
-        return _StoredExample(number, true[0], true) if 0 < len(true) < len(self.labels) else None
+            if label is None:
+                return None
+            return _StoredExample(number, label, None)
+        true_labels = self.accepted.labels_of(entry, label, number)
+        if not 0 < len(true_labels) < len(self.labels):
+            return None
+        return _StoredExample(number, true_labels[0], true_labels)
 
 
 class StoredDataset(Source):
     """A dataset on disk, any row at any time.
 
     Attributes:
-        row_labels: of all examples, in their order.
+        row_labels: the labels of all examples, in their order.
     """
 
     def __init__(self, dataset: Any, columns: _Columns, config: SourceConfig, image_of: _ImageOf) -> None:
-        self.labels, self._image_of = columns.labels, image_of
+        self.labels = columns.labels
         self.accepts_several = columns.accepted is not None
-        self._dataset, self._image = dataset, columns.image
-        column = dataset.with_format(None)[columns.label]
-        entries = repeat({}) if columns.accepted is None else columns.accepted.entries(dataset, columns.image)
-        found = (columns.row(row, *entry) for row, entry in enumerate(zip(column, entries, strict=False)))
-        kept = select((row for row in found if row is not None), self.labels, config)
-        self._rows = np.array([row.number for row in kept], dtype=np.int64)
-        self.row_labels = [row.label for row in kept]
-        self._accepted = [row.accepted for row in kept] if self.accepts_several else None
+        self._dataset = dataset
+        self._image = columns.image
+        self._image_of = image_of
+        rows = select(_stored_examples(dataset, columns), self.labels, config)
+        self._rows = np.array([row.number for row in rows], dtype=np.int64)
+        self.row_labels = [row.label for row in rows]
+        self._accepted = [row.accepted for row in rows] if self.accepts_several else None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -252,16 +294,31 @@ class StoredDataset(Source):
             yield RawExample(row, image, self.row_labels[position], accepted)
 
 
+def _stored_examples(dataset: Any, columns: _Columns) -> Iterator[_StoredExample]:
+    """Yield the rows of a dataset on disk that are examples of the job."""
+    stored_labels = dataset.with_format(None)[columns.label]
+    entries: Iterator[Mapping[str, Any]] = repeat({})
+    if columns.accepted is not None:
+        entries = columns.accepted.entries(dataset, columns.image)
+    for number, (stored_label, entry) in enumerate(zip(stored_labels, entries, strict=False)):
+        row = columns.row(number, stored_label, entry)
+        if row is not None:
+            yield row
+
+
 class StreamedDataset(StreamedSource):
-    """A dataset that is streamed."""
+    """A dataset that is streamed, its rows in their order."""
 
     def __init__(self, stream: Any, columns: _Columns, length: int, image_of: _ImageOf) -> None:
         super().__init__(columns.labels, length, columns.accepted is not None)
-        self._stream, self._columns, self._image_of = stream, columns, image_of
+        self._dataset = stream
+        self._columns = columns
+        self._image_of = image_of
 
     def _examples(self, start: int) -> Iterator[RawExample]:
-        for number, entry in enumerate(self._stream.skip(start), start):
-            known = {**entry, PLACE: (entry[self._columns.image] or {}).get("path")}
-            row = self._columns.row(number, entry[self._columns.label], known)
+        for number, entry in enumerate(self._dataset.skip(start), start):
+            image = entry[self._columns.image]
+            entry_with_place = {**entry, PLACE: (image or {}).get("path")}
+            row = self._columns.row(number, entry[self._columns.label], entry_with_place)
             if row is not None:
-                yield RawExample(number, self._image_of(entry[self._columns.image], number), row.label, row.accepted)
+                yield RawExample(number, self._image_of(image, number), row.label, row.accepted)

@@ -27,12 +27,13 @@ class Config(SourceConfig):
             _class_folders(Path(self.path))
 
     def build(self, device: object = "cpu") -> Source:
-        from datasets import ClassLabel, Dataset, Features, Image, Value
+        from datasets import Dataset, Features, Image
 
         root = Path(self.path)
-        columns, names = _of_metadata(root) if (root / _METADATA).is_file() else _of_folders(root)
-        words = all(isinstance(label, str) for label in columns["label"])
-        label = Value("string" if words else "int64") if names is None else ClassLabel(names=names)
+        if (root / _METADATA).is_file():
+            columns, label = _read_metadata(root)
+        else:
+            columns, label = _read_folders(root)
         dataset = Dataset.from_dict(columns, features=Features({"image": Image(), "label": label}))
         shared = self.model_dump(include=set(SourceConfig.model_fields) - {"kind"})
         return DatasetsConfig(path=self.path, label_column="label", **shared).open(dataset)
@@ -42,30 +43,40 @@ class Config(SourceConfig):
 
 
 def _class_folders(root: Path) -> list[str]:
-    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
+    """Return the names of the class folders, sorted. Raises UserError if there is none."""
+    names = []
+    if root.is_dir():
+        names = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
     if not names:
         raise UserError(f"source.path: {root} is not a folder of class folders, and has no {_METADATA}")
     return names
 
 
-def _of_folders(root: Path) -> tuple[dict[str, list[Any]], list[str] | None]:
-    """Files and labels, and the names of the classes."""
+def _read_folders(root: Path) -> tuple[dict[str, list[Any]], Any]:
+    """Return the columns `image`, paths, and `label`, and the feature of the labels."""
+    from datasets import ClassLabel
     from PIL import Image as PILImage
 
     names = _class_folders(root)
     suffixes = PILImage.registered_extensions()
-    files = [
-        (str(file), label)
-        for label, name in enumerate(names)
-        for file in sorted((root / name).rglob("*"))
-        if file.suffix.lower() in suffixes and not file.is_dir()  # a link that leads nowhere is an error
-    ]
-    return {"image": [file for file, _ in files], "label": [label for _, label in files]}, names
+    images = []
+    labels = []
+    for label, name in enumerate(names):
+        for file in sorted((root / name).rglob("*")):
+            # A link that leads nowhere is an error later: it is not passed over here.
+            if file.suffix.lower() in suffixes and not file.is_dir():
+                images.append(str(file))
+                labels.append(label)
+    return {"image": images, "label": labels}, ClassLabel(names=names)
 
 
-def _of_metadata(root: Path) -> tuple[dict[str, list[Any]], list[str] | None]:
-    """Files and labels as the lines of the metadata have them."""
+def _read_metadata(root: Path) -> tuple[dict[str, list[Any]], Any]:
+    """Return the columns `image`, paths, and `label` in the order of the metadata, and the feature of the labels.
+
+    Raises UserError if the metadata cannot be read or lacks a column or a value.
+    """
     import pandas
+    from datasets import Value
 
     path = root / _METADATA
     try:
@@ -75,7 +86,11 @@ def _of_metadata(root: Path) -> tuple[dict[str, list[Any]], list[str] | None]:
     for column in ("file_name", "label"):
         if column not in table:
             raise UserError(f"source.path: {path} has no column {column}, it has {', '.join(map(str, table.columns))}")
-        if table[column].isna().any():
-            line = int(table[column].isna().to_numpy().argmax()) + 2
+        is_missing = table[column].isna()
+        if is_missing.any():
+            line = int(is_missing.to_numpy().argmax()) + 2  # the first line is the header
             raise UserError(f"source.path: {path}: line {line} has no {column}")
-    return {"image": [str(root / name) for name in table["file_name"]], "label": table["label"].tolist()}, None
+    images = [str(root / name) for name in table["file_name"]]
+    labels = table["label"].tolist()
+    is_text = all(isinstance(label, str) for label in labels)
+    return {"image": images, "label": labels}, Value("string" if is_text else "int64")

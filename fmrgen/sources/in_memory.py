@@ -16,9 +16,11 @@ from fmrgen.sources import datasets as of_datasets
 from fmrgen.sources.base import RawExample, Source, SourceConfig, label_of_source
 
 _READ_TWICE = 16  # examples, spread over a dataset, that show whether it gives the same images again
-_COMPARED = 256  # of a large dataset: examples whose images tell it from another
-_ALL_DECODED, _ALL_ENCODED = 2_000, 20_000  # examples of a dataset that is not large: its images are all compared
-_ARRAYS = ("data", "tensors", "images")  # where datasets that are in memory hold them, as torchvision's do
+_COMPARED = 256  # examples of a large dataset whose images distinguish it from another
+# Up to so many examples a dataset is not large: all its images are compared.
+_MOST_DECODED = 2_000
+_MOST_ENCODED = 20_000
+_ARRAYS = ("data", "tensors", "images")  # attributes in which datasets hold their images, as torchvision's do
 
 
 class Config(SourceConfig):
@@ -45,11 +47,19 @@ class Config(SourceConfig):
     def of(
         cls, dataset: Any, class_names: list[str] | None = None, else_names: Callable[[], list[str]] = list
     ) -> "Config":
-        """The section of a dataset, its labels called `class_names`, or as it calls them, or else `else_names`. Raises
-        UserError where it is none."""
+        """Return the section of a dataset.
+
+        Args:
+            dataset: a `datasets.Dataset`, or a dataset of torch that has a length.
+            class_names: the names of its classes; None to take the dataset's own.
+            else_names: returns the names to use if neither is there.
+
+        Raises:
+            UserError: it is not a dataset.
+        """
         if class_names is None and not _names_its_classes(dataset):
             class_names = else_names() or None
-        source = _opened(dataset, class_names)
+        source = _open(dataset, class_names)
         section = cls(
             target=called(dataset),
             examples=len(source),
@@ -61,7 +71,7 @@ class Config(SourceConfig):
         return section
 
     def sampling_note(self) -> str | None:
-        """Return a note where not all images went into the digest, else None."""
+        """Return a note if not all images went into the digest, else None."""
         if not self._is_sampled:
             return None
         return (
@@ -78,7 +88,8 @@ class Config(SourceConfig):
         return self._held
 
 
-def _opened(dataset: Any, class_names: list[str] | None) -> "of_datasets.StoredDataset | ItemsSource":
+def _open(dataset: Any, class_names: list[str] | None) -> "of_datasets.StoredDataset | ItemsSource":
+    """Return the source of a dataset. Raises UserError if it is a stream, several splits, or not a dataset."""
     import datasets
 
     if isinstance(dataset, datasets.Dataset):
@@ -103,15 +114,15 @@ def _names_its_classes(dataset: Any) -> bool:
     import datasets
 
     if isinstance(dataset, datasets.Dataset):
-        features, words = dataset.features.values(), datasets.Value("string")
-        return any(isinstance(feature, datasets.ClassLabel) or feature == words for feature in features)
+        text = datasets.Value("string")
+        return any(isinstance(feature, datasets.ClassLabel) or feature == text for feature in dataset.features.values())
     return getattr(dataset, "classes", None) is not None
 
 
 def _content_sha256(source: "of_datasets.StoredDataset | ItemsSource", dataset: Any) -> str:
     """Return a digest of the classes, of all labels, and of the images, as far as `Config` says.
 
-    Raises UserError where images are others when they are read again.
+    Raises UserError if images differ when they are read again.
     """
     from fmrgen.weights.identity import state_sha256
 
@@ -130,7 +141,7 @@ def _content_sha256(source: "of_datasets.StoredDataset | ItemsSource", dataset: 
 
 
 def _arrays_of(dataset: Any) -> list[Any]:
-    """Return the arrays in which a dataset holds its images, as torchvision's do; [] where it holds none."""
+    """Return the arrays in which a dataset holds its images, as torchvision's do; [] if it holds none."""
     import datasets
 
     if isinstance(dataset, datasets.Dataset):  # its `data` is a table of files
@@ -146,29 +157,37 @@ def _is_encoded(source: Source) -> bool:
 
 def _compared_places(source: "of_datasets.StoredDataset | ItemsSource") -> list[int]:
     """Return the places whose images go into the digest: all, or of a large dataset 256."""
-    most = _ALL_ENCODED if _is_encoded(source) else _ALL_DECODED
+    most = _MOST_ENCODED if _is_encoded(source) else _MOST_DECODED
     examples = len(source)
-    return list(range(examples)) if examples <= most else _spread(examples, _COMPARED)
+    if examples <= most:
+        return list(range(examples))
+    return _spread(examples, _COMPARED)
 
 
 def _spread(examples: int, most: int) -> list[int]:
     """Return up to `most` places that are spread over so many examples."""
-    return sorted({place * examples // most for place in range(most)}) if examples else []
+    if not examples:
+        return []
+    return sorted({index * examples // most for index in range(most)})
 
 
 def _content_at(source: Source, place: int, *, is_encoded: bool = False) -> bytes:
-    """Return the pixels at a place, or where it `is_encoded` the file, with id and label; nothing where its label is
-    not in the job."""
+    """Return the id, the label and the pixels at a place; the file, if the source `is_encoded`, instead of the pixels.
+
+    Empty if the label is not in the job.
+    """
     parts = []
     for example in source.read(place, place + 1):
         parts.append(f"{example.id} {example.label} ".encode())
-        is_file = is_encoded and isinstance(example.image, bytes)
-        parts.append(cast(bytes, example.image) if is_file else _pixels(example).tobytes())
+        if is_encoded and isinstance(example.image, bytes):
+            parts.append(example.image)
+        else:
+            parts.append(_pixels(example).tobytes())
     return b"".join(parts)
 
 
 def _pixels(example: RawExample) -> np.ndarray:
-    """An example's image as 8-bit RGB [H, W, 3]. Raises UserError, with its id, where it can't be read."""
+    """Return an example's image as 8-bit RGB [H, W, 3]. Raises UserError, which names its id, if it is unreadable."""
     try:
         return np.asarray(open_rgb(example.image))
     except UserError as error:
@@ -176,37 +195,37 @@ def _pixels(example: RawExample) -> np.ndarray:
 
 
 class ItemsSource(Source):
-    """A dataset whose items are (image, label); its ids are their places in it.
+    """A dataset whose items are (image, label); the place of an item is its id.
 
     Attributes:
-        row_labels: of all items, in their order; None where one is of no class of the job.
+        row_labels: the labels of all items, in their order; None for an item of no class of the job.
     """
 
     def __init__(self, dataset: Any, class_names: list[str] | None) -> None:
         self._dataset = dataset
-        known = class_names or getattr(dataset, "classes", None)
-        given = self._targets()
-        if given is None:
-            given = [self._item(place)[1] for place in range(len(self))]
-        numbers = [_number(label, place) for place, label in enumerate(given)]
-        self._numbers = numbers
-        names = known or [str(number) for number in range(max(numbers, default=-1) + 1)]
+        stored_labels = self._targets()
+        if stored_labels is None:
+            stored_labels = [self._item(place)[1] for place in range(len(self))]
+        self._numbers = [_number(label, place) for place, label in enumerate(stored_labels)]
+        names = class_names or getattr(dataset, "classes", None)
+        if not names:
+            names = range(max(self._numbers, default=-1) + 1)
         self.labels: Labels = make_labels([str(name) for name in names], None)
-        self.row_labels = [
-            label_of_source(self.labels, n, i, key="the dataset's labels") for i, n in enumerate(numbers)
-        ]
+        self.row_labels = []
+        for place, number in enumerate(self._numbers):
+            self.row_labels.append(label_of_source(self.labels, number, place, key="the dataset's labels"))
 
     def _targets(self) -> Any:
-        """The labels that the dataset lists, which saves reading all items; None where its items have others.
+        """Return the labels that the dataset lists, which saves reading all items; None if its items have others.
 
-        Those of torchvision are as they were before `target_transform`.
+        torchvision lists its labels as they are before `target_transform`.
         """
         targets = getattr(self._dataset, "targets", None)
         if targets is None or len(targets) != len(self):
             return None
         transforms = getattr(self._dataset, "transforms", None)  # of torchvision: both transforms, or one of the pair
-        of_pairs = getattr(transforms, "target_transform", transforms)
-        if of_pairs is not None or getattr(self._dataset, "target_transform", None) is not None:
+        pair_transform = getattr(transforms, "target_transform", transforms)
+        if pair_transform is not None or getattr(self._dataset, "target_transform", None) is not None:
             return None
         for place in _spread(len(self), _READ_TWICE):
             if _number(targets[place], place) != _number(self._item(place)[1], place):
@@ -214,10 +233,11 @@ class ItemsSource(Source):
         return targets
 
     def _item(self, place: int) -> tuple[Any, Any]:
+        """Return the image and the label at a place. Raises UserError if the dataset does not give them."""
         try:
             image, label = self._dataset[place]
             return image, label
-        except Exception as error:  # anyone's code stands there
+        except Exception as error:  # the dataset may run any code
             raise UserError(
                 f"source: item {place} of the {type(self._dataset).__name__} is not (image, label), the label a "
                 f"number: {type(error).__name__}: {one_line(error)}"
@@ -229,18 +249,19 @@ class ItemsSource(Source):
     def read(self, start: int, stop: int) -> Iterator[RawExample]:
         for place in range(start, min(stop, len(self))):
             label = self.row_labels[place]
-            if label is not None:
-                image, number = self._item(place)
-                if _number(number, place) != self._numbers[place]:
-                    raise UserError(
-                        f"source: item {place} has the label {number}, and the dataset's targets say "
-                        f"{self._numbers[place]}; remove its attribute targets, or correct it"
-                    )
-                yield RawExample(place, _image(image, place), label)
+            if label is None:
+                continue
+            image, stored_label = self._item(place)
+            if _number(stored_label, place) != self._numbers[place]:
+                raise UserError(
+                    f"source: item {place} has the label {stored_label}, and the dataset's targets say "
+                    f"{self._numbers[place]}; remove its attribute targets, or correct it"
+                )
+            yield RawExample(place, _image(image, place), label)
 
 
 def _number(label: Any, place: int) -> int:
-    """The class that an item's label is. Raises UserError for anything else."""
+    """Return an item's label as the number of a class. Raises UserError if it is not a whole number."""
     try:
         value = label.item()  # of numpy and torch
     except (AttributeError, ValueError, RuntimeError):
@@ -252,16 +273,18 @@ def _number(label: Any, place: int) -> int:
     return int(value)
 
 
-def _image(given: Any, place: int) -> Image.Image:
-    """The picture of an item. Raises UserError for numbers that are no pixels."""
+def _image(image: Any, place: int) -> Image.Image:
+    """Return an item's image as one of PIL. Raises UserError if its numbers are not pixels."""
     import torch
 
-    if isinstance(given, Image.Image):
-        return given
-    if isinstance(given, torch.Tensor):
-        given = given.detach().cpu()
-        given = (given.permute(1, 2, 0) if given.ndim == 3 else given).numpy()
-    pixels = np.asarray(given)
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, torch.Tensor):
+        image = image.detach().cpu()
+        if image.ndim == 3:
+            image = image.permute(1, 2, 0)
+        image = image.numpy()
+    pixels = np.asarray(image)
     if pixels.size == 0:
         raise UserError(f"source: the image of item {place} has no pixels (shape {list(pixels.shape)}); leave it out")
     if pixels.dtype.kind == "f":
@@ -272,7 +295,8 @@ def _image(given: Any, place: int) -> Image.Image:
                 "before any normalisation (which belongs in the classifier)"
             )
         pixels = (pixels * 255).round().astype(np.uint8)
-    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
     if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
         raise UserError(
             f"source: the image of item {place} is {pixels.dtype} of shape {list(pixels.shape)}; give a PIL image, a "

