@@ -1,4 +1,4 @@
-"""Generators that lead a noised image back: the noised image is the latent, what the way back loses goes with it."""
+"""Generators that denoise: the latent is the noised image, perturbed before the network leads it back to an image."""
 
 from abc import abstractmethod
 from typing import Any, NamedTuple
@@ -11,9 +11,17 @@ from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.generators.base import check_class, on_shell
 from fmrgen.generators.networks.ddim import invert, move
 
+# A consistency network gets 1000 times the c_noise of EDM, ln(sigma) / 4 (Karras et al. 2022, Table 1).
+_TIME_PER_LOG_SIGMA = 250
+
 
 class Kept(NamedTuple):
-    """What a latent keeps: the residual of the unmoved image, and its length after each step."""
+    """Which properties of the unmoved image its latent keeps.
+
+    Attributes:
+        residual: add what the round trip loses.
+        shell: scale the latent back to its initial length after each step.
+    """
 
     residual: bool
     shell: bool
@@ -22,29 +30,34 @@ class Kept(NamedTuple):
 class Denoiser(Generator):
     """`free` is the noised image, or its noised latent.
 
-    `fixed`, [B, C, H, W], holds what the way back loses (three channels, with `residual`), and the label of
+    `fixed`, [B, C, H, W], holds the residual of the round trip (three channels, with `residual`), and the label of
     class-conditional networks (one channel).
     """
 
-    def __init__(self, image_size: int, kept: Kept, classes: int | None) -> None:
-        self.image_size, self.kept, self.classes = image_size, kept, classes
+    def __init__(self, image_size: int, options: Kept, classes: int | None) -> None:
+        self.image_size = image_size
+        self.options = options
+        self.classes = classes
 
     @abstractmethod
     def noised(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        """The latents of images [B, 3, H, W] in [-1, 1]."""
+        """Return the latents of images [B, 3, H, W] in [-1, 1]."""
 
     @abstractmethod
     def way_back(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        """The images, in [-1, 1], of latents, differentiably."""
+        """Return the images, in [-1, 1], of latents, differentiably."""
 
     def encode(self, images: Tensor, labels: Tensor) -> Latents:
         check_class(labels, self.classes)
         conditions = None if self.classes is None else labels
         clean = images * 2 - 1
         latents = self.noised(clean, conditions)
-        context = [clean - self.way_back(latents, conditions)] if self.kept.residual else []
+        context = []
+        if self.options.residual:
+            context.append(clean - self.way_back(latents, conditions))
         if conditions is not None:
-            context.append(conditions.to(images.dtype)[:, None, None, None].expand(-1, 1, *images.shape[2:]))
+            label_channel = conditions.to(images.dtype)[:, None, None, None]
+            context.append(label_channel.expand(-1, 1, *images.shape[2:]))
         return Latents(latents, torch.cat(context, 1) if context else None)
 
     def decode(self, latents: Latents) -> Tensor:
@@ -53,12 +66,14 @@ class Denoiser(Generator):
         if context is not None and self.classes is not None:
             conditions = context[:, -1, 0, 0].long()
         clean = self.way_back(free, conditions)
-        if context is not None and self.kept.residual:
+        if context is not None and self.options.residual:
             clean = clean + context[:, :3]
         return (clean / 2 + 0.5).clamp(0, 1)
 
     def project(self, latents: Latents, start: Tensor) -> Tensor:
-        return on_shell(latents.free, start) if self.kept.shell else latents.free
+        if self.options.shell:
+            return on_shell(latents.free, start)
+        return latents.free
 
 
 class Diffusion(Denoiser):
@@ -67,32 +82,50 @@ class Diffusion(Denoiser):
     encode_is_dear = True
 
     def __init__(
-        self, unet: Any, image_size: int, kept: Kept, levels: list[float], times: list[float], refinements: int
+        self, unet: Any, image_size: int, options: Kept, levels: list[float], times: list[float], refinements: int
     ) -> None:
-        super().__init__(image_size, kept, unet.config.num_class_embeds)
-        self.unet, self.refinements = unet, refinements
-        self.levels, self.times = levels, times  # cumulative alphas, from none on; the times that the network gets
+        """Take the network and the grid of its steps.
+
+        Args:
+            unet: from x_t [B, 3, H, W] and times [B] to the noise in x_t, a model of diffusers.
+            image_size: side of the images in pixels.
+            options: what a latent keeps of its image.
+            levels: cumulative alphas, one more than `times`, from 1 (no noise) on.
+            times: what the network gets at each level but the first.
+            refinements: of each step of the inversion.
+        """
+        super().__init__(image_size, options, unet.config.num_class_embeds)
+        self.unet = unet
+        self.refinements = refinements
+        self.levels = levels
+        self.times = times
 
     def noised(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        def eps(x: Tensor, step: int) -> Tensor:
+            return self.eps(x, step, labels)
+
         x = images
-        for step, (at, to) in enumerate(zip(self.levels, self.levels[1:], strict=False)):
-            x = invert(x, lambda x, step: self.eps(x, step, labels), step, at, to, self.refinements)
+        for step in range(len(self.times)):
+            level, next_level = self.levels[step : step + 2]
+            x = invert(x, eps, step, level, next_level, self.refinements)
         return x
 
     def way_back(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        """The image to which DDIM leads x_t. Of each step only its x is kept for the gradient."""
+        """Return the images to which DDIM leads x_t. For the gradient, only the x of each step is stored."""
         x = latents
         for step in reversed(range(len(self.times))):
-            to, at = self.levels[step : step + 2]
-
-            def stepped(x: Tensor, step: int = step, at: float = at, to: float = to) -> Tensor:
-                return move(x, self.eps(x, step, labels), at, to)
-
-            x = checkpoint(stepped, x, use_reentrant=False) if x.requires_grad else stepped(x)
+            if x.requires_grad:
+                x = checkpoint(self._step_back, x, step, labels, use_reentrant=False)
+            else:
+                x = self._step_back(x, step, labels)
         return x
 
+    def _step_back(self, x: Tensor, step: int, labels: Tensor | None) -> Tensor:
+        next_level, level = self.levels[step : step + 2]
+        return move(x, self.eps(x, step, labels), level, next_level)
+
     def eps(self, x: Tensor, step: int, labels: Tensor | None) -> Tensor:
-        """The noise that the network sees in x; what it says of the variance is left out."""
+        """Return the noise that the network sees in x [B, 3, H, W], without the variance that some predict too."""
         times = x.new_full((len(x),), self.times[step])
         predicted: Tensor = self.unet(x, times, class_labels=labels).sample
         return predicted[:, :3]
@@ -102,10 +135,23 @@ class Consistency(Denoiser):
     """A consistency model (Song et al. 2023): `free` is the image with Gaussian noise of one level, [B, 3, H, W]."""
 
     def __init__(
-        self, unet: Any, image_size: int, kept: Kept, sigma: float, sigma_min: float, sigma_data: float
+        self, unet: Any, image_size: int, options: Kept, sigma: float, sigma_min: float, sigma_data: float
     ) -> None:
-        super().__init__(image_size, kept, unet.config.num_class_embeds)
-        self.unet, self.sigma, self.sigma_min, self.sigma_data = unet, sigma, sigma_min, sigma_data
+        """Take the network and its noise levels, all standard deviations for images in [-1, 1].
+
+        Args:
+            unet: a model of diffusers, from scaled images and times to its raw prediction.
+            image_size: side of the images in pixels.
+            options: what a latent keeps of its image.
+            sigma: noise that `encode` adds.
+            sigma_min: the lowest level of the model, at which it changes nothing.
+            sigma_data: of the images that it was trained on.
+        """
+        super().__init__(image_size, options, unet.config.num_class_embeds)
+        self.unet = unet
+        self.sigma = sigma
+        self.sigma_min = sigma_min
+        self.sigma_data = sigma_data
 
     def noised(self, images: Tensor, labels: Tensor | None) -> Tensor:
         return images + self.sigma * self.noise(images)
@@ -114,12 +160,21 @@ class Consistency(Denoiser):
         return self.denoised(latents, latents.new_full((len(latents),), self.sigma), labels)
 
     def denoised(self, noised: Tensor, sigmas: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The images to which `noised` [B, 3, H, W] leads from levels [B] of noise."""
-        wide = sigmas.view(-1, 1, 1, 1)
-        both, above = (wide**2 + self.sigma_data**2).sqrt(), wide - self.sigma_min
-        predicted: Tensor = self.unet(noised / both, 250 * sigmas.log(), class_labels=labels).sample[:, :3]
-        skip = self.sigma_data**2 / (above**2 + self.sigma_data**2)
-        return skip * noised + above * self.sigma_data / both * predicted
+        """Return the images to which the model leads noised ones in one pass.
+
+        Args:
+            noised: images in [-1, 1] with noise, [B, 3, H, W].
+            sigmas: standard deviation of the noise of each, [B].
+            labels: [B], for class-conditional networks.
+        """
+        sigma = sigmas.view(-1, 1, 1, 1)
+        above_min = sigma - self.sigma_min
+        total_std = (sigma**2 + self.sigma_data**2).sqrt()  # of a noised image
+        times = _TIME_PER_LOG_SIGMA * sigmas.log()
+        predicted: Tensor = self.unet(noised / total_std, times, class_labels=labels).sample[:, :3]
+        # c_skip and c_out of Song et al. 2023, appendix C: at `sigma_min` the image is left as it is.
+        c_skip = self.sigma_data**2 / (above_min**2 + self.sigma_data**2)
+        return c_skip * noised + above_min * self.sigma_data / total_std * predicted
 
 
 class OneStep(Denoiser):
@@ -132,25 +187,42 @@ class OneStep(Denoiser):
         unet: Any,
         prompt: Tensor,
         image_size: int,
-        kept: Kept,
+        options: Kept,
         time: int,
         level: float,
         guidance: Tensor | None = None,
     ) -> None:
-        super().__init__(image_size, kept, None)
-        self.vae, self.unet = vae, unet
-        self.guidance = guidance  # [1, D], its embedding for a latent consistency model
-        self.prompt = prompt  # [1, L, D], what the text encoder made of it
-        self.time, self.level = time, level  # the time that the network gets, and the cumulative alpha there
+        """Take the parts of the pipeline, all models of diffusers.
+
+        Args:
+            vae: the autoencoder.
+            unet: from noised latents, times and a prompt to the noise in the latents.
+            prompt: its embedding by the text encoder, [1, L, D].
+            image_size: side of the images in pixels.
+            options: what a latent keeps of its image.
+            time: what the network gets as the time of the noised latents.
+            level: the cumulative alpha at that time.
+            guidance: its embedding [1, D], for a latent consistency model.
+        """
+        super().__init__(image_size, options, None)
+        self.vae = vae
+        self.unet = unet
+        self.guidance = guidance
+        self.prompt = prompt
+        self.time = time
+        self.level = level
 
     def noised(self, images: Tensor, labels: Tensor | None) -> Tensor:
         latents: Tensor = self.vae.encode(images).latent_dist.mode() * self.vae.config.scaling_factor
         return self.level**0.5 * latents + (1 - self.level) ** 0.5 * self.noise(latents)
 
     def way_back(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        times = latents.new_full((len(latents),), self.time)
-        prompt = self.prompt.to(latents.dtype).expand(len(latents), -1, -1)
-        guidance = None if self.guidance is None else self.guidance.to(latents.dtype).expand(len(latents), -1)
+        rows = len(latents)
+        times = latents.new_full((rows,), self.time)
+        prompt = self.prompt.to(latents.dtype).expand(rows, -1, -1)
+        guidance = None
+        if self.guidance is not None:
+            guidance = self.guidance.to(latents.dtype).expand(rows, -1)
         eps = self.unet(latents, times, encoder_hidden_states=prompt, timestep_cond=guidance).sample
         clean = move(latents, eps, self.level, 1.0)
         decoded: Tensor = self.vae.decode(clean / self.vae.config.scaling_factor).sample

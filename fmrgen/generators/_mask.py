@@ -1,6 +1,7 @@
-"""Sparse generators (paper §3.2.1): of the latent only the dimensions of a mask move."""
+"""Sparse generators (paper §3.2.1): only the dimensions of the latent that are in a mask move."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import safe_open
@@ -14,9 +15,15 @@ from fmrgen.weights.pretrained import local_file
 
 
 def masked(generator: Generator, reference: str, blank: Tensor) -> "MaskedGenerator":
-    """`generator` with the mask file `reference`, tried on the image `blank` [1, 3, H, W].
+    """Return `generator` with a mask, tried on a blank image.
 
-    Raises UserError where the file is not a mask, or one for latents of another shape.
+    Args:
+        generator: any other one.
+        reference: the mask file, as `local_file` takes it.
+        blank: image [1, 3, H, W], on the generator's device.
+
+    Raises:
+        UserError: the file is not a mask, or is one for other weights or for latents of another shape.
     """
     mask, metadata = read_mask_file(local_file(reference, "generator.mask"), f"generator.mask: {reference}")
     if metadata.get("generator_sha256") not in (None, weights_sha256(generator)):
@@ -30,70 +37,79 @@ def masked(generator: Generator, reference: str, blank: Tensor) -> "MaskedGenera
     return MaskedGenerator(generator, mask.to(blank.device), latents)
 
 
-def read_mask_file(path: Path, what: str) -> tuple[Tensor, dict[str, str]]:
-    """The mask of a file, and what it tells of itself. Raises UserError, which begins with `what`, for a broken one."""
+def read_mask_file(path: Path, subject: str) -> tuple[Tensor, dict[str, str]]:
+    """Return the mask of a file, bool, and the file's metadata. Raises UserError, starting with `subject`."""
     try:
         with safe_open(path, "pt") as file:
             mask, metadata = file.get_tensor("mask"), file.metadata() or {}
-    except Exception as error:  # a broken file can fail anywhere in the reader, which runs nothing that it says
-        raise UserError(f"{what} is not a mask; make one with fmrgen sparsify: {one_line(error)}") from None
+    except Exception as error:  # a broken file can fail anywhere in the reader, which runs no code from it
+        raise UserError(f"{subject} is not a mask; make one with fmrgen sparsify: {one_line(error)}") from None
     if mask.dtype is not torch.bool or not mask.any():
-        raise UserError(f"{what} frees no dimension; make one with fmrgen sparsify")
+        raise UserError(f"{subject} frees no dimension; make one with fmrgen sparsify")
     return mask, metadata
 
 
 class _Mask(nn.Module):
-    """The flat indices of the dimensions that move, as a buffer: so they count among the generator's weights."""
-
-    kept: Tensor
+    """Holds the flat indices of the dimensions that move, as a buffer, so that they count in the weights' digest."""
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
-        self.register_buffer("kept", mask.flatten().nonzero().squeeze(1))
+        self.register_buffer("kept", mask.flatten().nonzero().squeeze(1))  # the name counts in the digest, too
+
+    @property
+    def indices(self) -> Tensor:
+        return cast(Tensor, self.kept)
 
 
 class MaskedGenerator(Generator):
-    """Another generator, of whose latent `free` holds the dimensions in the mask alone, [B, n].
+    """Another generator, with the dimensions in the mask alone as `free`, [B, n].
 
-    All of the latent, and the inner generator's own context, lie flat in `fixed`.
+    `fixed` holds, flat, the whole latent and then the inner generator's own context.
     """
 
-    def __init__(self, generator: Generator, mask: Tensor, like: Latents) -> None:
-        self.generator, self.image_size = generator, generator.image_size
+    def __init__(self, generator: Generator, mask: Tensor, example: Latents) -> None:
+        self.generator = generator
+        self.image_size = generator.image_size
         self.encode_is_dear = generator.encode_is_dear
         self.mask = _Mask(mask)
-        self.shape, self.size = mask.shape, mask.numel()
-        self.fixed_shape = None if like.fixed is None else like.fixed.shape[1:]
+        self.shape = mask.shape
+        self.size = mask.numel()
+        self.fixed_shape = None if example.fixed is None else example.fixed.shape[1:]
 
     def encode(self, images: Tensor, labels: Tensor) -> Latents:
         self.generator.row_seeds = self.row_seeds
-        return self._of_whole(self.generator.encode(images, labels))
+        return self._select(self.generator.encode(images, labels))
 
     def encode_quickly(self, images: Tensor, labels: Tensor) -> Latents:
         self.generator.row_seeds = self.row_seeds
-        return self._of_whole(self.generator.encode_quickly(images, labels))
+        return self._select(self.generator.encode_quickly(images, labels))
 
-    def _of_whole(self, latents: Latents) -> Latents:
+    def _select(self, latents: Latents) -> Latents:
+        """Return this generator's latents, from the inner generator's."""
         free, fixed = latents
         whole = free.flatten(1)
-        context = whole if fixed is None else torch.cat([whole, fixed.reshape(len(fixed), -1)], 1)
-        return Latents(whole[:, self.mask.kept], context)
+        context = whole
+        if fixed is not None:
+            context = torch.cat([whole, fixed.reshape(len(fixed), -1)], 1)
+        return Latents(whole[:, self.mask.indices], context)
 
     def decode(self, latents: Latents) -> Tensor:
-        return self.generator.decode(self._whole(latents))
+        return self.generator.decode(self._restore(latents))
 
     def project(self, latents: Latents, start: Tensor) -> Tensor:
-        """Of where the inner generator has all of the latent, the dimensions that may move."""
+        """Return the free dimensions of the whole latent, as the inner generator projects it."""
         if type(self.generator).project is Generator.project:
-            return latents.free  # it leaves them alone: the whole need not be put together at each step
-        whole = self._whole(latents)
-        begun = self._whole(Latents(start, latents.fixed)).free
-        return self.generator.project(whole, begun).flatten(1)[:, self.mask.kept]
+            return latents.free  # nothing is projected, so the whole latent need not be restored at each step
+        whole = self._restore(latents)
+        whole_start = self._restore(Latents(start, latents.fixed)).free
+        return self.generator.project(whole, whole_start).flatten(1)[:, self.mask.indices]
 
-    def _whole(self, latents: Latents) -> Latents:
-        """The inner generator's own latents."""
+    def _restore(self, latents: Latents) -> Latents:
+        """Return the inner generator's latents, from this one's."""
         context = latents.fixed
         assert context is not None
-        whole = context[:, : self.size].to(latents.free.dtype).index_copy(1, self.mask.kept, latents.free)
-        fixed = None if self.fixed_shape is None else context[:, self.size :].reshape(-1, *self.fixed_shape)
+        whole = context[:, : self.size].to(latents.free.dtype).index_copy(1, self.mask.indices, latents.free)
+        fixed = None
+        if self.fixed_shape is not None:
+            fixed = context[:, self.size :].reshape(-1, *self.fixed_shape)
         return Latents(whole.unflatten(1, self.shape), fixed)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class GeneratorConfig(ComponentConfig):
-    """What every generator understands."""
+    """The keys that every built-in generator has."""
 
     image_size: int = Field(ge=8, le=LARGEST_SIDE, description="side of the images in pixels")
     mask: str | None = Field(None, description="file from fmrgen sparsify: the dimensions of the latent that may move")
@@ -26,18 +26,20 @@ SHELL = Field(
 
 
 def on_shell(free: "Tensor", start: "Tensor") -> "Tensor":
-    """Latents [B, …] scaled, row by row, to the length that `start` [B, …] has."""
-    begun, now = start.flatten(1).norm(dim=1), free.flatten(1).norm(dim=1)
-    return free * (begun / now.where(now > 0, 1.0)).view(-1, *[1] * (free.ndim - 1))
+    """Return latents `free` [B, …] scaled, row by row, to the length that `start` [B, …] has."""
+    start_length = start.flatten(1).norm(dim=1)
+    length = free.flatten(1).norm(dim=1)
+    ratio = start_length / length.where(length > 0, 1.0)
+    return free * ratio.view(-1, *[1] * (free.ndim - 1))
 
 
 def mask_of(config: ComponentConfig) -> str | None:
-    """The mask of a generator's config; None where it has none, or is not built in."""
+    """Return the mask file of a generator's config; None if it has none, or is not built in."""
     return config.mask if isinstance(config, GeneratorConfig) else None
 
 
 def encode_blank(generator: Generator, blank: "Tensor") -> Latents:
-    """The latents of the image `blank` [1, 3, H, W], to see what they are like."""
+    """Return the latents of the image `blank` [1, 3, H, W], whose shapes and dtypes are those of any image."""
     import torch
 
     generator.row_seeds = [0]
@@ -48,15 +50,19 @@ def encode_blank(generator: Generator, blank: "Tensor") -> Latents:
 
 
 def check_image_size(image_size: int, factor: int) -> None:
-    """Raises UserError where `image_size` is not a multiple of the downsampling `factor`."""
+    """Raise UserError unless `image_size` is a multiple of the downsampling `factor`."""
     if image_size % factor:
-        near = max(factor, round(image_size / factor) * factor)
-        raise UserError(f"generator.image_size: {image_size} is not a multiple of {factor}; use {near}")
+        nearest = max(factor, round(image_size / factor) * factor)
+        raise UserError(f"generator.image_size: {image_size} is not a multiple of {factor}; use {nearest}")
 
 
 def check_class(labels: "Tensor", classes: int | None) -> None:
-    """Raises UserError where one of `labels` [B] is not one of a network's `classes` (None for one that knows none)."""
-    if classes is not None and int(labels.max()) >= classes:
-        raise UserError(
-            f"generator: its network knows {classes} classes, and an example has the label {int(labels.max())}"
-        )
+    """Raise UserError if one of `labels` [B] is not below the number of a network's `classes`.
+
+    Does nothing for an unconditional network, whose `classes` is None.
+    """
+    if classes is None:
+        return
+    highest = int(labels.max())
+    if highest >= classes:
+        raise UserError(f"generator: its network knows {classes} classes, and an example has the label {highest}")

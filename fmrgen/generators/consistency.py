@@ -39,14 +39,15 @@ class Config(GeneratorConfig):
         from fmrgen.weights.checkpoint import freeze
         from fmrgen.weights.pretrained import from_pretrained, pretrained_model
 
-        what = "generator.model"
-        unet = pretrained_model(UNet2DModel, self.model, what, self.revision, subfolder="unet")
+        key = "generator.model"
+        unet = pretrained_model(UNet2DModel, self.model, key, self.revision, subfolder="unet")
         scheduler = from_pretrained(
-            CMStochasticIterativeScheduler, self.model, what, self.revision, subfolder="scheduler"
+            CMStochasticIterativeScheduler, self.model, key, self.revision, subfolder="scheduler"
         )
         check_image_size(self.image_size, 2 ** (len(unet.config.block_out_channels) - 1))
         config = scheduler.config
         if self.sigma <= config.sigma_min:
             raise UserError(f"generator.sigma: must be above {config.sigma_min}, the least that {self.model} knows")
-        kept = Kept(self.residual, self.shell)
-        return Consistency(freeze(unet, device), self.image_size, kept, self.sigma, config.sigma_min, config.sigma_data)
+        options = Kept(self.residual, self.shell)
+        unet = freeze(unet, device)
+        return Consistency(unet, self.image_size, options, self.sigma, config.sigma_min, config.sigma_data)

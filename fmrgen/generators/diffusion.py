@@ -30,7 +30,9 @@ _IDDPM = {
     "training_steps": 4000,
     "rescale_times": True,
 }
-# What the files of guided-diffusion and improved-diffusion do not tell of themselves.
+_ATTENTION = ("heads", "head_channels")  # of which each file has one
+_SETTINGS = ("qkv_order", "noise_schedule", "training_steps", "rescale_times")
+# The settings that cannot be read from the tensors of guided-diffusion and improved-diffusion.
 OFFICIAL: dict[str, dict[str, Any]] = {
     "64x64_diffusion.pt": {**_ADM, "qkv_order": "qkv_head", "noise_schedule": "cosine"},
     "128x128_diffusion.pt": {**_ADM, "head_channels": None, "heads": 4},
@@ -47,8 +49,8 @@ class Config(GeneratorConfig):
     """Either `checkpoint`, an official file of guided-diffusion (ADM) or improved-diffusion, or `model`, a pipeline of
     diffusers with an unconditional `UNet2DModel`.
 
-    What official files do not tell of themselves is known by their names; of a file that is called otherwise the keys
-    from `heads` to `rescale_times` have to say it. Class-conditional networks are given the example's label, which must
+    Official files are recognised by their names. For a file with another name, set the keys from `heads` to
+    `rescale_times`, which its tensors do not tell. Class-conditional networks are given the example's label, which must
     be one of theirs.
     """
 
@@ -83,16 +85,22 @@ class Config(GeneratorConfig):
     def build(self, device: "torch.device | str" = "cpu") -> "Generator":
         from fmrgen.weights.checkpoint import freeze
 
-        unet, alphas, rescale = self._of_checkpoint() if self.model is None else self._of_pipeline()
+        if self.model is None:
+            unet, alphas, rescale = self._of_checkpoint()
+        else:
+            unet, alphas, rescale = self._of_pipeline()
         return self.generator(freeze(unet, device), alphas, rescale)
 
     def generator(self, unet: Any, alphas: "np.ndarray", rescale: bool) -> "Diffusion":
-        """The generator of a network, with the other settings of this section.
+        """Return the generator of a network, with the other settings of this section.
 
         Args:
             unet: from x_t [B, 3, H, W] and times [B] to the noise in x_t.
             alphas: the share of the signal that is left at each training step, [T].
             rescale: whether the network gets times as if there were 1,000.
+
+        Raises:
+            UserError: the images do not fit the network, or there are more steps than times.
         """
         from fmrgen.generators._denoisers import Diffusion, Kept
 
@@ -102,37 +110,50 @@ class Config(GeneratorConfig):
             raise UserError(
                 f"generator.steps: {self.steps} steps do not fit between 0 and the time {self.start:g}; take fewer"
             )
-        levels = [1.0, *(float(alphas[index]) for index in grid)]
-        times = [index * 1000 / len(alphas) if rescale else index for index in grid]
+        levels = [1.0]  # no noise
+        times: list[float] = []
+        for index in grid:
+            levels.append(float(alphas[index]))
+            times.append(index * 1000 / len(alphas) if rescale else index)
         return Diffusion(unet, self.image_size, Kept(self.residual, self.shell), levels, times, self.refinements)
 
     def _of_checkpoint(self) -> tuple[Any, Any, bool]:
-        """The network, the cumulative alphas, and whether times are rescaled."""
+        """Return the network, the cumulative alphas, and whether times are rescaled."""
         from fmrgen.generators.networks.ddim import alphas_cumprod
         from fmrgen.generators.networks.openai_unet import Heads, openai_unet
         from fmrgen.weights.checkpoint import read_checkpoint
 
         file = str(self.checkpoint)
-        settings: dict[str, Any] = dict(OFFICIAL.get(PurePath(file).name, {}))
-        own = {name: getattr(self, name) for name in {**_ADM, **_IDDPM} if getattr(self, name) is not None}
-        if "heads" in own or "head_channels" in own:
-            settings |= {"heads": None, "head_channels": None}
-        settings |= own
-        needed = ("qkv_order", "noise_schedule", "training_steps", "rescale_times")
-        missing = [name for name in needed if name not in settings]
-        if not settings.get("heads") and not settings.get("head_channels"):
-            missing.insert(0, "heads")
-        if missing:
-            raise UserError(
-                f"generator.{missing[0]}: not in {file}, which is not named like an official file; set "
-                + ", ".join(f"generator.{name}" for name in missing)
-            )
+        settings = self._checkpoint_settings(file)
         heads = Heads(settings.get("heads"), settings.get("head_channels"), settings["qkv_order"])
         state = read_checkpoint(file, "generator.checkpoint")
         unet = openai_unet(state, heads, self.image_size, f"generator.checkpoint: {file}")
         return unet, alphas_cumprod(settings["noise_schedule"], settings["training_steps"]), settings["rescale_times"]
 
+    def _checkpoint_settings(self, file: str) -> dict[str, Any]:
+        """Return the settings of an official file, with those of this section over them.
+
+        Raises UserError if both together leave one open.
+        """
+        settings: dict[str, Any] = dict(OFFICIAL.get(PurePath(file).name, {}))
+        if self.heads is not None or self.head_channels is not None:
+            settings |= dict.fromkeys(_ATTENTION)  # the file's own must not stay beside the user's
+        for name in (*_ATTENTION, *_SETTINGS):
+            value = getattr(self, name)
+            if value is not None:
+                settings[name] = value
+        missing = [name for name in _SETTINGS if name not in settings]
+        if not settings.get("heads") and not settings.get("head_channels"):
+            missing.insert(0, "heads")
+        if missing:
+            keys = ", ".join(f"generator.{name}" for name in missing)
+            raise UserError(
+                f"generator.{missing[0]}: not in {file}, which is not named like an official file; set {keys}"
+            )
+        return settings
+
     def _of_pipeline(self) -> tuple[Any, Any, bool]:
+        """Return the network, the cumulative alphas, and that times are not rescaled."""
         from diffusers import UNet2DModel
 
         from fmrgen.generators.networks.ddim import alphas_of_pipeline

@@ -1,7 +1,6 @@
-"""Latent diffusion models that were distilled to one step or a few (SD-Turbo, latent consistency models), from an early
-time."""
+"""Latent diffusion models distilled to one step or a few (SD-Turbo, latent consistency models), from an early time."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -13,6 +12,8 @@ from fmrgen.generators.base import GeneratorConfig, check_image_size
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+_KEY = "generator.model"
 
 
 class Config(GeneratorConfig):
@@ -47,36 +48,35 @@ class Config(GeneratorConfig):
         from fmrgen.weights.checkpoint import freeze
         from fmrgen.weights.pretrained import pretrained_model
 
-        what = "generator.model"
-
-        def part(loader: Any, subfolder: str) -> Any:
-            return pretrained_model(loader, self.model, what, self.revision, subfolder=subfolder)
-
-        vae, unet = part(AutoencoderKL, "vae"), part(UNet2DConditionModel, "unet")
+        vae = pretrained_model(AutoencoderKL, self.model, _KEY, self.revision, subfolder="vae")
+        unet = pretrained_model(UNet2DConditionModel, self.model, _KEY, self.revision, subfolder="unet")
         if unet.config.addition_embed_type or unet.config.class_embed_type:
-            raise UserError(f"{what}: {self.model} wants more than a text (a size, or a class); that is not supported")
+            raise UserError(f"{_KEY}: {self.model} wants more than a text (a size, or a class); that is not supported")
         alphas = alphas_of_pipeline(self.model, self.revision)
-        check_image_size(
-            self.image_size, 2 ** (len(vae.config.block_out_channels) + len(unet.config.block_out_channels) - 2)
-        )
-        prompt = self._embedded_prompt(what).to(device)
+        # Each halves the sides once less than it has levels.
+        halvings = len(vae.config.block_out_channels) + len(unet.config.block_out_channels) - 2
+        check_image_size(self.image_size, 2**halvings)
+        prompt = self._embedded_prompt().to(device)
         time = max(0, round(self.start * len(alphas)) - 1)
-        kept, level = Kept(self.residual, self.shell), float(alphas[time])
+        level = float(alphas[time])
         guidance = None
-        if width := unet.config.time_cond_proj_dim:
+        width = unet.config.time_cond_proj_dim
+        if width:  # a latent consistency model, which gets 1000 times the scale less 1, embedded like a time
             guidance = get_timestep_embedding(torch.tensor([1000 * (self.guidance - 1)]), width, downscale_freq_shift=1)
             guidance = guidance.to(device)
-        return OneStep(freeze(vae, device), freeze(unet, device), prompt, self.image_size, kept, time, level, guidance)
+        options = Kept(self.residual, self.shell)
+        vae, unet = freeze(vae, device), freeze(unet, device)
+        return OneStep(vae, unet, prompt, self.image_size, options, time, level, guidance)
 
-    def _embedded_prompt(self, what: str) -> "Tensor":
-        """What the text encoder makes of the prompt, [1, L, D]; it is not needed any more afterwards."""
+    def _embedded_prompt(self) -> "Tensor":
+        """Return the text encoder's output for the prompt, [1, L, D]; the encoder itself is not needed afterwards."""
         import torch
         from transformers import AutoTokenizer, CLIPTextModel
 
         from fmrgen.weights.pretrained import from_pretrained, pretrained_model
 
-        tokenizer = from_pretrained(AutoTokenizer, self.model, what, self.revision, subfolder="tokenizer")
-        encoder = pretrained_model(CLIPTextModel, self.model, what, self.revision, subfolder="text_encoder").eval()
+        tokenizer = from_pretrained(AutoTokenizer, self.model, _KEY, self.revision, subfolder="tokenizer")
+        encoder = pretrained_model(CLIPTextModel, self.model, _KEY, self.revision, subfolder="text_encoder").eval()
         length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
         ids = tokenizer(
             self.prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"

@@ -1,4 +1,4 @@
-"""StyleGAN-XL (paper Table 3): an image's styles are found by optimisation, and perturbed."""
+"""StyleGAN-XL (paper Table 3): an image's styles are found by optimisation, then perturbed."""
 
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from fmrgen.generators.networks.stylegan_xl import StyleGanXl
 
 
+_LEAST_GAIN = 0.001  # the share by which the distance must fall for `patience` to start anew
+
+
 class Config(GeneratorConfig):
-    """`checkpoint` is one of NVIDIA's and the authors' files (`imagenet256.pkl`, `cifar10.pkl`), which nothing here may
-    hand on: get it from the authors. It is read without running the code in it.
+    """`checkpoint` is a file of NVIDIA or the authors (`imagenet256.pkl`, `cifar10.pkl`). Get it from the authors: it
+    may not be passed on. It is read without running the code in it.
 
     Class-conditional networks are given the example's label, which must be one of theirs.
     """
@@ -39,21 +42,21 @@ class Config(GeneratorConfig):
         from fmrgen.generators.networks.stylegan_xl import StyleGanXl
         from fmrgen.weights.checkpoint import freeze
 
-        what = f"generator.checkpoint: {self.checkpoint}"
+        subject = f"generator.checkpoint: {self.checkpoint}"
         geometry, state = read_stylegan(self.checkpoint, "generator.checkpoint")
         if geometry.image_size != self.image_size:
             raise UserError(
                 f"generator.image_size: {self.checkpoint} makes images of {geometry.image_size} px; use that"
             )
         try:
-            network = StyleGanXl(geometry, state, what)
+            network = StyleGanXl(geometry, state, subject)
             freeze(network, device)
             with torch.no_grad():
                 shape = network.synthesis(network.centres(torch.zeros(1, dtype=torch.int64, device=device))).shape
         except (KeyError, RuntimeError) as error:
-            raise UserError(f"{what}: its layers do not fit together: {one_line(error)}") from None
+            raise UserError(f"{subject}: its layers do not fit together: {one_line(error)}") from None
         if tuple(shape) != (1, 3, self.image_size, self.image_size):
-            raise UserError(f"{what}: its layers do not fit together: they make {list(shape)}")
+            raise UserError(f"{subject}: its layers do not fit together: they make {list(shape)}")
         return StyleGan(network, self)
 
 
@@ -63,7 +66,9 @@ class StyleGan(Generator):
     encode_is_dear = True
 
     def __init__(self, network: "StyleGanXl", settings: Config) -> None:
-        self.network, self.settings, self.image_size = network, settings, settings.image_size
+        self.network = network
+        self.settings = settings
+        self.image_size = settings.image_size
 
     def encode(self, images: "Tensor", labels: "Tensor") -> Latents:
         check_class(labels, self.network.classes)
@@ -82,30 +87,35 @@ class StyleGan(Generator):
             return Latents(free, target - self.network.synthesis(free))
 
     def decode(self, latents: Latents) -> "Tensor":
-        free, lost = latents
-        made = self.network.synthesis(free)
-        return ((made if lost is None else made + lost) / 2 + 0.5).clamp(0, 1)
+        free, residual = latents
+        image = self.network.synthesis(free)
+        if residual is not None:
+            image = image + residual
+        return (image / 2 + 0.5).clamp(0, 1)
 
     def _start(self, target: "Tensor", labels: "Tensor") -> "Tensor":
-        """Of the mean of the class and some random images of it the styles of that which is nearest, for each row."""
+        """Return styles from which to search, [B, L, W]: the class's mean, or a nearer one of some random images."""
         import torch
 
         nearest = self.network.centres(labels).contiguous()
         if not self.settings.candidates:
             return nearest
         distance = _distance(self.network.synthesis(nearest), target)
-        width, count = self.network.mapping.z_width, self.settings.candidates
-        drawn = self.noise(torch.empty(len(labels), count, width, dtype=target.dtype, device=target.device))
-        for candidate in drawn.unbind(1):
-            styles = self.network.styles(candidate, labels)
-            found = _distance(self.network.synthesis(styles), target)
-            is_nearer = found < distance
-            nearest, distance = torch.where(is_nearer.view(-1, 1, 1), styles, nearest), found.minimum(distance)
+        shape = (len(labels), self.settings.candidates, self.network.mapping.z_width)
+        candidates = self.noise(torch.empty(shape, dtype=target.dtype, device=target.device))
+        for z in candidates.unbind(1):
+            styles = self.network.styles(z, labels)
+            candidate_distance = _distance(self.network.synthesis(styles), target)
+            is_nearer = candidate_distance < distance
+            nearest = torch.where(is_nearer.view(-1, 1, 1), styles, nearest)
+            distance = candidate_distance.minimum(distance)
         return nearest
 
     def _invert(self, target: "Tensor", start: "Tensor") -> "Tensor":
-        """The styles [B, L, W] whose images are nearest to `target`, by Adam, each row for itself: one that has ended
-        keeps its best, whatever the others do."""
+        """Return the styles [B, L, W] whose images are nearest to `target`, found by Adam from `start`.
+
+        Each row is searched by itself: when it runs out of patience, it keeps its best, whatever the others do.
+        """
         import math
 
         import torch
@@ -113,8 +123,10 @@ class StyleGan(Generator):
         settings = self.settings
         styles = start.clone().requires_grad_(True)
         optimizer = torch.optim.Adam([styles])
-        best, nearest = start.clone(), start.new_full((len(start),), math.inf)
-        goal, waited = nearest.clone(), torch.zeros(len(start), dtype=torch.int64, device=start.device)
+        best = start.clone()
+        nearest = start.new_full((len(start),), math.inf)  # distance of `best`
+        goal = nearest.clone()  # distance at the last gain that counts
+        waited = torch.zeros(len(start), dtype=torch.int64, device=start.device)  # steps since then
         for step in range(settings.inversion_steps):
             optimizer.param_groups[0]["lr"] = (
                 settings.inversion_rate * (1 + math.cos(math.pi * step / settings.inversion_steps)) / 2
@@ -127,7 +139,7 @@ class StyleGan(Generator):
             is_nearer = searches & (distance < nearest)
             best = torch.where(is_nearer.view(-1, 1, 1), styles.detach(), best)
             nearest = torch.where(is_nearer, distance, nearest)
-            has_gained = distance < goal * 0.999
+            has_gained = distance < goal * (1 - _LEAST_GAIN)
             goal = torch.where(has_gained, distance, goal)
             waited = torch.where(searches & has_gained, 0, waited + 1)
             if not bool((waited < settings.patience).any()):
@@ -137,5 +149,5 @@ class StyleGan(Generator):
 
 
 def _distance(images: "Tensor", target: "Tensor") -> "Tensor":
-    """Mean squared difference of each row, [B]."""
+    """Return the mean squared difference of each row, [B]."""
     return (images - target).square().flatten(1).mean(1)

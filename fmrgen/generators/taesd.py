@@ -1,4 +1,4 @@
-"""The tiny autoencoders of madebyollin/taesd, from their own files: of SD, SDXL, SD3, FLUX.1 and FLUX.2."""
+"""The tiny autoencoders of madebyollin/taesd (SD, SDXL, SD3, FLUX.1 and FLUX.2), from their own files."""
 
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,9 @@ from fmrgen.generators.base import GeneratorConfig, check_image_size
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+
+_BOUND = 3  # of the latent's values, as in the first layer of madebyollin's own decoders
 
 
 class Config(GeneratorConfig):
@@ -29,14 +32,16 @@ class Config(GeneratorConfig):
 
 
 class Taesd(Generator):
-    """`free` is the latent, [B, C, H/8, W/8], of which the decoder takes 3·tanh(latent / 3)."""
+    """`free` is the latent, [B, C, H/8, W/8]; the decoder takes 3·tanh(latent / 3)."""
 
     def __init__(self, encoder: "nn.Module", decoder: "nn.Module", image_size: int) -> None:
-        self.encoder, self.decoder, self.image_size = encoder, decoder, image_size
+        self.encoder = encoder
+        self.decoder = decoder
+        self.image_size = image_size
 
     def encode(self, images: "Tensor", labels: "Tensor") -> Latents:
         return Latents(self.encoder(images))
 
     def decode(self, latents: Latents) -> "Tensor":
-        decoded: Tensor = self.decoder((latents.free / 3).tanh() * 3)
+        decoded: Tensor = self.decoder((latents.free / _BOUND).tanh() * _BOUND)
         return decoded.clamp(0, 1)

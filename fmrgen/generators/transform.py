@@ -53,11 +53,16 @@ class Transform(Generator):
         assert latents.fixed is not None
         image, noise = latents.fixed.split(3, dim=1)
         angle, x, y, scale, brightness, contrast, amount = latents.free.unbind(dim=1)
+        # The grid says where each pixel of the output lies in the input: the inverse of the image's transform.
         shrink = (-scale * _LOG_SCALE).exp()
-        cos, sin = (angle * _ROTATION).cos() * shrink, (angle * _ROTATION).sin() * shrink
-        rows = [cos, -sin, -2 * _TRANSLATION * x, sin, cos, -2 * _TRANSLATION * y]
-        grid = affine_grid(torch.stack(rows, dim=1).view(-1, 2, 3), list(image.shape), align_corners=False)
+        cos = (angle * _ROTATION).cos() * shrink
+        sin = (angle * _ROTATION).sin() * shrink
+        entries = [cos, -sin, -2 * _TRANSLATION * x, sin, cos, -2 * _TRANSLATION * y]  # [-1, 1] is the image's side
+        affine = torch.stack(entries, dim=1).view(-1, 2, 3)
+        grid = affine_grid(affine, list(image.shape), align_corners=False)
         moved = grid_sample(image, grid, padding_mode="border", align_corners=False)
-        brightness, contrast, amount = (v.view(-1, 1, 1, 1) for v in (brightness, contrast, amount))
+        brightness = brightness.view(-1, 1, 1, 1)
+        contrast = contrast.view(-1, 1, 1, 1)
+        amount = amount.view(-1, 1, 1, 1)
         toned = (moved - 0.5) * (contrast * _LOG_CONTRAST).exp() + 0.5 + _BRIGHTNESS * brightness
         return (toned + _NOISE * amount * noise).clamp(0, 1)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_FROM_ZERO_TO_ONE = ("AutoencoderRAE",)  # take and give images in [0, 1]; all others in [-1, 1]
+_IN_UNIT_RANGE = ("AutoencoderRAE",)  # autoencoders of images in [0, 1]; all others take and give [-1, 1]
 
 
 class Config(GeneratorConfig):
@@ -34,7 +34,9 @@ class Config(GeneratorConfig):
         from fmrgen.weights.checkpoint import freeze
         from fmrgen.weights.pretrained import pretrained_model
 
-        options = {} if self.subfolder is None else {"subfolder": self.subfolder}
+        options = {}
+        if self.subfolder is not None:
+            options["subfolder"] = self.subfolder
         loader = self._autoencoder_class(options)
         model = pretrained_model(loader, self.model, "generator.model", self.revision, **options)
         vae = Vae(freeze(model, device), self.image_size, self.shell)
@@ -42,7 +44,7 @@ class Config(GeneratorConfig):
         return vae
 
     def _check_size(self, vae: "Vae", device: "torch.device | str") -> None:
-        """Raises UserError where images of the wanted size do not come back in it."""
+        """Raise UserError unless an image of the configured size comes back in that size."""
         import torch
 
         blank = torch.zeros(1, 3, self.image_size, self.image_size, device=device)
@@ -50,7 +52,7 @@ class Config(GeneratorConfig):
             with torch.no_grad():
                 latents = vae.encode(blank, torch.zeros(1, dtype=torch.int64))
                 decoded = vae.decode(latents).shape[-1]
-        except Exception as error:  # each of them refuses in its own words
+        except Exception as error:  # each autoencoder has errors of its own
             raise UserError(
                 f"generator.model: {self.model} is a {type(vae.model).__name__} and fails on an image of "
                 f"{self.image_size} px: {type(error).__name__}: {one_line(error)}"
@@ -60,6 +62,7 @@ class Config(GeneratorConfig):
             raise UserError(f"generator.image_size: {self.model} makes images of {decoded} px; use {decoded}")
 
     def _autoencoder_class(self, options: dict[str, str]) -> Any:
+        """Return the class of diffusers that the model's config names. Raises UserError for any other."""
         import diffusers
 
         from fmrgen.weights.assets import resolve_path
@@ -81,21 +84,33 @@ class Vae(Generator):
     def __init__(self, model: Any, image_size: int, shell: bool = False) -> None:
         from torch import nn
 
-        self.model, self.image_size, self.shell = model, image_size, shell
+        self.model = model
+        self.image_size = image_size
+        self.shell = shell
         self.is_of_videos = any(isinstance(module, nn.Conv3d) for module in model.modules())
-        self.is_from_zero = type(model).__name__ in _FROM_ZERO_TO_ONE
+        self.is_in_unit_range = type(model).__name__ in _IN_UNIT_RANGE
 
     def encode(self, images: "Tensor", labels: "Tensor") -> Latents:
-        images = images if self.is_from_zero else images * 2 - 1
-        output = self.model.encode(images.unsqueeze(2) if self.is_of_videos else images)
+        if not self.is_in_unit_range:
+            images = images * 2 - 1
+        if self.is_of_videos:
+            images = images.unsqueeze(2)
+        output = self.model.encode(images)
         if "latent_dist" in output:
             return Latents(output.latent_dist.mode())
-        return Latents(output.latents if "latents" in output else output.latent)
+        if "latents" in output:
+            return Latents(output.latents)
+        return Latents(output.latent)
 
     def project(self, latents: Latents, start: "Tensor") -> "Tensor":
-        return on_shell(latents.free, start) if self.shell else latents.free
+        if self.shell:
+            return on_shell(latents.free, start)
+        return latents.free
 
     def decode(self, latents: Latents) -> "Tensor":
-        sample = self.model.decode(latents.free).sample
-        sample = sample[:, :, 0] if self.is_of_videos else sample
-        return (sample if self.is_from_zero else sample / 2 + 0.5).clamp(0, 1)
+        sample: Tensor = self.model.decode(latents.free).sample
+        if self.is_of_videos:
+            sample = sample[:, :, 0]
+        if not self.is_in_unit_range:
+            sample = sample / 2 + 0.5
+        return sample.clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Efficient-VDVAE (paper Table 3): a deep hierarchy of latents, of which the coarse ones are perturbed."""
+"""Efficient-VDVAE (paper Table 3): a deep hierarchy of latents. The coarse ones are perturbed."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Config(GeneratorConfig):
-    """`checkpoint` is an official file of Efficient-VDVAE (PyTorch), of which the averaged weights are taken.
+    """`checkpoint` is an official file of Efficient-VDVAE (PyTorch); its averaged weights are used.
 
     Its finest groups are nearly pixels, so only those up to a side of `free_side` may move.
     """
@@ -33,8 +33,8 @@ class Config(GeneratorConfig):
         from fmrgen.generators.networks.efficient_vdvae import efficient_vdvae
         from fmrgen.weights.checkpoint import freeze, read_checkpoint
 
-        what = f"generator.checkpoint: {self.checkpoint}"
-        network = efficient_vdvae(read_checkpoint(self.checkpoint, "generator.checkpoint"), what)
+        subject = f"generator.checkpoint: {self.checkpoint}"
+        network = efficient_vdvae(read_checkpoint(self.checkpoint, "generator.checkpoint"), subject)
         if network.image_size != self.image_size:
             raise UserError(
                 f"generator.image_size: {self.checkpoint} makes images of {network.image_size} px; use that"
@@ -45,8 +45,9 @@ class Config(GeneratorConfig):
                 blank = torch.zeros(1, 3, self.image_size, self.image_size, device=device)
                 shapes = [tuple(group.shape[1:]) for group in network.posterior_means(blank)]
         except (AttributeError, RuntimeError) as error:
-            raise UserError(f"{what}: its blocks do not fit together: {one_line(error)}") from None
-        if self.free_side < (smallest := min(shape[-1] for shape in shapes)):
+            raise UserError(f"{subject}: its blocks do not fit together: {one_line(error)}") from None
+        smallest = min(shape[-1] for shape in shapes)
+        if self.free_side < smallest:
             raise UserError(f"generator.free_side: no group has a side of {self.free_side} or less; use {smallest}")
         return Vdvae(network, self.image_size, shapes, self.free_side)
 
@@ -54,36 +55,45 @@ class Config(GeneratorConfig):
 class Vdvae(Generator):
     """`free` holds the coarse groups, `fixed` the fine ones, each flat and one after the other, [B, N].
 
-    All are the means of their posteriors, so that encoding is not random; images are the expected ones.
+    All are the means of their posteriors, so that encoding is not random. Decoded images are expectations, too.
     """
 
     def __init__(
         self, network: "EfficientVdvae", image_size: int, shapes: list[tuple[int, ...]], free_side: int
     ) -> None:
-        self.network, self.image_size = network, image_size
-        self.shapes = shapes  # of one row of each group
+        self.network = network
+        self.image_size = image_size
+        self.shapes = shapes  # [C, side, side] of each group
         self.is_free = [shape[-1] <= free_side for shape in shapes]
 
     def encode(self, images: "Tensor", labels: "Tensor") -> Latents:
         import torch
 
-        groups = self.network.posterior_means(images * 2 - 1)
-        flat = [(group.flatten(1), free) for group, free in zip(groups, self.is_free, strict=True)]
-        fixed = [group for group, free in flat if not free]
-        return Latents(torch.cat([group for group, free in flat if free], 1), torch.cat(fixed, 1) if fixed else None)
+        free: list[Tensor] = []
+        fixed: list[Tensor] = []
+        for group, is_free in zip(self.network.posterior_means(images * 2 - 1), self.is_free, strict=True):
+            groups = free if is_free else fixed
+            groups.append(group.flatten(1))
+        return Latents(torch.cat(free, 1), torch.cat(fixed, 1) if fixed else None)
 
     def decode(self, latents: Latents) -> "Tensor":
         from fmrgen.generators.networks.efficient_vdvae import expected_image
 
-        return (expected_image(self.network.logits(self._groups(latents))) / 2 + 0.5).clamp(0, 1)
+        image = expected_image(self.network.logits(self._groups(latents)))
+        return (image / 2 + 0.5).clamp(0, 1)
 
     def _groups(self, latents: Latents) -> "list[Tensor]":
-        """z of each group, [B, C, side, side]."""
+        """Return z of each group, [B, C, side, side]."""
         free, fixed = latents
-        groups, taken = [], {True: 0, False: 0}
+        groups = []
+        free_start = fixed_start = 0
         for shape, is_free in zip(self.shapes, self.is_free, strict=True):
-            start, size = taken[is_free], shape[0] * shape[1] * shape[2]
-            whole = free if is_free or fixed is None else fixed
-            groups.append(whole[:, start : start + size].unflatten(1, shape))
-            taken[is_free] += size
+            size = shape[0] * shape[1] * shape[2]
+            if is_free or fixed is None:
+                flat = free[:, free_start : free_start + size]
+                free_start += size
+            else:
+                flat = fixed[:, fixed_start : fixed_start + size]
+                fixed_start += size
+            groups.append(flat.unflatten(1, shape))
         return groups

@@ -27,7 +27,8 @@ class Config(GeneratorConfig):
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Config":
-        if (self.model is None) == (self.checkpoint is None) or (self.checkpoint is None) != (self.config is None):
+        has_both_or_none = (self.model is None) == (self.checkpoint is None)
+        if has_both_or_none or (self.checkpoint is None) != (self.config is None):
             raise ValueError("give either model, or checkpoint and config")
         return self
 

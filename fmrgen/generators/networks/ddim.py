@@ -1,4 +1,4 @@
-"""Deterministic DDIM moves between noise levels, and their inversion, without clipping: it would end gradients."""
+"""Deterministic DDIM moves between noise levels, and their inversion. Nothing is clipped: that would end gradients."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -11,45 +11,67 @@ from fmrgen.errors import UserError
 from fmrgen.weights.pretrained import from_pretrained
 
 NoiseSchedule = Literal["linear", "cosine"]
-Eps = Callable[[Tensor, int], Tensor]  # of x [B, 3, H, W] and the index of a time: the noise in it
+Eps = Callable[[Tensor, int], Tensor]  # from x [B, 3, H, W] and the index of a time to the noise in x
+
+# The schedules of guided-diffusion: linear betas from Ho et al. 2020, the cosine from Nichol and Dhariwal 2021.
+_FIRST_BETA, _LAST_BETA = 1e-4, 0.02  # for 1,000 training steps
+_COSINE_OFFSET = 0.008  # keeps the first betas from being too small
+_MAX_BETA = 0.999  # keeps the last betas below 1
 
 
 def alphas_cumprod(schedule: NoiseSchedule, training_steps: int) -> np.ndarray:
-    """The share of the signal that is left at each of the training steps, float64 [T], as guided-diffusion has it."""
+    """Return the share of the signal that is left at each training step, float64 [T], as guided-diffusion has it."""
     if schedule == "linear":
         scale = 1000 / training_steps
-        betas = np.linspace(scale * 1e-4, scale * 0.02, training_steps)
+        betas = np.linspace(scale * _FIRST_BETA, scale * _LAST_BETA, training_steps)
     else:
-        left = np.cos((np.arange(training_steps + 1) / training_steps + 0.008) / 1.008 * np.pi / 2) ** 2
-        betas = np.minimum(1 - left[1:] / left[:-1], 0.999)
+        times = np.arange(training_steps + 1) / training_steps
+        alpha_bars = np.cos((times + _COSINE_OFFSET) / (1 + _COSINE_OFFSET) * np.pi / 2) ** 2
+        betas = np.minimum(1 - alpha_bars[1:] / alpha_bars[:-1], _MAX_BETA)
     return np.cumprod(1 - betas)
 
 
 def alphas_of_pipeline(model: str, revision: str | None) -> np.ndarray:
-    """The same of the scheduler of a diffusers pipeline, float64.
+    """Return the cumulative alphas of the scheduler of a diffusers pipeline, float64 [T].
 
     Raises UserError for a pipeline whose network does not predict noise.
     """
     scheduler = from_pretrained(DDIMScheduler, model, "generator.model", revision, subfolder="scheduler")
-    if (prediction_type := scheduler.config.prediction_type) != "epsilon":
+    prediction_type = scheduler.config.prediction_type
+    if prediction_type != "epsilon":
         raise UserError(f"generator.model: {model} predicts {prediction_type}, only epsilon is supported")
-    found: np.ndarray = scheduler.alphas_cumprod.double().numpy()
-    return found
+    alphas: np.ndarray = scheduler.alphas_cumprod.double().numpy()
+    return alphas
 
 
 def move(x: Tensor, eps: Tensor, at: float, to: float) -> Tensor:
-    """x from the noise level `at` to the level `to` (cumulative alphas; 1 is no noise), its noise being `eps`."""
+    """Return x moved from one noise level to another.
+
+    Args:
+        x: at the level `at`.
+        eps: the noise in it, of the same shape.
+        at: its cumulative alpha; 1 is no noise.
+        to: the cumulative alpha to reach.
+    """
     signal = (x - (1 - at) ** 0.5 * eps) / at**0.5
     return to**0.5 * signal + (1 - to) ** 0.5 * eps
 
 
 def invert(x: Tensor, eps: Eps, index: int, at: float, to: float, refinements: int) -> Tensor:
-    """The x at the noisier level `to`, of time `index`, from which a move of DDIM leads to `x` at the level `at`.
+    """Return the noisier x from which a move of DDIM leads back to `x`.
 
-    What noise a network sees there is only known when it is found: it starts from what it sees in `x`, and each
-    refinement asks anew.
+    The network's noise at the noisier x is only known once that x is. So the search starts with the noise that the
+    network sees in `x`, and each refinement takes the noise in the last estimate instead (a fixed-point iteration).
+
+    Args:
+        x: at the level `at`.
+        eps: the network.
+        index: of the time of the level `to`.
+        at: cumulative alpha of `x`.
+        to: cumulative alpha of the returned x, which is lower.
+        refinements: how often the estimate is refined.
     """
-    found = move(x, eps(x, index), at, to)
+    noisier = move(x, eps(x, index), at, to)
     for _ in range(refinements):
-        found = move(x, eps(found, index), at, to)
-    return found
+        noisier = move(x, eps(noisier, index), at, to)
+    return noisier

@@ -1,7 +1,7 @@
 """Efficient-VDVAE (Hazami, Mama and Thurairatnam 2022), rebuilt from the shapes of an official state dict.
 
-Modules bear the official names, so that its tensors load as they are. Only means are needed here: how wide posterior
-and prior are (`distribution_base`) is not read.
+Modules have the official names, so that its tensors load as they are. Only means are needed here, so the scale of the
+widths of posterior and prior (`distribution_base`) is not read.
 """
 
 import re
@@ -17,33 +17,31 @@ from fmrgen.weights.checkpoint import load_exactly
 
 State = Mapping[str, Tensor]
 _SLOPE = 0.1  # of the leaky ReLU where sides change
+_PER_MIXTURE = 10  # numbers of a pixel and component: a weight, and for each colour a mean, a scale and a coefficient
 
 
-def efficient_vdvae(state: State, what: str) -> "EfficientVdvae":
-    """The network of an official state dict.
+def efficient_vdvae(state: State, subject: str) -> "EfficientVdvae":
+    """Return the network of an official state dict, in float32 on the CPU.
 
     Args:
         state: tensors under their official names.
-        what: the file, in errors.
-
-    Returns:
-        The network in float32, on the CPU.
+        subject: the file, in errors.
 
     Raises:
-        UserError: it is another network's, or knows one colour alone.
+        UserError: the state dict is another network's, or of grayscale images.
     """
     try:
         network = EfficientVdvae(state)
     except (KeyError, IndexError, ValueError) as error:
-        raise UserError(f"{what}: is not an Efficient-VDVAE: {error} is missing") from None
-    load_exactly(network, {name: tensor.float() for name, tensor in state.items()}, what)
-    if network.output_conv_width % 10 or network.bottom_up.input_conv.in_channels != 3:
-        raise UserError(f"{what}: is an Efficient-VDVAE of grayscale images; use one for colour images")
+        raise UserError(f"{subject}: is not an Efficient-VDVAE: {error} is missing") from None
+    load_exactly(network, {name: tensor.float() for name, tensor in state.items()}, subject)
+    if network.output_conv_width % _PER_MIXTURE or network.bottom_up.input_conv.in_channels != 3:
+        raise UserError(f"{subject}: is an Efficient-VDVAE of grayscale images; use one for colour images")
     return network
 
 
 class EfficientVdvae(nn.Module):
-    """Latents are a list of groups, from the coarsest on: z of a group is [B, C, side, side]."""
+    """The autoencoder. Latents are a list of groups, from the coarsest on: z of a group is [B, C, side, side]."""
 
     def __init__(self, state: State) -> None:
         super().__init__()
@@ -53,13 +51,10 @@ class EfficientVdvae(nn.Module):
         self.image_size = self.top_down.side
 
     def posterior_means(self, images: Tensor) -> list[Tensor]:
-        """The mean of each group's posterior, all groups before it being at theirs.
+        """Return z of each group: the mean of its posterior, given the means of all groups before it.
 
         Args:
             images: [B, 3, H, W] in [-1, 1].
-
-        Returns:
-            z of each group.
         """
         skips = self.bottom_up(images)
         groups: list[Tensor] = []
@@ -72,46 +67,52 @@ class EfficientVdvae(nn.Module):
         return groups
 
     def logits(self, groups: Sequence[Tensor]) -> Tensor:
-        """What the groups say of each pixel: the parameters of a mixture of logistics, [B, M * 10, H, W]."""
+        """Return the parameters of each pixel's mixture of M logistics, [B, M * 10, H, W], from z of each group."""
         remaining = iter(groups)
-        answer: Tensor = self.top_down(len(groups[0]), lambda *_: next(remaining))
-        return answer
+
+        def next_group(block: BlockDown, y: Tensor, prior: Tensor, level: int) -> Tensor:
+            return next(remaining)
+
+        logits: Tensor = self.top_down(len(groups[0]), next_group)
+        return logits
 
 
 def expected_image(logits: Tensor) -> Tensor:
-    """The mean colour of each pixel under its mixture, [B, 3, H, W] in [-1, 1].
+    """Return the mean colour of each pixel under its mixture, [B, 3, H, W] in [-1, 1], from logits [B, M * 10, H, W].
 
-    Green leans on red and blue on both, in each component; each is kept in range as in official samples.
+    In each component, green depends on red, and blue on both. Each is clamped as in official samples.
     """
-    mixtures = logits.shape[1] // 10
-    shares, rest = logits.split([mixtures, 9 * mixtures], 1)
-    means, _, raw_leanings = rest.unflatten(1, (3, 3, mixtures)).unbind(2)
-    leanings = raw_leanings.tanh()
+    mixtures = logits.shape[1] // _PER_MIXTURE
+    weight_logits, rest = logits.split([mixtures, (_PER_MIXTURE - 1) * mixtures], 1)
+    means, _, raw_coefficients = rest.unflatten(1, (3, 3, mixtures)).unbind(2)
+    coefficients = raw_coefficients.tanh()
     red = means[:, 0].clamp(-1, 1)
-    green = (means[:, 1] + leanings[:, 0] * red).clamp(-1, 1)
-    blue = (means[:, 2] + leanings[:, 1] * red + leanings[:, 2] * green).clamp(-1, 1)
-    return (torch.stack([red, green, blue], 1) * shares.softmax(1).unsqueeze(1)).sum(2)
+    green = (means[:, 1] + coefficients[:, 0] * red).clamp(-1, 1)
+    blue = (means[:, 2] + coefficients[:, 1] * red + coefficients[:, 2] * green).clamp(-1, 1)
+    colours = torch.stack([red, green, blue], 1)  # [B, 3, M, H, W]
+    return (colours * weight_logits.softmax(1).unsqueeze(1)).sum(2)
 
 
 class _BottomUp(nn.Module):
     def __init__(self, state: State) -> None:
         super().__init__()
         self.input_conv = _conv(state, "bottom_up.input_conv")
-        places = [
-            f"bottom_up.levels_up_downsample.{level}"
-            for level in range(_count(state, "bottom_up.levels_up_downsample"))
-        ]
-        self.levels_up_downsample = nn.ModuleList(_BlockUp(state, place) for place in places)
-        self.levels_up = nn.ModuleList(
-            nn.ModuleList(_BlockUp(state, f"{place}.{block}") for block in range(_count(state, place)))
-            for place in (f"bottom_up.levels_up.{level}" for level in range(len(places)))
-        )
+        levels = _count(state, "bottom_up.levels_up_downsample")
+        self.levels_up_downsample = nn.ModuleList()
+        for level in range(levels):
+            self.levels_up_downsample.append(_BlockUp(state, f"bottom_up.levels_up_downsample.{level}"))
+        self.levels_up = nn.ModuleList()
+        for level in range(levels):
+            place = f"bottom_up.levels_up.{level}"
+            blocks = [_BlockUp(state, f"{place}.{index}") for index in range(_count(state, place))]
+            self.levels_up.append(nn.ModuleList(blocks))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """The features of the images that each level of the decoder gets, from the coarsest on."""
+        """Return the features of images that each level of the decoder gets, from the coarsest on."""
         x = self.input_conv(x)
         skips = []
-        for blocks, last in zip(self.levels_up, cast("Iterable[_BlockUp]", self.levels_up_downsample), strict=True):
+        lasts = cast("Iterable[_BlockUp]", self.levels_up_downsample)
+        for blocks, last in zip(self.levels_up, lasts, strict=True):
             for block in cast("Iterable[_BlockUp]", blocks):
                 x = block.residual_block(x)
             x = last.residual_block(x)
@@ -126,23 +127,21 @@ class _TopDown(nn.Module):
         self.trainable_h = nn.Parameter(torch.empty_like(state["top_down.trainable_h"], dtype=torch.float32))
         self.side = self.trainable_h.shape[-1]
         self.levels_down_upsample = nn.ModuleList()
-        places = [
-            f"top_down.levels_down_upsample.{level}" for level in range(_count(state, "top_down.levels_down_upsample"))
-        ]
-        for place in places:
-            self.levels_down_upsample.append(BlockDown(state, place, self.side))
-            self.side = cast("BlockDown", self.levels_down_upsample[-1]).side
-        self.levels_down = nn.ModuleList(
-            nn.ModuleList(BlockDown(state, f"{place}.{block}", above.side) for block in range(_count(state, place)))
-            for place, above in (
-                (f"top_down.levels_down.{level}", cast("BlockDown", block))
-                for level, block in enumerate(self.levels_down_upsample)
-            )
-        )
+        sides = []  # of each level
+        for level in range(_count(state, "top_down.levels_down_upsample")):
+            first = BlockDown(state, f"top_down.levels_down_upsample.{level}", self.side)
+            self.levels_down_upsample.append(first)
+            self.side = first.side
+            sides.append(first.side)
+        self.levels_down = nn.ModuleList()
+        for level, side in enumerate(sides):
+            place = f"top_down.levels_down.{level}"
+            blocks = [BlockDown(state, f"{place}.{index}", side) for index in range(_count(state, place))]
+            self.levels_down.append(nn.ModuleList(blocks))
         self.output_conv = _conv(state, "top_down.output_conv")
 
     def forward(self, rows: int, choose: "Choose") -> Tensor:
-        """The logits of so many `rows`; `choose` gives the z of each block."""
+        """Return the logits of `rows` images; `choose` gives the z of each block."""
         y = self.trainable_h.expand(rows, -1, -1, -1)
         firsts = cast("Iterable[BlockDown]", self.levels_down_upsample)
         for level, (first, others) in enumerate(zip(firsts, self.levels_down, strict=True)):
@@ -150,8 +149,8 @@ class _TopDown(nn.Module):
                 y = block.unpool(y)
                 residual, prior = block.prior_net(y).chunk(2, dim=1)
                 y = block(y + residual, choose(block, y, prior, level))
-        answer: Tensor = self.output_conv(y)
-        return answer
+        logits: Tensor = self.output_conv(y)
+        return logits
 
 
 class _BlockUp(nn.Module):
@@ -181,21 +180,21 @@ class BlockDown(nn.Module):
         self.z_projection = _conv(state, f"{place}.z_projection")
 
     def posterior(self, y: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and raw width of z, given what the way down knows up to here and what the way up tells."""
-        answer: tuple[Tensor, Tensor] = self.posterior_layer(self.posterior_net(torch.cat([y, skip], 1)))
-        return answer
+        """Return mean and raw width of z, given the decoder's features `y` and the encoder's features `skip`."""
+        distribution: tuple[Tensor, Tensor] = self.posterior_layer(self.posterior_net(torch.cat([y, skip], 1)))
+        return distribution
 
     def prior(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, given the way down alone."""
-        answer: tuple[Tensor, Tensor] = self.prior_layer(features)
-        return answer
+        """Return mean and raw width of z, given the decoder's features alone."""
+        distribution: tuple[Tensor, Tensor] = self.prior_layer(features)
+        return distribution
 
     def forward(self, y: Tensor, z: Tensor) -> Tensor:
-        answer: Tensor = self.residual_block(y + self.z_projection(z))
-        return answer
+        features: Tensor = self.residual_block(y + self.z_projection(z))
+        return features
 
 
-# From a block, what is known up to it, the prior's features and its level: the z of its group.
+# From a block, the decoder's features before it, the prior's features and the block's level to the z of its group.
 Choose = Callable[[BlockDown, Tensor, Tensor, int], Tensor]
 
 
@@ -226,20 +225,20 @@ class _Gaussian(nn.Module):
         self.projection = _conv(state, f"{place}.projection")
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Means and raw widths."""
-        answer: tuple[Tensor, ...] = self.projection(x).chunk(2, dim=1)
-        return answer
+        """Return means and raw widths."""
+        distribution: tuple[Tensor, ...] = self.projection(x).chunk(2, dim=1)
+        return distribution
 
 
 class _Cell(nn.Module):
-    """Convolutions, each after a SiLU. They stand at odd places, for the official list counts the SiLUs too."""
+    """Convolutions, each after a SiLU. Their indices are odd because the official list counts the SiLUs, too."""
 
     def __init__(self, state: State, place: str, residual: bool) -> None:
         super().__init__()
         self.residual = residual
-        self.convs = nn.ModuleDict(
-            {str(index): _conv(state, f"{place}.convs.{index}") for index in _indices(state, f"{place}.convs")}
-        )
+        self.convs = nn.ModuleDict()
+        for index in _indices(state, f"{place}.convs"):
+            self.convs[str(index)] = _conv(state, f"{place}.convs.{index}")
 
     def forward(self, x: Tensor) -> Tensor:
         y = x
@@ -249,19 +248,26 @@ class _Cell(nn.Module):
 
 
 def _cells(state: State, place: str, residual: bool) -> nn.Sequential:
-    return nn.Sequential(*(_Cell(state, f"{place}.{index}", residual) for index in range(_count(state, place))))
+    cells = [_Cell(state, f"{place}.{index}", residual) for index in range(_count(state, place))]
+    return nn.Sequential(*cells)
 
 
 def _conv(state: State, place: str, stride: int = 1) -> nn.Conv2d:
-    """A convolution of the shape that the weights at `place` have; its sides stay, or shrink by `stride`."""
+    """Return a convolution of the shape that the weights at `place` have; sides stay, or shrink by `stride`."""
     width, depth, *kernel = state[f"{place}.weight"].shape
-    return nn.Conv2d(depth, width, (kernel[0], kernel[1]), stride, "same" if stride == 1 else 0)
+    padding = "same" if stride == 1 else 0
+    return nn.Conv2d(depth, width, (kernel[0], kernel[1]), stride, padding)
 
 
 def _indices(state: State, place: str) -> list[int]:
-    """The numbers that stand after `place` in the names."""
-    found = {int(match[1]) for name in state if (match := re.match(rf"{re.escape(place)}\.(\d+)\.", name))}
-    return sorted(found)
+    """Return the numbers that follow `place` in the names, sorted."""
+    pattern = re.compile(rf"{re.escape(place)}\.(\d+)\.")
+    indices = set()
+    for name in state:
+        match = pattern.match(name)
+        if match is not None:
+            indices.add(int(match[1]))
+    return sorted(indices)
 
 
 def _count(state: State, place: str) -> int:

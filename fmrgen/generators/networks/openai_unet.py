@@ -1,7 +1,7 @@
 """The U-Nets of ADM (guided-diffusion) and Improved DDPM (improved-diffusion), from their official files.
 
-Names and shapes tell the whole architecture but for two things: how many heads the attention has, and in which order
-the rows of its `qkv` lie.
+The architecture follows from names and shapes, except for two things: the number of attention heads, and the order of
+the rows of `qkv`.
 """
 
 import re
@@ -17,6 +17,9 @@ from fmrgen.weights.checkpoint import load_exactly
 
 QkvOrder = Literal["head_qkv", "qkv_head"]
 _GROUPS = 32  # of every norm
+_NEEDED = ("input_blocks.0.0.weight", "out.2.weight", "time_embed.0.weight", "middle_block.1.qkv.weight")
+_OUTPUT_BLOCK = re.compile(r"output_blocks\.(\d+)\.")
+_UPSAMPLER = re.compile(r"output_blocks\.(\d+)\.[12]\.(conv|in_layers\.0)\.weight")  # a convolution, or a block
 _RES_BLOCK = {
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",
@@ -28,65 +31,77 @@ _RES_BLOCK = {
 
 
 class Heads(NamedTuple):
-    """Of the attention: so many, or as many as have `channels` each; and the order of the rows of `qkv`."""
+    """The attention heads: `number`, or as many as have `channels` each. `order` is that of the rows of `qkv`."""
 
     number: int | None
     channels: int | None
     order: QkvOrder
 
     def of(self, width: int) -> int:
-        """How many an attention of that width has."""
+        """Return the number of heads of an attention of `width` channels."""
         return self.number or width // (self.channels or width)
 
 
 class _Layout(NamedTuple):
-    """What the state dict tells of the network."""
+    """The architecture that a state dict tells.
 
-    res_blocks: int  # at each level
+    Attributes:
+        res_blocks: at each level of the encoder; the decoder has one more.
+        widths: channels of each level.
+        attends: whether each level has attention.
+        resamples_by_blocks: whether sides change in residual blocks, and not in single convolutions.
+        classes: that it knows; None if it is unconditional.
+    """
+
+    res_blocks: int
     widths: list[int]
     attends: list[bool]
     resamples_by_blocks: bool
     classes: int | None
 
     @classmethod
-    def of(cls, state: dict[str, Tensor], what: str) -> "_Layout":
-        blocks = 1 + max(
-            (int(found[1]) for key in state if (found := re.match(r"output_blocks\.(\d+)\.", key))), default=-1
-        )
-        needed = ("input_blocks.0.0.weight", "out.2.weight", "time_embed.0.weight", "middle_block.1.qkv.weight")
-        if blocks == 0 or any(key not in state for key in needed):
-            raise UserError(f"{what}: is not the U-Net of guided-diffusion or improved-diffusion")
-        # The block that enlarges is the last one of each level but the last.
-        enlarging = [
-            int(found[1])
-            for key in state
-            if (found := re.match(r"output_blocks\.(\d+)\.[12]\.(conv|in_layers\.0)\.weight", key))
-        ]
-        res_blocks = min(enlarging, default=blocks - 1)
-        levels = blocks // (res_blocks + 1)
-        first = [1 + level * (res_blocks + 1) for level in range(levels)]  # input block of each level
-        try:
-            widths = [state[f"input_blocks.{block}.0.out_layers.3.weight"].shape[0] for block in first]
-        except KeyError as error:
-            raise UserError(f"{what}: its blocks do not fit together: {error} is missing") from None
+    def of(cls, state: dict[str, Tensor], subject: str) -> "_Layout":
+        """Return the layout of a state dict. Raises UserError, starting with `subject`, for another network's."""
+        blocks = 0  # of the decoder
+        upsampling_blocks = []  # the last block of each of its levels, except of the last one, enlarges
+        resamples_by_blocks = False
+        for key in state:
+            output_block = _OUTPUT_BLOCK.match(key)
+            if output_block is not None:
+                blocks = max(blocks, int(output_block[1]) + 1)
+            upsampler = _UPSAMPLER.match(key)
+            if upsampler is not None:
+                upsampling_blocks.append(int(upsampler[1]))
+                resamples_by_blocks = resamples_by_blocks or upsampler[2] == "in_layers.0"
+        if blocks == 0 or any(key not in state for key in _NEEDED):
+            raise UserError(f"{subject}: is not the U-Net of guided-diffusion or improved-diffusion")
+        res_blocks = min(upsampling_blocks, default=blocks - 1)
+        widths, attends = [], []
+        for level in range(blocks // (res_blocks + 1)):
+            first = f"input_blocks.{_first_block(level, res_blocks)}"
+            try:
+                widths.append(state[f"{first}.0.out_layers.3.weight"].shape[0])
+            except KeyError as error:
+                raise UserError(f"{subject}: its blocks do not fit together: {error} is missing") from None
+            attends.append(f"{first}.1.qkv.weight" in state)
         label_embedding = state.get("label_emb.weight")
-        return cls(
-            res_blocks,
-            widths,
-            [f"input_blocks.{block}.1.qkv.weight" in state for block in first],
-            any(re.match(rf"output_blocks\.{place}\.[12]\.in_layers", key) for place in enlarging for key in state),
-            None if label_embedding is None else len(label_embedding),
-        )
+        classes = None if label_embedding is None else len(label_embedding)
+        return cls(res_blocks, widths, attends, resamples_by_blocks, classes)
 
 
-def openai_unet(state: dict[str, Tensor], heads: Heads, image_size: int, what: str) -> UNet2DModel:
-    """The network of an official state dict.
+def _first_block(level: int, res_blocks: int) -> int:
+    """Return the index of the first input block of a level; each level ends with one that shrinks, and 0 is conv_in."""
+    return 1 + level * (res_blocks + 1)
+
+
+def openai_unet(state: dict[str, Tensor], heads: Heads, image_size: int, subject: str) -> UNet2DModel:
+    """Return the network of an official state dict.
 
     Args:
         state: tensors under their official names.
         heads: of the attention.
         image_size: side of its images in pixels.
-        what: the file, in errors.
+        subject: the file, in errors.
 
     Returns:
         From x [B, 3, H, W] and times [B] to eps in the first three channels; float32, on the CPU.
@@ -94,58 +109,65 @@ def openai_unet(state: dict[str, Tensor], heads: Heads, image_size: int, what: s
     Raises:
         UserError: it is another network's.
     """
-    layout = _Layout.of(state, what)
-    last = len(layout.widths) - 1
-    plain_down, plain_up = (
-        ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
-        if layout.resamples_by_blocks
-        else ("DownBlock2D", "UpBlock2D")
-    )
+    layout = _Layout.of(state, subject)
+    down_types, up_types = _block_types(layout)
     resampling = "resnet" if layout.resamples_by_blocks else "conv"
+    groups = min(_GROUPS, layout.widths[0])
     unet = UNet2DModel(
         sample_size=image_size,
         in_channels=state["input_blocks.0.0.weight"].shape[1],
         out_channels=state["out.2.weight"].shape[0],
         block_out_channels=tuple(layout.widths),
         layers_per_block=layout.res_blocks,
-        # The last level has nothing to shrink; its plain block needs none of the kind that does.
-        down_block_types=tuple(
-            "AttnDownBlock2D" if attends else "DownBlock2D" if level == last else plain_down
-            for level, attends in enumerate(layout.attends)
-        ),
-        up_block_types=tuple(
-            "AttnUpBlock2D" if attends else "UpBlock2D" if level == 0 else plain_up
-            for level, attends in reversed(list(enumerate(layout.attends)))
-        ),
+        down_block_types=tuple(down_types),
+        up_block_types=tuple(up_types),
         downsample_type=resampling,
         upsample_type=resampling,
         resnet_time_scale_shift="scale_shift",
         time_embedding_dim=state["time_embed.0.weight"].shape[0],
         num_class_embeds=layout.classes,
-        norm_num_groups=min(_GROUPS, layout.widths[0]),
-        attn_norm_num_groups=min(_GROUPS, layout.widths[0]),
+        norm_num_groups=groups,
+        attn_norm_num_groups=groups,
         norm_eps=1e-5,
         attention_head_dim=min(layout.widths),
         flip_sin_to_cos=True,
         freq_shift=0,
     )
-    sinusoid = state["time_embed.0.weight"].shape[1]
-    if sinusoid != layout.widths[0]:  # ADM at 512 px: the first level is half as wide as the sinusoid
-        unet.time_proj.num_channels = sinusoid
-        unet.time_embedding.linear_1 = nn.Linear(sinusoid, state["time_embed.0.weight"].shape[0])
+    sinusoid_width = state["time_embed.0.weight"].shape[1]
+    if sinusoid_width != layout.widths[0]:  # ADM at 512 px: the first level is half as wide as the sinusoid
+        unet.time_proj.num_channels = sinusoid_width
+        unet.time_embedding.linear_1 = nn.Linear(sinusoid_width, state["time_embed.0.weight"].shape[0])
     for module in unet.modules():
         if isinstance(module, Attention):
             module.heads = heads.of(module.to_q.in_features)
-    load_exactly(unet, dict(_renamed(state, layout, heads, what)), what)
+    load_exactly(unet, dict(_renamed(state, layout, heads)), subject)
     return unet
 
 
-def _renamed(state: dict[str, Tensor], layout: _Layout, heads: Heads, what: str) -> Iterator[tuple[str, Tensor]]:
-    """The tensors under diffusers' names. What has no name there keeps its own, for `load_exactly` to refuse."""
+def _block_types(layout: _Layout) -> tuple[list[str], list[str]]:
+    """Return diffusers' names of the blocks on the way down and on the way up, in their order."""
+    plain_down, plain_up = "DownBlock2D", "UpBlock2D"
+    if layout.resamples_by_blocks:
+        plain_down, plain_up = "ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D"
+    down_types, up_types = [], []
+    last = len(layout.attends) - 1
+    for level, attends in enumerate(layout.attends):
+        if attends:
+            down_types.append("AttnDownBlock2D")
+            up_types.append("AttnUpBlock2D")
+            continue
+        # Nothing is resampled below the last level or above the first, so diffusers' plainest block will do.
+        down_types.append("DownBlock2D" if level == last else plain_down)
+        up_types.append("UpBlock2D" if level == 0 else plain_up)
+    return down_types, up_types[::-1]
+
+
+def _renamed(state: dict[str, Tensor], layout: _Layout, heads: Heads) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors under diffusers' names. Those without one keep their own, for `load_exactly` to refuse."""
     names = dict(_modules(layout))
     for key, tensor in state.items():
         tensor = tensor.float()
-        block = next((place for place in sorted(names, key=len, reverse=True) if key.startswith(f"{place}.")), None)
+        block = next((block for block in names if key.startswith(f"{block}.")), None)
         if block is None:
             yield key, tensor
             continue
@@ -167,7 +189,7 @@ def _renamed(state: dict[str, Tensor], layout: _Layout, heads: Heads, what: str)
 
 
 def _split_qkv(tensor: Tensor, heads: Heads) -> list[Tensor]:
-    """q, k and v of the rows of `qkv`, [3C, C, 1] or [3C]."""
+    """Return q, k and v, [C, C] or [C] each, of the rows of `qkv`, [3C, C, 1] or [3C]."""
     values = tensor.squeeze(-1) if tensor.ndim == 3 else tensor
     width = len(values) // 3
     count = heads.of(width)
@@ -178,7 +200,7 @@ def _split_qkv(tensor: Tensor, heads: Heads) -> list[Tensor]:
 
 
 def _modules(layout: _Layout) -> Iterator[tuple[str, str]]:
-    """Official places of blocks, and diffusers' names of them."""
+    """Yield each block's official name and its name in diffusers."""
     yield from {
         "time_embed.0": "time_embedding.linear_1",
         "time_embed.2": "time_embedding.linear_2",
@@ -192,15 +214,16 @@ def _modules(layout: _Layout) -> Iterator[tuple[str, str]]:
     }.items()
     levels, res_blocks = len(layout.widths), layout.res_blocks
     for level in range(levels):
-        first = 1 + level * (res_blocks + 1)
+        first = _first_block(level, res_blocks)
         for block in range(res_blocks):
             yield f"input_blocks.{first + block}.0", f"down_blocks.{level}.resnets.{block}"
             yield f"input_blocks.{first + block}.1", f"down_blocks.{level}.attentions.{block}"
         yield f"input_blocks.{first + res_blocks}.0", f"down_blocks.{level}.downsamplers.0"
-    for place, attends in enumerate(reversed(layout.attends)):
-        first = place * (res_blocks + 1)
+    for level, attends in enumerate(reversed(layout.attends)):
+        first = level * (res_blocks + 1)
         for block in range(res_blocks + 1):
-            yield f"output_blocks.{first + block}.0", f"up_blocks.{place}.resnets.{block}"
+            yield f"output_blocks.{first + block}.0", f"up_blocks.{level}.resnets.{block}"
             if attends:
-                yield f"output_blocks.{first + block}.1", f"up_blocks.{place}.attentions.{block}"
-        yield f"output_blocks.{first + res_blocks}.{2 if attends else 1}", f"up_blocks.{place}.upsamplers.0"
+                yield f"output_blocks.{first + block}.1", f"up_blocks.{level}.attentions.{block}"
+        upsampler = 2 if attends else 1
+        yield f"output_blocks.{first + res_blocks}.{upsampler}", f"up_blocks.{level}.upsamplers.0"

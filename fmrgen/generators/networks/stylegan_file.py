@@ -1,7 +1,7 @@
 """Official files of StyleGAN-XL: pickles of objects with the source code of their classes. None of it is run.
 
-A pickle is a list of calls. Of what it may call only the few things that make tensors, arrays and dictionaries are
-made, here; whatever else it names becomes an inert record of what it was given.
+A pickle is a list of calls. Only the few that make tensors, arrays and dictionaries are carried out, by functions of
+this module. Whatever else the pickle names becomes an inert record of its arguments.
 """
 
 import io
@@ -19,42 +19,45 @@ from fmrgen.generators.networks.stylegan_xl import Geometry, LayerGeometry
 from fmrgen.weights.checkpoint import check_no_program
 from fmrgen.weights.pretrained import local_file
 
-_NUMBERS = {"i4": "i", "i8": "q", "f4": "f", "f8": "d"}  # numpy's names of what a number can be, and struct's
+_FORMATS = {"i4": "i", "i8": "q", "f4": "f", "f8": "d"}  # numpy's names of types of numbers, and struct's
 
 
 def read_stylegan(reference: str, key: str) -> tuple[Geometry, dict[str, Tensor]]:
-    """The averaged generator (`G_ema`) of an official file.
+    """Return the averaged generator (`G_ema`) of an official file.
 
     Args:
         reference: path of a `.pkl` file, or where it is on the Hub.
         key: of the recipe that names the file, for errors.
 
     Returns:
-        What its tensors do not tell of its layers, and its tensors under their official names.
+        The geometry of its layers, and its tensors under their official names.
 
     Raises:
         UserError: the file is missing, broken or another network's.
     """
-    what = f"{key}: {reference}"
+    subject = f"{key}: {reference}"
     path = local_file(reference, key)
     try:
         with path.open("rb") as file:
             content = _Reader(file).load()
     except Exception as error:  # a broken file can fail anywhere in the reader, which runs nothing of it
-        raise UserError(f"{what}: not a readable pickle: {one_line(error)}") from None
+        raise UserError(f"{subject}: not a readable pickle: {one_line(error)}") from None
     try:
         network = content["G_ema"]
         synthesis = network.parts["synthesis"]
         geometry = _geometry(network.parts, synthesis.parts)
         state = dict(_tensors(network, ""))
     except (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError, struct.error) as error:
-        raise UserError(f"{what}: is not a file of StyleGAN-XL: {one_line(error)}") from None
+        raise UserError(f"{subject}: is not a file of StyleGAN-XL: {one_line(error)}") from None
     return geometry, state
 
 
 def _geometry(network: Mapping[str, Any], synthesis: Mapping[str, Any]) -> Geometry:
-    names = [str(name) for name in synthesis["layer_names"]]
-    layers = [synthesis[name].parts for name in names]
+    """Return the geometry of a network, from its attributes and those of its synthesis."""
+    layers = []
+    for layer_name in synthesis["layer_names"]:
+        name = str(layer_name)
+        layers.append(_layer_geometry(name, synthesis[name].parts))
     first = synthesis["input"].parts
     return Geometry(
         int(network["img_resolution"]),
@@ -62,38 +65,35 @@ def _geometry(network: Mapping[str, Any], synthesis: Mapping[str, Any]) -> Geome
         float(first["sampling_rate"]),
         float(first["bandwidth"]),
         float(synthesis["output_scale"]),
-        tuple(
-            LayerGeometry(
-                name,
-                int(layer["up_factor"]),
-                int(layer["down_factor"]),
-                (
-                    int(layer["padding"][0]),
-                    int(layer["padding"][1]),
-                    int(layer["padding"][2]),
-                    int(layer["padding"][3]),
-                ),
-                None if layer["conv_clamp"] is None else float(layer["conv_clamp"]),
-                bool(layer["is_torgb"]),
-            )
-            for name, layer in zip(names, layers, strict=True)
-        ),
+        tuple(layers),
+    )
+
+
+def _layer_geometry(name: str, layer: Mapping[str, Any]) -> LayerGeometry:
+    padding = layer["padding"]
+    return LayerGeometry(
+        name,
+        int(layer["up_factor"]),
+        int(layer["down_factor"]),
+        (int(padding[0]), int(padding[1]), int(padding[2]), int(padding[3])),
+        None if layer["conv_clamp"] is None else float(layer["conv_clamp"]),
+        bool(layer["is_torgb"]),
     )
 
 
 def _tensors(module: "_Record", place: str) -> Iterator[tuple[str, Tensor]]:
-    """The parameters and buffers of a module and those in it, by the names that torch would give them."""
-    own = module.parts
-    for name, tensor in {**own["_parameters"], **own["_buffers"]}.items():
+    """Yield the parameters and buffers of a module and its submodules, by the names that torch would give them."""
+    attributes = module.parts
+    for name, tensor in {**attributes["_parameters"], **attributes["_buffers"]}.items():
         if isinstance(tensor, Tensor):
             yield f"{place}{name}", tensor
-    for name, inner in own["_modules"].items():
+    for name, inner in attributes["_modules"].items():
         if inner is not None:
             yield from _tensors(inner, f"{place}{name}.")
 
 
 class _Record:
-    """Stands for an object: keeps its arguments and state, and never acts on them."""
+    """A stand-in for an object: it stores arguments and state, and never acts on them."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.arguments = arguments
@@ -109,14 +109,14 @@ class _Record:
         self.state = {**(self.state or {}), key: value}
 
     def append(self, value: Any) -> None:
-        """What a list would do; the value is let go."""
+        """Drop a value that the pickle appends to the object."""
 
     def extend(self, values: Any) -> None:
-        """What a list would do; the values are let go."""
+        """Drop values that the pickle appends to the object."""
 
     @property
     def parts(self) -> dict[str, Any]:
-        """The attributes of an object, and the modules of a network as such."""
+        """Return the attributes of the object; submodules count as attributes, as in torch."""
         state = self.state
         if not isinstance(state, Mapping):
             raise ValueError("it holds no network")
@@ -125,25 +125,30 @@ class _Record:
 
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        made = _MADE.get((module, name))
-        if made is None:
+        maker = _MAKERS.get((module, name))
+        if maker is None:
             return type("_Inert", (_Record,), {})
-        # A function is passed on wrapped: a pickle can write into the attributes of what it has named.
-        return made if isinstance(made, type) else lambda *arguments: made(*arguments)
+        if isinstance(maker, type):
+            return maker
+
+        def make(*arguments: Any) -> Any:  # a pickle can write into the attributes of what it has named
+            return maker(*arguments)
+
+        return make
 
     def persistent_load(self, pid: Any) -> Any:
         raise pickle.UnpicklingError("it refers to data outside the file")
 
 
 def _persistent(meta: Mapping[str, Any]) -> _Record:
-    """An object of a class that is kept as source code: what it held, without its class."""
+    """Return a record with the state of an object whose class is stored as source code; the class is left out."""
     record = _Record()
     record.state = meta["state"]
     return record
 
 
 def _storage(content: bytes) -> Any:
-    """The numbers of a tensor, which are a file of torch inside of the pickle."""
+    """Return the storage of a tensor, from the file of torch inside the pickle."""
     check_no_program(io.BytesIO(content), "a tensor of it")
     return torch.load(io.BytesIO(content), "cpu", weights_only=True)
 
@@ -153,31 +158,34 @@ def _parameter(tensor: Tensor, *_: Any) -> Tensor:
 
 
 class _NumpyType(_Record):
-    """A type of numpy, by its name alone."""
+    """A type of numpy, of which only the name counts."""
 
 
 class _Array(_Record):
     """An array of numpy, read as numbers."""
 
     def __getitem__(self, index: int) -> float:
-        _, _, kind, _, content = self.state
-        return _unpacked(kind, content)[index]
+        _, _, number_type, _, content = self.state
+        return _unpacked(number_type, content)[index]
 
 
-def _unpacked(kind: _Record, content: Any) -> tuple[float, ...]:
-    letter = _NUMBERS[str(kind.arguments[0]).lstrip("<")]
-    return struct.unpack(f"<{len(content) // struct.calcsize(letter)}{letter}", content)
+def _unpacked(number_type: _Record, content: Any) -> tuple[float, ...]:
+    """Return the numbers in little-endian bytes."""
+    letter = _FORMATS[str(number_type.arguments[0]).lstrip("<")]
+    count = len(content) // struct.calcsize(letter)
+    return struct.unpack(f"<{count}{letter}", content)
 
 
-def _scalar(kind: _Record, content: bytes) -> float:
-    return _unpacked(kind, content)[0]
+def _scalar(number_type: _Record, content: bytes) -> float:
+    return _unpacked(number_type, content)[0]
 
 
 def _array(*_: Any) -> _Array:
     return _Array()
 
 
-_MADE: dict[tuple[str, str], Callable[..., Any]] = {
+# By module and name, all that a pickle may call.
+_MAKERS: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("dnnlib.util", "EasyDict"): dict,
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent,
@@ -185,9 +193,8 @@ _MADE: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("torch.storage", "_load_from_bytes"): _storage,
     ("numpy", "dtype"): _NumpyType,
-    **{
-        (f"numpy.{core}.multiarray", name): made
-        for core in ("core", "_core")
-        for name, made in (("scalar", _scalar), ("_reconstruct", _array))
-    },
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.multiarray", "_reconstruct"): _array,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "_reconstruct"): _array,
 }

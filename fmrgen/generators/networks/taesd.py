@@ -8,60 +8,75 @@ from fmrgen.errors import UserError
 from fmrgen.weights.checkpoint import load_exactly, read_checkpoint
 
 DOWNSAMPLING = 8
-_WIDTH, _SCALES, _BLOCKS = 64, 3, 3
+_WIDTH = 64  # channels between the blocks
+_SCALES = 3  # each halves or doubles the side
+_BLOCKS = 3  # at each scale
+_POOL_WIDTH = 4 * _WIDTH  # channels inside a pool
+_POOL_GROUPS = 4  # of a pool's norm
 
 
 def load_encoder(file: str) -> nn.Sequential:
-    """From images [B, 3, H, W] in [0, 1] to latents [B, C, H/8, W/8]. Raises UserError for any other file."""
-    state, what = read_checkpoint(file, "generator.encoder"), f"generator.encoder: {file}"
+    """Return the network from images [B, 3, H, W] in [0, 1] to latents [B, C, H/8, W/8].
+
+    Raises UserError for any other file.
+    """
+    state = read_checkpoint(file, "generator.encoder")
+    subject = f"generator.encoder: {file}"
     layers: list[nn.Module] = [_conv(3, _WIDTH), Block(pool=False)]
     for scale in range(_SCALES):
-        pool = _has_pools(state) and scale == _SCALES - 1
-        layers += [_conv(_WIDTH, _WIDTH, stride=2, bias=False), *(Block(pool) for _ in range(_BLOCKS))]
-    network = nn.Sequential(*layers, _conv(_WIDTH, _channels(state, what, last=True)))
-    load_exactly(network, state, what)
+        layers.append(_conv(_WIDTH, _WIDTH, stride=2, bias=False))
+        layers += _blocks(pool=_has_pools(state) and scale == _SCALES - 1)
+    weights = _numbered_weights(state)
+    layers.append(_conv(_WIDTH, _channels(weights[-1:], 0, subject)))
+    network = nn.Sequential(*layers)
+    load_exactly(network, state, subject)
     return network
 
 
 def load_decoder(file: str) -> nn.Sequential:
-    """From bounded latents [B, C, h, w] to images [B, 3, 8h, 8w]. Raises UserError for any other file."""
-    state, what = read_checkpoint(file, "generator.decoder"), f"generator.decoder: {file}"
-    # Their first layer has no weights: it bounds the latent, which the generator does.
-    layers: list[nn.Module] = [nn.Identity(), _conv(_channels(state, what, last=False), _WIDTH), nn.ReLU()]
+    """Return the network from bounded latents [B, C, h, w] to images [B, 3, 8h, 8w].
+
+    Raises UserError for any other file.
+    """
+    state = read_checkpoint(file, "generator.decoder")
+    subject = f"generator.decoder: {file}"
+    channels = _channels(_numbered_weights(state)[:1], 1, subject)
+    # The original first layer has no weights: it bounds the latent, which the generator does here.
+    layers: list[nn.Module] = [nn.Identity(), _conv(channels, _WIDTH), nn.ReLU()]
     for scale in range(_SCALES):
-        pool = _has_pools(state) and scale == 0
-        layers += [Block(pool) for _ in range(_BLOCKS)]
+        layers += _blocks(pool=_has_pools(state) and scale == 0)
         layers += [nn.Upsample(scale_factor=2), _conv(_WIDTH, _WIDTH, bias=False)]
     network = nn.Sequential(*layers, Block(pool=False), _conv(_WIDTH, 3))
-    load_exactly(network, state, what)
+    load_exactly(network, state, subject)
     return network
 
 
 class Block(nn.Module):
-    """Three convolutions beside the input; with a pool, what a wide group norm makes of the input is added first."""
+    """Three convolutions with a skip connection; a pool, a wide group norm, is added to the input first."""
 
     def __init__(self, pool: bool) -> None:
         super().__init__()
         self.conv = nn.Sequential(
             _conv(_WIDTH, _WIDTH), nn.ReLU(), _conv(_WIDTH, _WIDTH), nn.ReLU(), _conv(_WIDTH, _WIDTH)
         )
-        wide = 4 * _WIDTH
-        self.pool = (
-            nn.Sequential(
-                nn.Conv2d(_WIDTH, wide, 1, bias=False),
-                nn.GroupNorm(4, wide),
+        self.pool: nn.Sequential | None = None
+        if pool:
+            self.pool = nn.Sequential(
+                nn.Conv2d(_WIDTH, _POOL_WIDTH, 1, bias=False),
+                nn.GroupNorm(_POOL_GROUPS, _POOL_WIDTH),
                 nn.ReLU(),
-                nn.Conv2d(wide, _WIDTH, 1, bias=False),
+                nn.Conv2d(_POOL_WIDTH, _WIDTH, 1, bias=False),
             )
-            if pool
-            else None
-        )
 
-    def forward(self, values: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         if self.pool is not None:
-            values = values + self.pool(values)
-        together: Tensor = self.conv(values) + values
-        return together.relu()
+            x = x + self.pool(x)
+        y: Tensor = self.conv(x) + x
+        return y.relu()
+
+
+def _blocks(pool: bool) -> list[Block]:
+    return [Block(pool) for _ in range(_BLOCKS)]
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1, bias: bool = True) -> nn.Conv2d:
@@ -69,14 +84,25 @@ def _conv(inputs: int, outputs: int, stride: int = 1, bias: bool = True) -> nn.C
 
 
 def _has_pools(state: dict[str, Tensor]) -> bool:
-    """Whether the blocks at the latent's size have the pools that came with FLUX.2's."""
+    """Return whether the blocks at the latent's size have pools, as FLUX.2's do."""
     return any(".pool." in name for name in state)
 
 
-def _channels(state: dict[str, Tensor], what: str, last: bool) -> int:
-    """Of the latent: the outputs of an encoder's last layer, the inputs of a decoder's first."""
-    numbers = [int(found[1]) for name in state if (found := re.match(r"(\d+)\.weight$", name))]
-    weight = state[f"{(max if last else min)(numbers)}.weight"] if numbers else None
-    if weight is None or weight.ndim != 4:
-        raise UserError(f"{what}: is not such a file of madebyollin/taesd; give its …_encoder or …_decoder")
-    return weight.shape[0 if last else 1]
+def _numbered_weights(state: dict[str, Tensor]) -> list[Tensor]:
+    """Return the weights of plain layers, in the order of the layers."""
+    weights = {}
+    for name, tensor in state.items():
+        match = re.match(r"(\d+)\.weight$", name)
+        if match is not None:
+            weights[int(match[1])] = tensor
+    return [weights[number] for number in sorted(weights)]
+
+
+def _channels(weights: list[Tensor], dimension: int, subject: str) -> int:
+    """Return the size of the convolution in `weights` along `dimension`: 0 for its outputs, 1 for its inputs.
+
+    Raises UserError if there is no weight, or it is not a convolution's.
+    """
+    if not weights or weights[0].ndim != 4:
+        raise UserError(f"{subject}: is not such a file of madebyollin/taesd; give its …_encoder or …_decoder")
+    return weights[0].shape[dimension]
