@@ -1,1 +1,1 @@
-"""How the Hub is asked: a client, its time-outs, and some files of a repo."""
+"""Requests to the Hub: a client, its time-outs, and some files of a repo."""

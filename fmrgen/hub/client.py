@@ -1,4 +1,4 @@
-"""Asking the Hub: again where it is busy or fails, a bounded number of times, and in a line where it refuses."""
+"""Requests to the Hub: retried a bounded number of times while it is busy or fails; a refusal is a one-line error."""
 
 import random
 import re
@@ -26,44 +26,50 @@ from fmrgen.errors import UserError, chain, one_line, option
 from fmrgen.hub.timeouts import LONGEST_WAIT, UnreachableError, bound_requests
 
 _ATTEMPTS = 6
+_LONGEST_CAUSE = 160  # characters of an error of the Hub in one of ours
 _CONFLICTS = (409, 412)  # another commit came first
-_INVALID = (400, 422)  # what was sent
+_INVALID = (400, 422)  # the Hub rejects the content of a request
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 
-# What asking the Hub raises, the plainest first: what the server says comes wrapped in what the client makes of it.
+# Errors that come from the Hub or the way to it. The client wraps a server's error in its own, so causes count, too.
 _OF_THE_HUB = (HTTPError, ConnectionError, TimeoutError, HFValidationError, LocalTokenNotFoundError)
-# How hf_xet, which sends large files, says what a server answered.
+# How hf_xet, which sends large files, reports the status of an answer.
 _STATUS_IN_WORDS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")
 
 Operation = CommitOperationAdd | CommitOperationDelete
 RepoKind = Literal["dataset", "model", "space"]
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class HubClient:
-    """The Hub, as it is asked about one repo.
+    """A client for one repo of the Hub.
 
-    All that is asked is asked again, a bounded number of times, where the Hub is busy, fails or can't be reached;
-    `on_wait` is called with a line. What it refuses for good is a UserError that never holds the token.
+    Requests are retried a bounded number of times while the Hub is busy, fails or can't be reached; `on_wait` is called
+    with a line before each wait. A final refusal is a UserError, which never contains the token.
 
     Attributes:
         name: of the repo.
         kind: of the repo.
-        revision: that is asked for, for what is said of it.
+        revision: the requested one, for error messages.
         api: the Hub's own client.
     """
 
     def __init__(self, name: str, kind: RepoKind, revision: str, on_wait: Callable[[str], None]) -> None:
         bound_requests()
-        self.name, self.kind, self.revision, self.api, self._on_wait = name, kind, revision, HfApi(), on_wait
+        self.name = name
+        self.kind = kind
+        self.revision = revision
+        self.api = HfApi()
+        self._on_wait = on_wait
         try:
             validate_repo_id(name)
         except HFValidationError as error:
             raise self._as_user_error(error, None) from None
 
     def log_in(self) -> str:
-        """Proves that the Hub knows the caller, and returns their name; a repo without a namespace is one of theirs
-        from here on.
+        """Return the caller's account name. From now on a repo without a namespace is in that account.
+
+        Raises UserError if the Hub does not accept the caller's token.
         """
         if not (get_token() or "").isascii():
             raise UserError("the token contains a character that no token has; copy it again (HF_TOKEN, hf auth login)")
@@ -73,36 +79,45 @@ class HubClient:
         return account
 
     def is_private(self) -> bool | None:
-        """Whether the repo is private; None where there is none."""
+        """Return whether the repo is private; None if there is no repo."""
         try:
             return self.ask(lambda: bool(self.api.repo_info(self.name, repo_type=self.kind).private))
         except MissingError:
             return None
 
     def commit(self, message: str, operations_on: Callable[[set[str]], list[Operation]]) -> str:
-        """Commits what `operations_on` makes of the names of the files that are there; returns the address.
+        """Make a commit, and return its address.
 
-        Where another commit comes first, all of it is done again on that one.
+        If another commit comes first, everything is done again on top of that one.
+
+        Args:
+            message: of the commit.
+            operations_on: from the paths of the files in the repo to the operations of the commit.
         """
 
-        def once() -> str:
+        def attempt() -> str:
             with client_errors():
                 info: Any = self.api.repo_info(self.name, repo_type=self.kind)
-                there = {str(file.rfilename) for file in info.siblings or []}
-            operations = operations_on(there)
+                paths = {str(file.rfilename) for file in info.siblings or []}
+            operations = operations_on(paths)
             with upload_errors(self.name):
-                done = self.api.create_commit(
+                commit = self.api.create_commit(
                     self.name, operations, commit_message=message, repo_type=self.kind, parent_commit=info.sha
                 )
-            return str(done.commit_url)
+            return str(commit.commit_url)
 
-        return self.ask(once, all_of_the_hub=False)
+        return self.ask(attempt, all_of_the_hub=False)
 
-    def ask(self, question: Callable[[], Found], all_of_the_hub: bool = True) -> Found:
-        """What `question` returns; it is asked again where that helps.
+    def ask(self, question: Callable[[], Result], all_of_the_hub: bool = True) -> Result:
+        """Return the result of `question`, which is called again if its error may pass.
 
-        `all_of_the_hub` is whether nothing but the Hub's client is in it, so that whatever it raises is trouble with
-        the connection.
+        Args:
+            question: a function that sends requests to the Hub.
+            all_of_the_hub: whether it calls nothing but the Hub's client, so that any error that it raises is one of
+                the connection.
+
+        Raises:
+            UserError: the Hub refuses, or does not answer in the last attempt either.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -118,24 +133,35 @@ class HubClient:
                 wait = _seconds_to_wait(cause, status, attempt)
                 if wait is None or attempt == _ATTEMPTS:
                     raise self._as_user_error(cause, status) from None
-                what = f"the Hub answered {status}" if status else f"{_trouble(cause)} ({one_line(cause, 80)})"
-                self._on_wait(f"{what}; trying again in {wait:.0f} s ({attempt} of {_ATTEMPTS - 1})")
+                problem = f"{_trouble(cause)} ({one_line(cause, 80)})"
+                if status:
+                    problem = f"the Hub answered {status}"
+                self._on_wait(f"{problem}; trying again in {wait:.0f} s ({attempt} of {_ATTEMPTS - 1})")
                 time.sleep(wait)
         raise AssertionError("every attempt returns or raises")
 
     def _as_user_error(self, error: BaseException, status: int | None) -> UserError:
-        """What the Hub said, and the cure."""
-        message = getattr(error, "server_message", None)
-        said = one_line(Exception(message) if message else error, 160)
+        """Return the error for the user: what the Hub answered, and the cure."""
         if isinstance(error, UnreachableError):
             return UserError(f"{self.name}: the Hub can't be reached ({error}); run the same command again when it can")
         if isinstance(error, OfflineModeIsEnabled):
             return UserError(f"{self.name}: HF_HUB_OFFLINE is set; unset it to reach the Hub")
+        server_message = getattr(error, "server_message", None)
+        message = one_line(Exception(server_message) if server_message else error, _LONGEST_CAUSE)
         if isinstance(error, HFValidationError):
-            return RepoError(f"{self.name}: not a valid repo name, choose another: {said}")
-        if isinstance(error, LocalTokenNotFoundError) or (
-            status == 401 and not isinstance(error, RepositoryNotFoundError)
-        ):
+            return RepoError(f"{self.name}: not a valid repo name, choose another: {message}")
+        refusal = self._refusal(error, status)
+        if refusal is not None:
+            return refusal
+        if status is None:
+            return UserError(f"{self.name}: {_trouble(error)}; run the same command again to continue ({message})")
+        return self._as_status_error(status, message)
+
+    def _refusal(self, error: BaseException, status: int | None) -> UserError | None:
+        """Return the error for a caller who is not logged in, or may not see the repo; None for other errors."""
+        # The Hub answers 401 for repos that do not exist, too.
+        is_unauthorized = status == 401 and not isinstance(error, RepositoryNotFoundError)
+        if is_unauthorized or isinstance(error, LocalTokenNotFoundError):
             return UserError(
                 "you are not logged in to the Hub: log in with `hf auth login`, or set HF_TOKEN to a valid token"
             )
@@ -145,9 +171,12 @@ class HubClient:
             return MissingError(f"{self.name}: has no revision {self.revision}")
         if isinstance(error, RepositoryNotFoundError):
             return MissingError(f"{self.name}: no such {self.kind} repo, or none that your token may read")
+        return None
+
+    def _as_status_error(self, status: int, message: str) -> UserError:
         if status == 403:
             return RepoError(
-                f"{self.name}: the Hub refused: {said}; if you lack the rights, use a token with write access "
+                f"{self.name}: the Hub refused: {message}; if you lack the rights, use a token with write access "
                 f"to {self.name.partition('/')[0]}, or another name"
             )
         if status in _CONFLICTS:
@@ -155,15 +184,19 @@ class HubClient:
                 f"{self.name}: other commits came first {_ATTEMPTS} times; run the same command again to continue"
             )
         if status in _INVALID:
-            return RejectedError(f"{self.name}: the Hub answered {status}: {said}")
-        if status is not None:
-            again = "; run the same command again to continue" if status in _TRANSIENT else ""
-            return UserError(f"{self.name}: the Hub answered {status}{again}: {said}")
-        return UserError(f"{self.name}: {_trouble(error)}; run the same command again to continue ({said})")
+            return RejectedError(f"{self.name}: the Hub answered {status}: {message}")
+        cure = "; run the same command again to continue" if status in _TRANSIENT else ""
+        return UserError(f"{self.name}: the Hub answered {status}{cure}: {message}")
 
 
 def check_publication(name: str, private: bool | None, public: bool) -> None:
-    """Raises UserError for a repo that everyone sees (`private` is False) where `public` does not allow it."""
+    """Raise UserError if a repo is public, and the caller does not allow that.
+
+    Args:
+        name: of the repo.
+        private: whether it is private; None if it does not exist yet.
+        public: whether the caller allows a public repo.
+    """
     if private is False and not public:
         raise UserError(
             f"{name}: is a public repo; if these images may be published, pass {option('public', 'public=True')}"
@@ -171,25 +204,30 @@ def check_publication(name: str, private: bool | None, public: bool) -> None:
 
 
 def check_no_token(files: Mapping[str, bytes]) -> None:
-    """Raises UserError for a file, by its path in the repo, that holds the caller's token."""
+    """Raise UserError if one of `files`, contents by path in the repo, contains the caller's token."""
     token = get_token()
+    if not token:
+        return
     for path, content in files.items():
-        if token and token.encode() in content:
+        if token.encode() in content:
             raise UserError(f"{path}: contains your token, which readers would see; remove it from the recipe")
 
 
 class _GarbledError(ConnectionError):
-    """An answer that is cut short, or not what the Hub's client knows."""
+    """An answer that is cut short, or that the Hub's client cannot read."""
 
 
 @contextmanager
 def client_errors() -> Iterator[None]:
-    """Around what the Hub's client does alone: whatever it makes of a broken answer is trouble with the connection."""
+    """Turn the errors that a broken answer causes in the Hub's client into connection errors.
+
+    Only for blocks that call nothing but that client.
+    """
     try:
         yield
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
-        of_this_machine = isinstance(error, OSError) and error.errno is not None
-        if of_this_machine or any(isinstance(link, _OF_THE_HUB) for link in chain(error)):
+        is_local = isinstance(error, OSError) and error.errno is not None
+        if is_local or any(isinstance(link, _OF_THE_HUB) for link in chain(error)):
             raise
         raise _garbled(error) from error
 
@@ -199,32 +237,37 @@ def _garbled(error: Exception) -> _GarbledError:
 
 
 def _trouble(error: BaseException) -> str:
-    return "the Hub gave a broken answer" if isinstance(error, _GarbledError) else "the Hub can't be reached"
+    if isinstance(error, _GarbledError):
+        return "the Hub gave a broken answer"
+    return "the Hub can't be reached"
 
 
 class RepoError(UserError):
-    """The Hub answers, and refuses what is asked of this repo: of others it may be granted."""
+    """The Hub refuses the request for this repo; it may grant it for others."""
 
 
 class MissingError(RepoError):
-    """The repo or the branch is not there."""
+    """The repo or the branch does not exist."""
 
 
 class RejectedError(RepoError):
-    """The Hub takes what was sent for invalid."""
+    """The Hub rejects the content of a request as invalid."""
 
 
 def _status(error: BaseException) -> int | None:
-    """What the Hub answered, where it did."""
+    """Return the status of the Hub's answer; None if there was no answer."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code
-    found = _STATUS_IN_WORDS.search(str(error))
-    return int(found[1]) if found else None
+    match = _STATUS_IN_WORDS.search(str(error))
+    return int(match[1]) if match else None
 
 
 @contextmanager
 def upload_errors(name: str) -> Iterator[None]:
-    """Turns errors of an upload, also those that are not answers of the Hub, into UserErrors."""
+    """Turn a rejected upload into a UserError, and other errors of an upload into connection errors.
+
+    Errors that are answers of the Hub pass unchanged.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the Hub's advice on metadata that others wrote
@@ -235,28 +278,32 @@ def upload_errors(name: str) -> Iterator[None]:
         if any(isinstance(link, _OF_THE_HUB) for link in chain(error)):
             raise
         if isinstance(error, ValueError) and not isinstance(error, JSONDecodeError):
-            raise UserError(f"{name}: the Hub rejected the files: {one_line(error, 160)}") from error
+            raise UserError(f"{name}: the Hub rejected the files: {one_line(error, _LONGEST_CAUSE)}") from error
         raise ConnectionError(f"while sending: {one_line(error)}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise _garbled(error) from error
 
 
 def _seconds_to_wait(error: BaseException, status: int | None, attempt: int) -> float | None:
-    """How long to wait before asking again; None where asking again is of no use."""
+    """Return how long to wait before the next attempt; None if another attempt is of no use."""
     if status in _CONFLICTS:
-        return random.uniform(0, 2 * attempt)  # those who met once should not meet again
+        return random.uniform(0, 2 * attempt)  # at random, so that writers who collided do not collide again
     backoff = 2.0 ** (attempt - 1) * random.uniform(0.5, 1)
     if status in _TRANSIENT:
-        asked = _asked_seconds(error.response.headers) if isinstance(error, HfHubHTTPError) else None
-        return min(asked or backoff, LONGEST_WAIT)
-    permanent = isinstance(error, OfflineModeIsEnabled | LocalTokenNotFoundError | HFValidationError)
-    return backoff if status is None and not permanent else None
+        pause = None
+        if isinstance(error, HfHubHTTPError):
+            pause = _requested_pause(error.response.headers)
+        return min(pause or backoff, LONGEST_WAIT)
+    is_permanent = isinstance(error, OfflineModeIsEnabled | LocalTokenNotFoundError | HFValidationError)
+    if status is not None or is_permanent:
+        return None
+    return backoff
 
 
-def _asked_seconds(headers: Mapping[str, str]) -> float | None:
-    """How long the Hub asks to wait, where it does."""
+def _requested_pause(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds for which the Hub asks to wait; None if it does not."""
     window = parse_ratelimit_headers(headers)
     if window is not None and window.remaining == 0:
         return window.reset_in_seconds + 1
-    asked = headers.get("Retry-After", "")
-    return float(asked) if asked.isdecimal() else None
+    retry_after = headers.get("Retry-After", "")
+    return float(retry_after) if retry_after.isdecimal() else None

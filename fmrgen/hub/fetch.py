@@ -1,4 +1,4 @@
-"""Some files of a dataset repo on this machine."""
+"""Fetches some files of a dataset repo to this machine."""
 
 import re
 from collections.abc import Sequence
@@ -16,27 +16,43 @@ from fmrgen.hub.timeouts import checked_commit, no_bars
 
 
 def check_repo_name(repo: str) -> None:
-    """Raises UserError for what is no folder and can't be a repo."""
+    """Raise UserError unless `repo`, which is not a folder, can be the name of a repo."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise UserError(f"{repo}: no such folder, and a repo is called OWNER/NAME")
 
 
 def fetched(repo: str, revision: str, patterns: Sequence[str], largest: float = inf) -> tuple[Path, str]:
-    """The folder with the files of a dataset repo that match and are of `largest` bytes at most, and the commit that
-    they are of. Raises UserError."""
+    """Return a local folder with some files of a dataset repo, and the commit that they belong to.
+
+    Args:
+        repo: `OWNER/NAME`.
+        revision: branch, tag or commit.
+        patterns: of the paths to fetch, as in a shell.
+        largest: bytes of a file; larger ones are left out.
+
+    Raises:
+        UserError: the name is not a repo's, or the Hub refuses or cannot be reached.
+    """
     check_repo_name(repo)
     hub = HubClient(repo, "dataset", revision, lambda line: None)
     info: Any = hub.ask(lambda: hub.api.dataset_info(repo, revision=revision, files_metadata=True))
     commit = checked_commit(info.sha, repo)
     too_large = [escape(file.rfilename) for file in info.siblings or [] if (file.size or 0) > largest]
-    fetch = partial(snapshot_download, repo, repo_type="dataset", revision=commit)
+    download = partial(
+        snapshot_download,
+        repo,
+        repo_type="dataset",
+        revision=commit,
+        allow_patterns=list(patterns),
+        ignore_patterns=too_large,
+    )
     with no_bars():
-        folder = hub.ask(partial(fetch, allow_patterns=list(patterns), ignore_patterns=too_large), False)
+        folder = hub.ask(download, all_of_the_hub=False)
     return Path(folder), commit
 
 
 def models_of_collection(slug: str) -> list[str]:
-    """The model repos in a collection on the Hub, `OWNER/TITLE-NUMBER`, in its order. Raises UserError."""
+    """Return the model repos in the collection `OWNER/TITLE-NUMBER` of the Hub, in its order. Raises UserError."""
     hub = HubClient(slug, "model", "main", lambda line: None)
     collection = hub.ask(lambda: hub.api.get_collection(slug))
     return [str(item.item_id) for item in collection.items if item.item_type == "model"]

@@ -1,5 +1,7 @@
-"""Requests to the Hub that come to an end: each has its time-outs, no answer can ask for a pause without end, and where
-nobody answers at all that is said at once. What is the work of a moment draws no bars.
+"""Bounds on requests to the Hub, so that each comes to an end.
+
+Each request has time-outs, a pause that the Hub asks for is capped, and a Hub that nobody can reach is an error at
+once. Short downloads draw no progress bars.
 """
 
 import logging
@@ -19,27 +21,29 @@ from fmrgen.errors import UserError, one_line
 _log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 300  # seconds; the Hub counts requests in windows of five minutes
-_CONNECT, _ANSWER, _WORK = 10.0, 60.0, 300.0  # seconds: to connect; for what is read, and for what is sent
-_UNHEARD = 5  # seconds of pause that need no line
-_NO_CONNECTION = ("ConnectError", "ConnectTimeout")  # of httpx, which is called otherwise from version to version
-_REMEMBERED = 30.0  # seconds for which a Hub that could not be reached is not tried again
+_CONNECT_TIMEOUT = 10.0  # seconds
+_READ_TIMEOUT = 60.0  # seconds of silence while something is read
+_SEND_TIMEOUT = 300.0  # seconds of silence while something is sent: the Hub works on it before it answers
+_SHORT_PAUSE = 5  # seconds of pause that need no line
+_NO_CONNECTION = ("ConnectError", "ConnectTimeout")  # of httpx, which has another module name in some versions
+_RETRY_UNREACHABLE = 30.0  # seconds after which a Hub that could not be reached is tried again
 
 
 class UnreachableError(OfflineModeIsEnabled):
-    """Nobody answers at the Hub's address, and nobody has before: asking again in a moment is of no use.
+    """Nothing answers at the Hub's address, and nothing has before, so retrying in a moment is of no use.
 
-    The Hub's client takes it as it takes HF_HUB_OFFLINE: what is in its cache is used.
+    The Hub's client treats it like HF_HUB_OFFLINE: it uses its cache.
     """
 
 
 _answered: set[str] = set()  # hosts
-_unreachable: dict[str, tuple[float, str]] = {}  # a host that nobody reached: until when it is not asked, and why
+_unreachable: dict[str, tuple[float, str]] = {}  # by host: until when it is not tried again, and why
 
 
 def bound_requests() -> None:
-    """Gives every request that huggingface_hub makes from now on its time-outs, however often it is called.
+    """Give every request that huggingface_hub makes from now on its time-outs. Further calls change nothing.
 
-    The client is the one that huggingface_hub, or the user, would have made.
+    The client is still the one that huggingface_hub, or the user, would have made.
     """
     factory = _http._GLOBAL_CLIENT_FACTORY
     if getattr(factory, "func", None) is not _bounded_client:
@@ -48,21 +52,25 @@ def bound_requests() -> None:
 
 @contextmanager
 def no_bars() -> Iterator[None]:
-    """Without the progress bars of the Hub's client, and its remark where no file matched, for the work of a moment."""
-    remarks, shown = logging.getLogger("huggingface_hub._snapshot_download"), not are_progress_bars_disabled()
-    level = remarks.level
+    """Hide the progress bars of the Hub's client, and its warning if no file matched, during short work."""
+    logger = logging.getLogger("huggingface_hub._snapshot_download")
+    level = logger.level
+    had_bars = not are_progress_bars_disabled()
     disable_progress_bars()
-    remarks.setLevel(logging.ERROR)
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        remarks.setLevel(level)
-        if shown:
+        logger.setLevel(level)
+        if had_bars:
             enable_progress_bars()
 
 
 def checked_commit(sha: Any, repo: str) -> str:
-    """The commit that a Hub says a repo is at, and files here are called by. Raises UserError for anything else."""
+    """Return the commit `sha` that the Hub gives for a repo. Raises UserError if it is not a commit's hash.
+
+    Local files are named after it, so it is not trusted as it comes.
+    """
     if not isinstance(sha, str) or not re.fullmatch(r"[0-9a-f]{40}", sha):
         raise UserError(f"{repo}: the Hub gave a broken answer: {str(sha)[:80]!r} is not a commit")
     return sha
@@ -80,39 +88,49 @@ def _bounded_client(factory: Any) -> Any:
 
 
 def _send(send: Callable[..., Any], request: Any, **options: Any) -> Any:
-    """Sends a request. Raises UnreachableError where the first one of all to a host finds nobody."""
+    """Send a request. Raises UnreachableError if nothing answers, and the host has never answered before."""
     host = request.url.host
-    until, trouble = _unreachable.get(host, (0.0, ""))
+    until, reason = _unreachable.get(host, (0.0, ""))
     if time.monotonic() < until:
-        raise UnreachableError(trouble)
+        raise UnreachableError(reason)
     try:
         response = send(request, **options)
     except Exception as error:
         if host in _answered or type(error).__name__ not in _NO_CONNECTION:
             raise
-        trouble = one_line(error, 80)
-        _unreachable[host] = time.monotonic() + _REMEMBERED, trouble
-        raise UnreachableError(trouble) from error
+        reason = one_line(error, 80)
+        _unreachable[host] = time.monotonic() + _RETRY_UNREACHABLE, reason
+        raise UnreachableError(reason) from error
     _answered.add(host)
     return response
 
 
 def _set_timeouts(request: Any) -> None:
-    """Puts a time-out where the request has none: the client's own default is to wait for ever."""
-    longest = _ANSWER if request.method in ("GET", "HEAD") else _WORK
-    bounds = {"connect": _CONNECT, "pool": longest, "read": longest, "write": longest}
-    asked = request.extensions.get("timeout") or {}
-    request.extensions["timeout"] = {name: asked.get(name) or bound for name, bound in bounds.items()}
+    """Set the time-outs that the request lacks. The client's own default is to wait for ever."""
+    longest = _READ_TIMEOUT if request.method in ("GET", "HEAD") else _SEND_TIMEOUT
+    timeouts = {"connect": _CONNECT_TIMEOUT, "pool": longest, "read": longest, "write": longest}
+    explicit = request.extensions.get("timeout") or {}
+    for name in timeouts:
+        if explicit.get(name):
+            timeouts[name] = explicit[name]
+    request.extensions["timeout"] = timeouts
 
 
 def _cap_pauses(response: Any) -> None:
-    """Cuts the pause that an answer asks for, and tells of it where the client itself keeps it without a word."""
+    """Cap the pause that an answer asks for. Warn of one that huggingface_hub would keep without a word."""
     if response.status_code not in (429, 503):
         return
-    if (asked := response.headers.get("Retry-After", "")).isdecimal():
-        response.headers["Retry-After"] = str(min(int(asked), LONGEST_WAIT))
-    if window := response.headers.get("RateLimit"):
-        response.headers["RateLimit"] = re.sub(r"\bt=(\d+)", lambda t: f"t={min(int(t[1]), LONGEST_WAIT)}", window)
-    pause = response.headers.get("Retry-After", "0")
-    if "/resolve/" in str(response.url) and pause.isdecimal() and int(pause) > _UNHEARD:
+    headers = response.headers
+    retry_after = headers.get("Retry-After", "")
+    if retry_after.isdecimal():
+        headers["Retry-After"] = str(min(int(retry_after), LONGEST_WAIT))
+    rate_limit = headers.get("RateLimit")
+    if rate_limit:
+        headers["RateLimit"] = re.sub(r"\bt=(\d+)", _capped_reset, rate_limit)
+    pause = headers.get("Retry-After", "0")
+    if "/resolve/" in str(response.url) and pause.isdecimal() and int(pause) > _SHORT_PAUSE:
         _log.warning("the Hub asks for a pause of %s s", pause)
+
+
+def _capped_reset(match: re.Match[str]) -> str:
+    return f"t={min(int(match[1]), LONGEST_WAIT)}"

@@ -30,7 +30,7 @@ EVIL = "\x1b]0;PWNED\x07\x1b[2J\x9b31m\u202edesrever\r[red]x[/b]"
 HURRY = """
 import sys, time
 import fmrgen.hub.timeouts as waits
-waits._CONNECT = waits._ANSWER = waits._WORK = 0.3
+waits._CONNECT_TIMEOUT = waits._READ_TIMEOUT = waits._SEND_TIMEOUT = 0.3
 time.sleep = lambda seconds: None
 from fmrgen.cli.app import main
 main(sys.argv[1:])
