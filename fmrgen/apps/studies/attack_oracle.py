@@ -1,8 +1,8 @@
-"""Whether the oracle itself stands an attack (paper App. L, Table 15): over many images, for many radii, beside
-classifiers."""
+"""The oracle itself under attack (paper App. L, Table 15): over many images, for many radii, beside classifiers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +16,28 @@ from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Generator, Judgement, Oracle, Originals
 from fmrgen.engine.models import row_seed
 from fmrgen.errors import UserError
-from fmrgen.metrics.intervals import proportion
+from fmrgen.metrics.intervals import Estimate, proportion
 from fmrgen.recipe.build import blank_image, build_classifier_and_oracle, build_component, build_source, fit_to_labels
 from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.objects import each_training
 
-_TOGETHER = 16
+_BATCH_SIZE = 16
+
+
+class _Outcomes(NamedTuple):
+    """What an attack did to a batch of n images, each [n].
+
+    Attributes:
+        clean: whether the judge was right before the attack, bool.
+        right: whether it is right afterwards, bool.
+        targeted: whether it takes the image for the target, bool.
+        target_probability: its probability of the target, float.
+    """
+
+    clean: np.ndarray
+    right: np.ndarray
+    targeted: np.ndarray
+    target_probability: np.ndarray
 
 
 def attack_oracle(
@@ -32,10 +48,10 @@ def attack_oracle(
     steps: int = 20,
     on_images: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[AttackedJudge]:
-    """Attacks the oracle of a recipe, and classifiers, each image towards another class.
+    """Attack the oracle of a recipe, and classifiers, each image towards another class.
 
-    The target of an image is drawn by its id, the same for all judges. PGD starts at the image; what is judged
-    afterwards is the image as 8 bits hold it, by the judge as it is.
+    The target of an image is drawn by its id, the same for all judges. PGD starts at the image. The attacked image is
+    rounded to 8 bits, and judged by the judge as it is.
 
     Args:
         recipe: its source, oracle and `generator.image_size` are used.
@@ -48,11 +64,11 @@ def attack_oracle(
         For each judge, the oracle first, what each radius does.
 
     Raises:
-        UserError: a part can't be built, or the oracle tells no gradient.
+        UserError: a part can't be built, or the oracle has no gradient.
     """
     device = start_process()
     source = build_source(recipe.source)
-    size: int = getattr(recipe.generator, "image_size", 0)  # where its section tells, its weights are not needed
+    size: int = getattr(recipe.generator, "image_size", 0)  # if its section has it, its weights are not needed
     size = size or build_component(recipe.generator, "generator", Generator, "cpu").image_size
     blank = blank_image(size, device)
     oracle = build_classifier_and_oracle(recipe.classifier, recipe.oracle, source.labels, blank).oracle
@@ -60,56 +76,64 @@ def attack_oracle(
     for name, (section, _) in each_training(classifiers).items():
         if name in judges:
             raise UserError("--classifier: none may be called oracle; give it another name, NAME=…")
-        built = build_component(section, f"classifier {name}", torch.nn.Module, device)
-        judges[name] = fit_to_labels(built, source.labels, blank, f"classifier {name}")
-    if (classes := len(source.labels)) < 2:
+        classifier = build_component(section, f"classifier {name}", torch.nn.Module, device)
+        judges[name] = fit_to_labels(classifier, source.labels, blank, f"classifier {name}")
+    classes = len(source.labels)
+    if classes < 2:
         raise UserError("source: has only one class, so there is no other to attack towards")
-    examples, done = source.load_all(size), 0
-    found: dict[tuple[str, float], list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]] = {}
-    while batch := list(islice(examples, _TOGETHER)):
+    examples = source.load_all(size)
+    done = 0
+    outcomes: dict[tuple[str, float], list[_Outcomes]] = {}
+    while batch := list(islice(examples, _BATCH_SIZE)):
         images = torch.stack([example.image for example in batch]).to(device)
         labels = torch.tensor([example.label for example in batch], device=device)
-        targets = torch.tensor([_target(e.id, e.label, classes, recipe.perturb.seed) for e in batch], device=device)
+        target_list = [_target(example.id, example.label, classes, recipe.perturb.seed) for example in batch]
+        targets = torch.tensor(target_list, device=device)
+        originals = Originals(images, labels)
         for name, logits in judges.items():
-            answers = _answers(name, logits, oracle)
-            originals = Originals(images, labels)
-            clean = answers(images, originals).decided == labels
+            judge = _judge(name, logits, oracle)
+            clean = judge(images, originals).decided == labels
             for epsilon in epsilons:
                 attack = Attack.pgd(epsilon, steps, random_start=False)
                 attacked = on_byte_grid(attack(logits, images, targets, is_targeted=True))
-                judgement = answers(attacked, originals)
-                said = judgement.decided
-                of_target = judgement.probabilities.gather(1, targets.unsqueeze(1)).squeeze(1)
-                parts = (clean, said == labels, said == targets, of_target)
-                found.setdefault((name, epsilon), []).append(tuple(part.cpu().numpy() for part in parts))  # type: ignore[arg-type]
-        on_images(done := done + len(batch), len(source))
-    return [_figures(name, epsilon, parts) for (name, epsilon), parts in found.items()]
+                judgement = judge(attacked, originals)
+                batch_outcomes = _Outcomes(
+                    clean.cpu().numpy(),
+                    (judgement.decided == labels).cpu().numpy(),
+                    (judgement.decided == targets).cpu().numpy(),
+                    judgement.probabilities.gather(1, targets.unsqueeze(1)).squeeze(1).cpu().numpy(),
+                )
+                outcomes.setdefault((name, epsilon), []).append(batch_outcomes)
+        done += len(batch)
+        on_images(done, len(source))
+    return [_summarise(name, epsilon, batches) for (name, epsilon), batches in outcomes.items()]
 
 
 def _target(example_id: int, label: int, classes: int, seed: int) -> int:
-    """Another class, by the id."""
+    """Return another class than the label, drawn by the example's id."""
     return (label + 1 + row_seed(seed, example_id, "target") % (classes - 1)) % classes
 
 
-def _answers(name: str, logits: Callable[[Tensor], Tensor], oracle: Oracle) -> Callable[..., Judgement]:
-    """What a judge says: the oracle as it judges, and not as it is differentiated."""
+def _judge(name: str, logits: Callable[[Tensor], Tensor], oracle: Oracle) -> Callable[[Tensor, Originals], Judgement]:
+    """Return a judge's function of images: the oracle's is `judge`, not the `logits` that are differentiated."""
 
-    def answers(images: Tensor, originals: Originals) -> Judgement:
+    def judge(images: Tensor, originals: Originals) -> Judgement:
         with torch.no_grad():
             if name == "oracle":
                 return oracle.judge(images, originals)
             probabilities = logits(images).softmax(1)
             return Judgement(probabilities, probabilities)
 
-    return answers
+    return judge
 
 
-def _figures(
-    name: str, epsilon: float, parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
-) -> AttackedJudge:
-    clean, right, targeted, of_target = (np.concatenate(values) for values in zip(*parts, strict=True))
-    rates = [proportion(values) for values in (clean, right, targeted)]
-    assert rates[0] is not None
-    assert rates[1] is not None
-    assert rates[2] is not None
-    return AttackedJudge(name, rates[0], epsilon, rates[1], rates[2], float(of_target.mean()))
+def _summarise(name: str, epsilon: float, batches: Sequence[_Outcomes]) -> AttackedJudge:
+    outcomes = _Outcomes(*map(np.concatenate, zip(*batches, strict=True)))  # field by field
+    clean, right, targeted = _rate(outcomes.clean), _rate(outcomes.right), _rate(outcomes.targeted)
+    return AttackedJudge(name, clean, epsilon, right, targeted, float(outcomes.target_probability.mean()))
+
+
+def _rate(hits: np.ndarray) -> Estimate:
+    estimate = proportion(hits)
+    assert estimate is not None  # no batch is empty
+    return estimate

@@ -1,4 +1,4 @@
-"""What an attack makes of a judge: an oracle or a classifier."""
+"""The result of an attack on a judge: an oracle or a classifier."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from fmrgen.metrics.intervals import Estimate
 
 @dataclass(frozen=True)
 class AttackedJudge:
-    """What became of a judge: `oracle`, or a classifier by its name. Rates are in percent.
+    """A judge under attack: `oracle`, or a classifier by its name. Rates are in percent.
 
     Attributes:
         name: of the judge.

@@ -1,7 +1,10 @@
 """The commands `study`, `agree`, `sweep` and `attack-oracle`."""
 
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,18 +21,11 @@ from fmrgen.cli.options import (
     plot_formats,
 )
 from fmrgen.distributed.rank import is_first_process
-
-if TYPE_CHECKING:
-    pass
-import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Literal
-
 from fmrgen.errors import UserError
 
 if TYPE_CHECKING:
-    pass
+    from fmrgen.apps.studies.parts import Work
+    from fmrgen.apps.studies.study import Study, StudyFound
 
 
 def attack_oracle(
@@ -70,10 +66,10 @@ def attack_oracle(
 
     display.quiet_libraries()
     with progress.row_progress("attack", not quiet) as on_images:
-        found = run(loaded, named, radii, steps=steps, on_images=on_images)
-    write_attacked(found, output)
+        judges = run(loaded, named, radii, steps=steps, on_images=on_images)
+    write_attacked(judges, output)
     if not quiet:
-        display.print_table(attacked_table(found), f"attacked towards another class, {steps} steps")
+        display.print_table(attacked_table(judges), f"attacked towards another class, {steps} steps")
     display.print_line(output)
 
 
@@ -157,18 +153,19 @@ def agree(
 
     formats = plot_formats(plots)
     figures = [read_figures(path) for path in files]
-    if left_out := at_chance(figures):
+    left_out = at_chance(figures)
+    if left_out:
         display.print_note(f"hardly better than chance on originals, so left out: {', '.join(left_out)}")
     columns = measures(figures)
-    found = correlations(columns, chosen or [])
-    written = write_correlations(found, columns, output, formats)
+    pairs = correlations(columns, chosen or [])
+    written = write_correlations(pairs, columns, output, formats)
     if not quiet and not as_json:
-        display.print_table(correlation_table(found), "rank correlations over classifiers; an mCE is an error")
+        display.print_table(correlation_table(pairs), "rank correlations over classifiers; an mCE is an error")
     display.print_written(written, as_json)
 
 
 def _evaluation_file(path: Path) -> Path:
-    """The file of an evaluation, or of the folder of one. Raises UserError where there is none."""
+    """Return the file of an evaluation, or of a folder that contains one. Raises UserError if there is none."""
     from fmrgen.files import no_such_folder
     from fmrgen.storage.paths import splits_in
 
@@ -179,10 +176,12 @@ def _evaluation_file(path: Path) -> Path:
     file = path / "evaluation.json"
     if file.exists():
         return file
-    what = "contains splits and no evaluation" if splits_in(path) else "contains no evaluation"
-    below = path / "comparison"
-    cure = str(below) if (below / "evaluation.json").exists() else "the folder of `fmrgen evaluate` or `compare`"
-    raise UserError(f"{path}: {what}; name {cure}")
+    problem = "contains splits and no evaluation" if splits_in(path) else "contains no evaluation"
+    comparison = path / "comparison"
+    cure = "the folder of `fmrgen evaluate` or `compare`"
+    if (comparison / "evaluation.json").exists():
+        cure = str(comparison)
+    raise UserError(f"{path}: {problem}; name {cure}")
 
 
 def study(
@@ -207,33 +206,21 @@ def study(
     Trains models, makes splits and compares them. Without STUDY, lists the studies and their time on two CPU cores.
     Run the same command again to resume.
     """
-    from fmrgen.recipe.job import describe_studies
-
     if name is None:
-        described = describe_studies()
-        if as_json:
-            print(
-                json.dumps({name: study._asdict() for name, study in described.items()}, ensure_ascii=False, indent=2)
-            )
-            return
-        for shipped, (title, minutes) in described.items():
-            print(f"{shipped:16} {'' if minutes is None else f'{minutes} min':>8}  {title}")
+        _list_studies(as_json)
         return
 
     from fmrgen.apps.studies.parts import Work
-    from fmrgen.apps.studies.study import load_study, run_study, study_lines
-    from fmrgen.apps.studies.study_report import claims_table, write_study
-    from fmrgen.apps.studies.validity_report import write_validity
+    from fmrgen.apps.studies.study import load_study, run_study
     from fmrgen.cli import display
     from fmrgen.progress import terminal as progress
-    from fmrgen.report.write import write_report
 
     loaded = load_study(name)
     is_first = is_first_process()
     show = not quiet and is_first
 
-    def bar(at_work: str) -> AbstractContextManager[Callable[[int, int | None], None]]:
-        return progress.row_progress(at_work, show)
+    def bar(title: str) -> AbstractContextManager[Callable[[int, int | None], None]]:
+        return progress.row_progress(title, show)
 
     with progress.split_progress(show and not dry_run) as on_rows:
         work = Work(
@@ -245,33 +232,69 @@ def study(
             on_note=display.print_note,
         )
         if dry_run:
-            lines = study_lines(loaded, scale, work)
-            if as_json:
-                study = {"title": loaded.title, "scale": scale, "change": work.change}
-                display.print_json({**study, "minutes": loaded.at(scale).minutes, "lines": lines})
-            for line in () if as_json else lines:
-                display.print_line(line)
+            _print_plan(loaded, scale, work, as_json)
             return
         display.quiet_libraries()
-        found = run_study(loaded, scale, work)
-    if not is_first:
+        results = run_study(loaded, scale, work)
+    if is_first:
+        _report(results, output, all_tables=all_tables, as_json=as_json, quiet=quiet)
+
+
+def _list_studies(as_json: bool) -> None:
+    """Print the shipped studies and their time on two CPU cores."""
+    from fmrgen.recipe.job import describe_studies
+
+    studies = describe_studies()
+    if as_json:
+        print(json.dumps({name: study._asdict() for name, study in studies.items()}, ensure_ascii=False, indent=2))
         return
-    show_all, tables, by_class = all_tables and not quiet and not as_json, found.tables(), found.class_tables()
-    for part, evaluation in found.evaluations.items():
+    for name, (title, minutes) in studies.items():
+        time = "" if minutes is None else f"{minutes} min"
+        print(f"{name:16} {time:>8}  {title}")
+
+
+def _print_plan(study: "Study", scale: Scale, work: "Work", as_json: bool) -> None:
+    """Print what a study would do."""
+    from fmrgen.apps.studies.study import study_lines
+    from fmrgen.cli import display
+
+    lines = study_lines(study, scale, work)
+    if as_json:
+        plan = {"title": study.title, "scale": scale, "change": work.change}
+        display.print_json({**plan, "minutes": study.at(scale).minutes, "lines": lines})
+        return
+    for line in lines:
+        display.print_line(line)
+
+
+def _report(results: "StudyFound", output: Path, *, all_tables: bool, as_json: bool, quiet: bool) -> None:
+    """Write the reports of a finished study into `output`, and print its tables."""
+    from fmrgen.apps.studies.study_report import claims_table, write_study
+    from fmrgen.apps.studies.validity_report import write_validity
+    from fmrgen.cli import display
+    from fmrgen.report.write import write_report
+
+    study = results.study
+    show_tables = not quiet and not as_json
+    show_all = show_tables and all_tables
+    tables, by_class = results.tables(), results.class_tables()
+    for part, evaluation in results.evaluations.items():
         write_report(evaluation, output / part / "comparison")
         if show_all:
             display.print_evaluation(evaluation)
     written = write_study(
-        loaded.title, found.how, loaded.paper, found.claims, tables | by_class, found.evaluations, output
+        study.title, results.how, study.paper, results.claims, tables | by_class, results.evaluations, output
     )
-    written += [] if found.validity is None else write_validity(found.validity, output)
+    if results.validity is not None:
+        written += write_validity(results.validity, output)
     display.print_written(written, as_json)
-    if quiet or as_json:
+    if not show_tables:
         return
-    for title, table in ((by_class if show_all else {}) | tables).items():
+    shown = by_class | tables if show_all else tables
+    for title, table in shown.items():
         display.print_table(table, title)
-    if found.claims:
-        display.print_table(claims_table(found.claims), f"{loaded.title}; {found.how}")
+    if results.claims:
+        display.print_table(claims_table(results.claims), f"{study.title}; {results.how}")
 
 
 COMMANDS = [

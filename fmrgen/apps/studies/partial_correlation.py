@@ -1,4 +1,4 @@
-"""Rank correlations where a third figure is equal, their intervals, and what so many rows can show."""
+"""Partial rank correlations with their intervals, and the smallest that so many rows can show."""
 
 from collections.abc import Callable
 from functools import cache
@@ -12,30 +12,43 @@ _RESAMPLES = 4000
 _POWER = 0.8
 _SIMULATED = 4000
 _STUDIES = 500  # of `power_with_choice`
+_CORRELATION_STEP = 0.05  # of the searches for the smallest visible correlation
+_MOST_CORRELATION = 0.999  # Fisher's transform of 1 is infinite
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Rank correlation over the last axis; 0 where all of one are equal."""
-    x, y = (rankdata(of, axis=-1) for of in (x, y))
-    x, y = (of - of.mean(axis=-1, keepdims=True) for of in (x, y))
+    """Return the rank correlation over the last axis; 0 if all values of one are equal."""
+    x, y = _centred_ranks(x), _centred_ranks(y)
     norms = np.sqrt((x**2).sum(axis=-1) * (y**2).sum(axis=-1))
-    found: np.ndarray = np.divide((x * y).sum(axis=-1), norms, out=np.zeros_like(norms), where=norms > 0)
-    return found
+    correlation: np.ndarray = np.divide((x * y).sum(axis=-1), norms, out=np.zeros_like(norms), where=norms > 0)
+    return correlation
 
 
-def partial_correlation(x: np.ndarray, y: np.ndarray, given: np.ndarray, reliability: float = 1.0) -> np.ndarray:
-    """Spearman's correlation where `given` is equal, over the last axis; where what it reads with so much
-    `reliability` is equal (Cochran 1968)."""
-    xy, xz, yz = spearman(x, y), spearman(x, given), spearman(y, given)
+def _centred_ranks(values: np.ndarray) -> np.ndarray:
+    ranks: np.ndarray = rankdata(values, axis=-1)
+    return ranks - ranks.mean(axis=-1, keepdims=True)
+
+
+def partial_correlation(x: np.ndarray, y: np.ndarray, control: np.ndarray, reliability: float = 1.0) -> np.ndarray:
+    """Return Spearman's correlation of x and y where `control` is equal, over the last axis.
+
+    Args:
+        x: values [..., n].
+        y: values [..., n].
+        control: readings [..., n] of what is held equal.
+        reliability: of these readings; below 1 the result is corrected for their error (Cochran 1968).
+    """
+    xy, xz, yz = spearman(x, y), spearman(x, control), spearman(y, control)
     norms = np.sqrt((reliability - xz**2).clip(0) * (reliability - yz**2).clip(0))
-    found: np.ndarray = np.divide(reliability * xy - xz * yz, norms, out=np.zeros_like(norms), where=norms > 1e-6)
-    return found.clip(-1, 1)
+    correlation: np.ndarray = np.divide(reliability * xy - xz * yz, norms, out=np.zeros_like(norms), where=norms > 1e-6)
+    return correlation.clip(-1, 1)
 
 
 def resampled(figure: Callable[[np.ndarray], np.ndarray], rows: int) -> Estimate:
-    """What `figure` makes of all rows; its interval from resampled ones, the same for every figure of so many rows.
+    """Return `figure` of all rows, with an interval from resampled ones.
 
-    `figure` takes places of rows [..., n] and returns [...].
+    The resamples are the same for every figure of so many rows. `figure` takes places of rows [..., n] and returns
+    [...].
     """
     picks = np.random.default_rng(0).integers(rows, size=(_RESAMPLES, rows))
     low, high = np.quantile(figure(picks), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
@@ -44,7 +57,7 @@ def resampled(figure: Callable[[np.ndarray], np.ndarray], rows: int) -> Estimate
 
 @cache
 def power_with_choice(choose: int, confirm: int, candidates: int, correlation: float, others: float = 0.1) -> float:
-    """The share of simulated studies that show a partial correlation above 0, their choice counted.
+    """Return the share of simulated studies that show a partial correlation above 0, their choice counted.
 
     One candidate has this true partial correlation and the rest a lower one, each with errors of its own. As in a
     study, the candidate that goes best with the target on *choose* is taken, and tested once on *confirm*.
@@ -60,46 +73,46 @@ def power_with_choice(choose: int, confirm: int, candidates: int, correlation: f
     true = np.full(candidates, others)
     true[0] = correlation
     count = choose + confirm
-    shown = 0
+    significant = 0
     for _ in range(_STUDIES):
-        target, given = random.normal(size=(2, count))
+        target, control = random.normal(size=(2, count))
         noise = random.normal(size=(candidates, count))
-        figures = given + true[:, None] * target + np.sqrt(1 - true**2)[:, None] * noise  # [candidates, recipes]
-        targets = np.broadcast_to(given + target, figures.shape)
-        equal = np.broadcast_to(given, figures.shape)
-        on_choose = partial_correlation(figures[:, :choose], targets[:, :choose], equal[:, :choose])
+        figures = control + true[:, None] * target + np.sqrt(1 - true**2)[:, None] * noise  # [candidates, recipes]
+        targets = np.broadcast_to(control + target, figures.shape)
+        controls = np.broadcast_to(control, figures.shape)
+        on_choose = partial_correlation(figures[:, :choose], targets[:, :choose], controls[:, :choose])
         chosen = int(on_choose.argmax())
-        on_confirm = partial_correlation(figures[chosen, choose:], targets[chosen, choose:], equal[chosen, choose:])
-        shown += bool(_is_shown(on_confirm, confirm))
-    return shown / _STUDIES
+        on_confirm = partial_correlation(figures[chosen, choose:], targets[chosen, choose:], controls[chosen, choose:])
+        significant += bool(_is_above_zero(on_confirm, confirm))
+    return significant / _STUDIES
 
 
 @cache
 def smallest_visible_by_choice(choose: int, confirm: int, candidates: int) -> float:
-    """The true partial correlation of the best candidate that 80 % of studies show, their choice counted."""
-    for correlation in np.arange(smallest_visible(confirm), 1, 0.05):
+    """Return the true partial correlation of the best candidate that 80 % of studies show, their choice counted."""
+    for correlation in np.arange(smallest_visible(confirm), 1, _CORRELATION_STEP):
         if power_with_choice(choose, confirm, candidates, round(float(correlation), 2)) >= _POWER:
             return round(float(correlation), 2)
     return 1.0
 
 
-def _is_shown(found: np.ndarray, count: int) -> np.ndarray:
-    """Whether partial correlations over so many recipes are above 0 beyond chance."""
-    height = np.arctanh(found.clip(-0.999, 0.999))
+def _is_above_zero(correlations: np.ndarray, count: int) -> np.ndarray:
+    """Return whether partial correlations over so many recipes are significantly above 0."""
+    height = np.arctanh(correlations.clip(-_MOST_CORRELATION, _MOST_CORRELATION))
     # The error of a rank correlation (Bonett and Wright 2000), one degree of freedom less for SA.
     error = np.sqrt((1 + np.tanh(height) ** 2 / 2) / (count - 4))
-    is_shown: np.ndarray = height - norm.ppf((1 + CONFIDENCE) / 2) * error > 0
-    return is_shown
+    is_above: np.ndarray = height - norm.ppf((1 + CONFIDENCE) / 2) * error > 0
+    return is_above
 
 
 @cache
 def smallest_visible(count: int) -> float:
-    """The partial correlation of normal figures that `count` recipes show to be above 0 in 80 % of studies."""
+    """Return the partial correlation of normal figures that `count` recipes show to be above 0 in 80 % of studies."""
     random = np.random.default_rng(count)
-    first, noise, given = random.normal(size=(3, _SIMULATED, count))
-    for correlation in np.arange(0.05, 1, 0.05):
+    first, noise, control = random.normal(size=(3, _SIMULATED, count))
+    for correlation in np.arange(_CORRELATION_STEP, 1, _CORRELATION_STEP):
         second = correlation * first + np.sqrt(1 - correlation**2) * noise
-        found = partial_correlation(given + first, given + second, given)
-        if _is_shown(found, count).mean() >= _POWER:
+        partial = partial_correlation(control + first, control + second, control)
+        if _is_above_zero(partial, count).mean() >= _POWER:
             return round(float(correlation), 2)
     return 1.0

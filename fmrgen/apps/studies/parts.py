@@ -1,6 +1,6 @@
-"""The parts of a study: each is an ordinary job in a folder or file of its own, and done again it goes on.
+"""The parts of a study: each is an ordinary job in a folder or file of its own, and resumes when it is run again.
 
-Jobs are imported where they run: a mistake in a study is an error at once.
+Jobs are imported where they run, so that a mistake in a study is reported at once.
 """
 
 from abc import ABC, abstractmethod
@@ -36,7 +36,7 @@ _HOURS_SHOWN = 48  # above, days
 
 @dataclass(frozen=True)
 class Work:
-    """Where a study works, and whom it tells.
+    """The folder, changes and callbacks of a study.
 
     Attributes:
         folder: of the study: models in `models`, each other part under its name.
@@ -57,46 +57,52 @@ class Work:
     on_note: Callable[[str], None] = print
 
     def filled_in(self, text: str) -> str:
-        """`text` with the folder for `{output}`."""
+        """Return `text` with the folder for `{output}`."""
         return text.replace("{output}", str(self.folder))
 
     def model(self, text: str) -> str:
-        """`NAME=…` of a model: one that the study trains is called by its name alone, and stands for its trainings."""
+        """Return `NAME=…` of a model.
+
+        A model that the study trains is given by its name alone, and stands for all its trainings.
+        """
         if "=" in text:
             return self.filled_in(text)
-        return f"{text}={','.join(str(self.folder / 'models' / one) for one in names_of(text, self.trainings))}"
+        folders = [str(self.folder / "models" / name) for name in names_of(text, self.trainings)]
+        return f"{text}={','.join(folders)}"
 
     def networks(self, models: Sequence[str]) -> dict[str, ComponentConfig]:
-        """Each training of models that the study trains, by a name of its own, and others, `NAME=…`, by theirs."""
-        found = {}
+        """Return each training of models that the study trains, and others, `NAME=…`, by their names."""
+        networks = {}
         for model in models:
             if "=" in model:
                 name, section = parse_classifier(self.filled_in(model))
-                found[name] = section
+                networks[name] = section
             else:
                 for name in names_of(model, self.trainings):
-                    found[name] = parse_classifier(str(self.folder / "models" / name))[1]
-        return found
+                    networks[name] = parse_classifier(str(self.folder / "models" / name))[1]
+        return networks
 
     def count(self, models: Sequence[str]) -> int:
-        """How many networks models stand for."""
+        """Return how many networks models stand for."""
         return sum(len(names_of(model, self.trainings)) for model in models)
 
     def recipe(self, reference: str, change: list[str]) -> Recipe:
-        """A recipe with the part's changes, and those of all parts after them."""
+        """Return a recipe with the part's changes, followed by those of all parts."""
         return load_recipe(reference, [*map(self.filled_in, change), *self.change])
 
 
 def names_of(model: str, trainings: Mapping[str, int]) -> list[str]:
-    """The networks that a model's name stands for: of three trainings `NAME-1`, `NAME-2` and `NAME-3`."""
-    several = trainings.get(model, 1)
-    return [model] if several == 1 else [f"{model}-{number}" for number in range(1, several + 1)]
+    """Return the networks that a model's name stands for: of three trainings `NAME-1`, `NAME-2` and `NAME-3`."""
+    count = trainings.get(model, 1)
+    if count == 1:
+        return [model]
+    return [f"{model}-{number}" for number in range(1, count + 1)]
 
 
 class StudyPart(StrictConfig, ABC):
-    """What all parts have. In changes and models, `{output}` stands for the study's folder.
+    """A part of a study. In changes and models, `{output}` stands for the study's folder.
 
-    `judges` are those that a claim can be of, `metrics` what it can be of.
+    A claim can be of its `judges` and their `metrics`.
     """
 
     name: str = Field(pattern=r"^[\w-]+$")
@@ -112,11 +118,11 @@ class StudyPart(StrictConfig, ABC):
 
     @abstractmethod
     def run(self, work: Work) -> Any:
-        """Does what is not done yet, and tells what was found. Raises UserError, as the job does."""
+        """Do what is not done yet, and return the results. Raises UserError, as the job does."""
 
     @abstractmethod
     def lines(self, work: Work) -> list[str]:
-        """What it would do."""
+        """Return what it would do, a line each."""
 
 
 class TrainPart(StudyPart):
@@ -136,8 +142,8 @@ class TrainPart(StudyPart):
                 train(
                     self._recipe(work, number),
                     work.folder / "models" / name,
-                    partial(_tell_step, on_step),
-                    on_note=work.on_note if is_first_process() else lambda line: None,
+                    partial(_report_step, on_step),
+                    on_note=_notes_of_first_process(work),
                 )
 
     def lines(self, work: Work) -> list[str]:
@@ -152,12 +158,18 @@ class TrainPart(StudyPart):
         return recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"seed": seed})})
 
 
-def _tell_step(on_step: Callable[[int, int | None], None], step: int, steps: int, loss: float) -> None:
+def _report_step(on_step: Callable[[int, int | None], None], step: int, steps: int, loss: float) -> None:
     on_step(step, steps)
 
 
+def _notes_of_first_process(work: Work) -> Callable[[str], None]:
+    if is_first_process():
+        return work.on_note
+    return lambda line: None
+
+
 class Cost(StrictConfig):
-    """What one image takes at full size, in GFLOP, for an estimate before anything is downloaded."""
+    """The cost of one image at full size, in GFLOP, for an estimate before anything is downloaded."""
 
     images: int = Field(gt=0, description="of the source")
     one_pass: float = Field(gt=0, description="decode, classify, backward and judge")
@@ -165,20 +177,23 @@ class Cost(StrictConfig):
     kept_encode: float = Field(0.0, ge=0, description="once for all splits, because latents are kept")
 
     def line(self, splits: int, budget: int) -> str:
-        """The arithmetic of docs/results/performance.md."""
+        """Return the arithmetic of docs/results/performance.md, in one line."""
         passes = budget + 1
-        sum_of = f"{splits} splits × ({passes} passes × {self.one_pass:,g} + {self.encode:,g})"
-        of_image = splits * (passes * self.one_pass + self.encode) + self.kept_encode
-        sum_of += f" + {self.kept_encode:,g}" if self.kept_encode else ""
-        exa = self.images * of_image / 1e9
+        terms = f"{splits} splits × ({passes} passes × {self.one_pass:,g} + {self.encode:,g})"
+        if self.kept_encode:
+            terms += f" + {self.kept_encode:,g}"
+        gflop_per_image = splits * (passes * self.one_pass + self.encode) + self.kept_encode
+        exa = self.images * gflop_per_image / 1e9
         hours = ", ".join(f"{_duration(exa * 1e6 / speed / 3600)} at {speed} TFLOP/s" for speed in _SPEEDS)
-        return f"  at most {self.images:,} images × ({sum_of}) GFLOP = {exa:,.3g} EFLOP: {hours}"
+        return f"  at most {self.images:,} images × ({terms}) GFLOP = {exa:,.3g} EFLOP: {hours}"
 
 
 def _duration(hours: float) -> str:
     if hours < 1:
         return f"{60 * hours:.0f} min"
-    return f"{hours:.1f} h" if hours <= _HOURS_SHOWN else f"{hours / 24:.1f} days"
+    if hours <= _HOURS_SHOWN:
+        return f"{hours:.1f} h"
+    return f"{hours / 24:.1f} days"
 
 
 class ComparePart(StudyPart):
@@ -195,7 +210,9 @@ class ComparePart(StudyPart):
     @field_validator("attack")
     @classmethod
     def _is_attack(cls, attack: str | None) -> str | None:
-        return attack if attack is None or _told_by(attack_of_short_form, attack) else None
+        if attack is not None:
+            _validate(attack_of_short_form, attack)
+        return attack
 
     @property
     def judges(self) -> list[str]:
@@ -203,8 +220,10 @@ class ComparePart(StudyPart):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        without = ("fmr", "perturbed_accuracy", "standard_accuracy", "validation_rate")
-        return without if self.attack is None else (*without, "attacked_accuracy")
+        metrics = ("fmr", "perturbed_accuracy", "standard_accuracy", "validation_rate")
+        if self.attack is None:
+            return metrics
+        return (*metrics, "attacked_accuracy")
 
     def run(self, work: Work) -> "Evaluation":
         from fmrgen.jobs.compare import compare
@@ -216,7 +235,7 @@ class ComparePart(StudyPart):
             attack=self.attack,
             job_progress=work.job_progress,
             on_rows=work.on_rows,
-            on_note=work.on_note if is_first_process() else lambda line: None,
+            on_note=_notes_of_first_process(work),
         )
 
     def lines(self, work: Work) -> list[str]:
@@ -233,7 +252,7 @@ class OwnPart(StudyPart):
     cost: Cost | None = None
 
     def run(self, work: Work) -> "dict[str, SplitFolder]":
-        """The splits' folders by their networks."""
+        """Make the splits, and return their folders by their networks."""
         from fmrgen.jobs.compare import no_progress, own_recipes
         from fmrgen.jobs.generate import make_split
         from fmrgen.storage.paths import SplitPaths
@@ -242,10 +261,11 @@ class OwnPart(StudyPart):
 
         folders = {}
         networks = work.networks(self.models)
-        for name, made in zip(networks, own_recipes(work.recipe(self.own, self.change), networks), strict=True):
-            with (work.job_progress or no_progress)(made) as on_progress:
-                make_split(made, work.folder / self.name, on_progress=on_progress)
-            paths = SplitPaths(work.folder / self.name, made.output.config, made.output.split)
+        job_progress = work.job_progress or no_progress
+        for name, recipe in zip(networks, own_recipes(work.recipe(self.own, self.change), networks), strict=True):
+            with job_progress(recipe) as on_progress:
+                make_split(recipe, work.folder / self.name, on_progress=on_progress)
+            paths = SplitPaths(work.folder / self.name, recipe.output.config, recipe.output.split)
             folders[name] = SplitFolder.of(paths, read_provenance(paths))
         return folders
 
@@ -288,7 +308,8 @@ class SparsifyPart(StudyPart):
     def run(self, work: Work) -> "SparseMask":
         from fmrgen.apps.pilot.sparsify import read_mask, sparsify
 
-        recipe, path = work.recipe(self.sparsify, self.change), work.folder / f"{self.name}.safetensors"
+        recipe = work.recipe(self.sparsify, self.change)
+        path = work.folder / f"{self.name}.safetensors"
         if path.exists():
             return read_mask(path, recipe)
         work.folder.mkdir(parents=True, exist_ok=True)
@@ -311,7 +332,8 @@ class AttackOraclePart(StudyPart):
     @field_validator("epsilon")
     @classmethod
     def _is_radius(cls, epsilon: str) -> str:
-        return epsilon if _told_by(radius, epsilon) else ""
+        _validate(radius, epsilon)
+        return epsilon
 
     @property
     def judges(self) -> list[str]:
@@ -331,37 +353,45 @@ class AttackOraclePart(StudyPart):
 
     def lines(self, work: Work) -> list[str]:
         recipe = work.recipe(self.attack_oracle, self.change)
-        how = f"{_images_of(recipe)}, {self.steps} steps to {self.epsilon}"
+        attack = f"{_images_of(recipe)}, {self.steps} steps to {self.epsilon}"
         judges = ", ".join(self.judges)
-        return [f"attack-oracle {self.name}: {self.attack_oracle}, {how}: {judges}", *_places(recipe)]
+        return [f"attack-oracle {self.name}: {self.attack_oracle}, {attack}: {judges}", *_places(recipe)]
 
 
-def _told_by(parse: Callable[[str], Any], text: str) -> Any:
-    """What `parse` makes of a text; its UserError as pydantic wants it."""
+def _validate(parse: Callable[[str], Any], text: str) -> None:
+    """Raise ValueError, as pydantic wants it, where `parse` raises UserError."""
     try:
-        return parse(text)
+        parse(text)
     except UserError as error:
         raise ValueError(str(error)) from None
 
 
 def _images_of(recipe: Recipe) -> str:
     limit = getattr(recipe.source, "limit", None)
-    return "all images of its source" if limit is None else f"{limit:,} images"
+    if limit is None:
+        return "all images of its source"
+    return f"{limit:,} images"
 
 
 def _lines_of_splits(head: str, part: "ComparePart | OwnPart", recipe: Recipe, work: Work) -> list[str]:
     splits = work.count(part.models)
     lines = [f"{head}, {splits} splits of {_images_of(recipe)}", *_places(recipe)]
-    return lines if part.cost is None else [*lines, part.cost.line(splits, recipe.perturb.budget)]
+    if part.cost is not None:
+        lines.append(part.cost.line(splits, recipe.perturb.budget))
+    return lines
 
 
 def _places(recipe: Recipe) -> list[str]:
-    """Where source, generator and oracle come from, a line each."""
+    """Return where source, generator and oracle come from, a line each."""
     lines = []
     for name, section in {"source": recipe.source, "generator": recipe.generator, "oracle": recipe.oracle}.items():
-        places = [getattr(section, key, None) for key in ("path", "model", "checkpoint")]
-        if named := [str(place) for place in places if place is not None and not str(place).startswith("asset:")]:
-            lines.append(f"  {name}: {section.kind} of {', '.join(named)}")
+        places = []
+        for key in ("path", "model", "checkpoint"):
+            place = getattr(section, key, None)
+            if place is not None and not str(place).startswith("asset:"):
+                places.append(str(place))
+        if places:
+            lines.append(f"  {name}: {section.kind} of {', '.join(places)}")
     return lines
 
 
@@ -376,9 +406,12 @@ _KINDS = {
 
 
 def _kind_of(part: object) -> str:
-    """A part is what a key of it says; what is no part at all counts as a comparison, which says so."""
+    """Return the kind of a part, which is one of its keys; "compare" if there is none, whose error is understood."""
     keys = part if isinstance(part, dict) else getattr(part, "__dict__", {})
-    return next((kind for kind in _KINDS if kind in keys), "compare")
+    for kind in _KINDS:
+        if kind in keys:
+            return kind
+    return "compare"
 
 
 Part = Annotated[

@@ -1,4 +1,4 @@
-"""Whether two measures rank classifiers alike, as a table, a scatter plot and JSON."""
+"""Rank correlations of measures over classifiers, as a table, a scatter plot and JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,55 +16,63 @@ _LARGEST = 3  # plots side by side
 _MOST = 12  # plots; more are in the table alone
 
 
-def correlation_table(found: Sequence[Correlation]) -> Table:
-    """A row for each two measures."""
-    rows = [
-        [
-            f"{one.first} – {one.second}",
-            str(len(one.classifiers)),
-            format_coefficient(one.spearman),
-            format_coefficient(one.kendall),
-        ]
-        for one in found
-    ]
+def correlation_table(correlations: Sequence[Correlation]) -> Table:
+    """Return a row for each two measures."""
+    rows = []
+    for pair in correlations:
+        coefficients = [format_coefficient(pair.spearman), format_coefficient(pair.kendall)]
+        rows.append([f"{pair.first} – {pair.second}", str(len(pair.classifiers)), *coefficients])
     return Table(["measures", "classifiers", "Spearman's rho", "Kendall's tau"], rows)
 
 
 def write_correlations(
-    found: Sequence[Correlation], columns: Mapping[str, Column], folder: Path, plot_formats: Sequence[PlotFormat] = ()
+    correlations: Sequence[Correlation],
+    columns: Mapping[str, Column],
+    folder: Path,
+    plot_formats: Sequence[PlotFormat] = (),
 ) -> list[Path]:
-    """Writes `agree.json` and scatter plots, PNG and in `plot_formats`, into `folder`; returns their paths."""
-    content = {
-        "correlations": [asdict(one) for one in found],
-        "measures": {
-            name: {classifier: asdict(figure) for classifier, figure in column.items()}
-            for name, column in columns.items()
-        },
-    }
+    """Write `agree.json` and scatter plots into a folder.
+
+    Args:
+        correlations: of pairs of measures.
+        columns: the measures.
+        folder: is created if need be.
+        plot_formats: of the plots, beside PNG.
+
+    Returns:
+        The paths.
+    """
+    measures = {}
+    for name, column in columns.items():
+        measures[name] = {classifier: asdict(figure) for classifier, figure in column.items()}
+    content = {"correlations": [asdict(pair) for pair in correlations], "measures": measures}
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "agree.json", text.encode())
-    return [folder / "agree.json", *correlation_plot(found, columns).save_all(folder, "agree", plot_formats)]
+    return [folder / "agree.json", *correlation_plot(correlations, columns).save_all(folder, "agree", plot_formats)]
 
 
-def correlation_plot(found: Sequence[Correlation], columns: Mapping[str, Column]) -> Plot:
-    """A classifier is a point with both intervals, in its colour wherever it is."""
-    shown = found[:_MOST]
+def correlation_plot(correlations: Sequence[Correlation], columns: Mapping[str, Column]) -> Plot:
+    """Plot each classifier as a point with both intervals, in the same colour in every panel."""
+    shown = correlations[:_MOST]
     wide = min(len(shown), _LARGEST)
     high = -(-len(shown) // wide)
-    names = sorted({name for one in shown for name in one.classifiers})
+    classifiers: set[str] = set()
+    for pair in shown:
+        classifiers.update(pair.classifiers)
+    names = sorted(classifiers)
     with drawing():
         figure = Plot(figsize=(4.2 * wide + 1.4, 3.8 * high))
         panels = figure.subplots(high, wide, squeeze=False).flat
-        for axes, one in zip_longest(panels, shown):
-            if one is None:
+        for axes, panel_pair in zip_longest(panels, shown):
+            if panel_pair is None:
                 axes.set_visible(False)
                 continue
-            points = [(name, columns[one.first][name], columns[one.second][name]) for name in one.classifiers]
-            draw_points(axes, points, names)
-            axes.set_xlabel(f"{one.first}, %")
-            axes.set_ylabel(f"{one.second}, %")
-            axes.set_title(f"rho {format_coefficient(one.spearman)}")
+            first, second = columns[panel_pair.first], columns[panel_pair.second]
+            draw_points(axes, [(name, first[name], second[name]) for name in panel_pair.classifiers], names)
+            axes.set_xlabel(f"{panel_pair.first}, %")
+            axes.set_ylabel(f"{panel_pair.second}, %")
+            axes.set_title(f"rho {format_coefficient(panel_pair.spearman)}")
         figure.tight_layout()
         write_key(figure, names)
     return figure

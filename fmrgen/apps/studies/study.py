@@ -1,11 +1,12 @@
-"""A table of the paper as a study: parts that are ordinary jobs, and what is claimed of their figures.
+"""A table of the paper as a study: parts that are ordinary jobs, and claims about their figures.
 
-A study that was killed goes on when it is run again.
+A study that was killed resumes when it is run again.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,11 +18,12 @@ from fmrgen.apps.studies.parts import (
     OwnPart,
     Part,
     SparsifyPart,
+    StudyPart,
     TrainPart,
     Work,
     names_of,
 )
-from fmrgen.apps.studies.validity import ValidityPlan
+from fmrgen.apps.studies.validity import Validity, ValidityPlan, figures_of, validity
 from fmrgen.config import StrictConfig
 from fmrgen.errors import UserError
 from fmrgen.recipe.files import check_reference
@@ -30,7 +32,6 @@ from fmrgen.recipe.job import STUDIES, load_config
 if TYPE_CHECKING:
     from fmrgen.apps.pilot.sparsify import SparseMask
     from fmrgen.apps.studies.attacked import AttackedJudge
-    from fmrgen.apps.studies.validity import Validity
     from fmrgen.report.tables import Table
     from fmrgen.results.evaluation import Evaluation
     from fmrgen.results.orders import Agreement
@@ -57,33 +58,16 @@ class StudyScale(StrictConfig):
         parts = {part.name: part for part in self.parts}
         if len(parts) < len(self.parts):
             raise ValueError("parts: two have one name")
-        trained = self.trainings
+        trainings = self.trainings
         for part in self.parts:
-            if isinstance(part, ComparePart) and sum(trained.get(model, 1) for model in part.models) < _FEWEST_COMPARED:
+            if not isinstance(part, ComparePart):
+                continue
+            if sum(trainings.get(model, 1) for model in part.models) < _FEWEST_COMPARED:
                 raise ValueError(f"{part.name}: compares two models or more, or a model of several trainings")
         for claim in self.claims:
-            for figure in (claim.higher, claim.lower):
-                name, judges = part_and_models(figure)
-                if name not in parts or not parts[name].judges:
-                    raise ValueError(f"claims: {figure}: no part compares as {name}")
-                if claim.metric not in parts[name].metrics:
-                    raise ValueError(f"claims: {figure}: {name} has no {claim.metric}")
-                if unknown := [judge for judge in judges if judge not in parts[name].judges]:
-                    raise ValueError(f"claims: {figure}: {name} has no model {unknown[0]}")
-            figures = [part_and_models(figure) for figure in (claim.higher, claim.lower)]
-            attacked = claim.metric == "attacked_accuracy" or any(
-                isinstance(parts[name], AttackOraclePart) for name, _ in figures
-            )
-            if attacked and (several := [judge for _, judges in figures for judge in judges if judge in trained]):
-                raise ValueError(
-                    f"claims: {several[0]}: figures under attack are not compared over trainings; name one training, "
-                    f"NAME={{output}}/models/{several[0]}-1"
-                )
+            _check_claim(claim, parts, trainings)
         if self.validity is not None:
-            if unknown := [name for name in self.validity.parts if not isinstance(parts.get(name), OwnPart)]:
-                raise ValueError(f"validity: no part makes own splits as {unknown[0]}")
-            if sum(isinstance(part, MeasurePart) for part in self.parts) != 1:
-                raise ValueError("validity: needs one part that measures")
+            _check_validity(self.validity, parts)
         for name in self.agreement:
             compared = parts.get(name)
             if not isinstance(compared, ComparePart):
@@ -96,12 +80,49 @@ class StudyScale(StrictConfig):
 
     @property
     def trainings(self) -> dict[str, int]:
-        """How often each model is trained that is trained more than once."""
-        return {part.name: part.trainings for part in self.parts if isinstance(part, TrainPart) and part.trainings > 1}
+        """Return the number of trainings of each model that is trained more than once."""
+        trainings = {}
+        for part in self.parts:
+            if isinstance(part, TrainPart) and part.trainings > 1:
+                trainings[part.name] = part.trainings
+        return trainings
+
+
+def _check_claim(claim: Claim, parts: Mapping[str, Part], trainings: Mapping[str, int]) -> None:
+    """Raise ValueError if no part of a study has a claim's figures."""
+    is_attacked = claim.metric == "attacked_accuracy"
+    for figure in (claim.higher, claim.lower):
+        name, judges = part_and_models(figure)
+        if name not in parts or not parts[name].judges:
+            raise ValueError(f"claims: {figure}: no part compares as {name}")
+        part = parts[name]
+        if claim.metric not in part.metrics:
+            raise ValueError(f"claims: {figure}: {name} has no {claim.metric}")
+        for judge in judges:
+            if judge not in part.judges:
+                raise ValueError(f"claims: {figure}: {name} has no model {judge}")
+        is_attacked = is_attacked or isinstance(part, AttackOraclePart)
+    if not is_attacked:
+        return
+    for judge in (*part_and_models(claim.higher)[1], *part_and_models(claim.lower)[1]):
+        if judge in trainings:
+            raise ValueError(
+                f"claims: {judge}: figures under attack are not compared over trainings; name one training, "
+                f"NAME={{output}}/models/{judge}-1"
+            )
+
+
+def _check_validity(plan: ValidityPlan, parts: Mapping[str, Part]) -> None:
+    """Raise ValueError if the parts of a study do not make what a plan is about."""
+    for name in plan.parts:
+        if not isinstance(parts.get(name), OwnPart):
+            raise ValueError(f"validity: no part makes own splits as {name}")
+    if sum(isinstance(part, MeasurePart) for part in parts.values()) != 1:
+        raise ValueError("validity: needs one part that measures")
 
 
 class Study(StrictConfig):
-    """What the paper reports, and how to see it: at small scale with what is at hand, at full with public weights."""
+    """A table of the paper, and how to reproduce it: small with what is at hand, full with public weights."""
 
     title: str
     paper: str = Field("", description="what the paper's table says, in Markdown")
@@ -116,16 +137,18 @@ class Study(StrictConfig):
         return self
 
     def at(self, scale: Scale) -> StudyScale:
-        """What there is at a scale. Raises UserError where it is nothing."""
-        found, other = (self.small, "full") if scale == "small" else (self.full, "small")
-        if found is None:
+        """Return the study at a scale. Raises UserError if it has no parts there."""
+        chosen, other = self.small, "full"
+        if scale == "full":
+            chosen, other = self.full, "small"
+        if chosen is None:
             raise UserError(f"{self.title}: has parts at --scale {other} only")
-        return found
+        return chosen
 
 
 @dataclass(frozen=True)
 class StudyFound:
-    """What became of a study.
+    """The results of a study.
 
     Attributes:
         study: that was run.
@@ -133,9 +156,9 @@ class StudyFound:
         evaluations: of its comparisons, by their names.
         attacked: judges under attack, likewise.
         masks: of generators, likewise.
-        claims: and what became of them.
-        agreement: how far rankings under several generators agree; None where that was not asked, or is unknown.
-        validity: whether FMR predicts accuracy on real shifts; None where that was not asked.
+        claims: with their verdicts.
+        agreement: how far rankings under several generators agree; None if not requested, or unknown.
+        validity: whether FMR predicts accuracy on real shifts; None if not requested.
     """
 
     study: Study
@@ -146,23 +169,25 @@ class StudyFound:
     masks: "dict[str, SparseMask]"
     claims: list[ClaimFound]
     agreement: "Agreement | None"
-    validity: "Validity | None" = None
+    validity: Validity | None = None
 
     @property
     def how(self) -> str:
-        """The scale that it was run at, and what was changed in all recipes of splits."""
-        return f"{self.scale} scale" + (f", changed: {', '.join(self.change)}" if self.change else "")
+        """Return the scale that it was run at, and what was changed in all recipes of splits."""
+        if not self.change:
+            return f"{self.scale} scale"
+        return f"{self.scale} scale, changed: {', '.join(self.change)}"
 
     def tables(self) -> "dict[str, Table]":
-        """What no comparison tells by itself, by titles."""
+        """Return the tables beside those of the comparisons, by titles."""
         from fmrgen.apps.studies.attack_oracle_report import attacked_table
         from fmrgen.apps.studies.validity_report import validity_tables
         from fmrgen.report.orders import agreement_table, concordance_table
         from fmrgen.report.tables import mask_table
 
-        tables = {
-            f"{name}, attacked towards another class": attacked_table(judges) for name, judges in self.attacked.items()
-        }
+        tables = {}
+        for name, judges in self.attacked.items():
+            tables[f"{name}, attacked towards another class"] = attacked_table(judges)
         for name, mask in self.masks.items():
             figures = mask.images, mask.sparsity, mask.test_score, int(mask.mask.sum()), mask.regularization
             tables[f"{name}, a mask of the latent"] = mask_table(*figures)
@@ -174,19 +199,20 @@ class StudyFound:
         return tables
 
     def class_tables(self) -> "dict[str, Table]":
-        """Each classifier on its own split by class, by titles, where the study asks for it."""
+        """Return each classifier on its own split by class, by titles; {} if the study is not `by_class`."""
         from fmrgen.apps.studies.study_report import own_class_tables
 
-        return {
-            f"{name}, {classifier} on its own split by class": table
-            for name, evaluation in self.evaluations.items()
-            if self.study.by_class
-            for classifier, table in own_class_tables(evaluation).items()
-        }
+        tables: dict[str, Table] = {}
+        if not self.study.by_class:
+            return tables
+        for name, evaluation in self.evaluations.items():
+            for classifier, table in own_class_tables(evaluation).items():
+                tables[f"{name}, {classifier} on its own split by class"] = table
+        return tables
 
 
 def load_study(reference: str | Path) -> Study:
-    """A study from a file or a shipped name (`paper/table-8`).
+    """Load a study from a file or a shipped name (`paper/table-8`).
 
     Args:
         reference: the file or name.
@@ -195,66 +221,87 @@ def load_study(reference: str | Path) -> Study:
         The study, every key known and checked.
 
     Raises:
-        UserError: something in it is not right.
+        UserError: the file is not a valid study.
     """
     check_reference(reference, "study", STUDIES)
     return load_config(Study, reference)
 
 
 def run_study(study: Study, scale: Scale, work: Work) -> StudyFound:
-    """Trains, makes and evaluates what is not there yet, part after part.
+    """Train, make and evaluate what is not there yet, part after part.
 
     Args:
-        study: what to do.
+        study: the study to run.
         scale: small, or full.
-        work: where, with what changes, and whom to tell.
+        work: its folder, changes and callbacks.
 
     Returns:
-        What was found.
+        The results.
 
     Raises:
         UserError: there is nothing at that scale, or what the jobs raise.
     """
-    from fmrgen.report.plots import family_of
     from fmrgen.results.orders import agreement
 
     chosen = study.at(scale)
     work = replace(work, trainings=chosen.trainings, training=chosen.training)
-    evaluations, attacked, masks, agreed, valid = {}, {}, {}, None, None
-    own: dict[str, dict[str, SplitFolder]] = {}
+    results: dict[str, Any] = {}
     for part in chosen.parts:
-        if isinstance(part, ComparePart):
-            evaluations[part.name] = part.run(work)
-        elif isinstance(part, OwnPart):
-            own[part.name] = part.run(work)
-        elif isinstance(part, MeasurePart):
-            measured, found = part, part.run(work)
-        elif isinstance(part, AttackOraclePart):
-            attacked[part.name] = part.run(work)
-        elif isinstance(part, SparsifyPart):
-            masks[part.name] = part.run(work)
-        else:
-            part.run(work)
-    try:
-        if chosen.agreement:
-            agreed = agreement({name: evaluations[name] for name in chosen.agreement})
-    except UserError as error:  # what was found stands
-        work.on_note(f"agreement: {error}")
-    if chosen.validity is not None:
-        from fmrgen.apps.studies.validity import figures_of, validity
+        results[part.name] = part.run(work)
 
-        models = [model.partition("=")[0] for model in measured.models]
-        recipes = {name: model for model in models for name in names_of(model, chosen.trainings)}
-        trained = {part.name: part.train for part in chosen.parts if isinstance(part, TrainPart)}
-        families = {model: trained.get(model, family_of(model)) for model in models}
-        valid = validity(chosen.validity, recipes, families, figures_of(chosen.validity, found, own))
+    def results_of(kind: type[StudyPart]) -> dict[str, Any]:
+        return {part.name: results[part.name] for part in chosen.parts if isinstance(part, kind)}
+
+    evaluations, attacked, masks = results_of(ComparePart), results_of(AttackOraclePart), results_of(SparsifyPart)
+    ranking_agreement = None
+    if chosen.agreement:
+        try:
+            ranking_agreement = agreement({name: evaluations[name] for name in chosen.agreement})
+        except UserError as error:  # the other results stand
+            work.on_note(f"agreement: {error}")
+    prediction = None
+    if chosen.validity is not None:
+        prediction = _answer_validity(chosen.validity, chosen, results)
     claims = [find_claim(claim, evaluations, attacked) for claim in chosen.claims]
-    return StudyFound(study, scale, work.change, evaluations, attacked, masks, claims, agreed, valid)
+    return StudyFound(study, scale, work.change, evaluations, attacked, masks, claims, ranking_agreement, prediction)
+
+
+def _answer_validity(plan: ValidityPlan, scale: StudyScale, results: Mapping[str, Any]) -> Validity:
+    """Return whether FMR predicts accuracy on real shifts.
+
+    Args:
+        plan: the predictors and targets.
+        scale: the parts of the study.
+        results: of the parts, by their names.
+    """
+    from fmrgen.report.plots import family_of
+
+    trained: dict[str, str] = {}
+    own: dict[str, dict[str, SplitFolder]] = {}
+    for part in scale.parts:
+        if isinstance(part, TrainPart):
+            trained[part.name] = part.train
+        elif isinstance(part, OwnPart):
+            own[part.name] = results[part.name]
+        elif isinstance(part, MeasurePart):
+            measuring = part
+    recipes: dict[str, str] = {}
+    families: dict[str, str] = {}
+    for text in measuring.models:
+        model = text.partition("=")[0]
+        families[model] = trained.get(model, family_of(model))
+        for network in names_of(model, scale.trainings):
+            recipes[network] = model
+    return validity(plan, recipes, families, figures_of(plan, results[measuring.name], own))
 
 
 def study_lines(study: Study, scale: Scale, work: Work) -> list[str]:
-    """The notes of a study and what its parts would do. Raises UserError as `run_study` does at its start."""
+    """Return the notes of a study and what its parts would do. Raises UserError as `run_study` does at its start."""
     chosen = study.at(scale)
     work = replace(work, trainings=chosen.trainings, training=chosen.training)
-    time = [f"takes about {chosen.minutes} minutes on two CPU cores"] if chosen.minutes else []
-    return [*time, *chosen.notes, *(line for part in chosen.parts for line in part.lines(work))]
+    lines = [*chosen.notes]
+    if chosen.minutes:
+        lines.insert(0, f"takes about {chosen.minutes} minutes on two CPU cores")
+    for part in chosen.parts:
+        lines += part.lines(work)
+    return lines

@@ -1,4 +1,4 @@
-"""What became of a study: its claims beside the paper's table, as a table, Markdown and JSON."""
+"""The results of a study: its claims beside the paper's table, as a table, Markdown and JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,29 +17,28 @@ _NAMES = {metric.field: metric.name for metric in METRICS}
 
 
 def claims_table(claims: Sequence[ClaimFound]) -> Table:
-    """A row for each claim: both figures, how far they are apart, how far they would have to be for these images to
-    tell, and the verdict."""
-    rows = [
-        [
-            claim.says + ("" if claim.within is None else f" (within {claim.within:g} points)"),
-            _NAMES[claim.metric] + (f", mean of {claim.trainings} trainings" if claim.trainings > 1 else ""),
-            *map(format_estimate, (*claim.values, claim.apart)),
-            "n/a" if claim.least is None else f"{claim.least:.1f}",
-            claim.verdict,
-        ]
-        for claim in claims
-    ]
+    """Return a row for each claim: both figures, their difference, the smallest one that can be shown, the verdict."""
+    rows = []
+    for claim in claims:
+        text, metric = claim.says, _NAMES[claim.metric]
+        if claim.within is not None:
+            text += f" (within {claim.within:g} points)"
+        if claim.trainings > 1:
+            metric += f", mean of {claim.trainings} trainings"
+        least = "n/a" if claim.least is None else f"{claim.least:.1f}"
+        figures = map(format_estimate, (*claim.values, claim.apart))
+        rows.append([text, metric, *figures, least, claim.verdict])
     return Table(["claim", "figure", "one", "the other", "apart by", "least difference", ""], rows)
 
 
 def own_class_tables(evaluation: Evaluation) -> dict[str, Table]:
-    """Each classifier on its own split by class (paper Tables 13 and 14), by its name."""
+    """Return each classifier on its own split by class (paper Tables 13 and 14), by its name."""
     splits = {split.name: split for split in evaluation.splits}
-    return {
-        result.classifier: class_table(result, splits[result.split])
-        for result in evaluation.results
-        if result.conditioned
-    }
+    tables = {}
+    for result in evaluation.results:
+        if result.conditioned:
+            tables[result.classifier] = class_table(result, splits[result.split])
+    return tables
 
 
 def write_study(
@@ -51,13 +50,13 @@ def write_study(
     evaluations: Mapping[str, Evaluation],
     folder: Path,
 ) -> list[Path]:
-    """Writes `study.md`, the claims, our tables and the paper's, and `study.json` into `folder`.
+    """Write `study.md`, the claims, our tables and the paper's, and `study.json` into `folder`.
 
     Args:
         title: of the study.
         how: it was run: its scale, and what was changed.
         paper: what the paper says, in Markdown.
-        claims: and what became of them.
+        claims: with their verdicts.
         tables: of parts that are no evaluations, by their titles.
         evaluations: by their parts.
         folder: of the study.
@@ -74,12 +73,14 @@ def write_study(
         parts += [f"## {escape(name)}", table_of(table)]
     for name, evaluation in evaluations.items():
         parts += [f"# {name}", to_markdown(evaluation)]
-    found = [{**asdict(claim), "verdict": claim.verdict} for claim in claims]
+    claims_content = []
+    for claim in claims:
+        claims_content.append({**asdict(claim), "verdict": claim.verdict})
     content = {
         "title": title,
         "how": how,
         "parts": list(evaluations),
-        "claims": found,
+        "claims": claims_content,
         "tables": {name: asdict(table) for name, table in tables.items()},
     }
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"

@@ -1,5 +1,6 @@
-"""A split for each combination of values: how figures depend on what a recipe's author chose."""
+"""A split for each combination of values: how figures depend on the choices in a recipe."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -14,6 +15,7 @@ from fmrgen.jobs.generate import make_split
 from fmrgen.recipe.job import Recipe, load_recipe
 
 _MOST_POINTS = 1000
+_NOT_IN_NAMES = re.compile(r"[/\\:\s]")  # of folders
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class SweepPoint:
 
 
 def parse_grid(recipe: str | Path, overrides: Sequence[str]) -> list[SweepPoint]:
-    """The combinations of `section.key=value,value,…`, all with all, in the order they are given.
+    """Return the combinations of `section.key=value,value,…`, all with all, in the order they are given.
 
     Args:
         recipe: a file or a shipped name.
@@ -36,7 +38,7 @@ def parse_grid(recipe: str | Path, overrides: Sequence[str]) -> list[SweepPoint]
         A point for each combination, its recipe checked.
 
     Raises:
-        UserError: nothing varies, too much does, or a recipe is not right.
+        UserError: nothing varies, too much does, or a recipe is invalid.
     """
     fixed: list[str] = []
     varied: dict[str, list[Any]] = {}
@@ -55,9 +57,11 @@ def parse_grid(recipe: str | Path, overrides: Sequence[str]) -> list[SweepPoint]
     points = []
     for combination in combinations:
         values = dict(zip(varied, combination, strict=True))
-        name = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in values.items())
-        loaded = load_recipe(recipe, [*fixed, *(f"{key}={_as_yaml(value)}" for key, value in values.items())])
-        points.append(SweepPoint(values, "".join("_" if c in "/\\:" or c.isspace() else c for c in name), loaded))
+        parts, changes = [], [*fixed]
+        for key, value in values.items():
+            parts.append(f"{key.rpartition('.')[2]}={value}")
+            changes.append(f"{key}={_as_yaml(value)}")
+        points.append(SweepPoint(values, _NOT_IN_NAMES.sub("_", ",".join(parts)), load_recipe(recipe, changes)))
     if len({point.name for point in points}) < len(points):
         raise UserError("two combinations have the same values; leave one out")
     return points
@@ -76,7 +80,7 @@ def sweep(
     job_progress: JobProgress = no_progress,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> list[SweepResult]:
-    """Makes the split of each point in a folder of its own, or goes on with it.
+    """Make the split of each point in a folder of its own, or resume it.
 
     Runs on every process of a launch, as `generate` does.
 
@@ -84,7 +88,7 @@ def sweep(
         points: what `parse_grid` returned.
         output: the folder of those folders.
         job_progress: returns a progress callback for the recipe of a point.
-        on_note: called with a line on what was found or is left to do.
+        on_note: called with a line on what is finished or left to do.
 
     Returns:
         The figures of each point, in their order.

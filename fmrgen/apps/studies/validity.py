@@ -1,11 +1,12 @@
 """Does FMR predict accuracy on real shifts? Over networks that are dealt into *choose* and *confirm* beforehand.
 
-On the recipes of training in *choose* that recipe of splits is chosen whose FMR goes best with accuracy on real shifts
-where standard accuracy (SA) is equal; on those in *confirm* the question is put once. The unit is a recipe of training:
-its figures are means over its trainings, and intervals resample recipes.
+On the recipes of training in *choose*, that recipe of splits is chosen whose FMR correlates best with accuracy on real
+shifts where standard accuracy (SA) is equal; on those in *confirm* the question is put once. The unit is a recipe of
+training: its figures are means over its trainings, and intervals resample recipes.
 
-SA is read on so many digits, with an error: whatever else tells good networks from bad ones then seems to add to it.
-So the correlation is shown too as it would be with SA's true value, by how far SA on two halves of the digits agrees.
+SA is measured on so many digits, with an error: any other figure that tells good networks from bad ones then seems to
+add to it. So the correlation is also shown as it would be with SA's true value, by how far SA on two halves of the
+digits agrees.
 """
 
 import hashlib
@@ -42,6 +43,7 @@ HALVES = ("SA on every other digit", "SA on the others")
 _LOGIT_SA = "logit of SA"
 _FEWEST = 6  # recipes of training on each side
 _FEWEST_VALID = 50  # rows, of an FMR
+_LEAST_SHARE = 0.001  # of accuracies: the logits of 0 and 1 are infinite
 _MODERATE = 0.5  # a true partial correlation whose power is reported
 
 Figures = Mapping[str, Mapping[str, float]]
@@ -49,7 +51,7 @@ Figures = Mapping[str, Mapping[str, float]]
 
 
 class ValidityPlan(StrictConfig):
-    """What is to predict what, fixed before any figure is known.
+    """The predictors and targets, fixed before any figure is known.
 
     A candidate is a recipe of splits: a part of `own`, a budget and a threshold, `PART, BUDGET steps, THRESHOLD`. The
     first of each list is today's default.
@@ -66,44 +68,44 @@ class ValidityPlan(StrictConfig):
 
     @property
     def parts(self) -> list[str]:
-        """All that have a split for each network."""
+        """Return all parts that have a split for each network."""
         return [*self.own, *self.checks]
 
     def candidates(self, parts: Sequence[str]) -> dict[str, tuple[str, int, float]]:
-        """All recipes of splits of some parts by their names, today's default first: part, budget and threshold."""
-        return {candidate(*of): of for of in product(parts, self.budgets, self.thresholds)}
+        """Return part, budget and threshold of each recipe of splits, by its name, today's default first."""
+        return {candidate(*recipe): recipe for recipe in product(parts, self.budgets, self.thresholds)}
 
 
 def candidate(part: str, budget: int, threshold: float) -> str:
-    """The name of FMR under a recipe of splits."""
+    """Return the name of FMR under a recipe of splits."""
     return f"FMR ({part}, {budget} steps, {threshold:g})"
 
 
 def valid_rows(part: str, threshold: float) -> str:
-    """The name of a split's share of valid rows."""
+    """Return the name of a split's share of valid rows."""
     return f"valid rows ({part}, {threshold:g})"
 
 
 def first_steps(part: str) -> str:
-    """The name of the share of first steps that raised the objective."""
+    """Return the name of the share of first steps that raised the objective."""
     return f"first steps that rose ({part})"
 
 
 def stuck_rows(part: str) -> str:
-    """The name of the share of rows without a gradient."""
+    """Return the name of the share of rows without a gradient."""
     return f"stuck rows ({part})"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """How a predictor goes with a target over the recipes of training.
+    """The correlation of a predictor with a target over the recipes of training.
 
     Attributes:
-        predictor, target: figures.
-        recipes: of training.
-        spearman: rank correlation.
-        partial: the same where SA is equal; None of SA itself.
-        less: by how much the partial correlation of the FMR in question is higher; None of itself, and of SA.
+        predictor, target: the names of both figures.
+        recipes: how many recipes of training there are.
+        spearman: the rank correlation.
+        partial: the same where SA is equal; None for SA itself.
+        less: the partial correlation of the chosen FMR minus this one; None for itself, and for SA.
     """
 
     predictor: str
@@ -116,7 +118,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over all networks: where it lies, and standard deviations between recipes and trainings of one."""
+    """A figure over all networks.
+
+    Attributes:
+        figure: its name.
+        least, median, most: of its values.
+        between_recipes: the standard deviation between the means of recipes of training.
+        between_trainings: the standard deviation between trainings of one recipe; None if none has several.
+    """
 
     figure: str
     least: float
@@ -128,18 +137,18 @@ class Spread:
 
 @dataclass(frozen=True)
 class Validity:
-    """What became of the question.
+    """The answer to the question.
 
     Attributes:
         verdict: in one sentence.
-        reliability: of SA: how far it would agree with itself on as many other digits, a rank correlation.
-        corrected: the partial correlation that was asked for, were SA known without error.
+        reliability: of SA: the rank correlation that it would have with itself on as many other digits.
+        corrected: the partial correlation of the chosen FMR, were SA known without error.
         chosen: the candidate that was chosen.
         default: today's recipe.
-        choose, confirm: recipes of training.
+        choose, confirm: the recipes of training on each side.
         left_out: networks whose SA is too low.
-        candidates: of each its partial correlation with the real shift on *choose*.
-        dropped: candidates that a network has no figure of, or that are equal for all.
+        candidates: the partial correlation of each with the real shift on *choose*.
+        dropped: candidates for which a network has no figure, or which are equal for all.
         confirmed: on *confirm*, the chosen FMR first, and each other predictor with the difference to it.
         by_target: the chosen FMR on *confirm* with each target.
         checked: on *confirm*, FMR with the same budget and threshold under the other parts.
@@ -174,145 +183,203 @@ class Validity:
 def figures_of(
     plan: ValidityPlan, measured: Evaluation, own: Mapping[str, Mapping[str, SplitFolder]]
 ) -> dict[str, dict[str, float]]:
-    """The figures of each network.
+    """Return the figures of each network.
 
     Args:
-        plan: says which recipes of splits.
+        plan: names the recipes of splits.
         measured: the networks on fixed sets, one of which is called SA, on one split, and under an attack.
         own: part → network → the split made against it.
 
     Returns:
-        Those of the plan, and what tells whether an FMR measured anything: of each part the first steps that raised the
-        objective and the rows without a gradient, and the valid rows at each threshold, in percent of rows.
+        The figures of the plan, and those that show whether an FMR measured anything: for each part the first steps
+        that raised the objective and the rows without a gradient, and the valid rows at each threshold, in percent of
+        rows.
     """
     figures: dict[str, dict[str, float]] = {}
     for fixed in measured.fixed:
         figures.setdefault(fixed.classifier, {})[fixed.name] = fixed.accuracy.value
-    for network, of in figures.items():
-        answers = measured.predictions_of(STANDARD, network)
-        right = answers["prediction"] == answers["label"]
-        # Classes take turns: neighbouring pairs of turns are dealt.
-        turn = answers["id"] // len(np.unique(answers["label"])) % 2
-        of |= {name: 100 * float(right[turn == half].mean()) for half, name in enumerate(HALVES)}
+    for network, values in figures.items():
+        values |= _accuracy_on_halves(measured.predictions_of(STANDARD, network))
     for result in measured.results:
-        of = figures[result.classifier]
-        for name, found in ((TRANSFER, result.total.fmr), (ATTACKED, result.total.attacked_accuracy)):
-            if found is not None:
-                of[name] = found.value
+        for name, estimate in ((TRANSFER, result.total.fmr), (ATTACKED, result.total.attacked_accuracy)):
+            if estimate is not None:
+                figures[result.classifier][name] = estimate.value
     for part in plan.parts:
         for network, folder in own[part].items():
-            table = folder.read_columns(_COLUMNS)
-            columns = {name: table[name].to_numpy() for name in table.column_names}
-            of, rows = figures[network], Rows(columns, RESAMPLES)
-            rose, stuck = rows.share_of_first_steps_up(), rows.share_stopped_by(StopReason.STUCK)
-            of[first_steps(part)] = math.nan if rose is None else rose.value
-            of[stuck_rows(part)] = math.nan if stuck is None else stuck.value
-            for budget, threshold in product(plan.budgets, plan.thresholds):
-                run = figures_of_run(columns, budget, threshold)
-                if run is None:
-                    raise UserError(f"{part}: the split of {network} keeps no steps")
-                fmr = run.fmr if run.valid >= _FEWEST_VALID else None
-                of[candidate(part, budget, threshold)] = math.nan if fmr is None else fmr
-                of[valid_rows(part, threshold)] = 100 * run.valid / len(rows.label)
+            figures[network] |= _figures_of_split(plan, part, network, folder)
     return figures
 
 
+def _accuracy_on_halves(predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return the accuracy on each half of the originals, in percent."""
+    labels = predictions["label"]
+    right = predictions["prediction"] == labels
+    # Classes take turns: neighbouring pairs of turns are dealt.
+    halves = predictions["id"] // len(np.unique(labels)) % 2
+    return {name: 100 * float(right[halves == half].mean()) for half, name in enumerate(HALVES)}
+
+
+def _figures_of_split(plan: ValidityPlan, part: str, network: str, folder: SplitFolder) -> dict[str, float]:
+    """Return the figures of the split that a part made against a network; NaN for one without enough rows."""
+    table = folder.read_columns(_COLUMNS)
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    rows = Rows(columns, RESAMPLES)
+    figures = {
+        first_steps(part): _value_or_nan(rows.share_of_first_steps_up()),
+        stuck_rows(part): _value_or_nan(rows.share_stopped_by(StopReason.STUCK)),
+    }
+    for budget, threshold in product(plan.budgets, plan.thresholds):
+        run = figures_of_run(columns, budget, threshold)
+        if run is None:
+            raise UserError(f"{part}: the split of {network} keeps no steps")
+        fmr = math.nan
+        if run.fmr is not None and run.valid >= _FEWEST_VALID:
+            fmr = run.fmr
+        figures[candidate(part, budget, threshold)] = fmr
+        figures[valid_rows(part, threshold)] = 100 * run.valid / len(rows.label)
+    return figures
+
+
+def _value_or_nan(estimate: Estimate | None) -> float:
+    return math.nan if estimate is None else estimate.value
+
+
 def validity(plan: ValidityPlan, recipes: Mapping[str, str], families: Mapping[str, str], figures: Figures) -> Validity:
-    """Puts the question of a plan.
+    """Answer the question of a plan.
 
     Args:
-        plan: what predicts what.
-        recipes: network → what it is a training of.
-        families: recipe of training → what it is a variant of.
+        plan: the predictors and targets.
+        recipes: network → the recipe that it is a training of.
+        families: recipe of training → the family that it is a variant of.
         figures: of each network: SA, the fixed sets, and every candidate of the plan.
 
     Returns:
-        What was found.
+        The answer, with all correlations.
 
     Raises:
         UserError: a figure is missing, or too few recipes of training are left.
     """
-    kept = {name: of for name, of in figures.items() if of[STANDARD] >= plan.least_accuracy}
-    groups = sorted({recipes[name] for name in kept})
-    points = {group: _mean([kept[name] for name in kept if recipes[name] == group]) for group in groups}
-    choose, confirm = (sorted(points.keys() & side) for side in deal(families, plan.seed))
+    eligible = {name: values for name, values in figures.items() if values[STANDARD] >= plan.least_accuracy}
+    points = _means_by_recipe(eligible, recipes)
+    first_side, second_side = deal(families, plan.seed)
+    choose, confirm = sorted(points.keys() & first_side), sorted(points.keys() & second_side)
     if min(len(choose), len(confirm)) < _FEWEST:
-        raise UserError(f"validity: {len(groups)} recipes of training are left, and {2 * _FEWEST} are needed")
-    candidates, dropped = _candidates_with_figures(plan, kept)
-    for of in points.values():
-        of[SHIFT] = float(np.mean([_logit(of[target]) for target in plan.targets]))
-    chosen_on = [points[one] for one in choose]
-    line = np.polyfit([of[_LOGIT_SA] for of in chosen_on], [of[SHIFT] for of in chosen_on], 1)
-    for of in points.values():
-        of[EFFECTIVE] = of[SHIFT] - float(np.polyval(line, of[_LOGIT_SA]))
-    table = {name: np.array([of[name] for of in points.values()]) for name in next(iter(points.values()))}
-    on = {"choose": np.isin(groups, choose), "confirm": np.isin(groups, confirm)}
-
-    def prediction(
-        predictor: str, target: str = SHIFT, side: str = "confirm", against: str | None = None
-    ) -> Prediction:
-        rows = on.get(side, np.ones(len(groups), dtype=bool))
-        return _prediction({name: values[rows] for name, values in table.items()}, predictor, target, against)
-
-    found = {name: _partial_of(table, name, SHIFT, on["choose"]) for name in candidates}
-    recipes_of_splits = plan.candidates(plan.own)
-    default, chosen = next(iter(recipes_of_splits)), max(found, key=lambda name: found[name])
-    _, budget, threshold = recipes_of_splits[chosen]
-    asked = prediction(chosen)
-    halves = float(spearman(table[HALVES[0]], table[HALVES[1]]))
-    reliability = 2 * halves / (1 + halves)  # Spearman and Brown: of both halves together
-    x, y, given = (table[name][on["confirm"]] for name in (chosen, SHIFT, STANDARD))
-    corrected = resampled(lambda of: partial_correlation(x[of], y[of], given[of], reliability), len(confirm))
+        raise UserError(f"validity: {len(points)} recipes of training are left, and {2 * _FEWEST} are needed")
+    candidates, dropped = _candidates_with_figures(plan, eligible)
+    _add_shifts(plan, points, choose)
+    table = _table(points, list(points))
+    choosing, confirming = _table(points, choose), _table(points, confirm)
+    correlations = {}  # of each candidate on *choose*
+    for name in candidates:
+        correlations[name] = float(partial_correlation(choosing[name], choosing[SHIFT], choosing[STANDARD]))
+    split_recipes = plan.candidates(plan.own)
+    default, chosen = next(iter(split_recipes)), max(correlations, key=lambda name: correlations[name])
+    confirmed = [_prediction(confirming, chosen)]
+    for name in dict.fromkeys((default, STANDARD, *plan.others)):
+        if name != chosen:
+            confirmed.append(_prediction(confirming, name, against=chosen))
+    checked = []
+    _, budget, threshold = split_recipes[chosen]
+    for part in plan.parts:
+        name = candidate(part, budget, threshold)
+        if name != chosen and np.isfinite(table[name]).all():
+            checked.append(_prediction(confirming, name, against=chosen))
+    reliability = _reliability_of_sa(table)
+    corrected = _partial(confirming, chosen, SHIFT, reliability)
     visible = smallest_visible_by_choice(len(choose), len(confirm), len(candidates))
-    power = 100 * power_with_choice(len(choose), len(confirm), len(candidates), _MODERATE)
-    others = dict.fromkeys((default, STANDARD, *plan.others))
-    shown = list(dict.fromkeys((STANDARD, *plan.targets, default, chosen, *plan.others)))
-    shown += [
-        valid_rows(recipes_of_splits[name][0], recipes_of_splits[name][2]) for name in dict.fromkeys((default, chosen))
-    ]
-    shown += [name(part) for part in plan.parts for name in (first_steps, stuck_rows)]
     return Validity(
-        verdict=_verdict(asked, corrected, reliability, visible),
+        verdict=_verdict(confirmed[0], corrected, reliability, visible),
         reliability=reliability,
         corrected=corrected,
         chosen=chosen,
         default=default,
         choose=choose,
         confirm=confirm,
-        left_out=sorted(figures.keys() - kept.keys()),
-        candidates=found,
+        left_out=sorted(figures.keys() - eligible.keys()),
+        candidates=correlations,
         dropped=dropped,
-        confirmed=[asked, *(prediction(name, against=chosen) for name in others if name != chosen)],
-        by_target=[prediction(chosen, target) for target in (*plan.targets, EFFECTIVE)],
-        checked=[
-            prediction(name, against=chosen)
-            for part in plan.parts
-            if (name := candidate(part, budget, threshold)) != chosen and np.isfinite(table[name]).all()
-        ],
-        of_default=prediction(default, side="all"),
-        spreads=[_spread(name, [of[name] for of in kept.values()], [recipes[one] for one in kept]) for name in shown],
+        confirmed=confirmed,
+        by_target=[_prediction(confirming, chosen, target) for target in (*plan.targets, EFFECTIVE)],
+        checked=checked,
+        of_default=_prediction(table, default),
+        spreads=[_spread(name, eligible, recipes) for name in _names_of_spreads(plan, default, chosen)],
         visible=visible,
-        power=power,
-        points={one: {name: value for name, value in of.items() if math.isfinite(value)} for one, of in points.items()},
+        power=100 * power_with_choice(len(choose), len(confirm), len(candidates), _MODERATE),
+        points={recipe: _finite(values) for recipe, values in points.items()},
     )
 
 
-def _candidates_with_figures(plan: ValidityPlan, kept: Figures) -> tuple[list[str], list[str]]:
-    """Those that every network has a figure of, and which differ; and the others.
+def _means_by_recipe(figures: Figures, recipes: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """Return the figures of each recipe of training, by name: means over its trainings, and the logit of SA."""
+    trainings: dict[str, list[Mapping[str, float]]] = {}
+    for network, values in figures.items():
+        trainings.setdefault(recipes[network], []).append(values)
+    points: dict[str, dict[str, float]] = {}
+    for recipe in sorted(trainings):
+        points[recipe] = {}
+        for name in trainings[recipe][0]:
+            points[recipe][name] = float(np.mean([values[name] for values in trainings[recipe]]))
+        points[recipe][_LOGIT_SA] = _logit(points[recipe][STANDARD])
+    return points
 
-    Raises UserError where today's default is among the others, or something else has no figure.
+
+def _add_shifts(plan: ValidityPlan, points: Mapping[str, dict[str, float]], choose: Sequence[str]) -> None:
+    """Add the mean logit of accuracy on real shifts to each point, and its distance to the line over SA on *choose*."""
+    for values in points.values():
+        values[SHIFT] = float(np.mean([_logit(values[target]) for target in plan.targets]))
+    choosing = _table(points, choose)
+    line = np.polyfit(choosing[_LOGIT_SA], choosing[SHIFT], 1)
+    for values in points.values():
+        values[EFFECTIVE] = values[SHIFT] - float(np.polyval(line, values[_LOGIT_SA]))
+
+
+def _table(points: Mapping[str, Mapping[str, float]], recipes: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the figures of these recipes of training as columns [R], by name."""
+    columns = {}
+    for name in points[recipes[0]]:
+        columns[name] = np.array([points[recipe][name] for recipe in recipes])
+    return columns
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def _candidates_with_figures(plan: ValidityPlan, figures: Figures) -> tuple[list[str], list[str]]:
+    """Return the candidates for which every network has a figure, and which differ; and the other candidates.
+
+    Raises UserError if today's default is among the others, or any other figure of the plan is missing.
     """
-    default, *_ = named = plan.candidates(plan.own)
-    for name in (STANDARD, *plan.targets, *plan.others, default):
-        if missing := [network for network, of in kept.items() if not math.isfinite(of.get(name, math.nan))]:
-            raise UserError(f"validity: {missing[0]} has no figure for {name}; an FMR needs {_FEWEST_VALID} valid rows")
-    values = {name: np.array([of[name] for of in kept.values()]) for name in named}
-    found = [name for name in named if np.isfinite(values[name]).all() and np.ptp(values[name]) > 0]
-    return found, [name for name in named if name not in found]
+    names = list(plan.candidates(plan.own))
+    for name in (STANDARD, *plan.targets, *plan.others, names[0]):
+        for network, values in figures.items():
+            if not math.isfinite(values.get(name, math.nan)):
+                raise UserError(
+                    f"validity: {network} has no figure for {name}; an FMR needs {_FEWEST_VALID} valid rows"
+                )
+    usable, dropped = [], []
+    for name in names:
+        column = np.array([values[name] for values in figures.values()])
+        if np.isfinite(column).all() and np.ptp(column) > 0:
+            usable.append(name)
+        else:
+            dropped.append(name)
+    return usable, dropped
+
+
+def _names_of_spreads(plan: ValidityPlan, default: str, chosen: str) -> list[str]:
+    names = list(dict.fromkeys((STANDARD, *plan.targets, default, chosen, *plan.others)))
+    split_recipes = plan.candidates(plan.own)
+    for name in dict.fromkeys((default, chosen)):
+        part, _, threshold = split_recipes[name]
+        names.append(valid_rows(part, threshold))
+    for part in plan.parts:
+        names += [first_steps(part), stuck_rows(part)]
+    return names
 
 
 def deal(families: Mapping[str, str], seed: int) -> tuple[list[str], list[str]]:
-    """Recipes of training in two halves, by nothing but their names; of each family as many in one as in the other."""
+    """Deal recipes of training into two halves by their names alone; each family is split evenly."""
 
     def by_chance(name: str) -> tuple[str, bytes]:
         return families[name], hashlib.sha256(f"{seed}:{name}".encode()).digest()
@@ -321,75 +388,92 @@ def deal(families: Mapping[str, str], seed: int) -> tuple[list[str], list[str]]:
     return sorted(order[::2]), sorted(order[1::2])
 
 
-def _mean(of_trainings: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    found = {name: float(np.mean([of[name] for of in of_trainings])) for name in of_trainings[0]}
-    return {**found, _LOGIT_SA: _logit(found[STANDARD])}
-
-
 def _logit(percent: float) -> float:
-    share = min(max(percent / 100, 0.001), 0.999)
+    share = min(max(percent / 100, _LEAST_SHARE), 1 - _LEAST_SHARE)
     return float(np.log(share / (1 - share)))
 
 
-def _prediction(table: Mapping[str, np.ndarray], predictor: str, target: str, against: str | None) -> Prediction:
+def _reliability_of_sa(table: Mapping[str, np.ndarray]) -> float:
+    """Return the reliability of SA on all digits, from its correlation between halves (Spearman and Brown)."""
+    halves = float(spearman(table[HALVES[0]], table[HALVES[1]]))
+    return 2 * halves / (1 + halves)
+
+
+def _prediction(
+    table: Mapping[str, np.ndarray], predictor: str, target: str = SHIFT, against: str | None = None
+) -> Prediction:
+    """Return the correlations of a predictor with a target, and their difference to those of `against`."""
     count = len(table[predictor])
-    x, y, given = table[predictor], table[target], table[STANDARD]
-    of_ranks = resampled(lambda of: spearman(x[of], y[of]), count)
+    x, y, sa = table[predictor], table[target], table[STANDARD]
+
+    def rank_correlation(rows: np.ndarray) -> np.ndarray:
+        return spearman(x[rows], y[rows])
+
+    correlation = resampled(rank_correlation, count)
     if predictor == STANDARD or target == EFFECTIVE:  # from which SA is taken out already
-        return Prediction(predictor, target, count, of_ranks, None)
-
-    def partial(of: np.ndarray) -> np.ndarray:
-        return partial_correlation(x[of], y[of], given[of])
-
+        return Prediction(predictor, target, count, correlation, None)
     less = None
     if against is not None:
         other = table[against]
-        less = resampled(lambda of: partial_correlation(other[of], y[of], given[of]) - partial(of), count)
-    return Prediction(predictor, target, count, of_ranks, resampled(partial, count), less)
+
+        def difference(rows: np.ndarray) -> np.ndarray:
+            partial = partial_correlation(x[rows], y[rows], sa[rows])
+            return partial_correlation(other[rows], y[rows], sa[rows]) - partial
+
+        less = resampled(difference, count)
+    return Prediction(predictor, target, count, correlation, _partial(table, predictor, target), less)
 
 
-def _partial_of(table: Mapping[str, np.ndarray], predictor: str, target: str, rows: np.ndarray) -> float:
-    return float(partial_correlation(table[predictor][rows], table[target][rows], table[STANDARD][rows]))
+def _partial(table: Mapping[str, np.ndarray], predictor: str, target: str, reliability: float = 1.0) -> Estimate:
+    """Return the correlation of a predictor with a target where SA, of so much reliability, is equal."""
+    x, y, sa = table[predictor], table[target], table[STANDARD]
+
+    def partial(rows: np.ndarray) -> np.ndarray:
+        return partial_correlation(x[rows], y[rows], sa[rows], reliability)
+
+    return resampled(partial, len(x))
 
 
-def _verdict(asked: Prediction, corrected: Estimate, reliability: float, visible: float) -> str:
-    found = asked.partial
-    if found is None:
+def _verdict(main: Prediction, corrected: Estimate, reliability: float, visible: float) -> str:
+    partial = main.partial
+    if partial is None:
         raise ValueError("SA predicts nothing where SA is equal")
-    said = f"rank correlation {format_coefficient(found)} over {asked.recipes} recipes"
+    coefficient = f"rank correlation {format_coefficient(partial)} over {main.recipes} recipes"
     exact = f"{format_coefficient(corrected)} were SA, of reliability {reliability:.2f}, exact"
-    if _is_above(found) and _is_above(corrected):
-        return f"FMR predicts accuracy on real shifts beyond standard accuracy: {said}, {exact}"
-    if _is_above(found):
-        return f"FMR may be no more than standard accuracy read once more: {said}, but {exact}"
-    if _is_below(found):
-        return f"FMR predicts accuracy on real shifts the wrong way round where standard accuracy is equal: {said}"
+    if _is_above_zero(partial) and _is_above_zero(corrected):
+        return f"FMR predicts accuracy on real shifts beyond standard accuracy: {coefficient}, {exact}"
+    if _is_above_zero(partial):
+        return f"FMR may be no more than standard accuracy read once more: {coefficient}, but {exact}"
+    if partial.high is not None and partial.high < 0:
+        return (
+            f"FMR predicts accuracy on real shifts the wrong way round where standard accuracy is equal: {coefficient}"
+        )
     return (
-        f"FMR adds nothing to standard accuracy that can be seen: {said}; with the choice counted, four of five such "
-        "studies see a true one of "
-        f"{visible:.2f}"
+        f"FMR adds nothing to standard accuracy that can be seen: {coefficient}; with the choice counted, four of five "
+        f"such studies see a true one of {visible:.2f}"
     )
 
 
-def _is_above(found: Estimate) -> bool:
-    return found.low is not None and found.low > 0
+def _is_above_zero(estimate: Estimate) -> bool:
+    return estimate.low is not None and estimate.low > 0
 
 
-def _is_below(found: Estimate) -> bool:
-    return found.high is not None and found.high < 0
-
-
-def _spread(figure: str, values: Sequence[float], groups: Sequence[str]) -> Spread:
-    known = [(value, of) for value, of in zip(values, groups, strict=True) if math.isfinite(value)]
-    values = [value for value, _ in known]
-    each = [np.array([value for value, of in known if of == group]) for group in sorted({of for _, of in known})]
-    several = [of for of in each if len(of) > 1]
-    within = np.sqrt(np.mean([of.var(ddof=1) for of in several])) if several else None
+def _spread(figure: str, figures: Figures, recipes: Mapping[str, str]) -> Spread:
+    """Return the spread of a figure over networks of these recipes of training; NaN is left out."""
+    by_recipe: dict[str, list[float]] = {}
+    finite = []
+    for network, values in figures.items():
+        if math.isfinite(values[figure]):
+            by_recipe.setdefault(recipes[network], []).append(values[figure])
+            finite.append(values[figure])
+    trainings = [np.array(by_recipe[recipe]) for recipe in sorted(by_recipe)]
+    means = [sample.mean() for sample in trainings]
+    variances = [sample.var(ddof=1) for sample in trainings if len(sample) > 1]
     return Spread(
         figure,
-        float(min(values)),
-        float(np.median(values)),
-        float(max(values)),
-        float(np.std([of.mean() for of in each], ddof=1)),
-        None if within is None else float(within),
+        float(min(finite)),
+        float(np.median(finite)),
+        float(max(finite)),
+        float(np.std(means, ddof=1)),
+        float(np.sqrt(np.mean(variances))) if variances else None,
     )

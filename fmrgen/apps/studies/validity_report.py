@@ -1,4 +1,4 @@
-"""What became of the question whether FMR predicts accuracy on real shifts: tables and scatter plots."""
+"""The answer to whether FMR predicts accuracy on real shifts: tables and scatter plots."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
-from fmrgen.apps.studies.validity import SHIFT, STANDARD, Prediction, Validity
+from fmrgen.apps.studies.validity import SHIFT, STANDARD, Prediction, Spread, Validity
 from fmrgen.files import write_atomically
 from fmrgen.metrics.intervals import Estimate, format_coefficient
 from fmrgen.report.plot import Plot, draw_points, drawing, write_key
@@ -17,92 +17,110 @@ from fmrgen.report.tables import Table
 _BEST = 8  # candidates in the table
 
 
-def validity_tables(found: Validity) -> dict[str, Table]:
-    """By titles, the verdict first."""
-    count = f"{len(found.confirm)} recipes of training"
-    best = sorted(found.candidates, key=lambda name: -found.candidates[name])
-    shown = [*best[:_BEST], *([found.default] if found.default not in best[:_BEST] else [])]
-    asked = found.confirmed[0]
+def validity_tables(validity: Validity) -> dict[str, Table]:
+    """Return the tables by their titles, the verdict first."""
+    choose, confirm = len(validity.choose), len(validity.confirm)
+    less = f"{validity.confirmed[0].predictor} less it"
     return {
-        "the verdict": Table(
-            ["question", "answer"],
-            [
-                ["does FMR predict accuracy on real shifts?", found.verdict],
-                [
-                    "chosen among",
-                    f"{len(found.candidates)} recipes of splits, on {len(found.choose)} recipes",
-                ],
-                [
-                    "power, the choice counted",
-                    f"{found.power:.0f} % of such studies see a true partial correlation of 0.5, four of five one of "
-                    f"{found.visible:.2f} (if the other candidates have 0.1)",
-                ],
-                ["chosen", found.chosen],
-                ["today's default", found.default],
-                ["left out, their SA is too low", ", ".join(found.left_out) or "none"],
-                ["recipes of splits without a figure", ", ".join(found.dropped) or "none"],
-                ["reliability of SA", f"{found.reliability:.2f}"],
-                ["were SA exact", format_coefficient(found.corrected)],
-            ],
+        "the verdict": _verdict_table(validity),
+        f"predictors of {SHIFT}, on the {confirm} recipes of training that confirm": _predictions_table(
+            validity.confirmed, less
         ),
-        f"predictors of {SHIFT}, on the {count} that confirm": _predictions(
-            [*found.confirmed], f"{asked.predictor} less it"
-        ),
-        "the chosen FMR and each shift": _predictions(found.by_target, None),
-        "the same under other steps, generators and oracles": _predictions(found.checked, f"{asked.predictor} less it"),
-        "today's default over all recipes of training": _predictions([found.of_default], None),
-        f"recipes of splits on the {len(found.choose)} recipes of training among which was chosen": Table(
-            ["recipe of splits", f"rank correlation with {SHIFT} where SA is equal"],
-            [[name, f"{found.candidates[name]:z.2f}"] for name in shown],
-        ),
-        "how far networks differ": Table(
-            ["figure", "least", "median", "most", "deviation of recipes", "of trainings of one"],
-            [
-                [
-                    one.figure,
-                    *(f"{value:.1f}" for value in (one.least, one.median, one.most, one.between_recipes)),
-                    "n/a" if one.between_trainings is None else f"{one.between_trainings:.1f}",
-                ]
-                for one in found.spreads
-            ],
-        ),
+        "the chosen FMR and each shift": _predictions_table(validity.by_target, None),
+        "the same under other steps, generators and oracles": _predictions_table(validity.checked, less),
+        "today's default over all recipes of training": _predictions_table([validity.of_default], None),
+        f"recipes of splits on the {choose} recipes of training among which was chosen": _candidates_table(validity),
+        "how far networks differ": _spreads_table(validity.spreads),
     }
 
 
-def _predictions(found: Sequence[Prediction], less: str | None) -> Table:
-    header = ["predictor", "of", "recipes", "rank correlation", "where SA is equal", *([less] if less else [])]
+def _verdict_table(validity: Validity) -> Table:
+    power = (
+        f"{validity.power:.0f} % of such studies see a true partial correlation of 0.5, four of five one of "
+        f"{validity.visible:.2f} (if the other candidates have 0.1)"
+    )
+    candidates = f"{len(validity.candidates)} recipes of splits, on {len(validity.choose)} recipes"
+    return Table(
+        ["question", "answer"],
+        [
+            ["does FMR predict accuracy on real shifts?", validity.verdict],
+            ["chosen among", candidates],
+            ["power, the choice counted", power],
+            ["chosen", validity.chosen],
+            ["today's default", validity.default],
+            ["left out, their SA is too low", ", ".join(validity.left_out) or "none"],
+            ["recipes of splits without a figure", ", ".join(validity.dropped) or "none"],
+            ["reliability of SA", f"{validity.reliability:.2f}"],
+            ["were SA exact", format_coefficient(validity.corrected)],
+        ],
+    )
+
+
+def _predictions_table(predictions: Sequence[Prediction], less: str | None) -> Table:
+    """Return a row for each prediction; `less` is the title of the column of differences, None for no such column."""
+    header = ["predictor", "of", "recipes", "rank correlation", "where SA is equal"]
+    if less is not None:
+        header.append(less)
     rows = []
-    for one in found:
-        cells = [one.partial, *([one.less] if less else [])]
-        estimates = ["" if cell is None else format_coefficient(cell) for cell in cells]
-        rows.append([one.predictor, one.target, str(one.recipes), format_coefficient(one.spearman), *estimates])
+    for prediction in predictions:
+        row = [prediction.predictor, prediction.target, str(prediction.recipes)]
+        row += [format_coefficient(prediction.spearman), _coefficient_or_blank(prediction.partial)]
+        if less is not None:
+            row.append(_coefficient_or_blank(prediction.less))
+        rows.append(row)
     return Table(header, rows)
 
 
-def write_validity(found: Validity, folder: Path) -> list[Path]:
-    """Writes `validity.json`, all of it, and the scatter plots; returns the paths."""
-    text = json.dumps(asdict(found), indent=1, ensure_ascii=False) + "\n"
+def _coefficient_or_blank(estimate: Estimate | None) -> str:
+    return "" if estimate is None else format_coefficient(estimate)
+
+
+def _candidates_table(validity: Validity) -> Table:
+    """Return the best candidates, and today's default."""
+    names = sorted(validity.candidates, key=lambda name: -validity.candidates[name])[:_BEST]
+    if validity.default not in names:
+        names.append(validity.default)
+    rows = [[name, f"{validity.candidates[name]:z.2f}"] for name in names]
+    return Table(["recipe of splits", f"rank correlation with {SHIFT} where SA is equal"], rows)
+
+
+def _spreads_table(spreads: Sequence[Spread]) -> Table:
+    rows = []
+    for spread in spreads:
+        row = [spread.figure]
+        for value in (spread.least, spread.median, spread.most, spread.between_recipes, spread.between_trainings):
+            row.append("n/a" if value is None else f"{value:.1f}")
+        rows.append(row)
+    return Table(["figure", "least", "median", "most", "deviation of recipes", "of trainings of one"], rows)
+
+
+def write_validity(validity: Validity, folder: Path) -> list[Path]:
+    """Write `validity.json`, all of it, and the scatter plots; return the paths."""
+    text = json.dumps(asdict(validity), indent=1, ensure_ascii=False) + "\n"
     write_atomically(folder / "validity.json", text.encode())
-    return [folder / "validity.json", *validity_plot(found).save_all(folder, "validity", ())]
+    return [folder / "validity.json", *validity_plot(validity).save_all(folder, "validity", ())]
 
 
-def validity_plot(found: Validity) -> Plot:
-    """A point for each recipe of training that confirms: SA and shift, FMR and shift, and both where SA is equal."""
-    names = found.confirm
-    of = {name: np.array([found.points[one][name] for one in names]) for name in (STANDARD, SHIFT, found.chosen)}
-    rest = {name: _given(rankdata(of[name]), rankdata(of[STANDARD])) for name in (SHIFT, found.chosen)}
+def validity_plot(validity: Validity) -> Plot:
+    """Plot a point for each recipe of training that confirms: SA and shift, FMR and shift, both where SA is equal."""
+    names, chosen = validity.confirm, validity.chosen
+    columns = {}
+    for figure_name in (STANDARD, SHIFT, chosen):
+        columns[figure_name] = np.array([validity.points[name][figure_name] for name in names])
+    sa, shift, fmr = columns[STANDARD], columns[SHIFT], columns[chosen]
+    ranks_of_sa = rankdata(sa)
+    fmr_residuals, shift_residuals = _residuals(rankdata(fmr), ranks_of_sa), _residuals(rankdata(shift), ranks_of_sa)
     panels = [
-        (of[STANDARD], of[SHIFT], "SA, %", f"{SHIFT}, mean logit"),
-        (of[found.chosen], of[SHIFT], f"{found.chosen}, %", f"{SHIFT}, mean logit"),
-        (rest[found.chosen], rest[SHIFT], "rank by FMR, less what SA explains", "rank by real shift, less the same"),
+        (sa, shift, "SA, %", f"{SHIFT}, mean logit"),
+        (fmr, shift, f"{chosen}, %", f"{SHIFT}, mean logit"),
+        (fmr_residuals, shift_residuals, "rank by FMR, less what SA explains", "rank by real shift, less the same"),
     ]
     with drawing():
         figure = Plot(figsize=(15, 5))
-        for axes, (x, y, below, beside) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-            points = [(name, _point(at), _point(up)) for name, at, up in zip(names, x, y, strict=True)]
-            draw_points(axes, points, names)
-            axes.set_xlabel(below)
-            axes.set_ylabel(beside)
+        for axes, (x, y, x_label, y_label) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+            draw_points(axes, [(name, _point(x[i]), _point(y[i])) for i, name in enumerate(names)], names)
+            axes.set_xlabel(x_label)
+            axes.set_ylabel(y_label)
         figure.tight_layout()
         write_key(figure, names)
     return figure
@@ -112,7 +130,7 @@ def _point(value: float) -> Estimate:
     return Estimate(float(value), None, None)
 
 
-def _given(values: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """What a straight line over `other` leaves of values."""
-    rest: np.ndarray = values - np.polyval(np.polyfit(other, values, 1), other)
-    return rest
+def _residuals(values: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return what a straight line over `other` leaves of values."""
+    residuals: np.ndarray = values - np.polyval(np.polyfit(other, values, 1), other)
+    return residuals
