@@ -1,4 +1,4 @@
-"""What can be measured in an image and changed in it: strokes, place, light, sharpness. An attribute is one class."""
+"""Attributes of images that can be measured and changed: strokes, place, light, sharpness. Each is one class."""
 
 import math
 from abc import ABC, abstractmethod
@@ -13,17 +13,21 @@ from fmrgen.errors import UserError
 
 _BATCH = 64
 _FAINT = 0.1  # of the range of pixels: less than that is no ink
+_STRONGEST_QUANTILE = 0.98  # two of a hundred pixels are stronger: single outliers do not count
+_EDGE_LENGTH = 0.785  # pi / 4: steps across and up, summed, are 4 / pi as long as an edge is, averaged over directions
+_IMAGE_PER_PIXEL = 28  # side of an image whose strokes grow by one pixel: that of MNIST
+_SUBPIXELS = 4  # strokes of a small image grow by quarters of a pixel
 
 
 class Attribute(ABC):
-    """Of images [B, 3, H, W] in [0, 1].
+    """A property of images [B, 3, H, W] in [0, 1] that can be measured and changed.
 
     Attributes:
         name: for tables.
         more, less: how an image looks that has more of it than its original, or less, as in "it fails on …".
-        other: the same of either.
-        is_of_waves: whether it is how strong waves of some lengths are, as sharpness is: any change with the same waves
-            has it too, so that the control takes those of the image.
+        other: how an image looks that has more or less of it.
+        is_of_waves: whether it is the strength of waves of some lengths, as sharpness is. Any change with the same
+            waves would change it too, so the control takes the waves of the image instead.
     """
 
     name: str
@@ -34,17 +38,24 @@ class Attribute(ABC):
 
     @abstractmethod
     def measure(self, images: Tensor) -> Tensor:
-        """How much of it images have, [B], in a unit of its own."""
+        """Return how much of it each image has, [B], in a unit of the attribute's choice."""
 
     @abstractmethod
     def change(self, images: Tensor, amount: float) -> Tensor:
-        """Images with more of it, or less where `amount`, from -1 to 1, is negative: at either end so much that people
-        still see what an image shows, as a rule. 0 changes nothing; nothing in it is random."""
+        """Return images with more of it, or less if `amount` is negative. Must be deterministic.
+
+        Args:
+            images: [B, 3, H, W] in [0, 1].
+            amount: from -1 to 1; 0 changes nothing. At either end people should, as a rule, still see what an image
+                shows.
+        """
 
 
 def ink(images: Tensor) -> tuple[Tensor, Tensor]:
-    """How far pixels are from the background [B, 1, H, W], from -1 to 1, and what that is: the border's median
-    [B, 1, 1, 1], of the mean over channels."""
+    """Return how far pixels are from the background [B, 1, H, W], from -1 to 1, and the background [B, 1, 1, 1].
+
+    Both are of the mean over channels; the background is the median of the border.
+    """
     grey = images.mean(1, keepdim=True)
     border = torch.cat([grey[..., 0, :], grey[..., -1, :], grey[..., 0], grey[..., -1]], -1)
     background = border.flatten(1).median(1).values.view(-1, 1, 1, 1)
@@ -52,73 +63,84 @@ def ink(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _strongest(values: Tensor) -> Tensor:
-    """Of values [B, 1, H, W] the absolute one that is exceeded in two of a hundred pixels, [B]."""
-    of_pixels = values.abs().flatten(1)
-    return of_pixels.kthvalue(math.ceil(0.98 * of_pixels.shape[1])).values
+    """Return the absolute value that two of a hundred pixels of `values` [B, 1, H, W] exceed, [B]."""
+    pixels = values.abs().flatten(1)
+    return pixels.kthvalue(math.ceil(_STRONGEST_QUANTILE * pixels.shape[1])).values
 
 
 def _weights(images: Tensor) -> Tensor:
-    """How much ink is where, [B, H, W], in all 1; the same everywhere in an image without."""
-    of_pixels = (ink(images)[0].abs()[:, 0] - _FAINT).clamp(min=0)
-    total = of_pixels.sum((1, 2), keepdim=True)
-    even = torch.full_like(of_pixels, 1 / (of_pixels.shape[1] * of_pixels.shape[2]))
-    return torch.where(total > 0, of_pixels / total.clamp(min=1e-6), even)
+    """Return the share of an image's ink at each pixel [B, H, W], which sum to 1; uniform in an image without ink."""
+    pixels = (ink(images)[0].abs()[:, 0] - _FAINT).clamp(min=0)
+    total = pixels.sum((1, 2), keepdim=True)
+    uniform = torch.full_like(pixels, 1 / (pixels.shape[1] * pixels.shape[2]))
+    return torch.where(total > 0, pixels / total.clamp(min=1e-6), uniform)
 
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Of the ink, in half widths and heights from the middle: mean x and y [B], and variances xx, yy and xy."""
+    """Return the ink's mean x and y [B] and its variances xx, yy and xy, in half widths and heights from the middle."""
     weights = _weights(images)
     y = torch.linspace(-1, 1, weights.shape[1], device=images.device).view(1, -1, 1)
     x = torch.linspace(-1, 1, weights.shape[2], device=images.device).view(1, 1, -1)
     mean_x, mean_y = (weights * x).sum((1, 2)), (weights * y).sum((1, 2))
     dx, dy = x - mean_x.view(-1, 1, 1), y - mean_y.view(-1, 1, 1)
-    xx, yy, xy = ((weights * product).sum((1, 2)) for product in (dx * dx, dy * dy, dx * dy))
+    xx = (weights * (dx * dx)).sum((1, 2))
+    yy = (weights * (dy * dy)).sum((1, 2))
+    xy = (weights * (dx * dy)).sum((1, 2))
     return mean_x, mean_y, xx, yy, xy
 
 
 def _warped(images: Tensor, matrix: list[list[float]]) -> Tensor:
-    """Images whose pixel at (x, y) is that of the original at `matrix` [2, 3] times (x, y, 1); edges are stretched."""
+    """Return images whose pixel at (x, y) is the original's at `matrix` [2, 3] times (x, y, 1); edges are stretched."""
     grid = affine_grid(images.new_tensor(matrix).expand(len(images), 2, 3), list(images.shape), align_corners=False)
     return grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False).clamp(0, 1)
 
 
 class Thickness(Attribute):
+    """The width of strokes."""
+
     name, more, less = "thickness", "thicker strokes", "thinner strokes"
     other = "strokes of another thickness"
 
     def measure(self, images: Tensor) -> Tensor:
-        """The mean width of strokes in pixels: their area by half the length of their edges."""
+        """Return the mean width of strokes in pixels: their area divided by half the length of their edges."""
         strokes = ink(images)[0].abs()[:, 0]
-        edges = (strokes.diff(dim=1).abs().sum((1, 2)) + strokes.diff(dim=2).abs().sum((1, 2))) * 0.785
+        edges = (strokes.diff(dim=1).abs().sum((1, 2)) + strokes.diff(dim=2).abs().sum((1, 2))) * _EDGE_LENGTH
         return 2 * strokes.sum((1, 2)) / edges.clamp(min=1e-6)
 
     def change(self, images: Tensor, amount: float) -> Tensor:
-        """Strokes grow, or wear off, by up to one pixel on each side for every 28 of the image: by quarters of a pixel
-        where it is small."""
-        away, background = ink(images)
-        sign = away.sum((1, 2, 3), keepdim=True).sign()
-        most = max(1, round(images.shape[-1] / 28))
-        finer = -(-4 // most)
-        fine = interpolate(sign * (images - background), scale_factor=finer, mode="bilinear") * math.copysign(1, amount)
-        whole, part = divmod(abs(amount) * most * finer, 1)
-        grown = _grown(fine, int(whole)).lerp(_grown(fine, int(whole) + 1), part) if part else _grown(fine, int(whole))
-        change = avg_pool2d((grown - fine) * math.copysign(1, amount), finer)
+        """Return images whose strokes grow, or shrink, by up to one pixel on each side for every 28 of the image.
+
+        Small images are enlarged for that, so that strokes grow by quarters of a pixel.
+        """
+        contrast, background = ink(images)
+        sign = contrast.sum((1, 2, 3), keepdim=True).sign()  # 1: light strokes on dark
+        growth = max(1, round(images.shape[-1] / _IMAGE_PER_PIXEL))
+        scale = -(-_SUBPIXELS // growth)
+        direction = math.copysign(1, amount)
+        fine = interpolate(sign * (images - background), scale_factor=scale, mode="bilinear") * direction
+        whole, part = divmod(abs(amount) * growth * scale, 1)
+        grown = _dilated(fine, int(whole))
+        if part:
+            grown = grown.lerp(_dilated(fine, int(whole) + 1), part)
+        change = avg_pool2d((grown - fine) * direction, scale)
         return (images + sign * change).clamp(0, 1)
 
 
-def _grown(images: Tensor, radius: int) -> Tensor:
-    """The brightest that is at most so many pixels away, across and up."""
+def _dilated(images: Tensor, radius: int) -> Tensor:
+    """Return at each pixel the brightest value that is at most `radius` pixels away, across and up."""
     side = 2 * radius + 1
     rows = max_pool2d(pad(images, [radius] * 4, mode="replicate"), (side, 1), 1)
     return max_pool2d(rows, (1, side), 1)  # in two passes: each pixel is compared with 2 x side others, not side x side
 
 
 class Slant(Attribute):
+    """How far shapes lean to the right."""
+
     name, more, less = "slant", "shapes that lean to the right", "shapes that lean to the left"
     other = "shapes that lean"
 
     def measure(self, images: Tensor) -> Tensor:
-        """By how much the ink moves to the right for each step upwards."""
+        """Return by how much the ink moves to the right for each step upwards."""
         _, _, _, yy, xy = _moments(images)
         return -xy / yy.clamp(min=1e-6)
 
@@ -127,11 +149,13 @@ class Slant(Attribute):
 
 
 class Size(Attribute):
+    """How large shapes are."""
+
     name, more, less = "size", "larger shapes", "smaller shapes"
     other = "shapes of another size"
 
     def measure(self, images: Tensor) -> Tensor:
-        """The ink's root mean square distance from its middle, in half widths."""
+        """Return the ink's root mean square distance from its middle, in half widths."""
         _, _, xx, yy, _ = _moments(images)
         return (xx + yy).sqrt()
 
@@ -141,6 +165,8 @@ class Size(Attribute):
 
 
 class PositionAcross(Attribute):
+    """How far right shapes are."""
+
     name, more, less = "position, across", "shapes further right", "shapes further left"
     other = "shapes moved to the side"
 
@@ -152,6 +178,8 @@ class PositionAcross(Attribute):
 
 
 class PositionUp(Attribute):
+    """How far up shapes are."""
+
     name, more, less = "position, up", "shapes further up", "shapes further down"
     other = "shapes moved up or down"
 
@@ -163,20 +191,25 @@ class PositionUp(Attribute):
 
 
 class Contrast(Attribute):
+    """How far shapes stand out from the background."""
+
     name, more, less = "contrast", "higher contrast", "lower contrast"
     other = "another contrast"
 
     def measure(self, images: Tensor) -> Tensor:
-        """How far the ink that stands out most is from the background."""
+        """Return how far the ink that stands out most is from the background."""
         return _strongest(ink(images)[0])
 
     def change(self, images: Tensor, amount: float) -> Tensor:
-        """What stands out from the background does so more, or less: by two thirds at most."""
+        """Return images whose distance from the background is up to twice as large, or down to a third."""
         background = ink(images)[1]
-        return (background + (images - background) * (1 + amount * (1 if amount > 0 else 0.67))).clamp(0, 1)
+        strength = 1 if amount > 0 else 0.67
+        return (background + (images - background) * (1 + amount * strength)).clamp(0, 1)
 
 
 class Brightness(Attribute):
+    """The mean of all pixels."""
+
     name, more, less = "brightness", "brighter images", "darker images"
     other = "another brightness"
 
@@ -184,11 +217,13 @@ class Brightness(Attribute):
         return images.flatten(1).mean(1)
 
     def change(self, images: Tensor, amount: float) -> Tensor:
-        """All pixels alike, in the manner of a gamma curve: black and white stay."""
+        """Return images under a gamma curve: black and white stay."""
         return images.clamp(0, 1) ** (2.2**-amount)
 
 
 class Background(Attribute):
+    """The brightness of the background."""
+
     name, more, less = "background", "a brighter background", "a darker background"
     other = "another background"
 
@@ -196,18 +231,20 @@ class Background(Attribute):
         return ink(images)[1].flatten()
 
     def change(self, images: Tensor, amount: float) -> Tensor:
-        """The less a pixel stands out, the more it changes, by up to 0.4."""
-        away = ink(images)[0].abs()
-        ground = 1 - away / away.amax((1, 2, 3), keepdim=True).clamp(min=1e-6)
+        """Return images whose pixels change by up to 0.4, the more the less they stand out."""
+        contrast = ink(images)[0].abs()
+        ground = 1 - contrast / contrast.amax((1, 2, 3), keepdim=True).clamp(min=1e-6)
         return (images + 0.4 * amount * ground).clamp(0, 1)
 
 
 class Sharpness(Attribute):
+    """The steepness of edges."""
+
     name, more, less = "sharpness", "sharper images", "blurred images"
     other, is_of_waves = "sharpened or blurred images", True
 
     def measure(self, images: Tensor) -> Tensor:
-        """How steep the steepest edges are, as a share of the contrast from pixel to pixel."""
+        """Return how steep the steepest edges are from pixel to pixel, as a share of the contrast."""
         grey = images.mean(1, keepdim=True)
         steps = torch.maximum(grey.diff(dim=2).abs()[..., :-1], grey.diff(dim=3).abs()[..., :-1, :])
         return _strongest(steps) / _strongest(ink(images)[0]).clamp(min=1e-6)
@@ -215,7 +252,7 @@ class Sharpness(Attribute):
     def change(self, images: Tensor, amount: float) -> Tensor:
         if amount == 0:
             return images
-        from torchvision.transforms.functional import gaussian_blur  # seconds, which a gate that decides does without
+        from torchvision.transforms.functional import gaussian_blur  # slow to import, and a gate may not need it
 
         sigma = 1.5 * images.shape[-1] / 32
         if amount > 0:
@@ -225,11 +262,13 @@ class Sharpness(Attribute):
 
 
 class Colour(Attribute):
+    """How strong colours are."""
+
     name, more, less = "colour", "stronger colours", "paler colours"
     other = "stronger or paler colours"
 
     def measure(self, images: Tensor) -> Tensor:
-        """How far the channels lie apart, on average."""
+        """Return how far the channels are apart, on average."""
         return (images.amax(1) - images.amin(1)).flatten(1).mean(1)
 
     def change(self, images: Tensor, amount: float) -> Tensor:
@@ -239,19 +278,29 @@ class Colour(Attribute):
 
 
 class Corner(Attribute):
+    """Marks in the corners."""
+
     name, more, less = "corner", "a mark in the corner", "an empty corner"
     other = "corners that are marked or emptied"
 
     def measure(self, images: Tensor) -> Tensor:
-        """The most ink that a corner has."""
-        away, side = ink(images)[0].abs()[:, 0], max(2, images.shape[-1] // 8)
-        corners = (away[:, y, x] for y in (slice(side), slice(-side, None)) for x in (slice(side), slice(-side, None)))
-        return torch.stack([corner.flatten(1).mean(1) for corner in corners]).amax(0)
+        """Return the mean ink of the corner that has most."""
+        contrast = ink(images)[0].abs()[:, 0]
+        side = _corner_side(images)
+        means = []
+        for y in (slice(side), slice(-side, None)):
+            for x in (slice(side), slice(-side, None)):
+                means.append(contrast[:, y, x].flatten(1).mean(1))
+        return torch.stack(means).amax(0)
 
     def change(self, images: Tensor, amount: float) -> Tensor:
-        """A square in the upper left of the colour that is furthest from the background; or all four are made empty."""
+        """Return images with a black or white square in the upper left, or with all four corners emptied.
+
+        The square has the colour that is further from the background.
+        """
         background = ink(images)[1]
-        side, changed = max(2, images.shape[-1] // 8), images.clone()
+        side = _corner_side(images)
+        changed = images.clone()
         if amount > 0:
             mark = (background < 0.5).to(images)
             changed[..., 1 : 1 + side, 1 : 1 + side] = images[..., 1 : 1 + side, 1 : 1 + side].lerp(mark, amount)
@@ -262,70 +311,99 @@ class Corner(Attribute):
         return changed
 
 
+def _corner_side(images: Tensor) -> int:
+    return max(2, images.shape[-1] // 8)
+
+
 class Symmetry(Attribute):
+    """How close an image is to its mirror image, left for right."""
+
     name, more, less = "symmetry", "more symmetrical images", "less symmetrical images"
     other = "images of another symmetry"
 
     def measure(self, images: Tensor) -> Tensor:
-        """How alike the ink and its mirror image, left for right, are: the cosine of the angle between the two."""
-        away = ink(images)[0]
-        product, square = ((away * of).flatten(1).sum(1) for of in (away.flip(3), away))
+        """Return the cosine of the angle between the ink and its mirror image, left for right."""
+        contrast = ink(images)[0]
+        product = (contrast * contrast.flip(3)).flatten(1).sum(1)
+        square = (contrast * contrast).flatten(1).sum(1)
         return product / square.clamp(min=1e-6)
 
     def change(self, images: Tensor, amount: float) -> Tensor:
-        """Half way to what it and its mirror image have in common, or as far away from that."""
+        """Return images half way towards the mean of each and its mirror image, or as far away from it."""
         return (images + 0.25 * amount * (images.flip(3) - images)).clamp(0, 1)
 
 
 class Waves(Attribute):
-    """The waves of an image of which `least` to `most` lie across it, or up it: a band of frequencies."""
+    """The strength of the waves in a band of frequencies.
+
+    Args:
+        name: for tables and in sentences.
+        least: the lowest frequency, in waves across the image.
+        most: the frequency above the band.
+    """
 
     is_of_waves = True
 
-    def __init__(self, what: str, least: float, most: float) -> None:
-        self.name, self.more, self.less = what, f"stronger {what}", f"weaker {what}"
-        self.other, self.band = f"stronger or weaker {what}", (least, most)
+    def __init__(self, name: str, least: float, most: float) -> None:
+        self.name, self.more, self.less = name, f"stronger {name}", f"weaker {name}"
+        self.other, self.band = f"stronger or weaker {name}", (least, most)
 
     def measure(self, images: Tensor) -> Tensor:
-        """Their root mean square."""
+        """Return the root mean square of these waves."""
         return self._part(images).flatten(1).square().mean(1).sqrt()
 
     def change(self, images: Tensor, amount: float) -> Tensor:
-        """Up to twice as strong, or down to a fifth."""
-        return (images + (amount if amount > 0 else 0.8 * amount) * self._part(images)).clamp(0, 1)
+        """Return images in which these waves are up to twice as strong, or down to a fifth."""
+        strength = amount if amount > 0 else 0.8 * amount
+        return (images + strength * self._part(images)).clamp(0, 1)
 
     def _part(self, images: Tensor) -> Tensor:
-        if not len(images):  # of which some libraries make no waves
+        """Return the part of images [B, 3, H, W] that these waves make up."""
+        if not len(images):  # some FFT libraries refuse an empty batch
             return images
         height, width = images.shape[-2:]
         up = torch.fft.fftfreq(height, 1 / height, device=images.device)[:, None]
         across = torch.fft.rfftfreq(width, 1 / width, device=images.device)[None]
-        waves, (least, most) = (up**2 + across**2).sqrt(), self.band
-        inside = ((waves >= least) & (waves < most)).to(images.dtype)
+        frequency = (up**2 + across**2).sqrt()
+        least, most = self.band
+        inside = ((frequency >= least) & (frequency < most)).to(images.dtype)
         part: Tensor = torch.fft.irfft2(torch.fft.rfft2(images) * inside, s=(height, width))
         return part
 
 
 def _odd(width: float) -> int:
+    """Return the odd number closest to a width, or one above: the size of a kernel."""
     return 2 * round(width / 2) + 1
 
 
 ATTRIBUTES: tuple[Attribute, ...] = (
-    *(Thickness(), Slant(), Size(), PositionAcross(), PositionUp(), Contrast(), Brightness(), Background()),
-    *(Sharpness(), Colour(), Corner(), Symmetry()),
-    *(Waves("coarse structure", 0.5, 2.5), Waves("fine structure", 8, math.inf)),
+    Thickness(),
+    Slant(),
+    Size(),
+    PositionAcross(),
+    PositionUp(),
+    Contrast(),
+    Brightness(),
+    Background(),
+    Sharpness(),
+    Colour(),
+    Corner(),
+    Symmetry(),
+    Waves("coarse structure", 0.5, 2.5),
+    Waves("fine structure", 8, math.inf),
 )
 
 
 def measured(attribute: Attribute, images: Tensor) -> np.ndarray:
-    """What an attribute measures in images [N, 3, H, W], some at a time, float64 [N]."""
+    """Return what an attribute measures in images [N, 3, H, W], a batch at a time, float64 [N]."""
     return np.concatenate([attribute.measure(part).double().cpu().numpy() for part in images.split(_BATCH)])
 
 
 def load_attribute(path: str) -> Attribute:
-    """An attribute from outside, at `module:Name`. Raises UserError where there is none."""
-    found = import_object(path)
-    made = found() if isinstance(found, type) else found
-    if not isinstance(made, Attribute):
+    """Return the attribute at `module:Name`, a class or an object. Raises UserError if there is none."""
+    attribute = import_object(path)
+    if isinstance(attribute, type):
+        attribute = attribute()
+    if not isinstance(attribute, Attribute):
         raise UserError(f"{path}: is no attribute; derive it from fmrgen.Attribute")
-    return made
+    return attribute

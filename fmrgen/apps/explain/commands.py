@@ -1,7 +1,7 @@
 """The command `explain`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,9 +14,6 @@ from fmrgen.cli.options import (
     TrustOption,
 )
 from fmrgen.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 def explain(
@@ -67,7 +64,7 @@ def explain(
     if card and classifier is not None:
         raise UserError("--card: a card speaks of the split's own classifier; leave out --classifier")
     section = None if classifier is None else parse_classifier(classifier)[1]
-    reading = None if reader is None else parse_oracle(reader)[1]
+    reader_section = None if reader is None else parse_oracle(reader)[1]
     check_there(split)
     check_writable(output)
 
@@ -80,30 +77,30 @@ def explain(
     from fmrgen.report.write import prepare_folder
 
     display.quiet_libraries()
-    asked = [] if phrases is None else load_phrases(phrases)
-    tried = [*ATTRIBUTES, *map(load_attribute, attributes or [])]
+    phrase_list = [] if phrases is None else load_phrases(phrases)
+    own_attributes = [load_attribute(path) for path in attributes or []]
     prepare_folder(output)
     with progress.row_progress("explain", not quiet) as on_attributes:
-        found = run(
+        explanation = run(
             split,
             classifier=section,
-            attributes=tried,
+            attributes=[*ATTRIBUTES, *own_attributes],
             rows=rows,
-            phrases=asked,
-            reader=reading,
+            phrases=phrase_list,
+            reader=reader_section,
             trust=trust,
             on_attributes=on_attributes,
         )
-    written = write_explanation(found, output)
+    written = write_explanation(explanation, output)
     if not quiet and not as_json:
-        display.print_table(findings_table(found, unproven=5), f"what was tried on {split}, what is proven first")
-        for line in (*summary_lines(found), *words_lines(found)):
+        display.print_table(findings_table(explanation, unproven=5), f"what was tried on {split}, what is proven first")
+        for line in (*summary_lines(explanation), *words_lines(explanation)):
             display.print_line(line)
     display.print_written(written, as_json)
     if card:
         from fmrgen.publish.explained import record_explanation
 
-        display.print_note(f"card: {record_explanation(split, found.files, summary_lines(found))}")
+        display.print_note(f"card: {record_explanation(split, explanation.files, summary_lines(explanation))}")
 
 
 COMMANDS = [Command("explain", "Measure", explain)]

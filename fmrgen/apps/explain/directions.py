@@ -14,17 +14,17 @@ from fmrgen.engine.models import row_seed
 from fmrgen.engine.updates import normal
 
 _BATCH = 64
-_MOST = 4  # directions
-_FEWEST = 10  # failures of a direction
+_MOST_DIRECTIONS = 4
+_FEWEST_FAILURES = 10  # of a direction
 _SURE = 2.0  # standard deviations by which a number of the latent is moved another way where the classifier is fooled
 _CLEAR = 0.25  # share of an attribute's largest change that is named
-_NOTHING = 1e-4  # a change of grey images' colours
-_NAMED = 2  # attributes of a direction
+_NO_CHANGE = 1e-4  # no attribute is named whose largest change is smaller: the colours of grey images
+_NAMED = 2  # attributes in the words of a direction
 
 
 @dataclass(frozen=True)
 class Direction:
-    """What the ways of some latents have in common, `free` [...]; as long as half of them are at most."""
+    """A shift `free` [...] that the latents of some failures share; its length is the median length of theirs."""
 
     free: Tensor
     failures: int
@@ -45,97 +45,133 @@ class GeneratedMoves:
     def __init__(self, generator: Generator, images: Tensor, labels: np.ndarray, ids: Sequence[int]) -> None:
         self.generator, self.images, self.ids = generator, images, ids
         self.labels = torch.from_numpy(labels).to(images.device)
-        self.every = np.arange(len(images))
-        self.latents = self._encoded(images, self.every)
-        self.drawn = self._decoded(self.latents.free, self.every)
+        self.all_places = np.arange(len(images))
+        self.latents = self._encoded(images, self.all_places)
+        self.drawn = self._decoded(self.latents.free, self.all_places)
 
     @torch.no_grad()
     def _encoded(self, images: Tensor, at: np.ndarray) -> Latents:
-        places, parts = torch.from_numpy(at).to(images.device), []
-        for part, of in zip(images.split(_BATCH), places.split(_BATCH), strict=True):
-            self.generator.row_seeds = [row_seed(0, self.ids[place]) for place in of.tolist()]
-            parts.append(self.generator.encode(part, self.labels[of]))
-        free, fixed = zip(*parts, strict=True)
-        return Latents(torch.cat(free).float(), None if fixed[0] is None else torch.cat(fixed))
+        """Return the latents of `images` [B, 3, H, W], which are made of the originals at `at` [B]."""
+        places = torch.from_numpy(at).to(images.device)
+        free, fixed = [], []
+        for batch, batch_places in zip(images.split(_BATCH), places.split(_BATCH), strict=True):
+            self.generator.row_seeds = [row_seed(0, self.ids[place]) for place in batch_places.tolist()]
+            latents = self.generator.encode(batch, self.labels[batch_places])
+            free.append(latents.free)
+            fixed.append(latents.fixed)
+        if fixed[0] is None:
+            return Latents(torch.cat(free).float())
+        return Latents(torch.cat(free).float(), torch.cat(fixed))
 
     @torch.no_grad()
     def _decoded(self, free: Tensor, at: np.ndarray) -> Tensor:
-        """The images of latents that are those at `at` [B], `free` [B, ...] moved."""
-        fixed, places = self.latents.fixed, torch.from_numpy(at).to(free.device)
-        made = [
-            self.generator.decode(Latents(part, None if fixed is None else fixed[of]))
-            for part, of in zip(free.split(_BATCH), places.split(_BATCH), strict=True)
-        ]
-        return torch.cat(made).float()
+        """Return the images of the latents at `at` [B], `free` [B, ...] moved."""
+        places = torch.from_numpy(at).to(free.device)
+        images = []
+        for batch, batch_places in zip(free.split(_BATCH), places.split(_BATCH), strict=True):
+            fixed = None if self.latents.fixed is None else self.latents.fixed[batch_places]
+            images.append(self.generator.decode(Latents(batch, fixed)))
+        return torch.cat(images).float()
 
     def shifts(self, moved: Tensor) -> Tensor:
-        """How far the latents of `moved` [N, 3, H, W], made of the images, are from those of the images as the
-        generator draws them, [N, ...]."""
-        return self._encoded(moved, self.every).free - self._encoded(self.drawn.clamp(0, 1), self.every).free
+        """Return how far the latents of `moved` [N, 3, H, W] are from those of the images they were made of, [N, ...].
+
+        The latter are the latents of the images as the generator draws them.
+        """
+        drawn = self._encoded(self.drawn.clamp(0, 1), self.all_places)
+        return self._encoded(moved, self.all_places).free - drawn.free
 
     def along(self, direction: Direction, at: np.ndarray, amount: float) -> Tensor:
-        """The images at `at` [B], moved by `amount` of a direction."""
+        """Return the images at `at` [B], moved by `amount` of a direction.
+
+        Args:
+            direction: to move along.
+            at: places of the images.
+            amount: from -1 to 1.
+        """
         return self._moved(at, amount * direction.free)
 
     def elsewhere(self, direction: Direction, at: np.ndarray, amount: float) -> Tensor:
-        """Likewise, each in a random direction of its own as long as this one."""
-        drawn = torch.stack([normal(list(direction.free.shape), row_seed(0, self.ids[row], "direction")) for row in at])
-        long = drawn.flatten(1).norm(dim=1).view(-1, *[1] * direction.free.ndim)
-        return self._moved(at, amount * (direction.free.norm() * drawn / long).to(self.images.device))
+        """Return the images at `at` [B], each moved in a random direction of its own.
 
-    def _moved(self, at: np.ndarray, by: Tensor) -> Tensor:
+        Args:
+            direction: which the random ones are as long as.
+            at: places of the images.
+            amount: from -1 to 1.
+        """
+        noise = []
+        for row in at:
+            noise.append(normal(list(direction.free.shape), row_seed(0, self.ids[row], "direction")))
+        drawn = torch.stack(noise)
+        length = drawn.flatten(1).norm(dim=1).view(-1, *[1] * direction.free.ndim)
+        return self._moved(at, amount * (direction.free.norm() * drawn / length).to(self.images.device))
+
+    def _moved(self, at: np.ndarray, shift: Tensor) -> Tensor:
         places = torch.from_numpy(at).to(self.images.device)
-        made = self._decoded(self.latents.free[places] + by, at)
-        return (self.images[places] + made - self.drawn[places]).clamp(0, 1)
+        decoded = self._decoded(self.latents.free[places] + shift, at)
+        return (self.images[places] + decoded - self.drawn[places]).clamp(0, 1)
 
     def changes(self, directions: Sequence[Direction], attributes: Sequence[Attribute]) -> list[Change]:
-        """What is to be tried of directions. The words of each are the attributes that change most along it, as shares
-        of what their own largest change is."""
-        before = {one: measured(one, self.images).mean() for one in attributes}
-        largest = {
-            one: measured(one, torch.cat([one.change(part, 1.0) for part in self.images.split(_BATCH)])).mean() - mean
-            for one, mean in before.items()
-        }
-        found = []
-        for number, direction in enumerate(directions, start=1):
-            moved, shares = self.along(direction, self.every, 1.0), []
-            for one, whole in largest.items():
-                change = measured(one, moved).mean() - before[one]
-                if abs(whole) > _NOTHING and abs(change / whole) >= _CLEAR:
-                    shares.append((abs(change / whole), one.more if change > 0 else one.less))
-            words = " and ".join(said for _, said in sorted(shares, reverse=True)[:_NAMED])
-            found.append(self._change(f"direction {number}", direction, f" ({words})" if words else ""))
-        return found
+        """Return a change for each direction, worded by the attributes that change most along it.
 
-    def _change(self, name: str, direction: Direction, named: str) -> Change:
-        return Change(
-            name,
-            {1: f"images moved as {direction.failures} failures were{named}"},
-            lambda images, at, amount: self.along(direction, at, amount),
-            lambda images, at, amount: self.elsewhere(direction, at, amount),
-        )
+        How much they do is measured as a share of their own largest change.
+        """
+        before, largest = {}, {}
+        for attribute in attributes:
+            changed = torch.cat([attribute.change(batch, 1.0) for batch in self.images.split(_BATCH)])
+            before[attribute] = measured(attribute, self.images).mean()
+            largest[attribute] = measured(attribute, changed).mean() - before[attribute]
+        changes = []
+        for number, direction in enumerate(directions, start=1):
+            moved = self.along(direction, self.all_places, 1.0)
+            shares = []
+            for attribute, whole in largest.items():
+                change = measured(attribute, moved).mean() - before[attribute]
+                if abs(whole) > _NO_CHANGE and abs(change / whole) >= _CLEAR:
+                    shares.append((abs(change / whole), attribute.more if change > 0 else attribute.less))
+            strongest = sorted(shares, reverse=True)[:_NAMED]
+            words = " and ".join(words for _, words in strongest)
+            changes.append(self._change(f"direction {number}", direction, f" ({words})" if words else ""))
+        return changes
+
+    def _change(self, name: str, direction: Direction, suffix: str) -> Change:
+        def move(images: Tensor, at: np.ndarray, amount: float) -> Tensor:
+            return self.along(direction, at, amount)
+
+        def move_otherwise(images: Tensor, at: np.ndarray, amount: float) -> Tensor:
+            return self.elsewhere(direction, at, amount)
+
+        words = {1: f"images moved as {direction.failures} failures were{suffix}"}
+        return Change(name, words, move, move_otherwise)
 
 
 def failure_directions(failures: Tensor, others: Tensor) -> list[Direction]:
-    """What clusters of shifts by which a classifier was fooled [N, ...] have in common that those by which it was not
-    [M, ...] lack, the largest cluster first; none where there are too few."""
-    clusters = min(_MOST, len(failures) // (2 * _FEWEST))
-    if not clusters or len(others) < _FEWEST:
+    """Return what clusters of fooling shifts have in common that other shifts lack, the largest cluster first.
+
+    The list is empty if there are too few shifts.
+
+    Args:
+        failures: shifts by which the classifier was fooled, [N, ...].
+        others: shifts by which it was not, [M, ...].
+    """
+    clusters = min(_MOST_DIRECTIONS, len(failures) // (2 * _FEWEST_FAILURES))
+    if not clusters or len(others) < _FEWEST_FAILURES:
         return []
     lengths = failures.flatten(1).norm(dim=1)
     units = failures.flatten(1) / lengths.clamp(min=1e-12)[:, None]
     from sklearn.cluster import KMeans  # a second's import, which a gate does without
 
-    of_cluster = KMeans(clusters, n_init=4, random_state=0).fit_predict(units.cpu().numpy())
-    found = []
+    assigned = KMeans(clusters, n_init=4, random_state=0).fit_predict(units.cpu().numpy())
+    directions = []
     for number in range(clusters):
-        members = torch.from_numpy(of_cluster == number).to(failures.device)
-        if members.sum() < _FEWEST:
+        members = torch.from_numpy(assigned == number).to(failures.device)
+        if members.sum() < _FEWEST_FAILURES:
             continue
         cluster = failures[members]
-        apart = cluster.mean(0) - others.mean(0)
+        difference = cluster.mean(0) - others.mean(0)
         deviation = (cluster.var(0) / len(cluster) + others.var(0) / len(others)).sqrt()
-        common = torch.where(apart.abs() >= _SURE * deviation, apart, 0)
-        if (length := common.norm()) > 0:
-            found.append(Direction(common * (lengths[members].median() / length), len(cluster)))
-    return sorted(found, key=lambda one: -one.failures)
+        common = torch.where(difference.abs() >= _SURE * deviation, difference, 0)
+        length = common.norm()
+        if length > 0:
+            directions.append(Direction(common * (lengths[members].median() / length), len(cluster)))
+    return sorted(directions, key=lambda direction: -direction.failures)

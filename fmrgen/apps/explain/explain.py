@@ -1,5 +1,5 @@
-"""Why a classifier fails on a split: attributes that differ where it is fooled, each tried on originals that were not
-looked at before."""
+"""Where a classifier fails on a split: attributes that differ where it is fooled, each tried on originals that were
+not looked at before."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute, measured
 from fmrgen.apps.explain.directions import failure_directions
@@ -26,13 +26,13 @@ from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.split.open import open_own_split
 from fmrgen.storage.provenance import Provenance
 
-_SHOWN = 8  # pairs of a finding
+_PAIRS_SHOWN = 8  # of a finding
 _FEWEST = 20  # originals to prove something on
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An original and what it was changed to, which the classifier has wrong: the files of PNGs."""
+    """An original and what it was changed to, which the classifier has wrong: both as PNG files."""
 
     id: int
     label: str
@@ -43,23 +43,24 @@ class Pair:
 
 @dataclass(frozen=True)
 class Finding:
-    """One hypothesis and what its trial said. Shares are percent of the originals.
+    """One hypothesis and the outcome of its trial. Shares are percent of the originals.
 
     Attributes:
         words: how images look on which the classifier would err.
         attribute: that was changed.
-        is_proven: whether it stands among all that were tried, of which at most 5 % are false on average.
-        e_value: the evidence; 20 for each hypothesis that was tried prove one alone.
-        errors: of each way of a trial, how many of the originals it has wrong at the last dose that the oracle accepts.
-        effect: errors along it less those of whichever other way has more.
+        is_proven: whether it is proven among all that were tried; at most 5 % of the proven are false on average.
+        e_value: the evidence; a hypothesis alone is proven by 20 times the number of those that were tried.
+        errors: for each way of a trial, the share of originals that the classifier has wrong at the last dose that the
+            oracle accepts.
+        effect: errors along it minus those of the control with more.
         area: how far its curve, errors by dose, lies above that of the control that errs more: the mean over all doses,
-            in points. What is proven is ranked by it.
+            in points. Proven findings are ranked by it.
         in_split: by how much more the attribute moves this way in the split's images that fool the classifier than in
-            those that do not, in standard deviations; None where either are too few to tell.
-        doses: of each dose, how many images the oracle accepts, and how many of these are wrong, for each way.
+            those that do not, in standard deviations; None if either are too few to tell.
+        doses: for each way and dose, how many images the oracle accepts, and how many of these are wrong.
         classes: class, originals, and how many of these it has wrong along it, the most first.
-        pairs: true class, answer and images, the most first.
-        shown: some of them.
+        pairs: true class, answer and number of images, the most frequent first.
+        shown: examples, if it is proven.
     """
 
     words: str
@@ -78,19 +79,19 @@ class Finding:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What was tried, and what stands.
+    """All hypotheses that were tried on a split, and which are proven.
 
     Attributes:
         split: that was explained.
         files: the digest of its files.
-        rows: valid rows that were looked at, `fooled` of which fool the classifier.
-        fooled: as said.
-        originals: of other rows, on which hypotheses were tried: those that the classifier has right, and the oracle
-            sees.
-        fewest_errors: how many of these a change must make wrong, where nothing else does, to be proven; None where
-            that can't be.
+        rows: valid rows that were looked at.
+        fooled: how many of these fool the classifier.
+        originals: of other rows, on which hypotheses were tried: those that the classifier has right and whose class
+            the oracle sees.
+        fewest_errors: how many of these a change must make wrong, and its controls none, to be proven; None if that is
+            impossible.
+        findings: first the proven, by area; then the others, by evidence.
         words: that a model proposes for what differs where the classifier is fooled; none of them is proven.
-        findings: proven ones first, those of the largest area first; then the strongest evidence first.
     """
 
     split: str
@@ -104,15 +105,16 @@ class Explanation:
 
     @property
     def proven(self) -> list[Finding]:
-        return [one for one in self.findings if one.is_proven]
+        """The proven findings, the largest area first."""
+        return [finding for finding in self.findings if finding.is_proven]
 
     @property
     def reported(self) -> list[Finding]:
-        """Of these one of each attribute: the one with a direction, where there is one."""
+        """One proven finding of each attribute: one with a direction, if there is one, else that for either way."""
         by_attribute: dict[str, Finding] = {}
-        for one in sorted(self.proven, key=lambda one: "against" not in one.errors):
-            by_attribute.setdefault(one.attribute, one)
-        return [one for one in self.proven if by_attribute[one.attribute] is one]
+        for finding in sorted(self.proven, key=lambda finding: "against" not in finding.errors):
+            by_attribute.setdefault(finding.attribute, finding)
+        return [finding for finding in self.proven if by_attribute[finding.attribute] is finding]
 
 
 def explain(
@@ -127,20 +129,23 @@ def explain(
     device: torch.device | str | None = None,
     on_attributes: Callable[[int, int], None] = lambda done, total: None,
 ) -> Explanation:
-    """Looks at one half of a split's rows for what differs where the classifier is fooled, and tries every attribute
-    on the originals of the other half.
+    """Find attributes that differ where a classifier is fooled, and test which of them make it fail.
+
+    One half of the rows is looked at for what differs; every attribute is tried on the originals of the other half.
 
     Args:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`, of a split that fmrgen made, with originals.
         classifier: to explain, as for `evaluate`; by default the split's own, of its recipe.
         attributes: to try.
-        rows: to look at and to try them on, half and half, drawn by chance where there are more; their images are all
-            held in memory.
-        phrases: that an image-text model is asked about; what it says is proposed and not proven.
+        rows: in both halves together, drawn at random if there are more; their images are all held in memory.
+        phrases: that an image-text model is asked about; its answers are proposed, not proven.
         reader: the section of that model; by default the split's oracle.
         trust: let the recipe, which may be a stranger's, run the code and read the files and addresses that it names.
-        device: of the models; a GPU where there is one.
+        device: of the models; by default a GPU if there is one.
         on_attributes: called with (attributes done, attributes in all).
+
+    Returns:
+        The findings and what they rest on.
 
     Raises:
         UserError: the split or its models can't be loaded, it has no originals, or too few of use.
@@ -149,85 +154,106 @@ def explain(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if "original" not in opened.features:
         raise UserError(f"{split}: has no originals (output.keep_original), which explain changes")
-    other = None
+    other_classifier = None
     if classifier is not None:
-        other = build_component(classifier_section(classifier), "classifier", nn.Module, device)
+        other_classifier = build_component(classifier_section(classifier), "classifier", nn.Module, device)
     judges, _, sections = load_judges(
         split,
         provenance,
-        classifier=other,
-        may_differ=() if other is None else ("classifier",),
+        classifier=other_classifier,
+        may_differ=() if other_classifier is None else ("classifier",),
         trust=trust,
         device=device,
     )
-    drawn = JudgedImages.read(opened, provenance, judges, rows, device)
-    proposing = np.array([row_seed(0, int(i), "explain") % 2 for i in drawn.columns["id"]]) == 0
-    moved, others = drawn.of(proposing & drawn.columns["valid"].astype(bool)), drawn.of(~proposing)
-    fooled = moved.answers(moved.images) != moved.labels
-    asked = sections.oracle if reader is None else reader
-    words = read_phrases(asked, phrases, moved.originals, moved.images, fooled) if phrases else []
-    in_split = {
-        one.name: _apart(measured(one, moved.images) - measured(one, moved.originals), fooled) for one in attributes
-    }
-    known = (others.answers(others.originals) == others.labels) & others.sees(others.originals)
-    tried_on = others.of(known)
-    if len(tried_on) < _FEWEST:
+    sample = JudgedImages.read(opened, provenance, judges, rows, device)
+    is_observed = np.array([row_seed(0, int(i), "explain") % 2 for i in sample.columns["id"]]) == 0
+    observed = sample.of(is_observed & sample.columns["valid"].astype(bool))
+    fooled = observed.answers(observed.images) != observed.labels
+    words: list[Word] = []
+    if phrases:
+        words = read_phrases(reader or sections.oracle, phrases, observed.originals, observed.images, fooled)
+    in_split = {}
+    for attribute in attributes:
+        change = measured(attribute, observed.images) - measured(attribute, observed.originals)
+        in_split[attribute.name] = _standardised_difference(change, fooled)
+
+    others = sample.of(~is_observed)
+    has_right = others.answers(others.originals) == others.labels
+    tested = others.of(has_right & others.sees(others.originals))
+    if len(tested) < _FEWEST:
         raise UserError(
-            f"{split}: {len(tried_on)} originals are left to prove something on (not looked at before, right by the "
+            f"{split}: {len(tested)} originals are left to prove something on (not looked at before, right by the "
             f"classifier, seen by the oracle), and {_FEWEST} are needed; make a larger split"
         )
     changes = [Change.of(attribute) for attribute in attributes]
-    changes += _directions(moved, fooled, tried_on, provenance, attributes, trust, device)
-    originals = Originals(
-        tried_on.originals,
-        tried_on.columns["id"].tolist(),
-        tried_on.labels,
-        lambda images, at: tried_on.at(at).answers(images),
-        lambda images, at: tried_on.at(at).sees(images),
-    )
-    trials: list[Trial] = []
-    for done, change in enumerate(changes, start=1):
-        trials += originals.try_out(change)
-        on_attributes(done, len(changes))
-    standing = proven(trials)
+    changes += _direction_changes(observed, fooled, tested, provenance, attributes, trust, device)
+    trials = _try_out(changes, tested, on_attributes)
+    proven_trials = proven(trials)
     names = list(provenance.labels)
-    findings = [_finding(trial, trial in standing, tried_on, names, in_split) for trial in trials]
+    findings = [_finding(trial, trial in proven_trials, tested, names, in_split) for trial in trials]
     return Explanation(
         split=split,
         files=provenance.files_digest,
-        rows=len(moved),
+        rows=len(observed),
         fooled=int(fooled.sum()),
-        originals=len(tried_on),
-        fewest_errors=fewest_errors(len(tried_on), len(trials)),
-        findings=sorted(findings, key=lambda one: (not one.is_proven, -(one.area if one.is_proven else one.e_value))),
+        originals=len(tested),
+        fewest_errors=fewest_errors(len(tested), len(trials)),
+        findings=sorted(findings, key=_rank),
         words=words,
     )
 
 
-def _directions(
-    moved: JudgedImages,
+def _rank(finding: Finding) -> tuple[bool, float]:
+    """Return a key that sorts proven findings first, by area, and then the others by evidence."""
+    return not finding.is_proven, -(finding.area if finding.is_proven else finding.e_value)
+
+
+def _direction_changes(
+    observed: JudgedImages,
     fooled: np.ndarray,
-    tried_on: JudgedImages,
+    tested: JudgedImages,
     provenance: Provenance,
     attributes: Sequence[Attribute],
     trust: bool,
     device: torch.device | str,
 ) -> list[Change]:
-    """The ways in which the split's own failures were moved by its generator, to be tried on other rows; none where it
-    takes long to encode an image."""
+    """Return changes of the `tested` rows in the directions in which the generator moved the `observed` that fool.
+
+    There are none if encoding an image with the generator is slow.
+    """
     if not fooled.any():
         return []
     generator = build_recorded_generator(provenance.recipe.generator.tree, trust=trust, device=device)
     if generator.encode_is_dear:
         return []
-    shifts, of_failures = moved.moves_of(generator).shifts(moved.images), torch.from_numpy(fooled).to(device)
-    found = failure_directions(shifts[of_failures], shifts[~of_failures])
-    return tried_on.moves_of(generator).changes(found, attributes) if found else []
+    shifts = observed.moves_of(generator).shifts(observed.images)
+    is_failure = torch.from_numpy(fooled).to(device)
+    directions = failure_directions(shifts[is_failure], shifts[~is_failure])
+    return tested.moves_of(generator).changes(directions, attributes) if directions else []
 
 
-def _apart(change: np.ndarray, fooled: np.ndarray) -> float | None:
-    """The mean of `change` [N] where the classifier is fooled less that elsewhere, in standard deviations."""
-    if min(fooled.sum(), (~fooled).sum()) < 2 or (deviation := change.std()) == 0:
+def _try_out(changes: Sequence[Change], tested: JudgedImages, on_attributes: Callable[[int, int], None]) -> list[Trial]:
+    """Return the trials of all changes on the tested rows."""
+    originals = Originals(
+        tested.originals,
+        tested.columns["id"].tolist(),
+        tested.labels,
+        lambda images, at: tested.at(at).answers(images),
+        lambda images, at: tested.at(at).sees(images),
+    )
+    trials: list[Trial] = []
+    for done, change in enumerate(changes, start=1):
+        trials += originals.try_out(change)
+        on_attributes(done, len(changes))
+    return trials
+
+
+def _standardised_difference(change: np.ndarray, fooled: np.ndarray) -> float | None:
+    """Return the mean of `change` [N] where the classifier is fooled minus that elsewhere, in standard deviations."""
+    if min(fooled.sum(), (~fooled).sum()) < 2:
+        return None
+    deviation = change.std()
+    if deviation == 0:
         return None
     return float((change[fooled].mean() - change[~fooled].mean()) / deviation)
 
@@ -239,50 +265,81 @@ def _finding(
     names: Sequence[str],
     in_split: Mapping[str, float | None],
 ) -> Finding:
-    hypothesis, along = trial.hypothesis, trial.moved["along"]
-    apart = in_split.get(hypothesis.change.name)
-    wrong = {way: moved.answers != rows.labels for way, moved in trial.moved.items()}
-    rival = max((way for way in wrong if way != "along"), key=lambda way: int(wrong[way].sum()))
-    shares = {way: proportion(of) for way, of in wrong.items()}
-    counted = Counter(zip(rows.labels[wrong["along"]].tolist(), along.answers[wrong["along"]].tolist(), strict=True))
-    classes = [
-        (name, int(of.sum()), int(wrong["along"][of].sum()))
-        for name, of in ((name, rows.labels == label) for label, name in enumerate(names))
-        if of.any()
-    ]
+    """Return what a trial on `rows` shows; `in_split` has the standardised difference of each attribute."""
+    hypothesis = trial.hypothesis
+    wrong: dict[str, np.ndarray] = {}
+    errors: dict[str, Estimate] = {}
+    doses: dict[str, list[tuple[float, int, int]]] = {}
+    for way, moved in trial.moved.items():
+        wrong[way] = moved.answers != rows.labels
+        share = proportion(wrong[way])
+        if share is not None:
+            errors[way] = share
+        counts = zip(DOSES, moved.by_dose, strict=True)
+        doses[way] = [(dose, accepted, wrong_accepted) for dose, (accepted, wrong_accepted) in counts]
+    controls = [way for way in wrong if way != "along"]
+    rival = max(controls, key=lambda way: int(wrong[way].sum()))
+    difference = in_split.get(hypothesis.change.name)
+    if difference is not None:
+        difference = hypothesis.sign * difference if hypothesis.sign else None  # either way has no direction
     return Finding(
         words=hypothesis.words,
         attribute=hypothesis.change.name,
         is_proven=is_proven,
         e_value=trial.e_value,
-        errors={way: share for way, share in shares.items() if share is not None},
+        errors=errors,
         effect=paired_difference(wrong["along"], wrong[rival]),
         area=trial.area,
-        in_split=hypothesis.sign * apart if apart is not None and hypothesis.sign else None,
-        doses={
-            way: [(dose, *of) for dose, of in zip(DOSES, moved.by_dose, strict=True)]
-            for way, moved in trial.moved.items()
-        },
-        classes=sorted(classes, key=lambda one: -one[2]),
-        pairs=[(names[label], names[answer], count) for (label, answer), count in counted.most_common()],
-        shown=_shown(trial, rows, names) if is_proven else [],
+        in_split=difference,
+        doses=doses,
+        classes=_errors_by_class(wrong["along"], rows.labels, names),
+        pairs=_errors_by_pair(wrong["along"], rows.labels, trial.moved["along"].answers, names),
+        shown=_example_pairs(trial, rows, names) if is_proven else [],
     )
 
 
-def _shown(trial: Trial, rows: JudgedImages, names: Sequence[str]) -> list[Pair]:
-    """Some of the originals that it makes wrong, of the most frequent pairs of classes first."""
+def _errors_by_class(wrong: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Return each class that occurs, its originals and how many of them are wrong, the most first."""
+    classes = []
+    for label, name in enumerate(names):
+        members = labels == label
+        if members.any():
+            classes.append((name, int(members.sum()), int(wrong[members].sum())))
+    return sorted(classes, key=lambda counts: -counts[2])
+
+
+def _errors_by_pair(
+    wrong: np.ndarray, labels: np.ndarray, answers: np.ndarray, names: Sequence[str]
+) -> list[tuple[str, str, int]]:
+    """Return each pair of true class and wrong answer, and how often it occurs, the most frequent first."""
+    counts = Counter(zip(labels[wrong].tolist(), answers[wrong].tolist(), strict=True))
+    return [(names[label], names[answer], count) for (label, answer), count in counts.most_common()]
+
+
+def _example_pairs(trial: Trial, rows: JudgedImages, names: Sequence[str]) -> list[Pair]:
+    """Return some of the originals that the change makes wrong, of the most frequent pairs of classes first."""
     along = trial.moved["along"]
-    pairs = list(zip(rows.labels.tolist(), along.answers.tolist(), strict=True))
+    label_pairs = list(zip(rows.labels.tolist(), along.answers.tolist(), strict=True))
     wrong = np.flatnonzero(along.answers != rows.labels)
-    counted = Counter(pairs[place] for place in wrong)
-    found = []
-    for place in sorted(wrong, key=lambda place: -counted[pairs[place]])[:_SHOWN]:
+    counts = Counter(label_pairs[place] for place in wrong)
+    examples = []
+    for place in sorted(wrong, key=lambda place: -counts[label_pairs[place]])[:_PAIRS_SHOWN]:
         original = rows.originals[place : place + 1]
         amount = float(trial.signs[place] * DOSES[along.doses[place] - 1])
-        files = (
-            png_bytes(to_bytes(of)[0].permute(1, 2, 0).cpu().numpy())
-            for of in (original, on_byte_grid(trial.hypothesis.change.move(original, np.array([place]), amount)))
+        changed = on_byte_grid(trial.hypothesis.change.move(original, np.array([place]), amount))
+        label, answer = label_pairs[place]
+        examples.append(
+            Pair(
+                id=int(rows.columns["id"][place]),
+                label=names[label],
+                answer=names[answer],
+                original=_png(original),
+                image=_png(changed),
+            )
         )
-        label, answer = pairs[place]
-        found.append(Pair(int(rows.columns["id"][place]), names[label], names[answer], *files))
-    return found
+    return examples
+
+
+def _png(image: Tensor) -> bytes:
+    """Return an image [1, 3, H, W] in [0, 1] as the bytes of a PNG file."""
+    return png_bytes(to_bytes(image)[0].permute(1, 2, 0).cpu().numpy())

@@ -1,5 +1,5 @@
-"""A hypothesis tried: originals are changed along it, against it, and as much in another way, as far as the oracle sees
-their class, and one counts where the classifier errs."""
+"""Trials of hypotheses: originals are changed along one, against it, and as much in another way, as far as the oracle
+sees their class, and the classifier's errors are counted."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +18,9 @@ from fmrgen.metrics.sequential_test import log_capital
 
 DOSES = (0.25, 0.5, 0.75, 1.0)
 FALSE_DISCOVERIES = 0.05  # the share of names that are wrong, on average
-WAYS = ("along", "against", "otherwise")
-_TOGETHER = 64
-_TRIES = 4  # to make a control as long as its change: to one or two percent
+_BATCH = 64
+_RESCALINGS = 4  # make a control as long as its change, to one or two percent
+_MAX_LOG_E = 700.0  # exp of more overflows a float
 
 Answers = Callable[[Tensor, np.ndarray], np.ndarray]
 Sees = Callable[[Tensor, np.ndarray], np.ndarray]
@@ -34,9 +34,11 @@ class Change:
     Attributes:
         name: for tables.
         words: how an image looks that has more of it (1), less (-1), or another amount (0): each is a hypothesis.
-        move: of originals [B, 3, H, W], their places [B] and an amount from -1 to 1, images with so much more of it.
-        otherwise: of the same, images changed as much in another way; by default with the same waves elsewhere.
-        own_waves: whether that default takes the waves of the image instead, for a change that is of waves itself.
+        move: takes originals [B, 3, H, W], their places [B] and an amount from -1 to 1; returns images with so much
+            more of it.
+        otherwise: takes the same; returns images changed as much in another way. By default with the same waves in
+            other places.
+        own_waves: whether that default takes the waves of the image instead, for a change of the waves themselves.
     """
 
     name: str
@@ -47,20 +49,21 @@ class Change:
 
     @classmethod
     def of(cls, attribute: Attribute) -> "Change":
-        """Of an attribute, both ways and either."""
+        """Return the change of an attribute, with a hypothesis for more, for less and for either."""
+
+        def move(images: Tensor, at: np.ndarray, amount: float) -> Tensor:
+            return attribute.change(images, amount)
+
         words = {1: attribute.more, -1: attribute.less, 0: attribute.other}
-        return cls(
-            attribute.name,
-            words,
-            lambda images, at, amount: attribute.change(images, amount),
-            own_waves=attribute.is_of_waves,
-        )
+        return cls(attribute.name, words, move, own_waves=attribute.is_of_waves)
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """That a classifier errs where images have more of something than their originals (1), less (-1), or where they
-    have another amount (0): of these, half are given more, half less."""
+    """The claim that a classifier errs where images have more of something than their originals, or less.
+
+    `sign` is 1 for more, -1 for less, and 0 for either: then half of the originals get more, half less.
+    """
 
     change: Change
     sign: int
@@ -72,40 +75,43 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Moved:
-    """What became of N originals that were changed in one way, dose by dose, as long as the oracle accepted them.
+    """Predictions for N originals that were changed in one way, dose by dose, as long as the oracle accepted them.
 
-    `said` [N, 1 + D] is what the classifier says of the original, which is right, and at each of the `DOSES`; -1 from
-    the first on that the oracle does not accept.
+    `predictions` [N, 1 + D] has the classifier's prediction for the original, which is right, and at each of the
+    `DOSES`; -1 from the first dose on that the oracle does not accept.
     """
 
-    said: np.ndarray
+    predictions: np.ndarray
 
     @property
     def doses(self) -> np.ndarray:
-        """How many the oracle accepts, [N]."""
-        found: np.ndarray = (self.said >= 0).sum(1) - 1
-        return found
+        """The number of doses that the oracle accepts, [N]."""
+        count: np.ndarray = (self.predictions >= 0).sum(1) - 1
+        return count
 
     @property
     def answers(self) -> np.ndarray:
-        """What the classifier says at the last of them, [N]; of the original where there is none."""
-        found: np.ndarray = np.take_along_axis(self.said, self.doses[:, None], 1)[:, 0]
-        return found
+        """The prediction at the last accepted dose, [N]; that for the original if none is accepted."""
+        last: np.ndarray = np.take_along_axis(self.predictions, self.doses[:, None], 1)[:, 0]
+        return last
 
     @property
     def by_dose(self) -> list[tuple[int, int]]:
-        """Of each dose, how many images the oracle accepts there, and how many of these are wrong."""
-        accepted = self.said[:, 1:] >= 0
-        wrong = accepted & (self.said[:, 1:] != self.said[:, :1])
+        """For each dose, how many images the oracle accepts, and how many of these the classifier has wrong."""
+        accepted = self.predictions[:, 1:] >= 0
+        wrong = accepted & (self.predictions[:, 1:] != self.predictions[:, :1])
         return list(zip(accepted.sum(0).tolist(), wrong.sum(0).tolist(), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """What became of originals under one hypothesis, in each of `WAYS`; there is nothing `against` one of sign 0.
+    """The outcome of one hypothesis.
 
-    `signs` [N] is the way along it of each original. `e_value` is the evidence against "errors are no more frequent
-    along it than against it, or than otherwise".
+    Attributes:
+        hypothesis: that was tried.
+        moved: predictions `along` it, `against` it (but for sign 0) and `otherwise`.
+        signs: [N], whether each original was given more (1) or less (-1) along it.
+        e_value: the evidence against "errors are no more frequent along it than against it, or than otherwise".
     """
 
     hypothesis: Hypothesis
@@ -115,18 +121,24 @@ class Trial:
 
     @property
     def area(self) -> float:
-        """How far the curve along it, errors by dose, lies above that of the control that errs more: the mean over all
-        doses, in points."""
-        means = {
-            way: float(np.mean([wrong / max(accepted, 1) for accepted, wrong in of.by_dose]))
-            for way, of in self.moved.items()
-        }
+        """How far the curve along it, errors by dose, lies above that of the control that errs more.
+
+        The mean over all doses, in points.
+        """
+        means = {}
+        for way, moved in self.moved.items():
+            shares = [wrong / max(accepted, 1) for accepted, wrong in moved.by_dose]
+            means[way] = float(np.mean(shares))
         return 100 * (means.pop("along") - max(means.values()))
 
     @classmethod
     def of(cls, hypothesis: Hypothesis, moved: dict[str, Moved], signs: np.ndarray) -> "Trial":
-        wrong = {way: of.answers != of.said[:, 0] for way, of in moved.items()}
-        evidence = min(_e_value(wrong["along"], wrong[other]) for other in moved if other != "along")
+        """Return the trial with its evidence, the weaker of that against each control."""
+        wrong = {}
+        for way, outcome in moved.items():
+            wrong[way] = outcome.answers != outcome.predictions[:, 0]
+        wrong_along = wrong.pop("along")
+        evidence = min(_e_value(wrong_along, wrong_in_control) for wrong_in_control in wrong.values())
         return cls(hypothesis, moved, signs, evidence)
 
 
@@ -137,74 +149,103 @@ class Originals:
         images: the originals.
         ids: [N], which seed what is random.
         labels: [N].
-        answers: of images [B, 3, H, W] and the places [B] of their originals, the classifier's labels, [B].
-        sees: of the same, whether the oracle accepts them, bool [B].
+        answers: takes images [B, 3, H, W] and the places [B] of their originals; returns the classifier's labels, [B].
+        sees: takes the same; returns whether the oracle accepts them, bool [B].
     """
 
     def __init__(self, images: Tensor, ids: Sequence[int], labels: np.ndarray, answers: Answers, sees: Sees) -> None:
         self.images, self.ids, self.labels, self._answers, self._sees = images, ids, labels, answers, sees
 
     def try_out(self, change: Change) -> list[Trial]:
-        """Moves them either way, and as much otherwise; one trial for each hypothesis."""
+        """Move the originals both ways, and as much otherwise; return one trial for each hypothesis."""
         along = {sign: self._move(partial(self.along, change, sign)) for sign in (1, -1)}
-        signs = [sign for sign in (1, -1) if sign in change.words or 0 in change.words]
-        control = {sign: self._move(partial(self.otherwise, change, sign)) for sign in signs}
+        control = {}
+        for sign in (1, -1):
+            if sign in change.words or 0 in change.words:
+                control[sign] = self._move(partial(self.otherwise, change, sign))
         trials = []
         for sign in change.words:
             if sign:
-                moved = dict(zip(WAYS, (along[sign], along[-sign], control[sign]), strict=True))
-                drawn = np.full(len(self.ids), sign)
+                moved = {"along": along[sign], "against": along[-sign], "otherwise": control[sign]}
+                signs = np.full(len(self.ids), sign)
             else:
-                drawn = np.array([1 if row_seed(0, i, "either way") % 2 else -1 for i in self.ids])
-                moved = {
-                    way: Moved(np.where(drawn[:, None] > 0, of[1].said, of[-1].said))
-                    for way, of in (("along", along), ("otherwise", control))
-                }
-            trials.append(Trial.of(Hypothesis(change, sign), moved, drawn))
+                signs = np.array([1 if row_seed(0, i, "either way") % 2 else -1 for i in self.ids])
+                moved = {"along": _mixed(signs, along), "otherwise": _mixed(signs, control)}
+            trials.append(Trial.of(Hypothesis(change, sign), moved, signs))
         return trials
 
     def along(self, change: Change, sign: int, images: Tensor, at: np.ndarray, dose: float) -> Tensor:
-        """Those `images` that are at `at`, with more of a change or less."""
+        """Return images with more of a change or less.
+
+        Args:
+            change: to make.
+            sign: 1 for more, -1 for less.
+            images: the originals at `at`, [B, 3, H, W].
+            at: their places, [B].
+            dose: the size of the change, from 0 to 1.
+        """
         return on_byte_grid(change.move(images, at, sign * dose))
 
     def otherwise(self, change: Change, sign: int, images: Tensor, at: np.ndarray, dose: float) -> Tensor:
-        """Likewise, changed as much in another way."""
+        """Return images changed as much in another way.
+
+        Args:
+            change: whose size the other one has.
+            sign: 1 for more, -1 for less.
+            images: the originals at `at`, [B, 3, H, W].
+            at: their places, [B].
+            dose: the size of the change, from 0 to 1.
+        """
         if change.otherwise is not None:
             return on_byte_grid(change.otherwise(images, at, sign * dose))
         ids = [self.ids[place] for place in at]
         return otherwise(images, self.along(change, sign, images, at, dose), ids, own_waves=change.own_waves)
 
     def _move(self, move: Callable[[Tensor, np.ndarray, float], Tensor]) -> Moved:
-        said = np.full((len(self.labels), 1 + len(DOSES)), -1)
-        said[:, 0] = self.labels
-        going_on = np.arange(len(self.labels))
+        """Return the predictions for all originals, moved dose by dose until the oracle rejects them."""
+        predictions = np.full((len(self.labels), 1 + len(DOSES)), -1)
+        predictions[:, 0] = self.labels
+        remaining = np.arange(len(self.labels))
         for number, dose in enumerate(DOSES, start=1):
-            accepted_of_all = []
-            for at in np.split(going_on, range(_TOGETHER, len(going_on), _TOGETHER)):
+            accepted_places = []
+            for at in np.split(remaining, range(_BATCH, len(remaining), _BATCH)):
                 changed = move(self.images[torch.from_numpy(at).to(self.images.device)], at, dose)
                 accepted = self._sees(changed, at)
-                accepted_of_all.append(at[accepted])
+                accepted_places.append(at[accepted])
                 if accepted.any():
                     answers = self._answers(changed[torch.from_numpy(accepted).to(changed.device)], at[accepted])
-                    said[at[accepted], number] = answers
-            going_on = np.concatenate(accepted_of_all)
-            if not len(going_on):
+                    predictions[at[accepted], number] = answers
+            remaining = np.concatenate(accepted_places)
+            if not len(remaining):
                 break
-        return Moved(said)
+        return Moved(predictions)
+
+
+def _mixed(signs: np.ndarray, moved: Mapping[int, Moved]) -> Moved:
+    """Return the predictions of each original under its own sign."""
+    return Moved(np.where(signs[:, None] > 0, moved[1].predictions, moved[-1].predictions))
 
 
 def otherwise(images: Tensor, changed: Tensor, ids: Sequence[int], *, own_waves: bool = False) -> Tensor:
-    """Images with another change of equal length [B, 3, H, W]: the same waves as in `changed` minus `images`, lying
-    elsewhere, which `ids` seed; where black and white cut it short, waves that are so much stronger. With `own_waves`
-    they are those of the images."""
+    """Return images with another change of equal length [B, 3, H, W]: the same waves with random phases.
+
+    Where black and white cut it short, the waves are made stronger.
+
+    Args:
+        images: originals [B, 3, H, W] in [0, 1].
+        changed: likewise, after the change to match.
+        ids: [B], which seed the phases.
+        own_waves: whether to take the waves of the images instead of those of `changed - images`.
+    """
     height, width = images.shape[-2:]
     noise = torch.stack([normal([height, width], row_seed(0, i, "otherwise")) for i in ids])
     phases = torch.fft.rfft2(noise.to(images)).angle().unsqueeze(1)
     wanted = _length(changed - images)
-    strong = torch.fft.rfft2(images - images.mean((2, 3), keepdim=True) if own_waves else changed - images).abs()
-    change = torch.fft.irfft2(torch.polar(strong, phases.expand(-1, images.shape[1], -1, -1)), s=(height, width))
+    waves = images - images.mean((2, 3), keepdim=True) if own_waves else changed - images
+    magnitudes = torch.fft.rfft2(waves).abs()
+    change = torch.fft.irfft2(torch.polar(magnitudes, phases.expand(-1, images.shape[1], -1, -1)), s=(height, width))
     strength = wanted / _length(change).clamp(min=1e-6) if own_waves else torch.ones_like(wanted)
-    for _ in range(_TRIES):
+    for _ in range(_RESCALINGS):
         moved = (images + strength * change).clamp(0, 1)
         strength = strength * wanted / _length(moved - images).clamp(min=1e-6)
     return on_byte_grid((images + strength * change).clamp(0, 1))
@@ -215,27 +256,32 @@ def _length(change: Tensor) -> Tensor:
 
 
 def _e_value(more: np.ndarray, less: np.ndarray) -> float:
-    """Against "`more` [N] is True no more often than `less`", of the same rows."""
+    """Return the evidence against "`more` [N] is True no more often than `less`", of the same rows."""
     if not len(more):
         return 1.0
     capital, _ = log_capital(more.astype(np.int8) - less.astype(np.int8), 0.0)
-    return math.exp(min(float(capital[-1]), 700.0))
+    return math.exp(min(float(capital[-1]), _MAX_LOG_E))
 
 
 def proven(trials: Sequence[Trial]) -> list[Trial]:
-    """Those that stand, the strongest evidence first: on average at most `FALSE_DISCOVERIES` of them are false, however
-    the trials hang together (e-BH, Wang and Ramdas 2022)."""
+    """Return the trials whose hypothesis is proven, the strongest evidence first.
+
+    On average at most `FALSE_DISCOVERIES` of them are false, however the trials depend on each other (e-BH, Wang and
+    Ramdas 2022).
+    """
     ordered = sorted(trials, key=lambda trial: -trial.e_value)
-    kept = 0
+    last_rank = 0
     for rank, trial in enumerate(ordered, start=1):
         if trial.e_value >= len(trials) / (FALSE_DISCOVERIES * rank):
-            kept = rank
-    return ordered[:kept]
+            last_rank = rank
+    return ordered[:last_rank]
 
 
 def fewest_errors(rows: int, hypotheses: int) -> int | None:
-    """How many of so many originals a change must make wrong, where nothing else makes any wrong, to be proven alone;
-    None where all of them are too few."""
+    """Return how many of `rows` originals a change must make wrong, and its controls none, to be proven alone.
+
+    None if all of them are too few. `hypotheses` is the number of those that are tried together.
+    """
     for errors in range(1, rows + 1):
         more = np.arange(rows) < errors
         if _e_value(more, np.zeros(rows, bool)) >= hypotheses / FALSE_DISCOVERIES:

@@ -1,4 +1,4 @@
-"""What was found, in sentences, as a page, a table and JSON."""
+"""An explanation in sentences, as a page, a table and JSON."""
 
 import json
 from dataclasses import asdict
@@ -14,80 +14,96 @@ from fmrgen.report.sheet import SIDE, WRONG, blank_canvas, draw_image
 from fmrgen.report.tables import Table
 
 SCHEMA = "fmrgen-explain/1"
-_WAYS = {"along": "changed this way", "against": "the opposite way", "otherwise": "equally large control change"}
+_WAY_TITLES = {"along": "changed this way", "against": "the opposite way", "otherwise": "equally large control change"}
 _CONTROLS = {"against": "when changed the opposite way", "otherwise": "under an equally large control change"}
-_BROKE = "-broke/new"  # how `fmrgen diff` calls the split of what NEW broke
-_PAIR, _ROW, _ACROSS = 2 * SIDE + 0.35, SIDE + 0.4, 4  # inches; pairs
+_BROKE = "-broke/new"  # how `fmrgen diff` names the split of images that NEW broke
+_PAIR_WIDTH = 2 * SIDE + 0.35  # inches: two images and the gaps
+_ROW_HEIGHT = SIDE + 0.4  # inches: an image and its title
+_PAIRS_ACROSS = 4
+_TITLE_HEIGHT = 0.22  # inches
+_GAP = 0.03  # inches between an original and its image
 
 
-def sentence(one: Finding, who: str = "the classifier") -> str:
-    """A finding in words: where a classifier fails, how often, and how often under the controls."""
-    controls = [f"{format_estimate(one.errors[way])} % {how}" for way, how in _CONTROLS.items() if way in one.errors]
-    share = format_estimate(one.errors["along"])
-    line = f"{who} misreads {share} % of the originals when they are changed to {one.words} ({', '.join(controls)})"
-    if one.pairs:
-        line += "; most often " + " and ".join(
-            f"{label} → {answer} ({count})" for label, answer, count in one.pairs[:2]
-        )
+def sentence(finding: Finding, name: str = "the classifier") -> str:
+    """Return a finding in words: where a classifier, called `name`, fails, how often, and how often the controls."""
+    controls = []
+    for way, text in _CONTROLS.items():
+        if way in finding.errors:
+            controls.append(f"{format_estimate(finding.errors[way])} % {text}")
+    share = format_estimate(finding.errors["along"])
+    line = (
+        f"{name} misreads {share} % of the originals when they are changed to {finding.words} ({', '.join(controls)})"
+    )
+    if finding.pairs:
+        pairs = [f"{label} → {answer} ({count})" for label, answer, count in finding.pairs[:2]]
+        line += "; most often " + " and ".join(pairs)
     return line
 
 
-def summary_lines(found: Explanation) -> list[str]:
-    """What is significant, or that nothing is, and what so few originals can't show."""
-    who = "NEW" if found.split.endswith(_BROKE) else "the classifier"
-    proven = [sentence(one, who) for one in found.reported]
-    attributes = dict.fromkeys(finding.attribute for finding in found.findings)
-    few = found.fewest_errors
-    if few is None:
+def summary_lines(explanation: Explanation) -> list[str]:
+    """Return what is proven, or that nothing is, and what so few originals can't show."""
+    name = "NEW" if explanation.split.endswith(_BROKE) else "the classifier"
+    lines = [sentence(finding, name) for finding in explanation.reported]
+    if not lines:
+        lines = [f"no change that was tried makes {name} fail significantly more often than the controls"]
+    attributes = dict.fromkeys(finding.attribute for finding in explanation.findings)
+    originals, fewest = explanation.originals, explanation.fewest_errors
+    if fewest is None:
         unseen = "these originals are too few to show anything"
     else:
-        share = f"{few} of {found.originals:,} originals wrong ({few / found.originals:.1%})"
+        share = f"{fewest} of {originals:,} originals wrong ({fewest / originals:.1%})"
         unseen = f"a change that makes fewer than {share} can't be shown with so few"
     return [
-        *(proven or [f"no change that was tried makes {who} fail significantly more often than the controls"]),
-        f"{found.fooled:,} of {found.rows:,} perturbed images fool {who}; {len(found.findings)} hypotheses were tested "
-        f"on {found.originals:,} other originals, changed for as long as the oracle saw their class; on average at "
-        f"most 5 % of the findings are false; {unseen}",
+        *lines,
+        f"{explanation.fooled:,} of {explanation.rows:,} perturbed images fool {name}; {len(explanation.findings)} "
+        f"hypotheses were tested on {originals:,} other originals, changed for as long as the oracle saw their class; "
+        f"on average at most 5 % of the findings are false; {unseen}",
         f"tried: {', '.join(attributes)}; a fault outside these is not found: silence is no clean bill of health",
     ]
 
 
-def words_lines(found: Explanation) -> list[str]:
-    """What a model proposes; nothing where it was not asked, or sees nothing."""
-    if not found.words:
+def words_lines(explanation: Explanation) -> list[str]:
+    """Return a line with the words that a model proposes; none if it proposes none, or was not asked."""
+    if not explanation.words:
         return []
-    listed = ", ".join(f"{one.phrase} ({one.standard_errors:.1f})" for one in found.words)
+    listed = ", ".join(f"{word.phrase} ({word.standard_errors:.1f})" for word in explanation.words)
     return [
         "not proven: where images fool the classifier, a model says, they come to fit these words more than "
         f"elsewhere, by so many standard errors: {listed}"
     ]
 
 
-def findings_table(found: Explanation, unproven: int | None = None) -> Table:
-    """Every hypothesis, those first that stand; of the others so many."""
+def findings_table(explanation: Explanation, unproven: int | None = None) -> Table:
+    """Return a table of every hypothesis, the proven first; only the first `unproven` of the others, if a number."""
+    findings = explanation.findings
+    if unproven is not None:
+        findings = findings[: len(explanation.proven) + unproven]
     rows = []
-    for one in found.findings if unproven is None else found.findings[: len(found.proven) + unproven]:
-        errors = (format_estimate(one.errors.get(way)) for way in _WAYS)
-        moves = "n/a" if one.in_split is None else f"{one.in_split:z.2f}"
-        rows.append(
-            [one.words, "proven" if one.is_proven else "", f"{one.area:z.1f}", *errors, f"{one.e_value:.3g}", moves]
-        )
-    ways = (f"{way}, %" for way in _WAYS.values())
-    return Table(["originals changed to", "", "area", *ways, "evidence", "in the split"], rows)
+    for finding in findings:
+        proven = "proven" if finding.is_proven else ""
+        errors = [format_estimate(finding.errors.get(way)) for way in _WAY_TITLES]
+        in_split = "n/a" if finding.in_split is None else f"{finding.in_split:z.2f}"
+        rows.append([finding.words, proven, f"{finding.area:z.1f}", *errors, f"{finding.e_value:.3g}", in_split])
+    titles = [f"{title}, %" for title in _WAY_TITLES.values()]
+    return Table(["originals changed to", "", "area", *titles, "evidence", "in the split"], rows)
 
 
-def write_explanation(found: Explanation, folder: Path) -> list[Path]:
-    """Writes `explain.json` and `explain.html` into `folder`; returns their paths."""
-    tree: dict[str, Any] = {"schema": SCHEMA} | asdict(found)
-    for one in tree["findings"]:
-        one["shown"] = [{key: pair[key] for key in ("id", "label", "answer")} for pair in one["shown"]]
+def write_explanation(explanation: Explanation, folder: Path) -> list[Path]:
+    """Write `explain.json` and `explain.html` into `folder`; return their paths."""
+    tree: dict[str, Any] = {"schema": SCHEMA} | asdict(explanation)
+    for finding_tree in tree["findings"]:
+        for pair in finding_tree["shown"]:
+            del pair["original"], pair["image"]  # bytes; only the page has them
     text = json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    pictures = [(one.words, png_address(_curve(one).to_bytes("png")), _pairs(one.shown)) for one in found.reported]
+    pictures = []
+    for finding in explanation.reported:
+        curve = png_address(_curve(finding).to_bytes("png"))
+        pictures.append((finding.words, curve, _pairs(finding.shown)))
     page = render_page(
         "explain.html",
-        title=f"Where the classifier fails: {found.split}",
-        lines=[*summary_lines(found), *words_lines(found)],
-        found=findings_table(found),
+        title=f"Where the classifier fails: {explanation.split}",
+        lines=[*summary_lines(explanation), *words_lines(explanation)],
+        found=findings_table(explanation),
         pictures=pictures,
     )
     written = {folder / "explain.json": text, folder / "explain.html": page}
@@ -96,14 +112,18 @@ def write_explanation(found: Explanation, folder: Path) -> list[Path]:
     return list(written)
 
 
-def _curve(one: Finding) -> Plot:
-    """Errors by dose, of the images that the oracle still accepts."""
+def _curve(finding: Finding) -> Plot:
+    """Return a plot of errors by dose, among the images that the oracle still accepts."""
     with drawing():
         figure = Plot(figsize=(5, 2.6))
         axes = figure.subplots()
-        for (way, of), colour in zip(one.doses.items(), colours(len(one.doses)), strict=True):
-            known = [(dose, 100 * wrong / accepted) for dose, accepted, wrong in of if accepted]
-            axes.plot(*zip((0.0, 0.0), *known, strict=True), color=colour, marker="o", markersize=4, label=_WAYS[way])
+        for (way, counts), colour in zip(finding.doses.items(), colours(len(finding.doses)), strict=True):
+            doses, percent = [0.0], [0.0]
+            for dose, accepted, wrong in counts:
+                if accepted:
+                    doses.append(dose)
+                    percent.append(100 * wrong / accepted)
+            axes.plot(doses, percent, color=colour, marker="o", markersize=4, label=_WAY_TITLES[way])
         axes.set_xlabel("dose")
         axes.set_ylabel("wrong, % of the accepted")
         grid_of_figures(axes, MOST_PERCENT)
@@ -112,13 +132,13 @@ def _curve(one: Finding) -> Plot:
 
 
 def _pairs(shown: list[Pair]) -> str:
-    """Originals with their labels, beside what they were changed to, with the answer."""
-    across = min(_ACROSS, len(shown))
+    """Return a picture of originals with their labels, each beside its changed image with the answer."""
+    across = min(_PAIRS_ACROSS, len(shown))
     with drawing():
-        figure, canvas = blank_canvas(across * _PAIR, -(-len(shown) // across) * _ROW)
+        figure, canvas = blank_canvas(across * _PAIR_WIDTH, -(-len(shown) // across) * _ROW_HEIGHT)
         for place, pair in enumerate(shown):
-            down, column = divmod(place, across)
-            left, top = column * _PAIR, down * _ROW + 0.22
+            row, column = divmod(place, across)
+            left, top = column * _PAIR_WIDTH, row * _ROW_HEIGHT + _TITLE_HEIGHT
             draw_image(canvas, (left, top), pair.original, pair.label, INK)
-            draw_image(canvas, (left + SIDE + 0.03, top), pair.image, pair.answer, WRONG)
+            draw_image(canvas, (left + SIDE + _GAP, top), pair.image, pair.answer, WRONG)
     return png_address(figure.to_bytes("png"))

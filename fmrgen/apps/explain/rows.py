@@ -1,4 +1,4 @@
-"""Rows of a split in memory, and what a classifier and an oracle say of images that are made of them."""
+"""Rows of a split in memory, and the predictions of a classifier and an oracle for images made of them."""
 
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -28,7 +28,15 @@ _COLUMNS = ("id", "label", "valid", "accepted_labels")
 
 @dataclass(frozen=True)
 class JudgedImages:
-    """Rows of a split, with what looks at them: images [N, 3, H, W] in [0, 1], and columns [N]."""
+    """Rows of a split with the models that judge them.
+
+    Attributes:
+        originals: [N, 3, H, W] in [0, 1].
+        images: their perturbed images, likewise.
+        columns: [N] each.
+        judges: the classifier and the oracle.
+        options: by which the oracle accepts an image.
+    """
 
     originals: Tensor
     images: Tensor
@@ -45,33 +53,39 @@ class JudgedImages:
         most: int,
         device: torch.device | str,
     ) -> "JudgedImages":
-        columns = [*IMAGES, *(name for name in _COLUMNS if name in opened.features)]
-        drawn: list[tuple[int, int, dict[str, Any]]] = []  # a heap, of which the one to go first is the first
-        read: dict[str, list[Any]] = {name: [] for name in columns}
-        for place, row in enumerate(opened.stored_rows(IMAGES, columns)):
-            heappush(drawn, (-row_seed(0, row["id"], "drawn"), place, row))
-            if len(drawn) > most:
-                heappop(drawn)
-        rows = [row for *_, row in sorted(drawn, key=lambda entry: entry[1])]
+        """Return rows of a split, drawn at random if it has more than `most`.
+
+        Args:
+            opened: the split.
+            provenance: of the split.
+            judges: its classifier and oracle.
+            most: how many rows to draw.
+            device: of the images.
+        """
+        stored = [name for name in _COLUMNS if name in opened.features]
+        names = [*IMAGES, *stored]
+        rows = _drawn_rows(opened, names, most)
+        columns: dict[str, list[Any]] = {name: [] for name in names}
         for start in range(0, len(rows), _BATCH):
-            batch = {name: [row[name] for row in rows[start : start + _BATCH]] for name in columns}
+            batch: dict[str, list[Any]] = {}
+            for name in names:
+                batch[name] = [row[name] for row in rows[start : start + _BATCH]]
             check_no_gaps(opened.name, batch, len(provenance.labels))
             for name, column in batch.items():
-                pixels = opened.pixels(batch, name) if name in IMAGES else column
-                read[name].extend(pixels)
-        originals, images = (to_batch(np.stack(read.pop(name)), device) for name in ("original", "image"))
-        several = read.pop("accepted_labels", None)
-        values = {name: np.asarray(column) for name, column in read.items()}
-        if several is not None:
-            values["accepted_labels"] = np.empty(len(several), dtype=object)
-            values["accepted_labels"][:] = [np.asarray(one) for one in several]
+                values = opened.pixels(batch, name) if name in IMAGES else column
+                columns[name].extend(values)
+        originals = to_batch(np.stack(columns.pop("original")), device)
+        images = to_batch(np.stack(columns.pop("image")), device)
+        arrays = {}
+        for name, column in columns.items():
+            arrays[name] = _object_array(column) if name == "accepted_labels" else np.asarray(column)
         recorded = provenance.recipe.perturb
         options = PerturbOptions(
             oracle_rule=recorded.oracle_rule,  # type: ignore[arg-type]  # which it checks
             min_probability=recorded.min_probability,
             min_margin=recorded.min_margin,
         )
-        return cls(originals, images, values, judges, options)
+        return cls(originals, images, arrays, judges, options)
 
     @classmethod
     def of_source(
@@ -83,11 +97,21 @@ class JudgedImages:
         most: int,
         device: torch.device | str,
     ) -> "JudgedImages":
-        """Return originals from the whole of a source, up to so many, which stand for their own images."""
+        """Return originals spread evenly over a source, which stand for their own images.
+
+        Args:
+            source: to load them from.
+            image_size: their side in pixels.
+            judges: the classifier and the oracle.
+            options: by which the oracle accepts an image.
+            most: how many to load.
+            device: of the images.
+        """
+        places = {number * len(source) // most for number in range(most)}
         loaded = []
-        for place in sorted({number * len(source) // most for number in range(most)}):
+        for place in sorted(places):
             for example in source.load(place, place + 1, image_size):
-                if isinstance(example, LoadedExample):  # and none that is skipped
+                if isinstance(example, LoadedExample):  # skipped examples are of another class
                     loaded.append(example)
         originals = to_batch(np.stack([example.image for example in loaded]), device)
         columns = {
@@ -95,8 +119,7 @@ class JudgedImages:
             "label": np.array([example.label for example in loaded]),
         }
         if source.accepts_several:
-            columns["accepted_labels"] = np.empty(len(loaded), dtype=object)
-            columns["accepted_labels"][:] = [np.asarray(example.accepted) for example in loaded]
+            columns["accepted_labels"] = _object_array([example.accepted for example in loaded])
         return cls(originals, originals, columns, judges, options)
 
     def __len__(self) -> int:
@@ -107,36 +130,60 @@ class JudgedImages:
         return self.columns["label"]
 
     def of(self, chosen: np.ndarray) -> "JudgedImages":
+        """Return the rows where `chosen`, bool [N], is True."""
         return self.at(np.flatnonzero(chosen))
 
     def at(self, places: np.ndarray) -> "JudgedImages":
+        """Return the rows at `places`."""
         on_device = torch.from_numpy(places).to(self.originals.device)
         columns = {name: values[places] for name, values in self.columns.items()}
         return JudgedImages(self.originals[on_device], self.images[on_device], columns, self.judges, self.options)
 
     def moves_of(self, generator: Generator) -> GeneratedMoves:
-        """Its originals, to be moved by a generator."""
+        """Return the originals as images that a generator moves."""
         return GeneratedMoves(generator, self.originals, self.labels, self.columns["id"].tolist())
 
     @torch.no_grad()
     def answers(self, images: Tensor) -> np.ndarray:
-        """What the classifier says of images [N, 3, H, W] made of the rows: the label where it is one that is true."""
-        said = []
-        for part in images.split(_BATCH):
-            with component_errors("classifier", part):
-                said.append(self.judges.classifier(part.clone()).argmax(1))
-        answers = torch.cat(said).cpu().numpy() if said else np.zeros(0, dtype=int)
+        """Return the classifier's predictions for images [N, 3, H, W] made of the rows, [N].
+
+        A prediction that is another accepted label of its row is given as the row's label.
+        """
+        predictions = []
+        for batch in images.split(_BATCH):
+            with component_errors("classifier", batch):
+                predictions.append(self.judges.classifier(batch.clone()).argmax(1))
+        answers = torch.cat(predictions).cpu().numpy()
         return as_label(answers, self.labels, self.columns.get("accepted_labels"))
 
     @torch.no_grad()
     def sees(self, images: Tensor) -> np.ndarray:
-        """Whether the oracle accepts images [N, 3, H, W] as what the rows are, bool [N]."""
-        labels, seen = torch.from_numpy(self.labels).to(images.device), []
-        for part in torch.arange(len(images), device=images.device).split(_BATCH):
-            of = Originals(self.originals[part], labels[part])
-            with component_errors("oracle", of.images):
-                target = labels[part]
+        """Return whether the oracle accepts images [N, 3, H, W] as what the rows are, bool [N]."""
+        labels = torch.from_numpy(self.labels).to(images.device)
+        accepted = []
+        for places in torch.arange(len(images), device=images.device).split(_BATCH):
+            originals = Originals(self.originals[places], labels[places])
+            with component_errors("oracle", originals.images):
+                target = labels[places]
                 if self.options.oracle_rule == "consistent":
-                    target = self.judges.oracle.judge(of.images.clone(), of).decided
-                seen.append(accepts(self.judges.oracle.judge(images[part], of), target, self.options)[0])
-        return torch.cat(seen).cpu().numpy() if seen else np.zeros(0, dtype=bool)
+                    target = self.judges.oracle.judge(originals.images.clone(), originals).decided
+                judgement = self.judges.oracle.judge(images[places], originals)
+                accepted.append(accepts(judgement, target, self.options)[0])
+        return torch.cat(accepted).cpu().numpy()
+
+
+def _drawn_rows(opened: Split, columns: list[str], most: int) -> list[dict[str, Any]]:
+    """Return at most `most` rows, drawn by a hash of their ids, in the order of the split."""
+    heap: list[tuple[int, int, dict[str, Any]]] = []  # its first entry is the next to drop
+    for place, row in enumerate(opened.stored_rows(IMAGES, columns)):
+        heappush(heap, (-row_seed(0, row["id"], "drawn"), place, row))
+        if len(heap) > most:
+            heappop(heap)
+    return [row for *_, row in sorted(heap, key=lambda entry: entry[1])]
+
+
+def _object_array(values: list[Any]) -> np.ndarray:
+    """Return lists of any lengths as an array of arrays, [N]."""
+    array = np.empty(len(values), dtype=object)
+    array[:] = [np.asarray(value) for value in values]
+    return array
